@@ -1,0 +1,117 @@
+/**
+ * Faults: what went wrong, said in terms of what core must do next.
+ *
+ * A plugin maps its protocol's codes to one of these kinds at its edge; protocol codes never leave a plugin. What is thrown and is
+ * no Fault is treated as `transient`, and parked after 20 tries without one byte of progress.
+ */
+
+/** Each kind is an action of core; `core/retry.ts` holds the table. */
+export type FaultKind =
+  /** The device is not there. Waits for presence, keeps the offset; no try is counted. */
+  | "offline"
+  /** Time-out, reset, 5xx. Again from the durable offset, 1 s doubling to 5 min, jittered, never given up. */
+  | "transient"
+  /** Asked to wait: waits `retryAfterMs`. */
+  | "throttled"
+  /** No space there, or in the spool. What needs that space is paused and looked at again. */
+  | "full"
+  /** Login, permission, TLS, host key. The device is parked and probed slowly; a person is asked. */
+  | "denied"
+  /** The partial there is not ours. It is discarded and begun again, once; then the delivery is parked. */
+  | "conflict"
+  /** The digest differs. The source is read again in its safest mode and sent again, once; then parked with both digests. */
+  | "mismatch"
+  /** The file is not the one that was found. The partial is dropped (kept, where the file only grew); the new version is found. */
+  | "changed"
+  /** The file has gone from the source. The loss is recorded once; deliveries of what is spooled go on. */
+  | "missing"
+  /** This file will never be taken there. This delivery is parked with the reason; the rest goes on. */
+  | "rejected"
+  /** Sent whole, and the answer was lost. It is looked for before it is sent again. */
+  | "indoubt"
+  /** Can never work as configured. This device does not start; the rest runs. */
+  | "config"
+  /** Our own signal. Nothing is done. */
+  | "aborted";
+
+export interface FaultOptions {
+  readonly cause?: unknown;
+  /** With `throttled`: how long the peer asked us to wait, in ms. */
+  readonly retryAfterMs?: number;
+}
+
+/**
+ * The one error that crosses the plugin contract. The message is read by a person: it names what is wrong, and what to do where that
+ * is known. It never holds a secret, and needs no device name in it (core adds device and path).
+ */
+export class Fault extends Error {
+  readonly kind: FaultKind;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(kind: FaultKind, message: string, options: FaultOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "Fault";
+    this.kind = kind;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+/** True for a Fault, of `kind` where one is given. Survives two copies of this module (a plugin from outside brings its own). */
+export function isFault(error: unknown, kind?: FaultKind): error is Fault {
+  if (!(error instanceof Error) || error.name !== "Fault" || !("kind" in error)) return false;
+  return kind === undefined || error.kind === kind;
+}
+
+/** The Fault for an error of node:fs at a place that holds files. `what` opens the message: "cannot write /a/b". */
+export function faultOfErrno(error: unknown, what: string): Fault {
+  if (isFault(error)) return error;
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const kind = errnoKinds[code] ?? "transient";
+  const said = errnoTexts[code] ?? (error instanceof Error ? error.message : String(error));
+  return new Fault(kind, `${what}: ${said}`, { cause: error });
+}
+
+/** Throws Fault "aborted" once the signal was given. */
+export function throwIfAborted(signal: AbortSignal): void {
+  if (signal.aborted) throw abortedFault(signal);
+}
+
+/** The Fault of a given signal: its reason where that is a Fault already (core aborts with the reason why). */
+export function abortedFault(signal: AbortSignal): Fault {
+  return isFault(signal.reason) ? signal.reason : new Fault("aborted", "stopped");
+}
+
+const errnoKinds: Readonly<Record<string, FaultKind>> = {
+  ENOENT: "missing",
+  ENOTDIR: "missing",
+  ENOSPC: "full",
+  EDQUOT: "full",
+  EACCES: "denied",
+  EPERM: "denied",
+  EROFS: "denied",
+  ENODEV: "offline",
+  ENXIO: "offline",
+  ENOMEDIUM: "offline",
+  ESTALE: "offline",
+  ENAMETOOLONG: "rejected",
+  EFBIG: "rejected",
+  EINVAL: "rejected",
+  EILSEQ: "rejected",
+  EISDIR: "rejected",
+};
+
+const errnoTexts: Readonly<Record<string, string>> = {
+  ENOENT: "there is no such file or directory",
+  ENOTDIR: "a part of the path is not a directory",
+  ENOSPC: "no space is left on the device",
+  EDQUOT: "the disk quota is used up",
+  EACCES: "permission denied",
+  EPERM: "the operation is not permitted",
+  EROFS: "the file system is read-only",
+  EIO: "input/output error (the medium may be failing)",
+  ENODEV: "the device has gone",
+  ENXIO: "the device has gone",
+  ENAMETOOLONG: "the name is too long for this file system",
+  EFBIG: "the file is too large for this file system",
+  EMFILE: "too many open files",
+};

@@ -1,0 +1,87 @@
+/**
+ * The few durable file operations, in one place: here a test injects faults, and here the order "data, then name, then directory" is kept.
+ *
+ * After `writeDurable`, `renameDurable` and `linkDurable` resolved, a power cut leaves the new state; before, it leaves the old or the new,
+ * never a mixture. Errors are node's own (`code`); callers turn them into Faults.
+ */
+import { constants, promises as fs } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { dirname, join } from "node:path";
+
+/** Makes a directory and its parents; the names of new ones are durable. */
+export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
+  const first = await fs.mkdir(dir, { recursive: true, mode });
+  if (first === undefined) return;
+  for (let at = dir; ; at = dirname(at)) {
+    await syncDir(dirname(at));
+    if (at === first || dirname(at) === at) return;
+  }
+}
+
+/** Makes the names in a directory durable. File systems that cannot (FUSE, some network mounts) are left as they are. */
+export async function syncDir(dir: string): Promise<void> {
+  const handle = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await handle.sync();
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && (error.code === "EINVAL" || error.code === "ENOTSUP"))) throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Replaces the content of a small file at once: a temporary name, sync, rename, sync of the directory. */
+export async function writeDurable(path: string, content: string | Uint8Array, mode = 0o666): Promise<void> {
+  const temporary = join(dirname(path), `.${randomUUID()}.tmp`);
+  const handle = await fs.open(temporary, "wx", mode);
+  try {
+    await handle.writeFile(content);
+    await handle.sync();
+  } catch (error) {
+    await handle.close();
+    await fs.rm(temporary, { force: true });
+    throw error;
+  }
+  await handle.close();
+  await renameDurable(temporary, path);
+}
+
+/** Renames (over what is there) and makes both directories durable. */
+export async function renameDurable(from: string, to: string): Promise<void> {
+  await fs.rename(from, to);
+  await syncDir(dirname(to));
+  if (dirname(from) !== dirname(to)) await syncDir(dirname(from));
+}
+
+/**
+ * Renames without replacing: EEXIST when something is there. By hard link where the file system has them; else by looking first,
+ * which leaves the moment between the two to others that write there.
+ */
+export async function renameNew(from: string | Buffer, to: string | Buffer): Promise<void> {
+  try {
+    await fs.link(from, to);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    if (code !== "EPERM" && code !== "ENOTSUP" && code !== "EOPNOTSUPP" && code !== "ENOSYS" && code !== "EMLINK" && code !== "EXDEV")
+      throw error;
+    const there = await fs.lstat(to).catch((e: unknown) => {
+      if (e instanceof Error && "code" in e && e.code === "ENOENT") return undefined;
+      throw e;
+    });
+    if (there !== undefined) throw Object.assign(new Error("EEXIST: file already exists"), { code: "EEXIST" });
+    await fs.rename(from, to);
+    return;
+  }
+  await fs.unlink(from);
+}
+
+/** Removes a file; an absent one is success. */
+export async function removeFile(path: string | Buffer): Promise<void> {
+  await fs.rm(path, { force: true });
+}
+
+/** Data and what is needed to read it back are on the medium when this resolves. */
+export async function syncData(handle: FileHandle): Promise<void> {
+  await handle.datasync();
+}

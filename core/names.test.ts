@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { bytesFromName, cutName, isSafePath, nameFromBytes } from "./names.js";
+
+const cases: readonly [string, Buffer, string][] = [
+  ["plain", Buffer.from("log 1.ulg"), "log 1.ulg"],
+  ["unicode", Buffer.from("полёт.ulg"), "полёт.ulg"],
+  ["newline", Buffer.from("a\nb"), "a‛0Ab"],
+  ["the quote itself", Buffer.from("a‛0A"), "a‛‛0A"],
+  ["Latin-1", Buffer.from([0x63, 0x61, 0x66, 0xe9]), "caf‛E9"],
+  ["a cut sequence", Buffer.from([0xd0, 0x41]), "‛D0A"],
+  ["byte order mark", Buffer.from([0xef, 0xbb, 0xbf, 0x41]), "\ufeffA"],
+];
+for (const [what, bytes, name] of cases) {
+  test(`a name as text and back: ${what}`, () => {
+    assert.equal(nameFromBytes(bytes), name);
+    assert.deepEqual(bytesFromName(name), bytes);
+  });
+}
+
+test("any bytes survive", () => {
+  let seed = 1;
+  for (let n = 0; n < 2000; n++) {
+    const bytes = Buffer.alloc(n % 40);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = (seed = (seed * 48271) % 0x7fffffff) & 0xff || 1;
+    const name = nameFromBytes(bytes);
+    assert.deepEqual(bytesFromName(name), bytes);
+    assert.ok(name.isWellFormed());
+  }
+});
+
+test("paths that leave the root are unsafe", () => {
+  for (const path of ["", "/a", "a//b", "../a", "a/..", "./a", "a\0b", "a/"]) assert.equal(isSafePath(path), false, path);
+  for (const path of ["a", "a/b", "...", "a..b/.c"]) assert.equal(isSafePath(path), true, path);
+});
+
+test("a name is cut between characters", () => {
+  assert.equal(cutName("ёёё", 5), "ёё");
+  assert.equal(cutName("abc", 3), "abc");
+});

@@ -1,0 +1,98 @@
+/**
+ * Names of files as printable text that can be turned back into bytes.
+ *
+ * A name on a disk is bytes: it may be no UTF-8, and may hold newlines. In a path of core each such byte is written as U+201B (‛) and two
+ * upper-case hexadecimal digits, and ‛ itself twice (the way of rclone's encoder). So a path is always valid UTF-8 without control
+ * characters: it can be stored, printed, and sent in a line of a protocol.
+ */
+const QUOTE = "\u201b";
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** The text for a name given as bytes. */
+export function nameFromBytes(bytes: Uint8Array): string {
+  let text: string;
+  try {
+    text = utf8.decode(bytes);
+  } catch {
+    return fromBrokenBytes(bytes);
+  }
+  return quoteText(text);
+}
+
+/** The bytes for a name (or a path) given as text: the inverse of `nameFromBytes`. */
+export function bytesFromName(name: string): Buffer {
+  if (!name.includes(QUOTE)) return Buffer.from(name);
+  const parts: Buffer[] = [];
+  let plain = "";
+  for (let i = 0; i < name.length; i++) {
+    const rest = name.slice(i + 1, i + 3);
+    if (name[i] !== QUOTE) plain += name.charAt(i);
+    else if (name[i + 1] === QUOTE) {
+      plain += QUOTE;
+      i += 1;
+    } else if (/^[0-9A-F]{2}$/.test(rest)) {
+      parts.push(Buffer.from(plain), Buffer.from(rest, "hex"));
+      plain = "";
+      i += 2;
+    } else plain += QUOTE;
+  }
+  parts.push(Buffer.from(plain));
+  return Buffer.concat(parts);
+}
+
+function quoteText(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  if (!/[\u0000-\u001f\u007f\u201b]/.test(text)) return text;
+  // eslint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f\u201b]/g, (c) => (c === QUOTE ? QUOTE + QUOTE : QUOTE + hex(c.charCodeAt(0))));
+}
+
+function fromBrokenBytes(bytes: Uint8Array): string {
+  let text = "";
+  for (let i = 0; i < bytes.length;) {
+    const length = sequenceLength(bytes, i);
+    if (length === 0) {
+      text += QUOTE + hex(bytes[i] ?? 0);
+      i += 1;
+    } else {
+      text += quoteText(utf8.decode(bytes.subarray(i, i + length)));
+      i += length;
+    }
+  }
+  return text;
+}
+
+/** Length of the valid UTF-8 sequence at `at`; 0 when there is none. */
+function sequenceLength(bytes: Uint8Array, at: number): number {
+  const first = bytes[at] ?? 0;
+  const length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  if (length === 0 || at + length > bytes.length) return 0;
+  try {
+    utf8.decode(bytes.subarray(at, at + length));
+    return length;
+  } catch {
+    return 0;
+  }
+}
+
+function hex(byte: number): string {
+  return byte.toString(16).toUpperCase().padStart(2, "0");
+}
+
+/** True for a path that stays below its root: relative, no empty, "." or ".." part, no NUL. */
+export function isSafePath(path: string): boolean {
+  return path !== "" && !path.includes("\0") && path.split("/").every((part) => part !== "" && part !== "." && part !== "..");
+}
+
+/** `name` cut so that it takes at most `maxBytes` of UTF-8, never inside a character. */
+export function cutName(name: string, maxBytes: number): string {
+  if (Buffer.byteLength(name) <= maxBytes) return name;
+  let cut = "";
+  let bytes = 0;
+  for (const c of name) {
+    bytes += Buffer.byteLength(c);
+    if (bytes > maxBytes) break;
+    cut += c;
+  }
+  return cut;
+}

@@ -1,0 +1,183 @@
+/**
+ * The words from which options are made: sizes, durations, rates, secrets, paths. A plugin's options are one `v.strictObject` of these
+ * and of valibot's own; each entry has a `v.description`, which is its help text in the JSON Schema and in the docs.
+ *
+ * All figures come out in the unit that the name in code says: bytes, milliseconds, bytes per second.
+ */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
+import * as v from "valibot";
+
+/** What a configuration file knows of its surroundings; set while it is parsed. */
+export interface Surroundings {
+  /** Relative paths are relative to this directory. */
+  readonly baseDir: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+let surroundings: Surroundings = { baseDir: "/", env: {} };
+
+/** Parses (synchronously) with relative paths, `{env}` and `{file}` resolved in these surroundings. */
+export function parseIn<T>(
+  where: Surroundings,
+  schema: v.GenericSchema<unknown, T>,
+  input: unknown,
+): v.SafeParseResult<v.GenericSchema<unknown, T>> {
+  const before = surroundings;
+  surroundings = where;
+  try {
+    return v.safeParse(schema, input);
+  } finally {
+    surroundings = before;
+  }
+}
+
+/** A password or key: it shows itself only through `reveal()`, never in a message, a log or JSON. */
+export class Secret {
+  readonly #value: string;
+  constructor(value: string) {
+    this.#value = value;
+  }
+  reveal(): string {
+    return this.#value;
+  }
+  toString(): string {
+    return "[secret]";
+  }
+  toJSON(): string {
+    return "[secret]";
+  }
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return "[secret]";
+  }
+}
+
+const units: Readonly<Record<string, number>> = {
+  B: 1,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+};
+const spans: Readonly<Record<string, number>> = { ms: 1, s: 1e3, m: 6e4, min: 6e4, h: 36e5, d: 864e5, w: 6048e5 };
+
+/** Bytes of "4MiB", "300 kB" or 1024; undefined for anything else. */
+export function parseSize(text: string | number): number | undefined {
+  if (typeof text === "number") return Number.isSafeInteger(text) && text >= 0 ? text : undefined;
+  const match = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(text);
+  const unit = units[match?.[2] === "" ? "B" : (match?.[2] ?? "?")];
+  return match === null || unit === undefined ? undefined : Math.round(Number(match[1]) * unit);
+}
+
+/** Milliseconds of "30s", "5min", "7d"; undefined for anything else. */
+export function parseDuration(text: string | number): number | undefined {
+  if (typeof text === "number") return text === 0 ? 0 : undefined;
+  const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/.exec(text);
+  const span = spans[match?.[2] ?? "?"];
+  return match === null || span === undefined ? undefined : Math.round(Number(match[1]) * span);
+}
+
+/** "4MiB" → bytes. */
+export const size = () =>
+  v.pipe(
+    v.union([v.string(), v.number()], 'a size such as "4MiB" or "300kB"'),
+    v.rawTransform<string | number, number>(({ dataset, addIssue, NEVER }) => {
+      const bytes = parseSize(dataset.value);
+      if (bytes !== undefined) return bytes;
+      addIssue({ message: 'a size such as "4MiB" or "300kB" (units: B kB MB GB KiB MiB GiB)' });
+      return NEVER;
+    }),
+  );
+
+/** "2MiB/s" → bytes per second, at least 1. */
+export const rate = () =>
+  v.pipe(
+    v.string('a rate such as "2MiB/s"'),
+    v.rawTransform<string, number>(({ dataset, addIssue, NEVER }) => {
+      const match = /^(.*)\/s\s*$/.exec(dataset.value);
+      const bytes = match === null ? undefined : parseSize(match[1] ?? "");
+      if (bytes !== undefined && bytes >= 1) return bytes;
+      addIssue({ message: 'a rate such as "2MiB/s" or "300kB/s"' });
+      return NEVER;
+    }),
+  );
+
+/** "30s" → milliseconds. */
+export const duration = () =>
+  v.pipe(
+    v.union([v.string(), v.number()], 'a duration such as "30s" or "7d"'),
+    v.rawTransform<string | number, number>(({ dataset, addIssue, NEVER }) => {
+      const ms = parseDuration(dataset.value);
+      if (ms !== undefined) return ms;
+      addIssue({ message: 'a duration such as "500ms", "30s", "5min", "12h" or "7d"' });
+      return NEVER;
+    }),
+  );
+
+/** A path on this machine → absolute; relative to the configuration file, `~/` is the home directory. */
+export const path = () =>
+  v.pipe(
+    v.string("a path"),
+    v.nonEmpty("a path, not an empty text"),
+    v.transform((text) =>
+      text.startsWith("~/")
+        ? join(surroundings.env.HOME ?? homedir(), text.slice(2))
+        : isAbsolute(text)
+          ? text
+          : resolve(surroundings.baseDir, text),
+    ),
+  );
+
+/** "text", { "env": "NAME" } or { "file": "PATH" } (its last line end is taken off) → Secret. */
+export const secret = () =>
+  v.pipe(
+    v.union(
+      [v.string(), v.strictObject({ env: v.string() }), v.strictObject({ file: v.string() })],
+      'a text, { "env": "NAME" } or { "file": "PATH" }',
+    ),
+    v.rawTransform<string | { env: string } | { file: string }, Secret>(({ dataset, addIssue, NEVER }) => {
+      const given = dataset.value;
+      if (typeof given === "string") return new Secret(given);
+      if ("env" in given) {
+        const value = surroundings.env[given.env];
+        if (value !== undefined && value !== "") return new Secret(value);
+        addIssue({ message: `the environment variable ${given.env} to be set` });
+        return NEVER;
+      }
+      const file = resolve(surroundings.baseDir, given.file.replace(/^~\//, `${surroundings.env.HOME ?? homedir()}/`));
+      try {
+        return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
+      } catch (error) {
+        const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
+        addIssue({ message: `a readable secret file; ${file} is not (${code})` });
+        return NEVER;
+      }
+    }),
+  );
+
+/** A TCP or UDP port. */
+export const port = () =>
+  v.pipe(
+    v.number("a port number"),
+    v.integer("a whole number"),
+    v.minValue(1, "a port from 1 to 65535"),
+    v.maxValue(65535, "a port from 1 to 65535"),
+  );
+
+/** "HOST:PORT" or ":PORT" → { host, port }; port 0 means any free one. IPv6 addresses in brackets. */
+export const listenAddress = () =>
+  v.pipe(
+    v.string('an address such as "0.0.0.0:2121"'),
+    v.rawTransform<string, { host: string; port: number }>(({ dataset, addIssue, NEVER }) => {
+      const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(dataset.value);
+      if (match !== null && Number(match[3]) <= 65535)
+        return { host: match[1] ?? (match[2] === "" ? "0.0.0.0" : (match[2] ?? "0.0.0.0")), port: Number(match[3]) };
+      addIssue({ message: 'an address such as "0.0.0.0:2121" or "[::1]:2121"' });
+      return NEVER;
+    }),
+  );

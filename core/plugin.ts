@@ -1,0 +1,282 @@
+/**
+ * THE CONTRACT between core and the plugins; also exported as `filesync/plugin`.
+ *
+ * A plugin does the work and says what went wrong in terms of what core must do next (a Fault, `core/errors.ts`). Retry, backoff, rates,
+ * concurrency, locking and logging are core's, wrapped around a plain plugin; a plugin arbitrates only its own link. Constructors do no I/O.
+ *
+ * Core guarantees: no call before `presence$` was subscribed; none after `close()`; at most `features.concurrency` opens (source) or
+ * writes and commits (target) at a time; `list`, `stat` and `digest` may come while a file is open; one `write` at a time per upload.
+ * Every method that takes a signal ends within 2 s of it with Fault "aborted" (or the Fault that is the signal's reason).
+ *
+ * Paths are relative to the device's root and "/"-separated, never with "." or ".." parts. Bytes of a name that are no UTF-8, and control
+ * characters, are written as `core/names.ts` says, so that each path is printable text and can be turned back.
+ */
+import type { Readable } from "node:stream";
+import type { Observable } from "rxjs";
+import type { GenericSchema } from "valibot";
+
+// ---------------------------------------------------------------- what core gives to a plugin
+
+/** Time. Order, retry and time-outs use `monotonicMs`; wall time is for people, and only where `trusted()`. */
+export interface Clock {
+  /** Milliseconds since some start; never goes back. */
+  monotonicMs(): number;
+  /** Milliseconds since 1970 as the machine believes. */
+  wallMs(): number;
+  /** Whether wall time can be believed: NTP is in step, or an autopilot said it. */
+  trusted(): boolean;
+  /** Resolves after `ms`; rejects with Fault "aborted" at once when the signal is given. Leaves no timer behind. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export type Level = "debug" | "info" | "warn" | "error";
+
+/** A small durable store of a plugin, or of one upload. Values are JSON, a few hundred bytes. */
+export interface Memo {
+  get(key: string): unknown;
+  /** Resolves once the value is durable; `undefined` removes it. */
+  set(key: string, value: unknown): Promise<void>;
+}
+
+export interface PluginContext {
+  /** The device's name in the configuration. */
+  readonly name: string;
+  /** The vehicle's name in the configuration. */
+  readonly vehicle: string;
+  /** This installation's id: 8 lower-case hexadecimal digits. */
+  readonly installation: string;
+  /** A directory of this device's own below `stateDir`; made by the plugin when it is first needed. */
+  readonly stateDir: string;
+  readonly clock: Clock;
+  /** What the plugin learned and wants to know after a restart. */
+  readonly memory: Memo;
+  /** A fact for people and programs; it becomes an event. `message` is one line and holds no secret. */
+  say(level: Level, message: string, facts?: Readonly<Record<string, unknown>>): void;
+  /** The device said what time it is (SYSTEM_TIME of an autopilot with GPS): wall time can be trusted from now on. */
+  tellTime(wallMs: number): void;
+}
+
+// ---------------------------------------------------------------- device
+
+export interface Presence {
+  readonly state: "attached" | "detached";
+  /** Why it is detached, for a person: "no heartbeat on /dev/ttyACM0", "the vehicle is armed". */
+  readonly reason?: string;
+  /** Names this attachment (boot, address, mount). Another epoch is a new edge: backoff is reset, the source is listed. */
+  readonly epoch?: string;
+}
+
+/** ONE object per configured device: one port, one login, one lock. */
+export interface Device {
+  /** The present state on subscribe, then each change. Never errors, never completes before `close()`. */
+  readonly presence$: Observable<Presence>;
+  /** A cheap check that login and root are usable; throws the Fault that says why not. Never changes anything there. */
+  probe(signal: AbortSignal): Promise<void>;
+  /** Idempotent. Afterwards no timer, socket, port or child is left. */
+  close(): Promise<void>;
+  readonly source?: Source;
+  readonly target?: Target;
+  /** What can be listed and changed: for delete, archive, mirror and the hand commands. */
+  readonly tree?: Tree;
+}
+
+/** A plugin that serves rather than moves. It is a Device too: its source is what its clients finished sending. */
+export interface Service extends Device {
+  /** Opens its port. Throws Fault "config" (bad address), "denied" (no right to that port), "transient" (port is held). Core retries the latter. */
+  start(signal: AbortSignal): Promise<void>;
+}
+
+// ---------------------------------------------------------------- entries
+
+/** What tells one state of a file from another without reading it. */
+export interface Stamp {
+  readonly size: number;
+  /** Milliseconds since 1970, by the source's own clock; absent where it has none. */
+  readonly modifiedMs?: number;
+  /** Where the source has one. */
+  readonly inode?: string;
+}
+
+export interface FileEntry extends Stamp {
+  readonly path: string;
+  /** `unreadable`: something is there that cannot be listed or is no plain file; `reason` says why. It costs only itself. */
+  readonly kind: "file" | "directory" | "unreadable";
+  readonly reason?: string;
+  /** true: surely complete (a finished arrival, a log that is not the newest). false: surely still written. Absent: core finds out. */
+  readonly settled?: boolean;
+}
+
+/** `sha256` is core's own; `crc32-mavlink` is opcode 14 of MAVLink FTP (reflected 0xEDB88320, start 0, no final xor). */
+export type DigestKind = "sha256" | "crc32-mavlink";
+/** A digest with its kind: `sha256:<64 hex>` or `crc32-mavlink:<8 hex>`. */
+export type Digest = `${DigestKind}:${string}`;
+
+// ---------------------------------------------------------------- source
+
+export interface SourceFeatures {
+  /** `open` can begin at any offset without moving what is before it. */
+  readonly ranges: boolean;
+  /** Digests that the source computes by itself, cheaper than reading the file; strongest first. */
+  readonly digests: readonly DigestKind[];
+  /** How many files may be open at once: 1 for MAVLink FTP. */
+  readonly concurrency: number;
+  /** Local and random-access: the file may be read in place rather than copied to the spool. */
+  readonly inPlace: boolean;
+}
+
+export interface ListOptions {
+  /** Asked before a directory is entered; false leaves it out with all below it. */
+  readonly enter?: (dir: string) => boolean;
+}
+
+export interface Source {
+  /** May be learned while attached; core asks each time. */
+  readonly features: SourceFeatures;
+  /** Hints that listing is worth it; never the only way to learn of a change. */
+  readonly changes$?: Observable<void>;
+  /** Plain files below the root (and `unreadable` things), in any order, each once. Throws "offline", "denied", "transient". */
+  list(signal: AbortSignal, options?: ListOptions): AsyncIterable<FileEntry>;
+  /** The file as it is now; undefined when it is not there. Throws "offline", "denied", "transient". */
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
+  /**
+   * The bytes from `offset` to `entry.size`, never beyond. At the size: an empty stream. Throws, or ends the stream with, "missing",
+   * "changed" (the size or stamp is not that of `entry`, an offset past the end; a file that only grew is no fault), "offline", "denied",
+   * "transient". A stream that ends early without an error is a defect: core takes it as "transient". `safest`: slow and sure, after a mismatch.
+   */
+  open(entry: FileEntry, offset: number, signal: AbortSignal, options?: { readonly safest?: boolean }): Promise<Readable>;
+  /** The digest over the first `entry.size` bytes, by the source itself; undefined when it would rather not (too large, armed). */
+  digest?(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined>;
+}
+
+// ---------------------------------------------------------------- target
+
+export interface TargetFeatures {
+  /** What a push needs: bytes as they come, only a sealed file, or a sealed file that has a path on this machine. */
+  readonly needs: "stream" | "sealed" | "sealedPath";
+  /** `write` can begin at the offset that the peer holds. */
+  readonly resume: boolean;
+  /** Whole parts only: an offset is a multiple of this many bytes. */
+  readonly granule?: number;
+  /** `expect: replaces` can continue the published bytes: `offset` is then what is published, at first. */
+  readonly append: boolean;
+  /** Nothing is visible under the final name before `commit`. */
+  readonly atomic: boolean;
+  /** One request, no partial, no second look: gets its last chunk only after a durable `sending` record. */
+  readonly singleShot: boolean;
+  /** Digests with which the peer proves what it holds. */
+  readonly digests: readonly DigestKind[];
+  readonly concurrency: number;
+}
+
+/** What must be at the target name when it is published. */
+export type Expect =
+  | { readonly kind: "absent" }
+  /** Our own earlier, shorter version, whose bytes are a prefix of this one. */
+  | { readonly kind: "replaces"; readonly size: number; readonly digest?: Digest };
+
+/** One version on its way to one target. */
+export interface Upload {
+  /** Names vehicle, version, target and generation; 16 lower-case hexadecimal digits. */
+  readonly id: string;
+  /** Where it shall be published. */
+  readonly path: string;
+  /** The whole path of the partial: `<dir of path>/.<name>.<installation>-<upload id>.part`, its last part at most 255 bytes. The same for each `path` tried. */
+  readonly partialPath: string;
+  readonly size: number;
+  readonly modifiedMs?: number;
+  readonly expect: Expect;
+  /** Whole, verified and durable here. Only then `commit` is called. */
+  readonly sealed: boolean;
+  /** Known once sealed. */
+  readonly digest?: Digest;
+  /** With `needs: sealedPath`. */
+  readonly localPath?: string;
+  /** Durable, for the plugin; gone with the upload. */
+  readonly memo: Memo;
+  /**
+   * The bytes from `offset` to `size`. Never gives bytes that a power cut could take back, so it may wait for a pull that still runs.
+   * Ends with the Fault that withdraws it: what was written stays, `write` rejects with that Fault.
+   */
+  read(offset: number, signal: AbortSignal): Readable;
+}
+
+/** How a receipt was proved, strongest first: the peer's own digest; its bytes read back; its own word for this upload; the size alone. */
+export type Proof = "digest" | "readback" | "answer" | "size";
+
+export interface Receipt {
+  /** Where it is published at the target. */
+  readonly path: string;
+  readonly size: number;
+  readonly digest?: Digest;
+  readonly proof: Proof;
+  /** What the target answered, one line: for a person. */
+  readonly answer?: string;
+  readonly url?: string;
+}
+
+/** Something else is at the name. `digest` where the peer can tell (asked only when the size is that of the upload). */
+export interface Occupant {
+  readonly occupied: true;
+  readonly size: number;
+  readonly digest?: Digest;
+  /** How `digest` was learned. */
+  readonly proof?: "digest" | "readback";
+}
+
+export interface Target {
+  /** May be learned while attached (FEAT); core asks each time. */
+  readonly features: TargetFeatures;
+  /**
+   * Bytes of this upload that the peer holds in its partial; 0 when it knows nothing. Asked, never remembered: after a power cut our counter
+   * may be ahead of its disk. An absent file is no fault. Throws "offline", "denied", "transient".
+   */
+  offset(upload: Upload, signal: AbortSignal): Promise<number>;
+  /**
+   * Appends `upload.read(offset)` to the partial, whose size is exactly `offset` (else Fault "conflict", and nothing was changed).
+   * Makes directories as needed. Resolves when the peer has said that it took all bytes. `onBytes` is called with each count of bytes handed on.
+   * Throws "offline", "denied", "transient", "full", "rejected", or the Fault that the stream ended with.
+   */
+  write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void>;
+  /**
+   * Verifies the whole partial by the strongest means the target has, sets its time where it can, and publishes it under `upload.path` as
+   * `upload.expect` says, never over anything else: then it answers the Occupant and keeps the partial. Twice gives the same receipt: a
+   * partial that is gone while the name holds this size and digest was published before. Throws "conflict" (the partial has another
+   * size), "mismatch" (another digest), "offline", "denied", "transient", "full", "rejected".
+   */
+  commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant>;
+  /** Forgets the partial. Nothing there is success. */
+  discard(upload: Upload, signal: AbortSignal): Promise<void>;
+  /** What is at `upload.path` now; undefined when nothing is. Absent where names cannot be looked at. */
+  look?(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined>;
+  /** For a single shot whose answer was lost. */
+  lookup?(upload: Upload, signal: AbortSignal): Promise<Receipt | "absent" | "unknown">;
+}
+
+// ---------------------------------------------------------------- tree
+
+export interface Tree {
+  /** One directory ("" is the root), files and directories. Throws "missing", "offline", "denied", "transient". */
+  list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry>;
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
+  /** Never over anything: Fault "conflict" when `to` exists, "changed" when `from` is not `expect`. Makes the directories of `to`. */
+  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void>;
+  /** Fault "changed" when it is not that file; already gone is success. */
+  remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void>;
+  /** With its parents; already there is success. */
+  mkdir(path: string, signal: AbortSignal): Promise<void>;
+}
+
+// ---------------------------------------------------------------- plugin
+
+/** One table: validation, defaults, help text (`v.description`), JSON Schema and docs. A strict object of valibot. */
+export type Schema<Options> = GenericSchema<unknown, Options>;
+
+export interface Plugin<Options> {
+  /** As it stands in the configuration: "ftp". */
+  readonly type: string;
+  readonly options: Schema<Options>;
+  /** What its devices can be, for `check` and `status`, before one is made. */
+  readonly roles: readonly ("source" | "target" | "service")[];
+  device?(options: Options, context: PluginContext): Device;
+  service?(options: Options, context: PluginContext): Service;
+}

@@ -1,0 +1,64 @@
+/** The import rules of the layout (CONTRIBUTING.md): who may import whom. A path that breaks one is named. */
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, normalize, relative } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const forPlugins = ["core/plugin", "core/errors", "core/fs", "core/names", "core/options"];
+
+/** Why `from` may not import `to` (paths below the root without ending); undefined when it may. */
+function wrong(from: string, to: string): string | undefined {
+  const [top, plugin] = from.split("/");
+  const own = `${top ?? ""}/${plugin ?? ""}/`;
+  if (to.endsWith(".test") || (to.startsWith("test/") && top !== "test")) return "no test is imported from outside tests";
+  if (top === "core" && !to.startsWith("core/")) return "core imports nothing but core";
+  if ((from === "core/plugin" || from === "core/errors") && to !== "core/errors") return "the contract imports nothing";
+  if (top === "mavlink" && !to.startsWith("mavlink/")) return "mavlink imports nothing";
+  if (top === "sim" && !/^(mavlink|sim)\//.test(to)) return "sim imports mavlink and its own files";
+  if (from === "plugins/index") return undefined;
+  if (
+    top === "plugins" &&
+    !forPlugins.includes(to) &&
+    !to.startsWith(own) &&
+    !to.startsWith("mavlink/") &&
+    !(plugin === "disk" && to.startsWith("plugins/local/"))
+  )
+    return `a plugin imports ${forPlugins.join(", ")}, mavlink and its own files`;
+  if (to === "plugins/index" && top !== "cli" && top !== "test") return "only cli imports plugins/index";
+  return undefined;
+}
+
+function* sources(): Generator<[string, string]> {
+  for (const top of ["core", "cli", "plugins", "mavlink", "sim"])
+    for (const name of readdirSync(join(root, top), { recursive: true, encoding: "utf8" }))
+      if (name.endsWith(".ts")) yield [`${top}/${name.replaceAll("\\", "/")}`, readFileSync(join(root, top, name), "utf8")];
+}
+
+test("every import is one that the layout allows", () => {
+  const broken: string[] = [];
+  for (const [path, text] of sources()) {
+    const isTest = path.endsWith(".test.ts");
+    const from = path.replace(/\.ts$/, "");
+    for (const [, spec] of text.matchAll(/(?:from|import\()\s*"(\.[^"]+)"/g)) {
+      const to = relative(".", normalize(join(dirname(path), spec ?? ""))).replace(/\.js$/, "");
+      // A unit test beside its code may use what test/ offers, and the code of another room to drive it.
+      const why = isTest ? undefined : wrong(from, to);
+      if (why !== undefined) broken.push(`${path} imports ${to}: ${why}`);
+    }
+    if (!isTest && /^export default/m.test(text)) broken.push(`${path} has a default export`);
+    if (!isTest && !path.startsWith("cli/") && /\bprocess\.(env|argv|exit|on)\b/.test(text))
+      broken.push(`${path} uses the process; only cli does`);
+  }
+  assert.deepEqual(broken, []);
+});
+
+test("the rules themselves refuse what they should", () => {
+  assert.ok(wrong("core/daemon", "plugins/ftp/ftp"));
+  assert.ok(wrong("plugins/ftp/ftp", "core/journal"));
+  assert.ok(wrong("plugins/ftp/ftp", "plugins/local/local"));
+  assert.ok(wrong("sim/px4", "core/errors"));
+  assert.equal(wrong("plugins/mavftp/mavftp", "mavlink/codec"), undefined);
+  assert.equal(wrong("cli/main", "plugins/index"), undefined);
+});
