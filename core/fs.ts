@@ -20,7 +20,7 @@ export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
 }
 
 /** Makes the names in a directory durable. File systems that cannot (FUSE, some network mounts) are left as they are. */
-export async function syncDir(dir: string): Promise<void> {
+export async function syncDir(dir: string | Buffer): Promise<void> {
   const handle = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     await handle.sync();

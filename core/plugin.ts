@@ -122,6 +122,8 @@ export interface SourceFeatures {
   readonly concurrency: number;
   /** Local and random-access: the file may be read in place rather than copied to the spool. */
   readonly inPlace: boolean;
+  /** How often listing is worth it, in ms, where the configuration says nothing: 30,000 when absent. */
+  readonly intervalMs?: number;
 }
 
 export interface ListOptions {
@@ -136,6 +138,8 @@ export interface Source {
   readonly changes$?: Observable<void>;
   /** Plain files below the root (and `unreadable` things), in any order, each once. Throws "offline", "denied", "transient". */
   list(signal: AbortSignal, options?: ListOptions): AsyncIterable<FileEntry>;
+  /** The source's own clock in ms since 1970, for "not changed for a while"; absent where it cannot be known. */
+  now?(): number;
   /** The file as it is now; undefined when it is not there. Throws "offline", "denied", "transient". */
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
   /**

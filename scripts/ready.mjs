@@ -59,3 +59,5 @@ function run(command, args, options) {
   );
   process.exit(1);
 }
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) makeReady();

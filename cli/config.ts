@@ -1,0 +1,38 @@
+/** Finds and loads the configuration; says all that is wrong with it at once. */
+import { existsSync, readFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { dirname, resolve } from "node:path";
+import { loadConfig, problemText, type Loaded } from "../core/config.js";
+import { plugins } from "./plugins.js";
+
+/** A mistake of the person who typed the command: its message is all that is shown; exit code 2. */
+export class UsageError extends Error {}
+
+const systemConfig = "/etc/filesync/config.json";
+
+/** `--config`, else ./config.json, else /etc/filesync/config.json. Throws UsageError when there is none. */
+export function configPath(given: string | undefined): string {
+  if (given !== undefined) return resolve(given);
+  for (const path of ["config.json", systemConfig]) if (existsSync(path)) return resolve(path);
+  throw new UsageError(
+    `there is no config.json here and no ${systemConfig}: copy config.example.json to config.json and edit it, or give --config FILE`,
+  );
+}
+
+/** Throws UsageError when the file cannot be read. */
+export async function load(path: string): Promise<Loaded> {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    throw new UsageError(
+      code === "ENOENT" ? `there is no ${path}` : `cannot read ${path}: ${code === "EACCES" ? "permission denied" : String(error)}`,
+    );
+  }
+  return loadConfig(text, plugins, { baseDir: dirname(path), env: process.env, hostName: hostname(), nowMs: Date.now() });
+}
+
+export function problemLines(path: string, loaded: Loaded): string[] {
+  return loaded.problems.map((problem) => problemText(path, problem));
+}

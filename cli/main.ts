@@ -1,0 +1,93 @@
+#!/usr/bin/env node
+/** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left. */
+import { cac } from "cac";
+import { ControlError } from "../core/control.js";
+import { configPath, UsageError } from "./config.js";
+import { programVersion } from "./version.js";
+
+interface Common {
+  readonly config?: string;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const cli = cac("filesync");
+  let action: Promise<number> | undefined;
+  const does =
+    <A extends unknown[]>(work: (...args: A) => Promise<number>) =>
+    (...args: A) => {
+      action = work(...args);
+    };
+  const file = "FILE: default ./config.json, else /etc/filesync/config.json";
+
+  cli
+    .command("run", "The daemon: finds, pulls and pushes until it is stopped")
+    .option("--config <file>", file)
+    .option("--once", "Deliver all that can be delivered now, then exit")
+    .option("--json", "One JSON line per event")
+    .option("--verbose", "Say more")
+    .action(
+      does(async (options: Common & { once?: boolean; json?: boolean; verbose?: boolean }) =>
+        (await import("./run.js")).runCommand(configPath(options.config), {
+          once: options.once === true,
+          json: options.json === true,
+          verbose: options.verbose === true,
+        }),
+      ),
+    );
+  cli
+    .command("check", "Say what is wrong with a configuration")
+    .option("--config <file>", file)
+    .option("--probe", "Try every device, without changing anything")
+    .action(
+      does(async (options: Common & { probe?: boolean }) =>
+        (await import("./check.js")).checkCommand(configPath(options.config), { probe: options.probe === true }),
+      ),
+    );
+  cli
+    .command("status", "What is attached, what moves, what waits, and why")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .option("--watch", "Again each second")
+    .action(
+      does(async (options: Common & { json?: boolean; watch?: boolean }) =>
+        (await import("./status.js")).statusCommand(configPath(options.config), {
+          json: options.json === true,
+          watch: options.watch === true,
+        }),
+      ),
+    );
+  cli.help();
+  cli.version(programVersion);
+  try {
+    cli.parse([...argv], { run: false });
+    if (cli.options.help === true || cli.options.version === true) return 0;
+    if (cli.matchedCommand === undefined) {
+      const [given] = cli.args;
+      if (given === undefined) {
+        cli.outputHelp();
+        return 2;
+      }
+      throw new UsageError(`there is no command "${given}"; "filesync --help" lists them`);
+    }
+    cli.runMatchedCommand();
+  } catch (error) {
+    if (error instanceof Error && error.name === "CACError") throw new UsageError(error.message);
+    throw error;
+  }
+  return (await action) ?? 0;
+}
+
+main(process.argv).then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    const mistake = error instanceof UsageError || error instanceof ControlError;
+    process.stderr.write(
+      mistake
+        ? `filesync: ${error.message}\n`
+        : `filesync: internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+    );
+    process.exitCode = mistake ? 2 : 1;
+  },
+);

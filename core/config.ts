@@ -1,0 +1,425 @@
+/**
+ * The configuration: one schema, all errors at once, each with its line, its path, and the nearest right word. What is wrong in one
+ * device or route takes only that one out; the rest can run.
+ */
+import { findNodeAtLocation, getNodeValue, parseTree, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
+import picomatch from "picomatch";
+import * as v from "valibot";
+import { duration, parseDuration, parseIn, path, rate, size, type Surroundings } from "./options.js";
+import type { Plugin } from "./plugin.js";
+import type { Route } from "./route.js";
+
+/** What core must know of plugins, given by the command line: core itself knows none by name. */
+export interface PluginList {
+  /** The built-in types, for suggestions and for the JSON Schema. */
+  readonly types: readonly string[];
+  /** Loads a type; undefined when there is none. `baseDir` resolves "./my-plugin.js". */
+  load(type: string, baseDir: string): Promise<Plugin<unknown> | undefined>;
+}
+
+export interface ConfigProblem {
+  /** 1-based; 0 when the file has no such place. */
+  readonly line: number;
+  /** "devices.ground.port", "routes[1].to". */
+  readonly path: string;
+  readonly message: string;
+}
+
+export const deviceCommon = {
+  interval: v.optional(
+    v.pipe(duration(), v.minValue(1000, "at least 1s"), v.description("How often a source is listed while it is attached.")),
+  ),
+  settle: v.optional(v.pipe(duration(), v.description("How long a file must stay the same before it counts as complete.")), "10s"),
+  concurrency: v.optional(
+    v.pipe(
+      v.number("a whole number"),
+      v.integer("a whole number"),
+      v.minValue(1, "at least 1"),
+      v.maxValue(64, "at most 64"),
+      v.description("How many files move at once; never more than the device can."),
+    ),
+  ),
+  maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this device is read or written with."))),
+  archiveDir: v.optional(
+    v.pipe(v.string("a directory below the source's root"), v.description('Where `afterDelivery: "archive"` moves delivered files.')),
+  ),
+};
+
+const targetSchema = v.union(
+  [
+    v.string(),
+    v.strictObject({
+      device: v.string(),
+      required: v.optional(v.pipe(v.boolean(), v.description("Whether release waits for this target.")), true),
+    }),
+  ],
+  'a device name or { "device": NAME, "required": false }',
+);
+
+const sinceSchema = v.pipe(
+  v.string('"install", a date such as "2026-05-01", or an age such as "30d"'),
+  v.check(
+    (text) => text === "install" || !Number.isNaN(Date.parse(text)) || parseDuration(text) !== undefined,
+    '"install", a date such as "2026-05-01", or an age such as "30d"',
+  ),
+);
+
+export const routeSchema = v.strictObject({
+  from: v.pipe(v.string("a device name"), v.description("The source: a device, or a service that receives files.")),
+  to: v.pipe(
+    v.array(targetSchema, "a list of device names"),
+    v.minLength(1, "at least one target"),
+    v.description("The targets, each at its own pace."),
+  ),
+  mode: v.optional(v.pipe(v.picklist(["copy"], '"copy"'), v.description("What the route keeps true: copy (every file arrives).")), "copy"),
+  include: v.optional(
+    v.pipe(v.array(v.string("a pattern")), v.description('Patterns of paths to take, such as "**/*.ulg"; none: all.')),
+    [],
+  ),
+  exclude: v.optional(v.pipe(v.array(v.string("a pattern")), v.description("Patterns of files and directories to leave.")), []),
+  minSize: v.optional(v.pipe(size(), v.description("Smaller files are left.")), 0),
+  maxSize: v.optional(v.pipe(size(), v.description("Larger files are left."))),
+  since: v.optional(
+    v.pipe(
+      sinceSchema,
+      v.description('"install": only what came after this route ran first; or a date; or an age at the time of the listing.'),
+    ),
+  ),
+  newest: v.optional(
+    v.pipe(v.number("a whole number"), v.integer("a whole number"), v.minValue(1, "at least 1"), v.description("Only the N newest files.")),
+  ),
+  priority: v.optional(
+    v.pipe(
+      v.picklist(["newest", "oldest", "smallest"], '"newest", "oldest" or "smallest"'),
+      v.description("Which file of this route goes first."),
+    ),
+    "newest",
+  ),
+  weight: v.optional(v.pipe(v.number("a number"), v.description("Between routes: the larger goes first.")), 1),
+  into: v.optional(
+    v.pipe(v.string("a directory"), v.description("Directory at the target, from {vehicle} {device} {installation} {date}.")),
+    "{vehicle}/{device}",
+  ),
+  afterDelivery: v.optional(
+    v.pipe(
+      v.picklist(["keep", "delete", "archive"], '"keep", "delete" or "archive"'),
+      v.description("What becomes of the source's copy when every required target has proved its own."),
+    ),
+    "keep",
+  ),
+  trustSize: v.optional(
+    v.pipe(v.boolean("true or false"), v.description("Take a receipt by size alone as proof enough to delete or archive.")),
+    false,
+  ),
+  maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this route sends to a target."))),
+});
+
+export const configSchema = v.strictObject({
+  $schema: v.optional(v.string()),
+  vehicle: v.optional(v.pipe(v.string("a name"), v.nonEmpty("a name"), v.description("The vehicle's name; default: the host name."))),
+  stateDir: v.optional(v.pipe(path(), v.description("Journal and spool.")), "/var/lib/filesync"),
+  spool: v.optional(
+    v.strictObject({
+      maxSize: v.optional(v.pipe(size(), v.description("The most that the spool takes.")), "16GiB"),
+      keepFree: v.optional(v.pipe(size(), v.description("What it leaves free on the disk.")), "1GiB"),
+      keep: v.optional(v.pipe(duration(), v.description("How long a delivered file is kept in the spool.")), "7d"),
+    }),
+    {},
+  ),
+  devices: v.optional(
+    v.record(v.string(), v.looseObject({ type: v.string("the type of a device") }, "a device: an object"), "devices by name"),
+    {},
+  ),
+  routes: v.optional(v.array(v.unknown(), "a list of routes"), []),
+  services: v.optional(
+    v.record(v.string(), v.looseObject({ type: v.string("the type of a service") }, "a service: an object"), "services by name"),
+    {},
+  ),
+});
+
+export interface DeviceConfig {
+  readonly name: string;
+  readonly type: string;
+  readonly kind: "device" | "service";
+  readonly plugin: Plugin<unknown>;
+  readonly options: unknown;
+  readonly intervalMs?: number;
+  readonly settleMs: number;
+  readonly concurrency?: number;
+  readonly maxRate?: number;
+  readonly archiveDir?: string;
+}
+
+export interface Config {
+  readonly vehicle: string;
+  readonly stateDir: string;
+  readonly spool: { readonly maxSize: number; readonly keepFree: number; readonly keep: number };
+  readonly devices: readonly DeviceConfig[];
+  readonly routes: readonly Route[];
+}
+
+export interface Loaded {
+  /** What is right of it; undefined when the whole cannot be used. */
+  readonly config?: Config;
+  readonly problems: readonly ConfigProblem[];
+}
+
+export interface LoadOptions extends Surroundings {
+  readonly hostName: string;
+  readonly nowMs: number;
+}
+
+/** Reads the text of a configuration. Never throws for what a person wrote. */
+export async function loadConfig(text: string, plugins: PluginList, options: LoadOptions): Promise<Loaded> {
+  const parseErrors: ParseError[] = [];
+  const tree = parseTree(text, parseErrors, { allowTrailingComma: true, disallowComments: false });
+  const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
+  if (tree === undefined || parseErrors.length > 0) {
+    const problems = parseErrors.map(({ error, offset }) => ({
+      line: lineAt(offset),
+      path: "",
+      message: `this is no JSON: ${readable(printParseErrorCode(error))}`,
+    }));
+    return { problems: problems.length > 0 ? problems : [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
+  }
+  const problems: ConfigProblem[] = [];
+  const add = (at: (string | number)[], message: string) => problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message });
+  const parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown): T | undefined => {
+    const result = parseIn(options, schema, input);
+    if (result.success) return result.output;
+    for (const issue of result.issues) {
+      const inner = (issue.path ?? []).map((item) => item.key as string | number);
+      add([...at, ...inner], messageOf(issue, schema, inner));
+    }
+    return undefined;
+  };
+
+  duplicateKeys(tree, (node, key) =>
+    problems.push({ line: lineAt(node.offset), path: key, message: `"${key}" is there twice; only one of them can count` }),
+  );
+  const top = parse([], configSchema, getNodeValue(tree) as unknown);
+  if (top === undefined) return { problems: sorted(problems) };
+
+  const devices: DeviceConfig[] = [];
+  const known = new Map<string, { roles: readonly string[]; usable: boolean }>();
+  for (const [kind, group, entries] of [
+    ["device", "devices", top.devices],
+    ["service", "services", top.services],
+  ] as const) {
+    for (const [name, entry] of Object.entries(entries)) {
+      const at = [group, name];
+      if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name))
+        add(at, "a name has letters, digits, dots, dashes and underlines, and begins with a letter or digit");
+      if (known.has(name)) add(at, "a device and a service cannot have the same name");
+      const device = await loadDevice(kind, name, entry, at, plugins, options, parse, add);
+      known.set(name, { roles: device?.plugin.roles ?? ["source", "target"], usable: device !== undefined });
+      if (device !== undefined) devices.push(device);
+    }
+  }
+
+  const routes: Route[] = [];
+  top.routes.forEach((entry, index) => {
+    const at = ["routes", index];
+    const before = problems.length;
+    const route = parse(at, routeSchema, entry);
+    if (route === undefined) return;
+    const device = (name: string, role: "source" | "target", where: (string | number)[]) => {
+      const found = known.get(name);
+      if (found === undefined) add(where, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
+      else if (!found.roles.includes(role)) add(where, `"${name}" cannot be a ${role}`);
+      return found?.usable === true;
+    };
+    let usable = device(route.from, "source", [...at, "from"]);
+    const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true } : target));
+    to.forEach((target, n) => {
+      usable = device(target.device, "target", [...at, "to", n]) && usable;
+      if (target.device === route.from) add([...at, "to", n], "a route cannot lead to where it comes from");
+      if (to.findIndex((other) => other.device === target.device) < n) add([...at, "to", n], `"${target.device}" is there twice`);
+    });
+    for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
+      if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
+        add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);
+    for (const key of ["include", "exclude"] as const)
+      route[key].forEach((pattern, n) => {
+        try {
+          picomatch.makeRe(pattern);
+        } catch (error) {
+          add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
+        }
+      });
+    if (
+      route.afterDelivery === "archive" &&
+      known.has(route.from) &&
+      devices.find(({ name }) => name === route.from)?.archiveDir === undefined
+    )
+      add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
+    if (!usable || problems.length > before) return;
+    routes.push({ ...route, to, maxSize: route.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(route.since, options.nowMs) });
+  });
+
+  return {
+    config: { vehicle: top.vehicle ?? options.hostName, stateDir: top.stateDir, spool: top.spool, devices, routes },
+    problems: sorted(problems),
+  };
+}
+
+type Parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown) => T | undefined;
+
+async function loadDevice(
+  kind: "device" | "service",
+  name: string,
+  entry: { type: string } & Record<string, unknown>,
+  at: (string | number)[],
+  plugins: PluginList,
+  options: LoadOptions,
+  parse: Parse,
+  add: (at: (string | number)[], message: string) => void,
+): Promise<DeviceConfig | undefined> {
+  let plugin: Plugin<unknown> | undefined;
+  try {
+    plugin = await plugins.load(entry.type, options.baseDir);
+  } catch (error) {
+    add([...at, "type"], `the plugin "${entry.type}" cannot be loaded: ${error instanceof Error ? error.message : String(error)}`);
+    return undefined;
+  }
+  if (plugin === undefined) {
+    add(
+      [...at, "type"],
+      `there is no plugin "${entry.type}"${suggestion(entry.type, plugins.types)}; there are: ${plugins.types.join(", ")}`,
+    );
+    return undefined;
+  }
+  if (!(kind in plugin)) {
+    add(
+      [...at, "type"],
+      `"${entry.type}" is a ${kind === "device" ? 'service: put it under "services"' : 'device: put it under "devices"'}`,
+    );
+    return undefined;
+  }
+  const commonKeys = Object.keys(deviceCommon);
+  const entries = entriesOf(plugin.options) ?? {};
+  const own = Object.fromEntries(Object.entries(entry).filter(([key]) => key !== "type" && (key in entries || !commonKeys.includes(key))));
+  const shared = Object.fromEntries(Object.entries(entry).filter(([key]) => commonKeys.includes(key)));
+  const commonOptions = parse(at, v.strictObject(deviceCommon), shared);
+  const pluginOptions = parse(at, plugin.options, own);
+  if (commonOptions === undefined || pluginOptions === undefined) return undefined;
+  return {
+    name,
+    type: entry.type,
+    kind,
+    plugin,
+    options: pluginOptions,
+    settleMs: commonOptions.settle,
+    ...(commonOptions.interval === undefined ? {} : { intervalMs: commonOptions.interval }),
+    ...(commonOptions.concurrency === undefined ? {} : { concurrency: commonOptions.concurrency }),
+    ...(commonOptions.maxRate === undefined ? {} : { maxRate: commonOptions.maxRate }),
+    ...(commonOptions.archiveDir === undefined ? {} : { archiveDir: commonOptions.archiveDir }),
+  };
+}
+
+function sinceOf(since: string | undefined, nowMs: number): Route["since"] {
+  if (since === undefined || since === "install") return since;
+  const age = parseDuration(since);
+  return age === undefined ? Date.parse(since) : nowMs - age;
+}
+
+function sorted(problems: ConfigProblem[]): ConfigProblem[] {
+  return problems.sort((a, b) => a.line - b.line);
+}
+
+/** One line for a person. */
+export function problemText(file: string, problem: ConfigProblem): string {
+  return `${file}:${problem.line}: ${problem.path === "" ? "" : `${problem.path}: `}${problem.message}`;
+}
+
+function messageOf(issue: v.BaseIssue<unknown>, schema: v.GenericSchema, inner: (string | number)[]): string {
+  const key = String(inner.at(-1) ?? "");
+  const entries = entriesAt(schema, inner.slice(0, -1));
+  if (issue.type === "strict_object" && issue.expected === "never" && entries !== undefined)
+    return `unknown key "${key}"${suggestion(key, [...Object.keys(entries), ...(inner.length === 1 && !("from" in entries) && !("devices" in entries) ? Object.keys(deviceCommon) : [])])}`;
+  if (issue.received === "undefined") {
+    const help = entries?.[key] === undefined ? undefined : v.getDescription(entries[key]);
+    return `"${key}" is missing${help === undefined ? "" : `: ${help}`}`;
+  }
+  const wanted = issue.message.startsWith("Invalid") ? (issue.expected ?? "another value") : issue.message;
+  const given = issue.received.replaceAll("NaN", "no number");
+  const words =
+    issue.type === "picklist" && typeof issue.input === "string"
+      ? [...(issue.expected ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? "")
+      : [];
+  return `expected ${wanted}, got ${given === "Object" ? "an object" : given === "Array" ? "a list" : given}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
+}
+
+type Entries = Readonly<Record<string, v.GenericSchema>>;
+
+/** The entries of an object schema, through what wraps it. */
+export function entriesOf(schema: unknown): Entries | undefined {
+  const node = schema as { entries?: Entries; wrapped?: unknown; pipe?: readonly unknown[]; options?: readonly unknown[] };
+  if (node.entries !== undefined) return node.entries;
+  if (node.wrapped !== undefined) return entriesOf(node.wrapped);
+  if (Array.isArray(node.options)) for (const option of node.options) if (typeof option === "object") return entriesOf(option) ?? undefined;
+  return undefined;
+}
+
+function entriesAt(schema: unknown, at: (string | number)[]): Entries | undefined {
+  let node: unknown = schema;
+  for (const key of at) {
+    let inner = node as { wrapped?: unknown; value?: unknown; item?: unknown };
+    while (inner.wrapped !== undefined) inner = inner.wrapped as typeof inner;
+    node = entriesOf(inner)?.[key] ?? inner.value ?? inner.item;
+    if (node === undefined) return undefined;
+  }
+  return entriesOf(node);
+}
+
+/** `; did you mean "port"?` when one of the words is near. */
+export function suggestion(given: string, words: readonly string[]): string {
+  const near = words
+    .map((word) => ({ word, away: distance(given.toLowerCase(), word.toLowerCase()) }))
+    .filter(({ word, away }) => away <= Math.max(1, Math.floor(Math.max(word.length, given.length) / 3)))
+    .sort((a, b) => a.away - b.away)[0];
+  return near === undefined ? "" : `; did you mean "${near.word}"?`;
+}
+
+/** Edit distance where two neighbours that changed places count once. */
+function distance(a: string, b: string): number {
+  const rows: number[][] = Array.from({ length: a.length + 1 }, (_, i) => [i]);
+  const at = (i: number, j: number) => rows[i]?.[j] ?? Infinity;
+  for (let j = 0; j <= b.length; j++) rows[0]![j] = j; // eslint-disable-line @typescript-eslint/no-non-null-assertion
+  for (let i = 1; i <= a.length; i++)
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? at(i - 2, j - 2) + 1 : Infinity;
+      rows[i]![j] = Math.min(at(i - 1, j) + 1, at(i, j - 1) + 1, at(i - 1, j - 1) + same, swapped); // eslint-disable-line @typescript-eslint/no-non-null-assertion
+    }
+  return at(a.length, b.length);
+}
+
+function lineOf(tree: Node, at: (string | number)[], lineAt: (offset: number) => number): number {
+  for (let n = at.length; n >= 0; n--) {
+    const node = findNodeAtLocation(tree, at.slice(0, n));
+    // The property rather than its value: an object may begin lines below its key.
+    if (node !== undefined) return lineAt(node.parent?.type === "property" ? node.parent.offset : node.offset);
+  }
+  return 0;
+}
+
+function duplicateKeys(node: Node, found: (node: Node, key: string) => void): void {
+  const seen = new Set<string>();
+  for (const child of node.children ?? []) {
+    if (child.type === "property") {
+      const key = String(child.children?.[0]?.value);
+      if (seen.has(key)) found(child, key);
+      seen.add(key);
+    }
+    duplicateKeys(child, found);
+  }
+}
+
+function asText(at: (string | number)[]): string {
+  return at.reduce<string>((text, key) => (typeof key === "number" ? `${text}[${key}]` : text === "" ? key : `${text}.${key}`), "");
+}
+
+function readable(code: string): string {
+  return code.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a} ${b.toLowerCase()}`).toLowerCase();
+}

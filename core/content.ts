@@ -1,0 +1,229 @@
+/**
+ * The bytes of one version as a push reads them: from the spool (behind a pull that still runs, never past what is durable), in place at a
+ * local source, or straight through from a source whose file the spool can never hold.
+ *
+ * A fault of reading is the source's or the spool's, not the target's: it is kept in `broken`, so that the target is not blamed for it.
+ */
+import { Readable } from "node:stream";
+import { Digester } from "./digest.js";
+import { type Engine } from "./engine.js";
+import { Fault, throwIfAborted } from "./errors.js";
+import type { Digest, FileEntry, Source } from "./plugin.js";
+import { sameOrGrown } from "./pull.js";
+import type { VersionRow } from "./queue.js";
+
+const readBytes = 512 * 1024;
+
+export interface Content {
+  /** The fault that reading ended with. */
+  readonly broken: unknown;
+  /** A path on this machine, once sealed. */
+  readonly localPath: string | undefined;
+  chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer>;
+  /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. */
+  sealed(signal: AbortSignal): Promise<Digest | undefined>;
+  close(): void;
+}
+
+export function contentOf(engine: Engine, version: VersionRow, signal: AbortSignal, proveAlong: boolean): Content {
+  if (version.store === "spool") return new SpoolContent(engine, version);
+  const source = engine.lanes.get(version.source)?.device.source;
+  if (source === undefined) throw new Fault("offline", `${version.source} is not configured any more`);
+  return version.store === "place"
+    ? new PlaceContent(engine, version, source, proveAlong)
+    : new ThroughContent(engine, version, source, signal);
+}
+
+/** A Readable over chunks, throttled and counted by who asked; keeps the fault in `content`. */
+export function readableOf(chunks: AsyncGenerator<Buffer>): Readable {
+  return Readable.from(chunks, { objectMode: false, highWaterMark: readBytes });
+}
+
+class SpoolContent implements Content {
+  broken: unknown;
+
+  constructor(
+    readonly engine: Engine,
+    readonly version: VersionRow,
+  ) {}
+
+  get localPath(): string {
+    return this.engine.spool.pathOf(this.version.id);
+  }
+
+  async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+    const { engine, version } = this;
+    const live = version.state === "sealed" ? undefined : engine.live.get(version.id);
+    if (live !== undefined) live.followers += 1;
+    try {
+      const handle = await engine.spool.reader(version.id);
+      try {
+        for (let at = offset; at < version.size;) {
+          throwIfAborted(signal);
+          const end = version.state === "sealed" || live?.sealed === true ? version.size : (live?.durable ?? version.durable);
+          if (at >= end) {
+            if (live === undefined) throw new Fault("aborted", "waits for more of the file");
+            await live.beyond(at, signal);
+            continue;
+          }
+          const buffer = Buffer.allocUnsafe(Math.min(readBytes, end - at));
+          const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
+          if (bytesRead === 0) throw new Fault("transient", "the spool file is shorter than the journal says");
+          at += bytesRead;
+          yield buffer.subarray(0, bytesRead);
+        }
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    } finally {
+      if (live !== undefined) live.followers -= 1;
+    }
+  }
+
+  async sealed(signal: AbortSignal): Promise<Digest | undefined> {
+    return whenSealed(this, this.engine, this.version, signal);
+  }
+
+  close(): void {
+    // Each read closes its own handle.
+  }
+}
+
+class PlaceContent implements Content {
+  broken: unknown;
+  readonly localPath = undefined;
+  #along: Digester | undefined;
+  #alongAt = 0;
+
+  /** `proveAlong`: the target cannot digest, so what is sent is digested here too and compared. */
+  constructor(
+    readonly engine: Engine,
+    readonly version: VersionRow,
+    readonly source: Source,
+    readonly proveAlong: boolean,
+  ) {}
+
+  async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+    this.#along = offset === 0 && this.proveAlong ? new Digester("sha256") : undefined;
+    this.#alongAt = 0;
+    try {
+      const entry = sameOrGrown(this.version, await this.source.stat(this.version.path, signal));
+      for await (const chunk of await this.source.open(entry, offset, signal)) {
+        this.#along?.update(chunk as Buffer);
+        this.#alongAt += (chunk as Buffer).length;
+        yield chunk as Buffer;
+      }
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
+  }
+
+  async sealed(signal: AbortSignal): Promise<Digest | undefined> {
+    const digest = await whenSealed(this, this.engine, this.version, signal);
+    try {
+      sameOrGrown(this.version, await this.source.stat(this.version.path, signal));
+      if (this.#along !== undefined && this.#alongAt === this.version.size && digest !== undefined && this.#along.value() !== digest)
+        throw new Fault("changed", "it was written while it was sent");
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
+    return digest;
+  }
+
+  close(): void {
+    this.#along = undefined;
+  }
+}
+
+class ThroughContent implements Content {
+  broken: unknown;
+  readonly localPath = undefined;
+  #entry: FileEntry | undefined;
+  #digest: Digester | undefined;
+  #at = 0;
+  #leave: (() => void) | undefined;
+
+  constructor(
+    readonly engine: Engine,
+    readonly version: VersionRow,
+    readonly source: Source,
+    readonly signal: AbortSignal,
+  ) {}
+
+  async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+    const lane = this.engine.lanes.get(this.version.source);
+    try {
+      if (lane?.attached !== true) throw new Fault("offline", `${this.version.source} is away`);
+      this.#leave ??= await lane.borrow(signal);
+      const entry = sameOrGrown(this.version, await this.source.stat(this.version.path, signal));
+      this.#entry = entry;
+      this.#digest = offset === 0 ? new Digester("sha256") : undefined;
+      this.#at = offset;
+      for await (const chunk of await this.source.open(entry, offset, signal)) {
+        await lane.throttle.take((chunk as Buffer).length, signal);
+        this.#digest?.update(chunk as Buffer);
+        this.#at += (chunk as Buffer).length;
+        yield chunk as Buffer;
+      }
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
+  }
+
+  /** What went through is not kept: its digest is known only when it went through in one piece. */
+  async sealed(signal: AbortSignal): Promise<Digest | undefined> {
+    try {
+      sameOrGrown(
+        this.version,
+        this.#entry === undefined
+          ? await this.source.stat(this.version.path, signal)
+          : ((await this.source.stat(this.version.path, signal)) ?? this.#entry),
+      );
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
+    const digest = this.#at === this.version.size ? this.#digest?.value() : undefined;
+    const known = this.engine.queue.version(this.version.id)?.digest ?? undefined;
+    if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written between two targets");
+    if (digest !== undefined && known === undefined)
+      await this.engine.journal.apply(() =>
+        this.engine.journal.run("UPDATE versions SET digest = ? WHERE id = ?", digest, this.version.id),
+      );
+    return digest ?? known;
+  }
+
+  close(): void {
+    this.#leave?.();
+    this.#leave = undefined;
+  }
+}
+
+async function whenSealed(
+  content: { broken: unknown },
+  engine: Engine,
+  version: VersionRow,
+  signal: AbortSignal,
+): Promise<Digest | undefined> {
+  if (version.state !== "sealed") {
+    try {
+      await engine.live.get(version.id)?.beyond(version.size, signal);
+    } catch (error) {
+      content.broken = error;
+      throw error;
+    }
+  }
+  const now = engine.queue.version(version.id);
+  if (now?.state !== "sealed" || now.generation !== version.generation) {
+    const fault = new Fault("aborted", "waits for more of the file");
+    content.broken = fault;
+    throw fault;
+  }
+  return now.digest ?? undefined;
+}

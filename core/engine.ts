@@ -1,0 +1,67 @@
+/**
+ * What the four steps (find, pull, push, release) share: the engine's parts, named once. It decides nothing.
+ */
+import { Subject } from "rxjs";
+import type { Config } from "./config.js";
+import type { Events } from "./events.js";
+import type { Journal } from "./journal.js";
+import type { Lane } from "./lane.js";
+import type { LiveFiles } from "./live.js";
+import type { Clock } from "./plugin.js";
+import type { DeliveryRow, Queue, VersionRow } from "./queue.js";
+import type { Names, Rules } from "./route.js";
+import type { Spool } from "./spool.js";
+import type { Throttle } from "./throttle.js";
+import type { Transfers } from "./transfers.js";
+
+export interface Engine {
+  readonly config: Config;
+  readonly names: Names;
+  readonly clock: Clock;
+  readonly events: Events;
+  readonly journal: Journal;
+  readonly queue: Queue;
+  readonly spool: Spool;
+  readonly live: LiveFiles;
+  readonly transfers: Transfers;
+  readonly lanes: ReadonlyMap<string, Lane>;
+  /** The rules of each source's routes, with the rate of each. */
+  readonly routes: ReadonlyMap<string, readonly RouteLane[]>;
+  /** Something was queued, or a spool byte became durable: whoever waits for work looks. */
+  readonly work$: Subject<void>;
+  /** Asks for a listing of a source. */
+  readonly relist$: Subject<string>;
+  /** Seeds jitter; injected by tests. */
+  random(): number;
+  /** How long the daemon has been up, in ms. */
+  upMs(): number;
+}
+
+export interface RouteLane {
+  readonly rules: Rules;
+  readonly throttle: Throttle;
+}
+
+/** Names of lanes that can be a target and are attached, or are not. */
+export function targets(engine: Engine, attached: boolean): string[] {
+  return [...engine.lanes.values()]
+    .filter((lane) => lane.device.target !== undefined && lane.attached === attached)
+    .map(({ name }) => name);
+}
+
+/** Attached targets that take bytes as they come. */
+export function streamTargets(engine: Engine): string[] {
+  return [...engine.lanes.values()].filter((lane) => lane.device.target?.features.needs === "stream").map(({ name }) => name);
+}
+
+/** The route that a delivery belongs to; undefined when the configuration no longer has it. */
+export function routeOf(engine: Engine, version: VersionRow, delivery: DeliveryRow): RouteLane | undefined {
+  return engine.routes
+    .get(version.source)
+    ?.find(({ rules }) => rules.route.to.some(({ device }) => device === delivery.target) && rules.wants(version));
+}
+
+/** "pixhawk:2026-05-01/10_00_00.ulg" */
+export function nameOf(version: Pick<VersionRow, "source" | "path">): string {
+  return `${version.source}:${version.path}`;
+}

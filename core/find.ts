@@ -1,0 +1,318 @@
+/**
+ * Find: a source is listed while it is attached (at each edge, every interval, at each hint); the rules choose; a file waits until it has
+ * settled; then the journal gets the version and one delivery per target in one transaction. Ids are derived from what they name, so
+ * finding twice changes nothing, and a listing that is cut short costs only time.
+ *
+ * A hint that comes while listing stays queued: the listing is done once more after it.
+ */
+import { createHash } from "node:crypto";
+import { EMPTY, filter, merge, type Observable, timer } from "rxjs";
+import { type Engine, type RouteLane } from "./engine.js";
+import { throwIfAborted } from "./errors.js";
+import type { Lane } from "./lane.js";
+import type { FileEntry, Source } from "./plugin.js";
+import type { VersionRow } from "./queue.js";
+import { backoffMs, reasonOf } from "./retry.js";
+import { dayOf, versionId, type AfterDelivery } from "./route.js";
+
+const defaultIntervalMs = 30_000;
+const batch = 200;
+
+/** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
+const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
+
+export class Finder {
+  /** Listings that were completed since the start. */
+  listings = 0;
+  /** Files that are seen and have not settled yet. */
+  readonly #unsettled = new Map<string, { size: number; modifiedMs: number | undefined; sinceMs: number }>();
+  readonly #told = new Set<string>();
+  #listing = false;
+  #again = false;
+  #retries = 0;
+  #recheck: NodeJS.Timeout | undefined;
+  readonly #source: Source;
+  readonly #routes: readonly RouteLane[];
+
+  constructor(
+    readonly engine: Engine,
+    readonly lane: Lane,
+    readonly stop: AbortSignal,
+  ) {
+    const source = lane.device.source;
+    if (source === undefined) throw new Error(`${lane.name} is no source`);
+    this.#source = source;
+    this.#routes = engine.routes.get(lane.name) ?? [];
+  }
+
+  get unsettled(): number {
+    return this.#unsettled.size;
+  }
+
+  /** Something is seen that the next listings will decide on. */
+  get busy(): boolean {
+    return this.#listing || this.#again || this.#unsettled.size > 0;
+  }
+
+  /** Lists until `stop`; completes when the last listing has ended. */
+  run(): Promise<void> {
+    const { lane, stop, engine } = this;
+    const intervalMs = lane.config.intervalMs ?? this.#source.features.intervalMs ?? defaultIntervalMs;
+    const hints$: Observable<unknown> = merge(
+      lane.edge$,
+      timer(0, intervalMs),
+      this.#source.changes$ ?? EMPTY,
+      engine.relist$.pipe(filter((name) => name === lane.name)),
+    );
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        if (stop.aborted || !lane.attached) return;
+        this.#again = true;
+        if (this.#listing) return;
+        this.#listing = true;
+        this.#listAll()
+          .catch(reject)
+          .finally(() => {
+            this.#listing = false;
+            if (stop.aborted) resolve();
+          });
+      };
+      this.#look = look;
+      const subscription = hints$.subscribe(look);
+      const end = () => {
+        subscription.unsubscribe();
+        clearTimeout(this.#recheck);
+        if (!this.#listing) resolve();
+      };
+      if (stop.aborted) end();
+      else stop.addEventListener("abort", end, { once: true });
+    });
+  }
+  #look: () => void = () => undefined;
+
+  async #listAll(): Promise<void> {
+    while (this.#again && !this.stop.aborted && this.lane.attached) {
+      this.#again = false;
+      try {
+        await this.list(this.stop);
+        this.#retries = 0;
+        this.lane.noteSuccess();
+      } catch (error) {
+        if (this.stop.aborted) return;
+        if (this.engine.journal.failed) throw error;
+        this.lane.noteFault(error);
+        this.engine.events.say(
+          this.#retries === 0 ? "warn" : "debug",
+          "listing-failed",
+          `${this.lane.name}: cannot list it: ${reasonOf(error)}`,
+          { device: this.lane.name },
+        );
+        this.#lookAgainIn(backoffMs(this.#retries++, this.engine.upMs(), this.engine.random()));
+      }
+    }
+  }
+
+  #lookAgainIn(ms: number): void {
+    clearTimeout(this.#recheck);
+    this.#recheck = setTimeout(() => this.#look(), ms);
+  }
+
+  /** One listing. Throws the source's Fault; what was found until then stays found. */
+  async list(signal: AbortSignal): Promise<void> {
+    const { engine, lane } = this;
+    const stateKey = `routes:${lane.name}`;
+    const rulesNow = createHash("sha256")
+      .update(JSON.stringify([this.#routes.map(({ rules }) => rules.route), engine.names]))
+      .digest("hex");
+    const reconsider = engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", stateKey)?.value !== rulesNow;
+    const starts = await this.#routeStarts();
+    const seen = new Set<string>();
+    const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
+    const archive = lane.config.archiveDir?.replace(/^\/+|\/+$/g, "");
+    const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
+    let count = 0;
+    for await (const entry of this.#source.list(signal, { enter })) {
+      throwIfAborted(signal);
+      if (++count % 1000 === 0) await breathe();
+      if (entry.kind === "directory" || (archive !== undefined && entry.path.startsWith(`${archive}/`))) continue;
+      if (entry.kind === "unreadable") {
+        this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
+        continue;
+      }
+      const routes = this.#routes.filter(({ rules }) => rules.wants(entry));
+      if (routes.length === 0) continue;
+      seen.add(entry.path);
+      const known = engine.queue.latest(lane.name, entry.path);
+      const same = known !== undefined && sameStamp(known, entry);
+      // The journal knows it, and the rules are the same: nothing to decide.
+      if (same && !reconsider && routes.every(({ rules }) => rules.route.newest === undefined)) continue;
+      if (same && !reconsider && engine.queue.deliveriesOf(known.id).length > 0) {
+        if (routes.some(({ rules }) => rules.route.newest !== undefined)) wanted.push({ entry, routes });
+        continue;
+      }
+      if (!same && !this.#settled(entry)) {
+        // It counts among the newest all the same.
+        if (routes.some(({ rules }) => rules.route.newest !== undefined)) wanted.push({ entry: { ...entry, settled: false }, routes });
+        continue;
+      }
+      wanted.push({ entry, routes });
+    }
+    for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
+
+    const chosen = this.#choose(wanted, starts);
+    let added = 0;
+    for (let at = 0; at < chosen.length; at += batch) {
+      throwIfAborted(signal);
+      await engine.journal.apply(() => {
+        for (const { entry, routes } of chosen.slice(at, at + batch)) added += this.#record(entry, routes) > 0 ? 1 : 0;
+      });
+      engine.work$.next();
+      await breathe();
+    }
+    await engine.journal.apply(() => {
+      engine.journal.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", stateKey, rulesNow);
+      for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
+    });
+    if (this.#unsettled.size > 0) this.#lookAgainIn(Math.max(100, lane.config.settleMs));
+    this.listings += 1;
+    if (added > 0)
+      engine.events.say("info", "found", `${lane.name}: ${added} new ${added === 1 ? "file" : "files"}`, {
+        device: lane.name,
+        count: added,
+      });
+    else engine.events.say("debug", "listed", `${lane.name}: listed, nothing new`, { device: lane.name });
+  }
+
+  /** When each `since: install` route ran first; `fresh`: those whose first listing is this one. */
+  async #routeStarts(): Promise<{ ms: Map<string, number>; fresh: Set<string> }> {
+    const { engine, lane } = this;
+    const ms = new Map<string, number>();
+    const fresh = new Set<string>();
+    for (const { rules } of this.#routes) {
+      if (rules.route.since !== "install") continue;
+      const key = startKey(
+        lane.name,
+        rules.route.to.map(({ device }) => device),
+      );
+      const known = engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", key)?.value;
+      const startMs = known === undefined ? engine.clock.wallMs() : Number(known.replace("listing:", ""));
+      ms.set(key, startMs);
+      if (known === undefined || known.startsWith("listing:")) fresh.add(key);
+      if (known === undefined)
+        await engine.journal.apply(() => engine.journal.run("INSERT INTO meta VALUES (?, ?)", key, `listing:${startMs}`));
+    }
+    return { ms, fresh };
+  }
+
+  #choose(
+    wanted: { entry: FileEntry; routes: RouteLane[] }[],
+    starts: { ms: Map<string, number>; fresh: Set<string> },
+  ): { entry: FileEntry; routes: RouteLane[] }[] {
+    const newest = new Map<RouteLane, Set<FileEntry>>();
+    for (const route of this.#routes)
+      if (route.rules.route.newest !== undefined)
+        newest.set(route, new Set(route.rules.newestOf(wanted.filter(({ routes }) => routes.includes(route)).map(({ entry }) => entry))));
+    return wanted
+      .filter(({ entry }) => entry.settled !== false)
+      .map(({ entry, routes }) => ({
+        entry,
+        routes: routes.filter((route) => {
+          const key = startKey(
+            this.lane.name,
+            route.rules.route.to.map(({ device }) => device),
+          );
+          return (newest.get(route)?.has(entry) ?? true) && route.rules.isSince(entry, starts.ms.get(key) ?? 0, starts.fresh.has(key));
+        }),
+      }))
+      .filter(({ entry, routes }) => routes.length > 0 || this.#isOld(entry, starts.fresh.size > 0));
+  }
+
+  /** On the first listing of a `since: install` route, what has no time is recorded without deliveries, so that the next listing knows it as old. */
+  #isOld(entry: FileEntry, firstListing: boolean): boolean {
+    return firstListing && this.engine.queue.latest(this.lane.name, entry.path) === undefined;
+  }
+
+  /** Inside `apply`. How many deliveries are new. */
+  #record(entry: FileEntry, routes: readonly RouteLane[]): number {
+    const { engine, lane } = this;
+    const before = engine.queue.latest(lane.name, entry.path);
+    const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
+    const trustSize = routes.every(({ rules }) => rules.route.trustSize);
+    let version: VersionRow | undefined;
+    if (before !== undefined && sameStamp(before, entry)) version = before;
+    else {
+      let id = versionId(lane.name, entry);
+      // The same stamp came back after another content: only a count can tell them apart.
+      for (let twin = 1; engine.queue.version(id) !== undefined; twin++) id = versionId(lane.name, entry, String(twin));
+      if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
+        engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
+        engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
+      }
+      engine.queue.add(id, lane.name, entry, {
+        store: this.#source.features.inPlace ? "place" : "spool",
+        after,
+        trustSize,
+        foundMs: engine.clock.wallMs(),
+        ...(before !== undefined && before.size <= entry.size ? { base: before.id } : {}),
+      });
+      version = engine.queue.version(id);
+    }
+    if (version === undefined) return 0;
+    const day = dayOf(entry);
+    let added = 0;
+    for (const { rules } of routes) added += engine.queue.addDeliveries(version, rules.plan(version.id, entry, day, engine.names));
+    if (engine.queue.deliveriesOf(version.id).length > 0 && version.after !== after)
+      engine.journal.run("UPDATE versions SET after = ?, trust_size = ? WHERE id = ?", after, trustSize ? 1 : 0, version.id);
+    this.#unsettled.delete(entry.path);
+    return added;
+  }
+
+  /** Whether a file is complete, as far as can be told. What is not is looked at again after `settle`. */
+  #settled(entry: FileEntry): boolean {
+    const settleMs = this.lane.config.settleMs;
+    if (entry.settled === true || (settleMs === 0 && entry.settled === undefined)) return true;
+    const now = this.engine.clock.monotonicMs();
+    const before = this.#unsettled.get(entry.path);
+    const same = before?.size === entry.size && before.modifiedMs === entry.modifiedMs;
+    if (before === undefined || !same) this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now });
+    if (entry.settled === false) return false;
+    const sourceNow = this.#source.now?.();
+    if (
+      sourceNow !== undefined &&
+      entry.modifiedMs !== undefined &&
+      entry.modifiedMs <= sourceNow &&
+      sourceNow - entry.modifiedMs > settleMs
+    ) {
+      this.#unsettled.delete(entry.path);
+      return true;
+    }
+    return same && now - before.sinceMs >= settleMs;
+  }
+
+  #tellOnce(path: string, reason: string): void {
+    const key = `${path}\0${reason}`;
+    if (this.#told.has(key) || this.#told.size > 10_000) return;
+    this.#told.add(key);
+    this.engine.events.say("warn", "unreadable", `${this.lane.name}:${path}: left out: ${reason}`, {
+      device: this.lane.name,
+      path,
+      reason,
+    });
+  }
+}
+
+/** Size and time; where the source has no time, the size. Another inode alone is a card that was mounted anew. */
+function sameStamp(version: VersionRow, entry: FileEntry): boolean {
+  if (version.size !== entry.size) return false;
+  if (version.modified_ms !== null || entry.modifiedMs !== undefined) return version.modified_ms === (entry.modifiedMs ?? null);
+  return true;
+}
+
+function startKey(source: string, targets: readonly string[]): string {
+  return `since:${source}:${targets.join(",")}`;
+}
+
+/** Lets the event loop turn. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,316 @@
+/**
+ * The journal: what is known of every file, delivery and pending action, on SQLite (WAL). One process at a time has it.
+ *
+ * Promise. What `commit(fn)` did is on the medium when its promise resolves; what `apply(fn)` did is seen by every later read here, and is on
+ * the medium no later than anything committed after it. After a kill or a power cut the journal holds a prefix of what was done, in order,
+ * never half of one `fn`. A journal that cannot be read is set aside (`journal.damaged-N`) and a new one is begun: never a start that fails.
+ *
+ * How. SQLite itself never syncs (synchronous=OFF): a sync of a bad SD card takes seconds, and would block the event loop as long. Writes
+ * gather in one transaction; the flush loop commits it (into the page cache, under a millisecond) and then syncs the WAL in libuv's
+ * thread pool; whoever waits for durability waits for that. While a sync runs the next group gathers, so a slow card sees few, large writes.
+ * A checkpoint keeps SQLite's own order: WAL synced, pages copied, database synced, WAL emptied, emptied WAL synced; nothing is applied
+ * meanwhile, because the first write after the copy would begin the WAL anew while the database may not be on the medium yet.
+ * Once a commit or a sync has failed nothing more is taken (`failed$`): the daemon closes it and opens it again, as after a power cut.
+ */
+import { existsSync, promises as fs } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { Subject } from "rxjs";
+import { syncData, syncDir } from "./fs.js";
+import { openDatabase, type Database, type Statement, type Value } from "./sqlite.js";
+
+/** Raised by each change of the tables below; `migrations[n]` leads from n to n + 1. */
+const schemaVersion = 1;
+const checkpointBytes = 4 * 2 ** 20;
+/** How long a group gathers before it is written, at least. A card wears by the number of syncs. */
+const gatherMs = 10;
+
+const tables = `
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE versions (
+  id TEXT PRIMARY KEY, source TEXT NOT NULL, path TEXT NOT NULL,
+  size INTEGER NOT NULL, modified_ms REAL, inode TEXT,
+  identity TEXT,                            -- hash of the first 4 KiB, once they were read
+  state TEXT NOT NULL,                      -- found | sealed | gone
+  store TEXT NOT NULL,                      -- spool | place | through
+  generation INTEGER NOT NULL DEFAULT 0, durable INTEGER NOT NULL DEFAULT 0, digest TEXT,
+  base TEXT,                                -- the version that this one may continue
+  safest INTEGER NOT NULL DEFAULT 0,        -- to be read in the source's safest mode, after a mismatch
+  found_ms REAL NOT NULL, sealed_ms REAL,
+  after TEXT NOT NULL DEFAULT 'keep', trust_size INTEGER NOT NULL DEFAULT 0,
+  released TEXT,                            -- what was done at the source, or why it never will be
+  spooled INTEGER NOT NULL DEFAULT 0        -- bytes that the spool holds or has promised
+) WITHOUT ROWID;
+CREATE INDEX versions_path ON versions (source, path);
+CREATE INDEX versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
+CREATE INDEX versions_open ON versions (source) WHERE state = 'found';
+CREATE INDEX versions_release ON versions (source) WHERE released IS NULL AND after <> 'keep';
+CREATE TABLE deliveries (
+  id TEXT PRIMARY KEY, version TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, path TEXT NOT NULL, required INTEGER NOT NULL,
+  state TEXT NOT NULL,                      -- wanting | ready | active | parked | discard | done | dropped
+  size INTEGER NOT NULL, weight REAL NOT NULL, rank REAL NOT NULL,
+  not_before REAL NOT NULL DEFAULT 0,       -- by the monotonic clock of this run
+  tries INTEGER NOT NULL DEFAULT 0, restarts INTEGER NOT NULL DEFAULT 0,
+  begun INTEGER NOT NULL DEFAULT 0,         -- 1 + the generation whose partial may be at the target
+  fault TEXT, reason TEXT, parked_ms REAL, replaces TEXT, memo TEXT, receipt TEXT, done_ms REAL
+) WITHOUT ROWID;
+CREATE INDEX deliveries_version ON deliveries (version);
+CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
+CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
+CREATE INDEX deliveries_done ON deliveries (done_ms) WHERE state = 'done';
+CREATE TABLE known_receipts (delivery TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
+`;
+
+export class JournalFromNewerVersion extends Error {}
+
+interface Waiter {
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+export class Journal {
+  /** Emits once when the medium refused a write: nothing more is taken. */
+  readonly failed$ = new Subject<Error>();
+  #failure: Error | undefined;
+
+  #open = false;
+  #waiters: Waiter[] = [];
+  #lines: string[] = [];
+  #flushing: Promise<void> | undefined;
+  #thawed: Promise<void> | undefined;
+  readonly #prepared = new Map<string, Statement>();
+
+  private constructor(
+    readonly dir: string,
+    readonly db: Database,
+    readonly wal: FileHandle,
+    readonly main: FileHandle,
+    readonly receipts: FileHandle,
+    /** The names of what was set aside on opening; empty when the journal was whole. */
+    readonly setAside: readonly string[],
+  ) {}
+
+  /**
+   * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met. Throws JournalFromNewerVersion (nothing was changed), or node's error
+   * when the directory cannot be written.
+   */
+  static async open(dir: string, suspect = false): Promise<Journal> {
+    const path = join(dir, "journal.db");
+    let setAside: string[] = [];
+    let db: Database;
+    try {
+      db = await openTables(path, suspect);
+    } catch (error) {
+      if (error instanceof JournalFromNewerVersion || !isDamage(error)) throw error;
+      setAside = await moveAside(dir);
+      db = await openTables(path, false);
+    }
+    const wal = await fs.open(`${path}-wal`, "a+");
+    const main = await fs.open(path, "r+");
+    const receipts = await fs.open(join(dir, "receipts.jsonl"), "a");
+    // A cut may have torn the last line: what follows begins on a line of its own.
+    if ((await receipts.stat()).size > 0) await receipts.appendFile("\n");
+    await main.sync();
+    await wal.sync();
+    await syncDir(dir);
+    return new Journal(dir, db, wal, main, receipts, setAside);
+  }
+
+  /** Nothing more is taken. */
+  get failed(): boolean {
+    return this.#failure !== undefined;
+  }
+
+  /** All rows of a query. Reads see what was applied. */
+  all<Row>(sql: string, ...values: Value[]): Row[] {
+    return this.#prepare(sql).all(...values) as Row[];
+  }
+
+  get<Row>(sql: string, ...values: Value[]): Row | undefined {
+    return this.#prepare(sql).get(...values) as Row | undefined;
+  }
+
+  /** Inside `apply` or `commit` only. The number of rows changed. */
+  run(sql: string, ...values: Value[]): number {
+    if (!this.#open) throw new Error("a write outside apply() or commit()");
+    return Number(this.#prepare(sql).run(...values).changes);
+  }
+
+  /** A line for receipts.jsonl, written and synced before the transaction that it belongs to. Inside `apply` or `commit` only. */
+  appendReceipt(line: string): void {
+    this.#lines.push(line);
+  }
+
+  /** Does `fn` (synchronously, whole or not at all); resolves once its changes are seen, which is at once unless a checkpoint runs. */
+  async apply<T>(fn: () => T): Promise<T> {
+    while (this.#thawed !== undefined) await this.#thawed;
+    if (this.#failure !== undefined) throw this.#failure;
+    if (!this.#open) {
+      this.db.exec("BEGIN");
+      this.#open = true;
+    }
+    const lines = this.#lines.length;
+    this.db.exec("SAVEPOINT fn");
+    try {
+      const value = fn();
+      this.db.exec("RELEASE fn");
+      this.#flushing ??= this.#flush();
+      return value;
+    } catch (error) {
+      this.#lines.length = lines;
+      this.db.exec("ROLLBACK TO fn; RELEASE fn");
+      this.#flushing ??= this.#flush();
+      throw error;
+    }
+  }
+
+  /** `apply`, and resolves once it is durable. */
+  async commit<T>(fn: () => T): Promise<T> {
+    const value = await this.apply(fn);
+    await this.durable();
+    return value;
+  }
+
+  /** Resolves once all that was applied is durable. */
+  durable(): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (!this.#open && this.#flushing === undefined) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
+  }
+
+  async close(): Promise<void> {
+    if (this.#failure === undefined) await this.durable();
+    await this.#flushing;
+    // SQLite's own checkpoint on closing would not sync: it must find nothing to do.
+    if (this.#failure === undefined) await this.#checkpoint();
+    this.#prepared.clear();
+    this.db.close();
+    // Only now: closing any handle of the database gives up SQLite's lock on it.
+    await Promise.all([this.wal.close(), this.main.close(), this.receipts.close()]);
+  }
+
+  /** How many syncs were asked of the medium; for the benchmark of wear. */
+  syncs = 0;
+
+  async #flush(): Promise<void> {
+    try {
+      while (this.#open || this.#waiters.length > 0) {
+        await new Promise((resolve) => setTimeout(resolve, gatherMs));
+        // Whoever waits now had its changes applied before this commit; later ones wait for the next.
+        const waiters = this.#waiters;
+        this.#waiters = [];
+        try {
+          if (this.#lines.length > 0) {
+            const lines = this.#lines.join("");
+            this.#lines = [];
+            await this.receipts.appendFile(lines);
+            this.syncs += 1;
+            await syncData(this.receipts);
+            // What was applied during that sync is part of this commit; its own lines follow in the next round.
+          }
+          if (this.#open) {
+            this.db.exec("COMMIT");
+            this.#open = false;
+            this.syncs += 1;
+            await syncData(this.wal);
+          }
+        } catch (error) {
+          this.#waiters = waiters.concat(this.#waiters);
+          throw error;
+        }
+        for (const waiter of waiters) waiter.resolve();
+        if ((await this.wal.stat()).size > checkpointBytes) await this.#checkpoint();
+      }
+    } catch (error) {
+      this.#fail(error instanceof Error ? error : new Error(String(error)));
+    } finally {
+      this.#flushing = undefined;
+    }
+  }
+
+  async #checkpoint(): Promise<void> {
+    let thaw: () => void = () => undefined;
+    this.#thawed = new Promise((resolve) => (thaw = resolve));
+    try {
+      // An apply may have come between the size and the freeze.
+      if (this.#open) return;
+      this.db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+      this.syncs += 2;
+      await syncData(this.main);
+      this.db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+      await syncData(this.wal);
+    } finally {
+      this.#thawed = undefined;
+      thaw();
+    }
+  }
+
+  #fail(error: Error): void {
+    this.#failure = error;
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
+    this.failed$.next(error);
+  }
+
+  #prepare(sql: string): Statement {
+    let statement = this.#prepared.get(sql);
+    if (statement === undefined) {
+      statement = this.db.prepare(sql);
+      this.#prepared.set(sql, statement);
+    }
+    return statement;
+  }
+}
+
+async function openTables(path: string, suspect: boolean): Promise<Database> {
+  const db = await openDatabase(path);
+  try {
+    // EXCLUSIVE keeps the lock for the life of the process, and needs no shared-memory file.
+    for (const pragma of [
+      "locking_mode = EXCLUSIVE",
+      "journal_mode = WAL",
+      "synchronous = OFF",
+      "wal_autocheckpoint = 0",
+      "temp_store = MEMORY",
+    ])
+      db.exec(`PRAGMA ${pragma}`);
+    const version = (db.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
+    if (version > schemaVersion)
+      throw new JournalFromNewerVersion(
+        `${path} was written by a newer FileSync (format ${version}; this one knows ${schemaVersion}): install that version again, or move the file away to begin anew from receipts.jsonl`,
+      );
+    if (version === 0) db.exec(`BEGIN; ${tables} PRAGMA user_version = ${schemaVersion}; COMMIT`);
+    if (suspect) {
+      const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
+      if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });
+    }
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+/** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */
+export function isDamage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if ("damaged" in error) return true;
+  const code = "errcode" in error ? (error.errcode as number) & 0xff : undefined;
+  return code === 11 || code === 26 || code === 1;
+}
+
+async function moveAside(dir: string): Promise<string[]> {
+  let n = 1;
+  while (existsSync(join(dir, `journal.damaged-${n}.db`))) n += 1;
+  const moved: string[] = [];
+  for (const end of ["", "-wal", "-shm"]) {
+    const from = join(dir, `journal.db${end}`);
+    if (!existsSync(from)) continue;
+    const to = join(dir, `journal.damaged-${n}.db${end}`);
+    await fs.rename(from, to);
+    moved.push(to);
+  }
+  await syncDir(dir);
+  return moved;
+}

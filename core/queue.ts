@@ -1,0 +1,356 @@
+/**
+ * The durable queue over the journal: claim, acknowledge, release. A delivery is in one state at a time:
+ *
+ *   wanting ──bytes come──▶ ready ──claim──▶ active ──acknowledge──▶ done
+ *      ▲                      │ ▲               │ └──park──▶ parked ──retry──▶ wanting
+ *      └──pull stopped, or────┘ └────release────┘
+ *         spool given up                        (superseded: discard ──▶ dropped)
+ *
+ * A claim is this process's: `recover`, at start-up, makes what was claimed when power went claimable again. Nothing here waits for the medium
+ * but `acknowledge` and what says so; a claim that is lost in a power cut costs nothing.
+ */
+import type { Journal } from "./journal.js";
+import type { Clock, Digest, FileEntry, Receipt } from "./plugin.js";
+import type { PlannedDelivery } from "./route.js";
+
+export interface VersionRow {
+  readonly id: string;
+  readonly source: string;
+  readonly path: string;
+  readonly size: number;
+  readonly modified_ms: number | null;
+  readonly inode: string | null;
+  readonly identity: string | null;
+  readonly state: "found" | "sealed" | "gone";
+  readonly store: "spool" | "place" | "through";
+  readonly generation: number;
+  readonly durable: number;
+  readonly digest: Digest | null;
+  readonly base: string | null;
+  readonly safest: number;
+  readonly found_ms: number;
+  readonly sealed_ms: number | null;
+  readonly after: "keep" | "delete" | "archive";
+  readonly trust_size: number;
+  readonly released: string | null;
+  readonly spooled: number;
+}
+
+export interface DeliveryRow {
+  readonly id: string;
+  readonly version: string;
+  readonly source: string;
+  readonly target: string;
+  readonly path: string;
+  readonly required: number;
+  readonly state: "wanting" | "ready" | "active" | "parked" | "discard" | "done" | "dropped";
+  readonly size: number;
+  readonly weight: number;
+  readonly rank: number;
+  readonly not_before: number;
+  readonly tries: number;
+  readonly restarts: number;
+  readonly begun: number;
+  readonly fault: string | null;
+  readonly reason: string | null;
+  readonly parked_ms: number | null;
+  readonly replaces: string | null;
+  readonly memo: string | null;
+  readonly receipt: string | null;
+  readonly done_ms: number | null;
+}
+
+/** What a receipt is in the journal, in receipts.jsonl and in `status`. */
+export interface StoredReceipt extends Receipt {
+  readonly delivery: string;
+  readonly version: string;
+  readonly from: string;
+  readonly to: string;
+  readonly source: string;
+  /** ISO 8601; `clock: "unset"` beside it where wall time could not be trusted. */
+  readonly at: string;
+  readonly clock?: "unset";
+}
+
+type Ranked = Pick<DeliveryRow, "weight" | "rank" | "path">;
+
+/** Whether `a` goes before `b`. */
+export function goesBefore(a: Ranked, b: Ranked): boolean {
+  return a.weight !== b.weight ? a.weight > b.weight : a.rank !== b.rank ? a.rank > b.rank : a.path > b.path;
+}
+
+const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
+
+export class Queue {
+  /** Versions that are being pulled now, with the rank they were claimed for. */
+  readonly pulling = new Map<string, Ranked>();
+  /** Deliveries that are being pushed now. */
+  readonly pushing = new Map<string, Ranked>();
+
+  constructor(
+    readonly journal: Journal,
+    readonly clock: Clock,
+  ) {}
+
+  /** After a start: every claim of the run before is void, and what was waiting is due at once. */
+  async recover(): Promise<void> {
+    await this.journal.apply(() => {
+      const { journal } = this;
+      journal.run("UPDATE deliveries SET not_before = 0 WHERE state IN ('wanting', 'ready') AND not_before > 0");
+      journal.run(
+        `UPDATE deliveries SET state = CASE WHEN EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND (v.state = 'sealed' OR v.store = 'through')) THEN 'ready' ELSE 'wanting' END
+         WHERE state = 'active'`,
+      );
+      journal.run(
+        "UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND version IN (SELECT id FROM versions WHERE state = 'found' AND store <> 'through')",
+      );
+    });
+  }
+
+  version(id: string): VersionRow | undefined {
+    return this.journal.get<VersionRow>("SELECT * FROM versions WHERE id = ?", id);
+  }
+
+  delivery(id: string): DeliveryRow | undefined {
+    return this.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE id = ?", id);
+  }
+
+  deliveriesOf(version: string): DeliveryRow[] {
+    return this.journal.all<DeliveryRow>("SELECT * FROM deliveries WHERE version = ?", version);
+  }
+
+  /** The version of a path that was found last and is not gone. */
+  latest(source: string, path: string): VersionRow | undefined {
+    return this.journal.get<VersionRow>(
+      "SELECT * FROM versions WHERE source = ? AND path = ? AND state <> 'gone' ORDER BY found_ms DESC LIMIT 1",
+      source,
+      path,
+    );
+  }
+
+  /** Inside `apply`. A new version with its deliveries; those whose receipt is known from before a rebuild are done at once. */
+  add(
+    id: string,
+    source: string,
+    entry: FileEntry,
+    what: { store: VersionRow["store"]; base?: string; after: VersionRow["after"]; trustSize: boolean; foundMs: number },
+  ): void {
+    // A journal that was rebuilt no longer knows what it had sent of a file: what may be left of that is another generation's.
+    this.journal.run(
+      `INSERT INTO versions (id, source, path, size, modified_ms, inode, state, store, base, found_ms, after, trust_size, generation)
+       VALUES (?, ?, ?, ?, ?, ?, 'found', ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
+      id,
+      source,
+      entry.path,
+      entry.size,
+      entry.modifiedMs ?? null,
+      entry.inode ?? null,
+      what.store,
+      what.base ?? null,
+      what.foundMs,
+      what.after,
+      what.trustSize ? 1 : 0,
+    );
+  }
+
+  /** Inside `apply`. Deliveries that are there already stay as they are. Returns how many are new and still to be done. */
+  addDeliveries(version: VersionRow, planned: readonly PlannedDelivery[]): number {
+    let added = 0;
+    for (const plan of planned) {
+      const known = this.journal.get<{ line: string }>("SELECT line FROM known_receipts WHERE delivery = ?", plan.id);
+      const state = known !== undefined ? "done" : version.state === "sealed" || version.store === "through" ? "ready" : "wanting";
+      const changes = this.journal.run(
+        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms, begun)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
+        plan.id,
+        version.id,
+        version.source,
+        plan.target,
+        plan.path,
+        plan.required ? 1 : 0,
+        state,
+        version.size,
+        plan.weight,
+        plan.rank,
+        known?.line ?? null,
+        known === undefined ? null : 0,
+      );
+      if (changes > 0 && state !== "done") added += 1;
+    }
+    return added;
+  }
+
+  /**
+   * The best versions to pull now, best first: wanted by one of `targets`, due, not being pulled. `limit` per target.
+   */
+  wanted(source: string, targets: readonly string[], limit = 8): (DeliveryRow & Ranked)[] {
+    const now = this.clock.monotonicMs();
+    const found = new Map<string, DeliveryRow>();
+    for (const target of targets) {
+      const rows = this.journal.all<DeliveryRow>(
+        `SELECT * FROM deliveries WHERE source = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} LIMIT ?`,
+        source,
+        target,
+        now,
+        limit + this.pulling.size,
+      );
+      for (const row of rows) {
+        const other = found.get(row.version);
+        if (!this.pulling.has(row.version) && (other === undefined || goesBefore(row, other))) found.set(row.version, row);
+      }
+    }
+    return [...found.values()].sort((a, b) => (goesBefore(a, b) ? -1 : 1));
+  }
+
+  /** Inside `apply`. Bytes are there: those that can take them as they come may begin. */
+  bytesCome(version: string, streamTargets: readonly string[]): number {
+    if (streamTargets.length === 0) return 0;
+    const marks = streamTargets.map(() => "?").join(", ");
+    return this.journal.run(
+      `UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting' AND target IN (${marks})`,
+      version,
+      ...streamTargets,
+    );
+  }
+
+  /** Inside `apply`. No more bytes for now. Active ones find out by themselves. */
+  bytesStop(version: string): void {
+    this.journal.run("UPDATE deliveries SET state = 'wanting' WHERE version = ? AND state = 'ready'", version);
+  }
+
+  /** The best delivery that is ready for a target; not yet claimed. */
+  best(target: string): DeliveryRow | undefined {
+    return this.journal.get<DeliveryRow>(
+      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${bestFirst} LIMIT 1`,
+      target,
+      this.clock.monotonicMs(),
+    );
+  }
+
+  /** Claims the best delivery for a target; else one whose partial there is to be discarded. */
+  claim(target: string): Promise<DeliveryRow | undefined> {
+    if (this.best(target) === undefined && this.#toDiscard(target) === undefined) return Promise.resolve(undefined);
+    return this.journal.apply(() => {
+      const row = this.best(target);
+      if (row === undefined) return this.#toDiscard(target);
+      this.journal.run("UPDATE deliveries SET state = 'active' WHERE id = ?", row.id);
+      return { ...row, state: "active" };
+    });
+  }
+
+  #toDiscard(target: string): DeliveryRow | undefined {
+    return this.journal
+      .all<DeliveryRow>(
+        "SELECT * FROM deliveries WHERE state = 'discard' AND target = ? AND not_before <= ? LIMIT ?",
+        target,
+        this.clock.monotonicMs(),
+        this.pushing.size + 1,
+      )
+      .find(({ id }) => !this.pushing.has(id));
+  }
+
+  /** Gives a claim back. `bytes`: there is something to send now. */
+  release(id: string, bytes: boolean, notBeforeMs = 0, fault?: { kind: string; reason: string; tries: number }): Promise<void> {
+    return this.journal.apply(() => {
+      this.journal.run(
+        "UPDATE deliveries SET state = ?, not_before = ?, fault = ?, reason = ?, tries = ? WHERE id = ? AND state = 'active'",
+        bytes ? "ready" : "wanting",
+        notBeforeMs,
+        fault?.kind ?? null,
+        fault?.reason ?? null,
+        fault?.tries ?? 0,
+        id,
+      );
+    });
+  }
+
+  /** Sets aside with a reason; durable before it is told. */
+  park(id: string, fault: string, reason: string): Promise<void> {
+    return this.journal.commit(() => {
+      this.journal.run(
+        "UPDATE deliveries SET state = 'parked', fault = ?, reason = ?, parked_ms = ? WHERE id = ? AND state NOT IN ('done', 'dropped')",
+        fault,
+        reason,
+        this.clock.wallMs(),
+        id,
+      );
+    });
+  }
+
+  /** The delivery is done, and that is durable, here and in receipts.jsonl. */
+  acknowledge(id: string, receipt: StoredReceipt): Promise<void> {
+    return this.journal.commit(() => {
+      const line = JSON.stringify(receipt);
+      this.journal.appendReceipt(`${line}\n`);
+      this.journal.run(
+        "UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, done_ms = ? WHERE id = ?",
+        line,
+        this.clock.wallMs(),
+        id,
+      );
+    });
+  }
+
+  /** Inside `apply`. What is not sent yet of a version never will be; a partial that may be at a target is discarded there. */
+  drop(version: string, reason: string): void {
+    this.journal.run(
+      `UPDATE deliveries SET state = CASE WHEN begun > 0 THEN 'discard' ELSE 'dropped' END, reason = ?, not_before = 0
+       WHERE version = ? AND state IN ('wanting', 'ready', 'active', 'parked')`,
+      reason,
+      version,
+    );
+  }
+
+  /** Inside `apply`. Whatever waits for or from this device is due now (a presence edge); what an unknown error parked is tried again. */
+  dueNow(device: string): void {
+    this.journal.run("UPDATE deliveries SET not_before = 0 WHERE state = 'wanting' AND source = ? AND not_before > 0", device);
+    this.journal.run("UPDATE deliveries SET not_before = 0 WHERE state = 'ready' AND target = ? AND not_before > 0", device);
+    this.journal.run(
+      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown' AND (target = ?1 OR source = ?1)`,
+      device,
+    );
+    this.#readyWhereSealed();
+  }
+
+  /** Inside `apply`. Parked deliveries back into the queue: all, or those of an id, device or path. Returns how many. */
+  retry(what?: string): number {
+    const changes =
+      what === undefined
+        ? this.journal.run("UPDATE deliveries SET state = 'wanting', tries = 0, restarts = 0, not_before = 0 WHERE state = 'parked'")
+        : this.journal.run(
+            `UPDATE deliveries SET state = 'wanting', tries = 0, restarts = 0, not_before = 0 WHERE state = 'parked'
+             AND (id = ?1 OR target = ?1 OR source = ?1 OR path = ?1 OR version IN (SELECT id FROM versions WHERE path = ?1))`,
+            what,
+          );
+    this.#readyWhereSealed();
+    return changes;
+  }
+
+  /** Inside `apply`. What an unknown error parked more than a day ago is looked at again. */
+  retryDaily(nowMs: number): number {
+    const changes = this.journal.run(
+      "UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown' AND parked_ms < ?",
+      nowMs - 86_400_000,
+    );
+    this.#readyWhereSealed();
+    return changes;
+  }
+
+  #readyWhereSealed(): void {
+    this.journal.run(
+      "UPDATE deliveries SET state = 'ready' WHERE state = 'wanting' AND version IN (SELECT id FROM versions WHERE state = 'sealed' OR (state = 'found' AND store = 'through'))",
+    );
+  }
+
+  /** When the next delivery that waits for its time is due, by the monotonic clock. */
+  nextDueMs(): number | undefined {
+    const now = this.clock.monotonicMs();
+    const due = (state: string) =>
+      this.journal.get<{ due: number | null }>(
+        `SELECT MIN(not_before) AS due FROM deliveries WHERE state = '${state}' AND not_before > ?`,
+        now,
+      )?.due ?? Infinity;
+    const next = Math.min(due("wanting"), due("ready"), due("discard"));
+    return Number.isFinite(next) ? next : undefined;
+  }
+}

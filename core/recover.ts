@@ -1,0 +1,146 @@
+/**
+ * What a start makes of what the last run left: journal and spool are brought to agree, and a journal that had to be begun anew is filled
+ * from the receipts and the sidecars first, so that nothing is sent twice that has a receipt, and no only copy in the spool is forgotten.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream, promises as fs } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Engine } from "./engine.js";
+import { nameOf } from "./engine.js";
+import { reasonOf } from "./retry.js";
+import { dayOf } from "./route.js";
+import type { StoredReceipt, VersionRow } from "./queue.js";
+import type { Sidecar } from "./spool.js";
+
+/** Runs before anything is listed or claimed. `stateDir` is locked; `rebuilt`: the journal was set aside. */
+export async function recover(engine: Engine, stateDir: string, rebuilt: boolean): Promise<void> {
+  const { journal, queue, spool } = engine;
+  const empty = journal.get("SELECT 1 FROM versions LIMIT 1") === undefined;
+  if (empty) {
+    const receipts = await importReceipts(engine, join(stateDir, "receipts.jsonl"));
+    if (rebuilt || receipts > 0) {
+      await journal.commit(() => journal.run("INSERT INTO meta VALUES ('rebuilt', '1') ON CONFLICT (key) DO NOTHING"));
+      engine.events.say(
+        "warn",
+        "rebuilt",
+        `the journal is begun anew: ${receipts} receipts are known from receipts.jsonl; sources and targets are asked what they have`,
+      );
+    }
+  }
+  const files = new Set(await spool.open());
+  for (const id of files) {
+    const version = queue.version(id);
+    if (version !== undefined && version.spooled > 0) continue;
+    const sidecar = version === undefined ? await spool.readSidecar(id) : undefined;
+    if (sidecar === undefined || !(await restore(engine, sidecar))) await spool.drop(id);
+  }
+  for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
+    const size = files.has(version.id) ? (await fs.stat(spool.pathOf(version.id))).size : -1;
+    if (size >= version.durable && size >= 0) {
+      spool.hold(version.id, version.size);
+      continue;
+    }
+    if (size === -1 && version.durable === 0) {
+      await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id));
+      continue;
+    }
+    // The journal says more than the medium kept: whatever was sent of it is another generation's.
+    await spool.drop(version.id);
+    await journal.commit(() => {
+      journal.run(
+        "UPDATE versions SET state = CASE state WHEN 'gone' THEN 'gone' ELSE 'found' END, durable = 0, spooled = 0, generation = generation + 1 WHERE id = ?",
+        version.id,
+      );
+      journal.run("UPDATE deliveries SET state = 'wanting' WHERE version = ? AND state IN ('ready', 'active')", version.id);
+    });
+    engine.events.say(
+      "warn",
+      "spool-damaged",
+      `${nameOf(version)}: its spool file holds ${Math.max(0, size)} of ${version.durable} bytes; it is read again`,
+      {
+        device: version.source,
+        path: version.path,
+      },
+    );
+  }
+  await queue.recover();
+}
+
+/** A sealed spool file whose version the journal no longer knows. True when it is whole and was put back into the queue. */
+async function restore(engine: Engine, sidecar: Sidecar): Promise<boolean> {
+  const routes = engine.routes.get(sidecar.source);
+  if (sidecar.digest === undefined || routes === undefined) return false;
+  const hash = createHash("sha256");
+  try {
+    for await (const chunk of createReadStream(engine.spool.pathOf(sidecar.version), { highWaterMark: 2 ** 20 }))
+      hash.update(chunk as Buffer);
+  } catch (error) {
+    engine.events.say("warn", "spool-damaged", `${nameOf(sidecar)}: its spool file cannot be read: ${reasonOf(error)}`);
+    return false;
+  }
+  if (`sha256:${hash.digest("hex")}` !== sidecar.digest) return false;
+  const entry = {
+    kind: "file" as const,
+    path: sidecar.path,
+    size: sidecar.size,
+    ...(sidecar.modifiedMs === undefined ? {} : { modifiedMs: sidecar.modifiedMs }),
+  };
+  const { version: id, source, digest } = sidecar;
+  await engine.journal.commit(() => {
+    engine.queue.add(id, source, entry, { store: "spool", after: "keep", trustSize: false, foundMs: engine.clock.wallMs() });
+    engine.journal.run(
+      "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, spooled = MAX(size, 1), generation = ? WHERE id = ?",
+      digest,
+      engine.clock.wallMs(),
+      sidecar.generation + 1,
+      id,
+    );
+    const version = engine.queue.version(id);
+    if (version === undefined) return;
+    for (const { rules } of routes)
+      if (rules.wants(entry)) engine.queue.addDeliveries(version, rules.plan(id, entry, dayOf(entry), engine.names));
+    engine.journal.run("UPDATE deliveries SET begun = ? WHERE version = ?", sidecar.generation + 1, id);
+  });
+  engine.spool.hold(id, sidecar.size);
+  return true;
+}
+
+/** Lines that cannot be read (a torn tail) are passed over. Returns how many receipts are known. */
+async function importReceipts(engine: Engine, path: string): Promise<number> {
+  let count = 0;
+  let lines: string[] = [];
+  const store = async () => {
+    const group = lines;
+    lines = [];
+    await engine.journal.apply(() => {
+      for (const line of group) {
+        const receipt = parseReceipt(line);
+        if (receipt === undefined) continue;
+        engine.journal.run(
+          "INSERT INTO known_receipts VALUES (?, ?) ON CONFLICT (delivery) DO UPDATE SET line = excluded.line",
+          receipt.delivery,
+          line,
+        );
+        count += 1;
+      }
+    });
+  };
+  const stream = createReadStream(path, { encoding: "utf8" });
+  for await (const line of createInterface({ input: stream, crlfDelay: Infinity })) {
+    lines.push(line);
+    if (lines.length >= 1000) await store();
+  }
+  await store();
+  return count;
+}
+
+function parseReceipt(line: string): StoredReceipt | undefined {
+  try {
+    const receipt = JSON.parse(line) as Partial<StoredReceipt>;
+    return typeof receipt.delivery === "string" && typeof receipt.size === "number" ? (receipt as StoredReceipt) : undefined;
+  } catch {
+    // The tail of a line that power cut short.
+    return undefined;
+  }
+}

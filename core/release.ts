@@ -1,0 +1,85 @@
+/**
+ * Release: when every required delivery of a version has its receipt, the route's `afterDelivery` acts on the source. Only what the receipts cover, only
+ * what was proved by content (unless the route says `trustSize`), and only after the source's file was looked at once more.
+ *
+ * The record is written after the act: after a power cut between the two the file is already gone, which is success.
+ */
+import { filter, merge, type Observable } from "rxjs";
+import { type Engine, nameOf } from "./engine.js";
+import { isFault } from "./errors.js";
+import type { Lane } from "./lane.js";
+import type { Stamp } from "./plugin.js";
+import type { StoredReceipt, VersionRow } from "./queue.js";
+import { reasonOf } from "./retry.js";
+import { workers } from "./workers.js";
+
+/** One at a time: a delete must not race with another. */
+export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
+  const notBefore = new Map<string, number>();
+  return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
+    slots: () => (lane.attached ? 1 : 0),
+    claim: () => {
+      const now = engine.clock.monotonicMs();
+      return Promise.resolve(
+        engine.journal
+          .all<VersionRow>(
+            `SELECT * FROM versions v WHERE source = ? AND released IS NULL AND after <> 'keep'
+             AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
+             AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done') LIMIT ?`,
+            lane.name,
+            notBefore.size + 1,
+          )
+          .find(({ id }) => (notBefore.get(id) ?? 0) <= now),
+      );
+    },
+    run: async (version, signal) => {
+      try {
+        const what = await release(engine, lane, version, signal);
+        await engine.journal.commit(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
+        notBefore.delete(version.id);
+        engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
+          device: lane.name,
+          path: version.path,
+        });
+      } catch (error) {
+        if (signal.aborted) return;
+        lane.noteFault(error);
+        notBefore.set(version.id, engine.clock.monotonicMs() + 30_000);
+        engine.events.say(
+          "warn",
+          "again",
+          `${nameOf(version)}: cannot ${version.after} it at its source: ${reasonOf(error)}; again in 30 s`,
+          { device: lane.name, path: version.path },
+        );
+      }
+    },
+  });
+}
+
+/** Does what the route says; one line on what was done, or why nothing ever will be. Throws the source's Fault. */
+async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal): Promise<string> {
+  const tree = lane.device.tree;
+  if (tree === undefined) return `kept: nothing can be changed on ${lane.name}`;
+  const receipts = engine.queue
+    .deliveriesOf(version.id)
+    .filter(({ required, receipt }) => required === 1 && receipt !== null)
+    .map(({ receipt }) => JSON.parse(receipt ?? "{}") as StoredReceipt);
+  const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
+  if (weak !== undefined && !(version.trust_size === 1 && weak.size === version.size))
+    return `kept: ${weak.to} could only prove its size ("trustSize": true on the route would accept that)`;
+  const expect: Stamp = { size: version.size, ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }) };
+  try {
+    if (version.after === "delete") {
+      await tree.remove(version.path, expect, signal);
+      return "deleted at its source";
+    }
+    const archived = `${(lane.config.archiveDir ?? "archive").replace(/^\/+|\/+$/g, "")}/${version.path}`;
+    await tree.move(version.path, archived, expect, signal);
+    return `moved to ${archived} at its source`;
+  } catch (error) {
+    if (isFault(error, "changed")) return "kept: the source has another file under that name by now";
+    if (isFault(error, "missing")) return "gone from its source already";
+    if (isFault(error, "conflict")) return `kept: its archive has a file of that name already`;
+    throw error;
+  }
+}

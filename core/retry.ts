@@ -1,0 +1,81 @@
+/**
+ * Pure: what core does after a fault. The table of the plugin contract, in code; each row has a test.
+ */
+import { isFault, type FaultKind } from "./errors.js";
+
+export type Action =
+  /** Give the claim back until the device is attached again. */
+  | { readonly do: "wait" }
+  /** Again from the durable offset after this time. */
+  | { readonly do: "again"; readonly afterMs: number }
+  /** Discard what is there and begin again from the first byte, now; `safest`: reading the source in its safest mode. */
+  | { readonly do: "restart"; readonly safest: boolean }
+  /** Set aside. */
+  | { readonly do: "park"; readonly fault: string }
+  /** The file is not what was found: drop the version, list again. */
+  | { readonly do: "relist" }
+  | { readonly do: "nothing" };
+
+export interface Tried {
+  /** Tries so far without one byte of progress. */
+  readonly tries: number;
+  /** How often this was begun again from the first byte. */
+  readonly restarts: number;
+  /** How long the daemon has been running: power may last a minute. */
+  readonly upMs: number;
+}
+
+const firstMs = 1000;
+const capMs = 300_000;
+const earlyCapMs = 30_000;
+const earlyMs = 600_000;
+const unknownTries = 20;
+const fullMs = 10_000;
+
+/** `random`: 0 ≤ x < 1; full jitter over the upper half, so that the least wait still grows. */
+export function backoffMs(tries: number, upMs: number, random: number): number {
+  const cap = upMs < earlyMs ? earlyCapMs : capMs;
+  const wait = Math.min(cap, firstMs * 2 ** Math.min(tries, 20));
+  return wait / 2 + (wait / 2) * random;
+}
+
+export function actionFor(error: unknown, tried: Tried, random: number): Action {
+  const again: Action = { do: "again", afterMs: backoffMs(tried.tries, tried.upMs, random) };
+  if (!isFault(error)) return tried.tries + 1 >= unknownTries ? { do: "park", fault: "unknown" } : again;
+  const kind: FaultKind = error.kind;
+  switch (kind) {
+    case "offline":
+    case "denied":
+    case "config":
+      return { do: "wait" };
+    case "transient":
+      return again;
+    case "throttled":
+      return { do: "again", afterMs: error.retryAfterMs ?? backoffMs(tried.tries, tried.upMs, random) };
+    case "full":
+      return { do: "again", afterMs: fullMs };
+    case "conflict":
+      return tried.restarts === 0 ? { do: "restart", safest: false } : { do: "park", fault: kind };
+    case "mismatch":
+      return tried.restarts === 0 ? { do: "restart", safest: true } : { do: "park", fault: kind };
+    case "changed":
+    case "missing":
+      return { do: "relist" };
+    case "rejected":
+    case "indoubt":
+      return { do: "park", fault: kind };
+    case "aborted":
+      return { do: "nothing" };
+  }
+}
+
+/** Whether a fault counts as a try (the table's last column). */
+export function countsAsTry(error: unknown): boolean {
+  return !isFault(error) || error.kind === "transient" || error.kind === "conflict" || error.kind === "mismatch";
+}
+
+/** What a person reads of an error. Errors that no rule names keep their first line. */
+export function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.split("\n", 1)[0] ?? text;
+}

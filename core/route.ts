@@ -1,0 +1,186 @@
+/**
+ * Pure: an entry and the rules of the routes → the uploads that it shall become. No I/O, no clock, no state: the same entry and the same
+ * rules give the same deliveries with the same ids, so finding a file twice changes nothing.
+ */
+import { createHash } from "node:crypto";
+import picomatch from "picomatch";
+import { bytesFromName, cutName } from "./names.js";
+import type { FileEntry } from "./plugin.js";
+
+export type Priority = "newest" | "oldest" | "smallest";
+export type AfterDelivery = "keep" | "delete" | "archive";
+
+export interface RouteTarget {
+  readonly device: string;
+  readonly required: boolean;
+}
+
+export interface Route {
+  readonly from: string;
+  readonly to: readonly RouteTarget[];
+  readonly include: readonly string[];
+  readonly exclude: readonly string[];
+  readonly minSize: number;
+  readonly maxSize: number;
+  /** Wall time in ms, or the first run of this route. */
+  readonly since?: number | "install";
+  readonly newest?: number;
+  readonly priority: Priority;
+  readonly weight: number;
+  readonly into: string;
+  readonly afterDelivery: AfterDelivery;
+  readonly trustSize: boolean;
+  readonly maxRate?: number;
+}
+
+export interface Names {
+  readonly vehicle: string;
+  readonly installation: string;
+}
+
+export interface PlannedDelivery {
+  readonly id: string;
+  readonly target: string;
+  /** At the target, below its root. */
+  readonly path: string;
+  readonly required: boolean;
+  readonly weight: number;
+  /** Larger goes first. */
+  readonly rank: number;
+}
+
+/** A route made ready to be asked: its patterns are compiled once. */
+export class Rules {
+  readonly #include: (path: string) => boolean;
+  readonly #exclude: (path: string) => boolean;
+
+  constructor(readonly route: Route) {
+    const options = { dot: true };
+    this.#include = route.include.length === 0 ? () => true : picomatch([...route.include], options);
+    this.#exclude = route.exclude.length === 0 ? () => false : picomatch([...route.exclude], options);
+  }
+
+  /** Whether anything below this directory can be wanted; an excluded one is not even listed. */
+  enters(dir: string): boolean {
+    return !this.#exclude(dir) && !this.#exclude(`${dir}/`);
+  }
+
+  /** Name and size only; `since` and `newest` need more than the entry. */
+  wants(entry: Pick<FileEntry, "path" | "size">): boolean {
+    return entry.size >= this.route.minSize && entry.size <= this.route.maxSize && this.#include(entry.path) && !this.#excluded(entry.path);
+  }
+
+  /** Excluded by its own name or by that of a directory above it. */
+  #excluded(path: string): boolean {
+    for (let at = path.indexOf("/"); at !== -1; at = path.indexOf("/", at + 1)) if (!this.enters(path.slice(0, at))) return true;
+    return this.#exclude(path);
+  }
+
+  /** `installedMs`: the first run of this route. `firstListing`: the source was never listed for this route before, so what has no time is old. */
+  isSince(entry: FileEntry, installedMs: number, firstListing: boolean): boolean {
+    const { since } = this.route;
+    if (since === undefined) return true;
+    const at = plausible(entry.modifiedMs);
+    if (since === "install") return at === undefined ? !firstListing : at >= installedMs;
+    return at === undefined || at >= since;
+  }
+
+  rank(entry: FileEntry): number {
+    switch (this.route.priority) {
+      case "newest":
+        return plausible(entry.modifiedMs) ?? 0;
+      case "oldest":
+        return -(plausible(entry.modifiedMs) ?? 0);
+      case "smallest":
+        return -entry.size;
+    }
+  }
+
+  /** The `newest` of these entries, all of them without that rule. */
+  newestOf<T extends FileEntry>(entries: readonly T[]): readonly T[] {
+    const { newest } = this.route;
+    if (newest === undefined || entries.length <= newest) return entries;
+    const byAge = [...entries].sort(
+      (a, b) => (plausible(b.modifiedMs) ?? 0) - (plausible(a.modifiedMs) ?? 0) || (a.path < b.path ? 1 : -1),
+    );
+    return byAge.slice(0, newest);
+  }
+
+  plan(version: string, entry: FileEntry, day: string, names: Names): PlannedDelivery[] {
+    const into = this.route.into
+      .replaceAll("{vehicle}", () => asPart(names.vehicle))
+      .replaceAll("{device}", () => asPart(this.route.from))
+      .replaceAll("{installation}", () => names.installation)
+      .replaceAll("{date}", () => day)
+      .split("/")
+      .filter((part) => part !== "" && part !== "." && part !== "..")
+      .join("/");
+    const path = into === "" ? entry.path : `${into}/${entry.path}`;
+    return this.route.to.map(({ device, required }) => ({
+      id: shortHash("delivery", version, device, path),
+      target: device,
+      path,
+      required,
+      weight: this.route.weight,
+      rank: this.rank(entry),
+    }));
+  }
+}
+
+/** A name of the configuration as one part of a path. */
+function asPart(name: string): string {
+  return name.replaceAll("/", "_");
+}
+
+/** Times before flight controllers existed (1970, 1980, 2000) come from clocks that were never set. */
+export function plausible(modifiedMs: number | undefined): number | undefined {
+  return modifiedMs !== undefined && modifiedMs >= Date.UTC(2010, 0, 1) ? modifiedMs : undefined;
+}
+
+/** The id of a version: the same file in the same state has the same id in every journal. `twin` tells apart what the stamp cannot. */
+export function versionId(source: string, entry: Pick<FileEntry, "path" | "size" | "modifiedMs">, twin = ""): string {
+  return shortHash("version", source, entry.path, String(entry.size), String(entry.modifiedMs ?? ""), twin);
+}
+
+/** The day of a file, `YYYY-MM-DD`: from its path, else its time stamp, each only where plausible; else "undated". */
+export function dayOf(entry: Pick<FileEntry, "path" | "modifiedMs">): string {
+  for (const [, year, month, day] of entry.path.matchAll(/(?<!\d)(20\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)(?!\d)/g)) {
+    const text = `${year ?? ""}-${month ?? ""}-${day ?? ""}`;
+    const at = Date.parse(`${text}T00:00:00Z`);
+    if (plausible(at) !== undefined && new Date(at).toISOString().startsWith(text)) return text;
+  }
+  const at = plausible(entry.modifiedMs);
+  return at === undefined ? "undated" : new Date(at).toISOString().slice(0, 10);
+}
+
+/** The id of an upload: names vehicle, installation, version, target and generation, so that nobody continues what is not theirs. */
+export function uploadId(names: Names, delivery: string, generation: number): string {
+  return shortHash("upload", names.vehicle, names.installation, delivery, String(generation));
+}
+
+/** `<dir>/.<name>.<installation>-<upload id>.part`, its last part at most 255 bytes. */
+export function partialPath(path: string, installation: string, upload: string): string {
+  const [dir, name] = splitPath(path);
+  const end = `.${installation}-${upload}.part`;
+  return `${dir}.${cutName(name, 254 - end.length)}${end}`;
+}
+
+/** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`. */
+export function otherName(path: string, digest: string): string {
+  const [dir, name] = splitPath(path);
+  const dot = name.lastIndexOf(".");
+  const ext = dot > 0 ? name.slice(dot) : "";
+  const end = `~${digest.slice(digest.indexOf(":") + 1, digest.indexOf(":") + 9)}${ext}`;
+  return `${dir}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
+}
+
+function splitPath(path: string): [dir: string, name: string] {
+  const at = path.lastIndexOf("/") + 1;
+  return [path.slice(0, at), path.slice(at)];
+}
+
+function shortHash(...parts: string[]): string {
+  const hash = createHash("sha256");
+  for (const part of parts) hash.update(bytesFromName(part)).update("\0");
+  return hash.digest("hex").slice(0, 16);
+}

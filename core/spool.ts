@@ -1,0 +1,219 @@
+/**
+ * The spool: the local buffer between source and target. One file per version (`<version id>`), and beside it a sidecar (`<version
+ * id>.json`) that names the version, so that a journal that was lost can be rebuilt.
+ *
+ * The journal, not the file, says how many bytes are durable: `writer` cuts the file to that offset, because what lies behind it may be
+ * pages that a power cut tore. Space is reserved before a pull begins: `maxSize` bounds what the spool takes, `keepFree` what it leaves on the disk.
+ */
+import { constants, promises as fs } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { Fault, faultOfErrno } from "./errors.js";
+import { makeDirDurable, removeFile, syncData, syncDir, writeDurable } from "./fs.js";
+
+export interface SpoolLimits {
+  readonly maxSizeBytes: number;
+  readonly keepFreeBytes: number;
+}
+
+/** What a sidecar says of its spool file. */
+export interface Sidecar {
+  readonly version: string;
+  readonly source: string;
+  readonly path: string;
+  readonly size: number;
+  readonly modifiedMs?: number;
+  readonly generation: number;
+  /** Only once the file is sealed. */
+  readonly digest?: string;
+}
+
+export class Spool {
+  readonly #dir: string;
+  readonly #limits: SpoolLimits;
+  /** Bytes each version has, or has been promised. */
+  readonly #held = new Map<string, number>();
+  #used = 0;
+
+  constructor(stateDir: string, limits: SpoolLimits) {
+    this.#dir = join(stateDir, "spool");
+    this.#limits = limits;
+  }
+
+  get usedBytes(): number {
+    return this.#used;
+  }
+
+  get maxSizeBytes(): number {
+    return this.#limits.maxSizeBytes;
+  }
+
+  /** Makes the directory; the ids of the versions that have a file. */
+  async open(): Promise<string[]> {
+    await makeDirDurable(this.#dir, 0o750);
+    const names = await fs.readdir(this.#dir);
+    return names.filter((name) => /^[0-9a-f]{16}$/.test(name));
+  }
+
+  /** Whether a version of this size could ever be held, with everything else given up. */
+  canEverHold(sizeBytes: number): boolean {
+    return sizeBytes <= this.#limits.maxSizeBytes;
+  }
+
+  /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */
+  async reserve(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
+    const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
+    if (this.#used + more > this.#limits.maxSizeBytes) return false;
+    // Looked at before the promise, because it waits; two pulls that ask at once may together use up to one file of `keepFree`.
+    const { bavail, bsize } = await fs.statfs(this.#dir);
+    if (bavail * bsize - (sizeBytes - durableBytes) < this.#limits.keepFreeBytes) return false;
+    this.hold(version, sizeBytes);
+    return true;
+  }
+
+  /** Counts what a version takes (at start-up, from the journal). */
+  hold(version: string, sizeBytes: number): void {
+    const before = this.#held.get(version) ?? 0;
+    const now = Math.max(before, sizeBytes);
+    this.#held.set(version, now);
+    this.#used += now - before;
+  }
+
+  pathOf(version: string): string {
+    return join(this.#dir, version);
+  }
+
+  /** A writer that appends at `offset`; the file is cut to it. Throws Fault "full", "denied", or "changed" where the file is shorter than that. */
+  async writer(sidecar: Sidecar, offset: number): Promise<SpoolWriter> {
+    const path = this.pathOf(sidecar.version);
+    let handle: FileHandle | undefined;
+    try {
+      const fresh = offset === 0;
+      if (fresh) await this.writeSidecar(sidecar);
+      handle = await fs.open(path, constants.O_RDWR | (fresh ? constants.O_CREAT : 0), 0o640);
+      const { size } = await handle.stat();
+      if (size < offset) {
+        await handle.close();
+        return new SpoolWriter(undefined, size);
+      }
+      if (size > offset) await handle.truncate(offset);
+      if (fresh) await syncDir(this.#dir);
+      return new SpoolWriter(handle, offset);
+    } catch (error) {
+      await handle?.close().catch(() => undefined);
+      throw spoolFault(error, `cannot write the spool file ${path}`);
+    }
+  }
+
+  async writeSidecar(sidecar: Sidecar): Promise<void> {
+    await writeDurable(`${this.pathOf(sidecar.version)}.json`, `${JSON.stringify(sidecar)}\n`, 0o640);
+  }
+
+  /** The sidecar of a version; undefined when there is none that can be read. */
+  async readSidecar(version: string): Promise<Sidecar | undefined> {
+    try {
+      return JSON.parse(await fs.readFile(`${this.pathOf(version)}.json`, "utf8")) as Sidecar;
+    } catch {
+      // Absent or torn: the spool file is then of nobody, and is removed by who asked.
+      return undefined;
+    }
+  }
+
+  /** Takes over the first `bytes` of another version (a file that grew). The bytes are copied (shared, where the file system can) and synced. */
+  async adopt(from: string, sidecar: Sidecar, bytes: number): Promise<void> {
+    const path = this.pathOf(sidecar.version);
+    await this.writeSidecar(sidecar);
+    await fs.copyFile(this.pathOf(from), path, constants.COPYFILE_FICLONE);
+    await fs.truncate(path, bytes);
+    const handle = await fs.open(path, "r+");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await syncDir(this.#dir);
+  }
+
+  /** For reading; the caller closes it. */
+  async reader(version: string): Promise<FileHandle> {
+    try {
+      return await fs.open(this.pathOf(version), "r");
+    } catch (error) {
+      throw faultOfErrno(error, `cannot read the spool file ${this.pathOf(version)}`);
+    }
+  }
+
+  /** Forgets a version's bytes. */
+  async drop(version: string): Promise<void> {
+    await removeFile(this.pathOf(version));
+    await removeFile(`${this.pathOf(version)}.json`);
+    this.#used -= this.#held.get(version) ?? 0;
+    this.#held.delete(version);
+  }
+}
+
+/** A spool that cannot be written is a spool without space, whatever the reason: what needs it pauses, the source is not at fault. */
+function spoolFault(error: unknown, what: string): Fault {
+  const fault = faultOfErrno(error, what);
+  return fault.kind === "denied" ? new Fault("full", fault.message, { cause: error }) : fault;
+}
+
+const writeBytes = 256 * 1024;
+
+/** Gathers what comes into larger writes; `sync` makes it durable. */
+export class SpoolWriter {
+  #pending: Buffer[] = [];
+  #pendingBytes = 0;
+  #written: number;
+
+  constructor(
+    readonly handle: FileHandle | undefined,
+    offset: number,
+  ) {
+    this.#written = offset;
+  }
+
+  /** Where the next byte goes. */
+  get offset(): number {
+    return this.#written + this.#pendingBytes;
+  }
+
+  async append(bytes: Buffer): Promise<void> {
+    this.#pending.push(bytes);
+    this.#pendingBytes += bytes.length;
+    if (this.#pendingBytes >= writeBytes) await this.flush();
+  }
+
+  /** All that was appended is on the medium when this resolves; its end is returned. Throws Fault "full" or "transient". */
+  async sync(): Promise<number> {
+    await this.flush();
+    try {
+      if (this.handle !== undefined) await syncData(this.handle);
+    } catch (error) {
+      throw spoolFault(error, "cannot sync the spool");
+    }
+    return this.#written;
+  }
+
+  async close(): Promise<void> {
+    await this.handle?.close();
+  }
+
+  /** Hands what was gathered to the file. Never two at a time: `append`, `flush` and `sync` are awaited one after another. */
+  async flush(): Promise<void> {
+    if (this.#pendingBytes === 0 || this.handle === undefined) return;
+    const pending = this.#pending;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    const bytes = pending.length === 1 && pending[0] !== undefined ? pending[0] : Buffer.concat(pending);
+    try {
+      for (let at = 0; at < bytes.length;) {
+        const { bytesWritten } = await this.handle.write(bytes, at, bytes.length - at, this.#written);
+        at += bytesWritten;
+        this.#written += bytesWritten;
+      }
+    } catch (error) {
+      throw spoolFault(error, "cannot write to the spool");
+    }
+  }
+}

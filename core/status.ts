@@ -1,0 +1,144 @@
+/** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
+import type { Engine } from "./engine.js";
+import type { StoredReceipt } from "./queue.js";
+
+export interface Status {
+  readonly version: string;
+  readonly ready: boolean;
+  readonly vehicle: string;
+  readonly installation: string;
+  readonly devices: readonly {
+    readonly name: string;
+    readonly type: string;
+    readonly roles: readonly string[];
+    readonly presence: "attached" | "detached";
+    readonly reason?: string;
+    readonly since: string;
+  }[];
+  readonly queue: { readonly waiting: number; readonly active: number; readonly parked: number; readonly delivered: number };
+  readonly transfers: readonly {
+    readonly id: string;
+    readonly route: string;
+    readonly from: string;
+    readonly to: string;
+    readonly path: string;
+    readonly offset: number;
+    readonly size: number;
+    readonly bytesPerSecond: number;
+    readonly secondsLeft?: number;
+  }[];
+  readonly parked: readonly {
+    readonly id: string;
+    readonly path: string;
+    readonly to: string;
+    readonly fault: string;
+    readonly reason: string;
+  }[];
+  readonly recent: readonly StoredReceipt[];
+  /** Bytes: only on the source, whole here but not everywhere, delivered everywhere. */
+  readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
+  readonly spool: { readonly used: number; readonly maxSize: number; readonly waiting?: string };
+  /** Bytes moved since the start on each hop. */
+  readonly moved: { readonly pulled: number; readonly pushed: number };
+  readonly summary: string;
+}
+
+export function statusOf(engine: Engine, version: string, ready: boolean): Status {
+  const { journal } = engine;
+  const count = (where: string) => journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM deliveries WHERE ${where}`)?.n ?? 0;
+  const waiting = count("state = 'wanting'") + count("state = 'ready'");
+  const active = count("state = 'active'");
+  const parked = count("state = 'parked'");
+  const delivered = count("state = 'done'");
+  const onSource = journal.get<{ n: number | null }>("SELECT SUM(size - durable) AS n FROM versions WHERE state = 'found'")?.n ?? 0;
+  const here =
+    journal.get<{ n: number | null }>(
+      `SELECT SUM(size) AS n FROM (SELECT MAX(size) AS size FROM deliveries WHERE state IN ('ready', 'active', 'parked')
+       AND version IN (SELECT id FROM versions WHERE state = 'sealed') GROUP BY version)`,
+    )?.n ?? 0;
+  const done = journal.get<{ n: number | null }>("SELECT SUM(size) AS n FROM deliveries WHERE state = 'done'")?.n ?? 0;
+  const transfers = engine.transfers.running.map((transfer) => {
+    const { id, route, from, to, path, size } = transfer.facts;
+    const left = transfer.secondsLeft;
+    return {
+      id,
+      route,
+      from,
+      to,
+      path,
+      offset: transfer.offset,
+      size,
+      bytesPerSecond: Math.round(transfer.bytesPerSecond),
+      ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }),
+    };
+  });
+  const rate = engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === "push" ? transfer.bytesPerSecond : 0), 0);
+  const full = engine.transfers.spoolFull;
+  return {
+    version,
+    ready,
+    vehicle: engine.names.vehicle,
+    installation: engine.names.installation,
+    devices: [...engine.lanes.values()].map((lane) => ({
+      name: lane.name,
+      type: lane.config.type,
+      roles: rolesOf(engine, lane.name),
+      presence: lane.attached ? ("attached" as const) : ("detached" as const),
+      ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
+      since: new Date(lane.state.sinceMs).toISOString(),
+    })),
+    queue: { waiting, active, parked, delivered },
+    transfers,
+    parked: journal
+      .all<{ id: string; path: string; target: string; fault: string | null; reason: string | null }>(
+        "SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000",
+      )
+      .map(({ id, path, target, fault, reason }) => ({ id, path, to: target, fault: fault ?? "unknown", reason: reason ?? "" })),
+    recent: journal
+      .all<{ receipt: string }>(
+        "SELECT receipt FROM deliveries WHERE state = 'done' AND receipt IS NOT NULL ORDER BY done_ms DESC LIMIT 20",
+      )
+      .map(({ receipt }) => JSON.parse(receipt) as StoredReceipt),
+    bytes: { onSource, here, delivered: done },
+    spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
+    moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
+    summary: summary(waiting + active, parked, onSource, here, done, rate),
+  };
+}
+
+function rolesOf(engine: Engine, name: string): string[] {
+  const lane = engine.lanes.get(name);
+  return [
+    lane?.config.kind === "service" ? "service" : "",
+    lane?.device.source === undefined ? "" : "source",
+    lane?.device.target === undefined ? "" : "target",
+  ].filter((role) => role !== "");
+}
+
+function summary(open: number, parked: number, onSource: number, here: number, delivered: number, rate: number): string {
+  const aside = parked === 0 ? "" : `; ${parked} set aside`;
+  if (open === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
+  const left = rate > 0 ? `; about ${durationText((onSource + here) / rate)} left` : "";
+  return `${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
+}
+
+/** "1.5 MB" */
+export function sizeText(bytes: number): string {
+  if (bytes < 1000) return `${Math.round(bytes)} B`;
+  const units = ["kB", "MB", "GB", "TB"];
+  let value = bytes / 1000;
+  let unit = 0;
+  while (value >= 999.5 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit] ?? ""}`;
+}
+
+/** "1 min 5 s" */
+export function durationText(seconds: number): string {
+  const s = Math.ceil(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}

@@ -1,0 +1,65 @@
+/** What moves right now, for `status` and the progress line. Counting a byte costs an addition; rates are worked out when somebody looks. */
+import type { Clock } from "./plugin.js";
+
+export interface TransferFacts {
+  readonly id: string;
+  readonly kind: "pull" | "push";
+  readonly route: string;
+  readonly from: string;
+  readonly to: string;
+  readonly path: string;
+  readonly size: number;
+}
+
+export class Transfer {
+  /** Where the transfer is in the file. */
+  offset: number;
+  readonly #startMs: number;
+  readonly #startOffset: number;
+
+  constructor(
+    readonly facts: TransferFacts,
+    offset: number,
+    readonly clock: Clock,
+  ) {
+    this.offset = offset;
+    this.#startOffset = offset;
+    this.#startMs = clock.monotonicMs();
+  }
+
+  get bytesPerSecond(): number {
+    const ms = this.clock.monotonicMs() - this.#startMs;
+    return ms < 1 ? 0 : ((this.offset - this.#startOffset) / ms) * 1000;
+  }
+
+  /** undefined while the rate is unknown. */
+  get secondsLeft(): number | undefined {
+    const rate = this.bytesPerSecond;
+    return rate > 0 ? (this.facts.size - this.offset) / rate : undefined;
+  }
+}
+
+export class Transfers {
+  readonly #running = new Set<Transfer>();
+  /** Bytes moved since the start, on each hop. */
+  pulledBytes = 0;
+  pushedBytes = 0;
+  /** Who waits for space in the spool; undefined when nobody does. */
+  spoolFull: string | undefined;
+
+  constructor(readonly clock: Clock) {}
+
+  begin(facts: TransferFacts, offset: number): Transfer {
+    const transfer = new Transfer(facts, offset, this.clock);
+    this.#running.add(transfer);
+    return transfer;
+  }
+
+  end(transfer: Transfer): void {
+    this.#running.delete(transfer);
+  }
+
+  get running(): Transfer[] {
+    return [...this.#running];
+  }
+}

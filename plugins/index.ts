@@ -1,0 +1,6 @@
+/** The one list of plugins: type → how it is loaded. A plugin is loaded only when the configuration names it. */
+import type { Plugin } from "../core/plugin.js";
+
+export const builtIn: Readonly<Record<string, () => Promise<Plugin<never>>>> = {
+  local: async () => (await import("./local/plugin.js")).plugin as Plugin<never>,
+};

@@ -1,0 +1,61 @@
+/** Paths of core ↔ paths on this disk. A path that would leave the directory, by its parts or by a symbolic link, is refused. */
+import { constants, promises as fs, type BigIntStats } from "node:fs";
+import { Fault, faultOfErrno } from "../../core/errors.js";
+import { bytesFromName, isSafePath } from "../../core/names.js";
+import type { FileEntry, Stamp } from "../../core/plugin.js";
+
+/** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */
+export function placeOf(root: string, path: string): Buffer {
+  if (!isSafePath(path)) throw new Fault("rejected", `${JSON.stringify(path)} would lead out of the directory`);
+  const bytes = bytesFromName(path);
+  if (bytes.includes(0)) throw new Fault("rejected", `${JSON.stringify(path)} holds a NUL byte`);
+  for (const part of path.split("/")) {
+    const name = bytesFromName(part);
+    if (name.length > 255) throw new Fault("rejected", `the name ${JSON.stringify(part)} is longer than 255 bytes`);
+    if (name.includes(0x2f) || name.equals(Buffer.from(".")) || name.equals(Buffer.from("..")))
+      throw new Fault("rejected", `${JSON.stringify(path)} would lead out of the directory`);
+  }
+  return Buffer.concat([Buffer.from(`${root}/`), bytes]);
+}
+
+export function entryOf(path: string, stat: BigIntStats): FileEntry {
+  return {
+    path,
+    kind: stat.isDirectory() ? "directory" : "file",
+    size: Number(stat.size),
+    modifiedMs: Number(stat.mtimeNs / 1000n) / 1000,
+    inode: String(stat.ino),
+  };
+}
+
+/** undefined when nothing is there. A symbolic link or special file is `unreadable`. */
+export async function statAt(root: string, path: string): Promise<FileEntry | undefined> {
+  try {
+    const stat = await fs.lstat(placeOf(root, path), { bigint: true });
+    return stat.isFile() || stat.isDirectory() ? entryOf(path, stat) : { path, kind: "unreadable", size: 0, reason: kindOf(stat) };
+  } catch (error) {
+    const fault = faultOfErrno(error, `cannot look at ${path}`);
+    if (fault.kind === "missing") return undefined;
+    throw fault;
+  }
+}
+
+export function kindOf(stat: { isSymbolicLink(): boolean; isFIFO(): boolean; isSocket(): boolean }): string {
+  return stat.isSymbolicLink() ? "a symbolic link" : stat.isFIFO() ? "a pipe" : stat.isSocket() ? "a socket" : "not a plain file";
+}
+
+export function isSame(entry: Stamp, expect: Stamp): boolean {
+  return (
+    entry.size === expect.size &&
+    (expect.modifiedMs === undefined || entry.modifiedMs === undefined || entry.modifiedMs === expect.modifiedMs)
+  );
+}
+
+/** Opens a plain file for reading; never through a link at its end. Throws "missing", "denied", "rejected". */
+export async function openPlain(root: string, path: string): Promise<fs.FileHandle> {
+  try {
+    return await fs.open(placeOf(root, path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    throw faultOfErrno(error, `cannot open ${path}`);
+  }
+}

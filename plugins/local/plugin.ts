@@ -1,0 +1,100 @@
+/** The plugin `local`: a directory of this machine, as source and target. */
+import { promises as fs, watch } from "node:fs";
+import { Observable, Subject, concatMap, distinctUntilChanged, takeUntil, timer } from "rxjs";
+import * as v from "valibot";
+import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { path } from "../../core/options.js";
+import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
+import { LocalSource } from "./source.js";
+import { LocalTarget } from "./target.js";
+import { LocalTree } from "./tree.js";
+
+const options = v.strictObject({
+  dir: v.pipe(path(), v.description("The directory.")),
+  inPlace: v.optional(
+    v.pipe(
+      v.boolean("true or false"),
+      v.description("Read files where they are; otherwise they are copied to the spool first, as from a device that may go away."),
+    ),
+    true,
+  ),
+  create: v.optional(
+    v.pipe(
+      v.boolean("true or false"),
+      v.description("Make the directory where it is missing; otherwise it is detached until somebody does."),
+    ),
+    false,
+  ),
+});
+export type LocalOptions = v.InferOutput<typeof options>;
+
+export const plugin: Plugin<LocalOptions> = {
+  type: "local",
+  options,
+  roles: ["source", "target"],
+  device: (given, context) => new LocalDevice(given, context),
+};
+
+/** How often a directory that is away is looked for. */
+const lookMs = 2000;
+
+class LocalDevice implements Device {
+  readonly presence$: Observable<Presence>;
+  readonly source: LocalSource;
+  readonly target: LocalTarget;
+  readonly tree: LocalTree;
+  readonly #closed = new Subject<void>();
+  readonly #options: LocalOptions;
+
+  constructor(given: LocalOptions, context: PluginContext) {
+    this.#options = given;
+    this.tree = new LocalTree(given.dir);
+    const changes$ = new Observable<void>((subscriber) => {
+      // A hint only: a directory that cannot be watched is still listed.
+      try {
+        const watcher = watch(given.dir, () => subscriber.next());
+        watcher.on("error", () => watcher.close());
+        return () => watcher.close();
+      } catch (error) {
+        context.say("debug", `${given.dir} cannot be watched: ${String(error)}`);
+        return undefined;
+      }
+    }).pipe(takeUntil(this.#closed));
+    this.source = new LocalSource(given.dir, given.inPlace, changes$);
+    this.target = new LocalTarget(given.dir);
+    this.presence$ = timer(0, lookMs).pipe(
+      concatMap(() => this.#look()),
+      distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
+      takeUntil(this.#closed),
+    );
+  }
+
+  async probe(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const presence = await this.#look();
+    if (presence.state === "detached") throw new Fault("offline", presence.reason ?? "away");
+    try {
+      await fs.readdir(this.#options.dir);
+    } catch (error) {
+      throw faultOfErrno(error, `cannot read ${this.#options.dir}`);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closed.next();
+    return Promise.resolve();
+  }
+
+  async #look(): Promise<Presence> {
+    const { dir, create } = this.#options;
+    try {
+      if (create) await fs.mkdir(dir, { recursive: true });
+      const stat = await fs.stat(dir);
+      if (!stat.isDirectory()) return { state: "detached", reason: `${dir} is not a directory` };
+      return { state: "attached", epoch: `${stat.dev}:${stat.ino}` };
+    } catch (error) {
+      const fault = faultOfErrno(error, `cannot use ${dir}`);
+      return { state: "detached", reason: fault.kind === "missing" ? `${dir} does not exist` : fault.message };
+    }
+  }
+}

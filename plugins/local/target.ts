@@ -1,0 +1,178 @@
+/**
+ * The target role: a partial beside its final name, then a hard link or rename that replaces nothing. The partial's bytes are read back and
+ * digested before it is published, and synced before the name is given: after a power cut the name holds the whole file or is not there.
+ */
+import { createHash } from "node:crypto";
+import { constants, promises as fs } from "node:fs";
+import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
+import { renameNew, removeFile, syncDir } from "../../core/fs.js";
+import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { placeOf, statAt } from "./place.js";
+
+const hashBytes = 1024 * 1024;
+
+export class LocalTarget implements Target {
+  readonly features: TargetFeatures = {
+    needs: "stream",
+    resume: true,
+    append: true,
+    atomic: true,
+    singleShot: false,
+    digests: ["sha256"],
+    concurrency: 4,
+  };
+
+  constructor(readonly root: string) {}
+
+  async offset(upload: Upload): Promise<number> {
+    const partial = await statAt(this.root, upload.partialPath);
+    if (partial !== undefined || upload.expect.kind !== "replaces") return partial?.size ?? 0;
+    // Our own earlier version is the beginning of this one: its bytes need not travel again.
+    const there = await statAt(this.root, upload.path);
+    return there?.size === upload.expect.size ? there.size : 0;
+  }
+
+  async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    throwIfAborted(signal);
+    const place = placeOf(this.root, upload.partialPath);
+    await makeDirs(this.root, upload.partialPath);
+    let handle: fs.FileHandle | undefined;
+    try {
+      if (offset > 0 && upload.expect.kind === "replaces" && (await statAt(this.root, upload.partialPath)) === undefined)
+        await fs.copyFile(placeOf(this.root, upload.path), place, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+      handle = await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
+      const { size } = await handle.stat();
+      if (size !== offset) throw new Fault("conflict", `the partial has ${size} bytes, not ${offset}`);
+      let at = offset;
+      for await (const chunk of upload.read(offset, signal)) {
+        if (signal.aborted) throw abortedFault(signal);
+        const bytes = chunk as Buffer;
+        for (let done = 0; done < bytes.length;) {
+          const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at);
+          done += bytesWritten;
+          at += bytesWritten;
+        }
+        onBytes(bytes.length);
+      }
+      await handle.sync();
+    } catch (error) {
+      throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
+    } finally {
+      await handle?.close();
+    }
+  }
+
+  async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
+    const partial = await statAt(this.root, upload.partialPath);
+    if (partial === undefined) {
+      const there = await this.look(upload, signal);
+      if (there?.digest !== undefined && there.digest === upload.digest) return receipt(upload, there.digest);
+      throw new Fault("conflict", "the partial is gone");
+    }
+    if (partial.size !== upload.size) throw new Fault("conflict", `the partial has ${partial.size} bytes, not ${upload.size}`);
+    const place = placeOf(this.root, upload.partialPath);
+    const digest = await digestOf(place, signal);
+    if (upload.digest !== undefined && digest !== upload.digest)
+      throw new Fault("mismatch", `the target holds ${digest}, what was sent is ${upload.digest}`);
+    try {
+      if (upload.modifiedMs !== undefined) await fs.utimes(place, new Date(), new Date(upload.modifiedMs));
+      const handle = await fs.open(place, "r+");
+      await handle.sync().finally(() => handle.close());
+      const name = placeOf(this.root, upload.path);
+      await makeDirs(this.root, upload.path);
+      const there = await this.look(upload, signal);
+      if (there !== undefined) {
+        const { expect } = upload;
+        if (
+          expect.kind !== "replaces" ||
+          there.size !== expect.size ||
+          (expect.digest !== undefined && (await digestOf(name, signal)) !== expect.digest)
+        )
+          return there;
+        await fs.rename(place, name);
+      } else await renameNew(place, name);
+      await syncDirOf(name);
+    } catch (error) {
+      // Somebody was faster than the look.
+      if (error instanceof Error && "code" in error && error.code === "EEXIST") {
+        const there = await this.look(upload, signal);
+        if (there !== undefined) return there;
+      }
+      throw isFault(error) ? error : asTargetFault(error, `cannot publish ${upload.path}`);
+    }
+    return receipt(upload, digest);
+  }
+
+  async discard(upload: Upload): Promise<void> {
+    try {
+      await removeFile(placeOf(this.root, upload.partialPath));
+    } catch (error) {
+      throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
+    }
+  }
+
+  async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
+    const there = await statAt(this.root, upload.path);
+    if (there === undefined) return undefined;
+    if (there.kind !== "file" || there.size !== upload.size) return { occupied: true, size: there.size };
+    return { occupied: true, size: there.size, digest: await digestOf(placeOf(this.root, upload.path), signal), proof: "digest" };
+  }
+}
+
+function receipt(upload: Upload, digest: Digest): Receipt {
+  return { path: upload.path, size: upload.size, digest, proof: "digest" };
+}
+
+/** Makes the directories above a path; new names are durable. Throws the Fault. */
+export async function makeDirs(root: string, path: string): Promise<void> {
+  let at = path.indexOf("/");
+  try {
+    for (; at !== -1; at = path.indexOf("/", at + 1)) {
+      const dir = placeOf(root, path.slice(0, at));
+      try {
+        await fs.mkdir(dir);
+        await syncDirOf(dir);
+      } catch (error) {
+        if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+        // A link to a directory elsewhere would lead out of the root.
+        if (!(await fs.lstat(dir)).isDirectory()) throw new Fault("rejected", `${path.slice(0, at)} is there and is not a directory`);
+      }
+    }
+  } catch (error) {
+    throw isFault(error) ? error : asTargetFault(error, `cannot make the directory ${path.slice(0, at)}`);
+  }
+}
+
+export function parentOf(place: Buffer): Buffer {
+  return place.subarray(0, place.lastIndexOf(0x2f));
+}
+
+async function syncDirOf(place: Buffer): Promise<void> {
+  await syncDir(parentOf(place));
+}
+
+/** A directory of the target that vanished is the target that is away. */
+function asTargetFault(error: unknown, what: string): Fault {
+  const fault = faultOfErrno(error, what);
+  return fault.kind === "missing" ? new Fault("offline", fault.message, { cause: error }) : fault;
+}
+
+async function digestOf(place: Buffer, signal: AbortSignal): Promise<Digest> {
+  const hash = createHash("sha256");
+  try {
+    const handle = await fs.open(place, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      const buffer = Buffer.allocUnsafe(hashBytes);
+      for (;;) {
+        throwIfAborted(signal);
+        const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
+        if (bytesRead === 0) return `sha256:${hash.digest("hex")}`;
+        hash.update(buffer.subarray(0, bytesRead));
+      }
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw isFault(error) ? error : asTargetFault(error, "cannot read back what was written");
+  }
+}
