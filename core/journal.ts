@@ -186,6 +186,7 @@ export class Journal {
     // SQLite's own checkpoint on closing would not sync: it must find nothing to do.
     if (this.#failure === undefined) await this.#checkpoint();
     this.#prepared.clear();
+    if (this.#open) this.db.exec("ROLLBACK");
     this.db.close();
     // Only now: closing any handle of the database gives up SQLite's lock on it.
     await Promise.all([this.wal.close(), this.main.close(), this.receipts.close()]);
@@ -198,7 +199,7 @@ export class Journal {
     try {
       while (this.#open || this.#waiters.length > 0) {
         await new Promise((resolve) => setTimeout(resolve, gatherMs));
-        // Whoever waits now had its changes applied before this commit; later ones wait for the next.
+        // Whoever waits now had its changes applied before this commit; who comes later waits for the next.
         const waiters = this.#waiters;
         this.#waiters = [];
         try {
@@ -210,18 +211,24 @@ export class Journal {
             await syncData(this.receipts);
             // What was applied during that sync is part of this commit; its own lines follow in the next round.
           }
-          if (this.#open) {
-            this.db.exec("COMMIT");
-            this.#open = false;
-            this.syncs += 1;
-            await syncData(this.wal);
+          // Frozen before the commit: whatever is applied after it would be in the WAL that a checkpoint is to empty.
+          const thaw = (await this.wal.stat()).size > checkpointBytes ? this.#freeze() : undefined;
+          try {
+            if (this.#open) {
+              this.db.exec("COMMIT");
+              this.#open = false;
+              this.syncs += 1;
+              await syncData(this.wal);
+            }
+            if (thaw !== undefined) await this.#checkpoint();
+          } finally {
+            thaw?.();
           }
         } catch (error) {
           this.#waiters = waiters.concat(this.#waiters);
           throw error;
         }
         for (const waiter of waiters) waiter.resolve();
-        if ((await this.wal.stat()).size > checkpointBytes) await this.#checkpoint();
       }
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
@@ -230,21 +237,24 @@ export class Journal {
     }
   }
 
-  async #checkpoint(): Promise<void> {
+  /** Nothing is applied until the function that it returns is called. */
+  #freeze(): () => void {
     let thaw: () => void = () => undefined;
-    this.#thawed = new Promise((resolve) => (thaw = resolve));
-    try {
-      // An apply may have come between the size and the freeze.
-      if (this.#open) return;
-      this.db.exec("PRAGMA wal_checkpoint(PASSIVE)");
-      this.syncs += 2;
-      await syncData(this.main);
-      this.db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-      await syncData(this.wal);
-    } finally {
+    const thawed = new Promise<void>((resolve) => (thaw = resolve));
+    this.#thawed = thawed;
+    return () => {
       this.#thawed = undefined;
       thaw();
-    }
+    };
+  }
+
+  /** Frozen, with the WAL synced and no transaction open. */
+  async #checkpoint(): Promise<void> {
+    this.db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+    this.syncs += 2;
+    await syncData(this.main);
+    this.db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    await syncData(this.wal);
   }
 
   #fail(error: Error): void {
@@ -266,14 +276,8 @@ export class Journal {
 async function openTables(path: string, suspect: boolean): Promise<Database> {
   const db = await openDatabase(path);
   try {
-    // EXCLUSIVE keeps the lock for the life of the process, and needs no shared-memory file.
-    for (const pragma of [
-      "locking_mode = EXCLUSIVE",
-      "journal_mode = WAL",
-      "synchronous = OFF",
-      "wal_autocheckpoint = 0",
-      "temp_store = MEMORY",
-    ])
+    // Not locking_mode = EXCLUSIVE: the state directory is locked already, and that lock would outlive close() until every statement was collected.
+    for (const pragma of ["journal_mode = WAL", "synchronous = OFF", "wal_autocheckpoint = 0", "temp_store = MEMORY"])
       db.exec(`PRAGMA ${pragma}`);
     const version = (db.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
     if (version > schemaVersion)

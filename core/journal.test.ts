@@ -1,0 +1,239 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Random } from "../test/faults/random.js";
+import { Journal, JournalFromNewerVersion } from "./journal.js";
+import { openDatabase } from "./sqlite.js";
+
+function tempDir(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-journal-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+function record(journal: Journal, n: number): void {
+  journal.run("INSERT INTO meta VALUES (?, ?)", `n${n}`, "x".repeat(n % 300));
+}
+
+function count(journal: Journal): number {
+  return journal.get<{ n: number }>("SELECT COUNT(*) AS n FROM meta")?.n ?? 0;
+}
+
+test("what was committed is there after a new start", async (t) => {
+  const dir = tempDir(t);
+  let journal = await Journal.open(dir);
+  await Promise.all(Array.from({ length: 50 }, (_, n) => journal.commit(() => record(journal, n))));
+  assert.ok(journal.syncs <= 4, `fifty at once are one group, not ${journal.syncs} syncs`);
+  await journal.close();
+  journal = await Journal.open(dir);
+  assert.equal(count(journal), 50);
+  assert.deepEqual(journal.setAside, []);
+  await journal.close();
+});
+
+test("a piece of work that fails leaves nothing of itself, and what came before it stays", async (t) => {
+  const dir = tempDir(t);
+  const journal = await Journal.open(dir);
+  await journal.apply(() => record(journal, 1));
+  await assert.rejects(
+    journal.commit(() => {
+      record(journal, 2);
+      journal.appendReceipt("never\n");
+      throw new Error("no");
+    }),
+    /no/,
+  );
+  await journal.commit(() => record(journal, 3));
+  assert.deepEqual(
+    journal.all<{ key: string }>("SELECT key FROM meta ORDER BY key").map(({ key }) => key),
+    ["n1", "n3"],
+  );
+  await journal.close();
+  assert.equal(readFileSync(join(dir, "receipts.jsonl"), "utf8"), "");
+});
+
+test("checkpoints keep the WAL short and lose nothing", async (t) => {
+  const dir = tempDir(t);
+  let journal = await Journal.open(dir);
+  for (let round = 0; round < 30; round++)
+    await journal.commit(() => {
+      for (let n = 0; n < 400; n++) journal.run("INSERT INTO meta VALUES (?, ?)", `${round}-${n}`, "y".repeat(900));
+    });
+  assert.ok(statSync(join(dir, "journal.db-wal")).size < 6 * 2 ** 20);
+  assert.equal(count(journal), 12_000);
+  await journal.close();
+  journal = await Journal.open(dir);
+  assert.equal(count(journal), 12_000);
+  await journal.close();
+});
+
+test("a WAL torn at every byte of its tail opens, and holds a prefix", async (t) => {
+  const dir = tempDir(t);
+  const from = join(dir, "whole");
+  const journal = await Journal.open(await made(from));
+  for (let n = 0; n < 10; n++) await journal.commit(() => record(journal, n));
+  const before = statSync(join(from, "journal.db-wal")).size;
+  await journal.commit(() => record(journal, 10));
+  const after = statSync(join(from, "journal.db-wal")).size;
+  // As after a kill: the files as they are now, without a close.
+  const copy = join(dir, "copy");
+  cpSync(from, copy, { recursive: true });
+  const whole = readFileSync(join(copy, "journal.db-wal"));
+  const db = readFileSync(join(copy, "journal.db"));
+  const torn = join(dir, "torn");
+  await made(torn);
+  for (let cut = before - 30; cut <= after; cut++) {
+    // A name of its own for each: a closed connection may live on, with its index of the WAL, until it is collected.
+    const path = join(torn, `${cut}.db`);
+    writeFileSync(path, db);
+    // A tail of a torn write is short, or whole with rubbish behind the cut.
+    writeFileSync(
+      `${path}-wal`,
+      cut % 2 === 0 ? whole.subarray(0, cut) : Buffer.concat([whole.subarray(0, cut), Buffer.alloc(after - cut, cut)]),
+    );
+    const opened = await openDatabase(path);
+    const rows = opened.prepare("SELECT key FROM meta ORDER BY LENGTH(key), key").all() as { key: string }[];
+    opened.close();
+    const least = cut < before ? 9 : cut < after ? 10 : 11;
+    assert.ok(rows.length >= least && rows.length <= 11, `cut at ${cut} of ${before}…${after}: ${rows.length} records`);
+    rows.forEach(({ key }, n) => assert.equal(key, `n${n}`));
+    for (const end of ["", "-wal", "-shm"]) rmSync(`${path}${end}`, { force: true });
+  }
+  await journal.close();
+});
+
+async function made(dir: string): Promise<string> {
+  const { mkdir } = await import("node:fs/promises");
+  await mkdir(dir, { recursive: true });
+  return dir;
+}
+
+test("a journal that is rubbish is set aside with its name said, and a new one is begun", async (t) => {
+  const random = new Random(7);
+  for (const [what, spoil] of [
+    ["random bytes", (path: string) => writeFileSync(path, random.bytes(20_000))],
+    ["a text", (path: string) => writeFileSync(path, "this was a database\n")],
+    [
+      "its first page zeroed",
+      (path: string) => writeFileSync(path, Buffer.concat([Buffer.alloc(4096), readFileSync(path).subarray(4096)])),
+    ],
+    ["tables of somebody else", (path: string) => (rmSync(path), copyFileSync(path.replace("journal.db", "other.db"), path))],
+  ] as const) {
+    const dir = tempDir(t);
+    const other = await openDatabase(join(dir, "other.db"));
+    other.exec("CREATE TABLE versions (id TEXT); PRAGMA user_version = 0");
+    other.close();
+    let journal = await Journal.open(dir);
+    await journal.commit(() => record(journal, 1));
+    await journal.close();
+    spoil(join(dir, "journal.db"));
+    journal = await Journal.open(dir);
+    assert.equal(journal.setAside.length >= 1, true, what);
+    assert.ok(existsSync(journal.setAside[0] ?? ""), what);
+    assert.equal(count(journal), 0, what);
+    await journal.commit(() => record(journal, 2));
+    await journal.close();
+  }
+});
+
+test("damage in the middle is found when it is suspected", async (t) => {
+  const dir = tempDir(t);
+  let journal = await Journal.open(dir);
+  await journal.commit(() => {
+    for (let n = 0; n < 3000; n++) record(journal, n);
+  });
+  await journal.close();
+  const path = join(dir, "journal.db");
+  const bytes = readFileSync(path);
+  bytes.fill(0xa5, bytes.length - 8 * 4096, bytes.length - 4096);
+  writeFileSync(path, bytes);
+  journal = await Journal.open(dir, true);
+  assert.match(journal.setAside[0] ?? "", /journal\.damaged-1\.db$/);
+  await journal.close();
+});
+
+test("an empty file is an empty journal, and a missing WAL is only what was not checkpointed", async (t) => {
+  const dir = tempDir(t);
+  writeFileSync(join(dir, "journal.db"), "");
+  const journal = await Journal.open(dir);
+  assert.deepEqual(journal.setAside, []);
+  await journal.close();
+  truncateSync(join(dir, "receipts.jsonl"), 0);
+  await (await Journal.open(dir)).close();
+});
+
+test("a journal of a newer version is left as it is", async (t) => {
+  const dir = tempDir(t);
+  await (await Journal.open(dir)).close();
+  const db = await openDatabase(join(dir, "journal.db"));
+  db.exec("PRAGMA user_version = 99");
+  db.close();
+  const before = readdirSync(dir);
+  await assert.rejects(
+    Journal.open(dir),
+    (error: unknown) => error instanceof JournalFromNewerVersion && /newer FileSync \(format 99/.test(error.message),
+  );
+  assert.deepEqual(readdirSync(dir), before);
+});
+
+test("a medium that refuses a write: whoever waits hears of it, and nothing more is taken", async (t) => {
+  const dir = tempDir(t);
+  const journal = await Journal.open(dir);
+  let failed = 0;
+  journal.failed$.subscribe(() => (failed += 1));
+  await journal.wal.close();
+  await assert.rejects(journal.commit(() => record(journal, 1)));
+  await assert.rejects(journal.apply(() => record(journal, 2)));
+  assert.equal(failed, 1);
+  assert.equal(journal.failed, true);
+  journal.db.close();
+  await Promise.all([journal.main.close(), journal.receipts.close()]);
+});
+
+test("killed after any record: what was told to be durable is there, in order", async (t) => {
+  const dir = tempDir(t);
+  const script = `
+    import { Journal } from ${JSON.stringify(fileURLToPath(new URL("./journal.js", import.meta.url)))};
+    const journal = await Journal.open(${JSON.stringify(dir)});
+    const start = journal.get("SELECT COUNT(*) AS n FROM meta").n;
+    for (let n = start; ; n++) {
+      const done = journal.commit(() => journal.run("INSERT INTO meta VALUES (?, ?)", "n" + n, "z".repeat(n % 2000)));
+      if (n % 3 === 0) { await done; process.stdout.write(n + "\\n"); } else done.catch(() => undefined);
+    }`;
+  const random = new Random(11);
+  let told = -1;
+  for (let kill = 0; kill < 15; kill++) {
+    const child = spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+    const enough = random.between(1, 40);
+    let lines = 0;
+    await new Promise<void>((resolve) => {
+      child.stdout.setEncoding("utf8").on("data", (text: string) => {
+        for (const line of text.split("\n").slice(0, -1)) told = Math.max(told, Number(line));
+        lines += text.split("\n").length - 1;
+        if (lines >= enough) child.kill("SIGKILL");
+      });
+      child.on("close", () => resolve());
+    });
+    const journal = await Journal.open(dir);
+    const rows = journal.all<{ key: string }>("SELECT key FROM meta ORDER BY LENGTH(key), key");
+    assert.ok(rows.length > told, `${rows.length} records, but ${told} was told to be durable`);
+    rows.forEach(({ key }, n) => assert.equal(key, `n${n}`));
+    assert.deepEqual(journal.setAside, []);
+    await journal.close();
+  }
+});

@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Fault, type FaultKind } from "./errors.js";
+import { actionFor, backoffMs, countsAsTry } from "./retry.js";
+
+const fresh = { tries: 0, restarts: 0, upMs: 0 };
+
+const table: readonly [FaultKind, ReturnType<typeof actionFor>["do"], boolean][] = [
+  ["offline", "wait", false],
+  ["transient", "again", true],
+  ["throttled", "again", false],
+  ["full", "again", false],
+  ["denied", "wait", false],
+  ["conflict", "restart", true],
+  ["mismatch", "restart", true],
+  ["changed", "relist", false],
+  ["missing", "relist", false],
+  ["rejected", "park", false],
+  ["indoubt", "park", false],
+  ["config", "wait", false],
+  ["aborted", "nothing", false],
+];
+for (const [kind, action, counted] of table)
+  test(`${kind}: ${action}, ${counted ? "counted" : "not counted"} as a try`, () => {
+    assert.equal(actionFor(new Fault(kind, "x"), fresh, 0.5).do, action);
+    assert.equal(countsAsTry(new Fault(kind, "x")), counted);
+  });
+
+test("a restart is done once, then it is parked", () => {
+  for (const kind of ["conflict", "mismatch"] as const)
+    assert.deepEqual(actionFor(new Fault(kind, "x"), { ...fresh, restarts: 1 }, 0), { do: "park", fault: kind });
+});
+
+test("a mismatch reads the source in its safest mode", () => {
+  assert.deepEqual(actionFor(new Fault("mismatch", "x"), fresh, 0), { do: "restart", safest: true });
+});
+
+test("throttled waits as it was told", () => {
+  assert.deepEqual(actionFor(new Fault("throttled", "x", { retryAfterMs: 7000 }), fresh, 0), { do: "again", afterMs: 7000 });
+});
+
+test("transient is never given up; what no rule names is parked after 20 tries without a byte", () => {
+  assert.equal(actionFor(new Fault("transient", "x"), { ...fresh, tries: 10_000 }, 0).do, "again");
+  assert.equal(actionFor(new Error("?"), { ...fresh, tries: 18 }, 0).do, "again");
+  assert.deepEqual(actionFor(new Error("?"), { ...fresh, tries: 19 }, 0), { do: "park", fault: "unknown" });
+});
+
+test("backoff doubles from a second, jittered, to 30 s while power may last a minute, and to 5 min later", () => {
+  for (let tries = 0; tries < 30; tries++)
+    for (const random of [0, 0.5, 0.999]) {
+      const early = backoffMs(tries, 0, random);
+      const late = backoffMs(tries, 3_600_000, random);
+      assert.ok(early >= Math.min(30_000, 1000 * 2 ** tries) / 2 && early <= 30_000);
+      assert.ok(late >= Math.min(300_000, 1000 * 2 ** tries) / 2 && late <= 300_000);
+    }
+});

@@ -1,0 +1,103 @@
+/** The real program as a child process: started, watched by its events, killed. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+export const mainJs = fileURLToPath(new URL("../../cli/main.js", import.meta.url));
+
+export interface SeenEvent {
+  readonly level: string;
+  readonly what: string;
+  readonly message: string;
+  readonly facts?: Record<string, unknown>;
+}
+
+export class Program {
+  readonly events: SeenEvent[] = [];
+  stderr = "";
+  readonly exited: Promise<number | NodeJS.Signals>;
+  readonly #child: ChildProcess;
+  readonly #watchers = new Set<() => void>();
+
+  constructor(
+    args: readonly string[],
+    options: { uid?: number; gid?: number; env?: NodeJS.ProcessEnv; wrap?: readonly string[]; cwd?: string } = {},
+  ) {
+    const [command, ...rest] = [...(options.wrap ?? []), process.execPath, mainJs, ...args];
+    this.#child = spawn(command ?? "", rest, {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: options.env ?? process.env,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      ...(options.uid === undefined ? {} : { uid: options.uid }),
+      ...(options.gid === undefined ? {} : { gid: options.gid }),
+    });
+    let rest_ = "";
+    this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      const lines = (rest_ + text).split("\n");
+      rest_ = lines.pop() ?? "";
+      for (const line of lines) {
+        if (line.startsWith("{")) this.events.push(JSON.parse(line) as SeenEvent);
+        else this.events.push({ level: "text", what: "line", message: line });
+      }
+      for (const watcher of [...this.#watchers]) watcher();
+    });
+    this.#child.stderr?.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
+    this.exited = new Promise((resolve) =>
+      this.#child.on("close", (code, signal) => {
+        resolve(signal ?? code ?? -1);
+        for (const watcher of [...this.#watchers]) watcher();
+      }),
+    );
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async kill(): Promise<void> {
+    this.signal("SIGKILL");
+    await this.exited;
+  }
+
+  /** Waits for an event; throws, with all that was said, when the program ends or `ms` pass before. */
+  async until(seen: (event: SeenEvent) => boolean, what: string, ms = 60_000): Promise<SeenEvent> {
+    const said = () => `${this.events.map(({ message }) => message).join("\n")}\n${this.stderr}`;
+    return new Promise((resolve, reject) => {
+      let ended = false;
+      const look = () => {
+        const event = this.events.find(seen);
+        if (event !== undefined) done(() => resolve(event));
+        else if (ended) done(() => reject(new Error(`it ended before ${what}:\n${said()}`)));
+      };
+      const timer = setTimeout(() => done(() => reject(new Error(`no ${what} in ${ms} ms:\n${said()}`))), ms);
+      const done = (then: () => void) => {
+        clearTimeout(timer);
+        this.#watchers.delete(look);
+        then();
+      };
+      this.#watchers.add(look);
+      void this.exited.then(() => {
+        ended = true;
+        look();
+      });
+      look();
+    });
+  }
+}
+
+/** Runs to its end; its exit code and what it printed. */
+export async function runProgram(
+  args: readonly string[],
+  options: ConstructorParameters<typeof Program>[1] = {},
+): Promise<{ code: number | NodeJS.Signals; out: string; err: string }> {
+  const program = new Program(args, options);
+  const code = await program.exited;
+  return {
+    code,
+    out: program.events.map((event) => (event.what === "line" ? event.message : JSON.stringify(event))).join("\n"),
+    err: program.stderr,
+  };
+}
