@@ -34,7 +34,10 @@ export class Assembly {
       source.copy(block, position - number * BLOCK_BYTES, at + position - offset, at + end - offset);
       position = end;
     }
-    if (from > this.whole) return this.#keep(from, to);
+    if (from > this.whole) {
+      this.#keep(from, to);
+      return;
+    }
     this.whole = to;
     for (let next = this.#ahead[0]; next !== undefined && next.from <= this.whole; next = this.#ahead[0]) {
       this.whole = Math.max(this.whole, next.to);

@@ -137,17 +137,16 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
     }
   }
 
-  void (async () => {
-    let failure: unknown;
-    try {
-      await pump();
-    } catch (error) {
-      failure = error;
-      stream.destroy(error instanceof Error ? error : new Error(String(error)));
-    }
+  async function run(): Promise<void> {
+    const failure = await pump().then(
+      () => undefined,
+      (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+    );
+    if (failure !== undefined) stream.destroy(failure);
     joined.release();
     if (file !== undefined) await sessions.end(file);
     if (failure === undefined) stream.push(null);
-  })();
+  }
+  void run();
   return stream;
 }

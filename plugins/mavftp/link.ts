@@ -97,7 +97,7 @@ export class Link {
   async #keepOpen(): Promise<void> {
     const signal = this.#stop.signal;
     let retryMs = RETRY_MIN_MS;
-    while (!signal.aborted) {
+    for (;;) {
       const state = await this.#once(signal);
       if (this.frames > 0) retryMs = RETRY_MIN_MS;
       if (signal.aborted) return;

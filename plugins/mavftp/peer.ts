@@ -160,7 +160,10 @@ export class Peer {
   /** Looks at what is known, and says when that changes something. */
   #look(): void {
     const reason = this.#reason();
-    if (reason !== undefined) return this.#detach(reason, "offline");
+    if (reason !== undefined) {
+      this.#detach(reason, "offline");
+      return;
+    }
     if (this.#attachment === undefined) this.#attach();
     this.#askVersion();
   }

@@ -116,7 +116,10 @@ export class Requests {
    */
   ask(request: Request, toSystem: number, signal: AbortSignal, patience: Patience = {}): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(abortedFault(signal));
+      if (signal.aborted) {
+        reject(abortedFault(signal));
+        return;
+      }
       const begunMs = performance.now();
       let resendMs = patience.firstMs ?? Math.min(Math.max(4 * this.#answerMs + 50, 250), 1000);
       let sends = 0;
@@ -134,7 +137,8 @@ export class Requests {
         const leftMs = (patience.totalMs ?? TOTAL_MS) - (performance.now() - begunMs);
         if (leftMs <= 0) {
           end();
-          return reject(new Fault("transient", `the autopilot gave no answer to ${opName(request.opcode)}`));
+          reject(new Fault("transient", `the autopilot gave no answer to ${opName(request.opcode)}`));
+          return;
         }
         sends += 1;
         this.send(request, waiting.seq, toSystem);

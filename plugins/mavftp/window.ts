@@ -15,8 +15,8 @@ export interface WindowLimits {
   readonly most: number;
 }
 
-/** Four never overrun a PX4's smallest buffers; eight fill its largest. */
-export const PX4_WINDOW: WindowLimits = { first: 4, least: 2, most: 8 };
+/** Four never overrun a PX4's smallest buffers, so it never goes below; eight fill every link. */
+export const PX4_WINDOW: WindowLimits = { first: 4, least: 4, most: 8 };
 
 const RESEND_LEAST_MS = 30;
 const RESEND_MOST_MS = 1000;
@@ -112,7 +112,10 @@ class Run {
   }
 
   start(): void {
-    if (this.#stretch.signal.aborted) return this.#reject(abortedFault(this.#stretch.signal));
+    if (this.#stretch.signal.aborted) {
+      this.#reject(abortedFault(this.#stretch.signal));
+      return;
+    }
     this.#stretch.signal.addEventListener("abort", this.#stop, { once: true });
     this.#stretch.requests.reader = (packet) => this.#take(packet);
     this.#fill();
@@ -165,7 +168,8 @@ class Run {
     const now = performance.now();
     if (now - this.#progressMs > STUCK_MS) {
       const fault = new Fault("transient", `the autopilot stopped answering reads at byte ${this.#stretch.assembly.whole}`);
-      return this.#end(fault);
+      this.#end(fault);
+      return;
     }
     let soonestMs = Infinity;
     for (const pending of this.#pending) {
@@ -189,10 +193,16 @@ class Run {
   #take(packet: FtpPacket): void {
     const pending = this.#bySeq.get((packet.seq - 1) & 0xffff);
     if (pending === undefined || packet.session !== this.#stretch.file.session) return;
-    if (packet.opcode === Op.Nak) return this.#refused(pending, packet);
+    if (packet.opcode === Op.Nak) {
+      this.#refused(pending, packet);
+      return;
+    }
     if (packet.offset !== pending.offset) return;
     const length = Math.min(packet.size, pending.length);
-    if (length === 0) return this.#refused(pending, packet);
+    if (length === 0) {
+      this.#refused(pending, packet);
+      return;
+    }
     const latest = ((packet.seq - 1) & 0xffff) === pending.seq;
     if (latest) this.#pace.roundTook(performance.now() - pending.sentMs);
     this.#done(pending);
@@ -211,19 +221,24 @@ class Run {
 
   #refused(pending: Pending, packet: FtpPacket): void {
     const code = packet.opcode === Op.Nak ? nakOf(packet).code : Nak.Eof;
-    if (code === Nak.InvalidSession || code === Nak.FileNotFound || code === Nak.NoSessionsAvailable)
-      return this.#end(new SessionLost(nakName(code)));
+    if (code === Nak.InvalidSession || code === Nak.FileNotFound || code === Nak.NoSessionsAvailable) {
+      this.#end(new SessionLost(nakName(code)));
+      return;
+    }
     // The size was known when the file was opened, so its end cannot come before it; PX4 names errors after a stale errno at times.
-    if (code === Nak.Eof && ++pending.eofs >= EOF_TRIES)
-      return this.#end(new Fault("changed", `the file ends before byte ${pending.offset + 1}, it was longer when it was listed`));
+    if (code === Nak.Eof && ++pending.eofs >= EOF_TRIES) {
+      this.#end(new Fault("changed", `the file ends before byte ${pending.offset + 1}, it was longer when it was listed`));
+      return;
+    }
     if (code !== Nak.Eof && pending.sends >= EOF_TRIES) {
       const { errno } = nakOf(packet);
-      return this.#end(
+      this.#end(
         new Fault(
           "transient",
           `the autopilot cannot read byte ${pending.offset}: ${nakName(code)}${errno === 0 ? "" : ` (errno ${errno})`}`,
         ),
       );
+      return;
     }
     this.#send(pending);
   }
