@@ -1,0 +1,330 @@
+/**
+ * The dozen messages in use: their numbers, layouts and checksum extras, as in common.xml of MAVLink, and their fields as plain objects.
+ *
+ * A decoder is given a payload that is filled with zeros up to its full length (version 2 cuts trailing zeros, version 1 knows no
+ * extension fields), so a short frame reads as zeros. An encoder gives the full payload; the framing cuts it. FILE_TRANSFER_PROTOCOL has
+ * its own file, `ftp.ts`, because its content does.
+ */
+export const HEARTBEAT = 0;
+export const SYS_STATUS = 1;
+export const SYSTEM_TIME = 2;
+export const PING = 4;
+export const ATTITUDE = 30;
+export const COMMAND_LONG = 76;
+export const COMMAND_ACK = 77;
+export const RADIO_STATUS = 109;
+export const FILE_TRANSFER_PROTOCOL = 110;
+export const AUTOPILOT_VERSION = 148;
+export const STATUSTEXT = 253;
+
+export interface Layout {
+  readonly name: string;
+  readonly crcExtra: number;
+  /** Bytes without extension fields: the length of a version 1 frame. */
+  readonly base: number;
+  /** Bytes with extension fields. */
+  readonly full: number;
+}
+
+const layouts = new Map<number, Layout>([
+  [HEARTBEAT, { name: "HEARTBEAT", crcExtra: 50, base: 9, full: 9 }],
+  [SYS_STATUS, { name: "SYS_STATUS", crcExtra: 124, base: 31, full: 43 }],
+  [SYSTEM_TIME, { name: "SYSTEM_TIME", crcExtra: 137, base: 12, full: 12 }],
+  [PING, { name: "PING", crcExtra: 237, base: 14, full: 14 }],
+  [ATTITUDE, { name: "ATTITUDE", crcExtra: 39, base: 28, full: 28 }],
+  [COMMAND_LONG, { name: "COMMAND_LONG", crcExtra: 152, base: 33, full: 33 }],
+  [COMMAND_ACK, { name: "COMMAND_ACK", crcExtra: 143, base: 3, full: 10 }],
+  [RADIO_STATUS, { name: "RADIO_STATUS", crcExtra: 185, base: 9, full: 9 }],
+  [FILE_TRANSFER_PROTOCOL, { name: "FILE_TRANSFER_PROTOCOL", crcExtra: 84, base: 254, full: 254 }],
+  [AUTOPILOT_VERSION, { name: "AUTOPILOT_VERSION", crcExtra: 178, base: 60, full: 78 }],
+  [STATUSTEXT, { name: "STATUSTEXT", crcExtra: 83, base: 51, full: 54 }],
+]);
+
+/** The layout of a message; undefined for one that is not in use here. */
+export function layoutOf(messageId: number): Layout | undefined {
+  return layouts.get(messageId);
+}
+
+/** A frame's bytes where the numbers below are read: any Buffer that holds the full layout. */
+type Bytes = Buffer;
+
+export const AUTOPILOT_ARDUPILOT = 3;
+export const AUTOPILOT_INVALID = 8;
+export const AUTOPILOT_PX4 = 12;
+export const TYPE_QUADROTOR = 2;
+export const TYPE_GCS = 6;
+export const TYPE_ONBOARD_CONTROLLER = 18;
+export const STATE_STANDBY = 3;
+export const STATE_ACTIVE = 4;
+export const MODE_CUSTOM = 0x01;
+export const MODE_ARMED = 0x80;
+export const COMPONENT_AUTOPILOT = 1;
+export const COMPONENT_ONBOARD_COMPUTER = 191;
+
+export interface Heartbeat {
+  readonly customMode: number;
+  readonly type: number;
+  readonly autopilot: number;
+  readonly baseMode: number;
+  readonly systemStatus: number;
+}
+
+export function encodeHeartbeat(m: Heartbeat): Buffer {
+  const b = Buffer.alloc(9);
+  b.writeUInt32LE(m.customMode, 0);
+  b[4] = m.type;
+  b[5] = m.autopilot;
+  b[6] = m.baseMode;
+  b[7] = m.systemStatus;
+  b[8] = 3;
+  return b;
+}
+
+export function decodeHeartbeat(b: Bytes): Heartbeat {
+  return {
+    customMode: b.readUInt32LE(0),
+    type: b.readUInt8(4),
+    autopilot: b.readUInt8(5),
+    baseMode: b.readUInt8(6),
+    systemStatus: b.readUInt8(7),
+  };
+}
+
+/** MAV_SYS_STATUS_LOGGING. */
+export const SENSOR_LOGGING = 0x01000000;
+
+/** The part of SYS_STATUS that is used; the rest is sent as zero. */
+export interface SysStatus {
+  readonly present: number;
+  readonly enabled: number;
+  readonly health: number;
+  /** 0 to 1000. */
+  readonly load: number;
+  readonly voltageMv: number;
+}
+
+export function encodeSysStatus(m: SysStatus): Buffer {
+  const b = Buffer.alloc(43);
+  b.writeUInt32LE(m.present, 0);
+  b.writeUInt32LE(m.enabled, 4);
+  b.writeUInt32LE(m.health, 8);
+  b.writeUInt16LE(m.load, 12);
+  b.writeUInt16LE(m.voltageMv, 14);
+  b.writeInt16LE(-1, 16);
+  b.writeInt8(-1, 30);
+  return b;
+}
+
+export function decodeSysStatus(b: Bytes): SysStatus {
+  return {
+    present: b.readUInt32LE(0),
+    enabled: b.readUInt32LE(4),
+    health: b.readUInt32LE(8),
+    load: b.readUInt16LE(12),
+    voltageMv: b.readUInt16LE(14),
+  };
+}
+
+export interface SystemTime {
+  /** 0 while the vehicle does not know the time. */
+  readonly unixUsec: bigint;
+  readonly bootMs: number;
+}
+
+export function encodeSystemTime(m: SystemTime): Buffer {
+  const b = Buffer.alloc(12);
+  b.writeBigUInt64LE(m.unixUsec, 0);
+  b.writeUInt32LE(m.bootMs, 8);
+  return b;
+}
+
+export function decodeSystemTime(b: Bytes): SystemTime {
+  return { unixUsec: b.readBigUInt64LE(0), bootMs: b.readUInt32LE(8) };
+}
+
+export interface Ping {
+  readonly timeUsec: bigint;
+  readonly seq: number;
+  readonly targetSystem: number;
+  readonly targetComponent: number;
+}
+
+export function encodePing(m: Ping): Buffer {
+  const b = Buffer.alloc(14);
+  b.writeBigUInt64LE(m.timeUsec, 0);
+  b.writeUInt32LE(m.seq, 8);
+  b[12] = m.targetSystem;
+  b[13] = m.targetComponent;
+  return b;
+}
+
+export function decodePing(b: Bytes): Ping {
+  return {
+    timeUsec: b.readBigUInt64LE(0),
+    seq: b.readUInt32LE(8),
+    targetSystem: b.readUInt8(12),
+    targetComponent: b.readUInt8(13),
+  };
+}
+
+/** Radians. */
+export interface Attitude {
+  readonly bootMs: number;
+  readonly roll: number;
+  readonly pitch: number;
+  readonly yaw: number;
+}
+
+export function encodeAttitude(m: Attitude): Buffer {
+  const b = Buffer.alloc(28);
+  b.writeUInt32LE(m.bootMs, 0);
+  b.writeFloatLE(m.roll, 4);
+  b.writeFloatLE(m.pitch, 8);
+  b.writeFloatLE(m.yaw, 12);
+  return b;
+}
+
+export function decodeAttitude(b: Bytes): Attitude {
+  return { bootMs: b.readUInt32LE(0), roll: b.readFloatLE(4), pitch: b.readFloatLE(8), yaw: b.readFloatLE(12) };
+}
+
+export const COMMAND_REQUEST_MESSAGE = 512;
+export const RESULT_ACCEPTED = 0;
+export const RESULT_UNSUPPORTED = 3;
+
+export interface CommandLong {
+  readonly command: number;
+  readonly targetSystem: number;
+  readonly targetComponent: number;
+  readonly confirmation: number;
+  /** Seven; missing ones are 0. */
+  readonly params: readonly number[];
+}
+
+export function encodeCommandLong(m: CommandLong): Buffer {
+  const b = Buffer.alloc(33);
+  for (let i = 0; i < 7; i++) b.writeFloatLE(m.params[i] ?? 0, i * 4);
+  b.writeUInt16LE(m.command, 28);
+  b[30] = m.targetSystem;
+  b[31] = m.targetComponent;
+  b[32] = m.confirmation;
+  return b;
+}
+
+export function decodeCommandLong(b: Bytes): CommandLong {
+  return {
+    command: b.readUInt16LE(28),
+    targetSystem: b.readUInt8(30),
+    targetComponent: b.readUInt8(31),
+    confirmation: b.readUInt8(32),
+    params: [0, 4, 8, 12, 16, 20, 24].map((at) => b.readFloatLE(at)),
+  };
+}
+
+export interface CommandAck {
+  readonly command: number;
+  readonly result: number;
+  readonly targetSystem: number;
+  readonly targetComponent: number;
+}
+
+export function encodeCommandAck(m: CommandAck): Buffer {
+  const b = Buffer.alloc(10);
+  b.writeUInt16LE(m.command, 0);
+  b[2] = m.result;
+  b[8] = m.targetSystem;
+  b[9] = m.targetComponent;
+  return b;
+}
+
+export function decodeCommandAck(b: Bytes): CommandAck {
+  return {
+    command: b.readUInt16LE(0),
+    result: b.readUInt8(2),
+    targetSystem: b.readUInt8(8),
+    targetComponent: b.readUInt8(9),
+  };
+}
+
+export interface RadioStatus {
+  readonly rssi: number;
+  readonly remoteRssi: number;
+  /** Free space of the radio's transmit buffer in percent. */
+  readonly txbuf: number;
+  readonly rxErrors: number;
+  readonly fixed: number;
+}
+
+export function encodeRadioStatus(m: RadioStatus): Buffer {
+  const b = Buffer.alloc(9);
+  b.writeUInt16LE(m.rxErrors, 0);
+  b.writeUInt16LE(m.fixed, 2);
+  b[4] = m.rssi;
+  b[5] = m.remoteRssi;
+  b[6] = m.txbuf;
+  return b;
+}
+
+export function decodeRadioStatus(b: Bytes): RadioStatus {
+  return {
+    rxErrors: b.readUInt16LE(0),
+    fixed: b.readUInt16LE(2),
+    rssi: b.readUInt8(4),
+    remoteRssi: b.readUInt8(5),
+    txbuf: b.readUInt8(6),
+  };
+}
+
+/** MAV_PROTOCOL_CAPABILITY_FTP. */
+export const CAPABILITY_FTP = 32n;
+
+export interface AutopilotVersion {
+  readonly capabilities: bigint;
+  readonly uid: bigint;
+  /** Major, minor, patch and type, one byte each, major highest. */
+  readonly flightSwVersion: number;
+  readonly boardVersion: number;
+  readonly vendorId: number;
+  readonly productId: number;
+}
+
+export function encodeAutopilotVersion(m: AutopilotVersion): Buffer {
+  const b = Buffer.alloc(78);
+  b.writeBigUInt64LE(m.capabilities, 0);
+  b.writeBigUInt64LE(m.uid, 8);
+  b.writeUInt32LE(m.flightSwVersion, 16);
+  b.writeUInt32LE(m.boardVersion, 28);
+  b.writeUInt16LE(m.vendorId, 32);
+  b.writeUInt16LE(m.productId, 34);
+  return b;
+}
+
+export function decodeAutopilotVersion(b: Bytes): AutopilotVersion {
+  return {
+    capabilities: b.readBigUInt64LE(0),
+    uid: b.readBigUInt64LE(8),
+    flightSwVersion: b.readUInt32LE(16),
+    boardVersion: b.readUInt32LE(28),
+    vendorId: b.readUInt16LE(32),
+    productId: b.readUInt16LE(34),
+  };
+}
+
+export interface StatusText {
+  /** 0 emergency to 7 debug. */
+  readonly severity: number;
+  /** At most 50 bytes; more is cut. */
+  readonly text: string;
+}
+
+export function encodeStatusText(m: StatusText): Buffer {
+  const b = Buffer.alloc(54);
+  b[0] = m.severity;
+  b.write(m.text, 1, 50, "latin1");
+  return b;
+}
+
+export function decodeStatusText(b: Bytes): StatusText {
+  const end = b.indexOf(0, 1);
+  return { severity: b.readUInt8(0), text: b.toString("latin1", 1, end === -1 || end > 51 ? 51 : end) };
+}

@@ -1,0 +1,152 @@
+/**
+ * One file on its way: a stream that reads only as fast as it is read, over as many openings as it takes.
+ *
+ * While nobody reads from the stream the autopilot's file session is given back after a moment, so a full disk here keeps no ground station out;
+ * it is opened again, and its size checked again, when bytes are wanted. The stream ends with every byte up to the size, or with the
+ * Fault that says why not; in each case, and when it is destroyed, the session is ended.
+ */
+import { Readable } from "node:stream";
+import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import { Assembly } from "./assembly.js";
+import type { Peer } from "./peer.js";
+import { SessionLost, type Reading } from "./reading.js";
+import type { Requests } from "./requests.js";
+import type { OpenedFile, Sessions } from "./session.js";
+import { joinSignals } from "./signals.js";
+
+export interface Wanted {
+  /** The whole path on the autopilot. */
+  readonly path: Buffer;
+  readonly size: number;
+  readonly offset: number;
+}
+
+export interface DownloadTools {
+  readonly peer: Peer;
+  readonly requests: Requests;
+  readonly sessions: Sessions;
+  readonly reading: Reading;
+}
+
+const STREAM_BYTES = 262_144;
+/** How long others may wait while a reading has the turn. */
+const TURN_MS = 40;
+/** Bytes are handed on at least so often. */
+const FLUSH_MS = 100;
+/** With nobody reading, the session is given back after so long. */
+const IDLE_MS = 3000;
+/** A session that is lost so often without one byte between is somebody's. */
+const LOST_MAX = 3;
+
+/** Opens the file. Throws what `Source.open` says; resolves once the autopilot has it open and its size fits. */
+export async function openDownload(tools: DownloadTools, wanted: Wanted, signal: AbortSignal): Promise<Readable> {
+  const attachment = tools.peer.attachment();
+  const destroyed = new AbortController();
+  const joined = joinSignals(signal, attachment.signal, destroyed.signal);
+  const { sessions, requests, reading } = tools;
+
+  async function openFile(): Promise<OpenedFile> {
+    const file = await sessions.open(attachment, wanted.path, joined.signal);
+    file.taken = () => destroyed.abort(new Fault("transient", "another program took the autopilot's file session"));
+    if (file.size >= wanted.size) return file;
+    await sessions.end(file);
+    throw new Fault("changed", `the file has ${file.size} bytes now, it had ${wanted.size} when it was listed`);
+  }
+
+  let file: OpenedFile | undefined;
+  try {
+    file = await openFile();
+  } catch (error) {
+    joined.release();
+    throw error;
+  }
+
+  let hungry = false;
+  let wake: () => void = () => undefined;
+  const stream = new Readable({
+    highWaterMark: STREAM_BYTES,
+    read() {
+      hungry = true;
+      wake();
+    },
+    destroy(error, done) {
+      destroyed.abort(isFault(error) ? error : new Fault("aborted", "stopped"));
+      done(error);
+    },
+  });
+  const assembly = new Assembly(wanted.offset, (bytes) => {
+    hungry = stream.push(bytes);
+  });
+
+  async function readSome(open: OpenedFile): Promise<void> {
+    const begunMs = performance.now();
+    let flushedMs = begunMs;
+    const more = (): boolean => {
+      const now = performance.now();
+      if (now - flushedMs > FLUSH_MS) {
+        flushedMs = now;
+        assembly.flush();
+      }
+      return hungry && !(sessions.turns.wanted && now - begunMs > TURN_MS);
+    };
+    await reading.read({ file: open, requests, assembly, end: wanted.size, more, signal: joined.signal });
+  }
+
+  /** Waits until bytes are wanted; gives the session back meanwhile. */
+  async function untilHungry(): Promise<void> {
+    if (hungry) return;
+    let timer: NodeJS.Timeout | undefined;
+    const stop = (): void => wake();
+    joined.signal.addEventListener("abort", stop, { once: true });
+    try {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        timer = setTimeout(() => {
+          const idle = file;
+          file = undefined;
+          if (idle !== undefined) void sessions.end(idle);
+        }, IDLE_MS);
+        if (joined.signal.aborted) resolve();
+      });
+    } finally {
+      clearTimeout(timer);
+      joined.signal.removeEventListener("abort", stop);
+    }
+    if (joined.signal.aborted) throw abortedFault(joined.signal);
+  }
+
+  async function pump(): Promise<void> {
+    let lost = 0;
+    let wholeBefore = assembly.whole;
+    while (assembly.whole < wanted.size) {
+      await untilHungry();
+      const open: OpenedFile = file ?? (await openFile());
+      file = open;
+      try {
+        await sessions.turns.run(joined.signal, () => readSome(open));
+      } catch (error) {
+        if (!(error instanceof SessionLost)) throw error;
+        sessions.forget(open);
+        file = undefined;
+        lost = assembly.whole > wholeBefore ? 1 : lost + 1;
+        wholeBefore = assembly.whole;
+        if (lost > LOST_MAX) throw new Fault("transient", `the autopilot keeps closing the file session (${error.message})`);
+      }
+      // What is whole goes on its way when the turn ends, full block or not.
+      if (assembly.whole > assembly.handed) assembly.flush();
+    }
+  }
+
+  async function run(): Promise<void> {
+    const failure = await pump().then(
+      () => undefined,
+      (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+    );
+    if (failure !== undefined) stream.destroy(failure);
+    joined.release();
+    if (file !== undefined) await sessions.end(file);
+    if (failure === undefined) stream.push(null);
+  }
+  void run();
+  return stream;
+}

@@ -1,0 +1,171 @@
+/**
+ * The link to one autopilot: opens its wire, opens it again when it is lost, makes frames of its bytes, and says every second that we
+ * are there (HEARTBEAT of an onboard computer, in the vehicle's own system; never 255, which would feed a ground-station failsafe).
+ *
+ * It knows no file transfer and no autopilot: whoever wants frames listens. Frames sent while no wire is open are lost, as on any radio.
+ */
+import { isFault, type FaultKind } from "../../core/errors.js";
+import type { Clock } from "../../core/plugin.js";
+import { FrameParser, FrameWriter, type Frame } from "../../mavlink/frame.js";
+import * as m from "../../mavlink/messages.js";
+import type { Address } from "./address.js";
+import { openWire, type Wire } from "./wire.js";
+
+export interface LinkState {
+  readonly open: boolean;
+  /** Why it is not open. */
+  readonly reason: string;
+  /** What an operation that needs it throws. */
+  readonly kind: FaultKind;
+}
+
+export interface LinkListener {
+  /** Valid only during the call. */
+  frame(frame: Frame): void;
+  state(state: LinkState): void;
+}
+
+const RETRY_MIN_MS = 250;
+const RETRY_MAX_MS = 4000;
+/** A wire that we opened towards somebody, and on which nothing comes for so long, is opened anew: the other end may have restarted. */
+const SILENCE_MS = 10_000;
+
+export class Link {
+  state: LinkState = { open: false, reason: "not opened yet", kind: "offline" };
+  /** `performance.now()` when the wire was opened. */
+  openedMs = 0;
+  /** Bytes and frames since then. */
+  bytes = 0;
+  frames = 0;
+
+  readonly #address: Address;
+  readonly #clock: Clock;
+  readonly #writer: FrameWriter;
+  readonly #parser: FrameParser;
+  readonly #stop = new AbortController();
+  #listener: LinkListener | undefined;
+  #wire: Wire | undefined;
+  #batch: Buffer[] = [];
+  #lastBytesMs = 0;
+  #done: Promise<void> | undefined;
+
+  constructor(address: Address, componentId: number, clock: Clock) {
+    this.#address = address;
+    this.#clock = clock;
+    this.#writer = new FrameWriter(1, componentId);
+    this.#parser = new FrameParser((frame) => {
+      this.frames += 1;
+      this.#listener?.frame(frame);
+    });
+  }
+
+  /** Who we are on the wire. The system is 1 until the vehicle's own is known. */
+  get systemId(): number {
+    return this.#writer.systemId;
+  }
+  set systemId(id: number) {
+    this.#writer.systemId = id;
+  }
+  get componentId(): number {
+    return this.#writer.componentId;
+  }
+
+  /** Begins to open the wire; once. */
+  start(listener: LinkListener): void {
+    this.#listener = listener;
+    this.#done ??= this.#keepOpen();
+  }
+
+  /** What is sent within one turn of the event loop leaves in one write. */
+  send(messageId: number, payload: Buffer, length?: number): void {
+    if (this.#wire === undefined) return;
+    this.#batch.push(this.#writer.encode(messageId, payload, length));
+    if (this.#batch.length === 1)
+      queueMicrotask(() => {
+        const batch = this.#batch;
+        this.#batch = [];
+        this.#wire?.write(batch);
+      });
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+  }
+
+  async #keepOpen(): Promise<void> {
+    const signal = this.#stop.signal;
+    let retryMs = RETRY_MIN_MS;
+    for (;;) {
+      const state = await this.#once(signal);
+      if (this.frames > 0) retryMs = RETRY_MIN_MS;
+      if (signal.aborted) return;
+      this.#become(state);
+      try {
+        await this.#clock.sleep(retryMs * (0.75 + Math.random() / 2), signal);
+      } catch (error) {
+        if (!isFault(error, "aborted")) throw error;
+        return;
+      }
+      retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
+    }
+  }
+
+  /** Opens the wire, and stays until it is lost; then why. */
+  async #once(signal: AbortSignal): Promise<LinkState> {
+    this.bytes = this.frames = 0;
+    this.#parser.reset();
+    let lose: (reason: string) => void = () => undefined;
+    const lost = new Promise<string>((resolve) => (lose = resolve));
+    let wire: Wire;
+    try {
+      wire = await openWire(this.#address, { bytes: (chunk) => this.#take(chunk), lost: lose });
+    } catch (error) {
+      if (!isFault(error)) throw error;
+      return { open: false, reason: error.message, kind: error.kind };
+    }
+    const stopped = (): void => lose("closed");
+    signal.addEventListener("abort", stopped);
+    if (signal.aborted) stopped();
+    this.#wire = wire;
+    this.openedMs = this.#lastBytesMs = performance.now();
+    if (!signal.aborted) this.#become({ open: true, reason: "", kind: "offline" });
+    this.#heartbeat();
+    const beat = setInterval(() => {
+      this.#heartbeat();
+      const calls = this.#address.kind !== "tcpin" && this.#address.kind !== "udpin";
+      if (calls && performance.now() - this.#lastBytesMs > SILENCE_MS) lose("nothing is received");
+    }, 1000);
+    const reason = await lost;
+    clearInterval(beat);
+    signal.removeEventListener("abort", stopped);
+    this.#wire = undefined;
+    await wire.close();
+    return { open: false, reason, kind: "offline" };
+  }
+
+  #take(chunk: Buffer): void {
+    this.#lastBytesMs = performance.now();
+    this.bytes += chunk.length;
+    this.#parser.push(chunk);
+  }
+
+  #become(state: LinkState): void {
+    this.state = state;
+    this.#listener?.state(state);
+  }
+
+  #heartbeat(): void {
+    this.send(
+      m.HEARTBEAT,
+      m.encodeHeartbeat({
+        customMode: 0,
+        type: m.TYPE_ONBOARD_CONTROLLER,
+        autopilot: m.AUTOPILOT_INVALID,
+        baseMode: 0,
+        systemStatus: m.STATE_ACTIVE,
+      }),
+    );
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * What ListDirectory answers, in the dialects of the autopilots, made into entries; and the tree below a directory.
+ *
+ * PX4 counts "S" entries for what it leaves out; ArduPilot up to 4.6 puts a second zero after each entry, which counts for nothing. The end is
+ * a NAK Eof, or an answer without entries. Names are bytes. An entry that cannot be understood costs only itself.
+ */
+import { Fault } from "../../core/errors.js";
+import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
+import type { FileEntry } from "../../core/plugin.js";
+import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
+import { refusal } from "./session.js";
+import type { Reply, Request } from "./requests.js";
+
+/** One request in its turn. */
+export type Ask = (request: Omit<Request, "session">) => Promise<Reply>;
+
+/** One directory's entry; `size` with files; `wrong`: why it cannot be used. */
+export interface Listed {
+  readonly name: string;
+  readonly kind: "file" | "directory" | "unreadable";
+  readonly size: number;
+  readonly wrong?: string;
+}
+
+/** More entries than any card holds: the autopilot goes in circles. */
+const ENTRIES_MAX = 100_000;
+
+/** The entries in one answer, and how many of them the next request has to skip. */
+export function parseEntries(data: Buffer): { readonly entries: Listed[]; readonly count: number } {
+  const entries: Listed[] = [];
+  let count = 0;
+  for (let from = 0; from < data.length;) {
+    const zero = data.indexOf(0, from);
+    const end = zero === -1 ? data.length : zero;
+    if (end > from) {
+      count += 1;
+      const entry = parseEntry(data.subarray(from, end));
+      if (entry !== undefined) entries.push(entry);
+    }
+    from = end + 1;
+  }
+  return { entries, count };
+}
+
+/** Undefined for what the autopilot leaves out, and for "." and "..". */
+function parseEntry(text: Buffer): Listed | undefined {
+  const type = String.fromCharCode(text[0] ?? 0);
+  if (type === "S") return undefined;
+  const tab = text.lastIndexOf(0x09);
+  const name = nameFromBytes(text.subarray(1, type === "F" && tab > 0 ? tab : undefined));
+  if (name === "." || name === "..") return undefined;
+  if (type !== "F" && type !== "D")
+    return { name: nameFromBytes(text), kind: "unreadable", size: 0, wrong: "the autopilot lists it in a way that is not known" };
+  if (!isSafePath(name) || name.includes("/"))
+    return { name: name.replaceAll("/", "_"), kind: "unreadable", size: 0, wrong: "its name cannot be used as a name" };
+  if (type === "D") return { name, kind: "directory", size: 0 };
+  const size = tab > 0 ? text.toString("latin1", tab + 1) : "";
+  if (!/^\d{1,10}$/.test(size)) return { name, kind: "unreadable", size: 0, wrong: "the autopilot lists it without a size" };
+  return { name, kind: "file", size: Number(size) };
+}
+
+/** All entries of one directory. Throws "missing", or "transient" where the card cannot be read. */
+export async function listDirectory(ask: Ask, path: Buffer): Promise<Listed[]> {
+  const found = new Map<string, Listed>();
+  for (let offset = 0; offset < ENTRIES_MAX;) {
+    const reply = await ask({ opcode: Op.ListDirectory, offset, data: path });
+    if (reply.nak === Nak.Eof) break;
+    if (reply.nak !== undefined) throw refusal("list a directory", reply);
+    const { entries, count } = parseEntries(reply.data);
+    if (count === 0) break;
+    for (const entry of entries) found.set(entry.name, entry);
+    offset += count;
+  }
+  return [...found.values()];
+}
+
+export interface TreeOptions {
+  /** Without a "/" at its end; "" for the whole file system. */
+  readonly root: string;
+  readonly enter?: ((dir: string) => boolean) | undefined;
+}
+
+/** The path on the autopilot; "/" for the empty one. */
+export function pathBytes(root: string, path: string): Buffer {
+  const whole = path === "" ? Buffer.from(root) : Buffer.concat([Buffer.from(`${root}/`), bytesFromName(path)]);
+  return whole.length === 0 ? Buffer.from("/") : whole;
+}
+
+/** Files and unreadable things below the root. Throws "denied" where there is no root, "transient" where the card cannot be read. */
+export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntry[]> {
+  const files: FileEntry[] = [];
+  const dirs = [""];
+  for (let dir = dirs.pop(); dir !== undefined; dir = dirs.pop()) {
+    let listed: Listed[];
+    try {
+      listed = await listDirectory(ask, pathBytes(options.root, dir));
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      if (dir === "" && error.kind === "missing") throw noRoot(options.root);
+      if (dir === "" || (error.kind !== "missing" && error.kind !== "transient")) throw error;
+      // A directory that went meanwhile is no longer there; one that cannot be read costs only itself.
+      if (error.kind === "transient") files.push({ path: dir, kind: "unreadable", size: 0, reason: error.message });
+      continue;
+    }
+    for (const entry of listed) {
+      const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
+      if (pathBytes(options.root, path).length > FTP_DATA_MAX)
+        files.push({ path, kind: "unreadable", size: 0, reason: "its path is too long for MAVLink FTP" });
+      else if (entry.kind === "directory") {
+        if (options.enter?.(path) !== false) dirs.push(path);
+      } else files.push(entryOf(path, entry));
+    }
+  }
+  return files;
+}
+
+export function noRoot(root: string): Fault {
+  return new Fault("denied", `there is no ${root || "/"} on the autopilot: no SD card in it, nothing logged yet, or "root" is wrong`);
+}
+
+/** The contract's entry of a listed one. */
+export function entryOf(path: string, listed: Listed): FileEntry {
+  if (listed.kind === "unreadable")
+    return { path, kind: "unreadable", size: 0, ...(listed.wrong === undefined ? {} : { reason: listed.wrong }) };
+  const modifiedMs = timeInPath(path);
+  return { path, kind: listed.kind, size: listed.size, ...(modifiedMs === undefined || listed.kind === "directory" ? {} : { modifiedMs }) };
+}
+
+/** PX4 names a log by the moment, UTC, at which it began: 2024-05-17/13_05_59.ulg. Undefined where no plausible one stands there. */
+export function timeInPath(path: string): number | undefined {
+  const match = /(?:^|\/)(\d{4})-(\d\d)-(\d\d)\/(\d\d)_(\d\d)_(\d\d)(?![\d_])[^/]*$/.exec(path);
+  if (match === null) return undefined;
+  const [year, month, day, hour, minute, second] = match.slice(1).map(Number) as [number, number, number, number, number, number];
+  const ms = Date.UTC(year, month - 1, day, hour, minute, second);
+  const read = new Date(ms);
+  const real = read.getUTCMonth() === month - 1 && read.getUTCDate() === day && hour < 24 && minute < 60 && second < 60;
+  return real && year >= 2010 && year < 2100 ? ms : undefined;
+}
+
+/**
+ * The entries with what is known of their being complete. Of each row of logs (dated directories, sessNNN, others) the newest, by the order of
+ * paths, may still be written: surely while armed; core finds out otherwise. The others are complete, once disarmed.
+ */
+export function withSettled(entries: readonly FileEntry[], armed: boolean): FileEntry[] {
+  const newest = new Map<string, string>();
+  for (const { path, kind } of entries) {
+    const row = rowOf(path);
+    if (kind === "file" && path > (newest.get(row) ?? "")) newest.set(row, path);
+  }
+  return entries.map((entry) => {
+    if (entry.kind !== "file") return entry;
+    const last = newest.get(rowOf(entry.path)) === entry.path;
+    if (armed) return last ? { ...entry, settled: false } : entry;
+    return last ? entry : { ...entry, settled: true };
+  });
+}
+
+function rowOf(path: string): string {
+  return /^\d{4}-\d\d-\d\d\//.test(path) ? "dated" : /^sess\d+\//.test(path) ? "sess" : "other";
+}

@@ -1,0 +1,221 @@
+/**
+ * The autopilot at the other end: which system it is, whether it is armed, when it booted; and from that whether its files may be asked for.
+ *
+ * Attached only while its heartbeat comes, and, unless told to go on, only while that says disarmed: what is not known counts as armed. Each
+ * reason for being detached is one that a person can act on. A new boot or a new wire is a new epoch; whoever works under the old one is
+ * told by its signal.
+ */
+import { randomBytes } from "node:crypto";
+import { BehaviorSubject, Subject, type Observable } from "rxjs";
+import { Fault, type FaultKind } from "../../core/errors.js";
+import type { PluginContext, Presence } from "../../core/plugin.js";
+import type { Frame } from "../../mavlink/frame.js";
+import * as m from "../../mavlink/messages.js";
+import type { Link, LinkState } from "./link.js";
+
+/** One stay of the autopilot: from attached to detached. */
+export interface Attachment {
+  readonly systemId: number;
+  /** Given, with the Fault that says why, when it ends. */
+  readonly signal: AbortSignal;
+}
+
+export interface PeerOptions {
+  /** For people: "/dev/ttyACM0". */
+  readonly place: string;
+  /** The one to talk to; else the first that is heard. */
+  readonly systemId: number | undefined;
+  readonly pauseWhenArmed: boolean;
+}
+
+const LOOK_MS = 200;
+/** Heartbeats come every second; a few may be lost on a radio. */
+const HEARTBEAT_LOST_MS = 3800;
+/** How long a fresh wire is given before its silence is a reason. */
+const FIRST_LOOK_MS = 3000;
+/** After a disarm the autopilot closes its log. */
+const DISARM_SETTLE_MS = 3000;
+/** Time may seem to go back a little when frames overtake each other. */
+const REBOOT_STEP_MS = 2500;
+const PLAUSIBLE_FROM_MS = Date.UTC(2020, 0, 1);
+const PLAUSIBLE_TO_MS = Date.UTC(2100, 0, 1);
+const VERSION_TRIES = 4;
+
+export class Peer {
+  readonly presence$: BehaviorSubject<Presence>;
+  readonly changes$: Observable<void>;
+  /** Undefined until a heartbeat said so. */
+  armed: boolean | undefined;
+  /** Major, minor and patch of its firmware; undefined until it answered. */
+  version: readonly [number, number, number] | undefined;
+
+  readonly #link: Link;
+  readonly #options: PeerOptions;
+  readonly #context: PluginContext;
+  readonly #changes = new Subject<void>();
+  readonly #epochBase = randomBytes(4).toString("hex");
+  #epoch = 0;
+  #systemId: number | undefined;
+  #heartbeatMs = -Infinity;
+  #disarmedMs = -Infinity;
+  #bootMs: number | undefined;
+  #attachment: { readonly attachment: Attachment; readonly end: AbortController } | undefined;
+  #versionAsked = { tries: 0, atMs: 0 };
+  #toldTime = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(link: Link, options: PeerOptions, context: PluginContext) {
+    this.#link = link;
+    this.#options = options;
+    this.#context = context;
+    this.presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: `${options.place} is not opened yet` });
+    this.changes$ = this.#changes.asObservable();
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => this.#look(), LOOK_MS);
+  }
+
+  stop(fault: Fault): void {
+    clearInterval(this.#timer);
+    this.#detach(fault.message, fault.kind);
+    this.presence$.complete();
+    this.#changes.complete();
+  }
+
+  /** The present stay. Throws Fault "offline" (or "denied": the port) with the reason where there is none. */
+  attachment(): Attachment {
+    if (this.#attachment !== undefined) return this.#attachment.attachment;
+    const { open, kind } = this.#link.state;
+    throw new Fault(open ? "offline" : kind, this.presence$.value.reason ?? "the autopilot is not there");
+  }
+
+  /** True for a frame of the autopilot that we talk to. */
+  isFrom(frame: Frame): boolean {
+    return frame.systemId === this.#systemId && frame.componentId === m.COMPONENT_AUTOPILOT;
+  }
+
+  linkState(state: LinkState): void {
+    this.#heartbeatMs = this.#disarmedMs = -Infinity;
+    this.armed = undefined;
+    if (!state.open) this.#detach(state.reason, state.kind);
+    else this.#look();
+  }
+
+  frame(frame: Frame): void {
+    if (frame.messageId === m.HEARTBEAT) this.#heartbeat(frame);
+    else if (!this.isFrom(frame)) return;
+    else if (frame.messageId === m.SYSTEM_TIME) this.#time(m.decodeSystemTime(frame.payload));
+    else if (frame.messageId === m.AUTOPILOT_VERSION) this.#versionIs(m.decodeAutopilotVersion(frame.payload).flightSwVersion);
+  }
+
+  #heartbeat(frame: Frame): void {
+    if (frame.componentId !== m.COMPONENT_AUTOPILOT) return;
+    const beat = m.decodeHeartbeat(frame.payload);
+    if (beat.autopilot === m.AUTOPILOT_INVALID || beat.type === m.TYPE_GCS || beat.type === m.TYPE_ONBOARD_CONTROLLER) return;
+    if (frame.systemId !== this.#systemId && !this.#choose(frame.systemId)) return;
+    const now = performance.now();
+    this.#heartbeatMs = now;
+    const armed = (beat.baseMode & m.MODE_ARMED) !== 0;
+    if (this.armed === true && !armed) {
+      this.#disarmedMs = now;
+      if (!this.#options.pauseWhenArmed) this.#changes.next();
+    }
+    this.armed = armed;
+    this.#look();
+  }
+
+  /** Whether this system is, from now on, the one that we talk to. */
+  #choose(systemId: number): boolean {
+    if (this.#options.systemId !== undefined && this.#options.systemId !== systemId) return false;
+    const present = this.#systemId !== undefined && performance.now() - this.#heartbeatMs < HEARTBEAT_LOST_MS;
+    if (present) return false;
+    this.#systemId = systemId;
+    this.#bootMs = undefined;
+    this.version = undefined;
+    this.#link.systemId = systemId;
+    return true;
+  }
+
+  #time({ unixUsec, bootMs }: m.SystemTime): void {
+    if (this.#bootMs !== undefined && bootMs < this.#bootMs - REBOOT_STEP_MS) {
+      this.#bootMs = bootMs;
+      this.#detach("the autopilot restarted", "offline");
+      // It may run another firmware now.
+      this.version = undefined;
+      this.#look();
+    } else this.#bootMs = Math.max(bootMs, this.#bootMs ?? 0);
+    const wallMs = Number(unixUsec / 1000n);
+    if (this.#toldTime || wallMs < PLAUSIBLE_FROM_MS || wallMs > PLAUSIBLE_TO_MS) return;
+    this.#toldTime = true;
+    this.#context.tellTime(wallMs);
+  }
+
+  #versionIs(packed: number): void {
+    if (this.version !== undefined) return;
+    this.version = [packed >>> 24, (packed >>> 16) & 0xff, (packed >>> 8) & 0xff];
+    this.#context.say("info", `the autopilot runs firmware ${this.version.join(".")}`);
+  }
+
+  /** Looks at what is known, and says when that changes something. */
+  #look(): void {
+    const reason = this.#reason();
+    if (reason !== undefined) {
+      this.#detach(reason, "offline");
+      return;
+    }
+    if (this.#attachment === undefined) this.#attach();
+    this.#askVersion();
+  }
+
+  /** Why the autopilot's files may not be asked for now; undefined when they may. */
+  #reason(): string | undefined {
+    const { place, pauseWhenArmed, systemId } = this.#options;
+    if (!this.#link.state.open) return this.presence$.value.reason;
+    const now = performance.now();
+    if (now - this.#heartbeatMs > HEARTBEAT_LOST_MS) {
+      if (this.#attachment !== undefined) return `no heartbeat on ${place}`;
+      if (now - this.#link.openedMs < FIRST_LOOK_MS) return `waiting for a heartbeat on ${place}`;
+      if (this.#link.bytes === 0) return `nothing is received on ${place}`;
+      if (this.#link.frames === 0) return `${place} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`;
+      return `no heartbeat of ${systemId === undefined ? "an autopilot" : `system ${systemId}`} on ${place}, though it carries MAVLink`;
+    }
+    if (!pauseWhenArmed) return undefined;
+    if (this.armed !== false) return "the vehicle is armed";
+    if (now - this.#disarmedMs < DISARM_SETTLE_MS) return "the vehicle has just been disarmed, its log is being closed";
+    return undefined;
+  }
+
+  #attach(): void {
+    const end = new AbortController();
+    this.#epoch += 1;
+    this.#versionAsked = { tries: 0, atMs: 0 };
+    this.#toldTime = false;
+    this.#attachment = { attachment: { systemId: this.#systemId ?? 1, signal: end.signal }, end };
+    this.presence$.next({ state: "attached", epoch: `${this.#epochBase}.${this.#epoch}` });
+  }
+
+  #detach(reason: string, kind: FaultKind): void {
+    const before = this.presence$.value;
+    const attachment = this.#attachment;
+    this.#attachment = undefined;
+    if (before.state === "attached" || before.reason !== reason) this.presence$.next({ state: "detached", reason });
+    attachment?.end.abort(new Fault(kind, reason));
+  }
+
+  #askVersion(): void {
+    const asked = this.#versionAsked;
+    if (this.version !== undefined || asked.tries >= VERSION_TRIES || performance.now() - asked.atMs < 1000) return;
+    this.#versionAsked = { tries: asked.tries + 1, atMs: performance.now() };
+    this.#link.send(
+      m.COMMAND_LONG,
+      m.encodeCommandLong({
+        command: m.COMMAND_REQUEST_MESSAGE,
+        targetSystem: this.#systemId ?? 1,
+        targetComponent: m.COMPONENT_AUTOPILOT,
+        confirmation: 0,
+        params: [m.AUTOPILOT_VERSION],
+      }),
+    );
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * The logs of a flight controller, by MAVLink FTP, as a source: a PX4 (ArduPilot speaks the same protocol) on a serial port, TCP or UDP.
+ *
+ * It only reads. While the vehicle is armed it leaves the autopilot alone, unless it is told to go on. One device holds one port; what it
+ * keeps between two calls is what it learned of the link.
+ */
+import * as v from "valibot";
+import { size } from "../../core/options.js";
+import type { Plugin } from "../../core/plugin.js";
+import { parseAddress, type Address } from "./address.js";
+import { MavftpDevice } from "./device.js";
+
+export interface MavftpOptions {
+  readonly url: Address;
+  readonly root: string;
+  readonly whenArmed: "pause" | "continue";
+  readonly systemId?: number | undefined;
+  readonly componentId: number;
+  readonly exclusive: boolean;
+  readonly crcMaxSize: number;
+}
+
+const FORMS = '"serial:///dev/ttyACM0:57600", "tcpout://HOST:PORT", "tcpin://HOST:PORT", "udpin://HOST:PORT" or "udpout://HOST:PORT"';
+
+const id = (what: string) =>
+  v.pipe(v.number(what), v.integer(what), v.minValue(1, `${what}, from 1 to 255`), v.maxValue(255, `${what}, from 1 to 255`));
+
+const options = v.strictObject({
+  url: v.pipe(
+    v.string(`an address: ${FORMS}`),
+    v.rawTransform<string, Address>(({ dataset, addIssue, NEVER }) => {
+      const address = parseAddress(dataset.value);
+      if (address !== undefined) return address;
+      addIssue({ message: `an address: ${FORMS}` });
+      return NEVER;
+    }),
+    v.description(`Where the autopilot is reached, as MAVSDK writes it: ${FORMS}. Use the /dev/serial/by-id name of a USB port.`),
+  ),
+  root: v.optional(
+    v.pipe(
+      v.string("a path on the autopilot"),
+      v.regex(/^[/@]/, 'a path on the autopilot that begins with "/", such as "/fs/microsd/log"'),
+      v.transform((path) => path.replace(/\/+$/, "")),
+      v.description("The directory of logs on the autopilot."),
+    ),
+    "/fs/microsd/log",
+  ),
+  whenArmed: v.optional(
+    v.pipe(
+      v.picklist(["pause", "continue"], '"pause" or "continue"'),
+      v.description("What to do while the vehicle is armed: leave the autopilot alone, or go on reading."),
+    ),
+    "pause",
+  ),
+  systemId: v.optional(
+    v.pipe(id("a MAVLink system id"), v.description("Which autopilot, where several can be heard. Else the first one.")),
+  ),
+  componentId: v.optional(
+    v.pipe(
+      id("a MAVLink component id"),
+      v.description("Who we are in the vehicle's system; another, if a second onboard computer is 191."),
+    ),
+    191,
+  ),
+  exclusive: v.optional(
+    v.pipe(
+      v.boolean("true or false"),
+      v.description("No other program uses this link: a file session that is left open is reset, not waited for."),
+    ),
+    false,
+  ),
+  crcMaxSize: v.optional(
+    v.pipe(size(), v.description("Larger files are not verified by the autopilot's own checksum, which keeps it busy for seconds.")),
+    "64MiB",
+  ),
+});
+
+export const plugin: Plugin<MavftpOptions> = {
+  type: "mavftp",
+  roles: ["source"],
+  options,
+  device: (given, context) => new MavftpDevice(given, context),
+};

@@ -1,0 +1,179 @@
+/**
+ * The file session of one autopilot: whose turn it is on the link, opening and ending, and what to do when the session is not ours.
+ *
+ * One thing is on the wire at a time: a listing, a checksum, or a stretch of reading; a long reading lets the others in between. A session that
+ * was opened is always ended, also when its opening was interrupted. Sessions of others are waited for, never reset, unless the link is ours alone.
+ */
+import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
+import type { Clock } from "../../core/plugin.js";
+import { Nak, nakName, Op } from "../../mavlink/ftp.js";
+import type { Attachment, Peer } from "./peer.js";
+import type { OpenFile } from "./reading.js";
+import type { Patience, Reply, Request, Requests } from "./requests.js";
+import { Turns } from "./turns.js";
+
+export interface OpenedFile extends OpenFile {
+  /** When it was opened. */
+  readonly size: number;
+  /** Called when another program is seen to have got this session. */
+  taken: () => void;
+}
+
+/** A PX4 closes a session that nobody asked anything for this long; asking keeps it alive, so we keep quiet. 1.18 and later: the second. */
+const IDLE_CLOSE_MS = [10_500, 30_500] as const;
+const TERMINATE_MS = 1000;
+const ERRNO_MISSING = 2;
+
+export class Sessions {
+  readonly turns = new Turns();
+  readonly #requests: Requests;
+  readonly #peer: Peer;
+  readonly #clock: Clock;
+  readonly #place: string;
+  readonly #exclusive: boolean;
+  /** What a request carries outside of a session; an ArduPilot takes it for the session's own id. */
+  readonly #ownId = 1 + Math.floor(Math.random() * 254);
+  /** The session that we opened and did not see ended. */
+  #left: OpenedFile | undefined;
+  readonly #busy = new Set<Promise<unknown>>();
+
+  constructor(requests: Requests, peer: Peer, clock: Clock, place: string, exclusive: boolean) {
+    this.#requests = requests;
+    this.#peer = peer;
+    this.#clock = clock;
+    this.#place = place;
+    this.#exclusive = exclusive;
+    requests.foreign = (session) => {
+      if (this.#left?.session !== session) return;
+      this.#left.taken();
+      this.#left = undefined;
+    };
+  }
+
+  /** One request in its own turn. Throws the Fault of silence, of the signal, or of an autopilot without file transfer. */
+  ask(attachment: Attachment, request: Omit<Request, "session">, signal: AbortSignal, patience?: Patience): Promise<Reply> {
+    return this.turns.run(signal, () => this.#ask(attachment, { ...request, session: this.#ownId }, signal, patience));
+  }
+
+  /**
+   * Opens a file. Throws "missing", "transient" (held by another), "denied" (no file transfer), or the signal's Fault at once; a session that
+   * is opened after that is ended. The caller ends what it got with `end`.
+   */
+  async open(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<OpenedFile> {
+    await this.idle();
+    throwIfAborted(signal);
+    const opening = this.turns.run(signal, () => this.#openInTurn(attachment, path, signal));
+    this.#keep(opening);
+    return new Promise((resolve, reject) => {
+      const stop = (): void => reject(abortedFault(signal));
+      signal.addEventListener("abort", stop, { once: true });
+      opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    });
+  }
+
+  /** Ends a session; resolves when the autopilot said so, or after a second. Never throws. */
+  async end(file: OpenedFile): Promise<void> {
+    if (this.#left !== file) return;
+    const ending = this.turns.run(undefined, () => this.#terminate(file));
+    this.#keep(ending);
+    await ending;
+  }
+
+  /** The session is not ours any more: it is not to be ended. */
+  forget(file: OpenedFile): void {
+    if (this.#left === file) this.#left = undefined;
+  }
+
+  /** Resolves when no session is being opened or ended any more. */
+  async idle(): Promise<void> {
+    await Promise.allSettled(this.#busy);
+  }
+
+  #keep(work: Promise<unknown>): void {
+    this.#busy.add(work);
+    const done = (): void => void this.#busy.delete(work);
+    // Whoever began the work has its error.
+    work.then(done, done);
+  }
+
+  async #openInTurn(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<OpenedFile> {
+    if (this.#left !== undefined) await this.#terminate(this.#left);
+    for (let waits = 0; ; waits += 1) {
+      const reply = await this.#openOnce(attachment, path, signal);
+      if (reply.nak === undefined) {
+        const size = reply.data.length >= 4 ? reply.data.readUInt32LE(0) : 0;
+        this.#left = { session: reply.session, systemId: attachment.systemId, size, taken: () => undefined };
+        if (!signal.aborted) return this.#left;
+        await this.#terminate(this.#left);
+        throw abortedFault(signal);
+      }
+      throwIfAborted(signal);
+      if (reply.nak !== Nak.NoSessionsAvailable && reply.nak !== Nak.InvalidSession) throw refusal("open it", reply);
+      const waitMs = IDLE_CLOSE_MS[waits];
+      // The long wait is only for what closes late: 1.18 and later, or what did not say.
+      if (waitMs === undefined || (waits === 1 && !this.#closesLate()))
+        throw new Fault("transient", "another program (a ground station?) uses the autopilot's file session");
+      if (this.#exclusive && waits === 0) await this.#ask(attachment, { opcode: Op.ResetSessions, session: this.#ownId }, signal);
+      else await this.#clock.sleep(waitMs, signal);
+    }
+  }
+
+  /** Given up in the middle, it still waits a moment for the answer, which says what has to be ended. */
+  async #openOnce(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<Reply> {
+    const late = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    const stop = (): void => {
+      timer = setTimeout(() => late.abort(signal.reason), TERMINATE_MS);
+    };
+    throwIfAborted(signal);
+    signal.addEventListener("abort", stop, { once: true });
+    try {
+      return await this.#ask(attachment, { opcode: Op.OpenFileRO, session: this.#ownId, data: path }, late.signal);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+    }
+  }
+
+  #closesLate(): boolean {
+    const version = this.#peer.version;
+    return version === undefined || version[0] > 1 || version[1] >= 18;
+  }
+
+  async #terminate(file: OpenedFile): Promise<void> {
+    try {
+      const request = { opcode: Op.TerminateSession, session: file.session };
+      await this.#requests.ask(request, file.systemId, new AbortController().signal, { firstMs: 200, totalMs: TERMINATE_MS });
+      if (this.#left === file) this.#left = undefined;
+    } catch (error) {
+      // The link is down: the autopilot closes it when idle, and it is ended first thing when the next is opened.
+      if (!isFault(error, "transient")) throw error;
+    }
+  }
+
+  async #ask(attachment: Attachment, request: Request, signal: AbortSignal, patience?: Patience): Promise<Reply> {
+    try {
+      const reply = await this.#requests.ask(request, attachment.systemId, signal, patience);
+      if (reply.nak === Nak.UnknownCommand && request.opcode !== Op.CalcFileCRC32) throw this.#unsupported("denied");
+      return reply;
+    } catch (error) {
+      if (isFault(error, "transient") && !this.#requests.answered) throw this.#unsupported("transient");
+      throw error;
+    }
+  }
+
+  #unsupported(kind: "denied" | "transient"): Fault {
+    return new Fault(
+      kind,
+      `the autopilot on ${this.#place} answers no MAVLink FTP: on PX4 the port needs a mode with FTP (USB has it; TELEM: MAV_X_MODE "normal" or "onboard"), on ArduPilot it must not be switched off in BRD_OPTIONS`,
+    );
+  }
+}
+
+/** The Fault for a NAK; `what` completes "the autopilot cannot". */
+export function refusal(what: string, reply: Reply): Fault {
+  if (reply.nak === Nak.FileNotFound || (reply.nak === Nak.FailErrno && reply.errno === ERRNO_MISSING))
+    return new Fault("missing", "there is no such file or directory on the autopilot");
+  const detail = reply.nak === Nak.FailErrno ? `FailErrno ${reply.errno}` : nakName(reply.nak ?? 0);
+  return new Fault("transient", `the autopilot cannot ${what}: ${detail}`);
+}

@@ -1,0 +1,186 @@
+/**
+ * One open way for bytes: TCP or UDP, out or in; a serial port is in `serial.ts`. A wire is opened once and lost once: then `lost` is called with
+ * the reason, and a new one has to be opened. Bytes are always taken, so that an unplugged port is noticed. What the other side does not
+ * take in time is thrown away: MAVLink asks again.
+ */
+import { createSocket } from "node:dgram";
+import { lookup } from "node:dns/promises";
+import { once } from "node:events";
+import { createServer, Socket } from "node:net";
+import { Fault } from "../../core/errors.js";
+import { placeOf, type Address } from "./address.js";
+import { openSerial } from "./serial.js";
+
+export interface Wire {
+  /** Frames, in order; each a buffer of its own. */
+  write(frames: readonly Buffer[]): void;
+  /** Idempotent; `lost` is not called afterwards. */
+  close(): Promise<void>;
+}
+
+export interface WireEvents {
+  bytes(chunk: Buffer): void;
+  /** At most once. */
+  lost(reason: string): void;
+}
+
+const CONNECT_MS = 5000;
+/** More than this waiting to be sent is not sent. */
+export const BACKLOG_BYTES = 65_536;
+
+/** Opens it. Throws Fault "offline" or "denied", whose message says what to do. */
+export function openWire(address: Address, events: WireEvents): Promise<Wire> {
+  switch (address.kind) {
+    case "serial":
+      return openSerial(address.path, address.baud, events);
+    case "tcpout":
+      return openTcpOut(address.host, address.port, events);
+    case "tcpin":
+      return openTcpIn(address.host, address.port, events);
+    case "udpout":
+    case "udpin":
+      return openUdp(address, events);
+  }
+}
+
+function reasonOf(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const known: Readonly<Record<string, string>> = {
+    ECONNREFUSED: "nothing listens there (connection refused)",
+    ECONNRESET: "the connection was reset",
+    EHOSTUNREACH: "there is no way to that host",
+    ENETUNREACH: "there is no way to that network",
+    ENOTFOUND: "that host name is not known",
+    EAI_AGAIN: "the host name could not be looked up",
+    EADDRINUSE: "another program uses that port",
+    EADDRNOTAVAIL: "that address is not one of this machine",
+    EACCES: "no right to that port",
+  };
+  return known[code] ?? (error instanceof Error ? error.message : String(error));
+}
+
+async function openTcpOut(host: string, port: number, events: WireEvents): Promise<Wire> {
+  const place = placeOf({ kind: "tcpout", host, port });
+  const socket = new Socket();
+  const timer = setTimeout(() => socket.destroy(new Error("no answer")), CONNECT_MS);
+  try {
+    socket.connect(port, host);
+    await once(socket, "connect");
+  } catch (error) {
+    socket.destroy();
+    throw new Fault("offline", `cannot connect to ${place}: ${reasonOf(error)}`, { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+  return tcpWire(socket, events, (why) => `the connection to ${place} ended${why}`);
+}
+
+function tcpWire(socket: Socket, events: WireEvents, lost: (why: string) => string): Wire {
+  let closed = false;
+  let why = "";
+  socket.setNoDelay(true);
+  socket.on("data", (chunk) => events.bytes(chunk));
+  socket.on("error", (error) => (why = `: ${reasonOf(error)}`));
+  socket.on("close", () => {
+    if (closed) return;
+    closed = true;
+    events.lost(lost(why));
+  });
+  return {
+    write(frames) {
+      if (socket.writableLength < BACKLOG_BYTES) socket.write(frames.length === 1 ? (frames[0] as Buffer) : Buffer.concat(frames));
+    },
+    async close() {
+      closed = true;
+      if (socket.closed) return;
+      const done = once(socket, "close");
+      socket.destroy();
+      await done;
+    },
+  };
+}
+
+/** Whoever connects last is the autopilot: one that comes again may have left its old connection half open. */
+async function openTcpIn(host: string, port: number, events: WireEvents): Promise<Wire> {
+  const server = createServer();
+  let client: Wire | undefined;
+  let closed = false;
+  server.on("connection", (socket) => {
+    const before = client;
+    const own = tcpWire(
+      socket,
+      { bytes: (chunk) => events.bytes(chunk), lost: () => (client = client === own ? undefined : client) },
+      String,
+    );
+    client = own;
+    void before?.close();
+  });
+  try {
+    server.listen(port, host);
+    await once(server, "listening");
+  } catch (error) {
+    throw new Fault("offline", `cannot listen on ${placeOf({ kind: "tcpin", host, port })}: ${reasonOf(error)}`, { cause: error });
+  }
+  return {
+    write: (frames) => client?.write(frames),
+    async close() {
+      if (closed) return;
+      closed = true;
+      const done = once(server, "close");
+      server.close();
+      await client?.close();
+      await done;
+    },
+  };
+}
+
+async function openUdp(address: Exclude<Address, { kind: "serial" }>, events: WireEvents): Promise<Wire> {
+  const out = address.kind === "udpout";
+  let to: { address: string; port: number } | undefined;
+  let ipv6: boolean;
+  try {
+    const found = await lookup(address.host);
+    ipv6 = found.family === 6;
+    if (out) to = { address: found.address, port: address.port };
+  } catch (error) {
+    throw new Fault("offline", `cannot reach ${placeOf(address)}: ${reasonOf(error)}`, { cause: error });
+  }
+  const socket = createSocket({ type: ipv6 ? "udp6" : "udp4", recvBufferSize: 1 << 20 });
+  try {
+    if (out) socket.bind(0);
+    else socket.bind(address.port, address.host);
+    await once(socket, "listening");
+  } catch (error) {
+    socket.close();
+    throw new Fault("offline", `cannot listen on ${placeOf(address)}: ${reasonOf(error)}`, { cause: error });
+  }
+  let closed = false;
+  async function close(): Promise<void> {
+    if (closed) return;
+    closed = true;
+    const done = once(socket, "close");
+    socket.close();
+    await done;
+  }
+  socket.on("message", (chunk, from) => {
+    // Towards a vehicle that calls us, the answer goes to where it called from last.
+    if (!out) to = { address: from.address, port: from.port };
+    events.bytes(chunk);
+  });
+  socket.on("error", (error) => {
+    if (closed) return;
+    void close();
+    events.lost(`${placeOf(address)} failed: ${reasonOf(error)}`);
+  });
+  return {
+    write(frames) {
+      if (to === undefined || closed) return;
+      for (const frame of frames)
+        socket.send(frame, to.port, to.address, (error) => {
+          // A network that is down now is silence; when it stays so, the missing heartbeat says it.
+          if (error !== null && !closed && (error as NodeJS.ErrnoException).code === "EBADF") events.lost(reasonOf(error));
+        });
+    },
+    close,
+  };
+}

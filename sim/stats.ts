@@ -1,0 +1,35 @@
+/** What a simulated flight controller counted: for tests, benchmarks and the curious. Plain numbers, never reset. */
+export interface SimStats {
+  framesIn: number;
+  bytesIn: number;
+  framesOut: number;
+  bytesOut: number;
+  /** Whole frames that found the transmit ring full. */
+  droppedByRing: number;
+  /** File bytes in answered reads and bursts, repeats included. */
+  payloadBytes: number;
+  sessionsOpened: number;
+  sessionsClosed: number;
+  /** Of the closed ones: those that the autopilot closed because nobody used them. */
+  sessionsTimedOut: number;
+  /** FTP requests taken in, by the name of their opcode. */
+  readonly requests: Record<string, number>;
+  /** The most ReadFile requests that waited for their reply to leave at one time; exact only without faults. */
+  peakReads: number;
+}
+
+export function emptyStats(): SimStats {
+  return {
+    framesIn: 0,
+    bytesIn: 0,
+    framesOut: 0,
+    bytesOut: 0,
+    droppedByRing: 0,
+    payloadBytes: 0,
+    sessionsOpened: 0,
+    sessionsClosed: 0,
+    sessionsTimedOut: 0,
+    requests: {},
+    peakReads: 0,
+  };
+}
