@@ -1,0 +1,159 @@
+/**
+ * Commands on files and directories that move no data: where one is, what is there, names, times, digests.
+ *
+ * RFC 959 and 3659; MFMT as in draft-somers-ftp-mfxx, HASH as in draft-bryan-ftpext-hash. A change is durable when its answer is sent.
+ */
+import { createHash } from "node:crypto";
+import type { Stats } from "node:fs";
+import { Answer } from "./answer.js";
+import { factLine, ftpTime, parseFtpTime } from "./listing.js";
+import { corePathOf, fileError, wirePath, type Place } from "./root.js";
+import type { Login, Session, Verbs } from "./session.js";
+
+export const fileVerbs: Verbs = {
+  PWD: { run: (session) => session.reply(257, `${quoted(session.cwd)} is the current directory.`) },
+  CWD: { words: "<path>", run: cwd },
+  CDUP: { run: (session) => cwd(session, Buffer.from("..")) },
+  SIZE: { words: "<path>", run: async (session, arg) => session.reply(213, `${(await plainFile(session, arg)).size}`) },
+  MDTM: { words: "<path>", run: async (session, arg) => session.reply(213, ftpTime((await plainFile(session, arg)).mtimeMs)) },
+  MFMT: { words: "<time> <path>", run: mfmt },
+  MLST: { words: "[<path>]", run: mlst },
+  RNFR: { words: "<path>", run: rnfr },
+  RNTO: { words: "<path>", run: rnto },
+  DELE: { words: "<path>", run: dele },
+  MKD: { words: "<path>", run: mkd },
+  RMD: { words: "<path>", run: rmd },
+  HASH: { words: "<path>", run: hash },
+};
+
+/** A path in an answer of PWD and MKD: quotes in it are doubled (RFC 959, appendix II). */
+function quoted(place: Place): string {
+  return `"${wirePath(place).replaceAll('"', '""')}"`;
+}
+
+/** The name of an upload that is not whole: nothing that anybody reads yet. */
+export function isPartial(place: Place): boolean {
+  const name = place.at(-1)?.toString("latin1") ?? "";
+  return name.startsWith(".") && name.endsWith(".part");
+}
+
+export type Right = "write" | "rename" | "delete";
+
+export function has(login: Login, right: Right): boolean {
+  return right === "write" ? login.rights.write : login.rights.write && (login.rights[right] ?? true);
+}
+
+/** Throws Answer 550 where the user has no such right. */
+export function need(session: Session, right: Right): Login {
+  const login = session.login();
+  if (has(login, right)) return login;
+  session.shared.say("warn", `${login.name} was refused: no right to ${right}`, { user: login.name, address: session.address });
+  throw new Answer(550, `No right to ${right} here.`);
+}
+
+/** What is being written is left alone. Throws Answer 450. */
+function expectUnused(session: Session, login: Login, place: Place): void {
+  if (session.shared.writers.has(corePathOf(login.root.outer(place)))) throw new Answer(450, "The file is being written.");
+}
+
+/** MLST's "perm": what this user may do there. */
+export function permOf(login: Login, stats: Stats): string {
+  const change = `${has(login, "rename") ? "f" : ""}${has(login, "delete") ? "d" : ""}`;
+  if (stats.isDirectory()) return `el${login.rights.write ? "cm" : ""}${change}`;
+  return `r${login.rights.write ? "aw" : ""}${change}`;
+}
+
+async function cwd(session: Session, arg: Buffer): Promise<void> {
+  const place = session.place(arg);
+  if (!(await session.login().root.lstat(place)).isDirectory()) throw fileError("ENOTDIR", "not a directory");
+  session.cwd = place;
+  await session.reply(250, `${quoted(place)} is the current directory.`);
+}
+
+async function plainFile(session: Session, arg: Buffer): Promise<Stats> {
+  const stats = await session.login().root.lstat(session.place(arg));
+  if (!stats.isFile()) throw new Answer(550, "Not a plain file.");
+  return stats;
+}
+
+async function mfmt(session: Session, arg: Buffer): Promise<void> {
+  const { root } = need(session, "write");
+  const space = arg.indexOf(0x20);
+  const ms = parseFtpTime(arg.subarray(0, Math.max(0, space)).toString("latin1"));
+  if (ms === undefined) throw new Answer(501, "MFMT takes YYYYMMDDHHMMSS and a path.");
+  const place = session.place(arg.subarray(space + 1));
+  await root.setTime(place, ms);
+  await session.shared.arrivals.retimed(root.outer(place));
+  const stats = await root.lstat(place);
+  await session.reply(213, `Modify=${ftpTime(stats.mtimeMs)}; ${wirePath(place)}`);
+}
+
+async function mlst(session: Session, arg: Buffer): Promise<void> {
+  const login = session.login();
+  const place = session.place(arg);
+  const stats = await login.root.lstat(place);
+  await session.reply(250, "Facts:", factLine(wirePath(place), stats, session.facts, permOf(login, stats)), "End");
+}
+
+async function rnfr(session: Session, arg: Buffer): Promise<void> {
+  const place = session.place(arg);
+  const login = need(session, isPartial(place) ? "write" : "rename");
+  await login.root.lstat(place);
+  expectUnused(session, login, place);
+  session.renameFrom = place;
+  await session.reply(350, "And the new name?");
+}
+
+async function rnto(session: Session, arg: Buffer): Promise<void> {
+  const { shared, renameFrom: from } = session;
+  session.renameFrom = undefined;
+  const login = need(session, "write");
+  if (from === undefined) throw new Answer(503, "RNFR comes first.");
+  const to = session.place(arg);
+  expectUnused(session, login, from);
+  expectUnused(session, login, to);
+  const stats = await login.root.lstat(from);
+  await login.root.rename(from, to, shared.options.overwrite);
+  await shared.arrivals.forgotten(login.root.outer(from));
+  if (stats.isFile() && !isPartial(to)) await shared.arrivals.arrived(login.root.outer(to), login.name, stats.size);
+  await session.reply(250, "Renamed.");
+}
+
+async function dele(session: Session, arg: Buffer): Promise<void> {
+  const place = session.place(arg);
+  const login = need(session, isPartial(place) ? "write" : "delete");
+  expectUnused(session, login, place);
+  await login.root.unlink(place);
+  await session.shared.arrivals.forgotten(login.root.outer(place));
+  await session.reply(250, "Deleted.");
+}
+
+async function mkd(session: Session, arg: Buffer): Promise<void> {
+  const place = session.place(arg);
+  if (place.length === 0) throw fileError("EEXIST", "the root is there");
+  await need(session, "write").root.makeDir(place);
+  await session.reply(257, `${quoted(place)} was made.`);
+}
+
+async function rmd(session: Session, arg: Buffer): Promise<void> {
+  await need(session, "delete").root.removeDir(session.place(arg));
+  await session.reply(250, "Removed.");
+}
+
+async function hash(session: Session, arg: Buffer): Promise<void> {
+  const place = session.place(arg);
+  const { handle, stats } = await session.login().root.open(place, "read");
+  try {
+    const digest = createHash("sha256");
+    let bytes = 0;
+    for await (const chunk of handle.createReadStream({ autoClose: false, highWaterMark: 1 << 20 })) {
+      digest.update(chunk as Buffer);
+      bytes += (chunk as Buffer).length;
+      if (session.ended.aborted) return;
+    }
+    if (bytes !== stats.size) throw new Answer(450, "The file changed meanwhile.");
+    await session.reply(213, `SHA-256 0-${bytes} ${digest.digest("hex")} ${arg.toString()}`);
+  } finally {
+    await handle.close();
+  }
+}

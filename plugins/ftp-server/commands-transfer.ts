@@ -1,0 +1,219 @@
+/**
+ * Commands that move data: STOR, APPE, RETR, LIST, NLST, MLSD.
+ *
+ * 226 after STOR and APPE means that data and name are on the medium. What breaks in the middle keeps the bytes that came, synced before
+ * the answer. REST before STOR or APPE is taken only at exactly the size of the file: so there is never a hole, never a cut inside a file.
+ */
+import type { Stats } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import type { Socket } from "node:net";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { syncData } from "../../core/fs.js";
+import { Answer, answerOf } from "./answer.js";
+import { isPartial, need, permOf } from "./commands-files.js";
+import { factLine, listLine } from "./listing.js";
+import { corePathOf, fileError, wireName, wirePath, type Place } from "./root.js";
+import type { Login, Session, Transfer, Verbs } from "./session.js";
+
+/** So much may wait for the medium: it keeps the last sync short, and the sender no faster than the disk. */
+const syncEveryBytes = 64 * 1024 * 1024;
+
+export const transferVerbs: Verbs = {
+  STOR: { words: "<path>", run: (session, arg) => store(session, arg, "STOR") },
+  APPE: { words: "<path>", run: (session, arg) => store(session, arg, "APPE") },
+  RETR: { words: "<path>", run: retrieve },
+  LIST: { words: "[<path>]", run: (session, arg) => list(session, arg, "LIST") },
+  NLST: { words: "[<path>]", run: (session, arg) => list(session, arg, "NLST") },
+  MLSD: { words: "[<path>]", run: (session, arg) => list(session, arg, "MLSD") },
+};
+
+/** Runs `move` on the data connection; watches that bytes move; ends the connection when it is aborted. Throws the Answer that says why it broke. */
+async function transferring(session: Session, verb: string, move: (socket: Socket, transfer: Transfer) => Promise<void>): Promise<void> {
+  const { passive, shared } = session;
+  if (passive === undefined) throw new Answer(425, "EPSV or PASV comes first.");
+  session.passive = undefined;
+  const end: { why?: Answer } = {};
+  let socket: Socket | undefined;
+  const transfer: Transfer = {
+    verb,
+    bytes: 0,
+    abort: (why) => {
+      end.why ??= why;
+      passive.close();
+      socket?.destroy();
+    },
+  };
+  session.transfer = transfer;
+  const { stall } = shared.options.limits;
+  let watch: NodeJS.Timeout | undefined;
+  try {
+    if (shared.options.tls?.required === true && !session.protectData) throw new Answer(522, "Data must be protected here: PROT P first.");
+    await session.reply(150, "Go on.");
+    const taken = await passive.take(stall, session.protectData ? shared.secureContext : undefined);
+    socket = taken;
+    // `abort` is called from outside while this waits.
+    if (end.why !== undefined) taken.destroy();
+    let seen = -1;
+    watch = setInterval(() => {
+      const moved = transfer.bytes + taken.bytesRead + taken.bytesWritten - taken.writableLength;
+      if (moved === seen) transfer.abort(new Answer(426, "No byte moved for too long; what arrived is kept."));
+      seen = moved;
+    }, stall);
+    await move(taken, transfer);
+  } catch (error) {
+    throw end.why ?? answerOf(error) ?? new Answer(426, "The data connection broke; what arrived is kept.");
+  } finally {
+    clearInterval(watch);
+    session.transfer = undefined;
+    passive.close();
+  }
+  if (end.why !== undefined) throw end.why;
+}
+
+async function store(session: Session, arg: Buffer, verb: "STOR" | "APPE"): Promise<void> {
+  const { shared } = session;
+  const rest = session.takeRest();
+  const place = session.place(arg);
+  const login = need(session, "write");
+  if (session.passive === undefined) throw new Answer(425, "EPSV or PASV comes first.");
+  const outer = login.root.outer(place);
+  const release = await shared.writers.claim(corePathOf(outer), login.name, (why) => session.transfer?.abort(why));
+  try {
+    const { handle, stats, made } = await login.root.open(place, "create");
+    try {
+      const start = startOf(verb, rest, stats, shared.options.overwrite);
+      await receive(session, { handle, start, size: stats.size, made, place, login, verb });
+    } finally {
+      await handle.close();
+    }
+  } finally {
+    release();
+  }
+}
+
+function startOf(verb: "STOR" | "APPE", rest: number | undefined, stats: Stats, overwrite: boolean): number {
+  if (rest !== undefined && rest > 0 && rest !== stats.size)
+    throw new Answer(554, `The file has ${stats.size} bytes: it can only go on from there.`);
+  if (verb === "APPE" || (rest ?? 0) > 0) return stats.size;
+  if (stats.size > 0 && !overwrite) throw new Answer(553, "There is a file of that name, and files are not replaced here.");
+  return 0;
+}
+
+interface Incoming {
+  readonly handle: FileHandle;
+  readonly start: number;
+  /** Before this upload. */
+  readonly size: number;
+  readonly made: boolean;
+  readonly place: Place;
+  readonly login: Login;
+  readonly verb: string;
+}
+
+async function receive(session: Session, file: Incoming): Promise<void> {
+  const { arrivals } = session.shared;
+  const { login, place, handle } = file;
+  const outer = login.root.outer(place);
+  let at = file.start;
+  const kept = async (): Promise<void> => {
+    await syncData(handle);
+    if (file.made) await login.root.syncNames(place.slice(0, -1));
+  };
+  try {
+    await transferring(session, file.verb, async (socket, transfer) => {
+      if (file.start < file.size) await handle.truncate(file.start);
+      let unsynced = 0;
+      for await (const chunk of socket) {
+        await writeAll(handle, chunk as Buffer, at);
+        at += (chunk as Buffer).length;
+        transfer.bytes += (chunk as Buffer).length;
+        unsynced += (chunk as Buffer).length;
+        if (unsynced < syncEveryBytes) continue;
+        await syncData(handle);
+        unsynced = 0;
+      }
+    });
+    await kept();
+    // Killed or unplugged right behind its last byte, it looks whole here; only who hears the answer has finished.
+    if (session.ended.aborted) throw new Answer(426, "The connection has ended.");
+  } catch (error) {
+    await keepBroken(session, file, at, kept);
+    throw error;
+  }
+  if (isPartial(place)) await arrivals.forgotten(outer);
+  else await arrivals.arrived(outer, login.name, at);
+  await session.reply(226, `${at} bytes are stored.`);
+}
+
+async function keepBroken(session: Session, file: Incoming, at: number, kept: () => Promise<void>): Promise<void> {
+  const { shared } = session;
+  const { login, place } = file;
+  const outer = login.root.outer(place);
+  try {
+    await kept();
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    shared.say("error", `a broken upload could not be synced: ${why}`, { path: corePathOf(outer), user: login.name });
+  }
+  if (isPartial(place)) return;
+  await shared.arrivals.broken(outer, login.name, at);
+}
+
+async function writeAll(handle: FileHandle, chunk: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < chunk.length;) {
+    const { bytesWritten } = await handle.write(chunk, done, chunk.length - done, position + done);
+    if (bytesWritten === 0) throw fileError("EIO", "nothing could be written");
+    done += bytesWritten;
+  }
+}
+
+async function retrieve(session: Session, arg: Buffer): Promise<void> {
+  const start = session.takeRest() ?? 0;
+  const { handle, stats } = await session.login().root.open(session.place(arg), "read");
+  try {
+    if (start > stats.size) throw new Answer(554, `The file has only ${stats.size} bytes.`);
+    await transferring(session, "RETR", async (socket, transfer) => {
+      const file = handle.createReadStream({ start, autoClose: false, highWaterMark: 256 * 1024 });
+      file.on("data", (chunk) => (transfer.bytes += chunk.length));
+      await pipeline(file, socket);
+    });
+  } finally {
+    await handle.close();
+  }
+  await session.reply(226, "Sent.");
+}
+
+async function list(session: Session, arg: Buffer, verb: "LIST" | "NLST" | "MLSD"): Promise<void> {
+  session.takeRest();
+  const login = session.login();
+  // "LIST -la dir": what people type; a name that begins with "-" is "./-name".
+  const options = verb === "MLSD" ? 0 : (/^(-[A-Za-z1]+( +|$))*/.exec(arg.toString("latin1"))?.[0].length ?? 0);
+  const path = arg.subarray(options);
+  const place = session.place(path);
+  const stats = await login.root.lstat(place);
+  if (verb === "MLSD" && !stats.isDirectory()) throw new Answer(501, "MLSD lists directories: use MLST.");
+  await transferring(session, verb, async (socket) => {
+    await pipeline(Readable.from(lines(session, login, place, stats, verb)), socket);
+  });
+  await session.reply(226, "Listed.");
+}
+
+async function* lines(session: Session, login: Login, place: Place, at: Stats, verb: "LIST" | "NLST" | "MLSD"): AsyncGenerator<Buffer> {
+  const nowMs = session.shared.clock.wallMs();
+  const line = (name: Buffer, stats: Stats): string =>
+    verb === "MLSD"
+      ? factLine(wireName(name), stats, session.facts, permOf(login, stats))
+      : verb === "NLST"
+        ? wireName(name)
+        : listLine(name, stats, nowMs);
+  if (!at.isDirectory()) {
+    const name = place.at(-1) ?? Buffer.from("/");
+    yield Buffer.from(`${verb === "NLST" ? wirePath(place) : line(name, at)}\r\n`);
+    return;
+  }
+  for await (const batch of login.root.read(place)) {
+    const text = batch.map(({ name, stats }) => `${line(name, stats)}\r\n`).join("");
+    if (text !== "") yield Buffer.from(text);
+  }
+}

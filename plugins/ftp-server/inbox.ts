@@ -1,0 +1,200 @@
+/**
+ * What clients finished sending, as a Source over the server's root.
+ *
+ * Hidden partials (`.*.part`) are not listed. A file whose upload ended with its answer, or that was given its name, is `settled`; one that
+ * is being written, or whose upload broke, is surely not. That a broken upload is broken is remembered over a restart; what a power cut
+ * left of an upload that ran is not known, and core finds out by waiting.
+ */
+import { createHash } from "node:crypto";
+import type { Stats } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { Readable } from "node:stream";
+import { Subject } from "rxjs";
+import { abortedFault, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import type { Digest, DigestKind, FileEntry, ListOptions, PluginContext, Source, SourceFeatures, Stamp } from "../../core/plugin.js";
+import { isPartial } from "./commands-files.js";
+import { codeOf, corePathOf, placeOfCorePath, type Place, type Root } from "./root.js";
+import type { Arrivals, Writers } from "./shared.js";
+
+export class Inbox implements Source, Arrivals {
+  readonly features: SourceFeatures = { ranges: true, digests: ["sha256"], concurrency: 4, inPlace: true };
+  readonly changes$ = new Subject<void>();
+  readonly #context: PluginContext;
+  readonly #writers: Writers;
+  /** Size, time and inode of what arrived since the start. */
+  readonly #finished = new Map<string, string>();
+  #root: Root | undefined;
+
+  constructor(context: PluginContext, writers: Writers) {
+    this.#context = context;
+    this.#writers = writers;
+  }
+
+  /** From now on it can be listed. */
+  begin(root: Root): void {
+    this.#root = root;
+  }
+
+  close(): void {
+    this.#root = undefined;
+    this.changes$.complete();
+  }
+
+  /** Throws "offline" while the server is not started. */
+  get root(): Root {
+    if (this.#root === undefined) throw new Fault("offline", "the FTP server is not started");
+    return this.#root;
+  }
+
+  async arrived(place: Place, user: string, bytes: number): Promise<void> {
+    const path = corePathOf(place);
+    this.#finished.set(path, textOf(await this.root.lstat(place)));
+    await this.#remember(path, undefined);
+    this.#context.say("info", `${user} sent ${path}`, { user, path, size: bytes });
+    this.changes$.next();
+  }
+
+  async broken(place: Place, user: string, bytes: number): Promise<void> {
+    const path = corePathOf(place);
+    this.#finished.delete(path);
+    await this.#remember(path, bytes);
+    this.#context.say("warn", `an upload of ${user} broke: ${path} has ${bytes} bytes so far`, { user, path, size: bytes });
+  }
+
+  async retimed(place: Place): Promise<void> {
+    const path = corePathOf(place);
+    if (this.#finished.has(path)) this.#finished.set(path, textOf(await this.root.lstat(place)));
+  }
+
+  async forgotten(place: Place): Promise<void> {
+    const path = corePathOf(place);
+    this.#finished.delete(path);
+    await this.#remember(path, undefined);
+  }
+
+  async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
+    const waiting: Place[] = [[]];
+    for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
+      for await (const entry of this.read(dir, signal)) {
+        if (entry.kind === "directory") {
+          if (options?.enter?.(entry.path) !== false) waiting.push(placeOfCorePath(entry.path));
+        } else if (!isPartial(placeOfCorePath(entry.path))) yield entry;
+      }
+    }
+  }
+
+  /** One directory. A directory that cannot be read is one `unreadable` entry; one that has gone is empty. Throws for the root. */
+  async *read(dir: Place, signal: AbortSignal): AsyncGenerator<FileEntry> {
+    const above = corePathOf(dir);
+    try {
+      for await (const batch of this.root.read(dir)) {
+        throwIfAborted(signal);
+        for (const { name, stats } of batch) yield this.entryOf(corePathOf([...dir, name]), stats);
+      }
+    } catch (error) {
+      if (dir.length === 0 || codeOf(error) === "") throw faultOfErrno(error, "cannot list the FTP server's root");
+      if (codeOf(error) === "ENOENT") return;
+      yield { path: above, kind: "unreadable", size: 0, reason: faultOfErrno(error, "cannot be listed").message };
+    }
+  }
+
+  async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    throwIfAborted(signal);
+    try {
+      return this.entryOf(path, await this.root.lstat(placeOfCorePath(path)));
+    } catch (error) {
+      if (["ENOENT", "ENOTDIR", "ELOOP", "EINVAL", "ENAMETOOLONG"].includes(codeOf(error))) return undefined;
+      throw faultOfErrno(error, `cannot look at ${path}`);
+    }
+  }
+
+  async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
+    throwIfAborted(signal);
+    const handle = await this.#openFile(entry);
+    if (offset > entry.size || signal.aborted) {
+      await handle.close();
+      throw signal.aborted ? abortedFault(signal) : new Fault("changed", `${entry.path} has ${entry.size} bytes, not ${offset}`);
+    }
+    return Readable.from(bytesOf(handle, entry, offset, signal), { objectMode: false, highWaterMark: 1 << 20 });
+  }
+
+  async digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
+    if (kind !== "sha256") return undefined;
+    const hash = createHash("sha256");
+    for await (const chunk of await this.open(entry, 0, signal)) hash.update(chunk as Buffer);
+    return `sha256:${hash.digest("hex")}`;
+  }
+
+  async #openFile(entry: FileEntry): Promise<FileHandle> {
+    const { handle, stats } = await this.#found(entry);
+    const now = this.entryOf(entry.path, stats);
+    if (isContinued(entry, now)) return handle;
+    await handle.close();
+    throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${now.size} now`);
+  }
+
+  async #found(entry: FileEntry): Promise<{ handle: FileHandle; stats: Stats }> {
+    try {
+      return await this.root.open(placeOfCorePath(entry.path), "read");
+    } catch (error) {
+      throw faultOfErrno(error, `cannot read ${entry.path}`);
+    }
+  }
+
+  entryOf(path: string, stats: Stats): FileEntry {
+    const stamp = { size: stats.size, modifiedMs: Math.trunc(stats.mtimeMs), inode: String(stats.ino) };
+    if (stats.isDirectory()) return { path, kind: "directory", ...stamp };
+    if (!stats.isFile())
+      return { path, kind: "unreadable", ...stamp, reason: stats.isSymbolicLink() ? "a symbolic link" : "no plain file" };
+    const settled = this.#settled(path, stats);
+    return { path, kind: "file", ...stamp, ...(settled === undefined ? {} : { settled }) };
+  }
+
+  #settled(path: string, stats: Stats): boolean | undefined {
+    if (this.#writers.has(path)) return false;
+    if (this.#finished.get(path) === textOf(stats)) return true;
+    return this.#context.memory.get(brokenKey(path)) === stats.size ? false : undefined;
+  }
+
+  async #remember(path: string, bytes: number | undefined): Promise<void> {
+    const key = brokenKey(path);
+    if (this.#context.memory.get(key) !== bytes) await this.#context.memory.set(key, bytes);
+  }
+}
+
+function brokenKey(path: string): string {
+  return `broken ${path}`;
+}
+
+function textOf(stats: Stats): string {
+  return `${stats.size} ${stats.mtimeMs} ${stats.ino}`;
+}
+
+/** Whether `now` is the file of `then`, unchanged or only longer. */
+function isContinued(then: Stamp, now: Stamp): boolean {
+  if (then.inode !== undefined && then.inode !== now.inode) return false;
+  return now.size > then.size || isSame(then, now);
+}
+
+/** Whether two stamps are of one state of a file, as far as both say. */
+export function isSame(then: Stamp, now: Stamp): boolean {
+  if (then.size !== now.size) return false;
+  if (then.inode !== undefined && then.inode !== now.inode) return false;
+  return then.modifiedMs === undefined || then.modifiedMs === now.modifiedMs;
+}
+
+async function* bytesOf(handle: FileHandle, entry: FileEntry, offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+  try {
+    for (let at = offset; at < entry.size;) {
+      throwIfAborted(signal);
+      const { bytesRead, buffer } = await handle.read(Buffer.allocUnsafe(Math.min(256 * 1024, entry.size - at)), { position: at });
+      if (bytesRead === 0) throw new Fault("changed", `${entry.path} became shorter while it was read`);
+      at += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } catch (error) {
+    throw faultOfErrno(error, `cannot read ${entry.path}`);
+  } finally {
+    await handle.close();
+  }
+}

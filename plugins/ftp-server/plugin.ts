@@ -1,0 +1,14 @@
+/** The plugin "ftp-server": receives files by FTP, and gives what arrived to routes as a source. */
+import type { Plugin } from "../../core/plugin.js";
+import { options, type FtpServerOptions } from "./options.js";
+import { FtpServer } from "./server.js";
+
+export { hashPassword } from "./password.js";
+export type { FtpServerOptions } from "./options.js";
+
+export const plugin: Plugin<FtpServerOptions> = {
+  type: "ftp-server",
+  options,
+  roles: ["service", "source"],
+  service: (given, context) => new FtpServer(given, context),
+};

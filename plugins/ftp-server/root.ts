@@ -1,0 +1,270 @@
+/**
+ * A directory tree that nobody leaves: every file operation of the server goes through here.
+ *
+ * A place is a list of names (bytes, as on the disk) below the root, never "." or "..". The directory that holds a place is opened first
+ * and asked for its real path; only when that is the path that was meant does the operation go on, through the open directory. So a
+ * symbolic link in the middle is refused, also one that appears in between, and the last part is never followed. Where there is no
+ * /proc, the real path is compared instead, which leaves that moment open.
+ */
+import { constants, promises as fs, type Stats } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { makeDirDurable, renameNew, syncDir } from "../../core/fs.js";
+import { bytesFromName, nameFromBytes } from "../../core/names.js";
+
+/** Names below a root; none is the root itself. */
+export type Place = readonly Buffer[];
+
+/** An error like those of node:fs, so that one table turns both into an answer. */
+export function fileError(code: string, message: string): Error & { code: string } {
+  return Object.assign(new Error(`${code}: ${message}`), { code });
+}
+
+export function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+}
+
+const slash = 0x2f;
+
+/** A name as it stands in a line of the protocol, as bytes of the disk: the inverse of `wireName`. Throws EINVAL for what is no name. */
+function diskName(part: Buffer): Buffer {
+  const text = part.toString();
+  // What is no UTF-8 comes from a client with another encoding: its bytes are the name.
+  const name = text.includes("\u201b") && Buffer.from(text).equals(part) ? bytesFromName(text) : part;
+  if (name.includes(slash) || name.includes(0) || isDots(name)) throw fileError("EINVAL", "no file name");
+  if (name.length > 255) throw fileError("ENAMETOOLONG", "name longer than 255 bytes");
+  return name;
+}
+
+function isDots(name: Buffer): boolean {
+  return name.length <= 2 && name.every((byte) => byte === 0x2e);
+}
+
+/** A name of the disk as it stands in a line of the protocol: UTF-8 without control characters. */
+export function wireName(name: Buffer): string {
+  return nameFromBytes(name);
+}
+
+/** The place that a client means by `path` while it is in `cwd`. ".." at the root stays there, as in a file system. Throws EINVAL, ENAMETOOLONG. */
+export function placeOf(cwd: Place, path: Buffer): Place {
+  if (path.includes(0)) throw fileError("EINVAL", "a name with a NUL byte");
+  const place: Buffer[] = path[0] === slash ? [] : [...cwd];
+  for (let start = 0; start <= path.length;) {
+    const at = path.indexOf(slash, start);
+    const end = at < 0 ? path.length : at;
+    const part = path.subarray(start, end);
+    start = end + 1;
+    if (part.length === 0 || (part.length === 1 && isDots(part))) continue;
+    if (part.length === 2 && isDots(part)) place.pop();
+    else place.push(diskName(part));
+  }
+  return place;
+}
+
+/** A place as clients see it: "/" and the names. */
+export function wirePath(place: Place): string {
+  return `/${place.map(wireName).join("/")}`;
+}
+
+/** The place of a path of core, which is relative to the root. Throws EINVAL for a path that is not safe. */
+export function placeOfCorePath(path: string): Place {
+  if (path === "") return [];
+  return path.split("/").map((part) => {
+    if (part === "") throw fileError("EINVAL", "an empty name");
+    return diskName(Buffer.from(part));
+  });
+}
+
+export function corePathOf(place: Place): string {
+  return place.map(wireName).join("/");
+}
+
+/** An open directory, known to be where it was meant to be. */
+interface OpenDir {
+  at(name: Buffer): Buffer;
+  readonly path: string;
+}
+
+export class Root {
+  /** The real path of the root. */
+  readonly #dir: string;
+  readonly #above: Place;
+
+  /** `dir` is a real path; `above` are the names from the outer root to this one, for `outer()`. */
+  constructor(dir: string, above: Place = []) {
+    this.#dir = dir;
+    this.#above = above;
+  }
+
+  /** Makes the directory where it is missing, and follows links that lead to it: those are the administrator's. */
+  static async open(dir: string): Promise<Root> {
+    await makeDirDurable(dir);
+    return new Root(await fs.realpath(dir));
+  }
+
+  /** The tree below one of its directories. Links of the administrator may lead there. */
+  async below(path: string): Promise<Root> {
+    if (path === "") return this;
+    const place = placeOfCorePath(path);
+    const dir = `${this.#dir}/${path}`;
+    await makeDirDurable(dir);
+    return new Root(await fs.realpath(dir), place);
+  }
+
+  /** The same place as the outer root counts it. */
+  outer(place: Place): Place {
+    return [...this.#above, ...place];
+  }
+
+  async #within<T>(dir: Place, use: (open: OpenDir) => Promise<T>): Promise<T> {
+    const base = this.#dir === "/" && dir.length > 0 ? "" : this.#dir;
+    const meant = Buffer.concat([Buffer.from(base), ...dir.flatMap((name) => [Buffer.from("/"), name])]);
+    const handle = await fs.open(meant, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+    try {
+      const proc = `/proc/self/fd/${handle.fd}`;
+      const real = await fs.readlink(proc, { encoding: "buffer" }).catch((error: unknown) => {
+        if (codeOf(error) !== "ENOENT") throw error;
+        return undefined;
+      });
+      const found = real ?? (await fs.realpath(meant, { encoding: "buffer" }));
+      if (!found.equals(meant)) throw fileError("ELOOP", "a symbolic link is in the way");
+      const path = real === undefined ? meant : Buffer.from(proc);
+      return await use({ at: (name) => Buffer.concat([path, Buffer.from("/"), name]), path: path.toString() });
+    } finally {
+      await handle.close();
+    }
+  }
+
+  #parent<T>(place: Place, use: (path: Buffer, dir: OpenDir) => Promise<T>): Promise<T> {
+    const name = place.at(-1);
+    if (name === undefined) throw fileError("EISDIR", "this is the root");
+    return this.#within(place.slice(0, -1), (dir) => use(dir.at(name), dir));
+  }
+
+  /** What is at a place; a symbolic link is itself. Throws ENOENT. */
+  async lstat(place: Place): Promise<Stats> {
+    if (place.length === 0) return fs.lstat(this.#dir);
+    return this.#parent(place, (path) => fs.lstat(path));
+  }
+
+  /** Opens a plain file. Throws EISDIR, or EINVAL for what is no plain file; a link gives ELOOP. `made` says whether it is new. */
+  async open(place: Place, access: "read" | "write" | "create"): Promise<{ handle: FileHandle; stats: Stats; made: boolean }> {
+    // Not blocking: opening a FIFO that lies there would wait for its other end.
+    const common = constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    const opened = await this.#parent(place, async (path) => {
+      if (access !== "create") {
+        const flags = access === "read" ? constants.O_RDONLY : constants.O_WRONLY;
+        return { handle: await fs.open(path, common | flags), made: false };
+      }
+      try {
+        return { handle: await fs.open(path, common | constants.O_WRONLY), made: false };
+      } catch (error) {
+        if (codeOf(error) !== "ENOENT") throw error;
+        return { handle: await fs.open(path, common | constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o666), made: true };
+      }
+    });
+    try {
+      const stats = await opened.handle.stat();
+      if (stats.isDirectory()) throw fileError("EISDIR", "a directory");
+      if (!stats.isFile()) throw fileError("EINVAL", "no plain file");
+      return { ...opened, stats };
+    } catch (error) {
+      await opened.handle.close();
+      throw error;
+    }
+  }
+
+  /** Makes the names of a directory durable. */
+  async syncNames(dir: Place): Promise<void> {
+    await this.#within(dir, (open) => syncDir(open.path));
+  }
+
+  /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */
+  async *read(dir: Place): AsyncGenerator<{ name: Buffer; stats: Stats }[]> {
+    const names = await this.#within(dir, (open) => fs.readdir(open.at(Buffer.from(".")), { encoding: "buffer" }));
+    for (let i = 0; i < names.length; i += 256) {
+      const batch = names.slice(i, i + 256);
+      const found = await this.#within(dir, (open) =>
+        Promise.all(
+          batch.map(async (name) => {
+            try {
+              return { name, stats: await fs.lstat(open.at(name)) };
+            } catch (error) {
+              if (codeOf(error) === "ENOENT") return undefined;
+              throw error;
+            }
+          }),
+        ),
+      );
+      yield found.filter((it) => it !== undefined);
+    }
+  }
+
+  /** Durable. Throws EEXIST. */
+  async makeDir(place: Place): Promise<void> {
+    await this.#parent(place, async (path, dir) => {
+      await fs.mkdir(path);
+      await syncDir(dir.path);
+    });
+  }
+
+  /** Durable. Throws ENOTEMPTY. */
+  async removeDir(place: Place): Promise<void> {
+    await this.#parent(place, async (path, dir) => {
+      await fs.rmdir(path);
+      await syncDir(dir.path);
+    });
+  }
+
+  /** Durable. A symbolic link is removed itself. Throws EISDIR, ENOENT. */
+  async unlink(place: Place): Promise<void> {
+    await this.#parent(place, async (path, dir) => {
+      if ((await fs.lstat(path)).isDirectory()) throw fileError("EISDIR", "a directory");
+      await fs.unlink(path);
+      await syncDir(dir.path);
+    });
+  }
+
+  /** Durable. `replace`: over a file that is there; else EEXIST. A directory never goes over anything. */
+  async rename(from: Place, to: Place, replace: boolean): Promise<void> {
+    await this.#parent(from, (source, sourceDir) =>
+      this.#parent(to, async (target, targetDir) => {
+        const moved = await fs.lstat(source);
+        if (moved.isDirectory() || replace) {
+          if (moved.isDirectory()) await expectNothing(target);
+          await fs.rename(source, target);
+        } else await renameNew(source, target);
+        await syncDir(targetDir.path);
+        if (!samePlace(from.slice(0, -1), to.slice(0, -1))) await syncDir(sourceDir.path);
+      }),
+    );
+  }
+
+  /** Sets the time of a file or directory; never of what a link points to. */
+  async setTime(place: Place, modifiedMs: number): Promise<void> {
+    await this.#parent(place, async (path) => {
+      const stats = await fs.lstat(path);
+      if (stats.isSymbolicLink()) throw fileError("ELOOP", "a symbolic link");
+      await fs.lutimes(path, stats.atimeMs / 1000, modifiedMs / 1000);
+    });
+  }
+
+  /** Bytes free for an ordinary program on the file system of the root. */
+  async freeBytes(): Promise<number> {
+    const stats = await fs.statfs(this.#dir);
+    return stats.bavail * stats.bsize;
+  }
+}
+
+async function expectNothing(path: Buffer): Promise<void> {
+  try {
+    await fs.lstat(path);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return;
+    throw error;
+  }
+  throw fileError("EEXIST", "file already exists");
+}
+
+export function samePlace(a: Place, b: Place): boolean {
+  return a.length === b.length && a.every((name, i) => name.equals(b[i] ?? Buffer.alloc(0)));
+}

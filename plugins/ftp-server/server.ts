@@ -1,0 +1,220 @@
+/**
+ * The FTP server as a Service: its port, its connections and their limits, its users' trees.
+ *
+ * `start` makes the directories, reads the certificate and opens the port; `close` ends all connections and waits for what they were
+ * writing. A connection over a limit is told 421 and costs nothing more.
+ */
+import { createHash, X509Certificate } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { createSecureContext, type SecureContext } from "node:tls";
+import { BehaviorSubject } from "rxjs";
+import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
+import { accessVerbs } from "./commands-access.js";
+import { fileVerbs } from "./commands-files.js";
+import { transferVerbs } from "./commands-transfer.js";
+import { Inbox } from "./inbox.js";
+import { InboxTree } from "./inbox-tree.js";
+import type { FtpServerOptions } from "./options.js";
+import { plainAddress, Ports } from "./passive.js";
+import { Doorkeeper } from "./password.js";
+import { codeOf, Root } from "./root.js";
+import { Session, type Login, type Verbs } from "./session.js";
+import { Writers, type Shared } from "./shared.js";
+
+const plain: Verbs = { ...accessVerbs, ...fileVerbs, ...transferVerbs };
+/** The old names of RFC 775, which some clients still send. */
+const old: Readonly<Record<string, string>> = { XPWD: "PWD", XCWD: "CWD", XCUP: "CDUP", XMKD: "MKD", XRMD: "RMD" };
+const verbs: Verbs = {
+  ...plain,
+  ...Object.fromEntries(Object.entries(old).flatMap(([name, now]) => (plain[now] === undefined ? [] : [[name, plain[now]]]))),
+};
+
+export class FtpServer implements Service, Shared {
+  readonly options: FtpServerOptions;
+  readonly presence$: BehaviorSubject<Presence>;
+  readonly writers = new Writers();
+  readonly ports: Ports;
+  readonly doorkeeper: Doorkeeper;
+  readonly arrivals: Inbox;
+  readonly tree: Tree;
+  readonly verbs: readonly (readonly [string, string | undefined])[];
+  secureContext: SecureContext | undefined;
+  readonly #context: PluginContext;
+  readonly #roots = new Map<string, Root>();
+  readonly #sessions = new Map<Session, Promise<void>>();
+  readonly #logins = new Map<string, number>();
+  #server: Server | undefined;
+  #closed = false;
+
+  constructor(options: FtpServerOptions, context: PluginContext) {
+    this.options = options;
+    this.#context = context;
+    this.ports = new Ports(options.passivePorts);
+    this.doorkeeper = new Doorkeeper(context.clock);
+    this.arrivals = new Inbox(context, this.writers);
+    this.tree = new InboxTree(this.arrivals);
+    this.presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: "the FTP server is not started" });
+    this.verbs = Object.entries(plain)
+      .map(([name, verb]) => [name, verb.words] as const)
+      .sort(([a], [b]) => (a < b ? -1 : 1));
+  }
+
+  get clock(): PluginContext["clock"] {
+    return this.#context.clock;
+  }
+
+  get source(): Inbox {
+    return this.arrivals;
+  }
+
+  /** The port that it listens on; undefined before `start` and after `close`. */
+  get port(): number | undefined {
+    return (this.#server?.address() as AddressInfo | null | undefined)?.port;
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    if (this.#closed) throw new Fault("aborted", "the FTP server was closed");
+    if (this.#server !== undefined) return;
+    const root = await this.#openRoots();
+    const fingerprint = await this.#readCertificate();
+    throwIfAborted(signal);
+    const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
+    const { host, port } = this.options.listen;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", (error) => reject(listenFault(error, host, port)));
+      server.listen({ host, port }, resolve);
+    });
+    server.on("error", (error) => this.say("error", `the FTP port: ${error.message}`, {}));
+    this.#server = server;
+    this.arrivals.begin(root);
+    this.say("info", `FTP server listens on ${host.includes(":") ? `[${host}]` : host}:${this.port ?? port}`, {
+      host,
+      port: this.port,
+      ...(fingerprint === undefined ? {} : { fingerprint }),
+    });
+    this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? port}` });
+  }
+
+  async probe(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    if (this.#server === undefined) throw new Fault("offline", "the FTP server is not started");
+    return Promise.resolve();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const server = this.#server;
+    this.#server = undefined;
+    if (server !== undefined) {
+      server.close();
+      this.presence$.next({ state: "detached", reason: "the FTP server was stopped" });
+    }
+    const ending = [...this.#sessions.values()];
+    for (const session of this.#sessions.keys()) session.close();
+    await Promise.all(ending);
+    this.arrivals.close();
+    this.presence$.complete();
+  }
+
+  say(level: Level, message: string, facts: Readonly<Record<string, unknown>>): void {
+    this.#context.say(level, message, facts);
+  }
+
+  rootOf(user: string): Root | undefined {
+    return this.#roots.get(user);
+  }
+
+  admit(login: Login): boolean {
+    const count = this.#logins.get(login.name) ?? 0;
+    if (count >= this.options.limits.maxPerUser) return false;
+    this.#logins.set(login.name, count + 1);
+    return true;
+  }
+
+  leave(login: Login): void {
+    const count = (this.#logins.get(login.name) ?? 1) - 1;
+    if (count > 0) this.#logins.set(login.name, count);
+    else this.#logins.delete(login.name);
+  }
+
+  #welcome(socket: Socket): void {
+    const address = plainAddress(socket.remoteAddress);
+    const { maxConnections, maxPerAddress } = this.options.limits;
+    const sameAddress = [...this.#sessions.keys()].filter((session) => session.address === address).length;
+    if (this.#closed || this.#sessions.size >= maxConnections || sameAddress >= maxPerAddress) {
+      this.say("warn", `connection from ${address} refused: too many connections`, { address });
+      socket.on("error", () => socket.destroy());
+      socket.setTimeout(2000, () => socket.destroy());
+      socket.resume().end("421 Too many connections; try again later.\r\n", () => socket.destroySoon());
+      return;
+    }
+    const session = new Session(socket, this, verbs);
+    const running = session.run().finally(() => {
+      this.#sessions.delete(session);
+      if (session.user !== undefined) this.leave(session.user);
+    });
+    this.#sessions.set(session, running);
+  }
+
+  async #openRoots(): Promise<Root> {
+    try {
+      const root = await Root.open(this.options.root);
+      for (const [name, user] of Object.entries(this.options.users)) this.#roots.set(name, await root.below(user.root ?? name));
+      return root;
+    } catch (error) {
+      throw faultOfErrno(error, `cannot use the FTP server's root ${this.options.root}`);
+    }
+  }
+
+  async #readCertificate(): Promise<string | undefined> {
+    const { tls } = this.options;
+    if (tls === undefined) return undefined;
+    const [cert, key] = await Promise.all([tls.cert, tls.key].map((path) => readPem(path)));
+    try {
+      this.secureContext = createSecureContext({ cert, key, minVersion: "TLSv1.2" });
+      const { raw } = new X509Certificate(cert ?? "");
+      return `SHA256:${createHash("sha256").update(raw).digest("base64").replace(/=+$/, "")}`;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new Fault("config", `the certificate ${tls.cert} and key ${tls.key} cannot be used: ${why}`, { cause: error });
+    }
+  }
+}
+
+async function readPem(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    const kind = codeOf(error) === "ENOENT" ? "config" : "denied";
+    throw new Fault(kind, `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+function listenFault(error: Error, host: string, port: number): Fault {
+  const cause = { cause: error };
+  switch (codeOf(error)) {
+    case "EADDRINUSE":
+      return new Fault(
+        "transient",
+        `port ${port} of ${host} is held by another program; stop that, or set another port in "listen"`,
+        cause,
+      );
+    case "EACCES":
+    case "EPERM":
+      return new Fault(
+        "denied",
+        `no right to listen on port ${port}: take a port from 1024 up (such as 2121), or give the service the capability CAP_NET_BIND_SERVICE`,
+        cause,
+      );
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+    case "EINVAL":
+    case "EAFNOSUPPORT":
+      return new Fault("config", `${host} is no address of this machine; "0.0.0.0" is all of them`, cause);
+    default:
+      return new Fault("transient", `cannot listen on ${host}:${port}: ${error.message}`, cause);
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * What all control connections of one server share: options, users, the ports for data, who writes what, and where arrivals are told.
+ *
+ * One file is written by one connection at a time. A client that lost its link comes back while its old transfer still hangs in the
+ * server: the old one is ended for it, and the client is told to ask the size again, because bytes may have come in between.
+ */
+import type { SecureContext } from "node:tls";
+import type { Clock, Level } from "../../core/plugin.js";
+import { Answer } from "./answer.js";
+import type { FtpServerOptions } from "./options.js";
+import type { Ports } from "./passive.js";
+import type { Doorkeeper } from "./password.js";
+import type { Place, Root } from "./root.js";
+import type { Login } from "./session.js";
+
+export interface Arrivals {
+  /** A file is whole and durable: `place` is below the server's root. */
+  arrived(place: Place, user: string, bytes: number): Promise<void>;
+  /** An upload broke, and left a part under its own name. */
+  broken(place: Place, user: string, bytes: number): Promise<void>;
+  /** The time of a file was set: it is as whole as before. */
+  retimed(place: Place): Promise<void>;
+  /** Nothing is at this place any more, or something else. */
+  forgotten(place: Place): Promise<void>;
+}
+
+export interface Shared {
+  readonly options: FtpServerOptions;
+  readonly clock: Clock;
+  readonly ports: Ports;
+  readonly doorkeeper: Doorkeeper;
+  readonly secureContext: SecureContext | undefined;
+  readonly writers: Writers;
+  readonly arrivals: Arrivals;
+  /** Names of the commands with the words after them, for HELP. */
+  readonly verbs: readonly (readonly [string, string | undefined])[];
+  /** The tree of a user. */
+  rootOf(user: string): Root | undefined;
+  /** Counts a login; false when that user has too many. */
+  admit(login: Login): boolean;
+  leave(login: Login): void;
+  say(level: Level, message: string, facts: Readonly<Record<string, unknown>>): void;
+}
+
+interface Writer {
+  readonly user: string;
+  readonly end: (why: Answer) => void;
+  readonly ended: Promise<void>;
+}
+
+export class Writers {
+  readonly #byKey = new Map<string, Writer>();
+
+  has(key: string): boolean {
+    return this.#byKey.has(key);
+  }
+
+  /**
+   * Claims a file; the result gives it back. Throws Answer 450 while another connection writes it; if that one is of the same user it
+   * is ended first.
+   */
+  async claim(key: string, user: string, end: (why: Answer) => void): Promise<() => void> {
+    const other = this.#byKey.get(key);
+    if (other !== undefined) {
+      if (other.user !== user) throw new Answer(450, "The file is being written by another user.");
+      other.end(new Answer(426, "The same user began to write this file again; what arrived is kept."));
+      await other.ended;
+      throw new Answer(450, "An older transfer of this file was still open and was ended: ask its size again.");
+    }
+    let release: () => void = () => undefined;
+    const ended = new Promise<void>((resolve) => {
+      release = () => {
+        this.#byKey.delete(key);
+        resolve();
+      };
+    });
+    this.#byKey.set(key, { user, end, ended });
+    return release;
+  }
+}

@@ -1,0 +1,42 @@
+/**
+ * One FTP server as a device: source, target and tree over one pool of connections.
+ *
+ * Whether the server is there is learned from work, not from idle probes: it counts as attached until core, which sees the failures, says
+ * otherwise. `close` ends all connections and what runs on them.
+ */
+import { BehaviorSubject } from "rxjs";
+import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import { refused } from "./connection.js";
+import type { FtpOptions } from "./options.js";
+import { Pool } from "./pool.js";
+import { FtpSource } from "./source.js";
+import { FtpTarget } from "./target.js";
+import { FtpTree } from "./tree.js";
+
+export class FtpDevice implements Device {
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly source: FtpSource;
+  readonly target: FtpTarget;
+  readonly tree: FtpTree;
+  readonly #pool: Pool;
+
+  constructor(options: FtpOptions, context: PluginContext) {
+    this.#pool = new Pool(options, context.clock);
+    this.source = new FtpSource(options, this.#pool);
+    this.target = new FtpTarget(options, this.#pool);
+    this.tree = new FtpTree(this.#pool, this.source);
+  }
+
+  async probe(signal: AbortSignal): Promise<void> {
+    await this.#pool.with(signal, "cannot use the root", async (connection) => {
+      const answer = await connection.ask(`CWD ${connection.root === "" ? "/" : connection.root}`);
+      if (answer.code >= 400) throw refused(answer);
+    });
+  }
+
+  close(): Promise<void> {
+    this.#pool.close();
+    this.presence$.complete();
+    return Promise.resolve();
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * From answers of FTP servers and errors of sockets to Faults: the one place where protocol codes are read.
+ *
+ * A message names what was tried and what the server said, and never holds the password.
+ */
+import { FTPError } from "basic-ftp";
+import { Fault, isFault, type FaultKind } from "../../core/errors.js";
+import { readable } from "./wire.js";
+
+export interface Situation {
+  /** Opens the message: "cannot write a/b". */
+  readonly what: string;
+  /** Before the server greeted: then a time-out or a refusal says that it is not there. */
+  readonly connecting?: boolean;
+  readonly clockTrusted: boolean;
+  /** Never to be repeated. */
+  readonly password: string;
+}
+
+const codes: Readonly<Record<number, FaultKind>> = {
+  332: "denied",
+  421: "transient",
+  425: "transient",
+  426: "transient",
+  430: "denied",
+  431: "denied",
+  434: "offline",
+  450: "transient",
+  451: "transient",
+  452: "full",
+  500: "rejected",
+  501: "rejected",
+  502: "rejected",
+  503: "transient",
+  504: "rejected",
+  522: "denied",
+  530: "denied",
+  532: "denied",
+  533: "denied",
+  534: "denied",
+  536: "denied",
+  550: "rejected",
+  551: "rejected",
+  552: "full",
+  553: "rejected",
+  554: "conflict",
+};
+
+const absent = new Set(["ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN", "EADDRNOTAVAIL"]);
+const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EXPIRED", "CRL_NOT_YET_VALID"]);
+const tlsCodes = /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH|EPROTO)/;
+/** vsftpd, ProFTPD and Pure-FTPd all answer 550 both for what is missing and for what is forbidden: only the words differ. */
+const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only/i;
+
+/** The Fault for an error of basic-ftp or of node. A Fault stays what it is. */
+export function ftpFault(error: unknown, situation: Situation): Fault {
+  if (isFault(error)) return error;
+  const cause = { cause: error };
+  const say = (text: string): string => hide(`${situation.what}: ${text}`, situation.password);
+  if (error instanceof FTPError) {
+    const text = readable(error.message);
+    const kind =
+      error.code === 550 && forbidden.test(text) ? "denied" : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
+    return new Fault(kind, say(`the server said "${text}"`), cause);
+  }
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const text = error instanceof Error ? error.message : String(error);
+  if (wrongTime.has(code)) {
+    if (!situation.clockTrusted)
+      return new Fault("offline", say("the clock is not set, so the server's certificate cannot be judged"), cause);
+    return new Fault("denied", say("the server's certificate has expired or is not valid yet"), cause);
+  }
+  if (tlsCodes.test(code))
+    return new Fault(
+      "denied",
+      say(`the server's certificate or TLS is not accepted (${text}); its fingerprint can be set in "tls"`),
+      cause,
+    );
+  if (absent.has(code)) return new Fault("offline", say(`the server is not there (${text})`), cause);
+  if (situation.connecting === true && (code === "ETIMEDOUT" || text.startsWith("Timeout")))
+    return new Fault("offline", say("the server does not answer"), cause);
+  return new Fault("transient", say(text), cause);
+}
+
+/** Takes the password out of a text, for a server that repeats what it was told. */
+function hide(text: string, password: string): string {
+  return password.length < 3 ? text : text.replaceAll(password, "***");
+}

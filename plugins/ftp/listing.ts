@@ -1,0 +1,85 @@
+/**
+ * Listings as servers send them: MLSD and MLST facts (RFC 3659), `ls -l` lines, and those of DOS.
+ *
+ * Pure functions over text of one character per byte. A line that cannot be read gives an entry that says so: it costs only itself. LIST
+ * lines have no time that can be trusted (no zone, often no year), so none is given.
+ */
+import { nameFromWire } from "./wire.js";
+
+export interface Listed {
+  readonly name: string;
+  readonly kind: "file" | "directory" | "unreadable";
+  readonly reason?: string;
+  readonly size: number;
+  readonly modifiedMs?: number;
+  readonly inode?: string;
+}
+
+/** Milliseconds of YYYYMMDDHHMMSS[.sss] in UTC; undefined for anything else. */
+export function parseTime(text: string): number | undefined {
+  const match = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.(\d{1,6}))?$/.exec(text.trim());
+  if (match === null) return undefined;
+  const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number) as [number, number, number, number, number, number];
+  return Date.UTC(year, month - 1, day, hour, minute, second) + Math.trunc(Number(`0.${match[7] ?? "0"}`) * 1000);
+}
+
+/** YYYYMMDDHHMMSS in UTC. */
+export function timeText(ms: number): string {
+  return new Date(ms).toISOString().slice(0, 19).replace(/[-T:]/g, "");
+}
+
+/** A line of MLSD, or of MLST without its leading space; undefined for the directory itself and its parent. */
+export function parseFacts(line: string): Listed | undefined {
+  const space = line.indexOf(" ");
+  const name = line.slice(space + 1);
+  const facts = new Map<string, string>();
+  for (const fact of line.slice(0, Math.max(0, space)).split(";")) {
+    const at = fact.indexOf("=");
+    if (at > 0) facts.set(fact.slice(0, at).toLowerCase(), fact.slice(at + 1));
+  }
+  const type = facts.get("type")?.toLowerCase();
+  if (type === "cdir" || type === "pdir" || name === "." || name === "..") return undefined;
+  if (space < 0 || name === "" || type === undefined) return unknown(line);
+  const modifiedMs = parseTime(facts.get("modify") ?? "");
+  const inode = facts.get("unique");
+  const stamp = { ...(modifiedMs === undefined ? {} : { modifiedMs }), ...(inode === undefined ? {} : { inode }) };
+  const shown = nameFromWire(name);
+  if (type === "dir") return { name: shown, kind: "directory", size: 0, ...stamp };
+  if (type !== "file") {
+    const reason = type.includes("link") ? "a symbolic link" : `no plain file (${nameFromWire(type)})`;
+    return { name: shown, kind: "unreadable", reason, size: 0 };
+  }
+  const size = Number(facts.get("size") ?? NaN);
+  if (!Number.isSafeInteger(size)) return { name: shown, kind: "unreadable", reason: "listed without a size", size: 0 };
+  return { name: shown, kind: "file", size, ...stamp };
+}
+
+/** One space before the name: those that follow belong to it. The group is missing on some small servers. */
+const unix =
+  /^([-bcdlps])[-rwxsStTlL]{9}[.+@]?\s+\d+\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:[A-Za-z]{3}\s+\d{1,2}|\d{1,2}\s+[A-Za-z]{3}|\d{4}-\d\d-\d\d)\s+(?:\d{1,2}:\d\d(?::\d\d)?|\d{4}) (.+)$/;
+const dos = /^\d\d-\d\d-\d{2,4}\s+\d\d:\d\d\s*(?:[AP]M)?\s+(<DIR>|<JUNCTION>|<SYMLINKD?>|\d+)\s+(.+)$/i;
+
+/** A line of LIST; undefined for one that tells of no entry. */
+export function parseListLine(line: string): Listed | undefined {
+  if (line.trim() === "" || /^total \d+/.test(line)) return undefined;
+  const found = unix.exec(line);
+  if (found !== null) {
+    const [, kind = "", size = "", name = ""] = found;
+    if (name === "." || name === "..") return undefined;
+    if (kind === "d") return { name: nameFromWire(name), kind: "directory", size: 0 };
+    if (kind === "-") return { name: nameFromWire(name), kind: "file", size: Number(size) };
+    if (kind !== "l") return { name: nameFromWire(name), kind: "unreadable", reason: "no plain file", size: 0 };
+    return { name: nameFromWire(name.replace(/ -> .*$/, "")), kind: "unreadable", reason: "a symbolic link", size: 0 };
+  }
+  const [, what, name = ""] = dos.exec(line) ?? [];
+  if (what === undefined) return unknown(line);
+  if (name === "." || name === "..") return undefined;
+  if (/^\d+$/.test(what)) return { name: nameFromWire(name), kind: "file", size: Number(what) };
+  if (what.toUpperCase() === "<DIR>") return { name: nameFromWire(name), kind: "directory", size: 0 };
+  return { name: nameFromWire(name), kind: "unreadable", reason: "a link", size: 0 };
+}
+
+function unknown(line: string): Listed {
+  const name = nameFromWire(line.trim().replaceAll("/", "|")).slice(0, 200);
+  return { name, kind: "unreadable", reason: "the server listed this in a form that is not known", size: 0 };
+}

@@ -1,0 +1,196 @@
+/**
+ * An FTP server as a source: lists by MLSD or LIST, reads by RETR from any offset.
+ *
+ * Without MLSD there are no times: a file is then told from its other versions by its size alone. A stream gives exactly the bytes up to
+ * the size that was listed, and ends with an error when the server ends early.
+ */
+import { Readable, Writable } from "node:stream";
+import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
+import type { Connection } from "./connection.js";
+import type { Listed } from "./listing.js";
+import type { FtpOptions } from "./options.js";
+import type { Lease, Pool } from "./pool.js";
+import { wirePath } from "./wire.js";
+
+export function entryOf(dir: string, listed: Listed): FileEntry {
+  const { name, kind, size, reason, modifiedMs, inode } = listed;
+  return {
+    path: dir === "" ? name : `${dir}/${name}`,
+    kind,
+    size,
+    ...(reason === undefined ? {} : { reason }),
+    ...(modifiedMs === undefined ? {} : { modifiedMs }),
+    ...(inode === undefined ? {} : { inode }),
+  };
+}
+
+export class FtpSource implements Source {
+  readonly #options: FtpOptions;
+  readonly #pool: Pool;
+  #digests = false;
+
+  constructor(options: FtpOptions, pool: Pool) {
+    this.#options = options;
+    this.#pool = pool;
+  }
+
+  get features(): SourceFeatures {
+    return { ranges: true, digests: this.#digests ? ["sha256"] : [], concurrency: this.#options.concurrency, inPlace: false };
+  }
+
+  async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
+    const waiting = [""];
+    for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
+      for (const entry of await this.#readDir(dir, signal)) {
+        if (entry.kind !== "directory") yield entry;
+        else if (options?.enter?.(entry.path) !== false) waiting.push(entry.path);
+      }
+    }
+  }
+
+  /** A directory whole, so that no connection waits for who reads the list. One that cannot be read costs only itself. */
+  async #readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
+    try {
+      return await this.readDir(dir, signal);
+    } catch (error) {
+      if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
+      // The login was good a moment ago: it is this directory that is closed to us, or has gone.
+      return [{ path: dir, kind: "unreadable", size: 0, reason: error.message }];
+    }
+  }
+
+  /** One directory. Throws "missing" when there is none. */
+  readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
+    return this.#with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
+      const wire = wirePath(connection.root, dir);
+      if (dir === "" || (await connection.ask(`CWD ${wire}`)).code < 400)
+        return (await connection.list(wire)).filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
+      throw new Fault("missing", `there is no directory ${dir}`);
+    });
+  }
+
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    return this.#with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path));
+  }
+
+  async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
+    const what = `cannot read ${entry.path}`;
+    const lease = await this.#pool.lease(signal);
+    const { connection } = lease;
+    try {
+      const wire = await connection.run(signal, what, async () => {
+        const path = wirePath(connection.root, entry.path);
+        const size = await connection.size(path);
+        if (size === undefined) throw new Fault("missing", `${entry.path} is not there any more`);
+        const modifiedMs = entry.modifiedMs !== undefined && size === entry.size ? await connection.modified(path) : undefined;
+        const retimed = modifiedMs !== undefined && Math.abs(modifiedMs - (entry.modifiedMs ?? 0)) >= 1000;
+        if (size < entry.size || offset > entry.size || retimed)
+          throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
+        return path;
+      });
+      return stream({ lease, wire, entry, offset, signal, what });
+    } catch (error) {
+      lease.end(isFault(error) && !connection.closed);
+      throw error;
+    }
+  }
+
+  digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
+    if (kind !== "sha256") return Promise.resolve(undefined);
+    return this.#with(signal, `cannot ask for the digest of ${entry.path}`, async (connection) => {
+      const wire = wirePath(connection.root, entry.path);
+      // The server digests the whole file: one that grew has another digest than the one that is asked for.
+      if ((await connection.size(wire)) !== entry.size) return undefined;
+      return connection.digest(wire, entry.size);
+    });
+  }
+
+  #with<T>(signal: AbortSignal, what: string, work: (connection: Connection) => Promise<T>): Promise<T> {
+    return this.#pool.with(signal, what, (connection) => {
+      this.#digests = connection.digestCommand !== undefined;
+      return work(connection);
+    });
+  }
+}
+
+/** What is at a path; undefined when nothing is. */
+export async function lookAt(connection: Connection, path: string): Promise<FileEntry | undefined> {
+  const wire = wirePath(connection.root, path);
+  const slash = path.lastIndexOf("/");
+  const dir = path.slice(0, Math.max(0, slash));
+  if (path === "") return { path, kind: "directory", size: 0 };
+  const listed = await connection.entry(wire);
+  // The name is the one that was asked for, however the server writes it.
+  return listed === undefined ? undefined : entryOf(dir, { ...listed, name: path.slice(slash + 1) });
+}
+
+interface Wanted {
+  readonly lease: Lease;
+  readonly wire: string;
+  readonly entry: FileEntry;
+  readonly offset: number;
+  readonly signal: AbortSignal;
+  readonly what: string;
+}
+
+/** The bytes from `offset` to the entry's size. The connection goes back when all came and the server's last answer was read. */
+function stream({ lease, wire, entry, offset, signal, what }: Wanted): Readable {
+  const { connection } = lease;
+  let left = entry.size - offset;
+  if (left === 0) {
+    lease.end(true);
+    return Readable.from([]);
+  }
+  let go: (() => void) | undefined;
+  const out = new Readable({
+    highWaterMark: 1 << 20,
+    read() {
+      const next = go;
+      go = undefined;
+      next?.();
+    },
+    destroy(error, done) {
+      signal.removeEventListener("abort", stop);
+      lease.end(false);
+      done(error);
+    },
+  });
+  const stop = (): void => void out.destroy(abortedFault(signal));
+  signal.addEventListener("abort", stop, { once: true });
+  let over = false;
+  const end = (whole: boolean): void => {
+    if (over) return;
+    over = true;
+    signal.removeEventListener("abort", stop);
+    lease.end(whole);
+    out.push(null);
+  };
+  const into = new Writable({
+    highWaterMark: 1 << 20,
+    write(chunk: Buffer, _encoding, done) {
+      const part = chunk.subarray(0, left);
+      left -= part.length;
+      // It grew: the rest is not asked for, and only closing the connection stops it.
+      if (part.length < chunk.length) {
+        if (part.length > 0) out.push(part);
+        end(false);
+        done(new Error("enough"));
+      } else if (out.push(part)) done();
+      else go = done;
+    },
+  });
+  void connection
+    .run(signal, what, () => connection.retrieve(into, wire, offset))
+    .then(
+      () => {
+        if (left === 0) end(true);
+        else out.destroy(new Fault("changed", `${entry.path} ended ${left} bytes early`));
+      },
+      (error: unknown) => {
+        if (!out.readableEnded && left > 0) out.destroy(error as Fault);
+        else if (left === 0) end(false);
+      },
+    );
+  return out;
+}

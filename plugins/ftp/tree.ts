@@ -1,0 +1,74 @@
+/**
+ * An FTP server as a tree: what is looked at, moved and removed by hand, by archive and by mirror.
+ *
+ * FTP compares nothing by itself: each change looks first, and what another client does in between is not seen.
+ */
+import { Fault, throwIfAborted } from "../../core/errors.js";
+import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
+import { refused, type Connection } from "./connection.js";
+import { ensureDir } from "./dirs.js";
+import type { Pool } from "./pool.js";
+import { lookAt, type FtpSource } from "./source.js";
+import { wirePath } from "./wire.js";
+
+export class FtpTree implements Tree {
+  readonly #pool: Pool;
+  readonly #source: FtpSource;
+
+  constructor(pool: Pool, source: FtpSource) {
+    this.#pool = pool;
+    this.#source = source;
+  }
+
+  async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
+    throwIfAborted(signal);
+    yield* await this.#source.readDir(dir, signal);
+  }
+
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    return this.#source.stat(path, signal);
+  }
+
+  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+    return this.#pool.with(signal, `cannot move ${from} to ${to}`, async (connection) => {
+      const found = await lookAt(connection, from);
+      if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
+      expectSame(found, expect);
+      if ((await lookAt(connection, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
+      const target = wirePath(connection.root, to);
+      await ensureDir(connection, target.slice(0, target.lastIndexOf("/")), new Set());
+      await connection.command(`RNFR ${wirePath(connection.root, from)}`);
+      await connection.command(`RNTO ${target}`);
+    });
+  }
+
+  remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+    return this.#pool.with(signal, `cannot remove ${path}`, async (connection) => {
+      const found = await lookAt(connection, path);
+      if (found === undefined) return;
+      expectSame(found, expect);
+      const command = found.kind === "directory" ? "RMD" : "DELE";
+      await gone(connection, `${command} ${wirePath(connection.root, path)}`, path);
+    });
+  }
+
+  mkdir(path: string, signal: AbortSignal): Promise<void> {
+    return this.#pool.with(signal, `cannot make the directory ${path}`, (connection) =>
+      ensureDir(connection, wirePath(connection.root, path), new Set()),
+    );
+  }
+}
+
+async function gone(connection: Connection, command: string, path: string): Promise<void> {
+  const answer = await connection.ask(command);
+  if (answer.code >= 400 && (await lookAt(connection, path)) !== undefined) throw refused(answer);
+}
+
+/** Times are compared to the second: LIST and MDTM of some servers know no more. */
+function expectSame(found: FileEntry, expect: Stamp): void {
+  if (found.kind === "directory") return;
+  const bothTimed = expect.modifiedMs !== undefined && found.modifiedMs !== undefined;
+  const retimed = bothTimed && Math.abs(expect.modifiedMs - found.modifiedMs) >= 1000;
+  const moved = expect.inode !== undefined && found.inode !== undefined && expect.inode !== found.inode;
+  if (found.size !== expect.size || retimed || moved) throw new Fault("changed", `${found.path} is not the file that was meant`);
+}

@@ -1,0 +1,260 @@
+/**
+ * Real FTP servers for the suites: our own in this process (plain and TLS), ftp-srv in a child process, vsftpd as a program of the system.
+ *
+ * Each is started on a free port of 127.0.0.1 over a directory of its own, and leaves nothing behind. A server that cannot run here says why.
+ */
+import { isUtf8 } from "node:buffer";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { existsSync, promises as fs } from "node:fs";
+import { connect, createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bytesFromName } from "../../core/names.js";
+import { parseIn } from "../../core/options.js";
+import { plugin as serverPlugin } from "../../plugins/ftp-server/plugin.js";
+import type { FtpServer } from "../../plugins/ftp-server/server.js";
+import { until } from "./clause.js";
+import { context } from "./upload.js";
+
+export interface FtpServerUnderTest {
+  readonly port: number;
+  readonly user: string;
+  readonly password: string;
+  /** The directory that the user sees as "/". */
+  readonly dir: string;
+  /** Options of the "ftp" plugin beside host, port, user and password. */
+  readonly options: Readonly<Record<string, unknown>>;
+  /** A path of core as the bytes of a name on this server's disk. */
+  disk(path: string): Buffer;
+  /** Takes the server away, and brings it back on the same port. */
+  unplug?(): Promise<void>;
+  replug?(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface FtpServerKind {
+  readonly name: string;
+  readonly skip?: string;
+  start(): Promise<FtpServerUnderTest>;
+}
+
+const password = "pass word-4711";
+
+async function scratch(): Promise<string> {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-ftp-"));
+  // Servers that run as another user must be able to enter it.
+  await fs.chmod(dir, 0o755);
+  return dir;
+}
+
+/** A key and a self-signed certificate for 127.0.0.1, below `dir`. */
+export function selfSigned(dir: string, days = 2): { cert: string; key: string; fingerprint: string } {
+  const [cert, key] = [join(dir, "cert.pem"), join(dir, "key.pem")];
+  const subject = ["-subj", "/CN=filesync-test", "-addext", "subjectAltName=IP:127.0.0.1"];
+  execFileSync(
+    "openssl",
+    [
+      "req",
+      "-x509",
+      "-newkey",
+      "ec",
+      "-pkeyopt",
+      "ec_paramgen_curve:prime256v1",
+      "-nodes",
+      "-keyout",
+      key,
+      "-out",
+      cert,
+      "-days",
+      `${days}`,
+      ...subject,
+    ],
+    { stdio: "ignore" },
+  );
+  const said = execFileSync("openssl", ["x509", "-in", cert, "-noout", "-fingerprint", "-sha256"], { encoding: "utf8" });
+  return { cert, key, fingerprint: `SHA256:${said.split("=")[1]?.trim() ?? ""}` };
+}
+
+function installed(program: string): boolean {
+  return (process.env.PATH ?? "").split(":").some((dir) => existsSync(join(dir, program)));
+}
+
+export const hasOpenssl = installed("openssl");
+
+/** Our own server in this process, over `root`, with options beside it. */
+export async function startOwn(given: Readonly<Record<string, unknown>>, ctx = context()): Promise<FtpServer> {
+  const parsed = parseIn({ baseDir: "/", env: {} }, serverPlugin.options, { listen: "127.0.0.1:0", ...given });
+  if (!parsed.success) throw new Error(parsed.issues.map((issue) => issue.message).join("; "));
+  const server = serverPlugin.service?.(parsed.output, ctx) as FtpServer;
+  await server.start(new AbortController().signal);
+  return server;
+}
+
+function own(name: string, secure: boolean | "pinned"): FtpServerKind {
+  return {
+    name,
+    ...(secure !== false && !hasOpenssl ? { skip: "openssl is not installed" } : {}),
+    start: async () => {
+      const base = await scratch();
+      const tls = secure === false ? undefined : selfSigned(base);
+      const given = {
+        root: join(base, "srv"),
+        users: { tester: { password } },
+        ...(tls === undefined ? {} : { tls: { cert: tls.cert, key: tls.key, required: true } }),
+      };
+      let server = await startOwn(given);
+      const port = server.port ?? 0;
+      const options =
+        tls === undefined ? {} : { secure: true, tls: secure === "pinned" ? { fingerprint: tls.fingerprint } : { ca: tls.cert } };
+      return {
+        port,
+        user: "tester",
+        password,
+        dir: join(base, "srv", "tester"),
+        options,
+        disk: (path) => bytesFromName(path),
+        unplug: () => server.close(),
+        replug: async () => {
+          server = await startOwn({ ...given, listen: `127.0.0.1:${port}` });
+        },
+        stop: async () => {
+          await server.close();
+          await fs.rm(base, { recursive: true });
+        },
+      };
+    },
+  };
+}
+
+/** What servers that know nothing of core's names have on their disk: bytes that are no UTF-8 as they are, all else as its text. */
+function plainDisk(path: string): Buffer {
+  const bytes = bytesFromName(path);
+  return isUtf8(bytes) ? Buffer.from(path) : bytes;
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, "exit");
+  child.kill("SIGKILL");
+  await exit;
+}
+
+export const ftpSrv: FtpServerKind = {
+  name: "ftp on ftp-srv",
+  start: async () => {
+    const dir = await scratch();
+    const script = fileURLToPath(new URL("./ftp-srv-child.js", import.meta.url));
+    const child = spawn(process.execPath, [script, dir, "tester", password], { stdio: ["ignore", "pipe", "ignore"] });
+    const [said] = (await once(child.stdout, "data")) as [Buffer];
+    return {
+      port: Number(said.toString()),
+      user: "tester",
+      password,
+      dir,
+      options: {},
+      disk: plainDisk,
+      stop: async () => {
+        await ended(child);
+        await fs.rm(dir, { recursive: true });
+      },
+    };
+  },
+};
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("error", () => resolve(false));
+    socket.once("data", () => {
+      socket.destroy();
+      resolve(true);
+    });
+  });
+}
+
+const isRoot = process.getuid?.() === 0;
+const vsftpdPath = "/usr/sbin/vsftpd";
+
+export const vsftpd: FtpServerKind = {
+  name: "ftp on vsftpd",
+  ...(existsSync(vsftpdPath) ? {} : { skip: "vsftpd is not installed" }),
+  ...(isRoot ? {} : { skip: "vsftpd needs root: it logs in users of the system" }),
+  start: async () => {
+    const base = await scratch();
+    const user = `fstest${randomBytes(4).toString("hex")}`;
+    const dir = join(base, "home");
+    const pam = `/etc/pam.d/${user}`;
+    await fs.mkdir(dir);
+    await fs.mkdir(join(base, "empty"));
+    execFileSync("useradd", ["-M", "-d", dir, "-s", "/bin/sh", user]);
+    execFileSync("chpasswd", { input: `${user}:${password}\n` });
+    execFileSync("chown", [user, dir]);
+    await fs.writeFile(pam, "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n");
+    const port = await freePort();
+    const config = {
+      listen: "YES",
+      listen_address: "127.0.0.1",
+      listen_port: port,
+      background: "NO",
+      anonymous_enable: "NO",
+      local_enable: "YES",
+      write_enable: "YES",
+      chroot_local_user: "YES",
+      allow_writeable_chroot: "YES",
+      local_umask: "022",
+      pam_service_name: user,
+      seccomp_sandbox: "NO",
+      secure_chroot_dir: join(base, "empty"),
+      xferlog_enable: "NO",
+      use_localtime: "NO",
+      connect_from_port_20: "NO",
+    };
+    const file = join(base, "vsftpd.conf");
+    await fs.writeFile(
+      file,
+      Object.entries(config)
+        .map(([key, value]) => `${key}=${value}\n`)
+        .join(""),
+    );
+    const child = spawn(vsftpdPath, [file], { stdio: "ignore" });
+    await until("vsftpd to answer", () => answers(port));
+    return {
+      port,
+      user,
+      password,
+      dir,
+      options: {},
+      disk: plainDisk,
+      stop: async () => {
+        await ended(child);
+        await until("the user's processes to end", () => {
+          try {
+            execFileSync("userdel", [user], { stdio: "ignore" });
+            return true;
+          } catch {
+            return !existsSync(`/proc/${child.pid ?? 0}`) && !execFileSync("getent", ["passwd"], { encoding: "utf8" }).includes(`${user}:`);
+          }
+        });
+        await fs.rm(pam, { force: true });
+        await fs.rm(base, { recursive: true });
+      },
+    };
+  },
+};
+
+export const ownPlain = own("ftp on our own server", false);
+export const ownPinned = own("ftp on our own server, TLS with a pinned certificate", "pinned");
+export const ownCa = own("ftp on our own server, TLS with its own CA", true);

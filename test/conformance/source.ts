@@ -1,0 +1,451 @@
+/**
+ * The promises of a Source and of a Tree (`core/plugin.ts`), as clauses that run against any plugin and any server or medium.
+ *
+ * A harness makes a device with an empty root and changes the real files by a way that does not go through the plugin.
+ */
+import assert from "node:assert/strict";
+import type { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Device, FileEntry, Source, Tree } from "../../core/plugin.js";
+import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
+import { bytes, sha256 } from "./upload.js";
+
+/** A device, and its files by another way. Paths are those of core, below the device's root. */
+export interface SourceUnderTest extends UnderTest {
+  /** Puts a file there, with its directories. */
+  put(path: string, content: Buffer): Promise<void>;
+  append(path: string, content: Buffer): Promise<void>;
+  remove(path: string): Promise<void>;
+  read(path: string): Promise<Buffer | undefined>;
+  /** Makes a symbolic link; where the medium has them. */
+  link?(path: string, to: string): Promise<void>;
+  /** Makes a file of `size` bytes that takes no space; where the medium can. */
+  sparse?(path: string, size: number): Promise<void>;
+  /** Takes the device away, and gives it back. */
+  unplug?(): Promise<void>;
+  replug?(): Promise<void>;
+  /** How many files were open at the device at most, where the harness can count them. */
+  mostOpen?(): number;
+  /** A device of the same server with wrong credentials. */
+  readonly stranger?: () => Promise<Device>;
+  readonly secrets?: readonly string[];
+  /** Names that this server cannot hold, with the reason. */
+  readonly refuses?: Readonly<Record<string, string>>;
+}
+
+export type SourceHarness = Harness<SourceUnderTest>;
+type SourceClause = Clause<SourceUnderTest>;
+
+export function sourceOf(under: UnderTest): Source {
+  assert.ok(under.device.source, "the device has no source");
+  return under.device.source;
+}
+
+async function all(source: Source, options?: Parameters<Source["list"]>[1]): Promise<FileEntry[]> {
+  const entries: FileEntry[] = [];
+  for await (const entry of source.list(calm(), options)) entries.push(entry);
+  return entries.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+async function found(under: SourceUnderTest, path: string, content?: Buffer): Promise<FileEntry> {
+  if (content !== undefined) await under.put(path, content);
+  const entry = (await all(sourceOf(under))).find((it) => it.path === path);
+  assert.ok(entry, `${path} is not listed`);
+  return entry;
+}
+
+async function bytesOf(source: Source, entry: FileEntry, offset: number): Promise<Buffer> {
+  return buffer(await source.open(entry, offset, calm()));
+}
+
+/** Opens and reads to the end: for a fault that may come at either. */
+async function readAll(source: Source, entry: FileEntry, offset = 0): Promise<number> {
+  return (await bytesOf(source, entry, offset)).length;
+}
+
+const uglyNames: readonly (readonly [string, string])[] = [
+  ["spaces", "with space in it.bin"],
+  ["a leading and a trailing space", " both ends .bin "],
+  ["quotes and a backslash", `it's "quoted" \\ here.bin`],
+  ["other scripts", "полёт/飛行 ✈.ulg"],
+  ["a leading dash", "-l.bin"],
+  ["patterns", "a*?[b]{c,d}~$HOME.bin"],
+  ["an arrow, as links are listed", "a -> b.bin"],
+  ["bytes that are no UTF-8", "caf\u201bE9.bin"],
+  ["255 bytes", `${"n".repeat(251)}.bin`],
+  ["a deep directory", "a/b c/d/e/f/g/h.bin"],
+];
+
+const uglyClauses: readonly SourceClause[] = uglyNames.map(([what, path]) => ({
+  name: `a name with ${what} is listed and read`,
+  run: async (under) => {
+    const known = under.refuses?.[path];
+    if (known !== undefined) return known;
+    const source = sourceOf(under);
+    const content = bytes(2000, path.length);
+    const entry = await found(under, path, content);
+    assert.equal(entry.kind, "file");
+    assert.ok((await bytesOf(source, entry, 0)).equals(content));
+    assert.equal((await source.stat(path, calm()))?.size, content.length);
+    return undefined;
+  },
+}));
+
+async function readSome(stream: Readable): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    stream.once("error", reject);
+    stream.once("readable", () => {
+      stream.read(1);
+      stream.off("error", reject);
+      resolve();
+    });
+  });
+}
+
+/** How the stream ends after this: its error, or undefined when it ends well. What still comes is thrown away. */
+function endOf(stream: Readable): Promise<unknown> {
+  return new Promise((resolve) => {
+    stream.once("error", resolve);
+    stream.once("end", () => resolve(undefined));
+    stream.resume();
+  });
+}
+
+const clauses: readonly SourceClause[] = [
+  ...deviceClauses<SourceUnderTest>((device) => {
+    assert.ok(device.source);
+    return all(device.source);
+  }),
+  {
+    name: "an empty root lists nothing",
+    run: async (under) => {
+      assert.deepEqual(await all(sourceOf(under)), []);
+      return undefined;
+    },
+  },
+  {
+    name: "each file is listed once, with its size",
+    run: async (under) => {
+      const wanted = new Map<string, number>();
+      for (let i = 0; i < 40; i++) {
+        const path = `${i % 3 === 0 ? "" : `dir ${i % 7}/${i % 2 === 0 ? "sub/" : ""}`}log${i}.bin`;
+        wanted.set(path, i * 10);
+        await under.put(path, bytes(i * 10, i));
+      }
+      const listed = await all(sourceOf(under));
+      assert.deepEqual(
+        listed.map((it) => `${it.kind} ${it.path} ${it.size}`),
+        [...wanted].map(([path, size]) => `file ${path} ${size}`).sort(byPath),
+      );
+      return undefined;
+    },
+  },
+  {
+    name: "enter leaves out a directory with all below it",
+    run: async (under) => {
+      await under.put("in/a.bin", bytes(1));
+      await under.put("out/deep/b.bin", bytes(1));
+      const asked: string[] = [];
+      const listed = await all(sourceOf(under), { enter: (dir) => (asked.push(dir), dir !== "out") });
+      assert.deepEqual(
+        listed.map((it) => it.path),
+        ["in/a.bin"],
+      );
+      assert.deepEqual(asked.sort(), ["in", "out"]);
+      return undefined;
+    },
+  },
+  {
+    name: "a list ends with its signal",
+    run: async (under) => {
+      for (let i = 0; i < 5; i++) await under.put(`d${i}/a.bin`, bytes(1));
+      const stop = new AbortController();
+      const iterate = async (): Promise<void> => {
+        for await (const entry of sourceOf(under).list(stop.signal)) if (entry.path !== "") stop.abort();
+      };
+      await expectFault(iterate(), "aborted", 2000);
+      return undefined;
+    },
+  },
+  {
+    name: "a symbolic link is unreadable, and costs only itself",
+    run: async (under) => {
+      if (under.link === undefined) return "no links here";
+      await under.put("real.bin", bytes(10));
+      await under.link("link.bin", "/etc/passwd");
+      const listed = await all(sourceOf(under));
+      assert.equal(listed.find((it) => it.path === "real.bin")?.kind, "file");
+      const link = listed.find((it) => it.path.startsWith("link.bin"));
+      if (link !== undefined) assert.ok(link.kind === "unreadable" && link.reason !== undefined, `it is listed as a ${link.kind}`);
+      return undefined;
+    },
+  },
+  ...uglyClauses,
+  {
+    name: "open at 0, in the middle and at the size gives what is there",
+    run: async (under) => {
+      const source = sourceOf(under);
+      const content = bytes(700_000);
+      const entry = await found(under, "log.bin", content);
+      for (const offset of source.features.ranges ? [0, 1, 350_000, 699_999, 700_000] : [0]) {
+        const got = await bytesOf(source, entry, offset);
+        assert.ok(got.equals(content.subarray(offset)), `${got.length} other bytes from ${offset}`);
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "an empty file gives an empty stream",
+    run: async (under) => {
+      const entry = await found(under, "empty.bin", Buffer.alloc(0));
+      assert.equal(entry.size, 0);
+      assert.equal(await readAll(sourceOf(under), entry), 0);
+      return undefined;
+    },
+  },
+  {
+    name: "an offset past the size is changed",
+    run: async (under) => {
+      const entry = await found(under, "log.bin", bytes(1000));
+      await expectFault(readAll(sourceOf(under), entry, 1001), "changed");
+      return undefined;
+    },
+  },
+  {
+    name: "a file that grew gives no byte beyond the size that was listed",
+    run: async (under) => {
+      const content = bytes(300_000);
+      const entry = await found(under, "grows.bin", content);
+      await under.append("grows.bin", bytes(2_000_000, 2));
+      for (const offset of [0, 100_000, 300_000]) {
+        const got = await bytesOf(sourceOf(under), entry, offset);
+        assert.ok(got.equals(content.subarray(offset)), `${got.length} bytes from ${offset}`);
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "a file that became shorter is changed",
+    run: async (under) => {
+      const entry = await found(under, "shrinks.bin", bytes(300_000));
+      await under.put("shrinks.bin", bytes(1000));
+      await expectFault(readAll(sourceOf(under), entry), "changed");
+      return undefined;
+    },
+  },
+  {
+    name: "a file that has gone is missing",
+    run: async (under) => {
+      const entry = await found(under, "gone.bin", bytes(1000));
+      await under.remove("gone.bin");
+      await expectFault(readAll(sourceOf(under), entry), "missing");
+      assert.equal(await sourceOf(under).stat("gone.bin", calm()), undefined);
+      assert.equal(await sourceOf(under).stat("no/such/dir.bin", calm()), undefined);
+      return undefined;
+    },
+  },
+  {
+    name: "stat tells the same as the list",
+    run: async (under) => {
+      const entry = await found(under, "dir/log.bin", bytes(1234));
+      assert.deepEqual(await sourceOf(under).stat("dir/log.bin", calm()), entry);
+      return undefined;
+    },
+  },
+  {
+    name: "the source's own digest is that of the bytes",
+    run: async (under) => {
+      const source = sourceOf(under);
+      const content = bytes(200_000);
+      const entry = await found(under, "log.bin", content);
+      if (source.digest === undefined || !source.features.digests.includes("sha256")) return "no digest";
+      assert.equal(await source.digest(entry, "sha256", calm()), sha256(content));
+      await under.append("log.bin", bytes(10, 3));
+      const later = await source.digest(entry, "sha256", calm());
+      assert.ok(later === undefined || later === sha256(content), "the digest is of more than the entry's bytes");
+      return undefined;
+    },
+  },
+  {
+    name: "an abort ends an open stream within 2 s, and the device goes on",
+    run: async (under) => {
+      const source = sourceOf(under);
+      const content = bytes(6_000_000);
+      const entry = await found(under, "long.bin", content);
+      const stop = new AbortController();
+      const stream = await source.open(entry, 0, stop.signal);
+      await readSome(stream);
+      stop.abort();
+      await expectFault(
+        endOf(stream).then((error) => (error === undefined ? "whole" : Promise.reject(error as Error))),
+        "aborted",
+        2000,
+      );
+      assert.ok((await bytesOf(source, entry, 5_900_000)).equals(content.subarray(5_900_000)));
+      return undefined;
+    },
+  },
+  {
+    name: "a stream that nobody reads to its end can be left",
+    run: async (under) => {
+      const source = sourceOf(under);
+      const content = bytes(6_000_000);
+      const entry = await found(under, "left.bin", content);
+      for (let i = 0; i < source.features.concurrency + 1; i++) {
+        const stream = await source.open(entry, 0, calm());
+        await readSome(stream);
+        stream.destroy();
+      }
+      assert.ok((await bytesOf(source, entry, 5_999_000)).equals(content.subarray(5_999_000)));
+      return undefined;
+    },
+  },
+  {
+    name: "a slow reader gets all",
+    run: async (under) => {
+      const content = bytes(3_000_000);
+      const entry = await found(under, "slow.bin", content);
+      const stream = await sourceOf(under).open(entry, 0, calm());
+      const parts: Buffer[] = [];
+      for await (const chunk of stream) {
+        parts.push(chunk as Buffer);
+        if (parts.length % 8 === 0) await delay(5);
+      }
+      assert.ok(Buffer.concat(parts).equals(content));
+      return undefined;
+    },
+  },
+  {
+    name: "as many files at once as it says, while it lists and looks",
+    run: async (under) => {
+      const source = sourceOf(under);
+      const count = source.features.concurrency;
+      for (let i = 0; i < count; i++) await under.put(`p${i}.bin`, bytes(1_000_000, i));
+      const entries = await all(source);
+      const streams = await Promise.all(entries.map((entry) => source.open(entry, 0, calm())));
+      assert.equal((await all(source)).length, count);
+      assert.equal((await source.stat("p0.bin", calm()))?.size, 1_000_000);
+      const got = await Promise.all(streams.map((stream) => buffer(stream)));
+      for (let i = 0; i < count; i++) assert.ok(got[i]!.equals(bytes(1_000_000, i)), `p${i}.bin`);
+      assert.ok((under.mostOpen?.() ?? 0) <= count, "more files were open at the device than it says");
+      return undefined;
+    },
+  },
+  {
+    name: "beyond 4 GiB it reads at the byte",
+    run: async (under) => {
+      if (under.sparse === undefined || !sourceOf(under).features.ranges) return "no sparse files here";
+      await under.sparse("huge.bin", 2 ** 32 + 1);
+      await under.append("huge.bin", bytes(1000));
+      const entry = await found(under, "huge.bin");
+      assert.equal(entry.size, 2 ** 32 + 1001);
+      assert.ok((await bytesOf(sourceOf(under), entry, 2 ** 32 + 1)).equals(bytes(1000)));
+      return undefined;
+    },
+  },
+  {
+    name: "unplugged in the middle it says so within 5 s, and comes back as it was",
+    run: async (under) => {
+      if (under.unplug === undefined || under.replug === undefined) return "it cannot be unplugged here";
+      const source = sourceOf(under);
+      const entry = await found(under, "cut.bin", bytes(30_000_000));
+      const stream = await source.open(entry, 0, calm());
+      await readSome(stream);
+      const end = endOf(stream);
+      await under.unplug();
+      await expectFault(
+        end.then((error) => (error === undefined ? "whole" : Promise.reject(error as Error))),
+        ["offline", "transient"],
+        5000,
+      );
+      await expectFault(all(source), ["offline", "transient"], 5000);
+      await under.replug();
+      await until("the device to be back", async () => (await all(source).catch(() => [])).length === 1);
+      assert.deepEqual(await found(under, "cut.bin"), entry);
+      return undefined;
+    },
+  },
+];
+
+function treeOf(under: SourceUnderTest): Tree | undefined {
+  return under.device.tree;
+}
+
+const treeClauses: readonly SourceClause[] = [
+  {
+    name: "tree: one directory is listed, files and directories",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      await under.put("top.bin", bytes(1));
+      await under.put("dir/in.bin", bytes(2));
+      const seen: string[] = [];
+      for await (const entry of tree.list("", calm())) seen.push(`${entry.kind} ${entry.path}`);
+      for await (const entry of tree.list("dir", calm())) seen.push(`${entry.kind} ${entry.path}`);
+      assert.deepEqual(seen.sort(), ["directory dir", "file dir/in.bin", "file top.bin"]);
+      const gone = async (): Promise<void> => {
+        for await (const entry of tree.list("nowhere", calm())) seen.push(entry.path);
+      };
+      await expectFault(gone(), "missing");
+      return undefined;
+    },
+  },
+  {
+    name: "tree: remove takes only the file that was meant, and twice is success",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      const entry = await found(under, "dir/log.bin", bytes(100));
+      await under.append("dir/log.bin", bytes(1));
+      await expectFault(tree.remove("dir/log.bin", entry, calm()), "changed");
+      assert.equal((await under.read("dir/log.bin"))?.length, 101);
+      const now = await found(under, "dir/log.bin");
+      await tree.remove("dir/log.bin", now, calm());
+      assert.equal(await under.read("dir/log.bin"), undefined);
+      await tree.remove("dir/log.bin", now, calm());
+      return undefined;
+    },
+  },
+  {
+    name: "tree: move makes directories, goes over nothing, and takes only the file that was meant",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      const content = bytes(100);
+      const entry = await found(under, "log.bin", content);
+      await tree.move("log.bin", "archive/2024/log.bin", entry, calm());
+      assert.ok((await under.read("archive/2024/log.bin"))?.equals(content));
+      assert.equal(await under.read("log.bin"), undefined);
+      const second = await found(under, "log.bin", bytes(50, 2));
+      await expectFault(tree.move("log.bin", "archive/2024/log.bin", second, calm()), "conflict");
+      assert.ok((await under.read("archive/2024/log.bin"))?.equals(content), "it went over the other");
+      await expectFault(tree.move("log.bin", "other.bin", { ...second, size: 51 }, calm()), "changed");
+      assert.equal((await under.read("log.bin"))?.length, 50);
+      return undefined;
+    },
+  },
+  {
+    name: "tree: mkdir makes parents, and twice is success",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      await tree.mkdir("a/b c/d", calm());
+      await tree.mkdir("a/b c/d", calm());
+      assert.equal((await tree.stat("a/b c/d", calm()))?.kind, "directory");
+      assert.equal(await tree.stat("a/x", calm()), undefined);
+      return undefined;
+    },
+  },
+];
+
+function byPath(a: string, b: string): number {
+  return a.split(" ").slice(1).join(" ") < b.split(" ").slice(1).join(" ") ? -1 : 1;
+}
+
+export const allSourceClauses: readonly SourceClause[] = [...clauses, ...treeClauses];
+
+/** Registers the suite for this source. */
+export function sourceClauses(harness: SourceHarness): void {
+  register(allSourceClauses, harness);
+}

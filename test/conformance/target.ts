@@ -1,0 +1,466 @@
+/**
+ * The promises of a Target (`core/plugin.ts`), as clauses that run against any plugin and any server.
+ *
+ * A harness makes a device with an empty root and gives a way to the real files that does not go through the plugin. A clause that asks for
+ * what the target says it has not (resume, atomic, digests) does not apply.
+ */
+import assert from "node:assert/strict";
+import { setTimeout as delay } from "node:timers/promises";
+import { Fault } from "../../core/errors.js";
+import type { Device, Occupant, Receipt, Target } from "../../core/plugin.js";
+import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
+import { cut, short, slow, stuck, wrong } from "./readers.js";
+import { bytes, chunks, sha256, upload, type TestUpload } from "./upload.js";
+
+/** A device, and its files by another way. Paths are those of core, below the device's root. */
+export interface TargetUnderTest extends UnderTest {
+  /** The real content; undefined when nothing is there. */
+  read(path: string): Promise<Buffer | undefined>;
+  /** Puts a file there by another hand, with its directories. */
+  put(path: string, content: Buffer): Promise<void>;
+  /** Takes a file away by another hand. */
+  remove(path: string): Promise<void>;
+  /** Paths of all files below the root, also hidden ones. */
+  list(): Promise<string[]>;
+  /** The size of a file; undefined when nothing is there. */
+  size(path: string): Promise<number | undefined>;
+  /** The time of a file, where this target keeps the one of the upload. */
+  modifiedMs?(path: string): Promise<number>;
+  /** Makes a file of `size` bytes that takes no space; where the medium can. */
+  sparse?(path: string, size: number): Promise<void>;
+  /** A device of the same server with wrong credentials. */
+  readonly stranger?: () => Promise<Device>;
+  /** What no message may hold. */
+  readonly secrets?: readonly string[];
+  /** Names that this server cannot hold, with the reason. */
+  readonly refuses?: Readonly<Record<string, string>>;
+  /** What is beside and above the root, as far as the harness can see: an escape would show there. */
+  outside?(): Promise<string[]>;
+}
+
+export type TargetHarness = Harness<TargetUnderTest>;
+type TargetClause = Clause<TargetUnderTest>;
+
+export function targetOf(under: UnderTest): Target {
+  assert.ok(under.device.target, "the device has no target");
+  return under.device.target;
+}
+
+export function isReceipt(result: Receipt | Occupant): result is Receipt {
+  return !("occupied" in result);
+}
+
+/** Writes from where the target is, and publishes. */
+export async function send(target: Target, it: TestUpload): Promise<Receipt> {
+  const offset = await target.offset(it, calm());
+  await target.write(it, offset, calm(), () => undefined);
+  const result = await target.commit(it, calm());
+  assert.ok(isReceipt(result), `the name was occupied: ${JSON.stringify(result)}`);
+  return result;
+}
+
+async function expectPublished(under: TargetUnderTest, it: TestUpload, content: Buffer, receipt: Receipt): Promise<void> {
+  assert.equal(receipt.path, it.path);
+  assert.equal(receipt.size, content.length);
+  if (receipt.proof === "digest" || receipt.proof === "readback") assert.equal(receipt.digest, sha256(content));
+  const there = await under.read(it.path);
+  assert.ok(there !== undefined, "nothing is under the final name");
+  assert.ok(there.equals(content), `${there.length} bytes are there, and they are not the ones that were sent (${content.length})`);
+}
+
+/** Sends the first part and is cut: what the target then holds. */
+async function half(target: Target, it: TestUpload, content: Buffer): Promise<number> {
+  const first = upload(it.path, content, { id: it.id, read: cut(content, content.length / 2) });
+  await expectFault(
+    target.write(first, 0, calm(), () => undefined),
+    "changed",
+  );
+  return target.offset(it, calm());
+}
+
+const hidden = /(^|\/)\.[^/]*\.part$/;
+const visible = (paths: readonly string[]): string[] => paths.filter((path) => !hidden.test(path)).sort();
+
+const uglyNames: readonly (readonly [string, string])[] = [
+  ["spaces", "with space in it.bin"],
+  ["a leading and a trailing space", " both ends .bin "],
+  ["quotes and a backslash", `it's "quoted" \\ here.bin`],
+  ["other scripts", "полёт/飛行 ✈.ulg"],
+  ["a leading dash", "-l.bin"],
+  ["patterns", "a*?[b]{c,d}~$HOME.bin"],
+  ["signs of URLs and shells", "100%41 & #1;a=b+c|d.bin"],
+  ["a newline, as core writes it", "line\u201b0Abreak.bin"],
+  ["255 bytes", `${"n".repeat(251)}.bin`],
+  ["a deep directory", "a/b c/d/e/f/g/h.bin"],
+];
+
+const uglyClauses: readonly TargetClause[] = uglyNames.map(([what, path]) => ({
+  name: `a name with ${what}`,
+  run: async (under) => {
+    const known = under.refuses?.[path];
+    if (known !== undefined) return known;
+    const content = bytes(1000, path.length);
+    const it = upload(path, content);
+    await expectPublished(under, it, content, await send(targetOf(under), it));
+    return undefined;
+  },
+}));
+
+const clauses: readonly TargetClause[] = [
+  ...deviceClauses<TargetUnderTest>((device) => {
+    assert.ok(device.target);
+    return device.target.offset(upload("log.bin", bytes(10)), calm());
+  }),
+  {
+    name: "the whole bytes arrive",
+    run: async (under) => {
+      const content = bytes(300_000);
+      const it = upload("dir/log 1.bin", content);
+      let told = 0;
+      const target = targetOf(under);
+      await target.write(it, 0, calm(), (n) => (told += n));
+      assert.equal(told, content.length, "onBytes did not tell of each byte");
+      const result = await target.commit(it, calm());
+      assert.ok(isReceipt(result));
+      await expectPublished(under, it, content, result);
+      assert.deepEqual(await under.list(), [it.path], "something else was left behind");
+      return undefined;
+    },
+  },
+  {
+    name: "an empty file arrives",
+    run: async (under) => {
+      const it = upload("empty.bin", Buffer.alloc(0));
+      await expectPublished(under, it, Buffer.alloc(0), await send(targetOf(under), it));
+      return undefined;
+    },
+  },
+  ...uglyClauses,
+  {
+    name: "the offset of what is not known is 0",
+    run: async (under) => {
+      assert.equal(await targetOf(under).offset(upload("no/such/dir/log.bin", bytes(10)), calm()), 0);
+      return undefined;
+    },
+  },
+  {
+    name: "nothing is visible before the commit",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (!target.features.atomic) return "not atomic";
+      const it = upload("seen.bin", bytes(200_000));
+      await half(target, it, bytes(200_000));
+      assert.deepEqual(visible(await under.list()), [], "visible in the middle");
+      await target.write(it, await target.offset(it, calm()), calm(), () => undefined);
+      assert.deepEqual(visible(await under.list()), [], "visible before the commit");
+      return undefined;
+    },
+  },
+  {
+    name: "a resume sends no prefix again",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (!target.features.resume) return "no resume";
+      const content = bytes(800_000);
+      const it = upload("resumed.bin", content);
+      const offset = await half(target, it, content);
+      assert.ok(offset > 0, "nothing of the first part was kept");
+      assert.ok(offset <= content.length / 2, "more is there than was given");
+      let told = 0;
+      await target.write(it, offset, calm(), (n) => (told += n));
+      assert.deepEqual(it.reading.offsets, [offset]);
+      assert.ok(it.reading.given <= content.length - offset && told === content.length - offset, "more than the rest was sent");
+      const result = await target.commit(it, calm());
+      assert.ok(isReceipt(result));
+      await expectPublished(under, it, content, result);
+      return undefined;
+    },
+  },
+  {
+    name: "a write at another offset than the partial's size is a conflict",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (!target.features.resume) return "no resume";
+      const content = bytes(100_000);
+      const it = upload("offset.bin", content);
+      await expectFault(
+        target.write(it, 5000, calm(), () => undefined),
+        "conflict",
+      );
+      const offset = await half(target, it, content);
+      for (const bad of [0, offset - 1, offset + 1])
+        await expectFault(
+          target.write(it, bad, calm(), () => undefined),
+          "conflict",
+        );
+      assert.equal(await target.offset(it, calm()), offset, "the refused write changed the partial");
+      return undefined;
+    },
+  },
+  {
+    name: "a commit of too few bytes is a conflict",
+    run: async (under) => {
+      const target = targetOf(under);
+      const it = upload("short.bin", bytes(100_000));
+      await half(target, it, bytes(100_000));
+      await expectFault(target.commit(it, calm()), "conflict");
+      assert.equal(await under.read(it.path), undefined, "it was published");
+      return undefined;
+    },
+  },
+  {
+    name: "a commit of nothing is a conflict",
+    run: async (under) => {
+      await expectFault(targetOf(under).commit(upload("nothing.bin", bytes(100)), calm()), "conflict");
+      return undefined;
+    },
+  },
+  {
+    name: "a commit twice gives the same receipt",
+    run: async (under) => {
+      const content = bytes(50_000);
+      const it = upload("twice.bin", content);
+      const first = await send(targetOf(under), it);
+      assert.deepEqual(await targetOf(under).commit(it, calm()), first);
+      await expectPublished(under, it, content, first);
+      return undefined;
+    },
+  },
+  {
+    name: "what another put under the name stays, and is told",
+    run: async (under) => {
+      const target = targetOf(under);
+      const theirs = bytes(4000, 7);
+      await under.put("taken/log.bin", theirs);
+      for (const content of [bytes(5000, 8), bytes(4000, 9)]) {
+        const it = upload("taken/log.bin", content);
+        await target.write(it, 0, calm(), () => undefined);
+        const result = await target.commit(it, calm());
+        assert.ok("occupied" in result, "it was published over the other's file");
+        assert.equal(result.size, theirs.length);
+        if (result.digest !== undefined) assert.equal(result.digest, sha256(theirs));
+        assert.ok((await under.read(it.path))?.equals(theirs), "the other's bytes were touched");
+        assert.equal(await target.offset(it, calm()), content.length, "the partial was not kept");
+        const elsewhere = { ...it, path: "taken/log~1.bin" };
+        const second = await target.commit(elsewhere, calm());
+        assert.ok(isReceipt(second), "the kept partial could not be published under another name");
+        assert.ok((await under.read(elsewhere.path))?.equals(content));
+        await under.remove(elsewhere.path);
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "our own earlier version is replaced, and nothing else",
+    run: async (under) => {
+      const target = targetOf(under);
+      const whole = bytes(60_000);
+      const old = whole.subarray(0, 20_000);
+      await send(target, upload("grows.bin", Buffer.from(old)));
+      const it = upload("grows.bin", whole, { expect: { kind: "replaces", size: old.length, digest: sha256(old) } });
+      await expectPublished(under, it, whole, await send(target, it));
+      const other = upload("grows.bin", bytes(70_000, 3), { expect: { kind: "replaces", size: 1234, digest: sha256(old) } });
+      await target.write(other, 0, calm(), () => undefined);
+      assert.ok("occupied" in (await target.commit(other, calm())), "it replaced what is not the earlier version");
+      assert.ok((await under.read("grows.bin"))?.equals(whole));
+      return undefined;
+    },
+  },
+  {
+    name: "look tells what is there",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (target.look === undefined) return "no look";
+      assert.equal(await target.look(upload("seen.bin", bytes(10)), calm()), undefined);
+      await under.put("seen.bin", bytes(10, 5));
+      const seen = await target.look(upload("seen.bin", bytes(10)), calm());
+      assert.equal(seen?.size, 10);
+      if (seen.digest !== undefined) assert.equal(seen.digest, sha256(bytes(10, 5)));
+      return undefined;
+    },
+  },
+  {
+    name: "discard forgets the partial, and nothing there is success",
+    run: async (under) => {
+      const target = targetOf(under);
+      const it = upload("gone/away.bin", bytes(100_000));
+      await target.discard(it, calm());
+      await half(target, it, bytes(100_000));
+      await target.discard(it, calm());
+      assert.equal(await target.offset(it, calm()), 0);
+      assert.deepEqual(await under.list(), []);
+      await target.discard(it, calm());
+      return undefined;
+    },
+  },
+  {
+    name: "a path that leaves the root is rejected",
+    run: async (under) => {
+      const target = targetOf(under);
+      const before = await under.outside?.();
+      for (const path of ["../escape.bin", "a/../../escape.bin", "/escape.bin", "..", "a//b.bin", "nul\0.bin"]) {
+        const it = upload(path, bytes(100));
+        await expectFault(
+          target.write(it, 0, calm(), () => undefined),
+          "rejected",
+        );
+        await expectFault(target.commit(it, calm()), "rejected");
+      }
+      assert.deepEqual(await under.list(), []);
+      assert.deepEqual(await under.outside?.(), before);
+      return undefined;
+    },
+  },
+  {
+    name: "an abort ends a write within 2 s, and it can go on",
+    run: async (under) => {
+      const target = targetOf(under);
+      const content = bytes(400_000);
+      const id = "00000000000000aa";
+      const stop = new AbortController();
+      let taken: () => void = () => undefined;
+      const reached = new Promise<void>((resolve) => (taken = resolve));
+      const first = upload("stopped.bin", content, { id, read: stuck(content, 300_000, () => taken()) });
+      const writing = target.write(first, 0, stop.signal, () => undefined);
+      const ended = expectFault(writing, "aborted", 20_000);
+      await reached;
+      stop.abort();
+      const from = performance.now();
+      await ended;
+      assert.ok(performance.now() - from < 2000, "it took more than 2 s");
+      const it = upload("stopped.bin", content, { id });
+      await untilStable(target, it);
+      await expectPublished(under, it, content, await send(target, it));
+      return undefined;
+    },
+  },
+  {
+    name: "a signal that was given before stops everything, with its reason",
+    run: async (under) => {
+      const target = targetOf(under);
+      const it = upload("late.bin", bytes(100));
+      const why = AbortSignal.abort(new Fault("offline", "the vehicle is armed"));
+      await expectFault(target.offset(it, AbortSignal.abort()), "aborted", 2000);
+      await expectFault(target.offset(it, why), "offline", 2000);
+      await expectFault(
+        target.write(it, 0, why, () => undefined),
+        "offline",
+        2000,
+      );
+      await expectFault(target.commit(it, why), "offline", 2000);
+      assert.deepEqual(await under.list(), []);
+      return undefined;
+    },
+  },
+  {
+    name: "as many uploads at once as it says",
+    run: async (under) => {
+      const target = targetOf(under);
+      const uploads = Array.from({ length: target.features.concurrency }, (_, i) => upload(`many/${i}.bin`, bytes(150_000, i + 1)));
+      const receipts = await Promise.all(uploads.map((it) => send(target, it)));
+      for (const [i, it] of uploads.entries()) await expectPublished(under, it, bytes(150_000, i + 1), receipts[i]!);
+      return undefined;
+    },
+  },
+  {
+    name: "wrong bytes are a mismatch where the target can tell, and are not published",
+    run: async (under) => {
+      const target = targetOf(under);
+      const content = bytes(200_000);
+      const it = upload("wrong.bin", content, { read: wrong(content, 150_000) });
+      await target.write(it, 0, calm(), () => undefined);
+      if (target.features.digests.length === 0) return "no digest at this target";
+      await expectFault(target.commit(it, calm()), "mismatch");
+      assert.equal(await under.read(it.path), undefined, "it was published");
+      return undefined;
+    },
+  },
+  {
+    name: "a stream that ends early is never a whole file",
+    run: async (under) => {
+      const target = targetOf(under);
+      const content = bytes(200_000);
+      const it = upload("early.bin", content, { read: short(content, 1) });
+      await expectFault(
+        target.write(it, 0, calm(), () => undefined),
+        ["transient", "rejected"],
+      );
+      await expectFault(target.commit(it, calm()), "conflict");
+      assert.equal(await under.read(it.path), undefined, "it was published");
+      return undefined;
+    },
+  },
+  {
+    name: "a slow stream arrives whole",
+    run: async (under) => {
+      const content = bytes(50_000);
+      const it = upload("slow.bin", content, { read: slow(content, 10_000, 30) });
+      await expectPublished(under, it, content, await send(targetOf(under), it));
+      return undefined;
+    },
+  },
+  {
+    name: "the Fault that withdraws the bytes is the Fault of the write, and what came is kept",
+    run: async (under) => {
+      const target = targetOf(under);
+      const content = bytes(400_000);
+      for (const kind of ["changed", "offline"] as const) {
+        const it = upload(`withdrawn ${kind}.bin`, content, { read: cut(content, 200_000, kind) });
+        const message = await expectFault(
+          target.write(it, 0, calm(), () => undefined),
+          kind,
+        );
+        assert.equal(message, "withdrawn by the test");
+        if (target.features.resume) assert.ok((await target.offset(it, calm())) > 0, "nothing was kept");
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "the time of the file is kept",
+    run: async (under) => {
+      if (under.modifiedMs === undefined) return "this target keeps no times";
+      const modifiedMs = Date.UTC(2021, 4, 17, 3, 4, 5);
+      const it = upload("timed.bin", bytes(100), { modifiedMs });
+      await send(targetOf(under), it);
+      assert.equal(await under.modifiedMs(it.path), modifiedMs);
+      return undefined;
+    },
+  },
+  {
+    name: "beyond 4 GiB it goes on at the byte",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (under.sparse === undefined || !target.features.resume) return "no sparse files here";
+      const held = 2 ** 32 + 1;
+      const rest = bytes(100_000);
+      const it = upload("huge.bin", rest, { size: held + rest.length, read: (offset) => chunks(rest.subarray(offset - held)) });
+      await under.sparse(it.partialPath, held);
+      assert.equal(await target.offset(it, calm()), held);
+      await target.write(it, held, calm(), () => undefined);
+      assert.deepEqual(it.reading.offsets, [held]);
+      assert.equal(await under.size(it.partialPath), held + rest.length);
+      await target.discard(it, calm());
+      return undefined;
+    },
+  },
+];
+
+/** After an abort a server may still take what was under way: waits until the offset stays. */
+async function untilStable(target: Target, it: TestUpload): Promise<void> {
+  let last = -1;
+  await until("the offset to stay", async () => {
+    const now = await target.offset(it, calm());
+    const stable = now === last;
+    last = now;
+    if (!stable) await delay(100);
+    return stable;
+  });
+}
+
+export const allTargetClauses = clauses;
+
+/** Registers the suite for this target. */
+export function targetClauses(harness: TargetHarness): void {
+  register(clauses, harness);
+}
