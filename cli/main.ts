@@ -3,6 +3,7 @@
 import { cac } from "cac";
 import { ControlError } from "../core/control.js";
 import { configPath, UsageError } from "./config.js";
+import type { SimArguments } from "./sim.js";
 import { programVersion } from "./version.js";
 
 interface Common {
@@ -56,6 +57,28 @@ async function main(argv: readonly string[]): Promise<number> {
         }),
       ),
     );
+  cli
+    .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
+    .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")
+    .option("--once", "Exit when all has arrived")
+    .action(
+      does(async (options: { dir?: string; once?: boolean }) =>
+        (await import("./demo.js")).demoCommand({
+          once: options.once === true,
+          ...(options.dir === undefined ? {} : { dir: options.dir }),
+        }),
+      ),
+    );
+  cli
+    .command("sim", "A simulated flight controller on a real transport")
+    .option("--listen <url>", "tcpin://HOST:PORT, udpin://HOST:PORT, udpout://HOST:PORT or pty:PATH")
+    .option("--dir <dir>", 'The directory that is "/" of its file system; default: the current one')
+    .option("--autopilot <name>", "px4 (default), px4-1.18")
+    .option("--link <name>", "usb (default), uart:BAUD, udp, none")
+    .option("--fault <name=value>", "A fault, such as loss=5%; may be given more than once")
+    .option("--seed <n>", "What the faults are drawn from")
+    .option("--armed", "Begin armed; SIGUSR1 toggles")
+    .action(does(async (options: SimArguments) => (await import("./sim.js")).simCommand(options)));
   cli.help();
   cli.version(programVersion);
   try {

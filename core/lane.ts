@@ -20,6 +20,8 @@ export interface LaneState {
   readonly sinceMs: number;
 }
 
+/** Until it was attached once, a device that is away is told of only after this: at a start each is away for a moment. */
+const meetingMs = 2000;
 /** A person has to act: probe slowly. */
 const deniedProbeMs = 60_000;
 
@@ -34,6 +36,9 @@ export class Lane {
   #presence: Presence = { state: "detached", reason: "not looked at yet" };
   #down: { reason: string } | undefined;
   #failures = 0;
+  /** It was attached once in this run. */
+  #met = false;
+  #telling: NodeJS.Timeout | undefined;
   #busy = 0;
   readonly #waiting: (() => void)[] = [];
   #subscription: Subscription | undefined;
@@ -135,6 +140,7 @@ export class Lane {
   /** Stops watching, then closes the device. */
   async close(): Promise<void> {
     this.#closing.abort();
+    clearTimeout(this.#telling);
     this.#subscription?.unsubscribe();
     await this.#probing;
     await this.device.close();
@@ -186,8 +192,15 @@ export class Lane {
         ...(this.#presence.epoch === undefined ? {} : { epoch: this.#presence.epoch }),
       });
     if (changed) {
-      if (attached) this.events.say("info", "attached", `${this.name}: attached`, { device: this.name });
-      else this.events.say("warn", "detached", `${this.name}: ${reason ?? "detached"}`, { device: this.name, reason });
+      clearTimeout(this.#telling);
+      if (attached) {
+        this.#met = true;
+        this.events.say("info", "attached", `${this.name}: attached`, { device: this.name });
+      } else {
+        const tell = () => this.events.say("warn", "detached", `${this.name}: ${reason ?? "detached"}`, { device: this.name, reason });
+        if (this.#met) tell();
+        else this.#telling = setTimeout(tell, meetingMs);
+      }
     }
     if (attached && (edge || changed)) {
       this.edge$.next();

@@ -285,6 +285,7 @@ class PullJob {
         await this.#digestPrefix(writer.handle, at);
         this.transfer.offset = at;
         this.live.advance(at);
+        this.#say("resumed", `goes on at byte ${at} of ${this.#version.size}`);
         return writer;
       }
       engine.events.say(
@@ -505,6 +506,11 @@ class PullJob {
     }
     throwIfAborted(this.signal);
     return Buffer.concat(parts).subarray(0, length);
+  }
+
+  #say(what: string, text: string): void {
+    const { source, path } = this.#version;
+    this.engine.events.say("info", what, `${nameOf(this.#version)}: ${text}`, { device: source, path });
   }
 
   #sidecar(): Sidecar {

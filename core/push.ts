@@ -244,6 +244,11 @@ class PushJob {
       offset,
     );
     work.transfer = transfer;
+    if (offset > 0)
+      engine.events.say("info", "resumed", `${nameOf(version)} → ${this.lane.name}: goes on at byte ${offset} of ${version.size}`, {
+        device: this.lane.name,
+        path: upload.path,
+      });
     if (offset === version.size && version.size > 0) return;
     await target.write(upload, offset, signal, (bytes) => {
       transfer.offset += bytes;
