@@ -139,7 +139,13 @@ test("a reader that stops stops the requests, and goes on where it was", async (
   assert.ok(entry);
   const stream = await rig.source.open(entry, 0, never);
   const parts: Buffer[] = [];
-  await new Promise<void>((resolve) => stream.once("data", (part: Buffer) => (parts.push(part), stream.pause(), resolve())));
+  await new Promise<void>((resolve) => 
+    stream.once("data", (part: Buffer) => {
+      parts.push(part);
+      stream.pause();
+      resolve();
+    }),
+  );
   let before = -1;
   await eventually(() => {
     const same = before === rig.sim.stats.payloadBytes;
