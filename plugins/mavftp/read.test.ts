@@ -139,7 +139,7 @@ test("a reader that stops stops the requests, and goes on where it was", async (
   assert.ok(entry);
   const stream = await rig.source.open(entry, 0, never);
   const parts: Buffer[] = [];
-  await new Promise<void>((resolve) => 
+  await new Promise<void>((resolve) =>
     stream.once("data", (part: Buffer) => {
       parts.push(part);
       stream.pause();

@@ -125,7 +125,7 @@ test("a reboot while reading is offline; then a new epoch, and the rest of the f
   const parts: Buffer[] = [];
   const stream = await rig.source.open(entry, 0, never);
   const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
-  await new Promise<void>((resolve) => 
+  await new Promise<void>((resolve) =>
     stream.on("data", (part: Buffer) => {
       parts.push(part);
       resolve();
@@ -173,7 +173,10 @@ test("a cable that is pulled is noticed at once, and reading goes on when it is 
 });
 
 /** Another program on the same link: it opens a file and keeps it. */
-async function intruder(t: TestContext, port: number): Promise<{ ask(opcode: number, data?: string): Promise<number>; tell(...requests: [opcode: number, data: string][]): void }> {
+async function intruder(
+  t: TestContext,
+  port: number,
+): Promise<{ ask(opcode: number, data?: string): Promise<number>; tell(...requests: [opcode: number, data: string][]): void }> {
   const socket: Socket = connect(port, "127.0.0.1");
   t.after(() => socket.destroy());
   const writer = new FrameWriter(255, 190);
