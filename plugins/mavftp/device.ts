@@ -134,7 +134,9 @@ export class MavftpDevice implements Device, Source {
     this.#link.start({
       frame: (frame) => {
         if (frame.messageId === FILE_TRANSFER_PROTOCOL) {
-          if (this.#peer.isFrom(frame)) this.#requests.frame(frame);
+          if (!this.#peer.isFrom(frame)) return;
+          this.#peer.heard();
+          this.#requests.frame(frame);
         } else this.#peer.frame(frame);
       },
       state: (state) => this.#peer.linkState(state),

@@ -60,7 +60,7 @@ export interface Recorded {
   readonly said: string[];
   readonly told: number[];
   /** Resolves with the first state, now or later, that fits; rejects after `withinMs`. Looks from number `from` of `states` on. */
-  until(fits: (presence: Presence) => boolean, withinMs?: number, from?: number): Promise<Presence>;
+  until(fits: (presence: Presence, index: number) => boolean, withinMs?: number, from?: number): Promise<Presence>;
   attached(): Promise<Presence>;
 }
 
@@ -86,10 +86,10 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>): Re
     for (const look of watchers) look();
   });
   t.after(() => device.close());
-  function until(fits: (presence: Presence) => boolean, withinMs = 8000, from = 0): Promise<Presence> {
+  function until(fits: (presence: Presence, index: number) => boolean, withinMs = 8000, from = 0): Promise<Presence> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
-        const found = states.slice(from).find(fits);
+        const found = states.find((presence, index) => index >= from && fits(presence, index));
         if (found === undefined) return;
         clearTimeout(timer);
         watchers.delete(look);

@@ -155,6 +155,26 @@ test("a reboot too short to miss a heartbeat is a new epoch all the same", async
   assert.notEqual(again.epoch, epoch);
 });
 
+test("a vehicle that reboots after so many bytes, and again loses frames, is read whole", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 400_000 });
+  const rig = await makeRig(t, { dir, faults: { reboot: "100kB", loss: "2%" }, seed: 11 });
+  const entry = await only(rig);
+  const parts: Buffer[] = [];
+  let have = 0;
+  for (let tries = 0; have < entry.size && tries < 20; tries++) {
+    await rig.until((p, i) => p.state === "attached" && i === rig.states.length - 1);
+    try {
+      for await (const part of await rig.source.open(entry, have, never)) {
+        parts.push(part as Buffer);
+        have += (part as Buffer).length;
+      }
+    } catch (error) {
+      assert.ok(isFault(error, "offline") || isFault(error, "transient"), String(error));
+    }
+  }
+  assert.ok(Buffer.concat(parts).equals(content.get("a.ulg") as Buffer));
+});
+
 test("a cable that is pulled is noticed at once, and reading goes on when it is back", async (t) => {
   const { dir, content } = makeLogs(t, { "a.ulg": 1_000_000 });
   const rig = await makeRig(t, { dir, link: "usb" });
@@ -229,15 +249,21 @@ test("on a link of our own it is reset at once", async (t) => {
 });
 
 test("a program that takes our session gets it; we never take its bytes for ours", async (t) => {
-  const { dir } = makeLogs(t, { "a.ulg": 3_000_000, "b.ulg": 3_000_000 });
+  const { dir, content } = makeLogs(t, { "a.ulg": 3_000_000, "b.ulg": 3_000_000 });
   const rig = await makeRig(t, { dir, link: "usb" });
   const entry = await only(rig);
   const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
-  const { failed } = await begin(rig, entry);
+  const parts: Buffer[] = [];
+  const stream = await rig.source.open(entry, 0, never);
+  const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
+  stream.on("data", (part: Buffer) => parts.push(part));
+  await eventually(() => parts.length > 3, "bytes come");
   other.tell([Op.ResetSessions, ""], [Op.OpenFileRO, "/b.ulg"]);
   const fault = await failed;
   assert.ok(isFault(fault, "transient"), String(fault));
   assert.equal(rig.sim.openSessions(), 1, "theirs is left alone");
+  const had = Buffer.concat(parts);
+  assert.ok(had.equals((content.get("a.ulg") as Buffer).subarray(0, had.length)));
 });
 
 test("an autopilot that answers no FTP is said to be one", async (t) => {
