@@ -37,7 +37,6 @@ export interface Autopilot {
   /** Major, minor, patch. */
   readonly version: readonly [number, number, number];
   readonly transmitRing: number;
-  readonly receiveBuffer: number;
   ftp(surroundings: FtpSurroundings): FtpServer;
 }
 

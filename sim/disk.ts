@@ -44,7 +44,7 @@ export class Disk {
 
   /** Throws where `dir` is no directory. */
   constructor(dir: string) {
-    this.#root = realpathSync(Buffer.from(dir), { encoding: "buffer" });
+    this.#root = realpathSync.native(Buffer.from(dir), { encoding: "buffer" });
     if (!statSync(this.#root).isDirectory()) throw new Error(`${dir} is not a directory`);
   }
 
@@ -91,7 +91,7 @@ export class Disk {
     const path = Buffer.concat([dir, Buffer.from("/"), name]);
     let stat: Stats | BigIntStats | undefined;
     try {
-      stat = this.#inside(realpathSync(path, { encoding: "buffer" })) ? statSync(path) : lstatSync(path);
+      stat = this.#inside(realpathSync.native(path, { encoding: "buffer" })) ? statSync(path) : lstatSync(path);
     } catch (error) {
       // Gone since the directory was read, or a link to nowhere: it is listed as something that is no file.
       if (!(error instanceof Error && "code" in error)) throw error;
@@ -112,7 +112,7 @@ export class Disk {
     }
     if (parts.some((part) => part.includes(0))) throw new DiskError(ENOENT, "a name holds a zero byte");
     const joined = Buffer.concat([this.#root, ...parts.flatMap((part) => [Buffer.from("/"), part])]);
-    const real = guard(() => realpathSync(joined, { encoding: "buffer" }));
+    const real = guard(() => realpathSync.native(joined, { encoding: "buffer" }));
     if (!this.#inside(real)) throw new DiskError(ENOENT, "outside");
     return real;
   }

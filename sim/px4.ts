@@ -32,7 +32,6 @@ export const px4: Autopilot = {
   autopilot: AUTOPILOT_PX4,
   version: [1, 15, 4],
   transmitRing: 12_000,
-  receiveBuffer: 600,
   ftp: (surroundings) => new Px4Ftp(surroundings, 10_000),
 };
 

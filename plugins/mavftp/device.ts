@@ -47,6 +47,7 @@ export class MavftpDevice implements Device, Source {
   readonly #requests: Requests;
   readonly #sessions: Sessions;
   readonly #reading: Reading = new WindowReading(PX4_WINDOW);
+  readonly #downloads = new Set<Promise<void>>();
   #checksums = true;
   #closed: Promise<void> | undefined;
 
@@ -92,7 +93,10 @@ export class MavftpDevice implements Device, Source {
     const path = this.#path(entry.path);
     const reading = options.safest === true ? new WindowReading({ first: 1, least: 1, most: 1 }) : this.#reading;
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
-    return openDownload(tools, { path, size: entry.size, offset }, signal);
+    const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
+    this.#downloads.add(ended);
+    void ended.then(() => this.#downloads.delete(ended));
+    return stream;
   }
 
   async digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
@@ -118,6 +122,7 @@ export class MavftpDevice implements Device, Source {
       this.#peer.stop(new Fault("aborted", "closed"));
       // Open sessions are ended first: nobody else could, until the autopilot gives them up.
       await this.#sessions.idle();
+      await Promise.all(this.#downloads);
       await this.#link.close();
     })();
     return this.#closed;
@@ -129,7 +134,9 @@ export class MavftpDevice implements Device, Source {
     this.#link.start({
       frame: (frame) => {
         if (frame.messageId === FILE_TRANSFER_PROTOCOL) {
-          if (this.#peer.isFrom(frame)) this.#requests.frame(frame);
+          if (!this.#peer.isFrom(frame)) return;
+          this.#peer.heard();
+          this.#requests.frame(frame);
         } else this.#peer.frame(frame);
       },
       state: (state) => this.#peer.linkState(state),

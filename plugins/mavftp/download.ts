@@ -28,6 +28,12 @@ export interface DownloadTools {
   readonly reading: Reading;
 }
 
+export interface Download {
+  readonly stream: Readable;
+  /** Resolves, never rejects, once the stream is over and its session ended. */
+  readonly ended: Promise<void>;
+}
+
 const STREAM_BYTES = 262_144;
 /** How long others may wait while a reading has the turn. */
 const TURN_MS = 40;
@@ -39,7 +45,7 @@ const IDLE_MS = 3000;
 const LOST_MAX = 3;
 
 /** Opens the file. Throws what `Source.open` says; resolves once the autopilot has it open and its size fits. */
-export async function openDownload(tools: DownloadTools, wanted: Wanted, signal: AbortSignal): Promise<Readable> {
+export async function openDownload(tools: DownloadTools, wanted: Wanted, signal: AbortSignal): Promise<Download> {
   const attachment = tools.peer.attachment();
   const destroyed = new AbortController();
   const joined = joinSignals(signal, attachment.signal, destroyed.signal);
@@ -147,6 +153,5 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
     if (file !== undefined) await sessions.end(file);
     if (failure === undefined) stream.push(null);
   }
-  void run();
-  return stream;
+  return { stream, ended: run() };
 }

@@ -8,7 +8,7 @@ import { isFault, type FaultKind } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import { FrameParser, FrameWriter, type Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
-import type { Address } from "./address.js";
+import { placeOf, type Address } from "./address.js";
 import { openWire, type Wire } from "./wire.js";
 
 export interface LinkState {
@@ -25,9 +25,14 @@ export interface LinkListener {
   state(state: LinkState): void;
 }
 
+/** The reason of a wire on which nothing comes. */
+export function silence(place: string): string {
+  return `nothing is received on ${place}`;
+}
+
 const RETRY_MIN_MS = 250;
 const RETRY_MAX_MS = 4000;
-/** A wire that we opened towards somebody, and on which nothing comes for so long, is opened anew: the other end may have restarted. */
+/** A connection that we made, and on which nothing comes for so long, is opened anew: the other end may have restarted. */
 const SILENCE_MS = 10_000;
 
 export class Link {
@@ -120,10 +125,11 @@ export class Link {
     const lost = new Promise<string>((resolve) => (lose = resolve));
     let wire: Wire;
     try {
-      wire = await openWire(this.#address, { bytes: (chunk) => this.#take(chunk), lost: lose });
+      wire = await openWire(this.#address, { bytes: (chunk) => this.#take(chunk), lost: lose }, signal);
     } catch (error) {
-      if (!isFault(error)) throw error;
-      return { open: false, reason: error.message, kind: error.kind };
+      // The serial library may be missing its native part: that, too, is a reason for people.
+      const reason = error instanceof Error ? error.message : String(error);
+      return { open: false, reason, kind: isFault(error) ? error.kind : "offline" };
     }
     const stopped = (): void => lose("closed");
     signal.addEventListener("abort", stopped);
@@ -134,8 +140,8 @@ export class Link {
     this.#heartbeat();
     const beat = setInterval(() => {
       this.#heartbeat();
-      const calls = this.#address.kind !== "tcpin" && this.#address.kind !== "udpin";
-      if (calls && performance.now() - this.#lastBytesMs > SILENCE_MS) lose("nothing is received");
+      const calls = this.#address.kind === "tcpout" || this.#address.kind === "udpout";
+      if (calls && performance.now() - this.#lastBytesMs > SILENCE_MS) lose(silence(placeOf(this.#address)));
     }, 1000);
     const reason = await lost;
     clearInterval(beat);

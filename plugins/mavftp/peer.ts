@@ -11,7 +11,7 @@ import { Fault, type FaultKind } from "../../core/errors.js";
 import type { PluginContext, Presence } from "../../core/plugin.js";
 import type { Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
-import type { Link, LinkState } from "./link.js";
+import { silence, type Link, type LinkState } from "./link.js";
 
 /** One stay of the autopilot: from attached to detached. */
 export interface Attachment {
@@ -57,6 +57,7 @@ export class Peer {
   #epoch = 0;
   #systemId: number | undefined;
   #heartbeatMs = -Infinity;
+  #frameMs = -Infinity;
   #disarmedMs = -Infinity;
   #bootMs: number | undefined;
   #attachment: { readonly attachment: Attachment; readonly end: AbortController } | undefined;
@@ -93,6 +94,11 @@ export class Peer {
   /** True for a frame of the autopilot that we talk to. */
   isFrom(frame: Frame): boolean {
     return frame.systemId === this.#systemId && frame.componentId === m.COMPONENT_AUTOPILOT;
+  }
+
+  /** Any frame of it came. */
+  heard(): void {
+    this.#frameMs = performance.now();
   }
 
   linkState(state: LinkState): void {
@@ -173,10 +179,12 @@ export class Peer {
     const { place, pauseWhenArmed, systemId } = this.#options;
     if (!this.#link.state.open) return this.presence$.value.reason;
     const now = performance.now();
-    if (now - this.#heartbeatMs > HEARTBEAT_LOST_MS) {
+    if (this.#silent(now)) {
       if (this.#attachment !== undefined) return `no heartbeat on ${place}`;
+      // A silent wire is opened anew at times: that is no news.
+      if (this.#link.bytes === 0 && this.presence$.value.reason === silence(place)) return silence(place);
       if (now - this.#link.openedMs < FIRST_LOOK_MS) return `waiting for a heartbeat on ${place}`;
-      if (this.#link.bytes === 0) return `nothing is received on ${place}`;
+      if (this.#link.bytes === 0) return silence(place);
       if (this.#link.frames === 0) return `${place} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`;
       return `no heartbeat of ${systemId === undefined ? "an autopilot" : `system ${systemId}`} on ${place}, though it carries MAVLink`;
     }
@@ -184,6 +192,12 @@ export class Peer {
     if (this.armed !== false) return "the vehicle is armed";
     if (now - this.#disarmedMs < DISARM_SETTLE_MS) return "the vehicle has just been disarmed, its log is being closed";
     return undefined;
+  }
+
+  /** Heartbeats get lost on a bad radio: while the autopilot's other frames come, two more are waited for. */
+  #silent(now: number): boolean {
+    const ageMs = now - this.#heartbeatMs;
+    return ageMs > HEARTBEAT_LOST_MS && (ageMs > HEARTBEAT_LOST_MS + 2000 || now - this.#frameMs > 1000);
   }
 
   #attach(): void {

@@ -28,13 +28,13 @@ const CONNECT_MS = 5000;
 /** More than this waiting to be sent is not sent. */
 export const BACKLOG_BYTES = 65_536;
 
-/** Opens it. Throws Fault "offline" or "denied", whose message says what to do. */
-export function openWire(address: Address, events: WireEvents): Promise<Wire> {
+/** Opens it, unless the signal comes before. Throws Fault "offline" or "denied", whose message says what to do. */
+export function openWire(address: Address, events: WireEvents, signal: AbortSignal): Promise<Wire> {
   switch (address.kind) {
     case "serial":
       return openSerial(address.path, address.baud, events);
     case "tcpout":
-      return openTcpOut(address.host, address.port, events);
+      return openTcpOut(address.host, address.port, events, signal);
     case "tcpin":
       return openTcpIn(address.host, address.port, events);
     case "udpout":
@@ -59,10 +59,12 @@ function reasonOf(error: unknown): string {
   return known[code] ?? (error instanceof Error ? error.message : String(error));
 }
 
-async function openTcpOut(host: string, port: number, events: WireEvents): Promise<Wire> {
+async function openTcpOut(host: string, port: number, events: WireEvents, signal: AbortSignal): Promise<Wire> {
   const place = placeOf({ kind: "tcpout", host, port });
   const socket = new Socket();
   const timer = setTimeout(() => socket.destroy(new Error("no answer")), CONNECT_MS);
+  const stop = (): void => void socket.destroy(new Error("stopped"));
+  signal.addEventListener("abort", stop, { once: true });
   try {
     socket.connect(port, host);
     await once(socket, "connect");
@@ -71,6 +73,7 @@ async function openTcpOut(host: string, port: number, events: WireEvents): Promi
     throw new Fault("offline", `cannot connect to ${place}: ${reasonOf(error)}`, { cause: error });
   } finally {
     clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
   }
   return tcpWire(socket, events, (why) => `the connection to ${place} ended${why}`);
 }

@@ -1,0 +1,167 @@
+/** Each way in which a port cannot be used is said in words that a person can act on; and addresses are those of MAVSDK. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { chmodSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import { SerialPort } from "serialport";
+import * as v from "valibot";
+import { openTransport } from "../../sim/transport.js";
+import { parseAddress } from "./address.js";
+import { makeDevice, makeDir, makeLogs, makeSim } from "./harness.test.js";
+import { plugin } from "./plugin.js";
+
+test("addresses", () => {
+  assert.deepEqual(parseAddress("serial:///dev/ttyACM0:115200"), { kind: "serial", path: "/dev/ttyACM0", baud: 115200 });
+  assert.deepEqual(parseAddress("serial:///dev/serial/by-path/usb-0:1.0:57600"), {
+    kind: "serial",
+    path: "/dev/serial/by-path/usb-0:1.0",
+    baud: 57600,
+  });
+  assert.deepEqual(parseAddress("serial:///dev/ttyACM0"), { kind: "serial", path: "/dev/ttyACM0", baud: 57600 });
+  assert.deepEqual(parseAddress("tcpout://10.1.1.1:5760"), { kind: "tcpout", host: "10.1.1.1", port: 5760 });
+  assert.deepEqual(parseAddress("udpin://:14550"), { kind: "udpin", host: "0.0.0.0", port: 14550 });
+  assert.deepEqual(parseAddress("udpout://[::1]:14550"), { kind: "udpout", host: "::1", port: 14550 });
+  for (const wrong of [
+    "",
+    "/dev/ttyACM0",
+    "serial://ttyACM0",
+    "udpout://:14550",
+    "tcpout://h:0",
+    "tcpout://h:65536",
+    "udp://h:1",
+    "tcpout://h",
+  ])
+    assert.equal(parseAddress(wrong), undefined, wrong);
+});
+
+test("options: defaults, and each mistake named", () => {
+  const given = v.parse(plugin.options, { url: "udpin://0.0.0.0:14550", root: "/APM/LOGS/" });
+  assert.deepEqual(
+    [given.root, given.whenArmed, given.componentId, given.exclusive, given.crcMaxSize],
+    ["/APM/LOGS", "pause", 191, false, 64 * 2 ** 20],
+  );
+  assert.equal(v.parse(plugin.options, { url: "udpin://:1" }).root, "/fs/microsd/log");
+  for (const [wrong, says] of [
+    [{ url: "ttyACM0" }, /serial:/],
+    [{ url: "udpin://:1", whenArmed: "stop" }, /pause/],
+    [{ url: "udpin://:1", root: "log" }, /begins with/],
+    [{ url: "udpin://:1", systemId: 256 }, /255/],
+    [{ url: "udpin://:1", speed: 1 }, /speed/],
+  ] as const)
+    assert.match(JSON.stringify(v.safeParse(plugin.options, wrong).issues), says);
+});
+
+test("a port that is missing", async (t) => {
+  const path = join(makeDir(t), "ttyACM0");
+  const device = makeDevice(t, { url: `serial://${path}:57600` });
+  await device.until((p) => p.reason?.includes(`${path} is missing`) === true);
+});
+
+test("a port that appears later is found", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const path = join(makeDir(t), "ttyACM0");
+  const device = makeDevice(t, { url: `serial://${path}:57600`, root: "/" });
+  await device.until((p) => p.reason?.includes("is missing") === true);
+  await makeSim(t, { dir, listen: `pty:${path}` });
+  await device.attached();
+});
+
+test("a serial port that is pulled is missing, and found again", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const path = join(makeDir(t), "ttyACM0");
+  const sim = await makeSim(t, { dir, listen: `pty:${path}` });
+  const device = makeDevice(t, { url: sim.clientUrl, root: "/" });
+  await device.attached();
+  const from = device.states.length;
+  const back = sim.dropLink(1000);
+  await device.until((p) => p.state === "detached", 5000, from);
+  await device.until((p) => p.reason?.includes("is missing") === true, 5000, from);
+  await back;
+  await device.until((p) => p.state === "attached", 8000, from);
+});
+
+test("a port without permission names the group and the command that gives it", async (t) => {
+  const dir = makeDir(t);
+  chmodSync(dir, 0o755);
+  const path = join(dir, "ttyACM0");
+  writeFileSync(path, "");
+  chmodSync(path, 0);
+  const serial = fileURLToPath(new URL("serial.js", import.meta.url));
+  const script = `const { openSerial } = await import(${JSON.stringify(serial)});
+    try { await openSerial(${JSON.stringify(path)}, 57600, { bytes() {}, lost() {} }); } catch (error) { console.log(error.kind, error.message); }`;
+  // Root may open anything, so it is tried as somebody who may not.
+  const asNobody = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    ...asNobody,
+    cwd: "/",
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  child.stdout.on("data", (text: Buffer) => (said += text.toString()));
+  child.stderr.on("data", (text: Buffer) => (said += text.toString()));
+  await new Promise((resolve) => child.once("close", resolve));
+  assert.match(said, /^denied no permission to use .*ttyACM0: it belongs to the group \S+; run "sudo usermod -aG \S+ \S+"/);
+});
+
+test("a port that another program holds", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const path = join(makeDir(t), "ttyACM0");
+  const sim = await makeSim(t, { dir, listen: `pty:${path}` });
+  const holder = new SerialPort({ path, baudRate: 57600, lock: true, autoOpen: false });
+  await new Promise<void>((resolve, reject) => holder.open((error) => (error === null ? resolve() : reject(error))));
+  const device = makeDevice(t, { url: sim.clientUrl, root: "/" });
+  await device.until((p) => p.reason?.includes("held by another program") === true);
+  holder.resume();
+  await new Promise<void>((resolve) => holder.close(() => resolve()));
+  await device.attached();
+});
+
+/** A terminal on which something writes every 50 ms. */
+async function talker(t: TestContext, bytes: () => Buffer | undefined): Promise<string> {
+  const path = join(makeDir(t), "ttyACM0");
+  const terminal = await openTransport(`pty:${path}`, () => () => undefined);
+  const timer = setInterval(() => {
+    const said = bytes();
+    if (said !== undefined) terminal.write(said);
+  }, 50);
+  t.after(async () => {
+    clearInterval(timer);
+    await terminal.close();
+  });
+  return path;
+}
+
+test("a port on which something else speaks", async (t) => {
+  const path = await talker(t, () => randomBytes(100));
+  const device = makeDevice(t, { url: `serial://${path}:57600` });
+  await device.until((p) => p.reason === `${path} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`);
+});
+
+test("a port on which nobody speaks", async (t) => {
+  const path = await talker(t, () => undefined);
+  const device = makeDevice(t, { url: `serial://${path}:57600` });
+  await device.until((p) => p.reason === `nothing is received on ${path}`);
+});
+
+test("a link without an autopilot, and one with another than the one that is wanted", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const sim = await makeSim(t, { dir, systemId: 3 });
+  const device = makeDevice(t, { url: sim.clientUrl, root: "/", systemId: 4 });
+  await device.until((p) => p.reason?.startsWith("no heartbeat of system 4 on") === true);
+  const right = makeDevice(t, { url: sim.clientUrl, root: "/", systemId: 3 });
+  await right.attached();
+});
+
+test("nothing listens there", async (t) => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  const device = makeDevice(t, { url: `tcpout://127.0.0.1:${port}` });
+  await device.until((p) => p.reason?.includes("nothing listens there") === true);
+  await assert.rejects(device.source.stat("a", new AbortController().signal), /nothing listens there/);
+});

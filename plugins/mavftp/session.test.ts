@@ -1,0 +1,309 @@
+/** The autopilot's one file session: never left open, given back when the vehicle arms, waited for when another has it, and found again after a loss. */
+import assert from "node:assert/strict";
+import { connect, createServer, type Socket } from "node:net";
+import { test } from "node:test";
+import type { TestContext } from "node:test";
+import { isFault } from "../../core/errors.js";
+import type { FileEntry } from "../../core/plugin.js";
+import { emptyPacket, decodeFtp, encodeFtp, FTP_PAYLOAD, Nak, Op } from "../../mavlink/ftp.js";
+import { FrameParser, FrameWriter } from "../../mavlink/frame.js";
+import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
+import { eventually, listAll, makeDevice, makeLogs, makeRig, makeSim, never, readAll, type Rig } from "./harness.test.js";
+
+async function only(rig: Rig): Promise<FileEntry> {
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  return entry;
+}
+
+/** Begins to read and resolves with the stream once bytes have come. */
+async function begin(rig: Rig, entry: FileEntry, signal = never) {
+  const stream = await rig.source.open(entry, 0, signal);
+  const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
+  await new Promise<void>((resolve) => stream.once("data", () => resolve()));
+  return { stream, failed };
+}
+
+test("a session is ended after the last byte, after an error, for an empty file, and when the stream is dropped", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 500_000, "empty.ulg": 0 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const [a, empty] = await listAll(rig.source);
+  assert.ok(a && empty);
+  assert.equal((await readAll(rig.source, empty)).length, 0);
+  assert.equal(rig.sim.openSessions(), 0);
+  await readAll(rig.source, { ...a, size: 1000 });
+  assert.equal(rig.sim.openSessions(), 0);
+  const { stream } = await begin(rig, a);
+  assert.equal(rig.sim.openSessions(), 1);
+  stream.destroy();
+  await eventually(() => rig.sim.openSessions() === 0, "the session is ended", 1000);
+  assert.deepEqual([rig.sim.stats.sessionsOpened, rig.sim.stats.sessionsTimedOut], [3, 0]);
+  assert.equal(rig.sim.stats.requests.ResetSessions, undefined);
+});
+
+test("our own signal ends the stream and the session within a second", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 2_000_000 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const entry = await only(rig);
+  const stop = new AbortController();
+  const { failed } = await begin(rig, entry, stop.signal);
+  stop.abort();
+  assert.ok(isFault(await failed, "aborted"));
+  await eventually(() => rig.sim.openSessions() === 0, "the session is ended", 1000);
+  const reads = rig.sim.stats.requests.ReadFile;
+  await rig.source.stat("a.ulg", never);
+  assert.equal(rig.sim.stats.requests.ReadFile, reads, "no read follows");
+});
+
+test("a session whose opening was interrupted is ended all the same", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 1000 });
+  const rig = await makeRig(t, { dir, faults: { delay: "60ms" } });
+  const entry = await only(rig);
+  for (let i = 0; i < 5; i++) {
+    const stop = new AbortController();
+    const opened = rig.sim.stats.sessionsOpened;
+    const asked = rig.sim.stats.framesIn;
+    const opening = rig.source.open(entry, 0, stop.signal);
+    await eventually(() => rig.sim.stats.sessionsOpened > opened || rig.sim.stats.framesIn > asked, "the request is there");
+    stop.abort();
+    await assert.rejects(opening, (e) => isFault(e, "aborted"));
+    await eventually(() => rig.sim.openSessions() === 0 && rig.sim.stats.sessionsOpened > opened, "it is opened and ended", 2500);
+  }
+  assert.equal(rig.sim.stats.sessionsTimedOut, 0);
+});
+
+test("closing the device ends the session first", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 2_000_000 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const { failed } = await begin(rig, await only(rig));
+  await rig.device.close();
+  assert.equal(rig.sim.openSessions(), 0);
+  assert.ok(isFault(await failed, "aborted"));
+});
+
+test("arming pauses within a second and gives the session back; after a disarm reading goes on", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 1_500_000 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const entry = await only(rig);
+  const { failed } = await begin(rig, entry);
+  const from = rig.states.length;
+  rig.sim.setArmed(true);
+  assert.equal((await rig.until((p) => p.state === "detached", 1000, from)).reason, "the vehicle is armed");
+  const fault = await failed;
+  assert.ok(isFault(fault, "offline") && fault.message === "the vehicle is armed");
+  await eventually(() => rig.sim.openSessions() === 0, "the session is ended", 1000);
+  await assert.rejects(listAll(rig.source), (e) => isFault(e, "offline"));
+  rig.sim.setArmed(false);
+  const settling = await rig.until((p) => p.reason?.includes("just been disarmed") === true, 1000, from);
+  assert.equal(settling.state, "detached");
+  await rig.until((p) => p.state === "attached", 5000, from);
+  assert.ok((await readAll(rig.source, entry, 4321)).equals((content.get("a.ulg") as Buffer).subarray(4321)));
+});
+
+test("a vehicle that is armed from the start is left alone, unless told to go on", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 1000, "b.ulg": 2000 });
+  const sim = await makeSim(t, { dir, armed: true });
+  const paused = makeDevice(t, { url: sim.clientUrl, root: "/" });
+  await paused.until((p) => p.reason === "the vehicle is armed");
+  assert.equal(sim.stats.requests.ListDirectory, undefined);
+  const going = makeDevice(t, { url: sim.clientUrl, root: "/", whenArmed: "continue" });
+  await going.attached();
+  const entries = await listAll(going.source);
+  assert.deepEqual(
+    entries.map((e) => e.settled),
+    [undefined, false],
+  );
+  assert.ok((await readAll(going.source, entries[1] as FileEntry)).equals(content.get("b.ulg") as Buffer));
+  assert.equal(await going.source.digest?.(entries[0] as FileEntry, "crc32-mavlink", never), undefined);
+});
+
+test("a reboot while reading is offline; then a new epoch, and the rest of the file", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 1_000_000 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const epoch = rig.states.at(-1)?.epoch;
+  const entry = await only(rig);
+  const parts: Buffer[] = [];
+  const stream = await rig.source.open(entry, 0, never);
+  const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
+  await new Promise<void>((resolve) =>
+    stream.on("data", (part: Buffer) => {
+      parts.push(part);
+      resolve();
+    }),
+  );
+  const from = rig.states.length;
+  rig.sim.reboot(4500);
+  const fault = await Promise.race([failed, new Promise((resolve) => setTimeout(resolve, 5000, "late"))]);
+  assert.ok(isFault(fault, "offline"), String(fault));
+  await rig.until((p) => p.state === "detached", 5000, from);
+  const again = await rig.until((p) => p.state === "attached", 6000, from);
+  assert.notEqual(again.epoch, epoch);
+  const had = Buffer.concat(parts);
+  assert.ok(had.length > 0 && had.equals((content.get("a.ulg") as Buffer).subarray(0, had.length)));
+  assert.ok((await readAll(rig.source, entry, had.length)).equals((content.get("a.ulg") as Buffer).subarray(had.length)));
+});
+
+test("a reboot too short to miss a heartbeat is a new epoch all the same", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 10 });
+  const rig = await makeRig(t, { dir });
+  const epoch = rig.states.at(-1)?.epoch;
+  // Time must have gone on far enough to be seen going back.
+  await new Promise((resolve) => setTimeout(resolve, 4200));
+  const from = rig.states.length;
+  rig.sim.reboot(100);
+  const again = await rig.until((p) => p.state === "attached", 4000, from);
+  assert.notEqual(again.epoch, epoch);
+});
+
+test("a vehicle that reboots after so many bytes, and again loses frames, is read whole", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 400_000 });
+  const rig = await makeRig(t, { dir, faults: { reboot: "100kB", loss: "2%" }, seed: 11 });
+  const entry = await only(rig);
+  const parts: Buffer[] = [];
+  let have = 0;
+  for (let tries = 0; have < entry.size && tries < 20; tries++) {
+    await rig.until((p, i) => p.state === "attached" && i === rig.states.length - 1);
+    try {
+      for await (const part of await rig.source.open(entry, have, never)) {
+        parts.push(part as Buffer);
+        have += (part as Buffer).length;
+      }
+    } catch (error) {
+      assert.ok(isFault(error, "offline") || isFault(error, "transient"), String(error));
+    }
+  }
+  assert.ok(Buffer.concat(parts).equals(content.get("a.ulg") as Buffer));
+});
+
+test("a cable that is pulled is noticed at once, and reading goes on when it is back", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 1_000_000 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const entry = await only(rig);
+  const { failed } = await begin(rig, entry);
+  const from = rig.states.length;
+  const begunMs = performance.now();
+  const back = rig.sim.dropLink(300);
+  assert.ok(isFault(await failed, "offline"));
+  assert.ok(performance.now() - begunMs < 5000);
+  await back;
+  await rig.until((p) => p.state === "attached", 6000, from);
+  // The autopilot still has our session open, for ten seconds: we end it before we open another.
+  assert.ok((await readAll(rig.source, entry, 77)).equals((content.get("a.ulg") as Buffer).subarray(77)));
+  assert.equal(rig.sim.stats.sessionsTimedOut, 0);
+});
+
+/** Another program on the same link: it opens a file and keeps it. */
+async function intruder(
+  t: TestContext,
+  port: number,
+): Promise<{ ask(opcode: number, data?: string): Promise<number>; tell(...requests: [opcode: number, data: string][]): void }> {
+  const socket: Socket = connect(port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  const writer = new FrameWriter(255, 190);
+  const out = Buffer.alloc(FTP_PAYLOAD);
+  const packet = emptyPacket();
+  let seq = 20_000;
+  let answer: (code: number) => void = () => undefined;
+  const parser = new FrameParser((frame) => {
+    if (frame.messageId !== FILE_TRANSFER_PROTOCOL) return;
+    decodeFtp(frame.payload, packet);
+    if (packet.targetSystem === 255 && packet.seq === seq + 1) answer(packet.opcode);
+  });
+  socket.on("data", (chunk) => parser.push(chunk));
+  await new Promise<void>((resolve) => socket.once("connect", () => resolve()));
+  function request(opcode: number, data: string): Buffer {
+    seq += 10;
+    const length = encodeFtp({ targetSystem: 1, targetComponent: 1, seq, opcode, data: Buffer.from(data) }, out);
+    return writer.encode(FILE_TRANSFER_PROTOCOL, out, length);
+  }
+  return {
+    ask: (opcode, data = "") =>
+      new Promise((resolve) => {
+        answer = resolve;
+        socket.write(request(opcode, data));
+      }),
+    tell: (...requests) => void socket.write(Buffer.concat(requests.map(([opcode, data]) => request(opcode, data)))),
+  };
+}
+
+test("a session that another program left open is waited for in silence, not reset", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 5000 });
+  const rig = await makeRig(t, { dir });
+  const entry = await only(rig);
+  const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
+  assert.equal(await other.ask(Op.OpenFileRO, "/a.ulg"), Op.Ack);
+  assert.ok((await readAll(rig.source, entry)).equals(content.get("a.ulg") as Buffer));
+  assert.equal(rig.sim.stats.sessionsTimedOut, 1);
+  assert.equal(rig.sim.stats.requests.ResetSessions, undefined);
+  assert.equal(rig.sim.stats.requests.TerminateSession, 1, "only our own was ended");
+});
+
+test("on a link of our own it is reset at once", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 5000 });
+  const rig = await makeRig(t, { dir }, { exclusive: true });
+  const entry = await only(rig);
+  const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
+  await other.ask(Op.OpenFileRO, "/a.ulg");
+  assert.ok((await readAll(rig.source, entry)).equals(content.get("a.ulg") as Buffer));
+  assert.equal(rig.sim.stats.requests.ResetSessions, 1);
+});
+
+test("a program that takes our session gets it; we never take its bytes for ours", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 3_000_000, "b.ulg": 3_000_000 });
+  const rig = await makeRig(t, { dir, link: "usb" });
+  const entry = await only(rig);
+  const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
+  const parts: Buffer[] = [];
+  const stream = await rig.source.open(entry, 0, never);
+  const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
+  stream.on("data", (part: Buffer) => parts.push(part));
+  await eventually(() => parts.length > 3, "bytes come");
+  other.tell([Op.ResetSessions, ""], [Op.OpenFileRO, "/b.ulg"]);
+  const fault = await failed;
+  assert.ok(isFault(fault, "transient"), String(fault));
+  assert.equal(rig.sim.openSessions(), 1, "theirs is left alone");
+  const had = Buffer.concat(parts);
+  assert.ok(had.equals((content.get("a.ulg") as Buffer).subarray(0, had.length)));
+});
+
+test("an autopilot that answers no FTP is said to be one", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const rig = await makeRig(t, { dir, ftp: false });
+  await rig.attached();
+  await assert.rejects(listAll(rig.source), (e) => isFault(e, "transient") && /answers no MAVLink FTP/.test(e.message));
+});
+
+test("an autopilot that knows no FTP commands is denied", async (t) => {
+  // It answers each request with UnknownCommand.
+  const server = createServer((socket) => {
+    const writer = new FrameWriter(1, 1);
+    const out = Buffer.alloc(FTP_PAYLOAD);
+    const packet = emptyPacket();
+    const beat = Buffer.from([0, 0, 0, 0, 2, 12, 1, 3, 3]);
+    socket.write(writer.encode(0, beat));
+    const timer = setInterval(() => socket.write(writer.encode(0, beat)), 500);
+    const parser = new FrameParser((frame) => {
+      if (frame.messageId !== FILE_TRANSFER_PROTOCOL) return;
+      decodeFtp(frame.payload, packet);
+      const { seq, opcode } = packet;
+      const refusal = { targetSystem: frame.systemId, targetComponent: frame.componentId, seq: seq + 1, opcode: Op.Nak, reqOpcode: opcode };
+      socket.write(writer.encode(FILE_TRANSFER_PROTOCOL, out, encodeFtp({ ...refusal, data: Buffer.from([Nak.UnknownCommand]) }, out)));
+    });
+    socket.on("data", (chunk) => parser.push(chunk));
+    socket.on("close", () => clearInterval(timer));
+    socket.on("error", () => socket.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const device = makeDevice(t, { url: `tcpout://127.0.0.1:${(server.address() as { port: number }).port}` });
+  await device.attached();
+  await assert.rejects(device.device.probe(never), (e) => isFault(e, "denied") && /answers no MAVLink FTP/.test(e.message));
+});
+
+test("the vehicle's clock and firmware are passed on", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const rig = await makeRig(t, { dir });
+  await eventually(() => rig.told.length > 0 && rig.said.length > 0, "time and version");
+  assert.ok(Math.abs((rig.told[0] ?? 0) - Date.now()) < 5000);
+  assert.match(rig.said.join(), /1\.15\.4/);
+});
