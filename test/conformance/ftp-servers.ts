@@ -148,9 +148,18 @@ export const ftpSrv: FtpServerKind = {
     const dir = await scratch();
     const script = fileURLToPath(new URL("./ftp-srv-child.js", import.meta.url));
     const child = spawn(process.execPath, [script, dir, "tester", password], { stdio: ["ignore", "pipe", "ignore"] });
-    const [said] = (await once(child.stdout, "data")) as [Buffer];
+    // Its own log goes the same way, and must be read on so that it never waits.
+    const port = await new Promise<number>((resolve, reject) => {
+      let said = "";
+      child.once("exit", () => reject(new Error(`ftp-srv ended: ${said}`)));
+      child.stdout.on("data", (chunk: Buffer) => {
+        if (said.length < 100_000) said += chunk.toString();
+        const match = /^PORT (\d+)$/m.exec(said);
+        if (match !== null) resolve(Number(match[1]));
+      });
+    });
     return {
-      port: Number(said.toString()),
+      port,
       user: "tester",
       password,
       dir,
