@@ -1,7 +1,7 @@
 /** The plugin "ftp" held to the contract on servers of others. What one of them is known to do otherwise is named here. */
 import { after } from "node:test";
 import { ftpHarness } from "./ftp-harness.js";
-import { ftpSrv, vsftpd } from "./ftp-servers.js";
+import { ftpSrv, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
 import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
@@ -16,7 +16,15 @@ const onFtpSrv = ftpHarness({
   },
 });
 
-for (const harness of [ftpHarness({ kind: vsftpd }), onFtpSrv]) {
+const onPureFtpd = ftpHarness({
+  kind: pureFtpd,
+  refuses: {
+    [`it's "quoted" \\ here.bin`]: "Pure-FTPd refuses a backslash (553, which is Fault rejected)",
+    " both ends .bin ": "Pure-FTPd takes spaces off the end of the names of RNTO and SIZE",
+  },
+});
+
+for (const harness of [ftpHarness({ kind: vsftpd }), ftpHarness({ kind: proftpd }), onPureFtpd, onFtpSrv]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);
   after(() => harness.stop());
