@@ -1,11 +1,30 @@
 /** The plugin "ftp" held to the contract on servers of others. What one of them is known to do otherwise is named here. */
 import { after } from "node:test";
 import { ftpHarness } from "./ftp-harness.js";
-import { ftpSrv, vsftpd } from "./ftp-servers.js";
+import { ftpSrv, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
 import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
-for (const harness of [ftpHarness({ kind: vsftpd }), ftpHarness({ kind: ftpSrv, keepsTimes: false })]) {
+const onFtpSrv = ftpHarness({
+  kind: ftpSrv,
+  // It has neither MFMT nor a MDTM that sets.
+  keepsTimes: false,
+  known: { "a symbolic link is unreadable, and costs only itself": "ftp-srv follows links and lists what they lead to as files" },
+  refuses: {
+    [`it's "quoted" \\ here.bin`]: "ftp-srv takes a backslash for a slash",
+    "caf\u201bE9.bin": "ftp-srv reads names as UTF-8 and loses other bytes",
+  },
+});
+
+const onPureFtpd = ftpHarness({
+  kind: pureFtpd,
+  refuses: {
+    [`it's "quoted" \\ here.bin`]: "Pure-FTPd refuses a backslash (553, which is Fault rejected)",
+    " both ends .bin ": "Pure-FTPd takes spaces off the end of the names of RNTO and SIZE",
+  },
+});
+
+for (const harness of [ftpHarness({ kind: vsftpd }), ftpHarness({ kind: proftpd }), onPureFtpd, onFtpSrv]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);
   after(() => harness.stop());

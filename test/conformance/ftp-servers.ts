@@ -1,10 +1,10 @@
 /**
- * Real FTP servers for the suites: our own in this process (plain and TLS), ftp-srv in a child process, vsftpd as a program of the system.
+ * Real FTP servers for the suites: our own in this process (plain and TLS), ftp-srv in a child process; vsftpd, ProFTPD and Pure-FTPd as programs.
  *
  * Each is started on a free port of 127.0.0.1 over a directory of its own, and leaves nothing behind. A server that cannot run here says why.
  */
 import { isUtf8 } from "node:buffer";
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, promises as fs } from "node:fs";
@@ -148,9 +148,18 @@ export const ftpSrv: FtpServerKind = {
     const dir = await scratch();
     const script = fileURLToPath(new URL("./ftp-srv-child.js", import.meta.url));
     const child = spawn(process.execPath, [script, dir, "tester", password], { stdio: ["ignore", "pipe", "ignore"] });
-    const [said] = (await once(child.stdout, "data")) as [Buffer];
+    // Its own log goes the same way, and must be read on so that it never waits.
+    const port = await new Promise<number>((resolve, reject) => {
+      let said = "";
+      child.once("exit", () => reject(new Error(`ftp-srv ended: ${said}`)));
+      child.stdout.on("data", (chunk: Buffer) => {
+        if (said.length < 100_000) said += chunk.toString();
+        const match = /^PORT (\d+)$/m.exec(said);
+        if (match !== null) resolve(Number(match[1]));
+      });
+    });
     return {
-      port: Number(said.toString()),
+      port,
       user: "tester",
       password,
       dir,
@@ -186,24 +195,63 @@ function answers(port: number): Promise<boolean> {
 }
 
 const isRoot = process.getuid?.() === 0;
-const vsftpdPath = "/usr/sbin/vsftpd";
 
-export const vsftpd: FtpServerKind = {
-  name: "ftp on vsftpd",
-  ...(existsSync(vsftpdPath) ? {} : { skip: "vsftpd is not installed" }),
-  ...(isRoot ? {} : { skip: "vsftpd needs root: it logs in users of the system" }),
-  start: async () => {
-    const base = await scratch();
-    const user = `fstest${randomBytes(4).toString("hex")}`;
-    const dir = join(base, "home");
-    const pam = `/etc/pam.d/${user}`;
-    await fs.mkdir(dir);
+/** Where a server of the system is: FILESYNC_TEST_<NAME> says it for one that is only unpacked (the three conflict as packages). */
+function systemProgram(name: string): string {
+  return process.env[`FILESYNC_TEST_${name.toUpperCase().replace("-", "")}`] ?? `/usr/sbin/${name}`;
+}
+
+interface SystemServer {
+  readonly name: string;
+  readonly program: string;
+  /** Writes what configuration it needs below `base`, and gives the arguments. */
+  readonly args: (base: string, port: number, user: string) => Promise<string[]>;
+}
+
+/** A server that logs in users of the system: one is made for it, and removed at the end. */
+function ofSystem(server: SystemServer): FtpServerKind {
+  const { name, program, args } = server;
+  return {
+    name: `ftp on ${name}`,
+    ...(existsSync(program) ? {} : { skip: `${name} is not installed` }),
+    ...(isRoot ? {} : { skip: `${name} needs root: it logs in users of the system` }),
+    start: async () => {
+      const base = await scratch();
+      const user = `fstest${randomBytes(4).toString("hex")}`;
+      const dir = join(base, "home");
+      const pam = `/etc/pam.d/${user}`;
+      await fs.mkdir(dir);
+      execFileSync("useradd", ["-M", "-d", dir, "-s", "/bin/sh", user]);
+      execFileSync("chpasswd", { input: `${user}:${password}\n` });
+      execFileSync("chown", [user, dir]);
+      await fs.writeFile(pam, "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n");
+      const port = await freePort();
+      const child = spawn(program, await args(base, port, user), { stdio: "ignore" });
+      await until(`${name} to answer`, () => answers(port));
+      return {
+        port,
+        user,
+        password,
+        dir,
+        options: {},
+        disk: plainDisk,
+        stop: async () => {
+          await ended(child);
+          // Children of the server may still be at work for this user.
+          await until("the user to be removed", () => spawnSync("userdel", [user], { stdio: "ignore" }).status === 0);
+          await fs.rm(pam, { force: true });
+          await fs.rm(base, { recursive: true });
+        },
+      };
+    },
+  };
+}
+
+export const vsftpd = ofSystem({
+  name: "vsftpd",
+  program: systemProgram("vsftpd"),
+  args: async (base, port, user) => {
     await fs.mkdir(join(base, "empty"));
-    execFileSync("useradd", ["-M", "-d", dir, "-s", "/bin/sh", user]);
-    execFileSync("chpasswd", { input: `${user}:${password}\n` });
-    execFileSync("chown", [user, dir]);
-    await fs.writeFile(pam, "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n");
-    const port = await freePort();
     const config = {
       listen: "YES",
       listen_address: "127.0.0.1",
@@ -229,31 +277,45 @@ export const vsftpd: FtpServerKind = {
         .map(([key, value]) => `${key}=${value}\n`)
         .join(""),
     );
-    const child = spawn(vsftpdPath, [file], { stdio: "ignore" });
-    await until("vsftpd to answer", () => answers(port));
-    return {
-      port,
-      user,
-      password,
-      dir,
-      options: {},
-      disk: plainDisk,
-      stop: async () => {
-        await ended(child);
-        await until("the user's processes to end", () => {
-          try {
-            execFileSync("userdel", [user], { stdio: "ignore" });
-            return true;
-          } catch {
-            return !existsSync(`/proc/${child.pid ?? 0}`) && !execFileSync("getent", ["passwd"], { encoding: "utf8" }).includes(`${user}:`);
-          }
-        });
-        await fs.rm(pam, { force: true });
-        await fs.rm(base, { recursive: true });
-      },
-    };
+    return [file];
   },
-};
+});
+
+const proftpdPath = systemProgram("proftpd");
+
+export const proftpd = ofSystem({
+  name: "ProFTPD",
+  program: proftpdPath,
+  args: async (base, port) => {
+    const modules = join(proftpdPath, "../../lib/proftpd");
+    const digest = existsSync(join(modules, "mod_digest.so"))
+      ? [`ModulePath ${modules}`, "LoadModule mod_digest.c", "DigestEngine on"]
+      : [];
+    const lines = [
+      ...[
+        "ServerName test",
+        "ServerType standalone",
+        "DefaultAddress 127.0.0.1",
+        `Port ${port}`,
+        "User nobody",
+        "Group nogroup",
+        "UseIPv6 off",
+      ],
+      ...["SocketBindTight on", "DefaultRoot ~", "RequireValidShell off", "AuthPAM off", "AuthOrder mod_auth_unix.c", "DelayEngine off"],
+      ...["AllowOverwrite on", "AllowStoreRestart on", "AllowRetrieveRestart on", "WtmpLog off", "TransferLog none", "SystemLog none"],
+      ...[`PidFile ${join(base, "pid")}`, `ScoreboardFile ${join(base, "score")}`, "MaxInstances 50", ...digest],
+    ];
+    const file = join(base, "proftpd.conf");
+    await fs.writeFile(file, `${lines.join("\n")}\n`);
+    return ["-n", "-q", "-c", file];
+  },
+});
+
+export const pureFtpd = ofSystem({
+  name: "Pure-FTPd",
+  program: systemProgram("pure-ftpd"),
+  args: (_base, port) => Promise.resolve(["-S", `127.0.0.1,${port}`, "-l", "unix", "-A", "-E", "-H", "-u", "100", "-C", "50"]),
+});
 
 export const ownPlain = own("ftp on our own server", false);
 export const ownPinned = own("ftp on our own server, TLS with a pinned certificate", "pinned");

@@ -15,5 +15,5 @@ async function serve(port: number): Promise<void> {
     else reject(new Error("wrong user or password"));
   });
   await server.listen();
-  process.stdout.write(`${port}\n`);
+  process.stdout.write(`PORT ${port}\n`);
 }

@@ -1,0 +1,257 @@
+/** What the FTP server answers: resume only at the size, durable order of answers, names, listings, digests, arrivals. */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import type { FileEntry } from "../../core/plugin.js";
+import { calm, until } from "../../test/conformance/clause.js";
+import { startOwn } from "../../test/conformance/ftp-servers.js";
+import { RawFtp } from "../../test/conformance/raw-ftp.js";
+import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
+import type { FtpServer } from "./server.js";
+
+let base = "";
+let server: FtpServer;
+let heard: TestContext;
+
+before(async () => {
+  base = await fs.mkdtemp(join(tmpdir(), "filesync-cmd-"));
+  heard = context();
+  server = await startOwn(
+    {
+      root: base,
+      users: {
+        u: { password: "p" },
+        reader: { password: "p", root: "u", write: false },
+        careful: { password: "p", root: "u", delete: false, rename: false },
+        other: { password: "p", root: "u" },
+      },
+    },
+    heard,
+  );
+});
+after(async () => {
+  await server.close();
+  await fs.rm(base, { recursive: true });
+});
+
+const login = (user = "u"): Promise<RawFtp> => RawFtp.login(server.port ?? 0, user, "p");
+const real = (path: string): string => join(base, "u", path);
+
+async function listed(): Promise<FileEntry[]> {
+  const entries: FileEntry[] = [];
+  for await (const entry of server.source.list(calm())) entries.push(entry);
+  return entries;
+}
+
+test("REST is taken only at exactly the size", async () => {
+  const ftp = await login();
+  assert.match(await ftp.store("STOR rest.bin", bytes(1000)), /^226/);
+  for (const bad of [1, 999, 1001, 5_000_000_000]) {
+    await ftp.ask(`REST ${bad}`);
+    assert.match(await ftp.store("STOR rest.bin", bytes(10)), /^554 .*1000 bytes/);
+    await ftp.ask(`REST ${bad}`);
+    assert.match(await ftp.store("APPE rest.bin", bytes(10)), /^554/);
+  }
+  assert.deepEqual(await fs.readFile(real("rest.bin")), bytes(1000));
+  await ftp.ask("REST 1000");
+  assert.match(await ftp.store("STOR rest.bin", bytes(500, 2)), /^226/);
+  assert.match(await ftp.store("APPE rest.bin", bytes(500, 3)), /^226/);
+  assert.deepEqual(await fs.readFile(real("rest.bin")), Buffer.concat([bytes(1000), bytes(500, 2), bytes(500, 3)]));
+  await ftp.ask("REST 0");
+  assert.match(await ftp.store("STOR rest.bin", bytes(7)), /^226/);
+  assert.equal((await fs.stat(real("rest.bin"))).size, 7);
+  await ftp.ask("REST 100");
+  assert.match(await ftp.ask("NOOP"), /^200/);
+  assert.equal((await ftp.receive("RETR rest.bin").catch((error: unknown) => String(error))).toString().includes("554"), true);
+  ftp.close();
+});
+
+test("commands in one packet are answered in order", async () => {
+  const ftp = await login();
+  assert.match(await ftp.store("STOR .one.part", bytes(10)), /^226/);
+  ftp.send("RNFR .one.part\r\nRNTO one.bin\r\nEPSV\r\nSTOR .two.part\r\nSIZE .two.part\r\nNOOP\r\n");
+  assert.match(await ftp.answer(), /^350/);
+  assert.match(await ftp.answer(), /^250/);
+  const port = Number(/\|\|\|(\d+)\|/.exec(await ftp.answer())?.[1]);
+  assert.match(await ftp.answer(), /^150/);
+  const data = (await import("node:net")).connect(port, "127.0.0.1");
+  await once(data, "connect");
+  data.end(bytes(4321));
+  assert.match(await ftp.answer(), /^226/);
+  assert.equal(await ftp.answer(), "213 4321");
+  assert.match(await ftp.answer(), /^200/);
+  ftp.close();
+});
+
+test("a broken upload keeps what came, and is surely not settled until it goes on", async () => {
+  const ftp = await login();
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR broken.bin"), /^150/);
+  data.write(bytes(100_000));
+  await until("the bytes to be there", async () => (await fs.stat(real("broken.bin"))).size === 100_000);
+  assert.equal((await server.source.stat("u/broken.bin", calm()))?.settled, false, "while it is written");
+  data.resetAndDestroy();
+  assert.match(await ftp.answer(), /^426/);
+  assert.equal(await ftp.ask("SIZE broken.bin"), "213 100000");
+  assert.equal((await server.source.stat("u/broken.bin", calm()))?.settled, false, "after it broke");
+  assert.match(await ftp.store("APPE broken.bin", bytes(10)), /^226/);
+  assert.equal((await server.source.stat("u/broken.bin", calm()))?.settled, true);
+  ftp.close();
+});
+
+test("a client that vanishes behind its last byte has finished nothing", async () => {
+  const ftp = await login();
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR vanished.bin"), /^150/);
+  const broke = heard.heard(/upload of u broke: u\/vanished.bin has 50000 bytes/);
+  data.write(bytes(50_000));
+  await until("the bytes to be there", async () => (await fs.stat(real("vanished.bin"))).size === 50_000);
+  ftp.close();
+  data.destroy();
+  await broke;
+  assert.equal((await server.source.stat("u/vanished.bin", calm()))?.settled, false);
+});
+
+test("ABOR ends a transfer, keeps what came, and the session goes on", async () => {
+  const ftp = await login();
+  const data = await ftp.data();
+  data.on("error", () => data.destroy());
+  assert.match(await ftp.ask("STOR abor.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(real("abor.bin"))).size === 1000);
+  ftp.send(Buffer.from([0xff, 0xf4, 0xff, 0xf2]));
+  assert.match(await ftp.ask("ABOR"), /^426/);
+  assert.match(await ftp.answer(), /^226/);
+  assert.equal(await ftp.ask("SIZE abor.bin"), "213 1000");
+  ftp.close();
+});
+
+test("a client that comes back ends its own old transfer, and asks the size again", async () => {
+  const [old, now, other] = [await login(), await login(), await login("other")];
+  const data = await old.data();
+  assert.match(await old.ask("STOR busy.bin"), /^150/);
+  data.write(bytes(3000));
+  await until("the bytes to be there", async () => (await fs.stat(real("busy.bin"))).size === 3000);
+  assert.match(await other.store("APPE busy.bin", bytes(1)), /^450 .*another user/);
+  assert.match(await other.ask("DELE busy.bin"), /^450/);
+  assert.match(await other.ask("RNFR busy.bin"), /^450/);
+  assert.match(await now.store("APPE busy.bin", bytes(1)), /^450 .*size again/);
+  assert.match(await old.answer(), /^426/);
+  assert.equal(await now.ask("SIZE busy.bin"), "213 3000");
+  assert.match(await now.store("APPE busy.bin", bytes(10)), /^226/);
+  for (const it of [old, now, other]) it.close();
+});
+
+test("arrivals are told, hidden partials are not listed, a rename is an arrival", async () => {
+  const ftp = await login();
+  let hints = 0;
+  const hint = server.source.changes$.subscribe(() => (hints += 1));
+  assert.match(await ftp.store("STOR .log.bin.0a1b2c3d-00.part", bytes(100)), /^226/);
+  assert.equal(hints, 0);
+  assert.equal(
+    (await listed()).some((it) => it.path.includes(".part")),
+    false,
+  );
+  await ftp.ask("MFMT 20210517030405 .log.bin.0a1b2c3d-00.part");
+  await ftp.ask("RNFR .log.bin.0a1b2c3d-00.part");
+  assert.match(await ftp.ask("RNTO log.bin"), /^250/);
+  assert.equal(hints, 1);
+  const entry = (await listed()).find((it) => it.path === "u/log.bin");
+  assert.deepEqual([entry?.settled, entry?.size, entry?.modifiedMs], [true, 100, Date.UTC(2021, 4, 17, 3, 4, 5)]);
+  assert.match(await ftp.ask("MFMT 20220101000000 log.bin"), /^213 Modify=20220101000000; \/log.bin/);
+  assert.equal((await server.source.stat("u/log.bin", calm()))?.settled, true, "a new time changes nothing");
+  await fs.writeFile(real("foreign.bin"), "put there by another program");
+  assert.equal((await server.source.stat("u/foreign.bin", calm()))?.settled, undefined);
+  hint.unsubscribe();
+  ftp.close();
+});
+
+test("HASH, MDTM, MLST, MLSD, LIST and NLST tell what is there", async () => {
+  const ftp = await login();
+  await ftp.ask("MKD facts");
+  assert.match(await ftp.ask("CWD facts"), /^250/);
+  const content = bytes(70_000, 9);
+  assert.match(await ftp.store("STOR a b.bin", content), /^226/);
+  await ftp.ask("MFMT 20200229235959.250 a b.bin");
+  assert.match(await ftp.ask("FEAT"), /HASH SHA-256\*[\s\S]*MLST type\*;size\*;modify\*;unique\*;perm\*;/);
+  assert.match(await ftp.ask("OPTS HASH SHA-256"), /^200/);
+  assert.match(await ftp.ask("OPTS HASH MD5"), /^504/);
+  const digest = createHash("sha256").update(content).digest("hex");
+  assert.equal(await ftp.ask("HASH a b.bin"), `213 SHA-256 0-70000 ${digest} a b.bin`);
+  assert.equal(await ftp.ask("MDTM a b.bin"), "213 20200229235959.250");
+  assert.match(
+    await ftp.ask("MLST a b.bin"),
+    /^250-[^\n]*\n type=file;size=70000;modify=20200229235959.250;unique=\w+;perm=rawfd; \/facts\/a b.bin\r?\n250 End$/,
+  );
+  await ftp.ask("OPTS MLST type;size;");
+  assert.equal((await ftp.receive("MLSD")).toString(), "type=file;size=70000; a b.bin\r\n");
+  assert.match((await ftp.receive("LIST -la")).toString(), /^-rw-[-r]{6}\s+1 ftp\s+ftp\s+70000 Feb 29 {2}2020 a b.bin\r\n$/);
+  assert.equal((await ftp.receive("NLST /facts")).toString(), "a b.bin\r\n");
+  ftp.close();
+});
+
+test("names with quotes, newlines, 255 bytes and other bytes", async () => {
+  const ftp = await login();
+  assert.equal((await ftp.ask('MKD he said "so"')).trim(), '257 "/he said ""so""" was made.');
+  await ftp.ask('CWD he said "so"');
+  assert.match(await ftp.ask("PWD"), /^257 "\/he said ""so""" /);
+  await ftp.ask("CDUP");
+  assert.match(await ftp.ask(`MKD ${"x".repeat(256)}`), /^553/);
+  assert.match(await ftp.ask(`MKD ${"x".repeat(255)}`), /^257/);
+  assert.match(await ftp.store("STOR line\u201b0Abreak", bytes(1)), /^226/);
+  await fs.access(real("line\nbreak"));
+  const data = await ftp.data();
+  assert.match(await ftp.ask(Buffer.from([...Buffer.from("STOR caf"), 0xe9])), /^150/);
+  data.end("x");
+  assert.match(await ftp.answer(), /^226/);
+  await fs.access(Buffer.concat([Buffer.from(`${base}/u/caf`), Buffer.from([0xe9])]));
+  assert.match((await ftp.receive("NLST")).toString(), /caf\u201bE9\r\n[\s\S]*line\u201b0Abreak\r\n/);
+  assert.equal(await ftp.ask("SIZE caf\u201bE9"), "213 1");
+  ftp.close();
+});
+
+test("rights: who may only read, who may neither delete nor rename", async () => {
+  const [reader, careful] = [await login("reader"), await login("careful")];
+  await fs.writeFile(real("kept.bin"), "kept");
+  assert.equal((await reader.receive("RETR kept.bin")).toString(), "kept");
+  for (const line of ["STOR x", "APPE kept.bin", "DELE kept.bin", "MKD d", "RNFR kept.bin", "MFMT 20200101000000 kept.bin"])
+    assert.match(await reader.ask(line), /^550 No right/, line);
+  assert.match(await careful.ask("DELE kept.bin"), /^550 No right/);
+  assert.match(await careful.ask("RNFR kept.bin"), /^550 No right/);
+  assert.match(await careful.store("STOR .p.part", bytes(5)), /^226/);
+  assert.match(await careful.ask("RNFR .p.part"), /^350/);
+  assert.match(await careful.ask("RNTO p.bin"), /^250/);
+  assert.match(await careful.store("STOR .q.part", bytes(5)), /^226/);
+  assert.match(await careful.ask("DELE .q.part"), /^250/);
+  reader.close();
+  careful.close();
+});
+
+test("ten thousand files are listed", async () => {
+  await fs.mkdir(real("many"));
+  for (let i = 0; i < 10_000; i += 500) await Promise.all(Array.from({ length: 500 }, (_, k) => fs.writeFile(real(`many/f${i + k}`), "")));
+  const ftp = await login();
+  assert.equal((await ftp.receive("MLSD many")).toString().split("\r\n").length, 10_001);
+  assert.equal((await ftp.receive("LIST many")).toString().split("\r\n").length, 10_001);
+  ftp.close();
+});
+
+test("with overwrite off nothing is replaced, and a resume goes on", async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-keep-"));
+  const keeping = await startOwn({ root: dir, overwrite: false, users: { u: { password: "p" } } });
+  const ftp = await RawFtp.login(keeping.port ?? 0, "u", "p");
+  assert.match(await ftp.store("STOR a", bytes(10)), /^226/);
+  assert.match(await ftp.store("STOR a", bytes(5)), /^553/);
+  assert.match(await ftp.store("APPE a", bytes(5)), /^226/);
+  assert.match(await ftp.store("STOR b", bytes(5)), /^226/);
+  await ftp.ask("RNFR b");
+  assert.match(await ftp.ask("RNTO a"), /^550 File exists/);
+  assert.equal(await ftp.ask("SIZE a"), "213 15");
+  ftp.close();
+  await keeping.close();
+  await fs.rm(dir, { recursive: true });
+});

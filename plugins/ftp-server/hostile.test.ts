@@ -1,0 +1,261 @@
+/** What clients do that mean harm or are broken: ways out of the root, floods, guesses, bounces, silence. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { promises as fs } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { isFault } from "../../core/errors.js";
+import { until } from "../../test/conformance/clause.js";
+import { startOwn } from "../../test/conformance/ftp-servers.js";
+import { RawFtp } from "../../test/conformance/raw-ftp.js";
+import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
+import { hashPassword } from "./password.js";
+import type { FtpServer } from "./server.js";
+
+let base = "";
+let server: FtpServer;
+let heard: TestContext;
+const limits = { maxConnections: 20, maxPerAddress: 20, maxPerUser: 4, login: "300ms", idle: "700ms", stall: "300ms" };
+
+before(async () => {
+  base = await fs.mkdtemp(join(tmpdir(), "filesync-hostile-"));
+  heard = context();
+  await fs.mkdir(join(base, "srv", "u"), { recursive: true });
+  await fs.writeFile(join(base, "secret.txt"), "secret");
+  server = await startOwn(
+    { root: join(base, "srv"), limits, users: { u: { password: "p" }, hashed: { passwordHash: await hashPassword("pä ss") } } },
+    heard,
+  );
+});
+after(async () => {
+  await server.close();
+  await fs.rm(base, { recursive: true });
+});
+
+const port = (): number => server.port ?? 0;
+const login = (): Promise<RawFtp> => RawFtp.login(port(), "u", "p");
+const real = (path: string): string => join(base, "srv", "u", path);
+
+test("no path leads out of the root", async () => {
+  const ftp = await login();
+  const outs = [
+    "../secret.txt",
+    "../../secret.txt",
+    "/../../secret.txt",
+    "a/../../../secret.txt",
+    "./.././../secret.txt",
+    "%2e%2e/secret.txt",
+  ];
+  outs.push(
+    "..\\..\\secret.txt",
+    "\u201b2E\u201b2E/\u201b2E\u201b2E/secret.txt",
+    "..\u201b2F..\u201b2Fsecret.txt",
+    "..;/secret.txt",
+    "~/secret.txt",
+  );
+  for (const path of outs) {
+    assert.match(await ftp.ask(`SIZE ${path}`), /^55[03]/, path);
+    assert.match(await ftp.ask(`RNFR ${path}`), /^55[03]/, path);
+    await assert.rejects(ftp.receive(`RETR ${path}`), /55[03]/, path);
+  }
+  assert.match(await ftp.ask(Buffer.from("SIZE a\0b")), /^55/);
+  assert.match(await ftp.ask(Buffer.concat([Buffer.from("CWD "), Buffer.from([0xc0, 0xae, 0xc0, 0xae]), Buffer.from("/")])), /^550/);
+  assert.match(await ftp.store("STOR ../../../outside.bin", bytes(3)), /^226/);
+  assert.equal((await fs.stat(real("outside.bin"))).size, 3, "the root of a client is its own");
+  assert.deepEqual((await fs.readdir(base)).sort(), ["secret.txt", "srv"]);
+  ftp.close();
+});
+
+test("no link leads out of the root: not at the end, not in the middle, not when it appears in between", async () => {
+  const ftp = await login();
+  await fs.symlink(base, real("out"));
+  await fs.symlink(join(base, "secret.txt"), real("link.txt"));
+  await fs.symlink(join(base, "new.txt"), real("dangling"));
+  for (const path of ["out/secret.txt", "link.txt"]) {
+    assert.match(await ftp.ask(`SIZE ${path}`), /^550/, path);
+    await assert.rejects(ftp.receive(`RETR ${path}`), /550/);
+    assert.match(await ftp.store(`APPE ${path}`, bytes(3)), /^550/);
+    assert.match(await ftp.ask(`HASH ${path}`), /^550/);
+    assert.match(await ftp.ask(`MFMT 20200101000000 ${path}`), /^550/);
+  }
+  assert.match(await ftp.store("STOR dangling", bytes(3)), /^550/);
+  assert.match(await ftp.store("STOR out/new.txt", bytes(3)), /^550/);
+  assert.match(await ftp.ask("MKD out/dir"), /^550/);
+  assert.match(await ftp.ask("CWD out"), /^550/);
+  await assert.rejects(ftp.receive("MLSD out"), /50/);
+  assert.equal(await fs.readFile(join(base, "secret.txt"), "utf8"), "secret");
+
+  // A directory that becomes a link while commands go into it: each goes to the one or is refused, none goes through the link.
+  await fs.mkdir(real("flip"));
+  const stop = new AbortController();
+  const flipping = (async () => {
+    while (!stop.signal.aborted) {
+      await fs.rename(real("flip"), real("flop"));
+      await fs.symlink(base, real("flip"));
+      await fs.unlink(real("flip"));
+      await fs.rename(real("flop"), real("flip"));
+    }
+  })();
+  const answers = new Set<string>();
+  for (let i = 0; i < 300; i++) {
+    answers.add((await ftp.ask("MKD flip/made")).slice(0, 3));
+    await ftp.ask("RMD flip/made");
+    assert.match(await ftp.ask("SIZE flip/secret.txt"), /^550/);
+  }
+  stop.abort();
+  await flipping;
+  assert.deepEqual((await fs.readdir(base)).sort(), ["secret.txt", "srv"], [...answers].join(" "));
+  ftp.close();
+});
+
+test("a FIFO is no file, and opening it waits for nobody", async () => {
+  const { execFileSync } = await import("node:child_process");
+  execFileSync("mkfifo", [real("pipe")]);
+  const ftp = await login();
+  await assert.rejects(ftp.receive("RETR pipe"), /55/);
+  assert.match(await ftp.store("STOR pipe", bytes(3)), /^[45]5/);
+  ftp.close();
+});
+
+test("a line of a megabyte is answered 500, and the connection ends", async () => {
+  const ftp = new RawFtp(port());
+  await ftp.answer();
+  ftp.send(Buffer.alloc(1 << 20, "A"));
+  assert.match(await ftp.answer(), /^500/);
+  assert.equal(await ftp.answer(), "");
+});
+
+test("over the limit a connection is told 421, and those that are in go on", async () => {
+  const small = await startOwn({
+    root: join(base, "srv"),
+    limits: { maxConnections: 20, maxPerAddress: 200 },
+    users: { u: { password: "p" } },
+  });
+  const ftp = await RawFtp.login(small.port ?? 0, "u", "p");
+  const crowd = Array.from({ length: 200 }, () => new RawFtp(small.port ?? 0));
+  const first = await Promise.all(crowd.map((it) => it.answer()));
+  assert.equal(first.filter((said) => said.startsWith("220")).length, 19);
+  assert.equal(first.filter((said) => said.startsWith("421")).length, 181);
+  assert.match(await ftp.ask("NOOP"), /^200/);
+  for (const it of crowd) it.close();
+  await until("room again", async () => {
+    const it = new RawFtp(small.port ?? 0);
+    const said = await it.answer();
+    it.close();
+    return said.startsWith("220");
+  });
+  ftp.close();
+  await small.close();
+});
+
+test("one user cannot take all connections", async () => {
+  const mine = await Promise.all(Array.from({ length: 4 }, login));
+  await assert.rejects(login(), /421 This user/);
+  mine.pop()?.close();
+  await until("room for the user again", () =>
+    login().then(
+      (ftp) => {
+        ftp.close();
+        return true;
+      },
+      () => false,
+    ),
+  );
+  for (const it of mine) it.close();
+});
+
+test("wrong passwords are answered ever later, and end the connection; other addresses wait for nothing", async () => {
+  const slow = await startOwn({
+    root: join(base, "srv"),
+    users: { u: { password: "p" }, h: { passwordHash: await hashPassword("pä ss") } },
+  });
+  const guess = new RawFtp(slow.port ?? 0, { localAddress: "127.0.0.2" });
+  await guess.answer();
+  const times: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    assert.match(await guess.ask(i === 1 ? "USER nobody" : "USER u"), /^331/);
+    const from = performance.now();
+    const waiting = guess.ask("PASS guess");
+    if (i === 2) {
+      const other = performance.now();
+      (await RawFtp.login(slow.port ?? 0, "u", "p")).close();
+      (await RawFtp.login(slow.port ?? 0, "h", "pä ss")).close();
+      assert.ok(performance.now() - other < 1000, "another address had to wait");
+    }
+    assert.match(await waiting, i === 2 ? /^421/ : /^530/);
+    times.push(performance.now() - from);
+  }
+  assert.ok(times[0]! >= 400 && times[1]! >= 900 && times[2]! >= 1900, times.join(" "));
+  assert.equal(await guess.answer(), "");
+  await slow.close();
+});
+
+test("PORT and EPRT are refused, and so is a data connection from another address", async () => {
+  const ftp = await login();
+  assert.match(await ftp.ask("PORT 127,0,0,1,0,25"), /^502/);
+  assert.match(await ftp.ask("EPRT |1|127.0.0.1|25|"), /^502/);
+  const said = await ftp.ask("EPSV");
+  const dataPort = Number(/\|\|\|(\d+)\|/.exec(said)?.[1]);
+  const stranger = connect({ host: "127.0.0.1", port: dataPort, localAddress: "127.0.0.3" });
+  await once(stranger, "close");
+  const mine = connect({ host: "127.0.0.1", port: dataPort });
+  await once(mine, "connect");
+  assert.match(await ftp.ask("STOR mine.bin"), /^150/);
+  mine.end("mine");
+  assert.match(await ftp.answer(), /^226/);
+  await heard.heard(/data connection from 127.0.0.3 was refused/);
+  ftp.close();
+});
+
+test("whoever is silent is let go: before the login, after it, and in a transfer", async () => {
+  const quiet = new RawFtp(port());
+  await quiet.answer();
+  assert.match(await quiet.answer(), /^421/);
+  assert.equal(await quiet.answer(), "");
+
+  const idle = await login();
+  assert.match(await idle.answer(), /^421 Idle/);
+
+  const half = await login();
+  const data = await half.data();
+  assert.match(await half.ask("STOR half.bin"), /^150/);
+  data.write(bytes(2000));
+  assert.match(await half.answer(), /^426 No byte/);
+  assert.equal(await half.ask("SIZE half.bin"), "213 2000");
+  half.close();
+
+  const nodata = await login();
+  await nodata.ask("EPSV");
+  assert.match(await nodata.ask("STOR nodata.bin"), /^150/);
+  assert.match(await nodata.answer(), /^425/);
+  nodata.close();
+});
+
+test("commands before the login, and nonsense, are answered and change nothing", async () => {
+  const ftp = new RawFtp(port());
+  await ftp.answer();
+  for (const line of ["STOR x", "RETR x", "LIST", "PASV", "SIZE x", "DELE x", "CWD /"]) assert.match(await ftp.ask(line), /^530/, line);
+  for (const line of ["", "XYZZY", "__proto__ x", "constructor", "toString", "\u00ff\u00fe"])
+    assert.match(await ftp.ask(line), /^500/, line);
+  assert.match(await ftp.ask("PASS p"), /^503/);
+  assert.match(await ftp.ask("AUTH TLS"), /^502/);
+  assert.match(await ftp.ask("USER __proto__"), /^331/);
+  ftp.close();
+});
+
+test("what cannot be started says what to do", async () => {
+  const users = { u: { password: "p" } };
+  const given = { root: join(base, "srv"), users };
+  const fault = async (options: Readonly<Record<string, unknown>>): Promise<string> => {
+    const error: unknown = await startOwn({ ...given, ...options }).catch((e: unknown) => e);
+    assert.ok(isFault(error), String(error));
+    return `${error.kind}: ${error.message}`;
+  };
+  assert.match(await fault({ listen: `127.0.0.1:${port()}` }), /^transient: port \d+ .*held by another program/);
+  assert.match(await fault({ listen: "192.0.2.1:2121" }), /^config: 192.0.2.1 is no address of this machine/);
+  assert.match(await fault({ tls: { cert: join(base, "none.pem"), key: join(base, "none.pem") } }), /^config: cannot read/);
+  assert.match(await fault({ tls: { cert: join(base, "secret.txt"), key: join(base, "secret.txt") } }), /^config: the certificate/);
+  assert.match(await fault({ root: join(base, "secret.txt") }), /^\w+: cannot use the FTP server's root/);
+});

@@ -1,0 +1,219 @@
+/**
+ * The FTP client against a server that is told what to answer: lost answers, refusals, old servers, evil names. Real servers do these
+ * things too rarely to wait for.
+ */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { after, test } from "node:test";
+import type { FaultKind } from "../../core/errors.js";
+import type { Device } from "../../core/plugin.js";
+import { parseIn } from "../../core/options.js";
+import { calm, expectFault } from "../../test/conformance/clause.js";
+import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
+import { ftpFault } from "./faults.js";
+import { parseFingerprint } from "./options.js";
+import { plugin } from "./plugin.js";
+
+type Answers = (line: string, socket: Socket) => string | undefined;
+const servers: Server[] = [];
+const devices: Device[] = [];
+after(async () => {
+  for (const device of devices) await device.close();
+  for (const server of servers) server.close();
+});
+
+/** A server that says what `answers` says, and what is usual where that says nothing; "" is silence. */
+async function scripted(answers: Answers, given: Readonly<Record<string, unknown>> = {}): Promise<{ device: Device; lines: string[] }> {
+  const lines: string[] = [];
+  const usual: Readonly<Record<string, string>> = {
+    USER: "331 password",
+    PASS: "230 in",
+    FEAT: "211-Features:\r\n SIZE\r\n211 End",
+    TYPE: "200 ok",
+    CWD: "250 ok",
+    NOOP: "200 ok",
+    QUIT: "221 bye",
+  };
+  const server = createServer((socket) => {
+    socket.on("error", () => socket.destroy());
+    const greeting = answers("", socket) ?? "220 hello";
+    if (greeting !== "") socket.write(`${greeting}\r\n`);
+    socket.on("data", (chunk) => {
+      for (const line of chunk
+        .toString()
+        .split("\r\n")
+        .filter((it) => it !== "")) {
+        lines.push(line);
+        const said = answers(line, socket) ?? usual[line.split(" ")[0] ?? ""] ?? "502 unknown";
+        if (said !== "") socket.write(`${said}\r\n`);
+      }
+    });
+  });
+  servers.push(server);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const parsed = parseIn({ baseDir: "/", env: {} }, plugin.options, {
+    host: "127.0.0.1",
+    port,
+    user: "u",
+    password: "sesame",
+    timeout: "400ms",
+    ...given,
+  });
+  assert.ok(parsed.success);
+  const device = plugin.device!(parsed.output, context({ clock: realClock(false) }));
+  devices.push(device);
+  return { device, lines };
+}
+
+test("a lost answer to RNTO is found by looking", async () => {
+  let renamed = false;
+  const { device, lines } = await scripted((line, socket) => {
+    if (line.startsWith("SIZE") && line.includes(".part")) return renamed ? "550 no" : "213 10";
+    if (line.startsWith("SIZE")) return renamed ? "213 10" : "550 no";
+    if (line.startsWith("RNFR")) return "350 go on";
+    if (!line.startsWith("RNTO")) return undefined;
+    renamed = true;
+    socket.destroy();
+    return "";
+  });
+  const it = upload("a.bin", bytes(10));
+  await expectFault(device.target!.commit(it, calm()), "transient");
+  assert.deepEqual(await device.target!.commit(it, calm()), { path: "a.bin", size: 10, proof: "size" });
+  assert.equal(lines.filter((line) => line.startsWith("RNTO")).length, 1);
+});
+
+test("a partial that has gone without the file is a conflict", async () => {
+  const { device } = await scripted((line) => (line.startsWith("SIZE") ? "550 no" : undefined));
+  await expectFault(device.target!.commit(upload("a.bin", bytes(10)), calm()), "conflict");
+});
+
+test("EPSV unknown: PASV is used with the control host, whatever address it tells, and EPSV is not asked again", async () => {
+  let taken = Buffer.alloc(0);
+  let finish: () => void = () => undefined;
+  const data = createServer((socket) => {
+    socket.on("data", (chunk) => (taken = Buffer.concat([taken, chunk])));
+    socket.on("end", () => finish());
+  });
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  const { device, lines } = await scripted((line, socket) => {
+    if (line.startsWith("SIZE")) return taken.length > 0 ? `213 ${taken.length}` : "550 no";
+    if (line === "PASV") return `227 Entering Passive Mode (10,99,99,99,${port >> 8},${port & 255}).`;
+    if (!/^(STOR|APPE)/.test(line)) return undefined;
+    finish = () => socket.write("226 done\r\n");
+    return "150 go on";
+  });
+  const it = upload("a.bin", bytes(5000));
+  await device.target!.write(upload("a.bin", bytes(3000), { id: it.id }), 0, calm(), () => undefined);
+  await device.target!.write(it, 3000, calm(), () => undefined);
+  assert.deepEqual(taken, bytes(5000));
+  assert.equal(lines.filter((line) => line === "PASV").length, 2);
+  assert.equal(lines.filter((line) => line === "EPSV").length, 1);
+});
+
+const refusals: readonly (readonly [string, Answers, FaultKind])[] = [
+  ["the login is refused", (line) => (line.startsWith("PASS") ? "530 Login incorrect for sesame" : undefined), "denied"],
+  ["an account is asked for", (line) => (line.startsWith("PASS") ? "332 account?" : undefined), "denied"],
+  ["the server is full", (line) => (line === "" ? "421 too many" : undefined), "transient"],
+  ["the server never greets", (line) => (line === "" ? "" : undefined), "offline"],
+  ["the server never answers", (line) => (line.startsWith("CWD") ? "" : undefined), "transient"],
+  ["the root is forbidden", (line) => (line.startsWith("CWD") ? "550 Permission denied" : undefined), "denied"],
+  ["the root is not there", (line) => (line.startsWith("CWD") ? "550 No such directory" : undefined), "rejected"],
+  ["the server ends", (line, socket) => (line.startsWith("CWD") ? (socket.destroy(), "") : undefined), "transient"],
+  ["an answer is garbage", (line) => (line.startsWith("CWD") ? "garbage" : undefined), "transient"],
+];
+for (const [what, answers, kind] of refusals)
+  test(`probe when ${what}: ${kind}`, async () => {
+    const { device } = await scripted(answers);
+    const message = await expectFault(device.probe(calm()), kind, 5000);
+    assert.ok(!message.includes("sesame"), message);
+  });
+
+test("a port that nobody listens on is offline, and so is a name that nobody knows", async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  for (const given of [{ port }, { host: "no-such-host.invalid" }]) {
+    const { device } = await scripted(() => undefined, given);
+    await expectFault(device.probe(calm()), "offline", 10_000);
+  }
+});
+
+test("a server without TLS is denied when TLS is configured, and no password is sent", async () => {
+  const { device, lines } = await scripted(() => undefined, { secure: true });
+  await expectFault(device.probe(calm()), ["denied", "rejected"], 5000);
+  assert.ok(!lines.some((line) => line.startsWith("PASS")));
+});
+
+test("full, refused and impossible writes are told apart", async () => {
+  const codes: readonly (readonly [string, FaultKind])[] = [
+    ["552 no space", "full"],
+    ["452 no space", "full"],
+    ["553 no such name here", "rejected"],
+    ["550 Permission denied", "denied"],
+    ["451 disk trouble", "transient"],
+    ["425 no data connection", "transient"],
+  ];
+  const data = createServer((socket) => socket.resume().on("error", () => socket.destroy()));
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  for (const [answer, kind] of codes) {
+    const { device } = await scripted((line) => {
+      if (line.startsWith("SIZE")) return "550 no";
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      return line.startsWith("STOR") ? answer : undefined;
+    });
+    await expectFault(
+      device.target!.write(upload("a.bin", bytes(100)), 0, calm(), () => undefined),
+      kind,
+      5000,
+    );
+  }
+});
+
+test("a certificate that seems expired is offline while the clock is not set, else denied", () => {
+  const error = Object.assign(new Error("certificate has expired"), { code: "CERT_HAS_EXPIRED" });
+  const situation = { what: "cannot reach x", password: "sesame" };
+  assert.equal(ftpFault(error, { ...situation, clockTrusted: false }).kind, "offline");
+  assert.match(ftpFault(error, { ...situation, clockTrusted: false }).message, /clock is not set/);
+  assert.equal(ftpFault(error, { ...situation, clockTrusted: true }).kind, "denied");
+  assert.equal(
+    ftpFault(Object.assign(new Error("x"), { code: "SELF_SIGNED_CERT_IN_CHAIN" }), { ...situation, clockTrusted: false }).kind,
+    "denied",
+  );
+});
+
+test("fingerprints in base64 and hexadecimal", () => {
+  const hex = "ab".repeat(32);
+  assert.equal(parseFingerprint(`SHA256:${Buffer.from(hex, "hex").toString("base64").replace(/=+$/, "")}`), hex);
+  assert.equal(parseFingerprint(hex.toUpperCase().match(/../g)!.join(":")), hex);
+  assert.equal(parseFingerprint(`sha256:${hex}`), hex);
+  assert.equal(parseFingerprint("SHA256:short"), undefined);
+});
+
+test("options: what is wrong is said, and defaults are filled in", () => {
+  const parse = (input: unknown) => parseIn({ baseDir: "/", env: {} }, plugin.options, input);
+  const good = parse({ host: "h" });
+  assert.ok(good.success);
+  assert.deepEqual(
+    [good.output.user, good.output.root, good.output.verify, good.output.timeout, good.output.concurrency],
+    ["anonymous", "/", "auto", 30_000, 2],
+  );
+  for (const bad of [
+    {},
+    { host: "h", hots: 1 },
+    { host: "h\r\nx" },
+    { host: "h", verify: "md5" },
+    { host: "h", tls: { fingerprint: "x" } },
+  ])
+    assert.ok(!parse(bad).success);
+});
