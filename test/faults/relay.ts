@@ -1,0 +1,99 @@
+/**
+ * A relay in front of an FTP server, in plain sight of every byte: it counts what is uploaded, outside the program, and can cut everything
+ * that runs through it. Passive replies (227, 229) are rewritten so that data connections run through it too.
+ */
+import { createConnection, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+
+export class FtpRelay {
+  /** Bytes that went from clients to the server on data connections. */
+  uploadedBytes = 0;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  readonly #dataServers = new Set<Server>();
+
+  private constructor(readonly toPort: number) {
+    this.#server = createServer((client) => this.#control(client));
+  }
+
+  static async start(toPort: number): Promise<FtpRelay> {
+    const relay = new FtpRelay(toPort);
+    await new Promise<void>((resolve) => relay.#server.listen(0, "127.0.0.1", resolve));
+    return relay;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Resets every connection, as a link that is lost does in the end. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    for (const server of this.#dataServers) server.close();
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => resolve());
+    });
+  }
+
+  #control(client: Socket): void {
+    const server = createConnection(this.toPort, "127.0.0.1");
+    this.#join(client, server);
+    client.pipe(server);
+    let text = "";
+    // Lines, one after another: a passive reply has to wait for its relay's port.
+    let turn = Promise.resolve();
+    server.setEncoding("latin1").on("data", (part: string) => {
+      text += part;
+      const lines = text.split("\r\n");
+      text = lines.pop() ?? "";
+      for (const line of lines)
+        turn = turn.then(async () => {
+          client.write(`${await this.#rewritten(line)}\r\n`, "latin1");
+        });
+    });
+    server.on("end", () => void turn.then(() => client.end()));
+  }
+
+  async #rewritten(line: string): Promise<string> {
+    const extended = /^229 .*\(\|\|\|(\d+)\|\)/.exec(line);
+    if (extended !== null) return `229 Entering Extended Passive Mode (|||${await this.#data(Number(extended[1]))}|)`;
+    const plain = /^227 .*?\((\d+),(\d+),(\d+),(\d+),(\d+),(\d+)\)/.exec(line);
+    if (plain === null) return line;
+    const port = await this.#data(Number(plain[5]) * 256 + Number(plain[6]));
+    return `227 Entering Passive Mode (127,0,0,1,${port >> 8},${port & 255})`;
+  }
+
+  /** A port of ours for one data connection to the server's. */
+  async #data(toPort: number): Promise<number> {
+    const listener = createServer((client) => {
+      listener.close();
+      this.#dataServers.delete(listener);
+      const server = createConnection(toPort, "127.0.0.1");
+      this.#join(client, server);
+      client.on("data", (bytes: Buffer) => (this.uploadedBytes += bytes.length));
+      client.pipe(server);
+      server.pipe(client);
+    });
+    this.#dataServers.add(listener);
+    await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+    return (listener.address() as AddressInfo).port;
+  }
+
+  #join(a: Socket, b: Socket): void {
+    for (const [one, other] of [
+      [a, b],
+      [b, a],
+    ] as const) {
+      this.#sockets.add(one);
+      // An end that breaks breaks the other: the relay itself has no opinion.
+      one.on("error", () => other.destroy());
+      one.on("close", () => {
+        this.#sockets.delete(one);
+        other.destroy();
+      });
+    }
+  }
+}
