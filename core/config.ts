@@ -175,7 +175,8 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const tree = parseTree(text, parseErrors, { allowTrailingComma: true, disallowComments: false });
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
   if (tree === undefined || parseErrors.length > 0) {
-    const problems = parseErrors.map(({ error, offset }) => ({
+    // The first only: what follows it is mostly its consequence.
+    const problems = parseErrors.slice(0, 1).map(({ error, offset }) => ({
       line: lineAt(offset),
       path: "",
       message: `this is no JSON: ${readable(printParseErrorCode(error))}`,

@@ -132,7 +132,13 @@ test("a journal that is rubbish is set aside with its name said, and a new one i
       "its first page zeroed",
       (path: string) => writeFileSync(path, Buffer.concat([Buffer.alloc(4096), readFileSync(path).subarray(4096)])),
     ],
-    ["tables of somebody else", (path: string) => (rmSync(path), copyFileSync(path.replace("journal.db", "other.db"), path))],
+    [
+      "tables of somebody else",
+      (path: string) => {
+        rmSync(path);
+        copyFileSync(path.replace("journal.db", "other.db"), path);
+      },
+    ],
   ] as const) {
     const dir = tempDir(t);
     const other = await openDatabase(join(dir, "other.db"));

@@ -27,13 +27,23 @@ export interface CampaignReport extends KillReport {
 /** 4 MiB and 10 s of transfer, whichever is less; samples for identity and what is on its way when a link is cut are part of it. */
 const allowedPerKill = 4 * 2 ** 20;
 
-export async function campaign(options: { seed: number; kills: number; files: number; longestMs: number; link?: string }): Promise<CampaignReport> {
+export async function campaign(options: {
+  seed: number;
+  kills: number;
+  files: number;
+  longestMs: number;
+  link?: string;
+}): Promise<CampaignReport> {
   const random = new Random(options.seed);
   const dir = mkdtempSync(join(tmpdir(), "filesync-campaign-"));
   const logs = join(dir, "vehicle", "log");
   let bytes = 0;
   for (let n = 0; n < options.files; n++) {
-    const path = join(logs, `2026-05-${String(1 + (n % 9)).padStart(2, "0")}`, `10_${String(Math.floor(n / 60)).padStart(2, "0")}_${String(n % 60).padStart(2, "0")}.ulg`);
+    const path = join(
+      logs,
+      `2026-05-${String(1 + (n % 9)).padStart(2, "0")}`,
+      `10_${String(Math.floor(n / 60)).padStart(2, "0")}_${String(n % 60).padStart(2, "0")}.ulg`,
+    );
     const size = n === 0 ? 0 : n % 5 === 1 ? random.between(3_000_000, 12_000_000) : random.between(1, 400_000);
     mkdirSync(dirname(path), { recursive: true });
     writeFileSync(path, random.bytes(size));
@@ -81,11 +91,14 @@ export async function campaign(options: { seed: number; kills: number; files: nu
       ["pulled", result.pulledAgain],
       ["pushed", result.pushedAgain],
     ] as const)
-      if (again > allowedPerKill * options.kills) throw new Error(`${hop} ${again} bytes again in ${options.kills} kills, more than ${allowedPerKill} each`);
+      if (again > allowedPerKill * options.kills)
+        throw new Error(`${hop} ${again} bytes again in ${options.kills} kills, more than ${allowedPerKill} each`);
     rmSync(dir, { recursive: true, force: true });
     return result;
   } catch (error) {
-    throw new Error(`seed ${options.seed}, files left in ${dir}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new Error(`seed ${options.seed}, files left in ${dir}: ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
   } finally {
     await relay.close();
     await ground.program.kill();

@@ -20,7 +20,15 @@ export async function startGround(dir: string, port = 0): Promise<Ground> {
       vehicle: "ground",
       stateDir: "state",
       spool: { keepFree: "1MiB" },
-      services: { ftp: { type: "ftp-server", listen: `127.0.0.1:${port}`, root: "files", users: { plane: { password: "secret" } }, limits: { maxPerAddress: 64, maxPerUser: 64 } } },
+      services: {
+        ftp: {
+          type: "ftp-server",
+          listen: `127.0.0.1:${port}`,
+          root: "files",
+          users: { plane: { password: "secret" } },
+          limits: { maxPerAddress: 64, maxPerUser: 64 },
+        },
+      },
     }),
   );
   const program = new Program(["run", "--json", "--config", config]);

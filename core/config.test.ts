@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { plugins } from "../cli/plugins.js";
+import { loadConfig, problemText, suggestion } from "./config.js";
+import { parseDuration, parseSize } from "./options.js";
+
+const load = (text: string, baseDir = "/base", env: Record<string, string> = {}) =>
+  loadConfig(text, plugins, { baseDir, env, hostName: "host", nowMs: 1_000_000 });
+const problems = async (text: string) => (await load(text)).problems.map((problem) => problemText("c", problem));
+
+test("a small configuration, with comments and trailing commas", async () => {
+  const { config, problems: wrong } = await load(`{
+    // comments are allowed
+    "devices": { "a": { "type": "local", "dir": "in" }, "b": { "type": "local", "dir": "/out", "maxRate": "2MiB/s" }, },
+    "routes": [ { "from": "a", "to": ["b"], "since": "1s" } ]
+  }`);
+  assert.deepEqual(wrong, []);
+  assert.equal(config?.vehicle, "host");
+  assert.deepEqual(config?.devices[0]?.options, { dir: "/base/in", inPlace: true, create: false });
+  assert.equal(config?.devices[1]?.maxRate, 2 * 2 ** 20);
+  assert.equal(config?.routes[0]?.since, 999_000);
+  assert.deepEqual(config?.routes[0]?.to, [{ device: "b", required: true }]);
+});
+
+test("all errors at once, each with its line, its path and the nearest right word", async () => {
+  assert.deepEqual(
+    await problems(`{
+  "devics": {},
+  "devices": {
+    "cam": { "type": "locl", "dir": "x" },
+    "in": { "type": "local", "dri": "x" },
+    "out": { "type": "local", "dir": "x", "intervall": "30s" },
+    "slow": { "type": "local", "dir": "x", "interval": "soon" }
+  },
+  "routes": []
+}`),
+    ['c:2: devics: unknown key "devics"; did you mean "devices"?'],
+  );
+  assert.deepEqual(
+    await problems(`{
+  "devices": {
+    "cam": { "type": "locl", "dir": "x" },
+    "in": { "type": "local", "dri": "x" },
+    "out": { "type": "local", "dir": "x", "intervall": "30s" },
+    "slow": { "type": "local", "dir": "x",
+              "interval": "soon" },
+    "ok": { "type": "local", "dir": "x" }
+  },
+  "routes": [
+    { "from": "okk", "to": ["ok"] },
+    { "from": "ok", "to": [] },
+    { "from": "ok", "to": ["ok"], "priority": "newst" },
+    { "form": "ok", "to": ["slow"] }
+  ]
+}`),
+    [
+      'c:3: devices.cam.type: there is no plugin "locl"; did you mean "local"?; there are: local, mavftp, ftp, ftp-server',
+      'c:4: devices.in.dir: "dir" is missing: The directory.',
+      'c:4: devices.in.dri: unknown key "dri"; did you mean "dir"?',
+      'c:5: devices.out.intervall: unknown key "intervall"; did you mean "interval"?',
+      'c:7: devices.slow.interval: expected a duration such as "500ms", "30s", "5min", "12h" or "7d", got "soon"',
+      'c:11: routes[0].from: there is no device "okk"; did you mean "ok"?',
+      "c:12: routes[1].to: expected at least one target, got 0",
+      'c:13: routes[2].priority: expected "newest", "oldest" or "smallest", got "newst"; did you mean "newest"?',
+      'c:14: routes[3].from: "from" is missing: The source: a device, or a service that receives files.',
+      'c:14: routes[3].form: unknown key "form"; did you mean "from"?',
+    ],
+  );
+});
+
+test("what is wrong takes only itself out", async () => {
+  const { config, problems: wrong } = await load(`{
+    "devices": { "a": { "type": "local", "dir": "x" }, "b": { "type": "local" }, "c": { "type": "local", "dir": "y" } },
+    "routes": [ { "from": "a", "to": ["b"] }, { "from": "a", "to": ["c"] } ]
+  }`);
+  assert.equal(wrong.length, 1);
+  assert.deepEqual(
+    config?.devices.map(({ name }) => name),
+    ["a", "c"],
+  );
+  assert.deepEqual(
+    config.routes.map(({ to }) => to[0]?.device),
+    ["c"],
+  );
+});
+
+test("what is no JSON is said with its line", async () => {
+  assert.deepEqual(await problems('{\n  "devices": {\n    "a" { }\n  }\n}'), ["c:3: this is no JSON: colon expected"]);
+  assert.deepEqual(await problems(""), ["c:1: the file is empty; see config.example.json"]);
+  assert.deepEqual(await problems('{\n "vehicle": "a",\n "vehicle": "b"\n}'), [
+    'c:3: vehicle: "vehicle" is there twice; only one of them can count',
+  ]);
+});
+
+test("secrets come from the environment or a file, and never show", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-config-"));
+  try {
+    writeFileSync(join(dir, "ftp.secret"), "top secret\n");
+    const text = `{ "devices": {
+      "a": { "type": "ftp", "host": "h", "user": "u", "password": { "file": "ftp.secret" } },
+      "b": { "type": "ftp", "host": "h", "user": "u", "password": { "env": "PW" } } } }`;
+    const { config } = await load(text, dir, { PW: "other secret" });
+    assert.equal((config?.devices[0]?.options as { password: { reveal(): string } }).password.reveal(), "top secret");
+    assert.doesNotMatch(
+      `${JSON.stringify(config)}${String((config?.devices[1]?.options as { password: unknown }).password)}`,
+      /top secret|other secret/,
+    );
+    const missing = await load(text, "/nowhere", {});
+    assert.deepEqual(
+      missing.problems.map(({ message }) => message.replace(/, got.*/, "")),
+      ["expected a readable secret file; /nowhere/ftp.secret is not (ENOENT)", "expected the environment variable PW to be set"],
+    );
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
+test("roles and kinds are checked", async () => {
+  assert.deepEqual(
+    await problems(`{
+  "devices": { "s": { "type": "ftp-server", "root": "x" }, "fc": { "type": "mavftp", "url": "tcpout://127.0.0.1:5760" } },
+  "routes": [ { "from": "fc", "to": ["fc"] }, { "from": "fc", "to": ["s"], "into": "{vehicel}" } ]
+}`),
+    [
+      'c:2: devices.s.type: "ftp-server" is a service: put it under "services"',
+      'c:3: routes[0].to[0]: "fc" cannot be a target',
+      "c:3: routes[0].to[0]: a route cannot lead to where it comes from",
+      "c:3: routes[1].into: {vehicel} is not known; there are {vehicle} {device} {installation} {date}",
+    ],
+  );
+});
+
+test("sizes, durations and near words", () => {
+  assert.equal(parseSize("4MiB"), 4_194_304);
+  assert.equal(parseSize("300 kB"), 300_000);
+  assert.equal(parseSize(7), 7);
+  assert.equal(parseSize("4 Mb"), undefined);
+  assert.equal(parseDuration("1.5h"), 5_400_000);
+  assert.equal(parseDuration("30"), undefined);
+  assert.equal(suggestion("prot", ["port", "host"]), '; did you mean "port"?');
+  assert.equal(suggestion("zzzz", ["port", "host"]), "");
+});

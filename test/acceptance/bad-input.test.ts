@@ -1,0 +1,239 @@
+/** What a person gets for bad input: one clear message, the rest goes on, nothing is lost. Run as a user runs it. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openDatabase } from "../../core/sqlite.js";
+import { startGround } from "../faults/ground.js";
+import { Program, runProgram } from "../faults/process.js";
+import { treeOf } from "../faults/trees.js";
+import { World } from "../faults/world.js";
+
+const root = process.getuid?.() === 0;
+const nobody = { uid: 65534, gid: 65534 };
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+
+test("no configuration, an unknown command, an unknown option: exit code 2 and what to do", async (t) => {
+  const world = new World(t);
+  const nothing = await runProgram(["run"], { cwd: world.dir });
+  if (!existsSync("/etc/filesync/config.json"))
+    assert.match(nothing.err, /^filesync: there is no config\.json here .*copy config\.example\.json/);
+  const unknown = await runProgram(["rnu"], { cwd: world.dir });
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.err, /there is no command "rnu"; "filesync --help" lists them/);
+  const option = await runProgram(["run", "--onec"], { cwd: world.dir });
+  assert.equal(option.code, 2);
+  assert.match(option.err, /^filesync: Unknown option `--onec`/);
+  const missing = await runProgram(["check", "--config", "nowhere.json"], { cwd: world.dir });
+  assert.equal(missing.code, 2);
+  assert.match(missing.err, /there is no .*nowhere\.json/);
+});
+
+test("check says every error and exits with 2; run leaves out what is wrong and does the rest", async (t) => {
+  const world = new World(t);
+  world.file("in/a", "a");
+  world.mkdir("out");
+  const config = world.config({
+    devices: { in: local("in"), out: local("out"), bad: { type: "local", dri: "x" } },
+    routes: [
+      { from: "in", to: ["out"], into: "" },
+      { from: "bad", to: ["out"] },
+    ],
+  });
+  const check = await runProgram(["check", "--config", config]);
+  assert.equal(check.code, 2);
+  assert.match(check.out, /config\.json:1: devices\.bad\.dri: unknown key "dri"; did you mean "dir"\?/);
+  const run = await runProgram(["run", "--once", "--config", config]);
+  assert.equal(run.code, 0);
+  assert.match(run.err, /unknown key "dri"/);
+  assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
+  const good = world.config({ devices: { in: local("in") } }, "good.json");
+  assert.match((await runProgram(["check", "--probe", "--config", good])).out, /in: works\n.*nothing is wrong/);
+});
+
+test("names with spaces, quotes, newlines, bytes that are no UTF-8, 255 bytes; files of 0 bytes; dated 1970: all arrive over FTP", async (t) => {
+  const world = new World(t);
+  const names = [
+    "a b",
+    "it's",
+    'say "hi"',
+    "line\nbreak",
+    " lead and trail ",
+    "%41",
+    "-rf",
+    "~tilde",
+    "ünï",
+    "x".repeat(255),
+    "empty",
+    "..hidden",
+    "back\\slash",
+  ];
+  for (const name of names) world.file(join("in", name), name === "empty" ? "" : `content of ${name}`);
+  writeFileSync(Buffer.concat([Buffer.from(`${world.path("in")}/caf`), Buffer.from([0xe9])]), "latin-1");
+  world.file("in/old.BIN", "from 1970", -Date.UTC(2026, 4, 28) / 1000);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  world.mkdir("out");
+  const config = world.config({
+    devices: {
+      in: local("in", { settle: "0s" }),
+      ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret" },
+      out: local("out"),
+    },
+    routes: [{ from: "in", to: ["ftp", "out"], into: "" }],
+  });
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 0, run.out);
+  const source = treeOf(world.path("in"));
+  assert.deepEqual(treeOf(world.path("out")), source);
+  // A name that a line of FTP cannot carry arrives as printable text; its content is the same.
+  const ftp = treeOf(ground.root);
+  assert.equal(ftp.size, source.size);
+  assert.deepEqual([...ftp.values()].sort(), [...source.values()].sort());
+  assert.ok(ftp.has('say "hi"') && ftp.has("x".repeat(255)));
+});
+
+test("a wrong password: the device waits and says so, the other target gets its files, and the password is nowhere", async (t) => {
+  const world = new World(t);
+  world.file("in/a", "a");
+  world.mkdir("out");
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  const config = world.config({
+    devices: {
+      in: local("in"),
+      ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "wrong-password" },
+      out: local("out"),
+    },
+    routes: [{ from: "in", to: ["ftp", "out"], into: "" }],
+  });
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 3);
+  assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
+  assert.match(run.out, /"detached".*ftp: .*(password|login)/i);
+  assert.doesNotMatch(run.out + run.err, /wrong-password/);
+});
+
+test(
+  "a source, a target, a spool that is read-only; run as an ordinary user",
+  { skip: root ? false : "needs root to become another user" },
+  async (t) => {
+    const world = new World(t);
+    chmodSync(world.dir, 0o755);
+    world.file("in/a", "a");
+    world.file("in/secret/b", "b");
+    world.file("in/c", "c");
+    chmodSync(world.path("in/secret"), 0o700);
+    chmodSync(world.path("in/c"), 0o600);
+    world.mkdir("readonly");
+    world.mkdir("out");
+    world.mkdir("state");
+    for (const dir of ["out", "state"]) chownSync(world.path(dir), nobody.uid, nobody.gid);
+    const config = world.config({
+      devices: { in: local("in"), readonly: local("readonly"), out: local("out") },
+      routes: [{ from: "in", to: ["readonly", "out"], into: "" }],
+    });
+    const run = await runProgram(["run", "--once", "--json", "--config", config], nobody);
+    assert.equal(run.code, 3, run.out + run.err);
+    assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
+    assert.match(run.out, /in:secret: left out: cannot list secret: permission denied/);
+    assert.match(run.out, /readonly: cannot (write|make the directory).*permission denied/);
+    const denied = world.config({ stateDir: "readonly/state", devices: {} }, "denied.json");
+    const state = await runProgram(["run", "--config", denied], nobody);
+    assert.equal(state.code, 2);
+    assert.match(state.err, /^filesync: the state directory .* cannot be written \(EACCES\): run as a user who may, or set "stateDir"/);
+  },
+);
+
+test(
+  "a full target and a full spool: it says so, and goes on when there is space",
+  { skip: root ? false : "needs root to mount a small file system" },
+  async (t) => {
+    const world = new World(t);
+    const mount = (name: string, mib: number) => {
+      const image = world.path(`${name}.img`);
+      const dir = world.mkdir(name);
+      const run = (command: string, ...args: string[]) => spawnSync(command, args, { encoding: "utf8" });
+      run("truncate", "-s", `${mib}M`, image);
+      const made = run("mkfs.ext4", "-q", "-m", "0", image);
+      const mounted = made.status === 0 ? run("mount", "-o", "loop", image, dir) : made;
+      if (mounted.status !== 0) return false;
+      t.after(() => run("umount", "-l", dir));
+      return true;
+    };
+    if (!mount("small", 16)) {
+      t.skip("no loop devices here");
+      return;
+    }
+    for (let n = 0; n < 4; n++) world.file(`in/${n}.bin`, Buffer.alloc(3_000_000, n + 1), n);
+    writeFileSync(world.path("small/ballast"), Buffer.alloc(8_000_000));
+    const config = world.config({
+      devices: { in: local("in"), small: local("small") },
+      routes: [{ from: "in", to: ["small"], into: "files" }],
+    });
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    const full = await program.until(({ message }) => message.includes("no space is left"), "the full target");
+    assert.match(full.message, /^in:\d\.bin → small: cannot write .*no space is left on the device; again in 10 s/);
+    spawnSync("rm", [world.path("small/ballast")]);
+    await program.until(
+      ({ what }) => what === "delivered" && program.events.filter((event) => event.what === "delivered").length === 4,
+      "all four",
+      40_000,
+    );
+    assert.deepEqual(treeOf(world.path("small/files")), treeOf(world.path("in")));
+  },
+);
+
+test("a journal of a newer version, and a second daemon on one state directory: refused, nothing is touched", async (t) => {
+  const world = new World(t);
+  world.file("in/a", "a");
+  world.mkdir("out");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] });
+  const first = new Program(["run", "--json", "--config", config]);
+  await first.until(({ what }) => what === "delivered", "delivery");
+  const second = await runProgram(["run", "--config", config]);
+  assert.equal(second.code, 2);
+  assert.match(second.err, /^filesync: another FileSync has .*state already; stop it first, or give this one its own "stateDir"\n$/);
+  first.signal("SIGTERM");
+  assert.equal(await first.exited, 0);
+  const db = await openDatabase(world.path("state/journal.db"));
+  db.exec("PRAGMA user_version = 7");
+  db.close();
+  const newer = await runProgram(["run", "--config", config]);
+  assert.equal(newer.code, 2);
+  assert.match(newer.err, /was written by a newer FileSync \(format 7; this one knows 1\): install that version again/);
+});
+
+test("a journal that is rubbish: it starts, says so, rebuilds from the receipts, and sends nothing twice", async (t) => {
+  const world = new World(t);
+  for (let n = 0; n < 5; n++) world.file(`in/${n}`, `content ${n}`, n);
+  world.mkdir("out");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"], into: "" }] });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const receipts = readFileSync(world.path("state/receipts.jsonl"), "utf8");
+  writeFileSync(world.path("state/journal.db"), "rubbish\n".repeat(1000));
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 0);
+  assert.match(run.out, /the journal was damaged; it was set aside as .*journal\.damaged-1\.db/);
+  assert.match(run.out, /5 receipts are known from receipts\.jsonl/);
+  assert.doesNotMatch(run.out, /"delivered"/);
+  assert.equal(readdirSync(world.path("out")).length, 5);
+  assert.equal(readFileSync(world.path("state/receipts.jsonl"), "utf8").trim(), receipts.trim());
+});
+
+test("a state directory from another machine takes a new installation id and says so", async (t) => {
+  const world = new World(t);
+  const config = world.config({ devices: {} });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const path = world.path("state/installation.json");
+  const before = JSON.parse(readFileSync(path, "utf8")) as { id: string };
+  writeFileSync(path, JSON.stringify({ ...before, machine: "another" }));
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.match(
+    run.out,
+    new RegExp(`comes from another machine \\(installation ${before.id}\\): from now on it is installation [0-9a-f]{8}`),
+  );
+  assert.notEqual((JSON.parse(readFileSync(path, "utf8")) as { id: string }).id, before.id);
+});

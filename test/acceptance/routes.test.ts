@@ -1,0 +1,194 @@
+/** What routes promise, seen from outside: growth, delete and archive, priorities that act between chunks, since, newest, two targets each at its own pace. */
+import assert from "node:assert/strict";
+import { appendFileSync, existsSync, readFileSync, readdirSync, utimesSync } from "node:fs";
+import { test } from "node:test";
+import { startGround } from "../faults/ground.js";
+import { Program, runProgram } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { treeOf } from "../faults/trees.js";
+import { World } from "../faults/world.js";
+
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+const once = (config: string) => runProgram(["run", "--once", "--json", "--config", config]);
+
+for (const inPlace of [true, false])
+  test(`a file that grows is the same file continued, ${inPlace ? "read in place" : "through the spool"}`, async (t) => {
+    const random = new Random(1);
+    const world = new World(t);
+    world.mkdir("out");
+    const ground = await startGround(world.path("ground"));
+    t.after(() => ground.program.kill());
+    const config = world.config({
+      devices: {
+        in: local("in", { inPlace }),
+        out: local("out"),
+        ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret" },
+      },
+      routes: [{ from: "in", to: ["out", "ftp"], into: "" }],
+    });
+    world.file("in/a.BIN", random.bytes(3_000_000));
+    assert.equal((await once(config)).code, 0);
+    appendFileSync(world.path("in/a.BIN"), random.bytes(700_000));
+    utimesSync(world.path("in/a.BIN"), 1_781_000_000, 1_781_000_000);
+    const run = await once(config);
+    assert.equal(run.code, 0, run.out);
+    assert.deepEqual(readdirSync(world.path("out")), ["a.BIN"]);
+    assert.deepEqual(readdirSync(ground.root), ["a.BIN"]);
+    for (const path of [world.path("out/a.BIN"), `${ground.root}/a.BIN`])
+      assert.deepEqual(readFileSync(path), readFileSync(world.path("in/a.BIN")));
+    assert.match(run.out, /in:a\.BIN → out: goes on at byte 3000000 of 3700000/);
+    if (!inPlace) assert.match(run.out, /in:a\.BIN: goes on at byte 3000000 of 3700000/);
+  });
+
+test("delete and archive wait for proof from every required target, and touch only what was delivered", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  for (const dir of ["del", "arc", "keep"]) world.file(`${dir}/x/a`, `in ${dir}`);
+  const config = world.config({
+    devices: {
+      del: local("del"),
+      arc: local("arc", { archiveDir: "sent" }),
+      keep: local("keep"),
+      out: local("out"),
+      down: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" },
+    },
+    routes: [
+      { from: "del", to: ["out", { device: "down", required: false }], afterDelivery: "delete" },
+      { from: "arc", to: ["out"], afterDelivery: "archive" },
+      { from: "keep", to: ["out", "down"], afterDelivery: "delete" },
+    ],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(() => program.events.filter(({ what }) => what === "released").length === 2, "two releases");
+  assert.equal(existsSync(world.path("del/x/a")), false);
+  assert.equal(readFileSync(world.path("arc/sent/x/a"), "utf8"), "in arc");
+  assert.equal(readFileSync(world.path("keep/x/a"), "utf8"), "in keep");
+  assert.equal(treeOf(world.path("out")).size, 3);
+  await program.kill();
+  // What was archived is not found again.
+  assert.doesNotMatch((await once(config)).out, /arc: \d+ new file/);
+});
+
+test("a receipt by size alone does not delete, unless the route trusts it", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  world.file("in/a", "a");
+  const config = (trustSize: boolean) =>
+    world.config({
+      stateDir: `state-${String(trustSize)}`,
+      devices: {
+        in: local("in"),
+        ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", verify: "size" },
+      },
+      routes: [{ from: "in", to: ["ftp"], afterDelivery: "delete", trustSize, into: String(trustSize) }],
+    });
+  const until = async (trust: boolean) => {
+    const program = new Program(["run", "--json", "--config", config(trust)]);
+    const event = await program.until(({ what }) => what === "released", "release");
+    await program.kill();
+    return event.message;
+  };
+  assert.match(await until(false), /kept: ftp could only prove its size/);
+  assert.equal(readFileSync(world.path("in/a"), "utf8"), "a");
+  assert.match(await until(true), /deleted at its source/);
+  assert.equal(existsSync(world.path("in/a")), false);
+});
+
+test("a small urgent file passes a large one that is on its way, on both hops, and the large one loses nothing", async (t) => {
+  const random = new Random(2);
+  const world = new World(t);
+  world.mkdir("out");
+  world.mkdir("urgent");
+  world.file("bulk/big.bin", random.bytes(30_000_000));
+  const config = world.config({
+    devices: {
+      in: local(".", { inPlace: false, concurrency: 1, maxRate: "8MiB/s", interval: "1s", settle: "0s" }),
+      out: local("out", { concurrency: 1, maxRate: "6MiB/s" }),
+    },
+    routes: [
+      { from: "in", to: ["out"], include: ["bulk/**"], into: "" },
+      { from: "in", to: ["out"], include: ["urgent/**"], into: "", weight: 10 },
+    ],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  const partial = () =>
+    existsSync(world.path("out/bulk")) ? readdirSync(world.path("out/bulk")).map((name) => world.size(`out/bulk/${name}`)) : [];
+  while (!partial().some((size) => size > 3_000_000)) await new Promise((resolve) => setTimeout(resolve, 10));
+  world.file("urgent/crash.ulg", random.bytes(200_000), 10);
+  await program.until(({ what, message }) => what === "delivered" && message.includes("crash.ulg"), "the urgent file", 20_000);
+  assert.equal(existsSync(world.path("out/bulk/big.bin")), false, "the large one is still on its way");
+  await program.until(({ what, message }) => what === "delivered" && message.includes("big.bin"), "the large file", 30_000);
+  assert.deepEqual(readFileSync(world.path("out/bulk/big.bin")), readFileSync(world.path("bulk/big.bin")));
+  assert.ok(program.events.some(({ what, message }) => what === "resumed" && message.startsWith("in:bulk/big.bin: goes on at byte")));
+});
+
+test("newest and since: old logs are not queued, new ones are", async (t) => {
+  const world = new World(t);
+  world.mkdir("a");
+  world.mkdir("b");
+  for (let n = 0; n < 6; n++) world.file(`in/log${n}`, `log ${n}`, n * 60);
+  const config = world.config({
+    devices: { in: local("in"), a: local("a"), b: local("b") },
+    routes: [
+      { from: "in", to: ["a"], newest: 2, into: "" },
+      { from: "in", to: ["b"], since: "install", into: "" },
+    ],
+  });
+  assert.equal((await once(config)).code, 0);
+  assert.deepEqual(readdirSync(world.path("a")), ["log4", "log5"]);
+  assert.deepEqual(readdirSync(world.path("b")), []);
+  world.file("in/log6", "log 6");
+  const now = Date.now() / 1000 + 1;
+  utimesSync(world.path("in/log6"), now, now);
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  const fresh = JSON.parse(readFileSync(config, "utf8")) as { devices: { in: { settle?: string } } };
+  fresh.devices.in.settle = "0s";
+  assert.equal((await once(world.config(fresh))).code, 0);
+  assert.deepEqual(readdirSync(world.path("b")), ["log6"]);
+  assert.deepEqual(readdirSync(world.path("a")), ["log4", "log5", "log6"]);
+});
+
+test("a file that the spool can never hold goes straight through, and resumes after a kill", async (t) => {
+  const random = new Random(4);
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/huge.bin", random.bytes(12_000_000));
+  const config = world.config({
+    spool: { maxSize: "2MiB", keepFree: "1MiB" },
+    devices: { in: local("in", { inPlace: false, maxRate: "6MiB/s" }), out: local("out") },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  const partial = () => readdirSync(world.path("out"))[0] ?? "none";
+  while (world.size(`out/${partial()}`) < 4_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await program.kill();
+  const run = await once(config);
+  assert.equal(run.code, 0, run.out);
+  assert.match(run.out, /in:huge\.bin → out: goes on at byte [4-9]\d{6}/);
+  assert.deepEqual(readFileSync(world.path("out/huge.bin")), readFileSync(world.path("in/huge.bin")));
+  assert.deepEqual(readdirSync(world.path("out")), ["huge.bin"]);
+});
+
+test("a file that is still being written waits until it has settled", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const config = world.config({
+    devices: { in: local("in", { settle: "2s", interval: "1s" }), out: local("out") },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  world.mkdir("in");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  for (let n = 0; n < 8; n++) {
+    appendFileSync(world.path("in/growing"), `${n}\n`);
+    await new Promise((resolve) => setTimeout(resolve, 400));
+  }
+  await program.until(({ what }) => what === "delivered", "delivery");
+  assert.equal(readFileSync(world.path("out/growing"), "utf8"), "0\n1\n2\n3\n4\n5\n6\n7\n");
+  assert.equal(program.events.filter(({ what }) => what === "delivered").length, 1);
+});

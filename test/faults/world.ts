@@ -1,0 +1,40 @@
+/** A small world for a test: directories, a configuration, and the program run on it. */
+import { mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import type { TestContext } from "node:test";
+
+export class World {
+  readonly dir: string;
+
+  constructor(t: TestContext) {
+    this.dir = mkdtempSync(join(tmpdir(), "filesync-world-"));
+    t.after(() => rmSync(this.dir, { recursive: true, force: true }));
+  }
+
+  path(...parts: string[]): string {
+    return join(this.dir, ...parts);
+  }
+
+  mkdir(...parts: string[]): string {
+    mkdirSync(this.path(...parts), { recursive: true });
+    return this.path(...parts);
+  }
+
+  /** A file whose time is `seconds` after 2026-05-28, so that it has settled. */
+  file(path: string, content: string | Buffer, seconds = 0): void {
+    mkdirSync(dirname(this.path(path)), { recursive: true });
+    writeFileSync(this.path(path), content);
+    const time = Date.UTC(2026, 4, 28) / 1000 + seconds;
+    utimesSync(this.path(path), time, time);
+  }
+
+  config(config: object, name = "config.json"): string {
+    writeFileSync(this.path(name), JSON.stringify({ vehicle: "v", stateDir: "state", spool: { keepFree: "1MiB" }, ...config }));
+    return this.path(name);
+  }
+
+  size(path: string): number {
+    return statSync(this.path(path), { throwIfNoEntry: false })?.size ?? -1;
+  }
+}
