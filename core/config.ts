@@ -175,13 +175,14 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const tree = parseTree(text, parseErrors, { allowTrailingComma: true, disallowComments: false });
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
   if (tree === undefined || parseErrors.length > 0) {
+    if (text.trim() === "") return { problems: [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
     // The first only: what follows it is mostly its consequence.
     const problems = parseErrors.slice(0, 1).map(({ error, offset }) => ({
       line: lineAt(offset),
       path: "",
       message: `this is no JSON: ${readable(printParseErrorCode(error))}`,
     }));
-    return { problems: problems.length > 0 ? problems : [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
+    return { problems };
   }
   const problems: ConfigProblem[] = [];
   const add = (at: (string | number)[], message: string) => problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message });

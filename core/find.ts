@@ -253,7 +253,7 @@ export class Finder {
         after,
         trustSize,
         foundMs: engine.clock.wallMs(),
-        ...(before !== undefined && before.size <= entry.size ? { base: before.id } : {}),
+        ...(before !== undefined && before.size > 0 && before.size <= entry.size ? { base: before.id } : {}),
       });
       version = engine.queue.version(id);
     }

@@ -219,6 +219,7 @@ class PullJob {
   #other: Digester | undefined;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
+  #joined = false;
   readonly #base: VersionRow | undefined;
 
   constructor(
@@ -373,7 +374,7 @@ class PullJob {
         state.generation,
         id,
       );
-      if (state.durable > 0) engine.queue.bytesCome(id, streamTargets(engine));
+      if (state.durable > 0) this.#letFollow();
     });
     this.#version = { ...this.#version, ...state };
     engine.work$.next();
@@ -406,17 +407,26 @@ class PullJob {
         id,
       );
       engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
-      this.#joinBase(digest);
+      this.#joinBase();
     });
   }
 
+  /**
+   * Inside `commit`. Pushes may follow; of a file that may have grown only once that is decided, because a target that has the file
+   * before continues it, and one that has another file does not.
+   */
+  #letFollow(): void {
+    if (this.#base?.digest && this.#atBase === undefined) return;
+    this.#joinBase();
+    this.engine.queue.bytesCome(this.#version.id, streamTargets(this.engine));
+  }
+
   /** Inside `commit`. Growth that is proven: this version takes the place of the one before. */
-  #joinBase(digest: Digest): void {
+  #joinBase(): void {
     const base = this.#base;
-    const { id, size } = this.#version;
-    if (base === undefined) return;
-    const atBase = base.size === size ? digest : this.#atBase;
-    if (base.digest === null || atBase !== base.digest) return;
+    const { id } = this.#version;
+    if (base === undefined || this.#joined || this.#atBase === undefined || this.#atBase !== base.digest) return;
+    this.#joined = true;
     for (const delivery of this.engine.queue.deliveriesOf(base.id))
       if (delivery.state === "done" && delivery.receipt !== null)
         this.engine.journal.run(
@@ -433,8 +443,11 @@ class PullJob {
   /** A local, random-access file stays where it is: it is only digested. */
   async #readInPlace(entry: FileEntry): Promise<void> {
     const { engine, source, signal, transfer, live } = this;
-    await engine.journal.apply(() => engine.queue.bytesCome(this.#version.id, streamTargets(engine)));
-    engine.work$.next();
+    const follow = async () => {
+      await engine.journal.apply(() => this.#letFollow());
+      engine.work$.next();
+    };
+    await follow();
     let at = 0;
     for await (const chunk of await source.open(entry, 0, signal)) {
       const bytes = chunk as Buffer;
@@ -442,6 +455,7 @@ class PullJob {
       at += bytes.length;
       transfer.offset = at;
       live.advance(at);
+      if (this.#atBase !== undefined && !this.#joined && this.#base !== undefined && at - bytes.length < this.#base.size) await follow();
     }
     throwIfAborted(signal);
     if (at !== entry.size) throw new Fault("changed", `it ended after ${at} of ${entry.size} bytes`);

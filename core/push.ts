@@ -353,7 +353,8 @@ class PushJob {
   }
 
   #expect(path: string): Expect {
-    const { replaces } = this.work.delivery;
+    // Decided while it is pulled, so perhaps after this was claimed.
+    const { replaces } = this.engine.queue.delivery(this.work.delivery.id) ?? this.work.delivery;
     const before = replaces === null ? undefined : (JSON.parse(replaces) as StoredReceipt);
     if (before?.path !== path) return { kind: "absent" };
     return { kind: "replaces", size: before.size, ...(before.digest === undefined ? {} : { digest: before.digest }) };

@@ -151,18 +151,7 @@ test(
   { skip: root ? false : "needs root to mount a small file system" },
   async (t) => {
     const world = new World(t);
-    const mount = (name: string, mib: number) => {
-      const image = world.path(`${name}.img`);
-      const dir = world.mkdir(name);
-      const run = (command: string, ...args: string[]) => spawnSync(command, args, { encoding: "utf8" });
-      run("truncate", "-s", `${mib}M`, image);
-      const made = run("mkfs.ext4", "-q", "-m", "0", image);
-      const mounted = made.status === 0 ? run("mount", "-o", "loop", image, dir) : made;
-      if (mounted.status !== 0) return false;
-      t.after(() => run("umount", "-l", dir));
-      return true;
-    };
-    if (!mount("small", 16)) {
+    if (!world.mount("small", 16)) {
       t.skip("no loop devices here");
       return;
     }
