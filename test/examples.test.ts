@@ -1,0 +1,55 @@
+/** The example configurations: loaded as they stand, with every key that exists; the JSON Schema is the one that the code makes. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { configSchema, deviceCommon, entriesOf, loadConfig, routeSchema } from "../core/config.js";
+import { plugins } from "../cli/plugins.js";
+import { schemaText } from "./schema.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const examples = ["config.example.json", "config.ground.example.json"];
+const read = (name: string) => readFileSync(join(root, name), "utf8");
+
+/** An example without its comments, and with its secrets where a test has them. */
+function usable(name: string): string {
+  return read(name).replace(/\{ *"file": *"[^"]*\.secret" *\}/g, '"a secret"');
+}
+
+for (const name of examples)
+  test(`${name} is right`, async () => {
+    const { config, problems } = await loadConfig(usable(name), plugins, {
+      baseDir: root,
+      env: { CAM_PW: "x" },
+      hostName: "host",
+      nowMs: Date.now(),
+    });
+    assert.deepEqual(problems, []);
+    assert.ok(config !== undefined && config.devices.length > 0);
+  });
+
+test("the examples have every key that exists", async () => {
+  const text = examples.map(read).join("\n");
+  const missing: string[] = [];
+  const look = (schema: unknown, where: string) => {
+    for (const [key, entry] of Object.entries(entriesOf(schema) ?? {})) {
+      if (!text.includes(`"${key}"`)) missing.push(`${where}.${key}`);
+      look(entry, `${where}.${key}`);
+      const { value } = entry as { value?: unknown };
+      if (value !== undefined) look(value, `${where}.${key}.*`);
+    }
+  };
+  look(configSchema, "");
+  look(routeSchema, "routes[]");
+  for (const key of Object.keys(deviceCommon)) if (!text.includes(`"${key}"`)) missing.push(`devices.*.${key}`);
+  for (const type of plugins.types) {
+    if (!text.includes(`"type": "${type}"`)) missing.push(`the type ${type}`);
+    look((await plugins.load(type, root))?.options, type);
+  }
+  assert.deepEqual(missing, []);
+});
+
+test("config.schema.json is what the code makes (npm run schema)", async () => {
+  assert.equal(read("config.schema.json"), await schemaText());
+});
