@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { isFault } from "../../core/errors.js";
 import type { FileEntry } from "../../core/plugin.js";
-import { parseEntries, timeInPath, withSettled } from "./listing.js";
+import { listDirectory, parseEntries, timeInPath, withSettled } from "./listing.js";
 import { listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
+import type { Reply } from "./requests.js";
 
 const parsed = (text: string) => {
   const { entries, count } = parseEntries(Buffer.from(text, "latin1"));
@@ -26,8 +27,18 @@ test("the dialects: PX4 with skipped entries, ArduPilot with a second zero and d
 test("an entry that cannot be understood costs only itself, and is counted", () => {
   assert.deepEqual(parsed("Fno size\0Fbad\t12x\0F\t5\0Xwhat\0Fa/b\t3\0Fwith\ttab\t7\0"), [
     6,
-    ["unreadable no size 0", "unreadable bad 0", "unreadable  0", "unreadable Xwhat 0", "unreadable a_b 0", "file with‛09tab 7"],
+    ["unreadable no size 0", "unreadable bad 0", "unreadable ? 0", "unreadable Xwhat 0", "unreadable a_b 0", "file with‛09tab 7"],
   ]);
+});
+
+test("an autopilot that does not heed the offset is not asked for ever", async () => {
+  let asked = 0;
+  const ask = (): Promise<Reply> => {
+    asked += 1;
+    return Promise.resolve({ nak: undefined, errno: 0, session: 0, data: Buffer.from("Fa\t1\0Fb\t2\0") });
+  };
+  assert.equal((await listDirectory(ask, Buffer.from("/"))).length, 2);
+  assert.equal(asked, 2);
 });
 
 test("names that are no UTF-8 are kept as bytes", async (t) => {

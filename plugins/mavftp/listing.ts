@@ -51,6 +51,7 @@ function parseEntry(text: Buffer): Listed | undefined {
   if (name === "." || name === "..") return undefined;
   if (type !== "F" && type !== "D")
     return { name: nameFromBytes(text), kind: "unreadable", size: 0, wrong: "the autopilot lists it in a way that is not known" };
+  if (name === "") return { name: "?", kind: "unreadable", size: 0, wrong: "the autopilot lists it without a name" };
   if (!isSafePath(name) || name.includes("/"))
     return { name: name.replaceAll("/", "_"), kind: "unreadable", size: 0, wrong: "its name cannot be used as a name" };
   if (type === "D") return { name, kind: "directory", size: 0 };
@@ -68,7 +69,10 @@ export async function listDirectory(ask: Ask, path: Buffer): Promise<Listed[]> {
     if (reply.nak !== undefined) throw refusal("list a directory", reply);
     const { entries, count } = parseEntries(reply.data);
     if (count === 0) break;
+    const before = found.size;
     for (const entry of entries) found.set(entry.name, entry);
+    // Nothing but what was there already: it does not heed the offset.
+    if (entries.length > 0 && found.size === before) break;
     offset += count;
   }
   return [...found.values()];
