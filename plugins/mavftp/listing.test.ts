@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { isFault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import type { FileEntry } from "../../core/plugin.js";
-import { listDirectory, parseEntries, timeInPath, withSettled } from "./listing.js";
+import { Nak } from "../../mavlink/ftp.js";
+import { listDirectory, listTree, parseEntries, timeInPath, withSettled, type Ask } from "./listing.js";
 import { listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
 import type { Reply } from "./requests.js";
 
@@ -39,6 +40,27 @@ test("an autopilot that does not heed the offset is not asked for ever", async (
   };
   assert.equal((await listDirectory(ask, Buffer.from("/"))).length, 2);
   assert.equal(asked, 2);
+});
+
+test("a directory that cannot be read costs only itself; an autopilot that falls silent ends the listing", async () => {
+  const answer = (data: string): Reply => ({ nak: undefined, errno: 0, session: 0, data: Buffer.from(data) });
+  const refuse = (nak: number, errno = 0): Reply => ({ nak, errno, session: 0, data: Buffer.alloc(0) });
+  const card: Readonly<Record<string, Reply>> = {
+    "/": answer("Dbroken\0Dgone\0Dgood\0"),
+    "/broken": refuse(Nak.FailErrno, 5),
+    "/gone": refuse(Nak.FileNotFound),
+    "/good": answer("Fa\t1\0"),
+  };
+  const ask: Ask = ({ data, offset }) =>
+    Promise.resolve((offset ?? 0) > 0 ? refuse(Nak.Eof) : (card[Buffer.from(data ?? "").toString()] as Reply));
+  const entries = await listTree(ask, { root: "" });
+  assert.deepEqual(entries.map((e) => [e.path, e.kind]).sort(), [
+    ["broken", "unreadable"],
+    ["good/a", "file"],
+  ]);
+  const silent: Ask = (request) =>
+    Buffer.from(request.data ?? "").toString() === "/good" ? Promise.reject(new Fault("transient", "no answer")) : ask(request);
+  await assert.rejects(listTree(silent, { root: "" }), /no answer/);
 });
 
 test("names that are no UTF-8 are kept as bytes", async (t) => {

@@ -8,7 +8,7 @@ import { Fault } from "../../core/errors.js";
 import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
-import { refusal } from "./session.js";
+import { Refused, refusal } from "./session.js";
 import type { Reply, Request } from "./requests.js";
 
 /** One request in its turn. */
@@ -99,9 +99,8 @@ export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntr
     try {
       listed = await listDirectory(ask, pathBytes(options.root, dir));
     } catch (error) {
-      if (!(error instanceof Fault)) throw error;
-      if (dir === "" && error.kind === "missing") throw noRoot(options.root);
-      if (dir === "" || (error.kind !== "missing" && error.kind !== "transient")) throw error;
+      if (!(error instanceof Refused)) throw error;
+      if (dir === "") throw error.kind === "missing" ? noRoot(options.root) : error;
       // A directory that went meanwhile is no longer there; one that cannot be read costs only itself.
       if (error.kind === "transient") files.push({ path: dir, kind: "unreadable", size: 0, reason: error.message });
       continue;
