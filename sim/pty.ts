@@ -124,6 +124,11 @@ async function withNodePty(path: string, take: (chunk: Buffer) => void): Promise
       resolve(Buffer.from(text).toString().trim());
     });
   });
+  if (!name.startsWith("/dev/")) {
+    shell.kill("SIGKILL");
+    await exited;
+    throw new Error(`no pseudo-terminal could be made: ${name}; install socat (sudo apt install socat)`);
+  }
   symlinkSync(name, path);
   // With `encoding: null` these are bytes, whatever the types say.
   shell.onData((chunk) => take(chunk as unknown as Buffer));

@@ -17,7 +17,7 @@ import type {
   SourceFeatures,
 } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
-import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
+import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
 import { placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
@@ -28,7 +28,7 @@ import type { Reading } from "./reading.js";
 import { Requests } from "./requests.js";
 import { refusal, Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
-import { PX4_WINDOW, WindowReading } from "./window.js";
+import { ARDUPILOT_WINDOW, PX4_WINDOW, SAFEST_WINDOW, WindowReading } from "./window.js";
 
 /** How long a probe waits for the first heartbeat. */
 const PROBE_MS = 4000;
@@ -46,7 +46,8 @@ export class MavftpDevice implements Device, Source {
   readonly #peer: Peer;
   readonly #requests: Requests;
   readonly #sessions: Sessions;
-  readonly #reading: Reading = new WindowReading(PX4_WINDOW);
+  /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
+  readonly #readings = new Map<number, Reading>();
   readonly #downloads = new Set<Promise<void>>();
   #checksums = true;
   #closed: Promise<void> | undefined;
@@ -91,7 +92,7 @@ export class MavftpDevice implements Device, Source {
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
     if (offset > entry.size) throw new Fault("changed", `the file has ${entry.size} bytes, byte ${offset} is past its end`);
     const path = this.#path(entry.path);
-    const reading = options.safest === true ? new WindowReading({ first: 1, least: 1, most: 1 }) : this.#reading;
+    const reading = options.safest === true ? new WindowReading(SAFEST_WINDOW) : this.#reading();
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
@@ -164,6 +165,17 @@ export class MavftpDevice implements Device, Source {
       if (isFault(error, "missing")) return undefined;
       throw error;
     }
+  }
+
+  /** How this autopilot is read. */
+  #reading(): Reading {
+    const autopilot = this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT;
+    let reading = this.#readings.get(autopilot);
+    if (reading === undefined) {
+      reading = new WindowReading(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW);
+      this.#readings.set(autopilot, reading);
+    }
+    return reading;
   }
 
   #path(path: string): Buffer {

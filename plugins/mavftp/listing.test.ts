@@ -3,10 +3,12 @@ import assert from "node:assert/strict";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { isFault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import type { FileEntry } from "../../core/plugin.js";
-import { parseEntries, timeInPath, withSettled } from "./listing.js";
+import { Nak } from "../../mavlink/ftp.js";
+import { listDirectory, listTree, parseEntries, timeInPath, withSettled, type Ask } from "./listing.js";
 import { listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
+import type { Reply } from "./requests.js";
 
 const parsed = (text: string) => {
   const { entries, count } = parseEntries(Buffer.from(text, "latin1"));
@@ -26,8 +28,39 @@ test("the dialects: PX4 with skipped entries, ArduPilot with a second zero and d
 test("an entry that cannot be understood costs only itself, and is counted", () => {
   assert.deepEqual(parsed("Fno size\0Fbad\t12x\0F\t5\0Xwhat\0Fa/b\t3\0Fwith\ttab\t7\0"), [
     6,
-    ["unreadable no size 0", "unreadable bad 0", "unreadable  0", "unreadable Xwhat 0", "unreadable a_b 0", "file with‛09tab 7"],
+    ["unreadable no size 0", "unreadable bad 0", "unreadable ? 0", "unreadable Xwhat 0", "unreadable a_b 0", "file with‛09tab 7"],
   ]);
+});
+
+test("an autopilot that does not heed the offset is not asked for ever", async () => {
+  let asked = 0;
+  const ask = (): Promise<Reply> => {
+    asked += 1;
+    return Promise.resolve({ nak: undefined, errno: 0, session: 0, data: Buffer.from("Fa\t1\0Fb\t2\0") });
+  };
+  assert.equal((await listDirectory(ask, Buffer.from("/"))).length, 2);
+  assert.equal(asked, 2);
+});
+
+test("a directory that cannot be read costs only itself; an autopilot that falls silent ends the listing", async () => {
+  const answer = (data: string): Reply => ({ nak: undefined, errno: 0, session: 0, data: Buffer.from(data) });
+  const refuse = (nak: number, errno = 0): Reply => ({ nak, errno, session: 0, data: Buffer.alloc(0) });
+  const card: Readonly<Record<string, Reply>> = {
+    "/": answer("Dbroken\0Dgone\0Dgood\0"),
+    "/broken": refuse(Nak.FailErrno, 5),
+    "/gone": refuse(Nak.FileNotFound),
+    "/good": answer("Fa\t1\0"),
+  };
+  const ask: Ask = ({ data, offset }) =>
+    Promise.resolve((offset ?? 0) > 0 ? refuse(Nak.Eof) : (card[Buffer.from(data ?? "").toString()] as Reply));
+  const entries = await listTree(ask, { root: "" });
+  assert.deepEqual(entries.map((e) => [e.path, e.kind]).sort(), [
+    ["broken", "unreadable"],
+    ["good/a", "file"],
+  ]);
+  const silent: Ask = (request) =>
+    Buffer.from(request.data ?? "").toString() === "/good" ? Promise.reject(new Fault("transient", "no answer")) : ask(request);
+  await assert.rejects(listTree(silent, { root: "" }), /no answer/);
 });
 
 test("names that are no UTF-8 are kept as bytes", async (t) => {

@@ -8,7 +8,7 @@ import { Fault } from "../../core/errors.js";
 import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
-import { refusal } from "./session.js";
+import { Refused, refusal } from "./session.js";
 import type { Reply, Request } from "./requests.js";
 
 /** One request in its turn. */
@@ -51,6 +51,7 @@ function parseEntry(text: Buffer): Listed | undefined {
   if (name === "." || name === "..") return undefined;
   if (type !== "F" && type !== "D")
     return { name: nameFromBytes(text), kind: "unreadable", size: 0, wrong: "the autopilot lists it in a way that is not known" };
+  if (name === "") return { name: "?", kind: "unreadable", size: 0, wrong: "the autopilot lists it without a name" };
   if (!isSafePath(name) || name.includes("/"))
     return { name: name.replaceAll("/", "_"), kind: "unreadable", size: 0, wrong: "its name cannot be used as a name" };
   if (type === "D") return { name, kind: "directory", size: 0 };
@@ -68,7 +69,10 @@ export async function listDirectory(ask: Ask, path: Buffer): Promise<Listed[]> {
     if (reply.nak !== undefined) throw refusal("list a directory", reply);
     const { entries, count } = parseEntries(reply.data);
     if (count === 0) break;
+    const before = found.size;
     for (const entry of entries) found.set(entry.name, entry);
+    // Nothing but what was there already: it does not heed the offset.
+    if (entries.length > 0 && found.size === before) break;
     offset += count;
   }
   return [...found.values()];
@@ -95,9 +99,8 @@ export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntr
     try {
       listed = await listDirectory(ask, pathBytes(options.root, dir));
     } catch (error) {
-      if (!(error instanceof Fault)) throw error;
-      if (dir === "" && error.kind === "missing") throw noRoot(options.root);
-      if (dir === "" || (error.kind !== "missing" && error.kind !== "transient")) throw error;
+      if (!(error instanceof Refused)) throw error;
+      if (dir === "") throw error.kind === "missing" ? noRoot(options.root) : error;
       // A directory that went meanwhile is no longer there; one that cannot be read costs only itself.
       if (error.kind === "transient") files.push({ path: dir, kind: "unreadable", size: 0, reason: error.message });
       continue;

@@ -46,6 +46,8 @@ export class Peer {
   readonly changes$: Observable<void>;
   /** Undefined until a heartbeat said so. */
   armed: boolean | undefined;
+  /** MAV_AUTOPILOT of its heartbeat. */
+  autopilot: number | undefined;
   /** Major, minor and patch of its firmware; undefined until it answered. */
   version: readonly [number, number, number] | undefined;
 
@@ -128,6 +130,7 @@ export class Peer {
       if (!this.#options.pauseWhenArmed) this.#changes.next();
     }
     this.armed = armed;
+    this.autopilot = beat.autopilot;
     this.#look();
   }
 

@@ -23,6 +23,7 @@ export async function openSerial(path: string, baud: number, events: WireEvents)
     if (port.isOpen) port.close(() => events.lost(reason));
     else events.lost(reason);
   }
+  // Opening raises DTR, for which USB boards wait before they send.
   await new Promise<void>((resolve, reject) => {
     port.open((error) => (error === null ? resolve() : reject(openFault(path, baud, error))));
   });

@@ -117,6 +117,23 @@ test("a vehicle that is armed from the start is left alone, unless told to go on
   assert.equal(await going.source.digest?.(entries[0] as FileEntry, "crc32-mavlink", never), undefined);
 });
 
+test("a disarm is a hint to list where arming does not pause", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 10 });
+  const rig = await makeRig(t, { dir }, { whenArmed: "continue" });
+  let hints = 0;
+  const hinted = new Promise<void>((resolve) =>
+    rig.source.changes$?.subscribe(() => {
+      hints += 1;
+      resolve();
+    }),
+  );
+  rig.sim.setArmed(true);
+  rig.sim.setArmed(false);
+  await hinted;
+  assert.equal(hints, 1);
+  assert.equal(rig.states.filter((p) => p.state === "attached").length, 1);
+});
+
 test("a reboot while reading is offline; then a new epoch, and the rest of the file", async (t) => {
   const { dir, content } = makeLogs(t, { "a.ulg": 1_000_000 });
   const rig = await makeRig(t, { dir, link: "usb" });
@@ -236,6 +253,23 @@ test("a session that another program left open is waited for in silence, not res
   assert.equal(rig.sim.stats.sessionsTimedOut, 1);
   assert.equal(rig.sim.stats.requests.ResetSessions, undefined);
   assert.equal(rig.sim.stats.requests.TerminateSession, 1, "only our own was ended");
+});
+
+test("waiting for another program's session ends at our signal", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 5000 });
+  const rig = await makeRig(t, { dir });
+  const entry = await only(rig);
+  const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
+  await other.ask(Op.OpenFileRO, "/a.ulg");
+  const stop = new AbortController();
+  const asked = rig.sim.stats.requests.OpenFileRO ?? 0;
+  const opening = rig.source.open(entry, 0, stop.signal);
+  await eventually(() => (rig.sim.stats.requests.OpenFileRO ?? 0) > asked, "it is asked for");
+  const listing = listAll(rig.source);
+  stop.abort();
+  await assert.rejects(opening, (e) => isFault(e, "aborted"));
+  assert.equal((await listing).length, 1, "a listing that waited behind it goes on");
+  assert.equal(rig.sim.openSessions(), 1, "theirs is left alone");
 });
 
 test("on a link of our own it is reset at once", async (t) => {

@@ -35,6 +35,8 @@ export class Sessions {
   readonly #ownId = 1 + Math.floor(Math.random() * 254);
   /** The session that we opened and did not see ended. */
   #left: OpenedFile | undefined;
+  /** When its ending was last tried in vain. */
+  #leftMs = Infinity;
   readonly #busy = new Set<Promise<unknown>>();
 
   constructor(requests: Requests, peer: Peer, clock: Clock, place: string, exclusive: boolean) {
@@ -97,11 +99,14 @@ export class Sessions {
   }
 
   async #openInTurn(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<OpenedFile> {
+    // One that was left long ago is closed by now: what is open then is somebody else's.
+    if (performance.now() - this.#leftMs > IDLE_CLOSE_MS[1]) this.#left = undefined;
     if (this.#left !== undefined) await this.#terminate(this.#left);
     for (let waits = 0; ; waits += 1) {
       const reply = await this.#openOnce(attachment, path, signal);
       if (reply.nak === undefined) {
         const size = reply.data.length >= 4 ? reply.data.readUInt32LE(0) : 0;
+        this.#leftMs = Infinity;
         this.#left = { session: reply.session, systemId: attachment.systemId, size, taken: () => undefined };
         if (!signal.aborted) return this.#left;
         await this.#terminate(this.#left);
@@ -145,9 +150,11 @@ export class Sessions {
       const request = { opcode: Op.TerminateSession, session: file.session };
       await this.#requests.ask(request, file.systemId, new AbortController().signal, { firstMs: 200, totalMs: TERMINATE_MS });
       if (this.#left === file) this.#left = undefined;
+      this.#leftMs = Infinity;
     } catch (error) {
-      // The link is down: the autopilot closes it when idle, and it is ended first thing when the next is opened.
       if (!isFault(error, "transient")) throw error;
+      // The link is down: the autopilot closes it when idle, and it is ended first thing when the next is opened.
+      if (this.#leftMs === Infinity) this.#leftMs = performance.now();
     }
   }
 
@@ -170,10 +177,13 @@ export class Sessions {
   }
 }
 
+/** The autopilot's own no, rather than its silence. */
+export class Refused extends Fault {}
+
 /** The Fault for a NAK; `what` completes "the autopilot cannot". */
-export function refusal(what: string, reply: Reply): Fault {
+export function refusal(what: string, reply: Reply): Refused {
   if (reply.nak === Nak.FileNotFound || (reply.nak === Nak.FailErrno && reply.errno === ERRNO_MISSING))
-    return new Fault("missing", "there is no such file or directory on the autopilot");
+    return new Refused("missing", "there is no such file or directory on the autopilot");
   const detail = reply.nak === Nak.FailErrno ? `FailErrno ${reply.errno}` : nakName(reply.nak ?? 0);
-  return new Fault("transient", `the autopilot cannot ${what}: ${detail}`);
+  return new Refused("transient", `the autopilot cannot ${what}: ${detail}`);
 }

@@ -17,6 +17,10 @@ export interface WindowLimits {
 
 /** Four never overrun a PX4's smallest buffers, so it never goes below; eight fill every link. */
 export const PX4_WINDOW: WindowLimits = { first: 4, least: 4, most: 8 };
+/** ArduPilot queues five requests and drops what comes beyond, from whomever. */
+export const ARDUPILOT_WINDOW: WindowLimits = { first: 4, least: 4, most: 5 };
+/** One at a time: slow and sure. */
+export const SAFEST_WINDOW: WindowLimits = { first: 1, least: 1, most: 1 };
 
 const RESEND_LEAST_MS = 30;
 const RESEND_MOST_MS = 1000;
