@@ -12,7 +12,7 @@ import { TLSSocket, type ConnectionOptions } from "node:tls";
 import { Client, FTPError, type FTPResponse } from "basic-ftp";
 import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock, Digest } from "../../core/plugin.js";
-import { ftpFault } from "./faults.js";
+import { ftpFault, isForbidden } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import { openData } from "./passive.js";
@@ -50,11 +50,12 @@ export class Connection {
     const connection = new Connection(options, clock);
     try {
       await connection.#bounded(connection.#connect(), signal);
-      await connection.run(signal, "cannot log in", () => connection.#logIn());
+      await connection.#bounded(connection.#logIn(), signal);
       return connection;
     } catch (error) {
       connection.close();
-      throw connection.#fault(error, `cannot reach ${options.host}`, true);
+      if (signal.aborted) throw abortedFault(signal);
+      throw connection.#fault(error, `cannot log in to ${options.host}`, true);
     }
   }
 
@@ -316,6 +317,11 @@ export class Connection {
 
 export function isUnknownCommand(answer: Answer): boolean {
   return answer.code === 500 || answer.code === 502 || answer.code === 504;
+}
+
+/** Whether the answer says that nothing is there, rather than that it is forbidden. */
+export function isAbsent(answer: Answer): boolean {
+  return answer.code === 550 && !isForbidden(answer.text);
 }
 
 /** An answer of refusal as the error that basic-ftp would throw. */

@@ -27,7 +27,6 @@ export class FtpTarget implements Target {
   readonly #pool: Pool;
   /** Directories that are there, as far as we know. */
   readonly #dirs = new Set<string>();
-  #digests = false;
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -41,19 +40,19 @@ export class FtpTarget implements Target {
       append: false,
       atomic: true,
       singleShot: false,
-      digests: this.#digests ? ["sha256"] : [],
+      digests: this.#options.verify === "size" ? [] : this.#pool.digests,
       concurrency: this.#options.concurrency,
     };
   }
 
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
-    return this.#with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
+    return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
       return (await connection.size(wirePath(connection.root, upload.partialPath))) ?? 0;
     });
   }
 
   write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
-    return this.#with(signal, `cannot write ${upload.path}`, async (connection) => {
+    return this.#pool.with(signal, `cannot write ${upload.path}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       // Looked at here too: nothing is sent for a name that can never be given.
       wirePath(connection.root, upload.path);
@@ -76,7 +75,7 @@ export class FtpTarget implements Target {
   }
 
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
-    return this.#with(signal, `cannot publish ${upload.path}`, async (connection) => {
+    return this.#pool.with(signal, `cannot publish ${upload.path}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const name = wirePath(connection.root, upload.path);
       const size = await connection.size(partial);
@@ -93,7 +92,7 @@ export class FtpTarget implements Target {
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
-    return this.#with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
+    return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const answer = await connection.ask(`DELE ${partial}`);
       if (answer.code >= 400 && (await connection.size(partial)) !== undefined) throw refused(answer);
@@ -101,16 +100,9 @@ export class FtpTarget implements Target {
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
-    return this.#with(signal, `cannot look at ${upload.path}`, (connection) =>
+    return this.#pool.with(signal, `cannot look at ${upload.path}`, (connection) =>
       this.#occupant(connection, upload, wirePath(connection.root, upload.path)),
     );
-  }
-
-  #with<T>(signal: AbortSignal, what: string, work: (connection: Connection) => Promise<T>): Promise<T> {
-    return this.#pool.with(signal, what, (connection) => {
-      this.#digests = connection.digestCommand !== undefined && this.#options.verify !== "size";
-      return work(connection);
-    });
   }
 
   async #send(
