@@ -114,6 +114,32 @@ export class Connection {
     return asked;
   }
 
+  /**
+   * Commands in one packet, and their answers in order: one round trip. Only for commands that do no harm when the one before is refused.
+   */
+  async askAll(commands: readonly string[]): Promise<Answer[]> {
+    const { ftp } = this.#client;
+    const answers: Answer[] = [];
+    const { socket } = ftp;
+    // In one packet: ftp-srv begins with what comes in a second one before it has answered the first.
+    socket.cork();
+    try {
+      const asked = ftp.handle(commands[0], (response, task) => {
+        if (response instanceof Error && !(response instanceof FTPError)) {
+          task.reject(response);
+          return;
+        }
+        answers.push({ code: response.code, text: response.message.slice(4) });
+        if (answers.length === commands.length) task.resolve(answers);
+      }) as Promise<Answer[]>;
+      for (const command of commands.slice(1)) ftp.send(command);
+      socket.uncork();
+      return await asked;
+    } finally {
+      if (socket.writableCorked > 0) socket.uncork();
+    }
+  }
+
   /** One command that must be taken. Throws FTPError. */
   async command(command: string): Promise<FTPResponse> {
     return this.#client.send(command);
@@ -124,7 +150,17 @@ export class Connection {
    * then the directory is listed.
    */
   async size(wire: string): Promise<number | undefined> {
-    const answer = await this.ask(`SIZE ${wire}`);
+    return this.#sizeOf(wire, await this.ask(`SIZE ${wire}`));
+  }
+
+  /** The sizes of two files, in one round trip. */
+  async sizes(one: string, other: string): Promise<[number | undefined, number | undefined]> {
+    const [first, second] = await this.askAll([`SIZE ${one}`, `SIZE ${other}`]);
+    if (first === undefined || second === undefined) throw new Fault("transient", "the server left an answer out");
+    return [await this.#sizeOf(one, first), await this.#sizeOf(other, second)];
+  }
+
+  async #sizeOf(wire: string, answer: Answer): Promise<number | undefined> {
     const number = /^(\d+)/.exec(answer.text.trim());
     if (answer.code === 213 && number !== null) return Number(number[1]);
     if (answer.code === 550) return undefined;

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { Transform, Writable } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Digest, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { isUnknownCommand, refused, type Connection } from "./connection.js";
+import { refused, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { timeText } from "./listing.js";
 import type { FtpOptions } from "./options.js";
@@ -78,15 +78,18 @@ export class FtpTarget implements Target {
     return this.#pool.with(signal, `cannot publish ${upload.path}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const name = wirePath(connection.root, upload.path);
-      const size = await connection.size(partial);
+      const [size, taken] = await connection.sizes(partial, name);
       if (size === undefined) return this.#published(connection, upload, name);
       if (size !== upload.size) throw new Fault("conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
       const proved = await this.#prove(connection, upload, partial);
-      const other = await this.#occupant(connection, upload, name);
+      const other = await this.#occupant(connection, upload, name, taken);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
-      if (upload.modifiedMs !== undefined) await setTime(connection, partial, upload.modifiedMs);
-      await connection.command(`RNFR ${partial}`);
-      await connection.command(`RNTO ${name}`);
+      const timed = upload.modifiedMs === undefined ? [] : [setTime(connection, partial, upload.modifiedMs)];
+      const answers = await connection.askAll([...timed, `RNFR ${partial}`, `RNTO ${name}`]);
+      // A time that cannot be set, or is not taken, changes nothing else. RNTO without RNFR is refused too: the first refusal says why.
+      const [from, to] = answers.slice(timed.length);
+      for (const answer of [from, to])
+        if (answer === undefined || answer.code >= 400) throw refused(answer ?? { code: 451, text: "no answer" });
       return { path: upload.path, size: upload.size, ...proved };
     });
   }
@@ -100,9 +103,10 @@ export class FtpTarget implements Target {
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
-    return this.#pool.with(signal, `cannot look at ${upload.path}`, (connection) =>
-      this.#occupant(connection, upload, wirePath(connection.root, upload.path)),
-    );
+    return this.#pool.with(signal, `cannot look at ${upload.path}`, async (connection) => {
+      const name = wirePath(connection.root, upload.path);
+      return this.#occupant(connection, upload, name, await connection.size(name));
+    });
   }
 
   async #send(
@@ -171,8 +175,7 @@ export class FtpTarget implements Target {
     return { proof: byServer === undefined ? "readback" : "digest", digest: found };
   }
 
-  async #occupant(connection: Connection, upload: Upload, name: string): Promise<Occupant | undefined> {
-    const size = await connection.size(name);
+  async #occupant(connection: Connection, upload: Upload, name: string, size: number | undefined): Promise<Occupant | undefined> {
     if (size === undefined) return undefined;
     const digest = size === upload.size ? await this.#digestOf(connection, name, size) : undefined;
     return { occupied: true, size, ...digest };
@@ -200,14 +203,9 @@ export class FtpTarget implements Target {
   }
 }
 
-/** Sets the time of a file where the server can; a time that cannot be set changes nothing else. */
-async function setTime(connection: Connection, wire: string, modifiedMs: number): Promise<void> {
-  const stamp = timeText(modifiedMs);
-  const answer = await connection.ask(connection.has("MFMT") ? `MFMT ${stamp} ${wire}` : `MDTM ${stamp} ${wire}`);
-  if (answer.code === 421) throw refused(answer);
-  // vsftpd sets a time by MDTM; others take the time for a part of the name, and find nothing.
-  if (answer.code >= 400 && !isUnknownCommand(answer) && answer.code !== 550 && answer.code !== 553 && answer.code !== 501)
-    throw refused(answer);
+/** Sets the time of a file. vsftpd does so by MDTM; others take the time for a part of the name there, and find nothing. */
+function setTime(connection: Connection, wire: string, modifiedMs: number): string {
+  return `${connection.has("MFMT") ? "MFMT" : "MDTM"} ${timeText(modifiedMs)} ${wire}`;
 }
 
 /** Reads a whole file and digests it. */
