@@ -7,8 +7,9 @@ import { test } from "node:test";
 import { calm, expectFault } from "../../test/conformance/clause.js";
 import { ftpDevice } from "../../test/conformance/ftp-harness.js";
 import { hasOpenssl, selfSigned, startOwn } from "../../test/conformance/ftp-servers.js";
+import { send } from "../../test/conformance/target.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
-import { context } from "../../test/conformance/upload.js";
+import { bytes, context, upload } from "../../test/conformance/upload.js";
 
 const skip = hasOpenssl ? false : "openssl is not installed";
 
@@ -43,6 +44,28 @@ test(
     await fs.rm(dir, { recursive: true });
   },
 );
+
+test("many empty and small files arrive by TLS", { skip }, async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-tiny-"));
+  const { cert, key, fingerprint } = selfSigned(dir);
+  const server = await startOwn({ root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert, key, required: true } });
+  const options = { secure: true, tls: { fingerprint } };
+  const at = {
+    port: server.port ?? 0,
+    user: "u",
+    password: "p",
+    dir,
+    disk: (path: string) => Buffer.from(path),
+    stop: () => server.close(),
+  };
+  const device = ftpDevice({ ...at, options });
+  assert.ok(device.target);
+  for (let i = 0; i < 60; i++) await send(device.target, upload(`f${i}.bin`, bytes(i % 3)));
+  assert.equal((await fs.readdir(join(dir, "srv", "u"))).length, 60);
+  await device.close();
+  await server.close();
+  await fs.rm(dir, { recursive: true });
+});
 
 test("where TLS is required no password is taken in clear, and AUTH carries nothing over", { skip }, async () => {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-tls-"));

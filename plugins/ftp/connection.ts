@@ -30,6 +30,7 @@ export class Connection {
   #features = new Map<string, string>();
   #root = "";
   #dataReady: Promise<void> = Promise.resolve();
+  #setReady: () => void = () => undefined;
 
   private constructor(options: FtpOptions, clock: Clock) {
     this.#options = options;
@@ -37,10 +38,8 @@ export class Connection {
     this.#client = new Client(options.timeout);
     this.#client.ftp.encoding = "latin1";
     this.#client.prepareTransfer = (ftp) => {
-      let ready: () => void = () => undefined;
-      this.#dataReady = new Promise((resolve) => (ready = resolve));
       const check = (socket: Socket): void => this.#expectPinned(socket);
-      return openData(ftp, { timeoutMs: options.timeout, check, ready });
+      return openData(ftp, { timeoutMs: options.timeout, check, ready: () => this.#setReady() });
     };
   }
 
@@ -218,6 +217,8 @@ export class Connection {
 
   /** Sends a stream by STOR or APPE. Resolves with the server's answer; the stream is destroyed on an error. */
   async store(command: "STOR" | "APPE", source: Readable, wire: string): Promise<void> {
+    // Made before anything is asked: an empty stream may end before there is a data connection.
+    this.#dataReady = new Promise((resolve) => (this.#setReady = resolve));
     try {
       if (command === "STOR") await this.#client.uploadFrom(source, wire);
       else await this.#client.appendFrom(source, wire);

@@ -5,7 +5,7 @@
  * the size that was listed, and ends with an error when the server ends early.
  */
 import { Readable, Writable } from "node:stream";
-import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { isAbsent, refused, type Connection } from "./connection.js";
 import type { Listed } from "./listing.js";
@@ -42,6 +42,7 @@ export class FtpSource implements Source {
     const waiting = [""];
     for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
       for (const entry of await this.#readDir(dir, signal)) {
+        throwIfAborted(signal);
         if (entry.kind !== "directory") yield entry;
         else if (options?.enter?.(entry.path) !== false) waiting.push(entry.path);
       }
