@@ -38,6 +38,7 @@ async function transferring(session: Session, verb: string, move: (socket: Socke
   const transfer: Transfer = {
     verb,
     bytes: 0,
+    busy: false,
     abort: (why) => {
       end.why ??= why;
       passive.close();
@@ -57,7 +58,7 @@ async function transferring(session: Session, verb: string, move: (socket: Socke
     let seen = -1;
     watch = setInterval(() => {
       const moved = transfer.bytes + taken.bytesRead + taken.bytesWritten - taken.writableLength;
-      if (moved === seen) transfer.abort(new Answer(426, "No byte moved for too long; what arrived is kept."));
+      if (moved === seen && !transfer.busy) transfer.abort(new Answer(426, "No byte moved for too long; what arrived is kept."));
       seen = moved;
     }, stall);
     await move(taken, transfer);
@@ -125,13 +126,16 @@ async function receive(session: Session, file: Incoming): Promise<void> {
       if (file.start < file.size) await handle.truncate(file.start);
       let unsynced = 0;
       for await (const chunk of socket) {
+        transfer.busy = true;
         await writeAll(handle, chunk as Buffer, at);
         at += (chunk as Buffer).length;
         transfer.bytes += (chunk as Buffer).length;
         unsynced += (chunk as Buffer).length;
-        if (unsynced < syncEveryBytes) continue;
-        await syncData(handle);
-        unsynced = 0;
+        if (unsynced >= syncEveryBytes) {
+          await syncData(handle);
+          unsynced = 0;
+        }
+        transfer.busy = false;
       }
     });
     await kept();
@@ -151,6 +155,11 @@ async function keepBroken(session: Session, file: Incoming, at: number, kept: ()
   const { login, place } = file;
   const outer = login.root.outer(place);
   try {
+    // Nothing came: then there is nothing to keep but a name that would look like an empty file.
+    if (file.made && at === 0) {
+      await login.root.unlink(place);
+      return;
+    }
     await kept();
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);

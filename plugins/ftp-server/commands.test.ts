@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { FileEntry } from "../../core/plugin.js";
 import { calm, until } from "../../test/conformance/clause.js";
-import { startOwn } from "../../test/conformance/ftp-servers.js";
+import { freePort, startOwn } from "../../test/conformance/ftp-servers.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
 import type { FtpServer } from "./server.js";
@@ -253,5 +253,57 @@ test("with overwrite off nothing is replaced, and a resume goes on", async () =>
   assert.equal(await ftp.ask("SIZE a"), "213 15");
   ftp.close();
   await keeping.close();
+  await fs.rm(dir, { recursive: true });
+});
+
+test("ports for data come from the range, and go back to it; ALLO tells whether there is space", async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-ports-"));
+  const only = await freePort();
+  const narrow = await startOwn({ root: dir, passivePorts: `${only}-${only}`, users: { u: { password: "p" } } });
+  const clients = await Promise.all([1, 2].map(() => RawFtp.login(narrow.port ?? 0, "u", "p")));
+  assert.match(await clients[0]!.ask("EPSV"), new RegExp(`^229 .*\\|${only}\\|`));
+  assert.match(await clients[1]!.ask("EPSV"), /^425/);
+  clients[0]!.close();
+  await until("the port to be free", async () => (await clients[1]!.ask("PASV")).startsWith("227"));
+  assert.match(await clients[1]!.ask("ALLO 1000"), /^200/);
+  assert.match(await clients[1]!.ask("ALLO 9000000000000000"), /^552/);
+  for (const it of clients) it.close();
+  await narrow.close();
+  await fs.rm(dir, { recursive: true });
+});
+
+test("what its clients left can be moved and removed there, and what is being written cannot", async () => {
+  const ftp = await login();
+  assert.match(await ftp.store("STOR tree.bin", bytes(100)), /^226/);
+  const entry = (await listed()).find((it) => it.path === "u/tree.bin")!;
+  const data = await ftp.data();
+  assert.match(await ftp.ask("APPE tree.bin"), /^150/);
+  assert.equal((await server.source.stat("u/tree.bin", calm()))?.settled, false);
+  await assert.rejects(server.tree.remove("u/tree.bin", entry, calm()), /being written/);
+  await assert.rejects(server.tree.move("u/tree.bin", "archive/tree.bin", entry, calm()), /being written/);
+  data.end("");
+  assert.match(await ftp.answer(), /^226/);
+  const now = (await listed()).find((it) => it.path === "u/tree.bin")!;
+  await server.tree.move("u/tree.bin", "archive/2024/tree.bin", now, calm());
+  assert.equal((await fs.stat(join(base, "archive/2024/tree.bin"))).size, 100);
+  assert.match(await ftp.ask("SIZE tree.bin"), /^550/);
+  ftp.close();
+});
+
+test("that an upload broke is known after a restart", async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-again-"));
+  const ctx = context();
+  const given = { root: dir, users: { u: { password: "p" } } };
+  const first = await startOwn(given, ctx);
+  const ftp = await RawFtp.login(first.port ?? 0, "u", "p");
+  const data = await ftp.data();
+  data.on("error", () => data.destroy());
+  assert.match(await ftp.ask("STOR half.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(join(dir, "u/half.bin"))).size === 1000);
+  await first.close();
+  const second = await startOwn(given, ctx);
+  assert.equal((await second.source.stat("u/half.bin", calm()))?.settled, false);
+  await second.close();
   await fs.rm(dir, { recursive: true });
 });

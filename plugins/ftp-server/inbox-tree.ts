@@ -22,7 +22,10 @@ export class InboxTree implements Tree {
       const entry = await this.stat(dir, signal);
       if (entry?.kind !== "directory") throw new Fault("missing", `there is no directory ${dir}`);
     }
-    yield* this.#inbox.read(placeOfCorePath(dir), signal);
+    for await (const entry of this.#inbox.read(placeOfCorePath(dir), signal)) {
+      if (entry.path === dir) throw new Fault("denied", `${dir} ${entry.reason ?? "cannot be listed"}`);
+      yield entry;
+    }
   }
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

@@ -89,7 +89,10 @@ export class Inbox implements Source, Arrivals {
     try {
       for await (const batch of this.root.read(dir)) {
         throwIfAborted(signal);
-        for (const { name, stats } of batch) yield this.entryOf(corePathOf([...dir, name]), stats);
+        for (const { name, stats } of batch) {
+          yield this.entryOf(corePathOf([...dir, name]), stats);
+          throwIfAborted(signal);
+        }
       }
     } catch (error) {
       if (dir.length === 0 || codeOf(error) === "") throw faultOfErrno(error, "cannot list the FTP server's root");

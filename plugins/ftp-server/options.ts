@@ -63,7 +63,7 @@ const limits = v.strictObject({
   idle: v.optional(described(duration(), "How long a logged-in client may send no command."), "5min"),
   stall: v.optional(
     described(duration(), "How long a transfer may move no byte; also how long a data connection may take to come."),
-    "30s",
+    "60s",
   ),
 });
 

@@ -45,6 +45,8 @@ export class FtpServer implements Service, Shared {
   readonly #roots = new Map<string, Root>();
   readonly #sessions = new Map<Session, Promise<void>>();
   readonly #logins = new Map<string, number>();
+  /** All connections, also those that were refused and are being told so. */
+  readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
   #closed = false;
 
@@ -108,12 +110,13 @@ export class FtpServer implements Service, Shared {
     this.#closed = true;
     const server = this.#server;
     this.#server = undefined;
+    const ending = [...this.#sessions.values()];
     if (server !== undefined) {
-      server.close();
+      ending.push(new Promise((resolve) => server.close(() => resolve())));
       this.presence$.next({ state: "detached", reason: "the FTP server was stopped" });
     }
-    const ending = [...this.#sessions.values()];
     for (const session of this.#sessions.keys()) session.close();
+    for (const socket of this.#sockets) socket.destroy();
     await Promise.all(ending);
     this.arrivals.close();
     this.presence$.complete();
@@ -141,6 +144,8 @@ export class FtpServer implements Service, Shared {
   }
 
   #welcome(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
     const address = plainAddress(socket.remoteAddress);
     const { maxConnections, maxPerAddress } = this.options.limits;
     const sameAddress = [...this.#sessions.keys()].filter((session) => session.address === address).length;

@@ -24,6 +24,8 @@ export interface Login {
 export interface Transfer {
   readonly verb: string;
   bytes: number;
+  /** Waiting for our own medium: then it is not the client that is slow. */
+  busy: boolean;
   abort(why: Answer): void;
 }
 
@@ -177,8 +179,11 @@ export class Session {
     this.#ended.abort(new Answer(421, "The connection has ended."));
     this.transfer?.abort(new Answer(426, "The connection has ended."));
     this.passive?.close();
-    if (this.#closing) this.#socket.destroySoon();
-    else this.#socket.destroy();
+    if (this.#closing) {
+      // A client that does not read its last answer keeps nothing open.
+      this.#socket.setTimeout(2000, () => this.#socket.destroy());
+      this.#socket.destroySoon();
+    } else this.#socket.destroy();
     this.#wake();
   }
 
@@ -235,6 +240,8 @@ export class Session {
       if (name !== "RNTO") this.renameFrom = undefined;
       await verb.run(this, arg);
     } catch (error) {
+      // Nobody is left to hear it.
+      if (this.ended.aborted) return;
       const answer = answerOf(error);
       if (answer === undefined) this.shared.say("error", `FTP command ${name} failed: ${textOf(error)}`, { user: this.user?.name });
       await this.reply(answer?.code ?? 451, answer?.message ?? "The server could not do that; try again.");

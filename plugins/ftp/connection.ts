@@ -12,7 +12,7 @@ import { TLSSocket, type ConnectionOptions } from "node:tls";
 import { Client, FTPError, type FTPResponse } from "basic-ftp";
 import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock, Digest } from "../../core/plugin.js";
-import { ftpFault } from "./faults.js";
+import { ftpFault, isForbidden } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import { openData } from "./passive.js";
@@ -30,6 +30,7 @@ export class Connection {
   #features = new Map<string, string>();
   #root = "";
   #dataReady: Promise<void> = Promise.resolve();
+  #setReady: () => void = () => undefined;
 
   private constructor(options: FtpOptions, clock: Clock) {
     this.#options = options;
@@ -37,10 +38,8 @@ export class Connection {
     this.#client = new Client(options.timeout);
     this.#client.ftp.encoding = "latin1";
     this.#client.prepareTransfer = (ftp) => {
-      let ready: () => void = () => undefined;
-      this.#dataReady = new Promise((resolve) => (ready = resolve));
       const check = (socket: Socket): void => this.#expectPinned(socket);
-      return openData(ftp, { timeoutMs: options.timeout, check, ready });
+      return openData(ftp, { timeoutMs: options.timeout, check, ready: () => this.#setReady() });
     };
   }
 
@@ -50,11 +49,12 @@ export class Connection {
     const connection = new Connection(options, clock);
     try {
       await connection.#bounded(connection.#connect(), signal);
-      await connection.run(signal, "cannot log in", () => connection.#logIn());
+      await connection.#bounded(connection.#logIn(), signal);
       return connection;
     } catch (error) {
       connection.close();
-      throw connection.#fault(error, `cannot reach ${options.host}`, true);
+      if (signal.aborted) throw abortedFault(signal);
+      throw connection.#fault(error, `cannot log in to ${options.host}`, true);
     }
   }
 
@@ -113,6 +113,32 @@ export class Connection {
     return asked;
   }
 
+  /**
+   * Commands in one packet, and their answers in order: one round trip. Only for commands that do no harm when the one before is refused.
+   */
+  async askAll(commands: readonly string[]): Promise<Answer[]> {
+    const { ftp } = this.#client;
+    const answers: Answer[] = [];
+    const { socket } = ftp;
+    // In one packet: ftp-srv begins with what comes in a second one before it has answered the first.
+    socket.cork();
+    try {
+      const asked = ftp.handle(commands[0], (response, task) => {
+        if (response instanceof Error && !(response instanceof FTPError)) {
+          task.reject(response);
+          return;
+        }
+        answers.push({ code: response.code, text: response.message.slice(4) });
+        if (answers.length === commands.length) task.resolve(answers);
+      }) as Promise<Answer[]>;
+      for (const command of commands.slice(1)) ftp.send(command);
+      socket.uncork();
+      return await asked;
+    } finally {
+      if (socket.writableCorked > 0) socket.uncork();
+    }
+  }
+
   /** One command that must be taken. Throws FTPError. */
   async command(command: string): Promise<FTPResponse> {
     return this.#client.send(command);
@@ -123,7 +149,17 @@ export class Connection {
    * then the directory is listed.
    */
   async size(wire: string): Promise<number | undefined> {
-    const answer = await this.ask(`SIZE ${wire}`);
+    return this.#sizeOf(wire, await this.ask(`SIZE ${wire}`));
+  }
+
+  /** The sizes of two files, in one round trip. */
+  async sizes(one: string, other: string): Promise<[number | undefined, number | undefined]> {
+    const [first, second] = await this.askAll([`SIZE ${one}`, `SIZE ${other}`]);
+    if (first === undefined || second === undefined) throw new Fault("transient", "the server left an answer out");
+    return [await this.#sizeOf(one, first), await this.#sizeOf(other, second)];
+  }
+
+  async #sizeOf(wire: string, answer: Answer): Promise<number | undefined> {
     const number = /^(\d+)/.exec(answer.text.trim());
     if (answer.code === 213 && number !== null) return Number(number[1]);
     if (answer.code === 550) return undefined;
@@ -181,6 +217,8 @@ export class Connection {
 
   /** Sends a stream by STOR or APPE. Resolves with the server's answer; the stream is destroyed on an error. */
   async store(command: "STOR" | "APPE", source: Readable, wire: string): Promise<void> {
+    // Made before anything is asked: an empty stream may end before there is a data connection.
+    this.#dataReady = new Promise((resolve) => (this.#setReady = resolve));
     try {
       if (command === "STOR") await this.#client.uploadFrom(source, wire);
       else await this.#client.appendFrom(source, wire);
@@ -316,6 +354,11 @@ export class Connection {
 
 export function isUnknownCommand(answer: Answer): boolean {
   return answer.code === 500 || answer.code === 502 || answer.code === 504;
+}
+
+/** Whether the answer says that nothing is there, rather than that it is forbidden. */
+export function isAbsent(answer: Answer): boolean {
+  return answer.code === 550 && !isForbidden(answer.text);
 }
 
 /** An answer of refusal as the error that basic-ftp would throw. */

@@ -10,7 +10,7 @@ import { readable } from "./wire.js";
 export interface Situation {
   /** Opens the message: "cannot write a/b". */
   readonly what: string;
-  /** Before the server greeted: then a time-out or a refusal says that it is not there. */
+  /** Before the login is done: then silence says that it is not there, and a refusal that we may not use it. */
   readonly connecting?: boolean;
   readonly clockTrusted: boolean;
   /** Never to be repeated. */
@@ -52,6 +52,11 @@ const tlsCodes = /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|U
 /** vsftpd, ProFTPD and Pure-FTPd all answer 550 both for what is missing and for what is forbidden: only the words differ. */
 const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only/i;
 
+/** Whether an answer of refusal speaks of rights. */
+export function isForbidden(text: string): boolean {
+  return forbidden.test(text);
+}
+
 /** The Fault for an error of basic-ftp or of node. A Fault stays what it is. */
 export function ftpFault(error: unknown, situation: Situation): Fault {
   if (isFault(error)) return error;
@@ -59,6 +64,7 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
   const say = (text: string): string => hide(`${situation.what}: ${text}`, situation.password);
   if (error instanceof FTPError) {
     const text = readable(error.message);
+    if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
     const kind =
       error.code === 550 && forbidden.test(text) ? "denied" : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     return new Fault(kind, say(`the server said "${text}"`), cause);

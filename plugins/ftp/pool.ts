@@ -5,7 +5,7 @@
  * used again, since servers end idle connections too.
  */
 import { Fault, isFault } from "../../core/errors.js";
-import type { Clock } from "../../core/plugin.js";
+import type { Clock, DigestKind } from "../../core/plugin.js";
 import { Connection } from "./connection.js";
 import type { FtpOptions } from "./options.js";
 
@@ -29,12 +29,18 @@ export class Pool {
   readonly #clock: Clock;
   readonly #idle: Idle[] = [];
   readonly #used = new Set<Connection>();
+  #digests: readonly DigestKind[] = [];
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(options: FtpOptions, clock: Clock) {
     this.#options = options;
     this.#clock = clock;
+  }
+
+  /** What the server digests by itself; known after the first login. */
+  get digests(): readonly DigestKind[] {
+    return this.#digests;
   }
 
   /** A connection of one's own. Throws "offline", "denied", "transient", "config". */
@@ -46,6 +52,7 @@ export class Pool {
       throw new Fault("aborted", "the device was closed");
     }
     this.#used.add(connection);
+    this.#digests = connection.digestCommand === undefined ? [] : ["sha256"];
     let over = false;
     return {
       connection,

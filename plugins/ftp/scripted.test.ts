@@ -123,7 +123,6 @@ const refusals: readonly (readonly [string, Answers, FaultKind])[] = [
   ["the server never greets", (line) => (line === "" ? "" : undefined), "offline"],
   ["the server never answers", (line) => (line.startsWith("CWD") ? "" : undefined), "transient"],
   ["the root is forbidden", (line) => (line.startsWith("CWD") ? "550 Permission denied" : undefined), "denied"],
-  ["the root is not there", (line) => (line.startsWith("CWD") ? "550 No such directory" : undefined), "rejected"],
   ["the server ends", (line, socket) => (line.startsWith("CWD") ? (socket.destroy(), "") : undefined), "transient"],
   ["an answer is garbage", (line) => (line.startsWith("CWD") ? "garbage" : undefined), "transient"],
 ];
@@ -133,6 +132,15 @@ for (const [what, answers, kind] of refusals)
     const message = await expectFault(device.probe(calm()), kind, 5000);
     assert.ok(!message.includes("sesame"), message);
   });
+
+test("a root that is not there is made by an upload, and is denied to a list", async () => {
+  const { device } = await scripted((line) => (line.startsWith("CWD") ? "550 No such directory" : undefined));
+  await device.probe(calm());
+  const list = async (): Promise<void> => {
+    for await (const entry of device.source!.list(calm())) assert.fail(entry.path);
+  };
+  await expectFault(list(), "denied");
+});
 
 test("a port that nobody listens on is offline, and so is a name that nobody knows", async () => {
   const server = createServer().listen(0, "127.0.0.1");
@@ -148,7 +156,7 @@ test("a port that nobody listens on is offline, and so is a name that nobody kno
 
 test("a server without TLS is denied when TLS is configured, and no password is sent", async () => {
   const { device, lines } = await scripted(() => undefined, { secure: true });
-  await expectFault(device.probe(calm()), ["denied", "rejected"], 5000);
+  await expectFault(device.probe(calm()), "denied", 5000);
   assert.ok(!lines.some((line) => line.startsWith("PASS")));
 });
 

@@ -5,13 +5,13 @@
  * the size that was listed, and ends with an error when the server ends early.
  */
 import { Readable, Writable } from "node:stream";
-import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
-import type { Connection } from "./connection.js";
+import { isAbsent, refused, type Connection } from "./connection.js";
 import type { Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import type { Lease, Pool } from "./pool.js";
-import { wirePath } from "./wire.js";
+import { readable, wirePath } from "./wire.js";
 
 export function entryOf(dir: string, listed: Listed): FileEntry {
   const { name, kind, size, reason, modifiedMs, inode } = listed;
@@ -28,7 +28,6 @@ export function entryOf(dir: string, listed: Listed): FileEntry {
 export class FtpSource implements Source {
   readonly #options: FtpOptions;
   readonly #pool: Pool;
-  #digests = false;
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -36,13 +35,14 @@ export class FtpSource implements Source {
   }
 
   get features(): SourceFeatures {
-    return { ranges: true, digests: this.#digests ? ["sha256"] : [], concurrency: this.#options.concurrency, inPlace: false };
+    return { ranges: true, digests: this.#pool.digests, concurrency: this.#options.concurrency, inPlace: false };
   }
 
   async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
     const waiting = [""];
     for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
       for (const entry of await this.#readDir(dir, signal)) {
+        throwIfAborted(signal);
         if (entry.kind !== "directory") yield entry;
         else if (options?.enter?.(entry.path) !== false) waiting.push(entry.path);
       }
@@ -55,23 +55,27 @@ export class FtpSource implements Source {
       return await this.readDir(dir, signal);
     } catch (error) {
       if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
-      // The login was good a moment ago: it is this directory that is closed to us, or has gone.
+      if (error.kind === "missing") return [];
+      // The login was good a moment ago: it is this directory that is closed to us.
       return [{ path: dir, kind: "unreadable", size: 0, reason: error.message }];
     }
   }
 
   /** One directory. Throws "missing" when there is none. */
   readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
-    return this.#with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
+    return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
       const wire = wirePath(connection.root, dir);
-      if (dir === "" || (await connection.ask(`CWD ${wire}`)).code < 400)
-        return (await connection.list(wire)).filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
-      throw new Fault("missing", `there is no directory ${dir}`);
+      const entered = await connection.ask(`CWD ${wire}`);
+      if (entered.code === 550 && dir === "")
+        throw new Fault("denied", `the root cannot be entered: the server said "${readable(entered.text)}"`);
+      if (isAbsent(entered)) throw new Fault("missing", `there is no directory ${dir}`);
+      if (entered.code >= 400) throw refused(entered);
+      return (await connection.list(wire)).filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
     });
   }
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path));
+    return this.#pool.with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path));
   }
 
   async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
@@ -98,18 +102,11 @@ export class FtpSource implements Source {
 
   digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
     if (kind !== "sha256") return Promise.resolve(undefined);
-    return this.#with(signal, `cannot ask for the digest of ${entry.path}`, async (connection) => {
+    return this.#pool.with(signal, `cannot ask for the digest of ${entry.path}`, async (connection) => {
       const wire = wirePath(connection.root, entry.path);
       // The server digests the whole file: one that grew has another digest than the one that is asked for.
       if ((await connection.size(wire)) !== entry.size) return undefined;
       return connection.digest(wire, entry.size);
-    });
-  }
-
-  #with<T>(signal: AbortSignal, what: string, work: (connection: Connection) => Promise<T>): Promise<T> {
-    return this.#pool.with(signal, what, (connection) => {
-      this.#digests = connection.digestCommand !== undefined;
-      return work(connection);
     });
   }
 }

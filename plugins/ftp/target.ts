@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { Transform, Writable } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Digest, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { isUnknownCommand, refused, type Connection } from "./connection.js";
+import { refused, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { timeText } from "./listing.js";
 import type { FtpOptions } from "./options.js";
@@ -27,7 +27,6 @@ export class FtpTarget implements Target {
   readonly #pool: Pool;
   /** Directories that are there, as far as we know. */
   readonly #dirs = new Set<string>();
-  #digests = false;
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -41,19 +40,19 @@ export class FtpTarget implements Target {
       append: false,
       atomic: true,
       singleShot: false,
-      digests: this.#digests ? ["sha256"] : [],
+      digests: this.#options.verify === "size" ? [] : this.#pool.digests,
       concurrency: this.#options.concurrency,
     };
   }
 
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
-    return this.#with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
+    return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
       return (await connection.size(wirePath(connection.root, upload.partialPath))) ?? 0;
     });
   }
 
   write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
-    return this.#with(signal, `cannot write ${upload.path}`, async (connection) => {
+    return this.#pool.with(signal, `cannot write ${upload.path}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       // Looked at here too: nothing is sent for a name that can never be given.
       wirePath(connection.root, upload.path);
@@ -76,24 +75,27 @@ export class FtpTarget implements Target {
   }
 
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
-    return this.#with(signal, `cannot publish ${upload.path}`, async (connection) => {
+    return this.#pool.with(signal, `cannot publish ${upload.path}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const name = wirePath(connection.root, upload.path);
-      const size = await connection.size(partial);
+      const [size, taken] = await connection.sizes(partial, name);
       if (size === undefined) return this.#published(connection, upload, name);
       if (size !== upload.size) throw new Fault("conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
       const proved = await this.#prove(connection, upload, partial);
-      const other = await this.#occupant(connection, upload, name);
+      const other = await this.#occupant(connection, upload, name, taken);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
-      if (upload.modifiedMs !== undefined) await setTime(connection, partial, upload.modifiedMs);
-      await connection.command(`RNFR ${partial}`);
-      await connection.command(`RNTO ${name}`);
+      const timed = upload.modifiedMs === undefined ? [] : [setTime(connection, partial, upload.modifiedMs)];
+      const answers = await connection.askAll([...timed, `RNFR ${partial}`, `RNTO ${name}`]);
+      // A time that cannot be set, or is not taken, changes nothing else. RNTO without RNFR is refused too: the first refusal says why.
+      const [from, to] = answers.slice(timed.length);
+      for (const answer of [from, to])
+        if (answer === undefined || answer.code >= 400) throw refused(answer ?? { code: 451, text: "no answer" });
       return { path: upload.path, size: upload.size, ...proved };
     });
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
-    return this.#with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
+    return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const answer = await connection.ask(`DELE ${partial}`);
       if (answer.code >= 400 && (await connection.size(partial)) !== undefined) throw refused(answer);
@@ -101,15 +103,9 @@ export class FtpTarget implements Target {
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
-    return this.#with(signal, `cannot look at ${upload.path}`, (connection) =>
-      this.#occupant(connection, upload, wirePath(connection.root, upload.path)),
-    );
-  }
-
-  #with<T>(signal: AbortSignal, what: string, work: (connection: Connection) => Promise<T>): Promise<T> {
-    return this.#pool.with(signal, what, (connection) => {
-      this.#digests = connection.digestCommand !== undefined && this.#options.verify !== "size";
-      return work(connection);
+    return this.#pool.with(signal, `cannot look at ${upload.path}`, async (connection) => {
+      const name = wirePath(connection.root, upload.path);
+      return this.#occupant(connection, upload, name, await connection.size(name));
     });
   }
 
@@ -179,8 +175,7 @@ export class FtpTarget implements Target {
     return { proof: byServer === undefined ? "readback" : "digest", digest: found };
   }
 
-  async #occupant(connection: Connection, upload: Upload, name: string): Promise<Occupant | undefined> {
-    const size = await connection.size(name);
+  async #occupant(connection: Connection, upload: Upload, name: string, size: number | undefined): Promise<Occupant | undefined> {
     if (size === undefined) return undefined;
     const digest = size === upload.size ? await this.#digestOf(connection, name, size) : undefined;
     return { occupied: true, size, ...digest };
@@ -208,14 +203,9 @@ export class FtpTarget implements Target {
   }
 }
 
-/** Sets the time of a file where the server can; a time that cannot be set changes nothing else. */
-async function setTime(connection: Connection, wire: string, modifiedMs: number): Promise<void> {
-  const stamp = timeText(modifiedMs);
-  const answer = await connection.ask(connection.has("MFMT") ? `MFMT ${stamp} ${wire}` : `MDTM ${stamp} ${wire}`);
-  if (answer.code === 421) throw refused(answer);
-  // vsftpd sets a time by MDTM; others take the time for a part of the name, and find nothing.
-  if (answer.code >= 400 && !isUnknownCommand(answer) && answer.code !== 550 && answer.code !== 553 && answer.code !== 501)
-    throw refused(answer);
+/** Sets the time of a file. vsftpd does so by MDTM; others take the time for a part of the name there, and find nothing. */
+function setTime(connection: Connection, wire: string, modifiedMs: number): string {
+  return `${connection.has("MFMT") ? "MFMT" : "MDTM"} ${timeText(modifiedMs)} ${wire}`;
 }
 
 /** Reads a whole file and digests it. */

@@ -24,6 +24,10 @@ const onPureFtpd = ftpHarness({
   },
 });
 
+const readback = ftpHarness({ kind: vsftpd, given: { verify: "readback" }, name: "ftp on vsftpd, read back" });
+targetClauses(readback.target);
+after(() => readback.stop());
+
 for (const harness of [ftpHarness({ kind: vsftpd }), ftpHarness({ kind: proftpd }), onPureFtpd, onFtpSrv]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);

@@ -173,7 +173,7 @@ export const ftpSrv: FtpServerKind = {
   },
 };
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -159,7 +159,7 @@ const clauses: readonly SourceClause[] = [
   {
     name: "a list ends with its signal",
     run: async (under) => {
-      for (let i = 0; i < 5; i++) await under.put(`d${i}/a.bin`, bytes(1));
+      for (let i = 0; i < 5; i++) await under.put(`a${i}.bin`, bytes(1));
       const stop = new AbortController();
       const iterate = async (): Promise<void> => {
         for await (const entry of sourceOf(under).list(stop.signal)) if (entry.path !== "") stop.abort();

@@ -1,0 +1,103 @@
+/** TLS of the FTP server: what is refused without it, and that nothing sent in clear is taken for what came inside. */
+import assert from "node:assert/strict";
+import { promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { calm, expectFault } from "../../test/conformance/clause.js";
+import { ftpDevice } from "../../test/conformance/ftp-harness.js";
+import { hasOpenssl, selfSigned, startOwn } from "../../test/conformance/ftp-servers.js";
+import { send } from "../../test/conformance/target.js";
+import { RawFtp } from "../../test/conformance/raw-ftp.js";
+import { bytes, context, upload } from "../../test/conformance/upload.js";
+
+const skip = hasOpenssl ? false : "openssl is not installed";
+
+test(
+  "a certificate that is not the pinned one is denied before the password is sent, and so is one that nobody vouches for",
+  { skip },
+  async () => {
+    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-pin-"));
+    const { cert, key } = selfSigned(dir);
+    const heard = context();
+    const server = await startOwn({ root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert, key } }, heard);
+    const base = {
+      port: server.port ?? 0,
+      user: "u",
+      password: "p",
+      dir,
+      disk: (path: string) => Buffer.from(path),
+      stop: () => server.close(),
+    };
+    for (const tls of [{ fingerprint: `SHA256:${"ab".repeat(32)}` }, {}]) {
+      const device = ftpDevice({ ...base, options: { secure: true, tls } });
+      const message = await expectFault(device.probe(calm()), "denied");
+      assert.match(message, /certificate/);
+      await device.close();
+    }
+    assert.equal(
+      heard.said.some((it) => /logged in|wrong password/.test(it.message)),
+      false,
+      "a password was sent",
+    );
+    await server.close();
+    await fs.rm(dir, { recursive: true });
+  },
+);
+
+test("many empty and small files arrive by TLS", { skip }, async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-tiny-"));
+  const { cert, key, fingerprint } = selfSigned(dir);
+  const server = await startOwn({ root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert, key, required: true } });
+  const options = { secure: true, tls: { fingerprint } };
+  const at = {
+    port: server.port ?? 0,
+    user: "u",
+    password: "p",
+    dir,
+    disk: (path: string) => Buffer.from(path),
+    stop: () => server.close(),
+  };
+  const device = ftpDevice({ ...at, options });
+  assert.ok(device.target);
+  for (let i = 0; i < 60; i++) await send(device.target, upload(`f${i}.bin`, bytes(i % 3)));
+  assert.equal((await fs.readdir(join(dir, "srv", "u"))).length, 60);
+  await device.close();
+  await server.close();
+  await fs.rm(dir, { recursive: true });
+});
+
+test("where TLS is required no password is taken in clear, and AUTH carries nothing over", { skip }, async () => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-tls-"));
+  const { cert, key, fingerprint } = selfSigned(dir);
+  const heard = context();
+  const server = await startOwn({ root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert, key, required: true } }, heard);
+  try {
+    const told = (await heard.heard(/FTP server listens/)).facts.fingerprint;
+    const hex = fingerprint.replace(/^SHA256:/, "").replaceAll(":", "");
+    assert.equal(told, `SHA256:${Buffer.from(hex, "hex").toString("base64").replace(/=+$/, "")}`, "it tells what to pin");
+
+    const clear = new RawFtp(server.port ?? 0);
+    await clear.answer();
+    assert.match(await clear.ask("USER u"), /^530 .*TLS/);
+    assert.match(await clear.ask("PASS p"), /^503/);
+    assert.match(await clear.ask("PBSZ 0"), /^503/);
+    assert.match(await clear.ask("PROT P"), /^503/);
+    clear.close();
+
+    const injected = new RawFtp(server.port ?? 0);
+    await injected.answer();
+    injected.send("AUTH TLS\r\nUSER u\r\n");
+    assert.match(await injected.answer(), /^421/);
+    assert.equal(await injected.answer(), "");
+
+    const broken = new RawFtp(server.port ?? 0);
+    await broken.answer();
+    assert.match(await broken.ask("AUTH TLS"), /^234/);
+    broken.send("this is no handshake\r\n");
+    while ((await broken.answer()) !== "");
+  } finally {
+    await server.close();
+    await fs.rm(dir, { recursive: true });
+  }
+});
