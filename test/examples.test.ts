@@ -51,5 +51,5 @@ test("the examples have every key that exists", async () => {
 });
 
 test("config.schema.json is what the code makes (npm run schema)", async () => {
-  assert.equal(read("config.schema.json"), await schemaText());
+  assert.ok(read("config.schema.json") === (await schemaText()), "it is out of date: npm run schema");
 });

@@ -1,7 +1,7 @@
 /** The JSON Schema for editors, made from the one schema: core's tables and each plugin's options. */
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
-import { configSchema, deviceCommon, routeSchema } from "../core/config.js";
+import { configSchema, deviceCommon, entriesOf, routeSchema } from "../core/config.js";
 import type { Plugin } from "../core/plugin.js";
 import { builtIn } from "../plugins/index.js";
 
@@ -31,5 +31,16 @@ function pluginJson(plugin: Plugin<unknown>): Json {
 function plain(schema: v.GenericSchema): Json {
   const json = toJsonSchema(schema as never, { typeMode: "input", errorMode: "ignore" }) as Json;
   delete json.$schema;
+  describe(schema, json);
   return json;
+}
+
+/** The help texts again: those behind a transformation are lost on the input side. */
+function describe(schema: v.GenericSchema, json: Json): void {
+  const text = v.getDescription(schema);
+  if (text !== undefined) json.description = text;
+  for (const [key, entry] of Object.entries(entriesOf(schema) ?? {})) {
+    const below = (json.properties as Record<string, Json> | undefined)?.[key];
+    if (below !== undefined) describe(entry, below);
+  }
 }
