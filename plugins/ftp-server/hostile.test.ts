@@ -1,10 +1,12 @@
 /** What clients do that mean harm or are broken: ways out of the root, floods, guesses, bounces, silence. */
 import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { promises as fs } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { isFault } from "../../core/errors.js";
 import { until } from "../../test/conformance/clause.js";
@@ -111,7 +113,6 @@ test("no link leads out of the root: not at the end, not in the middle, not when
 });
 
 test("a FIFO is no file, and opening it waits for nobody", async () => {
-  const { execFileSync } = await import("node:child_process");
   execFileSync("mkfifo", [real("pipe")]);
   const ftp = await login();
   await assert.rejects(ftp.receive("RETR pipe"), /55/);
@@ -258,4 +259,41 @@ test("what cannot be started says what to do", async () => {
   assert.match(await fault({ tls: { cert: join(base, "none.pem"), key: join(base, "none.pem") } }), /^config: cannot read/);
   assert.match(await fault({ tls: { cert: join(base, "secret.txt"), key: join(base, "secret.txt") } }), /^config: the certificate/);
   assert.match(await fault({ root: join(base, "secret.txt") }), /^\w+: cannot use the FTP server's root/);
+});
+
+test("an ordinary user is told what to do about a port below 1024 and a root that is not its own", async (t) => {
+  const lowest = Number(await fs.readFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8").catch(() => "0"));
+  if (lowest <= 21) {
+    t.skip("ordinary users may take port 21 here");
+    return;
+  }
+  const closed = join(base, "closed");
+  await fs.mkdir(closed, { mode: 0o700 });
+  const open = await fs.mkdtemp(join(tmpdir(), "filesync-nobody-"));
+  await fs.chmod(open, 0o777);
+  const servers = new URL("../../test/conformance/ftp-servers.js", import.meta.url).href;
+  const script = `
+    const { startOwn } = await import(${JSON.stringify(servers)}).catch(() => (console.log("unreadable"), process.exit(0)));
+    for (const given of ${JSON.stringify([
+      { root: open, listen: "127.0.0.1:21" },
+      { root: join(closed, "srv"), listen: "127.0.0.1:0" },
+    ])})
+      await startOwn({ ...given, users: { u: { password: "p" } } }).then(
+        (server) => (console.log("started"), server.close()),
+        (error) => console.log(error.kind + ": " + error.message),
+      );`;
+  const asNobody = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    ...asNobody,
+    cwd: "/",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const said = (await text(child.stdout)).trim().split("\n");
+  await fs.rm(open, { recursive: true });
+  if (said[0] === "unreadable" || said[0] === "") {
+    t.skip("an ordinary user cannot read the program here");
+    return;
+  }
+  assert.match(said[0] ?? "", /^denied: no right to listen on port 21: take a port from 1024 up/);
+  if (process.getuid?.() === 0) assert.match(said[1] ?? "", /^denied: cannot use the FTP server's root .*permission denied/);
 });

@@ -16,7 +16,6 @@ test("facts of MLSD", () => {
     kind: "file",
     size: 12,
     modifiedMs: Date.UTC(2021, 4, 17, 3, 4, 5),
-    inode: "8g1",
   });
   assert.equal(parseFacts("type=cdir;modify=20210517030405; ."), undefined);
   assert.equal(parseFacts("type=dir; sub")?.kind, "directory");

@@ -12,7 +12,6 @@ export interface Listed {
   readonly reason?: string;
   readonly size: number;
   readonly modifiedMs?: number;
-  readonly inode?: string;
 }
 
 /** Milliseconds of YYYYMMDDHHMMSS[.sss] in UTC; undefined for anything else. */
@@ -41,8 +40,8 @@ export function parseFacts(line: string): Listed | undefined {
   if (type === "cdir" || type === "pdir" || name === "." || name === "..") return undefined;
   if (space < 0 || name === "" || type === undefined) return unknown(line);
   const modifiedMs = parseTime(facts.get("modify") ?? "");
-  const inode = facts.get("unique");
-  const stamp = { ...(modifiedMs === undefined ? {} : { modifiedMs }), ...(inode === undefined ? {} : { inode }) };
+  // Not "unique": it holds the device's number at the server, which is another one after a replug or a restart.
+  const stamp = modifiedMs === undefined ? {} : { modifiedMs };
   const shown = nameFromWire(name);
   if (type === "dir") return { name: shown, kind: "directory", size: 0, ...stamp };
   if (type !== "file") {

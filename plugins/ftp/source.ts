@@ -14,14 +14,13 @@ import type { Lease, Pool } from "./pool.js";
 import { readable, wirePath } from "./wire.js";
 
 export function entryOf(dir: string, listed: Listed): FileEntry {
-  const { name, kind, size, reason, modifiedMs, inode } = listed;
+  const { name, kind, size, reason, modifiedMs } = listed;
   return {
     path: dir === "" ? name : `${dir}/${name}`,
     kind,
     size,
     ...(reason === undefined ? {} : { reason }),
     ...(modifiedMs === undefined ? {} : { modifiedMs }),
-    ...(inode === undefined ? {} : { inode }),
   };
 }
 
