@@ -8,8 +8,8 @@ test("a made-up flight is a ULog that another program reads whole", async () => 
   assert.ok(Math.abs(bytes.length - 300_000) < 100);
   assert.deepEqual(bytes, makeFlight(300_000, 3));
   const log = new ULog({
-    size: () => Promise.resolve(bytes.length),
-    open: () => Promise.resolve(),
+    size: () => bytes.length,
+    open: () => Promise.resolve(bytes.length),
     read: (at: number, length: number) => Promise.resolve(bytes.subarray(at, at + length)),
   } as never);
   await log.open();
