@@ -26,6 +26,7 @@ const RESEND_LEAST_MS = 30;
 const RESEND_MOST_MS = 1000;
 /** Without one byte of progress for so long the stretch is given up. */
 const STUCK_MS = 8000;
+const STUCK_ROUNDS = 8;
 /** So many later requests answered first: it is lost. */
 const OVERTAKEN = 3;
 const EOF_TRIES = 3;
@@ -106,6 +107,8 @@ class Run {
   #timer: NodeJS.Timeout | undefined;
   #progressMs = performance.now();
   #lossMs = -Infinity;
+  /** Looks at what is late since the last progress. */
+  #rounds = 0;
 
   constructor(pace: WindowReading, stretch: Stretch, resolve: () => void, reject: (error: Error) => void) {
     this.#pace = pace;
@@ -170,7 +173,9 @@ class Run {
   readonly #look = (): void => {
     this.#timer = undefined;
     const now = performance.now();
-    if (now - this.#progressMs > STUCK_MS) {
+    // Rounds count too: a machine that slept has waited long, but not asked.
+    this.#rounds += 1;
+    if (now - this.#progressMs > STUCK_MS && this.#rounds >= STUCK_ROUNDS) {
       const fault = new Fault("transient", `the autopilot stopped answering reads at byte ${this.#stretch.assembly.whole}`);
       this.#end(fault);
       return;
@@ -212,6 +217,7 @@ class Run {
     this.#done(pending);
     if (length < pending.length) this.#missing.push({ offset: pending.offset + length, length: pending.length - length });
     this.#progressMs = performance.now();
+    this.#rounds = 0;
     this.#stretch.assembly.place(pending.offset, packet.payload, FTP_DATA_AT, length);
     if (latest) for (const other of this.#pending) if (other.order < pending.order && ++other.overtaken >= OVERTAKEN) this.#again(other);
     this.#fill();
