@@ -1,6 +1,6 @@
 /** The plugin `local`: a directory of this machine, as source and target. */
-import { promises as fs, watch } from "node:fs";
-import { Observable, Subject, concatMap, distinctUntilChanged, takeUntil, timer } from "rxjs";
+import { mkdirSync, promises as fs, statSync, watch } from "node:fs";
+import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, takeUntil, timer } from "rxjs";
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { path } from "../../core/options.js";
@@ -62,8 +62,7 @@ class LocalDevice implements Device {
     }).pipe(takeUntil(this.#closed));
     this.source = new LocalSource(given.dir, given.inPlace, changes$);
     this.target = new LocalTarget(given.dir);
-    this.presence$ = timer(0, lookMs).pipe(
-      concatMap(() => this.#look()),
+    this.presence$ = defer(() => concat(of(this.#look()), timer(lookMs, lookMs).pipe(map(() => this.#look())))).pipe(
       distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
       takeUntil(this.#closed),
     );
@@ -71,7 +70,7 @@ class LocalDevice implements Device {
 
   async probe(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    const presence = await this.#look();
+    const presence = this.#look();
     if (presence.state === "detached") throw new Fault("offline", presence.reason ?? "away");
     try {
       await fs.readdir(this.#options.dir);
@@ -85,11 +84,12 @@ class LocalDevice implements Device {
     return Promise.resolve();
   }
 
-  async #look(): Promise<Presence> {
+  /** Synchronous, so that the first subscriber has the present state at once; one look costs some microseconds. */
+  #look(): Presence {
     const { dir, create } = this.#options;
     try {
-      if (create) await fs.mkdir(dir, { recursive: true });
-      const stat = await fs.stat(dir);
+      if (create) mkdirSync(dir, { recursive: true });
+      const stat = statSync(dir);
       if (!stat.isDirectory()) return { state: "detached", reason: `${dir} is not a directory` };
       return { state: "attached", epoch: `${stat.dev}:${stat.ino}` };
     } catch (error) {

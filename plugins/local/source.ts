@@ -38,7 +38,8 @@ export class LocalSource implements Source {
     }
   }
 
-  stat(path: string): Promise<FileEntry | undefined> {
+  async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    throwIfAborted(signal);
     return statAt(this.root, path);
   }
 

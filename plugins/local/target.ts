@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { constants, promises as fs } from "node:fs";
+import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { renameNew, removeFile, syncDir } from "../../core/fs.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
@@ -24,7 +25,8 @@ export class LocalTarget implements Target {
 
   constructor(readonly root: string) {}
 
-  async offset(upload: Upload): Promise<number> {
+  async offset(upload: Upload, signal: AbortSignal): Promise<number> {
+    throwIfAborted(signal);
     const partial = await statAt(this.root, upload.partialPath);
     if (partial !== undefined || upload.expect.kind !== "replaces") return partial?.size ?? 0;
     // Our own earlier version is the beginning of this one: its bytes need not travel again.
@@ -34,6 +36,8 @@ export class LocalTarget implements Target {
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     throwIfAborted(signal);
+    // A final name that can never be must not cost a transfer first.
+    placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
     await makeDirs(this.root, upload.partialPath);
     let handle: fs.FileHandle | undefined;
@@ -44,8 +48,8 @@ export class LocalTarget implements Target {
       const { size } = await handle.stat();
       if (size !== offset) throw new Fault("conflict", `the partial has ${size} bytes, not ${offset}`);
       let at = offset;
-      for await (const chunk of upload.read(offset, signal)) {
-        if (signal.aborted) throw abortedFault(signal);
+      // A stream that waits for bytes must not outlive the signal.
+      for await (const chunk of addAbortSignal(signal, upload.read(offset, signal))) {
         const bytes = chunk as Buffer;
         for (let done = 0; done < bytes.length;) {
           const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at);
@@ -55,7 +59,9 @@ export class LocalTarget implements Target {
         onBytes(bytes.length);
       }
       await handle.sync();
+      if (at !== upload.size) throw new Fault("transient", `what was read ended after ${at} of ${upload.size} bytes`);
     } catch (error) {
+      if (signal.aborted) throw abortedFault(signal);
       throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
     } finally {
       await handle?.close();
@@ -63,6 +69,8 @@ export class LocalTarget implements Target {
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
+    throwIfAborted(signal);
+    placeOf(this.root, upload.path);
     const partial = await statAt(this.root, upload.partialPath);
     if (partial === undefined) {
       const there = await this.look(upload, signal);
@@ -103,7 +111,8 @@ export class LocalTarget implements Target {
     return receipt(upload, digest);
   }
 
-  async discard(upload: Upload): Promise<void> {
+  async discard(upload: Upload, signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
     try {
       await removeFile(placeOf(this.root, upload.partialPath));
     } catch (error) {
