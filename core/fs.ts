@@ -47,6 +47,11 @@ export async function writeDurable(path: string, content: string | Uint8Array, m
   await renameDurable(temporary, path);
 }
 
+/** Takes away what `writeDurable` left behind when the process was killed in the middle of it. Only where nobody else writes. */
+export async function removeTemporaries(dir: string): Promise<void> {
+  for (const name of await fs.readdir(dir)) if (/^\.[0-9a-f-]{36}\.tmp$/.test(name)) await fs.rm(join(dir, name), { force: true });
+}
+
 /** Renames (over what is there) and makes both directories durable. */
 export async function renameDurable(from: string, to: string): Promise<void> {
   await fs.rename(from, to);

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
+import { removeTemporaries } from "./fs.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import type { StoredReceipt, VersionRow } from "./queue.js";
@@ -28,6 +29,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
       );
     }
   }
+  await removeTemporaries(stateDir);
   const files = new Set(await spool.open());
   for (const id of files) {
     const version = queue.version(id);

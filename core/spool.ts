@@ -9,7 +9,7 @@ import { constants, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Fault, faultOfErrno } from "./errors.js";
-import { makeDirDurable, removeFile, syncData, syncDir, writeDurable } from "./fs.js";
+import { makeDirDurable, removeFile, removeTemporaries, syncData, syncDir, writeDurable } from "./fs.js";
 
 export interface SpoolLimits {
   readonly maxSizeBytes: number;
@@ -51,7 +51,12 @@ export class Spool {
   /** Makes the directory; the ids of the versions that have a file. */
   async open(): Promise<string[]> {
     await makeDirDurable(this.#dir, 0o750);
+    await removeTemporaries(this.#dir);
     const names = await fs.readdir(this.#dir);
+    // A sidecar is written before its file, and removed after it.
+    const files = new Set(names);
+    const alone = names.filter((name) => name.endsWith(".json") && !files.has(name.slice(0, -5)));
+    for (const name of alone) await removeFile(join(this.#dir, name));
     return names.filter((name) => /^[0-9a-f]{16}$/.test(name));
   }
 
