@@ -160,8 +160,12 @@ export class Journal {
       return value;
     } catch (error) {
       this.#lines.length = lines;
-      this.db.exec("ROLLBACK TO fn; RELEASE fn");
-      this.#flushing ??= this.#flush();
+      // After these SQLite has rolled back the whole transaction, with what others applied to it.
+      if (isFatal(error)) this.#fail(error);
+      else {
+        this.db.exec("ROLLBACK TO fn; RELEASE fn");
+        this.#flushing ??= this.#flush();
+      }
       throw error;
     }
   }
@@ -186,7 +190,8 @@ export class Journal {
     // SQLite's own checkpoint on closing would not sync: it must find nothing to do.
     if (this.#failure === undefined) await this.#checkpoint();
     this.#prepared.clear();
-    if (this.#open) this.db.exec("ROLLBACK");
+    // A connection with an open transaction would keep its lock until every statement was collected.
+    if (this.#open) rollBack(this.db);
     this.db.close();
     // Only now: closing any handle of the database gives up SQLite's lock on it.
     await Promise.all([this.wal.close(), this.main.close(), this.receipts.close()]);
@@ -258,6 +263,7 @@ export class Journal {
   }
 
   #fail(error: Error): void {
+    if (this.#failure !== undefined) return;
     this.#failure = error;
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
     this.failed$.next(error);
@@ -293,6 +299,21 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
   } catch (error) {
     db.close();
     throw error;
+  }
+}
+
+/** SQLITE_NOMEM, IOERR, CORRUPT, FULL, NOTADB: the transaction is gone, or nothing can be trusted any more. */
+function isFatal(error: unknown): error is Error {
+  if (!(error instanceof Error) || !("errcode" in error)) return false;
+  return [7, 10, 11, 13, 26].includes((error.errcode as number) & 0xff);
+}
+
+/** SQLite may have rolled back by itself when the medium failed. */
+function rollBack(db: Database): void {
+  try {
+    db.exec("ROLLBACK");
+  } catch (error) {
+    if (!(error instanceof Error && error.message.includes("no transaction"))) throw error;
   }
 }
 

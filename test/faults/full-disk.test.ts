@@ -1,0 +1,52 @@
+/** The disk of the state directory is full to the last byte: the reserve is given up, the journal goes on, and everything arrives. */
+import assert from "node:assert/strict";
+import { appendFileSync, existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Program, runProgram } from "./process.js";
+import { assertReceiptsTrue, treeOf } from "./trees.js";
+import { World } from "./world.js";
+
+test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false : "needs root to mount a small file system" }, async (t) => {
+  const world = new World(t);
+  if (!world.mount("small", 120)) {
+    t.skip("no loop devices here");
+    return;
+  }
+  world.mkdir("out");
+  world.mkdir("in");
+  const config = world.config({
+    stateDir: "small/state",
+    devices: { in: { type: "local", dir: "in", interval: "1s" }, out: { type: "local", dir: "out" } },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  assert.ok(existsSync(world.path("small/state/reserve")));
+  fill(world.path("small/ballast"));
+  // Enough for several pages of journal.
+  for (let n = 0; n < 600; n++) world.file(join("in", `a-rather-long-name-of-a-file-so-that-the-journal-grows-${n}`), `content ${n}`, n);
+  const delivered = () => program.events.filter(({ what }) => what === "delivered").length;
+  await program.until(() => delivered() >= 600, "all files", 90_000);
+  assert.equal(existsSync(world.path("small/state/reserve")), false, "the reserve was given up");
+  assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0);
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 600);
+});
+
+/** Writes until not one byte more fits. */
+function fill(path: string): void {
+  writeFileSync(path, "");
+  for (const size of [2 ** 20, 4096, 1])
+    for (;;) {
+      try {
+        appendFileSync(path, Buffer.alloc(size, 1));
+      } catch (error) {
+        if (error instanceof Error && "code" in error && error.code === "ENOSPC") break;
+        throw error;
+      }
+    }
+}
