@@ -66,11 +66,12 @@ export async function serve(
   await start();
   const control = new ControlServer(config.stateDir, (request) => answer(daemon, request));
   await control.start();
-  events.say(
-    "info",
-    "ready",
-    `FileSync ${programVersion} is ready: ${current.devices.length} devices, ${current.routes.length} routes, state in ${current.stateDir}`,
-  );
+  if (daemon.ready)
+    events.say(
+      "info",
+      "ready",
+      `FileSync ${programVersion} is ready: ${current.devices.length} devices, ${current.routes.length} routes, state in ${current.stateDir}`,
+    );
   const detach = attach?.(daemon, events);
   const drawing = setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250);
 
@@ -135,6 +136,10 @@ function asUsage(error: unknown, stateDir: string): unknown {
     return new UsageError(
       `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
     );
+  if (code === "EIO" || code === "ENOSPC")
+    return new Error(`the state directory ${stateDir} cannot be used: ${code === "EIO" ? "the medium fails (EIO)" : "no space is left"}`, {
+      cause: error,
+    });
   if (code === "ENOTDIR" || code === "EEXIST")
     return new UsageError(`the state directory ${stateDir} cannot be made: a part of that path is a file`);
   return error;

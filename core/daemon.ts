@@ -56,6 +56,7 @@ export class Daemon {
   #lock: Lock | undefined;
   #run: Run | undefined;
   #stopping = false;
+  readonly #stop = new AbortController();
   #rebuilding: Promise<void> | undefined;
 
   constructor(options: DaemonOptions) {
@@ -64,14 +65,20 @@ export class Daemon {
     this.#startMs = this.#clock.monotonicMs();
   }
 
-  /** Throws StateDirHeld, JournalFromNewerVersion, or node's error when the state directory cannot be used. Resolves when all is started. */
+  /** Throws StateDirHeld, JournalFromNewerVersion, or node's error when the state directory cannot be used. Resolves when all is started, or, where the medium is full or fails, when that was said: it looks again until `stop`. */
   async start(): Promise<void> {
     const { stateDir } = this.#options.config;
     this.#lock = await lockStateDir(stateDir);
     try {
-      await makeReserve(stateDir);
+      if ((await freeBytes(stateDir)) < 2 ** 20) await fs.rm(join(stateDir, "reserve"), { force: true });
+      else await makeReserve(stateDir);
       await this.#begin(false);
     } catch (error) {
+      if (isMedium(error)) {
+        // A full or failing card does not keep the daemon down: it says so, and looks again.
+        this.#rebuildAfter(error);
+        return;
+      }
       this.#lock.release();
       throw error;
     }
@@ -94,6 +101,7 @@ export class Daemon {
   /** Checkpoints and stops; the state directory is free afterwards. */
   async stop(): Promise<void> {
     this.#stopping = true;
+    this.#stop.abort();
     await this.#rebuilding;
     await this.#run?.stop();
     this.#run = undefined;
@@ -125,10 +133,14 @@ export class Daemon {
       );
     run.failed.then(
       (error) => {
-        if (!this.#stopping) this.#rebuilding ??= this.#rebuild(error).finally(() => (this.#rebuilding = undefined));
+        if (!this.#stopping) this.#rebuildAfter(error);
       },
       () => undefined,
     );
+  }
+
+  #rebuildAfter(error: Error): void {
+    this.#rebuilding ??= this.#rebuild(error).finally(() => (this.#rebuilding = undefined));
   }
 
   /** The medium refused a write, or the journal is damaged. */
@@ -138,6 +150,7 @@ export class Daemon {
     events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${reasonOf(error)}; it is opened anew`);
     if (full || (await freeBytes(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
     await this.#run?.stop();
+    this.#run = undefined;
     for (let tries = 0; !this.#stopping; tries++) {
       try {
         await this.#begin(isDamage(error));
@@ -146,7 +159,9 @@ export class Daemon {
       } catch (next) {
         error = next instanceof Error ? next : new Error(String(next));
         events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(error)}`);
-        await this.#clock.sleep(backoffMs(tries, 0, Math.random()));
+        await this.#clock.sleep(backoffMs(tries, 0, Math.random()), this.#stop.signal).catch((stopped: unknown) => {
+          if (!this.#stopping) throw stopped;
+        });
       }
     }
   }
@@ -399,6 +414,13 @@ function routesBySource(config: Config, clock: RealClock): Map<string, RouteLane
     routes.set(route.from, [...(routes.get(route.from) ?? []), lane]);
   }
   return routes;
+}
+
+/** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
+function isMedium(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
+  return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
 }
 
 /** Space that is given up when the disk is full, so that the journal can still be written. */

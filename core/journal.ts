@@ -107,15 +107,26 @@ export class Journal {
       setAside = await moveAside(dir);
       db = await openTables(path, false);
     }
-    const wal = await fs.open(`${path}-wal`, "a+");
-    const main = await fs.open(path, "r+");
-    const receipts = await fs.open(join(dir, "receipts.jsonl"), "a");
-    // A cut may have torn the last line: what follows begins on a line of its own.
-    if ((await receipts.stat()).size > 0) await receipts.appendFile("\n");
-    await main.sync();
-    await wal.sync();
-    await syncDir(dir);
-    return new Journal(dir, db, wal, main, receipts, setAside);
+    const handles: FileHandle[] = [];
+    try {
+      const opened = async (name: string, flags: string) => {
+        const handle = await fs.open(name, flags);
+        handles.push(handle);
+        return handle;
+      };
+      const wal = await opened(`${path}-wal`, "a+");
+      const main = await opened(path, "r+");
+      const receipts = await opened(join(dir, "receipts.jsonl"), "a");
+      await endLine(join(dir, "receipts.jsonl"), receipts);
+      await main.sync();
+      await wal.sync();
+      await syncDir(dir);
+      return new Journal(dir, db, wal, main, receipts, setAside);
+    } catch (error) {
+      db.close();
+      for (const handle of handles) await handle.close();
+      throw error;
+    }
   }
 
   /** Nothing more is taken. */
@@ -299,6 +310,20 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
   } catch (error) {
     db.close();
     throw error;
+  }
+}
+
+/** A cut may have torn the last line: what follows begins on a line of its own. */
+async function endLine(path: string, receipts: FileHandle): Promise<void> {
+  const { size } = await receipts.stat();
+  if (size === 0) return;
+  const reader = await fs.open(path, "r");
+  try {
+    const last = Buffer.alloc(1);
+    await reader.read(last, 0, 1, size - 1);
+    if (last[0] !== 0x0a) await receipts.appendFile("\n");
+  } finally {
+    await reader.close();
   }
 }
 

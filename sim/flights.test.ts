@@ -11,7 +11,7 @@ test("a made-up flight is a ULog that another program reads whole", async () => 
     size: () => bytes.length,
     open: () => Promise.resolve(bytes.length),
     read: (at: number, length: number) => Promise.resolve(Uint8Array.from(bytes.subarray(at, at + length))),
-  } as never);
+  });
   await log.open();
   assert.deepEqual([...log.subscriptions.values()].map(({ name }) => name).sort(), ["vehicle_attitude", "vehicle_local_position"]);
   let samples = 0;

@@ -29,7 +29,7 @@ function pluginJson(plugin: Plugin<unknown>): Json {
 
 /** What a person may write: the input side, without what code makes of it. */
 function plain(schema: v.GenericSchema): Json {
-  const json = toJsonSchema(schema as never, { typeMode: "input", errorMode: "ignore" }) as Json;
+  const json = toJsonSchema(schema, { typeMode: "input", errorMode: "ignore" }) as Json;
   delete json.$schema;
   describe(schema, json);
   return json;

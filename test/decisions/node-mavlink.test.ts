@@ -9,7 +9,7 @@ import * as m from "../../mavlink/messages.js";
 function heartbeats(count: number): Buffer[] {
   const writer = new FrameWriter(1, 1);
   return Array.from({ length: count }, () =>
-    writer.encode(m.HEARTBEAT, m.encodeHeartbeat({ customMode: 0, type: 2, autopilot: 12, baseMode: 0, systemStatus: 4 })).slice(),
+    Buffer.from(writer.encode(m.HEARTBEAT, m.encodeHeartbeat({ customMode: 0, type: 2, autopilot: 12, baseMode: 0, systemStatus: 4 }))),
   );
 }
 

@@ -1,9 +1,9 @@
 /** The disk of the state directory is full to the last byte: the reserve is given up, the journal goes on, and everything arrives. */
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { Program, runProgram } from "./process.js";
+import { Program } from "./process.js";
 import { assertReceiptsTrue, treeOf } from "./trees.js";
 import { World } from "./world.js";
 
@@ -33,8 +33,17 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0);
-  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
-  assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 600);
+  // Not one byte is free: it says so, and goes on as soon as there is.
+  fill(world.path("small/ballast2"));
+  world.file("in/late", "late", 1000);
+  const late = new Program(["run", "--json", "--config", config]);
+  t.after(() => late.kill());
+  await late.until(({ what, message }) => what === "journal-failed" || message.includes("in/late"), "the full disk, or a way around it");
+  rmSync(world.path("small/ballast2"));
+  await late.until(({ what, message }) => what === "delivered" && message.includes("late"), "the late file", 40_000);
+  late.signal("SIGTERM");
+  assert.equal(await late.exited, 0);
+  assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 601);
 });
 
 /** Writes until not one byte more fits. */
