@@ -79,6 +79,9 @@ async function main(argv: readonly string[]): Promise<number> {
     .option("--seed <n>", "What the faults are drawn from")
     .option("--armed", "Begin armed; SIGUSR1 toggles")
     .action(does(async (options: SimArguments) => (await import("./sim.js")).simCommand(options)));
+  cli
+    .command("hash-password", "A password from standard input → the passwordHash of a user of the FTP server")
+    .action(does(async () => (await import("./hash-password.js")).hashPasswordCommand()));
   cli.help();
   cli.version(programVersion);
   try {

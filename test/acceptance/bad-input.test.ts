@@ -5,8 +5,9 @@ import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, writeFileS
 import { join } from "node:path";
 import { test } from "node:test";
 import { openDatabase } from "../../core/sqlite.js";
+import { Client } from "basic-ftp";
 import { startGround } from "../faults/ground.js";
-import { Program, runProgram } from "../faults/process.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
 
@@ -225,4 +226,25 @@ test("a state directory from another machine takes a new installation id and say
     new RegExp(`comes from another machine \\(installation ${before.id}\\): from now on it is installation [0-9a-f]{8}`),
   );
   assert.notEqual((JSON.parse(readFileSync(path, "utf8")) as { id: string }).id, before.id);
+});
+
+test("a hash made by hash-password lets its user in, and shows no password", async (t) => {
+  const world = new World(t);
+  const made = spawnSync(process.execPath, [mainJs, "hash-password"], { input: "a secret\n", encoding: "utf8" });
+  assert.equal(made.status, 0);
+  assert.match(made.stdout, /^scrypt\$[^ ]+\n$/);
+  const config = world.config({
+    services: { ftp: { type: "ftp-server", listen: "127.0.0.1:0", root: "files", users: { u: { passwordHash: made.stdout.trim() } } } },
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { message } = await program.until((event) => /listens on 127\.0\.0\.1:\d+/.test(event.message), "listening");
+  const client = new Client();
+  try {
+    const access = { host: "127.0.0.1", port: Number(/:(\d+)$/.exec(message)?.[1]), user: "u" };
+    await assert.rejects(client.access({ ...access, password: "wrong" }), /530/);
+    await client.access({ ...access, password: "a secret" });
+  } finally {
+    client.close();
+  }
 });
