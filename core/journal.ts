@@ -293,8 +293,9 @@ export class Journal {
 async function openTables(path: string, suspect: boolean): Promise<Database> {
   const db = await openDatabase(path);
   try {
+    // `synchronous` first: a new database is synced while it is turned to WAL.
     // Not locking_mode = EXCLUSIVE: the state directory is locked already, and that lock would outlive close() until every statement was collected.
-    for (const pragma of ["journal_mode = WAL", "synchronous = OFF", "wal_autocheckpoint = 0", "temp_store = MEMORY"])
+    for (const pragma of ["synchronous = OFF", "journal_mode = WAL", "wal_autocheckpoint = 0", "temp_store = MEMORY"])
       db.exec(`PRAGMA ${pragma}`);
     const version = (db.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
     if (version > schemaVersion)

@@ -19,7 +19,7 @@ export class LocalSource implements Source {
     inPlace: boolean,
     readonly changes$: Observable<void>,
   ) {
-    this.features = { ranges: true, digests: [], concurrency: 4, inPlace };
+    this.features = { ranges: true, digests: [], concurrency: 16, inPlace };
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {

@@ -20,7 +20,7 @@ export class LocalTarget implements Target {
     atomic: true,
     singleShot: false,
     digests: ["sha256"],
-    concurrency: 4,
+    concurrency: 16,
   };
 
   constructor(readonly root: string) {}
@@ -58,9 +58,10 @@ export class LocalTarget implements Target {
         }
         onBytes(bytes.length);
       }
-      await handle.sync();
       if (at !== upload.size) throw new Fault("transient", `what was read ended after ${at} of ${upload.size} bytes`);
     } catch (error) {
+      // What came is worth keeping over a power cut; a whole file is synced by `commit`.
+      await handle?.sync();
       if (signal.aborted) throw abortedFault(signal);
       throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
     } finally {
