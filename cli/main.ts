@@ -2,6 +2,8 @@
 /** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left. */
 import { cac } from "cac";
 import { ControlError } from "../core/control.js";
+import { StateDirHeld } from "../core/installation.js";
+import { JournalFromNewerVersion } from "../core/journal.js";
 import { configPath, UsageError } from "./config.js";
 import type { SimArguments } from "./sim.js";
 import { programVersion } from "./version.js";
@@ -103,12 +105,23 @@ async function main(argv: readonly string[]): Promise<number> {
   return (await action) ?? 0;
 }
 
+// Whoever reads our words may stop reading: a daemon goes on without a reader, another command has nothing more to say.
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    if (!["run", "demo", "sim"].includes(process.argv[2] ?? "")) process.exit(0);
+  });
+
 main(process.argv).then(
   (code) => {
     process.exitCode = code;
   },
   (error: unknown) => {
-    const mistake = error instanceof UsageError || error instanceof ControlError;
+    const mistake =
+      error instanceof UsageError ||
+      error instanceof ControlError ||
+      error instanceof StateDirHeld ||
+      error instanceof JournalFromNewerVersion;
     process.stderr.write(
       mistake
         ? `filesync: ${error.message}\n`

@@ -54,8 +54,10 @@ export function progressText(status: Status): string {
   const moving = status.transfers.map((transfer) => {
     const percent = transfer.size === 0 ? 100 : Math.floor((transfer.offset / transfer.size) * 100);
     const left = transfer.secondsLeft === undefined ? "" : `, ${durationText(transfer.secondsLeft)} left`;
-    return `${transfer.from}→${transfer.to} ${transfer.path} ${percent}% ${sizeText(transfer.bytesPerSecond)}/s${left}`;
+    return `→ ${transfer.to} ${transfer.path.slice(transfer.path.lastIndexOf("/") + 1)} ${percent}% ${sizeText(transfer.bytesPerSecond)}/s${left}`;
   });
   const { waiting, delivered, parked } = status.queue;
-  return moving.length === 0 ? `${delivered} delivered, ${waiting} waiting${parked > 0 ? `, ${parked} set aside` : ""}` : moving.join("  ");
+  return moving.length === 0
+    ? `${delivered} delivered, ${waiting} waiting${parked > 0 ? `, ${parked} set aside` : ""}`
+    : moving.join(" | ");
 }

@@ -3,8 +3,6 @@ import { ControlServer, type ControlRequest, ControlError } from "../core/contro
 import type { Config } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Events } from "../core/events.js";
-import { StateDirHeld } from "../core/installation.js";
-import { JournalFromNewerVersion } from "../core/journal.js";
 import { load, problemLines, UsageError } from "./config.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { programVersion } from "./version.js";
@@ -70,7 +68,7 @@ export async function serve(
     events.say(
       "info",
       "ready",
-      `FileSync ${programVersion} is ready: ${current.devices.length} devices, ${current.routes.length} routes, state in ${current.stateDir}`,
+      `FileSync ${programVersion} is ready: ${counted(current.devices.length, "device")}, ${counted(current.routes.length, "route")}, state in ${current.stateDir}`,
     );
   const detach = attach?.(daemon, events);
   const drawing = setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250);
@@ -91,7 +89,11 @@ export async function serve(
       current = next;
       daemon = new Daemon({ config: next, events, programVersion });
       await start();
-      events.say("info", "reload", `the new configuration runs: ${next.devices.length} devices, ${next.routes.length} routes`);
+      events.say(
+        "info",
+        "reload",
+        `the new configuration runs: ${counted(next.devices.length, "device")}, ${counted(next.routes.length, "route")}`,
+      );
     });
   };
   if (reload !== undefined) process.on("SIGHUP", onHangup);
@@ -118,10 +120,15 @@ export async function serve(
     process.removeListener("SIGHUP", onHangup);
     await control.close();
     await daemon.stop();
+    events.say("info", "stopped", "stopped; what was on its way goes on at the next start");
     output.close();
     unprint();
   }
   return code;
+}
+
+function counted(n: number, what: string): string {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
 }
 
 function answer(daemon: Daemon, request: ControlRequest): unknown {
@@ -130,7 +137,6 @@ function answer(daemon: Daemon, request: ControlRequest): unknown {
 }
 
 function asUsage(error: unknown, stateDir: string): unknown {
-  if (error instanceof StateDirHeld || error instanceof JournalFromNewerVersion) return new UsageError(error.message);
   const code = error instanceof Error && "code" in error ? error.code : "";
   if (code === "EACCES" || code === "EPERM" || code === "EROFS")
     return new UsageError(

@@ -24,7 +24,8 @@ export async function statusCommand(path: string, options: { json: boolean; watc
 }
 
 export function statusText(status: Status): string {
-  const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`, ""];
+  const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`];
+  if (status.devices.length > 0) lines.push("");
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)
     lines.push(

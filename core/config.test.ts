@@ -37,7 +37,14 @@ test("all errors at once, each with its line, its path and the nearest right wor
   },
   "routes": []
 }`),
-    ['c:2: devics: unknown key "devics"; did you mean "devices"?'],
+    [
+      'c:2: devics: unknown key "devics"; did you mean "devices"?',
+      'c:4: devices.cam.type: there is no plugin "locl"; did you mean "local"?; there are: local, mavftp, ftp, ftp-server',
+      'c:5: devices.in.dir: "dir" is missing: The directory.',
+      'c:5: devices.in.dri: unknown key "dri"; did you mean "dir"?',
+      'c:6: devices.out.intervall: unknown key "intervall"; did you mean "interval"?',
+      'c:7: devices.slow.interval: expected a duration such as "500ms", "30s", "5min", "12h" or "7d", got "soon"',
+    ],
   );
   assert.deepEqual(
     await problems(`{
@@ -63,8 +70,9 @@ test("all errors at once, each with its line, its path and the nearest right wor
       'c:5: devices.out.intervall: unknown key "intervall"; did you mean "interval"?',
       'c:7: devices.slow.interval: expected a duration such as "500ms", "30s", "5min", "12h" or "7d", got "soon"',
       'c:11: routes[0].from: there is no device "okk"; did you mean "ok"?',
-      "c:12: routes[1].to: expected at least one target, got 0",
+      "c:12: routes[1].to: expected at least one target",
       'c:13: routes[2].priority: expected "newest", "oldest" or "smallest", got "newst"; did you mean "newest"?',
+      "c:13: routes[2].to[0]: a route cannot lead to where it comes from",
       'c:14: routes[3].from: "from" is missing: The source: a device, or a service that receives files.',
       'c:14: routes[3].form: unknown key "form"; did you mean "from"?',
     ],

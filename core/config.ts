@@ -199,8 +199,10 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   duplicateKeys(tree, (node, key) =>
     problems.push({ line: lineAt(node.offset), path: key, message: `"${key}" is there twice; only one of them can count` }),
   );
-  const top = parse([], configSchema, getNodeValue(tree) as unknown);
-  if (top === undefined) return { problems: sorted(problems) };
+  const raw = getNodeValue(tree) as unknown;
+  const whole = parse([], configSchema, raw);
+  // Where the top is wrong, what stands below it is checked all the same: all errors are told at once.
+  const top = whole ?? roughly(raw);
 
   const devices: DeviceConfig[] = [];
   const known = new Map<string, { roles: readonly string[]; usable: boolean }>();
@@ -223,15 +225,15 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   top.routes.forEach((entry, index) => {
     const at = ["routes", index];
     const before = problems.length;
-    const route = parse(at, routeSchema, entry);
-    if (route === undefined) return;
+    const parsed = parse(at, routeSchema, entry);
+    const route = parsed ?? roughRoute(entry);
     const device = (name: string, role: "source" | "target", where: (string | number)[]) => {
       const found = known.get(name);
       if (found === undefined) add(where, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
       else if (!found.roles.includes(role)) add(where, `"${name}" cannot be a ${role}`);
       return found?.usable === true;
     };
-    let usable = device(route.from, "source", [...at, "from"]);
+    let usable = route.from === "" || device(route.from, "source", [...at, "from"]);
     const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true } : target));
     to.forEach((target, n) => {
       usable = device(target.device, "target", [...at, "to", n]) && usable;
@@ -255,14 +257,44 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       devices.find(({ name }) => name === route.from)?.archiveDir === undefined
     )
       add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
-    if (!usable || problems.length > before) return;
-    routes.push({ ...route, to, maxSize: route.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(route.since, options.nowMs) });
+    if (parsed === undefined || !usable || problems.length > before) return;
+    routes.push({ ...parsed, to, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, options.nowMs) });
   });
 
+  if (whole === undefined) return { problems: sorted(problems) };
   return {
-    config: { vehicle: top.vehicle ?? options.hostName, stateDir: top.stateDir, spool: top.spool, devices, routes },
+    config: { vehicle: whole.vehicle ?? options.hostName, stateDir: whole.stateDir, spool: whole.spool, devices, routes },
     problems: sorted(problems),
   };
+}
+
+/** The parts that can be looked into, of a configuration whose top is wrong. */
+function roughly(raw: unknown): Pick<v.InferOutput<typeof configSchema>, "devices" | "routes" | "services"> {
+  const { devices, routes, services } = isObject(raw) ? raw : {};
+  const entries = (group: unknown) =>
+    Object.fromEntries(
+      Object.entries(isObject(group) ? group : {}).filter(([, entry]) => isObject(entry) && typeof entry.type === "string"),
+    ) as Record<string, { type: string }>;
+  return { devices: entries(devices), routes: Array.isArray(routes) ? routes : [], services: entries(services) };
+}
+
+/** What can be looked into, of a route that is wrong. */
+function roughRoute(
+  raw: unknown,
+): Pick<v.InferOutput<typeof routeSchema>, "from" | "to" | "into" | "include" | "exclude" | "afterDelivery"> {
+  const { from, to, into } = isObject(raw) ? raw : {};
+  return {
+    from: typeof from === "string" ? from : "",
+    to: Array.isArray(to) ? to.filter((target) => typeof target === "string") : [],
+    into: typeof into === "string" ? into : "",
+    include: [],
+    exclude: [],
+    afterDelivery: "keep",
+  };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 type Parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown) => T | undefined;
@@ -343,13 +375,21 @@ function messageOf(issue: v.BaseIssue<unknown>, schema: v.GenericSchema, inner: 
     const help = entries?.[key] === undefined ? undefined : v.getDescription(entries[key]);
     return `"${key}" is missing${help === undefined ? "" : `: ${help}`}`;
   }
-  const wanted = issue.message.startsWith("Invalid") ? (issue.expected ?? "another value") : issue.message;
-  const given = issue.received.replaceAll("NaN", "no number");
+  const wanted = issue.message.startsWith("Invalid")
+    ? (issue.expected ?? "another value").replace(/^Array$/, "a list").replace(/^Object$/, "an object")
+    : issue.message;
   const words =
     issue.type === "picklist" && typeof issue.input === "string"
       ? [...(issue.expected ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? "")
       : [];
-  return `expected ${wanted}, got ${given === "Object" ? "an object" : given === "Array" ? "a list" : given}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
+  return `expected ${wanted}${given(issue)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
+}
+
+/** What stands there, where it helps: an object says nothing, and a length is not what was written. */
+function given({ input, type }: v.BaseIssue<unknown>): string {
+  if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
+  if (typeof input === "object") return "";
+  return `, got ${JSON.stringify(input)}`;
 }
 
 type Entries = Readonly<Record<string, v.GenericSchema>>;

@@ -59,7 +59,6 @@ CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank
 CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
 CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
 CREATE INDEX deliveries_done ON deliveries (done_ms) WHERE state = 'done';
-CREATE TABLE known_receipts (delivery TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;
 

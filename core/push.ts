@@ -310,6 +310,7 @@ class PushJob {
       version: version.id,
       from: version.source,
       source: version.path,
+      ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }),
       to: this.lane.name,
       path,
       size: there.size,

@@ -67,6 +67,8 @@ export interface StoredReceipt extends Receipt {
   readonly from: string;
   readonly to: string;
   readonly source: string;
+  /** The source's time of the file, where it has one. */
+  readonly modifiedMs?: number;
   /** ISO 8601; `clock: "unset"` beside it where wall time could not be trusted. */
   readonly at: string;
   readonly clock?: "unset";
@@ -128,7 +130,7 @@ export class Queue {
     );
   }
 
-  /** Inside `apply`. A new version with its deliveries; those whose receipt is known from before a rebuild are done at once. */
+  /** Inside `apply`. A new version; one that is there already stays as it is. */
   add(
     id: string,
     source: string,
@@ -157,11 +159,10 @@ export class Queue {
   addDeliveries(version: VersionRow, planned: readonly PlannedDelivery[]): number {
     let added = 0;
     for (const plan of planned) {
-      const known = this.journal.get<{ line: string }>("SELECT line FROM known_receipts WHERE delivery = ?", plan.id);
-      const state = known !== undefined ? "done" : version.state === "sealed" || version.store === "through" ? "ready" : "wanting";
+      const state = version.state === "sealed" || version.store === "through" ? "ready" : "wanting";
       const changes = this.journal.run(
-        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms, begun)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
+        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
         plan.id,
         version.id,
         version.source,
@@ -172,10 +173,8 @@ export class Queue {
         version.size,
         plan.weight,
         plan.rank,
-        known?.line ?? null,
-        known === undefined ? null : 0,
       );
-      if (changes > 0 && state !== "done") added += 1;
+      added += changes;
     }
     return added;
   }

@@ -34,7 +34,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   for (const id of files) {
     const version = queue.version(id);
     if (version !== undefined && version.spooled > 0) continue;
-    const sidecar = version === undefined ? await spool.readSidecar(id) : undefined;
+    const sidecar = version === undefined || empty ? await spool.readSidecar(id) : undefined;
     if (sidecar === undefined || !(await restore(engine, sidecar))) await spool.drop(id);
   }
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
@@ -108,30 +108,52 @@ async function restore(engine: Engine, sidecar: Sidecar): Promise<boolean> {
   return true;
 }
 
-/** Lines that cannot be read (a torn tail) are passed over. Returns how many receipts are known. */
+/**
+ * Each receipt is a version and a delivery that is done. Lines that cannot be read (a torn tail) are passed over. Returns how many there are.
+ * A version that turns out to be needed again (another target) is pulled again.
+ */
 async function importReceipts(engine: Engine, path: string): Promise<number> {
+  const { journal } = engine;
   let count = 0;
-  let lines: string[] = [];
+  let group: StoredReceipt[] = [];
   const store = async () => {
-    const group = lines;
-    lines = [];
-    await engine.journal.apply(() => {
-      for (const line of group) {
-        const receipt = parseReceipt(line);
-        if (receipt === undefined) continue;
-        engine.journal.run(
-          "INSERT INTO known_receipts VALUES (?, ?) ON CONFLICT (delivery) DO UPDATE SET line = excluded.line",
-          receipt.delivery,
-          line,
+    const receipts = group;
+    group = [];
+    await journal.apply(() => {
+      for (const receipt of receipts) {
+        const { delivery, version, from, source, size, to } = receipt;
+        const at = Date.parse(receipt.at) || 0;
+        journal.run(
+          `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, found_ms, released)
+           VALUES (?, ?, ?, ?, ?, 'found', 'spool', 1, ?, ?, 'before the journal was lost') ON CONFLICT (id) DO NOTHING`,
+          version,
+          from,
+          source,
+          size,
+          receipt.modifiedMs ?? null,
+          receipt.digest ?? null,
+          at,
+        );
+        journal.run(
+          `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms)
+           VALUES (?, ?, ?, ?, ?, 1, 'done', ?, 0, 0, ?, ?) ON CONFLICT (id) DO UPDATE SET receipt = excluded.receipt`,
+          delivery,
+          version,
+          from,
+          to,
+          receipt.path,
+          size,
+          JSON.stringify(receipt),
+          at,
         );
         count += 1;
       }
     });
   };
-  const stream = createReadStream(path, { encoding: "utf8" });
-  for await (const line of createInterface({ input: stream, crlfDelay: Infinity })) {
-    lines.push(line);
-    if (lines.length >= 1000) await store();
+  for await (const line of createInterface({ input: createReadStream(path, { encoding: "utf8" }), crlfDelay: Infinity })) {
+    const receipt = parseReceipt(line);
+    if (receipt !== undefined) group.push(receipt);
+    if (group.length >= 1000) await store();
   }
   await store();
   return count;
@@ -140,7 +162,8 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
 function parseReceipt(line: string): StoredReceipt | undefined {
   try {
     const receipt = JSON.parse(line) as Partial<StoredReceipt>;
-    return typeof receipt.delivery === "string" && typeof receipt.size === "number" ? (receipt as StoredReceipt) : undefined;
+    const texts = [receipt.delivery, receipt.version, receipt.from, receipt.source, receipt.to, receipt.path, receipt.at];
+    return texts.every((text) => typeof text === "string") && typeof receipt.size === "number" ? (receipt as StoredReceipt) : undefined;
   } catch {
     // The tail of a line that power cut short.
     return undefined;

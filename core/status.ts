@@ -50,12 +50,11 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const active = count("state = 'active'");
   const parked = count("state = 'parked'");
   const delivered = count("state = 'done'");
-  const onSource = journal.get<{ n: number | null }>("SELECT SUM(size - durable) AS n FROM versions WHERE state = 'found'")?.n ?? 0;
-  const here =
-    journal.get<{ n: number | null }>(
-      `SELECT SUM(size) AS n FROM (SELECT MAX(size) AS size FROM deliveries WHERE state IN ('ready', 'active', 'parked')
-       AND version IN (SELECT id FROM versions WHERE state = 'sealed') GROUP BY version)`,
-    )?.n ?? 0;
+  const open = `EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ('wanting', 'ready', 'active', 'parked'))`;
+  const sum = (what: string, where: string) =>
+    journal.get<{ n: number | null }>(`SELECT SUM(${what}) AS n FROM versions v WHERE ${where} AND ${open}`)?.n ?? 0;
+  const onSource = sum("size - durable", "state = 'found'");
+  const here = sum("durable", "state = 'found'") + sum("size", "state = 'sealed'");
   const done = journal.get<{ n: number | null }>("SELECT SUM(size) AS n FROM deliveries WHERE state = 'done'")?.n ?? 0;
   const transfers = engine.transfers.running.map((transfer) => {
     const { id, route, from, to, path, size } = transfer.facts;

@@ -1,6 +1,7 @@
 /** Paths of core ↔ paths on this disk. A path that would leave the directory, by its parts or by a symbolic link, is refused. */
 import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { Fault, faultOfErrno } from "../../core/errors.js";
+import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
 
@@ -26,6 +27,15 @@ export function entryOf(path: string, stat: BigIntStats): FileEntry {
     modifiedMs: Number(stat.mtimeNs / 1000n) / 1000,
     inode: String(stat.ino),
   };
+}
+
+/** Makes the directory itself. Throws "denied", "full", "rejected". */
+export async function makeRoot(dir: string): Promise<void> {
+  try {
+    await makeDirDurable(dir);
+  } catch (error) {
+    throw faultOfErrno(error, `cannot make ${dir}`);
+  }
 }
 
 /** undefined when nothing is there. A symbolic link or special file is `unreadable`. */

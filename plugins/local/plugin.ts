@@ -1,5 +1,5 @@
 /** The plugin `local`: a directory of this machine, as source and target. */
-import { mkdirSync, promises as fs, statSync, watch } from "node:fs";
+import { existsSync, promises as fs, statSync, watch } from "node:fs";
 import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, takeUntil, timer } from "rxjs";
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
@@ -60,8 +60,8 @@ class LocalDevice implements Device {
         return undefined;
       }
     }).pipe(takeUntil(this.#closed));
-    this.source = new LocalSource(given.dir, given.inPlace, changes$);
-    this.target = new LocalTarget(given.dir);
+    this.source = new LocalSource(given, changes$);
+    this.target = new LocalTarget(given);
     this.presence$ = defer(() => concat(of(this.#look()), timer(lookMs, lookMs).pipe(map(() => this.#look())))).pipe(
       distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
       takeUntil(this.#closed),
@@ -72,6 +72,7 @@ class LocalDevice implements Device {
     throwIfAborted(signal);
     const presence = this.#look();
     if (presence.state === "detached") throw new Fault("offline", presence.reason ?? "away");
+    if (!existsSync(this.#options.dir)) return;
     try {
       await fs.readdir(this.#options.dir);
     } catch (error) {
@@ -88,13 +89,14 @@ class LocalDevice implements Device {
   #look(): Presence {
     const { dir, create } = this.#options;
     try {
-      if (create) mkdirSync(dir, { recursive: true });
-      const stat = statSync(dir);
+      const stat = statSync(dir, { throwIfNoEntry: false });
+      // It is made when it is first needed: a look changes nothing.
+      if (stat === undefined && create) return { state: "attached" };
+      if (stat === undefined) return { state: "detached", reason: `${dir} does not exist` };
       if (!stat.isDirectory()) return { state: "detached", reason: `${dir} is not a directory` };
       return { state: "attached", epoch: `${stat.dev}:${stat.ino}` };
     } catch (error) {
-      const fault = faultOfErrno(error, `cannot use ${dir}`);
-      return { state: "detached", reason: fault.kind === "missing" ? `${dir} does not exist` : fault.message };
+      return { state: "detached", reason: faultOfErrno(error, `cannot use ${dir}`).message };
     }
   }
 }

@@ -5,7 +5,7 @@ import type { Observable } from "rxjs";
 import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { nameFromBytes } from "../../core/names.js";
 import type { FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
-import { entryOf, kindOf, openPlain, placeOf, statAt } from "./place.js";
+import { entryOf, kindOf, makeRoot, openPlain, placeOf, statAt } from "./place.js";
 
 const readBytes = 1024 * 1024;
 /** Partial names of an upload that runs, ours or another's: no files yet. */
@@ -14,15 +14,20 @@ const partial = /^\..*\.part$/;
 export class LocalSource implements Source {
   readonly features: SourceFeatures;
 
+  readonly root: string;
+  readonly #create: boolean;
+
   constructor(
-    readonly root: string,
-    inPlace: boolean,
+    { dir, inPlace, create }: { readonly dir: string; readonly inPlace: boolean; readonly create: boolean },
     readonly changes$: Observable<void>,
   ) {
+    this.root = dir;
+    this.#create = create;
     this.features = { ranges: true, digests: [], concurrency: 16, inPlace };
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
+    if (this.#create) await makeRoot(this.root);
     const dirs = [""];
     for (let dir = dirs.pop(); dir !== undefined; dir = dirs.pop()) {
       try {

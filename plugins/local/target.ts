@@ -8,7 +8,7 @@ import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { renameNew, removeFile, syncDir } from "../../core/fs.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { placeOf, statAt } from "./place.js";
+import { makeRoot, placeOf, statAt } from "./place.js";
 
 const hashBytes = 1024 * 1024;
 
@@ -23,7 +23,13 @@ export class LocalTarget implements Target {
     concurrency: 16,
   };
 
-  constructor(readonly root: string) {}
+  readonly root: string;
+  readonly #create: boolean;
+
+  constructor({ dir, create }: { readonly dir: string; readonly create: boolean }) {
+    this.root = dir;
+    this.#create = create;
+  }
 
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
     throwIfAborted(signal);
@@ -39,6 +45,7 @@ export class LocalTarget implements Target {
     // A final name that can never be must not cost a transfer first.
     placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
+    if (this.#create) await makeRoot(this.root);
     await makeDirs(this.root, upload.partialPath);
     let handle: fs.FileHandle | undefined;
     try {

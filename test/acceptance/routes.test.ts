@@ -1,6 +1,6 @@
 /** What routes promise, seen from outside: growth, delete and archive, priorities that act between chunks, since, newest, two targets each at its own pace. */
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, readFileSync, readdirSync, utimesSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync } from "node:fs";
 import { test } from "node:test";
 import { startGround } from "../faults/ground.js";
 import { Program, runProgram } from "../faults/process.js";
@@ -191,4 +191,24 @@ test("a file that is still being written waits until it has settled", async (t) 
   await program.until(({ what }) => what === "delivered", "delivery");
   assert.equal(readFileSync(world.path("out/growing"), "utf8"), "0\n1\n2\n3\n4\n5\n6\n7\n");
   assert.equal(program.events.filter(({ what }) => what === "delivered").length, 1);
+});
+
+test("a file that grew after the journal was lost is still the same file", async (t) => {
+  const random = new Random(8);
+  const world = new World(t);
+  world.mkdir("out");
+  const config = world.config({
+    devices: { in: local("in"), out: local("out") },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  world.file("in/a.BIN", random.bytes(3_000_000));
+  world.file("in/b.BIN", random.bytes(1000));
+  assert.equal((await once(config)).code, 0);
+  for (const end of ["", "-wal", "-shm"]) rmSync(world.path(`state/journal.db${end}`), { force: true });
+  appendFileSync(world.path("in/a.BIN"), random.bytes(500_000));
+  utimesSync(world.path("in/a.BIN"), 1_781_000_000, 1_781_000_000);
+  const run = await once(config);
+  assert.equal(run.code, 0, run.out);
+  assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
+  assert.doesNotMatch(run.out, /b\.BIN → out/);
 });
