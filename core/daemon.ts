@@ -30,7 +30,7 @@ import { Throttle } from "./throttle.js";
 import { Transfers } from "./transfers.js";
 
 const housekeepingMs = 60_000;
-const dailyMs = 3_600_000;
+const dailyMs = 86_400_000;
 const reserveBytes = 16 * 2 ** 20;
 
 export interface DaemonOptions {
@@ -254,7 +254,8 @@ class Run {
     });
     signal.addEventListener("abort", () => due.unsubscribe());
     this.#timers.push(
-      setInterval(() => keep(expire(engine)), housekeepingMs),
+      // Space on the disk comes back unasked, and what failed at its source is due again.
+      setInterval(() => keep(expire(engine).then(() => engine.work$.next())), housekeepingMs),
       setInterval(() => keep(this.#daily()), dailyMs),
     );
     engine.work$.next();
@@ -293,7 +294,7 @@ class Run {
 
   async #daily(): Promise<void> {
     const { engine } = this;
-    const again = await engine.journal.apply(() => engine.queue.retryDaily(engine.clock.wallMs()));
+    const again = await engine.journal.apply(() => engine.queue.retryUnknown());
     if (again > 0) engine.work$.next();
   }
 
