@@ -32,12 +32,11 @@ export function contentOf(engine: Engine, version: VersionRow, signal: AbortSign
   return version.store === "place" ? new PlaceContent(engine, version, proveAlong) : new ThroughContent(engine, version, signal);
 }
 
-/** The source of a version that is not kept here. Throws "offline" while it is away, or not configured. */
+/** The source of a version that is not kept here. Throws "offline" when it is not configured. */
 function sourceOf(engine: Engine, version: VersionRow): { lane: Lane; source: Source } {
   const lane = engine.lanes.get(version.source);
   const source = lane?.device.source;
   if (lane === undefined || source === undefined) throw new Fault("offline", `${version.source} is not configured any more`);
-  if (!lane.attached) throw new Fault("offline", `${version.source} is away`);
   return { lane, source };
 }
 
@@ -171,6 +170,7 @@ class ThroughContent implements Content {
   async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
+      if (!lane.attached) throw new Fault("offline", `${this.version.source} is away`);
       this.#leave ??= await lane.borrow(signal);
       const entry = sameOrGrown(this.version, await source.stat(this.version.path, signal));
       this.#entry = entry;

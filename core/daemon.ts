@@ -31,6 +31,8 @@ import { Transfers } from "./transfers.js";
 
 const housekeepingMs = 60_000;
 const dailyMs = 86_400_000;
+/** An engine that ran so long was well. */
+const steadyMs = 60_000;
 const reserveBytes = 16 * 2 ** 20;
 
 export interface DaemonOptions {
@@ -55,7 +57,9 @@ export class Daemon {
   readonly #startMs: number;
   #lock: Lock | undefined;
   #run: Run | undefined;
-  #stopping = false;
+  readonly #stopping = new AbortController();
+  /** How often in a row the engine ended soon after it was built. */
+  #failures = 0;
   #rebuilding: Promise<void> | undefined;
 
   constructor(options: DaemonOptions) {
@@ -78,7 +82,7 @@ export class Daemon {
   }
 
   get ready(): boolean {
-    return this.#run !== undefined && !this.#stopping;
+    return this.#run !== undefined && !this.#stopping.signal.aborted;
   }
 
   status(): Status {
@@ -93,7 +97,7 @@ export class Daemon {
 
   /** Checkpoints and stops; the state directory is free afterwards. */
   async stop(): Promise<void> {
-    this.#stopping = true;
+    this.#stopping.abort();
     await this.#rebuilding;
     await this.#run?.stop();
     this.#run = undefined;
@@ -123,30 +127,45 @@ export class Daemon {
         "cloned",
         `this state directory comes from another machine (installation ${installation.clonedFrom}): from now on it is installation ${installation.id}`,
       );
-    run.failed.then(
-      (error) => {
-        if (!this.#stopping) this.#rebuilding ??= this.#rebuild(error).finally(() => (this.#rebuilding = undefined));
-      },
-      () => undefined,
-    );
+    const begunMs = this.#clock.monotonicMs();
+    void run.failed.then((error) => {
+      if (this.#stopping.signal.aborted) return;
+      if (this.#clock.monotonicMs() - begunMs > steadyMs) this.#failures = 0;
+      const before = this.#rebuilding;
+      const mine = Promise.resolve(before)
+        .then(() => this.#rebuild(run, error))
+        .finally(() => {
+          if (this.#rebuilding === mine) this.#rebuilding = undefined;
+        });
+      this.#rebuilding = mine;
+    });
   }
 
-  /** The medium refused a write, or the journal is damaged. */
-  async #rebuild(error: Error): Promise<void> {
+  /** The medium refused a write, or the journal is damaged. Never rejects. */
+  async #rebuild(run: Run, error: Error): Promise<void> {
     const { events, config } = this.#options;
+    const { signal } = this.#stopping;
+    this.#run = undefined;
+    const suspect = isDamage(error);
     const full = "code" in error && (error.code === "ENOSPC" || ("errcode" in error && error.errcode === 13));
     events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${reasonOf(error)}; it is opened anew`);
-    if (full || (await freeBytes(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
-    await this.#run?.stop();
-    for (let tries = 0; !this.#stopping; tries++) {
+    const said = (next: unknown) => events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(next)}`);
+    await run.stop().catch(said);
+    // At once the first time; a medium that goes on refusing is given time.
+    for (; !signal.aborted; this.#failures++) {
+      if (this.#failures > 0)
+        await this.#clock.sleep(backoffMs(this.#failures - 1, 0, Math.random()), signal).catch((stopped: unknown) => {
+          if (!signal.aborted) throw stopped;
+        });
+      if (signal.aborted) return;
       try {
-        await this.#begin(isDamage(error));
+        if (full || (await freeBytes(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
+        await this.#begin(suspect);
+        this.#failures += 1;
         events.say("warn", "journal-reopened", "the journal is open again; work goes on");
         return;
       } catch (next) {
-        error = next instanceof Error ? next : new Error(String(next));
-        events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(error)}`);
-        await this.#clock.sleep(backoffMs(tries, 0, Math.random()));
+        said(next);
       }
     }
   }
@@ -250,7 +269,8 @@ class Run {
       clearTimeout(this.#dueTimer);
       if (signal.aborted || engine.journal.failed) return;
       const at = engine.queue.nextDueMs();
-      if (at !== undefined) this.#dueTimer = setTimeout(() => engine.work$.next(), Math.max(10, at - engine.clock.monotonicMs() + 1));
+      if (at !== undefined)
+        this.#dueTimer = setTimeout(() => engine.work$.next(), Math.min(dailyMs, Math.max(10, at - engine.clock.monotonicMs() + 1)));
     });
     signal.addEventListener("abort", () => due.unsubscribe());
     this.#timers.push(

@@ -107,15 +107,27 @@ export class Journal {
       setAside = await moveAside(dir);
       db = await openTables(path, false);
     }
-    const wal = await fs.open(`${path}-wal`, "a+");
-    const main = await fs.open(path, "r+");
-    const receipts = await fs.open(join(dir, "receipts.jsonl"), "a");
-    // A cut may have torn the last line: what follows begins on a line of its own.
-    if ((await receipts.stat()).size > 0) await receipts.appendFile("\n");
-    await main.sync();
-    await wal.sync();
-    await syncDir(dir);
-    return new Journal(dir, db, wal, main, receipts, setAside);
+    const opened: FileHandle[] = [];
+    const open = async (at: string, flags: string) => {
+      const handle = await fs.open(at, flags);
+      opened.push(handle);
+      return handle;
+    };
+    try {
+      const wal = await open(`${path}-wal`, "a+");
+      const main = await open(path, "r+");
+      const receipts = await open(join(dir, "receipts.jsonl"), "a");
+      // A cut may have torn the last line: what follows begins on a line of its own.
+      if ((await receipts.stat()).size > 0) await receipts.appendFile("\n");
+      await main.sync();
+      await wal.sync();
+      await syncDir(dir);
+      return new Journal(dir, db, wal, main, receipts, setAside);
+    } catch (error) {
+      db.close();
+      await Promise.all(opened.map((handle) => handle.close()));
+      throw error;
+    }
   }
 
   /** Nothing more is taken. */
@@ -186,10 +198,20 @@ export class Journal {
     // SQLite's own checkpoint on closing would not sync: it must find nothing to do.
     if (this.#failure === undefined) await this.#checkpoint();
     this.#prepared.clear();
-    if (this.#open) this.db.exec("ROLLBACK");
+    if (this.#open) this.#rollBack();
     this.db.close();
     // Only now: closing any handle of the database gives up SQLite's lock on it.
     await Promise.all([this.wal.close(), this.main.close(), this.receipts.close()]);
+  }
+
+  /** An open transaction would keep its lock until every statement was collected. */
+  #rollBack(): void {
+    try {
+      this.db.exec("ROLLBACK");
+    } catch (error) {
+      // A full or failing medium: SQLite may have rolled back by itself already, and then says that there is nothing to do.
+      if (this.#failure === undefined) throw error;
+    }
   }
 
   /** How many syncs were asked of the medium; for the benchmark of wear. */

@@ -1,6 +1,8 @@
 /** The engine over devices in memory: states from which nothing would wake a file, and orders in which something would be lost. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -71,7 +73,6 @@ test("a target that is added after the spool copy has expired gets the file", as
 });
 
 test("a spool copy that vanishes is pulled again", async (t) => {
-  const { rmSync } = await import("node:fs");
   const bench = new Bench(t);
   const card = new FakeDevice("card");
   const out = new FakeDevice("out");
@@ -297,4 +298,31 @@ test("what was published before a kill is recognised, not sent again", async (t)
     out.calls.filter((call) => call.startsWith("write")),
     [],
   );
+});
+
+test("a medium that refuses every write: the engine is built again, ever less often, and stops at once when asked", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const reopened = () => bench.events.filter(({ what }) => what === "journal-reopened").length;
+  await bench.daemon.engine.journal.wal.close();
+  await assert.rejects(
+    bench.daemon.engine.journal.commit(() => undefined),
+    /closed|EBADF/,
+  );
+  await until(bench, "reopened", () => reopened() === 1);
+  rmSync(join(bench.dir, "receipts.jsonl"));
+  mkdirSync(join(bench.dir, "receipts.jsonl"));
+  await bench.daemon.engine.journal.wal.close();
+  await assert.rejects(bench.daemon.engine.journal.commit(() => undefined));
+  await until(bench, "cannot be opened", () => bench.events.some(({ message }) => message.includes("cannot be opened")));
+  assert.equal(bench.daemon.ready, false);
+  assert.throws(() => bench.daemon.status(), /is starting/);
+  const failures = () => bench.events.filter(({ message }) => message.includes("cannot be opened")).length;
+  const n = failures();
+  await until(bench, "tried again", () => failures() > n);
+  const begun = performance.now();
+  await bench.stop();
+  assert.ok(performance.now() - begun < 900, "a wait for the medium ends with the daemon");
 });
