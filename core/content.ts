@@ -7,10 +7,12 @@
 import { Readable } from "node:stream";
 import { Digester } from "./digest.js";
 import { type Engine } from "./engine.js";
-import { Fault, throwIfAborted } from "./errors.js";
+import { Fault, isFault, throwIfAborted } from "./errors.js";
+import type { Lane } from "./lane.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { sameOrGrown } from "./pull.js";
 import type { VersionRow } from "./queue.js";
+import { giveUp } from "./space.js";
 
 const readBytes = 512 * 1024;
 
@@ -27,11 +29,15 @@ export interface Content {
 
 export function contentOf(engine: Engine, version: VersionRow, signal: AbortSignal, proveAlong: boolean): Content {
   if (version.store === "spool") return new SpoolContent(engine, version);
-  const source = engine.lanes.get(version.source)?.device.source;
-  if (source === undefined) throw new Fault("offline", `${version.source} is not configured any more`);
-  return version.store === "place"
-    ? new PlaceContent(engine, version, source, proveAlong)
-    : new ThroughContent(engine, version, source, signal);
+  return version.store === "place" ? new PlaceContent(engine, version, proveAlong) : new ThroughContent(engine, version, signal);
+}
+
+/** The source of a version that is not kept here. Throws "offline" when it is not configured. */
+function sourceOf(engine: Engine, version: VersionRow): { lane: Lane; source: Source } {
+  const lane = engine.lanes.get(version.source);
+  const source = lane?.device.source;
+  if (lane === undefined || source === undefined) throw new Fault("offline", `${version.source} is not configured any more`);
+  return { lane, source };
 }
 
 /** A Readable over chunks, throttled and counted by who asked; keeps the fault in `content`. */
@@ -68,7 +74,7 @@ class SpoolContent implements Content {
           }
           const buffer = Buffer.allocUnsafe(Math.min(readBytes, end - at));
           const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
-          if (bytesRead === 0) throw new Fault("transient", "the spool file is shorter than the journal says");
+          if (bytesRead === 0) throw new Fault("missing", "the spool file is shorter than the journal says");
           at += bytesRead;
           yield buffer.subarray(0, bytesRead);
         }
@@ -76,11 +82,18 @@ class SpoolContent implements Content {
         await handle.close();
       }
     } catch (error) {
-      this.broken = error;
-      throw error;
+      this.broken = isFault(error, "missing") ? await this.#lost(error) : error;
+      throw this.broken;
     } finally {
       if (live !== undefined) live.followers -= 1;
     }
+  }
+
+  /** It is the copy here that is missing: that says nothing of the source. */
+  async #lost(fault: Fault): Promise<Fault> {
+    if (this.version.state !== "sealed" || !(await giveUp(this.engine, this.version, "lost")))
+      return new Fault("aborted", "waits for more of the file");
+    return new Fault("transient", `${fault.message}; it is pulled again`);
   }
 
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
@@ -102,7 +115,6 @@ class PlaceContent implements Content {
   constructor(
     readonly engine: Engine,
     readonly version: VersionRow,
-    readonly source: Source,
     readonly proveAlong: boolean,
   ) {}
 
@@ -110,8 +122,9 @@ class PlaceContent implements Content {
     this.#along = offset === 0 && this.proveAlong ? new Digester("sha256") : undefined;
     this.#alongAt = 0;
     try {
-      const entry = sameOrGrown(this.version, await this.source.stat(this.version.path, signal));
-      for await (const chunk of await this.source.open(entry, offset, signal)) {
+      const { source } = sourceOf(this.engine, this.version);
+      const entry = sameOrGrown(this.version, await source.stat(this.version.path, signal));
+      for await (const chunk of await source.open(entry, offset, signal)) {
         this.#along?.update(chunk as Buffer);
         this.#alongAt += (chunk as Buffer).length;
         yield chunk as Buffer;
@@ -125,7 +138,7 @@ class PlaceContent implements Content {
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
     const digest = await whenSealed(this, this.engine, this.version, signal);
     try {
-      sameOrGrown(this.version, await this.source.stat(this.version.path, signal));
+      sameOrGrown(this.version, await sourceOf(this.engine, this.version).source.stat(this.version.path, signal));
       if (this.#along !== undefined && this.#alongAt === this.version.size && digest !== undefined && this.#along.value() !== digest)
         throw new Fault("changed", "it was written while it was sent");
     } catch (error) {
@@ -151,20 +164,19 @@ class ThroughContent implements Content {
   constructor(
     readonly engine: Engine,
     readonly version: VersionRow,
-    readonly source: Source,
     readonly signal: AbortSignal,
   ) {}
 
   async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
-    const lane = this.engine.lanes.get(this.version.source);
     try {
-      if (lane?.attached !== true) throw new Fault("offline", `${this.version.source} is away`);
+      const { lane, source } = sourceOf(this.engine, this.version);
+      if (!lane.attached) throw new Fault("offline", `${this.version.source} is away`);
       this.#leave ??= await lane.borrow(signal);
-      const entry = sameOrGrown(this.version, await this.source.stat(this.version.path, signal));
+      const entry = sameOrGrown(this.version, await source.stat(this.version.path, signal));
       this.#entry = entry;
       this.#digest = offset === 0 ? new Digester("sha256") : undefined;
       this.#at = offset;
-      for await (const chunk of await this.source.open(entry, offset, signal)) {
+      for await (const chunk of await source.open(entry, offset, signal)) {
         await lane.throttle.take((chunk as Buffer).length, signal);
         this.#digest?.update(chunk as Buffer);
         this.#at += (chunk as Buffer).length;
@@ -179,12 +191,8 @@ class ThroughContent implements Content {
   /** What went through is not kept: its digest is known only when it went through in one piece. */
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
     try {
-      sameOrGrown(
-        this.version,
-        this.#entry === undefined
-          ? await this.source.stat(this.version.path, signal)
-          : ((await this.source.stat(this.version.path, signal)) ?? this.#entry),
-      );
+      const now = await sourceOf(this.engine, this.version).source.stat(this.version.path, signal);
+      sameOrGrown(this.version, now ?? this.#entry);
     } catch (error) {
       this.broken = error;
       throw error;

@@ -30,7 +30,9 @@ import { Throttle } from "./throttle.js";
 import { Transfers } from "./transfers.js";
 
 const housekeepingMs = 60_000;
-const dailyMs = 3_600_000;
+const dailyMs = 86_400_000;
+/** An engine that ran so long was well. */
+const steadyMs = 60_000;
 const reserveBytes = 16 * 2 ** 20;
 
 export interface DaemonOptions {
@@ -55,8 +57,9 @@ export class Daemon {
   readonly #startMs: number;
   #lock: Lock | undefined;
   #run: Run | undefined;
-  #stopping = false;
-  readonly #stop = new AbortController();
+  readonly #stopping = new AbortController();
+  /** How often in a row the engine ended soon after it was built. */
+  #failures = 0;
   #rebuilding: Promise<void> | undefined;
 
   constructor(options: DaemonOptions) {
@@ -76,7 +79,7 @@ export class Daemon {
     } catch (error) {
       if (isMedium(error)) {
         // A full or failing card does not keep the daemon down: it says so, and looks again.
-        this.#rebuildAfter(error);
+        this.#rebuildAfter(undefined, error);
         return;
       }
       this.#lock.release();
@@ -85,7 +88,7 @@ export class Daemon {
   }
 
   get ready(): boolean {
-    return this.#run !== undefined && !this.#stopping;
+    return this.#run !== undefined && !this.#stopping.signal.aborted;
   }
 
   status(): Status {
@@ -100,8 +103,7 @@ export class Daemon {
 
   /** Checkpoints and stops; the state directory is free afterwards. */
   async stop(): Promise<void> {
-    this.#stopping = true;
-    this.#stop.abort();
+    this.#stopping.abort();
     await this.#rebuilding;
     await this.#run?.stop();
     this.#run = undefined;
@@ -131,37 +133,48 @@ export class Daemon {
         "cloned",
         `this state directory comes from another machine (installation ${installation.clonedFrom}): from now on it is installation ${installation.id}`,
       );
-    run.failed.then(
-      (error) => {
-        if (!this.#stopping) this.#rebuildAfter(error);
-      },
-      () => undefined,
-    );
+    const begunMs = this.#clock.monotonicMs();
+    void run.failed.then((error) => {
+      if (this.#stopping.signal.aborted) return;
+      if (this.#clock.monotonicMs() - begunMs > steadyMs) this.#failures = 0;
+      this.#rebuildAfter(run, error);
+    });
   }
 
-  #rebuildAfter(error: Error): void {
-    this.#rebuilding ??= this.#rebuild(error).finally(() => (this.#rebuilding = undefined));
+  #rebuildAfter(run: Run | undefined, error: Error): void {
+    const mine = Promise.resolve(this.#rebuilding)
+      .then(() => this.#rebuild(run, error))
+      .finally(() => {
+        if (this.#rebuilding === mine) this.#rebuilding = undefined;
+      });
+    this.#rebuilding = mine;
   }
 
-  /** The medium refused a write, or the journal is damaged. */
-  async #rebuild(error: Error): Promise<void> {
+  /** The medium refused a write, or the journal is damaged. Never rejects. */
+  async #rebuild(run: Run | undefined, error: Error): Promise<void> {
     const { events, config } = this.#options;
+    const { signal } = this.#stopping;
+    this.#run = undefined;
+    const suspect = isDamage(error);
     const full = "code" in error && (error.code === "ENOSPC" || ("errcode" in error && error.errcode === 13));
     events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${reasonOf(error)}; it is opened anew`);
-    if (full || (await freeBytes(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
-    await this.#run?.stop();
-    this.#run = undefined;
-    for (let tries = 0; !this.#stopping; tries++) {
+    const said = (next: unknown) => events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(next)}`);
+    await run?.stop().catch(said);
+    // At once the first time; a medium that goes on refusing is given time.
+    for (; !signal.aborted; this.#failures++) {
+      if (this.#failures > 0)
+        await this.#clock.sleep(backoffMs(this.#failures - 1, 0, Math.random()), signal).catch((stopped: unknown) => {
+          if (!signal.aborted) throw stopped;
+        });
+      if (signal.aborted) return;
       try {
-        await this.#begin(isDamage(error));
+        if (full || (await freeBytes(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
+        await this.#begin(suspect);
+        this.#failures += 1;
         events.say("warn", "journal-reopened", "the journal is open again; work goes on");
         return;
       } catch (next) {
-        error = next instanceof Error ? next : new Error(String(next));
-        events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(error)}`);
-        await this.#clock.sleep(backoffMs(tries, 0, Math.random()), this.#stop.signal).catch((stopped: unknown) => {
-          if (!this.#stopping) throw stopped;
-        });
+        said(next);
       }
     }
   }
@@ -265,11 +278,13 @@ class Run {
       clearTimeout(this.#dueTimer);
       if (signal.aborted || engine.journal.failed) return;
       const at = engine.queue.nextDueMs();
-      if (at !== undefined) this.#dueTimer = setTimeout(() => engine.work$.next(), Math.max(10, at - engine.clock.monotonicMs() + 1));
+      if (at !== undefined)
+        this.#dueTimer = setTimeout(() => engine.work$.next(), Math.min(dailyMs, Math.max(10, at - engine.clock.monotonicMs() + 1)));
     });
     signal.addEventListener("abort", () => due.unsubscribe());
     this.#timers.push(
-      setInterval(() => keep(expire(engine)), housekeepingMs),
+      // Space on the disk comes back unasked, and what failed at its source is due again.
+      setInterval(() => keep(expire(engine).then(() => engine.work$.next())), housekeepingMs),
       setInterval(() => keep(this.#daily()), dailyMs),
     );
     engine.work$.next();
@@ -308,7 +323,7 @@ class Run {
 
   async #daily(): Promise<void> {
     const { engine } = this;
-    const again = await engine.journal.apply(() => engine.queue.retryDaily(engine.clock.wallMs()));
+    const again = await engine.journal.apply(() => engine.queue.retryUnknown());
     if (again > 0) engine.work$.next();
   }
 

@@ -114,17 +114,15 @@ export class Finder {
 
   #lookAgainIn(ms: number): void {
     clearTimeout(this.#recheck);
+    if (this.stop.aborted) return;
     this.#recheck = setTimeout(() => this.#look(), ms);
   }
 
   /** One listing. Throws the source's Fault; what was found until then stays found. */
   async list(signal: AbortSignal): Promise<void> {
     const { engine, lane } = this;
-    const stateKey = `routes:${lane.name}`;
-    const rulesNow = createHash("sha256")
-      .update(JSON.stringify([this.#routes.map(({ rules }) => rules.route), engine.names]))
-      .digest("hex");
-    const reconsider = engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", stateKey)?.value !== rulesNow;
+    const rulesNow = rulesOf(engine, lane.name);
+    const reconsider = !isConsidered(engine, lane.name);
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
@@ -170,9 +168,14 @@ export class Finder {
       await breathe();
     }
     await engine.journal.apply(() => {
-      engine.journal.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", stateKey, rulesNow);
+      engine.journal.run(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        considered(lane.name),
+        rulesNow,
+      );
       for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
     });
+    if (reconsider) engine.work$.next();
     if (this.#unsettled.size > 0) this.#lookAgainIn(Math.max(100, lane.config.settleMs));
     this.listings += 1;
     if (added > 0)
@@ -252,7 +255,8 @@ export class Finder {
         store: this.#source.features.inPlace ? "place" : "spool",
         after,
         trustSize,
-        foundMs: engine.clock.wallMs(),
+        // Whatever the clock does, what is found later is later.
+        foundMs: Math.max(engine.clock.wallMs(), (before?.found_ms ?? 0) + 1),
         ...(before !== undefined && before.size > 0 && before.size <= entry.size ? { base: before.id } : {}),
       });
       version = engine.queue.version(id);
@@ -299,6 +303,22 @@ export class Finder {
       reason,
     });
   }
+}
+
+/** Whether a source was listed to its end under the present rules: until then not every delivery is known. */
+export function isConsidered(engine: Engine, source: string): boolean {
+  return (
+    engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", considered(source))?.value === rulesOf(engine, source)
+  );
+}
+
+const considered = (source: string) => `routes:${source}`;
+
+function rulesOf(engine: Engine, source: string): string {
+  const routes = engine.routes.get(source) ?? [];
+  return createHash("sha256")
+    .update(JSON.stringify([routes.map(({ rules }) => rules.route), engine.names]))
+    .digest("hex");
 }
 
 /** Size and time; where the source has no time, the size. Another inode alone is a card that was mounted anew. */

@@ -22,6 +22,8 @@ export interface LaneState {
 
 /** Until it was attached once, a device that is away is told of only after this: at a start each is away for a moment. */
 const meetingMs = 2000;
+/** A longer timer of node fires at once. */
+const longestTimerMs = 3_600_000;
 /** A person has to act: probe slowly. */
 const deniedProbeMs = 60_000;
 
@@ -34,7 +36,8 @@ export class Lane {
   readonly edge$ = new Subject<void>();
   readonly throttle: Throttle;
   #presence: Presence = { state: "detached", reason: "not looked at yet" };
-  #down: { reason: string } | undefined;
+  /** What was learned from work against it; `over` ends the probing. */
+  #down: { reason: string; readonly over: AbortController } | undefined;
   #failures = 0;
   /** It was attached once in this run. */
   #met = false;
@@ -42,8 +45,10 @@ export class Lane {
   #busy = 0;
   readonly #waiting: (() => void)[] = [];
   #subscription: Subscription | undefined;
-  readonly #closing = new AbortController();
-  #probing: Promise<void> | undefined;
+  #closed = false;
+  #probing: Promise<void> = Promise.resolve();
+  #pausedUntilMs = 0;
+  #resuming: NodeJS.Timeout | undefined;
 
   constructor(
     readonly config: DeviceConfig,
@@ -82,21 +87,37 @@ export class Lane {
 
   /** How many more files may be open. `role` asks for the device's own bound. */
   slots(role: "source" | "target"): number {
+    if (role === "target" && this.clock.monotonicMs() < this.#pausedUntilMs) return 0;
     const own = this.device[role]?.features.concurrency ?? 1;
     return Math.min(own, this.config.concurrency ?? own);
+  }
+
+  /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. */
+  pauseTarget(ms: number): void {
+    this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.clock.monotonicMs() + ms);
+    clearTimeout(this.#resuming);
+    if (!this.#closed) this.#resuming = setTimeout(() => this.wake$.next(), Math.min(ms + 1, longestTimerMs));
   }
 
   /** Counts a file that is open on the source; returns what gives the slot back. Only when `free`. */
   occupy(): () => void {
     this.#busy += 1;
+    return this.#leaver();
+  }
+
+  /** A slot that is given back goes to who waits for it without being free in between. */
+  #leaver(): () => void {
     let given = false;
     return () => {
       if (given) return;
       given = true;
-      this.#busy -= 1;
       const next = this.#waiting.shift();
-      if (next === undefined) this.wake$.next();
-      else next();
+      if (next !== undefined) {
+        next();
+        return;
+      }
+      this.#busy -= 1;
+      this.wake$.next();
     };
   }
 
@@ -116,7 +137,7 @@ export class Lane {
       this.#waiting.push(turn);
       signal.addEventListener("abort", leave, { once: true });
     });
-    return this.occupy();
+    return this.#leaver();
   }
 
   get free(): boolean {
@@ -132,6 +153,7 @@ export class Lane {
   noteFault(error: unknown): void {
     if (!isFault(error)) return;
     if (error.kind === "offline") {
+      if (!this.attached) return;
       this.#failures += 1;
       if (this.#failures >= 2) this.#goDown(reasonOf(error), false);
     } else if (error.kind === "denied" || error.kind === "config") this.#goDown(reasonOf(error), true);
@@ -139,42 +161,44 @@ export class Lane {
 
   /** Stops watching, then closes the device. */
   async close(): Promise<void> {
-    this.#closing.abort();
+    this.#closed = true;
+    this.#down?.over.abort();
     clearTimeout(this.#telling);
+    clearTimeout(this.#resuming);
     this.#subscription?.unsubscribe();
     await this.#probing;
     await this.device.close();
   }
 
   #goDown(reason: string, slow: boolean): void {
-    if (this.#down !== undefined || this.#closing.signal.aborted) return;
-    this.#down = { reason };
+    if (this.#down !== undefined || this.#closed) return;
+    const down = { reason, over: new AbortController() };
+    this.#down = down;
     this.#update(false);
-    this.#probing = this.#probeUntilUp(slow);
+    const before = this.#probing;
+    this.#probing = this.#probeUntilUp(down, slow).then(() => before);
   }
 
-  async #probeUntilUp(slow: boolean): Promise<void> {
-    const signal = this.#closing.signal;
-    for (let tries = 0; this.#isDown(); tries++) {
+  async #probeUntilUp(down: { reason: string; readonly over: AbortController }, slow: boolean): Promise<void> {
+    const { signal } = down.over;
+    for (let tries = 0; !signal.aborted; tries++) {
       try {
         await this.clock.sleep(slow ? deniedProbeMs : backoffMs(tries, this.clock.monotonicMs(), this.random()), signal);
         await this.device.probe(signal);
+        throwIfAborted(signal);
         this.#up();
         this.#update(true);
       } catch (error) {
         if (signal.aborted) return;
-        this.#down = { reason: reasonOf(error) };
+        down.reason = reasonOf(error);
         slow = isFault(error, "denied") || isFault(error, "config");
         this.#update(false);
       }
     }
   }
 
-  #isDown(): boolean {
-    return this.#down !== undefined;
-  }
-
   #up(): void {
+    this.#down?.over.abort();
     this.#down = undefined;
     this.#failures = 0;
   }
@@ -203,6 +227,7 @@ export class Lane {
       }
     }
     if (attached && (edge || changed)) {
+      this.#pausedUntilMs = 0;
       this.edge$.next();
       this.wake$.next();
     }

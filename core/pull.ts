@@ -16,7 +16,7 @@ import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./queue.js";
 import { actionFor, countsAsTry, reasonOf } from "./retry.js";
-import { makeRoom } from "./space.js";
+import { giveUp, makeRoom } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
@@ -35,6 +35,8 @@ const hashBytes = 2 ** 20;
 export interface Pull {
   readonly version: VersionRow;
   readonly rank: DeliveryRow;
+  /** Gives back the slot of the source. */
+  readonly leave: () => void;
   transfer?: Transfer;
 }
 
@@ -42,19 +44,24 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
   const wake$ = merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached)));
   return workers<Pull>(wake$, stop, {
     slots: () => (lane.attached ? lane.slots("source") : 0),
-    claim: () => claim(engine, lane),
+    claim: () => claim(engine, lane, stop),
     run: (pull, signal) => run(engine, lane, pull, signal),
-    givesWay: (running) => {
-      const best = engine.queue.wanted(lane.name, targets(engine, true), 1)[0];
-      if (best === undefined) return undefined;
+    givesWay: async (running) => {
+      const { queue, spool } = engine;
+      const best = queue.wanted(lane.name, targets(engine, true), 1)[0];
+      const version = best === undefined ? undefined : queue.version(best.version);
+      if (best === undefined || version === undefined) return undefined;
       const last = running.reduce((a, b) => (goesBefore(a.rank, b.rank) ? b : a));
       const left = last.version.size - (last.transfer?.offset ?? 0);
-      return goesBefore(best, last.rank) && left > worthBytes ? last : undefined;
+      if (!goesBefore(best, last.rank) || left <= worthBytes) return undefined;
+      // What could not begin in its place must not stop it.
+      if (version.base !== null && queue.pulling.has(version.base)) return undefined;
+      return version.store !== "spool" || (await spool.fits(version.id, version.size, version.durable)) ? last : undefined;
     },
   });
 }
 
-async function claim(engine: Engine, lane: Lane): Promise<Pull | undefined> {
+async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pull | undefined> {
   const { queue, spool } = engine;
   if (!lane.attached || !lane.free) return undefined;
   // What an attached target waits for goes first, and may push out what only waits for targets that are away.
@@ -62,7 +69,13 @@ async function claim(engine: Engine, lane: Lane): Promise<Pull | undefined> {
     for (const rank of queue.wanted(lane.name, targets(engine, reachable))) {
       const version = queue.version(rank.version);
       if (version === undefined || (version.base !== null && queue.pulling.has(version.base))) continue;
-      if (version.store === "spool" && !spool.canEverHold(version.size)) {
+      if (version.state === "sealed" && (version.store !== "spool" || version.spooled > 0)) {
+        // The copy here is whole, whatever became of the source's.
+        await engine.journal.apply(() => queue.bytesCome(version.id, [...engine.lanes.keys()]));
+        engine.work$.next();
+        continue;
+      }
+      if (version.store === "spool" && !(await spool.canEverHold(version.size))) {
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through' WHERE id = ?", version.id);
           engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", version.id);
@@ -73,15 +86,18 @@ async function claim(engine: Engine, lane: Lane): Promise<Pull | undefined> {
       const fits =
         version.store !== "spool" ||
         (await spool.reserve(version.id, version.size, version.durable)) ||
-        (reachable && (await makeRoom(engine, version)));
+        (reachable && (await makeRoom(engine, version, stop)));
       if (!fits) {
         engine.transfers.spoolFull = `${nameOf(version)} waits for space in the spool`;
         continue;
       }
-      // Another worker may have taken it while space was looked for.
-      if (queue.pulling.has(version.id)) continue;
+      engine.transfers.spoolFull = undefined;
+      // The slot, or the version, may have been taken while space was looked for, or the version been given up.
+      const now = queue.version(version.id);
+      if (now?.generation !== version.generation || now.state !== version.state || queue.pulling.has(version.id)) continue;
+      if (!lane.free) return undefined;
       queue.pulling.set(version.id, rank);
-      return { version, rank };
+      return { version: now, rank, leave: lane.occupy() };
     }
   }
   return undefined;
@@ -90,7 +106,6 @@ async function claim(engine: Engine, lane: Lane): Promise<Pull | undefined> {
 async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal): Promise<void> {
   const { version } = work;
   const { queue, journal } = engine;
-  const leave = lane.occupy();
   const live = engine.live.begin(version.id, version.store === "place" ? 0 : version.durable);
   const source = lane.device.source;
   if (source === undefined) throw new Error(`${lane.name} is no source`);
@@ -127,8 +142,9 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal):
     await journal.apply(() => {
       const now = queue.version(version.id);
       if (now?.state !== "sealed") queue.bytesStop(version.id);
+      if (now?.spooled === 0) engine.spool.forget(version.id);
     });
-    leave();
+    work.leave();
     engine.work$.next();
   }
 }
@@ -137,7 +153,7 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal):
 async function settle(engine: Engine, lane: Lane, version: VersionRow, error: unknown, progress: boolean): Promise<void> {
   const { queue, journal, events, clock } = engine;
   const facts = { device: version.source, path: version.path, fault: isFault(error) ? error.kind : "unknown" };
-  const waiting = queue.deliveriesOf(version.id).filter(({ state }) => state === "wanting" || state === "ready");
+  const waiting = queue.deliveriesOf(version.id).filter(({ state }) => state === "wanting" || state === "ready" || state === "active");
   const tries = progress ? 0 : Math.max(0, ...waiting.map((delivery) => delivery.tries));
   const restarts = Math.max(0, ...waiting.map((delivery) => delivery.restarts));
   const action = actionFor(error, { tries, restarts, upMs: engine.upMs() }, engine.random());
@@ -146,7 +162,7 @@ async function settle(engine: Engine, lane: Lane, version: VersionRow, error: un
   const later = (afterMs: number) =>
     journal.apply(() => {
       journal.run(
-        "UPDATE deliveries SET not_before = ?, tries = ?, fault = ?, reason = ? WHERE version = ? AND state IN ('wanting', 'ready')",
+        "UPDATE deliveries SET not_before = ?, tries = ?, fault = ?, reason = ? WHERE version = ? AND state IN ('wanting', 'ready', 'active')",
         clock.monotonicMs() + afterMs,
         countsAsTry(error) ? tries + 1 : tries,
         facts.fault,
@@ -179,7 +195,7 @@ async function settle(engine: Engine, lane: Lane, version: VersionRow, error: un
           version.id,
         );
         journal.run(
-          "UPDATE deliveries SET restarts = restarts + 1, fault = ?, reason = ? WHERE version = ? AND state IN ('wanting', 'ready')",
+          "UPDATE deliveries SET restarts = restarts + 1, fault = ?, reason = ? WHERE version = ? AND state IN ('wanting', 'ready', 'active')",
           facts.fault,
           reason,
           version.id,
@@ -219,7 +235,9 @@ class PullJob {
   #other: Digester | undefined;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
-  #joined = false;
+  /** The versions before this one, the latest first, down to one that was whole here. */
+  readonly #bases: readonly VersionRow[];
+  /** The one that was whole here. */
   readonly #base: VersionRow | undefined;
 
   constructor(
@@ -232,7 +250,8 @@ class PullJob {
     readonly signal: AbortSignal,
   ) {
     this.#version = version;
-    this.#base = version.base === null ? undefined : engine.queue.version(version.base);
+    this.#bases = basesOf(engine, version);
+    this.#base = this.#bases.find(({ digest }) => digest !== null);
   }
 
   async run(): Promise<void> {
@@ -254,10 +273,7 @@ class PullJob {
     } finally {
       await writer.close();
     }
-    if (this.#base?.state === "gone" && this.#base.spooled > 0) {
-      await engine.spool.drop(this.#base.id);
-      await engine.journal.apply(() => engine.journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", this.#base?.id ?? ""));
-    }
+    for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
   }
 
   /** The entry to open: as it is now, but no longer than this version. */
@@ -268,8 +284,8 @@ class PullJob {
 
   /** A file that grew: what the spool has of the version before is taken over, if it is the beginning of this one. */
   async #adoptBase(entry: FileEntry): Promise<void> {
-    const base = this.#base;
-    if (base === undefined || base.spooled === 0 || base.durable === 0 || base.durable > this.#version.size) return;
+    const base = this.#bases.find(({ spooled, durable }) => spooled > 0 && durable > 0);
+    if (base === undefined || base.durable > this.#version.size) return;
     if (!(await this.#sameSamples(base.id, entry, base.durable))) return;
     await this.engine.spool.adopt(base.id, this.#sidecar(), base.durable);
     await this.#record({ durable: base.durable, generation: this.#version.generation });
@@ -413,29 +429,42 @@ class PullJob {
 
   /**
    * Inside `commit`. Pushes may follow; of a file that may have grown only once that is decided, because a target that has the file
-   * before continues it, and one that has another file does not.
+   * before continues it, and one that has another file does not. The version before stays in the queue until this one is whole: its
+   * copy here may be all that there will ever be.
    */
   #letFollow(): void {
-    if (this.#base?.digest && this.#atBase === undefined) return;
-    this.#joinBase();
+    if (this.#base !== undefined && this.#atBase === undefined) return;
+    if (this.#grew && !this.#inherit()) return;
     this.engine.queue.bytesCome(this.#version.id, streamTargets(this.engine));
   }
 
-  /** Inside `commit`. Growth that is proven: this version takes the place of the one before. */
-  #joinBase(): void {
-    const base = this.#base;
-    const { id } = this.#version;
-    if (base === undefined || this.#joined || this.#atBase === undefined || this.#atBase !== base.digest) return;
-    this.#joined = true;
-    for (const delivery of this.engine.queue.deliveriesOf(base.id))
-      if (delivery.state === "done" && delivery.receipt !== null)
+  /** Growth is proven: the bytes of the version before are the beginning of this one. */
+  get #grew(): boolean {
+    return this.#base !== undefined && this.#atBase !== undefined && this.#atBase === this.#base.digest;
+  }
+
+  /** Inside `commit`. This version replaces what the one before has, or would have replaced, at each target; false while that one is still on its way. */
+  #inherit(): boolean {
+    const before = this.#base === undefined ? [] : this.engine.queue.deliveriesOf(this.#base.id);
+    for (const delivery of before) {
+      const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
+      if (replaced !== null)
         this.engine.journal.run(
           "UPDATE deliveries SET replaces = ? WHERE version = ? AND target = ? AND path = ?",
-          delivery.receipt,
-          id,
+          replaced,
+          this.#version.id,
           delivery.target,
           delivery.path,
         );
+    }
+    return before.every(({ state }) => state === "done" || state === "dropped");
+  }
+
+  /** Inside `commit`. This version is whole: it takes the place of the one before. */
+  #joinBase(): void {
+    const base = this.#base;
+    if (base === undefined || !this.#grew) return;
+    this.#inherit();
     this.engine.queue.drop(base.id, "superseded: the file grew");
     this.engine.journal.run("UPDATE versions SET released = 'superseded' WHERE id = ? AND released IS NULL", base.id);
   }
@@ -455,7 +484,7 @@ class PullJob {
       at += bytes.length;
       transfer.offset = at;
       live.advance(at);
-      if (this.#atBase !== undefined && !this.#joined && this.#base !== undefined && at - bytes.length < this.#base.size) await follow();
+      if (this.#atBase !== undefined && this.#base !== undefined && at - bytes.length < this.#base.size) await follow();
     }
     throwIfAborted(signal);
     if (at !== entry.size) throw new Fault("changed", `it ended after ${at} of ${entry.size} bytes`);
@@ -531,6 +560,17 @@ class PullJob {
     const { id, source, path, size, modified_ms, generation } = this.#version;
     return { version: id, source, path, size, generation, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
   }
+}
+
+function basesOf(engine: Engine, version: VersionRow): VersionRow[] {
+  const bases: VersionRow[] = [];
+  for (let id = version.base; id !== null;) {
+    const base = engine.queue.version(id);
+    if (base === undefined) break;
+    bases.push(base);
+    id = base.digest === null ? base.base : null;
+  }
+  return bases;
 }
 
 /** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or only grew. */

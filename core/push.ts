@@ -95,10 +95,8 @@ async function settle(engine: Engine, lane: Lane, version: VersionRow, delivery:
   const what = `${nameOf(version)} → ${lane.name}`;
   if (!ofSource) lane.noteFault(cause);
   else if (!isFault(cause, "aborted")) engine.lanes.get(version.source)?.noteFault(cause);
-  const now = queue.version(version.id);
-  const bytes = now !== undefined && (now.state === "sealed" || now.store === "through" || queue.pulling.has(version.id));
   const again = (afterMs: number, counted: number) =>
-    queue.release(delivery.id, bytes, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
+    queue.release(delivery.id, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
   if (delivery.state === "discard") {
     await journal.apply(() => journal.run("UPDATE deliveries SET not_before = ? WHERE id = ?", clock.monotonicMs() + 30_000, delivery.id));
     events.say("warn", "again", `${what}: cannot discard what is left there: ${reason}; again in 30 s`, facts);
@@ -107,14 +105,17 @@ async function settle(engine: Engine, lane: Lane, version: VersionRow, delivery:
   switch (action.do) {
     case "nothing":
       // It waits for a pull, gives way, or the daemon stops. A little later, so that others get their turn.
-      await queue.release(delivery.id, bytes, ofSource ? clock.monotonicMs() + 1000 : 0);
+      await queue.release(delivery.id, ofSource ? clock.monotonicMs() + 1000 : 0);
       return;
     case "wait":
       await again(lane.attached || ofSource ? 1000 : 0, tries);
+      if (ofSource && engine.lanes.get(version.source)?.attached !== true) await journal.apply(() => queue.sourceAway(version.source));
       events.say("warn", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
     case "again":
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
+      // It is the target that wants peace, or space, not this one file.
+      if (!ofSource && (isFault(cause, "throttled") || isFault(cause, "full"))) lane.pauseTarget(action.afterMs);
       events.say(tries === 0 ? "warn" : "debug", "again", `${what}: ${reason}; again in ${Math.ceil(action.afterMs / 1000)} s`, facts);
       return;
     case "restart":
@@ -127,7 +128,7 @@ async function settle(engine: Engine, lane: Lane, version: VersionRow, delivery:
           queue.bytesStop(version.id);
         }
       });
-      await queue.release(delivery.id, bytes && !action.safest, 0, { kind: facts.fault, reason, tries });
+      await queue.release(delivery.id, 0, { kind: facts.fault, reason, tries });
       events.say("warn", "restarted", `${what}: ${reason}; it is sent again from the first byte`, facts);
       return;
     case "relist":
@@ -199,9 +200,12 @@ class PushJob {
     const first = delivery.begun !== version.generation + 1;
     if (first && delivery.begun > 0) await this.discardBegun();
     const upload = this.#upload(delivery.path);
-    if (first) {
-      const there = this.#sealed ? await target.look?.(upload, signal) : undefined;
+    // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
+    if (this.#sealed && (first || (await target.offset(upload, signal)) === 0)) {
+      const there = await target.look?.(upload, signal);
       if (there !== undefined && this.#isSame(there)) return this.#receipt(there);
+    }
+    if (first) {
       await engine.journal.commit(() =>
         engine.journal.run("UPDATE deliveries SET begun = ?, memo = NULL WHERE id = ?", version.generation + 1, delivery.id),
       );
@@ -260,7 +264,9 @@ class PushJob {
 
   /** Under its own name, else under another that names its content. */
   async #publish(upload: Upload): Promise<StoredReceipt> {
-    const { target, signal, version } = this;
+    const { target, signal, version, engine, work } = this;
+    // Superseded, or set aside, while it was sent.
+    if (engine.queue.delivery(work.delivery.id)?.state !== "active") throw new Fault("aborted", "is not to be sent any more");
     if (target.features.digests.length === 0) await this.#memo().set("publishing", 1);
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);

@@ -98,7 +98,7 @@ export class Queue {
   async recover(): Promise<void> {
     await this.journal.apply(() => {
       const { journal } = this;
-      journal.run("UPDATE deliveries SET not_before = 0 WHERE state IN ('wanting', 'ready') AND not_before > 0");
+      journal.run("UPDATE deliveries SET not_before = 0 WHERE not_before > 0");
       journal.run(
         `UPDATE deliveries SET state = CASE WHEN EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND (v.state = 'sealed' OR v.store = 'through')) THEN 'ready' ELSE 'wanting' END
          WHERE state = 'active'`,
@@ -106,6 +106,7 @@ export class Queue {
       journal.run(
         "UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND version IN (SELECT id FROM versions WHERE state = 'found' AND store <> 'through')",
       );
+      this.#readyWhereSealed();
     });
   }
 
@@ -158,8 +159,11 @@ export class Queue {
   /** Inside `apply`. Deliveries that are there already stay as they are. Returns how many are new and still to be done. */
   addDeliveries(version: VersionRow, planned: readonly PlannedDelivery[]): number {
     let added = 0;
+    // Delivered and expired: it has to be pulled again.
+    const expired = version.store === "spool" && version.state === "sealed" && version.spooled === 0;
     for (const plan of planned) {
-      const state = version.state === "sealed" || version.store === "through" ? "ready" : "wanting";
+      const here = (version.state === "sealed" && !expired) || version.store === "through";
+      const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
         `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
@@ -176,6 +180,8 @@ export class Queue {
       );
       added += changes;
     }
+    if (expired && added > 0)
+      this.journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ?", version.id);
     return added;
   }
 
@@ -248,26 +254,39 @@ export class Queue {
       .find(({ id }) => !this.pushing.has(id));
   }
 
-  /** Gives a claim back. `bytes`: there is something to send now. */
-  release(id: string, bytes: boolean, notBeforeMs = 0, fault?: { kind: string; reason: string; tries: number }): Promise<void> {
+  /** Gives a claim back: to be pushed where there are bytes to send, else to be pulled. Without a fault, what is known of earlier ones stays. */
+  release(id: string, notBeforeMs: number, fault?: { kind: string; reason: string; tries: number }): Promise<void> {
     return this.journal.apply(() => {
+      const row = this.delivery(id);
+      const version = row === undefined ? undefined : this.version(row.version);
+      if (row?.state !== "active" || version === undefined) return;
+      const bytes = version.state === "sealed" || version.store === "through" || this.pulling.has(version.id);
       this.journal.run(
-        "UPDATE deliveries SET state = ?, not_before = ?, fault = ?, reason = ?, tries = ? WHERE id = ? AND state = 'active'",
+        "UPDATE deliveries SET state = ?, not_before = ?, fault = ?, reason = ?, tries = ? WHERE id = ?",
         bytes ? "ready" : "wanting",
-        notBeforeMs,
-        fault?.kind ?? null,
-        fault?.reason ?? null,
-        fault?.tries ?? 0,
+        fault === undefined ? Math.max(row.not_before, notBeforeMs) : notBeforeMs,
+        fault === undefined ? row.fault : fault.kind,
+        fault === undefined ? row.reason : fault.reason,
+        fault === undefined ? row.tries : fault.tries,
         id,
       );
     });
+  }
+
+  /** Inside `apply`. A source is away: what is not kept here waits for it. */
+  sourceAway(source: string): void {
+    this.journal.run(
+      `UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND source = ?
+       AND EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND v.store <> 'spool')`,
+      source,
+    );
   }
 
   /** Sets aside with a reason; durable before it is told. */
   park(id: string, fault: string, reason: string): Promise<void> {
     return this.journal.commit(() => {
       this.journal.run(
-        "UPDATE deliveries SET state = 'parked', fault = ?, reason = ?, parked_ms = ? WHERE id = ? AND state NOT IN ('done', 'dropped')",
+        "UPDATE deliveries SET state = 'parked', fault = ?, reason = ?, parked_ms = ? WHERE id = ? AND state IN ('wanting', 'ready', 'active')",
         fault,
         reason,
         this.clock.wallMs(),
@@ -302,8 +321,10 @@ export class Queue {
 
   /** Inside `apply`. Whatever waits for or from this device is due now (a presence edge); what an unknown error parked is tried again. */
   dueNow(device: string): void {
-    this.journal.run("UPDATE deliveries SET not_before = 0 WHERE state = 'wanting' AND source = ? AND not_before > 0", device);
-    this.journal.run("UPDATE deliveries SET not_before = 0 WHERE state = 'ready' AND target = ? AND not_before > 0", device);
+    this.journal.run(
+      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state <> 'active' AND (source = ?1 OR target = ?1)",
+      device,
+    );
     this.journal.run(
       `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown' AND (target = ?1 OR source = ?1)`,
       device,
@@ -325,11 +346,10 @@ export class Queue {
     return changes;
   }
 
-  /** Inside `apply`. What an unknown error parked more than a day ago is looked at again. */
-  retryDaily(nowMs: number): number {
+  /** Inside `apply`. What an unknown error parked is looked at again. */
+  retryUnknown(): number {
     const changes = this.journal.run(
-      "UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown' AND parked_ms < ?",
-      nowMs - 86_400_000,
+      "UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown'",
     );
     this.#readyWhereSealed();
     return changes;
@@ -337,7 +357,8 @@ export class Queue {
 
   #readyWhereSealed(): void {
     this.journal.run(
-      "UPDATE deliveries SET state = 'ready' WHERE state = 'wanting' AND version IN (SELECT id FROM versions WHERE state = 'sealed' OR (state = 'found' AND store = 'through'))",
+      `UPDATE deliveries SET state = 'ready' WHERE state = 'wanting'
+       AND EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND (v.state = 'sealed' OR (v.state = 'found' AND v.store = 'through')))`,
     );
   }
 

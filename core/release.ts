@@ -7,6 +7,7 @@
 import { filter, merge, type Observable } from "rxjs";
 import { type Engine, nameOf } from "./engine.js";
 import { isFault } from "./errors.js";
+import { isConsidered } from "./find.js";
 import type { Lane } from "./lane.js";
 import type { Stamp } from "./plugin.js";
 import type { StoredReceipt, VersionRow } from "./queue.js";
@@ -15,9 +16,11 @@ import { workers } from "./workers.js";
 
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
+  let considered = false;
   const notBefore = new Map<string, number>();
   return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
-    slots: () => (lane.attached ? 1 : 0),
+    // A route or target that is new may want the file too.
+    slots: () => (lane.attached && (considered ||= isConsidered(engine, lane.name)) ? 1 : 0),
     claim: () => {
       const now = engine.clock.monotonicMs();
       return Promise.resolve(

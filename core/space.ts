@@ -3,20 +3,22 @@
  * away and that its source still holds, to be pulled again later. The only copy of a file is never given up.
  */
 import { type Engine, nameOf, targets } from "./engine.js";
-import { isFault } from "./errors.js";
+import { abortedFault, isFault } from "./errors.js";
 import type { VersionRow } from "./queue.js";
 
 const stillWaits = "('wanting', 'ready', 'active', 'parked', 'discard')";
 
+const holdsMs = 10_000;
+
 /** Gives up spool copies until `version` fits; true when its space is reserved. */
-export async function makeRoom(engine: Engine, version: VersionRow): Promise<boolean> {
+export async function makeRoom(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const reserve = () => engine.spool.reserve(version.id, version.size, version.durable);
   for (const row of engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND (state = 'sealed' OR state = 'gone')
      AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}) ORDER BY sealed_ms LIMIT 1000`,
   )) {
-    await giveUp(engine, row, false);
-    if (await reserve()) return true;
+    if (stop.aborted) return false;
+    if ((await giveUp(engine, row, "delivered")) && (await reserve())) return true;
   }
   const away = targets(engine, false);
   const attached = targets(engine, true);
@@ -29,8 +31,9 @@ export async function makeRoom(engine: Engine, version: VersionRow): Promise<boo
     ...attached,
   );
   for (const row of waiting) {
-    if (engine.queue.pulling.has(row.id) || !(await sourceHolds(engine, row))) continue;
-    await giveUp(engine, row, true);
+    if (stop.aborted) return false;
+    if (engine.queue.pulling.has(row.id) || !(await sourceHolds(engine, row, stop))) continue;
+    if (!(await giveUp(engine, row, "waits"))) continue;
     engine.events.say(
       "info",
       "given-up",
@@ -54,31 +57,58 @@ export async function expire(engine: Engine): Promise<void> {
      AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}) LIMIT 1000`,
     before,
   ))
-    await giveUp(engine, row, false);
+    await giveUp(engine, row, "delivered");
 }
 
-/** `again`: deliveries still need it, so it goes back to be pulled, as another generation. The journal first: a file without a row is removed at start-up. */
-async function giveUp(engine: Engine, version: VersionRow, again: boolean): Promise<void> {
-  await engine.journal.commit(() => {
-    engine.journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);
-    if (!again) return;
-    engine.journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ?", version.id);
-    engine.queue.bytesStop(version.id);
-  });
-  await engine.spool.drop(version.id);
+/**
+ * Gives up a version's copy: what is delivered; what waits, or cannot be read any more, goes back to be pulled, as another generation. False, and
+ * nothing is done, where that is not so any more. The journal first: a file without a row is removed at start-up.
+ */
+export async function giveUp(engine: Engine, version: VersionRow, why: "delivered" | "waits" | "lost"): Promise<boolean> {
+  const { journal, queue, spool } = engine;
+  if (queue.pulling.has(version.id)) return false;
+  // Nobody may begin to write that file until it is removed.
+  queue.pulling.set(version.id, { weight: 0, rank: 0, path: version.path });
+  try {
+    const given = await journal.commit(() => {
+      const now = queue.version(version.id);
+      const states = queue.deliveriesOf(version.id).map(({ state }) => state);
+      if (now === undefined || now.spooled === 0 || now.generation !== version.generation) return false;
+      if (why === "delivered" ? states.some((state) => stillWaits.includes(`'${state}'`)) : why === "waits" && states.includes("active"))
+        return false;
+      journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);
+      if (why === "delivered" || now.state === "gone") return true;
+      journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ?", version.id);
+      queue.bytesStop(version.id);
+      return true;
+    });
+    if (given) await spool.drop(version.id);
+    return given;
+  } finally {
+    queue.pulling.delete(version.id);
+    if (why !== "delivered") engine.work$.next();
+  }
 }
 
 /** The source is attached, and still has this very version. */
-async function sourceHolds(engine: Engine, version: VersionRow): Promise<boolean> {
+async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const lane = engine.lanes.get(version.source);
   if (lane?.attached !== true || lane.device.source === undefined || version.state === "gone") return false;
+  const asking = new AbortController();
+  const end = () => asking.abort(abortedFault(stop));
+  const timer = setTimeout(end, holdsMs);
+  stop.addEventListener("abort", end, { once: true });
   try {
-    const now = await lane.device.source.stat(version.path, AbortSignal.timeout(10_000));
+    const now = await lane.device.source.stat(version.path, asking.signal);
     return (
       now?.size === version.size && (version.modified_ms === null || now.modifiedMs === undefined || now.modifiedMs === version.modified_ms)
     );
   } catch (error) {
+    // A source that cannot say does not hold it, as far as is known.
     if (isFault(error)) return false;
     throw error;
+  } finally {
+    clearTimeout(timer);
+    stop.removeEventListener("abort", end);
   }
 }

@@ -61,17 +61,25 @@ export class Spool {
   }
 
   /** Whether a version of this size could ever be held, with everything else given up. */
-  canEverHold(sizeBytes: number): boolean {
-    return sizeBytes <= this.#limits.maxSizeBytes;
+  async canEverHold(sizeBytes: number): Promise<boolean> {
+    if (sizeBytes > this.#limits.maxSizeBytes) return false;
+    const { blocks, bsize } = await fs.statfs(this.#dir);
+    return sizeBytes <= blocks * bsize - this.#limits.keepFreeBytes;
+  }
+
+  /** Whether a version has space, or there is some for it now. */
+  async fits(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
+    const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
+    if (this.#used + more > this.#limits.maxSizeBytes) return false;
+    const { bavail, bsize } = await fs.statfs(this.#dir);
+    return bavail * bsize - (sizeBytes - durableBytes) >= this.#limits.keepFreeBytes;
   }
 
   /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */
   async reserve(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
-    const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
-    if (this.#used + more > this.#limits.maxSizeBytes) return false;
     // Looked at before the promise, because it waits; two pulls that ask at once may together use up to one file of `keepFree`.
-    const { bavail, bsize } = await fs.statfs(this.#dir);
-    if (bavail * bsize - (sizeBytes - durableBytes) < this.#limits.keepFreeBytes) return false;
+    if (!(await this.fits(version, sizeBytes, durableBytes))) return false;
+    if (this.#used + sizeBytes - (this.#held.get(version) ?? 0) > this.#limits.maxSizeBytes) return false;
     this.hold(version, sizeBytes);
     return true;
   }
@@ -94,7 +102,11 @@ export class Spool {
     let handle: FileHandle | undefined;
     try {
       const fresh = offset === 0;
-      if (fresh) await this.writeSidecar(sidecar);
+      if (fresh) {
+        // A push may still read the file of the generation before: it must not see the bytes of this one in it.
+        await removeFile(path);
+        await this.writeSidecar(sidecar);
+      }
       handle = await fs.open(path, constants.O_RDWR | (fresh ? constants.O_CREAT : 0), 0o640);
       const { size } = await handle.stat();
       if (size < offset) {
@@ -152,6 +164,11 @@ export class Spool {
   async drop(version: string): Promise<void> {
     await removeFile(this.pathOf(version));
     await removeFile(`${this.pathOf(version)}.json`);
+    this.forget(version);
+  }
+
+  /** Takes back what was promised to a version that has no bytes. */
+  forget(version: string): void {
     this.#used -= this.#held.get(version) ?? 0;
     this.#held.delete(version);
   }

@@ -2,7 +2,8 @@
  * Workers: claims and does work while there are slots, woken by a stream of hints. A hint that comes while it claims stays queued; an error
  * inside one piece of work ends only that piece.
  *
- * The returned observable emits each piece when it has ended, and completes, after `stop`, once nothing runs any more.
+ * The returned observable emits each piece when it has ended, and completes, after `stop`, once nothing runs any more. An error that `claim` or
+ * `run` did not deal with stops the rest, and is told once nothing runs any more: what comes after it may begin the same work anew.
  */
 import { Observable } from "rxjs";
 import { Fault } from "./errors.js";
@@ -14,8 +15,8 @@ export interface Work<T> {
   claim(): Promise<T | undefined>;
   /** Does it. Never rejects: what goes wrong is dealt with inside. */
   run(item: T, signal: AbortSignal): Promise<void>;
-  /** Of what runs, the one that should give way to better work that waits; asked only when all slots are taken. */
-  givesWay?(running: readonly T[]): T | undefined;
+  /** Of what runs, the one that should give way to better work that waits, and that could begin at once; asked only when all slots are taken. */
+  givesWay?(running: readonly T[]): T | undefined | Promise<T | undefined>;
 }
 
 /** The reason of a signal that asks a piece of work to give way to better work. */
@@ -26,9 +27,19 @@ export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: 
     const running = new Map<T, AbortController>();
     let claiming = false;
     let again = false;
+    let failure: { error: unknown } | undefined;
+
+    const ending = () => stop.aborted || failure !== undefined;
 
     const finish = () => {
-      if (stop.aborted && running.size === 0 && !claiming) subscriber.complete();
+      if (!ending() || running.size > 0 || claiming) return;
+      if (failure === undefined) subscriber.complete();
+      else subscriber.error(failure.error);
+    };
+
+    const fail = (error: unknown) => {
+      failure ??= { error };
+      for (const controller of running.values()) controller.abort();
     };
 
     const fill = async () => {
@@ -36,22 +47,23 @@ export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: 
         again = true;
         return;
       }
+      if (ending()) return;
       claiming = true;
       try {
         do {
           again = false;
-          while (!stop.aborted && running.size < work.slots()) {
+          while (!ending() && running.size < work.slots()) {
             const item = await work.claim();
             if (item === undefined) break;
             begin(item);
           }
-          if (!stop.aborted && running.size > 0 && running.size >= work.slots()) {
-            const loser = work.givesWay?.([...running.keys()]);
+          if (!ending() && work.slots() > 0 && running.size >= work.slots()) {
+            const loser = await work.givesWay?.([...running.keys()]);
             if (loser !== undefined) running.get(loser)?.abort(giveWay());
           }
-        } while (again && !stop.aborted);
+        } while (again && !ending());
       } catch (error) {
-        subscriber.error(error);
+        fail(error);
       } finally {
         claiming = false;
         finish();
@@ -61,14 +73,14 @@ export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: 
     const begin = (item: T) => {
       const controller = new AbortController();
       running.set(item, controller);
-      if (stop.aborted) controller.abort(stop.reason);
+      if (ending()) controller.abort(stop.reason);
       void work
         .run(item, controller.signal)
-        .catch((error: unknown) => subscriber.error(error))
+        .catch(fail)
         .finally(() => {
           running.delete(item);
           subscriber.next(item);
-          if (stop.aborted) finish();
+          if (ending()) finish();
           else void fill();
         });
     };

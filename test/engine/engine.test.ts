@@ -1,0 +1,328 @@
+/** The engine over devices in memory: states from which nothing would wake a file, and orders in which something would be lost. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Fault } from "../../core/errors.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const day = 86_400_000;
+const t0 = Date.UTC(2026, 4, 1);
+
+test("a source read in place that leaves the configuration stops only its own deliveries", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const other = new FakeDevice("other");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "digested", () => bench.states("out")[0] === "ready");
+  await bench.stop();
+  out.attach(true);
+  other.put("b.bin", "b");
+  await bench.start({ sources: [other], targets: [out] }, [{ from: "other", to: ["out"] }]);
+  await until(bench, "the other's file", () => out.files.has("b.bin"));
+  await until(bench, "put back", () => bench.states("out")[0] === "wanting");
+  assert.deepEqual(
+    bench.events.filter(({ what }) => what === "journal-failed"),
+    [],
+  );
+});
+
+test("a clock that goes back does not make a file that changed new at each listing", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "first");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "first", () => bench.states("out")[0] === "done");
+  bench.clock.offsetMs = -400 * day;
+  card.put("a.bin", "second!", t0 + 5000);
+  const { engine } = bench.daemon;
+  const listed = () => card.calls.filter((call) => call === "list").length;
+  engine.relist$.next("card");
+  await until(bench, "second", () => bench.states("out").filter((state) => state === "done").length === 2);
+  for (let n = 0; n < 3; n++) {
+    const before = listed();
+    engine.relist$.next("card");
+    await until(bench, "listed", () => listed() > before);
+  }
+  await bench.stop();
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  assert.equal(bench.states("out").length, 2);
+});
+
+test("a target that is added after the spool copy has expired gets the file", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const late = new FakeDevice("late");
+  card.put("a.bin", "content");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const { expire } = await import("../../core/space.js");
+  bench.clock.offsetMs = 30 * day;
+  await expire(bench.daemon.engine);
+  assert.equal(bench.daemon.engine.spool.usedBytes, 0);
+  await bench.stop();
+  await bench.start({ sources: [card], targets: [out, late] }, [{ from: "card", to: ["out", "late"] }]);
+  await until(bench, "late", () => bench.states("late")[0] === "done", 5000);
+  assert.equal(late.files.get("a.bin")?.bytes.toString(), "content");
+});
+
+test("a spool copy that vanishes is pulled again", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "spooled", () => bench.events.some(({ what }) => what === "pulled"));
+  const { engine } = bench.daemon;
+  const [version] = engine.journal.all<{ id: string }>("SELECT id FROM versions");
+  rmSync(engine.spool.pathOf(version?.id ?? ""));
+  out.attach(true);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done", 8000);
+});
+
+test("better work that finds no room in the spool does not keep a pull from going on", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { concurrency: 1 });
+  const out = new FakeDevice("out");
+  const big = randomBytes(6_000_000);
+  card.put("big.bin", big, t0);
+  // The target takes nothing, so the spool stays full.
+  let open = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (open = resolve));
+  out.before = (call) => (call.startsWith("write") ? gate : undefined);
+  let go = (): void => undefined;
+  const reading = new Promise<void>((resolve) => (go = resolve));
+  let found = (): void => undefined;
+  const more = new Promise<void>((resolve) => (found = resolve));
+  card.before = async (call) => {
+    if (call !== "read big.bin 65536") return;
+    go();
+    await more;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize: 7_000_000 });
+  await reading;
+  card.put("new.bin", randomBytes(2_000_000), t0 + 5000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "found", () => bench.states("out").length === 2);
+  found();
+  await until(bench, "big.bin is here", () => bench.events.some(({ what }) => what === "pulled"), 5000);
+  assert.equal(card.calls.filter((call) => call.startsWith("open big.bin")).length, 1);
+  open();
+  await until(bench, "both", () => out.files.size === 2);
+});
+
+test("a file that grew twice before it was pulled still takes the place of the version that was delivered", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(300_000);
+  card.put("log.bin", bytes.subarray(0, 100_000), t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "first", () => bench.states("out")[0] === "done");
+  card.before = (call) => {
+    if (call.startsWith("stat")) throw new Fault("transient", "no answer");
+  };
+  card.put("log.bin", bytes.subarray(0, 200_000), t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "second is found", () => bench.states("out").length === 2);
+  card.put("log.bin", bytes, t0 + 2000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "third is found", () => bench.states("out").length === 3);
+  card.before = () => undefined;
+  card.attach(true);
+  await until(bench, "third", () => bench.states("out").filter((state) => state === "done").length === 2);
+  assert.deepEqual([...out.files.keys()], ["log.bin"]);
+  assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
+});
+
+test("a whole copy is not given up for a longer one that never gets whole", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 4096 });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(300_000);
+  card.put("log.bin", bytes.subarray(0, 100_000), t0);
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "first is here", () => bench.states("out")[0] === "ready");
+  // The vehicle is lost in the middle of the longer one.
+  card.before = (call) => {
+    if (call.startsWith("read log.bin 2")) {
+      card.files.clear();
+      throw new Fault("missing", "it is no longer there");
+    }
+  };
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "lost", () => bench.events.some(({ what }) => what === "lost"));
+  out.attach(true);
+  await until(bench, "first", () => out.files.has("log.bin"), 5000);
+  assert.ok(out.files.get("log.bin")?.bytes.equals(bytes.subarray(0, 100_000)));
+});
+
+test("a version that was whole here but not delivered hands on what it would have replaced", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(300_000);
+  card.put("log.bin", bytes.subarray(0, 100_000), t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "first", () => bench.states("out")[0] === "done");
+  out.attach(false);
+  for (const [n, size] of [200_000, 300_000].entries()) {
+    card.put("log.bin", bytes.subarray(0, size), t0 + 1000 + n);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "pulled", () => bench.events.filter(({ what }) => what === "pulled").length === n + 2);
+  }
+  out.attach(true);
+  await until(bench, "third", () => bench.states("out").filter((state) => state === "done").length === 2);
+  assert.deepEqual([...out.files.keys()], ["log.bin"]);
+  assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
+});
+
+test("a target that is added is asked for before the source's copy is deleted", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  const late = new FakeDevice("late");
+  card.put("a.bin", "content");
+  card.before = (call) => {
+    if (call.startsWith("remove")) throw new Fault("transient", "not now");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  await until(bench, "tried", () => card.calls.includes("remove a.bin"));
+  await bench.stop();
+  card.calls.length = 0;
+  card.before = () => undefined;
+  late.attach(false);
+  await bench.start({ sources: [card], targets: [out, late] }, [{ from: "card", to: ["out", "late"], afterDelivery: "delete" }]);
+  await until(bench, "queued", () => bench.states("late").length === 1);
+  assert.ok(card.files.has("a.bin"));
+  late.attach(true);
+  await until(bench, "late", () => late.files.has("a.bin"));
+  await until(bench, "deleted", () => !card.files.has("a.bin"));
+});
+
+test("a pull that ends before it wrote a byte gives back the space that it was promised", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", Buffer.alloc(1000));
+  card.before = (call) => {
+    if (call.startsWith("stat")) throw new Fault("changed", "it was written");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "changed", () => bench.events.some(({ what }) => what === "changed"));
+  card.files.clear();
+  await until(bench, "idle", () => bench.daemon.engine.queue.pulling.size === 0);
+  assert.equal(bench.daemon.engine.spool.usedBytes, 0);
+});
+
+test("a source that detaches leaves its files in peace until it is back", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  for (let n = 0; n < 20; n++) card.put(`${n}.bin`, randomBytes(100));
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "digested", () => bench.states("out").every((state) => state === "ready") && bench.states("out").length === 20);
+  card.attach(false);
+  card.before = () => {
+    throw new Fault("offline", "unplugged");
+  };
+  out.attach(true);
+  await until(bench, "all wait", () => bench.states("out").every((state) => state === "wanting"), 5000);
+  const tried = out.calls.filter((call) => call.startsWith("offset")).length;
+  assert.ok(tried <= 4, `${tried} tries`);
+  card.before = () => undefined;
+  card.attach(true);
+  await until(bench, "all", () => out.files.size === 20);
+});
+
+test("a source whose digest never agrees is read again once, then set aside, also while a push follows", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { crc: () => "crc32-mavlink:00000000" });
+  const out = new FakeDevice("out");
+  card.put("a.bin", randomBytes(5_000_000));
+  // The push follows before the pull is whole.
+  let begun = (): void => undefined;
+  const following = new Promise<void>((resolve) => (begun = resolve));
+  out.before = (call) => {
+    if (call.startsWith("write")) begun();
+    return undefined;
+  };
+  card.before = (call) => (call.startsWith("digest") ? following : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "parked", () => bench.states("out")[0] === "parked", 8000);
+  assert.equal(card.calls.filter((call) => call.startsWith("digest")).length, 2);
+});
+
+test("a target that asks to wait is left alone by every delivery", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  for (let n = 0; n < 10; n++) card.put(`${n}.bin`, randomBytes(100));
+  out.attach(false);
+  out.before = (call) => {
+    if (call.startsWith("write")) throw new Fault("throttled", "429", { retryAfterMs: 60_000 });
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "spooled", () => bench.events.filter(({ what }) => what === "pulled").length === 10);
+  out.attach(true);
+  await until(bench, "asked", () => bench.events.some(({ what }) => what === "again"));
+  await until(bench, "idle", () => bench.daemon.engine.queue.pushing.size === 0);
+  assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+});
+
+test("what was published before a kill is recognised, not sent again", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  // Killed between the rename there and the receipt here.
+  const { engine } = bench.daemon;
+  await engine.journal.commit(() => engine.journal.run("UPDATE deliveries SET state = 'active', receipt = NULL, done_ms = NULL"));
+  await bench.stop();
+  out.calls.length = 0;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write")),
+    [],
+  );
+});
+
+test("a medium that refuses every write: the engine is built again, ever less often, and stops at once when asked", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const reopened = () => bench.events.filter(({ what }) => what === "journal-reopened").length;
+  await bench.daemon.engine.journal.wal.close();
+  await assert.rejects(
+    bench.daemon.engine.journal.commit(() => undefined),
+    /closed|EBADF/,
+  );
+  await until(bench, "reopened", () => reopened() === 1);
+  rmSync(join(bench.dir, "receipts.jsonl"));
+  mkdirSync(join(bench.dir, "receipts.jsonl"));
+  await bench.daemon.engine.journal.wal.close();
+  await assert.rejects(bench.daemon.engine.journal.commit(() => undefined));
+  await until(bench, "cannot be opened", () => bench.events.some(({ message }) => message.includes("cannot be opened")));
+  assert.equal(bench.daemon.ready, false);
+  assert.throws(() => bench.daemon.status(), /is starting/);
+  const failures = () => bench.events.filter(({ message }) => message.includes("cannot be opened")).length;
+  const n = failures();
+  await until(bench, "tried again", () => failures() > n);
+  const begun = performance.now();
+  await bench.stop();
+  assert.ok(performance.now() - begun < 900, "a wait for the medium ends with the daemon");
+});

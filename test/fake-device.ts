@@ -1,0 +1,325 @@
+/** Devices in memory, and an engine over them in this process: every call is seen, and a test decides what it does. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import type { TestContext } from "node:test";
+import { BehaviorSubject } from "rxjs";
+import { RealClock } from "../core/clock.js";
+import type { Config, DeviceConfig } from "../core/config.js";
+import { Daemon } from "../core/daemon.js";
+import { Digester } from "../core/digest.js";
+import { abortedFault, throwIfAborted } from "../core/errors.js";
+import { type Event, Events } from "../core/events.js";
+import type {
+  Device,
+  Digest,
+  FileEntry,
+  Occupant,
+  Plugin,
+  Presence,
+  Receipt,
+  Source,
+  Stamp,
+  Target,
+  TargetFeatures,
+  Tree,
+  Upload,
+} from "../core/plugin.js";
+import type { Route } from "../core/route.js";
+
+export function sha256(bytes: Uint8Array): Digest {
+  const digester = new Digester("sha256");
+  digester.update(bytes);
+  return digester.value();
+}
+
+/** The contract: every call ends soon after its signal. */
+async function withSignal(done: Promise<void> | undefined, signal: AbortSignal): Promise<void> {
+  throwIfAborted(signal);
+  let leave = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    leave = () => reject(abortedFault(signal));
+    signal.addEventListener("abort", leave, { once: true });
+  });
+  try {
+    await Promise.race([done, aborted]);
+  } finally {
+    signal.removeEventListener("abort", leave);
+  }
+}
+
+interface FakeFile {
+  bytes: Buffer;
+  modifiedMs: number;
+}
+
+/** A source or target in memory. It outlives the daemons that use it. */
+export class FakeDevice {
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", epoch: "1" });
+  readonly files = new Map<string, FakeFile>();
+  readonly partials = new Map<string, Buffer>();
+  /** What was called, in order: "open a.bin 0", "write a.bin 0", "commit a.bin", "remove a.bin". */
+  readonly calls: string[] = [];
+  /** Is awaited before each call is done; throws what the call shall throw. */
+  before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
+  openNow = 0;
+  openMost = 0;
+
+  constructor(
+    readonly name: string,
+    readonly features: {
+      inPlace?: boolean;
+      concurrency?: number;
+      crc?: (bytes: Buffer) => Digest;
+      target?: Partial<TargetFeatures>;
+      chunk?: number;
+      tree?: boolean;
+    } = {},
+  ) {}
+
+  put(path: string, bytes: Buffer | string, modifiedMs = Date.UTC(2026, 4, 1)): void {
+    this.files.set(path, { bytes: Buffer.from(bytes), modifiedMs });
+  }
+
+  attach(attached: boolean): void {
+    this.presence$.next(attached ? { state: "attached", epoch: String(Math.random()) } : { state: "detached", reason: "unplugged" });
+  }
+
+  async #call(call: string, signal: AbortSignal): Promise<void> {
+    this.calls.push(call);
+    await withSignal(this.before(call, signal), signal);
+  }
+
+  #entry(path: string): FileEntry | undefined {
+    const file = this.files.get(path);
+    return file === undefined ? undefined : { path, kind: "file", size: file.bytes.length, modifiedMs: file.modifiedMs, settled: true };
+  }
+
+  device(role: "source" | "target"): Device {
+    return {
+      presence$: this.presence$,
+      probe: (signal) => this.#call("probe", signal),
+      close: () => Promise.resolve(),
+      ...(role === "source"
+        ? { source: this.#source(), ...(this.features.tree === true ? { tree: this.#tree() } : {}) }
+        : { target: this.#target() }),
+    };
+  }
+
+  #source(): Source {
+    const { features } = this;
+    return {
+      features: {
+        ranges: true,
+        digests: features.crc === undefined ? [] : ["crc32-mavlink"],
+        concurrency: features.concurrency ?? 2,
+        inPlace: features.inPlace === true,
+      },
+      list: (signal) => this.#list(signal),
+      stat: async (path, signal) => {
+        await this.#call(`stat ${path}`, signal);
+        return this.#entry(path);
+      },
+      open: async (entry, offset, signal) => {
+        await this.#call(`open ${entry.path} ${offset}`, signal);
+        const bytes = this.files.get(entry.path)?.bytes.subarray(offset, entry.size) ?? Buffer.alloc(0);
+        this.openMost = Math.max(this.openMost, ++this.openNow);
+        const stream = Readable.from(this.#chunks(entry.path, offset, bytes, signal), { objectMode: false });
+        stream.once("close", () => (this.openNow -= 1));
+        return stream;
+      },
+      ...(features.crc === undefined
+        ? {}
+        : {
+            digest: async (entry: FileEntry, _kind: unknown, signal: AbortSignal) => {
+              await this.#call(`digest ${entry.path}`, signal);
+              return features.crc?.(this.files.get(entry.path)?.bytes ?? Buffer.alloc(0));
+            },
+          }),
+    };
+  }
+
+  async *#list(signal: AbortSignal): AsyncGenerator<FileEntry> {
+    await this.#call("list", signal);
+    for (const path of [...this.files.keys()]) {
+      const entry = this.#entry(path);
+      if (entry !== undefined) yield entry;
+    }
+  }
+
+  async *#chunks(path: string, offset: number, bytes: Buffer, signal: AbortSignal): AsyncGenerator<Buffer> {
+    const size = this.features.chunk ?? 65536;
+    for (let at = 0; at < bytes.length; at += size) {
+      await withSignal(this.before(`read ${path} ${offset + at}`, signal), signal);
+      yield bytes.subarray(at, at + size);
+    }
+  }
+
+  #tree(): Tree {
+    const none = () => Promise.reject(new Error("not here"));
+    return {
+      list: () => this.#list(new AbortController().signal),
+      stat: (path) => Promise.resolve(this.#entry(path)),
+      mkdir: none,
+      move: none,
+      remove: async (path: string, _expect: Stamp, signal: AbortSignal) => {
+        await this.#call(`remove ${path}`, signal);
+        this.files.delete(path);
+      },
+    };
+  }
+
+  #target(): Target {
+    const digests = this.features.target?.digests ?? ["sha256"];
+    const occupant = (path: string): Occupant | undefined => {
+      const file = this.files.get(path);
+      if (file === undefined) return undefined;
+      return {
+        occupied: true,
+        size: file.bytes.length,
+        ...(digests.length > 0 ? { digest: sha256(file.bytes), proof: "digest" as const } : {}),
+      };
+    };
+    return {
+      features: {
+        needs: "stream",
+        resume: true,
+        append: false,
+        atomic: true,
+        singleShot: false,
+        concurrency: 2,
+        ...this.features.target,
+        digests,
+      },
+      offset: async (upload, signal) => {
+        await this.#call(`offset ${upload.path}`, signal);
+        return this.partials.get(upload.partialPath)?.length ?? 0;
+      },
+      write: async (upload: Upload, offset, signal, onBytes) => {
+        await this.#call(`write ${upload.path} ${offset}`, signal);
+        for await (const chunk of upload.read(offset, signal)) {
+          const before = this.partials.get(upload.partialPath) ?? Buffer.alloc(0);
+          this.partials.set(upload.partialPath, Buffer.concat([before, chunk as Buffer]));
+          onBytes((chunk as Buffer).length);
+        }
+        if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));
+      },
+      commit: async (upload: Upload, signal): Promise<Receipt | Occupant> => {
+        await this.#call(`commit ${upload.path}`, signal);
+        const there = occupant(upload.path);
+        const partial = this.partials.get(upload.partialPath);
+        const replaced = upload.expect.kind === "replaces" && there !== undefined && there.size === upload.expect.size;
+        if (there !== undefined && !replaced) return there;
+        if (partial === undefined) throw new Error("no partial");
+        this.files.set(upload.path, { bytes: partial, modifiedMs: upload.modifiedMs ?? 0 });
+        this.partials.delete(upload.partialPath);
+        return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };
+      },
+      discard: async (upload, signal) => {
+        await this.#call(`discard ${upload.path}`, signal);
+        this.partials.delete(upload.partialPath);
+      },
+      look: async (upload, signal) => {
+        await this.#call(`look ${upload.path}`, signal);
+        return occupant(upload.path);
+      },
+    };
+  }
+}
+
+/** A clock whose wall time a test sets. */
+export class SetClock extends RealClock {
+  offsetMs = 0;
+  override wallMs(): number {
+    return Date.now() + this.offsetMs;
+  }
+}
+
+/** A state directory, and daemons on it one after another. */
+export class Bench {
+  readonly dir = mkdtempSync(join(tmpdir(), "filesync-bench-"));
+  readonly clock = new SetClock(false);
+  readonly events: Event[] = [];
+  readonly #said = new Events();
+  #daemon: Daemon | undefined;
+
+  constructor(t: TestContext) {
+    this.#said.all$.subscribe((event) => this.events.push(event));
+    t.after(async () => {
+      await this.stop();
+      rmSync(this.dir, { recursive: true, force: true });
+    });
+  }
+
+  get daemon(): Daemon {
+    if (this.#daemon === undefined) throw new Error("not started");
+    return this.#daemon;
+  }
+
+  async start(
+    devices: { sources: readonly FakeDevice[]; targets: readonly FakeDevice[] },
+    routes: readonly (Partial<Omit<Route, "to">> & { from: string; to: readonly string[] })[],
+    options: { maxSize?: number; device?: Partial<DeviceConfig> } = {},
+  ): Promise<Daemon> {
+    const device = (fake: FakeDevice, role: "source" | "target"): DeviceConfig => ({
+      name: fake.name,
+      kind: "device",
+      type: "fake",
+      plugin: { type: "fake", roles: [role], device: () => fake.device(role) } as unknown as Plugin<unknown>,
+      options: {},
+      settleMs: 0,
+      ...options.device,
+    });
+    const config: Config = {
+      vehicle: "v",
+      stateDir: this.dir,
+      spool: { maxSize: options.maxSize ?? 2 ** 30, keepFree: 0, keep: 7 * 86_400_000 },
+      devices: [...devices.sources.map((fake) => device(fake, "source")), ...devices.targets.map((fake) => device(fake, "target"))],
+      routes: routes.map((route) => ({
+        include: [],
+        exclude: [],
+        minSize: 0,
+        maxSize: Number.MAX_SAFE_INTEGER,
+        priority: "newest",
+        weight: 1,
+        into: "",
+        afterDelivery: "keep",
+        trustSize: false,
+        ...route,
+        to: route.to.map((to) => ({ device: to, required: true })),
+      })),
+      problems: [],
+    } as unknown as Config;
+    this.#daemon = new Daemon({ config, events: this.#said, programVersion: "test", clock: this.clock, machine: "test" });
+    await this.#daemon.start();
+    return this.#daemon;
+  }
+
+  async stop(): Promise<void> {
+    const daemon = this.#daemon;
+    this.#daemon = undefined;
+    await daemon?.stop();
+  }
+
+  states(target: string): string[] {
+    return this.daemon.engine.journal
+      .all<{ state: string }>("SELECT state FROM deliveries WHERE target = ? ORDER BY path, state", target)
+      .map(({ state }) => state);
+  }
+}
+
+/** Looks until it is so; fails, with what was said, after `ms`. */
+export async function until(bench: Bench, what: string, isSo: () => boolean, ms = 15_000): Promise<void> {
+  const before = performance.now();
+  while (!isSo()) {
+    if (performance.now() - before > ms)
+      throw new Error(
+        `not within ${ms} ms: ${what}\n${bench.events
+          .map(({ message }) => message)
+          .slice(-30)
+          .join("\n")}`,
+      );
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
