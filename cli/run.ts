@@ -16,7 +16,7 @@ export interface RunOptions {
 /** After this a second signal, or the clock, ends the process whatever it does. */
 const stopMs = 5000;
 
-/** Exit code: 0, or 3 when `--once` left something behind. Throws UsageError for what a person has to mend. */
+/** Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something behind. Throws UsageError for what a person has to mend. */
 export async function runCommand(path: string, options: RunOptions): Promise<number> {
   const loaded = await load(path);
   const lines = problemLines(path, loaded);
@@ -29,7 +29,8 @@ export async function runCommand(path: string, options: RunOptions): Promise<num
     for (const line of problemLines(path, next)) events.say("error", "config", line);
     return next.problems.length > 0 ? undefined : next.config;
   };
-  return serve(loaded.config, options, output, reload);
+  const code = await serve(loaded.config, options, output, reload);
+  return code === 0 && lines.length > 0 ? 2 : code;
 }
 
 /** Runs a configuration until a signal. `reload` gives the configuration for SIGHUP; undefined keeps the one that runs. */
@@ -102,13 +103,17 @@ export async function serve(
   try {
     if (options.once) {
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
-      if (drained !== undefined && drained.waiting + drained.parked > 0) {
-        code = 3;
-        events.say(
-          "warn",
-          "left",
-          `finished; ${drained.waiting} deliveries could not be made now, ${drained.parked} are set aside ("filesync status" says why)`,
-        );
+      if (drained !== undefined) {
+        const { waiting, parked, unlisted } = drained;
+        const left = [
+          ...(waiting > 0 ? [`${waiting} ${waiting === 1 ? "delivery" : "deliveries"} could not be made now`] : []),
+          ...(parked > 0 ? [`${parked} ${parked === 1 ? "is" : "are"} set aside`] : []),
+          ...unlisted.map((name) => `${name} could not be listed`),
+        ];
+        if (left.length > 0) {
+          code = 3;
+          events.say("warn", "left", `finished, but ${left.join(", ")} ("filesync status" says why)`);
+        }
       }
     } else await asked;
     await reloading;

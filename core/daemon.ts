@@ -2,6 +2,7 @@
  * The daemon: takes the state directory, builds devices and routes from the configuration, starts them, and stops them within 5 s of being
  * asked. A medium that refuses a write ends the engine, not the process: it is built again from what is durable, as after a power cut.
  */
+import { setMaxListeners } from "node:events";
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { auditTime, lastValueFrom, type Observable, Subject } from "rxjs";
@@ -49,6 +50,8 @@ export interface DaemonOptions {
 export interface Drained {
   readonly waiting: number;
   readonly parked: number;
+  /** Sources that could not be listed. */
+  readonly unlisted: readonly string[];
 }
 
 export class Daemon {
@@ -198,6 +201,8 @@ class Run {
     readonly options: DaemonOptions,
   ) {
     this.failed = new Promise((resolve) => (this.#fail = resolve));
+    // One signal, heard by every lane: their number is no leak.
+    setMaxListeners(0, this.#stop.signal);
   }
 
   static async begin(
@@ -337,12 +342,14 @@ class Run {
         if (upMs < 15_000) return undefined;
       } else if (finder.listings === 0 || finder.busy) return undefined;
     }
-    const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
-      "SELECT source, target, state, COUNT(*) AS n, MIN(tries) AS tries FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state",
+    // A target without space, and what failed again and again, is for another run.
+    const rows = journal.all<{ source: string; target: string; state: string; n: number; stuck: number }>(
+      `SELECT source, target, state, COUNT(*) AS n, SUM(COALESCE(fault, '') = 'full' OR tries >= 5) AS stuck FROM deliveries
+       WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
     );
     let waiting = 0;
     let parked = 0;
-    for (const { source, target, state, n, tries } of rows) {
+    for (const { source, target, state, n, stuck } of rows) {
       if (state === "parked") {
         parked += n;
         continue;
@@ -350,11 +357,12 @@ class Run {
       waiting += n;
       const needed = state === "wanting" ? [source, target] : [target];
       const possible = needed.every((name) => lanes.get(name)?.attached === true);
-      if (possible && tries < 5) return undefined;
+      const noRoom = state === "wanting" && engine.transfers.spoolFull !== undefined;
+      if (possible && stuck < n && !noRoom) return undefined;
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
     }
-    return { waiting, parked };
+    return { waiting, parked, unlisted: this.#finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name) };
   }
 
   stop(): Promise<void> {

@@ -55,7 +55,7 @@ export function streamTargets(engine: Engine): string[] {
 }
 
 /** The route that a delivery belongs to; undefined when the configuration no longer has it. */
-export function routeOf(engine: Engine, version: VersionRow, delivery: DeliveryRow): RouteLane | undefined {
+export function routeOf(engine: Engine, version: VersionRow, delivery: Pick<DeliveryRow, "target">): RouteLane | undefined {
   return engine.routes
     .get(version.source)
     ?.find(({ rules }) => rules.route.to.some(({ device }) => device === delivery.target) && rules.wants(version));

@@ -142,15 +142,14 @@ export class Finder {
       seen.add(entry.path);
       const known = engine.queue.latest(lane.name, entry.path);
       const same = known !== undefined && sameStamp(known, entry);
-      // The journal knows it, and the rules are the same: nothing to decide.
-      if (same && !reconsider && routes.every(({ rules }) => rules.route.newest === undefined)) continue;
-      if (same && !reconsider && engine.queue.deliveriesOf(known.id).length > 0) {
-        if (routes.some(({ rules }) => rules.route.newest !== undefined)) wanted.push({ entry, routes });
+      const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
+      // The journal knows it, and the rules are the same: nothing to decide, but it counts among the newest.
+      if (same && !reconsider) {
+        if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
         continue;
       }
       if (!same && !this.#settled(entry)) {
-        // It counts among the newest all the same.
-        if (routes.some(({ rules }) => rules.route.newest !== undefined)) wanted.push({ entry: { ...entry, settled: false }, routes });
+        if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
         continue;
       }
       wanted.push({ entry, routes });
@@ -227,12 +226,15 @@ export class Finder {
           return (newest.get(route)?.has(entry) ?? true) && route.rules.isSince(entry, starts.ms.get(key) ?? 0, starts.fresh.has(key));
         }),
       }))
-      .filter(({ entry, routes }) => routes.length > 0 || this.#isOld(entry, starts.fresh.size > 0));
+      .filter(({ entry, routes }) => routes.length > 0 || this.#isPassedOver(entry, starts.fresh.size > 0 || newest.size > 0));
   }
 
-  /** On the first listing of a `since: install` route, what has no time is recorded without deliveries, so that the next listing knows it as old. */
-  #isOld(entry: FileEntry, firstListing: boolean): boolean {
-    return firstListing && this.engine.queue.latest(this.lane.name, entry.path) === undefined;
+  /**
+   * What `newest`, or the first listing of `since: install`, leaves out is recorded without deliveries: the next listing knows it as decided,
+   * also when the newer ones have been deleted from the source by then.
+   */
+  #isPassedOver(entry: FileEntry, decides: boolean): boolean {
+    return decides && this.engine.queue.latest(this.lane.name, entry.path) === undefined;
   }
 
   /** Inside `apply`. How many deliveries are new. */

@@ -14,7 +14,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import { goesBefore, type DeliveryRow, type VersionRow } from "./queue.js";
+import { goesBefore, type VersionRow, type Wanted } from "./queue.js";
 import { actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { giveUp, makeRoom } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
@@ -34,7 +34,7 @@ const hashBytes = 2 ** 20;
 
 export interface Pull {
   readonly version: VersionRow;
-  readonly rank: DeliveryRow;
+  readonly rank: Wanted;
   /** Gives back the slot of the source. */
   readonly leave: () => void;
   transfer?: Transfer;
@@ -88,7 +88,11 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         (await spool.reserve(version.id, version.size, version.durable)) ||
         (reachable && (await makeRoom(engine, version, stop)));
       if (!fits) {
-        engine.transfers.spoolFull = `${nameOf(version)} waits for space in the spool`;
+        const waits = `${nameOf(version)} waits for space in the spool: ${await spool.spaceText()}`;
+        // Once, until something fits again.
+        if (engine.transfers.spoolFull === undefined)
+          engine.events.say("warn", "spool-full", waits, { device: lane.name, path: version.path });
+        engine.transfers.spoolFull = waits;
         continue;
       }
       engine.transfers.spoolFull = undefined;

@@ -76,6 +76,9 @@ export interface StoredReceipt extends Receipt {
 
 type Ranked = Pick<DeliveryRow, "weight" | "rank" | "path">;
 
+/** What a version is to be pulled for. */
+export type Wanted = Pick<DeliveryRow, "version" | "target" | "path" | "weight" | "rank">;
+
 /** Whether `a` goes before `b`. */
 export function goesBefore(a: Ranked, b: Ranked): boolean {
   return a.weight !== b.weight ? a.weight > b.weight : a.rank !== b.rank ? a.rank > b.rank : a.path > b.path;
@@ -188,12 +191,12 @@ export class Queue {
   /**
    * The best versions to pull now, best first: wanted by one of `targets`, due, not being pulled. `limit` per target.
    */
-  wanted(source: string, targets: readonly string[], limit = 8): (DeliveryRow & Ranked)[] {
+  wanted(source: string, targets: readonly string[], limit = 8): Wanted[] {
     const now = this.clock.monotonicMs();
-    const found = new Map<string, DeliveryRow>();
+    const found = new Map<string, Wanted>();
     for (const target of targets) {
-      const rows = this.journal.all<DeliveryRow>(
-        `SELECT * FROM deliveries WHERE source = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} LIMIT ?`,
+      const rows = this.journal.all<Wanted>(
+        `SELECT version, target, path, weight, rank FROM deliveries WHERE source = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} LIMIT ?`,
         source,
         target,
         now,

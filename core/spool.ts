@@ -75,6 +75,13 @@ export class Spool {
     return bavail * bsize - (sizeBytes - durableBytes) >= this.#limits.keepFreeBytes;
   }
 
+  /** How the space stands, for a person. */
+  async spaceText(): Promise<string> {
+    const { bavail, bsize } = await fs.statfs(this.#dir);
+    const mb = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
+    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(bavail * bsize)} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free`;
+  }
+
   /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */
   async reserve(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
     // Looked at before the promise, because it waits; two pulls that ask at once may together use up to one file of `keepFree`.

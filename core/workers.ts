@@ -5,7 +5,7 @@
  * The returned observable emits each piece when it has ended, and completes, after `stop`, once nothing runs any more. An error that `claim` or
  * `run` did not deal with stops the rest, and is told once nothing runs any more: what comes after it may begin the same work anew.
  */
-import { Observable } from "rxjs";
+import { auditTime, Observable } from "rxjs";
 import { Fault } from "./errors.js";
 
 export interface Work<T> {
@@ -21,6 +21,8 @@ export interface Work<T> {
 
 /** The reason of a signal that asks a piece of work to give way to better work. */
 export const giveWay = () => new Fault("aborted", "gives way to what is more urgent");
+
+const wakeMs = 5;
 
 export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: Work<T>): Observable<T> {
   return new Observable((subscriber) => {
@@ -90,7 +92,8 @@ export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: 
       finish();
     };
     stop.addEventListener("abort", onStop, { once: true });
-    const hints = wake$.subscribe(() => void fill());
+    // Hints come in flocks: one look serves those of a few milliseconds.
+    const hints = wake$.pipe(auditTime(wakeMs)).subscribe(() => void fill());
     if (stop.aborted) onStop();
     else void fill();
     return () => {

@@ -46,7 +46,7 @@ test("check says every error and exits with 2; run leaves out what is wrong and 
   assert.equal(check.code, 2);
   assert.match(check.out, /config\.json:1: devices\.bad\.dri: unknown key "dri"; did you mean "dir"\?/);
   const run = await runProgram(["run", "--once", "--config", config]);
-  assert.equal(run.code, 0);
+  assert.equal(run.code, 2);
   assert.match(run.err, /unknown key "dri"/);
   assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
   const good = world.config({ devices: { in: local("in") } }, "good.json");
@@ -93,6 +93,28 @@ test("names with spaces, quotes, newlines, bytes that are no UTF-8, 255 bytes; f
   assert.equal(ftp.size, source.size);
   assert.deepEqual([...ftp.values()].sort(), [...source.values()].sort());
   assert.ok(ftp.has('say "hi"') && ftp.has("x".repeat(255)));
+});
+
+test("a source that cannot be listed, and a spool without space: --once ends with 3 and says what", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const missing = world.config({ devices: { in: local("nowhere"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] });
+  const run = await runProgram(["run", "--once", "--config", missing]);
+  assert.equal(run.code, 3);
+  assert.match(run.out, /finished, but in could not be listed/);
+  world.file("in/a", "a");
+  const full = world.config(
+    {
+      spool: { maxSize: "1GiB", keepFree: "900TiB" },
+      devices: { in: local("in", { inPlace: false }), out: local("out") },
+      routes: [{ from: "in", to: ["out"] }],
+    },
+    "full.json",
+  );
+  const spool = await runProgram(["run", "--once", "--config", full]);
+  // What the spool can never hold goes straight through.
+  assert.equal(spool.code, 0, spool.out);
+  assert.deepEqual([...treeOf(world.path("out")).keys()], ["v/in/a"]);
 });
 
 test("a wrong password: the device waits and says so, the other target gets its files, and the password is nowhere", async (t) => {

@@ -212,3 +212,19 @@ test("a file that grew after the journal was lost is still the same file", async
   assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
   assert.doesNotMatch(run.out, /b\.BIN → out/);
 });
+
+test("newest and delete: what was passed over stays, also when the newer ones are gone", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  for (let n = 0; n < 4; n++) world.file(`in/log${n}`, `log ${n}`, n * 60);
+  const config = world.config({
+    devices: { in: local("in", { interval: "1s" }), out: local("out") },
+    routes: [{ from: "in", to: ["out"], newest: 2, afterDelivery: "delete", into: "" }],
+  });
+  for (let n = 0; n < 2; n++) assert.equal((await once(config)).code, 0);
+  const program = new Program(["run", "--json", "--verbose", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(() => program.events.filter(({ what }) => what === "listed").length >= 3, "three listings");
+  assert.deepEqual(readdirSync(world.path("out")), ["log2", "log3"]);
+  assert.deepEqual(readdirSync(world.path("in")).sort().slice(0, 2), ["log0", "log1"]);
+});
