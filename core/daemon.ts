@@ -31,6 +31,8 @@ import { Transfers } from "./transfers.js";
 
 const housekeepingMs = 60_000;
 const dailyMs = 86_400_000;
+/** `--once` waits no longer for what failed so often. */
+const triesOnce = 5;
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
 const reserveBytes = 16 * 2 ** 20;
@@ -107,11 +109,14 @@ export class Daemon {
 
   /** Resolves when there is nothing left that could be done now; says what is left. */
   async drained(signal: AbortSignal): Promise<Drained> {
-    for (;;) {
-      await this.#clock.sleep(100, signal);
+    for (let tookMs = 0; ;) {
+      // Counting what is left of 100,000 files takes a while: most of the time is for the work itself.
+      await this.#clock.sleep(Math.max(100, 20 * tookMs), signal);
       await this.#rebuilding;
+      const begunMs = this.#clock.monotonicMs();
       const left = this.#run?.left(this.#clock.monotonicMs() - this.#startMs);
       if (left !== undefined) return left;
+      tookMs = this.#clock.monotonicMs() - begunMs;
     }
   }
 
@@ -326,11 +331,15 @@ class Run {
     for (const finder of this.#finders) {
       if (!finder.lane.attached) {
         if (upMs < 15_000) return undefined;
-      } else if (finder.listings === 0 || finder.busy) return undefined;
+      } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
     }
+    // What found no space was tried, and is not waited for.
     const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
-      "SELECT source, target, state, COUNT(*) AS n, MIN(tries) AS tries FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state",
+      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault = 'full' AND not_before > ? THEN ${triesOnce} ELSE tries END) AS tries
+       FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
+      engine.clock.monotonicMs(),
     );
+    const full = engine.transfers.spoolFull !== undefined;
     let waiting = 0;
     let parked = 0;
     for (const { source, target, state, n, tries } of rows) {
@@ -341,7 +350,7 @@ class Run {
       waiting += n;
       const needed = state === "wanting" ? [source, target] : [target];
       const possible = needed.every((name) => lanes.get(name)?.attached === true);
-      if (possible && tries < 5) return undefined;
+      if (possible && tries < triesOnce && !(full && state === "wanting")) return undefined;
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
     }

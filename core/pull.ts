@@ -64,6 +64,9 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
 async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pull | undefined> {
   const { queue, spool } = engine;
   if (!lane.attached || !lane.free) return undefined;
+  // Told only once all was looked at: `--once` ends by it.
+  engine.transfers.spoolFull = undefined;
+  let full: string | undefined;
   // What an attached target waits for goes first, and may push out what only waits for targets that are away.
   for (const reachable of [true, false]) {
     for (const rank of queue.wanted(lane.name, targets(engine, reachable))) {
@@ -88,10 +91,9 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         (await spool.reserve(version.id, version.size, version.durable)) ||
         (reachable && (await makeRoom(engine, version, stop)));
       if (!fits) {
-        engine.transfers.spoolFull = `${nameOf(version)} waits for space in the spool`;
+        full ??= `${nameOf(version)} waits for space in the spool`;
         continue;
       }
-      engine.transfers.spoolFull = undefined;
       // The slot, or the version, may have been taken while space was looked for, or the version been given up.
       const now = queue.version(version.id);
       if (now?.generation !== version.generation || now.state !== version.state || queue.pulling.has(version.id)) continue;
@@ -100,6 +102,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       return { version: now, rank, leave: lane.occupy() };
     }
   }
+  engine.transfers.spoolFull = full;
   return undefined;
 }
 
