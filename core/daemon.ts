@@ -232,8 +232,7 @@ class Run {
           "journal-set-aside",
           `the journal was damaged; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
         );
-      if (installation.clonedFrom !== undefined)
-        await journal.commit(() => journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'"));
+      await dropInherited(journal, installation);
       await recover(engine, config.stateDir, journal.setAside.length > 0);
       for (const device of config.devices) {
         const lane = buildLane(engine, device, clock, random);
@@ -429,6 +428,16 @@ function routesBySource(config: Config, clock: RealClock): Map<string, RouteLane
     routes.set(route.from, [...(routes.get(route.from) ?? []), lane]);
   }
   return routes;
+}
+
+/** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
+async function dropInherited(journal: Journal, { id, clonedFrom }: Installation): Promise<void> {
+  const known = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = 'installation'")?.value;
+  if (known === id) return;
+  await journal.commit(() => {
+    if (known !== undefined || clonedFrom !== undefined) journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'");
+    journal.run("INSERT INTO meta VALUES ('installation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", id);
+  });
 }
 
 /** Space that is given up when the disk is full, so that the journal can still be written. */
