@@ -32,6 +32,8 @@ import { Transfers } from "./transfers.js";
 
 const housekeepingMs = 60_000;
 const dailyMs = 86_400_000;
+/** `--once` waits no longer for what failed so often. */
+const triesOnce = 5;
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
 const reserveBytes = 16 * 2 ** 20;
@@ -116,11 +118,14 @@ export class Daemon {
 
   /** Resolves when there is nothing left that could be done now; says what is left. */
   async drained(signal: AbortSignal): Promise<Drained> {
-    for (;;) {
-      await this.#clock.sleep(100, signal);
+    for (let tookMs = 0; ;) {
+      // Counting what is left of 100,000 files takes a while: most of the time is for the work itself.
+      await this.#clock.sleep(Math.max(100, 20 * tookMs), signal);
       await this.#rebuilding;
+      const begunMs = this.#clock.monotonicMs();
       const left = this.#run?.left(this.#clock.monotonicMs() - this.#startMs);
       if (left !== undefined) return left;
+      tookMs = this.#clock.monotonicMs() - begunMs;
     }
   }
 
@@ -241,8 +246,7 @@ class Run {
           "journal-set-aside",
           `the journal was damaged; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
         );
-      if (installation.clonedFrom !== undefined)
-        await journal.commit(() => journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'"));
+      await dropInherited(journal, installation);
       await recover(engine, config.stateDir, journal.setAside.length > 0);
       for (const device of config.devices) {
         const lane = buildLane(engine, device, clock, random);
@@ -340,16 +344,17 @@ class Run {
     for (const finder of this.#finders) {
       if (!finder.lane.attached) {
         if (upMs < 15_000) return undefined;
-      } else if (finder.listings === 0 || finder.busy) return undefined;
+      } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
     }
-    // A target without space, and what failed again and again, is for another run.
-    const rows = journal.all<{ source: string; target: string; state: string; n: number; stuck: number }>(
-      `SELECT source, target, state, COUNT(*) AS n, SUM(COALESCE(fault, '') = 'full' OR tries >= 5) AS stuck FROM deliveries
-       WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
+    // What found no space was tried, and is not waited for.
+    const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
+      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault = 'full' AND not_before > ? THEN ${triesOnce} ELSE tries END) AS tries
+       FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
+      engine.clock.monotonicMs(),
     );
     let waiting = 0;
     let parked = 0;
-    for (const { source, target, state, n, stuck } of rows) {
+    for (const { source, target, state, n, tries } of rows) {
       if (state === "parked") {
         parked += n;
         continue;
@@ -357,8 +362,7 @@ class Run {
       waiting += n;
       const needed = state === "wanting" ? [source, target] : [target];
       const possible = needed.every((name) => lanes.get(name)?.attached === true);
-      const noRoom = state === "wanting" && engine.transfers.spoolFull !== undefined;
-      if (possible && stuck < n && !noRoom) return undefined;
+      if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
     }
@@ -444,6 +448,16 @@ function isMedium(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
   return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
+}
+
+/** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
+async function dropInherited(journal: Journal, { id, clonedFrom }: Installation): Promise<void> {
+  const known = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = 'installation'")?.value;
+  if (known === id) return;
+  await journal.commit(() => {
+    if (known !== undefined || clonedFrom !== undefined) journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'");
+    journal.run("INSERT INTO meta VALUES ('installation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", id);
+  });
 }
 
 /** Space that is given up when the disk is full, so that the journal can still be written. */

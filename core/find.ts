@@ -29,7 +29,8 @@ export class Finder {
   readonly #told = new Set<string>();
   #listing = false;
   #again = false;
-  #retries = 0;
+  /** Listings that failed, one after another. */
+  failures = 0;
   #recheck: NodeJS.Timeout | undefined;
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
@@ -95,19 +96,19 @@ export class Finder {
       this.#again = false;
       try {
         await this.list(this.stop);
-        this.#retries = 0;
+        this.failures = 0;
         this.lane.noteSuccess();
       } catch (error) {
         if (this.stop.aborted) return;
         if (this.engine.journal.failed) throw error;
         this.lane.noteFault(error);
         this.engine.events.say(
-          this.#retries === 0 ? "warn" : "debug",
+          this.failures === 0 ? "warn" : "debug",
           "listing-failed",
           `${this.lane.name}: cannot list it: ${reasonOf(error)}`,
           { device: this.lane.name },
         );
-        this.#lookAgainIn(backoffMs(this.#retries++, this.engine.upMs(), this.engine.random()));
+        this.#lookAgainIn(backoffMs(this.failures++, this.engine.upMs(), this.engine.random()));
       }
     }
   }
@@ -267,8 +268,10 @@ export class Finder {
     const day = dayOf(entry);
     let added = 0;
     for (const { rules } of routes) added += engine.queue.addDeliveries(version, rules.plan(version.id, entry, day, engine.names));
-    if (engine.queue.deliveriesOf(version.id).length > 0 && version.after !== after)
+    if (engine.queue.deliveriesOf(version.id).length > 0 && version.after !== after) {
       engine.journal.run("UPDATE versions SET after = ?, trust_size = ? WHERE id = ?", after, trustSize ? 1 : 0, version.id);
+      engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
+    }
     this.#unsettled.delete(entry.path);
     return added;
   }

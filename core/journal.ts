@@ -58,6 +58,7 @@ CREATE INDEX deliveries_version ON deliveries (version);
 CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
 CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
 CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
+CREATE INDEX deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
 CREATE INDEX deliveries_done ON deliveries (done_ms) WHERE state = 'done';
 CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;

@@ -64,6 +64,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
 async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pull | undefined> {
   const { queue, spool } = engine;
   if (!lane.attached || !lane.free) return undefined;
+  let full: string | undefined;
   // What an attached target waits for goes first, and may push out what only waits for targets that are away.
   for (const reachable of [true, false]) {
     for (const rank of queue.wanted(lane.name, targets(engine, reachable))) {
@@ -88,21 +89,25 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         (await spool.reserve(version.id, version.size, version.durable)) ||
         (reachable && (await makeRoom(engine, version, stop)));
       if (!fits) {
-        const waits = `${nameOf(version)} waits for space in the spool: ${await spool.spaceText()}`;
-        // Once, until something fits again.
-        if (engine.transfers.spoolFull === undefined)
-          engine.events.say("warn", "spool-full", waits, { device: lane.name, path: version.path });
-        engine.transfers.spoolFull = waits;
+        full ??= nameOf(version);
         continue;
       }
-      engine.transfers.spoolFull = undefined;
       // The slot, or the version, may have been taken while space was looked for, or the version been given up.
       const now = queue.version(version.id);
       if (now?.generation !== version.generation || now.state !== version.state || queue.pulling.has(version.id)) continue;
       if (!lane.free) return undefined;
+      engine.transfers.waitForSpace.delete(lane.name);
       queue.pulling.set(version.id, rank);
       return { version: now, rank, leave: lane.occupy() };
     }
+  }
+  // Only once all was looked at: `--once` ends by it.
+  const { waitForSpace } = engine.transfers;
+  if (full === undefined) waitForSpace.delete(lane.name);
+  else {
+    const text = `${full} waits for space in the spool: ${await spool.spaceText()}`;
+    if (!waitForSpace.has(lane.name)) engine.events.say("warn", "spool-full", text, { device: lane.name });
+    waitForSpace.set(lane.name, text);
   }
   return undefined;
 }

@@ -91,6 +91,8 @@ export class Queue {
   readonly pulling = new Map<string, Ranked>();
   /** Deliveries that are being pushed now. */
   readonly pushing = new Map<string, Ranked>();
+  /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
+  readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
 
   constructor(
     readonly journal: Journal,
@@ -111,6 +113,12 @@ export class Queue {
       );
       this.#readyWhereSealed();
     });
+    for (const { id, source } of this.journal.all<VersionRow>(
+      `SELECT id, source FROM versions v WHERE released IS NULL AND after <> 'keep'
+       AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
+       AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`,
+    ))
+      this.releasable.set(id, { source, notBeforeMs: 0 });
   }
 
   version(id: string): VersionRow | undefined {
@@ -309,7 +317,22 @@ export class Queue {
         this.clock.wallMs(),
         id,
       );
+      this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
+  }
+
+  /** The next version of a source of which every required delivery is done, and whose source was not acted on yet. */
+  toRelease(source: string): VersionRow | undefined {
+    const now = this.clock.monotonicMs();
+    for (const [id, due] of this.releasable) {
+      if (due.source !== source || due.notBeforeMs > now) continue;
+      const version = this.version(id);
+      const required = this.deliveriesOf(id).filter((delivery) => delivery.required === 1);
+      const all = required.length > 0 && required.every(({ state }) => state === "done");
+      if (version !== undefined && version.released === null && version.after !== "keep" && all) return version;
+      this.releasable.delete(id);
+    }
+    return undefined;
   }
 
   /** Inside `apply`. What is not sent yet of a version never will be; a partial that may be at a target is discarded there. */
@@ -367,13 +390,11 @@ export class Queue {
 
   /** When the next delivery that waits for its time is due, by the monotonic clock. */
   nextDueMs(): number | undefined {
-    const now = this.clock.monotonicMs();
-    const due = (state: string) =>
+    return (
       this.journal.get<{ due: number | null }>(
-        `SELECT MIN(not_before) AS due FROM deliveries WHERE state = '${state}' AND not_before > ?`,
-        now,
-      )?.due ?? Infinity;
-    const next = Math.min(due("wanting"), due("ready"), due("discard"));
-    return Number.isFinite(next) ? next : undefined;
+        "SELECT MIN(not_before) AS due FROM deliveries WHERE not_before > ? AND not_before > 0 AND state IN ('wanting', 'ready', 'discard')",
+        this.clock.monotonicMs(),
+      )?.due ?? undefined
+    );
   }
 }

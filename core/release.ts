@@ -14,32 +14,21 @@ import type { StoredReceipt, VersionRow } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { workers } from "./workers.js";
 
+/** Housekeeping wakes every minute: not much later than this. */
+const againMs = 30_000;
+
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
   let considered = false;
-  const notBefore = new Map<string, number>();
   return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
     // A route or target that is new may want the file too.
     slots: () => (lane.attached && (considered ||= isConsidered(engine, lane.name)) ? 1 : 0),
-    claim: () => {
-      const now = engine.clock.monotonicMs();
-      return Promise.resolve(
-        engine.journal
-          .all<VersionRow>(
-            `SELECT * FROM versions v WHERE source = ? AND released IS NULL AND after <> 'keep'
-             AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
-             AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done') LIMIT ?`,
-            lane.name,
-            notBefore.size + 1,
-          )
-          .find(({ id }) => (notBefore.get(id) ?? 0) <= now),
-      );
-    },
+    claim: () => Promise.resolve(engine.queue.toRelease(lane.name)),
     run: async (version, signal) => {
       try {
         const what = await release(engine, lane, version, signal);
         await engine.journal.commit(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
-        notBefore.delete(version.id);
+        engine.queue.releasable.delete(version.id);
         engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
           device: lane.name,
           path: version.path,
@@ -47,7 +36,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       } catch (error) {
         if (signal.aborted) return;
         lane.noteFault(error);
-        notBefore.set(version.id, engine.clock.monotonicMs() + 30_000);
+        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: engine.clock.monotonicMs() + againMs });
         engine.events.say(
           "warn",
           "again",

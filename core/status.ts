@@ -72,7 +72,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     };
   });
   const rate = engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === "push" ? transfer.bytesPerSecond : 0), 0);
-  const full = engine.transfers.spoolFull;
+  const [full] = engine.transfers.waitForSpace.values();
   return {
     version,
     ready,

@@ -44,8 +44,8 @@ export class Transfers {
   /** Bytes moved since the start, on each hop. */
   pulledBytes = 0;
   pushedBytes = 0;
-  /** Who waits for space in the spool; undefined when nobody does. */
-  spoolFull: string | undefined;
+  /** Source → which of its files waits for space in the spool, and how the space stands. */
+  readonly waitForSpace = new Map<string, string>();
 
   constructor(readonly clock: Clock) {}
 

@@ -1,7 +1,7 @@
 /** The engine over devices in memory: states from which nothing would wake a file, and orders in which something would be lost. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
@@ -325,4 +325,61 @@ test("a medium that refuses every write: the engine is built again, ever less of
   const begun = performance.now();
   await bench.stop();
   assert.ok(performance.now() - begun < 900, "a wait for the medium ends with the daemon");
+});
+
+test("--once ends when the target has no space: it says what is left", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  card.put("a.bin", "a");
+  out.before = (call) => {
+    if (call.startsWith("write")) throw new Fault("full", "no space");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 1, parked: 0 });
+});
+
+test("--once ends when the spool has no room, and nothing that it holds can leave", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const away = new FakeDevice("away");
+  card.put("a.bin", Buffer.alloc(600), t0 + 1000);
+  away.attach(false);
+  await bench.start({ sources: [card], targets: [away] }, [{ from: "card", to: ["away"] }], { maxSize: 1000 });
+  await until(bench, "spooled", () => bench.events.some(({ what }) => what === "pulled"));
+  await bench.stop();
+  // The only copy of a.bin is in the spool now.
+  card.files.clear();
+  card.put("b.bin", Buffer.alloc(600), t0);
+  await bench.start(
+    { sources: [card], targets: [out, away] },
+    [
+      { from: "card", to: ["out"] },
+      { from: "card", to: ["away"] },
+    ],
+    {
+      maxSize: 1000,
+    },
+  );
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(20_000)), { waiting: 3, parked: 0 });
+});
+
+test("a cloned card whose first start lost power after the new id was written drops what it inherited all the same", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  out.before = (call) => {
+    if (call.startsWith("commit")) throw new Fault("transient", "cut");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "begun", () => out.calls.includes("commit a.bin"));
+  await bench.stop();
+  writeFileSync(join(bench.dir, "installation.json"), JSON.stringify({ id: "00c0ffee", machine: "test" }));
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  assert.deepEqual({ ...bench.daemon.engine.journal.get<object>("SELECT begun, memo FROM deliveries") }, { begun: 0, memo: null });
 });
