@@ -45,7 +45,7 @@ test("as many as there are slots; a hint and an end bring the next; stop waits f
   await turn();
   work.left.push("d");
   wake$.next();
-  await turn();
+  while (!work.running.has("d")) await turn();
   assert.deepEqual([...work.running.keys()], ["c", "d"]);
   stop.abort();
   await done;
