@@ -24,6 +24,7 @@ export interface LaneState {
 const meetingMs = 2000;
 /** A longer timer of node fires at once. */
 const longestTimerMs = 3_600_000;
+const usableMs = 15_000;
 /** A person has to act: probe slowly. */
 const deniedProbeMs = 60_000;
 
@@ -142,6 +143,18 @@ export class Lane {
 
   get free(): boolean {
     return this.#waiting.length === 0 && this.#busy < this.slots("source");
+  }
+
+  /** Whether the device itself can be used now: a probe says so. */
+  async usable(signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.device.probe(AbortSignal.any([signal, AbortSignal.timeout(usableMs)]));
+      return true;
+    } catch (error) {
+      // Whatever is wrong with it: the caller has a fault of its own that says more.
+      this.events.say("debug", "probe", `${this.name}: ${reasonOf(error)}`, { device: this.name });
+      return false;
+    }
   }
 
   /** Work went well: whatever was learned against the device is void. */

@@ -15,7 +15,7 @@ import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { goesBefore, type VersionRow, type Wanted } from "./queue.js";
-import { actionFor, countsAsTry, reasonOf } from "./retry.js";
+import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { giveUp, makeRoom } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import type { Transfer } from "./transfers.js";
@@ -143,7 +143,7 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal):
       route: route?.rules.route.into,
     });
   } catch (error) {
-    await settle(engine, lane, version, error, job.progress);
+    await settle(engine, lane, version, error, job.progress, signal);
   } finally {
     engine.transfers.end(work.transfer);
     engine.live.end(version.id);
@@ -159,14 +159,25 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal):
 }
 
 /** After a fault: what becomes of the version and its deliveries. */
-async function settle(engine: Engine, lane: Lane, version: VersionRow, error: unknown, progress: boolean): Promise<void> {
+async function settle(
+  engine: Engine,
+  lane: Lane,
+  version: VersionRow,
+  error: unknown,
+  progress: boolean,
+  signal: AbortSignal,
+): Promise<void> {
   const { queue, journal, events, clock } = engine;
   const facts = { device: version.source, path: version.path, fault: isFault(error) ? error.kind : "unknown" };
   const waiting = queue.deliveriesOf(version.id).filter(({ state }) => state === "wanting" || state === "ready" || state === "active");
   const tries = progress ? 0 : Math.max(0, ...waiting.map((delivery) => delivery.tries));
   const restarts = Math.max(0, ...waiting.map((delivery) => delivery.restarts));
-  const action = actionFor(error, { tries, restarts, upMs: engine.upMs() }, engine.random());
-  if (!isFault(error, "full")) lane.noteFault(error);
+  // A file that may not be read, on a source that may: only that file is set aside.
+  const ofFile = isFault(error, "denied") && (await lane.usable(signal));
+  const action: Action = ofFile
+    ? { do: "park", fault: "denied" }
+    : actionFor(error, { tries, restarts, upMs: engine.upMs() }, engine.random());
+  if (!ofFile && !isFault(error, "full")) lane.noteFault(error);
   const reason = reasonOf(error);
   const later = (afterMs: number) =>
     journal.apply(() => {

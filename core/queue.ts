@@ -84,6 +84,8 @@ export function goesBefore(a: Ranked, b: Ranked): boolean {
   return a.weight !== b.weight ? a.weight > b.weight : a.rank !== b.rank ? a.rank > b.rank : a.path > b.path;
 }
 
+const targetLeft = "its target left the configuration";
+
 const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
 
 export class Queue {
@@ -119,6 +121,19 @@ export class Queue {
        AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`,
     ))
       this.releasable.set(id, { source, notBeforeMs: 0 });
+  }
+
+  /**
+   * Inside `apply`. What waits for a target that no route names any more is dropped, so that it holds back no release; it comes back with the
+   * target. Returns how many.
+   */
+  dropForeign(routed: readonly { readonly from: string; readonly to: string }[]): number {
+    const marks = routed.map(() => "(?, ?)").join(", ");
+    return this.journal.run(
+      `UPDATE deliveries SET state = 'dropped', required = 0, reason = '${targetLeft}'
+       WHERE state IN ('wanting', 'ready', 'active', 'parked') ${routed.length === 0 ? "" : `AND (source, target) NOT IN (VALUES ${marks})`}`,
+      ...routed.flatMap(({ from, to }) => [from, to]),
+    );
   }
 
   version(id: string): VersionRow | undefined {
@@ -177,7 +192,8 @@ export class Queue {
       const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
         `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) 
+         ON CONFLICT (id) DO UPDATE SET state = excluded.state, required = excluded.required, reason = NULL WHERE state = 'dropped' AND reason = '${targetLeft}'`,
         plan.id,
         version.id,
         version.source,
@@ -352,7 +368,7 @@ export class Queue {
       device,
     );
     this.journal.run(
-      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown' AND (target = ?1 OR source = ?1)`,
+      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault IN ('unknown', 'denied') AND (target = ?1 OR source = ?1)`,
       device,
     );
     this.#readyWhereSealed();
@@ -375,7 +391,7 @@ export class Queue {
   /** Inside `apply`. What an unknown error parked is looked at again. */
   retryUnknown(): number {
     const changes = this.journal.run(
-      "UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault = 'unknown'",
+      "UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault IN ('unknown', 'denied')",
     );
     this.#readyWhereSealed();
     return changes;

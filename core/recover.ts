@@ -67,6 +67,14 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     );
   }
   await queue.recover();
+  const routed = engine.config.routes.flatMap(({ from, to }) => to.map(({ device }) => ({ from, to: device })));
+  const dropped = await journal.apply(() => queue.dropForeign(routed));
+  if (dropped > 0)
+    engine.events.say(
+      "warn",
+      "dropped",
+      `${dropped} ${dropped === 1 ? "delivery" : "deliveries"} to targets that no route names any more are dropped; they come back with their target`,
+    );
 }
 
 /** A sealed spool file whose version the journal no longer knows. True when it is whole and was put back into the queue. */
