@@ -84,8 +84,6 @@ export function goesBefore(a: Ranked, b: Ranked): boolean {
   return a.weight !== b.weight ? a.weight > b.weight : a.rank !== b.rank ? a.rank > b.rank : a.path > b.path;
 }
 
-const targetLeft = "its target left the configuration";
-
 const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
 
 export class Queue {
@@ -123,16 +121,12 @@ export class Queue {
       this.releasable.set(id, { source, notBeforeMs: 0 });
   }
 
-  /**
-   * Inside `apply`. What waits for a target that no route names any more is dropped, so that it holds back no release; it comes back with the
-   * target. Returns how many.
-   */
-  dropForeign(routed: readonly { readonly from: string; readonly to: string }[]): number {
-    const marks = routed.map(() => "(?, ?)").join(", ");
-    return this.journal.run(
-      `UPDATE deliveries SET state = 'dropped', required = 0, reason = '${targetLeft}'
-       WHERE state IN ('wanting', 'ready', 'active', 'parked') ${routed.length === 0 ? "" : `AND (source, target) NOT IN (VALUES ${marks})`}`,
-      ...routed.flatMap(({ from, to }) => [from, to]),
+  /** What waits for devices that are not among these, by device. It keeps waiting: a device may be left out only because its configuration is wrong. */
+  foreign(configured: readonly string[]): { target: string; n: number }[] {
+    const marks = configured.map(() => "?").join(", ");
+    return this.journal.all<{ target: string; n: number }>(
+      `SELECT target, COUNT(*) AS n FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'parked') AND target NOT IN (${marks}) GROUP BY target`,
+      ...configured,
     );
   }
 
@@ -193,7 +187,7 @@ export class Queue {
       const changes = this.journal.run(
         `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) 
-         ON CONFLICT (id) DO UPDATE SET state = excluded.state, required = excluded.required, reason = NULL WHERE state = 'dropped' AND reason = '${targetLeft}'`,
+         ON CONFLICT (id) DO NOTHING`,
         plan.id,
         version.id,
         version.source,

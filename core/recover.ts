@@ -67,13 +67,12 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     );
   }
   await queue.recover();
-  const routed = engine.config.routes.flatMap(({ from, to }) => to.map(({ device }) => ({ from, to: device })));
-  const dropped = await journal.apply(() => queue.dropForeign(routed));
-  if (dropped > 0)
+  for (const { target, n } of queue.foreign(engine.config.devices.map(({ name }) => name)))
     engine.events.say(
       "warn",
-      "dropped",
-      `${dropped} ${dropped === 1 ? "delivery" : "deliveries"} to targets that no route names any more are dropped; they come back with their target`,
+      "foreign",
+      `${n} ${n === 1 ? "delivery waits" : "deliveries wait"} for "${target}", which the configuration does not have (any more)`,
+      { device: target },
     );
 }
 

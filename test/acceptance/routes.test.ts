@@ -229,30 +229,21 @@ test("newest and delete: what was passed over stays, also when the newer ones ar
   assert.deepEqual(readdirSync(world.path("in")).sort().slice(0, 2), ["log0", "log1"]);
 });
 
-test("a target that leaves the configuration holds back nothing, and gets its files when it comes back", async (t) => {
+test("a target that leaves the configuration is waited for, and that is said: its file is not deleted before it has it", async (t) => {
   const world = new World(t);
   world.mkdir("a");
-  world.mkdir("b");
   world.file("in/x", "x");
-  const config = (to: readonly string[], afterDelivery: string) =>
-    world.config({
-      devices: {
-        in: local("in"),
-        a: local("a"),
-        b: local("b"),
-        down: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" },
-      },
-      routes: [{ from: "in", to, into: "", afterDelivery }],
-    });
-  assert.equal((await once(config(["a", "down"], "keep"))).code, 3);
-  const without = await once(config(["a"], "keep"));
-  assert.equal(without.code, 0, without.out);
-  assert.match(without.out, /1 delivery to targets that no route names any more/);
-  const back = await once(config(["a", "down"], "keep"));
-  assert.equal(back.code, 3, "the delivery is there again");
-  const last = new Program(["run", "--json", "--config", config(["a", "b"], "delete")]);
-  t.after(() => last.kill());
-  await last.until(({ what }) => what === "released", "release");
+  const config = (more: object, to: readonly string[]) =>
+    world.config({ devices: { in: local("in"), a: local("a"), ...more }, routes: [{ from: "in", to, into: "", afterDelivery: "delete" }] });
+  const down = { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" };
+  assert.equal((await once(config({ b: down }, ["a", "b"]))).code, 3);
+  const without = await once(config({}, ["a"]));
+  assert.match(without.out, /1 delivery waits for \\"b\\", which the configuration does not have/);
+  assert.equal(readFileSync(world.path("in/x"), "utf8"), "x");
+  world.mkdir("b");
+  const program = new Program(["run", "--json", "--config", config({ b: local("b") }, ["a", "b"])]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "released", "release");
   assert.equal(readFileSync(world.path("b/x"), "utf8"), "x");
   assert.equal(existsSync(world.path("in/x")), false);
 });
