@@ -10,7 +10,7 @@ import { type Engine } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import { sameOrGrown } from "./pull.js";
+import { sameOrGrown } from "./pull-job.js";
 import type { VersionRow } from "./queue.js";
 import { giveUp } from "./space.js";
 

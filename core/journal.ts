@@ -30,7 +30,6 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE versions (
   id TEXT PRIMARY KEY, source TEXT NOT NULL, path TEXT NOT NULL,
   size INTEGER NOT NULL, modified_ms REAL, inode TEXT,
-  identity TEXT,                            -- hash of the first 4 KiB, once they were read
   state TEXT NOT NULL,                      -- found | sealed | gone
   store TEXT NOT NULL,                      -- spool | place | through
   generation INTEGER NOT NULL DEFAULT 0, durable INTEGER NOT NULL DEFAULT 0, digest TEXT,

@@ -20,7 +20,6 @@ export interface VersionRow {
   readonly size: number;
   readonly modified_ms: number | null;
   readonly inode: string | null;
-  readonly identity: string | null;
   readonly state: "found" | "sealed" | "gone";
   readonly store: "spool" | "place" | "through";
   readonly generation: number;

@@ -46,6 +46,17 @@ const codes: Readonly<Record<number, FaultKind>> = {
   554: "conflict",
 };
 
+const socketWords: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "the connection is refused",
+  EHOSTUNREACH: "no route leads there",
+  ENETUNREACH: "there is no network",
+  ENOTFOUND: "its name is not known",
+  EAI_AGAIN: "its name cannot be looked up now",
+  ECONNRESET: "the connection was reset",
+  EPIPE: "the connection was closed",
+  ETIMEDOUT: "no answer came",
+};
+
 const absent = new Set(["ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN", "EADDRNOTAVAIL"]);
 const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EXPIRED", "CRL_NOT_YET_VALID"]);
 const tlsCodes = /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH|EPROTO)/;
@@ -64,13 +75,15 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
   const say = (text: string): string => hide(`${situation.what}: ${text}`, situation.password);
   if (error instanceof FTPError) {
     const text = readable(error.message);
+    if (situation.connecting === true && error.code === 530)
+      return new Fault("denied", say(`the server said "${text}"; look at "user" and "password"`), cause);
     if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
     const kind =
       error.code === 550 && forbidden.test(text) ? "denied" : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     return new Fault(kind, say(`the server said "${text}"`), cause);
   }
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const text = error instanceof Error ? error.message : String(error);
+  const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error)).replace(/ \((?:control|data) socket\)/, "");
   if (wrongTime.has(code)) {
     if (!situation.clockTrusted)
       return new Fault("offline", say("the clock is not set, so the server's certificate cannot be judged"), cause);

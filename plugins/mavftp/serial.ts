@@ -62,7 +62,9 @@ async function checkUsable(path: string): Promise<void> {
 async function permissionText(path: string): Promise<string> {
   const group = await groupOf(path);
   const user = userName();
-  if (group === undefined) return `no permission to use ${path}`;
+  // To be in the group root is no way to get at a port.
+  if (group === undefined || group === "root")
+    return `no permission to use ${path}: a udev rule has to give it to a group such as dialout, and ${user} has to be in it`;
   return `no permission to use ${path}: it belongs to the group ${group}; run "sudo usermod -aG ${group} ${user}", then log in again (a service: restart it)`;
 }
 

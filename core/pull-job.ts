@@ -1,0 +1,382 @@
+/**
+ * One run over one version, from the source into the spool: its identity is checked, the source opened at the spool's durable offset, bytes
+ * appended and digested, checkpoints taken; at the end size, the source's own digest and its stamp are checked, and the file is sealed.
+ *
+ * A checkpoint is data first, then the journal, and only then a push may send it.
+ */
+import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { Digester } from "./digest.js";
+import { type Engine, nameOf, streamTargets } from "./engine.js";
+import { Fault, isFault, throwIfAborted } from "./errors.js";
+import type { Lane } from "./lane.js";
+import type { LiveFile } from "./live.js";
+import type { Digest, FileEntry, Source } from "./plugin.js";
+import type { VersionRow } from "./queue.js";
+import { giveUp } from "./space.js";
+import type { Sidecar, SpoolWriter } from "./spool.js";
+import type { Transfer } from "./transfers.js";
+
+const sampleBytes = 4096;
+const everyBytes = 4 * 2 ** 20;
+const soonMs = 2000;
+const soonBytes = 256 * 1024;
+const atLeastMs = 10_000;
+const followedMs = 500;
+/** Hashing reads as much at once; 64 KiB halves the rate. */
+const hashBytes = 2 ** 20;
+
+export class PullJob {
+  /** At least one byte became durable that was not before. */
+  progress = false;
+  #version: VersionRow;
+  #digest = new Digester("sha256");
+  #other: Digester | undefined;
+  /** The digest of the first `base.size` bytes, once they have passed. */
+  #atBase: Digest | undefined;
+  /** The versions before this one, the latest first, down to one that was whole here. */
+  readonly #bases: readonly VersionRow[];
+  /** The one that was whole here. */
+  readonly #base: VersionRow | undefined;
+
+  constructor(
+    readonly engine: Engine,
+    readonly lane: Lane,
+    readonly source: Source,
+    version: VersionRow,
+    readonly live: LiveFile,
+    readonly transfer: Transfer,
+    readonly signal: AbortSignal,
+  ) {
+    this.#version = version;
+    this.#bases = basesOf(engine, version);
+    this.#base = this.#bases.find(({ digest }) => digest !== null);
+  }
+
+  async run(): Promise<void> {
+    const { engine, source, signal } = this;
+    const entry = await this.#present();
+    if (this.#version.store === "place") {
+      await this.#readInPlace(entry);
+      return;
+    }
+    const kind = source.features.digests.find((known) => known !== "sha256");
+    if (kind !== undefined && source.digest !== undefined) this.#other = new Digester(kind);
+    if (this.#version.durable === 0) await this.#adoptBase(entry);
+    const writer = await this.#resume(entry);
+    try {
+      await this.#copy(entry, writer);
+      throwIfAborted(signal);
+      await this.#prove(entry);
+      await this.#seal();
+    } finally {
+      await writer.close();
+    }
+    for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
+  }
+
+  /** The entry to open: as it is now, but no longer than this version. */
+  async #present(): Promise<FileEntry> {
+    const now = await this.source.stat(this.#version.path, this.signal);
+    return sameOrGrown(this.#version, now);
+  }
+
+  /** A file that grew: what the spool has of the version before is taken over, if it is the beginning of this one. */
+  async #adoptBase(entry: FileEntry): Promise<void> {
+    const base = this.#bases.find(({ spooled, durable }) => spooled > 0 && durable > 0);
+    if (base === undefined || base.durable > this.#version.size) return;
+    if (!(await this.#sameSamples(base.id, entry, base.durable))) return;
+    await this.engine.spool.adopt(base.id, this.#sidecar(), base.durable);
+    await this.#record({ durable: base.durable, generation: this.#version.generation });
+  }
+
+  /** The writer at the durable offset, the digest brought up to it. Begins anew when what is here is not the beginning of the source's file. */
+  async #resume(entry: FileEntry): Promise<SpoolWriter> {
+    const { engine } = this;
+    const at = this.#version.durable;
+    if (at > 0) {
+      const same = await this.#sameSamples(this.#version.id, entry, at);
+      const writer = same ? await engine.spool.writer(this.#sidecar(), at) : undefined;
+      if (writer?.handle !== undefined) {
+        await this.#digestPrefix(writer.handle, at);
+        this.transfer.offset = at;
+        this.live.advance(at);
+        this.#say("resumed", `goes on at byte ${at} of ${this.#version.size}`);
+        return writer;
+      }
+      engine.events.say(
+        "warn",
+        "restarted",
+        `${nameOf(this.#version)}: what is in the spool is not its beginning; it is read again from the first byte`,
+        {
+          device: this.#version.source,
+          path: this.#version.path,
+        },
+      );
+      await this.#record({ durable: 0, generation: this.#version.generation + 1 });
+    }
+    this.live.advance(0);
+    this.transfer.offset = 0;
+    await engine.journal.apply(() => engine.journal.run("UPDATE versions SET spooled = MAX(size, 1) WHERE id = ?", this.#version.id));
+    return engine.spool.writer(this.#sidecar(), 0);
+  }
+
+  async #copy(entry: FileEntry, writer: SpoolWriter): Promise<void> {
+    const { engine, live, source, signal, transfer } = this;
+    const stream = await source.open(entry, writer.offset, signal, { safest: this.#version.safest === 1 });
+    let markMs = engine.clock.monotonicMs();
+    let markOffset = writer.offset;
+    let checkpoint: Promise<void> | undefined;
+    let failed: { error: unknown } | undefined;
+    try {
+      for await (const chunk of stream) {
+        const bytes = chunk as Buffer;
+        if (writer.offset + bytes.length > entry.size) throw new Error("the source gave more bytes than it said");
+        await this.lane.throttle.take(bytes.length, signal);
+        this.#update(bytes, writer.offset);
+        await writer.append(bytes);
+        transfer.offset = writer.offset;
+        engine.transfers.pulledBytes += bytes.length;
+        const sinceMs = engine.clock.monotonicMs() - markMs;
+        const since = writer.offset - markOffset;
+        const due =
+          since >= everyBytes ||
+          (sinceMs >= soonMs && since >= soonBytes) ||
+          sinceMs >= atLeastMs ||
+          (live.followers > 0 && sinceMs >= followedMs);
+        if (due && checkpoint === undefined && writer.offset < entry.size) {
+          await writer.flush();
+          markMs = engine.clock.monotonicMs();
+          markOffset = writer.offset;
+          // The sync runs beside the reading: a slow card must not stop a source that is only here for a minute.
+          checkpoint = this.#checkpoint(writer)
+            .catch((error: unknown) => {
+              failed = { error };
+              stream.destroy();
+            })
+            .finally(() => (checkpoint = undefined));
+        }
+      }
+    } catch (error) {
+      await checkpoint;
+      // What came is kept, as far as it can be made durable.
+      if (failed === undefined) await this.#checkpoint(writer);
+      throw failed === undefined ? error : failed.error;
+    }
+    await checkpoint;
+    if (failed !== undefined) throw failed.error;
+    throwIfAborted(signal);
+    await this.#checkpoint(writer);
+    if (writer.offset !== entry.size) throw new Fault("transient", `the source ended after ${writer.offset} of ${entry.size} bytes`);
+  }
+
+  /** Data first, then the journal; only then a push may send it. */
+  async #checkpoint(writer: SpoolWriter): Promise<void> {
+    const durable = await writer.sync();
+    if (durable === this.#version.durable) return;
+    this.progress = true;
+    await this.#record({ durable, generation: this.#version.generation });
+    this.live.advance(durable);
+  }
+
+  async #record(state: { durable: number; generation: number }): Promise<void> {
+    const { engine } = this;
+    const { id } = this.#version;
+    await engine.journal.commit(() => {
+      engine.journal.run(
+        "UPDATE versions SET durable = ?, generation = ?, spooled = MAX(size, 1) WHERE id = ?",
+        state.durable,
+        state.generation,
+        id,
+      );
+      if (state.durable > 0) this.#letFollow();
+    });
+    this.#version = { ...this.#version, ...state };
+    engine.work$.next();
+  }
+
+  /** The source's own digest, and that the file did not change underneath. */
+  async #prove(entry: FileEntry): Promise<void> {
+    const { source, signal } = this;
+    if (this.#other !== undefined && source.digest !== undefined) {
+      const theirs = await source.digest(entry, this.#other.kind, signal);
+      const ours = this.#other.value();
+      if (theirs !== undefined && theirs !== ours) throw new Fault("mismatch", `the source says ${theirs}, what arrived here is ${ours}`);
+    }
+    const now = await source.stat(this.#version.path, signal);
+    // Gone after its last byte was read: what is here is whole.
+    if (now !== undefined) sameOrGrown(this.#version, now);
+  }
+
+  async #seal(): Promise<void> {
+    const { engine } = this;
+    const digest = this.#digest.value();
+    const { id, size } = this.#version;
+    if (this.#version.store === "spool") await engine.spool.writeSidecar({ ...this.#sidecar(), digest });
+    await engine.journal.commit(() => {
+      engine.journal.run(
+        "UPDATE versions SET state = 'sealed', durable = ?, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ?",
+        size,
+        digest,
+        engine.clock.wallMs(),
+        id,
+      );
+      engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
+      this.#joinBase();
+    });
+  }
+
+  /**
+   * Inside `commit`. Pushes may follow; of a file that may have grown only once that is decided, because a target that has the file
+   * before continues it, and one that has another file does not. The version before stays in the queue until this one is whole: its
+   * copy here may be all that there will ever be.
+   */
+  #letFollow(): void {
+    if (this.#base !== undefined && this.#atBase === undefined) return;
+    if (this.#grew && !this.#inherit()) return;
+    this.engine.queue.bytesCome(this.#version.id, streamTargets(this.engine));
+  }
+
+  /** Growth is proven: the bytes of the version before are the beginning of this one. */
+  get #grew(): boolean {
+    return this.#base !== undefined && this.#atBase !== undefined && this.#atBase === this.#base.digest;
+  }
+
+  /** Inside `commit`. This version replaces what the one before has, or would have replaced, at each target; false while that one is still on its way. */
+  #inherit(): boolean {
+    const before = this.#base === undefined ? [] : this.engine.queue.deliveriesOf(this.#base.id);
+    for (const delivery of before) {
+      const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
+      if (replaced !== null)
+        this.engine.journal.run(
+          "UPDATE deliveries SET replaces = ? WHERE version = ? AND target = ? AND path = ?",
+          replaced,
+          this.#version.id,
+          delivery.target,
+          delivery.path,
+        );
+    }
+    return before.every(({ state }) => state === "done" || state === "dropped");
+  }
+
+  /** Inside `commit`. This version is whole: it takes the place of the one before. */
+  #joinBase(): void {
+    const base = this.#base;
+    if (base === undefined || !this.#grew) return;
+    this.#inherit();
+    this.engine.queue.drop(base.id, "superseded: the file grew");
+    this.engine.journal.run("UPDATE versions SET released = 'superseded' WHERE id = ? AND released IS NULL", base.id);
+  }
+
+  /** A local, random-access file stays where it is: it is only digested. */
+  async #readInPlace(entry: FileEntry): Promise<void> {
+    const { engine, source, signal, transfer, live } = this;
+    const follow = async () => {
+      await engine.journal.apply(() => this.#letFollow());
+      engine.work$.next();
+    };
+    await follow();
+    let at = 0;
+    for await (const chunk of await source.open(entry, 0, signal)) {
+      const bytes = chunk as Buffer;
+      this.#update(bytes, at);
+      at += bytes.length;
+      transfer.offset = at;
+      live.advance(at);
+      if (this.#atBase !== undefined && this.#base !== undefined && at - bytes.length < this.#base.size) await follow();
+    }
+    throwIfAborted(signal);
+    if (at !== entry.size) throw new Fault("changed", `it ended after ${at} of ${entry.size} bytes`);
+    await this.#prove(entry);
+    await this.#seal();
+  }
+
+  #update(bytes: Buffer, at: number): void {
+    const edge = this.#base === undefined ? -1 : this.#base.size - at;
+    if (edge > 0 && edge <= bytes.length) {
+      this.#digest.update(bytes.subarray(0, edge));
+      this.#atBase = this.#digest.value();
+      this.#digest.update(bytes.subarray(edge));
+    } else this.#digest.update(bytes);
+    this.#other?.update(bytes);
+  }
+
+  async #digestPrefix(handle: FileHandle, bytes: number): Promise<void> {
+    const buffer = Buffer.allocUnsafe(hashBytes);
+    for (let at = 0; at < bytes;) {
+      throwIfAborted(this.signal);
+      const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, bytes - at), at);
+      if (bytesRead === 0) throw new Fault("transient", "the spool file is shorter than the journal says");
+      this.#update(buffer.subarray(0, bytesRead), at);
+      at += bytesRead;
+    }
+  }
+
+  /** Whether the first 4 KiB, and the 4 KiB before `at`, are the same here and at the source. */
+  async #sameSamples(spooled: string, entry: FileEntry, at: number): Promise<boolean> {
+    const handle = await this.engine.spool.reader(spooled).catch((error: unknown) => {
+      if (isFault(error, "missing")) return undefined;
+      throw error;
+    });
+    if (handle === undefined) return false;
+    try {
+      if ((await handle.stat()).size < at) return false;
+      const samples = new Map([
+        [0, Math.min(sampleBytes, at)],
+        [Math.max(0, at - sampleBytes), Math.min(sampleBytes, at)],
+      ]);
+      for (const [from, length] of samples) {
+        const ours = Buffer.alloc(length);
+        await handle.read(ours, 0, length, from);
+        const theirs = await this.#sample(entry, from, length);
+        if (!createHash("sha256").update(ours).digest().equals(createHash("sha256").update(theirs).digest())) return false;
+      }
+      return true;
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async #sample(entry: FileEntry, from: number, length: number): Promise<Buffer> {
+    const stream = await this.source.open(entry, from, this.signal);
+    const parts: Buffer[] = [];
+    let have = 0;
+    for await (const chunk of stream) {
+      parts.push(chunk as Buffer);
+      have += (chunk as Buffer).length;
+      if (have >= length) break;
+    }
+    throwIfAborted(this.signal);
+    return Buffer.concat(parts).subarray(0, length);
+  }
+
+  #say(what: string, text: string): void {
+    const { source, path } = this.#version;
+    this.engine.events.say("info", what, `${nameOf(this.#version)}: ${text}`, { device: source, path });
+  }
+
+  #sidecar(): Sidecar {
+    const { id, source, path, size, modified_ms, generation } = this.#version;
+    return { version: id, source, path, size, generation, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
+  }
+}
+
+function basesOf(engine: Engine, version: VersionRow): VersionRow[] {
+  const bases: VersionRow[] = [];
+  for (let id = version.base; id !== null;) {
+    const base = engine.queue.version(id);
+    if (base === undefined) break;
+    bases.push(base);
+    id = base.digest === null ? base.base : null;
+  }
+  return bases;
+}
+
+/** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or only grew. */
+export function sameOrGrown(version: VersionRow, now: FileEntry | undefined): FileEntry {
+  if (now === undefined) throw new Fault("missing", "it is no longer there");
+  const touched = version.modified_ms !== null && now.modifiedMs !== undefined && now.modifiedMs !== version.modified_ms;
+  if (now.size < version.size) throw new Fault("changed", `it has ${now.size} bytes now, not ${version.size}`);
+  if (now.size === version.size && touched) throw new Fault("changed", "it was written since it was found");
+  return { ...now, size: version.size };
+}
