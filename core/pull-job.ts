@@ -62,7 +62,7 @@ export class PullJob {
     }
     const kind = source.features.digests.find((known) => known !== "sha256");
     if (kind !== undefined && source.digest !== undefined) this.#other = new Digester(kind);
-    if (this.#version.durable === 0) await this.#adoptBase(entry);
+    if (this.#version.durable === 0 && this.#version.safest === 0) await this.#adoptBase(entry);
     const writer = await this.#resume(entry);
     try {
       await this.#copy(entry, writer);

@@ -213,15 +213,17 @@ export class SpoolWriter {
     if (this.#pendingBytes >= writeBytes) await this.flush();
   }
 
-  /** All that was appended is on the medium when this resolves; its end is returned. Throws Fault "full" or "transient". */
+  /** All that was appended before the call is on the medium when this resolves; its end is returned. Throws Fault "full" or "transient". */
   async sync(): Promise<number> {
     await this.flush();
+    // What is written while the sync runs is not part of it.
+    const end = this.#written;
     try {
       if (this.handle !== undefined) await syncData(this.handle);
     } catch (error) {
       throw spoolFault(error, "cannot sync the spool");
     }
-    return this.#written;
+    return end;
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,80 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { isFault } from "./errors.js";
+import { Spool, SpoolWriter, type Sidecar } from "./spool.js";
+
+const id = "0123456789abcdef";
+const sidecar: Sidecar = { version: id, source: "cam", path: "a", size: 100, generation: 0 };
+
+async function spoolIn(t: TestContext, maxSizeBytes = 1000): Promise<{ spool: Spool; dir: string }> {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-spool-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const spool = new Spool(dir, { maxSizeBytes, keepFreeBytes: 0 });
+  await spool.open();
+  return { spool, dir };
+}
+
+test("a sync covers what was appended before it, not what is written while it runs", async () => {
+  let synced: () => void = () => undefined;
+  const handle = {
+    write: (_: Buffer, __: number, length: number) => Promise.resolve({ bytesWritten: length }),
+    datasync: () => new Promise<void>((resolve) => (synced = resolve)),
+  } as unknown as FileHandle;
+  const writer = new SpoolWriter(handle, 0);
+  await writer.append(Buffer.alloc(1000));
+  await writer.flush();
+  const sync = writer.sync();
+  await Promise.resolve();
+  await writer.append(Buffer.alloc(500));
+  await writer.flush();
+  synced();
+  assert.equal(await sync, 1000);
+  assert.equal(writer.offset, 1500);
+});
+
+test("a writer cuts off what lies behind the durable offset; a file that is shorter than that gives no writer", async (t) => {
+  const { spool } = await spoolIn(t);
+  let writer = await spool.writer(sidecar, 0);
+  await writer.append(Buffer.from("durable, then torn"));
+  await writer.sync();
+  await writer.close();
+  writer = await spool.writer(sidecar, 7);
+  await writer.append(Buffer.from("!"));
+  assert.equal(await writer.sync(), 8);
+  await writer.close();
+  assert.equal(readFileSync(spool.pathOf(id), "utf8"), "durable!");
+  writer = await spool.writer(sidecar, 9);
+  assert.equal(writer.handle, undefined);
+});
+
+test("space is promised once, and given back when the version is dropped", async (t) => {
+  const { spool } = await spoolIn(t);
+  assert.equal(await spool.reserve(id, 600, 0), true);
+  assert.equal(await spool.reserve(id, 600, 0), true, "the same promise again takes nothing more");
+  assert.equal(await spool.reserve("f".repeat(16), 600, 0), false);
+  assert.equal(spool.usedBytes, 600);
+  await spool.drop(id);
+  assert.equal(await spool.reserve("f".repeat(16), 600, 0), true);
+});
+
+test("what a killed write left behind is taken away; spool files are named", async (t) => {
+  const { spool, dir } = await spoolIn(t);
+  await spool.writeSidecar(sidecar);
+  writeFileSync(spool.pathOf(id), "x");
+  writeFileSync(join(dir, "spool", `.${"0".repeat(8)}-0000-0000-0000-${"0".repeat(12)}.tmp`), "half a sidecar");
+  writeFileSync(join(dir, "spool", `${"e".repeat(16)}.json`), "{}");
+  assert.deepEqual(await spool.open(), [id]);
+  assert.deepEqual(readdirSync(join(dir, "spool")).sort(), [id, `${id}.json`]);
+  assert.deepEqual(await spool.readSidecar(id), sidecar);
+});
+
+test("a spool that cannot be written is a spool without space: the source is not at fault", async (t) => {
+  const { spool, dir } = await spoolIn(t);
+  rmSync(join(dir, "spool"), { recursive: true });
+  writeFileSync(join(dir, "spool"), "in the way");
+  await assert.rejects(spool.writer(sidecar, 0), (error: unknown) => isFault(error) && error.kind !== "denied");
+});
