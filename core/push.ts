@@ -13,7 +13,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, Expect, Memo, Occupant, Receipt, Target, Upload } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
-import { actionFor, countsAsTry, reasonOf } from "./retry.js";
+import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { otherName, partialPath, uploadId } from "./route.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
@@ -73,7 +73,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     }
     lane.noteSuccess();
   } catch (error) {
-    await settle(engine, lane, version, delivery, error, job);
+    await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
     job.close();
     if (work.transfer !== undefined) engine.transfers.end(work.transfer);
@@ -83,18 +83,31 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
 }
 
 /** After a fault: what becomes of the delivery. */
-async function settle(engine: Engine, lane: Lane, version: VersionRow, delivery: DeliveryRow, error: unknown, job: PushJob): Promise<void> {
+async function settle(
+  engine: Engine,
+  lane: Lane,
+  version: VersionRow,
+  delivery: DeliveryRow,
+  error: unknown,
+  job: PushJob,
+  signal: AbortSignal,
+): Promise<void> {
   const { queue, journal, events, clock } = engine;
   // A plugin may wrap the fault that its stream ended with: the stream's own word counts.
   const cause = job.broken ?? error;
   const ofSource = job.broken !== undefined;
   const facts = { device: lane.name, path: delivery.path, id: delivery.id, fault: isFault(cause) ? cause.kind : "unknown" };
   const tries = job.progress ? 0 : delivery.tries;
-  const action = actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
+  const sourceLane = engine.lanes.get(version.source);
+  // A file that may not be read, on a source that may: only that file is set aside.
+  const ofFile = ofSource && isFault(cause, "denied") && sourceLane !== undefined && (await sourceLane.usable(signal));
+  const action: Action = ofFile
+    ? { do: "park", fault: "denied" }
+    : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
   if (!ofSource) lane.noteFault(cause);
-  else if (!isFault(cause, "aborted")) engine.lanes.get(version.source)?.noteFault(cause);
+  else if (!ofFile && !isFault(cause, "aborted")) sourceLane?.noteFault(cause);
   const again = (afterMs: number, counted: number) =>
     queue.release(delivery.id, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
   if (delivery.state === "discard") {
