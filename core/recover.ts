@@ -17,8 +17,14 @@ import type { Sidecar } from "./spool.js";
 /** Runs before anything is listed or claimed. `stateDir` is locked; `rebuilt`: the journal was set aside. */
 export async function recover(engine: Engine, stateDir: string, rebuilt: boolean): Promise<void> {
   const { journal, queue, spool } = engine;
-  const empty = journal.get("SELECT 1 FROM versions LIMIT 1") === undefined;
+  // Power may go while it is rebuilt: until the spool was gone through, the next start does it again.
+  const unfinished = journal.get("SELECT 1 FROM meta WHERE key = 'recovering'") !== undefined;
+  const empty = unfinished || journal.get("SELECT 1 FROM versions LIMIT 1") === undefined;
   if (empty) {
+    await journal.commit(() => {
+      journal.run("INSERT INTO meta VALUES ('recovering', '1') ON CONFLICT (key) DO NOTHING");
+      if (rebuilt) journal.run("INSERT INTO meta VALUES ('rebuilt', '1') ON CONFLICT (key) DO NOTHING");
+    });
     const receipts = await importReceipts(engine, join(stateDir, "receipts.jsonl"));
     if (rebuilt || receipts > 0) {
       await journal.commit(() => journal.run("INSERT INTO meta VALUES ('rebuilt', '1') ON CONFLICT (key) DO NOTHING"));
@@ -37,6 +43,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     const sidecar = version === undefined || empty ? await spool.readSidecar(id) : undefined;
     if (sidecar === undefined || !(await restore(engine, sidecar))) await spool.drop(id);
   }
+  if (empty) await journal.commit(() => journal.run("DELETE FROM meta WHERE key = 'recovering'"));
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
     const size = files.has(version.id) ? (await fs.stat(spool.pathOf(version.id))).size : -1;
     if (size >= version.durable && size >= 0) {

@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { Journal } from "../../core/journal.js";
 import { openDatabase } from "../../core/sqlite.js";
 import { Client } from "basic-ftp";
 import { startGround } from "../faults/ground.js";
@@ -271,4 +272,38 @@ test("a hash made by hash-password lets its user in, and shows no password", asy
   } finally {
     client.close();
   }
+});
+
+test("power goes while a lost journal is rebuilt: the only copy, in the spool, still reaches its second target", async (t) => {
+  const world = new World(t);
+  world.mkdir("a");
+  world.file("in/x", "the only copy");
+  const config = world.config({
+    devices: { in: local("in", { inPlace: false }), a: local("a"), b: local("b") },
+    routes: [{ from: "in", to: ["a", "b"], into: "" }],
+  });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+  for (const end of ["", "-wal", "-shm"]) spawnSync("rm", ["-f", world.path(`state/journal.db${end}`)]);
+  spawnSync("rm", [world.path("in/x")]);
+  // As far as the rebuilding got: the receipt is in, the spool was not looked at.
+  const receipt = JSON.parse(readFileSync(world.path("state/receipts.jsonl"), "utf8").trim()) as {
+    version: string;
+    size: number;
+    modifiedMs: number;
+  };
+  const journal = await Journal.open(world.path("state"));
+  await journal.commit(() => {
+    journal.run("INSERT INTO meta VALUES ('recovering', '1')");
+    journal.run(
+      "INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, found_ms) VALUES (?, 'in', 'x', ?, ?, 'found', 'spool', 1, 0)",
+      receipt.version,
+      receipt.size,
+      receipt.modifiedMs,
+    );
+  });
+  await journal.close();
+  world.mkdir("b");
+  const run = await runProgram(["run", "--once", "--config", config]);
+  assert.equal(run.code, 0, run.out);
+  assert.equal(readFileSync(world.path("b/x"), "utf8"), "the only copy");
 });
