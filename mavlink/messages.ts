@@ -59,7 +59,6 @@ export const STATE_ACTIVE = 4;
 export const MODE_CUSTOM = 0x01;
 export const MODE_ARMED = 0x80;
 export const COMPONENT_AUTOPILOT = 1;
-export const COMPONENT_ONBOARD_COMPUTER = 191;
 
 export interface Heartbeat {
   readonly customMode: number;
@@ -158,15 +157,6 @@ export function encodePing(m: Ping): Buffer {
   return b;
 }
 
-export function decodePing(b: Bytes): Ping {
-  return {
-    timeUsec: b.readBigUInt64LE(0),
-    seq: b.readUInt32LE(8),
-    targetSystem: b.readUInt8(12),
-    targetComponent: b.readUInt8(13),
-  };
-}
-
 /** Radians. */
 export interface Attitude {
   readonly bootMs: number;
@@ -182,10 +172,6 @@ export function encodeAttitude(m: Attitude): Buffer {
   b.writeFloatLE(m.pitch, 8);
   b.writeFloatLE(m.yaw, 12);
   return b;
-}
-
-export function decodeAttitude(b: Bytes): Attitude {
-  return { bootMs: b.readUInt32LE(0), roll: b.readFloatLE(4), pitch: b.readFloatLE(8), yaw: b.readFloatLE(12) };
 }
 
 export const COMMAND_REQUEST_MESSAGE = 512;
@@ -263,16 +249,6 @@ export function encodeRadioStatus(m: RadioStatus): Buffer {
   b[5] = m.remoteRssi;
   b[6] = m.txbuf;
   return b;
-}
-
-export function decodeRadioStatus(b: Bytes): RadioStatus {
-  return {
-    rxErrors: b.readUInt16LE(0),
-    fixed: b.readUInt16LE(2),
-    rssi: b.readUInt8(4),
-    remoteRssi: b.readUInt8(5),
-    txbuf: b.readUInt8(6),
-  };
 }
 
 /** MAV_PROTOCOL_CAPABILITY_FTP. */

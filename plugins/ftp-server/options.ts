@@ -104,4 +104,3 @@ export const options = v.strictObject({
 
 export type FtpServerOptions = v.InferOutput<typeof options>;
 export type UserOptions = FtpServerOptions["users"][string];
-export type Limits = FtpServerOptions["limits"];
