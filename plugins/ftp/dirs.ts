@@ -1,10 +1,10 @@
 /** Makes directories at a server. Those known to be there cost nothing; the others one look, and one command for each that is missing. */
-import { isUnknownCommand, refused, type Connection } from "./connection.js";
+import { isUnknownCommand, Refusal, type Connection } from "./connection.js";
 
 /** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. Throws FTPError when the server refuses. */
 export async function ensureDir(connection: Connection, dir: string, known: Set<string>): Promise<void> {
   if (dir === "" || known.has(dir)) return;
-  if ((await connection.ask(`CWD ${dir}`)).code < 400) {
+  if ((await connection.enter(dir)).code < 400) {
     known.add(dir);
     return;
   }
@@ -13,8 +13,8 @@ export async function ensureDir(connection: Connection, dir: string, known: Set<
   const made = await connection.ask(`MKD ${dir}`);
   if (made.code >= 400) {
     // Another client may have made it in between.
-    const there = await connection.ask(`CWD ${dir}`);
-    if (there.code >= 400) throw refused(isUnknownCommand(made) ? there : made);
+    const there = await connection.enter(dir);
+    if (there.code >= 400) throw new Refusal(isUnknownCommand(made) ? there : made);
   }
   known.add(dir);
 }

@@ -15,7 +15,7 @@ export class FtpRelay {
     this.#server = createServer((client) => this.#control(client));
   }
 
-  static async start(toPort: number): Promise<FtpRelay> {
+  static async start(toPort: number, _options: { delayMs?: number } = {}): Promise<FtpRelay> {
     const relay = new FtpRelay(toPort);
     await new Promise<void>((resolve) => relay.#server.listen(0, "127.0.0.1", resolve));
     return relay;
