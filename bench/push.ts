@@ -46,7 +46,7 @@ const lftp =
     `set ftp:ssl-allow no; ${settings} open -u ${server.user},"${server.password}" ftp://127.0.0.1:${server.port}; mirror -R --parallel=${connections} ${from} ${to}`,
   ];
 
-const peers: Readonly<Record<string, Peer>> = {
+const allPeers: Readonly<Record<string, Peer>> = {
   rclone: (from, to, server) => [
     "sh",
     "-c",
@@ -85,6 +85,10 @@ const peers: Readonly<Record<string, Peer>> = {
     return [process.execPath, mainJs, "run", "--once", "--json", "--config", config];
   },
 };
+
+/** FILESYNC_BENCH_PEERS: only those whose name holds one of these words. */
+const words = process.env.FILESYNC_BENCH_PEERS?.split(",");
+const peers = Object.fromEntries(Object.entries(allPeers).filter(([name]) => words?.some((word) => name.includes(word)) ?? true));
 
 interface Run {
   readonly seconds: number;
@@ -130,13 +134,14 @@ function expectAll(dir: string, { files, bytes }: Cell): void {
   if (found.length !== files || wrong.length > 0) throw new Error(`${dir} holds ${found.length} of ${files} files, ${wrong.length} wrong`);
 }
 
-export async function push(only?: readonly string[]): Promise<void> {
+/** `only`: numbers of cells. */
+export async function push(only: readonly string[] = []): Promise<void> {
   heading("push");
   const kind = vsftpd.skip === undefined ? vsftpd : ownPlain;
   const server = await kind.start();
   try {
     for (const [n, cell] of cells.entries()) {
-      if (only !== undefined && only.length > 0 && !only.includes(String(n))) continue;
+      if (only.length > 0 && !only.includes(String(n))) continue;
       await inTempDir((dir) => one(cell, dir, server, kind.name));
     }
   } finally {

@@ -72,7 +72,7 @@ export async function serve(
       `FileSync ${programVersion} is ready: ${counted(current.devices.length, "device")}, ${counted(current.routes.length, "route")}, state in ${current.stateDir}`,
     );
   const detach = attach?.(daemon, events);
-  const drawing = setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250);
+  const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250) : undefined;
 
   let reloading: Promise<void> = Promise.resolve();
   const onHangup = () => {

@@ -247,28 +247,27 @@ export class Finder {
     let version: VersionRow | undefined;
     if (before !== undefined && sameStamp(before, entry)) version = before;
     else {
-      let id = versionId(lane.name, entry);
-      // The same stamp came back after another content: only a count can tell them apart.
-      for (let twin = 1; engine.queue.version(id) !== undefined; twin++) id = versionId(lane.name, entry, String(twin));
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
         engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
         engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
       }
-      engine.queue.add(id, lane.name, entry, {
-        store: this.#source.features.inPlace ? "place" : "spool",
+      const what = {
+        store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
         foundMs: Math.max(engine.clock.wallMs(), (before?.found_ms ?? 0) + 1),
         ...(before !== undefined && before.size > 0 && before.size <= entry.size ? { base: before.id } : {}),
-      });
-      version = engine.queue.version(id);
+      };
+      version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
+      // The same stamp came back after another content: only a count can tell them apart.
+      for (let twin = 1; version === undefined; twin++)
+        version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
     }
-    if (version === undefined) return 0;
     const day = dayOf(entry);
     let added = 0;
     for (const { rules } of routes) added += engine.queue.addDeliveries(version, rules.plan(version.id, entry, day, engine.names));
-    if (engine.queue.deliveriesOf(version.id).length > 0 && version.after !== after) {
+    if (version.after !== after && engine.queue.deliveriesOf(version.id).length > 0) {
       engine.journal.run("UPDATE versions SET after = ?, trust_size = ? WHERE id = ?", after, trustSize ? 1 : 0, version.id);
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     }

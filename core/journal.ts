@@ -24,6 +24,8 @@ const schemaVersion = 1;
 const checkpointBytes = 4 * 2 ** 20;
 /** How long a group gathers before it is written, at least. A card wears by the number of syncs. */
 const gatherMs = 10;
+/** So often receipts are synced before a commit while more are coming; the last time nobody may add any. */
+const mostRounds = 3;
 
 const tables = `
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -218,24 +220,28 @@ export class Journal {
         const waiters = this.#waiters;
         this.#waiters = [];
         try {
-          if (this.#lines.length > 0) {
-            const lines = this.#lines.join("");
-            this.#lines = [];
-            await this.receipts.appendFile(lines);
-            this.syncs += 1;
-            await syncData(this.receipts);
-            // What was applied during that sync is part of this commit; its own lines follow in the next round.
-          }
-          // Frozen before the commit: whatever is applied after it would be in the WAL that a checkpoint is to empty.
-          const thaw = (await this.wal.stat()).size > checkpointBytes ? this.#freeze() : undefined;
+          const full = (await this.wal.stat()).size > checkpointBytes;
+          let thaw: (() => void) | undefined;
           try {
+            // What is applied while lines are synced is part of this commit, and its own lines must be there before it too. In the end none may be added.
+            for (let round = 1; this.#lines.length > 0; round++) {
+              if (round === mostRounds) thaw = this.#freeze();
+              const lines = this.#lines.join("");
+              this.#lines = [];
+              await this.receipts.appendFile(lines);
+              this.syncs += 1;
+              await syncData(this.receipts);
+            }
+            // Frozen before the commit: whatever is applied after it would be in the WAL that a checkpoint is to empty.
+            if (full) thaw ??= this.#freeze();
             if (this.#open) {
               this.db.exec("COMMIT");
               this.#open = false;
+              if (!full) thaw?.();
               this.syncs += 1;
               await syncData(this.wal);
             }
-            if (thaw !== undefined) await this.#checkpoint();
+            if (full) await this.#checkpoint();
           } finally {
             thaw?.();
           }

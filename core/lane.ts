@@ -40,6 +40,8 @@ export class Lane {
   /** What was learned from work against it; `over` ends the probing. */
   #down: { reason: string; readonly over: AbortController } | undefined;
   #failures = 0;
+  /** The last work against it went well: more of it may be begun at once. */
+  proven = false;
   /** It was attached once in this run. */
   #met = false;
   #telling: NodeJS.Timeout | undefined;
@@ -160,11 +162,13 @@ export class Lane {
   /** Work went well: whatever was learned against the device is void. */
   noteSuccess(): void {
     this.#failures = 0;
+    this.proven = true;
   }
 
   /** Work failed. "offline" twice in a row detaches; "denied" and "config" at once. */
   noteFault(error: unknown): void {
     if (!isFault(error)) return;
+    this.proven = false;
     if (error.kind === "offline") {
       if (!this.attached) return;
       this.#failures += 1;

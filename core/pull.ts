@@ -10,7 +10,7 @@ import { type Engine, nameOf, routeOf, targets } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { PullJob } from "./pull-job.js";
-import { goesBefore, type VersionRow, type Wanted } from "./queue.js";
+import { canSend, goesBefore, type VersionRow, type Wanted } from "./queue.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { makeRoom } from "./space.js";
 import type { Transfer } from "./transfers.js";
@@ -57,8 +57,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
     for (const rank of queue.wanted(lane.name, targets(engine, reachable))) {
       const version = queue.version(rank.version);
       if (version === undefined || (version.base !== null && queue.pulling.has(version.base))) continue;
-      if (version.state === "sealed" && (version.store !== "spool" || version.spooled > 0)) {
-        // The copy here is whole, whatever became of the source's.
+      if (canSend(version) && (version.store !== "spool" || version.spooled > 0)) {
+        // The copy here is whole, whatever became of the source's; or the push reads it there.
         await engine.journal.apply(() => queue.bytesCome(version.id, [...engine.lanes.keys()]));
         engine.work$.next();
         continue;

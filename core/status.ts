@@ -1,6 +1,6 @@
 /** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
 import type { Engine } from "./engine.js";
-import type { StoredReceipt } from "./queue.js";
+import { elsewhere, type StoredReceipt } from "./queue.js";
 
 export interface Status {
   readonly version: string;
@@ -47,8 +47,8 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const { journal } = engine;
   const count = (where: string) => journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM deliveries WHERE ${where}`)?.n ?? 0;
   const waiting = count("state = 'wanting'") + count("state = 'ready'");
-  const active = count("state = 'active'");
-  const parked = count("state = 'parked'");
+  const active = count(`${elsewhere} AND state = 'active'`);
+  const parked = count(`${elsewhere} AND state = 'parked'`);
   const delivered = count("state = 'done'");
   const open = `EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ('wanting', 'ready', 'active', 'parked'))`;
   const sum = (what: string, where: string) =>
@@ -90,7 +90,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     transfers,
     parked: journal
       .all<{ id: string; path: string; target: string; fault: string | null; reason: string | null }>(
-        "SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000",
+        `SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.${elsewhere} AND d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000`,
       )
       .map(({ id, path, target, fault, reason }) => ({ id, path, to: target, fault: fault ?? "unknown", reason: reason ?? "" })),
     recent: journal

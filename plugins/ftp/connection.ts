@@ -172,7 +172,7 @@ export class Connection {
   async store(command: "STOR" | "APPE", wire: string, source: Readable, limit: number, onBytes: (n: number) => void): Promise<number> {
     const { control } = this.#login;
     let sent = 0;
-    let broken: { error: unknown } | undefined;
+    const broken: { error?: Error } = {};
     const bytes = source[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
     const stop = (): void => void source.destroy();
     this.#signal.addEventListener("abort", stop, { once: true });
@@ -180,15 +180,17 @@ export class Connection {
       // While we have nothing to send the server is not to blame for the silence.
       const rest = control.rest();
       try {
-        const { value, done } = await bytes.next();
-        return done === true ? undefined : value.subarray(0, limit - sent);
+        const result = await bytes.next();
+        return result.done === true ? undefined : result.value.subarray(0, limit - sent);
       } catch (error) {
-        broken = { error };
+        broken.error = error as Error;
         return undefined;
       } finally {
         rest();
       }
     };
+    // Read while earlier transfers still run.
+    const first = next();
     try {
       await this.#transfer([`${command} ${wire}`], async (data) => {
         await data.ready;
@@ -197,7 +199,7 @@ export class Connection {
           () => (answered = true),
           () => (answered = true),
         );
-        for (let chunk = await next(); chunk !== undefined && chunk.length > 0; chunk = sent < limit ? await next() : undefined) {
+        for (let chunk = await first; chunk !== undefined && chunk.length > 0; chunk = sent < limit ? await next() : undefined) {
           if (answered || data.socket.destroyed) break;
           const room = data.socket.write(chunk);
           sent += chunk.length;
@@ -207,10 +209,9 @@ export class Connection {
         data.socket.resume();
         if (!this.#signal.aborted) data.socket.end();
         const answer = taken(await data.answer);
-        if (!data.socket.writableFinished && broken === undefined) throw new Refusal({ ...answer, code: 426 });
+        if (!data.socket.writableFinished && broken.error === undefined) throw new Refusal({ ...answer, code: 426 });
       });
-      // eslint-disable-next-line @typescript-eslint/no-unnecessary-condition -- set in `next`
-      if (broken !== undefined) throw (broken as { error: unknown }).error;
+      if (broken.error !== undefined) throw broken.error;
       return sent;
     } finally {
       this.#signal.removeEventListener("abort", stop);

@@ -5,7 +5,7 @@
  * session of the control connection goes on, which many servers ask for; the certificate is checked again where it is pinned.
  */
 import { connect as connectTcp, type Socket } from "node:net";
-import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { connect as connectTls, TLSSocket, type ConnectionOptions } from "node:tls";
 import { type Answer, type Control, ProtocolError, Refusal } from "./control.js";
 
 export interface DataOptions {
@@ -18,8 +18,8 @@ export interface DataOptions {
 
 /** What the data connections of one control connection remember. */
 export interface DataMemory {
-  /** The server does not know EPSV: it is not asked again. */
-  onlyPasv: boolean;
+  /** Whether the server knows EPSV; undefined until it was asked. */
+  epsv: boolean | undefined;
   /** The last TLS ticket: servers give a new one with each connection, and take each one once. */
   ticket: Buffer | undefined;
 }
@@ -36,14 +36,31 @@ export interface Data {
 
 /** Asks for a port, connects, and sends `commands`, of which the last transfers. Throws Refusal when the server would rather not. */
 export async function openData(control: Control, commands: readonly string[], memory: DataMemory, options: DataOptions): Promise<Data> {
-  const port = await askPort(control, memory);
+  const asked = commands.map((command) => ({ command }));
+  let port: number;
+  let answers: readonly Promise<Answer>[];
+  if (memory.epsv === true) {
+    // In one packet: the server says its port, goes on to the command, and there waits for the connection.
+    const [first, ...rest] = control.askAll([{ command: "EPSV", codes: /^229/ }, ...asked]);
+    answers = rest;
+    for (const each of rest) each.catch(() => undefined);
+    const answer = (await first) ?? { code: 451, text: "no answer" };
+    port = portOf(answer);
+    if (port === 0) {
+      const error = new Refusal(answer);
+      control.fail(error);
+      throw error;
+    }
+  } else {
+    port = await askPort(control, memory);
+    // Together: the server waits for the connection, and the connection for nothing.
+    answers = control.askAll(asked);
+  }
   const host = control.socket.remoteAddress;
   if (host === undefined) throw new Error("the control connection has ended");
-  // Together: the server waits for the connection, and the connection for nothing.
-  const answers = control.askAll(commands.map((command) => ({ command })));
   const before = answers.slice(0, -1);
   const answer = answers.at(-1) ?? Promise.reject(new Error("a transfer needs a command"));
-  const raw = connectTcp({ host, port, noDelay: true });
+  const raw: Socket = connectTcp({ host, port, noDelay: true });
   // Whoever waits for the answer is told; nobody waits for it while the connection is made.
   for (const each of answers) each.catch(() => undefined);
   try {
@@ -51,12 +68,13 @@ export async function openData(control: Control, commands: readonly string[], me
   } catch (error) {
     raw.destroy();
     // Now the server waits for a connection that never comes.
-    if (!(error instanceof Refusal)) control.fail(error as Error);
+    if (!(error instanceof Refusal)) control.fail(asError(error));
     throw error;
   }
   if (options.tls === undefined) return { socket: raw, ready: Promise.resolve(), before, answer };
-  const session = memory.ticket ?? (control.socket as TLSSocket).getSession();
-  const secured = connectTls({ ...options.tls, socket: raw, ...(session === undefined ? {} : { session }) });
+  const session = memory.ticket ?? (control.socket instanceof TLSSocket ? control.socket.getSession() : undefined);
+  const tls: ConnectionOptions = { ...options.tls, socket: raw };
+  const secured = connectTls({ ...tls, ...(session === undefined ? {} : { session }) });
   secured.on("session", (ticket) => {
     memory.ticket = ticket;
   });
@@ -69,7 +87,7 @@ export async function openData(control: Control, commands: readonly string[], me
         resolve();
       } catch (error) {
         secured.destroy();
-        reject(error as Error);
+        reject(asError(error));
       }
     });
   });
@@ -77,13 +95,18 @@ export async function openData(control: Control, commands: readonly string[], me
   return { socket: secured, ready, before, answer };
 }
 
+/** The port in an answer to EPSV; 0 when there is none. */
+function portOf(answer: Answer): number {
+  return answer.code === 229 ? Number(/\(([!-~])\1\1(\d{1,5})\1\)/.exec(answer.text)?.[2] ?? 0) : 0;
+}
+
 async function askPort(control: Control, memory: DataMemory): Promise<number> {
-  if (!memory.onlyPasv) {
+  if (memory.epsv !== false) {
     const answer = await control.ask("EPSV", /^229/);
-    const port = /\(([!-~])\1\1(\d{1,5})\1\)/.exec(answer.text)?.[2];
-    if (answer.code === 229 && port !== undefined) return Number(port);
+    const port = portOf(answer);
+    memory.epsv = port !== 0;
+    if (port !== 0) return port;
     if (answer.code >= 400 && answer.code < 500) throw new Refusal(answer);
-    memory.onlyPasv = true;
   }
   const answer = await control.ask("PASV", /^227/);
   if (answer.code >= 400) throw new Refusal(answer);
@@ -112,7 +135,11 @@ function connected(socket: Socket, port: number, timeoutMs: number, answer: Prom
       (it) => {
         if (it.code >= 400) done(() => reject(new Refusal(it)));
       },
-      (error: unknown) => done(() => reject(error as Error)),
+      (error: unknown) => done(() => reject(asError(error))),
     );
   });
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }

@@ -24,7 +24,7 @@ export class Login {
   readonly options: FtpOptions;
   readonly #clock: Clock;
   readonly #tls: ConnectionOptions | undefined;
-  readonly #memory: DataMemory = { onlyPasv: false, ticket: undefined };
+  readonly #memory: DataMemory = { epsv: undefined, ticket: undefined };
   #features = new Map<string, string>();
   #root = "";
   /** Ends when the transfers that were asked for so far have ended. */

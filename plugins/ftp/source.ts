@@ -137,13 +137,13 @@ async function* bytes({ lease, wire, entry, offset, what }: Wanted): AsyncGenera
   const received = connection.retrieve(wire, offset);
   try {
     while (left > 0) {
-      const { value, done } = await connection.run(what, () => received.next());
-      if (done === true) throw new Fault("changed", `${entry.path} ended ${left} bytes early`);
-      const part = value.subarray(0, left);
+      const next = await connection.run(what, () => received.next());
+      if (next.done === true) throw new Fault("changed", `${entry.path} ended ${left} bytes early`);
+      const part = next.value.subarray(0, left);
       left -= part.length;
       if (part.length > 0) yield part;
       // It grew: the rest is not asked for, and only closing the connection stops it.
-      if (part.length < value.length) return;
+      if (part.length < next.value.length) return;
     }
     if (!whole) whole = (await connection.run(what, () => received.next())).done === true;
   } catch (error) {

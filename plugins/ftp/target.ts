@@ -23,7 +23,7 @@ interface Proved {
 }
 
 /** What has no more left to send than this shares its connection. */
-const smallBytes = 2 ** 20;
+const smallBytes = 8 * 2 ** 20;
 
 export class FtpTarget implements Target {
   readonly #options: FtpOptions;
@@ -45,6 +45,7 @@ export class FtpTarget implements Target {
       singleShot: false,
       digests: this.#options.verify === "size" ? [] : this.#pool.digests,
       concurrency: this.#options.concurrency,
+      pipeline: { uploads: 8 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
     };
   }
 

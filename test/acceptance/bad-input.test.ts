@@ -162,7 +162,7 @@ test(
     assert.equal(run.code, 3, run.out + run.err);
     assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
     assert.match(run.out, /in:secret: left out: cannot list secret: permission denied/);
-    assert.match(run.out, /in:c: set aside: cannot open c: permission denied/);
+    assert.match(run.out, /in:c → out: set aside: cannot open c: permission denied/);
     assert.doesNotMatch(run.out, /"detached","message":"in:/);
     assert.match(run.out, /readonly: cannot (write|make the directory).*permission denied/);
     const denied = world.config({ stateDir: "readonly/state", devices: {} }, "denied.json");
