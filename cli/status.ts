@@ -1,10 +1,9 @@
 /** `status`: asks the running daemon; without one, reads what its journal says. */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { ask } from "../core/control.js";
-import { durationText, sizeText, type Status } from "../core/status.js";
+import { durationText, sizeText, statusOf, type Status } from "../core/status.js";
 import { load, problemLines, UsageError } from "./config.js";
-import { statusWithoutDaemon } from "./offline.js";
+import { withJournal } from "./offline.js";
+import { programVersion } from "./version.js";
 
 const watchMs = 1000;
 
@@ -12,10 +11,9 @@ export async function statusCommand(path: string, options: { json: boolean; watc
   const { config, ...loaded } = await load(path);
   if (config === undefined) throw new UsageError(problemLines(path, loaded).join("\n"));
   for (;;) {
-    const running = (await ask(config.stateDir, { command: "status" })) as Status | undefined;
-    if (running === undefined && !existsSync(join(config.stateDir, "journal.db")))
-      throw new UsageError(`no FileSync runs, and none ever ran with ${config.stateDir}; start it with "filesync run"`);
-    const status = running ?? (await statusWithoutDaemon(config));
+    const answer = await ask(config.stateDir, { command: "status" });
+    const status =
+      answer === undefined ? await withJournal(config, (engine) => statusOf(engine, programVersion, false)) : (answer.ok as Status);
     if (options.watch && process.stdout.isTTY) process.stdout.write("\x1b[2J\x1b[H");
     process.stdout.write(options.json ? `${JSON.stringify(status)}\n` : `${statusText(status)}\n`);
     if (!options.watch) return 0;
