@@ -1,5 +1,6 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
-import { ControlServer, type ControlRequest, ControlError } from "../core/control.js";
+import { answerWith } from "../core/commands.js";
+import { ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
 import type { Config } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Events } from "../core/events.js";
@@ -75,7 +76,7 @@ export async function serve(
   } catch (error) {
     throw asUsage(error, config.stateDir);
   }
-  const control = new ControlServer(config.stateDir, (request) => answer(daemon, request));
+  const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
   await control.start();
   if (daemon.ready)
     events.say(
@@ -140,9 +141,10 @@ function counted(n: number, what: string): string {
   return `${n} ${what}${n === 1 ? "" : "s"}`;
 }
 
-function answer(daemon: Daemon, request: ControlRequest): unknown {
-  if (request.command === "status") return daemon.status();
-  throw new ControlError(`the daemon does not know "${request.command}"`);
+function answer(daemon: Daemon, request: ControlRequest, exchange: Exchange): unknown {
+  if (request.command === "version") return programVersion;
+  if (!daemon.ready) throw new ControlError("the daemon is starting, or its medium fails: its log says which");
+  return request.command === "status" ? daemon.status() : answerWith(daemon.engine, true)(request, exchange);
 }
 
 function asUsage(error: unknown, stateDir: string): unknown {

@@ -32,11 +32,11 @@ export class ControlError extends Error {}
 export interface Exchange {
   /** The one who asked has gone, or wants no more. */
   readonly signal: AbortSignal;
-  say(fact: unknown): void;
+  readonly say: (fact: unknown) => void;
   /** Resolves when there is room for more. */
-  give(bytes: Buffer): Promise<void>;
+  readonly give: (bytes: Buffer) => Promise<void>;
   /** What the one who asked sends, to its end. */
-  take(): AsyncIterable<Buffer>;
+  readonly take: () => AsyncIterable<Buffer>;
 }
 
 export type Answer = (request: ControlRequest, exchange: Exchange) => unknown;

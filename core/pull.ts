@@ -35,6 +35,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     run: (pull, signal) => run(engine, lane, pull, signal),
     givesWay: async (running) => {
       const { queue, spool } = engine;
+      if (lane.hurried) return running[0];
       const best = queue.wanted(lane.name, targets(engine, true), 1)[0];
       const version = best === undefined ? undefined : queue.version(best.version);
       if (best === undefined || version === undefined) return undefined;
