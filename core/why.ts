@@ -136,7 +136,7 @@ function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly Deli
           text: `the route to ${route.rules.route.to.map(({ device }) => device).join(", ")} takes it only ${restOf(route)}`,
         })),
     );
-  for (const delivery of deliveries)
+  for (const delivery of [...deliveries].sort((a, b) => (a.target < b.target ? -1 : 1)))
     reasons.push(
       ...deliveryReasons(engine, version, delivery, running).map((reason) => ({ ...reason, id: delivery.id, to: delivery.target })),
     );
@@ -306,17 +306,17 @@ function settlingReason(engine: Engine, source: string, path: string): Reason | 
 /** What becomes of the source's file. */
 function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
   if (version.state === "gone")
-    return { code: "gone", text: `at ${version.source} this version is gone: removed, or another took its place` };
+    return { code: "gone", text: `at ${version.source}: this version is gone: removed, or another took its place` };
   if (version.released !== null) return { code: "released", text: `at ${version.source}: ${version.released}` };
   if (version.after === "keep") return undefined;
   const what = version.after === "delete" ? "deleted" : "archived";
   const open = engine.queue.deliveriesOf(version.id).filter(({ required, state }) => required === 1 && state !== "done");
-  if (open.length === 0) return { code: "release", text: `at ${version.source} it is ${what} next` };
+  if (open.length === 0) return { code: "release", text: `at ${version.source}: it is ${what} next` };
   const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);
-  if (given.length > 0) return { code: "withheld", text: `at ${version.source} it is not ${what}: ${given.join(", ")} never got it` };
+  if (given.length > 0) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${given.join(", ")} never got it` };
   return {
     code: "release",
-    text: `at ${version.source} it is ${what} when ${open.map(({ target }) => target).join(", ")} ${open.length === 1 ? "has" : "have"} it`,
+    text: `at ${version.source}: it is ${what} when ${open.map(({ target }) => target).join(", ")} ${open.length === 1 ? "has" : "have"} it`,
   };
 }
 
