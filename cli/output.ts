@@ -30,7 +30,7 @@ export function outputTo(stream: NodeJS.WriteStream): Output {
   };
 }
 
-function cutTo(text: string, columns: number): string {
+export function cutTo(text: string, columns: number): string {
   return text.length <= columns ? text : `${text.slice(0, columns - 1)}…`;
 }
 
