@@ -7,10 +7,13 @@ import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/cont
 import { load, problemLines, UsageError } from "./config.js";
 import { withJournal } from "./offline.js";
 
-/** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can. */
-export async function usableConfig(path: string): Promise<Config> {
-  const { config, ...loaded } = await load(path);
-  if (config === undefined) throw new UsageError(problemLines(path, loaded).join("\n"));
+/** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can, or when what is wrong is the device that is needed. */
+export async function usableConfig(path: string, device?: string): Promise<Config> {
+  const { config, problems } = await load(path);
+  const places = device === undefined ? [] : [`devices.${device}`, `services.${device}`];
+  const ofDevice = problems.filter((problem) => places.some((place) => problem.path === place || problem.path.startsWith(`${place}.`)));
+  if (config === undefined || ofDevice.length > 0)
+    throw new UsageError(problemLines(path, { problems: config === undefined ? problems : ofDevice }).join("\n"));
   return config;
 }
 

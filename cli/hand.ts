@@ -103,10 +103,10 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
         }),
       );
     }
-    const config = await usableConfig(configPath(options.config));
-    const names = config.devices.map(({ name }) => name);
     const colon = at.indexOf(":");
     const name = colon === -1 ? at : at.slice(0, colon);
+    const config = await usableConfig(configPath(options.config), name);
+    const names = config.devices.map((known) => known.name);
     const device = config.devices.find((known) => known.name === name);
     if (device === undefined)
       throw new UsageError(

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left. */
-import { cac } from "cac";
+import { cac, type CAC } from "cac";
 import { suggestion } from "../core/config.js";
 import { ControlError } from "../core/control.js";
 import { isFault } from "../core/errors.js";
@@ -175,7 +175,13 @@ async function main(argv: readonly string[]): Promise<number> {
   cli
     .command("hash-password", "A password from standard input → the passwordHash of a user of the FTP server")
     .action(does(async () => (await import("./hash-password.js")).hashPasswordCommand()));
-  cli.help();
+  cli.help((sections) => [
+    ...sections.filter(({ title }) => title?.startsWith("For more info") !== true),
+    {
+      title: "Exit codes",
+      body: "  0  done\n  1  an internal error\n  2  a mistake in the command or the configuration\n  3  finished, but something is left: set aside, failed, not as it should be",
+    },
+  ]);
   cli.version(programVersion);
   try {
     cli.parse([...argv], { run: false });
@@ -191,10 +197,18 @@ async function main(argv: readonly string[]): Promise<number> {
     }
     cli.runMatchedCommand();
   } catch (error) {
-    if (error instanceof Error && error.name === "CACError") throw new UsageError(error.message);
+    if (error instanceof Error && error.name === "CACError") throw new UsageError(`${error.message}${hintFor(error.message, cli)}`);
     throw error;
   }
   return (await action) ?? 0;
+}
+
+/** The nearest option, else where the command is explained. */
+function hintFor(message: string, { matchedCommand, globalCommand }: CAC): string {
+  const [, given] = /^Unknown option `--([^`]+)`/.exec(message) ?? [];
+  const options = [...(matchedCommand?.options ?? []), ...globalCommand.options].map(({ name }) => `--${name}`);
+  const near = given === undefined ? "" : suggestion(`--${given}`, options);
+  return near === "" ? `; "filesync ${matchedCommand?.name ?? ""} --help" says more` : near;
 }
 
 // Whoever reads our words may stop reading: a daemon goes on without a reader, another command has nothing more to say.

@@ -24,6 +24,9 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
       yield chunk as Buffer;
       if (meter !== undefined) meter.at += (chunk as Buffer).length;
     }
+    const now = await fs.stat(local);
+    if (now.size !== stat.size || now.mtimeMs !== stat.mtimeMs)
+      throw new UsageError(`${local} was written while it was read; the same command begins anew`);
   };
   const said = (fact: unknown) => {
     const { waiting, offset } = fact as { waiting?: string; offset?: number };

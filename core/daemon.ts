@@ -116,6 +116,8 @@ export class Daemon {
     const installation = await installationOf(config.stateDir, machine);
     const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect);
     this.#run = run;
+    // Reloaded while it was built.
+    if (this.#config !== config) void run.reload(this.#config);
     if (installation.clonedFrom !== undefined)
       events.say(
         "warn",

@@ -184,7 +184,8 @@ async function settle(
     case "wait":
       // The first failure leaves the device attached: a second soon after tells whether it is gone.
       await later(lane.attached ? 1000 : 0);
-      events.say("warn", "waiting", `${nameOf(version)}: ${reason}; waits for ${lane.name}`, facts);
+      // The lane says it, once, when the device is gone: a file's word would be the second.
+      events.say("debug", "waiting", `${nameOf(version)}: ${reason}; waits for ${lane.name}`, facts);
       return;
     case "again":
       await later(action.afterMs);

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
+import { spawn } from "@lydell/node-pty";
 import { startSim } from "../../sim/sim.js";
 import { startGround } from "../faults/ground.js";
-import { Program, runProgram } from "../faults/process.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
 import { masked } from "./said.js";
@@ -216,4 +217,70 @@ test("a flight controller: by URL without a configuration; through the daemon wh
   assert.equal(existsSync(world.path("out/2026-05-02/09_10_57.ulg")), false, "the daemon's own transfer was still on its way");
   await daemon.until(() => daemon.events.filter(({ what }) => what === "delivered").length === 2, "both delivered");
   assert.ok(readFileSync(world.path("out/2026-05-02/09_10_57.ulg")).equals(log));
+});
+
+test("an FTP server by URL: the password from the environment, never on the command line", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  world.file("a.bin", "content of a");
+  const at = `127.0.0.1:${ground.port}/`;
+  const run = async (args: string[], env: NodeJS.ProcessEnv = process.env) => {
+    const { code, out, err } = await runProgram(args, { cwd: world.dir, env });
+    return { code, out: masked(out, world.dir), err: masked(err, world.dir).replaceAll(String(ground.port), "PORT") };
+  };
+  const env = { ...process.env, FILESYNC_PASSWORD: "secret" };
+  assert.equal(
+    (await run(["put", "a.bin", "x/", "--url", `ftp://plane@${at}`], env)).out,
+    "a.bin → server:x/a.bin (12 bytes in TIME, proved by digest)",
+  );
+  assert.equal((await run(["ls", "-r", "--url", `ftp://plane@${at}`], env)).out.split("\n").at(-1), "12  2026-05-28 00:00:00Z  x/a.bin");
+  assert.deepEqual(await run(["ls", "--url", `ftp://plane:secret@${at}`]), {
+    code: 2,
+    out: "",
+    err: "filesync: --url: a password in it would be seen by everybody on this machine; set FILESYNC_PASSWORD, or type it when asked",
+  });
+  assert.equal(
+    (await run(["ls", "--url", `ftp://plane@${at}`])).err,
+    "filesync: set FILESYNC_PASSWORD: there is no terminal to ask for the password",
+  );
+  const wrong = await run(["ls", "--url", `ftp://plane@${at}`], { ...env, FILESYNC_PASSWORD: "not-this-one" });
+  assert.equal(wrong.code, 3);
+  assert.match(wrong.err, /^filesync: server: /);
+  assert.doesNotMatch(wrong.err, /not-this-one/);
+});
+
+test("a device that is wrong in the configuration is not said to be missing; Ctrl-C leaves what has come and says so", async (t) => {
+  const world = new World(t);
+  world.file("disk/a.bin", Buffer.alloc(40_000_000, 1));
+  const config = world.config({ devices: { disk: local("disk", { maxRate: "4MiB/s" }), bad: { type: "local", dri: "x" } } });
+  const wrong = await runProgram(["ls", "bad:", "--config", config]);
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.err, /config\.json:1: devices\.bad\.dri: unknown key "dri"; did you mean "dir"\?/);
+  const get = new Program(["get", "disk:a.bin", "--config", config], { cwd: world.dir });
+  t.after(() => get.kill());
+  const size = () =>
+    Math.max(
+      0,
+      ...readdirSync(world.dir)
+        .filter((name) => name.endsWith(".part"))
+        .map((name) => world.size(name)),
+    );
+  while (size() === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  get.signal("SIGINT");
+  assert.equal(await get.exited, 130);
+  assert.match(get.stderr, /^filesync: (disk: )?stopped; \d+ bytes are here, and the same command goes on there\n$/);
+});
+
+test("on a terminal a bar shows how far, how fast and how long still", async (t) => {
+  const world = new World(t);
+  world.file("disk/a.bin", Buffer.alloc(8_000_000, 1));
+  const config = world.config({ devices: { disk: local("disk", { maxRate: "4MiB/s" }) } });
+  const pty = spawn(process.execPath, [mainJs, "get", "disk:a.bin", "--config", config], { cols: 100, rows: 10, cwd: world.dir });
+  let seen = "";
+  pty.onData((data) => (seen += data));
+  const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
+  assert.equal(code, 0, seen);
+  assert.match(seen, /\r\x1b\[Kdisk:a\.bin \[#+\.+\] \d+ % of 8\.0 MB, [\d.]+ MB\/s, \d+ s left/); // eslint-disable-line no-control-regex
+  assert.match(seen, /\r\x1b\[Kdisk:a\.bin → a\.bin \(8000000 bytes in \d+ s, [\d.]+ MB\/s, proved by size\)\r\n$/); // eslint-disable-line no-control-regex
 });
