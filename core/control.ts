@@ -161,7 +161,7 @@ export async function ask(stateDir: string, request: ControlRequest, asking: Ask
     socket.destroy();
   }
   if (asking.signal?.aborted === true) throw new Fault("aborted", "stopped");
-  throw new ControlError("the daemon stopped before it answered");
+  throw new Fault("offline", "the daemon stopped before it answered");
 }
 
 /** The same conversation without a socket between. */

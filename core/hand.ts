@@ -178,6 +178,7 @@ async function get(lane: Lane, entry: FileEntry, offset: number, exchange: Excha
   const { signal } = exchange;
   const { source } = lane.device;
   if (source === undefined) throw new ControlError(`${lane.name} can only be written to: nothing can be read from it`);
+  if (!isSafePath(entry.path)) throw new ControlError(`"${entry.path}" leads out of the device's root`);
   if (!lane.free) exchange.say({ waiting: `another transfer from ${lane.name} makes way` });
   const leave = await lane.borrow(signal, true);
   try {
@@ -205,6 +206,7 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
     throw new ControlError(`nothing can be put on ${lane.name} by hand (${lane.config.type})`);
   const dir = path === "" || String(request.path).endsWith("/") || (await tree?.stat(path, signal))?.kind === "directory";
   const at = dir ? joined(path, textOf(request, "name")) : path;
+  if (!isSafePath(at)) throw new ControlError(`"${at}" leads out of the device's root`);
   const size = Number(request.size);
   const digest = textOf(request, "digest") as Digest;
   const id = createHash("sha256").update(`hand\0${lane.name}\0${at}\0${digest}`).digest("hex").slice(0, 16);

@@ -228,7 +228,7 @@ export class Lane {
     clearTimeout(this.#telling);
     clearTimeout(this.#resuming);
     this.#subscription?.unsubscribe();
-    this.#closing.abort(new Fault("aborted", "the device is closed"));
+    this.#closing.abort(new Fault("offline", "the device was closed meanwhile"));
     await Promise.allSettled([this.#probing, ...this.#hosted]);
     await this.device.close();
   }

@@ -109,7 +109,16 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     bytes: { onSource, here, delivered: done },
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
-    summary: summary({ open: waiting + active, parked, onSource, here, delivered: done, pullRate: rate("pull"), pushRate: rate("push") }),
+    summary: summary({
+      unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
+      open: waiting + active,
+      parked,
+      onSource,
+      here,
+      delivered: done,
+      pullRate: rate("pull"),
+      pushRate: rate("push"),
+    }),
   };
 }
 
@@ -124,6 +133,8 @@ function rolesOf(engine: Engine, name: string): string[] | undefined {
 }
 
 interface Sums {
+  /** Sources of which nobody knows yet what they have. */
+  readonly unlisted: readonly string[];
   readonly open: number;
   readonly parked: number;
   readonly onSource: number;
@@ -134,10 +145,11 @@ interface Sums {
 }
 
 /** The one line that says it all. */
-function summary({ open, parked, onSource, here, delivered, pullRate, pushRate }: Sums): string {
-  const aside = parked === 0 ? "" : `; ${parked} set aside`;
-  if (open === 0 && parked === 0) return `everything that was found is delivered (${sizeText(delivered)})`;
-  if (open === 0) return `${sizeText(delivered)} delivered, nothing is on its way${aside} ("filesync retry" tries it again)`;
+function summary({ unlisted, open, parked, onSource, here, delivered, pullRate, pushRate }: Sums): string {
+  const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
+  const aside = `${unknown}${parked === 0 ? "" : `; ${parked} set aside`}`;
+  if (open === 0 && parked === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
+  if (open === 0) return `${sizeText(delivered)} delivered, nothing is on its way${aside}`;
   // The slower hop decides. While nothing is sent nobody can know.
   const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
   const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
