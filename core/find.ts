@@ -21,11 +21,18 @@ const batch = 200;
 /** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
 const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
 
+/** A file that has not settled, as it was seen last. */
+export interface Seen {
+  readonly size: number;
+  /** The source says that it is being written. */
+  readonly written: boolean;
+}
+
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
   /** Files that are seen and have not settled yet. */
-  readonly #unsettled = new Map<string, { size: number; modifiedMs: number | undefined; sinceMs: number }>();
+  readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
   readonly #told = new Set<string>();
   #listing = false;
   #again = false;
@@ -48,6 +55,21 @@ export class Finder {
 
   get unsettled(): number {
     return this.#unsettled.size;
+  }
+
+  /** How a file stands that has not settled; `inMs`: when it will have, if it stays the same. */
+  settling(path: string): (Seen & { readonly inMs: number }) | undefined {
+    const seen = this.#unsettled.get(path);
+    if (seen === undefined) return undefined;
+    const { size, written, sinceMs } = seen;
+    return { size, written, inMs: Math.max(0, sinceMs + this.lane.config.settleMs - this.engine.clock.monotonicMs()) };
+  }
+
+  /** When a route with `"since": "install"` ran first; undefined where it never did, or has no such rule. */
+  startOf({ rules: { route } }: RouteLane): number | undefined {
+    const to = route.to.map(({ device }) => device);
+    const known = this.engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", startKey(this.lane.name, to))?.value;
+    return known === undefined ? undefined : Number(known.replace("listing:", ""));
   }
 
   /** Something is seen that the next listings will decide on. */
@@ -282,7 +304,8 @@ export class Finder {
     const now = this.engine.clock.monotonicMs();
     const before = this.#unsettled.get(entry.path);
     const same = before?.size === entry.size && before.modifiedMs === entry.modifiedMs;
-    if (before === undefined || !same) this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now });
+    if (before === undefined || !same)
+      this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now, written: entry.settled === false });
     if (entry.settled === false) return false;
     const sourceNow = this.#source.now?.();
     if (

@@ -65,6 +65,7 @@ CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (de
 `;
 
 export class JournalFromNewerVersion extends Error {}
+export class JournalDamaged extends Error {}
 
 interface Waiter {
   resolve(): void;
@@ -94,10 +95,11 @@ export class Journal {
   ) {}
 
   /**
-   * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met. Throws JournalFromNewerVersion (nothing was changed), or node's error
-   * when the directory cannot be written.
+   * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met; `mend`: one that is
+   * damaged is set aside and begun anew. Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
+   * cannot be written.
    */
-  static async open(dir: string, suspect = false): Promise<Journal> {
+  static async open(dir: string, suspect = false, mend = true): Promise<Journal> {
     const path = join(dir, "journal.db");
     let setAside: string[] = [];
     let db: Database;
@@ -105,6 +107,8 @@ export class Journal {
       db = await openTables(path, suspect);
     } catch (error) {
       if (error instanceof JournalFromNewerVersion || !isDamage(error)) throw error;
+      if (!mend)
+        throw new JournalDamaged(`the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`, { cause: error });
       setAside = await moveAside(dir);
       db = await openTables(path, false);
     }

@@ -35,6 +35,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     run: (pull, signal) => run(engine, lane, pull, signal),
     givesWay: async (running) => {
       const { queue, spool } = engine;
+      if (lane.hurried) return running[0];
       const best = queue.wanted(lane.name, targets(engine, true), 1)[0];
       const version = best === undefined ? undefined : queue.version(best.version);
       if (best === undefined || version === undefined) return undefined;
@@ -183,7 +184,8 @@ async function settle(
     case "wait":
       // The first failure leaves the device attached: a second soon after tells whether it is gone.
       await later(lane.attached ? 1000 : 0);
-      events.say("warn", "waiting", `${nameOf(version)}: ${reason}; waits for ${lane.name}`, facts);
+      // The lane says it, once, when the device is gone: a file's word would be the second.
+      events.say("debug", "waiting", `${nameOf(version)}: ${reason}; waits for ${lane.name}`, facts);
       return;
     case "again":
       await later(action.afterMs);

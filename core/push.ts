@@ -140,7 +140,8 @@ async function settle(
     case "wait":
       await again(lane.attached || ofSource ? 1000 : 0, tries);
       if (ofSource && engine.lanes.get(version.source)?.attached !== true) await journal.apply(() => queue.sourceAway(version.source));
-      events.say("warn", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
+      // The lane says it, once, when the device is gone: a file's word would be the second.
+      events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
     case "again":
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);

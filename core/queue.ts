@@ -388,20 +388,15 @@ export class Queue {
     if (unparked > 0) this.#readyWhereSealed();
   }
 
-  /** Inside `apply`. Parked deliveries back into the queue: all, or those of an id, device or path. Returns how many. */
-  retry(what?: string): number {
-    const changes =
-      what === undefined
-        ? this.journal.run(
-            `UPDATE deliveries SET state = 'wanting', tries = 0, restarts = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'`,
-          )
-        : this.journal.run(
-            `UPDATE deliveries SET state = 'wanting', tries = 0, restarts = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'
-             AND (id = ?1 OR target = ?1 OR source = ?1 OR path = ?1 OR version IN (SELECT id FROM versions WHERE path = ?1))`,
-            what,
-          );
-    this.#readyWhereSealed();
-    return changes;
+  /** Inside `apply`. These deliveries, set aside or waiting for their time, are due now, as if they had never failed. */
+  retry(ids: readonly string[]): void {
+    for (const id of ids)
+      this.journal.run(
+        `UPDATE deliveries SET state = CASE state WHEN 'parked' THEN 'wanting' ELSE state END, tries = 0, restarts = 0, not_before = 0
+         WHERE id = ? AND state IN ('wanting', 'ready', 'parked')`,
+        id,
+      );
+    if (ids.length > 0) this.#readyWhereSealed();
   }
 
   /** Inside `apply`. What an unknown error parked is looked at again. */
