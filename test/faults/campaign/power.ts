@@ -69,11 +69,9 @@ export function unsynced(log: string, roots: readonly string[], before: Readonly
       case "pwrite64":
       case "pwritev": {
         if (path === undefined || !ours(path)) return nothing;
-        const [length = 0, offset = 0] = args
-          .slice(args.lastIndexOf('"') + 1)
-          .split(",")
-          .flatMap((text) => (/^ *\d+ *$/.test(text) ? [Number(text)] : []));
-        const write = wrote(path, offset, call === "pwritev" ? Infinity : offset + length);
+        const [, length, offset] = (/"(?:\.\.\.)?, (\d+), (\d+)/.exec(args) ?? /\], \d+()?, (\d+)/.exec(args) ?? []).map(Number);
+        if (offset === undefined) throw new Error(`cannot read the log: ${args}`);
+        const write = wrote(path, offset, call === "pwritev" ? Infinity : offset + (length ?? 0));
         return () => (write.ended = at);
       }
       case "write":
@@ -188,7 +186,8 @@ export function tear(lost: Volatile, random: Random): string[] {
   const done: string[] = [];
   for (const [path, ranges] of lost.bytes) {
     const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-    if (size === 0 || random.next() < 0.15) continue;
+    // SQLite makes its shared memory anew whenever nobody has it open.
+    if (size === 0 || path.endsWith("-shm") || random.next() < 0.15) continue;
     const tail = -ranges.reduce((sum, { from }) => sum + Math.min(0, from), 0);
     const real = [
       ...ranges.filter(({ from }) => from >= 0).map(({ from, to }) => ({ from, to: Math.min(to, size) })),
