@@ -29,6 +29,7 @@ const everyBytes = 64 * 1024;
 
 export class Ledger {
   readonly prices: Price[] = [];
+  log: (text: string) => void = () => undefined;
   movedBytes = 0;
   againBytes = 0;
   readonly #tracks = new Map<string, Track>();
@@ -48,6 +49,7 @@ export class Ledger {
   begin(path: string, offset: number): (bytes: number) => void {
     const track = this.#tracks.get(path) ?? { mark: 0, reached: [], ms: 0, again: 0, againMs: 0, faultsAtMark: this.faults() };
     this.#tracks.set(path, track);
+    if (track.mark > 0) this.log(`${path} begins at ${offset}, it had come to ${track.mark}`);
     if (offset < track.mark) {
       const since = track.reached.findLast((it) => it.offset <= offset)?.ms ?? 0;
       track.againMs = Math.max(track.againMs, track.ms - since);

@@ -42,14 +42,16 @@ export class RoughRelay {
   private constructor(
     public toPort: number,
     faults: () => number,
+    readonly sizeOf: (path: string) => number,
   ) {
     this.uploads = new Ledger(faults);
     this.downloads = new Ledger(faults);
     this.#server = createServer((client) => this.#control(client));
   }
 
-  static async start(toPort: number, faults: () => number = () => 0): Promise<RoughRelay> {
-    const relay = new RoughRelay(toPort, faults);
+  /** `sizeOf`: the bytes that the server has under a path, for APPE says no offset. */
+  static async start(toPort: number, faults: () => number, sizeOf: (path: string) => number): Promise<RoughRelay> {
+    const relay = new RoughRelay(toPort, faults, sizeOf);
     await new Promise<void>((resolve) => relay.#server.listen(0, "127.0.0.1", resolve));
     return relay;
   }
@@ -190,7 +192,8 @@ export class RoughRelay {
       let count: ((bytes: number) => void) | undefined;
       const counted = (ledger: Ledger, words: RegExp) => (bytes: Buffer) => {
         if (use.word === undefined || !words.test(use.word)) return;
-        count ??= ledger.begin(finalPath(use.path ?? ""), use.rest ?? 0);
+        const path = use.path ?? "";
+        count ??= ledger.begin(finalPath(path), use.word === "APPE" ? this.sizeOf(path) : (use.rest ?? 0));
         count(bytes.length);
       };
       this.#pass(client, server, "up", counted(this.uploads, /^(STOR|APPE)$/));

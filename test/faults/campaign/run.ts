@@ -11,7 +11,7 @@ import { Program } from "../process.js";
 import { Random } from "../random.js";
 import { checkJournal, checkReceipts, checkSource, checkTarget, missingAt, receiptsOf } from "./checker.js";
 import { Injector } from "./inject.js";
-import { tooDear } from "./ledger.js";
+import { type Ledger, tooDear } from "./ledger.js";
 import { Life } from "./life.js";
 import { filesBelow, readLog, tear, unsynced } from "./power.js";
 import { Scene } from "./scene.js";
@@ -73,6 +73,7 @@ class Campaign {
     const scene = this.#scene;
     const injector = new Injector(scene);
     this.#log(`seed ${options.seed}, world in ${scene.dir}`);
+    for (const [hop, ledger] of this.#ledgers()) ledger.log = (text) => this.#log(`${hop}: ${text}`);
     try {
       for (const [n, round] of plan.entries()) {
         await this.#round(n, round, injector);
@@ -131,10 +132,7 @@ class Campaign {
     this.#vehicleAgain += Math.max(0, again);
     this.#dearestVehicle = Math.max(this.#dearestVehicle, again / faults);
     if (again > 4 * mib * faults) this.#findings.push(`again: ${again} bytes from the vehicle in ${faults} faults`);
-    for (const [hop, ledger] of [
-      ["sent to the ground", scene.ground.relay.uploads],
-      ["read from the camera", scene.camera.relay.downloads],
-    ] as const) {
+    for (const [hop, ledger] of this.#ledgers()) {
       ledger.settle();
       for (const price of tooDear(ledger.prices)) this.#findings.push(`again: ${hop}: ${JSON.stringify(price)}`);
     }
@@ -212,6 +210,7 @@ class Campaign {
       this.#count(plan.ending !== "killed at a call" ? plan.ending : byItself ? `killed at ${life.call?.split(" ")[0] ?? ""}` : "kill");
     }
     this.#log(`${where}: ended`);
+    this.#keep(where, life.program);
   }
 
   /** The faults have stopped. Everything has to arrive within a bound: with the daemon that lives, or with `run --once`. */
@@ -226,6 +225,7 @@ class Campaign {
         const timer = setTimeout(() => program.signal("SIGKILL"), boundMs);
         code = await program.exited;
         clearTimeout(timer);
+        this.#keep(`${where}: rest`, program);
         // It leaves what failed five times to the next run: that is a cron's every-minute.
         if (code === 3 && !over()) continue;
         if (code !== 0) {
@@ -250,8 +250,16 @@ class Campaign {
         this.#findings.push("stuck: it did not stop within 15 s of SIGTERM");
         await living.kill();
       }
+      this.#keep(`${where}: rest`, living.program);
     }
     this.#log(`${where}: all arrived ${Math.round(performance.now() - startMs)} ms after the faults had stopped`);
+  }
+
+  #ledgers(): [string, Ledger][] {
+    return [
+      ["sent to the ground", this.#scene.ground.relay.uploads],
+      ["read from the camera", this.#scene.camera.relay.downloads],
+    ];
   }
 
   #check(): void {
@@ -277,6 +285,12 @@ class Campaign {
   #count(kind: string, fault = true): void {
     this.#counts.set(kind, (this.#counts.get(kind) ?? 0) + 1);
     if (fault) this.#faults += 1;
+  }
+
+  /** What the daemon said, for whoever has to find out why. */
+  #keep(where: string, program: Program): void {
+    const said = program.events.map((event) => `${where}: ${JSON.stringify(event)}\n`).join("");
+    appendFileSync(join(this.#scene.dir, "daemon.log"), `${said}${program.stderr}`);
   }
 
   #log(line: string): void {

@@ -99,7 +99,8 @@ function life(random: Random, options: ScheduleOptions, without: ReadonlySet<str
   const ending = without.has(wished) ? "kill" : wished;
   const traced = ending === "power cut" || ending === "killed at a call";
   // A sixth die while they start, or just after.
-  const lengthMs = random.next() < 0.16 ? random.between(0, 600) : random.between(options.lifeMs / 3, (options.lifeMs * 5) / 3);
+  const lengthMs =
+    random.next() < 0.16 ? random.between(0, 600) : random.between(Math.floor(options.lifeMs / 3), Math.floor((options.lifeMs * 5) / 3));
   const clock = !traced && random.next() < 0.4 && !without.has("clock");
   const kinds = faultKinds.filter((kind) => {
     if (without.has(kind) || (kind === "clock" && !clock)) return false;

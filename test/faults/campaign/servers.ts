@@ -1,6 +1,6 @@
 /** One tree behind one relay, served by whichever FTP server runs just now: ours, vsftpd, ProFTPD or Pure-FTPd, all as the same user. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   ended,
@@ -43,7 +43,13 @@ export class Served {
   static async start(name: string, root: string, base: string, faults: () => number): Promise<Served> {
     mkdirSync(base, { recursive: true });
     const user = isRoot ? await systemUser(root) : undefined;
-    const served = new Served(name, root, base, await RoughRelay.start(1, faults), user);
+    const served = new Served(
+      name,
+      root,
+      base,
+      await RoughRelay.start(1, faults, (path) => statSync(join(root, path), { throwIfNoEntry: false })?.size ?? 0),
+      user,
+    );
     await served.run("own");
     return served;
   }
