@@ -361,7 +361,8 @@ class PushJob {
       to: this.lane.name,
       path,
       size: there.size,
-      proof: there.proof ?? "size",
+      // A target may have digested what it has: without a digest of the source's that proves nothing.
+      proof: this.#digest === undefined ? "size" : (there.proof ?? "size"),
       ...(this.#digest === undefined ? {} : { digest: this.#digest }),
       ...(answer === undefined ? {} : { answer }),
       ...(url === undefined ? {} : { url }),

@@ -1,6 +1,7 @@
 /**
  * The target role: a partial beside its final name, then a hard link or rename that replaces nothing. The partial's bytes are read back and
- * digested before it is published, and synced before the name is given: after a power cut the name holds the whole file or is not there.
+ * digested before it is published, and synced before the name is given: after a power cut the name holds the whole file or is not there. A long
+ * one is synced on the way too (`marks.ts`).
  */
 import { createHash } from "node:crypto";
 import { constants, promises as fs } from "node:fs";
@@ -8,6 +9,7 @@ import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { renameNew, removeFile, syncDir } from "../../core/fs.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { makeRoot, placeOf, statAt } from "./place.js";
 
 const hashBytes = 1024 * 1024;
@@ -25,6 +27,8 @@ export class LocalTarget implements Target {
 
   readonly root: string;
   readonly #create: boolean;
+  /** Partials that this process wrote, and no sync of which has failed. */
+  readonly #written = new Set<string>();
 
   constructor({ dir, create }: { readonly dir: string; readonly create: boolean }) {
     this.root = dir;
@@ -34,10 +38,19 @@ export class LocalTarget implements Target {
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
     throwIfAborted(signal);
     const partial = await statAt(this.root, upload.partialPath);
-    if (partial !== undefined || upload.expect.kind !== "replaces") return partial?.size ?? 0;
+    const known = this.#known(upload, partial?.size ?? 0);
+    if (known > 0 || upload.expect.kind !== "replaces") return known;
     // Our own earlier version is the beginning of this one: its bytes need not travel again.
     const there = await statAt(this.root, upload.path);
     return there?.size === upload.expect.size ? there.size : 0;
+  }
+
+  /**
+   * How much of a partial of this size can be believed: all that this process wrote; of an earlier one only what was synced, because behind it may
+   * be pages that a power cut took back.
+   */
+  #known(upload: Upload, size: number): number {
+    return this.#written.has(upload.partialPath) ? size : Math.min(size, syncedOf(upload));
   }
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
@@ -48,12 +61,23 @@ export class LocalTarget implements Target {
     if (this.#create) await makeRoot(this.root);
     await makeDirs(this.root, upload.partialPath);
     let handle: fs.FileHandle | undefined;
+    let marks: Marks | undefined;
     try {
-      if (offset > 0 && upload.expect.kind === "replaces" && (await statAt(this.root, upload.partialPath)) === undefined)
+      const there = (await statAt(this.root, upload.partialPath))?.size ?? 0;
+      const copied = offset > 0 && upload.expect.kind === "replaces" && this.#known(upload, there) === 0;
+      if (copied) {
+        await removeFile(place);
         await fs.copyFile(placeOf(this.root, upload.path), place, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+      }
       handle = await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
       const { size } = await handle.stat();
-      if (size !== offset) throw new Fault("conflict", `the partial has ${size} bytes, not ${offset}`);
+      const known = copied ? size : this.#known(upload, size);
+      if (known !== offset) throw new Fault("conflict", `the partial has ${known} bytes, not ${offset}`);
+      if (size > offset) await handle.truncate(offset);
+      // What is noted must be true of the bytes to come: it is taken back before they are written.
+      if (syncedOf(upload) > offset) await upload.memo.set(syncedKey, undefined);
+      this.#written.add(upload.partialPath);
+      marks = new Marks(upload, handle, copied ? 0 : Math.min(offset, syncedOf(upload)));
       let at = offset;
       // A stream that waits for bytes must not outlive the signal.
       for await (const chunk of addAbortSignal(signal, upload.read(offset, signal))) {
@@ -64,11 +88,13 @@ export class LocalTarget implements Target {
           at += bytesWritten;
         }
         onBytes(bytes.length);
+        await marks.reached(at);
       }
+      await marks.settled();
       if (at !== upload.size) throw new Fault("transient", `what was read ended after ${at} of ${upload.size} bytes`);
     } catch (error) {
       // What came is worth keeping over a power cut; a whole file is synced by `commit`.
-      await handle?.sync();
+      if ((await marks?.last()) === false) this.#written.delete(upload.partialPath);
       if (signal.aborted) throw abortedFault(signal);
       throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
     } finally {
@@ -93,7 +119,15 @@ export class LocalTarget implements Target {
     try {
       if (upload.modifiedMs !== undefined) await fs.utimes(place, new Date(), new Date(upload.modifiedMs));
       const handle = await fs.open(place, "r+");
-      await handle.sync().finally(() => handle.close());
+      try {
+        await handle.sync();
+      } catch (error) {
+        // The system may have dropped the pages, and would not say so a second time: what was not synced before is written again.
+        this.#written.delete(upload.partialPath);
+        throw error;
+      } finally {
+        await handle.close();
+      }
       const name = placeOf(this.root, upload.path);
       await makeDirs(this.root, upload.path);
       const there = await this.look(upload, signal);
@@ -116,6 +150,7 @@ export class LocalTarget implements Target {
       }
       throw isFault(error) ? error : asTargetFault(error, `cannot publish ${upload.path}`);
     }
+    this.#written.delete(upload.partialPath);
     return receipt(upload, digest);
   }
 
@@ -126,6 +161,8 @@ export class LocalTarget implements Target {
     } catch (error) {
       throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
     }
+    this.#written.delete(upload.partialPath);
+    if (syncedOf(upload) > 0) await upload.memo.set(syncedKey, undefined);
   }
 
   async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
@@ -137,7 +174,7 @@ export class LocalTarget implements Target {
 }
 
 function receipt(upload: Upload, digest: Digest): Receipt {
-  return { path: upload.path, size: upload.size, digest, proof: "digest" };
+  return { path: upload.path, size: upload.size, digest, proof: upload.digest === undefined ? "size" : "digest" };
 }
 
 /** Makes the directories above a path; new names are durable. Throws the Fault. */

@@ -41,7 +41,7 @@ export interface FtpServerKind {
   start(): Promise<FtpServerUnderTest>;
 }
 
-const password = "pass word-4711";
+export const password = "pass word-4711";
 
 async function scratch(): Promise<string> {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-ftp-"));
@@ -135,7 +135,7 @@ function plainDisk(path: string): Buffer {
   return isUtf8(bytes) ? Buffer.from(path) : bytes;
 }
 
-async function ended(child: ChildProcess): Promise<void> {
+export async function ended(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exit = once(child, "exit");
   child.kill("SIGKILL");
@@ -201,45 +201,67 @@ function systemProgram(name: string): string {
   return process.env[`FILESYNC_TEST_${name.toUpperCase().replace("-", "")}`] ?? `/usr/sbin/${name}`;
 }
 
-interface SystemServer {
+export interface SystemServer {
   readonly name: string;
   readonly program: string;
   /** Writes what configuration it needs below `base`, and gives the arguments. */
   readonly args: (base: string, port: number, user: string) => Promise<string[]>;
 }
 
+export interface SystemUser {
+  readonly name: string;
+  remove(): Promise<void>;
+}
+
+/** A user of the system whose home is `dir`, which every one of these servers logs in. */
+export async function systemUser(dir: string): Promise<SystemUser> {
+  const name = `fstest${randomBytes(4).toString("hex")}`;
+  const pam = `/etc/pam.d/${name}`;
+  execFileSync("useradd", ["-M", "-d", dir, "-s", "/bin/sh", name]);
+  execFileSync("chpasswd", { input: `${name}:${password}\n` });
+  execFileSync("chown", [name, dir]);
+  await fs.writeFile(pam, "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n");
+  return {
+    name,
+    remove: async () => {
+      // Children of the server may still be at work for this user.
+      await until("the user to be removed", () => spawnSync("userdel", [name], { stdio: "ignore" }).status === 0);
+      await fs.rm(pam, { force: true });
+    },
+  };
+}
+
+/** Starts a server of the system for a user, on a port of its own; `base` is for its configuration. */
+export async function startSystem(server: SystemServer, base: string, user: string): Promise<{ port: number; child: ChildProcess }> {
+  const port = await freePort();
+  const child = spawn(server.program, await server.args(base, port, user), { stdio: "ignore" });
+  await until(`${server.name} to answer`, () => answers(port));
+  return { port, child };
+}
+
 /** A server that logs in users of the system: one is made for it, and removed at the end. */
 function ofSystem(server: SystemServer): FtpServerKind {
-  const { name, program, args } = server;
+  const { name, program } = server;
   return {
     name: `ftp on ${name}`,
     ...(existsSync(program) ? {} : { skip: `${name} is not installed` }),
     ...(isRoot ? {} : { skip: `${name} needs root: it logs in users of the system` }),
     start: async () => {
       const base = await scratch();
-      const user = `fstest${randomBytes(4).toString("hex")}`;
       const dir = join(base, "home");
-      const pam = `/etc/pam.d/${user}`;
       await fs.mkdir(dir);
-      execFileSync("useradd", ["-M", "-d", dir, "-s", "/bin/sh", user]);
-      execFileSync("chpasswd", { input: `${user}:${password}\n` });
-      execFileSync("chown", [user, dir]);
-      await fs.writeFile(pam, "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n");
-      const port = await freePort();
-      const child = spawn(program, await args(base, port, user), { stdio: "ignore" });
-      await until(`${name} to answer`, () => answers(port));
+      const user = await systemUser(dir);
+      const { port, child } = await startSystem(server, base, user.name);
       return {
         port,
-        user,
+        user: user.name,
         password,
         dir,
         options: {},
         disk: plainDisk,
         stop: async () => {
           await ended(child);
-          // Children of the server may still be at work for this user.
-          await until("the user to be removed", () => spawnSync("userdel", [user], { stdio: "ignore" }).status === 0);
-          await fs.rm(pam, { force: true });
+          await user.remove();
           await fs.rm(base, { recursive: true });
         },
       };
@@ -247,11 +269,11 @@ function ofSystem(server: SystemServer): FtpServerKind {
   };
 }
 
-export const vsftpd = ofSystem({
+export const vsftpdServer: SystemServer = {
   name: "vsftpd",
   program: systemProgram("vsftpd"),
   args: async (base, port, user) => {
-    await fs.mkdir(join(base, "empty"));
+    await fs.mkdir(join(base, "empty"), { recursive: true });
     const config = {
       listen: "YES",
       listen_address: "127.0.0.1",
@@ -279,11 +301,11 @@ export const vsftpd = ofSystem({
     );
     return [file];
   },
-});
+};
 
 const proftpdPath = systemProgram("proftpd");
 
-export const proftpd = ofSystem({
+export const proftpdServer: SystemServer = {
   name: "ProFTPD",
   program: proftpdPath,
   args: async (base, port) => {
@@ -309,13 +331,17 @@ export const proftpd = ofSystem({
     await fs.writeFile(file, `${lines.join("\n")}\n`);
     return ["-n", "-q", "-c", file];
   },
-});
+};
 
-export const pureFtpd = ofSystem({
+export const pureFtpdServer: SystemServer = {
   name: "Pure-FTPd",
   program: systemProgram("pure-ftpd"),
   args: (_base, port) => Promise.resolve(["-S", `127.0.0.1,${port}`, "-l", "unix", "-A", "-E", "-H", "-u", "100", "-C", "50"]),
-});
+};
+
+export const vsftpd = ofSystem(vsftpdServer);
+export const proftpd = ofSystem(proftpdServer);
+export const pureFtpd = ofSystem(pureFtpdServer);
 
 export const ownPlain = own("ftp on our own server", false);
 export const ownPinned = own("ftp on our own server, TLS with a pinned certificate", "pinned");

@@ -3,6 +3,7 @@ import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bytesFromName } from "../../core/names.js";
+import { syncedKey } from "../../plugins/local/marks.js";
 import { plugin } from "../../plugins/local/plugin.js";
 import { files, filesBelow } from "./ftp-harness.js";
 import { sourceClauses, type SourceUnderTest } from "./source.js";
@@ -18,6 +19,7 @@ async function make(): Promise<TargetUnderTest & SourceUnderTest> {
   return {
     device,
     ...files(dir, bytesFromName),
+    vouch: (upload, bytes) => upload.memo.set(syncedKey, bytes),
     secrets: [],
     outside: async () => (await filesBelow(base)).filter((path) => !path.startsWith("root/")),
     close: async () => {

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { Fault } from "../../core/errors.js";
-import type { Device, Occupant, Receipt, Target } from "../../core/plugin.js";
+import type { Device, Occupant, Receipt, Target, Upload } from "../../core/plugin.js";
 import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
 import { cut, short, slow, stuck, wrong } from "./readers.js";
 import { bytes, chunks, sha256, upload, type TestUpload } from "./upload.js";
@@ -28,6 +28,8 @@ export interface TargetUnderTest extends UnderTest {
   modifiedMs?(path: string): Promise<number>;
   /** Makes a file of `size` bytes that takes no space; where the medium can. */
   sparse?(path: string, size: number): Promise<void>;
+  /** Makes a target that believes only its own notes believe that it holds so much of an upload. */
+  vouch?(upload: Upload, bytes: number): Promise<void>;
   /** A device of the same server with wrong credentials. */
   readonly stranger?: () => Promise<Device>;
   /** What no message may hold. */
@@ -443,6 +445,7 @@ const clauses: readonly TargetClause[] = [
       const rest = bytes(100_000);
       const it = upload("huge.bin", rest, { size: held + rest.length, read: (offset) => chunks(rest.subarray(offset - held)) });
       await under.sparse(it.partialPath, held);
+      await under.vouch?.(it, held);
       assert.equal(await target.offset(it, calm()), held);
       await target.write(it, held, calm(), () => undefined);
       assert.deepEqual(it.reading.offsets, [held]);

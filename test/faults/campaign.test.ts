@@ -1,10 +1,16 @@
-/** The short form of the campaign. The long one: npm run campaign -- --kills 30 */
+/** The short form of the campaign. The long one: npm run campaign -- --seed S --minutes M */
+import assert from "node:assert/strict";
 import { test } from "node:test";
-import { campaign } from "./campaign.js";
+import { missingHere } from "./campaign/abilities.js";
+import { campaign } from "./campaign/run.js";
 
-test("a flight controller's logs reach an FTP server and a second target through kills", async (t) => {
+test("a short campaign: nothing lost, wrong, overwritten or stuck, and little moved again", async (t) => {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+  const without = missingHere();
   t.diagnostic(`SEED=${seed}`);
-  const report = await campaign({ seed, kills: 8, files: 12, longestMs: 3000 });
+  if (without.size > 0) t.diagnostic(`cannot be done here: ${[...without].join(", ")}`);
+  const report = await campaign({ seed, rounds: 1, livesPerRound: 5, lifeMs: 4000, stopMs: 2000, without, restMs: 120_000 });
   t.diagnostic(JSON.stringify(report));
+  assert.deepEqual(report.findings, [], `npm test -- campaign.test with SEED=${seed}; the world is in ${report.dir}`);
+  assert.ok(report.faults > 0);
 });

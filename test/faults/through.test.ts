@@ -1,0 +1,34 @@
+/** A file that the spool can never hold goes straight through. Continued after a kill nobody here has seen all of it: no receipt may claim more. */
+import assert from "node:assert/strict";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Program, runProgram } from "./process.js";
+import { Random } from "./random.js";
+import { assertReceiptsTrue, assertSameTree, treeOf } from "./trees.js";
+import { World } from "./world.js";
+
+test("straight through, killed and continued: proved by its size alone, so the source keeps it", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("card/large.BIN", new Random(8).bytes(12_000_000));
+  const config = world.config({
+    spool: { maxSize: "1MiB", keepFree: "1MiB" },
+    devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "8MiB/s" }, out: { type: "local", dir: "out" } },
+    routes: [{ from: "card", to: ["out"], into: "", afterDelivery: "delete" }],
+  });
+  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
+  const program = new Program(["run", "--json", "--config", config]);
+  while (world.size(join("out", partial() ?? "none")) < 6_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await program.kill();
+  const rest = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.match(rest.out, /goes on at byte [1-9]\d*/);
+  assertSameTree(treeOf(world.path("out")), new Map([...treeOf(world.path("card"))]), "the target");
+  const [receipt, ...others] = [...assertReceiptsTrue(world.path("state"), { out: world.path("out") }).values()];
+  assert.equal(others.length, 0);
+  assert.deepEqual(
+    { digest: receipt?.digest, proof: (receipt as { proof?: string } | undefined)?.proof },
+    { digest: undefined, proof: "size" },
+  );
+  assert.ok(existsSync(world.path("card/large.BIN")), "it was deleted on the word of a target that had nothing to compare with");
+});
