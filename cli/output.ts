@@ -3,6 +3,8 @@ import type { Event, Events } from "../core/events.js";
 import { durationText, sizeText, type Status } from "../core/status.js";
 
 export interface Output {
+  /** Progress is drawn. */
+  readonly terminal: boolean;
   /** A line that stays. */
   line(text: string): void;
   /** The last line, replaced each time; only on a terminal. */
@@ -15,6 +17,7 @@ export function outputTo(stream: NodeJS.WriteStream): Output {
   const terminal = stream.isTTY;
   let shown = "";
   return {
+    terminal,
     line(text) {
       stream.write(`${shown === "" ? "" : "\r\x1b[K"}${text}\n${shown}`);
     },

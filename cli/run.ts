@@ -85,7 +85,7 @@ export async function serve(
       `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length, "route")}, state in ${config.stateDir}`,
     );
   const detach = attach?.(daemon, events);
-  const drawing = process.stdout.isTTY ? setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250) : undefined;
+  const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250) : undefined;
 
   let code = 0;
   try {
