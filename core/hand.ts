@@ -226,12 +226,18 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
       return Readable.from(throttled(lane, exchange), { objectMode: false });
     },
   };
-  const taken = () => new ControlError(`${lane.name}:${at} is there already, with another content; --force replaces it`);
+  const taken = (there: Occupant) => {
+    const how =
+      there.size === size && there.digest === undefined
+        ? `with the same size (${lane.name} cannot tell its content)`
+        : "with another content";
+    return new ControlError(`${lane.name}:${at} is there already, ${how}; --force replaces it`);
+  };
   const leave = await placeAt(hands, lane, exchange);
   try {
     const there = await target.look?.(upload, signal);
     if (there !== undefined && there.digest === digest && there.size === size) return { receipt: receiptOf(at, there), replaced: false };
-    if (there !== undefined && request.force !== true) throw taken();
+    if (there !== undefined && request.force !== true) throw taken(there);
     let offset = await target.offset(upload, signal);
     if (offset > size || (offset > 0 && !target.features.resume)) {
       await target.discard(upload, signal);
@@ -246,13 +252,13 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
         await target.discard(upload, signal);
         return { receipt: receiptOf(at, done), replaced };
       }
-      if (request.force !== true) throw taken();
+      if (request.force !== true) throw taken(done);
       const old = await plainFile(treeOf(lane), lane, at, signal);
       await treeOf(lane).remove(at, old, signal);
       replaced = true;
       done = await target.commit(upload, signal);
     }
-    if ("occupied" in done) throw taken();
+    if ("occupied" in done) throw taken(done);
     return { receipt: done, replaced };
   } finally {
     leave();

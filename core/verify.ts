@@ -7,7 +7,7 @@ import type { Readable } from "node:stream";
 import type { Exchange } from "./control.js";
 import { Digester, kindOf } from "./digest.js";
 import { type Engine, nameOf } from "./engine.js";
-import { faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { namedBy, unknown } from "./named.js";
 import type { Digest, DigestKind, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
@@ -105,6 +105,7 @@ async function atTarget(
     return await lane.host(signal, (hosted) => lookAt(lane, asked(engine, delivery, receipt), receipt, result, again, hosted));
   } catch (error) {
     if (!isFault(error) || signal.aborted) throw error;
+    lane.noteFault(error);
     return result("unreachable", error.message);
   }
 }
@@ -118,7 +119,7 @@ async function lookAt(
   signal: AbortSignal,
 ): Promise<Verified> {
   const { target } = lane.device;
-  if (!lane.attached) await lane.lookNow(signal);
+  if (!lane.attached) await lookOnce(lane, signal);
   const there = await target?.look?.(upload, signal);
   if (target?.look !== undefined && there === undefined) return result("missing", "it is not there any more", again);
   if (there !== undefined && there.size !== receipt.size)
@@ -133,6 +134,17 @@ async function lookAt(
     how,
     how === "digest" ? `${lane.name} holds the content that was delivered` : "what is there was read back, and is what was delivered",
   );
+}
+
+/** When each device that is away was tried last: among a thousand deliveries to it, not for each. */
+const tried = new WeakMap<Lane, number>();
+const tryAgainMs = 30_000;
+
+async function lookOnce(lane: Lane, signal: AbortSignal): Promise<void> {
+  const now = lane.clock.monotonicMs();
+  if (now - (tried.get(lane) ?? -Infinity) < tryAgainMs) throw new Fault("offline", lane.state.reason ?? "it is away");
+  tried.set(lane, now);
+  await lane.lookNow(signal);
 }
 
 /** A later version was appended to, or put in the place of, this one: its receipt counts. */
@@ -212,7 +224,7 @@ async function hereAndAtSource(engine: Engine, version: VersionRow, receipt: Sto
   if (lane?.device.source === undefined) return results;
   try {
     await lane.host(signal, async (hosted) => {
-      if (!lane.attached) await lane.lookNow(hosted);
+      if (!lane.attached) await lookOnce(lane, hosted);
       const entry = await lane.device.source?.stat(version.path, hosted);
       if (entry === undefined) result(lane.name, "left", version.released ?? "it is not at its source any more");
       else if (entry.size !== version.size || (version.modified_ms !== null && entry.modifiedMs !== version.modified_ms))
@@ -221,6 +233,7 @@ async function hereAndAtSource(engine: Engine, version: VersionRow, receipt: Sto
     });
   } catch (error) {
     if (!isFault(error) || signal.aborted) throw error;
+    lane.noteFault(error);
     result(lane.name, "unreachable", error.message);
   }
   return results;

@@ -270,6 +270,17 @@ test("a device that is wrong in the configuration is not said to be missing; Ctr
   get.signal("SIGINT");
   assert.equal(await get.exited, 130);
   assert.match(get.stderr, /^filesync: (disk: )?stopped; \d+ bytes are here, and the same command goes on there\n$/);
+
+  const [partial = ""] = readdirSync(world.dir).filter((name) => name.endsWith(".part"));
+  writeFileSync(world.path(partial), Buffer.alloc(world.size(partial), 2));
+  world.config({ devices: { disk: local("disk") } });
+  const again = await runProgram(["get", "disk:a.bin", "--config", config], { cwd: world.dir });
+  assert.equal(again.code, 0, again.err);
+  assert.match(
+    again.err,
+    /disk:a\.bin: goes on at byte \d+ of 40000000\n.*what is here is not its beginning; it is read from the first byte; again\n$/,
+  );
+  assert.ok(readFileSync(world.path("a.bin")).equals(readFileSync(world.path("disk/a.bin"))));
 });
 
 test("on a terminal a bar shows how far, how fast and how long still", async (t) => {

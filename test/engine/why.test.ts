@@ -100,7 +100,7 @@ test("why: the spool is full; forgetting gives back what the spool held of a fil
   card.before = (call) => (call === "open a.bin 0" ? new Promise((_, reject) => (breakOff = reject)) : undefined);
   out.attach(false);
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize: 1000 });
-  await until(bench, "full", () => bench.events.some(({ what }) => what === "spool-full"));
+  await until(bench, "full", () => bench.events.some(({ what }) => what === "spool-full") && card.calls.includes("open a.bin 0"));
   const reasons = await reasonsOf(bench, "b.bin");
   assert.ok(
     reasons.some((text) => text.startsWith("spool-full: card:b.bin waits for space in the spool: ")),
