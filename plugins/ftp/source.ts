@@ -181,7 +181,8 @@ function stream({ lease, wire, entry, offset, signal, what }: Wanted): Readable 
     .then(
       () => {
         if (left === 0) end(true);
-        else out.destroy(new Fault("changed", `${entry.path} ended ${left} bytes early`));
+        // A proxy that closed early looks the same as a file that was cut: the next try looks at the file again.
+        else out.destroy(new Fault("transient", `${entry.path} ended ${left} bytes early`));
       },
       (error: unknown) => {
         if (!out.readableEnded && left > 0) out.destroy(error as Fault);
