@@ -246,8 +246,8 @@ export interface Target {
   /**
    * Verifies the whole partial by the strongest means the target has, sets its time where it can, and publishes it under `upload.path` as
    * `upload.expect` says, never over anything else: then it answers the Occupant and keeps the partial. Twice gives the same receipt: a
-   * partial that is gone while the name holds this size and digest was published before. Throws "conflict" (the partial has another
-   * size), "mismatch" (another digest), "offline", "denied", "transient", "full", "rejected".
+   * partial that is gone while the name holds this size and digest was published before. Throws "conflict" (the partial is
+   * gone, or longer), "transient" (also where it is shorter: the rest is sent), "mismatch" (another digest), "offline", "denied", "full", "rejected".
    */
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant>;
   /** Forgets the partial. Nothing there is success. */

@@ -40,7 +40,8 @@ const codes: Readonly<Record<number, FaultKind>> = {
   534: "denied",
   536: "denied",
   550: "rejected",
-  551: "rejected",
+  // An action that was broken off: ftp-srv says so when the data connection is reset.
+  551: "transient",
   552: "full",
   553: "rejected",
   554: "conflict",

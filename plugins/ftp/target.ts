@@ -92,7 +92,7 @@ export class FtpTarget implements Target {
     if (offset === 0) return;
     const now = await connection.size(partial);
     if (now !== upload.size)
-      throw new Fault("conflict", `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
+      throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
   }
 
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
@@ -102,7 +102,7 @@ export class FtpTarget implements Target {
       const name = wirePath(connection.root, upload.path);
       const [size, there] = await connection.sizes(partial, name);
       if (size === undefined) return this.#published(connection, upload, name);
-      if (size !== upload.size) throw new Fault("conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
+      if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
       const proved = await this.#prove(connection, upload, partial);
       const other = await this.#occupant(connection, upload, name, there);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
@@ -199,4 +199,9 @@ async function readDigest(connection: Connection, wire: string): Promise<Digest>
   const hash = createHash("sha256");
   for await (const chunk of connection.retrieve(wire, 0)) hash.update(chunk);
   return `sha256:${hash.digest("hex")}`;
+}
+
+/** Fewer bytes than were sent: a proxy or server lost the end, and took it for the whole. What is there stays good, the rest is sent. */
+function otherSize(size: number, upload: Upload, text: string): Fault {
+  return new Fault(size < upload.size ? "transient" : "conflict", text);
 }

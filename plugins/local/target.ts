@@ -111,7 +111,8 @@ export class LocalTarget implements Target {
       if (there?.digest !== undefined && there.digest === upload.digest) return receipt(upload, there.digest);
       throw new Fault("conflict", "the partial is gone");
     }
-    if (partial.size !== upload.size) throw new Fault("conflict", `the partial has ${partial.size} bytes, not ${upload.size}`);
+    if (partial.size !== upload.size)
+      throw new Fault(partial.size < upload.size ? "transient" : "conflict", `the partial has ${partial.size} bytes, not ${upload.size}`);
     const place = placeOf(this.root, upload.partialPath);
     const digest = await digestOf(place, signal);
     if (upload.digest !== undefined && digest !== upload.digest)

@@ -37,6 +37,11 @@ export class RoughRelay {
   #frozen = false;
   #refusing = false;
   #delayMs = 0;
+  #closeAfter: { direction: Direction; bytes: number } | undefined;
+  /** As behind a NAT: answers to PASV tell an address where nobody is. */
+  nat = false;
+  /** EPSV is not known here. */
+  noEpsv = false;
   #lie: { delta: number; mayLie: (path: string) => boolean; told: (path: string) => void } | undefined;
 
   private constructor(
@@ -46,7 +51,7 @@ export class RoughRelay {
   ) {
     this.uploads = new Ledger(faults);
     this.downloads = new Ledger(faults);
-    this.#server = createServer((client) => this.#control(client));
+    this.#server = createServer({ allowHalfOpen: true }, (client) => this.#control(client));
   }
 
   /** `sizeOf`: the bytes that the server has under a path, for APPE says no offset. */
@@ -95,6 +100,11 @@ export class RoughRelay {
     this.#delayMs = ms;
   }
 
+  /** Once so many bytes of a data connection went this way, the receiver is told that it was all, and the rest is swallowed. Once. */
+  closeAfter(direction: Direction, bytes: number): void {
+    this.#closeAfter = { direction, bytes };
+  }
+
   /** The next answer to SIZE for a path that `mayLie` allows is wrong by `delta`. */
   lie(delta: number, mayLie: (path: string) => boolean, told: (path: string) => void): void {
     this.#lie = { delta, mayLie, told };
@@ -113,7 +123,7 @@ export class RoughRelay {
       client.resetAndDestroy();
       return;
     }
-    const server = createConnection(this.toPort, "127.0.0.1");
+    const server = createConnection({ port: this.toPort, host: "127.0.0.1", allowHalfOpen: true });
     this.#join(client, server);
     const asked: Asked[] = [{ word: "", path: "" }];
     const waiting: Use[] = [];
@@ -136,7 +146,7 @@ export class RoughRelay {
         rest = 0;
       }
       asked.push(question);
-      return Promise.resolve(line);
+      return Promise.resolve(word === "EPSV" && this.noEpsv ? "NOOP" : line);
     });
     let inside: string | undefined;
     this.#lines(server, client, "down", async (line) => {
@@ -155,12 +165,13 @@ export class RoughRelay {
 
   async #answered(line: string, question: Asked | undefined, waiting: Use[]): Promise<string> {
     if (question?.use !== undefined) {
+      if (question.word === "EPSV" && this.noEpsv) line = "500 EPSV is not understood.";
       const extended = /^229 .*\(\|\|\|(\d+)\|\)/.exec(line);
       if (extended !== null) return `229 Entering Extended Passive Mode (|||${await this.#data(Number(extended[1]), question.use)}|)`;
       const plain = /^227 .*?\((\d+),(\d+),(\d+),(\d+),(\d+),(\d+)\)/.exec(line);
       if (plain !== null) {
         const port = await this.#data(Number(plain[5]) * 256 + Number(plain[6]), question.use);
-        return `227 Entering Passive Mode (127,0,0,1,${port >> 8},${port & 255})`;
+        return `227 Entering Passive Mode (${this.nat ? "192,0,2,1" : "127,0,0,1"},${port >> 8},${port & 255})`;
       }
       const at = waiting.indexOf(question.use);
       if (at !== -1) waiting.splice(at, 1);
@@ -177,10 +188,10 @@ export class RoughRelay {
 
   /** A port of ours for one data connection to the server's. */
   async #data(toPort: number, use: Use): Promise<number> {
-    const listener = createServer((client) => {
+    const listener = createServer({ allowHalfOpen: true }, (client) => {
       listener.close();
       this.#dataServers.delete(listener);
-      const server = createConnection(toPort, "127.0.0.1");
+      const server = createConnection({ port: toPort, host: "127.0.0.1", allowHalfOpen: true });
       this.#join(client, server);
       this.transfers += 1;
       this.#dataSockets.add(client).add(server);
@@ -207,9 +218,19 @@ export class RoughRelay {
   /** Bytes as they come; counted once they were handed on. */
   #pass(from: Socket, to: Socket, direction: Direction, count: (bytes: Buffer) => void): void {
     let turn = Promise.resolve();
+    let passed = 0;
+    let closed = false;
     from.on("data", (bytes: Buffer) => {
-      if (this.#swallowing.has(direction)) {
+      if (closed || this.#swallowing.has(direction)) {
         this.swallowedBytes += bytes.length;
+        return;
+      }
+      passed += bytes.length;
+      if (this.#closeAfter?.direction === direction && passed > this.#closeAfter.bytes) {
+        this.#closeAfter = undefined;
+        closed = true;
+        this.swallowedBytes += bytes.length;
+        turn = turn.then(() => void to.end());
         return;
       }
       from.pause();
@@ -262,12 +283,9 @@ export class RoughRelay {
     ] as const) {
       this.#sockets.add(one);
       if (this.#frozen) one.pause();
-      // An end that breaks breaks the other: the relay itself has no opinion.
-      one.on("error", () => other.destroy());
-      one.on("close", () => {
-        this.#sockets.delete(one);
-        if (this.#swallowing.size === 0) other.destroy();
-      });
+      // An end that breaks breaks the other: the relay itself has no opinion. One that ends is passed on by who reads it.
+      one.on("error", () => other.resetAndDestroy());
+      one.on("close", () => this.#sockets.delete(one));
     }
   }
 }

@@ -201,7 +201,8 @@ class Campaign {
     if (stderr.includes("internal error") || events.some(({ message }) => message.includes("internal error")))
       this.#findings.push(`broken: ${where}: ${stderr.slice(0, 2000)}`);
     void life.program.exited.then((code) => {
-      if (code === "SIGKILL" || plan.ending === "stop" || code === 0 || code === 1) return;
+      // Asked to stop before it could listen to that.
+      if (code === "SIGKILL" || code === "SIGTERM" || plan.ending === "stop" || code === 0 || code === 1) return;
       this.#findings.push(`broken: ${where}: it ended with ${code}: ${stderr.slice(0, 2000)}`);
     });
     if (plan.ending === "stop") this.#count("stop", false);

@@ -187,7 +187,7 @@ export class Scene {
       this.#write(full, bytes, 1_700_000_000);
     } catch {
       // No space there just now.
-      rmSync(full, { force: true });
+      rmSync(temporaryOf(full, this.#count), { force: true });
       return;
     }
     this.#foreign.get(target)?.set(latin1(path), contentOf(bytes));
@@ -196,7 +196,7 @@ export class Scene {
   /** Whole or not at all, as a device that closes its file. */
   #write(full: string, bytes: Buffer, seconds: number): void {
     mkdirSync(dirname(full), { recursive: true });
-    const temporary = join(dirname(full), `.${this.#count}.part`);
+    const temporary = temporaryOf(full, this.#count);
     writeFileSync(temporary, bytes);
     utimesSync(temporary, seconds, seconds);
     this.#give(full, temporary);
@@ -256,6 +256,10 @@ export class Scene {
 /** Where an origin's directory is just now: it may be unplugged. */
 function placeOf({ dir }: Origin): string {
   return existsSync(`${dir}.away`) ? `${dir}.away` : dir;
+}
+
+function temporaryOf(full: string, n: number): string {
+  return join(dirname(full), `.${n}.part`);
 }
 
 function mount(image: string, dir: string, mib: number): boolean {
