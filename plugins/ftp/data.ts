@@ -35,8 +35,11 @@ export interface Data {
 }
 
 /** Asks for a port, connects, and sends `commands`, of which the last transfers. Throws Refusal when the server would rather not. */
+/** How servers say that a transfer is over. */
+const transferred = /^(200|225|226|250)$/;
+
 export async function openData(control: Control, commands: readonly string[], memory: DataMemory, options: DataOptions): Promise<Data> {
-  const asked = commands.map((command) => ({ command }));
+  const asked = commands.map((command) => ({ command, codes: /^REST/.test(command) ? /^350/ : transferred }));
   let port: number;
   let answers: readonly Promise<Answer>[];
   if (memory.epsv === true) {
@@ -47,7 +50,8 @@ export async function openData(control: Control, commands: readonly string[], me
     const answer = (await first) ?? { code: 451, text: "no answer" };
     port = portOf(answer);
     if (port === 0) {
-      const error = new Refusal(answer);
+      // It took EPSV before: perhaps this is the answer to the command behind it.
+      const error = answer.code === 421 ? new Refusal(answer) : new ProtocolError(`the server now answers EPSV with "${answer.code}"`);
       control.fail(error);
       throw error;
     }

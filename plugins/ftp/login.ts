@@ -13,6 +13,8 @@ import { ftpFault } from "./faults.js";
 import type { FtpOptions } from "./options.js";
 import { bytesAsText } from "./wire.js";
 
+const trialMs = 5000;
+
 /** What outlives one connection to the server. */
 export interface ServerMemory {
   /** It was found to answer out of order: it gets one command at a time. */
@@ -23,6 +25,7 @@ export class Login {
   readonly control: Control;
   readonly options: FtpOptions;
   readonly #clock: Clock;
+  readonly #server: ServerMemory;
   readonly #tls: ConnectionOptions | undefined;
   readonly #memory: DataMemory = { epsv: undefined, ticket: undefined };
   #features = new Map<string, string>();
@@ -32,8 +35,9 @@ export class Login {
   transfersWaiting = 0;
   #inDirectory: Promise<unknown> = Promise.resolve();
 
-  private constructor(control: Control, options: FtpOptions, clock: Clock, tls: ConnectionOptions | undefined) {
+  private constructor(control: Control, options: FtpOptions, clock: Clock, server: ServerMemory, tls: ConnectionOptions | undefined) {
     this.control = control;
+    this.#server = server;
     this.options = options;
     this.#clock = clock;
     this.#tls = tls;
@@ -42,6 +46,7 @@ export class Login {
   /** Connects and logs in. Throws "offline", "denied", "transient", "config". */
   static async open(options: FtpOptions, clock: Clock, server: ServerMemory, signal: AbortSignal): Promise<Login> {
     throwIfAborted(signal);
+    const known = server.oneByOne;
     const opening = Login.#open(options, clock, server);
     try {
       return await bounded(opening, options, signal);
@@ -51,7 +56,10 @@ export class Login {
         (login) => login.close(),
         () => undefined,
       );
-      if (error instanceof ProtocolError) server.oneByOne = true;
+      if (error instanceof ProtocolError && !known) {
+        server.oneByOne = true;
+        return await Login.open(options, clock, server, signal);
+      }
       if (signal.aborted) throw abortedFault(signal);
       const { password } = options;
       const situation = { what: `cannot log in to ${options.host}`, connecting: true, clockTrusted: clock.trusted() };
@@ -63,14 +71,14 @@ export class Login {
     const { host, secure, timeout, port = secure === "implicit" ? 990 : 21 } = options;
     const tls = secure === false ? undefined : await tlsOptions(options);
     const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
-    const login = new Login(control, options, clock, tls);
+    const login = new Login(control, options, clock, server, tls);
     try {
       if (secure === true && tls !== undefined) {
         taken(await control.ask("AUTH TLS", /^234/));
         await control.secure(tls);
       }
       if (control.socket instanceof TLSSocket) login.expectPinned(control.socket);
-      await login.#logIn(server);
+      await login.#logIn();
       return login;
     } catch (error) {
       login.close();
@@ -108,6 +116,7 @@ export class Login {
 
   fault(error: unknown, what: string): Fault {
     if (isFault(error)) return error;
+    if (error instanceof ProtocolError) this.#server.oneByOne = true;
     const { password } = this.options;
     return ftpFault(error, { what, connecting: false, clockTrusted: this.#clock.trusted(), password: password.reveal() });
   }
@@ -146,22 +155,24 @@ export class Login {
     return mine;
   }
 
-  async #logIn(server: ServerMemory): Promise<void> {
+  async #logIn(): Promise<void> {
     const { user, password, root } = this.options;
     const { control } = this;
     const named = taken(await control.ask(`USER ${bytesAsText(user)}`));
     const passed = named.code === 331 ? taken(await control.ask(`PASS ${bytesAsText(password.reveal())}`)) : named;
     // It asks for an account, which nothing of today has.
     if (passed.code >= 300) throw new Refusal(passed);
-    control.oneByOne = server.oneByOne;
-    // Three commands with three kinds of answers in a row: whoever mixes them up is found here.
+    control.oneByOne = this.#server.oneByOne;
+    // Three commands with three kinds of answers in a row: whoever mixes them up, or loses one, is found here.
+    const lost = () => control.fail(new ProtocolError("the server leaves commands unanswered that come in a row"));
+    const trial = control.oneByOne ? undefined : setTimeout(lost, Math.min(trialMs, this.options.timeout / 3));
     const [features, home, type] = await Promise.all(
       control.askAll([
         { command: "FEAT", codes: /^211/ },
         { command: "PWD", codes: /^257/ },
         { command: "TYPE I", codes: /^200/ },
       ]),
-    );
+    ).finally(() => clearTimeout(trial));
     if (type !== undefined) taken(type);
     this.#features = featuresOf(features);
     const wishes: string[] = [];
