@@ -34,7 +34,11 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
   const done = await journal.commit(() => {
     const meant = what === undefined ? deliveriesWhere(engine, "state = 'parked'") : meantBy(engine, what);
     const parked = meant.filter(({ state }) => state === "parked");
-    queue.retry(parked.map(({ id }) => id));
+    // Only who names it says that it may be sent twice.
+    queue.retry(
+      parked.map(({ id }) => id),
+      what !== undefined && namedBy(engine, what).length > 0,
+    );
     const waited = meant.filter(
       ({ state, not_before }) => (state === "wanting" || state === "ready") && not_before > engine.clock.monotonicMs(),
     );
@@ -69,7 +73,7 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
   if (!here && version.store === "spool")
     journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ? AND spooled = 0", version.id);
   journal.run(
-    "UPDATE deliveries SET state = 'parked', receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL WHERE id = ?",
+    "UPDATE deliveries SET state = 'parked', receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL, marks = NULL WHERE id = ?",
     delivery.id,
   );
   queue.retry([delivery.id]);
