@@ -1,13 +1,13 @@
 /**
- * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up. Neither touches a file at a source or a
- * target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
+ * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up; said once more, it gives up a copy in the spool
+ * that nobody got. Neither touches a file at a source or a target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
  */
 import { ControlError } from "./control.js";
 import { type Engine, nameOf } from "./engine.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
 import type { DeliveryRow, VersionRow } from "./queue.js";
-import { giveUp } from "./space.js";
+import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */
 export interface Told {
@@ -65,6 +65,8 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
   const version = queue.version(delivery.version);
   if (version === undefined) return;
   const here = version.state === "sealed" && version.store === "spool" && version.spooled > 0;
+  if (queue.releasing.has(version.id))
+    throw new ControlError(`${nameOf(version)} is being taken from its source at this moment: ask again in a while`);
   const left = version.released === null || version.released.startsWith("kept") || version.released.startsWith("before");
   if (!here && (version.state === "gone" || !left))
     throw new ControlError(
@@ -83,6 +85,10 @@ export interface Forgotten {
   readonly forgotten: readonly Told[];
   /** Files that are not deleted or archived at their source because of that. */
   readonly kept: readonly string[];
+  /** Files of which the spool has a copy that nobody got: it stays. */
+  readonly alone: readonly string[];
+  /** Files that were forgotten before, and whose copy in the spool is removed now. */
+  readonly removed: readonly string[];
   /** Is meant, but waits for a target that it can still reach, or has arrived: it is not forgotten. */
   readonly left: readonly (Told & { readonly state: string })[];
 }
@@ -95,7 +101,8 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     throw new ControlError(`"${what}" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)`);
   const touched = new Map<string, VersionRow>();
   const done = await journal.commit(() => {
-    const open = meantBy(engine, what).filter(({ state }) => state !== "dropped" && state !== "discard");
+    const meant = meantBy(engine, what);
+    const open = meant.filter(({ state }) => state !== "dropped" && state !== "discard");
     const foreign = (row: DeliveryRow) => !configured.has(row.target) && (row.state === "wanting" || row.state === "ready");
     const given = open.filter((row) => row.state === "parked" || foreign(row));
     for (const row of given) {
@@ -110,6 +117,11 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     return {
       forgotten: given.map((row) => told(engine, row)),
       kept: kept.map(nameOf),
+      alone: [...touched.keys()]
+        .flatMap((id) => queue.version(id) ?? [])
+        .filter((version) => isAlone(engine, version))
+        .map(nameOf),
+      again: open.length > 0 ? [] : [...new Set(meant.map(({ version }) => version))],
       left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: row.state })),
     };
   });
@@ -119,8 +131,12 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     const waits = queue.deliveriesOf(id).some(({ state }) => state !== "done" && state !== "dropped");
     if (version?.state === "found" && version.spooled > 0 && !waits) await giveUp(engine, version, "waits");
   }
+  const removed: string[] = [];
+  for (const version of done.again.flatMap((id) => queue.version(id) ?? []))
+    if (isAlone(engine, version) && (await giveUp(engine, version, "delivered"))) removed.push(nameOf(version));
   engine.work$.next();
-  return done;
+  const { forgotten, kept, alone, left } = done;
+  return { forgotten, kept, alone, removed, left };
 }
 
 /** The reason of a delivery that a person gave up. */

@@ -118,6 +118,9 @@ export class Queue {
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
 
+  /** Versions whose source is acted on now. */
+  readonly releasing = new Set<string>();
+
   constructor(
     readonly journal: Journal,
     readonly clock: Clock,

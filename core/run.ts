@@ -144,7 +144,7 @@ export class Run {
     signal.addEventListener("abort", () => due.unsubscribe());
     this.#timers.push(
       // Space on the disk comes back unasked, and what failed at its source is due again.
-      setInterval(() => this.#crew.keep(expire(engine).then(() => engine.work$.next())), housekeepingMs),
+      setInterval(() => this.#crew.keep(expire(engine, signal).then(() => engine.work$.next())), housekeepingMs),
       setInterval(() => this.#crew.keep(this.#daily()), dailyMs),
     );
     engine.work$.next();

@@ -88,7 +88,7 @@ export class FakeDevice {
     this.presence$.next(attached ? { state: "attached", epoch: String(Math.random()) } : { state: "detached", reason: "unplugged" });
   }
 
-  async #call(call: string, signal: AbortSignal): Promise<void> {
+  protected async call(call: string, signal: AbortSignal): Promise<void> {
     this.calls.push(call);
     await withSignal(this.before(call, signal), signal);
   }
@@ -111,7 +111,7 @@ export class FakeDevice {
   device(role: "source" | "target"): Device {
     return {
       presence$: this.presence$,
-      probe: (signal) => this.#call("probe", signal),
+      probe: (signal) => this.call("probe", signal),
       close: () => Promise.resolve(),
       ...(role === "source"
         ? { source: this.#source(), ...(this.features.tree === true ? { tree: this.#tree() } : {}) }
@@ -130,11 +130,11 @@ export class FakeDevice {
       },
       list: (signal) => this.#list(signal),
       stat: async (path, signal) => {
-        await this.#call(`stat ${path}`, signal);
+        await this.call(`stat ${path}`, signal);
         return this.#entry(path);
       },
       open: async (entry, offset, signal) => {
-        await this.#call(`open ${entry.path} ${offset}`, signal);
+        await this.call(`open ${entry.path} ${offset}`, signal);
         const bytes = this.files.get(entry.path)?.bytes.subarray(offset, entry.size) ?? Buffer.alloc(0);
         this.openMost = Math.max(this.openMost, ++this.openNow);
         const stream = Readable.from(this.#chunks(entry.path, offset, bytes, signal), { objectMode: false });
@@ -146,7 +146,7 @@ export class FakeDevice {
         ? {}
         : {
             digest: async (entry: FileEntry, _kind: unknown, signal: AbortSignal) => {
-              await this.#call(`digest ${entry.path}`, signal);
+              await this.call(`digest ${entry.path}`, signal);
               return features.crc?.(this.files.get(entry.path)?.bytes ?? Buffer.alloc(0));
             },
           }),
@@ -154,7 +154,7 @@ export class FakeDevice {
   }
 
   async *#list(signal: AbortSignal): AsyncGenerator<FileEntry> {
-    await this.#call("list", signal);
+    await this.call("list", signal);
     for (const path of [...this.files.keys()]) {
       const entry = this.#entry(path);
       if (entry !== undefined) yield entry;
@@ -177,7 +177,7 @@ export class FakeDevice {
       mkdir: none,
       move: none,
       remove: async (path: string, expect: Stamp, signal: AbortSignal) => {
-        await this.#call(`remove ${path}`, signal);
+        await this.call(`remove ${path}`, signal);
         const file = this.files.get(path);
         if (file !== undefined && (file.bytes.length !== expect.size || file.modifiedMs !== expect.modifiedMs))
           throw new Fault("changed", "another file");
@@ -209,11 +209,11 @@ export class FakeDevice {
         digests,
       },
       offset: async (upload, signal) => {
-        await this.#call(`offset ${upload.path}`, signal);
+        await this.call(`offset ${upload.path}`, signal);
         return this.partials.get(upload.partialPath)?.length ?? 0;
       },
       write: async (upload: Upload, offset, signal, onBytes) => {
-        await this.#call(`write ${upload.path} ${offset}`, signal);
+        await this.call(`write ${upload.path} ${offset}`, signal);
         const there = this.partials.get(upload.partialPath)?.length ?? 0;
         if (there !== offset) throw new Fault("conflict", `the partial has ${there} bytes, not ${offset}`);
         for await (const chunk of upload.read(offset, signal)) {
@@ -224,7 +224,7 @@ export class FakeDevice {
         if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));
       },
       commit: async (upload: Upload, signal): Promise<Receipt | Occupant> => {
-        await this.#call(`commit ${upload.path}`, signal);
+        await this.call(`commit ${upload.path}`, signal);
         const there = occupant(upload.path);
         const partial = this.partials.get(upload.partialPath);
         const replaced = upload.expect.kind === "replaces" && there !== undefined && there.size === upload.expect.size;
@@ -236,11 +236,11 @@ export class FakeDevice {
         return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };
       },
       discard: async (upload, signal) => {
-        await this.#call(`discard ${upload.path}`, signal);
+        await this.call(`discard ${upload.path}`, signal);
         this.partials.delete(upload.partialPath);
       },
       look: async (upload, signal) => {
-        await this.#call(`look ${upload.path}`, signal);
+        await this.call(`look ${upload.path}`, signal);
         return occupant(upload.path);
       },
     };
