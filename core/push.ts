@@ -75,13 +75,12 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     throw new Error(`${lane.name} is no target, or ${delivery.version} is not in the journal`);
   const job = new PushJob(engine, lane, target, version, work, signal);
   try {
-    if (delivery.state === "discard") {
-      await job.discardBegun();
+    const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
+    if (receipt === undefined)
       await engine.journal.apply(() =>
         engine.journal.run("UPDATE deliveries SET state = 'dropped', begun = 0 WHERE id = ? AND state = 'discard'", delivery.id),
       );
-    } else {
-      const receipt = await job.run();
+    else {
       await queue.acknowledge(delivery.id, receipt);
       engine.events.say(
         "info",
@@ -304,14 +303,14 @@ class PushJob {
   async #shoot(): Promise<StoredReceipt> {
     const { engine, target, work, signal } = this;
     const { queue, clock, journal } = engine;
-    const { id, path, begun } = work.delivery;
+    const { id, path } = work.delivery;
     let before = queue.marksOf(id).sending;
     if (before !== undefined) {
-      const found = (await target.lookup?.(this.#upload(path, Math.max(0, begun - 1)), signal)) ?? "unknown";
+      const found = await this.#lookup();
       if (typeof found === "object") return this.#receipt(found);
       if (isUndated(before, clock)) {
         const sending = { ...before, atMs: clock.wallMs(), trusted: true };
-        await journal.commit(() => queue.setMarks(id, { sending }));
+        await journal.commit(() => queue.noteSending(id, sending));
         before = sending;
       }
       const fault = doubt(before, found, target.features.whenInDoubt, clock);
@@ -324,7 +323,7 @@ class PushJob {
     this.#beforeLast = async () => {
       if (whole) return;
       await this.#seal();
-      await journal.commit(() => queue.setMarks(id, { sending: recordOf(before, clock) }));
+      await journal.commit(() => queue.noteSending(id, recordOf(before, clock)));
       whole = true;
     };
     try {
@@ -335,9 +334,24 @@ class PushJob {
     } catch (error) {
       if (!whole) throw error;
       if (!isRefusal(error)) throw answerLost(error);
-      await journal.commit(() => queue.setMarks(id, before === undefined ? {} : { sending: before }));
+      await journal.commit(() => queue.noteSending(id, before));
       throw error;
     }
+  }
+
+  /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
+  async discard(): Promise<StoredReceipt | undefined> {
+    const { engine, work } = this;
+    const found = engine.queue.marksOf(work.delivery.id).sending === undefined ? "unknown" : await this.#lookup();
+    if (typeof found === "object") return this.#receipt(found);
+    await this.discardBegun();
+    return undefined;
+  }
+
+  async #lookup(): Promise<Receipt | "absent" | "unknown"> {
+    const { target, signal } = this;
+    const { begun, path } = this.work.delivery;
+    return (await target.lookup?.(this.#upload(path, Math.max(0, begun - 1)), signal)) ?? "unknown";
   }
 
   /** What this delivery may have left at the target is taken away. */

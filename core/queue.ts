@@ -177,6 +177,12 @@ export class Queue {
     return marks === null || marks === undefined ? {} : (JSON.parse(marks) as Marks);
   }
 
+  /** Inside `commit`. A journal that was lost knows it again from receipts.jsonl. undefined: it was refused. */
+  noteSending(delivery: string, sending: Sending | undefined): void {
+    this.journal.appendReceipt(`${JSON.stringify({ sending: delivery, record: sending ?? null })}\n`);
+    this.setMarks(delivery, sending === undefined ? {} : { sending });
+  }
+
   /** Inside `apply`. */
   setMarks(delivery: string, marks: Marks): void {
     this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ?", JSON.stringify(marks), delivery);
@@ -229,8 +235,9 @@ export class Queue {
       const here = canSend(version) && !expired;
       const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
-        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) 
+        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun, marks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt'),
+           (SELECT value FROM meta WHERE key = 'marks:' || ?1)) 
          ON CONFLICT (id) DO NOTHING`,
         plan.id,
         version.id,

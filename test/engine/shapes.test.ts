@@ -197,6 +197,22 @@ test("a directory that the server gave is asked for once, and the receipt names 
   );
 });
 
+test("a partial that is begun again keeps what the plugin noted of the upload", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new Giver("out");
+  card.put("a.bin", "content");
+  let commits = 0;
+  out.before = (call) => {
+    if (call.startsWith("commit") && ++commits === 1) throw new Fault("conflict", "not ours");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.equal(commits, 2);
+  assert.equal(out.given, 1);
+});
+
 test("what a plugin noted while it looked is still there when it writes, also of another generation", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");

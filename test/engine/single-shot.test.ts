@@ -4,8 +4,10 @@ import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
+import { exchangeFor } from "../../core/control.js";
 import { Fault } from "../../core/errors.js";
 import type { StoredReceipt } from "../../core/queue.js";
+import { verify } from "../../core/verify.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
@@ -272,6 +274,55 @@ test("in doubt, and the spool has lost its copy: it is looked for before it is p
   await until(it.bench, "parked", () => it.bench.states("box")[0] === "parked");
   assert.equal(box.posts.length, 1);
   assert.equal(it.count("lookup"), 1);
+});
+
+test("in doubt, and the journal is lost: receipts.jsonl knows of it", async (t) => {
+  const box = new PostBox("box");
+  const it = world(t, box);
+  it.card.put("b.bin", "b", 1);
+  let refuse = true;
+  const before = (call: string) => {
+    if (call === "took b.bin" && refuse) throw new Fault("rejected", "not that one");
+    return undefined;
+  };
+  // b.bin is refused, a.bin is in doubt.
+  box.before = before;
+  it.card.files.delete("a.bin");
+  await it.start();
+  await until(it.bench, "refused", () => it.bench.states("box")[0] === "parked");
+  await it.bench.stop();
+  it.card.put("a.bin", bytes);
+  await killedAt(it, "took a.bin");
+  refuse = false;
+  for (const end of ["", "-wal"]) rmSync(`${it.bench.dir}/journal.db${end}`, { force: true });
+  await it.start();
+  await until(it.bench, "a.bin is set aside", () => it.bench.states("box")[0] === "parked");
+  await until(it.bench, "b.bin is sent", () => it.bench.states("box")[1] === "done");
+  assert.equal(box.posts.filter(({ path }) => path === "a.bin").length, 1);
+  assert.equal(it.bench.daemon.status().parked[0]?.fault, "indoubt");
+});
+
+test("in doubt, and neither source nor spool has it any more: what arrived is a receipt all the same", async (t) => {
+  const box = new PostBox("box");
+  box.lookup = (path) => box.receipt(path, bytes.length);
+  const it = world(t, box);
+  await killedAt(it, "took a.bin");
+  rmSync(`${it.bench.dir}/spool`, { recursive: true });
+  it.card.files.clear();
+  await it.start();
+  await until(it.bench, "done", () => isDone(it));
+  assert.equal(box.posts.length, 1);
+});
+
+test("verify does not claim to have seen what nobody can look at", async (t) => {
+  const it = world(t, new PostBox("box"));
+  await it.start();
+  await until(it.bench, "done", () => isDone(it));
+  const said: unknown[] = [];
+  const exchange = exchangeFor({ said: (fact) => void said.push(fact) as undefined });
+  const sum = await verify(it.bench.daemon.engine, undefined, exchange);
+  assert.equal(sum.proved, 0);
+  assert.match((said[0] as { text: string }).text, /nobody can look at what box holds/);
 });
 
 test("in doubt, and given up by a person: nothing is sent", async (t) => {
