@@ -319,7 +319,7 @@ test("verify does not claim to have seen what nobody can look at", async (t) => 
   await it.start();
   await until(it.bench, "done", () => isDone(it));
   const said: unknown[] = [];
-  const exchange = exchangeFor({ said: (fact) => void said.push(fact) as undefined });
+  const exchange = exchangeFor({ said: (fact) => void said.push(fact) });
   const sum = await verify(it.bench.daemon.engine, undefined, exchange);
   assert.equal(sum.proved, 0);
   assert.match((said[0] as { text: string }).text, /nobody can look at what box holds/);
