@@ -272,9 +272,9 @@ export interface Tree {
   /** One directory ("" is the root), files and directories. Throws "missing", "offline", "denied", "transient". */
   list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry>;
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
-  /** Never over anything: Fault "conflict" when `to` exists, "changed" when `from` is not `expect`. Makes the directories of `to`. */
+  /** Never over anything: Fault "conflict" when `to` exists, "changed" when `from` is not the file of `expect` (a directory is none). Makes the directories of `to`. */
   move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void>;
-  /** Fault "changed" when it is not that file; already gone is success. */
+  /** Fault "changed" when it is not that file, or a directory; already gone is success. */
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void>;
   /** With its parents; already there is success. */
   mkdir(path: string, signal: AbortSignal): Promise<void>;
