@@ -255,7 +255,8 @@ class PushJob {
     ) {
       const there = await target.look?.(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
-      if (there !== undefined && this.#isSame(there)) return this.#receipt(there);
+      // Published, and cut off before the partial's own name was taken away.
+      if (there !== undefined && this.#isSame(there)) return first ? this.#receipt(there) : this.#alreadyThere(upload, there);
     }
     if (!first && this.#sealed && publishing === true) {
       const done = await this.#publish(upload).catch((error: unknown) => {

@@ -120,6 +120,31 @@ test("a disk that was pulled after the last byte, and is back with less of it, i
   assert.ok(disk.files.get("a.bin")?.bytes.equals(bytes));
 });
 
+test("killed after the name was given, before the partial's name was taken away: the partial does not stay", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  let met = (): void => undefined;
+  const linked = new Promise<void>((resolve) => (met = resolve));
+  out.before = (call) => {
+    if (!call.startsWith("commit")) return undefined;
+    out.put("a.bin", "content");
+    // None of its bytes was synced: what is there under the partial's name is not believed.
+    for (const path of out.partials.keys()) out.partials.set(path, Buffer.alloc(0));
+    met();
+    return new Promise(() => undefined);
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await linked;
+  await bench.kill();
+  out.before = () => undefined;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual([...out.partials.keys()], []);
+  assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+});
+
 test("a card that is pulled in the middle and comes back is read on from what is durable", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
