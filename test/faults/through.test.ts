@@ -59,3 +59,27 @@ test("straight through, and its source is away for a while: it goes on past the 
   assert.deepEqual(readdirSync(world.path("state/spool")), []);
   assertSameTree(treeOf(world.path("out")), treeOf(world.path("card")), "the target");
 });
+
+test("straight through, killed and continued, and another file has its name: both are there", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("card/large.BIN", new Random(10).bytes(12_000_000));
+  const config = world.config({
+    spool: { maxSize: "1MiB", keepFree: "1MiB" },
+    devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "8MiB/s" }, out: { type: "local", dir: "out" } },
+    routes: [{ from: "card", to: ["out"], into: "" }],
+  });
+  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
+  const program = new Program(["run", "--json", "--config", config]);
+  while (world.size(join("out", partial() ?? "none")) < 6_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await program.kill();
+  world.file("out/large.BIN", "somebody else's");
+  const rest = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(rest.code, 0, rest.out);
+  const [content = ""] = treeOf(world.path("card")).values();
+  const out = treeOf(world.path("out"));
+  assert.deepEqual([...out.keys()].sort(), ["large.BIN", `large~${content.split(" ")[1]?.slice(0, 8)}.BIN`]);
+  assert.ok([...out.values()].includes(content));
+  assert.equal(out.get("large.BIN")?.split(" ")[0], "15");
+  assertReceiptsTrue(world.path("state"), { out: world.path("out") });
+});
