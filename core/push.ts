@@ -216,7 +216,8 @@ class PushJob {
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
     if (this.#sealed && (first || (await target.offset(upload, signal)) === 0)) {
       const there = await target.look?.(upload, signal);
-      if (there !== undefined && this.#isSame(there)) return this.#receipt(there);
+      // A partial that was begun and holds nothing may be there beside it.
+      if (there !== undefined && this.#isSame(there)) return delivery.begun > 0 ? this.#alreadyThere(upload, there) : this.#receipt(there);
     }
     if (first) {
       await engine.journal.commit(() =>
