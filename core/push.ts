@@ -238,7 +238,8 @@ class PushJob {
     ) {
       const there = await target.look?.(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
-      if (there !== undefined && this.#isSame(there)) return this.#receipt(there);
+      // A partial that was begun and holds nothing may be there beside it.
+      if (there !== undefined && this.#isSame(there)) return delivery.begun > 0 ? this.#alreadyThere(upload, there) : this.#receipt(there);
     }
     if (first) {
       await engine.journal.commit(() =>
@@ -312,8 +313,12 @@ class PushJob {
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
     if (this.#isSame(there)) return this.#alreadyThere(upload, there);
-    if (this.#digest === undefined)
-      throw new Fault("rejected", `${upload.path} is taken by another file at ${this.lane.name}, and this one's digest is not known`);
+    if (this.#digest === undefined) {
+      // What is there may be this very content; else the other name needs the digest.
+      this.#digest = await this.#content.digest(signal);
+      if (this.#digest === undefined) throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
+      return this.#publish(this.#upload(work.delivery.path));
+    }
     const other = this.#upload(otherName(upload.path, this.#digest));
     const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
     if (!("occupied" in second)) return this.#receipt(second);
