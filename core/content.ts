@@ -26,6 +26,8 @@ export interface Content {
   chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer>;
   /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. */
   sealed(signal: AbortSignal): Promise<Digest | undefined>;
+  /** Reads all of it once more where `sealed` knew no digest. */
+  digest(signal: AbortSignal): Promise<Digest | undefined>;
   close(): void;
 }
 
@@ -101,6 +103,10 @@ class SpoolContent implements Content {
 
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
     return whenSealed(this, this.engine, this.version, signal);
+  }
+
+  digest(signal: AbortSignal): Promise<Digest | undefined> {
+    return this.sealed(signal);
   }
 
   close(): void {
@@ -196,6 +202,10 @@ class PlaceContent implements Content {
     }
   }
 
+  digest(signal: AbortSignal): Promise<Digest | undefined> {
+    return this.sealed(signal);
+  }
+
   close(): void {
     this.#along = undefined;
   }
@@ -253,6 +263,20 @@ class ThroughContent implements Content {
       this.broken = error;
       throw error;
     }
+  }
+
+  /** From the source, whole: only where another file has the name, and one that names the content is needed. */
+  async digest(signal: AbortSignal): Promise<Digest | undefined> {
+    try {
+      let bytes = 0;
+      for await (const chunk of this.chunks(0, signal)) bytes += chunk.length;
+      throwIfAborted(signal);
+      if (bytes !== this.version.size) throw new Fault("transient", `the source ended after ${bytes} of ${this.version.size} bytes`);
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
+    return this.sealed(signal);
   }
 
   close(): void {

@@ -64,7 +64,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         engine.work$.next();
         continue;
       }
-      if (version.store === "spool" && !(await spool.canEverHold(version.size))) {
+      // Straight through, from the first or again: its source was away, or a person retried it. It is for the push to open.
+      if (version.store === "through" || (version.store === "spool" && !(await spool.canEverHold(version.size)))) {
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through' WHERE id = ?", version.id);
           engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", version.id);

@@ -255,7 +255,7 @@ class PushJob {
     ) {
       const there = await target.look?.(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
-      // Published, and cut off before the partial's own name was taken away.
+      // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
       if (there !== undefined && this.#isSame(there)) return first ? this.#receipt(there) : this.#alreadyThere(upload, there);
     }
     if (!first && this.#sealed && publishing === true) {
@@ -411,8 +411,12 @@ class PushJob {
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
     if (this.#isSame(there)) return this.#alreadyThere(upload, there);
-    if (this.#digest === undefined)
-      throw new Fault("rejected", `${upload.path} is taken by another file at ${this.lane.name}, and this one's digest is not known`);
+    if (this.#digest === undefined) {
+      // What is there may be this very content; else the other name needs the digest.
+      this.#digest = await this.#content.digest(signal);
+      if (this.#digest === undefined) throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
+      return this.#publish(this.#upload(work.delivery.path));
+    }
     const other = this.#upload(otherName(upload.path, this.#digest));
     const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
     if (!("occupied" in second)) return this.#receipt(second);

@@ -237,6 +237,8 @@ export class Session {
     try {
       if (verb === undefined) throw new Answer(500, "Unknown command.");
       if (verb.open !== true) this.login();
+      // A line end that some proxy or log would take for one; a name with it is written as ‛0D.
+      if (arg.includes(0x0d)) throw new Answer(501, "A carriage return may only end a line.");
       if (name !== "RNTO") this.renameFrom = undefined;
       await verb.run(this, arg);
     } catch (error) {

@@ -7,7 +7,7 @@ import { nameFromBytes } from "../../core/names.js";
 import type { FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { entryOf, kindOf, makeRoot, openPlain, placeOf, statAt } from "./place.js";
 
-const readBytes = 1024 * 1024;
+const readBytes = 512 * 1024;
 /** Partial names of an upload that runs, ours or another's: no files yet. */
 const partial = /^\..*\.part$/;
 

@@ -69,7 +69,7 @@ export class LocalTarget implements Target {
         await removeFile(place);
         await fs.copyFile(placeOf(this.root, upload.path), place, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
       }
-      handle = await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
+      handle = await this.#open(place, upload.partialPath);
       const { size } = await handle.stat();
       const known = copied ? size : this.#known(upload, size);
       if (known !== offset) throw new Fault("conflict", `the partial has ${known} bytes, not ${offset}`);
@@ -99,6 +99,18 @@ export class LocalTarget implements Target {
       throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
     } finally {
       await handle?.close();
+    }
+  }
+
+  /** exFAT by FUSE says of a name that it cannot hold that there is no such file: that is no directory which went away. */
+  async #open(place: Buffer, path: string): Promise<fs.FileHandle> {
+    try {
+      return await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
+    } catch (error) {
+      const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
+      if (missing && (await fs.stat(parentOf(place)).catch(() => undefined))?.isDirectory() === true)
+        throw new Fault("rejected", `the file system of ${this.root} does not take the name ${path}`, { cause: error });
+      throw error;
     }
   }
 

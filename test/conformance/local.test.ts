@@ -1,33 +1,204 @@
-/** The plugin "local" held to the contract, on the file system of this machine. */
+/** The plugin "local" held to the contract: on the file system of this machine, on a small ext4 and an exFAT (by FUSE) of their own; full and read-only ones. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { after, test } from "node:test";
+import type { Device } from "../../core/plugin.js";
 import { bytesFromName } from "../../core/names.js";
 import { syncedKey } from "../../plugins/local/marks.js";
 import { plugin } from "../../plugins/local/plugin.js";
+import { calm, expectFault } from "./clause.js";
 import { files, filesBelow } from "./ftp-harness.js";
+import { cut } from "./readers.js";
 import { sourceClauses, type SourceUnderTest } from "./source.js";
-import { targetClauses, type TargetUnderTest } from "./target.js";
-import { context } from "./upload.js";
+import { isReceipt, targetClauses, type TargetUnderTest } from "./target.js";
+import { bytes, context, upload } from "./upload.js";
 
-async function make(): Promise<TargetUnderTest & SourceUnderTest> {
-  const base = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
-  const dir = join(base, "root");
-  await fs.mkdir(dir);
-  const device = plugin.device?.({ dir, inPlace: true, create: false }, context());
-  if (device === undefined) throw new Error("the plugin makes no device");
-  return {
-    device,
-    ...files(dir, bytesFromName),
-    vouch: (upload, bytes) => upload.memo.set(syncedKey, bytes),
-    secrets: [],
-    outside: async () => (await filesBelow(base)).filter((path) => !path.startsWith("root/")),
-    close: async () => {
-      await device.close();
-      await fs.rm(base, { recursive: true });
-    },
+function deviceAt(dir: string): Device {
+  return plugin.device?.({ dir, inPlace: true, create: false }, context()) ?? assert.fail("the plugin makes no device");
+}
+
+/** A harness below a directory that exists. */
+function below(parent: () => Promise<string>, exfat = false) {
+  return async (): Promise<TargetUnderTest & SourceUnderTest> => {
+    const base = await fs.mkdtemp(join(await parent(), "filesync-local-"));
+    const dir = join(base, "root");
+    await fs.mkdir(dir);
+    const device = deviceAt(dir);
+    const { sparse, link, ...rest } = files(dir, bytesFromName);
+    return {
+      device,
+      ...rest,
+      // exFAT has neither sparse files nor links.
+      ...(exfat ? { refuses: notOnExfat } : { sparse, link }),
+      vouch: (upload, bytes) => upload.memo.set(syncedKey, bytes),
+      secrets: [],
+      outside: async () => (await filesBelow(base)).filter((path) => !path.startsWith("root/")),
+      close: async () => {
+        await device.close();
+        await fs.rm(base, { recursive: true });
+      },
+    };
   };
 }
 
+const exfatTakesNot = 'exFAT takes none of " * / : < > ? \\ | and no control character';
+const notOnExfat = {
+  [`it's "quoted" \\ here.bin`]: exfatTakesNot,
+  "a*?[b]{c,d}~$HOME.bin": exfatTakesNot,
+  "100%41 & #1;a=b+c|d.bin": exfatTakesNot,
+  "line\u201b0Abreak.bin": exfatTakesNot,
+  "a -> b.bin": exfatTakesNot,
+  "caf\u201bE9.bin": "exFAT keeps names as UTF-16, and loses other bytes",
+};
+
+const make = below(() => Promise.resolve(tmpdir()));
 targetClauses({ name: "target: local", make });
 sourceClauses({ name: "source: local", make });
+
+/** Directories that are mounted over themselves just now. */
+const bound = new Set<string>();
+
+interface Medium {
+  readonly dir: string;
+  readonly skip: string | false;
+}
+
+/** A file system of its own; taken away at the end. */
+async function medium(
+  name: string,
+  mib: number,
+  mkfs: readonly string[],
+  mount: (image: string, dir: string) => readonly string[],
+): Promise<Medium> {
+  const base = await fs.mkdtemp(join(tmpdir(), `filesync-${name}-`));
+  const [image, dir] = [join(base, "image"), join(base, "medium")];
+  after(async () => {
+    spawnSync("umount", ["-l", dir]);
+    await fs.rm(base, { recursive: true });
+  });
+  await fs.mkdir(dir);
+  for (const [command = "", ...args] of [["truncate", "-s", `${mib}M`, image], [...mkfs, image], mount(image, dir)]) {
+    const { status, error, stderr } = spawnSync(command, args, { encoding: "utf8" });
+    if (status !== 0) return { dir, skip: `${command}: ${error?.message ?? stderr.trim()}` };
+  }
+  return { dir, skip: false };
+}
+
+/** It wants a block device, which goes by itself once it is unmounted. */
+const exfatMount = 'l=$(losetup -f --show "$0") && mount.exfat-fuse "$l" "$1" >&2; r=$?; losetup -d "$l"; exit $r';
+const ext4 = await medium("ext4", 64, ["mkfs.ext4", "-q", "-m", "0"], (image, dir) => ["mount", "-o", "loop", image, dir]);
+const small = await medium("small", 16, ["mkfs.ext4", "-q", "-m", "0"], (image, dir) => ["mount", "-o", "loop", image, dir]);
+const exfat = await medium("exfat", 64, ["mkfs.exfat"], (image, dir) => ["sh", "-c", exfatMount, image, dir]);
+
+for (const [name, { dir, skip }] of [
+  ["local on an ext4 of its own", ext4],
+  ["local on exFAT", exfat],
+] as const) {
+  const on = { make: below(() => Promise.resolve(dir), name.endsWith("exFAT")), ...(skip === false ? {} : { skip }) };
+  targetClauses({ name: `target: ${name}`, ...on });
+  sourceClauses({ name: `source: ${name}`, ...on });
+}
+
+test("local on exFAT: a name that it cannot hold is set aside, and the medium stays usable", { skip: exfat.skip }, async () => {
+  const device = deviceAt(exfat.dir);
+  try {
+    const target = device.target ?? assert.fail();
+    for (const path of ["12:30.bin", "new dir/what?.bin"]) {
+      const it = upload(path, bytes(100));
+      const said = await expectFault(
+        target.write(it, 0, calm(), () => undefined),
+        "rejected",
+      );
+      assert.match(said, /does not take the name/);
+    }
+    const good = upload("new dir/good.bin", bytes(100));
+    await target.write(good, 0, calm(), () => undefined);
+    assert.ok(isReceipt(await target.commit(good, calm())));
+  } finally {
+    await device.close();
+  }
+});
+
+for (const [name, { dir, skip }] of [
+  ["local on an ext4 of 16 MiB", small],
+  ["local on exFAT", exfat],
+] as const) {
+  test(`${name}: full is full, what came is kept, and it goes on when there is space`, { skip }, async () => {
+    const root = join(dir, "full");
+    await fs.mkdir(root);
+    const device = deviceAt(root);
+    try {
+      const ballast = join(dir, "ballast");
+      const { bavail, bsize } = await fs.statfs(dir);
+      await fs.writeFile(ballast, Buffer.alloc(bavail * bsize - 4_000_000));
+      const content = bytes(6_000_000);
+      const it = upload("large.bin", content);
+      const target = device.target ?? assert.fail();
+      await expectFault(
+        target.write(it, 0, calm(), () => undefined),
+        "full",
+      );
+      const held = await target.offset(it, calm());
+      assert.ok(held > 1_000_000, `${held} bytes were kept`);
+      await fs.rm(ballast);
+      await target.write(it, held, calm(), () => undefined);
+      assert.deepEqual(it.reading.offsets, [0, held]);
+      assert.ok(isReceipt(await target.commit(it, calm())));
+      assert.ok((await fs.readFile(join(root, "large.bin"))).equals(content));
+    } finally {
+      await device.close();
+      await fs.rm(root, { recursive: true });
+    }
+  });
+
+  test(`${name}: mounted read-only it says so, can be read, and goes on where it was`, { skip }, async () => {
+    const root = join(dir, "readonly");
+    await fs.mkdir(root);
+    await fs.writeFile(join(root, "there.bin"), bytes(5000));
+    const content = bytes(3_000_000);
+    const before = upload("later.bin", content, { read: cut(content, 2_000_000) });
+    const device = deviceAt(root);
+    const target = device.target ?? assert.fail();
+    await expectFault(
+      target.write(before, 0, calm(), () => undefined),
+      "changed",
+    );
+    const held = await target.offset(before, calm());
+    remount(dir, "ro");
+    try {
+      const again = { ...upload("later.bin", content, { id: before.id }), memo: before.memo };
+      assert.match(
+        await expectFault(
+          target.write(again, held, calm(), () => undefined),
+          "denied",
+        ),
+        /read-only/,
+      );
+      assert.match(await expectFault(target.discard(again, calm()), "denied"), /read-only/);
+      assert.equal(await target.offset(again, calm()), held);
+      const found: string[] = [];
+      for await (const entry of device.source?.list(calm()) ?? []) found.push(`${entry.path} ${entry.size}`);
+      assert.deepEqual(found, ["there.bin 5000"]);
+      remount(dir, "rw");
+      await target.write(again, held, calm(), () => undefined);
+      assert.ok(isReceipt(await target.commit(again, calm())));
+      assert.ok((await fs.readFile(join(root, "later.bin"))).equals(content));
+    } finally {
+      remount(dir, "rw");
+      await device.close();
+      await fs.rm(root, { recursive: true });
+    }
+  });
+}
+
+/** A bind mount over itself is what can be made read-only while files of it were open, on FUSE as well. */
+function remount(dir: string, how: "ro" | "rw"): void {
+  if (how === "ro") {
+    bound.add(dir);
+    assert.equal(spawnSync("mount", ["--bind", dir, dir]).status, 0);
+    assert.equal(spawnSync("mount", ["-o", "remount,bind,ro", dir]).status, 0);
+  } else if (bound.delete(dir)) spawnSync("umount", [dir]);
+}

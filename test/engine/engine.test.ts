@@ -5,6 +5,7 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
+import { partialPath, uploadId } from "../../core/route.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
 const day = 86_400_000;
@@ -382,4 +383,26 @@ test("a cloned card whose first start lost power after the new id was written dr
   out.attach(false);
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
   assert.deepEqual({ ...bench.daemon.engine.journal.get<object>("SELECT begun, memo FROM deliveries") }, { begun: 0, memo: null });
+});
+
+test("an upload that broke before its first byte, and somebody else brings the same file: its empty partial goes", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  let broken = false;
+  out.before = (call) => {
+    if (broken || !call.startsWith("write")) return undefined;
+    broken = true;
+    const { engine } = bench.daemon;
+    const [row] = engine.journal.all<{ id: string; path: string }>("SELECT id, path FROM deliveries");
+    const { id = "", path = "" } = row ?? {};
+    out.partials.set(partialPath(path, engine.names.installation, uploadId(engine.names, id, 0)), Buffer.alloc(0));
+    out.put("a.bin", "content");
+    throw new Fault("transient", "451 Failure writing to local file.");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.ok(broken);
+  assert.deepEqual([...out.partials.keys()], []);
 });

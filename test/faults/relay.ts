@@ -118,7 +118,7 @@ export class FtpRelay {
       one.on("error", () => other.destroy());
       one.on("close", () => {
         this.#sockets.delete(one);
-        other.destroy();
+        this.#later(() => (this.delayMs === 0 ? other.destroy() : other.destroySoon()));
       });
     }
   }

@@ -68,7 +68,7 @@ export class RoughRelay {
   /** Resets every connection, or only those of data. False when there was none. */
   cut(what: "all" | "data" = "all"): boolean {
     const sockets = [...(what === "all" ? this.#sockets : this.#dataSockets)];
-    for (const socket of sockets) socket.resetAndDestroy();
+    for (const socket of sockets) reset(socket);
     return sockets.length > 0;
   }
 
@@ -120,7 +120,7 @@ export class RoughRelay {
 
   #control(client: Socket): void {
     if (this.#refusing) {
-      client.resetAndDestroy();
+      reset(client);
       return;
     }
     const server = createConnection({ port: this.toPort, host: "127.0.0.1", allowHalfOpen: true });
@@ -284,10 +284,16 @@ export class RoughRelay {
       this.#sockets.add(one);
       if (this.#frozen) one.pause();
       // An end that breaks breaks the other: the relay itself has no opinion. One that ends is passed on by who reads it.
-      one.on("error", () => other.resetAndDestroy());
+      one.on("error", () => reset(other));
       one.on("close", () => this.#sockets.delete(one));
     }
   }
+}
+
+/** Node 20 never comes to its end after the reset of a socket that is still saying its own end. */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 /** A partial is counted under the name that it will have. */
