@@ -149,6 +149,38 @@ test("a file of a route that was taken away is not deleted any more, and is once
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
 
+test("a source that is made anew by a reload while it is read in place: the push goes on, and nothing is lost", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true, chunk: 100_000 });
+  const out = new FakeDevice("out");
+  const bytes = Buffer.alloc(1_000_000, 5);
+  card.put("a.bin", bytes);
+  let met = (): void => undefined;
+  const reading = new Promise<void>((resolve) => (met = resolve));
+  let cut: (fault: Fault) => void = () => undefined;
+  card.before = (call) => {
+    if (call !== "read a.bin 500000") return undefined;
+    met();
+    return new Promise((_, reject) => (cut = reject));
+  };
+  const devices = { sources: [card], targets: [out] };
+  const routes = [{ from: "card", to: ["out"] }];
+  await bench.start(devices, routes);
+  await reading;
+  // Another option of the source: it is closed, as its open streams are, and made anew.
+  const reloading = bench.reload(devices, routes, { device: { intervalMs: 60_000 } });
+  card.before = () => undefined;
+  cut(new Fault("offline", "closed"));
+  await reloading;
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write")),
+    ["write a.bin 0", "write a.bin 500000"],
+  );
+  assert.equal(bench.events.filter(({ what }) => what === "lost" || what === "journal-failed").length, 0);
+});
+
 test("what a person sends again is not deleted at its source at the same moment", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
