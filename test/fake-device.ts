@@ -333,6 +333,22 @@ export class Bench {
     renameSync(image, this.dir);
   }
 
+  /** Starts, and is killed when a call that begins so is made to a device: that call does nothing but `meanwhile`, and never ends. */
+  async killedAt(device: FakeDevice, call: string, start: () => Promise<unknown>, meanwhile: () => void = () => undefined): Promise<void> {
+    let met = (): void => undefined;
+    const there = new Promise<void>((resolve) => (met = resolve));
+    device.before = (made) => {
+      if (!made.startsWith(call)) return undefined;
+      meanwhile();
+      met();
+      return new Promise(() => undefined);
+    };
+    await start();
+    await there;
+    await this.kill();
+    device.before = () => undefined;
+  }
+
   async stop(): Promise<void> {
     const daemon = this.#daemon;
     this.#daemon = undefined;

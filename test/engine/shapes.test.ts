@@ -175,18 +175,9 @@ test("a directory that the server gave is asked for once, and the receipt names 
   const out = new Giver("out", { target: { digests: [] } });
   const bytes = randomBytes(300_000);
   card.put("a.bin", bytes);
-  let met = (): void => undefined;
-  const there = new Promise<void>((resolve) => (met = resolve));
-  out.before = (call) => {
-    if (!call.startsWith("commit")) return undefined;
-    met();
-    return new Promise(() => undefined);
-  };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await there;
-  await bench.kill();
-  out.before = () => undefined;
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await bench.killedAt(out, "commit", start);
+  await start();
   await until(bench, "delivered", () => bench.states("out")[0] === "done");
   assert.equal(out.given, 1);
   assert.deepEqual([...out.files.keys()], ["dataflash-1/a.bin"]);
@@ -218,19 +209,10 @@ test("what a plugin noted while it looked is still there when it writes, also of
   const card = new FakeDevice("card");
   const out = new Giver("out");
   card.put("a.bin", randomBytes(300_000));
-  let met = (): void => undefined;
-  const there = new Promise<void>((resolve) => (met = resolve));
-  out.before = (call) => {
-    if (!call.startsWith("commit")) return undefined;
-    met();
-    return new Promise(() => undefined);
-  };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await there;
-  await bench.kill();
-  out.before = () => undefined;
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await bench.killedAt(out, "commit", start);
   rmSync(join(bench.dir, "spool"), { recursive: true });
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await start();
   await until(bench, "delivered", () => bench.states("out")[0] === "done");
   assert.equal(out.given, 2, "one for each generation");
   const [receipt] = bench.daemon.status().recent as StoredReceipt[];

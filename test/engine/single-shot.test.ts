@@ -39,19 +39,9 @@ function world(t: TestContext, box: PostBox, card = new FakeDevice("card")): Wor
   };
 }
 
-/** Starts, and is killed when the server makes the call; what it did until then stays done there. */
+/** Killed at a call of the server's; what it did until then stays done there. */
 async function killedAt(it: World, call: string): Promise<void> {
-  let met = (): void => undefined;
-  const there = new Promise<void>((resolve) => (met = resolve));
-  it.box.before = (made) => {
-    if (made !== call) return undefined;
-    met();
-    return new Promise(() => undefined);
-  };
-  await it.start();
-  await there;
-  await it.bench.kill();
-  it.box.before = () => undefined;
+  await it.bench.killedAt(it.box, call, () => it.start());
   it.box.calls.length = 0;
 }
 
@@ -280,20 +270,17 @@ test("in doubt, and the journal is lost: receipts.jsonl knows of it", async (t) 
   const box = new PostBox("box");
   const it = world(t, box);
   it.card.put("b.bin", "b", 1);
-  let refuse = true;
-  const before = (call: string) => {
-    if (call === "took b.bin" && refuse) throw new Fault("rejected", "not that one");
+  // b.bin is refused, a.bin is in doubt.
+  box.before = (call) => {
+    if (call === "took b.bin") throw new Fault("rejected", "not that one");
     return undefined;
   };
-  // b.bin is refused, a.bin is in doubt.
-  box.before = before;
   it.card.files.delete("a.bin");
   await it.start();
   await until(it.bench, "refused", () => it.bench.states("box")[0] === "parked");
   await it.bench.stop();
   it.card.put("a.bin", bytes);
   await killedAt(it, "took a.bin");
-  refuse = false;
   for (const end of ["", "-wal"]) rmSync(`${it.bench.dir}/journal.db${end}`, { force: true });
   await it.start();
   await until(it.bench, "a.bin is set aside", () => it.bench.states("box")[0] === "parked");

@@ -125,21 +125,13 @@ test("killed after the name was given, before the partial's name was taken away:
   const card = new FakeDevice("card");
   const out = new FakeDevice("out");
   card.put("a.bin", "content");
-  let met = (): void => undefined;
-  const linked = new Promise<void>((resolve) => (met = resolve));
-  out.before = (call) => {
-    if (!call.startsWith("commit")) return undefined;
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await bench.killedAt(out, "commit", start, () => {
     out.put("a.bin", "content");
     // None of its bytes was synced: what is there under the partial's name is not believed.
     for (const path of out.partials.keys()) out.partials.set(path, Buffer.alloc(0));
-    met();
-    return new Promise(() => undefined);
-  };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await linked;
-  await bench.kill();
-  out.before = () => undefined;
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  });
+  await start();
   await until(bench, "delivered", () => bench.states("out")[0] === "done");
   assert.deepEqual([...out.partials.keys()], []);
   assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
