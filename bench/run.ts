@@ -2,9 +2,10 @@
 import { cutThrough } from "./cut-through.js";
 import { idle } from "./idle.js";
 import { many } from "./many.js";
+import { push } from "./push.js";
 import { slowCard } from "./slow-card.js";
 
-const all: Readonly<Record<string, () => Promise<void>>> = { idle, many, "slow-card": slowCard, "cut-through": cutThrough };
+const all: Readonly<Record<string, () => Promise<void>>> = { idle, many, "slow-card": slowCard, "cut-through": cutThrough, push };
 
 const named = process.argv.slice(2);
 for (const name of named.length > 0 ? named : Object.keys(all)) {

@@ -1,12 +1,8 @@
 /** `check`: what is wrong with a configuration; with `--probe` each device is tried, without changing anything. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { firstValueFrom, filter, timeout } from "rxjs";
-import { RealClock } from "../core/clock.js";
 import type { DeviceConfig } from "../core/config.js";
 import { reasonOf } from "../core/retry.js";
 import { load, problemLines } from "./config.js";
+import { withLane } from "./own.js";
 
 const probeMs = 15_000;
 
@@ -23,44 +19,12 @@ export async function checkCommand(path: string, options: { probe: boolean }): P
 
 async function probe(config: DeviceConfig, vehicle: string): Promise<boolean> {
   if (config.kind === "service") return true;
-  const stateDir = mkdtempSync(join(tmpdir(), "filesync-check-"));
-  const memory = { get: () => undefined, set: () => Promise.resolve() };
-  const clock = new RealClock();
   try {
-    const device = config.plugin.device?.(config.options, {
-      name: config.name,
-      vehicle,
-      installation: "00000000",
-      stateDir,
-      clock,
-      memory,
-      say: () => undefined,
-      tellTime: (ms) => void clock.tell(ms),
-    });
-    if (device === undefined) return true;
-    let reason = "";
-    try {
-      await firstValueFrom(
-        device.presence$.pipe(
-          filter((presence) => {
-            reason = presence.reason ?? reason;
-            return presence.state === "attached";
-          }),
-          timeout(probeMs),
-        ),
-      ).catch((error: unknown) => {
-        throw reason === "" ? error : new Error(reason);
-      });
-      await device.probe(AbortSignal.timeout(probeMs));
-      process.stdout.write(`${config.name}: works\n`);
-      return true;
-    } catch (error) {
-      process.stdout.write(`${config.name}: ${reasonOf(error)}\n`);
-      return false;
-    } finally {
-      await device.close();
-    }
-  } finally {
-    rmSync(stateDir, { recursive: true, force: true });
+    await withLane(config, { vehicle, installation: "00000000" }, (lane) => lane.lookNow(AbortSignal.timeout(probeMs)));
+    process.stdout.write(`${config.name}: works\n`);
+    return true;
+  } catch (error) {
+    process.stdout.write(`${config.name}: ${reasonOf(error)}\n`);
+    return false;
   }
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/env node
 /** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left. */
-import { cac } from "cac";
+import { cac, type CAC } from "cac";
+import { suggestion } from "../core/config.js";
 import { ControlError } from "../core/control.js";
+import { isFault } from "../core/errors.js";
 import { StateDirHeld } from "../core/installation.js";
-import { JournalFromNewerVersion } from "../core/journal.js";
+import { JournalDamaged, JournalFromNewerVersion } from "../core/journal.js";
 import { configPath, UsageError } from "./config.js";
+import type { HandOptions } from "./hand.js";
 import type { SimArguments } from "./sim.js";
 import { programVersion } from "./version.js";
 
@@ -20,6 +23,7 @@ async function main(argv: readonly string[]): Promise<number> {
     (...args: A) => {
       action = work(...args);
     };
+  const url = "Without a configuration: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://…, udpin://…, udpout://… or ftp://USER@HOST/";
   const file = "FILE: default ./config.json, else /etc/filesync/config.json";
 
   cli
@@ -60,6 +64,93 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("ls [place]", "List DEVICE:PATH, or with --url PATH")
+    .option("-r, --recursive", "With all that is below")
+    .option("--url <url>", url)
+    .option("--config <file>", file)
+    .option("--json", "One JSON line per entry")
+    .action(does(async (place: string | undefined, options: HandOptions) => (await import("./hand.js")).lsCommand(place ?? "", options)));
+  cli
+    .command("get <place> [local]", 'Copy DEVICE:PATH here; "latest" as PATH is the newest log; goes on where it stopped')
+    .option("--force", "Replace another file that is here")
+    .option("--url <url>", url)
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (place: string, local: string | undefined, options: HandOptions) =>
+        (await import("./hand.js")).getCommand(place, local, options),
+      ),
+    );
+  cli
+    .command("put <local> <place>", "Copy a file of this machine to DEVICE:PATH; verified, and never over another file")
+    .option("--force", "Replace another file that is there")
+    .option("--url <url>", url)
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (local: string, place: string, options: HandOptions) => (await import("./hand.js")).putCommand(local, place, options)),
+    );
+  cli
+    .command("rm <place>", "Remove the file DEVICE:PATH")
+    .option("--url <url>", url)
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(does(async (place: string, options: HandOptions) => (await import("./hand.js")).rmCommand(place, options)));
+  cli
+    .command("mkdir <place>", "Make the directory DEVICE:PATH, with those above it")
+    .option("--url <url>", url)
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(does(async (place: string, options: HandOptions) => (await import("./hand.js")).mkdirCommand(place, options)));
+  cli
+    .command("mv <place> <path>", "Move the file DEVICE:PATH to PATH on the same device, never over another")
+    .option("--url <url>", url)
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(does(async (place: string, path: string, options: HandOptions) => (await import("./hand.js")).mvCommand(place, path, options)));
+  cli
+    .command("why <path>", "Every reason that holds a file back, and when it will go; PATH, DEVICE:PATH or an id")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (what: string, options: Common & { json?: boolean }) =>
+        (await import("./amend.js")).whyCommand(configPath(options.config), what, options.json === true),
+      ),
+    );
+  cli
+    .command("retry [what]", "Try again what was set aside: an id, a device, a path, or --all")
+    .option("--all", "All that was set aside")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (what: string | undefined, options: Common & { all?: boolean; json?: boolean }) => {
+        if ((what === undefined) !== (options.all === true))
+          throw new UsageError('retry needs an id, a device, a path, or --all ("filesync status" lists what was set aside)');
+        return (await import("./amend.js")).retryCommand(configPath(options.config), what, options.json === true);
+      }),
+    );
+  cli
+    .command(
+      "forget <what>",
+      "Give up what was set aside, or waits for a target that has left: an id, a path, or that target; touches no file",
+    )
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (what: string, options: Common & { json?: boolean }) =>
+        (await import("./amend.js")).forgetCommand(configPath(options.config), what, options.json === true),
+      ),
+    );
+  cli
+    .command("verify [path]", "Prove deliveries again: target, spool and source against the receipts")
+    .option("--config <file>", file)
+    .option("--json", "One JSON line per thing that was looked at")
+    .action(
+      does(async (what: string | undefined, options: Common & { json?: boolean }) =>
+        (await import("./amend.js")).verifyCommand(configPath(options.config), what, options.json === true),
+      ),
+    );
+  cli
     .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
     .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")
     .option("--once", "Exit when all has arrived")
@@ -84,7 +175,13 @@ async function main(argv: readonly string[]): Promise<number> {
   cli
     .command("hash-password", "A password from standard input → the passwordHash of a user of the FTP server")
     .action(does(async () => (await import("./hash-password.js")).hashPasswordCommand()));
-  cli.help();
+  cli.help((sections) => [
+    ...sections.filter(({ title }) => title?.startsWith("For more info") !== true),
+    {
+      title: "Exit codes",
+      body: "  0  done\n  1  an internal error\n  2  a mistake in the command or the configuration\n  3  finished, but something is left: set aside, failed, not as it should be",
+    },
+  ]);
   cli.version(programVersion);
   try {
     cli.parse([...argv], { run: false });
@@ -95,14 +192,23 @@ async function main(argv: readonly string[]): Promise<number> {
         cli.outputHelp();
         return 2;
       }
-      throw new UsageError(`there is no command "${given}"; "filesync --help" lists them`);
+      const names = cli.commands.map(({ name }) => name);
+      throw new UsageError(`there is no command "${given}"${suggestion(given, names)}; "filesync --help" lists them`);
     }
     cli.runMatchedCommand();
   } catch (error) {
-    if (error instanceof Error && error.name === "CACError") throw new UsageError(error.message);
+    if (error instanceof Error && error.name === "CACError") throw new UsageError(`${error.message}${hintFor(error.message, cli)}`);
     throw error;
   }
   return (await action) ?? 0;
+}
+
+/** The nearest option, else where the command is explained. */
+function hintFor(message: string, { matchedCommand, globalCommand }: CAC): string {
+  const [, given] = /^Unknown option `--([^`]+)`/.exec(message) ?? [];
+  const options = [...(matchedCommand?.options ?? []), ...globalCommand.options].map(({ name }) => `--${name}`);
+  const near = given === undefined ? "" : suggestion(`--${given}`, options);
+  return near === "" ? `; "filesync ${matchedCommand?.name ?? ""} --help" says more` : near;
 }
 
 // Whoever reads our words may stop reading: a daemon goes on without a reader, another command has nothing more to say.
@@ -121,12 +227,15 @@ main(process.argv).then(
       error instanceof UsageError ||
       error instanceof ControlError ||
       error instanceof StateDirHeld ||
-      error instanceof JournalFromNewerVersion;
+      error instanceof JournalFromNewerVersion ||
+      error instanceof JournalDamaged;
+    // What a device says ends a command unfinished; Ctrl-C is no error of anybody's.
+    const fault = isFault(error);
     process.stderr.write(
-      mistake
+      mistake || fault
         ? `filesync: ${error.message}\n`
         : `filesync: internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
     );
-    process.exitCode = mistake ? 2 : 1;
+    process.exitCode = mistake ? 2 : isFault(error, "aborted") ? 130 : fault ? 3 : 1;
   },
 );

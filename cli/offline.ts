@@ -1,50 +1,47 @@
-/** What a journal says while no daemon runs. Takes the state directory for that moment, and starts no device. */
+/** What a journal says, and takes, while no daemon runs. Has the state directory for that moment. */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import type { Config } from "../core/config.js";
-import type { Engine } from "../core/engine.js";
 import { Events } from "../core/events.js";
-import { installationOf, lockStateDir, machineName } from "../core/installation.js";
+import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
-import { LiveFiles } from "../core/live.js";
-import { Queue } from "../core/queue.js";
-import { Spool } from "../core/spool.js";
-import { statusOf, type Status } from "../core/status.js";
-import { Transfers } from "../core/transfers.js";
-import { Subject } from "rxjs";
-import { programVersion } from "./version.js";
+import { UsageError } from "./config.js";
 
-export async function statusWithoutDaemon(config: Config): Promise<Status> {
-  const lock = await lockStateDir(config.stateDir);
+/** Throws UsageError where there is no journal, it is another user's, or somebody has it. */
+export async function withJournal<T>(config: Config, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
+  const { stateDir } = config;
+  if (!existsSync(join(stateDir, "journal.db")))
+    throw new UsageError(`no FileSync runs, and none ever ran with ${stateDir}; start it with "filesync run"`);
+  let lock: Lock | undefined;
   try {
-    const journal = await Journal.open(config.stateDir);
+    lock = await lockStateDir(stateDir);
+    const journal = await Journal.open(stateDir, false, false);
     try {
       const clock = new RealClock();
-      const installation = await installationOf(config.stateDir, machineName());
-      const spool = new Spool(config.stateDir, { maxSizeBytes: config.spool.maxSize, keepFreeBytes: config.spool.keepFree });
+      const given = { config, events: new Events(), clock, random: Math.random, startMs: clock.monotonicMs() };
+      const engine = engineOf(given, journal, (await installationIn(stateDir)) ?? "00000000");
       for (const { id, size } of journal.all<{ id: string; size: number }>("SELECT id, size FROM versions WHERE spooled > 0"))
-        spool.hold(id, size);
-      const engine: Engine = {
-        config,
-        names: { vehicle: config.vehicle, installation: installation.id },
-        clock,
-        events: new Events(),
-        journal,
-        queue: new Queue(journal, clock),
-        spool,
-        live: new LiveFiles(),
-        transfers: new Transfers(clock),
-        lanes: new Map(),
-        routes: new Map(),
-        work$: new Subject(),
-        relist$: new Subject(),
-        random: Math.random,
-        upMs: () => 0,
-      };
-      return statusOf(engine, programVersion, false);
+        engine.spool.hold(id, size);
+      return await work(engine);
     } finally {
       await journal.close();
     }
+  } catch (error) {
+    if (error instanceof StateDirHeld)
+      throw new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
+    if (!isDenied(error)) throw error;
+    const { uid } = statSync(stateDir);
+    throw new UsageError(`permission denied for ${stateDir}: it belongs to the user with id ${uid}; run this as that user, or as root`);
   } finally {
-    lock.release();
+    lock?.release();
   }
+}
+
+/** node's word, or SQLite's: SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN. */
+function isDenied(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if ("errcode" in error) return [3, 8, 14].includes(Number(error.errcode) & 0xff);
+  return "code" in error && (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS");
 }

@@ -3,6 +3,8 @@ import type { Event, Events } from "../core/events.js";
 import { durationText, sizeText, type Status } from "../core/status.js";
 
 export interface Output {
+  /** Progress is drawn. */
+  readonly terminal: boolean;
   /** A line that stays. */
   line(text: string): void;
   /** The last line, replaced each time; only on a terminal. */
@@ -15,6 +17,7 @@ export function outputTo(stream: NodeJS.WriteStream): Output {
   const terminal = stream.isTTY;
   let shown = "";
   return {
+    terminal,
     line(text) {
       stream.write(`${shown === "" ? "" : "\r\x1b[K"}${text}\n${shown}`);
     },
@@ -30,8 +33,62 @@ export function outputTo(stream: NodeJS.WriteStream): Output {
   };
 }
 
-function cutTo(text: string, columns: number): string {
+export function cutTo(text: string, columns: number): string {
   return text.length <= columns ? text : `${text.slice(0, columns - 1)}…`;
+}
+
+const barWidth = 20;
+
+/** How one file moves: a bar on a terminal, a line every ten seconds elsewhere, JSON lines each second for programs. */
+export class Meter {
+  at: number;
+  readonly #timer: NodeJS.Timeout;
+  readonly #startMs = performance.now();
+  readonly #output: Output;
+
+  constructor(
+    readonly what: string,
+    readonly size: number,
+    readonly from: number,
+    readonly json: boolean,
+  ) {
+    this.at = from;
+    // The answer, for a program or a pipe, is alone on stdout.
+    this.#output = outputTo(process.stderr);
+    this.#timer = setInterval(() => this.#draw(), json ? 1000 : process.stderr.isTTY ? 250 : 10_000);
+  }
+
+  get seconds(): number {
+    return (performance.now() - this.#startMs) / 1000;
+  }
+
+  get rate(): number {
+    return (this.at - this.from) / Math.max(0.001, this.seconds);
+  }
+
+  note(text: string): void {
+    this.#output.line(text);
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#output.close();
+  }
+
+  #draw(): void {
+    const { what, at, size, rate } = this;
+    const left = rate > 0 ? (size - at) / rate : undefined;
+    const part = size === 0 ? 1 : at / size;
+    const text = `${Math.floor(part * 100)} % of ${sizeText(size)}, ${sizeText(rate)}/s${left === undefined ? "" : `, ${durationText(left)} left`}`;
+    if (this.json) {
+      const facts = {
+        progress: { offset: at, size, bytesPerSecond: Math.round(rate), ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }) },
+      };
+      process.stdout.write(`${JSON.stringify(facts)}\n`);
+    } else if (process.stderr.isTTY)
+      this.#output.progress(`${what} [${"#".repeat(Math.round(part * barWidth)).padEnd(barWidth, ".")}] ${text}`);
+    else this.#output.line(`${what}: ${text}`);
+  }
 }
 
 /** Prints events as they come; returns what ends it. */

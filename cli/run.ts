@@ -1,8 +1,11 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
-import { ControlServer, type ControlRequest, ControlError } from "../core/control.js";
+import { answerWith } from "../core/commands.js";
+import { ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
 import type { Config } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Events } from "../core/events.js";
+import { reasonOf } from "../core/retry.js";
+import type { Reloaded } from "../core/run.js";
 import { load, problemLines, UsageError } from "./config.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { programVersion } from "./version.js";
@@ -53,51 +56,36 @@ export async function serve(
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
 
-  let current = config;
-  let daemon = new Daemon({ config, events, programVersion });
-  const start = async () => {
-    try {
-      await daemon.start();
-    } catch (error) {
-      throw asUsage(error, current.stateDir);
-    }
+  const daemon = new Daemon({ config, events, programVersion });
+  const starting = daemon.start();
+  // From here on: one that came while it starts would end the process.
+  let reloading = starting.catch(() => undefined);
+  const onHangup = () => {
+    reloading = reloading.then(async () => {
+      if (stop.signal.aborted) return;
+      // Whatever goes wrong with the file, what runs goes on.
+      const next = await reload?.(events).catch((error: unknown) => events.say("error", "config", reasonOf(error)));
+      const kept = next === undefined ? "it cannot be used as it is now" : fixedKeys(config, next);
+      if (next === undefined || kept !== undefined) events.say("warn", "reload", `the configuration stays as it was: ${kept}`);
+      else events.say("info", "reload", reloadedText(await daemon.reload(next)));
+    });
   };
-  await start();
-  const control = new ControlServer(config.stateDir, (request) => answer(daemon, request));
+  if (reload !== undefined) process.on("SIGHUP", onHangup);
+  try {
+    await starting;
+  } catch (error) {
+    throw asUsage(error, config.stateDir);
+  }
+  const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
   await control.start();
   if (daemon.ready)
     events.say(
       "info",
       "ready",
-      `FileSync ${programVersion} is ready: ${counted(current.devices.length, "device")}, ${counted(current.routes.length, "route")}, state in ${current.stateDir}`,
+      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length, "route")}, state in ${config.stateDir}`,
     );
   const detach = attach?.(daemon, events);
-  const drawing = setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250);
-
-  let reloading: Promise<void> = Promise.resolve();
-  const onHangup = () => {
-    reloading = reloading.then(async () => {
-      const next = await reload?.(events);
-      if (next === undefined) {
-        events.say("warn", "reload", "the configuration is not changed: it could not be used as it is now");
-        return;
-      }
-      if (next.stateDir !== current.stateDir) {
-        events.say("warn", "reload", '"stateDir" cannot change while it runs; restart it');
-        return;
-      }
-      await daemon.stop();
-      current = next;
-      daemon = new Daemon({ config: next, events, programVersion });
-      await start();
-      events.say(
-        "info",
-        "reload",
-        `the new configuration runs: ${counted(next.devices.length, "device")}, ${counted(next.routes.length, "route")}`,
-      );
-    });
-  };
-  if (reload !== undefined) process.on("SIGHUP", onHangup);
+  const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250) : undefined;
 
   let code = 0;
   try {
@@ -132,13 +120,31 @@ export async function serve(
   return code;
 }
 
+/** What differs that only a restart can change. */
+function fixedKeys(config: Config, next: Config): string | undefined {
+  const keys = (["stateDir", "vehicle"] as const).filter((key) => config[key] !== next[key]);
+  return keys.length === 0 ? undefined : `${keys.map((key) => `"${key}"`).join(" and ")} cannot change while it runs; restart it`;
+}
+
+function reloadedText(done: Reloaded | undefined): string {
+  if (done === undefined) return "the new configuration runs as soon as the medium works again";
+  const said = (["added", "changed", "removed"] as const).flatMap((what) =>
+    done[what].length === 0 ? [] : [`${done[what].join(", ")} ${what}`],
+  );
+  if (done.rerouted.length > 0) said.push(`routes from ${done.rerouted.join(", ")} changed`);
+  return said.length === 0
+    ? "the new configuration runs: devices and routes are the same"
+    : `the new configuration runs: ${said.join("; ")}`;
+}
+
 function counted(n: number, what: string): string {
   return `${n} ${what}${n === 1 ? "" : "s"}`;
 }
 
-function answer(daemon: Daemon, request: ControlRequest): unknown {
-  if (request.command === "status") return daemon.status();
-  throw new ControlError(`the daemon does not know "${request.command}"`);
+function answer(daemon: Daemon, request: ControlRequest, exchange: Exchange): unknown {
+  if (request.command === "version") return programVersion;
+  if (!daemon.ready) throw new ControlError("the daemon is starting, or its medium fails: its log says which");
+  return request.command === "status" ? daemon.status() : answerWith(daemon.engine, true)(request, exchange);
 }
 
 function asUsage(error: unknown, stateDir: string): unknown {

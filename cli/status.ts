@@ -1,25 +1,103 @@
-/** `status`: asks the running daemon; without one, reads what its journal says. */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { ask } from "../core/control.js";
-import { durationText, sizeText, type Status } from "../core/status.js";
-import { load, problemLines, UsageError } from "./config.js";
-import { statusWithoutDaemon } from "./offline.js";
+/** `status`: asks the running daemon; without one, reads what its journal says. `--watch` draws it anew each second, in place on a terminal. */
+import type { Config } from "../core/config.js";
+import { ask, ControlError } from "../core/control.js";
+import { durationText, sizeText, statusOf, type Status } from "../core/status.js";
+import { interruptible, usableConfig } from "./ask.js";
+import { UsageError } from "./config.js";
+import { withJournal } from "./offline.js";
+import { cutTo } from "./output.js";
+import { programVersion } from "./version.js";
 
 const watchMs = 1000;
 
 export async function statusCommand(path: string, options: { json: boolean; watch: boolean }): Promise<number> {
-  const { config, ...loaded } = await load(path);
-  if (config === undefined) throw new UsageError(problemLines(path, loaded).join("\n"));
-  for (;;) {
-    const running = (await ask(config.stateDir, { command: "status" })) as Status | undefined;
-    if (running === undefined && !existsSync(join(config.stateDir, "journal.db")))
-      throw new UsageError(`no FileSync runs, and none ever ran with ${config.stateDir}; start it with "filesync run"`);
-    const status = running ?? (await statusWithoutDaemon(config));
-    if (options.watch && process.stdout.isTTY) process.stdout.write("\x1b[2J\x1b[H");
-    process.stdout.write(options.json ? `${JSON.stringify(status)}\n` : `${statusText(status)}\n`);
-    if (!options.watch) return 0;
-    await new Promise((resolve) => setTimeout(resolve, watchMs));
+  const config = await usableConfig(path);
+  const status = await statusNow(config);
+  const text = (now: Status) => (options.json ? JSON.stringify(now) : statusText(now));
+  if (!options.watch) {
+    process.stdout.write(`${text(status)}\n`);
+    return 0;
+  }
+  await interruptible(async (signal) => {
+    const screen = process.stdout.isTTY && !options.json ? new Screen() : undefined;
+    const stop = screen === undefined ? signal : AbortSignal.any([signal, screen.quit]);
+    try {
+      let shown = text(status);
+      while (!stop.aborted) {
+        if (screen === undefined) process.stdout.write(`${shown}\n${options.json ? "" : "\n"}`);
+        else screen.draw(shown);
+        await pause(watchMs, stop);
+        shown = stop.aborted ? shown : await statusNow(config).then(text, wordsOf);
+      }
+    } finally {
+      screen?.close();
+    }
+  });
+  return 0;
+}
+
+async function statusNow(config: Config): Promise<Status> {
+  const answer = await ask(config.stateDir, { command: "status" });
+  return answer === undefined ? withJournal(config, (engine) => statusOf(engine, programVersion, false)) : (answer.ok as Status);
+}
+
+/** A daemon that starts or stops meanwhile is waited for. */
+function wordsOf(error: unknown): string {
+  if (error instanceof UsageError || error instanceof ControlError) return error.message;
+  throw error;
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done, { once: true });
+    if (signal.aborted) done();
+  });
+}
+
+/** The terminal's other screen: what was there before comes back, and nothing scrolls away. */
+class Screen {
+  readonly #quit = new AbortController();
+  #text = "";
+  readonly #onKey = (key: Buffer) => {
+    // q, Q, Ctrl-C, Ctrl-D
+    if (/[qQ\x03\x04]/.test(key.toString("latin1"))) this.#quit.abort(); // eslint-disable-line no-control-regex
+  };
+  readonly #onResize = () => this.draw(this.#text);
+
+  constructor() {
+    process.stdout.write("\x1b[?1049h\x1b[?25l");
+    process.stdout.on("resize", this.#onResize);
+    if (!process.stdin.isTTY) return;
+    process.stdin.setRawMode(true);
+    process.stdin.on("data", this.#onKey).resume();
+  }
+
+  get quit(): AbortSignal {
+    return this.#quit.signal;
+  }
+
+  /** In one write, each line over the old one: nothing flickers. */
+  draw(text: string): void {
+    this.#text = text;
+    // A terminal may not know its size yet.
+    const columns = process.stdout.columns || 80;
+    const rows = process.stdout.rows || 24;
+    const lines = text.split("\n");
+    const fits = lines.length <= rows ? lines : [...lines.slice(0, rows - 1), `… ${lines.length - rows + 1} lines more`];
+    process.stdout.write(`\x1b[H${fits.map((line) => `${cutTo(line, columns)}\x1b[K`).join("\n")}\x1b[J`);
+  }
+
+  close(): void {
+    process.stdout.removeListener("resize", this.#onResize);
+    process.stdin.removeListener("data", this.#onKey).pause();
+    if (process.stdin.isTTY) process.stdin.setRawMode(false);
+    process.stdout.write("\x1b[?25h\x1b[?1049l");
   }
 }
 
@@ -29,7 +107,7 @@ export function statusText(status: Status): string {
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)
     lines.push(
-      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}  (${device.type}, since ${device.since.slice(0, 19)}Z)`,
+      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
   const { waiting, active, parked, delivered } = status.queue;
   lines.push(

@@ -21,6 +21,8 @@ export interface Content {
   readonly broken: unknown;
   /** A path on this machine, once sealed. */
   readonly localPath: string | undefined;
+  /** `sealed` can be asked before anything is sent. */
+  readonly canSeal: boolean;
   chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer>;
   /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. */
   sealed(signal: AbortSignal): Promise<Digest | undefined>;
@@ -49,6 +51,7 @@ export function readableOf(chunks: AsyncGenerator<Buffer>): Readable {
 
 class SpoolContent implements Content {
   broken: unknown;
+  readonly canSeal = false;
 
   constructor(
     readonly engine: Engine,
@@ -113,6 +116,7 @@ class SpoolContent implements Content {
 
 class PlaceContent implements Content {
   broken: unknown;
+  readonly canSeal = true;
   readonly localPath = undefined;
   #along: Digester | undefined;
   #alongAt = 0;
@@ -125,15 +129,16 @@ class PlaceContent implements Content {
   ) {}
 
   async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
-    this.#along = offset === 0 && this.proveAlong ? new Digester("sha256") : undefined;
-    this.#alongAt = 0;
+    const unknown = this.version.digest === null;
+    this.#along = unknown || (offset === 0 && this.proveAlong) ? new Digester("sha256") : undefined;
+    // Of a file that nobody knows the digest of, what was sent before is read once more.
+    this.#alongAt = unknown ? 0 : offset;
     try {
-      const { source } = sourceOf(this.engine, this.version);
-      const entry = sameOrGrown(this.version, await source.stat(this.version.path, signal));
-      for await (const chunk of await source.open(entry, offset, signal)) {
-        this.#along?.update(chunk as Buffer);
-        this.#alongAt += (chunk as Buffer).length;
-        yield chunk as Buffer;
+      for await (const chunk of this.#read(this.#alongAt, signal)) {
+        const ahead = offset - this.#alongAt;
+        this.#along?.update(chunk);
+        this.#alongAt += chunk.length;
+        if (ahead < chunk.length) yield ahead > 0 ? chunk.subarray(ahead) : chunk;
       }
     } catch (error) {
       this.broken = error;
@@ -141,17 +146,54 @@ class PlaceContent implements Content {
     }
   }
 
+  /** The digest of the whole: learned while it was sent, else by reading it; from then on every target knows it. */
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
-    const digest = await whenSealed(this, this.engine, this.version, signal);
+    const { engine, version } = this;
+    // A pull looks through what may have grown.
+    if (engine.live.get(version.id) !== undefined) await whenSealed(this, engine, version, signal);
     try {
-      sameOrGrown(this.version, await sourceOf(this.engine, this.version).source.stat(this.version.path, signal));
-      if (this.#along !== undefined && this.#alongAt === this.version.size && digest !== undefined && this.#along.value() !== digest)
-        throw new Fault("changed", "it was written while it was sent");
+      const known = engine.queue.version(version.id)?.digest ?? undefined;
+      if (known === undefined && (this.#along === undefined || this.#alongAt < version.size)) await this.#digestAll(signal);
+      const now = await sourceOf(engine, version).source.stat(version.path, signal);
+      sameOrGrown(version, now);
+      const digest = this.#alongAt === version.size ? this.#along?.value() : undefined;
+      if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written while it was sent");
+      if (known === undefined && digest !== undefined)
+        await engine.journal.apply(() =>
+          engine.journal.run(
+            "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ? AND state = 'found'",
+            digest,
+            engine.clock.wallMs(),
+            version.id,
+          ),
+        );
+      return known ?? digest;
     } catch (error) {
       this.broken = error;
       throw error;
     }
-    return digest;
+  }
+
+  async #digestAll(signal: AbortSignal): Promise<void> {
+    const along = new Digester("sha256");
+    this.#alongAt = 0;
+    this.#along = along;
+    for await (const chunk of this.#read(0, signal)) {
+      along.update(chunk);
+      this.#alongAt += chunk.length;
+    }
+    throwIfAborted(signal);
+    if (this.#alongAt < this.version.size) throw new Fault("changed", `it ended after ${this.#alongAt} of ${this.version.size} bytes`);
+  }
+
+  async *#read(from: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+    const { lane, source } = sourceOf(this.engine, this.version);
+    const { path, size, modified_ms } = this.version;
+    const entry: FileEntry = { path, kind: "file", size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
+    for await (const chunk of await source.open(entry, from, signal)) {
+      await lane.throttle.take((chunk as Buffer).length, signal);
+      yield chunk as Buffer;
+    }
   }
 
   digest(signal: AbortSignal): Promise<Digest | undefined> {
@@ -165,6 +207,7 @@ class PlaceContent implements Content {
 
 class ThroughContent implements Content {
   broken: unknown;
+  readonly canSeal = false;
   readonly localPath = undefined;
   #entry: FileEntry | undefined;
   #digest: Digester | undefined;

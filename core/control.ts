@@ -1,53 +1,68 @@
 /**
- * How the command line asks a running daemon: a socket in the state directory, one JSON line each way per connection. Whoever may write to the
- * state directory may ask. A socket that a killed daemon left behind is replaced at the next start (the state directory's lock is held first).
+ * How the command line asks a running daemon: a socket in the state directory, one conversation per connection. Whoever may write to the state
+ * directory may ask. A socket that a killed daemon left behind is replaced at the next start (the state directory's lock is held first).
+ *
+ * Each side sends lines of JSON; `{"bytes":N}` is followed by N bytes. Who asks sends the request, later perhaps bytes and `{"end":true}`. The
+ * answer is any number of `{"say":…}` and bytes, then `{"ok":…}` or `{"error":…,"fault":…}`; an empty line says that the work goes on.
+ * Who goes away before the answer ends the work.
  */
 import { promises as fs, closeSync, openSync } from "node:fs";
-import { createConnection, createServer, type Server } from "node:net";
+import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { Fault, isFault, type FaultKind } from "./errors.js";
+import { reasonOf } from "./retry.js";
 
 const name = "control.sock";
 /** A path of a Unix socket has at most 107 bytes; a longer one is reached through an open directory. */
 const longestPath = 100;
-const answerMs = 10_000;
+const silentMs = 10_000;
+const aliveMs = 3000;
 const longestLine = 1024 * 1024;
 
 export interface ControlRequest {
   readonly command: string;
-  readonly argument?: string;
+  readonly [argument: string]: unknown;
 }
 
-/** An error whose message is for the person who asked. */
+/** An error whose message is for the person who asked: a mistake of theirs, or something that they have to mend. */
 export class ControlError extends Error {}
+
+/** What a command has with the one who asked, beside its answer. */
+export interface Exchange {
+  /** The one who asked has gone, or wants no more. */
+  readonly signal: AbortSignal;
+  readonly say: (fact: unknown) => void;
+  /** Resolves when there is room for more. */
+  readonly give: (bytes: Buffer) => Promise<void>;
+  /** What the one who asked sends, to its end. */
+  readonly take: () => AsyncIterable<Buffer>;
+}
+
+export type Answer = (request: ControlRequest, exchange: Exchange) => unknown;
+
+/** The side that asked. */
+export interface Asking {
+  readonly signal?: AbortSignal;
+  /** What it returns is sent, to its end. */
+  said?(fact: unknown): AsyncIterable<Buffer> | undefined;
+  given?(bytes: Buffer): Promise<void>;
+}
 
 export class ControlServer {
   readonly #server: Server;
-  readonly #sockets = new Set<{ destroy(): void }>();
+  readonly #sockets = new Set<Socket>();
 
   constructor(
     readonly stateDir: string,
-    answer: (request: ControlRequest) => unknown,
+    answer: Answer,
   ) {
     this.#server = createServer((socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
       // A client that went away does not concern us.
       socket.on("error", () => socket.destroy());
-      let text = "";
-      socket.setEncoding("utf8").on("data", (part: string) => {
-        text += part;
-        if (text.length > longestLine) socket.destroy();
-        const end = text.indexOf("\n");
-        if (end === -1) return;
-        const line = text.slice(0, end);
-        text = "";
-        void Promise.resolve()
-          .then(() => answer(JSON.parse(line) as ControlRequest))
-          .then(
-            (value) => socket.end(`${JSON.stringify({ ok: value ?? null })}\n`),
-            (error: unknown) => socket.end(`${JSON.stringify({ error: error instanceof Error ? error.message : String(error) })}\n`),
-          );
-      });
+      void serve(socket, answer);
     });
   }
 
@@ -67,32 +82,166 @@ export class ControlServer {
   }
 }
 
-/** The answer of the daemon that has this state directory; undefined when none runs. Throws ControlError with its words. */
-export async function ask(stateDir: string, request: ControlRequest): Promise<unknown> {
+/** Never rejects. */
+async function serve(socket: Socket, answer: Answer): Promise<void> {
+  const gone = new AbortController();
+  const taken = new PassThrough({ highWaterMark: 1024 * 1024 });
+  taken.on("error", () => undefined);
+  const line = (value: unknown) => socket.write(`${JSON.stringify(value)}\n`);
+  const exchange: Exchange = {
+    signal: gone.signal,
+    say: (fact) => line({ say: fact }),
+    give: (bytes) => send(socket, bytes),
+    take: () => taken as AsyncIterable<Buffer>,
+  };
+  const work = async (request: ControlRequest) => {
+    const alive = setInterval(() => socket.write("\n"), aliveMs);
+    try {
+      line({ ok: (await answer(request, exchange)) ?? null });
+    } catch (error) {
+      line({
+        error: reasonOf(error),
+        ...(isFault(error) ? { fault: error.kind } : {}),
+        ...(error instanceof ControlError ? { usage: true } : {}),
+      });
+    } finally {
+      clearInterval(alive);
+      socket.end();
+    }
+  };
+  let begun = false;
+  try {
+    for await (const frame of framesOf(socket, longestLine)) {
+      if (Buffer.isBuffer(frame)) {
+        if (!taken.write(frame)) await new Promise<void>((resolve) => taken.once("drain", resolve).once("close", resolve));
+      } else if (!begun) {
+        begun = true;
+        void work(frame as unknown as ControlRequest);
+      } else if ("end" in frame) taken.end();
+    }
+  } catch {
+    // It broke off, or what it sent is none of ours.
+    socket.destroy();
+  }
+  const fault = new Fault("aborted", "the one who asked has gone");
+  gone.abort(fault);
+  taken.destroy(fault);
+}
+
+/** The answer of the daemon that has this state directory; undefined when none runs. Throws ControlError or Fault with its words. */
+export async function ask(stateDir: string, request: ControlRequest, asking: Asking = {}): Promise<{ readonly ok: unknown } | undefined> {
+  const socket = await connect(stateDir);
+  if (socket === undefined) return undefined;
+  const stop = () => socket.destroy();
+  asking.signal?.addEventListener("abort", stop, { once: true });
+  let sending: Promise<unknown> = Promise.resolve();
+  try {
+    socket.setTimeout(silentMs, () => socket.destroy(new ControlError("the daemon does not answer")));
+    socket.write(`${JSON.stringify(request)}\n`);
+    for await (const frame of framesOf(socket)) {
+      if (Buffer.isBuffer(frame)) await asking.given?.(frame);
+      else if ("say" in frame) {
+        const bytes = asking.said?.(frame.say);
+        if (bytes !== undefined) sending = sendAll(socket, bytes);
+        // Our own trouble with reading ends the conversation; the daemon's word for it comes first.
+        sending.catch((error: unknown) => socket.destroy(error instanceof Error ? error : undefined));
+      } else if ("ok" in frame) return { ok: frame.ok };
+      else if ("error" in frame) {
+        const message = String(frame.error);
+        if (frame.usage === true) throw new ControlError(message);
+        throw typeof frame.fault === "string" ? new Fault(frame.fault as FaultKind, message) : new Error(message);
+      }
+    }
+  } catch (error) {
+    if (asking.signal?.aborted === true) throw new Fault("aborted", "stopped");
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    if (code !== "ECONNRESET" && code !== "EPIPE" && code !== "ERR_STREAM_PREMATURE_CLOSE") throw error;
+  } finally {
+    asking.signal?.removeEventListener("abort", stop);
+    socket.destroy();
+  }
+  if (asking.signal?.aborted === true) throw new Fault("aborted", "stopped");
+  throw new Fault("offline", "the daemon stopped before it answered");
+}
+
+/** The same conversation without a socket between. */
+export function exchangeFor(asking: Asking): Exchange {
+  let taken: AsyncIterable<Buffer> | undefined;
+  return {
+    signal: asking.signal ?? new AbortController().signal,
+    say: (fact) => (taken = asking.said?.(fact) ?? taken),
+    give: async (bytes) => asking.given?.(bytes),
+    take: () => {
+      if (taken === undefined) throw new Error("nothing is sent");
+      return taken;
+    },
+  };
+}
+
+function connect(stateDir: string): Promise<Socket | undefined> {
   return new Promise((resolve, reject) => {
     withPath(stateDir, (path) => {
       const socket = createConnection(path);
-      let text = "";
-      socket.setTimeout(answerMs, () => socket.destroy(new ControlError("the daemon does not answer")));
-      socket.on("connect", () => socket.write(`${JSON.stringify(request)}\n`));
-      socket.setEncoding("utf8").on("data", (part: string) => (text += part));
-      socket.on("error", (error: NodeJS.ErrnoException) => {
+      socket.once("connect", () => {
+        socket.removeListener("error", failed);
+        resolve(socket);
+      });
+      const failed = (error: NodeJS.ErrnoException) => {
         if (error.code === "ENOENT" || error.code === "ECONNREFUSED" || error.code === "ENOTDIR") resolve(undefined);
         else if (error.code === "EACCES")
           reject(new ControlError(`permission denied for ${join(stateDir, name)}: run this as the daemon's user`));
         else reject(error);
-      });
-      socket.on("end", () => {
-        try {
-          const answer = JSON.parse(text) as { ok?: unknown; error?: string };
-          if (answer.error !== undefined) reject(new ControlError(answer.error));
-          else resolve(answer.ok);
-        } catch {
-          reject(new ControlError("the daemon stopped before it answered"));
-        }
-      });
+      };
+      socket.once("error", failed);
     });
   });
+}
+
+async function sendAll(socket: Socket, bytes: AsyncIterable<Buffer>): Promise<void> {
+  for await (const chunk of bytes) await send(socket, chunk);
+  socket.write('{"end":true}\n');
+}
+
+function send(socket: Socket, bytes: Buffer): Promise<void> {
+  if (socket.destroyed) return Promise.reject(new Fault("aborted", "the other side has gone"));
+  socket.write(`{"bytes":${bytes.length}}\n`);
+  if (socket.write(bytes)) return Promise.resolve();
+  return new Promise((resolve) => {
+    const on = () => {
+      socket.removeListener("drain", on).removeListener("close", on);
+      resolve();
+    };
+    socket.on("drain", on).on("close", on);
+  });
+}
+
+/** The lines and bytes that come; throws for what is no line of ours. */
+async function* framesOf(socket: Socket, longest = Infinity): AsyncGenerator<Record<string, unknown> | Buffer> {
+  let rest: Buffer = Buffer.alloc(0);
+  let bytes = 0;
+  for await (const chunk of socket as AsyncIterable<Buffer>) {
+    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    while (rest.length > 0) {
+      if (bytes > 0) {
+        const part = rest.subarray(0, bytes);
+        bytes -= part.length;
+        rest = rest.subarray(part.length);
+        yield part;
+        continue;
+      }
+      const end = rest.indexOf(10);
+      if (end === -1) {
+        if (rest.length > longest) throw new Error("a line that is too long");
+        break;
+      }
+      const text = rest.subarray(0, end).toString();
+      rest = rest.subarray(end + 1);
+      if (text === "") continue;
+      const frame = JSON.parse(text) as Record<string, unknown>;
+      if (typeof frame.bytes === "number") bytes = frame.bytes;
+      else yield frame;
+    }
+  }
 }
 
 function withPath(stateDir: string, use: (path: string) => void): void {

@@ -2,38 +2,18 @@
  * The daemon: takes the state directory, builds devices and routes from the configuration, starts them, and stops them within 5 s of being
  * asked. A medium that refuses a write ends the engine, not the process: it is built again from what is durable, as after a power cut.
  */
-import { setMaxListeners } from "node:events";
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
-import { auditTime, lastValueFrom, type Observable, Subject } from "rxjs";
 import { RealClock } from "./clock.js";
-import type { Config, DeviceConfig } from "./config.js";
-import type { Engine, RouteLane } from "./engine.js";
-import { isFault } from "./errors.js";
+import type { Config } from "./config.js";
+import type { Engine } from "./engine.js";
 import type { Events } from "./events.js";
-import { Finder } from "./find.js";
-import { type Installation, installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
-import { isDamage, Journal } from "./journal.js";
-import { Lane } from "./lane.js";
-import { LiveFiles } from "./live.js";
-import type { Device, Memo, PluginContext, Service } from "./plugin.js";
-import { pullWorkers } from "./pull.js";
-import { pushWorkers } from "./push.js";
-import { Queue } from "./queue.js";
-import { recover } from "./recover.js";
-import { releaseWorkers } from "./release.js";
+import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
+import { isDamage } from "./journal.js";
 import { backoffMs, reasonOf } from "./retry.js";
-import { Rules } from "./route.js";
-import { expire } from "./space.js";
-import { Spool } from "./spool.js";
+import { Run, type Drained, type Reloaded } from "./run.js";
 import { statusOf, type Status } from "./status.js";
-import { Throttle } from "./throttle.js";
-import { Transfers } from "./transfers.js";
 
-const housekeepingMs = 60_000;
-const dailyMs = 86_400_000;
-/** `--once` waits no longer for what failed so often. */
-const triesOnce = 5;
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
 const reserveBytes = 16 * 2 ** 20;
@@ -48,16 +28,9 @@ export interface DaemonOptions {
   readonly machine?: string;
 }
 
-/** What a drain left behind. */
-export interface Drained {
-  readonly waiting: number;
-  readonly parked: number;
-  /** Sources that could not be listed. */
-  readonly unlisted: readonly string[];
-}
-
 export class Daemon {
   readonly #options: DaemonOptions;
+  #config: Config;
   readonly #clock: RealClock;
   readonly #startMs: number;
   #lock: Lock | undefined;
@@ -69,13 +42,14 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     this.#options = options;
+    this.#config = options.config;
     this.#clock = options.clock ?? new RealClock();
     this.#startMs = this.#clock.monotonicMs();
   }
 
   /** Throws StateDirHeld, JournalFromNewerVersion, or node's error when the state directory cannot be used. Resolves when all is started, or, where the medium is full or fails, when that was said: it looks again until `stop`. */
   async start(): Promise<void> {
-    const { stateDir } = this.#options.config;
+    const { stateDir } = this.#config;
     this.#lock = await lockStateDir(stateDir);
     try {
       if ((await freeBytes(stateDir)) < 2 ** 20) await fs.rm(join(stateDir, "reserve"), { force: true });
@@ -106,6 +80,12 @@ export class Daemon {
     return this.#run.engine;
   }
 
+  /** Applies another configuration, of the same `stateDir` and `vehicle`; undefined while the medium fails: it runs once that works again. */
+  async reload(config: Config): Promise<Reloaded | undefined> {
+    this.#config = config;
+    return this.#run?.reload(config);
+  }
+
   /** Checkpoints and stops; the state directory is free afterwards. */
   async stop(): Promise<void> {
     this.#stopping.abort();
@@ -130,11 +110,14 @@ export class Daemon {
   }
 
   async #begin(suspect: boolean): Promise<void> {
-    const { config, events } = this.#options;
+    const { events, random = Math.random } = this.#options;
+    const config = this.#config;
     const machine = this.#options.machine ?? machineName();
     const installation = await installationOf(config.stateDir, machine);
-    const run = await Run.begin(this.#options, this.#clock, this.#startMs, installation, suspect);
+    const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect);
     this.#run = run;
+    // Reloaded while it was built.
+    if (this.#config !== config) void run.reload(this.#config);
     if (installation.clonedFrom !== undefined)
       events.say(
         "warn",
@@ -160,7 +143,8 @@ export class Daemon {
 
   /** The medium refused a write, or the journal is damaged. Never rejects. */
   async #rebuild(run: Run | undefined, error: Error): Promise<void> {
-    const { events, config } = this.#options;
+    const { events } = this.#options;
+    const config = this.#config;
     const { signal } = this.#stopping;
     this.#run = undefined;
     const suspect = isDamage(error);
@@ -188,276 +172,11 @@ export class Daemon {
   }
 }
 
-/** One life of the engine, from the opening of the journal to its closing. */
-class Run {
-  readonly #stop = new AbortController();
-  /** What runs; each takes itself out when it has ended. */
-  readonly #running = new Set<Promise<void>>();
-  readonly #finders: Finder[] = [];
-  readonly #timers: NodeJS.Timeout[] = [];
-  #dueTimer: NodeJS.Timeout | undefined;
-  #stopped: Promise<void> | undefined;
-  #fail: (error: Error) => void = () => undefined;
-  /** Resolves with the error that ended the engine. */
-  readonly failed: Promise<Error>;
-
-  private constructor(
-    readonly engine: Engine,
-    readonly options: DaemonOptions,
-  ) {
-    this.failed = new Promise((resolve) => (this.#fail = resolve));
-    // One signal, heard by every lane: their number is no leak.
-    setMaxListeners(0, this.#stop.signal);
-  }
-
-  static async begin(
-    options: DaemonOptions,
-    clock: RealClock,
-    startMs: number,
-    installation: Installation,
-    suspect: boolean,
-  ): Promise<Run> {
-    const { config, events } = options;
-    const random = options.random ?? Math.random;
-    const journal = await Journal.open(config.stateDir, suspect);
-    const lanes = new Map<string, Lane>();
-    const engine: Engine = {
-      config,
-      names: { vehicle: config.vehicle, installation: installation.id },
-      clock,
-      events,
-      journal,
-      queue: new Queue(journal, clock),
-      spool: new Spool(config.stateDir, { maxSizeBytes: config.spool.maxSize, keepFreeBytes: config.spool.keepFree }),
-      live: new LiveFiles(),
-      transfers: new Transfers(clock),
-      lanes,
-      routes: routesBySource(config, clock),
-      work$: new Subject(),
-      relist$: new Subject(),
-      random,
-      upMs: () => clock.monotonicMs() - startMs,
-    };
-    const run = new Run(engine, options);
-    try {
-      if (journal.setAside.length > 0)
-        events.say(
-          "error",
-          "journal-set-aside",
-          `the journal was damaged; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
-        );
-      await dropInherited(journal, installation);
-      await recover(engine, config.stateDir, journal.setAside.length > 0);
-      for (const device of config.devices) {
-        const lane = buildLane(engine, device, clock, random);
-        if (lane !== undefined) lanes.set(device.name, lane);
-      }
-      run.#start();
-      return run;
-    } catch (error) {
-      await run.stop();
-      throw error;
-    }
-  }
-
-  #start(): void {
-    const { engine } = this;
-    const { signal } = this.#stop;
-    engine.journal.failed$.subscribe((error) => this.#fail(error));
-    const keep = (ended: Promise<unknown>) => this.#keep(ended);
-    const drain = (work$: Observable<unknown>) => keep(lastValueFrom(work$, { defaultValue: undefined }));
-    for (const lane of engine.lanes.values()) {
-      lane.edge$.subscribe(() => {
-        keep(engine.journal.apply(() => engine.queue.dueNow(lane.name)).then(() => engine.work$.next()));
-      });
-      if (lane.device.source !== undefined && engine.routes.has(lane.name)) {
-        const finder = new Finder(engine, lane, signal);
-        this.#finders.push(finder);
-        keep(finder.run());
-      }
-      if (lane.device.source !== undefined) {
-        drain(pullWorkers(engine, lane, signal));
-        drain(releaseWorkers(engine, lane, signal));
-      }
-      if (lane.device.target !== undefined) drain(pushWorkers(engine, lane, signal));
-      if (lane.config.kind === "service") keep(this.#serve(lane, lane.device as Service));
-      lane.start();
-    }
-    const due = engine.work$.pipe(auditTime(100)).subscribe(() => {
-      clearTimeout(this.#dueTimer);
-      if (signal.aborted || engine.journal.failed) return;
-      const at = engine.queue.nextDueMs();
-      if (at !== undefined)
-        this.#dueTimer = setTimeout(() => engine.work$.next(), Math.min(dailyMs, Math.max(10, at - engine.clock.monotonicMs() + 1)));
-    });
-    signal.addEventListener("abort", () => due.unsubscribe());
-    this.#timers.push(
-      // Space on the disk comes back unasked, and what failed at its source is due again.
-      setInterval(() => keep(expire(engine).then(() => engine.work$.next())), housekeepingMs),
-      setInterval(() => keep(this.#daily()), dailyMs),
-    );
-    engine.work$.next();
-  }
-
-  #keep(ended: Promise<unknown>): void {
-    const kept: Promise<void> = ended
-      .then(
-        () => undefined,
-        (error: unknown) => this.#fail(error instanceof Error ? error : new Error(String(error))),
-      )
-      .finally(() => this.#running.delete(kept));
-    this.#running.add(kept);
-  }
-
-  /** A port that is held is tried again; what can never work is said once and looked at slowly. */
-  async #serve(lane: Lane, service: Service): Promise<void> {
-    const { signal } = this.#stop;
-    const { clock, events } = this.engine;
-    for (let tries = 0; !signal.aborted; tries++) {
-      try {
-        await service.start(signal);
-        return;
-      } catch (error) {
-        if (signal.aborted) return;
-        events.say(tries === 0 ? "error" : "debug", "service-failed", `${lane.name}: cannot serve: ${reasonOf(error)}`, {
-          device: lane.name,
-        });
-        const slow = isFault(error, "config") || isFault(error, "denied");
-        await clock.sleep(slow ? 60_000 : backoffMs(tries, 0, this.engine.random()), signal).catch((stopped: unknown) => {
-          if (!signal.aborted) throw stopped;
-        });
-      }
-    }
-  }
-
-  async #daily(): Promise<void> {
-    const { engine } = this;
-    const again = await engine.journal.apply(() => engine.queue.retryUnknown());
-    if (again > 0) engine.work$.next();
-  }
-
-  /** What is left once nothing more can be done now; undefined while something can. */
-  left(upMs: number): Drained | undefined {
-    const { engine } = this;
-    const { journal, queue, lanes } = engine;
-    if (journal.failed || queue.pulling.size > 0 || queue.pushing.size > 0) return undefined;
-    for (const finder of this.#finders) {
-      if (!finder.lane.attached) {
-        if (upMs < 15_000) return undefined;
-      } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
-    }
-    // What found no space was tried, and is not waited for.
-    const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
-      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault = 'full' AND not_before > ? THEN ${triesOnce} ELSE tries END) AS tries
-       FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
-      engine.clock.monotonicMs(),
-    );
-    let waiting = 0;
-    let parked = 0;
-    for (const { source, target, state, n, tries } of rows) {
-      if (state === "parked") {
-        parked += n;
-        continue;
-      }
-      waiting += n;
-      const needed = state === "wanting" ? [source, target] : [target];
-      const possible = needed.every((name) => lanes.get(name)?.attached === true);
-      if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
-      // A target may still be attaching.
-      if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
-    }
-    return { waiting, parked, unlisted: this.#finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name) };
-  }
-
-  stop(): Promise<void> {
-    this.#stopped ??= this.#shutDown();
-    return this.#stopped;
-  }
-
-  async #shutDown(): Promise<void> {
-    const { engine } = this;
-    this.#stop.abort();
-    for (const timer of this.#timers) clearInterval(timer);
-    clearTimeout(this.#dueTimer);
-    while (this.#running.size > 0) await Promise.all(this.#running);
-    await Promise.all([...engine.lanes.values()].map((lane) => lane.close()));
-    await engine.journal.close();
-  }
-}
-
-function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock, random: () => number): Lane | undefined {
-  const context = contextOf(engine, config.name, clock);
-  try {
-    const device: Device | undefined =
-      config.kind === "service" ? config.plugin.service?.(config.options, context) : config.plugin.device?.(config.options, context);
-    if (device === undefined) throw new Error(`"${config.type}" makes no ${config.kind}`);
-    return new Lane(config, device, clock, engine.events, random);
-  } catch (error) {
-    engine.events.say("error", "config", `${config.name}: cannot be started: ${reasonOf(error)}; the rest runs`, { device: config.name });
-    return undefined;
-  }
-}
-
-function contextOf(engine: Engine, name: string, clock: RealClock): PluginContext {
-  const { events, journal } = engine;
-  return {
-    name,
-    vehicle: engine.names.vehicle,
-    installation: engine.names.installation,
-    stateDir: join(engine.config.stateDir, "devices", name),
-    clock,
-    memory: deviceMemory(journal, name),
-    say: (level, message, facts) => events.say(level, "device", `${name}: ${message}`, { device: name, ...facts }),
-    tellTime: (wallMs) => {
-      if (!clock.trusted() && clock.tell(wallMs)) events.say("info", "clock", `${name} says that this machine's clock is right`);
-    },
-  };
-}
-
-function deviceMemory(journal: Journal, device: string): Memo {
-  return {
-    get: (key) => {
-      const row = journal.get<{ value: string }>("SELECT value FROM memory WHERE device = ? AND key = ?", device, key);
-      return row === undefined ? undefined : (JSON.parse(row.value) as unknown);
-    },
-    set: (key, value) =>
-      journal.commit(() => {
-        if (value === undefined) journal.run("DELETE FROM memory WHERE device = ? AND key = ?", device, key);
-        else
-          journal.run(
-            "INSERT INTO memory VALUES (?, ?, ?) ON CONFLICT (device, key) DO UPDATE SET value = excluded.value",
-            device,
-            key,
-            JSON.stringify(value),
-          );
-      }),
-  };
-}
-
-function routesBySource(config: Config, clock: RealClock): Map<string, RouteLane[]> {
-  const routes = new Map<string, RouteLane[]>();
-  for (const route of config.routes) {
-    const lane = { rules: new Rules(route), throttle: new Throttle(route.maxRate, clock) };
-    routes.set(route.from, [...(routes.get(route.from) ?? []), lane]);
-  }
-  return routes;
-}
-
 /** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
 function isMedium(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
   return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
-}
-
-/** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
-async function dropInherited(journal: Journal, { id, clonedFrom }: Installation): Promise<void> {
-  const known = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = 'installation'")?.value;
-  if (known === id) return;
-  await journal.commit(() => {
-    if (known !== undefined || clonedFrom !== undefined) journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'");
-    journal.run("INSERT INTO meta VALUES ('installation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", id);
-  });
 }
 
 /** Space that is given up when the disk is full, so that the journal can still be written. */

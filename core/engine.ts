@@ -4,6 +4,7 @@
 import { Subject } from "rxjs";
 import type { Config } from "./config.js";
 import type { Events } from "./events.js";
+import type { Finder } from "./find.js";
 import type { Journal } from "./journal.js";
 import type { Lane } from "./lane.js";
 import type { LiveFiles } from "./live.js";
@@ -25,6 +26,8 @@ export interface Engine {
   readonly live: LiveFiles;
   readonly transfers: Transfers;
   readonly lanes: ReadonlyMap<string, Lane>;
+  /** Of the sources that have routes. */
+  readonly finders: ReadonlyMap<string, Finder>;
   /** The rules of each source's routes, with the rate of each. */
   readonly routes: ReadonlyMap<string, readonly RouteLane[]>;
   /** Something was queued, or a spool byte became durable: whoever waits for work looks. */

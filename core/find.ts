@@ -21,11 +21,18 @@ const batch = 200;
 /** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
 const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
 
+/** A file that has not settled, as it was seen last. */
+export interface Seen {
+  readonly size: number;
+  /** The source says that it is being written. */
+  readonly written: boolean;
+}
+
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
   /** Files that are seen and have not settled yet. */
-  readonly #unsettled = new Map<string, { size: number; modifiedMs: number | undefined; sinceMs: number }>();
+  readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
   readonly #told = new Set<string>();
   #listing = false;
   #again = false;
@@ -48,6 +55,21 @@ export class Finder {
 
   get unsettled(): number {
     return this.#unsettled.size;
+  }
+
+  /** How a file stands that has not settled; `inMs`: when it will have, if it stays the same. */
+  settling(path: string): (Seen & { readonly inMs: number }) | undefined {
+    const seen = this.#unsettled.get(path);
+    if (seen === undefined) return undefined;
+    const { size, written, sinceMs } = seen;
+    return { size, written, inMs: Math.max(0, sinceMs + this.lane.config.settleMs - this.engine.clock.monotonicMs()) };
+  }
+
+  /** When a route with `"since": "install"` ran first; undefined where it never did, or has no such rule. */
+  startOf({ rules: { route } }: RouteLane): number | undefined {
+    const to = route.to.map(({ device }) => device);
+    const known = this.engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", startKey(this.lane.name, to))?.value;
+    return known === undefined ? undefined : Number(known.replace("listing:", ""));
   }
 
   /** Something is seen that the next listings will decide on. */
@@ -247,28 +269,27 @@ export class Finder {
     let version: VersionRow | undefined;
     if (before !== undefined && sameStamp(before, entry)) version = before;
     else {
-      let id = versionId(lane.name, entry);
-      // The same stamp came back after another content: only a count can tell them apart.
-      for (let twin = 1; engine.queue.version(id) !== undefined; twin++) id = versionId(lane.name, entry, String(twin));
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
         engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
         engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
       }
-      engine.queue.add(id, lane.name, entry, {
-        store: this.#source.features.inPlace ? "place" : "spool",
+      const what = {
+        store: this.#source.features.inPlace ? ("place" as const) : ("spool" as const),
         after,
         trustSize,
         // Whatever the clock does, what is found later is later.
         foundMs: Math.max(engine.clock.wallMs(), (before?.found_ms ?? 0) + 1),
         ...(before !== undefined && before.size > 0 && before.size <= entry.size ? { base: before.id } : {}),
-      });
-      version = engine.queue.version(id);
+      };
+      version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
+      // The same stamp came back after another content: only a count can tell them apart.
+      for (let twin = 1; version === undefined; twin++)
+        version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
     }
-    if (version === undefined) return 0;
     const day = dayOf(entry);
     let added = 0;
     for (const { rules } of routes) added += engine.queue.addDeliveries(version, rules.plan(version.id, entry, day, engine.names));
-    if (engine.queue.deliveriesOf(version.id).length > 0 && version.after !== after) {
+    if (version.after !== after && engine.queue.deliveriesOf(version.id).length > 0) {
       engine.journal.run("UPDATE versions SET after = ?, trust_size = ? WHERE id = ?", after, trustSize ? 1 : 0, version.id);
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     }
@@ -283,7 +304,8 @@ export class Finder {
     const now = this.engine.clock.monotonicMs();
     const before = this.#unsettled.get(entry.path);
     const same = before?.size === entry.size && before.modifiedMs === entry.modifiedMs;
-    if (before === undefined || !same) this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now });
+    if (before === undefined || !same)
+      this.#unsettled.set(entry.path, { size: entry.size, modifiedMs: entry.modifiedMs, sinceMs: now, written: entry.settled === false });
     if (entry.settled === false) return false;
     const sourceNow = this.#source.now?.();
     if (

@@ -64,6 +64,11 @@ export async function installationOf(dir: string, machine: string): Promise<Inst
   return found === undefined ? { id } : { id, clonedFrom: found.id };
 }
 
+/** The id that a state directory has now, whoever's it is; undefined where none was made yet. Changes nothing. */
+export async function installationIn(dir: string): Promise<string | undefined> {
+  return (await readInstallation(join(dir, "installation.json")))?.id;
+}
+
 async function readInstallation(path: string): Promise<{ id: string; machine: string } | undefined> {
   const text = await fs.readFile(path, "utf8").catch((error: unknown) => {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";

@@ -46,6 +46,40 @@ test("what was committed is there after a new start", async (t) => {
   await journal.close();
 });
 
+test("no delivery is done before its line is in receipts.jsonl, also when it is acknowledged while others' lines are synced", async (t) => {
+  const dir = tempDir(t);
+  const journal = await Journal.open(dir);
+  let n = 0;
+  const acknowledge = () => {
+    n += 1;
+    record(journal, n);
+    journal.appendReceipt(`{"n":${n}}\n`);
+  };
+  const later: Promise<void>[] = [];
+  const sync = journal.receipts.datasync.bind(journal.receipts);
+  t.mock.method(journal.receipts, "datasync", async () => {
+    // Others go on while the medium is at it.
+    if (n < 20) later.push(journal.commit(acknowledge));
+    await sync();
+  });
+  const walSync = journal.wal.datasync.bind(journal.wal);
+  let commits = 0;
+  t.mock.method(journal.wal, "datasync", async () => {
+    commits += 1;
+    const lines = readFileSync(join(dir, "receipts.jsonl"), "utf8").trim().split("\n").length;
+    const reader = await openDatabase(join(dir, "journal.db"));
+    const committed = (reader.prepare("SELECT COUNT(*) AS n FROM meta").get() as { n: number }).n;
+    reader.close();
+    assert.ok(committed <= lines, `${committed} are committed, ${lines} have a line`);
+    await walSync();
+  });
+  await journal.commit(acknowledge);
+  for (let seen = 0; seen < later.length; seen++) await later[seen];
+  assert.equal(n, 20);
+  assert.ok(commits > 1);
+  await journal.close();
+});
+
 test("a piece of work that fails leaves nothing of itself, and what came before it stays", async (t) => {
   const dir = tempDir(t);
   const journal = await Journal.open(dir);

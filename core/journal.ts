@@ -24,6 +24,8 @@ const schemaVersion = 1;
 const checkpointBytes = 4 * 2 ** 20;
 /** How long a group gathers before it is written, at least. A card wears by the number of syncs. */
 const gatherMs = 10;
+/** So often receipts are synced before a commit while more are coming; the last time nobody may add any. */
+const mostRounds = 3;
 
 const tables = `
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -63,6 +65,7 @@ CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (de
 `;
 
 export class JournalFromNewerVersion extends Error {}
+export class JournalDamaged extends Error {}
 
 interface Waiter {
   resolve(): void;
@@ -92,10 +95,11 @@ export class Journal {
   ) {}
 
   /**
-   * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met. Throws JournalFromNewerVersion (nothing was changed), or node's error
-   * when the directory cannot be written.
+   * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met; `mend`: one that is
+   * damaged is set aside and begun anew. Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
+   * cannot be written.
    */
-  static async open(dir: string, suspect = false): Promise<Journal> {
+  static async open(dir: string, suspect = false, mend = true): Promise<Journal> {
     const path = join(dir, "journal.db");
     let setAside: string[] = [];
     let db: Database;
@@ -103,6 +107,8 @@ export class Journal {
       db = await openTables(path, suspect);
     } catch (error) {
       if (error instanceof JournalFromNewerVersion || !isDamage(error)) throw error;
+      if (!mend)
+        throw new JournalDamaged(`the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`, { cause: error });
       setAside = await moveAside(dir);
       db = await openTables(path, false);
     }
@@ -218,24 +224,28 @@ export class Journal {
         const waiters = this.#waiters;
         this.#waiters = [];
         try {
-          if (this.#lines.length > 0) {
-            const lines = this.#lines.join("");
-            this.#lines = [];
-            await this.receipts.appendFile(lines);
-            this.syncs += 1;
-            await syncData(this.receipts);
-            // What was applied during that sync is part of this commit; its own lines follow in the next round.
-          }
-          // Frozen before the commit: whatever is applied after it would be in the WAL that a checkpoint is to empty.
-          const thaw = (await this.wal.stat()).size > checkpointBytes ? this.#freeze() : undefined;
+          const full = (await this.wal.stat()).size > checkpointBytes;
+          let thaw: (() => void) | undefined;
           try {
+            // What is applied while lines are synced is part of this commit, and its own lines must be there before it too. In the end none may be added.
+            for (let round = 1; this.#lines.length > 0; round++) {
+              if (round === mostRounds) thaw = this.#freeze();
+              const lines = this.#lines.join("");
+              this.#lines = [];
+              await this.receipts.appendFile(lines);
+              this.syncs += 1;
+              await syncData(this.receipts);
+            }
+            // Frozen before the commit: whatever is applied after it would be in the WAL that a checkpoint is to empty.
+            if (full) thaw ??= this.#freeze();
             if (this.#open) {
               this.db.exec("COMMIT");
               this.#open = false;
+              if (!full) thaw?.();
               this.syncs += 1;
               await syncData(this.wal);
             }
-            if (thaw !== undefined) await this.#checkpoint();
+            if (full) await this.#checkpoint();
           } finally {
             thaw?.();
           }

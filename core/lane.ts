@@ -6,7 +6,7 @@
  */
 import { BehaviorSubject, type Observable, Subject, type Subscription } from "rxjs";
 import type { DeviceConfig } from "./config.js";
-import { abortedFault, isFault, throwIfAborted } from "./errors.js";
+import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Events } from "./events.js";
 import type { Clock, Device, Presence } from "./plugin.js";
 import { backoffMs, reasonOf } from "./retry.js";
@@ -40,10 +40,17 @@ export class Lane {
   /** What was learned from work against it; `over` ends the probing. */
   #down: { reason: string; readonly over: AbortController } | undefined;
   #failures = 0;
+  /** The last work against it went well: more of it may be begun at once. */
+  proven = false;
   /** It was attached once in this run. */
   #met = false;
   #telling: NodeJS.Timeout | undefined;
   #busy = 0;
+  #guests = 0;
+  readonly #hosted = new Set<Promise<unknown>>();
+  readonly #closing = new AbortController();
+  /** People who wait for a slot as source: a pull makes way. */
+  #hurried = 0;
   readonly #waiting: (() => void)[] = [];
   #subscription: Subscription | undefined;
   #closed = false;
@@ -90,7 +97,7 @@ export class Lane {
   slots(role: "source" | "target"): number {
     if (role === "target" && this.clock.monotonicMs() < this.#pausedUntilMs) return 0;
     const own = this.device[role]?.features.concurrency ?? 1;
-    return Math.min(own, this.config.concurrency ?? own);
+    return Math.min(own, this.config.concurrency ?? own) - (role === "target" ? this.#guests : 0);
   }
 
   /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. */
@@ -98,6 +105,15 @@ export class Lane {
     this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.clock.monotonicMs() + ms);
     clearTimeout(this.#resuming);
     if (!this.#closed) this.#resuming = setTimeout(() => this.wake$.next(), Math.min(ms + 1, longestTimerMs));
+  }
+
+  /** Takes one of the places for uploads away from deliveries; returns what gives it back. */
+  invite(): () => void {
+    this.#guests += 1;
+    return () => {
+      this.#guests -= 1;
+      this.wake$.next();
+    };
   }
 
   /** Counts a file that is open on the source; returns what gives the slot back. Only when `free`. */
@@ -122,10 +138,21 @@ export class Lane {
     };
   }
 
-  /** Waits for a slot as source, before any pull that begins later (a file that goes straight through); returns what gives it back. */
-  async borrow(signal: AbortSignal): Promise<() => void> {
+  /** Waits for a slot as source, before any pull that begins later; `hurry`: one that runs makes way. Returns what gives it back. */
+  async borrow(signal: AbortSignal, hurry = false): Promise<() => void> {
     throwIfAborted(signal);
     if (this.free) return this.occupy();
+    if (!hurry) return this.#queue(signal);
+    this.#hurried += 1;
+    this.wake$.next();
+    return this.#queue(signal).finally(() => (this.#hurried -= 1));
+  }
+
+  get hurried(): boolean {
+    return this.#hurried > 0;
+  }
+
+  async #queue(signal: AbortSignal): Promise<() => void> {
     await new Promise<void>((resolve, reject) => {
       const turn = () => {
         signal.removeEventListener("abort", leave);
@@ -160,16 +187,42 @@ export class Lane {
   /** Work went well: whatever was learned against the device is void. */
   noteSuccess(): void {
     this.#failures = 0;
+    this.proven = true;
   }
 
   /** Work failed. "offline" twice in a row detaches; "denied" and "config" at once. */
   noteFault(error: unknown): void {
     if (!isFault(error)) return;
+    this.proven = false;
     if (error.kind === "offline") {
       if (!this.attached) return;
       this.#failures += 1;
       if (this.#failures >= 2) this.#goDown(reasonOf(error), false);
     } else if (error.kind === "denied" || error.kind === "config") this.#goDown(reasonOf(error), true);
+  }
+
+  /** Work that no worker does (by hand, verify). It ends before the device is closed. */
+  async host<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const working = work(AbortSignal.any([signal, this.#closing.signal]));
+    this.#hosted.add(working);
+    try {
+      return await working;
+    } finally {
+      this.#hosted.delete(working);
+    }
+  }
+
+  /** A person says that it may work again: it is tried now. Throws the Fault that says why it does not. */
+  async lookNow(signal: AbortSignal): Promise<void> {
+    await this.device.probe(AbortSignal.any([signal, AbortSignal.timeout(usableMs)]));
+    if (this.#down === undefined || this.#closed) return;
+    this.#up();
+    this.#update(true);
+  }
+
+  /** How long nothing is sent to it still, because it asked for that or has no space; 0 when it takes bytes. */
+  get pausedMs(): number {
+    return Math.max(0, this.#pausedUntilMs - this.clock.monotonicMs());
   }
 
   /** Stops watching, then closes the device. */
@@ -179,7 +232,8 @@ export class Lane {
     clearTimeout(this.#telling);
     clearTimeout(this.#resuming);
     this.#subscription?.unsubscribe();
-    await this.#probing;
+    this.#closing.abort(new Fault("offline", "the device was closed meanwhile"));
+    await Promise.allSettled([this.#probing, ...this.#hosted]);
     await this.device.close();
   }
 

@@ -4,6 +4,7 @@
  *
  * All figures come out in the unit that the name in code says: bytes, milliseconds, bytes per second.
  */
+import { createHmac, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
@@ -33,11 +34,16 @@ export function parseIn<T>(
   }
 }
 
+const markKey = randomBytes(32);
+
 /** A password or key: it shows itself only through `reveal()`, never in a message, a log or JSON. */
 export class Secret {
   readonly #value: string;
+  /** Tells two secrets apart within this process, and nothing else: what is compared deeply must not take them for the same. */
+  readonly mark: string;
   constructor(value: string) {
     this.#value = value;
+    this.mark = createHmac("sha256", markKey).update(value).digest("hex");
   }
   reveal(): string {
     return this.#value;

@@ -5,7 +5,7 @@
  * concurrency, locking and logging are core's, wrapped around a plain plugin; a plugin arbitrates only its own link. Constructors do no I/O.
  *
  * Core guarantees: no call before `presence$` was subscribed; none after `close()`; at most `features.concurrency` opens (source) or
- * writes and commits (target) at a time; `list`, `stat` and `digest` may come while a file is open; one `write` at a time per upload.
+ * writes and commits (target; small ones as `features.pipeline` says) at a time; `list`, `stat` and `digest` may come while a file is open; one `write` at a time per upload.
  * Every method that takes a signal ends within 2 s of it with Fault "aborted" (or the Fault that is the signal's reason).
  *
  * Paths are relative to the device's root and "/"-separated, never with "." or ".." parts. Bytes of a name that are no UTF-8, and control
@@ -170,6 +170,8 @@ export interface TargetFeatures {
   /** Digests with which the peer proves what it holds. */
   readonly digests: readonly DigestKind[];
   readonly concurrency: number;
+  /** More than those, so many uploads of together at most so many bytes: what they ask goes out together, so that small files do not wait for answers one by one. */
+  readonly pipeline?: { readonly uploads: number; readonly bytes: number };
 }
 
 /** What must be at the target name when it is published. */

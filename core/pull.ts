@@ -10,7 +10,7 @@ import { type Engine, nameOf, routeOf, targets } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { PullJob } from "./pull-job.js";
-import { goesBefore, type VersionRow, type Wanted } from "./queue.js";
+import { canSend, goesBefore, type VersionRow, type Wanted } from "./queue.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { makeRoom } from "./space.js";
 import type { Transfer } from "./transfers.js";
@@ -35,6 +35,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     run: (pull, signal) => run(engine, lane, pull, signal),
     givesWay: async (running) => {
       const { queue, spool } = engine;
+      if (lane.hurried) return running[0];
       const best = queue.wanted(lane.name, targets(engine, true), 1)[0];
       const version = best === undefined ? undefined : queue.version(best.version);
       if (best === undefined || version === undefined) return undefined;
@@ -57,8 +58,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
     for (const rank of queue.wanted(lane.name, targets(engine, reachable))) {
       const version = queue.version(rank.version);
       if (version === undefined || (version.base !== null && queue.pulling.has(version.base))) continue;
-      if (version.state === "sealed" && (version.store !== "spool" || version.spooled > 0)) {
-        // The copy here is whole, whatever became of the source's.
+      if (canSend(version) && (version.store !== "spool" || version.spooled > 0)) {
+        // The copy here is whole, whatever became of the source's; or the push reads it there.
         await engine.journal.apply(() => queue.bytesCome(version.id, [...engine.lanes.keys()]));
         engine.work$.next();
         continue;
@@ -184,7 +185,8 @@ async function settle(
     case "wait":
       // The first failure leaves the device attached: a second soon after tells whether it is gone.
       await later(lane.attached ? 1000 : 0);
-      events.say("warn", "waiting", `${nameOf(version)}: ${reason}; waits for ${lane.name}`, facts);
+      // The lane says it, once, when the device is gone: a file's word would be the second.
+      events.say("debug", "waiting", `${nameOf(version)}: ${reason}; waits for ${lane.name}`, facts);
       return;
     case "again":
       await later(action.afterMs);

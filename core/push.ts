@@ -11,7 +11,7 @@ import { contentOf, readableOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
-import type { Digest, Expect, Memo, Occupant, Receipt, Target, Upload } from "./plugin.js";
+import type { Digest, Expect, Memo, Occupant, Receipt, Target, TargetFeatures, Upload } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { otherName, partialPath, uploadId } from "./route.js";
@@ -27,16 +27,28 @@ export interface Push {
 
 export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<Push> {
   const wake$ = merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached)));
+  const running = new Set<Push>();
+  /** Whether one more may begin: as many as the target takes; more of small ones, while it is known to be well. */
+  const mayBegin = ({ size }: DeliveryRow) => {
+    if (running.size < lane.slots("target")) return true;
+    const pipeline = pipelined(lane);
+    if (pipeline === undefined || running.size >= pipeline.uploads) return false;
+    const bytes = [...running].reduce((sum, { delivery }) => sum + delivery.size, size);
+    return bytes <= pipeline.bytes;
+  };
   return workers<Push>(wake$, stop, {
-    slots: () => (lane.attached ? lane.slots("target") : 0),
+    slots: () => (lane.attached ? Math.max(lane.slots("target"), pipelined(lane)?.uploads ?? 0) : 0),
     claim: async () => {
       if (!lane.attached) return undefined;
-      const delivery = await engine.queue.claim(lane.name);
-      if (delivery === undefined) return undefined;
+      const delivery = await engine.queue.claim(lane.name, mayBegin);
+      if (delivery === undefined || delivery === "full") return delivery;
       engine.queue.pushing.set(delivery.id, delivery);
       return { delivery };
     },
-    run: (push, signal) => run(engine, lane, push, signal),
+    run: async (push, signal) => {
+      running.add(push);
+      await run(engine, lane, push, signal).finally(() => running.delete(push));
+    },
     givesWay: (running) => {
       const best = engine.queue.best(lane.name);
       if (best === undefined) return undefined;
@@ -45,6 +57,11 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       return goesBefore(best, last.delivery) && left > worthBytes ? last : undefined;
     },
   });
+}
+
+/** What a target takes beside the usual: while it is known to be well, and not held to one thing at a time. */
+function pipelined(lane: Lane): TargetFeatures["pipeline"] {
+  return lane.proven && lane.slots("target") > 1 ? lane.device.target?.features.pipeline : undefined;
 }
 
 async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal): Promise<void> {
@@ -63,7 +80,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       );
     } else {
       const receipt = await job.run();
-      await queue.acknowledge(delivery.id, receipt);
+      await queue.acknowledge(delivery.id, receipt, version.after !== "keep");
       engine.events.say(
         "info",
         "delivered",
@@ -123,7 +140,8 @@ async function settle(
     case "wait":
       await again(lane.attached || ofSource ? 1000 : 0, tries);
       if (ofSource && engine.lanes.get(version.source)?.attached !== true) await journal.apply(() => queue.sourceAway(version.source));
-      events.say("warn", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
+      // The lane says it, once, when the device is gone: a file's word would be the second.
+      events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
     case "again":
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
@@ -214,8 +232,12 @@ class PushJob {
     if (first && delivery.begun > 0) await this.discardBegun();
     const upload = this.#upload(delivery.path);
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
-    if (this.#sealed && (first || (await target.offset(upload, signal)) === 0)) {
+    if (
+      (this.#sealed || (this.#content.canSeal && target.features.digests.length > 0)) &&
+      (first || (await target.offset(upload, signal)) === 0)
+    ) {
       const there = await target.look?.(upload, signal);
+      if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
       // A partial that was begun and holds nothing may be there beside it.
       if (there !== undefined && this.#isSame(there)) return delivery.begun > 0 ? this.#alreadyThere(upload, there) : this.#receipt(there);
     }
@@ -230,9 +252,9 @@ class PushJob {
       });
       if (done !== undefined) return done;
     }
-    await this.#send(upload);
-    this.#digest = await this.#content.sealed(signal);
-    this.#sealed = true;
+    if (target.features.needs !== "stream" && !this.#sealed) await this.#seal();
+    await this.#send(this.#upload(delivery.path), first && !target.features.append ? 0 : undefined);
+    await this.#seal();
     return this.#publish(this.#upload(delivery.path));
   }
 
@@ -242,9 +264,15 @@ class PushJob {
     if (begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, begun - 1), this.signal);
   }
 
-  async #send(upload: Upload): Promise<void> {
+  async #seal(): Promise<void> {
+    this.#digest = await this.#content.sealed(this.signal);
+    this.#sealed = true;
+  }
+
+  /** `known`: how much is there, when that needs no question. */
+  async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
-    let offset = await target.offset(upload, signal);
+    let offset = known ?? (await target.offset(upload, signal));
     if (offset > version.size || (offset > 0 && !target.features.resume)) {
       await target.discard(upload, signal);
       offset = 0;
@@ -355,13 +383,16 @@ class PushJob {
     const content = this.#content;
     const digest = this.#digest;
     const localPath = this.#sealed ? content.localPath : undefined;
+    const expect = () => this.#expect(path);
     return {
       id,
       path,
       partialPath: partialPath(work.delivery.path, engine.names.installation, id),
       size: version.size,
       ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }),
-      expect: this.#expect(path),
+      get expect() {
+        return expect();
+      },
       sealed: this.#sealed,
       ...(digest === undefined ? {} : { digest }),
       ...(localPath === undefined ? {} : { localPath }),

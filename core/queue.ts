@@ -83,6 +83,17 @@ export function goesBefore(a: Ranked, b: Ranked): boolean {
   return a.weight !== b.weight ? a.weight > b.weight : a.rank !== b.rank ? a.rank > b.rank : a.path > b.path;
 }
 
+/** Whether a push may begin without a pull: what is whole here, or is read at its source. A file there that may have grown is looked through first. */
+export function canSend(version: Pick<VersionRow, "state" | "store" | "base">): boolean {
+  return version.state === "sealed" || version.store === "through" || (version.store === "place" && version.base === null);
+}
+
+/** The same, of a version `v`. */
+const sendable = "(v.state = 'sealed' OR v.store = 'through' OR (v.store = 'place' AND v.base IS NULL))";
+
+/** The words of the index of what is neither waiting nor done: without them SQLite does not use it. */
+export const elsewhere = "state IN ('active', 'parked', 'discard')";
+
 const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
 
 export class Queue {
@@ -105,11 +116,11 @@ export class Queue {
       // The words of the index `deliveries_due`, so that it is used.
       journal.run("UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard')");
       journal.run(
-        `UPDATE deliveries SET not_before = 0, state = CASE WHEN EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND (v.state = 'sealed' OR v.store = 'through')) THEN 'ready' ELSE 'wanting' END
-         WHERE state = 'active'`,
+        `UPDATE deliveries SET not_before = 0, state = CASE WHEN EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND ${sendable}) THEN 'ready' ELSE 'wanting' END
+         WHERE ${elsewhere} AND state = 'active'`,
       );
       journal.run(
-        "UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND version IN (SELECT id FROM versions WHERE state = 'found' AND store <> 'through')",
+        `UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND version IN (SELECT id FROM versions v WHERE v.state = 'found' AND NOT ${sendable})`,
       );
       // By version, of which the spool holds few: among the waiting there may be 100,000. In place and straight through, the pull's claim sees to it.
       journal.run(
@@ -157,17 +168,17 @@ export class Queue {
     );
   }
 
-  /** Inside `apply`. A new version; one that is there already stays as it is. */
+  /** Inside `apply`. A new version, as it stands in the journal; undefined when one of that id is there already. */
   add(
     id: string,
     source: string,
     entry: FileEntry,
     what: { store: VersionRow["store"]; base?: string; after: VersionRow["after"]; trustSize: boolean; foundMs: number },
-  ): void {
+  ): VersionRow | undefined {
     // A journal that was rebuilt no longer knows what it had sent of a file: what may be left of that is another generation's.
-    this.journal.run(
+    return this.journal.get<VersionRow>(
       `INSERT INTO versions (id, source, path, size, modified_ms, inode, state, store, base, found_ms, after, trust_size, generation)
-       VALUES (?, ?, ?, ?, ?, ?, 'found', ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING`,
+       VALUES (?, ?, ?, ?, ?, ?, 'found', ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING RETURNING *`,
       id,
       source,
       entry.path,
@@ -188,7 +199,7 @@ export class Queue {
     // Delivered and expired: it has to be pulled again.
     const expired = version.store === "spool" && version.state === "sealed" && version.spooled === 0;
     for (const plan of planned) {
-      const here = (version.state === "sealed" && !expired) || version.store === "through";
+      const here = canSend(version) && !expired;
       const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
         `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
@@ -259,21 +270,24 @@ export class Queue {
     );
   }
 
-  /** Claims the best delivery for a target; else one whose partial there is to be discarded. */
-  claim(target: string): Promise<DeliveryRow | undefined> {
-    if (this.best(target) === undefined && this.#toDiscard(target) === undefined) return Promise.resolve(undefined);
-    return this.journal.apply(() => {
+  /** Claims the best delivery for a target; else one whose partial there is to be discarded. "full": the best is not one of those that may begin now. */
+  async claim(target: string, may: (best: DeliveryRow) => boolean = () => true): Promise<DeliveryRow | "full" | undefined> {
+    for (;;) {
       const row = this.best(target);
       if (row === undefined) return this.#toDiscard(target);
-      this.journal.run("UPDATE deliveries SET state = 'active' WHERE id = ?", row.id);
-      return { ...row, state: "active" };
-    });
+      if (!may(row)) return "full";
+      // It may have been taken while a checkpoint of the journal was waited for.
+      const taken = await this.journal.apply(
+        () => this.journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = 'ready'", row.id) > 0,
+      );
+      if (taken) return { ...row, state: "active" };
+    }
   }
 
   #toDiscard(target: string): DeliveryRow | undefined {
     return this.journal
       .all<DeliveryRow>(
-        "SELECT * FROM deliveries WHERE state = 'discard' AND target = ? AND not_before <= ? LIMIT ?",
+        `SELECT * FROM deliveries WHERE ${elsewhere} AND state = 'discard' AND target = ? AND not_before <= ? LIMIT ?`,
         target,
         this.clock.monotonicMs(),
         this.pushing.size + 1,
@@ -287,7 +301,7 @@ export class Queue {
       const row = this.delivery(id);
       const version = row === undefined ? undefined : this.version(row.version);
       if (row?.state !== "active" || version === undefined) return;
-      const bytes = version.state === "sealed" || version.store === "through" || this.pulling.has(version.id);
+      const bytes = canSend(version) || this.pulling.has(version.id);
       this.journal.run(
         "UPDATE deliveries SET state = ?, not_before = ?, fault = ?, reason = ?, tries = ? WHERE id = ?",
         bytes ? "ready" : "wanting",
@@ -322,8 +336,8 @@ export class Queue {
     });
   }
 
-  /** The delivery is done, and that is durable, here and in receipts.jsonl. */
-  acknowledge(id: string, receipt: StoredReceipt): Promise<void> {
+  /** The delivery is done, and that is durable, here and in receipts.jsonl. `acts`: the source may have to act on it. */
+  acknowledge(id: string, receipt: StoredReceipt, acts: boolean): Promise<void> {
     return this.journal.commit(() => {
       const line = JSON.stringify(receipt);
       this.journal.appendReceipt(`${line}\n`);
@@ -333,7 +347,7 @@ export class Queue {
         this.clock.wallMs(),
         id,
       );
-      this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
+      if (acts) this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
   }
 
@@ -368,30 +382,27 @@ export class Queue {
       device,
     );
     const unparked = this.journal.run(
-      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault IN ('unknown', 'denied') AND (target = ?1 OR source = ?1)`,
+      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked' AND fault IN ('unknown', 'denied') AND (target = ?1 OR source = ?1)`,
       device,
     );
     if (unparked > 0) this.#readyWhereSealed();
   }
 
-  /** Inside `apply`. Parked deliveries back into the queue: all, or those of an id, device or path. Returns how many. */
-  retry(what?: string): number {
-    const changes =
-      what === undefined
-        ? this.journal.run("UPDATE deliveries SET state = 'wanting', tries = 0, restarts = 0, not_before = 0 WHERE state = 'parked'")
-        : this.journal.run(
-            `UPDATE deliveries SET state = 'wanting', tries = 0, restarts = 0, not_before = 0 WHERE state = 'parked'
-             AND (id = ?1 OR target = ?1 OR source = ?1 OR path = ?1 OR version IN (SELECT id FROM versions WHERE path = ?1))`,
-            what,
-          );
-    this.#readyWhereSealed();
-    return changes;
+  /** Inside `apply`. These deliveries, set aside or waiting for their time, are due now, as if they had never failed. */
+  retry(ids: readonly string[]): void {
+    for (const id of ids)
+      this.journal.run(
+        `UPDATE deliveries SET state = CASE state WHEN 'parked' THEN 'wanting' ELSE state END, tries = 0, restarts = 0, not_before = 0
+         WHERE id = ? AND state IN ('wanting', 'ready', 'parked')`,
+        id,
+      );
+    if (ids.length > 0) this.#readyWhereSealed();
   }
 
   /** Inside `apply`. What an unknown error parked is looked at again. */
   retryUnknown(): number {
     const changes = this.journal.run(
-      "UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE state = 'parked' AND fault IN ('unknown', 'denied')",
+      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked' AND fault IN ('unknown', 'denied')`,
     );
     this.#readyWhereSealed();
     return changes;
@@ -400,7 +411,7 @@ export class Queue {
   #readyWhereSealed(): void {
     this.journal.run(
       `UPDATE deliveries SET state = 'ready' WHERE state = 'wanting'
-       AND EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND (v.state = 'sealed' OR (v.state = 'found' AND v.store = 'through')))`,
+       AND EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND v.state <> 'gone' AND ${sendable})`,
     );
   }
 

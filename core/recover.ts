@@ -74,8 +74,13 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     );
   }
   await queue.recover();
-  for (const { target, n } of queue.foreign(engine.config.devices.map(({ name }) => name)))
-    engine.events.say(
+  tellForeign(engine);
+}
+
+/** Says what waits for a target that the configuration does not have. */
+export function tellForeign({ queue, events, config }: Engine): void {
+  for (const { target, n } of queue.foreign(config.devices.map(({ name }) => name)))
+    events.say(
       "warn",
       "foreign",
       `${n} ${n === 1 ? "delivery waits" : "deliveries wait"} for "${target}", which the configuration does not have (any more)`,

@@ -85,6 +85,30 @@ export class Rules {
     return at === undefined || at >= since;
   }
 
+  /** Which rule leaves this file, for a person; undefined when none does. A size that is not known breaks no rule. `newest` needs the others, and is not asked. */
+  refusal(
+    entry: { readonly path: string; readonly size?: number; readonly modifiedMs?: number },
+    installedMs?: number,
+  ): string | undefined {
+    const { path, size, modifiedMs } = entry;
+    const { include, exclude, minSize, maxSize, since } = this.route;
+    if (this.#excluded(path)) {
+      const above = path.split("/").map((_, n, parts) => parts.slice(0, n + 1).join("/"));
+      const by = exclude.find((pattern) =>
+        above.some((part) => picomatch.isMatch(part, pattern, { dot: true }) || picomatch.isMatch(`${part}/`, pattern, { dot: true })),
+      );
+      return `"exclude" leaves it: "${by ?? ""}"`;
+    }
+    if (!this.#include(path)) return `no pattern of "include" takes it: ${include.map((pattern) => `"${pattern}"`).join(", ")}`;
+    if (size !== undefined && size < minSize) return `it has ${size} bytes, and "minSize" is ${minSize}`;
+    if (size !== undefined && size > maxSize) return `it has ${size} bytes, and "maxSize" is ${maxSize}`;
+    const at = plausible(modifiedMs);
+    const from = since === "install" ? installedMs : since;
+    if (from !== undefined && at !== undefined && at < from)
+      return `its time, ${dateText(at)}, is before "since"${since === "install" ? `, when this route ran first:` : ":"} ${dateText(from)}`;
+    return undefined;
+  }
+
   rank(entry: FileEntry): number {
     switch (this.route.priority) {
       case "newest":
@@ -130,6 +154,11 @@ export class Rules {
 /** A name of the configuration as one part of a path. */
 function asPart(name: string): string {
   return name.replaceAll("/", "_");
+}
+
+/** "2026-05-01 10:00:00Z" */
+export function dateText(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")}Z`;
 }
 
 /** Times before flight controllers existed (1970, 1980, 2000) come from clocks that were never set. */

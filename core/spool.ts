@@ -30,13 +30,18 @@ export interface Sidecar {
 
 export class Spool {
   readonly #dir: string;
-  readonly #limits: SpoolLimits;
+  #limits: SpoolLimits;
   /** Bytes each version has, or has been promised. */
   readonly #held = new Map<string, number>();
   #used = 0;
 
   constructor(stateDir: string, limits: SpoolLimits) {
     this.#dir = join(stateDir, "spool");
+    this.#limits = limits;
+  }
+
+  /** What is held above a lower limit stays until it is delivered. */
+  limit(limits: SpoolLimits): void {
     this.#limits = limits;
   }
 

@@ -1,6 +1,6 @@
 /** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
 import type { Engine } from "./engine.js";
-import type { StoredReceipt } from "./queue.js";
+import { elsewhere, type StoredReceipt } from "./queue.js";
 
 export interface Status {
   readonly version: string;
@@ -11,9 +11,10 @@ export interface Status {
     readonly name: string;
     readonly type: string;
     readonly roles: readonly string[];
-    readonly presence: "attached" | "detached";
+    /** `unknown`: no daemon runs, or it cannot be started as configured; then there is no `since`. */
+    readonly presence: "attached" | "detached" | "unknown";
     readonly reason?: string;
-    readonly since: string;
+    readonly since?: string;
   }[];
   readonly queue: { readonly waiting: number; readonly active: number; readonly parked: number; readonly delivered: number };
   readonly transfers: readonly {
@@ -47,8 +48,8 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const { journal } = engine;
   const count = (where: string) => journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM deliveries WHERE ${where}`)?.n ?? 0;
   const waiting = count("state = 'wanting'") + count("state = 'ready'");
-  const active = count("state = 'active'");
-  const parked = count("state = 'parked'");
+  const active = count(`${elsewhere} AND state = 'active'`);
+  const parked = count(`${elsewhere} AND state = 'parked'`);
   const delivered = count("state = 'done'");
   const open = `EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ('wanting', 'ready', 'active', 'parked'))`;
   const sum = (what: string, where: string) =>
@@ -71,26 +72,33 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
       ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }),
     };
   });
-  const rate = engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === "push" ? transfer.bytesPerSecond : 0), 0);
+  const rate = (kind: "pull" | "push") =>
+    engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === kind ? transfer.bytesPerSecond : 0), 0);
   const [full] = engine.transfers.waitForSpace.values();
   return {
     version,
     ready,
     vehicle: engine.names.vehicle,
     installation: engine.names.installation,
-    devices: [...engine.lanes.values()].map((lane) => ({
-      name: lane.name,
-      type: lane.config.type,
-      roles: rolesOf(engine, lane.name),
-      presence: lane.attached ? ("attached" as const) : ("detached" as const),
-      ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
-      since: new Date(lane.state.sinceMs).toISOString(),
-    })),
+    devices: engine.config.devices.map(({ name, type, plugin }) => {
+      const lane = engine.lanes.get(name);
+      const roles = rolesOf(engine, name) ?? plugin.roles;
+      if (lane === undefined)
+        return { name, type, roles, presence: "unknown" as const, reason: ready ? "it cannot be started as configured" : "no daemon runs" };
+      return {
+        name,
+        type,
+        roles,
+        presence: lane.attached ? ("attached" as const) : ("detached" as const),
+        ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
+        since: new Date(lane.state.sinceMs).toISOString(),
+      };
+    }),
     queue: { waiting, active, parked, delivered },
     transfers,
     parked: journal
       .all<{ id: string; path: string; target: string; fault: string | null; reason: string | null }>(
-        "SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000",
+        `SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.${elsewhere} AND d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000`,
       )
       .map(({ id, path, target, fault, reason }) => ({ id, path, to: target, fault: fault ?? "unknown", reason: reason ?? "" })),
     recent: journal
@@ -101,23 +109,50 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     bytes: { onSource, here, delivered: done },
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
-    summary: summary(waiting + active, parked, onSource, here, done, rate),
+    summary: summary({
+      unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
+      open: waiting + active,
+      parked,
+      onSource,
+      here,
+      delivered: done,
+      pullRate: rate("pull"),
+      pushRate: rate("push"),
+    }),
   };
 }
 
-function rolesOf(engine: Engine, name: string): string[] {
+function rolesOf(engine: Engine, name: string): string[] | undefined {
   const lane = engine.lanes.get(name);
+  if (lane === undefined) return undefined;
   return [
-    lane?.config.kind === "service" ? "service" : "",
-    lane?.device.source === undefined ? "" : "source",
-    lane?.device.target === undefined ? "" : "target",
+    lane.config.kind === "service" ? "service" : "",
+    lane.device.source === undefined ? "" : "source",
+    lane.device.target === undefined ? "" : "target",
   ].filter((role) => role !== "");
 }
 
-function summary(open: number, parked: number, onSource: number, here: number, delivered: number, rate: number): string {
-  const aside = parked === 0 ? "" : `; ${parked} set aside`;
-  if (open === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
-  const left = rate > 0 ? `; about ${durationText((onSource + here) / rate)} left` : "";
+interface Sums {
+  /** Sources of which nobody knows yet what they have. */
+  readonly unlisted: readonly string[];
+  readonly open: number;
+  readonly parked: number;
+  readonly onSource: number;
+  readonly here: number;
+  readonly delivered: number;
+  readonly pullRate: number;
+  readonly pushRate: number;
+}
+
+/** The one line that says it all. */
+function summary({ unlisted, open, parked, onSource, here, delivered, pullRate, pushRate }: Sums): string {
+  const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
+  const aside = `${unknown}${parked === 0 ? "" : `; ${parked} set aside`}`;
+  if (open === 0 && parked === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
+  if (open === 0) return `${sizeText(delivered)} delivered, nothing is on its way${aside}`;
+  // The slower hop decides. While nothing is sent nobody can know.
+  const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
+  const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
   return `${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
 }
 

@@ -11,11 +11,11 @@ import { Fault } from "./errors.js";
 export interface Work<T> {
   /** How many may run at once, asked each time. */
   slots(): number;
-  /** The next piece; undefined when there is none now. */
-  claim(): Promise<T | undefined>;
+  /** The next piece; undefined when there is none now, "full" when there is one that has to wait for another to end or to give way. */
+  claim(): Promise<T | "full" | undefined>;
   /** Does it. Never rejects: what goes wrong is dealt with inside. */
   run(item: T, signal: AbortSignal): Promise<void>;
-  /** Of what runs, the one that should give way to better work that waits, and that could begin at once; asked only when all slots are taken. */
+  /** Of what runs, the one that should give way to better work that waits, and that could begin at once; asked only when all slots are taken, or `claim` said so. */
   givesWay?(running: readonly T[]): T | undefined | Promise<T | undefined>;
 }
 
@@ -54,12 +54,14 @@ export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: 
       try {
         do {
           again = false;
+          let full = false;
           while (!ending() && running.size < work.slots()) {
             const item = await work.claim();
-            if (item === undefined) break;
+            if (item === "full") full = true;
+            if (item === undefined || item === "full") break;
             begin(item);
           }
-          if (!ending() && work.slots() > 0 && running.size >= work.slots()) {
+          if (!ending() && (full || (work.slots() > 0 && running.size >= work.slots()))) {
             const loser = await work.givesWay?.([...running.keys()]);
             if (loser !== undefined) running.get(loser)?.abort(giveWay());
           }

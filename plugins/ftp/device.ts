@@ -6,7 +6,7 @@
  */
 import { BehaviorSubject } from "rxjs";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
-import { isAbsent, refused } from "./connection.js";
+import { isAbsent, Refusal } from "./connection.js";
 import type { FtpOptions } from "./options.js";
 import { Pool } from "./pool.js";
 import { FtpSource } from "./source.js";
@@ -29,9 +29,9 @@ export class FtpDevice implements Device {
 
   async probe(signal: AbortSignal): Promise<void> {
     await this.#pool.with(signal, "cannot use the root", async (connection) => {
-      const answer = await connection.ask(`CWD ${connection.root === "" ? "/" : connection.root}`);
+      const answer = await connection.enter(connection.root === "" ? "/" : connection.root);
       // A root that is not there yet is made by the first upload; a list says that it is missing.
-      if (answer.code >= 400 && !isAbsent(answer)) throw refused(answer);
+      if (answer.code >= 400 && !isAbsent(answer)) throw new Refusal(answer);
     });
   }
 

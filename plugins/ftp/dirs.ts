@@ -1,12 +1,12 @@
 /** Makes directories at a server. Those known to be there cost nothing; the others one look, and one command for each that is missing. */
 import { Fault } from "../../core/errors.js";
+import { isUnknownCommand, Refusal, type Connection } from "./connection.js";
 import { isForbidden } from "./faults.js";
-import { isUnknownCommand, refused, type Connection } from "./connection.js";
 
 /** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. Throws FTPError when the server refuses. */
 export async function ensureDir(connection: Connection, dir: string, known: Set<string>): Promise<void> {
   if (dir === "" || known.has(dir)) return;
-  if ((await connection.ask(`CWD ${dir}`)).code < 400) {
+  if ((await connection.enter(dir)).code < 400) {
     known.add(dir);
     return;
   }
@@ -15,12 +15,12 @@ export async function ensureDir(connection: Connection, dir: string, known: Set<
   const made = await connection.ask(`MKD ${dir}`);
   if (made.code >= 400) {
     // Another client may have made it in between.
-    const there = await connection.ask(`CWD ${dir}`);
+    const there = await connection.enter(dir);
     if (there.code >= 400) {
       // 550 is also what vsftpd says on a full disk. Where no file stands in the way, and rights are not the matter, it may be made another time.
       if (made.code === 550 && !isForbidden(made.text) && (await connection.size(dir)) === undefined)
         throw new Fault("transient", `cannot make the directory ${dir}: the server said "${made.text}"`);
-      throw refused(isUnknownCommand(made) ? there : made);
+      throw new Refusal(isUnknownCommand(made) ? there : made);
     }
   }
   known.add(dir);

@@ -3,8 +3,8 @@
  *
  * A message names what was tried and what the server said, and never holds the password.
  */
-import { FTPError } from "basic-ftp";
 import { Fault, isFault, type FaultKind } from "../../core/errors.js";
+import { Refusal, Silence } from "./control.js";
 import { readable } from "./wire.js";
 
 export interface Situation {
@@ -69,22 +69,26 @@ export function isForbidden(text: string): boolean {
   return forbidden.test(text);
 }
 
-/** The Fault for an error of basic-ftp or of node. A Fault stays what it is. */
+/** The Fault for a refusal, an error of the control connection, or one of node. A Fault stays what it is. */
 export function ftpFault(error: unknown, situation: Situation): Fault {
   if (isFault(error)) return error;
   const cause = { cause: error };
   const say = (text: string): string => hide(`${situation.what}: ${text}`, situation.password);
-  if (error instanceof FTPError) {
+  if (error instanceof Refusal) {
     const text = readable(error.message);
     if (situation.connecting === true && error.code === 530)
       return new Fault("denied", say(`the server said "${text}"; look at "user" and "password"`), cause);
     if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
-    const kind =
-      error.code === 550 && forbidden.test(text) ? "denied" : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
+    // ftp-srv says 550 for a data connection that broke, in the words of its sockets.
+    const kind = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/.test(text)
+      ? "transient"
+      : error.code === 550 && forbidden.test(text)
+        ? "denied"
+        : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     return new Fault(kind, say(`the server said "${text}"`), cause);
   }
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error)).replace(/ \((?:control|data) socket\)/, "");
+  const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error));
   if (wrongTime.has(code)) {
     if (!situation.clockTrusted)
       return new Fault("offline", say("the clock is not set, so the server's certificate cannot be judged"), cause);
@@ -97,7 +101,7 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
       cause,
     );
   if (absent.has(code)) return new Fault("offline", say(`the server is not there (${text})`), cause);
-  if (situation.connecting === true && (code === "ETIMEDOUT" || text.startsWith("Timeout")))
+  if (situation.connecting === true && (code === "ETIMEDOUT" || error instanceof Silence))
     return new Fault("offline", say("the server does not answer"), cause);
   return new Fault("transient", say(text), cause);
 }

@@ -73,9 +73,9 @@ export const options = v.strictObject({
   concurrency: v.optional(
     described(
       v.pipe(v.number("a number"), v.integer("a whole number"), v.minValue(1, "at least 1"), v.maxValue(16, "at most 16")),
-      "Transfers at once.",
+      "Connections for transfers at once; small files share them.",
     ),
-    2,
+    4,
   ),
 });
 

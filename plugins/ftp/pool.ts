@@ -1,23 +1,31 @@
 /**
- * Logged-in connections that are used again: one piece of work has one connection; after an error it is thrown away.
+ * Logins that are used again. Short work shares them, so that a few connections do for many small files: what is asked at the same time
+ * goes out together. Work that takes long (a large file, a file that is read) has one for itself.
  *
- * How many there are is bounded by how much core asks for at once. Idle ones are closed after a while, and looked at before they are
- * used again, since servers end idle connections too.
+ * There are at most `concurrency` for sharing, fewer where the server lets us have no more. Idle ones are closed after a while, and looked at
+ * before they are used again, since servers end idle connections too.
  */
-import { Fault, isFault } from "../../core/errors.js";
+import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock, DigestKind } from "../../core/plugin.js";
 import { Connection } from "./connection.js";
+import { Login, orAborted, type ServerMemory } from "./login.js";
 import type { FtpOptions } from "./options.js";
 
 const idleMs = 30_000;
 const trustedMs = 2_000;
+/** After a server refused one more connection: so long none is tried. */
+const modestMs = 60_000;
 
-interface Idle {
-  readonly connection: Connection;
-  readonly sinceMs: number;
+/** A login, or one that is being opened, and who uses it. */
+interface Entry {
+  readonly opening: Promise<Login>;
+  login?: Login;
+  users: number;
+  exclusive: boolean;
+  idleSinceMs: number;
 }
 
-/** A connection in use; whoever has it says how it ended. */
+/** A connection of one's own; whoever has it says how it ended. */
 export interface Lease {
   readonly connection: Connection;
   /** Ends the use: `whole` when the connection is between two commands, so that it can be used again. */
@@ -27,15 +35,18 @@ export interface Lease {
 export class Pool {
   readonly #options: FtpOptions;
   readonly #clock: Clock;
-  readonly #idle: Idle[] = [];
-  readonly #used = new Set<Connection>();
+  readonly #server: ServerMemory = { oneByOne: false };
+  #entries: Entry[] = [];
+  #limit: number;
+  #limitUntilMs = 0;
   #digests: readonly DigestKind[] = [];
   #timer: NodeJS.Timeout | undefined;
-  #closed = false;
+  readonly #over = new AbortController();
 
   constructor(options: FtpOptions, clock: Clock) {
     this.#options = options;
     this.#clock = clock;
+    this.#limit = options.concurrency;
   }
 
   /** What the server digests by itself; known after the first login. */
@@ -45,87 +56,125 @@ export class Pool {
 
   /** A connection of one's own. Throws "offline", "denied", "transient", "config". */
   async lease(signal: AbortSignal): Promise<Lease> {
-    if (this.#closed) throw new Fault("aborted", "the device was closed");
-    const connection = (await this.#reuse(signal)) ?? (await Connection.open(this.#options, this.#clock, signal));
-    if (this.#isClosed()) {
-      connection.close();
-      throw new Fault("aborted", "the device was closed");
-    }
-    this.#used.add(connection);
-    this.#digests = connection.digestCommand === undefined ? [] : ["sha256"];
+    const { entry, login } = await this.#take(() => {
+      const found = this.#entries.find((it) => it.users === 0 && it.login?.closed === false) ?? this.#open();
+      found.exclusive = true;
+      return found;
+    }, signal);
     let over = false;
     return {
-      connection,
+      connection: new Connection(login, signal),
       end: (whole) => {
         if (over) return;
         over = true;
-        this.#used.delete(connection);
-        if (!whole || this.#closed || connection.closed) connection.close();
-        else this.#keep(connection);
+        if (!whole) login.close();
+        this.#leave(entry);
       },
     };
   }
 
-  /** Runs `work` with a connection. Throws Faults whose message opens with `what`. */
+  /** Runs `work` with a connection that others may share. Throws Faults whose message opens with `what`. */
   async with<T>(signal: AbortSignal, what: string, work: (connection: Connection) => Promise<T>): Promise<T> {
-    const lease = await this.lease(signal);
+    const { entry, login } = await this.#take(() => this.#shared(), signal);
     try {
-      const result = await lease.connection.run(signal, what, () => work(lease.connection));
-      lease.end(true);
-      return result;
-    } catch (error) {
-      // An answer of the server leaves the connection between two commands; so does a Fault that we made of one.
-      lease.end(isFault(error) && !lease.connection.closed);
-      throw error;
+      const connection = new Connection(login, signal);
+      return await connection.run(what, () => work(connection));
+    } finally {
+      this.#leave(entry);
     }
   }
 
   close(): void {
-    this.#closed = true;
+    this.#over.abort(new Fault("aborted", "the device was closed"));
     clearTimeout(this.#timer);
-    for (const { connection } of this.#idle.splice(0)) connection.close();
-    for (const connection of this.#used) connection.close();
+    for (const { login } of this.#entries.splice(0)) login?.close();
   }
 
-  #isClosed(): boolean {
-    return this.#closed;
+  /** The one with the least to do, or a new one while there may be more. */
+  #shared(): Entry {
+    this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
+    if (this.#clock.monotonicMs() >= this.#limitUntilMs) this.#limit = this.#options.concurrency;
+    const mine = this.#entries.filter(({ exclusive }) => !exclusive);
+    const load = (it: Entry): number => it.users + (it.login?.load ?? 0);
+    const least = mine.length === 0 ? undefined : mine.reduce((a, b) => (load(b) < load(a) ? b : a));
+    if (least !== undefined && (load(least) === 0 || this.#entries.length >= this.#limit)) return least;
+    return this.#open();
   }
 
-  async #reuse(signal: AbortSignal): Promise<Connection | undefined> {
-    for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
-      const { connection, sinceMs } = idle;
-      if (connection.closed) continue;
-      if (this.#clock.monotonicMs() - sinceMs < trustedMs) return connection;
+  #open(): Entry {
+    // It does not end with who asked first: others may have come to wait for it.
+    const opening = Login.open(this.#options, this.#clock, this.#server, this.#over.signal);
+    const entry: Entry = { opening, users: 0, exclusive: false, idleSinceMs: 0 };
+    this.#entries.push(entry);
+    opening.then(
+      (login) => {
+        entry.login = login;
+        entry.idleSinceMs = this.#clock.monotonicMs();
+        this.#digests = login.digestCommand === undefined ? [] : ["sha256"];
+        if (this.#over.signal.aborted) login.close();
+        this.#sweepLater();
+      },
+      (error: unknown) => {
+        this.#entries = this.#entries.filter((it) => it !== entry);
+        const others = this.#entries.filter(({ login }) => login?.closed === false).length;
+        // A server that is there and lets nobody else in: we do with what we have.
+        if (others === 0 || isFault(error, "aborted")) return;
+        this.#limit = others;
+        this.#limitUntilMs = this.#clock.monotonicMs() + modestMs;
+      },
+    );
+    return entry;
+  }
+
+  /** A login that answers. */
+  async #take(pick: () => Entry, signal: AbortSignal): Promise<{ entry: Entry; login: Login }> {
+    for (;;) {
+      throwIfAborted(signal);
+      throwIfAborted(this.#over.signal);
+      const entry = pick();
+      entry.users += 1;
       try {
-        const answer = await connection.run(signal, "cannot go on", () => connection.ask("NOOP"));
-        if (answer.code < 400) return connection;
+        const login = await orAborted(entry.opening, signal);
+        const alone = entry.users === 1 && this.#clock.monotonicMs() - entry.idleSinceMs >= trustedMs;
+        if (!alone || (await this.#answers(login, signal))) return { entry, login };
+        login.close();
       } catch (error) {
-        if (isFault(error, "aborted")) throw error;
+        this.#leave(entry);
+        // No more of us are let in: the others will do.
+        if (entry.login === undefined && !isFault(error, "aborted") && this.#entries.some(({ login }) => login?.closed === false)) continue;
+        throw error;
       }
-      connection.close();
+      this.#leave(entry);
     }
-    return undefined;
   }
 
-  #keep(connection: Connection): void {
-    this.#idle.push({ connection, sinceMs: this.#clock.monotonicMs() });
-    if (this.#timer !== undefined) return;
-    this.#timer = setTimeout(() => this.#sweep(), idleMs);
-    // An idle connection is no reason for a program to stay.
-    this.#timer.unref();
-  }
-
-  #sweep(): void {
-    this.#timer = undefined;
-    const now = this.#clock.monotonicMs();
-    const kept = this.#idle.splice(0).filter(({ connection, sinceMs }) => {
-      if (now - sinceMs < idleMs) return true;
-      connection.close();
+  async #answers(login: Login, signal: AbortSignal): Promise<boolean> {
+    try {
+      return (await orAborted(login.control.ask("NOOP"), signal)).code < 400;
+    } catch (error) {
+      if (isFault(error, "aborted")) throw error;
       return false;
-    });
-    this.#idle.push(...kept);
-    if (kept.length === 0) return;
-    this.#timer = setTimeout(() => this.#sweep(), idleMs);
+    }
+  }
+
+  #leave(entry: Entry): void {
+    entry.users -= 1;
+    if (entry.users > 0) return;
+    entry.exclusive = false;
+    entry.idleSinceMs = this.#clock.monotonicMs();
+    this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
+  }
+
+  #sweepLater(): void {
+    if (this.#timer !== undefined || this.#over.signal.aborted) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      const now = this.#clock.monotonicMs();
+      for (const { users, login, idleSinceMs } of this.#entries) if (users === 0 && now - idleSinceMs >= idleMs) login?.close();
+      this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
+      if (this.#entries.length > 0) this.#sweepLater();
+    }, idleMs);
+    // An idle connection is no reason for a program to stay.
     this.#timer.unref();
   }
 }

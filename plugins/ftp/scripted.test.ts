@@ -214,7 +214,7 @@ test("options: what is wrong is said, and defaults are filled in", () => {
   assert.ok(good.success);
   assert.deepEqual(
     [good.output.user, good.output.root, good.output.verify, good.output.timeout, good.output.concurrency],
-    ["anonymous", "/", "auto", 30_000, 2],
+    ["anonymous", "/", "auto", 30_000, 4],
   );
   for (const bad of [
     {},

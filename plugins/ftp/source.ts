@@ -4,10 +4,10 @@
  * Without MLSD there are no times: a file is then told from its other versions by its size alone. A stream gives exactly the bytes up to
  * the size that was listed, and ends with an error when the server ends early.
  */
-import { Readable, Writable } from "node:stream";
-import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
+import { Readable } from "node:stream";
+import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
-import { isAbsent, refused, type Connection } from "./connection.js";
+import { isAbsent, Refusal, type Connection } from "./connection.js";
 import type { Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import type { Lease, Pool } from "./pool.js";
@@ -64,11 +64,11 @@ export class FtpSource implements Source {
   readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
     return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
       const wire = wirePath(connection.root, dir);
-      const entered = await connection.ask(`CWD ${wire}`);
+      const entered = await connection.enter(wire);
       if (entered.code === 550 && dir === "")
         throw new Fault("denied", `the root cannot be entered: the server said "${readable(entered.text)}"`);
       if (isAbsent(entered)) throw new Fault("missing", `there is no directory ${dir}`);
-      if (entered.code >= 400) throw refused(entered);
+      if (entered.code >= 400) throw new Refusal(entered);
       return (await connection.list(wire)).filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
     });
   }
@@ -82,7 +82,7 @@ export class FtpSource implements Source {
     const lease = await this.#pool.lease(signal);
     const { connection } = lease;
     try {
-      const wire = await connection.run(signal, what, async () => {
+      const wire = await connection.run(what, async () => {
         const path = wirePath(connection.root, entry.path);
         const size = await connection.size(path);
         if (size === undefined) throw new Fault("missing", `${entry.path} is not there any more`);
@@ -92,7 +92,7 @@ export class FtpSource implements Source {
           throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
         return path;
       });
-      return stream({ lease, wire, entry, offset, signal, what });
+      return Readable.from(bytes({ lease, wire, entry, offset, what }), { objectMode: false, highWaterMark: 1 << 20 });
     } catch (error) {
       lease.end(isFault(error) && !connection.closed);
       throw error;
@@ -126,68 +126,33 @@ interface Wanted {
   readonly wire: string;
   readonly entry: FileEntry;
   readonly offset: number;
-  readonly signal: AbortSignal;
   readonly what: string;
 }
 
 /** The bytes from `offset` to the entry's size. The connection goes back when all came and the server's last answer was read. */
-function stream({ lease, wire, entry, offset, signal, what }: Wanted): Readable {
+async function* bytes({ lease, wire, entry, offset, what }: Wanted): AsyncGenerator<Buffer> {
   const { connection } = lease;
   let left = entry.size - offset;
-  if (left === 0) {
-    lease.end(true);
-    return Readable.from([]);
-  }
-  let go: (() => void) | undefined;
-  const out = new Readable({
-    highWaterMark: 1 << 20,
-    read() {
-      const next = go;
-      go = undefined;
-      next?.();
-    },
-    destroy(error, done) {
-      signal.removeEventListener("abort", stop);
-      lease.end(false);
-      done(error);
-    },
-  });
-  const stop = (): void => void out.destroy(abortedFault(signal));
-  signal.addEventListener("abort", stop, { once: true });
-  let over = false;
-  const end = (whole: boolean): void => {
-    if (over) return;
-    over = true;
-    signal.removeEventListener("abort", stop);
-    lease.end(whole);
-    out.push(null);
-  };
-  const into = new Writable({
-    highWaterMark: 1 << 20,
-    write(chunk: Buffer, _encoding, done) {
-      const part = chunk.subarray(0, left);
+  let whole = left === 0;
+  const received = connection.retrieve(wire, offset);
+  try {
+    while (left > 0) {
+      const next = await connection.run(what, () => received.next());
+      // A proxy that closed early looks the same as a file that was cut: the next try looks at the file again.
+      if (next.done === true) throw new Fault("transient", `${entry.path} ended ${left} bytes early`);
+      const part = next.value.subarray(0, left);
       left -= part.length;
+      if (part.length > 0) yield part;
       // It grew: the rest is not asked for, and only closing the connection stops it.
-      if (part.length < chunk.length) {
-        if (part.length > 0) out.push(part);
-        end(false);
-        done(new Error("enough"));
-      } else if (out.push(part)) done();
-      else go = done;
-    },
-  });
-  void connection
-    .run(signal, what, () => connection.retrieve(into, wire, offset))
-    .then(
-      () => {
-        if (left === 0) end(true);
-        // A proxy that closed early looks the same as a file that was cut: the next try looks at the file again.
-        else out.destroy(new Fault("transient", `${entry.path} ended ${left} bytes early`));
-      },
-      (error: unknown) => {
-        if (!out.readableEnded && left > 0) out.destroy(error as Fault);
-        else if (left === 0) end(false);
-      },
-    );
-  return out;
+      if (part.length < next.value.length) return;
+    }
+    if (!whole) whole = (await connection.run(what, () => received.next())).done === true;
+  } catch (error) {
+    whole = !connection.closed;
+    // All is here, whatever the server thinks of it.
+    if (left > 0) throw error;
+  } finally {
+    lease.end(whole);
+    await received.return(undefined).catch(() => undefined);
+  }
 }

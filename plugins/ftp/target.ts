@@ -6,13 +6,13 @@
  * moment is not seen. An answer that was lost is found by looking: the partial has gone and the name holds the size.
  */
 import { createHash } from "node:crypto";
-import { Transform, Writable } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Digest, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { refused, type Connection } from "./connection.js";
+import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { timeText } from "./listing.js";
 import type { FtpOptions } from "./options.js";
+import { taken } from "./login.js";
 import type { Pool } from "./pool.js";
 import { wirePath } from "./wire.js";
 
@@ -21,6 +21,9 @@ interface Proved {
   readonly proof: Proof;
   readonly digest?: Digest;
 }
+
+/** What has no more left to send than this shares its connection. */
+const smallBytes = 8 * 2 ** 20;
 
 export class FtpTarget implements Target {
   readonly #options: FtpOptions;
@@ -42,6 +45,7 @@ export class FtpTarget implements Target {
       singleShot: false,
       digests: this.#options.verify === "size" ? [] : this.#pool.digests,
       concurrency: this.#options.concurrency,
+      pipeline: { uploads: 8 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
     };
   }
 
@@ -51,45 +55,66 @@ export class FtpTarget implements Target {
     });
   }
 
-  write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
-    return this.#pool.with(signal, `cannot write ${upload.path}`, async (connection) => {
-      const partial = wirePath(connection.root, upload.partialPath);
-      // Looked at here too: nothing is sent for a name that can never be given.
-      wirePath(connection.root, upload.path);
-      const held = await connection.size(partial);
-      if ((held ?? 0) !== offset) throw new Fault("conflict", `the partial at the server has ${held ?? 0} bytes, not ${offset}`);
-      if (offset === upload.size && held !== undefined) return;
-      if (held === undefined) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
-      try {
-        await this.#send(connection, upload, partial, offset, signal, onBytes);
-      } catch (error) {
-        // Somebody may have removed the directory that we know: the next try looks again.
-        this.#dirs.clear();
-        throw error;
-      }
-      if (offset === 0) return;
-      const now = await connection.size(partial);
-      if (now !== upload.size)
-        throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
-    });
+  async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    return this.#with(upload.size - offset, signal, `cannot write ${upload.path}`, (connection) =>
+      this.#append(connection, upload, offset, signal, onBytes),
+    );
+  }
+
+  /** With a connection that is shared, or of its own when much is to be moved. */
+  async #with<T>(bytes: number, signal: AbortSignal, what: string, work: (connection: Connection) => Promise<T>): Promise<T> {
+    if (bytes <= smallBytes) return this.#pool.with(signal, what, work);
+    const lease = await this.#pool.lease(signal);
+    try {
+      return await lease.connection.run(what, () => work(lease.connection));
+    } finally {
+      lease.end(!lease.connection.closed);
+    }
+  }
+
+  async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    const partial = wirePath(connection.root, upload.partialPath);
+    // Looked at here too: nothing is sent for a name that can never be given.
+    wirePath(connection.root, upload.path);
+    const held = await connection.size(partial);
+    if ((held ?? 0) !== offset) throw new Fault("conflict", `the partial at the server has ${held ?? 0} bytes, not ${offset}`);
+    if (offset === upload.size && held !== undefined) return;
+    if (held === undefined) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
+    const wanted = upload.size - offset;
+    try {
+      const sent = await connection.store(offset === 0 ? "STOR" : "APPE", partial, upload.read(offset, signal), wanted, onBytes);
+      if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
+    } catch (error) {
+      // Somebody may have removed the directory that we know: the next try looks again.
+      this.#dirs.clear();
+      throw error;
+    }
+    if (offset === 0) return;
+    const now = await connection.size(partial);
+    if (now !== upload.size)
+      throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
   }
 
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
-    return this.#pool.with(signal, `cannot publish ${upload.path}`, async (connection) => {
+    const read = this.#options.verify === "readback" ? upload.size : 0;
+    return this.#with(read, signal, `cannot publish ${upload.path}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const name = wirePath(connection.root, upload.path);
-      const [size, taken] = await connection.sizes(partial, name);
+      const [size, there] = await connection.sizes(partial, name);
       if (size === undefined) return this.#published(connection, upload, name);
       if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
       const proved = await this.#prove(connection, upload, partial);
-      const other = await this.#occupant(connection, upload, name, taken);
+      const other = await this.#occupant(connection, upload, name, there);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
-      const timed = upload.modifiedMs === undefined ? [] : [setTime(connection, partial, upload.modifiedMs)];
-      const answers = await connection.askAll([...timed, `RNFR ${partial}`, `RNTO ${name}`]);
+      const timed = upload.modifiedMs === undefined ? [] : [{ command: setTime(connection, partial, upload.modifiedMs) }];
+      const rename = [
+        { command: `RNFR ${partial}`, codes: /^350/ },
+        { command: `RNTO ${name}`, codes: /^2/ },
+      ];
+      const answers = await connection.askAll([...timed, ...rename]);
       // A time that cannot be set, or is not taken, changes nothing else. RNTO without RNFR is refused too: the first refusal says why.
       const [from, to] = answers.slice(timed.length);
-      for (const answer of [from, to])
-        if (answer === undefined || answer.code >= 400) throw refused(answer ?? { code: 451, text: "no answer" });
+      for (const answer of [from, to]) taken(answer ?? { code: 451, text: "no answer" });
       return { path: upload.path, size: upload.size, ...proved };
     });
   }
@@ -98,55 +123,16 @@ export class FtpTarget implements Target {
     return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
       const partial = wirePath(connection.root, upload.partialPath);
       const answer = await connection.ask(`DELE ${partial}`);
-      if (answer.code >= 400 && (await connection.size(partial)) !== undefined) throw refused(answer);
+      if (answer.code >= 400 && (await connection.size(partial)) !== undefined) throw new Refusal(answer);
     });
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
-    return this.#pool.with(signal, `cannot look at ${upload.path}`, async (connection) => {
+    const read = this.#options.verify === "readback" ? upload.size : 0;
+    return this.#with(read, signal, `cannot look at ${upload.path}`, async (connection) => {
       const name = wirePath(connection.root, upload.path);
       return this.#occupant(connection, upload, name, await connection.size(name));
     });
-  }
-
-  async #send(
-    connection: Connection,
-    upload: Upload,
-    partial: string,
-    offset: number,
-    signal: AbortSignal,
-    onBytes: (n: number) => void,
-  ): Promise<void> {
-    const wanted = upload.size - offset;
-    let sent = 0;
-    let withdrawn: Error | undefined;
-    const counted = new Transform({
-      transform: (chunk: Buffer, _encoding, done) => {
-        const rest = chunk.subarray(0, wanted - sent);
-        sent += rest.length;
-        if (rest.length > 0) onBytes(rest.length);
-        done(null, rest.length > 0 ? rest : undefined);
-      },
-      // An end before the handshake of the data connection would break it off: an empty file would never arrive by TLS.
-      flush: (done) => void connection.dataReady.then(() => done()),
-    });
-    const source = upload.read(offset, signal);
-    // What was given before the bytes are withdrawn is sent on, so that it is kept there.
-    source.once("error", (error) => {
-      withdrawn = error;
-      counted.end();
-    });
-    source.once("close", () => counted.end());
-    source.pipe(counted);
-    try {
-      await connection.store(offset === 0 ? "STOR" : "APPE", counted, partial);
-    } catch (error) {
-      throw isFault(withdrawn) ? withdrawn : error;
-    } finally {
-      source.destroy();
-    }
-    if (withdrawn !== undefined) throw withdrawn;
-    if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
   }
 
   /** The partial has gone: then it was published before, or it was never whole. */
@@ -211,13 +197,7 @@ function setTime(connection: Connection, wire: string, modifiedMs: number): stri
 /** Reads a whole file and digests it. */
 async function readDigest(connection: Connection, wire: string): Promise<Digest> {
   const hash = createHash("sha256");
-  const into = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      done();
-    },
-  });
-  await connection.retrieve(into, wire, 0);
+  for await (const chunk of connection.retrieve(wire, 0)) hash.update(chunk);
   return `sha256:${hash.digest("hex")}`;
 }
 

@@ -5,7 +5,7 @@
  */
 import { Fault, throwIfAborted } from "../../core/errors.js";
 import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { refused, type Connection } from "./connection.js";
+import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import type { Pool } from "./pool.js";
 import { lookAt, type FtpSource } from "./source.js";
@@ -61,7 +61,7 @@ export class FtpTree implements Tree {
 
 async function gone(connection: Connection, command: string, path: string): Promise<void> {
   const answer = await connection.ask(command);
-  if (answer.code >= 400 && (await lookAt(connection, path)) !== undefined) throw refused(answer);
+  if (answer.code >= 400 && (await lookAt(connection, path)) !== undefined) throw new Refusal(answer);
 }
 
 /** Times are compared to the second: LIST and MDTM of some servers know no more. */

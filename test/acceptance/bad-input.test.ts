@@ -23,7 +23,7 @@ test("no configuration, an unknown command, an unknown option: exit code 2 and w
     assert.match(nothing.err, /^filesync: there is no config\.json here .*copy config\.example\.json/);
   const unknown = await runProgram(["rnu"], { cwd: world.dir });
   assert.equal(unknown.code, 2);
-  assert.match(unknown.err, /there is no command "rnu"; "filesync --help" lists them/);
+  assert.match(unknown.err, /there is no command "rnu"; did you mean "run"\?; "filesync --help" lists them/);
   const option = await runProgram(["run", "--onec"], { cwd: world.dir });
   assert.equal(option.code, 2);
   assert.match(option.err, /^filesync: Unknown option `--onec`/);
@@ -162,7 +162,7 @@ test(
     assert.equal(run.code, 3, run.out + run.err);
     assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
     assert.match(run.out, /in:secret: left out: cannot list secret: permission denied/);
-    assert.match(run.out, /in:c: set aside: cannot open c: permission denied/);
+    assert.match(run.out, /in:c → out: set aside: cannot open c: permission denied/);
     assert.doesNotMatch(run.out, /"detached","message":"in:/);
     assert.match(run.out, /readonly: cannot (write|make the directory).*permission denied/);
     const denied = world.config({ stateDir: "readonly/state", devices: {} }, "denied.json");

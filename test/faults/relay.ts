@@ -1,8 +1,9 @@
 /**
  * A relay in front of an FTP server, in plain sight of every byte: it counts what is uploaded, outside the program, and can cut everything
- * that runs through it. Passive replies (227, 229) are rewritten so that data connections run through it too.
+ * that runs through it. Passive replies (227, 229) are rewritten so that data connections run through it too. It can be as far away as is
+ * wanted: what comes in goes out so much later, however much of it is on its way.
  */
-import { createConnection, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { createServer, Socket, type AddressInfo, type Server } from "node:net";
 
 export class FtpRelay {
   /** Bytes that went from clients to the server on data connections. */
@@ -11,12 +12,16 @@ export class FtpRelay {
   readonly #sockets = new Set<Socket>();
   readonly #dataServers = new Set<Server>();
 
-  private constructor(readonly toPort: number) {
+  private constructor(
+    readonly toPort: number,
+    readonly delayMs: number,
+  ) {
     this.#server = createServer((client) => this.#control(client));
   }
 
-  static async start(toPort: number): Promise<FtpRelay> {
-    const relay = new FtpRelay(toPort);
+  /** `delayMs`: one way. */
+  static async start(toPort: number, { delayMs = 0 }: { delayMs?: number } = {}): Promise<FtpRelay> {
+    const relay = new FtpRelay(toPort, delayMs);
     await new Promise<void>((resolve) => relay.#server.listen(0, "127.0.0.1", resolve));
     return relay;
   }
@@ -39,9 +44,9 @@ export class FtpRelay {
   }
 
   #control(client: Socket): void {
-    const server = createConnection(this.toPort, "127.0.0.1");
+    const server = this.#connect(this.toPort);
     this.#join(client, server);
-    client.pipe(server);
+    this.#pass(client, server);
     let text = "";
     // Lines, one after another: a passive reply has to wait for its relay's port.
     let turn = Promise.resolve();
@@ -51,10 +56,11 @@ export class FtpRelay {
       text = lines.pop() ?? "";
       for (const line of lines)
         turn = turn.then(async () => {
-          client.write(`${await this.#rewritten(line)}\r\n`, "latin1");
+          const out = `${await this.#rewritten(line)}\r\n`;
+          this.#later(() => client.write(out, "latin1"));
         });
     });
-    server.on("end", () => void turn.then(() => client.end()));
+    server.on("end", () => void turn.then(() => this.#later(() => client.end())));
   }
 
   async #rewritten(line: string): Promise<string> {
@@ -71,15 +77,35 @@ export class FtpRelay {
     const listener = createServer((client) => {
       listener.close();
       this.#dataServers.delete(listener);
-      const server = createConnection(toPort, "127.0.0.1");
+      const server = this.#connect(toPort);
       this.#join(client, server);
       client.on("data", (bytes: Buffer) => (this.uploadedBytes += bytes.length));
-      client.pipe(server);
-      server.pipe(client);
+      this.#pass(client, server);
+      this.#pass(server, client);
     });
     this.#dataServers.add(listener);
     await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
     return (listener.address() as AddressInfo).port;
+  }
+
+  #later(work: () => void): void {
+    if (this.delayMs === 0) work();
+    else setTimeout(work, this.delayMs);
+  }
+
+  #connect(port: number): Socket {
+    const socket = new Socket();
+    this.#later(() => socket.connect(port, "127.0.0.1"));
+    return socket;
+  }
+
+  #pass(from: Socket, to: Socket): void {
+    if (this.delayMs === 0) {
+      from.pipe(to);
+      return;
+    }
+    from.on("data", (bytes) => this.#later(() => to.write(bytes)));
+    from.on("end", () => this.#later(() => to.end()));
   }
 
   #join(a: Socket, b: Socket): void {

@@ -1,0 +1,183 @@
+/** Pushing to a real vsftpd beside rclone, lftp and curl: the same files, the same server, our default settings; each cell the best of three. */
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { mainJs } from "../test/faults/process.js";
+import { ownPlain, vsftpd, type FtpServerUnderTest } from "../test/conformance/ftp-servers.js";
+import { FtpRelay } from "../test/faults/relay.js";
+import { has, heading, inTempDir, table } from "./measure.js";
+
+const runs = 3;
+const rttMs = 60;
+const connections = 4;
+
+interface Cell {
+  readonly name: string;
+  readonly dirs: number;
+  readonly files: number;
+  readonly bytes: number;
+  /** Through a relay that delays both ways. */
+  readonly far?: boolean;
+}
+
+const cells: readonly Cell[] = [
+  { name: "1 × 1 GiB", dirs: 1, files: 1, bytes: 2 ** 30 },
+  { name: "200 × 5 MB", dirs: 1, files: 200, bytes: 5e6 },
+  { name: "5,000 × 20 kB in 50 directories", dirs: 50, files: 5000, bytes: 20_000 },
+  { name: "5,000 × 20 kB in one directory", dirs: 1, files: 5000, bytes: 20_000 },
+  { name: `200 × 20 kB, ${rttMs} ms round trip`, dirs: 1, files: 200, bytes: 20_000, far: true },
+];
+
+interface Place {
+  readonly port: number;
+  readonly user: string;
+  readonly password: string;
+}
+
+/** How each pushes the tree `from` to the directory `to`; ours gets a new state directory each time. */
+type Peer = (from: string, to: string, server: Place, dir: string) => readonly string[];
+
+const lftp =
+  (settings: string): Peer =>
+  (from, to, server) => [
+    "lftp",
+    "-c",
+    `set ftp:ssl-allow no; ${settings} open -u ${server.user},"${server.password}" ftp://127.0.0.1:${server.port}; mirror -R --parallel=${connections} ${from} ${to}`,
+  ];
+
+const allPeers: Readonly<Record<string, Peer>> = {
+  rclone: (from, to, server) => [
+    "sh",
+    "-c",
+    `exec rclone --config /dev/null copy --transfers ${connections} "${from}" ":ftp,host=127.0.0.1,port=${server.port},user=${server.user},pass=$(rclone obscure "${server.password}"):${to}"`,
+  ],
+  lftp: lftp(""),
+  "lftp, temporary names": lftp("set xfer:use-temp-file yes;"),
+  curl: (from, to, server) => {
+    const files = readdirSync(from, { withFileTypes: true }).flatMap((dir) =>
+      readdirSync(join(from, dir.name)).map((name) => join(dir.name, name)),
+    );
+    const list = files.map((file) => `-T\n${join(from, file)}\nftp://127.0.0.1:${server.port}/${to}/${file}`);
+    const config = list
+      .map((text) => {
+        const [, file, url] = text.split("\n");
+        return `upload-file = "${file}"\nurl = "${url}"`;
+      })
+      .join("\n");
+    writeFileSync("/tmp/filesync-bench-curl", `user = "${server.user}:${server.password}"\n${config}\n`);
+    return ["curl", "-sS", "-Z", "--parallel-max", `${connections}`, "--ftp-create-dirs", "-K", "/tmp/filesync-bench-curl"];
+  },
+  FileSync: (from, to, server, dir) => {
+    const config = join(dir, "config.json");
+    rmSync(join(dir, "state"), { recursive: true, force: true });
+    writeFileSync(
+      config,
+      JSON.stringify({
+        stateDir: join(dir, "state"),
+        devices: {
+          in: { type: "local", dir: from },
+          ftp: { type: "ftp", host: "127.0.0.1", port: server.port, user: server.user, password: server.password },
+        },
+        routes: [{ from: "in", to: ["ftp"], into: to }],
+      }),
+    );
+    return [process.execPath, mainJs, "run", "--once", "--json", "--config", config];
+  },
+};
+
+/** FILESYNC_BENCH_PEERS: only those whose name holds one of these words. */
+const words = process.env.FILESYNC_BENCH_PEERS?.split(",");
+const peers = Object.fromEntries(Object.entries(allPeers).filter(([name]) => words?.some((word) => name.includes(word)) ?? true));
+
+interface Run {
+  readonly seconds: number;
+  readonly cpuSeconds: number;
+  readonly rssMb: number;
+}
+
+/** Runs a program and measures it, with its children. */
+const measurer = `
+import json, resource, subprocess, sys, time
+began = time.monotonic()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+took = time.monotonic() - began
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"code": code, "seconds": took, "cpuSeconds": used.ru_utime + used.ru_stime, "rssMb": used.ru_maxrss / 1000}))
+`;
+
+async function measure(command: readonly string[]): Promise<Run> {
+  const child = spawn("python3", ["-c", measurer, ...command], { stdio: ["ignore", "pipe", "ignore"] });
+  let out = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
+  await new Promise((resolve) => child.once("close", resolve));
+  const { code, ...run } = JSON.parse(out) as Run & { code: number };
+  if (code !== 0) throw new Error(`${command[0] ?? ""} ended with ${code}`);
+  return run;
+}
+
+function makeFiles(dir: string, { dirs, files, bytes }: Cell): void {
+  const part = randomBytes(Math.min(bytes, 2 ** 24));
+  for (let d = 0; d < dirs; d++) {
+    mkdirSync(join(dir, `d${d}`), { recursive: true });
+    for (let n = d; n < files; n += dirs) {
+      part.writeUInt32LE(n, 0);
+      const path = join(dir, `d${d}`, `f${String(n).padStart(5, "0")}.bin`);
+      for (let at = 0; at < bytes; at += part.length) writeFileSync(path, part.subarray(0, bytes - at), { flag: "a" });
+    }
+  }
+}
+
+function expectAll(dir: string, { files, bytes }: Cell): void {
+  const found = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((it) => it.isFile());
+  const wrong = found.filter((it) => it.name.startsWith(".") || statSync(join(it.parentPath, it.name)).size !== bytes);
+  if (found.length !== files || wrong.length > 0) throw new Error(`${dir} holds ${found.length} of ${files} files, ${wrong.length} wrong`);
+}
+
+/** `only`: numbers of cells. */
+export async function push(only: readonly string[] = []): Promise<void> {
+  heading("push");
+  const kind = vsftpd.skip === undefined ? vsftpd : ownPlain;
+  const server = await kind.start();
+  try {
+    for (const [n, cell] of cells.entries()) {
+      if (only.length > 0 && !only.includes(String(n))) continue;
+      await inTempDir((dir) => one(cell, dir, server, kind.name));
+    }
+  } finally {
+    await server.stop();
+  }
+}
+
+async function one(cell: Cell, dir: string, server: FtpServerUnderTest, kind: string): Promise<void> {
+  const from = join(dir, "in");
+  makeFiles(from, cell);
+  const relay = cell.far === true ? await FtpRelay.start(server.port, { delayMs: rttMs / 2 }) : undefined;
+  const place = { ...server, port: relay?.port ?? server.port };
+  const best = new Map<string, Run>();
+  try {
+    for (let run = 0; run < runs; run++) {
+      for (const [name, peer] of Object.entries(peers)) {
+        if (name !== "FileSync" && !has(name.split(",")[0] ?? "")) continue;
+        const now = await measure(peer(from, "to", place, dir));
+        expectAll(join(server.dir, "to"), cell);
+        rmSync(join(server.dir, "to"), { recursive: true });
+        const before = best.get(name);
+        if (before === undefined || now.seconds < before.seconds) best.set(name, now);
+      }
+    }
+  } finally {
+    await relay?.close();
+  }
+  const ours = best.get("FileSync")?.seconds ?? NaN;
+  table(
+    [`${cell.name}, to ${kind}`, "s", "FileSync takes ×", "client CPU s", "peak MB"],
+    [...best].map(([name, run]) => [
+      name,
+      run.seconds.toFixed(2),
+      (ours / run.seconds).toFixed(2),
+      run.cpuSeconds.toFixed(2),
+      run.rssMb.toFixed(0),
+    ]),
+  );
+}

@@ -1,0 +1,89 @@
+/** `why`, `retry`, `forget` and `verify`: what a person asks about deliveries, and does with them. */
+import type { Forgotten, Retried, Told } from "../core/amend.js";
+import { dateText } from "../core/route.js";
+import { sizeText } from "../core/status.js";
+import type { Verified, VerifySum } from "../core/verify.js";
+import type { WhyFile } from "../core/why.js";
+import { askOrDo, interruptible, usableConfig } from "./ask.js";
+
+const write = (line: string) => process.stdout.write(`${line}\n`);
+
+export async function whyCommand(config: string, what: string, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const files = (await interruptible((signal) => askOrDo(usable, { command: "why", what }, { signal }))) as WhyFile[];
+  if (json) write(JSON.stringify({ files }));
+  else for (const file of files) write(whyText(file));
+  return 0;
+}
+
+function whyText(file: WhyFile): string {
+  const about = [
+    ...(file.size === undefined ? [] : [sizeText(file.size)]),
+    ...(file.modifiedMs === undefined ? [] : [dateText(file.modifiedMs)]),
+  ].join(", ");
+  const lines = file.reasons.map(({ id, to, text }) => (id === undefined ? `  ${text}` : `  → ${to ?? ""}: ${text}  [${id}]`));
+  return [`${file.source}:${file.path}${about === "" ? "" : `  (${about})`}`, ...lines].join("\n");
+}
+
+export async function retryCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const request = { command: "retry", ...(what === undefined ? {} : { what }) };
+  const done = (await interruptible((signal) => askOrDo(usable, request, { signal }))) as Retried;
+  if (json) {
+    write(JSON.stringify(done));
+    return 0;
+  }
+  for (const told of done.retried) write(`${toldText(told)}: tried again`);
+  for (const told of done.again) write(`${toldText(told)}: sent again, unless the target has it`);
+  if (done.due > 0)
+    write(`${done.due} ${done.due === 1 ? "delivery that waited for its time is" : "deliveries that waited for their time are"} due now`);
+  if (done.retried.length + done.again.length + done.due === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} was set aside`);
+  for (const [name, said] of Object.entries(done.devices)) write(`${name}: ${said}`);
+  return 0;
+}
+
+export async function forgetCommand(config: string, what: string, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const done = (await interruptible((signal) => askOrDo(usable, { command: "forget", what }, { signal }))) as Forgotten;
+  if (json) {
+    write(JSON.stringify(done));
+    return 0;
+  }
+  for (const told of done.forgotten) write(`${toldText(told)}: given up; no file was touched`);
+  for (const file of done.kept) write(`${file} stays at its source: not every required target has it`);
+  if (done.forgotten.length === 0) write(`nothing of ${what} was set aside, or waits for a target that has left the configuration`);
+  for (const told of done.left) if (told.state !== "done") write(`${toldText(told)}: left as it is, because it can still be delivered`);
+  return 0;
+}
+
+/** Exit code 3 when something is wrong, or could not be looked at. */
+export async function verifyCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const said = (fact: unknown) => {
+    write(json ? JSON.stringify(fact) : verifiedText(fact as Verified));
+    return undefined;
+  };
+  const request = { command: "verify", ...(what === undefined ? {} : { what }) };
+  const sum = (await interruptible((signal) => askOrDo(usable, request, { signal, said }, true))) as VerifySum;
+  if (json) write(JSON.stringify(sum));
+  else {
+    const { deliveries, proved, wrong, unreachable } = sum;
+    const rest = [...(wrong > 0 ? [`${wrong} wrong`] : []), ...(unreachable > 0 ? [`${unreachable} could not be looked at`] : [])];
+    write(
+      deliveries === 0
+        ? "there is no receipt to prove again"
+        : `${deliveries} ${deliveries === 1 ? "delivery" : "deliveries"}: ${proved} proved${rest.map((text) => `, ${text}`).join("")}`,
+    );
+  }
+  return sum.wrong + sum.unreachable === 0 ? 0 : 3;
+}
+
+function verifiedText({ file, at, path, verdict, text, todo }: Verified): string {
+  const mark = verdict === "missing" || verdict === "differs" ? "WRONG  " : verdict === "unreachable" ? "unknown  " : "";
+  const proved = verdict === "digest" || verdict === "readback" || verdict === "size" ? ` (by ${verdict})` : "";
+  return `${mark}${file} ${path === undefined ? `at ${at}` : `→ ${at}:${path}`}: ${text}${proved}${todo === undefined ? "" : `; ${todo}`}`;
+}
+
+function toldText({ file, to, id }: Told): string {
+  return `${file} → ${to} [${id}]`;
+}

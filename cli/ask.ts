@@ -1,0 +1,58 @@
+/** A command asks the running daemon; without one it does the same itself. */
+import { buildLane, type OwnEngine } from "../core/build.js";
+import { RealClock } from "../core/clock.js";
+import { answerWith } from "../core/commands.js";
+import type { Config } from "../core/config.js";
+import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { load, problemLines, UsageError } from "./config.js";
+import { withJournal } from "./offline.js";
+
+/** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can, or when what is wrong is the device that is needed. */
+export async function usableConfig(path: string, device?: string): Promise<Config> {
+  const { config, problems } = await load(path);
+  const places = device === undefined ? [] : [`devices.${device}`, `services.${device}`];
+  const ofDevice = problems.filter((problem) => places.some((place) => problem.path === place || problem.path.startsWith(`${place}.`)));
+  if (config === undefined || ofDevice.length > 0)
+    throw new UsageError(problemLines(path, { problems: config === undefined ? problems : ofDevice }).join("\n"));
+  return config;
+}
+
+/** The daemon's answer, or our own from the journal; `devices`: with devices of our own, where no daemon runs. */
+export async function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, devices = false): Promise<unknown> {
+  const answer = await ask(config.stateDir, request, asking);
+  if (answer !== undefined) return answer.ok;
+  return withJournal(config, async (engine) => {
+    const closing = devices ? ownLanes(engine, config) : [];
+    try {
+      return await answerWith(engine, false)(request, exchangeFor(asking));
+    } finally {
+      await Promise.all(closing.map((lane) => lane.close()));
+    }
+  });
+}
+
+function ownLanes(engine: OwnEngine, config: Config): { close(): Promise<void> }[] {
+  const lanes = config.devices
+    .filter(({ kind }) => kind === "device")
+    .flatMap((device) => buildLane(engine, device, engine.clock instanceof RealClock ? engine.clock : new RealClock()) ?? []);
+  for (const lane of lanes) {
+    engine.lanes.set(lane.name, lane);
+    lane.start();
+  }
+  return lanes;
+}
+
+/** Work that Ctrl-C ends: the first asks it to, the second does. */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const stop = new AbortController();
+  const onSignal = () => {
+    if (stop.signal.aborted) process.exit(130);
+    stop.abort();
+  };
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  try {
+    return await work(stop.signal);
+  } finally {
+    process.removeListener("SIGINT", onSignal).removeListener("SIGTERM", onSignal);
+  }
+}

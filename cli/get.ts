@@ -1,0 +1,222 @@
+/**
+ * `get`: a file of a device into this directory. What has come so far stands beside it under a partial name that says which file, in which state, it
+ * is the beginning of; the same command goes on there. Nothing different is replaced without `--force`.
+ */
+import { createHash } from "node:crypto";
+import { constants, createReadStream, promises as fs, type Stats } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { ControlError } from "../core/control.js";
+import { Digester, kindOf } from "../core/digest.js";
+import { Fault, faultOfErrno, isFault } from "../core/errors.js";
+import { renameDurable, renameNew, syncDir } from "../core/fs.js";
+import type { Found } from "../core/hand.js";
+import type { Digest, DigestKind, FileEntry } from "../core/plugin.js";
+import { backoffMs, reasonOf } from "../core/retry.js";
+import { partialPath } from "../core/route.js";
+import { durationText, sizeText } from "../core/status.js";
+import { UsageError } from "./config.js";
+import type { Place } from "./hand.js";
+import { Meter } from "./output.js";
+
+/** So many bytes before the offset are read again and compared. */
+const overlapBytes = 4096;
+/** Failures in a row without a byte. */
+const mostTries = 5;
+
+export interface CopyOptions {
+  readonly force: boolean;
+  readonly json: boolean;
+}
+
+export async function getFile(place: Place, given: string | undefined, options: CopyOptions): Promise<void> {
+  const { name, signal } = place;
+  const { entry, digests } = (await place.ask({ command: "stat", path: place.path }, { signal })) as Found;
+  const local = await localName(given, basename(entry.path));
+  const there = await statOf(local);
+  if (there !== undefined && !options.force) {
+    if (await isSame(local, there, place, entry)) {
+      tell(options.json, { path: entry.path, local, size: entry.size, already: true }, `${local} is ${name}:${entry.path} already`);
+      return;
+    }
+    throw new UsageError(`${local} is there already, and is another file than ${name}:${entry.path}; --force replaces it`);
+  }
+  const state = createHash("sha256")
+    .update([name, entry.path, entry.size, entry.modifiedMs ?? ""].join("\0"))
+    .digest("hex")
+    .slice(0, 16);
+  const partial = join(dirname(local), partialPath(basename(local), "get", state));
+  const file = await openPartial(partial, local);
+  try {
+    const got = await receive(place, entry, file, partial, digests, options);
+    await file.sync();
+    if (entry.modifiedMs !== undefined) await file.utimes(new Date(), new Date(entry.modifiedMs));
+    await publish(partial, local, options.force);
+    const { proof, digest, meter } = got;
+    const rate = meter.at > meter.from ? ` in ${durationText(meter.seconds)}, ${sizeText(meter.rate)}/s` : "";
+    tell(
+      options.json,
+      { path: entry.path, local, size: entry.size, resumedAt: meter.from, proof, digest },
+      `${name}:${entry.path} → ${local} (${entry.size} bytes${rate}, proved by ${proof})`,
+    );
+  } finally {
+    await file.close();
+  }
+}
+
+interface Got {
+  readonly proof: "digest" | "size";
+  readonly digest: Digest;
+  readonly meter: Meter;
+}
+
+/** All bytes are in `file`, and proved as well as the device can. Goes on by itself after what passes. */
+async function receive(
+  place: Place,
+  entry: FileEntry,
+  file: FileHandle,
+  partial: string,
+  digests: readonly DigestKind[],
+  { json }: CopyOptions,
+): Promise<Got> {
+  const { name, signal } = place;
+  let { size: offset } = await file.stat();
+  if (offset > entry.size) {
+    await file.truncate(0);
+    offset = 0;
+  }
+  const meter = new Meter(`${name}:${entry.path}`, entry.size, offset, json);
+  if (offset > 0 && !json) meter.note(`${name}:${entry.path}: goes on at byte ${offset} of ${entry.size}`);
+  try {
+    for (let tries = 0; ; tries++) {
+      const before = meter.at;
+      try {
+        const answer = await receiveOnce(place, entry, file, meter);
+        const kinds = [...new Set<DigestKind>(["sha256", ...digests])];
+        const own = await digestsOf(partial, kinds);
+        const [sha256] = own;
+        if (sha256 === undefined) throw new Error("no digest");
+        if (answer.digest === undefined) return { proof: "size", digest: sha256, meter };
+        const { digest } = answer;
+        const same = own.find((known) => kindOf(known) === kindOf(digest));
+        if (same === digest) return { proof: "digest", digest: sha256, meter };
+        await file.truncate(0);
+        throw new Fault(
+          "mismatch",
+          `${name}: what came is not what ${name} holds (${String(same)}, not ${digest}); the same command reads it anew`,
+        );
+      } catch (error) {
+        if (meter.at > before) tries = 0;
+        const passes = isFault(error, "transient") || isFault(error, "offline") || isFault(error, "throttled");
+        if (!passes || signal.aborted || tries + 1 >= mostTries) {
+          if (isFault(error) || error instanceof ControlError)
+            rethrow(error, `${reasonOf(error)}${meter.at > 0 ? `; ${meter.at} bytes are here, and the same command goes on there` : ""}`);
+          throw error;
+        }
+        if (!json) meter.note(`${reasonOf(error)}; again`);
+        await new Promise((resolve) => setTimeout(resolve, backoffMs(tries, 0, Math.random())));
+      }
+    }
+  } finally {
+    meter.close();
+  }
+}
+
+async function receiveOnce(place: Place, entry: FileEntry, file: FileHandle, meter: Meter): Promise<{ digest?: Digest }> {
+  const { signal } = place;
+  const overlap = Math.min(overlapBytes, meter.at);
+  const known = Buffer.alloc(overlap);
+  await file.read(known, 0, overlap, meter.at - overlap);
+  let compared = 0;
+  const given = async (bytes: Buffer) => {
+    const again = Math.min(overlap - compared, bytes.length);
+    if (again > 0 && !bytes.subarray(0, again).equals(known.subarray(compared, compared + again))) {
+      await file.truncate(0);
+      meter.at = 0;
+      throw new Fault("transient", `${place.name}:${entry.path}: what is here is not its beginning; it is read from the first byte`);
+    }
+    compared += again;
+    const fresh = bytes.subarray(again);
+    try {
+      for (let at = 0; at < fresh.length;) {
+        const { bytesWritten } = await file.write(fresh, at, fresh.length - at, meter.at);
+        at += bytesWritten;
+        meter.at += bytesWritten;
+      }
+    } catch (error) {
+      throw faultOfErrno(error, "cannot write what came");
+    }
+  };
+  const said = (fact: unknown) => {
+    const { waiting } = fact as { waiting?: string };
+    if (waiting !== undefined && !meter.json) meter.note(waiting);
+    return undefined;
+  };
+  const answer = (await place.ask({ command: "get", entry, offset: meter.at - overlap }, { signal, given, said })) as { digest?: Digest };
+  if (meter.at !== entry.size) throw new Fault("transient", `${place.name}: the bytes ended at ${meter.at} of ${entry.size}`);
+  return answer;
+}
+
+function rethrow(error: Error, message: string): never {
+  throw isFault(error) ? new Fault(error.kind, message, { cause: error }) : new ControlError(message);
+}
+
+async function localName(given: string | undefined, name: string): Promise<string> {
+  if (given === undefined) return name;
+  const stat = await statOf(given);
+  if (stat?.isDirectory() === true || given.endsWith("/")) return join(given, name);
+  return given;
+}
+
+async function statOf(path: string): Promise<Stats | undefined> {
+  try {
+    return await fs.stat(path);
+  } catch (error) {
+    const fault = faultOfErrno(error, `cannot look at ${path}`);
+    if (fault.kind === "missing") return undefined;
+    throw new UsageError(fault.message);
+  }
+}
+
+/** The same size and time; or, where the device can tell, the same content. */
+async function isSame(local: string, there: Stats, place: Place, entry: FileEntry): Promise<boolean> {
+  if (!there.isFile() || there.size !== entry.size) return false;
+  if (entry.modifiedMs !== undefined && Math.abs(there.mtimeMs - entry.modifiedMs) < 2) return true;
+  // Nothing is read from the end: only the device's own digest is asked for.
+  const { digest } = (await place.ask({ command: "get", entry, offset: entry.size }, { signal: place.signal })) as { digest?: Digest };
+  return digest !== undefined && (await digestsOf(local, [kindOf(digest)]))[0] === digest;
+}
+
+async function openPartial(partial: string, local: string): Promise<FileHandle> {
+  try {
+    return await fs.open(partial, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
+  } catch (error) {
+    throw new UsageError(faultOfErrno(error, `cannot write ${local}`).message);
+  }
+}
+
+async function publish(partial: string, local: string, force: boolean): Promise<void> {
+  try {
+    if (force) await renameDurable(partial, local);
+    else {
+      await renameNew(partial, local);
+      await syncDir(dirname(local));
+    }
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST")
+      throw new UsageError(`${local} has come into being meanwhile; --force replaces it`);
+    throw faultOfErrno(error, `cannot give ${local} its name`);
+  }
+}
+
+export async function digestsOf(path: string, kinds: readonly DigestKind[]): Promise<Digest[]> {
+  const digesters = kinds.map((kind) => new Digester(kind));
+  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 }))
+    for (const digester of digesters) digester.update(chunk as Buffer);
+  return digesters.map((digester) => digester.value());
+}
+
+/** The last word of a copy. */
+export function tell(json: boolean, facts: Readonly<Record<string, unknown>>, text: string): void {
+  process.stdout.write(`${json ? JSON.stringify(facts) : text}\n`);
+}

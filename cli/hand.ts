@@ -1,0 +1,134 @@
+/** `ls`, `get`, `put`, `rm`, `mkdir`, `mv`: any device by hand; through the daemon if one runs, so that link, login and lock are shared. */
+import { ask, ControlError, type Asking, type ControlRequest } from "../core/control.js";
+import { suggestion } from "../core/config.js";
+import { installationIn } from "../core/installation.js";
+import type { FileEntry } from "../core/plugin.js";
+import { dateText } from "../core/route.js";
+import { interruptible, usableConfig } from "./ask.js";
+import { configPath, UsageError } from "./config.js";
+import { getFile } from "./get.js";
+import { deviceOfUrl, doByHand, withLane } from "./own.js";
+import { putFile } from "./put.js";
+
+export interface HandOptions {
+  readonly config?: string;
+  readonly url?: string;
+  readonly json?: boolean;
+  readonly force?: boolean;
+  readonly recursive?: boolean;
+}
+
+/** Asks one thing of one device, as often as is needed. */
+export type Device = (request: ControlRequest, asking?: Asking) => Promise<unknown>;
+
+export interface Place {
+  /** For a person: "pixhawk". */
+  readonly name: string;
+  readonly path: string;
+  readonly ask: Device;
+  readonly signal: AbortSignal;
+}
+
+const write = (line: string) => process.stdout.write(`${line}\n`);
+
+export async function lsCommand(at: string, options: HandOptions): Promise<number> {
+  await withPlace(at, options, async ({ path, ask, signal }) => {
+    const entries: FileEntry[] = [];
+    const said = (fact: unknown) => {
+      if (options.json === true) write(JSON.stringify(fact));
+      else entries.push(fact as FileEntry);
+      return undefined;
+    };
+    await ask({ command: "ls", path, recursive: options.recursive === true }, { signal, said });
+    entries.sort((a, b) => (a.path < b.path ? -1 : 1));
+    const width = Math.max(0, ...entries.map(({ kind, size }) => (kind === "directory" ? 1 : String(size).length)));
+    for (const entry of entries) write(entryText(entry, width, options.recursive === true));
+  });
+  return 0;
+}
+
+function entryText(entry: FileEntry, width: number, recursive: boolean): string {
+  const name = recursive ? entry.path : entry.path.slice(entry.path.lastIndexOf("/") + 1);
+  const time = entry.modifiedMs === undefined ? "-".padEnd(20) : dateText(entry.modifiedMs);
+  if (entry.kind === "directory") return `${"-".padStart(width)}  ${time}  ${name}/`;
+  return `${String(entry.size).padStart(width)}  ${time}  ${name}${entry.kind === "unreadable" ? `  (${entry.reason ?? "cannot be read"})` : ""}`;
+}
+
+export async function getCommand(at: string, local: string | undefined, options: HandOptions): Promise<number> {
+  await withPlace(at, options, (place) => getFile(place, local, { force: options.force === true, json: options.json === true }));
+  return 0;
+}
+
+export async function putCommand(local: string, at: string, options: HandOptions): Promise<number> {
+  await withPlace(at, options, (place) => putFile(local, place, { force: options.force === true, json: options.json === true }));
+  return 0;
+}
+
+export async function rmCommand(at: string, options: HandOptions): Promise<number> {
+  await withPlace(at, options, async ({ name, path, ask, signal }) => {
+    const entry = (await ask({ command: "rm", path }, { signal })) as FileEntry;
+    write(options.json === true ? JSON.stringify(entry) : `${name}:${path}: removed (${entry.size} bytes)`);
+  });
+  return 0;
+}
+
+export async function mkdirCommand(at: string, options: HandOptions): Promise<number> {
+  await withPlace(at, options, async ({ name, path, ask, signal }) => {
+    await ask({ command: "mkdir", path }, { signal });
+    write(options.json === true ? JSON.stringify({ path }) : `${name}:${path}/: is there`);
+  });
+  return 0;
+}
+
+export async function mvCommand(at: string, to: string, options: HandOptions): Promise<number> {
+  await withPlace(at, options, async ({ name, path, ask, signal }) => {
+    const into = to.startsWith(`${name}:`) ? to.slice(name.length + 1) : to;
+    const moved = (await ask({ command: "mv", path, to: into }, { signal })) as { path: string };
+    write(options.json === true ? JSON.stringify(moved) : `${name}:${path} → ${name}:${moved.path}`);
+  });
+  return 0;
+}
+
+/** `at`: DEVICE:PATH, or with `--url` a path. */
+async function withPlace(at: string, options: HandOptions, work: (place: Place) => Promise<void>): Promise<void> {
+  return interruptible(async (signal) => {
+    if (options.url !== undefined) {
+      const device = await deviceOfUrl(options.url, at);
+      return withLane(device, { vehicle: "", installation: "00000000" }, (lane) =>
+        work({
+          name: device.name,
+          path: at,
+          signal,
+          ask: (request, asking = {}) => doByHand(lane, "00000000", { ...request, device: lane.name }, asking),
+        }),
+      );
+    }
+    const colon = at.indexOf(":");
+    const name = colon === -1 ? at : at.slice(0, colon);
+    const config = await usableConfig(configPath(options.config), name);
+    const names = config.devices.map((known) => known.name);
+    const device = config.devices.find((known) => known.name === name);
+    if (device === undefined)
+      throw new UsageError(
+        colon === -1
+          ? `expected DEVICE:PATH, got "${at}"; the devices are: ${names.join(", ")}`
+          : `there is no device "${name}"${suggestion(name, names)}; there are: ${names.join(", ")}`,
+      );
+    const path = colon === -1 ? "" : at.slice(colon + 1);
+    const asked = async (request: ControlRequest, asking: Asking = {}) => ask(config.stateDir, { ...request, device: name }, asking);
+    // Asked once whether somebody is there: a daemon that stops meanwhile is an error, not a reason to open the link ourselves.
+    const running = await ask(config.stateDir, { command: "version" });
+    if (running !== undefined) {
+      const through: Device = async (request, asking) => {
+        const answer = await asked(request, asking);
+        if (answer === undefined) throw new ControlError("the daemon has stopped meanwhile; the same command again works without it");
+        return answer.ok;
+      };
+      return work({ name, path, signal, ask: through });
+    }
+    const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
+    return withLane(device, { vehicle: config.vehicle, installation }, (lane) =>
+      work({ name, path, signal, ask: (request, asking = {}) => doByHand(lane, installation, { ...request, device: name }, asking) }),
+    );
+  });
+}

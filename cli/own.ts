@@ -1,0 +1,104 @@
+/** A device for one command: from the configuration while no daemon runs, or from a URL. It is closed when the command ends. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { EMPTY } from "rxjs";
+import { RealClock } from "../core/clock.js";
+import { loadConfig, type DeviceConfig } from "../core/config.js";
+import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { Events } from "../core/events.js";
+import { byHand } from "../core/hand.js";
+import { Lane } from "../core/lane.js";
+import { UsageError } from "./config.js";
+import { plugins } from "./plugins.js";
+
+export interface OwnNames {
+  readonly vehicle: string;
+  readonly installation: string;
+}
+
+/** Throws the Fault that says why it can never work as configured. */
+export async function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
+  const stateDir = mkdtempSync(join(tmpdir(), "filesync-"));
+  const clock = new RealClock();
+  const memory = new Map<string, unknown>();
+  try {
+    const device = config.plugin.device?.(config.options, {
+      name: config.name,
+      ...names,
+      stateDir,
+      clock,
+      memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
+      say: () => undefined,
+      tellTime: (ms) => void clock.tell(ms),
+    });
+    if (device === undefined) throw new UsageError(`"${config.name}" is a service: it can be used by hand only while its daemon runs`);
+    const lane = new Lane(config, device, clock, new Events(), Math.random);
+    try {
+      lane.start();
+      return await work(lane);
+    } finally {
+      await lane.close();
+    }
+  } finally {
+    rmSync(stateDir, { recursive: true, force: true });
+  }
+}
+
+/** A hand command on a device of our own. */
+export function doByHand(lane: Lane, installation: string, request: ControlRequest, asking: Asking): Promise<unknown> {
+  const hands = { lanes: new Map([[lane.name, lane]]), installation, sending: () => 0, work$: EMPTY };
+  return byHand(hands, request, exchangeFor(asking));
+}
+
+/** `path`: what the person wrote after it; one that begins with "/" is seen from the top of what is there, another from where logs are. */
+export async function deviceOfUrl(url: string, path: string): Promise<DeviceConfig> {
+  const device = url.startsWith("ftp://") ? await ftpOptions(url) : { type: "mavftp", url, ...(path.startsWith("/") ? { root: "/" } : {}) };
+  const text = JSON.stringify({ devices: { device } });
+  const { config, problems } = await loadConfig(text, plugins, {
+    baseDir: process.cwd(),
+    env: process.env,
+    hostName: hostname(),
+    nowMs: Date.now(),
+  });
+  const made = config?.devices[0];
+  if (made === undefined) throw new UsageError(`--url ${url}: ${problems[0]?.message ?? "is none"}, or "ftp://USER@HOST/"`);
+  return { ...made, name: device.type === "ftp" ? "server" : "autopilot" };
+}
+
+/** The password comes from FILESYNC_PASSWORD, else it is asked for: what stands in a URL is seen by everybody on this machine. */
+async function ftpOptions(text: string): Promise<{ type: string } & Record<string, unknown>> {
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch {
+    throw new UsageError(`--url ${text.replace(/\/\/.*@/, "//…@")}: expected ftp://USER@HOST:PORT/`);
+  }
+  if (url.password !== "")
+    throw new UsageError(
+      "--url: a password in it would be seen by everybody on this machine; set FILESYNC_PASSWORD, or type it when asked",
+    );
+  const user = decodeURIComponent(url.username);
+  return {
+    type: "ftp",
+    host: url.hostname,
+    ...(url.port === "" ? {} : { port: Number(url.port) }),
+    ...(user === "" ? {} : { user, password: process.env.FILESYNC_PASSWORD ?? (await typed(`password of ${user} at ${url.hostname}: `)) }),
+    root: decodeURIComponent(url.pathname) || "/",
+  };
+}
+
+async function typed(question: string): Promise<string> {
+  const { stdin, stderr } = process;
+  if (!stdin.isTTY) throw new UsageError("set FILESYNC_PASSWORD: there is no terminal to ask for the password");
+  stderr.write(question);
+  // No echo: nothing is written while it is typed.
+  const lines = createInterface({ input: stdin, terminal: true });
+  try {
+    return await new Promise<string>((resolve) => lines.question("", resolve));
+  } finally {
+    lines.close();
+    stderr.write("\n");
+  }
+}

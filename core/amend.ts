@@ -1,0 +1,140 @@
+/**
+ * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up. Neither touches a file at a source or a
+ * target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
+ */
+import { ControlError } from "./control.js";
+import { type Engine, nameOf } from "./engine.js";
+import { reasonOf } from "./retry.js";
+import { isDevice, namedBy, unknown } from "./named.js";
+import type { DeliveryRow, VersionRow } from "./queue.js";
+import { giveUp } from "./space.js";
+
+/** One delivery, for a person and a program. */
+export interface Told {
+  readonly id: string;
+  /** "pixhawk:2026-05-01/10_00_00.ulg" */
+  readonly file: string;
+  readonly to: string;
+}
+
+export interface Retried {
+  /** Were set aside. */
+  readonly retried: readonly Told[];
+  /** Were delivered, or forgotten, and are sent once more unless the target has them. */
+  readonly again: readonly Told[];
+  /** Waited for their time, and are due now. */
+  readonly due: number;
+  /** Devices that were away and were tried, and what they said. */
+  readonly devices: Readonly<Record<string, string>>;
+}
+
+/** `what`: an id, a device or a path; undefined: all that was set aside. Throws ControlError for a name that means nothing. */
+export async function retry(engine: Engine, what: string | undefined, signal: AbortSignal): Promise<Retried> {
+  const { journal, queue } = engine;
+  const done = await journal.commit(() => {
+    const meant = what === undefined ? deliveriesWhere(engine, "state = 'parked'") : meantBy(engine, what);
+    const parked = meant.filter(({ state }) => state === "parked");
+    queue.retry(parked.map(({ id }) => id));
+    const waited = meant.filter(
+      ({ state, not_before }) => (state === "wanting" || state === "ready") && not_before > engine.clock.monotonicMs(),
+    );
+    queue.retry(waited.map(({ id }) => id));
+    const again = meant.filter(({ id, state }) => id === what && (state === "done" || state === "dropped"));
+    for (const delivery of again) sendAgain(engine, delivery);
+    return { retried: parked.map((row) => told(engine, row)), again: again.map((row) => told(engine, row)), due: waited.length };
+  });
+  const devices: Record<string, string> = {};
+  for (const name of new Set([...(what === undefined ? [] : [what]), ...done.retried.map(({ to }) => to)])) {
+    const lane = engine.lanes.get(name);
+    if (lane === undefined || lane.attached) continue;
+    devices[name] = await lane.lookNow(signal).then(
+      () => "attached",
+      (error: unknown) => reasonOf(error),
+    );
+  }
+  engine.work$.next();
+  return { ...done, devices };
+}
+
+/** Inside `commit`. Throws ControlError where no copy is left to send. */
+function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
+  const version = queue.version(delivery.version);
+  if (version === undefined) return;
+  const here = version.state === "sealed" && version.store === "spool" && version.spooled > 0;
+  const left = version.released === null || version.released.startsWith("kept") || version.released.startsWith("before");
+  if (!here && (version.state === "gone" || !left))
+    throw new ControlError(
+      `${nameOf(version)} cannot be sent again: the spool has no copy, and at its source it is gone (${version.released ?? "replaced or removed"})`,
+    );
+  if (!here && version.store === "spool")
+    journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ? AND spooled = 0", version.id);
+  journal.run(
+    "UPDATE deliveries SET state = 'parked', receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL WHERE id = ?",
+    delivery.id,
+  );
+  queue.retry([delivery.id]);
+}
+
+export interface Forgotten {
+  readonly forgotten: readonly Told[];
+  /** Files that are not deleted or archived at their source because of that. */
+  readonly kept: readonly string[];
+  /** Is meant, but waits for a target that it can still reach, or has arrived: it is not forgotten. */
+  readonly left: readonly (Told & { readonly state: string })[];
+}
+
+/** `what`: an id, a path, or a target that has left the configuration. Throws ControlError for a name that means nothing. */
+export async function forget(engine: Engine, what: string): Promise<Forgotten> {
+  const { journal, queue } = engine;
+  const configured = new Set(engine.config.devices.map(({ name }) => name));
+  if (configured.has(what))
+    throw new ControlError(`"${what}" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)`);
+  const touched = new Map<string, VersionRow>();
+  const done = await journal.commit(() => {
+    const open = meantBy(engine, what).filter(({ state }) => state !== "dropped" && state !== "discard");
+    const foreign = (row: DeliveryRow) => !configured.has(row.target) && (row.state === "wanting" || row.state === "ready");
+    const given = open.filter((row) => row.state === "parked" || foreign(row));
+    for (const row of given) {
+      // What may be left at a target that is there is taken away; nobody else can be asked.
+      const state = row.begun > 0 && configured.has(row.target) ? "discard" : "dropped";
+      journal.run("UPDATE deliveries SET state = ?, reason = ?, not_before = 0 WHERE id = ?", state, forgottenReason, row.id);
+      const version = queue.version(row.version);
+      if (version !== undefined) touched.set(version.id, version);
+    }
+    const required = new Set(given.filter((row) => row.required === 1).map(({ version }) => version));
+    const kept = [...touched.values()].filter(({ id, after, released }) => required.has(id) && after !== "keep" && released === null);
+    return {
+      forgotten: given.map((row) => told(engine, row)),
+      kept: kept.map(nameOf),
+      left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: row.state })),
+    };
+  });
+  for (const { id } of touched.values()) {
+    const version = queue.version(id);
+    // A copy that is not whole serves nobody now. A whole one stays as long as the spool keeps what was delivered.
+    const waits = queue.deliveriesOf(id).some(({ state }) => state !== "done" && state !== "dropped");
+    if (version?.state === "found" && version.spooled > 0 && !waits) await giveUp(engine, version, "waits");
+  }
+  engine.work$.next();
+  return done;
+}
+
+/** The reason of a delivery that a person gave up. */
+export const forgottenReason = "forgotten";
+
+/** Deliveries of an id, a path, or from or to a device. */
+function meantBy(engine: Engine, what: string): DeliveryRow[] {
+  const named = namedBy(engine, what).flatMap(({ deliveries }) => deliveries);
+  if (named.length > 0) return named;
+  if (!isDevice(engine, what)) throw unknown(engine, what);
+  return deliveriesWhere(engine, "state IN ('wanting', 'ready', 'parked') AND (source = ?1 OR target = ?1)", what);
+}
+
+function deliveriesWhere(engine: Engine, where: string, ...values: string[]): DeliveryRow[] {
+  return engine.journal.all<DeliveryRow>(`SELECT * FROM deliveries WHERE ${where}`, ...values);
+}
+
+function told(engine: Engine, row: DeliveryRow): Told {
+  const version = engine.queue.version(row.version);
+  return { id: row.id, file: version === undefined ? row.path : nameOf(version), to: row.target };
+}

@@ -1,0 +1,123 @@
+/** Makes the engine's parts from a configuration: what a start, a reload and a command without a daemon have in common. It starts nothing. */
+import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { Subject } from "rxjs";
+import type { RealClock } from "./clock.js";
+import type { Config, DeviceConfig } from "./config.js";
+import type { Engine, RouteLane } from "./engine.js";
+import type { Events } from "./events.js";
+import type { Finder } from "./find.js";
+import type { Journal } from "./journal.js";
+import { Lane } from "./lane.js";
+import { LiveFiles } from "./live.js";
+import type { Device, Memo, PluginContext } from "./plugin.js";
+import { Queue } from "./queue.js";
+import { reasonOf } from "./retry.js";
+import { Rules } from "./route.js";
+import { Spool } from "./spool.js";
+import { Throttle } from "./throttle.js";
+import { Transfers } from "./transfers.js";
+
+export interface Given {
+  readonly config: Config;
+  readonly events: Events;
+  readonly clock: RealClock;
+  readonly random: () => number;
+  /** Monotonic, of the program's start. */
+  readonly startMs: number;
+}
+
+/** An engine of which the parts that a reload changes can be changed by who made it. */
+export interface OwnEngine extends Engine {
+  config: Config;
+  readonly lanes: Map<string, Lane>;
+  readonly routes: Map<string, RouteLane[]>;
+  readonly finders: Map<string, Finder>;
+}
+
+export function engineOf(given: Given, journal: Journal, installation: string): OwnEngine {
+  const { config, events, clock, random, startMs } = given;
+  return {
+    config,
+    names: { vehicle: config.vehicle, installation },
+    clock,
+    events,
+    journal,
+    queue: new Queue(journal, clock),
+    spool: new Spool(config.stateDir, { maxSizeBytes: config.spool.maxSize, keepFreeBytes: config.spool.keepFree }),
+    live: new LiveFiles(),
+    transfers: new Transfers(clock),
+    lanes: new Map(),
+    finders: new Map(),
+    routes: routesBySource(config, clock),
+    work$: new Subject(),
+    relist$: new Subject(),
+    random,
+    upMs: () => clock.monotonicMs() - startMs,
+  };
+}
+
+/** Undefined, and that is said, where it can never work as configured. */
+export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock): Lane | undefined {
+  const context = contextOf(engine, config.name, clock);
+  try {
+    const device: Device | undefined =
+      config.kind === "service" ? config.plugin.service?.(config.options, context) : config.plugin.device?.(config.options, context);
+    if (device === undefined) throw new Error(`"${config.type}" makes no ${config.kind}`);
+    return new Lane(config, device, clock, engine.events, () => engine.random());
+  } catch (error) {
+    engine.events.say("error", "config", `${config.name}: cannot be started: ${reasonOf(error)}; the rest runs`, { device: config.name });
+    return undefined;
+  }
+}
+
+function contextOf(engine: Engine, name: string, clock: RealClock): PluginContext {
+  const { events, journal } = engine;
+  return {
+    name,
+    vehicle: engine.names.vehicle,
+    installation: engine.names.installation,
+    stateDir: join(engine.config.stateDir, "devices", name),
+    clock,
+    memory: deviceMemory(journal, name),
+    say: (level, message, facts) => events.say(level, "device", `${name}: ${message}`, { device: name, ...facts }),
+    tellTime: (wallMs) => {
+      if (!clock.trusted() && clock.tell(wallMs)) events.say("info", "clock", `${name} says that this machine's clock is right`);
+    },
+  };
+}
+
+function deviceMemory(journal: Journal, device: string): Memo {
+  return {
+    get: (key) => {
+      const row = journal.get<{ value: string }>("SELECT value FROM memory WHERE device = ? AND key = ?", device, key);
+      return row === undefined ? undefined : (JSON.parse(row.value) as unknown);
+    },
+    set: (key, value) =>
+      journal.commit(() => {
+        if (value === undefined) journal.run("DELETE FROM memory WHERE device = ? AND key = ?", device, key);
+        else
+          journal.run(
+            "INSERT INTO memory VALUES (?, ?, ?) ON CONFLICT (device, key) DO UPDATE SET value = excluded.value",
+            device,
+            key,
+            JSON.stringify(value),
+          );
+      }),
+  };
+}
+
+/** The routes of each source. A route of `before` that did not change keeps its rate's bucket. */
+export function routesBySource(
+  config: Config,
+  clock: RealClock,
+  before: ReadonlyMap<string, readonly RouteLane[]> = new Map(),
+): Map<string, RouteLane[]> {
+  const routes = new Map<string, RouteLane[]>();
+  for (const route of config.routes) {
+    const kept = before.get(route.from)?.find(({ rules }) => isDeepStrictEqual(rules.route, route));
+    const lane = kept ?? { rules: new Rules(route), throttle: new Throttle(route.maxRate, clock) };
+    routes.set(route.from, [...(routes.get(route.from) ?? []), lane]);
+  }
+  return routes;
+}

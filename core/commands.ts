@@ -1,0 +1,42 @@
+/** What the command line asks of an engine: of the daemon's, through the control socket, or of one that a command made for itself. */
+import { filter } from "rxjs";
+import { forget, retry } from "./amend.js";
+import { ControlError, type Answer, type ControlRequest, type Exchange } from "./control.js";
+import type { Engine } from "./engine.js";
+import { byHand, handCommands, type Hands } from "./hand.js";
+import { verify } from "./verify.js";
+import { why } from "./why.js";
+
+/** `running`: the engine is a daemon's. Throws ControlError for a mistake of the person who asks, Fault for what a device says. */
+export function answerWith(engine: Engine, running: boolean): Answer {
+  return (request: ControlRequest, exchange: Exchange) => {
+    const what = typeof request.what === "string" ? request.what : undefined;
+    const named = () => {
+      if (what === undefined) throw new ControlError(`${request.command} needs an id or a path`);
+      return what;
+    };
+    switch (request.command) {
+      case "why":
+        return why(engine, named(), running, exchange.signal);
+      case "retry":
+        return retry(engine, what, exchange.signal);
+      case "forget":
+        return forget(engine, named());
+      case "verify":
+        return verify(engine, what, exchange);
+      default:
+        if (handCommands.includes(request.command)) return byHand(handsOf(engine), request, exchange);
+        throw new ControlError(`the daemon that runs does not know "${request.command}": it is another version; restart it`);
+    }
+  };
+}
+
+function handsOf(engine: Engine): Hands {
+  return {
+    lanes: engine.lanes,
+    installation: engine.names.installation,
+    sending: (device) =>
+      engine.journal.get<{ n: number }>("SELECT COUNT(*) AS n FROM deliveries WHERE state = 'active' AND target = ?", device)?.n ?? 0,
+    work$: engine.work$.pipe(filter(() => !engine.journal.failed)),
+  };
+}

@@ -1,0 +1,132 @@
+/** The conversation over the control socket: bytes both ways, keeping pace, and who goes away ends the work. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { ask, ControlError, ControlServer, type Answer } from "./control.js";
+import { Fault, isFault } from "./errors.js";
+
+async function serverFor(t: TestContext, answer: Answer, deep = false): Promise<string> {
+  const home = mkdtempSync(join(tmpdir(), "filesync-control-"));
+  const dir = deep ? join(home, "d".repeat(120)) : home;
+  const { mkdir } = await import("node:fs/promises");
+  await mkdir(dir, { recursive: true });
+  const server = new ControlServer(dir, answer);
+  await server.start();
+  t.after(async () => {
+    await server.close();
+    rmSync(home, { recursive: true });
+  });
+  return dir;
+}
+
+async function* chunks(count: number, size: number): AsyncGenerator<Buffer> {
+  for (let n = 0; n < count; n++) yield await Promise.resolve(Buffer.alloc(size, n));
+}
+
+test("facts and bytes go both ways, in order and whole, also to a path that is too long for a socket", async (t) => {
+  const dir = await serverFor(
+    t,
+    async (request, { say, give, take }) => {
+      say({ offset: 7, request });
+      let taken = 0;
+      for await (const chunk of take()) taken += chunk.length;
+      for await (const chunk of chunks(100, 200_000)) await give(chunk);
+      return { taken };
+    },
+    true,
+  );
+  let got = 0;
+  let fact: unknown;
+  const answer = await ask(
+    dir,
+    { command: "put", path: "ü" },
+    {
+      said: (said) => {
+        fact = said;
+        return chunks(50, 300_001);
+      },
+      given: async (bytes) => {
+        got += bytes.length;
+        await Promise.resolve();
+      },
+    },
+  );
+  assert.deepEqual(fact, { offset: 7, request: { command: "put", path: "ü" } });
+  assert.deepEqual(answer, { ok: { taken: 50 * 300_001 } });
+  assert.equal(got, 100 * 200_000);
+});
+
+test("who gives pauses while who takes is slow", async (t) => {
+  let given = 0;
+  const dir = await serverFor(t, async (_request, { give }) => {
+    for await (const chunk of chunks(400, 100_000)) {
+      await give(chunk);
+      given += 1;
+    }
+    return {};
+  });
+  let most = 0;
+  let got = 0;
+  await ask(
+    dir,
+    { command: "get" },
+    {
+      given: async (bytes) => {
+        got += bytes.length;
+        await new Promise((resolve) => setImmediate(resolve));
+        most = Math.max(most, given * 100_000 - got);
+      },
+    },
+  );
+  assert.equal(got, 40_000_000);
+  assert.ok(most < 5_000_000, `${most} bytes were ahead`);
+});
+
+test("who goes away ends the work; what it was sending ends with a fault", async (t) => {
+  const ended: unknown[] = [];
+  let begun: () => void = () => undefined;
+  const started = new Promise<void>((resolve) => (begun = resolve));
+  let over: () => void = () => undefined;
+  const finished = new Promise<void>((resolve) => (over = resolve));
+  const dir = await serverFor(t, async (_request, { signal, take, say }) => {
+    say({ offset: 0 });
+    signal.addEventListener("abort", () => ended.push("aborted"));
+    try {
+      for await (const chunk of take()) if (chunk.length > 0) begun();
+    } catch (error) {
+      ended.push(isFault(error, "aborted") ? "broken" : error);
+    }
+    over();
+  });
+  const stop = new AbortController();
+  const endless = (async function* () {
+    for (;;) {
+      yield Buffer.alloc(1000);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  })();
+  const asking = ask(dir, { command: "put" }, { signal: stop.signal, said: () => endless });
+  await started;
+  stop.abort();
+  await assert.rejects(asking, (error) => isFault(error, "aborted"));
+  await finished;
+  assert.deepEqual(ended.sort(), ["aborted", "broken"]);
+});
+
+test("an answer's error keeps its kind; nobody there is no error; rubbish is shown the door", async (t) => {
+  const dir = await serverFor(t, ({ command }) => {
+    if (command === "fault") throw new Fault("offline", "it is away");
+    if (command === "usage") throw new ControlError("no such thing");
+    throw new Error("a defect");
+  });
+  await assert.rejects(ask(dir, { command: "fault" }), (error) => isFault(error, "offline") && error.message === "it is away");
+  await assert.rejects(ask(dir, { command: "usage" }), ControlError);
+  await assert.rejects(ask(dir, { command: "x" }), (error) => !(error instanceof ControlError) && (error as Error).message === "a defect");
+  assert.equal(await ask("/nowhere", { command: "x" }), undefined);
+  const socket = createConnection(join(dir, "control.sock"));
+  socket.write("no json at all\n");
+  await new Promise((resolve) => socket.on("close", resolve).resume());
+});

@@ -1,0 +1,338 @@
+/**
+ * One life of the engine, from the opening of the journal to its closing. Each device has a life of its own in it: a reload ends and begins only
+ * those that changed, and what the rules of a source decide (finding, releasing) begins anew where its routes changed.
+ */
+import { setMaxListeners } from "node:events";
+import { isDeepStrictEqual } from "node:util";
+import { auditTime, lastValueFrom, type Observable } from "rxjs";
+import { buildLane, engineOf, routesBySource, type Given, type OwnEngine } from "./build.js";
+import type { Config, DeviceConfig } from "./config.js";
+import type { RouteLane } from "./engine.js";
+import { isFault } from "./errors.js";
+import { Finder } from "./find.js";
+import type { Installation } from "./installation.js";
+import { Journal } from "./journal.js";
+import type { Lane } from "./lane.js";
+import type { Service } from "./plugin.js";
+import { pullWorkers } from "./pull.js";
+import { pushWorkers } from "./push.js";
+import { recover, tellForeign } from "./recover.js";
+import { releaseWorkers } from "./release.js";
+import { backoffMs, reasonOf } from "./retry.js";
+import { expire } from "./space.js";
+
+const housekeepingMs = 60_000;
+const dailyMs = 86_400_000;
+/** `--once` waits no longer for what failed so often. */
+const triesOnce = 5;
+
+/** What a drain left behind. */
+export interface Drained {
+  readonly waiting: number;
+  readonly parked: number;
+  /** Sources that could not be listed. */
+  readonly unlisted: readonly string[];
+}
+
+/** What a reload did, by name of device; `rerouted`: sources of which a route changed. */
+export interface Reloaded {
+  readonly added: readonly string[];
+  readonly changed: readonly string[];
+  readonly removed: readonly string[];
+  readonly rerouted: readonly string[];
+}
+
+/** Work that ends together. */
+class Crew {
+  readonly #stop = new AbortController();
+  /** What runs; each takes itself out when it has ended. */
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(readonly fail: (error: Error) => void) {
+    // One signal, heard by every worker: their number is no leak.
+    setMaxListeners(0, this.#stop.signal);
+  }
+
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  keep(ended: Promise<unknown>): void {
+    const kept: Promise<void> = ended
+      .then(
+        () => undefined,
+        (error: unknown) => this.fail(error instanceof Error ? error : new Error(String(error))),
+      )
+      .finally(() => this.#running.delete(kept));
+    this.#running.add(kept);
+  }
+
+  drain(work$: Observable<unknown>): void {
+    this.keep(lastValueFrom(work$, { defaultValue: undefined }));
+  }
+
+  abort(): void {
+    this.#stop.abort();
+  }
+
+  async end(): Promise<void> {
+    this.abort();
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+}
+
+/** One device at work. */
+interface Life {
+  readonly lane: Lane;
+  readonly crew: Crew;
+  /** What the rules of its routes decide. */
+  rules: Crew;
+}
+
+export class Run {
+  readonly #crew: Crew;
+  readonly #lives = new Map<string, Life>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #dueTimer: NodeJS.Timeout | undefined;
+  #reloading: Promise<unknown> = Promise.resolve();
+  #stopped: Promise<void> | undefined;
+  #fail: (error: Error) => void = () => undefined;
+  /** Resolves with the error that ended the engine. */
+  readonly failed: Promise<Error>;
+
+  private constructor(
+    readonly engine: OwnEngine,
+    readonly given: Given,
+  ) {
+    this.failed = new Promise((resolve) => (this.#fail = resolve));
+    this.#crew = new Crew(this.#fail);
+  }
+
+  static async begin(given: Given, installation: Installation, suspect: boolean): Promise<Run> {
+    const { config, events } = given;
+    const journal = await Journal.open(config.stateDir, suspect);
+    const run = new Run(engineOf(given, journal, installation.id), given);
+    try {
+      if (journal.setAside.length > 0)
+        events.say(
+          "error",
+          "journal-set-aside",
+          `the journal was damaged; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
+        );
+      await dropInherited(journal, installation);
+      await recover(run.engine, config.stateDir, journal.setAside.length > 0);
+      run.#start();
+      return run;
+    } catch (error) {
+      await run.stop();
+      throw error;
+    }
+  }
+
+  #start(): void {
+    const { engine } = this;
+    const { signal } = this.#crew;
+    engine.journal.failed$.subscribe((error) => this.#fail(error));
+    this.#enter(engine.config.devices);
+    const due = engine.work$.pipe(auditTime(100)).subscribe(() => {
+      clearTimeout(this.#dueTimer);
+      if (signal.aborted || engine.journal.failed) return;
+      const at = engine.queue.nextDueMs();
+      if (at !== undefined)
+        this.#dueTimer = setTimeout(() => engine.work$.next(), Math.min(dailyMs, Math.max(10, at - engine.clock.monotonicMs() + 1)));
+    });
+    signal.addEventListener("abort", () => due.unsubscribe());
+    this.#timers.push(
+      // Space on the disk comes back unasked, and what failed at its source is due again.
+      setInterval(() => this.#crew.keep(expire(engine).then(() => engine.work$.next())), housekeepingMs),
+      setInterval(() => this.#crew.keep(this.#daily()), dailyMs),
+    );
+    engine.work$.next();
+  }
+
+  /** All are there before the first begins: what one finds may be for another. */
+  #enter(devices: readonly DeviceConfig[]): void {
+    const { engine } = this;
+    const lanes: Lane[] = [];
+    for (const device of devices) {
+      const lane = buildLane(engine, device, this.given.clock);
+      if (lane === undefined) continue;
+      engine.lanes.set(device.name, lane);
+      lanes.push(lane);
+    }
+    for (const lane of lanes) this.#begin(lane);
+  }
+
+  #begin(lane: Lane): void {
+    const { engine } = this;
+    const crew = new Crew(this.#fail);
+    const life: Life = { lane, crew, rules: new Crew(this.#fail) };
+    this.#lives.set(lane.name, life);
+    lane.edge$.subscribe(() => {
+      this.#crew.keep(engine.journal.apply(() => engine.queue.dueNow(lane.name)).then(() => engine.work$.next()));
+    });
+    if (lane.device.source !== undefined) {
+      this.#rule(life);
+      crew.drain(pullWorkers(engine, lane, crew.signal));
+    }
+    if (lane.device.target !== undefined) crew.drain(pushWorkers(engine, lane, crew.signal));
+    if (lane.config.kind === "service") crew.keep(this.#serve(lane, lane.device as Service, crew.signal));
+    lane.start();
+  }
+
+  #rule(life: Life): void {
+    const { engine } = this;
+    const { lane, rules } = life;
+    if (engine.routes.has(lane.name)) {
+      const finder = new Finder(engine, lane, rules.signal);
+      engine.finders.set(lane.name, finder);
+      rules.keep(finder.run());
+    }
+    rules.drain(releaseWorkers(engine, lane, rules.signal));
+  }
+
+  async #leave(name: string): Promise<void> {
+    const { engine } = this;
+    const life = this.#lives.get(name);
+    if (life === undefined) return;
+    await Promise.all([life.rules.end(), life.crew.end()]);
+    this.#lives.delete(name);
+    engine.finders.delete(name);
+    engine.lanes.delete(name);
+    engine.transfers.waitForSpace.delete(name);
+    await life.lane.close();
+  }
+
+  /** Applies another configuration of the same state directory and vehicle: what did not change goes on. */
+  reload(config: Config): Promise<Reloaded> {
+    const reloading = this.#reloading.then(() => this.#reload(config));
+    this.#reloading = reloading.catch(() => undefined);
+    return reloading;
+  }
+
+  async #reload(config: Config): Promise<Reloaded> {
+    const { engine } = this;
+    const next = new Map(config.devices.map((device) => [device.name, device]));
+    const before = new Map(engine.config.devices.map((device) => [device.name, device]));
+    const removed = [...before.keys()].filter((name) => !next.has(name));
+    const added = [...next.keys()].filter((name) => !before.has(name));
+    const changed = [...next.keys()].filter((name) => before.has(name) && !isDeepStrictEqual(before.get(name), next.get(name)));
+    const routes = routesBySource(config, this.given.clock, engine.routes);
+    const rerouted = [...new Set([...routes.keys(), ...engine.routes.keys()])].filter(
+      (name) => !isDeepStrictEqual(engine.routes.get(name)?.map(routeOf), routes.get(name)?.map(routeOf)),
+    );
+    // A port is free before another device opens it.
+    await Promise.all([...removed, ...changed].map((name) => this.#leave(name)));
+    const turned = rerouted.map((name) => this.#lives.get(name)).filter((life) => life !== undefined);
+    await Promise.all(turned.map((life) => life.rules.end()));
+    if (!this.#crew.signal.aborted) {
+      engine.config = config;
+      engine.spool.limit({ maxSizeBytes: config.spool.maxSize, keepFreeBytes: config.spool.keepFree });
+      engine.routes.clear();
+      for (const [name, lanes] of routes) engine.routes.set(name, lanes);
+      for (const life of turned) {
+        engine.finders.delete(life.lane.name);
+        life.rules = new Crew(this.#fail);
+        if (life.lane.device.source !== undefined) this.#rule(life);
+      }
+      this.#enter([...changed, ...added].flatMap((name) => next.get(name) ?? []));
+      tellForeign(engine);
+      engine.work$.next();
+    }
+    return { added, changed, removed, rerouted };
+  }
+
+  /** A port that is held is tried again; what can never work is said once and looked at slowly. */
+  async #serve(lane: Lane, service: Service, signal: AbortSignal): Promise<void> {
+    const { clock, events } = this.engine;
+    for (let tries = 0; !signal.aborted; tries++) {
+      try {
+        await service.start(signal);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        events.say(tries === 0 ? "error" : "debug", "service-failed", `${lane.name}: cannot serve: ${reasonOf(error)}`, {
+          device: lane.name,
+        });
+        const slow = isFault(error, "config") || isFault(error, "denied");
+        await clock.sleep(slow ? 60_000 : backoffMs(tries, 0, this.engine.random()), signal).catch((stopped: unknown) => {
+          if (!signal.aborted) throw stopped;
+        });
+      }
+    }
+  }
+
+  async #daily(): Promise<void> {
+    const { engine } = this;
+    const again = await engine.journal.apply(() => engine.queue.retryUnknown());
+    if (again > 0) engine.work$.next();
+  }
+
+  /** What is left once nothing more can be done now; undefined while something can. */
+  left(upMs: number): Drained | undefined {
+    const { engine } = this;
+    const { journal, queue, lanes } = engine;
+    if (journal.failed || queue.pulling.size > 0 || queue.pushing.size > 0) return undefined;
+    const finders = [...engine.finders.values()];
+    for (const finder of finders) {
+      if (!finder.lane.attached) {
+        if (upMs < 15_000) return undefined;
+      } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
+    }
+    // What found no space was tried, and is not waited for.
+    const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
+      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault = 'full' AND not_before > ? THEN ${triesOnce} ELSE tries END) AS tries
+       FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
+      engine.clock.monotonicMs(),
+    );
+    let waiting = 0;
+    let parked = 0;
+    for (const { source, target, state, n, tries } of rows) {
+      if (state === "parked") {
+        parked += n;
+        continue;
+      }
+      waiting += n;
+      const needed = state === "wanting" ? [source, target] : [target];
+      const possible = needed.every((name) => lanes.get(name)?.attached === true);
+      if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
+      // A target may still be attaching.
+      if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
+    }
+    return { waiting, parked, unlisted: finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name) };
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#shutDown();
+    return this.#stopped;
+  }
+
+  async #shutDown(): Promise<void> {
+    const { engine } = this;
+    this.#crew.abort();
+    for (const { crew, rules } of this.#lives.values()) {
+      crew.abort();
+      rules.abort();
+    }
+    for (const timer of this.#timers) clearInterval(timer);
+    clearTimeout(this.#dueTimer);
+    await this.#reloading;
+    const lives = [...this.#lives.values()];
+    await Promise.all(lives.flatMap(({ crew, rules }) => [crew.end(), rules.end()]));
+    await this.#crew.end();
+    await Promise.all(lives.map(({ lane }) => lane.close()));
+    await engine.journal.close();
+  }
+}
+
+const routeOf = ({ rules }: RouteLane) => rules.route;
+
+/** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
+async function dropInherited(journal: Journal, { id, clonedFrom }: Installation): Promise<void> {
+  const known = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = 'installation'")?.value;
+  if (known === id) return;
+  await journal.commit(() => {
+    if (known !== undefined || clonedFrom !== undefined) journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'");
+    journal.run("INSERT INTO meta VALUES ('installation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", id);
+  });
+}

@@ -1,0 +1,343 @@
+/**
+ * Why a file is where it is: every reason that holds it back, and when it will go. It reads; it changes nothing. With a daemon it sees what waits
+ * in memory and may look at the source; without one it says what the journal knows.
+ */
+import { forgottenReason } from "./amend.js";
+import { type Engine, type RouteLane } from "./engine.js";
+import { isFault } from "./errors.js";
+import type { Lane } from "./lane.js";
+import { namedBy, placeIn, unknown } from "./named.js";
+import type { FileEntry } from "./plugin.js";
+import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
+import { reasonOf } from "./retry.js";
+import { dateText } from "./route.js";
+import { durationText, sizeText } from "./status.js";
+
+export interface Reason {
+  /** A stable name for programs. */
+  readonly code: string;
+  /** One line for a person. */
+  readonly text: string;
+  /** The delivery that it is about. */
+  readonly id?: string;
+  readonly to?: string;
+  /** When it goes on by itself, in ms from now, where that is known. */
+  readonly inMs?: number;
+}
+
+export interface WhyFile {
+  readonly source: string;
+  readonly path: string;
+  readonly size?: number;
+  readonly modifiedMs?: number;
+  readonly version?: string;
+  readonly reasons: readonly Reason[];
+}
+
+const statMs = 10_000;
+/** Older versions of a path that nothing waits for any more are not told. */
+const most = 10;
+
+/** `running`: a daemon asks, so lanes and finders say how it is now. Throws ControlError for a name that means nothing. */
+export async function why(engine: Engine, what: string, running: boolean, signal: AbortSignal): Promise<WhyFile[]> {
+  const named = namedBy(engine, what);
+  const known = named
+    .filter(({ deliveries }, n) => n === 0 || deliveries.some(({ state }) => state !== "done" && state !== "dropped"))
+    .slice(0, most)
+    .map(({ version, deliveries }) => whyKnown(engine, version, deliveries, running));
+  if (known.length > 0) return known;
+  const { device, path } = placeIn(engine, what);
+  const sources = [...engine.routes.keys()].filter((name) => device === undefined || name === device);
+  const unseen: WhyFile[] = [];
+  for (const source of sources) {
+    const file = await whyUnseen(engine, source, path, device !== undefined, running, signal);
+    if (file !== undefined) unseen.push(file);
+  }
+  if (unseen.length === 0) throw unknown(engine, what);
+  return unseen;
+}
+
+/** A file that the journal does not know; undefined where its source surely has none. */
+async function whyUnseen(
+  engine: Engine,
+  source: string,
+  path: string,
+  asked: boolean,
+  running: boolean,
+  signal: AbortSignal,
+): Promise<WhyFile | undefined> {
+  const reasons: Reason[] = [];
+  const lane = engine.lanes.get(source);
+  const settling = settlingReason(engine, source, path);
+  let entry: FileEntry | undefined;
+  if (!running) {
+    if (!asked) return undefined;
+    reasons.push({ code: "unseen", text: `no listing of ${source} has seen it; no daemon runs, so ${source} cannot be asked now` });
+  } else if (lane?.attached !== true) {
+    if (!asked) return undefined;
+    reasons.push({ code: "unseen", text: `no listing of ${source} has seen it` });
+    reasons.push(...awayReasons(engine, source, "source"));
+  } else {
+    try {
+      entry = await lane.device.source?.stat(path, AbortSignal.any([signal, AbortSignal.timeout(statMs)]));
+    } catch (error) {
+      if (!isFault(error)) throw error;
+      reasons.push({ code: "unseen", text: `${source} cannot say whether it has it: ${reasonOf(error)}` });
+    }
+    if (entry === undefined && reasons.length === 0) return undefined;
+    if (entry !== undefined && entry.kind !== "file")
+      reasons.push({
+        code: "no-file",
+        text: entry.kind === "directory" ? "it is a directory" : `it is left out: ${entry.reason ?? "it cannot be read"}`,
+      });
+  }
+  reasons.push(...(settling === undefined ? [] : [settling]));
+  reasons.push(...ruleReasons(engine, source, entry ?? { path }, entry !== undefined && settling === undefined));
+  return { source, path, ...(entry === undefined ? {} : stampOf(entry)), reasons };
+}
+
+/** What each route of a source says of a file without deliveries. */
+function ruleReasons(
+  engine: Engine,
+  source: string,
+  entry: { path: string; size?: number; modifiedMs?: number },
+  listed: boolean,
+): Reason[] {
+  return (engine.routes.get(source) ?? []).map((route) => {
+    const to = route.rules.route.to.map(({ device }) => device).join(", ");
+    const refused = route.rules.refusal(entry, engine.finders.get(source)?.startOf(route));
+    if (refused !== undefined) return { code: "left", to, text: `the route to ${to} leaves it: ${refused}` };
+    const rest = restOf(route);
+    const when = listed ? "the next listing finds it" : "it goes when a listing finds it";
+    return { code: "taken", to, text: rest === "" ? `the route to ${to} takes it: ${when}` : `the route to ${to} would take it, ${rest}` };
+  });
+}
+
+/** The rules that one entry alone cannot decide. */
+function restOf({ rules: { route } }: RouteLane): string {
+  const rest = [
+    ...(route.newest === undefined ? [] : [`if it is among the newest ${route.newest} ("newest")`]),
+    ...(route.since === "install" ? ['if it came after this route ran first ("since": "install")'] : []),
+  ];
+  return rest.join(" and ");
+}
+
+function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly DeliveryRow[], running: boolean): WhyFile {
+  const settling = settlingReason(engine, version.source, version.path);
+  const reasons: Reason[] = settling === undefined ? [] : [{ ...settling, text: `a newer state of it is seen: ${settling.text}` }];
+  if (engine.queue.deliveriesOf(version.id).length === 0)
+    reasons.push(
+      { code: "passed-over", text: "it was found, and no route took it then" },
+      ...ruleReasons(engine, version.source, entryOf(version), false).filter(({ code }) => code === "left"),
+      ...(engine.routes.get(version.source) ?? [])
+        .filter((route) => route.rules.refusal(entryOf(version)) === undefined && restOf(route) !== "")
+        .map((route) => ({
+          code: "left",
+          text: `the route to ${route.rules.route.to.map(({ device }) => device).join(", ")} takes it only ${restOf(route)}`,
+        })),
+    );
+  for (const delivery of [...deliveries].sort((a, b) => (a.target < b.target ? -1 : 1)))
+    reasons.push(
+      ...deliveryReasons(engine, version, delivery, running).map((reason) => ({ ...reason, id: delivery.id, to: delivery.target })),
+    );
+  const after = afterReason(engine, version);
+  if (after !== undefined) reasons.push(after);
+  return { source: version.source, path: version.path, ...stampOf(entryOf(version)), version: version.id, reasons };
+}
+
+function deliveryReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow, running: boolean): Reason[] {
+  const { id, target } = delivery;
+  const said = delivery.reason ?? "";
+  const foreign = !engine.config.devices.some(({ name }) => name === target);
+  const leave: Reason = {
+    code: "foreign",
+    text: `"${target}" is not in the configuration: put it back, or give this up: filesync forget ${id}`,
+  };
+  switch (delivery.state) {
+    case "done": {
+      const receipt = JSON.parse(delivery.receipt ?? "{}") as Partial<StoredReceipt>;
+      const answer = receipt.answer === undefined ? "" : ` (${receipt.answer})`;
+      return [
+        {
+          code: "delivered",
+          text: `delivered ${atText(receipt)} as ${receipt.path ?? delivery.path}, proved by ${receipt.proof ?? "nothing"}${answer}`,
+        },
+      ];
+    }
+    case "dropped":
+    case "discard": {
+      const rest = delivery.state === "discard" ? `; what was sent of it is still to be taken away at ${target}` : "";
+      const text =
+        said === forgottenReason ? `given up by a person (to send it after all: filesync retry ${id})` : `is not sent any more: ${said}`;
+      return [{ code: said === forgottenReason ? "forgotten" : "dropped", text: `${text}${rest}` }];
+    }
+    case "parked": {
+      const since = delivery.parked_ms === null ? "" : ` since ${dateText(delivery.parked_ms)}`;
+      const again =
+        delivery.fault === "unknown" || delivery.fault === "denied"
+          ? `; it is tried again daily, and when ${target} or ${version.source} attaches`
+          : "";
+      const parked: Reason = {
+        code: "parked",
+        text: `set aside${since} (${delivery.fault ?? "unknown"}): ${said}${again}; to try it now: filesync retry ${id}; to give it up: filesync forget ${id}`,
+      };
+      return foreign ? [parked, leave] : [parked];
+    }
+    case "active": {
+      const moves = moving(engine, id);
+      return [{ code: "sending", text: `is being sent${moves}` }];
+    }
+    case "wanting":
+    case "ready": {
+      const reasons = foreign ? [leave] : [];
+      const inMs = delivery.not_before - engine.clock.monotonicMs();
+      if (delivery.fault !== null) {
+        const tries = delivery.tries > 0 ? `, after ${delivery.tries} ${delivery.tries === 1 ? "try" : "tries"}` : "";
+        const when = !running ? "at once when the daemon runs" : inMs > 0 ? `in ${durationText(inMs / 1000)}` : "as soon as it can be";
+        reasons.push({
+          code: "again",
+          text: `failed (${delivery.fault}): ${said}; tried again ${when}${tries}`,
+          ...(running && inMs > 0 ? { inMs } : {}),
+        });
+      }
+      if (!running)
+        return [...reasons, { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' }];
+      if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
+      reasons.push(...(delivery.state === "wanting" ? pullReasons(engine, version, delivery) : pushReasons(engine, delivery)));
+      return reasons.length > 0 ? reasons : [{ code: "next", text: "goes next" }];
+    }
+  }
+}
+
+/** Why its bytes are not here yet. */
+function pullReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow): Reason[] {
+  const { queue, transfers, journal } = engine;
+  if (queue.pulling.has(version.id))
+    return [{ code: "pulling", text: `is being read from ${version.source}${moving(engine, version.id)}` }];
+  const away = awayReasons(engine, version.source, "source");
+  if (away.length > 0) return away;
+  const reasons: Reason[] = [];
+  const full = transfers.waitForSpace.get(version.source);
+  if (full !== undefined) reasons.push({ code: "spool-full", text: full });
+  const before = journal.get<{ n: number }>(
+    `SELECT COUNT(DISTINCT version) AS n FROM deliveries WHERE source = ?1 AND target = ?2 AND state = 'wanting' AND not_before <= ?3
+     AND (weight > ?4 OR (weight = ?4 AND (rank > ?5 OR (rank = ?5 AND path > ?6))))`,
+    version.source,
+    delivery.target,
+    engine.clock.monotonicMs(),
+    delivery.weight,
+    delivery.rank,
+    delivery.path,
+  )?.n;
+  const running = transfers.running.filter(({ facts }) => facts.kind === "pull" && facts.from === version.source).length;
+  reasons.push(...turnReasons(engine.lanes.get(version.source), "source", before ?? 0, running));
+  return reasons;
+}
+
+/** Why its bytes, which are here, do not go. */
+function pushReasons(engine: Engine, delivery: DeliveryRow): Reason[] {
+  const lane = engine.lanes.get(delivery.target);
+  if (lane?.attached !== true) return [];
+  const reasons: Reason[] = [];
+  if (lane.pausedMs > 0)
+    reasons.push({
+      code: "target-paused",
+      text: `${lane.name} asked for a pause, or has no space: it is tried again in ${durationText(lane.pausedMs / 1000)}`,
+      inMs: lane.pausedMs,
+    });
+  const ready = engine.journal.all<DeliveryRow>(
+    "SELECT weight, rank, path FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ?",
+    delivery.target,
+    engine.clock.monotonicMs(),
+  );
+  const running = engine.journal.get<{ n: number }>(
+    "SELECT COUNT(*) AS n FROM deliveries WHERE state = 'active' AND target = ?",
+    delivery.target,
+  );
+  reasons.push(...turnReasons(lane, "target", ready.filter((other) => goesBefore(other, delivery)).length, running?.n ?? 0));
+  return reasons;
+}
+
+function turnReasons(lane: Lane | undefined, role: "source" | "target", before: number, running: number): Reason[] {
+  if (lane === undefined) return [];
+  const places = lane.slots(role);
+  const reasons: Reason[] = [];
+  if (before > 0)
+    reasons.push({
+      code: "behind",
+      text: `waits its turn at ${lane.name}: ${before} ${before === 1 ? "file goes" : "files go"} before it`,
+    });
+  if (running > 0 && running >= places)
+    reasons.push({
+      code: "busy",
+      text: `${lane.name} has its hands full: ${running} ${running === 1 ? "transfer runs" : "transfers run"}, and no more at once ("concurrency")`,
+    });
+  return reasons;
+}
+
+/** A device that is away, or is not configured any more. */
+function awayReasons(engine: Engine, name: string, role: "source" | "target"): Reason[] {
+  const lane = engine.lanes.get(name);
+  if (lane?.attached === true) return [];
+  if (lane !== undefined)
+    return [
+      { code: `${role}-away`, text: `${name} is detached since ${dateText(lane.state.sinceMs)}: ${lane.state.reason ?? "it is away"}` },
+    ];
+  const there = engine.config.devices.some((device) => device.name === name);
+  return [
+    {
+      code: `${role}-away`,
+      text: there ? `${name} could not be started (the log says why)` : `"${name}" is not in the configuration: put it back`,
+    },
+  ];
+}
+
+function settlingReason(engine: Engine, source: string, path: string): Reason | undefined {
+  const seen = engine.finders.get(source)?.settling(path);
+  if (seen === undefined) return undefined;
+  if (seen.written) return { code: "settling", text: `it is still being written, says ${source} (${sizeText(seen.size)} so far)` };
+  return {
+    code: "settling",
+    text: `it has not settled yet (${sizeText(seen.size)}): it counts as complete in ${durationText(seen.inMs / 1000)} if it stays the same ("settle")`,
+    inMs: seen.inMs,
+  };
+}
+
+/** What becomes of the source's file. */
+function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
+  if (version.state === "gone")
+    return { code: "gone", text: `at ${version.source}: this version is gone: removed, or another took its place` };
+  if (version.released !== null) return { code: "released", text: `at ${version.source}: ${version.released}` };
+  if (version.after === "keep") return undefined;
+  const what = version.after === "delete" ? "deleted" : "archived";
+  const open = engine.queue.deliveriesOf(version.id).filter(({ required, state }) => required === 1 && state !== "done");
+  if (open.length === 0) return { code: "release", text: `at ${version.source}: it is ${what} next` };
+  const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);
+  if (given.length > 0) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${given.join(", ")} never got it` };
+  return {
+    code: "release",
+    text: `at ${version.source}: it is ${what} when ${open.map(({ target }) => target).join(", ")} ${open.length === 1 ? "has" : "have"} it`,
+  };
+}
+
+/** ": 12 % of 3 MB, 1.2 MB/s, 5 s left" */
+function moving(engine: Engine, id: string): string {
+  const transfer = engine.transfers.running.find(({ facts }) => facts.id === id);
+  if (transfer === undefined) return "";
+  const { size } = transfer.facts;
+  const percent = size === 0 ? 100 : Math.floor((transfer.offset / size) * 100);
+  const left = transfer.secondsLeft === undefined ? "" : `, ${durationText(transfer.secondsLeft)} left`;
+  return `: ${percent} % of ${sizeText(size)}, ${sizeText(transfer.bytesPerSecond)}/s${left}`;
+}
+
+function entryOf(version: VersionRow): { path: string; size: number; modifiedMs?: number } {
+  return { path: version.path, size: version.size, ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }) };
+}
+
+function stampOf({ size, modifiedMs }: { size: number; modifiedMs?: number }): { size: number; modifiedMs?: number } {
+  return { size, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+}
+
+function atText({ at, clock }: Partial<StoredReceipt>): string {
+  return `${at === undefined ? "" : dateText(Date.parse(at))}${clock === "unset" ? " (the clock was not set)" : ""}`;
+}

@@ -1,0 +1,272 @@
+/**
+ * A logged-in control connection and what is known of its server: features, root, whom to believe, whether it takes commands in a row.
+ */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { isIP } from "node:net";
+import { TLSSocket, type ConnectionOptions } from "node:tls";
+import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
+import type { Clock } from "../../core/plugin.js";
+import { type Answer, Control, ProtocolError, Refusal } from "./control.js";
+import { type Data, type DataMemory, openData } from "./data.js";
+import { ftpFault } from "./faults.js";
+import type { FtpOptions } from "./options.js";
+import { bytesAsText } from "./wire.js";
+
+const trialMs = 5000;
+
+/** What outlives one connection to the server. */
+export interface ServerMemory {
+  /** It was found to answer out of order: it gets one command at a time. */
+  oneByOne: boolean;
+}
+
+export class Login {
+  readonly control: Control;
+  readonly options: FtpOptions;
+  readonly #clock: Clock;
+  readonly #server: ServerMemory;
+  readonly #tls: ConnectionOptions | undefined;
+  readonly #memory: DataMemory = { epsv: undefined, ticket: undefined };
+  #features = new Map<string, string>();
+  #root = "";
+  /** Ends when the transfers that were asked for so far have ended. */
+  #transfers: Promise<void> = Promise.resolve();
+  transfersWaiting = 0;
+  #inDirectory: Promise<unknown> = Promise.resolve();
+
+  private constructor(control: Control, options: FtpOptions, clock: Clock, server: ServerMemory, tls: ConnectionOptions | undefined) {
+    this.control = control;
+    this.#server = server;
+    this.options = options;
+    this.#clock = clock;
+    this.#tls = tls;
+  }
+
+  /** Connects and logs in. Throws "offline", "denied", "transient", "config". */
+  static async open(options: FtpOptions, clock: Clock, server: ServerMemory, signal: AbortSignal): Promise<Login> {
+    throwIfAborted(signal);
+    const known = server.oneByOne;
+    const opening = Login.#open(options, clock, server);
+    try {
+      return await bounded(opening, options, signal);
+    } catch (error) {
+      // It may still come, too late.
+      opening.then(
+        (login) => login.close(),
+        () => undefined,
+      );
+      if (error instanceof ProtocolError && !known) {
+        server.oneByOne = true;
+        return await Login.open(options, clock, server, signal);
+      }
+      if (signal.aborted) throw abortedFault(signal);
+      const { password } = options;
+      const situation = { what: `cannot log in to ${options.host}`, connecting: true, clockTrusted: clock.trusted() };
+      throw ftpFault(error, { ...situation, password: password.reveal() });
+    }
+  }
+
+  static async #open(options: FtpOptions, clock: Clock, server: ServerMemory): Promise<Login> {
+    const { host, secure, timeout, port = secure === "implicit" ? 990 : 21 } = options;
+    const tls = secure === false ? undefined : await tlsOptions(options);
+    const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
+    const login = new Login(control, options, clock, server, tls);
+    try {
+      if (secure === true && tls !== undefined) {
+        taken(await control.ask("AUTH TLS", /^234/));
+        await control.secure(tls);
+      }
+      if (control.socket instanceof TLSSocket) login.expectPinned(control.socket);
+      await login.#logIn();
+      return login;
+    } catch (error) {
+      login.close();
+      throw error;
+    }
+  }
+
+  get closed(): boolean {
+    return this.control.closed;
+  }
+
+  /** The root as text of bytes, without "/" at its end. */
+  get root(): string {
+    return this.#root;
+  }
+
+  /** How much is asked of it now. */
+  get load(): number {
+    return this.control.busy + 4 * this.transfersWaiting;
+  }
+
+  has(feature: string): boolean {
+    return this.#features.has(feature);
+  }
+
+  /** The command that gives a SHA-256, where the server has one. */
+  get digestCommand(): "HASH" | "XSHA256" | undefined {
+    if (/(^|[;, ])SHA-256/i.test(this.#features.get("HASH") ?? "")) return "HASH";
+    return this.#features.has("XSHA256") ? "XSHA256" : undefined;
+  }
+
+  close(): void {
+    this.control.close();
+  }
+
+  fault(error: unknown, what: string): Fault {
+    if (isFault(error)) return error;
+    if (error instanceof ProtocolError) this.#server.oneByOne = true;
+    const { password } = this.options;
+    return ftpFault(error, { what, connecting: false, clockTrusted: this.#clock.trusted(), password: password.reveal() });
+  }
+
+  /** One transfer at a time: `work` runs when those before it have ended. */
+  async transfer<T>(signal: AbortSignal, commands: readonly string[], work: (data: Data) => Promise<T>): Promise<T> {
+    const before = this.#transfers;
+    let end: () => void = () => undefined;
+    const mine = new Promise<void>((resolve) => (end = resolve));
+    this.#transfers = before.then(() => mine);
+    this.transfersWaiting += 1;
+    try {
+      await orAborted(before, signal);
+      const data = await openData(this.control, commands, this.#memory, {
+        timeoutMs: this.options.timeout,
+        ...(this.#tls === undefined ? {} : { tls: this.#tls }),
+        check: (socket) => this.expectPinned(socket),
+      });
+      // What goes wrong there is told by the answer, or by whoever reads or writes.
+      data.socket.on("error", () => undefined);
+      try {
+        return await work(data);
+      } finally {
+        data.socket.destroy();
+      }
+    } finally {
+      this.transfersWaiting -= 1;
+      end();
+    }
+  }
+
+  /** Alone in the use of the current directory. */
+  inDirectory<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#inDirectory.then(work);
+    this.#inDirectory = mine.catch(() => undefined);
+    return mine;
+  }
+
+  async #logIn(): Promise<void> {
+    const { user, password, root } = this.options;
+    const { control } = this;
+    const named = taken(await control.ask(`USER ${bytesAsText(user)}`));
+    const passed = named.code === 331 ? taken(await control.ask(`PASS ${bytesAsText(password.reveal())}`)) : named;
+    // It asks for an account, which nothing of today has.
+    if (passed.code >= 300) throw new Refusal(passed);
+    control.oneByOne = this.#server.oneByOne;
+    // Three commands with three kinds of answers in a row: whoever mixes them up, or loses one, is found here.
+    const lost = () => control.fail(new ProtocolError("the server leaves commands unanswered that come in a row"));
+    const trial = control.oneByOne ? undefined : setTimeout(lost, Math.min(trialMs, this.options.timeout / 3));
+    const [features, home, type] = await Promise.all(
+      control.askAll([
+        { command: "FEAT", codes: /^211/ },
+        { command: "PWD", codes: /^257/ },
+        { command: "TYPE I", codes: /^200/ },
+      ]),
+    ).finally(() => clearTimeout(trial));
+    if (type !== undefined) taken(type);
+    this.#features = featuresOf(features);
+    const wishes: string[] = [];
+    // Asked for where it is offered; servers that have it without asking say so in other words.
+    if (this.has("UTF8")) wishes.push("OPTS UTF8 ON");
+    if (this.has("MLST")) wishes.push("OPTS MLST type;size;modify;unique;");
+    if (this.digestCommand === "HASH") wishes.push("OPTS HASH SHA-256");
+    if (this.#tls !== undefined) wishes.push("PBSZ 0", "PROT P");
+    const answers = await Promise.all(control.askAll(wishes.map((command) => ({ command }))));
+    const secured = answers.at(-1);
+    if (this.#tls !== undefined && secured !== undefined) taken(secured);
+    const start = root.startsWith("/") ? "" : (/"((?:[^"]|"")*)"/.exec(home?.text ?? "")?.[1]?.replaceAll('""', '"') ?? "");
+    this.#root = `${start}/${bytesAsText(root)}`.replace(/\/+/g, "/").replace(/\/$/, "");
+  }
+
+  /** Throws "denied" when a certificate is pinned and this is not the one. */
+  expectPinned(socket: TLSSocket): void {
+    const { fingerprint } = this.options.tls;
+    if (fingerprint === undefined) return;
+    const { raw } = socket.getPeerCertificate() as { raw?: Buffer };
+    // A resumed session goes on with the peer that was checked at its start.
+    if (raw === undefined && socket.isSessionReused()) return;
+    const found = createHash("sha256")
+      .update(raw ?? Buffer.alloc(0))
+      .digest();
+    if (found.toString("hex") === fingerprint) return;
+    const shown = `SHA256:${found.toString("base64").replace(/=+$/, "")}`;
+    throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
+  }
+}
+
+/** The answer, where it is none of refusal. Throws Refusal. */
+export function taken(answer: Answer): Answer {
+  if (answer.code >= 400) throw new Refusal(answer);
+  return answer;
+}
+
+function featuresOf(answer: Answer | undefined): Map<string, string> {
+  const lines = answer === undefined || answer.code >= 400 ? [] : answer.text.split("\n").slice(1, -1);
+  return new Map(
+    lines.map((line) => {
+      const [name = "", ...rest] = line.trim().split(" ");
+      return [name.toUpperCase(), rest.join(" ")];
+    }),
+  );
+}
+
+async function tlsOptions({ host, tls }: FtpOptions): Promise<ConnectionOptions> {
+  let ca: Buffer | undefined;
+  if (tls.ca !== undefined) {
+    try {
+      ca = await readFile(tls.ca);
+    } catch (error) {
+      const { message } = faultOfErrno(error, `cannot read ${tls.ca}`);
+      throw new Fault("config", message, { cause: error });
+    }
+  }
+  return {
+    host,
+    ...(isIP(host) === 0 ? { servername: host } : {}),
+    ...(ca === undefined ? {} : { ca }),
+    // With a fingerprint the certificate itself is compared: its time, name and issuer say nothing more.
+    rejectUnauthorized: tls.fingerprint === undefined,
+  };
+}
+
+/** What `work` gives; throws "aborted" as soon as the signal is given, while `work` goes on. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  throwIfAborted(signal);
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    stop = () => reject(abortedFault(signal));
+    signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** A bound for what nothing else bounds: name look-up and the TLS handshake. */
+async function bounded<T>(work: Promise<T>, options: FtpOptions, signal: AbortSignal): Promise<T> {
+  let stop: () => void = () => undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const ended = new Promise<never>((_resolve, reject) => {
+    stop = () => reject(abortedFault(signal));
+    signal.addEventListener("abort", stop, { once: true });
+    timer = setTimeout(() => reject(new Fault("offline", `${options.host} does not answer`)), options.timeout);
+  });
+  try {
+    return await Promise.race([work, ended]);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", stop);
+  }
+}

@@ -1,0 +1,297 @@
+/** Hand commands, as a person types them: with a daemon and without one, on each kind of device, cut in the middle and gone on. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { test, type TestContext } from "node:test";
+import { spawn } from "@lydell/node-pty";
+import { startSim } from "../../sim/sim.js";
+import { startGround } from "../faults/ground.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { World } from "../faults/world.js";
+import { masked } from "./said.js";
+
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+
+/** Each test of it runs twice: through a daemon, and without one. */
+function both(name: string, run: (t: TestContext, world: World, filesync: Filesync, daemon: Program | undefined) => Promise<void>): void {
+  for (const running of [true, false])
+    test(`${name}, ${running ? "through the daemon" : "without a daemon"}`, async (t) => {
+      const world = new World(t);
+      const ground = await startGround(world.path("ground"));
+      t.after(() => ground.program.kill());
+      for (const dir of ["disk/sub", "cwd"]) world.mkdir(dir);
+      const config = world.config({
+        devices: {
+          disk: local("disk"),
+          ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret" },
+          away: local("nowhere"),
+        },
+      });
+      let daemon: Program | undefined;
+      if (running) {
+        daemon = new Program(["run", "--json", "--config", config]);
+        t.after(() => daemon?.kill());
+        await daemon.until(({ what }) => what === "ready", "ready");
+      }
+      await run(
+        t,
+        world,
+        async (...args) => {
+          const { code, out, err } = await runProgram([...args, "--config", config], { cwd: world.path("cwd") });
+          return { code, out: masked(out, world.dir), err: masked(err, world.dir) };
+        },
+        daemon,
+      );
+    });
+}
+type Filesync = (...args: string[]) => Promise<{ code: number | NodeJS.Signals; out: string; err: string }>;
+
+both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t, world, filesync) => {
+  world.file("disk/a.ulg", "content of a");
+  world.file("cwd/b.bin", Buffer.alloc(300_000, 7), 1);
+  assert.deepEqual(await filesync("ls", "disk:"), {
+    code: 0,
+    out: " -  TIME  sub/\n12  2026-05-28 00:00:00Z  a.ulg".split("\n").reverse().join("\n"),
+    err: "",
+  });
+  for (const device of ["disk", "ftp"]) {
+    assert.deepEqual(await filesync("mkdir", `${device}:new/dir`), { code: 0, out: `${device}:new/dir/: is there`, err: "" });
+    assert.deepEqual(await filesync("put", "b.bin", `${device}:new/dir`), {
+      code: 0,
+      out: `b.bin → ${device}:new/dir/b.bin (300000 bytes in TIME, proved by digest)`,
+      err: "",
+    });
+    assert.equal(
+      (await filesync("put", "b.bin", `${device}:new/dir/`)).out,
+      `b.bin → ${device}:new/dir/b.bin (300000 bytes, was there already, proved by digest)`,
+    );
+    assert.equal(
+      (await filesync("ls", "-r", `${device}:new`)).out,
+      "     -  -                     new/dir/\n300000  2026-05-28 00:00:01Z  new/dir/b.bin".replace(
+        "-                     new",
+        device === "disk" ? "TIME  new" : "TIME  new",
+      ),
+    );
+    writeFileSync(world.path("cwd/other"), "other");
+    assert.deepEqual(await filesync("put", "other", `${device}:new/dir/b.bin`), {
+      code: 2,
+      out: "",
+      err: `filesync: ${device}:new/dir/b.bin is there already, with another content; --force replaces it`,
+    });
+    assert.equal(
+      (await filesync("put", "--force", "other", `${device}:new/dir/b.bin`)).out,
+      `other → ${device}:new/dir/b.bin (5 bytes in TIME, in the place of another, proved by digest)`,
+    );
+    assert.equal((await filesync("mv", `${device}:new/dir/b.bin`, "moved/c.bin")).out, `${device}:new/dir/b.bin → ${device}:moved/c.bin`);
+    assert.equal(
+      (await filesync("get", `${device}:moved/c.bin`, `${device}.c`)).out.replace(/proved by \w+/, "proved by X"),
+      `${device}:moved/c.bin → ${device}.c (5 bytes in TIME, proved by X)`,
+    );
+    assert.equal(readFileSync(world.path(`cwd/${device}.c`), "utf8"), "other");
+    assert.equal((await filesync("get", `${device}:moved/c.bin`, `${device}.c`)).out, `${device}.c is ${device}:moved/c.bin already`);
+    writeFileSync(world.path(`cwd/${device}.c`), "mine!");
+    const refused = await filesync("get", `${device}:moved/c.bin`, `${device}.c`);
+    assert.deepEqual(refused, {
+      code: 2,
+      out: "",
+      err: `filesync: ${device}.c is there already, and is another file than ${device}:moved/c.bin; --force replaces it`,
+    });
+    assert.equal(readFileSync(world.path(`cwd/${device}.c`), "utf8"), "mine!");
+    assert.equal((await filesync("get", "--force", `${device}:moved/c.bin`, `${device}.c`)).code, 0);
+    assert.equal(readFileSync(world.path(`cwd/${device}.c`), "utf8"), "other");
+    assert.deepEqual(await filesync("rm", `${device}:moved/c.bin`), { code: 0, out: `${device}:moved/c.bin: removed (5 bytes)`, err: "" });
+    assert.deepEqual(await filesync("rm", `${device}:moved/d.bin`), {
+      code: 2,
+      out: "",
+      err: `filesync: there is no ${device}:moved/d.bin`,
+    });
+  }
+  assert.deepEqual(readdirSync(world.path("cwd")).sort(), ["b.bin", "disk.c", "ftp.c", "other"]);
+});
+
+both("mistakes are named, with what was meant", async (_t, world, filesync) => {
+  world.file("disk/flight.ulg", "x");
+  assert.equal(
+    (await filesync("get", "dsik:flight.ulg")).err,
+    'filesync: there is no device "dsik"; did you mean "disk"?; there are: disk, ftp, away',
+  );
+  assert.equal(
+    (await filesync("get", "flight.ulg")).err,
+    'filesync: expected DEVICE:PATH, got "flight.ulg"; the devices are: disk, ftp, away',
+  );
+  assert.deepEqual(await filesync("get", "disk:flihgt.ulg"), {
+    code: 2,
+    out: "",
+    err: 'filesync: there is no disk:flihgt.ulg; did you mean "flight.ulg"?',
+  });
+  assert.equal((await filesync("get", "disk:sub")).err, 'filesync: disk:sub is a directory; "filesync ls disk:sub" lists it');
+  assert.equal((await filesync("get", "disk:../etc/passwd")).err, 'filesync: "../etc/passwd" leads out of the device\'s root');
+  assert.equal((await filesync("rm", "disk:sub")).err, "filesync: disk:sub is a directory: only files are moved and removed");
+  assert.equal((await filesync("put", "nothing", "disk:")).err, "filesync: cannot read nothing: there is no such file or directory");
+  assert.deepEqual(await filesync("ls", "away:"), { code: 3, out: "", err: "filesync: away: DIR/nowhere does not exist" });
+});
+
+both("get latest: the newest log, by time; a get that is cut goes on at its byte", async (_t, world, filesync, daemon) => {
+  const bytes = new Random(3).bytes(30_000_000);
+  world.file("disk/2026-05-01/old.ulg", "old", -100);
+  world.file("disk/2026-05-02/new.ulg", bytes, 100);
+  world.file("disk/readme.txt", "text", 200);
+  const config = world.config({
+    devices: { disk: local("disk", { maxRate: "4MiB/s" }), ftp: local("x"), away: local("y") },
+  });
+  if (daemon !== undefined) {
+    daemon.signal("SIGHUP");
+    await daemon.until(({ what }) => what === "reload", "reload");
+  }
+  const first = new Program(["get", "disk:latest", "--config", config], { cwd: world.path("cwd") });
+  const partial = () => readdirSync(world.path("cwd")).find((name) => /^\.new\.ulg\.get-[0-9a-f]{16}\.part$/.test(name));
+  for (;;) {
+    const name = partial();
+    if (name !== undefined && world.size(`cwd/${name}`) > 0) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await first.kill();
+  world.config({ devices: { disk: local("disk"), ftp: local("x"), away: local("y") } });
+  if (daemon !== undefined) {
+    daemon.signal("SIGHUP");
+    await daemon.until(() => daemon.events.filter(({ what }) => what === "reload").length === 2, "reload");
+  }
+  const again = await filesync("get", "disk:latest");
+  assert.equal(again.code, 0, again.err);
+  assert.match(again.err, /^disk:2026-05-02\/new\.ulg: goes on at byte \d+ of 30000000$/);
+  assert.ok(readFileSync(world.path("cwd/new.ulg")).equals(bytes));
+  assert.deepEqual(readdirSync(world.path("cwd")), ["new.ulg"]);
+});
+
+test("a flight controller: by URL without a configuration; through the daemon while it reads; never a second link", async (t) => {
+  const world = new World(t);
+  const log = new Random(5).bytes(400_000);
+  world.file("card/fs/microsd/log/2026-05-02/09_10_57.ulg", log);
+  world.file("card/fs/microsd/log/2026-05-01/10_00_00.ulg", "older");
+  const sim = await startSim({
+    listen: "tcpin://127.0.0.1:0",
+    dir: world.path("card"),
+    autopilot: "px4",
+    link: "usb",
+    armed: false,
+    faults: {},
+  });
+  t.after(() => sim.close());
+  mkdirSync(world.path("cwd"));
+  const filesync: Filesync = async (...args) => {
+    const { code, out, err } = await runProgram(args, { cwd: world.path("cwd") });
+    return { code, out: masked(out, world.dir), err: masked(err, world.dir) };
+  };
+  const url = ["--url", sim.clientUrl];
+  assert.deepEqual(await filesync("ls", ...url, "/fs/microsd/log"), {
+    code: 0,
+    out: "-  -                     2026-05-01/\n-  -                     2026-05-02/",
+    err: "",
+  });
+  assert.equal(
+    (await filesync("get", ...url, "latest", "l.ulg")).out,
+    "autopilot:2026-05-02/09_10_57.ulg → l.ulg (400000 bytes in TIME, proved by digest)",
+  );
+  assert.ok(readFileSync(world.path("cwd/l.ulg")).equals(log));
+  assert.equal(
+    (await filesync("ls", ...url, "/fs/microsd/lgo")).err,
+    'filesync: there is no autopilot:fs/microsd/lgo; did you mean "fs/microsd/log"?',
+  );
+  assert.match(
+    (await filesync("rm", ...url, "/fs/microsd/log/2026-05-01/10_00_00.ulg")).err,
+    /^filesync: autopilot cannot be changed by hand: a device of type "mavftp" is only read$/,
+  );
+  assert.equal((await filesync("ls", "--url", "tcpin:/nonsense", "/")).code, 2);
+
+  world.mkdir("out");
+  const config = world.config({
+    devices: { fc: { type: "mavftp", url: sim.clientUrl, settle: "0s", maxRate: "100KiB/s" }, out: local("out") },
+    routes: [{ from: "fc", to: ["out"], into: "" }],
+  });
+  const daemon = new Program(["run", "--json", "--config", config]);
+  t.after(() => daemon.kill());
+  await daemon.until(({ what }) => what === "found", "found");
+  const got = await filesync("get", "fc:2026-05-01/10_00_00.ulg", "--config", config);
+  assert.equal(got.code, 0, got.err);
+  assert.equal(readFileSync(world.path("cwd/10_00_00.ulg"), "utf8"), "older");
+  assert.equal(existsSync(world.path("out/2026-05-02/09_10_57.ulg")), false, "the daemon's own transfer was still on its way");
+  await daemon.until(() => daemon.events.filter(({ what }) => what === "delivered").length === 2, "both delivered");
+  assert.ok(readFileSync(world.path("out/2026-05-02/09_10_57.ulg")).equals(log));
+});
+
+test("an FTP server by URL: the password from the environment, never on the command line", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  world.file("a.bin", "content of a");
+  const at = `127.0.0.1:${ground.port}/`;
+  const run = async (args: string[], env: NodeJS.ProcessEnv = process.env) => {
+    const { code, out, err } = await runProgram(args, { cwd: world.dir, env });
+    return { code, out: masked(out, world.dir), err: masked(err, world.dir).replaceAll(String(ground.port), "PORT") };
+  };
+  const env = { ...process.env, FILESYNC_PASSWORD: "secret" };
+  assert.equal(
+    (await run(["put", "a.bin", "x/", "--url", `ftp://plane@${at}`], env)).out,
+    "a.bin → server:x/a.bin (12 bytes in TIME, proved by digest)",
+  );
+  assert.equal((await run(["ls", "-r", "--url", `ftp://plane@${at}`], env)).out.split("\n").at(-1), "12  2026-05-28 00:00:00Z  x/a.bin");
+  assert.deepEqual(await run(["ls", "--url", `ftp://plane:secret@${at}`]), {
+    code: 2,
+    out: "",
+    err: "filesync: --url: a password in it would be seen by everybody on this machine; set FILESYNC_PASSWORD, or type it when asked",
+  });
+  assert.equal(
+    (await run(["ls", "--url", `ftp://plane@${at}`])).err,
+    "filesync: set FILESYNC_PASSWORD: there is no terminal to ask for the password",
+  );
+  const wrong = await run(["ls", "--url", `ftp://plane@${at}`], { ...env, FILESYNC_PASSWORD: "not-this-one" });
+  assert.equal(wrong.code, 3);
+  assert.match(wrong.err, /^filesync: server: /);
+  assert.doesNotMatch(wrong.err, /not-this-one/);
+});
+
+test("a device that is wrong in the configuration is not said to be missing; Ctrl-C leaves what has come and says so", async (t) => {
+  const world = new World(t);
+  world.file("disk/a.bin", Buffer.alloc(40_000_000, 1));
+  const config = world.config({ devices: { disk: local("disk", { maxRate: "4MiB/s" }), bad: { type: "local", dri: "x" } } });
+  const wrong = await runProgram(["ls", "bad:", "--config", config]);
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.err, /config\.json:1: devices\.bad\.dri: unknown key "dri"; did you mean "dir"\?/);
+  const get = new Program(["get", "disk:a.bin", "--config", config], { cwd: world.dir });
+  t.after(() => get.kill());
+  const size = () =>
+    Math.max(
+      0,
+      ...readdirSync(world.dir)
+        .filter((name) => name.endsWith(".part"))
+        .map((name) => world.size(name)),
+    );
+  while (size() === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  get.signal("SIGINT");
+  assert.equal(await get.exited, 130);
+  assert.match(get.stderr, /^filesync: (disk: )?stopped; \d+ bytes are here, and the same command goes on there\n$/);
+
+  const [partial = ""] = readdirSync(world.dir).filter((name) => name.endsWith(".part"));
+  writeFileSync(world.path(partial), Buffer.alloc(world.size(partial), 2));
+  world.config({ devices: { disk: local("disk") } });
+  const again = await runProgram(["get", "disk:a.bin", "--config", config], { cwd: world.dir });
+  assert.equal(again.code, 0, again.err);
+  assert.match(
+    again.err,
+    /disk:a\.bin: goes on at byte \d+ of 40000000\n.*what is here is not its beginning; it is read from the first byte; again\n$/,
+  );
+  assert.ok(readFileSync(world.path("a.bin")).equals(readFileSync(world.path("disk/a.bin"))));
+});
+
+test("on a terminal a bar shows how far, how fast and how long still", async (t) => {
+  const world = new World(t);
+  world.file("disk/a.bin", Buffer.alloc(8_000_000, 1));
+  const config = world.config({ devices: { disk: local("disk", { maxRate: "4MiB/s" }) } });
+  const pty = spawn(process.execPath, [mainJs, "get", "disk:a.bin", "--config", config], { cols: 100, rows: 10, cwd: world.dir });
+  let seen = "";
+  pty.onData((data) => (seen += data));
+  const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
+  assert.equal(code, 0, seen);
+  assert.match(seen, /\r\x1b\[Kdisk:a\.bin \[#+\.+\] \d+ % of 8\.0 MB, [\d.]+ MB\/s, \d+ s left/); // eslint-disable-line no-control-regex
+  assert.match(seen, /\r\x1b\[Kdisk:a\.bin → a\.bin \(8000000 bytes in \d+ s, [\d.]+ MB\/s, proved by size\)\r\n$/); // eslint-disable-line no-control-regex
+});

@@ -1,0 +1,105 @@
+/** SIGHUP: another configuration while it runs. What did not change goes on; what is wrong is refused whole. */
+import assert from "node:assert/strict";
+import { readdirSync, writeFileSync } from "node:fs";
+import { test } from "node:test";
+import { Program } from "../faults/process.js";
+import { treeOf } from "../faults/trees.js";
+import { World } from "../faults/world.js";
+
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+
+test("devices and routes come, change and go; a transfer between devices that stay is not touched", async (t) => {
+  const world = new World(t);
+  for (const dir of ["out", "b"]) world.mkdir(dir);
+  world.file("in/large", Buffer.alloc(60_000_000, 1));
+  const write = (devices: object, to: readonly string[]) =>
+    world.config({
+      devices: { in: local("in", { interval: "1s" }), ...devices },
+      routes: to.map((name) => ({ from: "in", to: [name], into: "" })),
+    });
+  const slow = local("out", { maxRate: "4MiB/s" });
+  const config = write({ out: slow }, ["out"]);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const count = (what: string, text: string) =>
+    program.events.filter((event) => event.what === what && event.message.includes(text)).length;
+  const reloads = async (n: number) => {
+    program.signal("SIGHUP");
+    await program.until(() => count("reload", "") === n, `reload ${n}`);
+    return program.events.filter(({ what }) => what === "reload").at(-1)?.message;
+  };
+  await program.until(({ what }) => what === "found", "the file is found");
+  write({ out: slow, b: local("b") }, ["out", "b"]);
+  assert.equal(await reloads(1), "the new configuration runs: b added; routes from in changed");
+  await program.until(({ message }) => message.startsWith("in:large → b:large ("), "delivery to b");
+  assert.equal(count("delivered", "→ out"), 0);
+  assert.equal(count("resumed", "→ out") + count("attached", "out:"), 1, "out was attached once, and its transfer not interrupted");
+  assert.equal(count("attached", "in:"), 1);
+
+  const partial = () => readdirSync(world.path("out")).some((name) => world.size(`out/${name}`) > 0);
+  while (!partial()) await new Promise((resolve) => setTimeout(resolve, 20));
+  write({ out: local("out"), b: local("b") }, ["out", "b"]);
+  assert.equal(await reloads(2), "the new configuration runs: out changed");
+  await program.until(({ message }) => message.startsWith("in:large → out:large ("), "delivery to out");
+  assert.match(program.events.find(({ what }) => what === "resumed")?.message ?? "", /^in:large → out: goes on at byte \d+ of 60000000$/);
+  assert.equal(await reloads(3), "the new configuration runs: devices and routes are the same");
+
+  write({ out: local("out") }, ["out"]);
+  assert.equal(await reloads(4), "the new configuration runs: b removed; routes from in changed");
+  world.file("in/later", "later");
+  await program.until(({ message }) => message.startsWith("in:later → out:later"), "the next file");
+  assert.deepEqual([...treeOf(world.path("b")).keys()], ["large"]);
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0, program.stderr);
+});
+
+test("a service whose port changes serves on the new one; a route to a new device waits for nothing", async (t) => {
+  const world = new World(t);
+  const write = (password: string) =>
+    world.config({
+      devices: { out: local("out", { create: true }) },
+      services: { ftp: { type: "ftp-server", listen: "127.0.0.1:0", root: "files", users: { u: { password, write: true } } } },
+      routes: [{ from: "ftp", to: ["out"] }],
+    });
+  const program = new Program(["run", "--json", "--config", write("one")]);
+  t.after(() => program.kill());
+  const listening = () => program.events.filter(({ message }) => message.includes("listens on 127.0.0.1:"));
+  await program.until(() => listening().length === 1, "listening");
+  write("two");
+  program.signal("SIGHUP");
+  await program.until(({ message }) => message === "the new configuration runs: ftp changed", "reload");
+  await program.until(() => listening().length === 2, "listening again");
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0);
+});
+
+test("a configuration that is wrong, cannot be read, or needs a restart: all is said, and what runs goes on", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const good = { devices: { in: local("in", { interval: "1s" }), out: local("out") }, routes: [{ from: "in", to: ["out"], into: "" }] };
+  world.mkdir("in");
+  const config = world.config(good);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const reload = async (n: number) => {
+    program.signal("SIGHUP");
+    await program.until(() => program.events.filter(({ what }) => what === "reload").length === n, `reload ${n}`);
+    return program.events.filter(({ what }) => what === "reload" || what === "config").map(({ message }) => message);
+  };
+  await program.until(({ what }) => what === "ready", "ready");
+  world.config({ devices: { in: local("in"), out: { type: "lcoal", dir: "out" } }, routes: [{ from: "in", to: ["uot"] }] });
+  assert.deepEqual(await reload(1), [
+    `${config}:1: devices.out.type: there is no plugin "lcoal"; did you mean "local"?; there are: local, mavftp, ftp, ftp-server`,
+    `${config}:1: routes[0].to[0]: there is no device "uot"; did you mean "out"?`,
+    "the configuration stays as it was: it cannot be used as it is now",
+  ]);
+  writeFileSync(config, "{");
+  assert.equal((await reload(2)).at(-1), "the configuration stays as it was: it cannot be used as it is now");
+  world.config({ ...good, vehicle: "another", stateDir: "elsewhere" });
+  assert.equal(
+    (await reload(3)).at(-1),
+    'the configuration stays as it was: "stateDir" and "vehicle" cannot change while it runs; restart it',
+  );
+  world.file("in/a", "a");
+  await program.until(({ what }) => what === "delivered", "delivery by the old configuration");
+});
