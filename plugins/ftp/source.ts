@@ -16,7 +16,8 @@ import { readable, wirePath } from "./wire.js";
 export function entryOf(dir: string, listed: Listed): FileEntry {
   const { name, kind, size, reason, modifiedMs } = listed;
   return {
-    path: dir === "" ? name : `${dir}/${name}`,
+    // Without a name it stands for what the server left out of the directory.
+    path: name === "" ? dir || "." : dir === "" ? name : `${dir}/${name}`,
     kind,
     size,
     ...(reason === undefined ? {} : { reason }),
