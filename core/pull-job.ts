@@ -268,7 +268,7 @@ export class PullJob {
     this.engine.journal.run("UPDATE versions SET released = 'superseded' WHERE id = ? AND released IS NULL", base.id);
   }
 
-  /** A local, random-access file stays where it is: it is only digested. */
+  /** A file in place that may have grown is looked through before it is sent; any other the push digests by itself. */
   async #readInPlace(entry: FileEntry): Promise<void> {
     const { engine, source, signal, transfer, live } = this;
     const follow = async () => {

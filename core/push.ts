@@ -4,7 +4,7 @@
  *
  * A kill or power cut leaves a partial at the target, named after the upload: the next start asks for its size and goes on. The record
  * `begun` is durable before the first byte is sent, so that a partial of an earlier generation is found and discarded; `publishing` is durable before
- * the name is given, so that a rename whose answer was lost is recognised where the target can prove no content.
+ * the name is given, so that a rename whose answer was lost is recognised where the target can prove no content. A single shot has neither (`single-shot.ts`).
  */
 import { filter, merge, type Observable } from "rxjs";
 import { contentOf, readableOf, type Content } from "./content.js";
@@ -15,6 +15,7 @@ import type { Digest, Expect, Memo, Occupant, Receipt, Target, TargetFeatures, U
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { otherName, partialPath, uploadId } from "./route.js";
+import { answerLost, doubt, isRefusal, isUndated, recordOf } from "./single-shot.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";
 
@@ -50,6 +51,7 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       await run(engine, lane, push, signal).finally(() => running.delete(push));
     },
     givesWay: (running) => {
+      if (lane.device.target?.features.resume !== true) return undefined;
       const best = engine.queue.best(lane.name);
       if (best === undefined) return undefined;
       const last = running.reduce((a, b) => (goesBefore(a.delivery, b.delivery) ? b : a));
@@ -73,14 +75,13 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     throw new Error(`${lane.name} is no target, or ${delivery.version} is not in the journal`);
   const job = new PushJob(engine, lane, target, version, work, signal);
   try {
-    if (delivery.state === "discard") {
-      await job.discardBegun();
+    const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
+    if (receipt === undefined)
       await engine.journal.apply(() =>
         engine.journal.run("UPDATE deliveries SET state = 'dropped', begun = 0 WHERE id = ? AND state = 'discard'", delivery.id),
       );
-    } else {
-      const receipt = await job.run();
-      await queue.acknowledge(delivery.id, receipt, version.after !== "keep");
+    else {
+      await queue.acknowledge(delivery.id, receipt);
       engine.events.say(
         "info",
         "delivered",
@@ -110,20 +111,24 @@ async function settle(
   signal: AbortSignal,
 ): Promise<void> {
   const { queue, journal, events, clock } = engine;
-  // A plugin may wrap the fault that its stream ended with: the stream's own word counts.
-  const cause = job.broken ?? error;
   const ofSource = job.broken !== undefined;
+  // A plugin may wrap the fault that its stream ended with: the stream's own word counts. What a target itself misses is not the source's file.
+  const cause = job.broken ?? (isFault(error, "missing") || isFault(error, "changed") ? new Error(error.message, { cause: error }) : error);
   const facts = { device: lane.name, path: delivery.path, id: delivery.id, fault: isFault(cause) ? cause.kind : "unknown" };
   const tries = job.progress ? 0 : delivery.tries;
   const sourceLane = engine.lanes.get(version.source);
   // A file that may not be read, on a source that may: only that file is set aside.
   const ofFile = ofSource && isFault(cause, "denied") && sourceLane !== undefined && (await sourceLane.usable(signal));
+  // A disk that came back may have lost what its cache held: it is asked anew.
+  const replugged = !ofSource && isFault(cause, "conflict") && (lane.state.epoch !== job.epoch || !lane.attached);
   const action: Action = ofFile
     ? { do: "park", fault: "denied" }
-    : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
+    : replugged
+      ? { do: "again", afterMs: 0 }
+      : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
-  if (!ofSource) lane.noteFault(cause);
+  if (!ofSource) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
   else if (!ofFile && !isFault(cause, "aborted")) sourceLane?.noteFault(cause);
   const again = (afterMs: number, counted: number) =>
     queue.release(delivery.id, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
@@ -147,13 +152,18 @@ async function settle(
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
       // It is the target that wants peace, or space, not this one file.
       if (!ofSource && (isFault(cause, "throttled") || isFault(cause, "full"))) lane.pauseTarget(action.afterMs);
-      events.say(tries === 0 ? "warn" : "debug", "again", `${what}: ${reason}; again in ${Math.ceil(action.afterMs / 1000)} s`, facts);
+      events.say(
+        tries === 0 && !(delivery.fault === "indoubt" && facts.fault === "indoubt") ? "warn" : "debug",
+        "again",
+        `${what}: ${reason}; ${facts.fault === "indoubt" ? "looked for" : "again"} in ${Math.ceil(action.afterMs / 1000)} s`,
+        facts,
+      );
       return;
     case "restart":
-      await job.discardBegun();
-      // The safest reading of the source is a new pull: a new generation, for which every upload begins anew.
+      // What is there is taken away when it begins again: the target may be gone now. The safest reading of the source is a new pull: a new generation, for which every upload begins anew.
       await journal.commit(() => {
         journal.run("UPDATE deliveries SET restarts = restarts + 1 WHERE id = ?", delivery.id);
+        queue.setMarks(delivery.id, { ...queue.marksOf(delivery.id), restart: true });
         if (action.safest && version.store === "spool" && queue.version(version.id)?.generation === version.generation) {
           journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1, safest = 1 WHERE id = ?", version.id);
           queue.bytesStop(version.id);
@@ -199,6 +209,10 @@ class PushJob {
   progress = false;
   readonly #content: Content;
   readonly #route: RouteLane | undefined;
+  /** The attachment that it began with. */
+  readonly epoch: string | undefined;
+  /** Before the last chunk of a single shot. */
+  #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
   #sealed = false;
 
@@ -211,6 +225,7 @@ class PushJob {
     readonly signal: AbortSignal,
   ) {
     this.#content = contentOf(engine, version, signal, !target.features.digests.includes("sha256"));
+    this.epoch = lane.state.epoch;
     this.#route = routeOf(engine, version, work.delivery);
     this.#sealed = version.state === "sealed";
     this.#digest = version.digest ?? undefined;
@@ -228,8 +243,10 @@ class PushJob {
   async run(): Promise<StoredReceipt> {
     const { engine, target, version, work, signal } = this;
     const { delivery } = work;
-    const first = delivery.begun !== version.generation + 1;
-    if (first && delivery.begun > 0) await this.discardBegun();
+    if (target.features.singleShot) return this.#shoot();
+    const { restart, publishing } = engine.queue.marksOf(delivery.id);
+    const first = delivery.begun !== version.generation + 1 || restart === true;
+    if (first) await this.#begin();
     const upload = this.#upload(delivery.path);
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
     if (
@@ -238,24 +255,104 @@ class PushJob {
     ) {
       const there = await target.look?.(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
-      // A partial that was begun and holds nothing may be there beside it.
-      if (there !== undefined && this.#isSame(there)) return delivery.begun > 0 ? this.#alreadyThere(upload, there) : this.#receipt(there);
+      // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
+      if (there !== undefined && this.#isSame(there)) return first ? this.#receipt(there) : this.#alreadyThere(upload, there);
     }
-    if (first) {
-      await engine.journal.commit(() =>
-        engine.journal.run("UPDATE deliveries SET begun = ?, memo = NULL WHERE id = ?", version.generation + 1, delivery.id),
-      );
-    } else if (this.#sealed && this.#memo().get("publishing") !== undefined) {
+    if (!first && this.#sealed && publishing === true) {
       const done = await this.#publish(upload).catch((error: unknown) => {
         if (isFault(error, "conflict")) return undefined;
         throw error;
       });
       if (done !== undefined) return done;
     }
-    if (target.features.needs !== "stream" && !this.#sealed) await this.#seal();
+    await this.#prepare();
     await this.#send(this.#upload(delivery.path), first && !target.features.append ? 0 : undefined);
     await this.#seal();
     return this.#publish(this.#upload(delivery.path));
+  }
+
+  /** What an earlier generation, or another hand, left under the partial's name is taken away. From here on something of ours may be there. */
+  async #begin(): Promise<void> {
+    const { engine, version, work } = this;
+    await this.discardBegun();
+    await engine.journal.commit(() => {
+      const { sending } = engine.queue.marksOf(work.delivery.id);
+      engine.journal.run(
+        "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END WHERE id = ?2",
+        version.generation + 1,
+        work.delivery.id,
+      );
+      engine.queue.setMarks(work.delivery.id, sending === undefined ? {} : { sending });
+    });
+  }
+
+  /** What the target needs before the first byte. */
+  async #prepare(): Promise<void> {
+    const { engine, target, version, lane } = this;
+    const { needs } = target.features;
+    if (needs === "stream") return;
+    if (version.store === "through")
+      throw new Fault("rejected", `it is larger than the spool can ever hold ("maxSize"), and ${lane.name} takes only what is whole here`);
+    if (needs === "sealedPath" && version.store === "place" && this.#content.localPath === undefined) {
+      if (!engine.queue.pulling.has(version.id)) await engine.journal.commit(() => engine.queue.intoSpool(version.id));
+      throw new Fault("aborted", "is copied to the spool first: at its source it has no path that could be given on");
+    }
+    if (!this.#sealed) await this.#seal();
+  }
+
+  /** One request. What it is sent for a second time was looked for first. */
+  async #shoot(): Promise<StoredReceipt> {
+    const { engine, target, work, signal } = this;
+    const { queue, clock, journal } = engine;
+    const { id, path } = work.delivery;
+    let before = queue.marksOf(id).sending;
+    if (before !== undefined) {
+      const found = await this.#lookup();
+      if (typeof found === "object") return this.#receipt(found);
+      if (isUndated(before, clock)) {
+        const sending = { ...before, atMs: clock.wallMs(), trusted: true };
+        await journal.commit(() => queue.noteSending(id, sending));
+        before = sending;
+      }
+      const fault = doubt(before, found, target.features.whenInDoubt, clock);
+      if (fault !== undefined) throw fault;
+      if (found === "absent") before = undefined;
+    }
+    await this.#begin();
+    await this.#prepare();
+    let whole = false;
+    this.#beforeLast = async () => {
+      if (whole) return;
+      await this.#seal();
+      await journal.commit(() => queue.noteSending(id, recordOf(before, clock)));
+      whole = true;
+    };
+    try {
+      await this.#send(this.#upload(path), 0);
+      if (!whole) throw new Fault("transient", "it was answered before it was sent whole");
+      const there = await target.commit(this.#upload(path), signal);
+      return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
+    } catch (error) {
+      if (!whole) throw error;
+      if (!isRefusal(error)) throw answerLost(error);
+      await journal.commit(() => queue.noteSending(id, before));
+      throw error;
+    }
+  }
+
+  /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
+  async discard(): Promise<StoredReceipt | undefined> {
+    const { engine, work } = this;
+    const found = engine.queue.marksOf(work.delivery.id).sending === undefined ? "unknown" : await this.#lookup();
+    if (typeof found === "object") return this.#receipt(found);
+    await this.discardBegun();
+    return undefined;
+  }
+
+  async #lookup(): Promise<Receipt | "absent" | "unknown"> {
+    const { target, signal } = this;
+    const { begun, path } = this.work.delivery;
+    return (await target.lookup?.(this.#upload(path, Math.max(0, begun - 1)), signal)) ?? "unknown";
   }
 
   /** What this delivery may have left at the target is taken away. */
@@ -309,7 +406,8 @@ class PushJob {
     const { target, signal, version, engine, work } = this;
     // Superseded, or set aside, while it was sent.
     if (engine.queue.delivery(work.delivery.id)?.state !== "active") throw new Fault("aborted", "is not to be sent any more");
-    if (target.features.digests.length === 0) await this.#memo().set("publishing", 1);
+    if (target.features.digests.length === 0)
+      await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { publishing: true }));
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
     if (this.#isSame(there)) return this.#alreadyThere(upload, there);
@@ -382,7 +480,8 @@ class PushJob {
     const throttles = [this.lane.throttle, this.#route?.throttle];
     const content = this.#content;
     const digest = this.#digest;
-    const localPath = this.#sealed ? content.localPath : undefined;
+    const localPath = this.#sealed && this.target.features.needs === "sealedPath" ? content.localPath : undefined;
+    const beforeLast = this.#beforeLast;
     const expect = () => this.#expect(path);
     return {
       id,
@@ -400,7 +499,8 @@ class PushJob {
       read: (offset, signal) =>
         readableOf(
           (async function* () {
-            for await (const chunk of content.chunks(offset, signal)) {
+            const chunks = content.chunks(offset, signal);
+            for await (const chunk of beforeLast === undefined ? chunks : heldBack(chunks, beforeLast)) {
               for (const throttle of throttles) await throttle?.take(chunk.length, signal);
               yield chunk;
             }
@@ -432,4 +532,15 @@ class PushJob {
         ),
     };
   }
+}
+
+/** The last chunk, or the end of an empty file, comes after `beforeLast`. */
+async function* heldBack(chunks: AsyncIterable<Buffer>, beforeLast: () => Promise<void>): AsyncGenerator<Buffer> {
+  let held: Buffer | undefined;
+  for await (const chunk of chunks) {
+    if (held !== undefined) yield held;
+    held = chunk;
+  }
+  await beforeLast();
+  if (held !== undefined) yield held;
 }

@@ -52,6 +52,12 @@ export class LocalSource implements Source {
     return Date.now();
   }
 
+  localPath(entry: FileEntry): string | undefined {
+    const place = placeOf(this.root, entry.path);
+    const text = place.toString();
+    return Buffer.from(text).equals(place) ? text : undefined;
+  }
+
   async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
     throwIfAborted(signal);
     const handle = await openPlain(this.root, entry.path);

@@ -65,7 +65,7 @@ test("a target that is added after the spool copy has expired gets the file", as
   await until(bench, "delivered", () => bench.states("out")[0] === "done");
   const { expire } = await import("../../core/space.js");
   bench.clock.offsetMs = 30 * day;
-  await expire(bench.daemon.engine);
+  await expire(bench.daemon.engine, new AbortController().signal);
   assert.equal(bench.daemon.engine.spool.usedBytes, 0);
   await bench.stop();
   await bench.start({ sources: [card], targets: [out, late] }, [{ from: "card", to: ["out", "late"] }]);
