@@ -46,7 +46,8 @@ function sourceOf(engine: Engine, version: VersionRow): { lane: Lane; source: So
 
 /** A Readable over chunks, throttled and counted by who asked; keeps the fault in `content`. */
 export function readableOf(chunks: AsyncGenerator<Buffer>): Readable {
-  return Readable.from(chunks, { objectMode: false, highWaterMark: readBytes });
+  // Chunk by chunk: a stream of bytes would join what waits in it, which is a copy.
+  return Readable.from(chunks, { highWaterMark: 1 });
 }
 
 class SpoolContent implements Content {

@@ -24,7 +24,7 @@ if (without.size > 0) console.log(`cannot be done on this machine: ${[...without
 const report = await campaign({
   seed,
   minutes,
-  rounds: Math.ceil(minutes * 2),
+  rounds: Math.ceil(minutes * 3),
   livesPerRound: 12,
   lifeMs: 5000,
   stopMs: minutes >= 10 ? 60_000 : 10_000,
@@ -40,6 +40,6 @@ if (report.findings.length === 0) console.log("0 lost, 0 wrong, 0 overwritten, 0
 else {
   console.log(`${report.findings.length} found:`);
   for (const finding of report.findings.slice(0, 100)) console.log(`  ${finding}`);
-  console.log(`the world is in ${report.dir}; again: ${command}`);
+  console.log(`the worlds are in ${report.dirs.join(", ")}; again: ${command}`);
 }
 process.exitCode = report.findings.length === 0 ? 0 : 1;

@@ -151,7 +151,7 @@ export class Connection {
 
   /** One directory. Throws Refusal 550 when there is none. */
   async list(wire: string): Promise<Listed[]> {
-    if (this.has("MLST")) return (await this.#lines([`MLSD ${wire}`])).map(parseFacts).filter((it) => it !== undefined);
+    if (this.has("MLST")) return this.#entries([`MLSD ${wire}`], parseFacts);
     const listed = await this.#listIn(wire);
     if (!Array.isArray(listed)) throw new Refusal(listed);
     return listed;
@@ -290,31 +290,39 @@ export class Connection {
     return this.#login.inDirectory(async () => {
       const entered = await this.ask(`CWD ${wire}`);
       if (entered.code >= 400) return entered;
-      let lines: string[];
       try {
-        lines = await this.#lines(["LIST -a"]);
+        return await this.#entries(["LIST -a"], parseListLine);
       } catch (error) {
         // Small servers take "-a" for a name.
         if (!(error instanceof Refusal)) throw error;
-        lines = await this.#lines(["LIST"]);
+        return this.#entries(["LIST"], parseListLine);
       }
-      return lines.map(parseListLine).filter((it) => it !== undefined);
     });
   }
 
-  /** The lines of a listing, as they came. */
-  async #lines(commands: readonly string[]): Promise<string[]> {
+  /** The entries of a listing; one without a name tells of those that the server left out. */
+  async #entries(commands: readonly string[], parse: (line: string) => Listed | undefined): Promise<Listed[]> {
     const parts: Buffer[] = [];
+    let said: Answer | undefined;
     await this.#transfer(commands, async (data) => {
       await data.ready;
       for await (const chunk of data.socket as AsyncIterable<Buffer>) {
         this.#login.control.touch();
         parts.push(chunk);
       }
-      taken(await data.answer);
+      said = await data.answer;
+      taken(said);
     });
+    // vsftpd says so in an answer of success, behind an empty list; Pure-FTPd ends a list after 10,000 entries (its "-L").
+    if (said !== undefined && /failed to open directory/i.test(said.text)) throw new Refusal({ code: 550, text: said.text });
     const text = Buffer.concat(parts).toString("latin1");
-    return text.split(/\r?\n/).filter((line) => line !== "");
+    const listed = text
+      .split(/\r?\n/)
+      .filter((line) => line !== "")
+      .map(parse)
+      .filter((it) => it !== undefined);
+    if (said === undefined || !/truncated/i.test(said.text)) return listed;
+    return [...listed, { name: "", kind: "unreadable", size: 0, reason: `the server left out the rest: it said "${said.text.trim()}"` }];
   }
 }
 

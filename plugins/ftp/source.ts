@@ -16,7 +16,8 @@ import { readable, wirePath } from "./wire.js";
 export function entryOf(dir: string, listed: Listed): FileEntry {
   const { name, kind, size, reason, modifiedMs } = listed;
   return {
-    path: dir === "" ? name : `${dir}/${name}`,
+    // Without a name it stands for what the server left out of the directory.
+    path: name === "" ? dir || "." : dir === "" ? name : `${dir}/${name}`,
     kind,
     size,
     ...(reason === undefined ? {} : { reason }),
@@ -92,7 +93,7 @@ export class FtpSource implements Source {
           throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
         return path;
       });
-      return Readable.from(bytes({ lease, wire, entry, offset, what }), { objectMode: false, highWaterMark: 1 << 20 });
+      return Readable.from(bytes({ lease, wire, entry, offset, what }), { highWaterMark: 1 });
     } catch (error) {
       lease.end(isFault(error) && !connection.closed);
       throw error;

@@ -16,7 +16,17 @@ export function bytesAsText(text: string): string {
 
 /** What the server said, for a person. */
 export function readable(wire: string): string {
-  return nameFromBytes(Buffer.from(wire.trim().replace(/\s*\n\s*/g, " "), "latin1"));
+  const text = nameFromBytes(
+    Buffer.from(
+      wire
+        .slice(0, 2000)
+        .trim()
+        .replace(/\s*\n\s*/g, " "),
+      "latin1",
+    ),
+  );
+  // A megabyte of words helps nobody.
+  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 
 /** A path of core below `root` (as text of bytes, without "/" at its end). Throws "rejected" for a path that leaves the root. */

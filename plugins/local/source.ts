@@ -73,7 +73,7 @@ export class LocalSource implements Source {
       await handle.close();
       throw error;
     }
-    return Readable.from(bytes(handle, offset, entry.size, signal), { objectMode: false, highWaterMark: readBytes });
+    return Readable.from(bytes(handle, offset, entry.size, signal), { highWaterMark: 1 });
   }
 }
 

@@ -125,8 +125,12 @@ for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd])
         if (entry.kind === "unreadable") unreadable.push(entry.path);
         else seen.add(entry.path);
       }
-      assert.equal([...seen].filter((path) => path.startsWith("100MEDIA/")).length, 10_050);
-      if (denies) assert.deepEqual(unreadable, ["secret"]);
+      const found = [...seen].filter((path) => path.startsWith("100MEDIA/")).length;
+      // It ends after ten thousand, with "." and "..": that has to be told.
+      if (kind === pureFtpd) assert.ok(found < 10_050 && unreadable.includes("100MEDIA"), `${found} of 10050, ${unreadable.join()}`);
+      else assert.equal(found, 10_050);
+      if (denies) assert.ok(unreadable.includes("secret"), unreadable.join());
+      else assert.deepEqual(unreadable, []);
     } finally {
       await device.close();
       chmodSync(join(server.dir, "DCIM", "secret"), 0o755);

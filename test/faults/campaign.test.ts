@@ -11,6 +11,6 @@ test("a short campaign: nothing lost, wrong, overwritten or stuck, and little mo
   if (without.size > 0) t.diagnostic(`cannot be done here: ${[...without].join(", ")}`);
   const report = await campaign({ seed, rounds: 1, livesPerRound: 5, lifeMs: 4000, stopMs: 2000, without, restMs: 120_000 });
   t.diagnostic(JSON.stringify(report));
-  assert.deepEqual(report.findings, [], `npm test -- campaign.test with SEED=${seed}; the world is in ${report.dir}`);
+  assert.deepEqual(report.findings, [], `npm test -- campaign.test with SEED=${seed}; the world is in ${report.dirs.join(", ")}`);
   assert.ok(report.faults > 0);
 });

@@ -77,10 +77,11 @@ export function unsynced(log: string, roots: readonly string[], before: Readonly
       case "write":
       case "writev": {
         if (path === undefined || !ours(path)) return nothing;
-        const write = wrote(path, -1, Infinity);
+        // How much of one that never ended was written is not known: none of it is taken back.
+        const write = wrote(path, 0, 0);
         return (ok, result) => {
           write.ended = at;
-          Object.assign(write, { from: ok ? -result : 0 });
+          if (ok) Object.assign(write, { from: -result, to: Infinity });
         };
       }
       case "copy_file_range":

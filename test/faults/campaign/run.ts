@@ -39,10 +39,12 @@ export interface CampaignReport {
   readonly receipts: number;
   readonly again: Readonly<Record<"pushed" | "pulled" | "pulledFromVehicle", { megabytes: number; dearestMiB: number }>>;
   readonly findings: readonly string[];
-  readonly dir?: string;
+  /** Worlds that were kept because something was found in them. */
+  readonly dirs: readonly string[];
 }
 
 const mib = 2 ** 20;
+const mostWorlds = 12;
 
 export async function campaign(options: CampaignOptions): Promise<CampaignReport> {
   const run = new Campaign(options);
@@ -63,56 +65,88 @@ class Campaign {
   /** Faults that go on: they may outlast the life that they began in. */
   readonly #running: Promise<void>[] = [];
   readonly #checked = new Set<string>();
+  /** Worlds in which something was found. */
+  readonly #dirs: string[] = [];
+  readonly #totals = { bytes: 0, receipts: 0, again: { pushed: 0, pulled: 0 }, dearest: { pushed: 0, pulled: 0 } };
+  #last: Life | undefined;
+  /** How many prices of a ledger have been looked at. */
+  readonly #judged = new Map<Ledger, number>();
 
   constructor(readonly options: CampaignOptions) {}
 
   async run(): Promise<CampaignReport> {
     const { options } = this;
     const plan = schedule(options);
-    this.#scene = await Scene.make(options.seed, () => this.#faults, options.verify ?? "readback");
-    const scene = this.#scene;
-    const injector = new Injector(scene);
-    this.#log(`seed ${options.seed}, world in ${scene.dir}`);
-    for (const [hop, ledger] of this.#ledgers()) ledger.log = (text) => this.#log(`${hop}: ${text}`);
-    try {
-      for (const [n, round] of plan.entries()) {
+    let injector = await this.#enter();
+    for (const [n, round] of plan.entries()) {
+      const found = this.#findings.length;
+      try {
         await this.#round(n, round, injector);
-        this.#rounds += 1;
-        if (this.#findings.length > 0) break;
-        if (options.minutes !== undefined && performance.now() - this.#startMs > options.minutes * 60_000) break;
+      } catch (error) {
+        this.#findings.push(`broken: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
       }
-    } catch (error) {
-      this.#findings.push(`broken: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      this.#rounds += 1;
+      const over = options.minutes !== undefined && performance.now() - this.#startMs > options.minutes * 60_000;
+      const failed = this.#findings.length > found;
+      const last = over || n === plan.length - 1 || this.#dirs.length + Number(failed) >= mostWorlds;
+      if (failed) for (const finding of this.#findings.slice(found)) this.#log(`FOUND ${finding}`);
+      if (failed || last) await this.#leave(failed);
+      if (last) break;
+      // What was found is kept as it is; the schedule goes on in a world of its own.
+      if (failed) injector = await this.#enter();
     }
-    const failed = this.#findings.length > 0;
-    for (const finding of this.#findings) this.#log(`FOUND ${finding}`);
-    const pushed = scene.ground.relay.uploads;
-    const pulled = scene.camera.relay.downloads;
-    const dearest = (prices: typeof pushed.prices) =>
-      Math.max(0, ...prices.filter(({ excused }) => !excused).map(({ bytes, faults }) => bytes / faults)) / mib;
-    const report: CampaignReport = {
+    const { again, dearest } = this.#totals;
+    const hop = (name: "pushed" | "pulled") => ({ megabytes: round(again[name] / 1e6), dearestMiB: round(dearest[name] / mib) });
+    return {
       seed: options.seed,
       rounds: this.#rounds,
       counts: Object.fromEntries([...this.#counts].sort()),
       faults: this.#faults,
       kills: this.#kills,
       files: this.#files,
-      megabytes: Math.round(scene.bytes / 1e6),
-      receipts: existsSync(join(scene.stateDir, "receipts.jsonl")) ? receiptsOf(scene.stateDir).size : 0,
+      megabytes: Math.round(this.#totals.bytes / 1e6),
+      receipts: this.#totals.receipts,
       again: {
-        pushed: { megabytes: round(pushed.againBytes / 1e6), dearestMiB: round(dearest(pushed.prices)) },
-        pulled: { megabytes: round(pulled.againBytes / 1e6), dearestMiB: round(dearest(pulled.prices)) },
+        pushed: hop("pushed"),
+        pulled: hop("pulled"),
         pulledFromVehicle: { megabytes: round(this.#vehicleAgain / 1e6), dearestMiB: round(this.#dearestVehicle / mib) },
       },
       findings: this.#findings,
-      ...(failed ? { dir: scene.dir } : {}),
+      dirs: this.#dirs,
     };
-    await scene.close(failed);
-    return report;
+  }
+
+  async #enter(): Promise<Injector> {
+    const { options } = this;
+    this.#scene = await Scene.make(options.seed, () => this.#faults, options.verify ?? "readback");
+    this.#checked.clear();
+    this.#log(`seed ${options.seed}, world in ${this.#scene.dir}`);
+    for (const [hop, ledger] of this.#ledgers()) ledger.log = (text) => this.#log(`${hop}: ${text}`);
+    return new Injector(this.#scene);
+  }
+
+  async #leave(keep: boolean): Promise<void> {
+    const scene = this.#scene;
+    const { again, dearest } = this.#totals;
+    this.#totals.bytes += scene.bytes;
+    if (existsSync(join(scene.stateDir, "receipts.jsonl"))) this.#totals.receipts += receiptsOf(scene.stateDir).size;
+    for (const [hop, ledger] of [
+      ["pushed", scene.ground.relay.uploads],
+      ["pulled", scene.camera.relay.downloads],
+    ] as const) {
+      again[hop] += ledger.againBytes;
+      dearest[hop] = Math.max(dearest[hop], ...ledger.prices.filter(({ excused }) => !excused).map(({ bytes, faults }) => bytes / faults));
+    }
+    if (keep) this.#dirs.push(scene.dir);
+    // Whatever still lives of it.
+    await this.#last?.kill();
+    await Promise.all(this.#running.splice(0));
+    await scene.close(keep);
   }
 
   async #round(n: number, planned: PlannedRound, injector: Injector): Promise<void> {
     const scene = this.#scene;
+    const found = this.#findings.length;
     const bytesBefore = { vehicle: scene.simBytes, moved: scene.sim.stats.payloadBytes };
     const faultsBefore = this.#faults;
     let last: Life | undefined;
@@ -120,10 +154,10 @@ class Campaign {
       const stays =
         m === planned.lives.length - 1 && planned.rest === "lives on" && life.ending !== "power cut" && life.ending !== "killed at a call";
       last = await this.#life(`round ${n} life ${m}`, life, injector, stays);
-      if (this.#findings.length > 0) break;
+      if (this.#findings.length > found) break;
     }
     await Promise.all(this.#running.splice(0));
-    if (this.#findings.length === 0) {
+    if (this.#findings.length === found) {
       await this.#rest(`round ${n}`, last);
       this.#check();
     }
@@ -134,9 +168,11 @@ class Campaign {
     if (again > 4 * mib * faults) this.#findings.push(`again: ${again} bytes from the vehicle in ${faults} faults`);
     for (const [hop, ledger] of this.#ledgers()) {
       ledger.settle();
-      for (const price of tooDear(ledger.prices)) this.#findings.push(`again: ${hop}: ${JSON.stringify(price)}`);
+      for (const price of tooDear(ledger.prices.slice(this.#judged.get(ledger) ?? 0)))
+        this.#findings.push(`again: ${hop}: ${JSON.stringify(price)}`);
     }
-    if (this.#findings.length > 0) return;
+    for (const [, ledger] of this.#ledgers()) this.#judged.set(ledger, ledger.prices.length);
+    if (this.#findings.length > found) return;
     for (const delivery of receiptsOf(scene.stateDir).keys()) this.#checked.add(delivery);
     scene.putAway();
   }
@@ -151,6 +187,7 @@ class Campaign {
     this.#log(
       `${where}: begins, ${plan.lengthMs} ms, ends by ${plan.ending}${life.call === undefined ? "" : ` (${life.call})`}${plan.clock ? ", its clock can be set" : ""}`,
     );
+    this.#last = life;
     const startMs = performance.now();
     const todo = [
       ...plan.files.map(({ atMs, seed }) => ({ atMs, run: () => this.#add(seed) })),
