@@ -55,8 +55,8 @@ export class FtpSource implements Source {
       return await this.readDir(dir, signal);
     } catch (error) {
       if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
-      if (error.kind === "missing") return [];
-      // The login was good a moment ago: it is this directory that is closed to us.
+      // The login was good a moment ago, and its parent listed it: it is this directory that is closed to us. (vsftpd has no other words for that
+      // than for one that is not there.)
       return [{ path: dir, kind: "unreadable", size: 0, reason: error.message }];
     }
   }

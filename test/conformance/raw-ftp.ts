@@ -59,6 +59,8 @@ export class RawFtp {
     const said = await this.ask("EPSV");
     const port = Number(/\|\|\|(\d+)\|/.exec(said)?.[1]);
     const socket = connect({ host: "127.0.0.1", port });
+    // A transfer that is refused ends it as it likes; the answer tells.
+    socket.on("error", () => socket.destroy());
     await once(socket, "connect");
     return socket;
   }

@@ -37,6 +37,11 @@ export class RoughRelay {
   #frozen = false;
   #refusing = false;
   #delayMs = 0;
+  /**
+   * Bytes per ms of a download. Slower than the daemon reads: else what counts as moved would be what the sockets hold before a reader that is held
+   * back by "maxRate", up to 10 MB on loopback.
+   */
+  pace = Infinity;
   #closeAfter: { direction: Direction; bytes: number } | undefined;
   /** As behind a NAT: answers to PASV tell an address where nobody is. */
   nat = false;
@@ -237,6 +242,7 @@ export class RoughRelay {
       turn = turn.then(async () => {
         await this.#held();
         count(bytes);
+        if (direction === "down" && this.pace < Infinity) await new Promise((resolve) => setTimeout(resolve, bytes.length / this.pace));
         if (!to.write(bytes)) await new Promise<void>((resolve) => to.once("drain", resolve).once("close", resolve));
         if (!this.#frozen) from.resume();
       });

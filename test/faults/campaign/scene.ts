@@ -87,6 +87,7 @@ export class Scene {
     const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: join(dir, "vehicle"), link: "none", seed });
     const ground = await Served.start("ground", join(dir, "ground", "home"), join(dir, "ground-server"), faults);
     const camera = await Served.start("camera", join(dir, "camera", "files"), join(dir, "camera-server"), faults);
+    camera.relay.pace = (4 * 2 ** 20) / 1000;
     const config = join(dir, "config.json");
     const ftp = (served: Served) => ({ type: "ftp", host: "127.0.0.1", port: served.relay.port, ...served.login, timeout: "3s" });
     const local = { type: "local", interval: "1s", settle: "0s" };

@@ -1,0 +1,125 @@
+/**
+ * What real servers do with offsets, as it was found (the table that the plugin "ftp" is built on): each cell is asked again, so that a new version
+ * of a server that does otherwise is noticed; and each time the plugin meets the case, what is published is the file.
+ */
+import assert from "node:assert/strict";
+import { promises as fs } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { calm } from "./clause.js";
+import { ftpDevice } from "./ftp-harness.js";
+import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd, type FtpServerKind, type FtpServerUnderTest } from "./ftp-servers.js";
+import { RawFtp } from "./raw-ftp.js";
+import { isReceipt } from "./target.js";
+import { bytes, upload } from "./upload.js";
+
+interface Quirks {
+  /** What "0123456789" becomes: REST 10 + STOR "XY", REST 4 + STOR, REST 20 + STOR, REST 4 + APPE; or the refusal. */
+  readonly atEnd: string;
+  readonly inside: string;
+  readonly beyond: string;
+  readonly appe: string;
+  readonly mlst: boolean;
+  /** SIZE of an empty file. */
+  readonly empty: string;
+}
+
+const whole = "0123456789XY";
+const table: readonly (readonly [FtpServerKind, Quirks])[] = [
+  [ownPlain, { atEnd: whole, inside: "554", beyond: "554", appe: "554", mlst: true, empty: "213 0" }],
+  [vsftpd, { atEnd: whole, inside: "0123XY6789", beyond: `0123456789${"\0".repeat(10)}XY`, appe: whole, mlst: false, empty: "213 0" }],
+  [proftpd, { atEnd: whole, inside: "0123XY6789", beyond: "554", appe: "0123XY6789", mlst: true, empty: "213 0" }],
+  [pureFtpd, { atEnd: whole, inside: "0123XY", beyond: whole, appe: whole, mlst: true, empty: "213 0" }],
+  // It begins a new file at the offset: what was before is zeros, with the right size.
+  [
+    ftpSrv,
+    {
+      atEnd: `${"\0".repeat(10)}XY`,
+      inside: `${"\0".repeat(4)}XY`,
+      beyond: `${"\0".repeat(20)}XY`,
+      appe: whole,
+      mlst: false,
+      empty: "213 File status",
+    },
+  ],
+];
+
+for (const [kind, quirks] of table)
+  describe(`${kind.name}: offsets and answers as they were found`, { skip: kind.skip ?? false }, () => {
+    let server: FtpServerUnderTest;
+    before(async () => {
+      server = await kind.start();
+    });
+    after(() => server.stop());
+    const put = async (name: string, content: string) => {
+      await fs.writeFile(join(server.dir, name), content);
+      const { uid, gid } = await fs.stat(server.dir);
+      await fs.chown(join(server.dir, name), uid, gid);
+    };
+    /** What a file of ten digits becomes. */
+    const becomes = async (rest: number, command: string): Promise<string> => {
+      const name = `digits-${rest}-${command}`;
+      await put(name, "0123456789");
+      const ftp = await RawFtp.login(server.port, server.user, server.password);
+      try {
+        await ftp.ask("TYPE I");
+        const asked = await ftp.ask(`REST ${rest}`);
+        const said = /^[45]/.test(asked) ? asked : await ftp.store(`${command} ${name}`, Buffer.from("XY"));
+        if (/^[45]/.test(said)) return said.slice(0, 3);
+        return (await fs.readFile(join(server.dir, name))).toString("latin1");
+      } finally {
+        ftp.close();
+      }
+    };
+
+    test("REST at the end, inside and beyond the end with STOR, and REST with APPE", async () => {
+      assert.deepEqual(
+        {
+          atEnd: await becomes(10, "STOR"),
+          inside: await becomes(4, "STOR"),
+          beyond: await becomes(20, "STOR"),
+          appe: await becomes(4, "APPE"),
+        },
+        { atEnd: quirks.atEnd, inside: quirks.inside, beyond: quirks.beyond, appe: quirks.appe },
+      );
+    });
+
+    test("MLST in FEAT, and SIZE of an empty file", async () => {
+      await put("empty", "");
+      const ftp = await RawFtp.login(server.port, server.user, server.password);
+      await ftp.ask("TYPE I");
+      assert.deepEqual(
+        { mlst: / MLST/.test(await ftp.ask("FEAT")), empty: await ftp.ask("SIZE empty") },
+        { mlst: quirks.mlst, empty: quirks.empty },
+      );
+      ftp.close();
+    });
+
+    test("the plugin lists and stats an empty file, replaces nothing by RNTO, and goes on at exactly what is there", async () => {
+      await put("empty", "");
+      await put("taken.bin", "theirs");
+      const device = ftpDevice(server);
+      try {
+        assert.equal((await device.source?.stat("empty", calm()))?.size, 0);
+        const listed: string[] = [];
+        for await (const { path, size } of device.source?.list(calm()) ?? []) listed.push(`${path} ${size}`);
+        assert.ok(listed.includes("empty 0"), listed.join(", "));
+        const target = device.target ?? assert.fail();
+        const content = bytes(50_000, 5);
+        const it = upload("taken.bin", content);
+        // A beginning that another process left; the one of a longer file beside it stays as it is.
+        await put(it.partialPath, "");
+        await fs.writeFile(join(server.dir, it.partialPath), content.subarray(0, 20_000));
+        assert.equal(await target.offset(it, calm()), 20_000);
+        await target.write(it, 20_000, calm(), () => undefined);
+        const there = await target.commit(it, calm());
+        assert.ok("occupied" in there);
+        assert.equal(await fs.readFile(join(server.dir, "taken.bin"), "utf8"), "theirs");
+        const other = { ...it, path: "free.bin" };
+        assert.ok(isReceipt(await target.commit(other, calm())));
+        assert.ok((await fs.readFile(join(server.dir, "free.bin"))).equals(content));
+      } finally {
+        await device.close();
+      }
+    });
+  });
