@@ -129,16 +129,21 @@ test("a line of a megabyte is answered 500, and the connection ends", async () =
 });
 
 test("over the limit a connection is told 421, and those that are in go on", async () => {
-  const small = await startOwn({
-    root: join(base, "srv"),
-    limits: { maxConnections: 20, maxPerAddress: 200 },
-    users: { u: { password: "p" } },
-  });
+  const told = context();
+  const small = await startOwn(
+    {
+      root: join(base, "srv"),
+      limits: { maxConnections: 20, maxPerAddress: 2000 },
+      users: { u: { password: "p" } },
+    },
+    told,
+  );
   const ftp = await RawFtp.login(small.port ?? 0, "u", "p");
-  const crowd = Array.from({ length: 200 }, () => new RawFtp(small.port ?? 0));
+  const crowd = Array.from({ length: 1000 }, () => new RawFtp(small.port ?? 0));
   const first = await Promise.all(crowd.map((it) => it.answer()));
   assert.equal(first.filter((said) => said.startsWith("220")).length, 19);
-  assert.equal(first.filter((said) => said.startsWith("421")).length, 181);
+  assert.equal(first.filter((said) => said.startsWith("421")).length, 981);
+  assert.equal(told.said.filter(({ message }) => /refused: too many/.test(message)).length, 1, "it is said, and not a thousand times");
   assert.match(await ftp.ask("NOOP"), /^200/);
   for (const it of crowd) it.close();
   await until("room again", async () => {
@@ -147,8 +152,56 @@ test("over the limit a connection is told 421, and those that are in go on", asy
     it.close();
     return said.startsWith("220");
   });
+  assert.match(told.said.map(({ message }) => message).join("\n"), /981 connections were refused/);
   ftp.close();
   await small.close();
+});
+
+test("a scan of the port, in every protocol, moves nobody who is in, and lets nobody in", async () => {
+  const told = context();
+  const open = await startOwn(
+    { root: join(base, "srv"), limits: { ...limits, maxConnections: 500, maxPerAddress: 500 }, users: { u: { password: "p" } } },
+    told,
+  );
+  const ftp = await RawFtp.login(open.port ?? 0, "u", "p");
+  const words = [
+    "",
+    "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    Buffer.from("16030100c8010000c403", "hex"),
+    "SSH-2.0-scan\r\n",
+    Buffer.alloc(5000, 0xff),
+    Buffer.alloc(300, 0),
+    "USER ../../etc\r\nPASS x\r\n",
+    "\r\n\r\n\r\n",
+    "SITE EXEC /bin/sh\r\nPORT 127,0,0,1,0,22\r\nRETR /etc/passwd\r\n",
+  ];
+  await Promise.all(
+    Array.from({ length: 270 }, async (_, n) => {
+      const socket = connect(open.port ?? 0, "127.0.0.1");
+      socket.on("error", () => socket.destroy());
+      await once(socket, "connect");
+      const word = words[n % words.length] ?? "";
+      if (word !== "") socket.write(word);
+      let said = "";
+      socket.on("data", (chunk) => (said += chunk.toString("latin1")));
+      // A third hang up at once, a third reset, a third stay until they are sent away.
+      const over = once(socket, "close");
+      if (n % 3 === 0) socket.end();
+      if (n % 3 === 1) socket.resetAndDestroy();
+      await over;
+      assert.doesNotMatch(said, /^230|^150/m, word.toString());
+    }),
+  );
+  assert.match(await ftp.ask("NOOP"), /^200/);
+  assert.match(await ftp.store("STOR after-the-scan.bin", bytes(5)), /^226/);
+  await fs.rm(real("after-the-scan.bin"));
+  assert.ok(
+    told.said.some(({ level }) => level === "warn"),
+    "nothing was said of it",
+  );
+  assert.ok(!told.said.some(({ level }) => level === "error"));
+  ftp.close();
+  await open.close();
 });
 
 test("one user cannot take all connections", async () => {

@@ -31,6 +31,8 @@ const verbs: Verbs = {
   ...Object.fromEntries(Object.entries(old).flatMap(([name, now]) => (plain[now] === undefined ? [] : [[name, plain[now]]]))),
 };
 
+const mostStrangers = 1000;
+
 export class FtpServer implements Service, Shared {
   readonly options: FtpServerOptions;
   readonly presence$: BehaviorSubject<Presence>;
@@ -143,6 +145,10 @@ export class FtpServer implements Service, Shared {
     else this.#logins.delete(login.name);
   }
 
+  readonly #strangers = new Map<string, number>();
+  /** Since the last one that was let in. */
+  #refused = 0;
+
   #welcome(socket: Socket): void {
     this.#sockets.add(socket);
     socket.once("close", () => this.#sockets.delete(socket));
@@ -150,18 +156,31 @@ export class FtpServer implements Service, Shared {
     const { maxConnections, maxPerAddress } = this.options.limits;
     const sameAddress = [...this.#sessions.keys()].filter((session) => session.address === address).length;
     if (this.#closed || this.#sessions.size >= maxConnections || sameAddress >= maxPerAddress) {
-      this.say("warn", `connection from ${address} refused: too many connections`, { address });
+      // Said once until there is room again: a thousand of them must not fill the log.
+      this.#refused += 1;
+      if (this.#refused === 1) this.say("warn", `connection from ${address} refused: too many connections`, { address });
       socket.on("error", () => socket.destroy());
       socket.setTimeout(2000, () => socket.destroy());
       socket.resume().end("421 Too many connections; try again later.\r\n", () => socket.destroySoon());
       return;
     }
+    if (this.#refused > 1) this.say("warn", `${this.#refused} connections were refused in all; there is room again`, {});
+    this.#refused = 0;
     const session = new Session(socket, this, verbs);
     const running = session.run().finally(() => {
       this.#sessions.delete(session);
       if (session.user !== undefined) this.leave(session.user);
+      else this.#stranger(address);
     });
     this.#sessions.set(session, running);
+  }
+
+  /** One that never logged in may be a probe of a monitor; ten are a scan, or a client that is set up wrong. */
+  #stranger(address: string): void {
+    if (this.#strangers.size >= mostStrangers) this.#strangers.clear();
+    const count = (this.#strangers.get(address) ?? 0) + 1;
+    this.#strangers.set(address, count);
+    if (/^10+$/.test(`${count}`)) this.say("warn", `${count} connections from ${address} have ended without a login`, { address, count });
   }
 
   async #openRoots(): Promise<Root> {
