@@ -187,6 +187,29 @@ test("a version that was whole here but not delivered hands on what it would hav
   assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
 });
 
+test("a file that is replaced by a longer one while it is pulled never arrives as a piece of that", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 64 * 1024 });
+  const out = new FakeDevice("out");
+  const before = randomBytes(1_000_000);
+  const after = randomBytes(2_000_000);
+  card.put("a.bin", before, t0);
+  let opens = 0;
+  card.before = (call) => {
+    if (call.startsWith("open")) opens += 1;
+    // The first pull is broken off after the spool has some of it.
+    if (opens === 1 && call === "read a.bin 655360") {
+      card.put("a.bin", after, t0 + 5000);
+      throw new Fault("transient", "the link is lost");
+    }
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "arrived", () => out.files.get("a.bin")?.bytes.equals(after) === true);
+  await until(bench, "quiet", () => bench.states("out").every((state) => ["done", "dropped"].includes(state)));
+  assert.deepEqual([...out.files.keys()], ["a.bin"]);
+});
+
 test("a target that is added is asked for before the source's copy is deleted", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
