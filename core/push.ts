@@ -242,9 +242,15 @@ class PushJob {
       if (there !== undefined && this.#isSame(there)) return delivery.begun > 0 ? this.#alreadyThere(upload, there) : this.#receipt(there);
     }
     if (first) {
-      await engine.journal.commit(() =>
-        engine.journal.run("UPDATE deliveries SET begun = ?, memo = NULL WHERE id = ?", version.generation + 1, delivery.id),
+      const begun = await engine.journal.commit(() =>
+        engine.journal.run(
+          "UPDATE deliveries SET begun = ?, memo = NULL WHERE id = ? AND state = 'active'",
+          version.generation + 1,
+          delivery.id,
+        ),
       );
+      // Superseded meanwhile, as one that had not begun: nobody would take its partial away.
+      if (begun === 0) throw new Fault("aborted", "is not to be sent any more");
     } else if (this.#sealed && this.#memo().get("publishing") !== undefined) {
       const done = await this.#publish(upload).catch((error: unknown) => {
         if (isFault(error, "conflict")) return undefined;
