@@ -195,12 +195,23 @@ async function main(argv: readonly string[]): Promise<number> {
       const names = cli.commands.map(({ name }) => name);
       throw new UsageError(`there is no command "${given}"${suggestion(given, names)}; "filesync --help" lists them`);
     }
+    asTexts(cli.options);
     cli.runMatchedCommand();
   } catch (error) {
     if (error instanceof Error && error.name === "CACError") throw new UsageError(`${error.message}${hintFor(error.message, cli)}`);
     throw error;
   }
   return (await action) ?? 0;
+}
+
+/** Options as they were typed: "--config 5" is a file's name. Only --fault may be given more than once. */
+function asTexts(options: Record<string, unknown>): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (name === "--" || name === "fault" || name === "seed") continue;
+    if (Array.isArray(value)) throw new UsageError(`--${name} is given twice`);
+    if (typeof value === "number") options[name] = String(value);
+    if (value === "") throw new UsageError(`--${name} needs a value`);
+  }
 }
 
 /** The nearest option, else where the command is explained. */

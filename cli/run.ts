@@ -100,7 +100,7 @@ export async function serve(
         ];
         if (left.length > 0) {
           code = 3;
-          events.say("warn", "left", `finished, but ${left.join(", ")} ("filesync status" says why)`);
+          events.say("warn", "left", `finished, but ${left.join(", ")}; the lines above say why`);
         }
       }
     } else await asked;

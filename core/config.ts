@@ -200,6 +200,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     problems.push({ line: lineAt(node.offset), path: key, message: `"${key}" is there twice; only one of them can count` }),
   );
   const raw = getNodeValue(tree) as unknown;
+  if (Array.isArray(raw)) add([], "expected an object, got a list");
   const whole = parse([], configSchema, raw);
   // Where the top is wrong, what stands below it is checked all the same: all errors are told at once.
   const top = whole ?? roughly(raw);

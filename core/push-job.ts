@@ -90,15 +90,18 @@ export class PushJob {
   async #begin(): Promise<void> {
     const { engine, version, work } = this;
     await this.discardBegun();
-    await engine.journal.commit(() => {
+    const begun = await engine.journal.commit(() => {
       const { sending } = engine.queue.marksOf(work.delivery.id);
-      engine.journal.run(
-        "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END WHERE id = ?2",
+      const changed = engine.journal.run(
+        "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END WHERE id = ?2 AND state = 'active'",
         version.generation + 1,
         work.delivery.id,
       );
-      engine.queue.setMarks(work.delivery.id, sending === undefined ? {} : { sending });
+      if (changed > 0) engine.queue.setMarks(work.delivery.id, sending === undefined ? {} : { sending });
+      return changed;
     });
+    // Superseded meanwhile, as one that had not begun: nobody would take its partial away.
+    if (begun === 0) throw new Fault("aborted", "is not to be sent any more");
   }
 
   /** What the target needs before the first byte. */

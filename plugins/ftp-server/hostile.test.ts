@@ -157,13 +157,17 @@ test("over the limit a connection is told 421, and those that are in go on", asy
   await small.close();
 });
 
-test("a scan of the port, in every protocol, moves nobody who is in, and lets nobody in", async () => {
+test("a scan of the port, in every protocol, moves nobody who is in, and lets nobody in", async (t) => {
   const told = context();
   const open = await startOwn(
-    { root: join(base, "srv"), limits: { ...limits, maxConnections: 500, maxPerAddress: 500 }, users: { u: { password: "p" } } },
+    { root: join(base, "srv"), limits: { login: "2s", maxConnections: 500, maxPerAddress: 500 }, users: { u: { password: "p" } } },
     told,
   );
   const ftp = await RawFtp.login(open.port ?? 0, "u", "p");
+  t.after(async () => {
+    ftp.close();
+    await open.close();
+  });
   const words = [
     "",
     "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -200,8 +204,6 @@ test("a scan of the port, in every protocol, moves nobody who is in, and lets no
     "nothing was said of it",
   );
   assert.ok(!told.said.some(({ level }) => level === "error"));
-  ftp.close();
-  await open.close();
 });
 
 test("one user cannot take all connections", async () => {

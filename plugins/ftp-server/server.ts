@@ -94,7 +94,8 @@ export class FtpServer implements Service, Shared {
     server.on("error", (error) => this.say("error", `the FTP port: ${error.message}`, {}));
     this.#server = server;
     this.arrivals.begin(root);
-    this.say("info", `FTP server listens on ${host.includes(":") ? `[${host}]` : host}:${this.port ?? port}`, {
+    const certificate = fingerprint === undefined ? "" : `; the fingerprint of its certificate is ${fingerprint}`;
+    this.say("info", `FTP server listens on ${host.includes(":") ? `[${host}]` : host}:${this.port ?? port}${certificate}`, {
       host,
       port: this.port,
       ...(fingerprint === undefined ? {} : { fingerprint }),

@@ -6,14 +6,14 @@
  */
 import { once } from "node:events";
 import type { Readable } from "node:stream";
-import { abortedFault, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, Fault, throwIfAborted } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
 import { type Answer, type Asked, Refusal } from "./control.js";
 import type { Data } from "./data.js";
 import { isForbidden } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import { type Login, taken } from "./login.js";
-import { nameFromWire } from "./wire.js";
+import { nameFromWire, wirePath } from "./wire.js";
 
 export type { Answer } from "./control.js";
 export { Refusal } from "./control.js";
@@ -40,6 +40,19 @@ export class Connection {
   /** The root as text of bytes, without "/" at its end. */
   get root(): string {
     return this.#login.root;
+  }
+
+  /** Whether something can get this name here. */
+  canHave(path: string): boolean {
+    return this.#login.unsafe(wirePath(this.root, path).slice(this.root.length)) === undefined;
+  }
+
+  /** The path of something that is to get this name. Throws "rejected" when it cannot have it there. */
+  newPath(path: string): string {
+    const wire = wirePath(this.root, path);
+    const reason = this.#login.unsafe(wire.slice(this.root.length));
+    if (reason !== undefined) throw new Fault("rejected", `the name ${JSON.stringify(path)} ${reason}`);
+    return wire;
   }
 
   has(feature: string): boolean {

@@ -23,6 +23,11 @@ export interface ServerMemory {
   oneByOne: boolean;
 }
 
+/** Servers that keep a space at the end of a name. Pure-FTPd turns it into "_" at RNTO, over whatever has that name. */
+const keepsSpaces = /\bvsFTPd\b|\bFileSync\b|\bProFTPD\b/;
+/** Servers to which the byte FF is no Telnet command. */
+const keepsFF = /\bvsFTPd\b|\bFileSync\b/;
+
 export class Login {
   readonly control: Control;
   readonly options: FtpOptions;
@@ -100,6 +105,14 @@ export class Login {
   /** How much is asked of it now. */
   get load(): number {
     return this.control.busy + 4 * this.transfersWaiting;
+  }
+
+  /** Why a path (as text of bytes) would not arrive as it is; undefined when it would. */
+  unsafe(wire: string): string | undefined {
+    const { greeting } = this.control;
+    if (/ (\/|$)/.test(wire) && !keepsSpaces.test(greeting)) return "ends with a space, which this server may change into another name";
+    if (wire.includes("\xff") && !keepsFF.test(greeting)) return "holds the byte FF, which this server may take for a command";
+    return undefined;
   }
 
   has(feature: string): boolean {

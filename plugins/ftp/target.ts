@@ -51,7 +51,7 @@ export class FtpTarget implements Target {
 
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
     return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
-      return (await connection.size(wirePath(connection.root, upload.partialPath))) ?? 0;
+      return (await connection.size(partialOf(connection, upload))) ?? 0;
     });
   }
 
@@ -73,9 +73,7 @@ export class FtpTarget implements Target {
   }
 
   async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
-    const partial = wirePath(connection.root, upload.partialPath);
-    // Looked at here too: nothing is sent for a name that can never be given.
-    wirePath(connection.root, upload.path);
+    const partial = partialOf(connection, upload);
     const held = await connection.size(partial);
     if ((held ?? 0) !== offset) throw new Fault("conflict", `the partial at the server has ${held ?? 0} bytes, not ${offset}`);
     if (offset === upload.size && held !== undefined) return;
@@ -98,8 +96,8 @@ export class FtpTarget implements Target {
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     const read = this.#options.verify === "readback" ? upload.size : 0;
     return this.#with(read, signal, `cannot publish ${upload.path}`, async (connection) => {
-      const partial = wirePath(connection.root, upload.partialPath);
-      const name = wirePath(connection.root, upload.path);
+      const partial = partialOf(connection, upload);
+      const name = connection.newPath(upload.path);
       const [size, there] = await connection.sizes(partial, name);
       if (size === undefined) return this.#published(connection, upload, name);
       if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
@@ -121,6 +119,8 @@ export class FtpTarget implements Target {
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
     return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
+      // Nothing was ever sent for a name that cannot be given.
+      if (!connection.canHave(upload.path)) return;
       const partial = wirePath(connection.root, upload.partialPath);
       const answer = await connection.ask(`DELE ${partial}`);
       if (answer.code >= 400 && (await connection.size(partial)) !== undefined) throw new Refusal(answer);
@@ -130,7 +130,7 @@ export class FtpTarget implements Target {
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
     const read = this.#options.verify === "readback" ? upload.size : 0;
     return this.#with(read, signal, `cannot look at ${upload.path}`, async (connection) => {
-      const name = wirePath(connection.root, upload.path);
+      const name = connection.newPath(upload.path);
       return this.#occupant(connection, upload, name, await connection.size(name));
     });
   }
@@ -187,6 +187,12 @@ export class FtpTarget implements Target {
     const found = there.digest ?? (await this.#digestOf(connection, name, there.size))?.digest;
     return found === undefined || found === expect.digest;
   }
+}
+
+/** Where its partial is. Throws "rejected" for a name that can never be given: nothing is asked or sent for it. */
+function partialOf(connection: Connection, upload: Upload): string {
+  connection.newPath(upload.path);
+  return wirePath(connection.root, upload.partialPath);
 }
 
 /** Sets the time of a file. vsftpd does so by MDTM; others take the time for a part of the name there, and find nothing. */

@@ -35,7 +35,7 @@ export class FtpTree implements Tree {
       if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
       expectSame(found, expect);
       if ((await lookAt(connection, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
-      const target = wirePath(connection.root, to);
+      const target = connection.newPath(to);
       await ensureDir(connection, target.slice(0, target.lastIndexOf("/")), new Set());
       await connection.command(`RNFR ${wirePath(connection.root, from)}`);
       await connection.command(`RNTO ${target}`);
@@ -53,7 +53,7 @@ export class FtpTree implements Tree {
 
   mkdir(path: string, signal: AbortSignal): Promise<void> {
     return this.#pool.with(signal, `cannot make the directory ${path}`, (connection) =>
-      ensureDir(connection, wirePath(connection.root, path), new Set()),
+      ensureDir(connection, connection.newPath(path), new Set()),
     );
   }
 }

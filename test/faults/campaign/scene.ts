@@ -17,6 +17,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { startSim, type Sim } from "../../../sim/sim.js";
@@ -84,7 +85,7 @@ export class Scene {
     }
     for (const name of ["vehicle/log", "inbox", "outbox", "camera/files/DCIM", "ground/home", "disk/root"])
       mkdirSync(join(dir, name), { recursive: true });
-    const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: join(dir, "vehicle"), link: "none", seed });
+    const sim = await startSim({ listen: `tcpin://127.0.0.1:${await lastingPort()}`, dir: join(dir, "vehicle"), link: "none", seed });
     const ground = await Served.start("ground", join(dir, "ground", "home"), join(dir, "ground-server"), faults);
     const camera = await Served.start("camera", join(dir, "camera", "files"), join(dir, "camera-server"), faults);
     camera.relay.pace = (4 * 2 ** 20) / 1000;
@@ -272,6 +273,18 @@ function mount(image: string, dir: string, mib: number): boolean {
     ["mkfs.ext4", "-q", "-m", "0", image],
     ["mount", "-o", "loop", image, dir],
   ].every(([command = "", ...args]) => spawnSync(command, args).status === 0);
+}
+
+/** A free port that the system gives to nobody by itself: a link that was dropped comes back on it. */
+async function lastingPort(): Promise<number> {
+  for (let port = 20_000 + (process.pid % 10_000); ; port = port === 29_999 ? 20_000 : port + 1) {
+    const server = createServer();
+    const free = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
 }
 
 /** Bytes from a seed, faster than they are written. */
