@@ -1,11 +1,11 @@
-/** The short form of the campaign. The long one: npm run campaign -- --seed S --minutes M */
+/** The short form of the campaign, the same schedule each time (SEED=n: another). The long one: npm run campaign -- --seed S --minutes M */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { missingHere } from "./campaign/abilities.js";
 import { campaign } from "./campaign/run.js";
 
 test("a short campaign: nothing lost, wrong, overwritten or stuck, and little moved again", async (t) => {
-  const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
+  const seed = Number(process.env.SEED ?? 7);
   const without = missingHere();
   t.diagnostic(`SEED=${seed}`);
   if (without.size > 0) t.diagnostic(`cannot be done here: ${[...without].join(", ")}`);
