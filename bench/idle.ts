@@ -9,7 +9,7 @@ import { heading, inTempDir, mb, median, root, table } from "./measure.js";
 
 const seconds = 20;
 const runs = 3;
-const libraries = ["rxjs", "@photostructure/sqlite", "valibot", "basic-ftp", "serialport", "jsonc-parser", "picomatch", "cac"];
+const libraries = ["rxjs", "@photostructure/sqlite", "valibot", "serialport", "jsonc-parser", "picomatch", "cac"];
 
 function rssOf(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;

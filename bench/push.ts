@@ -1,16 +1,15 @@
 /** Pushing to a real vsftpd beside rclone, lftp and curl: the same files, the same server, our default settings; each cell the best of three. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { mainJs } from "../test/faults/process.js";
 import { ownPlain, vsftpd, type FtpServerUnderTest } from "../test/conformance/ftp-servers.js";
 import { FtpRelay } from "../test/faults/relay.js";
+import { peers } from "./peers.js";
 import { has, heading, inTempDir, table } from "./measure.js";
 
 const runs = 3;
 const rttMs = 60;
-const connections = 4;
 
 interface Cell {
   readonly name: string;
@@ -29,66 +28,9 @@ const cells: readonly Cell[] = [
   { name: `200 × 20 kB, ${rttMs} ms round trip`, dirs: 1, files: 200, bytes: 20_000, far: true },
 ];
 
-interface Place {
-  readonly port: number;
-  readonly user: string;
-  readonly password: string;
-}
-
-/** How each pushes the tree `from` to the directory `to`; ours gets a new state directory each time. */
-type Peer = (from: string, to: string, server: Place, dir: string) => readonly string[];
-
-const lftp =
-  (settings: string): Peer =>
-  (from, to, server) => [
-    "lftp",
-    "-c",
-    `set ftp:ssl-allow no; ${settings} open -u ${server.user},"${server.password}" ftp://127.0.0.1:${server.port}; mirror -R --parallel=${connections} ${from} ${to}`,
-  ];
-
-const allPeers: Readonly<Record<string, Peer>> = {
-  rclone: (from, to, server) => [
-    "sh",
-    "-c",
-    `exec rclone --config /dev/null copy --transfers ${connections} "${from}" ":ftp,host=127.0.0.1,port=${server.port},user=${server.user},pass=$(rclone obscure "${server.password}"):${to}"`,
-  ],
-  lftp: lftp(""),
-  "lftp, temporary names": lftp("set xfer:use-temp-file yes;"),
-  curl: (from, to, server) => {
-    const files = readdirSync(from, { withFileTypes: true }).flatMap((dir) =>
-      readdirSync(join(from, dir.name)).map((name) => join(dir.name, name)),
-    );
-    const list = files.map((file) => `-T\n${join(from, file)}\nftp://127.0.0.1:${server.port}/${to}/${file}`);
-    const config = list
-      .map((text) => {
-        const [, file, url] = text.split("\n");
-        return `upload-file = "${file}"\nurl = "${url}"`;
-      })
-      .join("\n");
-    writeFileSync("/tmp/filesync-bench-curl", `user = "${server.user}:${server.password}"\n${config}\n`);
-    return ["curl", "-sS", "-Z", "--parallel-max", `${connections}`, "--ftp-create-dirs", "-K", "/tmp/filesync-bench-curl"];
-  },
-  FileSync: (from, to, server, dir) => {
-    const config = join(dir, "config.json");
-    rmSync(join(dir, "state"), { recursive: true, force: true });
-    writeFileSync(
-      config,
-      JSON.stringify({
-        stateDir: join(dir, "state"),
-        devices: {
-          in: { type: "local", dir: from },
-          ftp: { type: "ftp", host: "127.0.0.1", port: server.port, user: server.user, password: server.password },
-        },
-        routes: [{ from: "in", to: ["ftp"], into: to }],
-      }),
-    );
-    return [process.execPath, mainJs, "run", "--once", "--json", "--config", config];
-  },
-};
-
 /** FILESYNC_BENCH_PEERS: only those whose name holds one of these words. */
 const words = process.env.FILESYNC_BENCH_PEERS?.split(",");
-const peers = Object.fromEntries(Object.entries(allPeers).filter(([name]) => words?.some((word) => name.includes(word)) ?? true));
+const chosen = Object.entries(peers).filter(([name]) => words?.some((word) => name.includes(word)) ?? true);
 
 interface Run {
   readonly seconds: number;
@@ -112,7 +54,7 @@ async function measure(command: readonly string[]): Promise<Run> {
   child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
   await new Promise((resolve) => child.once("close", resolve));
   const { code, ...run } = JSON.parse(out) as Run & { code: number };
-  if (code !== 0) throw new Error(`${command[0] ?? ""} ended with ${code}`);
+  if (code !== 0) throw new Error(`${command[0] ?? ""} ended with ${code}: ${command.join(" ").slice(0, 200)}`);
   return run;
 }
 
@@ -124,6 +66,8 @@ function makeFiles(dir: string, { dirs, files, bytes }: Cell): void {
       part.writeUInt32LE(n, 0);
       const path = join(dir, `d${d}`, `f${String(n).padStart(5, "0")}.bin`);
       for (let at = 0; at < bytes; at += part.length) writeFileSync(path, part.subarray(0, bytes - at), { flag: "a" });
+      // Older than what is waited for a file to settle.
+      utimesSync(path, 1_780_000_000, 1_780_000_000);
     }
   }
 }
@@ -157,7 +101,7 @@ async function one(cell: Cell, dir: string, server: FtpServerUnderTest, kind: st
   const best = new Map<string, Run>();
   try {
     for (let run = 0; run < runs; run++) {
-      for (const [name, peer] of Object.entries(peers)) {
+      for (const [name, peer] of chosen) {
         if (name !== "FileSync" && !has(name.split(",")[0] ?? "")) continue;
         const now = await measure(peer(from, "to", place, dir));
         expectAll(join(server.dir, "to"), cell);

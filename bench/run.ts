@@ -3,9 +3,10 @@ import { cutThrough } from "./cut-through.js";
 import { idle } from "./idle.js";
 import { many } from "./many.js";
 import { push } from "./push.js";
+import { resume } from "./resume.js";
 import { slowCard } from "./slow-card.js";
 
-const all: Readonly<Record<string, () => Promise<void>>> = { idle, many, "slow-card": slowCard, "cut-through": cutThrough, push };
+const all: Readonly<Record<string, () => Promise<void>>> = { idle, many, "slow-card": slowCard, "cut-through": cutThrough, push, resume };
 
 const named = process.argv.slice(2);
 for (const name of named.length > 0 ? named : Object.keys(all)) {

@@ -51,7 +51,10 @@ export async function forgetCommand(config: string, what: string, json: boolean)
   }
   for (const told of done.forgotten) write(`${toldText(told)}: given up; no file was touched`);
   for (const file of done.kept) write(`${file} stays at its source: not every required target has it`);
-  if (done.forgotten.length === 0) write(`nothing of ${what} was set aside, or waits for a target that has left the configuration`);
+  for (const file of done.alone) write(`${file} stays in the spool, because nobody got it; to remove that copy too, say it again`);
+  for (const file of done.removed) write(`${file}: its copy in the spool is removed`);
+  if (done.forgotten.length + done.removed.length === 0)
+    write(`nothing of ${what} was set aside, or waits for a target that has left the configuration`);
   for (const told of done.left) if (told.state !== "done") write(`${toldText(told)}: left as it is, because it can still be delivered`);
   return 0;
 }

@@ -1,13 +1,13 @@
 /**
- * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up. Neither touches a file at a source or a
- * target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
+ * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up; said once more, it gives up a copy in the spool
+ * that nobody got. Neither touches a file at a source or a target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
  */
 import { ControlError } from "./control.js";
 import { type Engine, nameOf } from "./engine.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
 import type { DeliveryRow, VersionRow } from "./queue.js";
-import { giveUp } from "./space.js";
+import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */
 export interface Told {
@@ -34,7 +34,11 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
   const done = await journal.commit(() => {
     const meant = what === undefined ? deliveriesWhere(engine, "state = 'parked'") : meantBy(engine, what);
     const parked = meant.filter(({ state }) => state === "parked");
-    queue.retry(parked.map(({ id }) => id));
+    // Only who names it says that it may be sent twice.
+    queue.retry(
+      parked.map(({ id }) => id),
+      what !== undefined && namedBy(engine, what).length > 0,
+    );
     const waited = meant.filter(
       ({ state, not_before }) => (state === "wanting" || state === "ready") && not_before > engine.clock.monotonicMs(),
     );
@@ -61,6 +65,8 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
   const version = queue.version(delivery.version);
   if (version === undefined) return;
   const here = version.state === "sealed" && version.store === "spool" && version.spooled > 0;
+  if (queue.releasing.has(version.id))
+    throw new ControlError(`${nameOf(version)} is being taken from its source at this moment: ask again in a while`);
   const left = version.released === null || version.released.startsWith("kept") || version.released.startsWith("before");
   if (!here && (version.state === "gone" || !left))
     throw new ControlError(
@@ -69,7 +75,7 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
   if (!here && version.store === "spool")
     journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ? AND spooled = 0", version.id);
   journal.run(
-    "UPDATE deliveries SET state = 'parked', receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL WHERE id = ?",
+    "UPDATE deliveries SET state = 'parked', receipt = NULL, done_ms = NULL, fault = NULL, reason = NULL, memo = NULL, marks = NULL WHERE id = ?",
     delivery.id,
   );
   queue.retry([delivery.id]);
@@ -79,6 +85,10 @@ export interface Forgotten {
   readonly forgotten: readonly Told[];
   /** Files that are not deleted or archived at their source because of that. */
   readonly kept: readonly string[];
+  /** Files of which the spool has a copy that nobody got: it stays. */
+  readonly alone: readonly string[];
+  /** Files that were forgotten before, and whose copy in the spool is removed now. */
+  readonly removed: readonly string[];
   /** Is meant, but waits for a target that it can still reach, or has arrived: it is not forgotten. */
   readonly left: readonly (Told & { readonly state: string })[];
 }
@@ -91,7 +101,8 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     throw new ControlError(`"${what}" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)`);
   const touched = new Map<string, VersionRow>();
   const done = await journal.commit(() => {
-    const open = meantBy(engine, what).filter(({ state }) => state !== "dropped" && state !== "discard");
+    const meant = meantBy(engine, what);
+    const open = meant.filter(({ state }) => state !== "dropped" && state !== "discard");
     const foreign = (row: DeliveryRow) => !configured.has(row.target) && (row.state === "wanting" || row.state === "ready");
     const given = open.filter((row) => row.state === "parked" || foreign(row));
     for (const row of given) {
@@ -106,6 +117,11 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     return {
       forgotten: given.map((row) => told(engine, row)),
       kept: kept.map(nameOf),
+      alone: [...touched.keys()]
+        .flatMap((id) => queue.version(id) ?? [])
+        .filter((version) => isAlone(engine, version))
+        .map(nameOf),
+      again: open.length > 0 ? [] : [...new Set(meant.map(({ version }) => version))],
       left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: row.state })),
     };
   });
@@ -115,8 +131,12 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     const waits = queue.deliveriesOf(id).some(({ state }) => state !== "done" && state !== "dropped");
     if (version?.state === "found" && version.spooled > 0 && !waits) await giveUp(engine, version, "waits");
   }
+  const removed: string[] = [];
+  for (const version of done.again.flatMap((id) => queue.version(id) ?? []))
+    if (isAlone(engine, version) && (await giveUp(engine, version, "delivered"))) removed.push(nameOf(version));
   engine.work$.next();
-  return done;
+  const { forgotten, kept, alone, left } = done;
+  return { forgotten, kept, alone, removed, left };
 }
 
 /** The reason of a delivery that a person gave up. */

@@ -19,7 +19,7 @@ const readBytes = 512 * 1024;
 export interface Content {
   /** The fault that reading ended with. */
   readonly broken: unknown;
-  /** A path on this machine, once sealed. */
+  /** A path on this machine, where there is one. */
   readonly localPath: string | undefined;
   /** `sealed` can be asked before anything is sent. */
   readonly canSeal: boolean;
@@ -46,7 +46,8 @@ function sourceOf(engine: Engine, version: VersionRow): { lane: Lane; source: So
 
 /** A Readable over chunks, throttled and counted by who asked; keeps the fault in `content`. */
 export function readableOf(chunks: AsyncGenerator<Buffer>): Readable {
-  return Readable.from(chunks, { objectMode: false, highWaterMark: readBytes });
+  // Chunk by chunk: a stream of bytes would join what waits in it, which is a copy.
+  return Readable.from(chunks, { highWaterMark: 1 });
 }
 
 class SpoolContent implements Content {
@@ -117,7 +118,6 @@ class SpoolContent implements Content {
 class PlaceContent implements Content {
   broken: unknown;
   readonly canSeal = true;
-  readonly localPath = undefined;
   #along: Digester | undefined;
   #alongAt = 0;
 
@@ -127,6 +127,15 @@ class PlaceContent implements Content {
     readonly version: VersionRow,
     readonly proveAlong: boolean,
   ) {}
+
+  get localPath(): string | undefined {
+    return this.engine.lanes.get(this.version.source)?.device.source?.localPath?.(this.#entry);
+  }
+
+  get #entry(): FileEntry {
+    const { path, size, modified_ms } = this.version;
+    return { path, kind: "file", size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
+  }
 
   async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     const unknown = this.version.digest === null;
@@ -161,7 +170,7 @@ class PlaceContent implements Content {
       if (known === undefined && digest !== undefined)
         await engine.journal.apply(() =>
           engine.journal.run(
-            "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ? AND state = 'found'",
+            "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ? AND state = 'found' AND store = 'place'",
             digest,
             engine.clock.wallMs(),
             version.id,
@@ -188,9 +197,7 @@ class PlaceContent implements Content {
 
   async *#read(from: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     const { lane, source } = sourceOf(this.engine, this.version);
-    const { path, size, modified_ms } = this.version;
-    const entry: FileEntry = { path, kind: "file", size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
-    for await (const chunk of await source.open(entry, from, signal)) {
+    for await (const chunk of await source.open(this.#entry, from, signal)) {
       await lane.throttle.take((chunk as Buffer).length, signal);
       yield chunk as Buffer;
     }
@@ -243,21 +250,20 @@ class ThroughContent implements Content {
 
   /** What went through is not kept: its digest is known only when it went through in one piece. */
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
+    const { engine, version } = this;
     try {
-      const now = await sourceOf(this.engine, this.version).source.stat(this.version.path, signal);
-      sameOrGrown(this.version, now ?? this.#entry);
+      const now = await sourceOf(engine, version).source.stat(version.path, signal);
+      sameOrGrown(version, now ?? this.#entry);
+      const digest = this.#at === version.size ? this.#digest?.value() : undefined;
+      const known = engine.queue.version(version.id)?.digest ?? undefined;
+      if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written between two targets");
+      if (digest !== undefined && known === undefined)
+        await engine.journal.apply(() => engine.journal.run("UPDATE versions SET digest = ? WHERE id = ?", digest, version.id));
+      return digest ?? known;
     } catch (error) {
       this.broken = error;
       throw error;
     }
-    const digest = this.#at === this.version.size ? this.#digest?.value() : undefined;
-    const known = this.engine.queue.version(this.version.id)?.digest ?? undefined;
-    if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written between two targets");
-    if (digest !== undefined && known === undefined)
-      await this.engine.journal.apply(() =>
-        this.engine.journal.run("UPDATE versions SET digest = ? WHERE id = ?", digest, this.version.id),
-      );
-    return digest ?? known;
   }
 
   /** From the source, whole: only where another file has the name, and one that names the content is needed. */

@@ -117,7 +117,10 @@ export class Daemon {
     const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect);
     this.#run = run;
     // Reloaded while it was built.
-    if (this.#config !== config) void run.reload(this.#config);
+    if (this.#config !== config)
+      run
+        .reload(this.#config)
+        .catch((error: unknown) => events.say("error", "reload", `the configuration cannot be applied: ${reasonOf(error)}`));
     if (installation.clonedFrom !== undefined)
       events.say(
         "warn",

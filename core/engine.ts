@@ -52,9 +52,11 @@ export function targets(engine: Engine, attached: boolean): string[] {
     .map(({ name }) => name);
 }
 
-/** Attached targets that take bytes as they come. */
+/** Targets that take bytes as they come, and go on where a pull that broke off left them. */
 export function streamTargets(engine: Engine): string[] {
-  return [...engine.lanes.values()].filter((lane) => lane.device.target?.features.needs === "stream").map(({ name }) => name);
+  return [...engine.lanes.values()].flatMap(({ name, device: { target } }) =>
+    target?.features.needs === "stream" && target.features.resume ? [name] : [],
+  );
 }
 
 /** The route that a delivery belongs to; undefined when the configuration no longer has it. */

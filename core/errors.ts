@@ -27,7 +27,7 @@ export type FaultKind =
   | "missing"
   /** This file will never be taken there. This delivery is parked with the reason; the rest goes on. */
   | "rejected"
-  /** Sent whole, and the answer was lost. It is looked for before it is sent again. */
+  /** A single shot was sent whole, and the answer was lost. It is looked for before it is sent again. */
   | "indoubt"
   /** Can never work as configured. This device does not start; the rest runs. */
   | "config"
@@ -36,7 +36,7 @@ export type FaultKind =
 
 export interface FaultOptions {
   readonly cause?: unknown;
-  /** With `throttled`: how long the peer asked us to wait, in ms. */
+  /** With `throttled`: how long the peer asked us to wait, in ms. With `indoubt`: when it is looked for again (core's own). */
   readonly retryAfterMs?: number;
 }
 

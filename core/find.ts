@@ -289,8 +289,17 @@ export class Finder {
     const day = dayOf(entry);
     let added = 0;
     for (const { rules } of routes) added += engine.queue.addDeliveries(version, rules.plan(version.id, entry, day, engine.names));
-    if (version.after !== after && engine.queue.deliveriesOf(version.id).length > 0) {
-      engine.journal.run("UPDATE versions SET after = ?, trust_size = ? WHERE id = ?", after, trustSize ? 1 : 0, version.id);
+    // Under other rules what was kept is looked at once more.
+    const kept = version.released?.startsWith("kept") === true;
+    const differs = version.after !== after || version.trust_size !== (trustSize ? 1 : 0) || kept;
+    if (routes.length > 0 && differs && engine.queue.deliveriesOf(version.id).length > 0) {
+      engine.journal.run(
+        "UPDATE versions SET after = ?, trust_size = ?, released = ? WHERE id = ?",
+        after,
+        trustSize ? 1 : 0,
+        kept ? null : version.released,
+        version.id,
+      );
       engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: 0 });
     }
     this.#unsettled.delete(entry.path);

@@ -231,6 +231,21 @@ test("a journal of a newer version is left as it is", async (t) => {
   assert.deepEqual(readdirSync(dir), before);
 });
 
+test("a journal of an older version is brought up to this one, with all that it holds", async (t) => {
+  const dir = tempDir(t);
+  const first = await Journal.open(dir);
+  await first.commit(() => record(first, 1));
+  await first.close();
+  const db = await openDatabase(join(dir, "journal.db"));
+  db.exec("ALTER TABLE deliveries DROP COLUMN marks; PRAGMA user_version = 1");
+  db.close();
+  const journal = await Journal.open(dir);
+  assert.deepEqual(journal.setAside, []);
+  assert.equal(count(journal), 1);
+  assert.deepEqual(journal.all("SELECT marks FROM deliveries"), []);
+  await journal.close();
+});
+
 test("a medium that refuses a write: whoever waits hears of it, and nothing more is taken", async (t) => {
   const dir = tempDir(t);
   const journal = await Journal.open(dir);

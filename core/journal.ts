@@ -19,8 +19,9 @@ import { Subject } from "rxjs";
 import { syncData, syncDir } from "./fs.js";
 import { openDatabase, type Database, type Statement, type Value } from "./sqlite.js";
 
-/** Raised by each change of the tables below; `migrations[n]` leads from n to n + 1. */
-const schemaVersion = 1;
+/** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
+const migrations = ["ALTER TABLE deliveries ADD COLUMN marks TEXT"];
+const schemaVersion = 1 + migrations.length;
 const checkpointBytes = 4 * 2 ** 20;
 /** How long a group gathers before it is written, at least. A card wears by the number of syncs. */
 const gatherMs = 10;
@@ -53,7 +54,8 @@ CREATE TABLE deliveries (
   not_before REAL NOT NULL DEFAULT 0,       -- by the monotonic clock of this run
   tries INTEGER NOT NULL DEFAULT 0, restarts INTEGER NOT NULL DEFAULT 0,
   begun INTEGER NOT NULL DEFAULT 0,         -- 1 + the generation whose partial may be at the target
-  fault TEXT, reason TEXT, parked_ms REAL, replaces TEXT, memo TEXT, receipt TEXT, done_ms REAL
+  fault TEXT, reason TEXT, parked_ms REAL, replaces TEXT, memo TEXT, receipt TEXT, done_ms REAL,
+  marks TEXT                                -- what core noted before it did what cannot be taken back
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_version ON deliveries (version);
 CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
@@ -311,7 +313,8 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
       throw new JournalFromNewerVersion(
         `${path} was written by a newer FileSync (format ${version}; this one knows ${schemaVersion}): install that version again, or move the file away to begin anew from receipts.jsonl`,
       );
-    if (version === 0) db.exec(`BEGIN; ${tables} PRAGMA user_version = ${schemaVersion}; COMMIT`);
+    const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
+    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${schemaVersion}; COMMIT`);
     if (suspect) {
       const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
       if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });

@@ -150,6 +150,8 @@ export interface Source {
   open(entry: FileEntry, offset: number, signal: AbortSignal, options?: { readonly safest?: boolean }): Promise<Readable>;
   /** The digest over the first `entry.size` bytes, by the source itself; undefined when it would rather not (too large, armed). */
   digest?(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined>;
+  /** With `inPlace`: where the file is on this machine, for targets with `needs: sealedPath`; undefined where that is no text (a name that is no UTF-8). */
+  localPath?(entry: FileEntry): string | undefined;
 }
 
 // ---------------------------------------------------------------- target
@@ -157,7 +159,7 @@ export interface Source {
 export interface TargetFeatures {
   /** What a push needs: bytes as they come, only a sealed file, or a sealed file that has a path on this machine. */
   readonly needs: "stream" | "sealed" | "sealedPath";
-  /** `write` can begin at the offset that the peer holds. */
+  /** `write` can begin at the offset that the peer holds. Without it nothing is sent before it is whole here, and nothing is broken off for what is more urgent. */
   readonly resume: boolean;
   /** Whole parts only: an offset is a multiple of this many bytes. */
   readonly granule?: number;
@@ -165,8 +167,14 @@ export interface TargetFeatures {
   readonly append: boolean;
   /** Nothing is visible under the final name before `commit`. */
   readonly atomic: boolean;
-  /** One request, no partial, no second look: gets its last chunk only after a durable `sending` record. */
+  /**
+   * One request, no partial, no second look: `write` makes the request and keeps the answer for `commit` (in `upload.memo`, where `lookup` finds it after a kill);
+   * `offset` is 0, `discard` nothing. `read` gives the last chunk only after a durable record. From then on "throttled", "full", "denied", "rejected",
+   * "conflict" and "mismatch" are the peer's answer that it did not take it; any other fault leaves that open ("indoubt").
+   */
   readonly singleShot: boolean;
+  /** With `singleShot`, when nobody knows whether it arrived: "ask" a person (the default), or send it "again", once, after 24 h. */
+  readonly whenInDoubt?: "ask" | "again";
   /** Digests with which the peer proves what it holds. */
   readonly digests: readonly DigestKind[];
   readonly concurrency: number;
@@ -195,9 +203,9 @@ export interface Upload {
   readonly sealed: boolean;
   /** Known once sealed. */
   readonly digest?: Digest;
-  /** With `needs: sealedPath`. */
+  /** With `needs: sealedPath`, once sealed. At a source that is read in place it is the source's own file: never to be changed. */
   readonly localPath?: string;
-  /** Durable, for the plugin; gone with the upload. */
+  /** Durable, for the plugin; gone with the upload. A directory that a server gave for it belongs here, before it is used; the receipt then names the real path. */
   readonly memo: Memo;
   /**
    * The bytes from `offset` to `size`. Never gives bytes that a power cut could take back, so it may wait for a pull that still runs.
@@ -254,7 +262,7 @@ export interface Target {
   discard(upload: Upload, signal: AbortSignal): Promise<void>;
   /** What is at `upload.path` now; undefined when nothing is. Absent where names cannot be looked at. */
   look?(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined>;
-  /** For a single shot whose answer was lost. */
+  /** For a single shot whose answer was lost: its receipt; "absent" only where it surely is not there, nor on its way: it is then sent again. */
   lookup?(upload: Upload, signal: AbortSignal): Promise<Receipt | "absent" | "unknown">;
 }
 
@@ -264,9 +272,9 @@ export interface Tree {
   /** One directory ("" is the root), files and directories. Throws "missing", "offline", "denied", "transient". */
   list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry>;
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
-  /** Never over anything: Fault "conflict" when `to` exists, "changed" when `from` is not `expect`. Makes the directories of `to`. */
+  /** Never over anything: Fault "conflict" when `to` exists, "changed" when `from` is not the file of `expect` (a directory is none). Makes the directories of `to`. */
   move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void>;
-  /** Fault "changed" when it is not that file; already gone is success. */
+  /** Fault "changed" when it is not that file, or a directory; already gone is success. */
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void>;
   /** With its parents; already there is success. */
   mkdir(path: string, signal: AbortSignal): Promise<void>;

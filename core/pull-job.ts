@@ -32,6 +32,8 @@ export class PullJob {
   #version: VersionRow;
   #digest = new Digester("sha256");
   #other: Digester | undefined;
+  /** The source's file is longer than this version. */
+  #grown = false;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
   /** The versions before this one, the latest first, down to one that was whole here. */
@@ -78,6 +80,7 @@ export class PullJob {
   /** The entry to open: as it is now, but no longer than this version. */
   async #present(): Promise<FileEntry> {
     const now = await this.source.stat(this.#version.path, this.signal);
+    this.#grown = now !== undefined && now.size > this.#version.size;
     return sameOrGrown(this.#version, now);
   }
 
@@ -104,6 +107,9 @@ export class PullJob {
         this.#say("resumed", `goes on at byte ${at} of ${this.#version.size}`);
         return writer;
       }
+      // Not what it was when it was found, and not that continued: another file has its name.
+      if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined)))
+        throw new Fault("changed", "another file is there now");
       engine.events.say(
         "warn",
         "restarted",
@@ -268,7 +274,7 @@ export class PullJob {
     this.engine.journal.run("UPDATE versions SET released = 'superseded' WHERE id = ? AND released IS NULL", base.id);
   }
 
-  /** A local, random-access file stays where it is: it is only digested. */
+  /** A file in place that may have grown is looked through before it is sent; any other the push digests by itself. */
   async #readInPlace(entry: FileEntry): Promise<void> {
     const { engine, source, signal, transfer, live } = this;
     const follow = async () => {

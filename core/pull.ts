@@ -59,13 +59,12 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       const version = queue.version(rank.version);
       if (version === undefined || (version.base !== null && queue.pulling.has(version.base))) continue;
       if (canSend(version) && (version.store !== "spool" || version.spooled > 0)) {
-        // The copy here is whole, whatever became of the source's; or the push reads it there.
+        // The copy here is whole, whatever became of the source's; or the push reads it there, in place or straight through.
         await engine.journal.apply(() => queue.bytesCome(version.id, [...engine.lanes.keys()]));
         engine.work$.next();
         continue;
       }
-      // Straight through, from the first or again: its source was away, or a person retried it. It is for the push to open.
-      if (version.store === "through" || (version.store === "spool" && !(await spool.canEverHold(version.size)))) {
+      if (version.store === "spool" && !(await spool.canEverHold(version.size))) {
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through' WHERE id = ?", version.id);
           engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", version.id);

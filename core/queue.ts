@@ -12,6 +12,7 @@
 import type { Journal } from "./journal.js";
 import type { Clock, Digest, FileEntry, Receipt } from "./plugin.js";
 import type { PlannedDelivery } from "./route.js";
+import type { Sending } from "./single-shot.js";
 
 export interface VersionRow {
   readonly id: string;
@@ -57,6 +58,17 @@ export interface DeliveryRow {
   readonly memo: string | null;
   readonly receipt: string | null;
   readonly done_ms: number | null;
+  readonly marks: string | null;
+}
+
+/** What core noted of a delivery before it did what cannot be taken back. */
+export interface Marks {
+  /** The name was about to be given. */
+  readonly publishing?: true;
+  /** What is left at the target is none of ours, or broken: it is taken away before anything is sent. */
+  readonly restart?: true;
+  /** A single shot was about to be whole there. */
+  readonly sending?: Sending;
 }
 
 /** What a receipt is in the journal, in receipts.jsonl and in `status`. */
@@ -71,6 +83,8 @@ export interface StoredReceipt extends Receipt {
   /** ISO 8601; `clock: "unset"` beside it where wall time could not be trusted. */
   readonly at: string;
   readonly clock?: "unset";
+  /** When it was sent once before (ISO 8601), and that answer was lost: it may be there twice. */
+  readonly sentBefore?: string;
 }
 
 type Ranked = Pick<DeliveryRow, "weight" | "rank" | "path">;
@@ -103,6 +117,9 @@ export class Queue {
   readonly pushing = new Map<string, Ranked>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
+
+  /** Versions whose source is acted on now. */
+  readonly releasing = new Set<string>();
 
   constructor(
     readonly journal: Journal,
@@ -155,6 +172,22 @@ export class Queue {
     return this.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE id = ?", id);
   }
 
+  marksOf(delivery: string): Marks {
+    const marks = this.journal.get<{ marks: string | null }>("SELECT marks FROM deliveries WHERE id = ?", delivery)?.marks;
+    return marks === null || marks === undefined ? {} : (JSON.parse(marks) as Marks);
+  }
+
+  /** Inside `commit`. A journal that was lost knows it again from receipts.jsonl. undefined: it was refused. */
+  noteSending(delivery: string, sending: Sending | undefined): void {
+    this.journal.appendReceipt(`${JSON.stringify({ sending: delivery, record: sending ?? null })}\n`);
+    this.setMarks(delivery, sending === undefined ? {} : { sending });
+  }
+
+  /** Inside `apply`. */
+  setMarks(delivery: string, marks: Marks): void {
+    this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ?", JSON.stringify(marks), delivery);
+  }
+
   deliveriesOf(version: string): DeliveryRow[] {
     return this.journal.all<DeliveryRow>("SELECT * FROM deliveries WHERE version = ?", version);
   }
@@ -202,8 +235,9 @@ export class Queue {
       const here = canSend(version) && !expired;
       const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
-        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) 
+        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun, marks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt'),
+           (SELECT value FROM meta WHERE key = 'marks:' || ?1)) 
          ON CONFLICT (id) DO NOTHING`,
         plan.id,
         version.id,
@@ -259,6 +293,13 @@ export class Queue {
   /** Inside `apply`. No more bytes for now. Active ones find out by themselves. */
   bytesStop(version: string): void {
     this.journal.run("UPDATE deliveries SET state = 'wanting' WHERE version = ? AND state = 'ready'", version);
+  }
+
+  /** Inside `apply`. What was to be read in place is pulled after all. */
+  intoSpool(version: string): void {
+    const sql =
+      "UPDATE versions SET store = 'spool', state = 'found', durable = 0, generation = generation + 1 WHERE id = ? AND store = 'place'";
+    if (this.journal.run(sql, version) > 0) this.bytesStop(version);
   }
 
   /** The best delivery that is ready for a target; not yet claimed. */
@@ -336,18 +377,19 @@ export class Queue {
     });
   }
 
-  /** The delivery is done, and that is durable, here and in receipts.jsonl. `acts`: the source may have to act on it. */
-  acknowledge(id: string, receipt: StoredReceipt, acts: boolean): Promise<void> {
+  /** The delivery is done, and that is durable, here and in receipts.jsonl. */
+  acknowledge(id: string, receipt: StoredReceipt): Promise<void> {
     return this.journal.commit(() => {
       const line = JSON.stringify(receipt);
       this.journal.appendReceipt(`${line}\n`);
       this.journal.run(
-        "UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, done_ms = ? WHERE id = ?",
+        "UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, marks = NULL, done_ms = ? WHERE id = ?",
         line,
         this.clock.wallMs(),
         id,
       );
-      if (acts) this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
+      // What the rules say now: they may have changed while it was sent.
+      if (this.version(receipt.version)?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
   }
 
@@ -388,14 +430,20 @@ export class Queue {
     if (unparked > 0) this.#readyWhereSealed();
   }
 
-  /** Inside `apply`. These deliveries, set aside or waiting for their time, are due now, as if they had never failed. */
-  retry(ids: readonly string[]): void {
-    for (const id of ids)
+  /**
+   * Inside `apply`. These deliveries, set aside or waiting for their time, are due now, as if they had never failed. `decided`: a person says that
+   * what was in doubt is sent again.
+   */
+  retry(ids: readonly string[], decided = false): void {
+    for (const id of ids) {
+      const { sending, ...marks } = this.marksOf(id);
+      if (decided && sending !== undefined) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });
       this.journal.run(
         `UPDATE deliveries SET state = CASE state WHEN 'parked' THEN 'wanting' ELSE state END, tries = 0, restarts = 0, not_before = 0
          WHERE id = ? AND state IN ('wanting', 'ready', 'parked')`,
         id,
       );
+    }
     if (ids.length > 0) this.#readyWhereSealed();
   }
 

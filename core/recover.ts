@@ -11,7 +11,8 @@ import { nameOf } from "./engine.js";
 import { removeTemporaries } from "./fs.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
-import type { StoredReceipt, VersionRow } from "./queue.js";
+import type { Marks, StoredReceipt, VersionRow } from "./queue.js";
+import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
 
 /** Runs before anything is listed or claimed. `stateDir` is locked; `rebuilt`: the journal was set aside. */
@@ -169,22 +170,45 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
       }
     });
   };
+  /** Single shots that were on their way, or in doubt: their deliveries are found again, and begin with this. */
+  const shots = new Map<string, Sending>();
   for await (const line of createInterface({ input: createReadStream(path, { encoding: "utf8" }), crlfDelay: Infinity })) {
-    const receipt = parseReceipt(line);
+    const read = parsed(line);
+    const receipt = receiptIn(read);
     if (receipt !== undefined) group.push(receipt);
     if (group.length >= 1000) await store();
+    if (typeof read?.sending !== "string") continue;
+    if (read.record === null) shots.delete(read.sending);
+    else shots.set(read.sending, read.record as Sending);
   }
   await store();
+  await journal.apply(() => {
+    for (const [id, sending] of shots) {
+      const marks: Marks = { sending };
+      journal.run(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        `marks:${id}`,
+        JSON.stringify(marks),
+      );
+    }
+  });
   return count;
 }
 
-function parseReceipt(line: string): StoredReceipt | undefined {
+/** A line of receipts.jsonl; undefined for the tail of one that power cut short. */
+function parsed(line: string): Record<string, unknown> | undefined {
   try {
-    const receipt = JSON.parse(line) as Partial<StoredReceipt>;
-    const texts = [receipt.delivery, receipt.version, receipt.from, receipt.source, receipt.to, receipt.path, receipt.at];
-    return texts.every((text) => typeof text === "string") && typeof receipt.size === "number" ? (receipt as StoredReceipt) : undefined;
+    const value: unknown = JSON.parse(line);
+    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined;
   } catch {
-    // The tail of a line that power cut short.
+    // It says nothing, and what it would have said is asked of sources and targets.
     return undefined;
   }
+}
+
+function receiptIn(line: Record<string, unknown> | undefined): StoredReceipt | undefined {
+  const receipt = line as Partial<StoredReceipt> | undefined;
+  if (receipt === undefined) return undefined;
+  const texts = [receipt.delivery, receipt.version, receipt.from, receipt.source, receipt.to, receipt.path, receipt.at];
+  return texts.every((text) => typeof text === "string") && typeof receipt.size === "number" ? (receipt as StoredReceipt) : undefined;
 }

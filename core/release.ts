@@ -23,7 +23,12 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
   return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
     // A route or target that is new may want the file too.
     slots: () => (lane.attached && (considered ||= isConsidered(engine, lane.name)) ? 1 : 0),
-    claim: () => Promise.resolve(engine.queue.toRelease(lane.name)),
+    claim: () => {
+      const version = engine.queue.toRelease(lane.name);
+      // In the same turn of the loop: nobody can send it again in between.
+      if (version !== undefined) engine.queue.releasing.add(version.id);
+      return Promise.resolve(version);
+    },
     run: async (version, signal) => {
       try {
         const what = await release(engine, lane, version, signal);
@@ -43,6 +48,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
           `${nameOf(version)}: cannot ${version.after} it at its source: ${reasonOf(error)}; again in 30 s`,
           { device: lane.name, path: version.path },
         );
+      } finally {
+        engine.queue.releasing.delete(version.id);
       }
     },
   });
@@ -52,6 +59,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
 async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal): Promise<string> {
   const tree = lane.device.tree;
   if (tree === undefined) return `kept: nothing can be changed on ${lane.name}`;
+  const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
+  if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
   const receipts = engine.queue
     .deliveriesOf(version.id)
     .filter(({ required, receipt }) => required === 1 && receipt !== null)

@@ -39,6 +39,10 @@ test("throttled waits as it was told", () => {
   assert.deepEqual(actionFor(new Fault("throttled", "x", { retryAfterMs: 7000 }), fresh, 0), { do: "again", afterMs: 7000 });
 });
 
+test("what is in doubt is looked for when it is said when, else set aside", () => {
+  assert.deepEqual(actionFor(new Fault("indoubt", "x", { retryAfterMs: 1000 }), fresh, 0), { do: "again", afterMs: 1000 });
+});
+
 test("transient is never given up; what no rule names is parked after 20 tries without a byte", () => {
   assert.equal(actionFor(new Fault("transient", "x"), { ...fresh, tries: 10_000 }, 0).do, "again");
   assert.equal(actionFor(new Error("?"), { ...fresh, tries: 18 }, 0).do, "again");

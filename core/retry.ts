@@ -61,8 +61,9 @@ export function actionFor(error: unknown, tried: Tried, random: number): Action 
     case "changed":
     case "missing":
       return { do: "relist" };
-    case "rejected":
     case "indoubt":
+      return error.retryAfterMs === undefined ? { do: "park", fault: kind } : { do: "again", afterMs: error.retryAfterMs };
+    case "rejected":
       return { do: "park", fault: kind };
     case "aborted":
       return { do: "nothing" };

@@ -144,7 +144,7 @@ export class Run {
     signal.addEventListener("abort", () => due.unsubscribe());
     this.#timers.push(
       // Space on the disk comes back unasked, and what failed at its source is due again.
-      setInterval(() => this.#crew.keep(expire(engine).then(() => engine.work$.next())), housekeepingMs),
+      setInterval(() => this.#crew.keep(expire(engine, signal).then(() => engine.work$.next())), housekeepingMs),
       setInterval(() => this.#crew.keep(this.#daily()), dailyMs),
     );
     engine.work$.next();
@@ -332,7 +332,10 @@ async function dropInherited(journal: Journal, { id, clonedFrom }: Installation)
   const known = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = 'installation'")?.value;
   if (known === id) return;
   await journal.commit(() => {
-    if (known !== undefined || clonedFrom !== undefined) journal.run("UPDATE deliveries SET begun = 0, memo = NULL WHERE state <> 'done'");
+    if (known !== undefined || clonedFrom !== undefined)
+      journal.run(
+        "UPDATE deliveries SET begun = 0, memo = NULL, marks = json_remove(marks, '$.publishing', '$.restart') WHERE state <> 'done'",
+      );
     journal.run("INSERT INTO meta VALUES ('installation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", id);
   });
 }

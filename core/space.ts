@@ -1,24 +1,23 @@
 /**
  * Room in the spool: what is delivered goes after its retention, or at once when room is needed; then what waits only for targets that are
- * away and that its source still holds, to be pulled again later. The only copy of a file is never given up.
+ * away and that its source still holds, to be pulled again later. The only copy of a file is never given up, also when all its deliveries were
+ * forgotten: it stays until its source is seen to hold it, or a person forgets it a second time.
  */
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, isFault } from "./errors.js";
 import type { VersionRow } from "./queue.js";
 
-const stillWaits = "('wanting', 'ready', 'active', 'parked', 'discard')";
+/** Deliveries that may yet need the bytes. */
+const stillWaits = "('wanting', 'ready', 'active', 'parked')";
 
 const holdsMs = 10_000;
 
 /** Gives up spool copies until `version` fits; true when its space is reserved. */
 export async function makeRoom(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const reserve = () => engine.spool.reserve(version.id, version.size, version.durable);
-  for (const row of engine.journal.all<VersionRow>(
-    `SELECT * FROM versions v WHERE spooled > 0 AND (state = 'sealed' OR state = 'gone')
-     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}) ORDER BY sealed_ms LIMIT 1000`,
-  )) {
+  for (const row of done(engine, Number.MAX_SAFE_INTEGER)) {
     if (stop.aborted) return false;
-    if ((await giveUp(engine, row, "delivered")) && (await reserve())) return true;
+    if ((await isElsewhere(engine, row, stop)) && (await giveUp(engine, row, "delivered")) && (await reserve())) return true;
   }
   const away = targets(engine, false);
   const attached = targets(engine, true);
@@ -49,15 +48,33 @@ export async function makeRoom(engine: Engine, version: VersionRow, stop: AbortS
 }
 
 /** Retention: delivered files older than `keep` leave the spool. Does nothing while the clock is not trusted. */
-export async function expire(engine: Engine): Promise<void> {
+export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   if (!engine.clock.trusted()) return;
-  const before = engine.clock.wallMs() - engine.config.spool.keep;
-  for (const row of engine.journal.all<VersionRow>(
+  for (const row of done(engine, engine.clock.wallMs() - engine.config.spool.keep)) {
+    if (stop.aborted) return;
+    if (await isElsewhere(engine, row, stop)) await giveUp(engine, row, "delivered");
+  }
+}
+
+/** Copies that nothing waits for any more, the oldest first; those that somebody got before those that nobody did. */
+function done(engine: Engine, beforeMs: number): VersionRow[] {
+  return engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND state IN ('sealed', 'gone') AND COALESCE(sealed_ms, found_ms) < ?
-     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}) LIMIT 1000`,
-    before,
-  ))
-    await giveUp(engine, row, "delivered");
+     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits})
+     ORDER BY NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state = 'done'), sealed_ms LIMIT 1000`,
+    beforeMs,
+  );
+}
+
+/** Of a copy that nothing waits for: nobody got it, and no longer version has its bytes. Perhaps its source does. */
+export function isAlone(engine: Engine, version: VersionRow): boolean {
+  const states = engine.queue.deliveriesOf(version.id).map(({ state }) => state);
+  const whole = version.state === "sealed" && version.spooled > 0;
+  return whole && version.released !== "superseded" && !states.some((state) => state === "done" || stillWaits.includes(`'${state}'`));
+}
+
+async function isElsewhere(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
+  return !isAlone(engine, version) || (await sourceHolds(engine, version, stop));
 }
 
 /**

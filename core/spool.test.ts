@@ -75,6 +75,11 @@ test("what a killed write left behind is taken away; spool files are named", asy
 test("a spool that cannot be written is a spool without space: the source is not at fault", async (t) => {
   const { spool, dir } = await spoolIn(t);
   rmSync(join(dir, "spool"), { recursive: true });
+  await assert.rejects(
+    spool.writer(sidecar, 0),
+    (error: unknown) => isFault(error, "full"),
+    "its directory is gone: the source's file is not",
+  );
   writeFileSync(join(dir, "spool"), "in the way");
-  await assert.rejects(spool.writer(sidecar, 0), (error: unknown) => isFault(error) && error.kind !== "denied");
+  await assert.rejects(spool.writer(sidecar, 0), (error: unknown) => isFault(error, "full"));
 });

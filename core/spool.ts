@@ -189,7 +189,7 @@ export class Spool {
 /** A spool that cannot be written is a spool without space, whatever the reason: what needs it pauses, the source is not at fault. */
 function spoolFault(error: unknown, what: string): Fault {
   const fault = faultOfErrno(error, what);
-  return fault.kind === "denied" ? new Fault("full", fault.message, { cause: error }) : fault;
+  return fault.kind === "transient" ? fault : new Fault("full", fault.message, { cause: error });
 }
 
 const writeBytes = 256 * 1024;

@@ -20,7 +20,7 @@ export interface Verified {
   /** A target's name, "spool", or the source's name. */
   readonly at: string;
   readonly path?: string;
-  /** How it was proved; or what is wrong: `missing`, `differs`; or why nobody can say now: `unreachable`. `left`: it is not there, and need not be. */
+  /** How it was proved; or what is wrong: `missing`, `differs`; or why nobody can say now: `unreachable`. `left`: it is not there, and need not be, or nobody ever can look. */
   readonly verdict: Exclude<Proof, "answer"> | "missing" | "differs" | "unreachable" | "left";
   readonly text: string;
   /** What to do about it. */
@@ -124,6 +124,8 @@ async function lookAt(
   if (target?.look !== undefined && there === undefined) return result("missing", "it is not there any more", again);
   if (there !== undefined && there.size !== receipt.size)
     return result("differs", `there are ${there.size} bytes, and the receipt says ${receipt.size}`, again);
+  const seen = there !== undefined || lane.device.source !== undefined;
+  if (!seen) return result("left", `nobody can look at what ${lane.name} holds: its receipt is all that there is`);
   if (receipt.digest === undefined) return result("size", `there are ${receipt.size} bytes; the receipt has no digest`);
   const proved = there?.digest === undefined ? await readBack(lane, receipt, signal) : there;
   if (proved === undefined) return result("size", `there are ${receipt.size} bytes; ${lane.name} can neither digest nor be read`);

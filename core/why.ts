@@ -11,6 +11,7 @@ import type { FileEntry } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
+import { isAlone } from "./space.js";
 import { durationText, sizeText } from "./status.js";
 
 export interface Reason {
@@ -140,6 +141,11 @@ function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly Deli
     reasons.push(
       ...deliveryReasons(engine, version, delivery, running).map((reason) => ({ ...reason, id: delivery.id, to: delivery.target })),
     );
+  if (isAlone(engine, version) && deliveries.length > 0)
+    reasons.push({
+      code: "only-copy",
+      text: `nobody got it: its copy in the spool stays, unless ${version.source} is seen to have it still; to remove the copy: filesync forget ${version.id}`,
+    });
   const after = afterReason(engine, version);
   if (after !== undefined) reasons.push(after);
   return { source: version.source, path: version.path, ...stampOf(entryOf(version)), version: version.id, reasons };
@@ -157,10 +163,14 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     case "done": {
       const receipt = JSON.parse(delivery.receipt ?? "{}") as Partial<StoredReceipt>;
       const answer = receipt.answer === undefined ? "" : ` (${receipt.answer})`;
+      const twice =
+        receipt.sentBefore === undefined
+          ? ""
+          : `; sent once before, ${dateText(Date.parse(receipt.sentBefore))}, and that answer was lost: it may be there twice`;
       return [
         {
           code: "delivered",
-          text: `delivered ${atText(receipt)} as ${receipt.path ?? delivery.path}, proved by ${receipt.proof ?? "nothing"}${answer}`,
+          text: `delivered ${atText(receipt)} as ${receipt.path ?? delivery.path}, proved by ${receipt.proof ?? "nothing"}${answer}${twice}`,
         },
       ];
     }
@@ -194,9 +204,10 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       if (delivery.fault !== null) {
         const tries = delivery.tries > 0 ? `, after ${delivery.tries} ${delivery.tries === 1 ? "try" : "tries"}` : "";
         const when = !running ? "at once when the daemon runs" : inMs > 0 ? `in ${durationText(inMs / 1000)}` : "as soon as it can be";
+        const inDoubt = delivery.fault === "indoubt";
         reasons.push({
-          code: "again",
-          text: `failed (${delivery.fault}): ${said}; tried again ${when}${tries}`,
+          code: inDoubt ? "in-doubt" : "again",
+          text: inDoubt ? `${said}; looked for again ${when}` : `failed (${delivery.fault}): ${said}; tried again ${when}${tries}`,
           ...(running && inMs > 0 ? { inMs } : {}),
         });
       }

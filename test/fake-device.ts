@@ -1,5 +1,5 @@
 /** Devices in memory, and an engine over them in this process: every call is seen, and a test decides what it does. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -9,7 +9,7 @@ import { RealClock } from "../core/clock.js";
 import type { Config, DeviceConfig } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Digester } from "../core/digest.js";
-import { abortedFault, throwIfAborted } from "../core/errors.js";
+import { abortedFault, Fault, throwIfAborted } from "../core/errors.js";
 import { type Event, Events } from "../core/events.js";
 import type {
   Device,
@@ -26,7 +26,7 @@ import type {
   Tree,
   Upload,
 } from "../core/plugin.js";
-import type { Route } from "../core/route.js";
+import type { Route, RouteTarget } from "../core/route.js";
 
 export function sha256(bytes: Uint8Array): Digest {
   const digester = new Digester("sha256");
@@ -75,6 +75,8 @@ export class FakeDevice {
       target?: Partial<TargetFeatures>;
       chunk?: number;
       tree?: boolean;
+      /** A path on this machine for each file: what is there is the test's business. */
+      localPath?: (path: string) => string | undefined;
     } = {},
   ) {}
 
@@ -86,7 +88,7 @@ export class FakeDevice {
     this.presence$.next(attached ? { state: "attached", epoch: String(Math.random()) } : { state: "detached", reason: "unplugged" });
   }
 
-  async #call(call: string, signal: AbortSignal): Promise<void> {
+  protected async call(call: string, signal: AbortSignal): Promise<void> {
     this.calls.push(call);
     await withSignal(this.before(call, signal), signal);
   }
@@ -96,10 +98,20 @@ export class FakeDevice {
     return file === undefined ? undefined : { path, kind: "file", size: file.bytes.length, modifiedMs: file.modifiedMs, settled: true };
   }
 
+  readonly #plugins = new Map<string, Plugin<unknown>>();
+
+  /** The same each time: a reload finds nothing changed. */
+  plugin(role: "source" | "target"): Plugin<unknown> {
+    const plugin =
+      this.#plugins.get(role) ?? ({ type: "fake", roles: [role], device: () => this.device(role) } as unknown as Plugin<unknown>);
+    this.#plugins.set(role, plugin);
+    return plugin;
+  }
+
   device(role: "source" | "target"): Device {
     return {
       presence$: this.presence$,
-      probe: (signal) => this.#call("probe", signal),
+      probe: (signal) => this.call("probe", signal),
       close: () => Promise.resolve(),
       ...(role === "source"
         ? { source: this.#source(), ...(this.features.tree === true ? { tree: this.#tree() } : {}) }
@@ -118,22 +130,23 @@ export class FakeDevice {
       },
       list: (signal) => this.#list(signal),
       stat: async (path, signal) => {
-        await this.#call(`stat ${path}`, signal);
+        await this.call(`stat ${path}`, signal);
         return this.#entry(path);
       },
       open: async (entry, offset, signal) => {
-        await this.#call(`open ${entry.path} ${offset}`, signal);
+        await this.call(`open ${entry.path} ${offset}`, signal);
         const bytes = this.files.get(entry.path)?.bytes.subarray(offset, entry.size) ?? Buffer.alloc(0);
         this.openMost = Math.max(this.openMost, ++this.openNow);
         const stream = Readable.from(this.#chunks(entry.path, offset, bytes, signal), { objectMode: false });
         stream.once("close", () => (this.openNow -= 1));
         return stream;
       },
+      ...(features.localPath === undefined ? {} : { localPath: (entry: FileEntry) => features.localPath?.(entry.path) }),
       ...(features.crc === undefined
         ? {}
         : {
             digest: async (entry: FileEntry, _kind: unknown, signal: AbortSignal) => {
-              await this.#call(`digest ${entry.path}`, signal);
+              await this.call(`digest ${entry.path}`, signal);
               return features.crc?.(this.files.get(entry.path)?.bytes ?? Buffer.alloc(0));
             },
           }),
@@ -141,7 +154,7 @@ export class FakeDevice {
   }
 
   async *#list(signal: AbortSignal): AsyncGenerator<FileEntry> {
-    await this.#call("list", signal);
+    await this.call("list", signal);
     for (const path of [...this.files.keys()]) {
       const entry = this.#entry(path);
       if (entry !== undefined) yield entry;
@@ -163,8 +176,11 @@ export class FakeDevice {
       stat: (path) => Promise.resolve(this.#entry(path)),
       mkdir: none,
       move: none,
-      remove: async (path: string, _expect: Stamp, signal: AbortSignal) => {
-        await this.#call(`remove ${path}`, signal);
+      remove: async (path: string, expect: Stamp, signal: AbortSignal) => {
+        await this.call(`remove ${path}`, signal);
+        const file = this.files.get(path);
+        if (file !== undefined && (file.bytes.length !== expect.size || file.modifiedMs !== expect.modifiedMs))
+          throw new Fault("changed", "another file");
         this.files.delete(path);
       },
     };
@@ -193,11 +209,13 @@ export class FakeDevice {
         digests,
       },
       offset: async (upload, signal) => {
-        await this.#call(`offset ${upload.path}`, signal);
+        await this.call(`offset ${upload.path}`, signal);
         return this.partials.get(upload.partialPath)?.length ?? 0;
       },
       write: async (upload: Upload, offset, signal, onBytes) => {
-        await this.#call(`write ${upload.path} ${offset}`, signal);
+        await this.call(`write ${upload.path} ${offset}`, signal);
+        const there = this.partials.get(upload.partialPath)?.length ?? 0;
+        if (there !== offset) throw new Fault("conflict", `the partial has ${there} bytes, not ${offset}`);
         for await (const chunk of upload.read(offset, signal)) {
           const before = this.partials.get(upload.partialPath) ?? Buffer.alloc(0);
           this.partials.set(upload.partialPath, Buffer.concat([before, chunk as Buffer]));
@@ -206,22 +224,23 @@ export class FakeDevice {
         if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));
       },
       commit: async (upload: Upload, signal): Promise<Receipt | Occupant> => {
-        await this.#call(`commit ${upload.path}`, signal);
+        await this.call(`commit ${upload.path}`, signal);
         const there = occupant(upload.path);
         const partial = this.partials.get(upload.partialPath);
         const replaced = upload.expect.kind === "replaces" && there !== undefined && there.size === upload.expect.size;
         if (there !== undefined && !replaced) return there;
-        if (partial === undefined) throw new Error("no partial");
+        if (partial?.length !== upload.size)
+          throw new Fault("conflict", `the partial has ${partial?.length ?? 0} bytes, not ${upload.size}`);
         this.files.set(upload.path, { bytes: partial, modifiedMs: upload.modifiedMs ?? 0 });
         this.partials.delete(upload.partialPath);
         return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };
       },
       discard: async (upload, signal) => {
-        await this.#call(`discard ${upload.path}`, signal);
+        await this.call(`discard ${upload.path}`, signal);
         this.partials.delete(upload.partialPath);
       },
       look: async (upload, signal) => {
-        await this.#call(`look ${upload.path}`, signal);
+        await this.call(`look ${upload.path}`, signal);
         return occupant(upload.path);
       },
     };
@@ -235,6 +254,10 @@ export class SetClock extends RealClock {
     return Date.now() + this.offsetMs;
   }
 }
+
+type Devices = { readonly sources: readonly FakeDevice[]; readonly targets: readonly FakeDevice[] };
+type Routes = readonly (Partial<Omit<Route, "to">> & { readonly from: string; readonly to: readonly (string | RouteTarget)[] })[];
+type Options = { readonly maxSize?: number; readonly device?: Partial<DeviceConfig> };
 
 /** A state directory, and daemons on it one after another. */
 export class Bench {
@@ -257,21 +280,29 @@ export class Bench {
     return this.#daemon;
   }
 
-  async start(
-    devices: { sources: readonly FakeDevice[]; targets: readonly FakeDevice[] },
-    routes: readonly (Partial<Omit<Route, "to">> & { from: string; to: readonly string[] })[],
-    options: { maxSize?: number; device?: Partial<DeviceConfig> } = {},
-  ): Promise<Daemon> {
+  async start(devices: Devices, routes: Routes, options: Options = {}): Promise<Daemon> {
+    const config = this.#config(devices, routes, options);
+    this.#daemon = new Daemon({ config, events: this.#said, programVersion: "test", clock: this.clock, machine: "test" });
+    await this.#daemon.start();
+    return this.#daemon;
+  }
+
+  /** SIGHUP. Devices with the same name and options go on. */
+  async reload(devices: Devices, routes: Routes, options: Options = {}): Promise<void> {
+    await this.daemon.reload(this.#config(devices, routes, options));
+  }
+
+  #config(devices: Devices, routes: Routes, options: Options): Config {
     const device = (fake: FakeDevice, role: "source" | "target"): DeviceConfig => ({
       name: fake.name,
       kind: "device",
       type: "fake",
-      plugin: { type: "fake", roles: [role], device: () => fake.device(role) } as unknown as Plugin<unknown>,
+      plugin: fake.plugin(role),
       options: {},
       settleMs: 0,
       ...options.device,
     });
-    const config: Config = {
+    return {
       vehicle: "v",
       stateDir: this.dir,
       spool: { maxSize: options.maxSize ?? 2 ** 30, keepFree: 0, keep: 7 * 86_400_000 },
@@ -287,13 +318,35 @@ export class Bench {
         afterDelivery: "keep",
         trustSize: false,
         ...route,
-        to: route.to.map((to) => ({ device: to, required: true })),
+        to: route.to.map((to) => (typeof to === "string" ? { device: to, required: true } : to)),
       })),
       problems: [],
     } as unknown as Config;
-    this.#daemon = new Daemon({ config, events: this.#said, programVersion: "test", clock: this.clock, machine: "test" });
-    await this.#daemon.start();
-    return this.#daemon;
+  }
+
+  /** As kill -9 at this moment: the next start finds the state directory as it is now. */
+  async kill(): Promise<void> {
+    const image = `${this.dir}.image`;
+    cpSync(this.dir, image, { recursive: true, filter: (path) => !path.endsWith("-shm") && !path.endsWith("/reserve") });
+    await this.stop();
+    rmSync(this.dir, { recursive: true });
+    renameSync(image, this.dir);
+  }
+
+  /** Starts, and is killed when a call that begins so is made to a device: that call does nothing but `meanwhile`, and never ends. */
+  async killedAt(device: FakeDevice, call: string, start: () => Promise<unknown>, meanwhile: () => void = () => undefined): Promise<void> {
+    let met = (): void => undefined;
+    const there = new Promise<void>((resolve) => (met = resolve));
+    device.before = (made) => {
+      if (!made.startsWith(call)) return undefined;
+      meanwhile();
+      met();
+      return new Promise(() => undefined);
+    };
+    await start();
+    await there;
+    await this.kill();
+    device.before = () => undefined;
   }
 
   async stop(): Promise<void> {

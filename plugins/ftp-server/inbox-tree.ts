@@ -53,8 +53,7 @@ export class InboxTree implements Tree {
     this.#expect(found, expect);
     try {
       const place = placeOfCorePath(path);
-      if (found.kind === "directory") await this.#inbox.root.removeDir(place);
-      else await this.#inbox.root.unlink(place);
+      await this.#inbox.root.unlink(place);
       await this.#inbox.forgotten(place);
     } catch (error) {
       if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
@@ -84,6 +83,6 @@ export class InboxTree implements Tree {
 
   #expect(found: FileEntry, expect: Stamp): void {
     if (found.settled === false) throw new Fault("changed", `${found.path} is being written`);
-    if (found.kind !== "directory" && !isSame(expect, found)) throw new Fault("changed", `${found.path} is not the file that was meant`);
+    if (found.kind !== "file" || !isSame(expect, found)) throw new Fault("changed", `${found.path} is not the file that was meant`);
   }
 }

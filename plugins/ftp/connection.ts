@@ -21,6 +21,9 @@ export { Refusal } from "./control.js";
 /** After a signal: a server that has not answered by then is given up. */
 const patienceMs = 1500;
 
+/** What may wait in a data socket. */
+const queuedBytes = 2 ** 20;
+
 export class Connection {
   readonly #login: Login;
   readonly #signal: AbortSignal;
@@ -201,10 +204,11 @@ export class Connection {
         );
         for (let chunk = await first; chunk !== undefined && chunk.length > 0; chunk = sent < limit ? await next() : undefined) {
           if (answered || data.socket.destroyed) break;
-          const room = data.socket.write(chunk);
+          data.socket.write(chunk);
           sent += chunk.length;
           onBytes(chunk.length);
-          if (!room) await drained(data);
+          // So that the next is read and digested while this one goes out.
+          if (data.socket.writableLength > queuedBytes) await drained(data);
         }
         data.socket.resume();
         if (!this.#signal.aborted) data.socket.end();

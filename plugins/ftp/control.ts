@@ -66,6 +66,9 @@ export class Control {
   #resting = 0;
   /** One command at a time: the server is known to lose its order, or not yet known to keep it. */
   oneByOne = true;
+  /** Commands go out while answers are outstanding: the server is known to read them when their turn comes, also during a transfer. */
+  ahead = false;
+  greeting = "";
 
   private constructor(socket: Socket, timeoutMs: number) {
     this.#socket = socket;
@@ -87,6 +90,7 @@ export class Control {
         control.#sent.push({ command: "", signal: undefined, codes: undefined, resolve, reject }),
       );
       if (greeting.code >= 400) throw new Refusal(greeting);
+      control.greeting = greeting.text;
       return control;
     } catch (error) {
       control.close();
@@ -183,16 +187,20 @@ export class Control {
 
   /** At the end of this turn of the loop: what other work asks in the same turn goes along. */
   #flushSoon(): void {
-    if (this.#flushing || this.#sent.length > 0) return;
+    if (this.#flushing || !this.#mayFlush) return;
     this.#flushing = true;
     setImmediate(() => {
       this.#flushing = false;
-      if (this.#failure !== undefined || this.#sent.length > 0 || this.#next.length === 0) return;
+      if (this.#failure !== undefined || !this.#mayFlush || this.#next.length === 0) return;
       const now = this.oneByOne ? this.#next.splice(0, 1) : this.#next.splice(0);
       this.#sent.push(...now);
       this.#timer.refresh();
       this.#socket.write(now.map(({ command }) => `${command}\r\n`).join(""), "latin1");
     });
+  }
+
+  get #mayFlush(): boolean {
+    return this.#sent.length === 0 || (this.ahead && !this.oneByOne);
   }
 
   #listen(socket: Socket): void {

@@ -3,7 +3,7 @@ import { Fault } from "../../core/errors.js";
 import { isUnknownCommand, Refusal, type Connection } from "./connection.js";
 import { isForbidden } from "./faults.js";
 
-/** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. Throws FTPError when the server refuses. */
+/** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. Throws Refusal when the server refuses. */
 export async function ensureDir(connection: Connection, dir: string, known: Set<string>): Promise<void> {
   if (dir === "" || known.has(dir)) return;
   if ((await connection.enter(dir)).code < 400) {

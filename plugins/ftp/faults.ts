@@ -79,12 +79,14 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
     if (situation.connecting === true && error.code === 530)
       return new Fault("denied", say(`the server said "${text}"; look at "user" and "password"`), cause);
     if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
-    // ftp-srv says 550 for a data connection that broke, in the words of its sockets.
+    // ftp-srv says 550 for whatever went wrong, in the words of its sockets and files.
     const kind = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/.test(text)
       ? "transient"
-      : error.code === 550 && forbidden.test(text)
-        ? "denied"
-        : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
+      : /\b(ENOSPC|EDQUOT)\b/.test(text)
+        ? "full"
+        : error.code === 550 && forbidden.test(text)
+          ? "denied"
+          : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     return new Fault(kind, say(`the server said "${text}"`), cause);
   }
   const code = error instanceof Error && "code" in error ? String(error.code) : "";

@@ -14,6 +14,8 @@ import type { FtpOptions } from "./options.js";
 import { bytesAsText } from "./wire.js";
 
 const trialMs = 5000;
+/** Servers that leave commands on the line until a transfer is over. ProFTPD refuses them (450), Pure-FTPd looks for ABOR in them. */
+const readsInTurn = /\bvsFTPd\b|\bFileSync\b/;
 
 /** What outlives one connection to the server. */
 export interface ServerMemory {
@@ -130,11 +132,14 @@ export class Login {
     this.transfersWaiting += 1;
     try {
       await orAborted(before, signal);
-      const data = await openData(this.control, commands, this.#memory, {
+      // The next one's commands wait at the server, its port comes with the answer to this one.
+      const opening = openData(this.control, commands, this.#memory, {
         timeoutMs: this.options.timeout,
         ...(this.#tls === undefined ? {} : { tls: this.#tls }),
         check: (socket) => this.expectPinned(socket),
       });
+      if (this.control.ahead) void opening.then(end, end);
+      const data = await opening;
       // What goes wrong there is told by the answer, or by whoever reads or writes.
       data.socket.on("error", () => undefined);
       try {
@@ -174,6 +179,7 @@ export class Login {
       ]),
     ).finally(() => clearTimeout(trial));
     if (type !== undefined) taken(type);
+    control.ahead = !this.#server.oneByOne && readsInTurn.test(control.greeting);
     this.#features = featuresOf(features);
     const wishes: string[] = [];
     // Asked for where it is offered; servers that have it without asking say so in other words.

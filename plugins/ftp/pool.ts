@@ -37,8 +37,10 @@ export class Pool {
   readonly #clock: Clock;
   readonly #server: ServerMemory = { oneByOne: false };
   #entries: Entry[] = [];
-  #limit: number;
+  #limit = 0;
   #limitUntilMs = 0;
+  /** Who waits for a connection that somebody has for himself. */
+  #waiting: (() => void)[] = [];
   #digests: readonly DigestKind[] = [];
   #timer: NodeJS.Timeout | undefined;
   readonly #over = new AbortController();
@@ -46,7 +48,6 @@ export class Pool {
   constructor(options: FtpOptions, clock: Clock) {
     this.#options = options;
     this.#clock = clock;
-    this.#limit = options.concurrency;
   }
 
   /** What the server digests by itself; known after the first login. */
@@ -57,8 +58,9 @@ export class Pool {
   /** A connection of one's own. Throws "offline", "denied", "transient", "config". */
   async lease(signal: AbortSignal): Promise<Lease> {
     const { entry, login } = await this.#take(() => {
-      const found = this.#entries.find((it) => it.users === 0 && it.login?.closed === false) ?? this.#open();
-      found.exclusive = true;
+      const idle = this.#entries.find((it) => it.users === 0 && it.login?.closed === false);
+      const found = idle ?? (this.#entries.length >= this.#most ? undefined : this.#open());
+      if (found !== undefined) found.exclusive = true;
       return found;
     }, signal);
     let over = false;
@@ -90,15 +92,20 @@ export class Pool {
     for (const { login } of this.#entries.splice(0)) login?.close();
   }
 
-  /** The one with the least to do, or a new one while there may be more. */
-  #shared(): Entry {
+  /** How many there may be: what was refused once is not asked for again for a while. */
+  get #most(): number {
+    return this.#clock.monotonicMs() < this.#limitUntilMs ? this.#limit : Infinity;
+  }
+
+  /** The one with the least to do, or a new one while there may be more; undefined when all that there may be are others' own. */
+  #shared(): Entry | undefined {
     this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);
-    if (this.#clock.monotonicMs() >= this.#limitUntilMs) this.#limit = this.#options.concurrency;
     const mine = this.#entries.filter(({ exclusive }) => !exclusive);
     const load = (it: Entry): number => it.users + (it.login?.load ?? 0);
     const least = mine.length === 0 ? undefined : mine.reduce((a, b) => (load(b) < load(a) ? b : a));
-    if (least !== undefined && (load(least) === 0 || this.#entries.length >= this.#limit)) return least;
-    return this.#open();
+    const enough = this.#entries.length >= Math.min(this.#most, this.#options.concurrency);
+    if (least !== undefined && (load(least) === 0 || enough)) return least;
+    return this.#entries.length >= this.#most ? undefined : this.#open();
   }
 
   #open(): Entry {
@@ -112,10 +119,12 @@ export class Pool {
         entry.idleSinceMs = this.#clock.monotonicMs();
         this.#digests = login.digestCommand === undefined ? [] : ["sha256"];
         if (this.#over.signal.aborted) login.close();
+        for (const look of this.#waiting.splice(0)) look();
         this.#sweepLater();
       },
       (error: unknown) => {
         this.#entries = this.#entries.filter((it) => it !== entry);
+        for (const look of this.#waiting.splice(0)) look();
         const others = this.#entries.filter(({ login }) => login?.closed === false).length;
         // A server that is there and lets nobody else in: we do with what we have.
         if (others === 0 || isFault(error, "aborted")) return;
@@ -127,11 +136,15 @@ export class Pool {
   }
 
   /** A login that answers. */
-  async #take(pick: () => Entry, signal: AbortSignal): Promise<{ entry: Entry; login: Login }> {
+  async #take(pick: () => Entry | undefined, signal: AbortSignal): Promise<{ entry: Entry; login: Login }> {
     for (;;) {
       throwIfAborted(signal);
       throwIfAborted(this.#over.signal);
       const entry = pick();
+      if (entry === undefined) {
+        await orAborted(new Promise<void>((resolve) => this.#waiting.push(resolve)), AbortSignal.any([signal, this.#over.signal]));
+        continue;
+      }
       entry.users += 1;
       try {
         const login = await orAborted(entry.opening, signal);
@@ -160,6 +173,7 @@ export class Pool {
   #leave(entry: Entry): void {
     entry.users -= 1;
     if (entry.users > 0) return;
+    for (const look of this.#waiting.splice(0)) look();
     entry.exclusive = false;
     entry.idleSinceMs = this.#clock.monotonicMs();
     this.#entries = this.#entries.filter(({ login }) => login?.closed !== true);

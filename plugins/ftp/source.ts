@@ -93,7 +93,7 @@ export class FtpSource implements Source {
           throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
         return path;
       });
-      return Readable.from(bytes({ lease, wire, entry, offset, what }), { objectMode: false, highWaterMark: 1 << 20 });
+      return Readable.from(bytes({ lease, wire, entry, offset, what }), { highWaterMark: 1 });
     } catch (error) {
       lease.end(isFault(error) && !connection.closed);
       throw error;

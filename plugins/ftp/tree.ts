@@ -47,8 +47,7 @@ export class FtpTree implements Tree {
       const found = await lookAt(connection, path);
       if (found === undefined) return;
       expectSame(found, expect);
-      const command = found.kind === "directory" ? "RMD" : "DELE";
-      await gone(connection, `${command} ${wirePath(connection.root, path)}`, path);
+      await gone(connection, `DELE ${wirePath(connection.root, path)}`, path);
     });
   }
 
@@ -66,7 +65,7 @@ async function gone(connection: Connection, command: string, path: string): Prom
 
 /** Times are compared to the second: LIST and MDTM of some servers know no more. */
 function expectSame(found: FileEntry, expect: Stamp): void {
-  if (found.kind === "directory") return;
+  if (found.kind !== "file") throw new Fault("changed", `${found.path} is no file any more`);
   const bothTimed = expect.modifiedMs !== undefined && found.modifiedMs !== undefined;
   const retimed = bothTimed && Math.abs(expect.modifiedMs - found.modifiedMs) >= 1000;
   if (found.size !== expect.size || retimed) throw new Fault("changed", `${found.path} is not the file that was meant`);

@@ -7,7 +7,7 @@ import { nameFromBytes } from "../../core/names.js";
 import type { FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { entryOf, kindOf, makeRoot, openPlain, placeOf, statAt } from "./place.js";
 
-const readBytes = 1024 * 1024;
+const readBytes = 512 * 1024;
 /** Partial names of an upload that runs, ours or another's: no files yet. */
 const partial = /^\..*\.part$/;
 
@@ -52,6 +52,12 @@ export class LocalSource implements Source {
     return Date.now();
   }
 
+  localPath(entry: FileEntry): string | undefined {
+    const place = placeOf(this.root, entry.path);
+    const text = place.toString();
+    return Buffer.from(text).equals(place) ? text : undefined;
+  }
+
   async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
     throwIfAborted(signal);
     const handle = await openPlain(this.root, entry.path);
@@ -67,7 +73,7 @@ export class LocalSource implements Source {
       await handle.close();
       throw error;
     }
-    return Readable.from(bytes(handle, offset, entry.size, signal), { objectMode: false, highWaterMark: readBytes });
+    return Readable.from(bytes(handle, offset, entry.size, signal), { highWaterMark: 1 });
   }
 }
 

@@ -218,7 +218,7 @@ test("a journal of a newer version, and a second daemon on one state directory: 
   db.close();
   const newer = await runProgram(["run", "--config", config]);
   assert.equal(newer.code, 2);
-  assert.match(newer.err, /was written by a newer FileSync \(format 7; this one knows 1\): install that version again/);
+  assert.match(newer.err, /was written by a newer FileSync \(format 7; this one knows \d+\): install that version again/);
 });
 
 test("a journal that is rubbish: it starts, says so, rebuilds from the receipts, and sends nothing twice", async (t) => {

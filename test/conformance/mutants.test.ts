@@ -321,6 +321,11 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
       if (now !== undefined) await it.remove(path, now, signal);
     },
   })),
+  "tree: a directory is not taken for the file that was meant": tree((it) => ({
+    remove: async (path, expect, signal) => {
+      if ((await it.stat(path, signal))?.kind !== "directory") await it.remove(path, expect, signal);
+    },
+  })),
   "tree: move makes directories, goes over nothing, and takes only the file that was meant": tree((it, under) => ({
     move: async (from, to, expect, signal) => {
       if ((await it.stat(to, signal)) !== undefined) await under.remove(to);

@@ -427,6 +427,19 @@ const treeClauses: readonly SourceClause[] = [
     },
   },
   {
+    name: "tree: a directory is not taken for the file that was meant",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      await tree.mkdir("was-a-file.bin", calm());
+      const entry = (await tree.stat("was-a-file.bin", calm())) ?? { size: 0 };
+      await expectFault(tree.remove("was-a-file.bin", entry, calm()), "changed");
+      await expectFault(tree.move("was-a-file.bin", "elsewhere", entry, calm()), "changed");
+      assert.equal((await tree.stat("was-a-file.bin", calm()))?.kind, "directory");
+      return undefined;
+    },
+  },
+  {
     name: "tree: mkdir makes parents, and twice is success",
     run: async (under) => {
       const tree = treeOf(under);

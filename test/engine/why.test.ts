@@ -58,7 +58,11 @@ test("why: it failed and is tried again; a target that asked for a pause; set as
     if (call.startsWith("write a.bin")) throw fault;
     return call.startsWith("write b.bin") ? new Promise(() => undefined) : undefined;
   };
+  out.attach(false);
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  // Both are here: the newer one goes first.
+  await until(bench, "pulled", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
+  out.attach(true);
   await until(bench, "again", () => bench.events.some(({ what }) => what === "again"));
   assert.match(
     (await reasonsOf(bench, "a.bin"))[0] ?? "",

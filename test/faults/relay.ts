@@ -8,6 +8,8 @@ import { createServer, Socket, type AddressInfo, type Server } from "node:net";
 export class FtpRelay {
   /** Bytes that went from clients to the server on data connections. */
   uploadedBytes = 0;
+  /** Control connections that were opened to it. */
+  controlConnections = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #dataServers = new Set<Server>();
@@ -44,6 +46,7 @@ export class FtpRelay {
   }
 
   #control(client: Socket): void {
+    this.controlConnections += 1;
     const server = this.#connect(this.toPort);
     this.#join(client, server);
     this.#pass(client, server);
@@ -118,7 +121,7 @@ export class FtpRelay {
       one.on("error", () => other.destroy());
       one.on("close", () => {
         this.#sockets.delete(one);
-        other.destroy();
+        this.#later(() => (this.delayMs === 0 ? other.destroy() : other.destroySoon()));
       });
     }
   }

@@ -1,0 +1,363 @@
+/**
+ * One run over one delivery, from here to its target: the target is asked how much it has, the push goes on from there, the whole is verified and
+ * published, never over another file.
+ *
+ * The record `begun` is durable before the first byte is sent, so that a partial of an earlier generation is found and discarded; `publishing` is
+ * durable before the name is given, so that a rename whose answer was lost is recognised where the target can prove no content. A single shot has
+ * neither (`single-shot.ts`).
+ */
+import { contentOf, readableOf, type Content } from "./content.js";
+import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
+import { Fault, isFault, throwIfAborted } from "./errors.js";
+import type { Lane } from "./lane.js";
+import type { Digest, Expect, Memo, Occupant, Receipt, Target, Upload } from "./plugin.js";
+import type { Push } from "./push.js";
+import type { StoredReceipt, VersionRow } from "./queue.js";
+import { otherName, partialPath, uploadId } from "./route.js";
+import { answerLost, doubt, isRefusal, isUndated, recordOf } from "./single-shot.js";
+
+/** Names at targets that are being published now: two uploads to one name are published one after the other. */
+const publishing = new Map<string, Promise<unknown>>();
+
+export class PushJob {
+  /** The target took bytes that it did not have. */
+  progress = false;
+  readonly #content: Content;
+  readonly #route: RouteLane | undefined;
+  /** The attachment that it began with. */
+  readonly epoch: string | undefined;
+  /** Before the last chunk of a single shot. */
+  #beforeLast: (() => Promise<void>) | undefined;
+  #digest: Digest | undefined;
+  #sealed = false;
+
+  constructor(
+    readonly engine: Engine,
+    readonly lane: Lane,
+    readonly target: Target,
+    readonly version: VersionRow,
+    readonly work: Push,
+    readonly signal: AbortSignal,
+  ) {
+    this.#content = contentOf(engine, version, signal, !target.features.digests.includes("sha256"));
+    this.epoch = lane.state.epoch;
+    this.#route = routeOf(engine, version, work.delivery);
+    this.#sealed = version.state === "sealed";
+    this.#digest = version.digest ?? undefined;
+  }
+
+  /** The fault that reading ended with, where reading is what failed. */
+  get broken(): unknown {
+    return this.#content.broken;
+  }
+
+  close(): void {
+    this.#content.close();
+  }
+
+  async run(): Promise<StoredReceipt> {
+    const { engine, target, version, work, signal } = this;
+    const { delivery } = work;
+    if (target.features.singleShot) return this.#shoot();
+    const { restart, publishing } = engine.queue.marksOf(delivery.id);
+    const first = delivery.begun !== version.generation + 1 || restart === true;
+    if (first) await this.#begin();
+    const upload = this.#upload(delivery.path);
+    // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
+    if (
+      (this.#sealed || (this.#content.canSeal && target.features.digests.length > 0)) &&
+      (first || (await target.offset(upload, signal)) === 0)
+    ) {
+      const there = await target.look?.(upload, signal);
+      if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
+      // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
+      if (there !== undefined && this.#isSame(there)) return first ? this.#receipt(there) : this.#alreadyThere(upload, there);
+    }
+    if (!first && this.#sealed && publishing === true) {
+      const done = await this.#publish(upload).catch((error: unknown) => {
+        if (isFault(error, "conflict")) return undefined;
+        throw error;
+      });
+      if (done !== undefined) return done;
+    }
+    await this.#prepare();
+    await this.#send(this.#upload(delivery.path), first && !target.features.append ? 0 : undefined);
+    await this.#seal();
+    return this.#publish(this.#upload(delivery.path));
+  }
+
+  /** What an earlier generation, or another hand, left under the partial's name is taken away. From here on something of ours may be there. */
+  async #begin(): Promise<void> {
+    const { engine, version, work } = this;
+    await this.discardBegun();
+    await engine.journal.commit(() => {
+      const { sending } = engine.queue.marksOf(work.delivery.id);
+      const begun = engine.journal.run(
+        "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END WHERE id = ?2 AND state = 'active'",
+        version.generation + 1,
+        work.delivery.id,
+      );
+      // Superseded meanwhile, as one that had not begun: nobody would take its partial away.
+      if (begun === 0) throw new Fault("aborted", "is not to be sent any more");
+      engine.queue.setMarks(work.delivery.id, sending === undefined ? {} : { sending });
+    });
+  }
+
+  /** What the target needs before the first byte. */
+  async #prepare(): Promise<void> {
+    const { engine, target, version, lane } = this;
+    const { needs } = target.features;
+    if (needs === "stream") return;
+    if (version.store === "through")
+      throw new Fault("rejected", `it is larger than the spool can ever hold ("maxSize"), and ${lane.name} takes only what is whole here`);
+    if (needs === "sealedPath" && version.store === "place" && this.#content.localPath === undefined) {
+      if (!engine.queue.pulling.has(version.id)) await engine.journal.commit(() => engine.queue.intoSpool(version.id));
+      throw new Fault("aborted", "is copied to the spool first: at its source it has no path that could be given on");
+    }
+    if (!this.#sealed) await this.#seal();
+  }
+
+  /** One request. What it is sent for a second time was looked for first. */
+  async #shoot(): Promise<StoredReceipt> {
+    const { engine, target, work, signal } = this;
+    const { queue, clock, journal } = engine;
+    const { id, path } = work.delivery;
+    let before = queue.marksOf(id).sending;
+    if (before !== undefined) {
+      const found = await this.#lookup();
+      if (typeof found === "object") return this.#receipt(found);
+      if (isUndated(before, clock)) {
+        const sending = { ...before, atMs: clock.wallMs(), trusted: true };
+        await journal.commit(() => queue.noteSending(id, sending));
+        before = sending;
+      }
+      const fault = doubt(before, found, target.features.whenInDoubt, clock);
+      if (fault !== undefined) throw fault;
+      if (found === "absent") before = undefined;
+    }
+    await this.#begin();
+    await this.#prepare();
+    let whole = false;
+    this.#beforeLast = async () => {
+      if (whole) return;
+      await this.#seal();
+      await journal.commit(() => queue.noteSending(id, recordOf(before, clock)));
+      whole = true;
+    };
+    try {
+      await this.#send(this.#upload(path), 0);
+      if (!whole) throw new Fault("transient", "it was answered before it was sent whole");
+      const there = await target.commit(this.#upload(path), signal);
+      return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
+    } catch (error) {
+      if (!whole) throw error;
+      if (!isRefusal(error)) throw answerLost(error);
+      await journal.commit(() => queue.noteSending(id, before));
+      throw error;
+    }
+  }
+
+  /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
+  async discard(): Promise<StoredReceipt | undefined> {
+    const { engine, work } = this;
+    const found = engine.queue.marksOf(work.delivery.id).sending === undefined ? "unknown" : await this.#lookup();
+    if (typeof found === "object") return this.#receipt(found);
+    await this.discardBegun();
+    return undefined;
+  }
+
+  async #lookup(): Promise<Receipt | "absent" | "unknown"> {
+    const { target, signal } = this;
+    const { begun, path } = this.work.delivery;
+    return (await target.lookup?.(this.#upload(path, Math.max(0, begun - 1)), signal)) ?? "unknown";
+  }
+
+  /** What this delivery may have left at the target is taken away. */
+  async discardBegun(): Promise<void> {
+    const { begun } = this.engine.queue.delivery(this.work.delivery.id) ?? this.work.delivery;
+    if (begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, begun - 1), this.signal);
+  }
+
+  async #seal(): Promise<void> {
+    this.#digest = await this.#content.sealed(this.signal);
+    this.#sealed = true;
+  }
+
+  /** `known`: how much is there, when that needs no question. */
+  async #send(upload: Upload, known?: number): Promise<void> {
+    const { engine, target, version, work, signal } = this;
+    let offset = known ?? (await target.offset(upload, signal));
+    if (offset > version.size || (offset > 0 && !target.features.resume)) {
+      await target.discard(upload, signal);
+      offset = 0;
+    }
+    const transfer = engine.transfers.begin(
+      {
+        id: work.delivery.id,
+        kind: "push",
+        route: `${version.source} → ${this.lane.name}`,
+        from: version.source,
+        to: this.lane.name,
+        path: upload.path,
+        size: version.size,
+      },
+      offset,
+    );
+    work.transfer = transfer;
+    if (offset > 0)
+      engine.events.say("info", "resumed", `${nameOf(version)} → ${this.lane.name}: goes on at byte ${offset} of ${version.size}`, {
+        device: this.lane.name,
+        path: upload.path,
+      });
+    if (offset === version.size && version.size > 0) return;
+    await target.write(upload, offset, signal, (bytes) => {
+      transfer.offset += bytes;
+      this.progress ||= bytes > 0;
+      engine.transfers.pushedBytes += bytes;
+    });
+    throwIfAborted(signal);
+  }
+
+  /** Under its own name, else under another that names its content. */
+  async #publish(upload: Upload): Promise<StoredReceipt> {
+    const { target, signal, version, engine, work } = this;
+    // Superseded, or set aside, while it was sent.
+    if (engine.queue.delivery(work.delivery.id)?.state !== "active") throw new Fault("aborted", "is not to be sent any more");
+    if (target.features.digests.length === 0)
+      await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { publishing: true }));
+    const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
+    if (!("occupied" in there)) return this.#receipt(there);
+    if (this.#isSame(there)) return this.#alreadyThere(upload, there);
+    if (this.#digest === undefined) {
+      // What is there may be this very content; else the other name needs the digest.
+      this.#digest = await this.#content.digest(signal);
+      if (this.#digest === undefined) throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
+      return this.#publish(this.#upload(work.delivery.path));
+    }
+    const other = this.#upload(otherName(upload.path, this.#digest));
+    const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
+    if (!("occupied" in second)) return this.#receipt(second);
+    // The name holds the digest: the same size under it is this content.
+    if (this.#isSame(second) || (second.digest === undefined && second.size === version.size)) return this.#alreadyThere(other, second);
+    throw new Fault("rejected", `${upload.path} and ${other.path} are both taken by other files at ${this.lane.name}`);
+  }
+
+  async #alreadyThere(upload: Upload, there: Occupant): Promise<StoredReceipt> {
+    await this.target.discard(upload, this.signal);
+    return this.#receipt({
+      path: upload.path,
+      size: there.size,
+      proof: there.proof ?? "size",
+      answer: "was there already",
+      ...(there.digest === undefined ? {} : { digest: there.digest }),
+    });
+  }
+
+  async #oneAtATime<T>(path: string, publish: () => Promise<T>): Promise<T> {
+    const key = `${this.lane.name}:${path}`;
+    while (publishing.has(key)) await publishing.get(key)?.catch(() => undefined);
+    const mine = publish();
+    publishing.set(key, mine);
+    try {
+      return await mine;
+    } finally {
+      publishing.delete(key);
+    }
+  }
+
+  #isSame(there: Occupant): boolean {
+    return there.size === this.version.size && this.#digest !== undefined && there.digest === this.#digest;
+  }
+
+  #receipt(there: Receipt | Occupant): StoredReceipt {
+    const { engine, version, work } = this;
+    const { path, answer, url } = "occupied" in there ? { path: work.delivery.path, answer: "was there already", url: undefined } : there;
+    return {
+      delivery: work.delivery.id,
+      version: version.id,
+      from: version.source,
+      source: version.path,
+      ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }),
+      to: this.lane.name,
+      path,
+      size: there.size,
+      // A target may have digested what it has: without a digest of the source's that proves nothing.
+      proof: this.#digest === undefined ? "size" : (there.proof ?? "size"),
+      ...(this.#digest === undefined ? {} : { digest: this.#digest }),
+      ...(answer === undefined ? {} : { answer }),
+      ...(url === undefined ? {} : { url }),
+      at: new Date(engine.clock.wallMs()).toISOString(),
+      ...(engine.clock.trusted() ? {} : { clock: "unset" as const }),
+    };
+  }
+
+  #upload(path: string, generation = this.version.generation): Upload {
+    const { engine, version, work } = this;
+    const id = uploadId(engine.names, work.delivery.id, generation);
+    const throttles = [this.lane.throttle, this.#route?.throttle];
+    const content = this.#content;
+    const digest = this.#digest;
+    const localPath = this.#sealed && this.target.features.needs === "sealedPath" ? content.localPath : undefined;
+    const beforeLast = this.#beforeLast;
+    const expect = () => this.#expect(path);
+    return {
+      id,
+      path,
+      partialPath: partialPath(work.delivery.path, engine.names.installation, id),
+      size: version.size,
+      ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }),
+      get expect() {
+        return expect();
+      },
+      sealed: this.#sealed,
+      ...(digest === undefined ? {} : { digest }),
+      ...(localPath === undefined ? {} : { localPath }),
+      memo: this.#memo(),
+      read: (offset, signal) =>
+        readableOf(
+          (async function* () {
+            const chunks = content.chunks(offset, signal);
+            for await (const chunk of beforeLast === undefined ? chunks : heldBack(chunks, beforeLast)) {
+              for (const throttle of throttles) await throttle?.take(chunk.length, signal);
+              yield chunk;
+            }
+          })(),
+        ),
+    };
+  }
+
+  #expect(path: string): Expect {
+    // Decided while it is pulled, so perhaps after this was claimed.
+    const { replaces } = this.engine.queue.delivery(this.work.delivery.id) ?? this.work.delivery;
+    const before = replaces === null ? undefined : (JSON.parse(replaces) as StoredReceipt);
+    if (before?.path !== path) return { kind: "absent" };
+    return { kind: "replaces", size: before.size, ...(before.digest === undefined ? {} : { digest: before.digest }) };
+  }
+
+  #memo(): Memo {
+    const { journal } = this.engine;
+    const { id } = this.work.delivery;
+    const read = () => {
+      const memo = journal.get<{ memo: string | null }>("SELECT memo FROM deliveries WHERE id = ?", id)?.memo;
+      return (memo === null || memo === undefined ? {} : JSON.parse(memo)) as Record<string, unknown>;
+    };
+    return {
+      get: (key) => read()[key],
+      set: (key, value) =>
+        journal.commit(
+          () => void journal.run("UPDATE deliveries SET memo = ? WHERE id = ?", JSON.stringify({ ...read(), [key]: value }), id),
+        ),
+    };
+  }
+}
+
+/** The last chunk, or the end of an empty file, comes after `beforeLast`. */
+async function* heldBack(chunks: AsyncIterable<Buffer>, beforeLast: () => Promise<void>): AsyncGenerator<Buffer> {
+  let held: Buffer | undefined;
+  for await (const chunk of chunks) {
+    if (held !== undefined) yield held;
+    held = chunk;
+  }
+  await beforeLast();
+  if (held !== undefined) yield held;
+}

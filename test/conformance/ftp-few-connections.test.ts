@@ -1,0 +1,41 @@
+/** An FTP server that lets in one connection, or two: all arrives over those, and it is not asked for more again and again. */
+import assert from "node:assert/strict";
+import { promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { Target } from "../../core/plugin.js";
+import { FtpRelay } from "../faults/relay.js";
+import { calm } from "./clause.js";
+import { ftpDevice } from "./ftp-harness.js";
+import { startOwn } from "./ftp-servers.js";
+import { isReceipt } from "./target.js";
+import { bytes, upload } from "./upload.js";
+
+for (const most of [1, 2])
+  test(`a server that lets in ${most}: large and small files arrive`, async (t) => {
+    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-few-"));
+    t.after(() => fs.rm(dir, { recursive: true }));
+    const server = await startOwn({ root: dir, users: { u: { password: "p" } }, limits: { maxPerAddress: most } });
+    const relay = await FtpRelay.start(server.port ?? 0);
+    const device = ftpDevice({ port: relay.port, user: "u", password: "p", options: {} } as never);
+    t.after(async () => {
+      await device.close();
+      await relay.close();
+      await server.close();
+    });
+    const target = device.target as Target;
+    const send = async (name: string, content: Buffer) => {
+      const it = upload(name, content);
+      await target.write(it, await target.offset(it, calm()), calm(), () => undefined);
+      assert.ok(isReceipt(await target.commit(it, calm())));
+      assert.ok((await fs.readFile(join(dir, "u", name))).equals(content));
+    };
+    // The first connection is there before more are asked for.
+    await send("first.bin", bytes(10, 1));
+    await Promise.all([
+      ...Array.from({ length: 3 }, (_, n) => send(`large${n}.bin`, bytes(20_000_000, n))),
+      ...Array.from({ length: 30 }, (_, n) => send(`small${n}.bin`, bytes(2000 + n, n))),
+    ]);
+    assert.ok(relay.controlConnections <= most + 8, `${relay.controlConnections} connections were opened`);
+  });

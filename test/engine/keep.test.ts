@@ -1,0 +1,205 @@
+/** What is kept, and for how long: the source's file, and the copy in the spool. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { test } from "node:test";
+import { forget, retry } from "../../core/amend.js";
+import { Fault } from "../../core/errors.js";
+import { expire } from "../../core/space.js";
+import { why } from "../../core/why.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const day = 86_400_000;
+const t0 = Date.UTC(2026, 4, 1);
+const never = () => new AbortController().signal;
+const codesOf = async (bench: Bench, what: string) =>
+  (await why(bench.daemon.engine, what, true, never())).flatMap(({ reasons }) => reasons.map(({ code }) => code));
+const spoolFiles = (bench: Bench) =>
+  bench.daemon.engine.journal
+    .all<{ id: string; path: string }>("SELECT id, path FROM versions ORDER BY path, size")
+    .filter(({ id }) => existsSync(bench.daemon.engine.spool.pathOf(id)))
+    .map(({ path }) => path);
+
+/** a.bin is here, its delivery rejected and then forgotten. */
+async function forgotten(bench: Bench, card: FakeDevice, out: FakeDevice): Promise<void> {
+  card.put("a.bin", Buffer.alloc(600, 1));
+  out.before = (call) => {
+    if (call.startsWith("write a.bin")) throw new Fault("rejected", "no such files here");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { maxSize: 1000 });
+  await until(bench, "parked", () => bench.states("out")[0] === "parked");
+  await forget(bench.daemon.engine, "a.bin");
+  await until(bench, "dropped", () => bench.states("out")[0] === "dropped");
+}
+
+test("the only copy of a file that a person forgot leaves neither by retention nor for room", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  await forgotten(bench, card, out);
+  card.files.clear();
+  bench.clock.offsetMs = 30 * day;
+  await expire(bench.daemon.engine, new AbortController().signal);
+  assert.deepEqual(spoolFiles(bench), ["a.bin"]);
+  card.put("b.bin", Buffer.alloc(600, 2), t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "no room", () => bench.events.some(({ what }) => what === "spool-full"));
+  assert.deepEqual(spoolFiles(bench), ["a.bin"]);
+  assert.ok((await codesOf(bench, "a.bin")).includes("only-copy"));
+  // A person who says so again means the copy too; then b.bin has room.
+  const again = await forget(bench.daemon.engine, "a.bin");
+  assert.deepEqual(again.removed, ["card:a.bin"]);
+  await until(bench, "b.bin", () => out.files.has("b.bin"));
+});
+
+test("forgetting says that the copy stays; what can be had from its source again leaves by retention", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  await forgotten(bench, card, out);
+  card.attach(false);
+  bench.clock.offsetMs = 30 * day;
+  await expire(bench.daemon.engine, new AbortController().signal);
+  assert.deepEqual(spoolFiles(bench), ["a.bin"], "a source that is away does not hold it, as far as is known");
+  card.attach(true);
+  await expire(bench.daemon.engine, new AbortController().signal);
+  assert.deepEqual(spoolFiles(bench), []);
+  out.before = () => undefined;
+  const [row] = bench.daemon.engine.journal.all<{ id: string }>("SELECT id FROM deliveries");
+  await retry(bench.daemon.engine, row?.id ?? "", never());
+  await until(bench, "sent after all", () => out.files.has("a.bin"));
+});
+
+test("a version that a longer one took over does not stay for a target that is away with a part of it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = Buffer.alloc(100_000, 7);
+  card.put("log.bin", bytes.subarray(0, 50_000));
+  out.before = (call) => {
+    if (call.startsWith("commit")) throw new Fault("offline", "gone");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "begun", () => out.calls.includes("commit log.bin"));
+  out.attach(false);
+  await until(bench, "idle", () => bench.daemon.engine.queue.pushing.size === 0);
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "superseded", () => bench.states("out").includes("discard"));
+  bench.clock.offsetMs = 30 * day;
+  await expire(bench.daemon.engine, new AbortController().signal);
+  assert.deepEqual(spoolFiles(bench), ["log.bin"]);
+  assert.equal(bench.daemon.engine.spool.usedBytes, 100_000);
+});
+
+test("a rule that is made to delete while a file is sent is followed when it has arrived", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  out.before = (call) => (call.startsWith("commit") ? gate : undefined);
+  const devices = { sources: [card], targets: [out] };
+  await bench.start(devices, [{ from: "card", to: ["out"] }]);
+  await until(bench, "sent", () => out.calls.includes("commit a.bin"));
+  await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const after = () => bench.daemon.engine.journal.get<{ after: string }>("SELECT after FROM versions")?.after;
+  await until(bench, "the new rule is known", () => after() === "delete" && bench.daemon.engine.queue.releasable.size === 0);
+  go();
+  await until(bench, "deleted", () => !card.files.has("a.bin"));
+});
+
+test("what was kept for want of a proof is deleted once the route trusts the size", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  const devices = { sources: [card], targets: [out] };
+  await bench.start(devices, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const { journal } = bench.daemon.engine;
+  await journal.commit(() => journal.run(`UPDATE deliveries SET receipt = json_set(receipt, '$.proof', 'size')`));
+  await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const released = () => journal.get<{ released: string | null }>("SELECT released FROM versions")?.released ?? "";
+  await until(bench, "kept", () => released().startsWith("kept: out could only prove its size"));
+  await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete", trustSize: true }]);
+  await until(bench, "deleted", () => !card.files.has("a.bin"));
+});
+
+test("a file of a route that was taken away is not deleted any more, and is once the route is back", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  out.attach(false);
+  const devices = { sources: [card], targets: [out] };
+  const rule = { from: "card", to: ["out"], afterDelivery: "delete" as const };
+  await bench.start(devices, [rule]);
+  await until(bench, "here", () => bench.states("out")[0] === "ready");
+  await bench.reload(devices, [{ from: "card", to: ["out"], include: ["*.other"] }]);
+  out.attach(true);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  await until(bench, "kept", () =>
+    bench.events.some(({ what, message }) => what === "released" && message.includes("no route asks for it")),
+  );
+  assert.ok(card.files.has("a.bin"));
+  await bench.reload(devices, [rule]);
+  await until(bench, "deleted", () => !card.files.has("a.bin"));
+});
+
+test("a source that is made anew by a reload while it is read in place: the push goes on, and nothing is lost", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true, chunk: 100_000 });
+  const out = new FakeDevice("out");
+  const bytes = Buffer.alloc(1_000_000, 5);
+  card.put("a.bin", bytes);
+  let met = (): void => undefined;
+  const reading = new Promise<void>((resolve) => (met = resolve));
+  let cut: (fault: Fault) => void = () => undefined;
+  card.before = (call) => {
+    if (call !== "read a.bin 500000") return undefined;
+    met();
+    return new Promise((_, reject) => (cut = reject));
+  };
+  const devices = { sources: [card], targets: [out] };
+  const routes = [{ from: "card", to: ["out"] }];
+  await bench.start(devices, routes);
+  await reading;
+  // Another option of the source: it is closed, as its open streams are, and made anew.
+  const reloading = bench.reload(devices, routes, { device: { intervalMs: 60_000 } });
+  card.before = () => undefined;
+  cut(new Fault("offline", "closed"));
+  await reloading;
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write")),
+    ["write a.bin 0", "write a.bin 500000"],
+  );
+  assert.equal(bench.events.filter(({ what }) => what === "lost" || what === "journal-failed").length, 0);
+});
+
+test("what a person sends again is not deleted at its source at the same moment", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  let met = (): void => undefined;
+  const removing = new Promise<void>((resolve) => (met = resolve));
+  card.before = (call) => {
+    if (!call.startsWith("remove")) return undefined;
+    met();
+    return gate;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  await removing;
+  const [row] = bench.daemon.engine.journal.all<{ id: string }>("SELECT id FROM deliveries");
+  await assert.rejects(retry(bench.daemon.engine, row?.id ?? "", never()), /card:a\.bin is being taken from its source/);
+  assert.deepEqual(bench.states("out"), ["done"]);
+  go();
+  await until(bench, "deleted", () => !card.files.has("a.bin"));
+});

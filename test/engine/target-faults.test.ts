@@ -1,0 +1,160 @@
+/** What a target does wrong costs that target's delivery, never the file, never the engine. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { test } from "node:test";
+import { Fault } from "../../core/errors.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const t0 = Date.UTC(2026, 4, 1);
+const saidOf = (bench: Bench, what: string) => bench.events.filter((event) => event.what === what).map(({ message }) => message);
+
+test("a partial that is not ours, on a target that goes away before it can be discarded, is discarded when it is back", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  let commits = 0;
+  let discards = 0;
+  out.before = (call) => {
+    if (call.startsWith("commit") && ++commits === 1) throw new Fault("conflict", "not ours");
+    if (call.startsWith("discard") && ++discards === 1) throw new Fault("offline", "unplugged");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual(saidOf(bench, "journal-failed"), []);
+  assert.deepEqual(
+    out.calls.filter((call) => /^(write|discard|commit)/.test(call)),
+    ["write a.bin 0", "commit a.bin", "discard a.bin", "discard a.bin", "write a.bin 0", "commit a.bin"],
+  );
+});
+
+for (const kind of ["missing", "changed"] as const)
+  test(`a target that says "${kind}" of its own does not make core believe it of the source`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { inPlace: true });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "content");
+    let writes = 0;
+    out.before = (call) => {
+      if (call.startsWith("write") && ++writes === 1) throw new Fault(kind, "a directory of mine is gone");
+      return undefined;
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "delivered", () => bench.states("out").includes("done"));
+    assert.deepEqual(saidOf(bench, "lost"), []);
+    assert.deepEqual(bench.states("out"), ["done"]);
+  });
+
+test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 1, resume: false } });
+  card.put("big.bin", randomBytes(9_000_000), t0);
+  let begun = (): void => undefined;
+  const writing = new Promise<void>((resolve) => (begun = resolve));
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  out.before = (call) => {
+    if (call !== "write big.bin 0") return undefined;
+    begun();
+    return gate;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await writing;
+  card.put("new.bin", "urgent", t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the urgent one waits", () => bench.states("out")[1] === "ready");
+  // Whoever gives way does so at this hint; the next one comes after it was dealt with.
+  for (let n = 0; n < 2; n++) {
+    bench.daemon.engine.work$.next();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  go();
+  await until(bench, "both", () => bench.states("out").filter((state) => state === "done").length === 2);
+  assert.equal(out.calls.filter((call) => call.startsWith("write big.bin")).length, 1);
+});
+
+test("what cannot be resumed is sent once it is whole here, not behind a pull that may break off", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { resume: false } });
+  const behind = new FakeDevice("behind");
+  card.put("a.bin", randomBytes(9_000_000));
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  // The pull stands still near its end; the one that can resume follows it.
+  card.before = (call) => (/^read a\.bin 8\d{6}$/.test(call) ? gate : undefined);
+  await bench.start({ sources: [card], targets: [out, behind] }, [{ from: "card", to: ["out", "behind"] }]);
+  await until(bench, "the other follows", () => behind.partials.size > 0);
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write")),
+    [],
+  );
+  go();
+  await until(bench, "both", () => [...bench.states("out"), ...bench.states("behind")].filter((state) => state === "done").length === 2);
+});
+
+test("a disk that was pulled after the last byte, and is back with less of it, is asked anew and goes on from there", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const disk = new FakeDevice("disk");
+  const bytes = randomBytes(300_000);
+  card.put("a.bin", bytes);
+  let pulled = false;
+  disk.before = (call) => {
+    if (!call.startsWith("commit") || pulled) return undefined;
+    pulled = true;
+    // The cache held the end of it, and the medium did not. It is back before the next call.
+    for (const [path, partial] of disk.partials) disk.partials.set(path, partial.subarray(0, 131_072));
+    disk.attach(false);
+    disk.attach(true);
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [disk] }, [{ from: "card", to: ["disk"] }]);
+  await until(bench, "delivered", () => bench.states("disk")[0] === "done");
+  assert.deepEqual(
+    disk.calls.filter((call) => /^(write|discard)/.test(call)),
+    ["write a.bin 0", "write a.bin 131072"],
+  );
+  assert.ok(disk.files.get("a.bin")?.bytes.equals(bytes));
+});
+
+test("killed after the name was given, before the partial's name was taken away: the partial does not stay", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await bench.killedAt(out, "commit", start, () => {
+    out.put("a.bin", "content");
+    // None of its bytes was synced: what is there under the partial's name is not believed.
+    for (const path of out.partials.keys()) out.partials.set(path, Buffer.alloc(0));
+  });
+  await start();
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual([...out.partials.keys()], []);
+  assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+});
+
+test("a card that is pulled in the middle and comes back is read on from what is durable", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(9_000_000);
+  card.put("a.bin", bytes);
+  let pulled = false;
+  card.before = (call) => {
+    if (pulled || !/^read a\.bin 6\d{6}$/.test(call)) return undefined;
+    pulled = true;
+    card.attach(false);
+    throw new Fault("offline", "unplugged");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "pulled", () => pulled && bench.daemon.engine.queue.pulling.size === 0);
+  card.attach(true);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const opens = card.calls.filter((call) => call.startsWith("open a.bin")).map((call) => Number(call.split(" ")[2]));
+  assert.ok((opens.at(-1) ?? 0) >= 4 * 2 ** 20, `opened at ${opens.join(", ")}`);
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+});

@@ -1,0 +1,67 @@
+/** A server in memory that takes one request per file, and a target over it: a single shot. */
+import type { Device, Receipt, Target, Upload } from "../core/plugin.js";
+import { FakeDevice } from "./fake-device.js";
+
+export class PostBox extends FakeDevice {
+  /** What the server took, in order. */
+  readonly posts: { path: string; bytes: Buffer }[] = [];
+  /** What `lookup` says where the plugin kept no answer; undefined: this target has no `lookup`. */
+  lookup: ((path: string) => Receipt | "absent" | "unknown") | undefined;
+
+  constructor(
+    name: string,
+    readonly whenInDoubt?: "ask" | "again",
+  ) {
+    super(name);
+  }
+
+  receipt(path: string, size: number): Receipt {
+    return { path, size, proof: "answer", url: `https://box/${path}` };
+  }
+
+  override device(role: "source" | "target"): Device {
+    return { ...super.device(role), target: this.#target() };
+  }
+
+  /** Calls: "chunk PATH N" with the count of bytes before it, "took PATH" once the server has all, "commit PATH", "lookup PATH". */
+  #target(): Target {
+    return {
+      features: {
+        needs: "stream",
+        resume: false,
+        append: false,
+        atomic: true,
+        singleShot: true,
+        ...(this.whenInDoubt === undefined ? {} : { whenInDoubt: this.whenInDoubt }),
+        digests: [],
+        concurrency: 1,
+      },
+      offset: () => Promise.resolve(0),
+      discard: () => Promise.resolve(),
+      write: async (upload: Upload, _offset, signal, onBytes) => {
+        const parts: Buffer[] = [];
+        for await (const chunk of upload.read(0, signal)) {
+          const length = parts.reduce((sum, part) => sum + part.length, 0);
+          await this.call(`chunk ${upload.path} ${length}`, signal);
+          parts.push(chunk as Buffer);
+          onBytes((chunk as Buffer).length);
+        }
+        this.posts.push({ path: upload.path, bytes: Buffer.concat(parts) });
+        await this.call(`took ${upload.path}`, signal);
+        await upload.memo.set("answer", this.receipt(upload.path, upload.size));
+      },
+      commit: async (upload, signal) => {
+        await this.call(`commit ${upload.path}`, signal);
+        return upload.memo.get("answer") as Receipt;
+      },
+      ...(this.lookup === undefined
+        ? {}
+        : {
+            lookup: async (upload: Upload, signal: AbortSignal) => {
+              await this.call(`lookup ${upload.path}`, signal);
+              return (upload.memo.get("answer") as Receipt | undefined) ?? this.lookup?.(upload.path) ?? "unknown";
+            },
+          }),
+    };
+  }
+}
