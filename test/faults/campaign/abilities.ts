@@ -1,7 +1,7 @@
 /** What of the schedule this machine cannot do. */
 import { spawnSync } from "node:child_process";
 import { hasFakeClock } from "./life.js";
-import { faultKinds } from "./schedule.js";
+import { faultKinds, ofMedium } from "./schedule.js";
 import { isRoot } from "./servers.js";
 
 export function missingHere(): Set<string> {
@@ -10,7 +10,7 @@ export function missingHere(): Set<string> {
     spawnSync("strace", ["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "inject=getpid:error=EIO:when=1", "true"]).status === 0;
   if (!traces) {
     missing.add("power cut").add("killed at a call");
-    for (const kind of faultKinds) if (/ (EIO|ENOSPC|sync)$/.test(kind)) missing.add(kind);
+    for (const kind of faultKinds) if (ofMedium(kind)) missing.add(kind);
   }
   if (!hasFakeClock) missing.add("clock");
   if (!isRoot) for (const kind of ["server swapped", "server full", "target full", "state full"]) missing.add(kind);

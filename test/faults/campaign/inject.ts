@@ -156,7 +156,7 @@ export class Injector {
     try {
       const when = draw < 0.7 ? "1" : "1+2";
       const log = join(this.scene.dir, "failed-calls.log");
-      const hits = await failCalls(pid, files, { ...what, when, forMs: Math.max(400, forMs), log });
+      const hits = await failCalls(pid, files, { ...what, when, forMs: Math.max(1500, forMs), log });
       return hits > 0 ? `${hits} × ${what.errno} of ${what.calls}` : undefined;
     } finally {
       this.#tracing = false;

@@ -15,13 +15,13 @@ export const hasFakeClock = fakeClock !== undefined;
 
 /** Calls at whose N-th use by a thread the program is killed: `[calls, the most that N may be]`. */
 const killable: readonly (readonly [string, number])[] = [
-  ["fsync", 8],
-  ["fdatasync", 20],
-  ["rename", 6],
-  ["link", 5],
-  ["unlink", 8],
-  ["pwrite64", 60],
-  ["ftruncate", 4],
+  ["fsync", 4],
+  ["fdatasync", 10],
+  ["rename", 2],
+  ["link", 2],
+  ["unlink", 3],
+  ["pwrite64", 25],
+  ["ftruncate", 1],
 ];
 
 export class Life {
@@ -47,7 +47,7 @@ export class Life {
     }
     const env: NodeJS.ProcessEnv = { ...process.env, UV_USE_IO_URING: "0" };
     // One thread: then the N-th call is the N-th of the program, and a log of calls has no two at once.
-    if (random.next() < 0.5) env.UV_THREADPOOL_SIZE = "1";
+    if (plan.ending === "killed at a call" || random.next() < 0.5) env.UV_THREADPOOL_SIZE = "1";
     if (plan.clock && fakeClock !== undefined) {
       writeFileSync(this.#clock, "+0");
       Object.assign(env, {

@@ -92,6 +92,11 @@ export function schedule(options: ScheduleOptions): PlannedRound[] {
   return rounds;
 }
 
+/** A system call that fails: wants a tracer. */
+export function ofMedium(kind: FaultKind): boolean {
+  return / (EIO|ENOSPC|sync)$/.test(kind);
+}
+
 function life(random: Random, options: ScheduleOptions, without: ReadonlySet<string>): PlannedLife {
   const drawn = random.next();
   const wished: Ending =
@@ -105,14 +110,18 @@ function life(random: Random, options: ScheduleOptions, without: ReadonlySet<str
   const kinds = faultKinds.filter((kind) => {
     if (without.has(kind) || (kind === "clock" && !clock)) return false;
     // One tracer at a time.
-    return !(traced && / (EIO|ENOSPC|sync)$/.test(kind));
+    return !(traced && ofMedium(kind));
   });
+  // A call that fails wants a file that is in use just then: these miss more often than others.
+  const media = kinds.filter(ofMedium);
   const faults: PlannedFault[] = [];
-  for (let atMs = random.between(0, 2500); atMs < lengthMs; atMs += random.between(300, 3000)) {
-    const kind = random.next() < 0.2 ? random.pick(["reset", "reset data", "server killed"] as const) : random.pick(kinds);
+  for (let atMs = random.between(0, 1500); atMs < lengthMs; atMs += random.between(150, 1700)) {
+    const drawn = random.next();
+    const often = drawn < 0.15 ? (["reset", "reset data", "server killed"] as const) : drawn < 0.4 && media.length > 0 ? media : kinds;
+    const kind = random.pick(often);
     const longest = kind === "stopped" ? options.stopMs : 4000;
     // Most are short; a few as long as they may be.
-    const forMs = random.next() < 0.9 ? random.between(50, Math.min(2500, longest)) : random.between(50, longest);
+    const forMs = random.next() < 0.95 ? random.between(50, Math.min(1500, longest)) : random.between(50, longest);
     faults.push({ atMs, kind, forMs, draw: random.next() });
   }
   const files: PlannedFile[] = [];
