@@ -4,14 +4,14 @@
  *
  * A fault of reading is the source's or the spool's, not the target's: it is kept in `broken`, so that the target is not blamed for it.
  */
-import { Readable } from "node:stream";
 import { Digester } from "./digest.js";
 import { type Engine } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
-import type { Digest, FileEntry, Source } from "./plugin.js";
+import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
 import { sameOrGrown } from "./pull-job.js";
 import type { VersionRow } from "./queue.js";
+import { passing, readingOf, StreamReading } from "./reading.js";
 import { giveUp } from "./space.js";
 
 const readBytes = 512 * 1024;
@@ -23,7 +23,7 @@ export interface Content {
   readonly localPath: string | undefined;
   /** `sealed` can be asked before anything is sent. */
   readonly canSeal: boolean;
-  chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer>;
+  chunks(offset: number, signal: AbortSignal): Reading;
   /** Resolves with the digest once the version is whole and proved here; undefined where only its size can be known. */
   sealed(signal: AbortSignal): Promise<Digest | undefined>;
   /** Reads all of it once more where `sealed` knew no digest. */
@@ -44,12 +44,6 @@ function sourceOf(engine: Engine, version: VersionRow): { lane: Lane; source: So
   return { lane, source };
 }
 
-/** A Readable over chunks, throttled and counted by who asked; keeps the fault in `content`. */
-export function readableOf(chunks: AsyncGenerator<Buffer>): Readable {
-  // Chunk by chunk: a stream of bytes would join what waits in it, which is a copy.
-  return Readable.from(chunks, { highWaterMark: 1 });
-}
-
 class SpoolContent implements Content {
   broken: unknown;
   readonly canSeal = false;
@@ -63,7 +57,11 @@ class SpoolContent implements Content {
     return this.engine.spool.pathOf(this.version.id);
   }
 
-  async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+  chunks(offset: number, signal: AbortSignal): Reading {
+    return readingOf(this.#chunks(offset, signal));
+  }
+
+  async *#chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     const { engine, version } = this;
     const live = version.state === "sealed" ? undefined : engine.live.get(version.id);
     if (live !== undefined) live.followers += 1;
@@ -118,8 +116,7 @@ class SpoolContent implements Content {
 class PlaceContent implements Content {
   broken: unknown;
   readonly canSeal = true;
-  #along: Digester | undefined;
-  #alongAt = 0;
+  #reading: DigestedReading | undefined;
 
   /** `proveAlong`: the target cannot digest, so what is sent is digested here too and compared. */
   constructor(
@@ -137,21 +134,27 @@ class PlaceContent implements Content {
     return { path, kind: "file", size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
   }
 
-  async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
-    const unknown = this.version.digest === null;
-    this.#along = unknown || (offset === 0 && this.proveAlong) ? new Digester("sha256") : undefined;
-    // Of a file that nobody knows the digest of, what was sent before is read once more.
-    this.#alongAt = unknown ? 0 : offset;
-    try {
-      for await (const chunk of this.#read(this.#alongAt, signal)) {
-        const ahead = offset - this.#alongAt;
-        this.#along?.update(chunk);
-        this.#alongAt += chunk.length;
-        if (ahead < chunk.length) yield ahead > 0 ? chunk.subarray(ahead) : chunk;
-      }
-    } catch (error) {
+  /** Of a file that nobody knows the digest of, what was sent before is read once more. */
+  chunks(offset: number, signal: AbortSignal): Reading {
+    return this.#read(offset, signal, this.version.digest === null || (offset === 0 && this.proveAlong));
+  }
+
+  #read(offset: number, signal: AbortSignal, digest: boolean): Reading {
+    this.#reading?.close();
+    this.#reading = undefined;
+    const broken = (error: unknown): never => {
       this.broken = error;
       throw error;
+    };
+    try {
+      const { lane, source } = sourceOf(this.engine, this.version);
+      const reading =
+        source.readInPlace?.(this.#entry, offset, signal, digest) ?? new StreamReading(source, this.#entry, offset, signal, digest);
+      this.#reading = reading;
+      const paced = lane.throttle.rate === undefined ? reading : passing(reading, ({ bytes }) => lane.throttle.take(bytes.length, signal));
+      return { next: () => paced.next().catch(broken), close: () => paced.close() };
+    } catch (error) {
+      return broken(error);
     }
   }
 
@@ -161,17 +164,18 @@ class PlaceContent implements Content {
     // A pull looks through what may have grown.
     if (engine.live.get(version.id) !== undefined) await whenSealed(this, engine, version, signal);
     try {
-      const known = engine.queue.version(version.id)?.digest ?? undefined;
-      if (known === undefined && (this.#along === undefined || this.#alongAt < version.size)) await this.#digestAll(signal);
-      const now = await sourceOf(engine, version).source.stat(version.path, signal);
-      sameOrGrown(version, now);
-      const digest = this.#alongAt === version.size ? this.#along?.value() : undefined;
-      if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written while it was sent");
-      if (known === undefined && digest !== undefined)
+      const known = engine.queue.digestOf(version.id);
+      // Its end comes behind a last look at the source.
+      if (this.#reading !== undefined && (await this.#reading.next()) !== undefined) this.#reading = undefined;
+      let digest = this.#reading?.digest;
+      if (known === undefined && digest === undefined) digest = await this.#digestAll(signal);
+      if (digest === undefined) sameOrGrown(version, await sourceOf(engine, version).source.stat(version.path, signal));
+      else if (known !== undefined && digest !== known) throw new Fault("changed", "it was written while it was sent");
+      else if (known === undefined)
         await engine.journal.apply(() =>
           engine.journal.run(
             "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ? AND state = 'found' AND store = 'place'",
-            digest,
+            digest ?? null,
             engine.clock.wallMs(),
             version.id,
           ),
@@ -183,24 +187,11 @@ class PlaceContent implements Content {
     }
   }
 
-  async #digestAll(signal: AbortSignal): Promise<void> {
-    const along = new Digester("sha256");
-    this.#alongAt = 0;
-    this.#along = along;
-    for await (const chunk of this.#read(0, signal)) {
-      along.update(chunk);
-      this.#alongAt += chunk.length;
-    }
-    throwIfAborted(signal);
-    if (this.#alongAt < this.version.size) throw new Fault("changed", `it ended after ${this.#alongAt} of ${this.version.size} bytes`);
-  }
-
-  async *#read(from: number, signal: AbortSignal): AsyncGenerator<Buffer> {
-    const { lane, source } = sourceOf(this.engine, this.version);
-    for await (const chunk of await source.open(this.#entry, from, signal)) {
-      await lane.throttle.take((chunk as Buffer).length, signal);
-      yield chunk as Buffer;
-    }
+  async #digestAll(signal: AbortSignal): Promise<Digest> {
+    const { size } = this.version;
+    const reading = this.#read(size, signal, true);
+    if ((await reading.next()) === undefined && this.#reading?.digest !== undefined) return this.#reading.digest;
+    throw new Fault("changed", `it ended before its ${size} bytes`);
   }
 
   digest(signal: AbortSignal): Promise<Digest | undefined> {
@@ -208,7 +199,8 @@ class PlaceContent implements Content {
   }
 
   close(): void {
-    this.#along = undefined;
+    this.#reading?.close();
+    this.#reading = undefined;
   }
 }
 
@@ -227,7 +219,11 @@ class ThroughContent implements Content {
     readonly signal: AbortSignal,
   ) {}
 
-  async *chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+  chunks(offset: number, signal: AbortSignal): Reading {
+    return readingOf(this.#chunks(offset, signal));
+  }
+
+  async *#chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
       if (!lane.attached) throw new Fault("offline", `${this.version.source} is away`);
@@ -270,7 +266,7 @@ class ThroughContent implements Content {
   async digest(signal: AbortSignal): Promise<Digest | undefined> {
     try {
       let bytes = 0;
-      for await (const chunk of this.chunks(0, signal)) bytes += chunk.length;
+      for await (const chunk of this.#chunks(0, signal)) bytes += chunk.length;
       throwIfAborted(signal);
       if (bytes !== this.version.size) throw new Fault("transient", `the source ended after ${bytes} of ${this.version.size} bytes`);
     } catch (error) {

@@ -3,14 +3,14 @@
  * and not recorded in the journal. A person who waits goes before what the daemon would do next.
  */
 import { createHash } from "node:crypto";
-import { Readable } from "node:stream";
 import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
 import { suggestion } from "./config.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
-import type { Device, Digest, DigestKind, FileEntry, Occupant, Receipt, Source, Tree, Upload } from "./plugin.js";
+import type { Device, Digest, DigestKind, FileEntry, Occupant, Reading, Receipt, Source, Tree, Upload } from "./plugin.js";
+import { readableOf, readingOf } from "./reading.js";
 import { reasonOf } from "./retry.js";
 import { partialPath, plausible } from "./route.js";
 
@@ -211,6 +211,10 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
   const digest = textOf(request, "digest") as Digest;
   const id = createHash("sha256").update(`hand\0${lane.name}\0${at}\0${digest}`).digest("hex").slice(0, 16);
   const memo = new Map<string, unknown>();
+  const chunks = (offset: number): Reading => {
+    exchange.say({ offset });
+    return readingOf(throttled(lane, exchange));
+  };
   const upload: Upload = {
     id,
     path: at,
@@ -221,10 +225,8 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
     sealed: true,
     digest,
     memo: { get: (key) => memo.get(key), set: (key, value) => Promise.resolve(void memo.set(key, value)) },
-    read: (offset) => {
-      exchange.say({ offset });
-      return Readable.from(throttled(lane, exchange), { objectMode: false });
-    },
+    read: (offset) => readableOf(chunks(offset)),
+    chunks,
   };
   const taken = (there: Occupant) => {
     const how =

@@ -12,7 +12,7 @@
  * meanwhile, because the first write after the copy would begin the WAL anew while the database may not be on the medium yet.
  * Once a commit or a sync has failed nothing more is taken (`failed$`): the daemon closes it and opens it again, as after a power cut.
  */
-import { existsSync, promises as fs } from "node:fs";
+import { existsSync, fstatSync, promises as fs, writeSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Subject } from "rxjs";
@@ -23,8 +23,9 @@ import { openDatabase, type Database, type Statement, type Value } from "./sqlit
 const migrations = ["ALTER TABLE deliveries ADD COLUMN marks TEXT"];
 const schemaVersion = 1 + migrations.length;
 const checkpointBytes = 4 * 2 ** 20;
-/** How long a group gathers before it is written, at least. A card wears by the number of syncs. */
+/** A group gathers while more comes, at most so long, before it is written: a card wears by the number of syncs. */
 const gatherMs = 10;
+const lullMs = 2;
 /** So often receipts are synced before a commit while more are coming; the last time nobody may add any. */
 const mostRounds = 3;
 
@@ -170,10 +171,10 @@ export class Journal {
       this.#open = true;
     }
     const lines = this.#lines.length;
-    this.db.exec("SAVEPOINT fn");
+    this.#prepare("SAVEPOINT fn").run();
     try {
       const value = fn();
-      this.db.exec("RELEASE fn");
+      this.#prepare("RELEASE fn").run();
       this.#flushing ??= this.#flush();
       return value;
     } catch (error) {
@@ -221,12 +222,12 @@ export class Journal {
   async #flush(): Promise<void> {
     try {
       while (this.#open || this.#waiters.length > 0) {
-        await new Promise((resolve) => setTimeout(resolve, gatherMs));
+        await this.#gather();
         // Whoever waits now had its changes applied before this commit; who comes later waits for the next.
         const waiters = this.#waiters;
         this.#waiters = [];
         try {
-          const full = (await this.wal.stat()).size > checkpointBytes;
+          const full = fstatSync(this.wal.fd).size > checkpointBytes;
           let thaw: (() => void) | undefined;
           try {
             // What is applied while lines are synced is part of this commit, and its own lines must be there before it too. In the end none may be added.
@@ -234,7 +235,8 @@ export class Journal {
               if (round === mostRounds) thaw = this.#freeze();
               const lines = this.#lines.join("");
               this.#lines = [];
-              await this.receipts.appendFile(lines);
+              // As SQLite writes its pages: into the page cache.
+              for (let rest = Buffer.from(lines); rest.length > 0;) rest = rest.subarray(writeSync(this.receipts.fd, rest));
               this.syncs += 1;
               await syncData(this.receipts);
             }
@@ -261,6 +263,14 @@ export class Journal {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
     } finally {
       this.#flushing = undefined;
+    }
+  }
+
+  /** Until nobody came to wait for a moment. */
+  async #gather(): Promise<void> {
+    for (let ms = 0, before = -1; ms < gatherMs && this.#waiters.length !== before; ms += lullMs) {
+      before = this.#waiters.length;
+      await new Promise((resolve) => setTimeout(resolve, lullMs));
     }
   }
 

@@ -111,6 +111,26 @@ export type DigestKind = "sha256" | "crc32-mavlink";
 /** A digest with its kind: `sha256:<64 hex>` or `crc32-mavlink:<8 hex>`. */
 export type Digest = `${DigestKind}:${string}`;
 
+/** Bytes that are lent. */
+export interface Chunk {
+  readonly bytes: Buffer;
+  /** They are not looked at any more: their memory is used again. Once; never calling it only costs memory. */
+  readonly release: () => void;
+}
+
+/** Bytes in order, each chunk when it is asked for. */
+export interface Reading {
+  /** undefined at the end. Throws the Fault that it ends with; one call at a time. */
+  next(): Promise<Chunk | undefined>;
+  /** Nothing more is wanted. Idempotent; also after the end. */
+  close(): void;
+}
+
+export interface DigestedReading extends Reading {
+  /** The SHA-256 of the whole, once `next` said that it has ended; undefined where it was not asked for. */
+  readonly digest: Digest | undefined;
+}
+
 // ---------------------------------------------------------------- source
 
 export interface SourceFeatures {
@@ -148,6 +168,11 @@ export interface Source {
    * "transient". A stream that ends early without an error is a defect: core takes it as "transient". `safest`: slow and sure, after a mismatch.
    */
   open(entry: FileEntry, offset: number, signal: AbortSignal, options?: { readonly safest?: boolean }): Promise<Readable>;
+  /**
+   * Like `open`, away from the event loop, for a file that is read in place; with `digest` all of it is digested, also what is before `offset`. The end
+   * comes only after the file was looked at once more: "changed" where it is not the one of `entry` any more, "missing" where it has gone.
+   */
+  readInPlace?(entry: FileEntry, offset: number, signal: AbortSignal, digest: boolean): DigestedReading;
   /** The digest over the first `entry.size` bytes, by the source itself; undefined when it would rather not (too large, armed). */
   digest?(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined>;
   /** With `inPlace`: where the file is on this machine, for targets with `needs: sealedPath`; undefined where that is no text (a name that is no UTF-8). */
@@ -212,6 +237,8 @@ export interface Upload {
    * Ends with the Fault that withdraws it: what was written stays, `write` rejects with that Fault.
    */
   read(offset: number, signal: AbortSignal): Readable;
+  /** The same bytes, for whoever can say when each chunk is used no more. */
+  chunks(offset: number, signal: AbortSignal): Reading;
 }
 
 /** How a receipt was proved, strongest first: the peer's own digest; its bytes read back; its own word for this upload; the size alone. */

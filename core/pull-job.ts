@@ -15,6 +15,7 @@ import type { Digest, FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./queue.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
+import { otherThan } from "./stat.js";
 import type { Transfer } from "./transfers.js";
 
 const sampleBytes = 4096;
@@ -381,8 +382,8 @@ function basesOf(engine: Engine, version: VersionRow): VersionRow[] {
 /** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or only grew. */
 export function sameOrGrown(version: VersionRow, now: FileEntry | undefined): FileEntry {
   if (now === undefined) throw new Fault("missing", "it is no longer there");
-  const touched = version.modified_ms !== null && now.modifiedMs !== undefined && now.modifiedMs !== version.modified_ms;
-  if (now.size < version.size) throw new Fault("changed", `it has ${now.size} bytes now, not ${version.size}`);
-  if (now.size === version.size && touched) throw new Fault("changed", "it was written since it was found");
+  const { size, modified_ms } = version;
+  const other = otherThan({ size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) }, now);
+  if (other !== undefined) throw new Fault("changed", other);
   return { ...now, size: version.size };
 }

@@ -6,13 +6,14 @@
  * durable before the name is given, so that a rename whose answer was lost is recognised where the target can prove no content. A single shot has
  * neither (`single-shot.ts`).
  */
-import { contentOf, readableOf, type Content } from "./content.js";
+import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
-import type { Digest, Expect, Memo, Occupant, Receipt, Target, Upload } from "./plugin.js";
+import type { Chunk, Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
-import type { StoredReceipt, VersionRow } from "./queue.js";
+import { marksIn, type StoredReceipt, type VersionRow } from "./queue.js";
+import { passing, readableOf } from "./reading.js";
 import { otherName, partialPath, uploadId } from "./route.js";
 import { answerLost, doubt, isRefusal, isUndated, recordOf } from "./single-shot.js";
 
@@ -30,6 +31,8 @@ export class PushJob {
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
   #sealed = false;
+  /** 1 + the generation of which something may be at the target. */
+  #begun: number;
 
   constructor(
     readonly engine: Engine,
@@ -43,6 +46,7 @@ export class PushJob {
     this.epoch = lane.state.epoch;
     this.#route = routeOf(engine, version, work.delivery);
     this.#sealed = version.state === "sealed";
+    this.#begun = work.delivery.begun;
     this.#digest = version.digest ?? undefined;
   }
 
@@ -56,10 +60,10 @@ export class PushJob {
   }
 
   async run(): Promise<StoredReceipt> {
-    const { engine, target, version, work, signal } = this;
+    const { target, version, work, signal } = this;
     const { delivery } = work;
     if (target.features.singleShot) return this.#shoot();
-    const { restart, publishing } = engine.queue.marksOf(delivery.id);
+    const { restart, publishing } = marksIn(delivery.marks);
     const first = delivery.begun !== version.generation + 1 || restart === true;
     if (first) await this.#begin();
     const upload = this.#upload(delivery.path);
@@ -90,18 +94,18 @@ export class PushJob {
   async #begin(): Promise<void> {
     const { engine, version, work } = this;
     await this.discardBegun();
-    const begun = await engine.journal.commit(() => {
-      const { sending } = engine.queue.marksOf(work.delivery.id);
-      const changed = engine.journal.run(
-        "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END WHERE id = ?2 AND state = 'active'",
+    this.#begun = version.generation + 1;
+    const { sending } = marksIn(work.delivery.marks);
+    const changed = await engine.journal.commit(() =>
+      engine.journal.run(
+        "UPDATE deliveries SET begun = ?1, memo = CASE begun WHEN ?1 THEN memo END, marks = ?3 WHERE id = ?2 AND state = 'active'",
         version.generation + 1,
         work.delivery.id,
-      );
-      if (changed > 0) engine.queue.setMarks(work.delivery.id, sending === undefined ? {} : { sending });
-      return changed;
-    });
+        sending === undefined ? null : JSON.stringify({ sending }),
+      ),
+    );
     // Superseded meanwhile, as one that had not begun: nobody would take its partial away.
-    if (begun === 0) throw new Fault("aborted", "is not to be sent any more");
+    if (changed === 0) throw new Fault("aborted", "is not to be sent any more");
   }
 
   /** What the target needs before the first byte. */
@@ -123,7 +127,7 @@ export class PushJob {
     const { engine, target, work, signal } = this;
     const { queue, clock, journal } = engine;
     const { id, path } = work.delivery;
-    let before = queue.marksOf(id).sending;
+    let before = marksIn(work.delivery.marks).sending;
     if (before !== undefined) {
       const found = await this.#lookup();
       if (typeof found === "object") return this.#receipt(found);
@@ -160,8 +164,8 @@ export class PushJob {
 
   /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
   async discard(): Promise<StoredReceipt | undefined> {
-    const { engine, work } = this;
-    const found = engine.queue.marksOf(work.delivery.id).sending === undefined ? "unknown" : await this.#lookup();
+    const { work } = this;
+    const found = marksIn(work.delivery.marks).sending === undefined ? "unknown" : await this.#lookup();
     if (typeof found === "object") return this.#receipt(found);
     await this.discardBegun();
     return undefined;
@@ -175,8 +179,7 @@ export class PushJob {
 
   /** What this delivery may have left at the target is taken away. */
   async discardBegun(): Promise<void> {
-    const { begun } = this.engine.queue.delivery(this.work.delivery.id) ?? this.work.delivery;
-    if (begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, begun - 1), this.signal);
+    if (this.#begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, this.#begun - 1), this.signal);
   }
 
   async #seal(): Promise<void> {
@@ -223,9 +226,11 @@ export class PushJob {
   async #publish(upload: Upload): Promise<StoredReceipt> {
     const { target, signal, version, engine, work } = this;
     // Superseded, or set aside, while it was sent.
-    if (engine.queue.delivery(work.delivery.id)?.state !== "active") throw new Fault("aborted", "is not to be sent any more");
-    if (target.features.digests.length === 0)
-      await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { publishing: true }));
+    const active =
+      target.features.digests.length > 0
+        ? engine.queue.isActive(work.delivery.id)
+        : (await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { publishing: true }, "active"))) > 0;
+    if (!active) throw new Fault("aborted", "is not to be sent any more");
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
     if (this.#isSame(there)) return this.#alreadyThere(upload, there);
@@ -301,6 +306,13 @@ export class PushJob {
     const localPath = this.#sealed && this.target.features.needs === "sealedPath" ? content.localPath : undefined;
     const beforeLast = this.#beforeLast;
     const expect = () => this.#expect(path);
+    const chunks = (offset: number, signal: AbortSignal): Reading => {
+      const reading = beforeLast === undefined ? content.chunks(offset, signal) : heldBack(content.chunks(offset, signal), beforeLast);
+      if (throttles.every((it) => it?.rate === undefined)) return reading;
+      return passing(reading, async ({ bytes }) => {
+        for (const throttle of throttles) await throttle?.take(bytes.length, signal);
+      });
+    };
     return {
       id,
       path,
@@ -314,16 +326,8 @@ export class PushJob {
       ...(digest === undefined ? {} : { digest }),
       ...(localPath === undefined ? {} : { localPath }),
       memo: this.#memo(),
-      read: (offset, signal) =>
-        readableOf(
-          (async function* () {
-            const chunks = content.chunks(offset, signal);
-            for await (const chunk of beforeLast === undefined ? chunks : heldBack(chunks, beforeLast)) {
-              for (const throttle of throttles) await throttle?.take(chunk.length, signal);
-              yield chunk;
-            }
-          })(),
-        ),
+      read: (offset, signal) => readableOf(chunks(offset, signal)),
+      chunks,
     };
   }
 
@@ -353,12 +357,16 @@ export class PushJob {
 }
 
 /** The last chunk, or the end of an empty file, comes after `beforeLast`. */
-async function* heldBack(chunks: AsyncIterable<Buffer>, beforeLast: () => Promise<void>): AsyncGenerator<Buffer> {
-  let held: Buffer | undefined;
-  for await (const chunk of chunks) {
-    if (held !== undefined) yield held;
-    held = chunk;
-  }
-  await beforeLast();
-  if (held !== undefined) yield held;
+function heldBack(reading: Reading, beforeLast: () => Promise<void>): Reading {
+  let held: Chunk | undefined;
+  return {
+    next: async () => {
+      held ??= await reading.next();
+      const now = held;
+      held = now === undefined ? undefined : await reading.next();
+      if (held === undefined) await beforeLast();
+      return now;
+    },
+    close: () => reading.close(),
+  };
 }

@@ -48,11 +48,10 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     },
     givesWay: (running) => {
       if (lane.device.target?.features.resume !== true) return undefined;
-      const best = engine.queue.best(lane.name);
-      if (best === undefined) return undefined;
       const last = running.reduce((a, b) => (goesBefore(a.delivery, b.delivery) ? b : a));
-      const left = last.delivery.size - (last.transfer?.offset ?? 0);
-      return goesBefore(best, last.delivery) && left > worthBytes ? last : undefined;
+      if (last.delivery.size - (last.transfer?.offset ?? 0) <= worthBytes) return undefined;
+      const best = engine.queue.best(lane.name);
+      return best !== undefined && goesBefore(best, last.delivery) ? last : undefined;
     },
   });
 }

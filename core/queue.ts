@@ -87,6 +87,10 @@ export interface StoredReceipt extends Receipt {
   readonly sentBefore?: string;
 }
 
+export function marksIn(marks: string | null): Marks {
+  return marks === null ? {} : (JSON.parse(marks) as Marks);
+}
+
 type Ranked = Pick<DeliveryRow, "weight" | "rank" | "path">;
 
 /** What a version is to be pulled for. */
@@ -168,13 +172,22 @@ export class Queue {
     return this.journal.get<VersionRow>("SELECT * FROM versions WHERE id = ?", id);
   }
 
+  /** The digest of a version, as soon as one reading of it has learned it. */
+  digestOf(version: string): Digest | undefined {
+    return this.journal.get<{ digest: Digest | null }>("SELECT digest FROM versions WHERE id = ?", version)?.digest ?? undefined;
+  }
+
   delivery(id: string): DeliveryRow | undefined {
     return this.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE id = ?", id);
   }
 
+  /** Claimed, and not withdrawn since. */
+  isActive(delivery: string): boolean {
+    return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state = 'active'", delivery) !== undefined;
+  }
+
   marksOf(delivery: string): Marks {
-    const marks = this.journal.get<{ marks: string | null }>("SELECT marks FROM deliveries WHERE id = ?", delivery)?.marks;
-    return marks === null || marks === undefined ? {} : (JSON.parse(marks) as Marks);
+    return marksIn(this.journal.get<{ marks: string | null }>("SELECT marks FROM deliveries WHERE id = ?", delivery)?.marks ?? null);
   }
 
   /** Inside `commit`. A journal that was lost knows it again from receipts.jsonl. undefined: it was refused. */
@@ -183,9 +196,11 @@ export class Queue {
     this.setMarks(delivery, sending === undefined ? {} : { sending });
   }
 
-  /** Inside `apply`. */
-  setMarks(delivery: string, marks: Marks): void {
-    this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ?", JSON.stringify(marks), delivery);
+  /** Inside `apply`. With `state`: only while it is in that. How many were marked. */
+  setMarks(delivery: string, marks: Marks, state?: DeliveryRow["state"]): number {
+    const text = JSON.stringify(marks);
+    if (state === undefined) return this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ?", text, delivery);
+    return this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ? AND state = ?", text, delivery, state);
   }
 
   deliveriesOf(version: string): DeliveryRow[] {
@@ -389,7 +404,8 @@ export class Queue {
         id,
       );
       // What the rules say now: they may have changed while it was sent.
-      if (this.version(receipt.version)?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
+      const { after } = this.journal.get<{ after: string }>("SELECT after FROM versions WHERE id = ?", receipt.version) ?? {};
+      if (after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
   }
 

@@ -178,10 +178,13 @@ function asked(engine: Engine, delivery: DeliveryRow, receipt: StoredReceipt): U
     sealed: true,
     ...(receipt.digest === undefined ? {} : { digest: receipt.digest }),
     memo: { get: () => undefined, set: () => Promise.resolve() },
-    read: () => {
-      throw new Error("nothing is sent");
-    },
+    read: nothing,
+    chunks: nothing,
   };
+}
+
+function nothing(): never {
+  throw new Error("nothing is sent");
 }
 
 /** undefined: the device cannot be read. */

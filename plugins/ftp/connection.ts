@@ -5,9 +5,8 @@
  * for the others, unless the server then does not answer.
  */
 import { once } from "node:events";
-import type { Readable } from "node:stream";
 import { abortedFault, Fault, throwIfAborted } from "../../core/errors.js";
-import type { Digest } from "../../core/plugin.js";
+import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, Refusal } from "./control.js";
 import type { Data } from "./data.js";
 import { isForbidden } from "./faults.js";
@@ -185,19 +184,20 @@ export class Connection {
    * Sends at most `limit` bytes by STOR or APPE; resolves with their number once the server has said that it took them. When `source` ends
    * with an error, what it gave before is sent on, so that it is kept there, and the error is thrown.
    */
-  async store(command: "STOR" | "APPE", wire: string, source: Readable, limit: number, onBytes: (n: number) => void): Promise<number> {
+  async store(command: "STOR" | "APPE", wire: string, source: Reading, limit: number, onBytes: (n: number) => void): Promise<number> {
     const { control } = this.#login;
+    const signal = this.#signal;
     let sent = 0;
     const broken: { error?: Error } = {};
-    const bytes = source[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-    const stop = (): void => void source.destroy();
-    this.#signal.addEventListener("abort", stop, { once: true });
-    const next = async (): Promise<Buffer | undefined> => {
+    let stop: () => void = () => undefined;
+    const stopped = new Promise<never>((_resolve, reject) => (stop = () => reject(abortedFault(signal))));
+    stopped.catch(() => undefined);
+    signal.addEventListener("abort", stop, { once: true });
+    const next = async (): Promise<Chunk | undefined> => {
       // While we have nothing to send the server is not to blame for the silence.
       const rest = control.rest();
       try {
-        const result = await bytes.next();
-        return result.done === true ? undefined : result.value.subarray(0, limit - sent);
+        return await Promise.race([source.next(), stopped]);
       } catch (error) {
         broken.error = error as Error;
         return undefined;
@@ -215,24 +215,25 @@ export class Connection {
           () => (answered = true),
           () => (answered = true),
         );
-        for (let chunk = await first; chunk !== undefined && chunk.length > 0; chunk = sent < limit ? await next() : undefined) {
+        for (let chunk = await first; chunk !== undefined; chunk = sent < limit ? await next() : undefined) {
           if (answered || data.socket.destroyed) break;
-          data.socket.write(chunk);
-          sent += chunk.length;
-          onBytes(chunk.length);
+          const bytes = chunk.bytes.subarray(0, limit - sent);
+          data.socket.write(bytes, chunk.release);
+          sent += bytes.length;
+          onBytes(bytes.length);
           // So that the next is read and digested while this one goes out.
           if (data.socket.writableLength > queuedBytes) await drained(data);
         }
         data.socket.resume();
-        if (!this.#signal.aborted) data.socket.end();
+        if (!signal.aborted) data.socket.end();
         const answer = taken(await data.answer);
         if (!data.socket.writableFinished && broken.error === undefined) throw new Refusal({ ...answer, code: 426 });
       });
       if (broken.error !== undefined) throw broken.error;
       return sent;
     } finally {
-      this.#signal.removeEventListener("abort", stop);
-      source.destroy();
+      signal.removeEventListener("abort", stop);
+      source.close();
     }
   }
 

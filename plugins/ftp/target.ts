@@ -45,7 +45,7 @@ export class FtpTarget implements Target {
       singleShot: false,
       digests: this.#options.verify === "size" ? [] : this.#pool.digests,
       concurrency: this.#options.concurrency,
-      pipeline: { uploads: 8 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
+      pipeline: { uploads: 16 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
     };
   }
 
@@ -80,7 +80,7 @@ export class FtpTarget implements Target {
     if (held === undefined) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
     const wanted = upload.size - offset;
     try {
-      const sent = await connection.store(offset === 0 ? "STOR" : "APPE", partial, upload.read(offset, signal), wanted, onBytes);
+      const sent = await connection.store(offset === 0 ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes);
       if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
     } catch (error) {
       // Somebody may have removed the directory that we know: the next try looks again.

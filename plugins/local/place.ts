@@ -1,9 +1,10 @@
 /** Paths of core ↔ paths on this disk. A path that would leave the directory, by its parts or by a symbolic link, is refused. */
-import { constants, promises as fs, type BigIntStats } from "node:fs";
+import { promises as fs } from "node:fs";
 import { Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
+import { entryOf } from "../../core/stat.js";
 
 /** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */
 export function placeOf(root: string, path: string): Buffer {
@@ -19,16 +20,6 @@ export function placeOf(root: string, path: string): Buffer {
   return Buffer.concat([Buffer.from(`${root}/`), bytes]);
 }
 
-export function entryOf(path: string, stat: BigIntStats): FileEntry {
-  return {
-    path,
-    kind: stat.isDirectory() ? "directory" : "file",
-    size: Number(stat.size),
-    modifiedMs: Number(stat.mtimeNs / 1000n) / 1000,
-    inode: String(stat.ino),
-  };
-}
-
 /** Makes the directory itself. Throws "denied", "full", "rejected". */
 export async function makeRoot(dir: string): Promise<void> {
   try {
@@ -41,8 +32,7 @@ export async function makeRoot(dir: string): Promise<void> {
 /** undefined when nothing is there. A symbolic link or special file is `unreadable`. */
 export async function statAt(root: string, path: string): Promise<FileEntry | undefined> {
   try {
-    const stat = await fs.lstat(placeOf(root, path), { bigint: true });
-    return stat.isFile() || stat.isDirectory() ? entryOf(path, stat) : { path, kind: "unreadable", size: 0, reason: kindOf(stat) };
+    return entryOf(path, await fs.lstat(placeOf(root, path), { bigint: true }));
   } catch (error) {
     const fault = faultOfErrno(error, `cannot look at ${path}`);
     if (fault.kind === "missing") return undefined;
@@ -50,22 +40,9 @@ export async function statAt(root: string, path: string): Promise<FileEntry | un
   }
 }
 
-export function kindOf(stat: { isSymbolicLink(): boolean; isFIFO(): boolean; isSocket(): boolean }): string {
-  return stat.isSymbolicLink() ? "a symbolic link" : stat.isFIFO() ? "a pipe" : stat.isSocket() ? "a socket" : "not a plain file";
-}
-
 export function isSame(entry: Stamp, expect: Stamp): boolean {
   return (
     entry.size === expect.size &&
     (expect.modifiedMs === undefined || entry.modifiedMs === undefined || entry.modifiedMs === expect.modifiedMs)
   );
-}
-
-/** Opens a plain file for reading; never through a link at its end. Throws "missing", "denied", "rejected". */
-export async function openPlain(root: string, path: string): Promise<fs.FileHandle> {
-  try {
-    return await fs.open(placeOf(root, path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  } catch (error) {
-    throw faultOfErrno(error, `cannot open ${path}`);
-  }
 }

@@ -3,6 +3,7 @@ import { existsSync, promises as fs, statSync, watch } from "node:fs";
 import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, takeUntil, timer } from "rxjs";
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { FileThread } from "../../core/file-thread.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
 import { LocalSource } from "./source.js";
@@ -45,10 +46,11 @@ class LocalDevice implements Device {
   readonly tree: LocalTree;
   readonly #closed = new Subject<void>();
   readonly #options: LocalOptions;
+  readonly #files = new FileThread();
 
   constructor(given: LocalOptions, context: PluginContext) {
     this.#options = given;
-    this.tree = new LocalTree(given.dir);
+    this.tree = new LocalTree(given.dir, this.#files);
     const changes$ = new Observable<void>((subscriber) => {
       // A hint only: a directory that cannot be watched is still listed.
       try {
@@ -60,7 +62,7 @@ class LocalDevice implements Device {
         return undefined;
       }
     }).pipe(takeUntil(this.#closed));
-    this.source = new LocalSource(given, changes$);
+    this.source = new LocalSource(given, changes$, this.#files);
     this.target = new LocalTarget(given);
     this.presence$ = defer(() => concat(of(this.#look()), timer(lookMs, lookMs).pipe(map(() => this.#look())))).pipe(
       distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
@@ -82,7 +84,7 @@ class LocalDevice implements Device {
 
   close(): Promise<void> {
     this.#closed.next();
-    return Promise.resolve();
+    return this.#files.close();
   }
 
   /** Synchronous, so that the first subscriber has the present state at once; one look costs some microseconds. */

@@ -1,6 +1,7 @@
 /** Listing and changing by hand, and for delete and archive. Each change looks at the file once more first. */
 import { promises as fs } from "node:fs";
 import { Fault, faultOfErrno } from "../../core/errors.js";
+import type { FileThread } from "../../core/file-thread.js";
 import { renameNew, syncDir } from "../../core/fs.js";
 import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
 import { isSame, placeOf, statAt } from "./place.js";
@@ -8,10 +9,13 @@ import { listDir } from "./source.js";
 import { makeDirs, parentOf } from "./target.js";
 
 export class LocalTree implements Tree {
-  constructor(readonly root: string) {}
+  constructor(
+    readonly root: string,
+    readonly files: FileThread,
+  ) {}
 
   list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
-    return listDir(this.root, dir, signal);
+    return listDir(this.files, this.root, dir, signal);
   }
 
   stat(path: string): Promise<FileEntry | undefined> {

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Readable } from "node:stream";
 import { Fault } from "../../core/errors.js";
 import { cutName } from "../../core/names.js";
-import type { Clock, Digest, Expect, Level, Memo, PluginContext, Upload } from "../../core/plugin.js";
+import type { Clock, Digest, Expect, Level, Memo, PluginContext, Reading as CoreReading, Upload } from "../../core/plugin.js";
 
 export function memo(): Memo {
   const values = new Map<string, unknown>();
@@ -130,6 +130,13 @@ export function upload(path: string, content: Buffer, options: UploadOptions = {
   const reading: Reading = { offsets: [], given: 0 };
   const size = options.size ?? content.length;
   const open = options.read ?? ((offset: number) => chunks(content.subarray(offset)));
+  const read = (offset: number, signal: AbortSignal): Readable => {
+    reading.offsets.push(offset);
+    const stream = open(offset, signal);
+    stream.on("data", (chunk: Buffer) => (reading.given += chunk.length));
+    stream.pause();
+    return stream;
+  };
   return {
     id,
     path,
@@ -141,13 +148,29 @@ export function upload(path: string, content: Buffer, options: UploadOptions = {
     digest: options.digest ?? sha256(content),
     memo: memo(),
     reading,
-    read: (offset, signal) => {
-      reading.offsets.push(offset);
-      const stream = open(offset, signal);
-      stream.on("data", (chunk: Buffer) => (reading.given += chunk.length));
-      stream.pause();
-      return stream;
+    read,
+    chunks: (offset, signal) => readingOfStream(read(offset, signal)),
+  };
+}
+
+/** Each chunk is checked not to be given back twice. */
+function readingOfStream(stream: Readable): CoreReading {
+  const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer, undefined>;
+  return {
+    next: async () => {
+      const result = await chunks.next();
+      if (result.done === true) return undefined;
+      const bytes = Buffer.from(result.value);
+      let lent = true;
+      const release = (): void => {
+        if (!lent) throw new Error("a chunk was given back twice");
+        lent = false;
+        // Whoever still looks at it sees it.
+        bytes.fill(0xee);
+      };
+      return { bytes, release };
     },
+    close: () => void stream.destroy(),
   };
 }
 

@@ -1,0 +1,212 @@
+/** What runs in the thread of `file-thread.ts`: plain synchronous calls, one chunk of one file at a time, in turn. */
+import { createHash, type Hash } from "node:crypto";
+import { closeSync, fstatSync, lstatSync, openSync, readdirSync, readSync } from "node:fs";
+import { parentPort } from "node:worker_threads";
+import { Fault, faultOfErrno, isFault } from "./errors.js";
+import { ahead, type Asked, type Told } from "./file-thread.js";
+import { nameFromBytes } from "./names.js";
+import type { FileEntry } from "./plugin.js";
+import { entryOf, kindOf, openFlags, otherThan } from "./stat.js";
+
+const chunkBytes = 512 * 1024;
+/** Not more than this is looked at before others get their turn. */
+const listedAtOnce = 500;
+/** So many buffers that were given back are kept. */
+const mostSpare = 8;
+
+const spare: ArrayBuffer[] = [];
+const jobs = new Map<number, Job>();
+let turning = false;
+
+interface Job {
+  /** Something may be done now. */
+  readonly ready: boolean;
+  step(): void;
+  more(): void;
+  close(): void;
+}
+
+function tell(told: Told, transfer: ArrayBuffer[] = []): void {
+  if (told.end === true) jobs.delete(told.id);
+  parentPort?.postMessage(told, transfer);
+}
+
+function fail(id: number, error: unknown, what: string): void {
+  const { kind, message } = isFault(error) ? error : faultOfErrno(error, what);
+  tell({ id, fault: { kind, message }, end: true });
+}
+
+class Read implements Job {
+  readonly #asked: Extract<Asked, { do: "read" }>;
+  readonly #hash: Hash | undefined;
+  #fd: number | undefined;
+  #opened = false;
+  #at: number;
+  #credit = ahead;
+
+  constructor(asked: Extract<Asked, { do: "read" }>) {
+    this.#asked = asked;
+    this.#hash = asked.digest ? createHash("sha256") : undefined;
+    this.#at = asked.digest ? 0 : asked.from;
+  }
+
+  get ready(): boolean {
+    return this.#credit > 0 || this.#at < this.#asked.from;
+  }
+
+  more(): void {
+    this.#credit += 1;
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  step(): void {
+    const { id, size, from, path } = this.#asked;
+    try {
+      this.#fd ??= this.#open();
+      if (this.#at >= size) {
+        this.#end();
+        return;
+      }
+      const before = this.#at < from;
+      const wanted = Math.min(chunkBytes, (before ? from : size) - this.#at);
+      const into = bufferFor(wanted);
+      const bytes = readSync(this.#fd, new Uint8Array(into), 0, wanted, this.#at);
+      if (bytes === 0) throw new Fault("changed", `it ended at ${this.#at}, before ${size}`);
+      this.#hash?.update(new Uint8Array(into, 0, bytes));
+      this.#at += bytes;
+      if (before) keep(into);
+      else {
+        this.#credit -= 1;
+        this.#end(into, bytes);
+      }
+    } catch (error) {
+      this.close();
+      fail(id, error, this.#opened ? "cannot read it" : `cannot open ${path}`);
+    }
+  }
+
+  #open(): number {
+    const { place, path, size, from } = this.#asked;
+    const fd = openSync(Buffer.from(place), openFlags);
+    this.#fd = fd;
+    const stat = fstatSync(fd, { bigint: true });
+    if (!stat.isFile()) throw new Fault("rejected", `${path} is ${kindOf(stat)}`);
+    this.#expectSame(entryOf(path, stat));
+    if (from > size) throw new Fault("changed", `it ends at ${size}, before ${from}`);
+    this.#opened = true;
+    return fd;
+  }
+
+  #expectSame(now: FileEntry): void {
+    const { size, modifiedMs } = this.#asked;
+    const other = otherThan({ size, ...(modifiedMs === undefined ? {} : { modifiedMs }) }, now);
+    if (other !== undefined) throw new Fault("changed", other);
+  }
+
+  /** Tells a chunk; with the last one that it ends, once the file was found to be the same still. */
+  #end(buffer?: ArrayBuffer, bytes?: number): void {
+    const { id, place, path, size } = this.#asked;
+    const chunk = buffer === undefined ? {} : { buffer, bytes: bytes ?? 0 };
+    const transfer = buffer === undefined ? [] : [buffer];
+    if (this.#at < size) {
+      tell({ id, ...chunk }, transfer);
+      return;
+    }
+    this.close();
+    const stat = lstatSync(Buffer.from(place), { bigint: true });
+    if (!stat.isFile()) throw new Fault("changed", `${path} is ${kindOf(stat)} now`);
+    this.#expectSame(entryOf(path, stat));
+    const digest = this.#hash === undefined ? {} : { digest: `sha256:${this.#hash.digest("hex")}` as const };
+    tell({ id, ...chunk, ...digest, end: true }, transfer);
+  }
+}
+
+class List implements Job {
+  #names: Buffer[] | undefined;
+  #credit = ahead;
+
+  constructor(readonly asked: Extract<Asked, { do: "list" }>) {}
+
+  get ready(): boolean {
+    return this.#credit > 0;
+  }
+
+  more(): void {
+    this.#credit += 1;
+  }
+
+  close(): void {
+    this.#names = [];
+  }
+
+  step(): void {
+    const { id, place, dir } = this.asked;
+    try {
+      this.#names ??= readdirSync(Buffer.from(place), { encoding: "buffer" });
+      const entries = this.#names.splice(0, listedAtOnce).map((name) => this.#look(name));
+      this.#credit -= 1;
+      tell({ id, entries: entries.filter((it) => it !== undefined), ...(this.#names.length === 0 ? { end: true } : {}) });
+    } catch (error) {
+      fail(id, error, `cannot list ${dir === "" ? Buffer.from(place).toString() : dir}`);
+    }
+  }
+
+  /** undefined for what vanished meanwhile. Throws "offline": that is the whole device's. */
+  #look(name: Buffer): FileEntry | undefined {
+    const { place, dir } = this.asked;
+    const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
+    try {
+      const stat = lstatSync(Buffer.concat([place, Buffer.from("/"), name]), { bigint: true, throwIfNoEntry: false });
+      return stat === undefined ? undefined : entryOf(path, stat);
+    } catch (error) {
+      const fault = faultOfErrno(error, `cannot look at ${path}`);
+      if (fault.kind === "offline") throw fault;
+      return fault.kind === "missing" ? undefined : { path, kind: "unreadable", size: 0, reason: fault.message };
+    }
+  }
+}
+
+function bufferFor(bytes: number): ArrayBuffer {
+  if (bytes < chunkBytes / 8) return new ArrayBuffer(bytes);
+  return spare.pop() ?? new ArrayBuffer(chunkBytes);
+}
+
+function keep(buffer: ArrayBuffer): void {
+  if (buffer.byteLength === chunkBytes && spare.length < mostSpare) spare.push(buffer);
+}
+
+/** One step of each that is ready, then a look at what was asked meanwhile. */
+function turn(): void {
+  turning = false;
+  let again = false;
+  for (const job of [...jobs.values()]) {
+    if (!job.ready) continue;
+    job.step();
+    again ||= job.ready;
+  }
+  if (again && jobs.size > 0) turnSoon();
+}
+
+function turnSoon(): void {
+  if (turning) return;
+  turning = true;
+  setImmediate(turn);
+}
+
+parentPort?.on("message", (asking: readonly Asked[]) => {
+  for (const asked of asking) {
+    if (asked.do === "read") jobs.set(asked.id, new Read(asked));
+    else if (asked.do === "list") jobs.set(asked.id, new List(asked));
+    else if (asked.do === "more") jobs.get(asked.id)?.more();
+    else if (asked.do === "keep") keep(asked.buffer);
+    else {
+      jobs.get(asked.id)?.close();
+      jobs.delete(asked.id);
+    }
+  }
+  turnSoon();
+});

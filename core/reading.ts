@@ -1,0 +1,77 @@
+/** Readings: of a generator, as a stream, digested on the way. */
+import { Readable } from "node:stream";
+import { Digester } from "./digest.js";
+import { Fault } from "./errors.js";
+import type { Chunk, Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
+import { otherThan } from "./stat.js";
+
+/** As a stream. Its chunks are whoever's who reads it: they are never given back. */
+export function readableOf(reading: Reading): Readable {
+  const chunks = async function* () {
+    try {
+      for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) yield chunk.bytes;
+    } finally {
+      reading.close();
+    }
+  };
+  // Chunk by chunk: a stream of bytes would join what waits in it, which is a copy.
+  return Readable.from(chunks(), { highWaterMark: 1 });
+}
+
+export function readingOf(chunks: AsyncGenerator<Buffer>): Reading {
+  return {
+    next: async () => {
+      const result = await chunks.next();
+      return result.done === true ? undefined : { bytes: result.value, release: () => undefined };
+    },
+    close: () => void chunks.return(undefined).catch(() => undefined),
+  };
+}
+
+/** Each chunk passes through `each` before it is given. */
+export function passing(reading: Reading, each: (chunk: Chunk) => Promise<void>): Reading {
+  return {
+    next: async () => {
+      const chunk = await reading.next();
+      if (chunk !== undefined) await each(chunk);
+      return chunk;
+    },
+    close: () => reading.close(),
+  };
+}
+
+/** What `Source.readInPlace` promises, for a source that only opens streams. */
+export class StreamReading implements DigestedReading {
+  digest: Digest | undefined;
+  readonly #chunks: AsyncGenerator<Buffer, void>;
+
+  constructor(source: Source, entry: FileEntry, offset: number, signal: AbortSignal, digest: boolean) {
+    this.#chunks = this.#read(source, entry, offset, signal, digest ? new Digester("sha256") : undefined);
+  }
+
+  async next(): Promise<Chunk | undefined> {
+    const result = await this.#chunks.next();
+    return result.done === true ? undefined : { bytes: result.value, release: () => undefined };
+  }
+
+  close(): void {
+    void this.#chunks.return(undefined).catch(() => undefined);
+  }
+
+  async *#read(source: Source, entry: FileEntry, offset: number, signal: AbortSignal, along?: Digester): AsyncGenerator<Buffer, void> {
+    let at = along === undefined ? offset : 0;
+    for await (const chunk of await source.open(entry, at, signal)) {
+      const bytes = chunk as Buffer;
+      along?.update(bytes);
+      const ahead = offset - at;
+      at += bytes.length;
+      if (ahead < bytes.length) yield ahead > 0 ? bytes.subarray(ahead) : bytes;
+    }
+    if (at < entry.size) return;
+    const now = await source.stat(entry.path, signal);
+    if (now === undefined) throw new Fault("missing", "it is no longer there");
+    const other = otherThan(entry, now);
+    if (other !== undefined) throw new Fault("changed", other);
+    this.digest = along?.value();
+  }
+}
