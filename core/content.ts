@@ -164,23 +164,21 @@ class PlaceContent implements Content {
     // A pull looks through what may have grown.
     if (engine.live.get(version.id) !== undefined) await whenSealed(this, engine, version, signal);
     try {
-      const known = engine.queue.digestOf(version.id);
       // Its end comes behind a last look at the source.
       if (this.#reading !== undefined && (await this.#reading.next()) !== undefined) this.#reading = undefined;
       let digest = this.#reading?.digest;
-      if (known === undefined && digest === undefined) digest = await this.#digestAll(signal);
-      if (digest === undefined) sameOrGrown(version, await sourceOf(engine, version).source.stat(version.path, signal));
-      else if (known !== undefined && digest !== known) throw new Fault("changed", "it was written while it was sent");
-      else if (known === undefined)
-        await engine.journal.apply(() =>
-          engine.journal.run(
-            "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ? AND state = 'found' AND store = 'place'",
-            digest ?? null,
-            engine.clock.wallMs(),
-            version.id,
-          ),
-        );
-      return known ?? digest;
+      if (digest === undefined) {
+        const known = engine.queue.digestOf(version.id);
+        if (known !== undefined) {
+          sameOrGrown(version, await sourceOf(engine, version).source.stat(version.path, signal));
+          return known;
+        }
+        digest = await this.#digestAll(signal);
+      }
+      const learned = await engine.journal.apply(() => engine.queue.sealInPlace(version.id, digest));
+      if (!learned && (engine.queue.digestOf(version.id) ?? digest) !== digest)
+        throw new Fault("changed", "it was written while it was sent");
+      return digest;
     } catch (error) {
       this.broken = error;
       throw error;

@@ -273,7 +273,8 @@ export interface Target {
    */
   offset(upload: Upload, signal: AbortSignal): Promise<number>;
   /**
-   * Appends `upload.read(offset)` to the partial, whose size is exactly `offset` (else Fault "conflict", and nothing was changed).
+   * Appends `upload.read(offset)` to the partial, whose size is exactly `offset` (else Fault "conflict", and nothing was changed; at offset 0 it may
+   * begin the partial anew instead).
    * Makes directories as needed. Resolves when the peer has said that it took all bytes. `onBytes` is called with each count of bytes handed on.
    * Throws "offline", "denied", "transient", "full", "rejected", or the Fault that the stream ended with.
    */

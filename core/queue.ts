@@ -172,6 +172,13 @@ export class Queue {
     return this.journal.get<VersionRow>("SELECT * FROM versions WHERE id = ?", id);
   }
 
+  /** Inside `apply`. A version in place is known to be whole, and its digest; false when that was known before. */
+  sealInPlace(version: string, digest: Digest): boolean {
+    const sql =
+      "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ? AND state = 'found' AND store = 'place'";
+    return this.journal.run(sql, digest, this.clock.wallMs(), version) > 0;
+  }
+
   /** The digest of a version, as soon as one reading of it has learned it. */
   digestOf(version: string): Digest | undefined {
     return this.journal.get<{ digest: Digest | null }>("SELECT digest FROM versions WHERE id = ?", version)?.digest ?? undefined;
@@ -397,15 +404,15 @@ export class Queue {
     return this.journal.commit(() => {
       const line = JSON.stringify(receipt);
       this.journal.appendReceipt(`${line}\n`);
-      this.journal.run(
-        "UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, marks = NULL, done_ms = ? WHERE id = ?",
+      // What the rules say now of its source: they may have changed while it was sent.
+      const done = this.journal.get<{ after: string | null }>(
+        `UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, marks = NULL, done_ms = ?
+         WHERE id = ? RETURNING (SELECT after FROM versions v WHERE v.id = version) AS after`,
         line,
         this.clock.wallMs(),
         id,
       );
-      // What the rules say now: they may have changed while it was sent.
-      const { after } = this.journal.get<{ after: string }>("SELECT after FROM versions WHERE id = ?", receipt.version) ?? {};
-      if (after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
+      if (done?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
   }
 

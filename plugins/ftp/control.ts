@@ -33,6 +33,9 @@ export class ProtocolError extends Error {}
 /** No answer, or no byte, for as long as is allowed. */
 export class Silence extends Error {}
 
+/** So many commands keep a server busy while others gather, so long. */
+const enough = 4;
+const gatherMs = 2;
 const longestAnswer = 1024 * 1024;
 
 interface Waiting {
@@ -185,18 +188,20 @@ export class Control {
     });
   }
 
-  /** At the end of this turn of the loop: what other work asks in the same turn goes along. */
+  /** At the end of this turn of the loop, a little later while the server has enough to do: what other work asks meanwhile goes along. */
   #flushSoon(): void {
-    if (this.#flushing || !this.#mayFlush) return;
+    if (this.#flushing || !this.#mayFlush || this.#next.length === 0) return;
     this.#flushing = true;
-    setImmediate(() => {
+    const flush = (): void => {
       this.#flushing = false;
       if (this.#failure !== undefined || !this.#mayFlush || this.#next.length === 0) return;
       const now = this.oneByOne ? this.#next.splice(0, 1) : this.#next.splice(0);
       this.#sent.push(...now);
       this.#timer.refresh();
       this.#socket.write(now.map(({ command }) => `${command}\r\n`).join(""), "latin1");
-    });
+    };
+    if (this.#sent.length < enough) setImmediate(flush);
+    else setTimeout(flush, gatherMs);
   }
 
   get #mayFlush(): boolean {

@@ -74,10 +74,12 @@ export class FtpTarget implements Target {
 
   async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const partial = partialOf(connection, upload);
-    const held = await connection.size(partial);
-    if ((held ?? 0) !== offset) throw new Fault("conflict", `the partial at the server has ${held ?? 0} bytes, not ${offset}`);
-    if (offset === upload.size && held !== undefined) return;
-    if (held === undefined) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
+    if (offset === 0) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
+    else {
+      const held = (await connection.size(partial)) ?? 0;
+      if (held !== offset) throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
+      if (offset === upload.size) return;
+    }
     const wanted = upload.size - offset;
     try {
       const sent = await connection.store(offset === 0 ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes);

@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import type { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
+import { isFault } from "../../core/errors.js";
 import type { Device, FileEntry, Source, Tree } from "../../core/plugin.js";
 import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
 import { bytes, sha256 } from "./upload.js";
@@ -242,6 +243,81 @@ const clauses: readonly SourceClause[] = [
       await expectFault(readAll(sourceOf(under), entry), "missing");
       assert.equal(await sourceOf(under).stat("gone.bin", calm()), undefined);
       assert.equal(await sourceOf(under).stat("no/such/dir.bin", calm()), undefined);
+      return undefined;
+    },
+  },
+  {
+    name: "in place it gives the bytes from an offset, and the digest of all",
+    run: async (under) => {
+      const source = sourceOf(under);
+      if (source.readInPlace === undefined) return "not read in place";
+      for (const size of [0, 1, 20_000, 512 * 1024, 1_500_000]) {
+        const content = bytes(size, size);
+        const entry = await found(under, `in-place-${size}.bin`, content);
+        for (const offset of [0, size >> 1, size])
+          for (const digest of [true, false]) {
+            const reading = source.readInPlace(entry, offset, calm(), digest);
+            const parts: Buffer[] = [];
+            for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) {
+              parts.push(Buffer.from(chunk.bytes));
+              chunk.release();
+            }
+            assert.ok(Buffer.concat(parts).equals(content.subarray(offset)), `${size} from ${offset}`);
+            assert.equal(reading.digest, digest ? sha256(content) : undefined);
+            reading.close();
+          }
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "in place: written, cut or removed while it is read, it has no end",
+    run: async (under) => {
+      const source = sourceOf(under);
+      if (source.readInPlace === undefined) return "not read in place";
+      const content = bytes(3_000_000);
+      const changes = {
+        // Until its time is another one: exFAT counts in steps of two seconds.
+        written: async () => {
+          const before = await source.stat("moving.bin", calm());
+          do await under.put("moving.bin", bytes(3_000_000, 2));
+          while ((await source.stat("moving.bin", calm()))?.modifiedMs === before?.modifiedMs);
+        },
+        cut: () => under.put("moving.bin", content.subarray(0, 100)),
+        removed: () => under.remove("moving.bin"),
+      };
+      for (const [what, change] of Object.entries(changes)) {
+        const entry = await found(under, "moving.bin", content);
+        const reading = source.readInPlace(entry, 0, calm(), true);
+        const first = await reading.next();
+        assert.ok(first !== undefined && first.bytes.length < content.length);
+        await change();
+        const rest = async () => {
+          for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) chunk.release();
+        };
+        await assert.rejects(rest(), (error: unknown) => isFault(error, "changed") || isFault(error, "missing"), what);
+        assert.equal(reading.digest, undefined);
+        reading.close();
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "in place: an abort ends it, and a reading that nobody ends can be left",
+    run: async (under) => {
+      const source = sourceOf(under);
+      if (source.readInPlace === undefined) return "not read in place";
+      const content = bytes(3_000_000);
+      const entry = await found(under, "left.bin", content);
+      const stop = new AbortController();
+      const reading = source.readInPlace(entry, 0, stop.signal, true);
+      assert.ok((await reading.next()) !== undefined);
+      stop.abort();
+      await assert.rejects(reading.next(), (error: unknown) => isFault(error, "aborted"));
+      const left = source.readInPlace(entry, 0, calm(), true);
+      await left.next();
+      left.close();
+      assert.equal(await readAll(source, entry), content.length);
       return undefined;
     },
   },

@@ -6,7 +6,8 @@
  */
 import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
-import { Fault } from "../../core/errors.js";
+import { inspect } from "node:util";
+import { Fault, isFault } from "../../core/errors.js";
 import type { Device, Occupant, Receipt, Target, Upload } from "../../core/plugin.js";
 import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
 import { cut, short, slow, stuck, wrong } from "./readers.js";
@@ -190,12 +191,21 @@ const clauses: readonly TargetClause[] = [
         "conflict",
       );
       const offset = await half(target, it, content);
-      for (const bad of [0, offset - 1, offset + 1])
+      for (const bad of [offset - 1, offset + 1])
         await expectFault(
           target.write(it, bad, calm(), () => undefined),
           "conflict",
         );
       assert.equal(await target.offset(it, calm()), offset, "the refused write changed the partial");
+      // From the first byte it may be begun anew: whole, or not at all.
+      const anew = await target
+        .write(it, 0, calm(), () => undefined)
+        .then(
+          () => undefined,
+          (error: unknown) => error,
+        );
+      if (anew !== undefined) assert.ok(isFault(anew, "conflict"), inspect(anew));
+      assert.equal(await target.offset(it, calm()), anew === undefined ? it.size : offset);
       return undefined;
     },
   },

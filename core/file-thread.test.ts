@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test, type TestContext } from "node:test";
+import { bytes, sha256 } from "../test/conformance/upload.js";
+import { isFault } from "./errors.js";
+import { FileThread } from "./file-thread.js";
+import type { DigestedReading, FileEntry } from "./plugin.js";
+import { entryOf } from "./stat.js";
+
+const dir = mkdtempSync(join(tmpdir(), "filesync-thread-"));
+after(() => rmSync(dir, { recursive: true }));
+
+const calm = () => new AbortController().signal;
+
+function threadOf(t: TestContext): FileThread {
+  const thread = new FileThread();
+  t.after(() => thread.close());
+  return thread;
+}
+
+function file(name: string, content: Buffer): { place: Buffer; entry: FileEntry } {
+  const path = join(dir, name);
+  writeFileSync(path, content);
+  return { place: Buffer.from(path), entry: entryOf(name, statSync(path, { bigint: true })) };
+}
+
+async function rest(reading: DigestedReading, give: boolean): Promise<Buffer> {
+  const parts: Buffer[] = [];
+  for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) {
+    parts.push(Buffer.from(chunk.bytes));
+    if (give) chunk.release();
+  }
+  return Buffer.concat(parts);
+}
+
+test("chunks that are given back, or never are, hold their own bytes; many readings at once", async (t) => {
+  const thread = threadOf(t);
+  const contents = [3_000_000, 70_000, 600_000, 20, 0, 2_000_001].map((size) => bytes(size, size));
+  const got = await Promise.all(
+    contents.flatMap((content, n) =>
+      [true, false].map(async (give) => {
+        const { place, entry } = file(`many-${n}-${give}.bin`, content);
+        const reading = thread.read(place, entry, 0, true, calm());
+        assert.ok((await rest(reading, give)).equals(content));
+        return reading.digest;
+      }),
+    ),
+  );
+  assert.deepEqual(
+    got,
+    contents.flatMap((content) => [sha256(content), sha256(content)]),
+  );
+});
+
+test("a chunk that was given back is no longer there to be looked at", async (t) => {
+  const thread = threadOf(t);
+  const { place, entry } = file("lent.bin", bytes(3_000_000));
+  const reading = thread.read(place, entry, 0, false, calm());
+  const first = await reading.next();
+  assert.ok(first !== undefined);
+  first.release();
+  await rest(reading, true);
+  assert.equal(first.bytes.length, 0);
+});
+
+test("what is there is no plain file, or not to be opened: the fault says what", async (t) => {
+  const thread = threadOf(t);
+  const entry: FileEntry = { path: "x", kind: "file", size: 10 };
+  await assert.rejects(thread.read(Buffer.from(dir), entry, 0, false, calm()).next(), /x is /);
+  const gone = thread.read(Buffer.from(join(dir, "gone")), entry, 0, false, calm()).next();
+  await assert.rejects(gone, (error: unknown) => isFault(error, "missing") && /cannot open x/.test(error.message));
+});
+
+test("closing ends what is read and listed; nothing is begun afterwards", async (t) => {
+  const thread = threadOf(t);
+  const { place, entry } = file("closed.bin", bytes(3_000_000));
+  const reading = thread.read(place, entry, 0, false, calm());
+  await reading.next();
+  const listing = thread.list(Buffer.from(dir), "", calm());
+  const asked = [reading.next(), listing.next()];
+  const settled = Promise.allSettled(asked);
+  await thread.close();
+  assert.ok((await settled).some(({ status }) => status === "rejected"));
+  await assert.rejects(rest(reading, true), (error: unknown) => isFault(error, "aborted"));
+  await assert.rejects(thread.read(place, entry, 0, false, calm()).next(), (error: unknown) => isFault(error, "aborted"));
+});
+
+test("a directory of thousands comes in parts, each name once", async (t) => {
+  const thread = threadOf(t);
+  const many = mkdtempSync(join(dir, "many-"));
+  for (let n = 0; n < 1234; n++) writeFileSync(join(many, `f${n}`), "");
+  const names = new Set<string>();
+  let parts = 0;
+  for await (const entries of thread.list(Buffer.from(many), "d", calm())) {
+    parts += 1;
+    for (const { path } of entries) names.add(path);
+  }
+  assert.equal(names.size, 1234);
+  assert.ok(parts > 1 && names.has("d/f1233"));
+});
