@@ -215,6 +215,7 @@ class Messages implements Job {
 class ThreadReading implements DigestedReading {
   digest: Digest | undefined;
   #over = false;
+  #failure: Error | undefined;
   readonly #messages: Messages;
 
   constructor(
@@ -234,11 +235,13 @@ class ThreadReading implements DigestedReading {
   }
 
   async next(): Promise<Chunk | undefined> {
+    if (this.#failure !== undefined) throw this.#failure;
     if (this.#over) return undefined;
     let told: Told;
     try {
       told = await this.#messages.next();
     } catch (error) {
+      this.#failure = error as Error;
       this.close();
       throw error;
     }
