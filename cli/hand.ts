@@ -7,7 +7,7 @@ import { dateText } from "../core/route.js";
 import { interruptible, usableConfig } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
-import { deviceOfUrl, doByHand, withLane } from "./own.js";
+import { deviceOfUrl, doByHand, inWordsOfUrl, withLane } from "./own.js";
 import { putFile } from "./put.js";
 
 export interface HandOptions {
@@ -101,7 +101,9 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
           signal,
           ask: (request, asking = {}) => doByHand(lane, "00000000", { ...request, device: lane.name }, asking),
         }),
-      );
+      ).catch((error: unknown) => {
+        throw inWordsOfUrl(error);
+      });
     }
     const colon = at.indexOf(":");
     const name = colon === -1 ? at : at.slice(0, colon);

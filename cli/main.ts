@@ -23,7 +23,8 @@ async function main(argv: readonly string[]): Promise<number> {
     (...args: A) => {
       action = work(...args);
     };
-  const url = "Without a configuration: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://…, udpin://…, udpout://… or ftp://USER@HOST/";
+  const url =
+    "Without a configuration: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://…, udpin://…, udpout://…, ftp://USER@HOST/ or ftps://USER@HOST/";
   const file = "FILE: default ./config.json, else /etc/filesync/config.json";
 
   cli

@@ -7,6 +7,7 @@ import { EMPTY } from "rxjs";
 import { RealClock } from "../core/clock.js";
 import { loadConfig, type DeviceConfig } from "../core/config.js";
 import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { Fault, isFault } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { byHand } from "../core/hand.js";
 import { Lane } from "../core/lane.js";
@@ -54,7 +55,7 @@ export function doByHand(lane: Lane, installation: string, request: ControlReque
 
 /** `path`: what the person wrote after it; one that begins with "/" is seen from the top of what is there, another from where logs are. */
 export async function deviceOfUrl(url: string, path: string): Promise<DeviceConfig> {
-  const device = url.startsWith("ftp://") ? await ftpOptions(url) : { type: "mavftp", url, ...(path.startsWith("/") ? { root: "/" } : {}) };
+  const device = /^ftps?:\/\//.test(url) ? await ftpOptions(url) : { type: "mavftp", url, ...(path.startsWith("/") ? { root: "/" } : {}) };
   const text = JSON.stringify({ devices: { device } });
   const { config, problems } = await loadConfig(text, plugins, {
     baseDir: process.cwd(),
@@ -63,30 +64,47 @@ export async function deviceOfUrl(url: string, path: string): Promise<DeviceConf
     nowMs: Date.now(),
   });
   const made = config?.devices[0];
-  if (made === undefined) throw new UsageError(`--url ${url}: ${problems[0]?.message ?? "is none"}, or "ftp://USER@HOST/"`);
+  if (made === undefined)
+    throw new UsageError(`--url ${url}: ${problems[0]?.message ?? "is none"}, or "ftp://USER@HOST/", "ftps://USER@HOST/"`);
   return { ...made, name: device.type === "ftp" ? "server" : "autopilot" };
 }
 
-/** The password comes from FILESYNC_PASSWORD, else it is asked for: what stands in a URL is seen by everybody on this machine. */
+/**
+ * The password comes from FILESYNC_PASSWORD, else it is asked for: what stands in a URL is seen by everybody on this machine.
+ * "ftps" is TLS as the port has it: from the first byte on 990, else asked for (AUTH TLS), as "secure": true does.
+ */
 async function ftpOptions(text: string): Promise<{ type: string } & Record<string, unknown>> {
   let url: URL;
   try {
     url = new URL(text);
   } catch {
-    throw new UsageError(`--url ${text.replace(/\/\/.*@/, "//…@")}: expected ftp://USER@HOST:PORT/`);
+    throw new UsageError(`--url ${text.replace(/\/\/.*@/, "//…@")}: expected ftp://USER@HOST:PORT/ or ftps://USER@HOST:PORT/`);
   }
   if (url.password !== "")
     throw new UsageError(
       "--url: a password in it would be seen by everybody on this machine; set FILESYNC_PASSWORD, or type it when asked",
     );
   const user = decodeURIComponent(url.username);
+  const fingerprint = process.env.FILESYNC_FINGERPRINT;
+  const tls = {
+    secure: url.port === "990" ? "implicit" : true,
+    ...(fingerprint === undefined ? {} : { tls: { fingerprint } }),
+  };
   return {
     type: "ftp",
-    host: url.hostname,
+    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
     ...(url.port === "" ? {} : { port: Number(url.port) }),
     ...(user === "" ? {} : { user, password: process.env.FILESYNC_PASSWORD ?? (await typed(`password of ${user} at ${url.hostname}: `)) }),
+    ...(url.protocol === "ftps:" ? tls : {}),
     root: decodeURIComponent(url.pathname) || "/",
   };
+}
+
+/** Advice that names keys of the configuration, for who has a URL in its place. */
+export function inWordsOfUrl(error: unknown): unknown {
+  if (!isFault(error, "denied") || !/"(secure|tls)"/.test(error.message)) return error;
+  const how = "with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed";
+  return new Fault(error.kind, `${error.message}; ${how}`, { cause: error });
 }
 
 async function typed(question: string): Promise<string> {

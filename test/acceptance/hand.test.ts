@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { startSim } from "../../sim/sim.js";
+import { hasOpenssl, selfSigned, startOwn } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -249,6 +250,37 @@ test("an FTP server by URL: the password from the environment, never on the comm
   assert.match(wrong.err, /^filesync: server: /);
   assert.doesNotMatch(wrong.err, /not-this-one/);
 });
+
+test(
+  "an FTP server with TLS by URL: ftps, and the certificate that is believed",
+  { skip: hasOpenssl ? false : "openssl is not installed" },
+  async (t) => {
+    const world = new World(t);
+    const { cert, key, fingerprint } = selfSigned(world.dir);
+    const users = { plane: { password: "secret" } };
+    const server = await startOwn({ root: world.mkdir("srv"), users, tls: { cert, key, required: true } });
+    t.after(() => server.close());
+    world.file("srv/plane/a.bin", "content of a");
+    const ls = async (scheme: string, more: NodeJS.ProcessEnv = {}) => {
+      const env = { ...process.env, FILESYNC_PASSWORD: "secret", ...more };
+      return runProgram(["ls", "--url", `${scheme}://plane@127.0.0.1:${server.port ?? 0}/`], { env });
+    };
+    const believed = { FILESYNC_FINGERPRINT: fingerprint };
+    assert.deepEqual(await ls("ftps", believed), { code: 0, out: "12  2026-05-28 00:00:00Z  a.bin", err: "" });
+    const how =
+      "; with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed\n";
+    const strange = await ls("ftps");
+    assert.equal(strange.code, 3);
+    assert.match(strange.err, /^filesync: server: cannot log in to 127\.0\.0\.1: the server's certificate or TLS is not accepted/);
+    assert.ok(strange.err.endsWith(how), strange.err);
+    const clear = await ls("ftp", believed);
+    assert.match(clear.err, /^filesync: server: cannot log in to 127\.0\.0\.1: the server wants TLS; set "secure": true/);
+    assert.ok(clear.err.endsWith(how), clear.err);
+    const wrong = await ls("ftps", { FILESYNC_FINGERPRINT: "nonsense" });
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.err, /^filesync: --url ftps:.*fingerprint/);
+  },
+);
 
 test("a device that is wrong in the configuration is not said to be missing; Ctrl-C leaves what has come and says so", async (t) => {
   const world = new World(t);
