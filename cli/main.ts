@@ -45,7 +45,7 @@ async function main(argv: readonly string[]): Promise<number> {
   cli
     .command("check", "Say what is wrong with a configuration")
     .option("--config <file>", file)
-    .option("--probe", "Try every device, without changing anything")
+    .option("--probe", "Try every device and service, without changing anything")
     .action(
       does(async (options: Common & { probe?: boolean }) =>
         (await import("./check.js")).checkCommand(configPath(options.config), { probe: options.probe === true }),

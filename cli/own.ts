@@ -11,6 +11,7 @@ import { Fault, isFault } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { byHand } from "../core/hand.js";
 import { Lane } from "../core/lane.js";
+import type { PluginContext } from "../core/plugin.js";
 import { UsageError } from "./config.js";
 import { plugins } from "./plugins.js";
 
@@ -19,21 +20,35 @@ export interface OwnNames {
   readonly installation: string;
 }
 
-/** Throws the Fault that says why it can never work as configured. */
-export async function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
+/** What a plugin needs around it for one command. */
+export async function withContext<T>(
+  name: string,
+  names: OwnNames,
+  work: (context: PluginContext, clock: RealClock) => Promise<T>,
+): Promise<T> {
   const stateDir = mkdtempSync(join(tmpdir(), "filesync-"));
   const clock = new RealClock();
   const memory = new Map<string, unknown>();
+  const context: PluginContext = {
+    name,
+    ...names,
+    stateDir,
+    clock,
+    memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
+    say: () => undefined,
+    tellTime: (ms) => void clock.tell(ms),
+  };
   try {
-    const device = config.plugin.device?.(config.options, {
-      name: config.name,
-      ...names,
-      stateDir,
-      clock,
-      memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
-      say: () => undefined,
-      tellTime: (ms) => void clock.tell(ms),
-    });
+    return await work(context, clock);
+  } finally {
+    rmSync(stateDir, { recursive: true, force: true });
+  }
+}
+
+/** Throws the Fault that says why it can never work as configured. */
+export function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
+  return withContext(config.name, names, async (context, clock) => {
+    const device = config.plugin.device?.(config.options, context);
     if (device === undefined) throw new UsageError(`"${config.name}" is a service: it can be used by hand only while its daemon runs`);
     const lane = new Lane(config, device, clock, new Events(), Math.random);
     try {
@@ -42,9 +57,7 @@ export async function withLane<T>(config: DeviceConfig, names: OwnNames, work: (
     } finally {
       await lane.close();
     }
-  } finally {
-    rmSync(stateDir, { recursive: true, force: true });
-  }
+  });
 }
 
 /** A hand command on a device of our own. */

@@ -7,9 +7,11 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { mayWriteIn } from "../../core/fs.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
@@ -85,12 +87,9 @@ export class FtpServer implements Service, Shared {
     const root = await this.#openRoots();
     const fingerprint = await this.#readCertificate();
     throwIfAborted(signal);
-    const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
     const { host, port } = this.options.listen;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(listenFault(error, host, port)));
-      server.listen({ host, port }, resolve);
-    });
+    const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
+    await this.#listen(server);
     server.on("error", (error) => this.say("error", `the FTP port: ${error.message}`, {}));
     this.#server = server;
     this.arrivals.begin(root);
@@ -101,6 +100,31 @@ export class FtpServer implements Service, Shared {
       ...(fingerprint === undefined ? {} : { fingerprint }),
     });
     this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? port}` });
+  }
+
+  async probeStart(signal: AbortSignal): Promise<void> {
+    const { root, users } = this.options;
+    for (const [name, { root: dir = name, write }] of Object.entries(users)) {
+      throwIfAborted(signal);
+      if (!write) continue;
+      await mayWriteIn(join(root, dir)).catch((error: unknown) => {
+        throw faultOfErrno(error, `${name} could not write in ${join(root, dir)}`);
+      });
+    }
+    await this.#readCertificate();
+    throwIfAborted(signal);
+    const server = createServer((socket) => socket.destroy());
+    await this.#listen(server);
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+
+  /** Throws "config", "denied", "transient". */
+  async #listen(server: Server): Promise<void> {
+    const { host, port } = this.options.listen;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", (error) => reject(listenFault(error, host, port)));
+      server.listen({ host, port }, resolve);
+    });
   }
 
   async probe(signal: AbortSignal): Promise<void> {
