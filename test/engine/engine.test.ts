@@ -165,6 +165,14 @@ test("a whole copy is not given up for a longer one that never gets whole", asyn
   out.attach(true);
   await until(bench, "first", () => out.files.has("log.bin"), 5000);
   assert.ok(out.files.get("log.bin")?.bytes.equals(bytes.subarray(0, 100_000)));
+  const lost = () => bench.daemon.status().lost.map(({ from, path, size }) => `${from}:${path} ${size}`);
+  assert.deepEqual(lost(), ["card:log.bin 300000"]);
+  assert.match(bench.daemon.status().summary, /; 1 file was lost at the source$/);
+  card.before = () => undefined;
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "it is found again", () => out.files.get("log.bin")?.bytes.length === 300_000, 5000);
+  assert.deepEqual(lost(), []);
 });
 
 test("a version that was whole here but not delivered hands on what it would have replaced", async (t) => {
