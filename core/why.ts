@@ -49,6 +49,7 @@ export async function why(engine: Engine, what: string, running: boolean, signal
     .map(({ version, deliveries }) => whyKnown(engine, version, deliveries, running));
   if (known.length > 0) return known;
   const { device, path } = placeIn(engine, what);
+  if (path === "") throw unknown(engine, what);
   const sources = [...engine.routes.keys()].filter((name) => device === undefined || name === device);
   const unseen: WhyFile[] = [];
   for (const source of sources) {

@@ -87,6 +87,13 @@ test("why: delivered, left by each rule, away, never seen; by source path, DEVIC
     out: "",
     err: 'filesync: nothing of the name "other/a.ulg" is known; did you mean "in:log/a.ulg"?',
   });
+  for (const [args, err] of [
+    [["verify", "ground"], '"ground" is a device: name a file of it, as in ground:PATH, or an id'],
+    [["why", "out:"], '"out" is a device: name a file of it, as in out:PATH, or an id'],
+    [["why", "grund:log/a.ulg"], 'there is no device "grund"; did you mean "ground"?'],
+    [["forget", "grund:log/a.ulg"], 'there is no device "grund"; did you mean "ground"?'],
+  ] as const)
+    assert.deepEqual(await filesync(...args), { code: 2, out: "", err: `filesync: ${err}` });
   program.signal("SIGTERM");
   await program.exited;
   const alone = await why("log/a.ulg");
