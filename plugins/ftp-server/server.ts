@@ -33,7 +33,15 @@ const verbs: Verbs = {
   ...Object.fromEntries(Object.entries(old).flatMap(([name, now]) => (plain[now] === undefined ? [] : [[name, plain[now]]]))),
 };
 
-const mostStrangers = 1000;
+/** More than so many are counted anew: a flood from many addresses costs no memory. */
+const mostCounted = 1000;
+
+function countIn(counts: Map<string, number>, key: string): number {
+  if (counts.size >= mostCounted && !counts.has(key)) counts.clear();
+  const count = (counts.get(key) ?? 0) + 1;
+  counts.set(key, count);
+  return count;
+}
 
 export class FtpServer implements Service, Shared {
   readonly options: FtpServerOptions;
@@ -171,6 +179,7 @@ export class FtpServer implements Service, Shared {
   }
 
   readonly #strangers = new Map<string, number>();
+  readonly #visits = new Map<string, number>();
   /** Since the last one that was let in. */
   #refused = 0;
 
@@ -200,11 +209,17 @@ export class FtpServer implements Service, Shared {
     this.#sessions.set(session, running);
   }
 
+  /** A client opens several connections for each file: the first of them is news, and after that the tenth, the hundredth, … */
+  loggedIn({ name }: Login, { address, secure }: { readonly address: string; readonly secure: boolean }): void {
+    const count = countIn(this.#visits, `${name}\0${address}\0${secure}`);
+    const facts = { user: name, address, tls: secure, count };
+    if (count > 1 && /^10+$/.test(`${count}`)) this.say("info", `${name} has logged in from ${address} ${count} times`, facts);
+    else this.say(count === 1 ? "info" : "debug", `${name} logged in from ${address}`, facts);
+  }
+
   /** One that never logged in may be a probe of a monitor; ten are a scan, or a client that is set up wrong. */
   #stranger(address: string): void {
-    if (this.#strangers.size >= mostStrangers) this.#strangers.clear();
-    const count = (this.#strangers.get(address) ?? 0) + 1;
-    this.#strangers.set(address, count);
+    const count = countIn(this.#strangers, address);
     if (/^10+$/.test(`${count}`)) this.say("warn", `${count} connections from ${address} have ended without a login`, { address, count });
   }
 
