@@ -37,7 +37,13 @@ export async function retryCommand(config: string, what: string | undefined, jso
   for (const told of done.again) write(`${toldText(told)}: sent again, unless the target has it`);
   if (done.due > 0)
     write(`${done.due} ${done.due === 1 ? "delivery that waited for its time is" : "deliveries that waited for their time are"} due now`);
-  if (done.retried.length + done.again.length + done.due === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} was set aside`);
+  for (const told of done.leaving)
+    write(
+      `${toldText(told)}: was given up, and what was sent of it is still to be taken away at ${told.to}; it can be sent again after that: filesync retry ${told.id}`,
+    );
+  const asked = done.retried.length + done.again.length + done.due + done.leaving.length;
+  if (asked === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} was set aside`);
+  if (asked > 0 && !done.running) write('nothing moves while no daemon runs: start it with "filesync run"');
   for (const [name, said] of Object.entries(done.devices)) write(`${name}: ${said}`);
   return 0;
 }
@@ -52,8 +58,9 @@ export async function forgetCommand(config: string, what: string, json: boolean)
   for (const told of done.forgotten) write(`${toldText(told)}: given up; no file was touched`);
   for (const file of done.kept) write(`${file} stays at its source: not every required target has it`);
   for (const file of done.alone) write(`${file} stays in the spool, because nobody got it; to remove that copy too, say it again`);
+  for (const told of done.lost) write(`${toldText(told)}: was lost at its source; status tells it no more`);
   for (const file of done.removed) write(`${file}: its copy in the spool is removed`);
-  if (done.forgotten.length + done.removed.length === 0)
+  if (done.forgotten.length + done.removed.length + done.lost.length === 0)
     write(`nothing of ${what} was set aside, or waits for a target that has left the configuration`);
   for (const told of done.left) if (told.state !== "done") write(`${toldText(told)}: left as it is, because it can still be delivered`);
   return 0;

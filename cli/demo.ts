@@ -60,7 +60,7 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
       if (told || !daemon.ready) return;
       const status = daemon.status();
       const { waiting, active, parked, delivered } = status.queue;
-      if (delivered === 0 || waiting + active + parked > 0) return;
+      if (delivered === 0 || waiting + active + parked + status.settling > 0) return;
       told = true;
       output.line("");
       output.line(`All ${delivered} files have arrived (${sizeText(status.bytes.delivered)}). Try next:`);

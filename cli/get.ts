@@ -16,7 +16,7 @@ import { backoffMs, reasonOf } from "../core/retry.js";
 import { partialPath } from "../core/route.js";
 import { durationText, sizeText } from "../core/status.js";
 import { UsageError } from "./config.js";
-import type { Place } from "./hand.js";
+import { onlyWaits, type Place } from "./hand.js";
 import { Meter } from "./output.js";
 
 /** So many bytes before the offset are read again and compared. */
@@ -31,7 +31,7 @@ export interface CopyOptions {
 
 export async function getFile(place: Place, given: string | undefined, options: CopyOptions): Promise<void> {
   const { name, signal } = place;
-  const { entry, digests } = (await place.ask({ command: "stat", path: place.path }, { signal })) as Found;
+  const { entry, digests } = (await place.ask({ command: "stat", path: place.path }, { signal, said: onlyWaits(options) })) as Found;
   const local = await localName(given, basename(entry.path));
   const there = await statOf(local);
   if (there !== undefined && !options.force) {
@@ -184,7 +184,13 @@ async function isSame(local: string, there: Stats, place: Place, entry: FileEntr
   if (entry.modifiedMs !== undefined && Math.abs(there.mtimeMs - entry.modifiedMs) < 2) return true;
   // Nothing is read from the end: only the device's own digest is asked for.
   const { digest } = (await place.ask({ command: "get", entry, offset: entry.size }, { signal: place.signal })) as { digest?: Digest };
-  return digest !== undefined && (await digestsOf(local, [kindOf(digest)]))[0] === digest;
+  if (digest !== undefined) return (await digestsOf(local, [kindOf(digest)]))[0] === digest;
+  return entry.modifiedMs !== undefined && sameSecond(there.mtimeMs, entry.modifiedMs);
+}
+
+/** Where one side knows no more than the second (FTP, some disks), the second is all that can be compared. */
+export function sameSecond(a: number, b: number): boolean {
+  return (a % 1000 === 0 || b % 1000 === 0) && Math.floor(a / 1000) === Math.floor(b / 1000);
 }
 
 async function openPartial(partial: string, local: string): Promise<FileHandle> {

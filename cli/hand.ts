@@ -7,7 +7,7 @@ import { dateText } from "../core/route.js";
 import { interruptible, usableConfig } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
-import { deviceOfUrl, doByHand, withLane } from "./own.js";
+import { deviceOfUrl, doByHand, inWordsOfUrl, withLane } from "./own.js";
 import { putFile } from "./put.js";
 
 export interface HandOptions {
@@ -35,6 +35,7 @@ export async function lsCommand(at: string, options: HandOptions): Promise<numbe
   await withPlace(at, options, async ({ path, ask, signal }) => {
     const entries: FileEntry[] = [];
     const said = (fact: unknown) => {
+      if (isWait(fact, options.json)) return undefined;
       if (options.json === true) write(JSON.stringify(fact));
       else entries.push(fact as FileEntry);
       return undefined;
@@ -46,6 +47,18 @@ export async function lsCommand(at: string, options: HandOptions): Promise<numbe
   });
   return 0;
 }
+
+/** Whether it is a word of why nothing comes yet; it is told then. */
+export function isWait(fact: unknown, json = false): boolean {
+  const { waiting } = fact as { waiting?: string };
+  if (waiting !== undefined && !json) process.stderr.write(`${waiting}\n`);
+  return waiting !== undefined;
+}
+
+export const onlyWaits =
+  ({ json }: { readonly json?: boolean }) =>
+  (fact: unknown): undefined =>
+    void isWait(fact, json);
 
 function entryText(entry: FileEntry, width: number, recursive: boolean): string {
   const name = recursive ? entry.path : entry.path.slice(entry.path.lastIndexOf("/") + 1);
@@ -66,7 +79,7 @@ export async function putCommand(local: string, at: string, options: HandOptions
 
 export async function rmCommand(at: string, options: HandOptions): Promise<number> {
   await withPlace(at, options, async ({ name, path, ask, signal }) => {
-    const entry = (await ask({ command: "rm", path }, { signal })) as FileEntry;
+    const entry = (await ask({ command: "rm", path }, { signal, said: onlyWaits(options) })) as FileEntry;
     write(options.json === true ? JSON.stringify(entry) : `${name}:${path}: removed (${entry.size} bytes)`);
   });
   return 0;
@@ -74,7 +87,7 @@ export async function rmCommand(at: string, options: HandOptions): Promise<numbe
 
 export async function mkdirCommand(at: string, options: HandOptions): Promise<number> {
   await withPlace(at, options, async ({ name, path, ask, signal }) => {
-    await ask({ command: "mkdir", path }, { signal });
+    await ask({ command: "mkdir", path }, { signal, said: onlyWaits(options) });
     write(options.json === true ? JSON.stringify({ path }) : `${name}:${path}/: is there`);
   });
   return 0;
@@ -83,7 +96,7 @@ export async function mkdirCommand(at: string, options: HandOptions): Promise<nu
 export async function mvCommand(at: string, to: string, options: HandOptions): Promise<number> {
   await withPlace(at, options, async ({ name, path, ask, signal }) => {
     const into = to.startsWith(`${name}:`) ? to.slice(name.length + 1) : to;
-    const moved = (await ask({ command: "mv", path, to: into }, { signal })) as { path: string };
+    const moved = (await ask({ command: "mv", path, to: into }, { signal, said: onlyWaits(options) })) as { path: string };
     write(options.json === true ? JSON.stringify(moved) : `${name}:${path} → ${name}:${moved.path}`);
   });
   return 0;
@@ -101,7 +114,9 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
           signal,
           ask: (request, asking = {}) => doByHand(lane, "00000000", { ...request, device: lane.name }, asking),
         }),
-      );
+      ).catch((error: unknown) => {
+        throw inWordsOfUrl(error);
+      });
     }
     const colon = at.indexOf(":");
     const name = colon === -1 ? at : at.slice(0, colon);

@@ -23,7 +23,8 @@ async function main(argv: readonly string[]): Promise<number> {
     (...args: A) => {
       action = work(...args);
     };
-  const url = "Without a configuration: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://…, udpin://…, udpout://… or ftp://USER@HOST/";
+  const url =
+    "Without a configuration: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://…, udpin://…, udpout://…, ftp://USER@HOST/ or ftps://USER@HOST/";
   const file = "FILE: default ./config.json, else /etc/filesync/config.json";
 
   cli
@@ -44,7 +45,7 @@ async function main(argv: readonly string[]): Promise<number> {
   cli
     .command("check", "Say what is wrong with a configuration")
     .option("--config <file>", file)
-    .option("--probe", "Try every device, without changing anything")
+    .option("--probe", "Try every device and service, without changing anything")
     .action(
       does(async (options: Common & { probe?: boolean }) =>
         (await import("./check.js")).checkCommand(configPath(options.config), { probe: options.probe === true }),

@@ -7,9 +7,11 @@ import { EMPTY } from "rxjs";
 import { RealClock } from "../core/clock.js";
 import { loadConfig, type DeviceConfig } from "../core/config.js";
 import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { Fault, isFault } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { byHand } from "../core/hand.js";
 import { Lane } from "../core/lane.js";
+import type { PluginContext } from "../core/plugin.js";
 import { UsageError } from "./config.js";
 import { plugins } from "./plugins.js";
 
@@ -18,21 +20,35 @@ export interface OwnNames {
   readonly installation: string;
 }
 
-/** Throws the Fault that says why it can never work as configured. */
-export async function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
+/** What a plugin needs around it for one command. */
+export async function withContext<T>(
+  name: string,
+  names: OwnNames,
+  work: (context: PluginContext, clock: RealClock) => Promise<T>,
+): Promise<T> {
   const stateDir = mkdtempSync(join(tmpdir(), "filesync-"));
   const clock = new RealClock();
   const memory = new Map<string, unknown>();
+  const context: PluginContext = {
+    name,
+    ...names,
+    stateDir,
+    clock,
+    memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
+    say: () => undefined,
+    tellTime: (ms) => void clock.tell(ms),
+  };
   try {
-    const device = config.plugin.device?.(config.options, {
-      name: config.name,
-      ...names,
-      stateDir,
-      clock,
-      memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
-      say: () => undefined,
-      tellTime: (ms) => void clock.tell(ms),
-    });
+    return await work(context, clock);
+  } finally {
+    rmSync(stateDir, { recursive: true, force: true });
+  }
+}
+
+/** Throws the Fault that says why it can never work as configured. */
+export function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
+  return withContext(config.name, names, async (context, clock) => {
+    const device = config.plugin.device?.(config.options, context);
     if (device === undefined) throw new UsageError(`"${config.name}" is a service: it can be used by hand only while its daemon runs`);
     const lane = new Lane(config, device, clock, new Events(), Math.random);
     try {
@@ -41,9 +57,7 @@ export async function withLane<T>(config: DeviceConfig, names: OwnNames, work: (
     } finally {
       await lane.close();
     }
-  } finally {
-    rmSync(stateDir, { recursive: true, force: true });
-  }
+  });
 }
 
 /** A hand command on a device of our own. */
@@ -54,7 +68,7 @@ export function doByHand(lane: Lane, installation: string, request: ControlReque
 
 /** `path`: what the person wrote after it; one that begins with "/" is seen from the top of what is there, another from where logs are. */
 export async function deviceOfUrl(url: string, path: string): Promise<DeviceConfig> {
-  const device = url.startsWith("ftp://") ? await ftpOptions(url) : { type: "mavftp", url, ...(path.startsWith("/") ? { root: "/" } : {}) };
+  const device = /^ftps?:\/\//.test(url) ? await ftpOptions(url) : { type: "mavftp", url, ...(path.startsWith("/") ? { root: "/" } : {}) };
   const text = JSON.stringify({ devices: { device } });
   const { config, problems } = await loadConfig(text, plugins, {
     baseDir: process.cwd(),
@@ -63,30 +77,47 @@ export async function deviceOfUrl(url: string, path: string): Promise<DeviceConf
     nowMs: Date.now(),
   });
   const made = config?.devices[0];
-  if (made === undefined) throw new UsageError(`--url ${url}: ${problems[0]?.message ?? "is none"}, or "ftp://USER@HOST/"`);
+  if (made === undefined)
+    throw new UsageError(`--url ${url}: ${problems[0]?.message ?? "is none"}, or "ftp://USER@HOST/", "ftps://USER@HOST/"`);
   return { ...made, name: device.type === "ftp" ? "server" : "autopilot" };
 }
 
-/** The password comes from FILESYNC_PASSWORD, else it is asked for: what stands in a URL is seen by everybody on this machine. */
+/**
+ * The password comes from FILESYNC_PASSWORD, else it is asked for: what stands in a URL is seen by everybody on this machine.
+ * "ftps" is TLS as the port has it: from the first byte on 990, else asked for (AUTH TLS), as "secure": true does.
+ */
 async function ftpOptions(text: string): Promise<{ type: string } & Record<string, unknown>> {
   let url: URL;
   try {
     url = new URL(text);
   } catch {
-    throw new UsageError(`--url ${text.replace(/\/\/.*@/, "//…@")}: expected ftp://USER@HOST:PORT/`);
+    throw new UsageError(`--url ${text.replace(/\/\/.*@/, "//…@")}: expected ftp://USER@HOST:PORT/ or ftps://USER@HOST:PORT/`);
   }
   if (url.password !== "")
     throw new UsageError(
       "--url: a password in it would be seen by everybody on this machine; set FILESYNC_PASSWORD, or type it when asked",
     );
   const user = decodeURIComponent(url.username);
+  const fingerprint = process.env.FILESYNC_FINGERPRINT;
+  const tls = {
+    secure: url.port === "990" ? "implicit" : true,
+    ...(fingerprint === undefined ? {} : { tls: { fingerprint } }),
+  };
   return {
     type: "ftp",
-    host: url.hostname,
+    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
     ...(url.port === "" ? {} : { port: Number(url.port) }),
     ...(user === "" ? {} : { user, password: process.env.FILESYNC_PASSWORD ?? (await typed(`password of ${user} at ${url.hostname}: `)) }),
+    ...(url.protocol === "ftps:" ? tls : {}),
     root: decodeURIComponent(url.pathname) || "/",
   };
+}
+
+/** Advice that names keys of the configuration, for who has a URL in its place. */
+export function inWordsOfUrl(error: unknown): unknown {
+  if (!isFault(error, "denied") || !/"(secure|tls)"/.test(error.message)) return error;
+  const how = "with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed";
+  return new Fault(error.kind, `${error.message}; ${how}`, { cause: error });
 }
 
 async function typed(question: string): Promise<string> {

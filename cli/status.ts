@@ -1,6 +1,7 @@
 /** `status`: asks the running daemon; without one, reads what its journal says. `--watch` draws it anew each second, in place on a terminal. */
 import type { Config } from "../core/config.js";
 import { ask, ControlError } from "../core/control.js";
+import { dateText } from "../core/route.js";
 import { durationText, sizeText, statusOf, type Status } from "../core/status.js";
 import { interruptible, usableConfig } from "./ask.js";
 import { UsageError } from "./config.js";
@@ -101,13 +102,19 @@ class Screen {
   }
 }
 
+/** How a device was that is not looked at now; nothing where it was well. */
+function lastText({ last }: Status["devices"][number]): string {
+  if (last?.presence !== "detached") return "";
+  return `; when it last ran (${dateText(Date.parse(last.at))}) it was away: ${last.reason ?? "nobody knows why"}`;
+}
+
 export function statusText(status: Status): string {
   const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`];
   if (status.devices.length > 0) lines.push("");
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)
     lines.push(
-      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
+      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
   const { waiting, active, parked, delivered } = status.queue;
   lines.push(
@@ -124,6 +131,9 @@ export function statusText(status: Status): string {
   }
   if (status.parked.length > 0) lines.push("", "set aside:");
   for (const { path, to, reason, id } of status.parked) lines.push(`  ${path} → ${to}: ${reason}  [${id}]`);
+  if (status.lost.length > 0)
+    lines.push("", "lost at their source, before every target had them (filesync forget ID, and it is told no more):");
+  for (const { from, path, size, version } of status.lost) lines.push(`  ${from}:${path}  ${sizeText(size)}  [${version}]`);
   if (status.recent.length > 0) lines.push("", "delivered last:");
   for (const receipt of status.recent.slice(0, 10))
     lines.push(

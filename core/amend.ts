@@ -6,7 +6,7 @@ import { ControlError } from "./control.js";
 import { type Engine, nameOf } from "./engine.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
-import type { DeliveryRow, VersionRow } from "./queue.js";
+import { isLost, type DeliveryRow, type VersionRow } from "./queue.js";
 import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */
@@ -24,12 +24,16 @@ export interface Retried {
   readonly again: readonly Told[];
   /** Waited for their time, and are due now. */
   readonly due: number;
+  /** Were forgotten, and what was sent of them is still to be taken away at the target: only then can they be sent again. */
+  readonly leaving: readonly Told[];
+  /** Whether a daemon runs: without one nothing moves. */
+  readonly running: boolean;
   /** Devices that were away and were tried, and what they said. */
   readonly devices: Readonly<Record<string, string>>;
 }
 
 /** `what`: an id, a device or a path; undefined: all that was set aside. Throws ControlError for a name that means nothing. */
-export async function retry(engine: Engine, what: string | undefined, signal: AbortSignal): Promise<Retried> {
+export async function retry(engine: Engine, what: string | undefined, signal: AbortSignal, running = true): Promise<Retried> {
   const { journal, queue } = engine;
   const done = await journal.commit(() => {
     const meant = what === undefined ? deliveriesWhere(engine, "state = 'parked'") : meantBy(engine, what);
@@ -45,7 +49,9 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
     queue.retry(waited.map(({ id }) => id));
     const again = meant.filter(({ id, state }) => id === what && (state === "done" || state === "dropped"));
     for (const delivery of again) sendAgain(engine, delivery);
-    return { retried: parked.map((row) => told(engine, row)), again: again.map((row) => told(engine, row)), due: waited.length };
+    const leaving = meant.filter(({ id, state }) => id === what && state === "discard");
+    const tell = (rows: readonly DeliveryRow[]) => rows.map((row) => told(engine, row));
+    return { retried: tell(parked), again: tell(again), due: waited.length, leaving: tell(leaving), running };
   });
   const devices: Record<string, string> = {};
   for (const name of new Set([...(what === undefined ? [] : [what]), ...done.retried.map(({ to }) => to)])) {
@@ -87,6 +93,8 @@ export interface Forgotten {
   readonly kept: readonly string[];
   /** Files of which the spool has a copy that nobody got: it stays. */
   readonly alone: readonly string[];
+  /** Were lost at their source, and are told no more. */
+  readonly lost: readonly Told[];
   /** Files that were forgotten before, and whose copy in the spool is removed now. */
   readonly removed: readonly string[];
   /** Is meant, but waits for a target that it can still reach, or has arrived: it is not forgotten. */
@@ -112,10 +120,12 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
       const version = queue.version(row.version);
       if (version !== undefined) touched.set(version.id, version);
     }
+    const lost = meant.filter(({ id }) => journal.run(`UPDATE deliveries SET fault = NULL WHERE id = ? AND ${isLost}`, id) > 0);
     const required = new Set(given.filter((row) => row.required === 1).map(({ version }) => version));
     const kept = [...touched.values()].filter(({ id, after, released }) => required.has(id) && after !== "keep" && released === null);
     return {
       forgotten: given.map((row) => told(engine, row)),
+      lost: lost.map((row) => told(engine, row)),
       kept: kept.map(nameOf),
       alone: [...touched.keys()]
         .flatMap((id) => queue.version(id) ?? [])
@@ -135,8 +145,8 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   for (const version of done.again.flatMap((id) => queue.version(id) ?? []))
     if (isAlone(engine, version) && (await giveUp(engine, version, "delivered"))) removed.push(nameOf(version));
   engine.work$.next();
-  const { forgotten, kept, alone, left } = done;
-  return { forgotten, kept, alone, removed, left };
+  const { forgotten, lost, kept, alone, left } = done;
+  return { forgotten, lost, kept, alone, removed, left };
 }
 
 /** The reason of a delivery that a person gave up. */

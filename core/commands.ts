@@ -19,7 +19,7 @@ export function answerWith(engine: Engine, running: boolean): Answer {
       case "why":
         return why(engine, named(), running, exchange.signal);
       case "retry":
-        return retry(engine, what, exchange.signal);
+        return retry(engine, what, exchange.signal, running);
       case "forget":
         return forget(engine, named());
       case "verify":

@@ -33,6 +33,8 @@ export class Finder {
   listings = 0;
   /** Files that are seen and have not settled yet. */
   readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
+  /** Stamps of files that have settled and that no rule took, at the last listing. */
+  readonly #decided = new Map<string, string>();
   readonly #told = new Set<string>();
   #listing = false;
   #again = false;
@@ -180,6 +182,10 @@ export class Finder {
     for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
 
     const chosen = this.#choose(wanted, starts);
+    // What settled and no rule took is decided: it is not waited for, and has not to settle again while it stays the same.
+    this.#decided.clear();
+    const taken = new Set(chosen.map(({ entry }) => entry.path));
+    for (const { entry } of wanted) if (entry.settled !== false && !taken.has(entry.path)) this.#decide(entry);
     let added = 0;
     for (let at = 0; at < chosen.length; at += batch) {
       throwIfAborted(signal);
@@ -306,10 +312,16 @@ export class Finder {
     return added;
   }
 
+  #decide(entry: FileEntry): void {
+    this.#unsettled.delete(entry.path);
+    this.#decided.set(entry.path, stampText(entry));
+  }
+
   /** Whether a file is complete, as far as can be told. What is not is looked at again after `settle`. */
   #settled(entry: FileEntry): boolean {
     const settleMs = this.lane.config.settleMs;
     if (entry.settled === true || (settleMs === 0 && entry.settled === undefined)) return true;
+    if (entry.settled === undefined && this.#decided.get(entry.path) === stampText(entry)) return true;
     const now = this.engine.clock.monotonicMs();
     const before = this.#unsettled.get(entry.path);
     const same = before?.size === entry.size && before.modifiedMs === entry.modifiedMs;
@@ -362,6 +374,10 @@ function sameStamp(version: VersionRow, entry: FileEntry): boolean {
   if (version.size !== entry.size) return false;
   if (version.modified_ms !== null || entry.modifiedMs !== undefined) return version.modified_ms === (entry.modifiedMs ?? null);
   return true;
+}
+
+function stampText({ size, modifiedMs }: FileEntry): string {
+  return `${size} ${modifiedMs ?? ""}`;
 }
 
 function startKey(source: string, targets: readonly string[]): string {

@@ -19,6 +19,17 @@ export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
   }
 }
 
+/** Whether names can be made in a directory, or it could be made itself; changes nothing. Throws node's error. */
+export async function mayWriteIn(dir: string): Promise<void> {
+  try {
+    await fs.access(join(dir, "."), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
+    if (!missing || dirname(dir) === dir) throw error;
+    await mayWriteIn(dirname(dir));
+  }
+}
+
 /** Makes the names in a directory durable. File systems that cannot (FUSE, some network mounts) are left as they are. */
 export async function syncDir(dir: string | Buffer): Promise<void> {
   const handle = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);

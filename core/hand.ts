@@ -16,6 +16,9 @@ import { partialPath, plausible } from "./route.js";
 
 export const handCommands = ["ls", "stat", "get", "put", "rm", "mkdir", "mv"];
 
+/** So long somebody waits without a word. */
+const quietMs = 2000;
+
 /** What hand commands need of the program around them. */
 export interface Hands {
   readonly lanes: ReadonlyMap<string, Lane>;
@@ -38,6 +41,9 @@ export interface Put {
   readonly replaced: boolean;
 }
 
+/** Nothing is at the path, and nothing is near it. */
+class NotThere extends ControlError {}
+
 /** Throws ControlError for a mistake, Fault for what the device says. */
 export async function byHand(hands: Hands, request: ControlRequest, exchange: Exchange): Promise<unknown> {
   const name = textOf(request, "device");
@@ -46,12 +52,45 @@ export async function byHand(hands: Hands, request: ControlRequest, exchange: Ex
     const names = [...hands.lanes.keys()];
     throw new ControlError(`there is no device "${name}"${suggestion(name, names)}; there are: ${names.join(", ")}`);
   }
+  const over = new AbortController();
   try {
-    return await lane.host(exchange.signal, (signal) => work(hands, lane, request, { ...exchange, signal }));
+    const telling = tellWait(hands, lane, exchange, over.signal);
+    return await lane.host(exchange.signal, (signal) => work(hands, lane, request, { ...telling, signal }));
   } catch (error) {
     if (isFault(error)) throw new Fault(error.kind, `${name}: ${error.message}`, { cause: error });
+    // As it stands on the device itself.
+    if (error instanceof NotThere && String(request.path).startsWith("/"))
+      throw new ControlError(`${error.message}: a path begins below the root of ${name}; "filesync ls ${name}:" lists what is there`);
     throw error;
+  } finally {
+    over.abort();
   }
+}
+
+/** A device that says nothing for a while, beside a transfer: who waits is told, once, that it may be because of that. */
+function tellWait(hands: Hands, lane: Lane, exchange: Exchange, over: AbortSignal): Exchange {
+  let heard = false;
+  const wait = async () => {
+    await lane.clock.sleep(quietMs, over);
+    const running = lane.busy + hands.sending(lane.name);
+    if (heard || running === 0) return;
+    const which = running === 1 ? "a transfer of the daemon runs" : `${running} transfers of the daemon run`;
+    exchange.say({ waiting: `${lane.name} does not answer yet: ${which} there, and it may let in no more connections` });
+  };
+  wait().catch((error: unknown) => {
+    if (!isFault(error, "aborted")) throw error;
+  });
+  return {
+    ...exchange,
+    say: (fact) => {
+      heard = true;
+      exchange.say(fact);
+    },
+    give: (bytes) => {
+      heard = true;
+      return exchange.give(bytes);
+    },
+  };
 }
 
 async function work(hands: Hands, lane: Lane, request: ControlRequest, exchange: Exchange): Promise<unknown> {
@@ -146,6 +185,10 @@ async function* withoutTree(lane: Lane, source: Source, path: string, recursive:
 async function found(lane: Lane, path: string, signal: AbortSignal): Promise<Found> {
   const { source } = lane.device;
   if (source === undefined) throw new ControlError(`${lane.name} can only be written to: nothing can be read from it`);
+  if (path === "")
+    throw new ControlError(
+      `${lane.name} alone names no file: ${lane.name}:PATH does, and ${lane.name}:latest is the newest log; "filesync ls ${lane.name}:" lists what is there`,
+    );
   let entry = await source.stat(path, signal);
   if (entry === undefined && path === "latest") {
     const files: FileEntry[] = [];
@@ -334,9 +377,11 @@ async function notThere(lane: Lane, path: string, signal: AbortSignal): Promise<
   try {
     for await (const entry of tree?.list(dir, signal) ?? source?.list(signal, { enter }) ?? []) names.push(entry.path);
   } catch (error) {
+    if (isFault(error, "missing")) return new NotThere(`there is no ${lane.name}:${path}`);
     return new ControlError(`there is no ${lane.name}:${path} (${reasonOf(error)})`);
   }
-  return new ControlError(`there is no ${lane.name}:${path}${suggestion(path, names)}`);
+  const near = suggestion(path, names);
+  return near === "" ? new NotThere(`there is no ${lane.name}:${path}`) : new ControlError(`there is no ${lane.name}:${path}${near}`);
 }
 
 function textOf(request: ControlRequest, key: string): string {

@@ -67,6 +67,9 @@ CREATE INDEX deliveries_done ON deliveries (done_ms) WHERE state = 'done';
 CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;
 
+/** Came later, and change no format: a version that does not know them works all the same. */
+const laterIndexes = "CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone'";
+
 export class JournalFromNewerVersion extends Error {}
 export class JournalDamaged extends Error {}
 
@@ -325,6 +328,7 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
       );
     const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
     if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${schemaVersion}; COMMIT`);
+    db.exec(laterIndexes);
     if (suspect) {
       const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
       if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });

@@ -168,6 +168,11 @@ export class Lane {
     return this.#leaver();
   }
 
+  /** Files that are open on it as source. */
+  get busy(): number {
+    return this.#busy;
+  }
+
   get free(): boolean {
     return this.#waiting.length === 0 && this.#busy < this.slots("source");
   }

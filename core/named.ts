@@ -51,12 +51,19 @@ export function isDevice(engine: Engine, name: string): boolean {
   );
 }
 
+const nameOf = ({ name }: { readonly name: string }) => name;
+
 /** The error for a name that means nothing, with the nearest that does. */
 export function unknown(engine: Engine, what: string): ControlError {
+  const bare = what.replace(/:\/*$/, "");
+  if (isDevice(engine, bare)) return new ControlError(`"${bare}" is a device: name a file of it, as in ${bare}:PATH, or an id`);
   const files = engine.journal.all<{ source: string; path: string }>(
     `SELECT source, path FROM versions ORDER BY found_ms DESC LIMIT ${nearMost}`,
   );
   const { device, path } = placeIn(engine, what);
+  const [prefix = "", rest] = what.split(":", 2);
+  const meant = device === undefined && rest !== undefined ? suggestion(prefix, engine.config.devices.map(nameOf)) : "";
+  if (meant !== "") return new ControlError(`there is no device "${prefix}"${meant}`);
   const last = path.slice(path.lastIndexOf("/") + 1);
   const sameName = files.find(
     (file) => file.path.slice(file.path.lastIndexOf("/") + 1) === last && (device ?? file.source) === file.source,
@@ -66,7 +73,7 @@ export function unknown(engine: Engine, what: string): ControlError {
       ? suggestion(
           device === undefined ? path : `${device}:${path}`,
           device === undefined
-            ? [...files.map((file) => file.path), ...engine.config.devices.map(({ name }) => name)]
+            ? [...files.map((file) => file.path), ...engine.config.devices.map(nameOf)]
             : files.map((file) => `${file.source}:${file.path}`),
         )
       : `; did you mean "${sameName.source}:${sameName.path}"?`;

@@ -72,6 +72,8 @@ export interface Device {
   readonly presence$: Observable<Presence>;
   /** A cheap check that login and root are usable; throws the Fault that says why not. Never changes anything there. */
   probe(signal: AbortSignal): Promise<void>;
+  /** Whether files can be written there; throws the Fault that says why not, and changes nothing. Absent where only writing would tell. */
+  probeTarget?(signal: AbortSignal): Promise<void>;
   /** Idempotent. Afterwards no timer, socket, port or child is left. */
   close(): Promise<void>;
   readonly source?: Source;
@@ -84,6 +86,8 @@ export interface Device {
 export interface Service extends Device {
   /** Opens its port. Throws Fault "config" (bad address), "denied" (no right to that port), "transient" (port is held). Core retries the latter. */
   start(signal: AbortSignal): Promise<void>;
+  /** Whether `start` would work now: throws the Fault that it would. Nobody is served, nothing is changed, and nothing is left open. */
+  probeStart?(signal: AbortSignal): Promise<void>;
 }
 
 // ---------------------------------------------------------------- entries

@@ -35,6 +35,12 @@ export class PullJob {
   #other: Digester | undefined;
   /** The source's file is longer than this version. */
   #grown = false;
+  /**
+   * It is longer now than it was when it was found, and nothing of it is here: whether it is still that file, or a longer one that took its name, only
+   * the content of a version before can tell. Without one it is found anew once it has settled, because a beginning of another file must not
+   * go out under its name. Where files count as complete at once (`settle` 0) one that grows all the time would never be pulled: it goes.
+   */
+  #unvouched = false;
   /** The digest of the first `base.size` bytes, once they have passed. */
   #atBase: Digest | undefined;
   /** The versions before this one, the latest first, down to one that was whole here. */
@@ -66,6 +72,8 @@ export class PullJob {
     const kind = source.features.digests.find((known) => known !== "sha256");
     if (kind !== undefined && source.digest !== undefined) this.#other = new Digester(kind);
     if (this.#version.durable === 0 && this.#version.safest === 0) await this.#adoptBase(entry);
+    this.#unvouched = this.#grown && this.#version.durable === 0 && this.lane.config.settleMs > 0;
+    if (this.#unvouched && this.#base === undefined && this.#version.digest === null) throw anotherFile();
     const writer = await this.#resume(entry);
     try {
       await this.#copy(entry, writer);
@@ -109,8 +117,7 @@ export class PullJob {
         return writer;
       }
       // Not what it was when it was found, and not that continued: another file has its name.
-      if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined)))
-        throw new Fault("changed", "another file is there now");
+      if (!same && (this.#grown || entry.modifiedMs !== (this.#version.modified_ms ?? undefined))) throw anotherFile();
       engine.events.say(
         "warn",
         "restarted",
@@ -219,6 +226,8 @@ export class PullJob {
     const { engine } = this;
     const digest = this.#digest.value();
     const { id, size } = this.#version;
+    // It was whole here once, and its copy was given up.
+    if (this.#unvouched && this.#version.digest !== null && this.#version.digest !== digest) throw anotherFile();
     if (this.#version.store === "spool") await engine.spool.writeSidecar({ ...this.#sidecar(), digest });
     await engine.journal.commit(() => {
       engine.journal.run(
@@ -303,6 +312,7 @@ export class PullJob {
     if (edge > 0 && edge <= bytes.length) {
       this.#digest.update(bytes.subarray(0, edge));
       this.#atBase = this.#digest.value();
+      if (this.#unvouched && this.#version.digest === null && !this.#grew) throw anotherFile();
       this.#digest.update(bytes.subarray(edge));
     } else this.#digest.update(bytes);
     this.#other?.update(bytes);
@@ -366,6 +376,10 @@ export class PullJob {
     const { id, source, path, size, modified_ms, generation } = this.#version;
     return { version: id, source, path, size, generation, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
   }
+}
+
+function anotherFile(): Fault {
+  return new Fault("changed", "another file is there now");
 }
 
 function basesOf(engine: Engine, version: VersionRow): VersionRow[] {

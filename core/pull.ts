@@ -220,6 +220,13 @@ async function settle(
       await journal.commit(() => {
         journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
         queue.drop(version.id, reason);
+        // What `status` tells of it; of the others the push has said it, or they have arrived.
+        journal.run(
+          "UPDATE deliveries SET fault = ? WHERE version = ? AND state IN ('dropped', 'discard') AND reason = ?",
+          facts.fault,
+          version.id,
+          reason,
+        );
       });
       if (isFault(error, "missing")) {
         await engine.spool.drop(version.id);

@@ -112,6 +112,9 @@ const sendable = "(v.state = 'sealed' OR v.store = 'through' OR (v.store = 'plac
 /** The words of the index of what is neither waiting nor done: without them SQLite does not use it. */
 export const elsewhere = "state IN ('active', 'parked', 'discard')";
 
+/** Of a delivery: its file has gone from the source before it was whole here, and nobody said yet that this is known. */
+export const isLost = "state IN ('dropped', 'discard') AND fault = 'missing'";
+
 const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
 
 export class Queue {

@@ -12,6 +12,7 @@ import { isFault } from "./errors.js";
 import { Finder } from "./find.js";
 import type { Installation } from "./installation.js";
 import { Journal } from "./journal.js";
+import { forgetLanes, noteLanes } from "./last.js";
 import type { Lane } from "./lane.js";
 import type { Service } from "./plugin.js";
 import { pullWorkers } from "./pull.js";
@@ -121,6 +122,7 @@ export class Run {
         );
       await dropInherited(journal, installation);
       await recover(run.engine, config.stateDir, journal.setAside.length > 0);
+      await journal.apply(() => forgetLanes(journal));
       run.#start();
       return run;
     } catch (error) {
@@ -320,6 +322,11 @@ export class Run {
     const lives = [...this.#lives.values()];
     await Promise.all(lives.flatMap(({ crew, rules }) => [crew.end(), rules.end()]));
     await this.#crew.end();
+    await engine.journal
+      .apply(() => noteLanes(engine))
+      .catch((error: unknown) => {
+        if (!engine.journal.failed) throw error;
+      });
     await Promise.all(lives.map(({ lane }) => lane.close()));
     await engine.journal.close();
   }

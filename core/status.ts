@@ -1,6 +1,8 @@
 /** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
 import type { Engine } from "./engine.js";
-import { elsewhere, type StoredReceipt } from "./queue.js";
+import { lastSeen, type LastSeen } from "./last.js";
+import type { Journal } from "./journal.js";
+import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./queue.js";
 
 export interface Status {
   readonly version: string;
@@ -15,6 +17,8 @@ export interface Status {
     readonly presence: "attached" | "detached" | "unknown";
     readonly reason?: string;
     readonly since?: string;
+    /** While no daemon runs: how the last one knew it. */
+    readonly last?: LastSeen;
   }[];
   readonly queue: { readonly waiting: number; readonly active: number; readonly parked: number; readonly delivered: number };
   readonly transfers: readonly {
@@ -39,6 +43,10 @@ export interface Status {
   /** Bytes: only on the source, whole here but not everywhere, delivered everywhere. */
   readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
   readonly spool: { readonly used: number; readonly maxSize: number; readonly waiting?: string };
+  /** Files that are seen at their sources and do not count as complete yet; 0 while no daemon runs. */
+  readonly settling: number;
+  /** Files that have gone from their sources before every target had them, until they are found again or forgotten. */
+  readonly lost: readonly { readonly version: string; readonly from: string; readonly path: string; readonly size: number }[];
   /** Bytes moved since the start on each hop. */
   readonly moved: { readonly pulled: number; readonly pushed: number };
   readonly summary: string;
@@ -74,6 +82,8 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   });
   const rate = (kind: "pull" | "push") =>
     engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === kind ? transfer.bytesPerSecond : 0), 0);
+  const settling = [...engine.finders.values()].reduce((sum, finder) => sum + finder.unsettled, 0);
+  const lost = lostIn(journal);
   const [full] = engine.transfers.waitForSpace.values();
   return {
     version,
@@ -83,8 +93,11 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     devices: engine.config.devices.map(({ name, type, plugin }) => {
       const lane = engine.lanes.get(name);
       const roles = rolesOf(engine, name) ?? plugin.roles;
-      if (lane === undefined)
-        return { name, type, roles, presence: "unknown" as const, reason: ready ? "it cannot be started as configured" : "no daemon runs" };
+      if (lane === undefined) {
+        const reason = ready ? "it cannot be started as configured" : "no daemon runs";
+        const last = ready ? undefined : lastSeen(engine, name);
+        return { name, type, roles, presence: "unknown" as const, reason, ...(last === undefined ? {} : { last }) };
+      }
       return {
         name,
         type,
@@ -108,11 +121,15 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
       .map(({ receipt }) => JSON.parse(receipt) as StoredReceipt),
     bytes: { onSource, here, delivered: done },
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
+    settling,
+    lost: lost.map(({ id, source, path, size }) => ({ version: id, from: source, path, size })),
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
     summary: summary({
       unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
       open: waiting + active,
       parked,
+      settling,
+      lost: lost.length,
       onSource,
       here,
       delivered: done,
@@ -120,6 +137,16 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
       pushRate: rate("push"),
     }),
   };
+}
+
+/** A later version of the path says that it was found again. */
+function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "path" | "size">[] {
+  return journal.all(
+    `SELECT id, source, path, size FROM versions v WHERE state = 'gone'
+     AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${isLost})
+     AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.found_ms > v.found_ms)
+     ORDER BY found_ms DESC LIMIT 1000`,
+  );
 }
 
 function rolesOf(engine: Engine, name: string): string[] | undefined {
@@ -137,6 +164,8 @@ interface Sums {
   readonly unlisted: readonly string[];
   readonly open: number;
   readonly parked: number;
+  readonly settling: number;
+  readonly lost: number;
   readonly onSource: number;
   readonly here: number;
   readonly delivered: number;
@@ -145,10 +174,15 @@ interface Sums {
 }
 
 /** The one line that says it all. */
-function summary({ unlisted, open, parked, onSource, here, delivered, pullRate, pushRate }: Sums): string {
+function summary({ unlisted, open, parked, settling, lost, onSource, here, delivered, pullRate, pushRate }: Sums): string {
   const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
-  const aside = `${unknown}${parked === 0 ? "" : `; ${parked} set aside`}`;
-  if (open === 0 && parked === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
+  const aside = [
+    unknown,
+    parked === 0 ? "" : `; ${parked} set aside`,
+    settling === 0 ? "" : `; ${settling} ${settling === 1 ? "file is" : "files are"} not complete yet at the source`,
+    lost === 0 ? "" : `; ${lost} ${lost === 1 ? "file was" : "files were"} lost at the source`,
+  ].join("");
+  if (open === 0 && parked === 0 && lost === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
   if (open === 0) return `${sizeText(delivered)} delivered, nothing is on its way${aside}`;
   // The slower hop decides. While nothing is sent nobody can know.
   const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);

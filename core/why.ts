@@ -6,6 +6,7 @@ import { forgottenReason } from "./amend.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { lastAway } from "./last.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
@@ -48,6 +49,7 @@ export async function why(engine: Engine, what: string, running: boolean, signal
     .map(({ version, deliveries }) => whyKnown(engine, version, deliveries, running));
   if (known.length > 0) return known;
   const { device, path } = placeIn(engine, what);
+  if (path === "") throw unknown(engine, what);
   const sources = [...engine.routes.keys()].filter((name) => device === undefined || name === device);
   const unseen: WhyFile[] = [];
   for (const source of sources) {
@@ -74,6 +76,7 @@ async function whyUnseen(
   if (!running) {
     if (!asked) return undefined;
     reasons.push({ code: "unseen", text: `no listing of ${source} has seen it; no daemon runs, so ${source} cannot be asked now` });
+    reasons.push(...lastReasons(engine, source, "source"));
   } else if (lane?.attached !== true) {
     if (!asked) return undefined;
     reasons.push({ code: "unseen", text: `no listing of ${source} has seen it` });
@@ -212,7 +215,12 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
         });
       }
       if (!running)
-        return [...reasons, { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' }];
+        return [
+          ...reasons,
+          ...(foreign ? [] : lastReasons(engine, target, "target")),
+          ...(delivery.state === "wanting" ? lastReasons(engine, version.source, "source") : []),
+          { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' },
+        ];
       if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
       reasons.push(...(delivery.state === "wanting" ? pullReasons(engine, version, delivery) : pushReasons(engine, delivery)));
       return reasons.length > 0 ? reasons : [{ code: "next", text: "goes next" }];
@@ -301,6 +309,12 @@ function awayReasons(engine: Engine, name: string, role: "source" | "target"): R
       text: there ? `${name} could not be started (the log says why)` : `"${name}" is not in the configuration: put it back`,
     },
   ];
+}
+
+/** While no daemon runs: what the last one knew. */
+function lastReasons(engine: Engine, name: string, role: "source" | "target"): Reason[] {
+  const text = lastAway(engine, name);
+  return text === undefined ? [] : [{ code: `${role}-away`, text }];
 }
 
 function settlingReason(engine: Engine, source: string, path: string): Reason | undefined {

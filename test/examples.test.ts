@@ -29,6 +29,19 @@ for (const name of examples)
     assert.ok(config !== undefined && config.devices.length > 0);
   });
 
+test("the README's configuration is right, and with the ground's example a vehicle has one directory, not plane-1/plane-1", async () => {
+  const [, block = ""] = /```jsonc\n(.*?)```/s.exec(read("README.md")) ?? [];
+  const text = block.replace(/\{ *"file": *"[^"]*\.secret" *\}/g, '"a secret"').replace("SHA256:…", `SHA256:${"a".repeat(43)}`);
+  const given = { baseDir: root, env: {}, hostName: "host", nowMs: Date.now() };
+  const { config, problems } = await loadConfig(text, plugins, given);
+  assert.deepEqual(problems, []);
+  const ground = (await loadConfig(usable("config.ground.example.json"), plugins, given)).config;
+  const users = (ground?.devices.find(({ name }) => name === "ftp")?.options as { users: Record<string, { root?: string }> }).users;
+  const { vehicle = "", routes = [] } = config ?? {};
+  assert.equal(users[vehicle]?.root, vehicle, "its user has a directory of its own");
+  for (const { into } of routes) assert.ok(!into.includes("{vehicle}"), into);
+});
+
 test("the examples have every key that exists", async () => {
   const text = examples.map(read).join("\n");
   const missing: string[] = [];

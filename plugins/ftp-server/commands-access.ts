@@ -103,7 +103,7 @@ async function pass(session: Session, arg: Buffer): Promise<void> {
   }
   session.user = login;
   session.cwd = [];
-  shared.say("info", `${name} logged in from ${session.address}`, { user: name, address: session.address, tls: session.secure });
+  shared.loggedIn(login, session);
   await session.reply(230, "Logged in.");
 }
 

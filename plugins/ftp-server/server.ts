@@ -7,9 +7,11 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { mayWriteIn } from "../../core/fs.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
@@ -31,7 +33,15 @@ const verbs: Verbs = {
   ...Object.fromEntries(Object.entries(old).flatMap(([name, now]) => (plain[now] === undefined ? [] : [[name, plain[now]]]))),
 };
 
-const mostStrangers = 1000;
+/** More than so many are counted anew: a flood from many addresses costs no memory. */
+const mostCounted = 1000;
+
+function countIn(counts: Map<string, number>, key: string): number {
+  if (counts.size >= mostCounted && !counts.has(key)) counts.clear();
+  const count = (counts.get(key) ?? 0) + 1;
+  counts.set(key, count);
+  return count;
+}
 
 export class FtpServer implements Service, Shared {
   readonly options: FtpServerOptions;
@@ -85,12 +95,9 @@ export class FtpServer implements Service, Shared {
     const root = await this.#openRoots();
     const fingerprint = await this.#readCertificate();
     throwIfAborted(signal);
-    const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
     const { host, port } = this.options.listen;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(listenFault(error, host, port)));
-      server.listen({ host, port }, resolve);
-    });
+    const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
+    await this.#listen(server);
     server.on("error", (error) => this.say("error", `the FTP port: ${error.message}`, {}));
     this.#server = server;
     this.arrivals.begin(root);
@@ -101,6 +108,31 @@ export class FtpServer implements Service, Shared {
       ...(fingerprint === undefined ? {} : { fingerprint }),
     });
     this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? port}` });
+  }
+
+  async probeStart(signal: AbortSignal): Promise<void> {
+    const { root, users } = this.options;
+    for (const [name, { root: dir = name, write }] of Object.entries(users)) {
+      throwIfAborted(signal);
+      if (!write) continue;
+      await mayWriteIn(join(root, dir)).catch((error: unknown) => {
+        throw faultOfErrno(error, `${name} could not write in ${join(root, dir)}`);
+      });
+    }
+    await this.#readCertificate();
+    throwIfAborted(signal);
+    const server = createServer((socket) => socket.destroy());
+    await this.#listen(server);
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+
+  /** Throws "config", "denied", "transient". */
+  async #listen(server: Server): Promise<void> {
+    const { host, port } = this.options.listen;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", (error) => reject(listenFault(error, host, port)));
+      server.listen({ host, port }, resolve);
+    });
   }
 
   async probe(signal: AbortSignal): Promise<void> {
@@ -147,6 +179,7 @@ export class FtpServer implements Service, Shared {
   }
 
   readonly #strangers = new Map<string, number>();
+  readonly #visits = new Map<string, number>();
   /** Since the last one that was let in. */
   #refused = 0;
 
@@ -176,11 +209,17 @@ export class FtpServer implements Service, Shared {
     this.#sessions.set(session, running);
   }
 
+  /** A client opens several connections for each file: the first of them is news, and after that the tenth, the hundredth, … */
+  loggedIn({ name }: Login, { address, secure }: { readonly address: string; readonly secure: boolean }): void {
+    const count = countIn(this.#visits, `${name}\0${address}\0${secure}`);
+    const facts = { user: name, address, tls: secure, count };
+    if (count > 1 && /^10+$/.test(`${count}`)) this.say("info", `${name} has logged in from ${address} ${count} times`, facts);
+    else this.say(count === 1 ? "info" : "debug", `${name} logged in from ${address}`, facts);
+  }
+
   /** One that never logged in may be a probe of a monitor; ten are a scan, or a client that is set up wrong. */
   #stranger(address: string): void {
-    if (this.#strangers.size >= mostStrangers) this.#strangers.clear();
-    const count = (this.#strangers.get(address) ?? 0) + 1;
-    this.#strangers.set(address, count);
+    const count = countIn(this.#strangers, address);
     if (/^10+$/.test(`${count}`)) this.say("warn", `${count} connections from ${address} have ended without a login`, { address, count });
   }
 

@@ -39,6 +39,8 @@ export interface Shared {
   /** Counts a login; false when that user has too many. */
   admit(login: Login): boolean;
   leave(login: Login): void;
+  /** Says who came in, not each time. */
+  loggedIn(login: Login, session: { readonly address: string; readonly secure: boolean }): void;
   say(level: Level, message: string, facts: Readonly<Record<string, unknown>>): void;
 }
 

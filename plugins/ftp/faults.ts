@@ -5,7 +5,11 @@
  */
 import { Fault, isFault, type FaultKind } from "../../core/errors.js";
 import { Refusal, Silence } from "./control.js";
+import type { FtpOptions } from "./options.js";
 import { readable } from "./wire.js";
+
+/** The answer to AUTH TLS. */
+export class TlsRefusal extends Refusal {}
 
 export interface Situation {
   /** Opens the message: "cannot write a/b". */
@@ -13,6 +17,8 @@ export interface Situation {
   /** Before the login is done: then silence says that it is not there, and a refusal that we may not use it. */
   readonly connecting?: boolean;
   readonly clockTrusted: boolean;
+  readonly secure: FtpOptions["secure"];
+  readonly port?: number | undefined;
   /** Never to be repeated. */
   readonly password: string;
 }
@@ -60,9 +66,20 @@ const socketWords: Readonly<Record<string, string>> = {
 
 const absent = new Set(["ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN", "EADDRNOTAVAIL"]);
 const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EXPIRED", "CRL_NOT_YET_VALID"]);
-const tlsCodes = /^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH|EPROTO)/;
+const tlsCodes = /^(ERR_TLS|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH)/;
 /** vsftpd, ProFTPD and Pure-FTPd all answer 550 both for what is missing and for what is forbidden: only the words differ. */
 const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only/i;
+
+/** How servers say that they take nothing in clear, in the words of vsftpd, ProFTPD, Pure-FTPd, IIS, FileZilla and our own. */
+const wantsTls = /\b(TLS|SSL|FTPS|encrypt(ed|ion)|cleartext|secure connection|AUTH (first|command))\b/i;
+/** The same once the login was let in: of the data connection. Other answers may hold a file's name. */
+const wantsTlsForData = /^(521|522|533|534|536) |\bSSL\/TLS required\b/i;
+/** What comes is no TLS, or none that both can speak. */
+const noHandshake = /^(ERR_SSL|EPROTO)/;
+/** Of TLS from the first byte, where nobody says otherwise. */
+export const implicitPort = 990;
+const explicitAdvice = `set "secure": true, or "implicit" where TLS has a port of its own (usually ${implicitPort})`;
+const clearAdvice = '"secure": false sends all in clear, the password too';
 
 /** Whether an answer of refusal speaks of rights. */
 export function isForbidden(text: string): boolean {
@@ -76,6 +93,16 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
   const say = (text: string): string => hide(`${situation.what}: ${text}`, situation.password);
   if (error instanceof Refusal) {
     const text = readable(error.message);
+    if (error instanceof TlsRefusal && error.code !== 421)
+      return new Fault(
+        "denied",
+        say(
+          `the server offers no TLS on this port (to AUTH TLS it said "${text}"); set TLS up there, or set "secure": "implicit" with the port where it has TLS from the first byte (usually ${implicitPort}); ${clearAdvice}`,
+        ),
+        cause,
+      );
+    if (situation.secure === false && (situation.connecting === true ? wantsTls : wantsTlsForData).test(text))
+      return new Fault("denied", say(`the server wants TLS; ${explicitAdvice} (it said "${text}")`), cause);
     if (situation.connecting === true && error.code === 530)
       return new Fault("denied", say(`the server said "${text}"; look at "user" and "password"`), cause);
     if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
@@ -96,6 +123,14 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
       return new Fault("offline", say("the clock is not set, so the server's certificate cannot be judged"), cause);
     return new Fault("denied", say("the server's certificate has expired or is not valid yet"), cause);
   }
+  if (noHandshake.test(code)) {
+    const why = error instanceof Error && "reason" in error && typeof error.reason === "string" ? error.reason : text;
+    const advice =
+      situation.secure === "implicit"
+        ? `what answers on this port speaks no TLS from the first byte (${why}); set "secure": true for TLS that is asked for with AUTH TLS, or the port of implicit TLS (usually ${implicitPort})`
+        : `the server and this program find no TLS that both speak (${why})`;
+    return new Fault("denied", say(advice), cause);
+  }
   if (tlsCodes.test(code))
     return new Fault(
       "denied",
@@ -104,8 +139,14 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
     );
   if (absent.has(code)) return new Fault("offline", say(`the server is not there (${text})`), cause);
   if (situation.connecting === true && (code === "ETIMEDOUT" || error instanceof Silence))
-    return new Fault("offline", say("the server does not answer"), cause);
+    return new Fault("offline", say(`the server does not answer${silentFor(situation)}`), cause);
   return new Fault("transient", say(text), cause);
+}
+
+/** A server that waits for our TLS says nothing; so does one that is not there. Only the port tells them apart. */
+function silentFor({ port, secure }: Situation): string {
+  if (port !== implicitPort || secure === "implicit") return "";
+  return `; port ${implicitPort} is usually for TLS from the first byte: set "secure": "implicit"`;
 }
 
 /** Takes the password out of a text, for a server that repeats what it was told. */

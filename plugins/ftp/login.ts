@@ -9,7 +9,7 @@ import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../.
 import type { Clock } from "../../core/plugin.js";
 import { type Answer, Control, ProtocolError, Refusal } from "./control.js";
 import { type Data, type DataMemory, openData } from "./data.js";
-import { ftpFault } from "./faults.js";
+import { ftpFault, implicitPort, TlsRefusal } from "./faults.js";
 import type { FtpOptions } from "./options.js";
 import { bytesAsText } from "./wire.js";
 
@@ -68,20 +68,21 @@ export class Login {
         return await Login.open(options, clock, server, signal);
       }
       if (signal.aborted) throw abortedFault(signal);
-      const { password } = options;
-      const situation = { what: `cannot log in to ${options.host}`, connecting: true, clockTrusted: clock.trusted() };
+      const { password, secure, port } = options;
+      const situation = { what: `cannot log in to ${options.host}`, connecting: true, clockTrusted: clock.trusted(), secure, port };
       throw ftpFault(error, { ...situation, password: password.reveal() });
     }
   }
 
   static async #open(options: FtpOptions, clock: Clock, server: ServerMemory): Promise<Login> {
-    const { host, secure, timeout, port = secure === "implicit" ? 990 : 21 } = options;
+    const { host, secure, timeout, port = secure === "implicit" ? implicitPort : 21 } = options;
     const tls = secure === false ? undefined : await tlsOptions(options);
     const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
     const login = new Login(control, options, clock, server, tls);
     try {
       if (secure === true && tls !== undefined) {
-        taken(await control.ask("AUTH TLS", /^234/));
+        const answer = await control.ask("AUTH TLS", /^234/);
+        if (answer.code >= 400) throw new TlsRefusal(answer);
         await control.secure(tls);
       }
       if (control.socket instanceof TLSSocket) login.expectPinned(control.socket);
@@ -132,8 +133,8 @@ export class Login {
   fault(error: unknown, what: string): Fault {
     if (isFault(error)) return error;
     if (error instanceof ProtocolError) this.#server.oneByOne = true;
-    const { password } = this.options;
-    return ftpFault(error, { what, connecting: false, clockTrusted: this.#clock.trusted(), password: password.reveal() });
+    const { password, secure } = this.options;
+    return ftpFault(error, { what, connecting: false, clockTrusted: this.#clock.trusted(), secure, password: password.reveal() });
   }
 
   /** One transfer at a time: `work` runs when those before it have ended. */
@@ -280,7 +281,7 @@ async function bounded<T>(work: Promise<T>, options: FtpOptions, signal: AbortSi
   const ended = new Promise<never>((_resolve, reject) => {
     stop = () => reject(abortedFault(signal));
     signal.addEventListener("abort", stop, { once: true });
-    timer = setTimeout(() => reject(new Fault("offline", `${options.host} does not answer`)), options.timeout);
+    timer = setTimeout(() => reject(Object.assign(new Error("no answer came"), { code: "ETIMEDOUT" })), options.timeout);
   });
   try {
     return await Promise.race([work, ended]);

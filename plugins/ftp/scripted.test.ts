@@ -11,6 +11,7 @@ import type { Device } from "../../core/plugin.js";
 import { parseIn } from "../../core/options.js";
 import { calm, expectFault } from "../../test/conformance/clause.js";
 import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
+import { Refusal, Silence } from "./control.js";
 import { ftpFault } from "./faults.js";
 import { parseFingerprint } from "./options.js";
 import { plugin } from "./plugin.js";
@@ -160,6 +161,77 @@ test("a server without TLS is denied when TLS is configured, and no password is 
   assert.ok(!lines.some((line) => line.startsWith("PASS")));
 });
 
+/** What a person reads where TLS is not as it is configured. */
+const tlsTroubles: readonly (readonly [string, Answers, Readonly<Record<string, unknown>>, RegExp])[] = [
+  ...[
+    "530 Non-anonymous sessions must use encryption.",
+    "550 SSL/TLS required on the control channel",
+    "421 Sorry, cleartext sessions and weak ciphers are not accepted on this server.",
+    "534 Policy requires SSL.",
+    "503 Use AUTH first.",
+    "530 This server wants TLS: AUTH TLS first.",
+  ].map(
+    (answer) =>
+      [
+        answer,
+        (line: string) => (line.startsWith("USER") ? answer : undefined),
+        {},
+        /^cannot log in to 127\.0\.0\.1: the server wants TLS; set "secure": true, or "implicit" where TLS has a port of its own \(usually 990\) \(it said "/,
+      ] as const,
+  ),
+  ...[
+    "500 AUTH not understood",
+    "502 unknown",
+    "504 no",
+    "530 Please login with USER and PASS.",
+    "534 Local policy does not allow TLS",
+  ].map(
+    (answer) =>
+      [
+        `AUTH: ${answer}`,
+        (line: string) => (line.startsWith("AUTH") ? answer : undefined),
+        { secure: true },
+        /^cannot log in to 127\.0\.0\.1: the server offers no TLS on this port \(to AUTH TLS it said ".*"\); set TLS up there, or set "secure": "implicit" with the port where it has TLS from the first byte \(usually 990\); "secure": false sends all in clear, the password too$/,
+      ] as const,
+  ),
+  [
+    "implicit TLS to a port that greets in clear",
+    () => undefined,
+    { secure: "implicit" },
+    /^cannot log in to 127\.0\.0\.1: what answers on this port speaks no TLS from the first byte \([a-z ]+\); set "secure": true for TLS that is asked for with AUTH TLS, or the port of implicit TLS \(usually 990\)$/,
+  ],
+];
+for (const [what, answers, given, reads] of tlsTroubles)
+  test(`TLS is not as it is configured: ${what}`, async () => {
+    const { device, lines } = await scripted(answers, given);
+    const message = await expectFault(device.probe(calm()), "denied", 5000);
+    assert.match(message, reads);
+    assert.ok(!lines.some((line) => line.startsWith("PASS")));
+  });
+
+test("a wrong password is not taken for missing TLS, and neither is a file whose name speaks of it", async () => {
+  const { device } = await scripted((line) => (line.startsWith("PASS") ? "530 Login incorrect." : undefined));
+  assert.match(
+    await expectFault(device.probe(calm()), "denied"),
+    /the server said "530 Login incorrect\."; look at "user" and "password"$/,
+  );
+  const situation = { what: "cannot read it", password: "sesame", clockTrusted: false, secure: false };
+  const said = (code: number, text: string) => ftpFault(new Refusal({ code, text }), situation).message;
+  assert.equal(said(550, "/notes on TLS.txt: busy"), 'cannot read it: the server said "550 /notes on TLS.txt: busy"');
+  assert.match(said(522, "Data connections must be encrypted."), /the server wants TLS; set "secure": true/);
+});
+
+test("silence on the port of implicit TLS names what may be wrong", () => {
+  const situation = { what: "cannot log in to x", password: "sesame", clockTrusted: false, connecting: true, secure: true };
+  const said = (more: object) => ftpFault(new Silence("no answer came"), { ...situation, ...more }).message;
+  assert.equal(
+    said({ port: 990 }),
+    'cannot log in to x: the server does not answer; port 990 is usually for TLS from the first byte: set "secure": "implicit"',
+  );
+  assert.equal(said({ port: 990, secure: "implicit" }), "cannot log in to x: the server does not answer");
+  assert.equal(said({ port: 2121 }), "cannot log in to x: the server does not answer");
+});
+
 test("full, refused and impossible writes are told apart", async () => {
   const codes: readonly (readonly [string, FaultKind])[] = [
     ["552 no space", "full"],
@@ -190,7 +262,7 @@ test("full, refused and impossible writes are told apart", async () => {
 
 test("a certificate that seems expired is offline while the clock is not set, else denied", () => {
   const error = Object.assign(new Error("certificate has expired"), { code: "CERT_HAS_EXPIRED" });
-  const situation = { what: "cannot reach x", password: "sesame" };
+  const situation = { what: "cannot reach x", password: "sesame", secure: true };
   assert.equal(ftpFault(error, { ...situation, clockTrusted: false }).kind, "offline");
   assert.match(ftpFault(error, { ...situation, clockTrusted: false }).message, /clock is not set/);
   assert.equal(ftpFault(error, { ...situation, clockTrusted: true }).kind, "denied");

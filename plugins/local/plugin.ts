@@ -4,6 +4,7 @@ import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, take
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
+import { mayWriteIn } from "../../core/fs.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
 import { LocalSource } from "./source.js";
@@ -79,6 +80,15 @@ class LocalDevice implements Device {
       await fs.readdir(this.#options.dir);
     } catch (error) {
       throw faultOfErrno(error, `cannot read ${this.#options.dir}`);
+    }
+  }
+
+  async probeTarget(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    try {
+      await mayWriteIn(this.#options.dir);
+    } catch (error) {
+      throw faultOfErrno(error, `cannot write in ${this.#options.dir}`);
     }
   }
 

@@ -198,10 +198,11 @@ test("a cable that is pulled is noticed at once, and reading goes on when it is 
   const entry = await only(rig);
   const { failed } = await begin(rig, entry);
   const from = rig.states.length;
-  const begunMs = performance.now();
   const back = rig.sim.dropLink(300);
-  assert.ok(isFault(await failed, "offline"));
-  assert.ok(performance.now() - begunMs < 5000);
+  const fault = await failed;
+  assert.ok(isFault(fault, "offline"));
+  // By the wire itself, not by silence, which takes seconds to tell.
+  assert.match(fault.message, /^the connection to .* ended/);
   await back;
   await rig.until((p) => p.state === "attached", 6000, from);
   // The autopilot still has our session open, for ten seconds: we end it before we open another.

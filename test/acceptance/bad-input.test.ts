@@ -7,10 +7,12 @@ import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
 import { openDatabase } from "../../core/sqlite.js";
 import { Client } from "basic-ftp";
+import { freePort } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
+import { masked } from "./said.js";
 
 const root = process.getuid?.() === 0;
 const nobody = { uid: 65534, gid: 65534 };
@@ -138,6 +140,62 @@ test("a wrong password: the device waits and says so, the other target gets its 
   assert.match(run.out, /"detached".*ftp: .*(password|login)/i);
   assert.doesNotMatch(run.out + run.err, /wrong-password/);
 });
+
+test(
+  "check --probe: a target that cannot be written, one of which nobody can know, a service's port and directory",
+  { skip: root ? false : "needs root to become another user" },
+  async (t) => {
+    const world = new World(t);
+    chmodSync(world.dir, 0o755);
+    for (const dir of ["in", "readonly", "out", "state"]) world.mkdir(dir);
+    for (const dir of ["out", "state"]) chownSync(world.path(dir), nobody.uid, nobody.gid);
+    const ground = await startGround(world.path("ground"));
+    t.after(() => ground.program.kill());
+    const port = await freePort();
+    const server = (more: object) => ({ type: "ftp-server", root: "out/srv", users: { u: { password: "p" } }, ...more });
+    const config = world.config({
+      devices: {
+        in: local("in"),
+        readonly: local("readonly"),
+        out: local("out"),
+        made: local("out/new/dir", { create: true }),
+        ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret" },
+      },
+      routes: [{ from: "in", to: ["readonly", "out", "made", "ftp"] }],
+      services: {
+        free: server({ listen: `127.0.0.1:${port}` }),
+        held: server({ listen: `127.0.0.1:${ground.port}` }),
+        closed: server({ listen: `127.0.0.1:${port}`, root: "readonly/srv" }),
+        bare: server({ listen: `127.0.0.1:${port}`, tls: { cert: "no.crt", key: "no.key" } }),
+      },
+    });
+    const said = async () => {
+      const { code, out } = await runProgram(["check", "--probe", "--config", config], nobody);
+      return { code, out: masked(out, world.dir).replaceAll(`${ground.port}`, "HELD") };
+    };
+    assert.deepEqual(await said(), {
+      code: 2,
+      out: [
+        "in: works",
+        "readonly: cannot write in DIR/readonly: permission denied",
+        "out: works",
+        "made: works",
+        "ftp: answers; whether it can be written is not tried",
+        "free: can be started",
+        'held: port HELD of 127.0.0.1 is held by another program; stop that, or set another port in "listen"',
+        "closed: u could not write in DIR/readonly/srv/u: permission denied",
+        "bare: cannot read DIR/no.crt: ENOENT: no such file or directory, open 'DIR/no.crt'",
+      ].join("\n"),
+    });
+    assert.deepEqual(readdirSync(world.path("out")), [], "a look changes nothing");
+    // One that runs holds its own port.
+    const daemon = new Program(["run", "--json", "--config", config], nobody);
+    t.after(() => daemon.kill());
+    await daemon.until(({ message }) => message.includes("FTP server listens"), "listening");
+    await daemon.until(({ what }) => what === "ready", "ready");
+    assert.match((await said()).out, /^free: works: the daemon that runs serves it$/m);
+  },
+);
 
 test(
   "a source, a target, a spool that is read-only; run as an ordinary user",

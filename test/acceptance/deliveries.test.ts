@@ -87,6 +87,13 @@ test("why: delivered, left by each rule, away, never seen; by source path, DEVIC
     out: "",
     err: 'filesync: nothing of the name "other/a.ulg" is known; did you mean "in:log/a.ulg"?',
   });
+  for (const [args, err] of [
+    [["verify", "ground"], '"ground" is a device: name a file of it, as in ground:PATH, or an id'],
+    [["why", "out:"], '"out" is a device: name a file of it, as in out:PATH, or an id'],
+    [["why", "grund:log/a.ulg"], 'there is no device "grund"; did you mean "ground"?'],
+    [["forget", "grund:log/a.ulg"], 'there is no device "grund"; did you mean "ground"?'],
+  ] as const)
+    assert.deepEqual(await filesync(...args), { code: 2, out: "", err: `filesync: ${err}` });
   program.signal("SIGTERM");
   await program.exited;
   const alone = await why("log/a.ulg");
@@ -213,7 +220,11 @@ for (const running of [false, true])
     ]);
     const retried = await filesync("retry", "y");
     assert.equal(retried.code, 0);
-    assert.match(retried.out, /^in:y → b \[ID\]: tried again(\nb: DIR\/b does not exist)?$/);
+    const still = running ? "" : '\nnothing moves while no daemon runs: start it with "filesync run"';
+    assert.ok(
+      [`in:y → b [ID]: tried again${still}`, "in:y → b [ID]: tried again\nb: DIR/b does not exist"].includes(retried.out),
+      retried.out,
+    );
     world.mkdir("b");
     program ??= new Program(["run", "--json", "--config", config]);
     t.after(() => program?.kill());
@@ -229,11 +240,40 @@ for (const running of [false, true])
       files: { reasons: { code: string; id: string }[] }[];
     };
     const id = json.files[0]?.reasons.find(({ code }) => code === "forgotten")?.id ?? "";
-    assert.equal((await filesync("retry", id)).out, "in:x → b [ID]: sent again, unless the target has it");
+    assert.equal(
+      (await filesync("retry", id)).out,
+      'in:x → b [ID]: sent again, unless the target has it\nnothing moves while no daemon runs: start it with "filesync run"',
+    );
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
     assert.equal(readFileSync(world.path("b/x"), "utf8"), "content of x");
     assert.deepEqual(readdirSync(world.path("in")), [], "now that all have it");
   });
+
+test("what is given up while something of it is at the target can be sent again only when that was taken away, and it says so", async (t) => {
+  const world = new World(t);
+  world.mkdir("a");
+  world.mkdir("b");
+  world.file("in/x", "content of x");
+  const config = world.config({ devices: { in: local("in"), a: local("a"), b: local("b") }, routes: [{ from: "in", to: ["a", "b"] }] });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const journal = await Journal.open(world.path("state"));
+  await journal.commit(() =>
+    journal.run("UPDATE deliveries SET state = 'parked', begun = 1, fault = 'rejected', receipt = NULL WHERE target = 'b'"),
+  );
+  const id = journal.get<{ id: string }>("SELECT id FROM deliveries WHERE target = 'b'")?.id ?? "";
+  await journal.close();
+  const filesync = filesyncOn(world, config);
+  assert.equal((await filesync("forget", id)).out, "in:x → b [ID]: given up; no file was touched");
+  assert.equal(
+    (await filesync("retry", id)).out,
+    [
+      "in:x → b [ID]: was given up, and what was sent of it is still to be taken away at b; it can be sent again after that: filesync retry ID",
+      'nothing moves while no daemon runs: start it with "filesync run"',
+    ].join("\n"),
+  );
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  assert.match((await filesync("retry", id)).out, /^in:x → b \[ID\]: sent again/);
+});
 
 test("forget lets go of a target that left the configuration, and of the spool's copy that nobody needs", async (t) => {
   const world = new World(t);

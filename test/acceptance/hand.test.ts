@@ -4,6 +4,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { startSim } from "../../sim/sim.js";
+import { until } from "../conformance/clause.js";
+import { hasOpenssl, selfSigned, startOwn } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -124,11 +126,48 @@ both("mistakes are named, with what was meant", async (_t, world, filesync) => {
     out: "",
     err: 'filesync: there is no disk:flihgt.ulg; did you mean "flight.ulg"?',
   });
+  assert.equal(
+    (await filesync("get", "disk")).err,
+    'filesync: disk alone names no file: disk:PATH does, and disk:latest is the newest log; "filesync ls disk:" lists what is there',
+  );
+  assert.equal(
+    (await filesync("ls", "disk:/mnt/microsd")).err,
+    'filesync: there is no disk:mnt/microsd: a path begins below the root of disk; "filesync ls disk:" lists what is there',
+  );
   assert.equal((await filesync("get", "disk:sub")).err, 'filesync: disk:sub is a directory; "filesync ls disk:sub" lists it');
   assert.equal((await filesync("get", "disk:../etc/passwd")).err, 'filesync: "../etc/passwd" leads out of the device\'s root');
   assert.equal((await filesync("rm", "disk:sub")).err, "filesync: disk:sub is a directory: only files are moved and removed");
   assert.equal((await filesync("put", "nothing", "disk:")).err, "filesync: cannot read nothing: there is no such file or directory");
   assert.deepEqual(await filesync("ls", "away:"), { code: 3, out: "", err: "filesync: away: DIR/nowhere does not exist" });
+});
+
+both("get: a copy is the same file where one side knows only the second; another second is another file", async (_t, world, filesync) => {
+  world.file("disk/whole.bin", "content of a", 7);
+  world.file("disk/fine.bin", "content of a", 7.25);
+  world.file("cwd/whole.bin", "content of a", 7.456);
+  world.file("cwd/fine.bin", "content of a", 7);
+  for (const name of ["whole", "fine"])
+    assert.equal((await filesync("get", `disk:${name}.bin`)).out, `${name}.bin is disk:${name}.bin already`);
+  world.file("cwd/whole.bin", "content of b", 8.456);
+  assert.equal((await filesync("get", "disk:whole.bin")).code, 2);
+  world.file("cwd/fine.bin", "content of b", 7.75);
+  assert.equal((await filesync("get", "disk:fine.bin")).code, 2);
+});
+
+test("ls on a server that lets in one connection, while the daemon sends: it says what it waits for", async (t) => {
+  const world = new World(t);
+  const server = await startOwn({ root: world.mkdir("srv"), users: { u: { password: "p" } }, limits: { maxPerAddress: 1 } });
+  t.after(() => server.close());
+  world.file("in/long.bin", Buffer.alloc(12_000_000, 1));
+  const ground = { type: "ftp", host: "127.0.0.1", port: server.port ?? 0, user: "u", password: "p", maxRate: "2MiB/s" };
+  const config = world.config({ devices: { in: local("in"), ground }, routes: [{ from: "in", to: ["ground"], into: "" }] });
+  const daemon = new Program(["run", "--json", "--config", config]);
+  t.after(() => daemon.kill());
+  await until("the upload to run", () => existsSync(world.path("srv/u")) && readdirSync(world.path("srv/u")).length > 0);
+  const { code, out, err } = await runProgram(["ls", "ground:", "--config", config]);
+  assert.equal(err, "ground does not answer yet: a transfer of the daemon runs there, and it may let in no more connections\n");
+  assert.equal(code, 0);
+  assert.match(out, /long\.bin/);
 });
 
 both("get latest: the newest log, by time; a get that is cut goes on at its byte", async (_t, world, filesync, daemon) => {
@@ -249,6 +288,37 @@ test("an FTP server by URL: the password from the environment, never on the comm
   assert.match(wrong.err, /^filesync: server: /);
   assert.doesNotMatch(wrong.err, /not-this-one/);
 });
+
+test(
+  "an FTP server with TLS by URL: ftps, and the certificate that is believed",
+  { skip: hasOpenssl ? false : "openssl is not installed" },
+  async (t) => {
+    const world = new World(t);
+    const { cert, key, fingerprint } = selfSigned(world.dir);
+    const users = { plane: { password: "secret" } };
+    const server = await startOwn({ root: world.mkdir("srv"), users, tls: { cert, key, required: true } });
+    t.after(() => server.close());
+    world.file("srv/plane/a.bin", "content of a");
+    const ls = async (scheme: string, more: NodeJS.ProcessEnv = {}) => {
+      const env = { ...process.env, FILESYNC_PASSWORD: "secret", ...more };
+      return runProgram(["ls", "--url", `${scheme}://plane@127.0.0.1:${server.port ?? 0}/`], { env });
+    };
+    const believed = { FILESYNC_FINGERPRINT: fingerprint };
+    assert.deepEqual(await ls("ftps", believed), { code: 0, out: "12  2026-05-28 00:00:00Z  a.bin", err: "" });
+    const how =
+      "; with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed\n";
+    const strange = await ls("ftps");
+    assert.equal(strange.code, 3);
+    assert.match(strange.err, /^filesync: server: cannot log in to 127\.0\.0\.1: the server's certificate or TLS is not accepted/);
+    assert.ok(strange.err.endsWith(how), strange.err);
+    const clear = await ls("ftp", believed);
+    assert.match(clear.err, /^filesync: server: cannot log in to 127\.0\.0\.1: the server wants TLS; set "secure": true/);
+    assert.ok(clear.err.endsWith(how), clear.err);
+    const wrong = await ls("ftps", { FILESYNC_FINGERPRINT: "nonsense" });
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.err, /^filesync: --url ftps:.*fingerprint/);
+  },
+);
 
 test("a device that is wrong in the configuration is not said to be missing; Ctrl-C leaves what has come and says so", async (t) => {
   const world = new World(t);

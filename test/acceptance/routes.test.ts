@@ -213,6 +213,29 @@ test("a file that grew after the journal was lost is still the same file", async
   assert.doesNotMatch(run.out, /b\.BIN → out/);
 });
 
+test("newest: a file that changed and is still not among them is not waited for", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  // FTP has no clock: a file settles in two listings.
+  const config = world.config({
+    devices: {
+      in: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", settle: "300ms" },
+      out: local("out"),
+    },
+    routes: [{ from: "in", to: ["out"], into: "", newest: 1 }],
+  });
+  world.file("ground/files/plane/new", "the newest", 100);
+  world.file("ground/files/plane/old", "old", 0);
+  assert.equal((await once(config)).code, 0);
+  world.file("ground/files/plane/old", "changed", 10);
+  const again = new Program(["run", "--once", "--json", "--config", config]);
+  t.after(() => again.kill());
+  await again.until(({ what }) => what === "stopped", "its end", 30_000);
+  assert.deepEqual(readdirSync(world.path("out")), ["new"]);
+});
+
 test("newest and delete: what was passed over stays, also when the newer ones are gone", async (t) => {
   const world = new World(t);
   world.mkdir("out");

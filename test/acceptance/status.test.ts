@@ -1,5 +1,6 @@
 /** status, as a person sees it: with and without a daemon, drawn in place on a terminal. */
 import assert from "node:assert/strict";
+import { rmSync, utimesSync } from "node:fs";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { mainJs, Program, runProgram } from "../faults/process.js";
@@ -38,14 +39,83 @@ test("without a daemon the devices of the configuration are there, and nobody cl
       "  TIME  in:a.ulg → out:v/in/a.ulg  12 B, proved by digest",
     ],
   );
-  const json = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as { devices: object[] };
+  const json = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as { devices: { last?: { at: string } }[] };
   assert.deepEqual(json.devices[0], {
     name: "in",
     type: "local",
     roles: ["source", "target"],
     presence: "unknown",
     reason: "no daemon runs",
+    last: { presence: "attached", at: json.devices[0]?.last?.at },
   });
+});
+
+test("what the last run learned of devices that were away is told after it, until one runs again", async (t) => {
+  const world = new World(t);
+  world.file("in/a.ulg", "content of a");
+  const config = world.config({
+    devices: { in: local("in"), ground: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" }, away: local("nowhere") },
+    routes: [{ from: "in", to: ["ground", "away"] }],
+  });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+  const said = async (...args: string[]) => masked((await runProgram([...args, "--config", config])).out, world.dir).split("\n");
+  assert.deepEqual((await said("status")).slice(1, 5), [
+    "",
+    "in      unknown: no daemon runs  (local)",
+    "ground  unknown: no daemon runs; when it last ran (TIME) it was away: cannot log in to 127.0.0.1: the server is not there (the connection is refused)  (ftp)",
+    "away    unknown: no daemon runs; when it last ran (TIME) it was away: DIR/nowhere does not exist  (local)",
+  ]);
+  const why = await said("why", "a.ulg");
+  assert.deepEqual(
+    why.filter((line) => line.includes("last ran")),
+    [
+      "  → away: when it last ran (TIME): away was away: DIR/nowhere does not exist  [ID]",
+      "  → ground: when it last ran (TIME): ground was away: cannot log in to 127.0.0.1: the server is not there (the connection is refused)  [ID]",
+    ],
+  );
+  const killed = new Program(["run", "--json", "--config", config]);
+  await killed.until(({ what }) => what === "ready", "ready");
+  await killed.kill();
+  assert.equal((await said("status"))[3], "ground  unknown: no daemon runs  (ftp)", "after a kill nobody knows");
+});
+
+test("what has not settled yet, and what was lost at its source, is told beside what is delivered", async (t) => {
+  const world = new World(t);
+  for (const dir of ["place", "spool", "fresh"]) world.file(`${dir}/x`, `content at ${dir}`);
+  utimesSync(world.path("fresh/x"), new Date(), new Date());
+  const config = world.config({
+    devices: {
+      place: local("place"),
+      spool: local("spool", { inPlace: false }),
+      fresh: local("fresh", { settle: "1h" }),
+      out: local("out"),
+    },
+    routes: ["place", "spool", "fresh"].map((from) => ({ from, to: ["out"], into: "{device}" })),
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(() => program.events.filter(({ what }) => what === "found").length === 2, "both are found");
+  rmSync(world.path("place/x"));
+  // The one that is read where it is goes; the other's copy in the spool is whole.
+  await program.until(({ what }) => what === "pulled", "one is here");
+  world.file("spool/y", "another");
+  await program.kill();
+  const status = async () => masked((await runProgram(["status", "--config", config])).out, world.dir).split("\n");
+  const again = new Program(["run", "--json", "--config", config]);
+  t.after(() => again.kill());
+  world.mkdir("out");
+  await again.until(({ what }) => what === "lost", "the loss");
+  await again.until(() => again.events.filter(({ what }) => what === "delivered").length === 2, "the others");
+  const running = await status();
+  assert.match(
+    running[0] ?? "",
+    /^\d+ B delivered, nothing is on its way; 1 file is not complete yet at the source; 1 file was lost at the source$/,
+  );
+  const lost = running.indexOf("lost at their source, before every target had them (filesync forget ID, and it is told no more):");
+  assert.equal(running[lost + 1], "  place:x  16 B  [ID]");
+  const forgotten = await runProgram(["forget", "place:x", "--config", config]);
+  assert.equal(masked(forgotten.out, world.dir), "place:x → out [ID]: was lost at its source; status tells it no more");
+  assert.match((await status())[0] ?? "", /^everything that was found is delivered \(\d+ B\); 1 file is not complete yet at the source$/);
 });
 
 test("--watch without a terminal writes block after block; Ctrl-C ends it well", async (t) => {

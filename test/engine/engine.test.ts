@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { partialPath, uploadId } from "../../core/route.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -165,6 +165,79 @@ test("a whole copy is not given up for a longer one that never gets whole", asyn
   out.attach(true);
   await until(bench, "first", () => out.files.has("log.bin"), 5000);
   assert.ok(out.files.get("log.bin")?.bytes.equals(bytes.subarray(0, 100_000)));
+  const lost = () => bench.daemon.status().lost.map(({ from, path, size }) => `${from}:${path} ${size}`);
+  assert.deepEqual(lost(), ["card:log.bin 300000"]);
+  assert.match(bench.daemon.status().summary, /; 1 file was lost at the source$/);
+  card.before = () => undefined;
+  card.put("log.bin", bytes, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "it is found again", () => out.files.get("log.bin")?.bytes.length === 300_000, 5000);
+  assert.deepEqual(lost(), []);
+});
+
+/** Puts `then` in the place of a file when it is first looked at for its pull; what arrived, in order. */
+async function changedBeforeItsPull(
+  t: TestContext,
+  settleMs: number,
+  first: Buffer,
+  then: readonly Buffer[],
+  before?: Buffer,
+): Promise<Buffer[]> {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const arrived: Buffer[] = [];
+  let done = 0;
+  const options = { device: { settleMs } };
+  const rest = [...then];
+  let n = 0;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], options);
+  bench.daemon.engine.events.all$.subscribe(({ what }) => {
+    if (what !== "delivered") return;
+    done += 1;
+    // The one that is new there, by whatever name.
+    const fresh = [...out.files.values()].find(({ bytes }) => !arrived.some((known) => known.equals(bytes)));
+    if (fresh !== undefined) arrived.push(Buffer.from(fresh.bytes));
+  });
+  if (before !== undefined) {
+    card.put("a.bin", before, t0);
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "the version before", () => done === 1);
+  }
+  card.before = (call) => {
+    const next = call === "stat a.bin" ? rest.shift() : undefined;
+    if (next === undefined) return undefined;
+    card.put("a.bin", next, t0 + 2000 + n++);
+    bench.daemon.engine.relist$.next("card");
+    return undefined;
+  };
+  card.put("a.bin", first, t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  const last = then.at(-1);
+  await until(bench, "the last", () => arrived.at(-1)?.equals(last ?? first) === true);
+  return arrived;
+}
+
+test("a file that is replaced by a longer one before its first byte was read: no beginning of the new one goes out under its name", async (t) => {
+  const [old, other, longest] = [randomBytes(1000), randomBytes(3000), randomBytes(5000)];
+  assert.deepEqual(await changedBeforeItsPull(t, 10, old, [other]), [other]);
+  // The same with a version before it, which neither continues.
+  const before = randomBytes(500);
+  assert.deepEqual(await changedBeforeItsPull(t, 10, old, [longest], before), [before, longest]);
+});
+
+test("a file that grew before its first byte was read goes out as it is then; one that grows all the time goes out all the same", async (t) => {
+  const log = randomBytes(9000);
+  const upTo = (size: number) => log.subarray(0, size);
+  assert.deepEqual(await changedBeforeItsPull(t, 10, upTo(1000), [upTo(3000)]), [upTo(3000)]);
+  // The version before vouches for it.
+  const continued = await changedBeforeItsPull(t, 10, upTo(1000), [upTo(3000)], upTo(500));
+  for (const bytes of continued) assert.ok(bytes.equals(upTo(bytes.length)));
+  // Files count as complete at once: each look finds it longer, and something goes out before it stops.
+  const growing = [2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000].map(upTo);
+  const arrived = await changedBeforeItsPull(t, 0, upTo(1000), growing);
+  assert.ok(arrived.length > 1, `${arrived.length} versions arrived`);
+  for (const bytes of arrived) assert.ok(bytes.equals(upTo(bytes.length)));
 });
 
 test("a version that was whole here but not delivered hands on what it would have replaced", async (t) => {
