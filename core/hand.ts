@@ -343,6 +343,7 @@ async function placeAt(hands: Hands, lane: Lane, { say, signal }: Exchange): Pro
 }
 
 async function plainFile(tree: Tree, lane: Lane, path: string, signal: AbortSignal): Promise<FileEntry> {
+  if (path === "") throw new ControlError(`${lane.name} alone names no file: ${lane.name}:PATH does`);
   const entry = await tree.stat(path, signal);
   if (entry === undefined) throw await notThere(lane, path, signal);
   if (entry.kind !== "file")

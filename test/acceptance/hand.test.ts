@@ -130,6 +130,8 @@ both("mistakes are named, with what was meant", async (_t, world, filesync) => {
     (await filesync("get", "disk")).err,
     'filesync: disk alone names no file: disk:PATH does, and disk:latest is the newest log; "filesync ls disk:" lists what is there',
   );
+  assert.equal((await filesync("rm", "disk")).err, "filesync: disk alone names no file: disk:PATH does");
+  assert.equal((await filesync("mv", "disk:", "b")).err, "filesync: disk alone names no file: disk:PATH does");
   assert.equal(
     (await filesync("ls", "disk:/mnt/microsd")).err,
     'filesync: there is no disk:mnt/microsd: a path begins below the root of disk; "filesync ls disk:" lists what is there',
