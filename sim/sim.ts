@@ -3,10 +3,12 @@
  * given autopilot would over a given kind of link, with faults drawn from a seed. It is for tests, demonstrations and benchmarks, and
  * says so (STATUSTEXT). It flies nothing, writes nothing, and keeps nothing after `close`.
  */
-import { decodeFtp, emptyPacket, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
+import { decodeFtp, emptyPacket, FTP_DATA_MAX, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
 import { FrameParser, FrameWriter } from "../mavlink/frame.js";
 import * as m from "../mavlink/messages.js";
-import { autopilotNamed, type FtpServer } from "./autopilot.js";
+import type { FtpServer } from "./autopilot.js";
+import { autopilotNamed } from "./autopilots.js";
+import { realClock } from "./clock.js";
 import { Disk } from "./disk.js";
 import { checkFaults, stages, startFaults, type Passing } from "./faults.js";
 import { seeded } from "./random.js";
@@ -168,7 +170,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       // A reply of another vehicle, passed on by a router, is no request.
       if (packet.opcode >= Op.Ack) return;
       if (ftp === undefined) stats.requests[opName(packet.opcode)] = (stats.requests[opName(packet.opcode)] ?? 0) + 1;
-      else ftp.request(packet, frame.systemId, frame.componentId);
+      else ftp.request(packet, { system: frame.systemId, component: frame.componentId, channel: 0, wireBytes: frame.length });
     } else if (frame.messageId === m.COMMAND_LONG) command(m.decodeCommandLong(frame.payload), frame);
   }
 
@@ -201,8 +203,11 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       : autopilot.ftp({
           disk,
           link,
+          clock: realClock,
           random,
           stats,
+          crcBytesPerSecond: Infinity,
+          readMost: FTP_DATA_MAX,
           freeRing: () => outLine.free(),
           send: (payload, length) => send(m.FILE_TRANSFER_PROTOCOL, payload, length),
         });

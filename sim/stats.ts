@@ -6,6 +6,10 @@ export interface SimStats {
   bytesOut: number;
   /** Whole frames that found the transmit ring full. */
   droppedByRing: number;
+  /** Requests that found the receive buffer full. */
+  droppedByReceive: number;
+  /** Requests that found the queue of the file server full (ArduPilot: five). */
+  droppedByQueue: number;
   /** File bytes in answered reads and bursts, repeats included. */
   payloadBytes: number;
   sessionsOpened: number;
@@ -25,6 +29,8 @@ export function emptyStats(): SimStats {
     framesOut: 0,
     bytesOut: 0,
     droppedByRing: 0,
+    droppedByReceive: 0,
+    droppedByQueue: 0,
     payloadBytes: 0,
     sessionsOpened: 0,
     sessionsClosed: 0,

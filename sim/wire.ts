@@ -13,6 +13,8 @@ export interface LinkModel {
   readonly paced: boolean;
   /** What a burst may send in one tick where no ring limits it. */
   readonly bytesPerTick?: number;
+  /** Of a serial port without flow control. */
+  readonly baud?: number;
 }
 
 interface LinkRow {
@@ -28,7 +30,10 @@ const rows: readonly LinkRow[] = [
   {
     name: "uart",
     form: "uart:BAUD",
-    make: (a) => (/^[1-9]\d{2,7}$/.test(a ?? "") ? { name: `uart:${a ?? ""}`, bytesPerSecond: Number(a) / 10, paced: true } : undefined),
+    make: (a) =>
+      /^[1-9]\d{2,7}$/.test(a ?? "")
+        ? { name: `uart:${a ?? ""}`, bytesPerSecond: Number(a) / 10, paced: true, baud: Number(a) }
+        : undefined,
   },
   {
     name: "udp",
