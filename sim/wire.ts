@@ -36,6 +36,14 @@ const rows: readonly LinkRow[] = [
         : undefined,
   },
   {
+    name: "radio",
+    form: "radio:BAUD",
+    make: (a) =>
+      /^[1-9]\d{2,7}$/.test(a ?? "")
+        ? { name: `radio:${a ?? ""}`, bytesPerSecond: Number(a) / 10, paced: true, baud: Number(a) }
+        : undefined,
+  },
+  {
     name: "udp",
     form: "udp",
     make: (a) => (a === undefined ? { name: "udp", bytesPerSecond: Infinity, paced: true, bytesPerTick: 1500 } : undefined),
