@@ -42,9 +42,19 @@ export class SteadyClock implements SimClock {
   after(ms: number, run: () => void): () => void {
     const dueMs = this.now() + Math.max(0, ms);
     return this.#below.after(dueMs - this.#below.now(), () => {
-      this.#lateMs = Math.min(LATE_MAX_MS, Math.max(0, this.#below.now() - dueMs));
+      this.isLateSince(dueMs);
       run();
     });
+  }
+
+  /** How far it is behind. */
+  get lateMs(): number {
+    return this.#lateMs;
+  }
+
+  /** What is done now was due then, by this clock. */
+  isLateSince(dueMs: number): void {
+    this.#lateMs = Math.min(LATE_MAX_MS, Math.max(0, this.#below.now() - dueMs));
   }
 }
 

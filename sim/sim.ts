@@ -14,7 +14,7 @@ import { checkFaults, stages, startFaults, type Passing } from "./faults.js";
 import { seeded } from "./random.js";
 import { emptyStats, type SimStats } from "./stats.js";
 import { openTransport, type Transport } from "./transport.js";
-import { Line, linkModel } from "./wire.js";
+import { linkModel, waysOf } from "./wire.js";
 
 export interface SimOptions {
   /** "tcpin://HOST:PORT", "udpin://HOST:PORT", "udpout://HOST:PORT" or "pty:PATH". Port 0 takes any free one. */
@@ -123,7 +123,13 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     medium.transport?.write(frame);
   }
 
-  const outLine = new Line<Buffer>(link.bytesPerSecond, options.transmitRing ?? autopilot.transmitRing, leave);
+  const { out: outLine, in: inLine } = waysOf<Buffer, Inbound>(
+    link,
+    realClock,
+    options.transmitRing ?? autopilot.transmitRing,
+    leave,
+    take,
+  );
 
   function send(messageId: number, payload: Buffer, length?: number): void {
     if (silent || closed) return;
@@ -136,7 +142,6 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   // ---------------------------------------------------------------- in
 
   const inStage = stages<Inbound>(faults, { random, after, damage: () => undefined, junk: () => undefined });
-  const inLine = new Line<Inbound>(link.bytesPerSecond, Infinity, take);
 
   function arrive(frame: Inbound): void {
     if (inStage === undefined) inLine.put(frame);
