@@ -65,6 +65,13 @@ export class Worker {
     this.#received = [];
   }
 
+  /** The worker does nothing for so long. */
+  pause(ms: number): void {
+    this.#forgetSleep?.();
+    this.#idleMs = undefined;
+    this.#sleep(ms);
+  }
+
   /** The next request; undefined where there is none. */
   next(): Asked | undefined {
     return this.#queue.shift();

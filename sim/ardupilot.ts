@@ -97,6 +97,8 @@ export const ardupilot46: Autopilot = {
   transmitRing: 16_384,
   serverPerLink: false,
   logDir: LOG_DIR,
+  firstLog: "00000001.BIN",
+  sessions: 1,
   parameterFile: "@PARAM/param.pck",
   ftp: (surroundings) => new ArdupilotFtp(surroundings, release46),
 };
@@ -106,6 +108,7 @@ export const ardupilot47: Autopilot = {
   ...ardupilot46,
   name: "ardupilot-4.7",
   version: [4, 7, 0],
+  sessions: 5,
   ftp: (surroundings) => new ArdupilotFtp(surroundings, release47),
 };
 
@@ -114,6 +117,7 @@ export const ardupilot48: Autopilot = {
   ...ardupilot46,
   name: "ardupilot-4.8",
   version: [4, 8, 0],
+  sessions: 5,
   ftp: (surroundings) => new ArdupilotFtp(surroundings, release48),
 };
 
@@ -151,6 +155,10 @@ class ArdupilotFtp implements FtpServer {
     const name = opName(packet.opcode);
     this.#env.stats.requests[name] = (this.#env.stats.requests[name] ?? 0) + 1;
     this.#worker.receive(packet, from);
+  }
+
+  pause(ms: number): void {
+    this.#worker.pause(ms);
   }
 
   stop(): void {

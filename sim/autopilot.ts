@@ -39,6 +39,8 @@ export interface Sender {
 export interface FtpServer {
   /** A request. The packet lives only during the call. */
   request(packet: FtpPacket, from: Sender): void;
+  /** Its card does not answer for so long: whatever is asked meanwhile waits, as far as there is room for it. */
+  pause(ms: number): void;
   /** Power goes: files are closed, nothing is remembered, no timer stays. */
   stop(): void;
   /** Sessions that are open now. */
@@ -57,6 +59,10 @@ export interface Autopilot {
   readonly serverPerLink: boolean;
   /** Where its logs are, below "/". */
   readonly logDir: string;
+  /** The name of its first log. */
+  readonly firstLog: string;
+  /** How many sessions a client can hold so that nobody else gets one. */
+  readonly sessions: number;
   /** A file that its ground stations load first, and that is on no card. */
   readonly parameterFile: string;
   ftp(surroundings: FtpSurroundings): FtpServer;

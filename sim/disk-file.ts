@@ -4,7 +4,7 @@
  * Its size is that of the moment at which it was opened, and `now()` what it is at this moment: PX4 serves the first, ArduPilot the second.
  */
 import { closeSync, fstatSync, readSync } from "node:fs";
-import { guard } from "./disk-error.js";
+import { DiskError, EIO, guard } from "./disk-error.js";
 
 /** Bytes of a file, wherever they are. */
 export interface Content {
@@ -34,6 +34,59 @@ export class FileContent implements Content {
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** A place of the card that cannot be read: a byte of every file that reaches it, so many times. */
+export interface BadPlace {
+  readonly offset: number;
+  times: number;
+}
+
+/** A file of this machine (or none) with bytes behind it that were made up, and places that cannot be read. */
+export class OverlaidContent implements Content {
+  readonly #below: Content | undefined;
+  readonly #extra: () => number;
+  readonly #bad: readonly BadPlace[];
+
+  constructor(below: Content | undefined, extra: () => number, bad: readonly BadPlace[]) {
+    this.#below = below;
+    this.#extra = extra;
+    this.#bad = bad;
+  }
+
+  size(): number {
+    return (this.#below?.size() ?? 0) + this.#extra();
+  }
+
+  read(into: Buffer, length: number, position: number): number {
+    let most = length;
+    for (const place of this.#bad) {
+      if (place.times === 0 || place.offset < position || place.offset >= position + length) continue;
+      most = Math.min(most, place.offset - position);
+      if (most > 0) continue;
+      place.times -= 1;
+      throw new DiskError(EIO, `byte ${place.offset} cannot be read`);
+    }
+    const base = this.#below?.size() ?? 0;
+    if (position < base) return this.#below?.read(into, Math.min(most, base - position), position) ?? 0;
+    const n = Math.max(0, Math.min(most, this.size() - position));
+    for (let i = 0; i < n; i++) into[i] = madeByte(position + i);
+    return n;
+  }
+
+  close(): void {
+    this.#below?.close();
+  }
+}
+
+/** The byte at this place of a file whose content is made up. */
+export function madeByte(position: number): number {
+  return Math.imul(position, 0x9e3779b1) >>> 24;
+}
+
+/** Bytes of a file whose content is made up. */
+export function madeBytes(position: number, length: number): Buffer {
+  return Buffer.from(Uint8Array.from({ length }, (_, i) => madeByte(position + i)));
 }
 
 const BLOCK_BYTES = 65_536;

@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { crc32 } from "node:zlib";
 import { DiskError, EISDIR, ENOENT, guard } from "./disk-error.js";
-import { DiskFile, FileContent, type Content } from "./disk-file.js";
+import { DiskFile, FileContent, OverlaidContent, type BadPlace, type Content } from "./disk-file.js";
 
 /** What a directory holds under one name. Its size and time are looked up when they are asked for. */
 export interface DiskEntry {
@@ -37,6 +37,9 @@ export class Disk {
   /** The names of the directory that was listed last: a long one is asked for in hundreds of pieces. */
   #listed: { readonly dir: Buffer; readonly stamp: bigint; readonly entries: DiskEntry[] } | undefined;
   readonly #made = new Map<string, Buffer>();
+  /** Bytes behind the end of a file, by its real path; a file that is only here begins empty. */
+  readonly #grown = new Map<string, { extra: number; readonly begun: boolean; modifiedS: number }>();
+  readonly #bad: BadPlace[] = [];
 
   /** Throws where `dir` is no directory. */
   constructor(dir: string) {
@@ -54,7 +57,7 @@ export class Disk {
       entries.sort((a, b) => a.name.compare(b.name));
       this.#listed = { dir, stamp, entries };
     }
-    return this.#listed.entries;
+    return this.#grown.size === 0 ? this.#listed.entries : this.#withGrown(dir, this.#listed.entries);
   }
 
   /** Opens a plain file; its size is fixed at this moment. */
@@ -75,6 +78,24 @@ export class Disk {
   /** Makes a file of these bytes that no listing shows, as autopilots have for parameters. */
   make(path: string, bytes: Buffer): void {
     this.#made.set(path, bytes);
+  }
+
+  /** A plain file becomes longer by so many bytes (`madeBytes` of its offsets); `begun`: it need not be there yet, only its directory. */
+  grow(path: string, bytes: number, modifiedS: number): void {
+    const at = path.lastIndexOf("/");
+    const key = Buffer.concat([this.#resolve(Buffer.from(path.slice(0, at + 1))), Buffer.from(`/${path.slice(at + 1)}`)]).toString(
+      "latin1",
+    );
+    const begun = statSync(Buffer.from(key, "latin1"), { throwIfNoEntry: false }) === undefined;
+    const grown = this.#grown.get(key) ?? { extra: 0, begun, modifiedS };
+    grown.extra += bytes;
+    grown.modifiedS = modifiedS;
+    this.#grown.set(key, grown);
+  }
+
+  /** From now on this byte of a file cannot be read, so many times. */
+  breakAt(offset: number, times = Infinity): void {
+    this.#bad.push({ offset, times });
   }
 
   /** The checksum of MAVLink FTP: reflected 0xEDB88320, start 0, no final xor. */
@@ -99,13 +120,41 @@ export class Disk {
   #content(path: Buffer): Content {
     const made = this.#made.get(path.toString("latin1"));
     if (made !== undefined) return contentOf(made);
+    const begun = this.#begun(path);
+    if (begun !== undefined) return new OverlaidContent(undefined, () => begun.extra, this.#bad);
     const real = this.#resolve(path);
     const fd = guard(() => openSync(real, constants.O_RDONLY | constants.O_NONBLOCK));
     if (!fstatSync(fd).isFile()) {
       closeSync(fd);
       throw new DiskError(EISDIR, "not a plain file");
     }
-    return new FileContent(fd);
+    const key = real.toString("latin1");
+    return new OverlaidContent(new FileContent(fd), () => this.#grown.get(key)?.extra ?? 0, this.#bad);
+  }
+
+  /** A file that is only here. */
+  #begun(path: Buffer): { readonly extra: number } | undefined {
+    if (this.#grown.size === 0) return undefined;
+    const at = path.lastIndexOf(SLASH);
+    const dir = this.#resolve(path.subarray(0, at + 1));
+    const grown = this.#grown.get(Buffer.concat([dir, Buffer.from("/"), path.subarray(at + 1)]).toString("latin1"));
+    return grown?.begun === true ? grown : undefined;
+  }
+
+  #withGrown(dir: Buffer, entries: readonly DiskEntry[]): DiskEntry[] {
+    const at = `${dir.toString("latin1")}/`;
+    const all = entries.map((entry): DiskEntry => {
+      const grown = this.#grown.get(at + entry.name.toString("latin1"));
+      return grown === undefined
+        ? entry
+        : { name: entry.name, kind: entry.kind, size: entry.size + grown.extra, modifiedS: grown.modifiedS };
+    });
+    for (const [key, { extra, begun, modifiedS }] of this.#grown) {
+      const name = key.slice(at.length);
+      if (begun && key.startsWith(at) && !name.includes("/"))
+        all.push({ name: Buffer.from(name, "latin1"), kind: "file", size: extra, modifiedS });
+    }
+    return all.sort((a, b) => a.name.compare(b.name));
   }
 
   #entry(dir: Buffer, found: Dirent<Buffer>): DiskEntry {

@@ -38,6 +38,8 @@ export const px4: Autopilot = {
   transmitRing: 12_000,
   serverPerLink: true,
   logDir: LOG_DIR,
+  firstLog: "log001.ulg",
+  sessions: 1,
   parameterFile: "/etc/extras/parameters.json.xz",
   ftp: (surroundings) => new Px4Ftp(surroundings, { idleMs: 10_000, times: false }),
 };
@@ -175,19 +177,29 @@ class Px4Ftp implements FtpServer {
     const path = this.#path(packet);
     // PX4 answers a missing file here with FailErrno, whose errno it has not set.
     const crc = u32(onDiskOr(new Refusal(Nak.FailErrno, 0), () => this.#env.disk.crc(path)));
-    const { crcBytesPerSecond, disk, clock } = this.#env;
+    const { crcBytesPerSecond, disk } = this.#env;
     if (crcBytesPerSecond === Infinity) return crc;
     const file = disk.open(path);
     file.close();
     const asked = { ...packet, payload: nothing };
+    this.#hold((file.size / crcBytesPerSecond) * 1000, () => this.#reply(asked, Op.Ack, from, crc));
+    return later;
+  }
+
+  pause(ms: number): void {
+    this.#hold(ms, () => undefined);
+  }
+
+  /** The receiving thread does one thing for so long; what comes meanwhile is looked at then. */
+  #hold(ms: number, then: () => void): void {
+    if (this.#held !== undefined) return;
     this.#held = [];
-    this.#forgetBusy = clock.after((file.size / crcBytesPerSecond) * 1000, () => {
+    this.#forgetBusy = this.#env.clock.after(ms, () => {
       const held = this.#held ?? [];
       this.#held = undefined;
-      this.#reply(asked, Op.Ack, from, crc);
+      then();
       for (const { packet: next, from: sender } of held) this.request(next, sender);
     });
-    return later;
   }
 
   /** As many entries from number `offset` on as fit. Past the end: Eof; but an empty directory is an empty answer. */

@@ -231,7 +231,7 @@ test("the same seed gives the same faults, another gives others", () => {
     let row = "";
     const random = seeded(seed);
     const after = (): void => assert.fail("loss waits for nothing");
-    const stage = stages<Buffer>({ loss: "30%" }, { random, after, damage: () => undefined, junk: () => undefined });
+    const stage = stages<Buffer>({ loss: "30%" }, { random, after, now: () => 0, damage: () => undefined, junk: () => undefined });
     for (let i = 0; i < 200; i++) {
       let passed = "-";
       stage?.(Buffer.alloc(1), () => (passed = "+"));

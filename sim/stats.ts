@@ -16,6 +16,14 @@ export interface SimStats {
   sessionsClosed: number;
   /** Of the closed ones: those that the autopilot closed because nobody used them. */
   sessionsTimedOut: number;
+  /** What the second client (a ground station) loaded, each time. */
+  readonly stationLoads: {
+    readonly whole: boolean;
+    readonly bytes: number;
+    readonly refusals: number;
+    readonly lost: number;
+    readonly tookMs: number;
+  }[];
   /** FTP requests taken in, by the name of their opcode. */
   readonly requests: Record<string, number>;
   /** The most ReadFile requests that waited for their reply to leave at one time; exact only without faults. */
@@ -35,6 +43,7 @@ export function emptyStats(): SimStats {
     sessionsOpened: 0,
     sessionsClosed: 0,
     sessionsTimedOut: 0,
+    stationLoads: [],
     requests: {},
     peakReads: 0,
   };
