@@ -73,10 +73,17 @@ export class FlightLog {
       const dir = this.#disk.isDirectory(this.#autopilot.logDir) ? this.#autopilot.logDir : "";
       return `${dir}/${this.#autopilot.firstLog}`;
     }
-    // The last number in it goes up: 00000042.BIN, log003.ulg, 13_05_59.ulg.
+    const time = /(\d\d)_(\d\d)_(\d\d)(\.ulg)$/.exec(newest);
+    if (time !== null) {
+      // PX4 names it by the second at which it began.
+      const [hours, minutes, seconds] = time.slice(1, 4).map(Number) as [number, number, number];
+      const next = (hours * 3600 + minutes * 60 + seconds + 1) % 86_400;
+      const text = [next / 3600, (next / 60) % 60, next % 60].map((part) => String(Math.floor(part)).padStart(2, "0")).join("_");
+      return `${newest.slice(0, time.index)}${text}.ulg`;
+    }
+    // The last number in it goes up: 00000042.BIN, log003.ulg.
     return newest.replace(/(\d+)(\D*)$/, (_all, digits: string, rest: string) => {
-      const up = String(Number(digits) + 1).padStart(digits.length, "0");
-      return up + rest;
+      return String(Number(digits) + 1).padStart(digits.length, "0") + rest;
     });
   }
 }
