@@ -3,6 +3,7 @@
  * the second clients beside the one that the simulator is for.
  */
 import { decodeFtp, emptyPacket, FTP_DATA_MAX, FTP_PAYLOAD, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
+import type { TraceWriter } from "../mavlink/trace.js";
 import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
 import type { SimClock } from "./clock.js";
 import type { Disk } from "./disk.js";
@@ -29,6 +30,8 @@ export interface FtpSideSurroundings {
   readonly freeRing: () => number;
   /** Sends FILE_TRANSFER_PROTOCOL on that link. */
   readonly send: (payload: Buffer, length: number) => void;
+  /** Takes the packets of that link, both ways. */
+  readonly trace: TraceWriter | undefined;
   /** A request goes over that link, as if a router had passed it on. */
   readonly pass: (payload: Buffer, from: Sender) => void;
 }
@@ -71,8 +74,12 @@ export class FtpSide {
 
   /** A request; the packet lives only during the call. */
   request(packet: FtpPacket, from: Sender): void {
-    const moment = moments.get(packet.opcode);
-    if (moment !== undefined && from.system !== STATION.system && from.system !== HOLDER.system) this.#env.script.happened(moment);
+    if (!isSecond(from.system)) {
+      this.#env.script.happened("request");
+      const moment = moments.get(packet.opcode);
+      if (moment !== undefined) this.#env.script.happened(moment);
+      this.#env.trace?.request(this.#env.clock.now(), packet);
+    }
     this.#server(from.channel).request(packet, from);
   }
 
@@ -173,14 +180,23 @@ export class FtpSide {
   }
 
   #send(payload: Buffer, length: number, channel: number): void {
-    if (channel === 0) {
+    if (channel === 0 && this.#env.trace === undefined) {
       this.#env.send(payload, length);
       return;
     }
     const whole = Buffer.alloc(FTP_PAYLOAD);
     payload.copy(whole, 0, 0, length);
+    if (channel === 0) {
+      if (!isSecond(whole[1] ?? 0)) this.#env.trace?.reply(this.#env.clock.now(), decodeFtp(whole, this.#packet));
+      this.#env.send(payload, length);
+      return;
+    }
     this.#env.after(OWN_LINK_MS, () => this.#seconds.get(whole[1] ?? 0)?.reply(decodeFtp(whole, this.#packet)));
   }
+}
+
+function isSecond(system: number): boolean {
+  return system === STATION.system || system === HOLDER.system;
 }
 
 /** Counts a request that no server takes. */

@@ -3,8 +3,8 @@
  * whatever the machine does.
  */
 
-/** What can be waited for; all but the last four are requests that come in, before they are answered. */
-export const events = ["open", "read", "burst", "list", "crc", "end", "reset", "connect", "arm", "disarm", "boot"] as const;
+/** What can be waited for: a request that comes in, any or one of a kind, before it is answered; a client, an arming, a disarming, a new start. */
+export const events = ["request", "open", "read", "burst", "list", "crc", "end", "reset", "connect", "arm", "disarm", "boot"] as const;
 export type Event = (typeof events)[number];
 
 export type When =

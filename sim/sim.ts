@@ -6,6 +6,7 @@
 import { decodeFtp, emptyPacket, FTP_PAYLOAD, Op, type FtpPacket } from "../mavlink/ftp.js";
 import { FrameParser, FrameWriter } from "../mavlink/frame.js";
 import * as m from "../mavlink/messages.js";
+import { readTrace, TraceWriter, type Trace } from "../mavlink/trace.js";
 import type { Sender } from "./autopilot.js";
 import { autopilotNamed } from "./autopilots.js";
 import { realClock, type SimClock } from "./clock.js";
@@ -15,6 +16,7 @@ import { FlightLog, type LogOptions } from "./flight-log.js";
 import { FtpSide, unanswered } from "./ftp-side.js";
 import type { Loaded, LoadOptions } from "./ground-station.js";
 import { seeded } from "./random.js";
+import { replayOf } from "./replay.js";
 import { Script } from "./script.js";
 import { emptyStats, type SimStats } from "./stats.js";
 import { openTransport, type Transport } from "./transport.js";
@@ -45,6 +47,10 @@ export interface SimOptions {
   readonly clock?: SimClock;
   /** Milliseconds since 1970; default this machine's. */
   readonly wallMs?: () => number;
+  /** The text of a trace (mavlink/trace.ts): it is played, in place of an autopilot with files; the link is "none" unless told. */
+  readonly replay?: string;
+  /** Takes the lines of a trace of what is asked and answered on this link. */
+  readonly trace?: (line: string) => void;
 }
 
 export interface Sim {
@@ -83,8 +89,9 @@ interface Inbound extends Passing {
 
 /** Starts it and resolves once clients can connect. Throws an error that says which option is wrong. */
 export async function startSim(options: SimOptions): Promise<Sim> {
-  const autopilot = autopilotNamed(options.autopilot ?? "px4");
-  const link = linkModel(options.link ?? "usb");
+  const trace = options.replay === undefined ? undefined : readTrace(options.replay);
+  const autopilot = trace === undefined ? autopilotNamed(options.autopilot ?? "px4") : replayOf(trace);
+  const link = linkModel(options.link ?? (trace === undefined ? "usb" : "none"));
   const faults = options.faults ?? {};
   checkFaults(faults);
   if (faults.unplug?.includes(",") === true && !options.listen.startsWith("pty:"))
@@ -208,6 +215,14 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       ? undefined
       : new FtpSide({
           ...{ autopilot, systemId, disk, link, clock, random, stats, faults, script, after },
+          trace:
+            options.trace === undefined
+              ? undefined
+              : new TraceWriter(options.trace, {
+                  autopilot: autopilot.autopilot,
+                  firmware: autopilot.version.join("."),
+                  link: `simulated ${link.name}`,
+                }),
           freeRing: () => outLine.free(),
           send: (payload, length) => send(m.FILE_TRANSFER_PROTOCOL, payload, length),
           pass(payload, from: Sender) {
@@ -257,6 +272,21 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     return log;
   }
 
+  /** The events of a trace come as long after the first request as then. */
+  function playEvents(rows: Trace["rows"]): void {
+    const begunMs = rows.find((row) => row.kind === "request")?.ms ?? 0;
+    for (const row of rows) {
+      if (row.kind !== "event") continue;
+      const play = (): void => {
+        if (row.event === "armed" || row.event === "disarmed") setArmed(row.event === "armed");
+        else if (row.event === "boot") reboot();
+        else silent = row.event === "lost";
+      };
+      if (row.ms <= begunMs) play();
+      else script.at({ kind: "event", event: "request", nth: 1 }, () => after(row.ms - begunMs, play));
+    }
+  }
+
   const opened = await openTransport(options.listen, () => {
     // Whoever connects learns at once what it is and that it lives.
     after(0, () => {
@@ -268,6 +298,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   });
   medium.transport = opened;
   everySecond();
+  if (trace !== undefined) playEvents(trace.rows);
   startFaults(faults, {
     ...later,
     ...{ random, script, setArmed },

@@ -24,6 +24,10 @@ export interface SimStats {
     readonly lost: number;
     readonly tookMs: number;
   }[];
+  /** Requests of a replay that its trace does not have. */
+  notInTrace: number;
+  /** Requests of a replay that got no answer, as in the trace. */
+  lostInTrace: number;
   /** FTP requests taken in, by the name of their opcode. */
   readonly requests: Record<string, number>;
   /** The most ReadFile requests that waited for their reply to leave at one time; exact only without faults. */
@@ -44,6 +48,8 @@ export function emptyStats(): SimStats {
     sessionsClosed: 0,
     sessionsTimedOut: 0,
     stationLoads: [],
+    notInTrace: 0,
+    lostInTrace: 0,
     requests: {},
     peakReads: 0,
   };
