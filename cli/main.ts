@@ -167,11 +167,13 @@ async function main(argv: readonly string[]): Promise<number> {
     .command("sim", "A simulated flight controller on a real transport")
     .option("--listen <url>", "tcpin://HOST:PORT, udpin://HOST:PORT, udpout://HOST:PORT or pty:PATH")
     .option("--dir <dir>", 'The directory that is "/" of its file system; default: the current one')
-    .option("--autopilot <name>", "px4 (default), px4-1.18")
-    .option("--link <name>", "usb (default), uart:BAUD, udp, none")
+    .option("--autopilot <name>", "px4 (default), px4-1.18, ardupilot-4.6, ardupilot-4.7, ardupilot-4.8, mavsdk")
+    .option("--link <name>", "usb (default), uart:BAUD, radio:BAUD, udp, none")
     .option("--fault <name=value>", "A fault, such as loss=5%; may be given more than once")
     .option("--seed <n>", "What the faults are drawn from")
     .option("--armed", "Begin armed; SIGUSR1 toggles")
+    .option("--ring <bytes>", "The transmit ring, where it is not the autopilot's usual one")
+    .option("--replay <file>", "Play a trace of a session in place of an autopilot")
     .action(does(async (options: SimArguments) => (await import("./sim.js")).simCommand(options)));
   cli
     .command("hash-password", "A password from standard input → the passwordHash of a user of the FTP server")

@@ -1,4 +1,5 @@
 /** `sim`: a simulated flight controller until SIGINT or SIGTERM; SIGUSR1 arms and disarms it. */
+import { readFileSync } from "node:fs";
 import { startSim } from "../sim/sim.js";
 import { UsageError } from "./config.js";
 
@@ -10,6 +11,8 @@ export interface SimArguments {
   readonly fault?: string | readonly string[];
   readonly seed?: number;
   readonly armed?: boolean;
+  readonly ring?: number;
+  readonly replay?: string;
 }
 
 export async function simCommand(given: SimArguments): Promise<number> {
@@ -17,8 +20,12 @@ export async function simCommand(given: SimArguments): Promise<number> {
   const faults: Record<string, string> = {};
   for (const fault of given.fault === undefined ? [] : [given.fault].flat()) {
     const at = fault.indexOf("=");
-    faults[at === -1 ? fault : fault.slice(0, at)] = at === -1 ? "" : fault.slice(at + 1);
+    const name = at === -1 ? fault : fault.slice(0, at);
+    if (name in faults) throw new UsageError(`fault ${name} is given twice`);
+    faults[name] = at === -1 ? "" : fault.slice(at + 1);
   }
+  if (given.ring !== undefined && !(Number.isInteger(given.ring) && given.ring >= 280))
+    throw new UsageError("--ring: expected bytes, 280 at least");
   let sim: Awaited<ReturnType<typeof startSim>>;
   try {
     sim = await startSim({
@@ -29,20 +36,26 @@ export async function simCommand(given: SimArguments): Promise<number> {
       ...(given.autopilot === undefined ? {} : { autopilot: given.autopilot }),
       ...(given.link === undefined ? {} : { link: given.link }),
       ...(given.seed === undefined ? {} : { seed: given.seed }),
+      ...(given.ring === undefined ? {} : { transmitRing: given.ring }),
+      ...(given.replay === undefined ? {} : { replay: readFileSync(given.replay, "utf8") }),
     });
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error));
   }
-  process.stdout.write(`listening on ${sim.url}\n`);
   const onArm = () => {
     sim.setArmed(!sim.armed);
     process.stdout.write(sim.armed ? "armed\n" : "disarmed\n");
   };
   process.on("SIGUSR1", onArm);
-  await new Promise<void>((resolve) => {
+  const stopped = new Promise<void>((resolve) => {
     process.once("SIGINT", () => resolve());
     process.once("SIGTERM", () => resolve());
   });
+  // Whoever met something there can have it again.
+  if (Object.keys(faults).length > 0) process.stderr.write(`faults are drawn from seed ${given.seed ?? 1}\n`);
+  // Only now: whoever reads it may send a signal at once.
+  process.stdout.write(`listening on ${sim.url}\n`);
+  await stopped;
   process.removeListener("SIGUSR1", onArm);
   await sim.close();
   return 0;

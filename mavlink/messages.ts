@@ -48,6 +48,7 @@ export function layoutOf(messageId: number): Layout | undefined {
 /** A frame's bytes where the numbers below are read: any Buffer that holds the full layout. */
 type Bytes = Buffer;
 
+export const AUTOPILOT_GENERIC = 0;
 export const AUTOPILOT_ARDUPILOT = 3;
 export const AUTOPILOT_INVALID = 8;
 export const AUTOPILOT_PX4 = 12;

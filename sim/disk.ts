@@ -11,36 +11,35 @@ import {
   lstatSync,
   openSync,
   readdirSync,
-  readSync,
   realpathSync,
   statSync,
-  type BigIntStats,
+  type Dirent,
   type Stats,
 } from "node:fs";
 import { crc32 } from "node:zlib";
+import { DiskError, EISDIR, ENOENT, guard } from "./disk-error.js";
+import { DiskFile, FileContent, OverlaidContent, type BadPlace, type Content } from "./disk-file.js";
 
+/** What a directory holds under one name. Its size and time are looked up when they are asked for. */
 export interface DiskEntry {
   readonly name: Buffer;
   readonly kind: "file" | "directory" | "other";
+  /** 0 for what is no file. */
   readonly size: number;
+  /** Of the last change, in whole seconds since 1970; 0 where that is not known. */
+  readonly modifiedS: number;
 }
 
-/** An errno as POSIX numbers it. */
-export const ENOENT = 2;
-export const EIO = 5;
-export const EISDIR = 21;
 const SLASH = 0x2f;
-
-export class DiskError extends Error {
-  readonly errno: number;
-  constructor(errno: number, message: string) {
-    super(message);
-    this.errno = errno;
-  }
-}
 
 export class Disk {
   readonly #root: Buffer;
+  /** The names of the directory that was listed last: a long one is asked for in hundreds of pieces. */
+  #listed: { readonly dir: Buffer; readonly stamp: bigint; readonly entries: DiskEntry[] } | undefined;
+  readonly #made = new Map<string, Buffer>();
+  /** Bytes behind the end of a file, by its real path; a file that is only here begins empty. */
+  readonly #grown = new Map<string, { extra: number; readonly begun: boolean; modifiedS: number }>();
+  readonly #bad: BadPlace[] = [];
 
   /** Throws where `dir` is no directory. */
   constructor(dir: string) {
@@ -49,23 +48,54 @@ export class Disk {
   }
 
   /** The entries of a directory, ordered by the bytes of their names. */
-  list(path: Buffer): DiskEntry[] {
+  list(path: Buffer): readonly DiskEntry[] {
     const dir = this.#resolve(path);
-    const names = guard(() => readdirSync(dir, { encoding: "buffer" }));
-    names.sort((a, b) => a.compare(b));
-    return names.map((name) => this.#entry(dir, name));
+    const stamp = guard(() => statSync(dir, { bigint: true }).mtimeNs);
+    if (this.#listed?.dir.equals(dir) !== true || this.#listed.stamp !== stamp) {
+      const found = guard(() => readdirSync(dir, { encoding: "buffer", withFileTypes: true }) as unknown as Dirent<Buffer>[]);
+      const entries = found.map((entry) => this.#entry(dir, entry));
+      entries.sort((a, b) => a.name.compare(b.name));
+      this.#listed = { dir, stamp, entries };
+    }
+    return this.#grown.size === 0 ? this.#listed.entries : this.#withGrown(dir, this.#listed.entries);
   }
 
   /** Opens a plain file; its size is fixed at this moment. */
   open(path: Buffer): DiskFile {
-    const real = this.#resolve(path);
-    const fd = guard(() => openSync(real, constants.O_RDONLY | constants.O_NONBLOCK));
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) {
-      closeSync(fd);
-      throw new DiskError(EISDIR, "not a plain file");
+    return new DiskFile(this.#content(path));
+  }
+
+  /** True for a directory that is there. */
+  isDirectory(path: string): boolean {
+    try {
+      return statSync(this.#resolve(Buffer.from(path))).isDirectory();
+    } catch (error) {
+      if (error instanceof DiskError) return false;
+      throw error;
     }
-    return new DiskFile(fd, stat.size);
+  }
+
+  /** Makes a file of these bytes that no listing shows, as autopilots have for parameters. */
+  make(path: string, bytes: Buffer): void {
+    this.#made.set(path, bytes);
+  }
+
+  /** A plain file becomes longer by so many bytes (`madeBytes` of its offsets); `begun`: it need not be there yet, only its directory. */
+  grow(path: string, bytes: number, modifiedS: number): void {
+    const at = path.lastIndexOf("/");
+    const key = Buffer.concat([this.#resolve(Buffer.from(path.slice(0, at + 1))), Buffer.from(`/${path.slice(at + 1)}`)]).toString(
+      "latin1",
+    );
+    const begun = statSync(Buffer.from(key, "latin1"), { throwIfNoEntry: false }) === undefined;
+    const grown = this.#grown.get(key) ?? { extra: 0, begun, modifiedS };
+    grown.extra += bytes;
+    grown.modifiedS = modifiedS;
+    this.#grown.set(key, grown);
+  }
+
+  /** From now on this byte of a file cannot be read, so many times. */
+  breakAt(offset: number, times = Infinity): void {
+    this.#bad.push({ offset, times });
   }
 
   /** The checksum of MAVLink FTP: reflected 0xEDB88320, start 0, no final xor. */
@@ -87,17 +117,73 @@ export class Disk {
     }
   }
 
-  #entry(dir: Buffer, name: Buffer): DiskEntry {
-    const path = Buffer.concat([dir, Buffer.from("/"), name]);
-    let stat: Stats | BigIntStats | undefined;
-    try {
-      stat = this.#inside(realpathSync.native(path, { encoding: "buffer" })) ? statSync(path) : lstatSync(path);
-    } catch (error) {
-      // Gone since the directory was read, or a link to nowhere: it is listed as something that is no file.
-      if (!(error instanceof Error && "code" in error)) throw error;
+  #content(path: Buffer): Content {
+    const made = this.#made.get(path.toString("latin1"));
+    if (made !== undefined) return contentOf(made);
+    const begun = this.#begun(path);
+    if (begun !== undefined) return new OverlaidContent(undefined, () => begun.extra, this.#bad);
+    const real = this.#resolve(path);
+    const fd = guard(() => openSync(real, constants.O_RDONLY | constants.O_NONBLOCK));
+    if (!fstatSync(fd).isFile()) {
+      closeSync(fd);
+      throw new DiskError(EISDIR, "not a plain file");
     }
-    const kind = stat?.isFile() === true ? "file" : stat?.isDirectory() === true ? "directory" : "other";
-    return { name, kind, size: kind === "file" ? Number(stat?.size) : 0 };
+    const key = real.toString("latin1");
+    return new OverlaidContent(new FileContent(fd), () => this.#grown.get(key)?.extra ?? 0, this.#bad);
+  }
+
+  /** A file that is only here. */
+  #begun(path: Buffer): { readonly extra: number } | undefined {
+    if (this.#grown.size === 0) return undefined;
+    const at = path.lastIndexOf(SLASH);
+    const dir = this.#resolve(path.subarray(0, at + 1));
+    const grown = this.#grown.get(Buffer.concat([dir, Buffer.from("/"), path.subarray(at + 1)]).toString("latin1"));
+    return grown?.begun === true ? grown : undefined;
+  }
+
+  #withGrown(dir: Buffer, entries: readonly DiskEntry[]): DiskEntry[] {
+    const at = `${dir.toString("latin1")}/`;
+    const all = entries.map((entry): DiskEntry => {
+      const grown = this.#grown.get(at + entry.name.toString("latin1"));
+      return grown === undefined
+        ? entry
+        : { name: entry.name, kind: entry.kind, size: entry.size + grown.extra, modifiedS: grown.modifiedS };
+    });
+    for (const [key, { extra, begun, modifiedS }] of this.#grown) {
+      const name = key.slice(at.length);
+      if (begun && key.startsWith(at) && !name.includes("/"))
+        all.push({ name: Buffer.from(name, "latin1"), kind: "file", size: extra, modifiedS });
+    }
+    return all.sort((a, b) => a.name.compare(b.name));
+  }
+
+  #entry(dir: Buffer, found: Dirent<Buffer>): DiskEntry {
+    const { name } = found;
+    const path = Buffer.concat([dir, Buffer.from("/"), name]);
+    // Whether a link leads inside is looked at once, when the directory is read.
+    const stat = (): Stats | undefined => (found.isSymbolicLink() && !this.#leadsInside(path) ? undefined : statOf(path));
+    const target = found.isSymbolicLink() ? stat() : found;
+    const kind = target?.isFile() === true ? "file" : target?.isDirectory() === true ? "directory" : "other";
+    return {
+      name,
+      kind,
+      get size() {
+        return kind === "file" ? (stat()?.size ?? 0) : 0;
+      },
+      get modifiedS() {
+        return Math.max(0, Math.floor((stat()?.mtimeMs ?? 0) / 1000));
+      },
+    };
+  }
+
+  #leadsInside(path: Buffer): boolean {
+    try {
+      return this.#inside(realpathSync.native(path, { encoding: "buffer" }));
+    } catch (error) {
+      // A link to nowhere: it is listed as something that is no file.
+      if (!(error instanceof Error && "code" in error)) throw error;
+      return false;
+    }
   }
 
   #resolve(path: Buffer): Buffer {
@@ -127,51 +213,15 @@ export class Disk {
 const dot = Buffer.from(".");
 const dotDot = Buffer.from("..");
 
-function guard<T>(call: () => T): T {
-  try {
-    return call();
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : "";
-    throw new DiskError(code === "ENOENT" || code === "ENOTDIR" ? ENOENT : EIO, String(error));
-  }
+function contentOf(bytes: Buffer): Content {
+  return {
+    size: () => bytes.length,
+    read: (into, length, position) => bytes.copy(into, 0, position, position + length),
+    close: () => undefined,
+  };
 }
 
-/** An open file with a read-ahead of 64 KiB, because reads come 239 bytes at a time. */
-export class DiskFile {
-  readonly size: number;
-  readonly #fd: number;
-  readonly #block = Buffer.allocUnsafe(65536);
-  #from = 0;
-  #length = 0;
-  #closed = false;
-
-  constructor(fd: number, size: number) {
-    this.#fd = fd;
-    this.size = size;
-  }
-
-  /** Up to `length` bytes from `offset`, copied to `into` at `at`; fewer only at the size that the file had when it was opened. */
-  read(offset: number, into: Buffer, at: number, length: number): number {
-    let done = 0;
-    const end = Math.min(offset + length, this.size);
-    while (offset + done < end) {
-      const position = offset + done;
-      if (position < this.#from || position >= this.#from + this.#length) {
-        this.#from = position;
-        this.#length = guard(() => readSync(this.#fd, this.#block, 0, this.#block.length, position));
-        if (this.#length === 0) break;
-      }
-      const begin = position - this.#from;
-      const n = Math.min(end - position, this.#length - begin);
-      this.#block.copy(into, at + done, begin, begin + n);
-      done += n;
-    }
-    return done;
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    closeSync(this.#fd);
-  }
+/** Undefined for what has gone since its directory was read. */
+function statOf(path: Buffer): Stats | undefined {
+  return statSync(path, { throwIfNoEntry: false }) ?? lstatSync(path, { throwIfNoEntry: false });
 }

@@ -20,7 +20,8 @@ const START_MS = 5000;
 const BACKLOG_BYTES = 65_536;
 
 /** Makes the terminal and links it at `path`. Throws where something else is at that path, or no tool makes terminals here. */
-export async function openPty(path: string, accept: Accept): Promise<Transport> {
+export async function openPty(first: string, accept: Accept): Promise<Transport> {
+  let path = first;
   if (path === "") throw new Error("pty: needs a path, for example pty:/tmp/ttyDRONE");
   removeLink(path);
   let batch: Buffer[] = [];
@@ -33,8 +34,12 @@ export async function openPty(path: string, accept: Accept): Promise<Transport> 
     removeLink(path);
   }
   return {
-    url: `pty:${path}`,
-    clientUrl: `serial://${path}:57600`,
+    get url() {
+      return `pty:${path}`;
+    },
+    get clientUrl() {
+      return `serial://${path}:57600`;
+    },
     write(frame) {
       batch.push(frame);
       if (batch.length > 1) return;
@@ -44,8 +49,10 @@ export async function openPty(path: string, accept: Accept): Promise<Transport> 
         terminal?.write(bytes);
       });
     },
-    async drop(forMs) {
+    async drop(forMs, at) {
       await end();
+      path = at ?? path;
+      removeLink(path);
       await new Promise((resolve) => setTimeout(resolve, forMs));
       if (!stopped) terminal = await makeTerminal(path, accept());
     },

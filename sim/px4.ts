@@ -3,96 +3,104 @@
  *
  * One session per link, always with the id 0, closed after 10 s (1.18: 30 s) without any request, a refused one included. The last small
  * reply is kept and sent again for a request with the same number, whatever that asks. Reads are answered at once; a burst runs in ticks
- * of 10 ms by the free space of the transmit ring, and asks to be requested again after 35,000 bytes. Writing is refused: this card is read only.
+ * of 10 ms by the free space of the transmit ring, and asks to be requested again after 35,000 bytes. A checksum keeps the whole link
+ * busy: what comes meanwhile waits in a receive buffer of 600 bytes, and is lost beyond. 1.18 knows ListDirectoryWithTime (pull request
+ * 27542) and "@MAV_LOG" (27151). Writing is refused: this card is read only.
  */
-import {
-  decodeFtp,
-  emptyPacket,
-  encodeFtp,
-  FTP_DATA_AT,
-  FTP_DATA_MAX,
-  FTP_PAYLOAD,
-  Nak,
-  Op,
-  opName,
-  type FtpPacket,
-} from "../mavlink/ftp.js";
+import { decodeFtp, emptyPacket, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
 import { AUTOPILOT_PX4 } from "../mavlink/messages.js";
-import type { Autopilot, FtpServer, FtpSurroundings } from "./autopilot.js";
-import { DiskError, ENOENT, type DiskFile } from "./disk.js";
+import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
+import { DiskError } from "./disk-error.js";
+import type { DiskEntry } from "./disk.js";
+import type { DiskFile } from "./disk-file.js";
+import { logAlias, timedEntry } from "./listing.js";
+import { nothing, onDisk, pathOf, Refusal, u32 } from "./refusal.js";
 
 const TICK_MS = 10;
 /** A signed version 2 frame of FILE_TRANSFER_PROTOCOL: what PX4 reckons with. */
 const FRAME_BYTES = 279;
 const BURST_BYTES = 35_000;
 const SMALL_REPLY = 4;
+const RECEIVE_BYTES = 600;
+const LOG_DIR = "/fs/microsd/log";
+
+/** What one release does otherwise than another. */
+interface Release {
+  readonly idleMs: number;
+  /** Lists with times, and knows the directory of logs by its alias. */
+  readonly times: boolean;
+}
 
 export const px4: Autopilot = {
   name: "px4",
   autopilot: AUTOPILOT_PX4,
   version: [1, 15, 4],
   transmitRing: 12_000,
-  ftp: (surroundings) => new Px4Ftp(surroundings, 10_000),
+  serverPerLink: true,
+  logDir: LOG_DIR,
+  firstLog: "log001.ulg",
+  sessions: 1,
+  parameterFile: "/etc/extras/parameters.json.xz",
+  ftp: (surroundings) => new Px4Ftp(surroundings, { idleMs: 10_000, times: false }),
 };
 
 export const px4v118: Autopilot = {
   ...px4,
   name: "px4-1.18",
   version: [1, 18, 0],
-  ftp: (surroundings) => new Px4Ftp(surroundings, 30_000),
+  ftp: (surroundings) => new Px4Ftp(surroundings, { idleMs: 30_000, times: true }),
 };
-
-/** A refusal: a code, and an errno with FailErrno. */
-class Refusal extends Error {
-  readonly code: number;
-  readonly errno: number | undefined;
-  constructor(code: number, errno?: number) {
-    super(`refused with ${code}`);
-    this.code = code;
-    this.errno = errno;
-  }
-}
 
 class Px4Ftp implements FtpServer {
   readonly #env: FtpSurroundings;
-  readonly #idleMs: number;
+  readonly #release: Release;
   readonly #out = Buffer.alloc(FTP_PAYLOAD);
   readonly #chunk = Buffer.alloc(FTP_DATA_MAX);
   readonly #last = { valid: false, length: 0, payload: Buffer.alloc(FTP_PAYLOAD), packet: emptyPacket() };
   #file: DiskFile | undefined;
-  #idle: NodeJS.Timeout | undefined;
+  #forgetIdle: (() => void) | undefined;
   #lastRequestMs = 0;
-  #tick: NodeJS.Timeout | undefined;
-  #burst = { offset: 0, seq: 0, sent: 0, toSystem: 0, toComponent: 0 };
+  #forgetTick: (() => void) | undefined;
+  #burst: { offset: number; seq: number; sent: number; readonly to: Sender } | undefined;
+  /** While a checksum is computed: what the receive buffer holds. */
+  #held: { readonly packet: FtpPacket; readonly from: Sender }[] | undefined;
+  #forgetBusy: (() => void) | undefined;
 
-  constructor(env: FtpSurroundings, idleMs: number) {
+  constructor(env: FtpSurroundings, release: Release) {
     this.#env = env;
-    this.#idleMs = idleMs;
+    this.#release = release;
   }
 
-  request(packet: FtpPacket, fromSystem: number, fromComponent: number): void {
+  request(packet: FtpPacket, from: Sender): void {
+    if (this.#held === undefined) this.#take(packet, from);
+    else if (this.#held.reduce((bytes, held) => bytes + held.from.wireBytes, from.wireBytes) > RECEIVE_BYTES)
+      this.#env.stats.droppedByReceive += 1;
+    else this.#held.push({ packet: { ...packet, payload: Buffer.from(packet.payload) }, from });
+  }
+
+  #take(packet: FtpPacket, from: Sender): void {
     const name = opName(packet.opcode);
     this.#env.stats.requests[name] = (this.#env.stats.requests[name] ?? 0) + 1;
-    this.#lastRequestMs = performance.now();
+    this.#lastRequestMs = this.#env.clock.now();
     if (this.#last.valid && packet.seq + 1 === this.#last.packet.seq) {
-      this.#env.send(this.#last.payload, this.#last.length);
+      this.#env.send(this.#last.payload, this.#last.length, from.channel);
       return;
     }
     try {
       if (packet.size > FTP_DATA_MAX) throw new Refusal(Nak.InvalidDataSize);
-      const data = this.#serve(packet, fromSystem, fromComponent);
-      if (data !== later) this.#reply(packet, Op.Ack, fromSystem, fromComponent, data);
+      const data = this.#serve(packet, from);
+      if (data !== later) this.#reply(packet, Op.Ack, from, data);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      this.#chunk[0] = error.code;
-      if (error.errno !== undefined) this.#chunk[1] = error.errno;
-      this.#reply(packet, Op.Nak, fromSystem, fromComponent, this.#chunk.subarray(0, error.errno === undefined ? 1 : 2));
+      this.#reply(packet, Op.Nak, from, error.data);
     }
   }
 
   stop(): void {
     this.#close();
     this.#last.valid = false;
+    this.#forgetBusy?.();
+    this.#held = undefined;
   }
 
   openSessions(): number {
@@ -100,7 +108,7 @@ class Px4Ftp implements FtpServer {
   }
 
   /** The data of the ACK; `later` where the answer is a stream. */
-  #serve(packet: FtpPacket, fromSystem: number, fromComponent: number): Uint8Array | typeof later {
+  #serve(packet: FtpPacket, from: Sender): Uint8Array | typeof later {
     switch (packet.opcode) {
       case Op.None:
         return nothing;
@@ -112,10 +120,13 @@ class Px4Ftp implements FtpServer {
         this.#close();
         return nothing;
       case Op.ListDirectory:
-        return this.#list(pathOf(packet), packet.offset);
+        return this.#list(packet, false);
+      case Op.ListDirectoryWithTime:
+        if (!this.#release.times) throw new Refusal(Nak.UnknownCommand);
+        return this.#list(packet, true);
       case Op.OpenFileRO: {
         if (this.#file !== undefined) throw new Refusal(Nak.NoSessionsAvailable);
-        this.#file = onDisk(() => this.#env.disk.open(pathOf(packet)));
+        this.#file = onDisk(() => this.#env.disk.open(this.#path(packet)));
         this.#env.stats.sessionsOpened += 1;
         this.#watch();
         packet.session = 0;
@@ -124,25 +135,28 @@ class Px4Ftp implements FtpServer {
       case Op.ReadFile: {
         const file = this.#session(packet);
         if (packet.offset >= file.size) throw new Refusal(Nak.Eof);
-        const n = onDisk(() => file.read(packet.offset, this.#chunk, 0, packet.size));
+        const n = onDisk(() => file.read(packet.offset, this.#chunk, 0, Math.min(packet.size, this.#env.readMost)));
         this.#env.stats.payloadBytes += n;
         return this.#chunk.subarray(0, n);
       }
       case Op.BurstReadFile:
         this.#session(packet);
         // While a stream runs this turns it to the new offset: PX4 keeps one.
-        this.#burst = { offset: packet.offset, seq: packet.seq + 1, sent: 0, toSystem: fromSystem, toComponent: fromComponent };
+        this.#burst = { offset: packet.offset, seq: packet.seq + 1, sent: 0, to: from };
         this.#schedule();
         return later;
       case Op.CalcFileCRC32:
-        return u32(this.#crc(pathOf(packet)));
+        return this.#crc(packet, from);
+      case Op.TruncateFile:
+        // Its file's size is asked for first; the errno of that is not kept.
+        onDiskOr(new Refusal(Nak.FailErrno, 0), () => this.#env.disk.open(this.#path(packet)).close());
+        throw new Refusal(Nak.FileProtected);
       case Op.CreateFile:
       case Op.WriteFile:
       case Op.RemoveFile:
       case Op.CreateDirectory:
       case Op.RemoveDirectory:
       case Op.OpenFileWO:
-      case Op.TruncateFile:
       case Op.Rename:
         throw new Refusal(Nak.FileProtected);
       default:
@@ -155,33 +169,49 @@ class Px4Ftp implements FtpServer {
     return this.#file;
   }
 
-  #crc(path: Buffer): number {
-    try {
-      return this.#env.disk.crc(path);
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error;
-      // PX4 answers a missing file here with FailErrno, whose errno it has not set.
-      throw new Refusal(Nak.FailErrno, 0);
-    }
+  #path(packet: FtpPacket): Buffer {
+    return this.#release.times ? logAlias(pathOf(packet), LOG_DIR, this.#env.disk) : pathOf(packet);
+  }
+
+  #crc(packet: FtpPacket, from: Sender): Uint8Array | typeof later {
+    const path = this.#path(packet);
+    // PX4 answers a missing file here with FailErrno, whose errno it has not set.
+    const crc = u32(onDiskOr(new Refusal(Nak.FailErrno, 0), () => this.#env.disk.crc(path)));
+    const { crcBytesPerSecond, disk } = this.#env;
+    if (crcBytesPerSecond === Infinity) return crc;
+    const file = disk.open(path);
+    file.close();
+    const asked = { ...packet, payload: nothing };
+    this.#hold((file.size / crcBytesPerSecond) * 1000, () => this.#reply(asked, Op.Ack, from, crc));
+    return later;
+  }
+
+  pause(ms: number): void {
+    this.#hold(ms, () => undefined);
+  }
+
+  /** The receiving thread does one thing for so long; what comes meanwhile is looked at then. */
+  #hold(ms: number, then: () => void): void {
+    if (this.#held !== undefined) return;
+    this.#held = [];
+    this.#forgetBusy = this.#env.clock.after(ms, () => {
+      const held = this.#held ?? [];
+      this.#held = undefined;
+      then();
+      for (const { packet: next, from: sender } of held) this.request(next, sender);
+    });
   }
 
   /** As many entries from number `offset` on as fit. Past the end: Eof; but an empty directory is an empty answer. */
-  #list(path: Buffer, offset: number): Buffer {
-    const entries: Buffer[] = [];
-    for (const entry of onDisk(() => this.#env.disk.list(path))) {
-      const text =
-        entry.kind === "directory"
-          ? Buffer.concat([Buffer.from("D"), entry.name])
-          : entry.kind === "file"
-            ? Buffer.concat([Buffer.from("F"), entry.name, Buffer.from(`\t${entry.size}`)])
-            : skipped;
-      entries.push(text.length + 1 > FTP_DATA_MAX ? skipped : text);
-      // "." and ".." come where the card has them, which is anywhere.
-      if (entries.length === 1 || entries.length === 3) entries.push(skipped);
-    }
+  #list(packet: FtpPacket, timed: boolean): Buffer {
+    const { offset } = packet;
+    const found = onDisk(() => this.#env.disk.list(this.#path(packet)));
+    const count = found.length + (found.length === 0 ? 0 : found.length === 1 ? 1 : 2);
     const parts: Buffer[] = [];
     let length = 0;
-    for (const entry of entries.slice(offset)) {
+    for (let at = offset; at < count; at++) {
+      // "." and ".." come where the card has them, which is anywhere.
+      const entry = at === 1 || at === 3 ? skipped : entryText(found[at - (at > 3 ? 2 : at > 1 ? 1 : 0)] as DiskEntry, timed);
       if (length + entry.length + 1 > FTP_DATA_MAX) break;
       parts.push(entry, zero);
       length += entry.length + 1;
@@ -190,11 +220,11 @@ class Px4Ftp implements FtpServer {
     return Buffer.concat(parts);
   }
 
-  #reply(packet: FtpPacket, opcode: number, toSystem: number, toComponent: number, data: Uint8Array): void {
+  #reply(packet: FtpPacket, opcode: number, to: Sender, data: Uint8Array): void {
     const length = encodeFtp(
       {
-        targetSystem: toSystem,
-        targetComponent: toComponent,
+        targetSystem: to.system,
+        targetComponent: to.component,
         seq: (packet.seq + 1) & 0xffff,
         session: packet.session,
         opcode,
@@ -210,13 +240,13 @@ class Px4Ftp implements FtpServer {
       this.#out.copy(this.#last.payload);
       decodeFtp(this.#last.payload, this.#last.packet);
     }
-    this.#env.send(this.#out, length);
+    this.#env.send(this.#out, length, to.channel);
   }
 
   #close(): void {
-    clearTimeout(this.#idle);
-    clearTimeout(this.#tick);
-    this.#idle = this.#tick = undefined;
+    this.#forgetIdle?.();
+    this.#forgetTick?.();
+    this.#forgetIdle = this.#forgetTick = undefined;
     if (this.#file === undefined) return;
     this.#file.close();
     this.#file = undefined;
@@ -225,50 +255,53 @@ class Px4Ftp implements FtpServer {
 
   /** Closes the session once nothing was asked for the idle time. A stream that runs does not count. */
   #watch(): void {
-    const leftMs = this.#lastRequestMs + this.#idleMs - performance.now();
+    const leftMs = this.#lastRequestMs + this.#release.idleMs - this.#env.clock.now();
     if (leftMs <= 0) {
       this.#env.stats.sessionsTimedOut += 1;
       this.#close();
-    } else this.#idle = setTimeout(() => this.#watch(), leftMs + 1);
+    } else this.#forgetIdle = this.#env.clock.after(leftMs + 1, () => this.#watch());
   }
 
   #schedule(): void {
-    this.#tick ??= setTimeout(
-      () => {
-        this.#tick = undefined;
-        if (this.#stream()) this.#schedule();
-      },
-      this.#env.link.paced ? TICK_MS : 0,
-    );
+    this.#forgetTick ??= this.#env.clock.after(this.#env.link.paced ? TICK_MS : 0, () => {
+      this.#forgetTick = undefined;
+      if (this.#stream()) this.#schedule();
+    });
   }
 
   /** One tick of a burst; false when it is over. */
   #stream(): boolean {
     const file = this.#file;
-    if (file === undefined) return false;
-    let room = this.#env.link.paced ? (this.#env.link.bytesPerTick ?? this.#env.freeRing()) : 64 * FRAME_BYTES;
-    if (room < FRAME_BYTES) return true;
     const burst = this.#burst;
+    if (file === undefined || burst === undefined) return false;
+    let room = this.#env.link.paced ? (this.#env.link.bytesPerTick ?? this.#env.freeRing(burst.to.channel)) : 64 * FRAME_BYTES;
+    if (room < FRAME_BYTES) return true;
     for (;;) {
-      const n = burst.offset >= file.size ? 0 : onDisk(() => file.read(burst.offset, this.#chunk, 0, FTP_DATA_MAX));
+      let n = 0;
+      let refusal = new Refusal(Nak.Eof);
+      try {
+        if (burst.offset < file.size) n = onDisk(() => file.read(burst.offset, this.#chunk, 0, FTP_DATA_MAX));
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        refusal = error;
+      }
       const full = room < 2 * FRAME_BYTES;
-      const complete = full && burst.sent + n > BURST_BYTES;
-      if (n === 0) this.#chunk[0] = Nak.Eof;
+      const complete = n > 0 && full && burst.sent + n > BURST_BYTES;
       const length = encodeFtp(
         {
-          targetSystem: burst.toSystem,
-          targetComponent: burst.toComponent,
+          targetSystem: burst.to.system,
+          targetComponent: burst.to.component,
           seq: burst.seq,
           opcode: n === 0 ? Op.Nak : Op.Ack,
           reqOpcode: Op.BurstReadFile,
-          // PX4 leaves this byte unset on the last packet of a tick: what was on the stack.
-          burstComplete: complete ? 1 : full ? Math.floor(this.#env.random() * 256) : 0,
+          // PX4 leaves this byte unset on the last packet of a tick, and with a refusal: what was on the stack.
+          burstComplete: complete ? 1 : full || n === 0 ? Math.floor(this.#env.random() * 256) : 0,
           offset: burst.offset,
-          data: this.#chunk.subarray(0, n === 0 ? 1 : n),
+          data: n === 0 ? refusal.data : this.#chunk.subarray(0, n),
         },
         this.#out,
       );
-      this.#env.send(this.#out, length);
+      this.#env.send(this.#out, length, burst.to.channel);
       burst.seq = (burst.seq + 1) & 0xffff;
       burst.offset += n;
       burst.sent += n;
@@ -281,28 +314,28 @@ class Px4Ftp implements FtpServer {
 }
 
 const later = Symbol("later");
-const nothing = Buffer.alloc(0);
 const skipped = Buffer.from("S");
 const zero = Buffer.alloc(1);
 
-/** The path in a request: up to a counted zero, if there is one. */
-function pathOf(packet: FtpPacket): Buffer {
-  const path = Buffer.from(packet.payload.subarray(FTP_DATA_AT, FTP_DATA_AT + packet.size));
-  const end = path.indexOf(0);
-  return end === -1 ? path : path.subarray(0, end);
+/** The entry as PX4 writes it: one that is too long counts as left out. */
+function entryText(entry: DiskEntry, timed: boolean): Buffer {
+  if (entry.kind === "other") return skipped;
+  const text = timed
+    ? timedEntry(entry)
+    : Buffer.concat([
+        Buffer.from(entry.kind === "directory" ? "D" : "F"),
+        entry.name,
+        Buffer.from(entry.kind === "file" ? `\t${entry.size}` : ""),
+      ]);
+  return text.length + 1 > FTP_DATA_MAX ? skipped : text;
 }
 
-function u32(value: number): Buffer {
-  const b = Buffer.alloc(4);
-  b.writeUInt32LE(value >>> 0);
-  return b;
-}
-
-function onDisk<T>(call: () => T): T {
+/** Work on the card, all of whose errors become one refusal. */
+function onDiskOr<T>(refusal: Refusal, call: () => T): T {
   try {
     return call();
   } catch (error) {
-    if (!(error instanceof DiskError)) throw error;
-    throw error.errno === ENOENT ? new Refusal(Nak.FileNotFound) : new Refusal(Nak.FailErrno, error.errno);
+    if (error instanceof DiskError) throw refusal;
+    throw error;
   }
 }

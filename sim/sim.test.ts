@@ -1,106 +1,16 @@
 /** The simulated vehicle answers as PX4's own server code did to the same probes, keeps its files in, and paces its wire. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
-import { tmpdir } from "node:os";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { crc32 } from "node:zlib";
-import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_PAYLOAD, Nak, Op } from "../mavlink/ftp.js";
-import { FrameParser, FrameWriter } from "../mavlink/frame.js";
+import { Nak, Op } from "../mavlink/ftp.js";
 import * as m from "../mavlink/messages.js";
 import { stages } from "./faults.js";
+import { makeDir, type Answer } from "./harness.test.js";
 import { seeded } from "./random.js";
-import { startSim, type Sim, type SimOptions } from "./sim.js";
-
-interface Answer {
-  readonly opcode: number;
-  readonly reqOpcode: number;
-  readonly seq: number;
-  readonly session: number;
-  readonly offset: number;
-  readonly burstComplete: number;
-  readonly data: Buffer;
-}
-
-interface Client {
-  readonly answers: Answer[];
-  readonly seen: { readonly id: number; readonly payload: Buffer }[];
-  send(opcode: number, fields?: { seq?: number; session?: number; offset?: number; size?: number; data?: string | Buffer }): void;
-  /** One request, and its answer. */
-  readonly ask: (opcode: number, fields?: Parameters<Client["send"]>[1]) => Promise<Answer>;
-  command(message: number): void;
-  until(holds: () => boolean, what: string): Promise<void>;
-}
-
-async function makeClient(t: TestContext, sim: Sim): Promise<Client> {
-  const socket = connect(Number(sim.url.split(":").at(-1)), "127.0.0.1");
-  t.after(() => socket.destroy());
-  await new Promise<void>((resolve) => socket.once("connect", () => resolve()));
-  const writer = new FrameWriter(1, 191);
-  const out = Buffer.alloc(FTP_PAYLOAD);
-  const packet = emptyPacket();
-  const answers: Answer[] = [];
-  const seen: Client["seen"] = [];
-  const watchers = new Set<() => void>();
-  let seq = 100;
-  const parser = new FrameParser((frame) => {
-    seen.push({ id: frame.messageId, payload: Buffer.from(frame.payload) });
-    if (frame.messageId === m.FILE_TRANSFER_PROTOCOL) answers.push({ ...decodeFtp(frame.payload, packet), data: dataOf(packet) });
-    for (const look of watchers) look();
-  });
-  socket.on("data", (chunk) => parser.push(chunk));
-  const client: Client = {
-    answers,
-    seen,
-    send(opcode, fields = {}) {
-      seq = fields.seq ?? seq + 7;
-      const data = Buffer.from(fields.data ?? "");
-      const { session = 0, offset = 0, size = data.length } = fields;
-      const length = encodeFtp({ targetSystem: 1, targetComponent: 1, seq, opcode, session, offset, size, data }, out);
-      socket.write(writer.encode(m.FILE_TRANSFER_PROTOCOL, out, length));
-    },
-    async ask(opcode, fields = {}) {
-      const before = answers.length;
-      client.send(opcode, fields);
-      await client.until(() => answers.length > before, `an answer to ${opcode}`);
-      return answers[before] as Answer;
-    },
-    command(message) {
-      const asked = { command: m.COMMAND_REQUEST_MESSAGE, targetSystem: 1, targetComponent: 1, confirmation: 0, params: [message] };
-      socket.write(writer.encode(m.COMMAND_LONG, m.encodeCommandLong(asked)));
-    },
-    until: (holds, what) =>
-      new Promise((resolve, reject) => {
-        const look = (): void => {
-          if (!holds()) return;
-          clearTimeout(timer);
-          watchers.delete(look);
-          resolve();
-        };
-        const timer = setTimeout(() => {
-          watchers.delete(look);
-          reject(new Error(`not within 5 s: ${what}`));
-        }, 5000);
-        watchers.add(look);
-        look();
-      }),
-  };
-  return client;
-}
-
-function makeDir(t: TestContext): string {
-  const dir = mkdtempSync(join(tmpdir(), "sim-"));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
-  return dir;
-}
-
-async function start(t: TestContext, options: Partial<SimOptions> = {}): Promise<{ sim: Sim; client: Client; dir: string }> {
-  const dir = options.dir ?? makeDir(t);
-  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", link: "none", ...options, dir });
-  t.after(() => sim.close());
-  return { sim, dir, client: await makeClient(t, sim) };
-}
+import { startSim, type SimOptions } from "./sim.js";
+import { start } from "./socket.test.js";
 
 const nak = (code: number, ...more: number[]) => [Op.Nak, ...[code, ...more]];
 const shape = (answer: Answer) => [answer.opcode, ...answer.data];
@@ -231,7 +141,7 @@ test("the same seed gives the same faults, another gives others", () => {
     let row = "";
     const random = seeded(seed);
     const after = (): void => assert.fail("loss waits for nothing");
-    const stage = stages<Buffer>({ loss: "30%" }, { random, after, damage: () => undefined, junk: () => undefined });
+    const stage = stages<Buffer>({ loss: "30%" }, { random, after, now: () => 0, damage: () => undefined, junk: () => undefined });
     for (let i = 0; i < 200; i++) {
       let passed = "-";
       stage?.(Buffer.alloc(1), () => (passed = "+"));

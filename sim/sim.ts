@@ -3,16 +3,25 @@
  * given autopilot would over a given kind of link, with faults drawn from a seed. It is for tests, demonstrations and benchmarks, and
  * says so (STATUSTEXT). It flies nothing, writes nothing, and keeps nothing after `close`.
  */
-import { decodeFtp, emptyPacket, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
+import { decodeFtp, emptyPacket, FTP_PAYLOAD, Op, type FtpPacket } from "../mavlink/ftp.js";
 import { FrameParser, FrameWriter } from "../mavlink/frame.js";
 import * as m from "../mavlink/messages.js";
-import { autopilotNamed, type FtpServer } from "./autopilot.js";
+import { readTrace, TraceWriter, type Trace } from "../mavlink/trace.js";
+import type { Sender } from "./autopilot.js";
+import { autopilotNamed } from "./autopilots.js";
+import { realClock, type SimClock } from "./clock.js";
 import { Disk } from "./disk.js";
-import { checkFaults, stages, startFaults, type Passing } from "./faults.js";
+import { checkFaults, stages, startFaults, type Faults, type Passing } from "./faults.js";
+import { FlightLog, type LogOptions } from "./flight-log.js";
+import { FtpSide, unanswered } from "./ftp-side.js";
+import type { Loaded, LoadOptions } from "./ground-station.js";
 import { seeded } from "./random.js";
+import { replayOf } from "./replay.js";
+import { Script } from "./script.js";
 import { emptyStats, type SimStats } from "./stats.js";
 import { openTransport, type Transport } from "./transport.js";
-import { Line, linkModel } from "./wire.js";
+import { Vehicle } from "./vehicle.js";
+import { linkModel, waysOf } from "./wire.js";
 
 export interface SimOptions {
   /** "tcpin://HOST:PORT", "udpin://HOST:PORT", "udpout://HOST:PORT" or "pty:PATH". Port 0 takes any free one. */
@@ -24,7 +33,7 @@ export interface SimOptions {
   /** Default "usb". */
   readonly link?: string;
   /** Fault name → value: { loss: "10%" }. */
-  readonly faults?: Readonly<Record<string, string>>;
+  readonly faults?: Faults;
   /** What the faults are drawn from; default 1. */
   readonly seed?: number;
   readonly armed?: boolean;
@@ -34,6 +43,14 @@ export interface SimOptions {
   readonly transmitRing?: number;
   /** false: no FTP server answers. */
   readonly ftp?: boolean;
+  /** Time; default that of this machine. */
+  readonly clock?: SimClock;
+  /** Milliseconds since 1970; default this machine's. */
+  readonly wallMs?: () => number;
+  /** The text of a trace (mavlink/trace.ts): it is played, in place of an autopilot with files; the link is "none" unless told. */
+  readonly replay?: string;
+  /** Takes the lines of a trace of what is asked and answered on this link. */
+  readonly trace?: (line: string) => void;
 }
 
 export interface Sim {
@@ -46,10 +63,18 @@ export interface Sim {
   openSessions(): number;
   /** Arms or disarms, and says so at once. */
   setArmed(armed: boolean): void;
-  /** Cuts every client off for `forMs` (default 0): the cable is pulled and put back. */
-  dropLink(forMs?: number): Promise<void>;
+  /** Cuts every client off for `forMs` (default 0): the cable is pulled and put back; `at`: a pseudo-terminal comes back at that path. */
+  dropLink(forMs?: number, at?: string): Promise<void>;
   /** Power off and on: sessions and what is on its way are gone, and nothing is said for `forMs` (default 500). */
   reboot(forMs?: number): void;
+  /** The card does not answer for so long. */
+  pause(ms: number): void;
+  /** A ground station loads a file (default: its parameters), on this link or, `own`, on another; resolves when it has, or has given up. */
+  load(options?: Partial<LoadOptions> & { readonly own?: boolean }): Promise<Loaded>;
+  /** Somebody else has every file session for so long; resolves when they are given back. */
+  exhaust(ms: number): Promise<void>;
+  /** A log is written from now on; its path is that of the newest, or the one after it. */
+  writeLog(options: LogOptions): FlightLog;
   /** Idempotent; afterwards no socket, child or timer is left. */
   close(): Promise<void>;
 }
@@ -64,19 +89,24 @@ interface Inbound extends Passing {
 
 /** Starts it and resolves once clients can connect. Throws an error that says which option is wrong. */
 export async function startSim(options: SimOptions): Promise<Sim> {
-  const autopilot = autopilotNamed(options.autopilot ?? "px4");
-  const link = linkModel(options.link ?? "usb");
+  const trace = options.replay === undefined ? undefined : readTrace(options.replay);
+  const autopilot = trace === undefined ? autopilotNamed(options.autopilot ?? "px4") : replayOf(trace);
+  const link = linkModel(options.link ?? (trace === undefined ? "usb" : "none"));
   const faults = options.faults ?? {};
   checkFaults(faults);
+  if (faults.unplug?.includes(",") === true && !options.listen.startsWith("pty:"))
+    throw new Error("fault unplug: only a pseudo-terminal comes back under another name");
+  const clock = options.clock ?? realClock;
+  const wallMs = options.wallMs ?? (() => Date.now());
   const disk = new Disk(options.dir);
   const random = seeded(options.seed ?? 1);
   const stats = emptyStats();
   const systemId = options.systemId ?? 1;
   const writer = new FrameWriter(systemId, m.COMPONENT_AUTOPILOT);
-  const timers = new Set<NodeJS.Timeout>();
+  const pending = new Set<() => void>();
   const packet: FtpPacket = emptyPacket();
-  let armed = options.armed ?? false;
-  let bootedMs = performance.now();
+  const script = new Script(after);
+  let log: FlightLog | undefined;
   let silent = false;
   let closed = false;
   let readsWaiting = 0;
@@ -85,18 +115,19 @@ export async function startSim(options: SimOptions): Promise<Sim> {
 
   function after(ms: number, run: () => void): void {
     if (closed) return;
-    const timer = setTimeout(() => {
-      timers.delete(timer);
+    const forget = clock.after(ms, () => {
+      pending.delete(forget);
       run();
-    }, ms);
-    timers.add(timer);
+    });
+    pending.add(forget);
   }
+  const later = { after, now: () => clock.now() };
 
   // ---------------------------------------------------------------- out
 
   const outStage = stages<Buffer>(faults, {
+    ...later,
     random,
-    after,
     damage(frame) {
       const damaged = Buffer.from(frame);
       const at = Math.floor(random() * damaged.length);
@@ -119,9 +150,15 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     stats.framesOut += 1;
     stats.bytesOut += frame.length;
     medium.transport?.write(frame);
+    if (isFtp(frame) && frame[11] !== systemId) {
+      // Another client on this link hears it too.
+      const payload = Buffer.alloc(FTP_PAYLOAD);
+      frame.copy(payload, 0, 10, 10 + (frame[1] ?? 0));
+      ftp?.left(payload);
+    }
   }
 
-  const outLine = new Line<Buffer>(link.bytesPerSecond, options.transmitRing ?? autopilot.transmitRing, leave);
+  const { out: outLine, in: inLine } = waysOf<Buffer, Inbound>(link, clock, options.transmitRing ?? autopilot.transmitRing, leave, take);
 
   function send(messageId: number, payload: Buffer, length?: number): void {
     if (silent || closed) return;
@@ -133,8 +170,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
 
   // ---------------------------------------------------------------- in
 
-  const inStage = stages<Inbound>(faults, { random, after, damage: () => undefined, junk: () => undefined });
-  const inLine = new Line<Inbound>(link.bytesPerSecond, Infinity, take);
+  const inStage = stages<Inbound>(faults, { ...later, random, damage: () => undefined, junk: () => undefined });
 
   function arrive(frame: Inbound): void {
     if (inStage === undefined) inLine.put(frame);
@@ -167,75 +203,54 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       if (packet.targetComponent !== m.COMPONENT_AUTOPILOT && packet.targetComponent !== 0) return;
       // A reply of another vehicle, passed on by a router, is no request.
       if (packet.opcode >= Op.Ack) return;
-      if (ftp === undefined) stats.requests[opName(packet.opcode)] = (stats.requests[opName(packet.opcode)] ?? 0) + 1;
-      else ftp.request(packet, frame.systemId, frame.componentId);
-    } else if (frame.messageId === m.COMMAND_LONG) command(m.decodeCommandLong(frame.payload), frame);
-  }
-
-  function command(asked: m.CommandLong, from: Inbound): void {
-    if (asked.targetSystem !== systemId && asked.targetSystem !== 0) return;
-    const known = asked.command === m.COMMAND_REQUEST_MESSAGE && asked.params[0] === m.AUTOPILOT_VERSION;
-    const result = known ? m.RESULT_ACCEPTED : m.RESULT_UNSUPPORTED;
-    const ack = { command: asked.command, result, targetSystem: from.systemId, targetComponent: from.componentId };
-    send(m.COMMAND_ACK, m.encodeCommandAck(ack));
-    if (!known) return;
-    const [major, minor, patch] = autopilot.version;
-    send(
-      m.AUTOPILOT_VERSION,
-      m.encodeAutopilotVersion({
-        capabilities: ftp === undefined ? 0n : m.CAPABILITY_FTP,
-        uid: 0x53494d0000000000n + BigInt(systemId),
-        flightSwVersion: ((major << 24) | (minor << 16) | (patch << 8) | 255) >>> 0,
-        boardVersion: 0,
-        vendorId: 0,
-        productId: 0,
-      }),
-    );
+      if (ftp === undefined) unanswered(stats, packet.opcode);
+      else ftp.request(packet, { system: frame.systemId, component: frame.componentId, channel: 0, wireBytes: frame.length });
+    } else if (frame.messageId === m.COMMAND_LONG) vehicle.command(m.decodeCommandLong(frame.payload), frame);
   }
 
   // ---------------------------------------------------------------- the vehicle
 
-  const startFtp = (): FtpServer | undefined =>
+  const ftp =
     options.ftp === false
       ? undefined
-      : autopilot.ftp({
-          disk,
-          link,
-          random,
-          stats,
+      : new FtpSide({
+          ...{ autopilot, systemId, disk, link, clock, random, stats, faults, script, after },
+          trace:
+            options.trace === undefined
+              ? undefined
+              : new TraceWriter(options.trace, {
+                  autopilot: autopilot.autopilot,
+                  firmware: autopilot.version.join("."),
+                  link: `simulated ${link.name}`,
+                }),
           freeRing: () => outLine.free(),
           send: (payload, length) => send(m.FILE_TRANSFER_PROTOCOL, payload, length),
+          pass(payload, from: Sender) {
+            const { system, component, wireBytes: length } = from;
+            arrive({ length, messageId: m.FILE_TRANSFER_PROTOCOL, systemId: system, componentId: component, payload });
+          },
         });
-  let ftp = startFtp();
 
-  function heartbeat(): void {
-    send(
-      m.HEARTBEAT,
-      m.encodeHeartbeat({
-        customMode: 0,
-        type: m.TYPE_QUADROTOR,
-        autopilot: autopilot.autopilot,
-        baseMode: m.MODE_CUSTOM | (armed ? m.MODE_ARMED : 0),
-        systemStatus: armed ? m.STATE_ACTIVE : m.STATE_STANDBY,
-      }),
-    );
-  }
-
-  function beat(): void {
-    heartbeat();
-    const logging = armed ? m.SENSOR_LOGGING : 0;
-    send(m.SYS_STATUS, m.encodeSysStatus({ present: m.SENSOR_LOGGING, enabled: logging, health: logging, load: 300, voltageMv: 16_000 }));
-    const bootMs = Math.floor(performance.now() - bootedMs);
-    send(m.SYSTEM_TIME, m.encodeSystemTime({ unixUsec: BigInt(Date.now()) * 1000n, bootMs }));
-  }
+  const vehicle: Vehicle = new Vehicle(
+    {
+      ...{ autopilot, systemId, random, now: () => clock.now(), wallMs, send },
+      ftp: ftp !== undefined,
+      logging: (): boolean => log?.logging ?? vehicle.armed,
+    },
+    options.armed ?? false,
+  );
 
   function everySecond(): void {
-    beat();
+    vehicle.beat();
     after(1000, everySecond);
   }
 
-  function sayWhatItIs(): void {
-    send(m.STATUSTEXT, m.encodeStatusText({ severity: 6, text: `FileSync simulator, ${autopilot.name}: not a real vehicle` }));
+  function setArmed(armed: boolean): void {
+    const changes = armed !== vehicle.armed;
+    vehicle.armed = armed;
+    log?.setArmed(armed);
+    vehicle.beat();
+    if (changes) script.happened(armed ? "arm" : "disarm");
   }
 
   function reboot(forMs = 500): void {
@@ -246,51 +261,83 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     readsWaiting = 0;
     after(forMs, () => {
       silent = false;
-      bootedMs = performance.now();
-      ftp = startFtp();
-      sayWhatItIs();
-      beat();
+      vehicle.booted();
+      script.happened("boot");
     });
   }
 
-  function telemetry(bytes: number): void {
-    const bootMs = Math.floor(performance.now() - bootedMs);
-    for (let sent = 0; sent < bytes; sent += 40)
-      send(m.ATTITUDE, m.encodeAttitude({ bootMs, roll: random(), pitch: random(), yaw: random() }));
+  function writeLog(how: LogOptions): FlightLog {
+    log = new FlightLog(disk, autopilot, how, vehicle.armed, wallMs);
+    log.start(after);
+    return log;
+  }
+
+  /** The events of a trace come as long after the first request as then. */
+  function playEvents(rows: Trace["rows"]): void {
+    const begunMs = rows.find((row) => row.kind === "request")?.ms ?? 0;
+    for (const row of rows) {
+      if (row.kind !== "event") continue;
+      const play = (): void => {
+        if (row.event === "armed" || row.event === "disarmed") setArmed(row.event === "armed");
+        else if (row.event === "boot") reboot();
+        else silent = row.event === "lost";
+      };
+      if (row.ms <= begunMs) play();
+      else script.at({ kind: "event", event: "request", nth: 1 }, () => after(row.ms - begunMs, play));
+    }
   }
 
   const opened = await openTransport(options.listen, () => {
     // Whoever connects learns at once what it is and that it lives.
     after(0, () => {
-      sayWhatItIs();
-      beat();
+      vehicle.sayWhatItIs();
+      vehicle.beat();
+      script.happened("connect");
     });
     return accept();
   });
   medium.transport = opened;
   everySecond();
-  startFaults(faults, { random, after, payloadBytes: () => stats.payloadBytes, reboot: () => reboot(), telemetry });
+  if (trace !== undefined) playEvents(trace.rows);
+  startFaults(faults, {
+    ...later,
+    ...{ random, script, setArmed },
+    reboot: () => reboot(),
+    // Whoever is cut off there sees it; the promise only says when it is over.
+    unplug: (ms, at) => void opened.drop(ms, at),
+    pause: (ms) => ftp?.pause(ms),
+    exhaust: (ms) => void ftp?.exhaust(ms),
+    breakAt: (offset, times) => disk.breakAt(offset, times),
+    log: writeLog,
+    load: (own) => void ftp?.load({ own }),
+    telemetry: (bytes) => vehicle.telemetry(bytes),
+  });
 
   return {
-    url: opened.url,
-    clientUrl: opened.clientUrl,
+    get url() {
+      return opened.url;
+    },
+    get clientUrl() {
+      return opened.clientUrl;
+    },
     stats,
     get armed() {
-      return armed;
+      return vehicle.armed;
     },
     openSessions: () => ftp?.openSessions() ?? 0,
-    setArmed(value) {
-      armed = value;
-      beat();
-    },
-    dropLink: (forMs = 0) => opened.drop(forMs),
+    setArmed,
+    dropLink: (forMs = 0, at) => opened.drop(forMs, at),
     reboot,
+    pause: (ms) => ftp?.pause(ms),
+    load: (how = {}) => (ftp === undefined ? Promise.reject(new Error("no FTP server answers here")) : ftp.load(how)),
+    exhaust: (ms) => (ftp === undefined ? Promise.resolve() : ftp.exhaust(ms)),
+    writeLog,
     async close() {
       if (closed) return;
       closed = true;
-      for (const timer of timers) clearTimeout(timer);
-      timers.clear();
-      ftp?.stop();
+      for (const forget of pending) forget();
+      pending.clear();
+      ftp?.close();
       outLine.clear();
       inLine.clear();
       await opened.close();
@@ -298,7 +345,12 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   };
 }
 
+function isFtp(frame: Buffer): boolean {
+  // Bytes 7 to 9 are the message id.
+  return frame[7] === m.FILE_TRANSFER_PROTOCOL && frame[8] === 0 && frame[9] === 0;
+}
+
 function isReadReply(frame: Buffer): boolean {
-  // Bytes 7 to 9 are the message id; behind the header of 10 come 3 of addressing, then the packet, whose byte 5 is the request's opcode.
-  return frame[7] === m.FILE_TRANSFER_PROTOCOL && frame[8] === 0 && frame[9] === 0 && frame[18] === Op.ReadFile;
+  // Behind the header of 10 come 3 of addressing, then the packet, whose byte 5 is the request's opcode.
+  return isFtp(frame) && frame[18] === Op.ReadFile;
 }

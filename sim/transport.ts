@@ -13,8 +13,8 @@ export interface Transport {
   /** The `url` that a mavftp device uses to reach it. */
   readonly clientUrl: string;
   write(frame: Buffer): void;
-  /** Cuts every client off, and lets none in for `forMs`: the cable is pulled. */
-  drop(forMs: number): Promise<void>;
+  /** Cuts every client off, and lets none in for `forMs`: the cable is pulled. A pseudo-terminal comes back at the path `at`, where one is given. */
+  drop(forMs: number, at?: string): Promise<void>;
   close(): Promise<void>;
 }
 

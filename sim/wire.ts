@@ -2,18 +2,29 @@
  * The wire between the simulated autopilot and its client: link models (one row each), and a line that carries frames at a rate.
  *
  * A line takes whole frames into a ring and lets them out at the pace of the wire; a frame that does not fit is dropped whole, as PX4's
- * Mavlink::send_start does. Time that a late timer of this process took is given back to the line, so that a closed loop runs at the
- * wire's pace and not at the pace of timers; over more than a few milliseconds the rate is never exceeded.
+ * Mavlink::send_start does.
  */
+import { Air } from "./air.js";
+import { SteadyClock, type SimClock } from "./clock.js";
+
 export interface LinkModel {
   readonly name: string;
-  /** Each way; Infinity where the wire is no limit. */
+  /** Each way, or both together where it is half duplex; Infinity where the wire is no limit. */
   readonly bytesPerSecond: number;
+  /** One way at a time. */
+  readonly halfDuplex?: boolean;
+  /** From the last byte that leaves to the frame that arrives. */
+  readonly latencyMs?: number;
   /** false: no wire, no rings, no ticks. */
   readonly paced: boolean;
   /** What a burst may send in one tick where no ring limits it. */
   readonly bytesPerTick?: number;
+  /** Of a serial port without flow control. */
+  readonly baud?: number;
 }
+
+/** Of a telemetry radio with its buffers. */
+const RADIO_LATENCY_MS = 60;
 
 interface LinkRow {
   readonly name: string;
@@ -28,7 +39,25 @@ const rows: readonly LinkRow[] = [
   {
     name: "uart",
     form: "uart:BAUD",
-    make: (a) => (/^[1-9]\d{2,7}$/.test(a ?? "") ? { name: `uart:${a ?? ""}`, bytesPerSecond: Number(a) / 10, paced: true } : undefined),
+    make: (a) =>
+      /^[1-9]\d{2,7}$/.test(a ?? "")
+        ? { name: `uart:${a ?? ""}`, bytesPerSecond: Number(a) / 10, paced: true, baud: Number(a) }
+        : undefined,
+  },
+  {
+    name: "radio",
+    form: "radio:BAUD",
+    make: (a) =>
+      /^[1-9]\d{2,7}$/.test(a ?? "")
+        ? {
+            name: `radio:${a ?? ""}`,
+            bytesPerSecond: Number(a) / 10,
+            paced: true,
+            baud: Number(a),
+            halfDuplex: true,
+            latencyMs: RADIO_LATENCY_MS,
+          }
+        : undefined,
   },
   {
     name: "udp",
@@ -47,77 +76,82 @@ export function linkModel(text: string): LinkModel {
   return model;
 }
 
-/** The most that is given back for one late timer. */
-const LATE_MAX_MS = 5;
-
 interface Queued<T> {
   readonly frame: T;
   readonly dueMs: number;
 }
 
-export class Line<T extends { readonly length: number }> {
+/** One way of a wire: a ring of bytes that wait, and what takes them away. */
+export interface Way<T extends { readonly length: number }> {
+  /** Bytes that still fit. */
+  free(): number;
+  /** False when the ring is full: the frame is dropped. */
+  put(frame: T): boolean;
+  /** Forgets what is on its way. */
+  clear(): void;
+}
+
+/** A way of its own: the other way does not slow it. */
+export class Line<T extends { readonly length: number }> implements Way<T> {
   readonly #deliver: (frame: T) => void;
   readonly #bytesPerMs: number;
   readonly #ring: number;
+  readonly #clock: SteadyClock;
+  readonly #latencyMs: number;
   #queue: Queued<T>[] = [];
   #head = 0;
   #freeAtMs = 0;
-  #lateMs = 0;
-  #timer: NodeJS.Timeout | undefined;
+  #forget: (() => void) | undefined;
 
-  /** `ring`: the bytes that may wait. `deliver` is called for each frame that has passed. */
-  constructor(bytesPerSecond: number, ring: number, deliver: (frame: T) => void) {
-    this.#bytesPerMs = bytesPerSecond / 1000;
+  /** `ring`: the bytes that may wait. `deliver` is called for each frame that has passed, `latencyMs` after its last byte left. */
+  constructor(link: Pick<LinkModel, "bytesPerSecond" | "latencyMs">, ring: number, deliver: (frame: T) => void, clock: SimClock) {
+    this.#bytesPerMs = link.bytesPerSecond / 1000;
+    this.#latencyMs = link.latencyMs ?? 0;
     this.#ring = ring;
     this.#deliver = deliver;
+    this.#clock = new SteadyClock(clock);
   }
 
-  /** Bytes that still fit. */
   free(): number {
-    const backlogMs = Math.max(0, this.#freeAtMs - this.#now());
+    const backlogMs = Math.max(0, this.#freeAtMs - this.#clock.now());
     return Math.max(0, this.#ring - (Number.isFinite(this.#bytesPerMs) ? backlogMs * this.#bytesPerMs : 0));
   }
 
-  /** False when the ring is full: the frame is dropped. */
   put(frame: T): boolean {
     if (!Number.isFinite(this.#bytesPerMs)) {
       this.#deliver(frame);
       return true;
     }
     if (frame.length > this.free()) return false;
-    this.#freeAtMs = Math.max(this.#freeAtMs, this.#now()) + frame.length / this.#bytesPerMs;
-    this.#queue.push({ frame, dueMs: this.#freeAtMs });
+    this.#freeAtMs = Math.max(this.#freeAtMs, this.#clock.now()) + frame.length / this.#bytesPerMs;
+    this.#queue.push({ frame, dueMs: this.#freeAtMs + this.#latencyMs });
     this.#arm();
     return true;
   }
 
-  /** Forgets what is on its way. */
   clear(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#forget?.();
+    this.#forget = undefined;
     this.#queue = [];
     this.#head = 0;
     this.#freeAtMs = 0;
   }
 
-  #now(): number {
-    return performance.now() - this.#lateMs;
-  }
-
   #arm(): void {
     const first = this.#queue[this.#head];
-    if (this.#timer !== undefined || first === undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
+    if (this.#forget !== undefined || first === undefined) return;
+    this.#forget = this.#clock.after(first.dueMs - this.#clock.now(), () => {
+      this.#forget = undefined;
       this.#flush();
-    }, first.dueMs - performance.now());
+    });
   }
 
   #flush(): void {
-    const now = performance.now();
+    // A late timer brings with it what was due since.
+    const now = this.#clock.now() + this.#clock.lateMs;
     for (let next = this.#queue[this.#head]; next !== undefined && next.dueMs <= now; next = this.#queue[this.#head]) {
       this.#head += 1;
-      this.#lateMs = Math.min(LATE_MAX_MS, now - next.dueMs);
+      this.#clock.isLateSince(next.dueMs);
       this.#deliver(next.frame);
     }
     if (this.#head > 256) {
@@ -126,4 +160,17 @@ export class Line<T extends { readonly length: number }> {
     }
     this.#arm();
   }
+}
+
+/** Both ways of a link: `out` has a ring, what comes in has none before the receive buffer. */
+export function waysOf<Out extends { readonly length: number }, In extends { readonly length: number }>(
+  link: LinkModel,
+  clock: SimClock,
+  ring: number,
+  out: (frame: Out) => void,
+  take: (frame: In) => void,
+): { readonly out: Way<Out>; readonly in: Way<In> } {
+  if (link.halfDuplex !== true) return { out: new Line(link, ring, out, clock), in: new Line(link, Infinity, take, clock) };
+  const air = new Air(link, clock);
+  return { out: air.way(ring, out), in: air.way(Infinity, take) };
 }

@@ -1,0 +1,92 @@
+/** What a vehicle says of itself beside its files: that it lives, whether it is armed and logs, what time it is, what it runs. */
+import * as m from "../mavlink/messages.js";
+import type { Autopilot } from "./autopilot.js";
+import type { Random } from "./random.js";
+
+export interface VehicleSurroundings {
+  readonly autopilot: Autopilot;
+  readonly systemId: number;
+  readonly ftp: boolean;
+  readonly random: Random;
+  /** Milliseconds. */
+  readonly now: () => number;
+  /** Milliseconds since 1970. */
+  readonly wallMs: () => number;
+  /** A log is being written. */
+  readonly logging: () => boolean;
+  readonly send: (messageId: number, payload: Buffer) => void;
+}
+
+export class Vehicle {
+  armed: boolean;
+  readonly #env: VehicleSurroundings;
+  #bootedMs: number;
+
+  constructor(env: VehicleSurroundings, armed: boolean) {
+    this.#env = env;
+    this.armed = armed;
+    this.#bootedMs = env.now();
+  }
+
+  /** Everything of it that comes every second. */
+  beat(): void {
+    const { send, autopilot, logging, wallMs } = this.#env;
+    send(
+      m.HEARTBEAT,
+      m.encodeHeartbeat({
+        customMode: 0,
+        type: m.TYPE_QUADROTOR,
+        autopilot: autopilot.autopilot,
+        baseMode: m.MODE_CUSTOM | (this.armed ? m.MODE_ARMED : 0),
+        systemStatus: this.armed ? m.STATE_ACTIVE : m.STATE_STANDBY,
+      }),
+    );
+    const enabled = logging() ? m.SENSOR_LOGGING : 0;
+    send(m.SYS_STATUS, m.encodeSysStatus({ present: m.SENSOR_LOGGING, enabled, health: enabled, load: 300, voltageMv: 16_000 }));
+    send(m.SYSTEM_TIME, m.encodeSystemTime({ unixUsec: BigInt(Math.round(wallMs())) * 1000n, bootMs: this.#bootMs() }));
+  }
+
+  sayWhatItIs(): void {
+    const text = `FileSync simulator, ${this.#env.autopilot.name}: not a real vehicle`;
+    this.#env.send(m.STATUSTEXT, m.encodeStatusText({ severity: 6, text }));
+  }
+
+  /** It has started anew. */
+  booted(): void {
+    this.#bootedMs = this.#env.now();
+    this.sayWhatItIs();
+    this.beat();
+  }
+
+  telemetry(bytes: number): void {
+    const { random, send } = this.#env;
+    for (let sent = 0; sent < bytes; sent += 40)
+      send(m.ATTITUDE, m.encodeAttitude({ bootMs: this.#bootMs(), roll: random(), pitch: random(), yaw: random() }));
+  }
+
+  command(asked: m.CommandLong, from: { readonly systemId: number; readonly componentId: number }): void {
+    const { systemId, send, autopilot, ftp } = this.#env;
+    if (asked.targetSystem !== systemId && asked.targetSystem !== 0) return;
+    const known = asked.command === m.COMMAND_REQUEST_MESSAGE && asked.params[0] === m.AUTOPILOT_VERSION;
+    const result = known ? m.RESULT_ACCEPTED : m.RESULT_UNSUPPORTED;
+    const ack = { command: asked.command, result, targetSystem: from.systemId, targetComponent: from.componentId };
+    send(m.COMMAND_ACK, m.encodeCommandAck(ack));
+    if (!known) return;
+    const [major, minor, patch] = autopilot.version;
+    send(
+      m.AUTOPILOT_VERSION,
+      m.encodeAutopilotVersion({
+        capabilities: ftp ? m.CAPABILITY_FTP : 0n,
+        uid: 0x53494d0000000000n + BigInt(systemId),
+        flightSwVersion: ((major << 24) | (minor << 16) | (patch << 8) | 255) >>> 0,
+        boardVersion: 0,
+        vendorId: 0,
+        productId: 0,
+      }),
+    );
+  }
+
+  #bootMs(): number {
+    return Math.floor(this.#env.now() - this.#bootedMs);
+  }
+}
