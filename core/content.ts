@@ -148,8 +148,9 @@ class PlaceContent implements Content {
     };
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
-      const reading =
-        source.readInPlace?.(this.#entry, offset, signal, digest) ?? new StreamReading(source, this.#entry, offset, signal, digest);
+      // One that is longer now may be another that took its name. Where files count as complete at once, what grows goes out as far as it was found.
+      const how = { digest, exact: this.version.digest === null && lane.config.settleMs > 0 };
+      const reading = source.readInPlace?.(this.#entry, offset, signal, how) ?? new StreamReading(source, this.#entry, offset, signal, how);
       this.#reading = reading;
       const paced = lane.throttle.rate === undefined ? reading : passing(reading, ({ bytes }) => lane.throttle.take(bytes.length, signal));
       return { next: () => paced.next().catch(broken), close: () => paced.close() };

@@ -102,8 +102,8 @@ class Read implements Job {
   }
 
   #expectSame(now: FileEntry): void {
-    const { size, modifiedMs } = this.#asked;
-    const other = otherThan({ size, ...(modifiedMs === undefined ? {} : { modifiedMs }) }, now);
+    const { size, modifiedMs, exact } = this.#asked;
+    const other = otherThan({ size, ...(modifiedMs === undefined ? {} : { modifiedMs }) }, now, exact);
     if (other !== undefined) throw new Fault("changed", other);
   }
 

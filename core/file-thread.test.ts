@@ -42,7 +42,7 @@ test("chunks that are given back, or never are, hold their own bytes; many readi
     contents.flatMap((content, n) =>
       [true, false].map(async (give) => {
         const { place, entry } = file(`many-${n}-${give}.bin`, content);
-        const reading = thread.read(place, entry, 0, true, calm());
+        const reading = thread.read(place, entry, 0, { digest: true, exact: false }, calm());
         assert.ok((await rest(reading, give)).equals(content));
         return reading.digest;
       }),
@@ -57,7 +57,7 @@ test("chunks that are given back, or never are, hold their own bytes; many readi
 test("a chunk that was given back is no longer there to be looked at", async (t) => {
   const thread = threadOf(t);
   const { place, entry } = file("lent.bin", bytes(3_000_000));
-  const reading = thread.read(place, entry, 0, false, calm());
+  const reading = thread.read(place, entry, 0, { digest: false, exact: false }, calm());
   const first = await reading.next();
   assert.ok(first !== undefined);
   first.release();
@@ -68,15 +68,15 @@ test("a chunk that was given back is no longer there to be looked at", async (t)
 test("what is there is no plain file, or not to be opened: the fault says what", async (t) => {
   const thread = threadOf(t);
   const entry: FileEntry = { path: "x", kind: "file", size: 10 };
-  await assert.rejects(thread.read(Buffer.from(dir), entry, 0, false, calm()).next(), /x is /);
-  const gone = thread.read(Buffer.from(join(dir, "gone")), entry, 0, false, calm()).next();
+  await assert.rejects(thread.read(Buffer.from(dir), entry, 0, { digest: false, exact: false }, calm()).next(), /x is /);
+  const gone = thread.read(Buffer.from(join(dir, "gone")), entry, 0, { digest: false, exact: false }, calm()).next();
   await assert.rejects(gone, (error: unknown) => isFault(error, "missing") && /cannot open x/.test(error.message));
 });
 
 test("closing ends what is read and listed; nothing is begun afterwards", async (t) => {
   const thread = threadOf(t);
   const { place, entry } = file("closed.bin", bytes(3_000_000));
-  const reading = thread.read(place, entry, 0, false, calm());
+  const reading = thread.read(place, entry, 0, { digest: false, exact: false }, calm());
   await reading.next();
   const listing = thread.list(Buffer.from(dir), "", calm());
   const asked = [reading.next(), listing.next()];
@@ -84,7 +84,9 @@ test("closing ends what is read and listed; nothing is begun afterwards", async 
   await thread.close();
   assert.ok((await settled).some(({ status }) => status === "rejected"));
   await assert.rejects(rest(reading, true), (error: unknown) => isFault(error, "aborted"));
-  await assert.rejects(thread.read(place, entry, 0, false, calm()).next(), (error: unknown) => isFault(error, "aborted"));
+  await assert.rejects(thread.read(place, entry, 0, { digest: false, exact: false }, calm()).next(), (error: unknown) =>
+    isFault(error, "aborted"),
+  );
 });
 
 test("a directory of thousands comes in parts, each name once", async (t) => {

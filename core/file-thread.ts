@@ -6,7 +6,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { abortedFault, Fault, throwIfAborted, type FaultKind } from "./errors.js";
-import type { Chunk, Digest, DigestedReading, FileEntry } from "./plugin.js";
+import type { Chunk, Digest, DigestedReading, FileEntry, HowToRead } from "./plugin.js";
 
 /** What the thread is asked. `id` names the reading or listing. */
 export type Asked =
@@ -21,6 +21,7 @@ export type Asked =
       /** The first byte to be given; with `digest` those before it are digested. */
       readonly from: number;
       readonly digest: boolean;
+      readonly exact: boolean;
     }
   | { readonly do: "list"; readonly id: number; readonly place: Uint8Array; readonly dir: string }
   /** One was taken: one more may come. */
@@ -61,11 +62,11 @@ export class FileThread {
   #closed = false;
 
   /** Throws, in `next`, what a Source's `open` throws. */
-  read(place: Uint8Array, entry: FileEntry, from: number, digest: boolean, signal: AbortSignal): DigestedReading {
+  read(place: Uint8Array, entry: FileEntry, from: number, how: HowToRead, signal: AbortSignal): DigestedReading {
     const id = this.#nextId++;
     const reading = new ThreadReading(this, id, signal);
     const { path, size, modifiedMs } = entry;
-    this.#begin(reading, { do: "read", id, place, path, size, modifiedMs, from, digest });
+    this.#begin(reading, { do: "read", id, place, path, size, modifiedMs, from, ...how });
     return reading;
   }
 

@@ -130,6 +130,13 @@ export interface Reading {
   close(): void;
 }
 
+export interface HowToRead {
+  /** All of it is digested, also what is before the offset. */
+  readonly digest: boolean;
+  /** A file that grew is "changed" too. */
+  readonly exact: boolean;
+}
+
 export interface DigestedReading extends Reading {
   /** The SHA-256 of the whole, once `next` said that it has ended; undefined where it was not asked for. */
   readonly digest: Digest | undefined;
@@ -173,10 +180,10 @@ export interface Source {
    */
   open(entry: FileEntry, offset: number, signal: AbortSignal, options?: { readonly safest?: boolean }): Promise<Readable>;
   /**
-   * Like `open`, away from the event loop, for a file that is read in place; with `digest` all of it is digested, also what is before `offset`. The end
-   * comes only after the file was looked at once more: "changed" where it is not the one of `entry` any more, "missing" where it has gone.
+   * Like `open`, away from the event loop, for a file that is read in place. The end comes only after the file was looked at once more: "changed"
+   * where it is not the one of `entry` any more, "missing" where it has gone.
    */
-  readInPlace?(entry: FileEntry, offset: number, signal: AbortSignal, digest: boolean): DigestedReading;
+  readInPlace?(entry: FileEntry, offset: number, signal: AbortSignal, how: HowToRead): DigestedReading;
   /** The digest over the first `entry.size` bytes, by the source itself; undefined when it would rather not (too large, armed). */
   digest?(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined>;
   /** With `inPlace`: where the file is on this machine, for targets with `needs: sealedPath`; undefined where that is no text (a name that is no UTF-8). */

@@ -193,5 +193,6 @@ async function giveUpVersion(
     engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
     engine.queue.drop(version.id, reason);
   });
-  engine.events.say("error", "lost", `${what}: ${reason}; this version cannot be sent any more`, facts);
+  if (facts.fault === "changed") engine.events.say("warn", "changed", `${what}: ${reason}; it is looked at anew`, facts);
+  else engine.events.say("error", "lost", `${what}: ${reason}; this version cannot be sent any more`, facts);
 }

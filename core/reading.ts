@@ -2,7 +2,7 @@
 import { Readable } from "node:stream";
 import { Digester } from "./digest.js";
 import { Fault } from "./errors.js";
-import type { Chunk, Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
+import type { Chunk, Digest, DigestedReading, FileEntry, HowToRead, Reading, Source } from "./plugin.js";
 import { otherThan } from "./stat.js";
 
 /** As a stream. Its chunks are whoever's who reads it: they are never given back. */
@@ -45,8 +45,8 @@ export class StreamReading implements DigestedReading {
   digest: Digest | undefined;
   readonly #chunks: AsyncGenerator<Buffer, void>;
 
-  constructor(source: Source, entry: FileEntry, offset: number, signal: AbortSignal, digest: boolean) {
-    this.#chunks = this.#read(source, entry, offset, signal, digest ? new Digester("sha256") : undefined);
+  constructor(source: Source, entry: FileEntry, offset: number, signal: AbortSignal, { digest, exact }: HowToRead) {
+    this.#chunks = this.#read(source, entry, offset, signal, exact, digest ? new Digester("sha256") : undefined);
   }
 
   async next(): Promise<Chunk | undefined> {
@@ -58,7 +58,14 @@ export class StreamReading implements DigestedReading {
     void this.#chunks.return(undefined).catch(() => undefined);
   }
 
-  async *#read(source: Source, entry: FileEntry, offset: number, signal: AbortSignal, along?: Digester): AsyncGenerator<Buffer, void> {
+  async *#read(
+    source: Source,
+    entry: FileEntry,
+    offset: number,
+    signal: AbortSignal,
+    exact: boolean,
+    along?: Digester,
+  ): AsyncGenerator<Buffer, void> {
     let at = along === undefined ? offset : 0;
     for await (const chunk of await source.open(entry, at, signal)) {
       const bytes = chunk as Buffer;
@@ -70,7 +77,7 @@ export class StreamReading implements DigestedReading {
     if (at < entry.size) return;
     const now = await source.stat(entry.path, signal);
     if (now === undefined) throw new Fault("missing", "it is no longer there");
-    const other = otherThan(entry, now);
+    const other = otherThan(entry, now, exact);
     if (other !== undefined) throw new Fault("changed", other);
     this.digest = along?.value();
   }

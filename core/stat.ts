@@ -21,9 +21,9 @@ export function kindOf(stat: { isSymbolicLink(): boolean; isFIFO(): boolean; isS
   return stat.isSymbolicLink() ? "a symbolic link" : stat.isFIFO() ? "a pipe" : stat.isSocket() ? "a socket" : "not a plain file";
 }
 
-/** Why a file is not the one of this stamp any more; undefined when it is, or only grew. */
-export function otherThan(was: Stamp, now: Stamp): string | undefined {
-  if (now.size < was.size) return `it has ${now.size} bytes now, not ${was.size}`;
+/** Why a file is not the one of this stamp any more; undefined when it is, or (unless `exact`) only grew. */
+export function otherThan(was: Stamp, now: Stamp, exact = false): string | undefined {
+  if (now.size < was.size || (exact && now.size > was.size)) return `it has ${now.size} bytes now, not ${was.size}`;
   if (now.size === was.size && was.modifiedMs !== undefined && now.modifiedMs !== undefined && now.modifiedMs !== was.modifiedMs)
     return "it was written since it was found";
   return undefined;

@@ -3,7 +3,7 @@ import type { Readable } from "node:stream";
 import type { Observable } from "rxjs";
 import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import type { DigestedReading, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
+import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { makeRoot, placeOf, statAt } from "./place.js";
 
@@ -60,12 +60,12 @@ export class LocalSource implements Source {
     return Buffer.from(text).equals(place) ? text : undefined;
   }
 
-  readInPlace(entry: FileEntry, offset: number, signal: AbortSignal, digest: boolean): DigestedReading {
-    return this.#files.read(placeOf(this.root, entry.path), entry, offset, digest, signal);
+  readInPlace(entry: FileEntry, offset: number, signal: AbortSignal, how: HowToRead): DigestedReading {
+    return this.#files.read(placeOf(this.root, entry.path), entry, offset, how, signal);
   }
 
   open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
-    return Promise.resolve(readableOf(this.readInPlace(entry, offset, signal, false)));
+    return Promise.resolve(readableOf(this.readInPlace(entry, offset, signal, { digest: false, exact: false })));
   }
 }
 
