@@ -23,9 +23,13 @@ import { openDatabase, type Database, type Statement, type Value } from "./sqlit
 const migrations = ["ALTER TABLE deliveries ADD COLUMN marks TEXT"];
 const schemaVersion = 1 + migrations.length;
 const checkpointBytes = 16 * 2 ** 20;
-/** A group gathers while more comes, at most so long, before it is written: a card wears by the number of syncs. */
+/**
+ * A group gathers while more comes, at most so long, before it is written: a card wears by the number of syncs. One of so many has gathered while
+ * the one before it was written.
+ */
 const gatherMs = 10;
 const lullMs = 2;
+const enough = 16;
 /** So often receipts are synced before a commit while more are coming; the last time nobody may add any. */
 const mostRounds = 3;
 
@@ -269,10 +273,11 @@ export class Journal {
     }
   }
 
-  /** Until nobody came to wait for a moment. */
+  /** Until many wait, or nobody came to wait for a moment. */
   async #gather(): Promise<void> {
     for (let ms = 0, before = -1; ms < gatherMs && this.#waiters.length !== before; ms += lullMs) {
       before = this.#waiters.length;
+      if (before >= enough) return;
       await new Promise((resolve) => setTimeout(resolve, lullMs));
     }
   }

@@ -9,12 +9,13 @@ import { after, test } from "node:test";
 import { BehaviorSubject } from "rxjs";
 import { Fault } from "../../core/errors.js";
 import type { Device, FileEntry, Source, Target, Tree, Upload } from "../../core/plugin.js";
+import { StreamReading } from "../../core/reading.js";
 import { calm, verdict, type Clause, type UnderTest } from "./clause.js";
 import { ftpHarness } from "./ftp-harness.js";
 import { ownPlain } from "./ftp-servers.js";
 import { allSourceClauses, type SourceUnderTest } from "./source.js";
 import { allTargetClauses, type TargetUnderTest } from "./target.js";
-import { bytes, chunks, sha256 } from "./upload.js";
+import { bytes, chunks, readingOfStream, sha256 } from "./upload.js";
 
 const correct = ftpHarness({ kind: ownPlain });
 after(() => correct.stop());
@@ -55,7 +56,11 @@ const device =
   (bug: (device: Device) => Partial<Device>) =>
   (under: UnderTest): Partial<UnderTest> => ({ device: but(under.device, bug(under.device)) });
 
-const written = (it: Upload, content: Buffer): Upload => ({ ...it, read: () => chunks(content) });
+const written = (it: Upload, content: Buffer): Upload => ({
+  ...it,
+  read: () => chunks(content),
+  chunks: () => readingOfStream(chunks(content)),
+});
 const whole = async (it: Upload): Promise<Buffer> => buffer(it.read(0, calm()));
 /** Takes the bytes, and keeps the last ones for itself. */
 const cropped = (it: Upload, by: number): Upload => ({
@@ -259,6 +264,16 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
   "a file that grew gives no byte beyond the size that was listed": blind,
   "a file that became shorter is changed": blind,
   "a file that has gone is missing": blind,
+  "in place it gives the bytes from an offset, and the digest of all": source((it) => ({
+    readInPlace: (entry, _offset, signal, how) => new StreamReading(it, entry, 0, signal, how),
+  })),
+  "in place: written, cut or removed while it is read, it has no end": source((it) => ({
+    readInPlace: (entry, offset, signal, how) =>
+      new StreamReading(but(it, { stat: () => Promise.resolve(entry) }), entry, offset, signal, how),
+  })),
+  "in place: an abort ends it, and a reading that nobody ends can be left": source((it) => ({
+    readInPlace: (entry, offset, _signal, how) => new StreamReading(it, entry, offset, calm(), how),
+  })),
   "stat tells the same as the list": source((it) => ({
     stat: async (path, signal) => {
       const entry = await it.stat(path, signal);

@@ -154,7 +154,7 @@ export function upload(path: string, content: Buffer, options: UploadOptions = {
 }
 
 /** Each chunk is checked not to be given back twice. */
-function readingOfStream(stream: Readable): CoreReading {
+export function readingOfStream(stream: Readable): CoreReading {
   const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer, undefined>;
   return {
     next: async () => {
