@@ -9,41 +9,15 @@
  */
 import { encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT } from "../mavlink/messages.js";
-import { listing, type ListingStyle } from "./ardupilot-listing.js";
-import { FiveSessions, OneSession, type Session, type SessionRules } from "./ardupilot-sessions.js";
+import { listing } from "./ardupilot-listing.js";
+import { release46, release47, release48, type Release } from "./ardupilot-releases.js";
+import { OneSession, type Session, type SessionRules } from "./ardupilot-sessions.js";
 import { Worker, type Asked, type Sleep } from "./ardupilot-worker.js";
 import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
 import { EINVAL, EROFS } from "./disk-error.js";
 import type { DiskFile } from "./disk-file.js";
 import { logAlias } from "./listing.js";
 import { nothing, onDisk, Refusal, u32 } from "./refusal.js";
-
-/** What one generation does otherwise than another. */
-interface Release {
-  readonly sessions: (close: (session: Session) => void) => SessionRules;
-  readonly listing: ListingStyle;
-  readonly burstPackets: number;
-  /** USB, and networks, push back: a burst there needs no pauses. */
-  readonly flowControl: boolean;
-  /** A zero that the size of a path counts is borne. */
-  readonly countedZero: boolean;
-  readonly unknown: number;
-  /** Lists with times, and knows the directory of logs by its alias. */
-  readonly times: boolean;
-  /** How the end of a burst is told. */
-  readonly end: {
-    /** The last packet is flagged where it is short. */
-    readonly shortFlagged: boolean;
-    /** The refusal behind it is flagged. */
-    readonly refusalFlagged: boolean;
-    /** Its offset is that of the end; else that of the last packet where that was full. */
-    readonly offsetOfEnd: boolean;
-  };
-  /** A reply that finds no room in the ring is tried again after so long. */
-  readonly retryMs: number;
-  /** And given up, with its session, after so long. */
-  readonly giveUpMs: number;
-}
 
 const LOG_DIR = "/APM/LOGS";
 /** Unsigned, as the server reckons: 254 bytes of payload and 12 around them. */
@@ -53,41 +27,6 @@ const USB_BYTES_PER_SECOND = 204_800;
 /** What one packet of a burst takes the worker: 3,170 KiB/s were measured on its code without a wire. */
 const PACKET_MS = 0.0736;
 const OFFSET_MAX = 0x7fffffff;
-
-const oldListing: ListingStyle = { zeros: 2, endsAtLongName: true };
-
-const release46: Release = {
-  sessions: (close) => new OneSession(close),
-  listing: oldListing,
-  burstPackets: 500,
-  flowControl: false,
-  countedZero: false,
-  unknown: Nak.Fail,
-  times: false,
-  end: { shortFlagged: false, refusalFlagged: false, offsetOfEnd: false },
-  retryMs: 2,
-  giveUpMs: Infinity,
-};
-
-const release47: Release = {
-  ...release46,
-  sessions: (close) => new FiveSessions(close, false),
-  flowControl: true,
-  countedZero: true,
-  end: { shortFlagged: true, refusalFlagged: false, offsetOfEnd: false },
-  retryMs: 0.1,
-};
-
-const release48: Release = {
-  ...release47,
-  sessions: (close) => new FiveSessions(close, true),
-  listing: { zeros: 1, endsAtLongName: false },
-  burstPackets: 2000,
-  unknown: Nak.UnknownCommand,
-  times: true,
-  end: { shortFlagged: false, refusalFlagged: true, offsetOfEnd: true },
-  giveUpMs: 3000,
-};
 
 /** Copter 4.3 to 4.6: one session for all. */
 export const ardupilot46: Autopilot = {

@@ -227,3 +227,30 @@ test("a pulled cable: clients are cut off, and a pseudo-terminal comes back unde
       if (!(error instanceof Error && "code" in error && error.code === "ECONNREFUSED")) throw error;
     }
 });
+
+test("a log that grows is told of by SYS_STATUS, armed or not; the listing and the read follow it", async (t) => {
+  const { client, sim } = await withFile(t, { autopilot: "ardupilot-4.6", faults: { grow: "5kB" } }, 100);
+  const logging = (): boolean => {
+    const last = client.seen.filter((s) => s.id === m.SYS_STATUS).at(-1);
+    return last !== undefined && (m.decodeSysStatus(last.payload).health & m.SENSOR_LOGGING) !== 0;
+  };
+  await client.until(logging, "it logs");
+  assert.equal(sim.armed, false);
+  const sizeOf = async (): Promise<number> => {
+    const text = (await client.ask(Op.ListDirectory, { session: 9, data: "/logs" })).data.toString();
+    return Number(/00000001\.BIN\t(\d+)/.exec(text)?.[1]);
+  };
+  while ((await sizeOf()) < 5100) await client.until(() => true, "more");
+  const { session } = await client.ask(Op.OpenFileRO, { session: 9, data: path });
+  assert.deepEqual((await client.ask(Op.ReadFile, { session, offset: 5000, size: 100 })).data, madeBytes(5000, 100));
+});
+
+test("nothing is left of a simulator that is closed in the middle of everything", async (t) => {
+  const faults = { exhaust: "10s", "second-client": "open", grow: "1kB", delay: "50ms", noise: "20kB", busy: "5s@read:3", late: "100%" };
+  const { client, sim } = await withFile(t, { autopilot: "ardupilot-4.8", link: "radio:57600", faults });
+  for (let i = 0; i < 5; i++) client.send(Op.OpenFileRO, { session: i + 1, data: path });
+  await client.until(() => client.answers.length > 0, "an answer");
+  await sim.close();
+  await sim.close();
+  // The test file ends by itself only where no timer stays.
+});

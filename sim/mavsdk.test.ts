@@ -66,3 +66,26 @@ test("mavsdk: all answers carry session 0, and only those to reads an offset", (
   open(server, "/a.bin");
   assert.equal(server.ask(Op.ReadFile, { offset: 239, size: 10 }).offset, 239);
 });
+
+for (const flavour of ["mavsdk", "px4"])
+  test(`${flavour}: a checksum that takes its time is answered before what came meanwhile, and forgotten with the power`, (t) => {
+    const server = makeServer(t, flavour, { files, crcBytesPerSecond: 1000 });
+    server.send(Op.CalcFileCRC32, { data: "/a.bin" });
+    server.send(Op.ListDirectory, { data: "/" });
+    assert.deepEqual(server.within(900), []);
+    assert.deepEqual(
+      server.within(200).map((a) => a.reqOpcode),
+      [Op.CalcFileCRC32, Op.ListDirectory],
+    );
+    server.send(Op.CalcFileCRC32, { data: "/a.bin" });
+    server.stop();
+    assert.equal(server.clock.waiting, 0);
+  });
+
+test("px4: while a checksum keeps the link busy, requests beyond 600 bytes are lost", (t) => {
+  const server = makeServer(t, "px4", { files, crcBytesPerSecond: 1000 });
+  server.send(Op.CalcFileCRC32, { data: "/a.bin" });
+  for (let i = 0; i < 10; i++) server.send(Op.None, { from: { wireBytes: 100 } });
+  assert.equal(server.within(1100).length, 7);
+  assert.equal(server.stats.droppedByReceive, 4);
+});

@@ -71,11 +71,17 @@ class MavsdkFtp implements FtpServer {
   }
 
   pause(ms: number): void {
+    this.#hold(ms, () => undefined);
+  }
+
+  /** One thing takes so long; what comes meanwhile is looked at then. */
+  #hold(ms: number, then: () => void): void {
     if (this.#held !== undefined) return;
     this.#held = [];
     this.#forgetHeld = this.#env.clock.after(ms, () => {
       const held = this.#held ?? [];
       this.#held = undefined;
+      then();
       for (const { packet, from } of held) this.request(packet, from);
     });
   }
@@ -129,9 +135,8 @@ class MavsdkFtp implements FtpServer {
         if (this.#env.crcBytesPerSecond === Infinity) return u32(crc);
         const file = this.#env.disk.open(pathOf(packet));
         file.close();
-        this.pause((file.size / this.#env.crcBytesPerSecond) * 1000);
         const asked = { ...packet, payload: nothing };
-        this.#env.clock.after((file.size / this.#env.crcBytesPerSecond) * 1000, () => this.#reply(asked, from, Op.Ack, u32(crc)));
+        this.#hold((file.size / this.#env.crcBytesPerSecond) * 1000, () => this.#reply(asked, from, Op.Ack, u32(crc)));
         return undefined;
       }
       case Op.CreateFile:

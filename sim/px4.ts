@@ -17,6 +17,8 @@ import { logAlias, timedEntry } from "./listing.js";
 import { nothing, onDisk, pathOf, Refusal, u32 } from "./refusal.js";
 
 const TICK_MS = 10;
+/** What a late timer of this process may take from the next tick. */
+const TICK_LATE_MS = 5;
 /** A signed version 2 frame of FILE_TRANSFER_PROTOCOL: what PX4 reckons with. */
 const FRAME_BYTES = 279;
 const BURST_BYTES = 35_000;
@@ -61,6 +63,7 @@ class Px4Ftp implements FtpServer {
   #forgetIdle: (() => void) | undefined;
   #lastRequestMs = 0;
   #forgetTick: (() => void) | undefined;
+  #tickedMs = -Infinity;
   #burst: { offset: number; seq: number; sent: number; readonly to: Sender } | undefined;
   /** While a checksum is computed: what the receive buffer holds. */
   #held: { readonly packet: FtpPacket; readonly from: Sender }[] | undefined;
@@ -262,9 +265,13 @@ class Px4Ftp implements FtpServer {
     } else this.#forgetIdle = this.#env.clock.after(leftMs + 1, () => this.#watch());
   }
 
+  /** Mavlink::send is called often, and does something every 10 ms at most. */
   #schedule(): void {
-    this.#forgetTick ??= this.#env.clock.after(this.#env.link.paced ? TICK_MS : 0, () => {
+    const { clock, link } = this.#env;
+    const waitMs = link.paced ? Math.max(0, this.#tickedMs + TICK_MS - clock.now()) : 0;
+    this.#forgetTick ??= clock.after(waitMs, () => {
       this.#forgetTick = undefined;
+      this.#tickedMs = Math.max(this.#tickedMs + TICK_MS, clock.now() - TICK_LATE_MS);
       if (this.#stream()) this.#schedule();
     });
   }
