@@ -130,9 +130,11 @@ export async function failCalls(
   const tracer: ChildProcess = spawn("strace", ["-f", "-qq", "-p", String(pid), ...paths, ...what, "-o", options.log], { stdio: "ignore" });
   const ended = new Promise<void>((resolve) => tracer.once("close", () => resolve()));
   await Promise.race([ended, sleep(options.forMs)]);
-  // It lets the process go, and ends.
+  // It lets the process go, and ends; one that waits for a thread that was killed meanwhile does not.
   tracer.kill("SIGTERM");
+  const stuck = setTimeout(() => tracer.kill("SIGKILL"), 5000);
   await ended;
+  clearTimeout(stuck);
   return existsSync(options.log) ? readFileSync(options.log, "utf8").split("(INJECTED)").length - 1 : 0;
 }
 
