@@ -1,12 +1,16 @@
 /** The source role: every plain file below the directory. Links and special files are named as `unreadable`; a directory that may not be read costs only itself. */
+import { promises as fs } from "node:fs";
 import type { Readable } from "node:stream";
 import type { Observable } from "rxjs";
-import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
+import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
+import { nameFromBytes } from "../../core/names.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { makeRoot, placeOf, statAt } from "./place.js";
 
+/** For so many a thread is not begun: that takes longer. */
+const fewNames = 200;
 /** Partial names of an upload that runs, ours or another's: no files yet. */
 const partial = /^\..*\.part$/;
 
@@ -71,13 +75,31 @@ export class LocalSource implements Source {
 
 /** One directory. Throws the Fault of opening it; what vanishes while it is looked at is left out. */
 export async function* listDir(files: FileThread, root: string, dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
+  const place = dir === "" ? Buffer.from(root) : placeOf(root, dir);
+  let names: Buffer[];
   try {
-    for await (const entries of files.list(dir === "" ? Buffer.from(root) : placeOf(root, dir), dir, signal))
+    names = await fs.readdir(place, { encoding: "buffer" });
+  } catch (error) {
+    const fault = faultOfErrno(error, `cannot list ${dir === "" ? root : dir}`);
+    throw dir === "" && fault.kind === "missing" ? new Fault("offline", `${root} does not exist`) : fault;
+  }
+  if (names.length > fewNames) {
+    for await (const entries of files.list(place, dir, signal))
       for (const entry of entries) {
         throwIfAborted(signal);
         yield entry;
       }
-  } catch (error) {
-    throw dir === "" && isFault(error, "missing") ? new Fault("offline", `${root} does not exist`) : error;
+    return;
+  }
+  for (const name of names) {
+    throwIfAborted(signal);
+    const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
+    try {
+      const entry = await statAt(root, path);
+      if (entry !== undefined) yield entry;
+    } catch (error) {
+      if (!isFault(error) || error.kind === "offline") throw error;
+      yield { path, kind: "unreadable", size: 0, reason: error.message };
+    }
   }
 }
