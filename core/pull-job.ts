@@ -98,7 +98,7 @@ export class PullJob {
     const base = this.#bases.find(({ spooled, durable }) => spooled > 0 && durable > 0);
     if (base === undefined || base.durable > this.#version.size) return;
     if (!(await this.#sameSamples(base.id, entry, base.durable))) return;
-    await this.engine.spool.adopt(base.id, this.#sidecar(), base.durable);
+    await this.engine.spool.adopt(base.id, this.#version.id, base.durable);
     await this.#record({ durable: base.durable, generation: this.#version.generation });
   }
 
@@ -108,7 +108,7 @@ export class PullJob {
     const at = this.#version.durable;
     if (at > 0) {
       const same = await this.#sameSamples(this.#version.id, entry, at);
-      const writer = same ? await engine.spool.writer(this.#sidecar(), at) : undefined;
+      const writer = same ? await engine.spool.writer(this.#version.id, at) : undefined;
       if (writer?.handle !== undefined) {
         await this.#digestPrefix(writer.handle, at);
         this.transfer.offset = at;
@@ -132,7 +132,7 @@ export class PullJob {
     this.live.advance(0);
     this.transfer.offset = 0;
     await engine.journal.apply(() => engine.journal.run("UPDATE versions SET spooled = MAX(size, 1) WHERE id = ?", this.#version.id));
-    return engine.spool.writer(this.#sidecar(), 0);
+    return engine.spool.writer(this.#version.id, 0);
   }
 
   async #copy(entry: FileEntry, writer: SpoolWriter): Promise<void> {
@@ -180,7 +180,9 @@ export class PullJob {
     await checkpoint;
     if (failed !== undefined) throw failed.error;
     throwIfAborted(signal);
-    await this.#checkpoint(writer);
+    // A short file is recorded once, when it is sealed; the proof of a source that digests by itself may take minutes.
+    if (writer.offset === entry.size && this.#version.durable === 0 && this.#other === undefined) await writer.sync(true);
+    else await this.#checkpoint(writer);
     if (writer.offset !== entry.size) throw new Fault("transient", `the source ended after ${writer.offset} of ${entry.size} bytes`);
   }
 
@@ -228,7 +230,7 @@ export class PullJob {
     const { id, size } = this.#version;
     // It was whole here once, and its copy was given up.
     if (this.#unvouched && this.#version.digest !== null && this.#version.digest !== digest) throw anotherFile();
-    if (this.#version.store === "spool") await engine.spool.writeSidecar({ ...this.#sidecar(), digest });
+    if (this.#version.store === "spool") await engine.spool.writeSidecar(this.#sidecar(digest));
     await engine.journal.commit(() => {
       engine.journal.run(
         "UPDATE versions SET state = 'sealed', durable = ?, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ?",
@@ -372,9 +374,9 @@ export class PullJob {
     this.engine.events.say("info", what, `${nameOf(this.#version)}: ${text}`, { device: source, path });
   }
 
-  #sidecar(): Sidecar {
+  #sidecar(digest: Digest): Sidecar {
     const { id, source, path, size, modified_ms, generation } = this.#version;
-    return { version: id, source, path, size, generation, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
+    return { version: id, source, path, size, generation, digest, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
   }
 }
 

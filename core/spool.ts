@@ -1,6 +1,6 @@
 /**
- * The spool: the local buffer between source and target. One file per version (`<version id>`), and beside it a sidecar (`<version
- * id>.json`) that names the version, so that a journal that was lost can be rebuilt.
+ * The spool: the local buffer between source and target. One file per version (`<version id>`), and, once it is whole, beside it a sidecar (`<version
+ * id>.json`) that names the version and its digest, so that a journal that was lost can be rebuilt.
  *
  * The journal, not the file, says how many bytes are durable: `writer` cuts the file to that offset, because what lies behind it may be
  * pages that a power cut tore. Space is reserved before a pull begins: `maxSize` bounds what the spool takes, `keepFree` what it leaves on the disk.
@@ -24,8 +24,7 @@ export interface Sidecar {
   readonly size: number;
   readonly modifiedMs?: number;
   readonly generation: number;
-  /** Only once the file is sealed. */
-  readonly digest?: string;
+  readonly digest: string;
 }
 
 export class Spool {
@@ -58,7 +57,7 @@ export class Spool {
     await makeDirDurable(this.#dir, 0o750);
     await removeTemporaries(this.#dir);
     const names = await fs.readdir(this.#dir);
-    // A sidecar is written before its file, and removed after it.
+    // A sidecar is removed after its file.
     const files = new Set(names);
     const alone = names.filter((name) => name.endsWith(".json") && !files.has(name.slice(0, -5)));
     for (const name of alone) await removeFile(join(this.#dir, name));
@@ -108,17 +107,14 @@ export class Spool {
     return join(this.#dir, version);
   }
 
-  /** A writer that appends at `offset`; the file is cut to it. Throws Fault "full", "denied", or "changed" where the file is shorter than that. */
-  async writer(sidecar: Sidecar, offset: number): Promise<SpoolWriter> {
-    const path = this.pathOf(sidecar.version);
+  /** A writer that appends at `offset`; the file is cut to it. Without a handle where the file is shorter than that. Throws Fault "full". */
+  async writer(version: string, offset: number): Promise<SpoolWriter> {
+    const path = this.pathOf(version);
     let handle: FileHandle | undefined;
     try {
       const fresh = offset === 0;
-      if (fresh) {
-        // A push may still read the file of the generation before: it must not see the bytes of this one in it.
-        await removeFile(path);
-        await this.writeSidecar(sidecar);
-      }
+      // A push may still read the file of the generation before: it must not see the bytes of this one in it.
+      if (fresh) await removeFile(path);
       handle = await fs.open(path, constants.O_RDWR | (fresh ? constants.O_CREAT : 0), 0o640);
       const { size } = await handle.stat();
       if (size < offset) {
@@ -126,8 +122,7 @@ export class Spool {
         return new SpoolWriter(undefined, size);
       }
       if (size > offset) await handle.truncate(offset);
-      if (fresh) await syncDir(this.#dir);
-      return new SpoolWriter(handle, offset);
+      return new SpoolWriter(handle, offset, fresh ? this.#dir : undefined);
     } catch (error) {
       await handle?.close().catch(() => undefined);
       throw spoolFault(error, `cannot write the spool file ${path}`);
@@ -149,9 +144,8 @@ export class Spool {
   }
 
   /** Takes over the first `bytes` of another version (a file that grew). The bytes are copied (shared, where the file system can) and synced. */
-  async adopt(from: string, sidecar: Sidecar, bytes: number): Promise<void> {
-    const path = this.pathOf(sidecar.version);
-    await this.writeSidecar(sidecar);
+  async adopt(from: string, version: string, bytes: number): Promise<void> {
+    const path = this.pathOf(version);
     await fs.copyFile(this.pathOf(from), path, constants.COPYFILE_FICLONE);
     await fs.truncate(path, bytes);
     const handle = await fs.open(path, "r+");
@@ -196,15 +190,17 @@ const writeBytes = 256 * 1024;
 
 /** Gathers what comes into larger writes; `sync` makes it durable. */
 export class SpoolWriter {
+  readonly handle: FileHandle | undefined;
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #written: number;
+  /** The directory in which its name is not durable yet. */
+  #unnamedIn: string | undefined;
 
-  constructor(
-    readonly handle: FileHandle | undefined,
-    offset: number,
-  ) {
+  constructor(handle: FileHandle | undefined, offset: number, unnamedIn?: string) {
+    this.handle = handle;
     this.#written = offset;
+    this.#unnamedIn = unnamedIn;
   }
 
   /** Where the next byte goes. */
@@ -218,13 +214,20 @@ export class SpoolWriter {
     if (this.#pendingBytes >= writeBytes) await this.flush();
   }
 
-  /** All that was appended before the call is on the medium when this resolves; its end is returned. Throws Fault "full" or "transient". */
-  async sync(): Promise<number> {
+  /**
+   * All that was appended before the call is on the medium when this resolves; its end is returned. `nameLater`: the sidecar follows before anybody
+   * relies on it, and makes the names of both durable. Throws Fault "full" or "transient".
+   */
+  async sync(nameLater = false): Promise<number> {
     await this.flush();
     // What is written while the sync runs is not part of it.
     const end = this.#written;
     try {
       if (this.handle !== undefined) await syncData(this.handle);
+      if (this.#unnamedIn !== undefined && !nameLater) {
+        await syncDir(this.#unnamedIn);
+        this.#unnamedIn = undefined;
+      }
     } catch (error) {
       throw spoolFault(error, "cannot sync the spool");
     }
