@@ -75,15 +75,20 @@ const withPath: readonly number[] = [
   ...[Op.TruncateFile, Op.CalcFileCRC32, Op.ListDirectoryWithTime],
 ];
 
+/** The first line of a trace. */
+export function headLine(head: TraceHead): string {
+  return JSON.stringify({ trace: FORMAT, version: 1, ...head });
+}
+
 /** Writes a trace, line by line. Packets are read during the call only. */
 export class TraceWriter {
   readonly #write: (line: string) => void;
   readonly #names = new Names();
 
-  /** `write` gets lines without their end. */
-  constructor(write: (line: string) => void, head: TraceHead) {
+  /** `write` gets lines without their end. Without a head the caller writes the first line (`headLine`). */
+  constructor(write: (line: string) => void, head?: TraceHead) {
     this.#write = write;
-    write(JSON.stringify({ trace: FORMAT, version: 1, ...head }));
+    if (head !== undefined) write(headLine(head));
   }
 
   request(ms: number, packet: FtpPacket): void {

@@ -7,7 +7,6 @@ import { decodeFtp, emptyPacket, encodeFtp, FTP_PAYLOAD, Nak, Op } from "../../m
 import { FrameParser, FrameWriter, type Frame } from "../../mavlink/frame.js";
 import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
 import { Assembly } from "./assembly.js";
-import type { Link } from "./link.js";
 import { SessionLost } from "./reading.js";
 import { Requests } from "./requests.js";
 import { PX4_WINDOW, WindowReading } from "./window.js";
@@ -79,7 +78,7 @@ function madeUp(answer: (packet: ReturnType<typeof emptyPacket>, reply: (fields:
     componentId: 191,
     send: (id: number, payload: Buffer, length: number) => toServer.push(writer.encode(id, payload, length)),
   };
-  const requests: Requests = new Requests(link as unknown as Link);
+  const requests: Requests = new Requests(link);
   return requests;
 }
 

@@ -17,7 +17,8 @@ import type {
   SourceFeatures,
 } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
-import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
+import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL, HEARTBEAT, SYSTEM_TIME } from "../../mavlink/messages.js";
+import type { TraceHead } from "../../mavlink/trace.js";
 import { placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
@@ -25,6 +26,7 @@ import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type 
 import { Peer } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
 import type { Reading } from "./reading.js";
+import { Recorder } from "./recorder.js";
 import { Requests } from "./requests.js";
 import { refusal, Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
@@ -49,6 +51,7 @@ export class MavftpDevice implements Device, Source {
   /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
   readonly #readings = new Map<number, Reading>();
   readonly #downloads = new Set<Promise<void>>();
+  readonly #recorder: Recorder | undefined;
   #checksums = true;
   #closed: Promise<void> | undefined;
 
@@ -57,7 +60,13 @@ export class MavftpDevice implements Device, Source {
     this.#options = options;
     this.#link = new Link(options.url, options.componentId, context.clock);
     this.#peer = new Peer(this.#link, { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause" }, context);
-    this.#requests = new Requests(this.#link);
+    if (options.trace !== undefined)
+      this.#recorder = new Recorder(
+        options.trace,
+        () => this.#traceHead(),
+        (level, message) => context.say(level, message),
+      );
+    this.#requests = new Requests(this.#recorder?.over(this.#link) ?? this.#link);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
     this.presence$ = new Observable((subscriber) => {
       this.#start();
@@ -125,20 +134,26 @@ export class MavftpDevice implements Device, Source {
       await this.#sessions.idle();
       await Promise.all(this.#downloads);
       await this.#link.close();
+      await this.#recorder?.close();
     })();
     return this.#closed;
   }
 
   #start(): void {
     if (this.#closed !== undefined) return;
+    this.#peer.presence$.subscribe(() => this.#record());
     this.#peer.start();
     this.#link.start({
       frame: (frame) => {
         if (frame.messageId === FILE_TRANSFER_PROTOCOL) {
           if (!this.#peer.isFrom(frame)) return;
           this.#peer.heard();
+          this.#recorder?.received(frame.payload);
           this.#requests.frame(frame);
-        } else this.#peer.frame(frame);
+        } else {
+          this.#peer.frame(frame);
+          if (frame.messageId === HEARTBEAT || frame.messageId === SYSTEM_TIME) this.#record();
+        }
       },
       state: (state) => this.#peer.linkState(state),
     });
@@ -165,6 +180,16 @@ export class MavftpDevice implements Device, Source {
       if (isFault(error, "missing")) return undefined;
       throw error;
     }
+  }
+
+  #record(): void {
+    const { armed, present, boots } = this.#peer;
+    this.#recorder?.vehicle({ armed: armed === true, heard: present, boots });
+  }
+
+  #traceHead(): TraceHead {
+    const { autopilot = 0, version = [] } = this.#peer;
+    return { autopilot, firmware: version.join("."), link: placeOf(this.#options.url) };
   }
 
   /** How this autopilot is read. */

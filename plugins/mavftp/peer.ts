@@ -50,6 +50,8 @@ export class Peer {
   autopilot: number | undefined;
   /** Major, minor and patch of its firmware; undefined until it answered. */
   version: readonly [number, number, number] | undefined;
+  /** Restarts that were seen. */
+  boots = 0;
 
   readonly #link: Link;
   readonly #options: PeerOptions;
@@ -91,6 +93,11 @@ export class Peer {
     if (this.#attachment !== undefined) return this.#attachment.attachment;
     const { open, kind } = this.#link.state;
     throw new Fault(open ? "offline" : kind, this.presence$.value.reason ?? "the autopilot is not there");
+  }
+
+  /** Its heartbeat comes, whether its files may be asked for or not. */
+  get present(): boolean {
+    return this.#link.state.open && !this.#silent(performance.now());
   }
 
   /** True for a frame of the autopilot that we talk to. */
@@ -149,6 +156,7 @@ export class Peer {
   #time({ unixUsec, bootMs }: m.SystemTime): void {
     if (this.#bootMs !== undefined && bootMs < this.#bootMs - REBOOT_STEP_MS) {
       this.#bootMs = bootMs;
+      this.boots += 1;
       this.#detach("the autopilot restarted", "offline");
       // It may run another firmware now.
       this.version = undefined;

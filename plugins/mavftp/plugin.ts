@@ -5,7 +5,7 @@
  * keeps between two calls is what it learned of the link.
  */
 import * as v from "valibot";
-import { size } from "../../core/options.js";
+import { path, size } from "../../core/options.js";
 import type { Plugin } from "../../core/plugin.js";
 import { parseAddress, type Address } from "./address.js";
 import { MavftpDevice } from "./device.js";
@@ -18,6 +18,7 @@ export interface MavftpOptions {
   readonly componentId: number;
   readonly exclusive: boolean;
   readonly crcMaxSize: number;
+  readonly trace?: string | undefined;
 }
 
 const FORMS = '"serial:///dev/ttyACM0:57600", "tcpout://HOST:PORT", "tcpin://HOST:PORT", "udpin://HOST:PORT" or "udpout://HOST:PORT"';
@@ -72,6 +73,14 @@ const options = v.strictObject({
   crcMaxSize: v.optional(
     v.pipe(size(), v.description("Larger files are not verified by the autopilot's own checksum, which keeps it busy for seconds.")),
     "64MiB",
+  ),
+  trace: v.optional(
+    v.pipe(
+      path(),
+      v.description(
+        'Records what is asked and answered into this file, without contents, for a bug report: "filesync sim --replay FILE" plays it.',
+      ),
+    ),
   ),
 });
 

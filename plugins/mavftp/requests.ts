@@ -10,7 +10,7 @@ import { abortedFault, Fault } from "../../core/errors.js";
 import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_PAYLOAD, nakOf, Op, opName, type FtpPacket } from "../../mavlink/ftp.js";
 import type { Frame } from "../../mavlink/frame.js";
 import { COMPONENT_AUTOPILOT, FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
-import type { Link } from "./link.js";
+import type { Sending } from "./recorder.js";
 
 export interface Request {
   readonly opcode: number;
@@ -47,7 +47,7 @@ export class Requests {
   /** Called when another program is seen to open a file, with its session. */
   foreign: ((session: number) => void) | undefined;
 
-  readonly #link: Link;
+  readonly #link: Sending;
   readonly #packet = emptyPacket();
   readonly #out = Buffer.alloc(FTP_PAYLOAD);
   #seq = Math.floor(Math.random() * 65_535);
@@ -56,7 +56,7 @@ export class Requests {
   /** Smoothed time to an answer. */
   #answerMs = 250;
 
-  constructor(link: Link) {
+  constructor(link: Sending) {
     this.#link = link;
   }
 
