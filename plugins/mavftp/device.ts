@@ -28,7 +28,8 @@ import type { Reading } from "./reading.js";
 import { Requests } from "./requests.js";
 import { refusal, Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
-import { ARDUPILOT_WINDOW, PX4_WINDOW, SAFEST_WINDOW, WindowReading } from "./window.js";
+import { ARDUPILOT_WINDOW, Pace, PX4_WINDOW, SAFEST_WINDOW } from "./pace.js";
+import { WindowReading } from "./window.js";
 
 /** How long a probe waits for the first heartbeat. */
 const PROBE_MS = 4000;
@@ -92,7 +93,7 @@ export class MavftpDevice implements Device, Source {
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
     if (offset > entry.size) throw new Fault("changed", `the file has ${entry.size} bytes, byte ${offset} is past its end`);
     const path = this.#path(entry.path);
-    const reading = options.safest === true ? new WindowReading(SAFEST_WINDOW) : this.#reading();
+    const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
@@ -172,7 +173,7 @@ export class MavftpDevice implements Device, Source {
     const autopilot = this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT;
     let reading = this.#readings.get(autopilot);
     if (reading === undefined) {
-      reading = new WindowReading(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW);
+      reading = new WindowReading(new Pace(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW));
       this.#readings.set(autopilot, reading);
     }
     return reading;
