@@ -18,7 +18,7 @@ import type {
 } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
-import { placeOf } from "./address.js";
+import { addressText, placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
 import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask } from "./listing.js";
@@ -28,7 +28,9 @@ import type { Reading } from "./reading.js";
 import { Requests } from "./requests.js";
 import { refusal, Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
+import { ARDUPILOT_BURST, BurstReading, PX4_BURST, type BurstRules } from "./burst.js";
 import { ARDUPILOT_WINDOW, Pace, PX4_WINDOW, SAFEST_WINDOW } from "./pace.js";
+import { WayReading, type Choice } from "./way.js";
 import { WindowReading } from "./window.js";
 
 /** How long a probe waits for the first heartbeat. */
@@ -36,6 +38,12 @@ const PROBE_MS = 4000;
 /** The slowest card: what an autopilot needs for its checksum. */
 const CRC_BYTES_PER_MS = 50;
 const CRC_LEAST_MS = 5000;
+
+/** By MAV_AUTOPILOT: whose bursts are known. */
+const BURSTS: ReadonlyMap<number, BurstRules> = new Map([
+  [AUTOPILOT_PX4, PX4_BURST],
+  [AUTOPILOT_ARDUPILOT, ARDUPILOT_BURST],
+]);
 
 export class MavftpDevice implements Device, Source {
   readonly presence$: Stream<Presence>;
@@ -47,8 +55,9 @@ export class MavftpDevice implements Device, Source {
   readonly #peer: Peer;
   readonly #requests: Requests;
   readonly #sessions: Sessions;
-  /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
-  readonly #readings = new Map<number, Reading>();
+  readonly #context: PluginContext;
+  /** By autopilot and version: what was learned of the link stays from file to file. */
+  readonly #readings = new Map<string, WayReading>();
   readonly #downloads = new Set<Promise<void>>();
   #checksums = true;
   #closed: Promise<void> | undefined;
@@ -56,6 +65,7 @@ export class MavftpDevice implements Device, Source {
   constructor(options: MavftpOptions, context: PluginContext) {
     const place = placeOf(options.url);
     this.#options = options;
+    this.#context = context;
     this.#link = new Link(options.url, options.componentId, context.clock);
     this.#peer = new Peer(this.#link, { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause" }, context);
     this.#requests = new Requests(this.#link);
@@ -168,13 +178,33 @@ export class MavftpDevice implements Device, Source {
     }
   }
 
+  /** How this autopilot is read over this link, and why; undefined until that is found out. */
+  get way(): Choice | undefined {
+    return this.#readings.get(this.#peerKey())?.choice;
+  }
+
+  #peerKey(): string {
+    return `way:${this.#peer.autopilot ?? "?"}:${this.#peer.version?.join(".") ?? "?"}:${addressText(this.#options.url)}`;
+  }
+
   /** How this autopilot is read. */
   #reading(): Reading {
-    const autopilot = this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT;
-    let reading = this.#readings.get(autopilot);
+    const key = this.#peerKey();
+    let reading = this.#readings.get(key);
     if (reading === undefined) {
-      reading = new WindowReading(new Pace(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW));
-      this.#readings.set(autopilot, reading);
+      const { autopilot, version } = this.#peer;
+      const pace = new Pace(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW);
+      const rules = autopilot === undefined ? undefined : BURSTS.get(autopilot);
+      reading = new WayReading({
+        reads: new WindowReading(pace),
+        bursts: rules === undefined ? undefined : new BurstReading(pace, rules),
+        memory: this.#context.memory,
+        key,
+        peer: { autopilot, version },
+        now: () => this.#context.clock.monotonicMs(),
+        say: (level, message, facts) => this.#context.say(level, message, facts),
+      });
+      this.#readings.set(key, reading);
     }
     return reading;
   }
