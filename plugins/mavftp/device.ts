@@ -183,6 +183,11 @@ export class MavftpDevice implements Device, Source {
     return this.#readings.get(this.#peerKey())?.choice;
   }
 
+  /** FTP requests sent so far. */
+  get requestsSent(): number {
+    return this.#requests.sent;
+  }
+
   #peerKey(): string {
     return `way:${this.#peer.autopilot ?? "?"}:${this.#peer.version?.join(".") ?? "?"}:${addressText(this.#options.url)}`;
   }

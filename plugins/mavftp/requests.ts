@@ -43,6 +43,8 @@ const SKIPPED = 2100;
 export class Requests {
   /** Takes the replies to ReadFile and BurstReadFile; the packet lives only during the call. */
   reader: ((packet: FtpPacket) => void) | undefined;
+  /** Requests sent so far, repeated ones too. */
+  sent = 0;
   /** The autopilot has answered at least one request. */
   answered = false;
   /** Called when another program is seen to open a file, with its session. */
@@ -96,6 +98,7 @@ export class Requests {
 
   /** Sends one request, without waiting. */
   send(request: Request, seq: number, toSystem: number): void {
+    this.sent += 1;
     const length = encodeFtp({ ...request, targetSystem: toSystem, targetComponent: COMPONENT_AUTOPILOT, seq }, this.#out);
     this.#link.send(FILE_TRANSFER_PROTOCOL, this.#out, length);
   }
@@ -103,6 +106,7 @@ export class Requests {
   /** Like `send` for a ReadFile, at the least cost: it is done thousands of times a second. */
   sendRead(session: number, offset: number, size: number, seq: number, toSystem: number): void {
     const out = this.#out;
+    this.sent += 1;
     out[0] = 0;
     out[1] = toSystem;
     out[2] = COMPONENT_AUTOPILOT;
