@@ -1,16 +1,27 @@
-/** `npm run bench [-- NAME…]`: runs the named benchmarks, or all; each prints a table in Markdown. */
+/** `npm run bench [-- NAME…]`: runs the named benchmarks, or all (`mavftp --full`, `mavftp px4 usb`: some of its cells); each prints a table in Markdown. */
 import { cutThrough } from "./cut-through.js";
 import { idle } from "./idle.js";
 import { many } from "./many.js";
+import { mavftp } from "./mavftp.js";
 import { push } from "./push.js";
 import { resume } from "./resume.js";
 import { slowCard } from "./slow-card.js";
 
-const all: Readonly<Record<string, () => Promise<void>>> = { idle, many, "slow-card": slowCard, "cut-through": cutThrough, push, resume };
+const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>> = {
+  idle,
+  many,
+  "slow-card": slowCard,
+  "cut-through": cutThrough,
+  push,
+  resume,
+  mavftp,
+};
 
-const named = process.argv.slice(2);
-for (const name of named.length > 0 ? named : Object.keys(all)) {
+const [first, ...rest] = process.argv.slice(2);
+// What follows "mavftp" says which of its cells.
+const [named, given] = first === "mavftp" ? [[first], rest] : [first === undefined ? Object.keys(all) : [first, ...rest], []];
+for (const name of named) {
   const bench = all[name];
   if (bench === undefined) throw new Error(`there is no benchmark "${name}"; there are: ${Object.keys(all).join(", ")}`);
-  await bench();
+  await bench(given);
 }

@@ -23,3 +23,8 @@ export function parseAddress(text: string): Address | undefined {
 export function placeOf(address: Address): string {
   return address.kind === "serial" ? address.path : `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
 }
+
+/** The whole of it, for a memory: with the kind of link, and a serial port's baud rate. */
+export function addressText(address: Address): string {
+  return address.kind === "serial" ? `serial://${address.path}:${address.baud}` : `${address.kind}://${placeOf(address)}`;
+}

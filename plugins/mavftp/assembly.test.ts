@@ -9,7 +9,8 @@ import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
 import { Assembly } from "./assembly.js";
 import { SessionLost } from "./reading.js";
 import { Requests } from "./requests.js";
-import { PX4_WINDOW, WindowReading } from "./window.js";
+import { Pace, PX4_WINDOW } from "./pace.js";
+import { WindowReading } from "./window.js";
 
 const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
 
@@ -113,7 +114,7 @@ test("a lost answer is asked for under the same number, and silence is given up"
 function reads(requests: Requests, size: number, whole: Buffer[]) {
   const assembly = new Assembly(0, (part) => whole.push(Buffer.from(part)));
   const stretch = { file: { session: 0, systemId: 1 }, requests, assembly, end: size, more: () => true, signal: never };
-  return new WindowReading(PX4_WINDOW).read(stretch).then(() => assembly.flush());
+  return new WindowReading(new Pace(PX4_WINDOW)).read(stretch).then(() => assembly.flush());
 }
 
 test("answers shorter than asked, longer than asked, early ends and other files' bytes", async () => {

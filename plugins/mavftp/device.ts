@@ -19,7 +19,7 @@ import type {
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL, HEARTBEAT, SYSTEM_TIME } from "../../mavlink/messages.js";
 import type { TraceHead } from "../../mavlink/trace.js";
-import { placeOf } from "./address.js";
+import { addressText, placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
 import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask } from "./listing.js";
@@ -30,13 +30,22 @@ import { Recorder } from "./recorder.js";
 import { Requests } from "./requests.js";
 import { refusal, Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
-import { ARDUPILOT_WINDOW, PX4_WINDOW, SAFEST_WINDOW, WindowReading } from "./window.js";
+import { ARDUPILOT_BURST, BurstReading, PX4_BURST, type BurstRules } from "./burst.js";
+import { ARDUPILOT_WINDOW, Pace, PX4_WINDOW, SAFEST_WINDOW } from "./pace.js";
+import { WayReading, type Choice } from "./way.js";
+import { WindowReading } from "./window.js";
 
 /** How long a probe waits for the first heartbeat. */
 const PROBE_MS = 4000;
 /** The slowest card: what an autopilot needs for its checksum. */
 const CRC_BYTES_PER_MS = 50;
 const CRC_LEAST_MS = 5000;
+
+/** By MAV_AUTOPILOT: whose bursts are known. */
+const BURSTS: ReadonlyMap<number, BurstRules> = new Map([
+  [AUTOPILOT_PX4, PX4_BURST],
+  [AUTOPILOT_ARDUPILOT, ARDUPILOT_BURST],
+]);
 
 export class MavftpDevice implements Device, Source {
   readonly presence$: Stream<Presence>;
@@ -48,8 +57,9 @@ export class MavftpDevice implements Device, Source {
   readonly #peer: Peer;
   readonly #requests: Requests;
   readonly #sessions: Sessions;
-  /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
-  readonly #readings = new Map<number, Reading>();
+  readonly #context: PluginContext;
+  /** By autopilot and version: what was learned of the link stays from file to file. */
+  readonly #readings = new Map<string, WayReading>();
   readonly #downloads = new Set<Promise<void>>();
   readonly #recorder: Recorder | undefined;
   #checksums = true;
@@ -58,6 +68,7 @@ export class MavftpDevice implements Device, Source {
   constructor(options: MavftpOptions, context: PluginContext) {
     const place = placeOf(options.url);
     this.#options = options;
+    this.#context = context;
     this.#link = new Link(options.url, options.componentId, context.clock);
     this.#peer = new Peer(this.#link, { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause" }, context);
     if (options.trace !== undefined)
@@ -101,7 +112,7 @@ export class MavftpDevice implements Device, Source {
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
     if (offset > entry.size) throw new Fault("changed", `the file has ${entry.size} bytes, byte ${offset} is past its end`);
     const path = this.#path(entry.path);
-    const reading = options.safest === true ? new WindowReading(SAFEST_WINDOW) : this.#reading();
+    const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
@@ -192,13 +203,38 @@ export class MavftpDevice implements Device, Source {
     return { autopilot, firmware: version.join("."), link: placeOf(this.#options.url) };
   }
 
+  /** How this autopilot is read over this link, and why; undefined until that is found out. */
+  get way(): Choice | undefined {
+    return this.#readings.get(this.#peerKey())?.choice;
+  }
+
+  /** FTP requests sent so far. */
+  get requestsSent(): number {
+    return this.#requests.sent;
+  }
+
+  #peerKey(): string {
+    return `way:${this.#peer.autopilot ?? "?"}:${this.#peer.version?.join(".") ?? "?"}:${addressText(this.#options.url)}`;
+  }
+
   /** How this autopilot is read. */
   #reading(): Reading {
-    const autopilot = this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT;
-    let reading = this.#readings.get(autopilot);
+    const key = this.#peerKey();
+    let reading = this.#readings.get(key);
     if (reading === undefined) {
-      reading = new WindowReading(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW);
-      this.#readings.set(autopilot, reading);
+      const { autopilot, version } = this.#peer;
+      const pace = new Pace(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW);
+      const rules = autopilot === undefined ? undefined : BURSTS.get(autopilot);
+      reading = new WayReading({
+        reads: new WindowReading(pace),
+        bursts: rules === undefined ? undefined : new BurstReading(pace, rules),
+        memory: this.#context.memory,
+        key,
+        peer: { autopilot, version },
+        now: () => this.#context.clock.monotonicMs(),
+        say: (level, message, facts) => this.#context.say(level, message, facts),
+      });
+      this.#readings.set(key, reading);
     }
     return reading;
   }

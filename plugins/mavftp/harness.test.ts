@@ -58,13 +58,14 @@ export interface Recorded {
   readonly source: Source;
   readonly states: Presence[];
   readonly said: string[];
+  readonly memory: Map<string, unknown>;
   readonly told: number[];
   /** Resolves with the first state, now or later, that fits; rejects after `withinMs`. Looks from number `from` of `states` on. */
   until(fits: (presence: Presence, index: number) => boolean, withinMs?: number, from?: number): Promise<Presence>;
   attached(): Promise<Presence>;
 }
 
-export function makeDevice(t: TestContext, options: Record<string, unknown>): Recorded {
+export function makeDevice(t: TestContext, options: Record<string, unknown>, memory = new Map<string, unknown>()): Recorded {
   const states: Presence[] = [];
   const said: string[] = [];
   const told: number[] = [];
@@ -75,7 +76,7 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>): Re
     installation: "0123abcd",
     stateDir: "/nonexistent",
     clock,
-    memory: { get: () => undefined, set: () => Promise.resolve() },
+    memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
     say: (_level, message) => said.push(message),
     tellTime: (ms) => told.push(ms),
   };
@@ -103,7 +104,7 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>): Re
       look();
     });
   }
-  return { device, source: device, states, said, told, until, attached: () => until((p) => p.state === "attached") };
+  return { device, source: device, states, said, told, memory, until, attached: () => until((p) => p.state === "attached") };
 }
 
 export interface Rig extends Recorded {
@@ -115,9 +116,10 @@ export async function makeRig(
   t: TestContext,
   sim: Partial<SimOptions> & { readonly dir: string },
   options: Record<string, unknown> = {},
+  memory?: Map<string, unknown>,
 ): Promise<Rig> {
   const vehicle = await makeSim(t, sim);
-  const recorded = makeDevice(t, { url: vehicle.clientUrl, root: "/", ...options });
+  const recorded = makeDevice(t, { url: vehicle.clientUrl, root: "/", ...options }, memory);
   if (sim.armed !== true && sim.ftp !== false) await recorded.attached();
   return { ...recorded, sim: vehicle };
 }

@@ -66,6 +66,8 @@ export async function listDirectory(ask: Ask, path: Buffer): Promise<Listed[]> {
   for (let offset = 0; offset < ENTRIES_MAX;) {
     const reply = await ask({ opcode: Op.ListDirectory, offset, data: path });
     if (reply.nak === Nak.Eof) break;
+    // PX4 names an end after an errno that an earlier call has left behind (errno EEXIST, mavlink_ftp.cpp); a listing has no such error of its own.
+    if (reply.nak === Nak.FileExists && offset > 0) break;
     if (reply.nak !== undefined) throw refusal("list a directory", reply);
     const { entries, count } = parseEntries(reply.data);
     if (count === 0) break;

@@ -1,5 +1,5 @@
 /**
- * The logs of a flight controller, by MAVLink FTP, as a source: a PX4 (ArduPilot speaks the same protocol) on a serial port, TCP or UDP.
+ * The logs of a flight controller, by MAVLink FTP, as a source: a PX4, an ArduPilot or a MAVSDK server on a serial port, TCP or UDP.
  *
  * It only reads. While the vehicle is armed it leaves the autopilot alone, unless it is told to go on. One device holds one port; what it
  * keeps between two calls is what it learned of the link.

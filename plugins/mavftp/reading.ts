@@ -1,6 +1,5 @@
 /**
- * The way in which the bytes of an open file are asked for. A reading strategy is one implementation of `Reading`; the one here is the
- * window of plain reads, which can be stopped at once and is never slower than a burst on a PX4.
+ * The way in which the bytes of an open file are asked for. A strategy is one implementation of `Reading`.
  */
 import type { Assembly } from "./assembly.js";
 import type { Requests } from "./requests.js";

@@ -3,8 +3,8 @@
  * autopilot then repeats its answer and does nothing twice.
  *
  * Numbers begin at random and go up by one. One that an autopilot could take for a repetition of an earlier request is left out: PX4 and
- * ArduPilot answer those with their last small reply, whatever is asked. Reading, which has many requests on the way, takes the replies
- * to ReadFile through `reader`.
+ * ArduPilot answer those with their last small reply, whatever is asked. Reading, which has many packets on the way, takes them
+ * through `reader`.
  */
 import { abortedFault, Fault } from "../../core/errors.js";
 import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_PAYLOAD, nakOf, Op, opName, type FtpPacket } from "../../mavlink/ftp.js";
@@ -38,10 +38,13 @@ export interface Patience {
 const RESEND_MAX_MS = 2500;
 const TOTAL_MS = 10_000;
 const SMALL_REPLY = 4;
+const SKIPPED = 2100;
 
 export class Requests {
-  /** Takes the replies to ReadFile; the packet lives only during the call. */
+  /** Takes the replies to ReadFile and BurstReadFile; the packet lives only during the call. */
   reader: ((packet: FtpPacket) => void) | undefined;
+  /** Requests sent so far, repeated ones too. */
+  sent = 0;
   /** The autopilot has answered at least one request. */
   answered = false;
   /** Called when another program is seen to open a file, with its session. */
@@ -74,7 +77,12 @@ export class Requests {
     if (waiting !== undefined && packet.seq === ((waiting.seq + 1) & 0xffff)) {
       if (packet.reqOpcode === waiting.opcode) waiting.take(replyOf(packet));
       else waiting.stale();
-    } else if (packet.reqOpcode === Op.ReadFile) this.reader?.(packet);
+    } else if (packet.reqOpcode === Op.ReadFile || packet.reqOpcode === Op.BurstReadFile) this.reader?.(packet);
+  }
+
+  /** Leaves out the numbers that the packets of a burst have: up to 2,000 for one request, and the present ones of a few more. */
+  skip(): void {
+    this.#seq = (this.#seq + SKIPPED) & 0xffff;
   }
 
   /** The next number that no autopilot takes for a repetition. */
@@ -90,6 +98,7 @@ export class Requests {
 
   /** Sends one request, without waiting. */
   send(request: Request, seq: number, toSystem: number): void {
+    this.sent += 1;
     const length = encodeFtp({ ...request, targetSystem: toSystem, targetComponent: COMPONENT_AUTOPILOT, seq }, this.#out);
     this.#link.send(FILE_TRANSFER_PROTOCOL, this.#out, length);
   }
@@ -97,6 +106,7 @@ export class Requests {
   /** Like `send` for a ReadFile, at the least cost: it is done thousands of times a second. */
   sendRead(session: number, offset: number, size: number, seq: number, toSystem: number): void {
     const out = this.#out;
+    this.sent += 1;
     out[0] = 0;
     out[1] = toSystem;
     out[2] = COMPONENT_AUTOPILOT;

@@ -7,6 +7,7 @@
 import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import { Nak, nakName, Op } from "../../mavlink/ftp.js";
+import { AUTOPILOT_ARDUPILOT } from "../../mavlink/messages.js";
 import type { Attachment, Peer } from "./peer.js";
 import type { OpenFile } from "./reading.js";
 import type { Patience, Reply, Request, Requests } from "./requests.js";
@@ -20,7 +21,9 @@ export interface OpenedFile extends OpenFile {
 }
 
 /** A PX4 closes a session that nobody asked anything for this long; asking keeps it alive, so we keep quiet. 1.18 and later: the second. */
-const IDLE_CLOSE_MS = [10_500, 30_500] as const;
+const PX4_IDLE_MS = [10_500, 30_500] as const;
+/** An ArduPilot gives a session that was not used for 3 s to whoever asks next (GCS_FTP.cpp). */
+const ARDUPILOT_IDLE_MS = [3300, 3300] as const;
 const TERMINATE_MS = 1000;
 const ERRNO_MISSING = 2;
 
@@ -32,7 +35,7 @@ export class Sessions {
   readonly #place: string;
   readonly #exclusive: boolean;
   /** What a request carries outside of a session; an ArduPilot takes it for the session's own id. */
-  readonly #ownId = 1 + Math.floor(Math.random() * 254);
+  #ownId = newId();
   /** The session that we opened and did not see ended. */
   #left: OpenedFile | undefined;
   /** When its ending was last tried in vain. */
@@ -81,9 +84,11 @@ export class Sessions {
     await ending;
   }
 
-  /** The session is not ours any more: it is not to be ended. */
+  /** The session is not ours any more: it is not to be ended, and what still comes in it is not to be taken for the next one's. */
   forget(file: OpenedFile): void {
-    if (this.#left === file) this.#left = undefined;
+    if (this.#left !== file) return;
+    this.#left = undefined;
+    this.#ownId = newId();
   }
 
   /** Resolves when no session is being opened or ended any more. */
@@ -100,7 +105,7 @@ export class Sessions {
 
   async #openInTurn(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<OpenedFile> {
     // One that was left long ago is closed by now: what is open then is somebody else's.
-    if (performance.now() - this.#leftMs > IDLE_CLOSE_MS[1]) this.#left = undefined;
+    if (performance.now() - this.#leftMs > PX4_IDLE_MS[1]) this.#left = undefined;
     if (this.#left !== undefined) await this.#terminate(this.#left);
     for (let waits = 0; ; waits += 1) {
       const reply = await this.#openOnce(attachment, path, signal);
@@ -113,10 +118,16 @@ export class Sessions {
         throw abortedFault(signal);
       }
       throwIfAborted(signal);
+      const ardupilot = this.#peer.autopilot === AUTOPILOT_ARDUPILOT;
+      if (ardupilot && reply.nak === Nak.Fail && waits === 0) {
+        // Our own session of before is open still: nobody heard its end.
+        await this.#ask(attachment, { opcode: Op.TerminateSession, session: this.#ownId }, signal);
+        continue;
+      }
       if (reply.nak !== Nak.NoSessionsAvailable && reply.nak !== Nak.InvalidSession) throw refusal("open it", reply);
-      const waitMs = IDLE_CLOSE_MS[waits];
-      // The long wait is only for what closes late: 1.18 and later, or what did not say.
-      if (waitMs === undefined || (waits === 1 && !this.#closesLate()))
+      const waitMs = (ardupilot ? ARDUPILOT_IDLE_MS : PX4_IDLE_MS)[waits];
+      // PX4: the long wait is only for what closes late: 1.18 and later, or what did not say.
+      if (waitMs === undefined || (waits === 1 && !ardupilot && !this.#closesLate()))
         throw new Fault("transient", "another program (a ground station?) uses the autopilot's file session");
       if (this.#exclusive && waits === 0) await this.#ask(attachment, { opcode: Op.ResetSessions, session: this.#ownId }, signal);
       else await this.#clock.sleep(waitMs, signal);
@@ -175,6 +186,11 @@ export class Sessions {
       `the autopilot on ${this.#place} answers no MAVLink FTP: on PX4 the port needs a mode with FTP (USB has it; TELEM: MAV_X_MODE "normal" or "onboard"), on ArduPilot it must not be switched off in BRD_OPTIONS`,
     );
   }
+}
+
+/** Never 0, for which an ArduPilot 4.8 makes up a session each time. */
+function newId(): number {
+  return 1 + Math.floor(Math.random() * 254);
 }
 
 /** The autopilot's own no, rather than its silence. */

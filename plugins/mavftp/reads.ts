@@ -1,0 +1,193 @@
+/**
+ * Plain ReadFile requests, a few on their way at a time: a lost one is asked for again by itself, what a short answer left out too.
+ *
+ * A reply counts only when it answers a request that is on its way, by its number and its offset: a late one of another file, whose
+ * session has the same id on PX4, never gets in.
+ */
+import { Fault } from "../../core/errors.js";
+import { FTP_DATA_AT, Nak, nakName, nakOf, Op, type FtpPacket } from "../../mavlink/ftp.js";
+import type { Piece } from "./assembly.js";
+import { RESEND_MOST_MS, type Pace } from "./pace.js";
+import { SessionLost, type Stretch } from "./reading.js";
+
+export interface ReadsOf {
+  /** The next piece to ask for; undefined: none for now. */
+  next(): Piece | undefined;
+  /** Nothing is on its way, and nothing was next. */
+  idle(): void;
+  /** It cannot go on: SessionLost, or a Fault. */
+  failed(error: Error): void;
+}
+
+/** Without one byte of progress for so long it is given up. */
+export const STUCK_MS = 8000;
+const STUCK_ROUNDS = 8;
+/** So many later requests answered first: it is lost. */
+const OVERTAKEN = 3;
+export const REFUSALS_MAX = 3;
+
+interface Pending {
+  readonly offset: number;
+  readonly length: number;
+  /** Of the last sending. */
+  seq: number;
+  /** Of the sending before: its reply is as good. */
+  earlierSeq: number;
+  sentMs: number;
+  order: number;
+  sends: number;
+  overtaken: number;
+  eofs: number;
+}
+
+export class Reads {
+  readonly #pace: Pace;
+  readonly #stretch: Stretch;
+  readonly #of: ReadsOf;
+  readonly #bySeq = new Map<number, Pending>();
+  readonly #pending = new Set<Pending>();
+  /** Pieces that replies left out. */
+  readonly #left: Piece[] = [];
+  #order = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #progressMs = performance.now();
+  #lossMs = -Infinity;
+  /** Looks at what is late since the last progress. */
+  #rounds = 0;
+
+  constructor(pace: Pace, stretch: Stretch, of: ReadsOf) {
+    this.#pace = pace;
+    this.#stretch = stretch;
+    this.#of = of;
+  }
+
+  /** Sends until the window is full. */
+  fill(): void {
+    if (this.#pending.size === 0) {
+      this.#progressMs = performance.now();
+      this.#rounds = 0;
+    }
+    while (this.#pending.size < this.#pace.window) {
+      const piece = this.#left.shift() ?? this.#of.next();
+      if (piece === undefined) break;
+      const pending = { ...piece, seq: -1, earlierSeq: -1, sentMs: 0, order: 0, sends: 0, overtaken: 0, eofs: 0 };
+      this.#pending.add(pending);
+      this.#send(pending);
+    }
+    if (this.#pending.size > 0) this.#timer ??= setTimeout(this.#look, this.#pace.resendMs());
+    else {
+      this.stop();
+      this.#of.idle();
+    }
+  }
+
+  /** True while an answer is waited for. */
+  get busy(): boolean {
+    return this.#pending.size > 0;
+  }
+
+  /** Nothing is sent any more. */
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#pending.clear();
+    this.#bySeq.clear();
+  }
+
+  /** A reply to a ReadFile, of our session. */
+  take(packet: FtpPacket): void {
+    const pending = this.#bySeq.get((packet.seq - 1) & 0xffff);
+    if (pending === undefined) return;
+    if (packet.opcode === Op.Nak) {
+      this.#refused(pending, packet);
+      return;
+    }
+    if (packet.offset !== pending.offset) return;
+    const length = Math.min(packet.size, pending.length);
+    if (length === 0) {
+      this.#refused(pending, packet);
+      return;
+    }
+    const now = performance.now();
+    const latest = ((packet.seq - 1) & 0xffff) === pending.seq;
+    if (latest) this.#pace.roundTook(now - pending.sentMs);
+    this.#bySeq.delete(pending.seq);
+    this.#bySeq.delete(pending.earlierSeq);
+    this.#pending.delete(pending);
+    if (length < pending.length) this.#left.push({ offset: pending.offset + length, length: pending.length - length });
+    this.#progressMs = now;
+    this.#rounds = 0;
+    this.#stretch.assembly.place(pending.offset, packet.payload, FTP_DATA_AT, length);
+    if (latest) for (const other of this.#pending) if (other.order < pending.order && ++other.overtaken >= OVERTAKEN) this.#again(other);
+    this.fill();
+  }
+
+  #send(pending: Pending): void {
+    const { file, requests } = this.#stretch;
+    this.#bySeq.delete(pending.earlierSeq);
+    pending.earlierSeq = pending.seq;
+    // A new number each time: under the old one an autopilot may answer with what it last kept.
+    pending.seq = requests.nextSeq();
+    pending.sentMs = performance.now();
+    pending.order = this.#order++;
+    pending.sends += 1;
+    pending.overtaken = 0;
+    this.#bySeq.set(pending.seq, pending);
+    requests.sendRead(file.session, pending.offset, pending.length, pending.seq, file.systemId);
+  }
+
+  /** Looks for requests that took too long. */
+  readonly #look = (): void => {
+    this.#timer = undefined;
+    const now = performance.now();
+    // Rounds count too: a machine that slept has waited long, but not asked.
+    this.#rounds += 1;
+    if (now - this.#progressMs > STUCK_MS && this.#rounds >= STUCK_ROUNDS) {
+      this.#fail(new Fault("transient", `the autopilot stopped answering reads at byte ${this.#stretch.assembly.whole}`));
+      return;
+    }
+    let soonestMs = Infinity;
+    for (const pending of this.#pending) {
+      const allowedMs = Math.min(this.#pace.resendMs() * 2 ** (pending.sends - 1), RESEND_MOST_MS);
+      if (now - pending.sentMs >= allowedMs) this.#again(pending);
+      soonestMs = Math.min(soonestMs, pending.sentMs + allowedMs);
+    }
+    this.#timer = setTimeout(this.#look, Math.max(soonestMs - now, 5));
+  };
+
+  #again(pending: Pending): void {
+    const now = performance.now();
+    // One loss per round counts: what is lost together is one event.
+    if (now - this.#lossMs > this.#pace.roundMs) {
+      this.#lossMs = now;
+      this.#pace.lost();
+    }
+    this.#send(pending);
+  }
+
+  #fail(error: Error): void {
+    this.stop();
+    this.#of.failed(error);
+  }
+
+  #refused(pending: Pending, packet: FtpPacket): void {
+    // The size was known when the file was opened, so its end cannot come before it; PX4 names errors after a stale errno at times.
+    const code = packet.opcode === Op.Nak ? nakOf(packet).code : Nak.Eof;
+    const tries = code === Nak.Eof ? ++pending.eofs : pending.sends;
+    const fatal = refusedRead(packet, pending.offset, tries);
+    if (fatal === undefined) this.#send(pending);
+    else this.#fail(fatal);
+  }
+}
+
+/** What a refusal at that byte, the `tries`th, means: SessionLost, a Fault, or undefined: it is to be asked for again. */
+export function refusedRead(packet: FtpPacket, offset: number, tries: number): Error | undefined {
+  const code = packet.opcode === Op.Nak ? nakOf(packet).code : Nak.Eof;
+  if (code === Nak.InvalidSession || code === Nak.FileNotFound || code === Nak.NoSessionsAvailable) return new SessionLost(nakName(code));
+  if (tries < REFUSALS_MAX) return undefined;
+  if (code === Nak.Eof) return new Fault("changed", `the file ends before byte ${offset + 1}, it was longer when it was listed`);
+  // MAVSDK's stream, once it has met the end of the file, fails for every byte until the file is opened anew (mavlink_ftp_server.cpp).
+  if (code === Nak.Fail) return new SessionLost(nakName(code));
+  const { errno } = nakOf(packet);
+  return new Fault("transient", `the autopilot cannot read byte ${offset}: ${nakName(code)}${errno === 0 ? "" : ` (errno ${errno})`}`);
+}

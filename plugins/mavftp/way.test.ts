@@ -1,0 +1,150 @@
+/** Which way of reading is chosen on which autopilot and link, why it is not tried elsewhere, what is remembered, and when it is found out anew. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { AUTOPILOT_ARDUPILOT, AUTOPILOT_GENERIC, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
+import { Assembly } from "./assembly.js";
+import { eventually, listAll, makeLogs, makeRig, readAll } from "./harness.test.js";
+import type { Reading, Stretch } from "./reading.js";
+import { trialOf, WayReading, type Choice, type WayTools } from "./way.js";
+
+test("a burst is tried only where it can pay", () => {
+  const tried = (autopilot: number, version: readonly [number, number, number] | undefined, reads: number) =>
+    trialOf({ autopilot, version }, reads).bursts;
+  assert.equal(tried(AUTOPILOT_PX4, [1, 15, 4], 620_000), "never");
+  assert.equal(tried(AUTOPILOT_PX4, undefined, 4600), "now");
+  assert.equal(tried(AUTOPILOT_ARDUPILOT, [4, 6, 3], 400_000), "never");
+  assert.equal(tried(AUTOPILOT_ARDUPILOT, [4, 7, 0], 400_000), "now");
+  assert.equal(tried(AUTOPILOT_ARDUPILOT, [5, 0, 0], 400_000), "now");
+  assert.equal(tried(AUTOPILOT_ARDUPILOT, [4, 7, 0], 80_000), "never");
+  assert.equal(tried(AUTOPILOT_ARDUPILOT, undefined, 400_000), "end");
+  assert.equal(tried(AUTOPILOT_GENERIC, undefined, 400_000), "never");
+});
+
+/** Two ways of known speed, by a clock of their own. */
+function bench(speeds: { reads: number; bursts: number | Error }, given: Partial<WayTools> = {}) {
+  let nowMs = 0;
+  const said: string[] = [];
+  const used: [string, number][] = [];
+  const memory = new Map<string, unknown>();
+  const data = Buffer.alloc(239);
+  const made = (name: "reads" | "bursts"): Reading => ({
+    read({ assembly, end, more }: Stretch) {
+      const from = assembly.whole;
+      const speed = speeds[name];
+      if (speed instanceof Error) return Promise.reject(speed);
+      while (assembly.whole < end && more()) {
+        nowMs += (239 / speed) * 1000;
+        assembly.place(assembly.whole, data, 0, Math.min(239, end - assembly.whole));
+      }
+      used.push([name, assembly.whole - from]);
+      return Promise.resolve();
+    },
+  });
+  const tools: WayTools = {
+    reads: made("reads"),
+    bursts: made("bursts"),
+    memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
+    key: "way:3:4.7.0:here",
+    peer: { autopilot: AUTOPILOT_ARDUPILOT, version: [4, 7, 0] },
+    now: () => nowMs,
+    say: (_level, message) => said.push(message),
+    ...given,
+  };
+  const reading = { now: new WayReading(tools) };
+  return {
+    speeds,
+    said,
+    used,
+    memory,
+    reading,
+    restart: () => (reading.now = new WayReading(tools)),
+    pass: (ms: number) => (nowMs += ms),
+    async file(bytes: number): Promise<Choice | undefined> {
+      used.length = 0;
+      const assembly = new Assembly(0, () => undefined);
+      const signal = new AbortController().signal;
+      const stretch = { file: { session: 1, systemId: 1 }, requests: undefined as never, assembly, end: bytes, more: () => true, signal };
+      await reading.now.read(stretch);
+      assert.equal(assembly.whole, bytes);
+      return reading.now.choice;
+    },
+  };
+}
+
+test("the faster is kept, said once, and remembered over a restart", async () => {
+  const rig = bench({ reads: 400_000, bursts: 620_000 });
+  assert.equal((await rig.file(1_000_000))?.way, "bursts");
+  assert.deepEqual(
+    rig.used.map(([way]) => way),
+    ["reads", "bursts", "bursts"],
+  );
+  assert.ok((rig.used[0]?.[1] ?? 0) < 70_000);
+  await rig.file(1_000_000);
+  assert.deepEqual(rig.used, [["bursts", 1_000_000]]);
+  assert.equal(rig.said.length, 1);
+  assert.match(rig.said[0] ?? "", /^reads by bursts \(plain reads 400 kB\/s, bursts 620 kB\/s\): from ArduPilot 4\.7 on/);
+  rig.restart();
+  await rig.file(1_000_000);
+  assert.deepEqual(rig.used, [["bursts", 1_000_000]]);
+  assert.match(rig.said[1] ?? "", /when it was tried/);
+});
+
+test("plain reads are kept where bursts are no faster, or do not work", async () => {
+  assert.equal((await bench({ reads: 400_000, bursts: 405_000 }).file(1_000_000))?.way, "reads");
+  const broken = bench({ reads: 400_000, bursts: new Error("silence") });
+  assert.equal((await broken.file(1_000_000))?.way, "reads");
+  assert.equal((await broken.file(1_000_000))?.bursts, 0);
+  assert.deepEqual(broken.used, [["reads", 1_000_000]]);
+});
+
+test("a link that is much slower than remembered is tried again, and what was chosen is left only for what is clearly faster", async () => {
+  const rig = bench({ reads: 400_000, bursts: 620_000 });
+  await rig.file(1_000_000);
+  rig.speeds.bursts = 200_000;
+  rig.speeds.reads = 220_000;
+  await rig.file(1_000_000);
+  assert.deepEqual(rig.used, [["bursts", 1_000_000]], "not within a minute");
+  rig.pass(60_000);
+  assert.equal((await rig.file(2_000_000))?.way, "bursts", "10 % faster is not enough");
+  assert.ok(rig.used.some(([way]) => way === "reads"));
+  rig.pass(60_000);
+  rig.speeds.bursts = 50_000;
+  assert.equal((await rig.file(2_000_000))?.way, "reads");
+  assert.equal(rig.said.length, 2);
+});
+
+test("an ArduPilot of unknown version is tried where the file ends soon", async () => {
+  const rig = bench({ reads: 400_000, bursts: 620_000 }, { peer: { autopilot: AUTOPILOT_ARDUPILOT, version: undefined } });
+  assert.equal((await rig.file(1_000_000))?.way, "bursts");
+  const bursts = rig.used.filter(([way]) => way === "bursts").reduce((sum, [, bytes]) => sum + bytes, 0);
+  assert.ok(bursts > 0 && bursts <= 98_304, `${bursts} bytes`);
+});
+
+test("files too short for a trial, one after the other, are one trial", async () => {
+  const rig = bench({ reads: 400_000, bursts: 620_000 });
+  for (let n = 0; n < 8; n++) await rig.file(20_000);
+  assert.equal(rig.reading.now.choice?.way, "bursts");
+});
+
+for (const [autopilot, link, way, bytes] of [
+  ["px4", "usb", "reads", 300_000],
+  ["ardupilot-4.6", "usb", "reads", 300_000],
+  ["ardupilot-4.7", "usb", "bursts", 600_000],
+  ["ardupilot-4.8", "usb", "bursts", 1_200_000],
+  ["ardupilot-4.7", "uart:921600", "reads", 100_000],
+  ["mavsdk", "usb", "reads", 300_000],
+] as const)
+  test(`${autopilot} over ${link} is read by ${way}`, async (t) => {
+    const { dir, content } = makeLogs(t, { "a.bin": bytes });
+    const rig = await makeRig(t, { dir, autopilot, link });
+    await eventually(() => rig.said.some((text) => text.includes("firmware")), "its version is known");
+    const [entry] = await listAll(rig.source);
+    assert.ok(entry);
+    assert.ok((await readAll(rig.source, entry)).equals(content.get("a.bin") as Buffer));
+    assert.equal(rig.device.way?.way, way);
+    assert.ok(rig.said.some((text) => text.startsWith(`reads by ${way === "reads" ? "plain reads" : "bursts"}`)));
+    assert.deepEqual(
+      [...rig.memory.keys()].map((key) => key.split(":").at(1)),
+      [String({ px4: 12, mavsdk: 0 }[autopilot as string] ?? 3)],
+    );
+  });
