@@ -225,6 +225,17 @@ export async function startSim(options: SimOptions): Promise<Sim> {
                 }),
           freeRing: () => outLine.free(),
           send: (payload, length) => send(m.FILE_TRANSFER_PROTOCOL, payload, length),
+          beat: ({ system, component }) => {
+            const heartbeat = {
+              customMode: 0,
+              type: m.TYPE_GCS,
+              autopilot: m.AUTOPILOT_INVALID,
+              baseMode: 0,
+              systemStatus: m.STATE_ACTIVE,
+            };
+            const frame = new FrameWriter(system, component).encode(m.HEARTBEAT, m.encodeHeartbeat(heartbeat));
+            if (!silent && !closed) outLine.put(frame);
+          },
           pass(payload, from: Sender) {
             const { system, component, wireBytes: length } = from;
             arrive({ length, messageId: m.FILE_TRANSFER_PROTOCOL, systemId: system, componentId: component, payload });

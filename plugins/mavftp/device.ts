@@ -22,6 +22,7 @@ import { placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
 import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask } from "./listing.js";
+import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
 import type { Reading } from "./reading.js";
@@ -56,7 +57,12 @@ export class MavftpDevice implements Device, Source {
     const place = placeOf(options.url);
     this.#options = options;
     this.#link = new Link(options.url, options.componentId, context.clock);
-    this.#peer = new Peer(this.#link, { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause" }, context);
+    const neighbours = new Neighbours(context.clock, options.exclusive, (message) => context.say("info", message));
+    this.#peer = new Peer(
+      this.#link,
+      { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause", neighbours },
+      context,
+    );
     this.#requests = new Requests(this.#link);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
     this.presence$ = new Observable((subscriber) => {
@@ -131,9 +137,19 @@ export class MavftpDevice implements Device, Source {
 
   #start(): void {
     if (this.#closed !== undefined) return;
+    const link = this.#link;
+    const peer = this.#peer;
+    const we: Ourselves = {
+      get systemId() {
+        return link.systemId;
+      },
+      componentId: link.componentId,
+      isAutopilot: (frame) => peer.isFrom(frame),
+    };
     this.#peer.start();
     this.#link.start({
       frame: (frame) => {
+        peer.neighbours.frame(frame, we);
         if (frame.messageId === FILE_TRANSFER_PROTOCOL) {
           if (!this.#peer.isFrom(frame)) return;
           this.#peer.heard();

@@ -62,6 +62,8 @@ export interface Recorded {
   /** Resolves with the first state, now or later, that fits; rejects after `withinMs`. Looks from number `from` of `states` on. */
   until(fits: (presence: Presence, index: number) => boolean, withinMs?: number, from?: number): Promise<Presence>;
   attached(): Promise<Presence>;
+  /** The device's clock goes so far ahead; waiting by it takes as long as before. */
+  skip(ms: number): void;
 }
 
 export function makeDevice(t: TestContext, options: Record<string, unknown>): Recorded {
@@ -69,12 +71,13 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>): Re
   const said: string[] = [];
   const told: number[] = [];
   const watchers = new Set<() => void>();
+  let aheadMs = 0;
   const context: PluginContext = {
     name: "pixhawk",
     vehicle: "plane-1",
     installation: "0123abcd",
     stateDir: "/nonexistent",
-    clock,
+    clock: { ...clock, monotonicMs: () => performance.now() + aheadMs },
     memory: { get: () => undefined, set: () => Promise.resolve() },
     say: (_level, message) => said.push(message),
     tellTime: (ms) => told.push(ms),
@@ -103,7 +106,11 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>): Re
       look();
     });
   }
-  return { device, source: device, states, said, told, until, attached: () => until((p) => p.state === "attached") };
+  return {
+    ...{ device, source: device, states, said, told, until },
+    attached: () => until((p) => p.state === "attached"),
+    skip: (ms) => void (aheadMs += ms),
+  };
 }
 
 export interface Rig extends Recorded {
