@@ -100,9 +100,13 @@ export class MavftpDevice implements Device, Source {
     const path = this.#path(entry.path);
     const reading = options.safest === true ? new WindowReading(SAFEST_WINDOW) : this.#reading();
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
+    this.#peer.logging.reads();
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
-    void ended.then(() => this.#downloads.delete(ended));
+    void ended.then(() => {
+      this.#downloads.delete(ended);
+      this.#peer.logging.hasRead();
+    });
     return stream;
   }
 

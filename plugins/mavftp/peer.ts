@@ -11,6 +11,7 @@ import { Fault, type FaultKind } from "../../core/errors.js";
 import type { PluginContext, Presence } from "../../core/plugin.js";
 import type { Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
+import { LoggingWatch } from "./logging.js";
 import type { Neighbours } from "./neighbours.js";
 import { silence, type Link, type LinkState } from "./link.js";
 
@@ -48,6 +49,7 @@ export class Peer {
   readonly presence$: BehaviorSubject<Presence>;
   readonly changes$: Observable<void>;
   readonly neighbours: Neighbours;
+  readonly logging: LoggingWatch;
   /** Undefined until a heartbeat said so. */
   armed: boolean | undefined;
   /** MAV_AUTOPILOT of its heartbeat. */
@@ -78,6 +80,7 @@ export class Peer {
     this.presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: `${options.place} is not opened yet` });
     this.changes$ = this.#changes.asObservable();
     this.neighbours = options.neighbours;
+    this.logging = new LoggingWatch(context.clock, (level, message) => context.say(level, message));
     this.neighbours.leaves = () => this.#look();
   }
 
@@ -121,6 +124,7 @@ export class Peer {
     if (frame.messageId === m.HEARTBEAT) this.#heartbeat(frame);
     else if (!this.isFrom(frame)) return;
     else if (frame.messageId === m.SYSTEM_TIME) this.#time(m.decodeSystemTime(frame.payload));
+    else if (frame.messageId === m.SYS_STATUS) this.logging.status(m.decodeSysStatus(frame.payload));
     else if (frame.messageId === m.AUTOPILOT_VERSION) this.#versionIs(m.decodeAutopilotVersion(frame.payload).flightSwVersion);
   }
 
@@ -137,6 +141,7 @@ export class Peer {
       if (!this.#options.pauseWhenArmed) this.#changes.next();
     }
     this.armed = armed;
+    this.logging.armed(armed);
     this.autopilot = beat.autopilot;
     this.#look();
   }
@@ -149,6 +154,7 @@ export class Peer {
     this.#systemId = systemId;
     this.#bootMs = undefined;
     this.version = undefined;
+    this.logging.reset();
     this.#link.systemId = systemId;
     return true;
   }
