@@ -51,7 +51,7 @@ test("a moment is a time, bytes served, or an event with its number", () => {
 test("every fault has a form that is checked", () => {
   const right = {
     ...{ loss: "10%", dup: "0.1", reorder: "1%", delay: "20ms", corrupt: "1%", junk: "5%", reboot: "500kB,10s,read:7" },
-    ...{ busy: "3s@open:2", exhaust: "10s", grow: "20kB,armed,same", noise: "20kB", "second-client": "500kB,own" },
+    ...{ busy: "3s@open:2", exhaust: "10s", "no-log": "5s@arm", grow: "20kB,armed,same", noise: "20kB", "second-client": "500kB,own" },
     ...{ arm: "5s", disarm: "arm", unplug: "2s,/tmp/x@500kB", eio: "500kB,3@read:2", crc: "50kB", short: "48", nak: "1@open,2.5@read:9" },
     ...{ lose: "3@read:100", "stale-errno": "1%", "lost-eof": "100%", "bad-complete": "1%", "wrong-session": "1%", late: "1%" },
   };
@@ -243,6 +243,20 @@ test("a log that grows is told of by SYS_STATUS, armed or not; the listing and t
   while ((await sizeOf()) < 5100) await client.until(() => true, "more");
   const { session } = await client.ask(Op.OpenFileRO, { session: 9, data: path });
   assert.deepEqual((await client.ask(Op.ReadFile, { session, offset: 5000, size: 100 })).data, madeBytes(5000, 100));
+});
+
+test("a log that cannot be written stands still, and SYS_STATUS says so", async (t) => {
+  const { client, sim } = await withFile(t, { autopilot: "ardupilot-4.6", faults: { grow: "5kB", "no-log": "10s@list" } }, 100);
+  const logging = (): boolean | undefined => {
+    const last = client.seen.filter((s) => s.id === m.SYS_STATUS).at(-1);
+    return last === undefined ? undefined : (m.decodeSysStatus(last.payload).health & m.SENSOR_LOGGING) !== 0;
+  };
+  await client.until(() => logging() === true, "it logs");
+  const sizes = async (): Promise<string> => (await client.ask(Op.ListDirectory, { session: 9, data: "/logs" })).data.toString();
+  const before = await sizes();
+  await client.until(() => logging() === false, "it does not");
+  assert.equal(await sizes(), before);
+  assert.equal(sim.armed, false);
 });
 
 test("nothing is left of a simulator that is closed in the middle of everything", async (t) => {

@@ -31,6 +31,8 @@ export interface World extends Later {
   exhaust(ms: number): void;
   /** That byte of a file cannot be read, so many times. */
   breakAt(offset: number, times: number): void;
+  /** No log is written for so long, though it should be. */
+  failLog(ms: number): void;
   /** A log is written. */
   log(options: LogOptions): void;
   /** A ground station loads its parameters; `own`: over a link of its own. */

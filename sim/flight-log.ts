@@ -18,6 +18,8 @@ export interface LogOptions {
 const STEP_MS = 1000;
 
 export class FlightLog {
+  /** It cannot be written now, whatever `logging` says. */
+  failed = false;
   readonly #disk: Disk;
   readonly #autopilot: Autopilot;
   readonly #options: LogOptions;
@@ -58,7 +60,7 @@ export class FlightLog {
   /** Runs for as long as `after` does. */
   start(after: (ms: number, run: () => void) => void): void {
     after(STEP_MS, () => {
-      if (this.logging) this.#grow(Math.round((this.#options.bytesPerSecond * STEP_MS) / 1000));
+      if (this.logging && !this.failed) this.#grow(Math.round((this.#options.bytesPerSecond * STEP_MS) / 1000));
       this.start(after);
     });
   }

@@ -34,6 +34,8 @@ export interface FtpSideSurroundings {
   readonly trace: TraceWriter | undefined;
   /** A request goes over that link, as if a router had passed it on. */
   readonly pass: (payload: Buffer, from: Sender) => void;
+  /** The HEARTBEAT of a ground station comes by on that link. */
+  readonly beat: (from: { readonly system: number; readonly component: number }) => void;
 }
 
 /** Who a second client is on the wire: QGroundControl's address, and one nobody has. */
@@ -132,6 +134,7 @@ export class FtpSide {
       {
         clock,
         system: systemId,
+        ...(this.#isHeard(who, channel) ? { beat: () => this.#env.beat(who) } : {}),
         send: (payload, length) => {
           const whole = Buffer.alloc(FTP_PAYLOAD);
           payload.copy(whole, 0, 0, length);
@@ -144,6 +147,11 @@ export class FtpSide {
     this.#seconds.get(who.system)?.stop();
     this.#seconds.set(who.system, client);
     return client;
+  }
+
+  /** Heartbeats of the same link are passed on by its router; those of another by ArduPilot itself, by a PX4 only if told to. */
+  #isHeard(who: { readonly system: number }, channel: number): boolean {
+    return who.system === STATION.system && (channel === 0 || !this.#env.autopilot.serverPerLink);
   }
 
   #server(channel: number): FtpServer {

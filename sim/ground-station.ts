@@ -12,6 +12,8 @@ export interface Wiring {
   readonly system: number;
   /** Sends a request; the buffer may be used again at once. */
   readonly send: (payload: Buffer, length: number) => void;
+  /** Its HEARTBEAT comes by where the simulator's client is; absent: nothing of it does. */
+  readonly beat?: () => void;
 }
 
 export interface LoadOptions {
@@ -20,6 +22,8 @@ export interface LoadOptions {
   readonly patienceMs?: number;
   /** At the end it resets all sessions, as QGroundControl does; default true. */
   readonly resets?: boolean;
+  /** Its heartbeats, one a second, begin so long before it asks; default 1,000. Where none comes by it asks at once. */
+  readonly announcedMs?: number;
 }
 
 export interface Loaded {
@@ -36,6 +40,8 @@ export interface Loaded {
 const ANSWER_MS = 1000;
 const TRIES = 5;
 const REFUSED_MS = 500;
+const ANNOUNCED_MS = 1000;
+const BEAT_MS = 1000;
 
 /** What came back for one request; undefined: nothing. */
 interface Reply {
@@ -75,6 +81,29 @@ export class SecondClient {
 
   /** Loads a file. Never throws: what went wrong is in the result. */
   async load(options: LoadOptions): Promise<Loaded> {
+    const { clock, beat } = this.#wiring;
+    if (beat === undefined) return this.#load(options);
+    // Ground stations say that they are there from the moment they open a link, and ask once they have seen the vehicle.
+    let forget: () => void = () => undefined;
+    const again = (): void => {
+      beat();
+      forget = clock.after(BEAT_MS, again);
+    };
+    again();
+    this.#wakes.add(forgetBeats);
+    function forgetBeats(): void {
+      forget();
+    }
+    await this.#sleep(options.announcedMs ?? ANNOUNCED_MS);
+    try {
+      return await this.#load(options);
+    } finally {
+      forgetBeats();
+      this.#wakes.delete(forgetBeats);
+    }
+  }
+
+  async #load(options: LoadOptions): Promise<Loaded> {
     const { clock } = this.#wiring;
     const begunMs = clock.now();
     const patienceMs = options.patienceMs ?? 60_000;

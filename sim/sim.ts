@@ -110,6 +110,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   let silent = false;
   let closed = false;
   let readsWaiting = 0;
+  let logFails = 0;
   // Empty until the transport is open: a client may come before that is known here.
   const medium: { transport?: Transport } = {};
 
@@ -225,6 +226,17 @@ export async function startSim(options: SimOptions): Promise<Sim> {
                 }),
           freeRing: () => outLine.free(),
           send: (payload, length) => send(m.FILE_TRANSFER_PROTOCOL, payload, length),
+          beat: ({ system, component }) => {
+            const heartbeat = {
+              customMode: 0,
+              type: m.TYPE_GCS,
+              autopilot: m.AUTOPILOT_INVALID,
+              baseMode: 0,
+              systemStatus: m.STATE_ACTIVE,
+            };
+            const frame = new FrameWriter(system, component).encode(m.HEARTBEAT, m.encodeHeartbeat(heartbeat));
+            if (!silent && !closed) outLine.put(frame);
+          },
           pass(payload, from: Sender) {
             const { system, component, wireBytes: length } = from;
             arrive({ length, messageId: m.FILE_TRANSFER_PROTOCOL, systemId: system, componentId: component, payload });
@@ -235,7 +247,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     {
       ...{ autopilot, systemId, random, now: () => clock.now(), wallMs, send },
       ftp: ftp !== undefined,
-      logging: (): boolean => log?.logging ?? vehicle.armed,
+      logging: (): boolean => logFails === 0 && (log?.logging ?? vehicle.armed),
     },
     options.armed ?? false,
   );
@@ -268,8 +280,18 @@ export async function startSim(options: SimOptions): Promise<Sim> {
 
   function writeLog(how: LogOptions): FlightLog {
     log = new FlightLog(disk, autopilot, how, vehicle.armed, wallMs);
+    log.failed = logFails > 0;
     log.start(after);
     return log;
+  }
+
+  function failLog(ms: number): void {
+    const count = (by: number): void => {
+      logFails += by;
+      if (log !== undefined) log.failed = logFails > 0;
+    };
+    count(1);
+    after(ms, () => count(-1));
   }
 
   /** The events of a trace come as long after the first request as then. */
@@ -301,7 +323,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   if (trace !== undefined) playEvents(trace.rows);
   startFaults(faults, {
     ...later,
-    ...{ random, script, setArmed },
+    ...{ random, script, setArmed, failLog },
     reboot: () => reboot(),
     // Whoever is cut off there sees it; the promise only says when it is over.
     unplug: (ms, at) => void opened.drop(ms, at),

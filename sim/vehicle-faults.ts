@@ -67,6 +67,7 @@ export const vehicleFaults: readonly FaultRow[] = [
     }),
   },
   spell("busy", "the card does not answer", (ms, world) => world.pause(ms)),
+  spell("no-log", "no log is written", (ms, world) => world.failLog(ms)),
   spell("exhaust", "others have every file session", (ms, world) => world.exhaust(ms)),
   {
     name: "eio",

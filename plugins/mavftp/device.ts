@@ -23,6 +23,7 @@ import { addressText, placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
 import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask } from "./listing.js";
+import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
 import type { Reading } from "./reading.js";
@@ -70,7 +71,12 @@ export class MavftpDevice implements Device, Source {
     this.#options = options;
     this.#context = context;
     this.#link = new Link(options.url, options.componentId, context.clock);
-    this.#peer = new Peer(this.#link, { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause" }, context);
+    const neighbours = new Neighbours(context.clock, options.exclusive, (message) => context.say("info", message));
+    this.#peer = new Peer(
+      this.#link,
+      { place, systemId: options.systemId, pauseWhenArmed: options.whenArmed === "pause", neighbours },
+      context,
+    );
     if (options.trace !== undefined)
       this.#recorder = new Recorder(
         options.trace,
@@ -114,9 +120,13 @@ export class MavftpDevice implements Device, Source {
     const path = this.#path(entry.path);
     const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
+    this.#peer.logging.reads();
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
-    void ended.then(() => this.#downloads.delete(ended));
+    void ended.then(() => {
+      this.#downloads.delete(ended);
+      this.#peer.logging.hasRead();
+    });
     return stream;
   }
 
@@ -152,10 +162,20 @@ export class MavftpDevice implements Device, Source {
 
   #start(): void {
     if (this.#closed !== undefined) return;
+    const link = this.#link;
+    const peer = this.#peer;
+    const we: Ourselves = {
+      get systemId() {
+        return link.systemId;
+      },
+      componentId: link.componentId,
+      isAutopilot: (frame) => peer.isFrom(frame),
+    };
     this.#peer.presence$.subscribe(() => this.#record());
     this.#peer.start();
     this.#link.start({
       frame: (frame) => {
+        peer.neighbours.frame(frame, we);
         if (frame.messageId === FILE_TRANSFER_PROTOCOL) {
           if (!this.#peer.isFrom(frame)) return;
           this.#peer.heard();

@@ -133,6 +133,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       } catch (error) {
         if (!(error instanceof SessionLost)) throw error;
         sessions.forget(open);
+        tools.peer.neighbours.refused();
         file = undefined;
         lost = assembly.whole > wholeBefore ? 1 : lost + 1;
         wholeBefore = assembly.whole;

@@ -63,6 +63,8 @@ export interface Recorded {
   /** Resolves with the first state, now or later, that fits; rejects after `withinMs`. Looks from number `from` of `states` on. */
   until(fits: (presence: Presence, index: number) => boolean, withinMs?: number, from?: number): Promise<Presence>;
   attached(): Promise<Presence>;
+  /** The device's clock goes so far ahead; waiting by it takes as long as before. */
+  skip(ms: number): void;
 }
 
 export function makeDevice(t: TestContext, options: Record<string, unknown>, memory = new Map<string, unknown>()): Recorded {
@@ -70,12 +72,13 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>, mem
   const said: string[] = [];
   const told: number[] = [];
   const watchers = new Set<() => void>();
+  let aheadMs = 0;
   const context: PluginContext = {
     name: "pixhawk",
     vehicle: "plane-1",
     installation: "0123abcd",
     stateDir: "/nonexistent",
-    clock,
+    clock: { ...clock, monotonicMs: () => performance.now() + aheadMs },
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
     say: (_level, message) => said.push(message),
     tellTime: (ms) => told.push(ms),
@@ -104,7 +107,11 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>, mem
       look();
     });
   }
-  return { device, source: device, states, said, told, memory, until, attached: () => until((p) => p.state === "attached") };
+  return {
+    ...{ device, source: device, states, said, told, memory, until },
+    attached: () => until((p) => p.state === "attached"),
+    skip: (ms) => void (aheadMs += ms),
+  };
 }
 
 export interface Rig extends Recorded {

@@ -1,8 +1,8 @@
 /**
  * The autopilot at the other end: which system it is, whether it is armed, when it booted; and from that whether its files may be asked for.
  *
- * Attached only while its heartbeat comes, and, unless told to go on, only while that says disarmed: what is not known counts as armed. Each
- * reason for being detached is one that a person can act on. A new boot or a new wire is a new epoch; whoever works under the old one is
+ * Attached only while its heartbeat comes, and, unless told to go on, only while that says disarmed: what is not known counts as armed; and not
+ * while a ground station is let at it (`neighbours.ts`). Each reason for being detached is one that a person can act on. A new boot or a new wire is a new epoch; whoever works under the old one is
  * told by its signal.
  */
 import { randomBytes } from "node:crypto";
@@ -11,6 +11,8 @@ import { Fault, type FaultKind } from "../../core/errors.js";
 import type { PluginContext, Presence } from "../../core/plugin.js";
 import type { Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
+import { LoggingWatch } from "./logging.js";
+import type { Neighbours } from "./neighbours.js";
 import { silence, type Link, type LinkState } from "./link.js";
 
 /** One stay of the autopilot: from attached to detached. */
@@ -26,6 +28,8 @@ export interface PeerOptions {
   /** The one to talk to; else the first that is heard. */
   readonly systemId: number | undefined;
   readonly pauseWhenArmed: boolean;
+  /** Whether somebody else is to be let at it. */
+  readonly neighbours: Neighbours;
 }
 
 const LOOK_MS = 200;
@@ -44,6 +48,8 @@ const VERSION_TRIES = 4;
 export class Peer {
   readonly presence$: BehaviorSubject<Presence>;
   readonly changes$: Observable<void>;
+  readonly neighbours: Neighbours;
+  readonly logging: LoggingWatch;
   /** Undefined until a heartbeat said so. */
   armed: boolean | undefined;
   /** MAV_AUTOPILOT of its heartbeat. */
@@ -75,6 +81,9 @@ export class Peer {
     this.#context = context;
     this.presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: `${options.place} is not opened yet` });
     this.changes$ = this.#changes.asObservable();
+    this.neighbours = options.neighbours;
+    this.logging = new LoggingWatch(context.clock, (level, message) => context.say(level, message));
+    this.neighbours.leaves = () => this.#look();
   }
 
   start(): void {
@@ -113,6 +122,7 @@ export class Peer {
   linkState(state: LinkState): void {
     this.#heartbeatMs = this.#disarmedMs = -Infinity;
     this.armed = undefined;
+    if (state.open) this.neighbours.opened();
     if (!state.open) this.#detach(state.reason, state.kind);
     else this.#look();
   }
@@ -121,6 +131,7 @@ export class Peer {
     if (frame.messageId === m.HEARTBEAT) this.#heartbeat(frame);
     else if (!this.isFrom(frame)) return;
     else if (frame.messageId === m.SYSTEM_TIME) this.#time(m.decodeSystemTime(frame.payload));
+    else if (frame.messageId === m.SYS_STATUS) this.logging.status(m.decodeSysStatus(frame.payload));
     else if (frame.messageId === m.AUTOPILOT_VERSION) this.#versionIs(m.decodeAutopilotVersion(frame.payload).flightSwVersion);
   }
 
@@ -137,6 +148,7 @@ export class Peer {
       if (!this.#options.pauseWhenArmed) this.#changes.next();
     }
     this.armed = armed;
+    this.logging.armed(armed);
     this.autopilot = beat.autopilot;
     this.#look();
   }
@@ -149,6 +161,7 @@ export class Peer {
     this.#systemId = systemId;
     this.#bootMs = undefined;
     this.version = undefined;
+    this.logging.reset();
     this.#link.systemId = systemId;
     return true;
   }
@@ -199,10 +212,9 @@ export class Peer {
       if (this.#link.frames === 0) return `${place} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`;
       return `no heartbeat of ${systemId === undefined ? "an autopilot" : `system ${systemId}`} on ${place}, though it carries MAVLink`;
     }
-    if (!pauseWhenArmed) return undefined;
-    if (this.armed !== false) return "the vehicle is armed";
-    if (now - this.#disarmedMs < DISARM_SETTLE_MS) return "the vehicle has just been disarmed, its log is being closed";
-    return undefined;
+    if (pauseWhenArmed && this.armed !== false) return "the vehicle is armed";
+    if (pauseWhenArmed && now - this.#disarmedMs < DISARM_SETTLE_MS) return "the vehicle has just been disarmed, its log is being closed";
+    return this.neighbours.reason;
   }
 
   /** Heartbeats get lost on a bad radio: while the autopilot's other frames come, two more are waited for. */

@@ -84,13 +84,13 @@ export class Recorder {
   /** Resolves once all of it is in the file. Idempotent. */
   async close(): Promise<void> {
     if (this.#waiting !== undefined && this.#waiting.length > 0) this.#begin();
-    this.#over = true;
     const file = this.#file;
-    if (file === undefined || file.closed) return;
-    await new Promise<void>((resolve) => {
-      file.once("close", resolve);
-      file.end();
-    });
+    if (file !== undefined && !file.closed)
+      await new Promise<void>((resolve) => {
+        file.once("close", resolve);
+        file.end();
+      });
+    this.#over = true;
   }
 
   get #ms(): number {

@@ -47,8 +47,8 @@ export class Requests {
   sent = 0;
   /** The autopilot has answered at least one request. */
   answered = false;
-  /** Called when another program is seen to open a file, with its session. */
-  foreign: ((session: number) => void) | undefined;
+  /** Called when another program is seen to open a file or to reset all sessions (the opcode), with its session. */
+  foreign: ((session: number, opcode: number) => void) | undefined;
 
   readonly #link: Sending;
   readonly #packet = emptyPacket();
@@ -68,7 +68,8 @@ export class Requests {
     const packet = decodeFtp(frame.payload, this.#packet);
     if (packet.opcode !== Op.Ack && packet.opcode !== Op.Nak) return;
     if (packet.targetSystem !== this.#link.systemId || packet.targetComponent !== this.#link.componentId) {
-      if (packet.reqOpcode === Op.OpenFileRO && packet.opcode === Op.Ack) this.foreign?.(packet.session);
+      const { reqOpcode, opcode, session } = packet;
+      if (opcode === Op.Ack && (reqOpcode === Op.OpenFileRO || reqOpcode === Op.ResetSessions)) this.foreign?.(session, reqOpcode);
       return;
     }
     this.answered = true;

@@ -7,7 +7,7 @@
 import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import { Nak, nakName, Op } from "../../mavlink/ftp.js";
-import { AUTOPILOT_ARDUPILOT } from "../../mavlink/messages.js";
+import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
 import type { Attachment, Peer } from "./peer.js";
 import type { OpenFile } from "./reading.js";
 import type { Patience, Reply, Request, Requests } from "./requests.js";
@@ -48,8 +48,10 @@ export class Sessions {
     this.#clock = clock;
     this.#place = place;
     this.#exclusive = exclusive;
-    requests.foreign = (session) => {
-      if (this.#left?.session !== session) return;
+    requests.foreign = (session, opcode) => {
+      // The end of all sessions is on a PX4 that of ours; an ArduPilot ends those of who asks.
+      const gone = opcode === Op.ResetSessions ? peer.autopilot === AUTOPILOT_PX4 : this.#left?.session === session;
+      if (this.#left === undefined || !gone) return;
       this.#left.taken();
       this.#left = undefined;
     };
@@ -125,10 +127,15 @@ export class Sessions {
         continue;
       }
       if (reply.nak !== Nak.NoSessionsAvailable && reply.nak !== Nak.InvalidSession) throw refusal("open it", reply);
+      this.#peer.neighbours.refused();
+      throwIfAborted(signal);
       const waitMs = (ardupilot ? ARDUPILOT_IDLE_MS : PX4_IDLE_MS)[waits];
       // PX4: the long wait is only for what closes late: 1.18 and later, or what did not say.
-      if (waitMs === undefined || (waits === 1 && !ardupilot && !this.#closesLate()))
+      if (waitMs === undefined || (waits === 1 && !ardupilot && !this.#closesLate())) {
+        this.#peer.neighbours.held();
+        throwIfAborted(signal);
         throw new Fault("transient", "another program (a ground station?) uses the autopilot's file session");
+      }
       if (this.#exclusive && waits === 0) await this.#ask(attachment, { opcode: Op.ResetSessions, session: this.#ownId }, signal);
       else await this.#clock.sleep(waitMs, signal);
     }
