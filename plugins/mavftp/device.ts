@@ -41,6 +41,10 @@ const PROBE_MS = 4000;
 /** The slowest card: what an autopilot needs for its checksum. */
 const CRC_BYTES_PER_MS = 50;
 const CRC_LEAST_MS = 5000;
+/** Its file server takes offsets for signed numbers (GCS_FTP.cpp, AP_Filesystem). */
+const ARDUPILOT_BYTES = 2 ** 31;
+/** An offset has 32 bits. */
+const LAST_OFFSET = 2 ** 32;
 
 /** By MAV_AUTOPILOT: whose bursts are known. */
 const BURSTS: ReadonlyMap<number, BurstRules> = new Map([
@@ -117,6 +121,12 @@ export class MavftpDevice implements Device, Source {
 
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
     if (offset > entry.size) throw new Fault("changed", `the file has ${entry.size} bytes, byte ${offset} is past its end`);
+    const most = this.#peer.autopilot === AUTOPILOT_ARDUPILOT ? ARDUPILOT_BYTES : LAST_OFFSET;
+    if (entry.size > most)
+      throw new Fault(
+        "rejected",
+        `it has ${entry.size} bytes, and by MAVLink FTP this autopilot gives only the first ${most / 2 ** 30} GiB of a file: take it from the card itself`,
+      );
     const path = this.#path(entry.path);
     const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
     const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };

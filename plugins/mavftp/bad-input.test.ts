@@ -1,0 +1,52 @@
+/** What an autopilot, its card or its files may confront us with: each has one clear message, and costs only itself. */
+import assert from "node:assert/strict";
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { isFault } from "../../core/errors.js";
+import { eventually, listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
+
+for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8"])
+  test(`${autopilot}: a directory of 2,000 logs`, async (t) => {
+    const dir = makeDir(t);
+    for (let n = 1; n <= 2000; n++) writeFileSync(join(dir, `${String(n).padStart(8, "0")}.BIN`), "x".repeat(n % 7));
+    const { source } = await makeRig(t, { dir, autopilot });
+    const listed = await listAll(source);
+    assert.equal(listed.length, 2000);
+    assert.deepEqual(
+      listed.map(({ path, size }) => `${path} ${size}`),
+      Array.from({ length: 2000 }, (_, n) => `${String(n + 1).padStart(8, "0")}.BIN ${(n + 1) % 7}`),
+    );
+  });
+
+for (const autopilot of ["px4", "ardupilot-4.6"])
+  test(`${autopilot}: a byte that the card cannot read ends that file with its place, and the next one is read`, async (t) => {
+    const { dir, content } = makeLogs(t, { "a.ulg": 200_000, "b.ulg": 1000 });
+    const rig = await makeRig(t, { dir, autopilot, faults: { eio: "100kB" } });
+    const [a, b] = await listAll(rig.source);
+    assert.ok(a !== undefined && b !== undefined);
+    await assert.rejects(
+      readAll(rig.source, a),
+      (error: unknown) => isFault(error, "transient") && /cannot read byte (99\d\d\d|100000): FailErrno \(errno 5\)/.test(error.message),
+    );
+    await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
+    assert.ok((await readAll(rig.source, b)).equals(content.get("b.ulg") ?? Buffer.alloc(0)));
+  });
+
+test("ArduPilot reads nothing behind 2 GiB: a longer file is refused before it is begun, one that just fits is not", async (t) => {
+  const { dir } = makeLogs(t, { "fits.bin": 0, "long.bin": 0 });
+  truncateSync(join(dir, "fits.bin"), 2 ** 31);
+  truncateSync(join(dir, "long.bin"), 2 ** 31 + 1);
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6" });
+  const [fits, long] = await listAll(rig.source);
+  assert.ok(fits !== undefined && long !== undefined);
+  await assert.rejects(
+    rig.source.open(long, 0, never),
+    (error: unknown) => isFault(error, "rejected") && /2 GiB/.test(error.message) && /card/.test(error.message),
+  );
+  assert.equal(rig.sim.stats.requests.OpenFileRO ?? 0, 0);
+  const tail = await readAll(rig.source, fits, 2 ** 31 - 1000);
+  assert.equal(tail.length, 1000);
+  const px4 = await makeRig(t, { dir, autopilot: "px4" });
+  assert.equal((await readAll(px4.source, long, 2 ** 31 - 500)).length, 501);
+});
