@@ -133,8 +133,9 @@ async function life(t: TestContext, seed: number): Promise<number> {
   const autopilot = flavours[seed % flavours.length] ?? "px4";
   const { dir, content } = makeLogs(t, { "a.ulg": 30_000 + Math.floor(random() * 200_000), "sub/b.bin": 956, "c.ulg": 0 });
   const sim = await makeSim(t, { dir, autopilot, seed });
-  const { device, attached } = makeDevice(t, { url: await liar(t, sim.clientUrl, random), root: "/" });
-  await attached();
+  const rig = makeDevice(t, { url: await liar(t, sim.clientUrl, random), root: "/" });
+  const { device } = rig;
+  await rig.attached();
   let operations = 0;
   for (const [path, bytes] of content) {
     const what = `seed ${seed}, ${autopilot}: `;
