@@ -150,6 +150,8 @@ export class Finder {
     const reconsider = !isConsidered(engine, lane.name);
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
+    /** The journal had nothing of their paths; only a listing adds that. */
+    const unknown = new Set<FileEntry>();
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const archive = lane.config.archiveDir?.replace(/^\/+|\/+$/g, "");
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
@@ -166,6 +168,7 @@ export class Finder {
       if (routes.length === 0) continue;
       seen.add(entry.path);
       const known = engine.queue.latest(lane.name, entry.path);
+      if (known === undefined) unknown.add(entry);
       const same = known !== undefined && sameStamp(known, entry);
       const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
       // The journal knows it, and the rules are the same: nothing to decide, but it counts among the newest.
@@ -190,7 +193,7 @@ export class Finder {
     for (let at = 0; at < chosen.length; at += batch) {
       throwIfAborted(signal);
       await engine.journal.apply(() => {
-        for (const { entry, routes } of chosen.slice(at, at + batch)) added += this.#record(entry, routes) > 0 ? 1 : 0;
+        for (const { entry, routes } of chosen.slice(at, at + batch)) added += this.#record(entry, routes, unknown.has(entry)) > 0 ? 1 : 0;
       });
       engine.work$.next();
       await breathe();
@@ -267,9 +270,9 @@ export class Finder {
   }
 
   /** Inside `apply`. How many deliveries are new. */
-  #record(entry: FileEntry, routes: readonly RouteLane[]): number {
+  #record(entry: FileEntry, routes: readonly RouteLane[], unknown: boolean): number {
     const { engine, lane } = this;
-    const before = engine.queue.latest(lane.name, entry.path);
+    const before = unknown ? undefined : engine.queue.latest(lane.name, entry.path);
     const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
     const trustSize = routes.every(({ rules }) => rules.route.trustSize);
     let version: VersionRow | undefined;
@@ -288,6 +291,8 @@ export class Finder {
         ...(before !== undefined && before.size > 0 && before.size <= entry.size ? { base: before.id } : {}),
       };
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
+      // A source that lists a path twice.
+      if (version === undefined && unknown) return this.#record(entry, routes, false);
       // The same stamp came back after another content: only a count can tell them apart.
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);

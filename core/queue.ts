@@ -233,22 +233,19 @@ export class Queue {
     entry: FileEntry,
     what: { store: VersionRow["store"]; base?: string; after: VersionRow["after"]; trustSize: boolean; foundMs: number },
   ): VersionRow | undefined {
+    const row = {
+      ...{ id, source, path: entry.path, size: entry.size, modified_ms: entry.modifiedMs ?? null, inode: entry.inode ?? null },
+      ...{ state: "found" as const, store: what.store, base: what.base ?? null, found_ms: what.foundMs, after: what.after },
+      trust_size: what.trustSize ? 1 : 0,
+    };
     // A journal that was rebuilt no longer knows what it had sent of a file: what may be left of that is another generation's.
-    return this.journal.get<VersionRow>(
+    const added = this.journal.get<{ generation: number }>(
       `INSERT INTO versions (id, source, path, size, modified_ms, inode, state, store, base, found_ms, after, trust_size, generation)
-       VALUES (?, ?, ?, ?, ?, ?, 'found', ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING RETURNING *`,
-      id,
-      source,
-      entry.path,
-      entry.size,
-      entry.modifiedMs ?? null,
-      entry.inode ?? null,
-      what.store,
-      what.base ?? null,
-      what.foundMs,
-      what.after,
-      what.trustSize ? 1 : 0,
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING RETURNING generation`,
+      ...Object.values(row),
     );
+    if (added === undefined) return undefined;
+    return { ...row, ...added, durable: 0, digest: null, safest: 0, sealed_ms: null, released: null, spooled: 0 };
   }
 
   /** Inside `apply`. Deliveries that are there already stay as they are. Returns how many are new and still to be done. */
