@@ -154,6 +154,7 @@ export class MavftpDevice implements Device, Source {
         return undefined;
       }
       if (reply.nak !== undefined) throw refusal("compute the checksum", reply);
+      if (reply.data.length < 4) throw new Fault("transient", "the autopilot's answer holds no checksum");
       return `crc32-mavlink:${reply.data.readUInt32LE(0).toString(16).padStart(8, "0")}`;
     });
   }

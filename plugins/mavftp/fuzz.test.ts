@@ -25,8 +25,8 @@ const share = 0.08;
 /** What an operation may take: silence is given up after 10 s, a session of another's is waited for as long as autopilots keep one. */
 const patienceMs = 90_000;
 
-/** Between client and vehicle: what the vehicle says of files is told otherwise. Its URL. */
-async function liar(t: TestContext, to: string, random: Random): Promise<string> {
+/** Between client and vehicle: what the vehicle says of files is told otherwise, as `lie` says. Its URL. */
+async function liar(t: TestContext, to: string, lie: (payload: Buffer) => readonly Buffer[]): Promise<string> {
   const port = Number(to.slice(to.lastIndexOf(":") + 1));
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
@@ -41,7 +41,6 @@ async function liar(t: TestContext, to: string, random: Random): Promise<string>
       });
     }
     client.pipe(vehicle, { end: false });
-    const kept: Buffer[] = [];
     const tell = (frame: Frame, payload: Buffer): void => {
       const writer = new FrameWriter(frame.systemId, frame.componentId);
       if (client.writable) client.write(writer.encode(frame.messageId, payload, payload.length));
@@ -52,12 +51,7 @@ async function liar(t: TestContext, to: string, random: Random): Promise<string>
         tell(frame, Buffer.from(frame.payload.subarray(0, 255)));
         return;
       }
-      if (random() >= share) {
-        tell(frame, payload);
-        if (random() < 0.02) kept.push(payload);
-        return;
-      }
-      for (const other of nonsense(payload, kept, random)) tell(frame, other);
+      for (const other of lie(payload)) tell(frame, other);
     });
     vehicle.on("data", (bytes: Buffer) => parser.push(bytes));
   });
@@ -68,6 +62,16 @@ async function liar(t: TestContext, to: string, random: Random): Promise<string>
     for (const socket of sockets) socket.destroy();
   });
   return `tcpout://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** Most is told as it is. */
+function liesBy(random: Random): (payload: Buffer) => readonly Buffer[] {
+  const kept: Buffer[] = [];
+  return (payload) => {
+    if (random() < share) return nonsense(payload, kept, random);
+    if (random() < 0.02) kept.push(payload);
+    return [payload];
+  };
 }
 
 /** What is told in place of a packet. */
@@ -133,7 +137,7 @@ async function life(t: TestContext, seed: number): Promise<number> {
   const autopilot = flavours[seed % flavours.length] ?? "px4";
   const { dir, content } = makeLogs(t, { "a.ulg": 30_000 + Math.floor(random() * 200_000), "sub/b.bin": 956, "c.ulg": 0 });
   const sim = await makeSim(t, { dir, autopilot, seed });
-  const rig = makeDevice(t, { url: await liar(t, sim.clientUrl, random), root: "/" });
+  const rig = makeDevice(t, { url: await liar(t, sim.clientUrl, liesBy(random)), root: "/" });
   const { device } = rig;
   await rig.attached();
   let operations = 0;
@@ -162,6 +166,19 @@ test("nonsense in whole frames: every operation ends, with the file's bytes or a
   for (; operations === 0 || performance.now() < until; seed++) operations += await life(t, seed);
   t.diagnostic(`${operations} operations, seeds ${firstSeed} to ${seed - 1}`);
   assert.ok(process.memoryUsage().rss - before < 200e6, "the memory has grown");
+});
+
+test("a checksum that is acknowledged and not told is a Fault", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 1000 });
+  const sim = await makeSim(t, { dir });
+  const mute = (payload: Buffer): Buffer[] => {
+    if (payload[8] === Op.CalcFileCRC32) payload[7] = 0;
+    return [payload];
+  };
+  const rig = makeDevice(t, { url: await liar(t, sim.clientUrl, mute), root: "/" });
+  await rig.attached();
+  const digest = rig.device.digest({ path: "a.ulg", kind: "file", size: 1000 }, "crc32-mavlink", new AbortController().signal);
+  await assert.rejects(digest, (error: unknown) => isFault(error, "transient"));
 });
 
 test("4 MB of shell output, and of noise: nothing is taken for a frame of files, and none is kept", (t) => {
