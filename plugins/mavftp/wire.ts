@@ -155,9 +155,11 @@ async function openUdp(address: Exclude<Address, { kind: "serial" }>, events: Wi
     lookup: (host, _options, found) => found(null, host, ipv6 ? 6 : 4),
   });
   try {
+    // Waited for before it is begun: without a lookup it may be done at once.
+    const listening = once(socket, "listening");
     if (out) socket.bind(0);
     else socket.bind(address.port, address.host);
-    await once(socket, "listening");
+    await listening;
   } catch (error) {
     socket.close();
     throw new Fault("offline", `cannot listen on ${placeOf(address)}: ${reasonOf(error)}`, { cause: error });
