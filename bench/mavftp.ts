@@ -125,6 +125,7 @@ async function run(cell: Cell, bytes: number, dir: string, seed: number): Promis
     const used = process.cpuUsage(cpu);
     const [first = NaN, second = NaN] = rates;
     const way = device.way?.way ?? "?";
+    if (process.env.DBG) console.error(JSON.stringify(device.way), [...memory.keys()]);
     // Of plain reads one for each packet, of bursts none but a few.
     const ideal = (2 * bytes) / 239;
     return { first, second, way, requests: device.requestsSent / ideal, cpuPerMb: (used.user + used.system) / 2 / bytes };

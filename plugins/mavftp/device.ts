@@ -63,8 +63,8 @@ export class MavftpDevice implements Device, Source {
   readonly #requests: Requests;
   readonly #sessions: Sessions;
   readonly #context: PluginContext;
-  /** By autopilot and version: what was learned of the link stays from file to file. */
-  readonly #readings = new Map<string, WayReading>();
+  /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
+  readonly #readings = new Map<number, WayReading>();
   readonly #downloads = new Set<Promise<void>>();
   readonly #recorder: Recorder | undefined;
   #checksums = true;
@@ -236,7 +236,7 @@ export class MavftpDevice implements Device, Source {
 
   /** How this autopilot is read over this link, and why; undefined until that is found out. */
   get way(): Choice | undefined {
-    return this.#readings.get(this.#peerKey())?.choice;
+    return this.#readings.get(this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT)?.choice;
   }
 
   /** FTP requests sent so far. */
@@ -244,28 +244,23 @@ export class MavftpDevice implements Device, Source {
     return this.#requests.sent;
   }
 
-  #peerKey(): string {
-    return `way:${this.#peer.autopilot ?? "?"}:${this.#peer.version?.join(".") ?? "?"}:${addressText(this.#options.url)}`;
-  }
-
   /** How this autopilot is read. */
   #reading(): Reading {
-    const key = this.#peerKey();
-    let reading = this.#readings.get(key);
+    const autopilot = this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT;
+    let reading = this.#readings.get(autopilot);
     if (reading === undefined) {
-      const { autopilot, version } = this.#peer;
       const pace = new Pace(autopilot === AUTOPILOT_PX4 ? PX4_WINDOW : ARDUPILOT_WINDOW);
-      const rules = autopilot === undefined ? undefined : BURSTS.get(autopilot);
+      const rules = BURSTS.get(autopilot);
       reading = new WayReading({
         reads: new WindowReading(pace),
         bursts: rules === undefined ? undefined : new BurstReading(pace, rules),
         memory: this.#context.memory,
-        key,
-        peer: { autopilot, version },
+        peer: () => this.#peer,
+        link: addressText(this.#options.url),
         now: () => this.#context.clock.monotonicMs(),
         say: (level, message, facts) => this.#context.say(level, message, facts),
       });
-      this.#readings.set(key, reading);
+      this.#readings.set(autopilot, reading);
     }
     return reading;
   }

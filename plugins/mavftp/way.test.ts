@@ -44,8 +44,8 @@ function bench(speeds: { reads: number; bursts: number | Error }, given: Partial
     reads: made("reads"),
     bursts: made("bursts"),
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
-    key: "way:3:4.7.0:here",
-    peer: { autopilot: AUTOPILOT_ARDUPILOT, version: [4, 7, 0] },
+    peer: () => ({ autopilot: AUTOPILOT_ARDUPILOT, version: [4, 7, 0] }),
+    link: "here",
     now: () => nowMs,
     say: (_level, message) => said.push(message),
     ...given,
@@ -114,10 +114,23 @@ test("a link that is much slower than remembered is tried again, and what was ch
 });
 
 test("an ArduPilot of unknown version is tried where the file ends soon", async () => {
-  const rig = bench({ reads: 400_000, bursts: 620_000 }, { peer: { autopilot: AUTOPILOT_ARDUPILOT, version: undefined } });
+  const rig = bench({ reads: 400_000, bursts: 620_000 }, { peer: () => ({ autopilot: AUTOPILOT_ARDUPILOT, version: undefined }) });
   assert.equal((await rig.file(1_000_000))?.way, "bursts");
   const bursts = rig.used.filter(([way]) => way === "bursts").reduce((sum, [, bytes]) => sum + bytes, 0);
   assert.ok(bursts > 0 && bursts <= 98_304, `${bursts} bytes`);
+});
+
+test("what was chosen before the version was known is found out again once it is, and only that is remembered", async () => {
+  let version: readonly [number, number, number] | undefined;
+  const rig = bench({ reads: 400_000, bursts: 405_000 }, { peer: () => ({ autopilot: AUTOPILOT_ARDUPILOT, version }) });
+  assert.equal((await rig.file(1_000_000))?.way, "reads");
+  assert.equal(rig.memory.size, 0);
+  version = [4, 7, 0];
+  rig.speeds.bursts = 620_000;
+  assert.equal((await rig.file(1_000_000))?.way, "reads", "the trial of before counts");
+  assert.deepEqual([...rig.memory.keys()], ["way:3:4.7.0:here"]);
+  version = [4, 8, 0];
+  assert.equal((await rig.file(1_000_000))?.way, "bursts");
 });
 
 test("files too short for a trial, one after the other, are one trial", async () => {

@@ -93,9 +93,10 @@ export interface WayTools {
   readonly reads: Reading;
   readonly bursts: Reading | undefined;
   readonly memory: Memo;
-  /** Names autopilot, version and link in the memory. */
-  readonly key: string;
-  readonly peer: Peerage;
+  /** As it is known now: its version is said some time after it is first heard. */
+  readonly peer: () => Peerage;
+  /** Names the link in the memory. */
+  readonly link: string;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
   readonly say: (level: Level, message: string, facts: Readonly<Record<string, unknown>>) => void;
@@ -103,6 +104,7 @@ export interface WayTools {
 
 export class WayReading implements Reading {
   readonly #tools: WayTools;
+  #peer: Peerage | undefined;
   #choice: Choice | undefined;
   /** The one before, while it is tried again. */
   #before: Choice | undefined;
@@ -113,8 +115,6 @@ export class WayReading implements Reading {
 
   constructor(tools: WayTools) {
     this.#tools = tools;
-    this.#choice = choiceFrom(tools.memory.get(tools.key), tools.bursts !== undefined);
-    if (this.#choice !== undefined) this.#say(this.#choice, true);
   }
 
   /** Undefined until it is chosen. */
@@ -125,11 +125,34 @@ export class WayReading implements Reading {
   async read(stretch: Stretch): Promise<void> {
     const { assembly, end, more } = stretch;
     do {
+      if (this.#isNews()) this.#recall();
       const choice = this.#choice;
       if (choice !== undefined) await this.#asChosen(stretch, choice);
       else if (!this.#reads.tried) await this.#timed(this.#tools.reads, stretch, this.#reads, () => this.#reads.tried);
       else await this.#tryBursts(stretch);
     } while (assembly.whole < end && more());
+  }
+
+  /** The peer is another than it was chosen for, or now its version is known. */
+  #isNews(): boolean {
+    const { autopilot, version } = this.#tools.peer();
+    const known = this.#peer;
+    if (known === undefined || autopilot !== known.autopilot) return true;
+    return version !== known.version && version?.join() !== known.version?.join();
+  }
+
+  #recall(): void {
+    const { peer, memory, bursts } = this.#tools;
+    if (this.#peer?.version !== undefined) [this.#reads, this.#bursts] = [new Rate(), new Rate()];
+    const { autopilot, version } = peer();
+    this.#peer = { autopilot, version };
+    this.#before = undefined;
+    this.#choice = choiceFrom(memory.get(this.#key()), bursts !== undefined);
+    if (this.#choice !== undefined) this.#say(this.#choice, true);
+  }
+
+  #key(): string {
+    return `way:${this.#peer?.autopilot ?? "?"}:${this.#peer?.version?.join(".") ?? "?"}:${this.#tools.link}`;
   }
 
   async #asChosen(stretch: Stretch, choice: Choice): Promise<void> {
@@ -139,6 +162,7 @@ export class WayReading implements Reading {
     const rate = this.#now;
     let slow = false;
     await this.#timed(reading, stretch, rate, () => {
+      if (this.#isNews()) return true;
       if (rate.bytes < LOOK_BYTES && rate.ms < LOOK_MS) return false;
       slow = rate.perSecond < least && now() - this.#triedMs > AGAIN_MS;
       rate.clear();
@@ -153,7 +177,7 @@ export class WayReading implements Reading {
 
   async #tryBursts(stretch: Stretch): Promise<void> {
     const { peer, bursts } = this.#tools;
-    const trial = trialOf(peer, this.#reads.perSecond);
+    const trial = trialOf(peer(), this.#reads.perSecond);
     if (bursts === undefined || trial.bursts === "never") {
       this.#choose({ way: "reads", reads: this.#reads.perSecond, bursts: undefined, why: trial.why });
       return;
@@ -164,7 +188,7 @@ export class WayReading implements Reading {
       if (left > END_BYTES[1] || left < END_BYTES[0]) {
         // Up to where the end is near; what is shorter is no trial.
         const near = left > END_BYTES[1];
-        await this.#timed(this.#tools.reads, stretch, new Rate(), () => near && end - assembly.whole <= END_BYTES[1]);
+        await this.#timed(this.#tools.reads, stretch, new Rate(), () => this.#isNews() || (near && end - assembly.whole <= END_BYTES[1]));
         return;
       }
     }
@@ -189,10 +213,9 @@ export class WayReading implements Reading {
   #choose(choice: Choice): void {
     this.#choice = choice;
     this.#triedMs = this.#tools.now();
-    const { memory, key } = this.#tools;
     const known = { way: choice.way, reads: choice.reads, bursts: choice.bursts, why: choice.why };
     // What could not be kept is tried again.
-    memory.set(key, JSON.parse(JSON.stringify(known))).catch(() => undefined);
+    if (this.#peer?.version !== undefined) this.#tools.memory.set(this.#key(), JSON.parse(JSON.stringify(known))).catch(() => undefined);
     if (this.#before?.way !== choice.way) this.#say(choice, false);
     this.#before = undefined;
   }

@@ -148,11 +148,18 @@ async function openUdp(address: Exclude<Address, { kind: "serial" }>, events: Wi
   } catch (error) {
     throw new Fault("offline", `cannot reach ${placeOf(address)}: ${reasonOf(error)}`, { cause: error });
   }
-  const socket = createSocket({ type: ipv6 ? "udp6" : "udp4", recvBufferSize: 1 << 20 });
+  const socket = createSocket({
+    type: ipv6 ? "udp6" : "udp4",
+    recvBufferSize: 1 << 20,
+    // Addresses are numbers by now: looking each up again, for each packet, costs more than sending it.
+    lookup: (host, _options, found) => found(null, host, ipv6 ? 6 : 4),
+  });
   try {
+    // Waited for before it is begun: without a lookup it may be done at once.
+    const listening = once(socket, "listening");
     if (out) socket.bind(0);
     else socket.bind(address.port, address.host);
-    await once(socket, "listening");
+    await listening;
   } catch (error) {
     socket.close();
     throw new Fault("offline", `cannot listen on ${placeOf(address)}: ${reasonOf(error)}`, { cause: error });
