@@ -98,8 +98,8 @@ async function withSocat(path: string, take: (chunk: Buffer) => void): Promise<T
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  // Kept open, because socat ends when the last client leaves.
-  const holder = await promisify(open)(path, constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK);
+  // Kept open, because socat ends when the last client leaves; for writing only, so that nobody takes it for a reader of the port.
+  const holder = await promisify(open)(path, constants.O_WRONLY | constants.O_NOCTTY | constants.O_NONBLOCK);
   child.stdout.on("data", take);
   return {
     write(bytes) {

@@ -9,6 +9,8 @@ import type { Clock } from "../../core/plugin.js";
 import { FrameParser, FrameWriter, type Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
 import { placeOf, type Address } from "./address.js";
+import { tornText } from "./serial.js";
+import { TornWatch } from "./torn.js";
 import { openWire, type Wire } from "./wire.js";
 
 export interface LinkState {
@@ -34,6 +36,8 @@ const RETRY_MIN_MS = 250;
 const RETRY_MAX_MS = 4000;
 /** A connection that we made, and on which nothing comes for so long, is opened anew: the other end may have restarted. */
 const SILENCE_MS = 10_000;
+/** A port whose bytes another program takes is looked at again after so long. */
+const TORN_RETRY_MS = 30_000;
 
 export class Link {
   state: LinkState = { open: false, reason: "not opened yet", kind: "offline" };
@@ -52,6 +56,8 @@ export class Link {
   #wire: Wire | undefined;
   #batch: Buffer[] = [];
   #lastBytesMs = 0;
+  readonly #tornWatch = new TornWatch();
+  #torn = false;
   #done: Promise<void> | undefined;
 
   constructor(address: Address, componentId: number, clock: Clock) {
@@ -108,7 +114,7 @@ export class Link {
       if (signal.aborted) return;
       this.#become(state);
       try {
-        await this.#clock.sleep(retryMs * (0.75 + Math.random() / 2), signal);
+        await this.#clock.sleep((this.#torn ? TORN_RETRY_MS : retryMs) * (0.75 + Math.random() / 2), signal);
       } catch (error) {
         if (!isFault(error, "aborted")) throw error;
         return;
@@ -120,7 +126,10 @@ export class Link {
   /** Opens the wire, and stays until it is lost; then why. */
   async #once(signal: AbortSignal): Promise<LinkState> {
     this.bytes = this.frames = 0;
+    this.#torn = false;
     this.#parser.reset();
+    this.#tornWatch.opened();
+    const tornBefore = this.#parser.badCrc;
     let lose: (reason: string) => void = () => undefined;
     const lost = new Promise<string>((resolve) => (lose = resolve));
     let wire: Wire;
@@ -138,16 +147,21 @@ export class Link {
     this.openedMs = this.#lastBytesMs = performance.now();
     if (!signal.aborted) this.#become({ open: true, reason: "", kind: "offline" });
     this.#heartbeat();
+    const serial = this.#address.kind === "serial";
     const beat = setInterval(() => {
       this.#heartbeat();
       const calls = this.#address.kind === "tcpout" || this.#address.kind === "udpout";
       if (calls && performance.now() - this.#lastBytesMs > SILENCE_MS) lose(silence(placeOf(this.#address)));
+      const torn = this.#parser.badCrc - tornBefore;
+      this.#torn = serial && this.#tornWatch.look(performance.now(), this.frames, torn);
+      if (this.#torn) lose("torn");
     }, 1000);
-    const reason = await lost;
+    let reason = await lost;
     clearInterval(beat);
     signal.removeEventListener("abort", stopped);
     this.#wire = undefined;
     await wire.close();
+    if (this.#torn) reason = await tornText(placeOf(this.#address));
     return { open: false, reason, kind: "offline" };
   }
 

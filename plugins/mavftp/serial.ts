@@ -2,23 +2,35 @@
  * A serial port, USB or UART, opened for this program alone (an advisory lock, which other MAVLink programs that lock respect too).
  *
  * Each way in which a port cannot be used has its own words, because this is where most installations fail: missing, no permission (with the
- * command that gives it), held by another program. The library with its native part is loaded only when a serial address is configured.
+ * command that gives it), held by another program, with the address to use in its place (`owners.ts`, `routers.ts`). The library with its native part is loaded only when a serial address is configured.
  */
 import { access, constants, readFile, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { Fault } from "../../core/errors.js";
+import { OwnerWatch, SYSTEM, type Owner, type SystemRoots } from "./owners.js";
+import { insteadOf, insteadOfUnknown } from "./routers.js";
 import { BACKLOG_BYTES, type Wire, type WireEvents } from "./wire.js";
 
-/** Throws Fault "offline" (missing, held) or "denied" (no permission, not a serial port). */
-export async function openSerial(path: string, baud: number, events: WireEvents): Promise<Wire> {
+/** How often it is looked whether somebody else has opened the port: it is let go within 2 s. */
+const OWNERS_MS = 1500;
+
+/**
+ * Throws Fault "offline" (missing, held) or "denied" (no permission, not a serial port). A port that another program opens later is lost.
+ */
+export async function openSerial(path: string, baud: number, events: WireEvents, system: SystemRoots = SYSTEM): Promise<Wire> {
   await checkUsable(path);
+  const owners = new OwnerWatch(path, system);
+  const owner = await owners.look();
+  if (owner !== undefined) throw new Fault("offline", await ownedText(path, owner, system));
   const { SerialPort } = await import("serialport");
   const port = new SerialPort({ path, baudRate: baud, lock: true, autoOpen: false, highWaterMark: BACKLOG_BYTES });
   let closed = false;
+  let watching: NodeJS.Timeout | undefined;
   function lose(reason: string): void {
     // `close` can come twice, and after an error.
     if (closed) return;
     closed = true;
+    clearTimeout(watching);
     // Whether it could still be closed says nothing new.
     if (port.isOpen) port.close(() => events.lost(reason));
     else events.lost(reason);
@@ -27,6 +39,12 @@ export async function openSerial(path: string, baud: number, events: WireEvents)
   await new Promise<void>((resolve, reject) => {
     port.open((error) => (error === null ? resolve() : reject(openFault(path, baud, error))));
   });
+  async function watch(): Promise<void> {
+    const other = await owners.look();
+    if (other !== undefined) lose(await ownedText(path, other, system));
+    else if (!closed) watching = setTimeout(() => void watch(), OWNERS_MS);
+  }
+  watching = setTimeout(() => void watch(), OWNERS_MS);
   port.on("data", (chunk: Buffer) => events.bytes(chunk));
   port.on("error", (error) => lose(`${path} failed: ${error.message}`));
   port.on("close", () => lose(`${path} was unplugged`));
@@ -37,12 +55,22 @@ export async function openSerial(path: string, baud: number, events: WireEvents)
     },
     close() {
       closed = true;
+      clearTimeout(watching);
       return new Promise((resolve) => {
         if (port.isOpen) port.close(() => resolve());
         else resolve();
       });
     },
   };
+}
+
+async function ownedText(path: string, owner: Owner, { etc }: SystemRoots): Promise<string> {
+  return `${path} is used by ${owner.name} (process ${owner.pid}): ${await insteadOf(owner, etc)}`;
+}
+
+/** Half of what came was torn, and nobody is seen who has the port. */
+export async function tornText(path: string, { etc }: SystemRoots = SYSTEM): Promise<string> {
+  return `half of what comes on ${path} is torn: another program takes bytes from it; ${await insteadOfUnknown(etc)}`;
 }
 
 async function checkUsable(path: string): Promise<void> {

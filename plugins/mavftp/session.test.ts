@@ -62,9 +62,9 @@ test("a session whose opening was interrupted is ended all the same", async (t) 
   for (let i = 0; i < 5; i++) {
     const stop = new AbortController();
     const opened = rig.sim.stats.sessionsOpened;
-    const asked = rig.sim.stats.framesIn;
+    const asked = rig.sim.stats.requests.OpenFileRO ?? 0;
     const opening = rig.source.open(entry, 0, stop.signal);
-    await eventually(() => rig.sim.stats.sessionsOpened > opened || rig.sim.stats.framesIn > asked, "the request is there");
+    await eventually(() => (rig.sim.stats.requests.OpenFileRO ?? 0) > asked, "the request is there");
     stop.abort();
     await assert.rejects(opening, (e) => isFault(e, "aborted"));
     await eventually(() => rig.sim.openSessions() === 0 && rig.sim.stats.sessionsOpened > opened, "it is opened and ended", 2500);

@@ -1,0 +1,137 @@
+/**
+ * Who else has a serial port open. Two programs that read one port each get a part of the bytes, and the lock that we take is advisory: most
+ * MAVLink programs do not ask for it. So the open files of all processes are looked at (/proc/PID/fd). Those of other users cannot be seen
+ * unless we are root; of them a process counts whose arguments name the port, or a mavlink-routerd whose configuration does.
+ *
+ * Whoever only writes (flags in /proc/PID/fdinfo) takes nothing from us. Who made a pseudo-terminal, or sits at one as its terminal, is no owner.
+ */
+import { readdir, readFile, readlink, realpath } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { configOf } from "./routers.js";
+
+/** Where the system's own files are. */
+export interface SystemRoots {
+  readonly proc: string;
+  readonly etc: string;
+}
+
+export const SYSTEM: SystemRoots = { proc: "/proc", etc: "/etc" };
+
+export interface Owner {
+  readonly pid: number;
+  /** As a person knows it: "mavlink-routerd", "mavproxy.py". */
+  readonly name: string;
+  readonly args: readonly string[];
+}
+
+/** Every so often all is looked at; in between only what processes have opened since. */
+const WHOLE_EVERY = 10;
+const WRITE_ONLY = 1;
+const ACCESS = 3;
+const INTERPRETERS = /^(python|node|perl|ruby|sh|bash|dash|sudo|env)[\d.]*$/;
+
+/** Looks for others that have one port open; it may be asked again and again. */
+export class OwnerWatch {
+  readonly #path: string;
+  readonly #roots: SystemRoots;
+  /** By process, the open files that were looked at and are not the port. */
+  #known = new Map<string, Set<string>>();
+  #looks = 0;
+
+  constructor(path: string, roots: SystemRoots = SYSTEM) {
+    this.#path = path;
+    this.#roots = roots;
+  }
+
+  /** The first that is found; undefined: nobody, as far as can be seen. */
+  async look(): Promise<Owner | undefined> {
+    const self = await readlink(join(this.#roots.proc, "self")).catch(() => "");
+    const port = await realpath(this.#path).catch(() => this.#path);
+    if (this.#looks++ % WHOLE_EVERY === 0) this.#known.clear();
+    const before = this.#known;
+    this.#known = new Map();
+    for (const pid of await entries(this.#roots.proc)) {
+      if (!/^\d+$/.test(pid) || pid === self) continue;
+      const fds = await entries(join(this.#roots.proc, pid, "fd"));
+      const holds = fds === hidden ? await this.#isNamed(pid, port) : await this.#holds(pid, fds, port, before.get(pid));
+      if (holds) return this.#owner(pid);
+    }
+    return undefined;
+  }
+
+  async #holds(pid: string, fds: readonly string[], port: string, before: ReadonlySet<string> | undefined): Promise<boolean> {
+    const other = new Set<string>();
+    this.#known.set(pid, other);
+    for (const fd of fds) {
+      if (before?.has(fd) !== true && (await this.#isPort(pid, fd, port)) && !(await this.#isTerminal(pid, fd, fds, port))) return true;
+      other.add(fd);
+    }
+    return false;
+  }
+
+  async #isPort(pid: string, fd: string, port: string): Promise<boolean> {
+    // Closed meanwhile: it is not the port.
+    if ((await readlink(join(this.#roots.proc, pid, "fd", fd)).catch(() => "")) !== port) return false;
+    const info = await readFile(join(this.#roots.proc, pid, "fdinfo", fd), "utf8").catch(() => "");
+    const flags = parseInt(/^flags:\s*([0-7]+)/m.exec(info)?.[1] ?? "0", 8);
+    return (flags & ACCESS) !== WRITE_ONLY;
+  }
+
+  /** A pseudo-terminal in the hands of who made it, or as somebody's standard input. */
+  async #isTerminal(pid: string, fd: string, fds: readonly string[], port: string): Promise<boolean> {
+    if (!port.startsWith("/dev/pts/")) return false;
+    if (Number(fd) <= 2) return true;
+    for (const other of fds) {
+      const target = await readlink(join(this.#roots.proc, pid, "fd", other)).catch(() => "");
+      if (target.endsWith("/ptmx")) return true;
+    }
+    return false;
+  }
+
+  /** What can be told of a process whose open files are hidden. */
+  async #isNamed(pid: string, port: string): Promise<boolean> {
+    const args = await this.#args(pid);
+    const names = new Set([port, this.#path]);
+    const mentions = (text: string): boolean => [...names].some((name) => new RegExp(`(^|[=:,/]|\\b)${escaped(name)}($|[:,])`).test(text));
+    if (args.some(mentions)) return true;
+    if (nameOf(args) !== "mavlink-routerd") return false;
+    for (const device of (await configOf(args, this.#roots.etc)).devices)
+      if ((await realpath(device).catch(() => device)) === port) return true;
+    return false;
+  }
+
+  async #owner(pid: string): Promise<Owner> {
+    const args = await this.#args(pid);
+    const name = args.length > 0 ? nameOf(args) : (await readFile(join(this.#roots.proc, pid, "comm"), "utf8").catch(() => "?")).trim();
+    return { pid: Number(pid), name, args };
+  }
+
+  async #args(pid: string): Promise<string[]> {
+    const line = await readFile(join(this.#roots.proc, pid, "cmdline"), "utf8").catch(() => "");
+    return line.split("\0").filter((arg) => arg !== "");
+  }
+}
+
+/** Of a script its own name, not that of who runs it. */
+function nameOf(args: readonly string[]): string {
+  const names = args.map((arg) => basename(arg));
+  const script = names.find((name, i) => !INTERPRETERS.test(name) && !(args[i] ?? "").startsWith("-"));
+  return script ?? names[0] ?? "?";
+}
+
+/** What stands for a directory that we may not look into. */
+const hidden: readonly string[] = [];
+
+/** Nothing where it has gone: processes end. */
+async function entries(dir: string): Promise<readonly string[]> {
+  try {
+    return await readdir(dir);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    return code === "EACCES" || code === "EPERM" ? hidden : [];
+  }
+}
+
+function escaped(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+}
