@@ -10,7 +10,7 @@ import { stages } from "./faults.js";
 import { makeDir, type Answer } from "./harness.test.js";
 import { seeded } from "./random.js";
 import { startSim, type SimOptions } from "./sim.js";
-import { start } from "./socket.test.js";
+import { makeClient, start } from "./socket.test.js";
 
 const nak = (code: number, ...more: number[]) => [Op.Nak, ...[code, ...more]];
 const shape = (answer: Answer) => [answer.opcode, ...answer.data];
@@ -151,4 +151,11 @@ test("the same seed gives the same faults, another gives others", () => {
   };
   assert.equal(lost(5), lost(5));
   assert.notEqual(lost(5), lost(6));
+});
+
+test("a link that is dropped again while it is down comes back all the same", async (t) => {
+  const { sim } = await start(t);
+  await Promise.all([sim.dropLink(30), sim.dropLink(10), sim.dropLink(20)]);
+  const client = await makeClient(t, sim);
+  await client.until(() => client.seen.length > 0, "a word from it");
 });

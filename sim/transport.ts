@@ -66,6 +66,14 @@ async function openTcp(host: string, port: number, accept: Accept): Promise<Tran
   }
   serve();
   let stopped = false;
+  let lastDrop = Promise.resolve();
+  async function drop(forMs: number): Promise<void> {
+    await shut();
+    await new Promise((resolve) => setTimeout(resolve, forMs));
+    if (stopped) return;
+    server = await listenTcp(address.address, address.port);
+    serve();
+  }
   return {
     url: `tcpin://${hostText(address.address)}:${address.port}`,
     clientUrl: `tcpout://${hostText(reachable(address.address))}:${address.port}`,
@@ -74,12 +82,10 @@ async function openTcp(host: string, port: number, accept: Accept): Promise<Tran
       batch.push(frame);
       if (batch.length === 1) queueMicrotask(flush);
     },
-    async drop(forMs) {
-      await shut();
-      await new Promise((resolve) => setTimeout(resolve, forMs));
-      if (stopped) return;
-      server = await listenTcp(address.address, address.port);
-      serve();
+    drop(forMs) {
+      // One after the other: the port cannot be opened twice.
+      lastDrop = lastDrop.then(() => drop(forMs));
+      return lastDrop;
     },
     async close() {
       stopped = true;
