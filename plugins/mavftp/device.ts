@@ -25,6 +25,7 @@ import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type 
 import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
+import { RateCap } from "./rate.js";
 import type { Reading } from "./reading.js";
 import { Requests } from "./requests.js";
 import { refusal, Sessions } from "./session.js";
@@ -47,6 +48,7 @@ export class MavftpDevice implements Device, Source {
   readonly #peer: Peer;
   readonly #requests: Requests;
   readonly #sessions: Sessions;
+  readonly #rate: RateCap;
   /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
   readonly #readings = new Map<number, Reading>();
   readonly #downloads = new Set<Promise<void>>();
@@ -65,6 +67,7 @@ export class MavftpDevice implements Device, Source {
     );
     this.#requests = new Requests(this.#link);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
+    this.#rate = new RateCap(context.maxRate, context.clock);
     this.presence$ = new Observable((subscriber) => {
       this.#start();
       return this.#peer.presence$.subscribe(subscriber);
@@ -99,7 +102,7 @@ export class MavftpDevice implements Device, Source {
     if (offset > entry.size) throw new Fault("changed", `the file has ${entry.size} bytes, byte ${offset} is past its end`);
     const path = this.#path(entry.path);
     const reading = options.safest === true ? new WindowReading(SAFEST_WINDOW) : this.#reading();
-    const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
+    const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading, rate: this.#rate };
     this.#peer.logging.reads();
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);

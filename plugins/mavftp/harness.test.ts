@@ -66,7 +66,7 @@ export interface Recorded {
   skip(ms: number): void;
 }
 
-export function makeDevice(t: TestContext, options: Record<string, unknown>): Recorded {
+export function makeDevice(t: TestContext, options: Record<string, unknown>, around: Partial<PluginContext> = {}): Recorded {
   const states: Presence[] = [];
   const said: string[] = [];
   const told: number[] = [];
@@ -81,6 +81,7 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>): Re
     memory: { get: () => undefined, set: () => Promise.resolve() },
     say: (_level, message) => said.push(message),
     tellTime: (ms) => told.push(ms),
+    ...around,
   };
   const parsed = v.parse(plugin.options, options);
   const device = plugin.device?.(parsed, context) as MavftpDevice;
