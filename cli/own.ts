@@ -48,7 +48,8 @@ export async function withContext<T>(
 /** Throws the Fault that says why it can never work as configured. */
 export function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
   return withContext(config.name, names, async (context, clock) => {
-    const device = config.plugin.device?.(config.options, context);
+    const rated = config.maxRate === undefined ? context : { ...context, maxRate: config.maxRate };
+    const device = config.plugin.device?.(config.options, rated);
     if (device === undefined) throw new UsageError(`"${config.name}" is a service: it can be used by hand only while its daemon runs`);
     const lane = new Lane(config, device, clock, new Events(), Math.random);
     try {

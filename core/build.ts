@@ -59,7 +59,7 @@ export function engineOf(given: Given, journal: Journal, installation: string): 
 
 /** Undefined, and that is said, where it can never work as configured. */
 export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock): Lane | undefined {
-  const context = contextOf(engine, config.name, clock);
+  const context = contextOf(engine, config, clock);
   try {
     const device: Device | undefined =
       config.kind === "service" ? config.plugin.service?.(config.options, context) : config.plugin.device?.(config.options, context);
@@ -71,7 +71,7 @@ export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock
   }
 }
 
-function contextOf(engine: Engine, name: string, clock: RealClock): PluginContext {
+function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealClock): PluginContext {
   const { events, journal } = engine;
   return {
     name,
@@ -79,6 +79,7 @@ function contextOf(engine: Engine, name: string, clock: RealClock): PluginContex
     installation: engine.names.installation,
     stateDir: join(engine.config.stateDir, "devices", name),
     clock,
+    ...(maxRate === undefined ? {} : { maxRate }),
     memory: deviceMemory(journal, name),
     say: (level, message, facts) => events.say(level, "device", `${name}: ${message}`, { device: name, ...facts }),
     tellTime: (wallMs) => {

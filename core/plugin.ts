@@ -48,6 +48,8 @@ export interface PluginContext {
   /** A directory of this device's own below `stateDir`; made by the plugin when it is first needed. */
   readonly stateDir: string;
   readonly clock: Clock;
+  /** The device's `maxRate`, bytes per second. Core slows the streams by it; a plugin on a link that others share asks for no more than that either. */
+  readonly maxRate?: number;
   /** What the plugin learned and wants to know after a restart. */
   readonly memory: Memo;
   /** A fact for people and programs; it becomes an event. `message` is one line and holds no secret. */

@@ -26,6 +26,7 @@ import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type 
 import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
+import { RateCap } from "./rate.js";
 import type { Reading } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { Requests } from "./requests.js";
@@ -63,6 +64,7 @@ export class MavftpDevice implements Device, Source {
   readonly #requests: Requests;
   readonly #sessions: Sessions;
   readonly #context: PluginContext;
+  readonly #rate: RateCap;
   /** By MAV_AUTOPILOT: what was learned of the link stays from file to file. */
   readonly #readings = new Map<number, WayReading>();
   readonly #downloads = new Set<Promise<void>>();
@@ -89,6 +91,7 @@ export class MavftpDevice implements Device, Source {
       );
     this.#requests = new Requests(this.#recorder?.over(this.#link) ?? this.#link);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
+    this.#rate = new RateCap(context.maxRate, context.clock);
     this.presence$ = new Observable((subscriber) => {
       this.#start();
       return this.#peer.presence$.subscribe(subscriber);
@@ -129,7 +132,7 @@ export class MavftpDevice implements Device, Source {
       );
     const path = this.#path(entry.path);
     const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
-    const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
+    const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading, rate: this.#rate };
     this.#peer.logging.reads();
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);

@@ -9,6 +9,7 @@ import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { Assembly } from "./assembly.js";
 import type { Peer } from "./peer.js";
+import type { RateCap } from "./rate.js";
 import { SessionLost, type Reading } from "./reading.js";
 import type { Requests } from "./requests.js";
 import type { OpenedFile, Sessions } from "./session.js";
@@ -26,6 +27,7 @@ export interface DownloadTools {
   readonly requests: Requests;
   readonly sessions: Sessions;
   readonly reading: Reading;
+  readonly rate: RateCap;
 }
 
 export interface Download {
@@ -49,7 +51,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
   const attachment = tools.peer.attachment();
   const destroyed = new AbortController();
   const joined = joinSignals(signal, attachment.signal, destroyed.signal);
-  const { sessions, requests, reading } = tools;
+  const { sessions, requests, reading, rate } = tools;
 
   async function openFile(): Promise<OpenedFile> {
     const file = await sessions.open(attachment, wanted.path, joined.signal);
@@ -87,15 +89,22 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
   async function readSome(open: OpenedFile): Promise<void> {
     const begunMs = performance.now();
     let flushedMs = begunMs;
+    let counted = assembly.whole;
     const more = (): boolean => {
       const now = performance.now();
       if (now - flushedMs > FLUSH_MS) {
         flushedMs = now;
         assembly.flush();
       }
-      return hungry && !(sessions.turns.wanted && now - begunMs > TURN_MS);
+      rate.came(assembly.whole - counted);
+      counted = assembly.whole;
+      return hungry && rate.open && !(sessions.turns.wanted && now - begunMs > TURN_MS);
     };
-    await reading.read({ file: open, requests, assembly, end: wanted.size, more, signal: joined.signal });
+    try {
+      await reading.read({ file: open, requests, assembly, end: wanted.size, more, signal: joined.signal });
+    } finally {
+      rate.came(assembly.whole - counted);
+    }
   }
 
   /** Waits until bytes are wanted; gives the session back meanwhile. */
@@ -126,6 +135,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
     let wholeBefore = assembly.whole;
     while (assembly.whole < wanted.size) {
       await untilHungry();
+      await rate.ready(joined.signal);
       const open: OpenedFile = file ?? (await openFile());
       file = open;
       try {

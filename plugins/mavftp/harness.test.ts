@@ -67,7 +67,12 @@ export interface Recorded {
   skip(ms: number): void;
 }
 
-export function makeDevice(t: TestContext, options: Record<string, unknown>, memory = new Map<string, unknown>()): Recorded {
+export function makeDevice(
+  t: TestContext,
+  options: Record<string, unknown>,
+  memory = new Map<string, unknown>(),
+  around: Partial<PluginContext> = {},
+): Recorded {
   const states: Presence[] = [];
   const said: string[] = [];
   const told: number[] = [];
@@ -82,6 +87,7 @@ export function makeDevice(t: TestContext, options: Record<string, unknown>, mem
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
     say: (_level, message) => said.push(message),
     tellTime: (ms) => told.push(ms),
+    ...around,
   };
   const parsed = v.parse(plugin.options, options);
   const device = plugin.device?.(parsed, context) as MavftpDevice;

@@ -8,7 +8,7 @@ import { isFault } from "../../core/errors.js";
 import { HEARTBEAT, encodeHeartbeat, FILE_TRANSFER_PROTOCOL, TYPE_GCS } from "../../mavlink/messages.js";
 import { FTP_PAYLOAD } from "../../mavlink/ftp.js";
 import type { Frame } from "../../mavlink/frame.js";
-import { clock, eventually, listAll, makeDir, makeRig, never } from "./harness.test.js";
+import { clock, eventually, listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
 import { Neighbours } from "./neighbours.js";
 
 const LARGE = 100_000_000;
@@ -78,6 +78,23 @@ for (const autopilot of ["px4", "px4-1.18", "ardupilot-4.6", "ardupilot-4.7", "a
       await read(Math.min(LARGE, before + 8_000_000));
       assert.ok(have > before && rig.sim.stats.payloadBytes - served < have - before + 600_000, "nothing is read again");
     });
+
+for (const [what, faults] of [
+  ["refused", { exhaust: "60s" }],
+  ["lost in the middle", { nak: "4@read:50" }],
+] as const)
+  test(`a session that is ${what} is left to the ground station that is there, though it was there before us`, async (t) => {
+    const { dir } = makeLogs(t, { "a.ulg": 3_000_000 });
+    const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", link: "usb", faults });
+    // It says that it is there, and asks for nothing.
+    void rig.sim.load({ announcedMs: 3_600_000 });
+    await eventually(() => rig.sim.openSessions() === ("exhaust" in faults ? 1 : 0), "whoever has the session has it");
+    await assert.rejects(
+      readAll(rig.source, { path: "a.ulg", kind: "file", size: 3_000_000 }),
+      (e) => isFault(e, "offline") && e.message === "another program uses the autopilot's file session: it is left alone for 20 s",
+    );
+    assert.equal(rig.states.at(-1)?.state, "detached");
+  });
 
 function frameOf(messageId: number, systemId: number, componentId: number, payload: Buffer): Frame {
   return { version: 2, seq: 0, systemId, componentId, messageId, payload, wireBytes: 0 };

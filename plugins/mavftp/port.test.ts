@@ -2,16 +2,17 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { SerialPort } from "serialport";
 import * as v from "valibot";
+import { isFault } from "../../core/errors.js";
 import { openTransport } from "../../sim/transport.js";
 import { parseAddress } from "./address.js";
-import { makeDevice, makeDir, makeLogs, makeSim } from "./harness.test.js";
+import { eventually, listAll, makeDevice, makeDir, makeLogs, makeSim, never, readAll } from "./harness.test.js";
 import { plugin } from "./plugin.js";
 
 test("addresses", () => {
@@ -82,6 +83,42 @@ test("a serial port that is pulled is missing, and found again", async (t) => {
   await device.until((p) => p.reason?.includes("is missing") === true, 5000, from);
   await back;
   await device.until((p) => p.state === "attached", 8000, from);
+});
+
+test("a board that is pulled while it is read and comes back under another name is found by its by-id link, and read on, alone", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 600_000 });
+  const bytes = content.get("a.ulg") as Buffer;
+  const dev = makeDir(t);
+  const [first, second, byId] = [join(dev, "ttyACM0"), join(dev, "ttyACM1"), join(dev, "usb-PX4_FMU-if00")];
+  const sim = await makeSim(t, { dir, link: "usb", listen: `pty:${first}` });
+  symlinkSync(first, byId);
+  const device = makeDevice(t, { url: `serial://${byId}:57600`, root: "/" });
+  const { epoch } = await device.attached();
+  const [entry] = await listAll(device.source);
+  assert.ok(entry);
+  const parts: Buffer[] = [];
+  const stream = await device.source.open(entry, 0, never);
+  const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
+  stream.on("data", (part: Buffer) => parts.push(part));
+  await eventually(() => parts.length > 0, "bytes come");
+  const from = device.states.length;
+  const back = sim.dropLink(300, second);
+  const fault = await failed;
+  assert.ok(isFault(fault, "offline"), String(fault));
+  await device.until((p) => p.state === "detached", 1000, from);
+  await back;
+  // As udev does.
+  unlinkSync(byId);
+  symlinkSync(second, byId);
+  const again = await device.until((p) => p.state === "attached", 8000, from);
+  assert.notEqual(again.epoch, epoch);
+  const had = Buffer.concat(parts);
+  assert.ok(had.length < bytes.length);
+  assert.ok(Buffer.concat([had, await readAll(device.source, entry, had.length)]).equals(bytes));
+  // It has the new port for itself again.
+  const other = new SerialPort({ path: second, baudRate: 57600, lock: true, autoOpen: false });
+  const refused = await new Promise<Error | null>((resolve) => other.open(resolve));
+  assert.match(refused?.message ?? "", /lock/i);
 });
 
 /** On Debian. */

@@ -314,6 +314,22 @@ test("a program that takes our session gets it; we never take its bytes for ours
   assert.ok(had.equals((content.get("a.ulg") as Buffer).subarray(0, had.length)));
 });
 
+for (const [autopilot, ends] of [
+  ["px4", undefined],
+  ["ardupilot-4.7", 1],
+] as const)
+  test(`${autopilot}: when another program resets all sessions, ours is ${ends === undefined ? "gone, and not ended: it may be theirs by then" : "still ours to end"}`, async (t) => {
+    const { dir } = makeLogs(t, { "a.ulg": 3_000_000 });
+    const rig = await makeRig(t, { dir, autopilot, link: "usb" });
+    const { failed } = await begin(rig, await only(rig));
+    const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
+    assert.equal(await other.ask(Op.ResetSessions), Op.Ack);
+    assert.ok(isFault(await failed, "offline"));
+    await rig.device.close();
+    assert.equal(rig.sim.stats.requests.TerminateSession, ends);
+    assert.equal(rig.sim.openSessions(), 0);
+  });
+
 test("an autopilot that answers no FTP is said to be one", async (t) => {
   const { dir } = makeLogs(t, {});
   const rig = await makeRig(t, { dir, ftp: false });

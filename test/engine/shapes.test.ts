@@ -219,3 +219,24 @@ test("what a plugin noted while it looked is still there when it writes, also of
   assert.equal(receipt?.path, "dataflash-2/a.bin");
   assert.deepEqual([...out.partials.keys()], []);
 });
+
+test("a plugin is told the rate of its device", async (t) => {
+  const told: (number | undefined)[] = [];
+  class Told extends FakeDevice {
+    override plugin(role: "source" | "target"): ReturnType<FakeDevice["plugin"]> {
+      const plugin = super.plugin(role);
+      return {
+        ...plugin,
+        device: (options, context) => {
+          told.push(context.maxRate);
+          return plugin.device?.(options, context) as Device;
+        },
+      };
+    }
+  }
+  const bench = new Bench(t);
+  await bench.start({ sources: [new Told("s")], targets: [] }, [], { device: { maxRate: 5000 } });
+  await bench.stop();
+  await bench.start({ sources: [new Told("s")], targets: [] }, []);
+  assert.deepEqual(told, [5000, undefined]);
+});
