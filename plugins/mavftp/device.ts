@@ -144,7 +144,13 @@ export class MavftpDevice implements Device, Source {
     if (offset > entry.size) throw new Fault("changed", `the file has ${entry.size} bytes, byte ${offset} is past its end`);
     const path = await this.#with(signal, async (ask, known) => wholePath(await this.#root(ask, known), entry.path));
     const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
-    const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading };
+    const tools = {
+      peer: this.#peer,
+      requests: this.#requests,
+      sessions: this.#sessions,
+      reading,
+      samples: this.#affordsChecksum(entry) ? undefined : Math.random,
+    };
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
     void ended.then(() => this.#downloads.delete(ended));
@@ -152,7 +158,7 @@ export class MavftpDevice implements Device, Source {
   }
 
   async digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
-    if (kind !== "crc32-mavlink" || !this.#checksums || entry.size > this.#options.crcMaxSize) return undefined;
+    if (kind !== "crc32-mavlink" || !this.#affordsChecksum(entry)) return undefined;
     return this.#with<Digest | undefined>(signal, async (ask, known) => {
       const now = await this.#stat(ask, entry.path, known);
       if (now === undefined) throw new Fault("missing", "there is no such file on the autopilot");
@@ -170,6 +176,11 @@ export class MavftpDevice implements Device, Source {
       if (reply.nak !== undefined) throw refusal("compute the checksum", reply);
       return `crc32-mavlink:${reply.data.readUInt32LE(0).toString(16).padStart(8, "0")}`;
     });
+  }
+
+  /** It keeps the autopilot busy: only on the ground, and not for long. */
+  #affordsChecksum({ size }: FileEntry): boolean {
+    return this.#checksums && size <= this.#options.crcMaxSize && this.#peer.armed === false;
   }
 
   close(): Promise<void> {
