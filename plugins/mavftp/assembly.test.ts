@@ -137,6 +137,21 @@ test("answers shorter than asked, longer than asked, early ends and other files'
   assert.ok(Buffer.concat(whole).equals(file.subarray(0, 19_003)));
 });
 
+test("a link that becomes slow is not asked twice for everything", async () => {
+  const file = randomBytes(239 * 130);
+  let count = 0;
+  const requests = madeUp((packet, reply) => {
+    count += 1;
+    const answer = () => reply({ offset: packet.offset, data: file.subarray(packet.offset, packet.offset + packet.size) });
+    if (count <= 50) answer();
+    else setTimeout(answer, 150);
+  });
+  const whole: Buffer[] = [];
+  await reads(requests, file.length, whole);
+  assert.ok(Buffer.concat(whole).equals(file));
+  assert.ok(count < 130 * 1.4, `${count} requests for 130`);
+});
+
 test("an end before the size is a change, once it is said again and again; a lost session is one", async () => {
   const ends = madeUp((packet, reply) =>
     packet.offset < 500

@@ -22,9 +22,9 @@ import type { TraceHead } from "../../mavlink/trace.js";
 import { addressText, placeOf } from "./address.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
-import { entryOf, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask } from "./listing.js";
+import { entryOf, isLastLog, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask, type Dialect } from "./listing.js";
 import { Neighbours, type Ourselves } from "./neighbours.js";
-import { Peer } from "./peer.js";
+import { Peer, type Attachment } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
 import { RateCap } from "./rate.js";
 import type { Reading } from "./reading.js";
@@ -46,12 +46,26 @@ const CRC_LEAST_MS = 5000;
 const ARDUPILOT_BYTES = 2 ** 31;
 /** An offset has 32 bits. */
 const LAST_OFFSET = 2 ** 32;
+/** LASTLOG.TXT holds one number. */
+const LASTLOG_BYTES = 20;
 
 /** By MAV_AUTOPILOT: whose bursts are known. */
 const BURSTS: ReadonlyMap<number, BurstRules> = new Map([
   [AUTOPILOT_PX4, PX4_BURST],
   [AUTOPILOT_ARDUPILOT, ARDUPILOT_BURST],
 ]);
+
+/** Where logs are when nobody says: the name that newer autopilots have for it (PX4 1.18, ArduPilot 4.8), then the places that older ones use. */
+const LOG_DIRS: ReadonlyMap<number, readonly string[]> = new Map([
+  [AUTOPILOT_PX4, ["@MAV_LOG", "/fs/microsd/log"]],
+  [AUTOPILOT_ARDUPILOT, ["@MAV_LOG", "/APM/LOGS", "logs"]],
+]);
+const OTHER_LOG_DIRS = ["@MAV_LOG", "/fs/microsd/log", "/APM/LOGS", "logs"];
+
+/** What was found out of an autopilot since it is attached. */
+interface Known extends Dialect {
+  root: string | undefined;
+}
 
 export class MavftpDevice implements Device, Source {
   readonly presence$: Stream<Presence>;
@@ -69,6 +83,7 @@ export class MavftpDevice implements Device, Source {
   readonly #readings = new Map<number, WayReading>();
   readonly #downloads = new Set<Promise<void>>();
   readonly #recorder: Recorder | undefined;
+  readonly #known = new WeakMap<Attachment, Known>();
   #checksums = true;
   #closed: Promise<void> | undefined;
 
@@ -105,21 +120,46 @@ export class MavftpDevice implements Device, Source {
 
   async probe(signal: AbortSignal): Promise<void> {
     await this.#attached(signal);
-    await this.#with(signal, async (ask) => {
-      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(this.#options.root, "") });
+    await this.#with(signal, async (ask, known) => {
+      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(await this.#root(ask, known), "") });
       if (reply.nak === undefined || reply.nak === Nak.Eof) return;
       const fault = refusal("list the root", reply);
-      throw fault.kind === "missing" ? noRoot(this.#options.root) : fault;
+      throw fault.kind === "missing" ? noRoot(this.#options.root ?? "") : fault;
     });
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncGenerator<FileEntry> {
-    const entries = await this.#with(signal, (ask) => listTree(ask, { root: this.#options.root, enter: options.enter }));
-    yield* withSettled(entries, this.#peer.armed !== false);
+    const { entries, lastNumber } = await this.#with(signal, async (ask, known, attachment) => {
+      const root = await this.#root(ask, known);
+      const found = await listTree(ask, { root, enter: options.enter, dialect: known });
+      return { entries: found, lastNumber: await this.#lastNumber(found, root, attachment, signal) };
+    });
+    yield* withSettled(entries, this.#peer.armed !== false, lastNumber);
+  }
+
+  /** What an ArduPilot says is its last log; undefined where it says nothing, or a file is being read. */
+  async #lastNumber(entries: readonly FileEntry[], root: string, attachment: Attachment, signal: AbortSignal): Promise<number | undefined> {
+    const file = entries.find(({ kind, path, size }) => kind === "file" && isLastLog(path) && size > 0 && size <= LASTLOG_BYTES);
+    if (file === undefined || this.#downloads.size > 0) return undefined;
+    const text = await this.#sessions.glance(attachment, pathBytes(root, file.path), file.size, signal);
+    const number = Number.parseInt(text?.toString("latin1") ?? "", 10);
+    return Number.isNaN(number) ? undefined : number;
+  }
+
+  /** Where logs are. Throws "denied" where there is no such place. */
+  async #root(ask: Ask, known: Known): Promise<string> {
+    if (this.#options.root !== undefined) return this.#options.root;
+    if (known.root !== undefined) return known.root;
+    const dirs = LOG_DIRS.get(this.#peer.autopilot ?? -1) ?? OTHER_LOG_DIRS;
+    for (const dir of dirs) {
+      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(dir, "") });
+      if (reply.nak === undefined || reply.nak === Nak.Eof) return (known.root = dir);
+    }
+    throw noRoot(dirs[1] ?? "");
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#with(signal, (ask) => this.#stat(ask, path));
+    return this.#with(signal, (ask, known) => this.#stat(ask, path, known));
   }
 
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
@@ -130,9 +170,16 @@ export class MavftpDevice implements Device, Source {
         "rejected",
         `it has ${entry.size} bytes, and by MAVLink FTP this autopilot gives only the first ${most / 2 ** 30} GiB of a file: take it from the card itself`,
       );
-    const path = this.#path(entry.path);
+    const path = await this.#with(signal, async (ask, known) => wholePath(await this.#root(ask, known), entry.path));
     const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
-    const tools = { peer: this.#peer, requests: this.#requests, sessions: this.#sessions, reading, rate: this.#rate };
+    const tools = {
+      peer: this.#peer,
+      requests: this.#requests,
+      sessions: this.#sessions,
+      reading,
+      rate: this.#rate,
+      samples: this.#affordsChecksum(entry) ? undefined : Math.random,
+    };
     this.#peer.logging.reads();
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
     this.#downloads.add(ended);
@@ -144,14 +191,17 @@ export class MavftpDevice implements Device, Source {
   }
 
   async digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
-    if (kind !== "crc32-mavlink" || !this.#checksums || entry.size > this.#options.crcMaxSize) return undefined;
-    return this.#with<Digest | undefined>(signal, async (ask) => {
-      const now = await this.#stat(ask, entry.path);
+    if (kind !== "crc32-mavlink" || !this.#affordsChecksum(entry)) return undefined;
+    return this.#with<Digest | undefined>(signal, async (ask, known) => {
+      const now = await this.#stat(ask, entry.path, known);
       if (now === undefined) throw new Fault("missing", "there is no such file on the autopilot");
       // It covers the whole file, so one that has grown has another checksum than its first bytes.
       if (now.size !== entry.size || this.#peer.armed !== false) return undefined;
       const totalMs = CRC_LEAST_MS + entry.size / CRC_BYTES_PER_MS;
-      const reply = await ask({ opcode: Op.CalcFileCRC32, data: this.#path(entry.path) }, { totalMs, firstMs: 1000 + entry.size / 1000 });
+      const reply = await ask(
+        { opcode: Op.CalcFileCRC32, data: wholePath(await this.#root(ask, known), entry.path) },
+        { totalMs, firstMs: 1000 + entry.size / 1000 },
+      );
       if (reply.nak === Nak.UnknownCommand) {
         this.#checksums = false;
         return undefined;
@@ -160,6 +210,11 @@ export class MavftpDevice implements Device, Source {
       if (reply.data.length < 4) throw new Fault("transient", "the autopilot's answer holds no checksum");
       return `crc32-mavlink:${reply.data.readUInt32LE(0).toString(16).padStart(8, "0")}`;
     });
+  }
+
+  /** It keeps the autopilot busy: only on the ground, and not for long. */
+  #affordsChecksum({ size }: FileEntry): boolean {
+    return this.#checksums && size <= this.#options.crcMaxSize && this.#peer.armed === false;
   }
 
   close(): Promise<void> {
@@ -205,20 +260,23 @@ export class MavftpDevice implements Device, Source {
   }
 
   /** Work under the present attachment: it ends with the attachment's Fault when that ends. */
-  async #with<T>(signal: AbortSignal, work: (ask: AskPatiently) => Promise<T>): Promise<T> {
+  async #with<T>(signal: AbortSignal, work: (ask: Ask, known: Known, attachment: Attachment) => Promise<T>): Promise<T> {
     const attachment = this.#peer.attachment();
+    const known = this.#known.get(attachment) ?? { timed: undefined, root: undefined };
+    this.#known.set(attachment, known);
     const joined = joinSignals(signal, attachment.signal);
     try {
-      return await work((request, patience) => this.#sessions.ask(attachment, request, joined.signal, patience));
+      return await work((request, patience) => this.#sessions.ask(attachment, request, joined.signal, patience), known, attachment);
     } finally {
       joined.release();
     }
   }
 
-  async #stat(ask: Ask, path: string): Promise<FileEntry | undefined> {
+  async #stat(ask: Ask, path: string, known: Known): Promise<FileEntry | undefined> {
     const slash = path.lastIndexOf("/");
     try {
-      const listed = await listDirectory(ask, pathBytes(this.#options.root, slash === -1 ? "" : path.slice(0, slash)));
+      const root = await this.#root(ask, known);
+      const listed = await listDirectory(ask, pathBytes(root, slash === -1 ? "" : path.slice(0, slash)), known);
       const found = listed.find((entry) => entry.name === path.slice(slash + 1));
       return found === undefined ? undefined : entryOf(path, found);
     } catch (error) {
@@ -268,12 +326,6 @@ export class MavftpDevice implements Device, Source {
     return reading;
   }
 
-  #path(path: string): Buffer {
-    const bytes = pathBytes(this.#options.root, path);
-    if (bytes.length > FTP_DATA_MAX) throw new Fault("rejected", "its path is too long for MAVLink FTP");
-    return bytes;
-  }
-
   /** Waits a moment for the autopilot; whether it is there is the caller's to find out. */
   async #attached(signal: AbortSignal): Promise<void> {
     if (signal.aborted || this.#peer.presence$.value.state === "attached") return;
@@ -296,4 +348,8 @@ export class MavftpDevice implements Device, Source {
   }
 }
 
-type AskPatiently = (request: Parameters<Ask>[0], patience?: Parameters<Sessions["ask"]>[3]) => ReturnType<Ask>;
+function wholePath(root: string, path: string): Buffer {
+  const bytes = pathBytes(root, path);
+  if (bytes.length > FTP_DATA_MAX) throw new Fault("rejected", "its path is too long for MAVLink FTP");
+  return bytes;
+}

@@ -7,11 +7,13 @@
  */
 import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import { Op } from "../../mavlink/ftp.js";
 import { Assembly } from "./assembly.js";
 import type { Peer } from "./peer.js";
 import type { RateCap } from "./rate.js";
 import { SessionLost, type Reading } from "./reading.js";
 import type { Requests } from "./requests.js";
+import { Samples } from "./samples.js";
 import type { OpenedFile, Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
 
@@ -28,6 +30,8 @@ export interface DownloadTools {
   readonly sessions: Sessions;
   readonly reading: Reading;
   readonly rate: RateCap;
+  /** Some of what came is read once more and compared, with pieces drawn by this; undefined: another proof follows. */
+  readonly samples?: (() => number) | undefined;
 }
 
 export interface Download {
@@ -39,6 +43,8 @@ export interface Download {
 const STREAM_BYTES = 262_144;
 /** How long others may wait while a reading has the turn. */
 const TURN_MS = 40;
+/** The first bytes are handed on at once: core compares as many. */
+const GREETING_BYTES = 4096;
 /** Bytes are handed on at least so often. */
 const FLUSH_MS = 100;
 /** With nobody reading, the session is given back after so long. */
@@ -46,7 +52,7 @@ const IDLE_MS = 3000;
 /** A session that is lost so often without one byte between is somebody's. */
 const LOST_MAX = 3;
 
-/** Opens the file. Throws what `Source.open` says; resolves once the autopilot has it open and its size fits. */
+/** Opens the file. Throws what `Source.open` says, and the stream may end with "mismatch" too, where samples differ; resolves once the autopilot has it open and its size fits. */
 export async function openDownload(tools: DownloadTools, wanted: Wanted, signal: AbortSignal): Promise<Download> {
   const attachment = tools.peer.attachment();
   const destroyed = new AbortController();
@@ -70,6 +76,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
   }
 
   let hungry = false;
+  let greeted = false;
   let wake: () => void = () => undefined;
   const stream = new Readable({
     highWaterMark: STREAM_BYTES,
@@ -82,7 +89,9 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       done(error);
     },
   });
+  const samples = tools.samples === undefined ? undefined : new Samples(tools.samples);
   const assembly = new Assembly(wanted.offset, (bytes) => {
+    samples?.take(assembly.handed - bytes.length, bytes);
     hungry = stream.push(bytes);
   });
 
@@ -92,6 +101,11 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
     let counted = assembly.whole;
     const more = (): boolean => {
       const now = performance.now();
+      // Whoever wants only a sample has it soon, and can stop us.
+      if (!greeted && assembly.gained >= GREETING_BYTES) {
+        greeted = true;
+        assembly.flush();
+      }
       if (now - flushedMs > FLUSH_MS) {
         flushedMs = now;
         assembly.flush();
@@ -151,6 +165,17 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       }
       // What is whole goes on its way when the turn ends, full block or not.
       if (assembly.whole > assembly.handed) assembly.flush();
+    }
+    if (samples !== undefined && file !== undefined) await compare(file, samples);
+  }
+
+  async function compare(open: OpenedFile, { kept }: Samples): Promise<void> {
+    for (const { offset, bytes } of kept) {
+      const request = { opcode: Op.ReadFile, session: open.session, offset, size: bytes.length };
+      const reply = await sessions.turns.run(joined.signal, () => requests.ask(request, open.systemId, joined.signal));
+      // What cannot be compared proves nothing, either way.
+      if (reply.nak === undefined && !reply.data.equals(bytes.subarray(0, reply.data.length)))
+        throw new Fault("mismatch", `what the autopilot gives at byte ${offset} is not what came before`);
     }
   }
 

@@ -1,13 +1,13 @@
 /** Listings in every dialect, trees, odd names, and what is said about a log's time and its being complete. */
 import assert from "node:assert/strict";
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault, isFault } from "../../core/errors.js";
 import type { FileEntry } from "../../core/plugin.js";
-import { Nak } from "../../mavlink/ftp.js";
+import { Nak, Op } from "../../mavlink/ftp.js";
 import { listDirectory, listTree, parseEntries, timeInPath, withSettled, type Ask } from "./listing.js";
-import { listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
+import { listAll, makeDevice, makeDir, makeLogs, makeRig, makeSim, never, readAll } from "./harness.test.js";
 import type { Reply } from "./requests.js";
 
 const parsed = (text: string) => {
@@ -130,3 +130,122 @@ test("every log but the newest of its row is settled on a disarmed vehicle; arme
   assert.deepEqual(settled(true), [false, undefined, undefined, false]);
   assert.deepEqual(withSettled([{ path: "x", kind: "unreadable", size: 0 }], false), [{ path: "x", kind: "unreadable", size: 0 }]);
 });
+
+test("entries with times: of directories too, of a card without a clock, with a tab in a name", () => {
+  const { entries, count } = parseEntries(
+    Buffer.from("Dd\t0\t1700000000\0Fa\t5\t1700000001\0Fb\t6\t315532800\0S\0Fwith\ttab\t7\t0\0"),
+    true,
+  );
+  assert.equal(count, 5);
+  assert.deepEqual(
+    entries.map(({ kind, name, size, modifiedMs }) => [kind, name, size, modifiedMs]),
+    [
+      ["directory", "d", 0, undefined],
+      ["file", "a", 5, 1_700_000_001_000],
+      ["file", "b", 6, undefined],
+      ["file", "with‛09tab", 7, undefined],
+    ],
+  );
+});
+
+for (const [autopilot, timed] of [
+  ["px4", false],
+  ["px4-1.18", true],
+  ["ardupilot-4.6", false],
+  ["ardupilot-4.7", false],
+  ["ardupilot-4.8", true],
+  ["mavsdk", true],
+] as const)
+  test(`${autopilot} ${timed ? "says times" : "says no times"}, and is asked for them once`, async (t) => {
+    const { dir } = makeLogs(t, { "d/00000001.BIN": 10, "d/00000002.BIN": 20, "e/a": 1, "f/b": 2 });
+    utimesSync(join(dir, "d/00000002.BIN"), 1_700_000_000, 1_700_000_000);
+    const rig = await makeRig(t, { dir, autopilot });
+    for (let n = 0; n < 3; n++) {
+      const entries = await listAll(rig.source);
+      assert.deepEqual(
+        entries.map((entry) => entry.size),
+        [10, 20, 1, 2],
+      );
+      assert.equal(entries[1]?.modifiedMs, timed ? 1_700_000_000_000 : undefined);
+    }
+    const { ListDirectoryWithTime = 0 } = rig.sim.stats.requests;
+    assert.ok(timed ? ListDirectoryWithTime > 3 : ListDirectoryWithTime === 1, `${ListDirectoryWithTime} times`);
+  });
+
+test("a server that answers nothing to what it does not know is asked as of old", async () => {
+  let old = 0;
+  const ask: Ask = ({ opcode, offset }) => {
+    if (opcode !== Op.ListDirectory) return Promise.reject(new Fault("transient", "no answer"));
+    old += 1;
+    return Promise.resolve({ nak: (offset ?? 0) > 0 ? Nak.Eof : undefined, errno: 0, session: 0, data: Buffer.from("Fa\t1\0") });
+  };
+  const dialect = { timed: undefined };
+  assert.equal((await listDirectory(ask, Buffer.from("/"), dialect)).length, 1);
+  assert.equal(dialect.timed, false);
+  assert.equal(old, 2);
+});
+
+for (const [autopilot, at] of [
+  ["px4", "fs/microsd/log"],
+  ["px4-1.18", "fs/microsd/log"],
+  ["ardupilot-4.6", "APM/LOGS"],
+  ["ardupilot-4.7", "logs"],
+  ["ardupilot-4.8", "APM/LOGS"],
+] as const)
+  test(`${autopilot}: where no root is configured, logs are found in /${at}`, async (t) => {
+    const { dir, content } = makeLogs(t, { [`${at}/d/a.bin`]: 1000, "other.bin": 5 });
+    const sim = await makeSim(t, { dir, autopilot });
+    const device = makeDevice(t, { url: sim.clientUrl });
+    await device.attached();
+    await device.device.probe(never);
+    const entries = await listAll(device.source);
+    assert.deepEqual(
+      entries.map((entry) => entry.path),
+      ["d/a.bin"],
+    );
+    assert.ok((await readAll(device.source, entries[0] as FileEntry)).equals(content.get(`${at}/d/a.bin`) as Buffer));
+    assert.equal((await device.source.stat("d/a.bin", never))?.size, 1000);
+  });
+
+test("an autopilot without any place for logs is denied", async (t) => {
+  const { dir } = makeLogs(t, { "other.bin": 5 });
+  const sim = await makeSim(t, { dir, autopilot: "ardupilot-4.6" });
+  const device = makeDevice(t, { url: sim.clientUrl });
+  await device.attached();
+  await assert.rejects(listAll(device.source), (e) => isFault(e, "denied") && e.message.includes("/APM/LOGS"));
+});
+
+test("of numbered logs the newest is the one that LASTLOG.TXT names, else that of the latest time, else the highest", () => {
+  const log = (path: string, modifiedMs?: number): FileEntry => ({
+    ...{ path, kind: "file", size: 1 },
+    ...(modifiedMs === undefined ? {} : { modifiedMs }),
+  });
+  const open = (entries: FileEntry[], lastNumber?: number) =>
+    withSettled(entries, false, lastNumber)
+      .filter((entry) => entry.settled !== true)
+      .map((entry) => entry.path);
+  const plain = ["00000001.BIN", "00000500.BIN", "00000002.BIN"].map((path) => log(path));
+  assert.deepEqual(open(plain), ["00000500.BIN"]);
+  assert.deepEqual(open(plain, 2), ["00000002.BIN"]);
+  assert.deepEqual(open([log("00000001.BIN", 9), log("00000500.BIN", 5)]), ["00000001.BIN"]);
+  assert.deepEqual(open([...plain, log("LASTLOG.TXT")]), ["00000500.BIN", "LASTLOG.TXT"]);
+});
+
+for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"])
+  test(`${autopilot}: LASTLOG.TXT is looked into, unless a file is being read`, async (t) => {
+    const { dir } = makeLogs(t, { "00000001.BIN": 400_000, "00000002.BIN": 10, "00000500.BIN": 10 });
+    writeFileSync(join(dir, "LASTLOG.TXT"), "2\r\n");
+    const rig = await makeRig(t, { dir, autopilot, link: "usb" });
+    const entries = await listAll(rig.source);
+    assert.deepEqual(
+      entries.map((entry) => entry.settled),
+      [true, undefined, true, undefined],
+    );
+    assert.equal(rig.sim.openSessions(), 0);
+    const opened = rig.sim.stats.sessionsOpened;
+    const reading = readAll(rig.source, entries[0] as FileEntry);
+    await rig.source.stat("00000001.BIN", never);
+    await listAll(rig.source);
+    await reading;
+    assert.equal(rig.sim.stats.sessionsOpened, opened + 1);
+  });

@@ -4,29 +4,41 @@
  * PX4 counts "S" entries for what it leaves out; ArduPilot up to 4.6 puts a second zero after each entry, which counts for nothing. The end is
  * a NAK Eof, or an answer without entries. Names are bytes. An entry that cannot be understood costs only itself.
  */
-import { Fault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
 import { Refused, refusal } from "./session.js";
-import type { Reply, Request } from "./requests.js";
+import type { Patience, Reply, Request } from "./requests.js";
 
 /** One request in its turn. */
-export type Ask = (request: Omit<Request, "session">) => Promise<Reply>;
+export type Ask = (request: Omit<Request, "session">, patience?: Patience) => Promise<Reply>;
+
+/** What an autopilot understands, found out once per boot. */
+export interface Dialect {
+  /** It knows ListDirectoryWithTime (PX4 from 1.18 on, ArduPilot from 4.8 on); undefined: not asked yet. */
+  timed: boolean | undefined;
+}
 
 /** One directory's entry; `size` with files; `wrong`: why it cannot be used. */
 export interface Listed {
   readonly name: string;
   readonly kind: "file" | "directory" | "unreadable";
   readonly size: number;
+  /** Of the last change; absent where the autopilot did not say. */
+  readonly modifiedMs?: number;
   readonly wrong?: string;
 }
 
 /** More entries than any card holds: the autopilot goes in circles. */
 const ENTRIES_MAX = 100_000;
+/** How long a listing with times is asked for before its silence is taken for a no. */
+const TIMED_MS = 4000;
+/** A card without a clock writes 1980. */
+const PLAUSIBLE_S = Date.UTC(2010, 0, 1) / 1000;
 
-/** The entries in one answer, and how many of them the next request has to skip. */
-export function parseEntries(data: Buffer): { readonly entries: Listed[]; readonly count: number } {
+/** The entries in one answer, and how many of them the next request has to skip. `timed`: of ListDirectoryWithTime. */
+export function parseEntries(data: Buffer, timed = false): { readonly entries: Listed[]; readonly count: number } {
   const entries: Listed[] = [];
   let count = 0;
   for (let from = 0; from < data.length;) {
@@ -34,7 +46,7 @@ export function parseEntries(data: Buffer): { readonly entries: Listed[]; readon
     const end = zero === -1 ? data.length : zero;
     if (end > from) {
       count += 1;
-      const entry = parseEntry(data.subarray(from, end));
+      const entry = parseEntry(data.subarray(from, end), timed);
       if (entry !== undefined) entries.push(entry);
     }
     from = end + 1;
@@ -43,11 +55,14 @@ export function parseEntries(data: Buffer): { readonly entries: Listed[]; readon
 }
 
 /** Undefined for what the autopilot leaves out, and for "." and "..". */
-function parseEntry(text: Buffer): Listed | undefined {
-  const type = String.fromCharCode(text[0] ?? 0);
+function parseEntry(whole: Buffer, timed: boolean): Listed | undefined {
+  const type = String.fromCharCode(whole[0] ?? 0);
   if (type === "S") return undefined;
+  // Behind the last tab: with times the time, before it the size, with directories too.
+  const timeAt = timed ? whole.lastIndexOf(0x09) : -1;
+  const text = timeAt > 0 ? whole.subarray(0, timeAt) : whole;
   const tab = text.lastIndexOf(0x09);
-  const name = nameFromBytes(text.subarray(1, type === "F" && tab > 0 ? tab : undefined));
+  const name = nameFromBytes(text.subarray(1, (type === "F" || timeAt > 0) && tab > 0 ? tab : undefined));
   if (name === "." || name === "..") return undefined;
   if (type !== "F" && type !== "D")
     return { name: nameFromBytes(text), kind: "unreadable", size: 0, wrong: "the autopilot lists it in a way that is not known" };
@@ -57,19 +72,23 @@ function parseEntry(text: Buffer): Listed | undefined {
   if (type === "D") return { name, kind: "directory", size: 0 };
   const size = tab > 0 ? text.toString("latin1", tab + 1) : "";
   if (!/^\d{1,10}$/.test(size)) return { name, kind: "unreadable", size: 0, wrong: "the autopilot lists it without a size" };
-  return { name, kind: "file", size: Number(size) };
+  const seconds = timeAt > 0 ? Number(whole.toString("latin1", timeAt + 1)) : 0;
+  return { name, kind: "file", size: Number(size), ...(seconds >= PLAUSIBLE_S ? { modifiedMs: seconds * 1000 } : {}) };
 }
 
-/** All entries of one directory. Throws "missing", or "transient" where the card cannot be read. */
-export async function listDirectory(ask: Ask, path: Buffer): Promise<Listed[]> {
+/**
+ * All entries of one directory, with times where the autopilot knows how to say them: what that is, is kept in `dialect`. Throws "missing", or
+ * "transient" where the card cannot be read.
+ */
+export async function listDirectory(ask: Ask, path: Buffer, dialect: Dialect = { timed: false }): Promise<Listed[]> {
   const found = new Map<string, Listed>();
   for (let offset = 0; offset < ENTRIES_MAX;) {
-    const reply = await ask({ opcode: Op.ListDirectory, offset, data: path });
+    const reply = await listOnce(ask, path, offset, dialect);
     if (reply.nak === Nak.Eof) break;
     // PX4 names an end after an errno that an earlier call has left behind (errno EEXIST, mavlink_ftp.cpp); a listing has no such error of its own.
     if (reply.nak === Nak.FileExists && offset > 0) break;
     if (reply.nak !== undefined) throw refusal("list a directory", reply);
-    const { entries, count } = parseEntries(reply.data);
+    const { entries, count } = parseEntries(reply.data, dialect.timed);
     if (count === 0) break;
     const before = found.size;
     for (const entry of entries) found.set(entry.name, entry);
@@ -80,10 +99,32 @@ export async function listDirectory(ask: Ask, path: Buffer): Promise<Listed[]> {
   return [...found.values()];
 }
 
+async function listOnce(ask: Ask, path: Buffer, offset: number, dialect: Dialect): Promise<Reply> {
+  if (dialect.timed !== false) {
+    const first = dialect.timed === undefined;
+    try {
+      const reply = await ask({ opcode: Op.ListDirectoryWithTime, offset, data: path }, first ? { totalMs: TIMED_MS } : {});
+      // PX4 and ArduPilot 4.8 call it unknown, ArduPilot up to 4.7 fails.
+      const unknown = first && (reply.nak === Nak.UnknownCommand || reply.nak === Nak.Fail);
+      if (!unknown) {
+        dialect.timed = true;
+        return reply;
+      }
+    } catch (error) {
+      // A server may answer nothing to what it does not know (mavlink_ftp_server.cpp of MAVSDK).
+      if (!first || !isFault(error, "transient")) throw error;
+    }
+  }
+  const reply = await ask({ opcode: Op.ListDirectory, offset, data: path });
+  dialect.timed = false;
+  return reply;
+}
+
 export interface TreeOptions {
   /** Without a "/" at its end; "" for the whole file system. */
   readonly root: string;
   readonly enter?: ((dir: string) => boolean) | undefined;
+  readonly dialect?: Dialect;
 }
 
 /** The path on the autopilot; "/" for the empty one. */
@@ -99,7 +140,7 @@ export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntr
   for (let dir = dirs.pop(); dir !== undefined; dir = dirs.pop()) {
     let listed: Listed[];
     try {
-      listed = await listDirectory(ask, pathBytes(options.root, dir));
+      listed = await listDirectory(ask, pathBytes(options.root, dir), options.dialect);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (dir === "") throw error.kind === "missing" ? noRoot(options.root) : error;
@@ -127,7 +168,8 @@ export function noRoot(root: string): Fault {
 export function entryOf(path: string, listed: Listed): FileEntry {
   if (listed.kind === "unreadable")
     return { path, kind: "unreadable", size: 0, ...(listed.wrong === undefined ? {} : { reason: listed.wrong }) };
-  const modifiedMs = timeInPath(path);
+  // The time in a name stays the same through a change of firmware, so it goes first.
+  const modifiedMs = timeInPath(path) ?? listed.modifiedMs;
   return { path, kind: listed.kind, size: listed.size, ...(modifiedMs === undefined || listed.kind === "directory" ? {} : { modifiedMs }) };
 }
 
@@ -143,23 +185,45 @@ export function timeInPath(path: string): number | undefined {
 }
 
 /**
- * The entries with what is known of their being complete. Of each row of logs (dated directories, sessNNN, others) the newest, by the order of
- * paths, may still be written: surely while armed; core finds out otherwise. The others are complete, once disarmed.
+ * The entries with what is known of their being complete. Of each row of logs (dated directories, sessNNN, ArduPilot's numbers, others) the newest
+ * may still be written: surely while armed; core finds out otherwise. The others are complete, once disarmed. The newest is the last by the order of
+ * paths; of numbers `lastNumber`, which ArduPilot keeps in LASTLOG.TXT because they begin again at 1, else the one of the latest time, else the highest.
  */
-export function withSettled(entries: readonly FileEntry[], armed: boolean): FileEntry[] {
-  const newest = new Map<string, string>();
-  for (const { path, kind } of entries) {
-    const row = rowOf(path);
-    if (kind === "file" && path > (newest.get(row) ?? "")) newest.set(row, path);
+export function withSettled(entries: readonly FileEntry[], armed: boolean, lastNumber?: number): FileEntry[] {
+  const newest = new Map<string, FileEntry>();
+  for (const entry of entries) {
+    const row = rowOf(entry.path);
+    const before = newest.get(row);
+    if (entry.kind === "file" && (before === undefined || isNewer(entry, before, lastNumber))) newest.set(row, entry);
   }
   return entries.map((entry) => {
     if (entry.kind !== "file") return entry;
-    const last = newest.get(rowOf(entry.path)) === entry.path;
+    const last = newest.get(rowOf(entry.path)) === entry;
     if (armed) return last ? { ...entry, settled: false } : entry;
     return last ? entry : { ...entry, settled: true };
   });
 }
 
+function isNewer(a: FileEntry, b: FileEntry, lastNumber: number | undefined): boolean {
+  const [numberA, numberB] = [logNumber(a.path), logNumber(b.path)];
+  if (numberA === undefined || numberB === undefined) return a.path > b.path;
+  if (lastNumber !== undefined && (numberA === lastNumber) !== (numberB === lastNumber)) return numberA === lastNumber;
+  if (a.modifiedMs !== undefined && b.modifiedMs !== undefined && a.modifiedMs !== b.modifiedMs) return a.modifiedMs > b.modifiedMs;
+  return numberA > numberB;
+}
+
+/** Of an ArduPilot's log, 00000042.BIN; undefined for anything else. */
+export function logNumber(path: string): number | undefined {
+  const match = /(?:^|\/)(\d{1,9})\.bin$/i.exec(path);
+  return match === null ? undefined : Number(match[1]);
+}
+
+/** The file in which an ArduPilot keeps the number of its last log. */
+export function isLastLog(path: string): boolean {
+  return /(?:^|\/)LASTLOG\.TXT$/i.test(path);
+}
+
 function rowOf(path: string): string {
+  if (logNumber(path) !== undefined) return "numbered";
   return /^\d{4}-\d\d-\d\d\//.test(path) ? "dated" : /^sess\d+\//.test(path) ? "sess" : "other";
 }

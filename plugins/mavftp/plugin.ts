@@ -12,7 +12,8 @@ import { MavftpDevice } from "./device.js";
 
 export interface MavftpOptions {
   readonly url: Address;
-  readonly root: string;
+  /** Undefined: where this autopilot keeps its logs. */
+  readonly root?: string | undefined;
   readonly whenArmed: "pause" | "continue";
   readonly systemId?: number | undefined;
   readonly componentId: number;
@@ -42,9 +43,10 @@ const options = v.strictObject({
       v.string("a path on the autopilot"),
       v.regex(/^[/@]/, 'a path on the autopilot that begins with "/", such as "/fs/microsd/log"'),
       v.transform((path) => path.replace(/\/+$/, "")),
-      v.description("The directory of logs on the autopilot."),
+      v.description(
+        "The directory of logs on the autopilot. Else it is found: @MAV_LOG, /fs/microsd/log on PX4, /APM/LOGS or logs on ArduPilot.",
+      ),
     ),
-    "/fs/microsd/log",
   ),
   whenArmed: v.optional(
     v.pipe(

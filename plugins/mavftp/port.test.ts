@@ -45,7 +45,7 @@ test("options: defaults, and each mistake named", () => {
     [given.root, given.whenArmed, given.componentId, given.exclusive, given.crcMaxSize],
     ["/APM/LOGS", "pause", 191, false, 64 * 2 ** 20],
   );
-  assert.equal(v.parse(plugin.options, { url: "udpin://:1" }).root, "/fs/microsd/log");
+  assert.equal(v.parse(plugin.options, { url: "udpin://:1" }).root, undefined);
   for (const [wrong, says] of [
     [{ url: "ttyACM0" }, /serial:/],
     [{ url: "udpin://:1", whenArmed: "stop" }, /pause/],

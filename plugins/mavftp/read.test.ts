@@ -1,6 +1,6 @@
 /** Files come whole, byte for byte: over each transport, from any offset, through faults drawn from seeds, and through what changes underneath. */
 import assert from "node:assert/strict";
-import { appendFileSync, rmSync, truncateSync } from "node:fs";
+import { appendFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Digester } from "../../core/digest.js";
@@ -212,4 +212,51 @@ test("the slow and sure way reads the same", async (t) => {
   for await (const part of await rig.source.open(entry, 0, never, { safest: true })) parts.push(part as Buffer);
   assert.ok(Buffer.concat(parts).equals(content.get("a.ulg") as Buffer));
   assert.equal(rig.sim.stats.peakReads, 1);
+});
+
+for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8", "mavsdk"])
+  test(`${autopilot}: a checksum that takes its time is waited for, not asked for again`, async (t) => {
+    const { dir, content } = makeLogs(t, { "a.ulg": 100_000 });
+    const rig = await makeRig(t, { dir, autopilot, faults: { crc: "150kB" } });
+    const [entry] = await listAll(rig.source);
+    assert.ok(entry);
+    const own = new Digester("crc32-mavlink");
+    own.update(content.get("a.ulg") as Buffer);
+    assert.equal(await rig.source.digest?.(entry, "crc32-mavlink", never), own.value());
+    assert.equal(rig.sim.stats.requests.CalcFileCRC32, 1);
+  });
+
+test("where the checksum would cost too much, pieces of the file are read once more: other bytes are a mismatch", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 600_000 });
+  const rig = await makeRig(t, { dir, link: "usb" }, { crcMaxSize: "50kB" });
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  assert.ok((await readAll(rig.source, entry)).equals(content.get("a.ulg") as Buffer));
+  assert.equal(rig.sim.stats.requests.ReadFile, Math.ceil(600_000 / 239) + 8);
+  let had = 0;
+  await assert.rejects(
+    async () => {
+      for await (const part of await rig.source.open(entry, 0, never)) {
+        had += (part as Buffer).length;
+        if (had > 200_000) writeFileSync(join(dir, "a.ulg"), Buffer.alloc(600_000, 7));
+      }
+    },
+    (e) => isFault(e, "mismatch"),
+  );
+  await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
+});
+
+test("a sample of a file by bursts begins no burst", async (t) => {
+  const { dir } = makeLogs(t, { "a.bin": 500_000 });
+  class BurstMemory extends Map<string, unknown> {
+    override get(key: string): unknown {
+      return key.startsWith("way:") ? { way: "bursts", bursts: 1, reads: 1, why: "a test" } : super.get(key);
+    }
+  }
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", link: "usb" }, {}, new BurstMemory());
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  for await (const part of await rig.source.open(entry, 100_000, never)) if ((part as Buffer).length >= 4096) break;
+  await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
+  assert.equal(rig.sim.stats.requests.BurstReadFile, undefined);
 });

@@ -34,6 +34,7 @@ interface Pending {
   /** Of the sending before: its reply is as good. */
   earlierSeq: number;
   sentMs: number;
+  earlierSentMs: number;
   order: number;
   sends: number;
   overtaken: number;
@@ -70,7 +71,7 @@ export class Reads {
     while (this.#pending.size < this.#pace.window) {
       const piece = this.#left.shift() ?? this.#of.next();
       if (piece === undefined) break;
-      const pending = { ...piece, seq: -1, earlierSeq: -1, sentMs: 0, order: 0, sends: 0, overtaken: 0, eofs: 0 };
+      const pending = { ...piece, seq: -1, earlierSeq: -1, sentMs: 0, earlierSentMs: 0, order: 0, sends: 0, overtaken: 0, eofs: 0 };
       this.#pending.add(pending);
       this.#send(pending);
     }
@@ -110,7 +111,8 @@ export class Reads {
     }
     const now = performance.now();
     const latest = ((packet.seq - 1) & 0xffff) === pending.seq;
-    if (latest) this.#pace.roundTook(now - pending.sentMs);
+    // Each sending has its number, so what a late answer took is known too: else a link that became slower would be asked twice for all.
+    this.#pace.roundTook(now - (latest ? pending.sentMs : pending.earlierSentMs));
     this.#bySeq.delete(pending.seq);
     this.#bySeq.delete(pending.earlierSeq);
     this.#pending.delete(pending);
@@ -128,6 +130,7 @@ export class Reads {
     pending.earlierSeq = pending.seq;
     // A new number each time: under the old one an autopilot may answer with what it last kept.
     pending.seq = requests.nextSeq();
+    pending.earlierSentMs = pending.sentMs;
     pending.sentMs = performance.now();
     pending.order = this.#order++;
     pending.sends += 1;

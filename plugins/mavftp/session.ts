@@ -26,6 +26,8 @@ const PX4_IDLE_MS = [10_500, 30_500] as const;
 const ARDUPILOT_IDLE_MS = [3300, 3300] as const;
 const TERMINATE_MS = 1000;
 const ERRNO_MISSING = 2;
+/** What an autopilot with file transfer may not know. */
+const OPTIONAL: readonly number[] = [Op.CalcFileCRC32, Op.ListDirectoryWithTime];
 
 export class Sessions {
   readonly turns = new Turns();
@@ -75,6 +77,23 @@ export class Sessions {
       const stop = (): void => reject(abortedFault(signal));
       signal.addEventListener("abort", stop, { once: true });
       opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    });
+  }
+
+  /** The first bytes of a small file, in one turn; undefined where a file is open, or it cannot be read. Throws like `ask`. */
+  glance(attachment: Attachment, path: Buffer, bytes: number, signal: AbortSignal): Promise<Buffer | undefined> {
+    return this.turns.run(signal, async () => {
+      if (this.#left !== undefined || this.#busy.size > 0) return undefined;
+      const opened = await this.#ask(attachment, { opcode: Op.OpenFileRO, session: this.#ownId, data: path }, signal);
+      if (opened.nak !== undefined) return undefined;
+      this.#left = { session: opened.session, systemId: attachment.systemId, size: 0, taken: () => undefined };
+      this.#leftMs = Infinity;
+      try {
+        const read = await this.#ask(attachment, { opcode: Op.ReadFile, session: opened.session, size: bytes }, signal);
+        return read.nak === undefined ? read.data : undefined;
+      } finally {
+        await this.#terminate(this.#left);
+      }
     });
   }
 
@@ -179,7 +198,7 @@ export class Sessions {
   async #ask(attachment: Attachment, request: Request, signal: AbortSignal, patience?: Patience): Promise<Reply> {
     try {
       const reply = await this.#requests.ask(request, attachment.systemId, signal, patience);
-      if (reply.nak === Nak.UnknownCommand && request.opcode !== Op.CalcFileCRC32) throw this.#unsupported("denied");
+      if (reply.nak === Nak.UnknownCommand && !OPTIONAL.includes(request.opcode)) throw this.#unsupported("denied");
       return reply;
     } catch (error) {
       if (isFault(error, "transient") && !this.#requests.answered) throw this.#unsupported("transient");

@@ -71,6 +71,12 @@ function bench(speeds: { reads: number; bursts: number | Error }, given: Partial
   };
 }
 
+/** A file of 1,000,000 bytes by bursts: its first 69 packets are plain reads. */
+const glanced = [
+  ["reads", 69 * 239],
+  ["bursts", 1_000_000 - 69 * 239],
+];
+
 test("the faster is kept, said once, and remembered over a restart", async () => {
   const rig = bench({ reads: 400_000, bursts: 620_000 });
   assert.equal((await rig.file(1_000_000))?.way, "bursts");
@@ -80,12 +86,12 @@ test("the faster is kept, said once, and remembered over a restart", async () =>
   );
   assert.ok((rig.used[0]?.[1] ?? 0) < 70_000);
   await rig.file(1_000_000);
-  assert.deepEqual(rig.used, [["bursts", 1_000_000]]);
+  assert.deepEqual(rig.used, glanced);
   assert.equal(rig.said.length, 1);
   assert.match(rig.said[0] ?? "", /^reads by bursts \(plain reads 400 kB\/s, bursts 620 kB\/s\): from ArduPilot 4\.7 on/);
   rig.restart();
   await rig.file(1_000_000);
-  assert.deepEqual(rig.used, [["bursts", 1_000_000]]);
+  assert.deepEqual(rig.used, glanced);
   assert.match(rig.said[1] ?? "", /when it was tried/);
 });
 
@@ -103,7 +109,7 @@ test("a link that is much slower than remembered is tried again, and what was ch
   rig.speeds.bursts = 200_000;
   rig.speeds.reads = 220_000;
   await rig.file(1_000_000);
-  assert.deepEqual(rig.used, [["bursts", 1_000_000]], "not within a minute");
+  assert.deepEqual(rig.used, glanced, "not within a minute");
   rig.pass(60_000);
   assert.equal((await rig.file(2_000_000))?.way, "bursts", "10 % faster is not enough");
   assert.ok(rig.used.some(([way]) => way === "reads"));

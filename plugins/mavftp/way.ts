@@ -51,6 +51,8 @@ export function trialOf({ autopilot, version }: Peerage, reads: number): Trial {
   return { bursts: "now", why: "from ArduPilot 4.7 on bursts over USB are not slowed down" };
 }
 
+/** A file's first bytes are read by plain reads. */
+const GLANCE_BYTES = 16_384;
 const TRIAL_BYTES = 65_536;
 const TRIAL_MS = 300;
 const TRIAL_LEAST_BYTES = 48 * FTP_DATA_MAX;
@@ -158,6 +160,11 @@ export class WayReading implements Reading {
   async #asChosen(stretch: Stretch, choice: Choice): Promise<void> {
     const { reads, bursts, now } = this.#tools;
     const reading = choice.way === "bursts" && bursts !== undefined ? bursts : reads;
+    // Whoever wants only the first bytes has said so by then, and no burst runs that cannot be stopped.
+    if (reading === bursts && stretch.assembly.gained < GLANCE_BYTES) {
+      await this.#timed(reads, stretch, new Rate(), () => stretch.assembly.gained >= GLANCE_BYTES);
+      return;
+    }
     const least = (choice[choice.way] ?? 0) * SLOWER;
     const rate = this.#now;
     let slow = false;
