@@ -104,8 +104,8 @@ async function listOnce(ask: Ask, path: Buffer, offset: number, dialect: Dialect
     const first = dialect.timed === undefined;
     try {
       const reply = await ask({ opcode: Op.ListDirectoryWithTime, offset, data: path }, first ? { totalMs: TIMED_MS } : {});
-      // PX4 and ArduPilot 4.8 call it unknown, ArduPilot up to 4.7 fails.
-      const unknown = first && (reply.nak === Nak.UnknownCommand || reply.nak === Nak.Fail);
+      // UnknownCommand, from ArduPilot up to 4.7 Fail, from PX4 whatever an errno of before says: the old way tells what is wrong.
+      const unknown = first && reply.nak !== undefined && reply.nak !== Nak.Eof && reply.nak !== Nak.FileNotFound;
       if (!unknown) {
         dialect.timed = true;
         return reply;
@@ -116,7 +116,7 @@ async function listOnce(ask: Ask, path: Buffer, offset: number, dialect: Dialect
     }
   }
   const reply = await ask({ opcode: Op.ListDirectory, offset, data: path });
-  dialect.timed = false;
+  if (reply.nak === undefined || reply.nak === Nak.Eof || reply.nak === Nak.FileNotFound) dialect.timed = false;
   return reply;
 }
 
