@@ -240,8 +240,14 @@ async function intruder(
   return {
     ask: (opcode, data = "", session = 0) =>
       new Promise((resolve) => {
-        answer = resolve;
-        socket.write(request(opcode, data, session));
+        const frame = request(opcode, data, session);
+        // An ArduPilot drops what its queue has no room for, so it is sent until it is answered.
+        const again = setInterval(() => socket.write(frame), 300);
+        answer = (code) => {
+          clearInterval(again);
+          resolve(code);
+        };
+        socket.write(frame);
       }),
     tell: (...requests) => void socket.write(Buffer.concat(requests.map(([opcode, data]) => request(opcode, data)))),
   };
