@@ -109,3 +109,10 @@ for (const autopilot of ["px4", "ardupilot-4.6"])
     assert.ok(!rig.said.some((text) => text.includes("no log")));
     await eventually(() => rig.said.some((text) => text.includes("the autopilot writes no log")), "the alarm", 8000);
   });
+
+test("an autopilot that logs while disarmed, and stops when it was read", async (t) => {
+  const { dir } = makeLogs(t, { "00000001.BIN": 1000, "00000002.BIN": 1000 });
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", faults: { grow: "1kB", "no-log": "3600s@end" } });
+  await readAll(rig.source, { path: "00000001.BIN", kind: "file", size: 1000 });
+  await eventually(() => rig.said.some((text) => text.includes("before its files were read")), "the alarm", 8000);
+});

@@ -94,6 +94,7 @@ for (const [what, faults] of [
       (e) => isFault(e, "offline") && e.message === "another program uses the autopilot's file session: it is left alone for 20 s",
     );
     assert.equal(rig.states.at(-1)?.state, "detached");
+    if ("exhaust" in faults) assert.equal(rig.sim.stats.requests.OpenFileRO, 2, "theirs and ours, which was not tried again");
   });
 
 function frameOf(messageId: number, systemId: number, componentId: number, payload: Buffer): Frame {

@@ -214,7 +214,10 @@ test("a cable that is pulled is noticed at once, and reading goes on when it is 
 async function intruder(
   t: TestContext,
   port: number,
-): Promise<{ ask(opcode: number, data?: string): Promise<number>; tell(...requests: [opcode: number, data: string][]): void }> {
+): Promise<{
+  ask(opcode: number, data?: string, session?: number): Promise<number>;
+  tell(...requests: [opcode: number, data: string][]): void;
+}> {
   const socket: Socket = connect(port, "127.0.0.1");
   t.after(() => socket.destroy());
   const writer = new FrameWriter(255, 190);
@@ -229,16 +232,22 @@ async function intruder(
   });
   socket.on("data", (chunk) => parser.push(chunk));
   await new Promise<void>((resolve) => socket.once("connect", () => resolve()));
-  function request(opcode: number, data: string): Buffer {
+  function request(opcode: number, data: string, session = 0): Buffer {
     seq += 10;
-    const length = encodeFtp({ targetSystem: 1, targetComponent: 1, seq, opcode, data: Buffer.from(data) }, out);
+    const length = encodeFtp({ targetSystem: 1, targetComponent: 1, seq, session, opcode, data: Buffer.from(data) }, out);
     return writer.encode(FILE_TRANSFER_PROTOCOL, out, length);
   }
   return {
-    ask: (opcode, data = "") =>
+    ask: (opcode, data = "", session = 0) =>
       new Promise((resolve) => {
-        answer = resolve;
-        socket.write(request(opcode, data));
+        const frame = request(opcode, data, session);
+        // An ArduPilot drops what its queue has no room for, so it is sent until it is answered.
+        const again = setInterval(() => socket.write(frame), 300);
+        answer = (code) => {
+          clearInterval(again);
+          resolve(code);
+        };
+        socket.write(frame);
       }),
     tell: (...requests) => void socket.write(Buffer.concat(requests.map(([opcode, data]) => request(opcode, data)))),
   };
@@ -323,7 +332,7 @@ for (const [autopilot, ends] of [
     const rig = await makeRig(t, { dir, autopilot, link: "usb" });
     const { failed } = await begin(rig, await only(rig));
     const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
-    assert.equal(await other.ask(Op.ResetSessions), Op.Ack);
+    assert.equal(await other.ask(Op.ResetSessions, "", 255), Op.Ack);
     assert.ok(isFault(await failed, "offline"));
     await rig.device.close();
     assert.equal(rig.sim.stats.requests.TerminateSession, ends);
