@@ -49,6 +49,8 @@ const FIRST_MOST_MS = 1000;
 const RESEND_MOST_MS = 2500;
 const STUCK_ROUNDS = 4;
 const STOP_TRIES = 5;
+/** So many ends of bursts, without a byte between, count as much as one of a plain read. */
+const EOF_FOR_ONE = 4;
 /** A place behind the end of every file. */
 const NOWHERE = 0xffff_ffff;
 /** Requests whose packets are still taken: an autopilot that was busy answers all that it has queued. */
@@ -288,7 +290,9 @@ class Run {
       this.#goOn();
       return;
     }
-    const fatal = refusedRead(packet, assembly.head, ++this.#refusals);
+    this.#refusals += 1;
+    // A burst over the last bytes of a file tells its end also where these were lost on the way.
+    const fatal = refusedRead(packet, assembly.head, code === Nak.Eof ? Math.floor(this.#refusals / EOF_FOR_ONE) : this.#refusals);
     if (fatal !== undefined) {
       this.#end(fatal);
       return;

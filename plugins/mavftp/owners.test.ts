@@ -193,5 +193,8 @@ test("a port whose bytes somebody takes is let go", async (t) => {
   const device = makeDevice(t, { url: `serial://${path}:57600` });
   await device.attached();
   whole = 0;
-  await device.until((p) => p.reason?.startsWith(`half of what comes on ${path} is torn: another program takes bytes from it`) === true);
+  await device.until(
+    (p) => p.reason?.startsWith(`half of what comes on ${path} is torn: another program takes bytes from it`) === true,
+    30_000,
+  );
 });

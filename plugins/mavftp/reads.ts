@@ -190,7 +190,8 @@ export function refusedRead(packet: FtpPacket, offset: number, tries: number): E
   if (tries < REFUSALS_MAX) return undefined;
   if (code === Nak.Eof) return new Fault("changed", `the file ends before byte ${offset + 1}, it was longer when it was listed`);
   // MAVSDK's stream, once it has met the end of the file, fails for every byte until the file is opened anew (mavlink_ftp_server.cpp).
-  if (code === Nak.Fail) return new SessionLost(nakName(code));
+  // FileExists is what a PX4 makes of any refusal after an errno that an earlier call left behind (mavlink_ftp.cpp): of a session that is gone, too.
+  if (code === Nak.Fail || code === Nak.FileExists) return new SessionLost(nakName(code));
   const { errno } = nakOf(packet);
   return new Fault("transient", `the autopilot cannot read byte ${offset}: ${nakName(code)}${errno === 0 ? "" : ` (errno ${errno})`}`);
 }

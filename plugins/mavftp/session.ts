@@ -145,7 +145,9 @@ export class Sessions {
         await this.#ask(attachment, { opcode: Op.TerminateSession, session: this.#ownId }, signal);
         continue;
       }
-      if (reply.nak !== Nak.NoSessionsAvailable && reply.nak !== Nak.InvalidSession) throw refusal("open it", reply);
+      // Opening makes no file: FileExists is a PX4's refusal under a name that an errno of before has given it.
+      const occupied = [Nak.NoSessionsAvailable, Nak.InvalidSession, Nak.FileExists] as readonly number[];
+      if (!occupied.includes(reply.nak)) throw refusal("open it", reply);
       this.#peer.neighbours.refused();
       throwIfAborted(signal);
       const waitMs = (ardupilot ? ARDUPILOT_IDLE_MS : PX4_IDLE_MS)[waits];
