@@ -56,6 +56,7 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
   const devices: Record<string, string> = {};
   for (const name of new Set([...(what === undefined ? [] : [what]), ...done.retried.map(({ to }) => to)])) {
     const lane = engine.lanes.get(name);
+    lane?.resumeTarget();
     if (lane === undefined || lane.attached) continue;
     devices[name] = await lane.lookNow(signal).then(
       () => "attached",

@@ -2,13 +2,16 @@
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { Subject } from "rxjs";
+import { Budget, type Spent } from "./budget.js";
 import type { RealClock } from "./clock.js";
 import type { Config, DeviceConfig } from "./config.js";
 import type { Engine, RouteLane } from "./engine.js";
 import type { Events } from "./events.js";
 import type { Finder } from "./find.js";
 import type { Journal } from "./journal.js";
+import { Gate } from "./gate.js";
 import { Lane } from "./lane.js";
+import { Limits } from "./limits.js";
 import { LiveFiles } from "./live.js";
 import type { Device, Memo, PluginContext } from "./plugin.js";
 import { Queue } from "./queue.js";
@@ -17,6 +20,7 @@ import { Rules } from "./route.js";
 import { Spool } from "./spool.js";
 import { Throttle } from "./throttle.js";
 import { Transfers } from "./transfers.js";
+import { Uptime, type Learned } from "./uptime.js";
 
 export interface Given {
   readonly config: Config;
@@ -49,6 +53,7 @@ export function engineOf(given: Given, journal: Journal, installation: string): 
     transfers: new Transfers(clock),
     lanes: new Map(),
     finders: new Map(),
+    limits: new Limits(clock, config.metered),
     routes: routesBySource(config, clock),
     work$: new Subject(),
     relist$: new Subject(),
@@ -64,7 +69,12 @@ export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock
     const device: Device | undefined =
       config.kind === "service" ? config.plugin.service?.(config.options, context) : config.plugin.device?.(config.options, context);
     if (device === undefined) throw new Error(`"${config.type}" makes no ${config.kind}`);
-    return new Lane(config, device, clock, engine.events, () => engine.random());
+    const { when, budget } = config;
+    return new Lane(config, device, clock, engine.events, () => engine.random(), {
+      ...(when === undefined && budget === undefined ? {} : { gate: new Gate() }),
+      ...(budget === undefined ? {} : { budget: new Budget(budget, metaStore<Spent>(engine.journal, `budget:${config.name}`), clock) }),
+      ...(device.target === undefined ? {} : { uptime: new Uptime(metaStore<Learned>(engine.journal, `uptime:${config.name}`), clock) }),
+    });
   } catch (error) {
     engine.events.say("error", "config", `${config.name}: cannot be started: ${reasonOf(error)}; the rest runs`, { device: config.name });
     return undefined;
@@ -85,6 +95,21 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
     tellTime: (wallMs) => {
       if (!clock.trusted() && clock.tell(wallMs)) events.say("info", "clock", `${name} says that this machine's clock is right`);
     },
+    tellArmed: (armed) => engine.limits.tell(name, armed),
+  };
+}
+
+/** A small value in the journal. */
+function metaStore<T>(journal: Journal, key: string) {
+  return {
+    load: () => {
+      const value = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", key)?.value;
+      return value === undefined ? undefined : (JSON.parse(value) as T);
+    },
+    save: (value: T) =>
+      journal.commit(() => {
+        journal.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, JSON.stringify(value));
+      }),
   };
 }
 
@@ -108,7 +133,7 @@ function deviceMemory(journal: Journal, device: string): Memo {
   };
 }
 
-/** The routes of each source. A route of `before` that did not change keeps its rate's bucket. */
+/** The routes of each source. A route of `before` that did not change keeps its rate's bucket and its gate. */
 export function routesBySource(
   config: Config,
   clock: RealClock,
@@ -117,7 +142,11 @@ export function routesBySource(
   const routes = new Map<string, RouteLane[]>();
   for (const route of config.routes) {
     const kept = before.get(route.from)?.find(({ rules }) => isDeepStrictEqual(rules.route, route));
-    const lane = kept ?? { rules: new Rules(route), throttle: new Throttle(route.maxRate, clock) };
+    const lane = kept ?? {
+      rules: new Rules(route),
+      throttle: new Throttle(route.maxRate, clock),
+      ...(route.when === undefined ? {} : { gate: new Gate() }),
+    };
     routes.set(route.from, [...(routes.get(route.from) ?? []), lane]);
   }
   return routes;

@@ -22,7 +22,7 @@ test("a small configuration, with comments and trailing commas", async () => {
   assert.deepEqual(config?.devices[0]?.options, { dir: "/base/in", inPlace: true, create: false });
   assert.equal(config?.devices[1]?.maxRate, 2 * 2 ** 20);
   assert.equal(config?.routes[0]?.since, 999_000);
-  assert.deepEqual(config?.routes[0]?.to, [{ device: "b", required: true }]);
+  assert.deepEqual(config?.routes[0]?.to, [{ device: "b", required: true, requires: [] }]);
 });
 
 test("all errors at once, each with its line, its path and the nearest right word", async () => {
@@ -39,7 +39,7 @@ test("all errors at once, each with its line, its path and the nearest right wor
 }`),
     [
       'c:2: devics: unknown key "devics"; did you mean "devices"?',
-      'c:4: devices.cam.type: there is no plugin "locl"; did you mean "local"?; there are: local, mavftp, ftp, ftp-server',
+      `c:4: devices.cam.type: there is no plugin "locl"; did you mean "local"?; there are: ${plugins.types.join(", ")}`,
       'c:5: devices.in.dir: "dir" is missing: The directory.',
       'c:5: devices.in.dri: unknown key "dri"; did you mean "dir"?',
       'c:6: devices.out.intervall: unknown key "intervall"; did you mean "interval"?',
@@ -64,7 +64,7 @@ test("all errors at once, each with its line, its path and the nearest right wor
   ]
 }`),
     [
-      'c:3: devices.cam.type: there is no plugin "locl"; did you mean "local"?; there are: local, mavftp, ftp, ftp-server',
+      `c:3: devices.cam.type: there is no plugin "locl"; did you mean "local"?; there are: ${plugins.types.join(", ")}`,
       'c:4: devices.in.dir: "dir" is missing: The directory.',
       'c:4: devices.in.dri: unknown key "dri"; did you mean "dir"?',
       'c:5: devices.out.intervall: unknown key "intervall"; did you mean "interval"?',
@@ -134,7 +134,7 @@ test("roles and kinds are checked", async () => {
 }`),
     [
       'c:2: devices.s.type: "ftp-server" is a service: put it under "services"',
-      'c:3: routes[0].to[0]: "fc" cannot be a target',
+      'c:3: routes[0].to[0]: "fc" cannot be a target: it is only read; "write": true on this device lets files be put, moved and removed there',
       "c:3: routes[0].to[0]: a route cannot lead to where it comes from",
       "c:3: routes[1].into: {vehicel} is not known; there are {vehicle} {device} {installation} {date}",
     ],

@@ -6,8 +6,10 @@ import { findNodeAtLocation, getNodeValue, parseTree, printParseErrorCode, type 
 import picomatch from "picomatch";
 import * as v from "valibot";
 import { duration, parseDuration, parseIn, path, rate, size, type Surroundings } from "./options.js";
-import type { Plugin } from "./plugin.js";
-import type { Route } from "./route.js";
+import type { Plugin, Role } from "./plugin.js";
+import type { Route, RouteTarget } from "./route.js";
+import type { BudgetLimits } from "./budget.js";
+import { whenSchema, type When } from "./when.js";
 
 /** What core must know of plugins, given by the command line: core itself knows none by name. */
 export interface PluginList {
@@ -40,6 +42,19 @@ export const deviceCommon = {
     ),
   ),
   maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this device is read or written with."))),
+  budget: v.optional(
+    v.pipe(
+      v.strictObject({
+        day: v.optional(v.pipe(size(), v.minValue(1, "at least one byte"), v.description("The most bytes that are sent to it in a day."))),
+        month: v.optional(
+          v.pipe(size(), v.minValue(1, "at least one byte"), v.description("The most bytes that are sent to it in a month.")),
+        ),
+      }),
+      v.check(({ day, month }) => day !== undefined || month !== undefined, '"day" or "month"'),
+      v.description("The most that is sent to this target, counting what is sent again."),
+    ),
+  ),
+  when: v.optional(v.pipe(whenSchema, v.description("What must be so for files to be sent to this target."))),
   archiveDir: v.optional(
     v.pipe(v.string("a directory below the source's root"), v.description('Where `afterDelivery: "archive"` moves delivered files.')),
   ),
@@ -51,6 +66,13 @@ const targetSchema = v.union(
     v.strictObject({
       device: v.string(),
       required: v.optional(v.pipe(v.boolean(), v.description("Whether release waits for this target.")), true),
+      requires: v.optional(
+        v.pipe(
+          v.array(v.string("a device name"), "a list of device names"),
+          v.description("Other targets of this route that must have a file first."),
+        ),
+        [],
+      ),
     }),
   ],
   'a device name or { "device": NAME, "required": false }',
@@ -112,6 +134,7 @@ export const routeSchema = v.strictObject({
     false,
   ),
   maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this route sends to a target."))),
+  when: v.optional(v.pipe(whenSchema, v.description("What must be so for files of this route to be sent."))),
 });
 
 export const configSchema = v.strictObject({
@@ -125,6 +148,13 @@ export const configSchema = v.strictObject({
       keep: v.optional(v.pipe(duration(), v.description("How long a delivered file is kept in the spool.")), "7d"),
     }),
     {},
+  ),
+  metered: v.optional(
+    v.pipe(
+      v.array(v.string("a name"), "a list of names"),
+      v.description('Network interfaces that cost by the byte, such as "wwan0" or "ppp*", where NetworkManager does not know.'),
+    ),
+    [],
   ),
   devices: v.optional(
     v.record(v.string(), v.looseObject({ type: v.string("the type of a device") }, "a device: an object"), "devices by name"),
@@ -147,6 +177,8 @@ export interface DeviceConfig {
   readonly settleMs: number;
   readonly concurrency?: number;
   readonly maxRate?: number;
+  readonly budget?: BudgetLimits;
+  readonly when?: When;
   readonly archiveDir?: string;
 }
 
@@ -154,6 +186,8 @@ export interface Config {
   readonly vehicle: string;
   readonly stateDir: string;
   readonly spool: { readonly maxSize: number; readonly keepFree: number; readonly keep: number };
+  /** Names of network interfaces that are metered, with patterns. */
+  readonly metered: readonly string[];
   readonly devices: readonly DeviceConfig[];
   readonly routes: readonly Route[];
 }
@@ -206,7 +240,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const top = whole ?? roughly(raw);
 
   const devices: DeviceConfig[] = [];
-  const known = new Map<string, { roles: readonly string[]; usable: boolean }>();
+  const known = new Map<string, { roles: readonly Role[]; withheld: Partial<Record<Role, string>>; usable: boolean }>();
   for (const [kind, group, entries] of [
     ["device", "devices", top.devices],
     ["service", "services", top.services],
@@ -217,9 +251,22 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
         add(at, "a name has letters, digits, dots, dashes and underlines, and begins with a letter or digit");
       if (known.has(name)) add(at, "a device and a service cannot have the same name");
       const device = await loadDevice(kind, name, entry, at, plugins, options, parse, add);
-      known.set(name, { roles: device?.plugin.roles ?? ["source", "target"], usable: device !== undefined });
+      const withheld = device?.plugin.withheld?.(device.options) ?? {};
+      known.set(name, { roles: device?.plugin.roles ?? ["source", "target"], withheld, usable: device !== undefined });
       if (device !== undefined) devices.push(device);
     }
+  }
+
+  const mayDisarm = (when: When | undefined, at: (string | number)[]) => {
+    if (when?.disarmed === true && !devices.some(({ plugin }) => plugin.tellsArmed === true))
+      add([...at, "when", "disarmed"], "no device here says whether the vehicle is armed: nothing would ever be sent");
+  };
+  for (const { name, kind, plugin, when, budget } of devices) {
+    const at = [kind === "device" ? "devices" : "services", name];
+    for (const [key, value] of Object.entries({ when, budget }))
+      if (value !== undefined && (!plugin.roles.includes("target") || known.get(name)?.withheld.target !== undefined))
+        add([...at, key], `nothing is sent to "${name}": it cannot be a target`);
+    mayDisarm(when, at);
   }
 
   const routes: Route[] = [];
@@ -232,15 +279,21 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       const found = known.get(name);
       if (found === undefined) add(where, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
       else if (!found.roles.includes(role)) add(where, `"${name}" cannot be a ${role}`);
+      else if (found.withheld[role] !== undefined) add(where, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
       return found?.usable === true;
     };
     let usable = route.from === "" || device(route.from, "source", [...at, "from"]);
-    const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true } : target));
+    const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
     to.forEach((target, n) => {
       usable = device(target.device, "target", [...at, "to", n]) && usable;
       if (target.device === route.from) add([...at, "to", n], "a route cannot lead to where it comes from");
       if (to.findIndex((other) => other.device === target.device) < n) add([...at, "to", n], `"${target.device}" is there twice`);
+      for (const name of target.requires)
+        if (name === target.device || !to.some(({ device }) => device === name))
+          add([...at, "to", n], `"requires" names "${name}", which is no other target of this route`);
     });
+    mayDisarm(parsed?.when, at);
+    if (requiresInCircle(to)) add([...at, "to"], '"requires" leads in a circle: nothing would ever be sent');
     for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
       if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
         add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);
@@ -259,14 +312,36 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     )
       add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
     if (parsed === undefined || !usable || problems.length > before) return;
-    routes.push({ ...parsed, to, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, options.nowMs) });
+    const whole = { ...parsed, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, options.nowMs) };
+    const startsNow = ({ device: name }: RouteTarget) => devices.find((one) => one.name === name)?.plugin.fromFirstRun === true;
+    const late = parsed.since === undefined && parsed.newest === undefined ? to.filter(startsNow) : [];
+    const rest = to.filter((target) => !late.includes(target));
+    if (rest.length > 0) routes.push({ ...whole, to: rest });
+    // As a route of its own: what the others get is not bound by it.
+    if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
   });
 
   if (whole === undefined) return { problems: sorted(problems) };
   return {
-    config: { vehicle: whole.vehicle ?? options.hostName, stateDir: whole.stateDir, spool: whole.spool, devices, routes },
+    config: {
+      vehicle: whole.vehicle ?? options.hostName,
+      stateDir: whole.stateDir,
+      spool: whole.spool,
+      metered: whole.metered,
+      devices,
+      routes,
+    },
     problems: sorted(problems),
   };
+}
+
+function requiresInCircle(targets: Route["to"]): boolean {
+  let left = targets;
+  for (;;) {
+    const free = left.filter(({ requires }) => !requires.some((name) => left.some(({ device }) => device === name)));
+    if (free.length === 0) return left.length > 0;
+    left = left.filter((target) => !free.includes(target));
+  }
 }
 
 /** The parts that can be looked into, of a configuration whose top is wrong. */
@@ -348,6 +423,8 @@ async function loadDevice(
     ...(commonOptions.interval === undefined ? {} : { intervalMs: commonOptions.interval }),
     ...(commonOptions.concurrency === undefined ? {} : { concurrency: commonOptions.concurrency }),
     ...(commonOptions.maxRate === undefined ? {} : { maxRate: commonOptions.maxRate }),
+    ...(commonOptions.budget === undefined ? {} : { budget: commonOptions.budget }),
+    ...(commonOptions.when === undefined ? {} : { when: commonOptions.when }),
     ...(commonOptions.archiveDir === undefined ? {} : { archiveDir: commonOptions.archiveDir }),
   };
 }
@@ -390,7 +467,8 @@ function messageOf(issue: v.BaseIssue<unknown>, schema: v.GenericSchema, inner: 
 function given({ input, type }: v.BaseIssue<unknown>): string {
   if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
   if (typeof input === "object") return "";
-  return `, got ${JSON.stringify(input)}`;
+  // A password in a URL is not said again.
+  return `, got ${JSON.stringify(input)?.replace(/\/\/[^/@\s]*@/, "//***@")}`;
 }
 
 type Entries = Readonly<Record<string, v.GenericSchema>>;

@@ -166,7 +166,7 @@ class PlaceContent implements Content {
     if (engine.live.get(version.id) !== undefined) await whenSealed(this, engine, version, signal);
     try {
       // Its end comes behind a last look at the source.
-      if (this.#reading !== undefined && (await this.#reading.next()) !== undefined) this.#reading = undefined;
+      if (this.#reading !== undefined && (await this.#reading.next()) !== undefined) this.close();
       let digest = this.#reading?.digest;
       if (digest === undefined) {
         const known = engine.queue.digestOf(version.id);

@@ -9,14 +9,14 @@ import type { Config } from "./config.js";
 import type { Engine } from "./engine.js";
 import type { Events } from "./events.js";
 import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
-import { isDamage } from "./journal.js";
+import { checkpointBytes, isDamage } from "./journal.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Run, type Drained, type Reloaded } from "./run.js";
 import { statusOf, type Status } from "./status.js";
 
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
-const reserveBytes = 16 * 2 ** 20;
+const reserveBytes = 2 * checkpointBytes;
 
 export interface DaemonOptions {
   readonly config: Config;

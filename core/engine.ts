@@ -5,8 +5,10 @@ import { Subject } from "rxjs";
 import type { Config } from "./config.js";
 import type { Events } from "./events.js";
 import type { Finder } from "./find.js";
+import type { Gate } from "./gate.js";
 import type { Journal } from "./journal.js";
 import type { Lane } from "./lane.js";
+import type { Limits } from "./limits.js";
 import type { LiveFiles } from "./live.js";
 import type { Clock } from "./plugin.js";
 import type { DeliveryRow, Queue, VersionRow } from "./queue.js";
@@ -28,7 +30,8 @@ export interface Engine {
   readonly lanes: ReadonlyMap<string, Lane>;
   /** Of the sources that have routes. */
   readonly finders: ReadonlyMap<string, Finder>;
-  /** The rules of each source's routes, with the rate of each. */
+  readonly limits: Limits;
+  /** The rules of each source's routes, with the rate and the gate of each. */
   readonly routes: ReadonlyMap<string, readonly RouteLane[]>;
   /** Something was queued, or a spool byte became durable: whoever waits for work looks. */
   readonly work$: Subject<void>;
@@ -43,13 +46,13 @@ export interface Engine {
 export interface RouteLane {
   readonly rules: Rules;
   readonly throttle: Throttle;
+  /** Where the route has conditions. */
+  readonly gate?: Gate;
 }
 
-/** Names of lanes that can be a target and are attached, or are not. */
-export function targets(engine: Engine, attached: boolean): string[] {
-  return [...engine.lanes.values()]
-    .filter((lane) => lane.device.target !== undefined && lane.attached === attached)
-    .map(({ name }) => name);
+/** Names of lanes that can be a target and take files now, or do not. */
+export function targets(engine: Engine, takes: boolean): string[] {
+  return [...engine.lanes.values()].filter((lane) => lane.device.target !== undefined && lane.takes === takes).map(({ name }) => name);
 }
 
 /** Targets that take bytes as they come, and go on where a pull that broke off left them. */

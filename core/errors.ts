@@ -27,6 +27,8 @@ export type FaultKind =
   | "missing"
   /** This file will never be taken there. This delivery is parked with the reason; the rest goes on. */
   | "rejected"
+  /** The target has no use for this file, and said so before it took any of it. This delivery is dropped with the reason; nobody waits for it. */
+  | "unwanted"
   /** A single shot was sent whole, and the answer was lost. It is looked for before it is sent again. */
   | "indoubt"
   /** Can never work as configured. This device does not start; the rest runs. */
@@ -38,6 +40,8 @@ export interface FaultOptions {
   readonly cause?: unknown;
   /** With `throttled`: how long the peer asked us to wait, in ms. With `indoubt`: when it is looked for again (core's own). */
   readonly retryAfterMs?: number;
+  /** Of a single shot: it broke off before the peer can have had all of it, though its last chunk was read. */
+  readonly notTaken?: boolean;
 }
 
 /**
@@ -47,12 +51,14 @@ export interface FaultOptions {
 export class Fault extends Error {
   readonly kind: FaultKind;
   readonly retryAfterMs: number | undefined;
+  readonly notTaken: boolean;
 
   constructor(kind: FaultKind, message: string, options: FaultOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = "Fault";
     this.kind = kind;
     this.retryAfterMs = options.retryAfterMs;
+    this.notTaken = options.notTaken === true;
   }
 }
 
@@ -79,6 +85,25 @@ export function throwIfAborted(signal: AbortSignal): void {
 /** The Fault of a given signal: its reason where that is a Fault already (core aborts with the reason why). */
 export function abortedFault(signal: AbortSignal): Fault {
   return isFault(signal.reason) ? signal.reason : new Fault("aborted", "stopped");
+}
+
+/** What `work` gives; the Fault of the signal as soon as that is given, while `work` goes on. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) {
+    // Nobody looks at it any more.
+    work.catch(() => undefined);
+    throw abortedFault(signal);
+  }
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_resolve, reject) => {
+    stop = () => reject(abortedFault(signal));
+    signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
 }
 
 const errnoKinds: Readonly<Record<string, FaultKind>> = {

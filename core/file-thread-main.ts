@@ -6,7 +6,7 @@ import { Fault, faultOfErrno, isFault } from "./errors.js";
 import { ahead, type Asked, type Told } from "./file-thread.js";
 import { nameFromBytes } from "./names.js";
 import type { FileEntry } from "./plugin.js";
-import { entryOf, kindOf, openFlags, otherThan } from "./stat.js";
+import { entryInstead, entryOf, kindOf, openFlags, otherThan } from "./stat.js";
 
 const chunkBytes = 512 * 1024;
 /** Not more than this is looked at before others get their turn. */
@@ -163,9 +163,7 @@ class List implements Job {
       const stat = lstatSync(Buffer.concat([place, Buffer.from("/"), name]), { bigint: true, throwIfNoEntry: false });
       return stat === undefined ? undefined : entryOf(path, stat);
     } catch (error) {
-      const fault = faultOfErrno(error, `cannot look at ${path}`);
-      if (fault.kind === "offline") throw fault;
-      return fault.kind === "missing" ? undefined : { path, kind: "unreadable", size: 0, reason: fault.message };
+      return entryInstead(path, error);
     }
   }
 }

@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import { EMPTY, filter, merge, type Observable, timer } from "rxjs";
 import { type Engine, type RouteLane } from "./engine.js";
-import { throwIfAborted } from "./errors.js";
+import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./queue.js";
@@ -126,8 +126,9 @@ export class Finder {
         if (this.stop.aborted) return;
         if (this.engine.journal.failed) throw error;
         this.lane.noteFault(error);
+        // The lane says it, once, when the device is gone.
         this.engine.events.say(
-          this.failures === 0 ? "warn" : "debug",
+          this.failures === 0 && !isFault(error, "offline") ? "warn" : "debug",
           "listing-failed",
           `${this.lane.name}: cannot list it: ${reasonOf(error)}`,
           { device: this.lane.name },
@@ -152,6 +153,7 @@ export class Finder {
     const seen = new Set<string>();
     /** The journal had nothing of their paths; only a listing adds that. */
     const unknown = new Set<FileEntry>();
+    const timed: { id: string; modifiedMs: number }[] = [];
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const archive = lane.config.archiveDir?.replace(/^\/+|\/+$/g, "");
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
@@ -170,6 +172,7 @@ export class Finder {
       const known = engine.queue.latest(lane.name, entry.path);
       if (known === undefined) unknown.add(entry);
       const same = known !== undefined && sameStamp(known, entry);
+      if (same && known.modified_ms === null && entry.modifiedMs !== undefined) timed.push({ id: known.id, modifiedMs: entry.modifiedMs });
       const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
       // The journal knows it, and the rules are the same: nothing to decide, but it counts among the newest.
       if (same && !reconsider) {
@@ -183,6 +186,10 @@ export class Finder {
       wanted.push({ entry, routes });
     }
     for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
+    if (timed.length > 0)
+      await engine.journal.apply(() => {
+        for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
+      });
 
     const chosen = this.#choose(wanted, starts);
     // What settled and no rule took is decided: it is not waited for, and has not to settle again while it stays the same.
@@ -374,11 +381,13 @@ function rulesOf(engine: Engine, source: string): string {
     .digest("hex");
 }
 
-/** Size and time; where the source has no time, the size. Another inode alone is a card that was mounted anew. */
+/**
+ * Size and time; where one of the two has no time, the size: a source may learn to tell times, or lose them, with another firmware, and no file is
+ * another one by that. Another inode alone is a card that was mounted anew.
+ */
 function sameStamp(version: VersionRow, entry: FileEntry): boolean {
   if (version.size !== entry.size) return false;
-  if (version.modified_ms !== null || entry.modifiedMs !== undefined) return version.modified_ms === (entry.modifiedMs ?? null);
-  return true;
+  return version.modified_ms === null || entry.modifiedMs === undefined || version.modified_ms === entry.modifiedMs;
 }
 
 function stampText({ size, modifiedMs }: FileEntry): string {

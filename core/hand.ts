@@ -224,12 +224,21 @@ async function get(lane: Lane, entry: FileEntry, offset: number, exchange: Excha
   if (!isSafePath(entry.path)) throw new ControlError(`"${entry.path}" leads out of the device's root`);
   if (!lane.free) exchange.say({ waiting: `another transfer from ${lane.name} makes way` });
   const leave = await lane.borrow(signal, true);
+  let told: string | undefined;
+  const tellWay = () => {
+    const way = source.wayOfReading;
+    if (way === undefined || `${way.name}: ${way.why}` === told) return;
+    told = `${way.name}: ${way.why}`;
+    exchange.say({ way });
+  };
   try {
     for await (const chunk of await source.open(entry, offset, signal)) {
       throwIfAborted(signal);
+      tellWay();
       await lane.throttle.take((chunk as Buffer).length, signal);
       await exchange.give(chunk as Buffer);
     }
+    if (offset < entry.size) tellWay();
     const now = await source.stat(entry.path, signal);
     if (now === undefined || now.size < entry.size || (now.size === entry.size && now.modifiedMs !== entry.modifiedMs))
       throw new Fault("changed", `${entry.path} was changed while it was read`);
@@ -246,7 +255,7 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
   const { signal } = exchange;
   const { target, tree } = lane.device;
   if (target === undefined || target.features.singleShot || target.features.needs === "sealedPath")
-    throw new ControlError(`nothing can be put on ${lane.name} by hand (${lane.config.type})`);
+    throw new ControlError(`nothing can be put on ${lane.name} by hand${withheldText(lane) ?? ` (${lane.config.type})`}`);
   const dir = path === "" || String(request.path).endsWith("/") || (await tree?.stat(path, signal))?.kind === "directory";
   const at = dir ? joined(path, textOf(request, "name")) : path;
   if (!isSafePath(at)) throw new ControlError(`"${at}" leads out of the device's root`);
@@ -284,7 +293,7 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
     if (there !== undefined && there.digest === digest && there.size === size) return { receipt: receiptOf(at, there), replaced: false };
     if (there !== undefined && request.force !== true) throw taken(there);
     let offset = await target.offset(upload, signal);
-    if (offset > size || (offset > 0 && !target.features.resume)) {
+    if (offset > size || (offset > 0 && offset < size && !target.features.resume)) {
       await target.discard(upload, signal);
       offset = 0;
     }
@@ -357,9 +366,15 @@ function treeOf(lane: Lane): Tree {
   const { tree } = lane.device;
   if (tree === undefined)
     throw new ControlError(
-      `${lane.name} cannot be changed by hand: a device of type "${lane.config.type}" is only ${onlyText(lane.device)}`,
+      `${lane.name} cannot be changed by hand${withheldText(lane) ?? `: a device of type "${lane.config.type}" is only ${onlyText(lane.device)}`}`,
     );
   return tree;
+}
+
+/** Why it is no target as it is configured, though it could be. */
+function withheldText({ config }: Lane): string | undefined {
+  const why = config.plugin.withheld?.(config.options).target;
+  return why === undefined ? undefined : `: ${why}`;
 }
 
 function onlyText(device: Device): string {

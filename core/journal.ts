@@ -22,7 +22,8 @@ import { openDatabase, type Database, type Statement, type Value } from "./sqlit
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
 const migrations = ["ALTER TABLE deliveries ADD COLUMN marks TEXT"];
 const schemaVersion = 1 + migrations.length;
-const checkpointBytes = 16 * 2 ** 20;
+/** The log is copied into the database once it is longer. A full disk has to have room for both: the daemon's reserve is twice this. */
+export const checkpointBytes = 8 * 2 ** 20;
 /**
  * A group gathers while more comes, at most so long, before it is written: a card wears by the number of syncs. One of so many has gathered while
  * the one before it was written.

@@ -5,12 +5,16 @@
  * Nothing durable is decided here. `attached$` is the present state on subscribe, then each edge.
  */
 import { BehaviorSubject, type Observable, Subject, type Subscription } from "rxjs";
+import type { Budget } from "./budget.js";
 import type { DeviceConfig } from "./config.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Events } from "./events.js";
+import type { Gate } from "./gate.js";
 import type { Clock, Device, Presence } from "./plugin.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Throttle } from "./throttle.js";
+import type { Uptime } from "./uptime.js";
+import type { Held } from "./when.js";
 
 export interface LaneState {
   readonly attached: boolean;
@@ -64,6 +68,7 @@ export class Lane {
     readonly clock: Clock,
     readonly events: Events,
     readonly random: () => number,
+    readonly limits: { readonly gate?: Gate; readonly budget?: Budget; readonly uptime?: Uptime } = {},
   ) {
     this.#state = new BehaviorSubject<LaneState>({ attached: false, reason: "not looked at yet", sinceMs: clock.wallMs() });
     this.state$ = this.#state.asObservable();
@@ -80,6 +85,30 @@ export class Lane {
 
   get attached(): boolean {
     return this.#state.value.attached;
+  }
+
+  /** Where what is sent to it has conditions or a budget. */
+  get gate(): Gate | undefined {
+    return this.limits.gate;
+  }
+
+  get budget(): Budget | undefined {
+    return this.limits.budget;
+  }
+
+  /** Where what is sent to it goes in one piece. */
+  get uptime(): Uptime | undefined {
+    return this.limits.uptime;
+  }
+
+  /** Why it takes no files, though it may be there. */
+  get held(): Held | undefined {
+    return this.gate?.held;
+  }
+
+  /** It is there, and takes files now. */
+  get takes(): boolean {
+    return this.attached && this.held === undefined;
   }
 
   start(): void {
@@ -105,6 +134,13 @@ export class Lane {
     this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.clock.monotonicMs() + ms);
     clearTimeout(this.#resuming);
     if (!this.#closed) this.#resuming = setTimeout(() => this.wake$.next(), Math.min(ms + 1, longestTimerMs));
+  }
+
+  /** A person says that it is time: a pause that it asked for is over. */
+  resumeTarget(): void {
+    if (this.pausedMs === 0) return;
+    this.#pausedUntilMs = 0;
+    this.wake$.next();
   }
 
   /** Takes one of the places for uploads away from deliveries; returns what gives it back. */
@@ -238,7 +274,7 @@ export class Lane {
     clearTimeout(this.#resuming);
     this.#subscription?.unsubscribe();
     this.#closing.abort(new Fault("offline", "the device was closed meanwhile"));
-    await Promise.allSettled([this.#probing, ...this.#hosted]);
+    await Promise.allSettled([this.#probing, ...this.#hosted, this.budget?.close()]);
     await this.device.close();
   }
 

@@ -88,6 +88,23 @@ export function parseDuration(text: string | number): number | undefined {
   return match === null || span === undefined ? undefined : Math.round(Number(match[1]) * span);
 }
 
+/** With its help text. */
+export const described = <T extends v.GenericSchema>(schema: T, text: string) => v.pipe(schema, v.description(text));
+
+/** A text of one line. `what` names it. */
+export const lineOrNothing = (what: string) =>
+  v.pipe(
+    v.string(what),
+    v.check((text) => !/\p{Cc}/u.test(text), "a text without control characters"),
+  );
+
+/** A text of one line, not empty. */
+export const oneLine = (what: string) => v.pipe(lineOrNothing(what), v.nonEmpty(what));
+
+/** How many things at once a plugin allows, from 1 to 16. */
+export const upToSixteen = () =>
+  v.pipe(v.number("a number"), v.integer("a whole number"), v.minValue(1, "at least 1"), v.maxValue(16, "at most 16"));
+
 /** "4MiB" → bytes. */
 export const size = () =>
   v.pipe(

@@ -56,6 +56,8 @@ export interface PluginContext {
   say(level: Level, message: string, facts?: Readonly<Record<string, unknown>>): void;
   /** The device said what time it is (SYSTEM_TIME of an autopilot with GPS): wall time can be trusted from now on. */
   tellTime(wallMs: number): void;
+  /** The device knows whether its vehicle is armed; undefined when it cannot tell now, which counts as armed. As often as it likes. */
+  tellArmed(armed: boolean | undefined): void;
 }
 
 // ---------------------------------------------------------------- device
@@ -164,6 +166,16 @@ export interface ListOptions {
   readonly enter?: (dir: string) => boolean;
 }
 
+/** How a source is read, where it has several ways and has chosen one. */
+export interface WayOfReading {
+  /** In the words of its page: "plain reads", "bursts". */
+  readonly name: string;
+  /** One line for a person. */
+  readonly why: string;
+  /** What each way gave when it was tried, bytes per second. */
+  readonly tried: Readonly<Record<string, number>>;
+}
+
 export interface Source {
   /** May be learned while attached; core asks each time. */
   readonly features: SourceFeatures;
@@ -178,7 +190,7 @@ export interface Source {
   /**
    * The bytes from `offset` to `entry.size`, never beyond. At the size: an empty stream. Throws, or ends the stream with, "missing",
    * "changed" (the size or stamp is not that of `entry`, an offset past the end; a file that only grew is no fault), "offline", "denied",
-   * "transient". A stream that ends early without an error is a defect: core takes it as "transient". `safest`: slow and sure, after a mismatch.
+   * "transient", "mismatch" (it was read twice, and differs). A stream that ends early without an error is a defect: core takes it as "transient". `safest`: slow and sure, after a mismatch.
    */
   open(entry: FileEntry, offset: number, signal: AbortSignal, options?: { readonly safest?: boolean }): Promise<Readable>;
   /**
@@ -188,6 +200,10 @@ export interface Source {
   readInPlace?(entry: FileEntry, offset: number, signal: AbortSignal, how: HowToRead): DigestedReading;
   /** The digest over the first `entry.size` bytes, by the source itself; undefined when it would rather not (too large, armed). */
   digest?(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined>;
+  /** Whether it may still be written, as far as the last listing tells: it is not deleted or archived yet. Absent: what has settled is complete. */
+  mayGrow?(path: string): boolean;
+  /** Undefined until it is chosen, which takes the first bytes of a file. */
+  readonly wayOfReading?: WayOfReading | undefined;
   /** With `inPlace`: where the file is on this machine, for targets with `needs: sealedPath`; undefined where that is no text (a name that is no UTF-8). */
   localPath?(entry: FileEntry): string | undefined;
 }
@@ -208,7 +224,7 @@ export interface TargetFeatures {
   /**
    * One request, no partial, no second look: `write` makes the request and keeps the answer for `commit` (in `upload.memo`, where `lookup` finds it after a kill);
    * `offset` is 0, `discard` nothing. `read` gives the last chunk only after a durable record. From then on "throttled", "full", "denied", "rejected",
-   * "conflict" and "mismatch" are the peer's answer that it did not take it; any other fault leaves that open ("indoubt").
+   * "conflict", "mismatch" and "unwanted" are the peer's answer that it did not take it, and a Fault that is `notTaken` says so too; any other leaves that open ("indoubt").
    */
   readonly singleShot: boolean;
   /** With `singleShot`, when nobody knows whether it arrived: "ask" a person (the default), or send it "again", once, after 24 h. */
@@ -282,7 +298,7 @@ export interface Target {
   readonly features: TargetFeatures;
   /**
    * Bytes of this upload that the peer holds in its partial; 0 when it knows nothing. Asked, never remembered: after a power cut our counter
-   * may be ahead of its disk. An absent file is no fault. Throws "offline", "denied", "transient".
+   * may be ahead of its disk. Without `resume` it is 0 or the whole. An absent file is no fault. Throws "offline", "denied", "transient".
    */
   offset(upload: Upload, signal: AbortSignal): Promise<number>;
   /**
@@ -326,12 +342,20 @@ export interface Tree {
 /** One table: validation, defaults, help text (`v.description`), JSON Schema and docs. A strict object of valibot. */
 export type Schema<Options> = GenericSchema<unknown, Options>;
 
+export type Role = "source" | "target" | "service";
+
 export interface Plugin<Options> {
   /** As it stands in the configuration: "ftp". */
   readonly type: string;
   readonly options: Schema<Options>;
   /** What its devices can be, for `check` and `status`, before one is made. */
-  readonly roles: readonly ("source" | "target" | "service")[];
+  readonly roles: readonly Role[];
+  /** As targets, its devices get only what comes after their route ran first, unless the route has `since` or `newest` (mails would go out for each old log). */
+  readonly fromFirstRun?: true;
+  /** Its devices say whether their vehicle is armed (`PluginContext.tellArmed`). */
+  readonly tellsArmed?: true;
+  /** Those of `roles` that a device with these options has not, each with what would give it, for a person: 'it is only read; "write": true …'. */
+  withheld?(options: Options): Readonly<Partial<Record<Role, string>>>;
   device?(options: Options, context: PluginContext): Device;
   service?(options: Options, context: PluginContext): Service;
 }

@@ -12,7 +12,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import type { VersionRow } from "./queue.js";
+import type { StoredReceipt, VersionRow } from "./queue.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import { otherThan } from "./stat.js";
@@ -260,12 +260,12 @@ export class PullJob {
     return this.#base !== undefined && this.#atBase !== undefined && this.#atBase === this.#base.digest;
   }
 
-  /** Inside `commit`. This version replaces what the one before has, or would have replaced, at each target; false while that one is still on its way. */
+  /** Inside `commit`. This version replaces what the one before has, or would have replaced, at each target, unless somebody else had put it there; false while that one is still on its way. */
   #inherit(): boolean {
     const before = this.#base === undefined ? [] : this.engine.queue.deliveriesOf(this.#base.id);
     for (const delivery of before) {
       const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
-      if (replaced !== null)
+      if (replaced !== null && (JSON.parse(replaced) as StoredReceipt).found !== true)
         this.engine.journal.run(
           "UPDATE deliveries SET replaces = ? WHERE version = ? AND target = ? AND path = ?",
           replaced,

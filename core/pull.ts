@@ -212,8 +212,9 @@ async function settle(
       });
       events.say("warn", "restarted", `${nameOf(version)}: ${reason}; it is read again from the first byte`, facts);
       return;
+    case "leave":
     case "park":
-      for (const delivery of waiting) await queue.park(delivery.id, action.fault, reason);
+      for (const delivery of waiting) await queue.park(delivery.id, action.do === "park" ? action.fault : facts.fault, reason);
       events.say("error", "parked", `${nameOf(version)}: set aside: ${reason}`, facts);
       return;
     case "relist":

@@ -6,6 +6,7 @@
  * durable before the name is given, so that a rename whose answer was lost is recognised where the target can prove no content. A single shot has
  * neither (`single-shot.ts`).
  */
+import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
@@ -31,6 +32,8 @@ export class PushJob {
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
   #sealed = false;
+  /** What is sent is counted as it is read. */
+  #counts = false;
   /** 1 + the generation of which something may be at the target. */
   #begun: number;
 
@@ -75,7 +78,8 @@ export class PushJob {
       const there = await target.look?.(upload, signal);
       if (there?.digest !== undefined && there.size === version.size && !this.#sealed) await this.#seal();
       // Published, and cut off before the partial's own name was taken away; or begun, and brought by somebody else meanwhile.
-      if (there !== undefined && this.#isSame(there)) return first ? this.#receipt(there) : this.#alreadyThere(upload, there);
+      if (there !== undefined && this.#isSame(there))
+        return first ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
     }
     if (!first && this.#sealed && publishing === true) {
       const done = await this.#publish(upload).catch((error: unknown) => {
@@ -191,7 +195,7 @@ export class PushJob {
   async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
     let offset = known ?? (await target.offset(upload, signal));
-    if (offset > version.size || (offset > 0 && !target.features.resume)) {
+    if (offset > version.size || (offset > 0 && offset < version.size && !target.features.resume)) {
       await target.discard(upload, signal);
       offset = 0;
     }
@@ -214,12 +218,28 @@ export class PushJob {
         path: upload.path,
       });
     if (offset === version.size && version.size > 0) return;
+    const { lane } = this;
+    const { budget } = lane;
+    const begunMs = engine.clock.monotonicMs();
+    let counted: Promise<unknown> = Promise.resolve();
     await target.write(upload, offset, signal, (bytes) => {
       transfer.offset += bytes;
+      // What does not come through `chunks` is counted as it is told.
+      if (budget !== undefined && !this.#counts) counted = Promise.all([counted, this.#spend(budget, bytes)]);
       this.progress ||= bytes > 0;
       engine.transfers.pushedBytes += bytes;
     });
+    await counted;
+    if (!target.features.resume) await lane.uptime?.moved(transfer.offset - offset, engine.clock.monotonicMs() - begunMs);
     throwIfAborted(signal);
+  }
+
+  async #spend(budget: Budget, bytes: number): Promise<void> {
+    await budget.spend(bytes).catch((error: unknown) => {
+      // The journal failed: the engine ends by itself.
+      if (!this.engine.journal.failed) throw error;
+    });
+    if (budget.held !== undefined) this.lane.gate?.set(budget.held);
   }
 
   /** Under its own name, else under another that names its content. */
@@ -233,7 +253,7 @@ export class PushJob {
     if (!active) throw new Fault("aborted", "is not to be sent any more");
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
-    if (this.#isSame(there)) return this.#alreadyThere(upload, there);
+    if (this.#isSame(there)) return this.#foundThere(upload, there);
     if (this.#digest === undefined) {
       // What is there may be this very content; else the other name needs the digest.
       this.#digest = await this.#content.digest(signal);
@@ -244,7 +264,7 @@ export class PushJob {
     const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
     if (!("occupied" in second)) return this.#receipt(second);
     // The name holds the digest: the same size under it is this content.
-    if (this.#isSame(second) || (second.digest === undefined && second.size === version.size)) return this.#alreadyThere(other, second);
+    if (this.#isSame(second) || (second.digest === undefined && second.size === version.size)) return this.#foundThere(other, second);
     throw new Fault("rejected", `${upload.path} and ${other.path} are both taken by other files at ${this.lane.name}`);
   }
 
@@ -257,6 +277,11 @@ export class PushJob {
       answer: "was there already",
       ...(there.digest === undefined ? {} : { digest: there.digest }),
     });
+  }
+
+  /** Our partial is still there, so it was not ours that took the name. */
+  async #foundThere(upload: Upload, there: Occupant): Promise<StoredReceipt> {
+    return { ...(await this.#alreadyThere(upload, there)), found: true };
   }
 
   async #oneAtATime<T>(path: string, publish: () => Promise<T>): Promise<T> {
@@ -308,10 +333,14 @@ export class PushJob {
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
       const reading = beforeLast === undefined ? content.chunks(offset, signal) : heldBack(content.chunks(offset, signal), beforeLast);
-      if (throttles.every((it) => it?.rate === undefined)) return reading;
-      return passing(reading, async ({ bytes }) => {
-        for (const throttle of throttles) await throttle?.take(bytes.length, signal);
-      });
+      const paced = throttles.every((it) => it?.rate === undefined)
+        ? reading
+        : passing(reading, async ({ bytes }) => {
+            for (const throttle of throttles) await throttle?.take(bytes.length, signal);
+          });
+      const { budget, gate } = this.lane;
+      this.#counts = true;
+      return budget === undefined ? paced : within(budget, paced, (held) => gate?.set(held));
     };
     return {
       id,

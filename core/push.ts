@@ -5,9 +5,10 @@
  * A kill or power cut leaves a partial at the target, named after the upload: the next start asks for its size and goes on.
  */
 import { filter, merge, type Observable } from "rxjs";
-import { type Engine, nameOf } from "./engine.js";
+import { type Engine, nameOf, routeOf } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { delivered, putOffHeld } from "./limits.js";
 import type { TargetFeatures } from "./plugin.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./queue.js";
@@ -34,9 +35,10 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     return bytes <= pipeline.bytes;
   };
   return workers<Push>(wake$, stop, {
-    slots: () => (lane.attached ? Math.max(lane.slots("target"), pipelined(lane)?.uploads ?? 0) : 0),
+    slots: () => (lane.takes ? Math.max(lane.slots("target"), pipelined(lane)?.uploads ?? 0) : 0),
     claim: async () => {
-      if (!lane.attached) return undefined;
+      if (!lane.takes) return undefined;
+      await putOffHeld(engine, lane);
       const delivery = await engine.queue.claim(lane.name, mayBegin);
       if (delivery === undefined || delivery === "full") return delivery;
       engine.queue.pushing.set(delivery.id, delivery);
@@ -68,7 +70,10 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   const version = queue.version(delivery.version);
   if (target === undefined || version === undefined)
     throw new Error(`${lane.name} is no target, or ${delivery.version} is not in the journal`);
-  const job = new PushJob(engine, lane, target, version, work, signal);
+  // What cannot be resumed is not broken off by a condition that is no longer met.
+  const gates = target.features.resume ? [lane.gate?.signal, routeOf(engine, version, delivery)?.gate?.signal] : [];
+  const stops = gates.filter((gate) => gate !== undefined);
+  const job = new PushJob(engine, lane, target, version, work, stops.length === 0 ? signal : AbortSignal.any([signal, ...stops]));
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -77,10 +82,11 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       );
     else {
       await queue.acknowledge(delivery.id, receipt);
+      await delivered(engine, version, lane.name);
       engine.events.say(
         "info",
         "delivered",
-        `${nameOf(version)} → ${lane.name}:${receipt.path} (${receipt.size} bytes, proved by ${receipt.proof})`,
+        `${nameOf(version)} → ${lane.name}:${receipt.path} (${receipt.size} bytes, proved by ${receipt.proof})${receipt.url === undefined ? "" : `: ${receipt.url}`}`,
         { ...receipt },
       );
     }
@@ -172,6 +178,10 @@ async function settle(
       await again(1000, tries);
       engine.relist$.next(version.source);
       if (isFault(cause, "missing") || isFault(cause, "changed")) await giveUpVersion(engine, version, reason, what, facts);
+      return;
+    case "leave":
+      await journal.commit(() => queue.leave(delivery.id, reason));
+      events.say("info", "left", `${what}: nothing for this target: ${reason}`, facts);
       return;
     case "park":
       await queue.park(delivery.id, action.fault, reason);

@@ -85,6 +85,8 @@ export interface StoredReceipt extends Receipt {
   readonly clock?: "unset";
   /** When it was sent once before (ISO 8601), and that answer was lost: it may be there twice. */
   readonly sentBefore?: string;
+  /** Somebody else had put this very content there: it is theirs, and never replaced. */
+  readonly found?: true;
 }
 
 export function marksIn(marks: string | null): Marks {
@@ -326,10 +328,44 @@ export class Queue {
 
   /** The best delivery that is ready for a target; not yet claimed. */
   best(target: string): DeliveryRow | undefined {
-    return this.journal.get<DeliveryRow>(
-      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${bestFirst} LIMIT 1`,
+    return this.bestOf(target, 1)[0];
+  }
+
+  /** The best deliveries that are ready for a target, best first. */
+  bestOf(target: string, limit: number): DeliveryRow[] {
+    return this.journal.all<DeliveryRow>(
+      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${bestFirst} LIMIT ?`,
       target,
       this.clock.monotonicMs(),
+      limit,
+    );
+  }
+
+  /** Whether anything is still to be sent to a target. */
+  hasOpen(target: string): boolean {
+    return (
+      this.journal.get("SELECT 1 FROM deliveries WHERE target = ? AND state IN ('wanting', 'ready', 'active') LIMIT 1", target) !==
+      undefined
+    );
+  }
+
+  /** Inside `apply`. It is held back, which is no fault of anything. */
+  putOff(id: string, untilMs: number, reason: string): void {
+    this.journal.run(
+      "UPDATE deliveries SET not_before = ?, fault = 'held', reason = ? WHERE id = ? AND state = 'ready'",
+      untilMs,
+      reason,
+      id,
+    );
+  }
+
+  /** Inside `apply`. What was held back of what goes to a target, or of one version, is due now. */
+  dueAt(target: string, version?: string): void {
+    const of = version === undefined ? "" : "AND version = ?";
+    this.journal.run(
+      `UPDATE deliveries SET not_before = 0, fault = NULL, reason = NULL WHERE target = ? AND fault = 'held' AND state IN ('wanting', 'ready') ${of}`,
+      target,
+      ...(version === undefined ? [] : [version]),
     );
   }
 
@@ -386,6 +422,17 @@ export class Queue {
     );
   }
 
+  /** Inside `commit`. The target has no use for it: no other target's receipt waits for this one. */
+  leave(id: string, reason: string): void {
+    this.journal.run(
+      `UPDATE deliveries SET state = 'dropped', begun = 0, required = 0, fault = 'unwanted', reason = ?, memo = NULL, marks = NULL WHERE id = ? AND state = 'active'`,
+      reason,
+      id,
+    );
+    const row = this.delivery(id);
+    if (row !== undefined) this.releasable.set(row.version, { source: row.source, notBeforeMs: 0 });
+  }
+
   /** Sets aside with a reason; durable before it is told. */
   park(id: string, fault: string, reason: string): Promise<void> {
     return this.journal.commit(() => {
@@ -417,14 +464,17 @@ export class Queue {
   }
 
   /** The next version of a source of which every required delivery is done, and whose source was not acted on yet. */
-  toRelease(source: string): VersionRow | undefined {
+  toRelease(source: string, held: (version: VersionRow) => boolean = () => false): VersionRow | undefined {
     const now = this.clock.monotonicMs();
     for (const [id, due] of this.releasable) {
       if (due.source !== source || due.notBeforeMs > now) continue;
       const version = this.version(id);
       const required = this.deliveriesOf(id).filter((delivery) => delivery.required === 1);
       const all = required.length > 0 && required.every(({ state }) => state === "done");
-      if (version !== undefined && version.released === null && version.after !== "keep" && all) return version;
+      if (version !== undefined && version.released === null && version.after !== "keep" && all) {
+        if (held(version)) continue;
+        return version;
+      }
       this.releasable.delete(id);
     }
     return undefined;

@@ -24,7 +24,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
     // A route or target that is new may want the file too.
     slots: () => (lane.attached && (considered ||= isConsidered(engine, lane.name)) ? 1 : 0),
     claim: () => {
-      const version = engine.queue.toRelease(lane.name);
+      const version = engine.queue.toRelease(lane.name, (held) => mayGrow(lane, held));
       // In the same turn of the loop: nobody can send it again in between.
       if (version !== undefined) engine.queue.releasing.add(version.id);
       return Promise.resolve(version);
@@ -53,6 +53,11 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       }
     },
   });
+}
+
+/** It may be the log that is being written: what was delivered is a snapshot of it. */
+export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
+  return device.source?.mayGrow?.(path) === true;
 }
 
 /** Does what the route says; one line on what was done, or why nothing ever will be. Throws the source's Fault. */

@@ -14,6 +14,8 @@ export type Action =
   | { readonly do: "park"; readonly fault: string }
   /** The file is not what was found: drop the version, list again. */
   | { readonly do: "relist" }
+  /** It is nothing for this target: not sent, and not waited for. */
+  | { readonly do: "leave" }
   | { readonly do: "nothing" };
 
 export interface Tried {
@@ -65,6 +67,8 @@ export function actionFor(error: unknown, tried: Tried, random: number): Action 
       return error.retryAfterMs === undefined ? { do: "park", fault: kind } : { do: "again", afterMs: error.retryAfterMs };
     case "rejected":
       return { do: "park", fault: kind };
+    case "unwanted":
+      return { do: "leave" };
     case "aborted":
       return { do: "nothing" };
   }

@@ -5,7 +5,7 @@ import { dayOf, otherName, partialPath, Rules, versionId, type Route } from "./r
 
 const route: Route = {
   from: "cam",
-  to: [{ device: "ground", required: true }],
+  to: [{ device: "ground", required: true, requires: [] }],
   include: [],
   exclude: [],
   minSize: 0,

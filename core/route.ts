@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import picomatch from "picomatch";
 import { bytesFromName, cutName } from "./names.js";
 import type { FileEntry } from "./plugin.js";
+import type { When } from "./when.js";
 
 export type Priority = "newest" | "oldest" | "smallest";
 export type AfterDelivery = "keep" | "delete" | "archive";
@@ -13,6 +14,8 @@ export type AfterDelivery = "keep" | "delete" | "archive";
 export interface RouteTarget {
   readonly device: string;
   readonly required: boolean;
+  /** Other targets of this route that have to have a file first. */
+  readonly requires: readonly string[];
 }
 
 export interface Route {
@@ -31,6 +34,7 @@ export interface Route {
   readonly afterDelivery: AfterDelivery;
   readonly trustSize: boolean;
   readonly maxRate?: number;
+  readonly when?: When;
 }
 
 export interface Names {

@@ -14,6 +14,7 @@ import type { Installation } from "./installation.js";
 import { Journal } from "./journal.js";
 import { forgetLanes, noteLanes } from "./last.js";
 import type { Lane } from "./lane.js";
+import { watchGate, watchRoutes } from "./limits.js";
 import type { Service } from "./plugin.js";
 import { pullWorkers } from "./pull.js";
 import { pushWorkers } from "./push.js";
@@ -26,6 +27,8 @@ const housekeepingMs = 60_000;
 const dailyMs = 86_400_000;
 /** `--once` waits no longer for what failed so often. */
 const triesOnce = 5;
+/** What is in doubt is looked for soon; what waits longer waits for a day. */
+const soonMs = 5000;
 
 /** What a drain left behind. */
 export interface Drained {
@@ -135,7 +138,9 @@ export class Run {
     const { engine } = this;
     const { signal } = this.#crew;
     engine.journal.failed$.subscribe((error) => this.#fail(error));
+    this.#watchRoutes();
     this.#enter(engine.config.devices);
+    engine.limits.start(engine, (work) => this.#crew.keep(work));
     const due = engine.work$.pipe(auditTime(100)).subscribe(() => {
       clearTimeout(this.#dueTimer);
       if (signal.aborted || engine.journal.failed) return;
@@ -173,6 +178,7 @@ export class Run {
     lane.edge$.subscribe(() => {
       this.#crew.keep(engine.journal.apply(() => engine.queue.dueNow(lane.name)).then(() => engine.work$.next()));
     });
+    watchGate(engine, lane, (work) => this.#crew.keep(work));
     if (lane.device.source !== undefined) {
       this.#rule(life);
       crew.drain(pullWorkers(engine, lane, crew.signal));
@@ -180,6 +186,10 @@ export class Run {
     if (lane.device.target !== undefined) crew.drain(pushWorkers(engine, lane, crew.signal));
     if (lane.config.kind === "service") crew.keep(this.#serve(lane, lane.device as Service, crew.signal));
     lane.start();
+  }
+
+  #watchRoutes(): void {
+    for (const source of this.engine.routes.keys()) watchRoutes(this.engine, source, (work) => this.#crew.keep(work));
   }
 
   #rule(life: Life): void {
@@ -232,6 +242,8 @@ export class Run {
       engine.spool.limit({ maxSizeBytes: config.spool.maxSize, keepFreeBytes: config.spool.keepFree });
       engine.routes.clear();
       for (const [name, lanes] of routes) engine.routes.set(name, lanes);
+      engine.limits.machine.metered = config.metered;
+      this.#watchRoutes();
       for (const life of turned) {
         engine.finders.delete(life.lane.name);
         life.rules = new Crew(this.#fail);
@@ -283,7 +295,7 @@ export class Run {
     }
     // What found no space was tried, and is not waited for.
     const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
-      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault = 'full' AND not_before > ? THEN ${triesOnce} ELSE tries END) AS tries
+      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
        FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
       engine.clock.monotonicMs(),
     );
@@ -296,7 +308,9 @@ export class Run {
       }
       waiting += n;
       const needed = state === "wanting" ? [source, target] : [target];
-      const possible = needed.every((name) => lanes.get(name)?.attached === true);
+      const gate = lanes.get(target)?.gate;
+      if (gate?.looked === false && upMs < 15_000) return undefined;
+      const possible = needed.every((name) => lanes.get(name)?.attached === true) && gate?.held === undefined;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
@@ -317,6 +331,7 @@ export class Run {
       rules.abort();
     }
     for (const timer of this.#timers) clearInterval(timer);
+    this.engine.limits.stop();
     clearTimeout(this.#dueTimer);
     await this.#reloading;
     const lives = [...this.#lives.values()];

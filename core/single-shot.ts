@@ -26,10 +26,11 @@ const lookMs = 3_600_000;
 const soonMs = 1000;
 
 /** Faults that only a peer's answer can be: it did not take it. Everything else leaves that open. */
-const refusals: readonly FaultKind[] = ["throttled", "full", "denied", "rejected", "conflict", "mismatch"];
+const refusals: readonly FaultKind[] = ["throttled", "full", "denied", "rejected", "conflict", "mismatch", "unwanted"];
 
+/** Or it broke off before. */
 export function isRefusal(error: unknown): boolean {
-  return isFault(error) && refusals.includes(error.kind);
+  return isFault(error) && (error.notTaken || refusals.includes(error.kind));
 }
 
 export function recordOf(before: Sending | undefined, clock: Clock): Sending {

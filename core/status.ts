@@ -2,6 +2,7 @@
 import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
 import type { Journal } from "./journal.js";
+import { durationText, sizeText } from "./text.js";
 import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./queue.js";
 
 export interface Status {
@@ -17,6 +18,8 @@ export interface Status {
     readonly presence: "attached" | "detached" | "unknown";
     readonly reason?: string;
     readonly since?: string;
+    /** Why nothing is sent to it now, though it may be there: `when` or `budget`. */
+    readonly held?: string;
     /** While no daemon runs: how the last one knew it. */
     readonly last?: LastSeen;
   }[];
@@ -90,9 +93,10 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     ready,
     vehicle: engine.names.vehicle,
     installation: engine.names.installation,
-    devices: engine.config.devices.map(({ name, type, plugin }) => {
+    devices: engine.config.devices.map(({ name, type, plugin, options }) => {
       const lane = engine.lanes.get(name);
-      const roles = rolesOf(engine, name) ?? plugin.roles;
+      const withheld = plugin.withheld?.(options) ?? {};
+      const roles = rolesOf(engine, name) ?? plugin.roles.filter((role) => withheld[role] === undefined);
       if (lane === undefined) {
         const reason = ready ? "it cannot be started as configured" : "no daemon runs";
         const last = ready ? undefined : lastSeen(engine, name);
@@ -105,6 +109,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
         presence: lane.attached ? ("attached" as const) : ("detached" as const),
         ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
         since: new Date(lane.state.sinceMs).toISOString(),
+        ...(lane.held === undefined ? {} : { held: lane.held.reason }),
       };
     }),
     queue: { waiting, active, parked, delivered },
@@ -188,25 +193,4 @@ function summary({ unlisted, open, parked, settling, lost, onSource, here, deliv
   const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
   const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
   return `${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
-}
-
-/** "1.5 MB" */
-export function sizeText(bytes: number): string {
-  if (bytes < 1000) return `${Math.round(bytes)} B`;
-  const units = ["kB", "MB", "GB", "TB"];
-  let value = bytes / 1000;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1000;
-    unit += 1;
-  }
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit] ?? ""}`;
-}
-
-/** "1 min 5 s" */
-export function durationText(seconds: number): string {
-  const s = Math.ceil(seconds);
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }

@@ -10,10 +10,11 @@ import { lastAway } from "./last.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
+import { mayGrow } from "./release.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 import { isAlone } from "./space.js";
-import { durationText, sizeText } from "./status.js";
+import { durationText, sizeText } from "./text.js";
 
 export interface Reason {
   /** A stable name for programs. */
@@ -180,6 +181,7 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     case "dropped":
     case "discard": {
       const rest = delivery.state === "discard" ? `; what was sent of it is still to be taken away at ${target}` : "";
+      if (delivery.fault === "unwanted") return [{ code: "not-for-target", text: `is nothing for ${target}: ${said}` }];
       const text =
         said === forgottenReason ? `given up by a person (to send it after all: filesync retry ${id})` : `is not sent any more: ${said}`;
       return [{ code: said === forgottenReason ? "forgotten" : "dropped", text: `${text}${rest}` }];
@@ -204,7 +206,9 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     case "ready": {
       const reasons = foreign ? [leave] : [];
       const inMs = delivery.not_before - engine.clock.monotonicMs();
-      if (delivery.fault !== null) {
+      if (delivery.fault === "held") {
+        if (inMs > 0) reasons.push({ code: "held", text: `is held back: ${said}`, ...(running ? { inMs } : {}) });
+      } else if (delivery.fault !== null) {
         const tries = delivery.tries > 0 ? `, after ${delivery.tries} ${delivery.tries === 1 ? "try" : "tries"}` : "";
         const when = !running ? "at once when the daemon runs" : inMs > 0 ? `in ${durationText(inMs / 1000)}` : "as soon as it can be";
         const inDoubt = delivery.fault === "indoubt";
@@ -258,6 +262,12 @@ function pushReasons(engine: Engine, delivery: DeliveryRow): Reason[] {
   const lane = engine.lanes.get(delivery.target);
   if (lane?.attached !== true) return [];
   const reasons: Reason[] = [];
+  if (lane.held !== undefined)
+    reasons.push({
+      code: "held",
+      text: `nothing is sent to ${lane.name} now: ${lane.held.reason}`,
+      ...(lane.held.inMs === undefined ? {} : { inMs: lane.held.inMs }),
+    });
   if (lane.pausedMs > 0)
     reasons.push({
       code: "target-paused",
@@ -336,6 +346,12 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
   if (version.after === "keep") return undefined;
   const what = version.after === "delete" ? "deleted" : "archived";
   const open = engine.queue.deliveriesOf(version.id).filter(({ required, state }) => required === 1 && state !== "done");
+  const lane = engine.lanes.get(version.source);
+  if (open.length === 0 && lane !== undefined && mayGrow(lane, version))
+    return {
+      code: "release",
+      text: `at ${version.source}: it is ${what} once it is surely not written any more: it may be the log that is open`,
+    };
   if (open.length === 0) return { code: "release", text: `at ${version.source}: it is ${what} next` };
   const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);
   if (given.length > 0) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${given.join(", ")} never got it` };

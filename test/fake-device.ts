@@ -63,6 +63,8 @@ export class FakeDevice {
   readonly calls: string[] = [];
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
+  /** Its listings tell no times. */
+  timeless = false;
   openNow = 0;
   openMost = 0;
 
@@ -95,7 +97,9 @@ export class FakeDevice {
 
   #entry(path: string): FileEntry | undefined {
     const file = this.files.get(path);
-    return file === undefined ? undefined : { path, kind: "file", size: file.bytes.length, modifiedMs: file.modifiedMs, settled: true };
+    if (file === undefined) return undefined;
+    const { bytes, modifiedMs } = file;
+    return { path, kind: "file", size: bytes.length, ...(this.timeless ? {} : { modifiedMs }), settled: true };
   }
 
   readonly #plugins = new Map<string, Plugin<unknown>>();
@@ -256,7 +260,10 @@ export class SetClock extends RealClock {
 }
 
 type Devices = { readonly sources: readonly FakeDevice[]; readonly targets: readonly FakeDevice[] };
-type Routes = readonly (Partial<Omit<Route, "to">> & { readonly from: string; readonly to: readonly (string | RouteTarget)[] })[];
+type Routes = readonly (Partial<Omit<Route, "to">> & {
+  readonly from: string;
+  readonly to: readonly (string | (Partial<RouteTarget> & { readonly device: string }))[];
+})[];
 type Options = { readonly maxSize?: number; readonly device?: Partial<DeviceConfig> };
 
 /** A state directory, and daemons on it one after another. */
@@ -304,6 +311,7 @@ export class Bench {
     });
     return {
       vehicle: "v",
+      metered: [],
       stateDir: this.dir,
       spool: { maxSize: options.maxSize ?? 2 ** 30, keepFree: 0, keep: 7 * 86_400_000 },
       devices: [...devices.sources.map((fake) => device(fake, "source")), ...devices.targets.map((fake) => device(fake, "target"))],
@@ -318,7 +326,7 @@ export class Bench {
         afterDelivery: "keep",
         trustSize: false,
         ...route,
-        to: route.to.map((to) => (typeof to === "string" ? { device: to, required: true } : to)),
+        to: route.to.map((to) => ({ required: true, requires: [], ...(typeof to === "string" ? { device: to } : to) })),
       })),
       problems: [],
     } as unknown as Config;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { partialPath, uploadId } from "../../core/route.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -53,6 +53,33 @@ test("a clock that goes back does not make a file that changed new at each listi
   await bench.stop();
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
   assert.equal(bench.states("out").length, 2);
+});
+
+test("a device that goes while it is listed is said to be away, once; a listing that fails while it is there is said too", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "the first listing", () => card.calls.includes("list"));
+  const said = (what: string) => bench.events.filter((event) => event.what === what).map(({ level, message }) => `${level}: ${message}`);
+  const { engine } = bench.daemon;
+  card.before = (call) => {
+    if (call !== "list") return undefined;
+    card.presence$.next({ state: "detached", reason: "the vehicle is armed" });
+    return Promise.reject(new Fault("offline", "the vehicle is armed"));
+  };
+  engine.relist$.next("card");
+  await until(bench, "the failure", () => said("listing-failed").length === 1);
+  assert.deepEqual(said("listing-failed"), ["debug: card: cannot list it: the vehicle is armed"]);
+  assert.deepEqual(said("detached"), ["warn: card: the vehicle is armed"]);
+  card.before = () => undefined;
+  card.presence$.next({ state: "attached", epoch: "2" });
+  const listed = card.calls.filter((call) => call === "list").length;
+  await until(bench, "listed again", () => card.calls.filter((call) => call === "list").length > listed);
+  card.before = (call) => (call === "list" ? Promise.reject(new Fault("transient", "no answer")) : undefined);
+  engine.relist$.next("card");
+  await until(bench, "the second failure", () => said("listing-failed").length === 2);
+  assert.equal(said("listing-failed")[1], "warn: card: cannot list it: no answer");
 });
 
 test("a target that is added after the spool copy has expired gets the file", async (t) => {
@@ -117,174 +144,6 @@ test("better work that finds no room in the spool does not keep a pull from goin
   assert.equal(card.calls.filter((call) => call.startsWith("open big.bin")).length, 1);
   open();
   await until(bench, "both", () => out.files.size === 2);
-});
-
-test("a file that grew twice before it was pulled still takes the place of the version that was delivered", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  const out = new FakeDevice("out");
-  const bytes = randomBytes(300_000);
-  card.put("log.bin", bytes.subarray(0, 100_000), t0);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "first", () => bench.states("out")[0] === "done");
-  card.before = (call) => {
-    if (call.startsWith("stat")) throw new Fault("transient", "no answer");
-  };
-  card.put("log.bin", bytes.subarray(0, 200_000), t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "second is found", () => bench.states("out").length === 2);
-  card.put("log.bin", bytes, t0 + 2000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "third is found", () => bench.states("out").length === 3);
-  card.before = () => undefined;
-  card.attach(true);
-  await until(bench, "third", () => bench.states("out").filter((state) => state === "done").length === 2);
-  assert.deepEqual([...out.files.keys()], ["log.bin"]);
-  assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
-});
-
-test("a whole copy is not given up for a longer one that never gets whole", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { chunk: 4096 });
-  const out = new FakeDevice("out");
-  const bytes = randomBytes(300_000);
-  card.put("log.bin", bytes.subarray(0, 100_000), t0);
-  out.attach(false);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "first is here", () => bench.states("out")[0] === "ready");
-  // The vehicle is lost in the middle of the longer one.
-  card.before = (call) => {
-    if (call.startsWith("read log.bin 2")) {
-      card.files.clear();
-      throw new Fault("missing", "it is no longer there");
-    }
-  };
-  card.put("log.bin", bytes, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "lost", () => bench.events.some(({ what }) => what === "lost"));
-  out.attach(true);
-  await until(bench, "first", () => out.files.has("log.bin"), 5000);
-  assert.ok(out.files.get("log.bin")?.bytes.equals(bytes.subarray(0, 100_000)));
-  const lost = () => bench.daemon.status().lost.map(({ from, path, size }) => `${from}:${path} ${size}`);
-  assert.deepEqual(lost(), ["card:log.bin 300000"]);
-  assert.match(bench.daemon.status().summary, /; 1 file was lost at the source$/);
-  card.before = () => undefined;
-  card.put("log.bin", bytes, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "it is found again", () => out.files.get("log.bin")?.bytes.length === 300_000, 5000);
-  assert.deepEqual(lost(), []);
-});
-
-/** Puts `then` in the place of a file when it is first looked at for its pull; what arrived, in order. */
-async function changedBeforeItsPull(
-  t: TestContext,
-  settleMs: number,
-  first: Buffer,
-  then: readonly Buffer[],
-  before?: Buffer,
-  inPlace = false,
-): Promise<Buffer[]> {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { inPlace });
-  const out = new FakeDevice("out");
-  const arrived: Buffer[] = [];
-  let done = 0;
-  const options = { device: { settleMs } };
-  const rest = [...then];
-  let n = 0;
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], options);
-  bench.daemon.engine.events.all$.subscribe(({ what }) => {
-    if (what !== "delivered") return;
-    done += 1;
-    // The one that is new there, by whatever name.
-    const fresh = [...out.files.values()].find(({ bytes }) => !arrived.some((known) => known.equals(bytes)));
-    if (fresh !== undefined) arrived.push(Buffer.from(fresh.bytes));
-  });
-  if (before !== undefined) {
-    card.put("a.bin", before, t0);
-    bench.daemon.engine.relist$.next("card");
-    await until(bench, "the version before", () => done === 1);
-  }
-  card.before = (call) => {
-    const next = (inPlace ? call.startsWith("open a.bin") : call === "stat a.bin") ? rest.shift() : undefined;
-    if (next === undefined) return undefined;
-    card.put("a.bin", next, t0 + 2000 + n++);
-    // In place nobody else notices before it is sent.
-    if (!inPlace) bench.daemon.engine.relist$.next("card");
-    return undefined;
-  };
-  card.put("a.bin", first, t0 + 1000);
-  bench.daemon.engine.relist$.next("card");
-  const last = then.at(-1);
-  await until(bench, "the last", () => arrived.at(-1)?.equals(last ?? first) === true);
-  return arrived;
-}
-
-test("a file that is replaced by a longer one before its first byte was read: no beginning of the new one goes out under its name", async (t) => {
-  const [old, other, longest] = [randomBytes(1000), randomBytes(3000), randomBytes(5000)];
-  assert.deepEqual(await changedBeforeItsPull(t, 10, old, [other]), [other]);
-  // The same with a version before it, which neither continues.
-  const before = randomBytes(500);
-  assert.deepEqual(await changedBeforeItsPull(t, 10, old, [longest], before), [before, longest]);
-  // And where it is read in place.
-  assert.deepEqual(await changedBeforeItsPull(t, 10, old, [other], undefined, true), [other]);
-});
-
-test("a file that grew before its first byte was read goes out as it is then; one that grows all the time goes out all the same", async (t) => {
-  const log = randomBytes(9000);
-  const upTo = (size: number) => log.subarray(0, size);
-  assert.deepEqual(await changedBeforeItsPull(t, 10, upTo(1000), [upTo(3000)]), [upTo(3000)]);
-  // The version before vouches for it.
-  const continued = await changedBeforeItsPull(t, 10, upTo(1000), [upTo(3000)], upTo(500));
-  for (const bytes of continued) assert.ok(bytes.equals(upTo(bytes.length)));
-  // Files count as complete at once: each look finds it longer, and something goes out before it stops.
-  const growing = [2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000].map(upTo);
-  const arrived = await changedBeforeItsPull(t, 0, upTo(1000), growing);
-  assert.ok(arrived.length > 1, `${arrived.length} versions arrived`);
-  for (const bytes of arrived) assert.ok(bytes.equals(upTo(bytes.length)));
-});
-
-test("a version that was whole here but not delivered hands on what it would have replaced", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  const out = new FakeDevice("out");
-  const bytes = randomBytes(300_000);
-  card.put("log.bin", bytes.subarray(0, 100_000), t0);
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "first", () => bench.states("out")[0] === "done");
-  out.attach(false);
-  for (const [n, size] of [200_000, 300_000].entries()) {
-    card.put("log.bin", bytes.subarray(0, size), t0 + 1000 + n);
-    bench.daemon.engine.relist$.next("card");
-    await until(bench, "pulled", () => bench.events.filter(({ what }) => what === "pulled").length === n + 2);
-  }
-  out.attach(true);
-  await until(bench, "third", () => bench.states("out").filter((state) => state === "done").length === 2);
-  assert.deepEqual([...out.files.keys()], ["log.bin"]);
-  assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
-});
-
-test("a file that is replaced by a longer one while it is pulled never arrives as a piece of that", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { chunk: 64 * 1024 });
-  const out = new FakeDevice("out");
-  const before = randomBytes(1_000_000);
-  const after = randomBytes(2_000_000);
-  card.put("a.bin", before, t0);
-  let opens = 0;
-  card.before = (call) => {
-    if (call.startsWith("open")) opens += 1;
-    // The first pull is broken off after the spool has some of it.
-    if (opens === 1 && call === "read a.bin 655360") {
-      card.put("a.bin", after, t0 + 5000);
-      throw new Fault("transient", "the link is lost");
-    }
-    return undefined;
-  };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "arrived", () => out.files.get("a.bin")?.bytes.equals(after) === true);
-  await until(bench, "quiet", () => bench.states("out").every((state) => ["done", "dropped"].includes(state)));
-  assert.deepEqual([...out.files.keys()], ["a.bin"]);
 });
 
 test("a target that is added is asked for before the source's copy is deleted", async (t) => {

@@ -95,6 +95,25 @@ test("what cannot be resumed is sent once it is whole here, not behind a pull th
   await until(bench, "both", () => [...bench.states("out"), ...bench.states("behind")].filter((state) => state === "done").length === 2);
 });
 
+test("what cannot be resumed and arrived whole while nobody listened is not sent again; half of it is", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { resume: false } });
+  card.put("a.bin", randomBytes(300_000));
+  let commits = 0;
+  out.before = (call) => {
+    if (!call.startsWith("commit") || ++commits > 2) return undefined;
+    if (commits === 2) for (const [path, partial] of out.partials) out.partials.set(path, partial.subarray(0, 1000));
+    throw new Fault("transient", "no answer came");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual(
+    out.calls.filter((call) => /^(write|discard|commit)/.test(call)),
+    ["write a.bin 0", "commit a.bin", "commit a.bin", "discard a.bin", "write a.bin 0", "commit a.bin"],
+  );
+});
+
 test("a disk that was pulled after the last byte, and is back with less of it, is asked anew and goes on from there", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");

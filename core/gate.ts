@@ -1,0 +1,41 @@
+/** A gate before a target or a route: open, or held with a reason. What is sent is broken off when it closes, and goes on where it was when it opens. */
+import { Subject } from "rxjs";
+import { Fault } from "./errors.js";
+import type { Held } from "./when.js";
+
+export class Gate {
+  /** Emits when it opens or closes, or is held for another reason. */
+  readonly changes$ = new Subject<Held | undefined>();
+  #held: Held | undefined = { reason: "its conditions are not looked at yet" };
+  #open = new AbortController();
+  /** It was looked at once. */
+  looked = false;
+
+  constructor() {
+    this.#open.abort(closed(this.#held?.reason ?? ""));
+  }
+
+  get held(): Held | undefined {
+    return this.#held;
+  }
+
+  /** Aborted while it is closed. */
+  get signal(): AbortSignal {
+    return this.#open.signal;
+  }
+
+  set(held: Held | undefined): void {
+    const before = this.#held;
+    const first = !this.looked;
+    this.looked = true;
+    this.#held = held;
+    if (held === undefined && this.#open.signal.aborted) this.#open = new AbortController();
+    if (held !== undefined) this.#open.abort(closed(held.reason));
+    // A reason that tells how long it still takes is another one each time: only the edges are news.
+    if (first || (before === undefined) !== (held === undefined)) this.changes$.next(held);
+  }
+}
+
+function closed(reason: string): Fault {
+  return new Fault("aborted", reason);
+}

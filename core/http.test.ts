@@ -1,0 +1,255 @@
+/** HTTP against servers that behave well, and against those that do not. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import http, { type RequestListener } from "node:http";
+import https from "node:https";
+import { createServer, type AddressInfo, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { test, type TestContext } from "node:test";
+import { RealClock } from "./clock.js";
+import { Fault, type FaultKind, isFault } from "./errors.js";
+import { HttpClient, retryAfterMs, type HttpOptions } from "./http.js";
+
+const calm = () => new AbortController().signal;
+
+async function listening(t: TestContext, server: Server | http.Server | https.Server): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.close();
+    if ("closeAllConnections" in server) server.closeAllConnections();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+async function over(t: TestContext, answer: RequestListener, more: Partial<HttpOptions> = {}): Promise<HttpClient> {
+  return clientTo(t, `http://127.0.0.1:${await listening(t, http.createServer(answer))}`, more);
+}
+
+function clientTo(t: TestContext, origin: string, more: Partial<HttpOptions> = {}): HttpClient {
+  const client = new HttpClient({ origin: new URL(origin), tls: {}, timeoutMs: 5000, clock: new RealClock(false), ...more });
+  t.after(() => client.close());
+  return client;
+}
+
+const get = { method: "GET", path: "/", what: "cannot look" };
+
+async function fault(work: Promise<unknown>, kind: FaultKind, words: RegExp): Promise<void> {
+  await assert.rejects(work, (error: unknown) => {
+    assert.ok(isFault(error, kind), `${String(error)} is no "${kind}"`);
+    assert.match(error.message, words);
+    return true;
+  });
+}
+
+test("a body goes out as it comes, the answer comes back; a connection is used again", async (t) => {
+  const sockets = new Set<unknown>();
+  const client = await over(t, (request, response) => {
+    sockets.add(request.socket);
+    const parts: Buffer[] = [];
+    request.on("data", (part: Buffer) => parts.push(part));
+    request.on("end", () => response.writeHead(201, { "x-was": String(Buffer.concat(parts).length) }).end("done"));
+  });
+  for (let n = 1; n <= 3; n++) {
+    const body = Readable.from([Buffer.alloc(100_000), Buffer.alloc(n)]);
+    const answer = await client.request({ method: "PUT", path: "/a", body, what: "cannot write" }, calm());
+    assert.deepEqual([answer.status, answer.headers["x-was"], await answer.text()], [201, String(100_000 + n), "done"]);
+  }
+  assert.equal(sockets.size, 1);
+});
+
+test("a redirect is an answer, not followed", async (t) => {
+  let asked = 0;
+  const client = await over(t, (_, response) => {
+    asked += 1;
+    response.writeHead(302, { location: "/portal" }).end();
+  });
+  assert.equal((await client.request(get, calm())).status, 302);
+  assert.equal(asked, 1);
+});
+
+test("refused, reset, silent, cut off: each is told as core needs it", async (t) => {
+  await fault(clientTo(t, "http://127.0.0.1:1").request(get, calm()), "offline", /^cannot look at 127\.0\.0\.1:1: the server is not there/);
+  const resets = createServer((socket) => socket.once("data", () => socket.resetAndDestroy()));
+  await fault(
+    clientTo(t, `http://127.0.0.1:${await listening(t, resets)}`).request(get, calm()),
+    "transient",
+    /the connection was reset|socket hang up/,
+  );
+  const silent = createServer(() => undefined);
+  await fault(
+    clientTo(t, `http://127.0.0.1:${await listening(t, silent)}`, { timeoutMs: 200 }).request(get, calm()),
+    "transient",
+    /no answer came/,
+  );
+  const noHttp = createServer((socket) => socket.end("220 FTP ready\r\n"));
+  await fault(clientTo(t, `http://127.0.0.1:${await listening(t, noHttp)}`).request(get, calm()), "transient", /Parse Error/);
+});
+
+test("what the body's stream ends with is what the request ends with; a signal ends it", async (t) => {
+  const client = await over(t, () => undefined);
+  const broken = new Readable({ read: () => undefined });
+  const asked = client.request({ method: "PUT", path: "/", body: broken, what: "cannot write" }, calm());
+  broken.push(Buffer.alloc(10));
+  setImmediate(() => broken.destroy(new Fault("changed", "it was written meanwhile")));
+  await fault(asked, "changed", /written meanwhile/);
+  const stop = new AbortController();
+  const body = new Readable({ read: () => undefined });
+  const waits = client.request({ method: "PUT", path: "/", body, what: "cannot write" }, stop.signal);
+  body.push(Buffer.alloc(10));
+  setImmediate(() => stop.abort(new Fault("aborted", "enough")));
+  await fault(waits, "aborted", /enough/);
+  assert.ok(body.destroyed);
+});
+
+test("a body that is refused by its length alone is not sent; a server that knows no Expect gets it all the same", async (t) => {
+  const strict = http.createServer();
+  strict.on("checkContinue", (_: http.IncomingMessage, response: http.ServerResponse) => response.writeHead(413).end("too large"));
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, strict)}`);
+  let read = 0;
+  const body = () =>
+    new Readable({
+      read() {
+        read += 1;
+        this.push(read > 100 ? null : Buffer.alloc(65_536));
+      },
+    });
+  const refused = await client.request({ method: "POST", path: "/", body: body(), mayBeRefused: true, what: "cannot post" }, calm());
+  assert.deepEqual([refused.status, await refused.text()], [413, "too large"]);
+  assert.ok(read < 3, `${read} chunks were read`);
+  const old = createServer((socket) => {
+    let got = "";
+    socket.on("data", (data: Buffer) => {
+      got += data.toString("latin1");
+      if (got.endsWith("the end")) socket.end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    });
+  });
+  const other = clientTo(t, `http://127.0.0.1:${await listening(t, old)}`);
+  const headers = { "Content-Length": 7 };
+  const taken = await other.request(
+    { method: "POST", path: "/", headers, body: Readable.from([Buffer.from("the end")]), mayBeRefused: true, what: "cannot post" },
+    calm(),
+  );
+  assert.equal(taken.status, 200);
+});
+
+test("a kept connection that the server closed is no failure", async (t) => {
+  const server = http.createServer((_, response) => response.end("ok"));
+  server.keepAliveTimeout = 100_000;
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, server)}`);
+  await (await client.request(get, calm())).text();
+  // As if it had been closed while our next request was on its way.
+  server.closeAllConnections();
+  assert.equal(await (await client.request(get, calm())).text(), "ok");
+});
+
+const hasOpenssl = (() => {
+  try {
+    execFileSync("openssl", ["version"]);
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
+test(
+  "TLS: who is believed; nothing is said to a server that is another",
+  { skip: hasOpenssl ? false : "openssl is not installed" },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-http-"));
+    t.after(() => rmSync(dir, { recursive: true }));
+    const openssl = (...args: string[]) =>
+      execFileSync("openssl", args, { cwd: dir, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+    writeFileSync(
+      join(dir, "ca.cnf"),
+      "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\nrand_serial = yes\nnew_certs_dir = .\ndefault_md = sha256\npolicy = p\nx509_extensions = e\n[p]\ncommonName = supplied\n[e]\nsubjectAltName = DNS:localhost\n",
+    );
+    writeFileSync(join(dir, "index.txt"), "");
+    const make = (name: string, from: string, to: string) => {
+      openssl(
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-keyout",
+        `${name}.key`,
+        "-out",
+        `${name}.csr`,
+        "-subj",
+        `/CN=${name}`,
+      );
+      const dates = ["-startdate", from, "-enddate", to];
+      openssl(
+        "ca",
+        "-batch",
+        "-notext",
+        "-selfsign",
+        "-config",
+        "ca.cnf",
+        "-in",
+        `${name}.csr`,
+        "-keyfile",
+        `${name}.key`,
+        "-out",
+        `${name}.pem`,
+        ...dates,
+      );
+      const shown = openssl("x509", "-in", `${name}.pem`, "-noout", "-fingerprint", "-sha256");
+      const file = (kind: string) => readFileSync(join(dir, `${name}.${kind}`));
+      const fingerprint = (shown.split("=")[1] ?? "").trim().replaceAll(":", "").toLowerCase();
+      return { key: file("key"), cert: file("pem"), path: join(dir, `${name}.pem`), fingerprint };
+    };
+    const good = make("good", "20200101000000Z", "20991231000000Z");
+    const old = make("old", "20200101000000Z", "20210101000000Z");
+    let heard = 0;
+    const serve = async (it: { key: Buffer; cert: Buffer }) =>
+      `https://localhost:${await listening(
+        t,
+        https.createServer(it, (_, response) => {
+          heard += 1;
+          response.end("ok");
+        }),
+      )}`;
+    const at = await serve(good);
+    const ask = async (origin: string, more: Partial<HttpOptions>) => (await clientTo(t, origin, more).request(get, calm())).text();
+    assert.equal(await ask(at, { tls: { fingerprint: good.fingerprint } }), "ok");
+    assert.equal(await ask(at, { tls: { ca: good.path } }), "ok");
+    heard = 0;
+    await fault(ask(at, {}), "denied", /certificate or TLS is not accepted .*"tls"/);
+    await fault(
+      ask(at, { tls: { fingerprint: "0".repeat(64) } }),
+      "denied",
+      /the server's certificate is SHA256:.*another server, or a new certificate/,
+    );
+    await fault(ask(at, { tls: { ca: join(dir, "missing") } }), "config", /cannot read .*missing/);
+    await fault(ask(at.replace("https:", "http:"), {}), "transient", /./);
+    const expired = await serve(old);
+    await fault(ask(expired, { tls: { ca: old.path } }), "denied", /has expired or is not valid yet/);
+    const doubted = new (class extends RealClock {
+      override trusted = () => false;
+    })(false);
+    await fault(ask(expired, { tls: { ca: old.path }, clock: doubted }), "offline", /the clock is not set/);
+    assert.equal(heard, 0);
+    const plain = await listening(
+      t,
+      http.createServer((_, response) => void response.end("ok")),
+    );
+    await fault(ask(`https://localhost:${plain}`, {}), "denied", /no TLS that both speak/);
+  },
+);
+
+test("Retry-After: seconds, or a date where the clock is trusted", () => {
+  const clock = new RealClock(false);
+  assert.equal(retryAfterMs({ "retry-after": "120" }, clock), 120_000);
+  const inMs = retryAfterMs({ "retry-after": new Date(Date.now() + 60_000).toUTCString() }, clock) ?? 0;
+  assert.ok(inMs > 55_000 && inMs <= 60_000);
+  assert.equal(retryAfterMs({ "retry-after": "soon" }, clock), undefined);
+  assert.equal(retryAfterMs({}, clock), undefined);
+});

@@ -1,0 +1,225 @@
+/**
+ * HTTP for plugins: requests over kept connections, whom to believe, time-outs, faults. A redirect is an answer like any other: a plugin that
+ * followed it could be led to a portal, and its password with it.
+ */
+import http, { type IncomingMessage, type OutgoingHttpHeaders } from "node:http";
+import https from "node:https";
+import { connect as connectTcp, type Socket } from "node:net";
+import { Readable } from "node:stream";
+import { connect as connectTls, type TLSSocket } from "node:tls";
+import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
+import { expectPinned, netFault, tlsOptions, type Tls } from "./net.js";
+import type { Clock } from "./plugin.js";
+
+export interface HttpOptions {
+  /** http: or https: */
+  readonly origin: URL;
+  readonly tls: Tls;
+  /** How long nothing may move, in ms. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  /** With every request. */
+  readonly headers?: OutgoingHttpHeaders;
+}
+
+export interface Asked {
+  readonly method: string;
+  /** Path and query as they go out, percent-encoded. */
+  readonly path: string;
+  readonly headers?: OutgoingHttpHeaders;
+  /** A stream's length is told by a header, or it goes out in chunks. What the stream ends with is what the request ends with. */
+  readonly body?: Readable | Buffer | string;
+  /** How long the answer may take once the body has gone out, in ms; default: `timeoutMs`. */
+  readonly answerMs?: number;
+  /** The body goes out only once the server has not refused it by the headers alone: one that is too large costs nothing then. */
+  readonly mayBeRefused?: boolean;
+  /** Opens messages: "cannot write a/b". */
+  readonly what: string;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: IncomingMessage["headers"];
+  /** The body, for who reads it as it comes. Read, or `text` called, or destroyed: else the connection is not used again. */
+  readonly stream: IncomingMessage;
+  /** At most so many bytes of it; the rest is thrown away. */
+  text(most?: number): Promise<string>;
+}
+
+const mostText = 65_536;
+const continueMs = 1500;
+
+export class HttpClient {
+  readonly #options: HttpOptions;
+  #agent: http.Agent | undefined;
+  #closed = false;
+
+  constructor(options: HttpOptions) {
+    this.#options = options;
+  }
+
+  /** Throws "offline", "denied", "transient", "config", "aborted" (`notTaken` where not all had gone out); any answer at all is an answer. */
+  async request(asked: Asked, signal: AbortSignal): Promise<HttpAnswer> {
+    throwIfAborted(signal);
+    const { origin, clock } = this.#options;
+    // A kept connection that the server closed meanwhile is no fault of anything: once more, over a new one.
+    for (let fresh = false; ; fresh = true) {
+      const tried = { reached: false, reused: false, sent: false };
+      try {
+        return await this.#once(asked, signal, tried, fresh);
+      } catch (error) {
+        if (signal.aborted) throw abortedFault(signal);
+        if (isFault(error)) throw error;
+        if (tried.reused && !fresh && !(asked.body instanceof Readable) && isSafe(asked.method)) continue;
+        const { kind, message, cause } = netFault(error, {
+          what: `${asked.what} at ${origin.host}`,
+          clockTrusted: clock.trusted(),
+          ...(tried.reached ? {} : { connecting: true }),
+        });
+        throw new Fault(kind, message, { cause, notTaken: !tried.sent });
+      }
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#agent?.destroy();
+  }
+
+  async #once(
+    asked: Asked,
+    signal: AbortSignal,
+    tried: { reached: boolean; reused: boolean; sent: boolean },
+    fresh: boolean,
+  ): Promise<HttpAnswer> {
+    const { origin, timeoutMs, headers } = this.#options;
+    const secure = origin.protocol === "https:";
+    const agent = (fresh ? undefined : this.#agent) ?? (await this.#makeAgent(!fresh));
+    throwIfAborted(signal);
+    if (this.#closed) throw new Fault("aborted", "closed");
+    if (!fresh) this.#agent = agent;
+    const { method, path, body, answerMs = timeoutMs } = asked;
+    return new Promise((resolve, reject) => {
+      const request = (secure ? https : http).request({
+        hostname: origin.hostname.replace(/^\[|\]$/g, ""),
+        port: portOf(origin),
+        method,
+        path,
+        headers: { ...headers, ...asked.headers, ...(asked.mayBeRefused === true ? { Expect: "100-continue" } : {}) },
+        agent,
+      });
+      let answered = false;
+      let broken: unknown;
+      const fail = (error: unknown) => {
+        broken ??= error;
+        request.destroy(error instanceof Error ? error : new Error(String(error)));
+      };
+      const stop = () => fail(abortedFault(signal));
+      const end = () => {
+        signal.removeEventListener("abort", stop);
+        clearTimeout(waiting);
+        if (body instanceof Readable) body.destroy();
+      };
+      signal.addEventListener("abort", stop, { once: true });
+      request.setTimeout(timeoutMs, () => fail(noAnswer()));
+      request.once("socket", () => {
+        tried.reached = true;
+        tried.reused = request.reusedSocket;
+      });
+      request.once("response", (message) => {
+        answered = true;
+        message.once("close", end).once("error", end);
+        message.setTimeout(timeoutMs, () => message.destroy(noAnswer()));
+        resolve({ status: message.statusCode ?? 0, headers: message.headers, stream: message, text: (most) => textOf(message, most) });
+      });
+      // After an answer, what goes wrong is told by the answer's stream.
+      request.on("error", (error) => {
+        end();
+        if (!answered) reject(broken instanceof Error ? broken : error);
+      });
+      request.once("finish", () => {
+        tried.sent = true;
+        request.setTimeout(answerMs);
+      });
+      const send = () => {
+        clearTimeout(waiting);
+        if (!(body instanceof Readable)) request.end(body);
+        else if (!body.destroyed) body.pipe(request);
+      };
+      let waiting: NodeJS.Timeout | undefined;
+      if (body instanceof Readable) body.once("error", (error) => (answered ? undefined : fail(error)));
+      if (asked.mayBeRefused !== true) send();
+      else {
+        request.flushHeaders();
+        request.once("continue", send);
+        // Who knows no "Expect" says nothing.
+        waiting = setTimeout(send, continueMs);
+      }
+    });
+  }
+
+  /** Connections are made here, so that nothing is said to a server before it is known. */
+  async #makeAgent(keepAlive: boolean): Promise<http.Agent> {
+    const { origin, tls, timeoutMs } = this.#options;
+    const secure = origin.protocol === "https:";
+    const given = secure ? await tlsOptions(origin.hostname, tls) : {};
+    const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: 4, keepAliveMsecs: 10_000 });
+    const host = origin.hostname.replace(/^\[|\]$/g, "");
+    const port = portOf(origin);
+    agent.createConnection = (_options, done) => {
+      const callback = done as ((error: Error | null, socket?: Socket) => void) | undefined;
+      const socket = secure ? connectTls({ ...given, host, port, ALPNProtocols: ["http/1.1"] }) : connectTcp({ host, port, noDelay: true });
+      const timer = setTimeout(() => socket.destroy(noAnswer()), timeoutMs);
+      const fail = (error: Error) => {
+        clearTimeout(timer);
+        callback?.(error);
+      };
+      socket.once("error", fail);
+      socket.once(secure ? "secureConnect" : "connect", () => {
+        clearTimeout(timer);
+        socket.off("error", fail);
+        try {
+          if (secure) expectPinned(socket as TLSSocket, tls);
+          callback?.(null, socket);
+        } catch (error) {
+          socket.destroy();
+          callback?.(error as Error);
+        }
+      });
+      return undefined;
+    };
+    return agent;
+  }
+}
+
+function portOf({ port, protocol }: URL): number {
+  return port === "" ? (protocol === "https:" ? 443 : 80) : Number(port);
+}
+
+function noAnswer(): Error {
+  return Object.assign(new Error("no answer came"), { code: "ETIMEDOUT" });
+}
+
+function isSafe(method: string): boolean {
+  return !["POST", "PATCH", "MOVE", "COPY", "LOCK"].includes(method);
+}
+
+async function textOf(message: IncomingMessage, most = mostText): Promise<string> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  for await (const part of message) {
+    if (size < most) parts.push(part as Buffer);
+    size += (part as Buffer).length;
+    if (size > 16 * mostText) break;
+  }
+  return Buffer.concat(parts).subarray(0, most).toString("utf8");
+}
+
+/** How long to wait, in ms, from Retry-After (RFC 9110 §10.2.3): seconds or a date. */
+export function retryAfterMs(headers: IncomingMessage["headers"], clock: Clock): number | undefined {
+  const text = headers["retry-after"];
+  if (text === undefined) return undefined;
+  if (/^\d+$/.test(text)) return Number(text) * 1000;
+  const at = Date.parse(text);
+  return Number.isNaN(at) || !clock.trusted() ? undefined : Math.max(0, at - clock.wallMs());
+}

@@ -1,0 +1,188 @@
+/**
+ * Limits: what holds files back that could be sent. Conditions and budgets of targets and routes are looked at every 2 s, while anything waits; a route's
+ * `requires` when its turn comes. What is held is put off in the queue, with its reason, and due again once what held it is over.
+ */
+import { Subject } from "rxjs";
+import { type Engine, routeOf } from "./engine.js";
+import type { Lane } from "./lane.js";
+import { Machine } from "./machine.js";
+import type { Clock } from "./plugin.js";
+import type { DeliveryRow, VersionRow } from "./queue.js";
+import { sizeText } from "./text.js";
+import { heldBy, type Held, type When } from "./when.js";
+
+const lookMs = 2000;
+/** What no edge wakes is looked at again. */
+const putOffMs = 600_000;
+const atOnce = 64;
+
+export class Limits {
+  readonly machine: Machine;
+  /** By device that tells it; undefined: not known now. */
+  readonly armed = new Map<string, boolean | undefined>();
+  /** A vehicle was armed or disarmed. */
+  readonly #vehicle$ = new Subject<void>();
+  /** By target: the day of its budget, when it was looked at last. */
+  readonly #days = new Map<string, string>();
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+
+  constructor(
+    readonly clock: Clock,
+    metered: readonly string[],
+  ) {
+    this.machine = new Machine(clock, metered);
+  }
+
+  /** A device says whether its vehicle is armed; undefined when it cannot tell now. */
+  tell(device: string, armed: boolean | undefined): void {
+    if (this.armed.has(device) && this.armed.get(device) === armed) return;
+    this.armed.set(device, armed);
+    this.#vehicle$.next();
+  }
+
+  /** Looks at all gates, now and then. `keep` hears of work that has to end with the engine. */
+  start(engine: Engine, keep: (work: Promise<unknown>) => void): void {
+    const look = () => {
+      if (this.#looking !== undefined) return;
+      this.#looking = this.#look(engine).finally(() => (this.#looking = undefined));
+      keep(this.#looking);
+    };
+    this.#timer = setInterval(look, lookMs);
+    this.#vehicle$.subscribe(look);
+    look();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#vehicle$.complete();
+  }
+
+  async #look(engine: Engine): Promise<void> {
+    for (const lane of engine.lanes.values()) {
+      const { gate, budget } = lane;
+      if (gate === undefined || (gate.looked && !engine.queue.hasOpen(lane.name))) continue;
+      gate.set(budget?.held ?? (await this.#holds(lane.config.when)));
+      if (budget === undefined || this.#days.get(lane.name) === budget.day) continue;
+      // What was too large for what was left may fit now.
+      if (this.#days.has(lane.name)) await wake(engine, [lane.name]);
+      this.#days.set(lane.name, budget.day);
+    }
+    for (const { gate, rules } of [...engine.routes.values()].flat()) {
+      if (gate === undefined) continue;
+      if (gate.looked && !rules.route.to.some(({ device }) => engine.queue.hasOpen(device))) continue;
+      gate.set(await this.#holds(rules.route.when));
+    }
+  }
+
+  async #holds(when: When | undefined): Promise<Held | undefined> {
+    if (when === undefined) return undefined;
+    const { clock, machine, armed } = this;
+    return heldBy(when, { wallMs: clock.wallMs(), trusted: clock.trusted(), machine, armed });
+  }
+}
+
+/** Why this delivery is not sent though its target takes others; undefined when it may go. */
+export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delivery: DeliveryRow): Held | undefined {
+  const route = routeOf(engine, version, delivery);
+  if (route?.gate?.held !== undefined) return route.gate.held;
+  const needed = route?.rules.route.to.find(({ device }) => device === lane.name)?.requires ?? [];
+  const others = needed.length === 0 ? [] : engine.queue.deliveriesOf(version.id);
+  const missing = needed.filter((name) => !others.some(({ target, state }) => target === name && state === "done"));
+  if (missing.length > 0)
+    return { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
+  const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
+  if (slow !== undefined) return slow;
+  const { budget } = lane;
+  if (budget === undefined || lane.device.target?.features.resume !== false || version.size <= budget.left) return undefined;
+  if (version.size > budget.most)
+    return {
+      reason: `it has ${sizeText(version.size)}, more than the budget of ${lane.name} ever allows, and ${lane.name} cannot take it in parts`,
+    };
+  return {
+    reason: `it has ${sizeText(version.size)}, more than the budget of ${lane.name} still allows, and ${lane.name} cannot take it in parts`,
+  };
+}
+
+/** Whether anything but the target itself can hold back what is sent to it. */
+function canBeHeld(engine: Engine, lane: Lane): boolean {
+  if (lane.device.target?.features.resume === false) return true;
+  return [...engine.routes.values()].some((routes) =>
+    routes.some(({ gate, rules }) =>
+      rules.route.to.some(({ device, requires }) => device === lane.name && (gate !== undefined || requires.length > 0)),
+    ),
+  );
+}
+
+/** What would be next for a target and is held back is put off, so that the rest goes. */
+export async function putOffHeld(engine: Engine, lane: Lane): Promise<void> {
+  if (!canBeHeld(engine, lane)) return;
+  const { queue, journal, clock } = engine;
+  for (;;) {
+    const held: { id: string; held: Held }[] = [];
+    const best = queue.bestOf(lane.name, atOnce);
+    for (const delivery of best) {
+      const version = queue.version(delivery.version);
+      const why = version === undefined ? undefined : heldBack(engine, lane, version, delivery);
+      if (why === undefined) break;
+      held.push({ id: delivery.id, held: why });
+    }
+    if (held.length === 0) return;
+    const now = clock.monotonicMs();
+    await journal.apply(() => {
+      for (const { id, held: why } of held) queue.putOff(id, now + Math.min(putOffMs, why.inMs ?? putOffMs), why.reason);
+    });
+    if (held.length < best.length) return;
+  }
+}
+
+/** Tells of gates that open and close, and wakes what they held; learns how long the target is up. Ends with the lane. */
+export function watchGate(engine: Engine, lane: Lane, keep: (work: Promise<unknown>) => void): void {
+  const { uptime } = lane;
+  if (uptime !== undefined) lane.state$.subscribe(({ attached }) => keep(uptime.is(attached)));
+  let told = false;
+  lane.gate?.changes$.subscribe((held) => {
+    told = tell(engine, lane.name, held, told);
+    if (held === undefined) keep(wake(engine, [lane.name]));
+  });
+}
+
+export function watchRoutes(engine: Engine, source: string, keep: (work: Promise<unknown>) => void): void {
+  for (const { gate, rules } of engine.routes.get(source) ?? []) {
+    if (gate === undefined || gate.changes$.observed) continue;
+    const to = rules.route.to.map(({ device }) => device);
+    let told = false;
+    gate.changes$.subscribe((held) => {
+      told = tell(engine, `the route ${source} → ${to.join(", ")}`, held, told);
+      if (held === undefined) keep(wake(engine, to));
+    });
+  }
+}
+
+/** A version has arrived at a target: what waited for that may go. */
+export function delivered(engine: Engine, version: VersionRow, target: string): Promise<void> | undefined {
+  const routes = engine.routes.get(version.source) ?? [];
+  const waiting = routes.flatMap(({ rules }) =>
+    rules.route.to.filter(({ requires }) => requires.includes(target)).map(({ device }) => device),
+  );
+  if (waiting.length === 0) return undefined;
+  return engine.journal.apply(() => {
+    for (const device of waiting) engine.queue.dueAt(device, version.id);
+  });
+}
+
+async function wake(engine: Engine, targets: readonly string[]): Promise<void> {
+  await engine.journal.apply(() => {
+    for (const target of targets) engine.queue.dueAt(target);
+  });
+  for (const target of targets) engine.lanes.get(target)?.wake$.next();
+  engine.work$.next();
+}
+
+/** What was never held needs no word when it opens. Returns whether it is said to be held now. */
+function tell(engine: Engine, what: string, held: Held | undefined, told: boolean): boolean {
+  if (held !== undefined)
+    engine.events.say("info", "held", `${what}: nothing is sent: ${held.reason}`, { device: what, reason: held.reason });
+  else if (told) engine.events.say("info", "open", `${what}: files may be sent again`, { device: what });
+  return held !== undefined;
+}

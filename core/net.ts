@@ -1,0 +1,137 @@
+/**
+ * What plugins that speak over TCP and TLS have in common: whom to believe, and what an error of a socket or certificate means for core.
+ */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { isIP } from "node:net";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
+import * as v from "valibot";
+import { Fault, faultOfErrno, isFault } from "./errors.js";
+import { path } from "./options.js";
+
+/** "SHA256:<base64>" or hexadecimal with or without colons → 64 lower-case hexadecimal digits; undefined for anything else. */
+export function parseFingerprint(text: string): string | undefined {
+  const bare = text.trim().replace(/^sha-?256:/i, "");
+  const hex = bare.replaceAll(":", "");
+  if (/^[0-9a-f]{64}$/i.test(hex)) return hex.toLowerCase();
+  if (!/^[A-Za-z0-9+/]{43}=?$/.test(bare)) return undefined;
+  return Buffer.from(bare, "base64").toString("hex");
+}
+
+/** An option that is such a fingerprint; `what` says of what, where it is none. */
+export const fingerprint = (what: string) =>
+  v.pipe(
+    v.string('a fingerprint such as "SHA256:…"'),
+    v.rawTransform<string, string>(({ dataset, addIssue, NEVER }) => {
+      const hex = parseFingerprint(dataset.value);
+      if (hex !== undefined) return hex;
+      addIssue({ message: what });
+      return NEVER;
+    }),
+  );
+
+/** The option `tls` of a device. */
+export const tls = () =>
+  v.strictObject({
+    fingerprint: v.optional(
+      v.pipe(
+        fingerprint('the SHA-256 fingerprint of the certificate: "SHA256:…" in base64, or hexadecimal'),
+        v.description("SHA-256 fingerprint of the server's certificate: this one is believed, self-signed or not, and no other."),
+      ),
+    ),
+    ca: v.optional(v.pipe(path(), v.description("A file of certificates, PEM, that are believed in place of the system's."))),
+  });
+
+export interface Tls {
+  /** 64 lower-case hexadecimal digits. */
+  readonly fingerprint?: string | undefined;
+  readonly ca?: string | undefined;
+}
+
+/** For `tls.connect` and `https.request`. Throws "config" where the file of certificates cannot be read. */
+export async function tlsOptions(host: string, given: Tls): Promise<ConnectionOptions> {
+  let ca: Buffer | undefined;
+  if (given.ca !== undefined) {
+    try {
+      ca = await readFile(given.ca);
+    } catch (error) {
+      const { message } = faultOfErrno(error, `cannot read ${given.ca}`);
+      throw new Fault("config", message, { cause: error });
+    }
+  }
+  return {
+    host,
+    ...(isIP(host) === 0 ? { servername: host } : {}),
+    ...(ca === undefined ? {} : { ca }),
+    // With a fingerprint the certificate itself is compared: its time, name and issuer say nothing more.
+    rejectUnauthorized: given.fingerprint === undefined,
+  };
+}
+
+/** Throws "denied" when a certificate is pinned and this is not the one. Once the handshake is done. */
+export function expectPinned(socket: TLSSocket, { fingerprint: pinned }: Tls): void {
+  if (pinned === undefined) return;
+  const { raw } = socket.getPeerCertificate() as { raw?: Buffer };
+  // A resumed session goes on with the peer that was checked at its start.
+  if (raw === undefined && socket.isSessionReused()) return;
+  const found = createHash("sha256")
+    .update(raw ?? Buffer.alloc(0))
+    .digest();
+  if (found.toString("hex") === pinned) return;
+  const shown = `SHA256:${found.toString("base64").replace(/=+$/, "")}`;
+  throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
+}
+
+const socketWords: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "the connection is refused",
+  EHOSTUNREACH: "no route leads there",
+  ENETUNREACH: "there is no network",
+  ENOTFOUND: "its name is not known",
+  EAI_AGAIN: "its name cannot be looked up now",
+  ECONNRESET: "the connection was reset",
+  EPIPE: "the connection was closed",
+  ETIMEDOUT: "no answer came",
+};
+
+const absent = new Set(["ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN", "EADDRNOTAVAIL"]);
+const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EXPIRED", "CRL_NOT_YET_VALID"]);
+const tlsCodes = /^(ERR_TLS|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH)/;
+/** What comes is no TLS, or none that both can speak. */
+const noHandshake = /^(ERR_SSL|EPROTO)/;
+
+export interface NetSituation {
+  /** Opens the message: "cannot write a/b". */
+  readonly what: string;
+  /** Nothing was said yet: then silence says that it is not there. */
+  readonly connecting?: boolean;
+  readonly clockTrusted: boolean;
+  /** Said of a peer that speaks no TLS; `why` is OpenSSL's word. */
+  readonly noTls?: (why: string) => string;
+  /** Said after "does not answer". */
+  readonly silent?: string;
+}
+
+/** The Fault for an error of a socket, of TLS, or one that nobody knows ("transient"). A Fault stays what it is. */
+export function netFault(error: unknown, { what, connecting, clockTrusted, noTls, silent }: NetSituation): Fault {
+  if (isFault(error)) return error;
+  const cause = { cause: error };
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error));
+  if (wrongTime.has(code))
+    return clockTrusted
+      ? new Fault("denied", `${what}: the server's certificate has expired or is not valid yet`, cause)
+      : new Fault("offline", `${what}: the clock is not set, so the server's certificate cannot be judged`, cause);
+  if (noHandshake.test(code)) {
+    const why = error instanceof Error && "reason" in error && typeof error.reason === "string" ? error.reason : text;
+    return new Fault("denied", `${what}: ${noTls?.(why) ?? `the server and this program find no TLS that both speak (${why})`}`, cause);
+  }
+  if (tlsCodes.test(code))
+    return new Fault(
+      "denied",
+      `${what}: the server's certificate or TLS is not accepted (${text}); its fingerprint can be set in "tls"`,
+      cause,
+    );
+  if (absent.has(code)) return new Fault("offline", `${what}: the server is not there (${text})`, cause);
+  if (connecting === true && code === "ETIMEDOUT") return new Fault("offline", `${what}: the server does not answer${silent ?? ""}`, cause);
+  return new Fault("transient", `${what}: ${text}`, cause);
+}

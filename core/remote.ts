@@ -1,0 +1,42 @@
+/** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
+import { Fault, isFault, throwIfAborted } from "./errors.js";
+import type { FileEntry, ListOptions, Stamp } from "./plugin.js";
+
+/**
+ * What `Source.list` promises, from a reading of whole directories ("" is the root): no connection waits for who takes the entries. A directory
+ * below the root that cannot be read costs only itself: the login was good a moment ago, and its parent listed it.
+ */
+export async function* listBelow(
+  readDir: (dir: string) => Promise<FileEntry[]>,
+  signal: AbortSignal,
+  options: ListOptions = {},
+): AsyncGenerator<FileEntry> {
+  const waiting = [""];
+  for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
+    for (const entry of await orUnreadable(readDir, dir)) {
+      throwIfAborted(signal);
+      if (entry.kind !== "directory") yield entry;
+      else if (options.enter?.(entry.path) !== false) waiting.push(entry.path);
+    }
+  }
+}
+
+async function orUnreadable(readDir: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[]> {
+  try {
+    return await readDir(dir);
+  } catch (error) {
+    if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
+    return [{ path: dir, kind: "unreadable", size: 0, reason: error.message }];
+  }
+}
+
+/**
+ * Throws "changed" unless what was found is the file that was meant. Times that differ by less than `apartMs` are the same: most servers tell
+ * them by the second.
+ */
+export function expectSame(found: FileEntry, expect: Stamp, apartMs = 1000): void {
+  if (found.kind !== "file") throw new Fault("changed", `${found.path} is no file any more`);
+  const bothTimed = expect.modifiedMs !== undefined && found.modifiedMs !== undefined;
+  const retimed = bothTimed && Math.abs(expect.modifiedMs - found.modifiedMs) >= apartMs;
+  if (found.size !== expect.size || retimed) throw new Fault("changed", `${found.path} is not the file that was meant`);
+}

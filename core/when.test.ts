@@ -1,0 +1,137 @@
+/** Conditions, each met and not met, on machines and at times that are made up. */
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { test } from "node:test";
+import * as v from "valibot";
+import { RealClock } from "./clock.js";
+import { Machine, wayOut, type Runs } from "./machine.js";
+import { heldBy, whenSchema, type Facts } from "./when.js";
+
+const clock = new RealClock(false);
+const none: Runs = () => Promise.resolve(undefined);
+
+function facts(given: Partial<Facts> = {}): Facts {
+  return { wallMs: new Date(2026, 5, 1, 12, 0, 0).getTime(), trusted: true, machine: new Machine(clock, []), armed: new Map(), ...given };
+}
+
+const held = async (when: unknown, given: Partial<Facts> = {}) => heldBy(v.parse(whenSchema, when), facts(given));
+const at = (hours: number, minutes: number, seconds = 0) => ({ wallMs: new Date(2026, 5, 1, hours, minutes, seconds).getTime() });
+
+test("a window of the day, also over midnight; how long it takes until it begins", async () => {
+  const day = { time: "8:00-16:30" };
+  assert.equal(await held(day, at(8, 0)), undefined);
+  assert.equal(await held(day, at(16, 29, 59)), undefined);
+  assert.equal((await held(day, at(16, 30)))?.inMs, 15.5 * 3_600_000);
+  assert.equal((await held(day, at(7, 59, 59)))?.inMs, 1000);
+  const night = { time: ["22:00-06:00", "12:00-13:00"] };
+  assert.equal(await held(night, at(23, 59)), undefined);
+  assert.equal(await held(night, at(5, 59)), undefined);
+  assert.equal(await held(night, at(12, 0)), undefined);
+  assert.deepEqual(await held(night, at(6, 0)), {
+    reason: 'only at 22:00-06:00, 12:00-13:00 ("time"), which begins in 6 h 0 min',
+    inMs: 6 * 3_600_000,
+  });
+  assert.equal(await held({ time: "00:00-24:00" }, at(3, 0)), undefined);
+});
+
+test("while nobody knows the time a window waits, or is open where that is wanted", async () => {
+  assert.match((await held({ time: "22:00-06:00" }, { ...at(23, 0), trusted: false }))?.reason ?? "", /nobody knows the time/);
+  assert.equal(await held({ time: "22:00-06:00", whenClockUnknown: "go" }, { ...at(12, 0), trusted: false }), undefined);
+});
+
+test("what is no condition is told with what it should be", () => {
+  for (const wrong of [
+    { time: "22-6" },
+    { time: "22:00-25:00" },
+    { time: "10:00-10:00" },
+    { time: "10:60-11:00" },
+    { time: [] },
+    { interface: [] },
+    { ssid: "" },
+    { metered: "no" },
+    { disarmed: false },
+    { reach: { url: "ftp://x" } },
+    { reach: { url: "http://x" } },
+    { whenClockUnknown: "maybe" },
+    { windows: "x" },
+  ])
+    assert.equal(v.safeParse(whenSchema, wrong).success, false, JSON.stringify(wrong));
+});
+
+test("the vehicle: known to be disarmed, or nothing is sent", async () => {
+  const reason = async (...armed: [string, boolean | undefined][]) => (await held({ disarmed: true }, { armed: new Map(armed) }))?.reason;
+  assert.equal(await reason(["fc", false]), undefined);
+  assert.match((await reason(["fc", false], ["other", true])) ?? "", /^other says that the vehicle is armed$/);
+  assert.match((await reason(["fc", undefined])) ?? "", /counts as armed/);
+  assert.match((await reason()) ?? "", /counts as armed/);
+});
+
+test("interfaces, and whether the way out is metered", async () => {
+  const machine = (metered: string[], out: string | undefined, up = ["lo", "wlan0"]) =>
+    new Machine(
+      clock,
+      metered,
+      () => Promise.resolve(out),
+      () => up,
+      () => Promise.resolve(routes),
+    );
+  const routes = [
+    "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT",
+    "wlan0\t00000000\t0102A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0",
+    "wwan0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0",
+    "eth0\t00000000\t0100000A\t0002\t0\t0\t1\t00000000\t0\t0\t0",
+    "wlan0\t0002A8C0\t00000000\t0001\t0\t0\t600\t00FFFFFF\t0\t0\t0",
+    "",
+  ].join("\n");
+  assert.equal(wayOut(routes), "wwan0");
+  assert.equal(wayOut(""), undefined);
+  const nmcli =
+    "GENERAL.DEVICE:wlan0\nGENERAL.METERED:no (guessed)\n\nGENERAL.DEVICE:wwan0\nGENERAL.METERED:yes\n\nGENERAL.DEVICE:lo\nGENERAL.METERED:unknown\n";
+  const reason = async (when: unknown, it: Machine) => (await held(when, { machine: it }))?.reason;
+  assert.equal(await reason({ interface: ["eth0", "wlan0"] }, machine([], undefined)), undefined);
+  assert.equal(await reason({ interface: "eth0" }, machine([], undefined)), 'eth0 is not up ("interface")');
+  assert.equal(await reason({ metered: false }, machine([], nmcli)), 'the way out, wwan0, is metered ("metered")');
+  assert.equal(await reason({ metered: true }, machine([], nmcli)), undefined);
+  assert.equal(await reason({ metered: false, interface: "wlan0" }, machine([], nmcli)), undefined);
+  assert.equal(await reason({ metered: false }, machine(["ww*"], undefined)), 'the way out, wwan0, is metered ("metered")');
+  assert.equal(await reason({ metered: false }, machine(["ppp*"], undefined)), undefined, "who lists names lists all");
+  assert.match((await reason({ metered: false }, machine([], undefined))) ?? "", /nobody can say whether wwan0 is metered/);
+});
+
+test("the wireless network, as nmcli or iw says it", async () => {
+  const machine = (out: (command: string) => string | undefined) => new Machine(clock, [], (command) => Promise.resolve(out(command)));
+  const reason = async (out: (command: string) => string | undefined) =>
+    (await held({ ssid: ["hangar", "home"] }, { machine: machine(out) }))?.reason;
+  assert.equal(await reason((command) => (command === "nmcli" ? "no:other\nyes:home\n" : undefined)), undefined);
+  assert.equal(await reason((command) => (command === "iw" ? "phy#0\n\tInterface wlan0\n\t\tssid hangar\n" : undefined)), undefined);
+  assert.equal(await reason(() => "yes:cafe\n"), 'connected to cafe, not to hangar or home ("ssid")');
+  assert.equal(await reason(() => ""), 'not connected to a wireless network, not to hangar or home ("ssid")');
+  assert.match((await held({ ssid: "home" }, { machine: new Machine(clock, [], none) }))?.reason ?? "", /neither nmcli nor iw answers/);
+});
+
+test("the right server is known by its answer: a portal that answers 200 or redirects is not it", async (t) => {
+  let answer = { status: 200, body: "<html>welcome to the hotel</html>", headers: {} };
+  let asked = 0;
+  const server = createServer((_, response) => {
+    asked += 1;
+    response.writeHead(answer.status, answer.headers).end(answer.body);
+  }).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  t.after(() => server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/health`;
+  const reason = async (reach: object) => (await held({ reach: { url, ...reach } }, { machine: new Machine(clock, []) }))?.reason;
+  assert.match((await reason({ contains: "filesync ground" })) ?? "", /answers something else than expected/);
+  answer = { status: 302, body: "", headers: { location: "/login" } };
+  assert.match((await reason({ contains: "x" })) ?? "", /answers with 302, not 200/);
+  answer = { status: 200, body: `${"x".repeat(50_000)} filesync ground 7`, headers: {} };
+  const machine = new Machine(clock, []);
+  const reach = { reach: { url, contains: "filesync ground" } };
+  assert.equal(await held(reach, { machine }), undefined);
+  asked = 0;
+  for (let n = 0; n < 5; n++) assert.equal(await held(reach, { machine }), undefined);
+  assert.equal(asked, 0, "believed for a while");
+  server.close();
+  server.closeAllConnections();
+  assert.match((await reason({ contains: "x" })) ?? "", /cannot be reached: .*ECONNREFUSED/);
+});

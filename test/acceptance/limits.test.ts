@@ -1,0 +1,100 @@
+/** Limits seen from outside: a configuration, the program, its words. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFileSync, readdirSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { test } from "node:test";
+import { Program, runProgram } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { World } from "../faults/world.js";
+
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+
+test("an interface that is not up: nothing is sent, status and why say so; up again by a reload, it goes", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/a.bin", "content");
+  const config = (name: string) =>
+    world.config({
+      devices: { in: local("in"), out: local("out", { when: { interface: name } }) },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+    });
+  const path = config("nosuch0");
+  const ran = await runProgram(["run", "--once", "--config", path]);
+  assert.match(ran.out, /out: nothing is sent: nosuch0 is not up \("interface"\)/);
+  assert.equal(ran.code, 3, ran.out);
+  const program = new Program(["run", "--config", path]);
+  t.after(() => program.kill());
+  await program.until(({ message }) => message.includes("nothing is sent"), "held");
+  const status = await runProgram(["status", "--config", path]);
+  assert.match(status.out, /^out +attached, nothing is sent to it: nosuch0 is not up \("interface"\)/m);
+  const why = await runProgram(["why", "in:a.bin", "--config", path]);
+  assert.match(why.out, /nothing is sent to out now: nosuch0 is not up \("interface"\)/);
+  config("lo");
+  program.signal("SIGHUP");
+  await program.until(({ message }) => message.includes("in:a.bin → out:a.bin"), "delivered");
+});
+
+test("a captive portal is not the ground station; a budget cuts to the byte, whatever the program is told", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const bytes = new Random(7).bytes(3_000_000);
+  world.file("in/a.bin", bytes);
+  let body = "<html>Please log in</html>";
+  const server = createServer((_, response) => void response.end(body)).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const path = world.config({
+    devices: {
+      in: local("in"),
+      out: local("out", { when: { reach: { url, contains: "this is ground 7" } }, budget: { day: "1MB" } }),
+    },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  const first = await runProgram(["run", "--once", "--config", path]);
+  assert.equal(first.code, 3, first.out);
+  assert.match(first.out, /answers something else than expected: this is not the right server/);
+  assert.deepEqual(readdirSync(world.path("out")), []);
+  body = "this is ground 7";
+  const second = await runProgram(["run", "--once", "--config", path]);
+  assert.equal(second.code, 3, second.out);
+  assert.match(second.out, /out: nothing is sent: its budget of 1\.0 MB a day is used up/);
+  const [partial = ""] = readdirSync(world.path("out"));
+  assert.equal(statSync(world.path("out", partial)).size, 1_000_000);
+  assert.ok(readFileSync(world.path("out", partial)).equals(bytes.subarray(0, 1_000_000)));
+});
+
+test("what cannot work is said with its place", async (t) => {
+  const world = new World(t);
+  const path = world.config({
+    devices: {
+      in: local("in", { when: { disarmed: true } }),
+      fc: { type: "mavftp", url: "tcpout://127.0.0.1:1", budget: { day: "1MB" } },
+      out: local("out", { when: { time: "10-11", reach: { url: "http://x/" } }, budget: {} }),
+      other: local("other"),
+    },
+    routes: [
+      { from: "in", to: [{ device: "other", requires: ["out"] }] },
+      {
+        from: "fc",
+        to: [
+          { device: "other", requires: ["in"] },
+          { device: "in", requires: ["other"] },
+        ],
+      },
+    ],
+  });
+  const { code, out, err } = await runProgram(["check", "--config", path]);
+  assert.equal(code, 2);
+  for (const words of [
+    /devices\.fc\.budget: nothing is sent to "fc": it cannot be a target/,
+    /devices\.out\.when\.time: expected a time such as "22:00-06:00", got "10-11"/,
+    /devices\.out\.when\.reach: expected with "contains": over http:/,
+    /devices\.out\.budget: expected "day" or "month"/,
+    /routes\[0\]\.to\[0\]: "requires" names "out", which is no other target of this route/,
+    /routes\[1\]\.to: "requires" leads in a circle/,
+  ])
+    assert.match(out + err, words);
+});

@@ -1,0 +1,203 @@
+/** Conditions, budgets and `requires`, with devices in memory: what is held back goes when it may, from where it was, and `why` says what it waits for. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { test } from "node:test";
+import { why } from "../../core/why.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const never = new AbortController().signal;
+
+/** Local time of this day. */
+function today(hours: number): number {
+  return new Date().setHours(hours, 0, 0, 0);
+}
+
+const open = (at: number) => ({
+  time: [{ text: "22:00-06:00", from: 22 * 60, to: 6 * 60 }],
+  whenClockUnknown: "wait" as const,
+  atMs: at,
+});
+
+async function reasons(bench: Bench, what: string): Promise<string[]> {
+  const files = await why(bench.daemon.engine, what, true, never);
+  return files.flatMap((file) => file.reasons.map(({ code, text }) => `${code}: ${text}`));
+}
+
+test("a window that ends in the middle of a file breaks it off; the next one goes on where it was", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 10_000 });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(100_000);
+  card.put("a.bin", bytes);
+  bench.clock.offsetMs = today(23) - Date.now();
+  let half: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (half = resolve));
+  card.before = async (call) => {
+    if (call !== "read a.bin 50000" || half === undefined) return;
+    bench.clock.offsetMs = today(12) - Date.now();
+    await held;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { when: open(0) } });
+  await until(bench, "held", () =>
+    bench.events.some(({ what, message }) => what === "held" && message.startsWith("out: nothing is sent: only at 22:00-06:00")),
+  );
+  half();
+  await until(bench, "pulled", () => bench.events.some(({ what }) => what === "pulled"));
+  assert.deepEqual(out.files.size, 0);
+  assert.match(
+    (await reasons(bench, "card:a.bin")).join("\n"),
+    /^held: nothing is sent to out now: only at 22:00-06:00 \("time"\), which begins in (10 h 0|9 h 59) min$/m,
+  );
+  assert.match(bench.daemon.status().devices.find(({ name }) => name === "out")?.held ?? "", /only at 22:00/);
+  bench.clock.offsetMs = today(2) - Date.now();
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  const writes = out.calls.filter((call) => call.startsWith("write"));
+  assert.ok(writes.length <= 2 && (writes.length === 1 || writes[1] !== "write a.bin 0"), writes.join(", "));
+});
+
+test("a route with a condition waits; another route to the same target goes on", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  for (let n = 0; n < 100; n++) card.put(`slow/${n}.bin`, `slow ${n}`);
+  card.put("fast/1.bin", "fast");
+  bench.clock.offsetMs = today(12) - Date.now();
+  await bench.start({ sources: [card], targets: [out] }, [
+    { from: "card", to: ["out"], include: ["slow/**"], weight: 5, when: open(0) },
+    { from: "card", to: ["out"], include: ["fast/**"] },
+  ]);
+  await until(bench, "fast", () => out.files.has("fast/1.bin"));
+  assert.equal(out.files.size, 1);
+  await until(bench, "all put off", () => !bench.states("out").includes("wanting"));
+  assert.match((await reasons(bench, "card:slow/7.bin")).join("\n"), /^held: is held back: only at 22:00-06:00/m);
+  card.put("fast/2.bin", "fast too");
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "also later", () => out.files.has("fast/2.bin"));
+  bench.clock.offsetMs = today(22) - Date.now();
+  await until(bench, "slow", () => out.files.size === 102);
+});
+
+test("a file goes to one target only when another has it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const ground = new FakeDevice("ground");
+  const review = new FakeDevice("review");
+  ground.attach(false);
+  for (let n = 0; n < 5; n++) card.put(`${n}.bin`, `content ${n}`);
+  await bench.start({ sources: [card], targets: [ground, review] }, [
+    { from: "card", to: ["ground", { device: "review", required: false, requires: ["ground"] }] },
+  ]);
+  await until(bench, "pulled", () => bench.events.filter(({ what }) => what === "pulled").length === 5);
+  await until(bench, "held", () => bench.daemon.engine.journal.all("SELECT 1 FROM deliveries WHERE fault = 'held'").length === 5);
+  assert.equal(review.files.size, 0);
+  assert.match((await reasons(bench, "card:3.bin")).join("\n"), /^held: is held back: it goes only when ground has it \("requires"\)$/m);
+  await bench.stop();
+  await bench.start({ sources: [card], targets: [ground, review] }, [
+    { from: "card", to: ["ground", { device: "review", required: false, requires: ["ground"] }] },
+  ]);
+  const order: string[] = [];
+  ground.before = (call) => (call.startsWith("commit") && order.push(`ground ${call}`), undefined);
+  review.before = (call) => (call.startsWith("write") && order.push(`review ${call}`), undefined);
+  ground.attach(true);
+  await until(bench, "both", () => ground.files.size === 5 && review.files.size === 5);
+  for (const [n, call] of order.entries())
+    if (call.startsWith("review")) assert.ok(order.slice(0, n).includes(`ground commit ${call.split(" ")[2] ?? ""}`), order.join("\n"));
+});
+
+test("a budget is kept to the byte; the next day goes on where it stopped, and what is sent again counts", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  const bytes = randomBytes(250_000);
+  card.put("a.bin", bytes);
+  const start = today(12) - Date.now();
+  bench.clock.offsetMs = start;
+  const devices = { sources: [card], targets: [out] };
+  const options = { device: { budget: { day: 100_000 } } };
+  const there = () => [...out.partials.values()][0]?.length ?? 0;
+  await bench.start(devices, [{ from: "card", to: ["out"] }], options);
+  await until(bench, "first day", () => bench.events.some(({ what }) => what === "held"));
+  assert.equal(there(), 100_000);
+  assert.match(
+    (await reasons(bench, "card:a.bin")).join("\n"),
+    /^held: nothing is sent to out now: its budget of 100 kB a day is used up$/m,
+  );
+  await bench.kill();
+  await bench.start(devices, [{ from: "card", to: ["out"] }], options);
+  await until(bench, "held again", () => bench.events.filter(({ what }) => what === "held").length === 2);
+  assert.equal(there(), 100_000);
+  // What the target lost is sent again, and counts again.
+  const key = [...out.partials.keys()][0] ?? "";
+  out.partials.set(key, Buffer.from(bytes.subarray(0, 40_000)));
+  bench.clock.offsetMs = start + 86_400_000;
+  await until(bench, "second day", () => there() === 140_000);
+  bench.clock.offsetMs = start + 2 * 86_400_000;
+  await until(bench, "third day", () => there() === 240_000);
+  assert.equal(out.files.size, 0);
+  bench.clock.offsetMs = start + 3 * 86_400_000;
+  await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+});
+
+test("what cannot be taken in parts is not begun where the budget does not hold it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { resume: false, concurrency: 1 } });
+  card.put("small.bin", randomBytes(30_000));
+  card.put("middle.bin", randomBytes(80_000), Date.UTC(2026, 4, 2));
+  card.put("large.bin", randomBytes(200_000), Date.UTC(2026, 4, 3));
+  const start = today(12) - Date.now();
+  bench.clock.offsetMs = start;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { budget: { day: 100_000 } } });
+  await until(bench, "the newest that fits", () => out.files.has("middle.bin"));
+  await until(bench, "put off", () => bench.daemon.engine.journal.all("SELECT 1 FROM deliveries WHERE fault = 'held'").length === 2);
+  assert.match(
+    (await reasons(bench, "card:large.bin")).join("\n"),
+    /more than the budget of out ever allows, and out cannot take it in parts/,
+  );
+  assert.match((await reasons(bench, "card:small.bin")).join("\n"), /30 kB, more than the budget of out still allows/);
+  bench.clock.offsetMs = start + 86_400_000;
+  await until(bench, "the next day", () => out.files.has("small.bin"));
+  assert.equal(out.files.has("large.bin"), false);
+  assert.ok(!out.calls.includes("write large.bin 0"));
+});
+
+test("while the vehicle is armed nothing is sent; armed in the middle of a file, it stops; unknown counts as armed", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 1000 });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(50_000);
+  card.put("a.bin", bytes);
+  const armed = (state: boolean | undefined) => bench.daemon.engine.limits.tell("fc", state);
+  card.before = (call) => {
+    if (call === "read a.bin 20000" && armings++ === 0) armed(true);
+    return undefined;
+  };
+  let armings = 0;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], {
+    device: { when: { disarmed: true, whenClockUnknown: "wait" } },
+  });
+  await until(bench, "pulled", () => bench.events.some(({ what }) => what === "pulled"));
+  assert.equal(out.files.size, 0);
+  armed(undefined);
+  await until(bench, "unknown", () => bench.daemon.engine.lanes.get("out")?.held?.reason.includes("does not say") === true);
+  assert.equal(out.files.size, 0);
+  armed(false);
+  await until(bench, "disarmed", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+});
+
+test("--once ends when only conditions hold back what is left, and says so", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const other = new FakeDevice("other");
+  card.put("a.bin", "content");
+  bench.clock.offsetMs = today(12) - Date.now();
+  await bench.start({ sources: [card], targets: [out, other] }, [
+    { from: "card", to: ["out"], when: open(0) },
+    { from: "card", to: ["other"] },
+  ]);
+  const left = await bench.daemon.drained(never);
+  assert.deepEqual({ ...left }, { waiting: 1, parked: 0, unlisted: [] });
+  assert.ok(other.files.has("a.bin"));
+});
