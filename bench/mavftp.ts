@@ -107,6 +107,7 @@ async function run(cell: Cell, bytes: number, dir: string, seed: number): Promis
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
     say: () => undefined,
     tellTime: () => undefined,
+    tellArmed: () => undefined,
   };
   const device = plugin.device?.(v.parse(plugin.options, { url: sim.url, root: "/" }), context) as MavftpDevice;
   const never = new AbortController().signal;

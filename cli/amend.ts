@@ -1,7 +1,7 @@
 /** `why`, `retry`, `forget` and `verify`: what a person asks about deliveries, and does with them. */
 import type { Forgotten, Retried, Told } from "../core/amend.js";
 import { dateText } from "../core/route.js";
-import { sizeText } from "../core/status.js";
+import { sizeText } from "../core/text.js";
 import type { Verified, VerifySum } from "../core/verify.js";
 import type { WhyFile } from "../core/why.js";
 import { askOrDo, interruptible, usableConfig } from "./ask.js";

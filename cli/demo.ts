@@ -7,7 +7,7 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { loadConfig } from "../core/config.js";
 import type { Daemon } from "../core/daemon.js";
-import { sizeText } from "../core/status.js";
+import { sizeText } from "../core/text.js";
 import { demoFlights, writeFlights } from "../sim/flights.js";
 import { startSim } from "../sim/sim.js";
 import { UsageError } from "./config.js";

@@ -11,10 +11,10 @@ import { Digester, kindOf } from "../core/digest.js";
 import { Fault, faultOfErrno, isFault } from "../core/errors.js";
 import { renameDurable, renameNew, syncDir } from "../core/fs.js";
 import type { Found } from "../core/hand.js";
-import type { Digest, DigestKind, FileEntry } from "../core/plugin.js";
+import type { Digest, DigestKind, FileEntry, WayOfReading } from "../core/plugin.js";
 import { backoffMs, reasonOf } from "../core/retry.js";
 import { partialPath } from "../core/route.js";
-import { durationText, sizeText } from "../core/status.js";
+import { durationText, sizeText } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { onlyWaits, type Place } from "./hand.js";
 import { Meter } from "./output.js";
@@ -53,10 +53,10 @@ export async function getFile(place: Place, given: string | undefined, options: 
     if (entry.modifiedMs !== undefined) await file.utimes(new Date(), new Date(entry.modifiedMs));
     await publish(partial, local, options.force);
     const { proof, digest, meter } = got;
-    const rate = meter.at > meter.from ? ` in ${durationText(meter.seconds)}, ${sizeText(meter.rate)}/s` : "";
+    const rate = meter.at > meter.from ? ` in ${durationText(meter.seconds)}, ${sizeText(meter.rate)}/s${meter.wayText}` : "";
     tell(
       options.json,
-      { path: entry.path, local, size: entry.size, resumedAt: meter.from, proof, digest },
+      { path: entry.path, local, size: entry.size, resumedAt: meter.from, proof, digest, ...meter.wayFacts },
       `${name}:${entry.path} → ${local} (${entry.size} bytes${rate}, proved by ${proof})`,
     );
   } finally {
@@ -148,8 +148,9 @@ async function receiveOnce(place: Place, entry: FileEntry, file: FileHandle, met
     }
   };
   const said = (fact: unknown) => {
-    const { waiting } = fact as { waiting?: string };
+    const { waiting, way } = fact as { waiting?: string; way?: WayOfReading };
     if (waiting !== undefined && !meter.json) meter.note(waiting);
+    if (way !== undefined) meter.way = way;
     return undefined;
   };
   const answer = (await place.ask({ command: "get", entry, offset: meter.at - overlap }, { signal, given, said })) as { digest?: Digest };

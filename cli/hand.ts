@@ -1,13 +1,14 @@
 /** `ls`, `get`, `put`, `rm`, `mkdir`, `mv`: any device by hand; through the daemon if one runs, so that link, login and lock are shared. */
 import { ask, ControlError, type Asking, type ControlRequest } from "../core/control.js";
-import { suggestion } from "../core/config.js";
+import { suggestion, type DeviceConfig } from "../core/config.js";
 import { installationIn } from "../core/installation.js";
-import type { FileEntry } from "../core/plugin.js";
+import type { Lane } from "../core/lane.js";
+import type { FileEntry, PluginContext } from "../core/plugin.js";
 import { dateText } from "../core/route.js";
 import { interruptible, usableConfig } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
-import { deviceOfUrl, doByHand, inWordsOfUrl, withLane } from "./own.js";
+import { deviceOfUrl, doByHand, inWordsOfUrl, withLane, withTrace } from "./own.js";
 import { putFile } from "./put.js";
 
 export interface HandOptions {
@@ -16,6 +17,8 @@ export interface HandOptions {
   readonly json?: boolean;
   readonly force?: boolean;
   readonly recursive?: boolean;
+  /** Where to record what is asked and answered on the link. */
+  readonly trace?: string;
 }
 
 /** Asks one thing of one device, as often as is needed. */
@@ -106,15 +109,15 @@ export async function mvCommand(at: string, to: string, options: HandOptions): P
 async function withPlace(at: string, options: HandOptions, work: (place: Place) => Promise<void>): Promise<void> {
   return interruptible(async (signal) => {
     if (options.url !== undefined) {
-      const device = await deviceOfUrl(options.url, at);
-      return withLane(device, { vehicle: "", installation: "00000000" }, (lane) =>
+      const device = traced(await deviceOfUrl(options.url, at), options);
+      const onLane = (lane: Lane) =>
         work({
           name: device.name,
           path: at,
           signal,
           ask: (request, asking = {}) => doByHand(lane, "00000000", { ...request, device: lane.name }, asking),
-        }),
-      ).catch((error: unknown) => {
+        });
+      return withLane(device, { vehicle: "", installation: "00000000" }, onLane, warningsOf(device.name)).catch((error: unknown) => {
         throw inWordsOfUrl(error);
       });
     }
@@ -134,6 +137,10 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     // Asked once whether somebody is there: a daemon that stops meanwhile is an error, not a reason to open the link ourselves.
     const running = await ask(config.stateDir, { command: "version" });
     if (running !== undefined) {
+      if (options.trace !== undefined)
+        throw new UsageError(
+          `--trace: a daemon runs and has the link of ${name}: set "trace" of ${name} in its configuration, or stop it for so long`,
+        );
       const through: Device = async (request, asking) => {
         const answer = await asked(request, asking);
         if (answer === undefined) throw new ControlError("the daemon has stopped meanwhile; the same command again works without it");
@@ -142,8 +149,19 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
       return work({ name, path, signal, ask: through });
     }
     const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
-    return withLane(device, { vehicle: config.vehicle, installation }, (lane) =>
-      work({ name, path, signal, ask: (request, asking = {}) => doByHand(lane, installation, { ...request, device: name }, asking) }),
-    );
+    const onLane = (lane: Lane) =>
+      work({ name, path, signal, ask: (request, asking = {}) => doByHand(lane, installation, { ...request, device: name }, asking) });
+    return withLane(traced(device, options), { vehicle: config.vehicle, installation }, onLane, warningsOf(name));
   });
+}
+
+function traced(device: DeviceConfig, { trace }: HandOptions): DeviceConfig {
+  return trace === undefined ? device : withTrace(device, trace);
+}
+
+/** Of what a device of our own says, what a person has to know beside the answer. */
+function warningsOf(name: string): PluginContext["say"] {
+  return (level, message) => {
+    if (level === "warn" || level === "error") process.stderr.write(`${name}: ${message}\n`);
+  };
 }

@@ -25,6 +25,7 @@ async function main(argv: readonly string[]): Promise<number> {
     };
   const url =
     "Without a configuration: serial://PATH:BAUD, tcpout://HOST:PORT, tcpin://…, udpin://…, udpout://…, ftp://USER@HOST/ or ftps://USER@HOST/";
+  const trace = "Record what is asked and answered on a flight controller's link, for a bug report";
   const file = "FILE: default ./config.json, else /etc/filesync/config.json";
 
   cli
@@ -68,6 +69,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .command("ls [place]", "List DEVICE:PATH, or with --url PATH")
     .option("-r, --recursive", "With all that is below")
     .option("--url <url>", url)
+    .option("--trace <file>", trace)
     .option("--config <file>", file)
     .option("--json", "One JSON line per entry")
     .action(does(async (place: string | undefined, options: HandOptions) => (await import("./hand.js")).lsCommand(place ?? "", options)));
@@ -75,6 +77,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .command("get <place> [local]", 'Copy DEVICE:PATH here; "latest" as PATH is the newest log; goes on where it stopped')
     .option("--force", "Replace another file that is here")
     .option("--url <url>", url)
+    .option("--trace <file>", trace)
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(
@@ -86,6 +89,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .command("put <local> <place>", "Copy a file of this machine to DEVICE:PATH; verified, and never over another file")
     .option("--force", "Replace another file that is there")
     .option("--url <url>", url)
+    .option("--trace <file>", trace)
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(
@@ -94,18 +98,21 @@ async function main(argv: readonly string[]): Promise<number> {
   cli
     .command("rm <place>", "Remove the file DEVICE:PATH")
     .option("--url <url>", url)
+    .option("--trace <file>", trace)
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(does(async (place: string, options: HandOptions) => (await import("./hand.js")).rmCommand(place, options)));
   cli
     .command("mkdir <place>", "Make the directory DEVICE:PATH, with those above it")
     .option("--url <url>", url)
+    .option("--trace <file>", trace)
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(does(async (place: string, options: HandOptions) => (await import("./hand.js")).mkdirCommand(place, options)));
   cli
     .command("mv <place> <path>", "Move the file DEVICE:PATH to PATH on the same device, never over another")
     .option("--url <url>", url)
+    .option("--trace <file>", trace)
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(does(async (place: string, path: string, options: HandOptions) => (await import("./hand.js")).mvCommand(place, path, options)));

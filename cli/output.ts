@@ -1,6 +1,8 @@
 /** Where words go: events as lines on stdout (JSON lines with --json), progress on a terminal's last line. */
 import type { Event, Events } from "../core/events.js";
-import { durationText, sizeText, type Status } from "../core/status.js";
+import type { WayOfReading } from "../core/plugin.js";
+import type { Status } from "../core/status.js";
+import { durationText, sizeText } from "../core/text.js";
 
 export interface Output {
   /** Progress is drawn. */
@@ -42,6 +44,8 @@ const barWidth = 20;
 /** How one file moves: a bar on a terminal, a line every ten seconds elsewhere, JSON lines each second for programs. */
 export class Meter {
   at: number;
+  /** How it is read, once that is known. */
+  way: WayOfReading | undefined;
   readonly #timer: NodeJS.Timeout;
   readonly #startMs = performance.now();
   readonly #output: Output;
@@ -66,6 +70,15 @@ export class Meter {
     return (this.at - this.from) / Math.max(0.001, this.seconds);
   }
 
+  /** ", by plain reads: …", or nothing. */
+  get wayText(): string {
+    return this.way === undefined ? "" : `, by ${this.way.name}: ${this.way.why}`;
+  }
+
+  get wayFacts(): { readonly way?: WayOfReading } {
+    return this.way === undefined ? {} : { way: this.way };
+  }
+
   note(text: string): void {
     this.#output.line(text);
   }
@@ -79,10 +92,14 @@ export class Meter {
     const { what, at, size, rate } = this;
     const left = rate > 0 ? (size - at) / rate : undefined;
     const part = size === 0 ? 1 : at / size;
-    const text = `${Math.floor(part * 100)} % of ${sizeText(size)}, ${sizeText(rate)}/s${left === undefined ? "" : `, ${durationText(left)} left`}`;
+    const text = `${Math.floor(part * 100)} % of ${sizeText(size)}, ${sizeText(rate)}/s${left === undefined ? "" : `, ${durationText(left)} left`}${this.wayText}`;
     if (this.json) {
       const facts = {
-        progress: { offset: at, size, bytesPerSecond: Math.round(rate), ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }) },
+        progress: {
+          ...{ offset: at, size, bytesPerSecond: Math.round(rate) },
+          ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }),
+          ...this.wayFacts,
+        },
       };
       process.stdout.write(`${JSON.stringify(facts)}\n`);
     } else if (process.stderr.isTTY)

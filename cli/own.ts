@@ -1,7 +1,7 @@
 /** A device for one command: from the configuration while no daemon runs, or from a URL. It is closed when the command ends. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { EMPTY } from "rxjs";
 import { RealClock } from "../core/clock.js";
@@ -25,6 +25,7 @@ export async function withContext<T>(
   name: string,
   names: OwnNames,
   work: (context: PluginContext, clock: RealClock) => Promise<T>,
+  say: PluginContext["say"] = () => undefined,
 ): Promise<T> {
   const stateDir = mkdtempSync(join(tmpdir(), "filesync-"));
   const clock = new RealClock();
@@ -35,8 +36,9 @@ export async function withContext<T>(
     stateDir,
     clock,
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
-    say: () => undefined,
+    say,
     tellTime: (ms) => void clock.tell(ms),
+    tellArmed: () => undefined,
   };
   try {
     return await work(context, clock);
@@ -46,8 +48,13 @@ export async function withContext<T>(
 }
 
 /** Throws the Fault that says why it can never work as configured. */
-export function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: Lane) => Promise<T>): Promise<T> {
-  return withContext(config.name, names, async (context, clock) => {
+export function withLane<T>(
+  config: DeviceConfig,
+  names: OwnNames,
+  work: (lane: Lane) => Promise<T>,
+  say?: PluginContext["say"],
+): Promise<T> {
+  const withDevice = async (context: PluginContext, clock: RealClock) => {
     const rated = config.maxRate === undefined ? context : { ...context, maxRate: config.maxRate };
     const device = config.plugin.device?.(config.options, rated);
     if (device === undefined) throw new UsageError(`"${config.name}" is a service: it can be used by hand only while its daemon runs`);
@@ -58,7 +65,16 @@ export function withLane<T>(config: DeviceConfig, names: OwnNames, work: (lane: 
     } finally {
       await lane.close();
     }
-  });
+  };
+  return withContext(config.name, names, withDevice, say);
+}
+
+/** The same device, recording what is asked and answered on its link. Throws UsageError where it has no option for that. */
+export function withTrace(config: DeviceConfig, path: string): DeviceConfig {
+  const { options } = config.plugin;
+  if (!("entries" in options && typeof options.entries === "object" && options.entries !== null && "trace" in options.entries))
+    throw new UsageError(`--trace: a device of type "${config.type}" records nothing; a flight controller (mavftp) does`);
+  return { ...config, options: { ...(config.options as object), trace: resolve(path) } };
 }
 
 /** A hand command on a device of our own. */

@@ -3,7 +3,7 @@ import { createReadStream, promises as fs } from "node:fs";
 import { basename } from "node:path";
 import { faultOfErrno } from "../core/errors.js";
 import type { Put } from "../core/hand.js";
-import { durationText, sizeText } from "../core/status.js";
+import { durationText, sizeText } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { digestsOf, tell, type CopyOptions } from "./get.js";
 import type { Place } from "./hand.js";

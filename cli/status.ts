@@ -2,7 +2,8 @@
 import type { Config } from "../core/config.js";
 import { ask, ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
-import { durationText, sizeText, statusOf, type Status } from "../core/status.js";
+import { statusOf, type Status } from "../core/status.js";
+import { durationText, sizeText } from "../core/text.js";
 import { interruptible, usableConfig } from "./ask.js";
 import { UsageError } from "./config.js";
 import { withJournal } from "./offline.js";
@@ -114,7 +115,7 @@ export function statusText(status: Status): string {
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)
     lines.push(
-      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
+      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
   const { waiting, active, parked, delivered } = status.queue;
   lines.push(
@@ -137,7 +138,7 @@ export function statusText(status: Status): string {
   if (status.recent.length > 0) lines.push("", "delivered last:");
   for (const receipt of status.recent.slice(0, 10))
     lines.push(
-      `  ${receipt.at.slice(0, 19)}Z  ${receipt.from}:${receipt.source} → ${receipt.to}:${receipt.path}  ${sizeText(receipt.size)}, proved by ${receipt.proof}`,
+      `  ${receipt.at.slice(0, 19)}Z  ${receipt.from}:${receipt.source} → ${receipt.to}:${receipt.path}  ${sizeText(receipt.size)}, proved by ${receipt.proof}${receipt.url === undefined ? "" : `: ${receipt.url}`}`,
     );
   return lines.join("\n");
 }

@@ -1,4 +1,5 @@
 // `npm run campaign -- [--seed S] [--minutes M] [--quiet]`: the daemon under a seeded schedule of faults; prints each fault, a table, and what was found.
+// `--mavftp [--files N]`: the same beside six autopilots, which are read by MAVLink FTP.
 import { makeReady } from "./ready.mjs";
 
 makeReady();
@@ -9,37 +10,63 @@ const given = Object.fromEntries(
     .filter((pair) => pair.length),
 );
 const seed = Number(given.seed ?? Math.floor(Math.random() * 2 ** 31));
-const minutes = Number(given.minutes ?? 35);
-if (!Number.isFinite(seed) || !(minutes > 0)) {
-  console.error("npm run campaign -- --seed NUMBER --minutes NUMBER");
+const minutes = Number(given.minutes ?? ("mavftp" in given ? 120 : 35));
+const files = Number(given.files ?? 500);
+if (!Number.isFinite(seed) || !(minutes > 0) || !(Number.isInteger(files) && files > 0)) {
+  console.error("npm run campaign -- [--mavftp --files NUMBER] --seed NUMBER --minutes NUMBER");
   process.exit(2);
 }
-const command = `npm run campaign -- --seed ${seed} --minutes ${minutes}`;
+const say = "quiet" in given ? undefined : (line) => console.log(line);
+const what = "mavftp" in given ? `--mavftp --files ${files} ` : "";
+const command = `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
 console.log(`seed ${seed}; the same schedule again: ${command}`);
-const { campaign } = await import("../dist/test/faults/campaign/run.js");
-const { missingHere } = await import("../dist/test/faults/campaign/abilities.js");
-const without = missingHere();
-if (without.size > 0) console.log(`cannot be done on this machine: ${[...without].join(", ")}`);
-// A round takes about a minute and a half; the time ends it.
-const report = await campaign({
-  seed,
-  minutes,
-  rounds: Math.ceil(minutes * 3),
-  livesPerRound: 16,
-  lifeMs: 3500,
-  stopMs: minutes >= 10 ? 60_000 : 10_000,
-  without,
-  say: "quiet" in given ? undefined : (line) => console.log(line),
-});
-console.table(report.counts);
-console.log(
-  `${report.faults} faults, ${report.kills} kills, ${report.rounds} rounds; ${report.files} files, ${report.megabytes} MB, ${report.receipts} receipts`,
-);
-console.table(report.again);
-if (report.findings.length === 0) console.log("0 lost, 0 wrong, 0 overwritten, 0 stuck");
-else {
-  console.log(`${report.findings.length} found:`);
-  for (const finding of report.findings.slice(0, 100)) console.log(`  ${finding}`);
-  console.log(`the worlds are in ${report.dirs.join(", ")}; again: ${command}`);
+const findings = "mavftp" in given ? await fleet() : await world();
+process.exitCode = findings.length === 0 ? 0 : 1;
+
+async function fleet() {
+  const { fleetCampaign } = await import("../dist/test/faults/campaign/fleet.js");
+  const rounds = Math.max(1, Math.ceil(files / 250));
+  const long = { lives: 8, lifeMs: 24_000, usualBytes: 200_000, loss: 0.3, restMs: 600_000 };
+  const report = await fleetCampaign({ seed, minutes, files, rounds, ...long, say });
+  console.table(report.counts);
+  console.table(report.vehicles);
+  const { faults, kills, receipts, seconds } = report;
+  console.log(`${faults} faults, ${kills} kills, ${report.rounds} rounds; ${report.files} files, ${receipts} receipts; ${seconds} s`);
+  tell(report.findings, report.dir === undefined ? [] : [report.dir]);
+  return report.findings;
 }
-process.exitCode = report.findings.length === 0 ? 0 : 1;
+
+async function world() {
+  const { campaign } = await import("../dist/test/faults/campaign/run.js");
+  const { missingHere } = await import("../dist/test/faults/campaign/abilities.js");
+  const without = missingHere();
+  if (without.size > 0) console.log(`cannot be done on this machine: ${[...without].join(", ")}`);
+  // A round takes about a minute and a half; the time ends it.
+  const report = await campaign({
+    seed,
+    minutes,
+    rounds: Math.ceil(minutes * 3),
+    livesPerRound: 16,
+    lifeMs: 3500,
+    stopMs: minutes >= 10 ? 60_000 : 10_000,
+    without,
+    say,
+  });
+  console.table(report.counts);
+  console.log(
+    `${report.faults} faults, ${report.kills} kills, ${report.rounds} rounds; ${report.files} files, ${report.megabytes} MB, ${report.receipts} receipts`,
+  );
+  console.table(report.again);
+  tell(report.findings, report.dirs);
+  return report.findings;
+}
+
+function tell(findings, dirs) {
+  if (findings.length === 0) {
+    console.log("0 lost, 0 wrong, 0 overwritten, 0 stuck");
+    return;
+  }
+  console.log(`${findings.length} found:`);
+  for (const finding of findings.slice(0, 100)) console.log(`  ${finding}`);
+  console.log(`the worlds are in ${dirs.join(", ")}; again: ${command}`);
+}

@@ -14,6 +14,8 @@ export interface Release {
   readonly unknown: number;
   /** Lists with times, and knows the directory of logs by its alias. */
   readonly times: boolean;
+  /** Opening for writing makes a file that is not there. */
+  readonly openMakes: boolean;
   /** How the end of a burst is told. */
   readonly end: {
     /** The last packet is flagged where it is short. */
@@ -39,6 +41,7 @@ export const release46: Release = {
   countedZero: false,
   unknown: Nak.Fail,
   times: false,
+  openMakes: false,
   end: { shortFlagged: false, refusalFlagged: false, offsetOfEnd: false },
   retryMs: 2,
   giveUpMs: Infinity,
@@ -49,6 +52,7 @@ export const release47: Release = {
   sessions: (close) => new FiveSessions(close, false),
   flowControl: true,
   countedZero: true,
+  openMakes: true,
   end: { shortFlagged: true, refusalFlagged: false, offsetOfEnd: false },
   retryMs: 0.1,
 };

@@ -8,6 +8,7 @@
 import { Nak, Op } from "../mavlink/ftp.js";
 import type { Asked } from "./ardupilot-worker.js";
 import type { Sender } from "./autopilot.js";
+import type { WrittenFile } from "./disk-changes.js";
 import type { DiskFile } from "./disk-file.js";
 import { Refusal } from "./refusal.js";
 
@@ -16,9 +17,10 @@ const IDLE_MS = 3000;
 /** After so long a session of 4.7 is closed, wanted or not. */
 const KILL_MS = 20_000;
 const SESSIONS = 5;
+const OPENINGS: readonly number[] = [Op.OpenFileRO, Op.OpenFileWO, Op.CreateFile];
 
 export class Session {
-  file: DiskFile | undefined;
+  file: DiskFile | WrittenFile | undefined;
   id = 0;
   owner: Pick<Sender, "system" | "component" | "channel"> | undefined;
   /** -Infinity: not in use. */
@@ -70,7 +72,7 @@ export class OneSession implements SessionRules {
       this.#current = undefined;
     }
     if (ends) this.#current = undefined;
-    else if (asked.opcode === Op.OpenFileRO && session.file === undefined) this.#current = asked.session;
+    else if (OPENINGS.includes(asked.opcode) && session.file === undefined) this.#current = asked.session;
     return { session, id: asked.session };
   }
 

@@ -168,12 +168,6 @@ for (const flavour of generations) {
     assert.equal(server.ask(Op.None, { session: 9, seq: 65_535 }).reqOpcode, Op.None);
   });
 
-  test(`${flavour}: writing is refused, and a reply that comes as a request is eaten or refused, not obeyed`, (t) => {
-    const server = makeServer(t, flavour, { files: { "a.bin": 1 } });
-    for (const opcode of [Op.RemoveFile, Op.CreateFile, Op.OpenFileWO, Op.CreateDirectory, Op.Rename])
-      assert.equal(says(server.ask(opcode, { session: 9, data: "/a.bin" })), "NAK 2 30");
-  });
-
   test(`${flavour}: 2,000 logs are listed whole`, (t) => {
     const server = makeServer(t, flavour);
     const expected: string[] = [];

@@ -5,60 +5,30 @@
  * stops it. Where the port has no flow control (a UART; USB up to 4.6, pull request 31549) it pauses after each packet of a burst, so as to
  * take a third of the wire. A reply waits until the transmit ring has room. The last reply is sent again for a request with the number
  * before it, from the same sender and session, whatever that asks. Offsets are signed: nothing beyond 2 GiB can be read. 4.8 knows
- * ListDirectoryWithTime and "@MAV_LOG" (pull request 34229). Writing is refused: this card is read only.
+ * ListDirectoryWithTime and "@MAV_LOG" (pull request 34229).
+ * Writing is in `ardupilot-changes.ts`.
  */
 import { encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
-import { AUTOPILOT_ARDUPILOT } from "../mavlink/messages.js";
+import { changeCard, OFFSET_MAX } from "./ardupilot-changes.js";
 import { listing } from "./ardupilot-listing.js";
-import { release46, release47, release48, type Release } from "./ardupilot-releases.js";
+import type { Release } from "./ardupilot-releases.js";
 import { OneSession, type Session, type SessionRules } from "./ardupilot-sessions.js";
 import { Worker, type Asked, type Sleep } from "./ardupilot-worker.js";
-import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
-import { EINVAL, EROFS } from "./disk-error.js";
+import type { FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
+import { WrittenFile } from "./disk-changes.js";
+import { EINVAL } from "./disk-error.js";
 import type { DiskFile } from "./disk-file.js";
 import { logAlias } from "./listing.js";
 import { nothing, onDisk, Refusal, u32 } from "./refusal.js";
 
-const LOG_DIR = "/APM/LOGS";
+/** Where its logs are. */
+export const LOG_DIR = "/APM/LOGS";
 /** Unsigned, as the server reckons: 254 bytes of payload and 12 around them. */
 const FRAME_BYTES = 266;
 /** What a USB port says of itself. */
 const USB_BYTES_PER_SECOND = 204_800;
 /** What one packet of a burst takes the worker: 3,170 KiB/s were measured on its code without a wire. */
 const PACKET_MS = 0.0736;
-const OFFSET_MAX = 0x7fffffff;
-
-/** Copter 4.3 to 4.6: one session for all. */
-export const ardupilot46: Autopilot = {
-  name: "ardupilot-4.6",
-  autopilot: AUTOPILOT_ARDUPILOT,
-  version: [4, 6, 3],
-  transmitRing: 16_384,
-  serverPerLink: false,
-  logDir: LOG_DIR,
-  firstLog: "00000001.BIN",
-  sessions: 1,
-  parameterFile: "@PARAM/param.pck",
-  ftp: (surroundings) => new ArdupilotFtp(surroundings, release46),
-};
-
-/** Five sessions (pull request 30628), flow control on USB. */
-export const ardupilot47: Autopilot = {
-  ...ardupilot46,
-  name: "ardupilot-4.7",
-  version: [4, 7, 0],
-  sessions: 5,
-  ftp: (surroundings) => new ArdupilotFtp(surroundings, release47),
-};
-
-/** Sessions that the server numbers, bursts four times as long, listings with times. */
-export const ardupilot48: Autopilot = {
-  ...ardupilot46,
-  name: "ardupilot-4.8",
-  version: [4, 8, 0],
-  sessions: 5,
-  ftp: (surroundings) => new ArdupilotFtp(surroundings, release48),
-};
 
 /** The reply that is built, and kept to be sent again. */
 interface Answer {
@@ -72,7 +42,7 @@ interface Answer {
   to: Sender | undefined;
 }
 
-class ArdupilotFtp implements FtpServer {
+export class ArdupilotFtp implements FtpServer {
   readonly #env: FtpSurroundings;
   readonly #release: Release;
   readonly #worker: Worker;
@@ -251,17 +221,13 @@ class ArdupilotFtp implements FtpServer {
         }
         return u32(crc);
       }
-      case Op.CreateFile:
-      case Op.WriteFile:
-      case Op.RemoveFile:
-      case Op.CreateDirectory:
-      case Op.RemoveDirectory:
-      case Op.OpenFileWO:
-      case Op.Rename:
-        throw new Refusal(Nak.FailErrno, EROFS);
-      default:
+      default: {
+        const answered = changeCard(asked, session, this.#env, { path: () => this.#path(asked), openMakes: this.#release.openMakes });
         // TruncateFile too is not there.
-        throw new Refusal(this.#release.unknown);
+        if (answered === undefined) throw new Refusal(this.#release.unknown);
+        if (answered.offset !== undefined) this.#reply.offset = answered.offset;
+        return nothing;
+      }
     }
   }
 
@@ -353,7 +319,9 @@ class ArdupilotFtp implements FtpServer {
   }
 }
 
+/** The file of a session that reads. Throws Refusal. */
 function fileOf(session: Session): DiskFile {
   if (session.file === undefined) throw new Refusal(Nak.FileNotFound);
+  if (session.file instanceof WrittenFile) throw new Refusal(Nak.Fail);
   return session.file;
 }

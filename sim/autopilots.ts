@@ -1,5 +1,5 @@
 /** The one list of flavours. */
-import { ardupilot46, ardupilot47, ardupilot48 } from "./ardupilot.js";
+import { ardupilot46, ardupilot47, ardupilot48 } from "./ardupilots.js";
 import type { Autopilot } from "./autopilot.js";
 import { mavsdk } from "./mavsdk.js";
 import { px4, px4v118 } from "./px4.js";

@@ -99,9 +99,12 @@ export class DiskFile {
   #from = 0;
   #length = 0;
   #closed = false;
+  readonly #read: ((offset: number, bytes: number) => void) | undefined;
 
-  constructor(content: Content) {
+  /** `read` is told of each piece that is read. */
+  constructor(content: Content, read?: (offset: number, bytes: number) => void) {
     this.#content = content;
+    this.#read = read;
     this.size = content.size();
   }
 
@@ -127,6 +130,7 @@ export class DiskFile {
       this.#block.copy(into, at + done, begin, begin + n);
       done += n;
     }
+    if (done > 0) this.#read?.(offset, done);
     return done;
   }
 

@@ -1,5 +1,6 @@
 /**
- * The file system of the simulated flight controller: what lies below one directory, whose path is "/" to clients. Read only.
+ * The file system of the simulated flight controller: what lies below one directory, whose path is "/" to clients. Changing it is in
+ * `disk-changes.ts`.
  *
  * No path leads out of it: ".." stops at "/", and a symbolic link that points outside is not there. Names are bytes. Calls are
  * synchronous, as they are in an autopilot, where the one thread that answers also reads the card.
@@ -30,6 +31,9 @@ export interface DiskEntry {
   readonly modifiedS: number;
 }
 
+/** Called for a file that a client opens, by the path that it asked for; what it returns is told of each piece that is read of it then. */
+export type Watch = (path: string) => (offset: number, bytes: number) => void;
+
 const SLASH = 0x2f;
 
 export class Disk {
@@ -40,9 +44,11 @@ export class Disk {
   /** Bytes behind the end of a file, by its real path; a file that is only here begins empty. */
   readonly #grown = new Map<string, { extra: number; readonly begun: boolean; modifiedS: number }>();
   readonly #bad: BadPlace[] = [];
+  readonly #opened: Watch | undefined;
 
-  /** Throws where `dir` is no directory. */
-  constructor(dir: string) {
+  /** Throws where `dir` is no directory. `opened` watches what clients read. */
+  constructor(dir: string, opened?: Watch) {
+    this.#opened = opened;
     this.#root = realpathSync.native(Buffer.from(dir), { encoding: "buffer" });
     if (!statSync(this.#root).isDirectory()) throw new Error(`${dir} is not a directory`);
   }
@@ -62,7 +68,25 @@ export class Disk {
 
   /** Opens a plain file; its size is fixed at this moment. */
   open(path: Buffer): DiskFile {
-    return new DiskFile(this.#content(path));
+    return new DiskFile(this.#content(path), this.#opened?.(path.toString("latin1")));
+  }
+
+  /** Where a path is on this machine, whether something is there or not; its directory must be there. Throws DiskError. */
+  place(path: Buffer): Buffer {
+    const parts = partsOf(path);
+    const name = parts.at(-1);
+    if (name === undefined) throw new DiskError(EISDIR, "the root");
+    const dir = this.#real(parts.slice(0, -1));
+    if (!guard(() => statSync(dir)).isDirectory()) throw new DiskError(ENOENT, "below a file");
+    const place = Buffer.concat([dir, Buffer.from("/"), name]);
+    if (lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() === true && !this.#leadsInside(place))
+      throw new DiskError(ENOENT, "outside");
+    return place;
+  }
+
+  /** What is on it was changed: within the grain of its times that would not be seen. */
+  changed(): void {
+    this.#listed = undefined;
   }
 
   /** True for a directory that is there. */
@@ -100,7 +124,7 @@ export class Disk {
 
   /** The checksum of MAVLink FTP: reflected 0xEDB88320, start 0, no final xor. */
   crc(path: Buffer): number {
-    const file = this.open(path);
+    const file = new DiskFile(this.#content(path));
     try {
       const block = Buffer.allocUnsafe(65536);
       let crc = 0;
@@ -187,16 +211,10 @@ export class Disk {
   }
 
   #resolve(path: Buffer): Buffer {
-    const parts: Buffer[] = [];
-    for (let from = 0; from <= path.length;) {
-      const slash = path.indexOf(SLASH, from);
-      const end = slash === -1 ? path.length : slash;
-      const part = path.subarray(from, end);
-      if (part.equals(dotDot)) parts.pop();
-      else if (part.length > 0 && !part.equals(dot)) parts.push(part);
-      from = end + 1;
-    }
-    if (parts.some((part) => part.includes(0))) throw new DiskError(ENOENT, "a name holds a zero byte");
+    return this.#real(partsOf(path));
+  }
+
+  #real(parts: readonly Buffer[]): Buffer {
     const joined = Buffer.concat([this.#root, ...parts.flatMap((part) => [Buffer.from("/"), part])]);
     const real = guard(() => realpathSync.native(joined, { encoding: "buffer" }));
     if (!this.#inside(real)) throw new DiskError(ENOENT, "outside");
@@ -212,6 +230,21 @@ export class Disk {
 
 const dot = Buffer.from(".");
 const dotDot = Buffer.from("..");
+
+/** The names of a path; ".." stops at "/". Throws DiskError. */
+function partsOf(path: Buffer): Buffer[] {
+  const parts: Buffer[] = [];
+  for (let from = 0; from <= path.length;) {
+    const slash = path.indexOf(SLASH, from);
+    const end = slash === -1 ? path.length : slash;
+    const part = path.subarray(from, end);
+    if (part.equals(dotDot)) parts.pop();
+    else if (part.length > 0 && !part.equals(dot)) parts.push(part);
+    from = end + 1;
+  }
+  if (parts.some((part) => part.includes(0))) throw new DiskError(ENOENT, "a name holds a zero byte");
+  return parts;
+}
 
 function contentOf(bytes: Buffer): Content {
   return {

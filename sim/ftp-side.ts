@@ -56,6 +56,13 @@ const moments = new Map<number, Event>([
   [Op.CalcFileCRC32, "crc"],
   [Op.TerminateSession, "end"],
   [Op.ResetSessions, "reset"],
+  [Op.OpenFileWO, "open"],
+  [Op.CreateFile, "create"],
+  [Op.WriteFile, "write"],
+  [Op.Rename, "rename"],
+  [Op.RemoveFile, "remove"],
+  [Op.RemoveDirectory, "remove"],
+  [Op.CreateDirectory, "mkdir"],
 ]);
 
 export class FtpSide {
@@ -76,7 +83,8 @@ export class FtpSide {
 
   /** A request; the packet lives only during the call. */
   request(packet: FtpPacket, from: Sender): void {
-    if (!isSecond(from.system)) {
+    if (isSecond(from.system)) this.#env.stats.secondRequests += 1;
+    else {
       this.#env.script.happened("request");
       const moment = moments.get(packet.opcode);
       if (moment !== undefined) this.#env.script.happened(moment);

@@ -5,21 +5,26 @@
  * one that finds no file open, closes the file. It reads through a C++ stream: a read that reaches beyond the end of the file is refused, and so
  * is every later one until the file is opened anew; one that asks for exactly what is left is not. A burst goes to the end of the file without
  * a pause, in a thread of its own: its last data packet is flagged, and nothing follows. No reply is kept, a repetition is done again.
- * None and what it does not know get no answer at all. Writing is refused: this card is read only.
+ * None and what it does not know get no answer at all. Opening a file for writing, made or not, empties it; one that is renamed replaces what
+ * has its new name. TruncateFile is not known.
  */
-import { encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
+import { statSync } from "node:fs";
+import { dataOf, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
 import { AUTOPILOT_GENERIC } from "../mavlink/messages.js";
 import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
-import { DiskError } from "./disk-error.js";
+import { changeNames, WrittenFile } from "./disk-changes.js";
+import { DiskError, EEXIST, ENOENT } from "./disk-error.js";
 import type { DiskFile } from "./disk-file.js";
 import type { DiskEntry } from "./disk.js";
+import { Hold } from "./hold.js";
 import { timedEntry } from "./listing.js";
-import { nothing, onDisk, pathOf, Refusal, u32 } from "./refusal.js";
+import { nothing, onDisk, pathOf, Refusal, twoPaths, u32 } from "./refusal.js";
 
 /** Packets of a burst between two looks at what else there is; without a ring nothing slows it but the wire. */
 const SLICE = 64;
 const SLICE_BYTES = SLICE * 266;
 const FRAME_BYTES = 266;
+const MEDIUM = { fat: false, renameReplaces: true, removesDirectories: true };
 
 export const mavsdk: Autopilot = {
   name: "mavsdk",
@@ -40,24 +45,22 @@ class MavsdkFtp implements FtpServer {
   readonly #out = Buffer.alloc(FTP_PAYLOAD);
   readonly #chunk = Buffer.alloc(FTP_DATA_MAX);
   #file: DiskFile | undefined;
+  #written: WrittenFile | undefined;
   /** Kept when the file is closed. */
   #size = 0;
   /** The stream has met the end of the file. */
   #failed = false;
   #burst: { offset: number; seq: number; readonly size: number; readonly to: Sender } | undefined;
   #forgetBurst: (() => void) | undefined;
-  #held: { readonly packet: FtpPacket; readonly from: Sender }[] | undefined;
-  #forgetHeld: (() => void) | undefined;
+  readonly #hold: Hold;
 
   constructor(env: FtpSurroundings) {
     this.#env = env;
+    this.#hold = new Hold(env.clock, (packet, from) => this.request(packet, from));
   }
 
   request(packet: FtpPacket, from: Sender): void {
-    if (this.#held !== undefined) {
-      this.#held.push({ packet: { ...packet, payload: Buffer.from(packet.payload) }, from });
-      return;
-    }
+    if (this.#hold.keeps(packet, from, () => undefined)) return;
     const name = opName(packet.opcode);
     this.#env.stats.requests[name] = (this.#env.stats.requests[name] ?? 0) + 1;
     try {
@@ -71,29 +74,16 @@ class MavsdkFtp implements FtpServer {
   }
 
   pause(ms: number): void {
-    this.#hold(ms, () => undefined);
-  }
-
-  /** One thing takes so long; what comes meanwhile is looked at then. */
-  #hold(ms: number, then: () => void): void {
-    if (this.#held !== undefined) return;
-    this.#held = [];
-    this.#forgetHeld = this.#env.clock.after(ms, () => {
-      const held = this.#held ?? [];
-      this.#held = undefined;
-      then();
-      for (const { packet, from } of held) this.request(packet, from);
-    });
+    this.#hold.for(ms);
   }
 
   stop(): void {
     this.#close();
-    this.#forgetHeld?.();
-    this.#held = undefined;
+    this.#hold.stop();
   }
 
   openSessions(): number {
-    return this.#file === undefined ? 0 : 1;
+    return this.#file === undefined && this.#written === undefined ? 0 : 1;
   }
 
   /** The data of the ACK; undefined: no answer now, or none at all. */
@@ -108,7 +98,8 @@ class MavsdkFtp implements FtpServer {
       case Op.ListDirectoryWithTime:
         return this.#list(packet, true);
       case Op.OpenFileRO: {
-        this.#close();
+        if (this.#file !== undefined) this.#close();
+        this.#failed = false;
         const file = onDiskPlain(() => this.#env.disk.open(pathOf(packet)));
         this.#file = file;
         this.#size = file.size;
@@ -136,17 +127,22 @@ class MavsdkFtp implements FtpServer {
         const file = this.#env.disk.open(pathOf(packet));
         file.close();
         const asked = { ...packet, payload: nothing };
-        this.#hold((file.size / this.#env.crcBytesPerSecond) * 1000, () => this.#reply(asked, from, Op.Ack, u32(crc)));
+        this.#hold.for((file.size / this.#env.crcBytesPerSecond) * 1000, () => this.#reply(asked, from, Op.Ack, u32(crc)));
         return undefined;
       }
       case Op.CreateFile:
-      case Op.WriteFile:
-      case Op.RemoveFile:
-      case Op.CreateDirectory:
-      case Op.RemoveDirectory:
       case Op.OpenFileWO:
+        return this.#openWritten(packet);
+      case Op.WriteFile:
+        return this.#write(packet);
+      case Op.RemoveFile:
+      case Op.RemoveDirectory:
+      case Op.CreateDirectory:
+        this.#change(packet, [pathOf(packet)]);
+        return nothing;
       case Op.Rename:
-        throw new Refusal(Nak.FileProtected);
+        this.#change(packet, twoPaths(packet));
+        return nothing;
       default:
         return undefined;
     }
@@ -158,6 +154,42 @@ class MavsdkFtp implements FtpServer {
     if (packet.offset >= this.#size) throw new Refusal(Nak.Eof);
     if (this.#file === undefined || this.#failed) throw new Refusal(Nak.Fail);
     return this.#file;
+  }
+
+  #openWritten(packet: FtpPacket): Uint8Array {
+    if (this.#written !== undefined) this.#close();
+    const create = packet.opcode === Op.CreateFile;
+    try {
+      this.#written = new WrittenFile(this.#env.disk, pathOf(packet), { create, truncate: true }, MEDIUM);
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error;
+      throw new Refusal(!create && error.errno === ENOENT ? Nak.FileNotFound : Nak.Fail);
+    }
+    this.#size = create ? 0 : this.#written.sizeBefore;
+    this.#env.stats.sessionsOpened += 1;
+    return create ? nothing : u32(this.#size);
+  }
+
+  /** What is to be moved or taken away is looked for first; of what else may be wrong only a new directory's name says more than Fail. */
+  #change(packet: FtpPacket, paths: readonly Buffer[]): void {
+    const makes = packet.opcode === Op.CreateDirectory;
+    try {
+      if (!makes && statSync(this.#env.disk.place(paths[0] ?? nothing), { throwIfNoEntry: false }) === undefined)
+        throw new Refusal(Nak.FileNotFound);
+      changeNames(this.#env.disk, packet.opcode, paths, MEDIUM);
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error;
+      if (!makes) throw new Refusal(Nak.Fail);
+      throw error.errno === EEXIST ? new Refusal(Nak.FileExists) : new Refusal(Nak.FailErrno, error.errno);
+    }
+  }
+
+  #write(packet: FtpPacket): Uint8Array {
+    if (packet.session !== 0 && this.#written === undefined) this.#close();
+    const file = this.#written;
+    if (file === undefined) throw new Refusal(Nak.Fail);
+    this.#env.stats.writtenBytes += onDiskPlain(() => file.write(packet.offset, dataOf(packet)));
+    return nothing;
   }
 
   #list(packet: FtpPacket, timed: boolean): Buffer {
@@ -230,10 +262,12 @@ class MavsdkFtp implements FtpServer {
     this.#forgetBurst?.();
     this.#forgetBurst = this.#burst = undefined;
     this.#failed = false;
-    if (this.#file === undefined) return;
-    this.#file.close();
-    this.#file = undefined;
-    this.#env.stats.sessionsClosed += 1;
+    for (const file of [this.#file, this.#written]) {
+      if (file === undefined) continue;
+      file.close();
+      this.#env.stats.sessionsClosed += 1;
+    }
+    this.#file = this.#written = undefined;
   }
 }
 

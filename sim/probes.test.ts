@@ -166,7 +166,7 @@ const probes: readonly Probe[] = [
   },
   {
     name: "the truncation of a missing file",
-    run: (server) => answerIn(server, Op.TruncateFile, "/none"),
+    run: (server) => answerIn(server, Op.TruncateFile, "/fs/microsd/none"),
     expected: ["NAK 2 0", "NAK 2 0", "NAK 1", "NAK 1", "NAK 7", "nothing"],
   },
   {

@@ -5,16 +5,19 @@
  * reply is kept and sent again for a request with the same number, whatever that asks. Reads are answered at once; a burst runs in ticks
  * of 10 ms by the free space of the transmit ring, and asks to be requested again after 35,000 bytes. A checksum keeps the whole link
  * busy: what comes meanwhile waits in a receive buffer of 600 bytes, and is lost beyond. 1.18 knows ListDirectoryWithTime (pull request
- * 27542) and "@MAV_LOG" (27151). Writing is refused: this card is read only.
+ * 27542) and "@MAV_LOG" (27151). Writing is in `px4-changes.ts`.
  */
-import { decodeFtp, emptyPacket, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
+import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
 import { AUTOPILOT_PX4 } from "../mavlink/messages.js";
 import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
-import { DiskError } from "./disk-error.js";
-import type { DiskEntry } from "./disk.js";
+import type { WrittenFile } from "./disk-changes.js";
+import { DiskError, EBADF } from "./disk-error.js";
 import type { DiskFile } from "./disk-file.js";
-import { logAlias, timedEntry } from "./listing.js";
-import { nothing, onDisk, pathOf, Refusal, u32 } from "./refusal.js";
+import { Hold } from "./hold.js";
+import { logAlias } from "./listing.js";
+import { Px4Changes } from "./px4-changes.js";
+import { px4Listing } from "./px4-listing.js";
+import { nothing, onDisk, pathOf, Refusal, twoPaths, u32 } from "./refusal.js";
 
 const TICK_MS = 10;
 /** What a late timer of this process may take from the next tick. */
@@ -60,31 +63,32 @@ class Px4Ftp implements FtpServer {
   readonly #chunk = Buffer.alloc(FTP_DATA_MAX);
   readonly #last = { valid: false, length: 0, payload: Buffer.alloc(FTP_PAYLOAD), packet: emptyPacket() };
   #file: DiskFile | undefined;
+  #written: WrittenFile | undefined;
+  readonly #changes: Px4Changes;
   #forgetIdle: (() => void) | undefined;
   #lastRequestMs = 0;
   #forgetTick: (() => void) | undefined;
   #tickedMs = -Infinity;
   #burst: { offset: number; seq: number; sent: number; readonly to: Sender } | undefined;
-  /** While a checksum is computed: what the receive buffer holds. */
-  #held: { readonly packet: FtpPacket; readonly from: Sender }[] | undefined;
-  #forgetBusy: (() => void) | undefined;
+  /** While a checksum is computed requests wait in the receive buffer. */
+  readonly #hold: Hold;
 
   constructor(env: FtpSurroundings, release: Release) {
     this.#env = env;
     this.#release = release;
+    this.#hold = new Hold(env.clock, (packet, from) => this.#take(packet, from), RECEIVE_BYTES);
+    this.#changes = new Px4Changes(env.disk);
   }
 
   request(packet: FtpPacket, from: Sender): void {
-    if (this.#held === undefined) this.#take(packet, from);
-    else if (this.#held.reduce((bytes, held) => bytes + held.from.wireBytes, from.wireBytes) > RECEIVE_BYTES)
-      this.#env.stats.droppedByReceive += 1;
-    else this.#held.push({ packet: { ...packet, payload: Buffer.from(packet.payload) }, from });
+    if (!this.#hold.keeps(packet, from, () => (this.#env.stats.droppedByReceive += 1))) this.#take(packet, from);
   }
 
   #take(packet: FtpPacket, from: Sender): void {
     const name = opName(packet.opcode);
     this.#env.stats.requests[name] = (this.#env.stats.requests[name] ?? 0) + 1;
     this.#lastRequestMs = this.#env.clock.now();
+    this.#changes.asked(this.#lastRequestMs);
     if (this.#last.valid && packet.seq + 1 === this.#last.packet.seq) {
       this.#env.send(this.#last.payload, this.#last.length, from.channel);
       return;
@@ -102,12 +106,11 @@ class Px4Ftp implements FtpServer {
   stop(): void {
     this.#close();
     this.#last.valid = false;
-    this.#forgetBusy?.();
-    this.#held = undefined;
+    this.#hold.stop();
   }
 
   openSessions(): number {
-    return this.#file === undefined ? 0 : 1;
+    return this.#open === undefined ? 0 : 1;
   }
 
   /** The data of the ACK; `later` where the answer is a stream. */
@@ -123,21 +126,28 @@ class Px4Ftp implements FtpServer {
         this.#close();
         return nothing;
       case Op.ListDirectory:
-        return this.#list(packet, false);
+        return px4Listing(
+          onDisk(() => this.#env.disk.list(this.#path(packet))),
+          packet.offset,
+          false,
+        );
       case Op.ListDirectoryWithTime:
         if (!this.#release.times) throw new Refusal(Nak.UnknownCommand);
-        return this.#list(packet, true);
+        return px4Listing(
+          onDisk(() => this.#env.disk.list(this.#path(packet))),
+          packet.offset,
+          true,
+        );
       case Op.OpenFileRO: {
-        if (this.#file !== undefined) throw new Refusal(Nak.NoSessionsAvailable);
+        if (this.#open !== undefined) throw new Refusal(Nak.NoSessionsAvailable);
         this.#file = onDisk(() => this.#env.disk.open(this.#path(packet)));
-        this.#env.stats.sessionsOpened += 1;
-        this.#watch();
-        packet.session = 0;
-        return u32(this.#file.size);
+        return this.#opened(packet, this.#file.size);
       }
       case Op.ReadFile: {
-        const file = this.#session(packet);
-        if (packet.offset >= file.size) throw new Refusal(Nak.Eof);
+        this.#session(packet);
+        if (packet.offset >= (this.#file ?? { size: this.#written?.sizeBefore ?? 0 }).size) throw new Refusal(Nak.Eof);
+        const file = this.#file;
+        if (file === undefined) throw new Refusal(Nak.FailErrno, EBADF);
         const n = onDisk(() => file.read(packet.offset, this.#chunk, 0, Math.min(packet.size, this.#env.readMost)));
         this.#env.stats.payloadBytes += n;
         return this.#chunk.subarray(0, n);
@@ -150,30 +160,59 @@ class Px4Ftp implements FtpServer {
         return later;
       case Op.CalcFileCRC32:
         return this.#crc(packet, from);
-      case Op.TruncateFile:
-        // Its file's size is asked for first; the errno of that is not kept.
-        onDiskOr(new Refusal(Nak.FailErrno, 0), () => this.#env.disk.open(this.#path(packet)).close());
-        throw new Refusal(Nak.FileProtected);
       case Op.CreateFile:
-      case Op.WriteFile:
+      case Op.OpenFileWO: {
+        if (this.#open !== undefined) throw new Refusal(Nak.NoSessionsAvailable);
+        const file = onDisk(() => this.#changes.open(this.#path(packet), packet.opcode));
+        this.#written = file;
+        return this.#opened(packet, file.sizeBefore);
+      }
+      case Op.WriteFile: {
+        if (packet.session !== 0 && this.#open === undefined) throw new Refusal(Nak.InvalidSession);
+        this.#changes.writes();
+        const file = this.#written;
+        if (file === undefined) throw new Refusal(Nak.FailErrno, EBADF);
+        const n = onDisk(() => file.write(packet.offset, dataOf(packet)));
+        this.#env.stats.writtenBytes += n;
+        return u32(n);
+      }
       case Op.RemoveFile:
       case Op.CreateDirectory:
       case Op.RemoveDirectory:
-      case Op.OpenFileWO:
-      case Op.Rename:
-        throw new Refusal(Nak.FileProtected);
+      case Op.TruncateFile:
+        onDisk(() => this.#changes.change(packet.opcode, [this.#path(packet)], packet.offset));
+        return nothing;
+      case Op.Rename: {
+        const paths = twoPaths(packet);
+        this.#changes.names(paths[0]);
+        onDisk(() => this.#changes.change(packet.opcode, paths, 0));
+        return nothing;
+      }
       default:
         throw new Refusal(Nak.UnknownCommand);
     }
   }
 
-  #session(packet: FtpPacket): DiskFile {
-    if (packet.session !== 0 || this.#file === undefined) throw new Refusal(Nak.InvalidSession);
-    return this.#file;
+  get #open(): DiskFile | WrittenFile | undefined {
+    return this.#file ?? this.#written;
+  }
+
+  #opened(packet: FtpPacket, size: number): Uint8Array {
+    this.#env.stats.sessionsOpened += 1;
+    this.#watch();
+    packet.session = 0;
+    return u32(size);
+  }
+
+  /** Throws the Refusal of a session that is none. */
+  #session(packet: FtpPacket): void {
+    if (packet.session !== 0 || this.#open === undefined) throw new Refusal(Nak.InvalidSession);
   }
 
   #path(packet: FtpPacket): Buffer {
-    return this.#release.times ? logAlias(pathOf(packet), LOG_DIR, this.#env.disk) : pathOf(packet);
+    const path = this.#release.times ? logAlias(pathOf(packet), LOG_DIR, this.#env.disk) : pathOf(packet);
+    // A checksum has a buffer of its own.
+    return packet.opcode === Op.CalcFileCRC32 ? path : this.#changes.names(path);
   }
 
   #crc(packet: FtpPacket, from: Sender): Uint8Array | typeof later {
@@ -185,42 +224,12 @@ class Px4Ftp implements FtpServer {
     const file = disk.open(path);
     file.close();
     const asked = { ...packet, payload: nothing };
-    this.#hold((file.size / crcBytesPerSecond) * 1000, () => this.#reply(asked, Op.Ack, from, crc));
+    this.#hold.for((file.size / crcBytesPerSecond) * 1000, () => this.#reply(asked, Op.Ack, from, crc));
     return later;
   }
 
   pause(ms: number): void {
-    this.#hold(ms, () => undefined);
-  }
-
-  /** The receiving thread does one thing for so long; what comes meanwhile is looked at then. */
-  #hold(ms: number, then: () => void): void {
-    if (this.#held !== undefined) return;
-    this.#held = [];
-    this.#forgetBusy = this.#env.clock.after(ms, () => {
-      const held = this.#held ?? [];
-      this.#held = undefined;
-      then();
-      for (const { packet: next, from: sender } of held) this.request(next, sender);
-    });
-  }
-
-  /** As many entries from number `offset` on as fit. Past the end: Eof; but an empty directory is an empty answer. */
-  #list(packet: FtpPacket, timed: boolean): Buffer {
-    const { offset } = packet;
-    const found = onDisk(() => this.#env.disk.list(this.#path(packet)));
-    const count = found.length + (found.length === 0 ? 0 : found.length === 1 ? 1 : 2);
-    const parts: Buffer[] = [];
-    let length = 0;
-    for (let at = offset; at < count; at++) {
-      // "." and ".." come where the card has them, which is anywhere.
-      const entry = at === 1 || at === 3 ? skipped : entryText(found[at - (at > 3 ? 2 : at > 1 ? 1 : 0)] as DiskEntry, timed);
-      if (length + entry.length + 1 > FTP_DATA_MAX) break;
-      parts.push(entry, zero);
-      length += entry.length + 1;
-    }
-    if (length === 0 && offset > 0) throw new Refusal(Nak.Eof);
-    return Buffer.concat(parts);
+    this.#hold.for(ms);
   }
 
   #reply(packet: FtpPacket, opcode: number, to: Sender, data: Uint8Array): void {
@@ -250,9 +259,9 @@ class Px4Ftp implements FtpServer {
     this.#forgetIdle?.();
     this.#forgetTick?.();
     this.#forgetIdle = this.#forgetTick = undefined;
-    if (this.#file === undefined) return;
-    this.#file.close();
-    this.#file = undefined;
+    if (this.#open === undefined) return;
+    this.#open.close();
+    this.#file = this.#written = undefined;
     this.#env.stats.sessionsClosed += 1;
   }
 
@@ -321,22 +330,6 @@ class Px4Ftp implements FtpServer {
 }
 
 const later = Symbol("later");
-const skipped = Buffer.from("S");
-const zero = Buffer.alloc(1);
-
-/** The entry as PX4 writes it: one that is too long counts as left out. */
-function entryText(entry: DiskEntry, timed: boolean): Buffer {
-  if (entry.kind === "other") return skipped;
-  const text = timed
-    ? timedEntry(entry)
-    : Buffer.concat([
-        Buffer.from(entry.kind === "directory" ? "D" : "F"),
-        entry.name,
-        Buffer.from(entry.kind === "file" ? `\t${entry.size}` : ""),
-      ]);
-  return text.length + 1 > FTP_DATA_MAX ? skipped : text;
-}
-
 /** Work on the card, all of whose errors become one refusal. */
 function onDiskOr<T>(refusal: Refusal, call: () => T): T {
   try {

@@ -1,6 +1,6 @@
 /** How the file servers say no, and how they read what a request carries. */
 import { FTP_DATA_AT, FTP_DATA_MAX, Nak, type FtpPacket } from "../mavlink/ftp.js";
-import { DiskError, EEXIST, ENOENT } from "./disk-error.js";
+import { DiskError, EEXIST, EINVAL, ENOENT } from "./disk-error.js";
 
 /** A NAK: a code, and an errno where the autopilot adds one. */
 export class Refusal extends Error {
@@ -35,6 +35,16 @@ export function pathOf(packet: Pick<FtpPacket, "payload" | "size">): Buffer {
   const path = Buffer.from(packet.payload.subarray(FTP_DATA_AT, FTP_DATA_AT + Math.min(packet.size, FTP_DATA_MAX)));
   const end = path.indexOf(0);
   return end === -1 ? path : path.subarray(0, end);
+}
+
+/** The two paths of a Rename. Throws the Refusal of one that has no second. */
+export function twoPaths(packet: Pick<FtpPacket, "payload" | "size">): readonly [Buffer, Buffer] {
+  const data = Buffer.from(packet.payload.subarray(FTP_DATA_AT, FTP_DATA_AT + Math.min(packet.size, FTP_DATA_MAX)));
+  const zero = data.indexOf(0);
+  if (zero === -1) throw new Refusal(Nak.FailErrno, EINVAL);
+  const second = data.subarray(zero + 1);
+  const end = second.indexOf(0);
+  return [data.subarray(0, zero), end === -1 ? second : second.subarray(0, end)];
 }
 
 export function u32(value: number): Buffer {

@@ -4,7 +4,10 @@
  */
 
 /** What can be waited for: a request that comes in, any or one of a kind, before it is answered; a client, an arming, a disarming, a new start. */
-export const events = ["request", "open", "read", "burst", "list", "crc", "end", "reset", "connect", "arm", "disarm", "boot"] as const;
+export const events = [
+  ...(["request", "open", "read", "burst", "list", "crc", "end", "reset", "create", "write", "rename", "remove", "mkdir"] as const),
+  ...(["connect", "arm", "disarm", "boot"] as const),
+] as const;
 export type Event = (typeof events)[number];
 
 export type When =

@@ -10,7 +10,7 @@ import { readTrace, TraceWriter, type Trace } from "../mavlink/trace.js";
 import type { Sender } from "./autopilot.js";
 import { autopilotNamed } from "./autopilots.js";
 import { realClock, type SimClock } from "./clock.js";
-import { Disk } from "./disk.js";
+import { Disk, type Watch } from "./disk.js";
 import { checkFaults, stages, startFaults, type Faults, type Passing } from "./faults.js";
 import { FlightLog, type LogOptions } from "./flight-log.js";
 import { FtpSide, unanswered } from "./ftp-side.js";
@@ -49,6 +49,8 @@ export interface SimOptions {
   readonly wallMs?: () => number;
   /** The text of a trace (mavlink/trace.ts): it is played, in place of an autopilot with files; the link is "none" unless told. */
   readonly replay?: string;
+  /** Watches what clients read of which file. */
+  readonly opened?: Watch;
   /** Takes the lines of a trace of what is asked and answered on this link. */
   readonly trace?: (line: string) => void;
 }
@@ -98,7 +100,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     throw new Error("fault unplug: only a pseudo-terminal comes back under another name");
   const clock = options.clock ?? realClock;
   const wallMs = options.wallMs ?? (() => Date.now());
-  const disk = new Disk(options.dir);
+  const disk = new Disk(options.dir, options.opened);
   const random = seeded(options.seed ?? 1);
   const stats = emptyStats();
   const systemId = options.systemId ?? 1;

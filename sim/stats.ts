@@ -12,6 +12,8 @@ export interface SimStats {
   droppedByQueue: number;
   /** File bytes in answered reads and bursts, repeats included. */
   payloadBytes: number;
+  /** File bytes that were written, repeats included. */
+  writtenBytes: number;
   sessionsOpened: number;
   sessionsClosed: number;
   /** Of the closed ones: those that the autopilot closed because nobody used them. */
@@ -30,6 +32,8 @@ export interface SimStats {
   lostInTrace: number;
   /** FTP requests taken in, by the name of their opcode. */
   readonly requests: Record<string, number>;
+  /** Of them, those of other clients than the one that the simulator is for. */
+  secondRequests: number;
   /** The most ReadFile requests that waited for their reply to leave at one time; exact only without faults. */
   peakReads: number;
 }
@@ -44,6 +48,7 @@ export function emptyStats(): SimStats {
     droppedByReceive: 0,
     droppedByQueue: 0,
     payloadBytes: 0,
+    writtenBytes: 0,
     sessionsOpened: 0,
     sessionsClosed: 0,
     sessionsTimedOut: 0,
@@ -51,6 +56,7 @@ export function emptyStats(): SimStats {
     notInTrace: 0,
     lostInTrace: 0,
     requests: {},
+    secondRequests: 0,
     peakReads: 0,
   };
 }

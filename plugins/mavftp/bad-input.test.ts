@@ -33,6 +33,14 @@ for (const autopilot of ["px4", "ardupilot-4.6"])
     assert.ok((await readAll(rig.source, b)).equals(content.get("b.ulg") ?? Buffer.alloc(0)));
   });
 
+test("an offset has 32 bits: of a PX4's longer file nothing is begun", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 10 });
+  const rig = await makeRig(t, { dir, autopilot: "px4" });
+  const refused = rig.source.open({ path: "a.ulg", kind: "file", size: 2 ** 32 + 1 }, 0, new AbortController().signal);
+  await assert.rejects(refused, (error: unknown) => isFault(error, "rejected") && /4 GiB/.test(error.message));
+  assert.equal(rig.sim.stats.requests.OpenFileRO, undefined);
+});
+
 test("ArduPilot reads nothing behind 2 GiB: a longer file is refused before it is begun, one that just fits is not", async (t) => {
   const { dir } = makeLogs(t, { "fits.bin": 0, "long.bin": 0 });
   truncateSync(join(dir, "fits.bin"), 2 ** 31);

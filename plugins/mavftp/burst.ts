@@ -159,7 +159,7 @@ class Run {
       this.#end();
     } else if (assembly.head >= end || assembly.head - assembly.whole > HOLD_BYTES) {
       this.#state = "filling";
-      this.#asked = this.#reads.busy ? this.#asked : assembly.whole;
+      this.#asked = this.#reads.waiting > 0 ? this.#asked : assembly.whole;
       this.#reads.fill();
     } else {
       this.#sends = 0;

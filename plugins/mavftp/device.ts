@@ -4,7 +4,7 @@
  */
 import { Observable, type Observable as Stream } from "rxjs";
 import type { Readable } from "node:stream";
-import { Fault, isFault } from "../../core/errors.js";
+import { Fault } from "../../core/errors.js";
 import type {
   Device,
   Digest,
@@ -15,33 +15,36 @@ import type {
   Presence,
   Source,
   SourceFeatures,
+  Target,
+  Tree,
+  WayOfReading,
 } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL, HEARTBEAT, SYSTEM_TIME } from "../../mavlink/messages.js";
 import type { TraceHead } from "../../mavlink/trace.js";
 import { addressText, placeOf } from "./address.js";
+import { Card, type Stay } from "./card.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
-import { entryOf, isLastLog, listDirectory, listTree, noRoot, pathBytes, withSettled, type Ask, type Dialect } from "./listing.js";
+import { isLastLog, listTree, noRoot, pathBytes, withSettled } from "./listing.js";
 import { Neighbours, type Ourselves } from "./neighbours.js";
-import { Peer, type Attachment } from "./peer.js";
+import { Peer } from "./peer.js";
 import type { MavftpOptions } from "./plugin.js";
 import { RateCap } from "./rate.js";
 import type { Reading } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { Requests } from "./requests.js";
-import { refusal, Sessions } from "./session.js";
-import { joinSignals } from "./signals.js";
+import { refusal } from "./refusals.js";
+import { Sessions } from "./session.js";
+import { MavftpTarget } from "./target.js";
+import { MavftpTree } from "./tree.js";
 import { ARDUPILOT_BURST, BurstReading, PX4_BURST, type BurstRules } from "./burst.js";
 import { ARDUPILOT_WINDOW, Pace, PX4_WINDOW, SAFEST_WINDOW } from "./pace.js";
-import { WayReading, type Choice } from "./way.js";
+import { inWords, WayReading, type Choice } from "./way.js";
 import { WindowReading } from "./window.js";
 
 /** How long a probe waits for the first heartbeat. */
 const PROBE_MS = 4000;
-/** The slowest card: what an autopilot needs for its checksum. */
-const CRC_BYTES_PER_MS = 50;
-const CRC_LEAST_MS = 5000;
 /** Its file server takes offsets for signed numbers (GCS_FTP.cpp, AP_Filesystem). */
 const ARDUPILOT_BYTES = 2 ** 31;
 /** An offset has 32 bits. */
@@ -55,21 +58,14 @@ const BURSTS: ReadonlyMap<number, BurstRules> = new Map([
   [AUTOPILOT_ARDUPILOT, ARDUPILOT_BURST],
 ]);
 
-/** Where logs are when nobody says: the name that newer autopilots have for it (PX4 1.18, ArduPilot 4.8), then the places that older ones use. */
-const LOG_DIRS: ReadonlyMap<number, readonly string[]> = new Map([
-  [AUTOPILOT_PX4, ["@MAV_LOG", "/fs/microsd/log"]],
-  [AUTOPILOT_ARDUPILOT, ["@MAV_LOG", "/APM/LOGS", "logs"]],
-]);
-const OTHER_LOG_DIRS = ["@MAV_LOG", "/fs/microsd/log", "/APM/LOGS", "logs"];
-
-/** What was found out of an autopilot since it is attached. */
-interface Known extends Dialect {
-  root: string | undefined;
-}
+/** A partial of an upload that runs, ours or another's: no file yet. */
+const PARTIAL = /(^|\/)\.[^/]*\.part$/;
 
 export class MavftpDevice implements Device, Source {
   readonly presence$: Stream<Presence>;
   readonly source: Source = this;
+  readonly target?: Target;
+  readonly tree?: Tree;
   readonly changes$: Stream<void>;
 
   readonly #options: MavftpOptions;
@@ -83,8 +79,9 @@ export class MavftpDevice implements Device, Source {
   readonly #readings = new Map<number, WayReading>();
   readonly #downloads = new Set<Promise<void>>();
   readonly #recorder: Recorder | undefined;
-  readonly #known = new WeakMap<Attachment, Known>();
-  #checksums = true;
+  readonly #card: Card;
+  /** Files that were surely complete at the last listing. */
+  #complete: ReadonlySet<string> = new Set();
   #closed: Promise<void> | undefined;
 
   constructor(options: MavftpOptions, context: PluginContext) {
@@ -107,6 +104,14 @@ export class MavftpDevice implements Device, Source {
     this.#requests = new Requests(this.#recorder?.over(this.#link) ?? this.#link);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
     this.#rate = new RateCap(context.maxRate, context.clock);
+    this.#card = new Card(this.#peer, this.#sessions, options);
+    if (options.write) {
+      this.tree = new MavftpTree(this.#card);
+      this.target = new MavftpTarget({
+        ...{ peer: this.#peer, requests: this.#requests, sessions: this.#sessions, rate: this.#rate, card: this.#card },
+        readBack: (entry, signal) => this.#read(entry, 0, signal, this.#reading()),
+      });
+    }
     this.presence$ = new Observable((subscriber) => {
       this.#start();
       return this.#peer.presence$.subscribe(subscriber);
@@ -115,13 +120,13 @@ export class MavftpDevice implements Device, Source {
   }
 
   get features(): SourceFeatures {
-    return { ranges: true, digests: this.#checksums ? ["crc32-mavlink"] : [], concurrency: 1, inPlace: false };
+    return { ranges: true, digests: this.#card.checksums ? ["crc32-mavlink"] : [], concurrency: 1, inPlace: false };
   }
 
   async probe(signal: AbortSignal): Promise<void> {
     await this.#attached(signal);
-    await this.#with(signal, async (ask, known) => {
-      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(await this.#root(ask, known), "") });
+    await this.#card.with(signal, async ({ ask, root }) => {
+      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(await root(), "") });
       if (reply.nak === undefined || reply.nak === Nak.Eof) return;
       const fault = refusal("list the root", reply);
       throw fault.kind === "missing" ? noRoot(this.#options.root ?? "") : fault;
@@ -129,16 +134,24 @@ export class MavftpDevice implements Device, Source {
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncGenerator<FileEntry> {
-    const { entries, lastNumber } = await this.#with(signal, async (ask, known, attachment) => {
-      const root = await this.#root(ask, known);
-      const found = await listTree(ask, { root, enter: options.enter, dialect: known });
-      return { entries: found, lastNumber: await this.#lastNumber(found, root, attachment, signal) };
+    const { entries, lastNumber } = await this.#card.with(signal, async (stay) => {
+      const root = await stay.root();
+      const listed = await listTree(stay.ask, { root, enter: options.enter, dialect: stay.dialect });
+      const found = listed.filter(({ path }) => !PARTIAL.test(path));
+      return { entries: found, lastNumber: await this.#lastNumber(found, root, stay) };
     });
-    yield* withSettled(entries, this.#peer.armed !== false, lastNumber);
+    const told = withSettled(entries, this.#peer.armed !== false, lastNumber);
+    this.#complete = new Set(told.flatMap(({ path, settled }) => (settled === true ? [path] : [])));
+    yield* told;
+  }
+
+  /** Each but those that another log has followed: an ArduPilot may keep one log over flights, and may log while it is disarmed. */
+  mayGrow(path: string): boolean {
+    return !this.#complete.has(path);
   }
 
   /** What an ArduPilot says is its last log; undefined where it says nothing, or a file is being read. */
-  async #lastNumber(entries: readonly FileEntry[], root: string, attachment: Attachment, signal: AbortSignal): Promise<number | undefined> {
+  async #lastNumber(entries: readonly FileEntry[], root: string, { attachment, signal }: Stay): Promise<number | undefined> {
     const file = entries.find(({ kind, path, size }) => kind === "file" && isLastLog(path) && size > 0 && size <= LASTLOG_BYTES);
     if (file === undefined || this.#downloads.size > 0) return undefined;
     const text = await this.#sessions.glance(attachment, pathBytes(root, file.path), file.size, signal);
@@ -146,20 +159,8 @@ export class MavftpDevice implements Device, Source {
     return Number.isNaN(number) ? undefined : number;
   }
 
-  /** Where logs are. Throws "denied" where there is no such place. */
-  async #root(ask: Ask, known: Known): Promise<string> {
-    if (this.#options.root !== undefined) return this.#options.root;
-    if (known.root !== undefined) return known.root;
-    const dirs = LOG_DIRS.get(this.#peer.autopilot ?? -1) ?? OTHER_LOG_DIRS;
-    for (const dir of dirs) {
-      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(dir, "") });
-      if (reply.nak === undefined || reply.nak === Nak.Eof) return (known.root = dir);
-    }
-    throw noRoot(dirs[1] ?? "");
-  }
-
-  async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#with(signal, (ask, known) => this.#stat(ask, path, known));
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    return this.#card.with(signal, (stay) => this.#card.stat(stay, path));
   }
 
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
@@ -170,15 +171,18 @@ export class MavftpDevice implements Device, Source {
         "rejected",
         `it has ${entry.size} bytes, and by MAVLink FTP this autopilot gives only the first ${most / 2 ** 30} GiB of a file: take it from the card itself`,
       );
-    const path = await this.#with(signal, async (ask, known) => wholePath(await this.#root(ask, known), entry.path));
-    const reading = options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading();
+    return this.#read(entry, offset, signal, options.safest === true ? new WindowReading(new Pace(SAFEST_WINDOW)) : this.#reading());
+  }
+
+  async #read(entry: FileEntry, offset: number, signal: AbortSignal, reading: Reading): Promise<Readable> {
+    const path = await this.#card.with(signal, async ({ root }) => wholePath(await root(), entry.path));
     const tools = {
       peer: this.#peer,
       requests: this.#requests,
       sessions: this.#sessions,
       reading,
       rate: this.#rate,
-      samples: this.#affordsChecksum(entry) ? undefined : Math.random,
+      samples: this.#card.affordsChecksum(entry.size) ? undefined : Math.random,
     };
     this.#peer.logging.reads();
     const { stream, ended } = await openDownload(tools, { path, size: entry.size, offset }, signal);
@@ -191,30 +195,16 @@ export class MavftpDevice implements Device, Source {
   }
 
   async digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
-    if (kind !== "crc32-mavlink" || !this.#affordsChecksum(entry)) return undefined;
-    return this.#with<Digest | undefined>(signal, async (ask, known) => {
-      const now = await this.#stat(ask, entry.path, known);
+    const card = this.#card;
+    if (kind !== "crc32-mavlink" || !card.affordsChecksum(entry.size)) return undefined;
+    return card.with<Digest | undefined>(signal, async (stay) => {
+      const now = await card.stat(stay, entry.path);
       if (now === undefined) throw new Fault("missing", "there is no such file on the autopilot");
       // It covers the whole file, so one that has grown has another checksum than its first bytes.
       if (now.size !== entry.size || this.#peer.armed !== false) return undefined;
-      const totalMs = CRC_LEAST_MS + entry.size / CRC_BYTES_PER_MS;
-      const reply = await ask(
-        { opcode: Op.CalcFileCRC32, data: wholePath(await this.#root(ask, known), entry.path) },
-        { totalMs, firstMs: 1000 + entry.size / 1000 },
-      );
-      if (reply.nak === Nak.UnknownCommand) {
-        this.#checksums = false;
-        return undefined;
-      }
-      if (reply.nak !== undefined) throw refusal("compute the checksum", reply);
-      if (reply.data.length < 4) throw new Fault("transient", "the autopilot's answer holds no checksum");
-      return `crc32-mavlink:${reply.data.readUInt32LE(0).toString(16).padStart(8, "0")}`;
+      const crc = await card.checksum(stay, entry.path, entry.size);
+      return crc === undefined ? undefined : `crc32-mavlink:${crc.toString(16).padStart(8, "0")}`;
     });
-  }
-
-  /** It keeps the autopilot busy: only on the ground, and not for long. */
-  #affordsChecksum({ size }: FileEntry): boolean {
-    return this.#checksums && size <= this.#options.crcMaxSize && this.#peer.armed === false;
   }
 
   close(): Promise<void> {
@@ -259,32 +249,6 @@ export class MavftpDevice implements Device, Source {
     });
   }
 
-  /** Work under the present attachment: it ends with the attachment's Fault when that ends. */
-  async #with<T>(signal: AbortSignal, work: (ask: Ask, known: Known, attachment: Attachment) => Promise<T>): Promise<T> {
-    const attachment = this.#peer.attachment();
-    const known = this.#known.get(attachment) ?? { timed: undefined, root: undefined };
-    this.#known.set(attachment, known);
-    const joined = joinSignals(signal, attachment.signal);
-    try {
-      return await work((request, patience) => this.#sessions.ask(attachment, request, joined.signal, patience), known, attachment);
-    } finally {
-      joined.release();
-    }
-  }
-
-  async #stat(ask: Ask, path: string, known: Known): Promise<FileEntry | undefined> {
-    const slash = path.lastIndexOf("/");
-    try {
-      const root = await this.#root(ask, known);
-      const listed = await listDirectory(ask, pathBytes(root, slash === -1 ? "" : path.slice(0, slash)), known);
-      const found = listed.find((entry) => entry.name === path.slice(slash + 1));
-      return found === undefined ? undefined : entryOf(path, found);
-    } catch (error) {
-      if (isFault(error, "missing")) return undefined;
-      throw error;
-    }
-  }
-
   #record(): void {
     const { armed, present, boots } = this.#peer;
     this.#recorder?.vehicle({ armed: armed === true, heard: present, boots });
@@ -298,6 +262,15 @@ export class MavftpDevice implements Device, Source {
   /** How this autopilot is read over this link, and why; undefined until that is found out. */
   get way(): Choice | undefined {
     return this.#readings.get(this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT)?.choice;
+  }
+
+  /** It said that it is disarmed. */
+  get disarmed(): boolean {
+    return this.#peer.armed === false;
+  }
+
+  get wayOfReading(): WayOfReading | undefined {
+    return this.way === undefined ? undefined : inWords(this.way);
   }
 
   /** FTP requests sent so far. */

@@ -11,7 +11,7 @@ import { Op } from "../../mavlink/ftp.js";
 import { Assembly } from "./assembly.js";
 import type { Peer } from "./peer.js";
 import type { RateCap } from "./rate.js";
-import { SessionLost, type Reading } from "./reading.js";
+import { EndedEarly, SessionLost, type Reading } from "./reading.js";
 import type { Requests } from "./requests.js";
 import { Samples } from "./samples.js";
 import type { OpenedFile, Sessions } from "./session.js";
@@ -112,7 +112,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       }
       rate.came(assembly.whole - counted);
       counted = assembly.whole;
-      return hungry && rate.open && !(sessions.turns.wanted && now - begunMs > TURN_MS);
+      return hungry && rate.open && !sessions.wanted && !(sessions.turns.wanted && now - begunMs > TURN_MS);
     };
     try {
       await reading.read({ file: open, requests, assembly, end: wanted.size, more, signal: joined.signal });
@@ -161,7 +161,14 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
         file = undefined;
         lost = assembly.whole > wholeBefore ? 1 : lost + 1;
         wholeBefore = assembly.whole;
+        // Opened anew it has its size still, and ends there again.
+        if (error instanceof EndedEarly && lost > 1) throw new Fault("changed", error.message);
         if (lost > LOST_MAX) throw new Fault("transient", `the autopilot keeps closing the file session (${error.message})`);
+      }
+      if (file !== undefined && sessions.wanted && assembly.whole < wanted.size) {
+        const shared = file;
+        file = undefined;
+        await sessions.end(shared);
       }
       // What is whole goes on its way when the turn ends, full block or not.
       if (assembly.whole > assembly.handed) assembly.flush();

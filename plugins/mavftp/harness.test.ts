@@ -8,6 +8,7 @@ import * as v from "valibot";
 import { Fault } from "../../core/errors.js";
 import type { Clock, FileEntry, PluginContext, Presence, Source } from "../../core/plugin.js";
 import { startSim, type Sim, type SimOptions } from "../../sim/sim.js";
+import { holdsTo, Served } from "./manners.test.js";
 import type { MavftpDevice } from "./device.js";
 import { plugin } from "./plugin.js";
 
@@ -30,10 +31,33 @@ export const clock: Clock = {
     }),
 };
 
+const endings = new WeakMap<TestContext, (() => unknown)[]>();
+
+/** What is done after the test, the last of it first; all of it, whatever fails. */
+export function lastly(t: TestContext, end: () => unknown): void {
+  const known = endings.get(t);
+  if (known !== undefined) {
+    known.push(end);
+    return;
+  }
+  const ends = [end];
+  endings.set(t, ends);
+  t.after(async () => {
+    const failures: unknown[] = [];
+    for (const one of ends.reverse())
+      try {
+        await one();
+      } catch (error) {
+        failures.push(error);
+      }
+    if (failures.length > 0) throw failures[0];
+  });
+}
+
 /** A directory below the system's temporary one; removed after the test. */
 export function makeDir(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "mavftp-"));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  lastly(t, () => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
 
@@ -87,6 +111,7 @@ export function makeDevice(
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
     say: (_level, message) => said.push(message),
     tellTime: (ms) => told.push(ms),
+    tellArmed: () => undefined,
     ...around,
   };
   const parsed = v.parse(plugin.options, options);
@@ -95,7 +120,7 @@ export function makeDevice(
     states.push(presence);
     for (const look of watchers) look();
   });
-  t.after(() => device.close());
+  lastly(t, () => device.close());
   function until(fits: (presence: Presence, index: number) => boolean, withinMs = 8000, from = 0): Promise<Presence> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
@@ -138,8 +163,13 @@ export async function makeRig(
 }
 
 export async function makeSim(t: TestContext, options: Partial<SimOptions> & { readonly dir: string }): Promise<Sim> {
-  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", link: "none", ...options });
-  t.after(() => sim.close());
+  const watch = new Served();
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", link: "none", opened: () => watch.opening(), ...options });
+  lastly(t, async () => {
+    const open = sim.openSessions();
+    await sim.close();
+    holdsTo(sim.stats, open, watch, options);
+  });
   return sim;
 }
 

@@ -8,7 +8,7 @@ import { Fault, isFault } from "../../core/errors.js";
 import { bytesFromName, isSafePath, nameFromBytes } from "../../core/names.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
-import { Refused, refusal } from "./session.js";
+import { Refused, refusal } from "./refusals.js";
 import type { Patience, Reply, Request } from "./requests.js";
 
 /** One request in its turn. */

@@ -3,10 +3,15 @@
  * MAVLink programs do not ask for it. So the open files of all processes are looked at (/proc/PID/fd). Those of other users cannot be seen
  * unless we are root; of them a process counts whose arguments name the port, or a mavlink-routerd whose configuration does.
  *
+ * It is done every second or two for as long as a port is open, by synchronous calls, which cost a fraction of the others here, for a few processes at a
+ * time.
+ *
  * Whoever only writes (flags in /proc/PID/fdinfo) takes nothing from us. Who made a pseudo-terminal, or sits at one as its terminal, is no owner.
  */
-import { readdir, readFile, readlink, realpath } from "node:fs/promises";
+import { readdirSync, readlinkSync } from "node:fs";
+import { readFile, readlink, realpath } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
 import { configOf } from "./routers.js";
 
 /** Where the system's own files are. */
@@ -26,6 +31,8 @@ export interface Owner {
 
 /** Every so often all is looked at; in between only what processes have opened since. */
 const WHOLE_EVERY = 10;
+/** So many processes are looked at in one go. */
+const GO = 50;
 const WRITE_ONLY = 1;
 const ACCESS = 3;
 const INTERPRETERS = /^(python|node|perl|ruby|sh|bash|dash|sudo|env)[\d.]*$/;
@@ -35,7 +42,7 @@ export class OwnerWatch {
   readonly #path: string;
   readonly #roots: SystemRoots;
   /** By process, the open files that were looked at and are not the port. */
-  #known = new Map<string, Set<string>>();
+  #known = new Map<string, ReadonlySet<string>>();
   #looks = 0;
 
   constructor(path: string, roots: SystemRoots = SYSTEM) {
@@ -50,42 +57,48 @@ export class OwnerWatch {
     if (this.#looks++ % WHOLE_EVERY === 0) this.#known.clear();
     const before = this.#known;
     this.#known = new Map();
-    for (const pid of await entries(this.#roots.proc)) {
+    const { proc } = this.#roots;
+    for (const [n, pid] of entries(proc).entries()) {
+      if (n % GO === GO - 1) await turn();
       if (!/^\d+$/.test(pid) || pid === self) continue;
-      const fds = await entries(join(this.#roots.proc, pid, "fd"));
-      const holds = fds === hidden ? await this.#isNamed(pid, port) : await this.#holds(pid, fds, port, before.get(pid));
+      const seen = before.get(pid);
+      // What it cannot hide does not change.
+      const fds = seen === nothing ? hidden : entries(`${proc}/${pid}/fd`);
+      const holds = fds === hidden ? seen !== nothing && (await this.#isNamed(pid, port)) : await this.#holds(pid, fds, port, seen);
       if (holds) return this.#owner(pid);
+      if (fds === hidden) this.#known.set(pid, nothing);
     }
     return undefined;
   }
 
   async #holds(pid: string, fds: readonly string[], port: string, before: ReadonlySet<string> | undefined): Promise<boolean> {
+    if (before?.size === fds.length && fds.every((fd) => before.has(fd))) {
+      this.#known.set(pid, before);
+      return false;
+    }
     const other = new Set<string>();
     this.#known.set(pid, other);
     for (const fd of fds) {
-      if (before?.has(fd) !== true && (await this.#isPort(pid, fd, port)) && !(await this.#isTerminal(pid, fd, fds, port))) return true;
+      const known = before?.has(fd) === true;
+      if (!known && targetOf(this.#roots.proc, pid, fd) === port && (await this.#isPort(pid, fd)) && !this.#isTerminal(pid, fd, fds, port))
+        return true;
       other.add(fd);
     }
     return false;
   }
 
-  async #isPort(pid: string, fd: string, port: string): Promise<boolean> {
-    // Closed meanwhile: it is not the port.
-    if ((await readlink(join(this.#roots.proc, pid, "fd", fd)).catch(() => "")) !== port) return false;
+  /** It is read, not only written. */
+  async #isPort(pid: string, fd: string): Promise<boolean> {
     const info = await readFile(join(this.#roots.proc, pid, "fdinfo", fd), "utf8").catch(() => "");
     const flags = parseInt(/^flags:\s*([0-7]+)/m.exec(info)?.[1] ?? "0", 8);
     return (flags & ACCESS) !== WRITE_ONLY;
   }
 
   /** A pseudo-terminal in the hands of who made it, or as somebody's standard input. */
-  async #isTerminal(pid: string, fd: string, fds: readonly string[], port: string): Promise<boolean> {
+  #isTerminal(pid: string, fd: string, fds: readonly string[], port: string): boolean {
     if (!port.startsWith("/dev/pts/")) return false;
     if (Number(fd) <= 2) return true;
-    for (const other of fds) {
-      const target = await readlink(join(this.#roots.proc, pid, "fd", other)).catch(() => "");
-      if (target.endsWith("/ptmx")) return true;
-    }
-    return false;
+    return fds.some((other) => targetOf(this.#roots.proc, pid, other).endsWith("/ptmx"));
   }
 
   /** What can be told of a process whose open files are hidden. */
@@ -122,10 +135,22 @@ function nameOf(args: readonly string[]): string {
 /** What stands for a directory that we may not look into. */
 const hidden: readonly string[] = [];
 
-/** Nothing where it has gone: processes end. */
-async function entries(dir: string): Promise<readonly string[]> {
+/** Of a process whose open files are hidden: it is not by its arguments that it has the port. */
+const nothing: ReadonlySet<string> = new Set();
+
+/** "" where it was closed meanwhile. */
+function targetOf(proc: string, pid: string, fd: string): string {
   try {
-    return await readdir(dir);
+    return readlinkSync(`${proc}/${pid}/fd/${fd}`);
+  } catch {
+    return "";
+  }
+}
+
+/** Nothing where it has gone: processes end. */
+function entries(dir: string): readonly string[] {
+  try {
+    return readdirSync(dir);
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : "";
     return code === "EACCES" || code === "EPERM" ? hidden : [];

@@ -1,6 +1,6 @@
 /**
  * How many plain reads may be on their way at once, and how long one may take: what a link bears, found by trying and kept from file to
- * file. One more per loss-free round, half after a loss.
+ * file. One more per loss-free round, a quarter less after a loss.
  */
 export interface WindowLimits {
   readonly first: number;
@@ -59,6 +59,6 @@ export class Pace {
   }
 
   lost(): void {
-    this.#window = Math.max(this.#limits.least, this.#window / 2);
+    this.#window = Math.max(this.#limits.least, this.#window * 0.75);
   }
 }

@@ -39,6 +39,8 @@ const HEARTBEAT_LOST_MS = 3800;
 const FIRST_LOOK_MS = 3000;
 /** After a disarm the autopilot closes its log. */
 const DISARM_SETTLE_MS = 3000;
+/** Where an armed autopilot is read, what is to be written waits, and looks again so often. */
+const ARMED_LOOK_MS = 2000;
 /** Time may seem to go back a little when frames overtake each other. */
 const REBOOT_STEP_MS = 2500;
 const PLAUSIBLE_FROM_MS = Date.UTC(2020, 0, 1);
@@ -71,6 +73,7 @@ export class Peer {
   #disarmedMs = -Infinity;
   #bootMs: number | undefined;
   #attachment: { readonly attachment: Attachment; readonly end: AbortController } | undefined;
+  #ground: AbortController | undefined;
   #versionAsked = { tries: 0, atMs: 0 };
   #toldTime = false;
   #timer: NodeJS.Timeout | undefined;
@@ -104,6 +107,30 @@ export class Peer {
     throw new Fault(open ? "offline" : kind, this.presence$.value.reason ?? "the autopilot is not there");
   }
 
+  /**
+   * Given, with the Fault that says why, when the autopilot is no longer surely disarmed. Throws that Fault where it is not now: nothing is
+   * written then, also where reading goes on.
+   */
+  ground(): AbortSignal {
+    const fault = this.#aloft();
+    if (fault !== undefined) throw fault;
+    return (this.#ground ??= new AbortController()).signal;
+  }
+
+  #aloft(): Fault | undefined {
+    const again = { retryAfterMs: ARMED_LOOK_MS };
+    if (this.armed !== false) return new Fault("throttled", "the vehicle is armed: nothing is written to it until it is disarmed", again);
+    if (performance.now() - this.#disarmedMs >= DISARM_SETTLE_MS) return undefined;
+    return new Fault("throttled", "the vehicle has just been disarmed, its log is being closed", again);
+  }
+
+  #leaveGround(): void {
+    const fault = this.#aloft();
+    if (fault === undefined) return;
+    this.#ground?.abort(fault);
+    this.#ground = undefined;
+  }
+
   /** Its heartbeat comes, whether its files may be asked for or not. */
   get present(): boolean {
     return this.#link.state.open && !this.#silent(performance.now());
@@ -125,6 +152,7 @@ export class Peer {
     if (state.open) this.neighbours.opened();
     if (!state.open) this.#detach(state.reason, state.kind);
     else this.#look();
+    this.#leaveGround();
   }
 
   frame(frame: Frame): void {
@@ -150,7 +178,9 @@ export class Peer {
     this.armed = armed;
     this.logging.armed(armed);
     this.autopilot = beat.autopilot;
+    // Where arming ends the stay, that is the reason that is told.
     this.#look();
+    this.#leaveGround();
   }
 
   /** Whether this system is, from now on, the one that we talk to. */
@@ -189,6 +219,7 @@ export class Peer {
 
   /** Looks at what is known, and says when that changes something. */
   #look(): void {
+    this.#context.tellArmed(this.present ? this.armed : undefined);
     const reason = this.#reason();
     if (reason !== undefined) {
       this.#detach(reason, "offline");

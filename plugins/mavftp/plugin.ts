@@ -1,8 +1,8 @@
 /**
- * The logs of a flight controller, by MAVLink FTP, as a source: a PX4, an ArduPilot or a MAVSDK server on a serial port, TCP or UDP.
+ * The files of a flight controller, by MAVLink FTP: a PX4, an ArduPilot or a MAVSDK server on a serial port, TCP or UDP.
  *
- * It only reads. While the vehicle is armed it leaves the autopilot alone, unless it is told to go on. One device holds one port; what it
- * keeps between two calls is what it learned of the link.
+ * It only reads, unless `write` is set; then it is a target too, while the vehicle is disarmed. While it is armed the autopilot is left alone, unless
+ * it is told to go on reading. One device holds one port; what it keeps between two calls is what it learned of the link.
  */
 import * as v from "valibot";
 import { path, size } from "../../core/options.js";
@@ -15,6 +15,7 @@ export interface MavftpOptions {
   /** Undefined: where this autopilot keeps its logs. */
   readonly root?: string | undefined;
   readonly whenArmed: "pause" | "continue";
+  readonly write: boolean;
   readonly systemId?: number | undefined;
   readonly componentId: number;
   readonly exclusive: boolean;
@@ -55,6 +56,15 @@ const options = v.strictObject({
     ),
     "pause",
   ),
+  write: v.optional(
+    v.pipe(
+      v.boolean("true or false"),
+      v.description(
+        "Files may be put on the autopilot, moved and removed there: by hand commands, by routes to it, and by a route's afterDelivery. Only while it is disarmed.",
+      ),
+    ),
+    false,
+  ),
   systemId: v.optional(
     v.pipe(id("a MAVLink system id"), v.description("Which autopilot, where several can be heard. Else the first one.")),
   ),
@@ -88,7 +98,10 @@ const options = v.strictObject({
 
 export const plugin: Plugin<MavftpOptions> = {
   type: "mavftp",
-  roles: ["source"],
+  roles: ["source", "target"],
+  withheld: ({ write }) =>
+    write ? {} : { target: 'it is only read; "write": true on this device lets files be put, moved and removed there' },
+  tellsArmed: true,
   options,
   device: (given, context) => new MavftpDevice(given, context),
 };

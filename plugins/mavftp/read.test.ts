@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Digester } from "../../core/digest.js";
 import { isFault } from "../../core/errors.js";
+import { Program } from "../../test/faults/process.js";
 import {
   eventually,
   freeUdpPort,
@@ -132,6 +133,31 @@ test("no more than the window is on its way", async (t) => {
   assert.equal(rig.sim.stats.requests.ReadFile, Math.ceil(150_000 / 239));
 });
 
+test("what came while this machine was busy is not asked for again", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 6_000_000 });
+  // In a process of its own: it answers meanwhile.
+  const sim = new Program(["sim", "--listen", "tcpin://127.0.0.1:0", "--dir", dir, "--link", "none"]);
+  t.after(() => sim.kill());
+  const { message } = await sim.until(({ message }) => message.startsWith("listening on"), "listening");
+  const rig = makeDevice(t, { url: message.replace("listening on tcpin", "tcpout"), root: "/" });
+  await rig.attached();
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  const before = rig.device.requestsSent;
+  const parts: Buffer[] = [];
+  let stalls = 0;
+  for await (const part of await rig.source.open(entry, 0, never)) {
+    parts.push(part as Buffer);
+    // Now and then: else it would learn that answers take so long.
+    if (parts.length % 12 !== 0) continue;
+    for (const untilMs = performance.now() + 300; performance.now() < untilMs;);
+    stalls += 1;
+  }
+  assert.ok(Buffer.concat(parts).equals(content.get("a.ulg") as Buffer));
+  const again = rig.device.requestsSent - before - Math.ceil(6_000_000 / 239);
+  assert.ok(stalls >= 5 && again < stalls * 3, `${again} requests more than needed, in ${stalls} stalls`);
+});
+
 test("a reader that stops stops the requests, and goes on where it was", async (t) => {
   const { dir, content } = makeLogs(t, { "a.ulg": 3_000_000 });
   const rig = await makeRig(t, { dir });
@@ -244,6 +270,19 @@ test("where the checksum would cost too much, pieces of the file are read once m
     (e) => isFault(e, "mismatch"),
   );
   await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
+});
+
+test("an ArduPilot whose queue is full of our reads gets the end of the session behind them", async (t) => {
+  const { dir } = makeLogs(t, { "a.bin": 2_000_000 });
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", link: "usb", faults: { busy: "80ms@read:60" } });
+  const [entry] = await listAll(rig.source);
+  assert.ok(entry);
+  const stream = await rig.source.open(entry, 0, never);
+  stream.resume();
+  await eventually(() => rig.sim.stats.peakReads === 5 && (rig.sim.stats.requests.ReadFile ?? 0) >= 59, "they wait");
+  stream.destroy();
+  await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
+  assert.deepEqual([rig.sim.stats.droppedByQueue, rig.sim.stats.requests.TerminateSession], [0, 1]);
 });
 
 test("a sample of a file by bursts begins no burst", async (t) => {

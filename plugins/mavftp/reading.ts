@@ -26,6 +26,9 @@ export interface Stretch {
 /** The autopilot says that the session is not, or no longer, ours. */
 export class SessionLost extends Error {}
 
+/** The file ends before the size that it was opened with: it has changed, or the session reads another's file (a MAVSDK server has one for everybody). */
+export class EndedEarly extends SessionLost {}
+
 export interface Reading {
   /**
    * Reads from `assembly.whole` on, until `end` or until no more is wanted and nothing is on its way. Rejects with SessionLost, with a

@@ -8,7 +8,7 @@ import { Fault } from "../../core/errors.js";
 import { FTP_DATA_AT, Nak, nakName, nakOf, Op, type FtpPacket } from "../../mavlink/ftp.js";
 import type { Piece } from "./assembly.js";
 import { RESEND_MOST_MS, type Pace } from "./pace.js";
-import { SessionLost, type Stretch } from "./reading.js";
+import { EndedEarly, SessionLost, type Stretch } from "./reading.js";
 
 export interface ReadsOf {
   /** The next piece to ask for; undefined: none for now. */
@@ -51,6 +51,7 @@ export class Reads {
   readonly #left: Piece[] = [];
   #order = 0;
   #timer: NodeJS.Timeout | undefined;
+  #looking: NodeJS.Immediate | undefined;
   #progressMs = performance.now();
   #lossMs = -Infinity;
   /** Looks at what is late since the last progress. */
@@ -75,22 +76,24 @@ export class Reads {
       this.#pending.add(pending);
       this.#send(pending);
     }
-    if (this.#pending.size > 0) this.#timer ??= setTimeout(this.#look, this.#pace.resendMs());
-    else {
+    if (this.#pending.size > 0) {
+      if (this.#looking === undefined) this.#timer ??= setTimeout(this.#due, this.#pace.resendMs());
+    } else {
       this.stop();
       this.#of.idle();
     }
   }
 
-  /** True while an answer is waited for. */
-  get busy(): boolean {
-    return this.#pending.size > 0;
+  /** Answers that are waited for. */
+  get waiting(): number {
+    return this.#pending.size;
   }
 
   /** Nothing is sent any more. */
   stop(): void {
     clearTimeout(this.#timer);
-    this.#timer = undefined;
+    clearImmediate(this.#looking);
+    this.#timer = this.#looking = undefined;
     this.#pending.clear();
     this.#bySeq.clear();
   }
@@ -111,6 +114,11 @@ export class Reads {
     }
     const now = performance.now();
     const latest = ((packet.seq - 1) & 0xffff) === pending.seq;
+    if (this.#pace.roundMs === 0) {
+      // The first look was set for a link of which nothing is known.
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+    }
     // Each sending has its number, so what a late answer took is known too: else a link that became slower would be asked twice for all.
     this.#pace.roundTook(now - (latest ? pending.sentMs : pending.earlierSentMs));
     this.#bySeq.delete(pending.seq);
@@ -139,9 +147,15 @@ export class Reads {
     requests.sendRead(file.session, pending.offset, pending.length, pending.seq, file.systemId);
   }
 
+  /** What has come while this machine was busy is taken first: else all of it would be asked for twice. */
+  readonly #due = (): void => {
+    this.#timer = undefined;
+    this.#looking = setImmediate(this.#look);
+  };
+
   /** Looks for requests that took too long. */
   readonly #look = (): void => {
-    this.#timer = undefined;
+    this.#looking = undefined;
     const now = performance.now();
     // Rounds count too: a machine that slept has waited long, but not asked.
     this.#rounds += 1;
@@ -151,12 +165,17 @@ export class Reads {
     }
     let soonestMs = Infinity;
     for (const pending of this.#pending) {
-      const allowedMs = Math.min(this.#pace.resendMs() * 2 ** (pending.sends - 1), RESEND_MOST_MS);
+      const allowedMs = this.#allowedMs(pending);
       if (now - pending.sentMs >= allowedMs) this.#again(pending);
       soonestMs = Math.min(soonestMs, pending.sentMs + allowedMs);
     }
-    this.#timer = setTimeout(this.#look, Math.max(soonestMs - now, 5));
+    this.#timer = setTimeout(this.#due, Math.max(soonestMs - now, 5));
   };
+
+  /** Longer and longer while nothing at all is answered; while others are, what was lost twice is no reason to wait. */
+  #allowedMs({ sentMs }: Pending): number {
+    return Math.min(Math.max(this.#pace.resendMs(), sentMs - this.#progressMs), RESEND_MOST_MS);
+  }
 
   #again(pending: Pending): void {
     const now = performance.now();
@@ -183,12 +202,12 @@ export class Reads {
   }
 }
 
-/** What a refusal at that byte, the `tries`th, means: SessionLost, a Fault, or undefined: it is to be asked for again. */
+/** What a refusal at that byte, the `tries`th, means: SessionLost, EndedEarly, a Fault, or undefined: it is to be asked for again. */
 export function refusedRead(packet: FtpPacket, offset: number, tries: number): Error | undefined {
   const code = packet.opcode === Op.Nak ? nakOf(packet).code : Nak.Eof;
   if (code === Nak.InvalidSession || code === Nak.FileNotFound || code === Nak.NoSessionsAvailable) return new SessionLost(nakName(code));
   if (tries < REFUSALS_MAX) return undefined;
-  if (code === Nak.Eof) return new Fault("changed", `the file ends before byte ${offset + 1}, it was longer when it was listed`);
+  if (code === Nak.Eof) return new EndedEarly(`the file ends before byte ${offset + 1}, it was longer when it was listed`);
   // MAVSDK's stream, once it has met the end of the file, fails for every byte until the file is opened anew (mavlink_ftp_server.cpp).
   // FileExists is what a PX4 makes of any refusal after an errno that an earlier call left behind (mavlink_ftp.cpp): of a session that is gone, too.
   if (code === Nak.Fail || code === Nak.FileExists) return new SessionLost(nakName(code));

@@ -39,6 +39,8 @@ const RESEND_MAX_MS = 2500;
 const TOTAL_MS = 10_000;
 const SMALL_REPLY = 4;
 const SKIPPED = 2100;
+/** Another program that is answered so has the session from then on, or has ended ours. */
+const TAKES: readonly number[] = [Op.OpenFileRO, Op.OpenFileWO, Op.CreateFile, Op.ResetSessions];
 
 export class Requests {
   /** Takes the replies to ReadFile and BurstReadFile; the packet lives only during the call. */
@@ -56,8 +58,8 @@ export class Requests {
   #seq = Math.floor(Math.random() * 65_535);
   #lastSmallSeq = -1;
   #waiting: { seq: number; readonly opcode: number; readonly take: (reply: Reply) => void; readonly stale: () => void } | undefined;
-  /** Smoothed time to an answer. */
-  #answerMs = 250;
+  /** Smoothed time to an answer; undefined until there was one, on a radio perhaps. */
+  #answerMs: number | undefined;
 
   constructor(link: Sending) {
     this.#link = link;
@@ -69,7 +71,7 @@ export class Requests {
     if (packet.opcode !== Op.Ack && packet.opcode !== Op.Nak) return;
     if (packet.targetSystem !== this.#link.systemId || packet.targetComponent !== this.#link.componentId) {
       const { reqOpcode, opcode, session } = packet;
-      if (opcode === Op.Ack && (reqOpcode === Op.OpenFileRO || reqOpcode === Op.ResetSessions)) this.foreign?.(session, reqOpcode);
+      if (opcode === Op.Ack && TAKES.includes(reqOpcode)) this.foreign?.(session, reqOpcode);
       return;
     }
     this.answered = true;
@@ -132,7 +134,7 @@ export class Requests {
         return;
       }
       const begunMs = performance.now();
-      let resendMs = patience.firstMs ?? Math.min(Math.max(4 * this.#answerMs + 50, 250), 1000);
+      let resendMs = patience.firstMs ?? Math.min(Math.max(4 * (this.#answerMs ?? Infinity) + 50, 250), 1000);
       let sends = 0;
       let timer: NodeJS.Timeout | undefined;
       const end = (): void => {
@@ -161,7 +163,10 @@ export class Requests {
         opcode: request.opcode,
         take: (reply: Reply) => {
           end();
-          if (sends === 1) this.#answerMs += (performance.now() - begunMs - this.#answerMs) / 8;
+          if (sends === 1) {
+            const tookMs = performance.now() - begunMs;
+            this.#answerMs = this.#answerMs === undefined ? tookMs : this.#answerMs + (tookMs - this.#answerMs) / 8;
+          }
           resolve(reply);
         },
         // The autopilot took it for a repetition of an older request: it is a new one under another number.

@@ -4,11 +4,12 @@ import { connect, createServer, type Socket } from "node:net";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
-import type { FileEntry } from "../../core/plugin.js";
+import type { FileEntry, Source } from "../../core/plugin.js";
 import { emptyPacket, decodeFtp, encodeFtp, FTP_PAYLOAD, Nak, Op } from "../../mavlink/ftp.js";
 import { FrameParser, FrameWriter } from "../../mavlink/frame.js";
-import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
-import { eventually, listAll, makeDevice, makeLogs, makeRig, makeSim, never, readAll, type Rig } from "./harness.test.js";
+import { FILE_TRANSFER_PROTOCOL, HEARTBEAT } from "../../mavlink/messages.js";
+import { readTrace } from "../../mavlink/trace.js";
+import { clock, eventually, listAll, makeDevice, makeLogs, makeRig, makeSim, never, readAll, type Rig } from "./harness.test.js";
 
 async function only(rig: Rig): Promise<FileEntry> {
   const [entry] = await listAll(rig.source);
@@ -192,22 +193,85 @@ test("a vehicle that reboots after so many bytes, and again loses frames, is rea
   assert.ok(Buffer.concat(parts).equals(content.get("a.ulg") as Buffer));
 });
 
-test("a cable that is pulled is noticed at once, and reading goes on when it is back", async (t) => {
-  const { dir, content } = makeLogs(t, { "a.ulg": 1_000_000 });
+// Put back after more than the second for which our session's end is tried, too.
+for (const forMs of [300, 2500])
+  test(`a cable that is pulled for ${forMs} ms is noticed at once, and reading goes on when it is back`, async (t) => {
+    const { dir, content } = makeLogs(t, { "a.ulg": 1_000_000 });
+    const rig = await makeRig(t, { dir, link: "usb" });
+    const entry = await only(rig);
+    const { failed } = await begin(rig, entry);
+    const from = rig.states.length;
+    const back = rig.sim.dropLink(forMs);
+    const fault = await failed;
+    assert.ok(isFault(fault, "offline"));
+    // By the wire itself, not by silence, which takes seconds to tell.
+    assert.match(fault.message, /^the connection to .* ended/);
+    await back;
+    await rig.until((p) => p.state === "attached", 6000, from);
+    // The autopilot still has our session open, for ten seconds: we end it before we open another.
+    assert.ok((await readAll(rig.source, entry, 77)).equals((content.get("a.ulg") as Buffer).subarray(77)));
+    assert.equal(rig.sim.stats.sessionsTimedOut, 0);
+  });
+
+test("a session that was left more than half a minute ago is not ended: what is open by then is somebody else's", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 1_000_000 });
   const rig = await makeRig(t, { dir, link: "usb" });
   const entry = await only(rig);
   const { failed } = await begin(rig, entry);
   const from = rig.states.length;
-  const back = rig.sim.dropLink(300);
-  const fault = await failed;
-  assert.ok(isFault(fault, "offline"));
-  // By the wire itself, not by silence, which takes seconds to tell.
-  assert.match(fault.message, /^the connection to .* ended/);
+  const back = rig.sim.dropLink(2500);
+  assert.ok(isFault(await failed, "offline"));
   await back;
-  await rig.until((p) => p.state === "attached", 6000, from);
-  // The autopilot still has our session open, for ten seconds: we end it before we open another.
-  assert.ok((await readAll(rig.source, entry, 77)).equals((content.get("a.ulg") as Buffer).subarray(77)));
-  assert.equal(rig.sim.stats.sessionsTimedOut, 0);
+  rig.sim.reboot(100);
+  rig.skip(31_000);
+  await rig.until((p, i) => p.state === "attached" && i >= from, 6000, from);
+  await readAll(rig.source, entry, 999_000);
+  assert.equal(rig.sim.stats.requests.TerminateSession, 1, "that of the second opening");
+});
+
+test("a MAVSDK server gives its session to who opens last: we stop at once, and take none of its bytes", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 3_000_000, "b.ulg": 3_000_000 });
+  const rig = await makeRig(t, { dir, autopilot: "mavsdk", link: "usb" });
+  const parts: Buffer[] = [];
+  const stream = await rig.source.open(await only(rig), 0, never);
+  const failed = new Promise<unknown>((resolve) => stream.once("error", resolve));
+  stream.on("data", (part: Buffer) => parts.push(part));
+  await eventually(() => parts.length > 3, "bytes come");
+  const other = await intruder(t, Number(rig.sim.url.split(":").at(-1)));
+  // Without a heartbeat before it: the opening itself is what tells.
+  assert.equal(await other.ask(Op.OpenFileRO, "/b.ulg"), Op.Ack);
+  const fault = await failed;
+  assert.ok(isFault(fault), String(fault));
+  await rig.device.close();
+  assert.equal(rig.sim.openSessions(), 1, "theirs is left alone");
+  assert.equal(rig.sim.stats.requests.TerminateSession, undefined);
+  const had = Buffer.concat(parts);
+  assert.ok(had.equals((content.get("a.ulg") as Buffer).subarray(0, had.length)));
+});
+
+test("a file that ends early because its session reads another's is opened anew, and is whole; one that does so again has changed", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 50_000 });
+  // With reads one after another: three refusals of one byte.
+  const early = (from: number) => [0, 1, 2].map((n) => `6@read:${from + n}`).join(",");
+  const rig = await makeRig(t, { dir, autopilot: "mavsdk", link: "usb", faults: { nak: early(50) } });
+  const entry = await only(rig);
+  const read = async (source: Source, file: FileEntry) => {
+    const parts: Buffer[] = [];
+    for await (const part of await source.open(file, 0, never, { safest: true })) parts.push(part as Buffer);
+    return Buffer.concat(parts);
+  };
+  assert.ok((await read(rig.source, entry)).equals(content.get("a.ulg") as Buffer));
+  assert.equal(rig.sim.stats.requests.OpenFileRO, 2);
+  const again = await makeRig(t, { dir, autopilot: "mavsdk", link: "usb", faults: { nak: `${early(50)},${early(53)}` } });
+  await assert.rejects(read(again.source, await only(again)), (e) => isFault(e, "changed"));
+});
+
+test("a refusal that names the errno of a missing file is one", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 1000 });
+  const rig = await makeRig(t, { dir, faults: { nak: "2.2@open:1,2.5@open:2" } });
+  const entry = await only(rig);
+  await assert.rejects(rig.source.open(entry, 0, never), (e) => isFault(e, "missing"));
+  await assert.rejects(rig.source.open(entry, 0, never), (e) => isFault(e, "transient") && e.message.includes("FailErrno 5"));
 });
 
 /** Another program on the same link: it opens a file and keeps it. */
@@ -274,6 +338,47 @@ test("a session that another program left open is waited for in silence, not res
   assert.equal(rig.sim.stats.requests.TerminateSession, 1, "only our own was ended");
 });
 
+test("a session that was lost is followed by one of another id: what still comes in the old one is not taken", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.bin": 60_000 });
+  const lines: string[] = [];
+  const faults = { nak: "4@read:50", late: "5%" };
+  const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", faults, trace: (line) => lines.push(line) });
+  assert.ok((await readAll(rig.source, await only(rig))).equals(content.get("a.bin") as Buffer));
+  const opened = readTrace(lines.join("\n")).rows.flatMap((row) =>
+    row.kind === "reply" && row.reqOpcode === Op.OpenFileRO && row.opcode === Op.Ack ? [row.session] : [],
+  );
+  assert.equal(opened.length, 2);
+  assert.notEqual(opened[0], opened[1]);
+});
+
+for (const [autopilot, waits, faults] of [
+  ["px4", [10_500], {}],
+  // Its refusal has the name of an error of before.
+  ["px4", [10_500], { "stale-errno": "100%" }],
+  ["px4-1.18", [10_500, 30_500], {}],
+  ["ardupilot-4.6", [3300, 3300], {}],
+] as const)
+  test(`${[autopilot, ...Object.keys(faults)].join(" with ")}: a session of another program is waited for as long as this autopilot keeps it`, async (t) => {
+    const { dir } = makeLogs(t, { "a.ulg": 5000 });
+    const sim = await makeSim(t, { dir, autopilot, faults });
+    const slept: number[] = [];
+    let aheadMs = 0;
+    const time = { ...clock, monotonicMs: () => performance.now() + aheadMs, sleep: (ms: number) => Promise.resolve(void slept.push(ms)) };
+    const rig = makeDevice(t, { url: sim.clientUrl, root: "/" }, undefined, { clock: time });
+    await rig.attached();
+    // How long it is kept depends on the version.
+    await eventually(() => rig.said.some((text) => text.includes("firmware")), "its version is known");
+    const other = await intruder(t, Number(sim.url.split(":").at(-1)));
+    assert.equal(await other.ask(Op.OpenFileRO, "/a.ulg"), Op.Ack);
+    const from = rig.states.length - 1;
+    await rig.until((p) => p.reason?.startsWith("another program moves files") === true, 4000, from);
+    aheadMs = 20_000;
+    await rig.until((p, i) => p.state === "attached" && i > from, 4000, from);
+    await assert.rejects(rig.source.open({ path: "a.ulg", kind: "file", size: 5000 }, 0, never));
+    assert.deepEqual(slept, waits);
+    assert.equal(sim.stats.requests.OpenFileRO, 2 + waits.length, "theirs, and ours before each wait and after the last");
+  });
+
 test("waiting for another program's session ends at our signal", async (t) => {
   const { dir } = makeLogs(t, { "a.ulg": 5000 });
   const rig = await makeRig(t, { dir });
@@ -338,6 +443,27 @@ for (const [autopilot, ends] of [
     assert.equal(rig.sim.stats.requests.TerminateSession, ends);
     assert.equal(rig.sim.openSessions(), 0);
   });
+
+test("we are a component of the vehicle's own system, and never a ground station", async (t) => {
+  const heard: string[] = [];
+  const server = createServer((socket) => {
+    const beat = new FrameWriter(7, 1).encode(HEARTBEAT, Buffer.from([0, 0, 0, 0, 2, 12, 1, 3, 3]));
+    socket.write(beat);
+    const timer = setInterval(() => socket.write(beat), 500);
+    const parser = new FrameParser((frame) => {
+      if (frame.messageId === HEARTBEAT) heard.push(`${frame.systemId}/${frame.componentId} type ${frame.payload[4] ?? 0}`);
+    });
+    socket.on("data", (chunk) => parser.push(chunk));
+    socket.on("close", () => clearInterval(timer));
+    socket.on("error", () => socket.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const device = makeDevice(t, { url: `tcpout://127.0.0.1:${(server.address() as { port: number }).port}` });
+  await device.attached();
+  await eventually(() => heard.includes("7/191 type 18"), "our heartbeat");
+  assert.ok(!heard.some((who) => who.startsWith("255/") || who.endsWith("type 6")), heard.join());
+});
 
 test("an autopilot that answers no FTP is said to be one", async (t) => {
   const { dir } = makeLogs(t, {});

@@ -1,15 +1,17 @@
 /**
  * The file session of one autopilot: whose turn it is on the link, opening and ending, and what to do when the session is not ours.
  *
- * One thing is on the wire at a time: a listing, a checksum, or a stretch of reading; a long reading lets the others in between. A session that
- * was opened is always ended, also when its opening was interrupted. Sessions of others are waited for, never reset, unless the link is ours alone.
+ * One thing is on the wire at a time: a listing, a checksum, or a stretch of reading or writing; a long one lets the others in between. One file is
+ * open at a time, and given back at times while another one of ours waits. A session that was opened is always ended, also when its opening was
+ * interrupted. Sessions of others are waited for, never reset, unless the link is ours alone.
  */
 import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
-import { Nak, nakName, Op } from "../../mavlink/ftp.js";
+import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
 import type { Attachment, Peer } from "./peer.js";
 import type { OpenFile } from "./reading.js";
+import { changeRefusal, refusal } from "./refusals.js";
 import type { Patience, Reply, Request, Requests } from "./requests.js";
 import { Turns } from "./turns.js";
 
@@ -25,7 +27,8 @@ const PX4_IDLE_MS = [10_500, 30_500] as const;
 /** An ArduPilot gives a session that was not used for 3 s to whoever asks next (GCS_FTP.cpp). */
 const ARDUPILOT_IDLE_MS = [3300, 3300] as const;
 const TERMINATE_MS = 1000;
-const ERRNO_MISSING = 2;
+/** A file of ours stays open for so long before another one of ours gets its turn. */
+const SHARE_MS = 1000;
 /** What an autopilot with file transfer may not know. */
 const OPTIONAL: readonly number[] = [Op.CalcFileCRC32, Op.ListDirectoryWithTime];
 
@@ -43,6 +46,11 @@ export class Sessions {
   /** When its ending was last tried in vain. */
   #leftMs = Infinity;
   readonly #busy = new Set<Promise<unknown>>();
+  /** Who of us has a file open, or is about to. */
+  readonly #files = new Turns();
+  /** What lets the next one have a file open. */
+  readonly #leave = new WeakMap<OpenedFile, () => void>();
+  #openedMs = 0;
 
   constructor(requests: Requests, peer: Peer, clock: Clock, place: string, exclusive: boolean) {
     this.#requests = requests;
@@ -64,20 +72,45 @@ export class Sessions {
     return this.turns.run(signal, () => this.#ask(attachment, { ...request, session: this.#ownId }, signal, patience));
   }
 
+  /** Another file of ours waits to be opened, and the one that is open has been so for long enough. */
+  get wanted(): boolean {
+    return this.#files.wanted && performance.now() - this.#openedMs > SHARE_MS;
+  }
+
   /**
-   * Opens a file. Throws "missing", "transient" (held by another), "denied" (no file transfer), or the signal's Fault at once; a session that
-   * is opened after that is ended. The caller ends what it got with `end`.
+   * Opens a file, for reading unless `opcode` says otherwise, once no other file of ours is open. Throws "missing", "transient" (held by another),
+   * "denied" (no file transfer), or the signal's Fault at once; a session that is opened after that is ended. The caller ends what it got with `end`.
    */
-  async open(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<OpenedFile> {
-    await this.idle();
-    throwIfAborted(signal);
-    const opening = this.turns.run(signal, () => this.#openInTurn(attachment, path, signal));
-    this.#keep(opening);
-    return new Promise((resolve, reject) => {
-      const stop = (): void => reject(abortedFault(signal));
-      signal.addEventListener("abort", stop, { once: true });
-      opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  async open(attachment: Attachment, path: Buffer, signal: AbortSignal, opcode: number = Op.OpenFileRO): Promise<OpenedFile> {
+    const leave = await new Promise<() => void>((resolve, reject) => {
+      this.#files.run(signal, () => new Promise<void>((done) => resolve(done))).catch(reject);
     });
+    let given = false;
+    try {
+      await this.idle();
+      throwIfAborted(signal);
+      const opening = this.turns.run(signal, () => this.#openInTurn(attachment, path, signal, opcode));
+      this.#keep(opening);
+      given = true;
+      opening.then(
+        (file) => this.#leave.set(file, leave),
+        () => leave(),
+      );
+      return await new Promise((resolve, reject) => {
+        const stop = (): void => {
+          reject(abortedFault(signal));
+          // It may have been opened in the same moment: nobody else would end it.
+          opening.then(
+            (file) => this.end(file),
+            () => undefined,
+          );
+        };
+        signal.addEventListener("abort", stop, { once: true });
+        opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+      });
+    } finally {
+      if (!given) leave();
+    }
   }
 
   /** The first bytes of a small file, in one turn; undefined where a file is open, or it cannot be read. Throws like `ask`. */
@@ -99,17 +132,22 @@ export class Sessions {
 
   /** Ends a session; resolves when the autopilot said so, or after a second. Never throws. */
   async end(file: OpenedFile): Promise<void> {
-    if (this.#left !== file) return;
-    const ending = this.turns.run(undefined, () => this.#terminate(file));
-    this.#keep(ending);
-    await ending;
+    try {
+      if (this.#left !== file) return;
+      const ending = this.turns.run(undefined, () => this.#terminate(file));
+      this.#keep(ending);
+      await ending;
+    } finally {
+      this.#leave.get(file)?.();
+    }
   }
 
   /** The session is not ours any more: it is not to be ended, and what still comes in it is not to be taken for the next one's. */
   forget(file: OpenedFile): void {
+    this.#leave.get(file)?.();
     if (this.#left !== file) return;
     this.#left = undefined;
-    this.#ownId = newId();
+    this.#ownId = newId(this.#ownId);
   }
 
   /** Resolves when no session is being opened or ended any more. */
@@ -124,15 +162,16 @@ export class Sessions {
     work.then(done, done);
   }
 
-  async #openInTurn(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<OpenedFile> {
+  async #openInTurn(attachment: Attachment, path: Buffer, signal: AbortSignal, opcode: number): Promise<OpenedFile> {
     // One that was left long ago is closed by now: what is open then is somebody else's.
-    if (performance.now() - this.#leftMs > PX4_IDLE_MS[1]) this.#left = undefined;
+    if (this.#clock.monotonicMs() - this.#leftMs > PX4_IDLE_MS[1]) this.#left = undefined;
     if (this.#left !== undefined) await this.#terminate(this.#left);
     for (let waits = 0; ; waits += 1) {
-      const reply = await this.#openOnce(attachment, path, signal);
+      const reply = await this.#openOnce(attachment, path, signal, opcode);
       if (reply.nak === undefined) {
         const size = reply.data.length >= 4 ? reply.data.readUInt32LE(0) : 0;
         this.#leftMs = Infinity;
+        this.#openedMs = performance.now();
         this.#left = { session: reply.session, systemId: attachment.systemId, size, taken: () => undefined };
         if (!signal.aborted) return this.#left;
         await this.#terminate(this.#left);
@@ -147,7 +186,8 @@ export class Sessions {
       }
       // Opening makes no file: FileExists is a PX4's refusal under a name that an errno of before has given it.
       const occupied = [Nak.NoSessionsAvailable, Nak.InvalidSession, Nak.FileExists] as readonly number[];
-      if (!occupied.includes(reply.nak)) throw refusal("open it", reply);
+      if (!occupied.includes(reply.nak))
+        throw opcode === Op.OpenFileRO ? refusal("open it", reply) : changeRefusal("open it to write", reply);
       this.#peer.neighbours.refused();
       throwIfAborted(signal);
       const waitMs = (ardupilot ? ARDUPILOT_IDLE_MS : PX4_IDLE_MS)[waits];
@@ -163,7 +203,7 @@ export class Sessions {
   }
 
   /** Given up in the middle, it still waits a moment for the answer, which says what has to be ended. */
-  async #openOnce(attachment: Attachment, path: Buffer, signal: AbortSignal): Promise<Reply> {
+  async #openOnce(attachment: Attachment, path: Buffer, signal: AbortSignal, opcode: number): Promise<Reply> {
     const late = new AbortController();
     let timer: NodeJS.Timeout | undefined;
     const stop = (): void => {
@@ -172,7 +212,7 @@ export class Sessions {
     throwIfAborted(signal);
     signal.addEventListener("abort", stop, { once: true });
     try {
-      return await this.#ask(attachment, { opcode: Op.OpenFileRO, session: this.#ownId, data: path }, late.signal);
+      return await this.#ask(attachment, { opcode, session: this.#ownId, data: path }, late.signal);
     } finally {
       clearTimeout(timer);
       signal.removeEventListener("abort", stop);
@@ -193,7 +233,7 @@ export class Sessions {
     } catch (error) {
       if (!isFault(error, "transient")) throw error;
       // The link is down: the autopilot closes it when idle, and it is ended first thing when the next is opened.
-      if (this.#leftMs === Infinity) this.#leftMs = performance.now();
+      if (this.#leftMs === Infinity) this.#leftMs = this.#clock.monotonicMs();
     }
   }
 
@@ -216,18 +256,7 @@ export class Sessions {
   }
 }
 
-/** Never 0, for which an ArduPilot 4.8 makes up a session each time. */
-function newId(): number {
-  return 1 + Math.floor(Math.random() * 254);
-}
-
-/** The autopilot's own no, rather than its silence. */
-export class Refused extends Fault {}
-
-/** The Fault for a NAK; `what` completes "the autopilot cannot". */
-export function refusal(what: string, reply: Reply): Refused {
-  if (reply.nak === Nak.FileNotFound || (reply.nak === Nak.FailErrno && reply.errno === ERRNO_MISSING))
-    return new Refused("missing", "there is no such file or directory on the autopilot");
-  const detail = reply.nak === Nak.FailErrno ? `FailErrno ${reply.errno}` : nakName(reply.nak ?? 0);
-  return new Refused("transient", `the autopilot cannot ${what}: ${detail}`);
+/** Another than before. Never 0, for which an ArduPilot 4.8 makes up a session each time. */
+function newId(before = 0): number {
+  return 1 + ((before + Math.floor(Math.random() * 253)) % 254);
 }

@@ -4,7 +4,7 @@
  *
  * Plain reads come first, because they can be stopped at once. A burst is tried only where it can pay.
  */
-import type { Level, Memo } from "../../core/plugin.js";
+import type { Level, Memo, WayOfReading } from "../../core/plugin.js";
 import { FTP_DATA_MAX } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
 import { SessionLost, type Reading, type Stretch } from "./reading.js";
@@ -227,9 +227,13 @@ export class WayReading implements Reading {
     this.#before = undefined;
   }
 
-  #say({ way, reads, bursts, why }: Choice, remembered: boolean): void {
-    const rates = [rateText("plain reads", reads), rateText("bursts", bursts)].filter((text) => text !== "").join(", ");
-    const message = `reads by ${way === "reads" ? "plain reads" : "bursts"} (${rates}${remembered ? ", when it was tried" : ""}): ${why}`;
+  #say(choice: Choice, remembered: boolean): void {
+    const { way, reads, bursts, why } = choice;
+    const { name, tried } = inWords(choice);
+    const rates = Object.entries(tried)
+      .map(([what, perSecond]) => rateText(what, perSecond))
+      .join(", ");
+    const message = `reads by ${name} (${rates}${remembered ? ", when it was tried" : ""}): ${why}`;
     this.#tools.say("info", message, { way, readsPerSecond: reads, burstsPerSecond: bursts, why });
   }
 
@@ -258,8 +262,16 @@ export class WayReading implements Reading {
   }
 }
 
-function rateText(what: string, perSecond: number | undefined): string {
-  return perSecond === undefined ? "" : `${what} ${perSecond < 10_000 ? (perSecond / 1000).toFixed(1) : Math.round(perSecond / 1000)} kB/s`;
+const NAMES: Readonly<Record<Way, string>> = { reads: "plain reads", bursts: "bursts" };
+
+/** The choice as the contract has it. */
+export function inWords({ way, reads, bursts, why }: Choice): WayOfReading {
+  const tried = { ...(reads === undefined ? {} : { [NAMES.reads]: reads }), ...(bursts === undefined ? {} : { [NAMES.bursts]: bursts }) };
+  return { name: NAMES[way], why, tried };
+}
+
+function rateText(what: string, perSecond: number): string {
+  return `${what} ${perSecond < 10_000 ? (perSecond / 1000).toFixed(1) : Math.round(perSecond / 1000)} kB/s`;
 }
 
 /** What was kept, if it can be made sense of. */

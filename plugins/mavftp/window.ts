@@ -7,6 +7,9 @@ import type { Pace } from "./pace.js";
 import type { Reading, Stretch } from "./reading.js";
 import { Reads } from "./reads.js";
 
+/** How long what is on the way is waited for when reading is stopped. */
+const DRAIN_MOST_MS = 150;
+
 export class WindowReading implements Reading {
   readonly #pace: Pace;
 
@@ -24,7 +27,19 @@ export class WindowReading implements Reading {
         if (error === undefined) resolve();
         else reject(error);
       };
-      const stop = (): void => over(abortedFault(signal));
+      const stop = (): void => {
+        let left = reads.waiting;
+        reads.stop();
+        const end = (): void => {
+          clearTimeout(timer);
+          over(abortedFault(signal));
+        };
+        // What is on the way comes first, and is thrown away: an ArduPilot has room for five requests, and would drop the one that ends the session.
+        const timer = setTimeout(end, left === 0 ? 0 : DRAIN_MOST_MS);
+        requests.reader = (packet) => {
+          if (packet.reqOpcode === Op.ReadFile && packet.session === file.session && --left <= 0) end();
+        };
+      };
       let asked = assembly.whole;
       const reads = new Reads(this.#pace, stretch, {
         next() {
@@ -36,7 +51,7 @@ export class WindowReading implements Reading {
         failed: over,
       });
       if (signal.aborted) {
-        stop();
+        over(abortedFault(signal));
         return;
       }
       signal.addEventListener("abort", stop, { once: true });

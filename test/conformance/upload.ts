@@ -66,6 +66,7 @@ export function context(options: { readonly stateDir?: string; readonly clock?: 
       for (const tell of waiting) tell(it);
     },
     tellTime: () => undefined,
+    tellArmed: () => undefined,
     heard: (match) =>
       new Promise((resolve) => {
         const tell = (it: Said): void => {

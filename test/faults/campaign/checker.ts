@@ -101,15 +101,45 @@ export function checkReceipts(stateDir: string, targets: readonly ExpectedTarget
   return found;
 }
 
-/** The journal is sound, nothing waits, what is done has its line in receipts.jsonl, and the spool holds what the journal says. */
-export function checkJournal(stateDir: string): string[] {
-  const found: string[] = [];
-  for (const name of readdirSync(stateDir)) if (name.startsWith("journal.damaged")) found.push(`damaged: ${name} was set aside`);
+/** By source and path ("fc:log/a.ulg"), how far each pull that has not ended had come on the medium, by the journal of a daemon that does not run. */
+export function durableOf(stateDir: string): Map<string, number> {
+  return withJournalCopy(
+    stateDir,
+    (db) =>
+      new Map(
+        (
+          db.prepare("SELECT source, path, durable FROM versions WHERE state = 'found' AND durable > 0").all() as {
+            source: string;
+            path: string;
+            durable: number;
+          }[]
+        ).map(({ source, path, durable }) => [`${source}:${path}`, durable]),
+      ),
+  );
+}
+
+/** A copy, because looking at a journal that a kill left would mend it. */
+function withJournalCopy<T>(stateDir: string, look: (db: InstanceType<typeof DatabaseSync>) => T): T {
   const copy = mkdtempSync(join(tmpdir(), "filesync-checker-"));
   try {
     for (const name of ["journal.db", "journal.db-wal"])
       if (existsSync(join(stateDir, name))) copyFileSync(join(stateDir, name), join(copy, name));
     const db = new DatabaseSync(join(copy, "journal.db"));
+    try {
+      return look(db);
+    } finally {
+      db.close();
+    }
+  } finally {
+    rmSync(copy, { recursive: true });
+  }
+}
+
+/** The journal is sound, nothing waits, what is done has its line in receipts.jsonl, and the spool holds what the journal says. */
+export function checkJournal(stateDir: string): string[] {
+  const found: string[] = [];
+  for (const name of readdirSync(stateDir)) if (name.startsWith("journal.damaged")) found.push(`damaged: ${name} was set aside`);
+  withJournalCopy(stateDir, (db) => {
     const all = <Row>(sql: string) => db.prepare(sql).all() as Row[];
     const sound = all<{ integrity_check: string }>("PRAGMA integrity_check(3)").map((row) => row.integrity_check);
     if (sound.join() !== "ok") found.push(`damaged: journal.db: ${sound.join("; ")}`);
@@ -126,7 +156,6 @@ export function checkJournal(stateDir: string): string[] {
         "SELECT id, path, state, digest, durable, spooled FROM versions",
       ).map((row) => [row.id, row]),
     );
-    db.close();
     const spool = join(stateDir, "spool");
     for (const name of readdirSync(spool)) {
       const version = versions.get(name.replace(/\.json$/, ""));
@@ -139,9 +168,7 @@ export function checkJournal(stateDir: string): string[] {
       if (version.digest !== `sha256:${content.split(" ")[1]}`)
         found.push(`wrong: spool/${name} (${version.path}) is ${content}, the journal says ${version.durable} ${version.digest}`);
     }
-  } finally {
-    rmSync(copy, { recursive: true });
-  }
+  });
   return found;
 }
 

@@ -3,7 +3,6 @@
  * systems of their own where this machine can; and the book of what was made, which the checker believes.
  */
 import { spawnSync } from "node:child_process";
-import { createCipheriv } from "node:crypto";
 import {
   chmodSync,
   chownSync,
@@ -17,12 +16,12 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { startSim, type Sim } from "../../../sim/sim.js";
 import { Random } from "../random.js";
 import { contentOf, type Content, type ExpectedTarget } from "./checker.js";
+import { keystream, lastingPort } from "./making.js";
 import { isRoot, Served } from "./servers.js";
 
 interface Origin {
@@ -273,25 +272,6 @@ function mount(image: string, dir: string, mib: number): boolean {
     ["mkfs.ext4", "-q", "-m", "0", image],
     ["mount", "-o", "loop", image, dir],
   ].every(([command = "", ...args]) => spawnSync(command, args).status === 0);
-}
-
-/** A free port that the system gives to nobody by itself: a link that was dropped comes back on it. */
-async function lastingPort(): Promise<number> {
-  for (let port = 20_000 + (process.pid % 10_000); ; port = port === 29_999 ? 20_000 : port + 1) {
-    const server = createServer();
-    const free = await new Promise<boolean>((resolve) => {
-      server.once("error", () => resolve(false));
-      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
-    });
-    if (free) return port;
-  }
-}
-
-/** Bytes from a seed, faster than they are written. */
-function keystream(seed: number, length: number): Buffer {
-  const key = Buffer.alloc(16);
-  key.writeUInt32LE(seed >>> 0);
-  return createCipheriv("aes-128-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(length));
 }
 
 function latin1(path: string): string {

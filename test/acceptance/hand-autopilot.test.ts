@@ -1,0 +1,144 @@
+/** Hand commands on a flight controller: by URL and from the configuration, with a daemon and without one; how it is read, and what is recorded. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+import { spawn } from "@lydell/node-pty";
+import { Op } from "../../mavlink/ftp.js";
+import { AUTOPILOT_ARDUPILOT } from "../../mavlink/messages.js";
+import { readTrace } from "../../mavlink/trace.js";
+import { startSim } from "../../sim/sim.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { World } from "../faults/world.js";
+import { masked } from "./said.js";
+
+const local = (dir: string) => ({ type: "local", dir });
+
+test("a flight controller: by URL without a configuration; through the daemon while it reads; never a second link", async (t) => {
+  const world = new World(t);
+  const log = new Random(5).bytes(400_000);
+  world.file("card/fs/microsd/log/2026-05-02/09_10_57.ulg", log);
+  world.file("card/fs/microsd/log/2026-05-01/10_00_00.ulg", "older");
+  const sim = await startSim({
+    listen: "tcpin://127.0.0.1:0",
+    dir: world.path("card"),
+    autopilot: "px4",
+    link: "usb",
+    armed: false,
+    faults: {},
+  });
+  t.after(() => sim.close());
+  mkdirSync(world.path("cwd"));
+  const filesync = async (...args: string[]) => {
+    const { code, out, err } = await runProgram(args, { cwd: world.path("cwd") });
+    return { code, out: masked(out, world.dir), err: masked(err, world.dir) };
+  };
+  const url = ["--url", sim.clientUrl];
+  assert.deepEqual(await filesync("ls", ...url, "/fs/microsd/log"), {
+    code: 0,
+    out: "-  -                     2026-05-01/\n-  -                     2026-05-02/",
+    err: "",
+  });
+  const way = "by plain reads: on a wire to a PX4 bursts are never faster";
+  assert.deepEqual(await filesync("get", ...url, "latest", "l.ulg"), {
+    code: 0,
+    out: `autopilot:2026-05-02/09_10_57.ulg → l.ulg (400000 bytes in TIME, ${way}, proved by digest)`,
+    err: "",
+  });
+  assert.ok(readFileSync(world.path("cwd/l.ulg")).equals(log));
+  assert.equal(
+    (await filesync("ls", ...url, "/fs/microsd/lgo")).err,
+    'filesync: there is no autopilot:fs/microsd/lgo; did you mean "fs/microsd/log"?',
+  );
+  assert.match(
+    (await filesync("rm", ...url, "/fs/microsd/log/2026-05-01/10_00_00.ulg")).err,
+    /^filesync: autopilot cannot be changed by hand: it is only read; "write": true on this device lets files be put, moved and removed there$/,
+  );
+  assert.equal((await filesync("ls", "--url", "tcpin:/nonsense", "/")).code, 2);
+
+  world.mkdir("out");
+  const config = world.config({
+    devices: { fc: { type: "mavftp", url: sim.clientUrl, settle: "0s", maxRate: "100KiB/s" }, out: local("out") },
+    routes: [{ from: "fc", to: ["out"], into: "" }],
+  });
+  const daemon = new Program(["run", "--json", "--config", config]);
+  t.after(() => daemon.kill());
+  await daemon.until(({ what }) => what === "found", "found");
+  const got = await filesync("get", "fc:2026-05-01/10_00_00.ulg", "--config", config);
+  assert.equal(got.code, 0, got.err);
+  assert.equal(readFileSync(world.path("cwd/10_00_00.ulg"), "utf8"), "older");
+  assert.equal(existsSync(world.path("out/2026-05-02/09_10_57.ulg")), false, "the daemon's own transfer was still on its way");
+  await daemon.until(() => daemon.events.filter(({ what }) => what === "delivered").length === 2, "both delivered");
+  assert.ok(readFileSync(world.path("out/2026-05-02/09_10_57.ulg")).equals(log));
+  // Chosen while the daemon read: known from the first byte on.
+  const again = await filesync("get", "fc:2026-05-02/09_10_57.ulg", "again.ulg", "--config", config);
+  assert.equal(again.out, `fc:2026-05-02/09_10_57.ulg → again.ulg (400000 bytes in TIME, ${way}, proved by digest)`);
+  const json = await filesync("get", "--json", "fc:2026-05-02/09_10_57.ulg", "json.ulg", "--config", config);
+  const last = JSON.parse(json.out.split("\n").at(-1) ?? "") as { way: { name: string; why: string; tried: Record<string, number> } };
+  assert.deepEqual([last.way.name, `by plain reads: ${last.way.why}`], ["plain reads", way]);
+  assert.ok((last.way.tried["plain reads"] ?? 0) > 1000);
+});
+
+test("the bar of a flight controller's log says how it is read, and why", async (t) => {
+  const world = new World(t);
+  world.file("card/a.bin", new Random(6).bytes(1_500_000));
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), autopilot: "ardupilot-4.6", link: "usb" });
+  t.after(() => sim.close());
+  const pty = spawn(process.execPath, [mainJs, "get", "--url", sim.clientUrl, "/a.bin"], { cols: 200, rows: 10, cwd: world.dir });
+  let seen = "";
+  pty.onData((data) => (seen += data));
+  const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
+  assert.equal(code, 0, seen);
+  const way = "by plain reads: up to ArduPilot 4\\.6 bursts are slowed down";
+  const bar = `\\[#*\\.*\\] \\d+ % of 1\\.5 MB, [\\d.]+ kB/s, \\d+ s left, ${way}`;
+  assert.match(seen, new RegExp(`\\r\\x1b\\[Kautopilot:a\\.bin ${bar}`));
+  assert.match(seen, new RegExp(`→ a\\.bin \\(1500000 bytes in \\d+ s, [\\d.]+ kB/s, ${way}, proved by digest\\)\\r\\n$`));
+});
+
+test("--trace records a flight controller's link, by URL and from the configuration; a recording that cannot be made is said", async (t) => {
+  const world = new World(t);
+  world.file("card/log/00000001.BIN", new Random(7).bytes(50_000));
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), autopilot: "ardupilot-4.6", link: "usb" });
+  t.after(() => sim.close());
+  mkdirSync(world.path("disk"));
+  const config = world.config({ devices: { fc: { type: "mavftp", url: sim.clientUrl, root: "/log" }, disk: local("disk") } });
+  const run = (...args: string[]) => runProgram(args, { cwd: world.dir });
+  const url = ["--url", sim.clientUrl];
+  for (const [trace, args] of [
+    ["by-url.jsonl", ["get", "/log/00000001.BIN", "a.BIN", ...url]],
+    ["by-name.jsonl", ["get", "fc:00000001.BIN", "b.BIN", "--config", config]],
+    ["listing.jsonl", ["ls", "fc:", "--config", config]],
+  ] as const) {
+    const done = await run(...args, "--trace", trace);
+    assert.deepEqual([done.code, done.err], [0, ""]);
+    const { head, rows } = readTrace(readFileSync(world.path(trace), "utf8"));
+    assert.equal(head.autopilot, AUTOPILOT_ARDUPILOT);
+    const asked = (opcode: number) => rows.filter((row) => row.kind === "request" && row.opcode === opcode).length;
+    assert.ok(asked(Op.ListDirectory) + asked(Op.ListDirectoryWithTime) > 0);
+    assert.equal(asked(Op.ReadFile) >= 50_000 / 239, args[0] === "get", `${trace}: every read of it`);
+  }
+  const nowhere = await run("ls", "/log", ...url, "--trace", "no/where.jsonl");
+  assert.equal(nowhere.code, 0);
+  assert.match(nowhere.err, /^autopilot: cannot record to .*no\/where\.jsonl: ENOENT/);
+  for (const [args, says] of [
+    [
+      ["ls", "disk:", "--config", config],
+      'filesync: --trace: a device of type "local" records nothing; a flight controller (mavftp) does\n',
+    ],
+    [
+      ["ls", "/", "--url", "ftp://127.0.0.1:1/"],
+      'filesync: --trace: a device of type "ftp" records nothing; a flight controller (mavftp) does\n',
+    ],
+  ] as const)
+    assert.deepEqual(await run(...args, "--trace", "x.jsonl"), { code: 2, out: "", err: says });
+  const daemon = new Program(["run", "--json", "--config", config]);
+  t.after(() => daemon.kill());
+  await daemon.until(({ what }) => what === "ready", "ready");
+  const held = await run("ls", "fc:", "--config", config, "--trace", "x.jsonl");
+  assert.deepEqual(held, {
+    code: 2,
+    out: "",
+    err: 'filesync: --trace: a daemon runs and has the link of fc: set "trace" of fc in its configuration, or stop it for so long\n',
+  });
+  assert.equal(existsSync(world.path("x.jsonl")), false);
+});
