@@ -8,10 +8,10 @@ import { FtpRelay } from "../test/faults/relay.js";
 import { peers } from "./peers.js";
 import { has, heading, inTempDir, table } from "./measure.js";
 
-const runs = 3;
+export const runs = 3;
 const rttMs = 60;
 
-interface Cell {
+export interface Cell {
   readonly name: string;
   readonly dirs: number;
   readonly files: number;
@@ -32,7 +32,7 @@ const cells: readonly Cell[] = [
 const words = process.env.FILESYNC_BENCH_PEERS?.split(",");
 const chosen = Object.entries(peers).filter(([name]) => words?.some((word) => name.includes(word)) ?? true);
 
-interface Run {
+export interface Run {
   readonly seconds: number;
   readonly cpuSeconds: number;
   readonly rssMb: number;
@@ -48,7 +48,7 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps({"code": code, "seconds": took, "cpuSeconds": used.ru_utime + used.ru_stime, "rssMb": used.ru_maxrss / 1000}))
 `;
 
-async function measure(command: readonly string[]): Promise<Run> {
+export async function measure(command: readonly string[]): Promise<Run> {
   const child = spawn("python3", ["-c", measurer, ...command], { stdio: ["ignore", "pipe", "ignore"] });
   let out = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
@@ -58,7 +58,7 @@ async function measure(command: readonly string[]): Promise<Run> {
   return run;
 }
 
-function makeFiles(dir: string, { dirs, files, bytes }: Cell): void {
+export function makeFiles(dir: string, { dirs, files, bytes }: Cell): void {
   const part = randomBytes(Math.min(bytes, 2 ** 24));
   for (let d = 0; d < dirs; d++) {
     mkdirSync(join(dir, `d${d}`), { recursive: true });
@@ -72,7 +72,7 @@ function makeFiles(dir: string, { dirs, files, bytes }: Cell): void {
   }
 }
 
-function expectAll(dir: string, { files, bytes }: Cell): void {
+export function expectAll(dir: string, { files, bytes }: Cell): void {
   const found = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((it) => it.isFile());
   const wrong = found.filter((it) => it.name.startsWith(".") || statSync(join(it.parentPath, it.name)).size !== bytes);
   if (found.length !== files || wrong.length > 0) throw new Error(`${dir} holds ${found.length} of ${files} files, ${wrong.length} wrong`);
@@ -94,24 +94,39 @@ export async function push(only: readonly string[] = []): Promise<void> {
 }
 
 async function one(cell: Cell, dir: string, server: FtpServerUnderTest, kind: string): Promise<void> {
-  const from = join(dir, "in");
-  makeFiles(from, cell);
   const relay = cell.far === true ? await FtpRelay.start(server.port, { delayMs: rttMs / 2 }) : undefined;
   const place = { ...server, port: relay?.port ?? server.port };
-  const best = new Map<string, Run>();
   try {
-    for (let run = 0; run < runs; run++) {
-      for (const [name, peer] of chosen) {
-        if (name !== "FileSync" && !has(name.split(",")[0] ?? "")) continue;
-        const now = await measure(peer(from, "to", place, dir));
-        expectAll(join(server.dir, "to"), cell);
-        rmSync(join(server.dir, "to"), { recursive: true });
-        const before = best.get(name);
-        if (before === undefined || now.seconds < before.seconds) best.set(name, now);
-      }
-    }
+    await compare(
+      cell,
+      dir,
+      { name: kind, to: join(server.dir, "to") },
+      chosen.map(([name, peer]) => [name, (from) => peer(from, "to", place, dir)]),
+    );
   } finally {
     await relay?.close();
+  }
+}
+
+/** Each peer's command pushes the same tree, which has to be below `to` then; the best of its runs, in a table. */
+export async function compare(
+  cell: Cell,
+  dir: string,
+  { name: kind, to }: { readonly name: string; readonly to: string },
+  commands: readonly (readonly [string, (from: string) => readonly string[]])[],
+): Promise<void> {
+  const from = join(dir, "in");
+  makeFiles(from, cell);
+  const best = new Map<string, Run>();
+  for (let run = 0; run < runs; run++) {
+    for (const [name, command] of commands) {
+      if (name !== "FileSync" && !has(name.split(",")[0] ?? "")) continue;
+      const now = await measure(command(from));
+      expectAll(to, cell);
+      rmSync(to, { recursive: true });
+      const before = best.get(name);
+      if (before === undefined || now.seconds < before.seconds) best.set(name, now);
+    }
   }
   const ours = best.get("FileSync")?.seconds ?? NaN;
   table(

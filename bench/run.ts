@@ -5,7 +5,9 @@ import { many } from "./many.js";
 import { mavftp } from "./mavftp.js";
 import { push } from "./push.js";
 import { resume } from "./resume.js";
+import { sftp } from "./sftp.js";
 import { slowCard } from "./slow-card.js";
+import { webdav } from "./webdav.js";
 
 const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>> = {
   idle,
@@ -13,6 +15,8 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
   "slow-card": slowCard,
   "cut-through": cutThrough,
   push,
+  webdav,
+  sftp,
   resume,
   mavftp,
 };

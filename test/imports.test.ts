@@ -6,7 +6,19 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const forPlugins = ["core/plugin", "core/errors", "core/file-thread", "core/fs", "core/names", "core/options", "core/reading", "core/stat"];
+const forPlugins = [
+  "core/plugin",
+  "core/errors",
+  "core/file-thread",
+  "core/fs",
+  "core/http",
+  "core/names",
+  "core/net",
+  "core/options",
+  "core/reading",
+  "core/remote",
+  "core/stat",
+];
 
 /** Why `from` may not import `to` (paths below the root without ending); undefined when it may. */
 function wrong(from: string, to: string): string | undefined {

@@ -4,7 +4,7 @@
  * Figures come out as bytes and milliseconds. Nothing here opens a port or a file but what `{ "file": … }` of a password names.
  */
 import * as v from "valibot";
-import { duration, listenAddress, path, secret } from "../../core/options.js";
+import { described, duration, listenAddress, path, secret } from "../../core/options.js";
 import { isSafePath } from "../../core/names.js";
 import { isPasswordHash } from "./password.js";
 
@@ -35,7 +35,6 @@ const subdirectory = () =>
     v.transform((text) => (text === "." ? "" : text)),
   );
 
-const described = <T extends v.GenericSchema>(schema: T, text: string) => v.pipe(schema, v.description(text));
 const count = () => v.pipe(v.number("a number"), v.integer("a whole number"), v.minValue(1, "at least 1"));
 
 const user = v.pipe(

@@ -5,7 +5,7 @@
  * for the others, unless the server then does not answer.
  */
 import { once } from "node:events";
-import { abortedFault, Fault, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, Refusal } from "./control.js";
 import type { Data } from "./data.js";
@@ -189,15 +189,11 @@ export class Connection {
     const signal = this.#signal;
     let sent = 0;
     const broken: { error?: Error } = {};
-    let stop: () => void = () => undefined;
-    const stopped = new Promise<never>((_resolve, reject) => (stop = () => reject(abortedFault(signal))));
-    stopped.catch(() => undefined);
-    signal.addEventListener("abort", stop, { once: true });
     const next = async (): Promise<Chunk | undefined> => {
       // While we have nothing to send the server is not to blame for the silence.
       const rest = control.rest();
       try {
-        return await Promise.race([source.next(), stopped]);
+        return await orAborted(source.next(), signal);
       } catch (error) {
         broken.error = error as Error;
         return undefined;
@@ -232,7 +228,6 @@ export class Connection {
       if (broken.error !== undefined) throw broken.error;
       return sent;
     } finally {
-      signal.removeEventListener("abort", stop);
       source.close();
     }
   }

@@ -4,6 +4,7 @@
  * A message names what was tried and what the server said, and never holds the password.
  */
 import { Fault, isFault, type FaultKind } from "../../core/errors.js";
+import { netFault } from "../../core/net.js";
 import { Refusal, Silence } from "./control.js";
 import type { FtpOptions } from "./options.js";
 import { readable } from "./wire.js";
@@ -53,20 +54,6 @@ const codes: Readonly<Record<number, FaultKind>> = {
   554: "conflict",
 };
 
-const socketWords: Readonly<Record<string, string>> = {
-  ECONNREFUSED: "the connection is refused",
-  EHOSTUNREACH: "no route leads there",
-  ENETUNREACH: "there is no network",
-  ENOTFOUND: "its name is not known",
-  EAI_AGAIN: "its name cannot be looked up now",
-  ECONNRESET: "the connection was reset",
-  EPIPE: "the connection was closed",
-  ETIMEDOUT: "no answer came",
-};
-
-const absent = new Set(["ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN", "EADDRNOTAVAIL"]);
-const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EXPIRED", "CRL_NOT_YET_VALID"]);
-const tlsCodes = /^(ERR_TLS|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH)/;
 /** vsftpd, ProFTPD and Pure-FTPd all answer 550 both for what is missing and for what is forbidden: only the words differ. */
 const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only/i;
 
@@ -74,8 +61,6 @@ const forbidden = /permission|denied|not allowed|no right|forbidden|not permitte
 const wantsTls = /\b(TLS|SSL|FTPS|encrypt(ed|ion)|cleartext|secure connection|AUTH (first|command))\b/i;
 /** The same once the login was let in: of the data connection. Other answers may hold a file's name. */
 const wantsTlsForData = /^(521|522|533|534|536) |\bSSL\/TLS required\b/i;
-/** What comes is no TLS, or none that both can speak. */
-const noHandshake = /^(ERR_SSL|EPROTO)/;
 /** Of TLS from the first byte, where nobody says otherwise. */
 export const implicitPort = 990;
 const explicitAdvice = `set "secure": true, or "implicit" where TLS has a port of its own (usually ${implicitPort})`;
@@ -116,31 +101,18 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
           : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     return new Fault(kind, say(`the server said "${text}"`), cause);
   }
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error));
-  if (wrongTime.has(code)) {
-    if (!situation.clockTrusted)
-      return new Fault("offline", say("the clock is not set, so the server's certificate cannot be judged"), cause);
-    return new Fault("denied", say("the server's certificate has expired or is not valid yet"), cause);
-  }
-  if (noHandshake.test(code)) {
-    const why = error instanceof Error && "reason" in error && typeof error.reason === "string" ? error.reason : text;
-    const advice =
-      situation.secure === "implicit"
-        ? `what answers on this port speaks no TLS from the first byte (${why}); set "secure": true for TLS that is asked for with AUTH TLS, or the port of implicit TLS (usually ${implicitPort})`
-        : `the server and this program find no TLS that both speak (${why})`;
-    return new Fault("denied", say(advice), cause);
-  }
-  if (tlsCodes.test(code))
-    return new Fault(
-      "denied",
-      say(`the server's certificate or TLS is not accepted (${text}); its fingerprint can be set in "tls"`),
-      cause,
-    );
-  if (absent.has(code)) return new Fault("offline", say(`the server is not there (${text})`), cause);
-  if (situation.connecting === true && (code === "ETIMEDOUT" || error instanceof Silence))
-    return new Fault("offline", say(`the server does not answer${silentFor(situation)}`), cause);
-  return new Fault("transient", say(text), cause);
+  const silence = error instanceof Silence ? Object.assign(new Error(error.message, { cause: error }), { code: "ETIMEDOUT" }) : undefined;
+  return netFault(situation.connecting === true && silence !== undefined ? silence : error, {
+    what: hide(situation.what, situation.password),
+    clockTrusted: situation.clockTrusted,
+    ...(situation.connecting === true ? { connecting: true, silent: silentFor(situation) } : {}),
+    ...(situation.secure === "implicit"
+      ? {
+          noTls: (why: string) =>
+            `what answers on this port speaks no TLS from the first byte (${why}); set "secure": true for TLS that is asked for with AUTH TLS, or the port of implicit TLS (usually ${implicitPort})`,
+        }
+      : {}),
+  });
 }
 
 /** A server that waits for our TLS says nothing; so does one that is not there. Only the port tells them apart. */

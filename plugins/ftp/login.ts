@@ -1,11 +1,9 @@
 /**
  * A logged-in control connection and what is known of its server: features, root, whom to believe, whether it takes commands in a row.
  */
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { isIP } from "node:net";
 import { TLSSocket, type ConnectionOptions } from "node:tls";
-import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, type Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
+import { expectPinned, tlsOptions } from "../../core/net.js";
 import type { Clock } from "../../core/plugin.js";
 import { type Answer, Control, ProtocolError, Refusal } from "./control.js";
 import { type Data, type DataMemory, openData } from "./data.js";
@@ -76,7 +74,7 @@ export class Login {
 
   static async #open(options: FtpOptions, clock: Clock, server: ServerMemory): Promise<Login> {
     const { host, secure, timeout, port = secure === "implicit" ? implicitPort : 21 } = options;
-    const tls = secure === false ? undefined : await tlsOptions(options);
+    const tls = secure === false ? undefined : await tlsOptions(host, options.tls);
     const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
     const login = new Login(control, options, clock, server, tls);
     try {
@@ -85,7 +83,7 @@ export class Login {
         if (answer.code >= 400) throw new TlsRefusal(answer);
         await control.secure(tls);
       }
-      if (control.socket instanceof TLSSocket) login.expectPinned(control.socket);
+      if (control.socket instanceof TLSSocket) expectPinned(control.socket, options.tls);
       await login.#logIn();
       return login;
     } catch (error) {
@@ -150,7 +148,7 @@ export class Login {
       const opening = openData(this.control, commands, this.#memory, {
         timeoutMs: this.options.timeout,
         ...(this.#tls === undefined ? {} : { tls: this.#tls }),
-        check: (socket) => this.expectPinned(socket),
+        check: (socket) => expectPinned(socket, this.options.tls),
       });
       if (this.control.ahead) void opening.then(end, end);
       const data = await opening;
@@ -207,21 +205,6 @@ export class Login {
     const start = root.startsWith("/") ? "" : (/"((?:[^"]|"")*)"/.exec(home?.text ?? "")?.[1]?.replaceAll('""', '"') ?? "");
     this.#root = `${start}/${bytesAsText(root)}`.replace(/\/+/g, "/").replace(/\/$/, "");
   }
-
-  /** Throws "denied" when a certificate is pinned and this is not the one. */
-  expectPinned(socket: TLSSocket): void {
-    const { fingerprint } = this.options.tls;
-    if (fingerprint === undefined) return;
-    const { raw } = socket.getPeerCertificate() as { raw?: Buffer };
-    // A resumed session goes on with the peer that was checked at its start.
-    if (raw === undefined && socket.isSessionReused()) return;
-    const found = createHash("sha256")
-      .update(raw ?? Buffer.alloc(0))
-      .digest();
-    if (found.toString("hex") === fingerprint) return;
-    const shown = `SHA256:${found.toString("base64").replace(/=+$/, "")}`;
-    throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
-  }
 }
 
 /** The answer, where it is none of refusal. Throws Refusal. */
@@ -238,40 +221,6 @@ function featuresOf(answer: Answer | undefined): Map<string, string> {
       return [name.toUpperCase(), rest.join(" ")];
     }),
   );
-}
-
-async function tlsOptions({ host, tls }: FtpOptions): Promise<ConnectionOptions> {
-  let ca: Buffer | undefined;
-  if (tls.ca !== undefined) {
-    try {
-      ca = await readFile(tls.ca);
-    } catch (error) {
-      const { message } = faultOfErrno(error, `cannot read ${tls.ca}`);
-      throw new Fault("config", message, { cause: error });
-    }
-  }
-  return {
-    host,
-    ...(isIP(host) === 0 ? { servername: host } : {}),
-    ...(ca === undefined ? {} : { ca }),
-    // With a fingerprint the certificate itself is compared: its time, name and issuer say nothing more.
-    rejectUnauthorized: tls.fingerprint === undefined,
-  };
-}
-
-/** What `work` gives; throws "aborted" as soon as the signal is given, while `work` goes on. */
-export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  throwIfAborted(signal);
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_resolve, reject) => {
-    stop = () => reject(abortedFault(signal));
-    signal.addEventListener("abort", stop, { once: true });
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
 }
 
 /** A bound for what nothing else bounds: name look-up and the TLS handshake. */

@@ -5,10 +5,10 @@
  * There are at most `concurrency` for sharing, fewer where the server lets us have no more. Idle ones are closed after a while, and looked at
  * before they are used again, since servers end idle connections too.
  */
-import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
+import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Clock, DigestKind } from "../../core/plugin.js";
 import { Connection } from "./connection.js";
-import { Login, orAborted, type ServerMemory } from "./login.js";
+import { Login, type ServerMemory } from "./login.js";
 import type { FtpOptions } from "./options.js";
 
 const idleMs = 30_000;

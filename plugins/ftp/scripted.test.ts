@@ -13,7 +13,7 @@ import { calm, expectFault } from "../../test/conformance/clause.js";
 import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
 import { Refusal, Silence } from "./control.js";
 import { ftpFault } from "./faults.js";
-import { parseFingerprint } from "./options.js";
+import { parseFingerprint } from "../../core/net.js";
 import { plugin } from "./plugin.js";
 
 type Answers = (line: string, socket: Socket) => string | undefined;

@@ -5,8 +5,9 @@
  * the size that was listed, and ends with an error when the server ends early.
  */
 import { Readable } from "node:stream";
-import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
+import { listBelow } from "../../core/remote.js";
 import { isAbsent, Refusal, type Connection } from "./connection.js";
 import type { Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
@@ -38,30 +39,11 @@ export class FtpSource implements Source {
     return { ranges: true, digests: this.#pool.digests, concurrency: this.#options.concurrency, inPlace: false };
   }
 
-  async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
-    const waiting = [""];
-    for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
-      for (const entry of await this.#readDir(dir, signal)) {
-        throwIfAborted(signal);
-        if (entry.kind !== "directory") yield entry;
-        else if (options?.enter?.(entry.path) !== false) waiting.push(entry.path);
-      }
-    }
+  list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
+    return listBelow((dir) => this.readDir(dir, signal), signal, options);
   }
 
-  /** A directory whole, so that no connection waits for who reads the list. One that cannot be read costs only itself. */
-  async #readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
-    try {
-      return await this.readDir(dir, signal);
-    } catch (error) {
-      if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
-      // The login was good a moment ago, and its parent listed it: it is this directory that is closed to us. (vsftpd has no other words for that
-      // than for one that is not there.)
-      return [{ path: dir, kind: "unreadable", size: 0, reason: error.message }];
-    }
-  }
-
-  /** One directory. Throws "missing" when there is none. */
+  /** One directory. Throws "missing" when there is none: vsftpd says so of one that may not be entered, too. */
   readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
     return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
       const wire = wirePath(connection.root, dir);

@@ -5,6 +5,7 @@
  */
 import { Fault, throwIfAborted } from "../../core/errors.js";
 import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
+import { expectSame } from "../../core/remote.js";
 import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import type { Pool } from "./pool.js";
@@ -61,12 +62,4 @@ export class FtpTree implements Tree {
 async function gone(connection: Connection, command: string, path: string): Promise<void> {
   const answer = await connection.ask(command);
   if (answer.code >= 400 && (await lookAt(connection, path)) !== undefined) throw new Refusal(answer);
-}
-
-/** Times are compared to the second: LIST and MDTM of some servers know no more. */
-function expectSame(found: FileEntry, expect: Stamp): void {
-  if (found.kind !== "file") throw new Fault("changed", `${found.path} is no file any more`);
-  const bothTimed = expect.modifiedMs !== undefined && found.modifiedMs !== undefined;
-  const retimed = bothTimed && Math.abs(expect.modifiedMs - found.modifiedMs) >= 1000;
-  if (found.size !== expect.size || retimed) throw new Fault("changed", `${found.path} is not the file that was meant`);
 }

@@ -7,6 +7,7 @@ import type { FileThread } from "../../core/file-thread.js";
 import { nameFromBytes } from "../../core/names.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
+import { entryInstead } from "../../core/stat.js";
 import { makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many a thread is not begun: that takes longer. */
@@ -94,12 +95,7 @@ export async function* listDir(files: FileThread, root: string, dir: string, sig
   for (const name of names) {
     throwIfAborted(signal);
     const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
-    try {
-      const entry = await statAt(root, path);
-      if (entry !== undefined) yield entry;
-    } catch (error) {
-      if (!isFault(error) || error.kind === "offline") throw error;
-      yield { path, kind: "unreadable", size: 0, reason: error.message };
-    }
+    const entry = await statAt(root, path).catch((error: unknown) => entryInstead(path, error));
+    if (entry !== undefined) yield entry;
   }
 }

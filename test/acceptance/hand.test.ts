@@ -1,9 +1,8 @@
 /** Hand commands, as a person types them: with a daemon and without one, on each kind of device, cut in the middle and gone on. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
-import { startSim } from "../../sim/sim.js";
 import { until } from "../conformance/clause.js";
 import { hasOpenssl, selfSigned, startOwn } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
@@ -202,62 +201,6 @@ both("get latest: the newest log, by time; a get that is cut goes on at its byte
   assert.match(again.err, /^disk:2026-05-02\/new\.ulg: goes on at byte \d+ of 30000000$/);
   assert.ok(readFileSync(world.path("cwd/new.ulg")).equals(bytes));
   assert.deepEqual(readdirSync(world.path("cwd")), ["new.ulg"]);
-});
-
-test("a flight controller: by URL without a configuration; through the daemon while it reads; never a second link", async (t) => {
-  const world = new World(t);
-  const log = new Random(5).bytes(400_000);
-  world.file("card/fs/microsd/log/2026-05-02/09_10_57.ulg", log);
-  world.file("card/fs/microsd/log/2026-05-01/10_00_00.ulg", "older");
-  const sim = await startSim({
-    listen: "tcpin://127.0.0.1:0",
-    dir: world.path("card"),
-    autopilot: "px4",
-    link: "usb",
-    armed: false,
-    faults: {},
-  });
-  t.after(() => sim.close());
-  mkdirSync(world.path("cwd"));
-  const filesync: Filesync = async (...args) => {
-    const { code, out, err } = await runProgram(args, { cwd: world.path("cwd") });
-    return { code, out: masked(out, world.dir), err: masked(err, world.dir) };
-  };
-  const url = ["--url", sim.clientUrl];
-  assert.deepEqual(await filesync("ls", ...url, "/fs/microsd/log"), {
-    code: 0,
-    out: "-  -                     2026-05-01/\n-  -                     2026-05-02/",
-    err: "",
-  });
-  assert.equal(
-    (await filesync("get", ...url, "latest", "l.ulg")).out,
-    "autopilot:2026-05-02/09_10_57.ulg → l.ulg (400000 bytes in TIME, proved by digest)",
-  );
-  assert.ok(readFileSync(world.path("cwd/l.ulg")).equals(log));
-  assert.equal(
-    (await filesync("ls", ...url, "/fs/microsd/lgo")).err,
-    'filesync: there is no autopilot:fs/microsd/lgo; did you mean "fs/microsd/log"?',
-  );
-  assert.match(
-    (await filesync("rm", ...url, "/fs/microsd/log/2026-05-01/10_00_00.ulg")).err,
-    /^filesync: autopilot cannot be changed by hand: a device of type "mavftp" is only read$/,
-  );
-  assert.equal((await filesync("ls", "--url", "tcpin:/nonsense", "/")).code, 2);
-
-  world.mkdir("out");
-  const config = world.config({
-    devices: { fc: { type: "mavftp", url: sim.clientUrl, settle: "0s", maxRate: "100KiB/s" }, out: local("out") },
-    routes: [{ from: "fc", to: ["out"], into: "" }],
-  });
-  const daemon = new Program(["run", "--json", "--config", config]);
-  t.after(() => daemon.kill());
-  await daemon.until(({ what }) => what === "found", "found");
-  const got = await filesync("get", "fc:2026-05-01/10_00_00.ulg", "--config", config);
-  assert.equal(got.code, 0, got.err);
-  assert.equal(readFileSync(world.path("cwd/10_00_00.ulg"), "utf8"), "older");
-  assert.equal(existsSync(world.path("out/2026-05-02/09_10_57.ulg")), false, "the daemon's own transfer was still on its way");
-  await daemon.until(() => daemon.events.filter(({ what }) => what === "delivered").length === 2, "both delivered");
-  assert.ok(readFileSync(world.path("out/2026-05-02/09_10_57.ulg")).equals(log));
 });
 
 test("an FTP server by URL: the password from the environment, never on the command line", async (t) => {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readdirSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
+import { plugins } from "../../cli/plugins.js";
 import { Program } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
@@ -89,7 +90,7 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
   await program.until(({ what }) => what === "ready", "ready");
   world.config({ devices: { in: local("in"), out: { type: "lcoal", dir: "out" } }, routes: [{ from: "in", to: ["uot"] }] });
   assert.deepEqual(await reload(1), [
-    `${config}:1: devices.out.type: there is no plugin "lcoal"; did you mean "local"?; there are: local, mavftp, ftp, ftp-server`,
+    `${config}:1: devices.out.type: there is no plugin "lcoal"; did you mean "local"?; there are: ${plugins.types.join(", ")}`,
     `${config}:1: routes[0].to[0]: there is no device "uot"; did you mean "out"?`,
     "the configuration stays as it was: it cannot be used as it is now",
   ]);

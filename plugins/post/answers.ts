@@ -1,0 +1,148 @@
+/** What a server's answer to a posted file means: for Flight Review as PX4/flight_review and the proxies before it have it, else as the configuration says. */
+import { Fault } from "../../core/errors.js";
+import { retryAfterMs, type HttpAnswer } from "../../core/http.js";
+import type { Clock, Upload } from "../../core/plugin.js";
+import type { PostOptions } from "./plugin.js";
+
+/** What was understood of an answer that says yes. */
+export interface Read {
+  /** ISO 8601. */
+  readonly at: string;
+  /** One line for a person. */
+  readonly answer: string;
+  readonly url?: string;
+  readonly id?: string;
+  readonly secret?: string;
+}
+
+interface Situation {
+  readonly options: PostOptions;
+  readonly upload: Upload;
+  readonly clock: Clock;
+}
+
+const taken = [200, 201, 202, 204];
+const mostErrors = 5;
+const busyMs = 60_000;
+/** A portal stays for as long as nobody logs in. */
+const portalMs = 900_000;
+
+/** Throws what the answer means, where it is no yes. */
+export async function readAnswer(answer: HttpAnswer, { options, upload, clock }: Situation): Promise<Read> {
+  const { status, headers } = answer;
+  const text = await answer.text();
+  const { host } = new URL(options.url);
+  const words = inOneLine(text);
+  const said = `${host} answers ${status}${words === "" ? "" : `: ${words}`}`;
+  const notIt = (why: string) =>
+    new Fault(
+      "throttled",
+      `${host} does not answer as the right server does (${why}): a portal, or another server; nothing is posted to it for a while`,
+      {
+        retryAfterMs: portalMs,
+      },
+    );
+  const location = headers.location === undefined ? undefined : urlFrom(headers.location, options.url);
+  if ((options.answer.status ?? taken).includes(status) || (options.preset !== undefined && status === 302)) {
+    if (options.answer.contains !== undefined && !text.includes(options.answer.contains))
+      throw notIt('its answer does not hold "contains"');
+    const read = understood(options, text, location);
+    if (typeof read === "string") throw notIt(read);
+    return {
+      at: new Date(clock.wallMs()).toISOString(),
+      answer: options.preset === undefined ? said : `${host} answers ${status}`,
+      ...read,
+    };
+  }
+  if (status >= 300 && status < 400) throw notIt(`it leads to ${location === undefined ? "somewhere else" : new URL(location).host}`);
+  const tooLarge = `it has ${(upload.size / 1e6).toFixed(0)} MB, more than ${host} takes`;
+  switch (status) {
+    case 400:
+      // Tornado closes with an empty 400 when a body is over its cap; a file that it does not like has words.
+      if (words === "") throw new Fault("rejected", `${tooLarge} (it answers an empty 400)`);
+      throw new Fault("rejected", said);
+    case 401:
+    case 403:
+      throw new Fault("denied", `${said}; look at "key" or "headers"`);
+    case 404:
+    case 405:
+    case 410:
+      throw new Fault("denied", `${said}: nothing there takes a file; look at "url"`);
+    case 408:
+    case 429:
+    case 503:
+      throw new Fault("throttled", said, { retryAfterMs: retryAfterMs(headers, clock) ?? busyMs });
+    case 413:
+      throw new Fault("rejected", `${tooLarge} (413)`);
+    case 507:
+      throw new Fault("full", said);
+    case 500:
+      throw await failed(upload, said);
+  }
+  // 502 and 504 are a proxy's words: what became of it behind that nobody knows.
+  throw new Fault(status >= 500 ? "transient" : "rejected", said);
+}
+
+/** The server's own trouble, or a field that it misses: again, but not for ever. */
+async function failed({ memo }: Upload, said: string): Promise<Fault> {
+  const errors = Number(memo.get("errors") ?? 0) + 1;
+  await memo.set("errors", errors);
+  if (errors >= mostErrors) return new Fault("rejected", `${said} (${errors} times)`);
+  return new Fault("throttled", said, { retryAfterMs: busyMs * 2 ** (errors - 1) });
+}
+
+/** Else why it is not what the right server says. */
+function understood(options: PostOptions, text: string, location: string | undefined): Omit<Read, "at" | "answer"> | string {
+  const { preset } = options;
+  const at = options.answer.url ?? preset?.url;
+  const json = parsed(text);
+  if (preset?.id !== undefined) {
+    const id = valueAt(json, preset.id);
+    if (id === undefined) return "there is no id in its answer";
+    const secret = preset.secret === undefined ? undefined : valueAt(json, preset.secret);
+    const url = preset.page === undefined ? undefined : urlFrom(preset.page.replace("{id}", encodeURIComponent(id)), options.url);
+    return { id, ...(url === undefined ? {} : { url }), ...(secret === undefined ? {} : { secret }) };
+  }
+  if (at === undefined) return {};
+  const found = at === "location" ? location : (urlOf(valueAt(json, at), options.url) ?? (preset === undefined ? undefined : location));
+  if (found === undefined) return "there is no URL in its answer";
+  const id = new URL(found).searchParams.get("log") ?? undefined;
+  if (preset !== undefined && id === undefined) return `it leads to ${found}`;
+  return { url: found, ...(id === undefined ? {} : { id }) };
+}
+
+function urlOf(text: string | undefined, base: string): string | undefined {
+  return text === undefined ? undefined : urlFrom(text, base);
+}
+
+function urlFrom(text: string, base: string): string | undefined {
+  return URL.canParse(text, base) ? new URL(text, base).href : undefined;
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A text or number at a JSON pointer (RFC 6901). */
+function valueAt(json: unknown, pointer: string): string | undefined {
+  let value = json;
+  for (const part of pointer.split("/").slice(1)) {
+    if (typeof value !== "object" || value === null) return undefined;
+    value = (value as Record<string, unknown>)[part.replaceAll("~1", "/").replaceAll("~0", "~")];
+  }
+  return typeof value === "string" || typeof value === "number" ? String(value) : undefined;
+}
+
+/** What a person reads of a page. */
+function inOneLine(text: string): string {
+  return text
+    .replace(/<(script|style)\b.*?<\/\1>/gis, " ")
+    .replace(/<[^>]*>/g, " ")
+    .replace(/[\s\p{Cc}]+/gu, " ")
+    .trim()
+    .slice(0, 200);
+}

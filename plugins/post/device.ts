@@ -1,0 +1,43 @@
+/** One server that takes files by a POST, as a device. It counts as attached until core, which sees the failures, says otherwise. */
+import { BehaviorSubject } from "rxjs";
+import { Fault } from "../../core/errors.js";
+import { HttpClient } from "../../core/http.js";
+import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import { Board } from "./board.js";
+import type { PostOptions } from "./plugin.js";
+import { PostTarget } from "./target.js";
+
+export class PostDevice implements Device {
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly target: PostTarget;
+  readonly #client: HttpClient;
+  readonly #options: PostOptions;
+
+  constructor(options: PostOptions, context: PluginContext) {
+    this.#options = options;
+    const { tls, timeout } = options;
+    this.#client = new HttpClient({ origin: new URL(options.url), tls, timeoutMs: timeout, clock: context.clock });
+    const board = new Board(`Posted by ${context.vehicle} to ${context.name}`, context.stateDir, options.index);
+    this.target = new PostTarget(options, this.#client, board, context);
+  }
+
+  /** Whether something answers there. What it would say to a file only a file tells. */
+  async probe(signal: AbortSignal): Promise<void> {
+    const { pathname, host } = new URL(this.#options.url);
+    const answer = await this.#client.request({ method: "GET", path: pathname, what: "cannot ask" }, signal);
+    answer.stream.destroy();
+    const { status, headers } = answer;
+    if (status >= 500) throw new Fault("transient", `${host} answers ${status}`);
+    const to = headers.location;
+    if (status >= 300 && status < 400 && to !== undefined && URL.canParse(to, this.#options.url)) {
+      const other = new URL(to, this.#options.url).host;
+      if (other !== host) throw new Fault("offline", `${host} leads to ${other}: a portal before it, or another "url" is meant`);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#client.close();
+    this.presence$.complete();
+    return Promise.resolve();
+  }
+}

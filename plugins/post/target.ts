@@ -1,0 +1,189 @@
+/**
+ * One request per file, as a single shot: what was sent whole and not answered is core's to decide about. What the server's answers mean is in `answers.ts`.
+ */
+import FormData from "form-data";
+import { createHash } from "node:crypto";
+import { PassThrough, Readable } from "node:stream";
+import { Fault, isFault } from "../../core/errors.js";
+import type { HttpClient } from "../../core/http.js";
+import type { PluginContext, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { readAnswer, type Read } from "./answers.js";
+import type { Board } from "./board.js";
+import type { PostOptions } from "./plugin.js";
+import { isUlog, ulogDurationMs } from "./ulog.js";
+
+/** From here on a server, or a proxy before it, may find it too large. */
+const largeBytes = 95e6;
+const mostBreaks = 5;
+/** What small ones gain by asking first is less than the round trip. */
+const asksFrom = 2 ** 20;
+
+export class PostTarget implements Target {
+  readonly features: TargetFeatures;
+
+  constructor(
+    readonly options: PostOptions,
+    readonly client: HttpClient,
+    readonly board: Board,
+    readonly context: PluginContext,
+  ) {
+    this.features = {
+      needs: options.minDuration === undefined ? "sealed" : "sealedPath",
+      resume: false,
+      append: false,
+      atomic: true,
+      singleShot: true,
+      whenInDoubt: options.whenInDoubt,
+      digests: [],
+      concurrency: 1,
+    };
+  }
+
+  offset(): Promise<number> {
+    return Promise.resolve(0);
+  }
+
+  async write(upload: Upload, _offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    await this.#expectLong(upload);
+    const [beginning, bytes] = await peeked(upload.read(0, signal));
+    try {
+      if (this.options.only === "ulog" && !isUlog(beginning)) throw new Fault("unwanted", "it is no ULog");
+      const read = await this.#post(upload, bytes, signal, onBytes);
+      await upload.memo.set("answer", read);
+    } finally {
+      bytes.destroy();
+    }
+  }
+
+  async commit(upload: Upload, signal: AbortSignal): Promise<Receipt> {
+    const read = upload.memo.get("answer") as Read | undefined;
+    if (read === undefined) throw new Fault("transient", "the server's answer is not known any more");
+    const receipt = this.#receipt(upload, read);
+    const proof = this.options.verify === "readback" ? await this.#readBack(upload, read, signal) : receipt.proof;
+    await this.#list(upload, read);
+    return { ...receipt, proof };
+  }
+
+  /** Nothing of it stays anywhere. */
+  discard(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async lookup(upload: Upload): Promise<Receipt | "unknown"> {
+    const read = upload.memo.get("answer") as Read | undefined;
+    if (read === undefined) return "unknown";
+    await this.#list(upload, read);
+    return this.#receipt(upload, read);
+  }
+
+  #receipt({ path, size }: Upload, { answer, url }: Read): Receipt {
+    return { path, size, proof: "answer", answer, ...(url === undefined ? {} : { url }) };
+  }
+
+  async #list({ path, size }: Upload, { url, secret, at }: Read): Promise<void> {
+    await this.board.add({ at, path, size, ...(url === undefined ? {} : { url }), ...(secret === undefined ? {} : { secret }) });
+  }
+
+  async #expectLong({ localPath }: Upload): Promise<void> {
+    const { minDuration } = this.options;
+    if (minDuration === undefined || localPath === undefined) return;
+    const ms = await ulogDurationMs(localPath);
+    if (ms !== undefined && ms < minDuration)
+      throw new Fault("unwanted", `the log lasts ${Math.round(ms / 1000)} s, less than "minDuration", ${minDuration / 1000} s`);
+  }
+
+  async #post(upload: Upload, bytes: Readable, signal: AbortSignal, onBytes: (n: number) => void): Promise<Read> {
+    const { options } = this;
+    const { size } = upload;
+    const form = new FormData();
+    for (const [name, text] of Object.entries(options.fields)) form.append(name, this.#filled(text, upload));
+    bytes.on("data", (chunk: Buffer) => onBytes(chunk.length));
+    bytes.pause();
+    form.append(options.file, bytes, { filename: safeName(upload.path), contentType: "application/octet-stream", knownLength: size });
+    const url = new URL(options.url);
+    if (options.preset?.cap !== undefined && size > options.preset.cap) url.searchParams.set("expected_size", String(size));
+    const headers = Object.fromEntries(Object.entries(options.headers).map(([name, value]) => [name, value.reveal()]));
+    if (options.key !== undefined) headers.Authorization = `Bearer ${options.key.reveal()}`;
+    const body = form.pipe(new PassThrough());
+    form.on("error", (error) => body.destroy(error));
+    try {
+      const answer = await this.client.request(
+        {
+          method: "POST",
+          path: `${url.pathname}${url.search}`,
+          headers: { ...headers, ...form.getHeaders(), "Content-Length": form.getLengthSync() },
+          body,
+          answerMs: options.answerTimeout,
+          mayBeRefused: size > asksFrom,
+          what: "cannot post it",
+        },
+        signal,
+      );
+      return await readAnswer(answer, { options, upload, clock: this.context.clock });
+    } catch (error) {
+      throw isFault(error, "transient") ? await this.#broken(upload, error) : error;
+    }
+  }
+
+  /** A server that finds it too large may break off in the middle, time after time, and say nothing. */
+  async #broken({ size, memo }: Upload, fault: Fault): Promise<Fault> {
+    const cause = fault.cause instanceof Error && "code" in fault.cause ? String(fault.cause.code) : "";
+    if (size < largeBytes || !["ECONNRESET", "EPIPE"].includes(cause)) return fault;
+    const breaks = Number(memo.get("breaks") ?? 0) + 1;
+    await memo.set("breaks", breaks);
+    if (breaks < mostBreaks) return fault;
+    return new Fault(
+      "rejected",
+      `the server broke it off ${breaks} times while it was sent: it is probably larger than the server takes (Flight Review: 300 MiB, and often 100 MB by a proxy before it)`,
+      { cause: fault },
+    );
+  }
+
+  #filled(text: string, { path, size, modifiedMs }: Upload): string {
+    const { vehicle, installation } = this.context;
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    const date = modifiedMs === undefined || modifiedMs < Date.UTC(2001) ? "undated" : new Date(modifiedMs).toISOString().slice(0, 10);
+    const words: Readonly<Record<string, string>> = { vehicle, installation, path, name, size: String(size), date };
+    return text.replace(/\{(\w+)\}/g, (all, word: string) => words[word] ?? all);
+  }
+
+  /** Throws "mismatch" where the server gives other bytes back. */
+  async #readBack({ digest, path }: Upload, { id }: Read, signal: AbortSignal): Promise<Receipt["proof"]> {
+    const { preset, url } = this.options;
+    if (preset?.download === undefined || id === undefined || digest === undefined) return "answer";
+    const name = encodeURIComponent(safeName(path));
+    const answer = await this.client.request(
+      { method: "GET", path: preset.download.replace("{id}", encodeURIComponent(id)).replace("{name}", name), what: "cannot read it back" },
+      signal,
+    );
+    if (answer.status !== 200) {
+      answer.stream.destroy();
+      throw new Fault("transient", `cannot read it back from ${new URL(url).host}: it answers ${answer.status}`);
+    }
+    const hash = createHash("sha256");
+    for await (const chunk of answer.stream) hash.update(chunk as Buffer);
+    const found = `sha256:${hash.digest("hex")}`;
+    if (found !== digest) throw new Fault("mismatch", `the server gives other bytes back: ${found}, not ${digest}`);
+    return "readback";
+  }
+}
+
+/** The first chunk, and all of it. */
+async function peeked(stream: Readable): Promise<[beginning: Buffer, all: Readable]> {
+  const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  const first = await chunks.next();
+  const rest = async function* () {
+    try {
+      if (first.done !== true) yield first.value;
+      for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value;
+    } finally {
+      await chunks.return?.();
+    }
+  };
+  return [first.done === true ? Buffer.alloc(0) : first.value, Readable.from(rest(), { objectMode: false })];
+}
+
+/** Servers want it in double quotes, and know no other way to write it. */
+function safeName(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1).replace(/["\\\p{Cc}]/gu, "_");
+}

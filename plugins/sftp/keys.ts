@@ -1,0 +1,67 @@
+/** The ways to log in that the configuration gives, in the order in which they are tried. */
+import { readFile } from "node:fs/promises";
+import ssh2, { type AnyAuthMethod } from "ssh2";
+import { Fault, faultOfErrno } from "../../core/errors.js";
+import type { SftpOptions } from "./options.js";
+
+export interface Way {
+  /** As the server names it. */
+  readonly method: "publickey" | "password" | "keyboard-interactive";
+  /** For a person: "the key /home/pi/.ssh/id_ed25519". */
+  readonly what: string;
+  readonly auth: AnyAuthMethod;
+}
+
+/** Throws "denied", with the file, where a key cannot be used. */
+export async function waysOf(options: SftpOptions): Promise<Way[]> {
+  const { user: username, password, privateKey, agent } = options;
+  const ways: Way[] = [];
+  if (privateKey !== undefined) {
+    const key = await keyOf(privateKey, options.passphrase?.reveal());
+    ways.push({ method: "publickey", what: `the key ${privateKey}`, auth: { type: "publickey", username, key } });
+  }
+  if (agent !== undefined) ways.push({ method: "publickey", what: `the agent ${agent}`, auth: { type: "agent", username, agent } });
+  if (password !== undefined) {
+    const secret = password.reveal();
+    ways.push({ method: "password", what: "the password", auth: { type: "password", username, password: secret } });
+    ways.push({
+      method: "keyboard-interactive",
+      what: "the password as an answer",
+      auth: {
+        type: "keyboard-interactive",
+        username,
+        // A question that shows what is typed is no question for a password.
+        prompt: (_name, _instructions, _language, prompts, answer) => answer(prompts.map(({ echo }) => (echo === true ? "" : secret))),
+      },
+    });
+  }
+  return ways;
+}
+
+async function keyOf(file: string, passphrase: string | undefined): Promise<Buffer | ReturnType<typeof parsed>> {
+  let content: Buffer;
+  try {
+    content = await readFile(file);
+  } catch (error) {
+    throw new Fault("denied", faultOfErrno(error, `cannot read the private key ${file}`).message, { cause: error });
+  }
+  return parsed(content, file, passphrase);
+}
+
+function parsed(content: Buffer, file: string, passphrase: string | undefined) {
+  const key = ssh2.utils.parseKey(content, passphrase);
+  if (!(key instanceof Error)) {
+    // A file may hold several; the first is the one that ssh takes.
+    const one = Array.isArray(key) ? (key as (typeof key)[]).find((it) => it.isPrivateKey()) : key;
+    if (one?.isPrivateKey() === true) return one;
+    throw new Fault("denied", `${file} is a public key: "privateKey" is the file without ".pub"`);
+  }
+  const { message } = key;
+  if (/no passphrase given/i.test(message)) throw new Fault("denied", `the private key ${file} has a passphrase: put it into "passphrase"`);
+  if (passphrase !== undefined && /bad passphrase|integrity check|bad decrypt|wrong passphrase|unable to|malformed/i.test(message))
+    throw new Fault("denied", `the "passphrase" does not open the private key ${file}`);
+  const pkcs8 = content.includes("-----BEGIN ENCRYPTED PRIVATE KEY") || content.includes("-----BEGIN PRIVATE KEY");
+  if (pkcs8)
+    throw new Fault("denied", `the private key ${file} is in the form PKCS#8, which is not read: "ssh-keygen -p -f ${file}" makes it anew`);
+  throw new Fault("denied", `${file} is no private key that can be used here (${message})`);
+}

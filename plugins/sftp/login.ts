@@ -1,0 +1,223 @@
+/** A login at a server: a connection whose host key was checked, SFTP on it, and digests where the server allows commands. */
+import ssh2, { type Client, type ClientChannel, type ConnectConfig } from "ssh2";
+import { Fault, isFault } from "../../core/errors.js";
+import type { Clock } from "../../core/plugin.js";
+import { sftpFault } from "./faults.js";
+import { believed, families, type Believed } from "./host-key.js";
+import { waysOf, type Way } from "./keys.js";
+import type { SftpOptions } from "./options.js";
+import { Session } from "./session.js";
+import { Digester } from "./shell.js";
+import { Wire } from "./wire.js";
+
+export interface Login {
+  readonly session: Session;
+  /** undefined where the server allows no commands, or has no sha256sum. */
+  readonly digester: Digester | undefined;
+  readonly closed: boolean;
+  end(why: Fault): void;
+}
+
+/** Throws "offline", "denied", "transient". */
+export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSignal): Promise<Login> {
+  const what = "cannot log in";
+  try {
+    const ways = await waysOf(options);
+    const keys = await believed(options);
+    const client = await connected(options, keys, ways, signal);
+    try {
+      return await started(client, options);
+    } catch (error) {
+      client.destroy();
+      throw error;
+    }
+  } catch (error) {
+    throw sftpFault(error, { what, connecting: true, clockTrusted: clock.trusted() });
+  }
+}
+
+/** Another key of the same server may be the one that is believed: each family is asked for before the server is refused. */
+async function connected(options: SftpOptions, keys: Believed, ways: readonly Way[], signal: AbortSignal): Promise<Client> {
+  const possible = families.filter((family) => keys.mayBe(family));
+  let refused: unknown;
+  for (const asked of possible.length === families.length ? [possible.flat(), ...families.slice(1)] : [possible.flat()]) {
+    try {
+      return await connectOnce(options, keys, ways, asked, signal);
+    } catch (error) {
+      if (!(error instanceof WrongKey)) {
+        // Of a family that the server does not have.
+        if (refused !== undefined && isNoMatch(error)) continue;
+        throw error;
+      }
+      refused ??= error;
+      if (options.hostKey === undefined) break;
+    }
+  }
+  throw refused instanceof WrongKey ? new Fault("denied", refused.message) : new Fault("denied", "no host key can be believed");
+}
+
+class WrongKey extends Error {}
+
+function isNoMatch(error: unknown): boolean {
+  return error instanceof Error && /no matching host key/i.test(error.message);
+}
+
+function connectOnce(
+  options: SftpOptions,
+  keys: Believed,
+  ways: readonly Way[],
+  serverHostKey: readonly string[],
+  signal: AbortSignal,
+): Promise<Client> {
+  const { host, port, user: username, timeout, compress } = options;
+  return new Promise((resolve, reject) => {
+    const client = new ssh2.Client();
+    const tried: string[] = [];
+    let offered: readonly string[] = [];
+    let objection: string | undefined;
+    let agentFault: Error | undefined;
+    const fail = (error: unknown): void => {
+      signal.removeEventListener("abort", stop);
+      client.removeAllListeners();
+      // What a dying connection still says is nobody's.
+      client.on("error", () => undefined);
+      client.destroy();
+      reject(error instanceof Error ? error : new Error(String(error)));
+    };
+    const stop = (): void => fail(isFault(signal.reason) ? signal.reason : new Fault("aborted", "stopped"));
+    if (signal.aborted) {
+      stop();
+      return;
+    }
+    signal.addEventListener("abort", stop, { once: true });
+    client.once("connect", () => client.setNoDelay(true));
+    client.once("ready", () => {
+      signal.removeEventListener("abort", stop);
+      client.removeAllListeners("error");
+      client.removeAllListeners("close");
+      resolve(client);
+    });
+    client.on("error", (error: Error & { level?: string }) => {
+      // The agent's own fault: the other ways are tried.
+      if (error.level === "agent") agentFault = error;
+      else if (objection !== undefined) fail(new WrongKey(objection));
+      else if (error.level === "client-authentication") fail(notLetIn({ username, tried, offered, agentFault, agent: options.agent }));
+      else fail(connectFault(error));
+    });
+    client.once("close", () => fail(new Fault("offline", "the server closed the connection before the login")));
+    const left = [...ways];
+    const config: ConnectConfig = {
+      host,
+      port,
+      username,
+      readyTimeout: timeout,
+      keepaliveInterval: Math.max(1000, Math.floor(timeout / 3)),
+      keepaliveCountMax: 3,
+      hostVerifier: (key: Buffer) => {
+        objection = keys.objection(key);
+        return objection === undefined;
+      },
+      algorithms: {
+        serverHostKey: [...serverHostKey] as NonNullable<NonNullable<ConnectConfig["algorithms"]>["serverHostKey"]> & string[],
+        compress: compress ? ["zlib@openssh.com", "zlib", "none"] : ["none", "zlib@openssh.com", "zlib"],
+      },
+      authHandler: (methods, _partial, next) => {
+        if (Array.isArray(methods)) offered = methods;
+        for (let way = left.shift(); way !== undefined; way = left.shift()) {
+          if (offered.length > 0 && !offered.includes(way.method)) continue;
+          tried.push(way.what);
+          next(way.auth);
+          return;
+        }
+        // @types/ssh2 does not know that false says "no more".
+        next(false as unknown as "none");
+      },
+    };
+    try {
+      client.connect(config);
+    } catch (error) {
+      fail(new Fault("config", error instanceof Error ? error.message : String(error), { cause: error }));
+    }
+  });
+}
+
+interface Refused {
+  readonly username: string;
+  readonly tried: readonly string[];
+  readonly offered: readonly string[];
+  readonly agentFault: Error | undefined;
+  readonly agent: string | undefined;
+}
+
+function notLetIn({ username, tried, offered, agentFault, agent }: Refused): Fault {
+  const methods = offered.length === 0 ? "" : `; the server takes ${offered.join(", ")}`;
+  // It comes back with its user's login.
+  if (agentFault !== undefined && agent !== undefined)
+    return new Fault("offline", `the SSH agent at ${agent} does not help to log in (${agentFault.message})${methods}`, {
+      cause: agentFault,
+    });
+  const what = tried.length === 0 ? "with what is configured" : `with ${tried.join(" or ")}`;
+  return new Fault("denied", `the server does not let the user "${username}" in ${what}${methods}`);
+}
+
+function connectFault(error: Error & { level?: string }): Error {
+  const cause = { cause: error };
+  const { message, level } = error;
+  if (level === "client-timeout") return new Fault("offline", "the server does not answer", cause);
+  if (/lost before handshake|socket hang up/i.test(message))
+    return new Fault("offline", "the server closed the connection before the login", cause);
+  if (isNoMatch(error)) return error;
+  if (/no matching/i.test(message))
+    return new Fault("denied", `the server and this program find nothing that both speak (${message})`, cause);
+  if (/identification|protocol version|bad packet length/i.test(message))
+    return new Fault("denied", `what answers there speaks no SSH (${message})`, cause);
+  return error;
+}
+
+async function started(client: Client, options: SftpOptions): Promise<Login> {
+  const timeoutMs = options.timeout;
+  let broke: ((why: Fault) => void) | undefined;
+  client.on("error", (error: Error & { level?: string }) => {
+    const text = error.level === "client-timeout" ? `the server gave no answer for ${Math.round(timeoutMs / 1000)} s` : error.message;
+    broke?.(new Fault("transient", `the connection broke: ${text}`, { cause: error }));
+  });
+  client.on("close", () => broke?.(new Fault("transient", "the connection was closed")));
+  const digester = options.verify === "size" || options.verify === "readback" ? undefined : new Digester(client, timeoutMs);
+  const opening = new Promise<Session>((resolve, reject) => {
+    broke = reject;
+    client.subsys("sftp", (error: Error | undefined, channel: ClientChannel) => {
+      if (error !== undefined) {
+        reject(new Fault("denied", `the server gives this user no SFTP (${error.message})`, { cause: error }));
+        return;
+      }
+      channel.stderr.resume();
+      const wire = new Wire(channel, timeoutMs);
+      broke = (why) => {
+        wire.end(why);
+        reject(why);
+      };
+      Session.start(wire, options.root).then(resolve, reject);
+    });
+  });
+  const [session, digests] = await Promise.all([opening, digester?.works() ?? false]);
+  let closed = false;
+  const end = (why: Fault): void => {
+    if (closed) return;
+    closed = true;
+    session.end(why);
+    digester?.end();
+    client.end();
+    // A server that does not answer to the end is left.
+    client.destroy();
+  };
+  broke = end;
+  if (!digests) digester?.end();
+  return {
+    session,
+    digester: digests ? digester : undefined,
+    get closed() {
+      return closed || session.closed;
+    },
+    end,
+  };
+}

@@ -1,0 +1,28 @@
+/** Paths of core as bytes on the wire. A name goes as the bytes that it stands for, line ends too. */
+import { Fault } from "../../core/errors.js";
+import { bytesFromName, isSafePath } from "../../core/names.js";
+
+/** What file systems take; a server says only "failure" to more. */
+const mostNameBytes = 255;
+const slash = Buffer.from("/");
+
+/** A path of core below `root` (absolute). Throws "rejected" for a path that leaves the root, and for a name that cannot be given. */
+export function wirePath(root: Buffer, path: string): Buffer {
+  if (path === "") return root;
+  if (!isSafePath(path)) throw new Fault("rejected", `the path ${JSON.stringify(path)} cannot be used on a server`);
+  const parts: Buffer[] = root.equals(slash) ? [] : [root];
+  for (const name of path.split("/")) {
+    const bytes = bytesFromName(name);
+    const text = bytes.toString("latin1");
+    if (text === "" || text === "." || text === ".." || /[/\0]/.test(text))
+      throw new Fault("rejected", `the name ${JSON.stringify(name)} cannot be used on a server`);
+    if (bytes.length > mostNameBytes) throw new Fault("rejected", `the name ${JSON.stringify(name)} is longer than ${mostNameBytes} bytes`);
+    parts.push(slash, bytes);
+  }
+  return Buffer.concat(parts);
+}
+
+/** The directory of an absolute path; "/" is its own. */
+export function parentOf(path: Buffer): Buffer {
+  return path.subarray(0, Math.max(1, path.lastIndexOf(0x2f)));
+}

@@ -1,0 +1,291 @@
+/** What can be asked of an SFTP server, one method per request. Throws Refusal where the server refuses, else Faults. */
+import { Fault } from "../../core/errors.js";
+import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
+import { parentOf } from "./paths.js";
+import { Type, type Answer, type Cursor, type Part, type Wire } from "./wire.js";
+
+export const Open = { read: 1, write: 2, create: 8, truncate: 16, exclusive: 32 } as const;
+
+const has = { size: 1, owner: 2, permissions: 4, times: 8, extended: 0x80000000 } as const;
+const S_IFMT = 0o170000;
+const kinds: Readonly<Record<number, Attributes["kind"]>> = { 0o100000: "file", 0o040000: "directory", 0o120000: "link" };
+
+export interface Attributes {
+  readonly kind: "file" | "directory" | "link" | "special" | "unknown";
+  /** undefined where the server tells none. */
+  readonly size: number | undefined;
+  /** Whole seconds. */
+  readonly modifiedMs: number | undefined;
+}
+
+export interface Named extends Attributes {
+  readonly name: Buffer;
+}
+
+export interface Space {
+  readonly freeBytes: number;
+  readonly freeFiles: number;
+  readonly files: number;
+}
+
+/** An fsync of a large file on a slow disk: so many bytes per millisecond at least. */
+const slowestSync = 1000;
+
+export class Session {
+  readonly #wire: Wire;
+  readonly #extensions: ReadonlyMap<string, string>;
+  /** The root of the device, absolute. */
+  readonly root: Buffer;
+
+  private constructor(wire: Wire, extensions: ReadonlyMap<string, string>, root: Buffer) {
+    this.#wire = wire;
+    this.#extensions = extensions;
+    this.root = root;
+  }
+
+  /** `root` is relative to the login directory where it does not begin with "/". */
+  static async start(wire: Wire, root: string): Promise<Session> {
+    const extensions = await wire.start();
+    const bare = Buffer.from(root.length > 1 ? root.replace(/\/+$/, "") : root);
+    if (root.startsWith("/")) return new Session(wire, extensions, bare.length === 0 ? Buffer.from("/") : bare);
+    const login = new Session(wire, extensions, Buffer.alloc(0));
+    const home = await login.#realpath(Buffer.from("."));
+    const below = /^(\.\/?)*$/.test(root)
+      ? home
+      : Buffer.concat([home.toString() === "/" ? Buffer.alloc(0) : home, Buffer.from("/"), bare]);
+    return new Session(wire, extensions, below);
+  }
+
+  get closed(): boolean {
+    return this.#wire.closed;
+  }
+
+  get load(): number {
+    return this.#wire.load;
+  }
+
+  can(extension: string): boolean {
+    return this.#extensions.has(extension);
+  }
+
+  /** The file or link itself; undefined when nothing is there. */
+  async lstat(path: Buffer): Promise<Attributes | undefined> {
+    return orAbsent(this.#attributes(Type.lstat, path));
+  }
+
+  /** What a link leads to; undefined when nothing is there. */
+  async stat(path: Buffer): Promise<Attributes | undefined> {
+    return orAbsent(this.#attributes(Type.stat, path));
+  }
+
+  fstat(handle: Buffer): Promise<Attributes> {
+    return this.#attributes(Type.fstat, handle);
+  }
+
+  async open(path: Buffer, flags: number): Promise<Buffer> {
+    return handleOf(await this.#wire.ask(Type.open, [path, flags, 0]));
+  }
+
+  async close(handle: Buffer): Promise<void> {
+    done(await this.#wire.ask(Type.close, [handle]));
+  }
+
+  /** undefined at the end of the file. It may give less than was asked for. */
+  async read(handle: Buffer, offset: number, length: number): Promise<Buffer | undefined> {
+    const answer = await this.#wire.ask(Type.read, [handle, BigInt(offset), length]);
+    if (answer.type === Type.data) return answer.body.string();
+    if (answer.type === Type.status && statusOf(answer.body, Status.eof) === Status.eof) return undefined;
+    throw unexpected(answer);
+  }
+
+  async write(handle: Buffer, offset: number, bytes: Buffer): Promise<void> {
+    done(await this.#wire.ask(Type.write, [handle, BigInt(offset), bytes]));
+  }
+
+  /** Onto the medium, where the server can; `bytes` is how much there may be to write. */
+  async sync(handle: Buffer, bytes: number): Promise<void> {
+    if (!this.can("fsync@openssh.com")) return;
+    const asked = this.#wire.ask(Type.extended, [Buffer.from("fsync@openssh.com"), handle], 60_000 + bytes / slowestSync);
+    try {
+      done(await asked);
+    } catch (error) {
+      // A file system that has none (FUSE) says that it is not supported.
+      if (!isRefusal(error, Status.unsupported)) throw error;
+    }
+  }
+
+  async setTime(path: Buffer, modifiedMs: number): Promise<void> {
+    const seconds = Math.max(0, Math.floor(modifiedMs / 1000)) >>> 0;
+    done(await this.#wire.ask(Type.setstat, [path, has.times, seconds, seconds]));
+  }
+
+  async truncate(handle: Buffer, size: number): Promise<void> {
+    done(await this.#wire.ask(Type.fsetstat, [handle, has.size, BigInt(size)]));
+  }
+
+  /** All of a directory. */
+  async list(path: Buffer): Promise<Named[]> {
+    const handle = handleOf(await this.#wire.ask(Type.opendir, [path]));
+    const found: Named[] = [];
+    try {
+      for (;;) {
+        const answer = await this.#wire.ask(Type.readdir, [handle]);
+        if (answer.type === Type.status && statusOf(answer.body, Status.eof) === Status.eof) return found;
+        found.push(...namesOf(answer));
+      }
+    } finally {
+      if (!this.closed) await this.close(handle).catch(() => undefined);
+    }
+  }
+
+  /** Already gone is success. */
+  async remove(path: Buffer): Promise<void> {
+    await orAbsent(this.#wire.ask(Type.remove, [path]).then(done));
+  }
+
+  /** Makes a directory and its parents. */
+  async makeDirs(path: Buffer): Promise<void> {
+    const there = await this.stat(path);
+    if (there !== undefined) {
+      if (there.kind === "directory" || there.kind === "unknown") return;
+      throw new Fault("rejected", `${path.toString()} is a file there, and a directory is needed`);
+    }
+    if (path.length > 1) await this.makeDirs(parentOf(path));
+    try {
+      done(await this.#wire.ask(Type.mkdir, [path, 0]));
+    } catch (error) {
+      // Another client may have made it in between.
+      if ((await this.stat(path))?.kind !== "directory") throw error;
+    }
+  }
+
+  /**
+   * Gives a file another name that nothing has; false when something has it. With hard links the server decides that in one step; without
+   * them the name is looked at before, since not every server refuses a RENAME onto a file. rclone says yes to a link and makes none: a link is
+   * believed when it is seen.
+   */
+  async publish(from: Buffer, to: Buffer): Promise<boolean> {
+    if (this.can("hardlink@openssh.com")) {
+      try {
+        done(await this.#wire.ask(Type.extended, [Buffer.from("hardlink@openssh.com"), from, to]));
+        if ((await this.lstat(to)) !== undefined) {
+          await this.remove(from);
+          return true;
+        }
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        // FAT and network drives have no links. What else was wrong, RENAME says too.
+      }
+    }
+    if ((await this.lstat(to)) !== undefined) return false;
+    try {
+      done(await this.#wire.ask(Type.rename, [from, to]));
+      return true;
+    } catch (error) {
+      if (isRefusal(error, Status.failure, Status.exists) && (await this.lstat(to)) !== undefined) return false;
+      throw error;
+    }
+  }
+
+  /** Puts a file in the place of another. */
+  async replace(from: Buffer, to: Buffer): Promise<void> {
+    if (this.can("posix-rename@openssh.com")) {
+      done(await this.#wire.ask(Type.extended, [Buffer.from("posix-rename@openssh.com"), from, to]));
+      return;
+    }
+    await this.remove(to);
+    done(await this.#wire.ask(Type.rename, [from, to]));
+  }
+
+  /** undefined where the server does not tell. */
+  async space(path: Buffer): Promise<Space | undefined> {
+    if (!this.can("statvfs@openssh.com")) return undefined;
+    const answer = await this.#wire.ask(Type.extended, [Buffer.from("statvfs@openssh.com"), path]);
+    if (answer.type !== Type.extendedReply) return undefined;
+    const figures = Array.from({ length: 8 }, () => answer.body.figure());
+    const [, fragment = 0, , , available = 0, files = 0, , freeFiles = 0] = figures;
+    return { freeBytes: fragment * available, files, freeFiles };
+  }
+
+  end(why: Fault): void {
+    this.#wire.end(why);
+  }
+
+  async #realpath(path: Buffer): Promise<Buffer> {
+    const [first] = namesOf(await this.#wire.ask(Type.realpath, [path]));
+    if (first === undefined) throw new Fault("transient", "the server does not tell its login directory");
+    return first.name;
+  }
+
+  async #attributes(type: number, what: Part): Promise<Attributes> {
+    const answer = await this.#wire.ask(type, [what]);
+    if (answer.type !== Type.attrs) throw unexpected(answer);
+    return attributesOf(answer.body);
+  }
+}
+
+async function orAbsent<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (isAbsent(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The code, which is "ok" or `also`; a Refusal otherwise. */
+function statusOf(body: Cursor, also: number = Status.ok): number {
+  const code = body.u32();
+  if (code === Status.ok || code === also) return code;
+  throw new Refusal(code, body.left >= 4 ? body.string() : Buffer.alloc(0));
+}
+
+function done(answer: Answer): void {
+  if (answer.type !== Type.status) throw unexpected(answer);
+  statusOf(answer.body);
+}
+
+/** For an answer of another type than the one that is waited for: a refusal, or nonsense. */
+function unexpected({ type, body }: Answer): Error {
+  if (type === Type.status) {
+    const code = body.u32();
+    return new Refusal(code, body.left >= 4 ? body.string() : Buffer.alloc(0));
+  }
+  return new Fault("transient", `the server gave an answer of type ${type} to something else`);
+}
+
+function handleOf(answer: Answer): Buffer {
+  if (answer.type !== Type.handle) throw unexpected(answer);
+  return Buffer.from(answer.body.string());
+}
+
+function namesOf(answer: Answer): Named[] {
+  if (answer.type !== Type.name) throw unexpected(answer);
+  const count = answer.body.u32();
+  const found: Named[] = [];
+  for (let i = 0; i < count; i++) {
+    const name = Buffer.from(answer.body.string());
+    answer.body.string();
+    found.push({ name, ...attributesOf(answer.body) });
+  }
+  return found;
+}
+
+function attributesOf(body: Cursor): Attributes {
+  const flags = body.u32();
+  const size = (flags & has.size) === 0 ? undefined : body.u64();
+  if ((flags & has.owner) !== 0) for (let i = 0; i < 2; i++) body.u32();
+  const mode = (flags & has.permissions) === 0 ? undefined : body.u32();
+  let modifiedMs: number | undefined;
+  if ((flags & has.times) !== 0) {
+    body.u32();
+    modifiedMs = body.u32() * 1000;
+  }
+  if ((flags & has.extended) !== 0)
+    for (let left = body.u32(); left > 0; left--) {
+      body.string();
+      body.string();
+    }
+  const kind = mode === undefined ? "unknown" : (kinds[mode & S_IFMT] ?? ((mode & S_IFMT) === 0 ? "unknown" : "special"));
+  return { kind, size, modifiedMs };
+}

@@ -1,0 +1,128 @@
+/**
+ * An SFTP server as a source: lists with times, reads from any offset by many requests at once.
+ *
+ * A stream gives exactly the bytes up to the size that was listed, and ends with an error when the file ends early. Links are not followed.
+ */
+import { Readable } from "node:stream";
+import { Fault, orAborted } from "../../core/errors.js";
+import { nameFromBytes } from "../../core/names.js";
+import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
+import { listBelow } from "../../core/remote.js";
+import { isAbsent } from "./faults.js";
+import type { SftpOptions } from "./options.js";
+import { wirePath } from "./paths.js";
+import type { Lease, Pool } from "./pool.js";
+import { Open, type Attributes, type Session } from "./session.js";
+import { readAll } from "./transfer.js";
+
+export function entryOf(path: string, { kind, size, modifiedMs }: Attributes): FileEntry {
+  const stamp = { path, size: size ?? 0, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+  if (kind === "directory") return { ...stamp, kind };
+  if (kind === "link") return { path, size: 0, kind: "unreadable", reason: "a symbolic link" };
+  if (kind === "special") return { path, size: 0, kind: "unreadable", reason: "no plain file" };
+  if (size === undefined) return { path, size: 0, kind: "unreadable", reason: "listed without a size" };
+  return { ...stamp, kind: "file" };
+}
+
+export class SftpSource implements Source {
+  readonly #options: SftpOptions;
+  readonly #pool: Pool;
+
+  constructor(options: SftpOptions, pool: Pool) {
+    this.#options = options;
+    this.#pool = pool;
+  }
+
+  get features(): SourceFeatures {
+    return { ranges: true, digests: this.#pool.digests, concurrency: this.#options.concurrency, inPlace: false };
+  }
+
+  list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
+    return listBelow((dir) => this.readDir(dir, signal), signal, options);
+  }
+
+  /** One directory whole. Throws "missing" when there is none. */
+  readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
+    return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async ({ session }) => {
+      const found: FileEntry[] = [];
+      for (const it of await session.list(wirePath(session.root, dir))) {
+        const text = it.name.toString("latin1");
+        if (text === "." || text === ".." || text === "" || /[/\0]/.test(text)) continue;
+        const name = nameFromBytes(it.name);
+        found.push(entryOf(dir === "" ? name : `${dir}/${name}`, it));
+      }
+      return found;
+    });
+  }
+
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    return this.#pool.with(signal, `cannot look at ${path}`, ({ session }) => lookAt(session, path));
+  }
+
+  async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
+    const lease = await this.#pool.lease(signal);
+    try {
+      const handle = await this.#pool.run(`cannot read ${entry.path}`, () =>
+        orAborted(openSame(lease.login.session, entry, offset), signal),
+      );
+      return Readable.from(this.#bytes(lease, handle, entry, offset, signal), { highWaterMark: 1 });
+    } catch (error) {
+      lease.end();
+      throw error;
+    }
+  }
+
+  async *#bytes(lease: Lease, handle: Buffer, entry: FileEntry, offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
+    const { session } = lease.login;
+    const received = readAll(session, handle, offset, entry.size, entry.path);
+    try {
+      for (;;) {
+        const next = await this.#pool.run(`cannot read ${entry.path}`, () => orAborted(received.next(), signal));
+        if (next.done === true) return;
+        yield next.value;
+      }
+    } finally {
+      // What was asked for in advance is not waited for.
+      void received
+        .return(undefined)
+        .catch(() => undefined)
+        .then(() => session.close(handle).catch(() => undefined))
+        .then(() => lease.end());
+    }
+  }
+
+  digest(entry: FileEntry, kind: DigestKind, signal: AbortSignal): Promise<Digest | undefined> {
+    if (kind !== "sha256") return Promise.resolve(undefined);
+    return this.#pool.with(signal, `cannot ask for the digest of ${entry.path}`, async ({ session, digester }) => {
+      const path = wirePath(session.root, entry.path);
+      // All of the file is digested: one that grew has another digest than the one that is asked for.
+      if ((await session.lstat(path))?.size !== entry.size) return undefined;
+      return digester?.digest(path, entry.size);
+    });
+  }
+}
+
+/** What is at a path; undefined when nothing is. */
+export async function lookAt(session: Session, path: string): Promise<FileEntry | undefined> {
+  const wire = wirePath(session.root, path);
+  const found = await (path === "" ? session.stat(wire) : session.lstat(wire));
+  return found === undefined ? undefined : entryOf(path, found);
+}
+
+/** Throws "missing" and "changed". */
+async function openSame(session: Session, entry: FileEntry, offset: number): Promise<Buffer> {
+  const path = wirePath(session.root, entry.path);
+  let handle: Buffer | undefined;
+  try {
+    handle = await session.open(path, Open.read);
+    const { size = -1, modifiedMs } = await session.fstat(handle);
+    const retimed = size === entry.size && entry.modifiedMs !== undefined && modifiedMs !== undefined && modifiedMs !== entry.modifiedMs;
+    if (size < entry.size || offset > entry.size || retimed)
+      throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
+    return handle;
+  } catch (error) {
+    if (handle !== undefined) void session.close(handle).catch(() => undefined);
+    if (isAbsent(error)) throw new Fault("missing", `${entry.path} is not there any more`);
+    throw error;
+  }
+}

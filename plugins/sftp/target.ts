@@ -1,0 +1,309 @@
+/**
+ * An SFTP server as a target: a hidden partial beside the final name, written by many requests at once, continued only where what is there
+ * is known or proved to be ours, synced where the server can, verified, and given its name in one step.
+ *
+ * What was acknowledged in order is kept in memory, and in the upload's memo when a write breaks off; without either the end of the partial
+ * is read back and compared. A server that loses what was there before a resume is remembered, and gets whole files only.
+ */
+import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
+import type { Digest, Memo, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { isAbsent, isRefusal, Status } from "./faults.js";
+import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
+import type { Login } from "./login.js";
+import type { SftpOptions } from "./options.js";
+import { parentOf, wirePath } from "./paths.js";
+import type { Pool } from "./pool.js";
+import { provenPrefix, sampled } from "./prefix.js";
+import { Open, type Attributes, type Session } from "./session.js";
+import { readDigest, writeAll } from "./transfer.js";
+
+interface Proved {
+  readonly proof: Proof;
+  readonly digest?: Digest;
+}
+
+/** In an upload's memo: how many bytes were acknowledged in order when its write broke off. */
+export const sureKey = "sure";
+/** In an upload's memo: it was continued, so the server may have lost what was before. */
+const resumedKey = "resumed";
+/** In the device's memory: this server loses what was there. */
+export const wholeOnlyKey = "wholeOnly";
+/** After a stop: so long what is under way may still be acknowledged. */
+const graceMs = 1000;
+
+export class SftpTarget implements Target {
+  readonly #options: SftpOptions;
+  readonly #pool: Pool;
+  readonly #memory: Memo;
+  /** Of uploads that this process wrote or proved: bytes that are surely there. */
+  readonly #sure = new Map<string, number>();
+  /** Uploads whose bytes are on the server's medium, as far as it says so. */
+  readonly #synced = new Set<string>();
+
+  constructor(options: SftpOptions, pool: Pool, memory: Memo) {
+    this.#options = options;
+    this.#pool = pool;
+    this.#memory = memory;
+  }
+
+  get features(): TargetFeatures {
+    return {
+      needs: "stream",
+      resume: this.#memory.get(wholeOnlyKey) !== true,
+      append: false,
+      atomic: true,
+      singleShot: false,
+      digests: this.#pool.digests,
+      concurrency: this.#options.concurrency,
+      pipeline: { uploads: 8 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
+    };
+  }
+
+  offset(upload: Upload, signal: AbortSignal): Promise<number> {
+    return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async ({ session }) => {
+      const partial = partialOf(session, upload);
+      const size = (await session.lstat(partial))?.size ?? 0;
+      if (size >= upload.size) return size;
+      if (size === 0 || !this.features.resume) return 0;
+      const sure = this.#sure.get(upload.id) ?? numberOf(upload.memo.get(sureKey));
+      if (sure !== undefined && sure <= size) {
+        this.#sure.set(upload.id, sure);
+        return sure;
+      }
+      const proven = await opened(session, partial, Open.read, (handle) => provenPrefix(session, handle, upload, size, signal));
+      this.#sure.set(upload.id, proven);
+      return proven;
+    });
+  }
+
+  async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    const lease = await this.#pool.lease(signal);
+    const what = `cannot write ${upload.path}`;
+    try {
+      await this.#pool.run(what, () => this.#append(lease.login.session, upload, offset, signal, onBytes));
+    } finally {
+      lease.end();
+    }
+  }
+
+  async #append(session: Session, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    const partial = partialOf(session, upload);
+    throwIfAborted(signal);
+    const handle = await this.#openAt(session, upload, partial, offset, signal);
+    this.#synced.delete(upload.id);
+    const progress = { sure: offset };
+    const reading = upload.chunks(offset, signal);
+    const writing = this.#fill(session, handle, upload, partial, () => writeAll(session, handle, reading, progress, onBytes));
+    try {
+      await orStopped(writing, signal);
+      if (progress.sure < upload.size) throw new Fault("transient", `the bytes ended at ${progress.sure} of ${upload.size}`);
+      this.#sure.set(upload.id, progress.sure);
+      this.#synced.add(upload.id);
+    } catch (error) {
+      this.#sure.set(upload.id, progress.sure);
+      if (progress.sure > 0) await upload.memo.set(sureKey, progress.sure);
+      if (
+        offset > 0 &&
+        progress.sure === offset &&
+        isRefusal(error, Status.failure, Status.unsupported) &&
+        /seek|offset|append/i.test(error.text)
+      )
+        await this.#wholeOnly(`takes no file that is continued ("${error.text}")`);
+      throw error;
+    } finally {
+      reading.close();
+    }
+  }
+
+  /** Writes, syncs and closes: some servers write only then, and what fails then was not written. */
+  async #fill(session: Session, handle: Buffer, upload: Upload, partial: Buffer, write: () => Promise<void>): Promise<void> {
+    let closing: Promise<void> | undefined;
+    try {
+      await write();
+      await session.sync(handle, upload.size);
+      closing = session.close(handle);
+      await closing;
+    } catch (error) {
+      const why = await orFull(session, partial, error);
+      if (closing === undefined) await session.close(handle).catch(() => undefined);
+      throw why;
+    }
+  }
+
+  /** Throws "conflict" where the partial is not so long as it should be. */
+  async #openAt(session: Session, upload: Upload, partial: Buffer, offset: number, signal: AbortSignal): Promise<Buffer> {
+    if (offset === 0) return orAborted(this.#begin(session, partial), signal);
+    const held = (await orAborted(session.lstat(partial), signal))?.size ?? 0;
+    const known = this.#sure.get(upload.id);
+    if (held !== offset && !(held > offset && known === offset))
+      throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
+    if (offset < upload.size) await upload.memo.set(resumedKey, true);
+    const handle = await orAborted(session.open(partial, Open.write), signal);
+    // What lies behind was not acknowledged in order. A server that cannot cut it off gets it written over.
+    if (held > offset) await session.truncate(handle, offset).catch(() => undefined);
+    return handle;
+  }
+
+  async #begin(session: Session, partial: Buffer): Promise<Buffer> {
+    const anew = Open.write | Open.create | Open.truncate;
+    try {
+      return await session.open(partial, anew);
+    } catch (error) {
+      if (!isAbsent(error) && !isRefusal(error, Status.failure)) throw await orFull(session, session.root, error);
+      try {
+        await session.makeDirs(parentOf(partial));
+        return await session.open(partial, anew);
+      } catch (second) {
+        throw await orFull(session, session.root, second);
+      }
+    }
+  }
+
+  commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
+    return this.#pool.with(signal, `cannot publish ${upload.path}`, async (login) => {
+      const { session } = login;
+      const [partial, name] = [partialOf(session, upload), wirePath(session.root, upload.path)];
+      const [there, other] = await Promise.all([session.lstat(partial), session.lstat(name)]);
+      if (there === undefined) return this.#published(login, upload, name, other);
+      const size = there.size ?? -1;
+      if (size !== upload.size)
+        throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
+      if (!this.#synced.has(upload.id)) await opened(session, partial, Open.write, (handle) => session.sync(handle, size));
+      const proved = await this.#prove(login, upload, partial, signal);
+      const receipt = { path: upload.path, size, ...proved };
+      // A time that cannot be set changes nothing else.
+      if (upload.modifiedMs !== undefined) await session.setTime(partial, upload.modifiedMs).catch(ifRefused);
+      if (other !== undefined) {
+        if (await isSameFile(session, partial, name, there, other, upload.modifiedMs)) {
+          await session.remove(partial);
+          return this.#forget(upload, receipt);
+        }
+        const occupant = await this.#occupant(login, upload, name, other);
+        if (!(await this.#replaceable(login, upload, name, occupant))) return occupant;
+        await session.replace(partial, name);
+        return this.#forget(upload, receipt);
+      }
+      throwIfAborted(signal);
+      if (!(await publish(session, partial, name))) {
+        const now = await session.lstat(name);
+        if (now === undefined) throw new Fault("transient", "the server gave the file no name");
+        return this.#occupant(login, upload, name, now);
+      }
+      return this.#forget(upload, receipt);
+    });
+  }
+
+  discard(upload: Upload, signal: AbortSignal): Promise<void> {
+    this.#forget(upload, undefined);
+    return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
+      await session.remove(partialOf(session, upload));
+    });
+  }
+
+  look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
+    return this.#pool.with(signal, `cannot look at ${upload.path}`, async (login) => {
+      const name = wirePath(login.session.root, upload.path);
+      const there = await login.session.lstat(name);
+      return there === undefined ? undefined : this.#occupant(login, upload, name, there);
+    });
+  }
+
+  #forget<T>(upload: Upload, result: T): T {
+    this.#sure.delete(upload.id);
+    this.#synced.delete(upload.id);
+    return result;
+  }
+
+  /** The partial has gone: then it was published before, or it was never whole. */
+  async #published(login: Login, upload: Upload, name: Buffer, there: Attributes | undefined): Promise<Receipt> {
+    if (there?.kind === "file" && there.size === upload.size) {
+      const { digest } = upload;
+      const found = digest === undefined ? undefined : await this.#digestOf(login, name, upload.size);
+      if (found === undefined) return { path: upload.path, size: upload.size, proof: "size" };
+      if (found.digest === digest) return { path: upload.path, size: upload.size, ...found };
+    }
+    throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
+  }
+
+  /** Verifies the partial, as configured. Throws "mismatch". */
+  async #prove(login: Login, upload: Upload, partial: Buffer, signal: AbortSignal): Promise<Proved> {
+    const { verify } = this.#options;
+    if (verify === "size" || upload.digest === undefined) return { proof: "size" };
+    const found = await this.#digestOf(login, partial, upload.size);
+    if (found === undefined) {
+      if (verify === "digest") throw new Fault("denied", 'this server computes no SHA-256; set "verify" to "readback", "size" or "auto"');
+      await this.#expectKept(login.session, upload, partial, signal);
+      return { proof: "size" };
+    }
+    if (found.digest === upload.digest) return found;
+    if (upload.memo.get(resumedKey) === true) await this.#expectKept(login.session, upload, partial, signal);
+    throw new Fault("mismatch", `the server holds ${found.digest}, not ${upload.digest}`);
+  }
+
+  /** Of a file that was continued: whether its beginning is still what it was. Throws "conflict", and is wiser next time. */
+  async #expectKept(session: Session, upload: Upload, partial: Buffer, signal: AbortSignal): Promise<void> {
+    if (upload.memo.get(resumedKey) !== true) return;
+    if (await opened(session, partial, Open.read, (handle) => sampled(session, handle, upload, upload.size, signal))) return;
+    await this.#wholeOnly("loses the beginning of a file that is continued");
+  }
+
+  /** Throws "conflict": the partial is begun anew. */
+  async #wholeOnly(why: string): Promise<never> {
+    await this.#memory.set(wholeOnlyKey, true);
+    throw new Fault("conflict", `this server ${why}: files are sent to it whole from now on`);
+  }
+
+  async #digestOf(
+    { session, digester }: Login,
+    path: Buffer,
+    size: number,
+  ): Promise<{ digest: Digest; proof: "digest" | "readback" } | undefined> {
+    const { verify } = this.#options;
+    if (verify === "size") return undefined;
+    const digest = verify === "readback" ? undefined : await digester?.digest(path, size);
+    if (digest !== undefined) return { digest, proof: "digest" };
+    // A server that digests, but not this name, is read.
+    if (verify !== "readback" && digester === undefined) return undefined;
+    return {
+      digest: await opened(session, path, Open.read, (handle) => readDigest(session, handle, size, "the file")),
+      proof: "readback",
+    };
+  }
+
+  async #occupant(login: Login, upload: Upload, name: Buffer, { kind, size }: Attributes): Promise<Occupant> {
+    const found = kind === "file" && size === upload.size ? await this.#digestOf(login, name, size) : undefined;
+    return { occupied: true, size: size ?? 0, ...found };
+  }
+
+  /** Whether what is there is our own earlier version, as far as the server can tell. */
+  async #replaceable(login: Login, upload: Upload, name: Buffer, there: Occupant): Promise<boolean> {
+    const { expect } = upload;
+    if (expect.kind !== "replaces" || expect.size !== there.size) return false;
+    if (expect.digest === undefined) return true;
+    const found = there.digest ?? (await this.#digestOf(login, name, there.size))?.digest;
+    return found === undefined || found === expect.digest;
+  }
+}
+
+function partialOf(session: Session, upload: Upload): Buffer {
+  wirePath(session.root, upload.path);
+  return wirePath(session.root, upload.partialPath);
+}
+
+function numberOf(value: unknown): number | undefined {
+  return typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? value : undefined;
+}
+
+/** What `work` ends with; after a stop it has a moment to end, so that what was acknowledged counts. */
+async function orStopped(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  try {
+    await orAborted(work, signal);
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, graceMs)));
+    await Promise.race([work.catch(() => undefined), late]);
+    clearTimeout(timer);
+    throw isFault(error) ? error : new Fault("aborted", "stopped", { cause: error });
+  }
+}

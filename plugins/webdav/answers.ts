@@ -1,0 +1,88 @@
+/** What a server's refusals mean for core. */
+import { Fault } from "../../core/errors.js";
+import { retryAfterMs, type HttpAnswer } from "../../core/http.js";
+import type { Clock } from "../../core/plugin.js";
+
+export interface Refused {
+  readonly status: number;
+  readonly headers: HttpAnswer["headers"];
+  /** The beginning of what it said. */
+  readonly text: string;
+}
+
+interface Situation {
+  /** Opens the message: "cannot write a/b". */
+  readonly what: string;
+  readonly url: URL;
+  readonly clock: Clock;
+}
+
+export function refusal(refused: Refused, { what, url, clock }: Situation): Fault {
+  const { status, headers } = refused;
+  const words = wordsOf(refused.text);
+  const said = `${what}: ${url.host} answers ${status}${words === "" ? "" : ` ("${words}")`}`;
+  if (status < 300) return new Fault("offline", `${said}, which is no answer of WebDAV: a portal before it, or another "url" is meant`);
+  if (status < 400) return elsewhere(what, headers.location, url);
+  switch (status) {
+    case 401:
+      return new Fault("denied", `${said}: the login is refused${basicOnly(headers["www-authenticate"])}`);
+    case 402:
+    case 407:
+      return new Fault("denied", said);
+    case 403:
+      return new Fault(isName(refused.text) ? "rejected" : "denied", said);
+    case 404:
+    case 410:
+      return new Fault("missing", said);
+    case 405:
+      return new Fault("denied", `${said}: there is no WebDAV at this "url", or nothing may be changed there`);
+    case 408:
+    case 423:
+    case 425:
+      return new Fault("transient", said);
+    case 409:
+      return new Fault("transient", `${said}: a directory above it is not there`);
+    case 412:
+      return new Fault("conflict", said);
+    case 413:
+      return new Fault("rejected", `${said}: it is larger than this server takes in one request`);
+    case 429:
+    case 503: {
+      const waitMs = retryAfterMs(headers, clock);
+      return new Fault("throttled", said, waitMs === undefined ? {} : { retryAfterMs: waitMs });
+    }
+    case 507:
+    case 509:
+      return new Fault("full", `${said}: no space is left there, or the quota is used up`);
+    case 511:
+      return new Fault("offline", `${said}: the network wants a login of its own`);
+    default:
+      return new Fault(status >= 500 && status !== 501 ? "transient" : "rejected", said);
+  }
+}
+
+function elsewhere(what: string, location: string | undefined, url: URL): Fault {
+  const to = location !== undefined && URL.canParse(location, url.href) ? new URL(location, url) : undefined;
+  if (to === undefined || to.hostname !== url.hostname)
+    return new Fault("offline", `${what}: ${url.host} leads to ${to?.host ?? "nowhere"}: a portal before it, or another "url" is meant`);
+  return new Fault("denied", `${what}: ${url.host} leads to ${to.origin}${to.pathname}: that may be the "url" that is meant`);
+}
+
+function basicOnly(challenge: string | undefined): string {
+  return challenge === undefined || /\bbasic\b/i.test(challenge)
+    ? ""
+    : `; it wants ${challenge.split(" ", 1)[0] ?? ""}, and only Basic is known here`;
+}
+
+/** Nextcloud refuses names by 403 too. */
+function isName(text: string): boolean {
+  return /InvalidPath|ForbiddenFilename|forbidden (?:file ?name|extension)|not a valid (?:file|path)/i.test(text);
+}
+
+/** One line of it for a person: SabreDAV's message, or its text without tags. */
+function wordsOf(text: string): string {
+  const message =
+    /<(?:\w+:)?message>([^<]*)</.exec(text)?.[1] ?? text.replace(/<(style|script|head)\b.*?<\/\1>/gis, " ").replace(/<[^>]*>/g, " ");
+  const line = message.replace(/[\s\p{Cc}]+/gu, " ").trim();
+  return line.length > 120 ? `${line.slice(0, 120)}…` : line;
+}

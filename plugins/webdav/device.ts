@@ -1,0 +1,43 @@
+/** One WebDAV server as a device. It counts as attached until core, which sees the failures, says otherwise. */
+import { BehaviorSubject } from "rxjs";
+import { Fault } from "../../core/errors.js";
+import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import type { WebdavOptions } from "./options.js";
+import { DavServer } from "./server.js";
+import { WebdavSource } from "./source.js";
+import { WebdavTarget } from "./target.js";
+import { WebdavTree } from "./tree.js";
+import { Ways } from "./ways.js";
+
+export class WebdavDevice implements Device {
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
+  readonly source: WebdavSource;
+  readonly target: WebdavTarget;
+  readonly tree: WebdavTree;
+  readonly #server: DavServer;
+  readonly #ways: Ways;
+
+  constructor(options: WebdavOptions, context: PluginContext) {
+    this.#server = new DavServer(options, context);
+    this.#ways = new Ways(this.#server, context);
+    this.source = new WebdavSource(options, this.#server, this.#ways);
+    this.target = new WebdavTarget(options, this.#server, this.#ways, context.installation);
+    this.tree = new WebdavTree(this.#server, this.source);
+  }
+
+  async probe(signal: AbortSignal): Promise<void> {
+    const server = this.#server;
+    await this.#ways.learn(signal);
+    // A root that is not there yet is made by the first upload; but it must be a WebDAV server that says so.
+    const what = "cannot use the root";
+    const at = `${server.at("")}/`;
+    const root = (await server.look(at, signal, what)) ?? (await server.look(`${server.files}/`, signal, what));
+    if (root?.collection !== true) throw new Fault("denied", `${what}: there is no directory at ${server.url.origin}${server.files}/`);
+  }
+
+  close(): Promise<void> {
+    this.#server.close();
+    this.presence$.complete();
+    return Promise.resolve();
+  }
+}

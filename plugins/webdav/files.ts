@@ -1,0 +1,163 @@
+/**
+ * Uploads to a partial beside the final name, which is then moved: continued by a PUT with Content-Range where the server is known to take it, else sent
+ * whole. Whatever is answered, the size is asked afterwards.
+ */
+import { Fault, isFault } from "../../core/errors.js";
+import type { Occupant, Receipt, Upload } from "../../core/plugin.js";
+import { Bodies } from "./body.js";
+import type { WebdavOptions } from "./options.js";
+import { timeHeader, type Publisher } from "./publish.js";
+import type { DavServer, Seen } from "./server.js";
+import type { Ways } from "./ways.js";
+
+/** So little goes out in one request also where it could be continued: it costs one answer less. */
+const smallBytes = 65_536;
+/** From here on a refusal may come before the bytes have gone out. */
+const asksFrom = 2 ** 20;
+/** A partial that has not changed for so long has all that was sent to it; longer where a write broke off just now. */
+const partStillMs = 200;
+const brokenStillMs = 1000;
+const lookMs = 100;
+
+export class Files {
+  readonly #server: DavServer;
+  readonly #ways: Ways;
+  readonly #publisher: Publisher;
+  readonly #options: WebdavOptions;
+  /** Uploads whose last write broke off. */
+  readonly #broken = new Set<string>();
+
+  constructor(options: WebdavOptions, ways: Ways, publisher: Publisher) {
+    this.#options = options;
+    this.#server = publisher.server;
+    this.#ways = ways;
+    this.#publisher = publisher;
+  }
+
+  async offset(upload: Upload, signal: AbortSignal): Promise<number> {
+    const what = `cannot ask for the size of ${upload.partialPath}`;
+    const { clock } = this.#server;
+    const look = () => this.#server.look(this.#server.at(upload.partialPath), signal, what);
+    let size = (await look())?.size;
+    if (size === undefined || size >= upload.size) return size ?? 0;
+    // A server that keeps half of a PUT that broke off does not continue it.
+    if (this.#ways.way !== "ranges" && (size === 0 || !(await this.#ways.ranges(upload, signal)))) return 0;
+    // What was on its way when a write broke off may still be coming in.
+    const stillMs = this.#broken.delete(upload.id) ? brokenStillMs : partStillMs;
+    for (let sinceMs = clock.monotonicMs(); clock.monotonicMs() - sinceMs < stillMs;) {
+      await clock.sleep(lookMs, signal);
+      const now = (await look())?.size ?? 0;
+      if (now === upload.size) return now;
+      if (now !== size) sinceMs = clock.monotonicMs();
+      size = now;
+    }
+    return size;
+  }
+
+  async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    const server = this.#server;
+    const at = server.at(upload.partialPath);
+    const what = `cannot write ${upload.path}`;
+    server.at(upload.path);
+    if (offset > 0) {
+      const held = (await server.look(at, signal, what))?.size ?? 0;
+      if (held !== offset) throw new Fault("conflict", `${what}: the partial has ${held} bytes, not ${offset}`);
+      if (offset === upload.size) return;
+    }
+    this.#broken.delete(upload.id);
+    await server.ensureDirOf(upload.path, signal);
+    const ranges = upload.size > smallBytes && (await this.#ways.ranges(upload, signal));
+    if (offset > 0 && !ranges) throw new Fault("conflict", `${what}: this server keeps only whole files`);
+    // A plain PUT that breaks off leaves nothing at Apache; what is put into a file that is there stays.
+    if (ranges && offset === 0) await this.#put(upload, what, signal, "");
+    const bodies = upload.size === 0 ? undefined : new Bodies(upload, offset, signal, onBytes);
+    try {
+      await this.#put(upload, what, signal, bodies?.next(upload.size - offset) ?? "", ranges ? offset : undefined);
+    } catch (error) {
+      if (ranges) this.#broken.add(upload.id);
+      throw error;
+    } finally {
+      bodies?.close();
+    }
+    if (ranges) await this.#expectContinued(upload, offset, await server.look(at, signal, what), signal);
+  }
+
+  async #put(upload: Upload, what: string, signal: AbortSignal, body: ReturnType<Bodies["next"]> | "", from?: number): Promise<void> {
+    const { size, partialPath } = upload;
+    const length = body === "" ? 0 : size - (from ?? 0);
+    const headers = {
+      "Content-Type": "application/octet-stream",
+      "Content-Length": length,
+      ...(from === undefined ? timeHeader(upload) : { "Content-Range": `bytes ${from}-${size - 1}/${size}` }),
+    };
+    const question = { method: "PUT", at: this.#server.at(partialPath), what, headers, body, slow: true, mayBeRefused: length > asksFrom };
+    const whole = from === undefined && length > 0;
+    const said = await this.#server.said(question, signal).catch(async (error: unknown) => {
+      // What has no cause is no error of the network: the bytes ended.
+      if (!whole || !isFault(error, "transient") || error.notTaken || error.cause === undefined) throw error;
+      return this.#arrives(upload, error, signal);
+    });
+    if (said === undefined || [200, 201, 202, 204].includes(said.status)) return;
+    const fault = this.#server.refusal(said, what);
+    // A proxy did not wait for the answer.
+    if (whole && (said.status === 502 || said.status === 504)) return this.#arrives(upload, fault, signal);
+    if (from !== undefined && [400, 405, 415, 416, 501].includes(said.status)) {
+      await this.#ways.forget();
+      throw new Fault("transient", `${fault.message}; it does not continue files any more`, { cause: fault });
+    }
+    if (fault.kind === "missing" || said.status === 409) this.#server.forgetDirs();
+    throw fault.kind === "missing" ? new Fault("transient", fault.message, { cause: fault }) : fault;
+  }
+
+  /** All of it went out and nobody answered: Yandex may still be digesting it. */
+  async #arrives({ size, partialPath }: Upload, fault: Fault, signal: AbortSignal): Promise<undefined> {
+    const { clock } = this.#server;
+    const at = this.#server.at(partialPath);
+    const end = clock.monotonicMs() + this.#options.timeout;
+    for (let waitMs = 500; ; waitMs = Math.min(2 * waitMs, 5000)) {
+      if ((await this.#server.look(at, signal))?.size === size) return undefined;
+      if (clock.monotonicMs() + waitMs > end) throw fault;
+      await clock.sleep(waitMs, signal);
+    }
+  }
+
+  async #expectContinued(upload: Upload, offset: number, seen: Seen | undefined, signal: AbortSignal): Promise<void> {
+    const size = seen?.size ?? 0;
+    if (size === upload.size) return;
+    const message = `the server says that it has taken all, and the partial has ${size} bytes, not ${upload.size}`;
+    if (size > upload.size) throw new Fault("conflict", message);
+    // The rest in place of the whole: another server answers now than the one that was tried. What it holds is no beginning.
+    if (size < offset || size === upload.size - offset) {
+      await this.#ways.forget();
+      await this.discard(upload, signal);
+    }
+    throw new Fault("transient", message);
+  }
+
+  async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
+    const publisher = this.#publisher;
+    const partial = this.#server.at(upload.partialPath);
+    const name = this.#server.at(upload.path);
+    const [held, there] = await Promise.all([
+      this.#server.look(partial, signal, `cannot publish ${upload.path}`),
+      publisher.occupant(upload, name, signal),
+    ]);
+    if (held === undefined) return publisher.published(upload, name, signal);
+    if (held.size !== upload.size)
+      throw new Fault(
+        held.size < upload.size ? "transient" : "conflict",
+        `the partial at the server has ${held.size} bytes, not ${upload.size}`,
+      );
+    const proved = await publisher.prove(upload, partial, signal);
+    const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
+    if (there !== undefined && !over) return there;
+    return (await publisher.move(upload, partial, over, signal)) ?? publisher.receipt(upload, proved);
+  }
+
+  async discard(upload: Upload, signal: AbortSignal): Promise<void> {
+    const what = `cannot discard ${upload.partialPath}`;
+    this.#broken.delete(upload.id);
+    await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
+    if (this.#ways.way === undefined) await this.#server.delete(this.#ways.trialOf(upload), what, signal);
+  }
+}

@@ -1,0 +1,46 @@
+/** The options of a WebDAV server as a device: validation, defaults and help text in one table. Figures come out as milliseconds and bytes. */
+import * as v from "valibot";
+import { tls } from "../../core/net.js";
+import { described, duration, lineOrNothing, secret, size, upToSixteen } from "../../core/options.js";
+
+function isUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, username, password, search, hash } = new URL(text);
+  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === "";
+}
+
+const address = () =>
+  v.pipe(
+    v.string("a URL"),
+    v.check(isUrl, 'a URL such as "https://cloud.example.org/remote.php/dav/files/me" (the user and password have options of their own)'),
+  );
+
+export const options = v.strictObject({
+  url: described(address(), "Where the server's WebDAV is. For Nextcloud the address of its web page is enough."),
+  user: v.optional(described(lineOrNothing("a user name"), "The user to log in as; without one no login is sent.")),
+  password: v.optional(described(secret(), "The password, or where it is kept. Nextcloud and Yandex want one made for this program.")),
+  root: v.optional(described(lineOrNothing("a path"), 'The directory below which all is, below "url".'), "/"),
+  tls: v.optional(described(tls(), "Whom to believe. Without it: the system's certificates and the host's name."), {}),
+  verify: v.optional(
+    described(
+      v.picklist(["auto", "readback", "size"], '"auto", "readback" or "size"'),
+      "How an upload is proved. auto: as strongly as it can be without reading it again, which is by its size; readback: all is read again.",
+    ),
+    "auto",
+  ),
+  timeout: v.optional(described(duration(), "How long the server may take for an answer, or move no byte."), "30s"),
+  answerTimeout: v.optional(
+    described(duration(), "How long it may take for its answer to a whole file: some digest or put it together before they answer."),
+    "10min",
+  ),
+  chunkSize: v.optional(
+    described(
+      v.pipe(size(), v.minValue(1024, 'at least "1KiB"'), v.maxValue(5 * 2 ** 30, 'at most "5GiB"')),
+      "Nextcloud only: what goes in one request, and is sent again after a break. On S3 at least 5 MiB; a file has at most 10,000 of them.",
+    ),
+    "8MiB",
+  ),
+  concurrency: v.optional(described(upToSixteen(), "Transfers at once."), 4),
+});
+
+export type WebdavOptions = v.InferOutput<typeof options>;

@@ -1,0 +1,11 @@
+/** The plugin "webdav": a WebDAV server as a source, a target and a tree. */
+import type { Plugin } from "../../core/plugin.js";
+import { WebdavDevice } from "./device.js";
+import { options, type WebdavOptions } from "./options.js";
+
+export const plugin: Plugin<WebdavOptions> = {
+  type: "webdav",
+  options,
+  roles: ["source", "target"],
+  device: (given, context) => new WebdavDevice(given, context),
+};

@@ -1,0 +1,215 @@
+/**
+ * One WebDAV server: requests with its login, what is at a path, directories. That it is a WebDAV server shows in its answers to PROPFIND, so
+ * whatever a 2xx to another method said, `look` decides.
+ */
+import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import { HttpClient, type Asked, type HttpAnswer } from "../../core/http.js";
+import { netFault } from "../../core/net.js";
+import type { Clock, PluginContext } from "../../core/plugin.js";
+import { refusal, type Refused } from "./answers.js";
+import { hrefOf, partsOf } from "./hrefs.js";
+import { NoMultistatus, readMultistatus, type DavResponse } from "./multistatus.js";
+import type { WebdavOptions } from "./options.js";
+
+/** What is at a path. */
+export interface Seen {
+  readonly collection: boolean;
+  readonly size: number;
+  readonly modifiedMs: number | undefined;
+}
+
+export interface Question extends Omit<Asked, "what" | "path" | "answerMs"> {
+  /** Encoded, from the root of the host. */
+  readonly at: string;
+  readonly what: string;
+  /** The answer may take as long as a whole file takes the server. */
+  readonly slow?: boolean;
+}
+
+const props = '<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>@</prop></propfind>';
+const fileProps = props.replace("@", "<resourcetype/><getcontentlength/><getlastmodified/>");
+const principalProps = props.replace("@", "<current-user-principal/>");
+
+export class DavServer {
+  readonly url: URL;
+  readonly clock: Clock;
+  /** Where files are, encoded, without "/" at its end; the root is below it. */
+  files: string;
+  readonly #options: WebdavOptions;
+  readonly #client: HttpClient;
+  readonly #root: string;
+  /** Directories that are there, as far as we know. */
+  readonly #dirs = new Set<string>();
+  #ahead: number | undefined;
+
+  constructor(options: WebdavOptions, { clock }: Pick<PluginContext, "clock">) {
+    this.#options = options;
+    this.url = new URL(options.url);
+    this.files = this.url.pathname.replace(/\/+$/, "");
+    this.#root = options.root.replace(/^\/+|\/+$/g, "");
+    this.clock = clock;
+    const { user, password, timeout, tls } = options;
+    const login = user === undefined ? undefined : Buffer.from(`${user}:${password?.reveal() ?? ""}`).toString("base64");
+    const headers = { "User-Agent": "filesync", ...(login === undefined ? {} : { Authorization: `Basic ${login}` }) };
+    this.#client = new HttpClient({ origin: this.url, tls, timeoutMs: timeout, clock, headers });
+  }
+
+  /** A path of core, encoded, from the root of the host. Throws "rejected" for one that leaves the device's root. */
+  at(path: string): string {
+    return `${this.files}${hrefOf(this.#root)}${hrefOf(path)}`;
+  }
+
+  /** The server's own time, in ms since 1970, once it said one. */
+  now(): number | undefined {
+    return this.#ahead === undefined ? undefined : this.clock.monotonicMs() + this.#ahead;
+  }
+
+  /** Any answer is one; its body is the caller's. */
+  async ask({ at, slow, ...asked }: Question, signal: AbortSignal): Promise<HttpAnswer> {
+    const answerMs = slow === true ? { answerMs: this.#options.answerTimeout } : {};
+    const answer = await this.#client.request({ ...asked, path: at === "" ? "/" : at, ...answerMs }, signal);
+    const date = Date.parse(answer.headers.date ?? "");
+    if (!Number.isNaN(date)) this.#ahead = date - this.clock.monotonicMs();
+    return answer;
+  }
+
+  /** Asks, and reads what it says, at most 64 KiB of it. */
+  async said(question: Question, signal: AbortSignal): Promise<Refused> {
+    const answer = await this.ask(question, signal);
+    const text = await this.reading(question.what, signal, () => answer.text());
+    return { status: answer.status, headers: answer.headers, text };
+  }
+
+  /** Throws what a refusal means; `good` are the answers that say yes. */
+  async must(question: Question, signal: AbortSignal, good: readonly number[]): Promise<Refused> {
+    const said = await this.said(question, signal);
+    if (!good.includes(said.status)) throw this.refusal(said, question.what);
+    return said;
+  }
+
+  refusal(refused: Refused, what: string): Fault {
+    return refusal(refused, { what, url: this.url, clock: this.clock });
+  }
+
+  /** What goes wrong while an answer's body is read. */
+  async reading<T>(what: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw this.broken(error, what, signal);
+    }
+  }
+
+  broken(error: unknown, what: string, signal: AbortSignal): Fault {
+    if (signal.aborted) return abortedFault(signal);
+    return netFault(error, { what: `${what} at ${this.url.host}`, clockTrusted: this.clock.trusted() });
+  }
+
+  /** What is at an encoded path; undefined when nothing is. */
+  async look(at: string, signal: AbortSignal, what = "cannot look"): Promise<Seen | undefined> {
+    const found: DavResponse[] = [];
+    try {
+      for await (const response of this.propfind(at, 0, what, signal)) found.push(response);
+    } catch (error) {
+      if (isFault(error, "missing")) return undefined;
+      throw error;
+    }
+    const [first] = found;
+    if (first === undefined) throw new Fault("transient", `${what}: ${this.url.host} answers nothing about ${at}`);
+    const { collection, size = 0, modifiedMs, status } = first;
+    return status === 404 ? undefined : { collection, size, modifiedMs };
+  }
+
+  /** What is in an encoded directory, by the last part of its href. Throws "missing". */
+  async *children(at: string, what: string, signal: AbortSignal): AsyncGenerator<DavResponse & { readonly part: string }> {
+    const own = partsOf(at);
+    let itself = false;
+    for await (const response of this.propfind(`${at}/`, 1, what, signal)) {
+      const parts = partsOf(response.href);
+      const part = parts.at(-1);
+      if (!own.every((it, i) => it === parts[i])) continue;
+      if (parts.length === own.length) itself = true;
+      else if (parts.length === own.length + 1 && part !== undefined) yield { ...response, part };
+    }
+    if (!itself)
+      throw new Fault(
+        "denied",
+        `${what}: ${this.url.host} answers with other addresses than ${at}/: set "url" to the one that the server itself uses`,
+      );
+  }
+
+  /** The user's own principal, as Nextcloud has it: ".../principals/users/ID/". */
+  async principal(at: string, signal: AbortSignal): Promise<string | undefined> {
+    let found: string | undefined;
+    for await (const { principal } of this.propfind(at, 0, "cannot ask for the user", signal, principalProps)) found ??= principal;
+    return found;
+  }
+
+  async *propfind(at: string, depth: 0 | 1, what: string, signal: AbortSignal, body = fileProps): AsyncGenerator<DavResponse> {
+    const headers = { Depth: String(depth), "Content-Type": "application/xml; charset=utf-8", "Content-Length": Buffer.byteLength(body) };
+    const answer = await this.ask({ method: "PROPFIND", at, what, headers, body }, signal);
+    if (answer.status !== 207) {
+      const text = await this.reading(what, signal, () => answer.text());
+      throw this.refusal({ status: answer.status, headers: answer.headers, text }, what);
+    }
+    try {
+      yield* readMultistatus(answer.stream);
+    } catch (error) {
+      if (error instanceof NoMultistatus)
+        throw new Fault("transient", `${what}: what ${this.url.host} answers is no list of WebDAV: ${error.message}`, { cause: error });
+      throw this.broken(error, what, signal);
+    } finally {
+      if (!answer.stream.readableEnded) answer.stream.destroy();
+    }
+  }
+
+  /** Makes the directory of a path with its parents, also the root. */
+  async ensureDirOf(path: string, signal: AbortSignal): Promise<void> {
+    await this.ensureDir(path.includes("/") ? path.slice(0, path.lastIndexOf("/")) : "", signal);
+  }
+
+  async ensureDir(dir: string, signal: AbortSignal): Promise<void> {
+    await this.makeDir(this.at(dir), signal);
+  }
+
+  /** An encoded path. */
+  async makeDir(at: string, signal: AbortSignal): Promise<void> {
+    if (at.length <= this.files.length || this.#dirs.has(at)) return;
+    const what = `cannot make the directory ${decodeURI(at.replace(/%(?![0-7])/g, "%25"))}`;
+    const there = await this.look(`${at}/`, signal, what);
+    if (there === undefined) {
+      await this.makeDir(at.slice(0, at.lastIndexOf("/")), signal);
+      const said = await this.said({ method: "MKCOL", at: `${at}/`, what }, signal);
+      // Another client may have made it in between: 405, or as some servers say it.
+      if (said.status !== 201 && (await this.look(`${at}/`, signal, what)) === undefined) throw this.refusal(said, what);
+    } else if (!there.collection) throw new Fault("rejected", `${what}: a file has this name`);
+    this.#dirs.add(at);
+  }
+
+  /** Somebody may have removed what we know: the next try looks again. */
+  forgetDirs(): void {
+    this.#dirs.clear();
+  }
+
+  /** A whole file, into `take`. */
+  async get(at: string, what: string, signal: AbortSignal, take: (bytes: Buffer) => void): Promise<void> {
+    const answer = await this.ask({ method: "GET", at, what, headers: { "Accept-Encoding": "identity" } }, signal);
+    await this.reading(what, signal, async () => {
+      if (answer.status !== 200) throw this.refusal({ ...answer, text: await answer.text() }, what);
+      for await (const chunk of answer.stream) take(chunk as Buffer);
+    });
+  }
+
+  async delete(at: string, what: string, signal: AbortSignal): Promise<void> {
+    await this.must({ method: "DELETE", at, what }, signal, [200, 202, 204, 404]);
+  }
+
+  /** The address for a header that names another place. */
+  destination(at: string): string {
+    return `${this.url.origin}${at}`;
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+}

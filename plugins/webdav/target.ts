@@ -1,0 +1,69 @@
+/**
+ * A WebDAV server as a target, in the way in which it takes files: Nextcloud's uploads, a partial that is continued, or a partial that is sent whole.
+ */
+import type { Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { Chunks } from "./chunks.js";
+import { Files } from "./files.js";
+import type { WebdavOptions } from "./options.js";
+import { Publisher } from "./publish.js";
+import type { DavServer } from "./server.js";
+import type { Ways } from "./ways.js";
+
+export class WebdavTarget implements Target {
+  readonly #options: WebdavOptions;
+  readonly #server: DavServer;
+  readonly #ways: Ways;
+  readonly #publisher: Publisher;
+  readonly #files: Files;
+  readonly #chunks: Chunks;
+
+  constructor(options: WebdavOptions, server: DavServer, ways: Ways, installation: string) {
+    this.#options = options;
+    this.#server = server;
+    this.#ways = ways;
+    this.#publisher = new Publisher(server, options);
+    this.#files = new Files(options, ways, this.#publisher);
+    this.#chunks = new Chunks(options, ways, this.#publisher, installation);
+  }
+
+  get features(): TargetFeatures {
+    const { way } = this.#ways;
+    const { concurrency, chunkSize } = this.#options;
+    return {
+      needs: "stream",
+      resume: way === "chunks" || way === "ranges",
+      ...(way === "chunks" ? { granule: chunkSize } : {}),
+      append: false,
+      atomic: true,
+      singleShot: false,
+      digests: [],
+      concurrency,
+    };
+  }
+
+  async offset(upload: Upload, signal: AbortSignal): Promise<number> {
+    return (await this.#way(signal)).offset(upload, signal);
+  }
+
+  async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
+    return (await this.#way(signal)).write(upload, offset, signal, onBytes);
+  }
+
+  async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
+    return (await this.#way(signal)).commit(upload, signal);
+  }
+
+  async discard(upload: Upload, signal: AbortSignal): Promise<void> {
+    return (await this.#way(signal)).discard(upload, signal);
+  }
+
+  async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
+    await this.#ways.learn(signal);
+    return this.#publisher.occupant(upload, this.#server.at(upload.path), signal);
+  }
+
+  async #way(signal: AbortSignal): Promise<Files | Chunks> {
+    await this.#ways.learn(signal);
+    return this.#ways.way === "chunks" ? this.#chunks : this.#files;
+  }
+}

@@ -1,0 +1,281 @@
+/** WebDAV servers that lie, refuse, hold back or are none: what core is told, and that nothing wrong is ever published. */
+import assert from "node:assert/strict";
+import { promises as fs } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { isFault, type FaultKind } from "../../core/errors.js";
+import type { Device } from "../../core/plugin.js";
+import { DavDouble, responseOf, type Exchange } from "../doubles/dav.js";
+import { YandexDouble } from "../doubles/yandex.js";
+import { calm, expectFault } from "./clause.js";
+import { davDevice } from "./dav-harness.js";
+import { listed, plain, scene, source, target } from "./dav-scene.js";
+import { short } from "./readers.js";
+import { send } from "./target.js";
+import { bytes, memo, upload } from "./upload.js";
+
+const puts = (double: DavDouble) => double.asked.filter((it) => it.startsWith("PUT") && !it.endsWith(".try.part"));
+
+/** Everything that a device does at a server. */
+const works: Readonly<Record<string, (device: Device) => Promise<unknown>>> = {
+  probe: (device) => device.probe(calm()),
+  list: (device) => listed(device),
+  stat: (device) => source(device).stat("a.bin", calm()),
+  open: (device) => source(device).open({ path: "a.bin", kind: "file", size: 20 }, 0, calm()),
+  offset: (device) => target(device).offset(upload("a.bin", bytes(10)), calm()),
+  write: (device) => target(device).write(upload("a.bin", bytes(200_000)), 0, calm(), () => undefined),
+  commit: (device) => target(device).commit(upload("a.bin", bytes(10)), calm()),
+  look: (device) => target(device).look?.(upload("a.bin", bytes(10)), calm()) ?? assert.fail(),
+  remove: (device) => device.tree?.remove("a.bin", { size: 10 }, calm()) ?? assert.fail(),
+};
+
+const refusals: readonly (readonly [what: string, answer: (exchange: Exchange) => void, kind: FaultKind])[] = [
+  [
+    "a portal that says 200 with a page to all",
+    ({ response }) => response.writeHead(200, { "content-type": "text/html" }).end("<html>Log in</html>"),
+    "offline",
+  ],
+  ["a portal on another host", ({ response }) => response.writeHead(302, { location: "http://portal.example/login" }).end(), "offline"],
+  ["a login page on the same host", ({ response }) => response.writeHead(302, { location: "/login" }).end(), "denied"],
+  ["a network that wants a login", ({ response }) => response.writeHead(511).end(), "offline"],
+  ["a wrong password", ({ response }) => response.writeHead(401, { "www-authenticate": "Basic" }).end(), "denied"],
+  ["maintenance", ({ response }) => response.writeHead(503, { "retry-after": "120" }).end(), "throttled"],
+  ["too many requests", ({ response }) => response.writeHead(429).end(), "throttled"],
+  ["a server that is broken", ({ response }) => response.writeHead(500).end("x".repeat(100_000)), "transient"],
+  ["a list that is none", ({ method, response }) => response.writeHead(method === "PROPFIND" ? 207 : 500).end("<html/>"), "transient"],
+];
+
+for (const [what, answer, kind] of refusals)
+  test(`${what}: ${kind}, whatever is asked`, async (t) => {
+    const { double, device } = await scene(t, plain);
+    double.instead = (exchange) => {
+      exchange.request.resume();
+      answer(exchange);
+      return true;
+    };
+    for (const [name, work] of Object.entries(works)) {
+      const message = await expectFault(work(device), kind).catch((error: unknown) => assert.fail(`${name}: ${String(error)}`));
+      assert.match(message, /127\.0\.0\.1/, "it says which server");
+      assert.ok(message.length < 400, message);
+    }
+    assert.deepEqual(await fs.readdir(double.dir), []);
+  });
+
+test("Retry-After is told to core", async (t) => {
+  const { double, device } = await scene(t, plain);
+  double.instead = ({ response }) => (response.writeHead(503, { "retry-after": "120" }).end(), true);
+  await assert.rejects(device.probe(calm()), (error: unknown) => isFault(error, "throttled") && error.retryAfterMs === 120_000);
+});
+
+test("a portal comes up in the middle: what it says of a PUT or a MOVE is not believed", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const it = upload("dir/a.bin", bytes(200_000));
+  const page = ({ request, response }: Exchange) => (request.resume(), response.writeHead(200).end("<html>Log in</html>"), true);
+  await target(device).write(it, 0, calm(), () => undefined);
+  double.instead = (exchange) => exchange.method === "MOVE" && page(exchange);
+  await expectFault(target(device).commit(it, calm()), "offline");
+  // Then one that says what a server would.
+  double.instead = (exchange) => exchange.method === "MOVE" && (exchange.response.writeHead(201).end(), true);
+  await expectFault(target(device).commit(it, calm()), "transient");
+  const other = upload("dir/b.bin", bytes(200_000));
+  double.instead = (exchange) => exchange.method === "PUT" && page(exchange);
+  await target(device)
+    .write(other, 0, calm(), () => undefined)
+    .catch(() => undefined);
+  await expectFault(target(device).commit(other, calm()), "conflict");
+  double.instead = () => false;
+  assert.equal((await send(target(device), it)).size, 200_000);
+  assert.deepEqual(await fs.readdir(join(double.dir, "dir")), ["a.bin"]);
+});
+
+test("refusals of a file: each as core needs it, and nothing is left under the name", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await device.probe(calm());
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  const wanted: readonly (readonly [number, FaultKind])[] = [
+    [400, "rejected"],
+    [401, "denied"],
+    [403, "denied"],
+    [413, "rejected"],
+    [423, "transient"],
+    [429, "throttled"],
+    [500, "transient"],
+    [501, "rejected"],
+    [507, "full"],
+  ];
+  for (const [status, kind] of wanted) {
+    double.instead = (exchange) => exchange.method === "PUT" && (double.say(exchange, status), true);
+    await expectFault(
+      target(device).write(upload("a.bin", bytes(3_000_000)), 0, calm(), () => undefined),
+      kind,
+    );
+  }
+  assert.deepEqual(await fs.readdir(double.dir), ["first.bin"]);
+});
+
+test("a server that lies about sizes publishes nothing", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const it = upload("a.bin", bytes(100_000));
+  await target(device).write(it, 0, calm(), () => undefined);
+  const partial = join(double.dir, it.partialPath);
+  // It said 201 and kept half.
+  await fs.truncate(partial, 50_000);
+  await expectFault(target(device).commit(it, calm()), "transient");
+  assert.equal(await target(device).offset(it, calm()), 0, "half a file is nothing where none is continued");
+  await fs.truncate(partial, 150_000);
+  await expectFault(target(device).commit(it, calm()), "conflict");
+  // Its lists tell another size than it has: reading back finds it out.
+  await fs.truncate(partial, 50_000);
+  const careful = davDevice(double.url, { verify: "readback" });
+  t.after(() => careful.close());
+  double.instead = async (exchange) => {
+    if (exchange.method !== "PROPFIND" || !exchange.path.endsWith(".part")) return false;
+    double.multistatus(exchange, [responseOf(exchange.path, Object.assign(await fs.stat(partial), { size: 100_000 }))]);
+    return true;
+  };
+  await expectFault(target(careful).commit(it, calm()), "mismatch");
+  assert.deepEqual(await fs.readdir(double.dir), [it.partialPath]);
+});
+
+/** Takes PUT with Content-Range as Apache does, until it does not. */
+class Continuing extends DavDouble {
+  continues = true;
+  override software = "continues";
+
+  protected override async put(exchange: Exchange, at: string): Promise<void> {
+    const range = /^bytes (\d+)-/.exec(exchange.request.headers["content-range"] ?? "");
+    if (range === null || !this.continues) return super.put(exchange, at);
+    const file = await fs.open(at, "r+");
+    try {
+      let position = Number(range[1]);
+      if (exchange.request.headers.expect === "100-continue") exchange.response.writeContinue();
+      for await (const chunk of exchange.request) position += (await file.write(chunk as Buffer, 0, undefined, position)).bytesWritten;
+    } catch {
+      return;
+    } finally {
+      await file.close();
+    }
+    this.say(exchange, 204);
+  }
+}
+
+test("another server behind the same address keeps only the range: it is noticed, and sent whole", async (t) => {
+  const memory = memo();
+  const { double, device } = await scene(t, (dir) => new Continuing(dir), {}, memory);
+  const content = bytes(800_000);
+  const first = upload("a.bin", content, { id: "00000000000000ab" });
+  await target(device).write(first, 0, calm(), () => undefined);
+  assert.equal(target(device).features.resume, true, "the trial was passed");
+  for (const held of [300_000, 600_000]) {
+    await fs.truncate(join(double.dir, first.partialPath), held);
+    double.continues = false;
+    await expectFault(
+      target(device).write(upload("a.bin", content, { id: first.id }), held, calm(), () => undefined),
+      "transient",
+    );
+    assert.equal(target(device).features.resume, false);
+    assert.equal(memory.get("server"), undefined, "it is not believed after a restart either");
+    assert.equal(await target(device).offset(first, calm()), 0, "what it holds is no beginning");
+    double.continues = true;
+    await target(device).write(upload("a.bin", content, { id: first.id }), 0, calm(), () => undefined);
+  }
+  await target(device).commit(first, calm());
+  assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content));
+});
+
+test("a server that fills up with zeros, to the right size, does not pass the trial", async (t) => {
+  const { double, device } = await scene(t, (dir) => new Continuing(dir));
+  double.instead = async (exchange) => {
+    if (exchange.method !== "PUT" || exchange.request.headers["content-range"] !== "bytes 1-1/2") return false;
+    exchange.request.resume();
+    await fs.writeFile(join(double.dir, exchange.path), "\0S");
+    double.say(exchange, 204);
+    return true;
+  };
+  await send(target(device), upload("a.bin", bytes(100_000)));
+  assert.equal(target(device).features.resume, false);
+});
+
+test("what was learned is kept over restarts, until the server calls itself something else", async (t) => {
+  const memory = memo();
+  const { double, device } = await scene(t, (dir) => new Continuing(dir), {}, memory);
+  await send(target(device), upload("a.bin", bytes(100_000)));
+  const trials = () => double.asked.filter((it) => it.startsWith("PUT") && it.endsWith(".try.part")).length;
+  assert.equal(trials(), 3);
+  for (const [software, wanted] of [
+    ["continues", 3],
+    ["continues/2", 6],
+  ] as const) {
+    double.software = software;
+    const again = davDevice(double.url, {}, { memory });
+    assert.equal(target(again).features.resume, true);
+    await send(target(again), upload(`${wanted}.bin`, bytes(100_000)));
+    await again.close();
+    assert.equal(trials(), wanted);
+  }
+  assert.deepEqual((await fs.readdir(double.dir)).sort(), ["3.bin", "6.bin", "a.bin"]);
+});
+
+test("a directory that another removed meanwhile is made again at the next try", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await send(target(device), upload("dir/sub/a.bin", bytes(100)));
+  await fs.rm(join(double.dir, "dir"), { recursive: true });
+  const it = upload("dir/sub/b.bin", bytes(100));
+  await expectFault(
+    target(device).write(it, 0, calm(), () => undefined),
+    "transient",
+  );
+  await send(target(device), it);
+  assert.deepEqual(await listed(device), ["file dir/sub/b.bin 100"]);
+});
+
+test("Yandex holds its answer: what was sent whole is looked for, and not sent again", async (t) => {
+  for (const end of ["cut", "silence", "504"] as const) {
+    const { double, device } = await scene(t, (dir) => new YandexDouble(dir), { timeout: "5s", answerTimeout: "300ms" });
+    await send(target(device), upload("first.bin", bytes(100_000)));
+    const content = bytes(2_000_000);
+    double.digesting.push({ end, looks: 3 });
+    await send(target(device), upload("log.ulg", content));
+    assert.equal(puts(double).filter((it) => it.includes("log.ulg")).length, 1, end);
+    assert.ok((await fs.readFile(join(double.dir, "log.ulg"))).equals(content));
+    assert.deepEqual(double.slowPuts, [], "nothing is sent to a name that is slowed down");
+  }
+});
+
+test("a server that says 500, or whose bytes end early, is not waited for as one that digests", async (t) => {
+  const { double, device } = await scene(t, plain, { timeout: "10min" });
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  const content = bytes(200_000);
+  await expectFault(
+    target(device).write(upload("a.bin", content, { read: short(content, 1) }), 0, calm(), () => undefined),
+    "transient",
+    20_000,
+  );
+  double.instead = (exchange) =>
+    exchange.method === "PUT" && (exchange.request.resume().once("end", () => double.say(exchange, 500)), true);
+  await expectFault(
+    target(device).write(upload("b.bin", content), 0, calm(), () => undefined),
+    "transient",
+    20_000,
+  );
+});
+
+test("Yandex digests longer than anybody waits: after a restart the whole is found, and not sent again", async (t) => {
+  const memory = memo();
+  const { double, device } = await scene(t, (dir) => new YandexDouble(dir), { timeout: "200ms", answerTimeout: "200ms" }, memory);
+  const content = bytes(2_000_000);
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  double.digesting.push({ end: "silence", looks: 50 });
+  const it = upload("log.ulg", content, { id: "00000000000000ac" });
+  await expectFault(
+    target(device).write(it, 0, calm(), () => undefined),
+    "transient",
+  );
+  const again = davDevice(double.url, {}, { memory });
+  t.after(() => again.close());
+  let offset = 0;
+  while (offset === 0) offset = await target(again).offset(it, calm());
+  assert.equal(offset, content.length);
+  await target(again).commit(upload("log.ulg", content, { id: it.id }), calm());
+  assert.equal(puts(double).filter((one) => one.includes("log.ulg")).length, 1);
+});

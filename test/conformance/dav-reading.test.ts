@@ -1,0 +1,91 @@
+/** What a WebDAV server may answer to who reads from it, and whom it may be: a listing, a GET, a certificate. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, promises as fs, readFileSync } from "node:fs";
+import type http from "node:http";
+import https from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
+import { test } from "node:test";
+import { responseOf } from "../doubles/dav.js";
+import { calm, expectFault } from "./clause.js";
+import { davDevice } from "./dav-harness.js";
+import { listed, plain, scene, source } from "./dav-scene.js";
+import { hasOpenssl, selfSigned } from "./ftp-servers.js";
+import { bytes, context, realClock } from "./upload.js";
+
+test("a source's GET: a range that is ignored is skipped, once known not asked for; what is something else is refused", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const content = bytes(300_000);
+  await fs.writeFile(join(double.dir, "a.bin"), content);
+  const entry = (await source(device).stat("a.bin", calm())) ?? assert.fail();
+  const answers = (status: number, body: Buffer, headers: http.OutgoingHttpHeaders = {}) => {
+    double.instead = ({ method, response }) =>
+      method === "GET" && (response.writeHead(status, { "content-length": body.length, ...headers }).end(body), true);
+  };
+  const read = async (offset: number) => buffer(await source(device).open(entry, offset, calm()));
+  assert.equal(source(device).features.ranges, true);
+  answers(200, content);
+  assert.ok((await read(100_000)).equals(content.subarray(100_000)));
+  assert.equal(source(device).features.ranges, false);
+  answers(200, Buffer.from("<html>Log in</html>"));
+  await expectFault(read(0), "transient");
+  answers(206, content.subarray(5), { "content-range": "bytes 5-299999/300000" });
+  await expectFault(read(0), "transient");
+  answers(200, content, { "content-encoding": "gzip" });
+  await expectFault(read(0), "transient");
+  answers(206, content.subarray(0, 1000), { "content-range": "bytes 0-299999/300000" });
+  await expectFault(read(0), "transient");
+  double.instead = ({ method, response }) =>
+    method === "GET" &&
+    (response
+      .writeHead(206, { "content-length": 300_000, "content-range": "bytes 0-299999/300000" })
+      .write(content.subarray(0, 1000), () => response.destroy()),
+    true);
+  await expectFault(read(0), "transient");
+  answers(416, Buffer.alloc(0));
+  await expectFault(read(0), "changed");
+});
+
+test("a listing cannot lead out of its directory, nor take another's address for its own", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const file = await fs.stat(new URL(import.meta.url).pathname);
+  const own = responseOf("", await fs.stat(double.dir));
+  double.instead = (exchange) => {
+    if (exchange.method !== "PROPFIND") return false;
+    const evil = ["/a%2Fb.bin", "/../up.bin", "/%2e%2e", "/sub/deep.bin", "/ok.bin", "/new%0Aline.bin"];
+    double.multistatus(exchange, [own, ...evil.map((href) => responseOf("", file).replace("<d:href>", `<d:href>${href}`))]);
+    return true;
+  };
+  assert.deepEqual(await listed(device), [`file new‛0Aline.bin ${file.size}`, `file ok.bin ${file.size}`]);
+  double.instead = (exchange) => exchange.method === "PROPFIND" && (double.multistatus(exchange, []), true);
+  await expectFault(listed(device), "denied");
+});
+
+test(
+  "a certificate that has expired: denied where the clock is trusted, else the clock is not set",
+  { skip: hasOpenssl ? false : "openssl is not installed" },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-dav-"));
+    t.after(() => fs.rm(dir, { recursive: true }));
+    const { cert: valid, key } = selfSigned(dir);
+    const cert = join(dir, "old.pem");
+    execFileSync("openssl", ["x509", "-in", valid, "-signkey", key, "-days", "-1", "-out", cert], { stdio: "ignore" });
+    const server = https.createServer({ cert: readFileSync(cert), key: readFileSync(key) }, (_, response) => response.writeHead(200).end());
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    t.after(() => server.close());
+    for (const [trusted, kind] of [
+      [true, "denied"],
+      [false, "offline"],
+    ] as const) {
+      const ctx = context({ clock: realClock(trusted) });
+      const device = davDevice(`https://127.0.0.1:${(server.address() as AddressInfo).port}`, { tls: { ca: cert } }, { ctx });
+      assert.match(await expectFault(device.probe(calm()), kind), trusted ? /expired/ : /clock is not set/);
+      await device.close();
+    }
+  },
+);

@@ -1,0 +1,48 @@
+/** A relay in front of a server that speaks over one connection at a time: it counts, outside the program, what clients send, and can cut all that runs. */
+import { once } from "node:events";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+
+export class CountingRelay {
+  sentBytes = 0;
+  readonly #sockets = new Set<Socket>();
+  readonly #server: Server;
+
+  private constructor(toPort: number) {
+    this.#server = createServer((client) => {
+      const server = connect(toPort, "127.0.0.1");
+      client.on("data", (bytes) => (this.sentBytes += bytes.length));
+      client.pipe(server).pipe(client);
+      for (const [one, other] of [
+        [client, server],
+        [server, client],
+      ] as const) {
+        this.#sockets.add(one);
+        one.on("error", () => other.destroy());
+        one.on("close", () => {
+          this.#sockets.delete(one);
+          other.destroy();
+        });
+      }
+    });
+  }
+
+  static async start(toPort: number): Promise<CountingRelay> {
+    const relay = new CountingRelay(toPort);
+    relay.#server.listen(0, "127.0.0.1");
+    await once(relay.#server, "listening");
+    return relay;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  close(): void {
+    this.#server.close();
+    this.cut();
+  }
+}
