@@ -147,18 +147,29 @@ export class PushJob {
     await this.#begin();
     await this.#prepare();
     let whole = false;
-    this.#beforeLast = async () => {
-      if (whole) return;
-      await this.#seal();
-      await journal.commit(() => queue.noteSending(id, recordOf(before, clock)));
-      whole = true;
-    };
+    let over = false;
+    let noting: Promise<void> | undefined;
+    this.#beforeLast = () =>
+      (noting ??= (async () => {
+        const expectOn = () => {
+          if (over) throw new Fault("aborted", "it was broken off before the last chunk was given");
+        };
+        expectOn();
+        await this.#seal();
+        expectOn();
+        await journal.commit(() => queue.noteSending(id, recordOf(before, clock)));
+        expectOn();
+        whole = true;
+      })());
     try {
       await this.#send(this.#upload(path), 0);
       if (!whole) throw new Fault("transient", "it was answered before it was sent whole");
       const there = await target.commit(this.#upload(path), signal);
       return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
     } catch (error) {
+      over = true;
+      // What is noted while it breaks off is of a last chunk that nobody was given.
+      if (noting !== undefined && !whole) await noting.catch(() => journal.commit(() => queue.noteSending(id, before)));
       if (!whole) throw error;
       if (!isRefusal(error)) throw answerLost(error);
       await journal.commit(() => queue.noteSending(id, before));
@@ -332,7 +343,10 @@ export class PushJob {
     const beforeLast = this.#beforeLast;
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
-      const reading = beforeLast === undefined ? content.chunks(offset, signal) : heldBack(content.chunks(offset, signal), beforeLast);
+      const reading =
+        beforeLast === undefined
+          ? content.chunks(offset, signal)
+          : heldBack(content.chunks(offset, signal), this.version.size - offset, beforeLast);
       const paced = throttles.every((it) => it?.rate === undefined)
         ? reading
         : passing(reading, async ({ bytes }) => {
@@ -385,15 +399,16 @@ export class PushJob {
   }
 }
 
-/** The last chunk, or the end of an empty file, comes after `beforeLast`. */
-function heldBack(reading: Reading, beforeLast: () => Promise<void>): Reading {
+/** The last chunk of `left` bytes, or the end of none, comes after `beforeLast`. One that ended early, or was closed, is not its end. */
+function heldBack(reading: Reading, left: number, beforeLast: () => Promise<void>): Reading {
   let held: Chunk | undefined;
   return {
     next: async () => {
       held ??= await reading.next();
       const now = held;
+      left -= now?.bytes.length ?? 0;
       held = now === undefined ? undefined : await reading.next();
-      if (held === undefined) await beforeLast();
+      if (held === undefined && left === 0) await beforeLast();
       return now;
     },
     close: () => reading.close(),

@@ -55,6 +55,11 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
   });
 }
 
+/** Whether something is left to do at a source that is there. */
+export function isReleaseDue(engine: Engine, lane: Lane): boolean {
+  return lane.attached && isConsidered(engine, lane.name) && engine.queue.toRelease(lane.name, (held) => mayGrow(lane, held)) !== undefined;
+}
+
 /** It may be the log that is being written: what was delivered is a snapshot of it. */
 export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
   return device.source?.mayGrow?.(path) === true;

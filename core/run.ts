@@ -19,7 +19,7 @@ import type { Service } from "./plugin.js";
 import { pullWorkers } from "./pull.js";
 import { pushWorkers } from "./push.js";
 import { recover, tellForeign } from "./recover.js";
-import { releaseWorkers } from "./release.js";
+import { isReleaseDue, releaseWorkers } from "./release.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
 
@@ -292,6 +292,7 @@ export class Run {
       if (!finder.lane.attached) {
         if (upMs < 15_000) return undefined;
       } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
+      else if (isReleaseDue(engine, finder.lane)) return undefined;
     }
     // What found no space was tried, and is not waited for.
     const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(

@@ -1,4 +1,5 @@
 /** A server in memory that takes one request per file, and a target over it: a single shot. */
+import { Fault } from "../core/errors.js";
 import type { Device, Receipt, Target, Upload } from "../core/plugin.js";
 import { FakeDevice } from "./fake-device.js";
 
@@ -7,6 +8,8 @@ export class PostBox extends FakeDevice {
   readonly posts: { path: string; bytes: Buffer }[] = [];
   /** What `lookup` says where the plugin kept no answer; undefined: this target has no `lookup`. */
   lookup: ((path: string) => Receipt | "absent" | "unknown") | undefined;
+  /** The connection breaks, once each, while a chunk is on its way to the plugin: the reading is closed then, or left to itself. */
+  readonly breaks: ("closed" | "left")[] = [];
 
   constructor(
     name: string,
@@ -39,6 +42,13 @@ export class PostBox extends FakeDevice {
       offset: () => Promise.resolve(0),
       discard: () => Promise.resolve(),
       write: async (upload: Upload, _offset, signal, onBytes) => {
+        const breaks = this.breaks.shift();
+        if (breaks !== undefined) {
+          const reading = upload.chunks(0, signal);
+          reading.next().catch(() => undefined);
+          if (breaks === "closed") reading.close();
+          throw new Fault("transient", "the connection was reset");
+        }
         const parts: Buffer[] = [];
         for await (const chunk of upload.read(0, signal)) {
           const length = parts.reduce((sum, part) => sum + part.length, 0);

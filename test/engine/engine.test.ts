@@ -299,6 +299,26 @@ test("--once ends when the target has no space: it says what is left", async (t)
   assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 1, parked: 0, unlisted: [] });
 });
 
+test("--once ends only when what is due at a source is done; what failed there is not waited for", async (t) => {
+  for (const fails of [false, true]) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "a");
+    // Longer than any look at what is left.
+    card.before = async (call) => {
+      if (!call.startsWith("remove")) return;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      if (fails) throw new Fault("transient", "busy");
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+    assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 0, parked: 0, unlisted: [] });
+    assert.equal(card.files.size, fails ? 1 : 0);
+    assert.equal(bench.events.filter(({ what }) => what === (fails ? "again" : "released")).length, 1);
+    await bench.stop();
+  }
+});
+
 test("--once ends when the spool has no room, and nothing that it holds can leave", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");

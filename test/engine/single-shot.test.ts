@@ -66,6 +66,25 @@ for (const [what, card] of [
     assert.equal(receipt.sentBefore, undefined);
   });
 
+for (const [what, breaks, size] of [
+  ["of the first chunk, and the reading is closed", "closed", bytes.length],
+  ["of the last chunk, and the reading is closed", "closed", 1000],
+  ["of the last chunk, and nobody closes the reading", "left", 1000],
+] as const)
+  test(`broken off on the way ${what}: it was not sent whole, and goes again without a question`, async (t) => {
+    const box = new PostBox("box");
+    box.lookup = () => "unknown";
+    box.breaks.push(breaks);
+    const it = world(t, box);
+    it.card.put("a.bin", bytes.subarray(0, size));
+    await it.start();
+    await until(it.bench, "done or in doubt", () => ["done", "parked"].includes(it.bench.states("box")[0] ?? ""));
+    assert.ok(isDone(it));
+    assert.equal(it.count("lookup"), 0);
+    assert.equal(box.posts.length, 1);
+    assert.equal(it.receipt().sentBefore, undefined);
+  });
+
 test("killed before the last chunk: nothing arrived, it is sent again without a question", async (t) => {
   const box = new PostBox("box");
   box.lookup = () => "unknown";
