@@ -17,12 +17,15 @@ export const SAFEST_WINDOW: WindowLimits = { first: 1, least: 1, most: 1 };
 
 const RESEND_LEAST_MS = 30;
 export const RESEND_MOST_MS = 1000;
+/** Networks and routers let few packets pass one another. */
+const OVERTAKEN_MOST = 3;
 
 export class Pace {
   readonly #limits: WindowLimits;
   #window: number;
   #roundMs = 0;
   #varianceMs = 0;
+  #overtaken = 1;
 
   constructor(limits: WindowLimits) {
     this.#limits = limits;
@@ -56,6 +59,19 @@ export class Pace {
       this.#roundMs += (ms - this.#roundMs) / 8;
     }
     this.#window = Math.min(this.#limits.most, this.#window + 1 / this.#window);
+  }
+
+  /**
+   * So many later requests answered first, and one counts as lost. A wire keeps the order, and so do the autopilots, so one is enough until answers were
+   * seen to come all the same.
+   */
+  get overtaken(): number {
+    return this.#overtaken;
+  }
+
+  /** What counted as lost because later requests were answered first has come. */
+  cameLate(): void {
+    this.#overtaken = Math.min(this.#overtaken + 1, OVERTAKEN_MOST);
   }
 
   lost(): void {

@@ -22,8 +22,6 @@ export interface ReadsOf {
 /** Without one byte of progress for so long it is given up. */
 export const STUCK_MS = 8000;
 const STUCK_ROUNDS = 8;
-/** So many later requests answered first: it is lost. */
-const OVERTAKEN = 3;
 export const REFUSALS_MAX = 3;
 
 interface Pending {
@@ -37,7 +35,10 @@ interface Pending {
   earlierSentMs: number;
   order: number;
   sends: number;
+  /** Later requests that were answered first. */
   overtaken: number;
+  /** It was sent again because of them. */
+  hurried: boolean;
   eofs: number;
 }
 
@@ -72,7 +73,18 @@ export class Reads {
     while (this.#pending.size < this.#pace.window) {
       const piece = this.#left.shift() ?? this.#of.next();
       if (piece === undefined) break;
-      const pending = { ...piece, seq: -1, earlierSeq: -1, sentMs: 0, earlierSentMs: 0, order: 0, sends: 0, overtaken: 0, eofs: 0 };
+      const pending = {
+        ...piece,
+        seq: -1,
+        earlierSeq: -1,
+        sentMs: 0,
+        earlierSentMs: 0,
+        order: 0,
+        sends: 0,
+        overtaken: 0,
+        hurried: false,
+        eofs: 0,
+      };
       this.#pending.add(pending);
       this.#send(pending);
     }
@@ -128,7 +140,13 @@ export class Reads {
     this.#progressMs = now;
     this.#rounds = 0;
     this.#stretch.assembly.place(pending.offset, packet.payload, FTP_DATA_AT, length);
-    if (latest) for (const other of this.#pending) if (other.order < pending.order && ++other.overtaken >= OVERTAKEN) this.#again(other);
+    if (!latest && pending.hurried) this.#pace.cameLate();
+    if (latest)
+      for (const other of this.#pending)
+        if (other.order < pending.order && ++other.overtaken >= this.#pace.overtaken) {
+          this.#again(other);
+          other.hurried = true;
+        }
     this.fill();
   }
 
@@ -143,6 +161,7 @@ export class Reads {
     pending.order = this.#order++;
     pending.sends += 1;
     pending.overtaken = 0;
+    pending.hurried = false;
     this.#bySeq.set(pending.seq, pending);
     requests.sendRead(file.session, pending.offset, pending.length, pending.seq, file.systemId);
   }

@@ -145,3 +145,27 @@ test("what was lost many times while others were answered is asked for as soon a
   assert.equal(await ended, undefined);
   assert.equal(whole().length, 239 * 60);
 });
+
+test("an answer to a later request is enough to ask again, until one that was overtaken comes all the same", async () => {
+  const { asked, answer, ended } = begin(239 * 40, PX4_WINDOW);
+  const data = Buffer.alloc(239);
+  const at = (n: number) => asked.filter(({ offset }) => offset === n * 239);
+  const times = (n: number) => at(n).length;
+  answer(asked[1] as (typeof asked)[0], data);
+  assert.equal(times(0), 2, "asked again after one");
+  // It was only late: from now on two are needed.
+  answer(asked[0] as (typeof asked)[0], data);
+  answer(asked[3] as (typeof asked)[0], data);
+  assert.equal(times(2), 1);
+  const [next] = at(4);
+  answer(next as (typeof asked)[0], data);
+  assert.equal(times(2), 2);
+  const taken = new Set([0, 1, 3, 4]);
+  for (let n = 0; n < asked.length; n++) {
+    const it = asked[n] as (typeof asked)[0];
+    if (taken.has(it.offset / 239)) continue;
+    taken.add(it.offset / 239);
+    answer(it, data);
+  }
+  assert.equal(await ended, undefined);
+});
