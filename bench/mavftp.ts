@@ -100,7 +100,7 @@ async function runOf(job: Job): Promise<Run> {
 
 /** How many cells of a link run side by side. */
 function atOnce(link: string): number {
-  return link.endsWith(":57600") ? 12 : link.startsWith("uart:") ? 6 : 1;
+  return link.endsWith(":57600") ? 16 : link.startsWith("uart:") ? 12 : link === "usb" ? 2 : 1;
 }
 
 function text(rate: number): string {
