@@ -119,6 +119,18 @@ test("a link that is much slower than remembered is tried again, and what was ch
   assert.equal(rig.said.length, 2);
 });
 
+test("a wire that is seen to be fast after all has its trial, whenever that is", async () => {
+  const rig = bench({ reads: 90_000, bursts: 620_000 });
+  assert.deepEqual([(await rig.file(1_000_000))?.way, rig.reading.now.choice?.bursts], ["reads", undefined]);
+  rig.speeds.reads = 380_000;
+  assert.equal((await rig.file(1_000_000))?.way, "bursts");
+  const old = bench({ reads: 90_000, bursts: 620_000 }, { peer: () => ({ autopilot: AUTOPILOT_ARDUPILOT, version: [4, 6, 3] }) });
+  await old.file(1_000_000);
+  old.speeds.reads = 380_000;
+  assert.equal((await old.file(1_000_000))?.way, "reads", "never on 4.6");
+  assert.equal(old.said.length, 1);
+});
+
 test("an ArduPilot of unknown version is tried where the file ends soon", async () => {
   const rig = bench({ reads: 400_000, bursts: 620_000 }, { peer: () => ({ autopilot: AUTOPILOT_ARDUPILOT, version: undefined }) });
   assert.equal((await rig.file(1_000_000))?.way, "bursts");

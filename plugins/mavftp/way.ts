@@ -158,7 +158,7 @@ export class WayReading implements Reading {
   }
 
   async #asChosen(stretch: Stretch, choice: Choice): Promise<void> {
-    const { reads, bursts, now } = this.#tools;
+    const { reads, bursts, now, peer } = this.#tools;
     const reading = choice.way === "bursts" && bursts !== undefined ? bursts : reads;
     // Whoever wants only the first bytes has said so by then, and no burst runs that cannot be stopped.
     if (reading === bursts && stretch.assembly.gained < GLANCE_BYTES) {
@@ -168,15 +168,18 @@ export class WayReading implements Reading {
     const least = (choice[choice.way] ?? 0) * SLOWER;
     const rate = this.#now;
     let slow = false;
+    let wrong = false;
     await this.#timed(reading, stretch, rate, () => {
       if (this.#isNews()) return true;
       if (rate.bytes < LOOK_BYTES && rate.ms < LOOK_MS) return false;
       slow = rate.perSecond < least && now() - this.#triedMs > AGAIN_MS;
+      // A machine that was busy then took the link for a slow one, where no burst can pay.
+      wrong = choice.way === "reads" && choice.bursts === undefined && trialOf(peer(), rate.perSecond).bursts === "now";
       rate.clear();
-      return slow;
+      return slow || wrong;
     });
-    if (!slow) return;
-    this.#before = choice;
+    if (!slow && !wrong) return;
+    this.#before = slow ? choice : undefined;
     this.#choice = undefined;
     this.#reads = new Rate();
     this.#bursts = new Rate();
