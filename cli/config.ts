@@ -2,7 +2,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
-import { loadConfig, problemText, type Loaded } from "../core/config.js";
+import { loadConfig, type Loaded } from "../core/config.js";
+import { problemText } from "../core/config-problems.js";
 import { plugins } from "./plugins.js";
 
 /** A mistake of the person who typed the command: its message is all that is shown; exit code 2. */

@@ -1,6 +1,7 @@
 /** `ls`, `get`, `put`, `rm`, `mkdir`, `mv`: any device by hand; through the daemon if one runs, so that link, login and lock are shared. */
 import { ask, ControlError, type Asking, type ControlRequest } from "../core/control.js";
-import { suggestion, type DeviceConfig } from "../core/config.js";
+import { type DeviceConfig } from "../core/config.js";
+import { suggestion } from "../core/config-problems.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
 import type { FileEntry, PluginContext } from "../core/plugin.js";

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left. */
 import { cac, type CAC } from "cac";
-import { suggestion } from "../core/config.js";
+import { suggestion } from "../core/config-problems.js";
 import { ControlError } from "../core/control.js";
 import { isFault } from "../core/errors.js";
 import { StateDirHeld } from "../core/installation.js";

@@ -6,7 +6,7 @@ import { ControlError } from "./control.js";
 import { type Engine, nameOf } from "./engine.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
-import { isLost, type DeliveryRow, type VersionRow } from "./queue.js";
+import { isLost, type DeliveryRow, type VersionRow } from "./rows.js";
 import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */

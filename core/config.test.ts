@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { plugins } from "../cli/plugins.js";
-import { loadConfig, problemText, suggestion } from "./config.js";
+import { loadConfig } from "./config.js";
+import { problemText, suggestion } from "./config-problems.js";
 import { parseDuration, parseSize } from "./options.js";
 
 const load = (text: string, baseDir = "/base", env: Record<string, string> = {}) =>

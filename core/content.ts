@@ -10,7 +10,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
 import { sameOrGrown } from "./pull-job.js";
-import type { VersionRow } from "./queue.js";
+import type { VersionRow } from "./rows.js";
 import { passing, readingOf, StreamReading } from "./reading.js";
 import { giveUp } from "./space.js";
 

@@ -11,7 +11,7 @@ import { type Engine, type RouteLane } from "./engine.js";
 import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { FileEntry, Source } from "./plugin.js";
-import type { VersionRow } from "./queue.js";
+import type { VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { dayOf, versionId, type AfterDelivery } from "./route.js";
 

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
-import { suggestion } from "./config.js";
+import { suggestion } from "./config-problems.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";

@@ -7,7 +7,7 @@ import { type Engine, routeOf } from "./engine.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";
 import type { Clock } from "./plugin.js";
-import type { DeliveryRow, VersionRow } from "./queue.js";
+import type { DeliveryRow, VersionRow } from "./rows.js";
 import { sizeText } from "./text.js";
 import { heldBy, type Held, type When } from "./when.js";
 
@@ -44,7 +44,7 @@ export class Limits {
   /** Looks at all gates, now and then. `keep` hears of work that has to end with the engine. */
   start(engine: Engine, keep: (work: Promise<unknown>) => void): void {
     const look = () => {
-      if (this.#looking !== undefined) return;
+      if (this.#looking !== undefined || !hasGates(engine)) return;
       this.#looking = this.#look(engine).finally(() => (this.#looking = undefined));
       keep(this.#looking);
     };
@@ -80,6 +80,12 @@ export class Limits {
     const { clock, machine, armed } = this;
     return heldBy(when, { wallMs: clock.wallMs(), trusted: clock.trusted(), machine, armed });
   }
+}
+
+function hasGates({ lanes, routes }: Engine): boolean {
+  for (const { gate } of lanes.values()) if (gate !== undefined) return true;
+  for (const lane of routes.values()) if (lane.some(({ gate }) => gate !== undefined)) return true;
+  return false;
 }
 
 /** Why this delivery is not sent though its target takes others; undefined when it may go. */

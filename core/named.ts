@@ -1,8 +1,8 @@
 /** What a person names on the command line: an id, `DEVICE:PATH`, a path at a source, or a path at a target. */
-import { suggestion } from "./config.js";
+import { suggestion } from "./config-problems.js";
 import { ControlError } from "./control.js";
 import type { Engine } from "./engine.js";
-import type { DeliveryRow, VersionRow } from "./queue.js";
+import type { DeliveryRow, VersionRow } from "./rows.js";
 
 /** Versions, newest first, each with those of its deliveries that are meant. */
 export interface Named {

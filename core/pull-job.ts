@@ -12,7 +12,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import type { StoredReceipt, VersionRow } from "./queue.js";
+import type { StoredReceipt, VersionRow } from "./rows.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import { otherThan } from "./stat.js";

@@ -10,7 +10,7 @@ import { type Engine, nameOf, routeOf, targets } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { PullJob } from "./pull-job.js";
-import { canSend, goesBefore, type VersionRow, type Wanted } from "./queue.js";
+import { canSend, goesBefore, type VersionRow, type Wanted } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import { makeRoom } from "./space.js";
 import type { Transfer } from "./transfers.js";

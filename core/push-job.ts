@@ -13,7 +13,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Chunk, Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
-import { marksIn, type StoredReceipt, type VersionRow } from "./queue.js";
+import { marksIn, type StoredReceipt, type VersionRow } from "./rows.js";
 import { passing, readableOf } from "./reading.js";
 import { otherName, partialPath, uploadId } from "./route.js";
 import { answerLost, doubt, isRefusal, isUndated, recordOf } from "./single-shot.js";

@@ -11,7 +11,7 @@ import type { Lane } from "./lane.js";
 import { delivered, putOffHeld } from "./limits.js";
 import type { TargetFeatures } from "./plugin.js";
 import { PushJob } from "./push-job.js";
-import { goesBefore, type DeliveryRow, type VersionRow } from "./queue.js";
+import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import type { Transfer } from "./transfers.js";
 import { workers } from "./workers.js";

@@ -11,7 +11,7 @@ import { nameOf } from "./engine.js";
 import { removeTemporaries } from "./fs.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
-import type { Marks, StoredReceipt, VersionRow } from "./queue.js";
+import type { Marks, StoredReceipt, VersionRow } from "./rows.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
 

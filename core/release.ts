@@ -10,7 +10,7 @@ import { isFault } from "./errors.js";
 import { isConsidered } from "./find.js";
 import type { Lane } from "./lane.js";
 import type { Stamp } from "./plugin.js";
-import type { StoredReceipt, VersionRow } from "./queue.js";
+import type { StoredReceipt, VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 import { workers } from "./workers.js";
 

@@ -286,7 +286,7 @@ export class Run {
   left(upMs: number): Drained | undefined {
     const { engine } = this;
     const { journal, queue, lanes } = engine;
-    if (journal.failed || queue.pulling.size > 0 || queue.pushing.size > 0) return undefined;
+    if (journal.failed || queue.pulling.size > 0 || queue.pushing.size > 0 || queue.releasing.size > 0) return undefined;
     const finders = [...engine.finders.values()];
     for (const finder of finders) {
       if (!finder.lane.attached) {

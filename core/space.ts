@@ -5,7 +5,7 @@
  */
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, isFault } from "./errors.js";
-import type { VersionRow } from "./queue.js";
+import type { VersionRow } from "./rows.js";
 
 /** Deliveries that may yet need the bytes. */
 const stillWaits = "('wanting', 'ready', 'active', 'parked')";

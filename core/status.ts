@@ -3,7 +3,7 @@ import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
 import type { Journal } from "./journal.js";
 import { durationText, sizeText } from "./text.js";
-import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./queue.js";
+import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./rows.js";
 
 export interface Status {
   readonly version: string;

@@ -11,7 +11,7 @@ import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { namedBy, unknown } from "./named.js";
 import type { Digest, DigestKind, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
-import type { DeliveryRow, StoredReceipt, VersionRow } from "./queue.js";
+import type { DeliveryRow, StoredReceipt, VersionRow } from "./rows.js";
 
 /** One thing that was looked at. */
 export interface Verified {

@@ -9,7 +9,7 @@ import type { Lane } from "./lane.js";
 import { lastAway } from "./last.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
-import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./queue.js";
+import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { mayGrow } from "./release.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";

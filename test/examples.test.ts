@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { configSchema, deviceCommon, entriesOf, loadConfig, routeSchema } from "../core/config.js";
+import { configSchema, deviceCommon, loadConfig, routeSchema } from "../core/config.js";
+import { entriesOf } from "../core/config-problems.js";
 import { plugins } from "../cli/plugins.js";
 import { schemaText } from "./schema.js";
 

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import type { Device, Receipt, Upload } from "../../core/plugin.js";
-import type { StoredReceipt } from "../../core/queue.js";
+import type { StoredReceipt } from "../../core/rows.js";
 import { Bench, FakeDevice, sha256, until } from "../fake-device.js";
 
 const t0 = Date.UTC(2026, 4, 1);

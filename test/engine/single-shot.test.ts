@@ -6,7 +6,7 @@ import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
 import { exchangeFor } from "../../core/control.js";
 import { Fault } from "../../core/errors.js";
-import type { StoredReceipt } from "../../core/queue.js";
+import type { StoredReceipt } from "../../core/rows.js";
 import { verify } from "../../core/verify.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";

@@ -1,0 +1,123 @@
+/** What is wrong with a configuration, in words: the place, the value, the nearest right word. */
+import { findNodeAtLocation, type Node } from "jsonc-parser";
+import * as v from "valibot";
+
+export interface ConfigProblem {
+  /** 1-based; 0 when the file has no such place. */
+  readonly line: number;
+  /** "devices.ground.port", "routes[1].to". */
+  readonly path: string;
+  readonly message: string;
+}
+
+/** One line for a person. */
+export function problemText(file: string, problem: ConfigProblem): string {
+  return `${file}:${problem.line}: ${problem.path === "" ? "" : `${problem.path}: `}${problem.message}`;
+}
+
+/** What is wrong, in words. `beside`: keys that an object beside these of `schema` may have. */
+export function messageOf(
+  issue: v.BaseIssue<unknown>,
+  schema: v.GenericSchema,
+  inner: (string | number)[],
+  beside: readonly string[],
+): string {
+  const key = String(inner.at(-1) ?? "");
+  const entries = entriesAt(schema, inner.slice(0, -1));
+  if (issue.type === "strict_object" && issue.expected === "never" && entries !== undefined)
+    return `unknown key "${key}"${suggestion(key, [...Object.keys(entries), ...(inner.length === 1 && !("from" in entries) && !("devices" in entries) ? beside : [])])}`;
+  if (issue.received === "undefined") {
+    const help = entries?.[key] === undefined ? undefined : v.getDescription(entries[key]);
+    return `"${key}" is missing${help === undefined ? "" : `: ${help}`}`;
+  }
+  const wanted = issue.message.startsWith("Invalid")
+    ? (issue.expected ?? "another value").replace(/^Array$/, "a list").replace(/^Object$/, "an object")
+    : issue.message;
+  const words =
+    issue.type === "picklist" && typeof issue.input === "string"
+      ? [...(issue.expected ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? "")
+      : [];
+  return `expected ${wanted}${given(issue)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
+}
+
+/** What stands there, where it helps: an object says nothing, and a length is not what was written. */
+function given({ input, type }: v.BaseIssue<unknown>): string {
+  if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
+  if (typeof input === "object") return "";
+  // A password in a URL is not said again.
+  return `, got ${JSON.stringify(input)?.replace(/\/\/[^/@\s]*@/, "//***@")}`;
+}
+
+type Entries = Readonly<Record<string, v.GenericSchema>>;
+
+/** The entries of an object schema, through what wraps it. */
+export function entriesOf(schema: unknown): Entries | undefined {
+  const node = schema as { entries?: Entries; wrapped?: unknown; pipe?: readonly unknown[]; options?: readonly unknown[] };
+  if (node.entries !== undefined) return node.entries;
+  if (node.wrapped !== undefined) return entriesOf(node.wrapped);
+  if (Array.isArray(node.options)) for (const option of node.options) if (typeof option === "object") return entriesOf(option) ?? undefined;
+  return undefined;
+}
+
+function entriesAt(schema: unknown, at: (string | number)[]): Entries | undefined {
+  let node: unknown = schema;
+  for (const key of at) {
+    let inner = node as { wrapped?: unknown; value?: unknown; item?: unknown };
+    while (inner.wrapped !== undefined) inner = inner.wrapped as typeof inner;
+    node = entriesOf(inner)?.[key] ?? inner.value ?? inner.item;
+    if (node === undefined) return undefined;
+  }
+  return entriesOf(node);
+}
+
+/** `; did you mean "port"?` when one of the words is near. */
+export function suggestion(given: string, words: readonly string[]): string {
+  const near = words
+    .map((word) => ({ word, away: distance(given.toLowerCase(), word.toLowerCase()) }))
+    .filter(({ word, away }) => away <= Math.max(1, Math.floor(Math.max(word.length, given.length) / 3)))
+    .sort((a, b) => a.away - b.away)[0];
+  return near === undefined ? "" : `; did you mean "${near.word}"?`;
+}
+
+/** Edit distance where two neighbours that changed places count once. */
+function distance(a: string, b: string): number {
+  const rows: number[][] = Array.from({ length: a.length + 1 }, (_, i) => [i]);
+  const at = (i: number, j: number) => rows[i]?.[j] ?? Infinity;
+  for (let j = 0; j <= b.length; j++) rows[0]![j] = j; // eslint-disable-line @typescript-eslint/no-non-null-assertion
+  for (let i = 1; i <= a.length; i++)
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? at(i - 2, j - 2) + 1 : Infinity;
+      rows[i]![j] = Math.min(at(i - 1, j) + 1, at(i, j - 1) + 1, at(i - 1, j - 1) + same, swapped); // eslint-disable-line @typescript-eslint/no-non-null-assertion
+    }
+  return at(a.length, b.length);
+}
+
+export function lineOf(tree: Node, at: (string | number)[], lineAt: (offset: number) => number): number {
+  for (let n = at.length; n >= 0; n--) {
+    const node = findNodeAtLocation(tree, at.slice(0, n));
+    // The property rather than its value: an object may begin lines below its key.
+    if (node !== undefined) return lineAt(node.parent?.type === "property" ? node.parent.offset : node.offset);
+  }
+  return 0;
+}
+
+export function duplicateKeys(node: Node, found: (node: Node, key: string) => void): void {
+  const seen = new Set<string>();
+  for (const child of node.children ?? []) {
+    if (child.type === "property") {
+      const key = String(child.children?.[0]?.value);
+      if (seen.has(key)) found(child, key);
+      seen.add(key);
+    }
+    duplicateKeys(child, found);
+  }
+}
+
+export function asText(at: (string | number)[]): string {
+  return at.reduce<string>((text, key) => (typeof key === "number" ? `${text}[${key}]` : text === "" ? key : `${text}.${key}`), "");
+}
+
+export function readable(code: string): string {
+  return code.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a} ${b.toLowerCase()}`).toLowerCase();
+}

@@ -1,0 +1,108 @@
+/** The rows of the journal as the steps see them: versions and deliveries, what is noted of a delivery, and in which order they go. */
+import type { Digest, Receipt } from "./plugin.js";
+import type { Sending } from "./single-shot.js";
+
+export interface VersionRow {
+  readonly id: string;
+  readonly source: string;
+  readonly path: string;
+  readonly size: number;
+  readonly modified_ms: number | null;
+  readonly inode: string | null;
+  readonly state: "found" | "sealed" | "gone";
+  readonly store: "spool" | "place" | "through";
+  readonly generation: number;
+  readonly durable: number;
+  readonly digest: Digest | null;
+  readonly base: string | null;
+  readonly safest: number;
+  readonly found_ms: number;
+  readonly sealed_ms: number | null;
+  readonly after: "keep" | "delete" | "archive";
+  readonly trust_size: number;
+  readonly released: string | null;
+  readonly spooled: number;
+}
+
+export interface DeliveryRow {
+  readonly id: string;
+  readonly version: string;
+  readonly source: string;
+  readonly target: string;
+  readonly path: string;
+  readonly required: number;
+  readonly state: "wanting" | "ready" | "active" | "parked" | "discard" | "done" | "dropped";
+  readonly size: number;
+  readonly weight: number;
+  readonly rank: number;
+  readonly not_before: number;
+  readonly tries: number;
+  readonly restarts: number;
+  readonly begun: number;
+  readonly fault: string | null;
+  readonly reason: string | null;
+  readonly parked_ms: number | null;
+  readonly replaces: string | null;
+  readonly memo: string | null;
+  readonly receipt: string | null;
+  readonly done_ms: number | null;
+  readonly marks: string | null;
+}
+
+/** What core noted of a delivery before it did what cannot be taken back. */
+export interface Marks {
+  /** The name was about to be given. */
+  readonly publishing?: true;
+  /** What is left at the target is none of ours, or broken: it is taken away before anything is sent. */
+  readonly restart?: true;
+  /** A single shot was about to be whole there. */
+  readonly sending?: Sending;
+}
+
+/** What a receipt is in the journal, in receipts.jsonl and in `status`. */
+export interface StoredReceipt extends Receipt {
+  readonly delivery: string;
+  readonly version: string;
+  readonly from: string;
+  readonly to: string;
+  readonly source: string;
+  /** The source's time of the file, where it has one. */
+  readonly modifiedMs?: number;
+  /** ISO 8601; `clock: "unset"` beside it where wall time could not be trusted. */
+  readonly at: string;
+  readonly clock?: "unset";
+  /** When it was sent once before (ISO 8601), and that answer was lost: it may be there twice. */
+  readonly sentBefore?: string;
+  /** Somebody else had put this very content there: it is theirs, and never replaced. */
+  readonly found?: true;
+}
+
+export function marksIn(marks: string | null): Marks {
+  return marks === null ? {} : (JSON.parse(marks) as Marks);
+}
+
+export type Ranked = Pick<DeliveryRow, "weight" | "rank" | "path">;
+
+/** What a version is to be pulled for. */
+export type Wanted = Pick<DeliveryRow, "version" | "target" | "path" | "weight" | "rank">;
+
+/** Whether `a` goes before `b`. */
+export function goesBefore(a: Ranked, b: Ranked): boolean {
+  return a.weight !== b.weight ? a.weight > b.weight : a.rank !== b.rank ? a.rank > b.rank : a.path > b.path;
+}
+
+/** Whether a push may begin without a pull: what is whole here, or is read at its source. A file there that may have grown is looked through first. */
+export function canSend(version: Pick<VersionRow, "state" | "store" | "base">): boolean {
+  return version.state === "sealed" || version.store === "through" || (version.store === "place" && version.base === null);
+}
+
+/** The same, of a version `v`. */
+export const sendable = "(v.state = 'sealed' OR v.store = 'through' OR (v.store = 'place' AND v.base IS NULL))";
+
+/** The words of the index of what is neither waiting nor done: without them SQLite does not use it. */
+export const elsewhere = "state IN ('active', 'parked', 'discard')";
+
+/** Of a delivery: its file has gone from the source before it was whole here, and nobody said yet that this is known. */
+export const isLost = "state IN ('dropped', 'discard') AND fault = 'missing'";
+
+export const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
