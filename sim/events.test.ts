@@ -53,6 +53,7 @@ test("every fault has a form that is checked", () => {
     ...{ loss: "10%", dup: "0.1", reorder: "1%", delay: "20ms", corrupt: "1%", junk: "5%", reboot: "500kB,10s,read:7" },
     ...{ busy: "3s@open:2", exhaust: "10s", "no-log": "5s@arm", grow: "20kB,armed,same", noise: "20kB", "second-client": "500kB,own" },
     ...{ arm: "5s", disarm: "arm", unplug: "2s,/tmp/x@500kB", eio: "500kB,3@read:2", crc: "50kB", short: "48", nak: "1@open,2.5@read:9" },
+    ...{ full: "20kB@write:5" },
     ...{ lose: "3@read:100", "stale-errno": "1%", "lost-eof": "100%", "bad-complete": "1%", "wrong-session": "1%", late: "1%" },
   };
   checkFaults(right);

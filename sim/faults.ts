@@ -31,6 +31,8 @@ export interface World extends Later {
   exhaust(ms: number): void;
   /** That byte of a file cannot be read, so many times. */
   breakAt(offset: number, times: number): void;
+  /** The card takes only so many more bytes. */
+  fill(freeBytes: number): void;
   /** No log is written for so long, though it should be. */
   failLog(ms: number): void;
   /** A log is written. */

@@ -332,6 +332,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     pause: (ms) => ftp?.pause(ms),
     exhaust: (ms) => void ftp?.exhaust(ms),
     breakAt: (offset, times) => disk.breakAt(offset, times),
+    fill: (freeBytes) => void (disk.freeBytes = freeBytes),
     log: writeLog,
     load: (own) => void ftp?.load({ own }),
     telemetry: (bytes) => vehicle.telemetry(bytes),

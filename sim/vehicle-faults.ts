@@ -79,6 +79,12 @@ export const vehicleFaults: readonly FaultRow[] = [
     }),
   },
   {
+    name: "full",
+    form: `the card takes only so many more bytes, from the start or from ${whenForm}: 20kB@write:5`,
+    check: checks(isBytes),
+    start: runs((what, world) => world.fill(bytesOf(what))),
+  },
+  {
     name: "grow",
     form: `the newest log grows, bytes a second: 20kB; only while armed, as a new log: 20kB,armed; the same one: 20kB,armed,same; a new one after each disarm: 20kB,rotate`,
     check: (value) => {
