@@ -39,7 +39,11 @@ export interface World extends Later {
   log(options: LogOptions): void;
   /** A ground station loads its parameters; `own`: over a link of its own. */
   load(own: boolean): void;
-  /** Sends telemetry that nobody asked for, about so many bytes. */
+  /** The radio tells how full it is. */
+  radioSpeaks(): void;
+  /** A radio says for so long that so many percent of its buffer are free. */
+  radioClaims(free: number, ms: number): void;
+  /** Sends telemetry that nobody asked for, so many bytes in the mean, as far as the autopilot lets it. */
   telemetry(bytes: number): void;
 }
 

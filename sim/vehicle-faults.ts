@@ -116,6 +116,16 @@ export const vehicleFaults: readonly FaultRow[] = [
     board: (value) => ({ readMost: Number(value) }),
   },
   {
+    name: "radio",
+    form: `what a radio tells of its buffer: own (how full it is), or percent free and how long, from the start or from ${whenForm}: 20,2s@read:100`,
+    check: checks((what) => what === "own" || (/^(100|\d{1,2}),/.test(what) && isTime(what.slice(what.indexOf(",") + 1)))),
+    start: runs((what, world) => {
+      const [free, ms] = what.split(",");
+      if (ms === undefined) world.radioSpeaks();
+      else world.radioClaims(Number(free), time(ms));
+    }),
+  },
+  {
     name: "noise",
     form: "telemetry beside the files, bytes a second: 20kB",
     check: isBytes,
