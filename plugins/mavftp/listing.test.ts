@@ -32,6 +32,15 @@ test("an entry that cannot be understood costs only itself, and is counted", () 
   ]);
 });
 
+test("an answer without entries is the end, as a PX4 says it of an empty directory", async () => {
+  let asked = 0;
+  const listed = await listDirectory(() => {
+    if (++asked > 3) return Promise.reject(new Error("it is asked for ever"));
+    return Promise.resolve({ nak: undefined, errno: 0, session: 0, data: Buffer.alloc(0) });
+  }, Buffer.from("/"));
+  assert.deepEqual([listed, asked], [[], 1]);
+});
+
 test("an autopilot that does not heed the offset is not asked for ever", async () => {
   let asked = 0;
   const ask = (): Promise<Reply> => {
@@ -242,10 +251,10 @@ for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"])
       [true, undefined, true, undefined],
     );
     assert.equal(rig.sim.openSessions(), 0);
-    const opened = rig.sim.stats.sessionsOpened;
+    const opened = rig.sim.stats.requests.OpenFileRO ?? 0;
     const reading = readAll(rig.source, entries[0] as FileEntry);
     await rig.source.stat("00000001.BIN", never);
     await listAll(rig.source);
     await reading;
-    assert.equal(rig.sim.stats.sessionsOpened, opened + 1);
+    assert.equal(rig.sim.stats.requests.OpenFileRO, opened + 1, "what would be refused is not asked for");
   });
