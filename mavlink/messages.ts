@@ -252,6 +252,16 @@ export function encodeRadioStatus(m: RadioStatus): Buffer {
   return b;
 }
 
+export function decodeRadioStatus(b: Bytes): RadioStatus {
+  return {
+    rssi: b.readUInt8(4),
+    remoteRssi: b.readUInt8(5),
+    txbuf: b.readUInt8(6),
+    rxErrors: b.readUInt16LE(0),
+    fixed: b.readUInt16LE(2),
+  };
+}
+
 /** MAV_PROTOCOL_CAPABILITY_FTP. */
 export const CAPABILITY_FTP = 32n;
 

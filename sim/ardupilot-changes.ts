@@ -1,13 +1,17 @@
 /**
  * How an ArduPilot changes its card (libraries/GCS_MAVLink/GCS_FTP.cpp over AP_Filesystem_FATFS): FAT, where a rename does not replace, and where
  * what removes a file removes an empty directory too. OpenFileWO keeps what the file holds, and makes none up to 4.6. TruncateFile is not known.
+ *
+ * Of a full card no answer says that it is full: a write that was taken in part is acknowledged like a whole one, one of which nothing was taken is
+ * an I/O error (AP_Filesystem_FATFS::write), and a directory without room is denied (FatFs, f_mkdir).
  */
 import { FTP_DATA_MAX, Nak, Op } from "../mavlink/ftp.js";
 import type { Session } from "./ardupilot-sessions.js";
 import type { Asked } from "./ardupilot-worker.js";
 import type { FtpSurroundings } from "./autopilot.js";
 import { changeNames, WrittenFile } from "./disk-changes.js";
-import { EINVAL } from "./disk-error.js";
+import type { Disk } from "./disk.js";
+import { DiskError, EACCES, EINVAL, EIO, ENOSPC } from "./disk-error.js";
 import { onDisk, Refusal } from "./refusal.js";
 
 /** Offsets are signed. */
@@ -43,15 +47,18 @@ export function changeCard(
       if (file === undefined) throw new Refusal(Nak.FileNotFound);
       if (!(file instanceof WrittenFile)) throw new Refusal(Nak.Fail);
       if (asked.offset > OFFSET_MAX) throw new Refusal(Nak.FailErrno, EINVAL);
+      const data = asked.data.subarray(0, asked.size);
+      const taken = onDisk(() => file.write(asked.offset, data));
+      if (taken === 0 && data.length > 0) throw new Refusal(Nak.FailErrno, EIO);
       // How much the card took is not told.
-      stats.writtenBytes += onDisk(() => file.write(asked.offset, asked.data.subarray(0, asked.size)));
+      stats.writtenBytes += taken;
       return { offset: asked.offset };
     }
     case Op.RemoveFile:
     case Op.CreateDirectory:
     case Op.RemoveDirectory: {
       const at = path();
-      onDisk(() => changeNames(disk, asked.opcode, [at], MEDIUM));
+      onDisk(() => fatNames(disk, asked.opcode, [at]));
       return {};
     }
     case Op.Rename: {
@@ -60,10 +67,19 @@ export function changeCard(
       const counted = end === -1 ? FTP_DATA_MAX : end;
       if (asked.size === 0 || zero === -1 || asked.size !== counted) throw new Refusal(Nak.InvalidDataSize);
       const paths = [asked.data.subarray(0, zero), asked.data.subarray(zero + 1, counted)];
-      onDisk(() => changeNames(disk, asked.opcode, paths, MEDIUM));
+      onDisk(() => fatNames(disk, asked.opcode, paths));
       return {};
     }
     default:
       return undefined;
+  }
+}
+
+/** Throws DiskError. */
+function fatNames(disk: Disk, opcode: number, paths: readonly Buffer[]): void {
+  try {
+    changeNames(disk, opcode, paths, MEDIUM);
+  } catch (error) {
+    throw error instanceof DiskError && error.errno === ENOSPC ? new DiskError(EACCES, error.message) : error;
   }
 }

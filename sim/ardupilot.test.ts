@@ -129,6 +129,32 @@ for (const flavour of generations) {
     assert.equal(server.within(5).length, 1);
   });
 
+  test(`${flavour}: nothing is sent while a radio has a third of its buffer free or less`, (t) => {
+    let free = 33;
+    const server = makeServer(t, flavour, { radioFree: () => free });
+    server.send(Op.None, { session: 9 });
+    assert.deepEqual(server.within(2900), []);
+    free = 34;
+    assert.equal(server.within(5).length, 1);
+  });
+
+  test(`${flavour}: other streams are slow for a second after an answer, and fast at once after the end of a session`, (t) => {
+    const server = makeServer(t, flavour, { files: { "a.bin": 100 } });
+    assert.equal(server.slowsStreams(0), false);
+    const session = open(server, "/a.bin");
+    assert.equal(server.slowsStreams(0), true);
+    // 4.6 knows one time for all links.
+    assert.equal(server.slowsStreams(1), flavour === "ardupilot-4.6");
+    server.clock.advance(990);
+    assert.equal(server.slowsStreams(0), true);
+    server.clock.advance(10);
+    assert.equal(server.slowsStreams(0), false);
+    server.ask(Op.ReadFile, { session, size: 10 });
+    assert.equal(server.slowsStreams(0), true);
+    server.ask(Op.TerminateSession, { session });
+    assert.equal(server.slowsStreams(0), false);
+  });
+
   test(`${flavour}: an RP2350 gives 48 bytes at most, whatever is asked`, (t) => {
     const server = makeServer(t, flavour, { readMost: 48, files: { "a.bin": 100 } });
     const session = open(server, "/a.bin");

@@ -3,7 +3,8 @@
  *
  * One worker does one thing at a time: a burst runs to its end (500 packets, 2,000 from 4.8 on) before anything else is looked at, and nothing
  * stops it. Where the port has no flow control (a UART; USB up to 4.6, pull request 31549) it pauses after each packet of a burst, so as to
- * take a third of the wire. A reply waits until the transmit ring has room. The last reply is sent again for a request with the number
+ * take a third of the wire. A reply waits until the transmit ring has room, and a radio that says how full it is (RADIO_STATUS) more than a third of
+ * its buffer; other streams come at a quarter of their rate while files were asked for within a second (GCS_Common.cpp). The last reply is sent again for a request with the number
  * before it, from the same sender and session, whatever that asks. Offsets are signed: nothing beyond 2 GiB can be read. 4.8 knows
  * ListDirectoryWithTime and "@MAV_LOG" (pull request 34229).
  * Writing is in `ardupilot-changes.ts`.
@@ -29,6 +30,10 @@ const FRAME_BYTES = 266;
 const USB_BYTES_PER_SECOND = 204_800;
 /** What one packet of a burst takes the worker: 3,170 KiB/s were measured on its code without a wire. */
 const PACKET_MS = 0.0736;
+
+/** Percent of a radio's buffer: with no more free nothing of FTP is sent, to anybody. */
+const RADIO_LEAST = 33;
+const STREAMS_SLOW_MS = 1000;
 
 /** The reply that is built, and kept to be sent again. */
 interface Answer {
@@ -78,6 +83,13 @@ export class ArdupilotFtp implements FtpServer {
 
   openSessions(): number {
     return this.#sessions.all.filter((session) => session.file !== undefined).length;
+  }
+
+  slowsStreams(channel: number): boolean {
+    const now = this.#worker.now();
+    // The old way knows one time for all links.
+    const old = this.#sessions instanceof OneSession;
+    return this.#sessions.all.some(({ sentMs, owner }) => now - sentMs < STREAMS_SLOW_MS && (old || owner?.channel === channel));
   }
 
   *#work(): Generator<Sleep> {
@@ -166,7 +178,7 @@ export class ArdupilotFtp implements FtpServer {
     const { to } = this.#reply;
     const begunMs = this.#worker.now();
     if (session !== undefined) this.#sessions.sent(session, { opcode: Op.None }, begunMs);
-    while (this.#env.link.paced && to !== undefined && this.#env.freeRing(to.channel) < FRAME_BYTES) {
+    while (to !== undefined && !this.#canSend(to.channel)) {
       if (this.#worker.now() - begunMs > this.#release.giveUpMs) {
         if (session !== undefined) {
           this.#close(session);
@@ -180,6 +192,11 @@ export class ArdupilotFtp implements FtpServer {
     if (to === undefined) return;
     const length = encodeFtp({ ...this.#reply, targetSystem: to.system, targetComponent: to.component }, this.#out);
     this.#env.send(this.#out, length, to.channel);
+  }
+
+  #canSend(channel: number): boolean {
+    const { link, freeRing, radioFree } = this.#env;
+    return radioFree() > RADIO_LEAST && (!link.paced || freeRing(channel) >= FRAME_BYTES);
   }
 
   /** The data of the ACK. Throws Refusal. */

@@ -22,6 +22,8 @@ export interface FtpSurroundings {
   readonly readMost: number;
   /** Bytes that the transmit ring of that channel still takes. */
   readonly freeRing: (channel: number) => number;
+  /** Percent of its buffer that a radio on one of the links said to be free; 100 where none said anything lately. */
+  readonly radioFree: () => number;
   /** Sends `payload[0..length)` as FILE_TRANSFER_PROTOCOL, trailing zeros cut; the buffer may be used again at once. */
   readonly send: (payload: Buffer, length: number, channel: number) => void;
 }
@@ -45,6 +47,8 @@ export interface FtpServer {
   stop(): void;
   /** Sessions that are open now. */
   openSessions(): number;
+  /** What else is sent on that link comes at a quarter of its rate now. Absent: never. */
+  slowsStreams?(channel: number): boolean;
 }
 
 export interface Autopilot {

@@ -138,6 +138,36 @@ const probes: readonly Probe[] = [
       ...(["ACK,NAK 8,NAK 10,ACK,false", "ACK,NAK 8,NAK 10,ACK,false", "ACK,NAK 8,NAK 2 2,ACK,false"] as const),
     ],
   },
+  {
+    name: "a card that gets full in a write, and after it; what is removed gives room",
+    run: (server) => {
+      server.disk.freeBytes = 300;
+      const session = begin(server, Op.CreateFile, "new.bin");
+      const answers = [0, 239, 300].map((offset) => write(server, session, offset, pattern(239)));
+      const full = size(server, "new.bin");
+      server.ask(Op.TerminateSession, { session });
+      const removed = one(server, Op.RemoveFile, "a.bin");
+      const again = begin(server, Op.OpenFileWO, "new.bin");
+      return `${answers.join()} ${full} ${removed} ${write(server, again, 300, pattern(239))} ${size(server, "new.bin")}`;
+    },
+    expected: [
+      ...(["ACK,NAK 2 28,NAK 2 28 300 ACK ACK 539", "ACK,NAK 2 28,NAK 2 28 300 ACK ACK 539"] as const),
+      ...(["ACK,ACK,NAK 2 5 300 ACK ACK 539", "ACK,ACK,NAK 2 5 300 ACK ACK 539", "ACK,ACK,NAK 2 5 300 ACK ACK 539"] as const),
+      // It empties the file that it opens.
+      "ACK,NAK 1,NAK 1 300 ACK ACK 539",
+    ],
+  },
+  {
+    name: "on a full card a directory finds no room, an empty file does",
+    run: (server) => {
+      server.disk.freeBytes = 100;
+      return [one(server, Op.CreateDirectory, "new"), existsSync(at(server, "new")), one(server, Op.CreateFile, "new.bin")].join();
+    },
+    expected: [
+      ...(["NAK 2 28,false,ACK", "NAK 2 28,false,ACK", "NAK 2 13,false,ACK", "NAK 2 13,false,ACK", "NAK 2 13,false,ACK"] as const),
+      "NAK 2 28,false,ACK",
+    ],
+  },
 ];
 
 const files = { "fs/microsd/a.bin": 1000, "fs/microsd/b.bin": 10, "fs/microsd/full/x.bin": 1 };

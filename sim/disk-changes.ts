@@ -17,7 +17,7 @@ import {
   writeSync,
 } from "node:fs";
 import { Op } from "../mavlink/ftp.js";
-import { DiskError, EACCES, EEXIST, EINVAL, EISDIR, guard } from "./disk-error.js";
+import { DiskError, EACCES, EEXIST, EINVAL, EISDIR, ENOSPC, guard } from "./disk-error.js";
 import type { Disk } from "./disk.js";
 
 export interface OpenHow {
@@ -37,10 +37,14 @@ export interface Medium {
   readonly removesDirectories: boolean;
 }
 
+/** What a directory takes of the card: one cluster of a small one. */
+const DIRECTORY_BYTES = 4096;
+
 /** A file that is open for writing. */
 export class WrittenFile {
   /** Before it was opened. */
   readonly sizeBefore: number;
+  readonly #disk: Disk;
   readonly #fd: number;
   #closed = false;
 
@@ -54,13 +58,23 @@ export class WrittenFile {
       throw new DiskError(EISDIR, "not a plain file");
     }
     this.sizeBefore = fstatSync(this.#fd).size;
-    if (truncate) guard(() => truncateSync(place, 0));
+    this.#disk = disk;
+    if (truncate) {
+      guard(() => truncateSync(place, 0));
+      disk.freeBytes += this.sizeBefore;
+    }
     disk.changed();
   }
 
-  /** How many of the bytes the card took. Throws DiskError. */
+  /** How many of the bytes the card took: fewer than there are where it is full. Throws DiskError. */
   write(offset: number, bytes: Uint8Array): number {
-    return guard(() => writeSync(this.#fd, bytes, 0, bytes.length, offset));
+    const size = fstatSync(this.#fd).size;
+    const lacking = Math.max(0, offset + bytes.length - size - this.#disk.freeBytes);
+    const length = Math.max(0, bytes.length - lacking);
+    if (length === 0) return 0;
+    const taken = guard(() => writeSync(this.#fd, bytes, 0, length, offset));
+    this.#disk.freeBytes -= Math.max(0, offset + taken - size);
+    return taken;
   }
 
   close(): void {
@@ -76,21 +90,27 @@ export function changeNames(disk: Disk, opcode: number, [path, to]: readonly Buf
   const known = (at: Buffer): Buffer => (medium.fat ? fatPlace(disk, at) : disk.place(at));
   switch (opcode) {
     case Op.RemoveFile:
-      remove(disk.place(path), medium.removesDirectories);
+      remove(disk, disk.place(path), medium.removesDirectories);
       break;
     case Op.RemoveDirectory:
-      if (medium.removesDirectories) remove(disk.place(path), true);
-      else guard(() => rmdirSync(disk.place(path)));
+      if (medium.removesDirectories) remove(disk, disk.place(path), true);
+      else removeDirectory(disk, disk.place(path));
       break;
-    case Op.CreateDirectory:
-      guard(() => mkdirSync(known(path)));
+    case Op.CreateDirectory: {
+      const place = known(path);
+      const there = lstatSync(place, { throwIfNoEntry: false });
+      if (there === undefined && disk.freeBytes < DIRECTORY_BYTES) throw new DiskError(ENOSPC, "the card is full");
+      guard(() => mkdirSync(place));
+      disk.freeBytes -= DIRECTORY_BYTES;
       break;
+    }
     case Op.Rename: {
       if (to === undefined) throw new DiskError(EINVAL, "no second path");
       const place = known(to);
       const there = lstatSync(place, { throwIfNoEntry: false });
       if (there !== undefined && !medium.renameReplaces) throw new DiskError(EEXIST, "the new name is taken");
       guard(() => renameSync(disk.place(path), place));
+      disk.freeBytes += there?.size ?? 0;
       break;
     }
     default:
@@ -102,18 +122,28 @@ export function changeNames(disk: Disk, opcode: number, [path, to]: readonly Buf
 /** Cuts a file, or makes it longer with zeros. Throws DiskError. */
 export function truncate(disk: Disk, path: Buffer, size: number): void {
   const place = disk.place(path);
+  const longer = size - guard(() => lstatSync(place)).size;
+  if (longer > disk.freeBytes) throw new DiskError(ENOSPC, "the card is full");
   guard(() => truncateSync(place, size));
+  disk.freeBytes -= longer;
   disk.changed();
 }
 
-function remove(place: Buffer, directoriesToo: boolean): void {
-  if (!directoriesToo || !guard(() => lstatSync(place)).isDirectory()) {
+function remove(disk: Disk, place: Buffer, directoriesToo: boolean): void {
+  const there = guard(() => lstatSync(place));
+  if (!directoriesToo || !there.isDirectory()) {
     guard(() => unlinkSync(place));
+    disk.freeBytes += there.size;
     return;
   }
   // FatFs says of one that is not empty that it is denied.
   if (guard(() => readdirSync(place)).length > 0) throw new DiskError(EACCES, "the directory is not empty");
+  removeDirectory(disk, place);
+}
+
+function removeDirectory(disk: Disk, place: Buffer): void {
   guard(() => rmdirSync(place));
+  disk.freeBytes += DIRECTORY_BYTES;
 }
 
 /** The long names of FAT hold no control characters, and none of these. */

@@ -6,6 +6,7 @@ export const EACCES = 13;
 export const EEXIST = 17;
 export const EISDIR = 21;
 export const EINVAL = 22;
+export const ENOSPC = 28;
 
 export class DiskError extends Error {
   readonly errno: number;

@@ -37,6 +37,8 @@ export type Watch = (path: string) => (offset: number, bytes: number) => void;
 const SLASH = 0x2f;
 
 export class Disk {
+  /** Bytes that the card still takes. What is taken away gives its own back; what was made up (`grow`) takes none. */
+  freeBytes = Infinity;
   readonly #root: Buffer;
   /** The names of the directory that was listed last: a long one is asked for in hundreds of pieces. */
   #listed: { readonly dir: Buffer; readonly stamp: bigint; readonly entries: DiskEntry[] } | undefined;

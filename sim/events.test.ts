@@ -6,12 +6,14 @@ import { test, type TestContext } from "node:test";
 import { Nak, Op } from "../mavlink/ftp.js";
 import * as m from "../mavlink/messages.js";
 import { autopilots } from "./autopilots.js";
+import { HandClock } from "./clock.js";
 import { madeBytes } from "./disk-file.js";
 import { checkFaults } from "./faults.js";
 import { makeDir, pattern, says } from "./harness.test.js";
+import { Radio } from "./radio.js";
 import { parseWhen, Script } from "./script.js";
-import { startSim, type SimOptions } from "./sim.js";
-import { makeClient, start } from "./socket.test.js";
+import { startSim, type Sim, type SimOptions } from "./sim.js";
+import { makeClient, start, type Client } from "./socket.test.js";
 
 const flavours = autopilots.map((autopilot) => autopilot.name);
 
@@ -53,6 +55,7 @@ test("every fault has a form that is checked", () => {
     ...{ loss: "10%", dup: "0.1", reorder: "1%", delay: "20ms", corrupt: "1%", junk: "5%", reboot: "500kB,10s,read:7" },
     ...{ busy: "3s@open:2", exhaust: "10s", "no-log": "5s@arm", grow: "20kB,armed,same", noise: "20kB", "second-client": "500kB,own" },
     ...{ arm: "5s", disarm: "arm", unplug: "2s,/tmp/x@500kB", eio: "500kB,3@read:2", crc: "50kB", short: "48", nak: "1@open,2.5@read:9" },
+    ...{ full: "20kB@write:5", radio: "20,2s@read:100" },
     ...{ lose: "3@read:100", "stale-errno": "1%", "lost-eof": "100%", "bad-complete": "1%", "wrong-session": "1%", late: "1%" },
   };
   checkFaults(right);
@@ -267,4 +270,98 @@ test("nothing is left of a simulator that is closed in the middle of everything"
   await sim.close();
   await sim.close();
   // The test file ends by itself only where no timer stays.
+});
+
+/** Sends a request, and resolves when it has come in; the time that is moved by hand stands still. */
+async function sendIn(sim: Sim, client: Client): Promise<void> {
+  const before = sim.stats.framesIn;
+  client.send(Op.None, { session: 9 });
+  for (const untilMs = performance.now() + 5000; sim.stats.framesIn === before;) {
+    assert.ok(performance.now() < untilMs, "no request came in within 5 s");
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** Frames that leave within so much time that is moved by hand. */
+function framesIn(sim: Sim, clock: HandClock, ms: number): number {
+  const before = sim.stats.framesOut;
+  clock.advance(ms);
+  return sim.stats.framesOut - before;
+}
+
+for (const [autopilot, slowed] of [
+  ["ardupilot-4.6", true],
+  ["ardupilot-4.8", true],
+  ["px4", false],
+] as const)
+  test(`${autopilot}: beside files telemetry is ${slowed ? "a quarter of what it was, and whole a second later" : "what it was"}`, async (t) => {
+    const clock = new HandClock();
+    const { sim, client } = await start(t, { autopilot, clock, faults: { noise: "20kB" } });
+    // What it says of itself to whoever connects.
+    clock.advance(1);
+    // 500 frames of 40 bytes, and three each second that say how it is.
+    assert.equal(framesIn(sim, clock, 2000), 2 * 503);
+    // Its heartbeat is never slower; the other two come every fourth time.
+    for (const others of slowed ? [125 + 3, 125 + 1] : [503, 503]) {
+      await sendIn(sim, client);
+      clock.advance(1);
+      assert.equal(framesIn(sim, clock, 999), others);
+    }
+    clock.advance(1);
+    assert.equal(framesIn(sim, clock, 2000), 2 * 503);
+  });
+
+test("a radio that says that it is full stops an ArduPilot's answers, and no PX4's", async (t) => {
+  for (const [autopilot, stops] of [
+    ["ardupilot-4.6", true],
+    ["ardupilot-4.7", true],
+    ["px4", false],
+  ] as const) {
+    const clock = new HandClock();
+    const { sim, client } = await start(t, { autopilot, clock, faults: { radio: "33,2s@5s" } });
+    const answered = async (ms: number): Promise<boolean> => {
+      const before = client.answers.length;
+      await sendIn(sim, client);
+      clock.advance(ms);
+      await client.until(() => client.seen.length === sim.stats.framesOut - 3, "all frames but those before it connected");
+      return client.answers.length > before;
+    };
+    assert.equal(await answered(4900), true);
+    clock.advance(100);
+    assert.equal(await answered(1900), !stops);
+    clock.advance(110);
+    assert.equal(await answered(10), true, "afterwards it is asked and answered as before");
+  }
+});
+
+test("a radio tells how full it is after each heartbeat, and what it said 5 s ago counts no more", () => {
+  const clock = new HandClock();
+  let waiting = 0;
+  const said: number[] = [];
+  const radio: Radio = new Radio({
+    ...{ now: () => clock.now(), after: (ms, run) => void clock.after(ms, run), waiting: () => waiting },
+    tell: (payload) => {
+      said.push(m.decodeRadioStatus(payload).txbuf);
+      radio.heard(payload);
+    },
+  });
+  radio.beat();
+  assert.deepEqual([said, radio.free], [[], 100], "it has not been told to speak");
+  radio.speak();
+  for (waiting of [0, 512, 1400, 2048, 16_000]) radio.beat();
+  assert.deepEqual(said, [100, 75, 31, 0, 0]);
+  clock.advance(5000);
+  assert.equal(radio.free, 0);
+  clock.advance(1);
+  assert.equal(radio.free, 100);
+  radio.claim(20, 1500);
+  assert.equal(radio.free, 20);
+  clock.advance(1499);
+  assert.equal(radio.free, 20);
+  clock.advance(1);
+  assert.equal(radio.free, 100);
+});
+
+test("a radio that tells how full it is has to be one", async (t) => {
+  await assert.rejects(startSim({ listen: "tcpin://127.0.0.1:0", dir: makeDir(t), faults: { radio: "own" } }), /only a link radio:BAUD/);
 });

@@ -31,13 +31,19 @@ export interface World extends Later {
   exhaust(ms: number): void;
   /** That byte of a file cannot be read, so many times. */
   breakAt(offset: number, times: number): void;
+  /** The card takes only so many more bytes. */
+  fill(freeBytes: number): void;
   /** No log is written for so long, though it should be. */
   failLog(ms: number): void;
   /** A log is written. */
   log(options: LogOptions): void;
   /** A ground station loads its parameters; `own`: over a link of its own. */
   load(own: boolean): void;
-  /** Sends telemetry that nobody asked for, about so many bytes. */
+  /** The radio tells how full it is. */
+  radioSpeaks(): void;
+  /** A radio says for so long that so many percent of its buffer are free. */
+  radioClaims(free: number, ms: number): void;
+  /** Sends telemetry that nobody asked for, so many bytes in the mean, as far as the autopilot lets it. */
   telemetry(bytes: number): void;
 }
 

@@ -28,6 +28,8 @@ export interface FtpSideSurroundings {
   readonly after: (ms: number, run: () => void) => void;
   /** Bytes that the transmit ring of the simulator's link still takes. */
   readonly freeRing: () => number;
+  /** Percent of its buffer that a radio said to be free. */
+  readonly radioFree: () => number;
   /** Sends FILE_TRANSFER_PROTOCOL on that link. */
   readonly send: (payload: Buffer, length: number) => void;
   /** Takes the packets of that link, both ways. */
@@ -95,6 +97,11 @@ export class FtpSide {
 
   openSessions(): number {
     return [...this.#servers.values()].reduce((open, server) => open + server.openSessions(), 0);
+  }
+
+  /** What else is sent on the simulator's link comes at a quarter of its rate now. */
+  get slowsStreams(): boolean {
+    return this.#servers.get(0)?.slowsStreams?.(0) === true;
   }
 
   pause(ms: number): void {
@@ -173,7 +180,7 @@ export class FtpSide {
   }
 
   #surroundings(): FtpSurroundings {
-    const { disk, link, clock, random, stats, faults, freeRing, script } = this.#env;
+    const { disk, link, clock, random, stats, faults, freeRing, radioFree, script } = this.#env;
     return {
       disk,
       link,
@@ -182,6 +189,7 @@ export class FtpSide {
       stats,
       ...boardOf(faults, { crcBytesPerSecond: Infinity, readMost: FTP_DATA_MAX }),
       freeRing: (channel) => (channel === 0 ? freeRing() : Infinity),
+      radioFree,
       send: (payload, length, channel) => {
         if (this.#reply === undefined) this.#send(payload, length, channel);
         else {

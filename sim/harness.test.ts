@@ -51,6 +51,7 @@ export interface Server {
   /** The answers that come within so much time. */
   within(ms: number): Timed[];
   openSessions(): number;
+  slowsStreams(channel: number): boolean;
   stop(): void;
 }
 
@@ -66,7 +67,7 @@ export function pattern(length: number): Buffer {
   return Buffer.from(Uint8Array.from({ length }, (_, i) => i % 251));
 }
 
-export type ServerOptions = Partial<Pick<FtpSurroundings, "crcBytesPerSecond" | "readMost" | "freeRing">> & {
+export type ServerOptions = Partial<Pick<FtpSurroundings, "crcBytesPerSecond" | "readMost" | "freeRing" | "radioFree">> & {
   /** Default "none". */
   readonly link?: string;
   readonly files?: Readonly<Record<string, Buffer | number>>;
@@ -95,6 +96,7 @@ export function makeServer(t: TestContext, autopilot: string, options: ServerOpt
     crcBytesPerSecond: options.crcBytesPerSecond ?? Infinity,
     readMost: options.readMost ?? FTP_DATA_MAX,
     freeRing: options.freeRing ?? (() => 16_384),
+    radioFree: options.radioFree ?? (() => 100),
     send(payload, length) {
       const whole = Buffer.alloc(FTP_PAYLOAD);
       payload.copy(whole, 0, 0, length);
@@ -133,6 +135,7 @@ export function makeServer(t: TestContext, autopilot: string, options: ServerOpt
       return answers.slice(before);
     },
     openSessions: () => server.openSessions(),
+    slowsStreams: (channel) => server.slowsStreams?.(channel) === true,
     stop: () => server.stop(),
   };
 }

@@ -188,7 +188,10 @@ class MavsdkFtp implements FtpServer {
     if (packet.session !== 0 && this.#written === undefined) this.#close();
     const file = this.#written;
     if (file === undefined) throw new Refusal(Nak.Fail);
-    this.#env.stats.writtenBytes += onDiskPlain(() => file.write(packet.offset, dataOf(packet)));
+    const data = dataOf(packet);
+    const taken = onDiskPlain(() => file.write(packet.offset, data));
+    this.#env.stats.writtenBytes += taken;
+    if (taken < data.length) throw new Refusal(Nak.Fail);
     return nothing;
   }
 

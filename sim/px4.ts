@@ -11,7 +11,7 @@ import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, N
 import { AUTOPILOT_PX4 } from "../mavlink/messages.js";
 import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
 import type { WrittenFile } from "./disk-changes.js";
-import { DiskError, EBADF } from "./disk-error.js";
+import { DiskError, EBADF, ENOSPC } from "./disk-error.js";
 import type { DiskFile } from "./disk-file.js";
 import { Hold } from "./hold.js";
 import { logAlias } from "./listing.js";
@@ -172,8 +172,11 @@ class Px4Ftp implements FtpServer {
         this.#changes.writes();
         const file = this.#written;
         if (file === undefined) throw new Refusal(Nak.FailErrno, EBADF);
-        const n = onDisk(() => file.write(packet.offset, dataOf(packet)));
+        const data = dataOf(packet);
+        const n = onDisk(() => file.write(packet.offset, data));
         this.#env.stats.writtenBytes += n;
+        // What was taken before the card was full is in the file, and not told (NuttX, fat_write).
+        if (n < data.length) throw new Refusal(Nak.FailErrno, ENOSPC);
         return u32(n);
       }
       case Op.RemoveFile:

@@ -38,6 +38,7 @@ function rate(t: TestContext, flavour: string, link: string, how: number | "burs
   const server = autopilot.ftp({
     ...{ disk, link: model, clock, random: seeded(1), stats: emptyStats(), crcBytesPerSecond: Infinity, readMost: FTP_DATA_MAX },
     freeRing: () => ways.out.free(),
+    radioFree: () => 100,
     send(payload, length) {
       const copy = Buffer.alloc(FTP_PAYLOAD);
       payload.copy(copy, 0, 0, length);

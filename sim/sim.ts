@@ -15,6 +15,7 @@ import { checkFaults, stages, startFaults, type Faults, type Passing } from "./f
 import { FlightLog, type LogOptions } from "./flight-log.js";
 import { FtpSide, unanswered } from "./ftp-side.js";
 import type { Loaded, LoadOptions } from "./ground-station.js";
+import { Radio, RADIO } from "./radio.js";
 import { seeded } from "./random.js";
 import { replayOf } from "./replay.js";
 import { Script } from "./script.js";
@@ -98,6 +99,8 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   checkFaults(faults);
   if (faults.unplug?.includes(",") === true && !options.listen.startsWith("pty:"))
     throw new Error("fault unplug: only a pseudo-terminal comes back under another name");
+  if (faults.radio?.startsWith("own") === true && link.halfDuplex !== true)
+    throw new Error("fault radio: only a link radio:BAUD has a radio that can tell how full it is");
   const clock = options.clock ?? realClock;
   const wallMs = options.wallMs ?? (() => Date.now());
   const disk = new Disk(options.dir, options.opened);
@@ -161,7 +164,8 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     }
   }
 
-  const { out: outLine, in: inLine } = waysOf<Buffer, Inbound>(link, clock, options.transmitRing ?? autopilot.transmitRing, leave, take);
+  const ring = options.transmitRing ?? autopilot.transmitRing;
+  const { out: outLine, in: inLine } = waysOf<Buffer, Inbound>(link, clock, ring, leave, take);
 
   function send(messageId: number, payload: Buffer, length?: number): void {
     if (silent || closed) return;
@@ -208,10 +212,18 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       if (packet.opcode >= Op.Ack) return;
       if (ftp === undefined) unanswered(stats, packet.opcode);
       else ftp.request(packet, { system: frame.systemId, component: frame.componentId, channel: 0, wireBytes: frame.length });
-    } else if (frame.messageId === m.COMMAND_LONG) vehicle.command(m.decodeCommandLong(frame.payload), frame);
+    } else if (frame.messageId === m.RADIO_STATUS) radio.heard(frame.payload);
+    else if (frame.messageId === m.COMMAND_LONG) vehicle.command(m.decodeCommandLong(frame.payload), frame);
   }
 
   // ---------------------------------------------------------------- the vehicle
+
+  const radio = new Radio({
+    ...later,
+    waiting: () => ring - outLine.free(),
+    // It is at the vehicle's own port: nothing of it goes over the air.
+    tell: (payload) => take({ ...RADIO, length: payload.length, messageId: m.RADIO_STATUS, payload }),
+  });
 
   const ftp =
     options.ftp === false
@@ -227,6 +239,7 @@ export async function startSim(options: SimOptions): Promise<Sim> {
                   link: `simulated ${link.name}`,
                 }),
           freeRing: () => outLine.free(),
+          radioFree: () => radio.free,
           send: (payload, length) => send(m.FILE_TRANSFER_PROTOCOL, payload, length),
           beat: ({ system, component }) => {
             const heartbeat = {
@@ -255,7 +268,8 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   );
 
   function everySecond(): void {
-    vehicle.beat();
+    vehicle.everySecond(ftp?.slowsStreams === true);
+    radio.beat();
     after(1000, everySecond);
   }
 
@@ -332,9 +346,12 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     pause: (ms) => ftp?.pause(ms),
     exhaust: (ms) => void ftp?.exhaust(ms),
     breakAt: (offset, times) => disk.breakAt(offset, times),
+    fill: (freeBytes) => void (disk.freeBytes = freeBytes),
     log: writeLog,
     load: (own) => void ftp?.load({ own }),
-    telemetry: (bytes) => vehicle.telemetry(bytes),
+    radioSpeaks: () => radio.speak(),
+    radioClaims: (free, ms) => radio.claim(free, ms),
+    telemetry: (bytes) => vehicle.telemetry(ftp?.slowsStreams === true ? bytes / 4 : bytes),
   });
 
   return {

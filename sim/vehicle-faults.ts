@@ -79,6 +79,12 @@ export const vehicleFaults: readonly FaultRow[] = [
     }),
   },
   {
+    name: "full",
+    form: `the card takes only so many more bytes, from the start or from ${whenForm}: 20kB@write:5`,
+    check: checks(isBytes),
+    start: runs((what, world) => world.fill(bytesOf(what))),
+  },
+  {
     name: "grow",
     form: `the newest log grows, bytes a second: 20kB; only while armed, as a new log: 20kB,armed; the same one: 20kB,armed,same; a new one after each disarm: 20kB,rotate`,
     check: (value) => {
@@ -108,6 +114,16 @@ export const vehicleFaults: readonly FaultRow[] = [
     form: "the most bytes that a read gives: 48",
     check: (value) => /^[1-9]\d{0,2}$/.test(value) && Number(value) <= 239,
     board: (value) => ({ readMost: Number(value) }),
+  },
+  {
+    name: "radio",
+    form: `what a radio tells of its buffer: own (how full it is), or percent free and how long, from the start or from ${whenForm}: 20,2s@read:100`,
+    check: checks((what) => what === "own" || (/^(100|\d{1,2}),/.test(what) && isTime(what.slice(what.indexOf(",") + 1)))),
+    start: runs((what, world) => {
+      const [free, ms] = what.split(",");
+      if (ms === undefined) world.radioSpeaks();
+      else world.radioClaims(Number(free), time(ms));
+    }),
   },
   {
     name: "noise",

@@ -3,6 +3,9 @@ import * as m from "../mavlink/messages.js";
 import type { Autopilot } from "./autopilot.js";
 import type { Random } from "./random.js";
 
+/** Of its frame. */
+const ATTITUDE_BYTES = 40;
+
 export interface VehicleSurroundings {
   readonly autopilot: Autopilot;
   readonly systemId: number;
@@ -21,6 +24,9 @@ export class Vehicle {
   armed: boolean;
   readonly #env: VehicleSurroundings;
   #bootedMs: number;
+  #beats = 0;
+  /** Bytes of telemetry that are due. */
+  #dueBytes = 0;
 
   constructor(env: VehicleSurroundings, armed: boolean) {
     this.#env = env;
@@ -28,9 +34,24 @@ export class Vehicle {
     this.#bootedMs = env.now();
   }
 
+  /** Its heartbeat, and what comes as often; `slow`: that only every fourth time. */
+  everySecond(slow: boolean): void {
+    this.#beats += 1;
+    if (slow && this.#beats % 4 !== 0) this.#heartbeat();
+    else this.beat();
+  }
+
   /** Everything of it that comes every second. */
   beat(): void {
-    const { send, autopilot, logging, wallMs } = this.#env;
+    const { send, logging, wallMs } = this.#env;
+    this.#heartbeat();
+    const enabled = logging() ? m.SENSOR_LOGGING : 0;
+    send(m.SYS_STATUS, m.encodeSysStatus({ present: m.SENSOR_LOGGING, enabled, health: enabled, load: 300, voltageMv: 16_000 }));
+    send(m.SYSTEM_TIME, m.encodeSystemTime({ unixUsec: BigInt(Math.round(wallMs())) * 1000n, bootMs: this.#bootMs() }));
+  }
+
+  #heartbeat(): void {
+    const { send, autopilot } = this.#env;
     send(
       m.HEARTBEAT,
       m.encodeHeartbeat({
@@ -41,9 +62,6 @@ export class Vehicle {
         systemStatus: this.armed ? m.STATE_ACTIVE : m.STATE_STANDBY,
       }),
     );
-    const enabled = logging() ? m.SENSOR_LOGGING : 0;
-    send(m.SYS_STATUS, m.encodeSysStatus({ present: m.SENSOR_LOGGING, enabled, health: enabled, load: 300, voltageMv: 16_000 }));
-    send(m.SYSTEM_TIME, m.encodeSystemTime({ unixUsec: BigInt(Math.round(wallMs())) * 1000n, bootMs: this.#bootMs() }));
   }
 
   sayWhatItIs(): void {
@@ -60,7 +78,7 @@ export class Vehicle {
 
   telemetry(bytes: number): void {
     const { random, send } = this.#env;
-    for (let sent = 0; sent < bytes; sent += 40)
+    for (this.#dueBytes += bytes; this.#dueBytes >= ATTITUDE_BYTES; this.#dueBytes -= ATTITUDE_BYTES)
       send(m.ATTITUDE, m.encodeAttitude({ bootMs: this.#bootMs(), roll: random(), pitch: random(), yaw: random() }));
   }
 

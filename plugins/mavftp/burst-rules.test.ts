@@ -5,6 +5,7 @@ import { decodeFtp, emptyPacket, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, 
 import { Assembly } from "./assembly.js";
 import { ARDUPILOT_BURST, BurstReading, PX4_BURST, type BurstRules } from "./burst.js";
 import { ARDUPILOT_WINDOW, Pace } from "./pace.js";
+import { EndedEarly, SessionLost } from "./reading.js";
 import type { Request, Requests } from "./requests.js";
 
 const SESSION = 5;
@@ -25,8 +26,13 @@ function begin(t: TestContext, rules: BurstRules, size = 1_000_000) {
   const assembly = new Assembly(0, () => undefined);
   const stop = new AbortController();
   const file = { session: SESSION, systemId: 1 };
-  const stretch = { file, requests: requests as unknown as Requests, assembly, end: size, more: () => true, signal: stop.signal };
-  const ended = new BurstReading(new Pace(ARDUPILOT_WINDOW), rules).read(stretch).catch(() => undefined);
+  const wanted = { more: true };
+  const stretch = { file, requests: requests as unknown as Requests, assembly, end: size, more: () => wanted.more, signal: stop.signal };
+  let over: unknown = "running";
+  const ended = new BurstReading(new Pace(ARDUPILOT_WINDOW), rules).read(stretch).then(
+    () => (over = "done"),
+    (error: unknown) => (over = error),
+  );
   t.after(() => {
     stop.abort();
     return ended;
@@ -45,7 +51,17 @@ function begin(t: TestContext, rules: BurstRules, size = 1_000_000) {
   /** The `n`th packet of the first burst. */
   const packet = (n: number, flagged = false): void =>
     give({ seq: first.seq + 1 + n, offset: n * FTP_DATA_MAX, burstComplete: flagged ? 1 : 0 }, Buffer.alloc(FTP_DATA_MAX));
-  return { sent, bursts, packet, give, first };
+  /** Refuses `times` times, as the burst of that request would where its `n`th packet was due. */
+  const refuse = (of: { readonly seq: number }, n: number, times = 1, code: number = Nak.Eof): void => {
+    // Neither the flag nor the offset of a refusal means anything: a PX4's flag is unset memory, an ArduPilot's offset at times that of the last packet.
+    for (let i = 0; i < times; i++) give({ seq: of.seq + 1 + n, offset: 717, burstComplete: 164, opcode: Op.Nak }, Buffer.from([code]));
+  };
+  /** How it ended, if it did. */
+  const outcome = async (): Promise<unknown> => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return over;
+  };
+  return { sent, bursts, packet, give, first, refuse, wanted, outcome, nextSeq: requests.nextSeq };
 }
 
 for (const [name, rules, early, late] of [
@@ -65,13 +81,69 @@ for (const [name, rules, early, late] of [
     );
   });
 
-test("an end that is told before the file's own is none", (t) => {
-  const { bursts, packet, give, first } = begin(t, ARDUPILOT_BURST);
-  packet(0);
-  packet(1);
-  give({ seq: first.seq + 3, offset: 2 * FTP_DATA_MAX, opcode: Op.Nak }, Buffer.from([Nak.Eof]));
-  packet(2);
-  assert.equal(bursts().length, 1, "its packets still come");
+for (const [name, rules] of [
+  ["PX4", PX4_BURST],
+  ["ArduPilot", ARDUPILOT_BURST],
+] as const)
+  test(`${name}: an end that is told before the file's own is none, whatever flag and offset it has`, async (t) => {
+    const { bursts, packet, refuse, first, outcome } = begin(t, rules);
+    packet(0);
+    packet(1);
+    // The last packets before it may have been lost: so it takes more of them than of a plain read's.
+    refuse(first, 2, 11);
+    packet(2);
+    assert.equal(bursts().length, 1, "its packets still come");
+    assert.equal(await outcome(), "running");
+    refuse(first, 3, 12);
+    assert.ok((await outcome()) instanceof EndedEarly, "it says so again and again, and no packet comes");
+  });
+
+test("the refusal that ended a burst of before says nothing about the present one, however often it comes", async (t) => {
+  const { bursts, packet, refuse, first, outcome } = begin(t, PX4_BURST);
+  for (let n = 0; n < 150; n++) packet(n, n === 149);
+  assert.equal(bursts().length, 2);
+  refuse(first, 150, 20);
+  refuse(first, 150, 20, Nak.Fail);
+  assert.equal(await outcome(), "running");
+  refuse(bursts()[1] as { seq: number }, 0, 3, Nak.Fail);
+  assert.ok((await outcome()) instanceof SessionLost, "its own counts");
+});
+
+test("a burst that nobody wants any more is turned to where there is nothing on a PX4, and runs out on an ArduPilot", async (t) => {
+  for (const [rules, stops] of [
+    [PX4_BURST, [0xffff_ffff]],
+    [ARDUPILOT_BURST, []],
+  ] as const) {
+    const { bursts, packet, refuse, wanted, outcome, nextSeq } = begin(t, rules);
+    packet(0);
+    wanted.more = false;
+    for (let n = 1; n < 20; n++) packet(n);
+    assert.deepEqual(
+      bursts()
+        .slice(1)
+        .map(({ offset }) => offset),
+      stops,
+    );
+    assert.equal(await outcome(), "running");
+    const [stop] = bursts().slice(1);
+    if (stop === undefined) for (let n = 20; n < 500; n++) packet(n, n === 499);
+    else refuse(stop, 0);
+    assert.equal(await outcome(), "done");
+    // What has the number before that of its last packet would be answered with that packet.
+    assert.ok(nextSeq() > (bursts().at(-1)?.seq ?? 0) + 2000);
+    t.mock.timers.reset();
+  }
+});
+
+test("the last byte of the file is the end of a burst: no flag and no refusal has to come", async (t) => {
+  for (const rules of [PX4_BURST, ARDUPILOT_BURST]) {
+    const { packet, outcome } = begin(t, rules, 10 * FTP_DATA_MAX);
+    for (let n = 0; n < 9; n++) packet(n);
+    assert.equal(await outcome(), "running");
+    packet(9);
+    assert.equal(await outcome(), "done");
+    t.mock.timers.reset();
+  }
 });
 
 test("a PX4's session is used now and then while it sends: its own packets do not count", (t) => {

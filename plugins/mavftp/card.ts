@@ -192,7 +192,7 @@ export class Card {
       if (reply !== undefined && reply.nak === undefined) return;
       if (await done()) return;
       if (reply?.nak === Nak.FileExists) throw new TakenName(what);
-      if (reply !== undefined) throw changeRefusal(what, reply);
+      if (reply !== undefined) throw changeRefusal(what, reply, { opcode: request.opcode, autopilot: this.#peer.autopilot });
       if (tries === CHANGE_TRIES) throw silence;
     }
   }

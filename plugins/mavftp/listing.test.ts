@@ -6,9 +6,13 @@ import { test } from "node:test";
 import { Fault, isFault } from "../../core/errors.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { Nak, Op } from "../../mavlink/ftp.js";
-import { listDirectory, listTree, parseEntries, timeInPath, withSettled, type Ask } from "./listing.js";
+import { AUTOPILOT_PX4 } from "../../mavlink/messages.js";
+import { Card } from "./card.js";
+import { entryOf, listDirectory, listTree, parseEntries, timeInPath, withSettled, type Ask } from "./listing.js";
 import { listAll, makeDevice, makeDir, makeLogs, makeRig, makeSim, never, readAll } from "./harness.test.js";
+import type { Peer } from "./peer.js";
 import type { Reply } from "./requests.js";
+import type { Sessions } from "./session.js";
 
 const parsed = (text: string) => {
   const { entries, count } = parseEntries(Buffer.from(text, "latin1"));
@@ -30,6 +34,15 @@ test("an entry that cannot be understood costs only itself, and is counted", () 
     6,
     ["unreadable no size 0", "unreadable bad 0", "unreadable ? 0", "unreadable Xwhat 0", "unreadable a_b 0", "file with‛09tab 7"],
   ]);
+});
+
+test("an answer without entries is the end, as a PX4 says it of an empty directory", async () => {
+  let asked = 0;
+  const listed = await listDirectory(() => {
+    if (++asked > 3) return Promise.reject(new Error("it is asked for ever"));
+    return Promise.resolve({ nak: undefined, errno: 0, session: 0, data: Buffer.alloc(0) });
+  }, Buffer.from("/"));
+  assert.deepEqual([listed, asked], [[], 1]);
 });
 
 test("an autopilot that does not heed the offset is not asked for ever", async () => {
@@ -122,6 +135,13 @@ test("the time of a log is in its path, where it is plausible", () => {
     assert.equal(timeInPath(path), undefined, path);
 });
 
+test("the time in a PX4's name goes before that of the listing, which its card's clock gave", () => {
+  const listed = { kind: "file", size: 1, modifiedMs: 1_700_000_000_000 } as const;
+  const began = entryOf("2024-05-17/13_05_59.ulg", { ...listed, name: "13_05_59.ulg" });
+  assert.equal(began.modifiedMs, Date.UTC(2024, 4, 17, 13, 5, 59));
+  assert.equal(entryOf("sess001/log001.ulg", { ...listed, name: "log001.ulg" }).modifiedMs, 1_700_000_000_000);
+});
+
 test("every log but the newest of its row is settled on a disarmed vehicle; armed, the newest is surely being written", () => {
   const file = (path: string): FileEntry => ({ path, kind: "file", size: 1 });
   const paths = ["2024-05-17/13_05_59.ulg", "2024-05-16/23_00_00.ulg", "sess001/log001.ulg", "sess002/log000.ulg"];
@@ -207,6 +227,19 @@ for (const [autopilot, at] of [
     assert.equal((await device.source.stat("d/a.bin", never))?.size, 1000);
   });
 
+test("the directory of logs is asked for by its name first, which newer autopilots know; where it is written to, by its path only", async () => {
+  for (const [write, found] of [
+    [false, "@MAV_LOG"],
+    [true, "/fs/microsd/log"],
+  ] as const) {
+    const attachment = () => ({ systemId: 1, signal: never });
+    const ask = (): Promise<Reply> => Promise.resolve({ nak: undefined, errno: 0, session: 0, data: Buffer.from("Fa\t1\0") });
+    const peer = { autopilot: AUTOPILOT_PX4, attachment };
+    const card = new Card(peer as unknown as Peer, { ask } as unknown as Sessions, { crcMaxSize: 0, write });
+    assert.equal(await card.with(never, (stay) => stay.root()), found);
+  }
+});
+
 test("an autopilot without any place for logs is denied", async (t) => {
   const { dir } = makeLogs(t, { "other.bin": 5 });
   const sim = await makeSim(t, { dir, autopilot: "ardupilot-4.6" });
@@ -242,10 +275,10 @@ for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"])
       [true, undefined, true, undefined],
     );
     assert.equal(rig.sim.openSessions(), 0);
-    const opened = rig.sim.stats.sessionsOpened;
+    const opened = rig.sim.stats.requests.OpenFileRO ?? 0;
     const reading = readAll(rig.source, entries[0] as FileEntry);
     await rig.source.stat("00000001.BIN", never);
     await listAll(rig.source);
     await reading;
-    assert.equal(rig.sim.stats.sessionsOpened, opened + 1);
+    assert.equal(rig.sim.stats.requests.OpenFileRO, opened + 1, "what would be refused is not asked for");
   });

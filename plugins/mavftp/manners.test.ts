@@ -29,7 +29,7 @@ const PX4_MOST = 8;
 const AGAIN_SHARE = 1.3;
 const AGAIN_BYTES = 100_000;
 /** The faults that only lose, repeat or delay frames. */
-const OF_FRAMES = ["loss", "dup", "reorder", "delay", "corrupt", "junk", "noise", "short", "late", "crc"];
+const OF_FRAMES = ["loss", "dup", "reorder", "delay", "corrupt", "junk", "noise", "short", "late", "crc", "radio"];
 
 /** `open`: sessions that were open when the device had been closed. */
 export function holdsTo(stats: SimStats, open: number, served: Served, { faults = {}, autopilot = "px4" }: Partial<SimOptions>): void {

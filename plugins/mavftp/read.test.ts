@@ -208,7 +208,9 @@ test("a file that grew is read to the size that was asked; one that shrank has c
   truncateSync(join(dir, "b.ulg"), 9000);
   rmSync(join(dir, "c.ulg"));
   assert.ok((await readAll(rig.source, a)).equals(content.get("a.ulg") as Buffer));
-  await assert.rejects(readAll(rig.source, b), (e) => isFault(e, "changed"));
+  const reads = rig.sim.stats.requests.ReadFile;
+  await assert.rejects(rig.source.open(b, 0, never), (e) => isFault(e, "changed"));
+  assert.equal(rig.sim.stats.requests.ReadFile, reads, "the size at opening tells");
   await assert.rejects(readAll(rig.source, c), (e) => isFault(e, "missing"));
   assert.equal(await rig.source.stat("c.ulg", never), undefined);
   assert.equal(await rig.source.stat("no/such.ulg", never), undefined);
@@ -227,6 +229,17 @@ test("the autopilot's own checksum is that of the bytes, and is left out where i
   assert.equal(await rig.source.digest?.(b, "sha256", never), undefined);
   appendFileSync(join(dir, "b.ulg"), "x");
   assert.equal(await rig.source.digest?.(b, "crc32-mavlink", never), undefined, "it has grown");
+});
+
+test("an autopilot that knows no checksums is not asked for them again, and what is read is proved otherwise", async (t) => {
+  const { dir, content } = makeLogs(t, { "a.ulg": 2000 });
+  const rig = await makeRig(t, { dir, faults: { nak: "7@crc" } });
+  const [a] = await listAll(rig.source);
+  assert.ok(a);
+  assert.equal(await rig.source.digest?.(a, "crc32-mavlink", never), undefined);
+  assert.deepEqual(rig.source.features.digests, []);
+  assert.ok((await readAll(rig.source, a)).equals(content.get("a.ulg") as Buffer));
+  assert.equal(rig.sim.stats.requests.CalcFileCRC32, 1);
 });
 
 test("the slow and sure way reads the same", async (t) => {

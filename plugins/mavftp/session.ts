@@ -187,7 +187,9 @@ export class Sessions {
       // Opening makes no file: FileExists is a PX4's refusal under a name that an errno of before has given it.
       const occupied = [Nak.NoSessionsAvailable, Nak.InvalidSession, Nak.FileExists] as readonly number[];
       if (!occupied.includes(reply.nak))
-        throw opcode === Op.OpenFileRO ? refusal("open it", reply) : changeRefusal("open it to write", reply);
+        throw opcode === Op.OpenFileRO
+          ? refusal("open it", reply)
+          : changeRefusal("open it to write", reply, { opcode, autopilot: this.#peer.autopilot });
       this.#peer.neighbours.refused();
       throwIfAborted(signal);
       const waitMs = (ardupilot ? ARDUPILOT_IDLE_MS : PX4_IDLE_MS)[waits];

@@ -84,6 +84,8 @@ export async function writeBytes(tools: UploadTools, wanted: Written): Promise<n
     if (open !== undefined) await sessions.end(open);
   }
 
+  const noWrite = (reply: Reply): Fault => changeRefusal("write it", reply, { opcode: Op.WriteFile, autopilot: peer.autopilot });
+
   /** One turn's worth of a piece; how much of it was written. */
   async function writeSome(open: OpenedFile, bytes: Buffer): Promise<number> {
     const begunMs = performance.now();
@@ -95,9 +97,9 @@ export async function writeBytes(tools: UploadTools, wanted: Written): Promise<n
       if (reply.nak !== undefined) {
         refused = reply;
         if (LOST.includes(reply.nak) || (reply.nak === Nak.FailErrno && reply.errno === EBADF)) throw new SessionLost(nakName(reply.nak));
-        throw changeRefusal("write it", reply);
+        throw noWrite(reply);
       }
-      // A PX4 says how much its card took.
+      // A PX4 says how much its card took, an ArduPilot does not: that it was less is seen by the next write, and by the size in the end.
       const taken = reply.data.length >= 4 ? Math.min(reply.data.readUInt32LE(0), data.length) : data.length;
       if (taken === 0) throw new Fault("full", "the autopilot's card is full");
       sum.update(data.subarray(0, taken));
@@ -129,7 +131,7 @@ export async function writeBytes(tools: UploadTools, wanted: Written): Promise<n
           file = undefined;
           peer.neighbours.refused();
         }
-        if (losses > LOST_MAX && refused !== undefined) throw changeRefusal("write it", refused);
+        if (losses > LOST_MAX && refused !== undefined) throw noWrite(refused);
       }
       done += at - before;
     }

@@ -185,6 +185,41 @@ for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8"]) {
 }
 
 for (const autopilot of names)
+  test(`${autopilot}: a card that is full stops a writing; what it took stays, and it goes on where it was once there is room`, async (t) => {
+    const rig = await makeWriteRig(t, { autopilot, faults: { full: "5000B" } });
+    writeFileSync(join(rig.card, "old.bin"), bytes(20_000, 2));
+    const content = bytes(20_000);
+    const it = upload("a.lua", content);
+    const tellable = autopilot !== "mavsdk";
+    await fails(
+      rig.target.write(it, 0, never, () => undefined),
+      tellable ? "full" : "transient",
+      tellable ? /card is full/ : /./,
+    );
+    assert.equal(readFileSync(join(rig.card, `.0a1b2c3d-${it.id}.part`)).length, 5000);
+    // Fail is all that a MAVSDK server says; the session may be another's by then, and its own takes nobody's place.
+    if (tellable) await idle(rig);
+    await rig.tree.remove("old.bin", { size: 20_000 }, never);
+    const before = rig.sim.stats.writtenBytes;
+    assert.equal((await put(rig.target, it)).proof, "digest");
+    assert.ok(at(rig, "a.lua").equals(content));
+    assert.equal(rig.sim.stats.writtenBytes - before, rig.target.features.resume ? 15_000 : 20_000);
+  });
+
+for (const autopilot of names)
+  test(`${autopilot}: a full card has no room for a directory: that is full, not refused for ever`, async (t) => {
+    const rig = await makeWriteRig(t, { autopilot, faults: { full: "100B" } });
+    const it = upload("new/a.lua", bytes(10));
+    await fails(
+      rig.target.write(it, 0, never, () => undefined),
+      "full",
+      /card is full/,
+    );
+    assert.deepEqual(readdirSync(rig.card), []);
+    await idle(rig);
+  });
+
+for (const autopilot of names)
   test(`${autopilot}: bytes that come slowly give the session back in between`, async (t) => {
     const rig = await makeWriteRig(t, { autopilot });
     const content = bytes(900);
