@@ -226,8 +226,8 @@ for (const autopilot of names)
     const free: boolean[] = [];
     const it = upload("a.lua", content, { read: slow(content, 300, 2600, () => free.push(rig.sim.openSessions() === 0)) });
     await put(rig.target, it);
-    // A MAVSDK server would empty the file when it is opened again.
-    assert.equal(free.filter(Boolean).length, rig.target.features.resume ? 3 : 0, free.join());
+    // The first piece may come before the file is open. A MAVSDK server would empty the file when it is opened again.
+    assert.equal(free.slice(1).filter(Boolean).length, rig.target.features.resume ? 3 : 0, free.join());
     assert.ok(at(rig, "a.lua").equals(content));
   });
 
