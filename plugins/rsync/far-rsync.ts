@@ -29,8 +29,8 @@ export class FarRsync implements FarEnd {
   }
 
   /** That of the file here, where both are the same. */
-  async digest(path: string, { localPath, size }: Upload, signal: AbortSignal): Promise<Digest | undefined> {
-    if (localPath === undefined || !(await this.#rsync.same(path, localPath, size, signal))) return undefined;
+  async digest(path: string, { localPath, size }: Upload, signal: AbortSignal, compared = false): Promise<Digest | undefined> {
+    if (localPath === undefined || !(compared || (await this.#rsync.same(path, localPath, size, signal)))) return undefined;
     const hash = createHash("sha256");
     await pipeline(createReadStream(localPath), hash, { signal });
     return `sha256:${hash.digest("hex")}`;

@@ -16,6 +16,8 @@ const here = Buffer.from(".");
 export class RsyncTarget implements Target {
   readonly #options: RsyncOptions;
   readonly #link: Link;
+  /** Uploads that a run of rsync wrote whole: both rsyncs compared a checksum of all of it. */
+  readonly #compared = new Set<string>();
   /** Of uploads that were stopped: a run with others that still writes them. */
   readonly #busy = new Map<string, Promise<void>>();
 
@@ -58,6 +60,7 @@ export class RsyncTarget implements Target {
       if (held !== offset) throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
       if (offset === upload.size) return;
     }
+    this.#compared.delete(upload.id);
     await far.prepare(signal);
     const { sent, ended } = rsync.send({ upload, localPath, offset, signal, onBytes });
     const busy = ended.then(() => {
@@ -65,6 +68,7 @@ export class RsyncTarget implements Target {
     });
     this.#busy.set(upload.partialPath, busy);
     await sent;
+    this.#compared.add(upload.id);
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
@@ -74,17 +78,18 @@ export class RsyncTarget implements Target {
     if (proof === undefined) return this.#published(far, upload, signal);
     const receipt = { path, size, ...proof };
     throwIfAborted(signal);
-    if ((await far.publish(upload, false, signal)) === "published") return receipt;
+    if ((await far.publish(upload, false, signal)) === "published") return this.#forget(upload, receipt);
     const there = await far.state(path, signal);
     if (there === undefined) throw new Fault("transient", `${path} was taken at the server, and is free again`);
     const occupant = await this.#occupant(far, upload, there, signal);
     if (!(await this.#replaceable(far, upload, there, occupant, signal))) return occupant;
     if ((await far.publish(upload, true, signal)) !== "published") throw new Fault("transient", `${partialPath} could not replace ${path}`);
-    return receipt;
+    return this.#forget(upload, receipt);
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     const { far } = await this.#ready(upload, signal);
+    this.#forget(upload, undefined);
     await far.remove(upload.partialPath, signal);
   }
 
@@ -92,6 +97,11 @@ export class RsyncTarget implements Target {
     const { far } = await this.#ready(upload, signal);
     const there = await far.state(upload.path, signal);
     return there === undefined ? undefined : this.#occupant(far, upload, there, signal);
+  }
+
+  #forget<T>(upload: Upload, result: T): T {
+    this.#compared.delete(upload.id);
+    return result;
   }
 
   async #ready(upload: Upload, signal: AbortSignal): Promise<Login> {
@@ -103,7 +113,7 @@ export class RsyncTarget implements Target {
 
   /** How the partial is proved; undefined where there is none. Throws "transient", "conflict", "mismatch". */
   async #proved(far: FarEnd, upload: Upload, signal: AbortSignal): Promise<{ proof: "digest" | "size"; digest?: Digest } | undefined> {
-    const digest = this.#compares(upload) ? await far.digest(upload.partialPath, upload, signal) : undefined;
+    const digest = this.#compares(upload) ? await far.digest(upload.partialPath, upload, signal, this.#compared.has(upload.id)) : undefined;
     // The same digest is the same size.
     if (digest !== undefined && digest === upload.digest) return { proof: "digest", digest };
     const there = await far.state(upload.partialPath, signal);
