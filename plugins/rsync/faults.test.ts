@@ -17,6 +17,8 @@ test("words decide, where they say more than the code", () => {
   assert.equal(kind(255, "ssh: connect to host h port 22: Connection refused"), "offline");
   assert.equal(kind(255, "ssh: Could not resolve hostname h: Name or service not known"), "offline");
   assert.equal(kind(255, "ssh: connect to host h port 22: Connection timed out"), "offline");
+  const aside = "default_perms_for_dir: sys_acl_get_file(a, ACL_TYPE_DEFAULT): Permission denied, falling back on umask\n";
+  assert.equal(kind(23, `${aside}rsync: [receiver] open "/srv/a/b" failed: Not a directory (20)`), "rejected");
   const busy = rsyncFault("x", { code: 12, err: "rrsync error: Another instance of rrsync is already accessing this directory." });
   assert.ok(busy.kind === "throttled" && (busy.retryAfterMs ?? 0) > 0);
 });

@@ -37,6 +37,9 @@ interface Said {
   readonly means: string;
 }
 
+/** Said of a directory whose default modes cannot be read; it changes nothing. */
+const remark = /^.*falling back on umask$/gm;
+
 /** In the words of either program, the first that fits. */
 const sayings: readonly Said[] = [
   { words: /env: .{0,3}(rsync|ssh|ssh-keyscan).{0,3}: No such file/, kind: "config", means: `a program is not installed ${installHere}` },
@@ -86,13 +89,27 @@ const sayings: readonly Said[] = [
 ];
 
 /** The Fault for a program that did not end with 0. `connecting`: nothing was said yet, so a break says that it is not there. */
-export function rsyncFault(what: string, { code, err }: { readonly code: number; readonly err: string }, connecting = false): Fault {
+export function rsyncFault(what: string, ended: { readonly code: number; readonly err: string }, connecting = false): Fault {
+  const { code } = ended;
+  const err = ended.err.replace(remark, "");
   const said = sayings.find(({ words }) => words.test(err));
   const [byCode, means] = codes[code] ?? ["transient", `it ended with code ${code}`];
   const kind = said?.kind ?? (connecting && code === 255 ? "offline" : byCode);
   const line = tellingLine(err, said?.words);
   const message = `${what}: ${said?.means ?? means}${line === "" ? "" : ` ("${line}")`}`;
-  return new Fault(kind, message, kind === "throttled" ? { retryAfterMs: busyMs } : {});
+  return new Fault(kind, message, { cause: new Ending(code), ...(kind === "throttled" ? { retryAfterMs: busyMs } : {}) });
+}
+
+/** The cause of such a Fault. */
+class Ending extends Error {
+  constructor(readonly code: number) {
+    super(`exit code ${code}`);
+  }
+}
+
+/** Whether one of the files that were sent was at fault, rather than the way there. A full disk is at fault for all. */
+export function isOfOneFile({ kind, cause }: Fault): boolean {
+  return kind !== "full" && cause instanceof Ending && [3, 11, 23, 24].includes(cause.code);
 }
 
 /** One line of what was said: the one that decided, else the first that is no banner. */

@@ -12,6 +12,8 @@ const hostKey = fingerprint('the SHA-256 fingerprint of the server\'s host key, 
 /** For what stands in a configuration of ssh between quotes. */
 const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${what}, without spaces and quotes`));
 
+const upToSeven = v.pipe(upToSixteen(), v.maxValue(7, "at most 7: sshd gives a connection 10 sessions, and shells take some"));
+
 const given = v.strictObject({
   host: described(word("a host name or an address"), "The server's name or address."),
   port: v.optional(described(port(), "Its port."), 22),
@@ -31,7 +33,7 @@ const given = v.strictObject({
     "auto",
   ),
   timeout: v.optional(described(duration(), "How long the server may take for an answer, or move no byte."), "30s"),
-  concurrency: v.optional(described(upToSixteen(), "Runs of rsync at once; they share one connection."), 2),
+  concurrency: v.optional(described(upToSeven, "Runs of rsync at once; they share one connection."), 2),
   compress: v.optional(described(v.boolean(), "Compress what goes over the line, by the best way that both rsyncs know."), false),
   password: v.optional(v.never('no password: ssh takes none from a program; use a key, by "privateKey" or "agent"')),
 });

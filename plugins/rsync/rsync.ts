@@ -12,7 +12,7 @@ import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../c
 import type { Upload } from "../../core/plugin.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Children, Ended } from "./children.js";
-import { rsyncFault } from "./faults.js";
+import { isOfOneFile, rsyncFault } from "./faults.js";
 import { Gathered } from "./gathered.js";
 import type { RsyncOptions } from "./options.js";
 import { progressOf } from "./progress.js";
@@ -40,6 +40,12 @@ export interface Place {
   /** "filesync:/srv/logs/". */
   readonly to: string;
 }
+
+/**
+ * Names are given one by one, and the directories on the way are not part of it: those that are missing are made. As a part of it, a directory would take away a
+ * file, or a link to a directory, that stands in its place there.
+ */
+const byName = ["--files-from=-", "--from0", "--no-implied-dirs"];
 
 interface More {
   /** Told how many bytes of files went by. */
@@ -89,8 +95,7 @@ export class Rsync {
     const wanted = asked.filter(({ signal }) => !signal.aborted);
     const fault = wanted.length === 0 ? undefined : await this.#sendOnce(wanted);
     const faults = new Map<Sending, Fault | undefined>(wanted.map((it) => [it, fault]));
-    const ofOne = fault !== undefined && ["full", "denied", "rejected", "changed", "transient"].includes(fault.kind);
-    if (ofOne && wanted.length > 1 && fault.kind !== "full" && !/connection|log in/.test(fault.message))
+    if (fault !== undefined && wanted.length > 1 && isOfOneFile(fault))
       for (const it of wanted) faults.set(it, it.signal.aborted ? abortedFault(it.signal) : await this.#sendOnce([it]));
     return asked.map((it) => (faults.has(it) ? faults.get(it) : abortedFault(it.signal)));
   }
@@ -129,6 +134,7 @@ export class Rsync {
     // Continued: what is there is longer than nothing. Anew: whatever is there is made what it should be, also where its size is right.
     const how = offset > 0 ? ["--append-verify"] : ["--inplace", "--ignore-times"];
     const files = asked.map(({ upload, localPath }) => ({ path: upload.partialPath, localPath }));
+    const input = listOf(files);
     await this.#staged(files, signal, (stage) =>
       this.#run(
         `cannot write ${asked
@@ -137,7 +143,7 @@ export class Rsync {
           .join(", ")}${asked.length > 3 ? ", …" : ""}`,
         [...how, ...this.#sendOptions(bytes, rateOf(asked)), "--info=progress2", "--no-human-readable", `${stage}/`, this.#place.to],
         signal,
-        { onTotal },
+        { onTotal, input },
       ),
     );
     if (alone !== undefined) onTotal(alone.upload.size);
@@ -150,11 +156,13 @@ export class Rsync {
    */
   async publish(upload: Upload, localPath: string, over: boolean, signal: AbortSignal): Promise<boolean> {
     const never = over ? ["--ignore-times"] : ["--ignore-existing"];
-    return this.#staged([{ path: upload.path, localPath }], signal, async (stage) => {
+    const files = [{ path: upload.path, localPath }];
+    return this.#staged(files, signal, async (stage) => {
       const { out } = await this.#run(
         `cannot publish ${upload.path}`,
         ["--fuzzy", ...never, ...this.#sendOptions(2 * upload.size, upload.maxRate), "--out-format=%i", `${stage}/`, this.#place.to],
         signal,
+        { input: listOf(files) },
       );
       return /^<f/m.test(out);
     });
@@ -162,9 +170,10 @@ export class Rsync {
 
   /** Whether the file there has the content of the one here, by checksums of both rsyncs. */
   async same(path: string, localPath: string, size: number, signal: AbortSignal): Promise<boolean> {
-    return this.#staged([{ path, localPath }], signal, async (stage) => {
-      const args = ["--checksum", "--dry-run", "-rL", "--out-format=%i", ...this.#patience(size), `${stage}/`, this.#place.to];
-      const { out } = await this.#run(`cannot compare ${path}`, args, signal);
+    const files = [{ path, localPath }];
+    return this.#staged(files, signal, async (stage) => {
+      const args = ["--checksum", "--dry-run", ...byName, "-L", "--out-format=%i", ...this.#patience(size), `${stage}/`, this.#place.to];
+      const { out } = await this.#run(`cannot compare ${path}`, args, signal, { input: listOf(files) });
       return !/^<f/m.test(out);
     });
   }
@@ -196,7 +205,7 @@ export class Rsync {
     await this.#staged([{ path, localPath: undefined }], signal, (stage) =>
       this.#run(
         `cannot remove ${path}`,
-        ["--delete-missing-args", "--files-from=-", "--from0", "-O", ...this.#patience(0), `${stage}/`, this.#place.to],
+        ["--delete-missing-args", ...byName, "-O", ...this.#patience(0), `${stage}/`, this.#place.to],
         signal,
         { input: nameOf(path) },
       ),
@@ -206,7 +215,7 @@ export class Rsync {
   /** Modes are those of the umask there; times are kept, owners are not. */
   #sendOptions(bytes: number, rate: number | undefined): string[] {
     return [
-      ...["-rLt", "--omit-dir-times", "--chmod=D777,F666", "--mkpath"],
+      ...[...byName, "-Lt", "--omit-dir-times", "--chmod=D777,F666", "--mkpath"],
       ...(this.#fsync ? ["--fsync"] : []),
       ...(this.#options.compress ? ["--compress"] : []),
       ...(rate === undefined ? [] : [`--bwlimit=${Math.max(1, Math.floor(rate / 1024 / this.#slots))}`]),
@@ -271,6 +280,10 @@ export class Rsync {
       await rm(stage, { recursive: true, force: true });
     }
   }
+}
+
+function listOf(files: readonly { readonly path: string }[]): Buffer {
+  return Buffer.concat(files.flatMap(({ path }) => [nameOf(path), Buffer.of(0)]));
 }
 
 /** A path of core below the root, as bytes. */
