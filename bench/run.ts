@@ -5,6 +5,7 @@ import { many } from "./many.js";
 import { mavftp } from "./mavftp.js";
 import { push } from "./push.js";
 import { resume } from "./resume.js";
+import { rsync } from "./rsync.js";
 import { sftp } from "./sftp.js";
 import { slowCard } from "./slow-card.js";
 import { webdav } from "./webdav.js";
@@ -17,13 +18,15 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
   push,
   webdav,
   sftp,
+  rsync,
   resume,
   mavftp,
 };
 
 const [first, ...rest] = process.argv.slice(2);
-// What follows "mavftp" says which of its cells.
-const [named, given] = first === "mavftp" ? [[first], rest] : [first === undefined ? Object.keys(all) : [first, ...rest], []];
+// What follows "mavftp" or "rsync" says which of its cells.
+const [named, given] =
+  first === "mavftp" || first === "rsync" ? [[first], rest] : [first === undefined ? Object.keys(all) : [first, ...rest], []];
 for (const name of named) {
   const bench = all[name];
   if (bench === undefined) throw new Error(`there is no benchmark "${name}"; there are: ${Object.keys(all).join(", ")}`);

@@ -259,6 +259,8 @@ export interface Upload {
   readonly digest?: Digest;
   /** With `needs: sealedPath`, once sealed. At a source that is read in place it is the source's own file: never to be changed. */
   readonly localPath?: string;
+  /** The lower of the device's and the route's `maxRate`, bytes per second: for who sends what is at `localPath`, as nothing else slows that. */
+  readonly maxRate?: number;
   /** Durable, for the plugin; gone with the upload. A directory that a server gave for it belongs here, before it is used; the receipt then names the real path. */
   readonly memo: Memo;
   /**

@@ -337,6 +337,7 @@ export class PushJob {
     const { engine, version, work } = this;
     const id = uploadId(engine.names, work.delivery.id, generation);
     const throttles = [this.lane.throttle, this.#route?.throttle];
+    const rates = throttles.flatMap((it) => (it?.rate === undefined ? [] : [it.rate]));
     const content = this.#content;
     const digest = this.#digest;
     const localPath = this.#sealed && this.target.features.needs === "sealedPath" ? content.localPath : undefined;
@@ -368,6 +369,7 @@ export class PushJob {
       sealed: this.#sealed,
       ...(digest === undefined ? {} : { digest }),
       ...(localPath === undefined ? {} : { localPath }),
+      ...(rates.length === 0 ? {} : { maxRate: Math.min(...rates) }),
       memo: this.#memo(),
       read: (offset, signal) => readableOf(chunks(offset, signal)),
       chunks,

@@ -6,6 +6,7 @@ export const builtIn: Readonly<Record<string, () => Promise<Plugin<never>>>> = {
   mavftp: async () => (await import("./mavftp/plugin.js")).plugin as Plugin<never>,
   ftp: async () => (await import("./ftp/plugin.js")).plugin as Plugin<never>,
   sftp: async () => (await import("./sftp/plugin.js")).plugin as Plugin<never>,
+  rsync: async () => (await import("./rsync/plugin.js")).plugin as Plugin<never>,
   post: async () => (await import("./post/plugin.js")).plugin as unknown as Plugin<never>,
   webdav: async () => (await import("./webdav/plugin.js")).plugin as Plugin<never>,
   "ftp-server": async () => (await import("./ftp-server/plugin.js")).plugin as Plugin<never>,

@@ -11,6 +11,7 @@ const forPlugins = [
   "core/errors",
   "core/file-thread",
   "core/fs",
+  "core/host-key",
   "core/http",
   "core/names",
   "core/net",
@@ -18,6 +19,7 @@ const forPlugins = [
   "core/reading",
   "core/remote",
   "core/stat",
+  "core/wire-path",
 ];
 
 /** Why `from` may not import `to` (paths below the root without ending); undefined when it may. */

@@ -3,7 +3,7 @@ import ssh2, { type Client, type ClientChannel, type ConnectConfig } from "ssh2"
 import { Fault, isFault } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import { sftpFault } from "./faults.js";
-import { believed, families, type Believed } from "./host-key.js";
+import { believed, families, type Believed } from "../../core/host-key.js";
 import { waysOf, type Way } from "./keys.js";
 import type { SftpOptions } from "./options.js";
 import { Session } from "./session.js";

@@ -2,7 +2,7 @@
 import { randomInt } from "node:crypto";
 import { Fault } from "../../core/errors.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
-import { parentOf } from "./paths.js";
+import { parentOf } from "../../core/wire-path.js";
 import type { Attributes, Session } from "./session.js";
 
 /** A disk with less than this has no room for a partial to go on. */

@@ -1,7 +1,7 @@
 /** What can be asked of an SFTP server, one method per request. Throws Refusal where the server refuses, else Faults. */
 import { Fault } from "../../core/errors.js";
 import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
-import { parentOf } from "./paths.js";
+import { parentOf } from "../../core/wire-path.js";
 import { Type, type Answer, type Cursor, type Part, type Wire } from "./wire.js";
 
 export const Open = { read: 1, write: 2, create: 8, truncate: 16, exclusive: 32 } as const;

@@ -10,7 +10,7 @@ import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures
 import { listBelow } from "../../core/remote.js";
 import { isAbsent } from "./faults.js";
 import type { SftpOptions } from "./options.js";
-import { wirePath } from "./paths.js";
+import { wirePath } from "../../core/wire-path.js";
 import type { Lease, Pool } from "./pool.js";
 import { Open, type Attributes, type Session } from "./session.js";
 import { readAll } from "./transfer.js";

@@ -11,7 +11,7 @@ import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
-import { parentOf, wirePath } from "./paths.js";
+import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
 import { provenPrefix, sampled } from "./prefix.js";
 import { Open, type Attributes, type Session } from "./session.js";

@@ -2,7 +2,7 @@
 import { Fault, throwIfAborted } from "../../core/errors.js";
 import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
 import { expectSame } from "../../core/remote.js";
-import { parentOf, wirePath } from "./paths.js";
+import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
 import { lookAt, type SftpSource } from "./source.js";
 

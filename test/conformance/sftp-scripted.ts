@@ -3,7 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import ssh2, { type SFTPWrapper } from "ssh2";
-import { shownFingerprint } from "../../plugins/sftp/host-key.js";
+import { shownFingerprint } from "../../core/host-key.js";
 
 const { OPEN_MODE, STATUS_CODE } = ssh2.utils.sftp;
 export { STATUS_CODE };

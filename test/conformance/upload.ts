@@ -103,6 +103,8 @@ export interface Reading {
 
 export interface TestUpload extends Upload {
   readonly reading: Reading;
+  /** The same bytes, not counted: for a harness that puts them where the target wants them. */
+  readonly open: (offset: number, signal: AbortSignal) => Readable;
 }
 
 export interface UploadOptions {
@@ -149,6 +151,7 @@ export function upload(path: string, content: Buffer, options: UploadOptions = {
     digest: options.digest ?? sha256(content),
     memo: memo(),
     reading,
+    open,
     read,
     chunks: (offset, signal) => readingOfStream(read(offset, signal)),
   };

@@ -37,6 +37,14 @@ export class CountingRelay {
     return (this.#server.address() as AddressInfo).port;
   }
 
+  /** What runs now says nothing more, and is not closed: as behind a router that forgot it. */
+  swallow(): void {
+    for (const socket of this.#sockets) {
+      socket.unpipe();
+      socket.resume();
+    }
+  }
+
   cut(): void {
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }

@@ -1,7 +1,7 @@
 /** Whether a server's host key is the one that is believed. Nothing is believed because it is seen for the first time. */
 import { createHash, createHmac } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { Fault, faultOfErrno } from "../../core/errors.js";
+import { Fault, faultOfErrno } from "./errors.js";
 
 /** As `ssh-keygen -lf` prints it. */
 export function shownFingerprint(key: Buffer): string {

@@ -1,6 +1,6 @@
-/** Paths of core as bytes on the wire. A name goes as the bytes that it stands for, line ends too. */
-import { Fault } from "../../core/errors.js";
-import { bytesFromName, isSafePath } from "../../core/names.js";
+/** Paths of core as bytes on the wire of servers that take names as bytes. A name goes as the bytes that it stands for, line ends too. */
+import { Fault } from "./errors.js";
+import { bytesFromName, isSafePath } from "./names.js";
 
 /** What file systems take; a server says only "failure" to more. */
 const mostNameBytes = 255;

@@ -1,0 +1,50 @@
+/**
+ * The far end where only rsync may run (`rrsync`, a forced command). It looks by a listing, proves by rsync's own checksums of the file there and the one
+ * here, whose SHA-256 is computed as well, and gives a file its name by a copy that rsync makes at the server.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { pipeline } from "node:stream/promises";
+import { Fault } from "../../core/errors.js";
+import type { Digest, Upload } from "../../core/plugin.js";
+import type { FarEnd, FarState, Outcome } from "./far.js";
+import type { Rsync } from "./rsync.js";
+
+export class FarRsync implements FarEnd {
+  readonly way = "rsync alone";
+  readonly #rsync: Rsync;
+
+  constructor(rsync: Rsync) {
+    this.#rsync = rsync;
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async state(path: string, signal: AbortSignal): Promise<FarState | undefined> {
+    const found = await this.#rsync.sizeOf(path, signal);
+    if (found === undefined) return undefined;
+    return found.size === undefined ? { kind: "other", size: 0 } : { kind: "file", size: found.size };
+  }
+
+  /** That of the file here, where both are the same. */
+  async digest(path: string, { localPath, size }: Upload, signal: AbortSignal, compared = false): Promise<Digest | undefined> {
+    if (localPath === undefined || !(compared || (await this.#rsync.same(path, localPath, size, signal)))) return undefined;
+    const hash = createHash("sha256");
+    await pipeline(createReadStream(localPath), hash, { signal });
+    return `sha256:${hash.digest("hex")}`;
+  }
+
+  async publish(upload: Upload, replace: boolean, signal: AbortSignal): Promise<Outcome> {
+    if (upload.localPath === undefined) throw new Fault("transient", "the file has no path on this machine");
+    if (!(await this.#rsync.publish(upload, upload.localPath, replace, signal))) return "occupied";
+    await this.#rsync.remove(upload.partialPath, signal);
+    return "published";
+  }
+
+  /** A listing first: rsync would make the directories of what is not there. */
+  async remove(path: string, signal: AbortSignal): Promise<void> {
+    if ((await this.#rsync.sizeOf(path, signal)) !== undefined) await this.#rsync.remove(path, signal);
+  }
+}

@@ -1,0 +1,43 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { rsyncFault } from "./faults.js";
+
+const kind = (code: number, err: string, connecting = false) => rsyncFault("cannot write a", { code, err }, connecting).kind;
+
+test("words decide, where they say more than the code", () => {
+  assert.equal(kind(11, 'rsync: [receiver] write failed on "/a": No space left on device (28)'), "full");
+  assert.equal(kind(11, 'rsync: write failed on "/a": Disk quota exceeded (122)'), "full");
+  assert.equal(kind(23, 'rsync: [Receiver] mkdir "/srv/a" failed: Permission denied (13)'), "denied");
+  assert.equal(kind(23, 'rsync: [sender] send_files failed to open "/spool/a": Permission denied (13)'), "changed");
+  assert.equal(kind(23, 'rsync: [receiver] mkstemp "/srv/a" failed: File name too long (36)'), "rejected");
+  assert.equal(kind(12, "bash: line 1: rsync: command not found"), "config");
+  assert.equal(kind(127, "env: 'rsync': No such file or directory"), "config");
+  assert.equal(kind(255, "u@h: Permission denied (publickey)."), "denied");
+  assert.equal(kind(255, "Host key verification failed."), "denied");
+  assert.equal(kind(255, "ssh: connect to host h port 22: Connection refused"), "offline");
+  assert.equal(kind(255, "ssh: Could not resolve hostname h: Name or service not known"), "offline");
+  assert.equal(kind(255, "ssh: connect to host h port 22: Connection timed out"), "offline");
+  const aside = "default_perms_for_dir: sys_acl_get_file(a, ACL_TYPE_DEFAULT): Permission denied, falling back on umask\n";
+  assert.equal(kind(23, `${aside}rsync: [receiver] open "/srv/a/b" failed: Not a directory (20)`), "rejected");
+  const busy = rsyncFault("x", { code: 12, err: "rrsync error: Another instance of rrsync is already accessing this directory." });
+  assert.ok(busy.kind === "throttled" && (busy.retryAfterMs ?? 0) > 0);
+});
+
+test("every code of rsync(1) has its kind; one that nobody knows is tried again", () => {
+  const kinds: Record<string, number[]> = {
+    config: [1, 2, 4, 126, 127],
+    transient: [3, 5, 11, 12, 13, 14, 20, 21, 22, 23, 30, 99, 124, 125, 255],
+    offline: [10, 35],
+    changed: [24],
+  };
+  for (const [wanted, codes] of Object.entries(kinds)) for (const code of codes) assert.equal(kind(code, ""), wanted, String(code));
+  // Before anything was said the same break says that the server is not there.
+  assert.equal(kind(255, "", true), "offline");
+});
+
+test("the message has the line that decided, in one line of plain signs", () => {
+  const err = "@@@@@@@@@@\nwelcome\u0007\nrsync: write failed: No space left on device (28)\nrsync error: error in file IO (code 11)\n";
+  const { message } = rsyncFault("cannot write a", { code: 11, err });
+  assert.equal(message, 'cannot write a: no space is left at the server ("rsync: write failed: No space left on device (28)")');
+  assert.equal(rsyncFault("x", { code: 5, err: "@@@\na\u0007b\n" }).message, 'x: rsync could not start its conversation ("a?b")');
+});

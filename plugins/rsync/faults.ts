@@ -1,0 +1,120 @@
+/** What an exit code of rsync(1) or ssh(1), with the words beside it, means for core. Codes do not leave this plugin. */
+import { Fault, type FaultKind } from "../../core/errors.js";
+
+/** So long a server that serves one at a time is left to the other. */
+const busyMs = 5000;
+const installHere = "on this machine: apt install rsync openssh-client";
+
+/** The codes of rsync(1), and of the shell and ssh that start it. Words, where they say more, go before. */
+const codes: Readonly<Record<number, readonly [FaultKind, string]>> = {
+  1: ["config", "rsync does not know its options; a newer rsync may be needed there or here"],
+  2: ["config", "the rsyncs find no protocol that both speak, or the server's shell prints text before it starts rsync"],
+  3: ["transient", "rsync found a directory or file that it cannot use"],
+  4: ["config", "one of the rsyncs cannot do what was asked"],
+  5: ["transient", "rsync could not start its conversation"],
+  10: ["offline", "the connection broke"],
+  11: ["transient", "a file could not be written or read"],
+  12: ["transient", "the connection broke off"],
+  13: ["transient", "rsync could not report"],
+  14: ["transient", "rsync could not talk to itself"],
+  20: ["transient", "rsync was stopped at the server"],
+  21: ["transient", "rsync lost a process of its own"],
+  22: ["transient", "rsync had not enough memory"],
+  23: ["transient", "not all could be moved"],
+  24: ["changed", "the file went away while it was sent"],
+  30: ["transient", "no byte moved for too long"],
+  35: ["offline", "the server does not answer"],
+  124: ["transient", "the command failed at the server"],
+  125: ["transient", "the command was killed at the server"],
+  126: ["config", "a program cannot be run"],
+  127: ["config", "a program is not installed"],
+  255: ["transient", "the connection broke"],
+};
+
+interface Said {
+  readonly words: RegExp;
+  readonly kind: FaultKind;
+  readonly means: string;
+}
+
+/** Said of a directory whose default modes cannot be read; it changes nothing. */
+const remark = /^.*falling back on umask$/gm;
+
+/** In the words of either program, the first that fits. */
+const sayings: readonly Said[] = [
+  { words: /env: .{0,3}(rsync|ssh|ssh-keyscan).{0,3}: No such file/, kind: "config", means: `a program is not installed ${installHere}` },
+  {
+    words: /rsync: (command )?not found|rsync: No such file or directory|command not found: rsync|Unknown command: '?rsync/i,
+    kind: "config",
+    means: "rsync is not installed on the server: apt install rsync there",
+  },
+  { words: /Another instance of rrsync/, kind: "throttled", means: "rrsync serves another one there now" },
+  { words: /No space left on device|ENOSPC|Disk quota exceeded|quota/i, kind: "full", means: "no space is left at the server" },
+  {
+    words: /REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed/,
+    kind: "denied",
+    means: "the server's host key is not the one that is believed",
+  },
+  {
+    words: /UNPROTECTED PRIVATE KEY/,
+    kind: "denied",
+    means: 'ssh uses no private key that others may read: "chmod 600" the file of "privateKey"',
+  },
+  {
+    words: /Permission denied \([a-z,-]+\)|Too many authentication failures|No more authentication methods/,
+    kind: "denied",
+    means: "the server does not let the user in",
+  },
+  { words: /no matching .* found|Unable to negotiate/, kind: "denied", means: "the server and ssh find nothing that both speak" },
+  {
+    words: /Bad configuration option|Bad owner or permissions|terminating, \d+ bad configuration/,
+    kind: "config",
+    means: "ssh does not take its configuration",
+  },
+  {
+    words:
+      /Connection refused|No route to host|Network is unreachable|Could not resolve|Name or service not known|Temporary failure in name/,
+    kind: "offline",
+    means: "the server is not there",
+  },
+  { words: /timed out|Timeout, server|banner exchange/, kind: "offline", means: "the server does not answer" },
+  { words: /\[sender\].*(Permission denied|No such file)|vanished/, kind: "changed", means: "the file cannot be read here any more" },
+  { words: /Permission denied \(13\)|Operation not permitted|: Permission denied/, kind: "denied", means: "permission denied" },
+  { words: /Read-only file system/, kind: "denied", means: "the file system is read-only" },
+  {
+    words: /File name too long|Not a directory|Is a directory|Invalid argument|File too large/,
+    kind: "rejected",
+    means: "the server's file system cannot hold it under this name",
+  },
+];
+
+/** The Fault for a program that did not end with 0. `connecting`: nothing was said yet, so a break says that it is not there. */
+export function rsyncFault(what: string, ended: { readonly code: number; readonly err: string }, connecting = false): Fault {
+  const { code } = ended;
+  const err = ended.err.replace(remark, "");
+  const said = sayings.find(({ words }) => words.test(err));
+  const [byCode, means] = codes[code] ?? ["transient", `it ended with code ${code}`];
+  const kind = said?.kind ?? (connecting && code === 255 ? "offline" : byCode);
+  const line = tellingLine(err, said?.words);
+  const message = `${what}: ${said?.means ?? means}${line === "" ? "" : ` ("${line}")`}`;
+  return new Fault(kind, message, { cause: new Ending(code), ...(kind === "throttled" ? { retryAfterMs: busyMs } : {}) });
+}
+
+/** The cause of such a Fault. */
+class Ending extends Error {
+  constructor(readonly code: number) {
+    super(`exit code ${code}`);
+  }
+}
+
+/** Whether one of the files that were sent was at fault, rather than the way there. A full disk is at fault for all. */
+export function isOfOneFile({ kind, cause }: Fault): boolean {
+  return kind !== "full" && cause instanceof Ending && [3, 11, 23, 24].includes(cause.code);
+}
+
+/** One line of what was said: the one that decided, else the first that is no banner. */
+function tellingLine(err: string, words: RegExp | undefined): string {
+  const lines = err.split("\n").map((line) => line.replace(/[^\x20-\x7e]/g, "?").trim());
+  const line = lines.find((it) => words?.test(it)) ?? lines.find((it) => it !== "" && !/^@+$/.test(it)) ?? "";
+  return line.slice(0, 300);
+}

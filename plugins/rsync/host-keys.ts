@@ -1,0 +1,54 @@
+/**
+ * The file of host keys that ssh believes: only what the configuration believes is in it, under a name of our own. Which keys the server has is
+ * asked by ssh-keyscan, once: what was believed before is believed again without a question.
+ */
+import { readFile, writeFile } from "node:fs/promises";
+import { believed, type Believed } from "../../core/host-key.js";
+import type { Children } from "./children.js";
+import type { RsyncOptions } from "./options.js";
+
+/** Under which ssh looks for the server's keys. */
+export const hostAlias = "filesync";
+
+export interface HostKeys {
+  /** Why none of the server's keys is believed, for a person; undefined where one is, or where the server showed none. */
+  readonly objection: string | undefined;
+}
+
+/** Writes `file`. `anew`: asks the server, whatever is known. Throws "denied" where a configured file cannot be read. */
+export async function writeHostKeys(
+  file: string,
+  options: RsyncOptions,
+  children: Children,
+  signal: AbortSignal,
+  anew: boolean,
+): Promise<HostKeys> {
+  const keys = await believed(options);
+  if (!anew && (await anyBelieved(file, keys))) return { objection: undefined };
+  const seconds = String(Math.max(1, Math.ceil(options.timeout / 1000)));
+  const { out } = await children.run(["ssh-keyscan", "-T", seconds, "-p", String(options.port), "--", options.host], { signal });
+  const shown = keysIn(out);
+  const good = shown.filter((key) => keys.objection(key.bytes) === undefined);
+  await writeFile(file, good.map(({ line }) => `${hostAlias} ${line}\n`).join(""), { mode: 0o600 });
+  const [first] = shown;
+  return { objection: good.length > 0 || first === undefined ? undefined : keys.objection(first.bytes) };
+}
+
+async function anyBelieved(file: string, keys: Believed): Promise<boolean> {
+  let text: string;
+  try {
+    text = await readFile(file, "latin1");
+  } catch {
+    // There is none yet.
+    return false;
+  }
+  const known = keysIn(text);
+  return known.length > 0 && known.every(({ bytes }) => keys.objection(bytes) === undefined);
+}
+
+function keysIn(text: string): { readonly line: string; readonly bytes: Buffer }[] {
+  return text.split("\n").flatMap((line) => {
+    const [name = "", type = "", key = ""] = line.trim().split(/\s+/);
+    return name.startsWith("#") || key === "" ? [] : [{ line: `${type} ${key}`, bytes: Buffer.from(key, "base64") }];
+  });
+}

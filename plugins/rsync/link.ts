@@ -1,0 +1,227 @@
+/**
+ * One connection to the server, which ssh holds and all that runs shares (ControlMaster): a handshake costs more than a small file. Whether commands are
+ * allowed there is found out with each login.
+ *
+ * What it needs on this machine (ssh's configuration, the socket, the host keys that are believed, stages) is in a directory of this process below
+ * the device's; those that killed processes left are removed.
+ */
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Fault, isFault, orAborted } from "../../core/errors.js";
+import type { PluginContext } from "../../core/plugin.js";
+import { Children, endGroup, tailOf, type Child } from "./children.js";
+import type { FarEnd } from "./far.js";
+import { FarRsync } from "./far-rsync.js";
+import { FarShell } from "./far-shell.js";
+import { rsyncFault } from "./faults.js";
+import { hostAlias, writeHostKeys } from "./host-keys.js";
+import { expectKeyFile, notLetIn } from "./keys.js";
+import type { RsyncOptions } from "./options.js";
+import { Rsync } from "./rsync.js";
+import { Shell } from "./shell.js";
+
+/** What a socket's path may take, less what ssh appends while it makes it. */
+const mostSocketBytes = 108 - 20;
+/** A shell that says nothing for so long is none. */
+const shellMs = 10_000;
+
+// ssh ends when this process does: its stdin closes. `-N` alone would stay for ever.
+const leash = `exec 3<&0; "$@" 3<&- </dev/null & p=$!; { cat <&3 >/dev/null; kill $p 2>/dev/null; } & wait $p; s=$?; exit $s`;
+
+export interface Login {
+  readonly rsync: Rsync;
+  readonly far: FarEnd;
+}
+
+interface Held extends Login {
+  readonly closed: boolean;
+  end(): Promise<void>;
+}
+
+let links = 0;
+
+export class Link {
+  readonly #options: RsyncOptions;
+  readonly #context: PluginContext;
+  readonly #children = new Children();
+  readonly #stop = new AbortController();
+  readonly #name = `run-${process.pid}-${++links}`;
+  #dirs: Promise<{ readonly own: string; readonly socket: string }> | undefined;
+  #login: Promise<Held> | undefined;
+  #rsyncAlone = false;
+
+  constructor(options: RsyncOptions, context: PluginContext) {
+    this.#options = options;
+    this.#context = context;
+  }
+
+  /** Whether only rsync may run there, as the last login found. */
+  get rsyncAlone(): boolean {
+    return this.#rsyncAlone;
+  }
+
+  /** Throws "offline", "denied", "config", "transient". */
+  async login(signal: AbortSignal): Promise<Login> {
+    for (;;) {
+      const opening = (this.#login ??= this.#open());
+      let held: Held;
+      try {
+        held = await orAborted(opening, signal);
+      } catch (error) {
+        if (!signal.aborted && this.#login === opening) this.#login = undefined;
+        throw error;
+      }
+      if (!held.closed) return held;
+      if (this.#login === opening) this.#login = undefined;
+      await held.end();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort(new Fault("aborted", "the device is closed"));
+    await this.#children.close();
+    const dirs = await this.#dirs?.catch(() => undefined);
+    if (dirs === undefined) return;
+    await rm(dirs.own, { recursive: true, force: true });
+    await rm(dirs.socket, { recursive: true, force: true });
+  }
+
+  async #open(): Promise<Held> {
+    await expectKeyFile(this.#options);
+    const { own, socket } = await (this.#dirs ??= this.#makeDirs());
+    const hostKeys = join(this.#context.stateDir, "known_hosts");
+    const config = join(own, "ssh_config");
+    await writeFile(config, this.#sshConfig(hostKeys, join(socket, "s")), { mode: 0o600 });
+    const { signal } = this.#stop;
+    const keys = await writeHostKeys(hostKeys, this.#options, this.#children, signal, false);
+    if (keys.objection !== undefined) throw new Fault("denied", keys.objection);
+    let master: Child;
+    try {
+      master = await this.#connect(config);
+    } catch (error) {
+      if (!isFault(error, "denied")) throw error;
+      const now = await writeHostKeys(hostKeys, this.#options, this.#children, signal, true);
+      if (now.objection !== undefined) throw new Fault("denied", now.objection, { cause: error });
+      // It has another key that is believed too.
+      if (/host key/.test(error.message)) master = await this.#connect(config);
+      else throw await notLetIn(this.#options, error, this.#children, signal);
+    }
+    try {
+      return await this.#started(master, config, own);
+    } catch (error) {
+      await endGroup(master);
+      throw error;
+    }
+  }
+
+  /** Resolves when the user was let in. */
+  async #connect(config: string): Promise<Child> {
+    const master = this.#children.start(["sh", "-c", leash, "leash", "ssh", "-F", config, "-MN", hostAlias]);
+    const err = tailOf(master);
+    const code = await new Promise<number | undefined>((resolve) => {
+      master.stdout.once("data", () => resolve(undefined));
+      master.once("close", (status: number | null) => resolve(status ?? 255));
+      master.once("error", () => resolve(127));
+    });
+    if (code === undefined) return master;
+    throw rsyncFault("cannot log in", { code, err: err() }, true);
+  }
+
+  async #started(master: Child, config: string, own: string): Promise<Held> {
+    const { timeout } = this.#options;
+    const root = this.#root();
+    const place = { ssh: `ssh -F "${config}"`, to: `${hostAlias}:${root}/` };
+    const rsync = new Rsync(this.#options, this.#children, place, own, this.#context.maxRate !== undefined);
+    const open = (): Shell => new Shell(this.#children, ["ssh", "-F", config, hostAlias]);
+    const shell = open();
+    const answer = await shell.ask('command -v rsync >/dev/null && echo "rsync $S" || echo none', shellMs).catch(() => "");
+    if (answer.trimEnd().endsWith("none"))
+      throw new Fault("config", "rsync is not installed on the server, or not found by its shells: apt install rsync there");
+    const far = /rsync sha/.test(answer) ? new FarShell(shell, open, root, timeout) : undefined;
+    this.#rsyncAlone = far === undefined;
+    if (far === undefined) {
+      await shell.end();
+      rsync.oneAtATime = true;
+    }
+    this.#context.say("debug", `looks, proves and publishes by ${(far ?? { way: "rsync alone" }).way}`);
+    return {
+      rsync,
+      far: far ?? new FarRsync(rsync),
+      get closed() {
+        return master.exitCode !== null || master.signalCode !== null || far?.closed === true;
+      },
+      end: async () => {
+        await Promise.all([endGroup(master), far?.end()]);
+      },
+    };
+  }
+
+  /** As the server's shells take it: below the login directory without a leading "/". */
+  #root(): string {
+    const bare = this.#options.root.replace(/^~(\/|$)/, "").replace(/(?<=.)\/+$/, "");
+    if (bare === "" || bare === ".") return ".";
+    return bare.startsWith("/") || bare.startsWith("./") ? bare : `./${bare}`;
+  }
+
+  async #makeDirs(): Promise<{ own: string; socket: string }> {
+    const { stateDir } = this.#context;
+    await mkdir(stateDir, { recursive: true });
+    for (const name of await readdir(stateDir)) {
+      const pid = /^run-(\d+)-\d+$/.exec(name)?.[1];
+      const left = name === this.#name || (pid !== undefined && Number(pid) !== process.pid && !isRunning(Number(pid)));
+      if (left) await rm(join(stateDir, name), { recursive: true, force: true });
+    }
+    const own = join(stateDir, this.#name);
+    await mkdir(own, { mode: 0o700 });
+    const fits = Buffer.byteLength(join(own, "s")) <= mostSocketBytes;
+    return { own, socket: fits ? own : await mkdtemp(join(tmpdir(), "filesync-")) };
+  }
+
+  #sshConfig(hostKeys: string, socket: string): string {
+    const { host, port, user, privateKey, agent, timeout } = this.#options;
+    const seconds = Math.max(1, Math.ceil(timeout / 1000));
+    return [
+      `Host ${hostAlias}`,
+      `HostName ${host.replaceAll("%", "%%")}`,
+      `HostKeyAlias ${hostAlias}`,
+      `Port ${port}`,
+      `User ${user}`,
+      `IdentityFile ${privateKey === undefined ? "none" : inConfig(privateKey)}`,
+      `IdentityAgent ${agent === undefined ? "none" : inConfig(agent)}`,
+      `IdentitiesOnly ${privateKey === undefined ? "no" : "yes"}`,
+      "BatchMode yes",
+      "StrictHostKeyChecking yes",
+      "UpdateHostKeys no",
+      `UserKnownHostsFile ${inConfig(hostKeys)}`,
+      "GlobalKnownHostsFile none",
+      `ConnectTimeout ${seconds}`,
+      `ServerAliveInterval ${Math.max(1, Math.floor(seconds / 3))}`,
+      "ServerAliveCountMax 3",
+      "ControlMaster no",
+      `ControlPath ${inConfig(socket)}`,
+      "PermitLocalCommand yes",
+      "LocalCommand echo in",
+      "ForwardAgent no",
+      "ForwardX11 no",
+      "ClearAllForwardings yes",
+      "RequestTTY no",
+      "",
+    ].join("\n");
+  }
+}
+
+function inConfig(path: string): string {
+  if (/["\n]|\$\{/.test(path)) throw new Fault("config", `ssh takes no path with quotes or "\${" in it: ${path}`);
+  return `"${path.replaceAll("%", "%%")}"`;
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    // Another user's is there all the same.
+    return error instanceof Error && "code" in error && error.code !== "ESRCH";
+  }
+}

@@ -1,0 +1,92 @@
+/** Sending by rsync through the program as a person runs it: what comes out, what it says, what a second run does; and a route's rate and a target's budget. */
+import assert from "node:assert/strict";
+import { chownSync, mkdirSync, promises as fs, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { until } from "../conformance/clause.js";
+import { rsyncOnly, rsyncShell } from "../conformance/rsync-servers.js";
+import type { SftpServerKind } from "../conformance/sftp-servers.js";
+import { Program, runProgram } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { assertReceiptsTrue, assertSameTree, treeOf } from "../faults/trees.js";
+import { World } from "../faults/world.js";
+
+async function scene(t: TestContext, kind: SftpServerKind) {
+  const server = await kind.start();
+  t.after(() => server.stop());
+  const world = new World(t);
+  world.mkdir("in");
+  const to = join(server.dir, "to");
+  mkdirSync(to);
+  const { uid, gid } = statSync(server.dir);
+  chownSync(to, uid, gid);
+  const nas = { type: "rsync", host: "127.0.0.1", port: server.port, root: `${server.seen}/to`, ...server.options };
+  const configured = (device: object = {}, route: object = {}, source: object = {}) =>
+    world.config({
+      devices: { in: { type: "local", dir: "in", ...source }, nas: { ...nas, ...device } },
+      routes: [{ from: "in", to: ["nas"], into: "", ...route }],
+    });
+  const once = (config: string) => runProgram(["run", "--once", "--json", "--config", config]);
+  return { world, to, configured, once };
+}
+
+for (const kind of [rsyncShell, rsyncOnly]) {
+  const skip = kind.skip ?? false;
+
+  test(`${kind.name}: many files, a second run, one that grew, and another's that has the name`, { skip }, async (t) => {
+    const { world, to, configured, once } = await scene(t, kind);
+    const random = new Random(3);
+    const count = kind === rsyncShell ? 60 : 8;
+    for (let i = 0; i < count; i++) world.file(`in/d${i % 3}/f ${i}.bin`, random.bytes(random.between(0, 30_000)), i);
+    world.file("in/large.ulg", random.bytes(9_500_000));
+    world.file("in/taken.bin", "ours");
+    await fs.writeFile(join(to, "taken.bin"), "theirs");
+    const config = configured();
+    const first = await once(config);
+    assert.equal(first.code, 0, first.out);
+    assert.equal(readFileSync(join(to, "taken.bin"), "utf8"), "theirs");
+    const other = (await fs.readdir(to)).find((name) => name.startsWith("taken~"));
+    assert.equal(readFileSync(join(to, other ?? ""), "utf8"), "ours");
+    await fs.rm(join(to, "taken.bin"));
+    await fs.rename(join(to, other ?? ""), join(to, "taken.bin"));
+    assertSameTree(treeOf(to), treeOf(world.path("in")), "the target");
+    assert.equal(statSync(join(to, "large.ulg")).mtimeMs, statSync(world.path("in/large.ulg")).mtimeMs, "the time was not kept");
+    const receipts = [...assertReceiptsTrue(world.path("state"), {}).values()];
+    assert.equal(receipts.length, count + 2);
+    const lines = readFileSync(world.path("state/receipts.jsonl"), "utf8")
+      .split("\n")
+      .filter((line) => line.includes('"proof"'));
+    assert.ok(lines.length === count + 2 && lines.every((line) => line.includes('"proof":"digest"')));
+    const second = await once(config);
+    assert.ok(second.code === 0 && !second.out.includes('"what":"delivered"'), second.out);
+    world.file("in/large.ulg", Buffer.concat([readFileSync(world.path("in/large.ulg")), random.bytes(100_000)]), 100);
+    assert.equal((await once(config)).code, 0);
+    assertSameTree(treeOf(to), treeOf(world.path("in")), "the target");
+  });
+
+  test(`${kind.name}: from the spool, with the time that the source says where a shell can set it`, { skip }, async (t) => {
+    const { world, to, configured, once } = await scene(t, kind);
+    world.file("in/log.ulg", new Random(4).bytes(700_000));
+    const done = await once(configured({}, {}, { inPlace: false }));
+    assert.equal(done.code, 0, done.out);
+    assertSameTree(treeOf(to), treeOf(world.path("in")), "the target");
+    if (kind === rsyncShell) assert.equal(statSync(join(to, "log.ulg")).mtimeMs, statSync(world.path("in/log.ulg")).mtimeMs);
+  });
+}
+
+test("a rate of the route slows it, and a budget is kept to what rsync tells", { skip: rsyncShell.skip ?? false }, async (t) => {
+  const { world, to, configured } = await scene(t, rsyncShell);
+  world.file("in/log.ulg", new Random(5).bytes(6_000_000));
+  const config = configured({ budget: { day: "2MB", month: "1GB" }, concurrency: 1 }, { maxRate: "1MiB/s" });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await until(
+    "the budget to be used up",
+    async () => (await runProgram(["why", "log.ulg", "--config", config])).out.includes("budget"),
+    60_000,
+  );
+  const part = (await fs.readdir(to)).find((name) => name.endsWith(".part")) ?? assert.fail("nothing was sent");
+  const held = statSync(join(to, part)).size;
+  // It tells once a second.
+  assert.ok(held >= 1_900_000 && held < 4_500_000, `${held} bytes are there`);
+});

@@ -1,0 +1,128 @@
+/**
+ * Harnesses of the target suite for the plugin "rsync". It takes a file by its path: what a clause gives as bytes is put into a file first, and bytes that break off
+ * are a transfer that broke off there, of a real partial by the real rsync.
+ */
+import { mkdtempSync, promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { addAbortSignal, type Readable } from "node:stream";
+import { abortedFault } from "../../core/errors.js";
+import { bytesFromName } from "../../core/names.js";
+import { parseIn } from "../../core/options.js";
+import type { Device, Target, Upload } from "../../core/plugin.js";
+import { plugin } from "../../plugins/rsync/plugin.js";
+import { calm } from "./clause.js";
+import { files, filesBelow } from "./ftp-harness.js";
+import type { SftpServerKind, SftpServerUnderTest } from "./sftp-servers.js";
+import type { TargetHarness, TargetUnderTest } from "./target.js";
+import { context, type TestContext, type TestUpload } from "./upload.js";
+
+/** A device of the plugin "rsync" at a port of this machine, with its state below `stateDir`. */
+export function rsyncDevice(port: number, given: Readonly<Record<string, unknown>>, ctx: TestContext): Device {
+  const parsed = parseIn({ baseDir: "/", env: {} }, plugin.options, { host: "127.0.0.1", port, timeout: "10s", ...given });
+  if (!parsed.success) throw new Error(parsed.issues.map((issue) => issue.message).join("; "));
+  const device = plugin.device?.(parsed.output, ctx);
+  if (device === undefined) throw new Error("the plugin makes no device");
+  return device;
+}
+
+interface Came {
+  readonly bytes: Buffer;
+  readonly error?: Error;
+}
+
+async function all(stream: Readable, signal: AbortSignal): Promise<Came> {
+  const parts: Buffer[] = [];
+  try {
+    for await (const part of addAbortSignal(signal, stream)) parts.push(Buffer.from(part as Buffer));
+    return { bytes: Buffer.concat(parts) };
+  } catch (error) {
+    return { bytes: Buffer.concat(parts), error: signal.aborted ? abortedFault(signal) : (error as Error) };
+  }
+}
+
+/** The target, given paths of files below `dir`. */
+export function byPath(target: Target, dir: string): Target {
+  const paths = new Map<string, string>();
+  const at = <T extends Upload>(upload: T): T => {
+    const localPath = paths.get(upload.id);
+    return localPath === undefined ? upload : { ...upload, localPath };
+  };
+  const put = async (upload: Upload, bytes: Buffer): Promise<void> => {
+    const path = join(dir, upload.id);
+    await fs.writeFile(path, bytes);
+    // As a file in the place where it was made.
+    if (upload.modifiedMs !== undefined) await fs.utimes(path, upload.modifiedMs / 1000, upload.modifiedMs / 1000);
+    paths.set(upload.id, path);
+  };
+  return {
+    get features() {
+      return target.features;
+    },
+    offset: (upload, signal) => target.offset(at(upload), signal),
+    write: async (upload, offset, signal, onBytes) => {
+      const { reading, open } = upload as TestUpload;
+      if (signal.aborted) return target.write(at(upload), offset, signal, onBytes);
+      const { bytes, error } = await all(open(0, signal), signal);
+      reading.offsets.push(offset);
+      await put(upload, bytes);
+      const broken = bytes.length < upload.size;
+      if (broken) await target.write({ ...at(upload), size: bytes.length }, offset, calm(), () => undefined);
+      if (error !== undefined) throw error;
+      await target.write(at(upload), offset, signal, (n) => {
+        reading.given += n;
+        onBytes(n);
+      });
+    },
+    commit: (upload, signal) => target.commit(at(upload), signal),
+    discard: (upload, signal) => target.discard(at(upload), signal),
+    ...(target.look === undefined ? {} : { look: (upload: Upload, signal: AbortSignal) => target.look!(at(upload), signal) }),
+  };
+}
+
+/** A harness whose clauses share one server, started at the first. `stop` ends it. */
+export function rsyncHarness(
+  kind: SftpServerKind,
+  given: Readonly<Record<string, unknown>> = {},
+  name = kind.name,
+): { readonly target: TargetHarness; stop(): Promise<void> } {
+  let server: Promise<SftpServerUnderTest> | undefined;
+  let count = 0;
+  const make = async (): Promise<TargetUnderTest> => {
+    server ??= kind.start();
+    const running = await server;
+    const clause = `root ${count++}`;
+    const dir = join(running.dir, clause);
+    await fs.mkdir(dir);
+    const { uid, gid } = await fs.stat(running.dir);
+    await fs.chown(dir, uid, gid);
+    const root = `${running.seen}/${clause}`;
+    const local = mkdtempSync(join(tmpdir(), "filesync-local-"));
+    const own = (more: object) => rsyncDevice(running.port, { root, ...more, ...given }, context({ stateDir: join(local, "state") }));
+    const device = own(running.options);
+    const { sparse: _, ...rest } = files(dir, bytesFromName);
+    return {
+      device: {
+        presence$: device.presence$,
+        probe: (signal) => device.probe(signal),
+        close: () => device.close(),
+        ...(device.target === undefined ? {} : { target: byPath(device.target, local) }),
+      },
+      ...rest,
+      secrets: running.secrets,
+      stranger: () => Promise.resolve(own(running.wrong)),
+      outside: async () => (await filesBelow(running.dir)).filter((path) => !path.startsWith(`${clause}/`)),
+      close: async () => {
+        await device.close();
+        await fs.rm(dir, { recursive: true, maxRetries: 10, retryDelay: 100 });
+        await fs.rm(local, { recursive: true });
+      },
+    };
+  };
+  return {
+    target: { name, ...(kind.skip === undefined ? {} : { skip: kind.skip }), make },
+    stop: async () => {
+      await (await server)?.stop();
+    },
+  };
+}

@@ -1,0 +1,213 @@
+/** What is wrong between a device of the plugin "rsync" and its server, as a person reads it; and that a stop is heard. */
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test, type TestContext } from "node:test";
+import type { FaultKind } from "../../core/errors.js";
+import { calm, expectFault, handles, until } from "./clause.js";
+import { freePort } from "./ftp-servers.js";
+import { rsyncDevice } from "./rsync-harness.js";
+import { rsyncShell, startRsync } from "./rsync-servers.js";
+import { fingerprintOf, makeKey, type SftpServerUnderTest } from "./sftp-servers.js";
+import { isReceipt } from "./target.js";
+import { bytes, context, upload } from "./upload.js";
+
+const skip = rsyncShell.skip ?? false;
+let shared: Promise<SftpServerUnderTest> | undefined;
+const server = () => (shared ??= rsyncShell.start());
+after(async () => (await shared)?.stop());
+
+async function scratch(t: TestContext): Promise<string> {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-rs-"));
+  t.after(() => fs.rm(dir, { recursive: true }));
+  return dir;
+}
+
+/** Probes with these options in place of the right ones; the message of the fault, or "" when it is well. */
+async function probed(t: TestContext, given: Readonly<Record<string, unknown>>, kind: FaultKind | undefined, at?: SftpServerUnderTest) {
+  const { port, seen, options } = at ?? (await server());
+  const stateDir = await scratch(t);
+  const device = rsyncDevice(port, { root: seen, ...options, ...given }, context({ stateDir }));
+  try {
+    if (kind !== undefined) return await expectFault(device.probe(calm()), kind);
+    await device.probe(calm());
+    return "";
+  } finally {
+    await device.close();
+  }
+}
+
+test("no host key is configured: denied, with the one that the server showed and what to do", { skip }, async (t) => {
+  const { options } = await server();
+  const message = await probed(t, { hostKey: undefined }, "denied");
+  assert.ok(message.includes(`put "hostKey": "${String(options.hostKey)}"`), message);
+});
+
+test("the host key changed: denied, with both fingerprints; also where another was believed before", { skip }, async (t) => {
+  const dir = await scratch(t);
+  makeKey(join(dir, "other"));
+  const other = fingerprintOf(join(dir, "other.pub"));
+  const { port, seen, options } = await server();
+  const message = await probed(t, { hostKey: other }, "denied");
+  assert.ok(message.includes(other) && message.includes(String(options.hostKey)), message);
+  // The file of believed keys holds another key for it: what ssh then says is looked into.
+  const stateDir = await scratch(t);
+  await fs.writeFile(join(dir, "believed"), `[127.0.0.1]:${port} ${await fs.readFile(join(dir, "other.pub"), "utf8")}`);
+  await fs.writeFile(join(stateDir, "known_hosts"), `filesync ${await fs.readFile(join(dir, "other.pub"), "utf8")}`);
+  const given = { root: seen, ...options, hostKey: undefined, knownHosts: join(dir, "believed") };
+  const device = rsyncDevice(port, given, context({ stateDir }));
+  const changed = await expectFault(device.probe(calm()), "denied");
+  assert.ok(changed.includes(other) && changed.includes("another server, or a new key"), changed);
+  await device.close();
+});
+
+test("known hosts: believed, hashed, none", { skip }, async (t) => {
+  const dir = await scratch(t);
+  const { port } = await server();
+  const args = ["-t", "ed25519", "-p", `${port}`, "127.0.0.1"];
+  const line = execFileSync("ssh-keyscan", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  const file = join(dir, "known_hosts");
+  const given = { hostKey: undefined, knownHosts: file };
+  await fs.writeFile(file, line);
+  await probed(t, given, undefined);
+  execFileSync("ssh-keygen", ["-q", "-H", "-f", file], { stdio: "ignore" });
+  await probed(t, given, undefined);
+  await fs.writeFile(file, "");
+  assert.match(await probed(t, given, "denied"), /has no key of \[127\.0\.0\.1\]:\d+, and the server shows SHA256:/);
+  assert.match(await probed(t, { ...given, knownHosts: join(dir, "none") }, "denied"), /cannot read "knownHosts"/);
+});
+
+test("keys: with a passphrase, public, unknown, none; for others to read", { skip }, async (t) => {
+  const dir = await scratch(t);
+  makeKey(join(dir, "locked"), "a phrase 4713");
+  assert.match(await probed(t, { privateKey: join(dir, "locked") }, "denied"), /has a passphrase.*SSH agent.*"agent"/);
+  assert.match(await probed(t, { privateKey: join(dir, "locked.pub") }, "denied"), /is a public key/);
+  assert.match(await probed(t, { privateKey: join(dir, "none") }, "denied"), /cannot read the private key .*none: there is no such file/);
+  const { wrong } = await server();
+  assert.match(await probed(t, wrong, "denied"), /does not let the user ".*" in with the key/);
+  await fs.writeFile(join(dir, "text"), "hello\n", { mode: 0o600 });
+  assert.match(await probed(t, { privateKey: join(dir, "text") }, "denied"), /is no private key that ssh can use/);
+  await fs.chmod(String(wrong.privateKey), 0o644);
+  assert.match(await probed(t, wrong, "denied"), /chmod 600|UNPROTECTED|does not let/);
+});
+
+test("an agent: it lets in with a key that has a passphrase, and goes away", { skip }, async (t) => {
+  const dir = await scratch(t);
+  const { options } = await server();
+  const socket = join(dir, "agent");
+  const agent = spawn("ssh-agent", ["-D", "-a", socket], { stdio: "ignore" });
+  await until("the agent's socket", () =>
+    fs.access(socket).then(
+      () => true,
+      () => false,
+    ),
+  );
+  execFileSync("ssh-add", ["-q", String(options.privateKey)], { env: { ...process.env, SSH_AUTH_SOCK: socket } });
+  await probed(t, { privateKey: undefined, agent: socket }, undefined);
+  const gone = once(agent, "exit");
+  agent.kill();
+  await gone;
+  assert.ok((await probed(t, { privateKey: undefined, agent: socket }, "offline")).includes(`the SSH agent at ${socket}`));
+});
+
+test("nobody listens, an unknown name, a root that is a file", { skip }, async (t) => {
+  const { options, dir, seen } = await server();
+  const device = rsyncDevice(await freePort(), { ...options, root: seen }, context({ stateDir: await scratch(t) }));
+  assert.match(await expectFault(device.probe(calm()), "offline"), /the server is not there .*refused/);
+  await device.close();
+  await fs.writeFile(join(dir, "file"), "");
+  await probed(t, { root: `${seen}/file` }, "config");
+});
+
+test("a password is refused when the configuration is read", () => {
+  assert.throws(() => rsyncDevice(22, { user: "u", password: "x" }, context()), /use a key/);
+});
+
+test("rsync is not installed on the server, or here: config, with what to install", { skip }, async (t) => {
+  const tools = ["sh", "ls", "ln", "mv", "rm", "mkdir", "touch", "sha256sum", "env", "ssh", "ssh-keyscan", "ssh-keygen", "cat"];
+  const bare = await startRsync(
+    (dir) => dir,
+    (_dir, base) => `command="PATH=${base}/bin exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"" `,
+  );
+  t.after(() => bare.stop());
+  const bin = join(bare.dir, "..", "bin");
+  await fs.mkdir(bin);
+  for (const tool of tools)
+    await fs.symlink(execFileSync("sh", ["-c", `command -v ${tool}`], { encoding: "utf8" }).trim(), join(bin, tool));
+  assert.match(await probed(t, {}, "config", bare), /rsync is not installed on the server.*apt install rsync/);
+  const { PATH } = process.env;
+  process.env.PATH = bin;
+  try {
+    assert.match(await probed(t, {}, "config"), /not installed on this machine: apt install rsync openssh-client/);
+  } finally {
+    process.env.PATH = PATH;
+  }
+});
+
+test("a stop in the middle is heard within 2 s, leaves no program, and what arrived counts", { skip }, async (t) => {
+  const { port, options, dir, seen } = await server();
+  const stateDir = await scratch(t);
+  const content = bytes(3_000_000);
+  const localPath = join(stateDir, "source");
+  await fs.writeFile(localPath, content);
+  const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: join(stateDir, "state") }));
+  const target = device.target ?? assert.fail();
+  const slow = { ...upload("stopped.bin", content), localPath, maxRate: 600_000 };
+  assert.equal(await target.offset(slow, calm()), 0);
+  const before = handles().ProcessWrap ?? 0;
+  const stop = new AbortController();
+  let told = 0;
+  const writing = expectFault(
+    target.write(slow, 0, stop.signal, (n) => (told += n)),
+    "aborted",
+  );
+  await until("a part to be told", () => told > 300_000, 20_000);
+  const from = performance.now();
+  stop.abort();
+  await writing;
+  assert.ok(performance.now() - from < 2000, "it took more than 2 s");
+  // What is asked next waits until the run has ended.
+  const held = await target.offset(slow, calm());
+  assert.ok((handles().ProcessWrap ?? 0) <= before, "a program is left");
+  assert.ok(held > 0 && held < content.length, `${held} bytes are there`);
+  const { maxRate: _, ...fast } = slow;
+  let rest = 0;
+  await target.write(fast, held, calm(), (n) => (rest += n));
+  assert.equal(rest, content.length - held);
+  assert.ok(isReceipt(await target.commit(fast, calm())));
+  assert.ok((await fs.readFile(join(dir, "stopped.bin"))).equals(content));
+  await device.close();
+});
+
+test("of many small files that go together one cannot be written: it alone is refused", { skip }, async (t) => {
+  const { port, options, dir, seen } = await server();
+  const local = await scratch(t);
+  const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: join(local, "state") }));
+  const target = device.target ?? assert.fail();
+  await fs.writeFile(join(dir, "a file"), "");
+  const uploads = await Promise.all(
+    Array.from({ length: 12 }, async (_, i) => {
+      const content = bytes(10_000, i + 1);
+      const localPath = join(local, `source ${i}`);
+      await fs.writeFile(localPath, content);
+      return { ...upload(i === 5 ? "a file/below.bin" : `together/${i}.bin`, content), localPath };
+    }),
+  );
+  let told = 0;
+  const write = (it: (typeof uploads)[number]) => target.write(it, 0, calm(), (n) => (told += n));
+  // With the first on its way, the others gather.
+  const ended = await Promise.allSettled(uploads.map(write));
+  assert.deepEqual(
+    ended.flatMap(({ status }, i) => (status === "rejected" ? [i] : [])),
+    [5],
+  );
+  assert.equal(told, 110_000);
+  assert.match(await expectFault(write(uploads[5] ?? assert.fail()), ["rejected", "transient"]), /cannot write a file\/below\.bin/);
+  for (const it of uploads.filter((_, i) => i !== 5)) assert.ok(isReceipt(await target.commit(it, calm())));
+  assert.equal((await fs.readdir(join(dir, "together"))).length, 11);
+  assert.ok((await fs.stat(join(dir, "a file"))).isFile(), "another's file made way for a directory");
+  await device.close();
+});
