@@ -1,6 +1,5 @@
 /** Each real server on a file system of 16 MiB that is full: nothing is set aside for it, and it goes on when there is space. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -10,6 +9,7 @@ import { davDevice } from "./dav-harness.js";
 import { apache, nginx } from "./dav-servers.js";
 import { isReceipt } from "./target.js";
 import { bytes, upload } from "./upload.js";
+import { mountSmall, unmount } from "../small-disk.js";
 
 for (const kind of [apache, nginx])
   test(`${kind.name}: the server's disk is full`, { skip: kind.skip ?? false }, async (t) => {
@@ -19,16 +19,10 @@ for (const kind of [apache, nginx])
     const target = device.target ?? assert.fail();
     try {
       await fs.mkdir(dir);
-      for (const [command = "", ...args] of [
-        ["truncate", "-s", "16M", image],
-        ["mkfs.ext4", "-q", "-m", "0", image],
-        ["mount", "-o", "loop", image, dir],
-      ]) {
-        const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-        if (status !== 0) {
-          t.skip(`no small file system here: ${stderr.trim()}`);
-          return;
-        }
+      const none = mountSmall(image, dir, 16);
+      if (none !== undefined) {
+        t.skip(`no small file system here: ${none}`);
+        return;
       }
       await fs.chmod(dir, 0o777);
       const content = bytes(6_000_000);
@@ -51,7 +45,7 @@ for (const kind of [apache, nginx])
       assert.ok((await fs.readFile(join(dir, "large.bin"))).equals(content));
     } finally {
       await device.close();
-      spawnSync("umount", ["-l", dir]);
+      unmount(dir);
       await fs.rm(image, { force: true });
       await server.stop();
     }

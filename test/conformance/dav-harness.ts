@@ -1,14 +1,12 @@
-/** Harnesses of the suites for the plugin "webdav" on any of the servers: each clause gets a directory of its own as its root. */
+/** Harnesses of the suites for the plugin "webdav" on any of the servers. */
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import type { Device, Memo } from "../../core/plugin.js";
-import { parseIn } from "../../core/options.js";
 import { plugin } from "../../plugins/webdav/plugin.js";
 import { calm } from "./clause.js";
 import { diskName, password, user, type DavServerKind, type DavServerUnderTest } from "./dav-servers.js";
-import { files, filesBelow } from "./ftp-harness.js";
-import type { SourceHarness, SourceUnderTest } from "./source.js";
-import type { TargetHarness, TargetUnderTest } from "./target.js";
+import { files } from "./files.js";
+import { deviceOf, served, type Served, type ServedOptions } from "./served.js";
 import { bytes, context, memo, upload } from "./upload.js";
 
 /** A device of the plugin "webdav". `memory`: what it knows from before. */
@@ -17,31 +15,22 @@ export function davDevice(
   given: Readonly<Record<string, unknown>> = {},
   options: { readonly memory?: Memo; readonly ctx?: ReturnType<typeof context> } = {},
 ): Device {
-  const parsed = parseIn({ baseDir: "/", env: {} }, plugin.options, { url, user, password, timeout: "10s", ...given });
-  if (!parsed.success) throw new Error(parsed.issues.map((issue) => issue.message).join("; "));
   const ctx = options.ctx ?? context();
-  const device = plugin.device?.(parsed.output, options.memory === undefined ? ctx : { ...ctx, memory: options.memory });
-  if (device === undefined) throw new Error("the plugin makes no device");
-  return device;
+  const { memory = ctx.memory } = options;
+  return deviceOf(plugin, { url, user, password, timeout: "10s", ...given }, { ...ctx, memory });
 }
 
-export interface DavHarnessOptions {
+export interface DavHarnessOptions extends ServedOptions {
   readonly kind: DavServerKind;
   readonly given?: Readonly<Record<string, unknown>>;
-  readonly name?: string;
   readonly keepsTimes?: boolean;
-  readonly known?: Readonly<Record<string, string>>;
-  readonly refuses?: Readonly<Record<string, string>>;
 }
 
-/** Harnesses that share one server, started at the first clause. `stop` ends it. */
-export function davHarness(options: DavHarnessOptions): { target: TargetHarness; source: SourceHarness; stop(): Promise<void> } {
+export function davHarness(options: DavHarnessOptions): Served {
   const { kind, given = {}, keepsTimes = false } = options;
-  let server: Promise<DavServerUnderTest> | undefined;
   const memory = memo();
-  let count = 0;
   /** What a device learns at its first upload, as after a restart of the daemon. */
-  const learned = async (): Promise<DavServerUnderTest> => {
+  const start = async (): Promise<DavServerUnderTest> => {
     const running = await kind.start();
     const device = davDevice(running.url, { root: "learning", ...running.options, ...given }, { memory });
     const it = upload("learning.bin", bytes(100_000));
@@ -51,17 +40,11 @@ export function davHarness(options: DavHarnessOptions): { target: TargetHarness;
     await fs.rm(join(running.dir, "learning"), { recursive: true });
     return running;
   };
-  const make = async (): Promise<TargetUnderTest & SourceUnderTest> => {
-    server ??= learned();
-    const running = await server;
-    const name = `root ${count++}`;
-    const dir = join(running.dir, name);
-    await fs.mkdir(dir);
-    await fs.chmod(dir, 0o777);
+  return served({ ...kind, start }, options, async (running, dir, name) => {
+    const open = () => fs.chmod(dir, 0o777).then(() => openAll(dir));
+    await open();
     const device = davDevice(running.url, { root: `/${name}`, ...running.options, ...given }, { memory });
     const { modifiedMs, put, sparse, ...rest } = files(dir, diskName);
-    /** Another user's server must be able to change what the test puts there. */
-    const open = () => fs.chmod(dir, 0o777).then(() => openAll(dir));
     return {
       device,
       ...rest,
@@ -72,29 +55,12 @@ export function davHarness(options: DavHarnessOptions): { target: TargetHarness;
       replug: () => running.replug(),
       secrets: [password, "wrong-pass-4712", Buffer.from(`${user}:${password}`).toString("base64")],
       stranger: () => Promise.resolve(davDevice(running.url, { root: `/${name}`, password: "wrong-pass-4712" })),
-      outside: async () => (await filesBelow(running.dir)).filter((path) => !path.startsWith(`${name}/`)),
-      ...(options.refuses === undefined ? {} : { refuses: options.refuses }),
-      close: async () => {
-        await device.close();
-        await fs.rm(dir, { recursive: true, force: true });
-      },
+      close: () => device.close(),
     };
-  };
-  const harness = {
-    name: options.name ?? kind.name,
-    ...(kind.skip === undefined ? {} : { skip: kind.skip }),
-    ...(options.known === undefined ? {} : { known: options.known }),
-    make,
-  };
-  return {
-    target: { ...harness, name: `target: ${harness.name}` },
-    source: { ...harness, name: `source: ${harness.name}` },
-    stop: async () => {
-      await (await server)?.stop();
-    },
-  };
+  });
 }
 
+/** Another user's server must be able to change what the test puts there. */
 async function openAll(dir: string): Promise<void> {
   for (const it of await fs.readdir(Buffer.from(dir), { withFileTypes: true, encoding: "buffer" })) {
     const path = Buffer.concat([Buffer.from(`${dir}/`), it.name]);

@@ -9,7 +9,7 @@ import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { Client } from "basic-ftp";
 import type { FtpServer } from "../../plugins/ftp-server/server.js";
-import { filesBelow } from "./ftp-harness.js";
+import { filesBelow } from "./files.js";
 import { hasOpenssl, selfSigned, startOwn } from "./ftp-servers.js";
 import { RawFtp } from "./raw-ftp.js";
 import { bytes } from "./upload.js";

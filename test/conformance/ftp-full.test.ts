@@ -10,6 +10,7 @@ import { ftpDevice } from "./ftp-harness.js";
 import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
 import { isReceipt } from "./target.js";
 import { bytes, upload } from "./upload.js";
+import { mountSmall, unmount } from "../small-disk.js";
 
 for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd, ftpSrv])
   test(`${kind.name}: the server's disk is full`, { skip: kind.skip ?? false }, async (t) => {
@@ -19,16 +20,10 @@ for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd, ftpSrv])
     const target = device.target ?? assert.fail();
     try {
       await fs.mkdir(dir);
-      for (const [command = "", ...args] of [
-        ["truncate", "-s", "16M", image],
-        ["mkfs.ext4", "-q", "-m", "0", image],
-        ["mount", "-o", "loop", image, dir],
-      ]) {
-        const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-        if (status !== 0) {
-          t.skip(`no small file system here: ${stderr.trim()}`);
-          return;
-        }
+      const none = mountSmall(image, dir, 16);
+      if (none !== undefined) {
+        t.skip(`no small file system here: ${none}`);
+        return;
       }
       const { uid, gid } = await fs.stat(server.dir);
       await fs.chown(dir, uid, gid);
@@ -65,7 +60,7 @@ for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd, ftpSrv])
       assert.ok((await fs.readFile(join(dir, "large.bin"))).equals(content));
     } finally {
       await device.close();
-      spawnSync("umount", ["-l", dir]);
+      unmount(dir);
       await fs.rm(image, { force: true });
       await server.stop();
     }

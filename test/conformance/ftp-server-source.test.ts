@@ -3,7 +3,7 @@ import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bytesFromName } from "../../core/names.js";
-import { files } from "./ftp-harness.js";
+import { files } from "./files.js";
 import { startOwn } from "./ftp-servers.js";
 import { sourceClauses } from "./source.js";
 

@@ -10,11 +10,12 @@ import { bytesFromName } from "../../core/names.js";
 import { syncedKey } from "../../plugins/local/marks.js";
 import { plugin } from "../../plugins/local/plugin.js";
 import { calm, expectFault } from "./clause.js";
-import { files, filesBelow } from "./ftp-harness.js";
+import { files, filesBelow } from "./files.js";
 import { cut } from "./readers.js";
 import { sourceClauses, type SourceUnderTest } from "./source.js";
 import { isReceipt, targetClauses, type TargetUnderTest } from "./target.js";
 import { bytes, context, upload } from "./upload.js";
+import { mountSmall, unmount } from "../small-disk.js";
 
 function deviceAt(dir: string): Device {
   return plugin.device?.({ dir, inPlace: true, create: false }, context()) ?? assert.fail("the plugin makes no device");
@@ -70,27 +71,23 @@ interface Medium {
 async function medium(
   name: string,
   mib: number,
-  mkfs: readonly string[],
-  mount: (image: string, dir: string) => readonly string[],
+  mkfs?: readonly string[],
+  mount?: (image: string, dir: string) => readonly string[],
 ): Promise<Medium> {
   const base = await fs.mkdtemp(join(tmpdir(), `filesync-${name}-`));
   const [image, dir] = [join(base, "image"), join(base, "medium")];
   after(async () => {
-    spawnSync("umount", ["-l", dir]);
+    unmount(dir);
     await fs.rm(base, { recursive: true });
   });
   await fs.mkdir(dir);
-  for (const [command = "", ...args] of [["truncate", "-s", `${mib}M`, image], [...mkfs, image], mount(image, dir)]) {
-    const { status, error, stderr } = spawnSync(command, args, { encoding: "utf8" });
-    if (status !== 0) return { dir, skip: `${command}: ${error?.message ?? stderr.trim()}` };
-  }
-  return { dir, skip: false };
+  return { dir, skip: mountSmall(image, dir, mib, mkfs, mount) ?? false };
 }
 
 /** It wants a block device, which goes by itself once it is unmounted. */
 const exfatMount = 'l=$(losetup -f --show "$0") && mount.exfat-fuse "$l" "$1" >&2; r=$?; losetup -d "$l"; exit $r';
-const ext4 = await medium("ext4", 64, ["mkfs.ext4", "-q", "-m", "0"], (image, dir) => ["mount", "-o", "loop", image, dir]);
-const small = await medium("small", 16, ["mkfs.ext4", "-q", "-m", "0"], (image, dir) => ["mount", "-o", "loop", image, dir]);
+const ext4 = await medium("ext4", 64);
+const small = await medium("small", 16);
 const exfat = await medium("exfat", 64, ["mkfs.exfat"], (image, dir) => ["sh", "-c", exfatMount, image, dir]);
 
 for (const [name, { dir, skip }] of [

@@ -9,7 +9,7 @@ import { plugin } from "../../plugins/mavftp/plugin.js";
 import { autopilots } from "../../sim/autopilots.js";
 import { startSim } from "../../sim/sim.js";
 import { until } from "./clause.js";
-import { files } from "./ftp-harness.js";
+import { files } from "./files.js";
 import { targetClauses, type TargetUnderTest } from "./target.js";
 import { context } from "./upload.js";
 

@@ -1,6 +1,5 @@
 /** A server's file system of 16 MiB that is full, by rsync: "full" in both ways of working, what arrived stays, and it goes on when there is space. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,6 +8,7 @@ import { rsyncDevice } from "./rsync-harness.js";
 import { rsyncOnly, rsyncShell } from "./rsync-servers.js";
 import { isReceipt } from "./target.js";
 import { bytes, context, upload } from "./upload.js";
+import { mountSmall, unmount } from "../small-disk.js";
 
 for (const kind of [rsyncShell, rsyncOnly])
   test(`${kind.name}: the server's disk is full`, { skip: kind.skip ?? false }, async (t) => {
@@ -20,16 +20,10 @@ for (const kind of [rsyncShell, rsyncOnly])
     const target = device.target ?? assert.fail();
     try {
       await fs.mkdir(dir);
-      for (const [command = "", ...args] of [
-        ["truncate", "-s", "16M", image],
-        ["mkfs.ext4", "-q", "-m", "0", image],
-        ["mount", "-o", "loop", image, dir],
-      ]) {
-        const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-        if (status !== 0) {
-          t.skip(`no small file system here: ${stderr.trim()}`);
-          return;
-        }
+      const none = mountSmall(image, dir, 16);
+      if (none !== undefined) {
+        t.skip(`no small file system here: ${none}`);
+        return;
       }
       const { uid, gid } = await fs.stat(server.dir);
       await fs.chown(dir, uid, gid);
@@ -49,7 +43,7 @@ for (const kind of [rsyncShell, rsyncOnly])
       assert.ok((await fs.readFile(join(dir, "large.bin"))).equals(content));
     } finally {
       await device.close();
-      spawnSync("umount", ["-l", dir]);
+      unmount(dir);
       await fs.rm(image, { force: true });
       await server.stop();
     }

@@ -2,28 +2,23 @@
  * Harnesses of the target suite for the plugin "rsync". It takes a file by its path: what a clause gives as bytes is put into a file first, and bytes that break off
  * are a transfer that broke off there, of a real partial by the real rsync.
  */
-import { mkdtempSync, promises as fs } from "node:fs";
+import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { addAbortSignal, type Readable } from "node:stream";
 import { abortedFault } from "../../core/errors.js";
 import { bytesFromName } from "../../core/names.js";
-import { parseIn } from "../../core/options.js";
 import type { Device, Target, Upload } from "../../core/plugin.js";
 import { plugin } from "../../plugins/rsync/plugin.js";
 import { calm } from "./clause.js";
-import { files, filesBelow } from "./ftp-harness.js";
-import type { SftpServerKind, SftpServerUnderTest } from "./sftp-servers.js";
-import type { TargetHarness, TargetUnderTest } from "./target.js";
+import { files } from "./files.js";
+import { deviceOf, served, type Served } from "./served.js";
+import type { SftpServerKind } from "./sftp-servers.js";
 import { context, type TestContext, type TestUpload } from "./upload.js";
 
 /** A device of the plugin "rsync" at a port of this machine, with its state below `stateDir`. */
 export function rsyncDevice(port: number, given: Readonly<Record<string, unknown>>, ctx: TestContext): Device {
-  const parsed = parseIn({ baseDir: "/", env: {} }, plugin.options, { host: "127.0.0.1", port, timeout: "10s", ...given });
-  if (!parsed.success) throw new Error(parsed.issues.map((issue) => issue.message).join("; "));
-  const device = plugin.device?.(parsed.output, ctx);
-  if (device === undefined) throw new Error("the plugin makes no device");
-  return device;
+  return deviceOf(plugin, { host: "127.0.0.1", port, timeout: "10s", ...given }, ctx);
 }
 
 interface Came {
@@ -80,24 +75,15 @@ export function byPath(target: Target, dir: string): Target {
   };
 }
 
-/** A harness whose clauses share one server, started at the first. `stop` ends it. */
+/** Of the target suite only: it is no source. */
 export function rsyncHarness(
   kind: SftpServerKind,
   given: Readonly<Record<string, unknown>> = {},
   name = kind.name,
-): { readonly target: TargetHarness; stop(): Promise<void> } {
-  let server: Promise<SftpServerUnderTest> | undefined;
-  let count = 0;
-  const make = async (): Promise<TargetUnderTest> => {
-    server ??= kind.start();
-    const running = await server;
-    const clause = `root ${count++}`;
-    const dir = join(running.dir, clause);
-    await fs.mkdir(dir);
-    const { uid, gid } = await fs.stat(running.dir);
-    await fs.chown(dir, uid, gid);
+): Pick<Served, "target" | "stop"> {
+  return served(kind, { name }, async (running, dir, clause) => {
     const root = `${running.seen}/${clause}`;
-    const local = mkdtempSync(join(tmpdir(), "filesync-local-"));
+    const local = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
     const own = (more: object) => rsyncDevice(running.port, { root, ...more, ...given }, context({ stateDir: join(local, "state") }));
     const device = own(running.options);
     const { sparse: _, ...rest } = files(dir, bytesFromName);
@@ -111,18 +97,10 @@ export function rsyncHarness(
       ...rest,
       secrets: running.secrets,
       stranger: () => Promise.resolve(own(running.wrong)),
-      outside: async () => (await filesBelow(running.dir)).filter((path) => !path.startsWith(`${clause}/`)),
       close: async () => {
         await device.close();
-        await fs.rm(dir, { recursive: true, maxRetries: 10, retryDelay: 100 });
         await fs.rm(local, { recursive: true });
       },
     };
-  };
-  return {
-    target: { name, ...(kind.skip === undefined ? {} : { skip: kind.skip }), make },
-    stop: async () => {
-      await (await server)?.stop();
-    },
-  };
+  });
 }

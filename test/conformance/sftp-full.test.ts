@@ -1,6 +1,5 @@
 /** OpenSSH on a file system of 16 MiB that is full: it says only "failure", and it is "full" all the same; it goes on when there is space. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,6 +8,7 @@ import { sftpDevice } from "./sftp-harness.js";
 import { chrooted, openssh } from "./sftp-servers.js";
 import { isReceipt } from "./target.js";
 import { bytes, upload } from "./upload.js";
+import { mountSmall, unmount } from "../small-disk.js";
 
 for (const kind of [openssh, chrooted])
   test(`${kind.name}: the server's disk is full`, { skip: kind.skip ?? false }, async (t) => {
@@ -18,16 +18,10 @@ for (const kind of [openssh, chrooted])
     const target = device.target ?? assert.fail();
     try {
       await fs.mkdir(dir);
-      for (const [command = "", ...args] of [
-        ["truncate", "-s", "16M", image],
-        ["mkfs.ext4", "-q", "-m", "0", image],
-        ["mount", "-o", "loop", image, dir],
-      ]) {
-        const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-        if (status !== 0) {
-          t.skip(`no small file system here: ${stderr.trim()}`);
-          return;
-        }
+      const none = mountSmall(image, dir, 16);
+      if (none !== undefined) {
+        t.skip(`no small file system here: ${none}`);
+        return;
       }
       const { uid, gid } = await fs.stat(server.dir);
       await fs.chown(dir, uid, gid);
@@ -52,7 +46,7 @@ for (const kind of [openssh, chrooted])
       assert.ok((await fs.readFile(join(dir, "large.bin"))).equals(content));
     } finally {
       await device.close();
-      spawnSync("umount", ["-l", dir]);
+      unmount(dir);
       await fs.rm(image, { force: true });
       await server.stop();
     }

@@ -1,9 +1,9 @@
 /** A small world for a test: directories, a configuration, and the program run on it. */
-import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
+import { mountSmall, unmount } from "../small-disk.js";
 
 export class World {
   readonly dir: string;
@@ -11,21 +11,15 @@ export class World {
   constructor(t: TestContext) {
     this.dir = mkdtempSync(join(tmpdir(), "filesync-world-"));
     t.after(() => {
-      for (const dir of this.#mounts) spawnSync("umount", ["-l", dir]);
+      this.#mounts.forEach(unmount);
       rmSync(this.dir, { recursive: true, force: true });
     });
   }
 
   /** An ext4 of its own of `mib` MiB, mounted at `name`; false where this machine cannot. */
   mount(name: string, mib: number): boolean {
-    const image = this.path(`${name}.img`);
     const dir = this.mkdir(name);
-    for (const [command, ...args] of [
-      ["truncate", "-s", `${mib}M`, image],
-      ["mkfs.ext4", "-q", "-m", "0", image],
-      ["mount", "-o", "loop", image, dir],
-    ] as const)
-      if (spawnSync(command, args).status !== 0) return false;
+    if (mountSmall(this.path(`${name}.img`), dir, mib) !== undefined) return false;
     this.#mounts.push(dir);
     return true;
   }

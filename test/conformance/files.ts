@@ -1,0 +1,56 @@
+/** Files below a directory of this machine, as the suites look at what a device did there. */
+import { promises as fs } from "node:fs";
+import { dirname, join } from "node:path";
+
+/** Paths of all files below `dir`, relative to it. */
+export async function filesBelow(dir: string): Promise<string[]> {
+  const found = await fs.readdir(dir, { recursive: true, withFileTypes: true });
+  return found
+    .filter((it) => !it.isDirectory())
+    .map((it) => join(it.parentPath, it.name).slice(dir.length + 1))
+    .sort();
+}
+
+async function orUndefined<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR")) return undefined;
+    throw error;
+  }
+}
+
+/** Files below a directory of this machine by their path in core, as both suites want them. */
+export function files(dir: string, disk: (path: string) => Buffer) {
+  const at = (path: string): Buffer => Buffer.concat([Buffer.from(`${dir}/`), disk(path)]);
+  const own = async (path: string): Promise<void> => {
+    // Another user's server must be able to change what the test puts there.
+    const { uid, gid } = await fs.stat(dir);
+    for (let p = path; p !== "."; p = dirname(p)) await fs.lchown(at(p), uid, gid);
+  };
+  const parents = (path: string): Promise<unknown> =>
+    dirname(path) === "." ? Promise.resolve() : fs.mkdir(at(dirname(path)), { recursive: true });
+  return {
+    read: (path: string) => orUndefined(fs.readFile(at(path))),
+    size: async (path: string) => (await orUndefined(fs.stat(at(path))))?.size,
+    modifiedMs: async (path: string) => (await fs.stat(at(path))).mtimeMs,
+    remove: (path: string) => fs.rm(at(path)),
+    append: (path: string, content: Buffer) => fs.appendFile(at(path), content),
+    list: () => filesBelow(dir),
+    put: async (path: string, content: Buffer): Promise<void> => {
+      await parents(path);
+      await fs.writeFile(at(path), content);
+      await own(path);
+    },
+    link: async (path: string, to: string): Promise<void> => {
+      await parents(path);
+      await fs.symlink(to, at(path));
+    },
+    sparse: async (path: string, size: number): Promise<void> => {
+      await parents(path);
+      await fs.writeFile(at(path), "");
+      await fs.truncate(at(path), size);
+      await own(path);
+    },
+  };
+}

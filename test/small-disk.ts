@@ -1,0 +1,18 @@
+/** File systems of a test's own, on loop devices: small, so that they get full. */
+import { spawnSync } from "node:child_process";
+
+const ext4: readonly string[] = ["mkfs.ext4", "-q", "-m", "0"];
+const loop = (image: string, dir: string): readonly string[] => ["mount", "-o", "loop", image, dir];
+
+/** Makes one of `mib` MiB in the file `image`, and mounts it at `dir`, which is there. undefined: done; else why it cannot be had here. */
+export function mountSmall(image: string, dir: string, mib: number, mkfs = ext4, mount = loop): string | undefined {
+  for (const [command = "", ...args] of [["truncate", "-s", `${mib}M`, image], [...mkfs, image], mount(image, dir)]) {
+    const { status, error, stderr } = spawnSync(command, args, { encoding: "utf8" });
+    if (status !== 0) return `${command}: ${error?.message ?? stderr.trim()}`;
+  }
+  return undefined;
+}
+
+export function unmount(dir: string): void {
+  spawnSync("umount", ["-l", dir]);
+}
