@@ -346,12 +346,26 @@ export type Schema<Options> = GenericSchema<unknown, Options>;
 
 export type Role = "source" | "target" | "service";
 
+/** What a person reads of a plugin in the table of all: a few words each. */
+export interface About {
+  /** "any FTP server". */
+  readonly what: string;
+  /** What makes a target of it, where that is an option: '`"write": true`'. */
+  readonly target?: string;
+  /** As a target, when an upload that was broken off goes on where it was: "at the byte". Absent: it begins again. */
+  readonly resumes?: string;
+  /** As a target, what it proves in a receipt by default: "by content". */
+  readonly proves?: string;
+}
+
 export interface Plugin<Options> {
   /** As it stands in the configuration: "ftp". */
   readonly type: string;
   readonly options: Schema<Options>;
   /** What its devices can be, for `check` and `status`, before one is made. */
   readonly roles: readonly Role[];
+  /** Every built-in plugin has it. */
+  readonly about?: About;
   /** As targets, its devices get only what comes after their route ran first, unless the route has `since` or `newest` (mails would go out for each old log). */
   readonly fromFirstRun?: true;
   /** Its devices say whether their vehicle is armed (`PluginContext.tellArmed`). */

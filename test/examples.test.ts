@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { configSchema, deviceCommon, loadConfig, routeSchema } from "../core/config.js";
 import { entriesOf } from "../core/config-problems.js";
 import { plugins } from "../cli/plugins.js";
+import { pluginTable, withTable } from "./plugin-table.js";
 import { schemaText } from "./schema.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -66,4 +67,11 @@ test("the examples have every key that exists", async () => {
 
 test("config.schema.json is what the code makes (npm run schema)", async () => {
   assert.ok(read("config.schema.json") === (await schemaText()), "it is out of date: npm run schema");
+});
+
+test("the README's table of plugins is the one that they declare", async () => {
+  const text = read("README.md");
+  const table = await pluginTable();
+  assert.ok(text.includes(table), "npm run schema writes it");
+  assert.equal(withTable(text, table), text);
 });

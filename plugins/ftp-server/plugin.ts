@@ -8,6 +8,7 @@ export type { FtpServerOptions } from "./options.js";
 
 export const plugin: Plugin<FtpServerOptions> = {
   type: "ftp-server",
+  about: { what: "the bundled FTP server; what arrives can be the start of a route" },
   options,
   roles: ["service", "source"],
   service: (given, context) => new FtpServer(given, context),

@@ -7,6 +7,7 @@ export type { FtpOptions } from "./options.js";
 
 export const plugin: Plugin<FtpOptions> = {
   type: "ftp",
+  about: { what: "any FTP server", resumes: "at the byte", proves: "by the server's SHA-256 where it has one, else by size" },
   options,
   roles: ["source", "target"],
   device: (given, context) => new FtpDevice(given, context),

@@ -32,6 +32,7 @@ export type LocalOptions = v.InferOutput<typeof options>;
 
 export const plugin: Plugin<LocalOptions> = {
   type: "local",
+  about: { what: "a directory of this machine", resumes: "at the byte", proves: "by reading back" },
   options,
   roles: ["source", "target"],
   device: (given, context) => new LocalDevice(given, context),

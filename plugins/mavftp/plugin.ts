@@ -98,6 +98,12 @@ const options = v.strictObject({
 
 export const plugin: Plugin<MavftpOptions> = {
   type: "mavftp",
+  about: {
+    what: "a flight controller, by MAVLink FTP",
+    target: '`"write": true`',
+    resumes: "at the byte, but not to a MAVSDK server",
+    proves: "by the autopilot's CRC-32",
+  },
   roles: ["source", "target"],
   withheld: ({ write }) =>
     write ? {} : { target: 'it is only read; "write": true on this device lets files be put, moved and removed there' },

@@ -142,6 +142,7 @@ const options = v.pipe(
 
 export const plugin: Plugin<PostOptions> = {
   type: "post",
+  about: { what: "a web form, such as PX4 Flight Review", proves: "by the server's answer" },
   roles: ["target"],
   fromFirstRun: true,
   options,

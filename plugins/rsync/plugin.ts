@@ -7,6 +7,11 @@ export type { RsyncOptions } from "./options.js";
 
 export const plugin: Plugin<RsyncOptions> = {
   type: "rsync",
+  about: {
+    what: "the real rsync over ssh, a shell or `rrsync` there",
+    resumes: "at the byte",
+    proves: "by the server's SHA-256, or rsync's own checksum",
+  },
   options,
   roles: ["target"],
   device: (given, context) => new RsyncDevice(given, context),

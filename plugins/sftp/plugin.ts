@@ -7,6 +7,7 @@ export type { SftpOptions } from "./options.js";
 
 export const plugin: Plugin<SftpOptions> = {
   type: "sftp",
+  about: { what: "any server with SSH", resumes: "at the byte", proves: "by the server's `sha256sum` where it may run, else by size" },
   options,
   roles: ["source", "target"],
   device: (given, context) => new SftpDevice(given, context),

@@ -5,6 +5,11 @@ import { options, type WebdavOptions } from "./options.js";
 
 export const plugin: Plugin<WebdavOptions> = {
   type: "webdav",
+  about: {
+    what: "Nextcloud, Yandex Disk, or any WebDAV server",
+    resumes: "at the byte or by chunks, where the server can",
+    proves: "by size; by reading back on demand",
+  },
   options,
   roles: ["source", "target"],
   device: (given, context) => new WebdavDevice(given, context),
