@@ -135,6 +135,24 @@ test("a burst that nobody wants any more is turned to where there is nothing on 
   }
 });
 
+test("silence is no answer to a stop: it is sent again until one of them is answered, or five were not", async (t) => {
+  for (const answered of [true, false]) {
+    const { bursts, packet, refuse, wanted, outcome } = begin(t, PX4_BURST);
+    t.mock.timers.reset();
+    wanted.more = false;
+    packet(0);
+    packet(1);
+    const stops = () => bursts().slice(1);
+    while (stops().length < 3) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(await outcome(), "running");
+    const [, second] = stops();
+    if (answered) refuse(second as { seq: number }, 0);
+    else while ((await outcome()) === "running") await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.equal(await outcome(), "done");
+    assert.equal(stops().length, answered ? 3 : 5);
+  }
+});
+
 test("the last byte of the file is the end of a burst: no flag and no refusal has to come", async (t) => {
   for (const rules of [PX4_BURST, ARDUPILOT_BURST]) {
     const { packet, outcome } = begin(t, rules, 10 * FTP_DATA_MAX);

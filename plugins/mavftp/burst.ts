@@ -94,9 +94,9 @@ class Run {
   #betweenMs = 0;
   #progressMs = performance.now();
   #rounds = 0;
-  #stopSeq = -1;
+  /** Numbers of the requests to stop. */
+  readonly #stopSeqs: number[] = [];
   #stopMs = 0;
-  #stops = 0;
   #timer: NodeJS.Timeout | undefined;
   #keepAlive: NodeJS.Timeout | undefined;
 
@@ -205,7 +205,9 @@ class Run {
     }
     this.#rounds += 1;
     if (this.#state === "stopping") {
-      this.#end();
+      // Silence is no answer: a burst that goes on would leave the plain reads no room.
+      if (this.#stopSeqs.length < STOP_TRIES) this.#askToStop(now);
+      else this.#end();
     } else if (now - this.#progressMs > STUCK_MS && this.#rounds >= STUCK_ROUNDS) {
       this.#end(new Fault("transient", `the autopilot stopped sending at byte ${this.#stretch.assembly.whole}`));
     } else if (this.#sends > 0) {
@@ -260,18 +262,23 @@ class Run {
     this.#watch();
   }
 
-  /** No more is wanted: the stream is turned to where there is nothing. */
+  /** No more is wanted. */
   #stop(now: number): void {
-    const { requests, file } = this.#stretch;
     const againMs = 2 * this.#pace.roundMs + 100;
     // What is on the way comes first; that a stop was lost is seen by what comes long after it.
-    if (this.#stops > 0 && (now - this.#stopMs < againMs || this.#stops >= STOP_TRIES)) return;
+    if (this.#stopSeqs.length > 0 && (now - this.#stopMs < againMs || this.#stopSeqs.length >= STOP_TRIES)) return;
     this.#state = "stopping";
     this.#reads.stop();
-    this.#stops += 1;
-    this.#stopMs = now;
-    this.#stopSeq = requests.nextSeq();
-    requests.send({ opcode: Op.BurstReadFile, session: file.session, offset: NOWHERE, size: FTP_DATA_MAX }, this.#stopSeq, file.systemId);
+    this.#askToStop(now);
+  }
+
+  /** The stream is turned to where there is nothing. */
+  #askToStop(now: number): void {
+    const { requests, file } = this.#stretch;
+    this.#stopMs = this.#packetMs = now;
+    const seq = requests.nextSeq();
+    this.#stopSeqs.push(seq);
+    requests.send({ opcode: Op.BurstReadFile, session: file.session, offset: NOWHERE, size: FTP_DATA_MAX }, seq, file.systemId);
     this.#watch();
   }
 
@@ -279,7 +286,7 @@ class Run {
     const { assembly, end } = this.#stretch;
     if (this.#state === "filling") return;
     if (this.#state === "stopping") {
-      if (packet.seq === ((this.#stopSeq + 1) & 0xffff)) this.#end();
+      if (this.#stopSeqs.includes((packet.seq - 1) & 0xffff)) this.#end();
       return;
     }
     this.#packetMs = performance.now();
