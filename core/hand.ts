@@ -70,9 +70,10 @@ export async function byHand(hands: Hands, request: ControlRequest, exchange: Ex
 /** A device that says nothing for a while, beside a transfer: who waits is told, once, that it may be because of that. */
 function tellWait(hands: Hands, lane: Lane, exchange: Exchange, over: AbortSignal): Exchange {
   let heard = false;
+  // Before its own work begins, which is none of the daemon's.
+  const running = lane.busy + hands.sending(lane.name);
   const wait = async () => {
     await lane.clock.sleep(quietMs, over);
-    const running = lane.busy + hands.sending(lane.name);
     if (heard || running === 0) return;
     const which = running === 1 ? "a transfer of the daemon runs" : `${running} transfers of the daemon run`;
     exchange.say({ waiting: `${lane.name} does not answer yet: ${which} there, and it may let in no more connections` });
@@ -314,6 +315,10 @@ async function put(hands: Hands, lane: Lane, path: string, request: ControlReque
     }
     if ("occupied" in done) throw taken(done);
     return { receipt: done, replaced };
+  } catch (error) {
+    // It will never be taken under this name: nothing is left there for a next try. Why not is told, rather than that something could not be taken away.
+    if (isFault(error, "rejected")) await target.discard(upload, signal).catch(() => undefined);
+    throw error;
   } finally {
     leave();
   }

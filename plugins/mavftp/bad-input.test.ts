@@ -27,7 +27,9 @@ for (const autopilot of ["px4", "ardupilot-4.6"])
     assert.ok(a !== undefined && b !== undefined);
     await assert.rejects(
       readAll(rig.source, a),
-      (error: unknown) => isFault(error, "transient") && /cannot read byte (99\d\d\d|100000): FailErrno \(errno 5\)/.test(error.message),
+      (error: unknown) =>
+        isFault(error, "transient") &&
+        /cannot read byte (99\d\d\d|100000): its card fails there: FailErrno \(errno 5\)/.test(error.message),
     );
     await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
     assert.ok((await readAll(rig.source, b)).equals(content.get("b.ulg") ?? Buffer.alloc(0)));
@@ -57,4 +59,30 @@ test("ArduPilot reads nothing behind 2 GiB: a longer file is refused before it i
   assert.equal(tail.length, 1000);
   const px4 = await makeRig(t, { dir, autopilot: "px4" });
   assert.equal((await readAll(px4.source, long, 2 ** 31 - 500)).length, 501);
+});
+
+for (const [autopilot, faults, kind, words] of [
+  ["ardupilot-4.6", { exhaust: "60s" }, "transient", /cannot list .*InvalidSession/],
+  ["ardupilot-4.7", { exhaust: "60s" }, "transient", /cannot list .*NoSessionsAvailable/],
+  ["px4", { nak: "2.5@list:2" }, "transient", /cannot list .*FailErrno 5/],
+  ["ardupilot-4.7", {}, "denied", /there is no \/APM\/LOGS on the autopilot: no SD card/],
+] as const)
+  test(`${autopilot} with ${JSON.stringify(faults)}: only what is not there is called "not there" while the logs are looked for`, async (t) => {
+    const log = autopilot === "px4" ? "fs/microsd/log/a.ulg" : "exhaust" in faults ? "APM/LOGS/00000001.BIN" : "a.txt";
+    const { dir } = makeLogs(t, { [log]: 10 });
+    const rig = await makeRig(t, { dir, autopilot, faults }, { root: undefined });
+    const held = autopilot === "ardupilot-4.6" ? 1 : 5;
+    if ("exhaust" in faults) await eventually(() => rig.sim.openSessions() === held, "others have all sessions");
+    await assert.rejects(listAll(rig.source), (error: unknown) => isFault(error, kind) && words.test(error.message));
+  });
+
+test("a path that no packet holds is refused with its length, also where it was never listed", async (t) => {
+  const { dir } = makeLogs(t, { "a.ulg": 10 });
+  const { source } = await makeRig(t, { dir });
+  const path = `${"d".repeat(120)}/${"e".repeat(120)}/f.ulg`;
+  await assert.rejects(
+    source.stat(path, never),
+    (error: unknown) =>
+      isFault(error, "rejected") && /its path has 24\d bytes on the autopilot, and MAVLink FTP takes 239/.test(error.message),
+  );
 });

@@ -19,7 +19,7 @@ import type {
   Tree,
   WayOfReading,
 } from "../../core/plugin.js";
-import { FTP_DATA_MAX, Nak, Op } from "../../mavlink/ftp.js";
+import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL, HEARTBEAT, SYSTEM_TIME } from "../../mavlink/messages.js";
 import type { TraceHead } from "../../mavlink/trace.js";
 import { addressText, placeOf } from "./address.js";
@@ -175,7 +175,7 @@ export class MavftpDevice implements Device, Source {
   }
 
   async #read(entry: FileEntry, offset: number, signal: AbortSignal, reading: Reading): Promise<Readable> {
-    const path = await this.#card.with(signal, async ({ root }) => wholePath(await root(), entry.path));
+    const path = await this.#card.with(signal, async ({ root }) => pathBytes(await root(), entry.path));
     const tools = {
       peer: this.#peer,
       requests: this.#requests,
@@ -319,10 +319,4 @@ export class MavftpDevice implements Device, Source {
       });
     });
   }
-}
-
-function wholePath(root: string, path: string): Buffer {
-  const bytes = pathBytes(root, path);
-  if (bytes.length > FTP_DATA_MAX) throw new Fault("rejected", "its path is too long for MAVLink FTP");
-  return bytes;
 }

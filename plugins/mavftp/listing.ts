@@ -127,10 +127,20 @@ export interface TreeOptions {
   readonly dialect?: Dialect;
 }
 
-/** The path on the autopilot; "/" for the empty one. */
+/** The path on the autopilot; "/" for the empty one. Throws "rejected" where it does not fit into a packet. */
 export function pathBytes(root: string, path: string): Buffer {
+  const whole = wholePath(root, path);
+  if (whole.length > FTP_DATA_MAX) throw new Fault("rejected", tooLong(whole.length));
+  return whole;
+}
+
+function wholePath(root: string, path: string): Buffer {
   const whole = path === "" ? Buffer.from(root) : Buffer.concat([Buffer.from(`${root}/`), bytesFromName(path)]);
   return whole.length === 0 ? Buffer.from("/") : whole;
+}
+
+function tooLong(bytes: number): string {
+  return `its path has ${bytes} bytes on the autopilot, and MAVLink FTP takes ${FTP_DATA_MAX}`;
 }
 
 /** Files and unreadable things below the root. Throws "denied" where there is no root, "transient" where the card cannot be read. */
@@ -150,8 +160,8 @@ export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntr
     }
     for (const entry of listed) {
       const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
-      if (pathBytes(options.root, path).length > FTP_DATA_MAX)
-        files.push({ path, kind: "unreadable", size: 0, reason: "its path is too long for MAVLink FTP" });
+      const { length } = wholePath(options.root, path);
+      if (length > FTP_DATA_MAX) files.push({ path, kind: "unreadable", size: 0, reason: tooLong(length) });
       else if (entry.kind === "directory") {
         if (options.enter?.(path) !== false) dirs.push(path);
       } else files.push(entryOf(path, entry));

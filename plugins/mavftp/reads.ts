@@ -23,6 +23,7 @@ export interface ReadsOf {
 export const STUCK_MS = 8000;
 const STUCK_ROUNDS = 8;
 export const REFUSALS_MAX = 3;
+const EIO = 5;
 
 interface Pending {
   readonly offset: number;
@@ -233,5 +234,9 @@ export function refusedRead(packet: FtpPacket, offset: number, tries: number): E
   // FileExists is what a PX4 makes of any refusal after an errno that an earlier call left behind (mavlink_ftp.cpp): of a session that is gone, too.
   if (code === Nak.Fail || code === Nak.FileExists) return new SessionLost(nakName(code));
   const { errno } = nakOf(packet);
-  return new Fault("transient", `the autopilot cannot read byte ${offset}: ${nakName(code)}${errno === 0 ? "" : ` (errno ${errno})`}`);
+  const card = errno === EIO ? "its card fails there: " : "";
+  return new Fault(
+    "transient",
+    `the autopilot cannot read byte ${offset}: ${card}${nakName(code)}${errno === 0 ? "" : ` (errno ${errno})`}`,
+  );
 }
