@@ -1,10 +1,13 @@
 /** What an autopilot, its card or its files may confront us with: each has one clear message, and costs only itself. */
 import assert from "node:assert/strict";
+import { createSocket } from "node:dgram";
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
-import { eventually, listAll, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
+import { FrameWriter } from "../../mavlink/frame.js";
+import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, COMPONENT_AUTOPILOT, encodeHeartbeat, HEARTBEAT } from "../../mavlink/messages.js";
+import { eventually, freeUdpPort, lastly, listAll, makeDevice, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
 
 for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8"])
   test(`${autopilot}: a directory of 2,000 logs`, async (t) => {
@@ -85,4 +88,46 @@ test("a path that no packet holds is refused with its length, also where it was 
     (error: unknown) =>
       isFault(error, "rejected") && /its path has 24\d bytes on the autopilot, and MAVLink FTP takes 239/.test(error.message),
   );
+});
+
+/** Heartbeats of autopilots (system id, MAV_AUTOPILOT) at one UDP port of ours, four a second each. */
+function beats(t: TestContext, port: number, autopilots: readonly (readonly [system: number, autopilot: number])[]): void {
+  const socket = createSocket("udp4");
+  const payload = { customMode: 0, type: 2, baseMode: 0, systemStatus: 3 };
+  const writers = autopilots.map(([system, autopilot]) => {
+    const writer = new FrameWriter(system, COMPONENT_AUTOPILOT);
+    return () => writer.encode(HEARTBEAT, encodeHeartbeat({ ...payload, autopilot }));
+  });
+  const timer = setInterval(() => writers.forEach((frame) => socket.send(frame(), port, "127.0.0.1")), 250);
+  lastly(t, () => {
+    clearInterval(timer);
+    socket.close();
+  });
+}
+
+test("two autopilots on one link: of one system id neither is read; of two the first, and that is said", async (t) => {
+  for (const [second, options] of [
+    [1, {}],
+    [2, {}],
+    [2, { systemId: 1 }],
+  ] as const) {
+    const port = await freeUdpPort();
+    beats(t, port, [
+      [1, AUTOPILOT_PX4],
+      [second, AUTOPILOT_ARDUPILOT],
+    ]);
+    const rig = makeDevice(t, { url: `udpin://127.0.0.1:${port}`, ...options });
+    const told = () => rig.said.filter((text) => text.startsWith("two autopilots are on"));
+    if (second === 1) {
+      const { reason = "" } = await rig.until(({ reason }) => reason?.startsWith("two autopilots") === true);
+      assert.match(reason, /with the system id 1 are on .*: give each an id of its own \(PX4 MAV_SYS_ID, ArduPilot SYSID_THISMAV\)/);
+    } else {
+      await rig.until(({ state }) => state === "attached");
+      if ("systemId" in options) assert.deepEqual(told(), []);
+      else {
+        await eventually(() => told().length > 0, "it is said");
+        assert.match(told()[0] ?? "", /systems \d and \d: system \d is read; "systemId" says which$/);
+      }
+    }
+  }
 });

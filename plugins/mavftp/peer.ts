@@ -33,6 +33,8 @@ export interface PeerOptions {
 }
 
 const LOOK_MS = 200;
+/** So long after two kinds were heard under one id nothing is asked. */
+const MIXED_MS = 10_000;
 /** Heartbeats come every second; a few may be lost on a radio. */
 const HEARTBEAT_LOST_MS = 3800;
 /** How long a fresh wire is given before its silence is a reason. */
@@ -76,6 +78,9 @@ export class Peer {
   #ground: AbortController | undefined;
   #versionAsked = { tries: 0, atMs: 0 };
   #toldTime = false;
+  /** When two kinds of autopilot were last heard under one system id. */
+  #mixedMs = -Infinity;
+  readonly #toldOthers = new Set<number>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(link: Link, options: PeerOptions, context: PluginContext) {
@@ -167,8 +172,13 @@ export class Peer {
     if (frame.componentId !== m.COMPONENT_AUTOPILOT) return;
     const beat = m.decodeHeartbeat(frame.payload);
     if (beat.autopilot === m.AUTOPILOT_INVALID || beat.type === m.TYPE_GCS || beat.type === m.TYPE_ONBOARD_CONTROLLER) return;
-    if (frame.systemId !== this.#systemId && !this.#choose(frame.systemId)) return;
     const now = performance.now();
+    if (frame.systemId !== this.#systemId) {
+      if (!this.#choose(frame.systemId)) {
+        this.#tellOther(frame.systemId);
+        return;
+      }
+    } else if (beat.autopilot !== this.autopilot && now - this.#heartbeatMs < HEARTBEAT_LOST_MS) this.#mixedMs = now;
     this.#heartbeatMs = now;
     const armed = (beat.baseMode & m.MODE_ARMED) !== 0;
     if (this.armed === true && !armed) {
@@ -181,6 +191,15 @@ export class Peer {
     // Where arming ends the stay, that is the reason that is told.
     this.#look();
     this.#leaveGround();
+  }
+
+  #tellOther(systemId: number): void {
+    if (this.#options.systemId !== undefined || this.#toldOthers.has(systemId)) return;
+    this.#toldOthers.add(systemId);
+    this.#context.say(
+      "warn",
+      `two autopilots are on ${this.#options.place}, systems ${String(this.#systemId)} and ${systemId}: system ${String(this.#systemId)} is read; "systemId" says which`,
+    );
   }
 
   /** Whether this system is, from now on, the one that we talk to. */
@@ -243,6 +262,9 @@ export class Peer {
       if (this.#link.frames === 0) return `${place} receives bytes but no MAVLink: wrong baud rate, or not an autopilot`;
       return `no heartbeat of ${systemId === undefined ? "an autopilot" : `system ${systemId}`} on ${place}, though it carries MAVLink`;
     }
+    // Their files would be taken for each other's.
+    if (now - this.#mixedMs < MIXED_MS)
+      return `two autopilots with the system id ${String(this.#systemId)} are on ${place}: give each an id of its own (PX4 MAV_SYS_ID, ArduPilot SYSID_THISMAV), then "systemId" says which is read`;
     if (pauseWhenArmed && this.armed !== false) return "the vehicle is armed";
     if (pauseWhenArmed && now - this.#disarmedMs < DISARM_SETTLE_MS) return "the vehicle has just been disarmed, its log is being closed";
     return this.neighbours.reason;
