@@ -108,9 +108,14 @@ async function receive(
       } catch (error) {
         if (meter.at > before) tries = 0;
         const passes = isFault(error, "transient") || isFault(error, "offline") || isFault(error, "throttled");
+        // Of another file what is here is no beginning.
+        const keeps = !isFault(error, "mismatch") && !isFault(error, "changed") && !isFault(error, "missing");
         if (!passes || signal.aborted || tries + 1 >= mostTries) {
           if (isFault(error) || error instanceof ControlError)
-            rethrow(error, `${reasonOf(error)}${meter.at > 0 ? `; ${meter.at} bytes are here, and the same command goes on there` : ""}`);
+            rethrow(
+              error,
+              `${reasonOf(error)}${keeps && meter.at > 0 ? `; ${meter.at} bytes are here, and the same command goes on there` : ""}`,
+            );
           throw error;
         }
         if (!json) meter.note(`${reasonOf(error)}; again`);

@@ -217,7 +217,7 @@ async function main(argv: readonly string[]): Promise<number> {
 /** Options as they were typed: "--config 5" is a file's name. Only --fault may be given more than once. */
 function asTexts(options: Record<string, unknown>): void {
   for (const [name, value] of Object.entries(options)) {
-    if (name === "--" || name === "fault" || name === "seed") continue;
+    if (name === "--" || name === "fault") continue;
     if (Array.isArray(value)) throw new UsageError(`--${name} is given twice`);
     if (typeof value === "number") options[name] = String(value);
     if (value === "") throw new UsageError(`--${name} needs a value`);

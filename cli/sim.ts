@@ -1,5 +1,6 @@
 /** `sim`: a simulated flight controller until SIGINT or SIGTERM; SIGUSR1 arms and disarms it. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { faultOfErrno } from "../core/errors.js";
 import { startSim } from "../sim/sim.js";
 import { UsageError } from "./config.js";
 
@@ -9,9 +10,9 @@ export interface SimArguments {
   readonly autopilot?: string;
   readonly link?: string;
   readonly fault?: string | readonly string[];
-  readonly seed?: number;
+  readonly seed?: string;
   readonly armed?: boolean;
-  readonly ring?: number;
+  readonly ring?: string;
   readonly replay?: string;
 }
 
@@ -24,20 +25,22 @@ export async function simCommand(given: SimArguments): Promise<number> {
     if (name in faults) throw new UsageError(`fault ${name} is given twice`);
     faults[name] = at === -1 ? "" : fault.slice(at + 1);
   }
-  if (given.ring !== undefined && !(Number.isInteger(given.ring) && given.ring >= 280))
-    throw new UsageError("--ring: expected bytes, 280 at least");
+  const ring = wholeNumber(given.ring, "--ring: expected bytes, 280 at least", 280);
+  const seed = wholeNumber(given.seed, "--seed: expected a whole number", 0);
+  const { dir = "." } = given;
+  if (!existsSync(dir)) throw new UsageError(`--dir: there is no directory ${dir}`);
   let sim: Awaited<ReturnType<typeof startSim>>;
   try {
     sim = await startSim({
       listen: given.listen,
-      dir: given.dir ?? ".",
+      dir,
       faults,
       armed: given.armed === true,
       ...(given.autopilot === undefined ? {} : { autopilot: given.autopilot }),
       ...(given.link === undefined ? {} : { link: given.link }),
-      ...(given.seed === undefined ? {} : { seed: given.seed }),
-      ...(given.ring === undefined ? {} : { transmitRing: given.ring }),
-      ...(given.replay === undefined ? {} : { replay: readFileSync(given.replay, "utf8") }),
+      ...(seed === undefined ? {} : { seed }),
+      ...(ring === undefined ? {} : { transmitRing: ring }),
+      ...(given.replay === undefined ? {} : { replay: textOf(given.replay) }),
     });
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error));
@@ -52,11 +55,27 @@ export async function simCommand(given: SimArguments): Promise<number> {
     process.once("SIGTERM", () => resolve());
   });
   // Whoever met something there can have it again.
-  if (Object.keys(faults).length > 0) process.stderr.write(`faults are drawn from seed ${given.seed ?? 1}\n`);
+  if (Object.keys(faults).length > 0) process.stderr.write(`faults are drawn from seed ${seed ?? 1}\n`);
   // Only now: whoever reads it may send a signal at once.
   process.stdout.write(`listening on ${sim.url}\n`);
   await stopped;
   process.removeListener("SIGUSR1", onArm);
   await sim.close();
   return 0;
+}
+
+function wholeNumber(text: string | undefined, wanted: string, least: number): number | undefined {
+  if (text === undefined) return undefined;
+  const number = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(number) || number < least)
+    throw new UsageError(`${wanted}, got ${JSON.stringify(text)}`);
+  return number;
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UsageError(faultOfErrno(error, `cannot read ${path}`).message);
+  }
 }

@@ -241,7 +241,8 @@ async function get(lane: Lane, entry: FileEntry, offset: number, exchange: Excha
     }
     if (offset < entry.size) tellWay();
     const now = await source.stat(entry.path, signal);
-    if (now === undefined || now.size < entry.size || (now.size === entry.size && now.modifiedMs !== entry.modifiedMs))
+    if (now === undefined) throw new Fault("missing", `${entry.path} has gone while it was read`);
+    if (now.size < entry.size || (now.size === entry.size && now.modifiedMs !== entry.modifiedMs))
       throw new Fault("changed", `${entry.path} was changed while it was read`);
     const kind = source.features.digests[0];
     const digest = kind === undefined ? undefined : await source.digest?.(entry, kind, signal);

@@ -2,9 +2,12 @@ import assert from "node:assert/strict";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { encodeFtp, FTP_PAYLOAD, Op } from "../../mavlink/ftp.js";
+import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
 import { readTrace } from "../../mavlink/trace.js";
 import { madeBytes } from "../../sim/disk-file.js";
 import { eventually, listAll, makeDir, makeLogs, makeRig, readAll } from "./harness.test.js";
+import { Recorder } from "./recorder.js";
 
 const files = { "2026-05-02/09_10_57.ulg": 60_000, "Jane's house.txt": 7 };
 
@@ -51,4 +54,21 @@ test("a recording that cannot be written is said once, and nothing else changes"
   assert.ok(entry !== undefined && (await readAll(rig.source, entry)).equals(content.get("a.ulg") ?? Buffer.alloc(0)));
   await rig.device.close();
   assert.equal(rig.said.filter((line) => line.includes("cannot record to")).length, 1);
+});
+
+test("the head has the firmware also where thousands of packets go before it is known", async (t) => {
+  const path = join(makeDir(t), "trace.jsonl");
+  let firmware = "";
+  const head = () => ({ autopilot: 3, firmware, link: "usb" });
+  const recorder = new Recorder(path, head, () => assert.fail("nothing is said"));
+  const link = recorder.over({ systemId: 1, componentId: 191, send: () => undefined });
+  const read = Buffer.alloc(FTP_PAYLOAD);
+  encodeFtp({ targetSystem: 1, targetComponent: 1, seq: 1, session: 1, opcode: Op.ReadFile, offset: 0, size: 239 }, read);
+  for (let n = 0; n < 3000; n++) link.send(FILE_TRANSFER_PROTOCOL, read);
+  firmware = "4.7.0";
+  link.send(FILE_TRANSFER_PROTOCOL, read);
+  await recorder.close();
+  const { head: written, rows } = readTrace(readFileSync(path, "utf8"));
+  assert.equal(written.firmware, "4.7.0");
+  assert.equal(rows.length, 3001);
 });

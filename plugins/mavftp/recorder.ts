@@ -10,8 +10,9 @@ import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
 import { headLine, TraceWriter, type TraceHead } from "../../mavlink/trace.js";
 
 const mostBytes = 32 * 2 ** 20;
-/** The head names the firmware, which is known a moment after the first packets: so many lines wait for it. */
-const linesWithoutHead = 500;
+/** The head names the firmware, which is asked for four times, a second each: lines wait for it so long, and so many. */
+const headMs = 5000;
+const linesWithoutHead = 50_000;
 
 /** What requests need of a link. */
 export interface Sending {
@@ -103,7 +104,7 @@ export class Recorder {
       return;
     }
     this.#waiting.push(line);
-    if (this.#head().firmware !== "" || this.#waiting.length >= linesWithoutHead) this.#begin();
+    if (this.#head().firmware !== "" || this.#ms > headMs || this.#waiting.length >= linesWithoutHead) this.#begin();
   }
 
   #begin(): void {
