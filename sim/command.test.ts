@@ -97,7 +97,7 @@ test("what is wrong is said, with exit code 2", async (t) => {
     [/no link model "radio"; known: .*radio:BAUD/, ["--link", "radio"]],
     [/fault busy=1: expected/, ["--fault", "busy=1"]],
     [/given twice/, ["--fault", "loss=1%", "--fault", "loss=2%"]],
-    [/ENOENT/, ["--replay", none]],
+    [/cannot read .*: there is no such file or directory/, ["--replay", none]],
     [/line 1 is not the head of a trace/, ["--replay", bad]],
     [/--ring: expected/, ["--ring", "5"]],
   ] as const) {
