@@ -144,12 +144,12 @@ class PlaceContent implements Content {
     this.#reading = undefined;
     const broken = (error: unknown): never => {
       this.broken = error;
+      noteGrown(this.engine, this.version, error);
       throw error;
     };
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
-      // One that is longer now may be another that took its name. Where files count as complete at once, what grows goes out as far as it was found.
-      const how = { digest, exact: this.version.digest === null && lane.config.settleMs > 0 };
+      const how = { digest, exact: isExact(this.version, lane) };
       const reading = source.readInPlace?.(this.#entry, offset, signal, how) ?? new StreamReading(source, this.#entry, offset, signal, how);
       this.#reading = reading;
       const paced = lane.throttle.rate === undefined ? reading : passing(reading, ({ bytes }) => lane.throttle.take(bytes.length, signal));
@@ -227,7 +227,8 @@ class ThroughContent implements Content {
       const { lane, source } = sourceOf(this.engine, this.version);
       if (!lane.attached) throw new Fault("offline", `${this.version.source} is away`);
       this.#leave ??= await lane.borrow(signal);
-      const entry = sameOrGrown(this.version, await source.stat(this.version.path, signal));
+      const now = await source.stat(this.version.path, signal);
+      const entry = sameOrGrown(this.version, now, isExact(this.version, lane));
       this.#entry = entry;
       this.#digest = offset === 0 ? new Digester("sha256") : undefined;
       this.#at = offset;
@@ -239,6 +240,7 @@ class ThroughContent implements Content {
       }
     } catch (error) {
       this.broken = error;
+      noteGrown(this.engine, this.version, error);
       throw error;
     }
   }
@@ -279,6 +281,15 @@ class ThroughContent implements Content {
     this.#leave?.();
     this.#leave = undefined;
   }
+}
+
+/** Nothing proves that a file which is longer now is the one that was found: it may be another that took its name, and is found anew. */
+function isExact(version: VersionRow, lane: Lane): boolean {
+  return version.digest === null && !lane.keepsGrowing(version.path);
+}
+
+function noteGrown(engine: Engine, version: VersionRow, error: unknown): void {
+  if (isFault(error, "changed")) engine.lanes.get(version.source)?.noteGrown(version.path);
 }
 
 async function whenSealed(

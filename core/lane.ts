@@ -60,6 +60,7 @@ export class Lane {
   #closed = false;
   #probing: Promise<void> = Promise.resolve();
   #pausedUntilMs = 0;
+  readonly #growing = new Set<string>();
   #resuming: NodeJS.Timeout | undefined;
 
   constructor(
@@ -242,6 +243,19 @@ export class Lane {
     } else if (error.kind === "denied" || error.kind === "config") this.#goDown(reasonOf(error), true);
   }
 
+  /** A file was longer than when it was found, with nothing to prove that it is still the same: it is found anew. */
+  noteGrown(path: string): void {
+    this.#growing.add(path);
+  }
+
+  /**
+   * It was found anew for that since the device attached, and is longer again: it grows all the time, and is read as far as it was found. Only
+   * where files count as complete at once (`settle` 0): elsewhere it settles before it is found.
+   */
+  keepsGrowing(path: string): boolean {
+    return this.config.settleMs === 0 && this.#growing.has(path);
+  }
+
   /** Work that no worker does (by hand, verify). It ends before the device is closed. */
   async host<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const working = work(AbortSignal.any([signal, this.#closing.signal]));
@@ -336,6 +350,7 @@ export class Lane {
     }
     if (attached && (edge || changed)) {
       this.#pausedUntilMs = 0;
+      this.#growing.clear();
       this.edge$.next();
       this.wake$.next();
     }

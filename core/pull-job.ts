@@ -37,8 +37,8 @@ export class PullJob {
   #grown = false;
   /**
    * It is longer now than it was when it was found, and nothing of it is here: whether it is still that file, or a longer one that took its name, only
-   * the content of a version before can tell. Without one it is found anew once it has settled, because a beginning of another file must not
-   * go out under its name. Where files count as complete at once (`settle` 0) one that grows all the time would never be pulled: it goes.
+   * the content of a version before can tell. Without one it is found anew, because a beginning of another file must not go out under its
+   * name (but see `Lane.keepsGrowing`).
    */
   #unvouched = false;
   /** The digest of the first `base.size` bytes, once they have passed. */
@@ -72,8 +72,8 @@ export class PullJob {
     const kind = source.features.digests.find((known) => known !== "sha256");
     if (kind !== undefined && source.digest !== undefined) this.#other = new Digester(kind);
     if (this.#version.durable === 0 && this.#version.safest === 0) await this.#adoptBase(entry);
-    this.#unvouched = this.#grown && this.#version.durable === 0 && this.lane.config.settleMs > 0;
-    if (this.#unvouched && this.#base === undefined && this.#version.digest === null) throw anotherFile();
+    this.#unvouched = this.#grown && this.#version.durable === 0 && !this.lane.keepsGrowing(this.#version.path);
+    if (this.#unvouched && this.#base === undefined && this.#version.digest === null) throw this.#notVouched();
     const writer = await this.#resume(entry);
     try {
       await this.#copy(entry, writer);
@@ -229,7 +229,7 @@ export class PullJob {
     const digest = this.#digest.value();
     const { id, size } = this.#version;
     // It was whole here once, and its copy was given up.
-    if (this.#unvouched && this.#version.digest !== null && this.#version.digest !== digest) throw anotherFile();
+    if (this.#unvouched && this.#version.digest !== null && this.#version.digest !== digest) throw this.#notVouched();
     if (this.#version.store === "spool") await engine.spool.writeSidecar(this.#sidecar(digest));
     await engine.journal.commit(() => {
       engine.journal.run(
@@ -314,7 +314,7 @@ export class PullJob {
     if (edge > 0 && edge <= bytes.length) {
       this.#digest.update(bytes.subarray(0, edge));
       this.#atBase = this.#digest.value();
-      if (this.#unvouched && this.#version.digest === null && !this.#grew) throw anotherFile();
+      if (this.#unvouched && this.#version.digest === null && !this.#grew) throw this.#notVouched();
       this.#digest.update(bytes.subarray(edge));
     } else this.#digest.update(bytes);
     this.#other?.update(bytes);
@@ -369,6 +369,11 @@ export class PullJob {
     return Buffer.concat(parts).subarray(0, length);
   }
 
+  #notVouched(): Fault {
+    this.lane.noteGrown(this.#version.path);
+    return anotherFile();
+  }
+
   #say(what: string, text: string): void {
     const { source, path } = this.#version;
     this.engine.events.say("info", what, `${nameOf(this.#version)}: ${text}`, { device: source, path });
@@ -395,11 +400,11 @@ function basesOf(engine: Engine, version: VersionRow): VersionRow[] {
   return bases;
 }
 
-/** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or only grew. */
-export function sameOrGrown(version: VersionRow, now: FileEntry | undefined): FileEntry {
+/** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or (unless `exact`) only grew. */
+export function sameOrGrown(version: VersionRow, now: FileEntry | undefined, exact = false): FileEntry {
   if (now === undefined) throw new Fault("missing", "it is no longer there");
   const { size, modified_ms } = version;
-  const other = otherThan({ size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) }, now);
+  const other = otherThan({ size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) }, now, exact);
   if (other !== undefined) throw new Fault("changed", other);
   return { ...now, size: version.size };
 }
