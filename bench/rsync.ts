@@ -1,11 +1,11 @@
 /** Sending to OpenSSH by rsync beside `rsync -a` alone: the same files, server, key and cipher, our default settings; each cell the best of three. */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { rsyncShell } from "../test/conformance/rsync-servers.js";
 import type { SftpServerUnderTest } from "../test/conformance/sftp-servers.js";
 import { mainJs } from "../test/faults/process.js";
-import { heading, inTempDir, table } from "./measure.js";
-import { expectAll, makeFiles, measure, runs, type Cell, type Run } from "./push.js";
+import { heading, inTempDir } from "./measure.js";
+import { compare, type Cell } from "./push.js";
 
 const cells: readonly Cell[] = [
   { name: "1 × 1 GiB", dirs: 1, files: 1, bytes: 2 ** 30 },
@@ -47,34 +47,12 @@ export async function rsync(given: readonly string[] = []): Promise<void> {
   const server = await rsyncShell.start();
   const quick = given.includes("--small");
   try {
-    for (const cell of quick ? small : cells) await inTempDir((dir) => one(cell, dir, server, quick ? 1 : runs));
+    for (const cell of quick ? small : cells) {
+      const commands = (dir: string) =>
+        Object.entries(peers).map(([name, peer]) => [name, (from: string) => peer(from, server, dir)] as const);
+      await inTempDir((dir) => compare(cell, dir, { name: "OpenSSH", to: join(server.dir, "to") }, commands(dir), quick ? 1 : undefined));
+    }
   } finally {
     await server.stop();
   }
-}
-
-async function one(cell: Cell, dir: string, server: SftpServerUnderTest, times: number): Promise<void> {
-  const from = join(dir, "in");
-  mkdirSync(from);
-  makeFiles(from, cell);
-  const best = new Map<string, Run>();
-  for (let run = 0; run < times; run++)
-    for (const [name, peer] of Object.entries(peers)) {
-      const now = await measure(peer(from, server, dir));
-      expectAll(join(server.dir, "to"), cell);
-      rmSync(join(server.dir, "to"), { recursive: true });
-      const before = best.get(name);
-      if (before === undefined || now.seconds < before.seconds) best.set(name, now);
-    }
-  const seconds = best.get("FileSync")?.seconds ?? NaN;
-  table(
-    [`${cell.name}, to OpenSSH`, "s", "FileSync takes ×", "client CPU s", "peak MB"],
-    [...best].map(([name, run]) => [
-      name,
-      run.seconds.toFixed(2),
-      (seconds / run.seconds).toFixed(2),
-      run.cpuSeconds.toFixed(2),
-      run.rssMb.toFixed(0),
-    ]),
-  );
 }

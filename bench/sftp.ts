@@ -1,11 +1,11 @@
 /** Pushing to OpenSSH beside its own `sftp` and rclone: the same files, server and cipher, our default settings; each cell the best of three. */
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openssh, type SftpServerUnderTest } from "../test/conformance/sftp-servers.js";
 import { mainJs } from "../test/faults/process.js";
-import { has, heading, inTempDir, table } from "./measure.js";
-import { expectAll, makeFiles, measure, runs, type Cell, type Run } from "./push.js";
+import { heading, inTempDir } from "./measure.js";
+import { compare, type Cell } from "./push.js";
 
 const cells: readonly Cell[] = [
   { name: "1 × 1 GiB", dirs: 1, files: 1, bytes: 2 ** 30 },
@@ -63,32 +63,10 @@ export async function sftp(): Promise<void> {
 }
 
 async function one(cell: Cell, dir: string, server: SftpServerUnderTest): Promise<void> {
-  const from = join(dir, "in");
-  mkdirSync(from);
-  makeFiles(from, cell);
   // The others cannot be told a passphrase.
   const key = join(dir, "key");
   copyFileSync(String(server.options.privateKey), key);
   execFileSync("ssh-keygen", ["-q", "-p", "-P", String(server.options.passphrase), "-N", "", "-f", key]);
-  const best = new Map<string, Run>();
-  for (let run = 0; run < runs; run++)
-    for (const [name, peer] of Object.entries(peers)) {
-      if (name !== "FileSync" && !has(name.split(" ")[0] ?? "")) continue;
-      const now = await measure(peer(from, server, dir, key));
-      expectAll(join(server.dir, "to"), cell);
-      rmSync(join(server.dir, "to"), { recursive: true });
-      const before = best.get(name);
-      if (before === undefined || now.seconds < before.seconds) best.set(name, now);
-    }
-  const seconds = best.get("FileSync")?.seconds ?? NaN;
-  table(
-    [`${cell.name}, to OpenSSH`, "s", "FileSync takes ×", "client CPU s", "peak MB"],
-    [...best].map(([name, run]) => [
-      name,
-      run.seconds.toFixed(2),
-      (seconds / run.seconds).toFixed(2),
-      run.cpuSeconds.toFixed(2),
-      run.rssMb.toFixed(0),
-    ]),
-  );
+  const commands = Object.entries(peers).map(([name, peer]) => [name, (from: string) => peer(from, server, dir, key)] as const);
+  await compare(cell, dir, { name: "OpenSSH", to: join(server.dir, "to") }, commands);
 }
