@@ -3,16 +3,18 @@ import { Subject } from "rxjs";
 import { Fault } from "./errors.js";
 import type { Held } from "./when.js";
 
+const unseen: Held = { reason: "its conditions are not looked at yet" };
+
 export class Gate {
-  /** Emits when it opens or closes, or is held for another reason. */
+  /** Emits at the first look, and when it opens or closes. */
   readonly changes$ = new Subject<Held | undefined>();
-  #held: Held | undefined = { reason: "its conditions are not looked at yet" };
+  #held: Held | undefined = unseen;
   #open = new AbortController();
   /** It was looked at once. */
   looked = false;
 
   constructor() {
-    this.#open.abort(closed(this.#held?.reason ?? ""));
+    this.#open.abort(closed(unseen.reason));
   }
 
   get held(): Held | undefined {

@@ -1,7 +1,27 @@
 /** Whether a server's host key is the one that is believed. Nothing is believed because it is seen for the first time. */
 import { createHash, createHmac } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import * as v from "valibot";
 import { Fault, faultOfErrno } from "./errors.js";
+import { fingerprint } from "./net.js";
+import { described, path } from "./options.js";
+
+const hostKey = fingerprint('the SHA-256 fingerprint of the server\'s host key, "SHA256:…", as "ssh-keygen -lf" prints it');
+
+/** The options of a device that say whom to believe. */
+export const believing = {
+  hostKey: v.optional(
+    described(hostKey, "SHA-256 fingerprint of the server's host key, as ssh-keygen -lf prints it: this key is believed, and no other."),
+  ),
+  knownHosts: v.optional(described(path(), "A file of host keys that are believed, such as ~/.ssh/known_hosts.")),
+};
+
+/** What is wrong where both are given; undefined where not. */
+export function bothBelieved(given: Pick<Place, "hostKey" | "knownHosts">): string | undefined {
+  return given.hostKey === undefined || given.knownHosts === undefined
+    ? undefined
+    : 'either "hostKey" or "knownHosts": only one of them can say which key is believed';
+}
 
 /** As `ssh-keygen -lf` prints it. */
 export function shownFingerprint(key: Buffer): string {

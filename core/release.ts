@@ -24,7 +24,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
     // A route or target that is new may want the file too.
     slots: () => (lane.attached && (considered ||= isConsidered(engine, lane.name)) ? 1 : 0),
     claim: () => {
-      const version = engine.queue.toRelease(lane.name, (held) => mayGrow(lane, held));
+      const version = next(engine, lane);
       // In the same turn of the loop: nobody can send it again in between.
       if (version !== undefined) engine.queue.releasing.add(version.id);
       return Promise.resolve(version);
@@ -55,9 +55,13 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
   });
 }
 
+function next(engine: Engine, lane: Lane): VersionRow | undefined {
+  return engine.queue.toRelease(lane.name, (version) => mayGrow(lane, version));
+}
+
 /** Whether something is left to do at a source that is there. */
 export function isReleaseDue(engine: Engine, lane: Lane): boolean {
-  return lane.attached && isConsidered(engine, lane.name) && engine.queue.toRelease(lane.name, (held) => mayGrow(lane, held)) !== undefined;
+  return lane.attached && next(engine, lane) !== undefined && isConsidered(engine, lane.name);
 }
 
 /** It may be the log that is being written: what was delivered is a snapshot of it. */

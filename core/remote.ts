@@ -1,6 +1,27 @@
 /** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
 import { Fault, isFault, throwIfAborted } from "./errors.js";
-import type { FileEntry, ListOptions, Stamp } from "./plugin.js";
+import type { FileEntry, ListOptions, Stamp, Tree } from "./plugin.js";
+
+/** What a source over a connection gives its tree. */
+export interface RemoteSource {
+  /** One directory whole; "" is the root. Throws "missing" when there is none. */
+  readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]>;
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
+}
+
+/** The looking half of `Tree`. */
+export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
+  constructor(protected readonly source: RemoteSource) {}
+
+  async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
+    throwIfAborted(signal);
+    yield* await this.source.readDir(dir, signal);
+  }
+
+  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    return this.source.stat(path, signal);
+  }
+}
 
 /**
  * What `Source.list` promises, from a reading of whole directories ("" is the root): no connection waits for who takes the entries. A directory

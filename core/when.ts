@@ -1,5 +1,5 @@
 /**
- * `when`: what must be so for files to be sent, to a device or along a route. Here are its options and what they mean; `gate.ts` looks, and holds
+ * `when`: what must be so for files to be sent, to a device or along a route. Here are its options and what they mean; `limits.ts` looks, and holds
  * back. What cannot be found out is not so, and the reason says why.
  */
 import * as v from "valibot";

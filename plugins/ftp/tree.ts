@@ -3,31 +3,21 @@
  *
  * FTP compares nothing by itself: each change looks first, and what another client does in between is not seen.
  */
-import { Fault, throwIfAborted } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { expectSame } from "../../core/remote.js";
+import { Fault } from "../../core/errors.js";
+import type { Stamp, Tree } from "../../core/plugin.js";
+import { expectSame, RemoteTree } from "../../core/remote.js";
 import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import type { Pool } from "./pool.js";
 import { lookAt, type FtpSource } from "./source.js";
 import { wirePath } from "./wire.js";
 
-export class FtpTree implements Tree {
+export class FtpTree extends RemoteTree implements Tree {
   readonly #pool: Pool;
-  readonly #source: FtpSource;
 
   constructor(pool: Pool, source: FtpSource) {
+    super(source);
     this.#pool = pool;
-    this.#source = source;
-  }
-
-  async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
-    throwIfAborted(signal);
-    yield* await this.#source.readDir(dir, signal);
-  }
-
-  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#source.stat(path, signal);
   }
 
   move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {

@@ -4,10 +4,8 @@
  * Figures come out as milliseconds. Nothing here starts a program or opens a file.
  */
 import * as v from "valibot";
-import { fingerprint } from "../../core/net.js";
+import { believing, bothBelieved } from "../../core/host-key.js";
 import { described, duration, oneLine, path, port, upToSixteen } from "../../core/options.js";
-
-const hostKey = fingerprint('the SHA-256 fingerprint of the server\'s host key, "SHA256:…", as "ssh-keygen -lf" prints it');
 
 /** For what stands in a configuration of ssh between quotes. */
 const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${what}, without spaces and quotes`));
@@ -20,10 +18,7 @@ const given = v.strictObject({
   user: described(word("a user name"), "The user to log in as."),
   privateKey: v.optional(described(path(), "A file with the private key, without a passphrase; or whose key the agent has.")),
   agent: v.optional(described(path(), "The socket of an SSH agent that has the key.")),
-  hostKey: v.optional(
-    described(hostKey, "SHA-256 fingerprint of the server's host key, as ssh-keygen -lf prints it: this key is believed, and no other."),
-  ),
-  knownHosts: v.optional(described(path(), "A file of host keys that are believed, such as ~/.ssh/known_hosts.")),
+  ...believing,
   root: v.optional(described(oneLine("a path"), 'The directory below which all is; without a leading "/" below the login directory.'), "."),
   verify: v.optional(
     described(
@@ -50,7 +45,7 @@ export const options = v.pipe(
     const wrong = (key: string, message: string) =>
       addIssue({ message, path: [{ type: "object", origin: "value", input: it, key, value: undefined }] });
     if (it.privateKey === undefined && it.agent === undefined) wrong("user", 'a key to log in with: "privateKey" or "agent"');
-    if (it.hostKey !== undefined && it.knownHosts !== undefined)
-      wrong("knownHosts", 'either "hostKey" or "knownHosts": only one of them can say which key is believed');
+    const both = bothBelieved(it);
+    if (both !== undefined) wrong("knownHosts", both);
   }),
 );

@@ -4,10 +4,8 @@
  * Figures come out as milliseconds. Nothing here opens a connection or a file but what `{ "file": … }` of a secret names.
  */
 import * as v from "valibot";
-import { fingerprint } from "../../core/net.js";
+import { believing, bothBelieved } from "../../core/host-key.js";
 import { described, duration, oneLine, path, port, secret, upToSixteen } from "../../core/options.js";
-
-const hostKey = fingerprint('the SHA-256 fingerprint of the server\'s host key, "SHA256:…", as "ssh-keygen -lf" prints it');
 
 const given = v.strictObject({
   host: described(oneLine("a host name or an address"), "The server's name or address."),
@@ -17,10 +15,7 @@ const given = v.strictObject({
   privateKey: v.optional(described(path(), "A file with the private key: OpenSSH, PEM or PuTTY.")),
   passphrase: v.optional(described(secret(), "The passphrase of the private key.")),
   agent: v.optional(described(path(), "The socket of an SSH agent that has the key.")),
-  hostKey: v.optional(
-    described(hostKey, "SHA-256 fingerprint of the server's host key, as ssh-keygen -lf prints it: this key is believed, and no other."),
-  ),
-  knownHosts: v.optional(described(path(), "A file of host keys that are believed, such as ~/.ssh/known_hosts.")),
+  ...believing,
   root: v.optional(described(oneLine("a path"), 'The directory below which all is; without a leading "/" below the login directory.'), "."),
   verify: v.optional(
     described(
@@ -48,7 +43,7 @@ export const options = v.pipe(
     if (it.password === undefined && it.privateKey === undefined && it.agent === undefined)
       wrong("user", 'a way to log in beside the user: "password", "privateKey" or "agent"');
     if (it.passphrase !== undefined && it.privateKey === undefined) wrong("passphrase", 'the "privateKey" that this passphrase is for');
-    if (it.hostKey !== undefined && it.knownHosts !== undefined)
-      wrong("knownHosts", 'either "hostKey" or "knownHosts": only one of them can say which key is believed');
+    const both = bothBelieved(it);
+    if (both !== undefined) wrong("knownHosts", both);
   }),
 );

@@ -1,27 +1,17 @@
 /** An SFTP server as a tree: what is looked at, moved and removed by hand, by archive and by mirror. Each change looks first. */
-import { Fault, throwIfAborted } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { expectSame } from "../../core/remote.js";
+import { Fault } from "../../core/errors.js";
+import type { Stamp, Tree } from "../../core/plugin.js";
+import { expectSame, RemoteTree } from "../../core/remote.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Pool } from "./pool.js";
 import { lookAt, type SftpSource } from "./source.js";
 
-export class SftpTree implements Tree {
+export class SftpTree extends RemoteTree implements Tree {
   readonly #pool: Pool;
-  readonly #source: SftpSource;
 
   constructor(pool: Pool, source: SftpSource) {
+    super(source);
     this.#pool = pool;
-    this.#source = source;
-  }
-
-  async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
-    throwIfAborted(signal);
-    yield* await this.#source.readDir(dir, signal);
-  }
-
-  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#source.stat(path, signal);
   }
 
   move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {

@@ -1,26 +1,16 @@
 /** A WebDAV server as a tree. Each change looks first: a DELETE takes a directory with all that is in it. */
-import { Fault, throwIfAborted } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { expectSame } from "../../core/remote.js";
+import { Fault } from "../../core/errors.js";
+import type { Stamp, Tree } from "../../core/plugin.js";
+import { expectSame, RemoteTree } from "../../core/remote.js";
 import type { DavServer } from "./server.js";
 import type { WebdavSource } from "./source.js";
 
-export class WebdavTree implements Tree {
+export class WebdavTree extends RemoteTree implements Tree {
   readonly #server: DavServer;
-  readonly #source: WebdavSource;
 
   constructor(server: DavServer, source: WebdavSource) {
+    super(source);
     this.#server = server;
-    this.#source = source;
-  }
-
-  async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
-    throwIfAborted(signal);
-    yield* await this.#source.readDir(dir, signal);
-  }
-
-  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#source.stat(path, signal);
   }
 
   async move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
@@ -54,7 +44,7 @@ export class WebdavTree implements Tree {
   }
 
   async mkdir(path: string, signal: AbortSignal): Promise<void> {
-    await this.#source.stat("", signal);
+    await this.source.stat("", signal);
     await this.#server.ensureDir(path, signal);
   }
 }
