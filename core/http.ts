@@ -20,6 +20,8 @@ export interface HttpOptions {
   readonly clock: Clock;
   /** With every request. */
   readonly headers?: OutgoingHttpHeaders;
+  /** So many connections are kept while nothing is asked; default 4. */
+  readonly kept?: number;
 }
 
 export interface Asked {
@@ -160,10 +162,10 @@ export class HttpClient {
 
   /** Connections are made here, so that nothing is said to a server before it is known. */
   async #makeAgent(keepAlive: boolean): Promise<http.Agent> {
-    const { origin, tls, timeoutMs } = this.#options;
+    const { origin, tls, timeoutMs, kept = 4 } = this.#options;
     const secure = origin.protocol === "https:";
     const given = secure ? await tlsOptions(origin.hostname, tls) : {};
-    const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: 4, keepAliveMsecs: 10_000 });
+    const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: kept, keepAliveMsecs: 10_000 });
     const host = origin.hostname.replace(/^\[|\]$/g, "");
     const port = portOf(origin);
     agent.createConnection = (_options, done) => {

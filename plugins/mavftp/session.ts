@@ -7,13 +7,13 @@
  */
 import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
+import { Turns } from "../../core/turns.js";
 import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
 import type { Attachment, Peer } from "./peer.js";
 import type { OpenFile } from "./reading.js";
 import { changeRefusal, refusal } from "./refusals.js";
 import type { Patience, Reply, Request, Requests } from "./requests.js";
-import { Turns } from "./turns.js";
 
 export interface OpenedFile extends OpenFile {
   /** When it was opened. */

@@ -2,10 +2,12 @@
  * One WebDAV server: requests with its login, what is at a path, directories. That it is a WebDAV server shows in its answers to PROPFIND, so
  * whatever a 2xx to another method said, `look` decides.
  */
+import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { HttpClient, type Asked, type HttpAnswer } from "../../core/http.js";
 import { netFault } from "../../core/net.js";
 import type { Clock, PluginContext } from "../../core/plugin.js";
+import { Turns } from "../../core/turns.js";
 import { refusal, type Refused } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
 import { NoMultistatus, readMultistatus, type DavResponse } from "./multistatus.js";
@@ -37,6 +39,9 @@ export class DavServer {
   files: string;
   readonly #options: WebdavOptions;
   readonly #client: HttpClient;
+  /** Files go out as many at once as the options say; a question waits for none of them. */
+  readonly #bodies: Turns;
+  readonly #questions: Turns;
   readonly #root: string;
   /** Directories that are there, as far as we know. */
   readonly #dirs = new Set<string>();
@@ -48,10 +53,12 @@ export class DavServer {
     this.files = this.url.pathname.replace(/\/+$/, "");
     this.#root = options.root.replace(/^\/+|\/+$/g, "");
     this.clock = clock;
-    const { user, password, timeout, tls } = options;
+    const { user, password, timeout, tls, concurrency } = options;
     const login = user === undefined ? undefined : Buffer.from(`${user}:${password?.reveal() ?? ""}`).toString("base64");
     const headers = { "User-Agent": "filesync", ...(login === undefined ? {} : { Authorization: `Basic ${login}` }) };
-    this.#client = new HttpClient({ origin: this.url, tls, timeoutMs: timeout, clock, headers });
+    this.#client = new HttpClient({ origin: this.url, tls, timeoutMs: timeout, clock, headers, kept: 3 * concurrency });
+    this.#bodies = new Turns(concurrency);
+    this.#questions = new Turns(2 * concurrency);
   }
 
   /** A path of core, encoded, from the root of the host. Throws "rejected" for one that leaves the device's root. */
@@ -67,7 +74,8 @@ export class DavServer {
   /** Any answer is one; its body is the caller's. */
   async ask({ at, slow, ...asked }: Question, signal: AbortSignal): Promise<HttpAnswer> {
     const answerMs = slow === true ? { answerMs: this.#options.answerTimeout } : {};
-    const answer = await this.#client.request({ ...asked, path: at === "" ? "/" : at, ...answerMs }, signal);
+    const turns = asked.body instanceof Readable ? this.#bodies : this.#questions;
+    const answer = await turns.run(signal, () => this.#client.request({ ...asked, path: at === "" ? "/" : at, ...answerMs }, signal));
     const date = Date.parse(answer.headers.date ?? "");
     if (!Number.isNaN(date)) this.#ahead = date - this.clock.monotonicMs();
     return answer;

@@ -38,6 +38,7 @@ export class WebdavTarget implements Target {
       singleShot: false,
       digests: [],
       concurrency,
+      pipeline: { uploads: 4 * concurrency, bytes: 12 * 2 ** 20 * concurrency },
     };
   }
 

@@ -1,9 +1,13 @@
-/** A lock whose turns go in the order of asking. Whoever holds a long turn can see that others wait, and let them. */
-import { abortedFault } from "../../core/errors.js";
+/** Turns that go in the order of asking: one at a time, or so many. Whoever holds a long turn can see that others wait, and let them. */
+import { abortedFault } from "./errors.js";
 
 export class Turns {
   readonly #waiting: (() => void)[] = [];
-  #held = false;
+  #free: number;
+
+  constructor(atOnce = 1) {
+    this.#free = atOnce;
+  }
 
   /** True while somebody waits for the turn. */
   get wanted(): boolean {
@@ -17,15 +21,15 @@ export class Turns {
       return await work();
     } finally {
       const next = this.#waiting.shift();
-      if (next === undefined) this.#held = false;
+      if (next === undefined) this.#free += 1;
       else next();
     }
   }
 
   async #take(signal: AbortSignal | undefined): Promise<void> {
     if (signal?.aborted === true) throw abortedFault(signal);
-    if (!this.#held) {
-      this.#held = true;
+    if (this.#free > 0) {
+      this.#free -= 1;
       return;
     }
     await new Promise<void>((resolve, reject) => {
