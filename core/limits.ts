@@ -124,9 +124,10 @@ function canBeHeld(engine: Engine, lane: Lane): boolean {
 export async function putOffHeld(engine: Engine, lane: Lane): Promise<void> {
   if (!canBeHeld(engine, lane)) return;
   const { queue, journal, clock } = engine;
-  for (;;) {
+  // Mostly nothing is held back: one row tells that.
+  for (let looked = 1; ; looked = atOnce) {
     const held: { id: string; held: Held }[] = [];
-    const best = queue.bestOf(lane.name, atOnce);
+    const best = queue.bestOf(lane.name, looked);
     for (const delivery of best) {
       const version = queue.version(delivery.version);
       const why = version === undefined ? undefined : heldBack(engine, lane, version, delivery);
