@@ -7,7 +7,7 @@
 import { once } from "node:events";
 import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
-import { type Answer, type Asked, Refusal } from "./control.js";
+import { type Answer, type Asked, Refusal, Silence } from "./control.js";
 import type { Data } from "./data.js";
 import { isForbidden } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
@@ -22,6 +22,12 @@ const patienceMs = 1500;
 
 /** What may wait in a data socket. */
 const queuedBytes = 2 ** 20;
+/**
+ * What STOR sends before the server has said that it takes the file, so that a small file waits for nothing. A server that cannot yet (vsftpd waits for
+ * an earlier transfer to give up its lock) would be sent all that sockets hold, with each try. APPE sends nothing: what an abandoned try had sent would be
+ * appended once the lock is free.
+ */
+const earlyBytes = 256 * 1024;
 
 export class Connection {
   readonly #login: Login;
@@ -182,7 +188,8 @@ export class Connection {
 
   /**
    * Sends at most `limit` bytes by STOR or APPE; resolves with their number once the server has said that it took them. When `source` ends
-   * with an error, what it gave before is sent on, so that it is kept there, and the error is thrown.
+   * with an error, what it gave before is sent on, so that it is kept there, and the error is thrown. More than a beginning is sent only to a
+   * server that says 125 or 150 (RFC 959 asks it to).
    */
   async store(command: "STOR" | "APPE", wire: string, source: Reading, limit: number, onBytes: (n: number) => void): Promise<number> {
     const { control } = this.#login;
@@ -203,22 +210,38 @@ export class Connection {
     };
     // Read while earlier transfers still run.
     const first = next();
+    let early = command === "STOR" ? earlyBytes : 0;
+    let waits = true;
     try {
       await this.#transfer([`${command} ${wire}`], async (data) => {
         await data.ready;
+        waits = false;
         let answered = false;
         data.answer.then(
           () => (answered = true),
           () => (answered = true),
         );
-        for (let chunk = await first; chunk !== undefined; chunk = sent < limit ? await next() : undefined) {
-          if (answered || data.socket.destroyed) break;
-          const bytes = chunk.bytes.subarray(0, limit - sent);
-          data.socket.write(bytes, chunk.release);
+        void data.begun.then(() => (early = Infinity));
+        const put = (bytes: Buffer, used?: () => void): void => {
+          data.socket.write(bytes, used);
           sent += bytes.length;
           onBytes(bytes.length);
+        };
+        for (let chunk = await first; chunk !== undefined; chunk = sent < limit ? await next() : undefined) {
+          if (answered || data.socket.destroyed) break;
+          let bytes = chunk.bytes.subarray(0, limit - sent);
+          const now = early - sent;
+          if (now < bytes.length) {
+            if (now > 0) put(bytes.subarray(0, now));
+            bytes = bytes.subarray(Math.max(0, now));
+            waits = true;
+            await orEnded(data, () => data.begun);
+            if (answered || data.socket.destroyed) break;
+            waits = false;
+          }
+          put(bytes, chunk.release);
           // So that the next is read and digested while this one goes out.
-          if (data.socket.writableLength > queuedBytes) await drained(data);
+          if (data.socket.writableLength > queuedBytes) await orEnded(data, (over) => once(data.socket, "drain", over));
         }
         data.socket.resume();
         if (!signal.aborted) data.socket.end();
@@ -227,6 +250,11 @@ export class Connection {
       });
       if (broken.error !== undefined) throw broken.error;
       return sent;
+    } catch (error) {
+      if (!waits || !(error instanceof Silence)) throw error;
+      throw new Silence("the server did not say that it takes the file (150): an earlier transfer may still hold it there", {
+        cause: error,
+      });
     } finally {
       source.close();
     }
@@ -335,13 +363,13 @@ export class Connection {
   }
 }
 
-/** The data connection takes more, or has ended. Throws when the control connection fails. */
-async function drained(data: Data): Promise<void> {
+/** `what`, or the transfer has ended. Throws when the control connection fails. */
+async function orEnded(data: Data, what: (over: { signal: AbortSignal }) => Promise<unknown>): Promise<void> {
   if (data.socket.destroyed) return;
   const over = new AbortController();
   const options = { signal: over.signal };
   try {
-    await Promise.race([once(data.socket, "drain", options), once(data.socket, "close", options), data.answer]);
+    await Promise.race([what(options), once(data.socket, "close", options), data.answer]);
   } catch (error) {
     if (!data.socket.destroyed) throw error;
   } finally {

@@ -43,6 +43,7 @@ interface Waiting {
   readonly signal: AbortSignal | undefined;
   /** What a command that was taken may be answered with; of any other success the server has lost its order. */
   readonly codes: RegExp | undefined;
+  readonly onBegin: (() => void) | undefined;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: Error) => void;
 }
@@ -50,6 +51,8 @@ interface Waiting {
 export interface Asked {
   readonly command: string;
   readonly codes?: RegExp;
+  /** Called with each answer 1xx that comes before the one that counts: the server has begun. */
+  readonly onBegin?: () => void;
 }
 
 export class Control {
@@ -90,7 +93,7 @@ export class Control {
     try {
       control.#timer.refresh();
       const greeting = await new Promise<Answer>((resolve, reject) =>
-        control.#sent.push({ command: "", signal: undefined, codes: undefined, resolve, reject }),
+        control.#sent.push({ command: "", signal: undefined, codes: undefined, onBegin: undefined, resolve, reject }),
       );
       if (greeting.code >= 400) throw new Refusal(greeting);
       control.greeting = greeting.text;
@@ -176,14 +179,14 @@ export class Control {
     for (const { reject } of waiting) reject(error);
   }
 
-  #enqueue({ command, codes }: Asked, signal?: AbortSignal): Promise<Answer> {
+  #enqueue({ command, codes, onBegin }: Asked, signal?: AbortSignal): Promise<Answer> {
     if (/[\r\n\0]/.test(command)) return Promise.reject(new ProtocolError("a command may not hold a line break"));
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
         reject(this.#failure);
         return;
       }
-      this.#next.push({ command, signal, codes, resolve, reject });
+      this.#next.push({ command, signal, codes, onBegin, resolve, reject });
       this.#flushSoon();
     });
   }
@@ -257,7 +260,10 @@ export class Control {
 
   #answer(answer: Answer): void {
     // "150 here it comes" before the answer that counts.
-    if (answer.code < 200) return;
+    if (answer.code < 200) {
+      this.#sent[0]?.onBegin?.();
+      return;
+    }
     const waiting = this.#sent.shift();
     if (waiting === undefined) {
       // Nobody asked: a server says so that it is going away.

@@ -30,16 +30,20 @@ export interface Data {
   readonly ready: Promise<void>;
   /** The answers to the commands before the one that transfers. */
   readonly before: readonly Promise<Answer>[];
+  /** Resolves with the server's 125 or 150: it has the file open, and takes or gives its bytes. Never, where it does not say so. */
+  readonly begun: Promise<void>;
   /** The answer that ends the transfer, also one of refusal. */
   readonly answer: Promise<Answer>;
 }
 
-/** Asks for a port, connects, and sends `commands`, of which the last transfers. Throws Refusal when the server would rather not. */
 /** How servers say that a transfer is over. */
 const transferred = /^(200|225|226|250)$/;
 
+/** Asks for a port, connects, and sends `commands`, of which the last transfers. Throws Refusal when the server would rather not. */
 export async function openData(control: Control, commands: readonly string[], memory: DataMemory, options: DataOptions): Promise<Data> {
-  const asked = commands.map((command) => ({ command, codes: /^REST/.test(command) ? /^350/ : transferred }));
+  let onBegin: () => void = () => undefined;
+  const begun = new Promise<void>((resolve) => (onBegin = resolve));
+  const asked = commands.map((command) => (/^REST/.test(command) ? { command, codes: /^350/ } : { command, codes: transferred, onBegin }));
   let port: number;
   let answers: readonly Promise<Answer>[];
   if (memory.epsv === true) {
@@ -75,7 +79,7 @@ export async function openData(control: Control, commands: readonly string[], me
     if (!(error instanceof Refusal)) control.fail(asError(error));
     throw error;
   }
-  if (options.tls === undefined) return { socket: raw, ready: Promise.resolve(), before, answer };
+  if (options.tls === undefined) return { socket: raw, ready: Promise.resolve(), before, begun, answer };
   const session = memory.ticket ?? (control.socket instanceof TLSSocket ? control.socket.getSession() : undefined);
   const tls: ConnectionOptions = { ...options.tls, socket: raw };
   const secured = connectTls({ ...tls, ...(session === undefined ? {} : { session }) });
@@ -85,6 +89,8 @@ export async function openData(control: Control, commands: readonly string[], me
   const ready = new Promise<void>((resolve, reject) => {
     secured.once("error", reject);
     secured.once("close", () => reject(new Error("the data connection was closed")));
+    // A server that never begins the handshake, and then no more answers either.
+    answer.catch(reject);
     secured.once("secureConnect", () => {
       try {
         options.check(secured);
@@ -96,7 +102,7 @@ export async function openData(control: Control, commands: readonly string[], me
     });
   });
   ready.catch(() => undefined);
-  return { socket: secured, ready, before, answer };
+  return { socket: secured, ready, before, begun, answer };
 }
 
 /** The port in an answer to EPSV; 0 when there is none. */

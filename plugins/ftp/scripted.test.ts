@@ -4,12 +4,17 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, test } from "node:test";
+import { createServer as createTlsServer } from "node:tls";
 import type { FaultKind } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
 import { parseIn } from "../../core/options.js";
 import { calm, expectFault } from "../../test/conformance/clause.js";
+import { hasOpenssl, selfSigned } from "../../test/conformance/ftp-servers.js";
 import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
 import { Refusal, Silence } from "./control.js";
 import { ftpFault } from "./faults.js";
@@ -25,7 +30,11 @@ after(async () => {
 });
 
 /** A server that says what `answers` says, and what is usual where that says nothing; "" is silence. */
-async function scripted(answers: Answers, given: Readonly<Record<string, unknown>> = {}): Promise<{ device: Device; lines: string[] }> {
+async function scripted(
+  answers: Answers,
+  given: Readonly<Record<string, unknown>> = {},
+  tls?: { readonly cert: Buffer; readonly key: Buffer },
+): Promise<{ device: Device; lines: string[] }> {
   const lines: string[] = [];
   const usual: Readonly<Record<string, string>> = {
     USER: "331 password",
@@ -36,7 +45,7 @@ async function scripted(answers: Answers, given: Readonly<Record<string, unknown
     NOOP: "200 ok",
     QUIT: "221 bye",
   };
-  const server = createServer((socket) => {
+  const serve = (socket: Socket): void => {
     socket.on("error", () => socket.destroy());
     const greeting = answers("", socket) ?? "220 hello";
     if (greeting !== "") socket.write(`${greeting}\r\n`);
@@ -50,7 +59,8 @@ async function scripted(answers: Answers, given: Readonly<Record<string, unknown
         if (said !== "") socket.write(`${said}\r\n`);
       }
     });
-  });
+  };
+  const server = tls === undefined ? createServer(serve) : createTlsServer(tls, serve);
   servers.push(server);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -258,6 +268,113 @@ test("full, refused and impossible writes are told apart", async () => {
       5000,
     );
   }
+});
+
+/** What STOR sends before the server has said anything. */
+const early = 256 * 1024;
+
+/** A server that takes whatever comes on data connections, and counts it; what it says to STOR and APPE is up to `answers`. */
+async function counting(answers: (control: Socket, ended: Promise<unknown>, came: (bytes: number) => Promise<void>) => string, held = 0) {
+  const count = { bytes: 0 };
+  const tell = new Set<() => void>();
+  const came = (bytes: number) =>
+    new Promise<void>((resolve) => {
+      tell.add(() => {
+        if (count.bytes >= bytes) resolve();
+      });
+    });
+  let ended: (it: unknown) => void = () => undefined;
+  const data = createServer((socket) => {
+    socket.on("error", () => socket.destroy());
+    socket.on("data", (chunk) => {
+      count.bytes += chunk.length;
+      for (const told of tell) told();
+    });
+    socket.on("end", () => ended(undefined));
+  });
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  const { device, lines } = await scripted((line, control) => {
+    if (line.startsWith("SIZE")) return held + count.bytes === 0 ? "550 no" : `213 ${held + count.bytes}`;
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (!/^(STOR|APPE)/.test(line)) return undefined;
+    const end = new Promise((resolve) => (ended = resolve));
+    return answers(control, end, came);
+  });
+  return { device, lines, count };
+}
+
+test("a server that never says 150 is sent no more than a beginning, and nothing of what is appended", async () => {
+  const mib = 2 ** 20;
+  for (const [held, most] of [
+    [0, early],
+    [mib, 0],
+  ] as const) {
+    const { device, count } = await counting(() => "", held);
+    const message = await expectFault(
+      device.target!.write(upload("a.bin", bytes(7 * mib)), held, calm(), () => undefined),
+      "transient",
+      5000,
+    );
+    assert.equal(
+      message,
+      "cannot write a.bin: the server did not say that it takes the file (150): an earlier transfer may still hold it there",
+    );
+    assert.equal(count.bytes, most);
+  }
+});
+
+test(
+  "a server that never begins TLS on the data connection, and says nothing either, is given up",
+  { skip: hasOpenssl ? false : "openssl is not installed" },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-scripted-"));
+    t.after(() => rmSync(dir, { recursive: true }));
+    const { cert, key, fingerprint } = selfSigned(dir);
+    const data = createServer((socket) => socket.resume().on("error", () => socket.destroy()));
+    servers.push(data);
+    data.listen(0, "127.0.0.1");
+    await once(data, "listening");
+    const { port } = data.address() as AddressInfo;
+    const { device } = await scripted(
+      (line) => {
+        if (/^(PBSZ|PROT)/.test(line)) return "200 ok";
+        if (line === "EPSV") return `229 ok (|||${port}|)`;
+        return /^(STOR|RETR|LIST)/.test(line) ? "" : undefined;
+      },
+      { secure: "implicit", tls: { fingerprint } },
+      { cert: readFileSync(cert), key: readFileSync(key) },
+    );
+    const message = await expectFault(
+      device.target!.write(upload("a.bin", bytes(100)), 0, calm(), () => undefined),
+      "transient",
+      5000,
+    );
+    assert.match(message, /^cannot write a\.bin: the server did not say that it takes the file \(150\)/);
+    const list = async (): Promise<void> => {
+      for await (const entry of device.source!.list(calm())) assert.fail(entry.path);
+    };
+    await expectFault(list(), "transient", 5000);
+  },
+);
+
+test("what was held back goes out when the server says 150 late; a small file does not wait for it", async () => {
+  const content = bytes(3_000_000);
+  const late = await counting((control, ended, came) => {
+    void came(early).then(() => control.write("150 now\r\n"));
+    void ended.then(() => control.write("226 done\r\n"));
+    return "";
+  });
+  await late.device.target!.write(upload("a.bin", content), 0, calm(), () => undefined);
+  assert.equal(late.count.bytes, content.length);
+  const mute = await counting((control, ended) => {
+    void ended.then(() => control.write("226 done\r\n"));
+    return "";
+  });
+  await mute.device.target!.write(upload("b.bin", bytes(early)), 0, calm(), () => undefined);
+  assert.equal(mute.count.bytes, early);
 });
 
 test("a certificate that seems expired is offline while the clock is not set, else denied", () => {

@@ -30,6 +30,8 @@ export class FtpTarget implements Target {
   readonly #pool: Pool;
   /** Directories that are there, as far as we know. */
   readonly #dirs = new Set<string>();
+  /** Uploads whose partial was found empty. */
+  readonly #empty = new Set<string>();
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -51,7 +53,9 @@ export class FtpTarget implements Target {
 
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
     return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
-      return (await connection.size(partialOf(connection, upload))) ?? 0;
+      const size = await connection.size(partialOf(connection, upload));
+      if (size === 0) this.#empty.add(upload.id);
+      return size ?? 0;
     });
   }
 
@@ -75,21 +79,24 @@ export class FtpTarget implements Target {
   async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const partial = partialOf(connection, upload);
     if (offset === 0) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
-    else {
+    // vsftpd lets a second transfer of a file wait for the first, and truncates for STOR only then. One whose client has long gone would so empty what was
+    // sent and published meanwhile: a partial that is there is only ever appended to.
+    const begins = offset === 0 && !this.#empty.delete(upload.id);
+    if (!begins) {
       const held = (await connection.size(partial)) ?? 0;
       if (held !== offset) throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
       if (offset === upload.size) return;
     }
     const wanted = upload.size - offset;
     try {
-      const sent = await connection.store(offset === 0 ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes);
+      const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes);
       if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
     } catch (error) {
       // Somebody may have removed the directory that we know: the next try looks again.
       this.#dirs.clear();
       throw error;
     }
-    if (offset === 0) return;
+    if (begins) return;
     const now = await connection.size(partial);
     if (now !== upload.size)
       throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
