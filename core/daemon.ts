@@ -9,7 +9,7 @@ import type { Config } from "./config.js";
 import type { Engine } from "./engine.js";
 import type { Events } from "./events.js";
 import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
-import { checkpointBytes, isDamage } from "./journal.js";
+import { checkpointBytes, isDamage, isMedium } from "./journal.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Run, type Drained, type Reloaded } from "./run.js";
 import { statusOf, type Status } from "./status.js";
@@ -173,13 +173,6 @@ export class Daemon {
       }
     }
   }
-}
-
-/** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
-function isMedium(error: unknown): error is Error {
-  if (!(error instanceof Error)) return false;
-  const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
-  return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
 }
 
 /** Space that is given up when the disk is full, so that the journal can still be written. */

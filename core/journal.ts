@@ -5,7 +5,7 @@
  * the medium no later than anything committed after it. After a kill or a power cut the journal holds a prefix of what was done, in order,
  * never half of one `fn`. A journal that cannot be read is set aside (`journal.damaged-N`) and a new one is begun: never a start that fails.
  *
- * How. SQLite itself never syncs (synchronous=OFF): a sync of a bad SD card takes seconds, and would block the event loop as long. Writes
+ * How. SQLite itself does not sync before it is closed (synchronous=OFF): a sync of a bad SD card takes seconds, and would block the event loop as long. Writes
  * gather in one transaction; the flush loop commits it (into the page cache, under a millisecond) and then syncs the WAL in libuv's
  * thread pool; whoever waits for durability waits for that. While a sync runs the next group gathers, so a slow card sees few, large writes.
  * A checkpoint keeps SQLite's own order: WAL synced, pages copied, database synced, WAL emptied, emptied WAL synced; nothing is applied
@@ -211,14 +211,25 @@ export class Journal {
     return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
   }
 
+  /** A medium that is full or fails is no reason to throw: what is durable stays so, in the WAL, and the next `open` finds it. */
   async close(): Promise<void> {
-    if (this.#failure === undefined) await this.durable();
+    try {
+      if (this.#failure === undefined) await this.durable();
+    } catch (error) {
+      if (!isMedium(error)) throw error;
+    }
     await this.#flushing;
-    // SQLite's own checkpoint on closing would not sync: it must find nothing to do.
-    if (this.#failure === undefined) await this.#checkpoint();
     this.#prepared.clear();
     // A connection with an open transaction would keep its lock until every statement was collected.
     if (this.#open) rollBack(this.db);
+    // SQLite closes once every statement was collected, and then copies and removes a WAL that is not empty. Nobody else is at work any more: from here
+    // on it may sync, so that it never removes what is not on the medium in the database.
+    try {
+      this.db.exec("PRAGMA synchronous = FULL");
+      this.db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    } catch (error) {
+      if (!isMedium(error) && !isDamage(error)) throw error;
+    }
     this.db.close();
     // Only now: closing any handle of the database gives up SQLite's lock on it.
     await Promise.all([this.wal.close(), this.main.close(), this.receipts.close()]);
@@ -374,6 +385,13 @@ function rollBack(db: Database): void {
   } catch (error) {
     if (!(error instanceof Error && error.message.includes("no transaction"))) throw error;
   }
+}
+
+/** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
+export function isMedium(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
+  return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
 }
 
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */

@@ -1,6 +1,6 @@
 /** The disk of the state directory is full to the last byte: the reserve is given up, the journal goes on, and everything arrives. */
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Program } from "./process.js";
@@ -24,7 +24,7 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   t.after(() => program.kill());
   await program.until(({ what }) => what === "ready", "ready");
   assert.ok(existsSync(world.path("small/state/reserve")));
-  fill(world.path("small/ballast"));
+  world.fill("small/ballast");
   // Enough for several pages of journal.
   for (let n = 0; n < 600; n++) world.file(join("in", `a-rather-long-name-of-a-file-so-that-the-journal-grows-${n}`), `content ${n}`, n);
   const delivered = () => program.events.filter(({ what }) => what === "delivered").length;
@@ -34,7 +34,7 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0);
   // Not one byte is free: it says so, and goes on as soon as there is.
-  fill(world.path("small/ballast2"));
+  world.fill("small/ballast2");
   world.file("in/late", "late", 1000);
   const late = new Program(["run", "--json", "--config", config]);
   t.after(() => late.kill());
@@ -45,17 +45,3 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   assert.equal(await late.exited, 0);
   assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 601);
 });
-
-/** Writes until not one byte more fits. */
-function fill(path: string): void {
-  writeFileSync(path, "");
-  for (const size of [2 ** 20, 4096, 1])
-    for (;;) {
-      try {
-        appendFileSync(path, Buffer.alloc(size, 1));
-      } catch (error) {
-        if (error instanceof Error && "code" in error && error.code === "ENOSPC") break;
-        throw error;
-      }
-    }
-}

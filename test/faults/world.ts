@@ -1,5 +1,5 @@
 /** A small world for a test: directories, a configuration, and the program run on it. */
-import { mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
@@ -45,6 +45,19 @@ export class World {
   config(config: object, name = "config.json"): string {
     writeFileSync(this.path(name), JSON.stringify({ vehicle: "v", stateDir: "state", spool: { keepFree: "1MiB" }, ...config }));
     return this.path(name);
+  }
+
+  /** Writes to a file until not one byte more fits on its disk. */
+  fill(path: string): void {
+    for (const size of [2 ** 20, 4096, 1])
+      for (;;) {
+        try {
+          appendFileSync(this.path(path), Buffer.alloc(size, 1));
+        } catch (error) {
+          if (error instanceof Error && "code" in error && error.code === "ENOSPC") break;
+          throw error;
+        }
+      }
   }
 
   size(path: string): number {

@@ -1,0 +1,92 @@
+/**
+ * The disk of the state directory is full, or fails, when the program is asked to stop: that is a stop like any other, and the next start finds everything.
+ * The log of the journal stays where the database could not take it over, or not surely.
+ */
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { Program, runProgram } from "./process.js";
+import { assertReceiptsTrue, treeOf } from "./trees.js";
+import { World } from "./world.js";
+
+const files = 60;
+
+function worldOf(t: TestContext): { world: World; config: string } {
+  const world = new World(t);
+  world.mkdir("out");
+  world.mkdir("in");
+  return {
+    world,
+    config: world.config({
+      stateDir: "small/state",
+      devices: { in: { type: "local", dir: "in" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+    }),
+  };
+}
+
+function put(world: World): void {
+  for (let n = 0; n < files; n++) world.file(join("in", `a-rather-long-name-of-a-file-so-that-the-journal-grows-${n}`), `content ${n}`, n);
+}
+
+const delivered = (program: Program) => program.events.filter(({ what }) => what === "delivered").length;
+
+/** Stops it in order, with nothing for a person to read but that; then starts again, where nothing is delivered a second time. */
+async function stopsWell(world: World, config: string, program: Program, mend: () => void): Promise<void> {
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0, program.stderr);
+  assert.equal(program.stderr, "");
+  assert.ok(
+    program.events.every(({ level }) => level !== "error"),
+    program.events.map(({ message }) => message).join("\n"),
+  );
+  assert.ok(world.size("small/state/journal.db-wal") > 0, "the log is there");
+  mend();
+  const next = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(next.code, 0, next.out + next.err);
+  assert.equal(next.out.includes('"delivered"'), false, next.out);
+  assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, files);
+  assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
+}
+
+test("a stop on a full disk", { skip: process.getuid?.() === 0 ? false : "needs root to mount a small file system" }, async (t) => {
+  const { world, config } = worldOf(t);
+  if (!world.mount("small", 120)) {
+    t.skip("no loop devices here");
+    return;
+  }
+  put(world);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(() => delivered(program) === files, "all files");
+  world.fill("small/ballast");
+  await stopsWell(world, config, program, () => rmSync(world.path("small/ballast")));
+});
+
+const strace = spawnSync("strace", ["-qq", "-e", "inject=fsync:error=EIO:when=1", "-o", "/dev/null", "true"]).status === 0;
+for (const call of ["pwrite64", "fsync"])
+  test(`a stop on a disk that fails at ${call}`, { skip: strace ? false : "strace is missing, or may not trace here" }, async (t) => {
+    const { world, config } = worldOf(t);
+    put(world);
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(() => delivered(program) === files, "all files");
+    // The database is written and synced by a checkpoint alone.
+    const path = world.path("small/state/journal.db");
+    const args = ["-f", "-p", `${program.pid}`, "-P", path, "-e", `trace=${call}`, "-e", `inject=${call}:error=EIO`];
+    const failing = spawn("strace", args, { stdio: ["ignore", "ignore", "pipe"] });
+    let said = "";
+    await new Promise<void>((resolve) =>
+      failing.stderr.setEncoding("utf8").on("data", (text: string) => {
+        said += text;
+        if (said.includes("attached")) resolve();
+      }),
+    );
+    const closed = once(failing, "close");
+    await stopsWell(world, config, program, () => undefined);
+    await closed;
+    assert.match(said, /EIO .*INJECTED/);
+  });
