@@ -96,6 +96,54 @@ test("a lost answer to RNTO is found by looking", async () => {
   assert.equal(lines.filter((line) => line.startsWith("RNTO")).length, 1);
 });
 
+for (const verify of ["auto", "readback"])
+  test(`what another client puts at the name while the server is busy with the proof is seen: ${verify}`, async () => {
+    const content = bytes(10);
+    let proved = false;
+    const data = createServer((socket) => {
+      proved = true;
+      socket.end(content);
+    });
+    servers.push(data);
+    data.listen(0, "127.0.0.1");
+    await once(data, "listening");
+    const { port } = data.address() as AddressInfo;
+    const it = upload("a.bin", content);
+    const { device, lines } = await scripted(
+      (line) => {
+        if (line === "FEAT") return "211-Features:\r\n HASH SHA-256*\r\n SIZE\r\n211 End";
+        if (line.startsWith("OPTS")) return "200 ok";
+        if (line.startsWith("SIZE")) return line.includes(".part") ? "213 10" : proved ? "213 5" : "550 no";
+        if (line === "EPSV") return `229 ok (|||${port}|)`;
+        if (line.startsWith("RETR")) return "150 here\r\n226 done";
+        if (line.startsWith("HASH")) {
+          proved = true;
+          return `213 SHA-256 0-10 ${it.digest?.slice("sha256:".length)} a`;
+        }
+        return line.startsWith("RNFR") ? "350 go on" : line.startsWith("RNTO") ? "250 renamed" : undefined;
+      },
+      { verify },
+    );
+    assert.deepEqual(await device.target!.commit(it, calm()), { occupied: true, size: 5 });
+    assert.ok(!lines.some((line) => line.startsWith("RNTO")));
+  });
+
+test("a server that replaces nothing refuses RNTO where another client was faster: what is there is told; any other refusal is a fault", async () => {
+  for (const faster of [true, false]) {
+    let renamed = false;
+    const { device } = await scripted((line) => {
+      if (line.startsWith("SIZE")) return line.includes(".part") ? "213 10" : renamed && faster ? "213 5" : "550 no";
+      if (line.startsWith("RNFR")) return "350 go on";
+      if (!line.startsWith("RNTO")) return undefined;
+      renamed = true;
+      return "550 Rename permission denied";
+    });
+    const committed = device.target!.commit(upload("a.bin", bytes(10)), calm());
+    if (faster) assert.deepEqual(await committed, { occupied: true, size: 5 });
+    else await expectFault(committed, "denied");
+  }
+});
+
 test("a partial that has gone without the file is a conflict", async () => {
   const { device } = await scripted((line) => (line.startsWith("SIZE") ? "550 no" : undefined));
   await expectFault(device.target!.commit(upload("a.bin", bytes(10)), calm()), "conflict");

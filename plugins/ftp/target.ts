@@ -2,8 +2,8 @@
  * An FTP server as a target: a hidden partial beside the final name, continued at exactly its size, verified, then renamed.
  *
  * Offsets are asked, never remembered. A resume goes by APPE, since REST and STOR corrupt on some servers, and the size is asked again
- * after it. A look at the final name comes before each rename; FTP has no rename that refuses, so what another client puts there in that
- * moment is not seen. An answer that was lost is found by looking: the partial has gone and the name holds the size.
+ * after it. A look at the final name comes right before each rename; where the server would replace what another client puts there in that
+ * moment, that is not seen. An answer that was lost is found by looking: the partial has gone and the name holds the size.
  */
 import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
@@ -107,11 +107,14 @@ export class FtpTarget implements Target {
     return this.#with(read, signal, `cannot publish ${upload.path}`, async (connection) => {
       const partial = partialOf(connection, upload);
       const name = connection.newPath(upload.path);
-      const [size, there] = await connection.sizes(partial, name);
+      // The look at the name comes last, as near to the rename as it can: a proof takes as long as the server needs to read the file.
+      const hashed = this.features.digests.length > 0;
+      const [size, there] = await connection.sizes(...(hashed || read > 0 ? [partial] : [partial, name]));
       if (size === undefined) return this.#published(connection, upload, name);
       if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
-      const proved = await this.#prove(connection, upload, partial);
-      const other = await this.#occupant(connection, upload, name, there);
+      // In one packet with the question for the digest, and answered after it.
+      const [proved, now] = await Promise.all([this.#prove(connection, upload, partial), hashed ? connection.size(name) : there]);
+      const other = await this.#occupant(connection, upload, name, read > 0 ? await connection.size(name) : now);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
       const timed = upload.modifiedMs === undefined ? [] : [{ command: setTime(connection, partial, upload.modifiedMs) }];
       const rename = [
@@ -121,7 +124,13 @@ export class FtpTarget implements Target {
       const answers = await connection.askAll([...timed, ...rename]);
       // A time that cannot be set, or is not taken, changes nothing else. RNTO without RNFR is refused too: the first refusal says why.
       const [from, to] = answers.slice(timed.length);
-      for (const answer of [from, to]) taken(answer ?? { code: 451, text: "no answer" });
+      taken(from ?? { code: 451, text: "no answer" });
+      if (to !== undefined && to.code >= 500) {
+        // From a server that replaces nothing, where somebody was faster.
+        const first = await this.#occupant(connection, upload, name, await connection.size(name));
+        if (first !== undefined) return first;
+      }
+      taken(to ?? { code: 451, text: "no answer" });
       return { path: upload.path, size: upload.size, ...proved };
     });
   }

@@ -4,14 +4,25 @@
  */
 import assert from "node:assert/strict";
 import { promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { calm } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
-import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd, type FtpServerKind, type FtpServerUnderTest } from "./ftp-servers.js";
+import {
+  ftpSrv,
+  ownPlain,
+  password,
+  proftpd,
+  pureFtpd,
+  startOwn,
+  vsftpd,
+  type FtpServerKind,
+  type FtpServerUnderTest,
+} from "./ftp-servers.js";
 import { RawFtp } from "./raw-ftp.js";
 import { isReceipt } from "./target.js";
-import { bytes, upload } from "./upload.js";
+import { bytes, sha256, upload } from "./upload.js";
 
 interface Quirks {
   /** What "0123456789" becomes: REST 10 + STOR "XY", REST 4 + STOR, REST 20 + STOR, REST 4 + APPE; or the refusal. */
@@ -56,6 +67,16 @@ for (const [kind, quirks] of table)
       const { uid, gid } = await fs.stat(server.dir);
       await fs.chown(join(server.dir, name), uid, gid);
     };
+    test("RNTO over what is there replaces it", async () => {
+      await put("from", "ours");
+      await put("to", "theirs");
+      const ftp = await RawFtp.login(server.port, server.user, server.password);
+      assert.match(await ftp.ask("RNFR from"), /^350/);
+      assert.match(await ftp.ask("RNTO to"), /^250/);
+      assert.equal(await fs.readFile(join(server.dir, "to"), "utf8"), "ours");
+      ftp.close();
+    });
+
     /** What a file of ten digits becomes. */
     const becomes = async (rest: number, command: string): Promise<string> => {
       const name = `digits-${rest}-${command}`;
@@ -123,3 +144,34 @@ for (const [kind, quirks] of table)
       }
     });
   });
+
+test("our own server with overwrite off: what it will not replace is told, also our own earlier version", async (t) => {
+  const root = await fs.mkdtemp(join(tmpdir(), "filesync-keep-"));
+  t.after(() => fs.rm(root, { recursive: true }));
+  const server = await startOwn({ root, overwrite: false, users: { u: { password } } });
+  t.after(() => server.close());
+  const at = {
+    port: server.port ?? 0,
+    user: "u",
+    password,
+    dir: join(root, "u"),
+    options: {},
+    disk: Buffer.from,
+    stop: () => server.close(),
+  };
+  const device = ftpDevice(at);
+  t.after(() => device.close());
+  const target = device.target ?? assert.fail();
+  const content = bytes(50_000, 6);
+  const earlier = content.subarray(0, 20_000);
+  const sent = async (it: ReturnType<typeof upload>) => {
+    await target.write(it, 0, calm(), () => undefined);
+    return target.commit(it, calm());
+  };
+  assert.ok(isReceipt(await sent(upload("grows.bin", earlier))));
+  const digest = sha256(earlier);
+  const grown = upload("grows.bin", content, { expect: { kind: "replaces", size: earlier.length, digest } });
+  assert.deepEqual(await sent(grown), { occupied: true, size: earlier.length });
+  assert.ok((await fs.readFile(join(at.dir, "grows.bin"))).equals(earlier));
+  assert.ok(isReceipt(await target.commit({ ...grown, path: "grows~12345678.bin" }, calm())));
+});
