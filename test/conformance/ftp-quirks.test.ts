@@ -156,7 +156,7 @@ test("our own server with overwrite off: what it will not replace is told, also 
     password,
     dir: join(root, "u"),
     options: {},
-    disk: Buffer.from,
+    disk: (path: string) => Buffer.from(path),
     stop: () => server.close(),
   };
   const device = ftpDevice(at);
