@@ -70,9 +70,12 @@ export class Meter {
     return (this.at - this.from) / Math.max(0.001, this.seconds);
   }
 
-  /** ", by plain reads: …", or nothing. */
+  /** ", by plain reads: …", or nothing; with what each gave where several were tried. */
   get wayText(): string {
-    return this.way === undefined ? "" : `, by ${this.way.name}: ${this.way.why}`;
+    if (this.way === undefined) return "";
+    const { name, why, tried } = this.way;
+    const rates = Object.entries(tried).map(([what, rate]) => `${what} ${sizeText(rate)}/s`);
+    return `, by ${name}: ${why}${rates.length > 1 ? ` (${rates.join(", ")})` : ""}`;
   }
 
   get wayFacts(): { readonly way?: WayOfReading } {

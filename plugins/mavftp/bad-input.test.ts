@@ -7,7 +7,19 @@ import { test, type TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
 import { FrameWriter } from "../../mavlink/frame.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, COMPONENT_AUTOPILOT, encodeHeartbeat, HEARTBEAT } from "../../mavlink/messages.js";
-import { eventually, freeUdpPort, lastly, listAll, makeDevice, makeDir, makeLogs, makeRig, never, readAll } from "./harness.test.js";
+import {
+  BurstMemory,
+  eventually,
+  freeUdpPort,
+  lastly,
+  listAll,
+  makeDevice,
+  makeDir,
+  makeLogs,
+  makeRig,
+  never,
+  readAll,
+} from "./harness.test.js";
 
 for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8"])
   test(`${autopilot}: a directory of 2,000 logs`, async (t) => {
@@ -22,18 +34,40 @@ for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8"])
     );
   });
 
-for (const autopilot of ["px4", "ardupilot-4.6"])
-  test(`${autopilot}: a byte that the card cannot read ends that file with its place, and the next one is read`, async (t) => {
-    const { dir, content } = makeLogs(t, { "a.ulg": 200_000, "b.ulg": 1000 });
-    const rig = await makeRig(t, { dir, autopilot, faults: { eio: "100kB" } });
+for (const [autopilot, by] of [
+  ["px4", "reads"],
+  ["px4", "bursts"],
+  ["ardupilot-4.6", "reads"],
+  ["ardupilot-4.7", "bursts"],
+] as const)
+  test(`${autopilot} by ${by}: all before a byte that the card cannot read comes, wherever reading begins, and the fault names that byte`, async (t) => {
+    const { dir, content } = makeLogs(t, { "a.ulg": 300_000, "b.ulg": 1000 });
+    const rig = await makeRig(t, { dir, autopilot, faults: { eio: "200kB" } }, {}, by === "bursts" ? new BurstMemory() : undefined);
     const [a, b] = await listAll(rig.source);
     assert.ok(a !== undefined && b !== undefined);
-    await assert.rejects(
-      readAll(rig.source, a),
-      (error: unknown) =>
-        isFault(error, "transient") &&
-        /cannot read byte (99\d\d\d|100000): its card fails there: FailErrno \(errno 5\)/.test(error.message),
-    );
+    for (const offset of [0, 1, 100, 199_000, 200_000]) {
+      const before = { ...rig.sim.stats.requests };
+      const parts: Buffer[] = [];
+      const reading = async () => {
+        for await (const part of await rig.source.open(a, offset, never)) {
+          parts.push(part as Buffer);
+          // A reader that is slower than the link loses nothing of it.
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      };
+      await assert.rejects(
+        reading(),
+        (error: unknown) =>
+          isFault(error, "transient") &&
+          error.message === "the autopilot cannot read byte 200000: its card fails there: FailErrno (errno 5)",
+      );
+      assert.ok(
+        Buffer.concat(parts).equals(content.get("a.ulg")?.subarray(offset, 200_000) as Buffer),
+        `${Buffer.concat(parts).length} bytes`,
+      );
+      const asked = (rig.sim.stats.requests.ReadFile ?? 0) - (before.ReadFile ?? 0);
+      assert.ok(asked < (200_000 - offset) / 239 + 200, `${asked} reads were asked for`);
+    }
     await eventually(() => rig.sim.openSessions() === 0, "the session is ended");
     assert.ok((await readAll(rig.source, b)).equals(content.get("b.ulg") ?? Buffer.alloc(0)));
   });

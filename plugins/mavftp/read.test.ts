@@ -7,6 +7,7 @@ import { Digester } from "../../core/digest.js";
 import { isFault } from "../../core/errors.js";
 import { Program } from "../../test/faults/process.js";
 import {
+  BurstMemory,
   eventually,
   freeUdpPort,
   listAll,
@@ -300,11 +301,6 @@ test("an ArduPilot whose queue is full of our reads gets the end of the session 
 
 test("a sample of a file by bursts begins no burst", async (t) => {
   const { dir } = makeLogs(t, { "a.bin": 500_000 });
-  class BurstMemory extends Map<string, unknown> {
-    override get(key: string): unknown {
-      return key.startsWith("way:") ? { way: "bursts", bursts: 1, reads: 1, why: "a test" } : super.get(key);
-    }
-  }
   const rig = await makeRig(t, { dir, autopilot: "ardupilot-4.6", link: "usb" }, {}, new BurstMemory());
   const [entry] = await listAll(rig.source);
   assert.ok(entry);

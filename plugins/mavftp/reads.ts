@@ -4,7 +4,7 @@
  * A reply counts only when it answers a request that is on its way, by its number and its offset: a late one of another file, whose
  * session has the same id on PX4, never gets in.
  */
-import { Fault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import { FTP_DATA_AT, Nak, nakName, nakOf, Op, type FtpPacket } from "../../mavlink/ftp.js";
 import type { Piece } from "./assembly.js";
 import { RESEND_MOST_MS, type Pace } from "./pace.js";
@@ -35,12 +35,17 @@ interface Pending {
   sentMs: number;
   earlierSentMs: number;
   order: number;
-  sends: number;
   /** Later requests that were answered first. */
   overtaken: number;
   /** It was sent again because of them. */
   hurried: boolean;
-  eofs: number;
+  refusals: number;
+}
+
+/** What is to be asked for before anything else. */
+interface Left extends Piece {
+  /** Of the piece that it was a part of. */
+  readonly refusals: number;
 }
 
 export class Reads {
@@ -49,8 +54,10 @@ export class Reads {
   readonly #of: ReadsOf;
   readonly #bySeq = new Map<number, Pending>();
   readonly #pending = new Set<Pending>();
-  /** Pieces that replies left out. */
-  readonly #left: Piece[] = [];
+  /** What short replies left out, and halves of what was refused. */
+  readonly #left: Left[] = [];
+  /** The first byte that cannot be read: what is before it is waited for. */
+  #broken: { readonly offset: number; readonly error: Error } | undefined;
   #order = 0;
   #timer: NodeJS.Timeout | undefined;
   #looking: NodeJS.Immediate | undefined;
@@ -72,8 +79,10 @@ export class Reads {
       this.#rounds = 0;
     }
     while (this.#pending.size < this.#pace.window) {
-      const piece = this.#left.shift() ?? this.#of.next();
+      const left = this.#left.shift();
+      const piece = left ?? (this.#broken === undefined ? this.#of.next() : undefined);
       if (piece === undefined) break;
+      if (piece.offset > (this.#broken?.offset ?? Infinity)) continue;
       // Spelled out: it is made thousands of times a second.
       const pending: Pending = {
         offset: piece.offset,
@@ -83,16 +92,17 @@ export class Reads {
         sentMs: 0,
         earlierSentMs: 0,
         order: 0,
-        sends: 0,
         overtaken: 0,
         hurried: false,
-        eofs: 0,
+        refusals: left?.refusals ?? 0,
       };
       this.#pending.add(pending);
       this.#send(pending);
     }
     if (this.#pending.size > 0) {
       if (this.#looking === undefined) this.#timer ??= setTimeout(this.#due, this.#pace.resendMs());
+    } else if (this.#broken !== undefined) {
+      this.#fail(this.#broken.error);
     } else {
       this.stop();
       this.#of.idle();
@@ -136,10 +146,8 @@ export class Reads {
     }
     // Each sending has its number, so what a late answer took is known too: else a link that became slower would be asked twice for all.
     this.#pace.roundTook(now - (latest ? pending.sentMs : pending.earlierSentMs));
-    this.#bySeq.delete(pending.seq);
-    this.#bySeq.delete(pending.earlierSeq);
-    this.#pending.delete(pending);
-    if (length < pending.length) this.#left.push({ offset: pending.offset + length, length: pending.length - length });
+    this.#forget(pending);
+    if (length < pending.length) this.#left.push({ offset: pending.offset + length, length: pending.length - length, refusals: 0 });
     this.#progressMs = now;
     this.#rounds = 0;
     this.#stretch.assembly.place(pending.offset, packet.payload, FTP_DATA_AT, length);
@@ -162,7 +170,6 @@ export class Reads {
     pending.earlierSentMs = pending.sentMs;
     pending.sentMs = performance.now();
     pending.order = this.#order++;
-    pending.sends += 1;
     pending.overtaken = 0;
     pending.hurried = false;
     this.#bySeq.set(pending.seq, pending);
@@ -214,13 +221,30 @@ export class Reads {
     this.#of.failed(error);
   }
 
+  #forget(pending: Pending): void {
+    this.#bySeq.delete(pending.seq);
+    this.#bySeq.delete(pending.earlierSeq);
+    this.#pending.delete(pending);
+  }
+
   #refused(pending: Pending, packet: FtpPacket): void {
     // The size was known when the file was opened, so its end cannot come before it; PX4 names errors after a stale errno at times.
-    const code = packet.opcode === Op.Nak ? nakOf(packet).code : Nak.Eof;
-    const tries = code === Nak.Eof ? ++pending.eofs : pending.sends;
-    const fatal = refusedRead(packet, pending.offset, tries);
+    const { offset, length } = pending;
+    const refusals = ++pending.refusals;
+    const fatal = refusedRead(packet, offset, refusals);
     if (fatal === undefined) this.#send(pending);
-    else this.#fail(fatal);
+    else if (!isFault(fatal)) this.#fail(fatal);
+    else {
+      this.#forget(pending);
+      const half = length >> 1;
+      // Of a piece that holds one bad byte all others are wanted: else each try, which cuts the file elsewhere, would come a little further.
+      if (half > 0) this.#left.unshift({ offset, length: half, refusals }, { offset: offset + half, length: length - half, refusals });
+      else {
+        this.#broken = { offset, error: fatal };
+        for (const other of this.#pending) if (other.offset > offset) this.#forget(other);
+      }
+      this.fill();
+    }
   }
 }
 

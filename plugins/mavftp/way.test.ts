@@ -7,6 +7,20 @@ import { eventually, listAll, makeLogs, makeRig, readAll } from "./harness.test.
 import type { Reading, Stretch } from "./reading.js";
 import { trialOf, WayReading, type Choice, type WayTools } from "./way.js";
 
+test("why bursts are not tried is told as what was measured, or as what is taken for it", () => {
+  const why = (autopilot: number, reads: number, version: readonly [number, number, number] = [4, 7, 0]) => {
+    const trial = trialOf({ autopilot, version }, reads);
+    return trial.bursts === "never" ? trial.why : trial.bursts;
+  };
+  assert.equal(why(AUTOPILOT_PX4, 620_000), "bursts not tried: where plain reads give more than 30 kB/s a PX4's are never faster");
+  assert.equal(
+    why(AUTOPILOT_ARDUPILOT, 80_000),
+    "bursts not tried: plain reads gave less than 100 kB/s: taken for a radio or a port without flow control, where ArduPilot slows them down",
+  );
+  assert.equal(why(AUTOPILOT_ARDUPILOT, 400_000, [4, 6, 3]), "bursts not tried: up to ArduPilot 4.6 they are slowed down");
+  assert.equal(why(AUTOPILOT_GENERIC, 400_000), "bursts not tried: this autopilot's are not known");
+});
+
 test("a burst is tried only where it can pay", () => {
   const tried = (autopilot: number, version: readonly [number, number, number] | undefined, reads: number) =>
     trialOf({ autopilot, version }, reads).bursts;
@@ -88,7 +102,7 @@ test("the faster is kept, said once, and remembered over a restart", async () =>
   await rig.file(1_000_000);
   assert.deepEqual(rig.used, glanced);
   assert.equal(rig.said.length, 1);
-  assert.match(rig.said[0] ?? "", /^reads by bursts \(plain reads 400 kB\/s, bursts 620 kB\/s\): from ArduPilot 4\.7 on/);
+  assert.match(rig.said[0] ?? "", /^reads by bursts \(plain reads 400 kB\/s, bursts 620 kB\/s\): both were tried$/);
   rig.restart();
   await rig.file(1_000_000);
   assert.deepEqual(rig.used, glanced);

@@ -27,28 +27,31 @@ export interface Choice {
   readonly why: string;
 }
 
-/** `now`: here. `end`: where the file ends soon after, because it cannot be stopped and might be slow. */
-export interface Trial {
-  readonly bursts: "now" | "end" | "never";
-  readonly why: string;
-}
+/** `now`: here. `end`: where the file ends soon after, because it cannot be stopped and might be slow. Of `never`, why. */
+export type Trial = { readonly bursts: "now" | "end" } | { readonly bursts: "never"; readonly why: string };
 
 /** A PX4 wire faster than this carries requests and data at once: a radio that shares its time is slower. */
 const PX4_WIRE = 30_000;
 /** ArduPilot's bursts pause on a wire without flow control, so as to take a third of it (GCS_FTP.cpp); USB and networks read faster than this. */
 const UNPACED_WIRE = 100_000;
 
-/** Whether a burst can be faster than plain reads that give `reads` bytes a second. */
+/** Whether a burst can be faster than plain reads that give `reads` bytes a second. What is only inferred from that rate is told so. */
 export function trialOf({ autopilot, version }: Peerage, reads: number): Trial {
   if (autopilot === AUTOPILOT_PX4) {
-    if (reads > PX4_WIRE) return { bursts: "never", why: "on a wire to a PX4 bursts are never faster" };
-    return { bursts: "now", why: "on a radio that sends one way at a time bursts can be faster" };
+    if (reads <= PX4_WIRE) return { bursts: "now" };
+    return untried(`where plain reads give more than ${PX4_WIRE / 1000} kB/s a PX4's are never faster`);
   }
-  if (autopilot !== AUTOPILOT_ARDUPILOT) return { bursts: "never", why: "its bursts are not known" };
-  if (version === undefined) return { bursts: "end", why: "its version is not known" };
-  if (version[0] < 4 || (version[0] === 4 && version[1] < 7)) return { bursts: "never", why: "up to ArduPilot 4.6 bursts are slowed down" };
-  if (reads < UNPACED_WIRE) return { bursts: "never", why: "on a wire without flow control ArduPilot's bursts are slowed down" };
-  return { bursts: "now", why: "from ArduPilot 4.7 on bursts over USB are not slowed down" };
+  if (autopilot !== AUTOPILOT_ARDUPILOT) return untried("this autopilot's are not known");
+  if (version === undefined) return { bursts: "end" };
+  if (version[0] < 4 || (version[0] === 4 && version[1] < 7)) return untried("up to ArduPilot 4.6 they are slowed down");
+  if (reads >= UNPACED_WIRE) return { bursts: "now" };
+  return untried(
+    `plain reads gave less than ${UNPACED_WIRE / 1000} kB/s: taken for a radio or a port without flow control, where ArduPilot slows them down`,
+  );
+}
+
+function untried(reason: string): Trial {
+  return { bursts: "never", why: `bursts not tried: ${reason}` };
 }
 
 /** A file's first bytes are read by plain reads. */
@@ -189,7 +192,8 @@ export class WayReading implements Reading {
     const { peer, bursts } = this.#tools;
     const trial = trialOf(peer(), this.#reads.perSecond);
     if (bursts === undefined || trial.bursts === "never") {
-      this.#choose({ way: "reads", reads: this.#reads.perSecond, bursts: undefined, why: trial.why });
+      const why = trial.bursts === "never" ? trial.why : "bursts not tried";
+      this.#choose({ way: "reads", reads: this.#reads.perSecond, bursts: undefined, why });
       return;
     }
     const { assembly, end } = stretch;
@@ -207,17 +211,17 @@ export class WayReading implements Reading {
     } catch (error) {
       if (stretch.signal.aborted || error instanceof SessionLost) throw error;
       // Whoever answers reads and not bursts is read by reads.
-      this.#choose({ way: "reads", reads: this.#reads.perSecond, bursts: 0, why: "bursts do not work here" });
+      this.#choose({ way: "reads", reads: this.#reads.perSecond, bursts: 0, why: "bursts were tried and do not work here" });
       return;
     }
-    if (this.#bursts.tried || (trial.bursts === "end" && this.#bursts.bytes >= END_BYTES[0] / 2)) this.#decide(trial.why);
+    if (this.#bursts.tried || (trial.bursts === "end" && this.#bursts.bytes >= END_BYTES[0] / 2)) this.#decide();
   }
 
-  #decide(why: string): void {
+  #decide(): void {
     const [reads, bursts] = [this.#reads.perSecond, this.#bursts.perSecond];
     const before = this.#before?.way;
     const wanted = before === "bursts" ? 1 / HYSTERESIS : before === "reads" ? HYSTERESIS : BETTER;
-    this.#choose({ way: bursts > reads * wanted ? "bursts" : "reads", reads, bursts, why });
+    this.#choose({ way: bursts > reads * wanted ? "bursts" : "reads", reads, bursts, why: "both were tried" });
   }
 
   #choose(choice: Choice): void {

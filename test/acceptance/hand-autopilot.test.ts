@@ -1,6 +1,6 @@
 /** Hand commands on a flight controller: by URL and from the configuration, with a daemon and without one; how it is read, and what is recorded. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { Op } from "../../mavlink/ftp.js";
@@ -39,7 +39,7 @@ test("a flight controller: by URL without a configuration; through the daemon wh
     out: "-  -                     2026-05-01/\n-  -                     2026-05-02/",
     err: "",
   });
-  const way = "by plain reads: on a wire to a PX4 bursts are never faster";
+  const way = "by plain reads: bursts not tried: where plain reads give more than 30 kB/s a PX4's are never faster";
   assert.deepEqual(await filesync("get", ...url, "latest", "l.ulg"), {
     code: 0,
     out: `autopilot:2026-05-02/09_10_57.ulg → l.ulg (400000 bytes in TIME, ${way}, proved by digest)`,
@@ -89,10 +89,28 @@ test("the bar of a flight controller's log says how it is read, and why", async 
   pty.onData((data) => (seen += data));
   const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
   assert.equal(code, 0, seen);
-  const way = "by plain reads: up to ArduPilot 4\\.6 bursts are slowed down";
+  const way = "by plain reads: bursts not tried: up to ArduPilot 4\\.6 they are slowed down";
   const bar = `\\[#*\\.*\\] \\d+ % of 1\\.5 MB, [\\d.]+ kB/s, \\d+ s left, ${way}`;
   assert.match(seen, new RegExp(`\\r\\x1b\\[Kautopilot:a\\.bin ${bar}`));
   assert.match(seen, new RegExp(`→ a\\.bin \\(1500000 bytes in \\d+ s, [\\d.]+ kB/s, ${way}, proved by digest\\)\\r\\n$`));
+});
+
+test("get of a file with a byte that the card cannot read ends soon, names it, and keeps all before it", async (t) => {
+  const world = new World(t);
+  const log = new Random(8).bytes(1_200_000);
+  world.file("card/a.ulg", log);
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), autopilot: "px4", faults: { eio: "1000kB" } });
+  t.after(() => sim.close());
+  mkdirSync(world.path("cwd"));
+  const got = await runProgram(["get", "--url", sim.clientUrl, "/a.ulg"], { cwd: world.path("cwd") });
+  const fault = "autopilot: the autopilot cannot read byte 1000000: its card fails there: FailErrno (errno 5)";
+  const said = got.err.split("\n").filter((line) => !line.startsWith("autopilot:a.ulg:"));
+  assert.deepEqual(
+    [got.code, ...said],
+    [3, ...Array<string>(4).fill(`${fault}; again`), `filesync: ${fault}; 1000000 bytes are here, and the same command goes on there`, ""],
+  );
+  const [partial] = readdirSync(world.path("cwd"));
+  assert.ok(readFileSync(world.path(`cwd/${partial ?? ""}`)).equals(log.subarray(0, 1_000_000)));
 });
 
 test("--trace records a flight controller's link, by URL and from the configuration; a recording that cannot be made is said", async (t) => {
