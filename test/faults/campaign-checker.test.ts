@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { checkJournal, checkReceipts, checkSource, checkTarget, contentOf, missingAt, type ExpectedTarget } from "./campaign/checker.js";
 import { Ledger, tooDear } from "./campaign/ledger.js";
+import { pilotFinding } from "./campaign/pilot.js";
 import { tear, unsynced } from "./campaign/power.js";
 import { faultKinds, schedule } from "./campaign/schedule.js";
 import { runProgram } from "./process.js";
@@ -230,4 +231,22 @@ test("a power cut takes what was not synced, and nothing else", (t) => {
     "/made: made undone",
   ])
     assert.ok(ends.includes(end), `${end} is not among ${ends.join("; ")}`);
+});
+
+test("a ground station that is not let in at its first try is found, unless the cause is none of ours", () => {
+  const calm = { lossy: 0, disturbed: false, left: false, early: false, own: false };
+  const loads = [
+    { whole: true, refusals: 0, lost: 0 },
+    { whole: true, refusals: 1, lost: 0 },
+    { whole: true, refusals: 0, lost: 1 },
+    { whole: false, refusals: 40, lost: 0 },
+  ];
+  const found = (at: Partial<typeof calm>) =>
+    loads.flatMap((loaded, n) => (pilotFinding(loaded, { ...calm, ...at }) === undefined ? [] : [n]));
+  assert.deepEqual(found({}), [1, 2, 3]);
+  assert.deepEqual(found({ own: true }), [1, 2, 3]);
+  assert.deepEqual(found({ early: true }), [2, 3], "who was there before us is let in once it was refused");
+  assert.deepEqual(found({ lossy: 0.02 }), [2, 3], "a heartbeat may be lost");
+  for (const at of [{ lossy: 0.3 }, { disturbed: true }, { left: true }, { early: true, own: true }]) assert.deepEqual(found(at), []);
+  assert.match(pilotFinding(loads[3] ?? assert.fail(), calm) ?? "", /^did not load its file, refused 40 times/);
 });

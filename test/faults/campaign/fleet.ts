@@ -161,6 +161,7 @@ class FleetCampaign {
   async #live(where: string, config: string, plan: PlannedLifetime, tick: (atMs: number) => void): Promise<void> {
     const life = new Life(config, this.dir, { ...plan, seed: 0, clock: false, faults: [], files: [] }, new Random(plan.stoppingMs));
     this.#life = life;
+    for (const vehicle of this.#vehicles) vehicle.livesFromNow();
     this.#log(`${where}: begins, ${plan.lengthMs} ms, ends by ${plan.ending}`);
     const startMs = performance.now();
     const events = [...plan.events];
@@ -183,7 +184,10 @@ class FleetCampaign {
     if (plan.ending !== "stop") this.#kills += 1;
     await life.kill();
     this.#count(plan.ending);
-    for (const vehicle of this.#vehicles) vehicle.faults += 1;
+    for (const vehicle of this.#vehicles) {
+      vehicle.faults += 1;
+      vehicle.killed();
+    }
     this.#groundFaults += 1;
     this.#said(where, life.program);
     const durable = this.#durable();

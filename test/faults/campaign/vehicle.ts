@@ -7,6 +7,7 @@ import { contentOf, type Content } from "./checker.js";
 import type { PlannedEvent, PlannedLog, PlannedVehicle } from "./flights.js";
 import { Ledger } from "./ledger.js";
 import { keystream, lastingPort } from "./making.js";
+import { pilotFinding, refusalsAllowed, type Circumstances } from "./pilot.js";
 
 /** Whoever reads no more of a file than this looked whether it is the same. */
 const GLANCE_BYTES = 48 * 1024;
@@ -14,6 +15,8 @@ const GLANCE_BYTES = 48 * 1024;
 const BURST_BYTES = 2000 * 239;
 /** An autopilot stops within so long when it is armed: what was on the way comes in. */
 const STOPS_MS = 1500;
+/** After this long what happened to it before, or the beginning of a life, is over. */
+const CALM_MS = 5000;
 const FIRST_SECOND = Date.UTC(2026, 4, 28) / 1000;
 
 export interface Totals {
@@ -38,6 +41,14 @@ export class Vehicle {
   #terminals = 0;
   #others = 0;
   #robbed = false;
+  /** What happens to it now, and what has happened so far. */
+  #happening = 0;
+  #happened = 0;
+  #happenedMs = -Infinity;
+  #livesMs = -Infinity;
+  /** How many sessions had been closed when a kill left one open. */
+  #left: number | undefined;
+  #kills = 0;
   #armings = 0;
   #url = "";
   #count = 0;
@@ -115,7 +126,31 @@ export class Vehicle {
   }
 
   /** Does it, and takes it back after its time; undefined where it cannot happen to this one. */
-  async meet({ kind, forMs, draw }: PlannedEvent): Promise<string | undefined> {
+  async meet(event: PlannedEvent): Promise<string | undefined> {
+    this.#happening += 1;
+    this.#happened += 1;
+    try {
+      return await this.#meet(event);
+    } finally {
+      this.#happening -= 1;
+      this.#happenedMs = performance.now();
+    }
+  }
+
+  /** A life of the daemon begins. */
+  livesFromNow(): void {
+    this.#livesMs = performance.now();
+  }
+
+  /** The daemon was killed, and may have left its session. */
+  killed(): void {
+    const { sim } = this;
+    if (sim.openSessions() === 0) return;
+    this.#left = sim.stats.sessionsClosed;
+    this.#kills += 1;
+  }
+
+  async #meet({ kind, forMs, draw }: PlannedEvent): Promise<string | undefined> {
     const { sim } = this;
     switch (kind) {
       case "reboot":
@@ -128,18 +163,51 @@ export class Vehicle {
         return this.#arm(sim, forMs);
       case "ground station":
       case "ground station on another link": {
-        const loaded = await this.#beside(() => sim.load({ own: kind !== "ground station", patienceMs: 40_000 }));
-        return `${loaded.whole ? "loaded" : "did not load"} ${loaded.bytes.length} bytes in ${Math.round(loaded.tookMs)} ms, refused ${loaded.refusals} times, cut ${loaded.lost} times`;
+        const own = kind !== "ground station";
+        const look = this.#circumstances(sim, own);
+        const loaded = await this.#beside(() => sim.load({ own, patienceMs: 40_000 }));
+        const at = look();
+        const finding = pilotFinding(loaded, at);
+        if (finding !== undefined) this.findings.push(`pilot: ${kind}: ${this.name}: it ${finding}`);
+        const judged = refusalsAllowed(at) === undefined ? `, not judged: ${JSON.stringify(at)}` : "";
+        return `${loaded.whole ? "loaded" : "did not load"} ${loaded.bytes.length} bytes in ${Math.round(loaded.tookMs)} ms, refused ${loaded.refusals} times, cut ${loaded.lost} times${judged}`;
       }
       case "sessions held":
         await this.#beside(() => sim.exhaust(forMs));
         return `${forMs} ms`;
       case "card busy":
         sim.pause(forMs);
+        await sleep(forMs);
         return `${forMs} ms`;
       default:
         return undefined;
     }
+  }
+
+  /** Of a load that begins now; what it returns is asked at its end. */
+  #circumstances(sim: Sim, own: boolean): () => Circumstances {
+    const { weather, autopilot } = this.plan;
+    const share = (fault: string): number => Number.parseFloat(weather[fault] ?? "0") / 100;
+    const [lossy, happened, kills, closed] = [
+      share("loss") + share("corrupt") + share("wrong-session"),
+      this.#happened,
+      this.#kills,
+      sim.stats.sessionsClosed,
+    ];
+    const calmMs = performance.now() - CALM_MS;
+    const before = this.#happening > 1 || this.#happenedMs > calmMs;
+    const left = this.#left === closed && sim.openSessions() > 0;
+    return () => {
+      // A PX4 has sessions of its own on each link: those of another do not tell that the one that was left is closed.
+      const ownServer = own && autopilot.startsWith("px4");
+      if (left && ownServer) this.#left = sim.stats.sessionsClosed;
+      return {
+        ...{ lossy, own },
+        early: this.#livesMs > calmMs,
+        disturbed: before || this.#happened !== happened,
+        left: !ownServer && (left || this.#kills !== kills),
+      };
+    };
   }
 
   /** Somebody else opened files, on a link that ours does not show: a MAVSDK server gives its one session to whoever opens last, and our reads get that file's bytes. */
