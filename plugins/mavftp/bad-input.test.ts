@@ -99,8 +99,8 @@ test("ArduPilot reads nothing behind 2 GiB: a longer file is refused before it i
 });
 
 for (const [autopilot, faults, kind, words] of [
-  ["ardupilot-4.6", { exhaust: "60s" }, "transient", /cannot list .*InvalidSession/],
-  ["ardupilot-4.7", { exhaust: "60s" }, "transient", /cannot list .*NoSessionsAvailable/],
+  ["ardupilot-4.6", { exhaust: "60s" }, "offline", /another program uses the autopilot's file session/],
+  ["ardupilot-4.7", { exhaust: "60s" }, "offline", /another program uses the autopilot's file session/],
   ["px4", { nak: "2.5@list:2" }, "transient", /cannot list .*FailErrno 5/],
   ["ardupilot-4.7", {}, "denied", /there is no \/APM\/LOGS on the autopilot: no SD card/],
 ] as const)

@@ -92,9 +92,8 @@ export class Card {
       const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(dir, "") });
       if (reply.nak === undefined || reply.nak === Nak.Eof) return (known.root = dir);
       const refused = refusal(`list ${dir}`, reply);
-      // Who does not know the alias refuses it in any way; a session that is taken, or a card that fails, is no missing directory.
-      const isTaken = ([Nak.InvalidSession, Nak.NoSessionsAvailable] as readonly number[]).includes(reply.nak);
-      if (refused.kind !== "missing" && (dir !== ALIAS || isTaken)) throw refused;
+      // Who does not know the alias refuses it in any way; a card that fails is no missing directory.
+      if (refused.kind !== "missing" && dir !== ALIAS) throw refused;
     }
     throw noRoot(dirs[0] ?? "");
   }

@@ -22,13 +22,15 @@ export interface OpenedFile extends OpenFile {
   taken: () => void;
 }
 
-/** A PX4 closes a session that nobody asked anything for this long; asking keeps it alive, so we keep quiet. 1.18 and later: the second. */
+/** A PX4 closes a session that nobody asked anything for this long; asking keeps it alive, so we keep quiet. 1.18 and later: the second. Who has not said its version may be either. */
 const PX4_IDLE_MS = [10_500, 30_500] as const;
 /** An ArduPilot gives a session that was not used for 3 s to whoever asks next (GCS_FTP.cpp). */
 const ARDUPILOT_IDLE_MS = [3300, 3300] as const;
 const TERMINATE_MS = 1000;
 /** A file of ours stays open for so long before another one of ours gets its turn. */
 const SHARE_MS = 1000;
+/** Another has the session, or all of them. */
+const OCCUPIED: readonly number[] = [Nak.NoSessionsAvailable, Nak.InvalidSession];
 /** What an autopilot with file transfer may not know. */
 const OPTIONAL: readonly number[] = [Op.CalcFileCRC32, Op.ListDirectoryWithTime];
 
@@ -67,9 +69,13 @@ export class Sessions {
     };
   }
 
-  /** One request in its own turn. Throws the Fault of silence, of the signal, or of an autopilot without file transfer. */
+  /**
+   * One request in its own turn. Throws the Fault of silence, of the signal, of an autopilot without file transfer, or "transient" where another has the
+   * session: an ArduPilot up to 4.6 then refuses everything to everybody else.
+   */
   ask(attachment: Attachment, request: Omit<Request, "session">, signal: AbortSignal, patience?: Patience): Promise<Reply> {
-    return this.turns.run(signal, () => this.#ask(attachment, { ...request, session: this.#ownId }, signal, patience));
+    const once = (): Promise<Reply> => this.#ask(attachment, { ...request, session: this.#ownId }, signal, patience);
+    return this.turns.run(signal, () => this.#whenFree(attachment, once, OCCUPIED, signal));
   }
 
   /** Another file of ours waits to be opened, and the one that is open has been so for long enough. */
@@ -166,35 +172,41 @@ export class Sessions {
     // One that was left long ago is closed by now: what is open then is somebody else's.
     if (this.#clock.monotonicMs() - this.#leftMs > PX4_IDLE_MS[1]) this.#left = undefined;
     if (this.#left !== undefined) await this.#terminate(this.#left);
-    for (let waits = 0; ; waits += 1) {
-      const reply = await this.#openOnce(attachment, path, signal, opcode);
-      if (reply.nak === undefined) {
-        const size = reply.data.length >= 4 ? reply.data.readUInt32LE(0) : 0;
-        this.#leftMs = Infinity;
-        this.#openedMs = performance.now();
-        this.#left = { session: reply.session, systemId: attachment.systemId, size, taken: () => undefined };
-        if (!signal.aborted) return this.#left;
-        await this.#terminate(this.#left);
-        throw abortedFault(signal);
-      }
+    const once = (): Promise<Reply> => this.#openOnce(attachment, path, signal, opcode);
+    // Opening makes no file: FileExists is a PX4's refusal under a name that an errno of before has given it.
+    const occupied = [...OCCUPIED, Nak.FileExists];
+    let reply = await this.#whenFree(attachment, once, occupied, signal);
+    if (this.#peer.autopilot === AUTOPILOT_ARDUPILOT && reply.nak === Nak.Fail) {
       throwIfAborted(signal);
-      const ardupilot = this.#peer.autopilot === AUTOPILOT_ARDUPILOT;
-      if (ardupilot && reply.nak === Nak.Fail && waits === 0) {
-        // Our own session of before is open still: nobody heard its end.
-        await this.#ask(attachment, { opcode: Op.TerminateSession, session: this.#ownId }, signal);
-        continue;
-      }
-      // Opening makes no file: FileExists is a PX4's refusal under a name that an errno of before has given it.
-      const occupied = [Nak.NoSessionsAvailable, Nak.InvalidSession, Nak.FileExists] as readonly number[];
-      if (!occupied.includes(reply.nak))
-        throw opcode === Op.OpenFileRO
-          ? refusal("open it", reply)
-          : changeRefusal("open it to write", reply, { opcode, autopilot: this.#peer.autopilot });
+      // Our own session of before is open still: nobody heard its end.
+      await this.#ask(attachment, { opcode: Op.TerminateSession, session: this.#ownId }, signal);
+      reply = await this.#whenFree(attachment, once, occupied, signal);
+    }
+    if (reply.nak !== undefined) {
+      throwIfAborted(signal);
+      throw opcode === Op.OpenFileRO
+        ? refusal("open it", reply)
+        : changeRefusal("open it to write", reply, { opcode, autopilot: this.#peer.autopilot });
+    }
+    const size = reply.data.length >= 4 ? reply.data.readUInt32LE(0) : 0;
+    this.#leftMs = Infinity;
+    this.#openedMs = performance.now();
+    this.#left = { session: reply.session, systemId: attachment.systemId, size, taken: () => undefined };
+    if (!signal.aborted) return this.#left;
+    await this.#terminate(this.#left);
+    throw abortedFault(signal);
+  }
+
+  /** The answer to `once`, asked again while it is one of `occupied`: after a silence in which a session that nobody uses is closed, because asking keeps it open. */
+  async #whenFree(attachment: Attachment, once: () => Promise<Reply>, occupied: readonly number[], signal: AbortSignal): Promise<Reply> {
+    for (let waits = 0; ; waits += 1) {
+      const reply = await once();
+      if (reply.nak === undefined || !occupied.includes(reply.nak)) return reply;
+      throwIfAborted(signal);
       this.#peer.neighbours.refused();
       throwIfAborted(signal);
-      const waitMs = (ardupilot ? ARDUPILOT_IDLE_MS : PX4_IDLE_MS)[waits];
-      // PX4: the long wait is only for what closes late: 1.18 and later, or what did not say.
-      if (waitMs === undefined || (waits === 1 && !ardupilot && !this.#closesLate())) {
+      const waitMs = (this.#peer.autopilot === AUTOPILOT_ARDUPILOT ? ARDUPILOT_IDLE_MS : this.#px4IdleMs())[waits];
+      if (waitMs === undefined) {
         this.#peer.neighbours.held();
         throwIfAborted(signal);
         throw new Fault("transient", "another program (a ground station?) uses the autopilot's file session");
@@ -221,9 +233,10 @@ export class Sessions {
     }
   }
 
-  #closesLate(): boolean {
+  #px4IdleMs(): readonly number[] {
     const version = this.#peer.version;
-    return version === undefined || version[0] > 1 || version[1] >= 18;
+    if (version === undefined) return PX4_IDLE_MS;
+    return [PX4_IDLE_MS[version[0] > 1 || version[1] >= 18 ? 1 : 0]];
   }
 
   async #terminate(file: OpenedFile): Promise<void> {
