@@ -88,6 +88,7 @@ async function receive(
   const meter = new Meter(`${name}:${entry.path}`, entry.size, offset, json);
   if (offset > 0 && !json) meter.note(`${name}:${entry.path}: goes on at byte ${offset} of ${entry.size}`);
   try {
+    let told: string | undefined;
     for (let tries = 0; ; tries++) {
       const before = meter.at;
       try {
@@ -106,7 +107,10 @@ async function receive(
           `${name}: what came is not what ${name} holds (${String(same)}, not ${digest}); the same command reads it anew`,
         );
       } catch (error) {
-        if (meter.at > before) tries = 0;
+        if (meter.at > before) {
+          tries = 0;
+          told = undefined;
+        }
         const passes = isFault(error, "transient") || isFault(error, "offline") || isFault(error, "throttled");
         // Of another file what is here is no beginning.
         const keeps = !isFault(error, "mismatch") && !isFault(error, "changed") && !isFault(error, "missing");
@@ -118,7 +122,9 @@ async function receive(
             );
           throw error;
         }
-        if (!json) meter.note(`${reasonOf(error)}; again`);
+        const reason = reasonOf(error);
+        if (!json && reason !== told) meter.note(`${reason}; again`);
+        told = reason;
         await new Promise((resolve) => setTimeout(resolve, backoffMs(tries, 0, Math.random())));
       }
     }

@@ -77,12 +77,12 @@ export async function getCommand(at: string, local: string | undefined, options:
 }
 
 export async function putCommand(local: string, at: string, options: HandOptions): Promise<number> {
-  await withPlace(at, options, (place) => putFile(local, place, { force: options.force === true, json: options.json === true }));
+  await changePlace(at, options, (place) => putFile(local, place, { force: options.force === true, json: options.json === true }));
   return 0;
 }
 
 export async function rmCommand(at: string, options: HandOptions): Promise<number> {
-  await withPlace(at, options, async ({ name, path, ask, signal }) => {
+  await changePlace(at, options, async ({ name, path, ask, signal }) => {
     const entry = (await ask({ command: "rm", path }, { signal, said: onlyWaits(options) })) as FileEntry;
     write(options.json === true ? JSON.stringify(entry) : `${name}:${path}: removed (${entry.size} bytes)`);
   });
@@ -90,7 +90,7 @@ export async function rmCommand(at: string, options: HandOptions): Promise<numbe
 }
 
 export async function mkdirCommand(at: string, options: HandOptions): Promise<number> {
-  await withPlace(at, options, async ({ name, path, ask, signal }) => {
+  await changePlace(at, options, async ({ name, path, ask, signal }) => {
     await ask({ command: "mkdir", path }, { signal, said: onlyWaits(options) });
     write(options.json === true ? JSON.stringify({ path }) : `${name}:${path}/: is there`);
   });
@@ -98,7 +98,7 @@ export async function mkdirCommand(at: string, options: HandOptions): Promise<nu
 }
 
 export async function mvCommand(at: string, to: string, options: HandOptions): Promise<number> {
-  await withPlace(at, options, async ({ name, path, ask, signal }) => {
+  await changePlace(at, options, async ({ name, path, ask, signal }) => {
     const into = to.startsWith(`${name}:`) ? to.slice(name.length + 1) : to;
     const moved = (await ask({ command: "mv", path, to: into }, { signal, said: onlyWaits(options) })) as { path: string };
     write(options.json === true ? JSON.stringify(moved) : `${name}:${path} → ${name}:${moved.path}`);
@@ -106,11 +106,15 @@ export async function mvCommand(at: string, to: string, options: HandOptions): P
   return 0;
 }
 
-/** `at`: DEVICE:PATH, or with `--url` a path. */
-async function withPlace(at: string, options: HandOptions, work: (place: Place) => Promise<void>): Promise<void> {
+function changePlace(at: string, options: HandOptions, work: (place: Place) => Promise<void>): Promise<void> {
+  return withPlace(at, options, work, true);
+}
+
+/** `at`: DEVICE:PATH, or with `--url` a path. `changes`: the command is to change something there. */
+async function withPlace(at: string, options: HandOptions, work: (place: Place) => Promise<void>, changes = false): Promise<void> {
   return interruptible(async (signal) => {
     if (options.url !== undefined) {
-      const device = traced(await deviceOfUrl(options.url, at), options);
+      const device = traced(await deviceOfUrl(options.url, at, changes), options);
       const onLane = (lane: Lane) =>
         work({
           name: device.name,

@@ -1,5 +1,5 @@
 /** A device for one command: from the configuration while no daemon runs, or from a URL. It is closed when the command ends. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
@@ -74,7 +74,11 @@ export function withTrace(config: DeviceConfig, path: string): DeviceConfig {
   const { options } = config.plugin;
   if (!("entries" in options && typeof options.entries === "object" && options.entries !== null && "trace" in options.entries))
     throw new UsageError(`--trace: a device of type "${config.type}" records nothing; a flight controller (mavftp) does`);
-  return { ...config, options: { ...(config.options as object), trace: resolve(path) } };
+  const trace = resolve(path);
+  // A recording that somebody may still want to send is never lost to a second one; /dev/null and a pipe may be named again.
+  if (statSync(trace, { throwIfNoEntry: false })?.isFile() === true)
+    throw new UsageError(`--trace: ${path} is there already: name another file, or remove it`);
+  return { ...config, options: { ...(config.options as object), trace } };
 }
 
 /** A hand command on a device of our own. */
@@ -83,9 +87,14 @@ export function doByHand(lane: Lane, installation: string, request: ControlReque
   return byHand(hands, request, exchangeFor(asking));
 }
 
-/** `path`: what the person wrote after it; one that begins with "/" is seen from the top of what is there, another from where logs are. */
-export async function deviceOfUrl(url: string, path: string): Promise<DeviceConfig> {
-  const device = /^ftps?:\/\//.test(url) ? await ftpOptions(url) : { type: "mavftp", url, ...(path.startsWith("/") ? { root: "/" } : {}) };
+/**
+ * `path`: what the person wrote after it; one that begins with "/" is seen from the top of what is there, another from where logs are. `changes`: the
+ * command is to change something there; no configuration says that it may not.
+ */
+export async function deviceOfUrl(url: string, path: string, changes: boolean): Promise<DeviceConfig> {
+  const device = /^ftps?:\/\//.test(url)
+    ? await ftpOptions(url)
+    : { type: "mavftp", url, write: changes, ...(path.startsWith("/") ? { root: "/" } : {}) };
   const text = JSON.stringify({ devices: { device } });
   const { config, problems } = await loadConfig(text, plugins, {
     baseDir: process.cwd(),

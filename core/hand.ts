@@ -412,10 +412,11 @@ function textOf(request: ControlRequest, key: string): string {
   return value;
 }
 
-/** Below the device's root; "" is the root. */
+/** Below the device's root; "" is the root, and so is ".". */
 function pathOf(request: ControlRequest, key: string): string {
   const given = typeof request[key] === "string" ? request[key] : "";
-  const path = given.replace(/^\/+|\/+$/g, "").replace(/\/{2,}/g, "/");
+  const parts = given.split("/").filter((part) => part !== "" && part !== ".");
+  const path = parts.join("/");
   if (path !== "" && !isSafePath(path)) throw new ControlError(`"${given}" leads out of the device's root`);
   return path;
 }

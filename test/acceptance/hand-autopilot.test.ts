@@ -50,10 +50,6 @@ test("a flight controller: by URL without a configuration; through the daemon wh
     (await filesync("ls", ...url, "/fs/microsd/lgo")).err,
     'filesync: there is no autopilot:fs/microsd/lgo; did you mean "fs/microsd/log"?',
   );
-  assert.match(
-    (await filesync("rm", ...url, "/fs/microsd/log/2026-05-01/10_00_00.ulg")).err,
-    /^filesync: autopilot cannot be changed by hand: it is only read; "write": true on this device lets files be put, moved and removed there$/,
-  );
   assert.equal((await filesync("ls", "--url", "tcpin:/nonsense", "/")).code, 2);
 
   world.mkdir("out");
@@ -61,6 +57,10 @@ test("a flight controller: by URL without a configuration; through the daemon wh
     devices: { fc: { type: "mavftp", url: sim.clientUrl, settle: "0s", maxRate: "100KiB/s" }, out: local("out") },
     routes: [{ from: "fc", to: ["out"], into: "" }],
   });
+  assert.match(
+    (await filesync("rm", "fc:2026-05-01/10_00_00.ulg", "--config", config)).err,
+    /^filesync: fc cannot be changed by hand: it is only read; "write": true on this device lets files be put, moved and removed there$/,
+  );
   const daemon = new Program(["run", "--json", "--config", config]);
   t.after(() => daemon.kill());
   await daemon.until(({ what }) => what === "found", "found");
@@ -95,6 +95,29 @@ test("the bar of a flight controller's log says how it is read, and why", async 
   assert.match(seen, new RegExp(`→ a\\.bin \\(1500000 bytes in \\d+ s, [\\d.]+ kB/s, ${way}, proved by digest\\)\\r\\n$`));
 });
 
+test("by URL the command itself is the word that files may be changed, on a vehicle that is disarmed", async (t) => {
+  const world = new World(t);
+  world.file("script.lua", "return 1\n");
+  world.mkdir("card/APM/scripts");
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), autopilot: "ardupilot-4.7" });
+  t.after(() => sim.close());
+  const filesync = (...args: string[]) => runProgram([...args, "--url", sim.clientUrl], { cwd: world.dir });
+  const put = await filesync("put", "script.lua", "/APM/scripts/");
+  assert.deepEqual([put.code, put.err], [0, ""]);
+  assert.equal(readFileSync(world.path("card/APM/scripts/script.lua"), "utf8"), "return 1\n");
+  for (const args of [
+    ["mkdir", "/APM/scripts/old"],
+    ["mv", "/APM/scripts/script.lua", "/APM/scripts/old/a.lua"],
+    ["rm", "/APM/scripts/old/a.lua"],
+  ])
+    assert.deepEqual([(await filesync(...args)).code, args[0]], [0, args[0]]);
+  assert.deepEqual(readdirSync(world.path("card/APM/scripts/old")), []);
+  sim.setArmed(true);
+  const armed = await filesync("put", "script.lua", "/APM/scripts/");
+  assert.deepEqual([armed.code, armed.err], [3, "filesync: autopilot: the vehicle is armed\n"]);
+  assert.deepEqual(readdirSync(world.path("card/APM/scripts")), ["old"]);
+});
+
 test("get of a file with a byte that the card cannot read ends soon, names it, and keeps all before it", async (t) => {
   const world = new World(t);
   const log = new Random(8).bytes(1_200_000);
@@ -107,7 +130,8 @@ test("get of a file with a byte that the card cannot read ends soon, names it, a
   const said = got.err.split("\n").filter((line) => !line.startsWith("autopilot:a.ulg:"));
   assert.deepEqual(
     [got.code, ...said],
-    [3, ...Array<string>(4).fill(`${fault}; again`), `filesync: ${fault}; 1000000 bytes are here, and the same command goes on there`, ""],
+    [3, `${fault}; again`, `filesync: ${fault}; 1000000 bytes are here, and the same command goes on there`, ""],
+    "and what is said is said once",
   );
   const [partial] = readdirSync(world.path("cwd"));
   assert.ok(readFileSync(world.path(`cwd/${partial ?? ""}`)).equals(log.subarray(0, 1_000_000)));
@@ -135,6 +159,13 @@ test("--trace records a flight controller's link, by URL and from the configurat
     assert.ok(asked(Op.ListDirectory) + asked(Op.ListDirectoryWithTime) > 0);
     assert.equal(asked(Op.ReadFile) >= 50_000 / 239, args[0] === "get", `${trace}: every read of it`);
   }
+  const first = readFileSync(world.path("listing.jsonl"), "utf8");
+  assert.deepEqual(await run("ls", "fc:", "--config", config, "--trace", "listing.jsonl"), {
+    code: 2,
+    out: "",
+    err: "filesync: --trace: listing.jsonl is there already: name another file, or remove it\n",
+  });
+  assert.equal(readFileSync(world.path("listing.jsonl"), "utf8"), first);
   const nowhere = await run("ls", "/log", ...url, "--trace", "no/where.jsonl");
   assert.equal(nowhere.code, 0);
   assert.match(nowhere.err, /^autopilot: cannot record to .*no\/where\.jsonl: ENOENT/);

@@ -137,6 +137,13 @@ both("mistakes are named, with what was meant", async (_t, world, filesync) => {
   );
   assert.equal((await filesync("get", "disk:sub")).err, 'filesync: disk:sub is a directory; "filesync ls disk:sub" lists it');
   assert.equal((await filesync("get", "disk:../etc/passwd")).err, 'filesync: "../etc/passwd" leads out of the device\'s root');
+  const listed = await filesync("ls", "disk:");
+  for (const dir of [".", "./", "/.", "sub/..x/../.."])
+    assert.deepEqual(
+      [dir, await filesync("ls", `disk:${dir}`)],
+      [dir, dir.includes("..") ? { code: 2, out: "", err: `filesync: "${dir}" leads out of the device's root` } : listed],
+    );
+  assert.match((await filesync("get", "disk:./flight.ulg", "dotted.ulg")).out, /^disk:flight\.ulg → dotted\.ulg \(/);
   assert.equal((await filesync("rm", "disk:sub")).err, "filesync: disk:sub is a directory: only files are moved and removed");
   assert.equal((await filesync("put", "nothing", "disk:")).err, "filesync: cannot read nothing: there is no such file or directory");
   assert.deepEqual(await filesync("ls", "away:"), { code: 3, out: "", err: "filesync: away: DIR/nowhere does not exist" });
