@@ -214,3 +214,30 @@ test("text and noise cost time in proportion and next to no memory", () => {
 test("a message that is not in use cannot be made", () => {
   assert.throws(() => new FrameWriter(1, 1).encode(33, Buffer.alloc(28)), /33/);
 });
+
+test("what is copied grows with what comes, however it is cut: no junk is kept and copied again with each piece", (t) => {
+  let copied = 0;
+  const [concat, from] = [Buffer.concat.bind(Buffer), Buffer.from.bind(Buffer)];
+  t.mock.method(Buffer, "concat", (list: readonly Uint8Array[]) => {
+    const joined = concat(list);
+    copied += joined.length;
+    return joined;
+  });
+  t.mock.method(Buffer, "from", (bytes: Buffer) => {
+    copied += bytes.length;
+    return from(bytes);
+  });
+  const junk = {
+    text: Buffer.alloc(1 << 22, "nsh> "),
+    starts: Buffer.alloc(1 << 22, 0xfd),
+    zeros: Buffer.alloc(1 << 22, "\xfd\0\0", "latin1"),
+  };
+  // What may still become a frame is 280 bytes at most, and is copied twice with each piece.
+  for (const [name, bytes] of Object.entries(junk))
+    for (const piece of [1 << 16, 512]) {
+      copied = 0;
+      const parser = new FrameParser(() => assert.fail("a frame of junk"));
+      for (let at = 0; at < bytes.length; at += piece) parser.push(bytes.subarray(at, at + piece));
+      assert.ok(copied < bytes.length + 3 * 280 * (bytes.length / piece), `${name} in pieces of ${piece}: ${copied} bytes were copied`);
+    }
+});
