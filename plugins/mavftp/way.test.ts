@@ -165,6 +165,15 @@ test("what was chosen before the version was known is found out again once it is
   assert.equal((await rig.file(1_000_000))?.way, "bursts");
 });
 
+test("what is chosen again for the same reason, now that the version is known, is not said twice", async () => {
+  const px4 = { autopilot: AUTOPILOT_PX4, version: undefined as readonly [number, number, number] | undefined };
+  const rig = bench({ reads: 600_000, bursts: 100_000 }, { peer: () => px4 });
+  await rig.file(1_000_000);
+  px4.version = [1, 15, 4];
+  await rig.file(1_000_000);
+  assert.deepEqual([rig.said.length, rig.memory.size], [1, 1]);
+});
+
 test("files too short for a trial, one after the other, are one trial", async () => {
   const rig = bench({ reads: 400_000, bursts: 620_000 });
   for (let n = 0; n < 8; n++) await rig.file(20_000);

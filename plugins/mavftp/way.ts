@@ -117,6 +117,8 @@ export class WayReading implements Reading {
   #bursts = new Rate();
   #now = new Rate();
   #triedMs = -Infinity;
+  /** The last that was said: the same is chosen again once the version is known. */
+  #said: string | undefined;
 
   constructor(tools: WayTools) {
     this.#tools = tools;
@@ -236,6 +238,9 @@ export class WayReading implements Reading {
 
   #say(choice: Choice, remembered: boolean): void {
     const { way, reads, bursts, why } = choice;
+    const news = `${way}: ${why}`;
+    if (news === this.#said) return;
+    this.#said = news;
     const { name, tried } = inWords(choice);
     const rates = Object.entries(tried)
       .map(([what, perSecond]) => rateText(what, perSecond))
