@@ -47,6 +47,9 @@ test("each clause of the checker is red at its defect", async (t) => {
     ].map((finding) => finding.split(":", 1)[0]);
   assert.deepEqual(check(), []);
   assert.deepEqual(missingAt(expected), []);
+  // A stranger's file of the same size is not what is waited for.
+  const size = readFileSync(world.path("in/a.bin")).length;
+  assert.deepEqual(missingAt({ ...expected, foreign: new Map([["x/a.bin", `${size} 00`]]) }), ["x/a.bin"]);
 
   /** Plants a defect in a file, sees what is found, and takes it back. */
   const planted = (name: string, plant: (path: string) => void, clauses: string[], what: string) => {
