@@ -50,9 +50,10 @@ test("every autopilot and link can be started, and ends by SIGTERM", async (t) =
     ["ardupilot-4.8", "radio:57600"],
     ["mavsdk", "udp"],
   ] as const) {
-    const sim = startCommand(t, "--dir", dir, "--autopilot", autopilot, "--link", link, "--fault", "dup=1%", "--seed", "7");
+    const given = ["--autopilot", autopilot, "--link", link, "--fault", "dup=1%", "--seed", "7", "--ring", "2000"];
+    const sim = startCommand(t, "--dir", dir, ...given);
     const url = await sim.after("listening on ");
-    assert.match(sim.said(), /seed 7/);
+    assert.match(sim.said(), /^faults are drawn from seed 7$/m);
     const rig = makeDevice(t, { url: url.replace("tcpin", "tcpout"), root: "/" });
     await rig.attached();
     const [entry] = await listAll(rig.source);
@@ -97,9 +98,11 @@ test("what is wrong is said, with exit code 2", async (t) => {
     [/no link model "radio"; known: .*radio:BAUD/, ["--link", "radio"]],
     [/fault busy=1: expected/, ["--fault", "busy=1"]],
     [/given twice/, ["--fault", "loss=1%", "--fault", "loss=2%"]],
-    [/cannot read .*: there is no such file or directory/, ["--replay", none]],
+    [/^filesync: cannot read .*\/none: there is no such file or directory\n$/, ["--replay", none]],
+    [/^filesync: --dir: there is no directory .*\/none\n$/, ["--dir", none]],
+    [/^filesync: --seed: expected a whole number, got "abc"\n$/, ["--seed", "abc"]],
     [/line 1 is not the head of a trace/, ["--replay", bad]],
-    [/--ring: expected/, ["--ring", "5"]],
+    [/^filesync: --ring: expected bytes, 280 at least, got "10"\n$/, ["--ring", "10"]],
   ] as const) {
     const sim = startCommand(t, ...args);
     assert.equal(await sim.code, 2);
