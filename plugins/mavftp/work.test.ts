@@ -16,7 +16,8 @@ function countWakes(t: TestContext): { armed: number; woken: number } {
       const caller = new Error().stack
         ?.split("\n")
         .find((line) => /\/(plugins|sim|mavlink|core)\//.test(line) && !line.includes("work.test"));
-      if (!/\/plugins\/mavftp\/[^.]+\.js/.test(caller ?? "")) return;
+      // Source maps name the other file.
+      if (!/\/plugins\/mavftp\/[^./]+\.[jt]s/.test(caller ?? "")) return;
       counts.armed += 1;
       ours.add(id);
     },
@@ -47,6 +48,7 @@ for (const [autopilot, by] of [
     const counts = countWakes(t);
     assert.ok((await readAll(rig.source, entry)).equals(content.get("a.bin") as Buffer));
     const packets = BYTES / FTP_DATA_MAX;
+    assert.ok(counts.armed > 0, "nothing was counted");
     assert.ok(counts.armed + counts.woken < packets / 2, `${JSON.stringify(counts)} for ${Math.ceil(packets)} packets`);
     const asked = Object.values(rig.sim.stats.requests).reduce((sum, count) => sum + count, 0);
     assert.ok(asked < packets * (by === "reads" ? 1.1 : 0.2), `${asked} requests for ${Math.ceil(packets)} packets`);
