@@ -31,6 +31,7 @@ export async function withJournal<T>(config: Config, work: (engine: OwnEngine) =
   } catch (error) {
     if (error instanceof StateDirHeld)
       throw new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
+    if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);
     if (!isDenied(error)) throw error;
     const { uid } = statSync(stateDir);
     throw new UsageError(`permission denied for ${stateDir}: it belongs to the user with id ${uid}; run this as that user, or as root`);
@@ -43,5 +44,9 @@ export async function withJournal<T>(config: Config, work: (engine: OwnEngine) =
 function isDenied(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   if ("errcode" in error) return [3, 8, 14].includes(Number(error.errcode) & 0xff);
-  return "code" in error && (error.code === "EACCES" || error.code === "EPERM" || error.code === "EROFS");
+  return "code" in error && (error.code === "EACCES" || error.code === "EPERM");
+}
+
+function isReadOnly(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "EROFS";
 }

@@ -149,7 +149,11 @@ function answer(daemon: Daemon, request: ControlRequest, exchange: Exchange): un
 
 function asUsage(error: unknown, stateDir: string): unknown {
   const code = error instanceof Error && "code" in error ? error.code : "";
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS")
+  if (code === "EROFS")
+    return new UsageError(
+      `the state directory ${stateDir} cannot be written: the file system is read-only; mount it for writing, or set "stateDir" to a directory elsewhere`,
+    );
+  if (code === "EACCES" || code === "EPERM")
     return new UsageError(
       `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
     );

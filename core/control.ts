@@ -78,7 +78,10 @@ export class ControlServer {
   async close(): Promise<void> {
     for (const socket of this.#sockets) socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    await fs.rm(join(this.stateDir, name), { force: true });
+    // On a disk that became read-only, or fails, it stays: nobody answers there, and the next start makes it anew.
+    await fs.rm(join(this.stateDir, name), { force: true }).catch((error: unknown) => {
+      if (!(error instanceof Error && "code" in error && (error.code === "EROFS" || error.code === "EIO"))) throw error;
+    });
   }
 }
 

@@ -114,6 +114,8 @@ export class Journal {
     const path = join(dir, "journal.db");
     let setAside: string[] = [];
     let db: Database;
+    // Node says why a file cannot be written; SQLite's word for everything is "unable to open database file".
+    await (await fs.open(path, "a")).close();
     try {
       db = await openTables(path, suspect);
     } catch (error) {

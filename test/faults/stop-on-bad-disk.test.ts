@@ -5,10 +5,10 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { rmSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { Program, runProgram } from "./process.js";
+import { mainJs, Program, runProgram } from "./process.js";
 import { assertReceiptsTrue, treeOf } from "./trees.js";
 import { World } from "./world.js";
 
@@ -52,7 +52,9 @@ async function stopsWell(world: World, config: string, program: Program, mend: (
   assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
 }
 
-test("a stop on a full disk", { skip: process.getuid?.() === 0 ? false : "needs root to mount a small file system" }, async (t) => {
+const needsRoot = process.getuid?.() === 0 ? false : "needs root to mount a small file system";
+
+test("a stop on a full disk", { skip: needsRoot }, async (t) => {
   const { world, config } = worldOf(t);
   if (!world.mount("small", 120)) {
     t.skip("no loop devices here");
@@ -64,6 +66,37 @@ test("a stop on a full disk", { skip: process.getuid?.() === 0 ? false : "needs 
   await program.until(() => delivered(program) === files, "all files");
   world.fill("small/ballast");
   await stopsWell(world, config, program, () => rmSync(world.path("small/ballast")));
+});
+
+test("a stop on a disk that became read-only; a start on it says so", { skip: needsRoot }, async (t) => {
+  const { world, config } = worldOf(t);
+  if (!world.mount("small", 120)) {
+    t.skip("no loop devices here");
+    return;
+  }
+  // What the kernel does with a card that fails, while files are open.
+  const mounted = spawnSync("findmnt", ["-n", "-o", "SOURCE", world.path("small")], { encoding: "utf8" });
+  const trigger = `/sys/fs/ext4/${basename(mounted.stdout.trim())}/trigger_fs_error`;
+  const become = (options: string) => spawnSync("mount", ["-o", `remount,${options}`, world.path("small")]).status;
+  if (!existsSync(trigger) || become("errors=remount-ro") !== 0) {
+    t.skip("no errors of ext4 can be made here");
+    return;
+  }
+  put(world);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(() => delivered(program) === files, "all files");
+  writeFileSync(trigger, "1");
+  await stopsWell(world, config, program, () => {
+    const refused = spawnSync(process.execPath, [mainJs, "run", "--once", "--config", config], { encoding: "utf8" });
+    assert.equal(refused.status, 2);
+    const state = world.path("small/state");
+    const words = "cannot be written: the file system is read-only; mount it for writing";
+    assert.equal(refused.stderr, `filesync: the state directory ${state} ${words}, or set "stateDir" to a directory elsewhere\n`);
+    const status = spawnSync(process.execPath, [mainJs, "status", "--config", config], { encoding: "utf8" });
+    assert.deepEqual([status.status, status.stderr], [2, `filesync: ${state} ${words}\n`]);
+    world.mend("small");
+  });
 });
 
 const strace = spawnSync("strace", ["-qq", "-e", "inject=fsync:error=EIO:when=1", "-o", "/dev/null", "true"]).status === 0;

@@ -1,4 +1,5 @@
 /** A small world for a test: directories, a configuration, and the program run on it. */
+import { spawnSync } from "node:child_process";
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -22,6 +23,20 @@ export class World {
     if (mountSmall(this.path(`${name}.img`), dir, mib) !== undefined) return false;
     this.#mounts.push(dir);
     return true;
+  }
+
+  /** Repairs what was mounted as `name`, and mounts it again. */
+  mend(name: string): void {
+    const [image, dir] = [this.path(`${name}.img`), this.path(name)];
+    for (const [command = "", ...args] of [
+      ["umount", dir],
+      ["fsck.ext4", "-y", image],
+      ["mount", "-o", "loop", image, dir],
+    ]) {
+      const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
+      // fsck: 1 when it mended something.
+      if ((status ?? 9) > 1) throw new Error(`${command}: ${stderr}`);
+    }
   }
   readonly #mounts: string[] = [];
 
