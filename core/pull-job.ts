@@ -19,7 +19,8 @@ import { otherThan } from "./stat.js";
 import type { Transfer } from "./transfers.js";
 
 const sampleBytes = 4096;
-const everyBytes = 4 * 2 ** 20;
+/** With what comes in while it is synced, and what sockets hold, at most 4 MiB are read again. */
+const everyBytes = 3 * 2 ** 20;
 const soonMs = 2000;
 const soonBytes = 256 * 1024;
 const atLeastMs = 10_000;
