@@ -41,8 +41,27 @@ export interface Put {
   readonly replaced: boolean;
 }
 
-/** Nothing is at the path, and nothing is near it. */
-class NotThere extends ControlError {}
+/** Nothing is at the path. */
+class NotThere extends ControlError {
+  readonly near: boolean;
+
+  /** `names` of what is around it. */
+  constructor(
+    readonly device: string,
+    readonly path: string,
+    readonly names: readonly string[] = [],
+  ) {
+    const near = suggestion(path, names);
+    super(`there is no ${device}:${path}${near}`);
+    this.near = near !== "";
+  }
+
+  /** As it was written, from the top. */
+  fromTop(): NotThere {
+    const top = (path: string) => `/${path}`;
+    return new NotThere(this.device, top(this.path), this.names.map(top));
+  }
+}
 
 /** Throws ControlError for a mistake, Fault for what the device says. */
 export async function byHand(hands: Hands, request: ControlRequest, exchange: Exchange): Promise<unknown> {
@@ -60,7 +79,9 @@ export async function byHand(hands: Hands, request: ControlRequest, exchange: Ex
     if (isFault(error)) throw new Fault(error.kind, `${name}: ${error.message}`, { cause: error });
     // As it stands on the device itself.
     if (error instanceof NotThere && String(request.path).startsWith("/"))
-      throw new ControlError(`${error.message}: a path begins below the root of ${name}; "filesync ls ${name}:" lists what is there`);
+      throw error.near
+        ? error.fromTop()
+        : new ControlError(`${error.message}: a path begins below the root of ${name}; "filesync ls ${name}:" lists what is there`);
     throw error;
   } finally {
     over.abort();
@@ -399,11 +420,10 @@ async function notThere(lane: Lane, path: string, signal: AbortSignal): Promise<
   try {
     for await (const entry of tree?.list(dir, signal) ?? source?.list(signal, { enter }) ?? []) names.push(entry.path);
   } catch (error) {
-    if (isFault(error, "missing")) return new NotThere(`there is no ${lane.name}:${path}`);
+    if (isFault(error, "missing")) return new NotThere(lane.name, path);
     return new ControlError(`there is no ${lane.name}:${path} (${reasonOf(error)})`);
   }
-  const near = suggestion(path, names);
-  return near === "" ? new NotThere(`there is no ${lane.name}:${path}`) : new ControlError(`there is no ${lane.name}:${path}${near}`);
+  return new NotThere(lane.name, path, names);
 }
 
 function textOf(request: ControlRequest, key: string): string {

@@ -48,7 +48,7 @@ test("a flight controller: by URL without a configuration; through the daemon wh
   assert.ok(readFileSync(world.path("cwd/l.ulg")).equals(log));
   assert.equal(
     (await filesync("ls", ...url, "/fs/microsd/lgo")).err,
-    'filesync: there is no autopilot:fs/microsd/lgo; did you mean "fs/microsd/log"?',
+    'filesync: there is no autopilot:/fs/microsd/lgo; did you mean "/fs/microsd/log"?',
   );
   assert.equal((await filesync("ls", "--url", "tcpin:/nonsense", "/")).code, 2);
 
