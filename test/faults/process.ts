@@ -12,14 +12,21 @@ export interface SeenEvent {
 }
 
 export class Program {
+  static readonly #running = new Set<Program>();
   readonly events: SeenEvent[] = [];
   stderr = "";
   readonly exited: Promise<number | NodeJS.Signals>;
   readonly #child: ChildProcess;
   readonly #watchers = new Set<() => void>();
 
+  /** Kills those that are still running with something of `dir` among their words. */
+  static async killBelow(dir: string): Promise<void> {
+    const mine = [...Program.#running].filter(({ args }) => args.some((arg) => arg.startsWith(dir)));
+    await Promise.all(mine.map((program) => program.kill()));
+  }
+
   constructor(
-    args: readonly string[],
+    readonly args: readonly string[],
     options: { uid?: number; gid?: number; env?: NodeJS.ProcessEnv; wrap?: readonly string[]; cwd?: string } = {},
   ) {
     const [command, ...rest] = [...(options.wrap ?? []), process.execPath, mainJs, ...args];
@@ -30,6 +37,7 @@ export class Program {
       ...(options.uid === undefined ? {} : { uid: options.uid }),
       ...(options.gid === undefined ? {} : { gid: options.gid }),
     });
+    Program.#running.add(this);
     let rest_ = "";
     this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       const lines = (rest_ + text).split("\n");
@@ -43,6 +51,7 @@ export class Program {
     this.#child.stderr?.setEncoding("utf8").on("data", (text: string) => (this.stderr += text));
     this.exited = new Promise((resolve) =>
       this.#child.on("close", (code, signal) => {
+        Program.#running.delete(this);
         resolve(signal ?? code ?? -1);
         for (const watcher of [...this.#watchers]) watcher();
       }),

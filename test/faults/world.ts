@@ -5,13 +5,16 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import { mountSmall, unmount } from "../small-disk.js";
+import { Program } from "./process.js";
 
 export class World {
   readonly dir: string;
 
   constructor(t: TestContext) {
     this.dir = mkdtempSync(join(tmpdir(), "filesync-world-"));
-    t.after(() => {
+    t.after(async () => {
+      // What a test kills after itself, it kills after this.
+      await Program.killBelow(this.dir);
       this.#mounts.forEach(unmount);
       rmSync(this.dir, { recursive: true, force: true });
     });
