@@ -6,7 +6,15 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
 import { FrameWriter } from "../../mavlink/frame.js";
-import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, COMPONENT_AUTOPILOT, encodeHeartbeat, HEARTBEAT } from "../../mavlink/messages.js";
+import {
+  AUTOPILOT_ARDUPILOT,
+  AUTOPILOT_PX4,
+  COMPONENT_AUTOPILOT,
+  encodeHeartbeat,
+  encodeSystemTime,
+  HEARTBEAT,
+  SYSTEM_TIME,
+} from "../../mavlink/messages.js";
 import {
   BurstMemory,
   eventually,
@@ -138,6 +146,36 @@ function beats(t: TestContext, port: number, autopilots: readonly (readonly [sys
     socket.close();
   });
 }
+
+test("two of one kind and one system id are told by their clocks: neither is read while both are heard", async (t) => {
+  const port = await freeUdpPort();
+  const socket = createSocket("udp4");
+  const sinceMs = performance.now();
+  const speaker = (bootedMs: number) => {
+    const writer = new FrameWriter(1, COMPONENT_AUTOPILOT);
+    return () => {
+      const bootMs = Math.floor(performance.now() - sinceMs + bootedMs);
+      socket.send(
+        writer.encode(HEARTBEAT, encodeHeartbeat({ customMode: 0, type: 2, autopilot: AUTOPILOT_PX4, baseMode: 0, systemStatus: 3 })),
+        port,
+      );
+      socket.send(writer.encode(SYSTEM_TIME, encodeSystemTime({ unixUsec: 0n, bootMs })), port);
+    };
+  };
+  const speakers = [speaker(100_000), speaker(60_000)];
+  const timer = setInterval(() => speakers.forEach((speak) => speak()), 100);
+  lastly(t, () => {
+    clearInterval(timer);
+    socket.close();
+  });
+  const rig = makeDevice(t, { url: `udpin://127.0.0.1:${port}` });
+  const { reason = "" } = await rig.until(({ reason }) => reason?.startsWith("two autopilots") === true);
+  assert.match(reason, /^two autopilots with the system id 1 are on .*: give each an id of its own/);
+  // The one that is heard alone is read: whichever has gone.
+  const before = rig.states.length;
+  speakers.splice(1, 1);
+  await rig.until(({ state }) => state === "attached", 40_000, before);
+});
 
 test("two autopilots on one link: of one system id neither is read; of two the first, and that is said", async (t) => {
   for (const [second, options] of [

@@ -33,7 +33,7 @@ export interface PeerOptions {
 }
 
 const LOOK_MS = 200;
-/** So long after two kinds were heard under one id nothing is asked. */
+/** So long after two were heard under one id nothing is asked. */
 const MIXED_MS = 10_000;
 /** Heartbeats come every second; a few may be lost on a radio. */
 const HEARTBEAT_LOST_MS = 3800;
@@ -74,6 +74,10 @@ export class Peer {
   #frameMs = -Infinity;
   #disarmedMs = -Infinity;
   #bootMs: number | undefined;
+  /** By our clock: since when the autopilot runs, when it last said so, and since when the one ran that it was before it restarted. */
+  #bootedMs = -Infinity;
+  #bootSeenMs = -Infinity;
+  #restarted: number | undefined;
   #attachment: { readonly attachment: Attachment; readonly end: AbortController } | undefined;
   #ground: AbortController | undefined;
   #versionAsked = { tries: 0, atMs: 0 };
@@ -208,7 +212,7 @@ export class Peer {
     const present = this.#systemId !== undefined && performance.now() - this.#heartbeatMs < HEARTBEAT_LOST_MS;
     if (present) return false;
     this.#systemId = systemId;
-    this.#bootMs = undefined;
+    this.#bootMs = this.#restarted = undefined;
     this.version = undefined;
     this.logging.reset();
     this.#link.systemId = systemId;
@@ -216,14 +220,30 @@ export class Peer {
   }
 
   #time({ unixUsec, bootMs }: m.SystemTime): void {
+    const now = performance.now();
+    const from = now - bootMs;
+    // Whoever goes on counting from before a restart has not restarted: two count, as long as both are heard.
+    const older = this.#restarted !== undefined && Math.abs(from - this.#restarted) < REBOOT_STEP_MS;
+    if (older && now - this.#bootSeenMs < MIXED_MS) {
+      this.#mixedMs = now;
+      this.#look();
+      return;
+    }
+    if (older) this.#restarted = undefined;
+    this.#bootSeenMs = now;
     if (this.#bootMs !== undefined && bootMs < this.#bootMs - REBOOT_STEP_MS) {
+      this.#restarted = this.#bootedMs;
+      this.#bootedMs = from;
       this.#bootMs = bootMs;
       this.boots += 1;
       this.#detach("the autopilot restarted", "offline");
       // It may run another firmware now.
       this.version = undefined;
       this.#look();
-    } else this.#bootMs = Math.max(bootMs, this.#bootMs ?? 0);
+    } else {
+      this.#bootMs = Math.max(bootMs, this.#bootMs ?? 0);
+      this.#bootedMs = from;
+    }
     const wallMs = Number(unixUsec / 1000n);
     if (this.#toldTime || wallMs < PLAUSIBLE_FROM_MS || wallMs > PLAUSIBLE_TO_MS) return;
     this.#toldTime = true;
