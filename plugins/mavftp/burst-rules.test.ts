@@ -61,7 +61,7 @@ function begin(t: TestContext, rules: BurstRules, size = 1_000_000) {
     await new Promise((resolve) => setImmediate(resolve));
     return over;
   };
-  return { sent, bursts, packet, give, first, refuse, wanted, outcome, nextSeq: requests.nextSeq };
+  return { sent, bursts, packet, give, first, refuse, wanted, outcome, assembly, nextSeq: requests.nextSeq };
 }
 
 for (const [name, rules, early, late] of [
@@ -97,6 +97,19 @@ for (const [name, rules] of [
     refuse(first, 3, 12);
     assert.ok((await outcome()) instanceof EndedEarly, "it says so again and again, and no packet comes");
   });
+
+test("packets of an earlier burst are good data, however many bursts came after it", (t) => {
+  const { bursts, packet, give, assembly } = begin(t, PX4_BURST);
+  for (let n = 0; n < 150; n++) packet(n, n === 149);
+  for (let later = 1; later <= 3; later++) {
+    const { seq, offset = -1 } = bursts()[later] ?? assert.fail("the next burst was asked for");
+    for (let n = 0; n < 150; n++)
+      give({ seq: seq + 1 + n, offset: offset + n * FTP_DATA_MAX, burstComplete: n === 149 ? 1 : 0 }, Buffer.alloc(FTP_DATA_MAX));
+  }
+  assert.equal(assembly.whole, 600 * FTP_DATA_MAX);
+  for (let n = 600; n < 610; n++) packet(n);
+  assert.equal(assembly.whole, 610 * FTP_DATA_MAX);
+});
 
 test("the refusal that ended a burst of before says nothing about the present one, however often it comes", async (t) => {
   const { bursts, packet, refuse, first, outcome } = begin(t, PX4_BURST);

@@ -23,8 +23,8 @@ const LEAVE_AGAIN_MS = 35_000;
 const LEAVE_MOST_MS = 60_000;
 /** Not heard for so long, whoever speaks has newly appeared. */
 const GONE_MS = 10_000;
-/** Whoever is heard within so long of a wire's opening was there before us. */
-const BEFORE_US_MS = 3000;
+/** Whoever is heard within so long of a wire's opening was there before us: heartbeats come every second. */
+const BEFORE_US_MS = 1500;
 /** Files are being moved as long as nothing is missing for so long. */
 const MOVING_MS = 3000;
 /** Refused within so long of coming back: again. */
