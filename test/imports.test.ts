@@ -19,6 +19,7 @@ const forPlugins = [
   "core/reading",
   "core/remote",
   "core/stat",
+  "core/turns",
   "core/wire-path",
 ];
 
