@@ -11,12 +11,12 @@ import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
-import type { Chunk, Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
+import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
 import { marksIn, type StoredReceipt, type VersionRow } from "./rows.js";
 import { passing, readableOf } from "./reading.js";
 import { otherName, partialPath, uploadId } from "./route.js";
-import { answerLost, doubt, isRefusal, isUndated, recordOf } from "./single-shot.js";
+import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
 
 /** Names at targets that are being published now: two uploads to one name are published one after the other. */
 const publishing = new Map<string, Promise<unknown>>();
@@ -146,35 +146,17 @@ export class PushJob {
     }
     await this.#begin();
     await this.#prepare();
-    let whole = false;
-    let over = false;
-    let noting: Promise<void> | undefined;
-    this.#beforeLast = () =>
-      (noting ??= (async () => {
-        const expectOn = () => {
-          if (over) throw new Fault("aborted", "it was broken off before the last chunk was given");
-        };
-        expectOn();
-        await this.#seal();
-        expectOn();
-        await journal.commit(() => queue.noteSending(id, recordOf(before, clock)));
-        expectOn();
-        whole = true;
-      })());
-    try {
-      await this.#send(this.#upload(path), 0);
-      if (!whole) throw new Fault("transient", "it was answered before it was sent whole");
-      const there = await target.commit(this.#upload(path), signal);
-      return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
-    } catch (error) {
-      over = true;
-      // What is noted while it breaks off is of a last chunk that nobody was given.
-      if (noting !== undefined && !whole) await noting.catch(() => journal.commit(() => queue.noteSending(id, before)));
-      if (!whole) throw error;
-      if (!isRefusal(error)) throw answerLost(error);
-      await journal.commit(() => queue.noteSending(id, before));
-      throw error;
-    }
+    const shot = new Shot({
+      seal: () => this.#seal(),
+      note: () => journal.commit(() => queue.noteSending(id, recordOf(before, clock))),
+      takeBack: () => journal.commit(() => queue.noteSending(id, before)),
+    });
+    this.#beforeLast = shot.beforeLast;
+    const there = await shot.go(
+      () => this.#send(this.#upload(path), 0),
+      () => target.commit(this.#upload(path), signal),
+    );
+    return { ...this.#receipt(there), ...(before === undefined ? {} : { sentBefore: new Date(before.atMs).toISOString() }) };
   }
 
   /** Not to be sent any more. A single shot that was in doubt and has arrived has its receipt all the same; whatever else is there is taken away. */
@@ -399,20 +381,4 @@ export class PushJob {
         ),
     };
   }
-}
-
-/** The last chunk of `left` bytes, or the end of none, comes after `beforeLast`. One that ended early, or was closed, is not its end. */
-function heldBack(reading: Reading, left: number, beforeLast: () => Promise<void>): Reading {
-  let held: Chunk | undefined;
-  return {
-    next: async () => {
-      held ??= await reading.next();
-      const now = held;
-      left -= now?.bytes.length ?? 0;
-      held = now === undefined ? undefined : await reading.next();
-      if (held === undefined && left === 0) await beforeLast();
-      return now;
-    },
-    close: () => reading.close(),
-  };
 }

@@ -4,7 +4,7 @@
  * doubt: the target looks for it (`lookup`), and where it cannot know, the device's `whenInDoubt` or a person decides. Never blindly twice.
  */
 import { Fault, type FaultKind, isFault } from "./errors.js";
-import type { Clock, TargetFeatures } from "./plugin.js";
+import type { Chunk, Clock, Reading, TargetFeatures } from "./plugin.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 
@@ -63,4 +63,73 @@ export function doubt(sending: Sending, found: "absent" | "unknown", when: Targe
   const leftMs = clock.trusted() && sending.trusted ? sending.atMs + againMs - clock.wallMs() : againMs;
   if (leftMs <= 0) return undefined;
   return new Fault("indoubt", `${what}: it is sent once more 24 h after that`, { retryAfterMs: Math.min(leftMs, lookMs) });
+}
+
+/** What is durable around the moment from which on only the peer's answer tells what became of it. */
+export interface Noting {
+  /** The last chunk is read: whole, and what it should be. */
+  seal(): Promise<void>;
+  /** It may be taken from now on. */
+  note(): Promise<unknown>;
+  /** It was not taken. */
+  takeBack(): Promise<unknown>;
+}
+
+/** One request. */
+export class Shot {
+  #whole = false;
+  #over = false;
+  #noted: Promise<void> | undefined;
+
+  constructor(readonly noting: Noting) {}
+
+  /** For `heldBack`. */
+  readonly beforeLast = (): Promise<void> => (this.#noted ??= this.#note());
+
+  /** Throws "indoubt" where it was sent whole and not answered. */
+  async go<T>(send: () => Promise<unknown>, commit: () => Promise<T>): Promise<T> {
+    const { noting } = this;
+    try {
+      await send();
+      if (!this.#whole) throw new Fault("transient", "it was answered before it was sent whole");
+      return await commit();
+    } catch (error) {
+      this.#over = true;
+      // What is noted while it breaks off is of a last chunk that nobody was given.
+      if (!this.#whole) await this.#noted?.catch(() => noting.takeBack());
+      if (!this.#whole) throw error;
+      if (!isRefusal(error)) throw answerLost(error);
+      await noting.takeBack();
+      throw error;
+    }
+  }
+
+  async #note(): Promise<void> {
+    this.#expectOn();
+    await this.noting.seal();
+    this.#expectOn();
+    await this.noting.note();
+    this.#expectOn();
+    this.#whole = true;
+  }
+
+  #expectOn(): void {
+    if (this.#over) throw new Fault("aborted", "it was broken off before the last chunk was given");
+  }
+}
+
+/** The last chunk of `left` bytes, or the end of none, comes after `beforeLast`. One that ended early, or was closed, is not its end. */
+export function heldBack(reading: Reading, left: number, beforeLast: () => Promise<void>): Reading {
+  let held: Chunk | undefined;
+  return {
+    next: async () => {
+      held ??= await reading.next();
+      const now = held;
+      left -= now?.bytes.length ?? 0;
+      held = now === undefined ? undefined : await reading.next();
+      if (held === undefined && left === 0) await beforeLast();
+      return now;
+    },
+    close: () => reading.close(),
+  };
 }
