@@ -9,7 +9,7 @@ import { dateText } from "../core/route.js";
 import { interruptible, usableConfig } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
-import { deviceOfUrl, doByHand, inWordsOfUrl, withLane, withTrace } from "./own.js";
+import { deviceOfUrl, doByHand, homeIn, inWordsOfUrl, withLane, withTrace, type OwnNames } from "./own.js";
 import { putFile } from "./put.js";
 
 export interface HandOptions {
@@ -115,14 +115,15 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
   return interruptible(async (signal) => {
     if (options.url !== undefined) {
       const device = traced(await deviceOfUrl(options.url, at, changes), options);
+      const names: OwnNames = { vehicle: "", installation: "00000000" };
       const onLane = (lane: Lane) =>
         work({
           name: device.name,
           path: at,
           signal,
-          ask: (request, asking = {}) => doByHand(lane, "00000000", { ...request, device: lane.name }, asking),
+          ask: (request, asking = {}) => doByHand(lane, names, { ...request, device: lane.name }, asking),
         });
-      return withLane(device, { vehicle: "", installation: "00000000" }, onLane, warningsOf(device.name)).catch((error: unknown) => {
+      return withLane(device, names, onLane, warningsOf(device.name)).catch((error: unknown) => {
         throw inWordsOfUrl(error);
       });
     }
@@ -154,9 +155,10 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
       return work({ name, path, signal, ask: through });
     }
     const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
+    const own: OwnNames = { vehicle: config.vehicle, installation, home: await homeIn(config.stateDir) };
     const onLane = (lane: Lane) =>
-      work({ name, path, signal, ask: (request, asking = {}) => doByHand(lane, installation, { ...request, device: name }, asking) });
-    return withLane(traced(device, options), { vehicle: config.vehicle, installation }, onLane, warningsOf(name));
+      work({ name, path, signal, ask: (request, asking = {}) => doByHand(lane, own, { ...request, device: name }, asking) });
+    return withLane(traced(device, options), own, onLane, warningsOf(name));
   });
 }
 

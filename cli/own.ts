@@ -9,15 +9,37 @@ import { loadConfig, type DeviceConfig } from "../core/config.js";
 import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { Fault, isFault } from "../core/errors.js";
 import { Events } from "../core/events.js";
-import { byHand } from "../core/hand.js";
+import { mayWriteIn } from "../core/fs.js";
+import { byHand, type Hands } from "../core/hand.js";
+import { notesIn } from "../core/hand-shot.js";
 import { Lane } from "../core/lane.js";
 import type { PluginContext } from "../core/plugin.js";
+import { reasonOf } from "../core/retry.js";
 import { UsageError } from "./config.js";
 import { plugins } from "./plugins.js";
 
 export interface OwnNames {
   readonly vehicle: string;
   readonly installation: string;
+  /** Where what lasts is kept; a text says why it cannot be. */
+  readonly home?: Home | string;
+}
+
+export interface Home {
+  readonly stateDir: string;
+}
+
+/** The state directory, where it is, or will be, this user's own: what another makes there the daemon could not change. */
+export async function homeIn(stateDir: string): Promise<Home | string> {
+  const there = statSync(stateDir, { throwIfNoEntry: false });
+  if (there !== undefined && there.uid !== process.getuid?.())
+    return `it is noted in ${stateDir} first, which belongs to the user with id ${there.uid}: run this as that user`;
+  try {
+    await mayWriteIn(stateDir);
+  } catch (error) {
+    return `it is noted in ${stateDir} first, which cannot be written: ${reasonOf(error)}; run this as the daemon's user`;
+  }
+  return { stateDir };
 }
 
 /** What a plugin needs around it for one command. */
@@ -27,13 +49,14 @@ export async function withContext<T>(
   work: (context: PluginContext, clock: RealClock) => Promise<T>,
   say: PluginContext["say"] = () => undefined,
 ): Promise<T> {
-  const stateDir = mkdtempSync(join(tmpdir(), "filesync-"));
+  const scratch = mkdtempSync(join(tmpdir(), "filesync-"));
   const clock = new RealClock();
   const memory = new Map<string, unknown>();
   const context: PluginContext = {
     name,
-    ...names,
-    stateDir,
+    vehicle: names.vehicle,
+    installation: names.installation,
+    stateDir: typeof names.home === "object" ? join(names.home.stateDir, "devices", name) : scratch,
     clock,
     memory: { get: (key) => memory.get(key), set: (key, value) => Promise.resolve(void memory.set(key, value)) },
     say,
@@ -43,7 +66,7 @@ export async function withContext<T>(
   try {
     return await work(context, clock);
   } finally {
-    rmSync(stateDir, { recursive: true, force: true });
+    rmSync(scratch, { recursive: true, force: true });
   }
 }
 
@@ -82,8 +105,15 @@ export function withTrace(config: DeviceConfig, path: string): DeviceConfig {
 }
 
 /** A hand command on a device of our own. */
-export function doByHand(lane: Lane, installation: string, request: ControlRequest, asking: Asking): Promise<unknown> {
-  const hands = { lanes: new Map([[lane.name, lane]]), installation, sending: () => 0, work$: EMPTY };
+export function doByHand(lane: Lane, { installation, home }: OwnNames, request: ControlRequest, asking: Asking): Promise<unknown> {
+  const hands: Hands = {
+    lanes: new Map([[lane.name, lane]]),
+    installation,
+    notes: typeof home === "object" ? { dir: notesIn(home.stateDir) } : (home ?? "there is no state directory to note it in"),
+    sending: () => 0,
+    work$: EMPTY,
+    copy: () => Promise.reject(new Error("there is no spool: the file is taken where it is")),
+  };
   return byHand(hands, request, exchangeFor(asking));
 }
 

@@ -1,13 +1,26 @@
 /** `put`: a file of this machine onto a device, as a delivery goes: a partial name, verified, then its own name; never over another file without `--force`. */
 import { createReadStream, promises as fs } from "node:fs";
-import { basename } from "node:path";
+import { basename, resolve } from "node:path";
 import { faultOfErrno } from "../core/errors.js";
-import type { Put } from "../core/hand.js";
+import type { Put } from "../core/hand-put.js";
+import { dateText } from "../core/route.js";
 import { durationText, sizeText } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { digestsOf, tell, type CopyOptions } from "./get.js";
 import type { Place } from "./hand.js";
 import { Meter } from "./output.js";
+
+/** What is said while a file is put. */
+interface Said {
+  readonly waiting?: string;
+  /** Where the bytes that are asked for begin at the device: they are counted as they are sent. */
+  readonly offset?: number;
+  /** All of them are asked for, for a copy of the daemon's own. */
+  readonly copy?: true;
+  /** Where the device goes on with a copy, and how far it came since. */
+  readonly begins?: number;
+  readonly moved?: number;
+}
 
 export async function putFile(local: string, place: Place, options: CopyOptions): Promise<void> {
   const { name, path, signal } = place;
@@ -29,12 +42,15 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
       throw new UsageError(`${local} was written while it was read; the same command begins anew`);
   };
   const said = (fact: unknown) => {
-    const { waiting, offset } = fact as { waiting?: string; offset?: number };
+    const { waiting, offset, copy, begins, moved } = fact as Said;
     if (waiting !== undefined && !options.json) process.stderr.write(`${waiting}\n`);
-    if (offset === undefined) return undefined;
-    meter = new Meter(`${local} → ${name}`, stat.size, offset, options.json);
-    if (offset > 0 && !options.json) meter.note(`${local} → ${name}: goes on at byte ${offset} of ${stat.size}`);
-    return send(offset);
+    if (copy === true) return send(0);
+    if (moved !== undefined && meter !== undefined) meter.at += moved;
+    const from = offset ?? begins;
+    if (from === undefined) return undefined;
+    meter = new Meter(`${local} → ${name}`, stat.size, from, options.json);
+    if (from > 0 && !options.json) meter.note(`${local} → ${name}: goes on at byte ${from} of ${stat.size}`);
+    return offset === undefined ? undefined : send(offset);
   };
   const request = {
     command: "put",
@@ -47,16 +63,18 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
   };
   let done: Put;
   try {
-    done = (await place.ask(request, { signal, said })) as Put;
+    done = (await place.ask(request, { signal, said, localPath: resolve(local) })) as Put;
   } finally {
     meter?.close();
   }
-  const { receipt, replaced } = done;
+  const { receipt, replaced, sentBefore } = done;
   const rate = meter === undefined ? "" : ` in ${durationText(meter.seconds)}, ${sizeText(meter.rate)}/s`;
   const how = receipt.answer === "was there already" ? "was there already, " : replaced ? "in the place of another, " : "";
+  const before = sentBefore === undefined ? "" : `sent before at ${dateText(Date.parse(sentBefore))}, `;
+  const where = receipt.url === undefined ? "" : `: ${receipt.url}`;
   tell(
     options.json,
-    { local, ...receipt, replaced },
-    `${local} → ${name}:${receipt.path} (${receipt.size} bytes${rate}, ${how}proved by ${receipt.proof})`,
+    { local, ...receipt, replaced, ...(sentBefore === undefined ? {} : { sentBefore }) },
+    `${local} → ${name}:${receipt.path} (${receipt.size} bytes${rate}, ${how}${before}proved by ${receipt.proof})${where}`,
   );
 }

@@ -4,6 +4,8 @@ import { forget, retry } from "./amend.js";
 import { ControlError, type Answer, type ControlRequest, type Exchange } from "./control.js";
 import type { Engine } from "./engine.js";
 import { byHand, handCommands, type Hands } from "./hand.js";
+import { notesIn } from "./hand-shot.js";
+import { holdCopy } from "./space.js";
 import { verify } from "./verify.js";
 import { why } from "./why.js";
 
@@ -37,6 +39,8 @@ function handsOf(engine: Engine): Hands {
     installation: engine.names.installation,
     sending: (device) =>
       engine.journal.get<{ n: number }>("SELECT COUNT(*) AS n FROM deliveries WHERE state = 'active' AND target = ?", device)?.n ?? 0,
+    notes: { dir: notesIn(engine.config.stateDir) },
+    copy: (size, bytes, signal) => holdCopy(engine, size, bytes, signal),
     work$: engine.work$.pipe(filter(() => !engine.journal.failed)),
   };
 }

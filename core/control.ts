@@ -37,6 +37,8 @@ export interface Exchange {
   readonly give: (bytes: Buffer) => Promise<void>;
   /** What the one who asked sends, to its end. */
   readonly take: () => AsyncIterable<Buffer>;
+  /** Where what is sent is on this machine, when the one who asked is this process: no path of another's is believed. */
+  readonly localPath?: string;
 }
 
 export type Answer = (request: ControlRequest, exchange: Exchange) => unknown;
@@ -47,6 +49,8 @@ export interface Asking {
   /** What it returns is sent, to its end. */
   said?(fact: unknown): AsyncIterable<Buffer> | undefined;
   given?(bytes: Buffer): Promise<void>;
+  /** Where the file that is sent is on this machine. A daemon does not hear of it. */
+  readonly localPath?: string;
 }
 
 export class ControlServer {
@@ -178,6 +182,7 @@ export function exchangeFor(asking: Asking): Exchange {
       if (taken === undefined) throw new Error("nothing is sent");
       return taken;
     },
+    ...(asking.localPath === undefined ? {} : { localPath: asking.localPath }),
   };
 }
 

@@ -42,9 +42,14 @@ export async function syncDir(dir: string | Buffer): Promise<void> {
   }
 }
 
+/** A name of its own, which `removeTemporaries` knows. */
+export function temporaryName(): string {
+  return `.${randomUUID()}.tmp`;
+}
+
 /** Replaces the content of a small file at once: a temporary name, sync, rename, sync of the directory. */
 export async function writeDurable(path: string, content: string | Uint8Array, mode = 0o666): Promise<void> {
-  const temporary = join(dirname(path), `.${randomUUID()}.tmp`);
+  const temporary = join(dirname(path), temporaryName());
   const handle = await fs.open(temporary, "wx", mode);
   try {
     await handle.writeFile(content);

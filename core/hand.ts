@@ -2,17 +2,15 @@
  * Work with one device by hand: list, get, put, remove, make a directory, move; through the same plugin, link and login as everything else,
  * and not recorded in the journal. A person who waits goes before what the daemon would do next.
  */
-import { createHash } from "node:crypto";
-import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
 import { suggestion } from "./config-problems.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
-import type { Device, Digest, DigestKind, FileEntry, Occupant, Reading, Receipt, Source, Tree, Upload } from "./plugin.js";
-import { readableOf, readingOf } from "./reading.js";
-import { reasonOf } from "./retry.js";
-import { partialPath, plausible } from "./route.js";
+import { joined, lastOf, notThere, NotThere, pathOf, plainFile, textOf, treeOf } from "./hand-names.js";
+import { put, type PutHands } from "./hand-put.js";
+import type { Digest, DigestKind, FileEntry, Source } from "./plugin.js";
+import { plausible } from "./route.js";
 
 export const handCommands = ["ls", "stat", "get", "put", "rm", "mkdir", "mv"];
 
@@ -20,13 +18,8 @@ export const handCommands = ["ls", "stat", "get", "put", "rm", "mkdir", "mv"];
 const quietMs = 2000;
 
 /** What hand commands need of the program around them. */
-export interface Hands {
+export interface Hands extends PutHands {
   readonly lanes: ReadonlyMap<string, Lane>;
-  readonly installation: string;
-  /** Deliveries that are on their way to a device now. */
-  sending(device: string): number;
-  /** Emits when one of them has ended. */
-  readonly work$: Observable<unknown>;
 }
 
 /** What `stat` says of one file. */
@@ -34,33 +27,6 @@ export interface Found {
   readonly entry: FileEntry;
   /** What the source computes by itself. */
   readonly digests: readonly DigestKind[];
-}
-
-export interface Put {
-  readonly receipt: Receipt;
-  readonly replaced: boolean;
-}
-
-/** Nothing is at the path. */
-class NotThere extends ControlError {
-  readonly near: boolean;
-
-  /** `names` of what is around it. */
-  constructor(
-    readonly device: string,
-    readonly path: string,
-    readonly names: readonly string[] = [],
-  ) {
-    const near = suggestion(path, names);
-    super(`there is no ${device}:${path}${near}`);
-    this.near = near !== "";
-  }
-
-  /** As it was written, from the top. */
-  fromTop(): NotThere {
-    const top = (path: string) => `/${path}`;
-    return new NotThere(this.device, top(this.path), this.names.map(top));
-  }
 }
 
 /** Throws ControlError for a mistake, Fault for what the device says. */
@@ -271,180 +237,4 @@ async function get(lane: Lane, entry: FileEntry, offset: number, exchange: Excha
   } finally {
     leave();
   }
-}
-
-/** As a delivery goes: a partial name, verified, published, never over another file unless `force`. */
-async function put(hands: Hands, lane: Lane, path: string, request: ControlRequest, exchange: Exchange): Promise<Put> {
-  const { signal } = exchange;
-  const { target, tree } = lane.device;
-  if (target === undefined || target.features.singleShot || target.features.needs === "sealedPath")
-    throw new ControlError(`nothing can be put on ${lane.name} by hand${withheldText(lane) ?? ` (${lane.config.type})`}`);
-  const dir = path === "" || String(request.path).endsWith("/") || (await tree?.stat(path, signal))?.kind === "directory";
-  const at = dir ? joined(path, textOf(request, "name")) : path;
-  if (!isSafePath(at)) throw new ControlError(`"${at}" leads out of the device's root`);
-  const size = Number(request.size);
-  const digest = textOf(request, "digest") as Digest;
-  const id = createHash("sha256").update(`hand\0${lane.name}\0${at}\0${digest}`).digest("hex").slice(0, 16);
-  const memo = new Map<string, unknown>();
-  const chunks = (offset: number): Reading => {
-    exchange.say({ offset });
-    return readingOf(throttled(lane, exchange));
-  };
-  const upload: Upload = {
-    id,
-    path: at,
-    partialPath: partialPath(at, hands.installation, id),
-    size,
-    ...(typeof request.modifiedMs === "number" ? { modifiedMs: request.modifiedMs } : {}),
-    expect: { kind: "absent" },
-    sealed: true,
-    digest,
-    memo: { get: (key) => memo.get(key), set: (key, value) => Promise.resolve(void memo.set(key, value)) },
-    read: (offset) => readableOf(chunks(offset)),
-    chunks,
-  };
-  const taken = (there: Occupant) => {
-    const how =
-      there.size === size && there.digest === undefined
-        ? `with the same size (${lane.name} cannot tell its content)`
-        : "with another content";
-    return new ControlError(`${lane.name}:${at} is there already, ${how}; --force replaces it`);
-  };
-  const leave = await placeAt(hands, lane, exchange);
-  try {
-    const there = await target.look?.(upload, signal);
-    if (there !== undefined && there.digest === digest && there.size === size) return { receipt: receiptOf(at, there), replaced: false };
-    if (there !== undefined && request.force !== true) throw taken(there);
-    let offset = await target.offset(upload, signal);
-    if (offset > size || (offset > 0 && offset < size && !target.features.resume)) {
-      await target.discard(upload, signal);
-      offset = 0;
-    }
-    if (offset < size || size === 0) await target.write(upload, offset, signal, () => undefined);
-    throwIfAborted(signal);
-    let done = await target.commit(upload, signal);
-    let replaced = false;
-    if ("occupied" in done) {
-      if (done.digest === digest && done.size === size) {
-        await target.discard(upload, signal);
-        return { receipt: receiptOf(at, done), replaced };
-      }
-      if (request.force !== true) throw taken(done);
-      const old = await plainFile(treeOf(lane), lane, at, signal);
-      await treeOf(lane).remove(at, old, signal);
-      replaced = true;
-      done = await target.commit(upload, signal);
-    }
-    if ("occupied" in done) throw taken(done);
-    return { receipt: done, replaced };
-  } catch (error) {
-    // It will never be taken under this name: nothing is left there for a next try. Why not is told, rather than that something could not be taken away.
-    if (isFault(error, "rejected")) await target.discard(upload, signal).catch(() => undefined);
-    throw error;
-  } finally {
-    leave();
-  }
-}
-
-async function* throttled(lane: Lane, { take: bytes, signal }: Exchange): AsyncGenerator<Buffer> {
-  for await (const chunk of bytes()) {
-    await lane.throttle.take(chunk.length, signal);
-    yield chunk;
-  }
-}
-
-function receiptOf(path: string, there: Occupant): Receipt {
-  return {
-    path,
-    size: there.size,
-    proof: there.proof ?? "size",
-    answer: "was there already",
-    ...(there.digest === undefined ? {} : { digest: there.digest }),
-  };
-}
-
-/** A place among the uploads; what gives it back. */
-async function placeAt(hands: Hands, lane: Lane, { say, signal }: Exchange): Promise<() => void> {
-  const leave = lane.invite();
-  try {
-    if (hands.sending(lane.name) > lane.slots("target")) say({ waiting: `another transfer to ${lane.name} ends first` });
-    while (hands.sending(lane.name) > lane.slots("target"))
-      await firstValueFrom(race(hands.work$, fromEvent(signal, "abort")).pipe(take(1)));
-    throwIfAborted(signal);
-    return leave;
-  } catch (error) {
-    leave();
-    throw error;
-  }
-}
-
-async function plainFile(tree: Tree, lane: Lane, path: string, signal: AbortSignal): Promise<FileEntry> {
-  if (path === "") throw new ControlError(`${lane.name} alone names no file: ${lane.name}:PATH does`);
-  const entry = await tree.stat(path, signal);
-  if (entry === undefined) throw await notThere(lane, path, signal);
-  if (entry.kind !== "file")
-    throw new ControlError(
-      `${lane.name}:${path} is ${entry.kind === "directory" ? "a directory" : "no plain file"}: only files are moved and removed`,
-    );
-  return entry;
-}
-
-function treeOf(lane: Lane): Tree {
-  const { tree } = lane.device;
-  if (tree === undefined)
-    throw new ControlError(
-      `${lane.name} cannot be changed by hand${withheldText(lane) ?? `: a device of type "${lane.config.type}" is only ${onlyText(lane.device)}`}`,
-    );
-  return tree;
-}
-
-/** Why it is no target as it is configured, though it could be. */
-function withheldText({ config }: Lane): string | undefined {
-  const why = config.plugin.withheld?.(config.options).target;
-  return why === undefined ? undefined : `: ${why}`;
-}
-
-function onlyText(device: Device): string {
-  return device.target === undefined ? "read" : device.source === undefined ? "written to" : "read and written to";
-}
-
-/** With the nearest name beside it. */
-async function notThere(lane: Lane, path: string, signal: AbortSignal): Promise<ControlError> {
-  const dir = path.slice(0, Math.max(0, path.lastIndexOf("/")));
-  const names: string[] = [];
-  const { tree, source } = lane.device;
-  const enter = (other: string) => {
-    names.push(other);
-    return dir === other || dir.startsWith(`${other}/`);
-  };
-  try {
-    for await (const entry of tree?.list(dir, signal) ?? source?.list(signal, { enter }) ?? []) names.push(entry.path);
-  } catch (error) {
-    if (isFault(error, "missing")) return new NotThere(lane.name, path);
-    return new ControlError(`there is no ${lane.name}:${path} (${reasonOf(error)})`);
-  }
-  return new NotThere(lane.name, path, names);
-}
-
-function textOf(request: ControlRequest, key: string): string {
-  const value = request[key];
-  if (typeof value !== "string") throw new ControlError(`"${key}" is missing`);
-  return value;
-}
-
-/** Below the device's root; "" is the root, and so is ".". */
-function pathOf(request: ControlRequest, key: string): string {
-  const given = typeof request[key] === "string" ? request[key] : "";
-  const parts = given.split("/").filter((part) => part !== "" && part !== ".");
-  const path = parts.join("/");
-  if (path !== "" && !isSafePath(path)) throw new ControlError(`"${given}" leads out of the device's root`);
-  return path;
-}
-
-function joined(dir: string, name: string): string {
-  return dir === "" ? name : `${dir}/${name}`;
-}
-
-function lastOf(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1);
 }

@@ -4,7 +4,8 @@
  * forgotten: it stays until its source is seen to hold it, or a person forgets it a second time.
  */
 import { type Engine, nameOf, targets } from "./engine.js";
-import { abortedFault, isFault } from "./errors.js";
+import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
+import { temporaryName } from "./fs.js";
 import type { VersionRow } from "./rows.js";
 
 /** Deliveries that may yet need the bytes. */
@@ -13,7 +14,7 @@ const stillWaits = "('wanting', 'ready', 'active', 'parked')";
 const holdsMs = 10_000;
 
 /** Gives up spool copies until `version` fits; true when its space is reserved. */
-export async function makeRoom(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
+export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | "size" | "durable">, stop: AbortSignal): Promise<boolean> {
   const reserve = () => engine.spool.reserve(version.id, version.size, version.durable);
   for (const row of done(engine, Number.MAX_SAFE_INTEGER)) {
     if (stop.aborted) return false;
@@ -45,6 +46,42 @@ export async function makeRoom(engine: Engine, version: VersionRow, stop: AbortS
     if (await reserve()) return true;
   }
   return false;
+}
+
+/** A file of no version. */
+export interface HeldCopy {
+  readonly path: string;
+  drop(): Promise<void>;
+}
+
+/**
+ * A copy of what comes, with its space promised to it like to any file; not durable, and gone with the next start. Throws Fault "full" where it has no
+ * room, "transient" where other than `size` bytes came.
+ */
+export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterable<Buffer>, stop: AbortSignal): Promise<HeldCopy> {
+  const { spool } = engine;
+  const id = temporaryName();
+  const ever = await spool.canEverHold(size);
+  if (!ever || !((await spool.reserve(id, size, 0)) || (await makeRoom(engine, { id, size, durable: 0 }, stop)))) {
+    throwIfAborted(stop);
+    throw new Fault("full", `it is copied to the spool first, where it has no room: ${await spool.spaceText()}`);
+  }
+  const drop = () => spool.drop(id);
+  try {
+    const writer = await spool.writer(id, 0);
+    try {
+      for await (const chunk of bytes) await writer.append(chunk);
+      await writer.flush();
+    } finally {
+      await writer.close();
+    }
+    throwIfAborted(stop);
+    if (writer.offset !== size) throw new Fault("transient", `${writer.offset} bytes came, not ${size}`);
+    return { path: spool.pathOf(id), drop };
+  } catch (error) {
+    await drop();
+    throw error;
+  }
 }
 
 /** Retention: delivered files older than `keep` leave the spool. Does nothing while the clock is not trusted. */

@@ -1,0 +1,230 @@
+/**
+ * `put` by hand, as a delivery goes: a partial name, verified, published, never over another file unless `force`; or one request, where the target is a
+ * single shot (`hand-shot.ts`). The bytes come from the one who asks; what a target takes only by its path is copied to the spool first, unless
+ * the one who asks is this process, which gives the path of the file itself.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream, promises as fs } from "node:fs";
+import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
+import { ControlError, type ControlRequest, type Exchange } from "./control.js";
+import { faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { joined, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
+import { shoot } from "./hand-shot.js";
+import type { Lane } from "./lane.js";
+import { isSafePath } from "./names.js";
+import type { Digest, Occupant, Reading, Receipt, Target, Tree, Upload } from "./plugin.js";
+import { readableOf, readingOf } from "./reading.js";
+import { partialPath } from "./route.js";
+import type { HeldCopy } from "./space.js";
+
+/** What `put` needs of the program around it. */
+export interface PutHands {
+  readonly installation: string;
+  /** Where a single shot is noted before it is sent whole; a text says why it cannot be. */
+  readonly notes: { readonly dir: string } | string;
+  /** Deliveries that are on their way to a device now. */
+  sending(device: string): number;
+  /** Emits when one of them has ended. */
+  readonly work$: Observable<unknown>;
+  /** A copy in the spool, for as long as it is held. Throws Fault "full". */
+  copy(size: number, bytes: AsyncIterable<Buffer>, signal: AbortSignal): Promise<HeldCopy>;
+}
+
+export interface Put {
+  readonly receipt: Receipt;
+  readonly replaced: boolean;
+  /** When it was sent whole before, and the answer was lost. ISO 8601. */
+  readonly sentBefore?: string;
+}
+
+/** The file as the one who asks has it. */
+export interface Given {
+  readonly at: string;
+  readonly size: number;
+  readonly digest: Digest;
+  readonly modifiedMs?: number;
+  readonly force: boolean;
+}
+
+export async function put(hands: PutHands, lane: Lane, path: string, request: ControlRequest, exchange: Exchange): Promise<Put> {
+  const { signal } = exchange;
+  const { target, tree } = lane.device;
+  if (target === undefined)
+    throw new ControlError(`nothing can be put on ${lane.name} by hand${withheldText(lane) ?? ` (${lane.config.type})`}`);
+  const dir = path === "" || String(request.path).endsWith("/") || (await tree?.stat(path, signal))?.kind === "directory";
+  const at = dir ? joined(path, textOf(request, "name")) : path;
+  if (!isSafePath(at)) throw new ControlError(`"${at}" leads out of the device's root`);
+  const given: Given = {
+    at,
+    size: Number(request.size),
+    digest: textOf(request, "digest") as Digest,
+    ...(typeof request.modifiedMs === "number" ? { modifiedMs: request.modifiedMs } : {}),
+    force: request.force === true,
+  };
+  const leave = await placeAt(hands, lane, exchange);
+  const work = new Putting(hands, lane, target, given, exchange);
+  try {
+    await work.begin();
+    return target.features.singleShot ? await shoot(hands.notes, lane, work) : await deliver(lane, work, tree);
+  } finally {
+    await work.end();
+    leave();
+  }
+}
+
+/** One file that is put: its upload, and where its bytes come from. */
+export class Putting {
+  #path: string | undefined;
+  #held: HeldCopy | undefined;
+
+  constructor(
+    readonly hands: PutHands,
+    readonly lane: Lane,
+    readonly target: Target,
+    readonly given: Given,
+    readonly exchange: Exchange,
+  ) {}
+
+  upload(more: Partial<Upload> = {}): Upload {
+    const { at, size, digest, modifiedMs } = this.given;
+    const { lane, exchange } = this;
+    const id = createHash("sha256").update(`hand\0${lane.name}\0${at}\0${digest}`).digest("hex").slice(0, 16);
+    const memo = new Map<string, unknown>();
+    const chunks = (offset: number): Reading => readingOf(throttled(lane, exchange, this.#bytes(offset)));
+    return {
+      id,
+      path: at,
+      partialPath: partialPath(at, this.hands.installation, id),
+      size,
+      ...(modifiedMs === undefined ? {} : { modifiedMs }),
+      expect: { kind: "absent" },
+      sealed: true,
+      digest,
+      ...(this.#path === undefined ? {} : { localPath: this.#path }),
+      ...(lane.throttle.rate === undefined ? {} : { maxRate: lane.throttle.rate }),
+      memo: { get: (key) => memo.get(key), set: (key, value) => Promise.resolve(void memo.set(key, value)) },
+      read: (offset) => readableOf(chunks(offset)),
+      chunks,
+      ...more,
+    };
+  }
+
+  /** The target's `write`; of what is read here, who asked hears how far it is. */
+  async write(upload: Upload, offset: number): Promise<void> {
+    const { target, exchange } = this;
+    const here = this.#path !== undefined;
+    if (here) exchange.say({ begins: offset });
+    await target.write(upload, offset, exchange.signal, (moved) => here && exchange.say({ moved }));
+  }
+
+  /** Throws ControlError where the file that is put was changed since; a copy is as it was. */
+  async unchanged(): Promise<void> {
+    const { given } = this;
+    if (this.#path === undefined || this.#held !== undefined) return;
+    const { size, mtimeMs } = await fs.stat(this.#path).catch((error: unknown) => {
+      throw faultOfErrno(error, `cannot read ${this.#path}`);
+    });
+    if (size !== given.size || Math.floor(mtimeMs) !== given.modifiedMs)
+      throw new ControlError(`${this.#path} was written while it was read; the same command begins anew`);
+  }
+
+  async end(): Promise<void> {
+    await this.#held?.drop();
+  }
+
+  /** The file has a path on this machine from here on, where the target needs one. */
+  async begin(): Promise<void> {
+    const { exchange, hands, given } = this;
+    if (this.target.features.needs !== "sealedPath") return;
+    this.#path = exchange.localPath;
+    if (this.#path !== undefined) return;
+    exchange.say({ copy: true });
+    this.#held = await hands.copy(given.size, exchange.take(), exchange.signal);
+    this.#path = this.#held.path;
+    if (given.modifiedMs !== undefined) await fs.utimes(this.#path, given.modifiedMs / 1000, given.modifiedMs / 1000);
+  }
+
+  #bytes(offset: number): AsyncIterable<Buffer> {
+    if (this.#path !== undefined) return createReadStream(this.#path, { start: offset });
+    this.exchange.say({ offset });
+    return this.exchange.take();
+  }
+}
+
+async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promise<Put> {
+  const { target, given, exchange } = work;
+  const { at, size, digest, force } = given;
+  const { signal } = exchange;
+  const upload = work.upload();
+  const taken = (there: Occupant) => {
+    const how =
+      there.size === size && there.digest === undefined
+        ? `with the same size (${lane.name} cannot tell its content)`
+        : "with another content";
+    return new ControlError(`${lane.name}:${at} is there already, ${how}; --force replaces it`);
+  };
+  try {
+    const there = await target.look?.(upload, signal);
+    if (there !== undefined && there.digest === digest && there.size === size) return { receipt: receiptOf(at, there), replaced: false };
+    if (there !== undefined && !force) throw taken(there);
+    let offset = await target.offset(upload, signal);
+    if (offset > size || (offset > 0 && offset < size && !target.features.resume)) {
+      await target.discard(upload, signal);
+      offset = 0;
+    }
+    if (offset < size || size === 0) await work.write(upload, offset);
+    throwIfAborted(signal);
+    await work.unchanged();
+    let done = await target.commit(upload, signal);
+    let replaced = false;
+    if ("occupied" in done) {
+      if (done.digest === digest && done.size === size) {
+        await target.discard(upload, signal);
+        return { receipt: receiptOf(at, done), replaced };
+      }
+      if (!force) throw taken(done);
+      done = await target.commit(await inPlaceOf(lane, work, tree, done), signal);
+      replaced = true;
+    }
+    if ("occupied" in done) throw taken(done);
+    return { receipt: done, replaced };
+  } catch (error) {
+    // It will never be taken under this name: nothing is left there for a next try. Why not is told, rather than that something could not be taken away.
+    if (isFault(error, "rejected")) await target.discard(upload, signal).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** The upload that takes the place of what is there: that is removed first, or where nothing can be, replaced. */
+async function inPlaceOf(lane: Lane, work: Putting, tree: Tree | undefined, there: Occupant): Promise<Upload> {
+  if (tree === undefined) {
+    const digest = there.digest === undefined ? {} : { digest: there.digest };
+    return work.upload({ expect: { kind: "replaces", size: there.size, ...digest } });
+  }
+  const { signal } = work.exchange;
+  const old = await plainFile(treeOf(lane), lane, work.given.at, signal);
+  await tree.remove(work.given.at, old, signal);
+  return work.upload();
+}
+
+async function* throttled(lane: Lane, { signal }: Exchange, bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  for await (const chunk of bytes) {
+    await lane.throttle.take(chunk.length, signal);
+    yield chunk;
+  }
+}
+
+/** A place among the uploads; what gives it back. */
+async function placeAt(hands: PutHands, lane: Lane, { say, signal }: Exchange): Promise<() => void> {
+  const leave = lane.invite();
+  try {
+    if (hands.sending(lane.name) > lane.slots("target")) say({ waiting: `another transfer to ${lane.name} ends first` });
+    while (hands.sending(lane.name) > lane.slots("target"))
+      await firstValueFrom(race(hands.work$, fromEvent(signal, "abort")).pipe(take(1)));
+    throwIfAborted(signal);
+    return leave;
+  } catch (error) {
+    leave();
+    throw error;
+  }
+}
