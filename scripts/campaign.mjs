@@ -1,4 +1,5 @@
 // `npm run campaign -- [--seed S] [--minutes M] [--quiet]`: the daemon under a seeded schedule of faults; prints each fault, a table, and what was found.
+// `--target sftp|webdav|rsync`: the ground station is such a server instead of FTP servers.
 // `--mavftp [--files N]`: the same beside six autopilots, which are read by MAVLink FTP.
 import { makeReady } from "./ready.mjs";
 
@@ -17,7 +18,8 @@ if (!Number.isFinite(seed) || !(minutes > 0) || !(Number.isInteger(files) && fil
   process.exit(2);
 }
 const say = "quiet" in given ? undefined : (line) => console.log(line);
-const what = "mavftp" in given ? `--mavftp --files ${files} ` : "";
+const target = given.target ?? "ftp";
+const what = "target" in given ? `--target ${target} ` : "mavftp" in given ? `--mavftp --files ${files} ` : "";
 const command = `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
 console.log(`seed ${seed}; the same schedule again: ${command}`);
 const findings = "mavftp" in given ? await fleet() : await world();
@@ -39,13 +41,20 @@ async function fleet() {
 async function world() {
   const { campaign } = await import("../dist/test/faults/campaign/run.js");
   const { missingHere } = await import("../dist/test/faults/campaign/abilities.js");
-  const without = missingHere();
+  const { whyNoPlace, places } = await import("../dist/test/faults/campaign/place.js");
+  const why = places.includes(target) ? whyNoPlace(target) : `it is not one of ${places.join(", ")}`;
+  if (why !== undefined) {
+    console.error(`--target ${target}: ${why}`);
+    process.exit(2);
+  }
+  const without = missingHere(target);
   if (without.size > 0) console.log(`cannot be done on this machine: ${[...without].join(", ")}`);
   // A round takes about a minute and a half; the time ends it.
   const report = await campaign({
     seed,
     minutes,
     rounds: Math.ceil(minutes * 3),
+    target,
     livesPerRound: 16,
     lifeMs: 3500,
     stopMs: minutes >= 10 ? 60_000 : 10_000,

@@ -31,7 +31,8 @@ export interface DavServerUnderTest {
 export interface DavServerKind {
   readonly name: string;
   readonly skip?: string;
-  start(): Promise<DavServerUnderTest>;
+  /** `given`: the directory that is served; it stays. */
+  start(given?: string): Promise<DavServerUnderTest>;
 }
 
 /** What servers that know nothing of core's names have on their disk. */
@@ -78,11 +79,11 @@ function program({ name, needs, command }: DavProgram): DavServerKind {
     name: `webdav on ${name}`,
     ...(missing === undefined ? {} : { skip: `${name} is not installed: there is no ${missing}` }),
     ...(isRoot ? {} : { skip: `${name} is run as root here, so that it may use the test's directory` }),
-    start: async () => {
+    start: async (given) => {
       const base = await fs.mkdtemp(join(tmpdir(), "filesync-dav-"));
       await fs.chmod(base, 0o755);
-      const dir = join(base, "files");
-      await fs.mkdir(dir);
+      const dir = given ?? join(base, "files");
+      await fs.mkdir(dir, { recursive: true });
       await fs.chmod(dir, 0o777);
       const port = await freePort();
       const [file, ...args] = await command(base, dir, port);

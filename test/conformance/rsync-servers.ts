@@ -17,18 +17,19 @@ function whyNot(): string | undefined {
 
 /** `forced`: what stands before the user's key in authorized_keys, made from the directory that is served. */
 function server(name: string, skip: string | undefined, seen: (dir: string) => string, forced: (dir: string) => string): SftpServerKind {
-  return { name, ...(skip === undefined ? {} : { skip }), start: () => startRsync(seen, forced) };
+  return { name, ...(skip === undefined ? {} : { skip }), start: (given) => startRsync(seen, forced, given) };
 }
 
-/** A user of its own where this is root. */
+/** A user of its own where this is root. `given`: the directory that is served; it stays. */
 export async function startRsync(
   seen: (dir: string) => string = (dir) => dir,
   forced: (dir: string, base: string) => string = () => "",
+  given?: string,
 ): Promise<SftpServerUnderTest> {
   const base = await fs.mkdtemp(join(tmpdir(), "filesync-rsync-"));
   await fs.chmod(base, 0o755);
-  const dir = join(base, "files");
-  await fs.mkdir(dir);
+  const dir = given ?? join(base, "files");
+  await fs.mkdir(dir, { recursive: true });
   const user = isRoot ? await systemUser(dir) : { name: userInfo().username, remove: () => Promise.resolve() };
   const [key, other] = [join(base, "id"), join(base, "other")];
   makeKey(key);

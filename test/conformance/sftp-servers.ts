@@ -32,7 +32,8 @@ export interface SftpServerUnderTest {
 export interface SftpServerKind {
   readonly name: string;
   readonly skip?: string;
-  start(): Promise<SftpServerUnderTest>;
+  /** `given`: the directory that is served, where the kind can; it stays. */
+  start(given?: string): Promise<SftpServerUnderTest>;
 }
 
 const isRoot = process.getuid?.() === 0;
@@ -139,10 +140,10 @@ export async function startSshd(base: string, lines: readonly string[]) {
 export const openssh: SftpServerKind = {
   name: "sftp on OpenSSH",
   ...installed(),
-  start: async () => {
+  start: async (given) => {
     const base = await scratch();
-    const dir = join(base, "files");
-    await fs.mkdir(dir);
+    const dir = given ?? join(base, "files");
+    await fs.mkdir(dir, { recursive: true });
     const [key, other] = [join(base, "id"), join(base, "other")];
     makeKey(key, passphrase);
     makeKey(other);

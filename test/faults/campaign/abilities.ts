@@ -2,9 +2,11 @@
 import { spawnSync } from "node:child_process";
 import { hasFakeClock } from "./life.js";
 import { faultKinds, ofMedium } from "./schedule.js";
+import type { PlaceKind } from "./place.js";
 import { isRoot } from "./servers.js";
 
-export function missingHere(): Set<string> {
+/** `target`: what the ground station is. */
+export function missingHere(target: PlaceKind = "ftp"): Set<string> {
   const missing = new Set<string>();
   const traces =
     spawnSync("strace", ["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "inject=getpid:error=EIO:when=1", "true"]).status === 0;
@@ -14,5 +16,7 @@ export function missingHere(): Set<string> {
   }
   if (!hasFakeClock) missing.add("clock");
   if (!isRoot) for (const kind of ["server swapped", "server full", "target full", "state full"]) missing.add(kind);
+  // Nobody can change what an encrypted line says, and there is one server of a kind.
+  if (target !== "ftp") missing.add("wrong size").add("server swapped");
   return missing;
 }

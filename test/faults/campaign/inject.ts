@@ -7,7 +7,7 @@ import { failCalls, filesLike, type Life } from "./life.js";
 import type { Scene } from "./scene.js";
 import type { FaultKind, PlannedFault } from "./schedule.js";
 import { finalPath, type RoughRelay } from "./relay.js";
-import type { Served } from "./servers.js";
+import type { Place } from "./place.js";
 
 type Done = string | undefined;
 
@@ -42,7 +42,7 @@ const clocks = ["+1h", "-1h", "+400d", "-400d", "@1970-01-02 00:00:00", "+0"];
 export class Injector {
   readonly #lied = new Set<string>();
   #tracing = false;
-  readonly #served: readonly Served[];
+  readonly #served: readonly Place[];
 
   constructor(readonly scene: Scene) {
     this.#served = [scene.ground, scene.camera];
@@ -164,7 +164,7 @@ export class Injector {
   }
 
   /** Once for each file: a server that lies about one file again and again is one that nobody can deliver to. */
-  async #lie(served: Served, relay: RoughRelay, draw: number, forMs: number): Promise<Done> {
+  async #lie(served: Place, relay: RoughRelay, draw: number, forMs: number): Promise<Done> {
     let told: string | undefined;
     const delta = draw < 0.5 ? -(1 + Math.floor(draw * 1e6)) : 1 + Math.floor(draw * 1e6);
     relay.lie(

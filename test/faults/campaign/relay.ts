@@ -24,6 +24,8 @@ interface Use {
 export class RoughRelay {
   readonly uploads: Ledger;
   readonly downloads: Ledger;
+  /** Bytes that went up in connections that this relay cannot read. */
+  unreadBytes = 0;
   /** Bytes that were taken and never passed on. */
   swallowedBytes = 0;
   /** How many data connections are open now. */
@@ -52,15 +54,15 @@ export class RoughRelay {
   private constructor(
     public toPort: number,
     faults: () => number,
-    readonly sizeOf: (path: string) => number,
+    readonly sizeOf: ((path: string) => number) | undefined,
   ) {
     this.uploads = new Ledger(faults);
     this.downloads = new Ledger(faults);
-    this.#server = createServer({ allowHalfOpen: true }, (client) => this.#control(client));
+    this.#server = createServer({ allowHalfOpen: true }, (client) => (sizeOf === undefined ? this.#plain(client) : this.#control(client)));
   }
 
-  /** `sizeOf`: the bytes that the server has under a path, for APPE says no offset. */
-  static async start(toPort: number, faults: () => number, sizeOf: (path: string) => number): Promise<RoughRelay> {
+  /** `sizeOf`: the bytes that the server has under a path, for APPE says no offset. Without it: any protocol, whose connections are only counted. */
+  static async start(toPort: number, faults: () => number, sizeOf?: (path: string) => number): Promise<RoughRelay> {
     const relay = new RoughRelay(toPort, faults, sizeOf);
     await new Promise<void>((resolve) => relay.#server.listen(0, "127.0.0.1", resolve));
     return relay;
@@ -121,6 +123,22 @@ export class RoughRelay {
     await new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
     });
+  }
+
+  #plain(client: Socket): void {
+    if (this.#refusing) {
+      reset(client);
+      return;
+    }
+    const server = createConnection({ port: this.toPort, host: "127.0.0.1", allowHalfOpen: true });
+    this.#join(client, server);
+    this.#dataSockets.add(client).add(server);
+    client.once("close", () => {
+      this.#dataSockets.delete(client);
+      this.#dataSockets.delete(server);
+    });
+    this.#pass(client, server, "up", (bytes) => (this.unreadBytes += bytes.length));
+    this.#pass(server, client, "down", () => undefined);
   }
 
   #control(client: Socket): void {
@@ -209,7 +227,7 @@ export class RoughRelay {
       const counted = (ledger: Ledger, words: RegExp) => (bytes: Buffer) => {
         if (use.word === undefined || !words.test(use.word)) return;
         const path = use.path ?? "";
-        count ??= ledger.begin(finalPath(path), use.word === "APPE" ? this.sizeOf(path) : (use.rest ?? 0));
+        count ??= ledger.begin(finalPath(path), use.word === "APPE" ? (this.sizeOf?.(path) ?? 0) : (use.rest ?? 0));
         count(bytes.length);
       };
       this.#pass(client, server, "up", counted(this.uploads, /^(STOR|APPE)$/));

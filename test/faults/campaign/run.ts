@@ -14,6 +14,7 @@ import { Injector } from "./inject.js";
 import { type Ledger, tooDear } from "./ledger.js";
 import { Life } from "./life.js";
 import { filesBelow, readLog, tear, unsynced } from "./power.js";
+import type { PlaceKind } from "./place.js";
 import { Scene } from "./scene.js";
 import { type PlannedLife, type PlannedRound, schedule, type ScheduleOptions } from "./schedule.js";
 
@@ -23,6 +24,8 @@ export interface CampaignOptions extends ScheduleOptions {
   readonly minutes?: number;
   /** How the receipts of the ground station are proved. */
   readonly verify?: "auto" | "readback";
+  /** What the ground station is; default: FTP servers in turn. */
+  readonly target?: PlaceKind;
   /** How long everything may take to arrive once the faults have stopped. */
   readonly restMs?: number;
 }
@@ -45,6 +48,8 @@ export interface CampaignReport {
 
 const mib = 2 ** 20;
 const mostWorlds = 12;
+/** What logins, questions and answers cost beside the bytes of files, for each fault. */
+const unreadOverhead = 100_000;
 
 export async function campaign(options: CampaignOptions): Promise<CampaignReport> {
   const run = new Campaign(options);
@@ -61,6 +66,8 @@ class Campaign {
   #rounds = 0;
   #vehicleAgain = 0;
   #dearestVehicle = 0;
+  #unreadAgain = 0;
+  #dearestUnread = 0;
   #scene!: Scene;
   /** Faults that go on: they may outlast the life that they began in. */
   readonly #running: Promise<void>[] = [];
@@ -107,7 +114,10 @@ class Campaign {
       megabytes: Math.round(this.#totals.bytes / 1e6),
       receipts: this.#totals.receipts,
       again: {
-        pushed: hop("pushed"),
+        pushed:
+          options.target === undefined || options.target === "ftp"
+            ? hop("pushed")
+            : { megabytes: round(this.#unreadAgain / 1e6), dearestMiB: round(this.#dearestUnread / mib) },
         pulled: hop("pulled"),
         pulledFromVehicle: { megabytes: round(this.#vehicleAgain / 1e6), dearestMiB: round(this.#dearestVehicle / mib) },
       },
@@ -118,7 +128,7 @@ class Campaign {
 
   async #enter(): Promise<Injector> {
     const { options } = this;
-    this.#scene = await Scene.make(options.seed, () => this.#faults, options.verify ?? "readback");
+    this.#scene = await Scene.make(options.seed, () => this.#faults, options.verify ?? "readback", options.target ?? "ftp");
     this.#checked.clear();
     this.#log(`seed ${options.seed}, world in ${this.#scene.dir}`);
     for (const [hop, ledger] of this.#ledgers()) ledger.log = (text) => this.#log(`${hop}: ${text}`);
@@ -148,6 +158,7 @@ class Campaign {
     const scene = this.#scene;
     const found = this.#findings.length;
     const bytesBefore = { vehicle: scene.simBytes, moved: scene.sim.stats.payloadBytes };
+    const unread = { sent: scene.ground.relay.unreadBytes, made: scene.groundBytes };
     const faultsBefore = this.#faults;
     let last: Life | undefined;
     for (const [m, life] of planned.lives.entries()) {
@@ -166,6 +177,11 @@ class Campaign {
     this.#vehicleAgain += Math.max(0, again);
     this.#dearestVehicle = Math.max(this.#dearestVehicle, again / faults);
     if (again > 4 * mib * faults) this.#findings.push(`again: ${again} bytes from the vehicle in ${faults} faults`);
+    // Of a ground station whose connections cannot be read all of the round is held against all of its faults.
+    const more = scene.ground.relay.unreadBytes - unread.sent - 1.03 * (scene.groundBytes - unread.made) - unreadOverhead * faults;
+    this.#unreadAgain += Math.max(0, more);
+    this.#dearestUnread = Math.max(this.#dearestUnread, more / faults);
+    if (more > 4 * mib * faults) this.#findings.push(`again: ${more} bytes to the ground in ${faults} faults`);
     for (const [hop, ledger] of this.#ledgers()) {
       ledger.settle();
       for (const price of tooDear(ledger.prices.slice(this.#judged.get(ledger) ?? 0)))

@@ -12,7 +12,6 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  statSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -22,6 +21,7 @@ import { startSim, type Sim } from "../../../sim/sim.js";
 import { Random } from "../random.js";
 import { contentOf, type Content, type ExpectedTarget } from "./checker.js";
 import { keystream, lastingPort } from "./making.js";
+import { ownerOf, startPlace, type Place, type PlaceKind } from "./place.js";
 import { isRoot, Served } from "./servers.js";
 
 interface Origin {
@@ -38,6 +38,8 @@ interface Origin {
 type Book = Map<string, Content[]>;
 
 const spoolBytes = 24 * 2 ** 20;
+/** rsync takes only what is whole here. */
+const spoolOf = (target: PlaceKind) => (target === "rsync" ? 2 : 1) * spoolBytes;
 const odd = ["a b", "it's", "[x] {y}", "-dash", "полёт", "#1 100%", "a;b&c", "~tilde~", 'say "hi"'];
 
 export class Scene {
@@ -47,13 +49,15 @@ export class Scene {
   readonly #mounts: string[] = [];
   #count = 0;
   bytes = 0;
+  /** Bytes of all contents that go to the ground station, for the count of what was sent to it again. */
+  groundBytes = 0;
   /** Bytes of files of the flight controller, for the count of what was pulled again. */
   simBytes = 0;
 
   private constructor(
     readonly dir: string,
     readonly sim: Sim,
-    readonly ground: Served,
+    readonly ground: Place,
     readonly camera: Served,
     readonly config: string,
     readonly mounted: boolean,
@@ -70,7 +74,8 @@ export class Scene {
     for (const name of ["ground", "disk"]) this.#foreign.set(name, new Map());
   }
 
-  static async make(seed: number, faults: () => number, verify: string): Promise<Scene> {
+  /** `target`: what the ground station is. */
+  static async make(seed: number, faults: () => number, verify: string, target: PlaceKind): Promise<Scene> {
     const dir = mkdtempSync(join(tmpdir(), "filesync-campaign-"));
     chmodSync(dir, 0o755);
     const mounts: string[] = [];
@@ -85,11 +90,14 @@ export class Scene {
     for (const name of ["vehicle/log", "inbox", "outbox", "camera/files/DCIM", "ground/home", "disk/root"])
       mkdirSync(join(dir, name), { recursive: true });
     const sim = await startSim({ listen: `tcpin://127.0.0.1:${await lastingPort()}`, dir: join(dir, "vehicle"), link: "none", seed });
-    const ground = await Served.start("ground", join(dir, "ground", "home"), join(dir, "ground-server"), faults);
+    const home = join(dir, "ground", "home");
+    const ground =
+      target === "ftp"
+        ? await Served.start("ground", home, join(dir, "ground-server"), faults)
+        : await startPlace(target, "ground", home, faults);
     const camera = await Served.start("camera", join(dir, "camera", "files"), join(dir, "camera-server"), faults);
     camera.relay.pace = (4 * 2 ** 20) / 1000;
     const config = join(dir, "config.json");
-    const ftp = (served: Served) => ({ type: "ftp", host: "127.0.0.1", port: served.relay.port, ...served.login, timeout: "3s" });
     const local = { type: "local", interval: "1s", settle: "0s" };
     const routes = [
       { from: "pixhawk", to: ["ground", "disk"], into: "logs" },
@@ -103,13 +111,13 @@ export class Scene {
         vehicle: "plane",
         stateDir: join(dir, "state", "state"),
         // Some files are larger than this: they go straight through.
-        spool: { maxSize: `${spoolBytes}`, keepFree: "1MiB", keep: "5s" },
+        spool: { maxSize: `${spoolOf(target)}`, keepFree: "1MiB", keep: "5s" },
         devices: {
           pixhawk: { type: "mavftp", url: sim.clientUrl, root: "/log", settle: "0s", interval: "2s", maxRate: "6MiB/s" },
-          camera: { ...ftp(camera), root: "/DCIM", interval: "2s", settle: "0s", maxRate: "6MiB/s" },
+          camera: { ...camera.device, timeout: "3s", root: "/DCIM", interval: "2s", settle: "0s", maxRate: "6MiB/s" },
           inbox: { ...local, dir: join(dir, "inbox"), inPlace: false, maxRate: "6MiB/s" },
           outbox: { ...local, dir: join(dir, "outbox") },
-          ground: { ...ftp(ground), maxRate: "6MiB/s", verify },
+          ground: { ...ground.device, timeout: "3s", maxRate: "6MiB/s", ...(target === "ftp" ? { verify } : {}) },
           disk: { type: "local", dir: join(dir, "disk", "root"), maxRate: "8MiB/s" },
         },
         routes,
@@ -157,6 +165,7 @@ export class Scene {
     if (name === "camera" && size > spoolBytes) this.camera.relay.downloads.excuse(`/DCIM/${path}`);
     this.bytes += size;
     if (name === "pixhawk") this.simBytes += size;
+    if (origin.targets.includes("ground")) this.groundBytes += size;
     return `${name}:${path} (${size})`;
   }
 
@@ -174,6 +183,7 @@ export class Scene {
     contents.push(contentOf(whole));
     book.set(name, contents);
     this.bytes += bytes.length;
+    if (origin.targets.includes("ground")) this.groundBytes += whole.length;
     return `inbox:${path} ${grows ? "grew" : "was replaced"} (${whole.length})`;
   }
 
@@ -210,10 +220,14 @@ export class Scene {
   /** The servers run as an ordinary user, who has to own what is there. */
   #give(full: string, file: string): void {
     const served = [this.ground, this.camera].find(({ root }) => full.startsWith(`${root}/`));
-    if (served?.user === undefined) return;
-    const { uid, gid } = statSync(served.root);
+    if (served === undefined || !isRoot) return;
+    const { uid, gid } = ownerOf(served);
     chownSync(file, uid, gid);
-    for (let at = dirname(full); at !== served.root; at = dirname(at)) chownSync(at, uid, gid);
+    for (let at = dirname(full); at !== served.root; at = dirname(at)) {
+      chownSync(at, uid, gid);
+      // Servers that are another user than the owner of the root, which anybody may change.
+      chmodSync(at, 0o777);
+    }
   }
 
   expected(): ExpectedTarget[] {

@@ -14,6 +14,7 @@ import {
   type SystemUser,
 } from "../../conformance/ftp-servers.js";
 import { Program } from "../process.js";
+import type { Place } from "./place.js";
 import { RoughRelay } from "./relay.js";
 
 export const isRoot = process.getuid?.() === 0;
@@ -25,7 +26,7 @@ const kinds = new Map<string, SystemServer | undefined>([
   ["pure-ftpd", pureFtpdServer],
 ]);
 
-export class Served {
+export class Served implements Place {
   kind = "own";
   #stop: (() => Promise<void>) | undefined;
   #turn: Promise<unknown> = Promise.resolve();
@@ -56,6 +57,10 @@ export class Served {
 
   get kinds(): string[] {
     return [...kinds].filter(([, server]) => server === undefined || (isRoot && existsSync(server.program))).map(([kind]) => kind);
+  }
+
+  get device(): Record<string, unknown> {
+    return { type: "ftp", host: "127.0.0.1", port: this.relay.port, ...this.login };
   }
 
   get login(): { user: string; password: string } {
