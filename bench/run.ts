@@ -3,6 +3,7 @@ import { cutThrough } from "./cut-through.js";
 import { idle } from "./idle.js";
 import { many } from "./many.js";
 import { mavftp } from "./mavftp.js";
+import { memory } from "./memory.js";
 import { push } from "./push.js";
 import { resume } from "./resume.js";
 import { rsync } from "./rsync.js";
@@ -20,13 +21,16 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
   sftp,
   rsync,
   resume,
+  memory,
   mavftp,
 };
 
 const [first, ...rest] = process.argv.slice(2);
-// What follows "mavftp" or "rsync" says which of its cells.
+// What follows one of these says which of its cells.
 const [named, given] =
-  first === "mavftp" || first === "rsync" ? [[first], rest] : [first === undefined ? Object.keys(all) : [first, ...rest], []];
+  first !== undefined && ["mavftp", "rsync", "memory"].includes(first)
+    ? [[first], rest]
+    : [first === undefined ? Object.keys(all) : [first, ...rest], []];
 for (const name of named) {
   const bench = all[name];
   if (bench === undefined) throw new Error(`there is no benchmark "${name}"; there are: ${Object.keys(all).join(", ")}`);
