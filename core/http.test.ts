@@ -106,6 +106,36 @@ test("what the body's stream ends with is what the request ends with; a signal e
   assert.ok(body.destroyed);
 });
 
+test("what our own bytes are waited for is no silence of the server; one that takes them no more is", async (t) => {
+  let parts = 0;
+  const client = await over(
+    t,
+    (request, response) => {
+      request.on("data", () => (parts += 1)).on("end", () => response.end("done"));
+      request.on("error", () => undefined);
+    },
+    { timeoutMs: 100 },
+  );
+  const late = async function* () {
+    yield Buffer.from("a");
+    // Longer than anything may keep still, whatever the machine does.
+    await new Promise((resolve) => setTimeout(resolve, 350));
+    yield Buffer.from("b");
+  };
+  const put = { method: "PUT", path: "/", what: "cannot write" };
+  const answer = await client.request({ ...put, body: Readable.from(late(), { objectMode: false }) }, calm());
+  assert.deepEqual([await answer.text(), parts], ["done", 2]);
+  const deaf = createServer((socket) => void socket.pause().on("error", () => undefined));
+  const other = clientTo(t, `http://127.0.0.1:${await listening(t, deaf)}`, { timeoutMs: 100 });
+  const endless = Readable.from(
+    (function* () {
+      for (;;) yield Buffer.alloc(65_536);
+    })(),
+    { objectMode: false },
+  );
+  await fault(other.request({ ...put, body: endless }, calm()), "transient", /cannot write at 127\.0\.0\.1:\d+: no answer came/);
+});
+
 test("a body that is refused by its length alone is not sent; a server that knows no Expect gets it all the same", async (t) => {
   const strict = http.createServer();
   strict.on("checkContinue", (_: http.IncomingMessage, response: http.ServerResponse) => response.writeHead(413).end("too large"));

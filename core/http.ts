@@ -111,6 +111,7 @@ export class HttpClient {
         agent,
       });
       let answered = false;
+      let sending = false;
       let broken: unknown;
       const fail = (error: unknown) => {
         broken ??= error;
@@ -120,16 +121,24 @@ export class HttpClient {
       const end = () => {
         signal.removeEventListener("abort", stop);
         clearTimeout(waiting);
+        request.socket?.removeListener("timeout", quiet);
         if (body instanceof Readable) body.destroy();
       };
+      /** Nothing moved for so long: no answer, unless it is our own bytes that are waited for. Then the next of them sets the time anew. */
+      const quiet = () => {
+        const hungry = body instanceof Readable && sending && !body.readableEnded && body.readableLength === 0;
+        if (!hungry || request.writableLength > 0 || (request.socket?.writableLength ?? 0) > 0) fail(noAnswer());
+      };
       signal.addEventListener("abort", stop, { once: true });
-      request.setTimeout(timeoutMs, () => fail(noAnswer()));
-      request.once("socket", () => {
+      request.setTimeout(timeoutMs);
+      request.once("socket", (socket) => {
+        socket.on("timeout", quiet);
         tried.reached = true;
         tried.reused = request.reusedSocket;
       });
       request.once("response", (message) => {
         answered = true;
+        request.socket?.removeListener("timeout", quiet);
         message.once("close", end).once("error", end);
         message.setTimeout(timeoutMs, () => message.destroy(noAnswer()));
         resolve({ status: message.statusCode ?? 0, headers: message.headers, stream: message, text: (most) => textOf(message, most) });
@@ -144,6 +153,7 @@ export class HttpClient {
         request.setTimeout(answerMs);
       });
       const send = () => {
+        sending = true;
         clearTimeout(waiting);
         if (!(body instanceof Readable)) request.end(body);
         else if (!body.destroyed) body.pipe(request);
