@@ -65,6 +65,7 @@ export class Files {
       if (offset === upload.size) return;
     }
     this.#broken.delete(upload.id);
+    await this.#ways.tidy(signal);
     await server.ensureDirOf(upload.path, signal);
     const ranges = upload.size > smallBytes && (await this.#ways.ranges(upload, signal));
     if (offset > 0 && !ranges) throw new Fault("conflict", `${what}: this server keeps only whole files`);
@@ -158,6 +159,6 @@ export class Files {
     const what = `cannot discard ${upload.partialPath}`;
     this.#broken.delete(upload.id);
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
-    if (this.#ways.way === undefined) await this.#server.delete(this.#ways.trialOf(upload), what, signal);
+    await this.#ways.tidy(signal);
   }
 }

@@ -5,7 +5,7 @@
  * - ranges: a PUT with Content-Range continues a file (Apache), proved by a trial in a file of our own;
  * - whole: any other; a PUT that breaks off is sent again from its first byte.
  */
-import { Fault, isFault } from "../../core/errors.js";
+import { Fault, isFault, orAborted } from "../../core/errors.js";
 import type { Memo, Upload } from "../../core/plugin.js";
 import type { DavServer } from "./server.js";
 
@@ -21,6 +21,8 @@ interface Known {
   readonly uploads?: string;
 }
 
+const trialKey = "trial";
+
 export class Ways {
   readonly #server: DavServer;
   readonly #memory: Memo;
@@ -29,6 +31,7 @@ export class Ways {
   readonly #files: string;
   #known: Known | undefined;
   #software: string | undefined;
+  #trying: Promise<void> | undefined;
 
   constructor(server: DavServer, { memory, installation }: { readonly memory: Memo; readonly installation: string }) {
     this.#server = server;
@@ -86,17 +89,30 @@ export class Ways {
 
   /** Whether a file can be continued; tried out, where nobody knows, in a small file beside the partial. */
   async ranges(upload: Upload, signal: AbortSignal): Promise<boolean> {
-    if (this.way === undefined) {
-      const way = (await this.#trial(upload, signal)) ? "ranges" : "whole";
-      const { url, files } = this.#server;
-      await this.#keep({ url: url.href, files, software: this.#software ?? "", way });
+    while (this.way === undefined) {
+      const mine = this.#trying === undefined;
+      this.#trying ??= this.#decide(upload, signal).finally(() => (this.#trying = undefined));
+      // One at a time; another's that fails says nothing of ours.
+      await orAborted(mine ? this.#trying : this.#trying.catch(() => undefined), signal);
     }
     return this.way === "ranges";
   }
 
-  /** Where it is tried out. */
-  trialOf({ id, path }: Upload): string {
-    return this.#server.at(`${path.slice(0, path.lastIndexOf("/") + 1)}.${this.#installation}-${id}.try.part`);
+  async #decide(upload: Upload, signal: AbortSignal): Promise<void> {
+    const way = (await this.#trial(upload, signal)) ? "ranges" : "whole";
+    const { url, files } = this.#server;
+    await this.#keep({ url: url.href, files, software: this.#software ?? "", way });
+  }
+
+  /** Takes away what a trial left that was cut off, also in a life before. */
+  async tidy(signal: AbortSignal): Promise<void> {
+    const left = this.#memory.get(trialKey) as string | undefined;
+    if (left !== undefined && this.#trying === undefined) await this.#remove(left, signal);
+  }
+
+  async #remove(left: string, signal: AbortSignal): Promise<void> {
+    await this.#server.delete(left, "cannot take away what was tried out", signal);
+    await this.#memory.set(trialKey, undefined);
   }
 
   /** It did not do what it was believed to do. */
@@ -119,7 +135,8 @@ export class Ways {
   /** Two bytes, one by one: a server that answers 2xx may have replaced the first by the second, or left a hole. */
   async #trial(upload: Upload, signal: AbortSignal): Promise<boolean> {
     const server = this.#server;
-    const at = this.trialOf(upload);
+    const { id, path } = upload;
+    const at = server.at(`${path.slice(0, path.lastIndexOf("/") + 1)}.${this.#installation}-${id}.try.part`);
     const what = "cannot try whether uploads can be continued";
     const put = async (body: string, range?: number) => {
       const headers = { "Content-Length": body.length, ...(range === undefined ? {} : { "Content-Range": `bytes ${range}-${range}/2` }) };
@@ -131,6 +148,7 @@ export class Ways {
       if (said.status >= 500 && said.status !== 501) throw fault;
       return false;
     };
+    await this.#memory.set(trialKey, at);
     try {
       if (!((await put("")) && (await put("F", 0)) && (await put("S", 1)))) return false;
       if ((await server.look(at, signal, what))?.size !== 2) return false;
@@ -140,7 +158,7 @@ export class Ways {
     } catch (error) {
       throw isFault(error, "missing") ? new Fault("transient", error.message, { cause: error }) : error;
     } finally {
-      if (!signal.aborted) await server.delete(at, what, signal);
+      if (!signal.aborted) await this.#remove(at, signal);
     }
   }
 }

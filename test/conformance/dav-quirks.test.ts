@@ -183,6 +183,32 @@ test("another server behind the same address keeps only the range: it is noticed
   assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content));
 });
 
+test("a trial that a kill cut off is taken away by the next upload, whichever that is", async (t) => {
+  const memory = memo();
+  const { double, device } = await scene(t, (dir) => new Continuing(dir), {}, memory);
+  const kill = new AbortController();
+  const went = new Promise<void>((resolve) => {
+    double.instead = ({ method, request }) => {
+      if (method !== "DELETE") return false;
+      request.resume();
+      resolve();
+      return true;
+    };
+  });
+  const trials = async () => (await fs.readdir(double.dir)).filter((name) => name.endsWith(".try.part"));
+  const writing = target(device).write(upload("a.bin", bytes(800_000), { id: "00000000000000aa" }), 0, kill.signal, () => undefined);
+  await Promise.race([went, writing.catch(() => undefined)]);
+  kill.abort();
+  await writing.catch(() => undefined);
+  assert.equal((await trials()).length, 1);
+  await device.close();
+  double.instead = () => false;
+  const next = davDevice(double.url, {}, { memory });
+  t.after(() => next.close());
+  await target(next).write(upload("b.bin", bytes(10), { id: "00000000000000bb" }), 0, calm(), () => undefined);
+  assert.deepEqual(await trials(), []);
+});
+
 test("a server that fills up with zeros, to the right size, does not pass the trial", async (t) => {
   const { double, device } = await scene(t, (dir) => new Continuing(dir));
   double.instead = async (exchange) => {
