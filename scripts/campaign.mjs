@@ -1,5 +1,5 @@
 // `npm run campaign -- [--seed S] [--minutes M] [--quiet]`: the daemon under a seeded schedule of faults; prints each fault, a table, and what was found.
-// `--target sftp|webdav|rsync`: the ground station is such a server instead of FTP servers.
+// `--target sftp|webdav|rsync`: the ground station is such a server instead of FTP servers; `post`: a single shot at a double of Flight Review.
 // `--mavftp [--files N]`: the same beside six autopilots, which are read by MAVLink FTP.
 import { makeReady } from "./ready.mjs";
 
@@ -22,7 +22,7 @@ const target = given.target ?? "ftp";
 const what = "target" in given ? `--target ${target} ` : "mavftp" in given ? `--mavftp --files ${files} ` : "";
 const command = `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
 console.log(`seed ${seed}; the same schedule again: ${command}`);
-const findings = "mavftp" in given ? await fleet() : await world();
+const findings = "mavftp" in given ? await fleet() : target === "post" ? await single() : await world();
 process.exitCode = findings.length === 0 ? 0 : 1;
 
 async function fleet() {
@@ -38,11 +38,20 @@ async function fleet() {
   return report.findings;
 }
 
+async function single() {
+  const { postCampaign } = await import("../dist/test/faults/campaign/post.js");
+  const report = await postCampaign({ seed, minutes, rounds: Math.ceil(minutes * 3), livesPerRound: 6, lifeMs: 3500, say });
+  console.table(report.counts);
+  console.log(`${report.rounds} rounds; ${report.files} files, ${report.posted} posted, ${report.inDoubt} decided by a person`);
+  tell(report.findings, report.dir === undefined ? [] : [report.dir]);
+  return report.findings;
+}
+
 async function world() {
   const { campaign } = await import("../dist/test/faults/campaign/run.js");
   const { missingHere } = await import("../dist/test/faults/campaign/abilities.js");
   const { whyNoPlace, places } = await import("../dist/test/faults/campaign/place.js");
-  const why = places.includes(target) ? whyNoPlace(target) : `it is not one of ${places.join(", ")}`;
+  const why = places.includes(target) ? whyNoPlace(target) : `it is not one of ${places.join(", ")}, post`;
   if (why !== undefined) {
     console.error(`--target ${target}: ${why}`);
     process.exit(2);
