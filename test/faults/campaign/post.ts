@@ -142,7 +142,10 @@ export async function postCampaign(options: PostCampaignOptions): Promise<PostCa
   const rowsOf = (): Row[] => {
     const db = new DatabaseSync(join(dir, "state", "journal.db"));
     try {
-      return db.prepare("SELECT id, path, state, fault FROM deliveries").all().map((row) => row as unknown as Row);
+      return db
+        .prepare("SELECT id, path, state, fault FROM deliveries")
+        .all()
+        .map((row) => row as unknown as Row);
     } finally {
       db.close();
     }
