@@ -7,7 +7,7 @@ import type { Occupant, Receipt, Upload } from "../../core/plugin.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
 import { timeHeader, type Publisher } from "./publish.js";
-import type { DavServer, Seen } from "./server.js";
+import { lockedMs, type DavServer, type Seen } from "./server.js";
 import type { Ways } from "./ways.js";
 
 /** So little goes out in one request also where it could be continued: it costs one answer less. */
@@ -18,6 +18,9 @@ const asksFrom = 2 ** 20;
 const partStillMs = 200;
 const brokenStillMs = 1000;
 const lookMs = 100;
+
+/** Nothing of it was taken: a write that broke off is still at work there. */
+class Locked extends Fault {}
 
 export class Files {
   readonly #server: DavServer;
@@ -71,14 +74,18 @@ export class Files {
     if (offset > 0 && !ranges) throw new Fault("conflict", `${what}: this server keeps only whole files`);
     // A plain PUT that breaks off leaves nothing at Apache; what is put into a file that is there stays.
     if (ranges && offset === 0) await this.#put(upload, what, signal, "");
-    const bodies = upload.size === 0 ? undefined : new Bodies(upload, offset, signal, onBytes);
-    try {
-      await this.#put(upload, what, signal, bodies?.next(upload.size - offset) ?? "", ranges ? offset : undefined);
-    } catch (error) {
-      if (ranges) this.#broken.add(upload.id);
-      throw error;
-    } finally {
-      bodies?.close();
+    for (const waitMs of [...lockedMs, undefined]) {
+      const bodies = upload.size === 0 ? undefined : new Bodies(upload, offset, signal, onBytes);
+      try {
+        await this.#put(upload, what, signal, bodies?.next(upload.size - offset) ?? "", ranges ? offset : undefined);
+        break;
+      } catch (error) {
+        if (ranges) this.#broken.add(upload.id);
+        if (!(error instanceof Locked) || waitMs === undefined) throw error;
+        await server.clock.sleep(waitMs, signal);
+      } finally {
+        bodies?.close();
+      }
     }
     if (ranges) await this.#expectContinued(upload, offset, await server.look(at, signal, what), signal);
   }
@@ -100,6 +107,7 @@ export class Files {
     });
     if (said === undefined || [200, 201, 202, 204].includes(said.status)) return;
     const fault = this.#server.refusal(said, what);
+    if (said.status === 423) throw new Locked(fault.kind, fault.message, { cause: fault });
     // A proxy did not wait for the answer.
     if (whole && (said.status === 502 || said.status === 504)) return this.#arrives(upload, fault, signal);
     if (from !== undefined && [400, 405, 415, 416, 501].includes(said.status)) {

@@ -28,6 +28,12 @@ export interface Question extends Omit<Asked, "what" | "path" | "answerMs"> {
   readonly slow?: boolean;
 }
 
+/**
+ * So long is waited, in ms, before what is locked (423, RFC 4918 §11.3) is asked again: `rclone serve webdav` locks a path for as long as it is at work on
+ * a request, also on one whose connection broke off.
+ */
+export const lockedMs: readonly number[] = [50, 100, 200, 400, 800];
+
 const props = '<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>@</prop></propfind>';
 const fileProps = props.replace("@", "<resourcetype/><getcontentlength/><getlastmodified/>");
 const principalProps = props.replace("@", "<current-user-principal/>");
@@ -209,7 +215,14 @@ export class DavServer {
   }
 
   async delete(at: string, what: string, signal: AbortSignal): Promise<void> {
-    await this.must({ method: "DELETE", at, what }, signal, [200, 202, 204, 404]);
+    const question = { method: "DELETE", at, what };
+    for (const waitMs of lockedMs) {
+      const said = await this.said(question, signal);
+      if ([200, 202, 204, 404].includes(said.status)) return;
+      if (said.status !== 423) throw this.refusal(said, what);
+      await this.clock.sleep(waitMs, signal);
+    }
+    await this.must(question, signal, [200, 202, 204, 404]);
   }
 
   /** The address for a header that names another place. */

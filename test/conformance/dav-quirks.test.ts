@@ -113,6 +113,26 @@ test("refusals of a file: each as core needs it, and nothing is left under the n
   assert.deepEqual(await fs.readdir(double.dir), ["first.bin"]);
 });
 
+test("what a write that broke off still locks is asked for again after a moment: a PUT, and a DELETE", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await device.probe(calm());
+  const it = upload("a.bin", bytes(10_000));
+  for (const method of ["PUT", "DELETE"]) {
+    let locked = 2;
+    double.instead = (exchange) => {
+      if (exchange.method !== method || locked === 0) return false;
+      locked -= 1;
+      exchange.request.resume();
+      double.say(exchange, 423);
+      return true;
+    };
+    if (method === "PUT") await target(device).write(it, 0, calm(), () => undefined);
+    else await target(device).discard(it, calm());
+    assert.equal(locked, 0, method);
+    assert.equal((await fs.readdir(double.dir)).length, method === "PUT" ? 1 : 0);
+  }
+});
+
 test("a server that lies about sizes publishes nothing", async (t) => {
   const { double, device } = await scene(t, plain);
   const it = upload("a.bin", bytes(100_000));
