@@ -1,13 +1,13 @@
 /** The autopilot's one file session: never left open, given back when the vehicle arms, waited for when another has it, and found again after a loss. */
 import assert from "node:assert/strict";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import { test } from "node:test";
 import type { TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
 import type { FileEntry, Source } from "../../core/plugin.js";
-import { emptyPacket, decodeFtp, encodeFtp, FTP_PAYLOAD, Nak, Op } from "../../mavlink/ftp.js";
+import { emptyPacket, decodeFtp, encodeFtp, FTP_PAYLOAD, Op } from "../../mavlink/ftp.js";
 import { FrameParser, FrameWriter } from "../../mavlink/frame.js";
-import { FILE_TRANSFER_PROTOCOL, HEARTBEAT } from "../../mavlink/messages.js";
+import { FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
 import { readTrace } from "../../mavlink/trace.js";
 import { clock, eventually, listAll, makeDevice, makeLogs, makeRig, makeSim, never, readAll, type Rig } from "./harness.test.js";
 
@@ -457,66 +457,3 @@ for (const [autopilot, ends] of [
     assert.equal(rig.sim.stats.requests.TerminateSession, ends);
     assert.equal(rig.sim.openSessions(), 0);
   });
-
-test("we are a component of the vehicle's own system, and never a ground station", async (t) => {
-  const heard: string[] = [];
-  const server = createServer((socket) => {
-    const beat = new FrameWriter(7, 1).encode(HEARTBEAT, Buffer.from([0, 0, 0, 0, 2, 12, 1, 3, 3]));
-    socket.write(beat);
-    const timer = setInterval(() => socket.write(beat), 500);
-    const parser = new FrameParser((frame) => {
-      if (frame.messageId === HEARTBEAT) heard.push(`${frame.systemId}/${frame.componentId} type ${frame.payload[4] ?? 0}`);
-    });
-    socket.on("data", (chunk) => parser.push(chunk));
-    socket.on("close", () => clearInterval(timer));
-    socket.on("error", () => socket.destroy());
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => server.close());
-  const device = makeDevice(t, { url: `tcpout://127.0.0.1:${(server.address() as { port: number }).port}` });
-  await device.attached();
-  await eventually(() => heard.includes("7/191 type 18"), "our heartbeat");
-  assert.ok(!heard.some((who) => who.startsWith("255/") || who.endsWith("type 6")), heard.join());
-});
-
-test("an autopilot that answers no FTP is said to be one", async (t) => {
-  const { dir } = makeLogs(t, {});
-  const rig = await makeRig(t, { dir, ftp: false });
-  await rig.attached();
-  await assert.rejects(listAll(rig.source), (e) => isFault(e, "transient") && /answers no MAVLink FTP/.test(e.message));
-});
-
-test("an autopilot that knows no FTP commands is denied", async (t) => {
-  // It answers each request with UnknownCommand.
-  const server = createServer((socket) => {
-    const writer = new FrameWriter(1, 1);
-    const out = Buffer.alloc(FTP_PAYLOAD);
-    const packet = emptyPacket();
-    const beat = Buffer.from([0, 0, 0, 0, 2, 12, 1, 3, 3]);
-    socket.write(writer.encode(0, beat));
-    const timer = setInterval(() => socket.write(writer.encode(0, beat)), 500);
-    const parser = new FrameParser((frame) => {
-      if (frame.messageId !== FILE_TRANSFER_PROTOCOL) return;
-      decodeFtp(frame.payload, packet);
-      const { seq, opcode } = packet;
-      const refusal = { targetSystem: frame.systemId, targetComponent: frame.componentId, seq: seq + 1, opcode: Op.Nak, reqOpcode: opcode };
-      socket.write(writer.encode(FILE_TRANSFER_PROTOCOL, out, encodeFtp({ ...refusal, data: Buffer.from([Nak.UnknownCommand]) }, out)));
-    });
-    socket.on("data", (chunk) => parser.push(chunk));
-    socket.on("close", () => clearInterval(timer));
-    socket.on("error", () => socket.destroy());
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => server.close());
-  const device = makeDevice(t, { url: `tcpout://127.0.0.1:${(server.address() as { port: number }).port}` });
-  await device.attached();
-  await assert.rejects(device.device.probe(never), (e) => isFault(e, "denied") && /answers no MAVLink FTP/.test(e.message));
-});
-
-test("the vehicle's clock and firmware are passed on", async (t) => {
-  const { dir } = makeLogs(t, {});
-  const rig = await makeRig(t, { dir });
-  await eventually(() => rig.told.length > 0 && rig.said.length > 0, "time and version");
-  assert.ok(Math.abs((rig.told[0] ?? 0) - Date.now()) < 5000);
-  assert.match(rig.said.join(), /1\.15\.4/);
-});

@@ -13,7 +13,8 @@ import { StreamReading } from "../../core/reading.js";
 import { calm, verdict, type Clause, type UnderTest } from "./clause.js";
 import { ftpHarness } from "./ftp-harness.js";
 import { ownPlain } from "./ftp-servers.js";
-import { allSourceClauses, type SourceUnderTest } from "./source.js";
+import { allSourceClauses } from "./source.js";
+import type { SourceUnderTest } from "./source-under-test.js";
 import { allTargetClauses, type TargetUnderTest } from "./target.js";
 import { bytes, chunks, readingOfStream, sha256 } from "./upload.js";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { parseIn } from "../../core/options.js";
 import type { Device, Plugin } from "../../core/plugin.js";
 import { filesBelow } from "./files.js";
-import type { SourceHarness, SourceUnderTest } from "./source.js";
+import type { SourceHarness, SourceUnderTest } from "./source-under-test.js";
 import type { TargetHarness, TargetUnderTest } from "./target.js";
 import type { TestContext } from "./upload.js";
 

@@ -1,5 +1,5 @@
 /**
- * The promises of a Source and of a Tree (`core/plugin.ts`), as clauses that run against any plugin and any server or medium.
+ * The promises of a Source (`core/plugin.ts`), with those of a Tree, as clauses that run against any plugin and any server or medium.
  *
  * A harness makes a device with an empty root and changes the real files by a way that does not go through the plugin.
  */
@@ -8,62 +8,19 @@ import type { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 import { isFault } from "../../core/errors.js";
-import type { Device, FileEntry, Source, Tree } from "../../core/plugin.js";
-import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
+import { calm, deviceClauses, expectFault, register, until } from "./clause.js";
+import {
+  all,
+  bytesOf,
+  found,
+  readAll,
+  sourceOf,
+  type SourceClause,
+  type SourceHarness,
+  type SourceUnderTest,
+} from "./source-under-test.js";
+import { treeClauses } from "./tree.js";
 import { bytes, sha256 } from "./upload.js";
-
-/** A device, and its files by another way. Paths are those of core, below the device's root. */
-export interface SourceUnderTest extends UnderTest {
-  /** Puts a file there, with its directories. */
-  put(path: string, content: Buffer): Promise<void>;
-  append(path: string, content: Buffer): Promise<void>;
-  remove(path: string): Promise<void>;
-  read(path: string): Promise<Buffer | undefined>;
-  /** Makes a symbolic link; where the medium has them. */
-  link?(path: string, to: string): Promise<void>;
-  /** Makes a file of `size` bytes that takes no space; where the medium can. */
-  sparse?(path: string, size: number): Promise<void>;
-  /** Takes the device away, and gives it back. */
-  unplug?(): Promise<void>;
-  replug?(): Promise<void>;
-  /** How many files were open at the device at most, where the harness can count them. */
-  mostOpen?(): number;
-  /** A device of the same server with wrong credentials. */
-  readonly stranger?: () => Promise<Device>;
-  readonly secrets?: readonly string[];
-  /** Names that this server cannot hold, with the reason. */
-  readonly refuses?: Readonly<Record<string, string>>;
-}
-
-export type SourceHarness = Harness<SourceUnderTest>;
-type SourceClause = Clause<SourceUnderTest>;
-
-export function sourceOf(under: UnderTest): Source {
-  assert.ok(under.device.source, "the device has no source");
-  return under.device.source;
-}
-
-async function all(source: Source, options?: Parameters<Source["list"]>[1]): Promise<FileEntry[]> {
-  const entries: FileEntry[] = [];
-  for await (const entry of source.list(calm(), options)) entries.push(entry);
-  return entries.sort((a, b) => (a.path < b.path ? -1 : 1));
-}
-
-async function found(under: SourceUnderTest, path: string, content?: Buffer): Promise<FileEntry> {
-  if (content !== undefined) await under.put(path, content);
-  const entry = (await all(sourceOf(under))).find((it) => it.path === path);
-  assert.ok(entry, `${path} is not listed`);
-  return entry;
-}
-
-async function bytesOf(source: Source, entry: FileEntry, offset: number): Promise<Buffer> {
-  return buffer(await source.open(entry, offset, calm()));
-}
-
-/** Opens and reads to the end: for a fault that may come at either. */
-async function readAll(source: Source, entry: FileEntry, offset = 0): Promise<number> {
-  return (await bytesOf(source, entry, offset)).length;
-}
 
 const uglyNames: readonly (readonly [string, string])[] = [
   ["spaces", "with space in it.bin"],
@@ -441,90 +398,6 @@ const clauses: readonly SourceClause[] = [
       await under.replug();
       await until("the device to be back", async () => (await all(source).catch(() => [])).length === 1);
       assert.deepEqual(await found(under, "cut.bin"), entry);
-      return undefined;
-    },
-  },
-];
-
-function treeOf(under: SourceUnderTest): Tree | undefined {
-  return under.device.tree;
-}
-
-const treeClauses: readonly SourceClause[] = [
-  {
-    name: "tree: one directory is listed, files and directories",
-    run: async (under) => {
-      const tree = treeOf(under);
-      if (tree === undefined) return "no tree";
-      await under.put("top.bin", bytes(1));
-      await under.put("dir/in.bin", bytes(2));
-      const seen: string[] = [];
-      for await (const entry of tree.list("", calm())) seen.push(`${entry.kind} ${entry.path}`);
-      for await (const entry of tree.list("dir", calm())) seen.push(`${entry.kind} ${entry.path}`);
-      assert.deepEqual(seen.sort(), ["directory dir", "file dir/in.bin", "file top.bin"]);
-      const gone = async (): Promise<void> => {
-        for await (const entry of tree.list("nowhere", calm())) seen.push(entry.path);
-      };
-      await expectFault(gone(), "missing");
-      return undefined;
-    },
-  },
-  {
-    name: "tree: remove takes only the file that was meant, and twice is success",
-    run: async (under) => {
-      const tree = treeOf(under);
-      if (tree === undefined) return "no tree";
-      const entry = await found(under, "dir/log.bin", bytes(100));
-      await under.append("dir/log.bin", bytes(1));
-      await expectFault(tree.remove("dir/log.bin", entry, calm()), "changed");
-      assert.equal((await under.read("dir/log.bin"))?.length, 101);
-      const now = await found(under, "dir/log.bin");
-      await tree.remove("dir/log.bin", now, calm());
-      assert.equal(await under.read("dir/log.bin"), undefined);
-      await tree.remove("dir/log.bin", now, calm());
-      return undefined;
-    },
-  },
-  {
-    name: "tree: move makes directories, goes over nothing, and takes only the file that was meant",
-    run: async (under) => {
-      const tree = treeOf(under);
-      if (tree === undefined) return "no tree";
-      const content = bytes(100);
-      const entry = await found(under, "log.bin", content);
-      await tree.move("log.bin", "archive/2024/log.bin", entry, calm());
-      assert.ok((await under.read("archive/2024/log.bin"))?.equals(content));
-      assert.equal(await under.read("log.bin"), undefined);
-      const second = await found(under, "log.bin", bytes(50, 2));
-      await expectFault(tree.move("log.bin", "archive/2024/log.bin", second, calm()), "conflict");
-      assert.ok((await under.read("archive/2024/log.bin"))?.equals(content), "it went over the other");
-      await expectFault(tree.move("log.bin", "other.bin", { ...second, size: 51 }, calm()), "changed");
-      assert.equal((await under.read("log.bin"))?.length, 50);
-      return undefined;
-    },
-  },
-  {
-    name: "tree: a directory is not taken for the file that was meant",
-    run: async (under) => {
-      const tree = treeOf(under);
-      if (tree === undefined) return "no tree";
-      await tree.mkdir("was-a-file.bin", calm());
-      const entry = (await tree.stat("was-a-file.bin", calm())) ?? { size: 0 };
-      await expectFault(tree.remove("was-a-file.bin", entry, calm()), "changed");
-      await expectFault(tree.move("was-a-file.bin", "elsewhere", entry, calm()), "changed");
-      assert.equal((await tree.stat("was-a-file.bin", calm()))?.kind, "directory");
-      return undefined;
-    },
-  },
-  {
-    name: "tree: mkdir makes parents, and twice is success",
-    run: async (under) => {
-      const tree = treeOf(under);
-      if (tree === undefined) return "no tree";
-      await tree.mkdir("a/b c/d", calm());
-      await tree.mkdir("a/b c/d", calm());
-      assert.equal((await tree.stat("a/b c/d", calm()))?.kind, "directory");
-      assert.equal(await tree.stat("a/x", calm()), undefined);
       return undefined;
     },
   },
