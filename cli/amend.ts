@@ -1,4 +1,4 @@
-/** `why`, `retry`, `forget` and `verify`: what a person asks about deliveries, and does with them. */
+/** `why`, `retry`, `forget`, `verify` and `eject`: what a person asks about deliveries, and does with them. */
 import type { Forgotten, Retried, Told } from "../core/amend.js";
 import { dateText } from "../core/route.js";
 import { sizeText } from "../core/text.js";
@@ -63,6 +63,13 @@ export async function forgetCommand(config: string, what: string, json: boolean)
   if (done.forgotten.length + done.removed.length + done.lost.length === 0)
     write(`nothing of ${what} was set aside, or waits for a target that has left the configuration`);
   for (const told of done.left) if (told.state !== "done") write(`${toldText(told)}: left as it is, because it can still be delivered`);
+  return 0;
+}
+
+export async function ejectCommand(config: string, device: string, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const done = (await interruptible((signal) => askOrDo(usable, { command: "eject", what: device }, { signal }, true))) as { said: string };
+  write(json ? JSON.stringify(done) : `${device}: ${done.said}`);
   return 0;
 }
 

@@ -159,6 +159,15 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("eject <device>", "Make a disk safe to be taken out; plugged in again, it is used again")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (device: string, options: Common & { json?: boolean }) =>
+        (await import("./amend.js")).ejectCommand(configPath(options.config), device, options.json === true),
+      ),
+    );
+  cli
     .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
     .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")
     .option("--once", "Exit when all has arrived")

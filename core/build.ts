@@ -89,6 +89,12 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
     installation: engine.names.installation,
     stateDir: join(engine.config.stateDir, "devices", name),
     clock,
+    // Asked when it matters: a reload may change it.
+    get changed() {
+      return engine.config.routes.some(
+        ({ from, to, afterDelivery }) => to.some(({ device }) => device === name) || (from === name && afterDelivery !== "keep"),
+      );
+    },
     ...(maxRate === undefined ? {} : { maxRate }),
     memory: deviceMemory(journal, name),
     say: (level, message, facts) => events.say(level, "device", `${name}: ${message}`, { device: name, ...facts }),

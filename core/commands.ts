@@ -26,11 +26,27 @@ export function answerWith(engine: Engine, running: boolean): Answer {
         return forget(engine, named());
       case "verify":
         return verify(engine, what, exchange);
+      case "eject":
+        return eject(engine, named(), exchange.signal);
       default:
         if (handCommands.includes(request.command)) return byHand(handsOf(engine), request, exchange);
         throw new ControlError(`the daemon that runs does not know "${request.command}": it is another version; restart it`);
     }
   };
+}
+
+/** One line for the person. Throws ControlError where that is nothing to be taken out, Fault for what the device says. */
+async function eject(engine: Engine, name: string, signal: AbortSignal): Promise<{ said: string }> {
+  const lane = engine.lanes.get(name);
+  const { device } = lane ?? {};
+  if (lane === undefined || device?.eject === undefined) {
+    const removable = [...engine.lanes.values()].filter((one) => one.device.eject !== undefined).map((one) => one.name);
+    const there = removable.length === 0 ? "the configuration has no disk" : `there are: ${removable.join(", ")}`;
+    throw new ControlError(
+      `${lane === undefined ? `there is no device "${name}"` : `${name} is no disk that could be taken out`}; ${there}`,
+    );
+  }
+  return { said: await lane.host(signal, (hosted) => device.eject?.(hosted) ?? Promise.resolve("")) };
 }
 
 function handsOf(engine: Engine): Hands {

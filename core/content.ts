@@ -10,7 +10,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
 import { sameOrGrown } from "./pull-job.js";
-import type { VersionRow } from "./rows.js";
+import { stampOf, type VersionRow } from "./rows.js";
 import { passing, readingOf, StreamReading } from "./reading.js";
 import { giveUp } from "./space.js";
 
@@ -130,8 +130,8 @@ class PlaceContent implements Content {
   }
 
   get #entry(): FileEntry {
-    const { path, size, modified_ms } = this.version;
-    return { path, kind: "file", size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
+    const { path } = this.version;
+    return { path, kind: "file", ...stampOf(this.version) };
   }
 
   /** Of a file that nobody knows the digest of, what was sent before is read once more. */
@@ -225,7 +225,7 @@ class ThroughContent implements Content {
   async *#chunks(offset: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
-      if (!lane.attached) throw new Fault("offline", `${this.version.source} is away`);
+      if (!lane.holds(this.version.medium)) throw new Fault("offline", `${this.version.source} is away`);
       this.#leave ??= await lane.borrow(signal);
       const now = await source.stat(this.version.path, signal);
       const entry = sameOrGrown(this.version, now, isExact(this.version, lane));

@@ -27,6 +27,8 @@ export type FaultKind =
   | "missing"
   /** This file will never be taken there. This delivery is parked with the reason; the rest goes on. */
   | "rejected"
+  /** The source cannot read these bytes: a bad sector, a broken entry. Its deliveries are parked with the place; tried again when the source attaches anew, and daily. */
+  | "unreadable"
   /** The target has no use for this file, and said so before it took any of it. This delivery is dropped with the reason; nobody waits for it. */
   | "unwanted"
   /** A single shot was sent whole, and the answer was lost. It is looked for before it is sent again. */

@@ -85,7 +85,7 @@ export class Finder {
     const intervalMs = lane.config.intervalMs ?? this.#source.features.intervalMs ?? defaultIntervalMs;
     const hints$: Observable<unknown> = merge(
       lane.edge$,
-      timer(0, intervalMs),
+      Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
       this.#source.changes$ ?? EMPTY,
       engine.relist$.pipe(filter((name) => name === lane.name)),
     );
@@ -169,7 +169,7 @@ export class Finder {
       const routes = this.#routes.filter(({ rules }) => rules.wants(entry));
       if (routes.length === 0) continue;
       seen.add(entry.path);
-      const known = engine.queue.latest(lane.name, entry.path);
+      const known = engine.queue.latest(lane.name, entry);
       if (known === undefined) unknown.add(entry);
       const same = known !== undefined && sameStamp(known, entry);
       if (same && known.modified_ms === null && entry.modifiedMs !== undefined) timed.push({ id: known.id, modifiedMs: entry.modifiedMs });
@@ -273,13 +273,13 @@ export class Finder {
    * also when the newer ones have been deleted from the source by then.
    */
   #isPassedOver(entry: FileEntry, decides: boolean): boolean {
-    return decides && this.engine.queue.latest(this.lane.name, entry.path) === undefined;
+    return decides && this.engine.queue.latest(this.lane.name, entry) === undefined;
   }
 
   /** Inside `apply`. How many deliveries are new. */
   #record(entry: FileEntry, routes: readonly RouteLane[], unknown: boolean): number {
     const { engine, lane } = this;
-    const before = unknown ? undefined : engine.queue.latest(lane.name, entry.path);
+    const before = unknown ? undefined : engine.queue.latest(lane.name, entry);
     const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
     const trustSize = routes.every(({ rules }) => rules.route.trustSize);
     let version: VersionRow | undefined;

@@ -237,12 +237,16 @@ test("a journal of an older version is brought up to this one, with all that it 
   await first.commit(() => record(first, 1));
   await first.close();
   const db = await openDatabase(join(dir, "journal.db"));
-  db.exec("ALTER TABLE deliveries DROP COLUMN marks; PRAGMA user_version = 1");
+  db.exec(`DROP INDEX deliveries_wanting; ALTER TABLE versions DROP COLUMN medium; ALTER TABLE deliveries DROP COLUMN medium;
+    CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+    ALTER TABLE deliveries DROP COLUMN marks; PRAGMA user_version = 1`);
   db.close();
   const journal = await Journal.open(dir);
   assert.deepEqual(journal.setAside, []);
   assert.equal(count(journal), 1);
-  assert.deepEqual(journal.all("SELECT marks FROM deliveries"), []);
+  assert.deepEqual(journal.all("SELECT marks, medium FROM deliveries"), []);
+  const index = journal.get<{ sql: string }>("SELECT sql FROM sqlite_schema WHERE name = 'deliveries_wanting'")?.sql;
+  assert.match(index ?? "", /\(source, medium, target,/);
   await journal.close();
 });
 

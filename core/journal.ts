@@ -20,7 +20,13 @@ import { syncData, syncDir } from "./fs.js";
 import { openDatabase, type Database, type Statement, type Value } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
-const migrations = ["ALTER TABLE deliveries ADD COLUMN marks TEXT"];
+const migrations = [
+  "ALTER TABLE deliveries ADD COLUMN marks TEXT",
+  `ALTER TABLE versions ADD COLUMN medium TEXT NOT NULL DEFAULT '';
+  ALTER TABLE deliveries ADD COLUMN medium TEXT NOT NULL DEFAULT '';
+  DROP INDEX deliveries_wanting;
+  CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting'`,
+];
 const schemaVersion = 1 + migrations.length;
 /** The log is copied into the database once it is longer. A full disk has to have room for both: the daemon's reserve is twice this. */
 export const checkpointBytes = 8 * 2 ** 20;
@@ -47,7 +53,8 @@ CREATE TABLE versions (
   found_ms REAL NOT NULL, sealed_ms REAL,
   after TEXT NOT NULL DEFAULT 'keep', trust_size INTEGER NOT NULL DEFAULT 0,
   released TEXT,                            -- what was done at the source, or why it never will be
-  spooled INTEGER NOT NULL DEFAULT 0        -- bytes that the spool holds or has promised
+  spooled INTEGER NOT NULL DEFAULT 0,       -- bytes that the spool holds or has promised
+  medium TEXT NOT NULL DEFAULT ''           -- of a source whose media can be changed
 ) WITHOUT ROWID;
 CREATE INDEX versions_path ON versions (source, path);
 CREATE INDEX versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
@@ -61,10 +68,11 @@ CREATE TABLE deliveries (
   tries INTEGER NOT NULL DEFAULT 0, restarts INTEGER NOT NULL DEFAULT 0,
   begun INTEGER NOT NULL DEFAULT 0,         -- 1 + the generation whose partial may be at the target
   fault TEXT, reason TEXT, parked_ms REAL, replaces TEXT, memo TEXT, receipt TEXT, done_ms REAL,
-  marks TEXT                                -- what core noted before it did what cannot be taken back
+  marks TEXT,                               -- what core noted before it did what cannot be taken back
+  medium TEXT NOT NULL DEFAULT ''           -- its version's
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_version ON deliveries (version);
-CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
 CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
 CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
 CREATE INDEX deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');

@@ -123,6 +123,21 @@ export class Lane {
     });
   }
 
+  /** The media that are in now; [""] where they cannot be changed. */
+  get media(): readonly string[] {
+    return this.#presence.media ?? [""];
+  }
+
+  /** Whether files of this medium can be had now. */
+  holds(medium: string): boolean {
+    return this.attached && this.media.includes(medium);
+  }
+
+  /** It may be taken out. */
+  get safe(): boolean {
+    return this.attached && this.#presence.safe === true;
+  }
+
   /** How many more files may be open. `role` asks for the device's own bound. */
   slots(role: "source" | "target"): number {
     if (role === "target" && this.clock.monotonicMs() < this.#pausedUntilMs) return 0;

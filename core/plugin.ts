@@ -48,6 +48,8 @@ export interface PluginContext {
   /** A directory of this device's own below `stateDir`; made by the plugin when it is first needed. */
   readonly stateDir: string;
   readonly clock: Clock;
+  /** Some route sends to it, or deletes or archives on it. */
+  readonly changed?: boolean;
   /** The device's `maxRate`, bytes per second. Core slows the streams by it; a plugin on a link that others share asks for no more than that either. */
   readonly maxRate?: number;
   /** What the plugin learned and wants to know after a restart. */
@@ -68,6 +70,10 @@ export interface Presence {
   readonly reason?: string;
   /** Names this attachment (boot, address, mount). Another epoch is a new edge: backoff is reset, the source is listed. */
   readonly epoch?: string;
+  /** Where media can be changed: the ids of those that are in now. Files of another medium wait for it; none of them counts as missing. */
+  readonly media?: readonly string[];
+  /** It is in, and may be taken out at once: nothing of it is in use, nothing is wanted of it. */
+  readonly safe?: true;
 }
 
 /** ONE object per configured device: one port, one login, one lock. */
@@ -78,6 +84,10 @@ export interface Device {
   probe(signal: AbortSignal): Promise<void>;
   /** Whether files can be written there; throws the Fault that says why not, and changes nothing. Absent where only writing would tell. */
   probeTarget?(signal: AbortSignal): Promise<void>;
+  /** Nothing more is wanted of it as a source until it is listed again: a disk may be unmounted. Called as often as that becomes so. */
+  rest?(): void;
+  /** A person wants to take it out: ends its use, and resolves with one line for them once it may be pulled. Detached from then on, until it is plugged anew. Throws the Fault that says why not. */
+  eject?(signal: AbortSignal): Promise<string>;
   /** Idempotent. Afterwards no timer, socket, port or child is left. */
   close(): Promise<void>;
   readonly source?: Source;
@@ -103,6 +113,8 @@ export interface Stamp {
   readonly modifiedMs?: number;
   /** Where the source has one. */
   readonly inode?: string;
+  /** The medium that it is on, where media can be changed (`Presence.media`): another one's file of the same path is another file. */
+  readonly medium?: string;
 }
 
 export interface FileEntry extends Stamp {
@@ -157,7 +169,7 @@ export interface SourceFeatures {
   readonly concurrency: number;
   /** Local and random-access: the file may be read in place rather than copied to the spool. */
   readonly inPlace: boolean;
-  /** How often listing is worth it, in ms, where the configuration says nothing: 30,000 when absent. */
+  /** How often listing is worth it, in ms, where the configuration says nothing: 30,000 when absent; Infinity: at each edge and hint only. */
   readonly intervalMs?: number;
 }
 

@@ -12,7 +12,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import type { StoredReceipt, VersionRow } from "./rows.js";
+import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import { otherThan } from "./stat.js";
@@ -381,8 +381,8 @@ export class PullJob {
   }
 
   #sidecar(digest: Digest): Sidecar {
-    const { id, source, path, size, modified_ms, generation } = this.#version;
-    return { version: id, source, path, size, generation, digest, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) };
+    const { id, source, path, generation } = this.#version;
+    return { version: id, source, path, generation, digest, ...stampOf(this.#version) };
   }
 }
 
@@ -404,8 +404,8 @@ function basesOf(engine: Engine, version: VersionRow): VersionRow[] {
 /** The entry to read for this version. Throws "missing", or "changed" unless the file is the same or (unless `exact`) only grew. */
 export function sameOrGrown(version: VersionRow, now: FileEntry | undefined, exact = false): FileEntry {
   if (now === undefined) throw new Fault("missing", "it is no longer there");
-  const { size, modified_ms } = version;
-  const other = otherThan({ size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }) }, now, exact);
+  if ((now.medium ?? "") !== version.medium) throw new Fault("offline", "another medium is in");
+  const other = otherThan(stampOf(version), now, exact);
   if (other !== undefined) throw new Fault("changed", other);
   return { ...now, size: version.size };
 }

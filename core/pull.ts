@@ -36,7 +36,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     givesWay: async (running) => {
       const { queue, spool } = engine;
       if (lane.hurried) return running[0];
-      const best = queue.wanted(lane.name, targets(engine, true), 1)[0];
+      const best = queue.wanted(lane.name, lane.media, targets(engine, true), 1)[0];
       const version = best === undefined ? undefined : queue.version(best.version);
       if (best === undefined || version === undefined) return undefined;
       const last = running.reduce((a, b) => (goesBefore(a.rank, b.rank) ? b : a));
@@ -55,7 +55,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
   let full: string | undefined;
   // What an attached target waits for goes first, and may push out what only waits for targets that are away.
   for (const reachable of [true, false]) {
-    for (const rank of queue.wanted(lane.name, targets(engine, reachable))) {
+    for (const rank of queue.wanted(lane.name, lane.media, targets(engine, reachable))) {
       const version = queue.version(rank.version);
       if (version === undefined || (version.base !== null && queue.pulling.has(version.base))) continue;
       if (canSend(version) && (version.store !== "spool" || version.spooled > 0)) {
@@ -165,7 +165,9 @@ async function settle(
   const action: Action = ofFile
     ? { do: "park", fault: "denied" }
     : actionFor(error, { tries, restarts, upMs: engine.upMs() }, engine.random());
-  if (!ofFile && !isFault(error, "full")) lane.noteFault(error);
+  // A medium that was taken out says nothing of the others.
+  const out = lane.attached && !lane.holds(version.medium);
+  if (!ofFile && !out && !isFault(error, "full")) lane.noteFault(error);
   const reason = reasonOf(error);
   const later = (afterMs: number) =>
     journal.apply(() => {

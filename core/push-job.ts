@@ -13,7 +13,7 @@ import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
-import { marksIn, type StoredReceipt, type VersionRow } from "./rows.js";
+import { marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { passing, readableOf } from "./reading.js";
 import { otherName, partialPath, uploadId } from "./route.js";
 import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
@@ -301,7 +301,7 @@ export class PushJob {
       version: version.id,
       from: version.source,
       source: version.path,
-      ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }),
+      ...stampOf(version),
       to: this.lane.name,
       path,
       size: there.size,

@@ -130,7 +130,7 @@ async function settle(
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
   if (!ofSource) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
-  else if (!ofFile && !isFault(cause, "aborted")) sourceLane?.noteFault(cause);
+  else if (!ofFile && !isFault(cause, "aborted") && sourceLane?.holds(version.medium) === true) sourceLane.noteFault(cause);
   const again = (afterMs: number, counted: number) =>
     queue.release(delivery.id, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
   if (delivery.state === "discard") {
@@ -145,7 +145,8 @@ async function settle(
       return;
     case "wait":
       await again(lane.attached || ofSource ? 1000 : 0, tries);
-      if (ofSource && engine.lanes.get(version.source)?.attached !== true) await journal.apply(() => queue.sourceAway(version.source));
+      if (ofSource && sourceLane?.holds(version.medium) !== true)
+        await journal.apply(() => queue.sourceAway(version.source, version.medium));
       // The lane says it, once, when the device is gone: a file's word would be the second.
       events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;

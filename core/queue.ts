@@ -128,12 +128,13 @@ export class Queue {
     return this.journal.all<DeliveryRow>("SELECT * FROM deliveries WHERE version = ?", version);
   }
 
-  /** The version of a path that was found last and is not gone. */
-  latest(source: string, path: string): VersionRow | undefined {
+  /** The version of a path on one medium that was found last and is not gone. */
+  latest(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): VersionRow | undefined {
     return this.journal.get<VersionRow>(
-      "SELECT * FROM versions WHERE source = ? AND path = ? AND state <> 'gone' ORDER BY found_ms DESC LIMIT 1",
+      "SELECT * FROM versions WHERE source = ? AND path = ? AND medium = ? AND state <> 'gone' ORDER BY found_ms DESC LIMIT 1",
       source,
       path,
+      medium,
     );
   }
 
@@ -147,12 +148,12 @@ export class Queue {
     const row = {
       ...{ id, source, path: entry.path, size: entry.size, modified_ms: entry.modifiedMs ?? null, inode: entry.inode ?? null },
       ...{ state: "found" as const, store: what.store, base: what.base ?? null, found_ms: what.foundMs, after: what.after },
-      trust_size: what.trustSize ? 1 : 0,
+      ...{ trust_size: what.trustSize ? 1 : 0, medium: entry.medium ?? "" },
     };
     // A journal that was rebuilt no longer knows what it had sent of a file: what may be left of that is another generation's.
     const added = this.journal.get<{ generation: number }>(
-      `INSERT INTO versions (id, source, path, size, modified_ms, inode, state, store, base, found_ms, after, trust_size, generation)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING RETURNING generation`,
+      `INSERT INTO versions (id, source, path, size, modified_ms, inode, state, store, base, found_ms, after, trust_size, medium, generation)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt')) ON CONFLICT (id) DO NOTHING RETURNING generation`,
       ...Object.values(row),
     );
     if (added === undefined) return undefined;
@@ -168,8 +169,8 @@ export class Queue {
       const here = canSend(version) && !expired;
       const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
-        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, begun, marks)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt'),
+        `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, medium, begun, marks)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, EXISTS (SELECT 1 FROM meta WHERE key = 'rebuilt'),
            (SELECT value FROM meta WHERE key = 'marks:' || ?1)) 
          ON CONFLICT (id) DO NOTHING`,
         plan.id,
@@ -182,6 +183,7 @@ export class Queue {
         version.size,
         plan.weight,
         plan.rank,
+        version.medium,
       );
       added += changes;
     }
@@ -191,15 +193,16 @@ export class Queue {
   }
 
   /**
-   * The best versions to pull now, best first: wanted by one of `targets`, due, not being pulled. `limit` per target.
+   * The best versions to pull now, best first: wanted by one of `targets`, on one of `media`, due, not being pulled. `limit` per target and medium.
    */
-  wanted(source: string, targets: readonly string[], limit = 8): Wanted[] {
+  wanted(source: string, media: readonly string[], targets: readonly string[], limit = 8): Wanted[] {
     const now = this.clock.monotonicMs();
     const found = new Map<string, Wanted>();
-    for (const target of targets) {
+    for (const [medium, target] of media.flatMap((medium) => targets.map((target) => [medium, target] as const))) {
       const rows = this.journal.all<Wanted>(
-        `SELECT version, target, path, weight, rank FROM deliveries WHERE source = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} LIMIT ?`,
+        `SELECT version, target, path, weight, rank FROM deliveries WHERE source = ? AND medium = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} LIMIT ?`,
         source,
+        medium,
         target,
         now,
         limit + this.pulling.size,
@@ -247,6 +250,14 @@ export class Queue {
       target,
       this.clock.monotonicMs(),
       limit,
+    );
+  }
+
+  /** Whether anything is being sent to a target, or goes next. */
+  isSending(target: string): boolean {
+    return (
+      this.best(target) !== undefined ||
+      this.journal.get(`SELECT 1 FROM deliveries WHERE ${elsewhere} AND state = 'active' AND target = ? LIMIT 1`, target) !== undefined
     );
   }
 
@@ -322,12 +333,13 @@ export class Queue {
     });
   }
 
-  /** Inside `apply`. A source is away: what is not kept here waits for it. */
-  sourceAway(source: string): void {
+  /** Inside `apply`. A source, or this medium of it, is away: what is not kept here waits for it. */
+  sourceAway(source: string, medium: string): void {
     this.journal.run(
-      `UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND source = ?
+      `UPDATE deliveries SET state = 'wanting' WHERE state = 'ready' AND source = ? AND medium = ?
        AND EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND v.store <> 'spool')`,
       source,
+      medium,
     );
   }
 
@@ -406,7 +418,8 @@ export class Queue {
       device,
     );
     const unparked = this.journal.run(
-      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked' AND fault IN ('unknown', 'denied') AND (target = ?1 OR source = ?1)`,
+      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked'
+       AND (fault IN ('unknown', 'denied') AND (target = ?1 OR source = ?1) OR fault = 'unreadable' AND source = ?1)`,
       device,
     );
     if (unparked > 0) this.#readyWhereSealed();
@@ -429,10 +442,10 @@ export class Queue {
     if (ids.length > 0) this.#readyWhereSealed();
   }
 
-  /** Inside `apply`. What an unknown error parked is looked at again. */
+  /** Inside `apply`. What an unknown error parked, or a source could not read, is looked at again. */
   retryUnknown(): number {
     const changes = this.journal.run(
-      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked' AND fault IN ('unknown', 'denied')`,
+      `UPDATE deliveries SET state = 'wanting', tries = 0, not_before = 0 WHERE ${elsewhere} AND state = 'parked' AND fault IN ('unknown', 'denied', 'unreadable')`,
     );
     this.#readyWhereSealed();
     return changes;

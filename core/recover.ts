@@ -107,6 +107,7 @@ async function restore(engine: Engine, sidecar: Sidecar): Promise<boolean> {
     path: sidecar.path,
     size: sidecar.size,
     ...(sidecar.modifiedMs === undefined ? {} : { modifiedMs: sidecar.modifiedMs }),
+    ...(sidecar.medium === undefined ? {} : { medium: sidecar.medium }),
   };
   const { version: id, source, digest } = sidecar;
   await engine.journal.commit(() => {
@@ -144,8 +145,8 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
         const { delivery, version, from, source, size, to } = receipt;
         const at = Date.parse(receipt.at) || 0;
         journal.run(
-          `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, found_ms, released)
-           VALUES (?, ?, ?, ?, ?, 'found', 'spool', 1, ?, ?, 'before the journal was lost') ON CONFLICT (id) DO NOTHING`,
+          `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, found_ms, medium, released)
+           VALUES (?, ?, ?, ?, ?, 'found', 'spool', 1, ?, ?, ?, 'before the journal was lost') ON CONFLICT (id) DO NOTHING`,
           version,
           from,
           source,
@@ -153,10 +154,11 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
           receipt.modifiedMs ?? null,
           receipt.digest ?? null,
           at,
+          receipt.medium ?? "",
         );
         journal.run(
-          `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms)
-           VALUES (?, ?, ?, ?, ?, 1, 'done', ?, 0, 0, ?, ?) ON CONFLICT (id) DO UPDATE SET receipt = excluded.receipt`,
+          `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms, medium)
+           VALUES (?, ?, ?, ?, ?, 1, 'done', ?, 0, 0, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET receipt = excluded.receipt`,
           delivery,
           version,
           from,
@@ -165,6 +167,7 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
           size,
           JSON.stringify(receipt),
           at,
+          receipt.medium ?? "",
         );
         count += 1;
       }

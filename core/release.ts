@@ -9,8 +9,7 @@ import { type Engine, nameOf } from "./engine.js";
 import { isFault } from "./errors.js";
 import { isConsidered } from "./find.js";
 import type { Lane } from "./lane.js";
-import type { Stamp } from "./plugin.js";
-import type { StoredReceipt, VersionRow } from "./rows.js";
+import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 import { workers } from "./workers.js";
 
@@ -56,7 +55,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
 }
 
 function next(engine: Engine, lane: Lane): VersionRow | undefined {
-  return engine.queue.toRelease(lane.name, (version) => mayGrow(lane, version));
+  return engine.queue.toRelease(lane.name, (version) => !lane.holds(version.medium) || mayGrow(lane, version));
 }
 
 /** Whether something is left to do at a source that is there. */
@@ -82,7 +81,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
   if (weak !== undefined && !(version.trust_size === 1 && weak.size === version.size))
     return `kept: ${weak.to} could only prove its size ("trustSize": true on the route would accept that)`;
-  const expect: Stamp = { size: version.size, ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }) };
+  const expect = stampOf(version);
   try {
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);

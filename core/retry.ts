@@ -66,6 +66,7 @@ export function actionFor(error: unknown, tried: Tried, random: number): Action 
     case "indoubt":
       return error.retryAfterMs === undefined ? { do: "park", fault: kind } : { do: "again", afterMs: error.retryAfterMs };
     case "rejected":
+    case "unreadable":
       return { do: "park", fault: kind };
     case "unwanted":
       return { do: "leave" };

@@ -171,8 +171,9 @@ export function plausible(modifiedMs: number | undefined): number | undefined {
 }
 
 /** The id of a version: the same file in the same state has the same id in every journal. `twin` tells apart what the stamp cannot. */
-export function versionId(source: string, entry: Pick<FileEntry, "path" | "size" | "modifiedMs">, twin = ""): string {
-  return shortHash("version", source, entry.path, String(entry.size), String(entry.modifiedMs ?? ""), twin);
+export function versionId(source: string, entry: Pick<FileEntry, "path" | "size" | "modifiedMs" | "medium">, twin = ""): string {
+  const medium = entry.medium === undefined ? [] : [entry.medium];
+  return shortHash("version", source, entry.path, String(entry.size), String(entry.modifiedMs ?? ""), twin, ...medium);
 }
 
 /** The day of a file, `YYYY-MM-DD`: from its path, else its time stamp, each only where plausible; else "undated". */

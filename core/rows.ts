@@ -1,5 +1,5 @@
 /** The rows of the journal as the steps see them: versions and deliveries, what is noted of a delivery, and in which order they go. */
-import type { Digest, Receipt } from "./plugin.js";
+import type { Digest, Receipt, Stamp } from "./plugin.js";
 import type { Sending } from "./single-shot.js";
 
 export interface VersionRow {
@@ -22,6 +22,8 @@ export interface VersionRow {
   readonly trust_size: number;
   readonly released: string | null;
   readonly spooled: number;
+  /** "" where media cannot be changed. */
+  readonly medium: string;
 }
 
 export interface DeliveryRow {
@@ -47,6 +49,11 @@ export interface DeliveryRow {
   readonly receipt: string | null;
   readonly done_ms: number | null;
   readonly marks: string | null;
+  readonly medium: string;
+}
+
+export function stampOf({ size, modified_ms, medium }: Pick<VersionRow, "size" | "modified_ms" | "medium">): Stamp {
+  return { size, ...(modified_ms === null ? {} : { modifiedMs: modified_ms }), ...(medium === "" ? {} : { medium }) };
 }
 
 /** What core noted of a delivery before it did what cannot be taken back. */
@@ -68,6 +75,8 @@ export interface StoredReceipt extends Receipt {
   readonly source: string;
   /** The source's time of the file, where it has one. */
   readonly modifiedMs?: number;
+  /** The source's medium, where it has such. */
+  readonly medium?: string;
   /** ISO 8601; `clock: "unset"` beside it where wall time could not be trusted. */
   readonly at: string;
   readonly clock?: "unset";

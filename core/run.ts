@@ -20,6 +20,7 @@ import { pullWorkers } from "./pull.js";
 import { pushWorkers } from "./push.js";
 import { recover, tellForeign } from "./recover.js";
 import { isReleaseDue, releaseWorkers } from "./release.js";
+import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
 
@@ -184,6 +185,7 @@ export class Run {
       crew.drain(pullWorkers(engine, lane, crew.signal));
     }
     if (lane.device.target !== undefined) crew.drain(pushWorkers(engine, lane, crew.signal));
+    watchRest(engine, lane, crew.signal);
     if (lane.config.kind === "service") crew.keep(this.#serve(lane, lane.device as Service, crew.signal));
     lane.start();
   }
@@ -295,14 +297,14 @@ export class Run {
       else if (isReleaseDue(engine, finder.lane)) return undefined;
     }
     // What found no space was tried, and is not waited for.
-    const rows = journal.all<{ source: string; target: string; state: string; n: number; tries: number }>(
-      `SELECT source, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
-       FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, target, state`,
+    const rows = journal.all<{ source: string; medium: string; target: string; state: string; n: number; tries: number }>(
+      `SELECT source, medium, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
+       FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, medium, target, state`,
       engine.clock.monotonicMs(),
     );
     let waiting = 0;
     let parked = 0;
-    for (const { source, target, state, n, tries } of rows) {
+    for (const { source, medium, target, state, n, tries } of rows) {
       if (state === "parked") {
         parked += n;
         continue;
@@ -311,7 +313,8 @@ export class Run {
       const needed = state === "wanting" ? [source, target] : [target];
       const gate = lanes.get(target)?.gate;
       if (gate?.looked === false && upMs < 15_000) return undefined;
-      const possible = needed.every((name) => lanes.get(name)?.attached === true) && gate?.held === undefined;
+      const inReach = state !== "wanting" || lanes.get(source)?.holds(medium) === true;
+      const possible = inReach && needed.every((name) => lanes.get(name)?.attached === true) && gate?.held === undefined;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;

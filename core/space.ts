@@ -147,7 +147,7 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
 /** The source is attached, and still has this very version. */
 async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const lane = engine.lanes.get(version.source);
-  if (lane?.attached !== true || lane.device.source === undefined || version.state === "gone") return false;
+  if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone") return false;
   const asking = new AbortController();
   const end = () => asking.abort(abortedFault(stop));
   const timer = setTimeout(end, holdsMs);
@@ -155,7 +155,9 @@ async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSigna
   try {
     const now = await lane.device.source.stat(version.path, asking.signal);
     return (
-      now?.size === version.size && (version.modified_ms === null || now.modifiedMs === undefined || now.modifiedMs === version.modified_ms)
+      now?.size === version.size &&
+      (now.medium ?? "") === version.medium &&
+      (version.modified_ms === null || now.modifiedMs === undefined || now.modifiedMs === version.modified_ms)
     );
   } catch (error) {
     // A source that cannot say does not hold it, as far as is known.

@@ -23,6 +23,7 @@ export interface Sidecar {
   readonly path: string;
   readonly size: number;
   readonly modifiedMs?: number;
+  readonly medium?: string;
   readonly generation: number;
   readonly digest: string;
 }

@@ -17,6 +17,8 @@ export interface Status {
     /** `unknown`: no daemon runs, or it cannot be started as configured; then there is no `since`. */
     readonly presence: "attached" | "detached" | "unknown";
     readonly reason?: string;
+    /** It is in, and may be taken out at once. */
+    readonly safe?: true;
     readonly since?: string;
     /** Why nothing is sent to it now, though it may be there: `when` or `budget`. */
     readonly held?: string;
@@ -108,6 +110,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
         roles,
         presence: lane.attached ? ("attached" as const) : ("detached" as const),
         ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
+        ...(lane.safe ? { safe: true as const } : {}),
         since: new Date(lane.state.sinceMs).toISOString(),
         ...(lane.held === undefined ? {} : { held: lane.held.reason }),
       };
@@ -149,7 +152,7 @@ function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "path" | "
   return journal.all(
     `SELECT id, source, path, size FROM versions v WHERE state = 'gone'
      AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${isLost})
-     AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.found_ms > v.found_ms)
+     AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.medium = v.medium AND w.found_ms > v.found_ms)
      ORDER BY found_ms DESC LIMIT 1000`,
   );
 }

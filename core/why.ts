@@ -191,7 +191,9 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       const again =
         delivery.fault === "unknown" || delivery.fault === "denied"
           ? `; it is tried again daily, and when ${target} or ${version.source} attaches`
-          : "";
+          : delivery.fault === "unreadable"
+            ? `; it is tried again daily, and when ${version.source} is plugged in anew`
+            : "";
       const parked: Reason = {
         code: "parked",
         text: `set aside${since} (${delivery.fault ?? "unknown"}): ${said}${again}; to try it now: filesync retry ${id}; to give it up: filesync forget ${id}`,
@@ -239,11 +241,13 @@ function pullReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow)
     return [{ code: "pulling", text: `is being read from ${version.source}${moving(engine, version.id)}` }];
   const away = awayReasons(engine, version.source, "source");
   if (away.length > 0) return away;
+  if (engine.lanes.get(version.source)?.holds(version.medium) === false)
+    return [{ code: "medium-away", text: `it is on ${version.medium}, which is not in ${version.source} now: plug it in again` }];
   const reasons: Reason[] = [];
   const full = transfers.waitForSpace.get(version.source);
   if (full !== undefined) reasons.push({ code: "spool-full", text: full });
   const before = journal.get<{ n: number }>(
-    `SELECT COUNT(DISTINCT version) AS n FROM deliveries WHERE source = ?1 AND target = ?2 AND state = 'wanting' AND not_before <= ?3
+    `SELECT COUNT(DISTINCT version) AS n FROM deliveries WHERE source = ?1 AND medium = ?7 AND target = ?2 AND state = 'wanting' AND not_before <= ?3
      AND (weight > ?4 OR (weight = ?4 AND (rank > ?5 OR (rank = ?5 AND path > ?6))))`,
     version.source,
     delivery.target,
@@ -251,6 +255,7 @@ function pullReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow)
     delivery.weight,
     delivery.rank,
     delivery.path,
+    version.medium,
   )?.n;
   const running = transfers.running.filter(({ facts }) => facts.kind === "pull" && facts.from === version.source).length;
   reasons.push(...turnReasons(engine.lanes.get(version.source), "source", before ?? 0, running));

@@ -3,6 +3,7 @@ import type { Plugin } from "../core/plugin.js";
 
 export const builtIn: Readonly<Record<string, () => Promise<Plugin<never>>>> = {
   local: async () => (await import("./local/plugin.js")).plugin as Plugin<never>,
+  disk: async () => (await import("./disk/plugin.js")).plugin as unknown as Plugin<never>,
   mavftp: async () => (await import("./mavftp/plugin.js")).plugin as Plugin<never>,
   ftp: async () => (await import("./ftp/plugin.js")).plugin as Plugin<never>,
   sftp: async () => (await import("./sftp/plugin.js")).plugin as Plugin<never>,

@@ -1,0 +1,45 @@
+/**
+ * Rest: a device that can be taken out is told when nothing more is wanted of it: all that it has is here or delivered, nothing is to be deleted or
+ * archived on it, nothing is being sent to it.
+ */
+import { auditTime, filter, merge } from "rxjs";
+import type { Engine } from "./engine.js";
+import type { Lane } from "./lane.js";
+
+const soonMs = 200;
+
+/** Until `stop`. */
+export function watchRest(engine: Engine, lane: Lane, stop: AbortSignal): void {
+  const { device } = lane;
+  if (device.rest === undefined) return;
+  const listed$ = engine.events.all$.pipe(
+    filter(({ what, facts }) => (what === "listed" || what === "found") && facts?.["device"] === lane.name),
+  );
+  const watching = merge(lane.wake$, engine.work$, listed$)
+    .pipe(auditTime(soonMs))
+    .subscribe(() => {
+      if (!engine.journal.failed && lane.attached && !isWanted(engine, lane)) device.rest?.();
+    });
+  if (stop.aborted) watching.unsubscribe();
+  else stop.addEventListener("abort", () => watching.unsubscribe(), { once: true });
+}
+
+function isWanted({ journal, queue, finders }: Engine, lane: Lane): boolean {
+  const finder = finders.get(lane.name);
+  if (finder !== undefined && (finder.listings === 0 || finder.busy || finder.failures > 0)) return true;
+  if (lane.busy > 0) return true;
+  if (queue.isSending(lane.name)) return true;
+  for (const [id, { source }] of queue.releasable) if (source === lane.name && lane.holds(queue.version(id)?.medium ?? "")) return true;
+  return lane.media.some(
+    (medium) =>
+      journal.get("SELECT 1 FROM deliveries WHERE source = ? AND medium = ? AND state = 'wanting' LIMIT 1", lane.name, medium) !==
+        undefined ||
+      // Read at the source while they are sent: of these only those that are not sealed are open.
+      journal.get(
+        `SELECT 1 FROM versions v WHERE v.source = ? AND v.state = 'found' AND v.store <> 'spool' AND v.medium = ?
+         AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ('ready', 'active')) LIMIT 1`,
+        lane.name,
+        medium,
+      ) !== undefined,
+  );
+}

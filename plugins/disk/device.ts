@@ -1,0 +1,401 @@
+/**
+ * A device of removable media: what is plugged in is looked at on each hint, and every few seconds without one; what matches is mounted and
+ * recognised; what was pulled is noticed, and its dead mount taken away.
+ */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { BehaviorSubject, Observable, Subject } from "rxjs";
+import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
+import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wantedText } from "./blocks.js";
+import { Media, nameOf, type Remembered } from "./media.js";
+import { lookIn, Medium } from "./medium.js";
+import { adopt, type Machine, mount, sweep, type Wish } from "./mounting.js";
+import { DiskSource } from "./source.js";
+import { DiskTarget } from "./target.js";
+import { DiskTree } from "./tree.js";
+import { DiskWatch } from "./watch.js";
+
+export interface DiskOptions {
+  readonly wanted: Wanted;
+  readonly mountPoint?: string;
+  readonly root: string;
+  readonly write?: boolean;
+  readonly gadget: boolean;
+  readonly onSafe?: readonly string[];
+}
+
+/** What source, target and tree need of the device. */
+export interface Disks {
+  /** Paths begin with the name of a medium. */
+  readonly several: boolean;
+  readonly media: readonly Medium[];
+  /** Those to be listed now, as they are now. */
+  toList(signal: AbortSignal): Promise<readonly Medium[]>;
+  /** Nobody but this program writes on it. */
+  alone(medium: Medium): boolean;
+  /** Where a path is; with `id`: it has to be on that medium. Throws "offline" where that is not in. */
+  at(path: string, id?: string): { readonly medium: Medium; readonly inner: string };
+  pathOf(medium: Medium, inner: string): string;
+  remember(medium: Medium, files: readonly Remembered[]): Promise<void>;
+  hasNoRoot(medium: Medium): void;
+}
+
+/** The net below the hints. */
+const lookMs = 5000;
+/** What could not be mounted is tried again. */
+const againMs = 30_000;
+/** How often a medium is listed on which others may write. */
+const listMs = 30_000;
+
+export class DiskDevice implements Device, Disks {
+  readonly presence$: Observable<Presence>;
+  readonly source: DiskSource;
+  readonly target: DiskTarget;
+  readonly tree: DiskTree;
+  readonly several: boolean;
+  readonly #state = new BehaviorSubject<Presence>({ state: "detached", reason: "not looked at yet" });
+  readonly #changes$ = new Subject<void>();
+  readonly #known: Media;
+  /** By stay. */
+  readonly #media = new Map<string, Medium>();
+  readonly #ejected = new Set<string>();
+  /** What could not be used, by stay: why, and when it is tried again. */
+  readonly #refused = new Map<string, { readonly why: string; readonly untilMs: number }>();
+  readonly #told = new Set<string>();
+  readonly #over = new AbortController();
+  /** A problem of the machine's, not of a disk's. */
+  #problem: string | undefined;
+  #seen = "";
+  #looking: Promise<void> | undefined;
+  #again = false;
+  #watch: DiskWatch | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #listing: NodeJS.Timeout | undefined;
+
+  constructor(
+    readonly options: DiskOptions,
+    readonly context: PluginContext,
+    readonly machine: Machine,
+  ) {
+    this.several = "any" in options.wanted;
+    this.#known = new Media(context.stateDir, (text) => context.say("warn", text));
+    this.source = new DiskSource(this, this.#changes$);
+    this.target = new DiskTarget(this);
+    this.tree = new DiskTree(this);
+    this.presence$ = new Observable((subscriber) => {
+      this.#start();
+      return this.#state.subscribe(subscriber);
+    });
+  }
+
+  get media(): readonly Medium[] {
+    return [...this.#media.values()];
+  }
+
+  async probe(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    await orAborted(this.#look(true), signal);
+    const { state, reason } = this.#state.value;
+    if (state === "detached") throw new Fault("offline", reason ?? "it is away");
+  }
+
+  async probeTarget(signal: AbortSignal): Promise<void> {
+    await this.probe(signal);
+    for (const medium of this.media) await medium.use(true, signal, () => Promise.resolve());
+  }
+
+  async close(): Promise<void> {
+    this.#over.abort();
+    clearInterval(this.#timer);
+    clearInterval(this.#listing);
+    this.#watch?.close();
+    await this.#looking;
+    const closed = new Fault("aborted", "the device was closed");
+    for (const medium of this.media) {
+      const why = await medium.end(closed, false);
+      if (why !== undefined) this.context.say("debug", `it stays mounted: ${why}`);
+    }
+    this.#media.clear();
+    this.#changes$.complete();
+    this.#state.complete();
+  }
+
+  rest(): void {
+    for (const medium of this.media) medium.rest();
+  }
+
+  async eject(signal: AbortSignal): Promise<string> {
+    throwIfAborted(signal);
+    await orAborted(this.#look(true), signal);
+    const media = this.media;
+    if (media.length === 0) throw new Fault("offline", this.#state.value.reason ?? "nothing is plugged in");
+    const done: string[] = [];
+    for (const medium of media) {
+      this.#ejected.add(medium.stay);
+      const name = `${medium.id} (${medium.block.path})`;
+      this.#media.delete(medium.stay);
+      const ending = medium.end(new Fault("offline", `${name} is ejected`), false);
+      this.#tell();
+      const why = await ending;
+      if (why !== undefined) {
+        this.#ejected.delete(medium.stay);
+        throw new Fault("transient", `${name} cannot be unmounted: ${why}; do not pull it yet`);
+      }
+      this.#sayGone(medium, `${name} may be pulled now`);
+      done.push(name);
+    }
+    return `${done.join(", ")}: may be pulled now; plugged in again, it is used again`;
+  }
+
+  // ---------------------------------------------------------------- Disks
+
+  async toList(signal: AbortSignal): Promise<readonly Medium[]> {
+    const media = this.media;
+    for (const medium of media) {
+      medium.wake();
+      if (this.options.gadget) await medium.anew(signal);
+    }
+    return media;
+  }
+
+  alone(medium: Medium): boolean {
+    return !medium.shared && !this.options.gadget;
+  }
+
+  at(path: string, id?: string): { medium: Medium; inner: string } {
+    const slash = path.indexOf("/");
+    const name = this.several ? (slash === -1 ? path : path.slice(0, slash)) : id;
+    const medium = name === undefined ? this.media[0] : this.media.find((one) => one.id === name);
+    if (medium === undefined)
+      throw new Fault("offline", name === undefined ? (this.#state.value.reason ?? "nothing is plugged in") : `${name} is not plugged in`);
+    if (id !== undefined && medium.id !== id) throw new Fault("offline", `${id} is not plugged in`);
+    return { medium, inner: this.several ? (slash === -1 ? "" : path.slice(slash + 1)) : path };
+  }
+
+  pathOf(medium: Medium, inner: string): string {
+    return this.several ? `${medium.id}/${inner}` : inner;
+  }
+
+  async remember(medium: Medium, files: readonly Remembered[]): Promise<void> {
+    await this.#known.remember(medium.id, medium.block, files);
+  }
+
+  hasNoRoot(medium: Medium): void {
+    this.#tellOnce(`no root ${medium.stay}`, "warn", `${medium.id} has no directory "${this.options.root}": nothing is found on it`);
+  }
+
+  // ---------------------------------------------------------------- what is plugged in
+
+  #start(): void {
+    if (this.#watch !== undefined || this.#over.signal.aborted) return;
+    this.#watch = new DiskWatch(this.machine.byUuid, () => void this.#look(true));
+    this.#timer = setInterval(() => void this.#look(false), lookMs);
+    this.#listing = setInterval(() => {
+      if (this.media.some((medium) => !this.alone(medium))) this.#changes$.next();
+    }, listMs);
+    void this.#look(true);
+  }
+
+  /** Looks once; what asks meanwhile gets one more look. Never throws. */
+  #look(surely: boolean): Promise<void> {
+    if (this.#over.signal.aborted) return Promise.resolve();
+    this.#again ||= surely;
+    this.#looking ??= this.#lookAll(surely).finally(() => (this.#looking = undefined));
+    return this.#looking;
+  }
+
+  async #lookAll(surely: boolean): Promise<void> {
+    do {
+      this.#again = false;
+      try {
+        await this.#lookOnce(surely);
+      } catch (error) {
+        this.#problem = error instanceof Error ? error.message : String(error);
+        this.#seen = "";
+        this.#tell();
+      }
+    } while (this.#again && !this.#over.signal.aborted);
+  }
+
+  async #lookOnce(surely: boolean): Promise<void> {
+    for (const medium of this.media) {
+      const mounted = medium.mounted;
+      const there = mounted === undefined ? stayOf(medium.block, this.machine.sys) === medium.stay : await this.#isAlive(medium);
+      if (!there) await this.#lose(medium);
+    }
+    const seen = this.#signs();
+    const now = this.context.clock.monotonicMs();
+    const due = [...this.#refused.values()].some(({ untilMs }) => untilMs <= now);
+    if (!surely && seen === this.#seen && !due) return;
+    this.#seen = seen;
+    const blocks = (await readBlocks(this.machine.run, this.#ownDir)).filter((block) => matches(block, this.options.wanted));
+    this.#problem = undefined;
+    await sweep(this.#isOurs, this.machine);
+    const stays = new Map<string, Block>();
+    for (const block of blocks) {
+      const stay = stayOf(block, this.machine.sys);
+      if (stay !== undefined) stays.set(stay, block);
+    }
+    for (const known of [this.#ejected, this.#refused]) for (const stay of known.keys()) if (!stays.has(stay)) known.delete(stay);
+    // Unmounted by us, and taken out.
+    for (const medium of this.media) if (!stays.has(medium.stay) && medium.mounted === undefined) await this.#lose(medium);
+    for (const [stay, block] of stays) {
+      if (this.#over.signal.aborted) return;
+      if (this.#media.has(stay) || this.#ejected.has(stay) || (this.#refused.get(stay)?.untilMs ?? 0) > now) continue;
+      if (!this.several && this.#media.size > 0) {
+        const [other] = this.media;
+        this.#tellOnce(
+          `twin ${stay}`,
+          "warn",
+          `${block.path} answers the description too: it waits until ${other?.block.path ?? "the other"} is pulled or ejected`,
+        );
+        continue;
+      }
+      await this.#meet(block, stay);
+    }
+    this.#tell();
+  }
+
+  async #isAlive(medium: Medium): Promise<boolean> {
+    try {
+      await medium.expectAlive();
+      return true;
+    } catch {
+      return medium.mounted === undefined && stayOf(medium.block, this.machine.sys) === medium.stay;
+    }
+  }
+
+  /** Mounts and recognises one that was not here before. */
+  async #meet(block: Block, stay: string): Promise<void> {
+    const again = (why: string, ms: number) => this.#refused.set(stay, { why, untilMs: this.context.clock.monotonicMs() + ms });
+    const refusal = refusalOf(block) ?? (this.several && nameOf(block) === "" ? `${block.path} has neither UUID nor label` : undefined);
+    if (refusal !== undefined) {
+      again(refusal, againMs);
+      this.#tellOnce(`refused ${stay}`, "warn", refusal);
+      return;
+    }
+    try {
+      const wish = () => this.#wish(block);
+      const mounted = (await adopt(block, this.#isOurs, this.machine)) ?? (await mount(wish(), this.machine));
+      const medium = new Medium({
+        ...{ block, mounted, wish, root: this.options.root, machine: this.machine },
+        suspect: () => void this.#look(true),
+        changed: () => this.#changedMount(medium),
+      });
+      medium.id = await medium.use(false, this.#over.signal, (content) => this.#known.recognise(block, (path) => lookIn(content, path)));
+      this.#refused.delete(stay);
+      this.#media.set(stay, medium);
+      const how = mounted.way === "found" ? `mounted by somebody else at ${mounted.dir}` : `at ${mounted.dir}, by ${mounted.way}`;
+      this.context.say("info", `${medium.id} is in: ${block.path}, ${block.fsType ?? ""}, ${mounted.readOnly ? "read-only " : ""}${how}`, {
+        medium: medium.id,
+      });
+    } catch (error) {
+      if (this.#over.signal.aborted) return;
+      if (stayOf(block, this.machine.sys) !== stay) return;
+      const why = error instanceof Error ? error.message : String(error);
+      again(why, isFault(error) ? againMs : lookMs);
+      this.#tellOnce(`refused ${stay} ${why}`, "warn", why);
+    }
+  }
+
+  async #lose(medium: Medium): Promise<void> {
+    if (!this.#media.delete(medium.stay)) return;
+    const used = medium.mounted !== undefined;
+    const ending = medium.end(new Fault("offline", `${medium.id} was pulled`), true);
+    // At once: what it takes to end the dead mount is nobody's concern.
+    this.#tell();
+    this.context.say(used ? "warn" : "info", `${medium.id} was pulled${used ? " while it was in use" : ""}`, { medium: medium.id });
+    const why = await ending;
+    if (why !== undefined) this.context.say("warn", `the dead mount of ${medium.id} stays: ${why}`);
+  }
+
+  #wish(block: Block): Wish {
+    const { mountPoint, write } = this.options;
+    return {
+      block,
+      readOnly: !(write ?? this.context.changed === true),
+      ...(mountPoint === undefined ? {} : { mountPoint }),
+      ownDir: join(this.#ownDir, `${nameOf(block)}-${block.device.replace(":", ".")}`),
+    };
+  }
+
+  get #ownDir(): string {
+    return join(this.context.stateDir, "mnt");
+  }
+
+  readonly #isOurs = (dir: string): boolean => dir === this.options.mountPoint || dir.startsWith(`${this.#ownDir}/`);
+
+  /** What changes whenever a disk comes or goes; cheap. */
+  #signs(): string {
+    const links = listed(this.machine.byUuid).map((name) => `${name}>${linkOf(join(this.machine.byUuid, name))}`);
+    return [...links, ...listed(join(this.machine.sys, "class/block")), readFileSync(this.machine.mountInfo, "utf8")].join("\n");
+  }
+
+  // ---------------------------------------------------------------- what is told
+
+  #changedMount(medium: Medium): void {
+    if (!this.#media.has(medium.stay)) return;
+    if (medium.mounted === undefined && !medium.gone) this.#sayGone(medium, `everything on ${medium.id} is here: it may be pulled`);
+    this.#tell();
+  }
+
+  #sayGone(medium: Medium, text: string): void {
+    const { context, options } = this;
+    context.say("info", text, { medium: medium.id, safe: true });
+    const [command, ...args] = options.onSafe ?? [];
+    if (command === undefined) return;
+    void this.machine
+      .run("env", [`FILESYNC_DEVICE=${context.name}`, `FILESYNC_MEDIUM=${medium.id}`, command, ...args])
+      .then(({ code, complaint }) => {
+        if (code !== 0) context.say("warn", `"onSafe" failed: ${complaint}`);
+      });
+  }
+
+  #tellOnce(key: string, level: "warn" | "info", text: string): void {
+    if (this.#told.has(key)) return;
+    this.#told.add(key);
+    this.context.say(level, text);
+  }
+
+  #tell(): void {
+    const media = this.media;
+    const next: Presence =
+      media.length === 0
+        ? { state: "detached", reason: this.#whyAway() }
+        : {
+            state: "attached",
+            epoch: media.map(({ stay }) => stay).join(" "),
+            media: media.map(({ id }) => id),
+            ...(media.every(({ mounted }) => mounted === undefined) ? { safe: true as const } : {}),
+          };
+    if (!this.#over.signal.aborted && JSON.stringify(next) !== JSON.stringify(this.#state.value)) this.#state.next(next);
+  }
+
+  #whyAway(): string {
+    if (this.#problem !== undefined) return this.#problem;
+    const refused = [...this.#refused.values()].map(({ why }) => why);
+    if (refused.length > 0) return refused.join("; ");
+    if (this.#ejected.size > 0) return "it is ejected: it may be pulled; plugged in again, it is used again";
+    return wantedText(this.options.wanted);
+  }
+}
+
+function listed(dir: string): string[] {
+  try {
+    return readdirSync(dir);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch (error) {
+    // It went while it was looked at.
+    if (error instanceof Error && "code" in error) return "";
+    throw error;
+  }
+}

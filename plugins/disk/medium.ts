@@ -1,0 +1,259 @@
+/**
+ * A medium that is in. Whoever reads or writes on it holds a lease; while nobody does and nothing is wanted of it, it is unmounted, so that it may be
+ * pulled; the next lease mounts it again. Once it was pulled or ejected every lease ends with that Fault.
+ */
+import { promises as fs } from "node:fs";
+import { join } from "node:path";
+import { EMPTY } from "rxjs";
+import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
+import { FileThread } from "../../core/file-thread.js";
+import { LocalSource } from "../local/source.js";
+import { LocalTarget } from "../local/target.js";
+import { LocalTree } from "../local/tree.js";
+import type { Block } from "./blocks.js";
+import { isAlive, mount, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
+
+/** What is on it, while it is mounted. */
+export interface Content {
+  readonly root: string;
+  readonly source: LocalSource;
+  readonly target: LocalTarget;
+  readonly tree: LocalTree;
+}
+
+export interface MediumGiven {
+  readonly block: Block;
+  readonly mounted: Mounted;
+  /** How it is mounted again; asked each time. */
+  readonly wish: () => Wish;
+  /** The directory of the device, below that of the file system. */
+  readonly root: string;
+  readonly machine: Machine;
+  /** Something went wrong that may mean that it was pulled. */
+  readonly suspect: () => void;
+  /** It was mounted or unmounted. */
+  readonly changed: () => void;
+}
+
+export class Medium {
+  /** Its name in the journal, once it is recognised. */
+  id = "";
+  readonly stay: string;
+  readonly #files = new FileThread();
+  readonly #over = new AbortController();
+  #mounted: Mounted | undefined;
+  #content: Content | undefined;
+  #leases = 0;
+  #resting = false;
+  /** Mounting or unmounting, in turn. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #idle: (() => void)[] = [];
+
+  constructor(readonly given: MediumGiven) {
+    this.stay = given.mounted.stay;
+    this.#set(given.mounted);
+  }
+
+  get block(): Block {
+    return this.given.block;
+  }
+
+  /** undefined: it is unmounted. */
+  get mounted(): Mounted | undefined {
+    return this.#mounted;
+  }
+
+  /** It was mounted by somebody else, who may write on it. */
+  get shared(): boolean {
+    return this.#mounted?.way === "found";
+  }
+
+  get gone(): boolean {
+    return this.#over.signal.aborted;
+  }
+
+  /** Does work on it while it is mounted. `write`: the work changes it. Throws its Fault; "offline" where the medium is gone, whatever the work said. */
+  async use<T>(write: boolean, signal: AbortSignal, work: (content: Content, signal: AbortSignal) => Promise<T>): Promise<T> {
+    const lease = await this.lease(write, signal);
+    try {
+      return await work(lease.content, lease.signal);
+    } catch (error) {
+      throw await this.faultOf(error, signal);
+    } finally {
+      lease.end();
+    }
+  }
+
+  /** The same for work that ends later; `end` once. */
+  async lease(write: boolean, signal: AbortSignal): Promise<{ content: Content; signal: AbortSignal; end: () => void }> {
+    throwIfAborted(signal);
+    for (;;) {
+      await this.#turn.catch(() => undefined);
+      if (this.gone) throw abortedFault(this.#over.signal);
+      const needs =
+        this.#content === undefined || (write && this.#mounted?.readOnly === true && this.#leases === 0 && this.#mayBeWritten());
+      if (!needs) break;
+      await this.#inTurn(() => this.#mount());
+    }
+    const content = this.#content;
+    if (content === undefined) throw new Fault("offline", "it was unmounted");
+    if (write && this.#mounted?.readOnly === true) throw this.#readOnly();
+    this.#leases += 1;
+    let held = true;
+    const end = () => {
+      if (!held) return;
+      held = false;
+      this.#leases -= 1;
+      if (this.#leases === 0) this.#rested();
+    };
+    return { content, signal: AbortSignal.any([signal, this.#over.signal]), end };
+  }
+
+  /** The Fault of work that failed: that it is gone, where it is. */
+  async faultOf(error: unknown, signal: AbortSignal): Promise<unknown> {
+    if (this.gone) return abortedFault(this.#over.signal);
+    if (signal.aborted) return abortedFault(signal);
+    if (isFault(error, "aborted")) return error;
+    await this.expectAlive();
+    return error;
+  }
+
+  /** Throws "offline" where it was pulled, or is mounted no more: that nothing is found there then means nothing. */
+  async expectAlive(): Promise<void> {
+    if (this.gone) throw abortedFault(this.#over.signal);
+    if (this.#mounted !== undefined && (await isAlive(this.#mounted, this.block, this.given.machine))) return;
+    this.given.suspect();
+    throw new Fault("offline", `${this.block.path} was pulled or unmounted`);
+  }
+
+  /** Nothing is wanted of it: it is unmounted once nobody uses it. */
+  rest(): void {
+    this.#resting = true;
+    if (this.#leases === 0) this.#rested();
+  }
+
+  /** Something will be wanted of it. */
+  wake(): void {
+    this.#resting = false;
+  }
+
+  /** Unmounted and mounted again, once nobody uses it: what a gadget wrote meanwhile is seen. */
+  async anew(signal: AbortSignal): Promise<void> {
+    while (this.#leases > 0 && !this.gone) await this.#untilIdle(signal);
+    await this.#inTurn(async () => {
+      if (this.#leases > 0) return;
+      await this.#unmount();
+      await this.#mount();
+    });
+  }
+
+  /** Every lease ends with this Fault. Resolves once it is unmounted; why it is not, where it cannot be. */
+  async end(fault: Fault, pulled: boolean): Promise<string | undefined> {
+    this.#over.abort(fault);
+    await this.#files.close();
+    if (!pulled) while (this.#leases > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    let why: string | undefined;
+    await this.#inTurn(async () => {
+      why = await this.#unmount(pulled);
+    });
+    return why;
+  }
+
+  async #mount(): Promise<void> {
+    if (this.gone) return;
+    // To be written on after all.
+    if (this.#mounted !== undefined) await this.#unmount();
+    if (this.#mounted !== undefined) return;
+    const mounted = await mount(this.given.wish(), this.given.machine);
+    if (mounted.stay !== this.stay) throw new Fault("offline", `another medium is in ${this.block.path}`);
+    this.#set(mounted);
+    this.given.changed();
+  }
+
+  /** Why it is still mounted; undefined when it is not. */
+  async #unmount(pulled = false): Promise<string | undefined> {
+    const mounted = this.#mounted;
+    if (mounted === undefined) return undefined;
+    if (mounted.way === "found") return `it was mounted by somebody else, at ${mounted.dir}`;
+    const why = await unmount(mounted, this.block, pulled, this.given.machine);
+    if (why !== undefined && !pulled) return why;
+    this.#mounted = undefined;
+    this.#content = undefined;
+    this.given.changed();
+    return why;
+  }
+
+  #set(mounted: Mounted): void {
+    this.#mounted = mounted;
+    const root = this.given.root === "" ? mounted.dir : join(mounted.dir, this.given.root);
+    // What was written and not synced before it was unmounted or pulled is not known to be there: a new target knows nothing of it.
+    this.#content = {
+      root,
+      source: new LocalSource({ dir: root, inPlace: false, create: false }, EMPTY, this.#files),
+      target: new LocalTarget({ dir: root, create: !mounted.readOnly }),
+      tree: new LocalTree(root, this.#files),
+    };
+  }
+
+  #mayBeWritten(): boolean {
+    return !this.given.wish().readOnly && !this.shared && !this.block.readOnly;
+  }
+
+  #readOnly(): Fault {
+    const dir = this.#mounted?.dir ?? "";
+    if (this.shared) return new Fault("denied", `it is mounted read-only at ${dir} by somebody else: mount it for writing, or unmount it`);
+    if (this.block.readOnly) return new Fault("denied", `${this.block.path} is write-protected: look for a switch on the card`);
+    if (this.given.wish().readOnly)
+      return new Fault("denied", 'it is mounted read-only, because no route changes it: "write": true in its options allows that');
+    return new Fault("denied", `${this.block.path} could be mounted read-only only: it may be damaged (the system's log says more)`);
+  }
+
+  #rested(): void {
+    for (const resolve of this.#idle.splice(0)) resolve();
+    if (!this.#resting || this.gone || this.#mounted === undefined || this.shared) return;
+    void this.#inTurn(async () => {
+      if (this.#resting && this.#leases === 0) await this.#unmount();
+    }).catch(() => this.given.suspect());
+  }
+
+  #untilIdle(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const stop = () => reject(abortedFault(signal));
+      this.#idle.push(() => {
+        signal.removeEventListener("abort", stop);
+        resolve();
+      });
+      if (signal.aborted) stop();
+      else signal.addEventListener("abort", stop, { once: true });
+    });
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#turn.catch(() => undefined).then(work);
+    this.#turn = turn;
+    // Whoever began it hears of it.
+    turn.catch(() => undefined);
+    return turn;
+  }
+}
+
+/** How a file of it is now; for who recognises it. A directory that cannot be read has no such file. */
+export async function lookIn({ tree }: Content, path: string): Promise<Awaited<ReturnType<LocalTree["stat"]>>> {
+  try {
+    return await tree.stat(path);
+  } catch (error) {
+    if (isFault(error, "offline")) throw error;
+    return undefined;
+  }
+}
+
+/** Whether the device's directory is on it. */
+export async function hasRoot({ root }: Content): Promise<boolean> {
+  try {
+    return (await fs.stat(root)).isDirectory();
+  } catch (error) {
+    const fault = faultOfErrno(error, `cannot look at ${root}`);
+    if (fault.kind === "missing") return false;
+    throw fault;
+  }
+}

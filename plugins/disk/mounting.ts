@@ -1,0 +1,229 @@
+/**
+ * Mounting one file system, by the first way that this machine has: udisks2, mount(8) where this process may, the helper of the service
+ * (`helper.ts`). Never formats, never repairs: what cannot be mounted for writing is tried read-only.
+ */
+import { constants, promises as fs, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Fault } from "../../core/errors.js";
+import { type Block, stayOf } from "./blocks.js";
+import { runCommand, type RunCommand } from "./command.js";
+import { askHelper, type HelperRequest } from "./helper.js";
+import { type Mount, readMounts } from "./mounts.js";
+
+/** Where this machine tells of itself; a test has its own. */
+export interface Machine {
+  readonly run: RunCommand;
+  readonly mountInfo: string;
+  readonly sys: string;
+  /** Where udev names disks. */
+  readonly byUuid: string;
+  /** Of the helper; a path that is not there where it is not installed. */
+  readonly helper: string;
+  /** This process may call mount(8) by itself. */
+  mayMount(): boolean;
+}
+
+export const thisMachine: Machine = {
+  run: runCommand,
+  mountInfo: "/proc/self/mountinfo",
+  sys: "/sys",
+  byUuid: "/dev/disk/by-uuid",
+  helper: "/run/filesync/mount.sock",
+  mayMount,
+};
+
+const sysAdmin = 21n;
+
+function mayMount(): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+  return effective !== undefined && ((BigInt(`0x${effective}`) >> sysAdmin) & 1n) === 1n;
+}
+
+export type Way = "udisks2" | "mount" | "helper" | "found";
+
+/** A file system as it is mounted now. */
+export interface Mounted {
+  readonly dir: string;
+  readonly readOnly: boolean;
+  /** "found": somebody else mounted it, and unmounts it. */
+  readonly way: Way;
+  readonly stay: string;
+  /** Of the mounted file system, as stat(2) says: another number means that it is not mounted there any more. */
+  readonly dev: number;
+}
+
+/** Drivers, the best first, where mount(8) does not know which by itself; FUSE's where the kernel has none. */
+const drivers: Readonly<Record<string, readonly string[]>> = {
+  exfat: ["exfat", "exfat-fuse"],
+  ntfs: ["ntfs3", "ntfs-3g"],
+};
+/** No program on it is run, and its files are this user's. Names are UTF-8. */
+const safe = "nosuid,nodev,noexec,noatime";
+
+export function optionsOf(driver: string, readOnly: boolean, owner: { readonly uid: number; readonly gid: number }): string {
+  const own = `uid=${owner.uid},gid=${owner.gid},umask=022`;
+  const special: Readonly<Record<string, string>> = {
+    vfat: `${own},utf8=1${readOnly ? "" : ",flush"}`,
+    exfat: own,
+    "exfat-fuse": own,
+    ntfs3: own,
+    "ntfs-3g": own,
+  };
+  const more = special[driver];
+  return `${readOnly ? "ro" : "rw"},${safe}${more === undefined ? "" : `,${more}`}`;
+}
+
+/** The present mount of a block that is alive; the writable one where there are several. */
+export async function mountOf(block: Block, machine: Machine): Promise<Mount | undefined> {
+  const all = (await readMounts(machine.mountInfo)).filter(
+    ({ device, from, root }) => root === "/" && (device === block.device || from === block.path),
+  );
+  return all.find(({ readOnly }) => !readOnly) ?? all.at(-1);
+}
+
+/** What is mounted at `dir`; on top where there are several. */
+export async function mountAt(dir: string, machine: Machine): Promise<Mount | undefined> {
+  return (await readMounts(machine.mountInfo)).findLast((mount) => mount.dir === dir);
+}
+
+export interface Wish {
+  readonly block: Block;
+  readonly readOnly: boolean;
+  /** Where the configuration wants it. */
+  readonly mountPoint?: string;
+  /** Where it goes otherwise, by mount(8). */
+  readonly ownDir: string;
+}
+
+/** Mounts it. Throws Fault "offline" with what is in the way and what to do. */
+export async function mount(wish: Wish, machine: Machine): Promise<Mounted> {
+  const { block } = wish;
+  const stay = stayOf(block, machine.sys);
+  if (stay === undefined) throw new Fault("offline", `${block.path} was pulled`);
+  const why: string[] = [];
+  // Read-only after a failure: a dirty or worn medium can often still be read.
+  for (const readOnly of wish.readOnly || block.readOnly ? [true] : [false, true]) {
+    const way = await mountBy({ ...wish, readOnly }, machine, why);
+    const at = way === undefined ? undefined : await mountOf(block, machine);
+    if (way !== undefined && at !== undefined) return { dir: at.dir, readOnly: at.readOnly, way, stay, dev: (await fs.stat(at.dir)).dev };
+  }
+  throw new Fault("offline", `${block.path} cannot be mounted: ${[...new Set(why)].join("; ")}`);
+}
+
+/** The way that worked; else `why` is told what each complained of. */
+async function mountBy(wish: Wish, machine: Machine, why: string[]): Promise<Way | undefined> {
+  const { block, mountPoint, readOnly } = wish;
+  if (mountPoint === undefined) {
+    const { code, complaint } = await machine.run("udisksctl", [
+      ...["mount", "--no-user-interaction", "--block-device", block.path, "--options"],
+      `${readOnly ? "ro" : "rw"},nosuid,nodev,noexec,noatime`,
+    ]);
+    if (code === 0) return "udisks2";
+    // Not installed, or its service does not run.
+    if (code !== null && !/connecting to the udisks daemon/i.test(complaint)) why.push(`udisks2: ${complaint}`);
+  }
+  if (machine.mayMount()) {
+    const said = await mountHere(wish, machine);
+    if (said === undefined) return "mount";
+    why.push(said);
+    return undefined;
+  }
+  const answer = await askHelper(machine.helper, requestOf(wish));
+  if (answer === undefined) return "helper";
+  why.push(answer);
+  return undefined;
+}
+
+function requestOf({ block, readOnly, mountPoint }: Wish): HelperRequest {
+  return { do: "mount", device: block.path, readOnly, ...(mountPoint === undefined ? {} : { mountPoint }) };
+}
+
+/** By mount(8), in this process's name. undefined: done; else what is in the way. */
+export async function mountHere(
+  { block, mountPoint, ownDir, readOnly }: Wish,
+  machine: Machine,
+  owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+): Promise<string | undefined> {
+  const dir = mountPoint ?? ownDir;
+  const taken = await inTheWay(dir, machine);
+  if (taken !== undefined) return taken;
+  const why: string[] = [];
+  for (const driver of drivers[block.fsType ?? ""] ?? [block.fsType ?? "auto"]) {
+    const { code, complaint } = await machine.run("mount", ["-t", driver, "-o", optionsOf(driver, readOnly, owner), block.path, dir]);
+    if (code === 0) return undefined;
+    why.push(complaint);
+  }
+  return why.join("; ");
+}
+
+/** Makes the directory where it is missing; why nothing can be mounted there. */
+async function inTheWay(dir: string, machine: Machine): Promise<string | undefined> {
+  const there = await mountAt(dir, machine);
+  if (there !== undefined) return `${dir} is in use: ${there.from} is mounted there`;
+  try {
+    await fs.mkdir(dir, { recursive: true });
+    if ((await fs.readdir(dir)).length > 0)
+      return `${dir} is not empty: what is in it would be hidden; empty it, or choose another "mountPoint"`;
+  } catch (error) {
+    return `${dir} cannot be a mount point: ${error instanceof Error ? error.message : String(error)}`;
+  }
+  return undefined;
+}
+
+/** Ends a mount that this program made. `lazy`: its medium has gone; what is open on it stays broken. undefined: done; else why not ("busy" in it). */
+export async function unmount({ dir, way }: Mounted, block: Block, lazy: boolean, machine: Machine): Promise<string | undefined> {
+  if ((await mountAt(dir, machine)) === undefined) return undefined;
+  if (way === "udisks2") {
+    const { code, complaint } = await machine.run("udisksctl", [
+      ...["unmount", "--no-user-interaction", "--block-device", block.path],
+      ...(lazy ? ["--force"] : []),
+    ]);
+    // It takes away by itself what was pulled.
+    if (code === 0 || (await mountAt(dir, machine)) === undefined) return undefined;
+    if (!machine.mayMount()) return complaint;
+  }
+  if (!machine.mayMount()) return askHelper(machine.helper, { do: "unmount", dir, lazy });
+  const { code, complaint } = await machine.run("umount", [...(lazy ? ["-l"] : []), dir]);
+  return code === 0 ? undefined : complaint;
+}
+
+/** Whether what was mounted is mounted there still, and its medium is in. */
+export async function isAlive({ dir, dev, stay }: Mounted, block: Block, machine: Machine): Promise<boolean> {
+  if (stayOf(block, machine.sys) !== stay) return false;
+  try {
+    return (await fs.stat(dir)).dev === dev;
+  } catch {
+    // A dead file system has many words for it.
+    return false;
+  }
+}
+
+/** The mount of somebody else, or of ours before a kill: undefined where it is dead. `ours`: where this program mounts. */
+export async function adopt(block: Block, ours: (dir: string) => boolean, machine: Machine): Promise<Mounted | undefined> {
+  const at = await mountOf(block, machine);
+  const stay = stayOf(block, machine.sys);
+  if (at === undefined || stay === undefined) return undefined;
+  try {
+    await fs.access(join(at.dir, "."), constants.R_OK);
+    const { dev } = await fs.stat(at.dir);
+    return { dir: at.dir, readOnly: at.readOnly, way: ours(at.dir) ? (machine.mayMount() ? "mount" : "helper") : "found", stay, dev };
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    if (code === "EACCES")
+      throw new Fault("denied", `${block.path} is mounted at ${at.dir}, which this user may not read`, { cause: error });
+    return undefined;
+  }
+}
+
+/** Takes away the dead mounts that this program left behind, of disks that were pulled while it did not run. */
+export async function sweep(ours: (dir: string) => boolean, machine: Machine): Promise<void> {
+  if (!machine.mayMount()) return;
+  for (const { dir, device } of await readMounts(machine.mountInfo)) {
+    if (!ours(dir)) continue;
+    const alive = await fs.stat(dir).then(
+      () => device.startsWith("0:") || stayOf({ device }, machine.sys) !== undefined,
+      () => false,
+    );
+    if (!alive) await machine.run("umount", ["-l", dir]);
+  }
+}

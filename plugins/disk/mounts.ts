@@ -1,0 +1,39 @@
+/** The mount table of this process (proc(5), /proc/self/mountinfo). */
+import { readFile } from "node:fs/promises";
+
+export interface Mount {
+  /** `major:minor` of what is mounted; a FUSE driver may have one of its own. */
+  readonly device: string;
+  /** The directory of the file system that is seen here. */
+  readonly root: string;
+  readonly dir: string;
+  readonly type: string;
+  /** What was mounted, as it was named then: "/dev/sda1". */
+  readonly from: string;
+  readonly readOnly: boolean;
+}
+
+export async function readMounts(path: string): Promise<Mount[]> {
+  return mountsIn(await readFile(path, "utf8"));
+}
+
+/** `24 1 8:1 / /mnt ro,noatime shared:1 - ext4 /dev/sda1 rw`: what is before " - " is of the mount, what is behind of the file system. */
+export function mountsIn(text: string): Mount[] {
+  return text.split("\n").flatMap((line) => {
+    const [before, after] = line.split(" - ", 2);
+    const [, , device, root, dir, options] = (before ?? "").split(" ");
+    const [type, from, superOptions] = (after ?? "").split(" ");
+    if (device === undefined || root === undefined || dir === undefined || type === undefined) return [];
+    const readOnly = isReadOnly(options) || isReadOnly(superOptions);
+    return [{ device, root: plain(root), dir: plain(dir), type, from: plain(from ?? ""), readOnly }];
+  });
+}
+
+function isReadOnly(options = ""): boolean {
+  return options.split(",").includes("ro");
+}
+
+/** Blanks, tabs, line ends and backslashes are written as `\040`. */
+function plain(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}

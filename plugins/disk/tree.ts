@@ -1,0 +1,69 @@
+/** Listing and changing by hand, and for delete and archive. With several media (`any`) each is a directory of the root. */
+import { Fault } from "../../core/errors.js";
+import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
+import type { Disks } from "./device.js";
+
+export class DiskTree implements Tree {
+  constructor(readonly disks: Disks) {}
+
+  async *list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
+    const { disks } = this;
+    if (dir === "" && disks.several) {
+      for (const { id } of disks.media) yield { path: id, kind: "directory", size: 0, medium: id };
+      return;
+    }
+    const { medium, inner } = disks.at(dir);
+    const lease = await medium.lease(false, signal);
+    try {
+      for await (const entry of lease.content.tree.list(inner, lease.signal))
+        yield { ...entry, path: disks.pathOf(medium, entry.path), medium: medium.id };
+    } catch (error) {
+      throw await medium.faultOf(error, signal);
+    } finally {
+      lease.end();
+    }
+  }
+
+  async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    const { disks } = this;
+    if (disks.several && !path.includes("/")) {
+      const there = disks.media.some(({ id }) => id === path) || path === "";
+      return there ? { path, kind: "directory", size: 0 } : undefined;
+    }
+    const { medium, inner } = disks.at(path);
+    return medium.use(false, signal, async ({ tree }) => {
+      const entry = await tree.stat(inner);
+      if (entry === undefined) await medium.expectAlive();
+      return entry === undefined ? undefined : { ...entry, path, medium: medium.id };
+    });
+  }
+
+  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+    const { medium, inner } = this.disks.at(from, expect.medium);
+    // An archive is on the medium that the file is on.
+    const target = this.disks.several && !to.startsWith(`${medium.id}/`) ? archived(from, to, medium.id) : this.disks.at(to).inner;
+    return medium.use(true, signal, async ({ tree }) => {
+      await tree.move(inner, target, expect);
+      await medium.expectAlive();
+    });
+  }
+
+  remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+    const { medium, inner } = this.disks.at(path, expect.medium);
+    return medium.use(true, signal, async ({ tree }) => {
+      await tree.remove(inner, expect);
+      await medium.expectAlive();
+    });
+  }
+
+  mkdir(path: string, signal: AbortSignal): Promise<void> {
+    const { medium, inner } = this.disks.at(path);
+    return medium.use(true, signal, ({ tree }) => tree.mkdir(inner));
+  }
+}
+
+/** Core archives `ID/a.jpg` as `archive/ID/a.jpg`: that is `archive/a.jpg` on the medium. */
+function archived(from: string, to: string, id: string): string {
+  if (to.endsWith(`/${from}`)) return `${to.slice(0, -from.length)}${from.slice(id.length + 1)}`;
+  throw new Fault("rejected", `${to} would be on another disk than ${from}: a file is moved on its own disk only`);
+}
