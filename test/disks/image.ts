@@ -1,0 +1,118 @@
+/** Images of removable disks: made, formatted, filled and read with the tools of each file system; the product has no part in it. */
+import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { dirname, join } from "node:path";
+
+export type Fs = "ext4" | "vfat" | "exfat" | "none";
+
+export interface Format {
+  readonly fs: Fs;
+  readonly mib: number;
+  /** vfat and exfat: like "5C3D-DD9E". */
+  readonly uuid?: string;
+  readonly label?: string;
+  /** The file system is in the first partition of a DOS table. */
+  readonly partition?: boolean;
+}
+
+/** Where the first partition starts. */
+export const partitionStart = 1 << 20;
+
+/** Runs a tool to its end and gives what it printed; its own words are thrown if it fails. */
+export function tool(command: string, args: readonly string[], input?: string): string {
+  const { status, error, stdout, stderr } = spawnSync(command, args, {
+    encoding: "utf8",
+    maxBuffer: 1 << 26,
+    ...(input === undefined ? {} : { input }),
+  });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? stderr.trim()}`);
+  return stdout;
+}
+
+const serial = (uuid: string): string => uuid.replace("-", "");
+
+const mkfs: Record<Exclude<Fs, "none">, (file: string, format: Format) => void> = {
+  ext4: (file, { uuid, label }) =>
+    tool("mkfs.ext4", ["-q", "-F", "-m", "0", ...(uuid ? ["-U", uuid] : []), ...(label ? ["-L", label] : []), file]),
+  // FAT32 as on cards, also where it is small for that.
+  vfat: (file, { uuid, label, mib }) =>
+    tool("mkfs.vfat", [
+      ...(mib >= 34 ? ["-F", "32", "-s", "1"] : []),
+      ...(uuid ? ["-i", serial(uuid)] : []),
+      ...(label ? ["-n", label] : []),
+      file,
+    ]),
+  exfat: (file, { uuid, label }) => {
+    tool("mkfs.exfat", [...(label ? ["-L", label] : []), file]);
+    if (uuid) tool("tune.exfat", ["-I", `0x${serial(uuid)}`, file]);
+  },
+};
+
+/** Makes the image `file`; gives the file system's uuid as udev will tell it. */
+export function format(file: string, wanted: Format): string | undefined {
+  const start = wanted.partition ? partitionStart : 0;
+  const size = wanted.mib * (1 << 20);
+  writeFileSync(file, "");
+  truncateSync(file, start + size);
+  if (wanted.partition) tool("sfdisk", ["-q", file], `start=2048, type=${wanted.fs === "ext4" ? "83" : "c"}\n`);
+  if (wanted.fs === "none") return undefined;
+  const volume = `${file}.volume`;
+  writeFileSync(volume, "");
+  truncateSync(volume, size);
+  mkfs[wanted.fs](volume, wanted);
+  volumeInto(file, wanted.partition === true, volume);
+  rmSync(volume);
+  return tool("blkid", ["-p", "-o", "value", "-s", "UUID", "-O", String(start), file]).trim();
+}
+
+/** Every file below `dir`: its path with "/" → its bytes. */
+export function readTree(dir: string): Map<string, Buffer> {
+  const files = new Map<string, Buffer>();
+  for (const entry of readdirSync(dir, { recursive: true, withFileTypes: true }))
+    if (entry.isFile())
+      files.set(join(entry.parentPath, entry.name).slice(dir.length + 1), readFileSync(join(entry.parentPath, entry.name)));
+  return new Map([...files].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+export type Files = Readonly<Record<string, string | Uint8Array>>;
+
+/** Writes `files` below `dir`. */
+export function writeTree(dir: string, files: Files): void {
+  for (const [path, bytes] of Object.entries(files)) {
+    mkdirSync(dirname(join(dir, path)), { recursive: true });
+    writeFileSync(join(dir, path), bytes);
+  }
+}
+
+/** The file system of an image in a file of its own, holes kept, to look into or to change while the image is left alone. */
+export function volumeOf(image: string, partition: boolean): string {
+  const volume = `${image}.volume`;
+  tool("dd", [
+    `if=${image}`,
+    `of=${volume}`,
+    "bs=1M",
+    `skip=${String(partition ? partitionStart >> 20 : 0)}`,
+    "conv=sparse",
+    "status=none",
+  ]);
+  return volume;
+}
+
+/** Puts it back. */
+export function volumeInto(image: string, partition: boolean, volume: string): void {
+  tool("dd", [
+    `if=${volume}`,
+    `of=${image}`,
+    "bs=1M",
+    `seek=${String(partition ? partitionStart >> 20 : 0)}`,
+    "conv=notrunc",
+    "status=none",
+  ]);
+}
+
+/** Reads or changes FAT by mtools: another implementation than the driver by which the laboratory mounts it. */
+export const fat = {
+  read: (volume: string, dir: string): void => void tool("mcopy", ["-Q", "-s", "-n", "-m", "-i", volume, "::/", dir]),
+  write: (volume: string, dir: string): void =>
+    void tool("mcopy", ["-Q", "-s", "-o", "-m", "-i", volume, ...readdirSync(dir).map((name) => join(dir, name)), "::/"]),
+};
