@@ -3,6 +3,7 @@ import { filter } from "rxjs";
 import { forget, retry } from "./amend.js";
 import { ControlError, type Answer, type ControlRequest, type Exchange } from "./control.js";
 import type { Engine } from "./engine.js";
+import { Fault, isFault } from "./errors.js";
 import { byHand, handCommands, type Hands } from "./hand.js";
 import { notesIn } from "./hand-shot.js";
 import { holdCopy } from "./space.js";
@@ -46,7 +47,11 @@ async function eject(engine: Engine, name: string, signal: AbortSignal): Promise
       `${lane === undefined ? `there is no device "${name}"` : `${name} is no disk that could be taken out`}; ${there}`,
     );
   }
-  return { said: await lane.host(signal, (hosted) => device.eject?.(hosted) ?? Promise.resolve("")) };
+  try {
+    return { said: await lane.host(signal, (hosted) => device.eject?.(hosted) ?? Promise.resolve("")) };
+  } catch (error) {
+    throw isFault(error) ? new Fault(error.kind, `${name}: ${error.message}`, { cause: error }) : error;
+  }
 }
 
 function handsOf(engine: Engine): Hands {

@@ -28,6 +28,8 @@ import {
 } from "./rows.js";
 import type { Sending } from "./single-shot.js";
 
+const soonMs = 60_000;
+
 export class Queue {
   /** Versions that are being pulled now, with the rank they were claimed for. */
   readonly pulling = new Map<string, Ranked>();
@@ -253,10 +255,11 @@ export class Queue {
     );
   }
 
-  /** Whether anything is being sent to a target, or goes next. */
+  /** Whether anything is being sent to a target, or goes soon. */
   isSending(target: string): boolean {
+    const due = "SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? LIMIT 1";
     return (
-      this.best(target) !== undefined ||
+      this.journal.get(due, target, this.clock.monotonicMs() + soonMs) !== undefined ||
       this.journal.get(`SELECT 1 FROM deliveries WHERE ${elsewhere} AND state = 'active' AND target = ? LIMIT 1`, target) !== undefined
     );
   }

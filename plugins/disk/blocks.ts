@@ -2,7 +2,7 @@
  * The file systems that this machine has on its disks, as `lsblk` (util-linux) tells them from udev's database, and which of them a device of the
  * configuration means.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import type { RunCommand } from "./command.js";
@@ -140,11 +140,15 @@ export function refusalOf({ path, fsType }: Block): string | undefined {
  * Names this very stay of a medium: another number after each change of the medium or the plug, also where the kernel gives the same name again. Of
  * a block that has gone: undefined.
  */
-export function stayOf({ device }: Pick<Block, "device">, sys: string): string | undefined {
+export function stayOf({ path, device }: Pick<Block, "path" | "device">, sys: string): string | undefined {
+  // udev takes the node away first.
+  const node = statSync(path, { throwIfNoEntry: false });
+  if (node?.isBlockDevice() !== true || `${(node.rdev >> 8) & 0xfff}:${(node.rdev & 0xff) | ((node.rdev >> 12) & 0xfff00)}` !== device)
+    return undefined;
   const at = join(sys, "dev/block", device);
-  for (const path of [join(at, "diskseq"), join(at, "../diskseq"), join(at, "dev")]) {
+  for (const from of [join(at, "diskseq"), join(at, "../diskseq"), join(at, "dev")]) {
     try {
-      return `${device}#${readFileSync(path, "utf8").trim()}`;
+      return `${device}#${readFileSync(from, "utf8").trim()}`;
     } catch (error) {
       // A partition has its disk's; kernels before 5.15 have none.
       if (!(error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENODEV"))) throw error;

@@ -35,6 +35,9 @@ export interface MediumGiven {
   readonly changed: () => void;
 }
 
+/** So long after an error of its own a medium may turn out to have been pulled. */
+const pulledMs = 2000;
+
 export class Medium {
   /** Its name in the journal, once it is recognised. */
   id = "";
@@ -114,8 +117,18 @@ export class Medium {
     if (this.gone) return abortedFault(this.#over.signal);
     if (signal.aborted) return abortedFault(signal);
     if (isFault(error, "aborted")) return error;
-    await this.expectAlive();
+    if (isFault(error, "transient") || isFault(error, "denied") || !isFault(error)) await this.expectToStay(signal);
+    else await this.expectAlive();
     return error;
+  }
+
+  /** After an error of the medium: a pull shows first in those, and only a little later in what the system tells of it. Throws "offline". */
+  async expectToStay(signal: AbortSignal): Promise<void> {
+    for (let ms = 0; ms < pulledMs; ms += pulledMs / 10) {
+      await this.expectAlive();
+      await pause(pulledMs / 10, AbortSignal.any([signal, this.#over.signal]));
+    }
+    await this.expectAlive();
   }
 
   /** Throws "offline" where it was pulled, or is mounted no more: that nothing is found there then means nothing. */
@@ -235,6 +248,20 @@ export class Medium {
     turn.catch(() => undefined);
     return turn;
   }
+}
+
+/** Ends early with the signal. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+  });
 }
 
 /** How a file of it is now; for who recognises it. A directory that cannot be read has no such file. */

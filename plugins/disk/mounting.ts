@@ -2,7 +2,7 @@
  * Mounting one file system, by the first way that this machine has: udisks2, mount(8) where this process may, the helper of the service
  * (`helper.ts`). Never formats, never repairs: what cannot be mounted for writing is tried read-only.
  */
-import { constants, promises as fs, readFileSync } from "node:fs";
+import { constants, existsSync, promises as fs, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../core/errors.js";
 import { type Block, stayOf } from "./blocks.js";
@@ -218,10 +218,11 @@ export async function adopt(block: Block, ours: (dir: string) => boolean, machin
 /** Takes away the dead mounts that this program left behind, of disks that were pulled while it did not run. */
 export async function sweep(ours: (dir: string) => boolean, machine: Machine): Promise<void> {
   if (!machine.mayMount()) return;
-  for (const { dir, device } of await readMounts(machine.mountInfo)) {
+  for (const { dir, device, from } of await readMounts(machine.mountInfo)) {
     if (!ours(dir)) continue;
     const alive = await fs.stat(dir).then(
-      () => device.startsWith("0:") || stayOf({ device }, machine.sys) !== undefined,
+      // A FUSE driver has a number of its own.
+      () => stayOf({ path: from, device }, machine.sys) !== undefined || (device.startsWith("0:") && existsSync(from)),
       () => false,
     );
     if (!alive) await machine.run("umount", ["-l", dir]);

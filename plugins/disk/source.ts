@@ -93,7 +93,7 @@ export class DiskSource implements Source {
           return;
         } catch (error) {
           if (!isFault(error, "transient")) throw error;
-          await medium.expectAlive();
+          await medium.expectToStay(signal);
           // The medium failed somewhere in a large piece: what is good of it is had in small ones.
           for await (const bytes of sectors(content.root, entry, at, signal)) {
             at += bytes.length;
