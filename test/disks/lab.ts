@@ -17,17 +17,20 @@
  * to the exporter, then the `remove` event that the kernel would send for a disk that has gone; what reached the image is kept for the next plug.
  *
  * ext4 is the kernel's. vfat and exfat are mounted (`mount -t vfat`, `-t exfat`, or no -t) by FUSE drivers, fusefat and exfat-fuse, so that it
- * works under kernels without them; /proc/mounts says `fuseblk…`. After a pull their process stays, and so does the mount: what is
- * not in a cache is EIO to read, fsync is EIO, umount works. fusefat is a weak driver, enough to read, write, rename and delete: it
- * cannot append or truncate (EPERM), takes no names beyond ASCII, shows times a month late and the label as an empty file.
+ * works under kernels without them; /proc/mounts says `fuseblk…`. After a pull their process stays, and so does the mount: what is in a cache
+ * can still be read, the rest is EIO, fsync is EIO, umount works and ends the process.
+ *
+ * exfat stands up to all that ext4 does; fusefat is a weak driver, the only one that Debian has: good to list, read, write new files, rename and delete.
+ * It says EPERM for EIO; it cannot append or truncate (EPERM), takes no names beyond ASCII, has no fsync (it succeeds, and the data
+ * is lost by a pull), tells no free space, shows times a month late, 8.3 names in capitals, and the label as an empty file.
  */
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fat, format, readTree, volumeInto, volumeOf, writeTree, type Files, type Format } from "./image.js";
-import { helpers, port, warden } from "./warden.js";
+import { clean, helpers, port, sweep, warden } from "./warden.js";
 
 export interface Disk extends Omit<Format, "uuid"> {
   readonly name: string;
@@ -41,7 +44,7 @@ export interface Disk extends Omit<Format, "uuid"> {
 export interface Plug {
   /** The little switch on the card. */
   readonly readOnly?: boolean;
-  /** Ranges of the image, in bytes, whose sectors of 512 bytes cannot be read or written: EIO. `where` finds them. */
+  /** Ranges of the image, in bytes, whose sectors (of 4096 bytes) can be neither read nor written: EIO. `where` finds them. */
   readonly badSectors?: readonly { readonly offset: number; readonly count: number }[];
 }
 
@@ -121,7 +124,12 @@ export class DiskLab {
   static async open(): Promise<DiskLab | string> {
     const why = missing();
     if (why !== undefined) return why;
-    const dir = mkdtempSync(join(tmpdir(), "filesync-disks-"));
+    const prefix = join(tmpdir(), "filesync-disks-");
+    const old = readdirSync(tmpdir())
+      .map((name) => join(tmpdir(), name))
+      .filter((dir) => dir.startsWith(prefix) && existsSync(join(dir, "warden")));
+    spawnSync("sh", ["-c", sweep, "sweep", ...old], { env: { ...process.env, clean }, stdio: "ignore" });
+    const dir = mkdtempSync(prefix);
     mkdirSync(join(dir, "sbin"));
     for (const [name, script] of Object.entries(helpers)) writeFileSync(join(dir, "sbin", name), script, { mode: 0o755 });
     // Of a session of its own: Ctrl-C is for the test, and the warden sees that the test has gone.
@@ -156,13 +164,14 @@ export class DiskLab {
       if (own.plugged) throw new Error(`${disk.name} is plugged already`);
       const { exporter, exported } = await this.#export(own, options);
       const { number, holder } = await this.#attach("/dev", exported, own.last, [
-        "--direct-io=on",
         ...(options.readOnly ? ["-r"] : []),
         ...(disk.partition ? ["-P"] : []),
       ]);
       own.plugged = { exporter, exported, number, holder };
       own.last = number;
       const whole = `loop${String(number)}`;
+      // -P has the kernel look for partitions, where it knows their tables (and forget them at the end); partx tells it of them where it does not.
+      if (disk.partition) await this.exec("partx", ["-u", `/dev/${whole}`]);
       const parts = readdirSync(`${sys}/${whole}`).filter((part) => part.startsWith(`${whole}p`));
       for (const part of parts)
         await this.exec("mknod", [`/dev/${part}`, "b", ...readFileSync(`${sys}/${whole}/${part}/dev`, "utf8").trim().split(":")]);
@@ -297,10 +306,11 @@ export class DiskLab {
     writeFileSync(exported, "");
     const file = { driver: "file", "node-name": "file", filename: disk.image, "read-only": readOnly };
     const sectors = badSectors.flatMap(({ offset, count }) => {
-      const first = Math.floor(offset / 512);
-      return Array.from({ length: Math.ceil((offset + count) / 512) - first }, (_, index) => first + index);
+      // The exported file is read and written by pages; one bad sector of 512 bytes in a page is enough.
+      const first = Math.floor(offset / 4096);
+      return Array.from({ length: Math.ceil((offset + count) / 4096) - first }, (_, index) => 8 * (first + index));
     });
-    const rule = { event: "none", iotype: ["read", "write"], errno: 5, once: false, immediately: false };
+    const rule = { event: "none", errno: 5, once: false, immediately: false };
     const bad = { driver: "blkdebug", "node-name": "bad", image: "file", "inject-error": sectors.map((sector) => ({ ...rule, sector })) };
     const drivers = sectors.length > 0 ? [file, { ...bad, "read-only": readOnly }] : [file];
     const exporter = this.run("qemu-storage-daemon", [
@@ -314,6 +324,10 @@ export class DiskLab {
     ]);
     const { line, errors } = await firstLine(exporter);
     if (line === "") throw new Error(`qemu-storage-daemon: ${errors.trim()}`);
+    // One request at a time: while it writes, this exporter lets the next one overwrite what it writes from. So the loop device is not in
+    // direct-io mode either.
+    const device = (await this.exec("stat", ["-c", "%Hd:%Ld", exported])).trim();
+    writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, "0");
     return { exporter, exported };
   }
 

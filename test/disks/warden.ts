@@ -3,34 +3,8 @@
  * mount(8) mounts FAT and exFAT where the kernel has neither.
  */
 
-/**
- * `sh -c warden warden DIR`, started by unshare in namespaces of its own. Prints "ready" and stays until its input ends, which it does too when
- * the test is killed: then all that lives in the mount namespace is killed, unmounted and detached, and DIR is removed.
- */
-export const warden = `
-set -e
-dir=$1
-trap '' INT TERM HUP
-mkdir $dir/dev
-mount -t tmpfs -o mode=755 tmpfs $dir/dev
-for name in null zero full random urandom tty fuse loop-control; do cp -a /dev/$name $dir/dev/; done
-mkdir $dir/dev/pts $dir/dev/shm
-mount --rbind /dev/pts $dir/dev/pts
-mount -t tmpfs tmpfs $dir/dev/shm
-mount --move $dir/dev /dev
-ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr; ln -s pts/ptmx /dev/ptmx
-mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/udev /run/lock
-# Only the laboratory's own disks are listed: lsblk looks here.
-mount -t tmpfs tmpfs /sys/block
-sbin=$(readlink -f /sbin)
-mount -t overlay -o lowerdir=$dir/sbin:$sbin overlay $sbin
-ip link set lo up
-/lib/systemd/systemd-udevd --daemon --children-max=4 --resolve-names=never
-echo ready
-
-cat >/dev/null
-set +e
+/** Inside, with the directory $dir: kills all that lives in the mount namespace, unmounts, detaches, and removes $dir. */
+export const clean = `
 self=$$
 ns=$(readlink /proc/self/ns/mnt | tr '[]' '??')
 while :; do
@@ -62,6 +36,53 @@ rm -rf --one-file-system $dir
 `;
 
 /**
+ * `sh -c warden warden DIR`, started by unshare in namespaces of its own. Prints "ready" and stays until its input ends, which it does too when
+ * the test is killed.
+ */
+export const warden = `
+set -e
+dir=$1
+trap '' INT TERM HUP
+mkdir $dir/dev
+mount -t tmpfs -o mode=755 tmpfs $dir/dev
+for name in null zero full random urandom tty fuse loop-control; do cp -a /dev/$name $dir/dev/; done
+mkdir $dir/dev/pts $dir/dev/shm
+mount --rbind /dev/pts $dir/dev/pts
+mount -t tmpfs tmpfs $dir/dev/shm
+mount --move $dir/dev /dev
+ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr; ln -s pts/ptmx /dev/ptmx
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/udev /run/lock
+# By this a process inside is known from outside: the number of a namespace is used again.
+echo $dir >/run/filesync-disks
+echo $$ >$dir/warden
+# Only the laboratory's own disks are listed: lsblk looks here.
+mount -t tmpfs tmpfs /sys/block
+sbin=$(readlink -f /sbin)
+mount -t overlay -o lowerdir=$dir/sbin:$sbin overlay $sbin
+ip link set lo up
+/lib/systemd/systemd-udevd --daemon --children-max=4 --resolve-names=never
+echo ready
+
+
+set +e
+cat >/dev/null
+${clean}`;
+
+/** `clean=… sh -c sweep sweep DIR…` takes away what laboratories left whose warden was killed. */
+export const sweep = `
+for dir; do
+  read -r pid <$dir/warden && ! grep -qsxF $dir /proc/$pid/root/run/filesync-disks || continue
+  inside=$(grep -lsxF $dir /proc/[0-9]*/root/run/filesync-disks | head -n 1)
+  if [ "$inside" ]; then
+    nsenter --mount=\${inside%/root/*}/ns/mnt sh -c 'dir=$1; eval "$2"' clean $dir "$clean"
+  else
+    rm -rf --one-file-system $dir
+  fi
+done
+`;
+
+/**
  * `sh -c port port NODE FILE OPTION…` attaches FILE to the loop device NODE, prints "attached", and holds it open. It is to be detached once
  * nobody has it open: so it goes with this process, unless something is mounted from it.
  */
@@ -82,7 +103,7 @@ options=
 while getopts sfnvN:o:t: flag; do case $flag in f) exit 0 ;; o) options=$OPTARG ;; esac; done
 refuse() { echo "mount: $dir: wrong fs type, bad option, bad superblock on $device, missing codepage or helper program, or other error." >&2; exit 32; }
 [ "$(blkid -p -o value -s TYPE "$device")" = ${type} ] || refuse
-pass=allow_other,fsname=$device mode=rw mask=umask=022
+pass=allow_other,fsname=$device mode=rw mask=umask=022 flags=
 [ "$(blockdev --getro "$device")" = 0 ] || mode=ro
 IFS=,
 for option in $options; do
@@ -90,13 +111,17 @@ for option in $options; do
     rw) ;;
     ro) mode=ro ;;
     umask=*) mask=$option ;;
-    nosuid|nodev|noexec|suid|dev|exec|atime|noatime|relatime|${passed}) pass=$pass,$option ;;
+    nosuid|nodev|noexec|noatime|relatime) flags=$flags,$option ;;
+    suid|dev|exec|atime) ;;
+    ${passed}) pass=$pass,$option ;;
     ${dropped}|fmask=*|dmask=*) ;;
     *) refuse ;;
   esac
 done
 pass=$pass,$mask
 ${start}
+# The drivers keep some of these to themselves.
+[ -z "$flags" ] || mount -i -o "remount,bind,$mode$flags" "$dir"
 `;
 
 /** mount.TYPE for `mount -t TYPE`: name → script. */
