@@ -84,9 +84,8 @@ export function writeTree(dir: string, files: Files): void {
   }
 }
 
-/** The file system of an image in a file of its own, holes kept, to look into or to change while the image is left alone. */
-export function volumeOf(image: string, partition: boolean): string {
-  const volume = `${image}.volume`;
+/** Copies the file system of an image into the file `volume`, holes kept, to look into or to change while the image is left alone. */
+export function volumeOf(image: string, partition: boolean, volume: string): void {
   tool("dd", [
     `if=${image}`,
     `of=${volume}`,
@@ -95,7 +94,6 @@ export function volumeOf(image: string, partition: boolean): string {
     "conv=sparse",
     "status=none",
   ]);
-  return volume;
 }
 
 /** Puts it back. */

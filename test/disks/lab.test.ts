@@ -267,6 +267,28 @@ test("a disk without a file system", async (t) => {
   assert.deepEqual(await lsblk(lab), [{ name: node.slice(5), fstype: null, uuid: null, label: null, ro: false }]);
 });
 
+test("a process inside: its user, directory, network, signals and end", async (t) => {
+  const lab = await opened(t);
+  if (!lab) return;
+  assert.equal(
+    await lab.exec("sh", ["-c", "id -u; id -g; pwd; echo $SAID"], { uid: 65534, cwd: "/usr", env: { SAID: "so" } }),
+    "65534\n65534\n/usr\nso\n",
+  );
+  const outside = readlinkSync("/proc/self/ns/net");
+  assert.notEqual((await lab.exec("readlink", ["/proc/self/ns/net"])).trim(), outside);
+  assert.equal((await lab.exec("readlink", ["/proc/self/ns/net"], { network: "host" })).trim(), outside);
+  const server = script(
+    lab,
+    `require("node:net").createServer().listen(0, "127.0.0.1", () => { console.log("listening"); process.exit(); })`,
+  );
+  assert.equal(await server.rest, "listening\n");
+  await assert.rejects(lab.exec("ls", ["/nowhere"]), /No such file/);
+  const sleeper = lab.run("sleep", ["1000"]);
+  await once(sleeper, "spawn");
+  sleeper.kill("SIGTERM");
+  assert.deepEqual(await once(sleeper, "close"), [null, "SIGTERM"]);
+});
+
 /** What is left on the machine of the laboratory whose directory this is. */
 function left(dir: string): string[] {
   const found: string[] = [];

@@ -29,6 +29,7 @@ import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { firstLine, gather, killed } from "./children.js";
 import { fat, format, readTree, volumeInto, volumeOf, writeTree, type Files, type Format } from "./image.js";
 import { clean, helpers, port, sweep, warden } from "./warden.js";
 
@@ -258,7 +259,7 @@ export class DiskLab {
     });
   }
 
-  /** Puts files onto a disk that is not plugged, as its camera would. */
+  /** Puts files onto a disk that is not plugged, as its camera would. They are whole on it afterwards, or it is as it was. */
   async write(disk: Disk, files: Files): Promise<void> {
     if (this.#own(disk).plugged) throw new Error(`${disk.name} is plugged`);
     await this.#withVolume(
@@ -358,57 +359,33 @@ export class DiskLab {
 
   /** Works with the file system of a disk in a copy, mounted inside at `dir` (FAT is not mounted: mtools read and write it). */
   async #withVolume<T>(disk: Disk, work: (volume: string, dir: string) => T, keep = false): Promise<T> {
-    const volume = volumeOf(disk.image, disk.partition === true);
-    const dir = mkdtempSync(join(this.#dir, "tree-"));
+    const scratch = mkdtempSync(join(this.#dir, "copy-"));
+    const [volume, dir] = [join(scratch, "volume"), join(scratch, "tree")];
+    mkdirSync(dir);
     try {
-      if (disk.fs === "vfat") return work(volume, dir);
-      // udevd finds no node in /dev, so nobody is told of it.
-      await this.exec("mkdir", ["-p", "/dev/.aside"]);
-      const { number, holder } = await this.#attach("/dev/.aside", volume, undefined, []);
-      try {
-        await this.exec("mount", [`/dev/.aside/loop${String(number)}`, dir]);
-        try {
-          return work(volume, dir);
-        } finally {
-          await this.exec("umount", [dir]);
-        }
-      } finally {
-        await killed(holder);
-        await this.exec("rm", [`/dev/.aside/loop${String(number)}`]);
-      }
-    } finally {
+      volumeOf(disk.image, disk.partition === true, volume);
+      const result = disk.fs === "vfat" ? work(volume, dir) : await this.#mounted(volume, dir, work);
       if (keep) volumeInto(disk.image, disk.partition === true, volume);
-      rmSync(volume);
-      rmSync(dir, { recursive: true });
+      return result;
+    } finally {
+      rmSync(scratch, { recursive: true });
     }
   }
-}
 
-function gather(stream: NodeJS.ReadableStream | null): () => string {
-  let text = "";
-  stream?.setEncoding("utf8").on("data", (more: string) => (text += more));
-  return () => text;
-}
-
-/** The first line that a process prints; "" if it ends without one, and then what it complained of. */
-function firstLine(child: ChildProcess): Promise<{ line: string; errors: string }> {
-  const errors = gather(child.stderr);
-  return new Promise((resolve, reject) => {
-    let text = "";
-    child.stdout?.setEncoding("utf8").on("data", (more: string) => {
-      text += more;
-      if (text.includes("\n")) resolve({ line: text.slice(0, text.indexOf("\n")).trim(), errors: "" });
-    });
-    child.once("error", reject);
-    child.once("close", () => {
-      resolve({ line: "", errors: errors() });
-    });
-  });
-}
-
-async function killed(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const closed = once(child, "close");
-  child.kill("SIGKILL");
-  await closed;
+  async #mounted<T>(volume: string, dir: string, work: (volume: string, dir: string) => T): Promise<T> {
+    // udevd finds no node in /dev, so nobody is told of it.
+    await this.exec("mkdir", ["-p", "/dev/.aside"]);
+    const { number, holder } = await this.#attach("/dev/.aside", volume, undefined, []);
+    try {
+      await this.exec("mount", [`/dev/.aside/loop${String(number)}`, dir]);
+      try {
+        return work(volume, dir);
+      } finally {
+        await this.exec("umount", [dir]);
+      }
+    } finally {
+      await killed(holder);
+      await this.exec("rm", [`/dev/.aside/loop${String(number)}`]);
+    }
+  }
 }
