@@ -131,7 +131,7 @@ export const helpers = {
     "vfat",
     "uid=*|gid=*",
     `[ $mode = ro ] && pass=$pass,ro || pass=$pass,rw+
-fusefat -o "$pass,blkdev,subtype=vfat" "$device" "$dir" >/dev/null || exit 32`,
+fusefat -o "$pass,default_permissions,blkdev,subtype=vfat" "$device" "$dir" >/dev/null || exit 32`,
   ),
   "mount.exfat": helper("exfat", "uid=*|gid=*|fmask=*|dmask=*", `mount.exfat-fuse -o "$pass,$mode" "$device" "$dir" >/dev/null || exit 32`),
 } as const;
