@@ -66,7 +66,7 @@ test("pulled in the middle of a file: noticed at once, and it goes on at the byt
   t.after(() => program.kill());
   for (let n = 1; n <= 3; n++) {
     await lab.plug(card);
-    const resumed = () => program.events.filter(({ what }) => what === "resumed").length;
+    const resumed = () => program.events.filter(({ what, message }) => what === "resumed" && message.startsWith("flir:a.bin: ")).length;
     if (n > 1) await program.until(() => resumed() >= n - 1, `resuming ${n}`);
     // A checkpoint is taken every 3 MiB.
     await reached(program, config, 8_000_000 * n);
@@ -81,7 +81,8 @@ test("pulled in the middle of a file: noticed at once, and it goes on at the byt
   await program.until(({ what, message }) => what === "delivered" && message.includes("a.bin"), "delivery");
   await program.until(({ what, message }) => what === "delivered" && message.includes("b.bin"), "delivery");
   for (const [name, bytes] of Object.entries(files)) assert.deepEqual(readFileSync(`${world.dir}/out/v/flir/${name}`), bytes);
-  const from = program.events.filter(({ what }) => what === "resumed").map(({ message }) => Number(/at byte (\d+)/.exec(message)?.[1]));
+  const pulls = program.events.filter(({ what, message }) => what === "resumed" && message.startsWith("flir:a.bin: "));
+  const from = pulls.map(({ message }) => Number(/at byte (\d+)/.exec(message)?.[1]));
   assert.equal(from.length, 3);
   from.forEach((at, n) => assert.ok(at > 8_000_000 * (n + 1) - 4 * 2 ** 20, `went on at ${at} after ${8_000_000 * (n + 1)}`));
   assert.equal(program.events.filter(({ what }) => what === "lost" || what === "changed" || what === "restarted").length, 0);
@@ -154,7 +155,9 @@ test("one bad sector costs one file, which is parked with its place; after a rep
   t.after(() => program.kill());
   await lab.plug(card, { badSectors: [{ offset: lab.where(card, mark), count: 512 }] });
   const parked = await program.until(({ what }) => what === "parked", "that it is set aside");
-  assert.match(parked.message, /flir:bad\.bin: set aside: it cannot be read at byte 1228800 of 3000000: input\/output error/);
+  const at = Number(/flir:bad\.bin: set aside: it cannot be read at byte (\d+) of 3000000: input\/output error/.exec(parked.message)?.[1]);
+  // The system reads some pages at once, and none of them where one fails.
+  assert.ok(at <= 1_228_800 && at > 1_228_800 - 131_072, parked.message);
   await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
   for (const name of ["a.bin", "z.bin"]) await program.until(({ what, message }) => what === "delivered" && message.includes(name), name);
   assert.match((await runProgram(["why", "flir:bad.bin", "--config", config])).out, /tried again daily, and when flir is plugged in anew/);
@@ -163,7 +166,7 @@ test("one bad sector costs one file, which is parked with its place; after a rep
   await program.until(({ what, message }) => what === "delivered" && message.includes("bad.bin"), "delivery");
   assert.deepEqual(readFileSync(`${world.dir}/out/v/flir/bad.bin`), bad);
   const resumed = program.events.find(({ what }) => what === "resumed");
-  assert.match(resumed?.message ?? "", /goes on at byte 1228800 of/);
+  assert.match(resumed?.message ?? "", new RegExp(`goes on at byte ${at} of`));
 });
 
 test("two cards with one UUID are told apart: neither's files count as the other's, and each goes on where it was", async (t) => {
@@ -243,7 +246,9 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
   await lab.pull(card);
   await lab.plug(card);
   await program.until(({ what }) => what === "delivered", "delivery");
-  assert.equal(program.events.filter(({ what }) => what === "resumed").length, 1);
+  // The pull and, because it follows it, the push.
+  assert.ok(program.events.some(({ what, message }) => what === "resumed" && message.startsWith("flir:a.bin: goes on at byte")));
+  assert.equal(program.events.filter(({ what }) => what === "restarted").length, 0);
 });
 
 test("a daemon that was killed: its mount is found again, and a dead one is taken away", async (t) => {

@@ -216,15 +216,17 @@ export class DiskLab {
     });
   }
 
-  /** A process inside: it is that process whose signals, output and end the child has. It does not outlive the laboratory. */
-  run(
-    command: string,
-    args: readonly string[] = [],
-    { cwd = process.cwd(), env = process.env, uid, gid, network }: Inside = {},
-  ): ChildProcess {
+  /** What goes before a command and its arguments, so that it runs inside; it is that process whose signals, output and end are had. */
+  wrap({ cwd = process.cwd(), uid, gid, network }: Omit<Inside, "env"> = {}): string[] {
     const user = uid === undefined ? [] : ["setpriv", "--reuid", String(uid), "--regid", String(gid ?? uid), "--clear-groups"];
     const spaces = ["-t", String(this.#warden.pid), "-m", ...(network === "host" ? [] : ["-n"])];
-    return spawn("nsenter", [...spaces, "--", "env", "-C", cwd, ...user, command, ...args], { env });
+    return ["nsenter", ...spaces, "--", "env", "-C", cwd, ...user];
+  }
+
+  /** A process inside. It does not outlive the laboratory. */
+  run(command: string, args: readonly string[] = [], { env = process.env, ...inside }: Inside = {}): ChildProcess {
+    const [nsenter = "", ...words] = this.wrap(inside);
+    return spawn(nsenter, [...words, command, ...args], { env });
   }
 
   /** Runs a command inside to its end and gives its output; throws what it said if it fails. */
