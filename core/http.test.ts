@@ -1,6 +1,7 @@
 /** HTTP against servers that behave well, and against those that do not. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http, { type RequestListener } from "node:http";
@@ -13,6 +14,9 @@ import { test, type TestContext } from "node:test";
 import { RealClock } from "./clock.js";
 import { Fault, type FaultKind, isFault } from "./errors.js";
 import { HttpClient, retryAfterMs, type HttpOptions } from "./http.js";
+import type { Reading } from "./plugin.js";
+import { readingOf } from "./reading.js";
+import { bytes, readingOfStream, sha256 } from "../test/conformance/upload.js";
 
 const calm = () => new AbortController().signal;
 
@@ -36,6 +40,15 @@ function clientTo(t: TestContext, origin: string, more: Partial<HttpOptions> = {
   return client;
 }
 
+const hasOpenssl = (() => {
+  try {
+    execFileSync("openssl", ["version"]);
+    return true;
+  } catch {
+    return false;
+  }
+})();
+
 const get = { method: "GET", path: "/", what: "cannot look" };
 
 async function fault(work: Promise<unknown>, kind: FaultKind, words: RegExp): Promise<void> {
@@ -55,12 +68,71 @@ test("a body goes out as it comes, the answer comes back; a connection is used a
     request.on("end", () => response.writeHead(201, { "x-was": String(Buffer.concat(parts).length) }).end("done"));
   });
   for (let n = 1; n <= 3; n++) {
-    const body = Readable.from([Buffer.alloc(100_000), Buffer.alloc(n)]);
+    const body = readingOfStream(Readable.from([Buffer.alloc(100_000), Buffer.alloc(n)]));
     const answer = await client.request({ method: "PUT", path: "/a", body, what: "cannot write" }, calm());
     assert.deepEqual([answer.status, answer.headers["x-was"], await answer.text()], [201, String(100_000 + n), "done"]);
   }
   assert.equal(sockets.size, 1);
 });
+
+/** One server for itself: its key and certificate, by openssl. */
+function selfSigned(t: TestContext): { key: Buffer; cert: Buffer; path: string } {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-http-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=it -addext subjectAltName=IP:127.0.0.1";
+  execFileSync("openssl", [...made.split(" "), "-keyout", "it.key", "-out", "it.pem"], { cwd: dir, stdio: "ignore" });
+  const path = join(dir, "it.pem");
+  return { key: readFileSync(join(dir, "it.key")), cert: readFileSync(path), path };
+}
+
+for (const secure of [false, true]) {
+  const skip = secure && !hasOpenssl ? "openssl is not installed" : false;
+  test(`chunks are given back after their last use, and soon: ${secure ? "https" : "http"}`, { skip }, async (t) => {
+    const content = bytes(48 * 2 ** 20);
+    const take: RequestListener = (request, response) => {
+      const hash = createHash("sha256");
+      // Slower than it is sent: what waits is here, not in the kernel.
+      request.on("data", (part: Buffer) => {
+        hash.update(part);
+        request.pause();
+        setImmediate(() => request.resume());
+      });
+      request.on("end", () => response.end(`sha256:${hash.digest("hex")}`));
+    };
+    const it = secure ? selfSigned(t) : undefined;
+    const port = await listening(t, it === undefined ? http.createServer(take) : https.createServer(it, take));
+    const client = clientTo(t, `${it === undefined ? "http" : "https"}://127.0.0.1:${port}`, {
+      tls: it === undefined ? {} : { ca: it.path },
+    });
+    const lent = new Set<number>();
+    let most = 0;
+    // What is given back is scribbled over.
+    const inner = readingOfStream(Readable.from(pieces(content, 2 ** 19), { highWaterMark: 1 }));
+    const body: Reading = {
+      next: async () => {
+        const chunk = await inner.next();
+        if (chunk === undefined) return undefined;
+        const id = lent.size === 0 ? 0 : Math.max(...lent) + 1;
+        most = Math.max(most, lent.add(id).size);
+        const release = () => {
+          assert.ok(lent.delete(id), "given back twice");
+          chunk.release();
+        };
+        return { bytes: chunk.bytes, release };
+      },
+      close: () => inner.close(),
+    };
+    const headers = { "Content-Length": content.length };
+    const answer = await client.request({ method: "PUT", path: "/", headers, body, what: "cannot write" }, calm());
+    assert.equal(await answer.text(), sha256(content));
+    assert.deepEqual([...lent], []);
+    assert.ok(most <= 4, `${most} chunks of 512 KiB were lent at once`);
+  });
+}
+
+function* pieces(content: Buffer, size: number): Generator<Buffer> {
+  for (let at = 0; at < content.length; at += size) yield content.subarray(at, at + size);
+}
 
 test("a redirect is an answer, not followed", async (t) => {
   let asked = 0;
@@ -93,13 +165,13 @@ test("refused, reset, silent, cut off: each is told as core needs it", async (t)
 test("what the body's stream ends with is what the request ends with; a signal ends it", async (t) => {
   const client = await over(t, () => undefined);
   const broken = new Readable({ read: () => undefined });
-  const asked = client.request({ method: "PUT", path: "/", body: broken, what: "cannot write" }, calm());
+  const asked = client.request({ method: "PUT", path: "/", body: readingOfStream(broken), what: "cannot write" }, calm());
   broken.push(Buffer.alloc(10));
   setImmediate(() => broken.destroy(new Fault("changed", "it was written meanwhile")));
   await fault(asked, "changed", /written meanwhile/);
   const stop = new AbortController();
   const body = new Readable({ read: () => undefined });
-  const waits = client.request({ method: "PUT", path: "/", body, what: "cannot write" }, stop.signal);
+  const waits = client.request({ method: "PUT", path: "/", body: readingOfStream(body), what: "cannot write" }, stop.signal);
   body.push(Buffer.alloc(10));
   setImmediate(() => stop.abort(new Fault("aborted", "enough")));
   await fault(waits, "aborted", /enough/);
@@ -123,16 +195,14 @@ test("what our own bytes are waited for is no silence of the server; one that ta
     yield Buffer.from("b");
   };
   const put = { method: "PUT", path: "/", what: "cannot write" };
-  const answer = await client.request({ ...put, body: Readable.from(late(), { objectMode: false }) }, calm());
+  const answer = await client.request({ ...put, body: readingOf(late()) }, calm());
   assert.deepEqual([await answer.text(), parts], ["done", 2]);
   const deaf = createServer((socket) => void socket.pause().on("error", () => undefined));
   const other = clientTo(t, `http://127.0.0.1:${await listening(t, deaf)}`, { timeoutMs: 100 });
-  const endless = Readable.from(
-    (function* () {
-      for (;;) yield Buffer.alloc(65_536);
-    })(),
-    { objectMode: false },
-  );
+  const endless: Reading = {
+    next: () => Promise.resolve({ bytes: Buffer.alloc(65_536), release: () => undefined }),
+    close: () => undefined,
+  };
   await fault(other.request({ ...put, body: endless }, calm()), "transient", /cannot write at 127\.0\.0\.1:\d+: no answer came/);
 });
 
@@ -148,7 +218,10 @@ test("a body that is refused by its length alone is not sent; a server that know
         this.push(read > 100 ? null : Buffer.alloc(65_536));
       },
     });
-  const refused = await client.request({ method: "POST", path: "/", body: body(), mayBeRefused: true, what: "cannot post" }, calm());
+  const refused = await client.request(
+    { method: "POST", path: "/", body: readingOfStream(body()), mayBeRefused: true, what: "cannot post" },
+    calm(),
+  );
   assert.deepEqual([refused.status, await refused.text()], [413, "too large"]);
   assert.ok(read < 3, `${read} chunks were read`);
   const old = createServer((socket) => {
@@ -161,7 +234,14 @@ test("a body that is refused by its length alone is not sent; a server that know
   const other = clientTo(t, `http://127.0.0.1:${await listening(t, old)}`);
   const headers = { "Content-Length": 7 };
   const taken = await other.request(
-    { method: "POST", path: "/", headers, body: Readable.from([Buffer.from("the end")]), mayBeRefused: true, what: "cannot post" },
+    {
+      method: "POST",
+      path: "/",
+      headers,
+      body: readingOfStream(Readable.from([Buffer.from("the end")])),
+      mayBeRefused: true,
+      what: "cannot post",
+    },
     calm(),
   );
   assert.equal(taken.status, 200);
@@ -176,15 +256,6 @@ test("a kept connection that the server closed is no failure", async (t) => {
   server.closeAllConnections();
   assert.equal(await (await client.request(get, calm())).text(), "ok");
 });
-
-const hasOpenssl = (() => {
-  try {
-    execFileSync("openssl", ["version"]);
-    return true;
-  } catch {
-    return false;
-  }
-})();
 
 test(
   "TLS: who is believed; nothing is said to a server that is another",

@@ -5,11 +5,10 @@
 import http, { type IncomingMessage, type OutgoingHttpHeaders } from "node:http";
 import https from "node:https";
 import { connect as connectTcp, type Socket } from "node:net";
-import { Readable } from "node:stream";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { expectPinned, netFault, tlsOptions, type Tls } from "./net.js";
-import type { Clock } from "./plugin.js";
+import type { Clock, Reading } from "./plugin.js";
 
 export interface HttpOptions {
   /** http: or https: */
@@ -29,8 +28,11 @@ export interface Asked {
   /** Path and query as they go out, percent-encoded. */
   readonly path: string;
   readonly headers?: OutgoingHttpHeaders;
-  /** A stream's length is told by a header, or it goes out in chunks. What the stream ends with is what the request ends with. */
-  readonly body?: Readable | Buffer | string;
+  /**
+   * A reading's length is told by a header, or it goes out in chunks. Each chunk is given back once the socket has done with it, the reading is
+   * closed with the request. What it ends with is what the request ends with.
+   */
+  readonly body?: Reading | Buffer | string;
   /** How long the answer may take once the body has gone out, in ms; default: `timeoutMs`. */
   readonly answerMs?: number;
   /** The body goes out only once the server has not refused it by the headers alone: one that is too large costs nothing then. */
@@ -50,6 +52,8 @@ export interface HttpAnswer {
 
 const mostText = 65_536;
 const continueMs = 1500;
+/** With more than this waiting for the socket, nothing more is read. */
+const queuedBytes = 2 ** 20;
 
 export class HttpClient {
   readonly #options: HttpOptions;
@@ -72,7 +76,7 @@ export class HttpClient {
       } catch (error) {
         if (signal.aborted) throw abortedFault(signal);
         if (isFault(error)) throw error;
-        if (tried.reused && !fresh && !(asked.body instanceof Readable) && isSafe(asked.method)) continue;
+        if (tried.reused && !fresh && !isReading(asked.body) && isSafe(asked.method)) continue;
         const { kind, message, cause } = netFault(error, {
           what: `${asked.what} at ${origin.host}`,
           clockTrusted: clock.trusted(),
@@ -111,7 +115,9 @@ export class HttpClient {
         agent,
       });
       let answered = false;
-      let sending = false;
+      let over = false;
+      /** Our own bytes are waited for. */
+      let hungry = false;
       let broken: unknown;
       const fail = (error: unknown) => {
         broken ??= error;
@@ -119,14 +125,14 @@ export class HttpClient {
       };
       const stop = () => fail(abortedFault(signal));
       const end = () => {
+        over = true;
         signal.removeEventListener("abort", stop);
         clearTimeout(waiting);
         request.socket?.removeListener("timeout", quiet);
-        if (body instanceof Readable) body.destroy();
+        if (isReading(body)) body.close();
       };
       /** Nothing moved for so long: no answer, unless it is our own bytes that are waited for. Then the next of them sets the time anew. */
       const quiet = () => {
-        const hungry = body instanceof Readable && sending && !body.readableEnded && body.readableLength === 0;
         if (!hungry || request.writableLength > 0 || (request.socket?.writableLength ?? 0) > 0) fail(noAnswer());
       };
       signal.addEventListener("abort", stop, { once: true });
@@ -152,14 +158,25 @@ export class HttpClient {
         tried.sent = true;
         request.setTimeout(answerMs);
       });
+      const pour = async (reading: Reading): Promise<void> => {
+        for (;;) {
+          hungry = true;
+          const chunk = await reading.next();
+          hungry = false;
+          if (over || request.destroyed) return;
+          if (chunk === undefined) break;
+          // What broke off may still be looked at: it is not given back.
+          request.write(chunk.bytes, (error) => (error ? undefined : chunk.release()));
+          if (request.writableLength > queuedBytes) await drained(request);
+        }
+        request.end();
+      };
       const send = () => {
-        sending = true;
         clearTimeout(waiting);
-        if (!(body instanceof Readable)) request.end(body);
-        else if (!body.destroyed) body.pipe(request);
+        if (!isReading(body)) request.end(body);
+        else if (!over) pour(body).catch((error: unknown) => (answered ? undefined : fail(error)));
       };
       let waiting: NodeJS.Timeout | undefined;
-      if (body instanceof Readable) body.once("error", (error) => (answered ? undefined : fail(error)));
       if (asked.mayBeRefused !== true) send();
       else {
         request.flushHeaders();
@@ -202,6 +219,22 @@ export class HttpClient {
     };
     return agent;
   }
+}
+
+export function isReading(body: Asked["body"]): body is Reading {
+  return typeof body === "object" && "next" in body;
+}
+
+/** All that was written went out, or nothing more does. */
+function drained(request: http.ClientRequest): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      request.off("drain", done).off("close", done);
+      resolve();
+    };
+    request.on("drain", done).on("close", done);
+    if (request.destroyed) done();
+  });
 }
 
 function portOf({ port, protocol }: URL): number {

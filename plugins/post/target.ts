@@ -1,14 +1,14 @@
 /**
  * One request per file, as a single shot: what was sent whole and not answered is core's to decide about. What the server's answers mean is in `answers.ts`.
  */
-import FormData from "form-data";
 import { createHash } from "node:crypto";
-import { PassThrough, Readable } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
 import type { HttpClient } from "../../core/http.js";
-import type { PluginContext, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import type { PluginContext, Reading, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { passing } from "../../core/reading.js";
 import { readAnswer, type Read } from "./answers.js";
 import type { Board } from "./board.js";
+import { formOf } from "./form.js";
 import type { PostOptions } from "./plugin.js";
 import { isUlog, ulogDurationMs } from "./ulog.js";
 
@@ -45,13 +45,14 @@ export class PostTarget implements Target {
 
   async write(upload: Upload, _offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     await this.#expectLong(upload);
-    const [beginning, bytes] = await peeked(upload.read(0, signal));
+    const bytes = upload.chunks(0, signal);
     try {
+      const [beginning, all] = await peeked(bytes);
       if (this.options.only === "ulog" && !isUlog(beginning)) throw new Fault("unwanted", "it is no ULog");
-      const read = await this.#post(upload, bytes, signal, onBytes);
+      const read = await this.#post(upload, all, signal, onBytes);
       await upload.memo.set("answer", read);
     } finally {
-      bytes.destroy();
+      bytes.close();
     }
   }
 
@@ -92,27 +93,26 @@ export class PostTarget implements Target {
       throw new Fault("unwanted", `the log lasts ${Math.round(ms / 1000)} s, less than "minDuration", ${minDuration / 1000} s`);
   }
 
-  async #post(upload: Upload, bytes: Readable, signal: AbortSignal, onBytes: (n: number) => void): Promise<Read> {
+  async #post(upload: Upload, bytes: Reading, signal: AbortSignal, onBytes: (n: number) => void): Promise<Read> {
     const { options } = this;
     const { size } = upload;
-    const form = new FormData();
-    for (const [name, text] of Object.entries(options.fields)) form.append(name, this.#filled(text, upload));
-    bytes.on("data", (chunk: Buffer) => onBytes(chunk.length));
-    bytes.pause();
-    form.append(options.file, bytes, { filename: safeName(upload.path), contentType: "application/octet-stream", knownLength: size });
+    const counted = passing(bytes, (chunk) => {
+      onBytes(chunk.bytes.length);
+      return Promise.resolve();
+    });
+    const fields = Object.fromEntries(Object.entries(options.fields).map(([name, text]) => [name, this.#filled(text, upload)]));
+    const form = formOf(fields, { name: options.file, filename: safeName(upload.path), size }, counted);
     const url = new URL(options.url);
     if (options.preset?.cap !== undefined && size > options.preset.cap) url.searchParams.set("expected_size", String(size));
     const headers = Object.fromEntries(Object.entries(options.headers).map(([name, value]) => [name, value.reveal()]));
     if (options.key !== undefined) headers.Authorization = `Bearer ${options.key.reveal()}`;
-    const body = form.pipe(new PassThrough());
-    form.on("error", (error) => body.destroy(error));
     try {
       const answer = await this.client.request(
         {
           method: "POST",
           path: `${url.pathname}${url.search}`,
-          headers: { ...headers, ...form.getHeaders(), "Content-Length": form.getLengthSync() },
-          body,
+          headers: { ...headers, ...form.headers },
+          body: form.body,
           answerMs: options.answerTimeout,
           mayBeRefused: size > asksFrom,
           what: "cannot post it",
@@ -168,19 +168,15 @@ export class PostTarget implements Target {
   }
 }
 
-/** The first chunk, and all of it. */
-async function peeked(stream: Readable): Promise<[beginning: Buffer, all: Readable]> {
-  const chunks = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  const first = await chunks.next();
-  const rest = async function* () {
-    try {
-      if (first.done !== true) yield first.value;
-      for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value;
-    } finally {
-      await chunks.return?.();
-    }
+/** The bytes of the first chunk, and all of it. */
+async function peeked(reading: Reading): Promise<[beginning: Buffer, all: Reading]> {
+  let first = await reading.next();
+  const next = (): ReturnType<Reading["next"]> => {
+    const now = first;
+    first = undefined;
+    return now === undefined ? reading.next() : Promise.resolve(now);
   };
-  return [first.done === true ? Buffer.alloc(0) : first.value, Readable.from(rest(), { objectMode: false })];
+  return [first?.bytes ?? Buffer.alloc(0), { next, close: () => reading.close() }];
 }
 
 /** Servers want it in double quotes, and know no other way to write it. */

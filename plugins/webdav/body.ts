@@ -1,48 +1,76 @@
 /** The bytes of an upload as the bodies of one or more requests. */
-import { Readable } from "node:stream";
 import { Fault } from "../../core/errors.js";
-import type { Upload } from "../../core/plugin.js";
+import type { Chunk, Reading, Upload } from "../../core/plugin.js";
 
 /** Gives the bytes from an offset, cut into bodies of the lengths that are asked for. Each is read whole, or nothing follows. */
 export class Bodies {
-  readonly #bytes: Readable;
-  readonly #chunks: AsyncIterator<Buffer>;
+  readonly #reading: Reading;
   readonly #upload: Upload;
   readonly #onBytes: (n: number) => void;
-  #rest: Buffer = Buffer.alloc(0);
+  #rest: Rest | undefined;
   #at: number;
 
   constructor(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void) {
     this.#upload = upload;
     this.#onBytes = onBytes;
     this.#at = offset;
-    this.#bytes = upload.read(offset, signal);
-    this.#chunks = this.#bytes[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+    this.#reading = upload.chunks(offset, signal);
   }
 
-  next(length: number): Readable {
-    return Readable.from(this.#take(length), { objectMode: false });
+  next(length: number): Reading {
+    let left = length;
+    return {
+      next: async () => {
+        if (left === 0) return undefined;
+        const part = await this.#take(left);
+        left -= part.bytes.length;
+        return part;
+      },
+      // The others go on with what is left.
+      close: () => undefined,
+    };
   }
 
   close(): void {
-    // Whoever withdrew it has been told already.
-    this.#bytes.once("error", () => undefined).destroy();
+    this.#reading.close();
   }
 
-  async *#take(length: number): AsyncGenerator<Buffer> {
-    for (let left = length; left > 0;) {
-      if (this.#rest.length === 0) {
-        const next = await this.#chunks.next();
-        // A request that promised more would wait for it for ever.
-        if (next.done === true) throw new Fault("transient", `the bytes ended at ${this.#at} of ${this.#upload.size}`);
-        this.#rest = next.value;
-      }
-      const part = this.#rest.subarray(0, left);
-      this.#rest = this.#rest.subarray(part.length);
-      left -= part.length;
-      this.#at += part.length;
-      this.#onBytes(part.length);
-      if (part.length > 0) yield part;
+  async #take(most: number): Promise<Chunk> {
+    while (this.#rest === undefined || this.#rest.empty) {
+      const chunk = await this.#reading.next();
+      // A request that promised more would wait for it for ever.
+      if (chunk === undefined) throw new Fault("transient", `the bytes ended at ${this.#at} of ${this.#upload.size}`);
+      this.#rest = new Rest(chunk);
     }
+    const part = this.#rest.take(most);
+    this.#at += part.bytes.length;
+    this.#onBytes(part.bytes.length);
+    return part;
+  }
+}
+
+/** What is left of a chunk that is given in parts; it is given back once all of them were. */
+class Rest {
+  readonly #chunk: Chunk;
+  #from = 0;
+  #out: number;
+
+  constructor(chunk: Chunk) {
+    this.#chunk = chunk;
+    this.#out = chunk.bytes.length;
+  }
+
+  get empty(): boolean {
+    return this.#from === this.#chunk.bytes.length;
+  }
+
+  take(most: number): Chunk {
+    const bytes = this.#chunk.bytes.subarray(this.#from, this.#from + most);
+    this.#from += bytes.length;
+    const release = () => {
+      this.#out -= bytes.length;
+      if (this.#out === 0) this.#chunk.release();
+    };
+    return { bytes, release };
   }
 }

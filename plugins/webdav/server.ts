@@ -2,9 +2,8 @@
  * One WebDAV server: requests with its login, what is at a path, directories. That it is a WebDAV server shows in its answers to PROPFIND, so
  * whatever a 2xx to another method said, `look` decides.
  */
-import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
-import { HttpClient, type Asked, type HttpAnswer } from "../../core/http.js";
+import { HttpClient, isReading, type Asked, type HttpAnswer } from "../../core/http.js";
 import { netFault } from "../../core/net.js";
 import type { Clock, PluginContext } from "../../core/plugin.js";
 import { Turns } from "../../core/turns.js";
@@ -80,7 +79,7 @@ export class DavServer {
   /** Any answer is one; its body is the caller's. */
   async ask({ at, slow, ...asked }: Question, signal: AbortSignal): Promise<HttpAnswer> {
     const answerMs = slow === true ? { answerMs: this.#options.answerTimeout } : {};
-    const turns = asked.body instanceof Readable ? this.#bodies : this.#questions;
+    const turns = isReading(asked.body) ? this.#bodies : this.#questions;
     const answer = await turns.run(signal, () => this.#client.request({ ...asked, path: at === "" ? "/" : at, ...answerMs }, signal));
     const date = Date.parse(answer.headers.date ?? "");
     if (!Number.isNaN(date)) this.#ahead = date - this.clock.monotonicMs();
