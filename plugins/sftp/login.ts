@@ -8,6 +8,7 @@ import { waysOf, type Way } from "./keys.js";
 import type { SftpOptions } from "./options.js";
 import { Session } from "./session.js";
 import { Digester } from "./shell.js";
+import { gatheringSocket } from "./socket.js";
 import { Wire } from "./wire.js";
 
 export interface Login {
@@ -72,6 +73,7 @@ function connectOnce(
   const { host, port, user: username, timeout, compress } = options;
   return new Promise((resolve, reject) => {
     const client = new ssh2.Client();
+    const sock = gatheringSocket();
     const tried: string[] = [];
     let offered: readonly string[] = [];
     let objection: string | undefined;
@@ -82,6 +84,7 @@ function connectOnce(
       // What a dying connection still says is nobody's.
       client.on("error", () => undefined);
       client.destroy();
+      sock.destroy();
       reject(error instanceof Error ? error : new Error(String(error)));
     };
     const stop = (): void => fail(isFault(signal.reason) ? signal.reason : new Fault("aborted", "stopped"));
@@ -90,7 +93,6 @@ function connectOnce(
       return;
     }
     signal.addEventListener("abort", stop, { once: true });
-    client.once("connect", () => client.setNoDelay(true));
     client.once("ready", () => {
       signal.removeEventListener("abort", stop);
       client.removeAllListeners("error");
@@ -107,8 +109,7 @@ function connectOnce(
     client.once("close", () => fail(new Fault("offline", "the server closed the connection before the login")));
     const left = [...ways];
     const config: ConnectConfig = {
-      host,
-      port,
+      sock,
       username,
       readyTimeout: timeout,
       keepaliveInterval: Math.max(1000, Math.floor(timeout / 3)),
@@ -135,6 +136,7 @@ function connectOnce(
     };
     try {
       client.connect(config);
+      sock.connect({ host, port });
     } catch (error) {
       fail(new Fault("config", error instanceof Error ? error.message : String(error), { cause: error }));
     }

@@ -1,5 +1,5 @@
 /**
- * SHA-256 by the server's own `sha256sum`, where it allows commands. One shell per kind of file reads names from its input and answers
+ * SHA-256 by the server's own `sha256sum` (of large files `openssl`, if it is there), where it allows commands. One shell per kind of file reads names from its input and answers
  * each with a line, so that a small file costs no login, no channel and no round trip of its own.
  *
  * Names go as bytes on a line, never through the shell's grammar; one that holds a line end gets no digest.
@@ -9,7 +9,11 @@ import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
 
 // `exec sh -c '…'` is the same in sh, bash, zsh, fish and csh.
-const loop = `exec sh -c 'while IFS= read -r f; do sha256sum <"$f" 2>/dev/null || echo -; done'`;
+const loopOf = (digest: string): string => `exec sh -c 'while IFS= read -r f; do ${digest} || echo -; done'`;
+const small = 'sha256sum <"$f" 2>/dev/null';
+/** openssl begins later, and is up to four times as fast: it uses what the processor has for SHA-256. */
+const large = `openssl dgst -sha256 -r <"$f" 2>/dev/null || ${small}`;
+const loops = { small: loopOf(small), large: loopOf(large) } as const;
 const ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /** What is larger has a shell of its own: small files do not wait for it. */
@@ -38,9 +42,9 @@ class Shell {
     channel.once("close", () => this.end());
   }
 
-  static open(client: Client): Promise<Shell> {
+  static open(client: Client, kind: keyof typeof loops): Promise<Shell> {
     return new Promise((resolve, reject) => {
-      client.exec(loop, (error, channel) => {
+      client.exec(loops[kind], (error, channel) => {
         if (error === undefined) resolve(new Shell(channel));
         else reject(new Fault("transient", `the server runs no command: ${error.message}`, { cause: error }));
       });
@@ -125,7 +129,7 @@ export class Digester {
   }
 
   async #shell(kind: "small" | "large"): Promise<Shell> {
-    const opening = this.#shells.get(kind) ?? Shell.open(this.#client);
+    const opening = this.#shells.get(kind) ?? Shell.open(this.#client, kind);
     this.#shells.set(kind, opening);
     const again = (): void => {
       if (this.#shells.get(kind) === opening) this.#shells.delete(kind);

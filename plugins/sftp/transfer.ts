@@ -72,24 +72,31 @@ export async function writeAll(
     while (under.some((it) => !it.acknowledged)) await turn();
   };
   let at = progress.sure;
-  const piece = Buffer.allocUnsafe(pieceBytes);
+  /** What is less than a piece waits here for the next chunk. */
+  const rest = Buffer.allocUnsafe(pieceBytes);
   let filled = 0;
   /** A request copies its bytes. */
-  const flush = async (): Promise<void> => {
+  const put = async (bytes: Buffer): Promise<void> => {
     while (under.length >= window.size && failed === undefined) await turn();
-    if (failed !== undefined || filled === 0) return;
-    send(at, piece.subarray(0, filled));
-    at += filled;
-    filled = 0;
+    if (failed !== undefined || bytes.length === 0) return;
+    send(at, bytes);
+    at += bytes.length;
   };
   let ended: { error: unknown } | undefined;
   try {
     for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) {
       for (let from = 0; from < chunk.bytes.length && failed === undefined;) {
-        const taken = chunk.bytes.copy(piece, filled, from);
+        if (filled === 0 && chunk.bytes.length - from >= pieceBytes) {
+          await put(chunk.bytes.subarray(from, from + pieceBytes));
+          from += pieceBytes;
+          continue;
+        }
+        const taken = chunk.bytes.copy(rest, filled, from);
         from += taken;
         filled += taken;
-        if (filled === pieceBytes) await flush();
+        if (filled < pieceBytes) continue;
+        await put(rest);
+        filled = 0;
       }
       chunk.release();
       if (failed !== undefined) break;
@@ -98,7 +105,7 @@ export async function writeAll(
     ended = { error };
   }
   // What came before the reading was withdrawn is kept.
-  await flush();
+  await put(rest.subarray(0, filled));
   await settled();
   const why = failed ?? ended;
   if (why !== undefined) throw why.error;

@@ -1,5 +1,5 @@
 /**
- * SFTP version 3 over a channel: requests go out as they are asked, answers come back by their number.
+ * SFTP version 3 over a channel: requests go out as they are asked, those of one turn of the loop together, answers come back by their number.
  *
  * Names are bytes, so that one of any encoding comes back as it was listed. A channel that ends, or gives no answer for too long, ends all
  * that waits with a Fault; nothing is tried again here.
@@ -37,6 +37,11 @@ export const Type = {
 
 /** No answer is longer: a list of 100 names of 255 bytes, twice, takes a tenth of it. */
 const mostBytes = 2 ** 20;
+
+/** What one SSH packet carries: OpenSSH takes no more, and each costs a cipher, a nonce and a digest of its own. */
+const packetBytes = 32 * 1024;
+/** So many buffers that went out are kept. */
+const mostSpare = 16;
 
 /** A part of a request: a number of 32 bits, one of 64 (bigint), or bytes with their length before them. */
 export type Part = number | bigint | Buffer;
@@ -99,6 +104,10 @@ export class Wire {
   #version: ((extensions: ReadonlyMap<string, string>) => void) | undefined;
   #parts: Buffer[] = [];
   #held = 0;
+  /** Requests that go out at the end of this turn. */
+  #out: Buffer | undefined;
+  #filled = 0;
+  #spare: Buffer[] = [];
   #next = 1;
   #heardMs = performance.now();
   #timer: NodeJS.Timeout | undefined;
@@ -142,11 +151,11 @@ export class Wire {
     this.#next = id === 0xffffffff ? 1 : id + 1;
     let length = 9;
     for (const part of parts) length += typeof part === "number" ? 4 : typeof part === "bigint" ? 8 : 4 + part.length;
-    const message = Buffer.allocUnsafe(length);
-    message.writeUInt32BE(length - 4);
-    message[4] = type;
-    message.writeUInt32BE(id, 5);
-    let at = 9;
+    const { into: message, from } = this.#room(length);
+    message.writeUInt32BE(length - 4, from);
+    message[from + 4] = type;
+    message.writeUInt32BE(id, from + 5);
+    let at = from + 9;
     for (const part of parts) {
       if (typeof part === "number") at = message.writeUInt32BE(part, at);
       else if (typeof part === "bigint") at = message.writeBigUInt64BE(part, at);
@@ -157,7 +166,30 @@ export class Wire {
     }
     return new Promise((done, fail) => {
       this.#wait(id, { done, fail, untilMs: patienceMs === 0 ? 0 : performance.now() + patienceMs });
-      this.#channel.write(message);
+    });
+  }
+
+  /** Where a request of so many bytes is to be written, before this turn of the loop ends. */
+  #room(length: number): { into: Buffer; from: number } {
+    if (this.#filled + length > packetBytes) this.#flush();
+    if (this.#out === undefined) {
+      this.#out = (length <= packetBytes ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(Math.max(length, packetBytes));
+      process.nextTick(() => this.#flush());
+    }
+    const from = this.#filled;
+    this.#filled += length;
+    return { into: this.#out, from };
+  }
+
+  #flush(): void {
+    const out = this.#out;
+    if (out === undefined || this.#over !== undefined) return;
+    const bytes = out.subarray(0, this.#filled);
+    this.#out = undefined;
+    this.#filled = 0;
+    // Once it is encrypted, which makes a copy, its memory is used again.
+    this.#channel.write(bytes, (error) => {
+      if (!error && out.length === packetBytes && this.#spare.length < mostSpare) this.#spare.push(out);
     });
   }
 
