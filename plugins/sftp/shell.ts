@@ -13,7 +13,7 @@ const loopOf = (digest: string): string => `exec sh -c 'while IFS= read -r f; do
 const small = 'sha256sum <"$f" 2>/dev/null';
 /** openssl begins later, and is up to four times as fast: it uses what the processor has for SHA-256. */
 const large = `openssl dgst -sha256 -r <"$f" 2>/dev/null || ${small}`;
-const loops = { small: loopOf(small), large: loopOf(large) } as const;
+export const loops = { small: loopOf(small), large: loopOf(large) } as const;
 const ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /** What is larger has a shell of its own: small files do not wait for it. */
