@@ -140,9 +140,10 @@ for (const fs of mounted)
     );
     const writer = script(
       lab,
+      // Round and round in 2 MiB: however late the pull comes, the disk is not full.
       `const f = fs.openSync("${dir}/sent.bin", "w"), b = Buffer.alloc(65536, "s");
        let synced = 0;
-       try { for (;;) { fs.writeSync(f, b); fs.fsyncSync(f); synced++; if (synced === 4) console.log("writing"); } }
+       try { for (;;) { fs.writeSync(f, b, 0, b.length, (synced % 32) * b.length); fs.fsyncSync(f); synced++; if (synced === 4) console.log("writing"); } }
        catch (e) { console.log(e.code, synced); }`,
     );
     await Promise.all([reader.said("reading"), writer.said("writing")]);
@@ -150,9 +151,11 @@ for (const fs of mounted)
     await lab.pull(disk);
     reader.go();
     assert.equal(await reader.rest, `reading\n${broken[fs]} read\n`);
-    const [, synced = ""] = new RegExp(`^writing\n${broken[fs]} (\\d+)\n$`).exec(await writer.rest) ?? [];
-    t.diagnostic(`${fs}: both failed ${(performance.now() - start).toFixed(0)} ms after the pull began; ${synced} × 64 KiB were synced`);
-    assert.ok(Number(synced) >= 4);
+    const written = await writer.rest;
+    // A file system that has seen its disk fail may have made itself read-only before the next write.
+    const [, synced] = new RegExp(`^writing\\n(?:${broken[fs]}|EROFS) (\\d+)\n$`).exec(written) ?? [];
+    t.diagnostic(`${fs}: both failed ${(performance.now() - start).toFixed(0)} ms after the pull began; ${written.trim()} × 64 KiB synced`);
+    assert.ok(Number(synced) >= 4, written);
     assert.equal(link(lab, disk), undefined);
     assert.deepEqual(await lsblk(lab), []);
     assert.ok(
@@ -165,7 +168,7 @@ for (const fs of mounted)
     const content = await lab.content(disk);
     assert.ok(content.get("log.bin")?.equals(log));
     const sent = content.get("sent.bin");
-    const whole = 65536 * Number(synced);
+    const whole = 65536 * Math.min(Number(synced), 32);
     // fusefat has no fsync.
     if (fs !== "vfat") assert.ok(sent?.subarray(0, whole).equals(Buffer.alloc(whole, "s")), "what was synced is there");
     await lab.exec("umount", [dir]);
