@@ -93,6 +93,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   } catch (error) {
     if (isFault(error, "changed")) return "kept: the source has another file under that name by now";
     if (isFault(error, "missing")) return "gone from its source already";
+    if (isFault(error, "rejected")) return `kept: ${reasonOf(error)}`;
     if (isFault(error, "conflict")) return `kept: its archive has a file of that name already`;
     throw error;
   }

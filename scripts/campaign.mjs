@@ -1,5 +1,6 @@
 // `npm run campaign -- [--seed S] [--minutes M] [--quiet]`: the daemon under a seeded schedule of faults; prints each fault, a table, and what was found.
 // `--target sftp|webdav|rsync`: the ground station is such a server instead of FTP servers; `post`: a single shot at a double of Flight Review.
+// `--disk source|target [--fs ext4|exfat] [--pulls N] [--megabytes M]`: a disk that is pulled again and again while it is read or written.
 // `--mavftp [--files N]`: the same beside six autopilots, which are read by MAVLink FTP.
 import { makeReady } from "./ready.mjs";
 
@@ -19,10 +20,19 @@ if (!Number.isFinite(seed) || !(minutes > 0) || !(Number.isInteger(files) && fil
 }
 const say = "quiet" in given ? undefined : (line) => console.log(line);
 const target = given.target ?? "ftp";
-const what = "target" in given ? `--target ${target} ` : "mavftp" in given ? `--mavftp --files ${files} ` : "";
+const pulls = Number(given.pulls ?? 100);
+const megabytes = Number(given.megabytes ?? 2000);
+const what =
+  "disk" in given
+    ? `--disk ${given.disk} --fs ${given.fs ?? "ext4"} --pulls ${pulls} --megabytes ${megabytes} `
+    : "target" in given
+      ? `--target ${target} `
+      : "mavftp" in given
+        ? `--mavftp --files ${files} `
+        : "";
 const command = `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
 console.log(`seed ${seed}; the same schedule again: ${command}`);
-const findings = "mavftp" in given ? await fleet() : target === "post" ? await single() : await world();
+const findings = "disk" in given ? await disk() : "mavftp" in given ? await fleet() : target === "post" ? await single() : await world();
 process.exitCode = findings.length === 0 ? 0 : 1;
 
 async function fleet() {
@@ -36,6 +46,24 @@ async function fleet() {
   console.log(`${faults} faults, ${kills} kills, ${report.rounds} rounds; ${report.files} files, ${receipts} receipts; ${seconds} s`);
   tell(report.findings, report.dir === undefined ? [] : [report.dir]);
   return report.findings;
+}
+
+async function disk() {
+  const { diskCampaign } = await import("../dist/test/faults/campaign/disk.js");
+  if (given.disk !== "source" && given.disk !== "target") {
+    console.error("--disk is source or target: what the disk is");
+    process.exit(2);
+  }
+  const how = { role: given.disk, fs: given.fs ?? "ext4", pulls, megabytes, rate: 100 * 2 ** 20, restMs: 600_000, say };
+  const report = await diskCampaign({ seed, ...how });
+  if (typeof report === "string") {
+    console.error(report);
+    process.exit(2);
+  }
+  const { findings, dir, ...counts } = report;
+  console.table(counts);
+  tell(findings, [dir]);
+  return findings;
 }
 
 async function single() {

@@ -39,15 +39,13 @@ export class DiskSource implements Source {
         return;
       }
       const within = enter === undefined ? {} : { enter: (dir: string) => enter(disks.pathOf(medium, dir)) };
-      // Nobody else can write on it.
-      const settled = disks.alone(medium) ? { settled: true } : {};
       for await (const entry of lease.content.source.list(lease.signal, within)) {
         if (entry.kind === "file") {
           const { path, size, modifiedMs } = entry;
           files.push({ path, size, ...(modifiedMs === undefined ? {} : { modifiedMs }) });
           if (files.length >= 32 * mostRemembered) files = newest(files);
         }
-        yield { ...entry, path: disks.pathOf(medium, entry.path), medium: medium.id, ...(entry.kind === "file" ? settled : {}) };
+        yield this.#entry(medium, entry);
       }
       await medium.expectAlive();
     } catch (error) {
@@ -58,6 +56,12 @@ export class DiskSource implements Source {
     await disks.remember(medium, files);
   }
 
+  #entry(medium: Medium, entry: FileEntry): FileEntry {
+    const there = { ...entry, path: this.disks.pathOf(medium, entry.path), medium: medium.id };
+    // Nobody else can write on it.
+    return entry.kind === "file" && this.disks.alone(medium) ? { ...there, settled: true } : there;
+  }
+
   now(): number {
     return Date.now();
   }
@@ -66,7 +70,7 @@ export class DiskSource implements Source {
     const { medium, inner } = this.disks.at(path);
     return medium.use(false, signal, async ({ tree }) => {
       const entry = await tree.stat(inner);
-      if (entry !== undefined) return { ...entry, path, medium: medium.id };
+      if (entry !== undefined) return this.#entry(medium, entry);
       await medium.expectAlive();
       return undefined;
     });

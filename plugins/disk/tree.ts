@@ -38,11 +38,12 @@ export class DiskTree implements Tree {
     });
   }
 
-  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(from, expect.medium);
-    // An archive is on the medium that the file is on.
-    const target = this.disks.several && !to.startsWith(`${medium.id}/`) ? archived(from, to, medium.id) : this.disks.at(to).inner;
-    return medium.use(true, signal, async ({ tree }) => {
+    if (this.disks.several && !to.startsWith(`${medium.id}/`))
+      throw new Fault("rejected", `${to} is not on the disk of ${from}: to archive on a disk, name that by its "uuid" in place of "any"`);
+    const target = this.disks.at(to).inner;
+    await medium.use(true, signal, async ({ tree }) => {
       await tree.move(inner, target, expect);
       await medium.expectAlive();
     });
@@ -60,10 +61,4 @@ export class DiskTree implements Tree {
     const { medium, inner } = this.disks.at(path);
     return medium.use(true, signal, ({ tree }) => tree.mkdir(inner));
   }
-}
-
-/** Core archives `ID/a.jpg` as `archive/ID/a.jpg`: that is `archive/a.jpg` on the medium. */
-function archived(from: string, to: string, id: string): string {
-  if (to.endsWith(`/${from}`)) return `${to.slice(0, -from.length)}${from.slice(id.length + 1)}`;
-  throw new Fault("rejected", `${to} would be on another disk than ${from}: a file is moved on its own disk only`);
 }

@@ -190,6 +190,11 @@ export class DiskLab {
     });
   }
 
+  /** The node of its file system, while it is plugged. */
+  nodeOf(disk: Disk): string {
+    return this.#own(disk).node ?? "";
+  }
+
   /** Surprise removal: resolves once the exporter is dead and the links are gone. What is mounted stays, dead. */
   pull(disk: Disk): Promise<void> {
     return this.#inTurn(async () => {

@@ -1,0 +1,120 @@
+/**
+ * The plugin "disk" held to the contract, on a loop device with an ext4 and one with exFAT (by FUSE), mounted and unmounted for real. Only
+ * \`lsblk\` is made up here; disks that come and go are those of test/acceptance/disk.test.ts.
+ */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { promises as fs, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after } from "node:test";
+import { filter, firstValueFrom } from "rxjs";
+import { bytesFromName } from "../../core/names.js";
+import { runCommand } from "../../plugins/disk/command.js";
+import { DiskDevice } from "../../plugins/disk/device.js";
+import { type Machine, thisMachine } from "../../plugins/disk/mounting.js";
+import { syncedKey } from "../../plugins/local/marks.js";
+import { files, filesBelow } from "./files.js";
+import { sourceClauses } from "./source.js";
+import type { SourceUnderTest } from "./source-under-test.js";
+import { targetClauses, type TargetUnderTest } from "./target.js";
+import { context } from "./upload.js";
+
+class Card {
+  constructor(
+    readonly node: string,
+    readonly fsType: string,
+  ) {}
+
+  readonly machine = (): Machine => ({
+    ...thisMachine,
+    run: (command, args, ms) =>
+      command === "lsblk"
+        ? Promise.resolve({ code: 0, out: JSON.stringify({ blockdevices: [this.#row()] }), complaint: "" })
+        : command === "udisksctl"
+          ? Promise.resolve({ code: null, out: "", complaint: "not here" })
+          : runCommand(command, args, ms),
+  });
+
+  #row() {
+    const { node, fsType } = this;
+    const { rdev } = statSync(node);
+    const device = `${(rdev >> 8) & 0xfff}:${rdev & 0xff}`;
+    return {
+      ...{ path: node, kname: node.slice(5), pkname: null, "maj:min": device, type: "disk", fstype: fsType, uuid: "1234-ABCD" },
+      ...{ partuuid: null, label: null, size: 1, ro: false, rm: true, hotplug: true, serial: null, mountpoint: null },
+    };
+  }
+}
+
+/** A string: why it cannot be had here. */
+async function card(fsType: string, mkfs: readonly string[]): Promise<Card | string> {
+  const dir = await fs.mkdtemp(join(tmpdir(), `filesync-card-${fsType}-`));
+  const image = join(dir, "image");
+  let node = "";
+  after(async () => {
+    if (node !== "") spawnSync("losetup", ["-d", node]);
+    await fs.rm(dir, { recursive: true });
+  });
+  for (const [command = "", ...args] of [
+    ["truncate", "-s", "64M", image],
+    [...mkfs, image],
+    ["losetup", "-f", "--show", image],
+  ]) {
+    const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
+    if (status !== 0) return `${command}: ${error?.message ?? stderr.trim()}`;
+    if (command === "losetup") node = stdout.trim();
+  }
+  return new Card(node, fsType);
+}
+
+let count = 0;
+
+function on(one: Card) {
+  return async (): Promise<TargetUnderTest & SourceUnderTest> => {
+    const root = `root-${count++}`;
+    const options = { wanted: { uuid: "1234abcd" }, root, write: true, gadget: false };
+    const stateDir = await fs.mkdtemp(join(tmpdir(), "filesync-disk-state-"));
+    const device = new DiskDevice(options, context({ stateDir }), one.machine());
+    const watching = device.presence$.subscribe();
+    await firstValueFrom(device.presence$.pipe(filter(({ state }) => state === "attached")));
+    const mounted = device.media[0]?.mounted?.dir ?? assert.fail("it is not mounted");
+    const dir = join(mounted, root);
+    await fs.mkdir(dir);
+    const { sparse, link, ...rest } = files(dir, bytesFromName);
+    return {
+      device,
+      ...rest,
+      ...(one.fsType === "exfat" ? { refuses: notOnExfat } : { sparse, link }),
+      vouch: (upload, bytes) => upload.memo.set(syncedKey, bytes),
+      secrets: [],
+      outside: async () => (await filesBelow(mounted)).filter((path) => !path.startsWith(`${root}/`) && !/^(lost\+found|root-)/.test(path)),
+      close: async () => {
+        await fs.rm(dir, { recursive: true, force: true });
+        await device.close();
+        watching.unsubscribe();
+        await fs.rm(stateDir, { recursive: true });
+      },
+    };
+  };
+}
+
+const exfatTakesNot = 'exFAT takes none of " * / : < > ? \\ | and no control character';
+const notOnExfat = {
+  [`it's "quoted" \\ here.bin`]: exfatTakesNot,
+  "a*?[b]{c,d}~$HOME.bin": exfatTakesNot,
+  "100%41 & #1;a=b+c|d.bin": exfatTakesNot,
+  "line\u201b0Abreak.bin": exfatTakesNot,
+  "a -> b.bin": exfatTakesNot,
+  "caf\u201bE9.bin": "exFAT keeps names as UTF-16, and loses other bytes",
+};
+
+for (const [fsType, mkfs] of [
+  ["ext4", ["mkfs.ext4", "-q", "-m", "0"]],
+  ["exfat", ["mkfs.exfat"]],
+] as const) {
+  const one = await card(fsType, mkfs);
+  const harness = typeof one === "string" ? { make: () => Promise.reject(new Error(one)), skip: one } : { make: on(one) };
+  targetClauses({ name: `target: disk on ${fsType}`, ...harness });
+  sourceClauses({ name: `source: disk on ${fsType}`, ...harness });
+}
