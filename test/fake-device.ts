@@ -67,6 +67,10 @@ export class FakeDevice {
   timeless = false;
   openNow = 0;
   openMost = 0;
+  /** The medium that is in, where it takes such. */
+  medium: string | undefined;
+  /** How often core said that nothing more is wanted of it. */
+  rests = 0;
 
   constructor(
     readonly name: string,
@@ -90,6 +94,15 @@ export class FakeDevice {
     this.presence$.next(attached ? { state: "attached", epoch: String(Math.random()) } : { state: "detached", reason: "unplugged" });
   }
 
+  /** Takes out what is in, and puts in another medium with these files; undefined: none. */
+  insert(medium: string | undefined, files: ReadonlyMap<string, FakeFile> = new Map()): void {
+    this.medium = medium;
+    this.files.clear();
+    for (const [path, file] of files) this.files.set(path, file);
+    if (medium === undefined) this.presence$.next({ state: "detached", reason: "nothing is in" });
+    else this.presence$.next({ state: "attached", epoch: String(Math.random()), media: [medium] });
+  }
+
   protected async call(call: string, signal: AbortSignal): Promise<void> {
     this.calls.push(call);
     await withSignal(this.before(call, signal), signal);
@@ -99,7 +112,11 @@ export class FakeDevice {
     const file = this.files.get(path);
     if (file === undefined) return undefined;
     const { bytes, modifiedMs } = file;
-    return { path, kind: "file", size: bytes.length, ...(this.timeless ? {} : { modifiedMs }), settled: true };
+    return { path, kind: "file", size: bytes.length, ...(this.timeless ? {} : { modifiedMs }), ...this.#on(), settled: true };
+  }
+
+  #on(): { medium?: string } {
+    return this.medium === undefined ? {} : { medium: this.medium };
   }
 
   readonly #plugins = new Map<string, Plugin<unknown>>();
@@ -117,6 +134,7 @@ export class FakeDevice {
       presence$: this.presence$,
       probe: (signal) => this.call("probe", signal),
       close: () => Promise.resolve(),
+      rest: () => void (this.rests += 1),
       ...(role === "source"
         ? { source: this.#source(), ...(this.features.tree === true ? { tree: this.#tree() } : {}) }
         : { target: this.#target() }),

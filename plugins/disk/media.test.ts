@@ -1,0 +1,96 @@
+/** Which medium it is: by its UUID, and by what it holds where cards share one. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import type { FileEntry } from "../../core/plugin.js";
+import type { Block } from "./blocks.js";
+import { compared, isSame, Media, mostRemembered, newest, type Remembered } from "./media.js";
+
+const file = (path: string, size: number, modifiedMs = 1000): Remembered => ({ path, size, modifiedMs });
+const entry = (it: Remembered): FileEntry => ({ ...it, kind: "file" });
+
+test("a file: the same, grown, another of its name, gone, a directory", () => {
+  const it = file("a", 100);
+  assert.equal(compared(it, entry(it)), "same");
+  assert.equal(compared(it, entry(file("a", 150, 2000))), "same");
+  assert.equal(compared(it, entry(file("a", 100, 2000))), "other");
+  assert.equal(compared(it, entry(file("a", 50, 2000))), "other");
+  assert.equal(compared(it, undefined), "none");
+  assert.equal(compared(it, { path: "a", kind: "directory", size: 0 }), "none");
+});
+
+test("the table of what decides", () => {
+  const many = (n: number, what: "same" | "other" | "none") => Array.from({ length: n }, () => what);
+  const table: readonly (readonly [why: string, found: ReturnType<typeof many>, sameSerial: boolean, same: boolean])[] = [
+    ["untouched, in another reader", many(32, "same"), false, true],
+    ["files were deleted in the camera, in another reader", [...many(2, "same"), ...many(30, "none")], false, true],
+    ["an index was rewritten", [...many(31, "same"), "other"], false, true],
+    ["a clone that went its own way from a common beginning", [...many(20, "same"), ...many(12, "other")], false, false],
+    ["a clone in the same reader that went its own way altogether", many(32, "other"), true, false],
+    ["half was rewritten on the same stick", [...many(16, "same"), ...many(16, "other")], true, true],
+    ["emptied, the same stick", many(32, "none"), true, true],
+    ["nothing of it, another stick", many(32, "none"), false, false],
+    ["it was empty before, too", [], false, true],
+  ];
+  for (const [why, found, sameSerial, same] of table) assert.equal(isSame(found, sameSerial), same, why);
+});
+
+test("the newest are remembered, as many as tell enough", () => {
+  const files = Array.from({ length: 100 }, (_, n) => file(`f${n}`, n, n));
+  const kept = newest(files);
+  assert.equal(kept.length, mostRemembered);
+  assert.deepEqual([kept[0]?.path, kept.at(-1)?.path], ["f99", `f${100 - mostRemembered}`]);
+});
+
+function stateOf(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-media-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  return join(dir, "devices", "flir");
+}
+
+const block = (serial?: string): Block => ({
+  ...{ path: "/dev/sda1", device: "8:1", type: "part", fsType: "vfat", uuid: "5C3D-DD9E", bytes: 1, readOnly: false, removable: true },
+  ...(serial === undefined ? {} : { serial }),
+});
+const holding =
+  (...files: Remembered[]) =>
+  (path: string) =>
+    Promise.resolve(files.map(entry).find((one) => one.path === path));
+
+test("clones of one UUID get names of their own, and keep them over a restart", async (t) => {
+  const dir = stateOf(t);
+  const warned: string[] = [];
+  const open = () => new Media(dir, (text) => warned.push(text));
+  const first = [file("DCIM/1.JPG", 10), file("DCIM/2.JPG", 20)];
+  const second = [file("DCIM/1.JPG", 11, 5000), file("DCIM/2.JPG", 7, 6000)];
+  const media = open();
+  assert.equal(await media.recognise(block("A"), holding(...first)), "5C3D-DD9E");
+  await media.remember("5C3D-DD9E", block("A"), first);
+  assert.equal(await media.recognise(block("B"), holding(...second)), "5C3D-DD9E~2");
+  await media.remember("5C3D-DD9E~2", block("B"), second);
+  const later = open();
+  assert.equal(await later.recognise(block("READER"), holding(...second)), "5C3D-DD9E~2");
+  assert.equal(await later.recognise(block("READER"), holding(...first)), "5C3D-DD9E");
+  assert.equal(await later.recognise(block("READER"), holding()), "5C3D-DD9E~3");
+  assert.deepEqual(warned, []);
+});
+
+test("a card that was emptied is still known by what it had; what did not change is not written", async (t) => {
+  const dir = stateOf(t);
+  const media = new Media(dir, assert.fail);
+  await media.remember("5C3D-DD9E", block("A"), [file("a", 1)]);
+  const before = readFileSync(join(dir, "media.json"), "utf8");
+  await media.remember("5C3D-DD9E", block("A"), []);
+  assert.equal(readFileSync(join(dir, "media.json"), "utf8"), before);
+});
+
+test("a file that is damaged is said, and begun anew", async (t) => {
+  const dir = stateOf(t);
+  await new Media(dir, assert.fail).remember("5C3D-DD9E", block(), [file("a", 1)]);
+  writeFileSync(join(dir, "media.json"), '{"media": [{"id"');
+  const warned: string[] = [];
+  assert.equal(await new Media(dir, (text) => warned.push(text)).recognise(block(), holding()), "5C3D-DD9E");
+  assert.match(warned[0] ?? "", /media\.json is damaged .*learned anew/);
+});

@@ -1,0 +1,160 @@
+/** Media that are changed in one device, and bytes that cannot be read: what core makes of it. */
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Fault } from "../../core/errors.js";
+import { why } from "../../core/why.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const t0 = Date.UTC(2026, 4, 1);
+const cardOf = (...files: readonly (readonly [path: string, bytes: Buffer, modifiedMs?: number])[]) =>
+  new Map(files.map(([path, bytes, modifiedMs = t0]) => [path, { bytes, modifiedMs }]));
+
+test("another medium is in: files of the first wait for it, none is lost, and reading goes on where it was", async (t) => {
+  const bench = new Bench(t);
+  const reader = new FakeDevice("reader", { chunk: 500_000 });
+  const out = new FakeDevice("out");
+  const [bytesA, bytesB] = [randomBytes(8_000_000), randomBytes(1000)];
+  const a = cardOf(["1.JPG", bytesA]);
+  const b = cardOf(["1.JPG", bytesB]);
+  let pulled = false;
+  reader.before = (call) => {
+    if (call !== "read 1.JPG 6000000" || pulled) return;
+    pulled = true;
+    reader.insert("B", b);
+    throw new Fault("offline", "it was pulled");
+  };
+  reader.insert("A", a);
+  await bench.start({ sources: [reader], targets: [out] }, [{ from: "reader", to: ["out"] }]);
+  await until(bench, "the second card's file", () => bench.states("out").join() === "done,wanting");
+  assert.ok(out.files.get("1.JPG")?.bytes.equals(bytesB));
+  assert.equal(bench.daemon.status().lost.length, 0);
+  const waiting = bench.daemon.engine.journal.get<{ id: string }>("SELECT id FROM versions WHERE medium = 'A'");
+  const reasons = await why(bench.daemon.engine, waiting?.id ?? "", true, new AbortController().signal);
+  assert.match(reasons[0]?.reasons.find(({ code }) => code === "medium-away")?.text ?? "", /it is on A, which is not in reader now/);
+  reader.insert("A", a);
+  await until(bench, "the first card's file", () => bench.states("out").every((state) => state === "done"));
+  const [other] = [...out.files.keys()].filter((path) => path !== "1.JPG");
+  assert.match(other ?? "", /^1~[0-9a-f]{8}\.JPG$/);
+  assert.ok(out.files.get(other ?? "")?.bytes.equals(bytesA));
+  const opened = reader.calls.filter((call) => call.startsWith("open 1.JPG ")).map((call) => Number(call.split(" ")[2]));
+  assert.ok(Math.max(...opened) >= 3 * 2 ** 20, `opened at ${opened.join(", ")}`);
+});
+
+test("a file is deleted on its own medium only, though another holds one of that name, size and time", async (t) => {
+  const bench = new Bench(t);
+  const reader = new FakeDevice("reader", { tree: true });
+  const out = new FakeDevice("out");
+  const [a, b] = [cardOf(["1.JPG", Buffer.alloc(1000, 1)]), cardOf(["1.JPG", Buffer.alloc(1000, 2)])];
+  reader.insert("A", a);
+  out.attach(false);
+  await bench.start({ sources: [reader], targets: [out] }, [{ from: "reader", to: ["out"], afterDelivery: "delete" }]);
+  await until(bench, "it is here", () => bench.states("out")[0] === "ready");
+  reader.insert("B", b);
+  await until(bench, "the second is here", () => bench.states("out").join() === "ready,ready");
+  reader.insert(undefined);
+  out.attach(true);
+  await until(bench, "both are there", () => bench.states("out").join() === "done,done");
+  assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes[0]).sort(), [1, 2]);
+  reader.insert("A", a);
+  await until(bench, "it is deleted", () => reader.calls.includes("remove 1.JPG"));
+  assert.equal(reader.files.size, 0);
+  await bench.daemon.drained(AbortSignal.timeout(30_000));
+  assert.equal(reader.calls.filter((call) => call.startsWith("remove")).length, 1);
+});
+
+test("a journal that was lost knows from the receipts on which medium a file was", async (t) => {
+  const bench = new Bench(t);
+  const reader = new FakeDevice("reader");
+  const out = new FakeDevice("out");
+  const same = [1000, t0] as const;
+  const [a, b] = [cardOf(["1.JPG", Buffer.alloc(same[0], 1)]), cardOf(["1.JPG", Buffer.alloc(same[0], 2)])];
+  const start = () => bench.start({ sources: [reader], targets: [out] }, [{ from: "reader", to: ["out"] }]);
+  reader.insert("A", a);
+  await start();
+  // Said once the receipt is durable.
+  await until(bench, "delivery", () => bench.events.some(({ what }) => what === "delivered"));
+  await bench.kill();
+  rmSync(join(bench.dir, "journal.db"));
+  rmSync(join(bench.dir, "journal.db-wal"), { force: true });
+  const before = out.calls.filter((call) => call.startsWith("write")).length;
+  await start();
+  const listed = () => bench.daemon.engine.finders.get("reader")?.listings ?? 0;
+  await until(bench, "a listing", () => listed() > 0);
+  assert.deepEqual(bench.states("out"), ["done"]);
+  assert.equal(out.calls.filter((call) => call.startsWith("write")).length, before);
+  reader.insert("B", b);
+  await until(bench, "the other card's file", () => bench.states("out").join() === "done,done");
+  assert.equal(out.files.size, 2);
+});
+
+test("what waits for a medium that is not in does not hold up a drain", async (t) => {
+  const bench = new Bench(t);
+  const reader = new FakeDevice("reader");
+  const out = new FakeDevice("out");
+  reader.insert("A", cardOf(["1.JPG", Buffer.alloc(1000, 1)]));
+  reader.before = (call) => {
+    if (!call.startsWith("open")) return;
+    reader.insert("B", cardOf(["2.JPG", Buffer.alloc(10)]));
+    reader.before = () => undefined;
+    throw new Fault("offline", "it was pulled");
+  };
+  await bench.start({ sources: [reader], targets: [out] }, [{ from: "reader", to: ["out"] }]);
+  await until(bench, "the second card's file", () => bench.states("out").includes("done"));
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(30_000)), { waiting: 1, parked: 0, unlisted: [] });
+});
+
+test("bytes that cannot be read set aside one file; another attachment tries it again, from where it was", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 500_000 });
+  const out = new FakeDevice("out");
+  card.put("bad.bin", randomBytes(8_000_000), t0);
+  card.put("good.bin", randomBytes(1000), t0);
+  card.before = (call) => {
+    if (call === "read bad.bin 5000000") throw new Fault("unreadable", "it cannot be read at byte 5000000 of 8000000");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "both", () => bench.states("out").join() === "parked,done" && bench.events.some(({ what }) => what === "parked"));
+  assert.match(
+    bench.events.find(({ what }) => what === "parked")?.message ?? "",
+    /card:bad\.bin: set aside: it cannot be read at byte 5000000/,
+  );
+  card.before = () => undefined;
+  card.attach(true);
+  await until(bench, "it arrives", () => bench.states("out").join() === "done,done");
+  const opened = card.calls.filter((call) => call.startsWith("open bad.bin")).at(-1);
+  assert.ok(Number(opened?.split(" ")[2]) >= 5_000_000, opened);
+});
+
+test("a device hears that nothing more is wanted of it: not before all is here, and not while it is sent to", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { concurrency: 1 });
+  const out = new FakeDevice("out");
+  let go: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  card.before = (call) => (call.startsWith("read 1.bin") ? held : undefined);
+  card.put("1.bin", randomBytes(1000), t0);
+  card.put("2.bin", randomBytes(1000), t0 + 1000);
+  out.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "the first is here", () => bench.states("out").includes("ready"));
+  await until(bench, "the other is read", () => card.calls.includes("open 1.bin 0"));
+  // Longer than it takes to be told.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(card.rests, 0);
+  go();
+  await until(bench, "rest", () => card.rests > 0);
+  assert.deepEqual(bench.states("out"), ["ready", "ready"]);
+  const before = out.rests;
+  let done: () => void = () => undefined;
+  const writing = new Promise<void>((resolve) => (done = resolve));
+  out.before = (call) => (call.startsWith("write") ? writing : undefined);
+  out.attach(true);
+  await until(bench, "a write", () => out.calls.some((call) => call.startsWith("write")));
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(out.rests, before);
+  done();
+  await until(bench, "rest", () => out.rests > before);
+});
