@@ -1,0 +1,210 @@
+/** Disks that are no good, and configurations that cannot work: each says what is wrong and what to do, and costs only itself. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, symlinkSync, writeFileSync, writeSync, closeSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { DiskLab, type Disk } from "../disks/lab.js";
+import { Program, runProgram } from "../faults/process.js";
+import { treeOf } from "../faults/trees.js";
+import { World } from "../faults/world.js";
+
+const uuid = "11111111-2222-4333-8444-555555555555";
+
+async function labFor(t: TestContext): Promise<DiskLab | undefined> {
+  const lab = await DiskLab.open();
+  if (typeof lab !== "string") {
+    t.after(() => lab.close());
+    return lab;
+  }
+  t.skip(lab);
+  return undefined;
+}
+
+interface Given {
+  readonly devices: Record<string, object>;
+  readonly routes: readonly object[];
+}
+
+async function started(t: TestContext, lab: DiskLab, world: World, given: Given): Promise<{ program: Program; config: string }> {
+  const config = world.config(given);
+  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
+  t.after(() => program.kill());
+  await program.until(({ message }) => message.includes("is ready"), "that it is ready");
+  return { program, config };
+}
+
+const local = (dir: string) => ({ type: "local", dir });
+const oneRoute = [{ from: "card", to: ["out"] }];
+
+/** Works with a disk at a directory, mounted without the program. */
+async function mounted(lab: DiskLab, world: World, disk: Disk, work: (dir: string) => void): Promise<void> {
+  const dir = world.mkdir("aside");
+  await lab.plug(disk);
+  await lab.exec("mount", ["-t", disk.fs, lab.nodeOf(disk), dir]);
+  work(lab.path(dir));
+  await lab.exec("umount", [dir]);
+  await lab.pull(disk);
+}
+
+test("options that contradict each other, or say nothing", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const said = async (card: object) => {
+    const config = world.config({ devices: { card: { type: "disk", ...card }, out: local("out") }, routes: oneRoute });
+    const { code, out, err } = await runProgram(["check", "--config", config]);
+    return `${code} ${out}${err}`;
+  };
+  assert.match(await said({}), /^2 .*one of "uuid", "label" and "any" says which disk it is/s);
+  assert.match(await said({ uuid, label: "x" }), /^2 .*one of "uuid", "label" and "any"/s);
+  assert.match(await said({ any: true, mountPoint: "mnt" }), /^2 .*"any" takes no "mountPoint"/s);
+  assert.match(await said({ uuid, root: "a/../../etc" }), /^2 .*a directory of the disk, without "\.\."/s);
+  assert.match(await said({ uuid, onSafe: [] }), /^2 .*a command/s);
+  assert.match(await said({ uiid: uuid }), /^2 .*uiid.*"uuid"/s);
+  assert.match(await said({ uuid, root: "/DCIM/" }), /^0 /);
+});
+
+test("no file system, an encrypted one, a mount point that is not empty or in use: named, and what can be done", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  for (const dir of ["out", "mnt", "taken"]) world.mkdir(dir);
+  world.file("mnt/precious", "content");
+  const locked = await lab.make("locked", { fs: "none", mib: 8 });
+  // The header of LUKS 1 as far as it is looked at.
+  const header = Buffer.alloc(592);
+  header.write("LUKS\xba\xbe\x00\x01", 0, "latin1");
+  header.write("99999999-2222-4333-8444-555555555555", 168);
+  const fd = openSync(locked.image, "r+");
+  writeSync(fd, header, 0, header.length, 0);
+  closeSync(fd);
+  const card = await lab.make("card", { fs: "ext4", mib: 16, uuid, files: { "a.bin": Buffer.from("a") } });
+  const { program } = await started(t, lab, world, {
+    devices: {
+      card: { type: "disk", uuid, mountPoint: "mnt" },
+      locked: { type: "disk", uuid: "99999999-2222-4333-8444-555555555555" },
+      out: local("out"),
+    },
+    routes: [...oneRoute, { from: "locked", to: ["out"] }],
+  });
+  await lab.plug(locked);
+  await program.until(({ message }) => /^locked: .*is encrypted \(LUKS\): unlock it/.test(message), "that it is encrypted");
+  await lab.plug(card);
+  await program.until(({ message }) => /^card: .*mnt is not empty: what is in it would be hidden/.test(message), "that it is not empty");
+  assert.equal(readFileSync(world.path("mnt/precious"), "utf8"), "content");
+  assert.deepEqual(
+    lab.mounts().filter(({ target }) => target === world.path("mnt")),
+    [],
+  );
+});
+
+test("names that are not UTF-8 or differ only in case, links out of it, pipes: files arrive under their names, nothing else is followed", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  world.mkdir("out");
+  const card = await lab.make("card", { fs: "ext4", mib: 32 });
+  await mounted(lab, world, card, (dir) => {
+    mkdirSync(join(dir, "D"));
+    writeFileSync(join(dir, "D/photo.jpg"), "lower");
+    writeFileSync(join(dir, "D/PHOTO.JPG"), "upper");
+    writeFileSync(Buffer.concat([Buffer.from(join(dir, "D/caf")), Buffer.from([0xe9]), Buffer.from(".jpg")]), "latin");
+    symlinkSync("/etc/passwd", join(dir, "D/link"));
+    symlinkSync("/etc", join(dir, "etc"));
+  });
+  const { program } = await started(t, lab, world, {
+    devices: { card: { type: "disk", uuid: card.uuid }, out: local("out") },
+    routes: oneRoute,
+  });
+  await lab.plug(card);
+  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 3, "three deliveries");
+  assert.deepEqual([...treeOf(world.path("out/v/card")).keys()].sort(), ["D/PHOTO.JPG", "D/caf\xe9.jpg", "D/photo.jpg"]);
+  const left = program.events.filter(({ what }) => what === "unreadable").map(({ message }) => message);
+  assert.deepEqual(left.sort(), ["card:D/link: left out: a symbolic link", "card:etc: left out: a symbolic link"]);
+});
+
+test("a target that is full: said, and it goes on when there is space; one that is write-protected: said, with the switch", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  world.file("in/big.bin", Buffer.alloc(12_000_000, "big"));
+  const stick = await lab.make("stick", { fs: "ext4", mib: 16 });
+  await mounted(lab, world, stick, (dir) => writeFileSync(join(dir, "ballast"), Buffer.alloc(8_000_000)));
+  const { program, config } = await started(t, lab, world, {
+    devices: { in: local("in"), stick: { type: "disk", uuid: stick.uuid } },
+    routes: [{ from: "in", to: ["stick"] }],
+  });
+  await lab.plug(stick, { readOnly: true });
+  await program.until(
+    ({ message }) => /^stick: .*write-protected: look for a switch on the card/.test(message),
+    "that it is write-protected",
+  );
+  await lab.pull(stick);
+  await lab.plug(stick);
+  await program.until(({ what, message }) => what === "again" && /no space is left on the device/.test(message), "that it is full");
+  assert.equal((await runProgram(["rm", "stick:ballast", "--config", config])).code, 0);
+  await program.until(({ what }) => what === "delivered", "delivery");
+});
+
+test("two devices on one disk, each with a directory of its own: both arrive, and neither takes the mount from the other", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  world.mkdir("out");
+  const files = {
+    ...Object.fromEntries(Array.from({ length: 40 }, (_, n) => [`DCIM/${n}.JPG`, Buffer.alloc(200_000, `photo ${n}`)])),
+    ...Object.fromEntries(Array.from({ length: 3 }, (_, n) => [`LOGS/${n}.BIN`, Buffer.alloc(1000, `log ${n}`)])),
+  };
+  const card = await lab.make("card", { fs: "ext4", mib: 64, files });
+  const { program } = await started(t, lab, world, {
+    devices: {
+      photos: { type: "disk", uuid: card.uuid, root: "DCIM", maxRate: "8MiB/s" },
+      logs: { type: "disk", uuid: card.uuid, root: "LOGS" },
+      out: local("out"),
+    },
+    routes: [
+      { from: "photos", to: ["out"] },
+      { from: "logs", to: ["out"] },
+    ],
+  });
+  await lab.plug(card);
+  await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 43, "43 deliveries");
+  assert.equal(treeOf(world.path("out/v")).size, 43);
+  assert.equal(program.events.filter(({ what }) => what === "lost" || what === "parked").length, 0);
+  const mounts = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
+  while (mounts().length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+});
+
+test("a partition table: the partition in it is found by its UUID", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  world.mkdir("out");
+  const card = await lab.make("card", { fs: "exfat", mib: 32, partition: true, files: { "a.bin": Buffer.alloc(5000, "a") } });
+  const { program } = await started(t, lab, world, {
+    devices: { card: { type: "disk", uuid: card.uuid }, out: local("out") },
+    routes: oneRoute,
+  });
+  await lab.plug(card);
+  await program.until(({ what }) => what === "delivered", "delivery");
+  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+});
+
+test("a directory that the card lacks: said, and nothing else; as a target it is made", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  world.file("in/a.bin", "content");
+  const card = await lab.make("card", { fs: "ext4", mib: 16 });
+  const { program } = await started(t, lab, world, {
+    devices: { in: local("in"), card: { type: "disk", uuid: card.uuid, root: "DCIM/100" }, out: local("in") },
+    routes: [{ from: "in", to: ["card"], into: "" }],
+  });
+  await lab.plug(card);
+  await program.until(({ what }) => what === "delivered", "delivery");
+  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await lab.pull(card);
+  assert.deepEqual([...(await lab.content(card)).keys()], ["DCIM/100/a.bin"]);
+  assert.equal(existsSync(world.path("state")), true);
+  assert.ok(readdirSync(world.path("state")).length > 0);
+});
