@@ -1,5 +1,6 @@
 /** `npm run bench [-- NAME…]`: runs the named benchmarks, or all (`mavftp --full`, `mavftp px4 usb`: some of its cells); each prints a table in Markdown. */
 import { cutThrough } from "./cut-through.js";
+import { disk } from "./disk.js";
 import { idle } from "./idle.js";
 import { many } from "./many.js";
 import { mavftp } from "./mavftp.js";
@@ -22,6 +23,7 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
   rsync,
   resume,
   memory,
+  disk,
   mavftp,
 };
 

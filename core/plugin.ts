@@ -169,6 +169,8 @@ export interface SourceFeatures {
   readonly concurrency: number;
   /** Local and random-access: the file may be read in place rather than copied to the spool. */
   readonly inPlace: boolean;
+  /** So many bytes read right before a break may be wrong, though no error came with them (a medium that is being pulled, below FUSE): they are read again. */
+  readonly doubtedBytes?: number;
   /** How often listing is worth it, in ms, where the configuration says nothing: 30,000 when absent; Infinity: at each edge and hint only. */
   readonly intervalMs?: number;
 }

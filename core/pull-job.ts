@@ -175,7 +175,7 @@ export class PullJob {
     } catch (error) {
       await checkpoint;
       // What came is kept, as far as it can be made durable.
-      if (failed === undefined) await this.#checkpoint(writer);
+      if (failed === undefined) await this.#checkpoint(writer, isFault(error, "unreadable"));
       throw failed === undefined ? error : failed.error;
     }
     await checkpoint;
@@ -187,9 +187,11 @@ export class PullJob {
     if (writer.offset !== entry.size) throw new Fault("transient", `the source ended after ${writer.offset} of ${entry.size} bytes`);
   }
 
-  /** Data first, then the journal; only then a push may send it. */
-  async #checkpoint(writer: SpoolWriter): Promise<void> {
-    const durable = await writer.sync();
+  /** Data first, then the journal; only then a push may send it. `sure`: what came last is in no doubt. */
+  async #checkpoint(writer: SpoolWriter, sure = false): Promise<void> {
+    const synced = await writer.sync();
+    const doubted = sure || synced === this.#version.size ? 0 : (this.source.features.doubtedBytes ?? 0);
+    const durable = Math.max(this.#version.durable, synced - doubted);
     if (durable === this.#version.durable) return;
     this.progress = true;
     await this.#record({ durable, generation: this.#version.generation });

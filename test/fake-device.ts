@@ -76,6 +76,7 @@ export class FakeDevice {
     readonly name: string,
     readonly features: {
       inPlace?: boolean;
+      doubtedBytes?: number;
       concurrency?: number;
       crc?: (bytes: Buffer) => Digest;
       target?: Partial<TargetFeatures>;
@@ -149,6 +150,7 @@ export class FakeDevice {
         digests: features.crc === undefined ? [] : ["crc32-mavlink"],
         concurrency: features.concurrency ?? 2,
         inPlace: features.inPlace === true,
+        ...(features.doubtedBytes === undefined ? {} : { doubtedBytes: features.doubtedBytes }),
       },
       list: (signal) => this.#list(signal),
       stat: async (path, signal) => {

@@ -222,7 +222,8 @@ export class DiskDevice implements Device, Disks {
     for (const medium of this.media) {
       const mounted = medium.mounted;
       const there = mounted === undefined ? stayOf(medium.block, this.machine.sys) === medium.stay : await this.#isAlive(medium);
-      if (!there) await this.#lose(medium);
+      if (there) medium.retire();
+      else await this.#lose(medium);
     }
     const seen = this.#signs();
     const now = this.context.clock.monotonicMs();

@@ -2,7 +2,8 @@
  * A medium that is in. Whoever reads or writes on it holds a lease; while nobody does and nothing is wanted of it, it is unmounted, so that it may be
  * pulled; the next lease mounts it again. Once it was pulled or ejected every lease ends with that Fault.
  */
-import { promises as fs } from "node:fs";
+import { constants, promises as fs } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { EMPTY } from "rxjs";
 import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
@@ -13,8 +14,10 @@ import { LocalTree } from "../local/tree.js";
 import type { Block } from "./blocks.js";
 import { isAlive, mount, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
 
-/** What is on it, while it is mounted. */
+/** What is on it, while somebody has a lease. */
 export interface Content {
+  /** The mounted directory, held open: what is done below it never lands in the directory that the mount hid, whenever the mount goes. */
+  readonly held: FileHandle;
   readonly root: string;
   readonly source: LocalSource;
   readonly target: LocalTarget;
@@ -54,7 +57,7 @@ export class Medium {
 
   constructor(readonly given: MediumGiven) {
     this.stay = given.mounted.stay;
-    this.#set(given.mounted);
+    this.#mounted = given.mounted;
   }
 
   get block(): Block {
@@ -90,13 +93,14 @@ export class Medium {
   /** The same for work that ends later; `end` once. */
   async lease(write: boolean, signal: AbortSignal): Promise<{ content: Content; signal: AbortSignal; end: () => void }> {
     throwIfAborted(signal);
+    let tried = false;
     for (;;) {
       await this.#turn.catch(() => undefined);
       if (this.gone) throw abortedFault(this.#over.signal);
-      const needs =
-        this.#content === undefined || (write && this.#mounted?.readOnly === true && this.#leases === 0 && this.#mayBeWritten());
-      if (!needs) break;
-      await this.#inTurn(() => this.#mount());
+      const rewrite = !tried && write && this.#mounted?.readOnly === true && this.#leases === 0 && this.#mayBeWritten();
+      if (this.#content !== undefined && !rewrite) break;
+      tried = true;
+      await this.#inTurn(() => this.#begin(rewrite));
     }
     const content = this.#content;
     if (content === undefined) throw new Fault("offline", "it was unmounted");
@@ -145,6 +149,11 @@ export class Medium {
     if (this.#leases === 0) this.#rested();
   }
 
+  /** Looks whether it can be unmounted now, where something held it when it was to be. */
+  retire(): void {
+    if (this.#resting && this.#leases === 0 && this.#mounted !== undefined && !this.shared) this.#rested();
+  }
+
   /** Something will be wanted of it. */
   wake(): void {
     this.#resting = false;
@@ -172,14 +181,19 @@ export class Medium {
     return why;
   }
 
+  /** Mounted, and to be written on where that is wanted: its content can be had. */
+  async #begin(rewrite: boolean): Promise<void> {
+    if (this.gone || this.#leases > 0) return;
+    if (rewrite) await this.#unmount();
+    if (this.#mounted === undefined) await this.#mount();
+    if (this.#mounted !== undefined && this.#content === undefined) this.#content = await this.#open(this.#mounted);
+  }
+
   async #mount(): Promise<void> {
     if (this.gone) return;
-    // To be written on after all.
-    if (this.#mounted !== undefined) await this.#unmount();
-    if (this.#mounted !== undefined) return;
     const mounted = await mount(this.given.wish(), this.given.machine);
     if (mounted.stay !== this.stay) throw new Fault("offline", `another medium is in ${this.block.path}`);
-    this.#set(mounted);
+    this.#mounted = mounted;
     this.given.changed();
   }
 
@@ -187,25 +201,47 @@ export class Medium {
   async #unmount(pulled = false): Promise<string | undefined> {
     const mounted = this.#mounted;
     if (mounted === undefined) return undefined;
-    if (mounted.way === "found") return `it was mounted by somebody else, at ${mounted.dir}`;
+    // While somebody still uses its number, that must not come to name another directory.
+    if (this.#leases === 0) await this.#shut();
+    if (mounted.way === "found") {
+      if (pulled) this.#mounted = undefined;
+      return pulled ? undefined : `it was mounted by somebody else, at ${mounted.dir}`;
+    }
     const why = await unmount(mounted, this.block, pulled, this.given.machine);
     if (why !== undefined && !pulled) return why;
     this.#mounted = undefined;
-    this.#content = undefined;
     this.given.changed();
     return why;
   }
 
-  #set(mounted: Mounted): void {
-    this.#mounted = mounted;
-    const root = this.given.root === "" ? mounted.dir : join(mounted.dir, this.given.root);
+  async #open({ dir, dev, readOnly }: Mounted): Promise<Content> {
+    let held: FileHandle;
+    try {
+      held = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+    } catch (error) {
+      await this.expectAlive();
+      throw faultOfErrno(error, `cannot open ${dir}`);
+    }
+    if ((await held.stat()).dev !== dev) {
+      await held.close();
+      this.given.suspect();
+      throw new Fault("offline", `${this.block.path} is mounted at ${dir} no more`);
+    }
+    const root = join(`/proc/self/fd/${held.fd}`, this.given.root);
     // What was written and not synced before it was unmounted or pulled is not known to be there: a new target knows nothing of it.
-    this.#content = {
-      root,
+    return {
+      ...{ held, root },
       source: new LocalSource({ dir: root, inPlace: false, create: false }, EMPTY, this.#files),
-      target: new LocalTarget({ dir: root, create: !mounted.readOnly }),
+      target: new LocalTarget({ dir: root, create: !readOnly }),
       tree: new LocalTree(root, this.#files),
     };
+  }
+
+  /** Nothing of it is open any more. */
+  async #shut(): Promise<void> {
+    const content = this.#content;
+    this.#content = undefined;
+    await content?.held.close();
   }
 
   #mayBeWritten(): boolean {
@@ -223,9 +259,11 @@ export class Medium {
 
   #rested(): void {
     for (const resolve of this.#idle.splice(0)) resolve();
-    if (!this.#resting || this.gone || this.#mounted === undefined || this.shared) return;
     void this.#inTurn(async () => {
-      if (this.#resting && this.#leases === 0) await this.#unmount();
+      if (this.#leases > 0) return;
+      // Whoever mounted it may want to unmount it.
+      if (this.shared || this.gone) await this.#shut();
+      else if (this.#resting) await this.#unmount();
     }).catch(() => this.given.suspect());
   }
 

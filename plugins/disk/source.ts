@@ -16,8 +16,13 @@ const sectorBytes = 4096;
 const wellBytes = 2 ** 20;
 
 export class DiskSource implements Source {
-  // Several, so that one is read while another is synced.
-  readonly features: SourceFeatures = { ranges: true, digests: [], concurrency: 4, inPlace: false, intervalMs: Infinity };
+  readonly features: SourceFeatures = {
+    ...{ ranges: true, digests: [], inPlace: false, intervalMs: Infinity },
+    // Several, so that one is read while another is synced.
+    concurrency: 4,
+    // A read that a pull cuts short below FUSE ends in zeros: it is at most one piece and what was read ahead of it.
+    doubtedBytes: 2 ** 20,
+  };
 
   constructor(
     readonly disks: Disks,

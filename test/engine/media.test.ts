@@ -158,3 +158,25 @@ test("a device hears that nothing more is wanted of it: not before all is here, 
   done();
   await until(bench, "rest", () => out.rests > before);
 });
+
+test("bytes that came right before a break are read again where they are in doubt, and nothing begins from the first", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 500_000, doubtedBytes: 2 ** 20 });
+  const out = new FakeDevice("out");
+  const good = randomBytes(8_000_000);
+  const torn = Buffer.from(good);
+  torn.fill(0, 5_700_000, 6_000_000);
+  card.put("a.bin", torn, t0);
+  card.before = (call) => {
+    if (call !== "read a.bin 6000000") return;
+    card.before = () => undefined;
+    card.put("a.bin", good, t0);
+    throw new Fault("offline", "it was pulled");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "it arrives", () => bench.states("out")[0] === "done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(good));
+  assert.equal(bench.events.filter(({ what }) => what === "restarted").length, 0);
+  const at = Number(/goes on at byte (\d+)/.exec(bench.events.find(({ what }) => what === "resumed")?.message ?? "")?.[1]);
+  assert.ok(at > 2_000_000 && at <= 5_700_000, `it went on at ${at}`);
+});
