@@ -194,6 +194,9 @@ async function main(argv: readonly string[]): Promise<number> {
   cli
     .command("hash-password", "A password from standard input → the passwordHash of a user of the FTP server")
     .action(does(async () => (await import("./hash-password.js")).hashPasswordCommand()));
+  cli
+    .command("mount-helper", "What systemd starts to mount disks for a service that is not root: answers one question")
+    .action(does(async () => (await import("./mount-helper.js")).mountHelperCommand()));
   cli.help((sections) => [
     ...sections.filter(({ title }) => title?.startsWith("For more info") !== true),
     {

@@ -56,20 +56,21 @@ const listing = v.object({ blockdevices: v.array(row) });
 const columns = "PATH,KNAME,PKNAME,MAJ:MIN,TYPE,FSTYPE,UUID,PARTUUID,LABEL,SIZE,RO,RM,HOTPLUG,SERIAL,MOUNTPOINT";
 
 /** Everything that lsblk knows; `own`: where this program mounts disks. Throws an error whose message says why that cannot be had. */
-export async function readBlocks(run: RunCommand, own: string): Promise<Block[]> {
+export async function readBlocks(run: RunCommand, own: (dir: string) => boolean): Promise<Block[]> {
   const { code, out, complaint } = await run("lsblk", ["--json", "--bytes", "--list", "--output", columns], 10_000);
   if (code !== 0) throw new Error(`lsblk cannot list the disks: ${complaint}`);
   return blocksIn(out, own);
 }
 
-export function blocksIn(json: string, own: string): Block[] {
+export function blocksIn(json: string, own: (dir: string) => boolean): Block[] {
   const { blockdevices: rows } = v.parse(listing, JSON.parse(json));
   const byName = new Map(rows.map((one) => [one.kname, one]));
   const wholeOf = (one: Row): Row => {
     const parent = one.pkname === null || one.pkname === undefined || one.pkname === one.kname ? undefined : byName.get(one.pkname);
     return parent === undefined ? one : wholeOf(parent);
   };
-  const inUse = new Set(rows.filter(({ mountpoint }) => isSystem(mountpoint ?? undefined, own)).map((one) => wholeOf(one).kname));
+  const system = ({ mountpoint }: Row) => typeof mountpoint === "string" && !own(mountpoint) && isSystem(mountpoint);
+  const inUse = new Set(rows.filter(system).map((one) => wholeOf(one).kname));
   return rows.map((one) => {
     const whole = wholeOf(one);
     const serial = one.serial ?? whole.serial ?? undefined;
@@ -94,8 +95,8 @@ function given<K extends string>(key: K, value: string | null | undefined): Part
 }
 
 /** Where removable media are mounted by people and desktops; a card that is mounted elsewhere (/, /boot, swap) is the system's own. */
-function isSystem(mountPoint: string | undefined, own: string): boolean {
-  return mountPoint !== undefined && !mountPoint.startsWith(`${own}/`) && !/^\/(media|mnt|run\/media|run\/filesync)(\/|$)/.test(mountPoint);
+export function isSystem(mountPoint: string): boolean {
+  return !/^\/(media|mnt|run\/media|run\/filesync)(\/|$)/.test(mountPoint);
 }
 
 /** What a device of the configuration asks for. */
@@ -115,7 +116,7 @@ export function matches(block: Block, wanted: Wanted): boolean {
 }
 
 /** FAT's "5C3D-DD9E" is written with and without the dash, in either case. */
-function bare(uuid: string): string {
+export function bare(uuid: string): string {
   return uuid.replaceAll("-", "").toLowerCase();
 }
 
@@ -136,15 +137,20 @@ export function refusalOf({ path, fsType }: Block): string | undefined {
   return why === undefined ? undefined : `${path}: ${why}`;
 }
 
+/** `major:minor` of the block device at `path`; undefined where none is. */
+export function deviceAt(path: string): string | undefined {
+  const node = statSync(path, { throwIfNoEntry: false });
+  if (node?.isBlockDevice() !== true) return undefined;
+  return `${(node.rdev >> 8) & 0xfff}:${(node.rdev & 0xff) | ((node.rdev >> 12) & 0xfff00)}`;
+}
+
 /**
  * Names this very stay of a medium: another number after each change of the medium or the plug, also where the kernel gives the same name again. Of
  * a block that has gone: undefined.
  */
 export function stayOf({ path, device }: Pick<Block, "path" | "device">, sys: string): string | undefined {
   // udev takes the node away first.
-  const node = statSync(path, { throwIfNoEntry: false });
-  if (node?.isBlockDevice() !== true || `${(node.rdev >> 8) & 0xfff}:${(node.rdev & 0xff) | ((node.rdev >> 12) & 0xfff00)}` !== device)
-    return undefined;
+  if (deviceAt(path) !== device) return undefined;
   const at = join(sys, "dev/block", device);
   for (const from of [join(at, "diskseq"), join(at, "../diskseq"), join(at, "dev")]) {
     try {

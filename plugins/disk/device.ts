@@ -8,6 +8,7 @@ import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wantedText } from "./blocks.js";
+import { isHelpers } from "./helper.js";
 import { Media, nameOf, type Remembered } from "./media.js";
 import { lookIn, Medium } from "./medium.js";
 import { adopt, type Machine, mount, sweep, type Wish } from "./mounting.js";
@@ -230,7 +231,7 @@ export class DiskDevice implements Device, Disks {
     const due = [...this.#refused.values()].some(({ untilMs }) => untilMs <= now);
     if (!surely && seen === this.#seen && !due) return;
     this.#seen = seen;
-    const blocks = (await readBlocks(this.machine.run, this.#ownDir)).filter((block) => matches(block, this.options.wanted));
+    const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter((block) => matches(block, this.options.wanted));
     this.#problem = undefined;
     await sweep(this.#isOurs, this.machine);
     const stays = new Map<string, Block>();
@@ -325,7 +326,9 @@ export class DiskDevice implements Device, Disks {
     return join(this.context.stateDir, "mnt");
   }
 
-  readonly #isOurs = (dir: string): boolean => dir === this.options.mountPoint || dir.startsWith(`${this.#ownDir}/`);
+  /** Mounted by this program, also before it was killed. Without the right to mount, what the helper says that it mounted. */
+  readonly #isOurs = (dir: string): boolean =>
+    this.machine.mayMount() ? dir === this.options.mountPoint || dir.startsWith(`${this.#ownDir}/`) : isHelpers(dir, this.machine.helper);
 
   /** What changes whenever a disk comes or goes; cheap. */
   #signs(): string {

@@ -1,9 +1,11 @@
 /**
- * The helper that mounts for a service without the right to: systemd starts it as root for each question on a socket that only the service's group
- * may open (`filesync-mount.socket`). One line of JSON is asked, one is answered. It mounts only file systems that are mounted nowhere and belong to nothing
- * of the system, never with set-uid programs or devices, and only below its own directory or where nothing else is.
+ * The helper that mounts for a service without the right to, as its client sees it: systemd starts it as root (`helper-main.ts`) for each question on
+ * a socket that only the service's group may open (`filesync-mount.socket`). One line of JSON is asked, one is answered.
  */
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { createConnection } from "node:net";
+import { join } from "node:path";
 
 export type HelperRequest =
   | { readonly do: "mount"; readonly device: string; readonly readOnly: boolean; readonly mountPoint?: string }
@@ -11,10 +13,37 @@ export type HelperRequest =
 
 export type HelperAnswer = { readonly ok: true } | { readonly error: string };
 
+/** What is the helper's own: root's, and readable to all. */
+export const helperPaths = {
+  top: "/run/filesync",
+  socket: "/run/filesync/mount.sock",
+  /** Where it mounts what has no `mountPoint`. */
+  disks: "/run/filesync/disks",
+  /** A note for each mount elsewhere: its name is that of the directory, shortened, its content what was mounted. */
+  notes: "/run/filesync/mounted",
+  locks: "/run/filesync/lock",
+} as const;
+
+export type HelperPaths = { readonly [K in keyof typeof helperPaths]: string };
+
+export function noteOf(dir: string, { notes }: HelperPaths): string {
+  return join(notes, shortOf(dir));
+}
+
+/** A name for a file, of a text of any length. */
+export function shortOf(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 32);
+}
+
+/** Whether the helper mounted what is at `dir`. */
+export function isHelpers(dir: string, paths: HelperPaths): boolean {
+  return dir.startsWith(`${paths.disks}/`) || existsSync(noteOf(dir, paths));
+}
+
 const answerMs = 70_000;
 
 const missing =
-  'this user may not mount: install udisks2 with a rule that lets it, or "filesync-mount.socket" (deploy/), or mount it yourself (fstab) and name that as "mountPoint"';
+  'this user may not mount: install udisks2 with a rule that lets it, or start the helper ("systemctl enable --now filesync-mount.socket"), or have it mounted by /etc/fstab';
 
 /** undefined: it did it; else why not, with what to do. */
 export function askHelper(path: string, request: HelperRequest): Promise<string | undefined> {

@@ -123,7 +123,17 @@ export class Medium {
     if (isFault(error, "aborted")) return error;
     if (isFault(error, "transient") || isFault(error, "denied") || !isFault(error)) await this.expectToStay(signal);
     else await this.expectAlive();
-    return error;
+    return this.#withOwner(error);
+  }
+
+  /** Where files have owners, an ordinary user may not do all on a disk that is mounted for it. */
+  #withOwner(error: unknown): unknown {
+    const { fsType = "" } = this.block;
+    if (!isFault(error, "denied") || this.shared || this.given.machine.mayMount() || !/^(ext|xfs|btrfs|f2fs)/.test(fsType)) return error;
+    const who = `this user (uid ${process.getuid?.() ?? 0})`;
+    return new Fault("denied", `${error.message}: on ${fsType} files have owners; ${who} needs a directory of its own there, as "root"`, {
+      cause: error,
+    });
   }
 
   /** After an error of the medium: a pull shows first in those, and only a little later in what the system tells of it. Throws "offline". */

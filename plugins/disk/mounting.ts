@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Fault } from "../../core/errors.js";
 import { type Block, stayOf } from "./blocks.js";
 import { runCommand, type RunCommand } from "./command.js";
-import { askHelper, type HelperRequest } from "./helper.js";
+import { askHelper, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
 import { type Mount, readMounts } from "./mounts.js";
 
 /** Where this machine tells of itself; a test has its own. */
@@ -17,8 +17,8 @@ export interface Machine {
   readonly sys: string;
   /** Where udev names disks. */
   readonly byUuid: string;
-  /** Of the helper; a path that is not there where it is not installed. */
-  readonly helper: string;
+  /** Of the helper; nothing is there where it is not installed. */
+  readonly helper: HelperPaths;
   /** This process may call mount(8) by itself. */
   mayMount(): boolean;
 }
@@ -28,7 +28,7 @@ export const thisMachine: Machine = {
   mountInfo: "/proc/self/mountinfo",
   sys: "/sys",
   byUuid: "/dev/disk/by-uuid",
-  helper: "/run/filesync/mount.sock",
+  helper: helperPaths,
   mayMount,
 };
 
@@ -58,7 +58,7 @@ const drivers: Readonly<Record<string, readonly string[]>> = {
   ntfs: ["ntfs3", "ntfs-3g"],
 };
 /** No program on it is run, and its files are this user's. Names are UTF-8. */
-const safe = "nosuid,nodev,noexec,noatime";
+export const safeFlags = ["nosuid", "nodev", "noexec"];
 
 export function optionsOf(driver: string, readOnly: boolean, owner: { readonly uid: number; readonly gid: number }): string {
   const own = `uid=${owner.uid},gid=${owner.gid},umask=022`;
@@ -70,7 +70,7 @@ export function optionsOf(driver: string, readOnly: boolean, owner: { readonly u
     "ntfs-3g": own,
   };
   const more = special[driver];
-  return `${readOnly ? "ro" : "rw"},${safe}${more === undefined ? "" : `,${more}`}`;
+  return `${readOnly ? "ro" : "rw"},${safeFlags.join(",")},noatime${more === undefined ? "" : `,${more}`}`;
 }
 
 /** The present mount of a block that is alive; the writable one where there are several. */
@@ -128,7 +128,7 @@ async function mountBy(wish: Wish, machine: Machine, why: string[]): Promise<Way
     why.push(said);
     return undefined;
   }
-  const answer = await askHelper(machine.helper, requestOf(wish));
+  const answer = await askHelper(machine.helper.socket, requestOf(wish));
   if (answer === undefined) return "helper";
   why.push(answer);
   return undefined;
@@ -182,7 +182,7 @@ export async function unmount({ dir, way }: Mounted, block: Block, lazy: boolean
     if (code === 0 || (await mountAt(dir, machine)) === undefined) return undefined;
     if (!machine.mayMount()) return complaint;
   }
-  if (!machine.mayMount()) return askHelper(machine.helper, { do: "unmount", dir, lazy });
+  if (!machine.mayMount()) return askHelper(machine.helper.socket, { do: "unmount", dir, lazy });
   const { code, complaint } = await machine.run("umount", [...(lazy ? ["-l"] : []), dir]);
   return code === 0 ? undefined : complaint;
 }
@@ -210,14 +210,15 @@ export async function adopt(block: Block, ours: (dir: string) => boolean, machin
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : "";
     if (code === "EACCES")
-      throw new Fault("denied", `${block.path} is mounted at ${at.dir}, which this user may not read`, { cause: error });
+      throw new Fault("denied", `${block.path} is mounted at ${at.dir}, which this user may not read: allow it to, or unmount it`, {
+        cause: error,
+      });
     return undefined;
   }
 }
 
 /** Takes away the dead mounts that this program left behind, of disks that were pulled while it did not run. */
 export async function sweep(ours: (dir: string) => boolean, machine: Machine): Promise<void> {
-  if (!machine.mayMount()) return;
   for (const { dir, device, from } of await readMounts(machine.mountInfo)) {
     if (!ours(dir)) continue;
     const alive = await fs.stat(dir).then(
@@ -225,6 +226,8 @@ export async function sweep(ours: (dir: string) => boolean, machine: Machine): P
       () => stayOf({ path: from, device }, machine.sys) !== undefined || (device.startsWith("0:") && existsSync(from)),
       () => false,
     );
-    if (!alive) await machine.run("umount", ["-l", dir]);
+    if (alive) continue;
+    if (machine.mayMount()) await machine.run("umount", ["-l", dir]);
+    else await askHelper(machine.helper.socket, { do: "unmount", dir, lazy: true });
   }
 }

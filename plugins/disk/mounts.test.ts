@@ -13,10 +13,10 @@ test("a line of mountinfo, with and without optional fields, blanks in names, re
     "",
   ].join("\n");
   assert.deepEqual(mountsIn(text), [
-    { device: "8:1", root: "/", dir: "/mnt", type: "ext4", from: "/dev/sda1", readOnly: false },
-    { device: "8:17", root: "/", dir: "/media/pi/MY CARD", type: "vfat", from: "/dev/sdb1", readOnly: true },
-    { device: "0:45", root: "/", dir: "/mnt/exfat", type: "fuseblk", from: "/dev/sdc1", readOnly: true },
-    { device: "8:1", root: "/sub", dir: "/srv/bound", type: "ext4", from: "/dev/sda1", readOnly: false },
+    { device: "8:1", root: "/", dir: "/mnt", type: "ext4", from: "/dev/sda1", readOnly: false, options: ["rw", "noatime"] },
+    { device: "8:17", root: "/", dir: "/media/pi/MY CARD", type: "vfat", from: "/dev/sdb1", readOnly: true, options: ["ro", "nosuid"] },
+    { device: "0:45", root: "/", dir: "/mnt/exfat", type: "fuseblk", from: "/dev/sdc1", readOnly: true, options: ["rw"] },
+    { device: "8:1", root: "/sub", dir: "/srv/bound", type: "ext4", from: "/dev/sda1", readOnly: false, options: ["rw"] },
   ]);
 });
 

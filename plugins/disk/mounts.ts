@@ -11,6 +11,8 @@ export interface Mount {
   /** What was mounted, as it was named then: "/dev/sda1". */
   readonly from: string;
   readonly readOnly: boolean;
+  /** Of the mount: "nosuid", "noexec". */
+  readonly options: readonly string[];
 }
 
 export async function readMounts(path: string): Promise<Mount[]> {
@@ -25,7 +27,7 @@ export function mountsIn(text: string): Mount[] {
     const [type, from, superOptions] = (after ?? "").split(" ");
     if (device === undefined || root === undefined || dir === undefined || type === undefined) return [];
     const readOnly = isReadOnly(options) || isReadOnly(superOptions);
-    return [{ device, root: plain(root), dir: plain(dir), type, from: plain(from ?? ""), readOnly }];
+    return [{ device, root: plain(root), dir: plain(dir), type, from: plain(from ?? ""), readOnly, options: (options ?? "").split(",") }];
   });
 }
 
