@@ -34,7 +34,7 @@ export function requestIn(line: string): HelperRequest | undefined {
  * socket.c, instance_from_socket). undefined: it is not known.
  */
 export function askerIn(instance: string): number | undefined {
-  const [, uid] = /^\d.*-(\d+)$/.exec(instance) ?? [];
+  const [, uid] = /^\d+(?:-\d+(?:_\d+)?)+-(\d+)$/.exec(instance) ?? [];
   return uid === undefined ? undefined : Number(uid);
 }
 

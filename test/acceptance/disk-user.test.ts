@@ -204,6 +204,60 @@ test("a target of ext4 whose directories are root's: that is said, and what help
   await program.until(({ message }) => message.includes(words), "that it may not write");
 });
 
+test("udisks2 mounts it, where polkit lets this user: its files arrive, it may be pulled, and also in the middle", async (t) => {
+  const user = await UserLab.open(t);
+  if (user === undefined) return;
+  const { lab, world } = user;
+  const why = await user.udisks(true);
+  if (why !== undefined) {
+    t.skip(why);
+    return;
+  }
+  const files = { "a.bin": photo(1, 30_000_000), "b.jpg": photo(2) };
+  const card = await lab.make("card", { fs: "ext4", mib: 64, files });
+  const config = fromCard(user, card.uuid, { maxRate: "12MiB/s" });
+  const program = user.start(config);
+  await lab.plug(card);
+  await program.until(({ message }) => message.includes("by udisks2"), "that udisks2 mounted it");
+  await reached(program, config, 8_000_000);
+  const [mount] = mounted(user, "/media/");
+  for (const option of ["ro", "nosuid", "nodev", "noexec"]) assert.ok(mount?.options.includes(option), mount?.options.join());
+  await lab.pull(card);
+  await program.until(({ message }) => message.includes("was pulled while it was in use"), "that it was pulled");
+  // udisks2 takes a dead mount away once the disk has gone from /sys, which a loop device never does: here it stays, and is in nobody's way.
+  const dead = mounted(user, "/media/");
+  await lab.plug(card);
+  await delivered(program, "a.bin");
+  await delivered(program, "b.jpg");
+  await safe(program);
+  assert.deepEqual(mounted(user, "/media/"), dead);
+  for (const [name, bytes] of Object.entries(files)) assert.deepEqual(readFileSync(world.path("out/v/flir", name)), bytes);
+  assert.ok(program.events.some(({ what, message }) => what === "resumed" && message.startsWith("flir:a.bin: goes on at byte")));
+});
+
+test("udisks2 may not mount it for this user: what it says is told; the helper is asked then", async (t) => {
+  const user = await UserLab.open(t);
+  if (user === undefined) return;
+  const { lab } = user;
+  const why = await user.udisks(false);
+  if (why !== undefined) {
+    t.skip(why);
+    return;
+  }
+  const card = await lab.make("card", { fs: "ext4", mib: 16, files: { "a.jpg": photo(1) } });
+  const config = fromCard(user, card.uuid);
+  await lab.plug(card);
+  const probed = await user.run(["check", "--probe", "--config", config]);
+  assert.match(
+    `${probed.out}${probed.err}`,
+    /cannot be mounted: udisks2: .*Not authorized.*; this user may not mount: install udisks2 with a rule/,
+  );
+  await user.helper({ fixed: [card.uuid] });
+  const program = user.start(config);
+  await program.until(({ message }) => message.includes("by helper"), "that the helper mounted it");
+  await delivered(program, "a.jpg");
+});
+
 test("mounted by somebody else: used, and never unmounted; where this user may not read it, that is said", async (t) => {
   const user = await UserLab.open(t);
   if (user === undefined) return;

@@ -1,7 +1,7 @@
 /** An ordinary user in a laboratory of disks, and the helper that mounts for it, started as its unit says. */
 import { execFileSync, spawnSync, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -90,6 +90,27 @@ export class UserLab {
     const { line } = await firstLine(server);
     if (line !== "listening") throw new Error(`no socket of the helper: ${log()}`);
     return { log, ask: (text, half = false) => asked(this.lab.path(socketPath), text, half) };
+  }
+
+  /**
+   * The real udisks2 inside, with D-Bus and polkit, each started as it is asked for first; polkit lets this user mount where `allowed`. What is
+   * missing for it is given back.
+   */
+  async udisks(allowed: boolean): Promise<string | undefined> {
+    const needs = { "/usr/libexec/udisks2/udisksd": "udisks2", "/usr/lib/polkit-1/polkitd": "polkitd", "/usr/bin/dbus-daemon": "dbus" };
+    for (const [file, pack] of Object.entries(needs)) if (!existsSync(file)) return `udisks2 needs ${file} (package ${pack})`;
+    const rule = `polkit.addRule(function (action, subject) {
+      if (subject.user === "${this.name}" && /^org.freedesktop.udisks2.filesystem-(un)?mount/.test(action.id)) return polkit.Result.YES;
+    });`;
+    const rules = "/etc/polkit-1/rules.d";
+    // All that they write is the laboratory's.
+    for (const dir of ["/media", "/var/lib/udisks2", rules])
+      if (existsSync(dir)) await this.lab.exec("mount", ["-t", "tmpfs", "-o", "mode=755", "tmpfs", dir]);
+    writeFileSync(this.lab.path(`${rules}/10-filesync.rules`), allowed ? rule : "");
+    await this.lab.exec("mkdir", ["/run/dbus"]);
+    // It is ready once it has gone into the background.
+    await this.lab.exec("dbus-daemon", ["--system", "--nopidfile", "--nosyslog", "--fork"]);
+    return undefined;
   }
 
   #wrap(): string[] {

@@ -1,0 +1,36 @@
+/** The units of systemd, held against systemd's own check. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const units = fileURLToPath(new URL("../../systemd", import.meta.url));
+
+test("systemd-analyze verify has nothing to say of the units", (t) => {
+  if (spawnSync("systemd-analyze", ["--version"]).status !== 0) {
+    t.skip("systemd-analyze is not here (package systemd)");
+    return;
+  }
+  const dir = mkdtempSync(join(tmpdir(), "filesync-units-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const names = readdirSync(units);
+  // What a unit starts has to be there: the program's prefix is another one here.
+  for (const name of names)
+    writeFileSync(join(dir, name), readFileSync(join(units, name), "utf8").replace("/usr/lib/filesync/bin/filesync", process.execPath));
+  const { status, stdout, stderr } = spawnSync("systemd-analyze", ["verify", ...names.map((name) => join(dir, name))], {
+    encoding: "utf8",
+  });
+  assert.deepEqual([status, stdout, stderr], [0, "", ""]);
+});
+
+test("no setting of the helper's unit gives it a mount namespace: its mounts would be seen by nobody", () => {
+  const service = readFileSync(join(units, "filesync-mount@.service"), "utf8");
+  // systemd.exec(5): all that are said to be unavailable without one, or to imply one.
+  const apart =
+    /^(Protect(System|Home|KernelTunables|KernelModules|KernelLogs|ControlGroups|Proc|Clock|Hostname)|Private\w+|(Read(Only|Write)|Inaccessible|Exec|NoExec)Paths|Bind\w*Paths|TemporaryFileSystem|Root\w+|(State|Runtime|Cache|Logs)Directory|ProcSubset|MountFlags|MountAPIVFS|DynamicUser|LoadCredential\w*|SetCredential\w*)=/m;
+  assert.doesNotMatch(service, apart);
+  assert.match("PrivateTmp=yes", apart);
+});
