@@ -1,5 +1,6 @@
 /** Disks as an ordinary user meets them: without a way to mount, with the helper that mounts, with the mounts of others. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { test } from "node:test";
@@ -355,8 +356,8 @@ test("what the helper refuses, and that it does nothing then", async (t) => {
     assert.ok(error?.includes(words), `${name}: ${answer}`);
     assert.ok(!/\n|Error|\.js/.test(error ?? ""), `${name}: ${answer}`);
   }
-  assert.match(await helper.ask("", true), /nothing whole was asked within 5 s/);
-  assert.match(await helper.ask('{"do": "mount"', true), /nothing whole was asked within 5 s/);
+  for (const answer of await Promise.all(["", '{"do": "mount"'].map((text) => helper.ask(text, true))))
+    assert.match(answer, /nothing whole was asked within 5 s/);
   assert.deepEqual(lab.mounts(), before);
   assert.equal(readFileSync(`${full}/a`, "utf8"), "");
   await honest(user, helper, device, empty);
@@ -384,6 +385,28 @@ async function honest(user: UserLab, helper: Helper, device: string, empty: stri
   assert.ok(existsSync(empty));
   mkdirSync(`${empty}/still-usable`);
 }
+
+test("what somebody holds whose mounts are not seen here is not mounted; what a driver mounts without the safe options is taken away", async (t) => {
+  const user = await UserLab.open(t);
+  if (user === undefined) return;
+  const { lab, world } = user;
+  const card = await lab.make("card", { fs: "ext4", mib: 16 });
+  await lab.plug(card);
+  world.file("bin/mount", `#!/bin/sh\n[ "$1" = -t ] && exec /usr/bin/mount "$5" "$6"\n`);
+  chmodSync(world.path("bin/mount"), 0o755);
+  const helper = await user.helper({ fixed: [card.uuid], path: `${world.path("bin")}:${process.env["PATH"] ?? ""}` });
+  const question = JSON.stringify({ do: "mount", device: card.node, readOnly: true });
+  // Outside, as another container would.
+  const elsewhere = world.mkdir("elsewhere");
+  execFileSync("mount", ["-o", "ro", lab.path(card.node ?? ""), elsewhere]);
+  try {
+    assert.match(await helper.ask(question), /is in use by something else/);
+  } finally {
+    execFileSync("umount", [elsewhere]);
+  }
+  assert.match(await helper.ask(question), /could not be mounted with nosuid, nodev, noexec/);
+  assert.equal(mounted(user).length, 0);
+});
 
 test("the helper answers the service's user alone, and needs one", async (t) => {
   const user = await UserLab.open(t);

@@ -21,6 +21,15 @@ export interface Helper {
   ask(text: string | Buffer, half?: boolean): Promise<string>;
 }
 
+interface HelperOptions {
+  /** UUIDs that are mounted from fixed disks, as which those of a laboratory are seen. */
+  readonly fixed?: readonly string[];
+  /** The uid of who asks, where it is not this user. */
+  readonly asker?: number;
+  /** Where programs are looked for. */
+  readonly path?: string | undefined;
+}
+
 export class UserLab {
   static async open(t: TestContext): Promise<UserLab | undefined> {
     const lab = await DiskLab.open();
@@ -70,15 +79,14 @@ export class UserLab {
     return `${top}/${name}`;
   }
 
-  /** `fixed`: UUIDs that are mounted from fixed disks, as which those of a laboratory are seen. `asker`: who asks, if not this user. */
-  async helper({ fixed = [], asker = this.uid }: { fixed?: readonly string[]; asker?: number } = {}): Promise<Helper> {
+  async helper({ fixed = [], asker = this.uid, path = process.env["PATH"] }: HelperOptions = {}): Promise<Helper> {
     const { words, capabilities, environment } = unitOf(readFileSync(unit, "utf8"));
     const env = {
       ...environment,
       FILESYNC_MOUNT_USER: this.name,
       FILESYNC_MOUNT_ASKER: environment["FILESYNC_MOUNT_ASKER"]?.replace("%i", `3-4711-${asker}`),
       FILESYNC_MOUNT_FIXED: fixed.join(" "),
-      PATH: process.env["PATH"],
+      PATH: path,
     };
     const bounded = ["setpriv", "--no-new-privs", "--bounding-set", ["-all", ...capabilities.map((name) => `+${name}`)].join(",")];
     const server: ChildProcess = this.lab.run(
