@@ -13,6 +13,7 @@ const forPlugins = [
   "core/fs",
   "core/host-key",
   "core/http",
+  "core/name-watch",
   "core/names",
   "core/net",
   "core/options",

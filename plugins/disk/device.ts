@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
+import { NameWatch } from "../../core/name-watch.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wantedText } from "./blocks.js";
 import { isHelpers } from "./helper.js";
@@ -15,7 +16,6 @@ import { adopt, type Machine, mount, sweep, type Wish } from "./mounting.js";
 import { DiskSource } from "./source.js";
 import { DiskTarget } from "./target.js";
 import { DiskTree } from "./tree.js";
-import { DiskWatch } from "./watch.js";
 
 export interface DiskOptions {
   readonly wanted: Wanted;
@@ -70,7 +70,7 @@ export class DiskDevice implements Device, Disks {
   #seen = "";
   #looking: Promise<void> | undefined;
   #again = false;
-  #watch: DiskWatch | undefined;
+  #watch: NameWatch | undefined;
   #timer: NodeJS.Timeout | undefined;
   #listing: NodeJS.Timeout | undefined;
 
@@ -190,7 +190,7 @@ export class DiskDevice implements Device, Disks {
 
   #start(): void {
     if (this.#watch !== undefined || this.#over.signal.aborted) return;
-    this.#watch = new DiskWatch(this.machine.byUuid, () => void this.#look(true));
+    this.#watch = new NameWatch(this.machine.byUuid, () => void this.#look(true));
     this.#timer = setInterval(() => void this.#look(false), lookMs);
     this.#listing = setInterval(() => {
       if (this.media.some((medium) => !this.alone(medium))) this.#changes$.next();

@@ -4,7 +4,9 @@
  *
  * It knows no file transfer and no autopilot: whoever wants frames listens. Frames sent while no wire is open are lost, as on any radio.
  */
+import { dirname } from "node:path";
 import { isFault, type FaultKind } from "../../core/errors.js";
+import { NameWatch } from "../../core/name-watch.js";
 import type { Clock } from "../../core/plugin.js";
 import { FrameParser, FrameWriter, type Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
@@ -113,13 +115,24 @@ export class Link {
       if (this.frames > 0) retryMs = RETRY_MIN_MS;
       if (signal.aborted) return;
       this.#become(state);
-      try {
-        await this.#clock.sleep((this.#torn ? TORN_RETRY_MS : retryMs) * (0.75 + Math.random() / 2), signal);
-      } catch (error) {
-        if (!isFault(error, "aborted")) throw error;
-        return;
-      }
+      await this.#pause((this.#torn ? TORN_RETRY_MS : retryMs) * (0.75 + Math.random() / 2), signal);
+      if (signal.aborted) return;
       retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
+    }
+  }
+
+  /** Ends early with the signal, and when a port may have been plugged in. */
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const hinted = new AbortController();
+    const address = this.#address;
+    const waits = address.kind === "serial" && !this.#torn;
+    const watch = waits ? new NameWatch(dirname(address.path), () => hinted.abort()) : undefined;
+    try {
+      await this.#clock.sleep(ms, AbortSignal.any([signal, hinted.signal]));
+    } catch (error) {
+      if (!isFault(error, "aborted")) throw error;
+    } finally {
+      watch?.close();
     }
   }
 

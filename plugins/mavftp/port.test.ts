@@ -2,17 +2,19 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { SerialPort } from "serialport";
 import * as v from "valibot";
-import { isFault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
+import type { Clock } from "../../core/plugin.js";
 import { openTransport } from "../../sim/transport.js";
 import { parseAddress } from "./address.js";
 import { eventually, listAll, makeDevice, makeDir, makeLogs, makeSim, never, readAll } from "./harness.test.js";
+import { Link } from "./link.js";
 import { plugin } from "./plugin.js";
 
 test("addresses", () => {
@@ -69,6 +71,31 @@ test("a port that appears later is found", async (t) => {
   await device.until((p) => p.reason?.includes("is missing") === true);
   await makeSim(t, { dir, listen: `pty:${path}` });
   await device.attached();
+});
+
+test("a port that is plugged in is opened at a hint, without waiting for the next look", async (t) => {
+  const { dir } = makeLogs(t, {});
+  // As /dev/serial/by-id, which is not there before.
+  const path = join(makeDir(t), "serial", "by-id", "usb-autopilot");
+  const aborted = (signal?: AbortSignal) =>
+    new Promise<never>((_, reject) => signal?.addEventListener("abort", () => reject(new Fault("aborted", "stopped")), { once: true }));
+  const clock: Clock = { monotonicMs: () => 0, wallMs: () => 0, trusted: () => false, sleep: (_ms, signal) => aborted(signal) };
+  const link = new Link({ kind: "serial", path, baud: 57600 }, 191, clock);
+  t.after(() => link.close());
+  const states: boolean[] = [];
+  const opened = new Promise<void>((resolve) => {
+    link.start({
+      frame: () => undefined,
+      state: ({ open }) => {
+        states.push(open);
+        if (open) resolve();
+      },
+    });
+  });
+  await eventually(() => states.length === 1, "that it is missing");
+  mkdirSync(dirname(path), { recursive: true });
+  await makeSim(t, { dir, listen: `pty:${path}` });
+  await opened;
 });
 
 test("a serial port that is pulled is missing, and found again", async (t) => {

@@ -1,6 +1,7 @@
 /**
- * Hints that disks came or went: inotify on the directory in which udev names file systems. udev removes it with the last name in it, so that what is
- * above is watched as long as it is not there. A hint may be missed or come for nothing: whoever hears it looks, and looks now and then without one.
+ * Hints that names came or went in a directory in which udev names what is plugged in (`/dev/disk/by-uuid`, `/dev/serial/by-id`), by inotify. udev removes
+ * it with the last name in it, so what is above is watched as long as it is not there. A hint may be missed or come for nothing: whoever hears it
+ * looks, and looks now and then without one.
  */
 import { watch, type FSWatcher } from "node:fs";
 import { dirname } from "node:path";
@@ -8,7 +9,7 @@ import { dirname } from "node:path";
 /** What comes together is one hint: udev renames its links into place. */
 const gatherMs = 50;
 
-export class DiskWatch {
+export class NameWatch {
   #watchers: FSWatcher[] = [];
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
@@ -26,7 +27,7 @@ export class DiskWatch {
     this.#end();
   }
 
-  /** The directory and the two above it: /dev/disk/by-uuid, /dev/disk, /dev. From above, so that none can come unseen in between. */
+  /** The directory and the two above it (/dev/disk/by-uuid, /dev/disk, /dev). From above, so that none can come unseen in between. */
   #begin(): void {
     this.#end();
     for (const at of [dirname(dirname(this.dir)), dirname(this.dir), this.dir]) {
