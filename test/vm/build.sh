@@ -42,6 +42,6 @@ chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer e2scrub
   dpkg-db-backup.timer getty@tty1.service systemd-networkd-wait-online.service
 chroot "$root" passwd -q -d root
 
-truncate -s 4G root.img
+truncate -s 8G root.img
 mkfs.ext4 -q -F -L root -d "$root" root.img
 rm -rf "$root"

@@ -118,9 +118,9 @@ export class Machine {
     return out;
   }
 
-  /** A command that goes on: its output is read as it comes. It ends with the machine, or by `kill`. */
+  /** A command that goes on: its output is read as it comes. It ends with the machine, or once it sees that its input has ended (`kill`). */
   follow(command: string): ChildProcess {
-    return spawn("ssh", [...this.#sshWords(), command], { stdio: ["ignore", "pipe", "pipe"] });
+    return spawn("ssh", [...this.#sshWords(), command], { stdio: ["pipe", "pipe", "pipe"] });
   }
 
   /** What is in the directory `from` here goes into the directory `to` there, which is made. */
@@ -128,7 +128,7 @@ export class Machine {
     const tar = spawn("tar", ["-C", from, "--owner=0", "--group=0", "-c", "."], { stdio: ["ignore", "pipe", "pipe"] });
     const errors = gather(tar.stderr);
     const ended = once(tar, "close") as Promise<[number | null]>;
-    await this.must(`mkdir -p ${to} && tar -C ${to} -x`, tar.stdout);
+    await this.must(`mkdir -p ${to} && tar -C ${to} --no-same-owner -x`, tar.stdout);
     const [code] = await ended;
     if (code !== 0) throw new Error(`tar: ${errors().trim()}`);
   }
@@ -167,6 +167,10 @@ export class Machine {
     if (bps !== undefined) await qmp.execute("object-del", { id: `t-${name}` });
     if (own === undefined) throw new Error(`QEMU tells nothing of ${name}: ${JSON.stringify(stats)}`);
     return { read: own.rd_bytes, written: own.wr_bytes };
+  }
+
+  async pullAll(): Promise<void> {
+    for (const stick of [...this.#plugged.values()]) await this.pull(stick);
   }
 
   /** At once: what is in its memory is gone, what is plugged stays plugged. */
@@ -231,7 +235,12 @@ export class Machine {
       ...[...accel, "-cpu", "max", "-smp", "2", "-m", String(this.options.memoryMib ?? 1024)],
       ...["-machine", "pc,usb=off,vmport=off", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-kernel", kernel, "-initrd", initrd, "-append", append.join(" ")],
-      ...["-drive", `if=none,id=root,file=${this.#overlay},format=qcow2,cache=writeback,discard=unmap`, "-device", "virtio-blk-pci,drive=root"],
+      ...[
+        "-drive",
+        `if=none,id=root,file=${this.#overlay},format=qcow2,cache=writeback,discard=unmap`,
+        "-device",
+        "virtio-blk-pci,drive=root",
+      ],
       ...["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net,romfile="],
       ...["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci,p2=8,p3=8"],
       ...["-serial", "stdio", "-qmp", `unix:${this.#socket},server=on,wait=off`, "-monitor", "none"],
