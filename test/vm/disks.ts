@@ -85,7 +85,8 @@ class Disks {
     const devices = Object.fromEntries(sticks.map(({ fs, uuid }) => [fs, { type: "disk", uuid }]));
     await this.daemon.start({ devices: { ...devices, out }, routes: sticks.map(({ fs }) => ({ from: fs, to: ["out"] })) });
     const stays = await this.#all(sticks, ({ fs }) => fs, this.given.pulls);
-    await this.#finish("uuid", sticks, trees);
+    const last = await this.#finish("uuid", sticks, trees);
+    this.#judgeRead("uuid", stays, { last, idle: await this.#untilSafe(sticks), trees });
     await this.#judgeSources("uuid", sticks, stays, trees, ({ fs }) => `v/${fs}/`);
   }
 
@@ -94,7 +95,8 @@ class Disks {
     const { sticks, trees } = await this.#filled("any", pulls);
     await this.daemon.start({ devices: { any: { type: "disk", any: true }, out }, routes: [{ from: "any", to: ["out"] }] });
     const stays = await this.#all(sticks, () => "any", pulls);
-    await this.#finish("any", sticks, trees);
+    const last = await this.#finish("any", sticks, trees);
+    this.#judgeRead("any", stays, { last, idle: await this.#untilSafe(sticks), trees });
     await this.#judgeSources("any", sticks, stays, trees, ({ uuid }) => `v/any/${uuid}/`);
   }
 
@@ -240,20 +242,28 @@ class Disks {
     return ended.flatMap((one) => (one.status === "fulfilled" ? one.value : []));
   }
 
-  /** Plugged for good, until all is where it belongs and each may be pulled; then pulled. */
-  async #finish(name: string, sticks: readonly UsbStick[], trees: readonly Tree[]): Promise<void> {
-    const from = this.daemon.seen.length;
+  /** Plugged for good, until all is where it belongs and each may be pulled; then pulled. What QEMU read from them meanwhile. */
+  async #finish(name: string, sticks: readonly UsbStick[], trees: readonly Tree[]): Promise<number> {
     const files = trees.reduce((sum, { size }) => sum + size, 0);
+    const done = () => this.#rest === 0 && this.#files >= files;
+    return this.#untilSafe(sticks, () => this.daemon.watch(done, `${name}: that all ${files} are delivered`, 900_000));
+  }
+
+  /** Plugs them, waits until each may be pulled, and pulls them. */
+  async #untilSafe(sticks: readonly UsbStick[], also = () => Promise.resolve()): Promise<number> {
+    const from = this.daemon.seen.length;
     for (const stick of sticks) await this.machine.plug(stick);
-    await this.daemon.watch(() => this.#rest === 0 && this.#files >= files, `${name}: that all ${files} are delivered`, 900_000);
+    await also();
     for (const { uuid } of sticks)
       await this.daemon.until(
         ({ message }) => message.includes(uuid) && message.endsWith("it may be pulled"),
         `that ${uuid} may be pulled`,
         from,
       );
-    for (const stick of sticks) await this.machine.pull(stick);
+    let bytes = 0;
+    for (const stick of sticks) bytes += (await this.machine.pull(stick)).read;
     await this.daemon.watch(() => sticks.every(({ uuid }) => this.#isOut(uuid, from)), "that it is seen that they were pulled");
+    return bytes;
   }
 
   #isOut(uuid: string, from: number): boolean {
@@ -347,6 +357,19 @@ class Disks {
       hints.removes === hints.removesHinted,
     );
     this.results.row(name, "the hint after udev's word of a pull", spread(hints.removeMs));
+  }
+
+  /**
+   * Seen from outside: what was read from the sticks more than their files and, at each plug, what is read of a stick on which nothing is new. What the kernel
+   * read ahead and the chunk that was not whole yet are in it.
+   */
+  #judgeRead(name: string, stays: readonly Stay[], given: { last: number; idle: number; trees: readonly Tree[] }): void {
+    const read = stays.reduce((sum, stay) => sum + stay.read, given.last);
+    const plugs = stays.length + given.trees.length;
+    const files = sizeOf(...given.trees);
+    const more = (read - files - (plugs * given.idle) / given.trees.length) / stays.length / mib;
+    const text = `${(read / mib).toFixed(0)} MiB; ${(files / mib).toFixed(0)} MiB; ${more.toFixed(2)} MiB`;
+    this.results.row(name, "read by QEMU's count; the files; read more for each pull, listings left out", text, more <= 4);
   }
 
   async #judgeMounts(name: string): Promise<void> {

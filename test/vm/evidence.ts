@@ -90,8 +90,10 @@ export function hintsOf(seen: readonly Seen[], uuids: readonly string[]): Hints 
     const next = blocks.slice(n + 1).find((other) => other.node === node && other.by === "udev" && other.action !== action);
     if ((next?.t ?? Infinity) - t < momentMs) continue;
     const until = Math.min(t + inTimeMs, next?.t ?? Infinity);
-    // The link is made before udev tells of it.
-    const heard = hints.find((hint) => hint.t > t - inTimeMs / 5 && hint.t < until && hint.uuids.includes(uuid) === (action === "add"));
+    // The link is made before udev tells of it, and after what happened to it before.
+    const before = blocks.slice(0, n).findLast((other) => other.uuid === uuid && other.by === "udev" && other.action !== action);
+    const after = Math.max(t - inTimeMs / 5, before?.t ?? 0);
+    const heard = hints.find((hint) => hint.t > after && hint.t < until && hint.uuids.includes(uuid) === (action === "add"));
     const kernel = blocks.slice(0, n).findLast((other) => other.by === "kernel" && other.node === node && other.action === action);
     if (action === "add") {
       plugs += 1;

@@ -41,7 +41,7 @@ export async function plugAndPull({ machine, daemon, random, device, pulls, say 
   const stays: Stay[] = [];
   for (let n = 1; n <= pulls; n++) {
     const early = random.next() < 0.2;
-    const bps = random.pick([0.5, 1, 2, 4]) * mib;
+    const bps = random.pick([1, 2, 4, 8]) * mib;
     const from = daemon.seen.length;
     const slow = { ...stick, bps };
     await machine.plug(slow);
