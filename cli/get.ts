@@ -9,7 +9,7 @@ import { basename, dirname, join } from "node:path";
 import { ControlError } from "../core/control.js";
 import { Digester, kindOf } from "../core/digest.js";
 import { Fault, faultOfErrno, isFault } from "../core/errors.js";
-import { renameDurable, renameNew, syncDir } from "../core/fs.js";
+import { renameDurable, renameNew, syncName } from "../core/fs.js";
 import type { Found } from "../core/hand.js";
 import type { Digest, DigestKind, FileEntry, WayOfReading } from "../core/plugin.js";
 import { backoffMs, reasonOf } from "../core/retry.js";
@@ -218,7 +218,7 @@ async function publish(partial: string, local: string, force: boolean): Promise<
     if (force) await renameDurable(partial, local);
     else {
       await renameNew(partial, local);
-      await syncDir(dirname(local));
+      await syncName(local);
     }
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "EEXIST")

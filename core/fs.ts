@@ -42,6 +42,26 @@ export async function syncDir(dir: string | Buffer): Promise<void> {
   }
 }
 
+/**
+ * Makes a name that a file was just given durable. The file is synced too: FAT (Linux, `vfat_rename`) writes a new name as that of an empty file, and what it
+ * names only with the file.
+ */
+export async function syncName(path: string | Buffer): Promise<void> {
+  try {
+    const handle = await fs.open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    // FAT knows no files that some may not read; directories of others (FUSE) may refuse.
+    const code = error instanceof Error && "code" in error ? error.code : "";
+    if (code !== "EACCES" && code !== "EINVAL" && code !== "ENOTSUP") throw error;
+  }
+  await syncDir(typeof path === "string" ? dirname(path) : path.subarray(0, path.lastIndexOf(0x2f)));
+}
+
 /** A name of its own, which `removeTemporaries` knows. */
 export function temporaryName(): string {
   return `.${randomUUID()}.tmp`;
@@ -71,13 +91,13 @@ export async function removeTemporaries(dir: string): Promise<void> {
 /** Renames (over what is there) and makes both directories durable. */
 export async function renameDurable(from: string, to: string): Promise<void> {
   await fs.rename(from, to);
-  await syncDir(dirname(to));
+  await syncName(to);
   if (dirname(from) !== dirname(to)) await syncDir(dirname(from));
 }
 
 /**
  * Renames without replacing: EEXIST when something is there. By hard link where the file system has them; else by looking first,
- * which leaves the moment between the two to others that write there.
+ * which leaves the moment between the two to others that write there. Durable after `syncName`.
  */
 export async function renameNew(from: string | Buffer, to: string | Buffer): Promise<void> {
   try {

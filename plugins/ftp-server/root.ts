@@ -8,7 +8,7 @@
  */
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { makeDirDurable, renameNew, syncDir } from "../../core/fs.js";
+import { makeDirDurable, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -227,13 +227,13 @@ export class Root {
   /** Durable. `replace`: over a file that is there; else EEXIST. A directory never goes over anything. */
   async rename(from: Place, to: Place, replace: boolean): Promise<void> {
     await this.#parent(from, (source, sourceDir) =>
-      this.#parent(to, async (target, targetDir) => {
+      this.#parent(to, async (target) => {
         const moved = await fs.lstat(source);
         if (moved.isDirectory() || replace) {
           if (moved.isDirectory()) await expectNothing(target);
           await fs.rename(source, target);
         } else await renameNew(source, target);
-        await syncDir(targetDir.path);
+        await syncName(target);
         if (!samePlace(from.slice(0, -1), to.slice(0, -1))) await syncDir(sourceDir.path);
       }),
     );

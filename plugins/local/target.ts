@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { renameNew, removeFile, syncDir } from "../../core/fs.js";
+import { renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { makeRoot, placeOf, statAt } from "./place.js";
@@ -154,7 +154,7 @@ export class LocalTarget implements Target {
           return there;
         await fs.rename(place, name);
       } else await renameNew(place, name);
-      await syncDirOf(name);
+      await syncName(name);
     } catch (error) {
       // Somebody was faster than the look.
       if (error instanceof Error && "code" in error && error.code === "EEXIST") {
@@ -198,7 +198,7 @@ export async function makeDirs(root: string, path: string): Promise<void> {
       const dir = placeOf(root, path.slice(0, at));
       try {
         await fs.mkdir(dir);
-        await syncDirOf(dir);
+        await syncDir(parentOf(dir));
       } catch (error) {
         if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
         // A link to a directory elsewhere would lead out of the root.
@@ -212,10 +212,6 @@ export async function makeDirs(root: string, path: string): Promise<void> {
 
 export function parentOf(place: Buffer): Buffer {
   return place.subarray(0, place.lastIndexOf(0x2f));
-}
-
-async function syncDirOf(place: Buffer): Promise<void> {
-  await syncDir(parentOf(place));
 }
 
 /** A directory of the target that vanished is the target that is away. */

@@ -2,11 +2,11 @@
 import { promises as fs } from "node:fs";
 import { Fault, faultOfErrno } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import { renameNew, syncDir } from "../../core/fs.js";
+import { renameNew, syncName } from "../../core/fs.js";
 import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
 import { isSame, placeOf, statAt } from "./place.js";
 import { listDir } from "./source.js";
-import { makeDirs, parentOf } from "./target.js";
+import { makeDirs } from "./target.js";
 
 export class LocalTree implements Tree {
   constructor(
@@ -28,7 +28,7 @@ export class LocalTree implements Tree {
     try {
       await makeDirs(this.root, to);
       await renameNew(placeOf(this.root, from), place);
-      await syncDir(parentOf(place));
+      await syncName(place);
     } catch (error) {
       if (error instanceof Error && "code" in error && error.code === "EEXIST") throw new Fault("conflict", `${to} is there already`);
       throw faultOfErrno(error, `cannot move ${from} to ${to}`);
