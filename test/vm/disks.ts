@@ -103,7 +103,7 @@ class Disks {
   /** From a directory to three sticks, which are pulled while they are written on. */
   async target(): Promise<void> {
     const pulls = Math.ceil(this.given.pulls / 3);
-    const bytes = (8 + 3 * pulls) * mib;
+    const bytes = (8 + 2 * pulls) * mib;
     const sticks = kinds.map((fs) => makeStick(this.machine, { name: `target-${fs}`, fs, mib: 64 + Math.ceil((1.4 * bytes) / mib) }));
     const tree = await putFiles(this.machine, "/data/in", this.random, bytes);
     const devices = Object.fromEntries(sticks.map(({ fs, uuid }) => [fs, { type: "disk", uuid }]));
@@ -221,7 +221,7 @@ class Disks {
 
   /** One stick of each kind, with more on it than is read while it is plugged and pulled so often. */
   async #filled(name: string, pulls: number): Promise<{ sticks: UsbStick[]; trees: Tree[] }> {
-    const bytes = (8 + 3 * pulls) * mib;
+    const bytes = (8 + 2 * pulls) * mib;
     const sticks = kinds.map((fs) => makeStick(this.machine, { name: `${name}-${fs}`, fs, mib: 64 + Math.ceil((1.3 * bytes) / mib) }));
     const trees: Tree[] = [];
     for (const stick of sticks) trees.push(await fill(this.machine, stick, this.random, bytes));
