@@ -12,7 +12,7 @@
  */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, openSync, closeSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, closeSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gather, killed } from "../disks/children.js";
@@ -46,7 +46,7 @@ export interface Ran {
 const bootMs = 300_000;
 
 export class Machine {
-  readonly dir = mkdtempSync(join(tmpdir(), "filesync-vm-"));
+  readonly dir = mkdtempSync(join(tmpdir(), `filesync-vm-${process.pid}-`));
   readonly #plugged = new Map<string, Stick>();
   #qemu: ChildProcess | undefined;
   #qmp: Qmp | undefined;
@@ -61,6 +61,7 @@ export class Machine {
   static async start(options: MachineOptions = {}): Promise<Machine | string> {
     const image = imageIn(options.cache);
     if (typeof image === "string") return image;
+    sweep();
     const machine = new Machine(image, options);
     try {
       const overlay = ["create", "-q", "-f", "qcow2", "-b", image.root, "-F", "raw", machine.#overlay];
@@ -266,5 +267,13 @@ export class Machine {
     else input.pipe(child.stdin);
     const [code] = (await once(child, "close")) as [number | null];
     return { code, out: out(), err: err() };
+  }
+}
+
+/** What machines left whose process was killed. */
+function sweep(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const pid = /^filesync-vm-(\d+)-/.exec(name)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(tmpdir(), name), { recursive: true, force: true });
   }
 }
