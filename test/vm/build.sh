@@ -13,6 +13,8 @@ cd "$dir"
 root=$dir/rootfs
 ssh-keygen -q -t ed25519 -N '' -C filesync-vm -f id
 
+# The hooks have arguments of their own.
+# shellcheck disable=SC2016
 mmdebstrap --quiet --mode=root --variant=apt --format=directory \
   --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -359,17 +359,16 @@ class Disks {
     this.results.row(name, "the hint after udev's word of a pull", spread(hints.removeMs));
   }
 
-  /**
-   * Seen from outside: what was read from the sticks more than their files and, at each plug, what is read of a stick on which nothing is new. What the kernel
-   * read ahead and the chunk that was not whole yet are in it.
-   */
+  /** Seen from outside: with the listings, what the kernel read ahead, and the chunk that was not whole yet. `idle`: a plug of each with nothing new. */
   #judgeRead(name: string, stays: readonly Stay[], given: { last: number; idle: number; trees: readonly Tree[] }): void {
     const read = stays.reduce((sum, stay) => sum + stay.read, given.last);
-    const plugs = stays.length + given.trees.length;
     const files = sizeOf(...given.trees);
-    const more = (read - files - (plugs * given.idle) / given.trees.length) / stays.length / mib;
-    const text = `${(read / mib).toFixed(0)} MiB; ${(files / mib).toFixed(0)} MiB; ${more.toFixed(2)} MiB`;
-    this.results.row(name, "read by QEMU's count; the files; read more for each pull, listings left out", text, more <= 4);
+    const plugs = stays.length + given.trees.length;
+    const more = (read - files) / plugs;
+    const idle = given.idle / given.trees.length;
+    const text = [read, files].map((bytes) => (bytes / mib).toFixed(0)).concat([more, idle].map((bytes) => (bytes / mib).toFixed(2)));
+    const what = "MiB read by QEMU's count; of the files; more for each plug; for a plug with nothing new";
+    this.results.row(name, what, text.join("; "), more - idle <= mostAgain);
   }
 
   async #judgeMounts(name: string): Promise<void> {
