@@ -51,6 +51,8 @@ export class Medium {
   #content: Content | undefined;
   #leases = 0;
   #resting = false;
+  /** It is mounted, and no good any more: it is mounted anew. */
+  #worn = false;
   /** Mounting or unmounting, in turn. */
   #turn: Promise<unknown> = Promise.resolve();
   #idle: (() => void)[] = [];
@@ -97,7 +99,7 @@ export class Medium {
     for (;;) {
       await this.#turn.catch(() => undefined);
       if (this.gone) throw abortedFault(this.#over.signal);
-      const rewrite = !tried && write && this.#mounted?.readOnly === true && this.#leases === 0 && this.#mayBeWritten();
+      const rewrite = !tried && this.#leases === 0 && (this.#worn || (write && this.#mounted?.readOnly === true && this.#mayBeWritten()));
       if (this.#content !== undefined && !rewrite) break;
       tried = true;
       await this.#inTurn(() => this.#begin(rewrite));
@@ -123,7 +125,22 @@ export class Medium {
     if (isFault(error, "aborted")) return error;
     if (isFault(error, "transient") || isFault(error, "denied") || !isFault(error)) await this.expectToStay(signal);
     else await this.expectAlive();
-    return this.#withOwner(error);
+    return this.#turnedReadOnly(error) ?? this.#withOwner(error);
+  }
+
+  /**
+   * The kernel makes a file system read-only on which it meets damage: what a pull or power cut left of FAT is often well again in a new mount, which
+   * is made once nobody uses this one.
+   */
+  #turnedReadOnly(error: unknown): Fault | undefined {
+    const mounted = this.#mounted;
+    if (mounted === undefined || mounted.readOnly || this.shared || !isReadOnlyError(error)) return undefined;
+    this.#worn = true;
+    const dir = `${this.block.path} at ${mounted.dir}`;
+    return new Fault(
+      "transient",
+      `the system made ${dir} read-only, because of damage (its log says which): it is mounted anew; if that goes on, check it with fsck`,
+    );
   }
 
   /** Where files have owners, an ordinary user may not do all on a disk that is mounted for it. */
@@ -194,7 +211,7 @@ export class Medium {
   /** Mounted, and to be written on where that is wanted: its content can be had. */
   async #begin(rewrite: boolean): Promise<void> {
     if (this.gone || this.#leases > 0) return;
-    if (rewrite) await this.#unmount();
+    if (rewrite && (await this.#unmount()) === undefined) this.#worn = false;
     if (this.#mounted === undefined) await this.#mount();
     if (this.#mounted !== undefined && this.#content === undefined) this.#content = await this.#open(this.#mounted);
   }
@@ -296,6 +313,12 @@ export class Medium {
     turn.catch(() => undefined);
     return turn;
   }
+}
+
+/** EROFS: what the mount table says of it differs from kernel to kernel. */
+function isReadOnlyError(error: unknown): boolean {
+  const cause = isFault(error) ? error.cause : error;
+  return cause instanceof Error && "code" in cause && cause.code === "EROFS";
 }
 
 /** Ends early with the signal. */

@@ -146,6 +146,32 @@ test("a target that is full: said, and it goes on when there is space; one that 
   await program.until(({ what }) => what === "delivered", "delivery");
 });
 
+test("a target that the system made read-only is mounted anew, and goes on", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  for (const name of ["a", "b", "c"]) world.file(`in/${name}.bin`, Buffer.alloc(6_000_000, name));
+  const stick = await lab.make("stick", { fs: "ext4", mib: 64 });
+  const { program, config } = await started(t, lab, world, {
+    devices: { in: local("in"), stick: { type: "disk", uuid: stick.uuid, mountPoint: "mnt", maxRate: "4MiB/s" } },
+    routes: [{ from: "in", to: ["stick"] }],
+  });
+  await lab.plug(stick);
+  for (let offset = 0; offset < 1_000_000;) {
+    const { transfers } = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as {
+      transfers: { offset: number }[];
+    };
+    offset = transfers[0]?.offset ?? 0;
+  }
+  // What the kernel does when it meets damage; sysrq would do it to every file system.
+  await lab.exec("mount", ["-o", "remount,abort", world.path("mnt")]);
+  await program.until(
+    ({ message }) => /the system made \/dev\/loop\S* at \S*mnt read-only.*mounted anew/.test(message),
+    "that it is mounted anew",
+  );
+  await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 3, "three deliveries");
+});
+
 test("two devices on one disk, each with a directory of its own: both arrive, and neither takes the mount from the other", async (t) => {
   const lab = await labFor(t);
   if (lab === undefined) return;

@@ -13,7 +13,7 @@ import { readdirSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { ask } from "../../core/control.js";
 import type { Status } from "../../core/status.js";
-import { DiskWatch } from "../../plugins/disk/watch.js";
+import { NameWatch } from "../../core/name-watch.js";
 
 const pollMs = 250;
 const byUuid = "/dev/disk/by-uuid";
@@ -60,7 +60,7 @@ lines("journalctl", ["-f", "-b", "-n", "all", "-o", "json", "--output-fields=MES
   const event: unknown = message.startsWith("{") ? JSON.parse(message) : { level: "text", what: "line", message };
   if (Number(us) >= 1000 * Number(since)) tell("said", { event }, Number(us) / 1000);
 });
-new DiskWatch(byUuid, () => tell("hint", { uuids: uuids() }));
+new NameWatch(byUuid, () => tell("hint", { uuids: uuids() }));
 
 let last = "";
 let asked = false;
