@@ -9,26 +9,33 @@ export interface Ran {
   readonly complaint: string;
 }
 
-/** Runs a program of the system with these arguments; never throws. After `ms` it is killed. `input` is what it reads. */
-export type RunCommand = (command: string, args: readonly string[], ms?: number) => Promise<Ran>;
+/** Runs a program of the system with these arguments; never throws. After `ms`, and with the signal, it is killed, with what it began. */
+export type RunCommand = (command: string, args: readonly string[], ms?: number, signal?: AbortSignal) => Promise<Ran>;
 
 const mostMs = 60_000;
 const mostText = 4 * 2 ** 20;
 
-export const runCommand: RunCommand = (command, args, ms = mostMs) =>
+export const runCommand: RunCommand = (command, args, ms = mostMs, signal?: AbortSignal) =>
   new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    // Of a group of its own, so that all of it can be ended.
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], detached: signal !== undefined });
+    const kill = () => {
+      if (signal === undefined || child.pid === undefined) child.kill("SIGKILL");
+      else process.kill(-child.pid, "SIGKILL");
+    };
+    signal?.addEventListener("abort", kill, { once: true });
     let out = "";
     let said = "";
     let late = false;
     const timer = setTimeout(() => {
       late = true;
-      child.kill("SIGKILL");
+      kill();
     }, ms);
     child.stdout.setEncoding("utf8").on("data", (text: string) => (out = (out + text).slice(0, mostText)));
     child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(0, 2000)));
     const end = (code: number | null, why: string) => {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", kill);
       resolve({ code, out, complaint: why });
     };
     child.on("error", (error) => end(null, error.message));

@@ -48,6 +48,7 @@ const lookMs = 5000;
 const againMs = 30_000;
 /** How often a medium is listed on which others may write. */
 const listMs = 30_000;
+const hookMs = 60_000;
 
 export class DiskDevice implements Device, Disks {
   readonly presence$: Observable<Presence>;
@@ -60,11 +61,13 @@ export class DiskDevice implements Device, Disks {
   readonly #known: Media;
   /** By stay. */
   readonly #media = new Map<string, Medium>();
-  readonly #ejected = new Set<string>();
+  /** By stay: what is said of it. */
+  readonly #ejected = new Map<string, string>();
   /** What could not be used, by stay: why, and when it is tried again. */
   readonly #refused = new Map<string, { readonly why: string; readonly untilMs: number }>();
   readonly #told = new Set<string>();
   readonly #over = new AbortController();
+  #hooks: Promise<void> = Promise.resolve();
   /** A problem of the machine's, not of a disk's. */
   #problem: string | undefined;
   #seen = "";
@@ -112,6 +115,7 @@ export class DiskDevice implements Device, Disks {
     clearInterval(this.#listing);
     this.#watch?.close();
     await this.#looking;
+    await this.#hooks;
     const closed = new Fault("aborted", "the device was closed");
     for (const medium of this.media) {
       const why = await medium.end(closed, false);
@@ -133,19 +137,21 @@ export class DiskDevice implements Device, Disks {
     if (media.length === 0) throw new Fault("offline", this.#state.value.reason ?? "nothing is plugged in");
     const done: string[] = [];
     for (const medium of media) {
-      this.#ejected.add(medium.stay);
       const name = `${medium.id} (${medium.block.path})`;
+      this.#ejected.set(medium.stay, `${name} is being ejected`);
       this.#media.delete(medium.stay);
       const ending = medium.end(new Fault("offline", `${name} is ejected`), false);
       this.#tell();
       const why = await ending;
-      if (why !== undefined) {
-        this.#ejected.delete(medium.stay);
-        throw new Fault("transient", `${name} cannot be unmounted: ${why}; do not pull it yet`);
-      }
+      const said = why === undefined ? "it may be pulled; plugged in again, it is used again" : `do not pull it yet: ${why}`;
+      this.#ejected.set(medium.stay, `it is ejected: ${said}`);
+      this.#tell();
+      if (why !== undefined) throw new Fault("transient", `${name} is used no more, but cannot be unmounted: ${why}; do not pull it yet`);
       this.#sayGone(medium, `${name} may be pulled now`);
       done.push(name);
     }
+    // Another one of that name may have waited for this.
+    void this.#look(true);
     return `${done.join(", ")}: may be pulled now; plugged in again, it is used again`;
   }
 
@@ -221,10 +227,12 @@ export class DiskDevice implements Device, Disks {
 
   async #lookOnce(surely: boolean): Promise<void> {
     for (const medium of this.media) {
-      const mounted = medium.mounted;
-      const there = mounted === undefined ? stayOf(medium.block, this.machine.sys) === medium.stay : await this.#isAlive(medium);
-      if (there) medium.retire();
-      else await this.#lose(medium);
+      if (!(await medium.isThere())) await this.#lose(medium);
+      else {
+        medium.retire();
+        const found = () => adopt(medium.block, this.#isOurs, this.machine);
+        if (medium.mounted === undefined && (await medium.take(found))) this.#sayTaken(medium);
+      }
     }
     const seen = this.#signs();
     const now = this.context.clock.monotonicMs();
@@ -259,15 +267,6 @@ export class DiskDevice implements Device, Disks {
     this.#tell();
   }
 
-  async #isAlive(medium: Medium): Promise<boolean> {
-    try {
-      await medium.expectAlive();
-      return true;
-    } catch {
-      return medium.mounted === undefined && stayOf(medium.block, this.machine.sys) === medium.stay;
-    }
-  }
-
   /** Mounts and recognises one that was not here before. */
   async #meet(block: Block, stay: string): Promise<void> {
     const again = (why: string, ms: number) => this.#refused.set(stay, { why, untilMs: this.context.clock.monotonicMs() + ms });
@@ -283,7 +282,12 @@ export class DiskDevice implements Device, Disks {
       const medium = new Medium({
         ...{ block, mounted, wish, root: this.options.root, machine: this.machine },
         suspect: () => void this.#look(true),
-        changed: () => this.#changedMount(medium),
+        changed: () => {
+          if (this.#media.has(medium.stay)) this.#tell();
+        },
+        rested: () => {
+          if (this.#media.has(medium.stay)) this.#sayGone(medium, `everything on ${medium.id} is here: it may be pulled`);
+        },
       });
       medium.id = await medium.use(false, this.#over.signal, (content) => this.#known.recognise(block, (path) => lookIn(content, path)));
       this.#refused.delete(stay);
@@ -338,10 +342,8 @@ export class DiskDevice implements Device, Disks {
 
   // ---------------------------------------------------------------- what is told
 
-  #changedMount(medium: Medium): void {
-    if (!this.#media.has(medium.stay)) return;
-    if (medium.mounted === undefined && !medium.gone) this.#sayGone(medium, `everything on ${medium.id} is here: it may be pulled`);
-    this.#tell();
+  #sayTaken({ id, mounted }: Medium): void {
+    this.context.say("info", `${id} was mounted by somebody else, at ${mounted?.dir ?? ""}: unmount it there before it is pulled`);
   }
 
   #sayGone(medium: Medium, text: string): void {
@@ -349,11 +351,13 @@ export class DiskDevice implements Device, Disks {
     context.say("info", text, { medium: medium.id, safe: true });
     const [command, ...args] = options.onSafe ?? [];
     if (command === undefined) return;
-    void this.machine
-      .run("env", [`FILESYNC_DEVICE=${context.name}`, `FILESYNC_MEDIUM=${medium.id}`, command, ...args])
-      .then(({ code, complaint }) => {
-        if (code !== 0) context.say("warn", `"onSafe" failed: ${complaint}`);
-      });
+    const words = [`FILESYNC_DEVICE=${context.name}`, `FILESYNC_MEDIUM=${medium.id}`, command, ...args];
+    // One after another; what runs when the daemon stops is ended.
+    this.#hooks = this.#hooks.then(async () => {
+      if (this.#over.signal.aborted) return;
+      const { code, complaint } = await this.machine.run("env", words, hookMs, this.#over.signal);
+      if (code !== 0 && !this.#over.signal.aborted) context.say("warn", `"onSafe" failed: ${complaint}`);
+    });
   }
 
   #tellOnce(key: string, level: "warn" | "info", text: string): void {
@@ -369,9 +373,10 @@ export class DiskDevice implements Device, Disks {
         ? { state: "detached", reason: this.#whyAway() }
         : {
             state: "attached",
-            epoch: media.map(({ stay }) => stay).join(" "),
+            // Mounted by somebody else it is listed anew.
+            epoch: media.map(({ stay, shared }) => `${stay}${shared ? "+" : ""}`).join(" "),
             media: media.map(({ id }) => id),
-            ...(media.every(({ mounted }) => mounted === undefined) ? { safe: true as const } : {}),
+            ...(media.every(({ safe }) => safe) ? { safe: true as const } : {}),
           };
     if (!this.#over.signal.aborted && JSON.stringify(next) !== JSON.stringify(this.#state.value)) this.#state.next(next);
   }
@@ -380,7 +385,7 @@ export class DiskDevice implements Device, Disks {
     if (this.#problem !== undefined) return this.#problem;
     const refused = [...this.#refused.values()].map(({ why }) => why);
     if (refused.length > 0) return refused.join("; ");
-    if (this.#ejected.size > 0) return "it is ejected: it may be pulled; plugged in again, it is used again";
+    if (this.#ejected.size > 0) return [...this.#ejected.values()].join("; ");
     return wantedText(this.options.wanted);
   }
 }

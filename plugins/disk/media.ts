@@ -39,8 +39,10 @@ export function compared(file: Remembered, now: FileEntry | undefined): Found {
 export function isSame(found: readonly Found[], sameSerial: boolean): boolean {
   const same = found.filter((one) => one === "same").length;
   const other = found.filter((one) => one === "other").length;
-  // A few files are rewritten on any card (indexes, databases). All of them gone: it was emptied, or is another; the stick itself says which.
-  if (other > 0) return sameSerial ? same >= other : same >= 4 * other;
+  // Some files are rewritten on any card (indexes, databases): where it is open, it is the same. A wrong "another" would read all of it anew.
+  if (other > 1 && (sameSerial ? same === 0 : other > same)) return false;
+  if (other > 0) return true;
+  // All of them gone: it was emptied, or is another; the stick itself says which.
   return same > 0 || sameSerial || found.length === 0;
 }
 

@@ -11,7 +11,7 @@ import { FileThread } from "../../core/file-thread.js";
 import { LocalSource } from "../local/source.js";
 import { LocalTarget } from "../local/target.js";
 import { LocalTree } from "../local/tree.js";
-import type { Block } from "./blocks.js";
+import { type Block, stayOf } from "./blocks.js";
 import { isAlive, mount, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
 
 /** What is on it, while somebody has a lease. */
@@ -36,8 +36,12 @@ export interface MediumGiven {
   readonly suspect: () => void;
   /** It was mounted or unmounted. */
   readonly changed: () => void;
+  /** Nothing was wanted of it any more, and it is unmounted. */
+  readonly rested: () => void;
 }
 
+/** While nothing is wanted of it, it stays mounted so long after a look. */
+const lingerMs = 1000;
 /** So long after an error of its own a medium may turn out to have been pulled. */
 const pulledMs = 2000;
 
@@ -51,7 +55,10 @@ export class Medium {
   #content: Content | undefined;
   #leases = 0;
   #resting = false;
-  /** It is mounted, and no good any more: it is mounted anew. */
+  /** Something was wanted of it since it was said that it may be pulled. */
+  #wanted = true;
+  #lingering: NodeJS.Timeout | undefined;
+  /** It is mounted, and not as it should be: it is mounted anew. */
   #worn = false;
   /** Mounting or unmounting, in turn. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -74,6 +81,11 @@ export class Medium {
   /** It was mounted by somebody else, who may write on it. */
   get shared(): boolean {
     return this.#mounted?.way === "found";
+  }
+
+  /** It may be pulled: it is unmounted, and nothing is wanted of it. */
+  get safe(): boolean {
+    return this.#resting && this.#mounted === undefined;
   }
 
   get gone(): boolean {
@@ -107,6 +119,8 @@ export class Medium {
     const content = this.#content;
     if (content === undefined) throw new Fault("offline", "it was unmounted");
     if (write && this.#mounted?.readOnly === true) throw this.#readOnly();
+    // Core says when that is over.
+    if (write) this.wake();
     this.#leases += 1;
     let held = true;
     const end = () => {
@@ -172,18 +186,47 @@ export class Medium {
 
   /** Nothing is wanted of it: it is unmounted once nobody uses it. */
   rest(): void {
+    const before = this.#resting;
     this.#resting = true;
-    if (this.#leases === 0) this.#rested();
+    if (this.#leases === 0 && !before) this.#retire();
   }
 
   /** Looks whether it can be unmounted now, where something held it when it was to be. */
   retire(): void {
-    if (this.#resting && this.#leases === 0 && this.#mounted !== undefined && !this.shared) this.#rested();
+    if (this.#resting && this.#leases === 0 && this.#mounted !== undefined && !this.shared) this.#retire();
+  }
+
+  /** Whether it is in, and mounted where it was mounted. */
+  async isThere(): Promise<boolean> {
+    const { machine } = this.given;
+    if (stayOf(this.block, machine.sys) !== this.stay) return false;
+    let there = true;
+    // Not while it is just being unmounted.
+    await this.#inTurn(async () => {
+      there = this.#mounted === undefined || (await isAlive(this.#mounted, this.block, machine));
+    });
+    return there;
+  }
+
+  /** Somebody else has mounted what is unmounted here. */
+  async take(find: () => Promise<Mounted | undefined>): Promise<boolean> {
+    let taken = false;
+    await this.#inTurn(async () => {
+      if (this.#mounted !== undefined || this.gone) return;
+      const mounted = await find();
+      if (mounted?.stay !== this.stay) return;
+      this.#mounted = mounted;
+      taken = true;
+    });
+    if (taken) this.given.changed();
+    return taken;
   }
 
   /** Something will be wanted of it. */
   wake(): void {
     this.#resting = false;
+    this.#wanted = true;
+    clearTimeout(this.#lingering);
   }
 
   /** Unmounted and mounted again, once nobody uses it: what a gadget wrote meanwhile is seen. */
@@ -199,6 +242,7 @@ export class Medium {
   /** Every lease ends with this Fault. Resolves once it is unmounted; why it is not, where it cannot be. */
   async end(fault: Fault, pulled: boolean): Promise<string | undefined> {
     this.#over.abort(fault);
+    clearTimeout(this.#lingering);
     await this.#files.close();
     if (!pulled) while (this.#leases > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
     let why: string | undefined;
@@ -279,18 +323,41 @@ export class Medium {
     const dir = this.#mounted?.dir ?? "";
     if (this.shared) return new Fault("denied", `it is mounted read-only at ${dir} by somebody else: mount it for writing, or unmount it`);
     if (this.block.readOnly) return new Fault("denied", `${this.block.path} is write-protected: look for a switch on the card`);
+    if (this.#leases > 0 && this.#mayBeWritten()) {
+      this.#worn = true;
+      return new Fault(
+        "transient",
+        "it is being read, and was mounted read-only for that: it is mounted for writing as soon as nobody reads",
+      );
+    }
     if (this.given.wish().readOnly)
       return new Fault("denied", 'it is mounted read-only, because no route changes it: "write": true in its options allows that');
     return new Fault("denied", `${this.block.path} could be mounted read-only only: it may be damaged (the system's log says more)`);
   }
 
+  /** Nobody uses it for now. */
   #rested(): void {
     for (const resolve of this.#idle.splice(0)) resolve();
+    // Whoever mounted it may want to unmount it.
+    if (this.shared || this.gone)
+      void this.#inTurn(async () => {
+        if (this.#leases === 0) await this.#shut();
+      }).catch(() => this.given.suspect());
+    else if (this.#resting) {
+      // One look often follows another.
+      clearTimeout(this.#lingering);
+      this.#lingering = setTimeout(() => this.#retire(), lingerMs);
+    }
+  }
+
+  /** Unmounts it, where still nobody uses it and nothing is wanted. */
+  #retire(): void {
+    clearTimeout(this.#lingering);
     void this.#inTurn(async () => {
-      if (this.#leases > 0) return;
-      // Whoever mounted it may want to unmount it.
-      if (this.shared || this.gone) await this.#shut();
-      else if (this.#resting) await this.#unmount();
+      if (this.#leases > 0 || !this.#resting || this.gone || this.shared) return;
+      if ((await this.#unmount()) !== undefined || !this.#wanted) return;
+      this.#wanted = false;
+      this.given.rested();
     }).catch(() => this.given.suspect());
   }
 
