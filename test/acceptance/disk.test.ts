@@ -90,17 +90,21 @@ test("pulled in the middle of a file: noticed at once, and it goes on at the byt
 
 /** Waits until nothing is mounted below `dir`. */
 async function noMount(lab: DiskLab, dir: string): Promise<void> {
-  while (lab.mounts().some(({ target }) => target.startsWith(dir))) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (const until = performance.now() + 60_000; lab.mounts().some(({ target }) => target.startsWith(dir));) {
+    assert.ok(performance.now() < until, "it is still mounted");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }
 
 /** Waits until the first transfer has come so far. */
 async function reached(program: Program, config: string, bytes: number): Promise<void> {
   await program.until(({ message }) => message.includes("is ready"), "that it is ready");
-  for (;;) {
+  for (const until = performance.now() + 120_000; performance.now() < until;) {
     const { out } = await runProgram(["status", "--json", "--config", config]);
     const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
     if ((transfers[0]?.offset ?? 0) >= bytes) return;
   }
+  assert.fail(`no transfer came as far as ${bytes}:\n${program.events.map(({ message }) => message).join("\n")}`);
 }
 
 test("a target that is pulled while it is written on: after the replug it goes on with what the medium holds", async (t) => {
