@@ -80,6 +80,8 @@ function on(one: Card) {
     await firstValueFrom(device.presence$.pipe(filter(({ state }) => state === "attached")));
     const mounted = device.media[0]?.mounted?.dir ?? assert.fail("it is not mounted");
     const dir = join(mounted, root);
+    // What the one before left is removed now that nothing of it is open: below FUSE a file that is open keeps a hidden name.
+    for (const name of await fs.readdir(mounted)) if (name.startsWith("root-")) await fs.rm(join(mounted, name), { recursive: true });
     await fs.mkdir(dir);
     const { sparse, link, ...rest } = files(dir, bytesFromName);
     return {
@@ -90,7 +92,6 @@ function on(one: Card) {
       secrets: [],
       outside: async () => (await filesBelow(mounted)).filter((path) => !path.startsWith(`${root}/`) && !/^(lost\+found|root-)/.test(path)),
       close: async () => {
-        await fs.rm(dir, { recursive: true, force: true });
         await device.close();
         watching.unsubscribe();
         await fs.rm(stateDir, { recursive: true });
