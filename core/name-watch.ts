@@ -33,7 +33,7 @@ export class NameWatch {
     for (const at of [dirname(dirname(this.dir)), dirname(this.dir), this.dir]) {
       let watcher: FSWatcher;
       try {
-        watcher = watch(at, () => this.#heard());
+        watcher = watch(at, { persistent: false }, () => this.#heard());
       } catch {
         // It is not there now: what is above it tells when it comes.
         return;

@@ -197,10 +197,11 @@ export class DiskDevice implements Device, Disks {
   #start(): void {
     if (this.#watch !== undefined || this.#over.signal.aborted) return;
     this.#watch = new NameWatch(this.machine.byUuid, () => void this.#look(true));
-    this.#timer = setInterval(() => void this.#look(false), lookMs);
+    // Neither keeps a process alive that has nothing else to do.
+    this.#timer = setInterval(() => void this.#look(false), lookMs).unref();
     this.#listing = setInterval(() => {
       if (this.media.some((medium) => !this.alone(medium))) this.#changes$.next();
-    }, listMs);
+    }, listMs).unref();
     void this.#look(true);
   }
 
