@@ -53,7 +53,7 @@ async function copied(lab: DiskLab, dir: string, files: number, size: number): P
     await at(lab, dir, card, async (mount) => {
       const to = join(dir, "dd");
       mkdirSync(to);
-      writeFileSync(join(dir, "names"), names.join("\n"));
+      writeFileSync(join(dir, "names"), names.map((name) => `${name}\n`).join(""));
       const each = `i=0; while read -r f; do dd if="${mount}/$f" of="${to}/$i" bs=1M conv=fsync status=none; i=$((i+1)); done <"${dir}/names"`;
       await dropCaches(lab);
       theirs.push(await timed(() => lab.exec("sh", ["-c", each])));
@@ -66,7 +66,8 @@ async function copied(lab: DiskLab, dir: string, files: number, size: number): P
 }
 
 async function listed(lab: DiskLab, dir: string): Promise<(string | number)[][]> {
-  const card = await lab.make("many", { fs: "ext4", mib: 600 });
+  // ext4 has an inode for each 16 KiB.
+  const card = await lab.make("many", { fs: "ext4", mib: 2000 });
   await at(lab, dir, card, (mount) => {
     for (let d = 0; d < 100; d++) {
       mkdirSync(join(lab.path(mount), `d${d}`));
