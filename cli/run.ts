@@ -1,13 +1,16 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
 import { answerWith } from "../core/commands.js";
-import { ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
+import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
+import { RealClock } from "../core/clock.js";
 import type { Config } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Events } from "../core/events.js";
+import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { load, problemLines, UsageError } from "./config.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
+import { Supervisor, type Health } from "./supervisor.js";
 import { programVersion } from "./version.js";
 
 export interface RunOptions {
@@ -18,13 +21,18 @@ export interface RunOptions {
 
 /** After this a second signal, or the clock, ends the process whatever it does. */
 const stopMs = 5000;
+/** So long after it could not begin, a supervised daemon tries again. */
+const againMs = 10_000;
 
 /** Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something behind. Throws UsageError for what a person has to mend. */
 export async function runCommand(path: string, options: RunOptions): Promise<number> {
   const loaded = await load(path);
   const lines = problemLines(path, loaded);
   const output = outputTo(process.stdout);
-  if (loaded.config === undefined) throw new UsageError(lines.join("\n"));
+  if (loaded.config === undefined) {
+    await Supervisor.of(process.env, complain)?.mistake(lines.join("; "));
+    throw new UsageError(lines.join("\n"));
+  }
   for (const line of lines) process.stderr.write(`${line}\n`);
   if (lines.length > 0) process.stderr.write(`what is wrong above is left out; the rest runs ("filesync check" says it again)\n`);
   const reload = async (events: Events) => {
@@ -36,7 +44,10 @@ export async function runCommand(path: string, options: RunOptions): Promise<num
   return code === 0 && lines.length > 0 ? 2 : code;
 }
 
-/** Runs a configuration until a signal. `reload` gives the configuration for SIGHUP; undefined keeps the one that runs. */
+/**
+ * Runs a configuration until a signal. `reload` gives the configuration for SIGHUP; undefined keeps the one that runs. Under systemd it does not give
+ * up a state directory that cannot be used now: nobody is there to start it again.
+ */
 export async function serve(
   config: Config,
   options: RunOptions,
@@ -56,10 +67,11 @@ export async function serve(
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
 
+  const supervisor = Supervisor.of(process.env, (message) => events.say("error", "systemd", message));
   const daemon = new Daemon({ config, events, programVersion });
-  const starting = daemon.start();
+  const starting = start(daemon, config.stateDir, supervisor, events, stop.signal);
   // From here on: one that came while it starts would end the process.
-  let reloading = starting.catch(() => undefined);
+  let reloading: Promise<unknown> = starting.catch(() => undefined);
   const onHangup = () => {
     reloading = reloading.then(async () => {
       if (stop.signal.aborted) return;
@@ -71,13 +83,10 @@ export async function serve(
     });
   };
   if (reload !== undefined) process.on("SIGHUP", onHangup);
-  try {
-    await starting;
-  } catch (error) {
-    throw asUsage(error, config.stateDir);
-  }
+  if (!(await starting)) return 0;
   const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
   await control.start();
+  const unwatch = supervisor?.watch(() => askHealth(config.stateDir));
   if (daemon.ready)
     events.say(
       "info",
@@ -107,6 +116,8 @@ export async function serve(
     await reloading;
   } finally {
     clearInterval(drawing);
+    unwatch?.();
+    void supervisor?.stopping();
     detach?.();
     process.removeListener("SIGINT", onSignal);
     process.removeListener("SIGTERM", onSignal);
@@ -118,6 +129,40 @@ export async function serve(
     unprint();
   }
   return code;
+}
+
+/** False: it was stopped before it could begin. Throws what a person has to mend. */
+async function start(
+  daemon: Daemon,
+  stateDir: string,
+  supervisor: Supervisor | undefined,
+  events: Events,
+  stop: AbortSignal,
+): Promise<boolean> {
+  for (;;)
+    try {
+      await daemon.start();
+      return true;
+    } catch (error) {
+      const said = asUsage(error, stateDir);
+      if (supervisor === undefined) throw said;
+      // Whoever holds it may end, and a disk may be mounted later; another version's journal stays what it is.
+      if (said === error && !(error instanceof StateDirHeld)) {
+        await supervisor.mistake(reasonOf(said));
+        throw said;
+      }
+      events.say("error", "start", `${reasonOf(said)}; tried again in ${againMs / 1000} s`);
+      await supervisor.waits(reasonOf(said));
+      await new RealClock().sleep(againMs, stop).catch(() => undefined);
+      if (stop.aborted) return false;
+    }
+}
+
+/** The way that a person's command takes: through the socket, the loop and the journal. */
+async function askHealth(stateDir: string): Promise<Health> {
+  const answered = await ask(stateDir, { command: "health" });
+  if (answered === undefined) throw new Error("its socket is not there");
+  return answered.ok as Health;
 }
 
 /** What differs that only a restart can change. */
@@ -143,8 +188,20 @@ function counted(n: number, what: string): string {
 
 function answer(daemon: Daemon, request: ControlRequest, exchange: Exchange): unknown {
   if (request.command === "version") return programVersion;
+  if (request.command === "health") return healthOf(daemon);
   if (!daemon.ready) throw new ControlError("the daemon is starting, or its medium fails: its log says which");
   return request.command === "status" ? daemon.status() : answerWith(daemon.engine, true)(request, exchange);
+}
+
+async function healthOf(daemon: Daemon): Promise<Health> {
+  await daemon.alive();
+  return daemon.ready
+    ? { ready: true, summary: daemon.status().summary }
+    : { ready: false, summary: "the state directory cannot be written now: its log says why; it is looked at again" };
+}
+
+function complain(message: string): void {
+  process.stderr.write(`${message}\n`);
 }
 
 function asUsage(error: unknown, stateDir: string): unknown {

@@ -75,6 +75,12 @@ export class Daemon {
     return statusOf(this.#run.engine, this.#options.programVersion, this.ready);
   }
 
+  /** Resolves once the journal has written, or failed to write, what waited when it was asked. */
+  async alive(): Promise<void> {
+    // What failed is told, and begun anew, where it was noticed.
+    await this.#run?.engine.journal.durable().catch(() => undefined);
+  }
+
   get engine(): Engine {
     if (this.#run === undefined) throw new Error("the daemon is starting");
     return this.#run.engine;
