@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { plugins } from "../cli/plugins.js";
 import { loadConfig } from "./config.js";
 import { problemText, suggestion } from "./config-problems.js";
-import { parseDuration, parseSize } from "./options.js";
+import { parseDuration, parseSize, type Secret } from "./options.js";
 
 const load = (text: string, baseDir = "/base", env: Record<string, string> = {}) =>
   loadConfig(text, plugins, { baseDir, env, hostName: "host", nowMs: 1_000_000 });
@@ -102,6 +102,35 @@ test("what is no JSON is said with its line", async () => {
   assert.deepEqual(await problems('{\n "vehicle": "a",\n "vehicle": "b"\n}'), [
     'c:3: vehicle: "vehicle" is there twice; only one of them can count',
   ]);
+});
+
+test("a credential comes from systemd, by either of its names, else from the directory beside the configuration", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-credentials-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const text = `{ "devices": { "a": { "type": "ftp", "host": "h", "user": "u", "password": { "credential": "ground" } } } }`;
+  const loaded = async (env: Record<string, string>) => {
+    const { config, problems } = await load(text, dir, env);
+    const options = config?.devices[0]?.options as { password?: Secret } | undefined;
+    return options?.password?.reveal() ?? problems.map(({ message }) => message).join();
+  };
+  assert.equal(
+    await loaded({}),
+    `expected the credential ground: a file ${dir}/credentials/ground (then "systemctl restart filesync"), or LoadCredential=ground:PATH in the unit`,
+  );
+  mkdirSync(join(dir, "credentials"));
+  writeFileSync(join(dir, "credentials/ground"), "beside\n");
+  assert.equal(await loaded({}), "beside");
+  const given = { CREDENTIALS_DIRECTORY: join(dir, "run") };
+  mkdirSync(given.CREDENTIALS_DIRECTORY);
+  assert.equal(await loaded(given), "beside");
+  writeFileSync(join(dir, "run/filesync_ground"), "loaded with the directory\n");
+  assert.equal(await loaded(given), "loaded with the directory");
+  writeFileSync(join(dir, "run/ground"), "of the unit");
+  assert.equal(await loaded(given), "of the unit");
+  assert.match(
+    await (async () => (await load(text.replace('"ground"', '"../x"'), dir)).problems.map(({ message }) => message).join())(),
+    /without \//,
+  );
 });
 
 test("secrets come from the environment or a file, and never show", async () => {

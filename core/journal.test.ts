@@ -231,6 +231,28 @@ test("a journal of a newer version is left as it is", async (t) => {
   assert.deepEqual(readdirSync(dir), before);
 });
 
+test("a journal of a newer version that was taken back is set aside, once", async (t) => {
+  const dir = tempDir(t);
+  const newer = async () => {
+    const db = await openDatabase(join(dir, "journal.db"));
+    db.exec("PRAGMA user_version = 99");
+    db.close();
+  };
+  const first = await Journal.open(dir);
+  await first.commit(() => record(first, 1));
+  await first.close();
+  await newer();
+  writeFileSync(join(dir, "went-back"), "");
+  // Who only reads sets nothing aside.
+  await assert.rejects(Journal.open(dir, false, false), JournalFromNewerVersion);
+  const journal = await Journal.open(dir);
+  assert.equal(journal.setAside[0], join(dir, "journal.damaged-1.db"));
+  assert.equal(count(journal), 0);
+  await journal.close();
+  await newer();
+  await assert.rejects(Journal.open(dir), JournalFromNewerVersion);
+});
+
 test("a journal of an older version is brought up to this one, with all that it holds", async (t) => {
   const dir = tempDir(t);
   const first = await Journal.open(dir);

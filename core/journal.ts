@@ -115,7 +115,7 @@ export class Journal {
 
   /**
    * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met; `mend`: one that is
-   * damaged is set aside and begun anew. Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
+   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (wentBack). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
    * cannot be written.
    */
   static async open(dir: string, suspect = false, mend = true): Promise<Journal> {
@@ -127,7 +127,7 @@ export class Journal {
     try {
       db = await openTables(path, suspect);
     } catch (error) {
-      if (error instanceof JournalFromNewerVersion || !isDamage(error)) throw error;
+      if (error instanceof JournalFromNewerVersion ? !mend || !(await wentBack(dir)) : !isDamage(error)) throw error;
       if (!mend)
         throw new JournalDamaged(`the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`, { cause: error });
       setAside = await moveAside(dir);
@@ -144,6 +144,8 @@ export class Journal {
       const main = await opened(path, "r+");
       const receipts = await opened(join(dir, "receipts.jsonl"), "a");
       await endLine(join(dir, "receipts.jsonl"), receipts);
+      // It fits this version: the next that does not would be somebody's mistake.
+      if (mend) await fs.rm(join(dir, "went-back"), { force: true });
       await main.sync();
       await wal.sync();
       await syncDir(dir);
@@ -339,6 +341,14 @@ export class Journal {
     }
     return statement;
   }
+}
+
+/** deploy/trial.sh leaves a file where it put an older version back: nobody is there to say that the newer one's journal may be given up. */
+function wentBack(dir: string): Promise<boolean> {
+  return fs.access(join(dir, "went-back")).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function openTables(path: string, suspect: boolean): Promise<Database> {

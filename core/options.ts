@@ -5,7 +5,7 @@
  * All figures come out in the unit that the name in code says: bytes, milliseconds, bytes per second.
  */
 import { createHmac, randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
@@ -156,14 +156,26 @@ export const path = () =>
     ),
   );
 
-/** "text", { "env": "NAME" } or { "file": "PATH" } (its last line end is taken off) → Secret. */
+/** A credential of systemd: of the unit, or of the directory that filesync.service loads as "filesync" (systemd.exec(5): its files have that prefix); by hand, of that directory itself. */
+function credentialFile(name: string): string | undefined {
+  const { CREDENTIALS_DIRECTORY: dir } = surroundings.env;
+  const given = dir === undefined || dir === "" ? [] : [join(dir, name), join(dir, `filesync_${name}`)];
+  return [...given, join(surroundings.baseDir, "credentials", name)].find((path) => existsSync(path));
+}
+
+/** "text", { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" } (the last line end of a file is taken off) → Secret. */
 export const secret = () =>
   v.pipe(
     v.union(
-      [v.string(), v.strictObject({ env: v.string() }), v.strictObject({ file: v.string() })],
-      'a text, { "env": "NAME" } or { "file": "PATH" }',
+      [
+        v.string(),
+        v.strictObject({ env: v.string() }),
+        v.strictObject({ file: v.string() }),
+        v.strictObject({ credential: v.pipe(v.string(), v.regex(/^[^/]+$/, "the name of a credential, without /")) }),
+      ],
+      'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }',
     ),
-    v.rawTransform<string | { env: string } | { file: string }, Secret>(({ dataset, addIssue, NEVER }) => {
+    v.rawTransform<string | { env: string } | { file: string } | { credential: string }, Secret>(({ dataset, addIssue, NEVER }) => {
       const given = dataset.value;
       if (typeof given === "string") return new Secret(given);
       if ("env" in given) {
@@ -172,16 +184,30 @@ export const secret = () =>
         addIssue({ message: `the environment variable ${given.env} to be set` });
         return NEVER;
       }
-      const file = resolve(surroundings.baseDir, given.file.replace(/^~\//, `${surroundings.env.HOME ?? homedir()}/`));
-      try {
-        return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
-      } catch (error) {
-        const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
-        addIssue({ message: `a readable secret file; ${file} is not (${code})` });
+      if ("credential" in given) {
+        const { credential: name } = given;
+        const file = credentialFile(name);
+        if (file !== undefined) return readSecret(file, addIssue) ?? NEVER;
+        const dir = join(surroundings.baseDir, "credentials");
+        addIssue({
+          message: `the credential ${name}: a file ${join(dir, name)} (then "systemctl restart filesync"), or LoadCredential=${name}:PATH in the unit`,
+        });
         return NEVER;
       }
+      const file = resolve(surroundings.baseDir, given.file.replace(/^~\//, `${surroundings.env.HOME ?? homedir()}/`));
+      return readSecret(file, addIssue) ?? NEVER;
     }),
   );
+
+function readSecret(file: string, addIssue: (issue: { message: string }) => void): Secret | undefined {
+  try {
+    return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    addIssue({ message: `a readable secret file; ${file} is not (${code})` });
+    return undefined;
+  }
+}
 
 /** A TCP or UDP port. */
 export const port = () =>

@@ -122,7 +122,7 @@ export class Run {
         events.say(
           "error",
           "journal-set-aside",
-          `the journal was damaged; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
+          `the journal is damaged, or of a newer version that was taken back; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
         );
       await dropInherited(journal, installation);
       await recover(run.engine, config.stateDir, journal.setAside.length > 0);

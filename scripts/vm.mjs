@@ -1,5 +1,7 @@
-// `npm run vm -- disks [--seed S] [--pulls N] [--only uuid,any,target,twins,power] [--cache DIR] [--kvm] [--quiet]`: a Debian machine in QEMU, built at the
-// first time (test/vm/build.sh), in which USB sticks are plugged and pulled and the power is cut; prints what happens, then a table. 1: something failed.
+// A Debian machine in QEMU, built at the first time (test/vm/build.sh); prints what happens, then a table. 1: something failed.
+// `npm run vm -- disks [--pulls N] …`: USB sticks are plugged and pulled, and the power is cut.
+// `npm run vm -- install [--cuts N] …`: FileSync is installed by its script, used, upgraded, broken, the power cut, and taken away.
+// Both take [--seed S] [--only NAME,NAME] [--cache DIR] [--kvm] [--quiet].
 import { makeReady } from "./ready.mjs";
 
 makeReady();
@@ -8,26 +10,37 @@ const given = Object.fromEntries(
   words.map((word, n, all) => (word.startsWith("--") ? [word.slice(2), all[n + 1]] : [])).filter((pair) => pair.length),
 );
 const seed = Number(given.seed ?? Math.floor(Math.random() * 2 ** 31));
-const pulls = Number(given.pulls ?? 50);
-const { disks, scenarios } = await import("../dist/test/vm/disks.js");
+const times = Number(given.pulls ?? given.cuts ?? 50);
+const runs = {
+  disks: async () => {
+    const { disks, scenarios } = await import("../dist/test/vm/disks.js");
+    return { names: scenarios, run: (options) => disks({ ...options, pulls: times }), count: "--pulls" };
+  },
+  install: async () => {
+    const { install, steps } = await import("../dist/test/vm/install.js");
+    return { names: steps, run: (options) => install({ ...options, cuts: times }), count: "--cuts" };
+  },
+};
 const only = given.only?.split(",");
+const { names = [], run, count } = (await runs[what]?.()) ?? {};
 if (
-  what !== "disks" ||
+  run === undefined ||
   !Number.isInteger(seed) ||
-  !(Number.isInteger(pulls) && pulls > 0) ||
-  only?.some((name) => !scenarios.includes(name))
+  !(Number.isInteger(times) && times > 0) ||
+  only?.some((name) => !names.includes(name))
 ) {
-  console.error(`npm run vm -- disks --seed NUMBER --pulls NUMBER --only ${scenarios.join(",")} --cache DIR --kvm --quiet`);
+  console.error(
+    `npm run vm -- ${run === undefined ? "disks|install" : what} --seed NUMBER ${count ?? "--pulls|--cuts"} NUMBER --only ${names.join(",")} --cache DIR --kvm --quiet`,
+  );
   process.exit(2);
 }
 const begun = Date.now();
-console.log(`seed ${seed}; the same chances again: npm run vm -- disks --seed ${seed} --pulls ${pulls}`);
+console.log(`seed ${seed}; the same chances again: npm run vm -- ${what} --seed ${seed} ${count} ${times}`);
 const say = (line) => {
   if (!("quiet" in given) || /^(ok|FAIL|---)/.test(line)) console.log(line);
 };
-const rows = await disks({
+const rows = await run({
   seed,
-  pulls,
   say,
   ...(only === undefined ? {} : { only }),
   ...(given.cache === undefined ? {} : { cache: given.cache }),

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 const units = fileURLToPath(new URL("../../systemd", import.meta.url));
+const deploy = fileURLToPath(new URL("../../deploy", import.meta.url));
 
 test("systemd-analyze verify has nothing to say of the units", (t) => {
   if (spawnSync("systemd-analyze", ["--version"]).status !== 0) {
@@ -17,9 +18,12 @@ test("systemd-analyze verify has nothing to say of the units", (t) => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-units-"));
   t.after(() => rmSync(dir, { recursive: true }));
   const names = readdirSync(units);
-  // What a unit starts has to be there: the program's prefix is another one here.
+  // What a unit starts has to be there: the program is another one here.
   for (const name of names)
-    writeFileSync(join(dir, name), readFileSync(join(units, name), "utf8").replace("/usr/lib/filesync/bin/filesync", process.execPath));
+    writeFileSync(
+      join(dir, name),
+      readFileSync(join(units, name), "utf8").replace(/\/opt\/filesync\/current\/\S+\/(filesync|trial\.sh)\b/g, process.execPath),
+    );
   const { status, stdout, stderr } = spawnSync("systemd-analyze", ["verify", ...names.map((name) => join(dir, name))], {
     encoding: "utf8",
   });
@@ -33,4 +37,46 @@ test("no setting of the helper's unit gives it a mount namespace: its mounts wou
     /^(Protect(System|Home|KernelTunables|KernelModules|KernelLogs|ControlGroups|Proc|Clock|Hostname)|Private\w+|(Read(Only|Write)|Inaccessible|Exec|NoExec)Paths|Bind\w*Paths|TemporaryFileSystem|Root\w+|(State|Runtime|Cache|Logs)Directory|ProcSubset|MountFlags|MountAPIVFS|DynamicUser|LoadCredential\w*|SetCredential\w*)=/m;
   assert.doesNotMatch(service, apart);
   assert.match("PrivateTmp=yes", apart);
+});
+
+test("the services are fenced in: systemd's measure of exposure is at most 2.0", (t) => {
+  if (spawnSync("systemd-analyze", ["--version"]).status !== 0) {
+    t.skip("systemd-analyze is not here (package systemd)");
+    return;
+  }
+  for (const name of ["filesync.service", "filesync-ground.service"]) {
+    const { stdout, stderr } = spawnSync("systemd-analyze", ["security", "--offline=yes", join(units, name)], { encoding: "utf8" });
+    const level = /Overall exposure level for \S+: ([\d.]+)/.exec(stdout)?.[1];
+    assert.ok(Number(level) <= 2, `${name}: ${level ?? stderr}`);
+  }
+});
+
+test("the two services differ only in what a vehicle has and the ground has not", () => {
+  const settings = (name: string) =>
+    readFileSync(join(units, name), "utf8")
+      .split("\n")
+      .filter((line) => /^[A-Z]\w+=/.test(line));
+  const [vehicle, ground] = [settings("filesync.service"), settings("filesync-ground.service")];
+  assert.deepEqual(
+    ground.filter((line) => !vehicle.includes(line)),
+    ["Description=FileSync, which takes what vehicles send", "Conflicts=filesync.service"],
+  );
+  assert.deepEqual(
+    vehicle.filter((line) => !ground.includes(line)).map((line) => line.slice(0, line.indexOf("="))),
+    ["Description", "Conflicts", "SupplementaryGroups", "Environment", "CPUWeight", "IOWeight", ...Array<string>(4).fill("DeviceAllow")],
+  );
+});
+
+test("shellcheck has nothing to say of the scripts that install it", (t) => {
+  if (spawnSync("shellcheck", ["--version"]).status !== 0) {
+    t.skip("shellcheck is not here (package shellcheck)");
+    return;
+  }
+  const scripts = readdirSync(deploy).filter((name) => !name.endsWith(".rules"));
+  const { status, stdout } = spawnSync(
+    "shellcheck",
+    scripts.map((name) => join(deploy, name)),
+    { encoding: "utf8" },
+  );
+  assert.deepEqual([status, stdout], [0, ""]);
 });

@@ -1,6 +1,6 @@
 /** The project as it is installed in a machine, run by systemd, and watched from outside by what the observer (observer.ts) prints. */
 import { spawnSync, type ChildProcess } from "node:child_process";
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, createReadStream, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -8,8 +8,9 @@ import { fileURLToPath } from "node:url";
 import type { SeenEvent } from "../faults/process.js";
 import type { Machine } from "./machine.js";
 
-const root = fileURLToPath(new URL("../../..", import.meta.url));
-const home = "/opt/filesync";
+export const root = fileURLToPath(new URL("../../..", import.meta.url));
+/** As deploy-filesync.sh has it. */
+const home = "/opt/filesync/current";
 const stateDir = "/var/lib/filesync";
 const unit = "filesync.service";
 
@@ -36,7 +37,7 @@ export type Seen = { readonly t: number } & (
   | { readonly seen: "ready" | "unanswered" }
 );
 
-/** Puts the package, as npm packs it, and the dependencies of its lock file into the machine. */
+/** Puts the package, as npm packs it, and the dependencies of its lock file into the machine: to be run by root, without all that deploy-filesync.sh does. */
 export async function install(machine: Machine): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), "filesync-pack-"));
   try {
@@ -46,9 +47,8 @@ export async function install(machine: Machine): Promise<void> {
     const unpacked = join(dir, "package");
     copyFileSync(join(root, "package-lock.json"), join(unpacked, "package-lock.json"));
     run("npm", ["ci", "--omit=dev", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"], unpacked);
-    mkdirSync(join(unpacked, "dist/test/vm"), { recursive: true });
-    cpSync(join(root, "dist/test/vm/observer.js"), join(unpacked, "dist/test/vm/observer.js"));
     await machine.put(unpacked, home);
+    await putObserver(machine);
   } finally {
     rmSync(dir, { recursive: true });
   }
@@ -62,7 +62,13 @@ export async function install(machine: Machine): Promise<void> {
   await machine.must("mkdir -p /etc/filesync && systemctl daemon-reload && sync");
 }
 
-function run(command: string, args: readonly string[], cwd: string): void {
+/** Beside the program that is installed, whose files it uses. */
+export async function putObserver(machine: Machine): Promise<void> {
+  const path = "dist/test/vm/observer.js";
+  await machine.must(`mkdir -p ${home}/dist/test/vm && cat >${home}/${path}`, createReadStream(join(root, path)));
+}
+
+export function run(command: string, args: readonly string[], cwd: string): void {
   // What npm sets for its own scripts must not reach the npm that is started here.
   const env = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !name.startsWith("npm_") || name.startsWith("npm_config_")),
@@ -96,7 +102,9 @@ export class Daemon {
   async observe(since = 0): Promise<void> {
     this.#observer?.kill();
     this.#why = undefined;
-    const child = this.machine.follow(`exec node ${home}/dist/test/vm/observer.js ${stateDir} ${unit} ${since}`);
+    const child = this.machine.follow(
+      `exec $(command -v node || echo ${home}/node/bin/node) ${home}/dist/test/vm/observer.js ${stateDir} ${unit} ${since}`,
+    );
     this.#observer = child;
     let errors = "";
     child.stderr?.setEncoding("utf8").on("data", (text: string) => (errors += text));

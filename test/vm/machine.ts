@@ -28,6 +28,12 @@ export interface Stick {
   readonly bps?: number;
 }
 
+/** A serial port over USB (of FTDI's kind), with whatever listens at a port of 127.0.0.1 behind it. */
+export interface SerialPort {
+  readonly name: string;
+  readonly port: number;
+}
+
 export interface MachineOptions {
   /** Where images are kept. Default: $XDG_CACHE_HOME/filesync-vm. */
   readonly cache?: string;
@@ -48,6 +54,7 @@ const bootMs = 300_000;
 export class Machine {
   readonly dir = mkdtempSync(join(tmpdir(), `filesync-vm-${process.pid}-`));
   readonly #plugged = new Map<string, Stick>();
+  readonly #ports = new Map<string, SerialPort>();
   #qemu: ChildProcess | undefined;
   #qmp: Qmp | undefined;
   #port = 0;
@@ -104,6 +111,7 @@ export class Machine {
       this.#plugged.delete(stick.name);
       await this.plug(stick);
     }
+    for (const port of this.#ports.values()) await this.#plugPort(port);
     while ((await this.#ssh("true")).code !== 0) await wait("the machine does not answer");
   }
 
@@ -168,6 +176,19 @@ export class Machine {
     if (bps !== undefined) await qmp.execute("object-del", { id: `t-${name}` });
     if (own === undefined) throw new Error(`QEMU tells nothing of ${name}: ${JSON.stringify(stats)}`);
     return { read: own.rd_bytes, written: own.wr_bytes };
+  }
+
+  /** It stays plugged over a power cut. */
+  async plugPort(port: SerialPort): Promise<void> {
+    await this.#plugPort(port);
+    this.#ports.set(port.name, port);
+  }
+
+  async #plugPort({ name, port }: SerialPort): Promise<void> {
+    const addr = { type: "inet", data: { host: "127.0.0.1", port: String(port) } };
+    const backend = { type: "socket", data: { addr, server: false, reconnect: 1 } };
+    await this.#monitor().execute("chardev-add", { id: `c-${name}`, backend });
+    await this.#monitor().execute("device_add", { driver: "usb-serial", id: `s-${name}`, bus: "xhci.0", chardev: `c-${name}` });
   }
 
   async pullAll(): Promise<void> {

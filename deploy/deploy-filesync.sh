@@ -1,0 +1,366 @@
+#!/bin/bash
+# deploy-filesync.sh [OPTION]…: installs or upgrades FileSync on this machine, and waits until it is ready. For Raspberry Pi OS and Debian 12 and 13.
+#   --from FILE        from an archive of make-bundle.sh or "npm pack"; default: from where this script is, an unpacked archive or a checkout
+#   --config FILE      becomes /etc/filesync/config.json, if there is none yet
+#   --role ROLE        vehicle (default) or ground: filesync.service or filesync-ground.service; an upgrade keeps what is there
+#   --no-start         installs, and starts at the next boot
+#   --prepare-image    for a card that will be copied: as --no-start, and nothing on it says which machine it is
+#   --replace-old      the services of the FileSync in Python are stopped and put aside
+#   --uninstall        takes it away; what it has not delivered, its configuration and its user stay
+#   --purge            with --uninstall: these too
+#   --dry-run          says what it would do
+# Running it again changes nothing that is as it should be. Exit codes: 0 done; 1 it failed, and the version before runs on; 2 nothing was begun.
+set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin
+
+prefix=/opt/filesync
+etc=/etc/filesync
+state=/var/lib/filesync
+units=/usr/local/lib/systemd/system
+rules=/usr/local/lib/udev/rules.d/60-filesync.rules
+command=/usr/local/bin/filesync
+node_mirror=${FILESYNC_NODE_MIRROR:-https://nodejs.org/dist}
+readonly node_major=24 ready_seconds=180
+
+say() { echo "$*"; }
+die() {
+  echo "deploy-filesync.sh: $*" >&2
+  exit 2
+}
+fail() {
+  echo "deploy-filesync.sh: $*" >&2
+  exit 1
+}
+# What changes the machine goes through here.
+run() {
+  if [ -n "$dry" ]; then say "would run: $*"; else "$@"; fi
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+from='' config='' role='' start=1 image='' replace='' uninstall='' purge='' dry=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --from | --config | --role)
+      [ $# -gt 1 ] || die "$1 needs a value"
+      declare "${1#--}=$2"
+      shift
+      ;;
+    --no-start) start= ;;
+    --prepare-image) image=1 start= ;;
+    --replace-old) replace=1 ;;
+    --uninstall) uninstall=1 ;;
+    --purge) purge=1 ;;
+    --dry-run) dry=1 ;;
+    -h | --help)
+      sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    *) die "there is no option $1; --help lists them" ;;
+  esac
+  shift
+done
+case $role in '' | vehicle | ground) ;; *) die "--role is vehicle or ground, not $role" ;; esac
+[ -z "$purge" ] || [ -n "$uninstall" ] || die "--purge goes with --uninstall"
+[ -z "$from" ] || [ -r "$from" ] || die "$from cannot be read"
+[ -z "$config" ] || [ -r "$config" ] || die "$config cannot be read"
+[ -n "$dry" ] || [ "$(id -u)" = 0 ] || die "it has to be root: sudo $0"
+[ -d /run/systemd/system ] || die "systemd does not run here: start \"filesync run\" by your own means"
+
+# One at a time.
+if [ -z "$dry" ]; then
+  exec 9>/run/lock/filesync-deploy.lock
+  flock -n 9 || die "another deploy-filesync.sh is at work"
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+installed() { [ -L $prefix/current ]; }
+service_of() { if [ "$1" = ground ]; then echo filesync-ground.service; else echo filesync.service; fi; }
+
+# ---------------------------------------------------------------------------------------------------------------------------------- taking it away
+
+take_away() {
+  local unit
+  for unit in filesync.service filesync-ground.service filesync-mount.socket; do
+    [ ! -L $units/$unit ] || run systemctl -q disable --now $unit
+  done
+  # A helper at work, and what it mounted.
+  if [ -e $units/filesync-mount@.service ]; then run systemctl stop 'filesync-mount@*.service'; fi
+  local mount
+  while read -r mount; do run umount -l "$mount"; done < <(findmnt -rno TARGET | grep '^/run/filesync/disks/' || true)
+  for unit in filesync.service filesync-ground.service filesync-mount.socket filesync-mount@.service; do
+    run rm -f "$units/$unit"
+  done
+  run rmdir -p --ignore-fail-on-non-empty $units 2>/dev/null || true
+  run rm -f $rules $command
+  run rmdir -p --ignore-fail-on-non-empty "$(dirname $rules)" 2>/dev/null || true
+  run systemctl daemon-reload
+  run systemctl reset-failed 'filesync*' 2>/dev/null || true
+  ! command -v udevadm >/dev/null || run udevadm control --reload || true
+  run rm -rf $prefix /run/filesync
+  if [ -n "$purge" ]; then
+    run rm -rf $state $etc
+    ! getent passwd filesync >/dev/null || run userdel filesync
+    ! getent group filesync >/dev/null || run groupdel filesync
+    say "FileSync, its configuration and its data are gone."
+  else
+    say "FileSync is gone. $etc, $state and the user filesync, whose files these are, stay; --uninstall --purge takes them too."
+  fi
+}
+
+if [ -n "$uninstall" ]; then
+  if [ -n "$purge" ] && installed && [ -r $etc/config.json ]; then
+    # Only a person who read it may throw away what is nowhere else.
+    left=$($command status --config $etc/config.json 2>/dev/null | tail -n 1 || true)
+    [ -z "$left" ] || say "It says of itself, last: $left"
+  fi
+  take_away
+  exit 0
+fi
+
+# ------------------------------------------------------------------------------------------------------------------------------ what is to be installed
+
+case $(dpkg --print-architecture 2>/dev/null || uname -m) in
+  amd64 | x86_64) arch=x64 ;;
+  arm64 | aarch64) arch=arm64 ;;
+  armhf | armv7l) arch=arm ;;
+  *) die "there is no FileSync for $(uname -m): it needs a 64-bit system, or a 32-bit ARM with Node.js 22.13 or newer" ;;
+esac
+# Without the database that comes along for the others, Node's own is used.
+if [ $arch = arm ]; then least=22.13; else least=20.19; fi
+
+node_fits() {
+  "$1" -e "const [a,b]=process.versions.node.split('.').map(Number),[c,d]='$least'.split('.').map(Number);process.exit(a>c||a===c&&b>=d?0:1)" 2>/dev/null
+}
+
+# A Node.js to build with, and to take along: $work/node.
+get_node() {
+  [ $arch != arm ] || die "this system is a 32-bit one: it needs a Node.js of its own with npm, $least or newer (here: $(node --version 2>/dev/null || echo none)), or a 64-bit system"
+  command -v curl >/dev/null || die "there is no Node.js 20.19 or newer here, and no curl to get one: apt-get install curl, or install from an archive of make-bundle.sh, which has one in it"
+  local sums=$work/sums name
+  say "There is no Node.js 20.19 or newer with npm here: Node.js $node_major is taken from $node_mirror"
+  curl -fsSL --retry 3 -o "$sums" "$node_mirror/latest-v$node_major.x/SHASUMS256.txt" ||
+    die "$node_mirror cannot be reached: without a network install from an archive of make-bundle.sh, which has Node.js in it"
+  name=$(sed -n "s/^[0-9a-f]*  \(node-v[0-9.]*-linux-$arch\.tar\.gz\)$/\1/p" "$sums")
+  curl -fsSL --retry 3 -o "$work/$name" "$node_mirror/latest-v$node_major.x/$name" || die "$node_mirror/latest-v$node_major.x/$name cannot be had"
+  (cd "$work" && grep -F "  $name" "$sums" | sha256sum --quiet -c -) || die "$name is not what its sum says: try again"
+  mkdir "$work/node"
+  tar -xzf "$work/$name" -C "$work/node" --strip-components=1
+}
+
+# From a checkout or a package of npm: what make-bundle.sh makes of it.
+build_from() {
+  local own_node=
+  if ! command -v npm >/dev/null || ! node_fits node; then
+    get_node
+    PATH=$work/node/bin:$PATH
+    own_node=1
+  fi
+  say "Building from $1"
+  # As a program that changes nothing but its own directories: in a copy, so that a checkout of a user stays that user's.
+  mkdir "$work/source"
+  tar -C "$1" --exclude=./node_modules --exclude=./.git --exclude='./*.tar.gz' -c . | tar -C "$work/source" --no-same-owner -x
+  bash "$work/source/deploy/make-bundle.sh" --arch $arch --node none --stage "$work/bundle" >"$work/build.log" 2>&1 ||
+    { tail -n 20 "$work/build.log" >&2; die "it could not be built; the last words are above (a network is needed for npm)"; }
+  if [ -n "$own_node" ]; then
+    mkdir -p "$work/bundle/node/bin"
+    cp "$work/node/bin/node" "$work/bundle/node/bin/node"
+    cp "$work/node/LICENSE" "$work/bundle/node/" 2>/dev/null || true
+    (cd "$work/bundle" && sha256sum node/bin/node >>SHA256SUMS)
+  fi
+  source=$work/bundle
+}
+
+source=$here
+if [ -n "$from" ]; then
+  mkdir "$work/from"
+  tar -xzf "$from" -C "$work/from" --no-same-owner 2>/dev/null || die "$from is no whole archive: copy it again"
+  source=$(find "$work/from" -mindepth 1 -maxdepth 1 -type d | head -n 1)
+  [ -e "$source/package.json" ] || die "$from is no archive of FileSync"
+fi
+if [ -e "$source/SHA256SUMS" ]; then
+  of=$(cat "$source/ARCH")
+  [ "$of" = $arch ] || die "this archive is for $of, and this machine is $arch ($(uname -m)): make-bundle.sh --arch $arch makes one for it"
+elif [ -n "$dry" ]; then
+  say "would build from $source"
+else
+  build_from "$source"
+fi
+
+space_for() {
+  local needed available
+  needed=$(du -sk "$1" | cut -f1)
+  mkdir -p "$2" 2>/dev/null || die "$2 cannot be made: is the file system read-only? (mount -o remount,rw /)"
+  [ -w "$2" ] || die "$2 cannot be written: is the file system read-only? (mount -o remount,rw /)"
+  available=$(df -Pk "$2" | awk 'NR == 2 { print $4 }')
+  [ "$available" -gt $((needed + 20480)) ] || die "$2 has $((available / 1024)) MiB free, and $((needed / 1024 + 20)) are needed; nothing was changed"
+}
+
+if [ -e "$source/SHA256SUMS" ]; then
+  # "sha256sum: WARNING" and the like are told in words of ours.
+  (cd "$source" && sha256sum --quiet -c SHA256SUMS >"$work/wrong" 2>&1) || die "the archive is damaged ($(head -n 1 "$work/wrong")): copy it again"
+  [ -x "$source/node/bin/node" ] || node_fits node ||
+    die "this archive has no Node.js in it, and there is none here that is $least or newer"
+  version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$source/package.json")
+  version=$version-$(sha256sum "$source/SHA256SUMS" | cut -c1-12)
+else
+  version="(built then)"
+fi
+
+# ---------------------------------------------------------------------------------------------------------------------------------- what is here already
+
+# The FileSync in Python had services of its own names.
+for old in /etc/systemd/system/filesync*.service; do
+  if [ ! -e "$old" ] || [ -L "$old" ]; then continue; fi
+  name=$(basename "$old")
+  [ -n "$replace" ] || die "$old is another FileSync's (started by: $(sed -n 's/^ExecStart=//p' "$old" | head -n 1)): --replace-old stops it and puts it aside as $old.old"
+  run systemctl -q disable --now "$name" || true
+  run mv "$old" "$old.old"
+done
+
+if [ -z "$role" ]; then
+  role=vehicle
+  ! systemctl -q is-enabled filesync-ground.service 2>/dev/null || role=ground
+fi
+service=$(service_of $role)
+if [ $role = ground ]; then other=filesync.service; else other=filesync-ground.service; fi
+
+# ------------------------------------------------------------------------------------------------------------------------------------- user, directories
+
+if ! getent passwd filesync >/dev/null; then
+  run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
+fi
+run install -d -m 755 $prefix $prefix/versions $units "$(dirname $rules)" "$(dirname $command)"
+run install -d -m 750 -o root -g filesync $etc
+run install -d -m 700 -o root -g root $etc/credentials
+if [ ! -e $etc/config.json ]; then
+  if [ -n "$config" ]; then
+    run install -m 640 -o root -g filesync "$config" "$etc/config.json.new"
+  else
+    # It runs, and waits for somebody who says what it is to do.
+    # shellcheck disable=SC2016
+    [ -n "$dry" ] || printf '// What each key means: /opt/filesync/current/config.example.json. After a change: systemctl reload filesync\n{\n  "$schema": "/opt/filesync/current/config.schema.json",\n  "stateDir": "%s",\n  "devices": {},\n  "routes": []\n}\n' $state >"$work/config.json"
+    run install -m 640 -o root -g filesync "$work/config.json" "$etc/config.json.new"
+  fi
+  run sync -f $etc
+  run mv $etc/config.json.new $etc/config.json
+elif [ -n "$config" ]; then
+  say "$etc/config.json is there already and stays as it is; $config was not used"
+fi
+
+# ------------------------------------------------------------------------------------------------------------------------------------------- the program
+
+before=$(readlink $prefix/current 2>/dev/null || true)
+if [ -z "$dry" ]; then rm -rf $prefix/versions/.new-*; fi
+if [ "$before" = "versions/$version" ]; then
+  say "$version is installed already"
+else
+  if [ ! -d "$prefix/versions/$version" ]; then
+    [ -n "$dry" ] || space_for "$source" $prefix/versions
+    run cp -a --no-preserve=ownership "$source" "$prefix/versions/.new-$version"
+    run chmod -R go-w,a+rX "$prefix/versions/.new-$version"
+    if [ -z "$dry" ]; then
+      fresh=$prefix/versions/.new-$version/bin/filesync
+      "$fresh" --version >/dev/null || die "$version does not run on this machine; nothing was changed"
+      # What the version that runs takes for good may be a mistake for the new one: better known now than on the way.
+      if ! problems=$("$fresh" check --config $etc/config.json 2>&1); then
+        [ -n "$before" ] && "$prefix/$before/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 &&
+          die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:
+$problems"
+        say "$etc/config.json has mistakes:
+$problems"
+      fi
+    fi
+    run sync -f $prefix
+    run mv "$prefix/versions/.new-$version" "$prefix/versions/$version"
+    run sync -f $prefix
+  fi
+  # From here on the version is on trial (trial.sh): a power cut at any moment leaves one that runs, or is left for the one before.
+  if [ -n "$before" ]; then
+    run ln -sfn "$before" $prefix/previous.new
+    run mv -T $prefix/previous.new $prefix/previous
+    [ -n "$dry" ] || echo 0 >$prefix/trial
+  fi
+  run rm -f $prefix/went-back
+  run sync -f $prefix
+  run ln -sfn "versions/$version" $prefix/current.new
+  run mv -T $prefix/current.new $prefix/current
+  run sync -f $prefix
+fi
+
+# Through "current": going back goes back here too.
+link() {
+  [ "$(readlink "$2" 2>/dev/null)" = "$1" ] || { run ln -sfn "$1" "$2.new" && run mv -T "$2.new" "$2"; }
+}
+for unit in filesync.service filesync-ground.service filesync-mount.socket filesync-mount@.service; do
+  link "$prefix/current/systemd/$unit" "$units/$unit"
+done
+link $prefix/current/deploy/60-filesync.rules $rules
+link $prefix/current/bin/filesync $command
+run systemctl daemon-reload
+if command -v udevadm >/dev/null; then
+  run udevadm control --reload || true
+  # For ports that are in already.
+  run udevadm trigger --subsystem-match=tty --action=change || true
+fi
+
+if systemctl -q is-enabled $other 2>/dev/null; then run systemctl -q disable --now $other; fi
+run systemctl -q enable "$service" filesync-mount.socket
+run sync
+
+# --------------------------------------------------------------------------------------------------------------------------------------------- starting it
+
+if [ -n "$image" ]; then
+  run systemctl stop "$service" filesync-mount.socket
+  if [ -z "$dry" ] && [ -d $state/spool ] && [ -n "$(find $state/spool -type f -size +0 -print -quit)" ]; then
+    fail "$state/spool has files that were not delivered everywhere: deliver them first (systemctl start $service), or remove $state"
+  fi
+  # Who this machine is, and what it knows; made anew at the first start of each copy.
+  run rm -rf $state $etc/keys
+  run sync
+  say "Ready to be copied: each copy takes an identity of its own at its first start. Keys of a login that are in $etc/credentials, or in the configuration, would be in every copy."
+  exit 0
+fi
+if [ -z "$start" ]; then
+  say "Installed: $version. It starts at the next boot, or by: systemctl start $service"
+  exit 0
+fi
+if [ -n "$dry" ]; then
+  say "would start $service and wait until it is ready"
+  exit 0
+fi
+
+systemctl start filesync-mount.socket || say "disks cannot be mounted without root: systemctl status filesync-mount.socket says why"
+since=$(date +%s)
+# What has run before is not started anew if it is this version already.
+if [ "$before" = "versions/$version" ] && [ ! -e $prefix/trial ] && systemctl -q is-active "$service"; then
+  say "$version runs: $(systemctl show -P StatusText "$service")"
+  exit 0
+fi
+systemctl restart --no-block "$service"
+# The one before may still be active; the mark of the trial goes when this one is.
+until systemctl -q is-active "$service" && [ ! -e $prefix/trial ]; do
+  result=$(systemctl show -P ActiveState "$service")
+  if [ "$result" = failed ] || [ $(($(date +%s) - since)) -gt $ready_seconds ] || [ "$(readlink $prefix/current)" != "versions/$version" ]; then
+    echo "$version did not become ready ($(systemctl show -P StatusText "$service")). Its last words:" >&2
+    journalctl -q --no-pager -o cat -n 15 -u "$service" --since "@$since" >&2 || true
+    if [ -n "$before" ] && [ "$before" != "versions/$version" ]; then
+      [ "$(readlink $prefix/current)" != "versions/$version" ] || "$prefix/$before/deploy/trial.sh" back >&2
+      systemctl restart --no-block "$service"
+      for _ in $(seq $ready_seconds); do
+        if systemctl -q is-active "$service"; then fail "${before#versions/} runs again; the failed version is in $prefix/versions/$version"; fi
+        sleep 1
+      done
+      fail "${before#versions/}, the version before, is back, and does not become ready either: systemctl status $service"
+    fi
+    fail "mend what is said above, then: systemctl restart $service"
+  fi
+  sleep 0.5
+done
+# What is neither this version nor the one to go back to.
+for old in "$prefix"/versions/*; do
+  case versions/$(basename "$old") in "$(readlink $prefix/current)" | "$(readlink $prefix/previous 2>/dev/null)") ;; *) rm -rf "$old" ;; esac
+done
+say "$version is ready after $(($(date +%s) - since)) s: $(systemctl show -P StatusText "$service")"
+say "Its configuration: $etc/config.json (then: systemctl reload $service). How it stands: filesync status. What it says: journalctl -u $service"
