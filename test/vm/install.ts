@@ -33,7 +33,7 @@ const mib = 2 ** 20;
 const mostAgain = 4 * mib;
 const unit = "filesync.service";
 const deploy = "/root/filesync/deploy/deploy-filesync.sh";
-const port = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_1-0000:00:04.0-1-if00-port0";
+const port = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_autopilot-if00-port0";
 
 /** In this order: each stands on those before it. */
 export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "mistakes", "gone"] as const;
@@ -118,7 +118,7 @@ class Installation {
   /** From nothing to delivered files by one script; said twice it changes nothing; a dry run neither. */
   async bare(): Promise<void> {
     const m = this.machine;
-    await m.must(`until [ -e ${port} ]; do sleep 0.2; done`);
+    await m.must(`timeout 60 sh -c "until [ -e ${port} ]; do sleep 0.2; done"`);
     await m.must("install -d /srv/flights");
     await m.writeFile("/root/config.json", this.#config());
     const before = await this.#files();
@@ -534,10 +534,10 @@ class Installation {
       vehicle: "v",
       stateDir: "/var/lib/filesync",
       devices: {
-        pixhawk: { type: "mavftp", url: `serial://${port}:921600`, interval: "5s" },
+        pixhawk: { type: "mavftp", url: `serial://${port}:921600`, interval: "5s", settle: "1s" },
         out: { type: "local", dir: "/srv/flights" },
       },
-      routes: [{ from: "pixhawk", to: ["out"], settle: "1s" }],
+      routes: [{ from: "pixhawk", to: ["out"] }],
     });
   }
 

@@ -188,7 +188,13 @@ export class Machine {
     const addr = { type: "inet", data: { host: "127.0.0.1", port: String(port) } };
     const backend = { type: "socket", data: { addr, server: false, reconnect: 1 } };
     await this.#monitor().execute("chardev-add", { id: `c-${name}`, backend });
-    await this.#monitor().execute("device_add", { driver: "usb-serial", id: `s-${name}`, bus: "xhci.0", chardev: `c-${name}` });
+    await this.#monitor().execute("device_add", {
+      driver: "usb-serial",
+      id: `s-${name}`,
+      bus: "xhci.0",
+      serial: name,
+      chardev: `c-${name}`,
+    });
   }
 
   async pullAll(): Promise<void> {
