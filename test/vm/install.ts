@@ -38,7 +38,7 @@ const deploy = "/root/filesync/deploy/deploy-filesync.sh";
 const port = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_autopilot-if00-port0";
 
 /** In this order: each stands on those before it. */
-export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "mistakes", "gone", "checkout"] as const;
+export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "years", "mistakes", "gone", "checkout"] as const;
 
 /** A string says why there can be no machine here. */
 export async function install(given: InstallGiven): Promise<readonly Row[] | string> {
@@ -421,6 +421,86 @@ class Installation {
     await this.#judgeTree("cuts");
     await daemon.stop();
     await machine.must(`rm -r /etc/systemd/system/${unit}.d && systemctl daemon-reload && systemctl -q enable --now filesync`);
+    await this.#ready();
+  }
+
+  /** What comes in years on a card: a clock that jumps, a card that is full at the boot, a root that may only be read, no network. */
+  async years(): Promise<void> {
+    const m = this.machine;
+    const year = Number((await m.must("date +%Y")).trim());
+    for (const to of [year + 12, 2001]) {
+      this.#fly(4 * mib);
+      await this.#until("that a log is on its way", async () => (await this.#transfer()) !== undefined, 120);
+      await m.must(`date -s '${to}-06-01 12:00:00'`);
+      await this.#delivered("years");
+      const { queue } = await this.#status();
+      this.results.row(
+        "years",
+        `the clock jumps to ${to} during a transfer; restarts; set aside`,
+        `${(await m.must(`systemctl show -P NRestarts ${unit}`)).trim()}; ${queue.parked}`,
+        queue.parked === 0,
+      );
+      await m.must("systemctl restart filesync");
+      await this.#ready();
+    }
+    await m.must(`date -s '@${Math.round(Date.now() / 1000)}'`);
+
+    await m.must("fallocate -l $(($(stat -f -c '%a*%S' /) - 200000)) /fill; sync");
+    this.#fly(2 * mib);
+    await m.powerCut();
+    await m.boot();
+    await this.#until(
+      "that it says so",
+      async () =>
+        /full|no space|no room/i.test(
+          await m.must(`systemctl show -P StatusText ${unit}; journalctl -q -b --no-pager -o cat -u ${unit}; filesync status 2>&1 || true`),
+        ),
+      180,
+    );
+    const said = (await m.must(`systemctl show -P StatusText ${unit}`)).trim();
+    await m.must("rm /fill");
+    await this.#delivered("years");
+    this.results.row("years", "a full card at the boot; with room again it goes on by itself", said);
+
+    const stick = makeStick(m, { name: "state", fs: "ext4", mib: 256 });
+    await m.plug(stick);
+    await m.must(
+      [
+        `until [ -e /dev/disk/by-uuid/${stick.uuid} ]; do sleep 0.2; done; systemctl stop filesync`,
+        `mkdir -p /mnt/rw && mount /dev/disk/by-uuid/${stick.uuid} /mnt/rw && cp -a /var/lib/filesync /mnt/rw/state && cp -a /srv/flights /mnt/rw/flights && umount /mnt/rw`,
+        `cp /etc/fstab /etc/fstab.before && echo 'UUID=${stick.uuid} /mnt/rw ext4 defaults 0 2' >>/etc/fstab`,
+        "for one in state:/var/lib/filesync flights:/srv/flights; do echo /mnt/rw/${one%%:*} ${one#*:} none bind 0 0 >>/etc/fstab; done",
+        "for dir in /tmp /var/tmp /var/log /var/lib/systemd; do echo tmpfs $dir tmpfs defaults 0 0 >>/etc/fstab; done",
+        "sed -i 's#^/dev/vda / ext4 defaults#/dev/vda / ext4 ro#' /etc/fstab",
+        // The network comes half a minute after everything else.
+        "printf '[Service]\nType=oneshot\nExecStart=/bin/sh -c \"sleep 30; systemctl start systemd-networkd\"\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/late.service",
+        "systemctl -q disable systemd-networkd.service systemd-networkd.socket && systemctl -q enable late.service && sync",
+      ].join(" && "),
+    );
+    this.#fly(2 * mib);
+    await m.powerCut();
+    await m.boot();
+    await this.#ready();
+    await this.#delivered("years");
+    const root = (await m.must("findmnt -no OPTIONS / /var/lib/filesync | cut -d, -f1 | paste -sd' '")).trim();
+    this.results.row("years", "a root that may only be read, one directory that may be written", root, root === "ro rw");
+    const since = async (name: string) => Number(await m.must(`systemctl show -P ActiveEnterTimestampMonotonic ${name}`)) / 1e6;
+    const [service, network] = [await since(unit), await since("systemd-networkd")];
+    this.results.row(
+      "years",
+      "no network at the boot: the service is ready, the network is there, after",
+      `${service.toFixed(0)} s, ${network.toFixed(0)} s`,
+      service < network,
+    );
+    await this.#judgeTree("years");
+    await m.must(
+      "systemctl stop filesync && mount -o remount,rw / && mv /etc/fstab.before /etc/fstab && systemctl -q disable late.service && systemctl -q enable systemd-networkd.service && rm /etc/systemd/system/late.service",
+    );
+    await m.must(
+      "umount /srv/flights /var/lib/filesync && rm -rf /srv/flights /var/lib/filesync && cp -a /mnt/rw/flights /srv/flights && cp -a /mnt/rw/state /var/lib/filesync && umount /mnt/rw && systemctl daemon-reload && sync",
+    );
+    await m.pull(stick);
+    await m.must("systemctl start filesync");
     await this.#ready();
   }
 
