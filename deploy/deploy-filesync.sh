@@ -231,6 +231,12 @@ if [ $role = ground ]; then other=filesync.service; else other=filesync-ground.s
 if ! getent passwd filesync >/dev/null; then
   run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
 fi
+# Whoever installed it may ask it how it is.
+person=${SUDO_USER:-root}
+if [ "$person" != root ] && ! id -nG "$person" | grep -qw filesync; then
+  run usermod -aG filesync "$person"
+  say "$person is in the group filesync from the next login on: then \"filesync status\" needs no sudo"
+fi
 run install -d -m 755 $prefix $prefix/versions $units "$(dirname $rules)" "$(dirname $command)"
 run install -d -m 750 -o root -g filesync $etc
 run install -d -m 700 -o root -g root $etc/credentials
