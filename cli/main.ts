@@ -53,6 +53,15 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("doctor", "What keeps files from arriving on this machine, and what to type about it")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (options: Common & { json?: boolean }) =>
+        (await import("./doctor.js")).doctorCommand(options.config, options.json === true),
+      ),
+    );
+  cli
     .command("status", "What is attached, what moves, what waits, and why")
     .option("--config <file>", file)
     .option("--json", "For programs")

@@ -3,12 +3,21 @@
  * autopilot said the time, or when `adjtimex` cannot be asked and the date is plausible: a Pi without a clock battery wakes up in the past.
  */
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { abortedFault } from "./errors.js";
 import type { Clock } from "./plugin.js";
 
 /** Files whose presence says that the clock was set since boot (systemd-timesyncd, chrony through systemd-time-wait-sync). */
-const marks = ["/run/systemd/timesync/synchronized", "/run/systemd/clock-synchronized"];
+const marks = ["run/systemd/timesync/synchronized", "run/systemd/clock-synchronized"];
+
+/** `managed`: something on this machine sets the clock and leaves a mark; `inStep`: it did since boot. `root`: where this machine's files are. */
+export function timeMarks(root = "/"): { readonly managed: boolean; readonly inStep: boolean } {
+  return {
+    managed: existsSync(join(root, "run/systemd/timesync")),
+    inStep: marks.some((mark) => existsSync(join(root, mark))),
+  };
+}
 
 /** Before this no FileSync existed: a clock that says less was never set. */
 export const plausibleSinceMs = Date.UTC(2026, 0, 1);
@@ -18,7 +27,7 @@ export class RealClock implements Clock {
   readonly #managed: boolean;
 
   /** `managed`: whether something on this machine sets the clock and leaves a mark; found out when not given. */
-  constructor(managed = existsSync("/run/systemd/timesync")) {
+  constructor(managed = timeMarks().managed) {
     this.#managed = managed;
   }
 
@@ -32,7 +41,7 @@ export class RealClock implements Clock {
 
   trusted(): boolean {
     if (this.wallMs() < plausibleSinceMs) return false;
-    return this.#told || !this.#managed || marks.some((mark) => existsSync(mark));
+    return this.#told || !this.#managed || timeMarks().inStep;
   }
 
   /** An autopilot said the time: true where it and this machine agree within a minute. */

@@ -8,6 +8,7 @@ import { RealClock } from "./clock.js";
 import type { Config } from "./config.js";
 import type { Engine } from "./engine.js";
 import type { Events } from "./events.js";
+import { freeBytesAt } from "./fs.js";
 import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
 import { checkpointBytes, isDamage, isMedium } from "./journal.js";
 import { backoffMs, reasonOf } from "./retry.js";
@@ -52,7 +53,7 @@ export class Daemon {
     const { stateDir } = this.#config;
     this.#lock = await lockStateDir(stateDir);
     try {
-      if ((await freeBytes(stateDir)) < 2 ** 20) await fs.rm(join(stateDir, "reserve"), { force: true });
+      if ((await freeBytesAt(stateDir)) < 2 ** 20) await fs.rm(join(stateDir, "reserve"), { force: true });
       else await makeReserve(stateDir);
       await this.#begin(false);
     } catch (error) {
@@ -169,7 +170,7 @@ export class Daemon {
         });
       if (signal.aborted) return;
       try {
-        if (full || (await freeBytes(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
+        if (full || (await freeBytesAt(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
         await this.#begin(suspect);
         this.#failures += 1;
         events.say("warn", "journal-reopened", "the journal is open again; work goes on");
@@ -188,11 +189,6 @@ async function makeReserve(stateDir: string): Promise<void> {
     (stat) => stat.size,
     () => 0,
   );
-  if (size === reserveBytes || (await freeBytes(stateDir)) < 4 * reserveBytes) return;
+  if (size === reserveBytes || (await freeBytesAt(stateDir)) < 4 * reserveBytes) return;
   await fs.writeFile(path, Buffer.alloc(reserveBytes));
-}
-
-async function freeBytes(dir: string): Promise<number> {
-  const { bavail, bsize } = await fs.statfs(dir);
-  return bavail * bsize;
 }

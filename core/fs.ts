@@ -30,6 +30,18 @@ export async function mayWriteIn(dir: string): Promise<void> {
   }
 }
 
+/** What this user may still write below a directory, in bytes; of one that is missing, where it would be made. Throws node's error. */
+export async function freeBytesAt(dir: string): Promise<number> {
+  try {
+    const { bavail, bsize } = await fs.statfs(dir);
+    return bavail * bsize;
+  } catch (error) {
+    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
+    if (!missing || dirname(dir) === dir) throw error;
+    return freeBytesAt(dirname(dir));
+  }
+}
+
 /** Makes the names in a directory durable. File systems that cannot (FUSE, some network mounts) are left as they are. */
 export async function syncDir(dir: string | Buffer): Promise<void> {
   const handle = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);

@@ -7,8 +7,8 @@ import https from "node:https";
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
-import { expectPinned, netFault, tlsOptions, type Tls } from "./net.js";
-import type { Clock, Reading } from "./plugin.js";
+import { certificateAt, expectPinned, netFault, tlsOptions, type Tls } from "./net.js";
+import type { Certificate, Clock, Reading } from "./plugin.js";
 
 export interface HttpOptions {
   /** http: or https: */
@@ -87,6 +87,17 @@ export class HttpClient {
     }
   }
 
+  /** For `Device.certificate`. */
+  async certificate(signal: AbortSignal): Promise<Certificate | undefined> {
+    const { origin, tls, timeoutMs, clock } = this.#options;
+    if (origin.protocol !== "https:") return undefined;
+    try {
+      return await certificateAt(hostOf(origin), portOf(origin), tls, timeoutMs, signal);
+    } catch (error) {
+      throw netFault(error, { what: `cannot look at the certificate of ${origin.host}`, connecting: true, clockTrusted: clock.trusted() });
+    }
+  }
+
   close(): void {
     this.#closed = true;
     this.#agent?.destroy();
@@ -107,7 +118,7 @@ export class HttpClient {
     const { method, path, body, answerMs = timeoutMs } = asked;
     return new Promise((resolve, reject) => {
       const request = (secure ? https : http).request({
-        hostname: origin.hostname.replace(/^\[|\]$/g, ""),
+        hostname: hostOf(origin),
         port: portOf(origin),
         method,
         path,
@@ -193,7 +204,7 @@ export class HttpClient {
     const secure = origin.protocol === "https:";
     const given = secure ? await tlsOptions(origin.hostname, tls) : {};
     const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: kept, keepAliveMsecs: 10_000 });
-    const host = origin.hostname.replace(/^\[|\]$/g, "");
+    const host = hostOf(origin);
     const port = portOf(origin);
     agent.createConnection = (_options, done) => {
       const callback = done as ((error: Error | null, socket?: Socket) => void) | undefined;
@@ -235,6 +246,11 @@ function drained(request: http.ClientRequest): Promise<void> {
     request.on("drain", done).on("close", done);
     if (request.destroyed) done();
   });
+}
+
+/** An IPv6 address without its brackets. */
+function hostOf({ hostname }: URL): string {
+  return hostname.replace(/^\[|\]$/g, "");
 }
 
 function portOf({ port, protocol }: URL): number {

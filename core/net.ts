@@ -4,10 +4,11 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
-import type { ConnectionOptions, TLSSocket } from "node:tls";
+import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 import * as v from "valibot";
-import { Fault, faultOfErrno, isFault } from "./errors.js";
+import { abortedFault, Fault, faultOfErrno, isFault } from "./errors.js";
 import { path } from "./options.js";
+import type { Certificate } from "./plugin.js";
 
 /** "SHA256:<base64>" or hexadecimal with or without colons → 64 lower-case hexadecimal digits; undefined for anything else. */
 export function parseFingerprint(text: string): string | undefined {
@@ -80,6 +81,38 @@ export function expectPinned(socket: TLSSocket, { fingerprint: pinned }: Tls): v
   if (found.toString("hex") === pinned) return;
   const shown = `SHA256:${found.toString("base64").replace(/=+$/, "")}`;
   throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
+}
+
+/** The certificate of a peer, once the handshake is done. */
+export function certificateOf(socket: TLSSocket, { fingerprint: pinned }: Tls): Certificate {
+  const { subject, subjectaltname, valid_from, valid_to } = socket.getPeerCertificate();
+  const name = [subject?.CN].flat()[0] ?? subjectaltname ?? "";
+  return { name, fromMs: Date.parse(valid_from), untilMs: Date.parse(valid_to), pinned: pinned !== undefined };
+}
+
+/** What is shown at a port that has TLS from the first byte, believed or not. Throws node's error, or "aborted". */
+export async function certificateAt(host: string, port: number, given: Tls, timeoutMs: number, signal: AbortSignal): Promise<Certificate> {
+  const options = { ...(await tlsOptions(host, given)), rejectUnauthorized: false };
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(abortedFault(signal));
+      return;
+    }
+    const socket = connectTls({ ...options, host, port });
+    const stop = () => socket.destroy(abortedFault(signal));
+    signal.addEventListener("abort", stop, { once: true });
+    socket.setTimeout(timeoutMs, () => socket.destroy(Object.assign(new Error("no answer came"), { code: "ETIMEDOUT" })));
+    socket.once("secureConnect", () => {
+      resolve(certificateOf(socket, given));
+      socket.destroy();
+    });
+    socket.once("error", reject);
+    socket.once("close", () => {
+      signal.removeEventListener("abort", stop);
+      // Of no effect after the certificate, or an error.
+      reject(Object.assign(new Error("the connection was closed"), { code: "ECONNRESET" }));
+    });
+  });
 }
 
 const socketWords: Readonly<Record<string, string>> = {

@@ -76,6 +76,16 @@ export interface Presence {
   readonly safe?: true;
 }
 
+export interface Certificate {
+  /** Whom it is for: its common name, else its other names. */
+  readonly name: string;
+  /** Milliseconds since 1970. */
+  readonly fromMs: number;
+  readonly untilMs: number;
+  /** The configuration names its fingerprint: its time is not looked at. */
+  readonly pinned: boolean;
+}
+
 /** ONE object per configured device: one port, one login, one lock. */
 export interface Device {
   /** The present state on subscribe, then each change. Never errors, never completes before `close()`. */
@@ -88,6 +98,10 @@ export interface Device {
   rest?(): void;
   /** A person wants to take it out: ends its use, and resolves with one line for them once it may be pulled. Detached from then on, until it is plugged anew. Throws the Fault that says why not. */
   eject?(signal: AbortSignal): Promise<string>;
+  /** Free bytes below its root, of several media the least; undefined where nobody can tell now. Absent where it never tells. Changes nothing there; throws as `probe` does. */
+  room?(signal: AbortSignal): Promise<number | undefined>;
+  /** What its server shows for itself, believed or not; undefined where nothing is encrypted. Nobody is logged in. Throws "offline", "denied", "transient", "config". */
+  certificate?(signal: AbortSignal): Promise<Certificate | undefined>;
   /** Idempotent. Afterwards no timer, socket, port or child is left. */
   close(): Promise<void>;
   readonly source?: Source;

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
+import { freeBytesAt } from "../../core/fs.js";
 import { NameWatch } from "../../core/name-watch.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wantedText } from "./blocks.js";
@@ -107,6 +108,14 @@ export class DiskDevice implements Device, Disks {
   async probeTarget(signal: AbortSignal): Promise<void> {
     await this.probe(signal);
     for (const medium of this.media) await medium.use(true, signal, () => Promise.resolve());
+  }
+
+  async room(signal: AbortSignal): Promise<number | undefined> {
+    await this.probe(signal);
+    const free = await Promise.all(
+      this.media.map((medium) => medium.use(false, signal, async ({ held }) => freeBytesAt(`/proc/self/fd/${held.fd}`))),
+    );
+    return free.length === 0 ? undefined : Math.min(...free);
   }
 
   async close(): Promise<void> {

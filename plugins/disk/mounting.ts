@@ -53,7 +53,7 @@ export interface Mounted {
 }
 
 /** Drivers, the best first, where mount(8) does not know which by itself; FUSE's where the kernel has none. */
-const drivers: Readonly<Record<string, readonly string[]>> = {
+export const drivers: Readonly<Record<string, readonly string[]>> = {
   exfat: ["exfat", "exfat-fuse"],
   ntfs: ["ntfs3", "ntfs-3g"],
 };

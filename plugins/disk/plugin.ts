@@ -74,10 +74,13 @@ export const plugin: Plugin<DiskConfig> = {
   device: (given, context) => new DiskDevice(optionsOf(given), context, thisMachine),
 };
 
+export function wantedOf({ uuid, label }: Pick<DiskConfig, "uuid" | "label">): Wanted {
+  return uuid !== undefined ? { uuid } : label !== undefined ? { label } : { any: true };
+}
+
 function optionsOf({ uuid, label, root, mountPoint, write, gadget, onSafe }: DiskConfig): DiskOptions {
-  const wanted: Wanted = uuid !== undefined ? { uuid } : label !== undefined ? { label } : { any: true };
   return {
-    ...{ wanted, root, gadget },
+    ...{ wanted: wantedOf({ uuid, label }), root, gadget },
     ...(mountPoint === undefined ? {} : { mountPoint }),
     ...(write === undefined ? {} : { write }),
     ...(onSafe === undefined ? {} : { onSafe }),

@@ -5,8 +5,9 @@
  * otherwise. `close` ends all connections and what runs on them.
  */
 import { BehaviorSubject } from "rxjs";
-import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import type { Certificate, Clock, Device, PluginContext, Presence } from "../../core/plugin.js";
 import { isAbsent, Refusal } from "./connection.js";
+import { certificateOfServer } from "./login.js";
 import type { FtpOptions } from "./options.js";
 import { Pool } from "./pool.js";
 import { FtpSource } from "./source.js";
@@ -19,8 +20,12 @@ export class FtpDevice implements Device {
   readonly target: FtpTarget;
   readonly tree: FtpTree;
   readonly #pool: Pool;
+  readonly #options: FtpOptions;
+  readonly #clock: Clock;
 
   constructor(options: FtpOptions, context: PluginContext) {
+    this.#options = options;
+    this.#clock = context.clock;
     this.#pool = new Pool(options, context.clock);
     this.source = new FtpSource(options, this.#pool);
     this.target = new FtpTarget(options, this.#pool);
@@ -33,6 +38,10 @@ export class FtpDevice implements Device {
       // A root that is not there yet is made by the first upload; a list says that it is missing.
       if (answer.code >= 400 && !isAbsent(answer)) throw new Refusal(answer);
     });
+  }
+
+  certificate(signal: AbortSignal): Promise<Certificate | undefined> {
+    return certificateOfServer(this.#options, this.#clock, signal);
   }
 
   close(): Promise<void> {

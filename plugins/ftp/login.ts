@@ -3,8 +3,8 @@
  */
 import { TLSSocket, type ConnectionOptions } from "node:tls";
 import { abortedFault, type Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import { expectPinned, tlsOptions } from "../../core/net.js";
-import type { Clock } from "../../core/plugin.js";
+import { certificateOf, expectPinned, tlsOptions } from "../../core/net.js";
+import type { Certificate, Clock } from "../../core/plugin.js";
 import { type Answer, Control, ProtocolError, Refusal } from "./control.js";
 import { type Data, type DataMemory, openData } from "./data.js";
 import { ftpFault, implicitPort, TlsRefusal } from "./faults.js";
@@ -73,16 +73,11 @@ export class Login {
   }
 
   static async #open(options: FtpOptions, clock: Clock, server: ServerMemory): Promise<Login> {
-    const { host, secure, timeout, port = secure === "implicit" ? implicitPort : 21 } = options;
+    const { host, secure } = options;
     const tls = secure === false ? undefined : await tlsOptions(host, options.tls);
-    const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
+    const control = await connected(options, tls);
     const login = new Login(control, options, clock, server, tls);
     try {
-      if (secure === true && tls !== undefined) {
-        const answer = await control.ask("AUTH TLS", /^234/);
-        if (answer.code >= 400) throw new TlsRefusal(answer);
-        await control.secure(tls);
-      }
       if (control.socket instanceof TLSSocket) expectPinned(control.socket, options.tls);
       await login.#logIn();
       return login;
@@ -204,6 +199,45 @@ export class Login {
     if (this.#tls !== undefined && secured !== undefined) taken(secured);
     const start = root.startsWith("/") ? "" : (/"((?:[^"]|"")*)"/.exec(home?.text ?? "")?.[1]?.replaceAll('""', '"') ?? "");
     this.#root = `${start}/${bytesAsText(root)}`.replace(/\/+/g, "/").replace(/\/$/, "");
+  }
+}
+
+/** A control connection, with the TLS that the options ask for; nobody is logged in. */
+async function connected(
+  { host, secure, timeout, port = secure === "implicit" ? implicitPort : 21 }: FtpOptions,
+  tls: ConnectionOptions | undefined,
+): Promise<Control> {
+  const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
+  try {
+    if (secure !== true || tls === undefined) return control;
+    const answer = await control.ask("AUTH TLS", /^234/);
+    if (answer.code >= 400) throw new TlsRefusal(answer);
+    await control.secure(tls);
+    return control;
+  } catch (error) {
+    control.close();
+    throw error;
+  }
+}
+
+/** For `Device.certificate`. */
+export async function certificateOfServer(options: FtpOptions, clock: Clock, signal: AbortSignal): Promise<Certificate | undefined> {
+  const { host, secure, password, port } = options;
+  if (secure === false) return undefined;
+  const looking = tlsOptions(host, options.tls).then((tls) => connected(options, { ...tls, rejectUnauthorized: false }));
+  try {
+    const { socket } = await bounded(looking, options, signal);
+    return socket instanceof TLSSocket ? certificateOf(socket, options.tls) : undefined;
+  } catch (error) {
+    if (signal.aborted) throw abortedFault(signal);
+    const situation = { what: `cannot look at the certificate of ${host}`, connecting: true, clockTrusted: clock.trusted(), secure, port };
+    throw ftpFault(error, { ...situation, password: password.reveal() });
+  } finally {
+    // It may still come, too late.
+    looking.then(
+      (control) => control.close(),
+      () => undefined,
+    );
   }
 }
 

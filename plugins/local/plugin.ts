@@ -4,7 +4,7 @@ import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, take
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
-import { mayWriteIn } from "../../core/fs.js";
+import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
 import { LocalSource } from "./source.js";
@@ -90,6 +90,15 @@ class LocalDevice implements Device {
       await mayWriteIn(this.#options.dir);
     } catch (error) {
       throw faultOfErrno(error, `cannot write in ${this.#options.dir}`);
+    }
+  }
+
+  async room(signal: AbortSignal): Promise<number | undefined> {
+    throwIfAborted(signal);
+    try {
+      return await freeBytesAt(this.#options.dir);
+    } catch (error) {
+      throw faultOfErrno(error, `cannot use ${this.#options.dir}`);
     }
   }
 

@@ -52,6 +52,18 @@ export class OwnerWatch {
 
   /** The first that is found; undefined: nobody, as far as can be seen. */
   async look(): Promise<Owner | undefined> {
+    for await (const owner of this.#owners()) return owner;
+    return undefined;
+  }
+
+  /** Everybody who is found. */
+  async all(): Promise<Owner[]> {
+    const found: Owner[] = [];
+    for await (const owner of this.#owners()) found.push(owner);
+    return found;
+  }
+
+  async *#owners(): AsyncGenerator<Owner> {
     const self = await readlink(join(this.#roots.proc, "self")).catch(() => "");
     const port = await realpath(this.#path).catch(() => this.#path);
     if (this.#looks++ % WHOLE_EVERY === 0) this.#known.clear();
@@ -65,10 +77,9 @@ export class OwnerWatch {
       // What it cannot hide does not change.
       const fds = seen === nothing ? hidden : entries(`${proc}/${pid}/fd`);
       const holds = fds === hidden ? seen !== nothing && (await this.#isNamed(pid, port)) : await this.#holds(pid, fds, port, seen);
-      if (holds) return this.#owner(pid);
-      if (fds === hidden) this.#known.set(pid, nothing);
+      if (holds) yield await this.#owner(pid);
+      else if (fds === hidden) this.#known.set(pid, nothing);
     }
-    return undefined;
   }
 
   async #holds(pid: string, fds: readonly string[], port: string, before: ReadonlySet<string> | undefined): Promise<boolean> {

@@ -71,6 +71,8 @@ export async function insteadOf(owner: Owner, etc: string): Promise<string> {
       ? `set its gcs_url to udp://@127.0.0.1:${FREE_PORT} and ${use([`udpin://127.0.0.1:${FREE_PORT}`])}`
       : use([`udpin://127.0.0.1:${port}`]);
   }
+  if (name === "ModemManager") return "it takes it for a modem: disable it, or let udev tell it to keep off (ID_MM_DEVICE_IGNORE)";
+  if (name === "gpsd") return "it takes it for a GPS receiver: disable it, or name the receiver in /etc/default/gpsd";
   return "close it there, or let it pass MAVLink on by UDP or TCP and use that address";
 }
 

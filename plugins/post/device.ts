@@ -2,7 +2,7 @@
 import { BehaviorSubject } from "rxjs";
 import { Fault } from "../../core/errors.js";
 import { HttpClient } from "../../core/http.js";
-import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";
 import { Board } from "./board.js";
 import type { PostOptions } from "./plugin.js";
 import { PostTarget } from "./target.js";
@@ -33,6 +33,10 @@ export class PostDevice implements Device {
       const other = new URL(to, this.#options.url).host;
       if (other !== host) throw new Fault("offline", `${host} leads to ${other}: a portal before it, or another "url" is meant`);
     }
+  }
+
+  certificate(signal: AbortSignal): Promise<Certificate | undefined> {
+    return this.#client.certificate(signal);
   }
 
   close(): Promise<void> {

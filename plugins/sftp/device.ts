@@ -36,6 +36,15 @@ export class SftpDevice implements Device {
     });
   }
 
+  room(signal: AbortSignal): Promise<number | undefined> {
+    return this.#pool.with(signal, "cannot ask for the free space", async ({ session }) => {
+      const { root } = session;
+      // A root that is not there yet is made by the first upload, where its nearest directory is.
+      const at = (await session.stat(root)) === undefined ? Buffer.from(".") : root;
+      return (await session.space(at))?.freeBytes;
+    });
+  }
+
   close(): Promise<void> {
     this.#pool.close();
     this.presence$.complete();

@@ -1,7 +1,7 @@
 /** One WebDAV server as a device. It counts as attached until core, which sees the failures, says otherwise. */
 import { BehaviorSubject } from "rxjs";
 import { Fault } from "../../core/errors.js";
-import type { Device, PluginContext, Presence } from "../../core/plugin.js";
+import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";
 import type { WebdavOptions } from "./options.js";
 import { DavServer } from "./server.js";
 import { WebdavSource } from "./source.js";
@@ -33,6 +33,15 @@ export class WebdavDevice implements Device {
     const at = `${server.at("")}/`;
     const root = (await server.look(at, signal, what)) ?? (await server.look(`${server.files}/`, signal, what));
     if (root?.collection !== true) throw new Fault("denied", `${what}: there is no directory at ${server.url.origin}${server.files}/`);
+  }
+
+  async room(signal: AbortSignal): Promise<number | undefined> {
+    await this.#ways.learn(signal);
+    return this.#server.room(signal);
+  }
+
+  certificate(signal: AbortSignal): Promise<Certificate | undefined> {
+    return this.#server.certificate(signal);
   }
 
   close(): Promise<void> {

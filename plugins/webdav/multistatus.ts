@@ -13,6 +13,8 @@ export interface DavResponse {
   readonly modifiedMs: number | undefined;
   /** The href of DAV:current-user-principal, where it was asked for. */
   readonly principal: string | undefined;
+  /** DAV:quota-available-bytes, where it was asked for; what is negative is a server's word for none or unknown (Nextcloud). */
+  readonly available: number | undefined;
   /** Of the whole response, where it has one: 404 for what is not there. */
   readonly status: number | undefined;
 }
@@ -33,6 +35,7 @@ interface Props {
   size?: number;
   modifiedMs?: number;
   principal?: string;
+  available?: number;
 }
 
 export async function* readMultistatus(bytes: AsyncIterable<unknown>): AsyncGenerator<DavResponse> {
@@ -87,6 +90,9 @@ export async function* readMultistatus(bytes: AsyncIterable<unknown>): AsyncGene
       case "response/propstat/prop/getlastmodified":
         if (!Number.isNaN(Date.parse(value))) propstat.props.modifiedMs = Date.parse(value);
         break;
+      case "response/propstat/prop/quota-available-bytes":
+        if (/^\d+$/.test(value)) propstat.props.available = Number(value);
+        break;
       case "response/propstat/prop/current-user-principal/href":
         propstat.props.principal = value;
         break;
@@ -96,8 +102,8 @@ export async function* readMultistatus(bytes: AsyncIterable<unknown>): AsyncGene
       case "response": {
         const { href, status, props } = response;
         if (href === undefined) return refuse("a response in it has no href");
-        const { collection = false, size, modifiedMs, principal } = props;
-        done.push({ href, collection, size, modifiedMs, principal, status });
+        const { collection = false, size, modifiedMs, principal, available } = props;
+        done.push({ href, collection, size, modifiedMs, principal, available, status });
         break;
       }
     }

@@ -5,7 +5,7 @@
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { HttpClient, isReading, type Asked, type HttpAnswer } from "../../core/http.js";
 import { netFault } from "../../core/net.js";
-import type { Clock, PluginContext } from "../../core/plugin.js";
+import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
 import { Turns } from "../../core/turns.js";
 import { refusal, type Refused } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
@@ -35,6 +35,7 @@ export const lockedMs: readonly number[] = [50, 100, 200, 400, 800];
 
 const props = '<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>@</prop></propfind>';
 const fileProps = props.replace("@", "<resourcetype/><getcontentlength/><getlastmodified/>");
+const quotaProps = props.replace("@", "<quota-available-bytes/>");
 const principalProps = props.replace("@", "<current-user-principal/>");
 
 export class DavServer {
@@ -131,6 +132,25 @@ export class DavServer {
     if (first === undefined) throw new Fault("transient", `${what}: ${this.url.host} answers nothing about ${at}`);
     const { collection, size = 0, modifiedMs, status } = first;
     return status === 404 ? undefined : { collection, size, modifiedMs };
+  }
+
+  /** Bytes that may still be put there (RFC 4331); undefined where the server does not tell, or knows no bound. */
+  async room(signal: AbortSignal): Promise<number | undefined> {
+    const what = "cannot ask for the free space";
+    for (const at of [`${this.at("")}/`, `${this.files}/`]) {
+      try {
+        for await (const { available } of this.propfind(at, 0, what, signal, quotaProps)) return available;
+      } catch (error) {
+        // The root is made by the first upload.
+        if (!isFault(error, "missing")) throw error;
+      }
+    }
+    return undefined;
+  }
+
+  /** For `Device.certificate`. */
+  certificate(signal: AbortSignal): Promise<Certificate | undefined> {
+    return this.#client.certificate(signal);
   }
 
   /** What is in an encoded directory, by the last part of its href. Throws "missing". */

@@ -1,0 +1,94 @@
+/** Each device and service of the configuration, tried or asked of the daemon that runs; and the certificates of servers. */
+import type { Config, DeviceConfig } from "../../core/config.js";
+import { isFault } from "../../core/errors.js";
+import { reasonOf } from "../../core/retry.js";
+import type { Certificate } from "../../core/plugin.js";
+import type { Status } from "../../core/status.js";
+import { plausibleSinceMs } from "../../core/clock.js";
+import { withContext } from "../own.js";
+import { probeMs, tryOut } from "../probe.js";
+import { type Finding, findingsOf } from "./finding.js";
+
+const finding = findingsOf("devices");
+const soonMs = 30 * 86_400_000;
+
+export interface Looked {
+  readonly config: Config;
+  /** Of the daemon that runs. */
+  readonly status: Status | undefined;
+  /** Devices of which other checks said why they cannot be used. */
+  readonly broken: ReadonlySet<string>;
+  readonly nowMs: number;
+}
+
+export async function checkDevices(looked: Looked): Promise<Finding[]> {
+  const { config } = looked;
+  const found = await Promise.all(
+    config.devices.map(async (device) => {
+      const [well, shown] = await Promise.all([checkDevice(device, looked), checkCertificate(device, looked)]);
+      return [...well, ...shown];
+    }),
+  );
+  return found.flat();
+}
+
+/** Of what only one program can have open the daemon knows; a disk is mounted by its probe, which is the daemon's to do. */
+function isDaemons({ type }: DeviceConfig): boolean {
+  return type === "mavftp" || type === "disk";
+}
+
+async function checkDevice(device: DeviceConfig, { config, status, broken }: Looked): Promise<Finding[]> {
+  const { name, type } = device;
+  const known = status?.devices.find((one) => one.name === name);
+  if (known !== undefined && isDaemons(device)) {
+    if (known.presence === "attached") return [finding("ok", name, "attached: the daemon that runs uses it")];
+    return [
+      finding(type === "disk" ? "warn" : "bad", name, `${known.presence}: ${known.reason ?? "nobody knows why"}`, `filesync retry ${name}`),
+    ];
+  }
+  if (type === "disk" || broken.has(name)) return [];
+  try {
+    return [finding("ok", name, await tryOut(device, config))];
+  } catch (error) {
+    return [finding("bad", name, reasonOf(error), "# when that is mended: filesync check --probe")];
+  }
+}
+
+async function checkCertificate(device: DeviceConfig, { config, nowMs }: Looked): Promise<Finding[]> {
+  const { name, plugin, options } = device;
+  const shown = await withContext(name, { vehicle: config.vehicle, installation: "00000000" }, async (context) => {
+    const made = plugin.device?.(options, context);
+    try {
+      if (made?.certificate === undefined) return undefined;
+      made.presence$.subscribe();
+      return await made.certificate(AbortSignal.timeout(probeMs));
+    } catch (error) {
+      // Why the server cannot be reached is what its probe says.
+      if (isFault(error)) return undefined;
+      throw error;
+    } finally {
+      await made?.close();
+    }
+  });
+  return shown === undefined ? [] : certificateFindings(name, shown, nowMs);
+}
+
+/** Of one that the configuration pins only the fingerprint counts. */
+export function certificateFindings(name: string, { name: of, fromMs, untilMs, pinned }: Certificate, nowMs: number): Finding[] {
+  const day = (ms: number) => new Date(ms).toISOString().slice(0, 10);
+  const days = (ms: number) => {
+    const n = Math.floor(ms / 86_400_000);
+    return `${n} day${n === 1 ? "" : "s"}`;
+  };
+  const what = `the server's certificate (${of})`;
+  const todo = ["# renew it on the server", "timedatectl   # is this machine's clock right?"];
+  if (pinned) return [finding("ok", name, `${what} is known by its fingerprint: that it is valid until ${day(untilMs)} does not count`)];
+  if (nowMs < fromMs)
+    return [finding("bad", name, `${what} is valid from ${day(fromMs)}, and it is ${day(nowMs)} here`, ...todo.slice(1), todo[0] ?? "")];
+  if (nowMs > untilMs) return [finding("bad", name, `${what} expired on ${day(untilMs)}, ${days(nowMs - untilMs)} ago`, ...todo)];
+  if (untilMs - nowMs < soonMs && nowMs >= plausibleSinceMs)
+    return [
+      finding("warn", name, `${what} expires in ${days(untilMs - nowMs)}, on ${day(untilMs)}: nothing is sent to it from then on`, ...todo),
+    ];
+  return [finding("ok", name, `${what} is valid until ${day(untilMs)}`)];
+}

@@ -1,0 +1,126 @@
+/** All the checks, of one machine and one configuration. Nothing is changed. */
+import type { Loaded } from "../../core/config.js";
+import { problemText } from "../../core/config-problems.js";
+import { ask, ControlError } from "../../core/control.js";
+import { isFault } from "../../core/errors.js";
+import { reasonOf } from "../../core/retry.js";
+import type { Status } from "../../core/status.js";
+import { checkClock } from "./clock.js";
+import { checkDevices } from "./devices.js";
+import { checkDisks, disksOf } from "./disks.js";
+import { type Family, type Finding, findingsOf } from "./finding.js";
+import { checkPower } from "./power.js";
+import { checkSerial, serialDevices } from "./serial.js";
+import { checkSpace } from "./space.js";
+import { checkUnit, daemonUser, unitOf } from "./unit.js";
+import { checkVersions } from "./versions.js";
+import type { View } from "./view.js";
+
+export interface Given {
+  /** undefined: there is none. */
+  readonly file: { readonly path: string; readonly loaded: Loaded | string } | undefined;
+  readonly filesync: string;
+  readonly node: string;
+  readonly arch: string;
+}
+
+const ofConfiguration = findingsOf("configuration");
+const ofDaemon = findingsOf("daemon");
+
+export async function examine(view: View, { file, ...versions }: Given): Promise<Finding[]> {
+  const loaded = typeof file?.loaded === "object" ? file.loaded : undefined;
+  const config = loaded?.config;
+  const daemon = config === undefined ? undefined : await daemonOf(config.stateDir);
+  const unit = await unitOf(view);
+  const user = daemonUser(view, unit);
+  const devices = config?.devices ?? [];
+  const serial = await guarded("serial", "serial ports", () => checkSerial(view, serialDevices(devices), user));
+  const broken = new Set(serial.flatMap(({ severity, about }) => (severity === "bad" ? [about] : [])));
+  const looks = [
+    guarded("versions", "versions", () => checkVersions(view, { ...versions, daemon: daemon?.version })),
+    guarded("unit", "systemd", () => checkUnit(view, unit, daemon?.runs === true)),
+    guarded("disks", "disks", () => checkDisks(view, disksOf(devices), user)),
+    guarded("clock", "clock", () => checkClock(view)),
+    guarded("power", "power", () => checkPower(view)),
+  ];
+  if (config !== undefined)
+    looks.push(
+      guarded("devices", "devices", () => checkDevices({ config, status: daemon?.status, broken, nowMs: view.nowMs })),
+      guarded("space", config.stateDir, () => checkSpace(view, config, user)),
+    );
+  const found = await Promise.all(looks);
+  const ofDaemonItself = daemon === undefined || config === undefined ? [] : checkDaemon(daemon, config.stateDir);
+  return [...checkConfiguration(file), ...ofDaemonItself, ...serial, ...found.flat()];
+}
+
+/** A check that fails for a reason of its own is one that did not see; the others go on. */
+async function guarded(family: Family, about: string, check: () => Finding[] | Promise<Finding[]>): Promise<Finding[]> {
+  try {
+    return await check();
+  } catch (error) {
+    return [findingsOf(family)("unseen", about, `this check failed: ${reasonOf(error)}`)];
+  }
+}
+
+function checkConfiguration(file: Given["file"]): Finding[] {
+  if (file === undefined)
+    return [
+      ofConfiguration(
+        "warn",
+        "configuration",
+        "there is none here, and none in /etc/filesync: only this machine is looked at",
+        "# copy config.example.json to config.json and edit it; or give --config FILE",
+      ),
+    ];
+  const { path, loaded } = file;
+  if (typeof loaded === "string") return [ofConfiguration("bad", path, loaded)];
+  if (loaded.problems.length === 0) return [ofConfiguration("ok", path, "nothing is wrong with it")];
+  return loaded.problems.map((problem) =>
+    ofConfiguration("bad", path, problemText(path, problem).slice(path.length + 1), `filesync check --config ${path}`),
+  );
+}
+
+interface DaemonSeen {
+  readonly runs: boolean;
+  readonly version?: string;
+  readonly status?: Status;
+  /** Why it cannot be asked, or does not say. */
+  readonly trouble?: string;
+}
+
+async function daemonOf(stateDir: string): Promise<DaemonSeen> {
+  let version: string | undefined;
+  try {
+    version = (await ask(stateDir, { command: "version" }))?.ok as string | undefined;
+    if (version === undefined) return { runs: false };
+    const status = (await ask(stateDir, { command: "status" }))?.ok as Status | undefined;
+    return { runs: true, version, ...(status === undefined ? {} : { status }) };
+  } catch (error) {
+    if (!(error instanceof ControlError) && !isFault(error)) throw error;
+    return { runs: true, trouble: error.message, ...(version === undefined ? {} : { version }) };
+  }
+}
+
+function checkDaemon({ runs, status, version, trouble }: DaemonSeen, stateDir: string): Finding[] {
+  if (trouble !== undefined)
+    return version === undefined
+      ? [ofDaemon("unseen", "the daemon", trouble, "sudo filesync doctor")]
+      : [ofDaemon("bad", "the daemon", trouble, "journalctl -u filesync -n 50 --no-pager")];
+  if (!runs)
+    return [
+      ofDaemon(
+        "warn",
+        "the daemon",
+        `none runs with ${stateDir}: nothing is found or delivered`,
+        "filesync run   # or: sudo systemctl start filesync",
+      ),
+    ];
+  const parked = status?.queue.parked ?? 0;
+  const found = [ofDaemon("ok", "the daemon", `it runs: ${status?.summary ?? ""}`)];
+  if (parked > 0)
+    found.push(
+      ofDaemon("warn", "deliveries", `${parked} ${parked === 1 ? "is" : "are"} set aside`, "filesync status", "filesync retry --all"),
+    );
+  if (status?.spool.waiting !== undefined) found.push(ofDaemon("bad", "the spool", status.spool.waiting, "filesync ready"));
+  return found;
+}

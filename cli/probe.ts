@@ -1,0 +1,41 @@
+/** Whether a device or service works, tried without changing anything: for `check --probe` and `doctor`. */
+import type { Config, DeviceConfig } from "../core/config.js";
+import { ask } from "../core/control.js";
+import type { Status } from "../core/status.js";
+import { withContext, withLane } from "./own.js";
+
+export const probeMs = 15_000;
+
+/** What is known of it then, in a few words. Throws what is wrong with it. */
+export function tryOut(config: DeviceConfig, all: Config): Promise<string> {
+  return config.kind === "service" ? tryService(config, all) : tryDevice(config, all);
+}
+
+async function tryDevice(config: DeviceConfig, { vehicle, routes }: Config): Promise<string> {
+  const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
+  return withLane(config, { vehicle, installation: "00000000" }, async (lane) => {
+    const signal = AbortSignal.timeout(probeMs);
+    await lane.lookNow(signal);
+    if (!isTarget) return "works";
+    if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
+    await lane.device.probeTarget(signal);
+    return "works";
+  });
+}
+
+async function tryService(config: DeviceConfig, { vehicle, stateDir }: Config): Promise<string> {
+  // The port of one that runs is held, by the daemon itself.
+  const status = (await ask(stateDir, { command: "status" }))?.ok as Status | undefined;
+  const running = status?.devices.find(({ name }) => name === config.name);
+  if (running?.presence === "attached") return "works: the daemon that runs serves it";
+  return withContext(config.name, { vehicle, installation: "00000000" }, async (context) => {
+    const service = config.plugin.service?.(config.options, context);
+    try {
+      if (service?.probeStart === undefined) return `not tried: only a start tells whether a service of type "${config.type}" works`;
+      await service.probeStart(AbortSignal.timeout(probeMs));
+      return "can be started";
+    } finally {
+      await service?.close();
+    }
+  });
+}
