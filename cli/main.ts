@@ -62,6 +62,19 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("ready", "Whether the cards, the spool and the ground have room for the next flights")
+    .option("--need <size>", 'How much they make, such as "4GiB"; default: the largest day so far, at least 1 GiB')
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (options: Common & { need?: string; json?: boolean }) =>
+        (await import("./ready.js")).readyCommand(configPath(options.config), {
+          ...(options.need === undefined ? {} : { need: options.need }),
+          json: options.json === true,
+        }),
+      ),
+    );
+  cli
     .command("status", "What is attached, what moves, what waits, and why")
     .option("--config <file>", file)
     .option("--json", "For programs")

@@ -6,6 +6,7 @@ import type { Engine } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
 import { byHand, handCommands, type Hands } from "./hand.js";
 import { notesIn } from "./hand-shot.js";
+import { readiness } from "./ready.js";
 import { holdCopy } from "./space.js";
 import { verify } from "./verify.js";
 import { why } from "./why.js";
@@ -27,6 +28,8 @@ export function answerWith(engine: Engine, running: boolean): Answer {
         return forget(engine, named());
       case "verify":
         return verify(engine, what, exchange);
+      case "ready":
+        return readiness(engine, typeof request.need === "number" ? request.need : undefined, exchange.signal);
       case "eject":
         return eject(engine, named(), exchange.signal);
       default:

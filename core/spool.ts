@@ -9,7 +9,7 @@ import { constants, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Fault, faultOfErrno } from "./errors.js";
-import { makeDirDurable, removeFile, removeTemporaries, syncData, syncDir, writeDurable } from "./fs.js";
+import { freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir, writeDurable } from "./fs.js";
 
 export interface SpoolLimits {
   readonly maxSizeBytes: number;
@@ -76,15 +76,18 @@ export class Spool {
   async fits(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
     const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
     if (this.#used + more > this.#limits.maxSizeBytes) return false;
-    const { bavail, bsize } = await fs.statfs(this.#dir);
-    return bavail * bsize - (sizeBytes - durableBytes) >= this.#limits.keepFreeBytes;
+    return (await this.freeBytes()) - (sizeBytes - durableBytes) >= this.#limits.keepFreeBytes;
+  }
+
+  /** Free bytes on its disk, with what is to stay free. */
+  freeBytes(): Promise<number> {
+    return freeBytesAt(this.#dir);
   }
 
   /** How the space stands, for a person. */
   async spaceText(): Promise<string> {
-    const { bavail, bsize } = await fs.statfs(this.#dir);
     const mb = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
-    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(bavail * bsize)} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free`;
+    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(await this.freeBytes())} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free`;
   }
 
   /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import { mayWriteIn } from "../../core/fs.js";
+import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
@@ -139,6 +139,11 @@ export class FtpServer implements Service, Shared {
     throwIfAborted(signal);
     if (this.#server === undefined) throw new Fault("offline", "the FTP server is not started");
     return Promise.resolve();
+  }
+
+  async room(signal: AbortSignal): Promise<number> {
+    throwIfAborted(signal);
+    return freeBytesAt(this.options.root);
   }
 
   async close(): Promise<void> {

@@ -72,3 +72,11 @@ test("names go into URLs and come back, whatever is in them", () => {
   for (const path of ["../a", "a//b", "/a", "a/.", "nul\0", "new\nline"]) assert.throws(() => hrefOf(path), { kind: "rejected" }, path);
   for (const href of ["%2e%2e", "a%2Fb", "."]) assert.equal(nameOf(partsOf(href)[0] ?? ""), undefined, href);
 });
+
+test("free space is a number; a server's word for none or unknown is none", async () => {
+  const said = (value: string) =>
+    read(`<d:multistatus xmlns:d="DAV:"><d:response><d:href>/</d:href><d:propstat><d:prop><d:quota-available-bytes>${value}</d:quota-available-bytes></d:prop>
+<d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response></d:multistatus>`);
+  assert.equal((await said("5368709120"))[0]?.available, 5_368_709_120);
+  for (const none of ["-3", "", "much"]) assert.equal((await said(none))[0]?.available, undefined);
+});

@@ -1,0 +1,173 @@
+/** doctor, as a person meets it: a port that another program has, a daemon that runs, an ordinary user, a certificate that ends, broken configurations. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, existsSync, readFileSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { test } from "node:test";
+import type { Finding } from "../../cli/doctor/finding.js";
+import { openTransport } from "../../sim/transport.js";
+import { hasOpenssl, selfSigned } from "../conformance/ftp-servers.js";
+import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+const needsOpenssl = hasOpenssl ? {} : { skip: "openssl is not installed" };
+
+async function doctor(config: string, options: Parameters<typeof runProgram>[1] = {}) {
+  const { code, out, err } = await runProgram(["doctor", "--json", "--config", config], options);
+  const said = (out === "" ? { findings: [] } : JSON.parse(out)) as { findings: Finding[] };
+  const of = (severity: Finding["severity"], family?: Finding["family"]) =>
+    said.findings
+      .filter((one) => one.severity === severity && (family === undefined || one.family === family))
+      .map(({ about, text, todo }) => `${about}: ${text} [${todo.join(" | ")}]`);
+  return { code, err, of };
+}
+
+test("a port that another program has is bad, with that program's name and what to do", async (t) => {
+  const world = new World(t);
+  const path = world.path("ttyDRONE");
+  const transport = await openTransport(`pty:${path}`, () => () => undefined);
+  t.after(() => transport.close());
+  const config = world.config({ devices: { pixhawk: { type: "mavftp", url: `serial://${path}:57600` } } });
+  const holder = spawn("bash", ["-c", `exec 5<>"$1"; echo held; exec -a mavproxy.py sleep 600`, "bash", path], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  t.after(() => holder.kill("SIGKILL"));
+  await once(holder.stdout, "data");
+  const { code, of } = await doctor(config);
+  assert.equal(code, 3);
+  const bad = of("bad", "serial");
+  assert.equal(bad.length, 1, bad.join("\n"));
+  assert.match(
+    bad[0] ?? "",
+    new RegExp(`^pixhawk: .*ttyDRONE is used by mavproxy\\.py \\(process ${holder.pid ?? 0}\\).*--out=udpout:127\\.0\\.0\\.1:14551`),
+  );
+  assert.ok(existsSync(realpathSync(path)), "the port is still there");
+  const text = (await runProgram(["doctor", "--config", config])).out;
+  assert.match(text, /^BAD {5}pixhawk: .*\n {10}ps -p \d+ -o pid,user,args\n/);
+  assert.match(text, /\n\d+ bad, \d+ to look at(, \d+ could not be seen)?$/);
+});
+
+test("with a daemon, and without one: what it says of it; nothing is made or changed", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/a.ulg", "content");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] });
+  const before = await doctor(config);
+  assert.equal(before.code, 0, before.of("bad").join("\n"));
+  assert.match(before.of("warn", "daemon").join(), /none runs with .*state: nothing is found or delivered/);
+  assert.deepEqual(readdirSync(world.dir).sort(), ["config.json", "in", "out"], "no state directory was made");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "delivered", "it arrived");
+  const { code, of } = await doctor(config);
+  assert.equal(code, 0, of("bad").join("\n"));
+  assert.match(of("ok", "daemon").join(), /it runs: everything that was found is delivered/);
+  assert.deepEqual(of("ok", "devices").sort(), ["in: works []", "out: works []"]);
+});
+
+test("an ordinary user is told what is not for them, and what could not be seen", async (t) => {
+  const world = new World(t);
+  chmodSync(world.dir, 0o755);
+  world.mkdir("in");
+  const state = world.mkdir("state");
+  chmodSync(state, 0o700);
+  const secret = world.path("closed.json");
+  writeFileSync(secret, "{}");
+  chmodSync(secret, 0o600);
+  const path = world.path("ttyDRONE");
+  const transport = await openTransport(`pty:${path}`, () => () => undefined);
+  t.after(() => transport.close());
+  chmodSync(realpathSync(path), 0o600);
+  const config = world.config({
+    devices: { in: local("in"), fc: { type: "mavftp", url: `serial://${path}:57600` } },
+    routes: [{ from: "fc", to: ["in"] }],
+  });
+  const nobody = { uid: 65534, gid: 65534, cwd: "/" };
+  const { code, of } = await doctor(config, nobody);
+  assert.equal(code, 3);
+  assert.match(of("bad", "space").join(), /state: it belongs to the user with id 0, and the daemon is nobody \[sudo chown -R nobody/);
+  assert.match(of("bad", "serial").join(), /fc: nobody may not use .*ttyDRONE/);
+  assert.match(of("unseen", "serial").join(), /the open files of other users are hidden from nobody \[sudo fuser -v/);
+  assert.match(of("unseen", "daemon").join(), /permission denied for .*control\.sock.*\[sudo filesync doctor\]/);
+  assert.match(of("bad", "devices").join(), /in: cannot write in .*permission denied/);
+  const closed = await doctor(secret, nobody);
+  assert.equal(closed.code, 2);
+  assert.match(closed.of("bad", "configuration").join(), /cannot read .*closed\.json: permission denied/);
+});
+
+test(
+  "a certificate that ends in five days is told, of an FTP server and of a web server; a pinned one is well",
+  needsOpenssl,
+  async (t) => {
+    const world = new World(t);
+    const { cert, key, fingerprint } = selfSigned(world.mkdir("tls"), 5);
+    const ground = world.config(
+      {
+        stateDir: "ground-state",
+        services: {
+          ftp: { type: "ftp-server", listen: "127.0.0.1:0", root: "served", users: { u: { password: "pass" } }, tls: { cert, key } },
+        },
+      },
+      "ground.json",
+    );
+    const server = new Program(["run", "--json", "--config", ground]);
+    t.after(() => server.kill());
+    const { facts } = await server.until(({ message }) => message.includes("FTP server listens on"), "it listens");
+    const web = createServer({ cert: readFileSync(cert), key: readFileSync(key) }, (_request, answer) => answer.end("ok"));
+    t.after(() => web.close());
+    await once(web.listen(0, "127.0.0.1"), "listening");
+    const ftp = { type: "ftp", host: "127.0.0.1", port: facts?.["port"], user: "u", password: "pass", secure: true };
+    const config = world.config({
+      devices: {
+        believed: { ...ftp, tls: { ca: cert } },
+        pinned: { ...ftp, tls: { fingerprint } },
+        unknown: ftp,
+        web: { type: "post", url: `https://127.0.0.1:${(web.address() as AddressInfo).port}/upload`, tls: { ca: cert } },
+      },
+    });
+    const { code, of } = await doctor(config);
+    assert.equal(code, 3);
+    const soon = of("warn", "devices");
+    assert.deepEqual(
+      soon.map((line) =>
+        line
+          .replace(/ on \d{4}-\d\d-\d\d/, " on DAY")
+          .replace(/in [45] days/, "in N days")
+          .replace(/:.*/, (rest) => rest.split(" [")[0] ?? ""),
+      ),
+      ["believed", "unknown", "web"].map(
+        (name) => `${name}: the server's certificate (filesync-test) expires in N days, on DAY: nothing is sent to it from then on`,
+      ),
+    );
+    assert.match(of("ok", "devices").join("\n"), /pinned: the server's certificate \(filesync-test\) is known by its fingerprint/);
+    assert.match(
+      of("bad", "devices").join("\n"),
+      /^unknown: cannot log in to 127\.0\.0\.1: the server's certificate or TLS is not accepted/,
+    );
+  },
+);
+
+test("a configuration that cannot be used, or is not there, ends with 2, after all that can be looked at without it; mistakes in parts with 3", async (t) => {
+  const world = new World(t);
+  writeFileSync(world.path("torn.json"), '{ "devices": {');
+  const torn = await doctor(world.path("torn.json"));
+  assert.equal(torn.code, 2);
+  assert.match(torn.of("bad", "configuration").join(), /torn\.json: 1: this is no JSON/);
+  assert.equal(torn.of("ok", "versions").length, 1);
+  const missing = await doctor(world.path("none.json"));
+  assert.equal(missing.code, 2);
+  assert.match(missing.of("bad", "configuration").join(), /none\.json: there is no such file/);
+  const parts = world.config({ devices: { in: local("in"), what: { type: "ftq" } } }, "parts.json");
+  const some = await doctor(parts);
+  assert.equal(some.code, 3);
+  assert.match(some.of("bad", "configuration").join(), /1: devices\.what\.type: there is no plugin "ftq"; did you mean "ftp"/);
+  assert.match(some.of("bad", "devices").join(), /in: .*in does not exist/);
+  const without = await runProgram(["doctor"], { cwd: world.dir });
+  if (statSync("/etc/filesync/config.json", { throwIfNoEntry: false }) === undefined) {
+    assert.match(without.out, /^WARN {4}configuration: there is none here, and none in \/etc\/filesync/m);
+    assert.equal(without.code, 0, without.out);
+  }
+});

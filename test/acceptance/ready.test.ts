@@ -1,0 +1,98 @@
+/** ready: whether the next flights have room, and what is in the way. */
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import type { Readiness } from "../../core/ready.js";
+import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+
+const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
+
+/** One route from a card to the ground, with a file that was delivered; `more` of the configuration. */
+async function flown(t: TestContext, more: object = {}) {
+  const world = new World(t);
+  world.mkdir("ground");
+  world.file("card/a.ulg", Buffer.alloc(300_000, 1));
+  const config = world.config({
+    spool: { keepFree: "1MiB", maxSize: "50MB" },
+    devices: { card: local("card", { inPlace: false }), ground: local("ground") },
+    routes: [{ from: "card", to: ["ground"] }],
+    ...more,
+  });
+  return { world, config };
+}
+
+const asked = async (config: string, ...args: string[]) => {
+  const { code, out, err } = await runProgram(["ready", "--config", config, ...args]);
+  return { code, out, err };
+};
+
+test("with room everywhere it is ready; what is larger than the spool is not, with its line; by default 1 GiB at least", async (t) => {
+  const { config } = await flown(t);
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const well = await asked(config, "--need", "20MB");
+  assert.equal(well.code, 0, well.out + well.err);
+  assert.match(
+    well.out,
+    /^ready {6}spool: 50 MB free, .*\nready {6}card: [\d.]+ [GT]B free\nready {6}ground: [\d.]+ [GT]B free\n\nready for 20 MB$/,
+  );
+  const full = await asked(config, "--need", "60MB");
+  assert.equal(full.code, 3);
+  assert.match(full.out, /^NOT READY {2}spool: 50 MB free, .* by "spool\.maxSize"; 60 MB are needed\n/);
+  assert.match(full.out, /\nnot ready for 60 MB: 1 in the way$/);
+  const usual = JSON.parse((await asked(config, "--json")).out) as Readiness;
+  assert.equal(usual.need, 2 ** 30);
+  assert.equal(usual.ready, false);
+});
+
+test("what is still on the card and what waits for the ground takes its room first, also where a daemon is asked", async (t) => {
+  const { world, config } = await flown(t, {
+    devices: { card: local("card", { inPlace: false }), ground: local("away") },
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "pulled", "it is here");
+  const of = async () => JSON.parse((await asked(config, "--json", "--need", "20MB")).out) as Readiness;
+  const running = await of();
+  const free = (said: Readiness, name: string) => said.places.find((place) => place.name === name);
+  assert.equal(free(running, "spool")?.free, 50_000_000 - 300_000);
+  assert.deepEqual(
+    { ...free(running, "ground"), text: "" },
+    { what: "target", name: "ground", state: "not-known", need: 20_300_000, text: "" },
+  );
+  assert.match(free(running, "ground")?.text ?? "", /^it cannot be asked: .*away does not exist$/);
+  world.mkdir("away");
+  await program.until(({ what }) => what === "delivered", "it arrived");
+  assert.equal(free(await of(), "spool")?.free, 50_000_000, "what is delivered makes room");
+});
+
+test("what cannot tell its room is said to be not known; what has to arrive and is set aside is in the way, what need not is not", async (t) => {
+  const { config } = await flown(t, {
+    devices: {
+      card: local("card", { inPlace: false }),
+      ground: local("ground"),
+      server: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" },
+    },
+    routes: [{ from: "card", to: ["ground", "server"], into: "x".repeat(300) }],
+  });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+  const { code, out } = await asked(config, "--need", "1MB");
+  assert.equal(code, 3);
+  assert.match(
+    out,
+    /^NOT READY {2}deliveries: 1 that has to arrive is set aside\n {13}filesync status\n {13}filesync retry --all\nnot known {2}server: it does not tell how much is free\n/,
+  );
+  const optional = await flown(t, { routes: [{ from: "card", to: [{ device: "ground", required: false }], into: "x".repeat(300) }] });
+  assert.equal((await runProgram(["run", "--once", "--config", optional.config])).code, 3);
+  const beside = await asked(optional.config, "--need", "1MB");
+  assert.equal(beside.code, 0, beside.out);
+});
+
+test("a need that is no size, and a machine where nothing ran yet, are said", async (t) => {
+  const { config } = await flown(t);
+  const wrong = await asked(config, "--need", "lots");
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.err, /^filesync: --need lots: expected a size such as "4GiB"/);
+  const never = await asked(config);
+  assert.equal(never.code, 2);
+  assert.match(never.err, /none ever ran with .*; start it with "filesync run"/);
+});
