@@ -16,7 +16,7 @@ export async function whyCommand(config: string, what: string, json: boolean): P
   return 0;
 }
 
-function whyText(file: WhyFile): string {
+export function whyText(file: WhyFile): string {
   const about = [
     ...(file.size === undefined ? [] : [sizeText(file.size)]),
     ...(file.modifiedMs === undefined ? [] : [dateText(file.modifiedMs)]),

@@ -75,6 +75,11 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("report", "One file for a bug report: versions, configuration, findings, status and log, without secrets")
+    .option("--out <file>", "Where to write it; default: filesync-report-DATE-TIME.txt here. Never over another file")
+    .option("--config <file>", file)
+    .action(does(async (options: Common & { out?: string }) => (await import("./report.js")).reportCommand(options.config, options.out)));
+  cli
     .command("status", "What is attached, what moves, what waits, and why")
     .option("--config <file>", file)
     .option("--json", "For programs")

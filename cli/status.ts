@@ -38,7 +38,7 @@ export async function statusCommand(path: string, options: { json: boolean; watc
   return 0;
 }
 
-async function statusNow(config: Config): Promise<Status> {
+export async function statusNow(config: Config): Promise<Status> {
   const answer = await ask(config.stateDir, { command: "status" });
   return answer === undefined ? withJournal(config, (engine) => statusOf(engine, programVersion, false)) : (answer.ok as Status);
 }

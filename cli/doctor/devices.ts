@@ -1,8 +1,7 @@
 /** Each device and service of the configuration, tried or asked of the daemon that runs; and the certificates of servers. */
 import type { Config, DeviceConfig } from "../../core/config.js";
-import { isFault } from "../../core/errors.js";
 import { reasonOf } from "../../core/retry.js";
-import type { Certificate } from "../../core/plugin.js";
+import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
 import { plausibleSinceMs } from "../../core/clock.js";
 import { withContext } from "../own.js";
@@ -57,15 +56,15 @@ async function checkDevice(device: DeviceConfig, { config, status, broken }: Loo
 async function checkCertificate(device: DeviceConfig, { config, nowMs }: Looked): Promise<Finding[]> {
   const { name, plugin, options } = device;
   const shown = await withContext(name, { vehicle: config.vehicle, installation: "00000000" }, async (context) => {
-    const made = plugin.device?.(options, context);
+    let made: Device | undefined;
     try {
+      made = plugin.device?.(options, context);
       if (made?.certificate === undefined) return undefined;
       made.presence$.subscribe();
       return await made.certificate(AbortSignal.timeout(probeMs));
-    } catch (error) {
-      // Why the server cannot be reached is what its probe says.
-      if (isFault(error)) return undefined;
-      throw error;
+    } catch {
+      // Why the device cannot be made, or its server reached, is what its probe says.
+      return undefined;
     } finally {
       await made?.close();
     }

@@ -8,7 +8,7 @@ import { World } from "../faults/world.js";
 const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
 
 /** One route from a card to the ground, with a file that was delivered; `more` of the configuration. */
-async function flown(t: TestContext, more: object = {}) {
+function flown(t: TestContext, more: object = {}) {
   const world = new World(t);
   world.mkdir("ground");
   world.file("card/a.ulg", Buffer.alloc(300_000, 1));
@@ -27,7 +27,7 @@ const asked = async (config: string, ...args: string[]) => {
 };
 
 test("with room everywhere it is ready; what is larger than the spool is not, with its line; by default 1 GiB at least", async (t) => {
-  const { config } = await flown(t);
+  const { config } = flown(t);
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
   const well = await asked(config, "--need", "20MB");
   assert.equal(well.code, 0, well.out + well.err);
@@ -45,7 +45,7 @@ test("with room everywhere it is ready; what is larger than the spool is not, wi
 });
 
 test("what is still on the card and what waits for the ground takes its room first, also where a daemon is asked", async (t) => {
-  const { world, config } = await flown(t, {
+  const { world, config } = flown(t, {
     devices: { card: local("card", { inPlace: false }), ground: local("away") },
   });
   const program = new Program(["run", "--json", "--config", config]);
@@ -66,7 +66,7 @@ test("what is still on the card and what waits for the ground takes its room fir
 });
 
 test("what cannot tell its room is said to be not known; what has to arrive and is set aside is in the way, what need not is not", async (t) => {
-  const { config } = await flown(t, {
+  const { config } = flown(t, {
     devices: {
       card: local("card", { inPlace: false }),
       ground: local("ground"),
@@ -81,14 +81,14 @@ test("what cannot tell its room is said to be not known; what has to arrive and 
     out,
     /^NOT READY {2}deliveries: 1 that has to arrive is set aside\n {13}filesync status\n {13}filesync retry --all\nnot known {2}server: it does not tell how much is free\n/,
   );
-  const optional = await flown(t, { routes: [{ from: "card", to: [{ device: "ground", required: false }], into: "x".repeat(300) }] });
+  const optional = flown(t, { routes: [{ from: "card", to: [{ device: "ground", required: false }], into: "x".repeat(300) }] });
   assert.equal((await runProgram(["run", "--once", "--config", optional.config])).code, 3);
   const beside = await asked(optional.config, "--need", "1MB");
   assert.equal(beside.code, 0, beside.out);
 });
 
 test("a need that is no size, and a machine where nothing ran yet, are said", async (t) => {
-  const { config } = await flown(t);
+  const { config } = flown(t);
   const wrong = await asked(config, "--need", "lots");
   assert.equal(wrong.code, 2);
   assert.match(wrong.err, /^filesync: --need lots: expected a size such as "4GiB"/);

@@ -1,0 +1,93 @@
+/**
+ * A configuration as it may be shown: only what the options of its own plugins know stands there, without comments; what is a secret, what may be one, and
+ * what nobody knows is left out. Numbers and truth values stay: none of them opens anything.
+ */
+import type * as v from "valibot";
+import { configSchema, deviceCommon, routeSchema } from "../../core/config.js";
+import { entriesOf } from "../../core/config-problems.js";
+import { hidden, secretKey } from "./secrets.js";
+
+interface Node {
+  readonly entries?: Readonly<Record<string, unknown>>;
+  readonly wrapped?: unknown;
+  readonly pipe?: readonly unknown[];
+  readonly options?: readonly unknown[];
+  readonly value?: unknown;
+  readonly item?: unknown;
+}
+
+const unknownText = "[not shown]";
+/** Free texts that people put secrets into. */
+const freeKeys: readonly string[] = ["fields", "headers", "onSafe"];
+
+/** `schemaOf`: the options of a type; undefined for one whose plugin is not ours, of which no text is shown. */
+export function shownConfig(raw: unknown, schemaOf: (type: string) => v.GenericSchema | undefined): unknown {
+  if (typeof raw !== "object" || raw === null || Array.isArray(raw)) return unknownText;
+  return mapped(raw, (key, value) => {
+    if (key === "devices" || key === "services") return mapped(value, (_name, entry) => shownEntry(entry, schemaOf));
+    if (key === "routes") return Array.isArray(value) ? value.map((route) => shown(route, routeSchema)) : unknownText;
+    return shown(value, entriesOf(configSchema)?.[key], key);
+  });
+}
+
+function shownEntry(entry: unknown, schemaOf: (type: string) => v.GenericSchema | undefined): unknown {
+  const type = typeof entry === "object" && entry !== null && "type" in entry && typeof entry.type === "string" ? entry.type : "";
+  const schema = schemaOf(type);
+  const entries = (schema === undefined ? undefined : entriesOf(schema)) ?? {};
+  return mapped(entry, (key, value) => {
+    if (key === "type") return schema === undefined ? unknownText : type;
+    return shown(value, entries[key] ?? (key in deviceCommon ? deviceCommon[key as keyof typeof deviceCommon] : undefined), key);
+  });
+}
+
+function mapped(value: unknown, each: (key: string, value: unknown) => unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return unknownText;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, each(key, inner)]));
+}
+
+function shown(value: unknown, schema: unknown, key = ""): unknown {
+  if (isSecret(schema) || (secretKey.test(key) && !isPath(value))) return where(value);
+  if (freeKeys.includes(key)) return leftOut(value);
+  if (typeof value === "boolean" || value === null) return value;
+  if (typeof value === "number") return schema === undefined ? unknownText : value;
+  if (typeof value === "string") return schema === undefined ? unknownText : value;
+  if (Array.isArray(value)) return value.map((one) => shown(one, part(schema, "item")));
+  const entries = schema === undefined ? undefined : entriesOf(schema);
+  return mapped(value, (inner, one) => shown(one, entries?.[inner] ?? part(schema, "value"), inner));
+}
+
+/** The keys of what is left out are told. */
+function leftOut(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(() => hidden);
+  return typeof value === "object" && value !== null ? mapped(value, () => hidden) : hidden;
+}
+
+/** Where a secret is kept, not what it is. */
+function where(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return hidden;
+  const keys = Object.keys(value);
+  const [key] = keys;
+  return keys.length === 1 && (key === "env" || key === "file") ? { ...value } : hidden;
+}
+
+function isPath(value: unknown): boolean {
+  return typeof value === "string" && /^(~|\.{0,2})\/[^\s:]{1,250}$/.test(value);
+}
+
+/** What `secret()` of `core/options.ts` makes: a text, or where it is. */
+function isSecret(schema: unknown): boolean {
+  const node = schema as Node | undefined;
+  if (node === undefined) return false;
+  if (node.wrapped !== undefined) return isSecret(node.wrapped);
+  const options = node.options ?? (node.pipe?.[0] as Node | undefined)?.options ?? [];
+  return options.some((one) => (one as Node | undefined)?.entries?.["env"] !== undefined);
+}
+
+/** The schema of what a list or a record holds. */
+function part(schema: unknown, which: "item" | "value"): unknown {
+  const node = schema as Node | undefined;
+  if (node === undefined) return undefined;
+  if (node[which] !== undefined) return node[which];
+  if (node.wrapped !== undefined) return part(node.wrapped, which);
+  return node.options?.map((one) => part(one, which)).find((one) => one !== undefined);
+}
