@@ -17,6 +17,7 @@ import type { User, View } from "./view.js";
 
 const root: User = { name: "root", uid: 0, groups: [0] };
 const pi: User = { name: "pi", uid: 1000, groups: [1000] };
+const state = "/var/lib/filesync";
 const now = Date.UTC(2026, 10, 21);
 
 /** A machine of files; `programs`: what each prints, a number is how it ends. */
@@ -61,7 +62,7 @@ const autopilot = [{ name: "pixhawk", path: usb }];
 
 test("serial: a port that is missing is bad, with the names of those that are there", async (t) => {
   const { view } = machine(t, { ...plugged, "/dev/ttyS0": "" });
-  const found = await checkSerial(view, [{ name: "pixhawk", path: "/dev/ttyACM3" }], root);
+  const found = await checkSerial(view, [{ name: "pixhawk", path: "/dev/ttyACM3" }], root, state);
   const [bad = ""] = said(found, "bad");
   assert.match(
     bad,
@@ -73,14 +74,14 @@ test("serial: a port that is missing is bad, with the names of those that are th
 test("serial: a port that is well is one finding; a name that may change is told", async (t) => {
   const { view } = machine(t, plugged);
   assert.deepEqual(
-    (await checkSerial(view, autopilot, root)).map(({ severity }) => severity),
+    (await checkSerial(view, autopilot, root, state)).map(({ severity }) => severity),
     ["ok", "ok"],
   );
-  const [warn = ""] = said(await checkSerial(view, [{ name: "pixhawk", path: "/dev/ttyACM0" }], root), "warn");
+  const [warn = ""] = said(await checkSerial(view, [{ name: "pixhawk", path: "/dev/ttyACM0" }], root, state), "warn");
   assert.match(warn, /\/dev\/ttyACM0 is another port once something else is plugged in first .*by-id\/usb-3D/);
 });
 
-test("serial: who holds the port is named, each with what to do about it; FileSync itself is nobody", async (t) => {
+test("serial: who holds the port is named, each with what to do about it; the daemon itself is nobody", async (t) => {
   const holder = (pid: number, args: string) => ({
     [`/proc/${pid}/cmdline`]: `${args.replaceAll(" ", "\0")}\0`,
     [`/proc/${pid}/comm`]: `${args.split(" ")[0]?.split("/").at(-1) ?? ""}\n`,
@@ -93,11 +94,13 @@ test("serial: who holds the port is named, each with what to do about it; FileSy
     ...holder(42, "/usr/sbin/ModemManager"),
     ...holder(43, "python3 /usr/bin/mavproxy.py --master=/dev/ttyACM0"),
     ...holder(44, "/usr/bin/mavlink-routerd"),
-    ...holder(45, "node /usr/lib/filesync/dist/cli/main.js run --config /etc/filesync/config.json"),
+    ...holder(45, "node scripts/start.mjs"),
+    "/proc/45/fd/9": `→ ${state}/lock`,
+    [`${state}/lock`]: "",
     "/run/udev/data/c166:0": "E:ID_MM_DEVICE_IGNORE=1\n",
     "/sys/class/tty/ttyACM0/dev": "166:0\n",
   });
-  const bad = said(await checkSerial(view, autopilot, root), "bad");
+  const bad = said(await checkSerial(view, autopilot, root, state), "bad");
   assert.equal(bad.length, 4, bad.join("\n"));
   assert.match(bad.join("\n"), /used by gpsd \(process 41\).*disable --now gpsd\.socket gpsd/);
   assert.match(bad.join("\n"), /used by ModemManager \(process 42\).*disable --now ModemManager/);
@@ -109,7 +112,7 @@ test("serial: an ordinary user is told that the open files of others were hidden
   const { view } = machine(t, plugged, {}, pi);
   chmodSync(join(view.root, "dev/ttyACM0"), 0o666);
   assert.match(
-    said(await checkSerial(view, autopilot, pi), "unseen").join("\n"),
+    said(await checkSerial(view, autopilot, pi, state), "unseen").join("\n"),
     /open files of other users are hidden from pi \[sudo fuser -v/,
   );
 });
@@ -118,9 +121,9 @@ test("serial: a user outside the port's group is told the command that mends it;
   const { view, path } = machine(t, { ...plugged, "/etc/group": "dialout:x:20:\npi:x:1000:\n" });
   chmodSync(path("/dev/ttyACM0"), 0o660);
   chownSync(path("/dev/ttyACM0"), 0, 20);
-  const [bad = ""] = said(await checkSerial(view, autopilot, pi), "bad");
+  const [bad = ""] = said(await checkSerial(view, autopilot, pi, state), "bad");
   assert.match(bad, /pi may not use .*: it belongs to the group dialout \[sudo usermod -aG dialout pi \|/);
-  assert.deepEqual(said(await checkSerial(view, autopilot, { ...pi, groups: [1000, 20] }), "bad"), []);
+  assert.deepEqual(said(await checkSerial(view, autopilot, { ...pi, groups: [1000, 20] }, state), "bad"), []);
 });
 
 test("serial: a console and a login on the port are bad; Bluetooth is told only of ports that it shares", async (t) => {
@@ -136,7 +139,7 @@ test("serial: a console and a login on the port are bad; Bluetooth is told only 
     "/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service": "",
   };
   const { view } = machine(t, board);
-  const found = await checkSerial(view, [{ name: "fc", path: "/dev/serial0" }], root);
+  const found = await checkSerial(view, [{ name: "fc", path: "/dev/serial0" }], root, state);
   const [bad = ""] = said(found, "bad");
   assert.match(
     bad,
@@ -145,11 +148,11 @@ test("serial: a console and a login on the port are bad; Bluetooth is told only 
   assert.match(bad, /disable --now serial-getty@ttyS0\.service \| sudo raspi-config nonint do_serial_cons 1 \| sudo reboot/);
   assert.match(said(found, "warn").join(), /small UART .*dtoverlay=disable-bt \| sudo tee -a \/boot\/firmware\/config\.txt/);
   assert.match(
-    said(await checkSerial(view, [{ name: "fc", path: "/dev/ttyAMA0" }], root), "warn").join(),
+    said(await checkSerial(view, [{ name: "fc", path: "/dev/ttyAMA0" }], root, state), "warn").join(),
     /is the UART of this Pi's Bluetooth/,
   );
   const other = machine(t, { ...board, ...plugged });
-  assert.deepEqual(said(await checkSerial(other.view, autopilot, root), "warn"), [], "nothing of it concerns a USB port");
+  assert.deepEqual(said(await checkSerial(other.view, autopilot, root, state), "warn"), [], "nothing of it concerns a USB port");
 });
 
 test("serial: ModemManager that runs is told, unless udev tells it to keep off the port or its USB device", async (t) => {
@@ -163,9 +166,9 @@ test("serial: ModemManager that runs is told, unless udev tells it to keep off t
     "/run/udev/data/c166:0": "E:ID_VENDOR=3D\n",
   };
   const { view } = machine(t, files);
-  assert.match(said(await checkSerial(view, autopilot, root), "warn").join(), /ModemManager runs, and was not told to keep off/);
+  assert.match(said(await checkSerial(view, autopilot, root, state), "warn").join(), /ModemManager runs, and was not told to keep off/);
   const told = machine(t, { ...files, "/run/udev/data/c189:5": "E:ID_MM_DEVICE_IGNORE=1\n" });
-  assert.deepEqual(said(await checkSerial(told.view, autopilot, root), "warn"), []);
+  assert.deepEqual(said(await checkSerial(told.view, autopilot, root, state), "warn"), []);
 });
 
 const block = (more: object) => ({

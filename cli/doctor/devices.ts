@@ -15,6 +15,8 @@ export interface Looked {
   readonly config: Config;
   /** Of the daemon that runs. */
   readonly status: Status | undefined;
+  /** One may run, and does not tell us. */
+  readonly silent: boolean;
   /** Devices of which other checks said why they cannot be used. */
   readonly broken: ReadonlySet<string>;
   readonly nowMs: number;
@@ -32,11 +34,11 @@ export async function checkDevices(looked: Looked): Promise<Finding[]> {
 }
 
 /** Of what only one program can have open the daemon knows; a disk is mounted by its probe, which is the daemon's to do. */
-function isDaemons({ type }: DeviceConfig): boolean {
-  return type === "mavftp" || type === "disk";
+function isDaemons({ type, kind }: DeviceConfig): boolean {
+  return type === "mavftp" || type === "disk" || kind === "service";
 }
 
-async function checkDevice(device: DeviceConfig, { config, status, broken }: Looked): Promise<Finding[]> {
+async function checkDevice(device: DeviceConfig, { config, status, silent, broken }: Looked): Promise<Finding[]> {
   const { name, type } = device;
   const known = status?.devices.find((one) => one.name === name);
   if (known !== undefined && isDaemons(device)) {
@@ -46,6 +48,8 @@ async function checkDevice(device: DeviceConfig, { config, status, broken }: Loo
     ];
   }
   if (type === "disk" || broken.has(name)) return [];
+  if (silent && isDaemons(device))
+    return [finding("unseen", name, "whether it works: a daemon that may have it does not tell", "sudo filesync doctor")];
   try {
     return [finding("ok", name, await tryOut(device, config))];
   } catch (error) {

@@ -34,7 +34,7 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
   const unit = await unitOf(view);
   const user = daemonUser(view, unit);
   const devices = config?.devices ?? [];
-  const serial = await guarded("serial", "serial ports", () => checkSerial(view, serialDevices(devices), user));
+  const serial = await guarded("serial", "serial ports", () => checkSerial(view, serialDevices(devices), user, config?.stateDir ?? ""));
   const broken = new Set(serial.flatMap(({ severity, about }) => (severity === "bad" ? [about] : [])));
   const looks = [
     guarded("versions", "versions", () => checkVersions(view, { ...versions, daemon: daemon?.version })),
@@ -45,7 +45,15 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
   ];
   if (config !== undefined)
     looks.push(
-      guarded("devices", "devices", () => checkDevices({ config, status: daemon?.status, broken, nowMs: view.nowMs })),
+      guarded("devices", "devices", () =>
+        checkDevices({
+          config,
+          status: daemon?.status,
+          silent: daemon?.runs === true && daemon.status === undefined,
+          broken,
+          nowMs: view.nowMs,
+        }),
+      ),
       guarded("space", config.stateDir, () => checkSpace(view, config, user)),
     );
   const found = await Promise.all(looks);

@@ -5,7 +5,7 @@ import { type Owner, OwnerWatch } from "../../plugins/mavftp/owners.js";
 import type { MavftpOptions } from "../../plugins/mavftp/plugin.js";
 import { insteadOf } from "../../plugins/mavftp/routers.js";
 import { type Finding, findingsOf } from "./finding.js";
-import { at, groupName, isThere, namesIn, processesOf, read, realPath, statOf, textOf, type User, type View } from "./view.js";
+import { at, groupName, isThere, linkOf, namesIn, processesOf, read, realPath, statOf, textOf, type User, type View } from "./view.js";
 
 const finding = findingsOf("serial");
 const byId = "/dev/serial/by-id";
@@ -26,7 +26,8 @@ export function serialDevices(devices: readonly DeviceConfig[]): SerialDevice[] 
   });
 }
 
-export async function checkSerial(view: View, devices: readonly SerialDevice[], user: User): Promise<Finding[]> {
+/** `stateDir`: whoever has that is the daemon of these devices. */
+export async function checkSerial(view: View, devices: readonly SerialDevice[], user: User, stateDir: string): Promise<Finding[]> {
   const links = namesIn(view, byId).map((name) => ({ link: `${byId}/${name}`, path: realPath(view, `${byId}/${name}`) }));
   const plain = namesIn(view, "/dev").filter((name) => portName.test(name));
   const unnamed = plain.map((name) => `/dev/${name}`).filter((path) => !links.some((one) => one.path === path));
@@ -51,7 +52,7 @@ export async function checkSerial(view: View, devices: readonly SerialDevice[], 
     }
     const own = [
       ...named(name, path, port, links),
-      ...(await held(view, name, path, port)),
+      ...(await held(view, name, path, port, stateDir)),
       ...usable(view, name, path, port, user),
       ...consoleOn(view, name, path, port),
       ...bluetooth(view, name, path, port),
@@ -86,10 +87,10 @@ const stops: readonly (readonly [RegExp, readonly string[]])[] = [
   [/^agetty$/i, ["sudo raspi-config nonint do_serial_cons 1", "sudo reboot"]],
 ];
 
-async function held(view: View, name: string, path: string, port: string): Promise<Finding[]> {
+async function held(view: View, name: string, path: string, port: string, stateDir: string): Promise<Finding[]> {
   const roots = { proc: at(view, "/proc"), etc: at(view, "/etc") };
   const all = await new OwnerWatch(port, roots).all();
-  const others = all.filter((owner) => !isDaemon(owner));
+  const others = all.filter((owner) => !isDaemon(view, owner, stateDir));
   const found = await Promise.all(
     others.map(async (owner) => {
       const todo = stops.find(([program]) => program.test(owner.name))?.[1] ?? [];
@@ -114,10 +115,10 @@ async function held(view: View, name: string, path: string, port: string): Promi
   return found;
 }
 
-/** FileSync's own: it may have the port. */
-function isDaemon({ args }: Owner): boolean {
-  const program = args.findIndex((arg) => /(^|\/)(filesync|cli\/main\.js)$/.test(arg));
-  return program !== -1 && args.slice(program + 1).includes("run");
+/** The daemon of this configuration, however it was started: it may have the port. */
+function isDaemon(view: View, { pid }: Owner, stateDir: string): boolean {
+  const lock = realPath(view, join(stateDir, "lock"));
+  return lock !== undefined && namesIn(view, `/proc/${pid}/fd`).some((fd) => linkOf(view, `/proc/${pid}/fd/${fd}`) === lock);
 }
 
 function usable(view: View, name: string, path: string, port: string, user: User): Finding[] {

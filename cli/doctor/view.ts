@@ -79,17 +79,22 @@ function whyNot(error: unknown): { readonly denied: true } | undefined {
   throw error;
 }
 
+/** What a link says; undefined where there is none. */
+export function linkOf(view: View, path: string): string | undefined {
+  try {
+    return readlinkSync(at(view, path));
+  } catch {
+    // No link, or nothing, or nothing for us.
+    return undefined;
+  }
+}
+
 /** Where the links from a path lead, as the machine names it; undefined where nothing is there. */
 export function realPath(view: View, path: string): string | undefined {
   let now = path;
   for (let n = 0; n < 40; n++) {
-    let link: string;
-    try {
-      link = readlinkSync(at(view, now));
-    } catch {
-      // No link: that is the end of the way, where something is.
-      return isThere(view, now) ? now : undefined;
-    }
+    const link = linkOf(view, now);
+    if (link === undefined) return isThere(view, now) ? now : undefined;
     now = resolve(dirname(now), link);
   }
   return undefined;

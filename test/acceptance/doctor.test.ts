@@ -83,6 +83,7 @@ test("an ordinary user is told what is not for them, and what could not be seen"
   chmodSync(realpathSync(path), 0o600);
   const config = world.config({
     devices: { in: local("in"), fc: { type: "mavftp", url: `serial://${path}:57600` } },
+    services: { ftp: { type: "ftp-server", listen: "127.0.0.1:0", root: "served", users: { u: { password: "pass" } } } },
     routes: [{ from: "fc", to: ["in"] }],
   });
   const nobody = { uid: 65534, gid: 65534, cwd: "/" };
@@ -92,7 +93,8 @@ test("an ordinary user is told what is not for them, and what could not be seen"
   assert.match(of("bad", "serial").join(), /fc: nobody may not use .*ttyDRONE/);
   assert.match(of("unseen", "serial").join(), /the open files of other users are hidden from nobody \[sudo fuser -v/);
   assert.match(of("unseen", "daemon").join(), /permission denied for .*control\.sock.*\[sudo filesync doctor\]/);
-  assert.match(of("bad", "devices").join(), /in: cannot write in .*permission denied/);
+  assert.match(of("unseen", "devices").join(), /^ftp: whether it works: a daemon that may have it does not tell/);
+  assert.match(of("bad", "devices").join(), /^in: cannot write in .*permission denied/);
   const closed = await doctor(secret, nobody);
   assert.equal(closed.code, 2);
   assert.match(closed.of("bad", "configuration").join(), /cannot read .*closed\.json: permission denied/);
@@ -170,4 +172,24 @@ test("a configuration that cannot be used, or is not there, ends with 2, after a
     assert.match(without.out, /^WARN {4}configuration: there is none here, and none in \/etc\/filesync/m);
     assert.equal(without.code, 0, without.out);
   }
+});
+
+test("a port that the daemon itself has is well", async (t) => {
+  const world = new World(t);
+  const path = world.path("ttyDRONE");
+  world.mkdir("card", "log");
+  const sim = new Program(["sim", "--listen", `pty:${path}`, "--dir", world.mkdir("card"), "--link", "none"]);
+  t.after(() => sim.kill());
+  await sim.until(({ message }) => message.startsWith("listening on"), "the autopilot");
+  world.mkdir("out");
+  const config = world.config({
+    devices: { pixhawk: { type: "mavftp", url: `serial://${path}:57600`, root: "/log" }, out: local("out") },
+    routes: [{ from: "pixhawk", to: ["out"] }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what, facts }) => what === "attached" && facts?.["device"] === "pixhawk", "it is attached");
+  const { of } = await doctor(config);
+  assert.deepEqual(of("bad", "serial"), []);
+  assert.deepEqual(of("ok", "devices"), ["pixhawk: attached: the daemon that runs uses it []", "out: works []"]);
 });
