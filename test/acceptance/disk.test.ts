@@ -295,3 +295,40 @@ function* treeOf(dir: string, below = ""): Generator<[string, Buffer]> {
     else yield [path, readFileSync(`${dir}/${path}`)];
   }
 }
+
+test("doctor sees a card and mounts nothing; ready measures it, by the daemon that has it and without one", async (t) => {
+  const lab = await labFor(t);
+  if (lab === undefined) return;
+  const world = new World(t);
+  const card = await lab.make("card", { fs: "exfat", mib: 64, files: { "DCIM/A.JPG": photo(1) } });
+  world.mkdir("out");
+  const config = world.config({
+    devices: { flir: { type: "disk", uuid: card.uuid, root: "DCIM" }, out: { type: "local", dir: "out" } },
+    routes: [{ from: "flir", to: ["out"] }],
+  });
+  const run = (...args: string[]) => runProgram([...args, "--config", config], { wrap: lab.wrap() });
+  const bare = await run("doctor");
+  assert.match(bare.out, /^WARN {4}flir: no disk with the UUID /m);
+  await lab.plug(card);
+  assert.match((await run("doctor")).out, /^ok {6}flir: \S+ is in \(exfat\), to be mounted by mount$/m);
+  const below = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
+  assert.deepEqual(below(), []);
+  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "delivered", "delivery");
+  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  const measured = async () => {
+    const { code, out } = await run("ready", "--json", "--need", "200MB");
+    const { places } = JSON.parse(out) as { places: { name: string; state: string; free?: number }[] };
+    return { code, flir: places.find(({ name }) => name === "flir") };
+  };
+  for (const how of ["with a daemon", "without one"]) {
+    const { code, flir } = await measured();
+    assert.equal(code, 3, how);
+    assert.equal(flir?.state, "not-ready", how);
+    assert.ok((flir.free ?? 0) > 30e6 && (flir.free ?? 0) < 64 * 2 ** 20, `${how}: ${flir.free ?? 0}`);
+    program.signal("SIGTERM");
+    await program.exited;
+  }
+  assert.deepEqual(below(), [], "it is unmounted again");
+});
