@@ -50,7 +50,7 @@ export async function reportCommand(given: string | undefined, out: string | und
     throw new UsageError(`--out ${path} cannot be written: ${reasonOf(error)}`);
   }
   process.stdout.write(
-    `${path} (${sizeText(Buffer.byteLength(whole))}) is written; only its owner may read it. It has ${sections.map(({ name }) => name).join(", ")}.\nPasswords, keys and tokens are taken out. Read it before you send it.\n`,
+    `${path} (${sizeText(Buffer.byteLength(whole))}) is written; only its owner may read it. It has: ${sections.map(({ name }) => name).join("; ")}.\nPasswords, keys and tokens are taken out. Read it before you send it.\n`,
   );
   return 0;
 }

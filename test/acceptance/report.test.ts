@@ -115,7 +115,10 @@ test("a configuration with a secret in every place, a log and receipts that repe
   const out = world.path("report.txt");
   const { code, out: said, err } = await runProgram(["report", "--config", config, "--out", out], { env });
   assert.equal(code, 0, err);
-  assert.match(said, /report\.txt \([\d.]+ kB\) is written; only its owner may read it\. It has versions, configuration, doctor, status, /);
+  assert.match(
+    said,
+    /report\.txt \([\d.]+ kB\) is written; only its owner may read it\. It has: versions; configuration; doctor; status; /,
+  );
   assert.equal(statSync(out).mode & 0o777, 0o600);
   const text = readFileSync(out, "utf8");
   for (const [name, secret] of Object.entries(secrets))
