@@ -130,7 +130,19 @@ function sectionsOf(given: string | undefined, found: Found | undefined): Sectio
     {
       name: `the last ${mostLines} lines of the log`,
       text: () =>
-        printed("journalctl", ["-u", "filesync", "-u", "filesync-mount@*", "-n", String(mostLines), "--no-pager", "-o", "short-iso"]),
+        printed("journalctl", [
+          "-u",
+          "filesync",
+          "-u",
+          "filesync-ground",
+          "-u",
+          "filesync-mount@*",
+          "-n",
+          String(mostLines),
+          "--no-pager",
+          "-o",
+          "short-iso",
+        ]),
     },
     { name: "disks", text: () => printed("lsblk", ["-o", "NAME,MAJ:MIN,SIZE,RO,RM,TYPE,FSTYPE,LABEL,UUID,MOUNTPOINT"]) },
     { name: "free space", text: () => printed("df", ["-hTP"]) },

@@ -43,7 +43,8 @@ function machine(
     nowMs: now,
     run: (command, args) => {
       ran.push([command, ...args].join(" "));
-      const said = programs[command];
+      // Of one program, the words that are asked of it count first.
+      const said = programs[[command, ...args].slice(0, 3).join(" ")] ?? programs[command];
       if (said === undefined) return Promise.resolve({ code: null, out: "", complaint: `${command} is not there` });
       return Promise.resolve(
         typeof said === "string" ? { code: 0, out: said, complaint: "" } : { code: said, out: "", complaint: "it refuses" },
@@ -329,6 +330,14 @@ test("unit: what systemd says of it, and as which user the daemon is", async (t)
   );
   const off = machine(t, files, { systemctl: show("UnitFileState=disabled\nActiveState=inactive\n") });
   assert.equal(said(await checkUnit(off.view, await unitOf(off.view), false), "warn").length, 2);
+  const ground = machine(t, files, {
+    "systemctl show filesync.service": show("UnitFileState=disabled\nActiveState=inactive\n"),
+    "systemctl show filesync-ground.service": show("NRestarts=2\n"),
+  });
+  assert.match(
+    said(await checkUnit(ground.view, await unitOf(ground.view), true), "warn").join(),
+    /^filesync-ground\.service.*started again 2 times.*journalctl -u filesync-ground /,
+  );
   const none = machine(t, files, { systemctl: "LoadState=not-found\n" });
   assert.match(said(await checkUnit(none.view, await unitOf(none.view), false), "warn").join(), /there is no such unit/);
   assert.deepEqual(await checkUnit(machine(t, {}).view, undefined, false), []);

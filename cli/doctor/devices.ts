@@ -1,5 +1,6 @@
 /** Each device and service of the configuration, tried or asked of the daemon that runs; and the certificates of servers. */
 import type { Config, DeviceConfig } from "../../core/config.js";
+import { isFault } from "../../core/errors.js";
 import { reasonOf } from "../../core/retry.js";
 import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
@@ -33,6 +34,9 @@ export async function checkDevices(looked: Looked): Promise<Finding[]> {
   return found.flat();
 }
 
+/** What is across a network. */
+const servers: readonly string[] = ["ftp", "sftp", "rsync", "webdav", "post"];
+
 /** Of what only one program can have open the daemon knows; a disk is mounted by its probe, which is the daemon's to do. */
 function isDaemons({ type, kind }: DeviceConfig): boolean {
   return type === "mavftp" || type === "disk" || kind === "service";
@@ -53,7 +57,9 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
   try {
     return [finding("ok", name, await tryOut(device, config))];
   } catch (error) {
-    return [finding("bad", name, reasonOf(error), "# when that is mended: filesync check --probe")];
+    // In the field a server is often out of reach: what is for it waits.
+    const away = isFault(error, "offline") && servers.includes(type);
+    return [finding(away ? "warn" : "bad", name, reasonOf(error), "# when that is mended: filesync check --probe")];
   }
 }
 

@@ -3,8 +3,10 @@ import { type Finding, findingsOf } from "./finding.js";
 import { groupNumber, isThere, type User, userNamed, type View } from "./view.js";
 
 const finding = findingsOf("unit");
-const name = "filesync.service";
+/** The vehicle's and the ground's: one machine has one of them. */
+const names = ["filesync", "filesync-ground"] as const;
 const asked = [
+  "Id",
   "LoadState",
   "UnitFileState",
   "ActiveState",
@@ -21,12 +23,19 @@ export type Unit = Readonly<Record<string, string>> | string | undefined;
 
 export async function unitOf(view: View): Promise<Unit> {
   if (!isThere(view, "/run/systemd/system")) return undefined;
-  const { code, out, complaint } = await view.run("systemctl", ["show", name, "--property", asked.join(",")], 10_000);
-  if (code !== 0) return complaint;
-  const unit = Object.fromEntries(
-    out.split("\n").flatMap((line) => (line.includes("=") ? [[line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]] : [])),
-  ) as Record<string, string>;
-  return unit.LoadState === "not-found" ? undefined : unit;
+  const units: Readonly<Record<string, string>>[] = [];
+  for (const name of names) {
+    const { code, out, complaint } = await view.run("systemctl", ["show", `${name}.service`, "--property", asked.join(",")], 10_000);
+    if (code !== 0) return complaint;
+    const unit = Object.fromEntries(
+      out
+        .split("\n")
+        .flatMap((line) => (line.includes("=") ? [[line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]] : [])),
+    ) as Record<string, string>;
+    if (unit.LoadState !== "not-found") units.push({ ...unit, Id: `${name}.service` });
+  }
+  // Both are installed; one is in use.
+  return units.find(({ UnitFileState = "", ActiveState }) => UnitFileState.startsWith("enabled") || ActiveState === "active") ?? units[0];
 }
 
 /** Who the daemon is, or will be: the unit's user; else who asks. */
@@ -40,40 +49,53 @@ export function daemonUser(view: View, unit: Unit): User {
 
 export async function checkUnit(view: View, unit: Unit, running: boolean): Promise<Finding[]> {
   if (!isThere(view, "/run/systemd/system")) return [];
-  if (typeof unit === "string") return [finding("unseen", name, `systemd cannot be asked: ${unit}`)];
+  if (typeof unit === "string") return [finding("unseen", "systemd", `systemd cannot be asked: ${unit}`)];
   if (unit === undefined)
-    return [finding("warn", name, "there is no such unit: nothing starts FileSync when this machine starts", "# install it as a service")];
-  const { LoadState, UnitFileState = "", ActiveState = "", Result = "", ExecMainStatus = "", NRestarts = "0" } = unit;
+    return [
+      finding(
+        "warn",
+        "filesync.service",
+        "there is no such unit: nothing starts FileSync when this machine starts",
+        "# install it as a service: sudo deploy/deploy-filesync.sh",
+      ),
+    ];
+  const { Id: name = "", LoadState, UnitFileState = "", ActiveState = "", Result = "", ExecMainStatus = "", NRestarts = "0" } = unit;
   const found: Finding[] = [];
-  const look = "journalctl -u filesync -n 50 --no-pager";
+  const short = name.replace(/\.service$/, "");
+  const look = `journalctl -u ${short} -n 50 --no-pager`;
   if (LoadState === "masked")
     return [
-      finding("bad", name, "it is masked: it cannot be started", "sudo systemctl unmask filesync", "sudo systemctl enable --now filesync"),
+      finding("bad", name, "it is masked: it cannot be started", `sudo systemctl unmask ${short}`, `sudo systemctl enable --now ${short}`),
     ];
   if (ActiveState === "failed")
     found.push(
       finding(
         "bad",
         name,
-        `it failed (${Result}, exit status ${ExecMainStatus})${await lastError(view)}`,
+        `it failed (${Result}, exit status ${ExecMainStatus})${await lastError(view, name)}`,
         look,
-        "sudo systemctl restart filesync",
+        `sudo systemctl restart ${short}`,
       ),
     );
   else if (ActiveState === "inactive" && !running)
-    found.push(finding("warn", name, "it does not run: nothing is found or delivered", "sudo systemctl start filesync"));
+    found.push(finding("warn", name, "it does not run: nothing is found or delivered", `sudo systemctl start ${short}`));
   else if (ActiveState === "activating" && !running) found.push(finding("warn", name, "it is starting, or starts again and again", look));
   if (!/^(enabled|static|alias|indirect|generated|linked)/.test(UnitFileState))
-    found.push(finding("warn", name, "it is not enabled: it does not start with this machine", "sudo systemctl enable filesync"));
+    found.push(finding("warn", name, "it is not enabled: it does not start with this machine", `sudo systemctl enable ${short}`));
   if (Number(NRestarts) > 0 && ActiveState !== "failed")
     found.push(
-      finding("warn", name, `it ended and was started again ${NRestarts} times since this machine started${await lastError(view)}`, look),
+      finding(
+        "warn",
+        name,
+        `it ended and was started again ${NRestarts} times since this machine started${await lastError(view, name)}`,
+        look,
+      ),
     );
   return found.length > 0 ? found : [finding("ok", name, `enabled, ${ActiveState}`)];
 }
 
 /** "; it said last: …", as far as the log may be read. */
-async function lastError(view: View): Promise<string> {
+async function lastError(view: View, name: string): Promise<string> {
   const { code, out } = await view.run("journalctl", ["-u", name, "-n", "20", "--no-pager", "-o", "cat"], 10_000);
   const line = code === 0 ? out.split("\n").findLast((one) => /error|filesync: /.test(one)) : undefined;
   return line === undefined ? "" : `; it said last: ${line.trim().slice(0, 300)}`;

@@ -34,8 +34,8 @@ export function secretsOf(parsed: unknown, raw: unknown, lookup: Lookup): string
       if (typeof env === "string") add(lookup({ env }) ?? "");
       if (typeof file === "string") add(lookup({ file }) ?? "");
       for (const [key, inner] of Object.entries(value)) {
-        // What `env` and `file` name is no secret.
-        walk(inner, (below && !["env", "file"].includes(key)) || secretKey.test(key) || key === "headers");
+        // What these name is no secret; what a credential leads to, only `parsed` knows.
+        walk(inner, (below && !["env", "file", "credential"].includes(key)) || secretKey.test(key) || key === "headers");
         if (key === "onSafe" && Array.isArray(inner)) for (const one of inner.slice(1)) argument(one, add);
       }
     }

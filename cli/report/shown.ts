@@ -67,7 +67,7 @@ function where(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return hidden;
   const keys = Object.keys(value);
   const [key] = keys;
-  return keys.length === 1 && (key === "env" || key === "file") ? { ...value } : hidden;
+  return keys.length === 1 && ["env", "file", "credential"].includes(key ?? "") ? { ...value } : hidden;
 }
 
 function isPath(value: unknown): boolean {
