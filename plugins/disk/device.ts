@@ -2,7 +2,6 @@
  * A device of removable media: what is plugged in is looked at on each hint, and every few seconds without one; what matches is mounted and
  * recognised; what was pulled is noticed, and its dead mount taken away.
  */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
@@ -14,9 +13,11 @@ import { isHelpers } from "./helper.js";
 import { Media, nameOf, type Remembered } from "./media.js";
 import { lookIn, Medium } from "./medium.js";
 import { adopt, type Machine, mount, sweep, type Wish } from "./mounting.js";
+import { signsOf } from "./signs.js";
 import { DiskSource } from "./source.js";
 import { DiskTarget } from "./target.js";
 import { DiskTree } from "./tree.js";
+import { Unused } from "./unused.js";
 
 export interface DiskOptions {
   readonly wanted: Wanted;
@@ -62,10 +63,7 @@ export class DiskDevice implements Device, Disks {
   readonly #known: Media;
   /** By stay. */
   readonly #media = new Map<string, Medium>();
-  /** By stay: what is said of it. */
-  readonly #ejected = new Map<string, string>();
-  /** What could not be used, by stay: why, and when it is tried again. */
-  readonly #refused = new Map<string, { readonly why: string; readonly untilMs: number }>();
+  readonly #unused = new Unused();
   readonly #told = new Set<string>();
   readonly #over = new AbortController();
   #hooks: Promise<void> = Promise.resolve();
@@ -147,13 +145,13 @@ export class DiskDevice implements Device, Disks {
     const done: string[] = [];
     for (const medium of media) {
       const name = `${medium.id} (${medium.block.path})`;
-      this.#ejected.set(medium.stay, `${name} is being ejected`);
+      this.#unused.eject(medium.stay, `${name} is being ejected`);
       this.#media.delete(medium.stay);
       const ending = medium.end(new Fault("offline", `${name} is ejected`), false);
       this.#tell();
       const why = await ending;
       const said = why === undefined ? "it may be pulled; plugged in again, it is used again" : `do not pull it yet: ${why}`;
-      this.#ejected.set(medium.stay, `it is ejected: ${said}`);
+      this.#unused.eject(medium.stay, `it is ejected: ${said}`);
       this.#tell();
       if (why !== undefined) throw new Fault("transient", `${name} is used no more, but cannot be unmounted: ${why}; do not pull it yet`);
       this.#sayGone(medium, `${name} may be pulled now`);
@@ -244,10 +242,9 @@ export class DiskDevice implements Device, Disks {
         if (medium.mounted === undefined && (await medium.take(found))) this.#sayTaken(medium);
       }
     }
-    const seen = this.#signs();
+    const seen = signsOf(this.machine);
     const now = this.context.clock.monotonicMs();
-    const due = [...this.#refused.values()].some(({ untilMs }) => untilMs <= now);
-    if (!surely && seen === this.#seen && !due) return;
+    if (!surely && seen === this.#seen && !this.#unused.isDue(now)) return;
     this.#seen = seen;
     const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter((block) => matches(block, this.options.wanted));
     this.#problem = undefined;
@@ -257,12 +254,12 @@ export class DiskDevice implements Device, Disks {
       const stay = stayOf(block, this.machine.sys);
       if (stay !== undefined) stays.set(stay, block);
     }
-    for (const known of [this.#ejected, this.#refused]) for (const stay of known.keys()) if (!stays.has(stay)) known.delete(stay);
+    this.#unused.keep(stays);
     // Unmounted by us, and taken out.
     for (const medium of this.media) if (!stays.has(medium.stay) && medium.mounted === undefined) await this.#lose(medium);
     for (const [stay, block] of stays) {
       if (this.#over.signal.aborted) return;
-      if (this.#media.has(stay) || this.#ejected.has(stay) || (this.#refused.get(stay)?.untilMs ?? 0) > now) continue;
+      if (this.#media.has(stay) || this.#unused.holds(stay, now)) continue;
       if (!this.several && this.#media.size > 0) {
         const [other] = this.media;
         this.#tellOnce(
@@ -279,7 +276,7 @@ export class DiskDevice implements Device, Disks {
 
   /** Mounts and recognises one that was not here before. */
   async #meet(block: Block, stay: string): Promise<void> {
-    const again = (why: string, ms: number) => this.#refused.set(stay, { why, untilMs: this.context.clock.monotonicMs() + ms });
+    const again = (why: string, ms: number) => this.#unused.refuse(stay, why, this.context.clock.monotonicMs() + ms);
     const refusal = refusalOf(block) ?? (this.several && nameOf(block) === "" ? `${block.path} has neither UUID nor label` : undefined);
     if (refusal !== undefined) {
       again(refusal, againMs);
@@ -300,7 +297,7 @@ export class DiskDevice implements Device, Disks {
         },
       });
       medium.id = await medium.use(false, this.#over.signal, (content) => this.#known.recognise(block, (path) => lookIn(content, path)));
-      this.#refused.delete(stay);
+      this.#unused.use(stay);
       this.#media.set(stay, medium);
       const how = mounted.way === "found" ? `mounted by somebody else at ${mounted.dir}` : `at ${mounted.dir}, by ${mounted.way}`;
       this.context.say("info", `${medium.id} is in: ${block.path}, ${block.fsType ?? ""}, ${mounted.readOnly ? "read-only " : ""}${how}`, {
@@ -344,12 +341,6 @@ export class DiskDevice implements Device, Disks {
   readonly #isOurs = (dir: string): boolean =>
     this.machine.mayMount() ? dir === this.options.mountPoint || dir.startsWith(`${this.#ownDir}/`) : isHelpers(dir, this.machine.helper);
 
-  /** What changes whenever a disk comes or goes; cheap. */
-  #signs(): string {
-    const links = listed(this.machine.byUuid).map((name) => `${name}>${linkOf(join(this.machine.byUuid, name))}`);
-    return [...links, ...listed(join(this.machine.sys, "class/block")), readFileSync(this.machine.mountInfo, "utf8")].join("\n");
-  }
-
   // ---------------------------------------------------------------- what is told
 
   #sayTaken({ id, mounted }: Medium): void {
@@ -392,29 +383,6 @@ export class DiskDevice implements Device, Disks {
   }
 
   #whyAway(): string {
-    if (this.#problem !== undefined) return this.#problem;
-    const refused = [...this.#refused.values()].map(({ why }) => why);
-    if (refused.length > 0) return refused.join("; ");
-    if (this.#ejected.size > 0) return [...this.#ejected.values()].join("; ");
-    return wantedText(this.options.wanted);
-  }
-}
-
-function listed(dir: string): string[] {
-  try {
-    return readdirSync(dir);
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
-    throw error;
-  }
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch (error) {
-    // It went while it was looked at.
-    if (error instanceof Error && "code" in error) return "";
-    throw error;
+    return this.#problem ?? this.#unused.text ?? wantedText(this.options.wanted);
   }
 }

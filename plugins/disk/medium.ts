@@ -179,7 +179,7 @@ export class Medium {
   /** Throws "offline" where it was pulled, or is mounted no more: that nothing is found there then means nothing. */
   async expectAlive(): Promise<void> {
     if (this.gone) throw abortedFault(this.#over.signal);
-    if (this.#mounted !== undefined && (await isAlive(this.#mounted, this.block, this.given.machine))) return;
+    if (await this.#isAlive()) return;
     this.given.suspect();
     throw new Fault("offline", `${this.block.path} was pulled or unmounted`);
   }
@@ -196,16 +196,20 @@ export class Medium {
     if (this.#resting && this.#leases === 0 && this.#mounted !== undefined && !this.shared) this.#retire();
   }
 
-  /** Whether it is in, and mounted where it was mounted. */
+  /** Whether it is in, and where it is mounted, mounted still. */
   async isThere(): Promise<boolean> {
-    const { machine } = this.given;
-    if (stayOf(this.block, machine.sys) !== this.stay) return false;
+    if (stayOf(this.block, this.given.machine.sys) !== this.stay) return false;
     let there = true;
     // Not while it is just being unmounted.
     await this.#inTurn(async () => {
-      there = this.#mounted === undefined || (await isAlive(this.#mounted, this.block, machine));
+      there = this.#mounted === undefined || (await this.#isAlive());
     });
     return there;
+  }
+
+  /** It is in, and mounted where it was mounted. */
+  async #isAlive(): Promise<boolean> {
+    return this.#mounted !== undefined && isAlive(this.#mounted, this.block, this.given.machine);
   }
 
   /** Somebody else has mounted what is unmounted here. */
