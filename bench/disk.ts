@@ -39,18 +39,17 @@ async function copied(lab: DiskLab, dir: string, files: number, size: number): P
   const card = await lab.make(`card-${files}`, { fs: "ext4", mib: Math.ceil((files * size) / 2 ** 20) + 100 });
   const names = Array.from({ length: files }, (_, n) => `D${n % 10}/f${n}`);
   const random = new Random(1);
-  await at(lab, dir, card, (mount) => {
+  await lab.aside(card, (mount) => {
     for (let n = 0; n < 10; n++) mkdirSync(join(lab.path(mount), `D${n}`), { recursive: true });
     const content = random.bytes(2 ** 20);
     for (const name of names) {
       const parts = Array.from({ length: Math.ceil(size / content.length) }, () => content);
       writeFileSync(join(lab.path(mount), name), Buffer.concat(parts).subarray(0, size));
     }
-    return Promise.resolve();
   });
   const [theirs, ours]: [number[], number[]] = [[], []];
   for (let n = 0; n < runs; n++) {
-    await at(lab, dir, card, async (mount) => {
+    await lab.aside(card, async (mount) => {
       const to = join(dir, "dd");
       mkdirSync(to);
       writeFileSync(join(dir, "names"), names.map((name) => `${name}\n`).join(""));
@@ -68,15 +67,14 @@ async function copied(lab: DiskLab, dir: string, files: number, size: number): P
 async function listed(lab: DiskLab, dir: string): Promise<(string | number)[][]> {
   // ext4 has an inode for each 16 KiB.
   const card = await lab.make("many", { fs: "ext4", mib: 2000 });
-  await at(lab, dir, card, (mount) => {
+  await lab.aside(card, (mount) => {
     for (let d = 0; d < 100; d++) {
       mkdirSync(join(lab.path(mount), `d${d}`));
       for (let n = 0; n < 1000; n++) writeFileSync(join(lab.path(mount), `d${d}/f${n}.jpg`), "");
     }
-    return Promise.resolve();
   });
   let find = 0;
-  await at(lab, dir, card, async (mount) => {
+  await lab.aside(card, async (mount) => {
     await dropCaches(lab);
     find = await timed(() => lab.exec("sh", ["-c", `find ${mount} -type f -printf '%s %T@ %p\\n' | wc -l`]));
   });
@@ -114,17 +112,6 @@ async function plugged(lab: DiskLab, dir: string, card: Disk, said: string, want
     await program.exited;
     await lab.pull(card);
   }
-}
-
-/** Works with a disk at a directory, mounted without the program. */
-async function at(lab: DiskLab, dir: string, card: Disk, work: (mount: string) => Promise<void>): Promise<void> {
-  const mount = join(dir, "mnt");
-  mkdirSync(mount, { recursive: true });
-  await lab.plug(card);
-  await lab.exec("mount", ["-t", "ext4", lab.nodeOf(card), mount]);
-  await work(mount);
-  await lab.exec("umount", [mount]);
-  await lab.pull(card);
 }
 
 async function dropCaches(lab: DiskLab): Promise<void> {

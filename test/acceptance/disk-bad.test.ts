@@ -3,22 +3,13 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, symlinkSync, writeFileSync, writeSync, closeSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { DiskLab, type Disk } from "../disks/lab.js";
-import { Program, runProgram } from "../faults/process.js";
+import type { DiskLab } from "../disks/lab.js";
+import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
+import { type Program, runProgram } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
 
 const uuid = "11111111-2222-4333-8444-555555555555";
-
-async function labFor(t: TestContext): Promise<DiskLab | undefined> {
-  const lab = await DiskLab.open();
-  if (typeof lab !== "string") {
-    t.after(() => lab.close());
-    return lab;
-  }
-  t.skip(lab);
-  return undefined;
-}
 
 interface Given {
   readonly devices: Record<string, object>;
@@ -27,24 +18,13 @@ interface Given {
 
 async function started(t: TestContext, lab: DiskLab, world: World, given: Given): Promise<{ program: Program; config: string }> {
   const config = world.config(given);
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   await program.until(({ message }) => message.includes("is ready"), "that it is ready");
   return { program, config };
 }
 
 const local = (dir: string) => ({ type: "local", dir });
 const oneRoute = [{ from: "card", to: ["out"] }];
-
-/** Works with a disk at a directory, mounted without the program. */
-async function mounted(lab: DiskLab, world: World, disk: Disk, work: (dir: string) => void): Promise<void> {
-  const dir = world.mkdir("aside");
-  await lab.plug(disk);
-  await lab.exec("mount", ["-t", disk.fs, lab.nodeOf(disk), dir]);
-  work(lab.path(dir));
-  await lab.exec("umount", [dir]);
-  await lab.pull(disk);
-}
 
 test("options that contradict each other, or say nothing", async (t) => {
   const world = new World(t);
@@ -103,7 +83,8 @@ test("names that are not UTF-8 or differ only in case, links out of it, pipes: f
   const world = new World(t);
   world.mkdir("out");
   const card = await lab.make("card", { fs: "ext4", mib: 32 });
-  await mounted(lab, world, card, (dir) => {
+  await lab.aside(card, (at) => {
+    const dir = lab.path(at);
     mkdirSync(join(dir, "D"));
     writeFileSync(join(dir, "D/photo.jpg"), "lower");
     writeFileSync(join(dir, "D/PHOTO.JPG"), "upper");
@@ -116,7 +97,7 @@ test("names that are not UTF-8 or differ only in case, links out of it, pipes: f
     routes: oneRoute,
   });
   await lab.plug(card);
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 3, "three deliveries");
   assert.deepEqual([...treeOf(world.path("out/v/card")).keys()].sort(), ["D/PHOTO.JPG", "D/caf\xe9.jpg", "D/photo.jpg"]);
   const left = program.events.filter(({ what }) => what === "unreadable").map(({ message }) => message);
@@ -129,7 +110,7 @@ test("a target that is full: said, and it goes on when there is space; one that 
   const world = new World(t);
   world.file("in/big.bin", Buffer.alloc(12_000_000, "big"));
   const stick = await lab.make("stick", { fs: "ext4", mib: 16 });
-  await mounted(lab, world, stick, (dir) => writeFileSync(join(dir, "ballast"), Buffer.alloc(8_000_000)));
+  await lab.aside(stick, (at) => writeFileSync(lab.path(`${at}/ballast`), Buffer.alloc(8_000_000)));
   const { program, config } = await started(t, lab, world, {
     devices: { in: local("in"), stick: { type: "disk", uuid: stick.uuid } },
     routes: [{ from: "in", to: ["stick"] }],
@@ -157,12 +138,7 @@ test("a target that the system made read-only is mounted anew, and goes on", asy
     routes: [{ from: "in", to: ["stick"] }],
   });
   await lab.plug(stick);
-  for (let offset = 0, until = performance.now() + 60_000; offset < 1_000_000 && performance.now() < until;) {
-    const { transfers } = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as {
-      transfers: { offset: number }[];
-    };
-    offset = transfers[0]?.offset ?? 0;
-  }
+  await reached(program, config, 1_000_000);
   // What the kernel does when it meets damage; sysrq would do it to every file system.
   await lab.exec("mount", ["-o", "remount,abort", world.path("mnt")]);
   await program.until(
@@ -197,11 +173,7 @@ test("two devices on one disk, each with a directory of its own: both arrive, an
   await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 43, "43 deliveries");
   assert.equal(treeOf(world.path("out/v")).size, 43);
   assert.equal(program.events.filter(({ what }) => what === "lost" || what === "parked").length, 0);
-  const mounts = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
-  for (const until = performance.now() + 60_000; mounts().length > 0;) {
-    assert.ok(performance.now() < until, `still mounted:\n${program.events.map(({ message }) => message).join("\n")}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  await noMount(lab, world.dir, program);
 });
 
 test("a partition table: the partition in it is found by its UUID", async (t) => {
@@ -216,7 +188,7 @@ test("a partition table: the partition in it is found by its UUID", async (t) =>
   });
   await lab.plug(card);
   await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
 });
 
 test("a directory that the card lacks: said, and nothing else; as a target it is made", async (t) => {
@@ -231,7 +203,7 @@ test("a directory that the card lacks: said, and nothing else; as a target it is
   });
   await lab.plug(card);
   await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   await lab.pull(card);
   assert.deepEqual([...(await lab.content(card)).keys()], ["DCIM/100/a.bin"]);
   assert.equal(existsSync(world.path("state")), true);

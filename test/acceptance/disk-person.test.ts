@@ -2,30 +2,20 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
-import { DiskLab } from "../disks/lab.js";
-import { Program, runProgram } from "../faults/process.js";
+import type { DiskLab } from "../disks/lab.js";
+import { daemonIn, isSafe, labFor } from "../disks/scene.js";
+import { runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
 async function begun(t: TestContext): Promise<{ lab: DiskLab; world: World } | undefined> {
-  const lab = await DiskLab.open();
-  if (typeof lab === "string") {
-    t.skip(lab);
-    return undefined;
-  }
-  t.after(() => lab.close());
+  const lab = await labFor(t);
+  if (lab === undefined) return undefined;
   const world = new World(t);
   world.mkdir("out");
   return { lab, world };
 }
 
 const out = { type: "local", dir: "out" };
-const safe = ({ facts }: { facts?: Record<string, unknown> }) => facts?.["safe"] === true;
-
-function started(t: TestContext, lab: DiskLab, config: string): Program {
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
-  return program;
-}
 
 async function statusOf(config: string): Promise<string> {
   return (await runProgram(["status", "--config", config])).out;
@@ -37,9 +27,9 @@ test("somebody else mounts what may be pulled: it may not any more, its new file
   const { lab, world } = it;
   const card = await lab.make("card", { fs: "ext4", mib: 16, files: { "a.bin": "content of a" } });
   const config = world.config({ devices: { cam: { type: "disk", uuid: card.uuid }, out }, routes: [{ from: "cam", to: ["out"] }] });
-  const program = started(t, lab, config);
+  const program = daemonIn(t, lab, config);
   await lab.plug(card);
-  await program.until(safe, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   const theirs = world.mkdir("theirs");
   await lab.exec("mount", ["-t", "ext4", lab.nodeOf(card), theirs]);
   writeFileSync(lab.path(`${theirs}/b.bin`), "content of b");
@@ -61,10 +51,10 @@ test("a gadget: nothing is said of pulling it before its files are here", async 
     devices: { cam: { type: "disk", uuid: card.uuid, gadget: true, settle: "1s" }, out },
     routes: [{ from: "cam", to: ["out"] }],
   });
-  const program = started(t, lab, config);
+  const program = daemonIn(t, lab, config);
   await lab.plug(card);
-  await program.until(safe, "that it may be pulled");
-  const said = program.events.findIndex(safe);
+  await program.until(isSafe, "that it may be pulled");
+  const said = program.events.findIndex(isSafe);
   const here = program.events.findIndex(({ what }) => what === "pulled");
   assert.ok(here !== -1 && here < said, program.events.map(({ message }) => message).join("\n"));
 });
@@ -78,7 +68,7 @@ test("a route that writes on a disk comes while that is read: it is mounted for 
   const devices = { cam: { type: "disk", uuid: card.uuid, maxRate: "8MiB/s" }, in: { type: "local", dir: "in" }, out };
   const read = { from: "cam", to: ["out"] };
   const config = world.config({ devices, routes: [read] });
-  const program = started(t, lab, config);
+  const program = daemonIn(t, lab, config);
   await lab.plug(card);
   await program.until(({ what, message }) => what === "attached" && message.startsWith("cam"), "that it is attached");
   world.config({ devices, routes: [read, { from: "in", to: ["cam"], into: "" }] });
@@ -96,9 +86,9 @@ test("two disks of one UUID are in: the second is used once the first is ejected
   const one = await lab.make("one", { fs: "ext4", mib: 16, uuid, files: { "a1.bin": "one", "b1.bin": "one" } });
   const two = await lab.make("two", { fs: "ext4", mib: 16, uuid, files: { "a2.bin": "two" } });
   const config = world.config({ devices: { cam: { type: "disk", uuid }, out }, routes: [{ from: "cam", to: ["out"] }] });
-  const program = started(t, lab, config);
+  const program = daemonIn(t, lab, config);
   await lab.plug(one);
-  await program.until(safe, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   await lab.plug(two);
   await program.until(({ message }) => /answers the description too: it waits/.test(message), "that it waits");
   assert.equal((await runProgram(["eject", "cam", "--config", config])).code, 0);
@@ -115,10 +105,10 @@ test("by hand: one command says once that it may be pulled; a hook that hangs do
     devices: { cam: { type: "disk", uuid: card.uuid, write: true, onSafe: ["sleep", "1000"] }, out },
     routes: [{ from: "cam", to: ["out"] }],
   });
-  const program = started(t, lab, config);
+  const program = daemonIn(t, lab, config);
   await lab.plug(card);
-  await program.until(safe, "that it may be pulled");
-  const count = () => program.events.filter(safe).length;
+  await program.until(isSafe, "that it may be pulled");
+  const count = () => program.events.filter(isSafe).length;
   assert.equal(count(), 1);
   assert.equal((await runProgram(["ls", "-r", "cam:", "--config", config])).code, 0);
   assert.equal(count(), 1);

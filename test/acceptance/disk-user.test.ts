@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { test } from "node:test";
+import { isSafe, reached } from "../disks/scene.js";
 import { type Program, runProgram } from "../faults/process.js";
 import { type Helper, UserLab } from "../disks/user.js";
 
@@ -29,17 +30,7 @@ function fromCard({ world }: UserLab, uuid: string, more: object = {}): string {
 
 const delivered = (program: Program, name: string) =>
   program.until(({ what, message }) => what === "delivered" && message.includes(name), `delivery of ${name}`);
-const safe = (program: Program) => program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
-
-/** Waits until the first transfer has come so far. */
-async function reached(program: Program, config: string, bytes: number): Promise<void> {
-  await program.until(({ message }) => message.includes("is ready"), "that it is ready");
-  for (;;) {
-    const { out } = await runProgram(["status", "--json", "--config", config]);
-    const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
-    if ((transfers[0]?.offset ?? 0) >= bytes) return;
-  }
-}
+const safe = (program: Program) => program.until(isSafe, "that it may be pulled");
 
 test("no way to mount: what is missing is said, and what to do", async (t) => {
   const user = await UserLab.open(t);

@@ -1,20 +1,10 @@
 /** Disks that are plugged and pulled, as their user meets them: the real program beside real file systems on removable loop devices. */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { test, type TestContext } from "node:test";
-import { Program, runProgram } from "../faults/process.js";
+import { test } from "node:test";
+import { runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
-import { DiskLab } from "../disks/lab.js";
-
-async function labFor(t: TestContext): Promise<DiskLab | undefined> {
-  const lab = await DiskLab.open();
-  if (typeof lab === "string") {
-    t.skip(lab);
-    return undefined;
-  }
-  t.after(() => lab.close());
-  return lab;
-}
+import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
 
 function photo(n: number, bytes = 300_000): Buffer {
   return Buffer.alloc(bytes, `photo ${n} `);
@@ -32,11 +22,10 @@ for (const fs of ["ext4", "vfat", "exfat"] as const)
       devices: { flir: { type: "disk", uuid: card.uuid, root: "DCIM" }, out: { type: "local", dir: "out" } },
       routes: [{ from: "flir", to: ["out"] }],
     });
-    const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-    t.after(() => program.kill());
+    const program = daemonIn(t, lab, config);
     await program.until(({ message }) => message.includes("no disk with the UUID"), "that no disk is there");
     await lab.plug(card);
-    await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+    await program.until(isSafe, "that it may be pulled");
     const status = (await runProgram(["status", "--config", config])).out;
     assert.match(status, /flir {2}attached, may be pulled/);
     await program.until(({ what, message }) => what === "delivered" && message.includes("B.JPG"), "delivery");
@@ -62,8 +51,7 @@ test("pulled in the middle of a file: noticed at once, and it goes on at the byt
     devices: { flir: { type: "disk", uuid: card.uuid, maxRate: "12MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "flir", to: ["out"], priority: "oldest" }],
   });
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   for (let n = 1; n <= 3; n++) {
     await lab.plug(card);
     const resumed = () => program.events.filter(({ what, message }) => what === "resumed" && message.startsWith("flir:a.bin: ")).length;
@@ -88,25 +76,6 @@ test("pulled in the middle of a file: noticed at once, and it goes on at the byt
   assert.equal(program.events.filter(({ what }) => what === "lost" || what === "changed" || what === "restarted").length, 0);
 });
 
-/** Waits until nothing is mounted below `dir`. */
-async function noMount(lab: DiskLab, dir: string): Promise<void> {
-  for (const until = performance.now() + 60_000; lab.mounts().some(({ target }) => target.startsWith(dir));) {
-    assert.ok(performance.now() < until, "it is still mounted");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-/** Waits until the first transfer has come so far. */
-async function reached(program: Program, config: string, bytes: number): Promise<void> {
-  await program.until(({ message }) => message.includes("is ready"), "that it is ready");
-  for (const until = performance.now() + 120_000; performance.now() < until;) {
-    const { out } = await runProgram(["status", "--json", "--config", config]);
-    const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
-    if ((transfers[0]?.offset ?? 0) >= bytes) return;
-  }
-  assert.fail(`no transfer came as far as ${bytes}:\n${program.events.map(({ message }) => message).join("\n")}`);
-}
-
 test("a target that is pulled while it is written on: after the replug it goes on with what the medium holds", async (t) => {
   const lab = await labFor(t);
   if (lab === undefined) return;
@@ -118,8 +87,7 @@ test("a target that is pulled while it is written on: after the replug it goes o
     devices: { in: { type: "local", dir: "in" }, stick: { type: "disk", uuid: stick.uuid, maxRate: "12MiB/s" } },
     routes: [{ from: "in", to: ["stick"] }],
   });
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   for (let n = 1; n <= 2; n++) {
     await lab.plug(stick);
     await reached(program, config, 10_000_000 * n);
@@ -131,7 +99,7 @@ test("a target that is pulled while it is written on: after the replug it goes o
   }
   await lab.plug(stick);
   await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   await lab.pull(stick);
   assert.deepEqual(
     [...(await lab.content(stick))].map(([path, bytes]) => [path, bytes.equals(big)]),
@@ -155,14 +123,13 @@ test("one bad sector costs one file, which is parked with its place; after a rep
     devices: { flir: { type: "disk", uuid: card.uuid }, out: { type: "local", dir: "out" } },
     routes: [{ from: "flir", to: ["out"] }],
   });
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   await lab.plug(card, { badSectors: [{ offset: lab.where(card, mark), count: 512 }] });
   const parked = await program.until(({ what }) => what === "parked", "that it is set aside");
   const at = Number(/flir:bad\.bin: set aside: it cannot be read at byte (\d+) of 3000000: input\/output error/.exec(parked.message)?.[1]);
   // The system reads some pages at once, and none of them where one fails.
   assert.ok(at <= 1_228_800 && at > 1_228_800 - 131_072, parked.message);
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   for (const name of ["a.bin", "z.bin"]) await program.until(({ what, message }) => what === "delivered" && message.includes(name), name);
   assert.match((await runProgram(["why", "flir:bad.bin", "--config", config])).out, /tried again daily, and when flir is plugged in anew/);
   await lab.pull(card);
@@ -187,8 +154,7 @@ test("two cards with one UUID are told apart: neither's files count as the other
     devices: { flir: { type: "disk", uuid, maxRate: "10MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "flir", to: ["out"] }],
   });
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   await lab.plug(one);
   await reached(program, config, 10_000_000);
   await lab.pull(one);
@@ -228,8 +194,7 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
     },
     routes: [{ from: "flir", to: ["out"] }],
   });
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   const eject = async (name: string) => runProgram(["eject", name, "--config", config]);
   await program.until(({ message }) => message.includes("is ready"), "that it is ready");
   assert.match((await eject("flir")).err, /flir: no disk with the UUID .* is plugged in/);
@@ -266,9 +231,8 @@ test("a daemon that was killed: its mount is found again, and a dead one is take
     routes: [{ from: "flir", to: ["out"] }],
   });
   const ours = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
-  const start = () => new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
+  const start = () => daemonIn(t, lab, config);
   let program = start();
-  t.after(() => program.kill());
   await lab.plug(card);
   await reached(program, config, 8_000_000);
   await program.kill();
@@ -282,7 +246,7 @@ test("a daemon that was killed: its mount is found again, and a dead one is take
   program = start();
   await lab.plug(card);
   await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   assert.equal(ours().length, 0);
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0);

@@ -9,12 +9,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import { filter, firstValueFrom } from "rxjs";
-import { bytesFromName } from "../../core/names.js";
 import { runCommand } from "../../plugins/disk/command.js";
 import { DiskDevice } from "../../plugins/disk/device.js";
 import { type Machine, thisMachine } from "../../plugins/disk/mounting.js";
-import { syncedKey } from "../../plugins/local/marks.js";
-import { files, filesBelow } from "./files.js";
+import { filesBelow, onMedium } from "./files.js";
 import { sourceClauses } from "./source.js";
 import type { SourceUnderTest } from "./source-under-test.js";
 import { targetClauses, type TargetUnderTest } from "./target.js";
@@ -83,13 +81,9 @@ function on(one: Card) {
     // What the one before left is removed now that nothing of it is open: below FUSE a file that is open keeps a hidden name.
     for (const name of await fs.readdir(mounted)) if (name.startsWith("root-")) await fs.rm(join(mounted, name), { recursive: true });
     await fs.mkdir(dir);
-    const { sparse, link, ...rest } = files(dir, bytesFromName);
     return {
       device,
-      ...rest,
-      ...(one.fsType === "exfat" ? { refuses: notOnExfat } : { sparse, link }),
-      vouch: (upload, bytes) => upload.memo.set(syncedKey, bytes),
-      secrets: [],
+      ...onMedium(dir, one.fsType === "exfat"),
       outside: async () => (await filesBelow(mounted)).filter((path) => !path.startsWith(`${root}/`) && !/^(lost\+found|root-)/.test(path)),
       close: async () => {
         await device.close();
@@ -99,16 +93,6 @@ function on(one: Card) {
     };
   };
 }
-
-const exfatTakesNot = 'exFAT takes none of " * / : < > ? \\ | and no control character';
-const notOnExfat = {
-  [`it's "quoted" \\ here.bin`]: exfatTakesNot,
-  "a*?[b]{c,d}~$HOME.bin": exfatTakesNot,
-  "100%41 & #1;a=b+c|d.bin": exfatTakesNot,
-  "line\u201b0Abreak.bin": exfatTakesNot,
-  "a -> b.bin": exfatTakesNot,
-  "caf\u201bE9.bin": "exFAT keeps names as UTF-16, and loses other bytes",
-};
 
 for (const [fsType, mkfs] of [
   ["ext4", ["mkfs.ext4", "-q", "-m", "0"]],

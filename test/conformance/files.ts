@@ -1,6 +1,9 @@
 /** Files below a directory of this machine, as the suites look at what a device did there. */
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
+import { bytesFromName } from "../../core/names.js";
+import type { Upload } from "../../core/plugin.js";
+import { syncedKey } from "../../plugins/local/marks.js";
 
 /** Paths of all files below `dir`, relative to it. */
 export async function filesBelow(dir: string): Promise<string[]> {
@@ -52,5 +55,27 @@ export function files(dir: string, disk: (path: string) => Buffer) {
       await fs.truncate(at(path), size);
       await own(path);
     },
+  };
+}
+
+const exfatTakesNot = 'exFAT takes none of " * / : < > ? \\ | and no control character';
+const notOnExfat = {
+  [`it's "quoted" \\ here.bin`]: exfatTakesNot,
+  "a*?[b]{c,d}~$HOME.bin": exfatTakesNot,
+  "100%41 & #1;a=b+c|d.bin": exfatTakesNot,
+  "line\u201b0Abreak.bin": exfatTakesNot,
+  "a -> b.bin": exfatTakesNot,
+  "caf\u201bE9.bin": "exFAT keeps names as UTF-16, and loses other bytes",
+};
+
+/** The harness of a device whose root is the directory `dir` on a medium that keeps names as bytes, or on exFAT. */
+export function onMedium(dir: string, exfat: boolean) {
+  const { sparse, link, ...rest } = files(dir, bytesFromName);
+  return {
+    ...rest,
+    // exFAT has neither sparse files nor links.
+    ...(exfat ? { refuses: notOnExfat } : { sparse, link }),
+    vouch: (upload: Upload, bytes: number) => upload.memo.set(syncedKey, bytes),
+    secrets: [],
   };
 }

@@ -6,11 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { Device } from "../../core/plugin.js";
-import { bytesFromName } from "../../core/names.js";
-import { syncedKey } from "../../plugins/local/marks.js";
 import { plugin } from "../../plugins/local/plugin.js";
 import { calm, expectFault } from "./clause.js";
-import { files, filesBelow } from "./files.js";
+import { filesBelow, onMedium } from "./files.js";
 import { cut } from "./readers.js";
 import { sourceClauses } from "./source.js";
 import type { SourceUnderTest } from "./source-under-test.js";
@@ -29,14 +27,9 @@ function below(parent: () => Promise<string>, exfat = false) {
     const dir = join(base, "root");
     await fs.mkdir(dir);
     const device = deviceAt(dir);
-    const { sparse, link, ...rest } = files(dir, bytesFromName);
     return {
       device,
-      ...rest,
-      // exFAT has neither sparse files nor links.
-      ...(exfat ? { refuses: notOnExfat } : { sparse, link }),
-      vouch: (upload, bytes) => upload.memo.set(syncedKey, bytes),
-      secrets: [],
+      ...onMedium(dir, exfat),
       outside: async () => (await filesBelow(base)).filter((path) => !path.startsWith("root/")),
       close: async () => {
         await device.close();
@@ -45,16 +38,6 @@ function below(parent: () => Promise<string>, exfat = false) {
     };
   };
 }
-
-const exfatTakesNot = 'exFAT takes none of " * / : < > ? \\ | and no control character';
-const notOnExfat = {
-  [`it's "quoted" \\ here.bin`]: exfatTakesNot,
-  "a*?[b]{c,d}~$HOME.bin": exfatTakesNot,
-  "100%41 & #1;a=b+c|d.bin": exfatTakesNot,
-  "line\u201b0Abreak.bin": exfatTakesNot,
-  "a -> b.bin": exfatTakesNot,
-  "caf\u201bE9.bin": "exFAT keeps names as UTF-16, and loses other bytes",
-};
 
 const make = below(() => Promise.resolve(tmpdir()));
 targetClauses({ name: "target: local", make });

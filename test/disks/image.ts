@@ -1,5 +1,5 @@
 /** Images of removable disks: made, formatted, filled and read with the tools of each file system; the product has no part in it. */
-import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";
 
@@ -29,6 +29,8 @@ export function tool(command: string, args: readonly string[], input?: string): 
   return stdout;
 }
 
+const typeOf = (fs: Fs): string => (fs === "ext4" ? "83" : "c");
+
 const serial = (uuid: string): string => uuid.replace("-", "");
 
 const mkfs: Record<Exclude<Fs, "none">, (file: string, format: Format) => void> = {
@@ -51,16 +53,28 @@ const mkfs: Record<Exclude<Fs, "none">, (file: string, format: Format) => void> 
 /** Makes the image `file`; gives the file system's uuid as udev will tell it. */
 export function format(file: string, wanted: Format): string | undefined {
   const start = wanted.partition ? partitionStart : 0;
-  const size = wanted.mib * (1 << 20);
   writeFileSync(file, "");
-  truncateSync(file, start + size);
-  if (wanted.partition) tool("sfdisk", ["-q", file], `start=2048, type=${wanted.fs === "ext4" ? "83" : "c"}\n`);
+  truncateSync(file, start + wanted.mib * (1 << 20));
+  if (wanted.partition) tool("sfdisk", ["-q", file], `start=2048, type=${typeOf(wanted.fs)}\n`);
   if (wanted.fs === "none") return undefined;
+  return formatAt(file, start, wanted);
+}
+
+/** Adds a partition behind those of `file`; gives its file system's uuid. */
+export function addPartition(file: string, wanted: Format): string {
+  const start = Math.ceil(statSync(file).size / partitionStart) * partitionStart;
+  truncateSync(file, start + wanted.mib * (1 << 20));
+  tool("sfdisk", ["-q", "--append", file], `start=${String(start / 512)}, type=${typeOf(wanted.fs)}\n`);
+  return formatAt(file, start, wanted);
+}
+
+function formatAt(file: string, start: number, wanted: Format): string {
+  if (wanted.fs === "none") return "";
   const volume = `${file}.volume`;
   writeFileSync(volume, "");
-  truncateSync(volume, size);
+  truncateSync(volume, wanted.mib * (1 << 20));
   mkfs[wanted.fs](volume, wanted);
-  volumeInto(file, wanted.partition === true, volume);
+  volumeAt(file, start, volume);
   rmSync(volume);
   return tool("blkid", ["-p", "-o", "value", "-s", "UUID", "-O", String(start), file]).trim();
 }
@@ -98,14 +112,11 @@ export function volumeOf(image: string, partition: boolean, volume: string): voi
 
 /** Puts it back. */
 export function volumeInto(image: string, partition: boolean, volume: string): void {
-  tool("dd", [
-    `if=${volume}`,
-    `of=${image}`,
-    "bs=1M",
-    `seek=${String(partition ? partitionStart >> 20 : 0)}`,
-    "conv=notrunc",
-    "status=none",
-  ]);
+  volumeAt(image, partition ? partitionStart : 0, volume);
+}
+
+function volumeAt(image: string, start: number, volume: string): void {
+  tool("dd", [`if=${volume}`, `of=${image}`, "bs=1M", `seek=${String(start >> 20)}`, "conv=notrunc", "status=none"]);
 }
 
 /** Reads or changes FAT by mtools: another implementation than the driver by which the laboratory mounts it. */

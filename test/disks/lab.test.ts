@@ -6,6 +6,7 @@ import { closeSync, existsSync, fsyncSync, openSync, readdirSync, readFileSync, 
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { DiskLab, type Disk } from "./lab.js";
+import { labFor } from "./scene.js";
 
 const mib = 1 << 20;
 const mounted = ["ext4", "vfat", "exfat"] as const;
@@ -19,16 +20,6 @@ function bytes(count: number): Buffer {
   const all = Buffer.alloc(count);
   for (let at = 0; at + 4 <= count; at += 4) all.writeUInt32LE(Math.imul(at, 2_654_435_761) >>> 0, at);
   return all;
-}
-
-async function opened(t: TestContext): Promise<DiskLab | undefined> {
-  const lab = await DiskLab.open();
-  if (typeof lab === "string") {
-    t.skip(lab);
-    return undefined;
-  }
-  t.after(() => lab.close());
-  return lab;
 }
 
 async function plugged(t: TestContext, lab: DiskLab, disk: Disk, options = {}): Promise<string> {
@@ -91,7 +82,7 @@ function script(lab: DiskLab, text: string): { said(line: string): Promise<void>
 
 for (const fs of mounted)
   test(`${fs}: plugged, mounted, read, written and pulled`, async (t) => {
-    const lab = await opened(t);
+    const lab = await labFor(t);
     if (!lab) return;
     const photo = bytes(3 * mib + 5);
     const disk = await lab.make("card", { fs, mib: 40, uuid: uuids[fs], label: "CARD", files: { "DCIM/100MEDIA/DJI_0001.JPG": photo } });
@@ -126,7 +117,7 @@ for (const fs of mounted)
 
 for (const fs of mounted)
   test(`${fs}: pulled in the middle of a read and of a write`, async (t) => {
-    const lab = await opened(t);
+    const lab = await labFor(t);
     if (!lab) return;
     const log = bytes(16 * mib);
     const disk = await lab.make("stick", { fs, mib: 48, files: { "log.bin": log } });
@@ -177,7 +168,7 @@ for (const fs of mounted)
   });
 
 test("a bad sector fails, and only that", async (t) => {
-  const lab = await opened(t);
+  const lab = await labFor(t);
   if (!lab) return;
   const log = bytes(8 * mib);
   for (const fs of mounted) {
@@ -200,7 +191,7 @@ test("a bad sector fails, and only that", async (t) => {
 });
 
 test("what is written here and there at once arrives", async (t) => {
-  const lab = await opened(t);
+  const lab = await labFor(t);
   if (!lab) return;
   const disk = await lab.make("scattered", { fs: "none", mib: 16 });
   const node = await plugged(t, lab, disk);
@@ -218,7 +209,7 @@ test("what is written here and there at once arrives", async (t) => {
 });
 
 test("the write-protect switch", async (t) => {
-  const lab = await opened(t);
+  const lab = await labFor(t);
   if (!lab) return;
   const disk = await lab.make("locked", { fs: "ext4", mib: 16 });
   const node = await plugged(t, lab, disk, { readOnly: true });
@@ -227,7 +218,7 @@ test("the write-protect switch", async (t) => {
 });
 
 test("two disks with one uuid", async (t) => {
-  const lab = await opened(t);
+  const lab = await labFor(t);
   if (!lab) return;
   const disks = [];
   for (const name of ["one", "two"]) disks.push(await lab.make(name, { fs: "exfat", mib: 16, uuid: "ABCD-0001", files: { [name]: name } }));
@@ -246,7 +237,7 @@ test("two disks with one uuid", async (t) => {
 
 for (const fs of ["ext4", "vfat"] as const)
   test(`a disk with a partition table, ${fs}`, async (t) => {
-    const lab = await opened(t);
+    const lab = await labFor(t);
     if (!lab) return;
     const disk = await lab.make("parted", { fs, mib: 36, label: "PARTED", partition: true, files: { a: "in the partition" } });
     const node = await plugged(t, lab, disk);
@@ -263,7 +254,7 @@ for (const fs of ["ext4", "vfat"] as const)
   });
 
 test("a disk without a file system", async (t) => {
-  const lab = await opened(t);
+  const lab = await labFor(t);
   if (!lab) return;
   const disk = await lab.make("blank", { fs: "none", mib: 4 });
   const node = await plugged(t, lab, disk);
@@ -271,7 +262,7 @@ test("a disk without a file system", async (t) => {
 });
 
 test("a process inside: its user, directory, network, signals and end", async (t) => {
-  const lab = await opened(t);
+  const lab = await labFor(t);
   if (!lab) return;
   assert.equal(
     await lab.exec("sh", ["-c", "id -u; id -g; pwd; echo $SAID"], { uid: 65534, cwd: "/usr", env: { SAID: "so" } }),
@@ -331,7 +322,7 @@ const busy = `
 
 for (const way of ["closes", "is killed", "and its warden are killed, and another opens"])
   test(`nothing is left when the test ${way}`, async (t) => {
-    if (!(await opened(t))) return;
+    if (!(await labFor(t))) return;
     const end = way === "closes" ? "await lab.close(); await lab.close(); process.exit();" : "setInterval(() => {}, 1000);";
     const child = spawn(process.execPath, ["--input-type=module", "-e", busy + end], { stdio: ["ignore", "pipe", "inherit"] });
     t.after(() => child.kill("SIGKILL"));
@@ -346,7 +337,7 @@ for (const way of ["closes", "is killed", "and its warden are killed, and anothe
       child.kill("SIGKILL");
       await once(gone, "close");
     }
-    if (way.endsWith("opens")) await opened(t);
+    if (way.endsWith("opens")) await labFor(t);
     await closed;
     assert.deepEqual(left(dir), []);
   });

@@ -30,7 +30,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { firstLine, gather, killed } from "./children.js";
-import { fat, format, readTree, volumeInto, volumeOf, writeTree, type Files, type Format } from "./image.js";
+import { addPartition, fat, format, readTree, volumeInto, volumeOf, writeTree, type Files, type Format } from "./image.js";
 import { clean, helpers, port, sweep, warden } from "./warden.js";
 
 export interface Disk extends Omit<Format, "uuid"> {
@@ -45,6 +45,8 @@ export interface Disk extends Omit<Format, "uuid"> {
 export interface Plug {
   /** The little switch on the card. */
   readonly readOnly?: boolean;
+  /** The kernel says that it can be taken out, as of a stick; otherwise it is as a disk that is built in. */
+  readonly removable?: boolean;
   /** Ranges of the image, in bytes, whose sectors (of 4096 bytes) can be neither read nor written: EIO. `where` finds them. */
   readonly badSectors?: readonly { readonly offset: number; readonly count: number }[];
 }
@@ -73,6 +75,7 @@ interface Port {
 interface Plugged extends Port {
   readonly exporter: ChildProcess;
   readonly exported: string;
+  readonly removable: boolean;
 }
 
 interface OwnDisk extends Disk {
@@ -107,6 +110,12 @@ function missing(): string | undefined {
   for (const [command, pack] of Object.entries(needs))
     if (!binaries.some((dir) => existsSync(join(dir, command)))) return `removable disks need ${command} (package ${pack})`;
   return undefined;
+}
+
+function partsOf(whole: string): string[] {
+  return readdirSync(`${sys}/${whole}`)
+    .filter((part) => part.startsWith(`${whole}p`))
+    .sort();
 }
 
 export class DiskLab {
@@ -158,6 +167,12 @@ export class DiskLab {
     return disk;
   }
 
+  /** Adds a partition to a disk with a `partition`, which is not plugged; gives the uuid of its file system. */
+  addPartition(disk: Disk, wanted: Format): string {
+    if (this.#own(disk).plugged) throw new Error(`${disk.name} is plugged`);
+    return addPartition(disk.image, wanted);
+  }
+
   /** Resolves once udevd has made the links. */
   plug(disk: Disk, options: Plug = {}): Promise<void> {
     return this.#inTurn(async () => {
@@ -168,12 +183,13 @@ export class DiskLab {
         ...(options.readOnly ? ["-r"] : []),
         ...(disk.partition ? ["-P"] : []),
       ]);
-      own.plugged = { exporter, exported, number, holder };
+      own.plugged = { exporter, exported, number, holder, removable: options.removable === true };
       own.last = number;
       const whole = `loop${String(number)}`;
       // -P has the kernel look for partitions, where it knows their tables (and forget them at the end); partx tells it of them where it does not.
       if (disk.partition) await this.exec("partx", ["-u", `/dev/${whole}`]);
-      const parts = readdirSync(`${sys}/${whole}`).filter((part) => part.startsWith(`${whole}p`));
+      const parts = partsOf(whole);
+      if (options.removable) await this.exec("sh", ["-c", `echo 1 >/run/one && mount --bind /run/one ${sys}/${whole}/removable`]);
       for (const part of parts)
         await this.exec("mknod", [`/dev/${part}`, "b", ...readFileSync(`${sys}/${whole}/${part}/dev`, "utf8").trim().split(":")]);
       await this.exec("udevadm", [
@@ -200,12 +216,12 @@ export class DiskLab {
     return this.#inTurn(async () => {
       const own = this.#own(disk);
       if (!own.plugged) throw new Error(`${disk.name} is not plugged`);
-      const { exporter, exported, number, holder } = own.plugged;
+      const { exporter, exported, number, holder, removable } = own.plugged;
       delete own.plugged;
       delete own.node;
       await killed(exporter);
       const whole = `loop${String(number)}`;
-      const parts = readdirSync(`${sys}/${whole}`).filter((part) => part.startsWith(`${whole}p`));
+      const parts = partsOf(whole);
       const nodes = [...parts, whole];
       await this.exec("udevadm", [
         "trigger",
@@ -217,6 +233,7 @@ export class DiskLab {
       ]);
       await this.exec("rm", ["-f", ...nodes.map((node) => `/dev/${node}`), `/sys/block/${whole}`]);
       await this.exec("umount", ["-l", exported]);
+      if (removable) await this.exec("umount", [`${sys}/${whole}/removable`]);
       await killed(holder);
     });
   }
@@ -277,6 +294,23 @@ export class DiskLab {
       },
       true,
     );
+  }
+
+  /** Works with a disk that is not plugged, plugged and mounted at a directory inside, by the system alone. */
+  async aside<T>(disk: Disk, work: (dir: string) => T | Promise<T>): Promise<T> {
+    const dir = `/run/aside/${disk.name}`;
+    await this.exec("mkdir", ["-p", dir]);
+    await this.plug(disk);
+    try {
+      await this.exec("mount", ["-t", disk.fs, this.nodeOf(disk), dir]);
+      try {
+        return await work(dir);
+      } finally {
+        await this.exec("umount", [dir]);
+      }
+    } finally {
+      await this.pull(disk);
+    }
   }
 
   /** The offset in the image at which `bytes` stand: where the sectors of a file are. */

@@ -62,7 +62,6 @@ class Pulls {
   readonly #findings: string[] = [];
   readonly #begin = performance.now();
   readonly #config: string;
-  readonly #aside: string;
 
   constructor(
     readonly how: DiskCampaign,
@@ -71,16 +70,15 @@ class Pulls {
   ) {
     this.#random = new Random(how.seed);
     this.#config = join(dir, "config.json");
-    this.#aside = join(dir, "aside");
-    for (const name of ["here", "aside"]) mkdirSync(join(dir, name));
+    mkdirSync(join(dir, "here"));
   }
 
   async run(): Promise<DiskReport> {
     const { how, lab, dir } = this;
     const disk = await lab.make("disk", { fs: how.fs, mib: Math.ceil(how.megabytes * 1.15) + 64 });
     const here = join(dir, "here");
-    const files = how.role === "source" ? await this.#mounted(disk, () => this.#fill(lab.path(this.#aside))) : this.#fill(here);
-    const expected = how.role === "source" ? await this.#mounted(disk, () => treeOf(lab.path(this.#aside))) : treeOf(here);
+    const files = how.role === "source" ? await lab.aside(disk, (at) => this.#fill(lab.path(at))) : this.#fill(here);
+    const expected = how.role === "source" ? await lab.aside(disk, (at) => treeOf(lab.path(at))) : treeOf(here);
     expected.forEach((_, path) => path.startsWith("lost+found") && expected.delete(path));
     const device = { type: "disk", uuid: disk.uuid, maxRate: `${Math.round(how.rate / 2 ** 20)}MiB/s` };
     const [from, to] = how.role === "source" ? ["disk", "here"] : ["here", "disk"];
@@ -118,19 +116,6 @@ class Pulls {
       return { pulls: how.pulls, hits, files, resumed, againBytes, seconds, findings: this.#findings, dir };
     } finally {
       await program.kill();
-    }
-  }
-
-  /** Works with the disk at `aside`, mounted without the program. */
-  async #mounted<T>(disk: Disk, work: () => T): Promise<T> {
-    const { lab } = this;
-    await lab.plug(disk);
-    await lab.exec("mount", ["-t", disk.fs, lab.nodeOf(disk), this.#aside]);
-    try {
-      return work();
-    } finally {
-      await lab.exec("umount", [this.#aside]);
-      await lab.pull(disk);
     }
   }
 
@@ -172,7 +157,7 @@ class Pulls {
     for (const { what, message } of program.events)
       if (what === "lost" || what === "restarted" || what === "parked" || what === "changed") this.#findings.push(message);
     await lab.pull(disk);
-    const actual = how.role === "source" ? treeOf(join(this.dir, "here")) : await this.#mounted(disk, () => treeOf(lab.path(this.#aside)));
+    const actual = how.role === "source" ? treeOf(join(this.dir, "here")) : await lab.aside(disk, (at) => treeOf(lab.path(at)));
     for (const path of actual.keys()) if (path.startsWith("lost+found")) actual.delete(path);
     for (const [path, content] of expected)
       if (actual.get(path) !== content) this.#findings.push(`${path}: ${actual.get(path) ?? "is missing"}, not ${content}`);

@@ -1,0 +1,45 @@
+/** What the tests of disks that are plugged and pulled have in common. */
+import assert from "node:assert/strict";
+import type { TestContext } from "node:test";
+import { Program, runProgram, type SeenEvent } from "../faults/process.js";
+import { DiskLab } from "./lab.js";
+
+/** A laboratory for as long as the test lasts; undefined: it cannot be had here, and the test was skipped with the reason. */
+export async function labFor(t: TestContext): Promise<DiskLab | undefined> {
+  const lab = await DiskLab.open();
+  if (typeof lab === "string") {
+    t.skip(lab);
+    return undefined;
+  }
+  t.after(() => lab.close());
+  return lab;
+}
+
+/** The daemon in the laboratory, with this configuration; killed after the test. */
+export function daemonIn(t: TestContext, lab: DiskLab, config: string): Program {
+  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
+  t.after(() => program.kill());
+  return program;
+}
+
+/** It was said that a disk may be pulled. */
+export const isSafe = ({ facts }: SeenEvent): boolean => facts?.["safe"] === true;
+
+/** Waits until the first transfer has come so far. */
+export async function reached(program: Program, config: string, bytes: number): Promise<void> {
+  await program.until(({ message }) => message.includes("is ready"), "that it is ready");
+  for (const until = performance.now() + 120_000; performance.now() < until;) {
+    const { out } = await runProgram(["status", "--json", "--config", config]);
+    const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
+    if ((transfers[0]?.offset ?? 0) >= bytes) return;
+  }
+  assert.fail(`no transfer came as far as ${bytes}:\n${program.events.map(({ message }) => message).join("\n")}`);
+}
+
+/** Waits until nothing is mounted below `dir`. */
+export async function noMount(lab: DiskLab, dir: string, program?: Program): Promise<void> {
+  for (const until = performance.now() + 60_000; lab.mounts().some(({ target }) => target.startsWith(dir));) {
+    assert.ok(performance.now() < until, `it is still mounted:\n${program?.events.map(({ message }) => message).join("\n") ?? ""}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
