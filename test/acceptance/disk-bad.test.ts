@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, symlinkSync, writeFileSync, writeSync, closeSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { breakExfat, breakFat32 } from "../disks/damage.js";
 import type { DiskLab } from "../disks/lab.js";
 import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
 import { type Program, runProgram } from "../faults/process.js";
@@ -209,3 +210,42 @@ test("a directory that the card lacks: said, and nothing else; as a target it is
   assert.equal(existsSync(world.path("state")), true);
   assert.ok(readdirSync(world.path("state")).length > 0);
 });
+
+for (const [fs, what, said] of [
+  ["exfat", "checksum", /^card:DCIM: left out: cannot list DCIM: input\/output error/],
+  ["exfat", "cluster", /^card:DCIM: left out: cannot list DCIM: input\/output error/],
+  ["exfat", "chain", /^card:DCIM\/BAD.BIN: set aside: it cannot be read at byte 4096 of 700000: input\/output error/],
+  // fusefat's word for EIO.
+  ["vfat", "chain", /^card:DCIM\/BAD.BIN: set aside: cannot read it: the operation is not permitted/],
+] as const)
+  test(`a broken entry on ${fs} (${what}) costs at most its directory: it is named, and tried again after a replug`, async (t) => {
+    const lab = await labFor(t);
+    if (lab === undefined) return;
+    const world = new World(t);
+    world.mkdir("out");
+    const files = {
+      "A.BIN": Buffer.alloc(700_000, "a"),
+      "DCIM/BAD.BIN": Buffer.alloc(700_000, "bad"),
+      "Z.BIN": Buffer.alloc(700_000, "z"),
+    };
+    const card = await lab.make("card", { fs, mib: 40, files });
+    const whole = readFileSync(card.image);
+    if (fs === "exfat") breakExfat(card.image, "BAD.BIN", what);
+    else breakFat32(card.image, "BAD     BIN");
+    const { program } = await started(t, lab, world, {
+      devices: { card: { type: "disk", uuid: card.uuid }, out: local("out") },
+      routes: oneRoute,
+    });
+    await lab.plug(card);
+    await program.until(isSafe, "that it may be pulled");
+    const named = program.events.filter(({ what }) => what === "unreadable" || what === "parked").map(({ message }) => message);
+    assert.match(named.join("\n"), said);
+    assert.equal(named.length, 1);
+    for (const name of ["A.BIN", "Z.BIN"]) await program.until(({ what, message }) => what === "delivered" && message.includes(name), name);
+    await lab.pull(card);
+    writeFileSync(card.image, whole);
+    await lab.plug(card);
+    await program.until(({ what, message }) => what === "delivered" && message.includes("BAD.BIN"), "the mended file");
+    assert.deepEqual(readFileSync(world.path("out/v/card/DCIM/BAD.BIN")), files["DCIM/BAD.BIN"]);
+    assert.equal(program.events.filter(({ what }) => what === "lost").length, 0);
+  });
