@@ -85,6 +85,24 @@ test("who gives pauses while who takes is slow", async (t) => {
   assert.ok(most < 5_000_000, `${most} bytes were ahead`);
 });
 
+test("who takes slowly is waited for many times, and nothing is left of it", async (t) => {
+  const warnings: Error[] = [];
+  const warned = (warning: Error) => warnings.push(warning);
+  process.on("warning", warned);
+  t.after(() => process.off("warning", warned));
+  const dir = await serverFor(t, async (_request, { say, take }) => {
+    say({});
+    let taken = 0;
+    for await (const chunk of take()) {
+      taken += chunk.length;
+      for (let n = 0; n < 30; n++) await new Promise((resolve) => setImmediate(resolve));
+    }
+    return taken;
+  });
+  assert.deepEqual(await ask(dir, { command: "put" }, { said: () => chunks(100, 1_000_000) }), { ok: 100_000_000 });
+  assert.deepEqual(warnings, []);
+});
+
 test("who goes away ends the work; what it was sending ends with a fault", async (t) => {
   const ended: unknown[] = [];
   let begun: () => void = () => undefined;

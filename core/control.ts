@@ -9,7 +9,7 @@
 import { promises as fs, closeSync, openSync } from "node:fs";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import { PassThrough } from "node:stream";
+import { PassThrough, type Writable } from "node:stream";
 import { Fault, isFault, type FaultKind } from "./errors.js";
 import { reasonOf } from "./retry.js";
 
@@ -120,7 +120,7 @@ async function serve(socket: Socket, answer: Answer): Promise<void> {
   try {
     for await (const frame of framesOf(socket, longestLine)) {
       if (Buffer.isBuffer(frame)) {
-        if (!taken.write(frame)) await new Promise<void>((resolve) => taken.once("drain", resolve).once("close", resolve));
+        if (!taken.write(frame)) await room(taken);
       } else if (!begun) {
         begun = true;
         void work(frame as unknown as ControlRequest);
@@ -213,13 +213,17 @@ async function sendAll(socket: Socket, bytes: AsyncIterable<Buffer>): Promise<vo
 function send(socket: Socket, bytes: Buffer): Promise<void> {
   if (socket.destroyed) return Promise.reject(new Fault("aborted", "the other side has gone"));
   socket.write(`{"bytes":${bytes.length}}\n`);
-  if (socket.write(bytes)) return Promise.resolve();
+  return socket.write(bytes) ? Promise.resolve() : room(socket);
+}
+
+/** Resolves once it takes more, or no more at all. */
+function room(stream: Writable): Promise<void> {
   return new Promise((resolve) => {
     const on = () => {
-      socket.removeListener("drain", on).removeListener("close", on);
+      stream.removeListener("drain", on).removeListener("close", on);
       resolve();
     };
-    socket.on("drain", on).on("close", on);
+    stream.on("drain", on).on("close", on);
   });
 }
 
