@@ -5,9 +5,11 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
+import { join } from "node:path";
 import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { HandMemo } from "./hand-memo.js";
 import { joined, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
 import { shoot } from "./hand-shot.js";
 import type { Lane } from "./lane.js";
@@ -20,7 +22,7 @@ import type { HeldCopy } from "./space.js";
 /** What `put` needs of the program around it. */
 export interface PutHands {
   readonly installation: string;
-  /** Where a single shot is noted before it is sent whole; a text says why it cannot be. */
+  /** Where it is noted how far an upload came, and a single shot before it is sent whole; a text says why it cannot be. */
   readonly notes: { readonly dir: string } | string;
   /** Deliveries that are on their way to a device now. */
   sending(device: string): number;
@@ -76,6 +78,8 @@ export async function put(hands: PutHands, lane: Lane, path: string, request: Co
 export class Putting {
   #path: string | undefined;
   #held: HeldCopy | undefined;
+  #memo: HandMemo | undefined;
+  readonly #id: string;
 
   constructor(
     readonly hands: PutHands,
@@ -83,13 +87,16 @@ export class Putting {
     readonly target: Target,
     readonly given: Given,
     readonly exchange: Exchange,
-  ) {}
+  ) {
+    this.#id = createHash("sha256").update(`hand\0${lane.name}\0${given.at}\0${given.digest}`).digest("hex").slice(0, 16);
+  }
 
+  /** After `begin`. */
   upload(more: Partial<Upload> = {}): Upload {
     const { at, size, digest, modifiedMs } = this.given;
     const { lane, exchange } = this;
-    const id = createHash("sha256").update(`hand\0${lane.name}\0${at}\0${digest}`).digest("hex").slice(0, 16);
-    const memo = new Map<string, unknown>();
+    const id = this.#id;
+    if (this.#memo === undefined) throw new Error("it has not begun");
     const chunks = (offset: number): Reading => readingOf(throttled(lane, exchange, this.#bytes(offset)));
     return {
       id,
@@ -102,7 +109,7 @@ export class Putting {
       digest,
       ...(this.#path === undefined ? {} : { localPath: this.#path }),
       ...(lane.throttle.rate === undefined ? {} : { maxRate: lane.throttle.rate }),
-      memo: { get: (key) => memo.get(key), set: (key, value) => Promise.resolve(void memo.set(key, value)) },
+      memo: this.#memo,
       read: (offset) => readableOf(chunks(offset)),
       chunks,
       ...more,
@@ -132,9 +139,16 @@ export class Putting {
     await this.#held?.drop();
   }
 
+  /** It is there, or will never be: nothing is to be gone on with. */
+  async over(): Promise<void> {
+    await this.#memo?.drop();
+  }
+
   /** The file has a path on this machine from here on, where the target needs one. */
   async begin(): Promise<void> {
     const { exchange, hands, given } = this;
+    const { notes } = hands;
+    this.#memo = await HandMemo.at(typeof notes === "string" ? undefined : join(notes.dir, `${this.#id}.part.json`));
     if (this.target.features.needs !== "sealedPath") return;
     this.#path = exchange.localPath;
     if (this.#path !== undefined) return;
@@ -165,7 +179,10 @@ async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promi
   };
   try {
     const there = await target.look?.(upload, signal);
-    if (there !== undefined && there.digest === digest && there.size === size) return { receipt: receiptOf(at, there), replaced: false };
+    if (there !== undefined && there.digest === digest && there.size === size) {
+      await work.over();
+      return { receipt: receiptOf(at, there), replaced: false };
+    }
     if (there !== undefined && !force) throw taken(there);
     let offset = await target.offset(upload, signal);
     if (offset > size || (offset > 0 && offset < size && !target.features.resume)) {
@@ -180,6 +197,7 @@ async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promi
     if ("occupied" in done) {
       if (done.digest === digest && done.size === size) {
         await target.discard(upload, signal);
+        await work.over();
         return { receipt: receiptOf(at, done), replaced };
       }
       if (!force) throw taken(done);
@@ -187,10 +205,14 @@ async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promi
       replaced = true;
     }
     if ("occupied" in done) throw taken(done);
+    await work.over();
     return { receipt: done, replaced };
   } catch (error) {
     // It will never be taken under this name: nothing is left there for a next try. Why not is told, rather than that something could not be taken away.
-    if (isFault(error, "rejected")) await target.discard(upload, signal).catch(() => undefined);
+    if (isFault(error, "rejected")) {
+      await target.discard(upload, signal).catch(() => undefined);
+      await work.over();
+    }
     throw error;
   }
 }
