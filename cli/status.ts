@@ -115,7 +115,7 @@ export function statusText(status: Status): string {
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)
     lines.push(
-      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
+      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
   const { waiting, active, parked, delivered } = status.queue;
   lines.push(

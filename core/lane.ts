@@ -60,6 +60,7 @@ export class Lane {
   #closed = false;
   #probing: Promise<void> = Promise.resolve();
   #pausedUntilMs = 0;
+  #stopped: string | undefined;
   readonly #growing = new Set<string>();
   #resuming: NodeJS.Timeout | undefined;
 
@@ -133,6 +134,11 @@ export class Lane {
     return this.attached && this.media.includes(medium);
   }
 
+  /** What else is plugged in and is not used, with the reason. */
+  get unused(): string | undefined {
+    return this.attached ? this.#presence.unused : undefined;
+  }
+
   /** It may be taken out. */
   get safe(): boolean {
     return this.attached && this.#presence.safe === true;
@@ -145,11 +151,22 @@ export class Lane {
     return Math.min(own, this.config.concurrency ?? own) - (role === "target" ? this.#guests : 0);
   }
 
-  /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. */
-  pauseTarget(ms: number): void {
+  /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. `why`: said until it takes a file again. */
+  pauseTarget(ms: number, why?: string): void {
+    this.#stopped = why;
     this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.clock.monotonicMs() + ms);
     clearTimeout(this.#resuming);
     if (!this.#closed) this.#resuming = setTimeout(() => this.wake$.next(), Math.min(ms + 1, longestTimerMs));
+  }
+
+  /** It took a file. */
+  noteTaken(): void {
+    this.#stopped = undefined;
+  }
+
+  /** Why nothing is sent to it, though it may be there: a condition, a budget, or what it said itself when it took no more. */
+  get idleReason(): string | undefined {
+    return this.held?.reason ?? this.#stopped;
   }
 
   /** A person says that it is time: a pause that it asked for is over. */
@@ -365,6 +382,7 @@ export class Lane {
     }
     if (attached && (edge || changed)) {
       this.#pausedUntilMs = 0;
+      this.#stopped = undefined;
       this.#growing.clear();
       this.edge$.next();
       this.wake$.next();

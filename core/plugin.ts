@@ -74,6 +74,8 @@ export interface Presence {
   readonly media?: readonly string[];
   /** It is in, and may be taken out at once: nothing of it is in use, nothing is wanted of it. */
   readonly safe?: true;
+  /** While it is attached: what else is plugged in and is not used, with the reason, for a person. */
+  readonly unused?: string;
 }
 
 export interface Certificate {

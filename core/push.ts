@@ -91,6 +91,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       );
     }
     lane.noteSuccess();
+    if (receipt !== undefined) lane.noteTaken();
   } catch (error) {
     await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
@@ -153,7 +154,7 @@ async function settle(
     case "again":
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
       // It is the target that wants peace, or space, not this one file.
-      if (!ofSource && (isFault(cause, "throttled") || isFault(cause, "full"))) lane.pauseTarget(action.afterMs);
+      if (!ofSource && (isFault(cause, "throttled") || isFault(cause, "full"))) lane.pauseTarget(action.afterMs, reason);
       events.say(
         tries === 0 && !(delivery.fault === "indoubt" && facts.fault === "indoubt") ? "warn" : "debug",
         "again",

@@ -20,7 +20,9 @@ export interface Status {
     /** It is in, and may be taken out at once. */
     readonly safe?: true;
     readonly since?: string;
-    /** Why nothing is sent to it now, though it may be there: `when` or `budget`. */
+    /** What else is plugged in and is not used, with the reason. */
+    readonly unused?: string;
+    /** Why nothing is sent to it now, though it may be there: `when`, `budget`, or that it has no space or asked for a pause. */
     readonly held?: string;
     /** While no daemon runs: how the last one knew it. */
     readonly last?: LastSeen;
@@ -112,7 +114,8 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
         ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
         ...(lane.safe ? { safe: true as const } : {}),
         since: new Date(lane.state.sinceMs).toISOString(),
-        ...(lane.held === undefined ? {} : { held: lane.held.reason }),
+        ...(lane.unused === undefined ? {} : { unused: lane.unused }),
+        ...(lane.idleReason === undefined ? {} : { held: lane.idleReason }),
       };
     }),
     queue: { waiting, active, parked, delivered },

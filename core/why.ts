@@ -276,7 +276,7 @@ function pushReasons(engine: Engine, delivery: DeliveryRow): Reason[] {
   if (lane.pausedMs > 0)
     reasons.push({
       code: "target-paused",
-      text: `${lane.name} asked for a pause, or has no space: it is tried again in ${durationText(lane.pausedMs / 1000)}`,
+      text: `${lane.name} asked for a pause, or has no space (${lane.idleReason ?? "it did not say"}): it is tried again in ${durationText(lane.pausedMs / 1000)}`,
       inMs: lane.pausedMs,
     });
   const ready = engine.journal.all<DeliveryRow>(
