@@ -10,9 +10,11 @@ import { NameWatch } from "../../core/name-watch.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wantedText } from "./blocks.js";
 import { isHelpers } from "./helper.js";
+import { holdersOf } from "./holders.js";
 import { Media, nameOf, type Remembered } from "./media.js";
 import { lookIn, Medium } from "./medium.js";
-import { adopt, type Machine, mount, sweep, type Wish } from "./mounting.js";
+import { adopt, type Machine, mount, mountOf, sweep, type Wish } from "./mounting.js";
+import { forgetMount, isNoted } from "./own-mount.js";
 import { signsOf } from "./signs.js";
 import { DiskSource } from "./source.js";
 import { DiskTarget } from "./target.js";
@@ -64,6 +66,8 @@ export class DiskDevice implements Device, Disks {
   /** By stay. */
   readonly #media = new Map<string, Medium>();
   readonly #unused = new Unused();
+  /** By stay: ejected, and somebody else keeps it from being unmounted. */
+  readonly #held = new Map<string, Medium>();
   readonly #told = new Set<string>();
   readonly #over = new AbortController();
   #hooks: Promise<void> = Promise.resolve();
@@ -140,8 +144,12 @@ export class DiskDevice implements Device, Disks {
   async eject(signal: AbortSignal): Promise<string> {
     throwIfAborted(signal);
     await orAborted(this.#look(true), signal);
-    const media = this.media;
-    if (media.length === 0) throw new Fault("offline", this.#state.value.reason ?? "nothing is plugged in");
+    const media = [...this.media, ...this.#held.values()];
+    if (media.length === 0) {
+      const { safe } = this.#unused;
+      if (safe.length > 0) return `${safe.join(", ")}: may be pulled already; plugged in again, it is used again`;
+      throw new Fault("offline", this.#state.value.reason ?? "nothing is plugged in");
+    }
     const done: string[] = [];
     for (const medium of media) {
       const name = `${medium.id} (${medium.block.path})`;
@@ -149,9 +157,11 @@ export class DiskDevice implements Device, Disks {
       this.#media.delete(medium.stay);
       const ending = medium.end(new Fault("offline", `${name} is ejected`), false);
       this.#tell();
-      const why = await ending;
+      const why = await this.#whyHeld(medium, await ending);
       const said = why === undefined ? "it may be pulled; plugged in again, it is used again" : `do not pull it yet: ${why}`;
-      this.#unused.eject(medium.stay, `it is ejected: ${said}`);
+      this.#unused.eject(medium.stay, `it is ejected: ${said}`, why === undefined ? name : undefined);
+      if (why === undefined) this.#held.delete(medium.stay);
+      else this.#held.set(medium.stay, medium);
       this.#tell();
       if (why !== undefined) throw new Fault("transient", `${name} is used no more, but cannot be unmounted: ${why}; do not pull it yet`);
       this.#sayGone(medium, `${name} may be pulled now`);
@@ -160,6 +170,16 @@ export class DiskDevice implements Device, Disks {
     // Another one of that name may have waited for this.
     void this.#look(true);
     return `${done.join(", ")}: may be pulled now; plugged in again, it is used again`;
+  }
+
+  /** Why it cannot be pulled though it is used no more here; by whom. */
+  async #whyHeld({ block, mounted }: Medium, why: string | undefined): Promise<string | undefined> {
+    if (why === undefined) {
+      const other = await mountOf(block, this.machine);
+      return other === undefined ? undefined : `it is mounted by somebody else too, at ${other.dir}`;
+    }
+    const who = mounted === undefined || mounted.way === "found" ? "" : await holdersOf(mounted.dir, block, this.machine);
+    return who === "" ? why : `${why}; held by ${who}`;
   }
 
   // ---------------------------------------------------------------- Disks
@@ -181,10 +201,17 @@ export class DiskDevice implements Device, Disks {
     const slash = path.indexOf("/");
     const name = this.several ? (slash === -1 ? path : path.slice(0, slash)) : id;
     const medium = name === undefined ? this.media[0] : this.media.find((one) => one.id === name);
-    if (medium === undefined)
-      throw new Fault("offline", name === undefined ? (this.#state.value.reason ?? "nothing is plugged in") : `${name} is not plugged in`);
+    if (medium === undefined) throw this.#notIn(name, id);
     if (id !== undefined && medium.id !== id) throw new Fault("offline", `${id} is not plugged in`);
     return { medium, inner: this.several ? (slash === -1 ? "" : path.slice(slash + 1)) : path };
+  }
+
+  #notIn(name: string | undefined, id: string | undefined): Fault {
+    const { media } = this;
+    if (id !== undefined) return new Fault("offline", `${id} is not plugged in`);
+    if (name === undefined || media.length === 0) return new Fault("offline", this.#state.value.reason ?? "nothing is plugged in");
+    const names = media.map((one) => `"${one.id}/…"`).join(" or ");
+    return new Fault("offline", `"${name}" is no disk that is plugged in: a path begins with the name of one, ${names}`);
   }
 
   pathOf(medium: Medium, inner: string): string {
@@ -248,13 +275,16 @@ export class DiskDevice implements Device, Disks {
     this.#seen = seen;
     const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter((block) => matches(block, this.options.wanted));
     this.#problem = undefined;
-    await sweep(this.#isOurs, this.machine);
+    await sweep(this.#isOurs, this.machine, async (dir) => {
+      if (dir === this.options.mountPoint) await forgetMount(this.#note);
+    });
     const stays = new Map<string, Block>();
     for (const block of blocks) {
       const stay = stayOf(block, this.machine.sys);
       if (stay !== undefined) stays.set(stay, block);
     }
     this.#unused.keep(stays);
+    for (const stay of this.#held.keys()) if (!stays.has(stay)) this.#held.delete(stay);
     // Unmounted by us, and taken out.
     for (const medium of this.media) if (!stays.has(medium.stay) && medium.mounted === undefined) await this.#lose(medium);
     for (const [stay, block] of stays) {
@@ -262,11 +292,9 @@ export class DiskDevice implements Device, Disks {
       if (this.#media.has(stay) || this.#unused.holds(stay, now)) continue;
       if (!this.several && this.#media.size > 0) {
         const [other] = this.media;
-        this.#tellOnce(
-          `twin ${stay}`,
-          "warn",
-          `${block.path} answers the description too: it waits until ${other?.block.path ?? "the other"} is pulled or ejected`,
-        );
+        const why = `${block.path} answers the description too: it waits until ${other?.block.path ?? "the other"} is pulled or ejected`;
+        this.#unused.wait(stay, why);
+        this.#tellOnce(`twin ${stay}`, "warn", why);
         continue;
       }
       await this.#meet(block, stay);
@@ -328,9 +356,13 @@ export class DiskDevice implements Device, Disks {
     return {
       block,
       readOnly: !(write ?? this.context.changed === true),
-      ...(mountPoint === undefined ? {} : { mountPoint }),
+      ...(mountPoint === undefined ? {} : { mountPoint, note: this.#note }),
       ownDir: join(this.#ownDir, `${nameOf(block)}-${block.device.replace(":", ".")}`),
     };
+  }
+
+  get #note(): string {
+    return join(this.context.stateDir, "mounted");
   }
 
   get #ownDir(): string {
@@ -339,7 +371,9 @@ export class DiskDevice implements Device, Disks {
 
   /** Mounted by this program, also before it was killed. Without the right to mount, what the helper says that it mounted. */
   readonly #isOurs = (dir: string): boolean =>
-    this.machine.mayMount() ? dir === this.options.mountPoint || dir.startsWith(`${this.#ownDir}/`) : isHelpers(dir, this.machine.helper);
+    this.machine.mayMount()
+      ? dir.startsWith(`${this.#ownDir}/`) || (dir === this.options.mountPoint && isNoted(this.#note))
+      : isHelpers(dir, this.machine.helper);
 
   // ---------------------------------------------------------------- what is told
 
@@ -378,6 +412,7 @@ export class DiskDevice implements Device, Disks {
             epoch: media.map(({ stay, shared }) => `${stay}${shared ? "+" : ""}`).join(" "),
             media: media.map(({ id }) => id),
             ...(media.every(({ safe }) => safe) ? { safe: true as const } : {}),
+            ...(this.#unused.text === undefined ? {} : { unused: this.#unused.text }),
           };
     if (!this.#over.signal.aborted && JSON.stringify(next) !== JSON.stringify(this.#state.value)) this.#state.next(next);
   }

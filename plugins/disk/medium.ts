@@ -12,6 +12,7 @@ import { LocalSource } from "../local/source.js";
 import { LocalTarget } from "../local/target.js";
 import { LocalTree } from "../local/tree.js";
 import { type Block, stayOf } from "./blocks.js";
+import { forgetMount } from "./own-mount.js";
 import { isAlive, mount, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
 
 /** What is on it, while somebody has a lease. */
@@ -279,12 +280,15 @@ export class Medium {
     // While somebody still uses its number, that must not come to name another directory.
     if (this.#leases === 0) await this.#shut();
     if (mounted.way === "found") {
-      if (pulled) this.#mounted = undefined;
-      return pulled ? undefined : `it was mounted by somebody else, at ${mounted.dir}`;
+      if (!pulled && (await this.#isAlive())) return `it was mounted by somebody else, at ${mounted.dir}`;
+      this.#mounted = undefined;
+      return undefined;
     }
     const why = await unmount(mounted, this.block, pulled, this.given.machine);
     if (why !== undefined && !pulled) return why;
     this.#mounted = undefined;
+    const { note } = this.given.wish();
+    if (note !== undefined && why === undefined) await forgetMount(note);
     this.given.changed();
     return why;
   }

@@ -9,6 +9,7 @@ import { type Block, stayOf } from "./blocks.js";
 import { runCommand, type RunCommand } from "./command.js";
 import { askHelper, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
 import { type Mount, readMounts } from "./mounts.js";
+import { forgetMount, noteMount } from "./own-mount.js";
 
 /** Where this machine tells of itself; a test has its own. */
 export interface Machine {
@@ -93,6 +94,8 @@ export interface Wish {
   readonly mountPoint?: string;
   /** Where it goes otherwise, by mount(8). */
   readonly ownDir: string;
+  /** Where it is noted that this program mounted something at `mountPoint` (`own-mount.ts`). */
+  readonly note?: string;
 }
 
 /** Mounts it. Throws Fault "offline" with what is in the way and what to do. */
@@ -140,19 +143,21 @@ function requestOf({ block, readOnly, mountPoint }: Wish): HelperRequest {
 
 /** By mount(8), in this process's name. undefined: done; else what is in the way. */
 export async function mountHere(
-  { block, mountPoint, ownDir, readOnly }: Wish,
+  { block, mountPoint, ownDir, readOnly, note }: Wish,
   machine: Machine,
   owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
 ): Promise<string | undefined> {
   const dir = mountPoint ?? ownDir;
   const taken = await inTheWay(dir, machine);
   if (taken !== undefined) return taken;
+  if (note !== undefined) await noteMount(note);
   const why: string[] = [];
   for (const driver of drivers[block.fsType ?? ""] ?? [block.fsType ?? "auto"]) {
     const { code, complaint } = await machine.run("mount", ["-t", driver, "-o", optionsOf(driver, readOnly, owner), block.path, dir]);
     if (code === 0) return undefined;
     why.push(complaint);
   }
+  if (note !== undefined) await forgetMount(note);
   return why.join("; ");
 }
 
@@ -218,7 +223,7 @@ export async function adopt(block: Block, ours: (dir: string) => boolean, machin
 }
 
 /** Takes away the dead mounts that this program left behind, of disks that were pulled while it did not run. */
-export async function sweep(ours: (dir: string) => boolean, machine: Machine): Promise<void> {
+export async function sweep(ours: (dir: string) => boolean, machine: Machine, forget: (dir: string) => Promise<void>): Promise<void> {
   for (const { dir, device, from } of await readMounts(machine.mountInfo)) {
     if (!ours(dir)) continue;
     const alive = await fs.stat(dir).then(
@@ -229,5 +234,6 @@ export async function sweep(ours: (dir: string) => boolean, machine: Machine): P
     if (alive) continue;
     if (machine.mayMount()) await machine.run("umount", ["-l", dir]);
     else await askHelper(machine.helper.socket, { do: "unmount", dir, lazy: true });
+    await forget(dir);
   }
 }

@@ -1,10 +1,12 @@
 /** A person beside the daemon: who mounts a disk too, ejects it, adds a route, works on it by hand. What is said of pulling it is true each time. */
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
+import { firstLine } from "../disks/children.js";
 import type { DiskLab } from "../disks/lab.js";
 import { daemonIn, isSafe, labFor } from "../disks/scene.js";
-import { runProgram } from "../faults/process.js";
+import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
 async function begun(t: TestContext): Promise<{ lab: DiskLab; world: World } | undefined> {
@@ -40,6 +42,130 @@ test("somebody else mounts what may be pulled: it may not any more, its new file
   assert.equal(eject.code, 3);
   assert.match(eject.err, /is used no more, but cannot be unmounted: it was mounted by somebody else, at \S*theirs; do not pull it yet/);
   assert.match(await statusOf(config), /cam {2}detached: it is ejected: do not pull it yet/);
+  await lab.exec("umount", [theirs]);
+  for (const words of [/may be pulled now/, /may be pulled already/]) {
+    const again = await runProgram(["eject", "cam", "--config", config]);
+    assert.deepEqual([again.code, again.err], [0, ""]);
+    assert.match(again.out, words);
+  }
+});
+
+test("eject of a disk on which somebody stands: who it is, is said; once they have gone it may be pulled, and that is said again", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  const card = await lab.make("card", { fs: "ext4", mib: 16, files: { "a.bin": Buffer.alloc(10_000_000, "a") } });
+  const mnt = world.mkdir("mnt");
+  // It is read as long as it takes for somebody to get onto it.
+  const config = world.config({
+    devices: { cam: { type: "disk", uuid: card.uuid, mountPoint: "mnt", maxRate: "100kB/s" }, out },
+    routes: [{ from: "cam", to: ["out"] }],
+  });
+  const program = daemonIn(t, lab, config);
+  await lab.plug(card);
+  await program.until(({ message }) => message.includes(`is in: `), "that it is in");
+  const shell = lab.run("sh", ["-c", "echo in; exec sleep 1000"], { cwd: mnt });
+  t.after(() => shell.kill());
+  assert.equal((await firstLine(shell)).line, "in");
+  const refused = await runProgram(["eject", "cam", "--config", config]);
+  assert.equal(refused.code, 3);
+  assert.match(refused.err, new RegExp(`cannot be unmounted: .*; held by sleep \\(process ${shell.pid}\\); do not pull it yet`));
+  shell.kill("SIGKILL");
+  await once(shell, "close");
+  for (const words of [/may be pulled now/, /may be pulled already/]) {
+    const again = await runProgram(["eject", "cam", "--config", config]);
+    assert.deepEqual([again.code, again.err], [0, ""]);
+    assert.match(again.out, words);
+  }
+  assert.deepEqual(
+    lab.mounts().filter(({ target }) => target === mnt),
+    [],
+  );
+});
+
+test("a mount point on which something else is mounted: it is left alone, and named; so is a person's mount of the disk there", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  const card = await lab.make("card", { fs: "ext4", mib: 16, files: { "a.bin": "content of a" } });
+  const mnt = world.mkdir("mnt");
+  const config = world.config({
+    devices: { cam: { type: "disk", uuid: card.uuid, mountPoint: "mnt" }, out },
+    routes: [{ from: "cam", to: ["out"] }],
+  });
+  await lab.exec("mount", ["-t", "tmpfs", "theirs", mnt]);
+  const program = daemonIn(t, lab, config);
+  const at = () =>
+    lab
+      .mounts()
+      .filter(({ target }) => target === mnt)
+      .map(({ source }) => source);
+  await lab.plug(card);
+  await program.until(({ message }) => message.includes(`${mnt} is in use: theirs is mounted there`), "that it is in use");
+  assert.deepEqual(at(), ["theirs"]);
+  await lab.exec("umount", [mnt]);
+  await lab.exec("mount", ["-t", "ext4", "-o", "ro", lab.nodeOf(card), mnt]);
+  await program.until(({ what }) => what === "delivered", "delivery");
+  assert.equal((await runProgram(["eject", "cam", "--config", config])).code, 3);
+  assert.deepEqual(at(), [lab.nodeOf(card)]);
+  await program.kill();
+  // What is there since before the start is no less theirs.
+  const next = daemonIn(t, lab, config);
+  await next.until(({ message }) => message.includes(`mounted by somebody else at ${mnt}`), "whose it is");
+  next.signal("SIGTERM");
+  assert.equal(await next.exited, 0);
+  assert.deepEqual(at(), [lab.nodeOf(card)]);
+});
+
+test("a put by hand that is cut goes on where it was, also after the disk was mounted anew", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  world.file("big.bin", Buffer.alloc(12_000_000, "big"));
+  const card = await lab.make("card", { fs: "ext4", mib: 64 });
+  const given = (rate?: string) =>
+    world.config({
+      devices: { cam: { type: "disk", uuid: card.uuid, write: true, ...(rate === undefined ? {} : { maxRate: rate }) }, out },
+      routes: [{ from: "cam", to: ["out"], include: ["none"] }],
+    });
+  const config = given("4MiB/s");
+  const program = daemonIn(t, lab, config);
+  await lab.plug(card);
+  await program.until(isSafe, "that it may be pulled");
+  const put = new Program(["put", world.path("big.bin"), "cam:", "--config", config]);
+  const size = () => {
+    const dir = lab.mounts().find(({ target }) => target.startsWith(world.dir))?.target;
+    const names = dir === undefined ? [] : readdirSync(lab.path(dir)).filter((name) => name.endsWith(".part"));
+    return names.length === 0 ? 0 : (statSync(lab.path(`${dir}/${names[0]}`), { throwIfNoEntry: false })?.size ?? 0);
+  };
+  for (const until = performance.now() + 60_000; size() < 6_000_000 && performance.now() < until;)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  await put.kill();
+  await program.until(() => program.events.filter(isSafe).length === 2, "that it may be pulled again");
+  const again = await runProgram(["put", world.path("big.bin"), "cam:", "--config", config]);
+  assert.equal(again.code, 0, again.err);
+  const from = Number(/goes on at byte (\d+) of 12000000/.exec(again.err)?.[1]);
+  assert.ok(from >= 6_000_000 - 4 * 2 ** 20, `${from}: ${again.err}`);
+  assert.deepEqual(readdirSync(world.path("state/hand")), []);
+});
+
+test("a stick that is full of partials: status and why say that it is full", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  for (const name of ["a", "b"]) world.file(`in/${name}.bin`, Buffer.alloc(20_000_000, name));
+  const stick = await lab.make("stick", { fs: "ext4", mib: 16 });
+  const config = world.config({
+    devices: { in: { type: "local", dir: "in" }, stick: { type: "disk", uuid: stick.uuid } },
+    routes: [{ from: "in", to: ["stick"], into: "" }],
+  });
+  const program = daemonIn(t, lab, config);
+  await lab.plug(stick);
+  await program.until(({ what, message }) => what === "again" && /no space is left/.test(message), "that it is full");
+  world.file("in/small.bin", Buffer.alloc(100_000, "s"));
+  await program.until(({ what, message }) => what === "found" && /in: 1 new file/.test(message), "the small file", 90_000);
+  assert.match(await statusOf(config), /stick {2}attached, nothing is sent to it: .*no space is left on the device/);
+  assert.match((await runProgram(["why", "in:small.bin", "--config", config])).out, /no space is left on the device/);
 });
 
 test("a gadget: nothing is said of pulling it before its files are here", async (t) => {
@@ -91,6 +217,10 @@ test("two disks of one UUID are in: the second is used once the first is ejected
   await program.until(isSafe, "that it may be pulled");
   await lab.plug(two);
   await program.until(({ message }) => /answers the description too: it waits/.test(message), "that it waits");
+  assert.match(
+    await statusOf(config),
+    /cam {2}attached, may be pulled; not used: \/dev\/loop\S+ answers the description too: it waits until/,
+  );
   assert.equal((await runProgram(["eject", "cam", "--config", config])).code, 0);
   await program.until(({ what, message }) => what === "delivered" && message.includes("a2.bin"), "the second's file");
 });

@@ -80,12 +80,18 @@ test("any: disks one after the other and together, each under its own name; one 
   const one = await lab.make("one", { fs: "exfat", mib: 32, files: { "DCIM/1.JPG": "first", "DCIM/2.JPG": "second" } });
   const two = await lab.make("two", { fs: "ext4", mib: 16, files: { "DCIM/1.JPG": "other" } });
   const fixed = await lab.make("fixed", { fs: "ext4", mib: 16, files: { "secret.txt": "of the system" } });
-  const config = world.config({ devices: { cards: { type: "disk", any: true }, out }, routes: [{ from: "cards", to: ["out"] }] });
+  const config = world.config({
+    devices: { cards: { type: "disk", any: true, write: true }, out },
+    routes: [{ from: "cards", to: ["out"] }],
+  });
   await lab.plug(fixed);
   const program = daemonIn(t, lab, config);
   const delivered = (count: number) =>
     program.until(() => program.events.filter(({ what }) => what === "delivered").length === count, `${count} deliveries`);
   await program.until(({ message }) => message.includes("no removable disk is plugged in"), "that there is none");
+  world.file("local.txt", "content");
+  const put = async (at: string) => (await runProgram(["put", world.path("local.txt"), at, "--config", config])).err;
+  assert.match(await put("cards:"), /cards: no removable disk is plugged in/);
   await lab.plug(one, { removable: true });
   await delivered(2);
   await program.until(({ facts }) => facts?.["safe"] === true && facts["medium"] === one.uuid, "that the first may be pulled");
@@ -99,6 +105,13 @@ test("any: disks one after the other and together, each under its own name; one 
     () => program.events.filter((event) => isSafe(event) && event.facts?.["medium"] === one.uuid).length === 2,
     "that the first may be pulled again",
   );
+  for (const at of ["cards:", "cards:other/"])
+    assert.match(
+      await put(at),
+      new RegExp(
+        `"(local.txt|other)" is no disk that is plugged in: a path begins with the name of one, "(${one.uuid}|${two.uuid})/…" or "`,
+      ),
+    );
   const listed = (await runProgram(["ls", "-r", "cards:", "--config", config])).out;
   for (const path of [`${one.uuid}/DCIM/1.JPG`, `${one.uuid}/DCIM/2.JPG`, `${two.uuid}/DCIM/1.JPG`])
     assert.ok(listed.includes(path), listed);

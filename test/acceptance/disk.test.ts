@@ -220,37 +220,38 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
   assert.equal(program.events.filter(({ what }) => what === "restarted").length, 0);
 });
 
-test("a daemon that was killed: its mount is found again, and a dead one is taken away", async (t) => {
-  const lab = await labFor(t);
-  if (lab === undefined) return;
-  const world = new World(t);
-  const card = await lab.make("card", { fs: "ext4", mib: 96, files: { "a.bin": photo(1, 50_000_000) } });
-  world.mkdir("out");
-  const config = world.config({
-    devices: { flir: { type: "disk", uuid: card.uuid, maxRate: "10MiB/s" }, out: { type: "local", dir: "out" } },
-    routes: [{ from: "flir", to: ["out"] }],
+for (const place of [{}, { mountPoint: "mnt" }])
+  test(`a daemon that was killed: its mount ${"mountPoint" in place ? "at its mount point " : ""}is found again, and a dead one is taken away`, async (t) => {
+    const lab = await labFor(t);
+    if (lab === undefined) return;
+    const world = new World(t);
+    const card = await lab.make("card", { fs: "ext4", mib: 96, files: { "a.bin": photo(1, 50_000_000) } });
+    for (const dir of ["out", "mnt"]) world.mkdir(dir);
+    const config = world.config({
+      devices: { flir: { ...place, type: "disk", uuid: card.uuid, maxRate: "10MiB/s" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "flir", to: ["out"] }],
+    });
+    const ours = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
+    const start = () => daemonIn(t, lab, config);
+    let program = start();
+    await lab.plug(card);
+    await reached(program, config, 8_000_000);
+    await program.kill();
+    assert.equal(ours().length, 1);
+    program = start();
+    await program.until(({ what }) => what === "resumed", "that it goes on");
+    assert.equal(ours().length, 1);
+    await program.kill();
+    await lab.pull(card);
+    assert.equal(ours().length, 1);
+    program = start();
+    await lab.plug(card);
+    await program.until(({ what }) => what === "delivered", "delivery");
+    await program.until(isSafe, "that it may be pulled");
+    assert.equal(ours().length, 0);
+    program.signal("SIGTERM");
+    assert.equal(await program.exited, 0);
   });
-  const ours = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
-  const start = () => daemonIn(t, lab, config);
-  let program = start();
-  await lab.plug(card);
-  await reached(program, config, 8_000_000);
-  await program.kill();
-  assert.equal(ours().length, 1);
-  program = start();
-  await program.until(({ what }) => what === "resumed", "that it goes on");
-  assert.equal(ours().length, 1);
-  await program.kill();
-  await lab.pull(card);
-  assert.equal(ours().length, 1);
-  program = start();
-  await lab.plug(card);
-  await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(isSafe, "that it may be pulled");
-  assert.equal(ours().length, 0);
-  program.signal("SIGTERM");
-  assert.equal(await program.exited, 0);
-});
 
 function* treeOf(dir: string, below = ""): Generator<[string, Buffer]> {
   for (const entry of readdirSync(`${dir}/${below}`, { withFileTypes: true })) {
