@@ -78,7 +78,7 @@ test("why: it failed and is tried again; a target that asked for a pause; set as
   await until(bench, "paused", () => (bench.daemon.engine.lanes.get("out")?.pausedMs ?? 0) > 60_000);
   const paused = [...(await reasonsOf(bench, "a.bin")), ...(await reasonsOf(bench, "b.bin"))];
   assert.ok(
-    paused.some((text) => /^target-paused: out asked for a pause, or has no space: it is tried again in N s$/.test(text)),
+    paused.some((text) => /^target-paused: out asked for a pause, or has no space \(too many\): it is tried again in N s$/.test(text)),
     paused.join("\n"),
   );
   fault = new Fault("rejected", "no such files here");
