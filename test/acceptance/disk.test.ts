@@ -278,10 +278,9 @@ test("doctor sees a card and mounts nothing; ready measures it, by the daemon th
   assert.match((await run("doctor")).out, /^ok {6}flir: \S+ is in \(exfat\), to be mounted by mount$/m);
   const below = () => lab.mounts().filter(({ target }) => target.startsWith(world.dir));
   assert.deepEqual(below(), []);
-  const program = new Program(["run", "--json", "--config", config], { wrap: lab.wrap() });
-  t.after(() => program.kill());
+  const program = daemonIn(t, lab, config);
   await program.until(({ what }) => what === "delivered", "delivery");
-  await program.until(({ facts }) => facts?.["safe"] === true, "that it may be pulled");
+  await program.until(isSafe, "that it may be pulled");
   const measured = async () => {
     const { code, out } = await run("ready", "--json", "--need", "200MB");
     const { places } = JSON.parse(out) as { places: { name: string; state: string; free?: number }[] };
