@@ -72,7 +72,7 @@ if [ -z "$dry" ]; then
   flock -n 9 || die "another deploy-filesync.sh is at work"
 fi
 
-work=$(mktemp -d)
+work=$(mktemp -d) || die "no directory can be made in ${TMPDIR:-/tmp}: is the file system read-only (mount -o remount,rw /), or full?"
 trap 'rm -rf "$work"' EXIT
 
 installed() { [ -L $prefix/current ]; }
@@ -228,6 +228,9 @@ if [ $role = ground ]; then other=filesync.service; else other=filesync-ground.s
 
 # ------------------------------------------------------------------------------------------------------------------------------------- user, directories
 
+for dir in /etc /opt /usr/local; do
+  [ -n "$dry" ] || [ ! -e $dir ] || [ -w $dir ] || die "$dir cannot be written: is the file system read-only? (mount -o remount,rw /)"
+done
 if ! getent passwd filesync >/dev/null; then
   run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
 fi

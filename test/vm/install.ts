@@ -540,14 +540,17 @@ class Installation {
     await refused("no such option", `${deploy} --configg x`, /no option --configg/);
     await refused(
       "no root",
-      `setpriv --reuid=65534 --regid=65534 --clear-groups bash -c 'cd /; bash -s -- <${deploy}'`,
-      /has to be root|No such file/,
+      "chmod 755 /root; setpriv --reuid=65534 --regid=65534 --clear-groups /root/filesync/deploy/deploy-filesync.sh",
+      /has to be root: sudo /,
+      "chmod 700 /root",
     );
-    await refused("two at once", `(flock 9; ${deploy}) 9>/run/lock/filesync-deploy.lock`, /another .* is at work/);
-    await m.must(
-      "printf '[Service]\\nExecStart=/home/pi/filesync/src/manager.py config.json\\n' >/etc/systemd/system/filesync-ftp.service",
+    await refused("two at once", `flock /run/lock/filesync-deploy.lock ${deploy}`, /another .* is at work/);
+    await refused(
+      "the FileSync in Python",
+      `printf '[Service]\\nExecStart=/home/pi/filesync/src/manager.py config.json\\n' >/etc/systemd/system/filesync-ftp.service; ${deploy}`,
+      /manager\.py.*--replace-old/,
+      "rm /etc/systemd/system/filesync-ftp.service",
     );
-    await refused("the FileSync in Python", deploy, /manager\.py.*--replace-old/, "rm /etc/systemd/system/filesync-ftp.service");
     await this.#version("full", "");
     await refused(
       "no space",
@@ -555,12 +558,7 @@ class Installation {
       /MiB free, and \d+ are needed/,
       "rm /fill",
     );
-    await refused(
-      "a read-only root",
-      "systemctl stop filesync; mount -o remount,ro / && /root/full/deploy/deploy-filesync.sh",
-      /read-only/,
-      "mount -o remount,rw /; systemctl start filesync",
-    );
+    await refused("a read-only root", "unshare -m sh -c 'mount -o remount,bind,ro / && /root/full/deploy/deploy-filesync.sh'", /read-only/);
     await this.#ready();
     await m.must(
       "rm -rf /root/other /root/full /root/half.tar.gz; mkdir -p /opt/filesync/versions/.new-0.0.0-half/dist && touch /opt/filesync/versions/.new-0.0.0-half/dist/x",
