@@ -37,6 +37,7 @@ case $arch in
 esac
 command -v npm >/dev/null || die "npm is not here: install Node.js 20.19 or newer with npm"
 [ -d "$out" ] || die "$out is no directory"
+out=$(cd "$out" && pwd)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

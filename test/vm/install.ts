@@ -38,7 +38,7 @@ const deploy = "/root/filesync/deploy/deploy-filesync.sh";
 const port = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_autopilot-if00-port0";
 
 /** In this order: each stands on those before it. */
-export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "years", "mistakes", "gone", "checkout"] as const;
+export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "years", "mistakes", "gone", "image", "checkout"] as const;
 
 /** A string says why there can be no machine here. */
 export async function install(given: InstallGiven): Promise<readonly Row[] | string> {
@@ -606,6 +606,37 @@ class Installation {
       purged.out.trim() === "" ? "yes" : purged.out,
       purged.out.trim() === "",
     );
+  }
+
+  /** A card that will be copied, of a machine that had the FileSync in Python: nothing on it says which machine it is, until it is started. */
+  async image(): Promise<void> {
+    const m = this.machine;
+    const old = "/etc/systemd/system/filesync-old.service";
+    await m.must(
+      `printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' >${old} && systemctl -q enable --now filesync-old`,
+    );
+    await m.must(`install -d /srv/flights && ${deploy} --config /root/config.json --replace-old && chown -R filesync: /srv/flights`);
+    const gone = (await m.run("systemctl is-active filesync-old")).out.trim();
+    this.results.row(
+      "image",
+      "the unit of the FileSync in Python is put aside, and stopped",
+      gone,
+      gone !== "active" && (await m.run(`ls ${old}.old`)).code === 0,
+    );
+    await this.#ready();
+    await this.#delivered("image");
+    this.given.say(indented(await m.must(`${deploy} --prepare-image`)));
+    const left = (await m.run(`ls -A /var/lib/filesync; systemctl is-enabled ${unit}; systemctl is-active ${unit}`)).out
+      .trim()
+      .split("\n")
+      .join(" ");
+    this.results.row("image", "what it knows of itself; the service at a boot; now", left, left === "enabled inactive");
+    await m.powerCut();
+    await m.boot();
+    await this.#ready();
+    const { installation } = await this.#status();
+    this.results.row("image", "its first start gives it an id", installation, installation.length > 0);
+    await m.must("/opt/filesync/current/deploy/deploy-filesync.sh --uninstall --purge");
   }
 
   /** In a machine with a network and no Node.js: from a checkout. Node.js comes from a mirror, made here of npm's own packages; libraries from npm. */
