@@ -73,6 +73,7 @@ class Installation {
   readonly daemon: Daemon;
   readonly #logs: string;
   #sim: ChildProcess | undefined;
+  #port = { name: "autopilot", port: 0 };
   #flights = 0;
   /** What the machine had before anything was installed. */
   #before = "";
@@ -106,7 +107,8 @@ class Installation {
     const [line] = (await once(createInterface({ input: sim.stdout }), "line")) as [string];
     const at = /listening on tcpin:\/\/127\.0\.0\.1:(\d+)/.exec(line)?.[1];
     if (at === undefined) throw new Error(`the simulated autopilot said: ${line}`);
-    await this.machine.plugPort({ name: "autopilot", port: Number(at) });
+    this.#port = { name: "autopilot", port: Number(at) };
+    await this.machine.plugPort(this.#port);
     this.#before = await this.#files();
   }
 
@@ -177,6 +179,13 @@ class Installation {
       "killed (9): restarted, ready",
       `restarts: ${(await m.must(`systemctl show -P NRestarts ${unit}`)).trim()}`,
     );
+
+    await m.pullPort(this.#port);
+    await m.must("systemctl stop filesync && modprobe -r ftdi_sio usbserial && systemctl start filesync");
+    await m.plugPort(this.#port);
+    this.#fly(mib);
+    await this.#delivered("service");
+    this.results.row("service", "a port that is plugged in after the start, whose driver was not loaded then", "files arrive");
 
     // A loop that hangs: in the program itself, through the door that Node.js has for a debugger.
     await m.must(

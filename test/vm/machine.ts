@@ -192,6 +192,14 @@ export class Machine {
     this.#ports.set(port.name, port);
   }
 
+  async pullPort({ name }: SerialPort): Promise<void> {
+    const qmp = this.#monitor();
+    const out = qmp.event("DEVICE_DELETED", { device: `s-${name}` });
+    await Promise.all([qmp.execute("device_del", { id: `s-${name}` }), out]);
+    await qmp.execute("chardev-remove", { id: `c-${name}` });
+    this.#ports.delete(name);
+  }
+
   async #plugPort({ name, port }: SerialPort): Promise<void> {
     const addr = { type: "inet", data: { host: "127.0.0.1", port: String(port) } };
     const backend = { type: "socket", data: { addr, server: false, reconnect: 1 } };
