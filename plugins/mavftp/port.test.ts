@@ -16,6 +16,7 @@ import { parseAddress } from "./address.js";
 import { eventually, listAll, makeDevice, makeDir, makeLogs, makeSim, never, readAll } from "./harness.test.js";
 import { Link } from "./link.js";
 import { plugin } from "./plugin.js";
+import { permissionText } from "./serial.js";
 
 test("addresses", () => {
   assert.deepEqual(parseAddress("serial:///dev/ttyACM0:115200"), { kind: "serial", path: "/dev/ttyACM0", baud: 115200 });
@@ -235,4 +236,12 @@ test("nothing listens there", async (t) => {
   const device = makeDevice(t, { url: `tcpout://127.0.0.1:${port}` });
   await device.until((p) => p.reason?.includes("nothing listens there") === true);
   await assert.rejects(device.source.stat("a", new AbortController().signal), /nothing listens there/);
+});
+
+test("a port that the rules of the service keep away is no matter of groups", async () => {
+  assert.match(
+    await permissionText("/dev/null", "EPERM"),
+    /^no permission to use \/dev\/null: the device rules of this service .*DeviceAllow=/,
+  );
+  assert.match(await permissionText("/dev/null", "EACCES"), /group/);
 });

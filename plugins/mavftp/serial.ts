@@ -80,14 +80,17 @@ async function checkUsable(path: string): Promise<void> {
     const code = error instanceof Error && "code" in error ? error.code : "";
     if (code === "ENOENT" || code === "ENOTDIR")
       throw new Fault("offline", `the port ${path} is missing: not plugged in, or it has another name`);
-    if (code === "EACCES" || code === "EPERM") throw new Fault("denied", await permissionText(path), { cause: error });
+    if (code === "EACCES" || code === "EPERM") throw new Fault("denied", await permissionText(path, code), { cause: error });
     throw new Fault("offline", `the port ${path} cannot be looked at: ${error instanceof Error ? error.message : String(error)}`, {
       cause: error,
     });
   }
 }
 
-async function permissionText(path: string): Promise<string> {
+/** `code`: node's. Owners and groups refuse by EACCES; EPERM is the kernel's word for the rules of a control group. */
+export async function permissionText(path: string, code: "EACCES" | "EPERM"): Promise<string> {
+  if (code === "EPERM")
+    return `no permission to use ${path}: the device rules of this service do not allow it; it needs "DeviceAllow=char-* rw" (sudo systemctl edit filesync)`;
   const group = await groupOf(path);
   const user = userName();
   // To be in the group root is no way to get at a port.
