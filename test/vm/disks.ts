@@ -4,20 +4,14 @@
  */
 import { Random } from "../faults/random.js";
 import { Daemon, install } from "./daemon.js";
-import { compare, hintsOf, movedAgain, Results, spread, troubles, type Row } from "./evidence.js";
+import { compare, type Given, hintsOf, movedAgain, Results, spread, troubles, type Row } from "./evidence.js";
 import { Machine } from "./machine.js";
 import { isIn, pause, plugAndPull, type Stay } from "./sessions.js";
 import { contentOf, fill, kinds, makeStick, putFiles, treeIn, type Tree, type UsbStick } from "./sticks.js";
 
-export interface DisksGiven {
-  readonly seed: number;
+export interface DisksGiven extends Given {
   /** Of each stick, by its UUID; the other scenarios have shares of it. */
   readonly pulls: number;
-  /** Only these. */
-  readonly only?: readonly string[];
-  readonly cache?: string;
-  readonly kvm?: boolean;
-  readonly say: (line: string) => void;
 }
 
 const mib = 2 ** 20;

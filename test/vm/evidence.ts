@@ -2,6 +2,16 @@
 import type { Daemon, Seen } from "./daemon.js";
 import type { Tree } from "./sticks.js";
 
+/** What a run is asked for. */
+export interface Given {
+  readonly seed: number;
+  /** Only these of its parts. */
+  readonly only?: readonly string[];
+  readonly cache?: string;
+  readonly kvm?: boolean;
+  readonly say: (line: string) => void;
+}
+
 /** A row of the results, printed as soon as it is known. */
 export interface Row {
   readonly scenario: string;

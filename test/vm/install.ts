@@ -15,19 +15,14 @@ import { mainJs } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { treeOf } from "../faults/trees.js";
 import { Daemon, putObserver, root, run } from "./daemon.js";
-import { compare, movedAgain, Results, type Row } from "./evidence.js";
+import { compare, type Given, movedAgain, Results, type Row } from "./evidence.js";
 import { Machine } from "./machine.js";
 import { pause } from "./sessions.js";
 import { fill, makeStick, treeIn, type Tree } from "./sticks.js";
 
-export interface InstallGiven {
-  readonly seed: number;
-  /** Power cuts at random moments of work; upgrades and going back have a fifth of it. */
+export interface InstallGiven extends Given {
+  /** Power cuts at random moments of work; upgrades have a fifth of it. */
   readonly cuts: number;
-  readonly only?: readonly string[];
-  readonly cache?: string;
-  readonly kvm?: boolean;
-  readonly say: (line: string) => void;
 }
 
 const mib = 2 ** 20;
