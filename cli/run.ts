@@ -195,9 +195,9 @@ function answer(daemon: Daemon, request: ControlRequest, exchange: Exchange): un
 
 async function healthOf(daemon: Daemon): Promise<Health> {
   await daemon.alive();
-  return daemon.ready
-    ? { ready: true, summary: daemon.status().summary }
-    : { ready: false, summary: "the state directory cannot be written now: its log says why; it is looked at again" };
+  if (!daemon.ready) return { ready: false, summary: "the state directory cannot be written now: its log says why; it is looked at again" };
+  const { summary, spool } = daemon.status();
+  return { ready: true, summary: spool.waiting === undefined ? summary : `${summary}; ${spool.waiting}` };
 }
 
 function complain(message: string): void {

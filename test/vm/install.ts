@@ -454,14 +454,7 @@ class Installation {
     this.#fly(2 * mib);
     await m.powerCut();
     await m.boot();
-    await this.#until(
-      "that it says so",
-      async () =>
-        /full|no space|no room/i.test(
-          await m.must(`systemctl show -P StatusText ${unit}; journalctl -q -b --no-pager -o cat -u ${unit}; filesync status 2>&1 || true`),
-        ),
-      180,
-    );
+    await this.#until("that it says so", async () => /waits for space/.test(await m.must(`systemctl show -P StatusText ${unit}`)), 180);
     const said = (await m.must(`systemctl show -P StatusText ${unit}`)).trim();
     await m.must("rm /fill");
     await this.#delivered("years");
