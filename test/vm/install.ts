@@ -480,7 +480,7 @@ class Installation {
     await m.boot();
     await this.#ready();
     await this.#delivered("years");
-    const root = (await m.must("findmnt -no OPTIONS / /var/lib/filesync | cut -d, -f1 | paste -sd' '")).trim();
+    const root = (await m.must("for dir in / /var/lib/filesync; do findmnt -no OPTIONS $dir | cut -d, -f1; done | paste -sd' '")).trim();
     this.results.row("years", "a root that may only be read, one directory that may be written", root, root === "ro rw");
     const since = async (name: string) => Number(await m.must(`systemctl show -P ActiveEnterTimestampMonotonic ${name}`)) / 1e6;
     const [service, network] = [await since(unit), await since("systemd-networkd")];
