@@ -322,8 +322,12 @@ run sync
 
 if [ -n "$image" ]; then
   run systemctl stop "$service" filesync-mount.socket
-  if [ -z "$dry" ] && [ -d $state/spool ] && [ -n "$(find $state/spool -type f -size +0 -print -quit)" ]; then
-    fail "$state/spool has files that were not delivered everywhere: deliver them first (systemctl start $service), or remove $state"
+  if [ -z "$dry" ] && [ -e $state/journal.db ]; then
+    queue=$($prefix/current/bin/filesync status --json --config $etc/config.json | tr -d ' \n' | grep -o '"queue":{[^}]*}' || true)
+    case $queue in
+      *'"waiting":0,"active":0,"parked":0'*) ;;
+      *) fail "not everything is delivered ($queue): deliver it first (systemctl start $service), or give it up (filesync forget, rm -r $state)" ;;
+    esac
   fi
   # Who this machine is, and what it knows; made anew at the first start of each copy.
   run rm -rf $state $etc/keys
