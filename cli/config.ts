@@ -9,7 +9,7 @@ import { plugins } from "./plugins.js";
 /** A mistake of the person who typed the command: its message is all that is shown; exit code 2. */
 export class UsageError extends Error {}
 
-const systemConfig = "/etc/filesync/config.json";
+export const systemConfig = "/etc/filesync/config.json";
 
 /** `--config`, else ./config.json, else /etc/filesync/config.json. Throws UsageError when there is none. */
 export function configPath(given: string | undefined): string {

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { configPath, load, UsageError } from "./config.js";
 import { examine, type Given } from "./doctor/examine.js";
 import { type Finding, findingsText } from "./doctor/finding.js";
-import { thisView } from "./doctor/view.js";
+import { thisView } from "./machine/view.js";
 import { programVersion } from "./version.js";
 
 /** 0: nothing is bad; 3: something is; 2: the configuration cannot be used at all. */

@@ -29,6 +29,27 @@ async function main(argv: readonly string[]): Promise<number> {
   const file = "FILE: default ./config.json, else /etc/filesync/config.json";
 
   cli
+    .command("init", "The first configuration: looks at what is plugged in and running, asks, and writes it")
+    .option(
+      "--config <file>",
+      "Where to write it; default: /etc/filesync/config.json for root where FileSync is installed, else ./config.json",
+    )
+    .option("--yes", "Ask nothing: take the default of each question")
+    .option("--ground", "For a ground station: an FTP server for vehicles; a configuration that is there gets the vehicle added")
+    .option("--vehicle <name>", "The vehicle's name; with --ground a vehicle that sends to it, and may be given more than once")
+    .option("--force", "Where there is a configuration already, write a new one, and keep the old one as config.json.old")
+    .action(
+      does(async (options: Common & { yes?: boolean; ground?: boolean; vehicle?: string | string[]; force?: boolean }) =>
+        (await import("./init.js")).initCommand({
+          ...(options.config === undefined ? {} : { config: options.config }),
+          yes: options.yes === true,
+          ground: options.ground === true,
+          vehicles: options.vehicle === undefined ? [] : [options.vehicle].flat().map(String),
+          force: options.force === true,
+        }),
+      ),
+    );
+  cli
     .command("run", "The daemon: finds, pulls and pushes until it is stopped")
     .option("--config <file>", file)
     .option("--once", "Deliver all that can be delivered now, then exit")
@@ -253,10 +274,13 @@ async function main(argv: readonly string[]): Promise<number> {
   return (await action) ?? 0;
 }
 
-/** Options as they were typed: "--config 5" is a file's name. Only --fault may be given more than once. */
+/** What may be given more than once. */
+const repeatable = ["--", "fault", "vehicle"];
+
+/** Options as they were typed: "--config 5" is a file's name. */
 function asTexts(options: Record<string, unknown>): void {
   for (const [name, value] of Object.entries(options)) {
-    if (name === "--" || name === "fault") continue;
+    if (repeatable.includes(name)) continue;
     if (Array.isArray(value)) throw new UsageError(`--${name} is given twice`);
     if (typeof value === "number") options[name] = String(value);
     if (value === "") throw new UsageError(`--${name} needs a value`);

@@ -69,25 +69,33 @@ export async function tlsOptions(host: string, given: Tls): Promise<ConnectionOp
   };
 }
 
+/** "SHA256:…" in base64, of a certificate as it goes over the wire. */
+export function certificateFingerprint(der: Uint8Array): string {
+  return `SHA256:${createHash("sha256").update(der).digest("base64")}`;
+}
+
 /** Throws "denied" when a certificate is pinned and this is not the one. Once the handshake is done. */
 export function expectPinned(socket: TLSSocket, { fingerprint: pinned }: Tls): void {
   if (pinned === undefined) return;
   const { raw } = socket.getPeerCertificate() as { raw?: Buffer };
   // A resumed session goes on with the peer that was checked at its start.
   if (raw === undefined && socket.isSessionReused()) return;
-  const found = createHash("sha256")
-    .update(raw ?? Buffer.alloc(0))
-    .digest();
-  if (found.toString("hex") === pinned) return;
-  const shown = `SHA256:${found.toString("base64").replace(/=+$/, "")}`;
+  const shown = certificateFingerprint(raw ?? Buffer.alloc(0));
+  if (parseFingerprint(shown) === pinned) return;
   throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
 }
 
 /** The certificate of a peer, once the handshake is done. */
 export function certificateOf(socket: TLSSocket, { fingerprint: pinned }: Tls): Certificate {
-  const { subject, subjectaltname, valid_from, valid_to } = socket.getPeerCertificate();
+  const { subject, subjectaltname, valid_from, valid_to, raw } = socket.getPeerCertificate();
   const name = [subject?.CN].flat()[0] ?? subjectaltname ?? "";
-  return { name, fromMs: Date.parse(valid_from), untilMs: Date.parse(valid_to), pinned: pinned !== undefined };
+  return {
+    name,
+    fromMs: Date.parse(valid_from),
+    untilMs: Date.parse(valid_to),
+    fingerprint: certificateFingerprint(raw),
+    pinned: pinned !== undefined,
+  };
 }
 
 /** What is shown at a port that has TLS from the first byte, believed or not. Throws node's error, or "aborted". */

@@ -84,6 +84,8 @@ export interface Certificate {
   /** Milliseconds since 1970. */
   readonly fromMs: number;
   readonly untilMs: number;
+  /** "SHA256:…", as the option `tls.fingerprint` takes it. */
+  readonly fingerprint: string;
   /** The configuration names its fingerprint: its time is not looked at. */
   readonly pinned: boolean;
 }

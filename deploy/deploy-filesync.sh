@@ -247,10 +247,8 @@ if [ ! -e $etc/config.json ]; then
   if [ -n "$config" ]; then
     run install -m 640 -o root -g filesync "$config" "$etc/config.json.new"
   else
-    # It runs, and waits for somebody who says what it is to do.
-    # shellcheck disable=SC2016
-    [ -n "$dry" ] || printf '// What each key means: /opt/filesync/current/config.example.json. After a change: systemctl reload filesync\n{\n  "$schema": "/opt/filesync/current/config.schema.json",\n  "stateDir": "%s",\n  "devices": {},\n  "routes": []\n}\n' $state >"$work/config.json"
-    run install -m 640 -o root -g filesync "$work/config.json" "$etc/config.json.new"
+    # It runs, and waits for somebody who says what it is to do; "filesync init" knows it by its text.
+    run install -m 640 -o root -g filesync "$source/deploy/empty.config.json" "$etc/config.json.new"
   fi
   run sync -f $etc
   run mv $etc/config.json.new $etc/config.json

@@ -13,7 +13,7 @@ import { checkSerial } from "./serial.js";
 import { checkSpace, type Figures } from "./space.js";
 import { checkUnit, daemonUser, unitOf } from "./unit.js";
 import { checkVersions } from "./versions.js";
-import type { User, View } from "./view.js";
+import type { User, View } from "../machine/view.js";
 
 const root: User = { name: "root", uid: 0, groups: [0] };
 const pi: User = { name: "pi", uid: 1000, groups: [1000] };
@@ -300,7 +300,11 @@ test("power: the bits are told in words, now and since the start", async (t) => 
 
 test("certificates: what expires soon, has expired, or is not valid yet is told; a pinned one has no time", () => {
   const one = (from: number, until: number, pinned = false) =>
-    certificateFindings("ground", { name: "ground", fromMs: now + from * 864e5, untilMs: now + until * 864e5, pinned }, now);
+    certificateFindings(
+      "ground",
+      { name: "ground", fromMs: now + from * 864e5, untilMs: now + until * 864e5, fingerprint: "SHA256:x", pinned },
+      now,
+    );
   assert.match(said(one(-10, 5.5), "warn").join(), /expires in 5 days, on 2026-11-26/);
   assert.match(said(one(-10, -1), "bad").join(), /expired on 2026-11-20, 1 day ago/);
   assert.match(said(one(1, 90), "bad").join(), /valid from 2026-11-22, and it is 2026-11-21 here \[timedatectl/);

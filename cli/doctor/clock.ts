@@ -1,7 +1,7 @@
 /** Whether this machine's time can be believed, by the notion of it that the daemon has (`core/clock.ts`). */
 import { plausibleSinceMs, timeMarks } from "../../core/clock.js";
 import { type Finding, findingsOf } from "./finding.js";
-import { processesOf, type View } from "./view.js";
+import { processesOf, type View } from "../machine/view.js";
 
 const finding = findingsOf("clock");
 const consequence = "certificates cannot be judged, and retention, budgets and {date} wait";

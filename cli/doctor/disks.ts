@@ -7,7 +7,7 @@ import { drivers } from "../../plugins/disk/mounting.js";
 import { mountsIn } from "../../plugins/disk/mounts.js";
 import { type DiskConfig, wantedOf } from "../../plugins/disk/plugin.js";
 import { type Finding, findingsOf } from "./finding.js";
-import { groupName, isThere, statOf, textOf, type User, type View } from "./view.js";
+import { groupName, isThere, statOf, textOf, type User, type View } from "../machine/view.js";
 
 const finding = findingsOf("disks");
 const bins = ["/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/local/bin"];

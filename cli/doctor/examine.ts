@@ -14,7 +14,7 @@ import { checkSerial, serialDevices } from "./serial.js";
 import { checkSpace } from "./space.js";
 import { checkUnit, daemonUser, unitOf } from "./unit.js";
 import { checkVersions } from "./versions.js";
-import type { View } from "./view.js";
+import type { View } from "../machine/view.js";
 
 export interface Given {
   /** undefined: there is none. */

@@ -1,6 +1,6 @@
 /** What a Raspberry Pi's firmware says of its power and heat: `get_throttled`, a number whose bits are told in words. */
 import { type Finding, findingsOf } from "./finding.js";
-import { isThere, read, textOf, type View } from "./view.js";
+import { isThere, read, textOf, type View } from "../machine/view.js";
 
 const finding = findingsOf("power");
 const file = "/sys/devices/platform/soc/soc:firmware/get_throttled";

@@ -5,12 +5,23 @@ import { type Owner, OwnerWatch } from "../../plugins/mavftp/owners.js";
 import type { MavftpOptions } from "../../plugins/mavftp/plugin.js";
 import { insteadOf } from "../../plugins/mavftp/routers.js";
 import { type Finding, findingsOf } from "./finding.js";
-import { at, groupName, isThere, linkOf, namesIn, processesOf, read, realPath, statOf, textOf, type User, type View } from "./view.js";
+import { consoleOf, isUsb, type Port, serialPorts } from "../machine/ports.js";
+import {
+  at,
+  groupName,
+  isThere,
+  linkOf,
+  namesIn,
+  processesOf,
+  read,
+  realPath,
+  statOf,
+  textOf,
+  type User,
+  type View,
+} from "../machine/view.js";
 
 const finding = findingsOf("serial");
-const byId = "/dev/serial/by-id";
-/** Ports that may be an autopilot's; ttyS1 and later are mostly empty sockets of a PC. */
-const portName = /^(ttyACM\d+|ttyUSB\d+|ttyAMA\d+|ttyS0|ttyTHS\d+)$/;
 
 /** A device of the configuration that has a serial port of its own. */
 export interface SerialDevice {
@@ -28,10 +39,8 @@ export function serialDevices(devices: readonly DeviceConfig[]): SerialDevice[] 
 
 /** `stateDir`: whoever has that is the daemon of these devices. */
 export async function checkSerial(view: View, devices: readonly SerialDevice[], user: User, stateDir: string): Promise<Finding[]> {
-  const links = namesIn(view, byId).map((name) => ({ link: `${byId}/${name}`, path: realPath(view, `${byId}/${name}`) }));
-  const plain = namesIn(view, "/dev").filter((name) => portName.test(name));
-  const unnamed = plain.map((name) => `/dev/${name}`).filter((path) => !links.some((one) => one.path === path));
-  const ports = [...links.map(({ link, path }) => `${link} (${path ?? "gone"})`), ...unnamed];
+  const known = serialPorts(view);
+  const ports = known.map(({ name, path }) => (name === path ? name : `${name} (${path})`));
   const there = ports.length === 0 ? "no serial port is there" : `there are ${ports.join(", ")}`;
   const found = [finding("ok", "serial ports", there)];
   for (const device of devices) {
@@ -43,15 +52,18 @@ export async function checkSerial(view: View, devices: readonly SerialDevice[], 
           "bad",
           name,
           `the port ${path} is missing: not plugged in, switched off, or it has another name; ${there}`,
-          `ls -l ${byId}/`,
+          "ls -l /dev/serial/by-id/",
           "sudo dmesg | grep -i tty | tail",
-          ...(links.length === 0 ? [] : [`# in the configuration of ${name}: "url": "serial://${links[0]?.link ?? ""}:57600"`]),
+          ...known
+            .filter((one) => one.stable)
+            .slice(0, 1)
+            .map((one) => advice(name, one)),
         ),
       );
       continue;
     }
     const own = [
-      ...named(name, path, port, links),
+      ...named(name, path, port, known),
       ...(await held(view, name, path, port, stateDir)),
       ...usable(view, name, path, port, user),
       ...consoleOn(view, name, path, port),
@@ -65,18 +77,15 @@ export async function checkSerial(view: View, devices: readonly SerialDevice[], 
   return found;
 }
 
-/** "ttyACM0" is whatever was plugged in first. */
-function named(name: string, path: string, port: string, links: readonly { link: string; path: string | undefined }[]): Finding[] {
-  const better = links.find((one) => one.path === port)?.link;
-  if (better === undefined || !/^\/dev\/tty(ACM|USB)\d+$/.test(path)) return [];
-  return [
-    finding(
-      "warn",
-      name,
-      `${path} is another port once something else is plugged in first`,
-      `# in the configuration of ${name}: "url": "serial://${better}:57600"`,
-    ),
-  ];
+/** Of a name that changes, the one that stays. */
+function named(name: string, path: string, port: string, known: readonly Port[]): Finding[] {
+  const better = known.find((one) => one.path === port && one.stable);
+  if (better === undefined || !isUsb(path)) return [];
+  return [finding("warn", name, `${path} is another port once something else is plugged in first`, advice(name, better))];
+}
+
+function advice(device: string, { name }: Port): string {
+  return `# in the configuration of ${device}: "url": "serial://${name}:57600"`;
 }
 
 /** What to type about programs that are known to take ports. */
@@ -151,17 +160,8 @@ function usable(view: View, name: string, path: string, port: string, user: User
 
 /** A login console or the kernel's on the port of an autopilot. */
 function consoleOn(view: View, name: string, path: string, port: string): Finding[] {
-  const files = ["/boot/firmware/cmdline.txt", "/boot/cmdline.txt", "/proc/cmdline"];
-  const from = files.find((file) =>
-    [...textOf(view, file).matchAll(/(?:^|\s)console=([^\s,]+)/g)].some(
-      ([, tty = ""]) => tty !== "" && realPath(view, `/dev/${tty}`) === port,
-    ),
-  );
+  const { kernel: from, login: wanted } = consoleOf(view, port);
   const tty = port.replace("/dev/", "");
-  const wanted = namesIn(view, "/etc/systemd/system/getty.target.wants").find((unit) => {
-    const on = /^serial-getty@(.+)\.service$/.exec(unit)?.[1];
-    return on !== undefined && realPath(view, `/dev/${on}`) === port;
-  });
   if (from === undefined && wanted === undefined) return [];
   const what = [
     ...(from === undefined ? [] : [`the kernel's console is on it (${from})`]),
@@ -200,7 +200,7 @@ function bluetooth(view: View, name: string, path: string, port: string): Findin
 
 /** ModemManager tries AT commands on what may be a modem, for some 30 s after it was plugged in. */
 function modemManager(view: View, name: string, path: string, port: string): Finding[] {
-  if (!/^\/dev\/tty(ACM|USB)\d+$/.test(port) || processesOf(view, "ModemManager").length === 0) return [];
+  if (!isUsb(port) || processesOf(view, "ModemManager").length === 0) return [];
   const ignored = udevOf(view, port);
   if (ignored === "ignored") return [];
   if (ignored === "unknown")

@@ -6,7 +6,7 @@ import { mayWriteIn } from "../../core/fs.js";
 import { sizeText } from "../../core/text.js";
 import { type Mount, mountsIn } from "../../plugins/disk/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
-import { at, isThere, realPath, statOf, textOf, type User, type View } from "./view.js";
+import { at, isThere, realPath, statOf, textOf, type User, type View } from "../machine/view.js";
 
 const finding = findingsOf("space");
 const fewNames = 2000;

@@ -1,6 +1,6 @@
 /** The unit that runs the daemon, where systemd runs here; and as which user it does. */
 import { type Finding, findingsOf } from "./finding.js";
-import { groupNumber, isThere, type User, userNamed, type View } from "./view.js";
+import { groupNumber, isThere, type User, userNamed, type View } from "../machine/view.js";
 
 const finding = findingsOf("unit");
 /** The vehicle's and the ground's: one machine has one of them. */

@@ -1,6 +1,6 @@
 /** What runs here: FileSync, Node, the kernel, the operating system; and whether the daemon that runs is the one that is installed. */
 import { type Finding, findingsOf } from "./finding.js";
-import { textOf, type View } from "./view.js";
+import { textOf, type View } from "../machine/view.js";
 
 const finding = findingsOf("versions");
 /** As package.json has it ("engines"). */

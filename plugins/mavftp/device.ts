@@ -264,6 +264,22 @@ export class MavftpDevice implements Device, Source {
     return this.#readings.get(this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT)?.choice;
   }
 
+  /** What its heartbeat says, while that comes; undefined: no autopilot is heard. */
+  get heard(): { readonly autopilot: number; readonly armed: boolean } | undefined {
+    const { present, autopilot, armed } = this.#peer;
+    return present && autopilot !== undefined ? { autopilot, armed: armed !== false } : undefined;
+  }
+
+  /** Whether its port or connection is open. */
+  get linked(): boolean {
+    return this.#link.state.open;
+  }
+
+  /** Where its logs are, as it is found where no root is configured. Throws "denied" where there is no such place, "offline" while it is armed. */
+  logDirectory(signal: AbortSignal): Promise<string> {
+    return this.#card.with(signal, ({ root }) => root());
+  }
+
   /** It said that it is disarmed. */
   get disarmed(): boolean {
     return this.#peer.armed === false;

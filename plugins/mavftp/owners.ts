@@ -77,7 +77,7 @@ export class OwnerWatch {
       // What it cannot hide does not change.
       const fds = seen === nothing ? hidden : entries(`${proc}/${pid}/fd`);
       const holds = fds === hidden ? seen !== nothing && (await this.#isNamed(pid, port)) : await this.#holds(pid, fds, port, seen);
-      if (holds) yield await this.#owner(pid);
+      if (holds) yield await ownerOf(proc, pid);
       else if (fds === hidden) this.#known.set(pid, nothing);
     }
   }
@@ -114,7 +114,7 @@ export class OwnerWatch {
 
   /** What can be told of a process whose open files are hidden. */
   async #isNamed(pid: string, port: string): Promise<boolean> {
-    const args = await this.#args(pid);
+    const args = await argsOf(this.#roots.proc, pid);
     const names = new Set([port, this.#path]);
     const mentions = (text: string): boolean => [...names].some((name) => new RegExp(`(^|[=:,/]|\\b)${escaped(name)}($|[:,])`).test(text));
     if (args.some(mentions)) return true;
@@ -123,21 +123,29 @@ export class OwnerWatch {
       if ((await realpath(device).catch(() => device)) === port) return true;
     return false;
   }
+}
 
-  async #owner(pid: string): Promise<Owner> {
-    const args = await this.#args(pid);
-    const name = args.length > 0 ? nameOf(args) : (await readFile(join(this.#roots.proc, pid, "comm"), "utf8").catch(() => "?")).trim();
-    return { pid: Number(pid), name, args };
-  }
+async function ownerOf(proc: string, pid: string): Promise<Owner> {
+  const args = await argsOf(proc, pid);
+  const name = args.length > 0 ? nameOf(args) : (await readFile(join(proc, pid, "comm"), "utf8").catch(() => "?")).trim();
+  return { pid: Number(pid), name, args };
+}
 
-  async #args(pid: string): Promise<string[]> {
-    const line = await readFile(join(this.#roots.proc, pid, "cmdline"), "utf8").catch(() => "");
-    return line.split("\0").filter((arg) => arg !== "");
-  }
+async function argsOf(proc: string, pid: string): Promise<string[]> {
+  const line = await readFile(join(proc, pid, "cmdline"), "utf8").catch(() => "");
+  return line.split("\0").filter((arg) => arg !== "");
+}
+
+/** Every process but this one, as far as it has arguments. */
+export async function processesIn({ proc }: SystemRoots): Promise<Owner[]> {
+  const self = await readlink(join(proc, "self")).catch(() => "");
+  const pids = entries(proc).filter((pid) => /^\d+$/.test(pid) && pid !== self);
+  const found = await Promise.all(pids.map((pid) => ownerOf(proc, pid)));
+  return found.filter(({ args }) => args.length > 0);
 }
 
 /** Of a script its own name, not that of who runs it. */
-function nameOf(args: readonly string[]): string {
+export function nameOf(args: readonly string[]): string {
   const names = args.map((arg) => basename(arg));
   const script = names.find((name, i) => !INTERPRETERS.test(name) && !(args[i] ?? "").startsWith("-"));
   return script ?? names[0] ?? "?";

@@ -37,6 +37,27 @@ export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSig
   }
 }
 
+/** The host key that a server shows; nobody logs in. Throws "offline", "denied", "transient". */
+export async function hostKeyOf(options: SftpOptions, clock: Clock, signal: AbortSignal): Promise<Buffer> {
+  let shown: Buffer | undefined;
+  const noneYet: Believed = {
+    mayBe: () => true,
+    objection: (key) => {
+      shown = key;
+      return "it is only looked at";
+    },
+  };
+  try {
+    const client = await connectOnce(options, noneYet, [], families.flat(), signal);
+    client.destroy();
+  } catch (error) {
+    if (shown === undefined)
+      throw sftpFault(error, { what: "cannot look at the host key", connecting: true, clockTrusted: clock.trusted() });
+  }
+  if (shown === undefined) throw new Fault("denied", "the server showed no host key");
+  return shown;
+}
+
 /** Another key of the same server may be the one that is believed: each family is asked for before the server is refused. */
 async function connected(options: SftpOptions, keys: Believed, ways: readonly Way[], signal: AbortSignal): Promise<Client> {
   const possible = families.filter((family) => keys.mayBe(family));

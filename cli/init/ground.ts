@@ -1,0 +1,247 @@
+/** The ground station's configuration: an FTP server with a certificate of its own, and a user with a password for each vehicle. */
+import { getNodeValue, parseTree } from "jsonc-parser";
+import { randomInt, X509Certificate } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { hostname, networkInterfaces, tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { certificateFingerprint } from "../../core/net.js";
+import { UsageError } from "../config.js";
+import { changeConfig, isUntouched, memberText, placeConfig, placeDir, placeFile, withMember } from "../edit-config.js";
+import { directoryFor, nextSteps, placeSecrets, type Setting } from "./setting.js";
+import type { Asker } from "../questions.js";
+import { configText } from "./text.js";
+
+/** None of them is taken for another: no 0 O, 1 l I, 5 S, 2 Z, 8 B. */
+const letters = "abcdefghijkmnpqrstuvwxyzACDEFGHJKLMNPQRTUVWXY34679";
+const passwordLength = 24;
+const certificateDays = 7305;
+const defaultPort = 2121;
+
+export async function groundStation(setting: Setting, given: readonly string[], open: () => Asker): Promise<number> {
+  const { path, force } = setting;
+  const there = existsSync(path) ? readFileSync(path, "utf8") : undefined;
+  const fresh = there === undefined || force || isUntouched(there);
+  const before = fresh ? [] : serverIn(there).users;
+  const asker = open();
+  try {
+    const wrong = (name: string) =>
+      /^\w[\w.-]*$/.test(name) ? undefined : "a vehicle's name has letters, digits, - and . in it, and no blanks";
+    for (const name of given)
+      if (wrong(name) !== undefined) throw new UsageError(`--vehicle ${JSON.stringify(name)}: ${wrong(name) ?? ""}`);
+    const asked = given.length > 0 || before.length > 0 ? given : [await asker.ask("Name of the first vehicle", "plane-1", wrong)];
+    const names = [...new Set(asked)];
+    const secrets = Object.fromEntries(
+      names.flatMap((name) => (before.includes(name) || hasCredential(setting, name) ? [] : [[name, newPassword()]])),
+    );
+    const said = fresh ? await writeNew(setting, names, secrets) : await addTo(setting, names, secrets);
+    for (const line of said) asker.say(line);
+    for (const line of await forVehicles(setting, names.length > 0 ? names : before, secrets)) asker.say(line);
+    asker.say("");
+    for (const line of await nextSteps(setting)) asker.say(line);
+  } finally {
+    asker.close();
+  }
+  return 0;
+}
+
+function hasCredential({ dir }: Setting, name: string): boolean {
+  return existsSync(join(dir, "credentials", name));
+}
+
+function newPassword(): string {
+  return Array.from({ length: passwordLength }, () => letters[randomInt(letters.length)]).join("");
+}
+
+const userOf = (name: string) => ({ password: { credential: name } });
+
+async function writeNew(setting: Setting, names: readonly string[], secrets: Readonly<Record<string, string>>): Promise<string[]> {
+  const { path, schema, stateDir, system } = setting;
+  const root = system ? "/srv/filesync" : "files";
+  const text = configText({
+    head: [
+      'FileSync on the ground, as "filesync init --ground" made it: an FTP server for the vehicles. docs/ftp-server.md',
+      'Another vehicle: "filesync init --ground --vehicle NAME" adds it here. config.ground.example.json has a copy on another disk too.',
+    ],
+    schema,
+    vehicle: hostname(),
+    stateDir,
+    devices: [],
+    routes: [],
+    noRoutes: ['What arrives stays where the server keeps it. A route from "ftp" to a device of "devices" copies it on.'],
+    services: [
+      { name: "ftp", comment: ["Each vehicle sees a directory of its own below root, and nothing else."], value: service(root, names) },
+    ],
+  });
+  return written(setting, secrets, root, async () => {
+    const kept = await placeConfig(path, text, { over: existsSync(path) });
+    return [`Written: ${path}`, ...(kept === undefined ? [] : [`The one before is ${kept}`])];
+  });
+}
+
+function service(root: string, names: readonly string[]) {
+  return {
+    type: "ftp-server",
+    listen: `0.0.0.0:${defaultPort}`,
+    passivePorts: "30000-30099",
+    root,
+    tls: { cert: "certs/ftp.crt", key: "certs/ftp.key", required: true },
+    users: Object.fromEntries(names.map((name) => [name, userOf(name)])),
+  };
+}
+
+async function addTo(setting: Setting, names: readonly string[], secrets: Readonly<Record<string, string>>): Promise<string[]> {
+  const { path, system } = setting;
+  const { service: found, users, services } = serverIn(readFileSync(path, "utf8"));
+  const news = names.filter((name) => !users.includes(name));
+  const old = names.filter((name) => users.includes(name)).map((name) => `${name} is a user already, and stays as it is`);
+  if (news.length === 0) return [...old, `${path} stays as it is`];
+  if (found === undefined) {
+    const root = system ? "/srv/filesync" : "files";
+    const name = services.includes("ftp") ? "ftp-server" : "ftp";
+    return written(setting, secrets, root, async () => {
+      await changeConfig(path, (text) => withMember(text, ["services"], name, service(root, news)));
+      return [`Added to ${path}: the FTP server, with ${news.join(", ")}`];
+    });
+  }
+  await placeSecrets(setting, secrets).then(async (fresh) => {
+    try {
+      await changeConfig(path, (text) =>
+        news.reduce((now, name) => withMember(now, ["services", found.name, "users"], name, userOf(name)), text),
+      );
+    } catch (error) {
+      await Promise.all(fresh.map((file) => rm(file, { force: true })));
+      throw error;
+    }
+  });
+  return [...old, `Added to ${path}: ${news.join(", ")}`];
+}
+
+/** What the configuration needs beside it comes first: without it, it would be wrong. */
+async function written(
+  setting: Setting,
+  secrets: Readonly<Record<string, string>>,
+  root: string,
+  write: () => Promise<string[]>,
+): Promise<string[]> {
+  const made = await certificate(setting);
+  const fresh = await placeSecrets(setting, secrets);
+  try {
+    const said = await write();
+    return [...made, ...said, await directoryFor(setting, resolve(setting.dir, root))];
+  } catch (error) {
+    await Promise.all(fresh.map((file) => rm(file, { force: true })));
+    throw error;
+  }
+}
+
+/** A key and a certificate of its own, where there are none. */
+async function certificate({ dir, owner, view }: Setting): Promise<string[]> {
+  const certs = join(dir, "certs");
+  const [cert, key] = [join(certs, "ftp.crt"), join(certs, "ftp.key")];
+  if (existsSync(cert) && existsSync(key)) return [`The certificate that is there is used: ${cert}`];
+  if (existsSync(cert)) throw new UsageError(`${cert} is there without its key ${key}: put the key there, or take the certificate away`);
+  const work = await mkdtemp(join(tmpdir(), "filesync-"));
+  try {
+    const [newCert, newKey] = [join(work, "crt"), join(work, "key")];
+    const name = hostname();
+    const { code, complaint } = await view.run("openssl", [
+      ...[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-sha256",
+        "-days",
+        String(certificateDays),
+      ],
+      ...["-subj", `/CN=${name.slice(0, 64)}`, "-addext", `subjectAltName=DNS:${name}`, "-keyout", newKey, "-out", newCert],
+    ]);
+    if (code !== 0)
+      throw new UsageError(
+        /ENOENT/.test(complaint)
+          ? "openssl is missing, which makes the certificate: sudo apt install openssl"
+          : `openssl made no certificate: ${complaint}`,
+      );
+    await placeDir(certs, 0o750, owner);
+    await placeFile(key, await readFile(newKey, "utf8"), 0o640, owner, true);
+    await placeFile(cert, await readFile(newCert, "utf8"), 0o644, owner, true);
+    return [`Made: ${cert} and its key, for 20 years`];
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+interface Server {
+  readonly name: string;
+  readonly value: Readonly<Record<string, unknown>>;
+}
+
+/** The FTP server of a configuration, and its users. Throws UsageError where it is no JSON. */
+function serverIn(text: string): {
+  readonly service: Server | undefined;
+  readonly users: readonly string[];
+  readonly services: readonly string[];
+} {
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  const whole = (tree === undefined ? undefined : getNodeValue(tree)) as { services?: Record<string, Record<string, unknown>> } | undefined;
+  if (typeof whole !== "object") throw new UsageError('the configuration is no JSON: "filesync check" says where');
+  const services = Object.entries(whole.services ?? {});
+  const found = services.find(([, { type }]) => type === "ftp-server");
+  const users = (found?.[1].users ?? {}) as Record<string, unknown>;
+  return {
+    service: found === undefined ? undefined : { name: found[0], value: found[1] },
+    users: Object.keys(users),
+    services: services.map(([name]) => name),
+  };
+}
+
+/** The lines for each vehicle's configuration. */
+async function forVehicles(setting: Setting, names: readonly string[], secrets: Readonly<Record<string, string>>): Promise<string[]> {
+  const { service: found } = serverIn(readFileSync(setting.path, "utf8"));
+  if (found === undefined) return [];
+  const { listen = `0.0.0.0:${defaultPort}`, tls } = found.value as { listen?: string; tls?: { cert?: string } };
+  const fingerprint = tls?.cert === undefined ? undefined : await fingerprintOf(resolve(setting.dir, tls.cert));
+  const [, host = "", port = String(defaultPort)] = /^(.*):(\d+)$/.exec(listen) ?? [];
+  const addresses = /^(0\.0\.0\.0|\[::\]|)$/.test(host) ? ownAddresses() : [host.replace(/^\[(.*)\]$/, "$1")];
+  const believing = fingerprint === undefined ? { secure: false } : { secure: true, tls: { fingerprint } };
+  const lines = names.flatMap((name) => {
+    const device = {
+      type: "ftp",
+      host: addresses[0] ?? hostname(),
+      port: Number(port),
+      user: name,
+      password: { credential: "ground" },
+      ...believing,
+    };
+    const password = secrets[name];
+    return [
+      "",
+      `${name}: into "devices" of its config.json (or "filesync init" there asks for the same):`,
+      `  ${memberText("ground", device, "  ")}`,
+      `into "routes", for each of its sources:`,
+      `  { "from": "SOURCE", "to": ["ground"], "into": "{device}" }`,
+      password === undefined
+        ? `its password, into credentials/ground there: what ${join(setting.dir, "credentials", name)} has here`
+        : `its password, into credentials/ground there: ${password}`,
+    ];
+  });
+  const others = addresses.slice(1);
+  return [...lines, ...(others.length === 0 ? [] : ["", `This machine has other addresses too: ${others.join(", ")}`])];
+}
+
+async function fingerprintOf(cert: string): Promise<string> {
+  return certificateFingerprint(new X509Certificate(await readFile(cert)).raw);
+}
+
+/** Where vehicles may reach this machine: IPv4 first. */
+function ownAddresses(): string[] {
+  const all = Object.values(networkInterfaces()).flatMap((one) => one ?? []);
+  const outer = all.filter(({ internal, address }) => !internal && !address.startsWith("fe80:"));
+  return [...outer.filter(({ family }) => family === "IPv4"), ...outer.filter(({ family }) => family === "IPv6")].map(
+    ({ address }) => address,
+  );
+}

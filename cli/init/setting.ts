@@ -1,0 +1,81 @@
+/** Where a configuration is written, for whom, and what goes beside it. */
+import { existsSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { mayWriteIn } from "../../core/fs.js";
+import { reasonOf } from "../../core/retry.js";
+import { systemConfig, UsageError } from "../config.js";
+import { unitOf } from "../doctor/unit.js";
+import { type Owner, ownerIn, packageRoot, placeDir, placeFile } from "../edit-config.js";
+import { groupNumber, thisView, userNamed, type View } from "../machine/view.js";
+
+/** What is written, where, and for whom. */
+export interface Setting {
+  readonly view: View;
+  /** The configuration. */
+  readonly path: string;
+  readonly dir: string;
+  /** It is that of the service of this machine. */
+  readonly system: boolean;
+  readonly force: boolean;
+  /** What the service has to read is this one's; undefined: one's own. */
+  readonly owner: Owner | undefined;
+  readonly stateDir: string;
+  readonly schema: string;
+}
+
+/** `config`: the one that was named. Throws UsageError where nothing can be written there. */
+export async function settingOf(config: string | undefined, force = false): Promise<Setting> {
+  const view = thisView();
+  const root = view.me.uid === 0;
+  const path = resolve(config ?? (root && existsSync(dirname(systemConfig)) ? systemConfig : "config.json"));
+  const dir = dirname(path);
+  if (!existsSync(dir)) throw new UsageError(`there is no directory ${dir}: make it first`);
+  try {
+    await mayWriteIn(dir);
+  } catch (error) {
+    throw new UsageError(`nothing can be written in ${dir}: ${reasonOf(error)}; as root (sudo), or name another place with --config FILE`);
+  }
+  const system = root && dir === dirname(systemConfig);
+  const group = system ? groupNumber(view, "filesync") : undefined;
+  const owner = group === undefined ? ownerIn(dir) : { uid: 0, gid: group };
+  const stateDir = system ? "/var/lib/filesync" : "state";
+  return { view, path, dir, system, force, owner, stateDir, schema: join(packageRoot, "config.schema.json") };
+}
+
+/** Passwords, each in a file of its own that root (or who owns the directory) alone may read. → those that were not there before. */
+export async function placeSecrets(
+  { dir, system, owner }: Setting,
+  secrets: Readonly<Record<string, string | undefined>>,
+): Promise<string[]> {
+  const place = join(dir, "credentials");
+  const whose = system ? { uid: 0, gid: 0 } : owner;
+  const fresh: string[] = [];
+  for (const [name, secret] of Object.entries(secrets)) {
+    if (secret === undefined) continue;
+    await placeDir(place, 0o700, whose);
+    const file = join(place, name);
+    if (!existsSync(file)) fresh.push(file);
+    await placeFile(file, `${secret}\n`, 0o600, whose, true);
+  }
+  return fresh;
+}
+
+/** Makes a directory that the service writes in, where that may be done. → what a person should know of it. */
+export async function directoryFor({ view, system }: Setting, dir: string): Promise<string> {
+  const user = system ? userNamed(view, "filesync") : undefined;
+  if (existsSync(dir))
+    return system ? `${dir} is there: the user filesync has to be able to write in it (sudo chown filesync: ${dir})` : `${dir} is there`;
+  const gid = user?.groups[0];
+  await placeDir(dir, 0o750, user === undefined || gid === undefined ? undefined : { uid: user.uid, gid });
+  return `Made: ${dir}`;
+}
+
+/** What is to be typed now. */
+export async function nextSteps({ path, view }: Setting): Promise<string[]> {
+  const unit = path === systemConfig ? await unitOf(view) : undefined;
+  const named = path === systemConfig ? "" : ` --config ${path}`;
+  const check = `  filesync check --probe${named}`;
+  if (unit === undefined) return ["Next:", check, `  filesync run${named}`];
+  const service = typeof unit === "string" ? "filesync" : (unit.Id ?? "filesync").replace(/\.service$/, "");
+  return ["Next:", `  sudo systemctl restart ${service}`, "  sudo filesync check --probe", "  sudo filesync status"];
+}
