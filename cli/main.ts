@@ -50,6 +50,10 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("import-legacy <old>", "The configuration of the FileSync in Python → one of this; says what it could not take over")
+    .option("--config <file>", "Where to write it; default as of init. Never over another file")
+    .action(does(async (old: string, options: Common) => (await import("./import-legacy.js")).importLegacyCommand(old, options.config)));
+  cli
     .command("run", "The daemon: finds, pulls and pushes until it is stopped")
     .option("--config <file>", file)
     .option("--once", "Deliver all that can be delivered now, then exit")

@@ -1,2 +1,61 @@
 #!/bin/bash
-exec "$(dirname "${BASH_SOURCE[0]}")/deploy-filesync.sh" --role ground "$@"
+# deploy-ftp.sh [--vehicle NAME]… [OPTION of deploy-filesync.sh]…: installs or upgrades a ground station: an FTP server for vehicles.
+#   --vehicle NAME     a vehicle that sends here; what its own configuration needs is printed. May be given more than once, and later again
+# Where there is no configuration yet, one is made (filesync init --ground), also without a vehicle's name. The other options: deploy-filesync.sh --help
+set -euo pipefail
+
+deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+config=/etc/filesync/config.json
+vehicles=() rest=() start=1 only_install='' dry=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --vehicle)
+      [ $# -gt 1 ] || {
+        echo "deploy-ftp.sh: --vehicle needs a name" >&2
+        exit 2
+      }
+      vehicles+=(--vehicle "$2")
+      shift 2
+      continue
+      ;;
+    -h | --help)
+      sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    --uninstall | --prepare-image) only_install=1 ;;
+    --no-start) start='' ;;
+    --dry-run) dry=1 ;;
+    --config | --from)
+      # A configuration that was given is the whole of it.
+      rest+=("$1")
+      [ $# -gt 1 ] || break
+      shift
+      ;;
+  esac
+  rest+=("$1")
+  shift
+done
+given_config=''
+for word in "${rest[@]}"; do [ "$word" != --config ] || given_config=1; done
+
+there=''
+[ ! -e $config ] || there=1
+if [ -n "$only_install" ] || { [ ${#vehicles[@]} = 0 ] && [ -n "$there$given_config" ]; }; then
+  exec "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
+fi
+if [ -n "$dry" ]; then
+  "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
+  echo "would run: filesync init --ground --yes --config $config ${vehicles[*]}"
+  exit 0
+fi
+
+# The program first, then what it is to do, then the service.
+if [ -n "$start" ]; then rest+=(--no-start); fi
+"$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
+before=$(sha256sum $config)
+/opt/filesync/current/bin/filesync init --ground --yes --config $config "${vehicles[@]}"
+if [ -z "$start" ]; then exit 0; fi
+# Passwords are read when the service starts.
+if [ "$(sha256sum $config)" != "$before" ] && systemctl -q is-active filesync-ground.service; then systemctl stop filesync-ground.service; fi
+# What is installed now, which has not to be built again; it waits until the service is ready.
+exec /opt/filesync/current/deploy/deploy-filesync.sh --role ground

@@ -1,7 +1,7 @@
 /** The units of systemd, held against systemd's own check. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -72,11 +72,28 @@ test("shellcheck has nothing to say of the scripts that install it", (t) => {
     t.skip("shellcheck is not here (package shellcheck)");
     return;
   }
-  const scripts = readdirSync(deploy).filter((name) => !name.endsWith(".rules"));
+  const scripts = readdirSync(deploy).filter((name) => !/\.(rules|json)$/.test(name));
   const { status, stdout } = spawnSync(
     "shellcheck",
     scripts.map((name) => join(deploy, name)),
     { encoding: "utf8" },
   );
   assert.deepEqual([status, stdout], [0, ""]);
+});
+
+test("deploy-ftp.sh makes the configuration between the program and the service, and says so", (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-deploy-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  cpSync(join(deploy, "deploy-ftp.sh"), join(dir, "deploy-ftp.sh"));
+  writeFileSync(join(dir, "deploy-filesync.sh"), '#!/bin/bash\necho "deploy-filesync $*"\n', { mode: 0o755 });
+  const run = (...args: string[]) => spawnSync("bash", [join(dir, "deploy-ftp.sh"), ...args], { encoding: "utf8" });
+  assert.equal(
+    run("--dry-run", "--vehicle", "a", "--replace-old", "--vehicle", "b").stdout,
+    "deploy-filesync --role ground --dry-run --replace-old\n" +
+      "would run: filesync init --ground --yes --config /etc/filesync/config.json --vehicle a --vehicle b\n",
+  );
+  assert.equal(run("--uninstall", "--purge").stdout, "deploy-filesync --role ground --uninstall --purge\n");
+  assert.equal(run("--config", "mine.json").stdout, "deploy-filesync --role ground --config mine.json\n", "that is the whole of it");
+  const { status, stderr } = run("--vehicle");
+  assert.deepEqual([status, stderr], [2, "deploy-ftp.sh: --vehicle needs a name\n"]);
 });

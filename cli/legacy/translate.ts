@@ -1,0 +1,336 @@
+/**
+ * What the FileSync in Python was told, in the words of this one. Its configurations had three forms over the years: one worker, { "workers": […] }, and
+ * devices that are named by `device_class` and `module_path` or by `device` alone. Paths on a target were those on the source; a pattern was one of
+ * fnmatch, over the whole path with a "/" in front; with `dropped` in its records, files were deleted at the source once they had been sent.
+ */
+import { resolve } from "node:path";
+import { presets } from "../../plugins/post/presets.js";
+import type { Part, RoutePart } from "../init/text.js";
+
+type Values = Readonly<Record<string, unknown>>;
+
+export interface Translated {
+  readonly devices: readonly Part[];
+  readonly routes: readonly RoutePart[];
+  readonly services: readonly Part[];
+  /** By the name of the credential. */
+  readonly secrets: Readonly<Record<string, string>>;
+  /** What could not be taken over, and why. */
+  readonly notes: readonly string[];
+}
+
+/** Keys of a worker that have an equal, or nothing to say here. */
+const ofWorker: Readonly<Record<string, string | undefined>> = {
+  enable: undefined,
+  name: undefined,
+  source: undefined,
+  target: undefined,
+  rules: undefined,
+  finder: undefined,
+  // What was delivered is looked for at the target, and found there: nothing is sent twice.
+  db: undefined,
+  db_backup: undefined,
+  workers: undefined,
+  ftp_server: undefined,
+  gui: 'there is no window: "filesync status --watch" shows how it stands',
+  logger: "the log goes to standard output, as lines or with --json, and so to journald",
+  mover_count: 'how many files move at once is each device\'s own "concurrency"',
+  count: 'how many files move at once is each device\'s own "concurrency"',
+};
+
+/** `base`: where the old configuration is, from which it was run. `taken`: names of credentials that are there already. */
+export function translated(old: unknown, base: string, taken: ReadonlySet<string>): Translated {
+  const work = new Work(base, taken);
+  const workers = workersOf(old);
+  for (const [i, worker] of workers.entries())
+    work.worker(worker, workers.length > 1 ? `worker ${textOf(worker.name) ?? String(i + 1)}: ` : "");
+  return work;
+}
+
+function workersOf(old: unknown): Values[] {
+  if (Array.isArray(old)) return old.every(isDevice) ? old.map((device: unknown) => ({ alone: device })) : old.filter(isObject);
+  if (!isObject(old)) return [];
+  if (isDevice(old)) return [{ alone: old }];
+  return Array.isArray(old.workers) ? (old.workers as unknown[]).filter(isObject) : [old];
+}
+
+function isDevice(value: unknown): boolean {
+  return isObject(value) && ("device_class" in value || "device" in value);
+}
+
+class Work implements Translated {
+  readonly devices: Part[] = [];
+  readonly routes: RoutePart[] = [];
+  readonly services: Part[] = [];
+  readonly secrets: Record<string, string> = {};
+  readonly notes: string[] = [];
+  /** Of the devices so far, by all that was said of them. */
+  readonly #names = new Map<string, string>();
+  readonly #base: string;
+  readonly #taken: ReadonlySet<string>;
+
+  constructor(base: string, taken: ReadonlySet<string>) {
+    this.#base = base;
+    this.#taken = taken;
+  }
+
+  worker(worker: Values, whose: string): void {
+    const note = (text: string) => {
+      if (!this.notes.includes(`${whose}${text}`)) this.notes.push(`${whose}${text}`);
+    };
+    for (const [key, value] of Object.entries(worker)) {
+      if (key === "alone") continue;
+      const said = ofWorker[key];
+      if (said !== undefined && value !== false) note(`"${key}": ${said}`);
+      else if (!(key in ofWorker)) note(`"${key}": this program knows nothing like it`);
+    }
+    if (worker.ftp_server !== undefined) this.#server(worker.ftp_server, note);
+    if (worker.alone !== undefined) this.#device(worker.alone, "device", worker, note);
+    const source = worker.source === undefined ? undefined : this.#device(worker.source, "source", worker, note);
+    const target = worker.target === undefined ? undefined : this.#device(worker.target, "target", worker, note);
+    if (worker.enable === false && source !== undefined) {
+      note('"enable": false: its devices are here, its route is not');
+      return;
+    }
+    if (source === undefined || target === undefined) return;
+    const record = isObject(worker.db) && isObject(worker.db.default_record) ? worker.db.default_record : {};
+    const comment: string[] = [];
+    if ("dropped" in record)
+      comment.push(
+        'The old one deleted at the source what it had sent. Here "afterDelivery": "delete" does, once the copy is proved: say so where you want it.',
+      );
+    this.routes.push({ comment, value: { from: source, to: [target], into: "", ...this.#rules(worker.rules, note) } });
+  }
+
+  /** → its name here; undefined where it has no equal. */
+  #device(given: unknown, role: string, worker: Values, note: (text: string) => void): string | undefined {
+    if (!isObject(given)) {
+      note(`"${role}": it is no device`);
+      return undefined;
+    }
+    const kind = (textOf(given.device) ?? textOf(given.device_class) ?? "").replace(/^device_/i, "").toLowerCase();
+    const args = isObject(given.args) ? given.args : {};
+    const used = new Set<string>();
+    const arg = (...names: string[]): string | undefined => {
+      names.forEach((name) => used.add(name));
+      return names.map((name) => textOf(args[name])).find((text) => text !== undefined);
+    };
+    const comment: string[] = [];
+    const value = this.#valueOf(kind, args, arg, used, comment, note, role);
+    if (value === undefined) return undefined;
+    for (const name of Object.keys(args))
+      if (!used.has(name) && name !== "logger") note(`"${name}" of the ${role} (${kind}): this program knows nothing like it`);
+    const interval = role === "source" && isObject(worker.finder) ? worker.finder.search_interval : undefined;
+    const whole = typeof interval === "number" && interval >= 1 ? { ...value, interval: `${interval}s` } : value;
+    // One device that two workers use is one device.
+    const same = this.#names.get(JSON.stringify(whole));
+    if (same !== undefined) return same;
+    const name = this.#free(role === "device" ? kind : kind === "mavftp" ? "autopilot" : role);
+    this.#names.set(JSON.stringify(whole), name);
+    this.devices.push({ name, comment, value: this.#withSecret(name, whole) });
+    return name;
+  }
+
+  #valueOf(
+    kind: string,
+    args: Values,
+    arg: (...names: string[]) => string | undefined,
+    used: Set<string>,
+    comment: string[],
+    note: (text: string) => void,
+    role: string,
+  ): Values | undefined {
+    switch (kind) {
+      case "mavftp": {
+        comment.push(
+          "The old one asked mavros for the autopilot. This one talks to it: beside mavros through its gcs_url, without mavros by the port itself",
+          '("filesync init" finds it). docs/mavftp.md',
+        );
+        note(
+          `the ${role} MAVFTP went through mavros: "url" is a guess, set mavros's gcs_url to udp://@127.0.0.1:14551, or put the autopilot's port there`,
+        );
+        return { type: "mavftp", url: "udpin://127.0.0.1:14551" };
+      }
+      case "disk": {
+        comment.push("A disk that is plugged and pulled. docs/disk.md");
+        const uuid = arg("uuid");
+        const mountPoint = arg("mount_point");
+        if (uuid === undefined) return this.#lacking(role, kind, "uuid", note);
+        // "/mnt" itself may have other things in it: a place of its own is found without being told.
+        if (mountPoint !== undefined && /^\/(mnt|media)?\/?$/.test(mountPoint)) {
+          note(
+            `"mount_point": ${JSON.stringify(mountPoint)} of the ${role}: it is mounted at a place of its own, below stateDir or by udisks2`,
+          );
+          return { type: "disk", uuid };
+        }
+        return { type: "disk", uuid, ...(mountPoint === undefined ? {} : { mountPoint: resolve(this.#base, mountPoint) }) };
+      }
+      case "local": {
+        const dir = arg("dir", "mount_point");
+        if (dir === undefined) return this.#lacking(role, kind, "dir", note);
+        comment.push("A directory of this machine. docs/local.md");
+        return { type: "local", dir: resolve(this.#base, dir) };
+      }
+      case "ftp": {
+        const host = arg("host");
+        if (host === undefined) return this.#lacking(role, kind, "host", note);
+        comment.push('An FTP server. The old one sent all in clear, the password too: "secure": true has TLS. docs/ftp.md');
+        const user = arg("user");
+        const [, name = host, port] = /^([^:]+):(\d+)$/.exec(host) ?? [];
+        return {
+          type: "ftp",
+          host: name,
+          ...(port === undefined ? {} : { port: Number(port) }),
+          ...(user === undefined ? {} : { user }),
+          password: arg("passwd"),
+          secure: false,
+        };
+      }
+      case "webdav": {
+        const host = arg("host");
+        if (host === undefined) return this.#lacking(role, kind, "host", note);
+        comment.push("A server with WebDAV. docs/webdav.md");
+        return { type: "webdav", url: /^https?:/.test(host) ? host : `https://${host}`, user: arg("user"), password: arg("passwd") };
+      }
+      case "post":
+        return this.#post(args, arg, used, comment, note, role);
+      default:
+        note(`the ${role} is a device ${JSON.stringify(kind)}, of which nothing is known`);
+        return undefined;
+    }
+  }
+
+  #post(
+    args: Values,
+    arg: (...names: string[]) => string | undefined,
+    used: Set<string>,
+    comment: string[],
+    note: (text: string) => void,
+    role: string,
+  ): Values | undefined {
+    const url = arg("uploader_url", "url");
+    if (url === undefined) return this.#lacking(role, "post", "uploader_url", note);
+    used.add("values");
+    if (role === "source") {
+      note("a server that takes a form is no source");
+      return undefined;
+    }
+    comment.push("PX4 Flight Review: only logs that are made from now on. docs/post.md");
+    const preset = presets["flight-review"];
+    const fields: Record<string, string> = {};
+    for (const [key, given] of Object.entries(isObject(args.values) ? args.values : {})) {
+      const text = typeof given === "boolean" || typeof given === "number" ? String(given) : textOf(given);
+      const known = preset.aliases[key] ?? key;
+      if (text === undefined || !preset.known.includes(known)) note(`"${key}" of the ${role} (post): this server knows no such field`);
+      // What is empty, or "no", is what the server takes it for anyway.
+      else if (text !== "" && text !== "false") fields[known] = text;
+    }
+    return { type: "post", preset: "flight-review", url, ...(Object.keys(fields).length === 0 ? {} : { fields }) };
+  }
+
+  #lacking(role: string, kind: string, key: string, note: (text: string) => void): Values | undefined {
+    note(`the ${role} (${kind}) has no "${key}"`);
+    return undefined;
+  }
+
+  /** The password of a device goes into a file of its own. */
+  #withSecret(name: string, value: Values): Values {
+    const { password } = value;
+    if (typeof password !== "string") return Object.fromEntries(Object.entries(value).filter(([, one]) => one !== undefined));
+    return { ...value, password: { credential: this.#secret(name, password) } };
+  }
+
+  #secret(name: string, password: string): string {
+    let own = name;
+    for (let n = 2; this.#taken.has(own) || own in this.secrets; n++) own = `${name}-${n}`;
+    this.secrets[own] = password;
+    return own;
+  }
+
+  #free(name: string): string {
+    let own = name;
+    for (let n = 2; this.devices.some((one) => one.name === own); n++) own = `${name}-${n}`;
+    return own;
+  }
+
+  #rules(rules: unknown, note: (text: string) => void): Values {
+    if (!isObject(rules)) return {};
+    for (const key of Object.keys(rules))
+      if (key !== "include" && key !== "exclude") note(`"${key}" of "rules": this program knows nothing like it`);
+    const listed = (key: "include" | "exclude") =>
+      (Array.isArray(rules[key]) ? rules[key] : []).flatMap((pattern) => {
+        const text = textOf(pattern) ?? "";
+        const now = patternOf(text);
+        if (now === undefined)
+          note(
+            `the pattern ${JSON.stringify(text)} of "${key}": ${text.startsWith("/") || text.startsWith("*") ? 'its "*" meant directories too: write what is meant' : 'it never matched, as the old one\'s paths began with "/"'}`,
+          );
+        return now ?? [];
+      });
+    const [include, exclude] = [listed("include"), listed("exclude")];
+    const all = include.includes("**");
+    if (!all && Array.isArray(rules.include) && include.length === 0)
+      note('"include": nothing of it could be taken over, so the route takes all');
+    return { ...(all || include.length === 0 ? {} : { include }), ...(exclude.length === 0 ? {} : { exclude }) };
+  }
+
+  /** The FTP server, which had its one user in its own text (`serverOf`). */
+  #server(given: unknown, note: (text: string) => void): void {
+    if (!isObject(given)) {
+      note('"ftp_server": it is no object');
+      return;
+    }
+    const [user, password, root, perm] = ["user", "passwd", "root", "perm"].map((key) => textOf(given[key]));
+    const port = Number(given.port ?? 21);
+    if (user === undefined || password === undefined || root === undefined) {
+      note('"ftp_server": it needs "user", "passwd" and "root"');
+      return;
+    }
+    const listen = port < 1024 ? 2121 : port;
+    if (listen !== port)
+      note(`the FTP server's port ${port}: the service is not root, and has 2121; a redirection in the firewall keeps the old one`);
+    this.services.push({
+      name: "ftp",
+      comment: ['The FTP server. "tls" gives it a certificate; "filesync init --ground" makes one. docs/ftp-server.md'],
+      value: {
+        type: "ftp-server",
+        listen: `0.0.0.0:${listen}`,
+        root: resolve(this.#base, root),
+        users: {
+          [user]: {
+            password: { credential: this.#secret(user, password) },
+            root: ".",
+            ...(perm === undefined || /[adfmwM]/.test(perm) ? {} : { write: false }),
+          },
+        },
+      },
+    });
+  }
+}
+
+/** What ftp_server.py had of its user and port in its text; undefined: it is no such text. */
+export function serverOf(python: string): unknown {
+  const code = python.replaceAll(/^\s*#.*$/gm, "");
+  const [, user, passwd, root, perm] =
+    /\.add_user\(\s*["'](.*?)["'],\s*["'](.*?)["'],\s*["'](.*?)["'](?:,\s*perm\s*=\s*["'](\w*)["'])?/.exec(code) ?? [];
+  const port = /address\s*=\s*\(.*?,\s*(\d+)\s*\)/.exec(code)?.[1];
+  return user === undefined ? undefined : { ftp_server: { user, passwd, root, perm, port } };
+}
+
+/** A pattern of fnmatch over "/dir/name" → one of this program over "dir/name"; undefined where it has no equal. */
+export function patternOf(old: string): string | undefined {
+  if (/^[/]?\*+$/.test(old)) return "**";
+  // "*" matched "/" too: in front it is any directory, at the end all that is below.
+  const [, front = "", inner = "", back = ""] = /^(\*+|\/)?(.*?)(\/\*+)?$/.exec(old) ?? [];
+  if (front === "" || inner === "" || inner.includes("*")) return undefined;
+  const below = back === "" ? inner : `${inner}/**`;
+  return front === "/" ? below : inner.startsWith("/") ? `**${below}` : `**/*${below}`;
+}
+
+function isObject(value: unknown): value is Values {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" ? value : typeof value === "number" ? String(value) : undefined;
+}

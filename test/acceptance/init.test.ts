@@ -1,0 +1,278 @@
+/** init and import-legacy, as a person meets them: questions at a terminal, and what was written is run until files arrive. */
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { test, type TestContext } from "node:test";
+import { spawn } from "@lydell/node-pty";
+import { parse } from "jsonc-parser";
+import { hasOpenssl } from "../conformance/ftp-servers.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+
+const cursor = new RegExp(String.raw`${String.fromCharCode(27)}\[[0-9;]*[A-Za-z]`, "g");
+const needsOpenssl = hasOpenssl ? {} : { skip: "openssl is not installed" };
+
+interface Written {
+  vehicle: string;
+  stateDir: string;
+  devices: Record<string, Record<string, unknown>>;
+  routes: Record<string, unknown>[];
+  services: Record<string, { users: object }>;
+}
+
+const read = (path: string) => parse(readFileSync(path, "utf8"), [], { allowTrailingComma: true }) as Written;
+
+/** Answers what is asked: the first pattern that fits the last line. → all that was seen, and the exit code. */
+async function answering(t: TestContext, args: readonly string[], answers: readonly (readonly [RegExp, string])[]) {
+  const pty = spawn(process.execPath, [mainJs, ...args], { cols: 250, rows: 40 });
+  t.after(() => {
+    try {
+      pty.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+  });
+  let seen = "";
+  let asked = 0;
+  pty.onData((data) => {
+    seen += data;
+    // Of what came since the last answer, without what moves the cursor.
+    const line =
+      seen
+        .slice(asked)
+        .replaceAll(cursor, "")
+        .split(/[\r\n]+/)
+        .at(-1) ?? "";
+    if (!/: $/.test(line)) return;
+    const [, answer] = answers.find(([question]) => question.test(line)) ?? [];
+    if (answer === undefined) return;
+    asked = seen.length;
+    pty.write(`${answer}\r`);
+  });
+  const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
+  return { code, seen };
+}
+
+/** A ground station as `init --ground` makes it, on a free port of this machine, that runs. */
+async function groundStation(t: TestContext, world: World, ...vehicles: string[]) {
+  world.mkdir("ground");
+  const config = world.path("ground/config.json");
+  const { code, out, err } = await runProgram([
+    "init",
+    "--ground",
+    "--yes",
+    "--config",
+    config,
+    ...vehicles.flatMap((name) => ["--vehicle", name]),
+  ]);
+  assert.deepEqual([code, err], [0, ""]);
+  const text = readFileSync(config, "utf8");
+  writeFileSync(config, text.replace('"0.0.0.0:2121"', '"127.0.0.1:0"').replace(/"passivePorts": "[\d-]+",/, ""));
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { facts } = await program.until(({ message }) => message.includes("FTP server listens on"), "it listens");
+  return { config, out, port: Number(facts?.["port"]), program };
+}
+
+/** All that is said to be wrong with a configuration. */
+async function wrongWith(config: string): Promise<string> {
+  const { out, err } = await runProgram(["check", "--config", config]);
+  return `${out}${err}`.replace(`${config}: nothing is wrong`, "");
+}
+
+test("from the questions at a terminal to files on the ground", needsOpenssl, async (t) => {
+  const world = new World(t);
+  const ground = await groundStation(t, world, "plane-1");
+  const password = readFileSync(world.path("ground/credentials/plane-1"), "utf8").trim();
+  const path = world.path("ttyDRONE");
+  world.file("card/fs/microsd/log/2026-05-01/09_00_00.ulg", "an older log");
+  world.file("card/fs/microsd/log/2026-05-02/10_00_00.ulg", "the newest log", 9);
+  const sim = new Program(["sim", "--listen", `pty:${path}`, "--dir", world.path("card"), "--link", "none"]);
+  t.after(() => sim.kill());
+  await sim.until(({ message }) => message.startsWith("listening on"), "the autopilot is there");
+  world.mkdir("vehicle");
+  const config = world.path("vehicle/config.json");
+  const { code, seen } = await answering(
+    t,
+    ["init", "--config", config],
+    [
+      [/^Name of this vehicle/, "plane-1"],
+      [/^Take the (logs|files)/, "n"],
+      [/^Address of the autopilot/, `serial://${path}:57600`],
+      [/^Number/, "1"],
+      [/^Its name or address/, "127.0.0.1"],
+      [/^Its port \[2121\]/, String(ground.port)],
+      [/^User \[plane-1\]/, ""],
+      [/^Password/, password],
+      [/^Is it the one\?/, "y"],
+    ],
+  );
+  assert.equal(code, 0, seen);
+  assert.match(seen, /PX4 answers there/);
+  assert.ok(!seen.includes(password), "the password is not shown");
+  const fingerprint = /"fingerprint": "(SHA256:[^"]+)"/.exec(ground.out)?.[1] ?? "";
+  assert.ok(fingerprint !== "" && seen.includes(fingerprint), "the one that the ground station said");
+  assert.equal(await wrongWith(config), "");
+  const written = read(config);
+  assert.deepEqual(written.devices.autopilot, { type: "mavftp", url: `serial://${path}:57600` });
+  assert.deepEqual(written.devices.ground?.password, { credential: "ground" });
+  assert.deepEqual(written.devices.ground?.tls, { fingerprint });
+  assert.match(readFileSync(config, "utf8"), /\/\/ A flight controller with PX4\. Its logs are in \/fs\/microsd\/log: .*docs\/mavftp\.md/);
+  assert.equal(statSync(world.path("vehicle/credentials/ground")).mode & 0o777, 0o600);
+  assert.deepEqual(readdirSync(world.path("vehicle")).sort(), ["config.json", "credentials"], "nothing else is left");
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 0, `${run.out}\n${run.err}`);
+  const arrived = world.path("ground/files/plane-1/autopilot");
+  assert.equal(readFileSync(`${arrived}/2026-05-01/09_00_00.ulg`, "utf8"), "an older log");
+  assert.equal(readFileSync(`${arrived}/2026-05-02/10_00_00.ulg`, "utf8"), "the newest log");
+});
+
+test(
+  "the lines that the ground prints are all that a vehicle needs; another vehicle is added without a comment lost",
+  needsOpenssl,
+  async (t) => {
+    const world = new World(t);
+    const ground = await groundStation(t, world, "plane-1");
+    const { config } = ground;
+    writeFileSync(config, readFileSync(config, "utf8").replace('"users": {', '"users": {\n        // the old one'));
+    const before = readFileSync(config, "utf8");
+    const again = await runProgram(["init", "--ground", "--yes", "--config", config, "--vehicle", "plane-2"]);
+    assert.equal(again.code, 0, again.err);
+    const after = readFileSync(config, "utf8");
+    assert.equal(
+      after,
+      before.replace(
+        '"plane-1": { "password": { "credential": "plane-1" } }',
+        '"plane-1": { "password": { "credential": "plane-1" } },\n        "plane-2": { "password": { "credential": "plane-2" } }',
+      ),
+    );
+    assert.equal(await wrongWith(config), "");
+    const third = await runProgram(["init", "--ground", "--yes", "--config", config, "--vehicle", "plane-2"]);
+    assert.match(third.out, /plane-2 is a user already/);
+    assert.equal(readFileSync(config, "utf8"), after);
+    // The running server does not know the second one yet: it is plane-1 that sends.
+    const lines = /\n {2}("ground": \{[^]*?\n {2}\})/.exec(ground.out)?.[1] ?? "";
+    const password = /its password, into credentials\/ground there: (\S{24})\n/.exec(ground.out)?.[1] ?? "";
+    assert.doesNotMatch(password, /[0O1lI5S2Z8B]/);
+    assert.equal(statSync(world.path("ground/certs/ftp.key")).mode & 0o777, 0o640);
+    world.file("in/a.ulg", "content");
+    world.mkdir("credentials");
+    writeFileSync(world.path("credentials/ground"), password);
+    const vehicle = world.config({
+      devices: { in: { type: "local", dir: "in" }, ...(parse(`{${lines}}`) as object) },
+      routes: [{ from: "in", to: ["ground"], into: "{device}" }],
+    });
+    const here = readFileSync(vehicle, "utf8").replace(/"host":"[^"]+","port":2121/, `"host":"127.0.0.1","port":${ground.port}`);
+    writeFileSync(vehicle, here);
+    const run = await runProgram(["run", "--once", "--json", "--config", vehicle]);
+    assert.equal(run.code, 0, `${run.out}\n${run.err}`);
+    assert.equal(readFileSync(world.path("ground/files/plane-1/in/a.ulg"), "utf8"), "content");
+    // Another certificate is not believed.
+    world.file("in/b.ulg", "more");
+    writeFileSync(vehicle, here.replace(/SHA256:..../, "SHA256:AAAA"));
+    const refused = await runProgram(["run", "--once", "--json", "--config", vehicle]);
+    assert.equal(refused.code, 3);
+    assert.ok(!existsSync(world.path("ground/files/plane-1/in/b.ulg")));
+  },
+);
+
+test("without a terminal it asks nobody; over another configuration only with --force, and that is kept", async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  const silent = await runProgram(["init", "--config", config]);
+  assert.deepEqual(
+    [silent.code, silent.err],
+    [2, "filesync: init asks questions, and there is no terminal here: --yes takes the default of each\n"],
+  );
+  assert.ok(!existsSync(config));
+  writeFileSync(config, "{}", { mode: 0o604 });
+  const refused = await runProgram(["init", "--yes", "--config", config]);
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /config\.json is there already: --force writes a new one, and keeps this one as .*config\.json\.old/);
+  assert.equal(readFileSync(config, "utf8"), "{}");
+  const forced = await runProgram(["init", "--yes", "--force", "--vehicle", "plane-7", "--config", config]);
+  assert.equal(forced.code, 0, forced.err);
+  assert.equal(readFileSync(`${config}.old`, "utf8"), "{}");
+  assert.equal(read(config).vehicle, "plane-7");
+  assert.equal(statSync(config).mode & 0o777, 0o604, "its rights stay");
+  assert.equal(await wrongWith(config), "");
+  const twice = await runProgram(["init", "--yes", "--force", "--config", config]);
+  assert.equal(twice.code, 0, twice.err);
+  assert.equal(readFileSync(`${config}.old.2`, "utf8"), "{}", "the first one is still there");
+});
+
+test("what the installation wrote says nothing, and is replaced without --force", async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  writeFileSync(config, readFileSync(new URL("../../../deploy/empty.config.json", import.meta.url)));
+  assert.equal(await wrongWith(config), "");
+  const { code, err } = await runProgram(["init", "--yes", "--config", config]);
+  assert.equal(code, 0, err);
+  assert.deepEqual(readdirSync(world.dir), ["config.json"]);
+  assert.equal(read(config).stateDir, "state");
+});
+
+test("Ctrl-C at a question, and the end of the input, write nothing", async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  const stopped = await answering(t, ["init", "--config", config], [[/^Name of this vehicle/, "\x03"]]);
+  assert.equal(stopped.code, 130, stopped.seen);
+  const ended = await answering(t, ["init", "--config", config], [[/^Name of this vehicle/, "\x04"]]);
+  assert.equal(ended.code, 2, ended.seen);
+  assert.match(ended.seen, /the questions were not answered to the end: nothing was written/);
+  assert.deepEqual(readdirSync(world.dir), []);
+});
+
+test("openssl that is missing is named with its package, and nothing is written", async (t) => {
+  const world = new World(t);
+  const { code, err } = await runProgram(["init", "--ground", "--yes", "--config", world.path("config.json")], {
+    env: { ...process.env, PATH: world.dir },
+  });
+  assert.equal(code, 2);
+  assert.match(err, /openssl is missing.*apt install openssl/);
+  assert.deepEqual(readdirSync(world.dir), []);
+});
+
+test("import-legacy: the old configuration, run until its file arrives; what it cannot take over is said", async (t) => {
+  const world = new World(t);
+  world.file("old/temp/source/files/left.txt", "left");
+  world.file("old/temp/source/a/log.ulg", "log");
+  world.mkdir("old/temp/target");
+  const place = (dir: string) => ({ device: "device_local", args: { mount_point: dir } });
+  const old = {
+    gui: false,
+    mover_count: 4,
+    rules: { include: ["*"], exclude: ["/files/*"] },
+    source: place("./temp/source"),
+    target: place("./temp/target"),
+  };
+  writeFileSync(world.path("old/config.json"), JSON.stringify(old));
+  const config = world.path("config.json");
+  const made = await runProgram(["import-legacy", world.path("old/config.json"), "--config", config]);
+  assert.equal(made.code, 3, made.err);
+  assert.match(made.out, /Not taken over:\n {2}"mover_count": how many files move at once/);
+  assert.match(readFileSync(config, "utf8"), /\/\/ Not taken over: "mover_count"/);
+  assert.equal(await wrongWith(config), "");
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 0, `${run.out}\n${run.err}`);
+  assert.deepEqual(readdirSync(world.path("old/temp/target")), ["a"]);
+  assert.equal(readFileSync(world.path("old/temp/target/a/log.ulg"), "utf8"), "log");
+  const over = await runProgram(["import-legacy", world.path("old/config.json"), "--config", config]);
+  assert.equal(over.code, 2);
+  assert.match(over.err, /is there already, and is not replaced/);
+});
+
+test("import-legacy: a piece of the old documentation, with its password in a file of its own; what is no such file", async (t) => {
+  const world = new World(t);
+  const piece = '"target": {\n "device_class": "FTP",\n "args": { "host": "192.168.20.131", "user": "test-1", "passwd": "passwd" }\n},';
+  writeFileSync(world.path("piece.txt"), piece);
+  const config = world.path("config.json");
+  const made = await runProgram(["import-legacy", world.path("piece.txt"), "--config", config]);
+  assert.equal(made.code, 0, made.err);
+  assert.deepEqual(read(config).devices.target?.password, { credential: "target" });
+  assert.equal(readFileSync(world.path("credentials/target"), "utf8"), "passwd\n");
+  assert.equal(await wrongWith(config), "");
+  writeFileSync(world.path("other.json"), '{ "a": 1 }');
+  const other = await runProgram(["import-legacy", world.path("other.json"), "--config", world.path("x.json")]);
+  assert.equal(other.code, 2);
+  assert.match(other.err, /holds no configuration of the old FileSync/);
+});
