@@ -1,9 +1,8 @@
 /** The checks of `doctor`, each over a made-up machine. */
 import assert from "node:assert/strict";
-import { chownSync, chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { chownSync, chmodSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
 import { checkClock } from "./clock.js";
 import { certificateFindings } from "./devices.js";
 import { checkDisks } from "./disks.js";
@@ -11,48 +10,11 @@ import type { Finding } from "./finding.js";
 import { checkPower, throttledText } from "./power.js";
 import { checkSerial } from "./serial.js";
 import { checkSpace, type Figures } from "./space.js";
+import { block, lsblk, machine, now, pi, root } from "../machine/harness.test.js";
 import { checkUnit, daemonUser, unitOf } from "./unit.js";
 import { checkVersions } from "./versions.js";
-import type { User, View } from "../machine/view.js";
 
-const root: User = { name: "root", uid: 0, groups: [0] };
-const pi: User = { name: "pi", uid: 1000, groups: [1000] };
 const state = "/var/lib/filesync";
-const now = Date.UTC(2026, 10, 21);
-
-/** A machine of files; `programs`: what each prints, a number is how it ends. */
-function machine(
-  t: TestContext,
-  files: Readonly<Record<string, string>>,
-  programs: Readonly<Record<string, string | number>> = {},
-  me = root,
-) {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-doctor-"));
-  t.after(() => rmSync(dir, { recursive: true }));
-  const path = (name: string) => {
-    mkdirSync(dirname(join(dir, name)), { recursive: true });
-    return join(dir, name);
-  };
-  for (const [name, text] of Object.entries(files))
-    if (text.startsWith("→ ")) symlinkSync(text.slice(2), path(name));
-    else writeFileSync(path(name), text);
-  const ran: string[] = [];
-  const view: View = {
-    root: dir,
-    me,
-    nowMs: now,
-    run: (command, args) => {
-      ran.push([command, ...args].join(" "));
-      // Of one program, the words that are asked of it count first.
-      const said = programs[[command, ...args].slice(0, 3).join(" ")] ?? programs[command];
-      if (said === undefined) return Promise.resolve({ code: null, out: "", complaint: `${command} is not there` });
-      return Promise.resolve(
-        typeof said === "string" ? { code: 0, out: said, complaint: "" } : { code: said, out: "", complaint: "it refuses" },
-      );
-    },
-  };
-  return { view, path, ran };
-}
 
 const said = (findings: readonly Finding[], severity: Finding["severity"]) =>
   findings.filter((one) => one.severity === severity).map(({ about, text, todo }) => `${about}: ${text} [${todo.join(" | ")}]`);
@@ -172,12 +134,6 @@ test("serial: ModemManager that runs is told, unless udev tells it to keep off t
   assert.deepEqual(said(await checkSerial(told.view, autopilot, root, state), "warn"), []);
 });
 
-const block = (more: object) => ({
-  ...{ path: "/dev/sda1", kname: "sda1", pkname: null, "maj:min": "8:1", type: "part", fstype: "exfat", uuid: "5C3D-DD9E", partuuid: null },
-  ...{ label: "FLIR", size: 64e9, ro: false, rm: true, hotplug: true, serial: null, mountpoint: null },
-  ...more,
-});
-const lsblk = (...blocks: object[]) => JSON.stringify({ blockdevices: blocks });
 const flir = [{ name: "flir", wanted: { uuid: "5c3ddd9e" } }];
 
 test("disks: one that is away is told with those that are in; one that is in is well where it can be mounted", async (t) => {
