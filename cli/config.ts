@@ -15,9 +15,7 @@ export const systemConfig = "/etc/filesync/config.json";
 export function configPath(given: string | undefined): string {
   if (given !== undefined) return resolve(given);
   for (const path of ["config.json", systemConfig]) if (existsSync(path)) return resolve(path);
-  throw new UsageError(
-    `there is no config.json here and no ${systemConfig}: copy config.example.json to config.json and edit it, or give --config FILE`,
-  );
+  throw new UsageError(`there is no config.json here and no ${systemConfig}: "filesync init" writes one; or give --config FILE`);
 }
 
 /** Throws UsageError when the file cannot be read. */

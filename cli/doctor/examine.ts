@@ -77,7 +77,7 @@ function checkConfiguration(file: Given["file"]): Finding[] {
         "warn",
         "configuration",
         "there is none here, and none in /etc/filesync: only this machine is looked at",
-        "# copy config.example.json to config.json and edit it; or give --config FILE",
+        "filesync init   # or give --config FILE",
       ),
     ];
   const { path, loaded } = file;
