@@ -163,6 +163,8 @@ export async function placeFile(path: string, content: string, mode: number, own
 /** A directory with these rights; one that is there stays as it is. */
 export async function placeDir(dir: string, mode: number, owner: Owner | undefined): Promise<void> {
   if (existsSync(dir)) return;
+  // Whoever may enter it has to get there.
+  await makeDirDurable(dirname(dir), 0o755);
   await makeDirDurable(dir, mode);
   await chmod(dir, mode);
   if (owner !== undefined) await chown(dir, owner.uid, owner.gid);

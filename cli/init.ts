@@ -7,6 +7,7 @@ import { reasonOf } from "../core/retry.js";
 import { parseAddress } from "../plugins/mavftp/address.js";
 import { lookAt } from "../plugins/mavftp/look.js";
 import { UsageError } from "./config.js";
+import { unitOf } from "./doctor/unit.js";
 import { isUntouched, packageRoot, placeConfig } from "./edit-config.js";
 import { aboutAutopilot, type Autopilot, findAutopilots, isAnswer, listenOn, type Look } from "./init/autopilots.js";
 import { type Disk, findDisks } from "./init/disks.js";
@@ -44,6 +45,11 @@ export async function initCommand(given: InitArguments): Promise<number> {
 async function vehicle(setting: Setting, named: string | undefined, open: () => Asker): Promise<number> {
   const { view, path } = setting;
   const write = (text: string) => void process.stdout.write(`${text}\n`);
+  const unit = setting.system ? await unitOf(setting.view) : undefined;
+  if (typeof unit === "object" && unit.ActiveState === "active" && existsSync(path) && !isUntouched(readFileSync(path, "utf8")))
+    write(
+      `${unit.Id ?? "filesync.service"} runs, and has its ports: what it has is seen once it is stopped (sudo systemctl stop filesync)`,
+    );
   write("Looking at serial ports, programs that pass MAVLink on, and disks …");
   const look = lookHere();
   const [{ autopilots, notes }, disks] = await Promise.all([

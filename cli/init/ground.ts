@@ -239,7 +239,9 @@ async function fingerprintOf(cert: string): Promise<string> {
 
 /** Where vehicles may reach this machine: IPv4 first. */
 function ownAddresses(): string[] {
-  const all = Object.values(networkInterfaces()).flatMap((one) => one ?? []);
+  // What leads to containers of this machine is nothing to a vehicle.
+  const outside = Object.entries(networkInterfaces()).filter(([name]) => !/^(docker|br-|veth|virbr|lxc)/.test(name));
+  const all = outside.flatMap(([, one]) => one ?? []);
   const outer = all.filter(({ internal, address }) => !internal && !address.startsWith("fe80:"));
   return [...outer.filter(({ family }) => family === "IPv4"), ...outer.filter(({ family }) => family === "IPv6")].map(
     ({ address }) => address,

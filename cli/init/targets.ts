@@ -65,7 +65,7 @@ async function ftp({ asker, vehicle, config, has }: Asking): Promise<Target> {
     asker.say(`It shows the certificate of "${name}", until ${new Date(untilMs).toISOString().slice(0, 10)}: ${fingerprint}`);
     asker.say('The ground station says its own: there, "sudo filesync init --ground --yes" prints it.');
     // Whoever is on the way can show another one: it is believed because a person says so.
-    if (await yes(asker, "Is it the one? Then this certificate is believed, and no other", true))
+    if (await yes(asker, "Is it the one? Then this certificate is believed, and no other", false))
       believing = { secure: true, tls: { fingerprint } };
     else asker.say("Then only a certificate that this system's authorities have signed for that name is believed.");
   } catch (error) {
@@ -123,7 +123,7 @@ async function sftp({ asker, config, has }: Asking): Promise<Target> {
     const fingerprint = shownFingerprint(shown);
     asker.say(`It shows the host key ${fingerprint} (${typeOf(shown)}).`);
     asker.say('On the server, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" (or another of these files) prints it.');
-    if (await yes(asker, "Is it the one? Then this key is believed, and no other", true)) believing = { hostKey: fingerprint };
+    if (await yes(asker, "Is it the one? Then this key is believed, and no other", false)) believing = { hostKey: fingerprint };
   } catch (error) {
     if (!isFault(error)) throw error;
     asker.say(`Its host key cannot be looked at: ${error.message}`);
