@@ -374,4 +374,7 @@ for old in "$prefix"/versions/*; do
   case versions/$(basename "$old") in "$(readlink $prefix/current)" | "$(readlink $prefix/previous 2>/dev/null)") ;; *) rm -rf "$old" ;; esac
 done
 say "$version is ready after $(($(date +%s) - since)) s: $(systemctl show -P StatusText "$service")"
+if cmp -s $etc/config.json $prefix/current/deploy/empty.config.json; then
+  say "It has nothing to do yet: \"sudo filesync init\" asks what, then: sudo systemctl restart $service"
+fi
 say "Its configuration: $etc/config.json (then: systemctl reload $service). How it stands: filesync status. What it says: journalctl -u $service"

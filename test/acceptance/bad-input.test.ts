@@ -22,7 +22,7 @@ test("no configuration, an unknown command, an unknown option: exit code 2 and w
   const world = new World(t);
   const nothing = await runProgram(["run"], { cwd: world.dir });
   if (!existsSync("/etc/filesync/config.json"))
-    assert.match(nothing.err, /^filesync: there is no config\.json here .*copy config\.example\.json/);
+    assert.match(nothing.err, /^filesync: there is no config\.json here .*"filesync init" writes one/);
   const unknown = await runProgram(["rnu"], { cwd: world.dir });
   assert.equal(unknown.code, 2);
   assert.match(unknown.err, /there is no command "rnu"; did you mean "run"\?; "filesync --help" lists them/);
