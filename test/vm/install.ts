@@ -33,7 +33,20 @@ const deploy = "/root/filesync/deploy/deploy-filesync.sh";
 const port = "/dev/serial/by-id/usb-QEMU_QEMU_USB_SERIAL_autopilot-if00-port0";
 
 /** In this order: each stands on those before it. */
-export const steps = ["bare", "service", "disk", "upgrade", "broken", "cuts", "years", "mistakes", "gone", "image", "checkout"] as const;
+export const steps = [
+  "bare",
+  "service",
+  "disk",
+  "upgrade",
+  "broken",
+  "cuts",
+  "years",
+  "mistakes",
+  "gone",
+  "image",
+  "ground",
+  "checkout",
+] as const;
 
 /** A string says why there can be no machine here. */
 export async function install(given: InstallGiven): Promise<readonly Row[] | string> {
@@ -634,6 +647,55 @@ class Installation {
     const { installation } = await this.#status();
     this.results.row("image", "its first start gives it an id", installation, installation.length > 0);
     await m.must("/opt/filesync/current/deploy/deploy-filesync.sh --uninstall --purge");
+  }
+
+  /** A ground station, with a vehicle that is added later; a vehicle in the same machine sends by the lines that were printed. */
+  async ground(): Promise<void> {
+    const m = this.machine;
+    const ftp = "/root/filesync/deploy/deploy-ftp.sh";
+    const first = await m.must(`${ftp} --vehicle plane-1`);
+    this.given.say(indented(first));
+    const active = await m.run("systemctl is-active filesync-ground.service; systemctl is-active filesync.service");
+    this.results.row("ground", "the two services are", active.out.trim().split("\n").join(", "), active.out.trim() === "active\ninactive");
+    const before = await m.must("cat /etc/filesync/config.json");
+    const second = await m.must(`${ftp} --vehicle plane-1 --vehicle plane-2`);
+    const after = await m.must("cat /etc/filesync/config.json");
+    const lines = (text: string) => new Set(text.split("\n"));
+    const kept = [...lines(before)].filter((line) => !lines(after).has(line) && !lines(after).has(`${line},`));
+    this.results.none("ground", "lines of the configuration that another vehicle changed", kept);
+    const fingerprint = /"fingerprint": "(SHA256:[^"]+)"/.exec(second)?.[1] ?? "none";
+    const password = /plane-2[\s\S]*its password, into credentials\/ground there: (\S+)/.exec(second)?.[1] ?? "";
+    this.results.row("ground", "a password for the new vehicle", `${password.length} characters`, password.length >= 20);
+    const ground = {
+      type: "ftp",
+      host: "127.0.0.1",
+      port: 2121,
+      user: "plane-2",
+      password: { credential: "ground" },
+      secure: true,
+      tls: { fingerprint },
+    };
+    await m.must("mkdir -p /root/plane/in /root/plane/credentials && head -c 3000000 /dev/urandom >/root/plane/in/a.ulg");
+    await m.must(`umask 077; cat >/root/plane/credentials/ground`, password);
+    await m.writeFile(
+      "/root/plane/config.json",
+      JSON.stringify({
+        vehicle: "plane-2",
+        stateDir: "state",
+        devices: { in: { type: "local", dir: "in", settle: "0s" }, ground },
+        routes: [{ from: "in", to: ["ground"], into: "{device}" }],
+      }),
+    );
+    const { code, out, err } = await m.run("cd /root/plane && filesync run --once");
+    this.given.say(indented(out + err));
+    const same = await m.run("cmp /root/plane/in/a.ulg /srv/filesync/plane-2/in/a.ulg");
+    this.results.row(
+      "ground",
+      "a file of plane-2, by TLS with the printed fingerprint",
+      code === 0 && same.code === 0 ? "arrived" : out + err,
+      code === 0 && same.code === 0,
+    );
+    await m.must("/opt/filesync/current/deploy/deploy-ftp.sh --uninstall --purge");
   }
 
   /** In a machine with a network and no Node.js: from a checkout. Node.js comes from a mirror, made here of npm's own packages; libraries from npm. */
