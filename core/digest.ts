@@ -26,6 +26,13 @@ export class Digester {
   }
 }
 
+/** One of each kind, over the same bytes. */
+export async function digestsOf(bytes: AsyncIterable<unknown>, kinds: readonly DigestKind[]): Promise<Digest[]> {
+  const digesters = kinds.map((kind) => new Digester(kind));
+  for await (const chunk of bytes) for (const digester of digesters) digester.update(chunk as Buffer);
+  return digesters.map((digester) => digester.value());
+}
+
 /** The kind of a digest. */
 export function kindOf(digest: Digest): DigestKind {
   return digest.slice(0, digest.indexOf(":")) as DigestKind;

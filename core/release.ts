@@ -5,10 +5,12 @@
  * The record is written after the act: after a power cut between the two the file is already gone, which is success.
  */
 import { filter, merge, type Observable } from "rxjs";
+import { digestsOf } from "./digest.js";
 import { type Engine, nameOf } from "./engine.js";
-import { isFault } from "./errors.js";
+import { Fault, isFault } from "./errors.js";
 import { isConsidered } from "./find.js";
 import type { Lane } from "./lane.js";
+import type { Digest } from "./plugin.js";
 import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 import { workers } from "./workers.js";
@@ -39,7 +41,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         });
       } catch (error) {
         if (signal.aborted) return;
-        lane.noteFault(error);
+        // That nothing may be changed there says nothing of reading.
+        if (!isFault(error, "denied")) lane.noteFault(error);
         engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: engine.clock.monotonicMs() + againMs });
         engine.events.say(
           "warn",
@@ -63,6 +66,16 @@ export function isReleaseDue(engine: Engine, lane: Lane): boolean {
   return lane.attached && next(engine, lane) !== undefined && isConsidered(engine, lane.name);
 }
 
+/** Whether what is at the source now, read once more, is what was delivered. Where nobody knows what that was: whether its size is enough. */
+async function isContent(lane: Lane, version: VersionRow, delivered: Digest | undefined, signal: AbortSignal): Promise<boolean> {
+  const { source } = lane.device;
+  if (source === undefined || delivered?.startsWith("sha256:") !== true) return version.trust_size === 1;
+  const entry = await source.stat?.(version.path, signal);
+  if (entry === undefined) throw new Fault("missing", `${version.path} is no longer there`);
+  const [now] = await digestsOf(await source.open(entry, 0, signal), ["sha256"]);
+  return now === delivered;
+}
+
 /** It may be the log that is being written: what was delivered is a snapshot of it. */
 export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
   return device.source?.mayGrow?.(path) === true;
@@ -83,6 +96,12 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     return `kept: ${weak.to} could only prove its size ("trustSize": true on the route would accept that)`;
   const expect = stampOf(version);
   try {
+    // Another card of the same name may have another file of the same size and time.
+    if (
+      version.medium !== "" &&
+      !(await isContent(lane, version, version.digest ?? receipts.find(({ digest }) => digest !== undefined)?.digest, signal))
+    )
+      return "kept: the source has another content under that name, size and time";
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);
       return "deleted at its source";

@@ -5,12 +5,12 @@
 import { createReadStream } from "node:fs";
 import type { Readable } from "node:stream";
 import type { Exchange } from "./control.js";
-import { Digester, kindOf } from "./digest.js";
+import { digestsOf, kindOf } from "./digest.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { namedBy, unknown } from "./named.js";
-import type { Digest, DigestKind, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
+import type { Digest, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
 import type { DeliveryRow, StoredReceipt, VersionRow } from "./rows.js";
 
 /** One thing that was looked at. */
@@ -291,10 +291,4 @@ async function openSlowly(lane: Lane, entry: FileEntry, signal: AbortSignal): Pr
       leave();
     }
   })();
-}
-
-async function digestsOf(bytes: AsyncIterable<unknown>, kinds: readonly DigestKind[]): Promise<Digest[]> {
-  const digesters = kinds.map((kind) => new Digester(kind));
-  for await (const chunk of bytes) for (const digester of digesters) digester.update(chunk as Buffer);
-  return digesters.map((digester) => digester.value());
 }

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { EMPTY } from "rxjs";
 import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
+import { expectNoLink } from "../local/place.js";
 import { LocalSource } from "../local/source.js";
 import { LocalTarget } from "../local/target.js";
 import { LocalTree } from "../local/tree.js";
@@ -305,6 +306,13 @@ export class Medium {
       await held.close();
       this.given.suspect();
       throw new Fault("offline", `${this.block.path} is mounted at ${dir} no more`);
+    }
+    try {
+      await expectNoLink(`/proc/self/fd/${held.fd}`, `${this.given.root}/`.replace(/^\/+/, ""));
+    } catch (error) {
+      await held.close();
+      if (!isFault(error, "rejected")) throw error;
+      throw new Fault("denied", `the root "${this.given.root}" on ${this.block.path} leads out of it: ${error.message}`);
     }
     const root = join(`/proc/self/fd/${held.fd}`, this.given.root);
     // What was written and not synced before it was unmounted or pulled is not known to be there: a new target knows nothing of it.

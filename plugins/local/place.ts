@@ -40,6 +40,20 @@ export async function statAt(root: string, path: string): Promise<FileEntry | un
   }
 }
 
+/** Throws "rejected" where a directory above `path`, below `root`, is a symbolic link: it would lead out. What is not there is none. */
+export async function expectNoLink(root: string, path: string): Promise<void> {
+  for (let at = path.indexOf("/"); at !== -1; at = path.indexOf("/", at + 1)) {
+    const dir = path.slice(0, at);
+    const stat = await fs.lstat(placeOf(root, dir)).catch((error: unknown) => {
+      const fault = faultOfErrno(error, `cannot look at ${dir}`);
+      if (fault.kind === "missing") return undefined;
+      throw fault;
+    });
+    if (stat === undefined) return;
+    if (stat.isSymbolicLink()) throw new Fault("rejected", `${dir} is a symbolic link: links are not followed, they may lead out`);
+  }
+}
+
 export function isSame(entry: Stamp, expect: Stamp): boolean {
   return (
     entry.size === expect.size &&

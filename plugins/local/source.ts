@@ -8,7 +8,7 @@ import { nameFromBytes } from "../../core/names.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { entryInstead } from "../../core/stat.js";
-import { makeRoot, placeOf, statAt } from "./place.js";
+import { expectNoLink, makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many a thread is not begun: that takes longer. */
 const fewNames = 200;
@@ -52,6 +52,7 @@ export class LocalSource implements Source {
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
+    await expectNoLink(this.root, path);
     return statAt(this.root, path);
   }
 

@@ -4,7 +4,7 @@ import { Fault, faultOfErrno } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { renameNew, syncName } from "../../core/fs.js";
 import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { isSame, placeOf, statAt } from "./place.js";
+import { expectNoLink, isSame, placeOf, statAt } from "./place.js";
 import { listDir } from "./source.js";
 import { makeDirs } from "./target.js";
 
@@ -14,11 +14,13 @@ export class LocalTree implements Tree {
     readonly files: FileThread,
   ) {}
 
-  list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
-    return listDir(this.files, this.root, dir, signal);
+  async *list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
+    if (dir !== "") await expectNoLink(this.root, `${dir}/`);
+    yield* listDir(this.files, this.root, dir, signal);
   }
 
-  stat(path: string): Promise<FileEntry | undefined> {
+  async stat(path: string): Promise<FileEntry | undefined> {
+    await expectNoLink(this.root, path);
     return statAt(this.root, path);
   }
 
@@ -36,7 +38,7 @@ export class LocalTree implements Tree {
   }
 
   async remove(path: string, expect: Stamp): Promise<void> {
-    if ((await statAt(this.root, path)) === undefined) return;
+    if ((await this.stat(path)) === undefined) return;
     await this.#expect(path, expect);
     try {
       await fs.rm(placeOf(this.root, path));
@@ -50,7 +52,7 @@ export class LocalTree implements Tree {
   }
 
   async #expect(path: string, expect: Stamp): Promise<void> {
-    const now = await statAt(this.root, path);
+    const now = await this.stat(path);
     if (now === undefined) throw new Fault("missing", `${path} is no longer there`);
     if (now.kind !== "file" || !isSame(now, expect)) throw new Fault("changed", `${path} is not the file that was expected`);
   }

@@ -246,7 +246,8 @@ review("an answer that was lost is in doubt, and only a person sends it again", 
 
 review("cut in the middle it was not taken; a kill while the answer is waited for leaves it in doubt", async (it) => {
   const { world, server, filesync, config, t } = it;
-  world.file("cwd/a.ulg", ulog(60, 3_000_000));
+  // More than the system's buffers on both sides take: the end of it must not have gone out when the server cuts.
+  world.file("cwd/a.ulg", ulog(60, 32_000_000));
   server.tricks.push({ cutAfter: 1_000_000 });
   const cut = await filesync("put", "a.ulg", "review:");
   assert.equal(cut.code, 3);
