@@ -5,12 +5,12 @@
  * The record is written after the act: after a power cut between the two the file is already gone, which is success.
  */
 import { filter, merge, type Observable } from "rxjs";
-import { digestsOf } from "./digest.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
 import { isConsidered } from "./find.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
+import { digestAtSource } from "./read-again.js";
 import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf } from "./retry.js";
 import { workers } from "./workers.js";
@@ -70,10 +70,9 @@ export function isReleaseDue(engine: Engine, lane: Lane): boolean {
 async function isContent(lane: Lane, version: VersionRow, delivered: Digest | undefined, signal: AbortSignal): Promise<boolean> {
   const { source } = lane.device;
   if (source === undefined || delivered?.startsWith("sha256:") !== true) return version.trust_size === 1;
-  const entry = await source.stat?.(version.path, signal);
+  const entry = await source.stat(version.path, signal);
   if (entry === undefined) throw new Fault("missing", `${version.path} is no longer there`);
-  const [now] = await digestsOf(await source.open(entry, 0, signal), ["sha256"]);
-  return now === delivered;
+  return (await digestAtSource(lane, entry, signal)) === delivered;
 }
 
 /** It may be the log that is being written: what was delivered is a snapshot of it. */

@@ -3,7 +3,6 @@
  * wrong it names what a person can do. A target that can digest is asked; else what it holds is read back.
  */
 import { createReadStream } from "node:fs";
-import type { Readable } from "node:stream";
 import type { Exchange } from "./control.js";
 import { digestsOf, kindOf } from "./digest.js";
 import { type Engine, nameOf } from "./engine.js";
@@ -11,6 +10,7 @@ import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { namedBy, unknown } from "./named.js";
 import type { Digest, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
+import { digestAtSource } from "./read-again.js";
 import type { DeliveryRow, StoredReceipt, VersionRow } from "./rows.js";
 
 /** One thing that was looked at. */
@@ -194,7 +194,7 @@ async function readBack(lane: Lane, receipt: StoredReceipt, signal: AbortSignal)
   const entry = await source.stat(receipt.path, signal);
   if (entry === undefined) return "missing";
   if (entry.size !== receipt.size) return { occupied: true, size: entry.size };
-  const [digest] = await digestsOf(await openSlowly(lane, entry, signal), ["sha256"]);
+  const digest = await digestAtSource(lane, entry, signal);
   return { occupied: true, size: entry.size, proof: "readback", ...(digest === undefined ? {} : { digest }) };
 }
 
@@ -262,7 +262,7 @@ async function sameAtSource(
   if (held !== undefined) theirs = await source?.digest?.(entry, kindOf(held), signal);
   else if (source?.features.inPlace === true && wanted !== undefined) {
     held = wanted;
-    [theirs] = await digestsOf(await openSlowly(lane, entry, signal), ["sha256"]);
+    theirs = await digestAtSource(lane, entry, signal);
   }
   if (theirs === undefined) return { ...about, verdict: "size", text: "its source has it, with the same size and time" };
   if (theirs === held) return { ...about, verdict: "digest", text: "its source has the same content" };
@@ -272,23 +272,4 @@ async function sameAtSource(
     text: "its source has another content under the same size and time than what was delivered",
     todo: `look at both; to have it delivered as a file of its own: touch it at ${lane.name}`,
   };
-}
-
-/** At the pace that the device is allowed, and not beside more transfers than it takes. */
-async function openSlowly(lane: Lane, entry: FileEntry, signal: AbortSignal): Promise<AsyncIterable<Buffer>> {
-  const leave = await lane.borrow(signal);
-  const stream = await lane.device.source?.open(entry, 0, signal).catch((error: unknown) => {
-    leave();
-    throw error;
-  });
-  return (async function* () {
-    try {
-      for await (const chunk of stream as Readable) {
-        await lane.throttle.take((chunk as Buffer).length, signal);
-        yield chunk as Buffer;
-      }
-    } finally {
-      leave();
-    }
-  })();
 }
