@@ -32,6 +32,28 @@ export async function load(path: string): Promise<Loaded> {
   return loadConfig(text, plugins, { baseDir: dirname(path), env: process.env, hostName: hostname(), nowMs: Date.now() });
 }
 
+/** A configuration as far as there is one. */
+export interface Found {
+  readonly path: string;
+  /** What stands in it; "" where it cannot be read. */
+  readonly text: string;
+  /** A text: why it cannot be read. */
+  readonly loaded: Loaded | string;
+}
+
+/** As `configPath` and `load`, for who goes on without it. undefined: none was named, and there is none where it is looked for. */
+export async function findConfig(given: string | undefined): Promise<Found | undefined> {
+  let path: string | undefined;
+  try {
+    path = configPath(given);
+    const loaded = await load(path);
+    return { path, text: readFileSync(path, "utf8"), loaded };
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return path === undefined ? undefined : { path, text: "", loaded: error.message };
+  }
+}
+
 export function problemLines(path: string, loaded: Loaded): string[] {
   return loaded.problems.map((problem) => problemText(path, problem));
 }

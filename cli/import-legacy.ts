@@ -1,12 +1,11 @@
 /** `import-legacy`: the configuration of the FileSync in Python → one of this program, with what it cannot take over said. */
 import { parse, type ParseError } from "jsonc-parser";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "./config.js";
 import { packageRoot, placeConfig, isUntouched } from "./edit-config.js";
-import { nextSteps, placeSecrets, settingOf } from "./init/setting.js";
+import { nextSteps, settingOf, withSecrets } from "./init/setting.js";
 import { configText } from "./init/text.js";
 import { serverOf, translated } from "./legacy/translate.js";
 
@@ -38,13 +37,7 @@ export async function importLegacyCommand(old: string, config: string | undefine
     noRoutes: ["The old one named no source with a target."],
     services,
   });
-  const fresh = await placeSecrets(setting, secrets);
-  try {
-    await placeConfig(path, text, { over });
-  } catch (error) {
-    await Promise.all(fresh.map((file) => rm(file, { force: true })));
-    throw error;
-  }
+  const { fresh } = await withSecrets(setting, secrets, () => placeConfig(path, text, { over }));
   write(`Written: ${[path, ...fresh].join(", ")}`);
   if (notes.length > 0) write("Not taken over:");
   for (const note of notes) write(`  ${note}`);

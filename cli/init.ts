@@ -1,20 +1,19 @@
 /** `init`: looks at what is plugged in and running, asks few questions, and writes a configuration that works. Nothing is written before the last answer. */
 import { existsSync, readFileSync } from "node:fs";
-import { rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { reasonOf } from "../core/retry.js";
 import { parseAddress } from "../plugins/mavftp/address.js";
 import { lookAt } from "../plugins/mavftp/look.js";
 import { UsageError } from "./config.js";
-import { unitOf } from "./doctor/unit.js";
 import { isUntouched, packageRoot, placeConfig } from "./edit-config.js";
 import { aboutAutopilot, type Autopilot, findAutopilots, isAnswer, listenOn, type Look } from "./init/autopilots.js";
 import { type Disk, findDisks } from "./init/disks.js";
 import { groundStation } from "./init/ground.js";
-import { directoryFor, nextSteps, placeSecrets, type Setting, settingOf } from "./init/setting.js";
+import { directoryFor, nextSteps, type Setting, settingOf, withSecrets } from "./init/setting.js";
 import { askTarget, type Target } from "./init/targets.js";
 import { configText, type Part, type RoutePart } from "./init/text.js";
+import { unitOf } from "./machine/unit.js";
 import { withContext } from "./own.js";
 import { type Asker, nobody, terminal, yes } from "./questions.js";
 
@@ -194,14 +193,9 @@ async function writeAll(
     ],
   });
   // After the last question: from here on it is done.
-  const fresh = await placeSecrets(setting, target?.secrets ?? {});
-  let kept: string | undefined;
-  try {
-    kept = await placeConfig(path, text, { over: existsSync(path) });
-  } catch (error) {
-    await Promise.all(fresh.map((file) => rm(file, { force: true })));
-    throw error;
-  }
+  const { fresh, done: kept } = await withSecrets(setting, target?.secrets ?? {}, () =>
+    placeConfig(path, text, { over: existsSync(path) }),
+  );
   asker.say(`\nWritten: ${path}${fresh.map((file) => `, ${file}`).join("")}`);
   if (kept !== undefined) asker.say(`The one before is ${kept}`);
   if (target?.directory !== undefined) asker.say(await directoryFor(setting, target.directory));

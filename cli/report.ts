@@ -3,7 +3,7 @@ import { existsSync, promises as fs, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { parse } from "jsonc-parser";
-import type { Config, Loaded } from "../core/config.js";
+import type { Config } from "../core/config.js";
 import { problemText } from "../core/config-problems.js";
 import type { Plugin } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
@@ -14,7 +14,7 @@ import { runCommand } from "../plugins/disk/command.js";
 import { builtIn } from "../plugins/index.js";
 import { whyText } from "./amend.js";
 import { askOrDo } from "./ask.js";
-import { configPath, load, UsageError } from "./config.js";
+import { findConfig, type Found, UsageError } from "./config.js";
 import { diagnosis } from "./doctor.js";
 import { findingsText } from "./doctor/finding.js";
 import { addressesIn, Redactor, secretsOf } from "./report/secrets.js";
@@ -37,10 +37,10 @@ export async function reportCommand(given: string | undefined, out: string | und
   const time = new Date().toISOString();
   const path = resolve(out ?? `filesync-report-${time.slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-")}.txt`);
   if (existsSync(path)) throw new UsageError(`--out ${path} is there already: name another file, or remove it`);
-  const file = await fileOf(given);
-  const redactor = redactorOf(file);
+  const found = await findConfig(given);
+  const redactor = redactorOf(found);
   const texts: string[] = [];
-  const sections = sectionsOf(given, file);
+  const sections = sectionsOf(found);
   for (const { name, text } of sections) texts.push(`== ${name}\n\n${await textOrWhy(text)}\n`);
   const head = `FileSync report, ${time}\nPasswords, keys, tokens and the names of people in addresses are taken out. Read it before you send it.\n\n`;
   const whole = redactor.clean(head + texts.join("\n"));
@@ -63,35 +63,19 @@ async function textOrWhy(text: Section["text"]): Promise<string> {
   }
 }
 
-interface Found {
-  readonly path: string;
-  /** "": it cannot be read. */
-  readonly raw: string;
-  readonly loaded: Loaded | undefined;
-  readonly why?: string;
-}
-
-async function fileOf(given: string | undefined): Promise<Found | undefined> {
-  let path: string | undefined;
-  try {
-    path = configPath(given);
-    const loaded = await load(path);
-    return { path, raw: readFileSync(path, "utf8"), loaded };
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    return path === undefined ? undefined : { path, raw: "", loaded: undefined, why: error.message };
-  }
+function configOf(found: Found | undefined): Config | undefined {
+  return typeof found?.loaded === "object" ? found.loaded.config : undefined;
 }
 
 function rawOf(found: Found): unknown {
   // What can be read of it, where it is broken.
-  return parse(found.raw, [], { allowTrailingComma: true });
+  return parse(found.text, [], { allowTrailingComma: true });
 }
 
 function redactorOf(found: Found | undefined): Redactor {
   if (found === undefined) return new Redactor([]);
   const dir = dirname(found.path);
-  const parsed = found.loaded?.config?.devices.map(({ options }) => options);
+  const parsed = configOf(found)?.devices.map(({ options }) => options);
   const files = new Map<string, string>();
   const lookup = (where: { readonly env: string } | { readonly file: string }) => {
     if ("env" in where) return process.env[where.env];
@@ -104,11 +88,11 @@ function redactorOf(found: Found | undefined): Redactor {
     }
     return files.get(path);
   };
-  return new Redactor(secretsOf(parsed, rawOf(found), lookup), addressesIn(found.raw));
+  return new Redactor(secretsOf(parsed, rawOf(found), lookup), addressesIn(found.text));
 }
 
-function sectionsOf(given: string | undefined, found: Found | undefined): Section[] {
-  const config = found?.loaded?.config;
+function sectionsOf(found: Found | undefined): Section[] {
+  const config = configOf(found);
   const withConfig = (work: (config: Config) => string | Promise<string>) => () => {
     if (config === undefined) throw new Error("there is no configuration that can be used");
     return work(config);
@@ -117,7 +101,7 @@ function sectionsOf(given: string | undefined, found: Found | undefined): Sectio
   return [
     { name: "versions", text: () => `FileSync ${programVersion}, Node ${process.version}, ${process.platform} ${process.arch}` },
     { name: "configuration", text: () => configurationText(found) },
-    { name: "doctor", text: async () => findingsText((await diagnosis(given)).findings) },
+    { name: "doctor", text: async () => findingsText((await diagnosis(found)).findings) },
     {
       name: "status",
       text: withConfig(async (usable) => {
@@ -152,11 +136,11 @@ function sectionsOf(given: string | undefined, found: Found | undefined): Sectio
 
 async function configurationText(found: Found | undefined): Promise<string> {
   if (found === undefined) throw new Error("there is no configuration here, and none in /etc/filesync");
-  const { path, loaded, why } = found;
-  if (why !== undefined) throw new Error(why);
-  const problems = (loaded?.problems ?? []).map((problem) => problemText(path, problem));
+  const { path, loaded } = found;
+  if (typeof loaded === "string") throw new Error(loaded);
+  const problems = loaded.problems.map((problem) => problemText(path, problem));
   // Of what is no JSON nobody knows which part is a secret.
-  const broken = loaded?.config === undefined && problems.some((line) => /this is no JSON|the file is empty/.test(line));
+  const broken = loaded.config === undefined && problems.some((line) => /this is no JSON|the file is empty/.test(line));
   const plugins = new Map<string, Plugin<never>>();
   for (const [type, load] of Object.entries(builtIn)) plugins.set(type, await load());
   const shown = broken

@@ -11,7 +11,8 @@ import { checkPower, throttledText } from "./power.js";
 import { checkSerial } from "./serial.js";
 import { checkSpace, type Figures } from "./space.js";
 import { block, lsblk, machine, now, pi, root } from "../machine/harness.test.js";
-import { checkUnit, daemonUser, unitOf } from "./unit.js";
+import { checkUnit } from "./unit.js";
+import { daemonUser, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 
 const state = "/var/lib/filesync";

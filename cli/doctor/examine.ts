@@ -12,7 +12,8 @@ import { type Family, type Finding, findingsOf } from "./finding.js";
 import { checkPower } from "./power.js";
 import { checkSerial, serialDevices } from "./serial.js";
 import { checkSpace } from "./space.js";
-import { checkUnit, daemonUser, unitOf } from "./unit.js";
+import { checkUnit } from "./unit.js";
+import { daemonUser, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 import type { View } from "../machine/view.js";
 

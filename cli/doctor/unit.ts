@@ -1,51 +1,9 @@
-/** The unit that runs the daemon, where systemd runs here; and as which user it does. */
+/** Whether the unit that runs the daemon is well, where systemd runs here. */
 import { type Finding, findingsOf } from "./finding.js";
-import { groupNumber, isThere, type User, userNamed, type View } from "../machine/view.js";
+import type { Unit } from "../machine/unit.js";
+import { isThere, type View } from "../machine/view.js";
 
 const finding = findingsOf("unit");
-/** The vehicle's and the ground's: one machine has one of them. */
-const names = ["filesync", "filesync-ground"] as const;
-const asked = [
-  "Id",
-  "LoadState",
-  "UnitFileState",
-  "ActiveState",
-  "SubState",
-  "Result",
-  "ExecMainStatus",
-  "NRestarts",
-  "User",
-  "SupplementaryGroups",
-];
-
-/** What systemd knows of the unit; undefined where there is no systemd, or it has no such unit. A text: why it cannot be asked. */
-export type Unit = Readonly<Record<string, string>> | string | undefined;
-
-export async function unitOf(view: View): Promise<Unit> {
-  if (!isThere(view, "/run/systemd/system")) return undefined;
-  const units: Readonly<Record<string, string>>[] = [];
-  for (const name of names) {
-    const { code, out, complaint } = await view.run("systemctl", ["show", `${name}.service`, "--property", asked.join(",")], 10_000);
-    if (code !== 0) return complaint;
-    const unit = Object.fromEntries(
-      out
-        .split("\n")
-        .flatMap((line) => (line.includes("=") ? [[line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]] : [])),
-    ) as Record<string, string>;
-    if (unit.LoadState !== "not-found") units.push({ ...unit, Id: `${name}.service` });
-  }
-  // Both are installed; one is in use.
-  return units.find(({ UnitFileState = "", ActiveState }) => UnitFileState.startsWith("enabled") || ActiveState === "active") ?? units[0];
-}
-
-/** Who the daemon is, or will be: the unit's user; else who asks. */
-export function daemonUser(view: View, unit: Unit): User {
-  if (unit === undefined || typeof unit === "string") return view.me;
-  const user = userNamed(view, unit.User === undefined || unit.User === "" ? "root" : unit.User);
-  if (user === undefined) return view.me;
-  const more = (unit.SupplementaryGroups ?? "").split(" ").flatMap((group) => groupNumber(view, group) ?? []);
-  return { ...user, groups: [...user.groups, ...more] };
-}
 
 export async function checkUnit(view: View, unit: Unit, running: boolean): Promise<Finding[]> {
   if (!isThere(view, "/run/systemd/system")) return [];

@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { certificateFingerprint } from "../../core/net.js";
 import { UsageError } from "../config.js";
 import { changeConfig, isUntouched, memberText, placeConfig, placeDir, placeFile, withMember } from "../edit-config.js";
-import { directoryFor, nextSteps, placeSecrets, type Setting } from "./setting.js";
+import { directoryFor, nextSteps, type Setting, withSecrets } from "./setting.js";
 import type { Asker } from "../questions.js";
 import { configText } from "./text.js";
 
@@ -104,16 +104,9 @@ async function addTo(setting: Setting, names: readonly string[], secrets: Readon
       return [`Added to ${path}: the FTP server, with ${news.join(", ")}`];
     });
   }
-  await placeSecrets(setting, secrets).then(async (fresh) => {
-    try {
-      await changeConfig(path, (text) =>
-        news.reduce((now, name) => withMember(now, ["services", found.name, "users"], name, userOf(name)), text),
-      );
-    } catch (error) {
-      await Promise.all(fresh.map((file) => rm(file, { force: true })));
-      throw error;
-    }
-  });
+  await withSecrets(setting, secrets, () =>
+    changeConfig(path, (text) => news.reduce((now, name) => withMember(now, ["services", found.name, "users"], name, userOf(name)), text)),
+  );
   return [...old, `Added to ${path}: ${news.join(", ")}`];
 }
 
@@ -125,14 +118,8 @@ async function written(
   write: () => Promise<string[]>,
 ): Promise<string[]> {
   const made = await certificate(setting);
-  const fresh = await placeSecrets(setting, secrets);
-  try {
-    const said = await write();
-    return [...made, ...said, await directoryFor(setting, resolve(setting.dir, root))];
-  } catch (error) {
-    await Promise.all(fresh.map((file) => rm(file, { force: true })));
-    throw error;
-  }
+  const { done: said } = await withSecrets(setting, secrets, write);
+  return [...made, ...said, await directoryFor(setting, resolve(setting.dir, root))];
 }
 
 /** A key and a certificate of its own, where there are none. */

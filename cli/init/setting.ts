@@ -1,10 +1,11 @@
 /** Where a configuration is written, for whom, and what goes beside it. */
 import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { mayWriteIn } from "../../core/fs.js";
 import { reasonOf } from "../../core/retry.js";
 import { systemConfig, UsageError } from "../config.js";
-import { unitOf } from "../doctor/unit.js";
+import { unitOf } from "../machine/unit.js";
 import { type Owner, ownerIn, packageRoot, placeDir, placeFile } from "../edit-config.js";
 import { groupNumber, thisView, userNamed, type View } from "../machine/view.js";
 
@@ -42,22 +43,31 @@ export async function settingOf(config: string | undefined, force = false): Prom
   return { view, path, dir, system, force, owner, stateDir, schema: join(packageRoot, "config.schema.json") };
 }
 
-/** Passwords, each in a file of its own that root (or who owns the directory) alone may read. → those that were not there before. */
-export async function placeSecrets(
+/**
+ * Puts passwords, each in a file of its own that root (or who owns the directory) alone may read, before `write` writes the configuration that names
+ * them. → the files that were not there before, and what `write` gave. Where something fails, these files go again.
+ */
+export async function withSecrets<T>(
   { dir, system, owner }: Setting,
   secrets: Readonly<Record<string, string | undefined>>,
-): Promise<string[]> {
+  write: () => Promise<T>,
+): Promise<{ fresh: readonly string[]; done: T }> {
   const place = join(dir, "credentials");
   const whose = system ? { uid: 0, gid: 0 } : owner;
   const fresh: string[] = [];
-  for (const [name, secret] of Object.entries(secrets)) {
-    if (secret === undefined) continue;
-    await placeDir(place, 0o700, whose);
-    const file = join(place, name);
-    if (!existsSync(file)) fresh.push(file);
-    await placeFile(file, `${secret}\n`, 0o600, whose, true);
+  try {
+    for (const [name, secret] of Object.entries(secrets)) {
+      if (secret === undefined) continue;
+      await placeDir(place, 0o700, whose);
+      const file = join(place, name);
+      if (!existsSync(file)) fresh.push(file);
+      await placeFile(file, `${secret}\n`, 0o600, whose, true);
+    }
+    return { fresh, done: await write() };
+  } catch (error) {
+    await Promise.all(fresh.map((file) => rm(file, { force: true })));
+    throw error;
   }
-  return fresh;
 }
 
 /** Makes a directory that the service writes in, where that may be done. → what a person should know of it. */

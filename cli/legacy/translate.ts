@@ -38,6 +38,20 @@ const ofWorker: Readonly<Record<string, string | undefined>> = {
   count: 'how many files move at once is each device\'s own "concurrency"',
 };
 
+/** One device as it was told. */
+interface Given {
+  readonly kind: string;
+  /** "source", "target"; "device" where it stood alone. */
+  readonly role: string;
+  readonly args: Values;
+  /** The first of these arguments that is there; all of them count as understood. */
+  readonly arg: (...names: string[]) => string | undefined;
+  /** What was understood of `args`. */
+  readonly used: Set<string>;
+  readonly comment: string[];
+  readonly note: (text: string) => void;
+}
+
 /** `base`: where the old configuration is, from which it was run. `taken`: names of credentials that are there already. */
 export function translated(old: unknown, base: string, taken: ReadonlySet<string>): Translated {
   const work = new Work(base, taken);
@@ -116,7 +130,7 @@ class Work implements Translated {
       return names.map((name) => textOf(args[name])).find((text) => text !== undefined);
     };
     const comment: string[] = [];
-    const value = this.#valueOf(kind, args, arg, used, comment, note, role);
+    const value = this.#valueOf({ kind, role, args, arg, used, comment, note });
     if (value === undefined) return undefined;
     for (const name of Object.keys(args))
       if (!used.has(name) && name !== "logger") note(`"${name}" of the ${role} (${kind}): this program knows nothing like it`);
@@ -131,15 +145,8 @@ class Work implements Translated {
     return name;
   }
 
-  #valueOf(
-    kind: string,
-    args: Values,
-    arg: (...names: string[]) => string | undefined,
-    used: Set<string>,
-    comment: string[],
-    note: (text: string) => void,
-    role: string,
-  ): Values | undefined {
+  #valueOf(given: Given): Values | undefined {
+    const { kind, role, arg, comment, note } = given;
     switch (kind) {
       case "mavftp": {
         comment.push(
@@ -155,7 +162,7 @@ class Work implements Translated {
         comment.push("A disk that is plugged and pulled. docs/disk.md");
         const uuid = arg("uuid");
         const mountPoint = arg("mount_point");
-        if (uuid === undefined) return this.#lacking(role, kind, "uuid", note);
+        if (uuid === undefined) return this.#lacking(given, "uuid");
         // "/mnt" itself may have other things in it: a place of its own is found without being told.
         if (mountPoint !== undefined && /^\/(mnt|media)?\/?$/.test(mountPoint)) {
           note(
@@ -167,13 +174,13 @@ class Work implements Translated {
       }
       case "local": {
         const dir = arg("dir", "mount_point");
-        if (dir === undefined) return this.#lacking(role, kind, "dir", note);
+        if (dir === undefined) return this.#lacking(given, "dir");
         comment.push("A directory of this machine. docs/local.md");
         return { type: "local", dir: resolve(this.#base, dir) };
       }
       case "ftp": {
         const host = arg("host");
-        if (host === undefined) return this.#lacking(role, kind, "host", note);
+        if (host === undefined) return this.#lacking(given, "host");
         comment.push('An FTP server. The old one sent all in clear, the password too: "secure": true has TLS. docs/ftp.md');
         const user = arg("user");
         const [, name = host, port] = /^([^:]+):(\d+)$/.exec(host) ?? [];
@@ -188,28 +195,22 @@ class Work implements Translated {
       }
       case "webdav": {
         const host = arg("host");
-        if (host === undefined) return this.#lacking(role, kind, "host", note);
+        if (host === undefined) return this.#lacking(given, "host");
         comment.push("A server with WebDAV. docs/webdav.md");
         return { type: "webdav", url: /^https?:/.test(host) ? host : `https://${host}`, user: arg("user"), password: arg("passwd") };
       }
       case "post":
-        return this.#post(args, arg, used, comment, note, role);
+        return this.#post(given);
       default:
         note(`the ${role} is a device ${JSON.stringify(kind)}, of which nothing is known`);
         return undefined;
     }
   }
 
-  #post(
-    args: Values,
-    arg: (...names: string[]) => string | undefined,
-    used: Set<string>,
-    comment: string[],
-    note: (text: string) => void,
-    role: string,
-  ): Values | undefined {
+  #post(given: Given): Values | undefined {
+    const { args, role, arg, used, comment, note } = given;
     const url = arg("uploader_url", "url");
-    if (url === undefined) return this.#lacking(role, "post", "uploader_url", note);
+    if (url === undefined) return this.#lacking(given, "uploader_url");
     used.add("values");
     if (role === "source") {
       note("a server that takes a form is no source");
@@ -218,8 +219,8 @@ class Work implements Translated {
     comment.push("PX4 Flight Review: only logs that are made from now on. docs/post.md");
     const preset = presets["flight-review"];
     const fields: Record<string, string> = {};
-    for (const [key, given] of Object.entries(isObject(args.values) ? args.values : {})) {
-      const text = typeof given === "boolean" || typeof given === "number" ? String(given) : textOf(given);
+    for (const [key, one] of Object.entries(isObject(args.values) ? args.values : {})) {
+      const text = typeof one === "boolean" ? String(one) : textOf(one);
       const known = preset.aliases[key] ?? key;
       if (text === undefined || !preset.known.includes(known)) note(`"${key}" of the ${role} (post): this server knows no such field`);
       // What is empty, or "no", is what the server takes it for anyway.
@@ -228,7 +229,7 @@ class Work implements Translated {
     return { type: "post", preset: "flight-review", url, ...(Object.keys(fields).length === 0 ? {} : { fields }) };
   }
 
-  #lacking(role: string, kind: string, key: string, note: (text: string) => void): Values | undefined {
+  #lacking({ kind, role, note }: Given, key: string): Values | undefined {
     note(`the ${role} (${kind}) has no "${key}"`);
     return undefined;
   }
