@@ -17,6 +17,8 @@ prefix=/opt/filesync
 etc=/etc/filesync
 state=/var/lib/filesync
 units=/usr/local/lib/systemd/system
+# What the links in it are called; services first.
+unit_names=(filesync.service filesync-ground.service filesync-mount.socket filesync-mount@.service)
 rules=/usr/local/lib/udev/rules.d/60-filesync.rules
 command=/usr/local/bin/filesync
 node_mirror=${FILESYNC_NODE_MIRROR:-https://nodejs.org/dist}
@@ -75,26 +77,24 @@ fi
 work=$(mktemp -d) || die "no directory can be made in ${TMPDIR:-/tmp}: is the file system read-only (mount -o remount,rw /), or full?"
 trap 'rm -rf "$work"' EXIT
 
-installed() { [ -L $prefix/current ]; }
-service_of() { if [ "$1" = ground ]; then echo filesync-ground.service; else echo filesync.service; fi; }
-
 # ---------------------------------------------------------------------------------------------------------------------------------- taking it away
 
 take_away() {
   local unit
-  for unit in filesync.service filesync-ground.service filesync-mount.socket; do
-    [ ! -L $units/$unit ] || run systemctl -q disable --now $unit
+  for unit in "${unit_names[@]}"; do
+    # Of a template there are only instances, which end below.
+    if [ -L "$units/$unit" ] && [[ $unit != *@* ]]; then run systemctl -q disable --now "$unit"; fi
   done
   # A helper at work, and what it mounted.
   if [ -e $units/filesync-mount@.service ]; then run systemctl stop 'filesync-mount@*.service'; fi
   local mount
   while read -r mount; do run umount -l "$mount"; done < <(findmnt -rno TARGET | grep '^/run/filesync/disks/' || true)
-  for unit in filesync.service filesync-ground.service filesync-mount.socket filesync-mount@.service; do
-    run rm -f "$units/$unit"
+  run rm -f "${unit_names[@]/#/$units/}" $rules $command
+  # Not /usr/local/lib itself: that is Debian's.
+  local dir
+  for dir in $units "${units%/*}" "${rules%/*}" "${rules%/*/*}"; do
+    [ ! -d "$dir" ] || run rmdir --ignore-fail-on-non-empty "$dir"
   done
-  run rmdir -p --ignore-fail-on-non-empty $units 2>/dev/null || true
-  run rm -f $rules $command
-  run rmdir -p --ignore-fail-on-non-empty "$(dirname $rules)" 2>/dev/null || true
   run systemctl daemon-reload
   run systemctl reset-failed 'filesync*' 2>/dev/null || true
   ! command -v udevadm >/dev/null || run udevadm control --reload || true
@@ -110,8 +110,8 @@ take_away() {
 }
 
 if [ -n "$uninstall" ]; then
-  if [ -n "$purge" ] && installed && [ -r $etc/config.json ]; then
-    # Only a person who read it may throw away what is nowhere else.
+  if [ -n "$purge" ] && [ -L $prefix/current ] && [ -r $etc/config.json ]; then
+    # What is thrown away may be nowhere else.
     left=$($command status --config $etc/config.json 2>/dev/null | tail -n 1 || true)
     [ -z "$left" ] || say "It says of itself, last: $left"
   fi
@@ -223,8 +223,8 @@ if [ -z "$role" ]; then
   role=vehicle
   ! systemctl -q is-enabled filesync-ground.service 2>/dev/null || role=ground
 fi
-service=$(service_of $role)
-if [ $role = ground ]; then other=filesync.service; else other=filesync-ground.service; fi
+service=filesync.service other=filesync-ground.service
+if [ $role = ground ]; then service=filesync-ground.service other=filesync.service; fi
 
 # ------------------------------------------------------------------------------------------------------------------------------------- user, directories
 
@@ -289,7 +289,6 @@ $problems"
     run mv -T $prefix/previous.new $prefix/previous
     [ -n "$dry" ] || echo 0 >$prefix/trial
   fi
-  run rm -f $prefix/went-back
   run sync -f $prefix
   run ln -sfn "versions/$version" $prefix/current.new
   run mv -T $prefix/current.new $prefix/current
@@ -300,7 +299,7 @@ fi
 link() {
   [ "$(readlink "$2" 2>/dev/null)" = "$1" ] || { run ln -sfn "$1" "$2.new" && run mv -T "$2.new" "$2"; }
 }
-for unit in filesync.service filesync-ground.service filesync-mount.socket filesync-mount@.service; do
+for unit in "${unit_names[@]}"; do
   link "$prefix/current/systemd/$unit" "$units/$unit"
 done
 link $prefix/current/deploy/60-filesync.rules $rules

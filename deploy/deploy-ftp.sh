@@ -38,8 +38,9 @@ done
 given_config=''
 for word in "${rest[@]}"; do [ "$word" != --config ] || given_config=1; done
 
+# The one that deploy-filesync.sh put there says nothing: an earlier run may have been cut short.
 there=''
-[ ! -e $config ] || there=1
+if [ -e $config ] && ! cmp -s $config "$deploy/empty.config.json"; then there=1; fi
 if [ -n "$only_install" ] || { [ ${#vehicles[@]} = 0 ] && [ -n "$there$given_config" ]; }; then
   exec "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
 fi

@@ -17,7 +17,6 @@ back() {
   ln -sfn "$old" "$prefix/current.new"
   mv -T "$prefix/current.new" "$prefix/current"
   rm -f "$mark"
-  printf '%s\n' "${new#versions/}" >"$prefix/went-back"
   sync -f "$prefix"
   echo "${new#versions/} did not become ready: back to ${old#versions/}"
   systemctl daemon-reload
