@@ -1,7 +1,8 @@
 /** Disks that are plugged and pulled, as their user meets them: the real program beside real file systems on removable loop devices. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
+import { until } from "../conformance/clause.js";
 import { runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
@@ -188,7 +189,11 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
     devices: {
       flir: {
         ...{ type: "disk", uuid: card.uuid, maxRate: "10MiB/s", mountPoint: "mnt" },
-        onSafe: ["sh", "-c", `echo "$FILESYNC_DEVICE $FILESYNC_MEDIUM" >> ${world.dir}/hook`],
+        onSafe: [
+          "sh",
+          "-c",
+          `cat ${world.dir}/hook > ${world.dir}/hook.new; echo "$FILESYNC_DEVICE $FILESYNC_MEDIUM" >> ${world.dir}/hook.new && mv ${world.dir}/hook.new ${world.dir}/hook`,
+        ],
       },
       out: { type: "local", dir: "out" },
     },
@@ -210,6 +215,7 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
     lab.mounts().filter(({ target }) => target === `${world.dir}/mnt`),
     [],
   );
+  await until("the hook", () => existsSync(`${world.dir}/hook`));
   assert.equal(readFileSync(`${world.dir}/hook`, "utf8"), `flir ${card.uuid}\n`);
   assert.match((await runProgram(["status", "--config", config])).out, /flir {2}detached: it is ejected: it may be pulled/);
   await lab.pull(card);

@@ -58,13 +58,20 @@ export function files(dir: string, disk: (path: string) => Buffer) {
   };
 }
 
-const exfatTakesNot = 'exFAT takes none of " * / : < > ? \\ | and no control character';
+/** Names of the clauses that a FAT or exFAT has no room for, each with the reason. */
+export function notOn(fileSystem: "FAT" | "exFAT"): Record<string, string> {
+  const taken = `${fileSystem} takes none of " * / : < > ? \\ | and no control character`;
+  return {
+    [`it's "quoted" \\ here.bin`]: taken,
+    "a*?[b]{c,d}~$HOME.bin": taken,
+    "100%41 & #1;a=b+c|d.bin": taken,
+    "line\u201b0Abreak.bin": taken,
+  };
+}
+
 const notOnExfat = {
-  [`it's "quoted" \\ here.bin`]: exfatTakesNot,
-  "a*?[b]{c,d}~$HOME.bin": exfatTakesNot,
-  "100%41 & #1;a=b+c|d.bin": exfatTakesNot,
-  "line\u201b0Abreak.bin": exfatTakesNot,
-  "a -> b.bin": exfatTakesNot,
+  ...notOn("exFAT"),
+  "a -> b.bin": 'exFAT takes no ">"',
   "caf\u201bE9.bin": "exFAT keeps names as UTF-16, and loses other bytes",
 };
 

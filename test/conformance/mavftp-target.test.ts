@@ -9,18 +9,11 @@ import { plugin } from "../../plugins/mavftp/plugin.js";
 import { autopilots } from "../../sim/autopilots.js";
 import { startSim } from "../../sim/sim.js";
 import { until } from "./clause.js";
-import { files } from "./files.js";
+import { files, notOn } from "./files.js";
 import { targetClauses, type TargetUnderTest } from "./target.js";
 import { context } from "./upload.js";
 
 const long = "the name is longer than a listing of MAVLink FTP has room for";
-const fat = 'FAT takes none of " * : < > ? \\ | and no control character';
-const refusesOnFat = {
-  [`it's "quoted" \\ here.bin`]: fat,
-  "a*?[b]{c,d}~$HOME.bin": fat,
-  "100%41 & #1;a=b+c|d.bin": fat,
-  "line\u201b0Abreak.bin": fat,
-};
 
 /** A vehicle whose card is a directory of its own; the device's root is where every autopilot can be written. */
 async function make(autopilot: string): Promise<TargetUnderTest> {
@@ -37,7 +30,7 @@ async function make(autopilot: string): Promise<TargetUnderTest> {
   return {
     device,
     ...{ read, put, remove, list, size },
-    refuses: { [`${"n".repeat(251)}.bin`]: long, ...(autopilot === "mavsdk" ? {} : refusesOnFat) },
+    refuses: { [`${"n".repeat(251)}.bin`]: long, ...(autopilot === "mavsdk" ? {} : notOn("FAT")) },
     secrets: [],
     outside: async () => (await fs.readdir(base)).filter((name) => name !== "fs"),
     close: async () => {
