@@ -166,7 +166,9 @@ export class Installed {
       "/data",
     ];
     const pruned = leave.map((path) => `-path ${path}`).join(" -o ");
-    return this.machine.must(`find / -xdev \\( ${pruned} \\) -prune -o -type d -printf '%M %U:%G - %p\\n' -o -printf '%M %U:%G %s %p %l\\n' | sort -k4`);
+    return this.machine.must(
+      `find / -xdev \\( ${pruned} \\) -prune -o -type d -printf '%M %U:%G - %p\\n' -o -printf '%M %U:%G %s %p %l\\n' | sort -k4`,
+    );
   }
 
   async until(what: string, isSo: () => Promise<boolean>, seconds: number): Promise<void> {
