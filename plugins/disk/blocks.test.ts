@@ -64,7 +64,7 @@ test("uuid with or without the dash, in either case; label exactly; also a disk 
 
 test("what can be no medium says why, and what to do", () => {
   const block = (fsType?: string): Block => ({
-    ...{ path: "/dev/sda1", device: "8:1", type: "part", bytes: 1, readOnly: false, removable: true },
+    ...{ path: "/dev/sda1", device: "8:1", type: "part", bytes: 1, readOnly: false, removable: true, divided: false },
     ...(fsType === undefined ? {} : { fsType }),
   });
   assert.match(refusalOf(block()) ?? "", /\/dev\/sda1 has no file system that is known here.*lsblk -f/);

@@ -24,6 +24,8 @@ export interface Block {
   readonly readOnly: boolean;
   /** It can be taken out, and holds nothing that this system runs from. */
   readonly removable: boolean;
+  /** It has partitions, or is what others lie on. */
+  readonly divided: boolean;
 }
 
 const flag = v.pipe(
@@ -71,6 +73,7 @@ export function blocksIn(json: string, own: (dir: string) => boolean): Block[] {
   };
   const system = ({ mountpoint }: Row) => typeof mountpoint === "string" && !own(mountpoint) && isSystem(mountpoint);
   const inUse = new Set(rows.filter(system).map((one) => wholeOf(one).kname));
+  const parents = new Set(rows.map(({ pkname }) => pkname));
   return rows.map((one) => {
     const whole = wholeOf(one);
     const serial = one.serial ?? whole.serial ?? undefined;
@@ -86,6 +89,7 @@ export function blocksIn(json: string, own: (dir: string) => boolean): Block[] {
       ...given("serial", serial),
       readOnly: one.ro,
       removable: (whole.rm || whole.hotplug) && !inUse.has(whole.kname),
+      divided: parents.has(one.kname),
     };
   });
 }
@@ -111,8 +115,14 @@ export function wantedText(wanted: Wanted): string {
 export function matches(block: Block, wanted: Wanted): boolean {
   if ("uuid" in wanted) return block.uuid !== undefined && bare(block.uuid) === bare(wanted.uuid);
   if ("label" in wanted) return block.label === wanted.label;
-  // Of a disk with partitions only those are file systems.
-  return block.removable && block.fsType !== undefined && block.type !== "rom";
+  if (!block.removable || block.type === "rom") return false;
+  // Of a disk with partitions only those are file systems. One that holds nothing at all is told of; an empty slot of a reader is none.
+  return block.fsType !== undefined || (!block.divided && block.bytes > 0 && !isBuiltIn(block.path));
+}
+
+/** Areas of a soldered eMMC that hold no file system, and are never plugged. */
+function isBuiltIn(path: string): boolean {
+  return /mmcblk\d+(boot|rpmb|gp)\d*$/.test(path);
 }
 
 /** FAT's "5C3D-DD9E" is written with and without the dash, in either case. */

@@ -2,7 +2,8 @@
  * A device of removable media: what is plugged in is looked at on each hint, and every few seconds without one; what matches is mounted and
  * recognised; what was pulled is noticed, and its dead mount taken away.
  */
-import { join } from "node:path";
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { freeBytesAt } from "../../core/fs.js";
@@ -12,9 +13,10 @@ import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wanted
 import { isHelpers } from "./helper.js";
 import { holdersOf } from "./holders.js";
 import { Media, nameOf, type Remembered } from "./media.js";
-import { lookIn, Medium } from "./medium.js";
+import { looksIn, Medium } from "./medium.js";
 import { adopt, type Machine, mount, mountOf, sweep, type Wish } from "./mounting.js";
-import { forgetMount, isNoted } from "./own-mount.js";
+import { OwnMounts } from "./own-mount.js";
+import { sharedMounts } from "./shared.js";
 import { signsOf } from "./signs.js";
 import { DiskSource } from "./source.js";
 import { DiskTarget } from "./target.js";
@@ -42,7 +44,7 @@ export interface Disks {
   /** Where a path is; with `id`: it has to be on that medium. Throws "offline" where that is not in. */
   at(path: string, id?: string): { readonly medium: Medium; readonly inner: string };
   pathOf(medium: Medium, inner: string): string;
-  remember(medium: Medium, files: readonly Remembered[]): Promise<void>;
+  remember(medium: Medium, files: readonly Remembered[], signal: AbortSignal): Promise<void>;
   hasNoRoot(medium: Medium): void;
 }
 
@@ -63,6 +65,7 @@ export class DiskDevice implements Device, Disks {
   readonly #state = new BehaviorSubject<Presence>({ state: "detached", reason: "not looked at yet" });
   readonly #changes$ = new Subject<void>();
   readonly #known: Media;
+  readonly #own: OwnMounts;
   /** By stay. */
   readonly #media = new Map<string, Medium>();
   readonly #unused = new Unused();
@@ -87,6 +90,7 @@ export class DiskDevice implements Device, Disks {
   ) {
     this.several = "any" in options.wanted;
     this.#known = new Media(context.stateDir, (text) => context.say("warn", text));
+    this.#own = new OwnMounts(context.stateDir);
     this.source = new DiskSource(this, this.#changes$);
     this.target = new DiskTarget(this);
     this.tree = new DiskTree(this);
@@ -173,8 +177,9 @@ export class DiskDevice implements Device, Disks {
   }
 
   /** Why it cannot be pulled though it is used no more here; by whom. */
-  async #whyHeld({ block, mounted }: Medium, why: string | undefined): Promise<string | undefined> {
+  async #whyHeld({ block, mounted, users }: Medium, why: string | undefined): Promise<string | undefined> {
     if (why === undefined) {
+      if (users.length > 0) return `${users.join(" and ")} still has it: filesync eject ${users[0] ?? ""}`;
       const other = await mountOf(block, this.machine);
       return other === undefined ? undefined : `it is mounted by somebody else too, at ${other.dir}`;
     }
@@ -218,8 +223,10 @@ export class DiskDevice implements Device, Disks {
     return this.several ? `${medium.id}/${inner}` : inner;
   }
 
-  async remember(medium: Medium, files: readonly Remembered[]): Promise<void> {
-    await this.#known.remember(medium.id, medium.block, files);
+  async remember(medium: Medium, files: readonly Remembered[], signal: AbortSignal): Promise<void> {
+    await this.#known.remember(medium.id, medium.block, files, (path, size) =>
+      medium.use(false, signal, (content) => looksIn(content).sample(path, size)),
+    );
   }
 
   hasNoRoot(medium: Medium): void {
@@ -265,7 +272,10 @@ export class DiskDevice implements Device, Disks {
       if (!(await medium.isThere())) await this.#lose(medium);
       else {
         medium.retire();
-        const found = () => adopt(medium.block, this.#isOurs, this.machine);
+        const found = async () => {
+          const mounted = await adopt(medium.block, this.#isOurs, this.machine);
+          return mounted?.way === "found" && medium.users.length === 0 ? mounted : undefined;
+        };
         if (medium.mounted === undefined && (await medium.take(found))) this.#sayTaken(medium);
       }
     }
@@ -275,9 +285,7 @@ export class DiskDevice implements Device, Disks {
     this.#seen = seen;
     const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter((block) => matches(block, this.options.wanted));
     this.#problem = undefined;
-    await sweep(this.#isOurs, this.machine, async (dir) => {
-      if (dir === this.options.mountPoint) await forgetMount(this.#note);
-    });
+    await sweep(this.#isOurs, this.machine, (dir) => this.#own.forget(dir));
     const stays = new Map<string, Block>();
     for (const block of blocks) {
       const stay = stayOf(block, this.machine.sys);
@@ -311,33 +319,42 @@ export class DiskDevice implements Device, Disks {
       this.#tellOnce(`refused ${stay}`, "warn", refusal);
       return;
     }
+    let medium: Medium | undefined;
     try {
-      const wish = () => this.#wish(block);
-      const mounted = (await adopt(block, this.#isOurs, this.machine)) ?? (await mount(wish(), this.machine));
-      const medium = new Medium({
-        ...{ block, mounted, wish, root: this.options.root, machine: this.machine },
-        suspect: () => void this.#look(true),
-        changed: () => {
-          if (this.#media.has(medium.stay)) this.#tell();
-        },
-        rested: () => {
-          if (this.#media.has(medium.stay)) this.#sayGone(medium, `everything on ${medium.id} is here: it may be pulled`);
-        },
-      });
-      medium.id = await medium.use(false, this.#over.signal, (content) => this.#known.recognise(block, (path) => lookIn(content, path)));
+      medium = await this.#mediumOn(block, stay);
+      medium.id = await medium.use(false, this.#over.signal, (content) => this.#known.recognise(block, looksIn(content)));
       this.#unused.use(stay);
       this.#media.set(stay, medium);
-      const how = mounted.way === "found" ? `mounted by somebody else at ${mounted.dir}` : `at ${mounted.dir}, by ${mounted.way}`;
-      this.context.say("info", `${medium.id} is in: ${block.path}, ${block.fsType ?? ""}, ${mounted.readOnly ? "read-only " : ""}${how}`, {
-        medium: medium.id,
-      });
+      this.#sayIn(medium);
     } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      // It is not left mounted where nobody uses it.
+      await medium?.end(new Fault("offline", why), false);
       if (this.#over.signal.aborted) return;
       if (stayOf(block, this.machine.sys) !== stay) return;
-      const why = error instanceof Error ? error.message : String(error);
       again(why, isFault(error) ? againMs : lookMs);
       this.#tellOnce(`refused ${stay} ${why}`, "warn", why);
     }
+  }
+
+  /** By the mount that there is, or a new one. */
+  async #mediumOn(block: Block, stay: string): Promise<Medium> {
+    const { machine, options } = this;
+    const { name } = this.context;
+    const wish = () => this.#wish(block);
+    const make = async () => (await adopt(block, this.#isOurs, machine)) ?? (await mount(wish(), machine));
+    const mounted = await sharedMounts.hold(stay, name, make);
+    const medium: Medium = new Medium({
+      ...{ block, name, mounted, wish, root: options.root, machine },
+      suspect: () => void this.#look(true),
+      changed: () => {
+        if (this.#media.has(medium.stay)) this.#tell();
+      },
+      rested: () => {
+        if (this.#media.has(medium.stay)) this.#sayGone(medium, `everything on ${medium.id} is here: it may be pulled`);
+      },
+    });
+    return medium;
   }
 
   async #lose(medium: Medium): Promise<void> {
@@ -356,26 +373,22 @@ export class DiskDevice implements Device, Disks {
     return {
       block,
       readOnly: !(write ?? this.context.changed === true),
-      ...(mountPoint === undefined ? {} : { mountPoint, note: this.#note }),
-      ownDir: join(this.#ownDir, `${nameOf(block)}-${block.device.replace(":", ".")}`),
+      ...(mountPoint === undefined ? {} : { mountPoint: realOf(mountPoint) }),
+      own: this.#own,
+      ownDir: this.#own.dirFor(`${nameOf(block)}-${block.device.replace(":", ".")}`),
     };
   }
 
-  get #note(): string {
-    return join(this.context.stateDir, "mounted");
-  }
-
-  get #ownDir(): string {
-    return join(this.context.stateDir, "mnt");
-  }
-
   /** Mounted by this program, also before it was killed. Without the right to mount, what the helper says that it mounted. */
-  readonly #isOurs = (dir: string): boolean =>
-    this.machine.mayMount()
-      ? dir.startsWith(`${this.#ownDir}/`) || (dir === this.options.mountPoint && isNoted(this.#note))
-      : isHelpers(dir, this.machine.helper);
+  readonly #isOurs = (dir: string): boolean => (this.machine.mayMount() ? this.#own.has(dir) : isHelpers(dir, this.machine.helper));
 
   // ---------------------------------------------------------------- what is told
+
+  #sayIn({ id, block, mounted }: Medium): void {
+    const { dir = "", way = "", readOnly = false } = mounted ?? {};
+    const how = way === "found" ? `mounted by somebody else at ${dir}` : `at ${dir}, by ${way}`;
+    this.context.say("info", `${id} is in: ${block.path}, ${block.fsType ?? ""}, ${readOnly ? "read-only " : ""}${how}`, { medium: id });
+  }
 
   #sayTaken({ id, mounted }: Medium): void {
     this.context.say("info", `${id} was mounted by somebody else, at ${mounted?.dir ?? ""}: unmount it there before it is pulled`);
@@ -419,5 +432,16 @@ export class DiskDevice implements Device, Disks {
 
   #whyAway(): string {
     return this.#problem ?? this.#unused.text ?? wantedText(this.options.wanted);
+  }
+}
+
+/** As the mount table names it: without links; of what is not there yet, as far as it is. */
+function realOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    // What else is wrong with it is told when it is to be mounted there.
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT") || dirname(path) === path) return path;
+    return join(realOf(dirname(path)), basename(path));
   }
 }

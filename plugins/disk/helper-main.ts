@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { constants, existsSync, lstatSync, promises as fs, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type Block, deviceAt, readBlocks } from "./blocks.js";
-import { type HelperAnswer, type HelperRequest, isHelpers, noteOf, shortOf } from "./helper.js";
+import { type HelperAnswer, helperDir, type HelperRequest, isHelpers, noteOf, shortOf } from "./helper.js";
 import { askerIn, type Facts, placeRefused, refusalFor, requestIn, sourcesIn, type Use, useOf } from "./helper-rules.js";
 import { nameOf } from "./media.js";
 import { type Machine, mountAt, mountHere, safeFlags } from "./mounting.js";
@@ -58,7 +58,7 @@ async function mountFor(asked: MountRequest, given: HelperGiven, owner: { uid: n
   const { mountPoint, readOnly } = asked;
   return locked(device, machine, async () => {
     const block = await blockOf(path, device, given, machine);
-    const ownDir = join(machine.helper.disks, `${nameOf(block)}-${device.replace(":", ".")}`);
+    const ownDir = helperDir(nameOf(block), device, machine.helper);
     const dir = mountPoint ?? ownDir;
     return locked(dir, machine, async () => {
       await expectPlace(dir, machine);

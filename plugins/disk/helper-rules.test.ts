@@ -5,7 +5,7 @@ import { askerIn, type Facts, placeRefused, refusalFor, requestIn, sourcesIn, us
 
 const stick: Block = {
   ...{ path: "/dev/sda1", device: "8:1", type: "part", fsType: "vfat", uuid: "5C3D-DD9E", partUuid: "0ab1-01", label: "FLIR" },
-  ...{ bytes: 1e9, readOnly: false, removable: true },
+  ...{ bytes: 1e9, readOnly: false, removable: true, divided: false },
 };
 const idle: Facts = { uses: [], fstab: [], own: () => false, fixed: [] };
 const on = (device: string, disk: string, dir?: string) => ({ device, disks: [disk], ...(dir === undefined ? {} : { dir }) });

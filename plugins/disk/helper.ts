@@ -26,6 +26,11 @@ export const helperPaths = {
 
 export type HelperPaths = { readonly [K in keyof typeof helperPaths]: string };
 
+/** Where it mounts a block of this name and number that has no `mountPoint`. */
+export function helperDir(name: string, device: string, { disks }: HelperPaths): string {
+  return join(disks, `${name}-${device.replace(":", ".")}`);
+}
+
 export function noteOf(dir: string, { notes }: HelperPaths): string {
   return join(notes, shortOf(dir));
 }

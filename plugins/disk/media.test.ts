@@ -1,12 +1,12 @@
 /** Which medium it is: by its UUID, and by what it holds where cards share one. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import type { FileEntry } from "../../core/plugin.js";
 import type { Block } from "./blocks.js";
-import { compared, isSame, Media, mostRemembered, newest, type Remembered } from "./media.js";
+import { compared, type Found, isSame, type Looks, Media, mostRemembered, newest, type Remembered } from "./media.js";
 
 const file = (path: string, size: number, modifiedMs = 1000): Remembered => ({ path, size, modifiedMs });
 const entry = (it: Remembered): FileEntry => ({ ...it, kind: "file" });
@@ -17,12 +17,16 @@ test("a file: the same, grown, another of its name, gone, a directory", () => {
   assert.equal(compared(it, entry(file("a", 150, 2000))), "same");
   assert.equal(compared(it, entry(file("a", 100, 2000))), "other");
   assert.equal(compared(it, entry(file("a", 50, 2000))), "other");
+  assert.equal(compared({ ...it, sample: "x" }, entry(it), "y"), "foreign");
+  assert.equal(compared({ ...it, sample: "x" }, entry(it), "x"), "same");
+  assert.equal(compared({ ...it, sample: "x" }, entry(it)), "same", "one that could not be read says nothing");
+  assert.equal(compared({ ...it, sample: "x" }, entry(file("a", 150, 2000)), "y"), "same", "what grew has another end");
   assert.equal(compared(it, undefined), "none");
   assert.equal(compared(it, { path: "a", kind: "directory", size: 0 }), "none");
 });
 
 test("the table of what decides", () => {
-  const many = (n: number, what: "same" | "other" | "none") => Array.from({ length: n }, () => what);
+  const many = (n: number, what: Found) => Array.from({ length: n }, () => what);
   const table: readonly (readonly [why: string, found: ReturnType<typeof many>, sameSerial: boolean, same: boolean])[] = [
     ["untouched, in another reader", many(32, "same"), false, true],
     ["files were deleted in the camera, in another reader", [...many(2, "same"), ...many(30, "none")], false, true],
@@ -35,6 +39,10 @@ test("the table of what decides", () => {
     ["emptied, the same stick", many(32, "none"), true, true],
     ["nothing of it, another stick", many(32, "none"), false, false],
     ["it was empty before, too", [], false, true],
+    ["a clone of a camera without a clock, in the same reader", many(32, "foreign"), true, false],
+    ["its only file", ["foreign"], true, false],
+    ["a clone that went its own way, without a clock", [...many(20, "same"), ...many(12, "foreign")], true, false],
+    ["two indexes were rewritten, with the time that they had", [...many(30, "same"), ...many(2, "foreign")], false, true],
   ];
   for (const [why, found, sameSerial, same] of table) assert.equal(isSame(found, sameSerial), same, why);
 });
@@ -55,13 +63,25 @@ function stateOf(t: TestContext): string {
 }
 
 const block = (serial?: string): Block => ({
-  ...{ path: "/dev/sda1", device: "8:1", type: "part", fsType: "vfat", uuid: "5C3D-DD9E", bytes: 1, readOnly: false, removable: true },
+  ...{
+    path: "/dev/sda1",
+    device: "8:1",
+    type: "part",
+    fsType: "vfat",
+    uuid: "5C3D-DD9E",
+    bytes: 1,
+    readOnly: false,
+    removable: true,
+    divided: false,
+  },
   ...(serial === undefined ? {} : { serial }),
 });
-const holding =
-  (...files: Remembered[]) =>
-  (path: string) =>
-    Promise.resolve(files.map(entry).find((one) => one.path === path));
+/** A medium with these files; `content` is of all of them. */
+const holding = (files: readonly Remembered[], content = "as it was"): Looks => ({
+  stat: (path) => Promise.resolve(files.map(entry).find((one) => one.path === path)),
+  sample: () => Promise.resolve(content),
+});
+const { sample } = holding([]);
 
 test("clones of one UUID get names of their own, and keep them over a restart", async (t) => {
   const dir = stateOf(t);
@@ -70,31 +90,55 @@ test("clones of one UUID get names of their own, and keep them over a restart", 
   const first = [file("DCIM/1.JPG", 10), file("DCIM/2.JPG", 20)];
   const second = [file("DCIM/1.JPG", 9, 5000), file("DCIM/2.JPG", 7, 6000)];
   const media = open();
-  assert.equal(await media.recognise(block("A"), holding(...first)), "5C3D-DD9E");
-  await media.remember("5C3D-DD9E", block("A"), first);
-  assert.equal(await media.recognise(block("B"), holding(...second)), "5C3D-DD9E~2");
-  await media.remember("5C3D-DD9E~2", block("B"), second);
+  assert.equal(await media.recognise(block("A"), holding(first)), "5C3D-DD9E");
+  await media.remember("5C3D-DD9E", block("A"), first, sample);
+  assert.equal(await media.recognise(block("B"), holding(second)), "5C3D-DD9E~2");
+  await media.remember("5C3D-DD9E~2", block("B"), second, sample);
   const later = open();
-  assert.equal(await later.recognise(block("READER"), holding(...second)), "5C3D-DD9E~2");
-  assert.equal(await later.recognise(block("READER"), holding(...first)), "5C3D-DD9E");
-  assert.equal(await later.recognise(block("READER"), holding()), "5C3D-DD9E~3");
+  assert.equal(await later.recognise(block("READER"), holding(second)), "5C3D-DD9E~2");
+  assert.equal(await later.recognise(block("READER"), holding(first)), "5C3D-DD9E");
+  assert.equal(await later.recognise(block("READER"), holding([])), "5C3D-DD9E~3");
   assert.deepEqual(warned, []);
+});
+
+test("clones whose files have the same names, sizes and times are told apart by what is in them; samples are taken once", async (t) => {
+  const dir = stateOf(t);
+  const media = new Media(dir, unwarned);
+  const files = [file("DCIM/1.JPG", 10), file("DCIM/2.JPG", 10)];
+  const read: string[] = [];
+  const watched: Looks["sample"] = (path, size) => {
+    read.push(path);
+    return sample(path, size);
+  };
+  await media.remember("5C3D-DD9E", block("A"), files, watched);
+  await media.remember("5C3D-DD9E", block("A"), files, watched);
+  assert.deepEqual(read, ["DCIM/2.JPG", "DCIM/1.JPG"].sort());
+  assert.equal(await media.recognise(block("A"), holding(files, "of the other")), "5C3D-DD9E~2");
+  assert.equal(await media.recognise(block("B"), holding(files)), "5C3D-DD9E");
+});
+
+test("what was remembered before there were samples is believed by its stamps", async (t) => {
+  const dir = stateOf(t);
+  const files = [file("a", 1), file("b", 1)];
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(join(dir, "media.json"), JSON.stringify({ media: [{ id: "5C3D-DD9E", uuid: "5C3D-DD9E", files }] }));
+  assert.equal(await new Media(dir, unwarned).recognise(block(), holding(files, "whatever")), "5C3D-DD9E");
 });
 
 test("a card that was emptied is still known by what it had; what did not change is not written", async (t) => {
   const dir = stateOf(t);
   const media = new Media(dir, unwarned);
-  await media.remember("5C3D-DD9E", block("A"), [file("a", 1)]);
+  await media.remember("5C3D-DD9E", block("A"), [file("a", 1)], sample);
   const before = readFileSync(join(dir, "media.json"), "utf8");
-  await media.remember("5C3D-DD9E", block("A"), []);
+  await media.remember("5C3D-DD9E", block("A"), [], sample);
   assert.equal(readFileSync(join(dir, "media.json"), "utf8"), before);
 });
 
 test("a file that is damaged is said, and begun anew", async (t) => {
   const dir = stateOf(t);
-  await new Media(dir, unwarned).remember("5C3D-DD9E", block(), [file("a", 1)]);
+  await new Media(dir, unwarned).remember("5C3D-DD9E", block(), [file("a", 1)], sample);
   writeFileSync(join(dir, "media.json"), '{"media": [{"id"');
   const warned: string[] = [];
-  assert.equal(await new Media(dir, (text) => warned.push(text)).recognise(block(), holding()), "5C3D-DD9E");
+  assert.equal(await new Media(dir, (text) => warned.push(text)).recognise(block(), holding([])), "5C3D-DD9E");
   assert.match(warned[0] ?? "", /media\.json is damaged .*learned anew/);
 });

@@ -13,8 +13,10 @@ import { LocalSource } from "../local/source.js";
 import { LocalTarget } from "../local/target.js";
 import { LocalTree } from "../local/tree.js";
 import { type Block, stayOf } from "./blocks.js";
-import { forgetMount } from "./own-mount.js";
-import { isAlive, mount, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
+import type { Looks } from "./media.js";
+import { isAlive, mount, mountOf, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
+import { sampleOf } from "./sample.js";
+import { sharedMounts } from "./shared.js";
 
 /** What is on it, while somebody has a lease. */
 export interface Content {
@@ -28,6 +30,8 @@ export interface Content {
 
 export interface MediumGiven {
   readonly block: Block;
+  /** Of the device: others may use the same disk. */
+  readonly name: string;
   readonly mounted: Mounted;
   /** How it is mounted again; asked each time. */
   readonly wish: () => Wish;
@@ -38,7 +42,7 @@ export interface MediumGiven {
   readonly suspect: () => void;
   /** It was mounted or unmounted. */
   readonly changed: () => void;
-  /** Nothing was wanted of it any more, and it is unmounted. */
+  /** Nothing was wanted of it any more, and it is mounted nowhere. */
   readonly rested: () => void;
 }
 
@@ -59,6 +63,8 @@ export class Medium {
   #resting = false;
   /** Something was wanted of it since it was said that it may be pulled. */
   #wanted = true;
+  /** It is unmounted here, and another has it mounted: another device, or somebody else. */
+  #elsewhere = false;
   #lingering: NodeJS.Timeout | undefined;
   /** It is mounted, and not as it should be: it is mounted anew. */
   #worn = false;
@@ -85,9 +91,14 @@ export class Medium {
     return this.#mounted?.way === "found";
   }
 
-  /** It may be pulled: it is unmounted, and nothing is wanted of it. */
+  /** It may be pulled: it is mounted nowhere, and nothing is wanted of it. */
   get safe(): boolean {
-    return this.#resting && this.#mounted === undefined;
+    return this.#resting && this.#mounted === undefined && !this.#elsewhere;
+  }
+
+  /** Other devices that have it mounted. */
+  get users(): string[] {
+    return sharedMounts.others(this.stay, this.given.name);
   }
 
   get gone(): boolean {
@@ -141,7 +152,21 @@ export class Medium {
     if (isFault(error, "aborted")) return error;
     if (isFault(error, "transient") || isFault(error, "denied") || !isFault(error)) await this.expectToStay(signal);
     else await this.expectAlive();
-    return this.#turnedReadOnly(error) ?? this.#withOwner(error);
+    return this.#turnedReadOnly(error) ?? this.#placed(this.#withOwner(error));
+  }
+
+  /** With the name of a place that a person knows, for that of the directory that is held open. */
+  #placed(error: unknown): unknown {
+    const { fd } = this.#content?.held ?? {};
+    const held = `/proc/self/fd/${fd ?? ""}/`;
+    if (!isFault(error) || fd === undefined || !error.message.includes(held)) return error;
+    const { kind, message, cause, retryAfterMs, notTaken } = error;
+    const dir = this.#mounted?.dir ?? this.block.path;
+    return new Fault(kind, message.replaceAll(held, `${dir}/`), {
+      cause,
+      notTaken,
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    });
   }
 
   /**
@@ -193,9 +218,9 @@ export class Medium {
     if (this.#leases === 0 && !before) this.#retire();
   }
 
-  /** Looks whether it can be unmounted now, where something held it when it was to be. */
+  /** Looks whether it may be pulled now, where something held it when it was to be unmounted. */
   retire(): void {
-    if (this.#resting && this.#leases === 0 && this.#mounted !== undefined && !this.shared) this.#retire();
+    if (this.#resting && this.#leases === 0 && !this.safe && !this.shared) this.#retire();
   }
 
   /** Whether it is in, and where it is mounted, mounted still. */
@@ -268,9 +293,13 @@ export class Medium {
 
   async #mount(): Promise<void> {
     if (this.gone) return;
-    const mounted = await mount(this.given.wish(), this.given.machine);
-    if (mounted.stay !== this.stay) throw new Fault("offline", `another medium is in ${this.block.path}`);
-    this.#mounted = mounted;
+    const { wish, machine, name } = this.given;
+    this.#mounted = await sharedMounts.hold(this.stay, name, async () => {
+      const mounted = await mount(wish(), machine);
+      if (mounted.stay === this.stay) return mounted;
+      await unmount(mounted, this.block, false, machine);
+      throw new Fault("offline", `another medium is in ${this.block.path}`);
+    });
     this.given.changed();
   }
 
@@ -285,11 +314,14 @@ export class Medium {
       this.#mounted = undefined;
       return undefined;
     }
-    const why = await unmount(mounted, this.block, pulled, this.given.machine);
+    const { machine, name, wish } = this.given;
+    const why = await sharedMounts.release(this.stay, name, pulled, async () => {
+      const said = await unmount(mounted, this.block, pulled, machine);
+      if (said === undefined) await wish().own?.forget(mounted.dir);
+      return said;
+    });
     if (why !== undefined && !pulled) return why;
     this.#mounted = undefined;
-    const { note } = this.given.wish();
-    if (note !== undefined && why === undefined) await forgetMount(note);
     this.given.changed();
     return why;
   }
@@ -346,6 +378,11 @@ export class Medium {
         "it is being read, and was mounted read-only for that: it is mounted for writing as soon as nobody reads",
       );
     }
+    const [other] = this.users;
+    if (other !== undefined && this.#mayBeWritten()) {
+      this.#worn = true;
+      return new Fault("transient", `it is mounted read-only for ${other}: it is mounted for writing as soon as that needs it no more`);
+    }
     if (this.given.wish().readOnly)
       return new Fault("denied", 'it is mounted read-only, because no route changes it: "write": true in its options allows that');
     return new Fault("denied", `${this.block.path} could be mounted read-only only: it may be damaged (the system's log says more)`);
@@ -371,7 +408,11 @@ export class Medium {
     clearTimeout(this.#lingering);
     void this.#inTurn(async () => {
       if (this.#leases > 0 || !this.#resting || this.gone || this.shared) return;
-      if ((await this.#unmount()) !== undefined || !this.#wanted) return;
+      if ((await this.#unmount()) !== undefined) return;
+      const before = this.#elsewhere;
+      this.#elsewhere = (await mountOf(this.block, this.given.machine)) !== undefined;
+      if (before !== this.#elsewhere) this.given.changed();
+      if (this.#elsewhere || !this.#wanted) return;
       this.#wanted = false;
       this.given.rested();
     }).catch(() => this.given.suspect());
@@ -418,14 +459,20 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** How a file of it is now; for who recognises it. A directory that cannot be read has no such file. */
-export async function lookIn({ tree }: Content, path: string): Promise<Awaited<ReturnType<LocalTree["stat"]>>> {
-  try {
-    return await tree.stat(path);
-  } catch (error) {
-    if (isFault(error, "offline")) throw error;
-    return undefined;
-  }
+/** For who recognises it. */
+export function looksIn({ root, tree }: Content): Looks {
+  return {
+    stat: async (path) => {
+      try {
+        return await tree.stat(path);
+      } catch (error) {
+        if (isFault(error, "offline")) throw error;
+        // A directory that cannot be read.
+        return undefined;
+      }
+    },
+    sample: (path, size) => sampleOf(root, path, size),
+  };
 }
 
 /** Whether the device's directory is on it. */

@@ -7,9 +7,10 @@ import { join } from "node:path";
 import { Fault } from "../../core/errors.js";
 import { type Block, stayOf } from "./blocks.js";
 import { runCommand, type RunCommand } from "./command.js";
-import { askHelper, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
+import { askHelper, helperDir, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
+import { nameOf } from "./media.js";
 import { type Mount, readMounts } from "./mounts.js";
-import { forgetMount, noteMount } from "./own-mount.js";
+import type { OwnMounts } from "./own-mount.js";
 
 /** Where this machine tells of itself; a test has its own. */
 export interface Machine {
@@ -94,8 +95,8 @@ export interface Wish {
   readonly mountPoint?: string;
   /** Where it goes otherwise, by mount(8). */
   readonly ownDir: string;
-  /** Where it is noted that this program mounted something at `mountPoint` (`own-mount.ts`). */
-  readonly note?: string;
+  /** Notes that this program mounts at `mountPoint`; the helper has notes of its own. */
+  readonly own?: OwnMounts;
 }
 
 /** Mounts it. Throws Fault "offline" with what is in the way and what to do. */
@@ -107,10 +108,20 @@ export async function mount(wish: Wish, machine: Machine): Promise<Mounted> {
   // Read-only after a failure: a dirty or worn medium can often still be read.
   for (const readOnly of wish.readOnly || block.readOnly ? [true] : [false, true]) {
     const way = await mountBy({ ...wish, readOnly }, machine, why);
-    const at = way === undefined ? undefined : await mountOf(block, machine);
-    if (way !== undefined && at !== undefined) return { dir: at.dir, readOnly: at.readOnly, way, stay, dev: (await fs.stat(at.dir)).dev };
+    if (way === undefined) continue;
+    // Others may mount it at the same time.
+    const at = way === "udisks2" ? await mountOf(block, machine) : await mountAt(dirOf(wish, way, machine), machine);
+    if (at !== undefined) return { dir: at.dir, readOnly: at.readOnly, way, stay, dev: (await fs.stat(at.dir)).dev };
   }
-  throw new Fault("offline", `${block.path} cannot be mounted: ${[...new Set(why)].join("; ")}`);
+  const all = [...new Set(why)].join("; ");
+  const mend = /bad superblock|structure needs cleaning|input\/output error/i.test(all)
+    ? `; it may be damaged: "fsck -n ${block.path}" says what of it, and without "-n" repairs it`
+    : "";
+  throw new Fault("offline", `${block.path} cannot be mounted: ${all}${mend}`);
+}
+
+function dirOf({ block, mountPoint, ownDir }: Wish, way: Way, { helper }: Machine): string {
+  return mountPoint ?? (way === "helper" ? helperDir(nameOf(block), block.device, helper) : ownDir);
 }
 
 /** The way that worked; else `why` is told what each complained of. */
@@ -143,21 +154,21 @@ function requestOf({ block, readOnly, mountPoint }: Wish): HelperRequest {
 
 /** By mount(8), in this process's name. undefined: done; else what is in the way. */
 export async function mountHere(
-  { block, mountPoint, ownDir, readOnly, note }: Wish,
+  { block, mountPoint, ownDir, readOnly, own }: Wish,
   machine: Machine,
   owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
 ): Promise<string | undefined> {
   const dir = mountPoint ?? ownDir;
   const taken = await inTheWay(dir, machine);
   if (taken !== undefined) return taken;
-  if (note !== undefined) await noteMount(note);
+  if (mountPoint !== undefined) await own?.note(mountPoint);
   const why: string[] = [];
   for (const driver of drivers[block.fsType ?? ""] ?? [block.fsType ?? "auto"]) {
     const { code, complaint } = await machine.run("mount", ["-t", driver, "-o", optionsOf(driver, readOnly, owner), block.path, dir]);
     if (code === 0) return undefined;
     why.push(complaint);
   }
-  if (note !== undefined) await forgetMount(note);
+  if (mountPoint !== undefined) await own?.forget(mountPoint);
   return why.join("; ");
 }
 

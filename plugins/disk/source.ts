@@ -58,7 +58,7 @@ export class DiskSource implements Source {
     } finally {
       lease.end();
     }
-    await disks.remember(medium, files);
+    await disks.remember(medium, files, signal);
   }
 
   #entry(medium: Medium, entry: FileEntry): FileEntry {

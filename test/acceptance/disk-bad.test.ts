@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, symlinkSync, writeFileSync, writeSync, closeSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { until } from "../conformance/clause.js";
 import { breakExfat, breakFat32 } from "../disks/damage.js";
 import type { DiskLab } from "../disks/lab.js";
 import { daemonIn, isSafe, labFor, noMount, reached } from "../disks/scene.js";
@@ -149,32 +150,69 @@ test("a target that the system made read-only is mounted anew, and goes on", asy
   await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 3, "three deliveries");
 });
 
-test("two devices on one disk, each with a directory of its own: both arrive, and neither takes the mount from the other", async (t) => {
+for (const places of [{}, { photos: "mnt-photos", logs: "mnt-logs" }] as { photos?: string; logs?: string }[])
+  test(`two devices on one disk${"photos" in places ? ", each with a mount point" : ""}: both arrive; nothing is said of pulling it while either uses it`, async (t) => {
+    const lab = await labFor(t);
+    if (lab === undefined) return;
+    const world = new World(t);
+    for (const dir of ["out", ...Object.values(places)]) world.mkdir(dir);
+    const files = {
+      ...Object.fromEntries(Array.from({ length: 40 }, (_, n) => [`DCIM/${n}.JPG`, Buffer.alloc(200_000, `photo ${n}`)])),
+      ...Object.fromEntries(Array.from({ length: 3 }, (_, n) => [`LOGS/${n}.BIN`, Buffer.alloc(1000, `log ${n}`)])),
+    };
+    const card = await lab.make("card", { fs: "ext4", mib: 64, files });
+    // How often it is mounted when it is said that it may be pulled.
+    const onSafe = ["sh", "-c", `grep -c ' ${world.dir}' /proc/self/mountinfo >>${world.dir}/safe; true`];
+    const on = (root: string, mountPoint: string | undefined) => ({
+      ...{ type: "disk", uuid: card.uuid, root, onSafe },
+      ...(mountPoint === undefined ? {} : { mountPoint }),
+    });
+    const { program, config } = await started(t, lab, world, {
+      devices: {
+        photos: { ...on("DCIM", places.photos), maxRate: "4MiB/s" },
+        logs: on("LOGS", places.logs),
+        out: local("out"),
+      },
+      routes: [
+        { from: "photos", to: ["out"] },
+        { from: "logs", to: ["out"] },
+      ],
+    });
+    await lab.plug(card);
+    await program.until(() => program.events.filter(({ what }) => what === "delivered").length >= 3, "the logs");
+    const early = await runProgram(["eject", "logs", "--config", config]);
+    assert.equal(early.code, 3, early.out + early.err);
+    assert.match(early.err, /cannot be unmounted: photos still has it: filesync eject photos; do not pull it yet/);
+    await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 43, "43 deliveries");
+    assert.equal(treeOf(world.path("out/v")).size, 43);
+    await noMount(lab, world.dir, program);
+    await until("the hooks", () => existsSync(world.path("safe")));
+    assert.match(readFileSync(world.path("safe"), "utf8"), /^(0\n)+$/);
+    const late = await runProgram(["eject", "logs", "--config", config]);
+    assert.match(late.out, /logs: .*may be pulled/);
+    await lab.pull(card);
+    await program.until(({ message }) => message.endsWith("was pulled"), "the pull");
+    assert.equal(program.events.filter(({ message }) => message.includes("was pulled while")).length, 0);
+    assert.equal(program.events.filter(({ what }) => what === "lost" || what === "parked").length, 0);
+  });
+
+test("a file system that is too damaged to be mounted: that is said, with what looks at it", async (t) => {
   const lab = await labFor(t);
   if (lab === undefined) return;
   const world = new World(t);
   world.mkdir("out");
-  const files = {
-    ...Object.fromEntries(Array.from({ length: 40 }, (_, n) => [`DCIM/${n}.JPG`, Buffer.alloc(200_000, `photo ${n}`)])),
-    ...Object.fromEntries(Array.from({ length: 3 }, (_, n) => [`LOGS/${n}.BIN`, Buffer.alloc(1000, `log ${n}`)])),
-  };
-  const card = await lab.make("card", { fs: "ext4", mib: 64, files });
-  const { program } = await started(t, lab, world, {
-    devices: {
-      photos: { type: "disk", uuid: card.uuid, root: "DCIM", maxRate: "8MiB/s" },
-      logs: { type: "disk", uuid: card.uuid, root: "LOGS" },
-      out: local("out"),
-    },
-    routes: [
-      { from: "photos", to: ["out"] },
-      { from: "logs", to: ["out"] },
-    ],
-  });
+  const card = await lab.make("card", { fs: "ext4", mib: 16, uuid, files: { "a.bin": Buffer.from("a") } });
+  // The descriptors of its groups, behind its superblock.
+  const fd = openSync(card.image, "r+");
+  for (const block of [1024, 4096]) writeSync(fd, Buffer.alloc(block, 0xa5), 0, block, Math.max(2048, block));
+  closeSync(fd);
+  const { program } = await started(t, lab, world, { devices: { card: { type: "disk", uuid }, out: local("out") }, routes: oneRoute });
   await lab.plug(card);
-  await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 43, "43 deliveries");
-  assert.equal(treeOf(world.path("out/v")).size, 43);
-  assert.equal(program.events.filter(({ what }) => what === "lost" || what === "parked").length, 0);
-  await noMount(lab, world.dir, program);
+  await program.until(
+    ({ message }) => message.includes(`${lab.nodeOf(card)} cannot be mounted: `) && message.includes(`it may be damaged: "fsck -n `),
+    "that it is damaged",
+  );
+  await lab.pull(card);
 });
 
 test("a partition table: the partition in it is found by its UUID", async (t) => {

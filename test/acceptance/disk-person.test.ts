@@ -5,7 +5,7 @@ import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { firstLine } from "../disks/children.js";
 import type { DiskLab } from "../disks/lab.js";
-import { daemonIn, isSafe, labFor } from "../disks/scene.js";
+import { daemonIn, isSafe, labFor, reached } from "../disks/scene.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
@@ -48,6 +48,28 @@ test("somebody else mounts what may be pulled: it may not any more, its new file
     assert.deepEqual([again.code, again.err], [0, ""]);
     assert.match(again.out, words);
   }
+});
+
+test("somebody else has it mounted as well: it is not said that it may be pulled until they have unmounted it", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  const card = await lab.make("card", { fs: "ext4", mib: 32, files: { "a.bin": Buffer.alloc(10_000_000, "a") } });
+  const config = world.config({
+    devices: { cam: { type: "disk", uuid: card.uuid, maxRate: "4MiB/s" }, out },
+    routes: [{ from: "cam", to: ["out"] }],
+  });
+  const program = daemonIn(t, lab, config);
+  await lab.plug(card);
+  await reached(program, config, 500_000);
+  const theirs = world.mkdir("theirs");
+  await lab.exec("mount", ["-t", "ext4", "-o", "ro", lab.nodeOf(card), theirs]);
+  await program.until(({ message }) => /was mounted by somebody else, at \S*theirs/.test(message), "that it is seen");
+  assert.equal(program.events.filter(isSafe).length, 0);
+  assert.doesNotMatch(await statusOf(config), /may be pulled/);
+  await lab.exec("umount", [theirs]);
+  await program.until(isSafe, "that it may be pulled");
+  await lab.pull(card);
 });
 
 test("eject of a disk on which somebody stands: who it is, is said; once they have gone it may be pulled, and that is said again", async (t) => {

@@ -84,6 +84,7 @@ test("any: disks one after the other and together, each under its own name; one 
     devices: { cards: { type: "disk", any: true, write: true }, out },
     routes: [{ from: "cards", to: ["out"] }],
   });
+  const blank = await lab.make("blank", { fs: "none", mib: 8 });
   await lab.plug(fixed);
   const program = daemonIn(t, lab, config);
   const delivered = (count: number) =>
@@ -92,6 +93,9 @@ test("any: disks one after the other and together, each under its own name; one 
   world.file("local.txt", "content");
   const put = async (at: string) => (await runProgram(["put", world.path("local.txt"), at, "--config", config])).err;
   assert.match(await put("cards:"), /cards: no removable disk is plugged in/);
+  await lab.plug(blank, { removable: true });
+  await program.until(({ message }) => message.includes(`${lab.nodeOf(blank)} has no file system that is known here`), "that one is blank");
+  await lab.pull(blank);
   await lab.plug(one, { removable: true });
   await delivered(2);
   await program.until(({ facts }) => facts?.["safe"] === true && facts["medium"] === one.uuid, "that the first may be pulled");

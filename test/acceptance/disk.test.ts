@@ -1,6 +1,6 @@
 /** Disks that are plugged and pulled, as their user meets them: the real program beside real file systems on removable loop devices. */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { test } from "node:test";
 import { until } from "../conformance/clause.js";
 import { runProgram } from "../faults/process.js";
@@ -226,13 +226,14 @@ test("eject: what runs is ended, it is unmounted, and used again once it was plu
   assert.equal(program.events.filter(({ what }) => what === "restarted").length, 0);
 });
 
-for (const place of [{}, { mountPoint: "mnt" }])
-  test(`a daemon that was killed: its mount ${"mountPoint" in place ? "at its mount point " : ""}is found again, and a dead one is taken away`, async (t) => {
+for (const place of [{}, { mountPoint: "mnt" }, { mountPoint: "link" }])
+  test(`a daemon that was killed: its mount ${"mountPoint" in place ? `at its mount point ${place.mountPoint} ` : ""}is found again, and a dead one is taken away`, async (t) => {
     const lab = await labFor(t);
     if (lab === undefined) return;
     const world = new World(t);
     const card = await lab.make("card", { fs: "ext4", mib: 96, files: { "a.bin": photo(1, 50_000_000) } });
-    for (const dir of ["out", "mnt"]) world.mkdir(dir);
+    for (const dir of ["out", "mnt", "behind"]) world.mkdir(dir);
+    symlinkSync("behind", `${world.dir}/link`);
     const config = world.config({
       devices: { flir: { ...place, type: "disk", uuid: card.uuid, maxRate: "10MiB/s" }, out: { type: "local", dir: "out" } },
       routes: [{ from: "flir", to: ["out"] }],
