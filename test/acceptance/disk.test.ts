@@ -97,6 +97,10 @@ test("a target that is pulled while it is written on: after the replug it goes o
       () => program.events.filter(({ message }) => message.includes("was pulled while it was in use")).length === n,
       "that it was pulled",
     );
+    // A journal that knows the size, and pages that never came.
+    const [[path, bytes] = assert.fail("there is no partial"), ...more] = await lab.content(stick);
+    assert.equal(more.length, 0);
+    await lab.write(stick, { [path]: Buffer.concat([bytes, Buffer.alloc(1_500_000)]) });
   }
   await lab.plug(stick);
   await program.until(({ what }) => what === "delivered", "delivery");

@@ -107,7 +107,7 @@ export async function years(on: Installed): Promise<void> {
     "systemctl stop filesync && mount -o remount,rw / && mv /etc/fstab.before /etc/fstab && systemctl -q disable late.service && systemctl -q enable systemd-networkd.service && rm /etc/systemd/system/late.service",
   );
   await m.must(
-    "umount /srv/flights /var/lib/filesync && rm -rf /srv/flights /var/lib/filesync && cp -a /mnt/rw/flights /srv/flights && cp -a /mnt/rw/state /var/lib/filesync && umount /mnt/rw && systemctl daemon-reload && sync",
+    "umount /srv/flights /var/lib/filesync && rm -rf /srv/flights /var/lib/filesync && cp -a /mnt/rw/flights /srv/flights && cp -a /mnt/rw/state /var/lib/filesync && umount /mnt/rw && rmdir /mnt/rw && systemctl daemon-reload && sync",
   );
   await m.pull(stick);
   await m.must("systemctl start filesync");

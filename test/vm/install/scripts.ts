@@ -113,7 +113,10 @@ export async function image(on: Installed): Promise<void> {
   await m.must(
     `printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' >${old} && systemctl -q enable --now filesync-old`,
   );
-  await m.must(`install -d /srv/flights && ${deploy} --config /root/config.json --replace-old && chown -R filesync: /srv/flights`);
+  // Where the files of an earlier step lie, all would count as delivered at once.
+  await m.must(
+    `rm -rf /srv/flights && install -d /srv/flights && ${deploy} --config /root/config.json --replace-old && chown -R filesync: /srv/flights`,
+  );
   const gone = (await m.run("systemctl is-active filesync-old")).out.trim();
   on.results.row(
     "image",
