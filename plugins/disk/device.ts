@@ -13,7 +13,8 @@ import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wanted
 import { isHelpers } from "./helper.js";
 import { holdersOf } from "./holders.js";
 import { Media, nameOf, type Remembered } from "./media.js";
-import { looksIn, Medium } from "./medium.js";
+import { looksIn } from "./content.js";
+import { Medium } from "./medium.js";
 import { adopt, type Machine, mount, mountOf, sweep, type Wish } from "./mounting.js";
 import { OwnMounts } from "./own-mount.js";
 import { sharedMounts } from "./shared.js";

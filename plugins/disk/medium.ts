@@ -2,31 +2,12 @@
  * A medium that is in. Whoever reads or writes on it holds a lease; while nobody does and nothing is wanted of it, it is unmounted, so that it may be
  * pulled; the next lease mounts it again. Once it was pulled or ejected every lease ends with that Fault.
  */
-import { constants, promises as fs } from "node:fs";
-import type { FileHandle } from "node:fs/promises";
-import { join } from "node:path";
-import { EMPTY } from "rxjs";
-import { abortedFault, Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
-import { expectNoLink } from "../local/place.js";
-import { LocalSource } from "../local/source.js";
-import { LocalTarget } from "../local/target.js";
-import { LocalTree } from "../local/tree.js";
 import { type Block, stayOf } from "./blocks.js";
-import type { Looks } from "./media.js";
+import { type Content, openContent } from "./content.js";
 import { isAlive, mount, mountOf, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
-import { sampleOf } from "./sample.js";
 import { sharedMounts } from "./shared.js";
-
-/** What is on it, while somebody has a lease. */
-export interface Content {
-  /** The mounted directory, held open: what is done below it never lands in the directory that the mount hid, whenever the mount goes. */
-  readonly held: FileHandle;
-  readonly root: string;
-  readonly source: LocalSource;
-  readonly target: LocalTarget;
-  readonly tree: LocalTree;
-}
 
 export interface MediumGiven {
   readonly block: Block;
@@ -326,34 +307,14 @@ export class Medium {
     return why;
   }
 
-  async #open({ dir, dev, readOnly }: Mounted): Promise<Content> {
-    let held: FileHandle;
+  async #open(mounted: Mounted): Promise<Content> {
     try {
-      held = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+      return await openContent(mounted, this.block, this.given.root, this.#files);
     } catch (error) {
-      await this.expectAlive();
-      throw faultOfErrno(error, `cannot open ${dir}`);
+      if (isFault(error, "offline")) this.given.suspect();
+      else await this.expectAlive();
+      throw error;
     }
-    if ((await held.stat()).dev !== dev) {
-      await held.close();
-      this.given.suspect();
-      throw new Fault("offline", `${this.block.path} is mounted at ${dir} no more`);
-    }
-    try {
-      await expectNoLink(`/proc/self/fd/${held.fd}`, `${this.given.root}/`.replace(/^\/+/, ""));
-    } catch (error) {
-      await held.close();
-      if (!isFault(error, "rejected")) throw error;
-      throw new Fault("denied", `the root "${this.given.root}" on ${this.block.path} leads out of it: ${error.message}`);
-    }
-    const root = join(`/proc/self/fd/${held.fd}`, this.given.root);
-    // What was written and not synced before it was unmounted or pulled is not known to be there: a new target knows nothing of it.
-    return {
-      ...{ held, root },
-      source: new LocalSource({ dir: root, inPlace: false, create: false }, EMPTY, this.#files),
-      target: new LocalTarget({ dir: root, create: !readOnly }),
-      tree: new LocalTree(root, this.#files),
-    };
   }
 
   /** Nothing of it is open any more. */
@@ -457,31 +418,4 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
     signal.addEventListener("abort", end, { once: true });
     if (signal.aborted) end();
   });
-}
-
-/** For who recognises it. */
-export function looksIn({ root, tree }: Content): Looks {
-  return {
-    stat: async (path) => {
-      try {
-        return await tree.stat(path);
-      } catch (error) {
-        if (isFault(error, "offline")) throw error;
-        // A directory that cannot be read.
-        return undefined;
-      }
-    },
-    sample: (path, size) => sampleOf(root, path, size),
-  };
-}
-
-/** Whether the device's directory is on it. */
-export async function hasRoot({ root }: Content): Promise<boolean> {
-  try {
-    return (await fs.stat(root)).isDirectory();
-  } catch (error) {
-    const fault = faultOfErrno(error, `cannot look at ${root}`);
-    if (fault.kind === "missing") return false;
-    throw fault;
-  }
 }

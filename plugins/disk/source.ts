@@ -7,7 +7,8 @@ import type { FileEntry, ListOptions, Source, SourceFeatures } from "../../core/
 import { readableOf, readingOf } from "../../core/reading.js";
 import { placeOf } from "../local/place.js";
 import type { Disks } from "./device.js";
-import { hasRoot, type Medium } from "./medium.js";
+import { hasRoot } from "./content.js";
+import type { Medium } from "./medium.js";
 import { mostRemembered, newest, type Remembered } from "./media.js";
 
 /** The unit in which a medium that fails is read: a page, or a sector of a large disk. */
