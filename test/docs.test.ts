@@ -1,0 +1,126 @@
+/** What the documentation shows, held against the program: configurations load, commands and options exist, links lead somewhere. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { plugins } from "../cli/plugins.js";
+import { loadConfig } from "../core/config.js";
+import { runProgram } from "./faults/process.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const pages = [
+  ...["README.md", "CONTRIBUTING.md", "bench/README.md"],
+  ...readdirSync(join(root, "docs")).flatMap((name) => (name.endsWith(".md") ? `docs/${name}` : [])),
+  ...readdirSync(join(root, "docs/decisions")).map((name) => `docs/decisions/${name}`),
+];
+const read = (page: string) => readFileSync(join(root, page), "utf8");
+
+/** What stands between fences, of the language where one is given. */
+function blocks(text: string, language?: string): string[] {
+  return [...text.matchAll(/^```(\w*)\n(.*?)^```/gms)].flatMap(([, of, body = ""]) =>
+    language === undefined || of === language ? body : [],
+  );
+}
+
+/** Every piece of code: fenced, and between single backquotes. */
+function code(text: string): string[] {
+  return [...blocks(text), ...[...text.replaceAll(/^```.*?^```/gms, "").matchAll(/`([^`\n]+)`/g)].map(([, span = ""]) => span)];
+}
+
+/** A block as a whole configuration: it shows one, a part of one, or devices; what is only hinted at is filled in. */
+function whole(block: string): string {
+  const text = block
+    .replaceAll("SHA256:…", `SHA256:${"a".repeat(43)}`)
+    .replaceAll(/\{ *"file": *"[^"]*\.secret" *\}/g, '"a secret"')
+    .replaceAll('"~/.ssh/id_ed25519"', '"package.json"')
+    .replaceAll('"url": "…"', '"url": "udpin://127.0.0.1:14550"');
+  if (text.trimStart().startsWith("{")) return text;
+  if (/^"(devices|routes|services)"/.test(text.trimStart())) return `{ ${text} }`;
+  return `{ "devices": { ${text} } }`;
+}
+
+for (const page of pages)
+  for (const [i, block] of blocks(read(page), "jsonc").entries())
+    test(`${page}: its configuration ${i + 1} is right`, async () => {
+      const { problems } = await loadConfig(whole(block), plugins, { baseDir: root, env: {}, hostName: "host", nowMs: Date.now() });
+      assert.deepEqual(problems, []);
+    });
+
+test("commands that the documentation names exist, with these options", async () => {
+  const help = async (...words: string[]) => (await runProgram([...words, "--help"])).out;
+  const commands = new Set([...(await help()).matchAll(/^ {2}([a-z][a-z-]*) /gm)].map(([, name = ""]) => name));
+  assert.ok(commands.has("status") && commands.has("mount-helper"), [...commands].join(" "));
+  const options = new Map<string, string>();
+  const wrong: string[] = [];
+  for (const page of pages)
+    for (const piece of code(read(page)))
+      for (const [, command = "", rest = ""] of piece.matchAll(/(?:^|[\s;(])(?:npx |sudo )*filesync ([a-z][a-z-]*)([^\n#;|]*)/g)) {
+        if (!commands.has(command)) {
+          wrong.push(`${page}: filesync ${command}`);
+          continue;
+        }
+        if (!options.has(command)) options.set(command, await help(command));
+        for (const [option] of rest.matchAll(/--[a-z][a-z-]*/g))
+          if (!options.get(command)?.includes(option)) wrong.push(`${page}: filesync ${command} ${option}`);
+      }
+  assert.deepEqual(wrong, []);
+  assert.ok(options.size > 15, `only ${options.size} commands are shown`);
+});
+
+test("scripts that the documentation names exist, with these options", () => {
+  const wrong: string[] = [];
+  let seen = 0;
+  for (const page of pages)
+    for (const piece of code(read(page)))
+      for (const [, script = "", rest = ""] of piece.matchAll(/(?:^|[\s/])((?:deploy|make)-[a-z]+\.sh)([^\n#;|]*)/g)) {
+        seen += 1;
+        const path = join(root, "deploy", script);
+        if (!existsSync(path)) wrong.push(`${page}: ${script}`);
+        else
+          for (const [option] of rest.matchAll(/--[a-z][a-z-]*/g))
+            if (!scriptHelp(path).includes(option)) wrong.push(`${page}: ${script} ${option}`);
+      }
+  assert.deepEqual(wrong, []);
+  assert.ok(seen > 5);
+});
+
+const helps = new Map<string, string>();
+function scriptHelp(path: string): string {
+  const text = helps.get(path) ?? execFileSync("bash", [path, "--help"], { encoding: "utf8" });
+  helps.set(path, text);
+  return text;
+}
+
+test("scripts of npm that the documentation names exist", () => {
+  const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+  const wrong: string[] = [];
+  for (const page of pages)
+    for (const piece of code(read(page)))
+      for (const [, name = ""] of piece.matchAll(/\bnpm run ([\w:-]+)/g)) if (!(name in scripts)) wrong.push(`${page}: npm run ${name}`);
+  assert.deepEqual(wrong, []);
+});
+
+test("links lead to files and headings that are there", () => {
+  const slug = (heading: string) =>
+    heading
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-");
+  const wrong: string[] = [];
+  for (const page of pages)
+    for (const [, to = ""] of read(page)
+      .replaceAll(/^```.*?^```/gms, "")
+      .matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^(https?|mailto):/.test(to)) continue;
+      const [file = "", heading] = to.split("#");
+      const path = file === "" ? join(root, page) : resolve(root, dirname(page), file);
+      if (!existsSync(path)) wrong.push(`${page}: ${to}`);
+      else if (heading !== undefined) {
+        const headings = [...readFileSync(path, "utf8").matchAll(/^#+ (.*)$/gm)].map(([, text = ""]) => slug(text));
+        if (!headings.includes(heading)) wrong.push(`${page}: ${to}`);
+      }
+    }
+  assert.deepEqual(wrong, []);
+});
