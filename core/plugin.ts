@@ -1,5 +1,5 @@
 /**
- * THE CONTRACT between core and the plugins; also exported as `filesync/plugin`.
+ * THE CONTRACT between core and the plugins; exported as `filesync/plugin` with what a plugin needs beside it (`for-plugins.ts`).
  *
  * A plugin does the work and says what went wrong in terms of what core must do next (a Fault, `core/errors.ts`). Retry, backoff, rates,
  * concurrency, locking and logging are core's, wrapped around a plain plugin; a plugin arbitrates only its own link. Constructors do no I/O.

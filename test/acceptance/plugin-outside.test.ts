@@ -1,0 +1,117 @@
+/** The plugin of docs/plugins.md, as it stands there, beside a configuration and against a real HTTP server. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Program, runProgram } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { World } from "../faults/world.js";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+
+interface Camera {
+  readonly url: string;
+  /** Where each request for a file began, in order. */
+  readonly begun: { readonly path: string; readonly offset: number }[];
+  /** `held`: after this many bytes of an answer nothing more comes. */
+  held: number;
+}
+
+async function cameraWith(t: TestContext, files: ReadonlyMap<string, Buffer>): Promise<Camera> {
+  const camera = { url: "", begun: [] as Camera["begun"], held: Infinity };
+  const answer = (request: IncomingMessage, response: ServerResponse) => {
+    const path = decodeURIComponent(request.url ?? "").replace(/^\/files\/?/, "");
+    if (path === "") {
+      response.end(JSON.stringify([...files].map(([name, { length: size }]) => ({ path: name, size, modified: "2026-05-28T10:00:00Z" }))));
+      return;
+    }
+    const bytes = files.get(path);
+    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+    if (bytes === undefined || from === undefined || to === undefined) {
+      response.writeHead(bytes === undefined ? 404 : 400).end();
+      return;
+    }
+    camera.begun.push({ path, offset: Number(from) });
+    const part = bytes.subarray(Number(from), Number(to) + 1);
+    response.writeHead(206, { "content-range": `bytes ${from}-${to}/${bytes.length}`, "content-length": part.length });
+    if (part.length > camera.held) response.write(part.subarray(0, camera.held));
+    else response.end(part);
+  };
+  const server = createServer(answer).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return Object.assign(camera, { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` });
+}
+
+/** The documented plugin in a world; `filesync` is found from there as the page says. */
+function withPlugin(t: TestContext, url: string): { world: World; config: string } {
+  const world = new World(t);
+  const [, text = ""] = /```js\n(.*?)```/s.exec(readFileSync(join(root, "docs/plugins.md"), "utf8")) ?? [];
+  writeFileSync(world.path("http-camera.js"), text);
+  writeFileSync(world.path("package.json"), '{ "type": "module" }');
+  world.mkdir("node_modules");
+  symlinkSync(root, world.path("node_modules/filesync"));
+  world.mkdir("out");
+  const config = world.config({
+    devices: { camera: { type: "./http-camera.js", url, settle: "0s" }, out: { type: "local", dir: "out" } },
+    routes: [{ from: "camera", to: ["out"] }],
+  });
+  return { world, config };
+}
+
+test("its files arrive, and one that a kill broke off goes on at the byte", async (t) => {
+  const random = new Random(7);
+  const files = new Map([
+    ["DCIM/1.JPG", random.bytes(3_000_000)],
+    ["DCIM/a b#ü.JPG", random.bytes(10)],
+    ["big.mp4", random.bytes(20_000_000)],
+  ]);
+  const camera = await cameraWith(t, files);
+  camera.held = 12_000_000;
+  const { world, config } = withPlugin(t, camera.url);
+  const start = () => {
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    return program;
+  };
+  let program = start();
+  await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 2, "the small ones");
+  for (;;) {
+    const { out } = await runProgram(["status", "--json", "--config", config]);
+    const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
+    if (transfers.some(({ offset }) => offset >= 11_000_000)) break;
+  }
+  await program.kill();
+  camera.held = Infinity;
+  program = start();
+  await program.until(({ what, message }) => what === "delivered" && message.includes("big.mp4"), "the big one");
+  program.signal("SIGTERM");
+  await program.exited;
+  for (const [path, bytes] of files) assert.ok(readFileSync(world.path("out/v/camera", path)).equals(bytes), path);
+  const last = camera.begun.filter(({ path }) => path === "big.mp4").at(-1);
+  assert.ok((last?.offset ?? 0) >= 11_000_000 - 4 * 2 ** 20, String(last?.offset));
+});
+
+test("its mistakes and faults are told as those of any plugin", async (t) => {
+  const camera = await cameraWith(t, new Map());
+  const { world, config } = withPlugin(t, camera.url);
+  assert.equal((await runProgram(["check", "--probe", "--config", config])).code, 0);
+  const bad = world.config(
+    { devices: { camera: { type: "./http-camera.js", url: "nowhere", speed: 1 } }, routes: [{ from: "camera", to: [] }] },
+    "bad.json",
+  );
+  const said = await runProgram(["check", "--config", bad]);
+  assert.equal(said.code, 2);
+  assert.match(said.err + said.out, /an address, http:\/\//);
+  assert.match(said.err + said.out, /speed/);
+  const away = world.config({ devices: { camera: { type: "./http-camera.js", url: "http://127.0.0.1:3" } }, routes: [] }, "away.json");
+  const probed = await runProgram(["check", "--probe", "--config", away]);
+  assert.match(probed.err + probed.out, /http:\/\/127\.0\.0\.1:3\/ does not answer: connect ECONNREFUSED/);
+});
