@@ -96,6 +96,16 @@ test("what is wrong takes only itself out", async () => {
   );
 });
 
+test("archiving without an archiveDir is a mistake of the route, not one that follows from another of the device", async () => {
+  const given = (more: string) => `{ "devices": { "in": { "type": "local", "dir": "x"${more} }, "out": { "type": "local", "dir": "y" } },
+    "routes": [{ "from": "in", "to": ["out"], "afterDelivery": "archive" }] }`;
+  assert.deepEqual(await problems(given("")), ['c:2: routes[0].afterDelivery: "archive" needs "archiveDir" on the device "in"']);
+  assert.deepEqual(await problems(given(', "archiveDir": "done"')), []);
+  assert.deepEqual(await problems(given(', "archiveDir": "done", "interval": "soon"')), [
+    'c:1: devices.in.interval: expected a duration such as "500ms", "30s", "5min", "12h" or "7d", got "soon"',
+  ]);
+});
+
 test("what is no JSON is said with its line", async () => {
   assert.deepEqual(await problems('{\n  "devices": {\n    "a" { }\n  }\n}'), ["c:3: this is no JSON: colon expected"]);
   assert.deepEqual(await problems(""), ["c:1: the file is empty; see config.example.json"]);

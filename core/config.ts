@@ -298,11 +298,9 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
           add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
         }
       });
-    if (
-      route.afterDelivery === "archive" &&
-      known.has(route.from) &&
-      devices.find(({ name }) => name === route.from)?.archiveDir === undefined
-    )
+    // Of a device that is wrong itself nothing more is known.
+    const source = devices.find(({ name }) => name === route.from);
+    if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
       add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
     if (parsed === undefined || !usable || problems.length > before) return;
     const whole = { ...parsed, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, options.nowMs) };

@@ -33,7 +33,7 @@ function code(text: string): string[] {
 function whole(block: string): string {
   const text = block
     .replaceAll("SHA256:…", `SHA256:${"a".repeat(43)}`)
-    .replaceAll(/\{ *"file": *"[^"]*\.secret" *\}/g, '"a secret"')
+    .replaceAll(/\{ *"(?:file": *"[^"]*\.secret|credential": *"[^"]*)" *\}/g, '"a secret"')
     .replaceAll('"~/.ssh/id_ed25519"', '"package.json"')
     .replaceAll('"url": "…"', '"url": "udpin://127.0.0.1:14550"');
   if (text.trimStart().startsWith("{")) return text;
