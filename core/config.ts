@@ -142,6 +142,19 @@ export const configSchema = v.strictObject({
     }),
     {},
   ),
+  journal: v.optional(
+    v.strictObject({
+      keep: v.optional(
+        v.pipe(
+          duration(),
+          v.minValue(86_400_000, "at least 1d"),
+          v.description("How long it is known of a file that was delivered and has left its source since."),
+        ),
+        "365d",
+      ),
+    }),
+    {},
+  ),
   metered: v.optional(
     v.pipe(
       v.array(v.string("a name"), "a list of names"),
@@ -179,6 +192,7 @@ export interface Config {
   readonly vehicle: string;
   readonly stateDir: string;
   readonly spool: { readonly maxSize: number; readonly keepFree: number; readonly keep: number };
+  readonly journal: { readonly keep: number };
   /** Names of network interfaces that are metered, with patterns. */
   readonly metered: readonly string[];
   readonly devices: readonly DeviceConfig[];
@@ -318,6 +332,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       vehicle: whole.vehicle ?? options.hostName,
       stateDir: whole.stateDir,
       spool: whole.spool,
+      journal: whole.journal,
       metered: whole.metered,
       devices,
       routes,

@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { EMPTY, filter, merge, type Observable, timer } from "rxjs";
+import { Survey } from "./compact.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
@@ -157,11 +158,14 @@ export class Finder {
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const archive = lane.config.archiveDir?.replace(/^\/+|\/+$/g, "");
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
+    const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
+    const survey = Survey.begin(engine, lane);
     let count = 0;
     for await (const entry of this.#source.list(signal, { enter })) {
       throwIfAborted(signal);
+      survey?.note(entry);
       if (++count % 1000 === 0) await breathe();
-      if (entry.kind === "directory" || (archive !== undefined && entry.path.startsWith(`${archive}/`))) continue;
+      if (entry.kind === "directory" || archived(entry.path)) continue;
       if (entry.kind === "unreadable") {
         this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
         continue;
@@ -222,6 +226,7 @@ export class Finder {
         count: added,
       });
     else engine.events.say("debug", "listed", `${lane.name}: listed, nothing new`, { device: lane.name });
+    await survey?.end((file) => !archived(file.path) && this.#routes.some(({ rules }) => rules.wants(file)), signal);
   }
 
   /** When each `since: install` route ran first; `fresh`: those whose first listing is this one. */

@@ -80,11 +80,20 @@ export function temporaryName(): string {
 }
 
 /** Replaces the content of a small file at once: a temporary name, sync, rename, sync of the directory. */
-export async function writeDurable(path: string, content: string | Uint8Array, mode = 0o666): Promise<void> {
+export function writeDurable(path: string, content: string | Uint8Array, mode = 0o666): Promise<void> {
+  return replaceDurable(path, () => [content], mode);
+}
+
+/** The same, of a file of any length, part by part. */
+export async function replaceDurable(
+  path: string,
+  parts: () => Iterable<string | Uint8Array> | AsyncIterable<string | Uint8Array>,
+  mode = 0o666,
+): Promise<void> {
   const temporary = join(dirname(path), temporaryName());
   const handle = await fs.open(temporary, "wx", mode);
   try {
-    await handle.writeFile(content);
+    await fs.writeFile(handle, parts());
     await handle.sync();
   } catch (error) {
     await handle.close();

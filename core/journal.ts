@@ -17,6 +17,7 @@ import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Subject } from "rxjs";
 import { syncData, syncDir } from "./fs.js";
+import { trimReceipts } from "./receipts.js";
 import { openDatabase, type Database, type Statement, type Value } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
@@ -81,7 +82,11 @@ CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (de
 `;
 
 /** Came later, and change no format: a version that does not know them works all the same. */
-const laterIndexes = "CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone'";
+const later = `
+CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone';
+-- Versions that a listing did not show any more, and when that was first so, by trusted wall time.
+CREATE TABLE IF NOT EXISTS absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
+`;
 
 export class JournalFromNewerVersion extends Error {}
 export class JournalDamaged extends Error {}
@@ -111,6 +116,8 @@ export class Journal {
     readonly receipts: FileHandle,
     /** The names of what was set aside on opening; empty when the journal was whole. */
     readonly setAside: readonly string[],
+    /** Lines that were taken out of receipts.jsonl on opening. */
+    readonly trimmed: number,
   ) {}
 
   /**
@@ -135,6 +142,9 @@ export class Journal {
     }
     const handles: FileHandle[] = [];
     try {
+      const receiptsPath = join(dir, "receipts.jsonl");
+      // What a damaged journal does not know says nothing.
+      const trimmed = mend && !suspect && setAside.length === 0 ? await trimmedLines(receiptsPath, db) : 0;
       const opened = async (name: string, flags: string) => {
         const handle = await fs.open(name, flags);
         handles.push(handle);
@@ -142,14 +152,14 @@ export class Journal {
       };
       const wal = await opened(`${path}-wal`, "a+");
       const main = await opened(path, "r+");
-      const receipts = await opened(join(dir, "receipts.jsonl"), "a");
-      await endLine(join(dir, "receipts.jsonl"), receipts);
+      const receipts = await opened(receiptsPath, "a");
+      await endLine(receiptsPath, receipts);
       // It fits this version: the next that does not would be somebody's mistake.
       if (mend) await fs.rm(join(dir, "went-back"), { force: true });
       await main.sync();
       await wal.sync();
       await syncDir(dir);
-      return new Journal(dir, db, wal, main, receipts, setAside);
+      return new Journal(dir, db, wal, main, receipts, setAside, trimmed);
     } catch (error) {
       db.close();
       for (const handle of handles) await handle.close();
@@ -366,7 +376,7 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
       );
     const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
     if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${schemaVersion}; COMMIT`);
-    db.exec(laterIndexes);
+    db.exec(later);
     if (suspect) {
       const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
       if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });
@@ -375,6 +385,16 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
   } catch (error) {
     db.close();
     throw error;
+  }
+}
+
+/** A card without room for both files keeps the longer one. */
+async function trimmedLines(path: string, db: Database): Promise<number> {
+  try {
+    return await trimReceipts(path, db);
+  } catch (error) {
+    if (!isMedium(error)) throw error;
+    return 0;
   }
 }
 

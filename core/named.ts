@@ -2,6 +2,7 @@
 import { suggestion } from "./config-problems.js";
 import { ControlError } from "./control.js";
 import type { Engine } from "./engine.js";
+import { forgottenIn } from "./receipts.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
 
 /** Versions, newest first, each with those of its deliveries that are meant. */
@@ -77,5 +78,7 @@ export function unknown(engine: Engine, what: string): ControlError {
             : files.map((file) => `${file.source}:${file.path}`),
         )
       : `; did you mean "${sameName.source}:${sameName.path}"?`;
-  return new ControlError(`nothing of the name "${what}" is known${near}`);
+  const forgotten =
+    near === "" && forgottenIn(engine.journal).deliveries > 0 ? '; what left its source longer ago than "journal.keep" is forgotten' : "";
+  return new ControlError(`nothing of the name "${what}" is known${near}${forgotten}`);
 }

@@ -17,6 +17,7 @@ import {
   canSend,
   elsewhere,
   goesBefore,
+  isReleasable,
   marksIn,
   sendable,
   type DeliveryRow,
@@ -64,11 +65,7 @@ export class Queue {
         "UPDATE deliveries SET state = 'ready' WHERE +state = 'wanting' AND version IN (SELECT id FROM versions WHERE spooled > 0 AND state = 'sealed')",
       );
     });
-    for (const { id, source } of this.journal.all<VersionRow>(
-      `SELECT id, source FROM versions v WHERE released IS NULL AND after <> 'keep'
-       AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
-       AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`,
-    ))
+    for (const { id, source } of this.journal.all<VersionRow>(`SELECT id, source FROM versions v WHERE ${isReleasable}`))
       this.releasable.set(id, { source, notBeforeMs: 0 });
   }
 

@@ -5,10 +5,10 @@
 import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
 import { removeTemporaries } from "./fs.js";
+import { hasForgotten, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import type { Marks, StoredReceipt, VersionRow } from "./rows.js";
@@ -20,7 +20,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   const { journal, queue, spool } = engine;
   // Power may go while it is rebuilt: until the spool was gone through, the next start does it again.
   const unfinished = journal.get("SELECT 1 FROM meta WHERE key = 'recovering'") !== undefined;
-  const empty = unfinished || journal.get("SELECT 1 FROM versions LIMIT 1") === undefined;
+  const empty = unfinished || (journal.get("SELECT 1 FROM versions LIMIT 1") === undefined && !hasForgotten(journal));
   if (empty) {
     await journal.commit(() => {
       journal.run("INSERT INTO meta VALUES ('recovering', '1') ON CONFLICT (key) DO NOTHING");
@@ -175,14 +175,13 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
   };
   /** Single shots that were on their way, or in doubt: their deliveries are found again, and begin with this. */
   const shots = new Map<string, Sending>();
-  for await (const line of createInterface({ input: createReadStream(path, { encoding: "utf8" }), crlfDelay: Infinity })) {
-    const read = parsed(line);
-    const receipt = receiptIn(read);
-    if (receipt !== undefined) group.push(receipt);
+  for await (const text of linesIn(path)) {
+    const line = lineOf(text);
+    if (line?.what === "receipt") group.push(line.receipt);
+    else if (line?.what === "forgotten") await journal.apply(() => setForgotten(journal, line.forgotten));
+    else if (line?.what === "sending" && line.record === null) shots.delete(line.delivery);
+    else if (line?.what === "sending" && line.record !== null) shots.set(line.delivery, line.record);
     if (group.length >= 1000) await store();
-    if (typeof read?.sending !== "string") continue;
-    if (read.record === null) shots.delete(read.sending);
-    else shots.set(read.sending, read.record as Sending);
   }
   await store();
   await journal.apply(() => {
@@ -196,22 +195,4 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
     }
   });
   return count;
-}
-
-/** A line of receipts.jsonl; undefined for the tail of one that power cut short. */
-function parsed(line: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined;
-  } catch {
-    // It says nothing, and what it would have said is asked of sources and targets.
-    return undefined;
-  }
-}
-
-function receiptIn(line: Record<string, unknown> | undefined): StoredReceipt | undefined {
-  const receipt = line as Partial<StoredReceipt> | undefined;
-  if (receipt === undefined) return undefined;
-  const texts = [receipt.delivery, receipt.version, receipt.from, receipt.source, receipt.to, receipt.path, receipt.at];
-  return texts.every((text) => typeof text === "string") && typeof receipt.size === "number" ? (receipt as StoredReceipt) : undefined;
 }

@@ -114,4 +114,9 @@ export const elsewhere = "state IN ('active', 'parked', 'discard')";
 /** Of a delivery: its file has gone from the source before it was whole here, and nobody said yet that this is known. */
 export const isLost = "state IN ('dropped', 'discard') AND fault = 'missing'";
 
+/** Of a version `v`: every required target has it, and nothing was done at its source yet. */
+export const isReleasable = `v.released IS NULL AND v.after <> 'keep'
+  AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
+  AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`;
+
 export const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";

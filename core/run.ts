@@ -124,6 +124,8 @@ export class Run {
           "journal-set-aside",
           `the journal is damaged, or of a newer version that was taken back; it was set aside as ${journal.setAside.join(", ")} and is rebuilt from receipts, sources and targets`,
         );
+      if (journal.trimmed > 0)
+        events.say("info", "trimmed", `${journal.trimmed} lines of receipts.jsonl were of files that are forgotten, and are taken out`);
       await dropInherited(journal, installation);
       await recover(run.engine, config.stateDir, journal.setAside.length > 0);
       await journal.apply(() => forgetLanes(journal));

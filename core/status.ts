@@ -2,6 +2,7 @@
 import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
 import type { Journal } from "./journal.js";
+import { forgottenIn } from "./receipts.js";
 import { durationText, sizeText } from "./text.js";
 import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./rows.js";
 
@@ -65,13 +66,15 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const waiting = count("state = 'wanting'") + count("state = 'ready'");
   const active = count(`${elsewhere} AND state = 'active'`);
   const parked = count(`${elsewhere} AND state = 'parked'`);
-  const delivered = count("state = 'done'");
+  const forgotten = forgottenIn(journal);
+  const delivered = count("state = 'done'") + forgotten.deliveries;
   const open = `EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ('wanting', 'ready', 'active', 'parked'))`;
   const sum = (what: string, where: string) =>
     journal.get<{ n: number | null }>(`SELECT SUM(${what}) AS n FROM versions v WHERE ${where} AND ${open}`)?.n ?? 0;
   const onSource = sum("size - durable", "state = 'found'");
   const here = sum("durable", "state = 'found'") + sum("size", "state = 'sealed'");
-  const done = journal.get<{ n: number | null }>("SELECT SUM(size) AS n FROM deliveries WHERE state = 'done'")?.n ?? 0;
+  const known = journal.get<{ n: number | null }>("SELECT SUM(size) AS n FROM deliveries WHERE state = 'done'")?.n ?? 0;
+  const done = known + forgotten.bytes;
   const transfers = engine.transfers.running.map((transfer) => {
     const { id, route, from, to, path, size } = transfer.facts;
     const left = transfer.secondsLeft;

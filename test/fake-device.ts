@@ -65,6 +65,8 @@ export class FakeDevice {
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its listings tell no times. */
   timeless = false;
+  /** What its listings name beside its files. */
+  besides: readonly FileEntry[] = [];
   openNow = 0;
   openMost = 0;
   /** The medium that is in, where it takes such. */
@@ -183,6 +185,7 @@ export class FakeDevice {
       const entry = this.#entry(path);
       if (entry !== undefined) yield entry;
     }
+    yield* this.besides;
   }
 
   async *#chunks(path: string, offset: number, bytes: Buffer, signal: AbortSignal): AsyncGenerator<Buffer> {
@@ -334,6 +337,7 @@ export class Bench {
       metered: [],
       stateDir: this.dir,
       spool: { maxSize: options.maxSize ?? 2 ** 30, keepFree: 0, keep: 7 * 86_400_000 },
+      journal: { keep: 365 * 86_400_000 },
       devices: [...devices.sources.map((fake) => device(fake, "source")), ...devices.targets.map((fake) => device(fake, "target"))],
       routes: routes.map((route) => ({
         include: [],
