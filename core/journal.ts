@@ -143,8 +143,8 @@ export class Journal {
     const handles: FileHandle[] = [];
     try {
       const receiptsPath = join(dir, "receipts.jsonl");
-      // What a damaged journal does not know says nothing.
-      const trimmed = mend && !suspect && setAside.length === 0 ? await trimmedLines(receiptsPath, db) : 0;
+      // What a journal does not know of which damage was met says nothing.
+      const trimmed = mend && !suspect ? await trimmedLines(receiptsPath, db) : 0;
       const opened = async (name: string, flags: string) => {
         const handle = await fs.open(name, flags);
         handles.push(handle);

@@ -62,23 +62,25 @@ async function world(t: TestContext, given: Given = {}) {
   return { dir, path, all, journal, change, opened, text };
 }
 
-test("the lines of what was forgotten are taken out, once they are more than half; a journal that is lost counts on", async (t) => {
-  const { dir, all, journal, opened, text } = await world(t);
+test("the lines of what was forgotten are taken out, once they are more than half; the first line says how many", async (t) => {
+  const { dir, all, journal, opened, text } = await world(t, { lines: 7000, known: 3000 });
   await journal.close();
-  assert.equal(await opened(), 3000);
-  assert.deepEqual(text(), [JSON.stringify({ forgotten: { deliveries: 3000, bytes: 30_000 } }), ...all.slice(3000)]);
-  assert.equal(await opened(), 0);
-  // More is forgotten later: it is added up.
-  const next = await Journal.open(dir);
-  await next.commit(() => {
-    next.run("DELETE FROM versions WHERE id < 'v3990'");
-    next.run("DELETE FROM deliveries WHERE version < 'v3990'");
-    setForgotten(next, { deliveries: 3990, bytes: 39_900 });
-    for (let n = 0; n < 3000; n++) next.appendReceipt(`${receipt(n, "d3990").replace(`"v${n}"`, '"v3990"')}\n`);
-  });
-  await next.close();
-  assert.equal(await opened(), 0, "fewer than half");
-  assert.equal(text().length, 4001);
+  assert.equal(await opened(), 4000);
+  assert.deepEqual(text(), [JSON.stringify({ forgotten: { deliveries: 4000, bytes: 40_000 } }), ...all.slice(4000)]);
+  const forget = async (below: number) => {
+    const next = await Journal.open(dir);
+    await next.commit(() => {
+      next.run("DELETE FROM versions WHERE id < ?", `v${below}`);
+      next.run("DELETE FROM deliveries WHERE version < ?", `v${below}`);
+      setForgotten(next, { deliveries: below, bytes: 10 * below });
+    });
+    await next.close();
+    return opened();
+  };
+  assert.equal(await forget(5400), 0, "fewer than half");
+  assert.equal(text().length, 3001);
+  assert.equal(await forget(6000), 2000);
+  assert.deepEqual(text(), [JSON.stringify({ forgotten: { deliveries: 6000, bytes: 60_000 } }), ...all.slice(6000)]);
   assert.deepEqual(
     readdirSync(dir).filter((name) => name.endsWith(".tmp")),
     [],
@@ -112,6 +114,7 @@ test("a delivery with two lines is forgotten once", async (t) => {
 for (const [why, how] of [
   ["it is short", { lines: 1500, known: 100 }],
   ["less than half is forgotten", { known: 2100 }],
+  ["what was sent again has more lines", { lines: 2500, known: 1000, more: Array<string>(1000).fill(receipt(2499)) }],
   ["the journal never forgot, so it is not the one that these are of", { known: 10, forgotten: 0 }],
   ["the journal forgot much less than it does not know", { known: 100, forgotten: 1000 }],
 ] as const)
