@@ -8,10 +8,11 @@ import { versionId } from "../core/route.js";
 import { Program } from "../test/faults/process.js";
 import { heading, inTempDir, mb, median, table } from "./measure.js";
 
-const files = 100_000;
+export const files = 100_000;
 const runs = 3;
 
-async function fill(stateDir: string, pending: boolean): Promise<void> {
+/** A journal of `files` in place, all waiting or all delivered. */
+export async function fill(stateDir: string, pending: boolean): Promise<void> {
   mkdirSync(stateDir, { recursive: true });
   const journal = await Journal.open(stateDir);
   const queue = new Queue(journal, new RealClock());
@@ -29,7 +30,7 @@ async function fill(stateDir: string, pending: boolean): Promise<void> {
         const version = queue.version(id);
         if (version !== undefined)
           queue.addDeliveries(version, [
-            { id: `d${id}`, target: "out", path: entry.path, required: true, weight: 1, rank: entry.modifiedMs },
+            { id: versionId("out", entry), target: "out", path: entry.path, required: true, weight: 1, rank: entry.modifiedMs },
           ]);
         if (!pending) journal.run("UPDATE deliveries SET state = 'done', done_ms = ?, receipt = '{}' WHERE version = ?", i, id);
       }

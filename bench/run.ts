@@ -1,4 +1,5 @@
 /** `npm run bench [-- NAME…]`: runs the named benchmarks, or all (`mavftp --full`, `mavftp px4 usb`: some of its cells); each prints a table in Markdown. */
+import { compact } from "./compact.js";
 import { cutThrough } from "./cut-through.js";
 import { disk } from "./disk.js";
 import { idle } from "./idle.js";
@@ -15,6 +16,7 @@ import { webdav } from "./webdav.js";
 const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>> = {
   idle,
   many,
+  compact,
   "slow-card": slowCard,
   "cut-through": cutThrough,
   push,

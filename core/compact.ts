@@ -87,35 +87,37 @@ export class Survey {
     if (media.length === 0) return;
     const now = clock.wallMs();
     const before = now - engine.config.journal.keep;
-    const sum = { versions: 0, deliveries: 0 };
+    const [back, gone, old]: [string[], string[], string[]] = [[], [], []];
     for (let last: Pick<Row, "path" | "id"> | undefined = { path: "", id: "" }; last !== undefined;) {
       throwIfAborted(stop);
       const rows: Row[] = journal.all<Row>(
-        `SELECT v.id, v.path, v.size, v.medium, a.since_ms, v.state = 'gone' OR EXISTS (SELECT 1 FROM versions w WHERE ${laterOne} AND w.state <> 'gone') AS superseded
+        `SELECT v.id, v.path, v.size, v.medium, a.since_ms,
+           v.state = 'gone' OR EXISTS (SELECT 1 FROM versions w WHERE ${laterOne} AND w.state <> 'gone') AS superseded
          FROM versions v LEFT JOIN absent a ON a.version = v.id WHERE v.source = ? AND (v.path, v.id) > (?, ?) ORDER BY v.path, v.id LIMIT ${page}`,
         lane.name,
         last.path,
         last.id,
       );
       last = rows.at(-1);
-      const known = rows.filter((row) => media.includes(row.medium) && !this.#isDoubted(row.path) && covers(row));
-      const isThere = (row: Row) => row.superseded === 0 && this.#listed.get(row.medium)?.has(row.path) === true;
-      const back = known.filter((row) => row.since_ms !== null && isThere(row));
-      const gone = known.filter((row) => row.since_ms === null && !isThere(row));
-      const old = known.filter((row) => row.since_ms !== null && row.since_ms < before && !isThere(row));
-      if (back.length + gone.length + old.length > 0)
-        await journal.commit(() => {
-          for (const { id } of back) journal.run("DELETE FROM absent WHERE version = ?", id);
-          for (const { id } of gone) journal.run("INSERT INTO absent VALUES (?, ?)", id, now);
-          const sums = old.map(({ id }) => forget(engine, id, before)).filter((one) => one !== undefined);
-          if (sums.length === 0) return;
-          const total = sums.reduce(sumOf, { deliveries: 0, bytes: 0 });
-          setForgotten(journal, sumOf(forgottenIn(journal), total));
-          sum.versions += sums.length;
-          sum.deliveries += total.deliveries;
-        });
-      await new Promise((resolve) => setImmediate(resolve));
+      for (const row of rows) {
+        if (!media.includes(row.medium) || this.#isDoubted(row.path) || !covers(row)) continue;
+        const isThere = row.superseded === 0 && this.#listed.get(row.medium)?.has(row.path) === true;
+        if (isThere && row.since_ms !== null) back.push(row.id);
+        else if (!isThere && row.since_ms === null) gone.push(row.id);
+        else if (!isThere && row.since_ms !== null && row.since_ms < before) old.push(row.id);
+      }
+      await turn();
     }
+    await this.#inGroups(back, stop, (id) => journal.run("DELETE FROM absent WHERE version = ?", id));
+    await this.#inGroups(gone, stop, (id) => journal.run("INSERT INTO absent VALUES (?, ?)", id, now));
+    const sum = { versions: 0, deliveries: 0 };
+    await this.#inGroups(old, stop, (id) => {
+      const one = forget(engine, id, before);
+      if (one === undefined) return;
+      setForgotten(journal, sumOf(forgottenIn(journal), one));
+      sum.versions += 1;
+      sum.deliveries += one.deliveries;
+    });
     await journal.apply(() => {
       for (const medium of media) put(journal, lastKey(lane, medium), String(now));
     });
@@ -124,6 +126,16 @@ export class Survey {
         device: lane.name,
         ...sum,
       });
+  }
+
+  /** In the order of the tables, so that one transaction changes few pages. */
+  async #inGroups(ids: string[], stop: AbortSignal, change: (id: string) => unknown): Promise<void> {
+    ids.sort();
+    for (let at = 0; at < ids.length; at += page) {
+      throwIfAborted(stop);
+      await this.engine.journal.commit(() => ids.slice(at, at + page).forEach(change));
+      await turn();
+    }
   }
 
   #isDoubted(path: string): boolean {
@@ -147,6 +159,11 @@ function forget({ journal, queue }: Engine, id: string, before: number): Forgott
   journal.run("DELETE FROM absent WHERE version = ?", id);
   queue.releasable.delete(id);
   return { deliveries: done?.deliveries ?? 0, bytes: done?.bytes ?? 0 };
+}
+
+/** Lets the event loop turn. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function put(journal: Journal, key: string, value: string): void {

@@ -318,3 +318,36 @@ test("killed after any record: what was told to be durable is there, in order", 
     await journal.close();
   }
 });
+
+test("a long file of which more than half is free is made shorter at a start; what is in it stays", async (t) => {
+  const dir = tempDir(t);
+  const size = () => statSync(join(dir, "journal.db")).size;
+  let journal = await Journal.open(dir);
+  for (let n = 0; n < 70; n++)
+    await journal.commit(() => journal.run("INSERT INTO meta VALUES (?, ?)", `n${n}`, String(n % 10).repeat(2 ** 20)));
+  const rows = () => journal.all<{ key: string }>("SELECT key FROM meta ORDER BY key").map(({ key }) => key);
+  await journal.commit(() => journal.run("DELETE FROM meta WHERE key > 'n55'"));
+  await journal.close();
+  const long = size();
+  journal = await Journal.open(dir);
+  await journal.commit(() => journal.run("DELETE FROM meta WHERE key > 'n3'"));
+  await journal.close();
+  assert.equal(size(), long, "less than half was free");
+  journal = await Journal.open(dir, false, false);
+  await journal.close();
+  assert.equal(size(), long, "only a daemon does that");
+  journal = await Journal.open(dir);
+  assert.ok(size() < long / 2, `${size()} of ${long} bytes`);
+  const left = rows();
+  assert.ok(left.length > 20 && left.length < 25, left.join());
+  assert.ok(
+    journal
+      .all<{ key: string; value: string }>("SELECT key, value FROM meta")
+      .every(({ key, value }) => value.startsWith(key.at(-1) ?? "")),
+  );
+  await journal.commit(() => record(journal, 1000));
+  await journal.close();
+  journal = await Journal.open(dir);
+  assert.equal(rows().length, left.length + 1);
+  await journal.close();
+});

@@ -81,6 +81,12 @@ CREATE INDEX deliveries_done ON deliveries (done_ms) WHERE state = 'done';
 CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;
 
+/**
+ * What is forgotten leaves room in the file, which the next rows take. Only a long file of which more than half is such room is made shorter, at a start: that
+ * writes what is left three times, which is not worth it for less. (`auto_vacuum` would move pages at each deletion, for as long as the journal lives.)
+ */
+const longBytes = 64 * 2 ** 20;
+
 /** Came later, and change no format: a version that does not know them works all the same. */
 const later = `
 CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone';
@@ -144,6 +150,7 @@ export class Journal {
     try {
       const receiptsPath = join(dir, "receipts.jsonl");
       // What a journal does not know of which damage was met says nothing.
+      if (mend && !suspect) shorten(db);
       const trimmed = mend && !suspect ? await trimmedLines(receiptsPath, db) : 0;
       const opened = async (name: string, flags: string) => {
         const handle = await fs.open(name, flags);
@@ -385,6 +392,23 @@ async function openTables(path: string, suspect: boolean): Promise<Database> {
   } catch (error) {
     db.close();
     throw error;
+  }
+}
+
+/** Whole or not at all: SQLite syncs in its own order meanwhile. A card without room for it keeps the long file. */
+function shorten(db: Database): void {
+  const asked = (name: string) => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0]);
+  const pages = asked("page_count");
+  if (pages * asked("page_size") <= longBytes || 2 * asked("freelist_count") <= pages) return;
+  // What is left may be more than the memory has room for.
+  db.exec("PRAGMA synchronous = FULL; PRAGMA temp_store = FILE");
+  try {
+    db.exec("VACUUM");
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  } catch (error) {
+    if (!isMedium(error)) throw error;
+  } finally {
+    db.exec("PRAGMA synchronous = OFF; PRAGMA temp_store = MEMORY");
   }
 }
 
