@@ -1,16 +1,12 @@
 /** 100,000 files in the journal, half of which left their source long ago: how long it takes until they are forgotten, and what is written for it. */
-import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { closeSync, ftruncateSync, mkdirSync, openSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Journal } from "../core/journal.js";
 import { Program } from "../test/faults/process.js";
 import { files, fill } from "./many.js";
-import { heading, inTempDir, mb, table } from "./measure.js";
+import { heading, inTempDir, mb, table, writtenBy } from "./measure.js";
 
 const half = files / 2;
-
-function writtenBy(pid: number): number {
-  return Number(/^write_bytes: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1]);
-}
 
 export async function compact(): Promise<void> {
   heading("compact");

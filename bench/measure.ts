@@ -1,6 +1,6 @@
 /** What the benchmarks share: tables, medians, and where and with what they were run. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -47,6 +47,11 @@ function isRunning(pid: number): boolean {
     // Another user's is there all the same.
     return !(error instanceof Error && "code" in error && error.code === "ESRCH");
   }
+}
+
+/** Bytes that a process gave to the kernel to be written on a disk. */
+export function writtenBy(pid: number): number {
+  return Number(/^write_bytes: (\d+)/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1]);
 }
 
 export function has(tool: string): boolean {

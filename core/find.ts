@@ -209,14 +209,16 @@ export class Finder {
       engine.work$.next();
       await breathe();
     }
-    await engine.journal.apply(() => {
-      engine.journal.run(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        considered(lane.name),
-        rulesNow,
-      );
-      for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
-    });
+    // Otherwise that is known: a listing without anything new asks the medium for nothing.
+    if (reconsider || starts.fresh.size > 0)
+      await engine.journal.apply(() => {
+        engine.journal.run(
+          "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+          considered(lane.name),
+          rulesNow,
+        );
+        for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
+      });
     if (reconsider) engine.work$.next();
     if (this.#unsettled.size > 0) this.#lookAgainIn(Math.max(100, lane.config.settleMs));
     this.listings += 1;

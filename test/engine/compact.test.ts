@@ -339,3 +339,14 @@ test("a copy in the spool leaves first, by its own retention", async (t) => {
   await later(bench, 1);
   assert.deepEqual(versions(bench), []);
 });
+
+test("a listing without anything new asks the medium for nothing", async (t) => {
+  const { bench } = await delivered(t);
+  await later(bench, 1);
+  const { journal } = bench.daemon.engine;
+  await journal.durable();
+  const { syncs } = journal;
+  for (let n = 0; n < 3; n++) await later(bench, 0);
+  await journal.durable();
+  assert.equal(journal.syncs, syncs);
+});
