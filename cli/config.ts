@@ -46,8 +46,8 @@ export async function findConfig(given: string | undefined): Promise<Found | und
   let path: string | undefined;
   try {
     path = configPath(given);
-    const loaded = await load(path);
-    return { path, text: readFileSync(path, "utf8"), loaded };
+    if (!existsSync(path)) return { path, text: "", loaded: "there is no such file" };
+    return { path, loaded: await load(path), text: readFileSync(path, "utf8") };
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     return path === undefined ? undefined : { path, text: "", loaded: error.message };

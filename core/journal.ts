@@ -77,7 +77,6 @@ CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DE
 CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
 CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
 CREATE INDEX deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
-CREATE INDEX deliveries_done ON deliveries (done_ms) WHERE state = 'done';
 CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;
 
@@ -90,6 +89,9 @@ const longBytes = 64 * 2 ** 20;
 /** Came later, and change no format: a version that does not know them works all the same. */
 const later = `
 CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone';
+-- With the size: what was delivered is added up in it alone.
+CREATE INDEX IF NOT EXISTS deliveries_delivered ON deliveries (done_ms, size) WHERE state = 'done';
+DROP INDEX IF EXISTS deliveries_done;
 -- Versions that a listing did not show any more, and when that was first so, by trusted wall time.
 CREATE TABLE IF NOT EXISTS absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
 `;

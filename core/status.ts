@@ -67,14 +67,20 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const active = count(`${elsewhere} AND state = 'active'`);
   const parked = count(`${elsewhere} AND state = 'parked'`);
   const forgotten = forgottenIn(journal);
-  const delivered = count("state = 'done'") + forgotten.deliveries;
-  const open = `EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ('wanting', 'ready', 'active', 'parked'))`;
+  const known = journal.get<{ n: number; bytes: number | null }>(
+    "SELECT COUNT(*) AS n, SUM(size) AS bytes FROM deliveries WHERE state = 'done'",
+  );
+  const delivered = (known?.n ?? 0) + forgotten.deliveries;
+  // State by state: each has an index of its own, and what is open is little beside what was delivered.
+  const open = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`, `${elsewhere} AND state = 'parked'`]
+    .map((where) => `SELECT version FROM deliveries WHERE ${where}`)
+    .join(" UNION ");
   const sum = (what: string, where: string) =>
-    journal.get<{ n: number | null }>(`SELECT SUM(${what}) AS n FROM versions v WHERE ${where} AND ${open}`)?.n ?? 0;
+    journal.get<{ n: number | null }>(`SELECT SUM(${what}) AS n FROM (${open}) o JOIN versions v ON v.id = o.version WHERE ${where}`)?.n ??
+    0;
   const onSource = sum("size - durable", "state = 'found'");
   const here = sum("durable", "state = 'found'") + sum("size", "state = 'sealed'");
-  const known = journal.get<{ n: number | null }>("SELECT SUM(size) AS n FROM deliveries WHERE state = 'done'")?.n ?? 0;
-  const done = known + forgotten.bytes;
+  const done = (known?.bytes ?? 0) + forgotten.bytes;
   const transfers = engine.transfers.running.map((transfer) => {
     const { id, route, from, to, path, size } = transfer.facts;
     const left = transfer.secondsLeft;
