@@ -1,6 +1,6 @@
 // A Debian machine in QEMU, built at the first time (test/vm/build.sh); prints what happens, then a table. 1: something failed.
 // `npm run vm -- disks [--pulls N] …`: USB sticks are plugged and pulled, and the power is cut.
-// `npm run vm -- install [--cuts N] …`: FileSync is installed by its script, used, upgraded, broken, the power cut, and taken away.
+// `npm run vm -- install [--cuts N] [--idle MINUTES] …`: FileSync is installed by its script, used, upgraded, broken, the power cut, and taken away.
 // Both take [--seed S] [--only NAME,NAME] [--cache DIR] [--kvm] [--quiet].
 import { makeReady } from "./ready.mjs";
 
@@ -18,7 +18,7 @@ const runs = {
   },
   install: async () => {
     const { install, steps } = await import("../dist/test/vm/install.js");
-    return { names: steps, run: (options) => install({ ...options, cuts: times }), count: "--cuts" };
+    return { names: steps, run: (options) => install({ ...options, cuts: times, idleMinutes: Number(given.idle ?? 2) }), count: "--cuts" };
   },
 };
 const only = given.only?.split(",");

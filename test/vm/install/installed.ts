@@ -17,6 +17,8 @@ import { type Tree, treeIn } from "../sticks.js";
 export interface InstallGiven extends Given {
   /** Power cuts at random moments of work; upgrades have a fifth of it. */
   readonly cuts: number;
+  /** How long it is watched while it has nothing to do. */
+  readonly idleMinutes: number;
 }
 
 export const mib = 2 ** 20;
