@@ -183,20 +183,24 @@ test("files too short for a trial, one after the other, are one trial", async ()
 for (const [autopilot, link, way, bytes] of [
   ["px4", "usb", "reads", 300_000],
   ["ardupilot-4.6", "usb", "reads", 300_000],
-  ["ardupilot-4.7", "usb", "bursts", 600_000],
-  ["ardupilot-4.8", "usb", "bursts", 1_200_000],
+  ["ardupilot-4.7", "usb", "faster", 600_000],
+  ["ardupilot-4.8", "usb", "faster", 1_200_000],
   ["ardupilot-4.7", "uart:921600", "reads", 100_000],
   ["mavsdk", "usb", "reads", 300_000],
 ] as const)
-  test(`${autopilot} over ${link} is read by ${way}`, async (t) => {
+  test(`${autopilot} over ${link} is read by ${way === "faster" ? "what was faster of both" : way}`, async (t) => {
     const { dir, content } = makeLogs(t, { "a.bin": bytes });
     const rig = await makeRig(t, { dir, autopilot, link });
     await eventually(() => rig.said.some((text) => text.includes("firmware")), "its version is known");
     const [entry] = await listAll(rig.source);
     assert.ok(entry);
     assert.ok((await readAll(rig.source, entry)).equals(content.get("a.bin") as Buffer));
-    assert.equal(rig.device.way?.way, way);
-    assert.ok(rig.said.some((text) => text.startsWith(`reads by ${way === "reads" ? "plain reads" : "bursts"}`)));
+    const choice = rig.device.way ?? assert.fail("nothing was chosen");
+    // How fast each is here and now is not for a test to say: bench/mavftp.ts does.
+    const { reads = 0, bursts = 0 } = choice;
+    if (way === "faster") assert.ok(bursts > 0, "bursts were tried");
+    assert.equal(choice.way, way === "faster" ? (bursts > reads * 1.03 ? "bursts" : "reads") : way);
+    assert.ok(rig.said.some((text) => text.startsWith(`reads by ${choice.way === "reads" ? "plain reads" : "bursts"}`)));
     assert.deepEqual(
       [...rig.memory.keys()].map((key) => key.split(":").at(1)),
       [String({ px4: 12, mavsdk: 0 }[autopilot as string] ?? 3)],
