@@ -10,7 +10,7 @@ import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
 import { sizeText } from "../core/text.js";
 import type { WhyFile } from "../core/why.js";
-import { runCommand } from "../plugins/disk/command.js";
+import { runCommand } from "../core/program.js";
 import { builtIn } from "../plugins/index.js";
 import { whyText } from "./amend.js";
 import { askOrDo } from "./ask.js";

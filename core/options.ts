@@ -143,17 +143,20 @@ export const duration = () =>
   );
 
 /** A path on this machine → absolute; relative to the configuration file, `~/` is the home directory. */
-export const path = () =>
+export const path = () => v.pipe(v.string("a path"), v.nonEmpty("a path, not an empty text"), v.transform(absolute));
+
+function absolute(text: string): string {
+  if (text.startsWith("~/")) return join(surroundings.env.HOME ?? homedir(), text.slice(2));
+  return isAbsolute(text) ? text : resolve(surroundings.baseDir, text);
+}
+
+/** A command: the program, then its arguments; no shell reads it. A program with "/" that is relative is so to the configuration file. */
+export const command = () =>
   v.pipe(
-    v.string("a path"),
-    v.nonEmpty("a path, not an empty text"),
-    v.transform((text) =>
-      text.startsWith("~/")
-        ? join(surroundings.env.HOME ?? homedir(), text.slice(2))
-        : isAbsolute(text)
-          ? text
-          : resolve(surroundings.baseDir, text),
-    ),
+    v.array(v.string("a text"), "a list: the command and its arguments"),
+    v.minLength(1, "a command"),
+    v.check(([program = ""]) => program !== "" && !/[=\0]/.test(program), 'a program whose name is not empty and has no "="'),
+    v.transform(([program = "", ...args]) => [program.includes("/") ? absolute(program) : program, ...args]),
   );
 
 /** A credential of systemd: of the unit, or of the directory that filesync.service loads as "filesync" (systemd.exec(5): its files have that prefix); by hand, of that directory itself. */

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { runCommand, type RunCommand } from "../../plugins/disk/command.js";
+import { runCommand, type RunCommand } from "../../core/program.js";
 
 /** A text; or why there is none. */
 export type Read = { readonly text: string } | { readonly denied: true } | undefined;

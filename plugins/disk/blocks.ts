@@ -5,7 +5,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import type { RunCommand } from "./command.js";
+import type { RunCommand } from "../../core/program.js";
 
 export interface Block {
   /** "/dev/sda1" */

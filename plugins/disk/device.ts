@@ -400,11 +400,11 @@ export class DiskDevice implements Device, Disks {
     context.say("info", text, { medium: medium.id, safe: true });
     const [command, ...args] = options.onSafe ?? [];
     if (command === undefined) return;
-    const words = [`FILESYNC_DEVICE=${context.name}`, `FILESYNC_MEDIUM=${medium.id}`, command, ...args];
+    const env = { FILESYNC_DEVICE: context.name, FILESYNC_MEDIUM: medium.id };
     // One after another; what runs when the daemon stops is ended.
     this.#hooks = this.#hooks.then(async () => {
       if (this.#over.signal.aborted) return;
-      const { code, complaint } = await this.machine.run("env", words, hookMs, this.#over.signal);
+      const { code, complaint } = await this.machine.run(command, args, hookMs, this.#over.signal, { env });
       if (code !== 0 && !this.#over.signal.aborted) context.say("warn", `"onSafe" failed: ${complaint}`);
     });
   }

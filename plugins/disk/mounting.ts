@@ -6,7 +6,7 @@ import { constants, existsSync, promises as fs, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Fault } from "../../core/errors.js";
 import { type Block, stayOf } from "./blocks.js";
-import { runCommand, type RunCommand } from "./command.js";
+import { runCommand, type RunCommand } from "../../core/program.js";
 import { askHelper, helperDir, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
 import { nameOf } from "./media.js";
 import { type Mount, readMounts } from "./mounts.js";

@@ -1,6 +1,6 @@
 /** The plugin `disk`: a stick, a card, a drive that is plugged and pulled, as source and target. */
 import * as v from "valibot";
-import { path } from "../../core/options.js";
+import { command, path } from "../../core/options.js";
 import type { Plugin } from "../../core/plugin.js";
 import type { Wanted } from "./blocks.js";
 import { DiskDevice, type DiskOptions } from "./device.js";
@@ -47,8 +47,7 @@ const options = v.pipe(
     ),
     onSafe: v.optional(
       v.pipe(
-        v.array(v.string("a text"), "a list: the command and its arguments"),
-        v.minLength(1, "a command"),
+        command(),
         v.description(
           "A command that is run when a disk may be pulled, with FILESYNC_DEVICE and FILESYNC_MEDIUM in its environment: the program, then its arguments.",
         ),

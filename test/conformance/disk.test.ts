@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import { filter, firstValueFrom } from "rxjs";
-import { runCommand } from "../../plugins/disk/command.js";
+import { runCommand } from "../../core/program.js";
 import { DiskDevice } from "../../plugins/disk/device.js";
 import { type Machine, thisMachine } from "../../plugins/disk/mounting.js";
 import { filesBelow, onMedium } from "./files.js";
