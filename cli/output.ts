@@ -1,5 +1,5 @@
 /** Where words go: events as lines on stdout (JSON lines with --json), progress on a terminal's last line. */
-import type { Event, Events } from "../core/events.js";
+import { jsonOf, type Event, type Events } from "../core/events.js";
 import type { WayOfReading } from "../core/plugin.js";
 import type { Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
@@ -115,7 +115,7 @@ export class Meter {
 export function printEvents(events: Events, output: Output, options: { json: boolean; verbose: boolean }): () => void {
   const subscription = events.all$.subscribe((event) => {
     if (event.level === "debug" && !options.verbose) return;
-    output.line(options.json ? JSON.stringify({ time: new Date().toISOString(), ...event }) : lineOf(event));
+    output.line(options.json ? jsonOf(event) : lineOf(event));
   });
   return () => subscription.unsubscribe();
 }

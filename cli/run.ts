@@ -5,6 +5,7 @@ import { RealClock } from "../core/clock.js";
 import type { Config } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Events } from "../core/events.js";
+import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
@@ -57,11 +58,13 @@ export async function serve(
 ): Promise<number> {
   const events = new Events();
   const unprint = printEvents(events, output, options);
+  const hooks = new Hooks(events, config.onEvent);
   const stop = new AbortController();
   const asked = new Promise<void>((resolve) => stop.signal.addEventListener("abort", () => resolve(), { once: true }));
   const onSignal = () => {
     if (stop.signal.aborted) process.exit(130);
     stop.abort();
+    hooks.hurry();
     setTimeout(() => process.exit(1), stopMs).unref();
   };
   process.on("SIGINT", onSignal);
@@ -79,11 +82,23 @@ export async function serve(
       const next = await reload?.(events).catch((error: unknown) => events.say("error", "config", reasonOf(error)));
       const kept = next === undefined ? "it cannot be used as it is now" : fixedKeys(config, next);
       if (next === undefined || kept !== undefined) events.say("warn", "reload", `the configuration stays as it was: ${kept}`);
-      else events.say("info", "reload", reloadedText(await daemon.reload(next)));
+      else {
+        hooks.use(next.onEvent);
+        events.say("info", "reload", reloadedText(await daemon.reload(next)));
+      }
     });
   };
   if (reload !== undefined) process.on("SIGHUP", onHangup);
-  if (!(await starting)) return 0;
+  // What began is not left behind, whether it can start or not.
+  if (
+    !(await starting.catch(async (error: unknown) => {
+      await hooks.close();
+      throw error;
+    }))
+  ) {
+    await hooks.close();
+    return 0;
+  }
   const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
   await control.start();
   const unwatch = supervisor?.watch(() => askHealth(config.stateDir));
@@ -125,6 +140,7 @@ export async function serve(
     await control.close();
     await daemon.stop();
     events.say("info", "stopped", "stopped; what was on its way goes on at the next start");
+    await hooks.close();
     output.close();
     unprint();
   }

@@ -5,8 +5,10 @@
 import { getNodeValue, parseTree, printParseErrorCode, type ParseError } from "jsonc-parser";
 import picomatch from "picomatch";
 import * as v from "valibot";
+import { eventNames } from "./events.js";
+import type { HookRule } from "./hooks.js";
 import { asText, duplicateKeys, entriesOf, lineOf, messageOf, readable, suggestion, type ConfigProblem } from "./config-problems.js";
-import { duration, parseDuration, parseIn, path, rate, size, type Surroundings } from "./options.js";
+import { command, duration, parseDuration, parseIn, path, rate, size, type Surroundings } from "./options.js";
 import type { Plugin, Role } from "./plugin.js";
 import type { Route, RouteTarget } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
@@ -162,6 +164,31 @@ export const configSchema = v.strictObject({
     ),
     [],
   ),
+  onEvent: v.optional(
+    v.pipe(
+      v.array(
+        v.strictObject({
+          event: v.pipe(
+            v.union(
+              [
+                v.literal("*"),
+                v.pipe(
+                  v.array(v.picklist(eventNames, "the name of an event (docs/signals.md has them all)")),
+                  v.minLength(1, 'at least one event, or "*"'),
+                ),
+              ],
+              '"*", or a list of names of events',
+            ),
+            v.description('Which events: a list of their names, or "*" for all that the log shows.'),
+          ),
+          command: v.pipe(command(), v.description("What is run for each: the program, then its arguments.")),
+        }),
+        "a list of hooks",
+      ),
+      v.description("Commands that are run for events, with the event on stdin and in FILESYNC_EVENT, _DEVICE, _PATH, _TO and _MESSAGE."),
+    ),
+    [],
+  ),
   devices: v.optional(
     v.record(v.string(), v.looseObject({ type: v.string("the type of a device") }, "a device: an object"), "devices by name"),
     {},
@@ -195,6 +222,7 @@ export interface Config {
   readonly journal: { readonly keep: number };
   /** Names of network interfaces that are metered, with patterns. */
   readonly metered: readonly string[];
+  readonly onEvent: readonly HookRule[];
   readonly devices: readonly DeviceConfig[];
   readonly routes: readonly Route[];
 }
@@ -230,7 +258,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown): T | undefined => {
     const result = parseIn(options, schema, input);
     if (result.success) return result.output;
-    for (const issue of result.issues) {
+    for (const issue of result.issues.flatMap(inList)) {
       const inner = (issue.path ?? []).map((item) => item.key as string | number);
       add([...at, ...inner], messageOf(issue, schema, inner, Object.keys(deviceCommon)));
     }
@@ -334,6 +362,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       spool: whole.spool,
       journal: whole.journal,
       metered: whole.metered,
+      onEvent: whole.onEvent,
       devices,
       routes,
     },
@@ -373,6 +402,13 @@ function roughRoute(
     exclude: [],
     afterDelivery: "keep",
   };
+}
+
+/** Of a list that is one of several things that may stand there: what is wrong in it. */
+function inList(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
+  const within = issue.type === "union" && Array.isArray(issue.input) ? (issue.issues ?? []).filter((one) => one.path !== undefined) : [];
+  if (within.length === 0) return [issue];
+  return within.map((one) => ({ ...one, path: [...(issue.path ?? []), ...(one.path ?? [])] as unknown as typeof one.path }));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

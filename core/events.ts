@@ -1,14 +1,58 @@
 /**
- * The one stream of events. The log, `status`, the web page and the metrics are readers of it; nothing durable depends on it.
+ * The one stream of events. The log, `status`, the web page, the metrics and `onEvent` are readers of it; nothing durable depends on it.
  * An event is a fact that has happened, with a line for a person and fields for a program.
  */
 import { Subject, type Observable } from "rxjs";
 import type { Level } from "./plugin.js";
 
+/** Every event that there is. Names are a promise to programs: they are only ever added. */
+export const eventNames = [
+  "again",
+  "attached",
+  "changed",
+  "clock",
+  "cloned",
+  "config",
+  "delivered",
+  "detached",
+  "device",
+  "foreign",
+  "found",
+  "given-up",
+  "held",
+  "hook-dropped",
+  "hook-failed",
+  "journal-failed",
+  "journal-reopened",
+  "journal-set-aside",
+  "left",
+  "listed",
+  "listing-failed",
+  "lost",
+  "open",
+  "parked",
+  "probe",
+  "pulled",
+  "ready",
+  "rebuilt",
+  "released",
+  "reload",
+  "restarted",
+  "resumed",
+  "service-failed",
+  "spool-damaged",
+  "spool-full",
+  "start",
+  "stopped",
+  "systemd",
+  "unreadable",
+  "waiting",
+] as const;
+export type EventName = (typeof eventNames)[number];
+
 export interface Event {
   readonly level: Level;
-  /** A stable name for programs: "found", "pulled", "delivered", "parked", "attached", "detached", … */
-  readonly what: string;
+  readonly what: EventName;
   /** One line for a person; names the device and the path where there are any. */
   readonly message: string;
   readonly facts?: Readonly<Record<string, unknown>>;
@@ -18,7 +62,12 @@ export class Events {
   readonly #events = new Subject<Event>();
   readonly all$: Observable<Event> = this.#events.asObservable();
 
-  say(level: Level, what: string, message: string, facts?: Readonly<Record<string, unknown>>): void {
+  say(level: Level, what: EventName, message: string, facts?: Readonly<Record<string, unknown>>): void {
     this.#events.next(facts === undefined ? { level, what, message } : { level, what, message, facts });
   }
+}
+
+/** One line of JSON, with the time of now. */
+export function jsonOf(event: Event): string {
+  return JSON.stringify({ time: new Date().toISOString(), ...event });
 }

@@ -9,6 +9,7 @@ import type { FileHandle } from "node:fs/promises";
 import { Digester } from "./digest.js";
 import { type Engine, nameOf, streamTargets } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
+import type { EventName } from "./events.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
@@ -377,7 +378,7 @@ export class PullJob {
     return anotherFile();
   }
 
-  #say(what: string, text: string): void {
+  #say(what: EventName, text: string): void {
     const { source, path } = this.#version;
     this.engine.events.say("info", what, `${nameOf(this.#version)}: ${text}`, { device: source, path });
   }

@@ -116,7 +116,10 @@ async function settle(
   const ofSource = job.broken !== undefined;
   // A plugin may wrap the fault that its stream ended with: the stream's own word counts. What a target itself misses is not the source's file.
   const cause = job.broken ?? (isFault(error, "missing") || isFault(error, "changed") ? new Error(error.message, { cause: error }) : error);
-  const facts = { device: lane.name, path: delivery.path, id: delivery.id, fault: isFault(cause) ? cause.kind : "unknown" };
+  const facts = {
+    ...{ device: lane.name, path: delivery.path, id: delivery.id, fault: isFault(cause) ? cause.kind : "unknown" },
+    ...{ from: version.source, source: version.path, to: lane.name },
+  };
   const tries = job.progress ? 0 : delivery.tries;
   const sourceLane = engine.lanes.get(version.source);
   // A file that may not be read, on a source that may: only that file is set aside.

@@ -335,6 +335,7 @@ export class Bench {
     return {
       vehicle: "v",
       metered: [],
+      onEvent: [],
       stateDir: this.dir,
       spool: { maxSize: options.maxSize ?? 2 ** 30, keepFree: 0, keep: 7 * 86_400_000 },
       journal: { keep: 365 * 86_400_000 },

@@ -70,9 +70,21 @@ test("secrets are found by the name of their key, through env and file, in URLs,
     b: { password: { env: "PW" }, passphrase: { file: "x.secret" }, pin: 1, token: 123456 },
     c: { url: "https://x.org/in?key=qwertz", headers: { "X-Any": "tell-nobody" } },
     d: { onSafe: ["/usr/bin/curl", "-H", "X-Auth: abcdef0123456789abc", "--user=me:word"] },
+    onEvent: [{ event: "*", command: ["mosquitto_pub", "-P", "brokerword"] }],
   };
   const found = secretsOf(undefined, raw, (where) => ("env" in where ? "from-env" : "from-file\n"));
-  for (const one of ["hunter2", "scrypt$1$2", "from-env", "from-file", "123456", "qwertz", "tell-nobody", "abcdef0123456789abc", "me:word"])
+  for (const one of [
+    "hunter2",
+    "scrypt$1$2",
+    "from-env",
+    "from-file",
+    "123456",
+    "qwertz",
+    "tell-nobody",
+    "abcdef0123456789abc",
+    "me:word",
+    "brokerword",
+  ])
     assert.ok(found.includes(one), `${one} of ${found.join(" ")}`);
   for (const one of ["/home/pi/.ssh/id_ed25519", "2121", "PW", "x.secret", "/usr/bin/curl"]) assert.ok(!found.includes(one), one);
 });

@@ -36,7 +36,7 @@ export function secretsOf(parsed: unknown, raw: unknown, lookup: Lookup): string
       for (const [key, inner] of Object.entries(value)) {
         // What these name is no secret; what a credential leads to, only `parsed` knows.
         walk(inner, (below && !["env", "file", "credential"].includes(key)) || secretKey.test(key) || key === "headers");
-        if (key === "onSafe" && Array.isArray(inner)) for (const one of inner.slice(1)) argument(one, add);
+        if (["onSafe", "command"].includes(key) && Array.isArray(inner)) for (const one of inner.slice(1)) argument(one, add);
       }
     }
   };

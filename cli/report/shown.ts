@@ -18,7 +18,7 @@ interface Node {
 
 const unknownText = "[not shown]";
 /** Free texts that people put secrets into. */
-const freeKeys: readonly string[] = ["fields", "headers", "onSafe"];
+const freeKeys: readonly string[] = ["fields", "headers", "onSafe", "command"];
 
 /** `schemaOf`: the options of a type; undefined for one whose plugin is not ours, of which no text is shown. */
 export function shownConfig(raw: unknown, schemaOf: (type: string) => v.GenericSchema | undefined): unknown {

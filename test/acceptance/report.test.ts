@@ -84,6 +84,7 @@ function written(world: World) {
       },
     },
     routes: [{ from: "in", to: ["out"] }],
+    onEvent: [{ event: ["parked"], command: ["/usr/bin/notify", "--say", secrets.argument] }],
   };
   const path = world.path("config.json");
   writeFileSync(path, `// the old password was ${secrets.comment}\n${JSON.stringify(config, undefined, 1)}`);
