@@ -7,6 +7,7 @@ import type { RealClock } from "./clock.js";
 import type { Config, DeviceConfig } from "./config.js";
 import type { Engine, RouteLane } from "./engine.js";
 import type { Events } from "./events.js";
+import { figuresOf } from "./figures.js";
 import type { Finder } from "./find.js";
 import type { Journal } from "./journal.js";
 import { Gate } from "./gate.js";
@@ -98,6 +99,7 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
     ...(maxRate === undefined ? {} : { maxRate }),
     memory: deviceMemory(journal, name),
     say: (level, message, facts) => events.say(level, "device", `${name}: ${message}`, { device: name, ...facts }),
+    figures: () => figuresOf(engine),
     tellTime: (wallMs) => {
       if (!clock.trusted() && clock.tell(wallMs)) events.say("info", "clock", `${name} says that this machine's clock is right`);
     },

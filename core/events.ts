@@ -62,7 +62,11 @@ export class Events {
   readonly #events = new Subject<Event>();
   readonly all$: Observable<Event> = this.#events.asObservable();
 
+  /** How many were said, by level. */
+  readonly counts: Record<Level, number> = { debug: 0, info: 0, warn: 0, error: 0 };
+
   say(level: Level, what: EventName, message: string, facts?: Readonly<Record<string, unknown>>): void {
+    this.counts[level] += 1;
     this.#events.next(facts === undefined ? { level, what, message } : { level, what, message, facts });
   }
 }

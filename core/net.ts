@@ -176,3 +176,30 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
   if (connecting === true && code === "ETIMEDOUT") return new Fault("offline", `${what}: the server does not answer${silent ?? ""}`, cause);
   return new Fault("transient", `${what}: ${text}`, cause);
 }
+
+/** What it means that a service cannot open its port: "config", "denied", "transient". */
+export function listenFault(error: Error, host: string, port: number): Fault {
+  const cause = { cause: error };
+  switch ("code" in error ? error.code : "") {
+    case "EADDRINUSE":
+      return new Fault(
+        "transient",
+        `port ${port} of ${host} is held by another program; stop that, or set another port in "listen"`,
+        cause,
+      );
+    case "EACCES":
+    case "EPERM":
+      return new Fault(
+        "denied",
+        `no right to listen on port ${port}: take a port from 1024 up, or give the service the capability CAP_NET_BIND_SERVICE`,
+        cause,
+      );
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+    case "EINVAL":
+    case "EAFNOSUPPORT":
+      return new Fault("config", `${host} is no address of this machine; "0.0.0.0" is all of them`, cause);
+    default:
+      return new Fault("transient", `cannot listen on ${host}:${port}: ${error.message}`, cause);
+  }
+}

@@ -38,6 +38,28 @@ export interface Memo {
   set(key: string, value: unknown): Promise<void>;
 }
 
+/** How it goes, for a service that shows it to a monitor. Bytes; counts of deliveries; keys are only ever added. */
+export interface Figures {
+  /** One line for a person, as `filesync status` has it. */
+  readonly summary: string;
+  readonly devices: readonly { readonly name: string; readonly type: string; readonly attached: boolean }[];
+  readonly deliveries: { readonly waiting: number; readonly active: number; readonly parked: number; readonly delivered: number };
+  /** Those that are parked, by kind of fault. */
+  readonly parked: Readonly<Record<string, number>>;
+  /** Only on the source, whole here but not everywhere, delivered. */
+  readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
+  /** Since the engine began. */
+  readonly moved: { readonly pulled: number; readonly pushed: number };
+  /** Those that run; `to` is "spool" for a pull. */
+  readonly transfers: readonly { readonly from: string; readonly to: string; readonly bytesPerSecond: number }[];
+  readonly spool: { readonly usedBytes: number; readonly maxBytes: number; readonly freeBytes: number };
+  readonly journalBytes: number;
+  /** Said since the program's start, by level. */
+  readonly events: Readonly<Record<Level, number>>;
+  /** Milliseconds since 1970; absent before the first. */
+  readonly lastDeliveryMs?: number;
+}
+
 export interface PluginContext {
   /** The device's name in the configuration. */
   readonly name: string;
@@ -54,6 +76,8 @@ export interface PluginContext {
   readonly maxRate?: number;
   /** What the plugin learned and wants to know after a restart. */
   readonly memory: Memo;
+  /** How all of it goes; costs some queries of the journal. Throws a Fault while the state directory cannot be written. Absent where no daemon runs. */
+  readonly figures?: () => Promise<Figures>;
   /** A fact for people and programs; it becomes an event. `message` is one line and holds no secret. */
   say(level: Level, message: string, facts?: Readonly<Record<string, unknown>>): void;
   /** The device said what time it is (SYSTEM_TIME of an autopilot with GPS): wall time can be trusted from now on. */

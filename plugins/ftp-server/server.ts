@@ -12,6 +12,7 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
+import { listenFault } from "../../core/net.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
@@ -259,31 +260,5 @@ async function readPem(path: string): Promise<Buffer> {
   } catch (error) {
     const kind = codeOf(error) === "ENOENT" ? "config" : "denied";
     throw new Fault(kind, `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
-  }
-}
-
-function listenFault(error: Error, host: string, port: number): Fault {
-  const cause = { cause: error };
-  switch (codeOf(error)) {
-    case "EADDRINUSE":
-      return new Fault(
-        "transient",
-        `port ${port} of ${host} is held by another program; stop that, or set another port in "listen"`,
-        cause,
-      );
-    case "EACCES":
-    case "EPERM":
-      return new Fault(
-        "denied",
-        `no right to listen on port ${port}: take a port from 1024 up (such as 2121), or give the service the capability CAP_NET_BIND_SERVICE`,
-        cause,
-      );
-    case "EADDRNOTAVAIL":
-    case "ENOTFOUND":
-    case "EINVAL":
-    case "EAFNOSUPPORT":
-      return new Fault("config", `${host} is no address of this machine; "0.0.0.0" is all of them`, cause);
-    default:
-      return new Fault("transient", `cannot listen on ${host}:${port}: ${error.message}`, cause);
   }
 }

@@ -1,4 +1,4 @@
-/** `onEvent` as docs/signals.md shows it: its own scripts and configurations, run by the real program. */
+/** `onEvent` as docs/signals.md shows it (its own scripts and configurations), and metrics, by the real program. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { parse } from "jsonc-parser";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
+import { readMetrics } from "../prometheus.js";
 
 const docs = readFileSync(join(fileURLToPath(new URL("../../..", import.meta.url)), "docs/signals.md"), "utf8");
 
@@ -194,4 +195,46 @@ test("a mistake is told with its place and the nearest name; SIGHUP brings other
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0);
   assert.ok(existsSync(world.path("said")), "also the last event runs its command");
+});
+
+test("metrics and health of the real program, before and after a delivery", async (t) => {
+  const world = new World(t);
+  world.mkdir("in");
+  world.mkdir("out");
+  const config = world.config({
+    devices: { in: { type: "local", dir: "in", interval: "1s" }, out: { type: "local", dir: "out" } },
+    routes: [{ from: "in", to: ["out"] }],
+    services: { metrics: { type: "metrics", listen: "127.0.0.1:0" } },
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { facts } = await program.until(({ message }) => message.includes("metrics at http://"), "its port");
+  const at = async (path: string) => {
+    const response = await fetch(`http://127.0.0.1:${String(facts?.port)}${path}`);
+    return { code: response.status, text: await response.text() };
+  };
+  await program.until(({ what }) => what === "ready", "that it is ready");
+  const before = readMetrics((await at("/metrics")).text);
+  assert.equal(before.get("filesync_deliveries")?.samples.get('state="delivered"'), 0);
+  assert.equal(before.get("filesync_last_delivery_timestamp_seconds")?.samples.size, 0);
+  assert.equal(before.get("filesync_device_attached")?.samples.get('device="metrics",type="metrics"'), 1);
+  world.file("in/a.ulg", Buffer.alloc(1_000_000, 1));
+  await program.until(({ what }) => what === "delivered", "the delivery");
+  // The figures may be a second old.
+  for (;;) {
+    const after = readMetrics((await at("/metrics")).text);
+    const of = (name: string, labels = "") => after.get(name)?.samples.get(labels);
+    if (of("filesync_deliveries", 'state="delivered"') !== 1) continue;
+    assert.equal(of("filesync_files_bytes", 'place="delivered"'), 1_000_000);
+    assert.equal(of("filesync_pushed_bytes_total"), 1_000_000);
+    assert.ok((of("filesync_journal_bytes") ?? 0) > 0);
+    assert.ok((of("filesync_spool_free_bytes") ?? 0) > 0);
+    assert.ok((of("filesync_last_delivery_timestamp_seconds") ?? 0) > 1.6e9);
+    break;
+  }
+  const health = await at("/health");
+  assert.equal(health.code, 200);
+  assert.match(health.text, /"ready":true,"summary":"everything that was found is delivered/);
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0);
 });
