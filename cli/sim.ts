@@ -36,6 +36,8 @@ export async function simCommand(given: SimArguments): Promise<number> {
       dir,
       faults,
       armed: given.armed === true,
+      onText: ({ severity, text, systemId, componentId }) =>
+        process.stdout.write(`text from ${systemId}/${componentId}, severity ${severity}: ${text}\n`),
       ...(given.autopilot === undefined ? {} : { autopilot: given.autopilot }),
       ...(given.link === undefined ? {} : { link: given.link }),
       ...(seed === undefined ? {} : { seed }),

@@ -114,6 +114,13 @@ export interface Certificate {
   readonly pinned: boolean;
 }
 
+/** What becomes of the files that come from a device, for a person who is near it. */
+export type News =
+  /** Every file of it that was found has its receipt from each required target, and one of them is new. */
+  | { readonly what: "safe" }
+  /** A file of it was set aside for a required target. `reason`: one line. */
+  | { readonly what: "parked"; readonly reason: string };
+
 /** ONE object per configured device: one port, one login, one lock. */
 export interface Device {
   /** The present state on subscribe, then each change. Never errors, never completes before `close()`. */
@@ -124,6 +131,8 @@ export interface Device {
   probeTarget?(signal: AbortSignal): Promise<void>;
   /** Nothing more is wanted of it as a source until it is listed again: a disk may be unmounted. Called as often as that becomes so. */
   rest?(): void;
+  /** Said once each time that it becomes so; from what happened since the engine began. */
+  news?(news: News): void;
   /** A person wants to take it out: ends its use, and resolves with one line for them once it may be pulled. Detached from then on, until it is plugged anew. Throws the Fault that says why not. */
   eject?(signal: AbortSignal): Promise<string>;
   /** Free bytes below its root, of several media the least; undefined where nobody can tell now. Absent where it never tells. Changes nothing there; throws as `probe` does. */

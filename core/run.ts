@@ -20,6 +20,7 @@ import { pullWorkers } from "./pull.js";
 import { pushWorkers } from "./push.js";
 import { recover, tellForeign } from "./recover.js";
 import { isReleaseDue, releaseWorkers } from "./release.js";
+import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
@@ -188,6 +189,7 @@ export class Run {
     }
     if (lane.device.target !== undefined) crew.drain(pushWorkers(engine, lane, crew.signal));
     watchRest(engine, lane, crew.signal);
+    watchNews(engine, lane, crew.signal);
     if (lane.config.kind === "service") crew.keep(this.#serve(lane, lane.device as Service, crew.signal));
     lane.start();
   }

@@ -78,8 +78,9 @@ test("frames that we make are read by node-mavlink with equal fields", async () 
       }),
     ),
     writer.encode(m.STATUSTEXT, m.encodeStatusText({ severity: 6, text: "not a real vehicle" })),
+    ...m.textMessages(4, "x".repeat(100), 65_535).map((message) => writer.encode(m.STATUSTEXT, m.encodeStatusText(message))),
   ]);
-  const [heartbeat, status, time, ping, attitude, command, ack, radio, version, text] = (await oracleParses(bytes)).map(fields);
+  const [heartbeat, status, time, ping, attitude, command, ack, radio, version, text, ...chunks] = (await oracleParses(bytes)).map(fields);
   assert.deepEqual(
     [heartbeat?.customMode, heartbeat?.type, heartbeat?.autopilot, heartbeat?.baseMode, heartbeat?.systemStatus, heartbeat?.mavlinkVersion],
     [0x01020304, 18, 8, 0x81, 4, 3],
@@ -95,7 +96,17 @@ test("frames that we make are read by node-mavlink with equal fields", async () 
     [version?.capabilities, version?.flightSwVersion, version?.vendorId, version?.productId],
     [0x1_0000_0020n, 0x010f04ff, 2, 3],
   );
-  assert.deepEqual([text?.severity, text?.text], [6, "not a real vehicle"]);
+  assert.deepEqual([text?.severity, text?.text, text?.id], [6, "not a real vehicle", 0]);
+  assert.deepEqual(
+    chunks.map((chunk) => [chunk?.severity, chunk?.text, chunk?.id, chunk?.chunkSeq]),
+    [
+      [4, "x".repeat(50), 65_535, 0],
+      [4, "x".repeat(50), 65_535, 1],
+      [4, "", 65_535, 2],
+    ],
+  );
+  assert.deepEqual(m.textMessages(6, "x".repeat(50), 7), [{ severity: 6, text: "x".repeat(50) }]);
+  for (const message of m.textMessages(4, "y".repeat(120), 9)) assert.deepEqual(m.decodeStatusText(m.encodeStatusText(message)), message);
 });
 
 function oracleHeartbeat(): oracle.minimal.Heartbeat {

@@ -302,16 +302,38 @@ export interface StatusText {
   readonly severity: number;
   /** At most 50 bytes; more is cut. */
   readonly text: string;
+  /** Of a text that goes in several: the same in each of them, not 0; their order is `chunk`, from 0. The last is shorter than 50 bytes. */
+  readonly id?: number;
+  readonly chunk?: number;
 }
+
+export const SEVERITY_WARNING = 4;
+export const SEVERITY_INFO = 6;
+const TEXT_BYTES = 50;
 
 export function encodeStatusText(m: StatusText): Buffer {
   const b = Buffer.alloc(54);
   b[0] = m.severity;
-  b.write(m.text, 1, 50, "latin1");
+  b.write(m.text, 1, TEXT_BYTES, "latin1");
+  b.writeUInt16LE(m.id ?? 0, 51);
+  b[53] = m.chunk ?? 0;
   return b;
+}
+
+/** A text of any length as the messages that it takes; `id`, from 1 to 65535, tells it from other long ones of this sender. */
+export function textMessages(severity: number, text: string, id: number): StatusText[] {
+  if (text.length <= TEXT_BYTES) return [{ severity, text }];
+  // One that fills its last message is ended by an empty one.
+  const count = Math.floor(text.length / TEXT_BYTES) + 1;
+  return Array.from({ length: count }, (_, chunk) => ({
+    ...{ severity, id, chunk },
+    text: text.slice(chunk * TEXT_BYTES, (chunk + 1) * TEXT_BYTES),
+  }));
 }
 
 export function decodeStatusText(b: Bytes): StatusText {
   const end = b.indexOf(0, 1);
-  return { severity: b.readUInt8(0), text: b.toString("latin1", 1, end === -1 || end > 51 ? 51 : end) };
+  const text = b.toString("latin1", 1, end === -1 || end > 51 ? 51 : end);
+  const id = b.readUInt16LE(51);
+  return { severity: b.readUInt8(0), text, ...(id === 0 ? {} : { id, chunk: b.readUInt8(53) }) };
 }

@@ -24,7 +24,14 @@ import { openTransport, type Transport } from "./transport.js";
 import { Vehicle } from "./vehicle.js";
 import { linkModel, waysOf } from "./wire.js";
 
+/** A line that a client sent for people (STATUSTEXT); long ones come in chunks. */
+export interface Told extends m.StatusText {
+  readonly systemId: number;
+  readonly componentId: number;
+}
+
 export interface SimOptions {
+  readonly onText?: (told: Told) => void;
   /** "tcpin://HOST:PORT", "udpin://HOST:PORT", "udpout://HOST:PORT" or "pty:PATH". Port 0 takes any free one. */
   readonly listen: string;
   /** The directory that is "/" to clients. */
@@ -213,6 +220,8 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       if (ftp === undefined) unanswered(stats, packet.opcode);
       else ftp.request(packet, { system: frame.systemId, component: frame.componentId, channel: 0, wireBytes: frame.length });
     } else if (frame.messageId === m.RADIO_STATUS) radio.heard(frame.payload);
+    else if (frame.messageId === m.STATUSTEXT)
+      options.onText?.({ ...m.decodeStatusText(frame.payload), systemId: frame.systemId, componentId: frame.componentId });
     else if (frame.messageId === m.COMMAND_LONG) vehicle.command(m.decodeCommandLong(frame.payload), frame);
   }
 

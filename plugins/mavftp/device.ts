@@ -11,6 +11,7 @@ import type {
   DigestKind,
   FileEntry,
   ListOptions,
+  News,
   PluginContext,
   Presence,
   Source,
@@ -29,6 +30,7 @@ import { Link } from "./link.js";
 import { isLastLog, listTree, noRoot, pathBytes, withSettled } from "./listing.js";
 import { Neighbours, type Ourselves } from "./neighbours.js";
 import { Peer } from "./peer.js";
+import { Pilot } from "./pilot.js";
 import type { MavftpOptions } from "./plugin.js";
 import { RateCap } from "./rate.js";
 import type { Reading } from "./reading.js";
@@ -80,6 +82,8 @@ export class MavftpDevice implements Device, Source {
   readonly #downloads = new Set<Promise<void>>();
   readonly #recorder: Recorder | undefined;
   readonly #card: Card;
+  readonly #pilot: Pilot | undefined;
+  readonly news?: (news: News) => void;
   /** Files that were surely complete at the last listing. */
   #complete: ReadonlySet<string> = new Set();
   #closed: Promise<void> | undefined;
@@ -111,6 +115,13 @@ export class MavftpDevice implements Device, Source {
         ...{ peer: this.#peer, requests: this.#requests, sessions: this.#sessions, rate: this.#rate, card: this.#card },
         readBack: (entry, signal) => this.#read(entry, 0, signal, this.#reading()),
       });
+    }
+    if (options.tellPilot) {
+      const peer = this.#peer;
+      const may = () => peer.present && (peer.armed === false || (peer.armed === true && options.whenArmed === "continue"));
+      const pilot = new Pilot(context.clock, (id, payload) => this.#link.send(id, payload), may);
+      this.#pilot = pilot;
+      this.news = (news) => pilot.news(news);
     }
     this.presence$ = new Observable((subscriber) => {
       this.#start();
@@ -242,6 +253,7 @@ export class MavftpDevice implements Device, Source {
           this.#requests.frame(frame);
         } else {
           this.#peer.frame(frame);
+          if (frame.messageId === HEARTBEAT) this.#pilot?.look();
           if (frame.messageId === HEARTBEAT || frame.messageId === SYSTEM_TIME) this.#record();
         }
       },

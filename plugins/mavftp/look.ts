@@ -31,7 +31,7 @@ const NAMES: ReadonlyMap<number, string> = new Map([
 /** Listens for a heartbeat for at most `ms`, and asks a disarmed autopilot where its logs are. It only reads. */
 export async function lookAt(address: Address, context: PluginContext, ms: number): Promise<Answers | Silent> {
   const device = new MavftpDevice(
-    { url: address, whenArmed: "pause", write: false, componentId: 191, exclusive: false, crcMaxSize: 0 },
+    { url: address, whenArmed: "pause", write: false, componentId: 191, exclusive: false, tellPilot: false, crcMaxSize: 0 },
     context,
   );
   let reason = "";

@@ -19,6 +19,7 @@ export interface MavftpOptions {
   readonly systemId?: number | undefined;
   readonly componentId: number;
   readonly exclusive: boolean;
+  readonly tellPilot: boolean;
   readonly crcMaxSize: number;
   readonly trace?: string | undefined;
 }
@@ -79,6 +80,15 @@ const options = v.strictObject({
     v.pipe(
       v.boolean("true or false"),
       v.description("No other program uses this link: a file session that is left open is reset, not waited for."),
+    ),
+    false,
+  ),
+  tellPilot: v.optional(
+    v.pipe(
+      v.boolean("true or false"),
+      v.description(
+        "Tells the pilot's ground station, through the autopilot, that the flight's logs have arrived, or that one stays and why.",
+      ),
     ),
     false,
   ),
