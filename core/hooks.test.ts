@@ -100,7 +100,9 @@ test("so many at a time; the oldest of what waits go when it is too much, and th
 });
 
 test("a failure is said once, with what the command printed; other failures are said too, but not without end; none of it runs a hook", async () => {
-  const { events, hooks, about } = made([{ event: "*", command: ["sh", "-c", 'echo "no \n LED $FILESYNC_MESSAGE" >&2; exit 3'] }]);
+  const { events, hooks, about } = made([{ event: "*", command: ["sh", "-c", 'echo "no \n LED $FILESYNC_MESSAGE" >&2; exit 3'] }], {
+    atOnce: 1,
+  });
   for (const message of ["1", "1", "1", "2", "3", "4", "5", "6", "7", "8"]) events.say("info", "found", message);
   await hooks.close();
   const said = about().map(({ message }) => message);

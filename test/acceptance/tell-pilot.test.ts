@@ -11,13 +11,13 @@ interface Scene {
   readonly sim: Sim;
   readonly texts: Told[];
   readonly program: Program;
-  told(text: RegExp): Promise<Told>;
+  readonly told: (text: RegExp) => Promise<Told>;
 }
 
-async function scene(t: TestContext, out: (world: World) => object, options: object = {}, armed = false): Promise<Scene> {
+async function scene(t: TestContext, out: (world: World) => object, options: object = {}, more: { one?: boolean } = {}): Promise<Scene> {
   const world = new World(t);
   world.file("card/log/a.ulg", Buffer.alloc(20_000, 1));
-  world.file("card/log/b.ulg", Buffer.alloc(10_000, 2), 60);
+  if (more.one !== true) world.file("card/log/b.ulg", Buffer.alloc(10_000, 2), 60);
   world.mkdir("out");
   const texts: Told[] = [];
   const watchers = new Set<() => void>();
@@ -25,7 +25,7 @@ async function scene(t: TestContext, out: (world: World) => object, options: obj
     texts.push(told);
     for (const look of watchers) look();
   };
-  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), armed, onText });
+  const sim = await startSim({ listen: "tcpin://127.0.0.1:0", dir: world.path("card"), onText });
   t.after(() => sim.close());
   const config = world.config({
     devices: { fc: { type: "mavftp", url: sim.clientUrl, root: "/log", settle: 0, ...options }, out: out(world) },
@@ -85,4 +85,34 @@ test("nothing is told unless it is asked for", async (t) => {
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0);
   assert.deepEqual(texts, []);
+});
+
+test("while the vehicle is armed nothing is told; it is once it is disarmed", async (t) => {
+  const held: (() => void)[] = [];
+  let asked: () => void = () => undefined;
+  const first = new Promise<void>((resolve) => (asked = resolve));
+  const server = createServer((request, response) =>
+    request.resume().on("end", () => {
+      held.push(() => response.writeHead(200).end("taken"));
+      asked();
+    }),
+  ).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as { port: number };
+  const out = () => ({ type: "post", url: `http://127.0.0.1:${port}/`, file: "f" });
+  const { sim, program, texts, told } = await scene(t, out, { tellPilot: true }, { one: true });
+  await first;
+  sim.setArmed(true);
+  await program.until(({ what, message }) => what === "detached" && message.includes("armed"), "that it is armed");
+  for (const answer of held) answer();
+  await program.until(({ what }) => what === "delivered", "the delivery");
+  // Heartbeats at which it could be told: the simulator has one a second.
+  for (let beats = sim.stats.framesOut + 8; sim.stats.framesOut < beats;) await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual(texts, []);
+  sim.setArmed(false);
+  await told(/safe on ground/);
 });
