@@ -12,6 +12,7 @@ export const eventNames = [
   "changed",
   "clock",
   "cloned",
+  "compacted",
   "config",
   "delivered",
   "detached",
@@ -45,6 +46,7 @@ export const eventNames = [
   "start",
   "stopped",
   "systemd",
+  "trimmed",
   "unreadable",
   "waiting",
 ] as const;

@@ -26,7 +26,7 @@ export function watchNews(engine: Engine, lane: Lane, stop: AbortSignal): void {
       "SELECT 1 FROM deliveries WHERE source = ? AND required = 1 AND state IN ('wanting', 'ready', 'active') LIMIT 1",
       lane.name,
     ) !== undefined;
-  // What an earlier run set aside was said by it.
+  // What an earlier run set aside is not said again.
   const told = new Set(parked().map(({ id }) => id));
   const mine$ = events.all$.pipe(
     filter(({ facts }) => facts?.["from"] === lane.name || facts?.["device"] === lane.name),

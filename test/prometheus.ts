@@ -40,6 +40,7 @@ export function readMetrics(text: string): Map<string, Metric> {
         if (match === null) throw wrong("no label");
         if (seen.has(match[1] ?? "")) throw wrong("a label twice");
         seen.add(match[1] ?? "");
+        if (match[1] === "quantile" || match[1] === "le") throw wrong("a label of summaries and histograms");
         at = label.lastIndex;
         if (at < labels.length && labels[at++] !== ",") throw wrong("no comma");
       }

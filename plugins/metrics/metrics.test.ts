@@ -34,7 +34,7 @@ const figures: Figures = {
   events: { debug: 15, info: 16, warn: 17, error: 18 },
   lastDeliveryMs: 1_700_000_000_500,
 };
-const ours = { residentBytes: 1, cpuSeconds: 0.5, startSeconds: 1.7e9, lagSeconds: { "0.5": 0.001 } };
+const ours = { residentBytes: 1, cpuSeconds: 0.5, startSeconds: 1.7e9, lagSeconds: { p50: 0.001, p99: 0.002, max: 0.003 } };
 
 test("the format is the one of Prometheus, whatever a device's type is called", () => {
   const odd = metricsText({ ...figures, devices: [{ name: "a", type: 'x"\\\n', attached: true }] }, ours);
@@ -81,6 +81,7 @@ test("the reader refuses what is no such format", () => {
     good.replace("a_total 1", 'a_total{b="c"d="e"} 1'),
     good.replace("a_total 1", 'a_total{b="c",b="e"} 1'),
     good.replace("a_total 1", 'a_total{b="""} 1'),
+    good.replace("a_total 1", 'a_total{quantile="0.5"} 1'),
     `${good}${good}`,
     `${good}\n`,
   ])

@@ -147,9 +147,9 @@ export class MetricsServer implements Service {
     // Of nothing measured yet a histogram says NaN, and the largest number for its least.
     const seconds = (nanoseconds: number) => (lag !== undefined && lag.count > 0 ? nanoseconds / 1e9 : 0);
     const lagSeconds = {
-      "0.5": seconds(lag?.percentile(50) ?? 0),
-      "0.99": seconds(lag?.percentile(99) ?? 0),
-      "1": seconds(lag?.max ?? 0),
+      p50: seconds(lag?.percentile(50) ?? 0),
+      p99: seconds(lag?.percentile(99) ?? 0),
+      max: seconds(lag?.max ?? 0),
     };
     lag?.reset();
     return {

@@ -6,14 +6,16 @@ import type { Figures } from "../../core/plugin.js";
 
 export const contentType = "text/plain; version=0.0.4; charset=utf-8";
 
+const lagParts = { p50: "half of the time", p99: "99 times of 100", max: "at most" } as const;
+
 /** Of this process; seconds, bytes. */
 export interface Process {
   readonly residentBytes: number;
   readonly cpuSeconds: number;
   /** Since 1970. */
   readonly startSeconds: number;
-  /** By quantile, since the figures were last asked for. */
-  readonly lagSeconds: Readonly<Record<string, number>>;
+  /** Since the figures were last asked for. */
+  readonly lagSeconds: Readonly<Record<keyof typeof lagParts, number>>;
 }
 
 type Labels = Readonly<Record<string, string>>;
@@ -62,7 +64,13 @@ export function metricsText(figures: Figures, { residentBytes, cpuSeconds, start
       "When a file was last delivered, since 1970; absent before the first.",
       lastDeliveryMs === undefined ? [] : [[lastDeliveryMs / 1000]],
     ),
-    gauge("filesync_event_loop_lag_seconds", "How late the event loop was since the last scrape.", by("quantile", lagSeconds)),
+    ...Object.entries(lagSeconds).map(([part, seconds]) =>
+      gauge(
+        `filesync_event_loop_lag_${part}_seconds`,
+        `How late the event loop was since the last scrape, ${lagParts[part as keyof typeof lagParts]}.`,
+        [[seconds]],
+      ),
+    ),
     gauge("process_resident_memory_bytes", "Resident memory size in bytes.", [[residentBytes]]),
     counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", [[cpuSeconds]]),
     gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", [[startSeconds]]),

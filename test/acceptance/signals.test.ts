@@ -98,7 +98,8 @@ test("MQTT: each event is a message", async (t) => {
   const broker = spawn("mosquitto", ["-p", String(port)], { stdio: "ignore" });
   t.after(() => broker.kill());
   await reachable(port);
-  const listening = spawn("mosquitto_sub", ["-h", "127.0.0.1", "-p", String(port), "-t", "filesync/#", "-v", "-d"]);
+  // Into a pipe it would keep what it says until there is more.
+  const listening = spawn("stdbuf", ["-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", String(port), "-t", "filesync/#", "-v", "-d"]);
   t.after(() => listening.kill());
   let heard = "";
   const until = (what: RegExp) =>
