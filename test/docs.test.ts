@@ -37,7 +37,7 @@ function whole(block: string): string {
     .replaceAll('"~/.ssh/id_ed25519"', '"package.json"')
     .replaceAll('"url": "…"', '"url": "udpin://127.0.0.1:14550"');
   if (text.trimStart().startsWith("{")) return text;
-  if (/^"(devices|routes|services)"/.test(text.trimStart())) return `{ ${text} }`;
+  if (/^"(devices|routes|services|onEvent|journal|spool)"/.test(text.trimStart())) return `{ ${text} }`;
   return `{ "devices": { ${text} } }`;
 }
 
