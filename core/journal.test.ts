@@ -17,8 +17,9 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Random } from "../test/faults/random.js";
-import { Journal, JournalFromNewerVersion } from "./journal.js";
+import { Journal } from "./journal.js";
 import { openDatabase } from "./sqlite.js";
+import { JournalFromNewerVersion } from "./tables.js";
 
 function tempDir(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "filesync-journal-"));

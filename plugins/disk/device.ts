@@ -2,8 +2,6 @@
  * A device of removable media: what is plugged in is looked at on each hint, and every few seconds without one; what matches is mounted and
  * recognised; what was pulled is noticed, and its dead mount taken away.
  */
-import { realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { freeBytesAt } from "../../core/fs.js";
@@ -16,7 +14,8 @@ import { Media, nameOf, type Remembered } from "./media.js";
 import { looksIn } from "./content.js";
 import { Medium } from "./medium.js";
 import { adopt, type Machine, mount, mountOf, sweep, type Wish } from "./mounting.js";
-import { OwnMounts } from "./own-mount.js";
+import { OnSafe } from "./on-safe.js";
+import { OwnMounts, realOf } from "./own-mount.js";
 import { sharedMounts } from "./shared.js";
 import { signsOf } from "./signs.js";
 import { DiskSource } from "./source.js";
@@ -55,7 +54,6 @@ const lookMs = 5000;
 const againMs = 30_000;
 /** How often a medium is listed on which others may write. */
 const listMs = 30_000;
-const hookMs = 60_000;
 
 export class DiskDevice implements Device, Disks {
   readonly presence$: Observable<Presence>;
@@ -74,7 +72,7 @@ export class DiskDevice implements Device, Disks {
   readonly #held = new Map<string, Medium>();
   readonly #told = new Set<string>();
   readonly #over = new AbortController();
-  #hooks: Promise<void> = Promise.resolve();
+  readonly #onSafe: OnSafe;
   /** A problem of the machine's, not of a disk's. */
   #problem: string | undefined;
   #seen = "";
@@ -92,6 +90,7 @@ export class DiskDevice implements Device, Disks {
     this.several = "any" in options.wanted;
     this.#known = new Media(context.stateDir, (text) => context.say("warn", text));
     this.#own = new OwnMounts(context.stateDir);
+    this.#onSafe = new OnSafe(options.onSafe, context, machine.run);
     this.source = new DiskSource(this, this.#changes$);
     this.target = new DiskTarget(this);
     this.tree = new DiskTree(this);
@@ -131,7 +130,7 @@ export class DiskDevice implements Device, Disks {
     clearInterval(this.#listing);
     this.#watch?.close();
     await this.#looking;
-    await this.#hooks;
+    await this.#onSafe.close();
     const closed = new Fault("aborted", "the device was closed");
     for (const medium of this.media) {
       const why = await medium.end(closed, false);
@@ -396,17 +395,8 @@ export class DiskDevice implements Device, Disks {
   }
 
   #sayGone(medium: Medium, text: string): void {
-    const { context, options } = this;
-    context.say("info", text, { medium: medium.id, safe: true });
-    const [command, ...args] = options.onSafe ?? [];
-    if (command === undefined) return;
-    const env = { FILESYNC_DEVICE: context.name, FILESYNC_MEDIUM: medium.id };
-    // One after another; what runs when the daemon stops is ended.
-    this.#hooks = this.#hooks.then(async () => {
-      if (this.#over.signal.aborted) return;
-      const { code, complaint } = await this.machine.run(command, args, hookMs, this.#over.signal, { env });
-      if (code !== 0 && !this.#over.signal.aborted) context.say("warn", `"onSafe" failed: ${complaint}`);
-    });
+    this.context.say("info", text, { medium: medium.id, safe: true });
+    this.#onSafe.begin(medium.id);
   }
 
   #tellOnce(key: string, level: "warn" | "info", text: string): void {
@@ -433,16 +423,5 @@ export class DiskDevice implements Device, Disks {
 
   #whyAway(): string {
     return this.#problem ?? this.#unused.text ?? wantedText(this.options.wanted);
-  }
-}
-
-/** As the mount table names it: without links; of what is not there yet, as far as it is. */
-function realOf(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch (error) {
-    // What else is wrong with it is told when it is to be mounted there.
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT") || dirname(path) === path) return path;
-    return join(realOf(dirname(path)), basename(path));
   }
 }

@@ -4,8 +4,8 @@
  *
  * All devices of this installation count: two that name one disk share its mount (`shared.ts`), whichever of them made it.
  */
-import { promises as fs, readdirSync, readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { promises as fs, readdirSync, readFileSync, realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 
 const boot = "/proc/sys/kernel/random/boot_id";
 const place = "mnt";
@@ -62,5 +62,16 @@ function read<T>(work: () => T): T | undefined {
   } catch (error) {
     if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR")) return undefined;
     throw error;
+  }
+}
+
+/** As the mount table names it: without links; of what is not there yet, as far as it is. */
+export function realOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    // What else is wrong with it is told when it is to be mounted there.
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT") || dirname(path) === path) return path;
+    return join(realOf(dirname(path)), basename(path));
   }
 }

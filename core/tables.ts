@@ -1,0 +1,136 @@
+/**
+ * The tables of the journal: their format, what led to it from older ones, and the database that holds them, opened as the journal wants it.
+ * What SQLite's errors mean for it.
+ */
+import { openDatabase, type Database } from "./sqlite.js";
+
+/** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
+const migrations = [
+  "ALTER TABLE deliveries ADD COLUMN marks TEXT",
+  `ALTER TABLE versions ADD COLUMN medium TEXT NOT NULL DEFAULT '';
+  ALTER TABLE deliveries ADD COLUMN medium TEXT NOT NULL DEFAULT '';
+  DROP INDEX deliveries_wanting;
+  CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting'`,
+];
+const schemaVersion = 1 + migrations.length;
+const tables = `
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE versions (
+  id TEXT PRIMARY KEY, source TEXT NOT NULL, path TEXT NOT NULL,
+  size INTEGER NOT NULL, modified_ms REAL, inode TEXT,
+  state TEXT NOT NULL,                      -- found | sealed | gone
+  store TEXT NOT NULL,                      -- spool | place | through
+  generation INTEGER NOT NULL DEFAULT 0, durable INTEGER NOT NULL DEFAULT 0, digest TEXT,
+  base TEXT,                                -- the version that this one may continue
+  safest INTEGER NOT NULL DEFAULT 0,        -- to be read in the source's safest mode, after a mismatch
+  found_ms REAL NOT NULL, sealed_ms REAL,
+  after TEXT NOT NULL DEFAULT 'keep', trust_size INTEGER NOT NULL DEFAULT 0,
+  released TEXT,                            -- what was done at the source, or why it never will be
+  spooled INTEGER NOT NULL DEFAULT 0,       -- bytes that the spool holds or has promised
+  medium TEXT NOT NULL DEFAULT ''           -- of a source whose media can be changed
+) WITHOUT ROWID;
+CREATE INDEX versions_path ON versions (source, path);
+CREATE INDEX versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
+CREATE INDEX versions_open ON versions (source) WHERE state = 'found';
+CREATE INDEX versions_release ON versions (source) WHERE released IS NULL AND after <> 'keep';
+CREATE TABLE deliveries (
+  id TEXT PRIMARY KEY, version TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, path TEXT NOT NULL, required INTEGER NOT NULL,
+  state TEXT NOT NULL,                      -- wanting | ready | active | parked | discard | done | dropped
+  size INTEGER NOT NULL, weight REAL NOT NULL, rank REAL NOT NULL,
+  not_before REAL NOT NULL DEFAULT 0,       -- by the monotonic clock of this run
+  tries INTEGER NOT NULL DEFAULT 0, restarts INTEGER NOT NULL DEFAULT 0,
+  begun INTEGER NOT NULL DEFAULT 0,         -- 1 + the generation whose partial may be at the target
+  fault TEXT, reason TEXT, parked_ms REAL, replaces TEXT, memo TEXT, receipt TEXT, done_ms REAL,
+  marks TEXT,                               -- what core noted before it did what cannot be taken back
+  medium TEXT NOT NULL DEFAULT ''           -- its version's
+) WITHOUT ROWID;
+CREATE INDEX deliveries_version ON deliveries (version);
+CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
+CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
+CREATE INDEX deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
+CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
+`;
+
+/**
+ * What is forgotten leaves room in the file, which the next rows take. Only a long file of which more than half is such room is made shorter, at a start: that
+ * writes what is left three times, which is not worth it for less. (`auto_vacuum` would move pages at each deletion, for as long as the journal lives.)
+ */
+const longBytes = 64 * 2 ** 20;
+
+/** Came later, and change no format: a version that does not know them works all the same. */
+const later = `
+CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone';
+-- With the size: what was delivered is added up in it alone.
+CREATE INDEX IF NOT EXISTS deliveries_delivered ON deliveries (done_ms, size) WHERE state = 'done';
+DROP INDEX IF EXISTS deliveries_done;
+-- Versions that a listing did not show any more, and when that was first so, by trusted wall time.
+CREATE TABLE IF NOT EXISTS absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
+`;
+
+export class JournalFromNewerVersion extends Error {}
+/** Throws JournalFromNewerVersion, or what `isDamage` or `isMedium` knows. `suspect`: all of it is read through. */
+export async function openTables(path: string, suspect: boolean): Promise<Database> {
+  const db = await openDatabase(path);
+  try {
+    // `synchronous` first: a new database is synced while it is turned to WAL.
+    // Not locking_mode = EXCLUSIVE: the state directory is locked already, and that lock would outlive close() until every statement was collected.
+    // The default cache of 2 MB holds the rows of some 3,000 files: with more to do, pages that were changed go to the WAL twice and are read back.
+    for (const pragma of ["synchronous = OFF", "journal_mode = WAL", "wal_autocheckpoint = 0", "temp_store = MEMORY", "cache_size = -8000"])
+      db.exec(`PRAGMA ${pragma}`);
+    const version = (db.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
+    if (version > schemaVersion)
+      throw new JournalFromNewerVersion(
+        `${path} was written by a newer FileSync (format ${version}; this one knows ${schemaVersion}): install that version again, or move the file away to begin anew from receipts.jsonl`,
+      );
+    const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
+    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${schemaVersion}; COMMIT`);
+    db.exec(later);
+    if (suspect) {
+      const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
+      if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });
+    }
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+/** Whole or not at all: SQLite syncs in its own order meanwhile. A card without room for it keeps the long file. */
+export function shorten(db: Database): void {
+  const asked = (name: string) => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0]);
+  const pages = asked("page_count");
+  if (pages * asked("page_size") <= longBytes || 2 * asked("freelist_count") <= pages) return;
+  // What is left may be more than the memory has room for.
+  db.exec("PRAGMA synchronous = FULL; PRAGMA temp_store = FILE");
+  try {
+    db.exec("VACUUM");
+    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  } catch (error) {
+    if (!isMedium(error)) throw error;
+  } finally {
+    db.exec("PRAGMA synchronous = OFF; PRAGMA temp_store = MEMORY");
+  }
+}
+
+/** SQLITE_NOMEM, IOERR, CORRUPT, FULL, NOTADB: the transaction is gone, or nothing can be trusted any more. */
+export function isFatal(error: unknown): error is Error {
+  if (!(error instanceof Error) || !("errcode" in error)) return false;
+  return [7, 10, 11, 13, 26].includes((error.errcode as number) & 0xff);
+}
+
+/** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
+export function isMedium(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
+  return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
+}
+
+/** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */
+export function isDamage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if ("damaged" in error) return true;
+  const code = "errcode" in error ? (error.errcode as number) & 0xff : undefined;
+  return code === 11 || code === 26 || code === 1;
+}
