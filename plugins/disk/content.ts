@@ -59,14 +59,17 @@ async function expectRoot({ fd }: FileHandle, dir: string, root: string, block: 
   }
 }
 
-/** For who recognises it. */
-export function looksIn({ root, tree }: Content): Looks {
+/** For who recognises it. `expectToStay`: that an error is not of a medium that is being pulled; throws where it is. */
+export function looksIn({ root, tree }: Content, expectToStay: () => Promise<void>): Looks {
+  let stays = false;
   return {
     stat: async (path) => {
       try {
         return await tree.stat(path);
       } catch (error) {
         if (isFault(error, "offline")) throw error;
+        if (!stays) await expectToStay();
+        stays = true;
         // A directory that cannot be read.
         return undefined;
       }

@@ -2,6 +2,8 @@
  * A device of removable media: what is plugged in is looked at on each hint, and every few seconds without one; what matches is mounted and
  * recognised; what was pulled is noticed, and its dead mount taken away.
  */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { freeBytesAt } from "../../core/fs.js";
@@ -13,10 +15,11 @@ import { holdersOf } from "./holders.js";
 import { Media, nameOf, type Remembered } from "./media.js";
 import { looksIn } from "./content.js";
 import { Medium } from "./medium.js";
-import { adopt, type Machine, mount, mountOf, sweep, type Wish } from "./mounting.js";
+import { adopt, type Machine, mount, placesOf, sweep, type Wish } from "./mounting.js";
 import { OnSafe } from "./on-safe.js";
 import { OwnMounts, realOf } from "./own-mount.js";
 import { sharedMounts } from "./shared.js";
+import { sampleOf } from "./sample.js";
 import { signsOf } from "./signs.js";
 import { DiskSource } from "./source.js";
 import { DiskTarget } from "./target.js";
@@ -147,11 +150,13 @@ export class DiskDevice implements Device, Disks {
 
   async eject(signal: AbortSignal): Promise<string> {
     throwIfAborted(signal);
+    const before = this.#unused.safe;
     await orAborted(this.#look(true), signal);
     const media = [...this.media, ...this.#held.values()];
     if (media.length === 0) {
       const { safe } = this.#unused;
-      if (safe.length > 0) return `${safe.join(", ")}: may be pulled already; plugged in again, it is used again`;
+      const since = safe.every((name) => before.includes(name)) ? "already" : "now";
+      if (safe.length > 0) return `${safe.join(", ")}: may be pulled ${since}; plugged in again, it is used again`;
       throw new Fault("offline", this.#state.value.reason ?? "nothing is plugged in");
     }
     const done: string[] = [];
@@ -159,16 +164,8 @@ export class DiskDevice implements Device, Disks {
       const name = `${medium.id} (${medium.block.path})`;
       this.#unused.eject(medium.stay, `${name} is being ejected`);
       this.#media.delete(medium.stay);
-      const ending = medium.end(new Fault("offline", `${name} is ejected`), false);
-      this.#tell();
-      const why = await this.#whyHeld(medium, await ending);
-      const said = why === undefined ? "it may be pulled; plugged in again, it is used again" : `do not pull it yet: ${why}`;
-      this.#unused.eject(medium.stay, `it is ejected: ${said}`, why === undefined ? name : undefined);
-      if (why === undefined) this.#held.delete(medium.stay);
-      else this.#held.set(medium.stay, medium);
-      this.#tell();
+      const why = await this.#ejected(medium);
       if (why !== undefined) throw new Fault("transient", `${name} is used no more, but cannot be unmounted: ${why}; do not pull it yet`);
-      this.#sayGone(medium, `${name} may be pulled now`);
       done.push(name);
     }
     // Another one of that name may have waited for this.
@@ -176,12 +173,27 @@ export class DiskDevice implements Device, Disks {
     return `${done.join(", ")}: may be pulled now; plugged in again, it is used again`;
   }
 
+  /** Ends its use. Why it cannot be pulled yet: whoever holds it may end later. */
+  async #ejected(medium: Medium): Promise<string | undefined> {
+    const name = `${medium.id} (${medium.block.path})`;
+    const ending = medium.end(new Fault("offline", `${name} is ejected`), false);
+    this.#tell();
+    const why = await this.#whyHeld(medium, await ending);
+    const said = why === undefined ? "it may be pulled; plugged in again, it is used again" : `do not pull it yet: ${why}`;
+    this.#unused.eject(medium.stay, `it is ejected: ${said}`, why === undefined ? name : undefined);
+    if (why === undefined) this.#held.delete(medium.stay);
+    else this.#held.set(medium.stay, medium);
+    this.#tell();
+    if (why === undefined) this.#sayGone(medium, `${name} may be pulled now`);
+    return why;
+  }
+
   /** Why it cannot be pulled though it is used no more here; by whom. */
   async #whyHeld({ block, mounted, users }: Medium, why: string | undefined): Promise<string | undefined> {
     if (why === undefined) {
       if (users.length > 0) return `${users.join(" and ")} still has it: filesync eject ${users[0] ?? ""}`;
-      const other = await mountOf(block, this.machine);
-      return other === undefined ? undefined : `it is mounted by somebody else too, at ${other.dir}`;
+      const places = await placesOf(block, this.machine);
+      return places.length === 0 ? undefined : `it is mounted by somebody else too, at ${places.join(", ")}`;
     }
     const who = mounted === undefined || mounted.way === "found" ? "" : await holdersOf(mounted.dir, block, this.machine);
     return who === "" ? why : `${why}; held by ${who}`;
@@ -225,7 +237,7 @@ export class DiskDevice implements Device, Disks {
 
   async remember(medium: Medium, files: readonly Remembered[], signal: AbortSignal): Promise<void> {
     await this.#known.remember(medium.id, medium.block, files, (path, size) =>
-      medium.use(false, signal, (content) => looksIn(content).sample(path, size)),
+      medium.use(false, signal, (content) => sampleOf(content.root, path, size)),
     );
   }
 
@@ -279,11 +291,16 @@ export class DiskDevice implements Device, Disks {
         if (medium.mounted === undefined && (await medium.take(found))) this.#sayTaken(medium);
       }
     }
+    for (const [stay, medium] of this.#held)
+      if (stayOf(medium.block, this.machine.sys) !== stay) this.#held.delete(stay);
+      else await this.#ejected(medium);
     const seen = signsOf(this.machine);
     const now = this.context.clock.monotonicMs();
     if (!surely && seen === this.#seen && !this.#unused.isDue(now)) return;
     this.#seen = seen;
-    const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter((block) => matches(block, this.options.wanted));
+    const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter(
+      (block) => matches(block, this.options.wanted) && this.#isLookedAt(block),
+    );
     this.#problem = undefined;
     await sweep(this.#isOurs, this.machine, (dir) => this.#own.forget(dir));
     const stays = new Map<string, Block>();
@@ -292,7 +309,6 @@ export class DiskDevice implements Device, Disks {
       if (stay !== undefined) stays.set(stay, block);
     }
     this.#unused.keep(stays);
-    for (const stay of this.#held.keys()) if (!stays.has(stay)) this.#held.delete(stay);
     // Unmounted by us, and taken out.
     for (const medium of this.media) if (!stays.has(medium.stay) && medium.mounted === undefined) await this.#lose(medium);
     for (const [stay, block] of stays) {
@@ -310,6 +326,11 @@ export class DiskDevice implements Device, Disks {
     this.#tell();
   }
 
+  /** Before udev has looked at it, a good one seems to hold nothing. */
+  #isLookedAt({ fsType, device }: Block): boolean {
+    return fsType !== undefined || existsSync(join(this.machine.udev, `b${device}`));
+  }
+
   /** Mounts and recognises one that was not here before. */
   async #meet(block: Block, stay: string): Promise<void> {
     const again = (why: string, ms: number) => this.#unused.refuse(stay, why, this.context.clock.monotonicMs() + ms);
@@ -321,8 +342,14 @@ export class DiskDevice implements Device, Disks {
     }
     let medium: Medium | undefined;
     try {
-      medium = await this.#mediumOn(block, stay);
-      medium.id = await medium.use(false, this.#over.signal, (content) => this.#known.recognise(block, looksIn(content)));
+      const found = await this.#mediumOn(block, stay);
+      medium = found;
+      medium.id = await medium.use(false, this.#over.signal, (content, on) =>
+        this.#known.recognise(
+          block,
+          looksIn(content, () => found.expectToStay(on)),
+        ),
+      );
       this.#unused.use(stay);
       this.#media.set(stay, medium);
       this.#sayIn(medium);
@@ -359,6 +386,8 @@ export class DiskDevice implements Device, Disks {
 
   async #lose(medium: Medium): Promise<void> {
     if (!this.#media.delete(medium.stay)) return;
+    // It may be in all the same, and only its mount have gone.
+    this.#seen = "";
     const used = medium.mounted !== undefined;
     const ending = medium.end(new Fault("offline", `${medium.id} was pulled`), true);
     // At once: what it takes to end the dead mount is nobody's concern.

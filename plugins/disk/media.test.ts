@@ -42,7 +42,9 @@ test("the table of what decides", () => {
     ["a clone of a camera without a clock, in the same reader", many(32, "foreign"), true, false],
     ["its only file", ["foreign"], true, false],
     ["a clone that went its own way, without a clock", [...many(20, "same"), ...many(12, "foreign")], true, false],
-    ["two indexes were rewritten, with the time that they had", [...many(30, "same"), ...many(2, "foreign")], false, true],
+    ["an index was rewritten, with the time that it had, on the same stick", [...many(31, "same"), "foreign"], true, true],
+    ["the same, and nobody knows which stick it is", [...many(31, "same"), "foreign"], false, false],
+    ["two of many differ", [...many(30, "same"), ...many(2, "foreign")], true, false],
   ];
   for (const [why, found, sameSerial, same] of table) assert.equal(isSame(found, sameSerial), same, why);
 });

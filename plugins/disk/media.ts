@@ -53,14 +53,12 @@ export interface Looks {
   readonly sample: (path: string, size: number) => Promise<string | undefined>;
 }
 
-/** Of files whose contents differ under one stamp so many for each that is the same: a few of a clockless camera's are rewritten with the time they had. */
-const foreignPart = 4;
-
 /** Whether a medium that has this of a known one's files is that one. */
 export function isSame(found: readonly Found[], sameSerial: boolean): boolean {
   const count = (what: Found) => found.filter((one) => one === what).length;
   const [same, foreign] = [count("same"), count("foreign")];
-  if (foreign > 0 && (same === 0 || (foreign > 1 && foreign * foreignPart >= same))) return false;
+  // One file of a clockless camera's card may be rewritten with the time that it had (an index); more than that may be lost if it is not read anew.
+  if (foreign > 1 || (foreign === 1 && !(sameSerial && same > 2))) return false;
   const other = count("other") + foreign;
   // Some files are rewritten on any card (indexes, databases): where it is open, it is the same. A wrong "another" would read all of it anew.
   if (other > 1 && (sameSerial ? same === 0 : other > same)) return false;

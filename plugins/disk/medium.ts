@@ -6,7 +6,7 @@ import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.
 import { FileThread } from "../../core/file-thread.js";
 import { type Block, stayOf } from "./blocks.js";
 import { type Content, openContent } from "./content.js";
-import { isAlive, mount, mountOf, type Machine, type Mounted, unmount, type Wish } from "./mounting.js";
+import { isAlive, mount, type Machine, type Mounted, placesOf, unmount, type Wish } from "./mounting.js";
 import { sharedMounts } from "./shared.js";
 
 export interface MediumGiven {
@@ -139,11 +139,11 @@ export class Medium {
   /** With the name of a place that a person knows, for that of the directory that is held open. */
   #placed(error: unknown): unknown {
     const { fd } = this.#content?.held ?? {};
-    const held = `/proc/self/fd/${fd ?? ""}/`;
-    if (!isFault(error) || fd === undefined || !error.message.includes(held)) return error;
+    const held = new RegExp(`/proc/self/fd/${fd ?? ""}(?!\\d)`, "g");
+    if (!isFault(error) || fd === undefined || !held.test(error.message)) return error;
     const { kind, message, cause, retryAfterMs, notTaken } = error;
     const dir = this.#mounted?.dir ?? this.block.path;
-    return new Fault(kind, message.replaceAll(held, `${dir}/`), {
+    return new Fault(kind, message.replaceAll(held, dir), {
       cause,
       notTaken,
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
@@ -371,7 +371,7 @@ export class Medium {
       if (this.#leases > 0 || !this.#resting || this.gone || this.shared) return;
       if ((await this.#unmount()) !== undefined) return;
       const before = this.#elsewhere;
-      this.#elsewhere = (await mountOf(this.block, this.given.machine)) !== undefined;
+      this.#elsewhere = (await placesOf(this.block, this.given.machine)).length > 0;
       if (before !== this.#elsewhere) this.given.changed();
       if (this.#elsewhere || !this.#wanted) return;
       this.#wanted = false;

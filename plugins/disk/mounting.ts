@@ -19,6 +19,8 @@ export interface Machine {
   readonly sys: string;
   /** Where udev names disks. */
   readonly byUuid: string;
+  /** What udev knows of each that it has looked at. */
+  readonly udev: string;
   /** Of the helper; nothing is there where it is not installed. */
   readonly helper: HelperPaths;
   /** This process may call mount(8) by itself. */
@@ -30,6 +32,7 @@ export const thisMachine: Machine = {
   mountInfo: "/proc/self/mountinfo",
   sys: "/sys",
   byUuid: "/dev/disk/by-uuid",
+  udev: "/run/udev/data",
   helper: helperPaths,
   mayMount,
 };
@@ -52,6 +55,8 @@ export interface Mounted {
   readonly stay: string;
   /** Of the mounted file system, as stat(2) says: another number means that it is not mounted there any more. */
   readonly dev: number;
+  /** The same as the mount table has it: `major:minor`. */
+  readonly device: string;
 }
 
 /** Drivers, the best first, where mount(8) does not know which by itself; FUSE's where the kernel has none. */
@@ -111,13 +116,17 @@ export async function mount(wish: Wish, machine: Machine): Promise<Mounted> {
     if (way === undefined) continue;
     // Others may mount it at the same time.
     const at = way === "udisks2" ? await mountOf(block, machine) : await mountAt(dirOf(wish, way, machine), machine);
-    if (at !== undefined) return { dir: at.dir, readOnly: at.readOnly, way, stay, dev: (await fs.stat(at.dir)).dev };
+    if (at !== undefined) return { dir: at.dir, readOnly: at.readOnly, way, stay, dev: (await fs.stat(at.dir)).dev, device: at.device };
   }
   const all = [...new Set(why)].join("; ");
+  const unclean =
+    block.readOnly && /read-only/i.test(all)
+      ? "; it was not unmounted cleanly, which is mended by writing: move the switch of the card once"
+      : "";
   const mend = /bad superblock|structure needs cleaning|input\/output error/i.test(all)
     ? `; it may be damaged: "fsck -n ${block.path}" says what of it, and without "-n" repairs it`
     : "";
-  throw new Fault("offline", `${block.path} cannot be mounted: ${all}${mend}`);
+  throw new Fault("offline", `${block.path} cannot be mounted: ${all}${unclean}${mend}`);
 }
 
 function dirOf({ block, mountPoint, ownDir }: Wish, way: Way, { helper }: Machine): string {
@@ -186,16 +195,32 @@ async function inTheWay(dir: string, machine: Machine): Promise<string | undefin
   return undefined;
 }
 
-/** Ends a mount that this program made. `lazy`: its medium has gone; what is open on it stays broken. undefined: done; else why not ("busy" in it). */
-export async function unmount({ dir, way }: Mounted, block: Block, lazy: boolean, machine: Machine): Promise<string | undefined> {
-  if ((await mountAt(dir, machine)) === undefined) return undefined;
+/** Where anybody has it mounted, also in part, or out of this process's sight; what nobody may tell this user is not in it. */
+export async function placesOf({ path, device }: Block, machine: Machine): Promise<readonly string[]> {
+  const seen = (await readMounts(machine.mountInfo)).filter((mount) => mount.device === device || mount.from === path);
+  if (seen.length > 0) return seen.map(({ dir }) => dir);
+  try {
+    // The kernel's own word: who mounts has it for itself alone.
+    await (await fs.open(path, constants.O_RDONLY | constants.O_EXCL)).close();
+    return [];
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EBUSY" ? ["a place that is not seen from here"] : [];
+  }
+}
+
+/**
+ * Ends a mount that this program made. `lazy`: its medium has gone; what is open on it stays broken. undefined: done, or something else is mounted there by now; else
+ * why not ("busy" in it).
+ */
+export async function unmount({ dir, way, device }: Mounted, block: Block, lazy: boolean, machine: Machine): Promise<string | undefined> {
+  if ((await mountAt(dir, machine))?.device !== device) return undefined;
   if (way === "udisks2") {
     const { code, complaint } = await machine.run("udisksctl", [
       ...["unmount", "--no-user-interaction", "--block-device", block.path],
       ...(lazy ? ["--force"] : []),
     ]);
     // It takes away by itself what was pulled.
-    if (code === 0 || (await mountAt(dir, machine)) === undefined) return undefined;
+    if (code === 0 || (await mountAt(dir, machine))?.device !== device) return undefined;
     if (!machine.mayMount()) return complaint;
   }
   if (!machine.mayMount()) return askHelper(machine.helper.socket, { do: "unmount", dir, lazy });
@@ -222,7 +247,14 @@ export async function adopt(block: Block, ours: (dir: string) => boolean, machin
   try {
     await fs.access(join(at.dir, "."), constants.R_OK);
     const { dev } = await fs.stat(at.dir);
-    return { dir: at.dir, readOnly: at.readOnly, way: ours(at.dir) ? (machine.mayMount() ? "mount" : "helper") : "found", stay, dev };
+    return {
+      dir: at.dir,
+      readOnly: at.readOnly,
+      way: ours(at.dir) ? (machine.mayMount() ? "mount" : "helper") : "found",
+      stay,
+      dev,
+      device: at.device,
+    };
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : "";
     if (code === "EACCES")

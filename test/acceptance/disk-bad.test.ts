@@ -186,8 +186,9 @@ for (const places of [{}, { photos: "mnt-photos", logs: "mnt-logs" }] as { photo
     await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 43, "43 deliveries");
     assert.equal(treeOf(world.path("out/v")).size, 43);
     await noMount(lab, world.dir, program);
-    await until("the hooks", () => existsSync(world.path("safe")));
+    await until("the hooks", () => existsSync(world.path("safe")) && readFileSync(world.path("safe"), "utf8").endsWith("\n"));
     assert.match(readFileSync(world.path("safe"), "utf8"), /^(0\n)+$/);
+    await program.until((event) => isSafe(event) && event.message.startsWith("logs: "), "that the ejected one may be pulled too");
     const late = await runProgram(["eject", "logs", "--config", config]);
     assert.match(late.out, /logs: .*may be pulled/);
     await lab.pull(card);

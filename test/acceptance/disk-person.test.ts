@@ -72,6 +72,76 @@ test("somebody else has it mounted as well: it is not said that it may be pulled
   await lab.pull(card);
 });
 
+for (const [what, options] of [
+  ["a part of it, by a bind mount", ["--bind"]],
+  ["it where nobody here sees it", []],
+] as const)
+  test(`somebody has mounted ${what}: it may not be pulled until they have unmounted it`, async (t) => {
+    const it = await begun(t);
+    if (it === undefined) return;
+    const { lab, world } = it;
+    const card = await lab.make("card", { fs: "ext4", mib: 32, files: { "d/a.bin": Buffer.alloc(10_000_000, "a") } });
+    const config = world.config({
+      devices: { cam: { type: "disk", uuid: card.uuid, mountPoint: "mnt", maxRate: "4MiB/s" }, out },
+      routes: [{ from: "cam", to: ["out"] }],
+    });
+    world.mkdir("mnt");
+    const program = daemonIn(t, lab, config);
+    await lab.plug(card);
+    await reached(program, config, 500_000);
+    const theirs = world.mkdir("theirs");
+    const elsewhere =
+      options.length > 0
+        ? undefined
+        : lab.run("unshare", [
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            `mount -t ext4 -o ro ${lab.nodeOf(card)} ${theirs} && echo mounted && until [ -e ${world.path("go")} ]; do sleep 0.1; done`,
+          ]);
+    if (elsewhere === undefined) await lab.exec("mount", [...options, world.path("mnt/d"), theirs]);
+    else await once(elsewhere.stdout ?? assert.fail("it says nothing"), "data");
+    await program.until(({ what: name }) => name === "delivered", "delivery");
+    const eject = await runProgram(["eject", "cam", "--config", config]);
+    assert.equal(eject.code, 3, eject.out);
+    assert.match(eject.err, /do not pull it yet/);
+    assert.equal(program.events.filter(isSafe).length, 0);
+    if (elsewhere === undefined) await lab.exec("umount", [theirs]);
+    else writeFileSync(world.path("go"), "");
+    await program.until(isSafe, "that it may be pulled");
+    assert.match(await statusOf(config), /cam {2}detached: it is ejected: it may be pulled/);
+    await lab.pull(card);
+  });
+
+test("its mount is taken away while it is in: that is told, and it is mounted anew", async (t) => {
+  const it = await begun(t);
+  if (it === undefined) return;
+  const { lab, world } = it;
+  const card = await lab.make("card", { fs: "ext4", mib: 64, files: { "a.bin": Buffer.alloc(30_000_000, "a") } });
+  const other = await lab.make("other", { fs: "ext4", mib: 16, files: { "b.bin": "of the other" } });
+  const mnt = world.mkdir("mnt");
+  const config = world.config({
+    devices: { cam: { type: "disk", uuid: card.uuid, mountPoint: "mnt", maxRate: "4MiB/s" }, out },
+    routes: [{ from: "cam", to: ["out"] }],
+  });
+  const program = daemonIn(t, lab, config);
+  await lab.plug(card);
+  await lab.plug(other);
+  await reached(program, config, 500_000);
+  await lab.exec("sh", ["-c", `umount -l ${mnt} && mount -t ext4 ${lab.nodeOf(other)} ${mnt}`]);
+  await program.until(({ message }) => /mnt is in use: \S+ is mounted there/.test(message), "that the place is taken");
+  assert.deepEqual(
+    readdirSync(lab.path(mnt)).filter((name) => name.endsWith(".bin")),
+    ["b.bin"],
+    "the other's mount is left alone",
+  );
+  await lab.exec("umount", [mnt]);
+  await program.until(({ what }) => what === "delivered", "delivery", 120_000);
+  assert.equal(program.events.filter(({ what }) => what === "lost" || what === "parked").length, 0);
+});
+
 test("eject of a disk on which somebody stands: who it is, is said; once they have gone it may be pulled, and that is said again", async (t) => {
   const it = await begun(t);
   if (it === undefined) return;
