@@ -1,5 +1,9 @@
 /** Which disks are meant, from what lsblk and the kernel say. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { blocksIn, matches, refusalOf, stayOf, type Block } from "./blocks.js";
 
@@ -78,3 +82,25 @@ test("a node that is not there, or is none of a disk, is no stay", () => {
   assert.equal(stayOf({ path: "/dev/nonexistent", device: "8:1" }, "/sys"), undefined);
   assert.equal(stayOf({ path: "/dev/null", device: "1:3" }, "/sys"), undefined);
 });
+
+test(
+  "another card in the same reader, under the same name and number, is another stay",
+  { skip: process.getuid?.() !== 0 && "a device node takes root" },
+  (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-stay-"));
+    t.after(() => rmSync(dir, { recursive: true }));
+    const path = join(dir, "sdz1");
+    execFileSync("mknod", [path, "b", "8", "401"]);
+    const sys = join(dir, "sys");
+    const disk = join(sys, "dev/block/8:401");
+    mkdirSync(disk, { recursive: true });
+    const stay = (diskseq: string) => {
+      writeFileSync(join(disk, "diskseq"), diskseq);
+      return stayOf({ path, device: "8:401" }, sys);
+    };
+    const first = stay("7\n");
+    assert.equal(stay("7\n"), first);
+    assert.notEqual(stay("8\n"), first);
+    assert.equal(stayOf({ path, device: "8:402" }, sys), undefined, "the name is another's by now");
+  },
+);
