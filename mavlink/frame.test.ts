@@ -163,6 +163,72 @@ test("frames of node-mavlink are read by us: versions 1 and 2, signed, cut zeros
   assert.ok(frames[4]!.payload.subarray(3).every((byte) => byte === 0xa5));
 });
 
+test("settings: an ArduPilot writes whole numbers as floats, others put their bytes there; each way as node-mavlink has it", async () => {
+  const writer = new FrameWriter(1, 1);
+  const ask = { targetSystem: 3, targetComponent: 1, name: "LOG_FILE_DSRMROT" };
+  const px4 = { name: "SDLOG_MODE", value: -1, type: m.PARAM_INT32, count: 900, index: 712 };
+  const ardupilot = { name: "LOG_FILE_DSRMROT", value: -1, type: m.PARAM_INT8, count: 1200, index: 65_535 };
+  const real = { name: "MPC_XY_P", value: 0.5, type: m.PARAM_REAL32, count: 1, index: 0 };
+  const storage = { bootMs: 7, totalMib: 30_000, usedMib: 10_000.5, availableMib: 19_999.5, id: 1, count: 1, status: m.STORAGE_READY };
+  const bytes = Buffer.concat([
+    writer.encode(m.PARAM_REQUEST_READ, m.encodeParamRequestRead(ask)),
+    writer.encode(m.PARAM_VALUE, m.encodeParamValue(px4, m.AUTOPILOT_PX4)),
+    writer.encode(m.PARAM_VALUE, m.encodeParamValue(ardupilot, m.AUTOPILOT_ARDUPILOT)),
+    writer.encode(m.PARAM_VALUE, m.encodeParamValue(real, m.AUTOPILOT_PX4)),
+    writer.encode(m.STORAGE_INFORMATION, m.encodeStorageInformation(storage)),
+  ]);
+  const [asked, bytewise, cast, float, card] = (await oracleParses(bytes)).map(fields);
+  assert.deepEqual([asked?.targetSystem, asked?.targetComponent, asked?.paramId, asked?.paramIndex], [3, 1, "LOG_FILE_DSRMROT", -1]);
+  assert.deepEqual([bytewise?.paramId, bytewise?.paramType, bytewise?.paramCount, bytewise?.paramIndex], ["SDLOG_MODE", 6, 900, 712]);
+  assert.ok(Number.isNaN(bytewise?.paramValue), "the four bytes of -1 are no number as a float");
+  assert.deepEqual([cast?.paramId, cast?.paramValue, cast?.paramType], ["LOG_FILE_DSRMROT", -1, 2]);
+  assert.equal(float?.paramValue, 0.5);
+  assert.deepEqual(
+    [card?.timeBootMs, card?.totalCapacity, card?.usedCapacity, card?.availableCapacity, card?.storageId, card?.storageCount, card?.status],
+    [7, 30_000, 10_000.5, 19_999.5, 1, 1, 2],
+  );
+
+  const v2 = new oracle.MavLinkProtocolV2(1, 1);
+  const value = Object.assign(new oracle.common.ParamValue(), {
+    paramId: "LOG_MAX_FILES",
+    paramValue: 500,
+    paramType: 4,
+    paramCount: 9,
+    paramIndex: 2,
+  });
+  const request = Object.assign(new oracle.common.ParamRequestRead(), {
+    ...{ targetSystem: 1, targetComponent: 1, paramId: "SDLOG_MODE", paramIndex: -1 },
+  });
+  const numbered = Object.assign(new oracle.common.ParamRequestRead(), {
+    ...{ targetSystem: 1, targetComponent: 1, paramId: "", paramIndex: 3 },
+  });
+  const told = Object.assign(new oracle.common.StorageInformation(), {
+    ...{ timeBootMs: 1, totalCapacity: 2, usedCapacity: 3, availableCapacity: 4, readSpeed: 5, writeSpeed: 6 },
+    ...{ storageId: 1, storageCount: 1, status: 0, type: 2, name: "card", storageUsage: 1 },
+  });
+  const [theirs, question, byNumber, storageTold] = parseAll(
+    Buffer.concat([value, request, numbered, told].map((message, seq) => v2.serialize(message, seq))),
+  ).map(({ payload }) => payload);
+  assert.deepEqual(m.decodeParamValue(theirs!, m.AUTOPILOT_ARDUPILOT), { name: "LOG_MAX_FILES", value: 500, type: 4, count: 9, index: 2 });
+  assert.deepEqual(m.decodeParamRequestRead(question!), { targetSystem: 1, targetComponent: 1, name: "SDLOG_MODE" });
+  assert.equal(m.decodeParamRequestRead(byNumber!), undefined);
+  assert.deepEqual(m.decodeStorageInformation(storageTold!), {
+    ...{ bootMs: 1, totalMib: 2, usedMib: 3, availableMib: 4, id: 1, count: 1, status: m.STORAGE_EMPTY },
+  });
+  for (const [type, least, most] of [
+    [m.PARAM_UINT8, 0, 255],
+    [m.PARAM_INT8, -128, 127],
+    [m.PARAM_UINT16, 0, 65_535],
+    [m.PARAM_INT16, -32_768, 32_767],
+    [m.PARAM_UINT32, 0, 0xffff_ffff],
+    [m.PARAM_INT32, -0x8000_0000, 0x7fff_ffff],
+  ] as const)
+    for (const whole of [least, most]) {
+      const [frame] = parseAll(writer.encode(m.PARAM_VALUE, m.encodeParamValue({ ...px4, type, value: whole }, m.AUTOPILOT_PX4)));
+      assert.equal(m.decodeParamValue(frame!.payload, m.AUTOPILOT_PX4).value, whole, `type ${type}`);
+    }
+});
+
 test("a short frame does not show bytes of the one before", () => {
   const writer = new FrameWriter(1, 1);
   const frames = parseAll(

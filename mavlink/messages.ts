@@ -1,5 +1,5 @@
 /**
- * The dozen messages in use: their numbers, layouts and checksum extras, as in common.xml of MAVLink, and their fields as plain objects.
+ * The messages in use: their numbers, layouts and checksum extras, as in common.xml of MAVLink, and their fields as plain objects.
  *
  * A decoder is given a payload that is filled with zeros up to its full length (version 2 cuts trailing zeros, version 1 knows no
  * extension fields), so a short frame reads as zeros. An encoder gives the full payload; the framing cuts it. FILE_TRANSFER_PROTOCOL has
@@ -9,6 +9,8 @@ export const HEARTBEAT = 0;
 export const SYS_STATUS = 1;
 export const SYSTEM_TIME = 2;
 export const PING = 4;
+export const PARAM_REQUEST_READ = 20;
+export const PARAM_VALUE = 22;
 export const ATTITUDE = 30;
 export const COMMAND_LONG = 76;
 export const COMMAND_ACK = 77;
@@ -16,6 +18,7 @@ export const RADIO_STATUS = 109;
 export const FILE_TRANSFER_PROTOCOL = 110;
 export const AUTOPILOT_VERSION = 148;
 export const STATUSTEXT = 253;
+export const STORAGE_INFORMATION = 261;
 
 export interface Layout {
   readonly name: string;
@@ -31,6 +34,8 @@ const layouts = new Map<number, Layout>([
   [SYS_STATUS, { name: "SYS_STATUS", crcExtra: 124, base: 31, full: 43 }],
   [SYSTEM_TIME, { name: "SYSTEM_TIME", crcExtra: 137, base: 12, full: 12 }],
   [PING, { name: "PING", crcExtra: 237, base: 14, full: 14 }],
+  [PARAM_REQUEST_READ, { name: "PARAM_REQUEST_READ", crcExtra: 214, base: 20, full: 20 }],
+  [PARAM_VALUE, { name: "PARAM_VALUE", crcExtra: 220, base: 25, full: 25 }],
   [ATTITUDE, { name: "ATTITUDE", crcExtra: 39, base: 28, full: 28 }],
   [COMMAND_LONG, { name: "COMMAND_LONG", crcExtra: 152, base: 33, full: 33 }],
   [COMMAND_ACK, { name: "COMMAND_ACK", crcExtra: 143, base: 3, full: 10 }],
@@ -38,6 +43,7 @@ const layouts = new Map<number, Layout>([
   [FILE_TRANSFER_PROTOCOL, { name: "FILE_TRANSFER_PROTOCOL", crcExtra: 84, base: 254, full: 254 }],
   [AUTOPILOT_VERSION, { name: "AUTOPILOT_VERSION", crcExtra: 178, base: 60, full: 78 }],
   [STATUSTEXT, { name: "STATUSTEXT", crcExtra: 83, base: 51, full: 54 }],
+  [STORAGE_INFORMATION, { name: "STORAGE_INFORMATION", crcExtra: 179, base: 27, full: 61 }],
 ]);
 
 /** The layout of a message; undefined for one that is not in use here. */
@@ -158,6 +164,89 @@ export function encodePing(m: Ping): Buffer {
   return b;
 }
 
+const PARAM_ID_BYTES = 16;
+
+/** By its name. */
+export interface ParamRequestRead {
+  readonly targetSystem: number;
+  readonly targetComponent: number;
+  /** At most 16 bytes. */
+  readonly name: string;
+}
+
+export function encodeParamRequestRead(m: ParamRequestRead): Buffer {
+  const b = Buffer.alloc(20);
+  b.writeInt16LE(-1, 0);
+  b[2] = m.targetSystem;
+  b[3] = m.targetComponent;
+  b.write(m.name, 4, PARAM_ID_BYTES, "latin1");
+  return b;
+}
+
+/** Undefined for one that asks by number. */
+export function decodeParamRequestRead(b: Bytes): ParamRequestRead | undefined {
+  if (b.readInt16LE(0) !== -1) return undefined;
+  return { targetSystem: b.readUInt8(2), targetComponent: b.readUInt8(3), name: textAt(b, 4, PARAM_ID_BYTES) };
+}
+
+/** MAV_PARAM_TYPE. */
+export const PARAM_UINT8 = 1;
+export const PARAM_INT8 = 2;
+export const PARAM_UINT16 = 3;
+export const PARAM_INT16 = 4;
+export const PARAM_UINT32 = 5;
+export const PARAM_INT32 = 6;
+export const PARAM_REAL32 = 9;
+
+export interface ParamValue {
+  readonly name: string;
+  readonly value: number;
+  /** MAV_PARAM_TYPE. */
+  readonly type: number;
+  readonly count: number;
+  readonly index: number;
+}
+
+const WHOLE: ReadonlyMap<number, { readonly read: (b: Bytes) => number; readonly write: (b: Bytes, value: number) => void }> = new Map([
+  [PARAM_UINT8, { read: (b: Bytes) => b.readUInt8(0), write: (b: Bytes, value: number) => b.writeUInt8(value, 0) }],
+  [PARAM_INT8, { read: (b: Bytes) => b.readInt8(0), write: (b: Bytes, value: number) => b.writeInt8(value, 0) }],
+  [PARAM_UINT16, { read: (b: Bytes) => b.readUInt16LE(0), write: (b: Bytes, value: number) => b.writeUInt16LE(value, 0) }],
+  [PARAM_INT16, { read: (b: Bytes) => b.readInt16LE(0), write: (b: Bytes, value: number) => b.writeInt16LE(value, 0) }],
+  [PARAM_UINT32, { read: (b: Bytes) => b.readUInt32LE(0), write: (b: Bytes, value: number) => b.writeUInt32LE(value, 0) }],
+  [PARAM_INT32, { read: (b: Bytes) => b.readInt32LE(0), write: (b: Bytes, value: number) => b.writeInt32LE(value, 0) }],
+]);
+
+/**
+ * How a whole number stands in the field, which is a float: an ArduPilot writes its value as a float, all others put its own bytes there (mavlink.io,
+ * "Parameter Protocol", C-cast and bytewise). Whose it is tells the heartbeat, so nobody has to be asked for capabilities.
+ */
+const wholeOf = (type: number, autopilot: number) => (autopilot === AUTOPILOT_ARDUPILOT ? undefined : WHOLE.get(type));
+
+/** `autopilot`: MAV_AUTOPILOT of who sends it. */
+export function encodeParamValue(m: ParamValue, autopilot: number): Buffer {
+  const b = Buffer.alloc(25);
+  const whole = wholeOf(m.type, autopilot);
+  if (whole === undefined) b.writeFloatLE(m.value, 0);
+  else whole.write(b, m.value);
+  b.writeUInt16LE(m.count, 4);
+  b.writeUInt16LE(m.index, 6);
+  b.write(m.name, 8, PARAM_ID_BYTES, "latin1");
+  b[24] = m.type;
+  return b;
+}
+
+/** `autopilot`: MAV_AUTOPILOT of who sent it. */
+export function decodeParamValue(b: Bytes, autopilot: number): ParamValue {
+  const type = b.readUInt8(24);
+  return {
+    name: textAt(b, 8, PARAM_ID_BYTES),
+    value: wholeOf(type, autopilot)?.read(b) ?? b.readFloatLE(0),
+    type,
+    count: b.readUInt16LE(4),
+    index: b.readUInt16LE(6),
+  };
+}
+
 /** Radians. */
 export interface Attitude {
   readonly bootMs: number;
@@ -206,6 +295,17 @@ export function decodeCommandLong(b: Bytes): CommandLong {
     confirmation: b.readUInt8(32),
     params: [0, 4, 8, 12, 16, 20, 24].map((at) => b.readFloatLE(at)),
   };
+}
+
+/** Asks for one message, at once. `which`: of several of its kind. */
+export function encodeMessageRequest(targetSystem: number, messageId: number, which = 0): Buffer {
+  return encodeCommandLong({
+    command: COMMAND_REQUEST_MESSAGE,
+    targetSystem,
+    targetComponent: COMPONENT_AUTOPILOT,
+    confirmation: 0,
+    params: [messageId, which],
+  });
 }
 
 export interface CommandAck {
@@ -332,8 +432,54 @@ export function textMessages(severity: number, text: string, id: number): Status
 }
 
 export function decodeStatusText(b: Bytes): StatusText {
-  const end = b.indexOf(0, 1);
-  const text = b.toString("latin1", 1, end === -1 || end > 51 ? 51 : end);
+  const text = textAt(b, 1, TEXT_BYTES);
   const id = b.readUInt16LE(51);
   return { severity: b.readUInt8(0), text, ...(id === 0 ? {} : { id, chunk: b.readUInt8(53) }) };
+}
+
+/** A text that ends at a zero, or fills its field. */
+function textAt(b: Bytes, from: number, length: number): string {
+  const end = b.indexOf(0, from);
+  return b.toString("latin1", from, end === -1 || end > from + length ? from + length : end);
+}
+
+/** STORAGE_STATUS: no card is in; it can be used. */
+export const STORAGE_EMPTY = 0;
+export const STORAGE_READY = 2;
+
+/** The part of STORAGE_INFORMATION that is used; the rest is sent as zero. */
+export interface StorageInformation {
+  readonly bootMs: number;
+  /** MiB; they mean nothing where the status is not STORAGE_READY. */
+  readonly totalMib: number;
+  readonly usedMib: number;
+  readonly availableMib: number;
+  /** From 1. */
+  readonly id: number;
+  readonly count: number;
+  readonly status: number;
+}
+
+export function encodeStorageInformation(m: StorageInformation): Buffer {
+  const b = Buffer.alloc(61);
+  b.writeUInt32LE(m.bootMs, 0);
+  b.writeFloatLE(m.totalMib, 4);
+  b.writeFloatLE(m.usedMib, 8);
+  b.writeFloatLE(m.availableMib, 12);
+  b[24] = m.id;
+  b[25] = m.count;
+  b[26] = m.status;
+  return b;
+}
+
+export function decodeStorageInformation(b: Bytes): StorageInformation {
+  return {
+    bootMs: b.readUInt32LE(0),
+    totalMib: b.readFloatLE(4),
+    usedMib: b.readFloatLE(8),
+    availableMib: b.readFloatLE(12),
+    id: b.readUInt8(24),
+    count: b.readUInt8(25),
+    status: b.readUInt8(26),
+  };
 }

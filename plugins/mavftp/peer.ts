@@ -317,15 +317,6 @@ export class Peer {
     const asked = this.#versionAsked;
     if (this.version !== undefined || asked.tries >= VERSION_TRIES || performance.now() - asked.atMs < 1000) return;
     this.#versionAsked = { tries: asked.tries + 1, atMs: performance.now() };
-    this.#link.send(
-      m.COMMAND_LONG,
-      m.encodeCommandLong({
-        command: m.COMMAND_REQUEST_MESSAGE,
-        targetSystem: this.#systemId ?? 1,
-        targetComponent: m.COMPONENT_AUTOPILOT,
-        confirmation: 0,
-        params: [m.AUTOPILOT_VERSION],
-      }),
-    );
+    this.#link.send(m.COMMAND_LONG, m.encodeMessageRequest(this.#systemId ?? 1, m.AUTOPILOT_VERSION));
   }
 }
