@@ -1,21 +1,23 @@
 /** Whether a device or service works, tried without changing anything: for `check --probe` and `doctor`. */
 import type { Config, DeviceConfig } from "../core/config.js";
 import { ask } from "../core/control.js";
+import type { Lane } from "../core/lane.js";
 import type { Status } from "../core/status.js";
 import { withContext, withLane } from "./own.js";
 
 export const probeMs = 15_000;
 
-/** What is known of it then, in a few words. Throws what is wrong with it. */
-export function tryOut(config: DeviceConfig, all: Config): Promise<string> {
-  return config.kind === "service" ? tryService(config, all) : tryDevice(config, all);
+/** What is known of it then, in a few words; `also`: asked of a device that works, at the same opportunity. Throws what is wrong with it. */
+export function tryOut(config: DeviceConfig, all: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
+  return config.kind === "service" ? tryService(config, all) : tryDevice(config, all, also);
 }
 
-async function tryDevice(config: DeviceConfig, { vehicle, routes }: Config): Promise<string> {
+async function tryDevice(config: DeviceConfig, { vehicle, routes }: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   return withLane(config, { vehicle, installation: "00000000" }, async (lane) => {
     const signal = AbortSignal.timeout(probeMs);
     await lane.lookNow(signal);
+    await also?.(lane);
     if (!isTarget) return "works";
     if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
     await lane.device.probeTarget(signal);

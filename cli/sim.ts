@@ -1,6 +1,7 @@
 /** `sim`: a simulated flight controller until SIGINT or SIGTERM; SIGUSR1 arms and disarms it. */
 import { existsSync, readFileSync } from "node:fs";
 import { faultOfErrno } from "../core/errors.js";
+import { parseSize } from "../core/options.js";
 import { startSim } from "../sim/sim.js";
 import { UsageError } from "./config.js";
 
@@ -13,18 +14,25 @@ export interface SimArguments {
   readonly seed?: string;
   readonly armed?: boolean;
   readonly ring?: string;
+  readonly param?: string | readonly string[];
+  readonly cardFree?: string;
   readonly replay?: string;
 }
 
 export async function simCommand(given: SimArguments): Promise<number> {
   if (given.listen === undefined) throw new UsageError("sim needs --listen URL, such as tcpin://127.0.0.1:5760");
-  const faults: Record<string, string> = {};
-  for (const fault of given.fault === undefined ? [] : [given.fault].flat()) {
-    const at = fault.indexOf("=");
-    const name = at === -1 ? fault : fault.slice(0, at);
-    if (name in faults) throw new UsageError(`fault ${name} is given twice`);
-    faults[name] = at === -1 ? "" : fault.slice(at + 1);
-  }
+  const faults = named("fault", given.fault);
+  const settings = Object.fromEntries(
+    Object.entries(named("param", given.param)).map(([name, value]) => {
+      if (value !== "none" && !/^-?\d{1,9}$/.test(value))
+        throw new UsageError(`--param ${name}=${value}: expected a whole number, or "none" for one that is not there`);
+      return [name, value === "none" ? undefined : Number(value)];
+    }),
+  );
+  const { cardFree } = given;
+  const free = cardFree === undefined ? undefined : cardFree === "none" ? "none" : parseSize(cardFree);
+  if (cardFree !== undefined && free === undefined)
+    throw new UsageError(`--card-free ${cardFree}: expected a size such as "4GB", or "none" where no card is in`);
   const ring = wholeNumber(given.ring, "--ring: expected bytes, 280 at least", 280);
   const seed = wholeNumber(given.seed, "--seed: expected a whole number", 0);
   const { dir = "." } = given;
@@ -35,11 +43,13 @@ export async function simCommand(given: SimArguments): Promise<number> {
       listen: given.listen,
       dir,
       faults,
+      settings,
       armed: given.armed === true,
       onText: ({ severity, text, systemId, componentId }) =>
         process.stdout.write(`text from ${systemId}/${componentId}, severity ${severity}: ${text}\n`),
       ...(given.autopilot === undefined ? {} : { autopilot: given.autopilot }),
       ...(given.link === undefined ? {} : { link: given.link }),
+      ...(free === undefined ? {} : { cardFree: free }),
       ...(seed === undefined ? {} : { seed }),
       ...(ring === undefined ? {} : { transmitRing: ring }),
       ...(given.replay === undefined ? {} : { replay: textOf(given.replay) }),
@@ -64,6 +74,18 @@ export async function simCommand(given: SimArguments): Promise<number> {
   process.removeListener("SIGUSR1", onArm);
   await sim.close();
   return 0;
+}
+
+/** NAME=VALUE, each name once. */
+function named(what: string, given: string | readonly string[] | undefined): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const one of given === undefined ? [] : [given].flat()) {
+    const at = one.indexOf("=");
+    const name = at === -1 ? one : one.slice(0, at);
+    if (name in found) throw new UsageError(`${what} ${name} is given twice`);
+    found[name] = at === -1 ? "" : one.slice(at + 1);
+  }
+  return found;
 }
 
 function wholeNumber(text: string | undefined, wanted: string, least: number): number | undefined {

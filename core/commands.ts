@@ -1,5 +1,6 @@
 /** What the command line asks of an engine: of the daemon's, through the control socket, or of one that a command made for itself. */
 import { filter } from "rxjs";
+import { allAdvice } from "./advice.js";
 import { forget, retry } from "./amend.js";
 import { ControlError, type Answer, type ControlRequest, type Exchange } from "./control.js";
 import type { Engine } from "./engine.js";
@@ -30,6 +31,8 @@ export function answerWith(engine: Engine, running: boolean): Answer {
         return verify(engine, what, exchange);
       case "ready":
         return readiness(engine, typeof request.need === "number" ? request.need : undefined, exchange.signal);
+      case "advice":
+        return allAdvice(engine, exchange.signal);
       case "eject":
         return eject(engine, named(), exchange.signal);
       default:

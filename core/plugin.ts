@@ -121,6 +121,18 @@ export type News =
   /** A file of it was set aside for a required target. `reason`: one line. */
   | { readonly what: "parked"; readonly reason: string };
 
+/** Something about a device that decides whether its files come. */
+export interface Advice {
+  /** `bad`: none, or not all, will come. `warn`: may be so. `unseen`: the device did not tell. */
+  readonly severity: "ok" | "warn" | "bad" | "unseen";
+  /** What it is about, in the device's own words: a setting's name. */
+  readonly about: string;
+  /** For a person, in one line that goes on from `about`: "is -1: no log is written". */
+  readonly text: string;
+  /** What to do, in this order: commands to type; what is no command begins with "# ". */
+  readonly todo: readonly string[];
+}
+
 /** ONE object per configured device: one port, one login, one lock. */
 export interface Device {
   /** The present state on subscribe, then each change. Never errors, never completes before `close()`. */
@@ -137,6 +149,8 @@ export interface Device {
   eject?(signal: AbortSignal): Promise<string>;
   /** Free bytes below its root, of several media the least; undefined where nobody can tell now. Absent where it never tells. Changes nothing there; throws as `probe` does. */
   room?(signal: AbortSignal): Promise<number | undefined>;
+  /** What of its own settings and state keeps files from coming, or may; also what is well. For a person who asks (`filesync doctor`). Changes nothing there; throws as `probe` does. */
+  advice?(signal: AbortSignal): Promise<readonly Advice[]>;
   /** What its server shows for itself, believed or not; undefined where nothing is encrypted. Nobody is logged in. Throws "offline", "denied", "transient", "config". */
   certificate?(signal: AbortSignal): Promise<Certificate | undefined>;
   /** Idempotent. Afterwards no timer, socket, port or child is left. */

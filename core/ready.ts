@@ -5,9 +5,9 @@
  * How much they need: the most bytes of one day so far, of each source for its card, of the sources together for the spool and for a target that has to
  * get them; at least 1 GiB. A file's day is that of its time stamp (UTC), or the one on which it was found.
  */
+import { asked } from "./asked.js";
 import type { Engine } from "./engine.js";
-import { Fault, throwIfAborted } from "./errors.js";
-import type { Lane } from "./lane.js";
+import { throwIfAborted } from "./errors.js";
 import { reasonOf } from "./retry.js";
 import { elsewhere } from "./rows.js";
 import { sizeText } from "./text.js";
@@ -34,7 +34,6 @@ export interface Readiness {
   readonly places: readonly Place[];
 }
 
-const answerMs = 20_000;
 const leastNeed = 2 ** 30;
 /** An earlier time stamp is a clock that was not set. */
 const plausibleMs = Date.UTC(2010, 0, 1);
@@ -117,7 +116,7 @@ async function devicePlace(
   if (lane === undefined) return unknown("nobody can ask it: no daemon runs, or it cannot be started as configured");
   let free: number | undefined;
   try {
-    free = await roomOf(lane, signal);
+    free = lane.device.room === undefined ? undefined : await asked(lane, signal, async (hosted) => lane.device.room?.(hosted));
   } catch (error) {
     return unknown(`it cannot be asked: ${reasonOf(error)}`);
   }
@@ -129,20 +128,6 @@ async function devicePlace(
     ...{ what, name, state: "not-ready", need: need + before, free, text: `${text}; ${sizeText(need)} are needed` },
     todo: [what === "source" ? `filesync ls -r ${name}:   # what is on it; remove what has arrived` : `# make room on ${name}`],
   };
-}
-
-async function roomOf(lane: Lane, signal: AbortSignal): Promise<number | undefined> {
-  const { device } = lane;
-  if (device.room === undefined) return undefined;
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new Fault("offline", `it does not answer within ${answerMs / 1000} s`)), answerMs);
-  const bounded = AbortSignal.any([signal, late.signal]);
-  try {
-    if (!lane.attached) await lane.lookNow(bounded);
-    return await lane.host(bounded, async (hosted) => device.room?.(hosted));
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function waitingFor({ journal }: Engine, target: string): number {

@@ -1,5 +1,5 @@
 /** The three generations of ArduPilot that can be simulated. */
-import { AUTOPILOT_ARDUPILOT } from "../mavlink/messages.js";
+import { AUTOPILOT_ARDUPILOT, PARAM_INT16, PARAM_INT8 } from "../mavlink/messages.js";
 import { ArdupilotFtp, LOG_DIR } from "./ardupilot.js";
 import { release46, release47, release48 } from "./ardupilot-releases.js";
 import type { Autopilot } from "./autopilot.js";
@@ -15,6 +15,15 @@ export const ardupilot46: Autopilot = {
   firstLog: "00000001.BIN",
   sessions: 1,
   parameterFile: "@PARAM/param.pck",
+  // libraries/AP_Logger/AP_Logger.cpp, on a board with a card.
+  settings: {
+    LOG_BACKEND_TYPE: { type: PARAM_INT8, value: 1 },
+    LOG_DISARMED: { type: PARAM_INT8, value: 0 },
+    LOG_FILE_DSRMROT: { type: PARAM_INT8, value: 0 },
+    LOG_FILE_MB_FREE: { type: PARAM_INT16, value: 500 },
+    LOG_MAX_FILES: { type: PARAM_INT16, value: 500 },
+  },
+  tellsStorage: false,
   ftp: (surroundings) => new ArdupilotFtp(surroundings, release46),
 };
 

@@ -51,6 +51,12 @@ export interface FtpServer {
   slowsStreams?(channel: number): boolean;
 }
 
+/** One setting (PARAM_VALUE): MAV_PARAM_TYPE and value. */
+export interface Setting {
+  readonly type: number;
+  readonly value: number;
+}
+
 export interface Autopilot {
   readonly name: string;
   /** MAV_AUTOPILOT. */
@@ -69,5 +75,9 @@ export interface Autopilot {
   readonly sessions: number;
   /** A file that its ground stations load first, and that is on no card. */
   readonly parameterFile: string;
+  /** Those that say whether and how it logs, as they are when nobody has changed them; it has no others here. */
+  readonly settings: Readonly<Record<string, Setting>>;
+  /** It tells the room on its card (STORAGE_INFORMATION). */
+  readonly tellsStorage: boolean;
   ftp(surroundings: FtpSurroundings): FtpServer;
 }

@@ -37,6 +37,8 @@ export const mavsdk: Autopilot = {
   firstLog: "log001.ulg",
   sessions: 1,
   parameterFile: "/parameters.json",
+  settings: {},
+  tellsStorage: false,
   ftp: (surroundings) => new MavsdkFtp(surroundings),
 };
 

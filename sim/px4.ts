@@ -8,8 +8,8 @@
  * 27542) and "@MAV_LOG" (27151). Writing is in `px4-changes.ts`.
  */
 import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_DATA_MAX, FTP_PAYLOAD, Nak, Op, opName, type FtpPacket } from "../mavlink/ftp.js";
-import { AUTOPILOT_PX4 } from "../mavlink/messages.js";
-import type { Autopilot, FtpServer, FtpSurroundings, Sender } from "./autopilot.js";
+import { AUTOPILOT_PX4, PARAM_INT32 } from "../mavlink/messages.js";
+import type { Autopilot, FtpServer, FtpSurroundings, Sender, Setting } from "./autopilot.js";
 import type { WrittenFile } from "./disk-changes.js";
 import { DiskError, EBADF, ENOSPC } from "./disk-error.js";
 import type { DiskFile } from "./disk-file.js";
@@ -36,6 +36,10 @@ interface Release {
   readonly times: boolean;
 }
 
+const whole = (value: number): Setting => ({ type: PARAM_INT32, value });
+/** src/modules/logger/params.c, src/lib/circuit_breaker. */
+const SETTINGS = { SDLOG_MODE: whole(0), SDLOG_DIRS_MAX: whole(0), CBRK_USB_CHK: whole(0) };
+
 export const px4: Autopilot = {
   name: "px4",
   autopilot: AUTOPILOT_PX4,
@@ -46,6 +50,8 @@ export const px4: Autopilot = {
   firstLog: "log001.ulg",
   sessions: 1,
   parameterFile: "/etc/extras/parameters.json.xz",
+  settings: SETTINGS,
+  tellsStorage: true,
   ftp: (surroundings) => new Px4Ftp(surroundings, { idleMs: 10_000, times: false }),
 };
 
@@ -53,6 +59,8 @@ export const px4v118: Autopilot = {
   ...px4,
   name: "px4-1.18",
   version: [1, 18, 0],
+  // Since 1.17 (pull request 25478).
+  settings: { ...SETTINGS, SDLOG_BACKEND: whole(3) },
   ftp: (surroundings) => new Px4Ftp(surroundings, { idleMs: 30_000, times: true }),
 };
 

@@ -31,6 +31,8 @@ export function replayOf(trace: Trace): Autopilot {
     firstLog: "",
     sessions: 1,
     parameterFile: "/parameters",
+    settings: {},
+    tellsStorage: false,
     ftp: (surroundings) => new ReplayFtp(surroundings, exchanges),
   };
 }

@@ -7,7 +7,7 @@ import { decodeFtp, emptyPacket, FTP_PAYLOAD, Op, type FtpPacket } from "../mavl
 import { FrameParser, FrameWriter } from "../mavlink/frame.js";
 import * as m from "../mavlink/messages.js";
 import { readTrace, TraceWriter, type Trace } from "../mavlink/trace.js";
-import type { Sender } from "./autopilot.js";
+import type { Autopilot, Sender, Setting } from "./autopilot.js";
 import { autopilotNamed } from "./autopilots.js";
 import { realClock, type SimClock } from "./clock.js";
 import { Disk, type Watch } from "./disk.js";
@@ -47,6 +47,10 @@ export interface SimOptions {
   readonly armed?: boolean;
   /** MAVLink system id; default 1. */
   readonly systemId?: number;
+  /** Settings that are not the autopilot's usual ones, by name; undefined: it does not have that one. */
+  readonly settings?: Readonly<Record<string, number | undefined>>;
+  /** Bytes that its card takes still; "none": no card is in, as far as is told. */
+  readonly cardFree?: number | "none";
   /** Bytes of the transmit ring, where it is not the autopilot's usual one. */
   readonly transmitRing?: number;
   /** false: no FTP server answers. */
@@ -89,6 +93,9 @@ export interface Sim {
   close(): Promise<void>;
 }
 
+/** Free on a card of which nothing is told. */
+const USUAL_FREE = 28e9;
+
 /** A frame that came in, kept while it is on the wire. */
 interface Inbound extends Passing {
   readonly messageId: number;
@@ -110,7 +117,11 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     throw new Error("fault radio: only a link radio:BAUD has a radio that can tell how full it is");
   const clock = options.clock ?? realClock;
   const wallMs = options.wallMs ?? (() => Date.now());
+  const settings = settingsOf(autopilot, options.settings ?? {});
+  if (options.cardFree !== undefined && !autopilot.tellsStorage)
+    throw new Error(`${autopilot.name} does not tell what is free on its card; a fault "full" makes it so, unsaid`);
   const disk = new Disk(options.dir, options.opened);
+  if (typeof options.cardFree === "number") disk.freeBytes = options.cardFree;
   const random = seeded(options.seed ?? 1);
   const stats = emptyStats();
   const systemId = options.systemId ?? 1;
@@ -222,7 +233,10 @@ export async function startSim(options: SimOptions): Promise<Sim> {
     } else if (frame.messageId === m.RADIO_STATUS) radio.heard(frame.payload);
     else if (frame.messageId === m.STATUSTEXT)
       options.onText?.({ ...m.decodeStatusText(frame.payload), systemId: frame.systemId, componentId: frame.componentId });
-    else if (frame.messageId === m.COMMAND_LONG) vehicle.command(m.decodeCommandLong(frame.payload), frame);
+    else if (frame.messageId === m.PARAM_REQUEST_READ) {
+      stats.settingsAsked += 1;
+      vehicle.setting(m.decodeParamRequestRead(frame.payload));
+    } else if (frame.messageId === m.COMMAND_LONG) vehicle.command(m.decodeCommandLong(frame.payload), frame);
   }
 
   // ---------------------------------------------------------------- the vehicle
@@ -269,7 +283,8 @@ export async function startSim(options: SimOptions): Promise<Sim> {
 
   const vehicle: Vehicle = new Vehicle(
     {
-      ...{ autopilot, systemId, random, now: () => clock.now(), wallMs, send },
+      ...{ autopilot, systemId, random, now: () => clock.now(), wallMs, send, settings },
+      cardFree: () => (options.cardFree === "none" ? undefined : Math.min(disk.freeBytes, USUAL_FREE)),
       ftp: ftp !== undefined,
       logging: (): boolean => logFails === 0 && (log?.logging ?? vehicle.armed),
     },
@@ -393,6 +408,20 @@ export async function startSim(options: SimOptions): Promise<Sim> {
       await opened.close();
     },
   };
+}
+
+/** Throws an error that lists those that there are. */
+function settingsOf(autopilot: Autopilot, changed: Readonly<Record<string, number | undefined>>): ReadonlyMap<string, Setting> {
+  const all = new Map(Object.entries(autopilot.settings));
+  for (const [name, value] of Object.entries(changed)) {
+    const usual = autopilot.settings[name];
+    const known = Object.keys(autopilot.settings).join(", ");
+    if (usual === undefined)
+      throw new Error(`${autopilot.name} has no setting ${name} here; there ${known === "" ? "are none" : `are ${known}`}`);
+    if (value === undefined) all.delete(name);
+    else all.set(name, { ...usual, value });
+  }
+  return all;
 }
 
 function isFtp(frame: Buffer): boolean {

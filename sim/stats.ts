@@ -30,6 +30,8 @@ export interface SimStats {
   notInTrace: number;
   /** Requests of a replay that got no answer, as in the trace. */
   lostInTrace: number;
+  /** Requests for one setting (PARAM_REQUEST_READ), answered or not. */
+  settingsAsked: number;
   /** FTP requests taken in, by the name of their opcode. */
   readonly requests: Record<string, number>;
   /** Of them, those of other clients than the one that the simulator is for. */
@@ -55,6 +57,7 @@ export function emptyStats(): SimStats {
     stationLoads: [],
     notInTrace: 0,
     lostInTrace: 0,
+    settingsAsked: 0,
     requests: {},
     secondRequests: 0,
     peakReads: 0,

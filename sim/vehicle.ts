@@ -1,10 +1,13 @@
 /** What a vehicle says of itself beside its files: that it lives, whether it is armed and logs, what time it is, what it runs. */
 import * as m from "../mavlink/messages.js";
-import type { Autopilot } from "./autopilot.js";
+import type { Autopilot, Setting } from "./autopilot.js";
 import type { Random } from "./random.js";
 
 /** Of its frame. */
 const ATTITUDE_BYTES = 40;
+/** Of the card. */
+const CARD_BYTES = 32e9;
+const MIB = 2 ** 20;
 
 export interface VehicleSurroundings {
   readonly autopilot: Autopilot;
@@ -18,6 +21,9 @@ export interface VehicleSurroundings {
   /** A log is being written. */
   readonly logging: () => boolean;
   readonly send: (messageId: number, payload: Buffer) => void;
+  readonly settings: ReadonlyMap<string, Setting>;
+  /** Bytes that its card takes still; undefined: no card is in. */
+  readonly cardFree: () => number | undefined;
 }
 
 export class Vehicle {
@@ -85,11 +91,16 @@ export class Vehicle {
   command(asked: m.CommandLong, from: { readonly systemId: number; readonly componentId: number }): void {
     const { systemId, send, autopilot, ftp } = this.#env;
     if (asked.targetSystem !== systemId && asked.targetSystem !== 0) return;
-    const known = asked.command === m.COMMAND_REQUEST_MESSAGE && asked.params[0] === m.AUTOPILOT_VERSION;
+    const wanted = asked.command === m.COMMAND_REQUEST_MESSAGE ? asked.params[0] : undefined;
+    const known = wanted === m.AUTOPILOT_VERSION || (wanted === m.STORAGE_INFORMATION && autopilot.tellsStorage);
     const result = known ? m.RESULT_ACCEPTED : m.RESULT_UNSUPPORTED;
     const ack = { command: asked.command, result, targetSystem: from.systemId, targetComponent: from.componentId };
     send(m.COMMAND_ACK, m.encodeCommandAck(ack));
     if (!known) return;
+    if (wanted === m.STORAGE_INFORMATION) {
+      this.#storage();
+      return;
+    }
     const [major, minor, patch] = autopilot.version;
     send(
       m.AUTOPILOT_VERSION,
@@ -102,6 +113,26 @@ export class Vehicle {
         productId: 0,
       }),
     );
+  }
+
+  /** As a PX4 does (src/modules/mavlink/streams/STORAGE_INFORMATION.hpp). */
+  #storage(): void {
+    const { send, cardFree } = this.#env;
+    const free = cardFree();
+    const total = free === undefined ? 0 : Math.max(CARD_BYTES, free);
+    const card = { totalMib: total / MIB, usedMib: (total - (free ?? 0)) / MIB, availableMib: (free ?? 0) / MIB };
+    const [count, status] = free === undefined ? [0, m.STORAGE_EMPTY] : [1, m.STORAGE_READY];
+    send(m.STORAGE_INFORMATION, m.encodeStorageInformation({ bootMs: this.#bootMs(), ...card, id: 1, count, status }));
+  }
+
+  /** Of one that it does not have nothing is said: all of these do so. */
+  setting(asked: m.ParamRequestRead | undefined): void {
+    const { systemId, send, autopilot, settings } = this.#env;
+    if (asked?.targetSystem !== systemId || (asked.targetComponent !== m.COMPONENT_AUTOPILOT && asked.targetComponent !== 0)) return;
+    const setting = settings.get(asked.name);
+    if (setting === undefined) return;
+    const place = { count: settings.size, index: [...settings.keys()].indexOf(asked.name) };
+    send(m.PARAM_VALUE, m.encodeParamValue({ name: asked.name, ...setting, ...place }, autopilot.autopilot));
   }
 
   #bootMs(): number {

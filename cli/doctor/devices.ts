@@ -1,6 +1,9 @@
 /** Each device and service of the configuration, tried or asked of the daemon that runs; and the certificates of servers. */
+import { type Advised, adviceOf } from "../../core/advice.js";
 import type { Config, DeviceConfig } from "../../core/config.js";
+import { ask, ControlError } from "../../core/control.js";
 import { isFault } from "../../core/errors.js";
+import type { Lane } from "../../core/lane.js";
 import { reasonOf } from "../../core/retry.js";
 import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
@@ -31,7 +34,23 @@ export async function checkDevices(looked: Looked): Promise<Finding[]> {
       return [...well, ...shown];
     }),
   );
-  return found.flat();
+  return [...found.flat(), ...(looked.status === undefined ? [] : await adviceOfDaemon(looked.config.stateDir))];
+}
+
+/** What each device says of its own settings, by the daemon that has them. */
+async function adviceOfDaemon(stateDir: string): Promise<Finding[]> {
+  try {
+    const told = ((await ask(stateDir, { command: "advice" }))?.ok ?? []) as Advised[];
+    return told.flatMap(adviceFindings);
+  } catch (error) {
+    if (!(error instanceof ControlError) && !isFault(error)) throw error;
+    return [finding("unseen", "the devices", `their own settings: ${reasonOf(error)}`, "sudo systemctl restart filesync")];
+  }
+}
+
+function adviceFindings({ device, advice, unseen }: Advised): Finding[] {
+  const found = advice.map(({ severity, about, text, todo }) => finding(severity, device, `${about} ${text}`, ...todo));
+  return unseen === undefined ? found : [...found, finding("unseen", device, `its own settings: ${unseen}`)];
 }
 
 /** What is across a network. */
@@ -54,8 +73,14 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
   if (type === "disk" || broken.has(name)) return [];
   if (silent && isDaemons(device))
     return [finding("unseen", name, "whether it works: a daemon that may have it does not tell", "sudo filesync doctor")];
+  const advised: Finding[] = [];
+  // Of what the daemon has it is asked (`adviceOfDaemon`).
+  const also =
+    status === undefined
+      ? async (lane: Lane) => void advised.push(...adviceFindings(await adviceOf(lane, AbortSignal.timeout(probeMs))))
+      : undefined;
   try {
-    return [finding("ok", name, await tryOut(device, config))];
+    return [finding("ok", name, await tryOut(device, config, also)), ...advised];
   } catch (error) {
     // In the field a server is often out of reach: what is for it waits.
     const away = isFault(error, "offline") && servers.includes(type);

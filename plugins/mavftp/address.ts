@@ -28,3 +28,8 @@ export function placeOf(address: Address): string {
 export function addressText(address: Address): string {
   return address.kind === "serial" ? `serial://${address.path}:${address.baud}` : `${address.kind}://${placeOf(address)}`;
 }
+
+/** An autopilot's own USB port, by its name; an adapter between USB and a UART is none ("ttyUSB0", "…-if00-port0"). */
+export function isOwnUsb(address: Address): boolean {
+  return address.kind === "serial" && /\/(ttyACM\d+|usb-[^/]*-if\d\d)$/.test(address.path);
+}

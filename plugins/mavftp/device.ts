@@ -6,6 +6,7 @@ import { Observable, type Observable as Stream } from "rxjs";
 import type { Readable } from "node:stream";
 import { Fault } from "../../core/errors.js";
 import type {
+  Advice,
   Device,
   Digest,
   DigestKind,
@@ -23,7 +24,7 @@ import type {
 import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL, HEARTBEAT, SYSTEM_TIME } from "../../mavlink/messages.js";
 import type { TraceHead } from "../../mavlink/trace.js";
-import { addressText, placeOf } from "./address.js";
+import { addressText, isOwnUsb, placeOf } from "./address.js";
 import { Card, type Stay } from "./card.js";
 import { openDownload } from "./download.js";
 import { Link } from "./link.js";
@@ -33,11 +34,13 @@ import { Peer } from "./peer.js";
 import { Pilot } from "./pilot.js";
 import type { MavftpOptions } from "./plugin.js";
 import { RateCap } from "./rate.js";
+import { Questions } from "./questions.js";
 import type { Reading } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { Requests } from "./requests.js";
 import { refusal } from "./refusals.js";
 import { Sessions } from "./session.js";
+import { adviceOf, settingsToAsk } from "./settings.js";
 import { MavftpTarget } from "./target.js";
 import { MavftpTree } from "./tree.js";
 import { ARDUPILOT_BURST, BurstReading, PX4_BURST, type BurstRules } from "./burst.js";
@@ -74,6 +77,7 @@ export class MavftpDevice implements Device, Source {
   readonly #link: Link;
   readonly #peer: Peer;
   readonly #requests: Requests;
+  readonly #questions: Questions;
   readonly #sessions: Sessions;
   readonly #context: PluginContext;
   readonly #rate: RateCap;
@@ -106,6 +110,7 @@ export class MavftpDevice implements Device, Source {
         (level, message) => context.say(level, message),
       );
     this.#requests = new Requests(this.#recorder?.over(this.#link) ?? this.#link);
+    this.#questions = new Questions(this.#link, this.#peer, context.clock);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
     this.#rate = new RateCap(context.maxRate, context.clock);
     this.#card = new Card(this.#peer, this.#sessions, options);
@@ -142,6 +147,15 @@ export class MavftpDevice implements Device, Source {
       const fault = refusal("list the root", reply);
       throw fault.kind === "missing" ? noRoot(this.#options.root ?? "") : fault;
     });
+  }
+
+  /** While it is attached, so not while it is armed, unless reading goes on then too. */
+  async advice(signal: AbortSignal): Promise<Advice[]> {
+    this.#peer.attachment();
+    const { autopilot = -1, version } = this.#peer;
+    const asked = { autopilot, version, usb: isOwnUsb(this.#options.url) };
+    const names = settingsToAsk(asked);
+    return names.length === 0 ? [] : adviceOf(asked, await this.#questions.settings(names, signal));
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncGenerator<FileEntry> {
@@ -253,6 +267,7 @@ export class MavftpDevice implements Device, Source {
           this.#requests.frame(frame);
         } else {
           this.#peer.frame(frame);
+          if (this.#peer.isFrom(frame)) this.#questions.frame(frame);
           if (frame.messageId === HEARTBEAT) this.#pilot?.look();
           if (frame.messageId === HEARTBEAT || frame.messageId === SYSTEM_TIME) this.#record();
         }
@@ -274,6 +289,11 @@ export class MavftpDevice implements Device, Source {
   /** How this autopilot is read over this link, and why; undefined until that is found out. */
   get way(): Choice | undefined {
     return this.#readings.get(this.#peer.autopilot ?? AUTOPILOT_ARDUPILOT)?.choice;
+  }
+
+  /** Major, minor and patch of its firmware; undefined until it answered. */
+  get version(): readonly [number, number, number] | undefined {
+    return this.#peer.version;
   }
 
   /** What its heartbeat says, while that comes; undefined: no autopilot is heard. */

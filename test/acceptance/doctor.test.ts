@@ -191,5 +191,48 @@ test("a port that the daemon itself has is well", async (t) => {
   await program.until(({ what, facts }) => what === "attached" && facts?.["device"] === "pixhawk", "it is attached");
   const { of } = await doctor(config);
   assert.deepEqual(of("bad", "serial"), []);
-  assert.deepEqual(of("ok", "devices"), ["pixhawk: attached: the daemon that runs uses it []", "out: works []"]);
+  assert.deepEqual(of("ok", "devices"), [
+    "pixhawk: attached: the daemon that runs uses it []",
+    "out: works []",
+    "pixhawk: SDLOG_MODE is 0: a log from arming to disarming []",
+  ]);
+});
+
+test("an autopilot that writes no log is bad, asked directly and through the daemon that has its port; the text says what to set", async (t) => {
+  const world = new World(t);
+  const settings = ["--param", "SDLOG_BACKEND=2", "--param", "SDLOG_MODE=2", "--autopilot", "px4-1.18"];
+  const sim = new Program(["sim", "--listen", "tcpin://127.0.0.1:0", "--dir", world.mkdir("card"), "--link", "none", ...settings]);
+  t.after(() => sim.kill());
+  const { message } = await sim.until((said) => said.message.startsWith("listening on"), "the autopilot");
+  world.mkdir("out");
+  const config = world.config({
+    devices: { pixhawk: { type: "mavftp", url: message.replace("listening on tcpin", "tcpout"), root: "/" }, out: local("out") },
+    routes: [{ from: "pixhawk", to: ["out"] }],
+  });
+  const expected = {
+    bad: [
+      "pixhawk: SDLOG_BACKEND is 2: logs go out by MAVLink only, none is written to the card [# in a ground station: set SDLOG_BACKEND to 3, then restart the autopilot]",
+    ],
+    warn: [
+      "pixhawk: SDLOG_MODE is 2: a log ends only when the autopilot is switched off, so that of the last flight comes after its next start [# in a ground station: set SDLOG_MODE to 0, then restart the autopilot]",
+    ],
+  };
+  const direct = await doctor(config);
+  assert.equal(direct.code, 3);
+  assert.deepEqual({ bad: direct.of("bad", "devices"), warn: direct.of("warn", "devices") }, expected);
+  const text = (await runProgram(["doctor", "--config", config])).out;
+  assert.match(
+    text,
+    /^BAD {5}pixhawk: SDLOG_BACKEND is 2: .*\n {10}# in a ground station: set SDLOG_BACKEND to 3, then restart the autopilot\n/m,
+  );
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what, facts }) => what === "attached" && facts?.["device"] === "pixhawk", "it is attached");
+  const asked = await doctor(config);
+  assert.deepEqual({ bad: asked.of("bad", "devices"), warn: asked.of("warn", "devices") }, expected);
+  sim.signal("SIGUSR1");
+  await program.until(({ what, facts }) => what === "detached" && facts?.["device"] === "pixhawk", "it is armed");
+  const armed = await doctor(config);
+  assert.deepEqual(armed.of("warn", "devices"), [], "an armed autopilot is asked for nothing");
+  assert.match(armed.of("bad", "devices").join(), /^pixhawk: detached: the vehicle is armed/);
 });

@@ -1,0 +1,18 @@
+/** A question to a device for a person who waits: looked for first where it is away, and answered in bounded time. */
+import { Fault } from "./errors.js";
+import type { Lane } from "./lane.js";
+
+const answerMs = 20_000;
+
+/** Throws the Fault that says why it cannot be asked, "offline" where it does not answer. */
+export async function asked<T>(lane: Lane, signal: AbortSignal, ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Fault("offline", `it does not answer within ${answerMs / 1000} s`)), answerMs);
+  const bounded = AbortSignal.any([signal, late.signal]);
+  try {
+    if (!lane.attached) await lane.lookNow(bounded);
+    return await lane.host(bounded, ask);
+  } finally {
+    clearTimeout(timer);
+  }
+}
