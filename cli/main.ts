@@ -243,7 +243,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .option("--armed", "Begin armed; SIGUSR1 toggles")
     .option("--ring <bytes>", "The transmit ring, where it is not the autopilot's usual one")
     .option("--param <name=value>", "A setting of the autopilot, such as SDLOG_MODE=-1; may be given more than once")
-    .option("--card-free <size>", "What is free on its card; none: no card is in")
+    .option("--card-free <size>", "What is free on its card; none: no card is in; silent: it does not say")
     .option("--replay <file>", "Play a trace of a session in place of an autopilot")
     .action(does(async (options: SimArguments) => (await import("./sim.js")).simCommand(options)));
   cli

@@ -30,9 +30,9 @@ export async function simCommand(given: SimArguments): Promise<number> {
     }),
   );
   const { cardFree } = given;
-  const free = cardFree === undefined ? undefined : cardFree === "none" ? "none" : parseSize(cardFree);
+  const free = cardFree === undefined ? undefined : cardFree === "none" || cardFree === "silent" ? cardFree : parseSize(cardFree);
   if (cardFree !== undefined && free === undefined)
-    throw new UsageError(`--card-free ${cardFree}: expected a size such as "4GB", or "none" where no card is in`);
+    throw new UsageError(`--card-free ${cardFree}: expected a size such as "4GB", "none" where no card is in, or "silent"`);
   const ring = wholeNumber(given.ring, "--ring: expected bytes, 280 at least", 280);
   const seed = wholeNumber(given.seed, "--seed: expected a whole number", 0);
   const { dir = "." } = given;

@@ -101,7 +101,7 @@ test("what is wrong is said, with exit code 2", async (t) => {
     [/^filesync: px4 has no setting LOG_DISARMED here; there are SDLOG_MODE, /, ["--param", "LOG_DISARMED=1"]],
     [/^filesync: mavsdk has no setting X here; there are none\n$/, ["--autopilot", "mavsdk", "--param", "X=1"]],
     [/^filesync: --param SDLOG_MODE=off: expected a whole number, or "none"/, ["--param", "SDLOG_MODE=off"]],
-    [/^filesync: --card-free much: expected a size such as "4GB", or "none"/, ["--card-free", "much"]],
+    [/^filesync: --card-free much: expected a size such as "4GB", "none"/, ["--card-free", "much"]],
     [/^filesync: ardupilot-4.6 does not tell what is free on its card/, ["--autopilot", "ardupilot-4.6", "--card-free", "1GB"]],
     [/^filesync: cannot read .*\/none: there is no such file or directory\n$/, ["--replay", none]],
     [/^filesync: --dir: there is no directory .*\/none\n$/, ["--dir", none]],

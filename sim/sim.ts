@@ -49,8 +49,8 @@ export interface SimOptions {
   readonly systemId?: number;
   /** Settings that are not the autopilot's usual ones, by name; undefined: it does not have that one. */
   readonly settings?: Readonly<Record<string, number | undefined>>;
-  /** Bytes that its card takes still; "none": no card is in, as far as is told. */
-  readonly cardFree?: number | "none";
+  /** Bytes that its card takes still; "none": it says that no card is in; "silent": it says nothing of it. */
+  readonly cardFree?: number | "none" | "silent";
   /** Bytes of the transmit ring, where it is not the autopilot's usual one. */
   readonly transmitRing?: number;
   /** false: no FTP server answers. */
@@ -284,7 +284,8 @@ export async function startSim(options: SimOptions): Promise<Sim> {
   const vehicle: Vehicle = new Vehicle(
     {
       ...{ autopilot, systemId, random, now: () => clock.now(), wallMs, send, settings },
-      cardFree: () => (options.cardFree === "none" ? undefined : Math.min(disk.freeBytes, USUAL_FREE)),
+      card: () => (typeof options.cardFree === "string" ? options.cardFree : Math.min(disk.freeBytes, USUAL_FREE)),
+      storageAsked: () => (stats.storageAsked += 1),
       ftp: ftp !== undefined,
       logging: (): boolean => logFails === 0 && (log?.logging ?? vehicle.armed),
     },

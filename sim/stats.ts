@@ -32,6 +32,8 @@ export interface SimStats {
   lostInTrace: number;
   /** Requests for one setting (PARAM_REQUEST_READ), answered or not. */
   settingsAsked: number;
+  /** Requests for STORAGE_INFORMATION, likewise. */
+  storageAsked: number;
   /** FTP requests taken in, by the name of their opcode. */
   readonly requests: Record<string, number>;
   /** Of them, those of other clients than the one that the simulator is for. */
@@ -58,6 +60,7 @@ export function emptyStats(): SimStats {
     notInTrace: 0,
     lostInTrace: 0,
     settingsAsked: 0,
+    storageAsked: 0,
     requests: {},
     secondRequests: 0,
     peakReads: 0,

@@ -22,8 +22,10 @@ export interface VehicleSurroundings {
   readonly logging: () => boolean;
   readonly send: (messageId: number, payload: Buffer) => void;
   readonly settings: ReadonlyMap<string, Setting>;
-  /** Bytes that its card takes still; undefined: no card is in. */
-  readonly cardFree: () => number | undefined;
+  /** Bytes that its card takes still; "none": no card is in; "silent": it does not answer for it. */
+  readonly card: () => number | "none" | "silent";
+  /** Its card was asked for. */
+  readonly storageAsked: () => void;
 }
 
 export class Vehicle {
@@ -92,13 +94,15 @@ export class Vehicle {
     const { systemId, send, autopilot, ftp } = this.#env;
     if (asked.targetSystem !== systemId && asked.targetSystem !== 0) return;
     const wanted = asked.command === m.COMMAND_REQUEST_MESSAGE ? asked.params[0] : undefined;
+    if (wanted === m.STORAGE_INFORMATION) this.#env.storageAsked();
     const known = wanted === m.AUTOPILOT_VERSION || (wanted === m.STORAGE_INFORMATION && autopilot.tellsStorage);
     const result = known ? m.RESULT_ACCEPTED : m.RESULT_UNSUPPORTED;
     const ack = { command: asked.command, result, targetSystem: from.systemId, targetComponent: from.componentId };
     send(m.COMMAND_ACK, m.encodeCommandAck(ack));
     if (!known) return;
     if (wanted === m.STORAGE_INFORMATION) {
-      this.#storage();
+      const card = this.#env.card();
+      if (card !== "silent") this.#storage(card === "none" ? undefined : card);
       return;
     }
     const [major, minor, patch] = autopilot.version;
@@ -116,9 +120,8 @@ export class Vehicle {
   }
 
   /** As a PX4 does (src/modules/mavlink/streams/STORAGE_INFORMATION.hpp). */
-  #storage(): void {
-    const { send, cardFree } = this.#env;
-    const free = cardFree();
+  #storage(free: number | undefined): void {
+    const { send } = this.#env;
     const total = free === undefined ? 0 : Math.max(CARD_BYTES, free);
     const card = { totalMib: total / MIB, usedMib: (total - (free ?? 0)) / MIB, availableMib: (free ?? 0) / MIB };
     const [count, status] = free === undefined ? [0, m.STORAGE_EMPTY] : [1, m.STORAGE_READY];

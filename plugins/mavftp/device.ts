@@ -22,7 +22,14 @@ import type {
   WayOfReading,
 } from "../../core/plugin.js";
 import { Nak, Op } from "../../mavlink/ftp.js";
-import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4, FILE_TRANSFER_PROTOCOL, HEARTBEAT, SYSTEM_TIME } from "../../mavlink/messages.js";
+import {
+  AUTOPILOT_ARDUPILOT,
+  AUTOPILOT_PX4,
+  FILE_TRANSFER_PROTOCOL,
+  HEARTBEAT,
+  SYSTEM_TIME,
+  type StorageInformation,
+} from "../../mavlink/messages.js";
 import type { TraceHead } from "../../mavlink/trace.js";
 import { addressText, isOwnUsb, placeOf } from "./address.js";
 import { Card, type Stay } from "./card.js";
@@ -40,7 +47,8 @@ import { Recorder } from "./recorder.js";
 import { Requests } from "./requests.js";
 import { refusal } from "./refusals.js";
 import { Sessions } from "./session.js";
-import { adviceOf, settingsToAsk } from "./settings.js";
+import { cardAdvice, freeOn, tellsStorage } from "./storage.js";
+import { adviceOf, firmwareAdvice, settingsToAsk } from "./settings.js";
 import { MavftpTarget } from "./target.js";
 import { MavftpTree } from "./tree.js";
 import { ARDUPILOT_BURST, BurstReading, PX4_BURST, type BurstRules } from "./burst.js";
@@ -110,7 +118,7 @@ export class MavftpDevice implements Device, Source {
         (level, message) => context.say(level, message),
       );
     this.#requests = new Requests(this.#recorder?.over(this.#link) ?? this.#link);
-    this.#questions = new Questions(this.#link, this.#peer, context.clock);
+    this.#questions = new Questions((id, payload) => this.#link.send(id, payload), this.#peer, context.clock);
     this.#sessions = new Sessions(this.#requests, this.#peer, context.clock, place, options.exclusive);
     this.#rate = new RateCap(context.maxRate, context.clock);
     this.#card = new Card(this.#peer, this.#sessions, options);
@@ -152,10 +160,30 @@ export class MavftpDevice implements Device, Source {
   /** While it is attached, so not while it is armed, unless reading goes on then too. */
   async advice(signal: AbortSignal): Promise<Advice[]> {
     this.#peer.attachment();
+    const [settings, card] = await Promise.all([this.#settings(signal), this.#storage(signal)]);
     const { autopilot = -1, version } = this.#peer;
-    const asked = { autopilot, version, usb: isOwnUsb(this.#options.url) };
-    const names = settingsToAsk(asked);
-    return names.length === 0 ? [] : adviceOf(asked, await this.#questions.settings(names, signal));
+    return [...firmwareAdvice(autopilot, version), ...settings, ...(tellsStorage(autopilot) ? [cardAdvice(card)] : [])];
+  }
+
+  /** Which there are depends on the version. */
+  async #settings(signal: AbortSignal): Promise<Advice[]> {
+    const { autopilot = -1 } = this.#peer;
+    const usb = isOwnUsb(this.#options.url);
+    if (settingsToAsk({ autopilot, version: undefined, usb }).length === 0) return [];
+    await this.#questions.version(signal);
+    const asked = { autopilot, version: this.#peer.version, usb };
+    return adviceOf(asked, await this.#questions.settings(settingsToAsk(asked), signal));
+  }
+
+  /** A PX4 tells what is free on its card; undefined of all others. */
+  async room(signal: AbortSignal): Promise<number | undefined> {
+    this.#peer.attachment();
+    const card = await this.#storage(signal);
+    return card === undefined ? undefined : freeOn(card);
+  }
+
+  async #storage(signal: AbortSignal): Promise<StorageInformation | undefined> {
+    return tellsStorage(this.#peer.autopilot) ? this.#questions.storage(signal) : undefined;
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncGenerator<FileEntry> {

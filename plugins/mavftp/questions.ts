@@ -1,12 +1,11 @@
 /**
- * What is asked of the autopilot beside its files: one setting by its name, one message. A frame each, three times at most, a second apart; what does
+ * What is asked of the autopilot beside its files: settings by their names, its version, the room on its card. A frame each, three times at most, a second apart; what does
  * not answer by then is not known. Nothing of it waits for the file session, and nothing of the files waits for it.
  */
 import { throwIfAborted } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import type { Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
-import type { Link } from "./link.js";
 import type { Attachment, Peer } from "./peer.js";
 import { joinSignals } from "./signals.js";
 
@@ -18,12 +17,12 @@ export class Questions {
   readonly #listening = new Set<(frame: Frame) => void>();
 
   constructor(
-    readonly link: Link,
-    readonly peer: Peer,
+    readonly send: (messageId: number, payload: Buffer) => void,
+    readonly peer: Pick<Peer, "attachment" | "autopilot" | "version">,
     readonly clock: Clock,
   ) {}
 
-  /** A frame of the autopilot that we talk to. */
+  /** A frame of the autopilot that we talk to, after the peer has seen it. */
   frame(frame: Frame): void {
     for (const listen of this.#listening) listen(frame);
   }
@@ -36,7 +35,7 @@ export class Questions {
         for (const name of names)
           if (!values.has(name)) {
             const asked = { targetSystem: systemId, targetComponent: m.COMPONENT_AUTOPILOT, name };
-            this.link.send(m.PARAM_REQUEST_READ, m.encodeParamRequestRead(asked));
+            this.send(m.PARAM_REQUEST_READ, m.encodeParamRequestRead(asked));
           }
       },
       heard: ({ messageId, payload }) => {
@@ -50,11 +49,20 @@ export class Questions {
     return values;
   }
 
+  /** Until the peer knows its version, or it does not tell. */
+  async version(signal: AbortSignal): Promise<void> {
+    if (this.peer.version !== undefined) return;
+    await this.#ask(signal, {
+      send: ({ systemId }) => this.send(m.COMMAND_LONG, m.encodeMessageRequest(systemId, m.AUTOPILOT_VERSION)),
+      heard: () => this.peer.version !== undefined,
+    });
+  }
+
   /** Its first card. */
   async storage(signal: AbortSignal): Promise<m.StorageInformation | undefined> {
     let told: m.StorageInformation | undefined;
     await this.#ask(signal, {
-      send: ({ systemId }) => this.link.send(m.COMMAND_LONG, m.encodeMessageRequest(systemId, m.STORAGE_INFORMATION, 1)),
+      send: ({ systemId }) => this.send(m.COMMAND_LONG, m.encodeMessageRequest(systemId, m.STORAGE_INFORMATION, 1)),
       heard: ({ messageId, payload }) => {
         if (messageId === m.STORAGE_INFORMATION) told = m.decodeStorageInformation(payload);
         return told !== undefined;

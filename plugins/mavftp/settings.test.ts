@@ -7,12 +7,12 @@ import type { Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
 import type { Autopilot } from "../../sim/autopilot.js";
 import { autopilots } from "../../sim/autopilots.js";
+import type { SimOptions } from "../../sim/sim.js";
 import { isOwnUsb, parseAddress } from "./address.js";
 import { clock, eventually, listAll, makeDevice, makeDir, makeLogs, makeRig, makeSim, never, readAll } from "./harness.test.js";
-import type { Link } from "./link.js";
-import type { Peer } from "./peer.js";
 import { Questions } from "./questions.js";
-import { adviceOf, settingsToAsk } from "./settings.js";
+import { adviceOf, firmwareAdvice, settingsToAsk } from "./settings.js";
+import { cardAdvice, freeOn } from "./storage.js";
 
 const inWords = (advice: readonly Advice[]) => advice.map(({ severity, about, text }) => `${severity} ${about} ${text}`);
 const px4 = { autopilot: m.AUTOPILOT_PX4, version: undefined, usb: true };
@@ -20,8 +20,13 @@ const ardupilot = { autopilot: m.AUTOPILOT_ARDUPILOT, version: undefined, usb: t
 
 test("an autopilot that nobody has changed: all is well; a MAVSDK server is asked for nothing", async (t) => {
   const fine = {
-    px4: ["ok SDLOG_MODE is 0: a log from arming to disarming"],
-    "px4-1.18": ["ok SDLOG_MODE is 0: a log from arming to disarming", "ok SDLOG_BACKEND is 3: logs are written to the card"],
+    px4: ["ok its firmware is PX4 1.15.4", "ok SDLOG_MODE is 0: a log from arming to disarming", "ok its card has 28 GB free of 32 GB"],
+    "px4-1.18": [
+      "ok its firmware is PX4 1.18.0",
+      "ok SDLOG_MODE is 0: a log from arming to disarming",
+      "ok SDLOG_BACKEND is 3: logs are written to the card",
+      "ok its card has 28 GB free of 32 GB",
+    ],
     ardupilot: [
       "ok LOG_BACKEND_TYPE is 1: logs are written to files",
       "ok LOG_DISARMED is 0: nothing is logged on the ground",
@@ -29,16 +34,22 @@ test("an autopilot that nobody has changed: all is well; a MAVSDK server is aske
     ],
     mavsdk: [],
   };
+  const firmwares: Readonly<Record<string, RegExp>> = {
+    "ardupilot-4.6": /^ok its firmware is ArduPilot 4\.6\.3: one program at a time can move files/,
+    "ardupilot-4.7": /^ok its firmware is ArduPilot 4\.7\.0$/,
+    "ardupilot-4.8": /^ok its firmware is ArduPilot 4\.8\.0$/,
+  };
   for (const { name } of autopilots) {
     const { device } = await makeRig(t, { dir: makeDir(t), autopilot: name });
-    const expected = fine[name.startsWith("ardupilot") ? "ardupilot" : (name as keyof typeof fine)];
-    assert.deepEqual(inWords(await device.advice(never)), expected, name);
+    const told = inWords(await device.advice(never));
+    if (name.startsWith("ardupilot")) assert.match(told.shift() ?? "", firmwares[name] ?? /^$/);
+    assert.deepEqual(told, fine[name.startsWith("ardupilot") ? "ardupilot" : (name as keyof typeof fine)], name);
   }
 });
 
 test("settings that keep logs from coming are told from either kind of autopilot, with what to set", async (t) => {
   const off = await makeRig(t, { dir: makeDir(t), settings: { SDLOG_MODE: -1, SDLOG_DIRS_MAX: 2 } });
-  const [mode, dirs] = await off.device.advice(never);
+  const [mode, dirs] = (await off.device.advice(never)).filter(({ about }) => about.startsWith("SDLOG"));
   assert.deepEqual(mode, {
     severity: "bad",
     about: "SDLOG_MODE",
@@ -55,7 +66,7 @@ test("settings that keep logs from coming are told from either kind of autopilot
       ["bad LOG_BACKEND_TYPE", "warn LOG_DISARMED", "warn LOG_MAX_FILES"],
       autopilot,
     );
-    assert.match(told[0]?.text ?? "", /^is 4: logs are in a flash chip, not in files/);
+    assert.match(told.find(({ about }) => about === "LOG_BACKEND_TYPE")?.text ?? "", /^is 4: logs are in a flash chip, not in files/);
   }
 });
 
@@ -107,8 +118,7 @@ test("an autopilot that answers none of it is not known, after three requests fo
   const each = async ({ name, settings }: Autopilot) => {
     const none = Object.fromEntries(Object.keys(settings).map((one) => [one, undefined]));
     const { device, sim } = await makeRig(t, { dir: makeDir(t), autopilot: name, settings: none });
-    await eventually(() => device.version !== undefined, "its version is known");
-    const told = await device.advice(never);
+    const told = (await device.advice(never)).filter(({ about }) => !about.startsWith("its "));
     assert.deepEqual(
       told.map(({ severity, about, text }) => [severity, about, text]),
       [["unseen", Object.keys(settings)[0], "is not known: the autopilot did not answer three requests for it"]],
@@ -128,13 +138,11 @@ test("what is not answered is asked for again, and only that; others' answers co
     const payload = m.encodeParamValue({ name, value, type: m.PARAM_INT32, count: 9, index: 1 }, m.AUTOPILOT_PX4);
     return { version: 2, seq: 0, systemId: 1, componentId: 1, messageId: m.PARAM_VALUE, payload, wireBytes: 0 };
   };
-  const link = {
-    send: (id: number, payload: Buffer) => {
-      assert.equal(id, m.PARAM_REQUEST_READ);
-      sent.push(m.decodeParamRequestRead(payload)?.name ?? "");
-    },
-  } as Link;
-  const peer = { autopilot: m.AUTOPILOT_PX4, attachment: () => ({ systemId: 1, signal: never }) } as unknown as Peer;
+  const send = (id: number, payload: Buffer) => {
+    assert.equal(id, m.PARAM_REQUEST_READ);
+    sent.push(m.decodeParamRequestRead(payload)?.name ?? "");
+  };
+  const peer = { autopilot: m.AUTOPILOT_PX4, version: undefined, attachment: () => ({ systemId: 1, signal: never }) };
   const sleeping: Clock = {
     ...clock,
     sleep: (ms, signal) => {
@@ -145,7 +153,7 @@ test("what is not answered is asked for again, and only that; others' answers co
       return signal?.aborted === true ? Promise.reject(new Fault("aborted", "stopped")) : Promise.resolve();
     },
   };
-  const questions = new Questions(link, peer, sleeping);
+  const questions = new Questions(send, peer, sleeping);
   assert.deepEqual(
     [...(await questions.settings(["A", "B"], never))],
     [
@@ -167,7 +175,7 @@ test("while it is armed nothing is asked, and arming ends the asking; with whenA
   assert.equal(armed.stats.settingsAsked, 0);
   const reads = makeDevice(t, { url: armed.clientUrl, root: "/", whenArmed: "continue" });
   await reads.attached();
-  assert.equal((await reads.device.advice(never)).length, 1);
+  assert.ok((await reads.device.advice(never)).some(({ about }) => about === "SDLOG_MODE"));
   const silent = await makeRig(t, { dir: makeDir(t), settings: { SDLOG_MODE: undefined } });
   const asking = assert.rejects(silent.device.advice(never), /the vehicle is armed/);
   await eventually(() => silent.sim.stats.settingsAsked > 0, "it is asked");
@@ -196,4 +204,47 @@ test("beside a file that is being read: both come", async (t) => {
     assert.ok(told.length > 0 && told.every(({ severity }) => severity === "ok"), inWords(told).join("\n"));
     assert.ok((await reading).equals(content.get("00000001.BIN")!), autopilot);
   }
+});
+
+test("the room on a PX4's card; none of an ArduPilot or a MAVSDK server, which are not asked", async (t) => {
+  const { device, sim } = await makeRig(t, { dir: makeDir(t), cardFree: 5e9, settings: { SDLOG_MODE: undefined } });
+  const room = (await device.room(never)) ?? 0;
+  assert.ok(Math.abs(room - 5e9) < 2048, `${room} bytes: a float of MiB`);
+  sim.setArmed(true);
+  await assert.rejects(device.room(never), /the vehicle is armed/);
+  for (const autopilot of ["ardupilot-4.8", "mavsdk"]) {
+    const other = await makeRig(t, { dir: makeDir(t), autopilot });
+    assert.equal(await other.device.room(never), undefined, autopilot);
+    assert.equal(other.sim.stats.storageAsked, 0, autopilot);
+  }
+});
+
+test("a card that is nearly full, or not in, is told; one that is not told is not known", async (t) => {
+  const ofCard = async (cardFree: SimOptions["cardFree"]) => {
+    const rig = await makeRig(t, { dir: makeDir(t), ...(cardFree === undefined ? {} : { cardFree }) });
+    const told = await rig.device.advice(never);
+    return { said: inWords(told.filter(({ about }) => about === "its card"))[0] ?? "", room: await rig.device.room(never) };
+  };
+  const full = await ofCard(100e6);
+  assert.match(full.said, /^warn its card has 100 MB free of 32 GB: a PX4 makes room by deleting its oldest logs/);
+  assert.deepEqual(await ofCard("none"), { said: "bad its card is not there, as the autopilot says: no log can be written", room: 0 });
+  const silent = await ofCard("silent");
+  assert.match(silent.said, /^unseen its card is not known: the autopilot did not answer three requests/);
+  assert.equal(silent.room, undefined);
+  const card = { bootMs: 1, totalMib: 100, usedMib: 95, availableMib: 5, id: 1, count: 1 };
+  assert.equal(cardAdvice({ ...card, status: 1 }).severity, "bad");
+  assert.equal(freeOn({ ...card, status: 3 }), undefined);
+  assert.equal(freeOn({ ...card, status: m.STORAGE_READY, availableMib: NaN }), undefined);
+  assert.equal(cardAdvice({ ...card, status: m.STORAGE_READY }).severity, "warn", "of a small card a tenth");
+  assert.equal(cardAdvice({ ...card, status: m.STORAGE_READY, availableMib: 20 }).severity, "ok");
+});
+
+test("firmware that is older than what is known, or that does not tell", () => {
+  const [old] = firmwareAdvice(m.AUTOPILOT_PX4, [1, 11, 3]);
+  assert.deepEqual([old?.severity, old?.text], ["warn", "is PX4 1.11.3: how it moves files is known only from 1.12 on"]);
+  assert.equal(firmwareAdvice(m.AUTOPILOT_PX4, [2, 0, 0])[0]?.severity, "ok");
+  assert.equal(firmwareAdvice(m.AUTOPILOT_ARDUPILOT, [4, 2, 9])[0]?.severity, "warn");
+  assert.equal(firmwareAdvice(m.AUTOPILOT_ARDUPILOT, [3, 9, 0])[0]?.severity, "warn");
+  assert.equal(firmwareAdvice(m.AUTOPILOT_ARDUPILOT, undefined)[0]?.severity, "unseen");
+  assert.deepEqual(firmwareAdvice(m.AUTOPILOT_GENERIC, [1, 0, 0]), []);
 });

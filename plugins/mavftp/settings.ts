@@ -40,6 +40,32 @@ export function adviceOf(asked: Asked, values: ReadonlyMap<string, number>): Adv
   return [...silent, ...found];
 }
 
+/** Whose files are known to be read well, and since which version (sim/px4.ts, sim/ardupilots.ts). */
+const KNOWN: ReadonlyMap<number, { readonly name: string; readonly since: readonly [number, number] }> = new Map([
+  [AUTOPILOT_PX4, { name: "PX4", since: [1, 12] }],
+  [AUTOPILOT_ARDUPILOT, { name: "ArduPilot", since: [4, 3] }],
+]);
+
+const isBefore = ([major, minor]: readonly number[], [wantedMajor, wantedMinor]: readonly [number, number]) =>
+  major !== wantedMajor ? (major ?? 0) < wantedMajor : (minor ?? 0) < wantedMinor;
+
+/** What is known of its file transfer (docs/mavftp-quirks.md). */
+export function firmwareAdvice(autopilot: number, version: readonly [number, number, number] | undefined): Advice[] {
+  const known = KNOWN.get(autopilot);
+  if (known === undefined) return [];
+  const about = "its firmware";
+  if (version === undefined) return [{ severity: "unseen", about, text: `is a ${known.name} that does not tell its version`, todo: [] }];
+  const text = `is ${known.name} ${version.join(".")}`;
+  if (isBefore(version, known.since)) {
+    const since = known.since.join(".");
+    const todo = [`# ${known.name} ${since} or later, if files do not come or are told to differ`];
+    return [{ severity: "warn", about, text: `${text}: how it moves files is known only from ${since} on`, todo }];
+  }
+  if (autopilot === AUTOPILOT_ARDUPILOT && isBefore(version, [4, 7]))
+    return [{ severity: "ok", about, text: `${text}: one program at a time can move files, on all its links; 4.7 lets five`, todo: [] }];
+  return [{ severity: "ok", about, text, todo: [] }];
+}
+
 const set = (name: string, value: number, then = "") => `# in a ground station: set ${name} to ${value}${then}`;
 const restart = ", then restart the autopilot";
 

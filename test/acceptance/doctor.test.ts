@@ -194,7 +194,9 @@ test("a port that the daemon itself has is well", async (t) => {
   assert.deepEqual(of("ok", "devices"), [
     "pixhawk: attached: the daemon that runs uses it []",
     "out: works []",
+    "pixhawk: its firmware is PX4 1.15.4 []",
     "pixhawk: SDLOG_MODE is 0: a log from arming to disarming []",
+    "pixhawk: its card has 28 GB free of 32 GB []",
   ]);
 });
 

@@ -87,6 +87,41 @@ test("what cannot tell its room is said to be not known; what has to arrive and 
   assert.equal(beside.code, 0, beside.out);
 });
 
+test("a PX4 tells what is free on its card, with a daemon and without; one that is armed, or an ArduPilot, is not known", async (t) => {
+  const world = new World(t);
+  world.mkdir("ground");
+  const vehicle = async (...args: string[]) => {
+    const sim = new Program(["sim", "--listen", "tcpin://127.0.0.1:0", "--dir", world.mkdir("card"), "--link", "none", ...args]);
+    t.after(() => sim.kill());
+    const { message } = await sim.until((said) => said.message.startsWith("listening on"), "the autopilot");
+    return { sim, device: { type: "mavftp", url: message.replace("listening on tcpin", "tcpout"), root: "/" } };
+  };
+  const px4 = await vehicle("--card-free", "3GB");
+  const ardupilot = await vehicle("--autopilot", "ardupilot-4.7");
+  const config = world.config({
+    devices: { px4: px4.device, ardupilot: ardupilot.device, ground: local("ground") },
+    routes: ["px4", "ardupilot"].map((from) => ({ from, to: ["ground"] })),
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  for (const name of ["px4", "ardupilot"])
+    await program.until(({ what, facts }) => what === "attached" && facts?.["device"] === name, `${name} is attached`);
+  const well = await asked(config, "--need", "2GB");
+  assert.match(well.out, /^ready {6}px4: 3\.0 GB free$/m);
+  assert.match(well.out, /^not known {2}ardupilot: it does not tell how much is free$/m);
+  const full = await asked(config, "--need", "4GB");
+  assert.equal(full.code, 3);
+  assert.match(full.out, /^NOT READY {2}px4: 3\.0 GB free; 4\.0 GB are needed$/m);
+  px4.sim.signal("SIGUSR1");
+  await program.until(({ what, facts }) => what === "detached" && facts?.["device"] === "px4", "it is armed");
+  assert.match((await asked(config, "--need", "4GB")).out, /^not known {2}px4: it cannot be asked: the vehicle is armed$/m);
+  px4.sim.signal("SIGUSR1");
+  await px4.sim.until(({ message }) => message === "disarmed", "it is disarmed");
+  program.signal("SIGTERM");
+  await program.exited;
+  assert.match((await asked(config, "--need", "4GB")).out, /^NOT READY {2}px4: 3\.0 GB free; 4\.0 GB are needed$/m);
+});
+
 test("a need that is no size, and a machine where nothing ran yet, are said", async (t) => {
   const { config } = flown(t);
   const wrong = await asked(config, "--need", "lots");
