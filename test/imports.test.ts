@@ -21,6 +21,7 @@ const forPlugins = [
   "core/reading",
   "core/remote",
   "core/stat",
+  "core/text",
   "core/turns",
   "core/wire-path",
 ];
