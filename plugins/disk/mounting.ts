@@ -213,19 +213,22 @@ export async function placesOf({ path, device }: Block, machine: Machine): Promi
  * why not ("busy" in it).
  */
 export async function unmount({ dir, way, device }: Mounted, block: Block, lazy: boolean, machine: Machine): Promise<string | undefined> {
-  if ((await mountAt(dir, machine))?.device !== device) return undefined;
+  const isThere = async () => (await mountAt(dir, machine))?.device === device;
+  if (!(await isThere())) return undefined;
   if (way === "udisks2") {
     const { code, complaint } = await machine.run("udisksctl", [
       ...["unmount", "--no-user-interaction", "--block-device", block.path],
       ...(lazy ? ["--force"] : []),
     ]);
     // It takes away by itself what was pulled.
-    if (code === 0 || (await mountAt(dir, machine))?.device !== device) return undefined;
+    if (code === 0 || !(await isThere())) return undefined;
     if (!machine.mayMount()) return complaint;
   }
-  if (!machine.mayMount()) return askHelper(machine.helper.socket, { do: "unmount", dir, lazy });
-  const { code, complaint } = await machine.run("umount", [...(lazy ? ["-l"] : []), dir]);
-  return code === 0 ? undefined : complaint;
+  const why = machine.mayMount()
+    ? await machine.run("umount", [...(lazy ? ["-l"] : []), dir]).then(({ code, complaint }) => (code === 0 ? undefined : complaint))
+    : await askHelper(machine.helper.socket, { do: "unmount", dir, lazy });
+  // Of what was pulled another device may have taken it away meanwhile (`sweep`).
+  return why === undefined || !(await isThere()) ? undefined : why;
 }
 
 /** Whether what was mounted is mounted there still, and its medium is in. */

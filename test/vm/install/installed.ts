@@ -1,7 +1,7 @@
 /** A machine that FileSync is installed in, with an autopilot (`sim`, outside) behind a serial port over USB, and what is asked of it there. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { createReadStream, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { createReadStream, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Status } from "../../../core/status.js";
@@ -90,6 +90,12 @@ export class Installed {
       },
       routes: [{ from: "pixhawk", to: ["out"] }],
     });
+  }
+
+  /** One log is on it. */
+  newCard(): void {
+    rmSync(join(this.#logs, "fs/microsd/log"), { recursive: true });
+    this.fly(2 * mib);
   }
 
   /** A log more on the autopilot's card. */

@@ -113,7 +113,8 @@ export async function image(on: Installed): Promise<void> {
   await m.must(
     `printf '[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n' >${old} && systemctl -q enable --now filesync-old`,
   );
-  // Where the files of an earlier step lie, all would count as delivered at once.
+  // Of a card with the logs of all steps this would take an hour; where files of an earlier step lie, they would count as delivered at once.
+  on.newCard();
   await m.must(
     `rm -rf /srv/flights && install -d /srv/flights && ${deploy} --config /root/config.json --replace-old && chown -R filesync: /srv/flights`,
   );
