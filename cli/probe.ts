@@ -7,7 +7,7 @@ import { withContext, withLane } from "./own.js";
 
 export const probeMs = 15_000;
 
-/** What is known of it then, in a few words; `also`: asked of a device that works, at the same opportunity. Throws what is wrong with it. */
+/** What is known of it then, in a few words; `also`: asked of a device that is there, at the same opportunity, also where it does not work. Throws what is wrong with it. */
 export function tryOut(config: DeviceConfig, all: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
   return config.kind === "service" ? tryService(config, all) : tryDevice(config, all, also);
 }
@@ -16,8 +16,11 @@ async function tryDevice(config: DeviceConfig, { vehicle, routes }: Config, also
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   return withLane(config, { vehicle, installation: "00000000" }, async (lane) => {
     const signal = AbortSignal.timeout(probeMs);
-    await lane.lookNow(signal);
-    await also?.(lane);
+    try {
+      await lane.lookNow(signal);
+    } finally {
+      if (lane.present) await also?.(lane);
+    }
     if (!isTarget) return "works";
     if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
     await lane.device.probeTarget(signal);

@@ -14,9 +14,9 @@ export interface Advised {
   readonly unseen?: string;
 }
 
-/** Of the devices that are there: why one is not is told elsewhere. */
+/** Of the devices that are there, also where their files cannot be had: their settings may be the reason. Why one is not there is told elsewhere. */
 export async function allAdvice(engine: Engine, signal: AbortSignal): Promise<Advised[]> {
-  const all = await Promise.all([...engine.lanes.values()].filter(({ attached }) => attached).map((lane) => adviceOf(lane, signal)));
+  const all = await Promise.all([...engine.lanes.values()].filter(({ present }) => present).map((lane) => adviceOf(lane, signal)));
   throwIfAborted(signal);
   return all;
 }
@@ -26,7 +26,7 @@ export async function adviceOf(lane: Lane, signal: AbortSignal): Promise<Advised
   const { name, device } = lane;
   if (device.advice === undefined) return { device: name, advice: [] };
   try {
-    return { device: name, advice: (await asked(lane, signal, async (hosted) => device.advice?.(hosted))) ?? [] };
+    return { device: name, advice: (await asked(lane, signal, async (hosted) => device.advice?.(hosted), "present")) ?? [] };
   } catch (error) {
     return { device: name, advice: [], unseen: reasonOf(error) };
   }

@@ -4,13 +4,18 @@ import type { Lane } from "./lane.js";
 
 const answerMs = 20_000;
 
-/** Throws the Fault that says why it cannot be asked, "offline" where it does not answer. */
-export async function asked<T>(lane: Lane, signal: AbortSignal, ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/** `needs`: what it has to be for that. Throws the Fault that says why it cannot be asked, "offline" where it does not answer. */
+export async function asked<T>(
+  lane: Lane,
+  signal: AbortSignal,
+  ask: (signal: AbortSignal) => Promise<T>,
+  needs: "attached" | "present" = "attached",
+): Promise<T> {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Fault("offline", `it does not answer within ${answerMs / 1000} s`)), answerMs);
   const bounded = AbortSignal.any([signal, late.signal]);
   try {
-    if (!lane.attached) await lane.lookNow(bounded);
+    if (!lane[needs]) await lane.lookNow(bounded);
     return await lane.host(bounded, ask);
   } finally {
     clearTimeout(timer);

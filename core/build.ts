@@ -111,12 +111,12 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
 function metaStore<T>(journal: Journal, key: string) {
   return {
     load: () => {
-      const value = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", key)?.value;
+      const value = journal.meta(key);
       return value === undefined ? undefined : (JSON.parse(value) as T);
     },
     save: (value: T) =>
       journal.commit(() => {
-        journal.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, JSON.stringify(value));
+        journal.setMeta(key, JSON.stringify(value));
       }),
   };
 }

@@ -9,7 +9,6 @@
  */
 import type { Engine } from "./engine.js";
 import { throwIfAborted } from "./errors.js";
-import type { Journal } from "./journal.js";
 import type { Lane } from "./lane.js";
 import type { FileEntry } from "./plugin.js";
 import { forgottenIn, setForgotten, sumOf, type Forgotten } from "./receipts.js";
@@ -64,7 +63,7 @@ export class Survey {
     if (!clock.trusted()) return undefined;
     const now = clock.wallMs();
     const due = lane.media.filter((medium) => {
-      const last = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", lastKey(lane, medium))?.value;
+      const last = journal.meta(lastKey(lane, medium));
       // A clock that was wrong and went back.
       return last === undefined || now - Number(last) >= dailyMs || Number(last) > now;
     });
@@ -119,7 +118,7 @@ export class Survey {
       sum.deliveries += one.deliveries;
     });
     await journal.apply(() => {
-      for (const medium of media) put(journal, lastKey(lane, medium), String(now));
+      for (const medium of media) journal.setMeta(lastKey(lane, medium), String(now));
     });
     if (sum.versions > 0)
       engine.events.say("info", "compacted", `${lane.name}: ${sum.versions} states of files that left it long ago are forgotten`, {
@@ -164,10 +163,6 @@ function forget({ journal, queue }: Engine, id: string, before: number): Forgott
 /** Lets the event loop turn. */
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
-}
-
-function put(journal: Journal, key: string, value: string): void {
-  journal.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value);
 }
 
 const lastKey = ({ name }: Lane, medium: string) => `compacted:${name}:${medium}`;

@@ -71,7 +71,7 @@ export class Finder {
   /** When a route with `"since": "install"` ran first; undefined where it never did, or has no such rule. */
   startOf({ rules: { route } }: RouteLane): number | undefined {
     const to = route.to.map(({ device }) => device);
-    const known = this.engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", startKey(this.lane.name, to))?.value;
+    const known = this.engine.journal.meta(startKey(this.lane.name, to));
     return known === undefined ? undefined : Number(known.replace("listing:", ""));
   }
 
@@ -212,11 +212,7 @@ export class Finder {
     // Otherwise that is known: a listing without anything new asks the medium for nothing.
     if (reconsider || starts.fresh.size > 0)
       await engine.journal.apply(() => {
-        engine.journal.run(
-          "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-          considered(lane.name),
-          rulesNow,
-        );
+        engine.journal.setMeta(considered(lane.name), rulesNow);
         for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
       });
     if (reconsider) engine.work$.next();
@@ -242,12 +238,11 @@ export class Finder {
         lane.name,
         rules.route.to.map(({ device }) => device),
       );
-      const known = engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", key)?.value;
+      const known = engine.journal.meta(key);
       const startMs = known === undefined ? engine.clock.wallMs() : Number(known.replace("listing:", ""));
       ms.set(key, startMs);
       if (known === undefined || known.startsWith("listing:")) fresh.add(key);
-      if (known === undefined)
-        await engine.journal.apply(() => engine.journal.run("INSERT INTO meta VALUES (?, ?)", key, `listing:${startMs}`));
+      if (known === undefined) await engine.journal.apply(() => engine.journal.setMeta(key, `listing:${startMs}`));
     }
     return { ms, fresh };
   }
@@ -374,9 +369,7 @@ export class Finder {
 
 /** Whether a source was listed to its end under the present rules: until then not every delivery is known. */
 export function isConsidered(engine: Engine, source: string): boolean {
-  return (
-    engine.journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", considered(source))?.value === rulesOf(engine, source)
-  );
+  return engine.journal.meta(considered(source)) === rulesOf(engine, source);
 }
 
 const considered = (source: string) => `routes:${source}`;

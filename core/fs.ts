@@ -4,10 +4,10 @@
  * After `writeDurable`, `renameDurable` and `linkDurable` resolved, a power cut leaves the new state; before, it leaves the old or the new,
  * never a mixture. Errors are node's own (`code`); callers turn them into Faults.
  */
-import { constants, promises as fs } from "node:fs";
+import { constants, promises as fs, realpathSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { randomUUID } from "node:crypto";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 /** Makes a directory and its parents; the names of new ones are durable. */
 export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
@@ -146,4 +146,15 @@ export async function removeFile(path: string | Buffer): Promise<void> {
 /** Data and what is needed to read it back are on the medium when this resolves. */
 export async function syncData(handle: FileHandle): Promise<void> {
   await handle.datasync();
+}
+
+/** Without links; of what is not there yet, as far as it is. */
+export function realOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    // What else is wrong with it is told when it is used.
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT") || dirname(path) === path) return path;
+    return join(realOf(dirname(path)), basename(path));
+  }
 }

@@ -132,6 +132,17 @@ export class Journal {
     return Number(this.#prepare(sql).run(...values).changes);
   }
 
+  /** A small value by its name, of the table "meta"; undefined where there is none. */
+  meta(key: string): string | undefined {
+    return this.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", key)?.value;
+  }
+
+  /** Inside `apply` or `commit` only; undefined takes it away. */
+  setMeta(key: string, value: string | undefined): void {
+    if (value === undefined) this.run("DELETE FROM meta WHERE key = ?", key);
+    else this.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value);
+  }
+
   /** A line for receipts.jsonl, written and synced before the transaction that it belongs to. Inside `apply` or `commit` only. */
   appendReceipt(line: string): void {
     this.#lines.push(line);

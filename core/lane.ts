@@ -89,6 +89,11 @@ export class Lane {
     return this.#state.value.attached;
   }
 
+  /** The device itself is there; work may fail all the same, as where its root is missing: then it is not `attached`. */
+  get present(): boolean {
+    return this.#presence.state === "attached";
+  }
+
   /** Where what is sent to it has conditions or a budget. */
   get gate(): Gate | undefined {
     return this.limits.gate;

@@ -20,7 +20,7 @@ export function noteLanes({ journal, lanes, clock }: Engine): void {
       ...(state.reason === undefined ? {} : { reason: state.reason }),
       at: new Date(clock.wallMs()).toISOString(),
     };
-    journal.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", keyOf(name), JSON.stringify(seen));
+    journal.setMeta(keyOf(name), JSON.stringify(seen));
   }
 }
 
@@ -38,6 +38,6 @@ export function lastAway(engine: Engine, device: string): string | undefined {
 
 /** undefined where nobody knows. */
 export function lastSeen({ journal }: Engine, device: string): LastSeen | undefined {
-  const row = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", keyOf(device));
-  return row === undefined ? undefined : (JSON.parse(row.value) as LastSeen);
+  const text = journal.meta(keyOf(device));
+  return text === undefined ? undefined : (JSON.parse(text) as LastSeen);
 }

@@ -24,25 +24,21 @@ const none: Forgotten = { deliveries: 0, bytes: 0 };
 
 /** What the journal forgot; of one that was lost only what its receipts were rid of. */
 export function forgottenIn(journal: Journal): Forgotten {
-  return forgottenOf(journal.get<{ value: string }>("SELECT value FROM meta WHERE key = ?", forgottenKey));
+  return forgottenOf(journal.meta(forgottenKey));
 }
 
 /** Whether it ever forgot: one that knows nothing may be none that was begun anew. */
 export function hasForgotten(journal: Journal): boolean {
-  return journal.get("SELECT 1 FROM meta WHERE key = ?", forgottenKey) !== undefined;
+  return journal.meta(forgottenKey) !== undefined;
 }
 
 /** Inside `apply`. */
 export function setForgotten(journal: Journal, { deliveries, bytes }: Forgotten): void {
-  journal.run(
-    "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    forgottenKey,
-    JSON.stringify({ deliveries, bytes }),
-  );
+  journal.setMeta(forgottenKey, JSON.stringify({ deliveries, bytes }));
 }
 
-function forgottenOf(row: { readonly value: string } | undefined): Forgotten {
-  return row === undefined ? none : (JSON.parse(row.value) as Forgotten);
+function forgottenOf(text: string | undefined): Forgotten {
+  return text === undefined ? none : (JSON.parse(text) as Forgotten);
 }
 
 export function sumOf(a: Forgotten, b: Forgotten): Forgotten {
@@ -94,7 +90,7 @@ export async function trimReceipts(path: string, db: Database): Promise<number> 
   );
   if (size <= atLeastBytes || db.prepare("SELECT 1 FROM meta WHERE key = 'recovering'").get() !== undefined) return 0;
   const before = await forgottenBefore(path);
-  const all = forgottenOf(db.prepare("SELECT value FROM meta WHERE key = ?").get(forgottenKey) as { value: string } | undefined);
+  const all = forgottenOf((db.prepare("SELECT value FROM meta WHERE key = ?").get(forgottenKey) as { value: string } | undefined)?.value);
   const left = all.deliveries - before.deliveries;
   const { done } = db.prepare("SELECT COUNT(*) AS done FROM deliveries WHERE state = 'done'").get() as { done: number };
   // They are known to be less than half, without reading all.

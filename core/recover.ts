@@ -19,16 +19,16 @@ import type { Sidecar } from "./spool.js";
 export async function recover(engine: Engine, stateDir: string, rebuilt: boolean): Promise<void> {
   const { journal, queue, spool } = engine;
   // Power may go while it is rebuilt: until the spool was gone through, the next start does it again.
-  const unfinished = journal.get("SELECT 1 FROM meta WHERE key = 'recovering'") !== undefined;
+  const unfinished = journal.meta("recovering") !== undefined;
   const empty = unfinished || (journal.get("SELECT 1 FROM versions LIMIT 1") === undefined && !hasForgotten(journal));
   if (empty) {
     await journal.commit(() => {
-      journal.run("INSERT INTO meta VALUES ('recovering', '1') ON CONFLICT (key) DO NOTHING");
-      if (rebuilt) journal.run("INSERT INTO meta VALUES ('rebuilt', '1') ON CONFLICT (key) DO NOTHING");
+      journal.setMeta("recovering", "1");
+      if (rebuilt) journal.setMeta("rebuilt", "1");
     });
     const receipts = await importReceipts(engine, join(stateDir, "receipts.jsonl"));
     if (rebuilt || receipts > 0) {
-      await journal.commit(() => journal.run("INSERT INTO meta VALUES ('rebuilt', '1') ON CONFLICT (key) DO NOTHING"));
+      await journal.commit(() => journal.setMeta("rebuilt", "1"));
       engine.events.say(
         "warn",
         "rebuilt",
@@ -44,7 +44,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     const sidecar = version === undefined || empty ? await spool.readSidecar(id) : undefined;
     if (sidecar === undefined || !(await restore(engine, sidecar))) await spool.drop(id);
   }
-  if (empty) await journal.commit(() => journal.run("DELETE FROM meta WHERE key = 'recovering'"));
+  if (empty) await journal.commit(() => journal.setMeta("recovering", undefined));
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
     const size = files.has(version.id) ? (await fs.stat(spool.pathOf(version.id))).size : -1;
     if (size >= version.durable && size >= 0) {
@@ -187,11 +187,7 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
   await journal.apply(() => {
     for (const [id, sending] of shots) {
       const marks: Marks = { sending };
-      journal.run(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        `marks:${id}`,
-        JSON.stringify(marks),
-      );
+      journal.setMeta(`marks:${id}`, JSON.stringify(marks));
     }
   });
   return count;

@@ -359,13 +359,13 @@ const routeOf = ({ rules }: RouteLane) => rules.route;
 
 /** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
 async function dropInherited(journal: Journal, { id, clonedFrom }: Installation): Promise<void> {
-  const known = journal.get<{ value: string }>("SELECT value FROM meta WHERE key = 'installation'")?.value;
+  const known = journal.meta("installation");
   if (known === id) return;
   await journal.commit(() => {
     if (known !== undefined || clonedFrom !== undefined)
       journal.run(
         "UPDATE deliveries SET begun = 0, memo = NULL, marks = json_remove(marks, '$.publishing', '$.restart') WHERE state <> 'done'",
       );
-    journal.run("INSERT INTO meta VALUES ('installation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", id);
+    journal.setMeta("installation", id);
   });
 }

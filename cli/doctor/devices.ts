@@ -84,7 +84,7 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
   } catch (error) {
     // In the field a server is often out of reach: what is for it waits.
     const away = isFault(error, "offline") && servers.includes(type);
-    return [finding(away ? "warn" : "bad", name, reasonOf(error), "# when that is mended: filesync check --probe")];
+    return [finding(away ? "warn" : "bad", name, reasonOf(error), "# when that is mended: filesync check --probe"), ...advised];
   }
 }
 

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { BehaviorSubject, Observable, Subject } from "rxjs";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import { freeBytesAt } from "../../core/fs.js";
+import { freeBytesAt, realOf } from "../../core/fs.js";
 import { NameWatch } from "../../core/name-watch.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import { type Block, matches, readBlocks, refusalOf, stayOf, type Wanted, wantedText } from "./blocks.js";
@@ -17,7 +17,7 @@ import { looksIn } from "./content.js";
 import { Medium } from "./medium.js";
 import { adopt, type Machine, mount, placesOf, sweep, type Wish } from "./mounting.js";
 import { OnSafe } from "./on-safe.js";
-import { OwnMounts, realOf } from "./own-mount.js";
+import { OwnMounts } from "./own-mount.js";
 import { sharedMounts } from "./shared.js";
 import { sampleOf } from "./sample.js";
 import { signsOf } from "./signs.js";
@@ -285,7 +285,7 @@ export class DiskDevice implements Device, Disks {
       else {
         medium.retire();
         const found = async () => {
-          const mounted = await adopt(medium.block, this.#isOurs, this.machine);
+          const mounted = await adopt(medium.block, this.#ours(), this.machine);
           return mounted?.way === "found" && medium.users.length === 0 ? mounted : undefined;
         };
         if (medium.mounted === undefined && (await medium.take(found))) this.#sayTaken(medium);
@@ -298,11 +298,11 @@ export class DiskDevice implements Device, Disks {
     const now = this.context.clock.monotonicMs();
     if (!surely && seen === this.#seen && !this.#unused.isDue(now)) return;
     this.#seen = seen;
-    const blocks = (await readBlocks(this.machine.run, this.#isOurs)).filter(
+    const blocks = (await readBlocks(this.machine.run, this.#ours())).filter(
       (block) => matches(block, this.options.wanted) && this.#isLookedAt(block),
     );
     this.#problem = undefined;
-    await sweep(this.#isOurs, this.machine, (dir) => this.#own.forget(dir));
+    await sweep(this.#ours(), this.machine, (dir) => this.#own.forget(dir));
     const stays = new Map<string, Block>();
     for (const block of blocks) {
       const stay = stayOf(block, this.machine.sys);
@@ -369,7 +369,7 @@ export class DiskDevice implements Device, Disks {
     const { machine, options } = this;
     const { name } = this.context;
     const wish = () => this.#wish(block);
-    const make = async () => (await adopt(block, this.#isOurs, machine)) ?? (await mount(wish(), machine));
+    const make = async () => (await adopt(block, this.#ours(), machine)) ?? (await mount(wish(), machine));
     const mounted = await sharedMounts.hold(stay, name, make);
     const medium: Medium = new Medium({
       ...{ block, name, mounted, wish, root: options.root, machine },
@@ -408,8 +408,10 @@ export class DiskDevice implements Device, Disks {
     };
   }
 
-  /** Mounted by this program, also before it was killed. Without the right to mount, what the helper says that it mounted. */
-  readonly #isOurs = (dir: string): boolean => (this.machine.mayMount() ? this.#own.has(dir) : isHelpers(dir, this.machine.helper));
+  /** For one look: mounted by this program, also before it was killed. Without the right to mount, what the helper says that it mounted. */
+  #ours(): (dir: string) => boolean {
+    return this.machine.mayMount() ? this.#own.forOneLook() : (dir) => isHelpers(dir, this.machine.helper);
+  }
 
   // ---------------------------------------------------------------- what is told
 

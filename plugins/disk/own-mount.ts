@@ -4,8 +4,8 @@
  *
  * All devices of this installation count: two that name one disk share its mount (`shared.ts`), whichever of them made it.
  */
-import { promises as fs, readdirSync, readFileSync, realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { promises as fs, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 
 const boot = "/proc/sys/kernel/random/boot_id";
 const place = "mnt";
@@ -31,11 +31,15 @@ export class OwnMounts {
     for (const [note, noted] of this.#notes()) if (noted === dir) await fs.rm(note, { force: true });
   }
 
-  /** Whether this program mounts at `dir`. */
-  has(dir: string): boolean {
-    const [device, own, name] = dir.startsWith(`${this.#all}/`) ? dir.slice(this.#all.length + 1).split("/") : [];
-    if (device !== undefined && own === place && name !== undefined) return true;
-    return [...this.#notes().values()].includes(dir);
+  /** Whether this program mounts at a directory, as noted at the first question: for one look, whose mounts were read before it asks. */
+  forOneLook(): (dir: string) => boolean {
+    let noted: ReadonlySet<string> | undefined;
+    return (dir) => {
+      const [device, own, name] = dir.startsWith(`${this.#all}/`) ? dir.slice(this.#all.length + 1).split("/") : [];
+      if (device !== undefined && own === place && name !== undefined) return true;
+      noted ??= new Set(this.#notes().values());
+      return noted.has(dir);
+    };
   }
 
   get #all(): string {
@@ -62,16 +66,5 @@ function read<T>(work: () => T): T | undefined {
   } catch (error) {
     if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR")) return undefined;
     throw error;
-  }
-}
-
-/** As the mount table names it: without links; of what is not there yet, as far as it is. */
-export function realOf(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch (error) {
-    // What else is wrong with it is told when it is to be mounted there.
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT") || dirname(path) === path) return path;
-    return join(realOf(dirname(path)), basename(path));
   }
 }

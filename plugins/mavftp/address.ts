@@ -29,7 +29,10 @@ export function addressText(address: Address): string {
   return address.kind === "serial" ? `serial://${address.path}:${address.baud}` : `${address.kind}://${placeOf(address)}`;
 }
 
-/** An autopilot's own USB port, by its name; an adapter between USB and a UART is none ("ttyUSB0", "…-if00-port0"). */
-export function isOwnUsb(address: Address): boolean {
-  return address.kind === "serial" && /\/(ttyACM\d+|usb-[^/]*-if\d\d)$/.test(address.path);
+/**
+ * An autopilot's own USB port, by its name or that of the port that it is a link to; an adapter between USB and a UART is none ("ttyUSB0",
+ * "…-if00-port0"). `real` follows links.
+ */
+export function isOwnUsb(address: Address, real: (path: string) => string): boolean {
+  return address.kind === "serial" && [address.path, real(address.path)].some((path) => /\/(ttyACM\d+|usb-[^/]*-if\d\d)$/.test(path));
 }

@@ -5,6 +5,7 @@
 import { Observable, type Observable as Stream } from "rxjs";
 import type { Readable } from "node:stream";
 import { Fault } from "../../core/errors.js";
+import { realOf } from "../../core/fs.js";
 import type {
   Advice,
   Device,
@@ -168,7 +169,7 @@ export class MavftpDevice implements Device, Source {
   /** Which there are depends on the version. */
   async #settings(signal: AbortSignal): Promise<Advice[]> {
     const { autopilot = -1 } = this.#peer;
-    const usb = isOwnUsb(this.#options.url);
+    const usb = isOwnUsb(this.#options.url, realOf);
     if (settingsToAsk({ autopilot, version: undefined, usb }).length === 0) return [];
     await this.#questions.version(signal);
     const asked = { autopilot, version: this.#peer.version, usb };

@@ -105,7 +105,10 @@ test("what is asked for follows version and link", () => {
   assert.deepEqual(names([1, 17, 0], true), ["SDLOG_MODE", "SDLOG_BACKEND", "SDLOG_DIRS_MAX", "CBRK_USB_CHK"]);
   assert.deepEqual(names([2, 0, 0], false), names(undefined, false));
   assert.deepEqual(settingsToAsk({ autopilot: 0, version: undefined, usb: true }), []);
-  const usb = (url: string) => isOwnUsb(parseAddress(url)!);
+  const links: Record<string, string> = { "/dev/autopilot/px4-1": "/dev/ttyACM1", "/dev/autopilot/telem": "/dev/ttyUSB0" };
+  const usb = (url: string) => isOwnUsb(parseAddress(url)!, (path) => links[path] ?? path);
+  assert.ok(usb("serial:///dev/autopilot/px4-1"));
+  assert.ok(!usb("serial:///dev/autopilot/telem"));
   assert.ok(usb("serial:///dev/ttyACM0:57600"));
   assert.ok(usb("serial:///dev/serial/by-id/usb-Auterion_PX4_FMU_v6X-if00"));
   assert.ok(!usb("serial:///dev/serial/by-id/usb-FTDI_FT232R-if00-port0"));

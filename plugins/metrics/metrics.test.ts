@@ -5,6 +5,7 @@ import { request } from "node:http";
 import { connect, type Socket } from "node:net";
 import { spawnSync } from "node:child_process";
 import { test, type TestContext } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import * as v from "valibot";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Figures } from "../../core/plugin.js";
@@ -122,6 +123,26 @@ test("GET /metrics and GET /health, and nothing else", async (t) => {
     const { code, allow } = await get(port, "/health", method);
     assert.deepEqual([code, allow], [405, "GET"], method);
   }
+});
+
+test("an event loop that is held for a second was late by nine tenths at least; one that rests is not late", async (t) => {
+  const { port } = await served(t, () => Promise.resolve(figures));
+  const lag = async () => {
+    const { body } = await get(port, "/metrics");
+    const read = readMetrics(body);
+    return (part: string) => read.get(`filesync_event_loop_lag_${part}_seconds`)?.samples.get("") ?? NaN;
+  };
+  // The first look begins to measure.
+  await setTimeout(300);
+  const end = performance.now() + 1000;
+  while (performance.now() < end);
+  await setTimeout(300);
+  const held = await lag();
+  assert.ok(held("max") >= 0.9 && held("max") < 30, String(held("max")));
+  // Half of many looks: a machine under load is late now and then.
+  await setTimeout(2000);
+  const rested = (await lag())("p50");
+  assert.ok(rested < 0.09, `half of the time it was ${rested} s late: that is the time between two looks`);
 });
 
 test("what fails is 503 with the reason; it is well again with the next answer", async (t) => {

@@ -11,6 +11,8 @@ import { contentType, metricsText, type Process } from "./text.js";
 
 const mostConnections = 16;
 const clientMs = 10_000;
+/** So often it is looked whether the event loop is late: each look wakes the processor. */
+const lagEveryMs = 100;
 /** Figures this young are given again. */
 const youngMs = 1000;
 /** A medium that does not answer for so long is not well. */
@@ -53,7 +55,7 @@ export class MetricsServer implements Service {
     await this.#listen(server);
     server.on("error", (error) => this.context.say("error", `the port of the metrics: ${error.message}`));
     this.#server = server;
-    this.#lag = monitorEventLoopDelay({ resolution: 20 });
+    this.#lag = monitorEventLoopDelay({ resolution: lagEveryMs });
     this.#lag.enable();
     const { host } = this.options.listen;
     const place = `${host.includes(":") ? `[${host}]` : host}:${this.port ?? 0}`;
@@ -144,8 +146,8 @@ export class MetricsServer implements Service {
   #process(): Process {
     const lag = this.#lag;
     const { user, system } = process.cpuUsage();
-    // Of nothing measured yet a histogram says NaN, and the largest number for its least.
-    const seconds = (nanoseconds: number) => (lag !== undefined && lag.count > 0 ? nanoseconds / 1e9 : 0);
+    // What is measured is the time between two looks. Of nothing measured yet a histogram says NaN.
+    const seconds = (nanoseconds: number) => (lag !== undefined && lag.count > 0 ? Math.max(0, nanoseconds / 1e9 - lagEveryMs / 1000) : 0);
     const lagSeconds = {
       p50: seconds(lag?.percentile(50) ?? 0),
       p99: seconds(lag?.percentile(99) ?? 0),

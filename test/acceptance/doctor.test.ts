@@ -200,6 +200,27 @@ test("a port that the daemon itself has is well", async (t) => {
   ]);
 });
 
+test("why there is no log directory is asked all the same, directly and through the daemon", async (t) => {
+  const world = new World(t);
+  const silent = ["--param", "SDLOG_MODE=-1", "--dir", world.mkdir("card"), "--link", "none"];
+  const sim = new Program(["sim", "--listen", "tcpin://127.0.0.1:0", ...silent]);
+  t.after(() => sim.kill());
+  const { message } = await sim.until((said) => said.message.startsWith("listening on"), "the autopilot");
+  world.mkdir("out");
+  const config = world.config({
+    devices: { pixhawk: { type: "mavftp", url: message.replace("listening on tcpin", "tcpout") }, out: local("out") },
+    routes: [{ from: "pixhawk", to: ["out"] }],
+  });
+  const why =
+    /^pixhawk: .*there is no \/fs\/microsd\/log.*\npixhawk: SDLOG_MODE is -1: no log is written \[# in a ground station: set SDLOG_MODE to 0/;
+  const direct = await doctor(config);
+  assert.match(direct.of("bad", "devices").join("\n"), why);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what, facts }) => what === "detached" && facts?.["device"] === "pixhawk", "its root is missed");
+  assert.match((await doctor(config)).of("bad", "devices").join("\n"), why);
+});
+
 test("an autopilot that writes no log is bad, asked directly and through the daemon that has its port; the text says what to set", async (t) => {
   const world = new World(t);
   const settings = ["--param", "SDLOG_BACKEND=2", "--param", "SDLOG_MODE=2", "--autopilot", "px4-1.18"];
