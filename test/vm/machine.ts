@@ -274,13 +274,9 @@ export class Machine {
       ...["root=/dev/vda", "rw", "console=ttyS0", "quiet", "mitigations=off", "audit=0", "random.trust_cpu=on", "net.ifnames=0"],
       ...["systemd.show_status=0", "rd.systemd.show_status=0", "fsck.repair=yes"],
     ];
-    // A host that is a virtual machine itself may refuse to have this register set.
-    const accel =
-      this.options.kvm === true
-        ? ["-accel", "kvm", "-cpu", "max,-arch-capabilities"]
-        : ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"];
+    const accel = ["-accel", this.options.kvm === true ? "kvm" : "tcg,thread=multi,tb-size=512"];
     return [
-      ...[...accel, "-smp", "2", "-m", String(this.options.memoryMib ?? 1024)],
+      ...[...accel, "-cpu", "max", "-smp", "2", "-m", String(this.options.memoryMib ?? 1024)],
       ...["-machine", "pc,usb=off,vmport=off", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-kernel", kernel, "-initrd", initrd, "-append", append.join(" ")],
       ...[
