@@ -19,6 +19,11 @@ export class Random {
     return from + Math.floor(this.next() * (to - from));
   }
 
+  /** A whole number, 0 ≤ n < `to`. */
+  below(to: number): number {
+    return this.between(0, to);
+  }
+
   pick<T>(items: readonly T[]): T {
     const item = items[this.between(0, items.length)];
     if (item === undefined) throw new Error("nothing to pick from");

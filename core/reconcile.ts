@@ -1,0 +1,209 @@
+/**
+ * What a mirror or two-way route has to do, from three tables: what was last agreed (base), what is on one side, what is on the other. Pure: nothing is
+ * read or changed here, and each action is checked again where it is carried out (`sync/carry.ts`). The tables are those of docs/two-way.md and docs/mirror.md.
+ */
+import type { Digest } from "./plugin.js";
+
+/** "here": the side of the route's `from`; "there": that of its `to`. */
+export type Side = "here" | "there";
+export const other = (side: Side): Side => (side === "here" ? "there" : "here");
+
+/** What a name holds. A file's digest is absent until it was read: it is not known then whether it is another content of the same size. */
+export type Content = { readonly kind: "directory" } | { readonly kind: "file"; readonly size: number; readonly digest?: Digest };
+
+/** By path: "a/b.txt", without the root. A directory is an entry of its own; each entry's parents are entries too. */
+export type Contents = ReadonlyMap<string, Content>;
+
+export interface Tables {
+  readonly base: Contents;
+  readonly here: Contents;
+  readonly there: Contents;
+  /** Whether anything at or below this path could not be seen on a side: nothing counts as absent there. */
+  readonly unseen?: (side: Side, path: string) => boolean;
+}
+
+/** A row of the table of docs/two-way.md. */
+export type Row = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 15;
+
+export type Action =
+  /** Both hold the same: that is agreed from now on. */
+  | { readonly do: "adopt"; readonly path: string; readonly row: Row }
+  /** Neither holds it any more. */
+  | { readonly do: "forget"; readonly path: string; readonly row: Row }
+  /** Whether contents of one size are equal decides: these sides have to be read first. */
+  | { readonly do: "learn"; readonly path: string; readonly row: Row; readonly sides: readonly Side[] }
+  | { readonly do: "mkdir"; readonly path: string; readonly row: Row; readonly on: Side }
+  /** Only where nothing is in it. */
+  | { readonly do: "rmdir"; readonly path: string; readonly row: Row; readonly on: Side }
+  /** What the other side has comes to `on`; `over`: a file that is there goes to the trash first. */
+  | { readonly do: "copy"; readonly path: string; readonly row: Row; readonly on: Side; readonly over: boolean }
+  /** To the trash. */
+  | { readonly do: "remove"; readonly path: string; readonly row: Row; readonly on: Side }
+  /** Both stay: what `loser` has gets a name of its own, and the other's keeps this one. */
+  | { readonly do: "conflict"; readonly path: string; readonly row: Row; readonly loser: Side };
+
+/** undefined: that cannot be said without reading. */
+function same(one: Content | undefined, two: Content | undefined): boolean | undefined {
+  if (one === undefined || two === undefined || one.kind === "directory" || two.kind === "directory") return one?.kind === two?.kind;
+  if (one.size !== two.size) return false;
+  return one.digest === undefined || two.digest === undefined ? undefined : one.digest === two.digest;
+}
+
+/** The row that a path is in; the sides that have to be read before that can be said. */
+export function rowOf(b: Content | undefined, l: Content | undefined, r: Content | undefined): Row | readonly Side[] {
+  const unread = (...sides: readonly Side[]): Side[] =>
+    sides.filter((side) => {
+      const content = side === "here" ? l : r;
+      return content?.kind === "file" && content.digest === undefined;
+    });
+  if (b === undefined) {
+    if (l === undefined) return r === undefined ? 1 : 2;
+    if (r === undefined) return 3;
+    const equal = same(l, r);
+    return equal === undefined ? unread("here", "there") : equal ? 4 : 5;
+  }
+  const [stayedHere, stayedThere] = [same(b, l), same(b, r)];
+  if (l === undefined) {
+    if (r === undefined) return 6;
+    return stayedThere === undefined ? unread("there") : stayedThere ? 7 : 8;
+  }
+  if (r === undefined) return stayedHere === undefined ? unread("here") : stayedHere ? 9 : 12;
+  if (stayedHere === undefined || stayedThere === undefined) {
+    // Where both were written, it is enough to know that they are not equal.
+    const sides = unread("here", "there");
+    if (sides.length > 0) return sides;
+  }
+  if (stayedHere === true) return stayedThere === true ? 10 : 11;
+  if (stayedThere === true) return 13;
+  const equal = same(l, r);
+  return equal === undefined ? unread("here", "there") : equal ? 14 : 15;
+}
+
+/** Both sides follow each other. The actions in the order in which they are to be done; those on one path depend on nothing later. */
+export function twoWay(tables: Tables): Action[] {
+  const { base, here, there, unseen = () => false } = tables;
+  const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys()])].sort(deepestFirst);
+  const found: Action[] = [];
+  /** Directories of a side that hold something which stays. */
+  const kept: Record<Side, Set<string>> = { here: new Set(), there: new Set() };
+  const keep = (side: Side, path: string) => kept[side].add(parentOf(path));
+  for (const path of paths) {
+    const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
+    if (unseen("here", path) || unseen("there", path)) {
+      for (const side of ["here", "there"] as const) keep(side, path);
+      continue;
+    }
+    const row = rowOf(b, l, r);
+    if (typeof row !== "number") {
+      found.push({ do: "learn", path, row: 5, sides: row });
+      for (const side of ["here", "there"] as const) if ((side === "here" ? l : r) !== undefined) keep(side, path);
+      continue;
+    }
+    const actions = [...actionsOf(path, row, l, r, kept)];
+    found.push(...actions);
+    // What is there in the end keeps the directory above it.
+    const goes = (side: Side) => actions.some((action) => (action.do === "remove" || action.do === "rmdir") && action.on === side);
+    if (l !== undefined && !goes("here")) keep("here", path);
+    if (r !== undefined && !goes("there")) keep("there", path);
+  }
+  return inOrder(found);
+}
+
+function* actionsOf(
+  path: string,
+  row: Row,
+  l: Content | undefined,
+  r: Content | undefined,
+  kept: Readonly<Record<Side, ReadonlySet<string>>>,
+): Generator<Action> {
+  /** A directory on one side only, in which something stays: it changed. */
+  const stays = (side: Side, content: Content | undefined) => content?.kind === "directory" && kept[side].has(path);
+  const bring = function* (on: Side, what: Content | undefined, old: Content | undefined): Generator<Action> {
+    if (old?.kind === "directory" && what?.kind === "file") yield { do: "rmdir", path, row, on };
+    if (what?.kind === "directory") {
+      if (old?.kind === "file") yield { do: "remove", path, row, on };
+      yield { do: "mkdir", path, row, on };
+    } else yield { do: "copy", path, row, on, over: old?.kind === "file" };
+  };
+  switch (row) {
+    case 1:
+    case 10:
+      return;
+    case 2:
+    case 8:
+      yield* bring("here", r, undefined);
+      return;
+    case 3:
+    case 12:
+      yield* bring("there", l, undefined);
+      return;
+    case 4:
+    case 14:
+      yield { do: "adopt", path, row };
+      return;
+    case 6:
+      yield { do: "forget", path, row };
+      return;
+    case 7:
+    case 9: {
+      const on = row === 7 ? "there" : "here";
+      const content = row === 7 ? r : l;
+      if (content?.kind !== "directory") yield { do: "remove", path, row, on };
+      // A change beats a delete, also one below it.
+      else if (stays(on, content)) yield { do: "mkdir", path, row, on: other(on) };
+      else yield { do: "rmdir", path, row, on };
+      return;
+    }
+    case 11:
+      if (stays("here", l)) yield { do: "conflict", path, row, loser: "there" };
+      else yield* bring("here", r, l);
+      return;
+    case 13:
+      if (stays("there", r)) yield { do: "conflict", path, row, loser: "here" };
+      else yield* bring("there", l, r);
+      return;
+    case 5:
+    case 15:
+      // A directory keeps its name: the files in it have theirs by it. Of two files that of the server does.
+      yield { do: "conflict", path, row, loser: r?.kind === "file" && l?.kind === "directory" ? "there" : "here" };
+  }
+}
+
+/** Names are made free first; directories from the top; then contents; what goes from the bottom; last what comes where a directory was. */
+function inOrder(actions: readonly Action[]): Action[] {
+  const emptied = new Set(actions.flatMap((action) => (action.do === "rmdir" ? [`${action.on}\0${action.path}`] : [])));
+  const filled = new Set(actions.flatMap((action) => (action.do === "mkdir" ? [`${action.on}\0${action.path}`] : [])));
+  const phase = (action: Action): number => {
+    switch (action.do) {
+      case "learn":
+      case "adopt":
+      case "forget":
+      case "conflict":
+        return 0;
+      case "mkdir":
+        return 1;
+      case "copy":
+        return emptied.has(`${action.on}\0${action.path}`) ? 4 : 2;
+      case "remove":
+        // A directory comes where the file is.
+        return filled.has(`${action.on}\0${action.path}`) ? 1 : 3;
+      case "rmdir":
+        return 3;
+    }
+  };
+  const fromTop = (one: Action, two: Action) =>
+    depthOf(one.path) - depthOf(two.path) ||
+    (one.path < two.path ? -1 : one.path > two.path ? 1 : (one.do === "remove" ? -1 : 0) - (two.do === "remove" ? -1 : 0));
+  const inPhase = (n: number) => actions.filter((action) => phase(action) === n);
+  return [
+    ...inPhase(0).sort(fromTop),
+    ...inPhase(1).sort(fromTop),
+    ...inPhase(2).sort(fromTop),
+    ...inPhase(3).sort((one, two) => deepestFirst(one.path, two.path)),
+    ...inPhase(4).sort(fromTop),
+  ];
+}
+
+export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+const depthOf = (path: string): number => path.split("/").length;
+const deepestFirst = (one: string, two: string): number => depthOf(two) - depthOf(one) || (one < two ? -1 : one > two ? 1 : 0);

@@ -1,0 +1,250 @@
+/**
+ * Carries out the actions of `reconcile.ts`, so that no content is lost by whatever happens at any moment: a kill, a power cut, a change on either side.
+ *
+ * 1. Before anything that was agreed is taken aside there is a durable intent. It is moved to the trash, and what came is compared with what was meant; what is new gets its name only
+ *    where nothing has it. `recover` runs before anything is listed: it puts back a wrong take, and what an empty name should hold.
+ * 2. What was done before it was written down counts as agreed, where the content is the intent's.
+ * 3. What was agreed is forgotten, durably, before the loser of a conflict gets another name.
+ *
+ * An action that does not fit any more is left: the next listing shows what is to be done instead.
+ */
+import { Fault, isFault } from "../errors.js";
+import type { Digest } from "../plugin.js";
+import { type Action, other, parentOf, type Side } from "../reconcile.js";
+import type { Entry, Replica, Staging } from "./replica.js";
+import type { Agreed, Intent, Store } from "./store.js";
+
+export interface Names {
+  /** Where something that is taken aside goes, below the root; never the same twice. */
+  trash(side: Side, path: string, id: string): string;
+  /** "a.conflict-plane-1-20260501T101500.txt" of "a.txt"; another one for each `n`. */
+  conflict(path: string, n: number): string;
+  /** Staging.id. */
+  staging(side: Side, path: string, entry: Entry): string;
+  /** 16 lower-case hexadecimal digits, never the same twice. */
+  intent(): string;
+}
+
+export interface World {
+  readonly sides: Readonly<Record<Side, Replica>>;
+  readonly store: Store;
+  readonly names: Names;
+}
+
+/** What became of an action: "left" where it did not fit any more, and has to be decided anew. */
+export type Outcome = "done" | "left";
+
+/** How the paths of an action were listed. */
+export type Listed = (side: Side) => { readonly entry: Entry; readonly digest?: Digest } | undefined;
+
+/** Throws the Fault of a side that does not work; what does not fit is an outcome. */
+export async function carryOut(world: World, action: Action, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  try {
+    return await act(world, action, listed, signal);
+  } catch (error) {
+    if (isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict")) return "left";
+    throw error;
+  }
+}
+
+async function act(world: World, action: Action, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { store, sides } = world;
+  const { path } = action;
+  switch (action.do) {
+    case "learn":
+      throw new Error("a content is learned before anything is done");
+    case "adopt": {
+      const [here, there] = [listed("here"), listed("there")];
+      if (here === undefined || there === undefined) return "left";
+      await store.change({ agree: [[path, agreedOf(here.entry, there.entry, here.digest ?? there.digest)]] });
+      return "done";
+    }
+    case "forget":
+      await store.change({ agree: [[path, undefined]] });
+      return "done";
+    case "mkdir": {
+      await sides[action.on].mkdir(path, signal);
+      const made = await sides[action.on].stat(path, signal);
+      const model = listed(other(action.on))?.entry;
+      if (made?.kind !== "directory" || model?.kind !== "directory") return "left";
+      await store.change({ agree: [[path, agreedBy(action.on, made, model, undefined)]] });
+      return "done";
+    }
+    case "rmdir":
+      await sides[action.on].rmdir(path, signal);
+      await store.change({ agree: [[path, undefined]] });
+      return "done";
+    case "conflict":
+      return evade(world, action.loser, path, listed, signal);
+    case "remove":
+      return remove(world, action.on, path, listed, signal);
+    case "copy":
+      return copy(world, action, listed, signal);
+  }
+}
+
+/** Rule 3. */
+async function evade({ store, sides, names }: World, loser: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const entry = listed(loser)?.entry;
+  if (entry === undefined) return "left";
+  if (store.base.has(path)) await store.change({ agree: [[path, undefined]] });
+  await moveTo(sides[loser], path, conflictNames(names, path), entry, signal);
+  return "done";
+}
+
+/** To the first of these names that nothing has. Throws the last Fault "conflict" where each has something. */
+async function moveTo(side: Replica, from: string, to: Iterable<string>, entry: Entry, signal: AbortSignal): Promise<void> {
+  let taken: unknown;
+  for (const name of to)
+    try {
+      await side.move(from, name, entry, signal);
+      return;
+    } catch (error) {
+      if (!isFault(error, "conflict")) throw error;
+      taken = error;
+    }
+  throw taken;
+}
+
+/** In its directory; where that has become a file, in the next above. */
+function* conflictNames(names: Names, path: string): Generator<string> {
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  for (let dir = parentOf(path); ; dir = parentOf(dir)) {
+    for (let n = 1; n <= 9; n++) yield names.conflict(dir === "" ? name : `${dir}/${name}`, n);
+    if (dir === "") return;
+  }
+}
+
+async function remove(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { store, names } = world;
+  const entry = listed(on)?.entry;
+  if (entry?.kind !== "file") return "left";
+  const id = names.intent();
+  const intent: Intent = { id, on, path, old: { entry, trash: names.trash(on, path, id) } };
+  await store.change({ intend: intent });
+  if (!(await take(world, intent, signal))) return "left";
+  await store.change({ agree: [[path, undefined]], settle: id });
+  return "done";
+}
+
+async function copy(world: World, action: Action & { do: "copy" }, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { store, sides, names } = world;
+  const { on, path, over } = action;
+  const [from, old] = [listed(other(on)), listed(on)];
+  if (from?.entry.kind !== "file" || over !== (old?.entry.kind === "file")) return "left";
+  const { entry } = from;
+  const { size, modifiedMs } = entry.stamp;
+  const staging: Staging = { id: names.staging(on, path, entry), path, size, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+  const digest = await sides[on].stage(staging, sides[other(on)], entry, signal);
+  const id = names.intent();
+  const intent: Intent = {
+    ...{ id, on, path, put: { staging, digest, from: entry } },
+    ...(over && old !== undefined ? { old: { entry: old.entry, trash: names.trash(on, path, id) } } : {}),
+  };
+  await store.change({ intend: intent });
+  if (!(await take(world, intent, signal))) return "left";
+  const published = await sides[on].publish(staging, digest, signal);
+  if (published === undefined) {
+    // What was taken is the content that was agreed, and replaced: it stays in the trash.
+    await store.change({ settle: id });
+    return "left";
+  }
+  await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], settle: id });
+  return "done";
+}
+
+/** Takes the intent's old content aside. false: it was another one, which is back; the intent is over. */
+async function take(world: World, intent: Intent, signal: AbortSignal): Promise<boolean> {
+  const { store, sides } = world;
+  const { on, path, old, id } = intent;
+  if (old === undefined) return true;
+  try {
+    await sides[on].move(path, old.trash, old.entry, signal);
+  } catch (error) {
+    // Not that it was refused is certain, when an answer was lost.
+    if (!(isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict"))) throw error;
+    if ((await sides[on].stat(old.trash, signal)) === undefined) {
+      await store.change({ settle: id });
+      return false;
+    }
+  }
+  const taken = await sides[on].stat(old.trash, signal);
+  if (taken !== undefined && looksAs(taken, old.entry)) return true;
+  if (taken !== undefined) await putBack(world, intent, taken, signal);
+  await store.change({ settle: id });
+  return false;
+}
+
+/** What was taken is another content than was meant: it gets its name again, or one of its own. */
+async function putBack({ sides, names }: World, { on, path, old }: Intent, taken: Entry, signal: AbortSignal): Promise<void> {
+  if (old !== undefined) await moveTo(sides[on], old.trash, [path, ...conflictNames(names, path)], taken, signal);
+}
+
+/** Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. */
+export async function recover(world: World, signal: AbortSignal): Promise<void> {
+  for (const intent of [...world.store.intents.values()]) await settle(world, intent, signal);
+}
+
+async function settle(world: World, intent: Intent, signal: AbortSignal): Promise<void> {
+  const { store, sides } = world;
+  const { id, on, path, old, put } = intent;
+  const side = sides[on];
+  const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
+  if (old !== undefined && taken !== undefined && !looksAs(taken, old.entry)) {
+    await putBack(world, intent, taken, signal);
+    await store.change({ settle: id });
+    return;
+  }
+  const now = await side.stat(path, signal);
+  if (put !== undefined) {
+    const published = await publishAgain(side, intent, now, taken !== undefined || old === undefined, signal);
+    if (published !== undefined) {
+      await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
+      return;
+    }
+    // The name is empty, and what was agreed is in the trash.
+    if (now === undefined && taken !== undefined) await putBack(world, intent, taken, signal);
+    await store.change({ settle: id });
+    return;
+  }
+  // A removal: done where the name is empty, whoever emptied it.
+  await store.change({ settle: id, ...(now === undefined ? { agree: [[path, undefined]] as const } : {}) });
+}
+
+/** As which the new content has its name, or gets it now; undefined where another has it, or the content is not whole. `free`: nothing is to be taken aside before. */
+async function publishAgain(
+  side: Replica,
+  { put, path }: Intent,
+  now: Entry | undefined,
+  free: boolean,
+  signal: AbortSignal,
+): Promise<Entry | undefined> {
+  if (put === undefined) return undefined;
+  const { staging, digest } = put;
+  try {
+    if (now === undefined) return free ? await side.publish(staging, digest, signal) : undefined;
+    if (now.kind !== "file" || now.stamp.size !== staging.size) return undefined;
+    return (await side.digest(path, now, signal)) === digest ? now : undefined;
+  } catch (error) {
+    if (isFault(error, "conflict") || isFault(error, "changed") || isFault(error, "missing")) return undefined;
+    throw error;
+  }
+}
+
+/** As far as is known it is that content, and no other. */
+export function looksAs(one: Entry, two: Entry): boolean {
+  if (one.kind !== two.kind) return false;
+  if (one.kind === "directory") return true;
+  const [a, b] = [one.stamp, two.stamp];
+  return a.size === b.size && a.modifiedMs === b.modifiedMs && (a.inode === undefined || b.inode === undefined || a.inode === b.inode);
+}
+
+function agreedBy(on: Side, shown: Entry, others: Entry, digest: Digest | undefined): Agreed {
+  return on === "here" ? agreedOf(shown, others, digest) : agreedOf(others, shown, digest);
+}
+
+function agreedOf(here: Entry, there: Entry, digest: Digest | undefined): Agreed {
+  if (here.kind === "directory") return { kind: "directory", size: 0, here, there };
+  if (digest === undefined) throw new Fault("changed", "its content is not known");
+  return { kind: "file", size: here.stamp.size, digest, here, there };
+}

@@ -1,0 +1,55 @@
+/** One side of a mirror or two-way route, as `carry.ts` works on it: `device-replica.ts` over a device, and the model of the tests. */
+import type { Digest, Stamp } from "../plugin.js";
+
+export interface Entry {
+  readonly kind: "file" | "directory";
+  readonly stamp: Stamp;
+  /** FileEntry.identity. */
+  readonly identity?: string;
+}
+
+/** What can be seen, whole or with what could not. What belongs to this program is left out. */
+export interface Scan {
+  readonly entries: ReadonlyMap<string, Entry>;
+  /** What could not be seen, with the reason: nothing counts as absent at or below it. "": the root. */
+  readonly unseen: ReadonlyMap<string, string>;
+  /** The root carries this route's mark: it is the directory that was agreed with. */
+  readonly marked: boolean;
+  /** What was staged by this installation and has no name yet: by its id. */
+  readonly staged: ReadonlySet<string>;
+}
+
+/** A content on its way to a side, under a name that nobody sees. */
+export interface Staging {
+  /** Names route, side, path, and the content by how it was listed; 16 lower-case hexadecimal digits. */
+  readonly id: string;
+  readonly path: string;
+  readonly size: number;
+  readonly modifiedMs?: number;
+}
+
+/** Every method throws the Faults of Source, Target and Tree (plugin.ts). What it did when it resolves outlives a power cut, as far as the device can promise that. */
+export interface Replica {
+  scan(signal: AbortSignal): Promise<Scan>;
+  /** Puts the mark there, and makes the root where there is none. */
+  mark(signal: AbortSignal): Promise<void>;
+  /** undefined: nothing. Something that is neither file nor directory: Fault "rejected". */
+  stat(path: string, signal: AbortSignal): Promise<Entry | undefined>;
+  /** By reading all of it. Fault "changed" or "missing" where it is not that entry any more. */
+  digest(path: string, entry: Entry, signal: AbortSignal): Promise<Digest>;
+  /** With its parents; already there is success. Fault "conflict" where a file is. */
+  mkdir(path: string, signal: AbortSignal): Promise<void>;
+  /** Fault "conflict" where something is in it, "changed" where it is no directory; already gone is success. */
+  rmdir(path: string, signal: AbortSignal): Promise<void>;
+  /** Never over anything. Fault "conflict", "changed", "missing". Makes the directories of `to`. */
+  move(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
+  /** The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
+  stage(staging: Staging, from: Replica, entry: Entry, signal: AbortSignal): Promise<Digest>;
+  /**
+   * Proves what was staged, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was
+   * done before. Fault "conflict" where it is not staged whole.
+   */
+  publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined>;
+  /** What was staged under this id. Nothing there is success. */
+  drop(id: string, signal: AbortSignal): Promise<void>;
+}

@@ -1,0 +1,189 @@
+/** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
+import { isFault, throwIfAborted } from "../errors.js";
+import type { Digest } from "../plugin.js";
+import { type Action, type Content, other, type Side, type Tables, twoWay } from "../reconcile.js";
+import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
+import { type MaxDeletes, objection } from "./guard.js";
+import type { Scan } from "./replica.js";
+import type { Agreed } from "./store.js";
+
+const sides = ["here", "there"] as const;
+
+export interface Rules {
+  /** undefined: a person said that all of it may be removed, this time. */
+  readonly maxDeletes: MaxDeletes | undefined;
+  /** Copies that are under way at once. */
+  readonly together: number;
+}
+
+export interface Done {
+  readonly done: number;
+  /** What did not fit any more: another round is due. */
+  readonly left: number;
+  /** What can never be done as it is: path → reason. */
+  readonly failed: ReadonlyMap<string, string>;
+  /** What could not be seen, so that nothing at or below it was done: path → reason. */
+  readonly unseen: Readonly<Record<Side, ReadonlyMap<string, string>>>;
+}
+
+/** Nothing was done: a person has to look. */
+export class Stopped extends Error {
+  constructor(
+    /** "mark": a root is not the directory that was agreed with. "deletes": too much would be removed. */
+    readonly why: "mark" | "deletes",
+    message: string,
+    readonly actions: readonly Action[],
+  ) {
+    super(message);
+  }
+}
+
+export interface Plan {
+  readonly actions: readonly Action[];
+  readonly tables: Tables;
+  readonly scans: Readonly<Record<Side, Scan>>;
+  /** Each file's content that is known, by side and path. */
+  readonly digests: ReadonlyMap<string, Digest>;
+}
+
+/** Throws the Fault of a side that does not work; Stopped. */
+export async function round(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
+  await recover(world, signal);
+  const plan = await planned(world, signal);
+  const { actions, scans } = plan;
+  const { store } = world;
+  const strange = sides.find((side) => !scans[side].marked);
+  if (strange !== undefined && store.base.size > 0) {
+    const where = strange === "here" ? "source" : "target";
+    throw new Stopped(
+      "mark",
+      `the directory of the ${where} is not the one that was agreed with: it is not mounted, or was made anew`,
+      actions,
+    );
+  }
+  const against =
+    rules.maxDeletes === undefined ? undefined : objection(actions, store.base.size, rules.maxDeletes, movedIn(plan, store.base));
+  if (against !== undefined) throw new Stopped("deletes", against.text, actions);
+  for (const side of sides) if (!scans[side].marked) await world.sides[side].mark(signal);
+  await dropUnwanted(world, plan, signal);
+  const { done, left, failed } = await carryAll(world, plan, rules.together, signal);
+  return { done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen } };
+}
+
+/** What a round would do now. Reads contents where they decide; changes nothing. */
+export async function planned({ sides: replicas, store }: World, signal: AbortSignal): Promise<Plan> {
+  const [here, there] = await Promise.all([replicas.here.scan(signal), replicas.there.scan(signal)]);
+  const scans = { here, there };
+  const digests = new Map<string, Digest>();
+  for (const side of sides)
+    for (const [path, entry] of scans[side].entries) {
+      const agreed = store.base.get(path);
+      if (agreed?.digest !== undefined && looksAs(entry, agreed[side])) digests.set(keyOf(side, path), agreed.digest);
+    }
+  /** Changed while they were read. */
+  const unsteady = new Set<string>();
+  const unseen = (side: Side, path: string) => unsteady.has(path) || isUnseen(scans[side].unseen, path);
+  const base = new Map([...store.base].map(([path, { kind, size, digest }]) => [path, contentOf(kind, size, digest)]));
+  for (;;) {
+    const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen };
+    const actions = twoWay(tables);
+    const questions = actions.flatMap((action) => (action.do === "learn" ? action.sides.map((side) => ({ side, path: action.path })) : []));
+    if (questions.length === 0) return { actions, tables, scans, digests };
+    for (const { side, path } of questions) {
+      const entry = scans[side].entries.get(path);
+      if (entry === undefined) throw new Error("only what was listed is to be learned");
+      try {
+        digests.set(keyOf(side, path), await replicas[side].digest(path, entry, signal));
+      } catch (error) {
+        if (!isFault(error, "changed") && !isFault(error, "missing")) throw error;
+        unsteady.add(path);
+      }
+      throwIfAborted(signal);
+    }
+  }
+}
+
+/** Copies go together, as many as may; everything else waits for what is before it. */
+async function carryAll(world: World, { actions, scans, digests }: Plan, together: number, signal: AbortSignal) {
+  const failed = new Map<string, string>();
+  let [done, left] = [0, 0];
+  const listedOf =
+    (path: string): Listed =>
+    (side) => {
+      const entry = scans[side].entries.get(path);
+      const digest = digests.get(keyOf(side, path));
+      return entry === undefined ? undefined : { entry, ...(digest === undefined ? {} : { digest }) };
+    };
+  const one = async (action: Action) => {
+    throwIfAborted(signal);
+    try {
+      const outcome = await carryOut(world, action, listedOf(action.path), signal);
+      if (outcome === "done") done += 1;
+      else left += 1;
+    } catch (error) {
+      if (!isFault(error, "rejected") && !isFault(error, "denied") && !isFault(error, "mismatch")) throw error;
+      failed.set(action.path, error.message);
+    }
+  };
+  for (let at = 0; at < actions.length;) {
+    let end = at;
+    while (end < actions.length && actions[end]?.do === "copy") end += 1;
+    const copies = actions.slice(at, end);
+    const next = async () => {
+      for (let action = copies.shift(); action !== undefined; action = copies.shift()) await one(action);
+    };
+    const results = await Promise.allSettled(Array.from({ length: Math.min(together, copies.length) }, next));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+    const action = actions[end];
+    if (action !== undefined) await one(action);
+    at = end + 1;
+  }
+  return { done, left, failed };
+}
+
+/** What was staged for a content that is not wanted any more. */
+async function dropUnwanted({ sides: replicas, names }: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
+  for (const on of sides) {
+    const wanted = new Set(
+      actions.flatMap((action) => {
+        const entry = action.do === "copy" && action.on === on ? scans[other(on)].entries.get(action.path) : undefined;
+        return entry === undefined ? [] : [names.staging(on, action.path, entry)];
+      }),
+    );
+    for (const id of scans[on].staged) if (!wanted.has(id)) await replicas[on].drop(id, signal);
+  }
+}
+
+/** Removals whose content gets another name in the same plan: a rename is a delete and a create. */
+function movedIn({ actions, digests }: Plan, base: ReadonlyMap<string, Agreed>): Set<string> {
+  const come = new Set<Digest>();
+  for (const action of actions) {
+    const digest = action.do === "copy" ? digests.get(keyOf(other(action.on), action.path)) : undefined;
+    if (digest !== undefined) come.add(digest);
+  }
+  return new Set(
+    actions.flatMap((action) => {
+      const digest = action.do === "remove" ? base.get(action.path)?.digest : undefined;
+      return digest !== undefined && come.has(digest) ? [action.path] : [];
+    }),
+  );
+}
+
+function contentsOf({ entries }: Scan, side: Side, digests: ReadonlyMap<string, Digest>): Map<string, Content> {
+  return new Map([...entries].map(([path, { kind, stamp }]) => [path, contentOf(kind, stamp.size, digests.get(keyOf(side, path)))]));
+}
+
+function contentOf(kind: "file" | "directory", size: number, digest: Digest | undefined): Content {
+  return kind === "directory" ? { kind } : { kind, size, ...(digest === undefined ? {} : { digest }) };
+}
+
+/** At or below something that could not be seen, or above it. */
+function isUnseen(unseen: ReadonlyMap<string, string>, path: string): boolean {
+  if (unseen.size === 0) return false;
+  for (let at = path; ; at = at.slice(0, Math.max(0, at.lastIndexOf("/")))) {
+    if (unseen.has(at)) return true;
+    if (at === "") return false;
+  }
+}
+
+const keyOf = (side: Side, path: string) => `${side}\0${path}`;

@@ -1,0 +1,40 @@
+/** What a mirror or two-way route remembers: what was last agreed for each path, and what it is in the middle of. */
+import type { Digest } from "../plugin.js";
+import type { Side } from "../reconcile.js";
+import type { Entry, Staging } from "./replica.js";
+
+/** What was agreed for a path, and how each side showed it then: a side that still shows it so still has it. */
+export interface Agreed {
+  readonly kind: "file" | "directory";
+  readonly size: number;
+  /** Of a file. */
+  readonly digest?: Digest;
+  readonly here: Entry;
+  readonly there: Entry;
+}
+
+/** Written before anything that was agreed is taken aside, or a new content gets its name; taken away with what became of it. */
+export interface Intent {
+  /** 16 lower-case hexadecimal digits. */
+  readonly id: string;
+  readonly on: Side;
+  readonly path: string;
+  /** What is taken aside first, and where to. */
+  readonly old?: { readonly entry: Entry; readonly trash: string };
+  /** What gets the name then; absent: nothing does. `from`: as the other side showed it. */
+  readonly put?: { readonly staging: Staging; readonly digest: Digest; readonly from: Entry };
+}
+
+export interface Store {
+  readonly base: ReadonlyMap<string, Agreed>;
+  readonly intents: ReadonlyMap<string, Intent>;
+  /** All of it or nothing, and durable when it resolves. `agree`: undefined forgets. */
+  change(change: Change): Promise<void>;
+}
+
+export interface Change {
+  readonly agree?: readonly (readonly [string, Agreed | undefined])[];
+  readonly intend?: Intent;
+  /** The id of an intent that is over. */
+  readonly settle?: string;
+}

@@ -1,0 +1,215 @@
+/** A tree in memory, as one side of a two-way route meets it: other writers, kills before and after each call, lost answers. */
+import { Fault } from "../../core/errors.js";
+import type { Digest } from "../../core/plugin.js";
+import type { Entry, Replica, Scan, Staging } from "../../core/sync/replica.js";
+import { parentOf } from "../../core/reconcile.js";
+
+/** A file holds a number: that is its content. */
+type Node =
+  { readonly kind: "directory" } | { readonly kind: "file"; readonly content: number; readonly modifiedMs: number; readonly inode: number };
+
+export const trashDir = ".trash";
+export const sizeOf = (content: number): number => (content % 3) + 1;
+export const digestOf = (content: number): Digest => `sha256:${content}`;
+
+export class Tree {
+  readonly nodes = new Map<string, Node>();
+  readonly staged = new Map<string, number>();
+  marked = false;
+  #inode = 1;
+
+  constructor(
+    readonly tick: () => number,
+    /** Server: no inode numbers. */
+    readonly inodes: boolean,
+  ) {}
+
+  /** Of the live tree: the trash does not count. */
+  *live(): Generator<[string, Node]> {
+    for (const [path, node] of this.nodes) if (path !== trashDir && !path.startsWith(`${trashDir}/`)) yield [path, node];
+  }
+
+  below(path: string): string[] {
+    return [...this.nodes.keys()].filter((one) => one.startsWith(`${path}/`));
+  }
+
+  /** A file's content at a place; undefined where none is. */
+  content(path: string): number | undefined {
+    const node = this.nodes.get(path);
+    return node?.kind === "file" ? node.content : undefined;
+  }
+
+  /** false: something above it is a file. */
+  makeParents(path: string): boolean {
+    const parent = parentOf(path);
+    if (parent === "") return true;
+    const node = this.nodes.get(parent);
+    if (node?.kind === "file" || !this.makeParents(parent)) return false;
+    if (node === undefined) this.nodes.set(parent, { kind: "directory" });
+    return true;
+  }
+
+  put(path: string, content: number, modifiedMs = this.tick()): void {
+    this.nodes.set(path, { kind: "file", content, modifiedMs, inode: this.#inode++ });
+  }
+
+  rename(from: string, to: string): void {
+    for (const path of [from, ...this.below(from)]) {
+      const node = this.nodes.get(path);
+      if (node === undefined) continue;
+      this.nodes.delete(path);
+      this.nodes.set(to + path.slice(from.length), node);
+    }
+  }
+
+  entry(path: string): Entry | undefined {
+    const node = this.nodes.get(path);
+    if (node === undefined) return undefined;
+    if (node.kind === "directory") return { kind: "directory", stamp: { size: 0 } };
+    const { content, modifiedMs, inode } = node;
+    return { kind: "file", stamp: { size: sizeOf(content), modifiedMs, ...(this.inodes ? { inode: String(inode) } : {}) } };
+  }
+
+  text(): string {
+    return [...this.live()]
+      .map(([path, node]) => (node.kind === "directory" ? `${path}/` : `${path}=${node.content}`))
+      .sort()
+      .join(" ");
+  }
+}
+
+/** What is called, before it is done and after: a test lets others act there, or throws. */
+export type Gate = (when: "before" | "after", call: string) => Promise<void>;
+
+/** Promises that are broken, for the variants that have to be found. */
+export interface Broken {
+  /** A name is given over whatever has it. */
+  readonly replaces?: boolean;
+  /** The same, after it was looked whether something has it. */
+  readonly looksFirst?: boolean;
+  /** What was moved is taken for what was meant. */
+  readonly blind?: boolean;
+  /** The loser of a conflict is thrown away. */
+  readonly newestWins?: boolean;
+}
+
+/** How a tree is worked on. */
+export class TreeReplica implements Replica {
+  /** What was meant, by where it was moved to. */
+  readonly #meant = new Map<string, Entry>();
+
+  constructor(
+    readonly tree: Tree,
+    readonly gate: Gate,
+    readonly broken: Broken = {},
+    /** A content got its name. */
+    readonly published: (path: string, content: number) => void = () => undefined,
+  ) {}
+
+  scan(): Promise<Scan> {
+    return this.#call("scan", () => {
+      const entries = new Map<string, Entry>();
+      for (const [path] of this.tree.live()) {
+        const entry = this.tree.entry(path);
+        if (entry !== undefined) entries.set(path, entry);
+      }
+      return { entries, unseen: new Map(), marked: this.tree.marked, staged: new Set(this.tree.staged.keys()) };
+    });
+  }
+
+  mark(): Promise<void> {
+    return this.#call("mark", () => void (this.tree.marked = true));
+  }
+
+  stat(path: string): Promise<Entry | undefined> {
+    return this.#call(`stat ${path}`, () => {
+      const now = this.tree.entry(path);
+      return now === undefined || this.broken.blind !== true ? now : (this.#meant.get(path) ?? now);
+    });
+  }
+
+  digest(path: string, entry: Entry): Promise<Digest> {
+    return this.#call(`digest ${path}`, () => digestOf(this.#expect(path, entry)));
+  }
+
+  mkdir(path: string): Promise<void> {
+    return this.#call(`mkdir ${path}`, () => {
+      if (this.tree.nodes.get(path)?.kind === "file" || !this.tree.makeParents(`${path}/x`)) throw new Fault("conflict", "a file is there");
+    });
+  }
+
+  rmdir(path: string): Promise<void> {
+    return this.#call(`rmdir ${path}`, () => {
+      if (this.tree.nodes.get(path)?.kind === "file") throw new Fault("changed", "it is no directory");
+      if (this.tree.below(path).length > 0) throw new Fault("conflict", "something is in it");
+      this.tree.nodes.delete(path);
+    });
+  }
+
+  /** Servers compare nothing: it is looked first, and what is moved then may be another one. */
+  async move(from: string, to: string, expect: Entry): Promise<void> {
+    await this.#call(`look ${from}`, () => this.#expect(from, expect));
+    await this.#call(`move ${from} ${to}`, () => {
+      if (!this.tree.nodes.has(from)) throw new Fault("missing", "it has gone");
+      if (this.tree.nodes.has(to) || `${to}/`.startsWith(`${from}/`)) throw new Fault("conflict", "something is there");
+      if (!this.tree.makeParents(to)) throw new Fault("conflict", "a file is above it");
+      this.#meant.set(to, expect);
+      if (this.broken.newestWins === true && to.includes(".conflict-")) this.tree.nodes.delete(from);
+      else this.tree.rename(from, to);
+    });
+  }
+
+  async stage(staging: Staging, from: Replica, entry: Entry): Promise<Digest> {
+    if (!(from instanceof TreeReplica)) throw new TypeError("both sides are trees of the model");
+    await this.gate("before", `stage ${staging.path}`);
+    const content = from.#expect(staging.path, entry);
+    this.tree.staged.set(staging.id, content);
+    await this.gate("after", `stage ${staging.path}`);
+    return digestOf(content);
+  }
+
+  async publish({ id, path, size, modifiedMs }: Staging, digest: Digest): Promise<Entry | undefined> {
+    const seen = this.tree.nodes.has(path);
+    if (this.broken.looksFirst === true) await this.gate("before", `look ${path}`);
+    return this.#call(`publish ${path}`, () => {
+      const content = this.tree.staged.get(id);
+      const there = this.tree.content(path);
+      if (content === undefined) {
+        if (there !== undefined && digestOf(there) === digest) return this.tree.entry(path);
+        throw new Fault("conflict", "nothing is staged");
+      }
+      if (digestOf(content) !== digest || sizeOf(content) !== size) throw new Fault("mismatch", "it is another content");
+      if (this.tree.nodes.has(path) && this.broken.replaces !== true && (this.broken.looksFirst !== true || seen)) {
+        if (there === undefined || digestOf(there) !== digest) return undefined;
+        this.tree.staged.delete(id);
+        return this.tree.entry(path);
+      }
+      if (!this.tree.makeParents(path)) return undefined;
+      for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
+      this.tree.put(path, content, modifiedMs);
+      this.tree.staged.delete(id);
+      this.published(path, content);
+      return this.tree.entry(path);
+    });
+  }
+
+  drop(id: string): Promise<void> {
+    return this.#call("drop", () => void this.tree.staged.delete(id));
+  }
+
+  #expect(path: string, { kind, stamp }: Entry): number {
+    const [node, now] = [this.tree.nodes.get(path), this.tree.entry(path)];
+    if (node === undefined || now === undefined) throw new Fault("missing", "it has gone");
+    const other =
+      now.kind !== kind || now.stamp.size !== stamp.size || now.stamp.modifiedMs !== stamp.modifiedMs || now.stamp.inode !== stamp.inode;
+    if (other) throw new Fault("changed", "it is another one");
+    return node.kind === "file" ? node.content : 0;
+  }
+
+  async #call<T>(name: string, work: () => T): Promise<T> {
+    await this.gate("before", name);
+    const result = work();
+    await this.gate("after", name);
+    return result;
+  }
+}

@@ -1,0 +1,32 @@
+/** Nothing is lost, and all trees become equal, whatever happens at any moment: `FILESYNC_TEST_SYNC_STEPS` for the long form. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { model, variants } from "./model.js";
+
+const steps = Number(process.env["FILESYNC_TEST_SYNC_STEPS"] ?? 60_000);
+const first = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+const each = 2000;
+
+test(`three clients and a server, ${steps} calls, edits and kills between any two; seeds from ${first}`, async (t) => {
+  let [made, kills, conflicts] = [0, 0, 0];
+  for (let seed = first; made < steps; seed++) {
+    const found = await model({ seed, steps: each });
+    assert.equal(found.wrong, undefined, found.wrong);
+    made += found.steps;
+    kills += found.kills;
+    conflicts += found.conflicts;
+  }
+  t.diagnostic(`${made} calls, ${kills} kills and lost links, ${conflicts} conflicts`);
+  assert.ok(kills > 0 && conflicts > 0);
+});
+
+for (const variant of variants)
+  test(`the model finds what breaks: ${variant}`, async (t) => {
+    for (let seed = 1; seed <= 400; seed++) {
+      const { wrong } = await model({ seed, steps: each, variant });
+      if (wrong === undefined) continue;
+      t.diagnostic(`seed ${seed}: ${wrong.split("\n")[0] ?? ""}`);
+      return;
+    }
+    assert.fail("400 worlds, and none of them went wrong");
+  });

@@ -1,0 +1,293 @@
+/**
+ * Three clients, each with a tree of its own, keep one server's tree: people edit all four trees at random, the clients' rounds interleave call by call, and each is
+ * killed, or loses its link, before or after any call. Then it is quiet: all trees have to be equal, and each content that nobody overwrote or deleted has to be in them.
+ */
+import { createHash } from "node:crypto";
+import { Fault } from "../../core/errors.js";
+import type { Side } from "../../core/reconcile.js";
+import type { Names, World } from "../../core/sync/carry.js";
+import type { Entry } from "../../core/sync/replica.js";
+import { round } from "../../core/sync/round.js";
+import type { Agreed, Change, Intent, Store } from "../../core/sync/store.js";
+import { Random } from "../faults/random.js";
+import { type Broken, digestOf, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
+
+/** A rule that is broken on purpose: the model has to find each. */
+export const variants = [
+  "blind replace",
+  "look, then replace",
+  "no comparison",
+  "newest wins without a copy",
+  "no intents",
+  "no rule 2",
+  "no rule 3",
+] as const;
+export type Variant = (typeof variants)[number];
+
+export interface Found {
+  readonly steps: number;
+  readonly kills: number;
+  readonly conflicts: number;
+  /** What is wrong, with what a person needs to see it again. */
+  readonly wrong?: string;
+}
+
+class Killed extends Error {}
+
+class MemoryStore implements Store {
+  readonly base = new Map<string, Agreed>();
+  readonly intents = new Map<string, Intent>();
+  #late: Change | undefined;
+
+  constructor(
+    readonly gate: (when: "before" | "after", call: string) => Promise<void>,
+    readonly variant: Variant | undefined,
+  ) {}
+
+  async change(change: Change): Promise<void> {
+    await this.gate("before", "change");
+    const forgets =
+      change.settle === undefined && change.intend === undefined && change.agree?.every(([, agreed]) => agreed === undefined) === true;
+    if (this.variant === "no rule 3" && forgets) this.#late = change;
+    else {
+      if (this.#late !== undefined) this.#apply(this.#late);
+      this.#late = undefined;
+      this.#apply(change);
+    }
+    await this.gate("after", "change");
+  }
+
+  /** What a kill leaves; `holds`: whether that content has that name. */
+  killed(holds: (intent: Intent) => boolean): void {
+    this.#late = undefined;
+    if (this.variant === "no rule 2") for (const [id, intent] of this.intents) if (holds(intent)) this.intents.delete(id);
+  }
+
+  #apply({ agree = [], intend, settle }: Change): void {
+    for (const [path, agreed] of agree)
+      if (agreed === undefined) this.base.delete(path);
+      else this.base.set(path, agreed);
+    if (intend !== undefined && this.variant !== "no intents") this.intents.set(intend.id, intend);
+    if (settle !== undefined) this.intents.delete(settle);
+  }
+}
+
+/** A client's work, one call at a time: whoever holds the model decides who goes on. */
+class Client {
+  readonly #waiting: { readonly go: () => void; readonly kill: (error: Error) => void }[] = [];
+  readonly sides: Readonly<Record<Side, TreeReplica>>;
+  readonly world: World;
+  readonly store: MemoryStore;
+  /** What both sides held last, by path, whatever is written down of it. */
+  readonly agreed = new Map<string, number>();
+  /** Its round runs. */
+  running = false;
+
+  constructor(
+    readonly name: string,
+    readonly tree: Tree,
+    server: Tree,
+    readonly tools: {
+      readonly random: Random;
+      readonly counts: { steps: number; conflicts: number; serial: number };
+      readonly variant: Variant | undefined;
+    },
+  ) {
+    const { counts, variant } = tools;
+    const gate = () =>
+      new Promise<void>((go, kill) => {
+        counts.steps += 1;
+        this.#waiting.push({ go, kill });
+      });
+    this.store = new MemoryStore(gate, variant);
+    const names: Names = {
+      trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+      conflict: (path, n) => `${path}.conflict-${name}-${n}-${(counts.conflicts += 1)}`,
+      staging: (side, path, { stamp }: Entry) => hash(`${name} ${side} ${path} ${stamp.size} ${stamp.modifiedMs}`),
+      intent: () => hash(`${name} ${(counts.serial += 1)}`),
+    };
+    const broken: Broken = {
+      replaces: variant === "blind replace",
+      looksFirst: variant === "look, then replace",
+      blind: variant === "no comparison",
+      newestWins: variant === "newest wins without a copy",
+    };
+    const published = (path: string, content: number) => void this.agreed.set(path, content);
+    this.sides = {
+      here: new TreeReplica(tree, gate, broken, published),
+      there: new TreeReplica(server, gate, broken, published),
+    };
+    this.world = { sides: this.sides, store: this.store, names };
+  }
+
+  /** Begins a round; "wrong": why it ended as none may. */
+  begin(wrong: (error: unknown) => void): void {
+    this.running = true;
+    void round(this.world, { maxDeletes: undefined, together: this.tools.random.below(3) + 1 }, new AbortController().signal)
+      .catch((error: unknown) => {
+        if (!(error instanceof Killed) && !(error instanceof Fault && error.kind === "offline")) wrong(error);
+      })
+      .finally(() => (this.running = false));
+  }
+
+  /** One of the calls that are under way goes on. */
+  go(): boolean {
+    const at = this.tools.random.below(this.#waiting.length);
+    const [one] = this.#waiting.splice(at, 1);
+    one?.go();
+    return one !== undefined;
+  }
+
+  /** Power goes, or (as the program sees it) every link. */
+  kill(error: Error): void {
+    if (error instanceof Killed)
+      this.store.killed(({ on, path, put }) => {
+        const there = this.sides[on].tree.content(path);
+        return there !== undefined && put?.digest === digestOf(there);
+      });
+    for (const { kill } of this.#waiting.splice(0)) kill(error);
+  }
+}
+
+const hash = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 16);
+const turn = () => new Promise<void>((resolve) => void setImmediate(resolve));
+
+export interface Options {
+  readonly seed: number;
+  /** Calls that are made while people edit. */
+  readonly steps: number;
+  readonly variant?: Variant;
+}
+
+const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a"];
+
+export async function model({ seed, steps, variant }: Options): Promise<Found> {
+  const random = new Random(seed);
+  let time = 1;
+  const tick = () => (time += 1);
+  const server = new Tree(tick, false);
+  const counts = { steps: 0, conflicts: 0, serial: 0 };
+  const clients = [0, 1, 2].map((n) => new Client(`c${n}`, new Tree(tick, true), server, { random, counts, variant }));
+  const trees = [server, ...clients.map(({ tree }) => tree)];
+  /** Contents that somebody made, and nobody took away. */
+  const kept = new Set<number>();
+  /** By path, each content that somebody gave it. */
+  const held = new Map<string, readonly number[]>();
+  const log: string[] = [];
+  let wrong: string | undefined;
+  let kills = 0;
+  let content = 0;
+  const give = (tree: Tree, path: string, given?: number) => {
+    // Now and then one that this name had before.
+    const earlier = random.below(4) === 0 ? held.get(path) : undefined;
+    const chosen = given ?? (earlier === undefined ? (content += 1) : random.pick(earlier.slice(-3)));
+    held.set(path, [...(held.get(path) ?? []), chosen]);
+    tree.put(path, chosen);
+    // Back to what was agreed, or is about to be, is no change that anybody could see.
+    const digest = digestOf(chosen);
+    const unseen = ({ agreed, store, tree: own }: Client) =>
+      (agreed.get(path) === chosen ||
+        store.base.get(path)?.digest === digest ||
+        [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest)) &&
+      (own === tree || own.content(path) !== chosen);
+    if (!clients.some(unseen)) kept.add(chosen);
+    log.push(`${trees.indexOf(tree)} write ${path}=${chosen}`);
+  };
+  const retire = (tree: Tree, path: string) => {
+    for (const one of [path, ...tree.below(path)]) {
+      const old = tree.content(one);
+      if (old !== undefined) kept.delete(old);
+      tree.nodes.delete(one);
+    }
+  };
+  const edit = () => {
+    // The server's own people edit less.
+    const tree = trees[random.below(8) === 0 ? 0 : random.below(3) + 1];
+    const path = names[random.below(names.length)];
+    if (tree === undefined || path === undefined) return;
+    const node = tree.nodes.get(path);
+    switch (random.below(5)) {
+      case 0:
+      case 1:
+        if (node?.kind === "directory" && random.below(3) > 0) return;
+        if (!tree.makeParents(path)) return;
+        retire(tree, path);
+        give(tree, path);
+        return;
+      case 2:
+        log.push(`${trees.indexOf(tree)} delete ${path}`);
+        retire(tree, path);
+        return;
+      case 3: {
+        const to = names[random.below(names.length)];
+        if (to === undefined || node === undefined || tree.nodes.has(to) || `${to}/`.startsWith(`${path}/`) || !tree.makeParents(to))
+          return;
+        log.push(`${trees.indexOf(tree)} rename ${path} ${to}`);
+        tree.rename(path, to);
+        return;
+      }
+      default:
+        if (node === undefined && tree.makeParents(`${path}/x`)) log.push(`${trees.indexOf(tree)} mkdir ${path}`);
+    }
+  };
+  const broken = (client: Client) => (error: unknown) => {
+    wrong ??= `${client.name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+  };
+  const advance = async () => {
+    const client = random.pick(clients);
+    if (!client.running) client.begin(broken(client));
+    else client.go();
+    await turn();
+  };
+  while (counts.steps < steps && wrong === undefined) {
+    if (random.below(12) === 0) edit();
+    await advance();
+    if (random.below(60) === 0) {
+      kills += 1;
+      const client = random.pick(clients);
+      client.kill(random.below(2) === 0 ? new Killed() : new Fault("offline", "the link is gone"));
+      await turn();
+      // Somebody takes back the change that was on its way.
+      for (const { path, on } of client.store.intents.values()) {
+        const base = Number(client.store.base.get(path)?.digest?.slice("sha256:".length));
+        if (on === "here" || Number.isNaN(base) || client.tree.content(path) === undefined || random.below(2) === 0) continue;
+        retire(client.tree, path);
+        give(client.tree, path, base);
+      }
+    }
+  }
+  log.push("quiet");
+  // Whatever runs ends; then each client in turn, until nothing changes any more.
+  let before = "";
+  for (let n = 0; n < 40 && wrong === undefined; n++) {
+    for (const client of clients) {
+      if (!client.running) client.begin(broken(client));
+      while (client.running && wrong === undefined) {
+        client.go();
+        await turn();
+      }
+    }
+    const now = trees.map((tree) => tree.text()).join("\n");
+    if (now === before) break;
+    before = now;
+  }
+  if (wrong === undefined) wrong = judge(trees, clients, kept);
+  const { steps: made, conflicts } = counts;
+  return {
+    steps: made,
+    kills,
+    conflicts,
+    ...(wrong === undefined ? {} : { wrong: `seed ${seed}: ${wrong}\n${log.slice(-60).join("\n")}` }),
+  };
+}
+
+function judge(trees: readonly Tree[], clients: readonly Client[], kept: ReadonlySet<number>): string | undefined {
+  const [first, ...others] = trees.map((tree) => tree.text());
+  if (others.some((one) => one !== first)) return `the trees differ:\n${trees.map((tree) => tree.text()).join("\n")}`;
+  const live = new Set(trees.flatMap((tree) => [...tree.live()].flatMap(([, node]) => (node.kind === "file" ? [node.content] : []))));
+  const lost = [...kept].filter((content) => !live.has(content));
+  if (lost.length > 0) return `lost: ${lost.join(", ")} (of size ${sizeOf(lost[0] ?? 0)}); left is ${first ?? ""}`;
+  for (const { name, store } of clients) if (store.intents.size > 0) return `${name} is still in the middle of something`;
+  const litter = trees.findIndex(({ staged }) => staged.size > 0);
+  return litter === -1 ? undefined : `staged contents are left in tree ${litter}`;
+}
