@@ -117,25 +117,58 @@ export async function renameDurable(from: string, to: string): Promise<void> {
 }
 
 /**
- * Renames without replacing: EEXIST when something is there. By hard link where the file system has them; else by looking first,
+ * Renames a file without replacing: EEXIST when something is there. By hard link where the file system has them; else by looking first,
  * which leaves the moment between the two to others that write there. Durable after `syncName`.
  */
 export async function renameNew(from: string | Buffer, to: string | Buffer): Promise<void> {
+  if (await renameByLink(from, to)) return;
+  const there = await fs.lstat(to).catch((e: unknown) => {
+    if (codeOf(e) === "ENOENT") return undefined;
+    throw e;
+  });
+  if (there !== undefined) throw Object.assign(new Error("EEXIST: file already exists"), { code: "EEXIST" });
+  await fs.rename(from, to);
+}
+
+/** The same in one step; false where there are no hard links, and nothing was done. */
+export async function renameByLink(from: string | Buffer, to: string | Buffer): Promise<boolean> {
   try {
     await fs.link(from, to);
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : "";
-    if (code !== "EPERM" && code !== "ENOTSUP" && code !== "EOPNOTSUPP" && code !== "ENOSYS" && code !== "EMLINK" && code !== "EXDEV")
-      throw error;
-    const there = await fs.lstat(to).catch((e: unknown) => {
-      if (e instanceof Error && "code" in e && e.code === "ENOENT") return undefined;
-      throw e;
-    });
-    if (there !== undefined) throw Object.assign(new Error("EEXIST: file already exists"), { code: "EEXIST" });
-    await fs.rename(from, to);
-    return;
+    if (noLinks.has(codeOf(error))) return false;
+    throw error;
   }
   await fs.unlink(from);
+  return true;
+}
+
+const noLinks: ReadonlySet<string> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV"]);
+
+/**
+ * Renames a directory without replacing: EEXIST when something is there. The new name is first made, which only one can, and then renamed over: that
+ * is refused once something else is in it, so nothing is lost whoever comes between. A cut in the middle leaves an empty directory under the new name.
+ */
+export async function renameDirNew(from: string | Buffer, to: string | Buffer): Promise<void> {
+  await fs.mkdir(to);
+  try {
+    await fs.rename(from, to);
+  } catch (error) {
+    // Not ours alone any more where something is in it: then it stays.
+    const empty = await fs.rmdir(to).then(
+      () => true,
+      () => false,
+    );
+    const code = codeOf(error);
+    if (!empty && (code === "ENOTEMPTY" || code === "EEXIST"))
+      throw Object.assign(new Error("EEXIST: file already exists"), { code: "EEXIST" });
+    if (!empty || (code !== "ENOTEMPTY" && code !== "EEXIST" && code !== "EACCES" && code !== "EPERM")) throw error;
+    // A file system that goes over no directory, not even an empty one (network drives): there a plain rename replaces nothing.
+    await fs.rename(from, to);
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
 /** Removes a file; an absent one is success. */

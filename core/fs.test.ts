@@ -1,0 +1,93 @@
+/** What renames without replacing promise, when others want the same name in the same moment. */
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, promises as fs } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { renameByLink, renameDirNew } from "./fs.js";
+
+function scratch(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-fs-"));
+  t.after(() => fs.rm(dir, { recursive: true }));
+  return dir;
+}
+
+async function filled(dir: string): Promise<string> {
+  await fs.mkdir(dir);
+  await fs.writeFile(join(dir, "own"), dir);
+  return dir;
+}
+
+test("a directory is renamed over nothing: no file, no full directory, no empty one, no link", async (t) => {
+  const at = scratch(t);
+  const from = await filled(join(at, "from"));
+  await fs.writeFile(join(at, "file"), "");
+  await filled(join(at, "full"));
+  await fs.mkdir(join(at, "empty"));
+  await fs.symlink("nowhere", join(at, "link"));
+  for (const name of ["file", "full", "empty", "link"]) await assert.rejects(renameDirNew(from, join(at, name)), { code: "EEXIST" });
+  assert.deepEqual((await fs.readdir(at)).sort(), ["empty", "file", "from", "full", "link"]);
+  await renameDirNew(from, join(at, "new"));
+  assert.deepEqual(await fs.readdir(join(at, "new")), ["own"]);
+  assert.ok(!existsSync(from));
+});
+
+test("a directory that cannot be renamed leaves nothing under the new name", async (t) => {
+  const at = scratch(t);
+  await assert.rejects(renameDirNew(join(at, "none"), join(at, "new")), { code: "ENOENT" });
+  await fs.writeFile(join(at, "file"), "x");
+  await assert.rejects(renameDirNew(join(at, "file"), join(at, "new")), { code: /EISDIR|EEXIST/ });
+  const own = await filled(join(at, "own"));
+  await assert.rejects(renameDirNew(own, join(own, "inside")), { code: "EINVAL" });
+  assert.deepEqual((await fs.readdir(at)).sort(), ["file", "own"]);
+  assert.deepEqual(await fs.readdir(own), ["own"]);
+});
+
+test("of several directories, also empty ones, one gets a name", async (t) => {
+  const at = scratch(t);
+  for (let round = 0; round < 20; round++) {
+    const from = Array.from({ length: 8 }, (_, n) => join(at, `${round}-${n}`));
+    for (const dir of from) await (round % 2 === 0 ? fs.mkdir(dir) : filled(dir));
+    const ends = await Promise.allSettled(from.map((dir) => renameDirNew(dir, join(at, `to-${round}`))));
+    assert.equal(ends.filter(({ status }) => status === "fulfilled").length, 1);
+    assert.equal(from.filter((dir) => existsSync(dir)).length, 7);
+  }
+});
+
+test("what somebody puts into the new name in that moment is not lost, and neither is the directory", async (t) => {
+  const at = scratch(t);
+  for (let round = 0; round < 100; round++) {
+    const [from, to] = [await filled(join(at, `from-${round}`)), join(at, `to-${round}`)];
+    let over = false;
+    const intrude = async (): Promise<void> => {
+      for (;;)
+        try {
+          await fs.writeFile(join(to, "theirs"), "x", { flag: "wx" });
+          return;
+        } catch {
+          // Not there yet, or not any more.
+          if (over && !existsSync(to)) return;
+        }
+    };
+    const intruder = intrude();
+    const moved = await renameDirNew(from, to).then(
+      () => true,
+      (error: unknown) => {
+        assert.equal((error as { code?: unknown }).code, "EEXIST");
+        return false;
+      },
+    );
+    over = true;
+    await intruder;
+    assert.deepEqual(await fs.readdir(moved ? to : from), moved ? ["own", "theirs"] : ["own"]);
+    if (!moved) assert.deepEqual(await fs.readdir(to), ["theirs"]);
+  }
+});
+
+test("a file is renamed by a link over nothing", async (t) => {
+  const at = scratch(t);
+  for (const name of ["a", "b"]) await fs.writeFile(join(at, name), name);
+  await assert.rejects(renameByLink(join(at, "a"), join(at, "b")), { code: "EEXIST" });
+  assert.equal(await renameByLink(join(at, "a"), join(at, "c")), true);
+  assert.deepEqual((await fs.readdir(at)).sort(), ["b", "c"]);
+});
