@@ -6,7 +6,7 @@ import { Fault, faultOfErrno, isFault } from "./errors.js";
 import { ahead, type Asked, type Told } from "./file-thread.js";
 import { nameFromBytes } from "./names.js";
 import type { FileEntry } from "./plugin.js";
-import { entryInstead, entryOf, kindOf, openFlags, otherThan } from "./stat.js";
+import { entryInstead, entryOf, kindOf, numberedAtSync, openFlags, otherThan } from "./stat.js";
 
 const chunkBytes = 512 * 1024;
 /** Not more than this is looked at before others get their turn. */
@@ -127,6 +127,7 @@ class Read implements Job {
 
 class List implements Job {
   #names: Buffer[] | undefined;
+  #numbered: bigint | undefined;
   #credit = ahead;
 
   constructor(readonly asked: Extract<Asked, { do: "list" }>) {}
@@ -146,7 +147,10 @@ class List implements Job {
   step(): void {
     const { id, place, dir } = this.asked;
     try {
-      this.#names ??= readdirSync(Buffer.from(place), { encoding: "buffer" });
+      if (this.#names === undefined) {
+        this.#names = readdirSync(Buffer.from(place), { encoding: "buffer" });
+        this.#numbered = numberedAtSync(Buffer.from(place));
+      }
       const entries = this.#names.splice(0, listedAtOnce).map((name) => this.#look(name));
       this.#credit -= 1;
       tell({ id, entries: entries.filter((it) => it !== undefined), ...(this.#names.length === 0 ? { end: true } : {}) });
@@ -161,7 +165,7 @@ class List implements Job {
     const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
     try {
       const stat = lstatSync(Buffer.concat([place, Buffer.from("/"), name]), { bigint: true, throwIfNoEntry: false });
-      return stat === undefined ? undefined : entryOf(path, stat);
+      return stat === undefined ? undefined : entryOf(path, stat, this.#numbered);
     } catch (error) {
       return entryInstead(path, error);
     }

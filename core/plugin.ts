@@ -189,6 +189,11 @@ export interface FileEntry extends Stamp {
   readonly reason?: string;
   /** true: surely complete (a finished arrival, a log that is not the newest). false: surely still written. Absent: core finds out. */
   readonly settled?: boolean;
+  /**
+   * Names the thing itself, whatever it is called: the same after a rename, never given to another one (of a local file system: device, inode number, time
+   * of birth). Another one after a replug or a restart of this machine, where that numbers its devices anew. Absent where nothing says so.
+   */
+  readonly identity?: string;
 }
 
 /** `sha256` is core's own; `crc32-mavlink` is opcode 14 of MAVLink FTP (reflected 0xEDB88320, start 0, no final xor). */
@@ -243,6 +248,8 @@ export interface SourceFeatures {
 export interface ListOptions {
   /** Asked before a directory is entered; false leaves it out with all below it. */
   readonly enter?: (dir: string) => boolean;
+  /** Directories are given too, each before what is in it; those that `enter` leaves out are not. One that cannot be listed is `unreadable` instead. */
+  readonly directories?: true;
 }
 
 /** How a source is read, where it has several ways and has chosen one. */
@@ -410,12 +417,40 @@ export interface Tree {
   /** One directory ("" is the root), files and directories. Throws "missing", "offline", "denied", "transient". */
   list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry>;
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
-  /** Never over anything: Fault "conflict" when `to` exists, "changed" when `from` is not the file of `expect` (a directory is none). Makes the directories of `to`. */
-  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void>;
+  /**
+   * Never over anything: Fault "conflict" when `to` exists, "missing" when `from` does not, "changed" when it is not the file of `expect` (a directory is
+   * none). Makes the directories of `to`. A directory goes with all that is in it, and only where `expect` is "directory": then "changed" when `from` is
+   * none. Never into itself ("rejected"). A cut in the middle may leave a file under both names, or an empty directory at `to`.
+   */
+  move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void>;
   /** Fault "changed" when it is not that file, or a directory; already gone is success. */
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void>;
+  /** Only an empty one: Fault "conflict" when something is in it, "changed" when it is no directory; already gone is success. Never the root ("rejected"). */
+  rmdir(path: string, signal: AbortSignal): Promise<void>;
   /** With its parents; already there is success. */
   mkdir(path: string, signal: AbortSignal): Promise<void>;
+  /**
+   * A directory, with its parents. true: this call made it; false: something has that name. Of several calls at once at most one is told true, where
+   * `TreePromises.exclusive` is "names" or "directories". After a Fault nobody knows.
+   */
+  makeNew(path: string, signal: AbortSignal): Promise<boolean>;
+  /**
+   * What can be relied on below `dir` (made where it is missing), found by trying it in a directory that is made there and taken away again; never
+   * believed from what a server says of itself. Throws as `mkdir` does; what could not be taken away is in the message.
+   */
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises>;
+}
+
+export interface TreePromises {
+  /**
+   * "names": of several who publish or move to one name at once exactly one wins, and nothing is ever replaced (`move`, and `Target.commit` with
+   * `expect: absent`). "directories": only making a directory is so: whoever made it (`makeNew`) has it. "nothing": neither.
+   */
+  readonly exclusive: "names" | "directories" | "nothing";
+  /** A directory with something in it is never removed by `rmdir`, also where that came a moment before. */
+  readonly rmdirIsSafe: boolean;
+  /** Files' times are told in steps of so many milliseconds, and kept by `move`; absent where none are told or a move changes them. */
+  readonly timeStepMs?: number;
 }
 
 // ---------------------------------------------------------------- plugin

@@ -32,23 +32,46 @@ export async function* listBelow(
   signal: AbortSignal,
   options: ListOptions = {},
 ): AsyncGenerator<FileEntry> {
-  const waiting = [""];
+  const waiting: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
   for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
-    for (const entry of await orUnreadable(readDir, dir)) {
+    const found = await orUnreadable(readDir, dir.path);
+    if (options.directories === true && dir.path !== "" && Array.isArray(found)) {
+      throwIfAborted(signal);
+      yield dir;
+    }
+    for (const entry of Array.isArray(found) ? found : [found]) {
       throwIfAborted(signal);
       if (entry.kind !== "directory") yield entry;
-      else if (options.enter?.(entry.path) !== false) waiting.push(entry.path);
+      else if (options.enter?.(entry.path) !== false) waiting.push(entry);
     }
   }
 }
 
-async function orUnreadable(readDir: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[]> {
+async function orUnreadable(readDir: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[] | FileEntry> {
   try {
     return await readDir(dir);
   } catch (error) {
     if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
-    return [{ path: dir, kind: "unreadable", size: 0, reason: error.message }];
+    return { path: dir, kind: "unreadable", size: 0, reason: error.message };
   }
+}
+
+/** Throws "rejected" for the root, and for what would be moved into itself. */
+export function expectMovable(from: string, to: string): void {
+  expectBelow(from);
+  expectBelow(to);
+  if (to.startsWith(`${from}/`)) throw new Fault("rejected", `${from} cannot be moved into itself`);
+}
+
+/** Throws "rejected" for the root. */
+export function expectBelow(path: string): void {
+  if (path === "") throw new Fault("rejected", "the root itself stays what and where it is");
+}
+
+/** Throws "changed" unless what was found is what was meant: any directory, or the file as `expectSame` says. */
+export function expectMeant(found: FileEntry, expect: Stamp | "directory", apartMs?: number): void {
+  if (expect !== "directory") expectSame(found, expect, apartMs);
+  else if (found.kind !== "directory") throw new Fault("changed", `${found.path} is no directory any more`);
 }
 
 /**

@@ -1,21 +1,51 @@
 /** What the file system says of a file, as core says it. */
-import { constants, type BigIntStats } from "node:fs";
+import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats } from "node:fs";
 import { faultOfErrno } from "./errors.js";
 import type { FileEntry, Stamp } from "./plugin.js";
 
 /** For reading a plain file; never through a link at its end, and never held up by a pipe. */
 export const openFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** A link or special file is `unreadable`, with what it is. */
-export function entryOf(path: string, stat: BigIntStats): FileEntry {
+/**
+ * A link or special file is `unreadable`, with what it is. `numbered`: the device on which inode numbers stay (`numberedAt`); what is there has an
+ * identity, where its time of birth is told.
+ */
+export function entryOf(path: string, stat: BigIntStats, numbered?: bigint): FileEntry {
   if (!stat.isFile() && !stat.isDirectory()) return { path, kind: "unreadable", size: 0, reason: kindOf(stat) };
-  return {
-    path,
-    kind: stat.isDirectory() ? "directory" : "file",
-    size: Number(stat.size),
-    modifiedMs: Number(stat.mtimeNs / 1000n) / 1000,
-    inode: String(stat.ino),
-  };
+  const kind = stat.isDirectory() ? "directory" : "file";
+  const size = Number(stat.size);
+  const modifiedMs = Number(stat.mtimeNs / 1000n) / 1000;
+  const inode = String(stat.ino);
+  if (stat.dev !== numbered || stat.birthtimeNs === 0n) return { path, kind, size, modifiedMs, inode };
+  // Made at once: there may be a hundred thousand of them.
+  return { path, kind, size, modifiedMs, inode, identity: `${numbered}:${inode}:${stat.birthtimeNs}:${kind === "file" ? "f" : "d"}` };
+}
+
+/** File systems that make up an inode's number when they read it, and another one the next time (Linux, `iunique`): FAT, exFAT, CIFS, SMB. */
+const madeUp: ReadonlySet<number> = new Set([0x4d44, 0x2011bab0, 0xff534d42, 0xfe534d42]);
+let birthTold: boolean | undefined;
+
+/** The device of a directory, where a file there keeps its inode's number for as long as it is. Who cannot look at it gets undefined: whoever looks at what is in it says why. */
+export async function numberedAt(dir: string | Buffer): Promise<bigint | undefined> {
+  if (!isBirthTold()) return undefined;
+  const [at, system] = await Promise.allSettled([fs.lstat(dir, { bigint: true }), fs.statfs(dir)]);
+  return at.status === "fulfilled" && system.status === "fulfilled" && !madeUp.has(system.value.type) ? at.value.dev : undefined;
+}
+
+/** The same in a thread that may wait. */
+export function numberedAtSync(dir: Buffer): bigint | undefined {
+  if (!isBirthTold()) return undefined;
+  try {
+    return madeUp.has(statfsSync(dir).type) ? undefined : lstatSync(dir, { bigint: true }).dev;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where the system has no statx (a container's filter), libuv gives a file's last change as its birth, also in procfs, which tells none. */
+function isBirthTold(): boolean {
+  birthTold ??= lstatSync("/proc/self", { bigint: true, throwIfNoEntry: false })?.birthtimeNs === 0n;
+  return birthTold;
 }
 
 export function kindOf(stat: { isSymbolicLink(): boolean; isFIFO(): boolean; isSocket(): boolean }): string {

@@ -201,8 +201,7 @@ export class FakeDevice {
     return {
       list: () => this.#list(new AbortController().signal),
       stat: (path) => Promise.resolve(this.#entry(path)),
-      mkdir: none,
-      move: none,
+      ...{ mkdir: none, makeNew: none, move: none, rmdir: none, tryOut: none },
       remove: async (path: string, expect: Stamp, signal: AbortSignal) => {
         await this.call(`remove ${path}`, signal);
         const file = this.files.get(path);

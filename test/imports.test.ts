@@ -22,6 +22,7 @@ const forPlugins = [
   "core/remote",
   "core/stat",
   "core/text",
+  "core/try-out",
   "core/turns",
   "core/wire-path",
 ];

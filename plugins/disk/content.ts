@@ -41,12 +41,9 @@ export async function openContent({ dir, dev, readOnly }: Mounted, block: Block,
   }
   const at = join(`/proc/self/fd/${held.fd}`, root);
   // What was written and not synced before it was unmounted or pulled is not known to be there: a new target knows nothing of it.
-  return {
-    ...{ held, root: at },
-    source: new LocalSource({ dir: at, inPlace: false, create: false }, EMPTY, files),
-    target: new LocalTarget({ dir: at, create: !readOnly }),
-    tree: new LocalTree(at, files),
-  };
+  const source = new LocalSource({ dir: at, inPlace: false, create: false }, EMPTY, files);
+  const target = new LocalTarget({ dir: at, create: !readOnly });
+  return { held, root: at, source, target, tree: new LocalTree({ dir: at, create: !readOnly }, files, source, target) };
 }
 
 async function expectRoot({ fd }: FileHandle, dir: string, root: string, block: Block): Promise<void> {

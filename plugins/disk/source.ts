@@ -34,7 +34,7 @@ export class DiskSource implements Source {
     for (const medium of await this.disks.toList(signal)) yield* this.#listOne(medium, signal, options);
   }
 
-  async *#listOne(medium: Medium, signal: AbortSignal, { enter }: ListOptions): AsyncIterable<FileEntry> {
+  async *#listOne(medium: Medium, signal: AbortSignal, { enter, directories }: ListOptions): AsyncIterable<FileEntry> {
     const { disks } = this;
     const lease = await medium.lease(false, signal);
     let files: Remembered[] = [];
@@ -44,7 +44,11 @@ export class DiskSource implements Source {
         disks.hasNoRoot(medium);
         return;
       }
-      const within = enter === undefined ? {} : { enter: (dir: string) => enter(disks.pathOf(medium, dir)) };
+      if (directories === true && disks.several) yield { path: medium.id, kind: "directory", size: 0, medium: medium.id };
+      const within = {
+        ...(enter === undefined ? {} : { enter: (dir: string) => enter(disks.pathOf(medium, dir)) }),
+        ...(directories === undefined ? {} : { directories }),
+      };
       for await (const entry of lease.content.source.list(lease.signal, within)) {
         if (entry.kind === "file") {
           const { path, size, modifiedMs } = entry;

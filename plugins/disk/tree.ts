@@ -1,6 +1,6 @@
 /** Listing and changing by hand, and for delete and archive. With several media (`any`) each is a directory of the root. */
 import { Fault } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
+import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import type { Disks } from "./device.js";
 
 export class DiskTree implements Tree {
@@ -38,8 +38,8 @@ export class DiskTree implements Tree {
     });
   }
 
-  async move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
-    const { medium, inner } = this.disks.at(from, expect.medium);
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    const { medium, inner } = this.disks.at(from, expect === "directory" ? undefined : expect.medium);
     if (this.disks.several && !to.startsWith(`${medium.id}/`))
       throw new Fault("rejected", `${to} is not on the disk of ${from}: to archive on a disk, name that by its "uuid" in place of "any"`);
     const target = this.disks.at(to).inner;
@@ -60,5 +60,30 @@ export class DiskTree implements Tree {
   mkdir(path: string, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(path);
     return medium.use(true, signal, ({ tree }) => tree.mkdir(inner));
+  }
+  rmdir(path: string, signal: AbortSignal): Promise<void> {
+    const { medium, inner } = this.disks.at(path);
+    return medium.use(true, signal, async ({ tree }) => {
+      await tree.rmdir(inner);
+      await medium.expectAlive();
+    });
+  }
+
+  makeNew(path: string, signal: AbortSignal): Promise<boolean> {
+    const { medium, inner } = this.disks.at(path);
+    return medium.use(true, signal, async ({ tree }) => {
+      const made = await tree.makeNew(inner);
+      await medium.expectAlive();
+      return made;
+    });
+  }
+
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
+    const { medium, inner } = this.disks.at(dir);
+    return medium.use(true, signal, async ({ tree }, on) => {
+      const found = await tree.tryOut(inner, on);
+      await medium.expectAlive();
+      return found;
+    });
   }
 }

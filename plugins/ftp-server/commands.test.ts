@@ -281,6 +281,7 @@ test("what its clients left can be moved and removed there, and what is being wr
   assert.equal((await server.source.stat("u/tree.bin", calm()))?.settled, false);
   await assert.rejects(server.tree.remove("u/tree.bin", entry, calm()), /being written/);
   await assert.rejects(server.tree.move("u/tree.bin", "archive/tree.bin", entry, calm()), /being written/);
+  await assert.rejects(server.tree.move("u", "archive", "directory", calm()), /being written/);
   data.end("");
   assert.match(await ftp.answer(), /^226/);
   const now = (await listed()).find((it) => it.path === "u/tree.bin")!;

@@ -4,8 +4,11 @@
  * A change is durable when it resolves, never goes over anything, and only touches the file that was meant. What a client is writing is
  * left alone: Fault "changed".
  */
+import { buffer } from "node:stream/consumers";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
+import type { FileEntry, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
+import { expectBelow, expectMovable } from "../../core/remote.js";
+import { tryOut } from "../../core/try-out.js";
 import { isSame, type Inbox } from "./inbox.js";
 import { codeOf, placeOfCorePath, type Place } from "./root.js";
 
@@ -32,13 +35,14 @@ export class InboxTree implements Tree {
     return this.#inbox.stat(path, signal);
   }
 
-  async move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
-    const found = await this.stat(from, signal);
-    if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
-    this.#expect(found, expect);
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    expectMovable(from, to);
+    const [source, target] = [placeOfCorePath(from), placeOfCorePath(to)];
+    await this.#expectAt(from, expect, signal);
     try {
-      const [source, target] = [placeOfCorePath(from), placeOfCorePath(to)];
       await this.#makeDirs(target.slice(0, -1));
+      // Making them took its time.
+      await this.#expectAt(from, expect, signal);
       await this.#inbox.root.rename(source, target, false);
       await this.#inbox.forgotten(source);
     } catch (error) {
@@ -57,6 +61,75 @@ export class InboxTree implements Tree {
       await this.#inbox.forgotten(place);
     } catch (error) {
       if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
+    }
+  }
+
+  async rmdir(path: string, signal: AbortSignal): Promise<void> {
+    expectBelow(path);
+    const found = await this.stat(path, signal);
+    if (found === undefined) return;
+    this.#expect(found, "directory");
+    try {
+      await this.#inbox.root.removeDir(placeOfCorePath(path));
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === "ENOENT") return;
+      if (code === "ENOTEMPTY" || code === "EEXIST") throw new Fault("conflict", `${path} is not empty`, { cause: error });
+      if (code === "ENOTDIR") throw new Fault("changed", `${path} is no directory any more`, { cause: error });
+      throw faultOfErrno(error, `cannot remove the directory ${path}`);
+    }
+  }
+
+  async makeNew(path: string, signal: AbortSignal): Promise<boolean> {
+    throwIfAborted(signal);
+    expectBelow(path);
+    const place = placeOfCorePath(path);
+    try {
+      await this.#makeDirs(place.slice(0, -1));
+      await this.#inbox.root.makeDir(place);
+      return true;
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") return false;
+      throw faultOfErrno(error, `cannot make the directory ${path}`);
+    }
+  }
+
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
+    const { root } = this.#inbox;
+    const refused = async (work: Promise<unknown>, codes: readonly string[]): Promise<boolean> => {
+      try {
+        return (await work) !== false;
+      } catch (error) {
+        if (codes.includes(codeOf(error))) return false;
+        throw faultOfErrno(error, `cannot try out ${dir}`);
+      }
+    };
+    const tried = {
+      tree: this,
+      source: this.#inbox,
+      publish: (upload: Upload, on: AbortSignal) => refused(this.#publish(upload, on), ["EEXIST"]),
+      rename: (from: string, to: string) => refused(root.renameByLink(placeOfCorePath(from), placeOfCorePath(to)), ["EEXIST"]),
+      rmdir: (path: string) => refused(root.removeDir(placeOfCorePath(path)), ["ENOTEMPTY", "EEXIST"]),
+    };
+    return tryOut(tried, dir, signal);
+  }
+
+  /** As a client's upload is given its name where nothing may be replaced. Throws EEXIST. */
+  async #publish(upload: Upload, signal: AbortSignal): Promise<void> {
+    const { root } = this.#inbox;
+    const [partial, place] = [placeOfCorePath(upload.partialPath), placeOfCorePath(upload.path)];
+    const { handle } = await root.open(partial, "create");
+    try {
+      await handle.writeFile(await buffer(upload.read(0, signal)));
+    } finally {
+      await handle.close();
+    }
+    try {
+      if (upload.modifiedMs !== undefined) await root.setTime(partial, upload.modifiedMs);
+      await root.rename(partial, place, false);
+    } catch (error) {
+      await root.unlink(partial);
+      throw error;
     }
   }
 
@@ -81,7 +154,18 @@ export class InboxTree implements Tree {
     }
   }
 
-  #expect(found: FileEntry, expect: Stamp): void {
+  async #expectAt(path: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    const found = await this.stat(path, signal);
+    if (found === undefined) throw new Fault("missing", `${path} is not there any more`);
+    this.#expect(found, expect);
+  }
+
+  #expect(found: FileEntry, expect: Stamp | "directory"): void {
+    if (expect === "directory") {
+      if (found.kind !== "directory") throw new Fault("changed", `${found.path} is no directory any more`);
+      if (this.#inbox.isWrittenBelow(found.path)) throw new Fault("changed", `a file in ${found.path} is being written`);
+      return;
+    }
     if (found.settled === false) throw new Fault("changed", `${found.path} is being written`);
     if (found.kind !== "file" || !isSame(expect, found)) throw new Fault("changed", `${found.path} is not the file that was meant`);
   }

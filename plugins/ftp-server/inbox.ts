@@ -73,13 +73,18 @@ export class Inbox implements Source, Arrivals {
   }
 
   async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
-    const waiting: Place[] = [[]];
+    const waiting: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
     for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
-      for await (const entry of this.read(dir, signal)) {
+      // It is given once it is known that it can be listed.
+      let given = dir.path === "" || options?.directories !== true;
+      for await (const entry of this.read(placeOfCorePath(dir.path), signal)) {
+        if (!given && entry.path !== dir.path) yield dir;
+        given = true;
         if (entry.kind === "directory") {
-          if (options?.enter?.(entry.path) !== false) waiting.push(placeOfCorePath(entry.path));
+          if (options?.enter?.(entry.path) !== false) waiting.push(entry);
         } else if (!isPartial(placeOfCorePath(entry.path))) yield entry;
       }
+      if (!given) yield dir;
     }
   }
 
@@ -142,6 +147,11 @@ export class Inbox implements Source, Arrivals {
     } catch (error) {
       throw faultOfErrno(error, `cannot read ${entry.path}`);
     }
+  }
+
+  /** Whether a client writes a file in a directory, or further below. */
+  isWrittenBelow(dir: string): boolean {
+    return this.#writers.hasBelow(dir);
   }
 
   entryOf(path: string, stats: Stats): FileEntry {

@@ -8,7 +8,7 @@
  */
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { makeDirDurable, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -229,14 +229,18 @@ export class Root {
     await this.#parent(from, (source, sourceDir) =>
       this.#parent(to, async (target) => {
         const moved = await fs.lstat(source);
-        if (moved.isDirectory() || replace) {
-          if (moved.isDirectory()) await expectNothing(target);
-          await fs.rename(source, target);
-        } else await renameNew(source, target);
+        if (moved.isDirectory()) await renameDirNew(source, target);
+        else if (replace) await fs.rename(source, target);
+        else await renameNew(source, target);
         await syncName(target);
         if (!samePlace(from.slice(0, -1), to.slice(0, -1))) await syncDir(sourceDir.path);
       }),
     );
+  }
+
+  /** A file, without replacing, in one step; false where the file system has no hard links, and nothing was done. Throws EEXIST. */
+  async renameByLink(from: Place, to: Place): Promise<boolean> {
+    return this.#parent(from, (source) => this.#parent(to, (target) => renameByLink(source, target)));
   }
 
   /** Sets the time of a file or directory; never of what a link points to. */
@@ -253,16 +257,6 @@ export class Root {
     const stats = await fs.statfs(this.#dir);
     return stats.bavail * stats.bsize;
   }
-}
-
-async function expectNothing(path: Buffer): Promise<void> {
-  try {
-    await fs.lstat(path);
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return;
-    throw error;
-  }
-  throw fileError("EEXIST", "file already exists");
 }
 
 export function samePlace(a: Place, b: Place): boolean {

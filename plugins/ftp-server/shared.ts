@@ -57,6 +57,11 @@ export class Writers {
     return this.#byKey.has(key);
   }
 
+  /** Whether a file in a directory, or further below, is being written. */
+  hasBelow(dir: string): boolean {
+    return [...this.#byKey.keys()].some((key) => key.startsWith(`${dir}/`));
+  }
+
   /**
    * Claims a file; the result gives it back. Throws Answer 450 while another connection writes it; if that one is of the same user it
    * is ended first.

@@ -101,9 +101,12 @@ export class Connection {
     return answers;
   }
 
-  /** Whether a directory can be entered; every other path here is absolute. */
+  /** Whether a directory can be entered; every other path here is absolute. It is left again: Pure-FTPd gives up a login whose directory was removed. */
   enter(dir: string): Promise<Answer> {
-    return this.#login.inDirectory(() => this.ask(`CWD ${dir}`));
+    return this.#login.inDirectory(async () => {
+      const [entered] = await this.askAll([{ command: `CWD ${dir}` }, { command: `CWD ${this.root === "" ? "/" : this.root}` }]);
+      return entered ?? { code: 451, text: "no answer" };
+    });
   }
 
   /** One command that must be taken. Throws Refusal. */

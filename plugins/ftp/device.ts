@@ -29,7 +29,7 @@ export class FtpDevice implements Device {
     this.#pool = new Pool(options, context.clock);
     this.source = new FtpSource(options, this.#pool);
     this.target = new FtpTarget(options, this.#pool);
-    this.tree = new FtpTree(this.#pool, this.source);
+    this.tree = new FtpTree(this.#pool, this.source, this.target);
   }
 
   async probe(signal: AbortSignal): Promise<void> {

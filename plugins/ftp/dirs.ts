@@ -3,12 +3,12 @@ import { Fault } from "../../core/errors.js";
 import { isUnknownCommand, Refusal, type Connection } from "./connection.js";
 import { isForbidden } from "./faults.js";
 
-/** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. Throws Refusal when the server refuses. */
-export async function ensureDir(connection: Connection, dir: string, known: Set<string>): Promise<void> {
-  if (dir === "" || known.has(dir)) return;
+/** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. True where it was not there. Throws Refusal when the server refuses. */
+export async function ensureDir(connection: Connection, dir: string, known: Set<string>): Promise<boolean> {
+  if (dir === "" || known.has(dir)) return false;
   if ((await connection.enter(dir)).code < 400) {
     known.add(dir);
-    return;
+    return false;
   }
   const above = dir.slice(0, dir.lastIndexOf("/"));
   if (above !== dir) await ensureDir(connection, above, known);
@@ -24,4 +24,5 @@ export async function ensureDir(connection: Connection, dir: string, known: Set<
     }
   }
   known.add(dir);
+  return true;
 }

@@ -1,35 +1,49 @@
 /**
- * An FTP server as a tree: what is looked at, moved and removed by hand, by archive and by mirror.
+ * An FTP server as a tree: what is looked at, moved and removed by hand, by archive, mirror and two-way.
  *
- * FTP compares nothing by itself: each change looks first, and what another client does in between is not seen.
+ * FTP compares nothing by itself: each change looks right before it acts, and what another client does in between is not seen.
  */
 import { Fault } from "../../core/errors.js";
-import type { Stamp, Tree } from "../../core/plugin.js";
-import { expectSame, RemoteTree } from "../../core/remote.js";
+import type { Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
+import { publishTo, tryOut } from "../../core/try-out.js";
 import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
+import { taken } from "./login.js";
 import type { Pool } from "./pool.js";
 import { lookAt, type FtpSource } from "./source.js";
+import type { FtpTarget } from "./target.js";
 import { wirePath } from "./wire.js";
 
 export class FtpTree extends RemoteTree implements Tree {
   readonly #pool: Pool;
+  readonly #source: FtpSource;
+  readonly #target: FtpTarget;
 
-  constructor(pool: Pool, source: FtpSource) {
+  constructor(pool: Pool, source: FtpSource, target: FtpTarget) {
     super(source);
     this.#pool = pool;
+    this.#source = source;
+    this.#target = target;
   }
 
-  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    expectMovable(from, to);
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async (connection) => {
-      const found = await lookAt(connection, from);
-      if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
-      expectSame(found, expect);
-      if ((await lookAt(connection, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
       const target = connection.newPath(to);
-      await ensureDir(connection, target.slice(0, target.lastIndexOf("/")), new Set());
-      await connection.command(`RNFR ${wirePath(connection.root, from)}`);
-      await connection.command(`RNTO ${target}`);
+      const look = async (): Promise<void> => {
+        const [found, there] = await Promise.all([lookAt(connection, from), lookAt(connection, to)]);
+        if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
+        expectMeant(found, expect);
+        if (there !== undefined) throw new Fault("conflict", `${to} exists already`);
+      };
+      await look();
+      // Making directories takes its time.
+      if (await ensureDir(connection, parentOf(target), new Set())) await look();
+      const answer = await rename(connection, from, target);
+      if (answer.code >= 500 && (await lookAt(connection, from)) !== undefined && (await lookAt(connection, to)) !== undefined)
+        throw new Fault("conflict", `${to} exists already`);
+      taken(answer);
     });
   }
 
@@ -38,18 +52,72 @@ export class FtpTree extends RemoteTree implements Tree {
       const found = await lookAt(connection, path);
       if (found === undefined) return;
       expectSame(found, expect);
-      await gone(connection, `DELE ${wirePath(connection.root, path)}`, path);
+      const answer = await connection.ask(`DELE ${wirePath(connection.root, path)}`);
+      if (answer.code >= 400 && (await lookAt(connection, path)) !== undefined) throw new Refusal(answer);
+    });
+  }
+
+  async rmdir(path: string, signal: AbortSignal): Promise<void> {
+    expectBelow(path);
+    return this.#pool.with(signal, `cannot remove the directory ${path}`, async (connection) => {
+      // There are servers that take a directory with all that is in it.
+      if (!(await isEmpty(connection, path))) return;
+      const answer = await connection.ask(`RMD ${wirePath(connection.root, path)}`);
+      // 550 says nothing: whether it is not there or not empty is seen by looking.
+      if (answer.code >= 400 && (await isEmpty(connection, path))) throw new Refusal(answer);
     });
   }
 
   mkdir(path: string, signal: AbortSignal): Promise<void> {
-    return this.#pool.with(signal, `cannot make the directory ${path}`, (connection) =>
-      ensureDir(connection, connection.newPath(path), new Set()),
-    );
+    return this.#pool.with(signal, `cannot make the directory ${path}`, async (connection) => {
+      await ensureDir(connection, connection.newPath(path), new Set());
+    });
+  }
+
+  async makeNew(path: string, signal: AbortSignal): Promise<boolean> {
+    expectBelow(path);
+    return this.#pool.with(signal, `cannot make the directory ${path}`, async (connection) => {
+      const wire = connection.newPath(path);
+      for (;;) {
+        const answer = await connection.ask(`MKD ${wire}`);
+        if (answer.code < 400) return true;
+        if ((await lookAt(connection, path)) !== undefined) return false;
+        // 550 says nothing: a directory above it may be missing.
+        if (!(await ensureDir(connection, parentOf(wire), new Set()))) throw new Refusal(answer);
+      }
+    });
+  }
+
+  /** `exclusive` is never more than "directories": FTP has no rename that must not replace, and a server that refuses one may look and act in two steps. */
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
+    const rmdir = (path: string, on: AbortSignal): Promise<boolean> =>
+      this.#pool.with(on, `cannot try out ${dir === "" ? "the root" : dir}`, async (connection) => {
+        const answer = await connection.ask(`RMD ${wirePath(connection.root, path)}`);
+        if (answer.code >= 400 && answer.code < 500) throw new Refusal(answer);
+        return answer.code < 400;
+      });
+    return tryOut({ tree: this, source: this.#source, publish: publishTo(this.#target), rmdir }, dir, signal);
   }
 }
 
-async function gone(connection: Connection, command: string, path: string): Promise<void> {
-  const answer = await connection.ask(command);
-  if (answer.code >= 400 && (await lookAt(connection, path)) !== undefined) throw new Refusal(answer);
+/** In one packet: another's rename on the same connection never comes between. The answer is that of the first that was refused. */
+async function rename(connection: Connection, from: string, target: string): ReturnType<Connection["ask"]> {
+  const [first, second] = await connection.askAll([
+    { command: `RNFR ${wirePath(connection.root, from)}`, codes: /^350/ },
+    { command: `RNTO ${target}`, codes: /^2/ },
+  ]);
+  return [first, second].find((it) => it === undefined || it.code >= 400) ?? second ?? { code: 451, text: "no answer" };
+}
+
+/** False when nothing is there. Throws "conflict" and "changed". */
+async function isEmpty(connection: Connection, path: string): Promise<boolean> {
+  const found = await lookAt(connection, path);
+  if (found === undefined) return false;
+  expectMeant(found, "directory");
+  if ((await connection.list(wirePath(connection.root, path))).length > 0) throw new Fault("conflict", `${path} is not empty`);
+  return true;
+}
+
+function parentOf(wire: string): string {
+  return wire.slice(0, wire.lastIndexOf("/"));
 }

@@ -4,7 +4,7 @@ import { Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
-import { entryOf } from "../../core/stat.js";
+import { entryOf, numberedAt } from "../../core/stat.js";
 
 /** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */
 export function placeOf(root: string, path: string): Buffer {
@@ -29,15 +29,25 @@ export async function makeRoot(dir: string): Promise<void> {
   }
 }
 
-/** undefined when nothing is there. A symbolic link or special file is `unreadable`. */
-export async function statAt(root: string, path: string): Promise<FileEntry | undefined> {
+/** undefined when nothing is there. A symbolic link or special file is `unreadable`. With an identity only where `numbered` is given (`entryOf`). */
+export async function statAt(root: string, path: string, numbered?: bigint): Promise<FileEntry | undefined> {
   try {
-    return entryOf(path, await fs.lstat(placeOf(root, path), { bigint: true }));
+    return entryOf(path, await fs.lstat(placeOf(root, path), { bigint: true }), numbered);
   } catch (error) {
     const fault = faultOfErrno(error, `cannot look at ${path}`);
     if (fault.kind === "missing") return undefined;
     throw fault;
   }
+}
+
+/** The same with an identity; the directories above are no links. Throws "rejected". */
+export async function lookAt(root: string, path: string): Promise<FileEntry | undefined> {
+  await expectNoLink(root, path);
+  return statAt(root, path, await numberedAt(parentOf(placeOf(root, path))));
+}
+
+export function parentOf(place: Buffer): Buffer {
+  return place.subarray(0, place.lastIndexOf(0x2f));
 }
 
 /** Throws "rejected" where a directory above `path`, below `root`, is a symbolic link: it would lead out. What is not there is none. */

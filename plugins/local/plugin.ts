@@ -52,7 +52,6 @@ class LocalDevice implements Device {
 
   constructor(given: LocalOptions, context: PluginContext) {
     this.#options = given;
-    this.tree = new LocalTree(given.dir, this.#files);
     const changes$ = new Observable<void>((subscriber) => {
       // A hint only: a directory that cannot be watched is still listed.
       try {
@@ -66,6 +65,7 @@ class LocalDevice implements Device {
     }).pipe(takeUntil(this.#closed));
     this.source = new LocalSource(given, changes$, this.#files);
     this.target = new LocalTarget(given);
+    this.tree = new LocalTree(given, this.#files, this.source, this.target);
     this.presence$ = defer(() => concat(of(this.#look()), timer(lookMs, lookMs).pipe(map(() => this.#look())))).pipe(
       distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
       takeUntil(this.#closed),

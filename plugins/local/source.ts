@@ -7,11 +7,18 @@ import type { FileThread } from "../../core/file-thread.js";
 import { nameFromBytes } from "../../core/names.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
-import { entryInstead } from "../../core/stat.js";
-import { expectNoLink, makeRoot, placeOf, statAt } from "./place.js";
+import { entryInstead, numberedAt } from "../../core/stat.js";
+import { lookAt, makeRoot, placeOf, statAt } from "./place.js";
 
-/** For so many a thread is not begun: that takes longer. */
+/** For so many in all a thread is not begun: that takes longer. */
 const fewNames = 200;
+
+/** One listing, of one directory or more. */
+export interface Listing {
+  /** How many names were looked at. */
+  seen: number;
+}
+
 /** Partial names of an upload that runs, ours or another's: no files yet. */
 const partial = /^\..*\.part$/;
 
@@ -35,25 +42,32 @@ export class LocalSource implements Source {
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
     if (this.#create) await makeRoot(this.root);
-    const dirs = [""];
+    const listing: Listing = { seen: 0 };
+    const dirs: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
     for (let dir = dirs.pop(); dir !== undefined; dir = dirs.pop()) {
+      // It is given once it is known that it can be listed.
+      let given = dir.path === "" || options.directories !== true;
       try {
-        for await (const entry of listDir(this.#files, this.root, dir, signal)) {
-          if (entry.kind !== "directory") {
-            if (!partial.test(entry.path.slice(entry.path.lastIndexOf("/") + 1))) yield entry;
-          } else if (options.enter?.(entry.path) !== false) dirs.push(entry.path);
+        for await (const entries of listDir(this.#files, this.root, dir.path, signal, listing)) {
+          if (!given) yield dir;
+          given = true;
+          for (const entry of entries) {
+            throwIfAborted(signal);
+            if (entry.kind !== "directory") {
+              if (!partial.test(entry.path.slice(entry.path.lastIndexOf("/") + 1))) yield entry;
+            } else if (options.enter?.(entry.path) !== false) dirs.push(entry);
+          }
         }
       } catch (error) {
-        if (dir === "" || !isFault(error) || error.kind === "aborted" || error.kind === "offline") throw error;
-        yield { path: dir, kind: "unreadable", size: 0, reason: error.message };
+        if (dir.path === "" || !isFault(error) || error.kind === "aborted" || error.kind === "offline") throw error;
+        yield { path: dir.path, kind: "unreadable", size: 0, reason: error.message };
       }
     }
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
-    await expectNoLink(this.root, path);
-    return statAt(this.root, path);
+    return lookAt(this.root, path);
   }
 
   now(): number {
@@ -75,28 +89,40 @@ export class LocalSource implements Source {
   }
 }
 
-/** One directory. Throws the Fault of opening it; what vanishes while it is looked at is left out. */
-export async function* listDir(files: FileThread, root: string, dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
+/** One directory, some hundred entries at a time, at least once. Throws the Fault of opening it; what vanishes while it is looked at is left out. */
+export async function* listDir(
+  files: FileThread,
+  root: string,
+  dir: string,
+  signal: AbortSignal,
+  listing: Listing = { seen: 0 },
+): AsyncGenerator<readonly FileEntry[]> {
   const place = dir === "" ? Buffer.from(root) : placeOf(root, dir);
-  let names: Buffer[];
-  try {
-    names = await fs.readdir(place, { encoding: "buffer" });
-  } catch (error) {
-    const fault = faultOfErrno(error, `cannot list ${dir === "" ? root : dir}`);
-    throw dir === "" && fault.kind === "missing" ? new Fault("offline", `${root} does not exist`) : fault;
+  if (listing.seen <= fewNames) {
+    let names: Buffer[];
+    try {
+      names = await fs.readdir(place, { encoding: "buffer" });
+    } catch (error) {
+      const fault = faultOfErrno(error, `cannot list ${dir === "" ? root : dir}`);
+      throw dir === "" && fault.kind === "missing" ? new Fault("offline", `${root} does not exist`) : fault;
+    }
+    listing.seen += names.length;
+    if (listing.seen <= fewNames) {
+      yield await look(root, dir, names, signal);
+      return;
+    }
   }
-  if (names.length > fewNames) {
-    for await (const entries of files.list(place, dir, signal))
-      for (const entry of entries) {
-        throwIfAborted(signal);
-        yield entry;
-      }
-    return;
-  }
+  yield* files.list(place, dir, signal);
+}
+
+async function look(root: string, dir: string, names: readonly Buffer[], signal: AbortSignal): Promise<FileEntry[]> {
+  const numbered = await numberedAt(dir === "" ? root : placeOf(root, dir));
+  const entries: FileEntry[] = [];
   for (const name of names) {
     throwIfAborted(signal);
     const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
-    const entry = await statAt(root, path).catch((error: unknown) => entryInstead(path, error));
-    if (entry !== undefined) yield entry;
+    const entry = await statAt(root, path, numbered).catch((error: unknown) => entryInstead(path, error));
+    if (entry !== undefined) entries.push(entry);
   }
+  return entries;
 }

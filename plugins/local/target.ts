@@ -10,7 +10,7 @@ import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../.
 import { renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { makeRoot, placeOf, statAt } from "./place.js";
+import { makeRoot, parentOf, placeOf, statAt } from "./place.js";
 
 const hashBytes = 1024 * 1024;
 
@@ -208,10 +208,6 @@ export async function makeDirs(root: string, path: string): Promise<void> {
   } catch (error) {
     throw isFault(error) ? error : asTargetFault(error, `cannot make the directory ${path.slice(0, at)}`);
   }
-}
-
-export function parentOf(place: Buffer): Buffer {
-  return place.subarray(0, place.lastIndexOf(0x2f));
 }
 
 /** A directory of the target that vanished is the target that is away. */

@@ -1,59 +1,150 @@
-/** Listing and changing by hand, and for delete and archive. Each change looks at the file once more first. */
+/**
+ * Listing and changing by hand, and for delete, archive, mirror and two-way. Each change looks right before it acts.
+ *
+ * A file is moved by a hard link, a directory onto one that was made for it: exactly one of several gets a name. Where there are no hard links (FAT, exFAT) a file is
+ * moved after a look, and what another program puts there in that moment is replaced.
+ */
 import { promises as fs } from "node:fs";
-import { Fault, faultOfErrno } from "../../core/errors.js";
+import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import { renameNew, syncName } from "../../core/fs.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { expectNoLink, isSame, placeOf, statAt } from "./place.js";
-import { listDir } from "./source.js";
-import { makeDirs } from "./target.js";
+import { renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
+import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { expectBelow, expectMovable } from "../../core/remote.js";
+import { publishTo, tryOut } from "../../core/try-out.js";
+import { expectNoLink, isSame, lookAt, makeRoot, parentOf, placeOf } from "./place.js";
+import { listDir, type LocalSource } from "./source.js";
+import { makeDirs, type LocalTarget } from "./target.js";
 
 export class LocalTree implements Tree {
-  constructor(
-    readonly root: string,
-    readonly files: FileThread,
-  ) {}
+  readonly root: string;
+  readonly #create: boolean;
+  readonly #files: FileThread;
+  readonly #source: LocalSource;
+  readonly #target: LocalTarget;
+
+  /** `create`: the root is made where it is missing. */
+  constructor(given: { readonly dir: string; readonly create: boolean }, files: FileThread, source: LocalSource, target: LocalTarget) {
+    this.root = given.dir;
+    this.#create = given.create;
+    this.#files = files;
+    this.#source = source;
+    this.#target = target;
+  }
 
   async *list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
     if (dir !== "") await expectNoLink(this.root, `${dir}/`);
-    yield* listDir(this.files, this.root, dir, signal);
+    for await (const entries of listDir(this.#files, this.root, dir, signal))
+      for (const entry of entries) {
+        throwIfAborted(signal);
+        yield entry;
+      }
   }
 
-  async stat(path: string): Promise<FileEntry | undefined> {
-    await expectNoLink(this.root, path);
-    return statAt(this.root, path);
+  stat(path: string): Promise<FileEntry | undefined> {
+    return lookAt(this.root, path);
   }
 
-  async move(from: string, to: string, expect: Stamp): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory"): Promise<void> {
+    expectMovable(from, to);
+    const [source, target] = [placeOf(this.root, from), placeOf(this.root, to)];
     await this.#expect(from, expect);
-    const place = placeOf(this.root, to);
     try {
-      await makeDirs(this.root, to);
-      await renameNew(placeOf(this.root, from), place);
-      await syncName(place);
+      await this.#makeDirsOf(to);
+      // Making them took its time.
+      await this.#expect(from, expect);
+      await (expect === "directory" ? renameDirNew(source, target) : renameNew(source, target));
+      await syncName(target);
+      if (!parentOf(source).equals(parentOf(target))) await syncDir(parentOf(source));
     } catch (error) {
-      if (error instanceof Error && "code" in error && error.code === "EEXIST") throw new Fault("conflict", `${to} is there already`);
+      if (codeOf(error) === "EEXIST") throw new Fault("conflict", `${to} is there already`);
       throw faultOfErrno(error, `cannot move ${from} to ${to}`);
     }
   }
 
   async remove(path: string, expect: Stamp): Promise<void> {
-    if ((await this.stat(path)) === undefined) return;
-    await this.#expect(path, expect);
+    const now = await this.stat(path);
+    if (now === undefined) return;
+    expectIs(now, expect);
     try {
-      await fs.rm(placeOf(this.root, path));
+      await fs.unlink(placeOf(this.root, path));
     } catch (error) {
-      throw faultOfErrno(error, `cannot remove ${path}`);
+      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
+    }
+  }
+
+  async rmdir(path: string): Promise<void> {
+    expectBelow(path);
+    const now = await this.stat(path);
+    if (now === undefined) return;
+    expectIs(now, "directory");
+    try {
+      const place = placeOf(this.root, path);
+      await fs.rmdir(place);
+      await syncDir(parentOf(place));
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === "ENOENT") return;
+      if (code === "ENOTEMPTY" || code === "EEXIST") throw new Fault("conflict", `${path} is not empty`, { cause: error });
+      if (code === "ENOTDIR") throw new Fault("changed", `${path} is no directory any more`, { cause: error });
+      throw faultOfErrno(error, `cannot remove the directory ${path}`);
     }
   }
 
   async mkdir(path: string): Promise<void> {
-    await makeDirs(this.root, `${path}/x`);
+    await this.#makeDirsOf(`${path}/x`);
   }
 
-  async #expect(path: string, expect: Stamp): Promise<void> {
+  async makeNew(path: string): Promise<boolean> {
+    expectBelow(path);
+    const place = placeOf(this.root, path);
+    await this.#makeDirsOf(path);
+    try {
+      await fs.mkdir(place);
+      await syncDir(parentOf(place));
+      return true;
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") return false;
+      throw faultOfErrno(error, `cannot make the directory ${path}`);
+    }
+  }
+
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
+    throwIfAborted(signal);
+    const refused = (work: Promise<unknown>, codes: readonly string[]): Promise<boolean> =>
+      work.then(
+        (done) => done !== false,
+        (error: unknown) => {
+          if (codes.includes(codeOf(error))) return false;
+          throw faultOfErrno(error, `cannot try out ${dir === "" ? this.root : dir}`);
+        },
+      );
+    const tried = {
+      tree: this,
+      source: this.#source,
+      publish: publishTo(this.#target),
+      rename: (from: string, to: string) => refused(renameByLink(placeOf(this.root, from), placeOf(this.root, to)), ["EEXIST"]),
+      rmdir: (path: string) => refused(fs.rmdir(placeOf(this.root, path)), ["ENOTEMPTY", "EEXIST"]),
+    };
+    return tryOut(tried, dir, signal);
+  }
+
+  async #makeDirsOf(path: string): Promise<void> {
+    if (this.#create) await makeRoot(this.root);
+    await makeDirs(this.root, path);
+  }
+
+  async #expect(path: string, expect: Stamp | "directory"): Promise<void> {
     const now = await this.stat(path);
     if (now === undefined) throw new Fault("missing", `${path} is no longer there`);
-    if (now.kind !== "file" || !isSame(now, expect)) throw new Fault("changed", `${path} is not the file that was expected`);
+    expectIs(now, expect);
   }
+}
+
+function expectIs(now: FileEntry, expect: Stamp | "directory"): void {
+  const meant = expect === "directory" ? now.kind === "directory" : now.kind === "file" && isSame(now, expect);
+  if (!meant) throw new Fault("changed", `${now.path} is not the ${expect === "directory" ? "directory" : "file"} that was expected`);
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
 }

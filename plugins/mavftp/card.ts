@@ -154,6 +154,22 @@ export class Card {
     await this.#change(stay, { opcode: Op.RemoveFile, data }, "remove it", gone);
   }
 
+  /** A directory; nothing there is success. Throws Refused where the autopilot will not, perhaps because something is in it. */
+  async removeDir(stay: Stay, path: string): Promise<void> {
+    const data = pathBytes(await stay.root(), path);
+    const gone = async (): Promise<boolean> => (await this.stat(stay, path)) === undefined;
+    await this.#change(stay, { opcode: Op.RemoveDirectory, data }, "remove the directory", gone);
+  }
+
+  /** A directory whose parent is there: true where this made it, false where something has that name. Asked once: whose it is when the answer is lost, nobody knows. */
+  async makeNew(stay: Stay, path: string): Promise<boolean> {
+    const data = pathBytes(await stay.root(), path);
+    const reply = await stay.ask({ opcode: Op.CreateDirectory, data }, { firstMs: CHANGE_MS, totalMs: CHANGE_MS });
+    if (reply.nak === undefined) return true;
+    if ((await this.stat(stay, path)) !== undefined) return false;
+    throw changeRefusal(`make the directory ${path}`, reply, { opcode: Op.CreateDirectory, autopilot: this.#peer.autopilot });
+  }
+
   /** A directory, with those above it, also above the root. */
   async makeDir(stay: Stay, dir: string): Promise<void> {
     await this.#makeDirs(stay, pathBytes(await stay.root(), dir));

@@ -124,11 +124,12 @@ export class MavftpDevice implements Device, Source {
     this.#rate = new RateCap(context.maxRate, context.clock);
     this.#card = new Card(this.#peer, this.#sessions, options);
     if (options.write) {
-      this.tree = new MavftpTree(this.#card);
-      this.target = new MavftpTarget({
+      const target = new MavftpTarget({
         ...{ peer: this.#peer, requests: this.#requests, sessions: this.#sessions, rate: this.#rate, card: this.#card },
         readBack: (entry, signal) => this.#read(entry, 0, signal, this.#reading()),
       });
+      this.target = target;
+      this.tree = new MavftpTree(this.#card, this, target);
     }
     if (options.tellPilot) {
       const peer = this.#peer;
@@ -190,7 +191,7 @@ export class MavftpDevice implements Device, Source {
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncGenerator<FileEntry> {
     const { entries, lastNumber } = await this.#card.with(signal, async (stay) => {
       const root = await stay.root();
-      const listed = await listTree(stay.ask, { root, enter: options.enter, dialect: stay.dialect });
+      const listed = await listTree(stay.ask, { root, enter: options.enter, directories: options.directories, dialect: stay.dialect });
       const found = listed.filter(({ path }) => !PARTIAL.test(path));
       return { entries: found, lastNumber: await this.#lastNumber(found, root, stay) };
     });

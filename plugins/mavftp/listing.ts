@@ -124,6 +124,7 @@ export interface TreeOptions {
   /** Without a "/" at its end; "" for the whole file system. */
   readonly root: string;
   readonly enter?: ((dir: string) => boolean) | undefined;
+  readonly directories?: true | undefined;
   readonly dialect?: Dialect;
 }
 
@@ -143,7 +144,7 @@ function tooLong(bytes: number): string {
   return `its path has ${bytes} bytes on the autopilot, and MAVLink FTP takes ${FTP_DATA_MAX}`;
 }
 
-/** Files and unreadable things below the root. Throws "denied" where there is no root, "transient" where the card cannot be read. */
+/** Files and unreadable things below the root, and directories where they are wanted (`ListOptions`). Throws "denied" where there is no root, "transient" where the card cannot be read. */
 export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntry[]> {
   const files: FileEntry[] = [];
   const dirs = [""];
@@ -158,6 +159,7 @@ export async function listTree(ask: Ask, options: TreeOptions): Promise<FileEntr
       if (error.kind === "transient") files.push({ path: dir, kind: "unreadable", size: 0, reason: error.message });
       continue;
     }
+    if (options.directories === true && dir !== "") files.push({ path: dir, kind: "directory", size: 0 });
     for (const entry of listed) {
       const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
       const { length } = wholePath(options.root, path);

@@ -2,21 +2,27 @@
  * The autopilot's card as a tree: what is looked at, moved and removed by hand and for `afterDelivery`. Changes only while the vehicle is disarmed.
  * MAVLink FTP compares nothing by itself: each change looks first, and what another client does in between is not seen.
  */
-import { Fault, throwIfAborted } from "../../core/errors.js";
+import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import { isSafePath } from "../../core/names.js";
-import type { FileEntry, Stamp, Tree } from "../../core/plugin.js";
-import { expectSame } from "../../core/remote.js";
-import { dirOf, TakenName, type Card } from "./card.js";
-import { checkPath, checkRename } from "./target.js";
+import type { FileEntry, Source, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { expectBelow, expectMeant, expectMovable, expectSame } from "../../core/remote.js";
+import { publishTo, tryOut } from "../../core/try-out.js";
+import { dirOf, TakenName, type Card, type Stay } from "./card.js";
+import { Refused } from "./refusals.js";
+import { checkPath, checkRename, type MavftpTarget } from "./target.js";
 
 /** FAT keeps every second second: by so much and no more the same time may differ. */
 const SAME_MS = 2000;
 
 export class MavftpTree implements Tree {
   readonly #card: Card;
+  readonly #source: Pick<Source, "open">;
+  readonly #target: MavftpTarget;
 
-  constructor(card: Card) {
+  constructor(card: Card, source: Pick<Source, "open">, target: MavftpTarget) {
     this.#card = card;
+    this.#source = source;
+    this.#target = target;
   }
 
   async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
@@ -28,18 +34,25 @@ export class MavftpTree implements Tree {
     return isSafePath(path) ? this.#card.with(signal, (stay) => this.#card.stat(stay, path)) : undefined;
   }
 
-  async move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    expectMovable(from, to);
     checkPath(to);
     const card = this.#card;
     return card.with(
       signal,
       async (stay) => {
         checkRename(await stay.root(), from, to);
-        const found = await card.stat(stay, from);
-        if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
-        expectSame(found, expect, SAME_MS + 1);
-        if ((await card.stat(stay, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
-        await card.makeDir(stay, dirOf(to));
+        const look = async (): Promise<void> => {
+          const found = await card.stat(stay, from);
+          if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
+          expectMeant(found, expect, SAME_MS + 1);
+          if ((await card.stat(stay, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
+        };
+        await look();
+        if (dirOf(to) !== dirOf(from)) {
+          await card.makeDir(stay, dirOf(to));
+          await look();
+        }
         await card.rename(stay, from, to).catch((error: unknown) => {
           throw error instanceof TakenName ? new Fault("conflict", `${to} exists already`, { cause: error }) : error;
         });
@@ -66,5 +79,73 @@ export class MavftpTree implements Tree {
   async mkdir(path: string, signal: AbortSignal): Promise<void> {
     checkPath(path);
     return this.#card.with(signal, (stay) => this.#card.makeDir(stay, path), true);
+  }
+  async rmdir(path: string, signal: AbortSignal): Promise<void> {
+    expectBelow(path);
+    checkPath(path);
+    const card = this.#card;
+    return card.with(
+      signal,
+      async (stay) => {
+        if (!(await this.#isEmpty(stay, path))) return;
+        try {
+          await card.removeDir(stay, path);
+        } catch (error) {
+          // What an autopilot says of one that is not empty is different with each.
+          if (!isFault(error) || error.kind === "aborted" || error.kind === "offline" || (await this.#isEmpty(stay, path))) throw error;
+        }
+      },
+      true,
+    );
+  }
+
+  /** False when nothing is there. Throws "conflict" and "changed". */
+  async #isEmpty(stay: Stay, path: string): Promise<boolean> {
+    const found = await this.#card.stat(stay, path);
+    if (found === undefined) return false;
+    expectMeant(found, "directory");
+    if ((await this.#card.list(stay, path)).length > 0) throw new Fault("conflict", `${path} is not empty`);
+    return true;
+  }
+
+  async makeNew(path: string, signal: AbortSignal): Promise<boolean> {
+    expectBelow(path);
+    checkPath(path);
+    const card = this.#card;
+    return card.with(
+      signal,
+      async (stay) => {
+        await card.makeDir(stay, dirOf(path));
+        return card.makeNew(stay, path);
+      },
+      true,
+    );
+  }
+
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
+    const card = this.#card;
+    const refused = (work: (stay: Stay) => Promise<void>, on: AbortSignal): Promise<boolean> =>
+      card.with(
+        on,
+        (stay) =>
+          work(stay).then(
+            () => true,
+            (error: unknown) => {
+              if (error instanceof TakenName || error instanceof Refused) return false;
+              throw error;
+            },
+          ),
+        true,
+      );
+    const tried = {
+      tree: this,
+      source: this.#source,
+      publish: publishTo(this.#target),
+      rename: (from: string, to: string, on: AbortSignal) => refused((stay) => card.rename(stay, from, to), on),
+      rmdir: (path: string, on: AbortSignal) => refused((stay) => card.removeDir(stay, path), on),
+      leastStepMs: SAME_MS,
+      crowd: { rivals: 2, rounds: 1 },
+    };
+    return tryOut(tried, dir, signal);
   }
 }

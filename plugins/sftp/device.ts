@@ -24,7 +24,7 @@ export class SftpDevice implements Device {
     this.#pool = new Pool(options, context);
     this.source = new SftpSource(options, this.#pool);
     this.target = new SftpTarget(options, this.#pool, context.memory);
-    this.tree = new SftpTree(this.#pool, this.source);
+    this.tree = new SftpTree(this.#pool, this.source, this.target);
   }
 
   async probe(signal: AbortSignal): Promise<void> {

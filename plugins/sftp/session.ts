@@ -34,6 +34,7 @@ const slowestSync = 1000;
 export class Session {
   readonly #wire: Wire;
   readonly #extensions: ReadonlyMap<string, string>;
+  #tells: boolean | undefined;
   /** The root of the device, absolute. */
   readonly root: Buffer;
 
@@ -159,24 +160,74 @@ export class Session {
     }
   }
 
+  /** A directory whose parent is there: true where this made it, false where something has that name. */
+  async makeDir(path: Buffer): Promise<boolean> {
+    try {
+      done(await this.#wire.ask(Type.mkdir, [path, 0]));
+      return true;
+    } catch (error) {
+      if (!(error instanceof Refusal) || (await this.lstat(path)) === undefined) throw error;
+      return false;
+    }
+  }
+
+  /** Throws Refusal where something is in it, as OpenSSH has it: rclone takes that too. */
+  async removeDir(path: Buffer): Promise<void> {
+    done(await this.#wire.ask(Type.rmdir, [path]));
+  }
+
   /**
    * Gives a file another name that nothing has; false when something has it. With hard links the server decides that in one step; without
-   * them the name is looked at before, since not every server refuses a RENAME onto a file. rclone says yes to a link and makes none: a link is
-   * believed when it is seen.
+   * them the name is looked at before, since not every server refuses a RENAME onto a file.
    */
   async publish(from: Buffer, to: Buffer): Promise<boolean> {
-    if (this.can("hardlink@openssh.com")) {
-      try {
-        done(await this.#wire.ask(Type.extended, [Buffer.from("hardlink@openssh.com"), from, to]));
-        if ((await this.lstat(to)) !== undefined) {
-          await this.remove(from);
-          return true;
-        }
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        // FAT and network drives have no links. What else was wrong, RENAME says too.
-      }
+    try {
+      if (await this.link(from, to)) return true;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      // FAT and network drives have no links. What else was wrong, RENAME says too.
     }
+    return this.#renameNew(from, to);
+  }
+
+  /**
+   * The same by a hard link alone; false where the server has none. rclone says yes to a link and makes none: a link is believed when it is seen. Throws
+   * Refusal, also where something has that name.
+   */
+  async link(from: Buffer, to: Buffer): Promise<boolean> {
+    if (!this.can("hardlink@openssh.com")) return false;
+    done(await this.#wire.ask(Type.extended, [Buffer.from("hardlink@openssh.com"), from, to]));
+    if ((await this.lstat(to)) === undefined) return false;
+    await this.remove(from);
+    return true;
+  }
+
+  /**
+   * The same of a directory. OpenSSH's RENAME looks first, and goes over an empty directory that comes after (sftp-server.c, process_rename): the name is
+   * made, which only one can, and renamed over, which is refused once something else is in it. Only where the server is seen to say that a name is taken.
+   */
+  async publishDir(from: Buffer, to: Buffer): Promise<boolean> {
+    if (!this.can("posix-rename@openssh.com") || !(await this.#tellsTaken(parentOf(to)))) return this.#renameNew(from, to);
+    if (!(await this.makeDir(to))) return false;
+    try {
+      await this.#renameOver(from, to);
+      return true;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      // Not ours alone any more where something is in it.
+      const stays = await this.removeDir(to).then(
+        () => false,
+        (it: unknown) => {
+          if (it instanceof Refusal) return !isAbsent(it);
+          throw it;
+        },
+      );
+      if (stays) return false;
+      throw error;
+    }
+  }
+
+  async #renameNew(from: Buffer, to: Buffer): Promise<boolean> {
     if ((await this.lstat(to)) !== undefined) return false;
     try {
       done(await this.#wire.ask(Type.rename, [from, to]));
@@ -187,10 +238,20 @@ export class Session {
     }
   }
 
+  /** Whether making a directory that is there is refused: `dir` is one. */
+  async #tellsTaken(dir: Buffer): Promise<boolean> {
+    this.#tells ??= !(await this.makeDir(dir));
+    return this.#tells;
+  }
+
+  async #renameOver(from: Buffer, to: Buffer): Promise<void> {
+    done(await this.#wire.ask(Type.extended, [Buffer.from("posix-rename@openssh.com"), from, to]));
+  }
+
   /** Puts a file in the place of another. */
   async replace(from: Buffer, to: Buffer): Promise<void> {
     if (this.can("posix-rename@openssh.com")) {
-      done(await this.#wire.ask(Type.extended, [Buffer.from("posix-rename@openssh.com"), from, to]));
+      await this.#renameOver(from, to);
       return;
     }
     await this.remove(to);

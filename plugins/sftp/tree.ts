@@ -1,28 +1,46 @@
-/** An SFTP server as a tree: what is looked at, moved and removed by hand, by archive and by mirror. Each change looks first. */
+/** An SFTP server as a tree: what is looked at, moved and removed by hand, by archive, mirror and two-way. Each change looks right before it acts. */
 import { Fault } from "../../core/errors.js";
-import type { Stamp, Tree } from "../../core/plugin.js";
-import { expectSame, RemoteTree } from "../../core/remote.js";
+import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
+import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
+import { isAbsent, Refusal } from "./faults.js";
 import type { Pool } from "./pool.js";
-import { lookAt, type SftpSource } from "./source.js";
+import type { Session } from "./session.js";
+import { entryOf, lookAt, type SftpSource } from "./source.js";
+import type { SftpTarget } from "./target.js";
 
 export class SftpTree extends RemoteTree implements Tree {
   readonly #pool: Pool;
+  readonly #source: SftpSource;
+  readonly #target: SftpTarget;
 
-  constructor(pool: Pool, source: SftpSource) {
+  constructor(pool: Pool, source: SftpSource, target: SftpTarget) {
     super(source);
     this.#pool = pool;
+    this.#source = source;
+    this.#target = target;
   }
 
-  move(from: string, to: string, expect: Stamp, signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    expectMovable(from, to);
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async ({ session }) => {
-      const found = await lookAt(session, from);
-      if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
-      expectSame(found, expect);
       const target = wirePath(session.root, to);
-      if ((await session.lstat(target)) !== undefined) throw new Fault("conflict", `${to} exists already`);
-      await session.makeDirs(parentOf(target));
-      if (!(await session.publish(wirePath(session.root, from), target))) throw new Fault("conflict", `${to} exists already`);
+      const act = async (): Promise<boolean> => {
+        // Both answers come in one round trip, and the change goes out right after them.
+        const [found, there] = await Promise.all([lookAt(session, from), session.lstat(target)]);
+        if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
+        expectMeant(found, expect);
+        if (there !== undefined) return false;
+        const source = wirePath(session.root, from);
+        return expect === "directory" ? session.publishDir(source, target) : session.publish(source, target);
+      };
+      const moved = await act().catch(async (error: unknown) => {
+        if (!isAbsent(error)) throw error;
+        await session.makeDirs(parentOf(target));
+        return act();
+      });
+      if (!moved) throw new Fault("conflict", `${to} exists already`);
     });
   }
 
@@ -35,7 +53,67 @@ export class SftpTree extends RemoteTree implements Tree {
     });
   }
 
+  async rmdir(path: string, signal: AbortSignal): Promise<void> {
+    expectBelow(path);
+    return this.#pool.with(signal, `cannot remove the directory ${path}`, async ({ session }) => {
+      const wire = wirePath(session.root, path);
+      // rclone takes a directory with all that is in it.
+      if (!(await isEmpty(session, path, wire))) return;
+      try {
+        await session.removeDir(wire);
+      } catch (error) {
+        // OpenSSH says of one that is not empty only that it failed.
+        if (!(error instanceof Refusal) || (await isEmpty(session, path, wire))) throw error;
+      }
+    });
+  }
+
   mkdir(path: string, signal: AbortSignal): Promise<void> {
     return this.#pool.with(signal, `cannot make the directory ${path}`, ({ session }) => session.makeDirs(wirePath(session.root, path)));
   }
+
+  async makeNew(path: string, signal: AbortSignal): Promise<boolean> {
+    expectBelow(path);
+    return this.#pool.with(signal, `cannot make the directory ${path}`, async ({ session }) => {
+      const wire = wirePath(session.root, path);
+      return session.makeDir(wire).catch(async (error: unknown) => {
+        if (!isAbsent(error)) throw error;
+        await session.makeDirs(parentOf(wire));
+        return session.makeDir(wire);
+      });
+    });
+  }
+
+  tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
+    const refused = async (work: (session: Session) => Promise<boolean>, on: AbortSignal): Promise<boolean> =>
+      this.#pool.with(on, `cannot try out ${dir === "" ? "the root" : dir}`, async ({ session }) => {
+        try {
+          return await work(session);
+        } catch (error) {
+          if (error instanceof Refusal) return false;
+          throw error;
+        }
+      });
+    const tried = {
+      tree: this,
+      source: this.#source,
+      publish: publishTo(this.#target),
+      // By a link, or nobody knows whether the server looks and acts in one step.
+      rename: (from: string, to: string, on: AbortSignal) =>
+        refused((session) => session.link(wirePath(session.root, from), wirePath(session.root, to)), on),
+      rmdir: (path: string, on: AbortSignal) => refused((session) => session.removeDir(wirePath(session.root, path)).then(() => true), on),
+    };
+    return tryOut(tried, dir, signal);
+  }
+}
+
+/** False when nothing is there. Throws "conflict" and "changed". */
+async function isEmpty(session: Session, path: string, wire: Buffer): Promise<boolean> {
+  const there = await session.lstat(wire);
+  if (there === undefined) return false;
+  const found: FileEntry = entryOf(path, there);
+  expectMeant(found, "directory");
+  const names = (await session.list(wire)).map(({ name }) => name.toString("latin1"));
+  if (names.some((name) => name !== "." && name !== "..")) throw new Fault("conflict", `${path} is not empty`);
+  return true;
 }

@@ -22,7 +22,7 @@ export class WebdavDevice implements Device {
     this.#ways = new Ways(this.#server, context);
     this.source = new WebdavSource(options, this.#server, this.#ways);
     this.target = new WebdavTarget(options, this.#server, this.#ways, context.installation);
-    this.tree = new WebdavTree(this.#server, this.source);
+    this.tree = new WebdavTree(this.#server, this.source, this.target);
   }
 
   async probe(signal: AbortSignal): Promise<void> {

@@ -196,27 +196,37 @@ export class DavServer {
     }
   }
 
-  /** Makes the directory of a path with its parents, also the root. */
-  async ensureDirOf(path: string, signal: AbortSignal): Promise<void> {
-    await this.ensureDir(path.includes("/") ? path.slice(0, path.lastIndexOf("/")) : "", signal);
+  /** Makes the directory of a path with its parents, also the root. True where that was not known to be there, and had to be asked. */
+  async ensureDirOf(path: string, signal: AbortSignal): Promise<boolean> {
+    return this.ensureDir(path.includes("/") ? path.slice(0, path.lastIndexOf("/")) : "", signal);
   }
 
-  async ensureDir(dir: string, signal: AbortSignal): Promise<void> {
-    await this.makeDir(this.at(dir), signal);
+  async ensureDir(dir: string, signal: AbortSignal): Promise<boolean> {
+    return this.makeDir(this.at(dir), signal);
   }
 
   /** An encoded path. */
-  async makeDir(at: string, signal: AbortSignal): Promise<void> {
-    if (at.length <= this.files.length || this.#dirs.has(at)) return;
+  async makeDir(at: string, signal: AbortSignal): Promise<boolean> {
+    if (at.length <= this.files.length || this.#dirs.has(at)) return false;
     const what = `cannot make the directory ${decodeURI(at.replace(/%(?![0-7])/g, "%25"))}`;
     const there = await this.look(`${at}/`, signal, what);
     if (there === undefined) {
       await this.makeDir(at.slice(0, at.lastIndexOf("/")), signal);
-      const said = await this.said({ method: "MKCOL", at: `${at}/`, what }, signal);
-      // Another client may have made it in between: 405, or as some servers say it.
-      if (said.status !== 201 && (await this.look(`${at}/`, signal, what)) === undefined) throw this.refusal(said, what);
+      // Another client may have made it in between.
+      await this.makeNew(at, what, signal);
     } else if (!there.collection) throw new Fault("rejected", `${what}: a file has this name`);
     this.#dirs.add(at);
+    return true;
+  }
+
+  /** An encoded path whose parent is there: true where this made it, false where something has that name. */
+  async makeNew(at: string, what: string, signal: AbortSignal): Promise<boolean> {
+    const said = await this.said({ method: "MKCOL", at: `${at}/`, what }, signal);
+    if (said.status === 201) return true;
+    // RFC 4918 §9.3.1 has 405 for a name that is taken; some servers say it in another way.
+    if (said.status === 405 || (await this.look(at, signal, what)) !== undefined) return false;
+    this.forgetDirs();
+    throw this.refusal(said, what);
   }
 
   /** Somebody may have removed what we know: the next try looks again. */

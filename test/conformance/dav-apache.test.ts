@@ -5,9 +5,10 @@ import { apache } from "./dav-servers.js";
 import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
+const promises = { exclusive: "directories", rmdirIsSafe: false, timeStepMs: 1000 } as const;
 for (const harness of [
-  davHarness({ kind: apache }),
-  davHarness({ kind: apache, given: { verify: "readback" }, name: `${apache.name}, read back` }),
+  davHarness({ kind: apache, promises }),
+  davHarness({ kind: apache, promises, given: { verify: "readback" }, name: `${apache.name}, read back` }),
 ]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);

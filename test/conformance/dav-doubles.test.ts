@@ -46,9 +46,12 @@ const yandex = kindOf(
 );
 const notUtf8 = { "caf\u201bE9.bin": "the doubles know names only as text" };
 
+const promises = { exclusive: "directories", rmdirIsSafe: false, timeStepMs: 1000 } as const;
+
 for (const harness of [
   davHarness({
     kind: nextcloud,
+    promises,
     given: { chunkSize: 20_000 },
     keepsTimes: true,
     refuses: notUtf8,
@@ -59,6 +62,7 @@ for (const harness of [
   }),
   davHarness({
     kind: nextcloud,
+    promises,
     given: { chunkSize: 20_000, verify: "readback" },
     keepsTimes: true,
     name: `${nextcloud.name}, read back`,
@@ -68,7 +72,7 @@ for (const harness of [
         "what it holds are chunks, not a partial beside the file: test/conformance/dav-nextcloud.test.ts",
     },
   }),
-  davHarness({ kind: yandex, refuses: notUtf8 }),
+  davHarness({ kind: yandex, promises, refuses: notUtf8 }),
 ]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);

@@ -6,11 +6,17 @@ import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
 const onNginx = davHarness({
+  promises: { exclusive: "directories", rmdirIsSafe: false, timeStepMs: 1000 },
   kind: nginx,
-  known: { "a symbolic link is unreadable, and costs only itself": "nginx lists links as files, whatever it thinks of reading them" },
+  known: {
+    "a symbolic link is unreadable, and costs only itself": "nginx lists links as files, whatever it thinks of reading them",
+    "tree: a link is neither entered, moved nor removed as what it leads to": "nginx lists a link to a directory as one",
+  },
 });
 
 const onRclone = davHarness({
+  // It looks before it makes a directory, and then makes it in any case.
+  promises: { exclusive: "nothing", rmdirIsSafe: false, timeStepMs: 1000 },
   kind: rclone,
   refuses: { "line\u201b0Abreak.bin": "rclone has a use of its own for ‛ in names, and does not find such a file again (Fault conflict)" },
 });

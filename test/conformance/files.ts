@@ -2,7 +2,7 @@
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { bytesFromName } from "../../core/names.js";
-import type { Upload } from "../../core/plugin.js";
+import type { TreePromises, Upload } from "../../core/plugin.js";
 import { syncedKey } from "../../plugins/local/marks.js";
 
 /** Paths of all files below `dir`, relative to it. */
@@ -78,8 +78,12 @@ const notOnExfat = {
 /** The harness of a device whose root is the directory `dir` on a medium that keeps names as bytes, or on exFAT. */
 export function onMedium(dir: string, exfat: boolean) {
   const { sparse, link, ...rest } = files(dir, bytesFromName);
+  const promises: TreePromises = exfat
+    ? { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1000 }
+    : { exclusive: "names", rmdirIsSafe: true, timeStepMs: 0.001 };
   return {
     ...rest,
+    promises,
     // exFAT has neither sparse files nor links.
     ...(exfat ? { refuses: notOnExfat } : { sparse, link }),
     vouch: (upload: Upload, bytes: number) => upload.memo.set(syncedKey, bytes),

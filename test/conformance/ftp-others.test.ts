@@ -5,11 +5,21 @@ import { ftpSrv, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
 import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
+const known = {
+  "tree: a link is neither entered, moved nor removed as what it leads to": "MLST of ProFTPD tells what a link leads to, unlike its MLSD",
+};
+/** Their RNTO replaces. Without MLSD nothing tells times; ftp-srv says yes to an MKD of a directory that is there. */
+const promises = { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1000 } as const;
+
 const onFtpSrv = ftpHarness({
+  promises: { exclusive: "nothing", rmdirIsSafe: true },
   kind: ftpSrv,
   // It has neither MFMT nor a MDTM that sets.
   keepsTimes: false,
-  known: { "a symbolic link is unreadable, and costs only itself": "ftp-srv follows links and lists what they lead to as files" },
+  known: {
+    "a symbolic link is unreadable, and costs only itself": "ftp-srv follows links and lists what they lead to as files",
+    "tree: a link is neither entered, moved nor removed as what it leads to": "ftp-srv follows links and lists what they lead to",
+  },
   refuses: {
     [`it's "quoted" \\ here.bin`]: "ftp-srv takes a backslash for a slash",
     "caf\u201bE9.bin": "ftp-srv reads names as UTF-8 and loses other bytes",
@@ -18,6 +28,7 @@ const onFtpSrv = ftpHarness({
 });
 
 const onPureFtpd = ftpHarness({
+  promises,
   kind: pureFtpd,
   refuses: {
     [`it's "quoted" \\ here.bin`]: "Pure-FTPd refuses a backslash (553, which is Fault rejected)",
@@ -29,7 +40,12 @@ const readback = ftpHarness({ kind: vsftpd, given: { verify: "readback" }, name:
 targetClauses(readback.target);
 after(() => readback.stop());
 
-for (const harness of [ftpHarness({ kind: vsftpd }), ftpHarness({ kind: proftpd }), onPureFtpd, onFtpSrv]) {
+for (const harness of [
+  ftpHarness({ kind: vsftpd, promises: { exclusive: "directories", rmdirIsSafe: true } }),
+  ftpHarness({ kind: proftpd, promises, known }),
+  onPureFtpd,
+  onFtpSrv,
+]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);
   after(() => harness.stop());

@@ -16,6 +16,7 @@ sourceClauses({
     return {
       device,
       ...files(dir, (path) => bytesFromName(path)),
+      promises: { exclusive: "names", rmdirIsSafe: true, timeStepMs: 1 },
       close: async () => {
         await device.close();
         await fs.rm(dir, { recursive: true });

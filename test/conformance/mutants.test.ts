@@ -7,7 +7,7 @@ import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, test } from "node:test";
 import { BehaviorSubject } from "rxjs";
-import { Fault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import type { Device, FileEntry, Source, Target, Tree, Upload } from "../../core/plugin.js";
 import { StreamReading } from "../../core/reading.js";
 import { calm, verdict, type Clause, type UnderTest } from "./clause.js";
@@ -18,7 +18,7 @@ import type { SourceUnderTest } from "./source-under-test.js";
 import { allTargetClauses, type TargetUnderTest } from "./target.js";
 import { bytes, chunks, readingOfStream, sha256 } from "./upload.js";
 
-const correct = ftpHarness({ kind: ownPlain });
+const correct = ftpHarness({ kind: ownPlain, promises: { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1 } });
 after(() => correct.stop());
 
 /** `it` with some members replaced; the rest stays bound to the original. */
@@ -352,6 +352,80 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
     mkdir: async (path, signal) => {
       if ((await it.stat(path, signal)) !== undefined) throw new Fault("conflict", "it exists");
       await it.mkdir(path, signal);
+    },
+  })),
+  "tree: a source lists directories where they are wanted, each before what is in it": source((it) => ({
+    list: async function* (signal, options) {
+      const late: FileEntry[] = [];
+      for await (const entry of it.list(signal, options)) {
+        if (entry.kind === "directory") late.push(entry);
+        else yield entry;
+      }
+      yield* late;
+    },
+  })),
+  "tree: a link is neither entered, moved nor removed as what it leads to": source((it) => ({
+    list: async function* (signal, options) {
+      for await (const entry of it.list(signal, options)) yield entry.kind === "unreadable" ? { ...entry, kind: "directory" } : entry;
+    },
+  })),
+  "tree: an identity is the thing's, whatever it is called, and no other's": (under) => {
+    const { source: from, tree: of } = under.device;
+    assert.ok(from && of);
+    const named = (entry: FileEntry): FileEntry => ({ ...entry, identity: entry.path });
+    return {
+      device: but(under.device, {
+        source: but(from, {
+          list: async function* (signal, options) {
+            for await (const entry of from.list(signal, options)) yield named(entry);
+          },
+        }),
+        tree: but(of, {
+          stat: async (path, signal) => {
+            const entry = await of.stat(path, signal);
+            return entry === undefined ? undefined : named(entry);
+          },
+        }),
+      }),
+    };
+  },
+  "tree: a directory moves with all that is in it, over nothing, and only where a directory is meant": tree((it) => ({
+    move: async (from, to, expect, signal) => {
+      // As rename(2) does.
+      if (expect === "directory") await it.rmdir(to, signal).catch(() => undefined);
+      await it.move(from, to, expect, signal);
+    },
+  })),
+  "tree: nothing is moved into itself, and the root stays": tree((it) => ({
+    rmdir: (path, signal) => (path === "" ? Promise.resolve() : it.rmdir(path, signal)),
+  })),
+  "tree: rmdir takes only an empty directory, and twice is success": tree((it) => ({
+    rmdir: async (path, signal) => {
+      for await (const entry of path === "dir" ? it.list(path, signal) : [])
+        if (entry.kind === "file") await it.remove(entry.path, entry, signal);
+      await it.rmdir(path, signal);
+    },
+  })),
+  "tree: makeNew tells who made a directory": tree((it) => ({
+    makeNew: async (path, signal) => {
+      if ((await it.stat(path, signal))?.kind === "file") return false;
+      await it.mkdir(path, signal);
+      return true;
+    },
+  })),
+  "tree: of several who move to one name at once one wins": (under) => ({
+    promises: { exclusive: "names", rmdirIsSafe: true },
+    ...tree((it) => ({
+      move: (from, to, expect, signal) =>
+        it.move(from, to, expect, signal).catch((error: unknown) => {
+          if (!isFault(error, "conflict")) throw error;
+        }),
+    }))(under),
+  }),
+  "tree: what is tried out is what is known of this server, and nothing is left of it": tree((it) => ({
+    tryOut: async (dir, signal) => {
+      await it.mkdir(`${dir}/.filesync-try-0`, signal);
+      return it.tryOut(dir, signal);
     },
   })),
 };

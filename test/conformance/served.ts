@@ -2,7 +2,7 @@
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { parseIn } from "../../core/options.js";
-import type { Device, Plugin } from "../../core/plugin.js";
+import type { Device, Plugin, TreePromises } from "../../core/plugin.js";
 import { filesBelow } from "./files.js";
 import type { SourceHarness, SourceUnderTest } from "./source-under-test.js";
 import type { TargetHarness, TargetUnderTest } from "./target.js";
@@ -28,6 +28,7 @@ export interface ServedOptions {
   readonly name?: string;
   readonly known?: Readonly<Record<string, string>>;
   readonly refuses?: Readonly<Record<string, string>>;
+  readonly promises?: TreePromises;
 }
 
 export interface Served {
@@ -64,6 +65,7 @@ export function served<S extends { readonly dir: string; stop(): Promise<void> }
         ...made,
         outside: async () => (await filesBelow(running.dir)).filter((path) => !path.startsWith(`${name}/`)),
         ...(options.refuses === undefined ? {} : { refuses: options.refuses }),
+        ...(options.promises === undefined ? {} : { promises: options.promises }),
         close: async () => {
           await made.close();
           // What a server puts off may still be written.

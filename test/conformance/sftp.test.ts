@@ -13,10 +13,19 @@ const readback = sftpHarness({
 targetClauses(readback.target);
 after(() => readback.stop());
 
+/** Its links and renames replace, and its MKDIR says yes to a directory that is there. */
+const onRcloneSftp = { exclusive: "nothing", rmdirIsSafe: true, timeStepMs: 1000 } as const;
+const onOpenssh = { exclusive: "names", rmdirIsSafe: true, timeStepMs: 1000 } as const;
 const rcloneNames = { "line\u201b0Abreak.bin": "rclone writes a line end in a name in its own way" };
-const onRclone = (["off", "writes"] as const).map((mode) => sftpHarness({ kind: rcloneSftp(mode), wholeOnly: true, refuses: rcloneNames }));
+const onRclone = (["off", "writes"] as const).map((mode) =>
+  sftpHarness({ kind: rcloneSftp(mode), wholeOnly: true, refuses: rcloneNames, promises: onRcloneSftp }),
+);
 
-for (const harness of [sftpHarness({ kind: openssh }), sftpHarness({ kind: chrooted }), ...onRclone]) {
+for (const harness of [
+  sftpHarness({ kind: openssh, promises: onOpenssh }),
+  sftpHarness({ kind: chrooted, promises: onOpenssh }),
+  ...onRclone,
+]) {
   targetClauses(harness.target);
   sourceClauses(harness.source);
   after(() => harness.stop());

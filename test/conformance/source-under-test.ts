@@ -1,7 +1,7 @@
 /** What the clauses of sources and of trees stand on: a device, its files by another way, and the reading of both. */
 import assert from "node:assert/strict";
 import { buffer } from "node:stream/consumers";
-import type { Device, FileEntry, Source } from "../../core/plugin.js";
+import type { Device, FileEntry, Source, TreePromises } from "../../core/plugin.js";
 import { calm, type Clause, type Harness, type UnderTest } from "./clause.js";
 
 /** A device, and its files by another way. Paths are those of core, below the device's root. */
@@ -25,6 +25,8 @@ export interface SourceUnderTest extends UnderTest {
   readonly secrets?: readonly string[];
   /** Names that this server cannot hold, with the reason. */
   readonly refuses?: Readonly<Record<string, string>>;
+  /** What can be relied on there, where the device has a tree. */
+  readonly promises?: TreePromises;
 }
 
 export type SourceHarness = Harness<SourceUnderTest>;

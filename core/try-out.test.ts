@@ -1,0 +1,223 @@
+/** A server in memory that does one thing otherwise than it should; and one that fails at each request in turn. */
+import assert from "node:assert/strict";
+import { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
+import { test } from "node:test";
+import { Fault, isFault } from "./errors.js";
+import type { FileEntry, TreePromises } from "./plugin.js";
+import { setMs, stepOf, tryOut, type Tried } from "./try-out.js";
+
+const calm = new AbortController().signal;
+
+interface Ways {
+  readonly renameReplaces?: true;
+  /** A rename looks, and acts after others had their turn. */
+  readonly renameLooksFirst?: true;
+  readonly publishReplaces?: true;
+  readonly mkdirSaysYes?: true;
+  readonly rmdirTakesAll?: true;
+  readonly moveChangesTime?: true;
+  /** What a time becomes; undefined: none is told. */
+  readonly timeMs?: (ms: number) => number | undefined;
+  /** Called before each request. */
+  readonly before?: (request: string) => void;
+}
+
+type Node = { readonly content: Buffer; readonly modifiedMs: number | undefined } | "directory";
+
+class Memory implements Tried {
+  readonly things = new Map<string, Node>([["here", "directory"]]);
+  readonly asked: string[] = [];
+
+  constructor(readonly ways: Ways = {}) {}
+
+  async #turn(request: string): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    this.asked.push(request);
+    this.ways.before?.(request);
+  }
+
+  #told(path: string, node: Node): FileEntry {
+    if (node === "directory") return { path, kind: "directory", size: 0 };
+    const { content, modifiedMs } = node;
+    return { path, kind: "file", size: content.length, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+  }
+
+  #time(ms: number): number | undefined {
+    return this.ways.timeMs === undefined ? ms : this.ways.timeMs(ms);
+  }
+
+  #below(dir: string): string[] {
+    return [...this.things.keys()].filter((path) => path.startsWith(`${dir}/`));
+  }
+
+  #take(path: string): Node {
+    const node = this.things.get(path);
+    if (node === undefined) throw new Fault("missing", `no ${path}`);
+    this.things.delete(path);
+    return node;
+  }
+
+  readonly tree: Tried["tree"] = {
+    list: (dir) => this.#list(dir),
+    stat: async (path) => {
+      await this.#turn(`stat ${path}`);
+      const node = this.things.get(path);
+      return node === undefined ? undefined : this.#told(path, node);
+    },
+    mkdir: async (path) => {
+      await this.#turn(`mkdir ${path}`);
+      this.things.set(path, "directory");
+    },
+    makeNew: async (path) => {
+      await this.#turn(`mkdir ${path}`);
+      if (this.things.has(path)) return this.ways.mkdirSaysYes === true;
+      this.things.set(path, "directory");
+      return true;
+    },
+    move: async (from, to) => {
+      await this.#turn(`move ${from}`);
+      const node = this.#take(from);
+      const changed = this.ways.moveChangesTime === true && node !== "directory";
+      this.things.set(to, changed ? { ...node, modifiedMs: 5000 } : node);
+    },
+    remove: async (path) => {
+      await this.#turn(`remove ${path}`);
+      this.#take(path);
+    },
+    rmdir: async (path) => {
+      await this.#turn(`rmdir ${path}`);
+      if (this.#below(path).length > 0) throw new Fault("conflict", "not empty");
+      this.#take(path);
+    },
+  };
+
+  async *#list(dir: string): AsyncGenerator<FileEntry> {
+    await this.#turn(`list ${dir}`);
+    if (!this.things.has(dir)) throw new Fault("missing", `no ${dir}`);
+    for (const path of this.#below(dir))
+      if (!path.slice(dir.length + 1).includes("/")) yield this.#told(path, this.things.get(path) ?? "directory");
+  }
+
+  readonly source = {
+    open: async ({ path }: FileEntry): Promise<Readable> => {
+      await this.#turn(`read ${path}`);
+      const node = this.things.get(path);
+      if (node === undefined || node === "directory") throw new Fault("missing", `no ${path}`);
+      return Readable.from([node.content]);
+    },
+  };
+
+  readonly publish: Tried["publish"] = async (upload) => {
+    const { path, modifiedMs = 1_700_000_000_123.456 } = upload;
+    const content = await buffer(upload.read(0, calm));
+    await this.#turn(`publish ${path}`);
+    if (this.things.has(path) && this.ways.publishReplaces !== true) return false;
+    this.things.set(path, { content, modifiedMs: this.#time(modifiedMs) });
+    return true;
+  };
+
+  readonly rename: NonNullable<Tried["rename"]> = async (from, to) => {
+    await this.#turn(`rename ${from}`);
+    if (this.things.has(to) && this.ways.renameReplaces !== true) return false;
+    if (this.ways.renameLooksFirst === true) await this.#turn(`rename ${from}`);
+    this.things.set(to, this.#take(from));
+    return true;
+  };
+
+  readonly rmdir: NonNullable<Tried["rmdir"]> = async (path) => {
+    await this.#turn(`rmdir ${path}`);
+    if (this.#below(path).length > 0 && this.ways.rmdirTakesAll !== true) return false;
+    for (const one of [path, ...this.#below(path)]) this.things.delete(one);
+    return true;
+  };
+}
+
+const all: TreePromises = { exclusive: "names", rmdirIsSafe: true, timeStepMs: 0.001 };
+const seconds = (ms: number): number => Math.floor(ms / 1000) * 1000;
+
+const cases: readonly (readonly [string, Ways, Partial<Record<keyof TreePromises, unknown>>])[] = [
+  ["one that keeps all", {}, {}],
+  ["a rename that replaces", { renameReplaces: true }, { exclusive: "directories" }],
+  ["a rename that looks first", { renameLooksFirst: true }, { exclusive: "directories" }],
+  ["publishing that replaces", { publishReplaces: true }, { exclusive: "directories" }],
+  ["that, and MKDIR says yes to what is there", { renameReplaces: true, mkdirSaysYes: true }, { exclusive: "nothing" }],
+  ["rmdir takes all", { rmdirTakesAll: true }, { rmdirIsSafe: false }],
+  ["no times", { timeMs: () => undefined }, { timeStepMs: undefined }],
+  ["a move changes the time", { moveChangesTime: true }, { timeStepMs: undefined }],
+  ["whole seconds", { timeMs: seconds }, { timeStepMs: 1000 }],
+  ["every second second, as FAT", { timeMs: (ms) => Math.floor(ms / 2000) * 2000 }, { timeStepMs: 2000 }],
+  ["ten milliseconds, rounded", { timeMs: (ms) => Math.round(ms / 10) * 10 }, { timeStepMs: 10 }],
+  // Nobody can set them; now may be even.
+  ["times of now, by the second", { timeMs: () => 1_700_000_002_000 }, { timeStepMs: 1000 }],
+];
+
+for (const [name, ways, changed] of cases)
+  test(`tried out: ${name}`, async () => {
+    const server = new Memory(ways);
+    const wanted = Object.entries({ ...all, ...changed }).filter(([, value]) => value !== undefined);
+    assert.deepEqual(await tryOut(server, "here", calm), Object.fromEntries(wanted));
+    assert.deepEqual([...server.things.keys()], ["here"], "something is left");
+    assert.ok(server.asked.length < 80, `${server.asked.length} requests`);
+  });
+
+test("where the last steps cannot be tried alone, they are not relied on; a step that is known is the least", async () => {
+  const { tree, source, publish } = new Memory({ timeMs: seconds });
+  assert.deepEqual(await tryOut({ tree, source, publish, leastStepMs: 2000 }, "here", calm), {
+    ...{ exclusive: "directories", rmdirIsSafe: false, timeStepMs: 2000 },
+  });
+});
+
+test("a failure at any request is told as it is, and nothing is left", async () => {
+  const whole = new Memory();
+  await tryOut(whole, "here", calm);
+  const work = whole.asked.findLastIndex((request) => request.startsWith("publish"));
+  for (let n = 0; n <= work; n++) {
+    let left = n;
+    const server: Memory = new Memory({
+      before: () => {
+        if (left-- === 0) throw new Fault("offline", `request ${n} failed`);
+      },
+    });
+    await assert.rejects(tryOut(server, "here", calm), (error) => isFault(error, "offline") && error.message === `request ${n} failed`);
+    assert.deepEqual([...server.things.keys()], ["here"], `after ${whole.asked[n] ?? ""}`);
+  }
+});
+
+test("what cannot be taken away is in the message, after a failure and after none", async () => {
+  const failing = (why: string) => (request: string) => {
+    if (request.startsWith("remove")) throw new Fault("denied", "no rights");
+    if (why !== "" && request.startsWith("rename")) throw new Fault("offline", why);
+  };
+  for (const [why, kind, match] of [
+    ["", "denied", /^here\/\.filesync-try-[0-9a-f]{16} could not be taken away: no rights$/],
+    ["it has gone", "offline", /^it has gone; here\/\.filesync-try-[0-9a-f]{16} could not be taken away: no rights$/],
+  ] as const)
+    await assert.rejects(
+      tryOut(new Memory({ before: failing(why) }), "here", calm),
+      (error) => isFault(error, kind) && match.test(error.message),
+    );
+});
+
+test("a stop ends it, and what was made is taken away", async () => {
+  const stop = new AbortController();
+  const server: Memory = new Memory({
+    before: () => {
+      if (server.asked.length === 30) stop.abort();
+      if (stop.signal.aborted && server.asked.length === 30) throw new Fault("aborted", "stopped");
+    },
+  });
+  await assert.rejects(tryOut(server, "here", stop.signal), (error) => isFault(error, "aborted"));
+  assert.deepEqual([...server.things.keys()], ["here"]);
+});
+
+test("the step of times", () => {
+  const even = setMs - 1347;
+  assert.equal(stepOf([setMs]), 1);
+  assert.equal(stepOf([even, 4000]), 2000);
+  assert.equal(stepOf([even + 1000, 4000]), 1000);
+  assert.equal(stepOf([even + 1000, 4123]), 1);
+  assert.equal(stepOf([even + 1340, 4120]), 10);
+  assert.equal(stepOf([4000, 2000]), 1000);
+  assert.equal(stepOf([4000, 3000.5]), 0.001);
+});
