@@ -91,11 +91,15 @@ function service(root: string, names: readonly string[]) {
 }
 
 async function addTo(setting: Setting, names: readonly string[], secrets: Readonly<Record<string, string>>): Promise<string[]> {
-  const { path, system } = setting;
+  const { path, dir, system } = setting;
   const { service: found, users, services } = serverIn(readFileSync(path, "utf8"));
+  const { tls } = (found?.value ?? {}) as { tls?: { cert?: string } };
+  // On a copy of a card (deploy-filesync.sh --prepare-image) there is none.
+  const own = join(dir, "certs/ftp.crt");
+  const made = tls?.cert !== undefined && resolve(dir, tls.cert) === own && !existsSync(own) ? await certificate(setting) : [];
   const news = names.filter((name) => !users.includes(name));
   const old = names.filter((name) => users.includes(name)).map((name) => `${name} is a user already, and stays as it is`);
-  if (news.length === 0) return [...old, `${path} stays as it is`];
+  if (news.length === 0) return [...made, ...old, `${path} stays as it is`];
   if (found === undefined) {
     const root = system ? "/srv/filesync" : "files";
     const name = services.includes("ftp") ? "ftp-server" : "ftp";
@@ -107,7 +111,7 @@ async function addTo(setting: Setting, names: readonly string[], secrets: Readon
   await withSecrets(setting, secrets, () =>
     changeConfig(path, (text) => news.reduce((now, name) => withMember(now, ["services", found.name, "users"], name, userOf(name)), text)),
   );
-  return [...old, `Added to ${path}: ${news.join(", ")}`];
+  return [...made, ...old, `Added to ${path}: ${news.join(", ")}`];
 }
 
 /** What the configuration needs beside it comes first: without it, it would be wrong. */

@@ -1,6 +1,6 @@
 /** init and import-legacy, as a person meets them: questions at a terminal, and what was written is run until files arrive. */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { parse } from "jsonc-parser";
@@ -149,6 +149,14 @@ test(
     const third = await runProgram(["init", "--ground", "--yes", "--config", config, "--vehicle", "plane-2"]);
     assert.match(third.out, /plane-2 is a user already/);
     assert.equal(readFileSync(config, "utf8"), after);
+    // A copy of this card: its certificate went with --prepare-image.
+    const fingerprintIn = (text: string) => /"fingerprint": "(SHA256:[^"]+)"/.exec(text)?.[1];
+    for (const name of ["ftp.crt", "ftp.key"]) renameSync(world.path("ground/certs", name), world.path(`ground/${name}`));
+    const copy = await runProgram(["init", "--ground", "--yes", "--config", config]);
+    assert.match(copy.out, /Made: .*ftp\.crt and its key/);
+    assert.equal(await wrongWith(config), "");
+    assert.ok(fingerprintIn(copy.out) !== undefined && fingerprintIn(copy.out) !== fingerprintIn(ground.out), "another certificate");
+    for (const name of ["ftp.crt", "ftp.key"]) renameSync(world.path(`ground/${name}`), world.path("ground/certs", name));
     // The running server does not know the second one yet: it is plane-1 that sends.
     const lines = /\n {2}("ground": \{[^]*?\n {2}\})/.exec(ground.out)?.[1] ?? "";
     const password = /its password, into credentials\/ground there: (\S{24})\n/.exec(ground.out)?.[1] ?? "";
