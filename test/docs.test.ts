@@ -93,6 +93,18 @@ function scriptHelp(path: string): string {
   return text;
 }
 
+test("no drop-in that the documentation shows keeps the service down where a path of it is missing", () => {
+  const paths = pages.flatMap((page) =>
+    [...read(page).matchAll(/^(?:ReadWrite|ReadOnly|Bind)\w*Paths=(.*)$/gm)].map(([, path = ""]) => path),
+  );
+  assert.ok(paths.length > 0);
+  assert.deepEqual(
+    paths.filter((path) => !path.startsWith("-")),
+    [],
+    "systemd ends such a start with 226/NAMESPACE",
+  );
+});
+
 test("scripts of npm that the documentation names exist", () => {
   const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
   const wrong: string[] = [];
