@@ -39,6 +39,12 @@ command -v npm >/dev/null || die "npm is not here: install Node.js 20.19 or newe
 [ -d "$out" ] || die "$out is no directory"
 out=$(cd "$out" && pwd)
 
+# For each package that it cannot have npm would wait minutes.
+if ! words=$(cd "$here" && timeout 30 npm view rxjs version --fetch-retries=0 --fetch-timeout=10000 --loglevel=error 2>&1); then
+  words=$(sed -nE 's/^npm (error|ERR!) (code )?//p' <<<"$words" | head -n 1)
+  die "npm's registry ($(cd "$here" && npm config get registry 2>/dev/null)) cannot be reached: ${words:-it does not answer}"
+fi
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 quiet=(--ignore-scripts --no-audit --no-fund --loglevel=error)
@@ -47,7 +53,10 @@ quiet=(--ignore-scripts --no-audit --no-fund --loglevel=error)
 if [ -e "$here/tsconfig.json" ]; then
   (
     cd "$here"
-    [ -d node_modules ] || npm ci "${quiet[@]}" >&2
+    if [ ! -d node_modules ]; then
+      echo "npm fetches what it is built with" >&2
+      npm ci "${quiet[@]}" >&2
+    fi
     npx --no-install tsc -b >&2
     npm pack "${quiet[@]}" --pack-destination "$work" >/dev/null
   )
@@ -57,9 +66,12 @@ if [ -e "$here/tsconfig.json" ]; then
 else
   mkdir "$work/package"
   tar -C "$here" --exclude=./node_modules -c . | tar -C "$work/package" -x
+  # Without a lock npm asks for these too, though it leaves them out.
+  (cd "$work/package" && npm pkg delete devDependencies)
   install_with=install
 fi
 cd "$work/package"
+echo "npm fetches what it depends on" >&2
 npm "$install_with" --omit=dev --os=linux --cpu="$arch" "${quiet[@]}" >&2
 # Libraries of other systems, which some packages bring along.
 for dir in node_modules/*/prebuilds/* node_modules/@*/*/prebuilds/*; do
@@ -75,6 +87,16 @@ if [ "$node" != none ]; then
   cp "$work/node/bin/node" node/bin/node
   cp "$work/node/LICENSE" node/ 2>/dev/null || true
 fi
+# What only the sources have is named, and not linked.
+node - <<'end'
+const { existsSync, readdirSync, readFileSync, writeFileSync } = require("node:fs");
+const { dirname, join } = require("node:path");
+for (const page of ["README.md", ...readdirSync("docs", { recursive: true }).map((name) => join("docs", name))]) {
+  if (!page.endsWith(".md")) continue;
+  const named = (link, text, to) => (/^\w+:/.test(to) || existsSync(join(dirname(page), to)) ? link : `${text} (in the sources)`);
+  writeFileSync(page, readFileSync(page, "utf8").replace(/\[([^\]\n]*)\]\(([^)\s#]+)(#[^)\s]*)?\)/g, named));
+}
+end
 mkdir bin
 cp deploy/filesync bin/filesync
 chmod 755 bin/filesync deploy/*.sh

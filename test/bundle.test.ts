@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -52,6 +52,16 @@ test("the archive is whole, runs away from the checkout, and has nothing in it f
     unpacked,
   ).out;
   assert.equal(stray, "");
+  const dead = sh("find . -path ./node_modules -prune -o -name '*.md' -print", unpacked)
+    .out.trim()
+    .split("\n")
+    .flatMap((page) =>
+      [...readFileSync(join(unpacked, page), "utf8").matchAll(/\]\(([^)\s#]+)(?:#[^)]*)?\)/g)].flatMap(([, to = ""]) =>
+        /^\w+:/.test(to) || existsSync(join(unpacked, dirname(page), to)) ? [] : [`${page}: ${to}`],
+      ),
+    );
+  assert.deepEqual(dead, [], "links to what the archive has not");
+  assert.match(readFileSync(join(unpacked, "README.md"), "utf8"), /How to change them: CONTRIBUTING\.md \(in the sources\)/);
   const version = sh("./bin/filesync --version", unpacked);
   assert.equal(version.status, 0, version.out);
   // Through a link, as it is installed.
