@@ -7,7 +7,7 @@
 #   --prepare-image    for a card that will be copied: as --no-start, and nothing on it says which machine it is
 #   --replace-old      the services of the FileSync in Python are stopped and put aside
 #   --uninstall        takes it away; what it has not delivered, its configuration and its user stay
-#   --purge            with --uninstall: these too
+#   --purge            with --uninstall: these too; files that arrived elsewhere stay, and their user with them
 #   --dry-run          says what it would do
 # Running it again changes nothing that is as it should be. Exit codes: 0 done; 1 it failed, and the version before runs on; 2 nothing was begun.
 set -euo pipefail
@@ -17,7 +17,7 @@ prefix=/opt/filesync
 etc=/etc/filesync
 state=/var/lib/filesync
 units=/usr/local/lib/systemd/system
-# What the links in it are called; services first.
+# What is in it; services first.
 unit_names=(filesync.service filesync-ground.service filesync-mount.socket filesync-mount@.service)
 rules=/usr/local/lib/udev/rules.d/60-filesync.rules
 command=/usr/local/bin/filesync
@@ -38,7 +38,7 @@ run() {
   if [ -n "$dry" ]; then say "would run: $*"; else "$@"; fi
 }
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 from='' config='' role='' start=1 image='' replace='' uninstall='' purge='' dry=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -74,16 +74,28 @@ if [ -z "$dry" ]; then
   flock -n 9 || die "another deploy-filesync.sh is at work"
 fi
 
-work=$(mktemp -d) || die "no directory can be made in ${TMPDIR:-/tmp}: is the file system read-only (mount -o remount,rw /), or full?"
-trap 'rm -rf "$work"' EXIT
+# Whether it is enabled, also where the link leads nowhere.
+enabled() {
+  [ -n "$(find /etc/systemd/system -path "*.wants/$1")" ]
+}
+
+# Files of its user that are not the installation's own: a directory a line.
+files_elsewhere() {
+  local user
+  user=$(id -u filesync 2>/dev/null) || return 0
+  find / \( -fstype proc -o -fstype sysfs -o -fstype devtmpfs -o -fstype cgroup2 -o -fstype nfs -o -fstype nfs4 -o -fstype cifs -o -path /tmp -o -path /var/tmp \
+    -o -path /run -o -path /usr -o -path /boot -o -path /etc -o -path $prefix -o -path $state \) -prune -o -user "$user" -prune -print 2>/dev/null || true
+}
 
 # ---------------------------------------------------------------------------------------------------------------------------------- taking it away
 
 take_away() {
   local unit
+  # What an older one enabled cannot be disabled by name.
+  run sh "$here/deploy/trial.sh" units
   for unit in "${unit_names[@]}"; do
     # Of a template there are only instances, which end below.
-    if [ -L "$units/$unit" ] && [[ $unit != *@* ]]; then run systemctl -q disable --now "$unit"; fi
+    if [ -e "$units/$unit" ] && [[ $unit != *@* ]]; then run systemctl -q disable --now "$unit"; fi
   done
   # A helper at work, and what it mounted.
   if [ -e $units/filesync-mount@.service ]; then run systemctl stop 'filesync-mount@*.service'; fi
@@ -100,10 +112,20 @@ take_away() {
   ! command -v udevadm >/dev/null || run udevadm control --reload || true
   run rm -rf $prefix /run/filesync
   if [ -n "$purge" ]; then
+    local kept one
+    say "Looking for files that it has elsewhere"
+    kept=$(files_elsewhere)
     run rm -rf $state $etc
-    ! getent passwd filesync >/dev/null || run userdel filesync
-    ! getent group filesync >/dev/null || run groupdel filesync
-    say "FileSync, its configuration and its data are gone."
+    if [ -n "$kept" ]; then
+      # Without it they would be the next new user's.
+      say "FileSync, its configuration, journal and spool are gone. What it brought stays, and so does the user filesync, whose files these are:"
+      while read -r one; do say "  $one ($(du -sh "$one" 2>/dev/null | cut -f1))"; done <<<"$kept"
+      say "Give them to somebody else (chown -R USER: DIR) or remove them, then: userdel filesync"
+    else
+      ! getent passwd filesync >/dev/null || run userdel filesync
+      ! getent group filesync >/dev/null || run groupdel filesync
+      say "FileSync, its configuration, journal and spool are gone, and its user, who has no files elsewhere."
+    fi
   else
     say "FileSync is gone. $etc, $state and the user filesync, whose files these are, stay; --uninstall --purge takes them too."
   fi
@@ -112,14 +134,60 @@ take_away() {
 if [ -n "$uninstall" ]; then
   if [ -n "$purge" ] && [ -L $prefix/current ] && [ -r $etc/config.json ]; then
     # What is thrown away may be nowhere else.
-    left=$($command status --config $etc/config.json 2>/dev/null | tail -n 1 || true)
+    left=$($command status --config $etc/config.json 2>/dev/null | sed -n 1p || true)
     [ -z "$left" ] || say "It says of itself, last: $left"
   fi
   take_away
   exit 0
 fi
 
+# ---------------------------------------------------------------------------------------------------------------------------------- what is here already
+
+for dir in /etc /opt /usr/local; do
+  [ -n "$dry" ] || [ ! -e $dir ] || [ -w $dir ] || die "$dir cannot be written: is the file system read-only? (mount -o remount,rw /)"
+done
+# The FileSync in Python had services of its own names.
+others=()
+for old in /etc/systemd/system/filesync*.service; do
+  if [ ! -e "$old" ] || [ -L "$old" ]; then continue; fi
+  by=$(sed -n 's/^ExecStart=//p' "$old" | tail -n 1)
+  if [[ $by == "$prefix"/* ]]; then
+    say "$old stands before the unit of the same name, which upgrades bring ($units): systemctl revert $(basename "$old") takes it away, drop-ins stay as they are"
+    continue
+  fi
+  [ -n "$replace" ] || die "$old is another FileSync's (started by: $by): --replace-old stops it and puts it aside as $old.old"
+  others+=("$old")
+done
+if [ -z "$role" ]; then
+  role=vehicle
+  ! enabled filesync-ground.service || role=ground
+fi
+service=filesync.service other=filesync-ground.service
+if [ $role = ground ]; then service=filesync-ground.service other=filesync.service; fi
+for unit in "$service" filesync-mount.socket; do
+  [ "$(readlink "/etc/systemd/system/$unit")" != /dev/null ] || die "$unit is masked: systemctl unmask $unit, and run this again"
+done
+
 # ------------------------------------------------------------------------------------------------------------------------------ what is to be installed
+
+# All that is unpacked, fetched and built is on the disk where it will stay: /tmp may be small, and memory.
+if [ -n "$dry" ]; then
+  room=${TMPDIR:-/tmp}
+else
+  room=$prefix/versions
+  mkdir -p $room 2>/dev/null || die "$room cannot be made: is the file system read-only? (mount -o remount,rw /)"
+  rm -rf $room/.new-*
+fi
+leave() {
+  rm -rf "$work"
+  [ -n "$dry" ] || rmdir --ignore-fail-on-non-empty $prefix/versions $prefix 2>/dev/null || true
+}
+work=$(mktemp -d "$room/.new-XXXXXX") || die "no directory can be made in $room: is the file system read-only (mount -o remount,rw /), or full?"
+trap leave EXIT
+export TMPDIR=$work
+
+free_mib() { df -Pm "$room" | awk 'NR == 2 { print $4 }'; }
+no_room() { die "$room has $(free_mib) MiB free, and $1 are needed; nothing was changed"; }
 
 case $(dpkg --print-architecture 2>/dev/null || uname -m) in
   amd64 | x86_64) arch=x64 ;;
@@ -140,10 +208,10 @@ get_node() {
   command -v curl >/dev/null || die "there is no Node.js 20.19 or newer here, and no curl to get one: apt-get install curl, or install from an archive of make-bundle.sh, which has one in it"
   local sums=$work/sums name
   say "There is no Node.js 20.19 or newer with npm here: Node.js $node_major is taken from $node_mirror"
-  curl -fsSL --retry 3 -o "$sums" "$node_mirror/latest-v$node_major.x/SHASUMS256.txt" ||
+  curl -fsSL --connect-timeout 15 --retry 2 -o "$sums" "$node_mirror/latest-v$node_major.x/SHASUMS256.txt" ||
     die "$node_mirror cannot be reached: without a network install from an archive of make-bundle.sh, which has Node.js in it"
   name=$(sed -n "s/^[0-9a-f]*  \(node-v[0-9.]*-linux-$arch\.tar\.gz\)$/\1/p" "$sums")
-  curl -fsSL --retry 3 -o "$work/$name" "$node_mirror/latest-v$node_major.x/$name" || die "$node_mirror/latest-v$node_major.x/$name cannot be had"
+  curl -fL --progress-bar --connect-timeout 15 --retry 2 -o "$work/$name" "$node_mirror/latest-v$node_major.x/$name" || die "$node_mirror/latest-v$node_major.x/$name cannot be had"
   (cd "$work" && grep -F "  $name" "$sums" | sha256sum --quiet -c -) || die "$name is not what its sum says: try again"
   mkdir "$work/node"
   tar -xzf "$work/$name" -C "$work/node" --strip-components=1
@@ -161,8 +229,8 @@ build_from() {
   # As a program that changes nothing but its own directories: in a copy, so that a checkout of a user stays that user's.
   mkdir "$work/source"
   tar -C "$1" --exclude=./node_modules --exclude=./.git --exclude='./*.tar.gz' -c . | tar -C "$work/source" --no-same-owner -x
-  bash "$work/source/deploy/make-bundle.sh" --arch $arch --node none --stage "$work/bundle" >"$work/build.log" 2>&1 ||
-    { tail -n 20 "$work/build.log" >&2; die "it could not be built; the last words are above (a network is needed for npm)"; }
+  bash "$work/source/deploy/make-bundle.sh" --arch $arch --node none --stage "$work/bundle" ||
+    die "it could not be built, for the reason above; nothing was changed. An archive that make-bundle.sh made where there is a network needs none here"
   if [ -n "$own_node" ]; then
     mkdir -p "$work/bundle/node/bin"
     cp "$work/node/bin/node" "$work/bundle/node/bin/node"
@@ -175,7 +243,14 @@ build_from() {
 source=$here
 if [ -n "$from" ]; then
   mkdir "$work/from"
-  tar -xzf "$from" -C "$work/from" --no-same-owner 2>/dev/null || die "$from is no whole archive: copy it again"
+  if ! LC_ALL=C tar -xzf "$from" -C "$work/from" --no-same-owner 2>"$work/words"; then
+    if grep -qE 'No space left|quota exceeded' "$work/words" || [ "$(free_mib)" -lt 1 ]; then
+      rm -rf "$work/from"
+      needed=$(gzip -l "$from" 2>/dev/null | awk 'NR == 2 { print int($2 / 1048576) + 20 }' || true)
+      no_room "${needed:-more}"
+    fi
+    die "$from is no whole archive: copy it again"
+  fi
   source=$(find "$work/from" -mindepth 1 -maxdepth 1 -type d | head -n 1)
   [ -e "$source/package.json" ] || die "$from is no archive of FileSync"
 fi
@@ -188,15 +263,6 @@ else
   build_from "$source"
 fi
 
-space_for() {
-  local needed available
-  needed=$(du -sk "$1" | cut -f1)
-  mkdir -p "$2" 2>/dev/null || die "$2 cannot be made: is the file system read-only? (mount -o remount,rw /)"
-  [ -w "$2" ] || die "$2 cannot be written: is the file system read-only? (mount -o remount,rw /)"
-  available=$(df -Pk "$2" | awk 'NR == 2 { print $4 }')
-  [ "$available" -gt $((needed + 20480)) ] || die "$2 has $((available / 1024)) MiB free, and $((needed / 1024 + 20)) are needed; nothing was changed"
-}
-
 if [ -e "$source/SHA256SUMS" ]; then
   # "sha256sum: WARNING" and the like are told in words of ours.
   (cd "$source" && sha256sum --quiet -c SHA256SUMS >"$work/wrong" 2>&1) || die "the archive is damaged ($(head -n 1 "$work/wrong")): copy it again"
@@ -208,28 +274,43 @@ else
   version="(built then)"
 fi
 
-# ---------------------------------------------------------------------------------------------------------------------------------- what is here already
-
-# The FileSync in Python had services of its own names.
-for old in /etc/systemd/system/filesync*.service; do
-  if [ ! -e "$old" ] || [ -L "$old" ]; then continue; fi
-  name=$(basename "$old")
-  [ -n "$replace" ] || die "$old is another FileSync's (started by: $(sed -n 's/^ExecStart=//p' "$old" | head -n 1)): --replace-old stops it and puts it aside as $old.old"
-  run systemctl -q disable --now "$name" || true
-  run mv "$old" "$old.old"
-done
-
-if [ -z "$role" ]; then
-  role=vehicle
-  ! systemctl -q is-enabled filesync-ground.service 2>/dev/null || role=ground
+before=$(readlink $prefix/current 2>/dev/null || true)
+# What the version that runs takes for good may be a mistake for the new one: better known now than on the way.
+looked='' fresh=''
+look_at_config() {
+  local problems
+  if [ -n "$looked" ]; then return; fi
+  looked=1
+  if problems=$("$fresh/bin/filesync" check --config $etc/config.json 2>&1); then return; fi
+  [ -n "$before" ] && "$prefix/$before/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 &&
+    die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:
+$problems"
+  say "$etc/config.json has mistakes:
+$problems"
+}
+if [ -n "$dry" ] || [ -d "$prefix/versions/$version" ]; then
+  fresh=$prefix/versions/$version
+else
+  fresh=$source
+  if [[ $source != "$work"/* ]]; then
+    needed=$(($(du -sm "$source" | cut -f1) + 20))
+    [ "$(free_mib)" -ge $needed ] || no_room $needed
+    fresh=$work/new
+    cp -a --no-preserve=ownership "$source" "$fresh" || no_room $needed
+  fi
+  chmod -R go-w,a+rX "$fresh"
+  "$fresh/bin/filesync" --version >/dev/null || die "$version does not run on this machine; nothing was changed"
+  [ ! -e $etc/config.json ] || look_at_config
 fi
-service=filesync.service other=filesync-ground.service
-if [ $role = ground ]; then service=filesync-ground.service other=filesync.service; fi
 
 # ------------------------------------------------------------------------------------------------------------------------------------- user, directories
 
 for dir in /etc /opt /usr/local; do
   [ -n "$dry" ] || [ ! -e $dir ] || [ -w $dir ] || die "$dir cannot be written: is the file system read-only? (mount -o remount,rw /)"
+done
+for old in "${others[@]}"; do
+  run systemctl -q disable --now "$(basename "$old")" || true
+  run mv "$old" "$old.old"
 done
 if ! getent passwd filesync >/dev/null; then
   run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
@@ -258,30 +339,17 @@ fi
 
 # ------------------------------------------------------------------------------------------------------------------------------------------- the program
 
-before=$(readlink $prefix/current 2>/dev/null || true)
-if [ -z "$dry" ]; then rm -rf $prefix/versions/.new-*; fi
 if [ "$before" = "versions/$version" ]; then
   say "$version is installed already"
 else
-  if [ ! -d "$prefix/versions/$version" ]; then
-    [ -n "$dry" ] || space_for "$source" $prefix/versions
-    run cp -a --no-preserve=ownership "$source" "$prefix/versions/.new-$version"
-    run chmod -R go-w,a+rX "$prefix/versions/.new-$version"
-    if [ -z "$dry" ]; then
-      fresh=$prefix/versions/.new-$version/bin/filesync
-      "$fresh" --version >/dev/null || die "$version does not run on this machine; nothing was changed"
-      # What the version that runs takes for good may be a mistake for the new one: better known now than on the way.
-      if ! problems=$("$fresh" check --config $etc/config.json 2>&1); then
-        [ -n "$before" ] && "$prefix/$before/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 &&
-          die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:
-$problems"
-        say "$etc/config.json has mistakes:
-$problems"
-      fi
-    fi
-    run sync -f $prefix
-    run mv "$prefix/versions/.new-$version" "$prefix/versions/$version"
-    run sync -f $prefix
+  if [ "$fresh" != "$prefix/versions/$version" ]; then
+    # The first configuration.
+    [ -n "$before" ] || look_at_config
+    sync -f "$work"
+    mv "$fresh" "$prefix/versions/$version"
+    sync -f $prefix
+  elif [ ! -d "$fresh" ]; then
+    say "would put $version into $prefix/versions"
   fi
   # From here on the version is on trial (trial.sh): a power cut at any moment leaves one that runs, or is left for the one before.
   if [ -n "$before" ]; then
@@ -295,24 +363,22 @@ $problems"
   run sync -f $prefix
 fi
 
-# Through "current": going back goes back here too.
+# These through "current", so that going back goes back here too; the units, which systemd would follow to their end, as files (trial.sh).
 link() {
   [ "$(readlink "$2" 2>/dev/null)" = "$1" ] || { run ln -sfn "$1" "$2.new" && run mv -T "$2.new" "$2"; }
 }
-for unit in "${unit_names[@]}"; do
-  link "$prefix/current/systemd/$unit" "$units/$unit"
-done
 link $prefix/current/deploy/60-filesync.rules $rules
 link $prefix/current/bin/filesync $command
-run systemctl daemon-reload
+run $prefix/current/deploy/trial.sh units
 if command -v udevadm >/dev/null; then
   run udevadm control --reload || true
   # For ports that are in already.
   run udevadm trigger --subsystem-match=tty --action=change || true
 fi
 
-if systemctl -q is-enabled $other 2>/dev/null; then run systemctl -q disable --now $other; fi
-run systemctl -q enable "$service" filesync-mount.socket
+if enabled $other; then run systemctl -q disable --now $other; fi
+run systemctl -q enable "$service" filesync-mount.socket ||
+  fail "systemd does not enable it, for the reason above; $version is in place: mend that and run this again"
 run sync
 
 # --------------------------------------------------------------------------------------------------------------------------------------------- starting it
@@ -326,10 +392,20 @@ if [ -n "$image" ]; then
       *) fail "not everything is delivered ($queue): deliver it first (systemctl start $service), or give it up (filesync forget, rm -r $state)" ;;
     esac
   fi
-  # Who this machine is, and what it knows; made anew at the first start of each copy.
-  run rm -rf $state $etc/keys
+  # Who this machine is, and what it knows; made anew at the first start of each copy. The certificate: by "filesync init --ground".
+  certified=''
+  [ ! -e $etc/certs/ftp.key ] || certified=1
+  run rm -rf $state $etc/certs/ftp.key $etc/certs/ftp.crt
   run sync
-  say "Ready to be copied: each copy takes an identity of its own at its first start. Keys of a login that are in $etc/credentials, or in the configuration, would be in every copy."
+  say "Ready to be copied: each copy takes an identity of its own at its first start."
+  [ -z "$certified" ] || say "The FTP server's certificate is gone, with its key. On each copy: sudo filesync init --ground --yes (it makes another, and prints what vehicles need), then: sudo systemctl restart $service"
+  stays=$(find $etc -type f ! -path $etc/config.json ! -path $etc/certs/ftp.key ! -path $etc/certs/ftp.crt 2>/dev/null || true)
+  say "In every copy would be: what $etc/config.json says, passwords in it too${stays:+; and these, which may be secrets:
+$stays}"
+  say "Looking for files that it has elsewhere"
+  arrived=$(files_elsewhere)
+  [ -z "$arrived" ] || say "And files of the user filesync, in:
+$arrived"
   exit 0
 fi
 if [ -z "$start" ]; then
@@ -349,14 +425,15 @@ if [ "$before" = "versions/$version" ] && [ ! -e $prefix/trial ] && systemctl -q
   exit 0
 fi
 systemctl restart --no-block "$service"
-# The one before may still be active; the mark of the trial goes when this one is.
-until systemctl -q is-active "$service" && [ ! -e $prefix/trial ]; do
+# The one before may still be active, or be so again; the mark of the trial goes when this one is, or, last of all, when the other is back.
+until systemctl -q is-active "$service" && [ ! -e $prefix/trial ] && [ "$(readlink $prefix/current)" = "versions/$version" ]; do
   result=$(systemctl show -P ActiveState "$service")
-  if [ "$result" = failed ] || [ $(($(date +%s) - since)) -gt $ready_seconds ] || [ "$(readlink $prefix/current)" != "versions/$version" ]; then
-    echo "$version did not become ready ($(systemctl show -P StatusText "$service")). Its last words:" >&2
+  if [ "$result" = failed ] || [ $(($(date +%s) - since)) -gt $ready_seconds ] || { [ ! -e $prefix/trial ] && [ "$(readlink $prefix/current)" != "versions/$version" ]; }; then
+    said=$(systemctl show -P StatusText "$service")
+    echo "$version did not become ready${said:+ ($said)}. Its last words:" >&2
     journalctl -q --no-pager -o cat -n 15 -u "$service" --since "@$since" >&2 || true
     if [ -n "$before" ] && [ "$before" != "versions/$version" ]; then
-      [ "$(readlink $prefix/current)" != "versions/$version" ] || "$prefix/$before/deploy/trial.sh" back >&2
+      [ "$(readlink $prefix/current)" != "versions/$version" ] || "$prefix/versions/$version/deploy/trial.sh" back >&2
       systemctl restart --no-block "$service"
       for _ in $(seq $ready_seconds); do
         if systemctl -q is-active "$service"; then fail "${before#versions/} runs again; the failed version is in $prefix/versions/$version"; fi

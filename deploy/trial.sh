@@ -1,25 +1,54 @@
 #!/bin/sh
-# trial.sh begin | ready | back: a version that was just installed is on trial until it was ready once. systemd calls "begin" before each start and
-# "ready" after it said so; at the fourth start without that the version before it is put back, so that an upgrade that nobody watched, or that the
-# power cut short, leaves no vehicle without FileSync. "back" does so at once.
+# trial.sh begin | ready | back | units: a version that was just installed is on trial until it was ready once. systemd calls "begin" before each start
+# and "ready" after it said so; at the fourth start without that the version before it is put back, so that an upgrade that nobody watched, or that the
+# power cut short, leaves no vehicle without FileSync. "back" does so at once. "units" gives systemd the units of the version that runs; "begin" on
+# trial and "back" do so too.
 set -eu
-# Another prefix is for tests.
-prefix=${FILESYNC_PREFIX:-/opt/filesync}
-state=${FILESYNC_STATE:-/var/lib/filesync}
-mark=$prefix/trial
+# As for systemctl --root: one whose systemd does not run.
+root=${FILESYNC_ROOT:-}
+prefix=/opt/filesync
+units=/usr/local/lib/systemd/system
+links=$root/etc/systemd/system
+state=$root/var/lib/filesync
+mark=$root$prefix/trial
 most=3
 
+# As files: "systemctl enable" follows a link to its end, and its own links would name this version for good. Safe at every moment: a unit that was
+# enabled stays so.
+units() {
+  for unit in "$root$prefix"/current/systemd/*; do
+    [ -e "$unit" ] || continue
+    place=$root$units/${unit##*/}
+    if [ ! -L "$place" ] && cmp -s "$unit" "$place"; then continue; fi
+    rm -f "$place.new" && cp "$unit" "$place.new" && chmod 644 "$place.new" && sync "$place.new" && mv -T "$place.new" "$place" || return 1
+  done
+  # Those that an earlier FileSync had made so. First what enables a unit, then what goes before the file.
+  for link in "$links"/*.wants/* "$links"/*.requires/* "$links"/*; do
+    [ -L "$link" ] || continue
+    case $(readlink "$link") in "$prefix"/*) ;; *) continue ;; esac
+    case $link in
+      *.wants/* | *.requires/*) ln -sfn "$units/${link##*/}" "$link.new" && mv -T "$link.new" "$link" || return 1 ;;
+      *) rm "$link" || return 1 ;;
+    esac
+  done
+  sync
+  # Also where nothing was to be done: whoever did it may have been ended before this.
+  [ -n "$root" ] || systemctl daemon-reload
+}
+
 back() {
-  new=$(readlink "$prefix/current")
-  old=$(readlink "$prefix/previous") || { echo "there is no version before $new to go back to"; rm -f "$mark"; return 1; }
+  new=$(readlink "$root$prefix/current")
+  old=$(readlink "$root$prefix/previous") || { echo "there is no version before $new to go back to"; rm -f "$mark"; return 1; }
   # What the newer one made of the journal may be nothing for the older one: it may set that aside and rebuild it.
   [ ! -d "$state" ] || { : >"$state/went-back" && chown --reference="$state" "$state/went-back"; }
-  ln -sfn "$old" "$prefix/current.new"
-  mv -T "$prefix/current.new" "$prefix/current"
+  ln -sfn "$old" "$root$prefix/current.new"
+  mv -T "$root$prefix/current.new" "$root$prefix/current"
+  # The mark is last: a power cut before it, and the next start does the rest.
+  units || echo "the units of ${old#versions/} could not be put back"
   rm -f "$mark"
-  sync -f "$prefix"
-  echo "${new#versions/} did not become ready: back to ${old#versions/}"
-  systemctl daemon-reload
+  sync -f "$root$prefix"
+  # The same: the power went on the way back.
+  [ "$new" = "$old" ] || echo "${new#versions/} did not become ready: back to ${old#versions/}"
 }
 
 case ${1-} in
@@ -30,9 +59,12 @@ case ${1-} in
     if [ "$tried" -ge $most ]; then back; exit; fi
     echo $((tried + 1)) >"$mark.new"
     mv "$mark.new" "$mark"
-    sync -f "$prefix"
+    sync -f "$root$prefix"
+    # The power may have gone between the version and its units.
+    units || echo "its units could not be placed"
     ;;
   ready) rm -f "$mark" ;;
   back) back ;;
-  *) echo "trial.sh begin | ready | back" >&2; exit 2 ;;
+  units) units ;;
+  *) echo "trial.sh begin | ready | back | units" >&2; exit 2 ;;
 esac

@@ -106,14 +106,15 @@ export class Installed {
     writeFileSync(join(this.#logs, name), this.random.bytes(bytes));
   }
 
-  /** Of the same build, with another name, and `code` where the daemon begins. In /root/NAME. */
+  /** Of the same build, with another name, which its unit says too, and `code` where the daemon begins. In /root/NAME. */
   async version(name: string, code: string): Promise<void> {
     await this.machine.must(
       [
         `rm -rf /root/${name} && cp -a /root/filesync /root/${name} && cd /root/${name}`,
         `sed -i 's/^  "version": ".*"/  "version": "0.0.1-${name}"/' package.json`,
+        `sed -i 's/^Description=.*/Description=FileSync of ${name}/' systemd/${unit}`,
         `cat >>dist/cli/run.js`,
-        "sha256sum package.json dist/cli/run.js >sums && grep -v -e ' ./package.json$' -e ' ./dist/cli/run.js$' SHA256SUMS >>sums && mv sums SHA256SUMS",
+        `for file in package.json systemd/${unit} dist/cli/run.js; do grep -v " ./$file$" SHA256SUMS >sums && sha256sum ./$file >>sums && mv sums SHA256SUMS; done`,
       ].join(" && "),
       `\n${code}\n`,
     );
@@ -121,6 +122,11 @@ export class Installed {
 
   async current(): Promise<string> {
     return (await this.machine.must("basename $(readlink /opt/filesync/current)")).trim();
+  }
+
+  /** The version whose unit systemd has. */
+  async unitOf(): Promise<string> {
+    return (await this.machine.must(`systemctl show -P Description ${unit}`)).trim().replace("FileSync of ", "");
   }
 
   async pid(): Promise<string> {

@@ -56,13 +56,23 @@ export async function mistakes(on: Installed): Promise<void> {
     /MiB free, and \d+ are needed/,
     "rm /fill",
   );
+  await refused(
+    "no space for an archive",
+    "tar -czf /root/full.tar.gz -C /root full; unshare -m sh -c 'mount -t tmpfs -o size=20m opt /opt && /root/full/deploy/deploy-filesync.sh --from /root/full.tar.gz'",
+    /\/opt\/filesync\/versions has \d+ MiB free, and \d+ are needed/,
+    "rm /root/full.tar.gz",
+  );
   await refused("a read-only root", "unshare -m sh -c 'mount -o remount,bind,ro / && /root/full/deploy/deploy-filesync.sh'", /read-only/);
   await on.ready();
   await m.must(
     "rm -rf /root/other /root/full /root/half.tar.gz; mkdir -p /opt/filesync/versions/.new-0.0.0-half/dist && touch /opt/filesync/versions/.new-0.0.0-half/dist/x",
   );
   await on.version("whole", "");
-  await m.must("/root/whole/deploy/deploy-filesync.sh");
+  // From an archive, with a /tmp that is too small for it.
+  await m.must(
+    "tar -czf /root/whole.tar.gz -C /root whole && mkdir -p /run/small && mount -t tmpfs -o size=1m small /run/small && TMPDIR=/run/small /root/whole/deploy/deploy-filesync.sh --from /root/whole.tar.gz",
+  );
+  await m.must("umount /run/small; rm /root/whole.tar.gz");
   on.results.row(
     "mistakes",
     "a half-finished install before",
@@ -96,11 +106,20 @@ export async function gone(on: Installed): Promise<void> {
   // Back again, on what was left.
   await m.must(deploy);
   await on.judgeTree("gone, and back");
-  await m.must("/opt/filesync/current/deploy/deploy-filesync.sh --uninstall --purge");
+  const kept = await m.must("/opt/filesync/current/deploy/deploy-filesync.sh --uninstall --purge");
+  on.given.say(indented(kept));
+  const owner = (await m.must("stat -c %U /srv/flights")).trim();
+  on.results.row(
+    "gone",
+    "with --purge: what it brought stays, and is told; it belongs to",
+    owner,
+    owner === "filesync" && kept.includes("  /srv/flights ("),
+  );
+  await m.must(`rm -rf /srv/flights && ${deploy} --uninstall --purge`);
   const purged = await m.run("ls -d /etc/filesync /var/lib/filesync /opt/filesync; getent passwd filesync");
   on.results.row(
     "gone",
-    "with --purge: its data, configuration and user too",
+    "then: its data, configuration and user too",
     purged.out.trim() === "" ? "yes" : purged.out,
     purged.out.trim() === "",
   );

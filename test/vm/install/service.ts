@@ -230,11 +230,46 @@ export async function upgrade(on: Installed): Promise<void> {
   );
   on.results.row("upgrade", "runs now", await on.current(), (await on.current()).startsWith("0.0.1-upgraded"));
   await on.judgeTree("upgrade");
+
+  await on.version("second", "");
+  await on.machine.must("/root/second/deploy/deploy-filesync.sh");
+  const loose = () => on.machine.must("find /etc/systemd /usr/local/lib/systemd \\( -lname '/opt/*' -o -lname '*filesync*' -xtype l \\)");
+  on.results.row("upgrade", "twice: the unit is that of", await on.unitOf(), (await on.unitOf()) === "second");
+  await on.machine.powerCut();
+  await on.machine.boot();
+  await on.ready();
+  on.results.row("upgrade", "after a reboot the unit is that of", await on.unitOf(), (await on.unitOf()) === "second");
+  on.results.none("upgrade", "links of systemd to a version, or to nothing", (await loose()).split("\n").filter(Boolean));
+
+  // As FileSync was enabled before: by links of links, to a version that is deleted two upgrades later.
+  await on.machine.must(
+    [
+      "for unit in filesync.service filesync-mount.socket; do ln -sf /opt/filesync/current/systemd/$unit /usr/local/lib/systemd/system/; done",
+      `systemctl -q reenable ${unit} filesync-mount.socket && readlink /etc/systemd/system/${unit} | grep /opt/filesync/versions/`,
+      `find /etc/systemd/system -lname '/opt/*' -printf '%p %f\\n' | while read -r link name; do ln -sfn /opt/filesync/versions/gone/systemd/$name $link; done`,
+      "sync",
+    ].join(" && "),
+  );
+  await on.machine.powerCut();
+  await on.machine.boot();
+  const without = await on.machine.run(`systemctl cat ${unit}`);
+  on.results.row(
+    "upgrade",
+    "units of an earlier version that is gone: systemd knows none",
+    `exit ${String(without.code)}`,
+    without.code !== 0,
+  );
+  await on.version("third", "");
+  await on.machine.must("/root/third/deploy/deploy-filesync.sh");
+  on.results.row("upgrade", "after the next upgrade the unit is that of", await on.unitOf(), (await on.unitOf()) === "third");
+  on.results.none("upgrade", "links of systemd to a version, or to nothing, then", (await loose()).split("\n").filter(Boolean));
+  await on.machine.must("rm -rf /root/second /root/third");
 }
 
 /** Versions that do not become ready: the one before runs again, with the script watching and with nobody there. */
 export async function broken(on: Installed): Promise<void> {
   const good = await on.current();
+  const goodUnit = await on.unitOf();
   const ways = {
     "does not start": "throw new Error('broken');",
     "ends soon after its start": "setTimeout(() => process.exit(1), 300);",
@@ -244,12 +279,8 @@ export async function broken(on: Installed): Promise<void> {
     await on.version("broken", code);
     const { code: exit, err } = await on.machine.run("/root/broken/deploy/deploy-filesync.sh");
     await on.ready();
-    on.results.row(
-      "broken",
-      `${way}: ${err.trim().split("\n").at(-1) ?? ""}`,
-      `exit ${String(exit)}`,
-      exit === 1 && (await on.current()) === good,
-    );
+    const asGood = (await on.current()) === good && (await on.unitOf()) === goodUnit;
+    on.results.row("broken", `${way}: ${err.trim().split("\n").at(-1) ?? ""}`, `exit ${String(exit)}`, exit === 1 && asGood);
   }
   // As if the power had gone right after the script switched over: nobody watches.
   await on.version("broken", ways["does not start"]);
@@ -257,7 +288,8 @@ export async function broken(on: Installed): Promise<void> {
   await on.machine.powerCut();
   await on.machine.boot();
   await on.ready();
-  on.results.row("broken", "found at a boot, nobody there: back by itself", await on.current(), (await on.current()) === good);
+  const back = `${await on.current()}, unit of ${await on.unitOf()}`;
+  on.results.row("broken", "found at a boot, nobody there: back by itself", back, back === `${good}, unit of ${goodUnit}`);
   on.fly(mib);
   await on.delivered("broken");
   await on.judgeTree("broken");

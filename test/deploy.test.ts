@@ -1,0 +1,409 @@
+/**
+ * deploy-filesync.sh and trial.sh over a made-up root, without a systemd that runs: which units systemd would take after upgrades and ways back, what is refused, and what stays.
+ * What needs a machine that boots is in test/vm/install.
+ */
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const arch = process.arch === "arm64" ? "arm64" : "x64";
+
+function tempDir(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-deploy-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  return dir;
+}
+
+function put(path: string, text: string, mode = 0o644): void {
+  mkdirSync(join(path, ".."), { recursive: true });
+  writeFileSync(path, text, { mode });
+}
+
+/** A machine that does not run: its versions, and what `systemctl --root` thinks of its units. */
+class Root {
+  constructor(readonly dir: string) {
+    mkdirSync(join(dir, "usr/local/lib/systemd/system"), { recursive: true });
+    mkdirSync(join(dir, "etc/systemd/system"), { recursive: true });
+  }
+
+  path(path: string): string {
+    return join(this.dir, path);
+  }
+
+  /** One whose units say `words`. */
+  version(name: string, words: string): void {
+    const dir = this.path(`opt/filesync/versions/${name}`);
+    cpSync(join(root, "systemd"), join(dir, "systemd"), { recursive: true });
+    cpSync(join(root, "deploy"), join(dir, "deploy"), { recursive: true });
+    for (const unit of ["filesync.service", "filesync-mount.socket"]) {
+      const path = join(dir, "systemd", unit);
+      writeFileSync(path, readFileSync(path, "utf8").replace(/^Description=.*/m, `Description=${words}`));
+    }
+  }
+
+  sh(command: string): { status: number | null; out: string } {
+    const { status, stdout, stderr } = spawnSync("bash", ["-ec", command], {
+      cwd: this.path("opt/filesync"),
+      env: { ...process.env, FILESYNC_ROOT: this.dir },
+      encoding: "utf8",
+    });
+    return { status, out: stdout + stderr };
+  }
+
+  must(command: string): string {
+    const { status, out } = this.sh(command);
+    assert.equal(status, 0, `${command}: ${out}`);
+    return out;
+  }
+
+  /** As deploy-filesync.sh does it. */
+  install(name: string): void {
+    this.must(
+      `[ ! -e current ] || { ln -sfn "$(readlink current)" previous; echo 0 >trial; }; ln -sfn versions/${name} current; current/deploy/trial.sh units`,
+    );
+    this.enable();
+  }
+
+  enable(): void {
+    this.must(`systemctl -q --root=${this.dir} enable filesync.service filesync-mount.socket`);
+  }
+
+  /** What systemd takes for the unit, with the links that enable it; throws where one leads nowhere, or to a version. */
+  unit(name: string): string {
+    assert.equal(this.must(`systemctl --root=${this.dir} is-enabled ${name}`).trim(), "enabled");
+    const links = this.must(`find ${this.dir}/etc/systemd ${this.dir}/usr/local -type l`).trim().split("\n");
+    assert.deepEqual(
+      links.filter((link) => readlinkSync(link).includes("/opt/")),
+      [],
+      "links to a version",
+    );
+    const path = [this.path(`etc/systemd/system/${name}`), this.path(`usr/local/lib/systemd/system/${name}`)].find((one) =>
+      existsSync(one),
+    );
+    assert.ok(path !== undefined, `there is no unit ${name}`);
+    return /^Description=(.*)/m.exec(readFileSync(path, "utf8"))?.[1] ?? "";
+  }
+}
+
+const needsSystemctl = spawnSync("systemctl", ["--version"]).status === 0 ? {} : { skip: "systemctl is not here (package systemd)" };
+
+test("upgrades bring their units, and systemd knows them when the versions before are gone", needsSystemctl, (t) => {
+  const machine = new Root(tempDir(t));
+  for (const name of ["1", "2", "3"]) {
+    machine.version(name, `words of ${name}`);
+    machine.install(name);
+    machine.must(`rm -f trial; rm -rf versions/${Number(name) - 1}`);
+    for (const unit of ["filesync.service", "filesync-mount.socket"]) assert.equal(machine.unit(unit), `words of ${name}`);
+  }
+  const before = machine.must(`find ${machine.dir} -printf '%p %l %i\\n' | sort`);
+  machine.must("current/deploy/trial.sh units");
+  assert.equal(machine.must(`find ${machine.dir} -printf '%p %l %i\\n' | sort`), before, "said twice it changes nothing");
+});
+
+test("an installation whose units lead to a version that is gone is whole again after an upgrade", needsSystemctl, (t) => {
+  const machine = new Root(tempDir(t));
+  machine.version("1", "words of 1");
+  machine.version("2", "words of 2");
+  // As it was enabled before: by links of links.
+  machine.must(
+    [
+      "ln -s versions/1 current",
+      `for unit in filesync.service filesync-mount.socket; do ln -s /opt/filesync/current/systemd/$unit $FILESYNC_ROOT/usr/local/lib/systemd/system/; done`,
+      `systemctl -q --root=$FILESYNC_ROOT enable filesync.service filesync-mount.socket`,
+    ].join("; "),
+  );
+  const link = machine.path("etc/systemd/system/filesync.service");
+  assert.match(readlinkSync(link), /^\/opt\/filesync\/versions\/1\//, "systemd does as it did when this was written");
+  machine.must("rm -rf versions/1");
+  put(machine.path("etc/systemd/system/filesync.service.d/mine.conf"), "[Service]\nNice=5\n");
+  machine.install("2");
+  assert.equal(machine.unit("filesync.service"), "words of 2");
+  assert.equal(machine.unit("filesync-mount.socket"), "words of 2");
+  assert.ok(existsSync(machine.path("etc/systemd/system/filesync.service.d/mine.conf")), "a drop-in is the administrator's");
+});
+
+test(
+  "a version that goes back takes its unit with it, and a power cut between the two is mended at the next start",
+  needsSystemctl,
+  (t) => {
+    const machine = new Root(tempDir(t));
+    for (const name of ["1", "2"]) machine.version(name, `words of ${name}`);
+    machine.install("1");
+    machine.install("2");
+    assert.match(machine.must("current/deploy/trial.sh back"), /2 did not become ready: back to 1/);
+    assert.equal(machine.unit("filesync.service"), "words of 1");
+    assert.equal(readlinkSync(machine.path("opt/filesync/current")), "versions/1");
+
+    // The link, and then no power.
+    machine.must("ln -sfn versions/1 previous; echo 0 >trial; ln -sfn versions/2 current");
+    assert.equal(machine.unit("filesync.service"), "words of 1");
+    for (const start of ["1", "2", "3"]) {
+      machine.must("current/deploy/trial.sh begin");
+      assert.equal(machine.unit("filesync.service"), "words of 2", `at start ${start}`);
+      assert.equal(readFileSync(machine.path("opt/filesync/trial"), "utf8"), `${start}\n`);
+    }
+    machine.must("current/deploy/trial.sh begin");
+    assert.equal(machine.unit("filesync.service"), "words of 1", "at the fourth start without being ready");
+    assert.equal(existsSync(machine.path("opt/filesync/trial")), false);
+  },
+);
+
+/** What stands for systemd: what it was told is in /run/told; a service is ready at once; with /run/fails never, and with /run/back it is the version before that is. */
+const systemctl = `#!/bin/bash
+echo "$*" >>/run/told
+case "$*" in
+  *is-active*) [ ! -e /run/fails ] ;;
+  *restart*) [ ! -e /run/back ] || ln -sfn "$(readlink /opt/filesync/previous)" /opt/filesync/current; [ -e /run/fails ] || rm -f /opt/filesync/trial ;;
+  *ActiveState*) echo failed ;;
+  *StatusText*) [ -e /run/fails ] || echo "all is well" ;;
+esac
+`;
+
+/** What stands for the program. */
+const program = `#!/bin/sh
+case "$1" in
+  --version) echo 0.1.0 ;;
+  status) printf '2 files wait (3 MB)\\n\\nlast receipts\\n  the oldest receipt\\n' ;;
+esac
+`;
+
+/** Directories of this machine, with whatever is written in them thrown away; the script runs there as on a machine of its own. */
+class Apart {
+  readonly #t: TestContext;
+
+  constructor(
+    t: TestContext,
+    readonly dir: string,
+  ) {
+    this.#t = t;
+    put(join(dir, "stubs/systemctl"), systemctl, 0o755);
+    for (const name of ["udevadm", "journalctl"]) put(join(dir, `stubs/${name}`), "#!/bin/sh\n", 0o755);
+    const bundle = join(dir, "bundle");
+    for (const name of ["deploy", "systemd"]) cpSync(join(root, name), join(bundle, name), { recursive: true });
+    put(join(bundle, "bin/filesync"), program, 0o755);
+    put(join(bundle, "ARCH"), `${arch}\n`);
+    put(join(bundle, "package.json"), '{\n  "version": "0.1.0",\n}\n');
+    // Which is unpacked to 40 MB, of which some do not shrink.
+    put(join(bundle, "much"), "");
+    this.#run("dd if=/dev/zero of=bundle/much bs=1M count=40 status=none; head -c 1000000 /dev/urandom >>bundle/much");
+    this.#run("cd bundle && find . -type f ! -name SHA256SUMS -exec sha256sum {} + >SHA256SUMS");
+    this.#run("tar -czf bundle.tar.gz bundle");
+  }
+
+  #run(command: string): string {
+    const { status, stdout, stderr } = spawnSync("bash", ["-ec", command], { cwd: this.dir, encoding: "utf8" });
+    assert.equal(status, 0, stderr);
+    return stdout;
+  }
+
+  /** Runs all of `commands` in it; they begin from nothing. → exit code of the last, and what they printed; or why there is no such root here. */
+  sh(commands: string): { status: number | null; out: string } | undefined {
+    const upper = join(this.dir, "upper");
+    mkdirSync(upper, { recursive: true });
+    const prepared = [
+      `mount -t tmpfs upper ${upper}`,
+      `for dir in etc opt usr/local var/lib srv; do mkdir -p ${upper}/$dir/up ${upper}/$dir/work; mount -t overlay -o lowerdir=/$dir,upperdir=${upper}/$dir/up,workdir=${upper}/$dir/work overlay /$dir; done`,
+      "mount -t tmpfs run /run",
+      "mkdir -p /run/systemd/system /run/lock",
+      "rm -rf /opt/filesync /etc/filesync /srv/* /etc/systemd/system/*filesync*",
+      "! getent passwd filesync >/dev/null || userdel filesync",
+    ].join(" && ");
+    const env = {
+      ...process.env,
+      PATH: `${join(this.dir, "stubs")}:${process.env["PATH"] ?? ""}:/usr/sbin:/sbin`,
+      SUDO_USER: "",
+      TMPDIR: "/tmp",
+    };
+    const { status, stdout, stderr } = spawnSync(
+      "unshare",
+      ["-m", "bash", "-c", `{ ${prepared}; } >&2 || exit 77\nexec 2>&1\ncd ${this.dir}\n${commands}`],
+      { env, encoding: "utf8", timeout: 300_000 },
+    );
+    if (status === 77 || status === null) {
+      this.#t.skip(`no root can be made up here: ${stderr.trim()}`);
+      return;
+    }
+    return { status, out: stdout };
+  }
+}
+
+const needsRoot = process.getuid?.() === 0 ? {} : { skip: "only root can make up a root (mount)" };
+/** Enough to see that nothing was changed. */
+const traces =
+  "{ ls -d /opt/filesync /etc/filesync /usr/local/bin/filesync /usr/local/lib/systemd/system/filesync.service; getent passwd filesync; } 2>/dev/null";
+
+test(
+  "an archive is unpacked where it stays: a small /tmp is no matter, and a full /opt is told before anything is changed",
+  needsRoot,
+  (t) => {
+    const apart = new Apart(t, tempDir(t));
+    const small = apart.sh(
+      "mkdir /run/tmp && mount -t tmpfs -o size=1m tmp /run/tmp && TMPDIR=/run/tmp bundle/deploy/deploy-filesync.sh --from bundle.tar.gz",
+    );
+    if (small === undefined) return;
+    assert.equal(small.status, 0, small.out);
+    assert.match(small.out, /is ready after \d+ s: all is well/);
+
+    for (const given of ["--from bundle.tar.gz", ""]) {
+      const full = apart.sh(`mount -t tmpfs -o size=20m opt /opt && bundle/deploy/deploy-filesync.sh ${given}; echo "exit $?"; ${traces}`);
+      assert.match(
+        full?.out ?? "",
+        /^deploy-filesync\.sh: \/opt\/filesync\/versions has \d+ MiB free, and \d+ are needed; nothing was changed\nexit 2\n$/,
+      );
+    }
+    const half = apart.sh(
+      `head -c 900000 bundle.tar.gz >/run/half.tar.gz; bundle/deploy/deploy-filesync.sh --from /run/half.tar.gz; echo "exit $?"; ${traces}`,
+    );
+    assert.equal(half?.out, "deploy-filesync.sh: /run/half.tar.gz is no whole archive: copy it again\nexit 2\n");
+  },
+);
+
+test("a version that did not become ready is told without empty brackets", needsRoot, (t) => {
+  const failed = new Apart(t, tempDir(t)).sh('touch /run/fails; bundle/deploy/deploy-filesync.sh; echo "exit $?"');
+  if (failed === undefined) return;
+  assert.match(failed.out, /0\.1\.0-\w+ did not become ready\. Its last words:/);
+  assert.match(failed.out, /exit 1\n$/);
+});
+
+test("a version that systemd has put back by the time that it is looked at is not taken for the new one", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const other = `cp -r bundle /run/other && cd /run/other && sed -i s/0.1.0/0.2.0/ package.json && sha256sum package.json >sums && grep -v ./package.json SHA256SUMS >>sums && mv sums SHA256SUMS`;
+  const back = apart.sh(
+    `bundle/deploy/deploy-filesync.sh >/dev/null && ${other} && touch /run/back && deploy/deploy-filesync.sh; echo "exit $?"`,
+  );
+  if (back === undefined) return;
+  assert.match(back.out, /0\.2\.0-\w+ did not become ready[^]*0\.1\.0-\w+ runs again; .*\nexit 1\n$/);
+});
+
+test("the administrator's own copy of a unit stays, a masked one is told, and another FileSync's is not gone over", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const unit = "/etc/systemd/system/filesync.service";
+  const own = apart.sh(
+    `cp bundle/systemd/filesync.service ${unit}; bundle/deploy/deploy-filesync.sh && cat ${unit} | cmp - bundle/systemd/filesync.service`,
+  );
+  if (own === undefined) return;
+  assert.equal(own.status, 0, own.out);
+  assert.match(own.out, /stands before the unit of the same name.*systemctl revert filesync\.service/);
+  for (const [there, words] of [
+    [`ln -s /dev/null ${unit}`, /filesync\.service is masked: systemctl unmask filesync\.service/],
+    [`printf '[Service]\\nExecStart=/home/pi/manager.py\\n' >${unit}`, /another FileSync's \(started by: \/home\/pi\/manager\.py\)/],
+  ] as const) {
+    const refused = apart.sh(`${there}; bundle/deploy/deploy-filesync.sh; echo "exit $?"; ${traces}`);
+    assert.match(refused?.out ?? "", words);
+    assert.match(refused?.out ?? "", /exit 2\n$/);
+  }
+});
+
+test("taken away with --purge: its own last word; files that it brought stay whose they are", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const deploy = "bundle/deploy/deploy-filesync.sh";
+  const kept = apart.sh(
+    `${deploy} >/dev/null && install -d -o filesync /srv/flights && echo a >/srv/flights/a && ${deploy} --uninstall --purge; echo "exit $?"; stat -c '%U' /srv/flights; ls -d /opt/filesync /etc/filesync /var/lib/filesync 2>/dev/null; rm -r /srv/flights; ${deploy} --uninstall --purge; getent passwd filesync`,
+  );
+  if (kept === undefined) return;
+  assert.match(kept.out, /^It says of itself, last: 2 files wait \(3 MB\)$/m);
+  assert.match(kept.out, /so does the user filesync, whose files these are:\n {2}\/srv\/flights \(\d/);
+  assert.match(kept.out, /exit 0\nfilesync\nLooking/, "nothing of its own is left, the directory has its owner");
+  assert.match(kept.out, /and its user, who has no files elsewhere\.\n$/);
+});
+
+test("a card to be copied has no key of a certificate, and what stays is named", needsRoot, (t) => {
+  const image = new Apart(t, tempDir(t)).sh(
+    [
+      "bundle/deploy/deploy-filesync.sh --role ground --no-start >/dev/null",
+      "mkdir -p /etc/filesync/certs /var/lib/filesync && echo x | tee /etc/filesync/certs/ftp.key /etc/filesync/certs/ftp.crt /etc/filesync/credentials/plane-1 /var/lib/filesync/installation.json >/dev/null",
+      "install -d -o filesync /srv/filesync",
+      "bundle/deploy/deploy-filesync.sh --role ground --prepare-image",
+      "find /etc/filesync /var/lib/filesync -type f",
+    ].join(" && "),
+  );
+  if (image === undefined) return;
+  assert.match(image.out, /certificate is gone, with its key\. On each copy: sudo filesync init --ground --yes /);
+  assert.match(image.out, /these, which may be secrets:\n\/etc\/filesync\/credentials\/plane-1\n/);
+  assert.match(image.out, /in:\n\/srv\/filesync\n\/etc\/filesync\/c/);
+  assert.deepEqual(
+    image.out
+      .match(/^\/etc\/filesync\/\S+$/gm)
+      ?.slice(1)
+      .sort(),
+    ["/etc/filesync/config.json", "/etc/filesync/credentials/plane-1"],
+  );
+});
+
+/** A registry that knows `known`, and says so; else it fails. → paths that it was asked for. */
+async function registry(t: TestContext, known: readonly string[]): Promise<{ url: string; asked: string[] }> {
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    const name = (request.url ?? "").slice(1);
+    asked.push(name);
+    if (!known.includes(name)) response.writeHead(503).end();
+    else
+      response.end(JSON.stringify({ name, "dist-tags": { latest: "7.8.2" }, versions: { "7.8.2": { name, version: "7.8.2", dist: {} } } }));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, asked };
+}
+
+/** What npm pack makes, as far as make-bundle.sh needs it. */
+function packed(dir: string): string {
+  const whole = { name: "filesync", version: "0.1.0", dependencies: { own: "file:./own" }, devDependencies: { "of-tests-only": "^1" } };
+  const from = join(dir, "package");
+  cpSync(join(root, "deploy"), join(from, "deploy"), { recursive: true });
+  for (const name of readdirSync(join(from, "deploy"))) chmodSync(join(from, "deploy", name), 0o755);
+  put(join(from, "package.json"), JSON.stringify(whole, null, 2));
+  for (const page of ["README.md", "docs/page.md"]) put(join(from, page), "");
+  put(join(from, "own/package.json"), JSON.stringify({ name: "own", version: "1.0.0" }));
+  return from;
+}
+
+async function bundleOf(dir: string, url: string): Promise<{ status: unknown; out: string }> {
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_/i.test(name)));
+  const made = spawn("bash", [join(packed(dir), "deploy/make-bundle.sh"), "--arch", "x64", "--node", "none", "--out", dir], {
+    cwd: dir,
+    env: { ...env, npm_config_registry: url, npm_config_cache: join(dir, "cache"), no_proxy: "127.0.0.1" },
+  });
+  let out = "";
+  for (const stream of [made.stdout, made.stderr]) stream.setEncoding("utf8").on("data", (text: string) => (out += text));
+  const [status] = (await once(made, "close")) as [number | null];
+  return { status, out };
+}
+
+test("a registry that is not there is asked once, and said", async (t) => {
+  const dir = tempDir(t);
+  const { url, asked } = await registry(t, []);
+  const { status, out } = await bundleOf(dir, url);
+  assert.equal(status, 2, out);
+  assert.match(out, new RegExp(`npm's registry \\(${url}\\) cannot be reached: E503\n$`));
+  assert.deepEqual(asked, ["rxjs"]);
+});
+
+test("of a package that was built already nothing is fetched that only its tests need", async (t) => {
+  const dir = tempDir(t);
+  const { url, asked } = await registry(t, ["rxjs"]);
+  const { status, out } = await bundleOf(dir, url);
+  assert.equal(status, 0, out);
+  assert.match(out, /npm fetches what it depends on/);
+  assert.deepEqual(asked, ["rxjs"]);
+  assert.ok(existsSync(join(dir, "filesync-0.1.0-linux-x64.tar.gz")));
+});
