@@ -1,7 +1,8 @@
-/** `why`, `retry`, `forget`, `verify` and `eject`: what a person asks about deliveries, and does with them. */
+/** `why`, `retry`, `forget`, `verify`, `eject`, `plan` and `approve`: what a person asks about files on their way, and does with them. */
 import type { Forgotten, Retried, Told } from "../core/amend.js";
 import { dateText } from "../core/route.js";
 import { sizeText } from "../core/text.js";
+import type { PlannedRoute } from "../core/sync/commands.js";
 import type { Verified, VerifySum } from "../core/verify.js";
 import type { WhyFile } from "../core/why.js";
 import { askOrDo, interruptible, usableConfig } from "./ask.js";
@@ -103,4 +104,34 @@ function verifiedText({ file, at, path, verdict, text, todo }: Verified): string
 
 function toldText({ file, to, id }: Told): string {
   return `${file} → ${to} [${id}]`;
+}
+
+export async function planCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const request = { command: "plan", ...(what === undefined ? {} : { what }) };
+  const routes = (await interruptible((signal) => askOrDo(usable, request, { signal }, true))) as PlannedRoute[];
+  if (json) write(JSON.stringify({ routes }));
+  else for (const route of routes) write(planText(route));
+  return 0;
+}
+
+function planText({ route, state, reason, paths }: PlannedRoute): string {
+  const open = paths.filter(({ actions, left }) => actions.length > 0 || left !== undefined);
+  const lines = open.map(({ path, row, base, here, there, actions, left }) => {
+    const known = row === undefined ? "" : `  [row ${row}: ${base} | ${here} | ${there}]`;
+    return `  ${path}: ${left === undefined ? actions.join(", then ") : `left as it is: ${left}`}${known}`;
+  });
+  const same = paths.length - open.length;
+  return [
+    `${route}  ${state}${reason === undefined ? "" : `: ${reason}`}`,
+    ...lines,
+    `  ${same} ${same === 1 ? "path is" : "paths are"} the same on both sides`,
+  ].join("\n");
+}
+
+export async function approveCommand(config: string, what: string, json: boolean): Promise<number> {
+  const usable = await usableConfig(config);
+  const done = (await interruptible((signal) => askOrDo(usable, { command: "approve", what }, { signal }))) as { said: string };
+  write(json ? JSON.stringify(done) : done.said);
+  return 0;
 }

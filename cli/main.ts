@@ -221,6 +221,24 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command("plan [route]", "What a two-way route would do now, path by path; changes nothing")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (what: string | undefined, options: Common & { json?: boolean }) =>
+        (await import("./amend.js")).planCommand(configPath(options.config), what, options.json === true),
+      ),
+    );
+  cli
+    .command("approve <route>", "Let a two-way route that stopped go on once; filesync plan shows what it will do")
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (what: string, options: Common & { json?: boolean }) =>
+        (await import("./amend.js")).approveCommand(configPath(options.config), what, options.json === true),
+      ),
+    );
+  cli
     .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
     .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")
     .option("--once", "Exit when all has arrived")

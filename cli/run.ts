@@ -106,7 +106,7 @@ export async function serve(
     events.say(
       "info",
       "ready",
-      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length, "route")}, state in ${config.stateDir}`,
+      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length + config.syncs.length, "route")}, state in ${config.stateDir}`,
     );
   const detach = attach?.(daemon, events);
   const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250) : undefined;

@@ -109,6 +109,15 @@ function lastText({ last }: Status["devices"][number]): string {
   return `; when it last ran (${dateText(Date.parse(last.at))}) it was away: ${last.reason ?? "nobody knows why"}`;
 }
 
+const syncWords: Readonly<Record<Status["syncs"][number]["state"], string>> = {
+  waiting: "waits",
+  working: "works",
+  even: "the same on both sides",
+  stopped: "stopped",
+  refused: "cannot work",
+  unknown: "not known",
+};
+
 export function statusText(status: Status): string {
   const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`];
   if (status.devices.length > 0) lines.push("");
@@ -117,6 +126,10 @@ export function statusText(status: Status): string {
     lines.push(
       `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
+  for (const { route, state, reason, changes, troubles } of status.syncs) {
+    lines.push(`${route}  ${syncWords[state]}${reason === undefined ? "" : `: ${reason}`}  (two-way, ${changes} changes)`);
+    lines.push(...troubles.map(({ path, reason: why }) => `  ${path}: ${why}`));
+  }
   const { waiting, active, parked, delivered } = status.queue;
   lines.push(
     "",

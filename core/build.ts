@@ -19,6 +19,7 @@ import { Queue } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { Rules } from "./route.js";
 import { Spool } from "./spool.js";
+import type { SyncRoute } from "./sync/sync-route.js";
 import { Throttle } from "./throttle.js";
 import { Transfers } from "./transfers.js";
 import { Uptime, type Learned } from "./uptime.js";
@@ -38,6 +39,7 @@ export interface OwnEngine extends Engine {
   readonly lanes: Map<string, Lane>;
   readonly routes: Map<string, RouteLane[]>;
   readonly finders: Map<string, Finder>;
+  readonly syncs: Map<string, SyncRoute>;
 }
 
 export function engineOf(given: Given, journal: Journal, installation: string): OwnEngine {
@@ -54,6 +56,7 @@ export function engineOf(given: Given, journal: Journal, installation: string): 
     transfers: new Transfers(clock),
     lanes: new Map(),
     finders: new Map(),
+    syncs: new Map(),
     limits: new Limits(clock, config.metered),
     routes: routesBySource(config, clock),
     work$: new Subject(),
@@ -92,8 +95,11 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
     clock,
     // Asked when it matters: a reload may change it.
     get changed() {
-      return engine.config.routes.some(
-        ({ from, to, afterDelivery }) => to.some(({ device }) => device === name) || (from === name && afterDelivery !== "keep"),
+      const { routes, syncs } = engine.config;
+      return (
+        routes.some(
+          ({ from, to, afterDelivery }) => to.some(({ device }) => device === name) || (from === name && afterDelivery !== "keep"),
+        ) || syncs.some(({ from, to }) => from === name || to === name)
       );
     },
     ...(maxRate === undefined ? {} : { maxRate }),

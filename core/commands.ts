@@ -9,6 +9,7 @@ import { byHand, handCommands, type Hands } from "./hand.js";
 import { notesIn } from "./hand-shot.js";
 import { readiness } from "./ready.js";
 import { holdCopy } from "./space.js";
+import { approve, planOf } from "./sync/commands.js";
 import { verify } from "./verify.js";
 import { why } from "./why.js";
 
@@ -33,6 +34,10 @@ export function answerWith(engine: Engine, running: boolean): Answer {
         return readiness(engine, typeof request.need === "number" ? request.need : undefined, exchange.signal);
       case "advice":
         return allAdvice(engine, exchange.signal);
+      case "plan":
+        return planOf(engine, what, exchange.signal);
+      case "approve":
+        return approve(engine, named(), running);
       case "eject":
         return eject(engine, named(), exchange.signal);
       default:

@@ -191,3 +191,27 @@ test("sizes, durations and near words", () => {
   assert.equal(suggestion("prot", ["port", "host"]), '; did you mean "port"?');
   assert.equal(suggestion("zzzz", ["port", "host"]), "");
 });
+
+test("two-way routes: what they take, whom they fight", async () => {
+  const devices = `"devices": { "a": { "type": "local", "dir": "a" }, "b": { "type": "local", "dir": "b", "archiveDir": "done" }, "c": { "type": "local", "dir": "c" } },`;
+  const routes = (...all: string[]) => problems(`{ ${devices}\n"routes": [\n${all.join(",\n")}\n] }`);
+  const two = (more = "", from = "a", to = "b") => `{ "from": "${from}", "to": ["${to}"], "mode": "two-way"${more} }`;
+  assert.deepEqual(await routes(two(), '{ "from": "c", "to": ["a"] }'), []);
+  const { config } = await load(`{ ${devices} "routes": [${two(', "into": "/x//y/", "maxDeletes": "5 %"')}] }`);
+  assert.deepEqual(config?.routes, []);
+  assert.equal(config?.syncs[0]?.into, "x/y");
+  assert.deepEqual(config?.syncs[0]?.maxDeletes, { share: 0.05, least: 20 });
+  assert.deepEqual(await routes(two(', "maxDeletes": 3, "afterDelivery": "delete"')), [
+    'c:3: routes[0].afterDelivery: unknown key "afterDelivery"',
+  ]);
+  assert.deepEqual(await routes(two(', "maxDeletes": "101%"')), [
+    'c:3: routes[0].maxDeletes: expected a whole number, or a share such as "10%", got "101%"',
+  ]);
+  assert.deepEqual(await routes(two("", "a", "a")), ["c:3: routes[0].to: a route cannot lead to where it comes from"]);
+  assert.deepEqual(await routes(two(', "into": "x"'), two(', "into": "x/y"', "c", "b"), two(', "into": "y"', "c", "b")), [
+    "c:4: routes[1]: another route keeps b:x the same as something else: they would undo one another's changes",
+  ]);
+  assert.deepEqual(await routes(two(), '{ "from": "b", "to": ["c"], "afterDelivery": "archive" }'), [
+    'c:3: routes[0]: another route takes delivered files away from "a" or "b": here that would remove them on both sides',
+  ]);
+});

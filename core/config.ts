@@ -12,6 +12,7 @@ import { command, duration, parseDuration, parseIn, path, rate, size, type Surro
 import type { Plugin, Role } from "./plugin.js";
 import type { Route, RouteTarget } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
+import { fight, syncConfig, syncSchema, type SyncConfig } from "./sync/options.js";
 import { whenSchema, type When } from "./when.js";
 
 /** What core must know of plugins, given by the command line: core itself knows none by name. */
@@ -88,7 +89,10 @@ export const routeSchema = v.strictObject({
     v.minLength(1, "at least one target"),
     v.description("The targets, each at its own pace."),
   ),
-  mode: v.optional(v.pipe(v.picklist(["copy"], '"copy"'), v.description("What the route keeps true: copy (every file arrives).")), "copy"),
+  mode: v.optional(
+    v.pipe(v.picklist(["copy"], '"copy" or "two-way"'), v.description("What the route keeps true: copy (every file arrives).")),
+    "copy",
+  ),
   include: v.optional(
     v.pipe(v.array(v.string("a pattern")), v.description('Patterns of paths to take, such as "**/*.ulg"; none: all.')),
     [],
@@ -224,7 +228,10 @@ export interface Config {
   readonly metered: readonly string[];
   readonly onEvent: readonly HookRule[];
   readonly devices: readonly DeviceConfig[];
+  /** Those of mode "copy". */
   readonly routes: readonly Route[];
+  /** The others. */
+  readonly syncs: readonly SyncConfig[];
 }
 
 export interface Loaded {
@@ -305,11 +312,20 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   }
 
   const routes: Route[] = [];
+  const syncs: SyncConfig[] = [];
+  const patterns = (at: (string | number)[], route: { readonly include: readonly string[]; readonly exclude: readonly string[] }) => {
+    for (const key of ["include", "exclude"] as const)
+      route[key].forEach((pattern, n) => {
+        try {
+          picomatch.makeRe(pattern);
+        } catch (error) {
+          add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
+        }
+      });
+  };
   top.routes.forEach((entry, index) => {
     const at = ["routes", index];
     const before = problems.length;
-    const parsed = parse(at, routeSchema, entry);
-    const route = parsed ?? roughRoute(entry);
     const device = (name: string, role: "source" | "target", where: (string | number)[]) => {
       const found = known.get(name);
       if (found === undefined) add(where, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
@@ -317,6 +333,24 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       else if (found.withheld[role] !== undefined) add(where, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
       return found?.usable === true;
     };
+    if (isObject(entry) && entry.mode === "two-way") {
+      const parsed = parse(at, syncSchema, entry);
+      if (parsed === undefined) return;
+      patterns(at, parsed);
+      const sync = syncConfig(parsed);
+      if (sync.from === sync.to) add([...at, "to"], "a route cannot lead to where it comes from");
+      let usable = true;
+      for (const role of ["source", "target"] as const)
+        usable = [device(sync.from, role, [...at, "from"]), device(sync.to, role, [...at, "to", 0])].every(Boolean) && usable;
+      if (top.routes.some((other) => isObject(other) && takesAway(other) && (other.from === sync.from || other.from === sync.to)))
+        add(at, `another route takes delivered files away from "${sync.from}" or "${sync.to}": here that would remove them on both sides`);
+      const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
+      if (against !== undefined) add(at, against);
+      if (usable && problems.length === before) syncs.push(sync);
+      return;
+    }
+    const parsed = parse(at, routeSchema, entry);
+    const route = parsed ?? roughRoute(entry);
     let usable = route.from === "" || device(route.from, "source", [...at, "from"]);
     const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
     to.forEach((target, n) => {
@@ -332,14 +366,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
       if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
         add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);
-    for (const key of ["include", "exclude"] as const)
-      route[key].forEach((pattern, n) => {
-        try {
-          picomatch.makeRe(pattern);
-        } catch (error) {
-          add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
-        }
-      });
+    patterns(at, route);
     // Of a device that is wrong itself nothing more is known.
     const source = devices.find(({ name }) => name === route.from);
     if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
@@ -365,10 +392,13 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       onEvent: whole.onEvent,
       devices,
       routes,
+      syncs,
     },
     problems: sorted(problems),
   };
 }
+
+const takesAway = ({ afterDelivery }: Record<string, unknown>) => afterDelivery === "delete" || afterDelivery === "archive";
 
 function requiresInCircle(targets: Route["to"]): boolean {
   let left = targets;

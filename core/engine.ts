@@ -15,6 +15,7 @@ import type { Queue } from "./queue.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
 import type { Names, Rules } from "./route.js";
 import type { Spool } from "./spool.js";
+import type { SyncRoute } from "./sync/sync-route.js";
 import type { Throttle } from "./throttle.js";
 import type { Transfers } from "./transfers.js";
 
@@ -32,6 +33,8 @@ export interface Engine {
   /** Of the sources that have routes. */
   readonly finders: ReadonlyMap<string, Finder>;
   readonly limits: Limits;
+  /** By name, as people name them in commands. */
+  readonly syncs: ReadonlyMap<string, SyncRoute>;
   /** The rules of each source's routes, with the rate and the gate of each. */
   readonly routes: ReadonlyMap<string, readonly RouteLane[]>;
   /** Something was queued, or a spool byte became durable: whoever waits for work looks. */

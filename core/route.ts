@@ -199,6 +199,11 @@ export function partialPath(path: string, installation: string, upload: string):
   return `${dir}.${cutName(name, 254 - end.length)}${end}`;
 }
 
+/** Whether that is a partial of this program, on whichever machine it runs. */
+export function isPartial(path: string): boolean {
+  return /^\..*\.[0-9a-f]{8}-[0-9a-f]{16}\.part$/s.test(splitPath(path)[1]);
+}
+
 /** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`. */
 export function otherName(path: string, digest: string): string {
   const [dir, name] = splitPath(path);

@@ -24,6 +24,7 @@ import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
+import { SyncRoute } from "./sync/sync-route.js";
 
 const housekeepingMs = 60_000;
 const dailyMs = 86_400_000;
@@ -99,6 +100,8 @@ export class Run {
   readonly #crew: Crew;
   readonly #lives = new Map<string, Life>();
   readonly #timers: NodeJS.Timeout[] = [];
+  /** Of the routes between two devices that both follow. */
+  #syncs: Crew;
   #dueTimer: NodeJS.Timeout | undefined;
   #reloading: Promise<unknown> = Promise.resolve();
   #stopped: Promise<void> | undefined;
@@ -112,6 +115,7 @@ export class Run {
   ) {
     this.failed = new Promise((resolve) => (this.#fail = resolve));
     this.#crew = new Crew(this.#fail);
+    this.#syncs = new Crew(this.#fail);
   }
 
   static async begin(given: Given, installation: Installation, suspect: boolean): Promise<Run> {
@@ -144,6 +148,7 @@ export class Run {
     engine.journal.failed$.subscribe((error) => this.#fail(error));
     this.#watchRoutes();
     this.#enter(engine.config.devices);
+    this.#sync();
     engine.limits.start(engine, (work) => this.#crew.keep(work));
     const due = engine.work$.pipe(auditTime(100)).subscribe(() => {
       clearTimeout(this.#dueTimer);
@@ -194,6 +199,23 @@ export class Run {
     lane.start();
   }
 
+  /** Those whose devices there are. */
+  #sync(): void {
+    const { engine } = this;
+    for (const config of engine.config.syncs) {
+      const [here, there] = [engine.lanes.get(config.from), engine.lanes.get(config.to)];
+      if (here === undefined || there === undefined) continue;
+      try {
+        const route = new SyncRoute(engine, config, here, there);
+        engine.syncs.set(route.name, route);
+        this.#syncs.keep(route.run(this.#syncs.signal));
+      } catch (error) {
+        if (!isFault(error, "config")) throw error;
+        engine.events.say("error", "config", `${config.from} ↔ ${config.to}: ${error.message}; the rest runs`);
+      }
+    }
+  }
+
   #watchRoutes(): void {
     for (const source of this.engine.routes.keys()) watchRoutes(this.engine, source, (work) => this.#crew.keep(work));
   }
@@ -239,6 +261,10 @@ export class Run {
     const rerouted = [...new Set([...routes.keys(), ...engine.routes.keys()])].filter(
       (name) => !isDeepStrictEqual(engine.routes.get(name)?.map(routeOf), routes.get(name)?.map(routeOf)),
     );
+    // They hold both of their devices.
+    await this.#syncs.end();
+    engine.syncs.clear();
+    this.#syncs = new Crew(this.#fail);
     // A port is free before another device opens it.
     await Promise.all([...removed, ...changed].map((name) => this.#leave(name)));
     const turned = rerouted.map((name) => this.#lives.get(name)).filter((life) => life !== undefined);
@@ -256,6 +282,7 @@ export class Run {
         if (life.lane.device.source !== undefined) this.#rule(life);
       }
       this.#enter([...changed, ...added].flatMap((name) => next.get(name) ?? []));
+      this.#sync();
       tellForeign(engine);
       engine.work$.next();
     }
@@ -300,6 +327,7 @@ export class Run {
       } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
       else if (isReleaseDue(engine, finder.lane)) return undefined;
     }
+    for (const route of engine.syncs.values()) if (route.isBusy(upMs)) return undefined;
     // What found no space was tried, and is not waited for.
     const rows = journal.all<{ source: string; medium: string; target: string; state: string; n: number; tries: number }>(
       `SELECT source, medium, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
@@ -334,6 +362,7 @@ export class Run {
   async #shutDown(): Promise<void> {
     const { engine } = this;
     this.#crew.abort();
+    this.#syncs.abort();
     for (const { crew, rules } of this.#lives.values()) {
       crew.abort();
       rules.abort();
@@ -342,6 +371,7 @@ export class Run {
     this.engine.limits.stop();
     clearTimeout(this.#dueTimer);
     await this.#reloading;
+    await this.#syncs.end();
     const lives = [...this.#lives.values()];
     await Promise.all(lives.flatMap(({ crew, rules }) => [crew.end(), rules.end()]));
     await this.#crew.end();

@@ -4,6 +4,7 @@ import { lastSeen, type LastSeen } from "./last.js";
 import type { Journal } from "./journal.js";
 import { forgottenIn } from "./receipts.js";
 import { durationText, sizeText } from "./text.js";
+import type { SyncState } from "./sync/sync-route.js";
 import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./rows.js";
 
 export interface Status {
@@ -48,6 +49,17 @@ export interface Status {
     readonly reason: string;
   }[];
   readonly recent: readonly StoredReceipt[];
+  /** Routes whose sides follow each other. `changes`: done since the start. `evenAt`: when both sides were the same last. */
+  readonly syncs: readonly {
+    readonly route: string;
+    readonly mode: "two-way";
+    /** `unknown`: no daemon runs, or a device cannot be started as configured. */
+    readonly state: SyncState | "unknown";
+    readonly reason?: string;
+    readonly changes: number;
+    readonly evenAt?: string;
+    readonly troubles: readonly { readonly path: string; readonly reason: string }[];
+  }[];
   /** Bytes: only on the source, whole here but not everywhere, delivered everywhere. */
   readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
   readonly spool: { readonly used: number; readonly maxSize: number; readonly waiting?: string };
@@ -101,6 +113,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const settling = [...engine.finders.values()].reduce((sum, finder) => sum + finder.unsettled, 0);
   const lost = lostIn(journal);
   const [full] = engine.transfers.waitForSpace.values();
+  const syncs = syncsOf(engine, ready);
   return {
     version,
     ready,
@@ -139,6 +152,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
         "SELECT receipt FROM deliveries WHERE state = 'done' AND receipt IS NOT NULL ORDER BY done_ms DESC LIMIT 20",
       )
       .map(({ receipt }) => JSON.parse(receipt) as StoredReceipt),
+    syncs,
     bytes: { onSource, here, delivered: done },
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
     settling,
@@ -155,8 +169,26 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
       delivered: done,
       pullRate: rate("pull"),
       pushRate: rate("push"),
+      syncs,
     }),
   };
+}
+
+function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
+  return config.syncs.map(({ from, to }) => {
+    const name = `${from}:${to}`;
+    const route = syncs.get(name);
+    if (route === undefined) {
+      const reason = ready ? "one of its devices cannot be started as configured" : "no daemon runs";
+      return { route: name, mode: "two-way", state: "unknown", reason, changes: 0, troubles: [] };
+    }
+    const { state, reason, done, evenMs, troubles } = route;
+    return {
+      ...{ route: name, mode: "two-way", state, ...(reason === undefined ? {} : { reason }), changes: done },
+      ...(evenMs === undefined ? {} : { evenAt: new Date(evenMs).toISOString() }),
+      troubles: [...troubles].slice(0, 100).map(([path, why]) => ({ path, reason: why })),
+    };
+  });
 }
 
 /** A later version of the path says that it was found again. */
@@ -191,16 +223,24 @@ interface Sums {
   readonly delivered: number;
   readonly pullRate: number;
   readonly pushRate: number;
+  readonly syncs: Status["syncs"];
 }
 
 /** The one line that says it all. */
-function summary({ unlisted, open, parked, settling, lost, onSource, here, delivered, pullRate, pushRate }: Sums): string {
+function summary({ unlisted, open, parked, settling, lost, onSource, here, delivered, pullRate, pushRate, syncs }: Sums): string {
   const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
   const aside = [
     unknown,
     parked === 0 ? "" : `; ${parked} set aside`,
     settling === 0 ? "" : `; ${settling} ${settling === 1 ? "file is" : "files are"} not complete yet at the source`,
     lost === 0 ? "" : `; ${lost} ${lost === 1 ? "file was" : "files were"} lost at the source`,
+    ...syncs.map(({ route, state, reason, troubles }) =>
+      state !== "even"
+        ? `; ${route}: ${state === "working" ? "works" : (reason ?? state)}`
+        : troubles.length > 0
+          ? `; ${route}: ${troubles.length} left as ${troubles.length === 1 ? "it is" : "they are"}`
+          : `; ${route}: the same on both sides`,
+    ),
   ].join("");
   if (open === 0 && parked === 0 && lost === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
   if (open === 0) return `${sizeText(delivered)} delivered, nothing is on its way${aside}`;

@@ -64,6 +64,10 @@ CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state 
 -- With the size: what was delivered is added up in it alone.
 CREATE INDEX IF NOT EXISTS deliveries_delivered ON deliveries (done_ms, size) WHERE state = 'done';
 DROP INDEX IF EXISTS deliveries_done;
+-- Of two-way routes: what both sides held last, and what is under way (sync/store.ts).
+CREATE TABLE IF NOT EXISTS agreed (route TEXT, path TEXT, agreed TEXT NOT NULL, PRIMARY KEY (route, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS staged (route TEXT, id TEXT, staged TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intents (route TEXT, id TEXT, intent TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
 -- Versions that a listing did not show any more, and when that was first so, by trusted wall time.
 CREATE TABLE IF NOT EXISTS absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
 `;

@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { configSchema, deviceCommon, routeSchema } from "../core/config.js";
 import { entriesOf } from "../core/config-problems.js";
 import type { Plugin } from "../core/plugin.js";
+import { syncSchema } from "../core/sync/options.js";
 import { builtIn } from "../plugins/index.js";
 
 type Json = Record<string, unknown>;
@@ -14,7 +15,11 @@ export async function schemaText(): Promise<string> {
   const byType = (kind: "device" | "service") => ({ oneOf: plugins.filter((plugin) => kind in plugin).map(pluginJson) });
   json.properties.devices = { type: "object", description: "Devices by name.", additionalProperties: byType("device") };
   json.properties.services = { type: "object", description: "Services by name.", additionalProperties: byType("service") };
-  json.properties.routes = { type: "array", description: "Which files go where.", items: plain(routeSchema) };
+  json.properties.routes = {
+    type: "array",
+    description: "Which files go where.",
+    items: { anyOf: [plain(routeSchema), plain(syncSchema)] },
+  };
   return `${JSON.stringify({ ...json, title: "FileSync configuration" }, null, 2)}\n`;
 }
 

@@ -83,21 +83,31 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
   }
 }
 
-/** Rule 3. */
-async function evade({ store, sides, names }: World, loser: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
-  const entry = listed(loser)?.entry;
-  if (entry === undefined) return "left";
-  if (store.base.has(path)) await store.change({ agree: [[path, undefined]] });
-  await moveTo(sides[loser], path, conflictNames(names, path), entry, signal);
+/** Rule 3. By way of the trash: what others put at the name meanwhile stays, and so does what they put at the other. */
+async function evade(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { store, names } = world;
+  const entry = listed(on)?.entry;
+  if (entry?.kind !== "file") return "left";
+  const id = names.intent();
+  const intent: Intent = { id, on, path, old: { entry, trash: names.trash(on, path, id) }, beside: true };
+  await store.change({ intend: intent, agree: [[path, undefined]] });
+  if (!(await take(world, intent, signal))) return "left";
+  await aside(world, intent, entry, signal);
   return "done";
 }
 
+/** The loser of a conflict gets its name. */
+async function aside({ store, sides, names }: World, { on, path, old, id }: Intent, taken: Entry, signal: AbortSignal): Promise<void> {
+  if (old !== undefined) await giveTo(sides[on], old.trash, conflictNames(names, path), taken, signal);
+  await store.change({ settle: id });
+}
+
 /** To the first of these names that nothing has. Throws the last Fault "conflict" where each has something. */
-async function moveTo(side: Replica, from: string, to: Iterable<string>, entry: Entry, signal: AbortSignal): Promise<void> {
+async function giveTo(side: Replica, from: string, to: Iterable<string>, entry: Entry, signal: AbortSignal): Promise<void> {
   let taken: unknown;
   for (const name of to)
     try {
-      await side.move(from, name, entry, signal);
+      await side.give(from, name, entry, signal);
       return;
     } catch (error) {
       if (!isFault(error, "conflict")) throw error;
@@ -135,6 +145,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const { entry } = from;
   const { size, modifiedMs } = entry.stamp;
   const staging: Staging = { id: names.staging(on, path, entry), path, size, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+  if (!store.staged.has(staging.id)) await store.change({ stage: { on, staging } });
   const digest = await sides[on].stage(staging, sides[other(on)], entry, signal);
   const id = names.intent();
   const intent: Intent = {
@@ -149,7 +160,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     await store.change({ settle: id });
     return "left";
   }
-  await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], settle: id });
+  await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], settle: id, unstage: staging.id });
   return "done";
 }
 
@@ -159,7 +170,7 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
   const { on, path, old, id } = intent;
   if (old === undefined) return true;
   try {
-    await sides[on].move(path, old.trash, old.entry, signal);
+    await sides[on].take(path, old.trash, old.entry, signal);
   } catch (error) {
     // Not that it was refused is certain, when an answer was lost.
     if (!(isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict"))) throw error;
@@ -177,7 +188,7 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
 
 /** What was taken is another content than was meant: it gets its name again, or one of its own. */
 async function putBack({ sides, names }: World, { on, path, old }: Intent, taken: Entry, signal: AbortSignal): Promise<void> {
-  if (old !== undefined) await moveTo(sides[on], old.trash, [path, ...conflictNames(names, path)], taken, signal);
+  if (old !== undefined) await giveTo(sides[on], old.trash, [path, ...conflictNames(names, path)], taken, signal);
 }
 
 /** Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. */
@@ -195,20 +206,24 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     await store.change({ settle: id });
     return;
   }
+  if (old !== undefined && taken !== undefined && intent.beside === true) {
+    await aside(world, intent, taken, signal);
+    return;
+  }
   const now = await side.stat(path, signal);
+  const free = taken !== undefined || old === undefined;
   if (put !== undefined) {
-    const published = await publishAgain(side, intent, now, taken !== undefined || old === undefined, signal);
+    const published = await publishAgain(side, intent, now, free, signal);
     if (published !== undefined) {
       await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
       return;
     }
     // The name is empty, and what was agreed is in the trash.
     if (now === undefined && taken !== undefined) await putBack(world, intent, taken, signal);
-    await store.change({ settle: id });
-    return;
   }
-  // A removal: done where the name is empty, whoever emptied it.
-  await store.change({ settle: id, ...(now === undefined ? { agree: [[path, undefined]] as const } : {}) });
+  // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
+  const over = put === undefined ? taken !== undefined || now === undefined : free;
+  await store.change({ settle: id, ...(over ? { agree: [[path, undefined]] as const } : {}) });
 }
 
 /** As which the new content has its name, or gets it now; undefined where another has it, or the content is not whole. `free`: nothing is to be taken aside before. */

@@ -6,6 +6,8 @@ export interface Entry {
   readonly stamp: Stamp;
   /** FileEntry.identity. */
   readonly identity?: string;
+  /** It was written a moment before it was looked at: what is written to it next may show no difference, so it has to be read to be known. */
+  readonly recent?: true;
 }
 
 /** What can be seen, whole or with what could not. What belongs to this program is left out. */
@@ -13,10 +15,10 @@ export interface Scan {
   readonly entries: ReadonlyMap<string, Entry>;
   /** What could not be seen, with the reason: nothing counts as absent at or below it. "": the root. */
   readonly unseen: ReadonlyMap<string, string>;
+  /** Files that were written so short a time ago that they may not be complete: left as they are, like what could not be seen. */
+  readonly settling: ReadonlySet<string>;
   /** The root carries this route's mark: it is the directory that was agreed with. */
   readonly marked: boolean;
-  /** What was staged by this installation and has no name yet: by its id. */
-  readonly staged: ReadonlySet<string>;
 }
 
 /** A content on its way to a side, under a name that nobody sees. */
@@ -41,8 +43,10 @@ export interface Replica {
   mkdir(path: string, signal: AbortSignal): Promise<void>;
   /** Fault "conflict" where something is in it, "changed" where it is no directory; already gone is success. */
   rmdir(path: string, signal: AbortSignal): Promise<void>;
-  /** Never over anything. Fault "conflict", "changed", "missing". Makes the directories of `to`. */
-  move(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
+  /** A file, to a name that nobody else uses, whose directories it makes: in one step, so that what others put at `path` meanwhile stays. Fault "changed", "missing". */
+  take(path: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
+  /** What was taken, never over anything: Fault "conflict". "missing" where it has gone. Makes the directories of `to`. A cut may leave both names. */
+  give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
   /** The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
   stage(staging: Staging, from: Replica, entry: Entry, signal: AbortSignal): Promise<Digest>;
   /**
@@ -50,6 +54,6 @@ export interface Replica {
    * done before. Fault "conflict" where it is not staged whole.
    */
   publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined>;
-  /** What was staged under this id. Nothing there is success. */
-  drop(id: string, signal: AbortSignal): Promise<void>;
+  /** What was staged of it. Nothing there is success. */
+  drop(staging: Staging, signal: AbortSignal): Promise<void>;
 }

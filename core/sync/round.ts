@@ -12,6 +12,12 @@ const sides = ["here", "there"] as const;
 export interface Rules {
   /** undefined: a person said that all of it may be removed, this time. */
   readonly maxDeletes: MaxDeletes | undefined;
+  /** A person said that these are the directories: what was agreed with others is forgotten, and nothing is removed. */
+  readonly anew: boolean;
+  /** Before the first change of a round, once it is clear that these are the right directories. */
+  readonly before: (signal: AbortSignal) => Promise<void>;
+  /** The sides, as people know them. */
+  readonly named: Readonly<Record<Side, string>>;
   /** Copies that are under way at once. */
   readonly together: number;
 }
@@ -24,6 +30,8 @@ export interface Done {
   readonly failed: ReadonlyMap<string, string>;
   /** What could not be seen, so that nothing at or below it was done: path → reason. */
   readonly unseen: Readonly<Record<Side, ReadonlyMap<string, string>>>;
+  /** Files that are not complete yet. */
+  readonly settling: number;
 }
 
 /** Nothing was done: a person has to look. */
@@ -44,30 +52,42 @@ export interface Plan {
   readonly scans: Readonly<Record<Side, Scan>>;
   /** Each file's content that is known, by side and path. */
   readonly digests: ReadonlyMap<string, Digest>;
+  /** Read, and found to be what was agreed: a side shows that otherwise now. */
+  readonly shown: readonly (readonly [string, Agreed])[];
 }
 
 /** Throws the Fault of a side that does not work; Stopped. */
 export async function round(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
   await recover(world, signal);
-  const plan = await planned(world, signal);
-  const { actions, scans } = plan;
   const { store } = world;
-  const strange = sides.find((side) => !scans[side].marked);
+  let plan = await planned(world, signal);
+  const strange = sides.find((side) => !plan.scans[side].marked);
+  if (strange !== undefined && store.base.size > 0 && rules.anew) {
+    await store.change({ agree: [...store.base.keys()].map((path) => [path, undefined]) });
+    plan = await planned(world, signal);
+  }
+  const { actions, scans } = plan;
   if (strange !== undefined && store.base.size > 0) {
-    const where = strange === "here" ? "source" : "target";
     throw new Stopped(
       "mark",
-      `the directory of the ${where} is not the one that was agreed with: it is not mounted, or was made anew`,
+      `the directory of ${rules.named[strange]} is not the one that was agreed with: it is not mounted, or was made anew`,
       actions,
     );
   }
-  const against =
-    rules.maxDeletes === undefined ? undefined : objection(actions, store.base.size, rules.maxDeletes, movedIn(plan, store.base));
-  if (against !== undefined) throw new Stopped("deletes", against.text, actions);
+  if (rules.maxDeletes !== undefined) {
+    const against = (moved: ReadonlySet<string>) =>
+      objection(actions, store.base.size, rules.maxDeletes ?? { share: 1, least: 0 }, moved, rules.named);
+    // Only where it matters new files are read to see whether they are old ones.
+    const text = against(new Set()) === undefined ? undefined : against(await movedIn(world, plan, signal));
+    if (text !== undefined) throw new Stopped("deletes", text, actions);
+  }
+  await rules.before(signal);
   for (const side of sides) if (!scans[side].marked) await world.sides[side].mark(signal);
   await dropUnwanted(world, plan, signal);
+  if (plan.shown.length > 0) await store.change({ agree: plan.shown });
   const { done, left, failed } = await carryAll(world, plan, rules.together, signal);
-  return { done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen } };
+  const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
+  return { done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen }, settling };
 }
 
 /** What a round would do now. Reads contents where they decide; changes nothing. */
@@ -78,17 +98,18 @@ export async function planned({ sides: replicas, store }: World, signal: AbortSi
   for (const side of sides)
     for (const [path, entry] of scans[side].entries) {
       const agreed = store.base.get(path);
-      if (agreed?.digest !== undefined && looksAs(entry, agreed[side])) digests.set(keyOf(side, path), agreed.digest);
+      if (agreed?.digest !== undefined && agreed[side].recent !== true && looksAs(entry, agreed[side]))
+        digests.set(keyOf(side, path), agreed.digest);
     }
   /** Changed while they were read. */
   const unsteady = new Set<string>();
-  const unseen = (side: Side, path: string) => unsteady.has(path) || isUnseen(scans[side].unseen, path);
+  const unseen = (side: Side, path: string) => unsteady.has(path) || scans[side].settling.has(path) || isUnseen(scans[side].unseen, path);
   const base = new Map([...store.base].map(([path, { kind, size, digest }]) => [path, contentOf(kind, size, digest)]));
   for (;;) {
     const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen };
     const actions = twoWay(tables);
     const questions = actions.flatMap((action) => (action.do === "learn" ? action.sides.map((side) => ({ side, path: action.path })) : []));
-    if (questions.length === 0) return { actions, tables, scans, digests };
+    if (questions.length === 0) return { actions, tables, scans, digests, shown: shownAnew(store.base, scans, digests) };
     for (const { side, path } of questions) {
       const entry = scans[side].entries.get(path);
       if (entry === undefined) throw new Error("only what was listed is to be learned");
@@ -142,31 +163,57 @@ async function carryAll(world: World, { actions, scans, digests }: Plan, togethe
 }
 
 /** What was staged for a content that is not wanted any more. */
-async function dropUnwanted({ sides: replicas, names }: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
-  for (const on of sides) {
-    const wanted = new Set(
-      actions.flatMap((action) => {
-        const entry = action.do === "copy" && action.on === on ? scans[other(on)].entries.get(action.path) : undefined;
-        return entry === undefined ? [] : [names.staging(on, action.path, entry)];
-      }),
-    );
-    for (const id of scans[on].staged) if (!wanted.has(id)) await replicas[on].drop(id, signal);
-  }
+async function dropUnwanted({ sides: replicas, names, store }: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
+  if (store.staged.size === 0) return;
+  const wanted = new Set(
+    actions.flatMap((action) => {
+      const entry = action.do === "copy" ? scans[other(action.on)].entries.get(action.path) : undefined;
+      return action.do !== "copy" || entry === undefined ? [] : [names.staging(action.on, action.path, entry)];
+    }),
+  );
+  for (const [id, { on, staging }] of [...store.staged])
+    if (!wanted.has(id)) {
+      await replicas[on].drop(staging, signal);
+      await store.change({ unstage: id });
+    }
+}
+
+/** Rows 10 whose files had to be read: they do not have to be the next time. */
+function shownAnew(
+  base: ReadonlyMap<string, Agreed>,
+  { here, there }: Plan["scans"],
+  digests: ReadonlyMap<string, Digest>,
+): (readonly [string, Agreed])[] {
+  return [...base].flatMap(([path, agreed]) => {
+    const [one, two] = [here.entries.get(path), there.entries.get(path)];
+    const same = sides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
+    if (agreed.digest === undefined || !same || one?.kind !== "file" || two?.kind !== "file") return [];
+    const changed =
+      !looksAs(one, agreed.here) || !looksAs(two, agreed.there) || one.recent !== agreed.here.recent || two.recent !== agreed.there.recent;
+    return changed ? [[path, { ...agreed, here: one, there: two }] as const] : [];
+  });
 }
 
 /** Removals whose content gets another name in the same plan: a rename is a delete and a create. */
-function movedIn({ actions, digests }: Plan, base: ReadonlyMap<string, Agreed>): Set<string> {
+async function movedIn({ sides: replicas, store }: World, { actions, scans, digests }: Plan, signal: AbortSignal): Promise<Set<string>> {
+  const gone = actions.flatMap((action) => {
+    const agreed = action.do === "remove" ? store.base.get(action.path) : undefined;
+    return agreed?.digest === undefined ? [] : [{ path: action.path, size: agreed.size, digest: agreed.digest }];
+  });
+  const sizes = new Set(gone.map(({ size }) => size));
   const come = new Set<Digest>();
   for (const action of actions) {
-    const digest = action.do === "copy" ? digests.get(keyOf(other(action.on), action.path)) : undefined;
-    if (digest !== undefined) come.add(digest);
+    const from = action.do === "copy" ? other(action.on) : undefined;
+    const entry = from === undefined ? undefined : scans[from].entries.get(action.path);
+    if (from === undefined || entry === undefined || !sizes.has(entry.stamp.size)) continue;
+    try {
+      come.add(digests.get(keyOf(from, action.path)) ?? (await replicas[from].digest(action.path, entry, signal)));
+    } catch (error) {
+      // It is written just now: then it is no old one.
+      if (!isFault(error, "changed") && !isFault(error, "missing")) throw error;
+    }
   }
-  return new Set(
-    actions.flatMap((action) => {
-      const digest = action.do === "remove" ? base.get(action.path)?.digest : undefined;
-      return digest !== undefined && come.has(digest) ? [action.path] : [];
-    }),
-  );
+  return new Set(gone.filter(({ digest }) => come.has(digest)).map(({ path }) => path));
 }
 
 function contentsOf({ entries }: Scan, side: Side, digests: ReadonlyMap<string, Digest>): Map<string, Content> {

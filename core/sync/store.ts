@@ -21,13 +21,23 @@ export interface Intent {
   readonly path: string;
   /** What is taken aside first, and where to. */
   readonly old?: { readonly entry: Entry; readonly trash: string };
+  /** What is taken aside gets a name of its own then: it lost a conflict. */
+  readonly beside?: true;
   /** What gets the name then; absent: nothing does. `from`: as the other side showed it. */
   readonly put?: { readonly staging: Staging; readonly digest: Digest; readonly from: Entry };
+}
+
+/** Written before the first byte: of what was staged and got no name something may be there. */
+export interface Staged {
+  readonly on: Side;
+  readonly staging: Staging;
 }
 
 export interface Store {
   readonly base: ReadonlyMap<string, Agreed>;
   readonly intents: ReadonlyMap<string, Intent>;
+  /** By the id of the staging. */
+  readonly staged: ReadonlyMap<string, Staged>;
   /** All of it or nothing, and durable when it resolves. `agree`: undefined forgets. */
   change(change: Change): Promise<void>;
 }
@@ -37,4 +47,7 @@ export interface Change {
   readonly intend?: Intent;
   /** The id of an intent that is over. */
   readonly settle?: string;
+  readonly stage?: Staged;
+  /** The id of a staging of which nothing is there. */
+  readonly unstage?: string;
 }

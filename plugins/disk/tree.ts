@@ -38,13 +38,19 @@ export class DiskTree implements Tree {
     });
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+  async move(
+    from: string,
+    to: string,
+    expect: Stamp | "directory",
+    signal: AbortSignal,
+    how: { readonly ours?: true } = {},
+  ): Promise<void> {
     const { medium, inner } = this.disks.at(from, expect === "directory" ? undefined : expect.medium);
     if (this.disks.several && !to.startsWith(`${medium.id}/`))
       throw new Fault("rejected", `${to} is not on the disk of ${from}: to archive on a disk, name that by its "uuid" in place of "any"`);
     const target = this.disks.at(to).inner;
     await medium.use(true, signal, async ({ tree }) => {
-      await tree.move(inner, target, expect);
+      await tree.move(inner, target, expect, signal, how);
       await medium.expectAlive();
     });
   }

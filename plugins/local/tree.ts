@@ -44,7 +44,13 @@ export class LocalTree implements Tree {
     return lookAt(this.root, path);
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory"): Promise<void> {
+  async move(
+    from: string,
+    to: string,
+    expect: Stamp | "directory",
+    _signal?: AbortSignal,
+    how: { readonly ours?: true } = {},
+  ): Promise<void> {
     expectMovable(from, to);
     const [source, target] = [placeOf(this.root, from), placeOf(this.root, to)];
     await this.#expect(from, expect);
@@ -52,7 +58,8 @@ export class LocalTree implements Tree {
       await this.#makeDirsOf(to);
       // Making them took its time.
       await this.#expect(from, expect);
-      await (expect === "directory" ? renameDirNew(source, target) : renameNew(source, target));
+      if (expect === "directory") await renameDirNew(source, target);
+      else await (how.ours === true ? fs.rename(source, target) : renameNew(source, target));
       await syncName(target);
       if (!parentOf(source).equals(parentOf(target))) await syncDir(parentOf(source));
     } catch (error) {

@@ -238,6 +238,13 @@ export class Session {
     }
   }
 
+  /** A file, to a name that nobody else gives to anything: in one step where the server has one. */
+  async rename(from: Buffer, to: Buffer): Promise<boolean> {
+    if (!this.can("posix-rename@openssh.com")) return this.publish(from, to);
+    await this.#renameOver(from, to);
+    return true;
+  }
+
   /** Whether making a directory that is there is refused: `dir` is one. */
   async #tellsTaken(dir: Buffer): Promise<boolean> {
     this.#tells ??= !(await this.makeDir(dir));

@@ -22,7 +22,13 @@ export class SftpTree extends RemoteTree implements Tree {
     this.#target = target;
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+  async move(
+    from: string,
+    to: string,
+    expect: Stamp | "directory",
+    signal: AbortSignal,
+    how: { readonly ours?: true } = {},
+  ): Promise<void> {
     expectMovable(from, to);
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async ({ session }) => {
       const target = wirePath(session.root, to);
@@ -33,7 +39,8 @@ export class SftpTree extends RemoteTree implements Tree {
         expectMeant(found, expect);
         if (there !== undefined) return false;
         const source = wirePath(session.root, from);
-        return expect === "directory" ? session.publishDir(source, target) : session.publish(source, target);
+        if (expect === "directory") return session.publishDir(source, target);
+        return how.ours === true ? session.rename(source, target) : session.publish(source, target);
       };
       const moved = await act().catch(async (error: unknown) => {
         if (!isAbsent(error)) throw error;

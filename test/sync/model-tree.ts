@@ -113,7 +113,7 @@ export class TreeReplica implements Replica {
         const entry = this.tree.entry(path);
         if (entry !== undefined) entries.set(path, entry);
       }
-      return { entries, unseen: new Map(), marked: this.tree.marked, staged: new Set(this.tree.staged.keys()) };
+      return { entries, unseen: new Map(), settling: new Set(), marked: this.tree.marked };
     });
   }
 
@@ -147,16 +147,28 @@ export class TreeReplica implements Replica {
   }
 
   /** Servers compare nothing: it is looked first, and what is moved then may be another one. */
-  async move(from: string, to: string, expect: Entry): Promise<void> {
-    await this.#call(`look ${from}`, () => this.#expect(from, expect));
-    await this.#call(`move ${from} ${to}`, () => {
-      if (!this.tree.nodes.has(from)) throw new Fault("missing", "it has gone");
-      if (this.tree.nodes.has(to) || `${to}/`.startsWith(`${from}/`)) throw new Fault("conflict", "something is there");
-      if (!this.tree.makeParents(to)) throw new Fault("conflict", "a file is above it");
+  async take(path: string, to: string, expect: Entry): Promise<void> {
+    await this.#call(`look ${path}`, () => this.#expect(path, expect));
+    await this.#call(`take ${path}`, () => {
+      if (this.tree.content(path) === undefined)
+        throw new Fault(this.tree.nodes.has(path) ? "changed" : "missing", "it is no file any more");
+      this.tree.makeParents(to);
       this.#meant.set(to, expect);
-      if (this.broken.newestWins === true && to.includes(".conflict-")) this.tree.nodes.delete(from);
-      else this.tree.rename(from, to);
+      this.tree.rename(path, to);
     });
+  }
+
+  /** In two steps, as a link and a removal are. */
+  async give(from: string, to: string, expect: Entry): Promise<void> {
+    await this.#call(`link ${to}`, () => {
+      const node = this.tree.nodes.get(from);
+      if (node === undefined) throw new Fault("missing", "it has gone");
+      if (this.broken.blind !== true) this.#expect(from, expect);
+      if (this.tree.nodes.has(to)) throw new Fault("conflict", "something is there");
+      if (!this.tree.makeParents(to)) throw new Fault("conflict", "a file is above it");
+      if (this.broken.newestWins !== true || !to.includes(".conflict-")) this.tree.nodes.set(to, node);
+    });
+    await this.#call(`unlink ${from}`, () => void this.tree.nodes.delete(from));
   }
 
   async stage(staging: Staging, from: Replica, entry: Entry): Promise<Digest> {
@@ -193,7 +205,7 @@ export class TreeReplica implements Replica {
     });
   }
 
-  drop(id: string): Promise<void> {
+  drop({ id }: Staging): Promise<void> {
     return this.#call("drop", () => void this.tree.staged.delete(id));
   }
 

@@ -8,7 +8,7 @@ import type { Side } from "../../core/reconcile.js";
 import type { Names, World } from "../../core/sync/carry.js";
 import type { Entry } from "../../core/sync/replica.js";
 import { round } from "../../core/sync/round.js";
-import type { Agreed, Change, Intent, Store } from "../../core/sync/store.js";
+import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
 import { type Broken, digestOf, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
@@ -37,17 +37,31 @@ class Killed extends Error {}
 class MemoryStore implements Store {
   readonly base = new Map<string, Agreed>();
   readonly intents = new Map<string, Intent>();
+  readonly staged = new Map<string, Staged>();
   #late: Change | undefined;
+  /** What was agreed, and was to be forgotten last. */
+  forgotten: { readonly path: string; readonly content: number } | undefined;
 
   constructor(
     readonly gate: (when: "before" | "after", call: string) => Promise<void>,
     readonly variant: Variant | undefined,
+    /** What is to be agreed from then on, whatever becomes of it; undefined: nothing. */
+    readonly agreed: (path: string, content: number | undefined) => void,
   ) {}
 
   async change(change: Change): Promise<void> {
     await this.gate("before", "change");
     const forgets =
-      change.settle === undefined && change.intend === undefined && change.agree?.every(([, agreed]) => agreed === undefined) === true;
+      change.stage === undefined &&
+      change.unstage === undefined &&
+      change.settle === undefined &&
+      change.intend === undefined &&
+      change.agree?.every(([, agreed]) => agreed === undefined) === true;
+    for (const [path, agreed] of change.agree ?? []) {
+      const old = contentOf(this.base.get(path));
+      if (forgets && old !== undefined) this.forgotten = { path, content: old };
+      this.agreed(path, contentOf(agreed));
+    }
     if (this.variant === "no rule 3" && forgets) this.#late = change;
     else {
       if (this.#late !== undefined) this.#apply(this.#late);
@@ -63,12 +77,14 @@ class MemoryStore implements Store {
     if (this.variant === "no rule 2") for (const [id, intent] of this.intents) if (holds(intent)) this.intents.delete(id);
   }
 
-  #apply({ agree = [], intend, settle }: Change): void {
+  #apply({ agree = [], intend, settle, stage, unstage }: Change): void {
     for (const [path, agreed] of agree)
       if (agreed === undefined) this.base.delete(path);
       else this.base.set(path, agreed);
     if (intend !== undefined && this.variant !== "no intents") this.intents.set(intend.id, intend);
     if (settle !== undefined) this.intents.delete(settle);
+    if (stage !== undefined) this.staged.set(stage.staging.id, stage);
+    if (unstage !== undefined) this.staged.delete(unstage);
   }
 }
 
@@ -99,7 +115,11 @@ class Client {
         counts.steps += 1;
         this.#waiting.push({ go, kill });
       });
-    this.store = new MemoryStore(gate, variant);
+    const agreed = (path: string, content: number | undefined) => {
+      if (content === undefined) this.agreed.delete(path);
+      else this.agreed.set(path, content);
+    };
+    this.store = new MemoryStore(gate, variant, agreed);
     const names: Names = {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${name}-${n}-${(counts.conflicts += 1)}`,
@@ -123,7 +143,17 @@ class Client {
   /** Begins a round; "wrong": why it ended as none may. */
   begin(wrong: (error: unknown) => void): void {
     this.running = true;
-    void round(this.world, { maxDeletes: undefined, together: this.tools.random.below(3) + 1 }, new AbortController().signal)
+    void round(
+      this.world,
+      {
+        maxDeletes: undefined,
+        anew: false,
+        named: { here: "here", there: "there" },
+        before: () => Promise.resolve(),
+        together: this.tools.random.below(3) + 1,
+      },
+      new AbortController().signal,
+    )
       .catch((error: unknown) => {
         if (!(error instanceof Killed) && !(error instanceof Fault && error.kind === "offline")) wrong(error);
       })
@@ -149,6 +179,8 @@ class Client {
   }
 }
 
+const contentOf = (agreed: Agreed | undefined) =>
+  agreed?.digest === undefined ? undefined : Number(agreed.digest.slice("sha256:".length));
 const hash = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 16);
 const turn = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
@@ -157,11 +189,13 @@ export interface Options {
   /** Calls that are made while people edit. */
   readonly steps: number;
   readonly variant?: Variant;
+  /** One of so many calls is somebody's last. */
+  readonly kills?: number;
 }
 
 const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a"];
 
-export async function model({ seed, steps, variant }: Options): Promise<Found> {
+export async function model({ seed, steps, variant, kills: rarity = 60 }: Options): Promise<Found> {
   const random = new Random(seed);
   let time = 1;
   const tick = () => (time += 1);
@@ -187,7 +221,6 @@ export async function model({ seed, steps, variant }: Options): Promise<Found> {
     const digest = digestOf(chosen);
     const unseen = ({ agreed, store, tree: own }: Client) =>
       (agreed.get(path) === chosen ||
-        store.base.get(path)?.digest === digest ||
         [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest)) &&
       (own === tree || own.content(path) !== chosen);
     if (!clients.some(unseen)) kept.add(chosen);
@@ -242,17 +275,24 @@ export async function model({ seed, steps, variant }: Options): Promise<Found> {
   while (counts.steps < steps && wrong === undefined) {
     if (random.below(12) === 0) edit();
     await advance();
-    if (random.below(60) === 0) {
+    if (random.below(rarity) === 0) {
       kills += 1;
       const client = random.pick(clients);
+      const open = [...client.store.intents.values()];
+      const { forgotten } = client.store;
       client.kill(random.below(2) === 0 ? new Killed() : new Fault("offline", "the link is gone"));
       await turn();
       // Somebody takes back the change that was on its way.
-      for (const { path, on } of client.store.intents.values()) {
-        const base = Number(client.store.base.get(path)?.digest?.slice("sha256:".length));
-        if (on === "here" || Number.isNaN(base) || client.tree.content(path) === undefined || random.below(2) === 0) continue;
+      for (const { path, on } of open) {
+        const base = contentOf(client.store.base.get(path));
+        if (on === "here" || base === undefined || client.tree.content(path) === undefined || random.below(2) === 0) continue;
         retire(client.tree, path);
         give(client.tree, path, base);
+      }
+      // Or puts on the server what was agreed before a conflict.
+      if (forgotten !== undefined && server.content(forgotten.path) !== undefined && random.below(2) === 0) {
+        retire(server, forgotten.path);
+        give(server, forgotten.path, forgotten.content);
       }
     }
   }

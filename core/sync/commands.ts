@@ -1,0 +1,119 @@
+/** `plan` and `approve`: what a person asks of a route between two devices that both follow, and decides about it. */
+import { ControlError } from "../control.js";
+import type { Engine } from "../engine.js";
+import { type Action, type Content, type Row, rowOf } from "../reconcile.js";
+import { SyncRoute } from "./sync-route.js";
+
+export interface PlannedPath {
+  readonly path: string;
+  /** Of the table in docs/two-way.md; absent where a side could not be seen. */
+  readonly row?: Row;
+  /** What each knows of it: the content that was agreed last, and those of the two sides, as "-", "directory", or a size and the start of a digest. */
+  readonly base: string;
+  readonly here: string;
+  readonly there: string;
+  /** What will be done, in this order; none: nothing. For a person. */
+  readonly actions: readonly string[];
+  /** Why it is left as it is. */
+  readonly left?: string;
+}
+
+export interface PlannedRoute {
+  readonly route: string;
+  readonly state: string;
+  readonly reason?: string;
+  readonly paths: readonly PlannedPath[];
+}
+
+/** Of one route, or of all. Throws ControlError, or the Fault of a device. */
+export async function planOf(engine: Engine, what: string | undefined, signal: AbortSignal): Promise<PlannedRoute[]> {
+  const routes = what === undefined ? routesOf(engine) : [named(engine, what)];
+  if (routes.length === 0) throw new ControlError('there is no route with "mode": "two-way"');
+  return Promise.all(
+    routes.map(async (route) => {
+      const { tables, actions, scans } = await route.plan(signal);
+      const { base, here, there, unseen } = tables;
+      const byPath = new Map<string, Action[]>();
+      for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
+      const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
+      return {
+        ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
+        paths: paths.map((path) => {
+          const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
+          const row = rowOf(b, l, r);
+          const settling = scans.here.settling.has(path) || scans.there.settling.has(path);
+          const hidden = unseen?.("here", path) === true || unseen?.("there", path) === true;
+          const left = settling
+            ? "it is being written, or was a moment ago"
+            : hidden
+              ? "it, or what is above it, cannot be seen"
+              : undefined;
+          return {
+            ...{ path, base: textOf(b), here: textOf(l), there: textOf(r) },
+            ...(typeof row !== "number" || hidden ? {} : { row }),
+            actions: (byPath.get(path) ?? []).map((action) => wordsOf(action, route)),
+            ...(left === undefined ? {} : { left }),
+          };
+        }),
+      };
+    }),
+  );
+}
+
+/** It goes on once, whatever it would remove. One line for the person. */
+export function approve(engine: Engine, what: string, running: boolean): { said: string } {
+  const route = named(engine, what);
+  if (!running) throw new ControlError("no daemon runs: there is nothing that waits for an approval");
+  if (route.state !== "stopped") throw new ControlError(`${route.title} does not wait for an approval: ${route.reason ?? route.state}`);
+  route.approve();
+  return { said: `${route.title}: it goes on` };
+}
+
+function named(engine: Engine, what: string): SyncRoute {
+  const routes = routesOf(engine);
+  const found = routes.filter(({ name, config }) => name === what || config.from === what || config.to === what);
+  const [one] = found;
+  if (one !== undefined && found.length === 1) return one;
+  const names = routes.map(({ name }) => name).join(", ");
+  throw new ControlError(
+    `${one === undefined ? `there is no such route "${what}"` : `"${what}" is of several routes`}; there ${routes.length === 0 ? 'is none with "mode": "two-way"' : `are: ${names}`}`,
+  );
+}
+
+/** Of the daemon; where none runs, made for this question. */
+function routesOf(engine: Engine): SyncRoute[] {
+  return engine.config.syncs.flatMap((config) => {
+    const running = engine.syncs.get(`${config.from}:${config.to}`);
+    const [here, there] = [engine.lanes.get(config.from), engine.lanes.get(config.to)];
+    if (running !== undefined) return [running];
+    return here === undefined || there === undefined ? [] : [new SyncRoute(engine, config, here, there)];
+  });
+}
+
+function textOf(content: Content | undefined): string {
+  if (content === undefined) return "-";
+  if (content.kind === "directory") return "directory";
+  return `${content.size} B${content.digest === undefined ? "" : ` ${content.digest.slice(7, 15)}`}`;
+}
+
+function wordsOf(action: Action, { config }: SyncRoute): string {
+  const at = (side: "here" | "there") => (side === "here" ? config.from : config.to);
+  switch (action.do) {
+    case "adopt":
+      return "note that both hold the same";
+    case "forget":
+      return "note that both have it no more";
+    case "learn":
+      return "read it";
+    case "mkdir":
+      return `make the directory at ${at(action.on)}`;
+    case "rmdir":
+      return `remove the empty directory at ${at(action.on)}`;
+    case "copy":
+      return `bring it to ${at(action.on)}${action.over ? ", the old one to the trash there" : ""}`;
+    case "remove":
+      return `move it to the trash at ${at(action.on)}`;
+    case "conflict":
+      return `keep both: the one at ${at(action.loser)} gets another name`;
+  }
+}

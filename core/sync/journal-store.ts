@@ -1,0 +1,67 @@
+/** What a route remembers, in the journal; all of it is in memory too, for as long as the route runs. */
+import type { Journal } from "../journal.js";
+import type { Memo } from "../plugin.js";
+import type { Agreed, Change, Intent, Staged, Store } from "./store.js";
+
+export class JournalStore implements Store {
+  readonly base = new Map<string, Agreed>();
+  readonly intents = new Map<string, Intent>();
+  readonly staged = new Map<string, Staged>();
+
+  /** `route`: a hash, the same for the same two directories. */
+  constructor(
+    readonly journal: Journal,
+    readonly route: string,
+  ) {
+    for (const { path, agreed } of journal.all<{ path: string; agreed: string }>("SELECT path, agreed FROM agreed WHERE route = ?", route))
+      this.base.set(path, JSON.parse(agreed) as Agreed);
+    for (const { id, intent } of journal.all<{ id: string; intent: string }>("SELECT id, intent FROM intents WHERE route = ?", route))
+      this.intents.set(id, JSON.parse(intent) as Intent);
+    for (const { id, staged } of journal.all<{ id: string; staged: string }>("SELECT id, staged FROM staged WHERE route = ?", route))
+      this.staged.set(id, JSON.parse(staged) as Staged);
+  }
+
+  async change({ agree = [], intend, settle, stage, unstage }: Change): Promise<void> {
+    const { journal, route } = this;
+    await journal.commit(() => {
+      for (const [path, agreed] of agree)
+        if (agreed === undefined) journal.run("DELETE FROM agreed WHERE route = ? AND path = ?", route, path);
+        else
+          journal.run(
+            "INSERT INTO agreed VALUES (?, ?, ?) ON CONFLICT (route, path) DO UPDATE SET agreed = excluded.agreed",
+            ...[route, path, JSON.stringify(agreed)],
+          );
+      if (intend !== undefined) journal.run("INSERT INTO intents VALUES (?, ?, ?)", route, intend.id, JSON.stringify(intend));
+      if (settle !== undefined) journal.run("DELETE FROM intents WHERE route = ? AND id = ?", route, settle);
+      if (stage !== undefined)
+        journal.run("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", route, stage.staging.id, JSON.stringify(stage));
+      if (unstage !== undefined) {
+        journal.run("DELETE FROM staged WHERE route = ? AND id = ?", route, unstage);
+        journal.setMeta(memoKey(unstage), undefined);
+      }
+    });
+    for (const [path, agreed] of agree)
+      if (agreed === undefined) this.base.delete(path);
+      else this.base.set(path, agreed);
+    if (intend !== undefined) this.intents.set(intend.id, intend);
+    if (settle !== undefined) this.intents.delete(settle);
+    if (stage !== undefined) this.staged.set(stage.staging.id, stage);
+    if (unstage !== undefined) this.staged.delete(unstage);
+  }
+
+  /** Of an upload; gone with what was staged. */
+  memo(upload: string): Memo {
+    const { journal } = this;
+    const kept = () => JSON.parse(journal.meta(memoKey(upload)) ?? "{}") as Record<string, unknown>;
+    return {
+      get: (key) => kept()[key],
+      set: (key, value) => {
+        const { [key]: _, ...others } = kept();
+        const next = value === undefined ? others : { ...others, [key]: value };
+        return journal.commit(() => journal.setMeta(memoKey(upload), Object.keys(next).length === 0 ? undefined : JSON.stringify(next)));
+      },
+    };
+  }
+}
+
+const memoKey = (upload: string) => `upload:${upload}`;

@@ -1,0 +1,302 @@
+/**
+ * A mirror or two-way route at work: while both of its devices are attached, and something may have changed, one round after the other; never two at once.
+ * What a person has to decide stops it until `approve`.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { EMPTY, merge, Subject, timer } from "rxjs";
+import type { SyncConfig } from "./options.js";
+import type { Engine } from "../engine.js";
+import { Fault, isFault } from "../errors.js";
+import type { Lane } from "../lane.js";
+import { cutName } from "../names.js";
+import type { TreePromises } from "../plugin.js";
+import { backoffMs, reasonOf } from "../retry.js";
+import type { Side } from "../reconcile.js";
+import { Rules } from "../route.js";
+import { Throttle } from "../throttle.js";
+import type { Names, World } from "./carry.js";
+import { DeviceReplica, ownDir, trashDir } from "./device-replica.js";
+import { JournalStore } from "./journal-store.js";
+import { type Done, type Plan, planned, round, Stopped } from "./round.js";
+
+const defaultIntervalMs = 30_000;
+const triesOnce = 5;
+const dailyMs = 86_400_000;
+
+export type SyncState =
+  /** A device is away, or takes nothing now. */
+  | "waiting"
+  | "working"
+  /** Both sides held the same when they were listed last, but for what `troubles` names. */
+  | "even"
+  /** A person has to look: `filesync plan` shows what it would do, `filesync approve` lets it go on once. */
+  | "stopped"
+  /** It can never work with these devices. */
+  | "refused";
+
+export class SyncRoute {
+  /** "inbox:nas", as people name it in a command. */
+  readonly name: string;
+  state: SyncState = "waiting";
+  /** Why it is in this state, for a person. */
+  reason: string | undefined;
+  /** What cannot be done, or could not be seen: path → reason. */
+  troubles: ReadonlyMap<string, string> = new Map();
+  /** Wall time of the last round that left both sides the same. */
+  evenMs: number | undefined;
+  /** Done since the start. */
+  done = 0;
+  readonly #wake = new Subject<void>();
+  readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
+  readonly #world: World;
+  #approved = false;
+  #again = true;
+  #running = false;
+  #failures = 0;
+  #settling = 0;
+  #expiredMs = 0;
+  #later: NodeJS.Timeout | undefined;
+  readonly #promises = new Map<Lane, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
+
+  /** Throws Fault "config" where a device cannot be a side of it. */
+  constructor(
+    readonly engine: Engine,
+    readonly config: SyncConfig,
+    readonly here: Lane,
+    readonly there: Lane,
+  ) {
+    const { names, clock, journal } = engine;
+    this.name = `${config.from}:${config.to}`;
+    const id = createHash("sha256")
+      .update(["two-way", names.installation, config.from, config.to, config.into].join("\0"))
+      .digest("hex")
+      .slice(0, 16);
+    const store = new JournalStore(journal, id);
+    const rules = new Rules(config.rules);
+    const throttle = new Throttle(config.maxRate, clock);
+    const side = (lane: Lane, dir: string) =>
+      new DeviceReplica({ engine, lane, dir, rules, throttle, route: id, title: this.title, memo: (upload) => store.memo(upload) });
+    this.#replicas = { here: side(here, ""), there: side(there, config.into) };
+    this.#world = { sides: this.#replicas, store, names: this.#names(id) };
+  }
+
+  /** As `status` shows it. */
+  get title(): string {
+    return `${this.config.from} ↔ ${this.config.to}`;
+  }
+
+  /** Runs until `stop`; completes when the last round has ended. */
+  async run(stop: AbortSignal): Promise<void> {
+    const intervalMs = Math.min(
+      ...[this.here, this.there].map(({ config, device }) => config.intervalMs ?? device.source?.features.intervalMs ?? defaultIntervalMs),
+    );
+    const hints$ = merge(
+      ...[this.here, this.there].flatMap(({ edge$, wake$, device }) => [edge$, wake$, device.source?.changes$ ?? EMPTY]),
+      Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
+      this.#wake,
+    );
+    await new Promise<void>((resolve, reject) => {
+      const look = () => {
+        this.#again = true;
+        if (this.#running || stop.aborted) return;
+        this.#running = true;
+        this.#rounds(stop)
+          .catch(reject)
+          .finally(() => {
+            this.#running = false;
+            if (stop.aborted) resolve();
+          });
+      };
+      const subscription = hints$.subscribe(look);
+      const end = () => {
+        subscription.unsubscribe();
+        clearTimeout(this.#later);
+        if (!this.#running) resolve();
+      };
+      if (stop.aborted) end();
+      else stop.addEventListener("abort", end, { once: true });
+    });
+  }
+
+  /** Whether anything more can be done now: `--once` waits for that. */
+  isBusy(upMs: number): boolean {
+    if (this.state === "stopped" || this.state === "refused") return false;
+    // A device may still be attaching.
+    if (this.state === "waiting") return [this.here, this.there].every(({ takes }) => takes) ? this.#failures < triesOnce : upMs < 15_000;
+    return this.state === "working" || this.#settling > 0;
+  }
+
+  /** Once, whatever it would remove, and whichever directories they are. */
+  approve(): void {
+    this.#approved = true;
+    this.#wake.next();
+  }
+
+  /** What a round would do now. Throws the Fault of a device. */
+  plan(signal: AbortSignal): Promise<Plan> {
+    return planned(this.#world, signal);
+  }
+
+  async #rounds(stop: AbortSignal): Promise<void> {
+    while (this.#again && !stop.aborted) {
+      this.#again = false;
+      const away = [this.here, this.there].find(({ takes }) => !takes);
+      if (away !== undefined) {
+        this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
+        return;
+      }
+      try {
+        // What stopped it stops the next round too, as a rule.
+        if (this.state !== "stopped" && this.state !== "refused") this.#now("working", undefined);
+        await this.#once(stop);
+        this.#failures = 0;
+        for (const lane of [this.here, this.there]) lane.noteSuccess();
+      } catch (error) {
+        if (stop.aborted) return;
+        if (this.engine.journal.failed) throw error;
+        this.#failed(error, stop);
+      }
+    }
+  }
+
+  async #once(stop: AbortSignal): Promise<void> {
+    const { config, engine } = this;
+    const approved = this.#approved;
+    const together = Math.min(...[this.here, this.there].flatMap((lane) => [lane.slots("source"), lane.slots("target")]));
+    const rules = {
+      maxDeletes: approved ? undefined : config.maxDeletes,
+      anew: approved,
+      named: { here: config.from, there: config.to },
+      together: Math.max(1, together),
+      before: (signal: AbortSignal) => this.#tryOutBoth(signal),
+    };
+    const result = await round(this.#world, rules, stop);
+    this.#approved = false;
+    this.done += result.done;
+    this.#tell(result);
+    // What did not fit is decided anew; what was done may have made room for more.
+    if (result.left > 0 || result.done > 0) this.#again = true;
+    else {
+      await this.#expire(stop);
+      this.evenMs = engine.clock.wallMs();
+      this.#now("even", undefined);
+    }
+    this.#settling = result.settling;
+    if (result.settling > 0) this.#lookIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs), stop);
+  }
+
+  /** Once a day, by a clock that can be believed. */
+  async #expire(signal: AbortSignal): Promise<void> {
+    const { clock, events } = this.engine;
+    const nowMs = clock.wallMs();
+    if (!clock.trusted() || nowMs - this.#expiredMs < dailyMs) return;
+    for (const side of ["here", "there"] as const) {
+      const days = await this.#replicas[side].expire(dayText(nowMs - this.config.trashKeepMs), signal);
+      if (days > 0)
+        events.say(
+          "info",
+          "expired",
+          `${this.title}: ${days} ${days === 1 ? "day" : "days"} of the trash at ${this.config[side === "here" ? "from" : "to"]} are old enough, and are gone`,
+        );
+    }
+    this.#expiredMs = nowMs;
+  }
+
+  #tell({ done, failed, unseen }: Done): void {
+    const { events } = this.engine;
+    if (done > 0)
+      events.say("info", "synced", `${this.title}: ${done} ${done === 1 ? "change" : "changes"}`, { route: this.name, count: done });
+    const troubles = new Map([
+      ...failed,
+      ...[...unseen.here].map(([path, why]) => [`${this.config.from}:${path}`, why] as const),
+      ...[...unseen.there].map(([path, why]) => [`${this.config.to}:${path}`, why] as const),
+    ]);
+    for (const [path, why] of troubles)
+      if (this.troubles.get(path) !== why)
+        events.say("warn", "sync-trouble", `${this.title}: ${path}: ${why}`, { route: this.name, path, reason: why });
+    this.troubles = troubles;
+  }
+
+  #failed(error: unknown, stop: AbortSignal): void {
+    if (isFault(error, "config")) {
+      this.#now("refused", error.message);
+      return;
+    }
+    if (error instanceof Stopped) {
+      this.#now(
+        "stopped",
+        `${error.message}: nothing is changed until a person said so; filesync plan ${this.name} shows it, filesync approve ${this.name} lets it go on`,
+      );
+      return;
+    }
+    const away = isFault(error, "offline");
+    this.engine.events.say(this.#failures === 0 && !away ? "warn" : "debug", "sync-failed", `${this.title}: ${reasonOf(error)}`, {
+      route: this.name,
+    });
+    this.#now("waiting", reasonOf(error));
+    this.#lookIn(backoffMs(this.#failures++, this.engine.upMs(), this.engine.random()), stop);
+  }
+
+  #lookIn(ms: number, stop: AbortSignal): void {
+    clearTimeout(this.#later);
+    if (!stop.aborted) this.#later = setTimeout(() => this.#wake.next(), ms);
+  }
+
+  #now(state: SyncState, reason: string | undefined): void {
+    const news = state !== this.state || reason !== this.reason;
+    this.state = state;
+    this.reason = reason;
+    if (news && (state === "stopped" || state === "refused"))
+      this.engine.events.say("error", "sync-stopped", `${this.title}: ${reason ?? state}`, { route: this.name });
+  }
+
+  /** What each side promises is tried once for each attachment. Throws "config" where it promises too little. */
+  async #tryOutBoth(signal: AbortSignal): Promise<void> {
+    for (const side of ["here", "there"] as const) {
+      const lane = this[side];
+      const { epoch } = lane.state;
+      const known = this.#promises.get(lane);
+      const refusal =
+        known !== undefined && known.epoch === epoch ? known.refusal : refusalOf(lane.name, await this.#replicas[side].tryOut(signal));
+      this.#promises.set(lane, { epoch, refusal });
+      if (refusal !== undefined) throw new Fault("config", refusal);
+    }
+  }
+
+  #names(route: string): Names {
+    const { config, engine } = this;
+    const { clock, names } = engine;
+    const time = () => new Date(clock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "");
+    return {
+      trash: (_side, path, id) => `${ownDir}/${trashDir}/${dayText(clock.wallMs())}/${id}/${path}`,
+      conflict: (path, n) => conflictName(path, `.conflict-${names.vehicle}-${time()}${n === 1 ? "" : `-${n}`}`),
+      staging: (side, path, { stamp }) =>
+        createHash("sha256")
+          .update([route, side, path, String(stamp.size), String(stamp.modifiedMs ?? ""), config.into].join("\0"))
+          .digest("hex")
+          .slice(0, 16),
+      intent: () => randomBytes(8).toString("hex"),
+    };
+  }
+}
+
+/** "a.conflict-….txt" of "a.txt", its last part at most 255 bytes. */
+export function conflictName(path: string, words: string): string {
+  const at = path.lastIndexOf("/") + 1;
+  const name = path.slice(at);
+  const dot = name.lastIndexOf(".");
+  const ext = dot > 0 ? name.slice(dot) : "";
+  const end = `${words.replaceAll("/", "_")}${ext}`;
+  return `${path.slice(0, at)}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
+}
+
+/** "2026-05-01" */
+const dayText = (ms: number) => new Date(ms).toISOString().slice(0, 10);
+
+function refusalOf(name: string, { exclusive, rmdirIsSafe }: TreePromises): string | undefined {
+  if (exclusive !== "names")
+    return `${name} may give a name that something has to something else (tried): two who write there at once would lose one another's files, so that it cannot be kept the same both ways`;
+  return rmdirIsSafe
+    ? undefined
+    : `${name} removes directories with what is in them (tried): a file that comes at that moment would be lost, so that it cannot be kept the same both ways`;
+}

@@ -1,0 +1,227 @@
+/** Two-way routes with a real OpenSSH that allows nothing but SFTP: each row of the table, guards, and what a person is told. */
+import assert from "node:assert/strict";
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test, type TestContext } from "node:test";
+import type { PlannedRoute } from "../../core/sync/commands.js";
+import type { Status } from "../../core/status.js";
+import { chrooted, type SftpServerUnderTest } from "../conformance/sftp-servers.js";
+import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+import { rows } from "../sync/rows.js";
+
+const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
+
+/** A person's hands on both directories. */
+class Shared {
+  readonly box: string;
+  readonly nas: string;
+  readonly #uid: number;
+  readonly #gid: number;
+
+  constructor(
+    readonly world: World,
+    readonly server: SftpServerUnderTest,
+  ) {
+    this.box = world.mkdir("box");
+    this.nas = join(server.dir, "shared");
+    ({ uid: this.#uid, gid: this.#gid } = statSync(server.dir));
+    mkdirSync(this.nas);
+    this.#own(this.nas);
+  }
+
+  config(route: object = {}, more: object = {}): string {
+    const { server, world } = this;
+    return world.config({
+      devices: {
+        box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
+        nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, settle: "0s", interval: "1s", ...server.options },
+      },
+      routes: [{ from: "box", to: ["nas"], mode: "two-way", into: "shared", ...route }],
+      ...more,
+    });
+  }
+
+  /** undefined removes it. */
+  put(side: "here" | "there", path: string, content: string | undefined): void {
+    const at = join(side === "here" ? this.box : this.nas, path);
+    if (content === undefined) {
+      rmSync(at, { force: true, recursive: true });
+      return;
+    }
+    mkdirSync(dirname(at), { recursive: true });
+    writeFileSync(at, content);
+    if (side === "there") for (let dir = at; dir !== this.nas; dir = dirname(dir)) this.#own(dir);
+  }
+
+  /** Path → content, without what is FileSync's own; directories end with "/". */
+  tree(side: "here" | "there"): Record<string, string> {
+    return treeOf(side === "here" ? this.box : this.nas, (path) => path !== ".filesync");
+  }
+
+  /** Contents in the trash, by path. */
+  trash(side: "here" | "there"): Record<string, string> {
+    const dir = join(side === "here" ? this.box : this.nas, ".filesync/trash");
+    const all = existsSync(dir) ? treeOf(dir, () => true) : {};
+    return Object.fromEntries(
+      Object.entries(all).flatMap(([path, content]) => (path.endsWith("/") ? [] : [[path.split("/").slice(2).join("/"), content]])),
+    );
+  }
+
+  #own(path: string): void {
+    chownSync(path, this.#uid, this.#gid);
+  }
+}
+
+function treeOf(root: string, wanted: (path: string) => boolean): Record<string, string> {
+  const found: Record<string, string> = {};
+  const walk = (dir: string) => {
+    for (const entry of readdirSync(join(root, dir), { withFileTypes: true })) {
+      const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
+      if (!wanted(path)) continue;
+      if (entry.isDirectory()) {
+        found[`${path}/`] = "";
+        walk(path);
+      } else found[path] = readFileSync(join(root, path), "utf8");
+    }
+  };
+  walk("");
+  return found;
+}
+
+async function shared(t: TestContext): Promise<Shared> {
+  const server = await chrooted.start();
+  t.after(() => server.stop());
+  return new Shared(new World(t), server);
+}
+
+async function once(config: string, code = 0): Promise<string> {
+  const ran = await runProgram(["run", "--once", "--config", config]);
+  assert.equal(ran.code, code, ran.out + ran.err);
+  return ran.out + ran.err;
+}
+
+async function statusOf(config: string): Promise<Status> {
+  return JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+}
+
+test("each row of the table, on OpenSSH that allows nothing but SFTP", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ maxDeletes: 100 });
+  const name = (row: number) => `row-${row}.txt`;
+  for (const { row, base } of rows) if (base !== undefined) both.put("here", name(row), base);
+  await once(config);
+  assert.deepEqual(both.tree("there"), both.tree("here"));
+  for (const { row, base, here, there } of rows) {
+    // What stays as it is is not touched.
+    if (here !== base) both.put("here", name(row), here);
+    if (there !== base) both.put("there", name(row), there);
+  }
+  const planned = JSON.parse((await runProgram(["plan", "--json", "--config", config])).out) as { routes: PlannedRoute[] };
+  await once(config);
+  const [here, there] = [both.tree("here"), both.tree("there")];
+  for (const { row, pisync, result, beside, trash } of rows)
+    await t.test(`row ${row} (PiSync: ${pisync})`, () => {
+      const known = planned.routes[0]?.paths.find(({ path }) => path === name(row));
+      if (row > 1) assert.equal(known?.row, row, JSON.stringify(known));
+      assert.equal(here[name(row)], result);
+      assert.equal(there[name(row)], result);
+      const named = (tree: Record<string, string>) =>
+        Object.entries(tree).flatMap(([path, content]) => (path.startsWith(`row-${row}.conflict-`) ? [content] : []));
+      assert.deepEqual([named(here), named(there)], beside === undefined ? [[], []] : [[beside], [beside]]);
+      assert.deepEqual([both.trash("here")[name(row)], both.trash("there")[name(row)]], [trash?.here, trash?.there]);
+    });
+  assert.deepEqual(here, there);
+});
+
+test("a day with it: directories, renames, conflicts and changes come through, in both directions", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config();
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  /** Waits until the daemon has done something, and both are the same. */
+  let seen = 0;
+  const settled = async () => {
+    await program.until(() => {
+      const synced = program.events.filter(({ what }) => what === "synced").length;
+      if (synced <= seen) return false;
+      const equal = JSON.stringify(sorted(both.tree("here"))) === JSON.stringify(sorted(both.tree("there")));
+      if (equal) seen = synced;
+      return equal;
+    }, "both are the same");
+  };
+  both.put("here", "flights/day 1/a.txt", "one");
+  both.put("here", "flights/day 1/ü–😀.txt", "odd");
+  mkdirSync(join(both.box, "empty/in it"), { recursive: true });
+  await settled();
+  assert.equal(both.tree("there")["empty/in it/"], "");
+  both.put("there", "from the ground.txt", "hello");
+  await settled();
+  assert.equal(both.tree("here")["from the ground.txt"], "hello");
+  renameSync(join(both.box, "flights"), join(both.box, "Flights 2026"));
+  await settled();
+  assert.equal(both.tree("there")["Flights 2026/day 1/a.txt"], "one");
+  assert.equal(both.tree("there")["flights/"], undefined);
+  both.put("there", "Flights 2026", undefined);
+  await settled();
+  assert.deepEqual(Object.keys(both.tree("here")).sort(), ["empty/", "empty/in it/", "from the ground.txt"]);
+  assert.equal(both.trash("here")["Flights 2026/day 1/a.txt"], "one");
+});
+
+const sorted = (tree: Record<string, string>) => Object.entries(tree).sort();
+
+test("files that only got another name are not counted as removed", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ maxDeletes: 1 });
+  for (let n = 1; n <= 5; n++) both.put("here", `a${n}`, `content ${n}`);
+  await once(config);
+  for (let n = 1; n <= 5; n++) renameSync(join(both.box, `a${n}`), join(both.box, `b${n}`));
+  await once(config);
+  assert.deepEqual(Object.keys(both.tree("there")).sort(), ["b1", "b2", "b3", "b4", "b5"]);
+  assert.deepEqual(both.tree("there"), both.tree("here"));
+});
+
+test(
+  "too much that would be removed, and a directory that is not the one that was agreed with, stop it until a person says so",
+  skip,
+  async (t) => {
+    const both = await shared(t);
+    const config = both.config({ maxDeletes: 2 });
+    for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
+    await once(config);
+    for (let n = 1; n <= 3; n++) both.put("here", `a${n}`, undefined);
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    const stopped = await program.until(({ what }) => what === "sync-stopped", "it stops");
+    assert.match(
+      stopped.message,
+      /^box ↔ nas: 3 of 6 would be removed at nas, .*at most 2 are: .*filesync plan box:nas .*filesync approve box:nas/,
+    );
+    assert.equal(Object.keys(both.tree("there")).length, 6);
+    const status = await statusOf(config);
+    assert.equal(status.syncs[0]?.state, "stopped");
+    assert.match(status.summary, /box:nas: 3 of 6 would be removed/);
+    const plan = (await runProgram(["plan", "--config", config])).out;
+    assert.match(plan, /^ {2}a1: move it to the trash at nas {2}\[row 7: 1 B \S+ \| - \| 1 B \S+\]$/m);
+    assert.match(plan, /^ {2}3 paths are the same on both sides$/m);
+    const approved = await runProgram(["approve", "box:nas", "--config", config]);
+    assert.equal(approved.code, 0, approved.err);
+    await program.until(({ what }) => what === "synced", "it goes on");
+    assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a4", "a5", "a6"]);
+    await program.kill();
+    // A mount point without its disk.
+    renameSync(both.box, `${both.box}-away`);
+    mkdirSync(both.box);
+    const again = new Program(["run", "--json", "--config", config]);
+    t.after(() => again.kill());
+    const strange = await again.until(({ what }) => what === "sync-stopped", "it stops");
+    assert.match(strange.message, /the directory of box is not the one that was agreed with: it is not mounted, or was made anew/);
+    assert.deepEqual(readdirSync(both.box), []);
+    assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a4", "a5", "a6"]);
+    // It is a new one, says a person: what the other side has comes to it.
+    assert.equal((await runProgram(["approve", "box", "--config", config])).code, 0);
+    await again.until(({ what }) => what === "synced", "it goes on");
+    assert.deepEqual(both.tree("here"), both.tree("there"));
+    assert.equal(Object.keys(both.tree("here")).length, 3);
+  },
+);
