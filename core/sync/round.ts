@@ -24,8 +24,8 @@ export interface Rules {
 
 export interface Done {
   readonly done: number;
-  /** What did not fit any more: another round is due. */
-  readonly left: number;
+  /** Paths where something did not fit any more: another round is due. */
+  readonly left: ReadonlySet<string>;
   /** What can never be done as it is: path → reason. */
   readonly failed: ReadonlyMap<string, string>;
   /** What could not be seen, so that nothing at or below it was done: path → reason. */
@@ -127,7 +127,8 @@ export async function planned({ sides: replicas, store }: World, signal: AbortSi
 /** Copies go together, as many as may; everything else waits for what is before it. */
 async function carryAll(world: World, { actions, scans, digests }: Plan, together: number, signal: AbortSignal) {
   const failed = new Map<string, string>();
-  let [done, left] = [0, 0];
+  const left = new Set<string>();
+  let done = 0;
   const listedOf =
     (path: string): Listed =>
     (side) => {
@@ -140,7 +141,7 @@ async function carryAll(world: World, { actions, scans, digests }: Plan, togethe
     try {
       const outcome = await carryOut(world, action, listedOf(action.path), signal);
       if (outcome === "done") done += 1;
-      else left += 1;
+      else left.add(action.path);
     } catch (error) {
       if (!isFault(error, "rejected") && !isFault(error, "denied") && !isFault(error, "mismatch")) throw error;
       failed.set(action.path, error.message);

@@ -21,6 +21,10 @@ import { type Done, type Plan, planned, round, Stopped } from "./round.js";
 
 const defaultIntervalMs = 30_000;
 const triesOnce = 5;
+const inTheWay =
+  "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
+/** What did not fit in so many rounds is told. */
+const stuckRounds = 4;
 const dailyMs = 86_400_000;
 
 export type SyncState =
@@ -54,6 +58,8 @@ export class SyncRoute {
   #running = false;
   #failures = 0;
   #settling = 0;
+  /** What did not fit in so many rounds one after the other. */
+  readonly #stuck = new Map<string, number>();
   #expiredMs = 0;
   #later: NodeJS.Timeout | undefined;
   readonly #promises = new Map<Lane, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
@@ -173,10 +179,17 @@ export class SyncRoute {
     const result = await round(this.#world, rules, stop);
     this.#approved = false;
     this.done += result.done;
+    const { left } = result;
+    for (const path of this.#stuck.keys()) if (!left.has(path)) this.#stuck.delete(path);
+    for (const path of left) this.#stuck.set(path, (this.#stuck.get(path) ?? 0) + 1);
     this.#tell(result);
     // What did not fit is decided anew; what was done may have made room for more.
-    if (result.left > 0 || result.done > 0) this.#again = true;
-    else {
+    if (result.done > 0) this.#again = true;
+    else if (left.size > 0) {
+      const rounds = Math.max(...this.#stuck.values());
+      this.#lookIn(backoffMs(rounds - 1, engine.upMs(), engine.random()), stop);
+      if (rounds >= stuckRounds) this.#now("even", undefined);
+    } else {
       await this.#expire(stop);
       this.evenMs = engine.clock.wallMs();
       this.#now("even", undefined);
@@ -206,11 +219,9 @@ export class SyncRoute {
     const { events } = this.engine;
     if (done > 0)
       events.say("info", "synced", `${this.title}: ${done} ${done === 1 ? "change" : "changes"}`, { route: this.name, count: done });
-    const troubles = new Map([
-      ...failed,
-      ...[...unseen.here].map(([path, why]) => [`${this.config.from}:${path}`, why] as const),
-      ...[...unseen.there].map(([path, why]) => [`${this.config.to}:${path}`, why] as const),
-    ]);
+    const hidden = (device: string, of: ReadonlyMap<string, string>) => [...of].map(([path, why]) => [`${device}:${path}`, why] as const);
+    const stuck = [...this.#stuck].flatMap(([path, rounds]) => (rounds < stuckRounds ? [] : [[path, inTheWay] as const]));
+    const troubles = new Map([...failed, ...stuck, ...hidden(this.config.from, unseen.here), ...hidden(this.config.to, unseen.there)]);
     for (const [path, why] of troubles)
       if (this.troubles.get(path) !== why)
         events.say("warn", "sync-trouble", `${this.title}: ${path}: ${why}`, { route: this.name, path, reason: why });
@@ -268,7 +279,7 @@ export class SyncRoute {
     const { clock, names } = engine;
     const time = () => new Date(clock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "");
     return {
-      trash: (_side, path, id) => `${ownDir}/${trashDir}/${dayText(clock.wallMs())}/${id}/${path}`,
+      trash: (_side, path, id) => `${ownDir}/${trashDir}/${clock.trusted() ? dayText(clock.wallMs()) : "undated"}/${id}/${path}`,
       conflict: (path, n) => conflictName(path, `.conflict-${names.vehicle}-${time()}${n === 1 ? "" : `-${n}`}`),
       staging: (side, path, { stamp }) =>
         createHash("sha256")

@@ -181,6 +181,25 @@ test("files that only got another name are not counted as removed", skip, async 
   assert.deepEqual(both.tree("there"), both.tree("here"));
 });
 
+test("what this route leaves out keeps its directory, and that is told", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ exclude: ["**/*.own"] });
+  both.put("here", "d/a", "a");
+  both.put("here", "b", "b");
+  await once(config);
+  both.put("there", "d/of the server.own", "own");
+  both.put("here", "d", undefined);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { message } = await program.until(({ what }) => what === "sync-trouble", "it is told");
+  assert.match(message, /^box ↔ nas: d: something that is not listed is in the way: /);
+  assert.deepEqual(both.tree("there"), { b: "b", "d/": "", "d/of the server.own": "own" });
+  assert.deepEqual(
+    (await statusOf(config)).syncs[0]?.troubles.map(({ path }) => path),
+    ["d"],
+  );
+});
+
 test(
   "too much that would be removed, and a directory that is not the one that was agreed with, stop it until a person says so",
   skip,
