@@ -1,5 +1,6 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
 import { answerWith } from "../core/commands.js";
+import { wrongText } from "../core/config-problems.js";
 import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
 import { RealClock } from "../core/clock.js";
 import type { Config } from "../core/config.js";
@@ -106,7 +107,7 @@ export async function serve(
     events.say(
       "info",
       "ready",
-      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length + config.syncs.length, "route")}, state in ${config.stateDir}`,
+      `FileSync ${programVersion} is ready: ${counted(config.devices.length, "device")}, ${counted(config.routes.length + config.syncs.length, "route")}, state in ${config.stateDir}${config.wrong === undefined ? "" : `; ${wrongText(config.wrong)}`}`,
     );
   const detach = attach?.(daemon, events);
   const drawing = output.terminal ? setInterval(() => daemon.ready && output.progress(progressText(daemon.status())), 250) : undefined;

@@ -1,5 +1,6 @@
 /** `status`: asks the running daemon; without one, reads what its journal says. `--watch` draws it anew each second, in place on a terminal. */
 import type { Config } from "../core/config.js";
+import { placeText } from "../core/config-problems.js";
 import { ask, ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { statusOf, type Status } from "../core/status.js";
@@ -129,6 +130,10 @@ export function statusText(status: Status): string {
   for (const { route, state, reason, changes, troubles } of status.syncs) {
     lines.push(`${route}  ${syncWords[state]}${reason === undefined ? "" : `: ${reason}`}  (two-way, ${changes} changes)`);
     lines.push(...troubles.map(({ path, reason: why }) => `  ${path}: ${why}`));
+  }
+  if (status.configuration !== undefined) {
+    lines.push("", "mistakes in the configuration:", ...status.configuration.mistakes.map((problem) => `  ${placeText(problem)}`));
+    lines.push(...status.configuration.therefore.map((text) => `therefore ${text}`));
   }
   const { waiting, active, parked, delivered } = status.queue;
   lines.push(

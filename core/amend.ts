@@ -2,6 +2,7 @@
  * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up; said once more, it gives up a copy in the spool
  * that nobody got. Neither touches a file at a source or a target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
  */
+import { namesIn } from "./config.js";
 import { ControlError } from "./control.js";
 import { type Engine, nameOf } from "./engine.js";
 import { reasonOf } from "./retry.js";
@@ -105,7 +106,7 @@ export interface Forgotten {
 /** `what`: an id, a path, or a target that has left the configuration. Throws ControlError for a name that means nothing. */
 export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   const { journal, queue } = engine;
-  const configured = new Set(engine.config.devices.map(({ name }) => name));
+  const configured = new Set(namesIn(engine.config));
   if (configured.has(what))
     throw new ControlError(`"${what}" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)`);
   const touched = new Map<string, VersionRow>();

@@ -15,6 +15,24 @@ export function problemText(file: string, problem: ConfigProblem): string {
   return `${file}:${problem.line}: ${problem.path === "" ? "" : `${problem.path}: `}${problem.message}`;
 }
 
+/** "line 3: devices.ground.port: …", where it is known which file is meant. */
+export function placeText({ line, path, message }: ConfigProblem): string {
+  return `${line === 0 ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`;
+}
+
+/** What is wrong of a configuration of which the rest runs, and what therefore does not happen: in one line. */
+export function wrongText({
+  problems,
+  therefore,
+}: {
+  readonly problems: readonly ConfigProblem[];
+  readonly therefore: readonly string[];
+}): string {
+  const first = problems[0] === undefined ? "" : placeText(problems[0]);
+  const many = problems.length === 1 ? `a mistake (${first})` : `${problems.length} mistakes (the first: ${first})`;
+  return `the configuration has ${many}${therefore.length === 0 ? "" : `: ${therefore.join("; ")}`}`;
+}
+
 /** What is wrong, in words. `beside`: keys that an object beside these of `schema` may have. */
 export function messageOf(
   issue: v.BaseIssue<unknown>,

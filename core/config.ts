@@ -1,6 +1,7 @@
 /**
  * The configuration: one schema, all errors at once, each with its line, its path, and the nearest right word. What is wrong in one
- * device or route takes only that one out; the rest can run.
+ * device or route takes only that one out; the rest can run. What is for a device that is out waits for it, and what a route that is out would
+ * have taken is not removed at its source.
  */
 import { getNodeValue, parseTree, printParseErrorCode, type ParseError } from "jsonc-parser";
 import picomatch from "picomatch";
@@ -228,10 +229,26 @@ export interface Config {
   readonly metered: readonly string[];
   readonly onEvent: readonly HookRule[];
   readonly devices: readonly DeviceConfig[];
-  /** Those of mode "copy". */
+  /** Those of mode "copy"; also those from and to devices that are wrong. */
   readonly routes: readonly Route[];
-  /** The others. */
+  /** The others; only those whose devices are right. */
   readonly syncs: readonly SyncConfig[];
+  /** Absent where all is right. */
+  readonly wrong?: Wrong;
+}
+
+/** What is wrong in a configuration of which the rest runs. */
+export interface Wrong {
+  readonly problems: readonly ConfigProblem[];
+  /** The devices and services that are not started for it. */
+  readonly devices: readonly { readonly name: string; readonly type: string; readonly roles: readonly Role[] }[];
+  /** What does not happen therefore, in words for a person. */
+  readonly therefore: readonly string[];
+}
+
+/** The names of all devices and services, also of those that are wrong. */
+export function namesIn({ devices, wrong }: Pick<Config, "devices" | "wrong">): string[] {
+  return [...devices, ...(wrong?.devices ?? [])].map(({ name }) => name);
 }
 
 export interface Loaded {
@@ -282,7 +299,8 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const top = whole ?? roughly(raw);
 
   const devices: DeviceConfig[] = [];
-  const known = new Map<string, { roles: readonly Role[]; withheld: Partial<Record<Role, string>>; usable: boolean }>();
+  const broken: Wrong["devices"][number][] = [];
+  const known = new Map<string, { plugin: Plugin<unknown> | undefined; roles: readonly Role[]; withheld: Partial<Record<Role, string>> }>();
   for (const [kind, group, entries] of [
     ["device", "devices", top.devices],
     ["service", "services", top.services],
@@ -292,15 +310,17 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name))
         add(at, "a name has letters, digits, dots, dashes and underlines, and begins with a letter or digit");
       if (known.has(name)) add(at, "a device and a service cannot have the same name");
-      const device = await loadDevice(kind, name, entry, at, plugins, options, parse, add);
-      const withheld = device?.plugin.withheld?.(device.options) ?? {};
-      known.set(name, { roles: device?.plugin.roles ?? ["source", "target"], withheld, usable: device !== undefined });
-      if (device !== undefined) devices.push(device);
+      const plugin = await loadPlugin(kind, entry.type, at, plugins, options, add);
+      const device = plugin === undefined ? undefined : loadDevice(kind, name, plugin, entry, at, parse);
+      const roles = plugin?.roles ?? ["source", "target"];
+      known.set(name, { plugin, roles, withheld: device?.plugin.withheld?.(device.options) ?? {} });
+      if (device === undefined) broken.push({ name, type: entry.type, roles });
+      else devices.push(device);
     }
   }
 
   const mayDisarm = (when: When | undefined, at: (string | number)[]) => {
-    if (when?.disarmed === true && !devices.some(({ plugin }) => plugin.tellsArmed === true))
+    if (when?.disarmed === true && ![...known.values()].some(({ plugin }) => plugin === undefined || plugin.tellsArmed === true))
       add([...at, "when", "disarmed"], "no device here says whether the vehicle is armed: nothing would ever be sent");
   };
   for (const { name, kind, plugin, when, budget } of devices) {
@@ -323,6 +343,9 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
         }
       });
   };
+  const out: string[] = [];
+  /** Sources whose files may be wanted by more than is known here. */
+  const unsure = new Set<string>();
   top.routes.forEach((entry, index) => {
     const at = ["routes", index];
     const before = problems.length;
@@ -331,30 +354,35 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       if (found === undefined) add(where, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
       else if (!found.roles.includes(role)) add(where, `"${name}" cannot be a ${role}`);
       else if (found.withheld[role] !== undefined) add(where, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
-      return found?.usable === true;
     };
     if (isObject(entry) && entry.mode === "two-way") {
       const parsed = parse(at, syncSchema, entry);
-      if (parsed === undefined) return;
+      if (parsed === undefined) {
+        out.push("a two-way route does not run");
+        return;
+      }
       patterns(at, parsed);
       const sync = syncConfig(parsed);
       if (sync.from === sync.to) add([...at, "to"], "a route cannot lead to where it comes from");
-      let usable = true;
-      for (const role of ["source", "target"] as const)
-        usable = [device(sync.from, role, [...at, "from"]), device(sync.to, role, [...at, "to", 0])].every(Boolean) && usable;
+      for (const role of ["source", "target"] as const) {
+        device(sync.from, role, [...at, "from"]);
+        device(sync.to, role, [...at, "to", 0]);
+      }
       if (top.routes.some((other) => isObject(other) && takesAway(other) && (other.from === sync.from || other.from === sync.to)))
         add(at, `another route takes delivered files away from "${sync.from}" or "${sync.to}": here that would remove them on both sides`);
       const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
       if (against !== undefined) add(at, against);
+      const usable = [sync.from, sync.to].every((side) => devices.some(({ name }) => name === side));
       if (usable && problems.length === before) syncs.push(sync);
+      else out.push(`${sync.from} and ${sync.to} are not kept the same`);
       return;
     }
     const parsed = parse(at, routeSchema, entry);
     const route = parsed ?? roughRoute(entry);
-    let usable = route.from === "" || device(route.from, "source", [...at, "from"]);
+    if (route.from !== "") device(route.from, "source", [...at, "from"]);
     const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
     to.forEach((target, n) => {
-      usable = device(target.device, "target", [...at, "to", n]) && usable;
+      device(target.device, "target", [...at, "to", n]);
       if (target.device === route.from) add([...at, "to", n], "a route cannot lead to where it comes from");
       if (to.findIndex((other) => other.device === target.device) < n) add([...at, "to", n], `"${target.device}" is there twice`);
       for (const name of target.requires)
@@ -371,17 +399,35 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     const source = devices.find(({ name }) => name === route.from);
     if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
       add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
-    if (parsed === undefined || !usable || problems.length > before) return;
+    if (parsed === undefined || problems.length > before) {
+      out.push(`the route from ${route.from || "?"} to ${to.map(({ device }) => device).join(", ") || "?"} does not run`);
+      for (const name of route.from === "" ? known.keys() : [route.from]) unsure.add(name);
+      return;
+    }
     const whole = { ...parsed, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, options.nowMs) };
-    const startsNow = ({ device: name }: RouteTarget) => devices.find((one) => one.name === name)?.plugin.fromFirstRun === true;
-    const late = parsed.since === undefined && parsed.newest === undefined ? to.filter(startsNow) : [];
-    const rest = to.filter((target) => !late.includes(target));
+    // Of a type that nobody knows nothing is sent that it may not want.
+    const isUnknown = ({ device: name }: RouteTarget) => known.get(name)?.plugin === undefined;
+    if (to.some(isUnknown)) unsure.add(parsed.from);
+    const startsNow = ({ device: name }: RouteTarget) => known.get(name)?.plugin?.fromFirstRun === true;
+    const isLate = (target: RouteTarget) =>
+      parsed.since === undefined && parsed.newest === undefined && (isUnknown(target) || startsNow(target));
+    const rest = to.filter((target) => !isLate(target));
     if (rest.length > 0) routes.push({ ...whole, to: rest });
-    // As a route of its own: what the others get is not bound by it.
-    if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
+    // As routes of their own: what the others get is not bound by them, and when one ran first is known by its targets.
+    for (const late of [
+      to.filter((target) => isLate(target) && !isUnknown(target)),
+      to.filter((target) => isLate(target) && isUnknown(target)),
+    ])
+      if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
   });
 
   if (whole === undefined) return { problems: sorted(problems) };
+  const removes = [...unsure].filter((name) => routes.some(({ from, afterDelivery }) => from === name && afterDelivery !== "keep"));
+  const therefore = [
+    ...broken.map(({ name }) => `${name} is not started${stillFor(name, routes)}`),
+    ...out,
+    ...removes.map((name) => `nothing is deleted or archived at ${name}`),
+  ];
   return {
     config: {
       vehicle: whole.vehicle ?? options.hostName,
@@ -391,14 +437,21 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
       metered: whole.metered,
       onEvent: whole.onEvent,
       devices,
-      routes,
+      routes: routes.map((route) => (removes.includes(route.from) ? { ...route, afterDelivery: "keep" } : route)),
       syncs,
+      ...(problems.length === 0 ? {} : { wrong: { problems: sorted(problems), devices: broken, therefore } }),
     },
     problems: sorted(problems),
   };
 }
 
 const takesAway = ({ afterDelivery }: Record<string, unknown>) => afterDelivery === "delete" || afterDelivery === "archive";
+
+/** What its routes do meanwhile. */
+function stillFor(name: string, routes: readonly Route[]): string {
+  const waits = routes.some(({ to }) => to.some(({ device }) => device === name)) ? ", and files for it wait" : "";
+  return `${routes.some(({ from }) => from === name) ? ", nothing is found there" : ""}${waits}`;
+}
 
 function requiresInCircle(targets: Route["to"]): boolean {
   let left = targets;
@@ -447,37 +500,40 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 type Parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown) => T | undefined;
 
-async function loadDevice(
+async function loadPlugin(
   kind: "device" | "service",
-  name: string,
-  entry: { type: string } & Record<string, unknown>,
+  type: string,
   at: (string | number)[],
   plugins: PluginList,
   options: LoadOptions,
-  parse: Parse,
   add: (at: (string | number)[], message: string) => void,
-): Promise<DeviceConfig | undefined> {
+): Promise<Plugin<unknown> | undefined> {
   let plugin: Plugin<unknown> | undefined;
   try {
-    plugin = await plugins.load(entry.type, options.baseDir);
+    plugin = await plugins.load(type, options.baseDir);
   } catch (error) {
-    add([...at, "type"], `the plugin "${entry.type}" cannot be loaded: ${error instanceof Error ? error.message : String(error)}`);
+    add([...at, "type"], `the plugin "${type}" cannot be loaded: ${error instanceof Error ? error.message : String(error)}`);
     return undefined;
   }
   if (plugin === undefined) {
-    add(
-      [...at, "type"],
-      `there is no plugin "${entry.type}"${suggestion(entry.type, plugins.types)}; there are: ${plugins.types.join(", ")}`,
-    );
+    add([...at, "type"], `there is no plugin "${type}"${suggestion(type, plugins.types)}; there are: ${plugins.types.join(", ")}`);
     return undefined;
   }
   if (!(kind in plugin)) {
-    add(
-      [...at, "type"],
-      `"${entry.type}" is a ${kind === "device" ? 'service: put it under "services"' : 'device: put it under "devices"'}`,
-    );
+    add([...at, "type"], `"${type}" is a ${kind === "device" ? 'service: put it under "services"' : 'device: put it under "devices"'}`);
     return undefined;
   }
+  return plugin;
+}
+
+function loadDevice(
+  kind: "device" | "service",
+  name: string,
+  plugin: Plugin<unknown>,
+  entry: { type: string } & Record<string, unknown>,
+  at: (string | number)[],
+  parse: Parse,
+): DeviceConfig | undefined {
   const commonKeys = Object.keys(deviceCommon);
   const entries = entriesOf(plugin.options) ?? {};
   const own = Object.fromEntries(Object.entries(entry).filter(([key]) => key !== "type" && (key in entries || !commonKeys.includes(key))));

@@ -14,13 +14,14 @@ export async function figuresOf(engine: Engine): Promise<Figures> {
     throw new Fault("transient", `the journal in ${config.stateDir} cannot be written: ${reasonOf(error)}`, { cause: error });
   });
   const [freeBytes, journalBytes] = await Promise.all([spool.freeBytes(), sizeOf(join(config.stateDir, "journal.db"))]);
-  const { devices, queue, transfers, bytes, moved, summary } = statusOf(engine, "", true);
+  const { devices, queue, transfers, bytes, moved, configuration, summary } = statusOf(engine, "", true);
   const faults = journal.all<{ fault: string | null; n: number }>(
     `SELECT fault, COUNT(*) AS n FROM deliveries WHERE ${elsewhere} AND state = 'parked' GROUP BY fault`,
   );
   const lastMs = journal.get<{ ms: number | null }>("SELECT MAX(done_ms) AS ms FROM deliveries WHERE state = 'done'")?.ms;
   return {
     summary,
+    mistakes: configuration?.mistakes.length ?? 0,
     devices: devices.map(({ name, type, presence }) => ({ name, type, attached: presence === "attached" })),
     deliveries: queue,
     parked: Object.fromEntries(faults.map(({ fault, n }) => [fault ?? "unknown", n])),

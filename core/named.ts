@@ -1,4 +1,5 @@
 /** What a person names on the command line: an id, `DEVICE:PATH`, a path at a source, or a path at a target. */
+import { namesIn } from "./config.js";
 import { suggestion } from "./config-problems.js";
 import { ControlError } from "./control.js";
 import type { Engine } from "./engine.js";
@@ -47,12 +48,10 @@ export function placeIn(engine: Engine, what: string): { device?: string; path: 
 /** In the configuration, or in a delivery. */
 export function isDevice(engine: Engine, name: string): boolean {
   return (
-    engine.config.devices.some((device) => device.name === name) ||
+    namesIn(engine.config).includes(name) ||
     engine.journal.get("SELECT 1 FROM deliveries WHERE target = ?1 OR source = ?1 LIMIT 1", name) !== undefined
   );
 }
-
-const nameOf = ({ name }: { readonly name: string }) => name;
 
 /** The error for a name that means nothing, with the nearest that does. */
 export function unknown(engine: Engine, what: string): ControlError {
@@ -63,7 +62,7 @@ export function unknown(engine: Engine, what: string): ControlError {
   );
   const { device, path } = placeIn(engine, what);
   const [prefix = "", rest] = what.split(":", 2);
-  const meant = device === undefined && rest !== undefined ? suggestion(prefix, engine.config.devices.map(nameOf)) : "";
+  const meant = device === undefined && rest !== undefined ? suggestion(prefix, namesIn(engine.config)) : "";
   if (meant !== "") return new ControlError(`there is no device "${prefix}"${meant}`);
   const last = path.slice(path.lastIndexOf("/") + 1);
   const sameName = files.find(
@@ -74,7 +73,7 @@ export function unknown(engine: Engine, what: string): ControlError {
       ? suggestion(
           device === undefined ? path : `${device}:${path}`,
           device === undefined
-            ? [...files.map((file) => file.path), ...engine.config.devices.map(nameOf)]
+            ? [...files.map((file) => file.path), ...namesIn(engine.config)]
             : files.map((file) => `${file.source}:${file.path}`),
         )
       : `; did you mean "${sameName.source}:${sameName.path}"?`;

@@ -42,6 +42,8 @@ export interface Memo {
 export interface Figures {
   /** One line for a person, as `filesync status` has it. */
   readonly summary: string;
+  /** In the configuration that runs. */
+  readonly mistakes: number;
   readonly devices: readonly { readonly name: string; readonly type: string; readonly attached: boolean }[];
   readonly deliveries: { readonly waiting: number; readonly active: number; readonly parked: number; readonly delivered: number };
   /** Those that are parked, by kind of fault. */

@@ -69,7 +69,7 @@ export class Queue {
       this.releasable.set(id, { source, notBeforeMs: 0 });
   }
 
-  /** What waits for devices that are not among these, by device. It keeps waiting: a device may be left out only because its configuration is wrong. */
+  /** What waits for devices that are not among these, by device. It keeps waiting: a device may come back. */
   foreign(configured: readonly string[]): { target: string; n: number }[] {
     const marks = configured.map(() => "?").join(", ");
     // One state at a time: each has an index of its own.

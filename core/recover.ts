@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
+import { namesIn } from "./config.js";
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
 import { removeTemporaries } from "./fs.js";
@@ -80,7 +81,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
 
 /** Says what waits for a target that the configuration does not have. */
 export function tellForeign({ queue, events, config }: Engine): void {
-  for (const { target, n } of queue.foreign(config.devices.map(({ name }) => name)))
+  for (const { target, n } of queue.foreign(namesIn(config)))
     events.say(
       "warn",
       "foreign",

@@ -1,4 +1,6 @@
 /** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
+import type { Wrong } from "./config.js";
+import { placeText, wrongText, type ConfigProblem } from "./config-problems.js";
 import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
 import type { Journal } from "./journal.js";
@@ -69,6 +71,8 @@ export interface Status {
   readonly lost: readonly { readonly version: string; readonly from: string; readonly path: string; readonly size: number }[];
   /** Bytes moved since the start on each hop. */
   readonly moved: { readonly pulled: number; readonly pushed: number };
+  /** While the configuration has mistakes: where, and what does not happen therefore. */
+  readonly configuration?: { readonly mistakes: readonly ConfigProblem[]; readonly therefore: readonly string[] };
   readonly summary: string;
 }
 
@@ -114,32 +118,13 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
   const lost = lostIn(journal);
   const [full] = engine.transfers.waitForSpace.values();
   const syncs = syncsOf(engine, ready);
+  const { wrong } = engine.config;
   return {
     version,
     ready,
     vehicle: engine.names.vehicle,
     installation: engine.names.installation,
-    devices: engine.config.devices.map(({ name, type, plugin, options }) => {
-      const lane = engine.lanes.get(name);
-      const withheld = plugin.withheld?.(options) ?? {};
-      const roles = rolesOf(engine, name) ?? plugin.roles.filter((role) => withheld[role] === undefined);
-      if (lane === undefined) {
-        const reason = ready ? "it cannot be started as configured" : "no daemon runs";
-        const last = ready ? undefined : lastSeen(engine, name);
-        return { name, type, roles, presence: "unknown" as const, reason, ...(last === undefined ? {} : { last }) };
-      }
-      return {
-        name,
-        type,
-        roles,
-        presence: lane.attached ? ("attached" as const) : ("detached" as const),
-        ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
-        ...(lane.safe ? { safe: true as const } : {}),
-        since: new Date(lane.state.sinceMs).toISOString(),
-        ...(lane.unused === undefined ? {} : { unused: lane.unused }),
-        ...(lane.idleReason === undefined ? {} : { held: lane.idleReason }),
-      };
-    }),
+    devices: devicesOf(engine, ready),
     queue: { waiting, active, parked, delivered },
     transfers,
     parked: journal
@@ -158,7 +143,9 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     settling,
     lost: lost.map(({ id, source, path, size }) => ({ version: id, from: source, path, size })),
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
+    ...(wrong === undefined ? {} : { configuration: { mistakes: wrong.problems, therefore: wrong.therefore } }),
     summary: summary({
+      wrong: wrong === undefined ? "" : `${wrongText(wrong)}; `,
       unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
       open: waiting + active,
       parked,
@@ -191,6 +178,40 @@ function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
   });
 }
 
+function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
+  const usable = engine.config.devices.map(({ name, type, plugin, options }) => {
+    const lane = engine.lanes.get(name);
+    const withheld = plugin.withheld?.(options) ?? {};
+    const roles = rolesOf(engine, name) ?? plugin.roles.filter((role) => withheld[role] === undefined);
+    if (lane === undefined) {
+      const reason = ready ? "it cannot be started as configured" : "no daemon runs";
+      const last = ready ? undefined : lastSeen(engine, name);
+      return { name, type, roles, presence: "unknown" as const, reason, ...(last === undefined ? {} : { last }) };
+    }
+    return {
+      name,
+      type,
+      roles,
+      presence: lane.attached ? ("attached" as const) : ("detached" as const),
+      ...(lane.state.reason === undefined ? {} : { reason: lane.state.reason }),
+      ...(lane.safe ? { safe: true as const } : {}),
+      since: new Date(lane.state.sinceMs).toISOString(),
+      ...(lane.unused === undefined ? {} : { unused: lane.unused }),
+      ...(lane.idleReason === undefined ? {} : { held: lane.idleReason }),
+    };
+  });
+  const { wrong } = engine.config;
+  return [
+    ...usable,
+    ...(wrong === undefined
+      ? []
+      : wrong.devices.map(({ name, type, roles }) => ({
+          ...{ name, type, roles, presence: "unknown" as const },
+          reason: mistakesOf(wrong, name),
+        }))),
+  ];
+}
+
 /** A later version of the path says that it was found again. */
 function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "path" | "size">[] {
   return journal.all(
@@ -211,7 +232,15 @@ function rolesOf(engine: Engine, name: string): string[] | undefined {
   ].filter((role) => role !== "");
 }
 
+/** The places of the mistakes that keep a device from being started. */
+export function mistakesOf(wrong: Wrong, name: string): string {
+  const own = wrong.problems.filter(({ path }) => ["devices", "services"].some((group) => `${path}.`.startsWith(`${group}.${name}.`)));
+  return `its configuration has a mistake${own.length === 0 ? "" : ` (${own.map(placeText).join("; ")})`}`;
+}
+
 interface Sums {
+  /** What is wrong in the configuration; "" where all is right. */
+  readonly wrong: string;
   /** Sources of which nobody knows yet what they have. */
   readonly unlisted: readonly string[];
   readonly open: number;
@@ -227,7 +256,7 @@ interface Sums {
 }
 
 /** The one line that says it all. */
-function summary({ unlisted, open, parked, settling, lost, onSource, here, delivered, pullRate, pushRate, syncs }: Sums): string {
+function summary({ wrong, unlisted, open, parked, settling, lost, onSource, here, delivered, pullRate, pushRate, syncs }: Sums): string {
   const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
   const aside = [
     unknown,
@@ -242,10 +271,11 @@ function summary({ unlisted, open, parked, settling, lost, onSource, here, deliv
           : `; ${route}: the same on both sides`,
     ),
   ].join("");
-  if (open === 0 && parked === 0 && lost === 0) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
-  if (open === 0) return `${sizeText(delivered)} delivered, nothing is on its way${aside}`;
+  if (wrong === "" && open === 0 && parked === 0 && lost === 0)
+    return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
+  if (open === 0) return `${wrong}${sizeText(delivered)} delivered, nothing is on its way${aside}`;
   // The slower hop decides. While nothing is sent nobody can know.
   const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
   const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
-  return `${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
+  return `${wrong}${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
 }

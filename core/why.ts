@@ -3,6 +3,7 @@
  * in memory and may look at the source; without one it says what the journal knows.
  */
 import { forgottenReason } from "./amend.js";
+import { namesIn } from "./config.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
@@ -14,6 +15,7 @@ import { mayGrow } from "./release.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 import { isAlone } from "./space.js";
+import { mistakesOf } from "./status.js";
 import { durationText, sizeText } from "./text.js";
 
 export interface Reason {
@@ -158,7 +160,7 @@ function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly Deli
 function deliveryReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow, running: boolean): Reason[] {
   const { id, target } = delivery;
   const said = delivery.reason ?? "";
-  const foreign = !engine.config.devices.some(({ name }) => name === target);
+  const foreign = !namesIn(engine.config).includes(target);
   const leave: Reason = {
     code: "foreign",
     text: `"${target}" is not in the configuration: put it back, or give this up: filesync forget ${id}`,
@@ -317,6 +319,9 @@ function awayReasons(engine: Engine, name: string, role: "source" | "target"): R
     return [
       { code: `${role}-away`, text: `${name} is detached since ${dateText(lane.state.sinceMs)}: ${lane.state.reason ?? "it is away"}` },
     ];
+  const { wrong } = engine.config;
+  if (wrong?.devices.some((device) => device.name === name) === true)
+    return [{ code: `${role}-away`, text: `${name} is not started: ${mistakesOf(wrong, name)}` }];
   const there = engine.config.devices.some((device) => device.name === name);
   return [
     {

@@ -4,6 +4,9 @@ import { once } from "node:events";
 import { request } from "node:http";
 import { connect, type Socket } from "node:net";
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import * as v from "valibot";
@@ -17,6 +20,7 @@ import { metricsText } from "./text.js";
 
 const figures: Figures = {
   summary: "all is well",
+  mistakes: 20,
   devices: [
     { name: "cam", type: "disk", attached: true },
     { name: "ground", type: "ftp", attached: false },
@@ -47,6 +51,7 @@ test("the format is the one of Prometheus, whatever a device's type is called", 
   assert.equal(at("filesync_files_bytes", 'place="here"'), 6);
   assert.equal(at("filesync_pushed_bytes_total"), 9);
   assert.equal(at("filesync_device_attached", 'device="ground",type="ftp"'), 0);
+  assert.equal(at("filesync_configuration_mistakes"), 20);
   assert.equal(at("filesync_transfers", 'from="cam",to="spool"'), 2);
   assert.equal(at("filesync_transfer_bytes_per_second", 'from="cam",to="spool"'), 11.5);
   assert.equal(at("filesync_spool_free_bytes"), 13);
@@ -62,6 +67,51 @@ test("promtool finds nothing to say about it", (t) => {
     input: metricsText(figures, ours),
     encoding: "utf8",
   });
+  if (error !== undefined) {
+    t.skip("promtool is not installed (package prometheus)");
+    return;
+  }
+  assert.equal(status, 0, stdout + stderr);
+});
+
+test("the alarms that the page shows go off when they should, and only then", (t) => {
+  const page = readFileSync(new URL("../../../docs/metrics.md", import.meta.url), "utf8");
+  const rules = /^```yaml\n(.*?)^```/ms.exec(page)?.[1] ?? "";
+  const names = [...rules.matchAll(/^- alert: (\w+)$/gm)].map(([, name]) => name);
+  assert.deepEqual(names, ["FileSyncParked", "FileSyncStuck", "FileSyncMistaken"]);
+  const dir = mkdtempSync(join(tmpdir(), "filesync-alarms-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  writeFileSync(join(dir, "rules.yml"), `groups:\n- name: filesync\n  rules:\n${rules.replaceAll(/^/gm, "  ")}`);
+  const labels = 'instance="plane:9470",job="filesync"';
+  // Two hours of a vehicle, and of another that is well beside it; JSON is YAML.
+  const series = (name: string, more: string, values: string, well: string) => [
+    { series: `${name}{${labels}${more}}`, values: `${values}x120` },
+    { series: `${name}{${labels.replace("plane", "other")}${more}}`, values: `${well}x120` },
+  ];
+  const life = (waiting: number, pushed: string, parked: number, mistakes: number) => [
+    ...series("filesync_deliveries", ',state="waiting"', `${waiting}+0`, "1+0"),
+    ...series("filesync_deliveries", ',state="delivered"', "4+0", "4+0"),
+    ...series("filesync_pushed_bytes_total", "", pushed, "0+100"),
+    ...series("filesync_parked_deliveries", ',fault="denied"', `${parked}+0`, "0+0"),
+    ...series("filesync_configuration_mistakes", "", `${mistakes}+0`, "0+0"),
+  ];
+  const plane = { instance: "plane:9470", job: "filesync" };
+  const goesOff = (input: object[], alertname: string, exp_labels?: object) => ({
+    interval: "1m",
+    input_series: input,
+    alert_rule_test: [{ eval_time: "2h", alertname, exp_alerts: exp_labels === undefined ? [] : [{ exp_labels }] }],
+  });
+  const tests = [
+    goesOff(life(3, "7+0", 0, 0), "FileSyncStuck", { ...plane, state: "waiting" }),
+    goesOff(life(0, "7+0", 0, 0), "FileSyncStuck"),
+    goesOff(life(3, "7+10", 0, 0), "FileSyncStuck"),
+    goesOff(life(0, "7+0", 2, 0), "FileSyncParked", { instance: plane.instance }),
+    goesOff(life(3, "7+0", 0, 0), "FileSyncParked"),
+    goesOff(life(0, "7+0", 0, 1), "FileSyncMistaken", plane),
+    goesOff(life(3, "7+0", 2, 0), "FileSyncMistaken"),
+  ];
+  writeFileSync(join(dir, "tests.yml"), JSON.stringify({ rule_files: ["rules.yml"], evaluation_interval: "1m", tests }));
+  const { error, status, stdout, stderr } = spawnSync("promtool", ["test", "rules", "tests.yml"], { cwd: dir, encoding: "utf8" });
   if (error !== undefined) {
     t.skip("promtool is not installed (package prometheus)");
     return;

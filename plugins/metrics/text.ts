@@ -22,7 +22,7 @@ type Labels = Readonly<Record<string, string>>;
 type Sample = readonly [value: number, labels?: Labels];
 
 export function metricsText(figures: Figures, { residentBytes, cpuSeconds, startSeconds, lagSeconds }: Process): string {
-  const { devices, deliveries, parked, bytes, moved, transfers, spool, journalBytes, events, lastDeliveryMs } = figures;
+  const { mistakes, devices, deliveries, parked, bytes, moved, transfers, spool, journalBytes, events, lastDeliveryMs } = figures;
   const by = (label: string, values: Readonly<Record<string, number>>): Sample[] =>
     Object.entries(values).map(([name, value]) => [value, { [label]: name }]);
   return [
@@ -44,6 +44,7 @@ export function metricsText(figures: Figures, { residentBytes, cpuSeconds, start
       "1 while a device is there.",
       devices.map(({ name, type, attached }) => [attached ? 1 : 0, { device: name, type }]),
     ),
+    gauge("filesync_configuration_mistakes", "Mistakes in the configuration that runs: what is wrong is left out.", [[mistakes]]),
     gauge(
       "filesync_transfers",
       "Transfers that run, by source and target.",
