@@ -12,6 +12,7 @@ import { checkSerial } from "./serial.js";
 import { checkSpace, type Figures } from "./space.js";
 import { block, lsblk, machine, now, pi, root } from "../machine/harness.test.js";
 import { checkUnit } from "./unit.js";
+import { barredFrom } from "../machine/rights.js";
 import { daemonUser, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 
@@ -23,6 +24,24 @@ const said = (findings: readonly Finding[], severity: Finding["severity"]) =>
 const usb = "/dev/serial/by-id/usb-3D_Robotics_PX4_FMU_v5.x_0-if00";
 const plugged = { [usb]: "→ ../../ttyACM0", "/dev/ttyACM0": "" };
 const autopilot = [{ name: "pixhawk", path: usb }];
+
+test("a directory is judged by the rights of the daemon's user, on the whole way to it", (t) => {
+  const { view, path } = machine(t, { "/srv/in/a": "", "/srv/closed/logs/a": "" });
+  for (const dir of ["/", "/srv", "/srv/closed/logs"]) chmodSync(path(join(dir, ".")), 0o755);
+  const device = (dir: string) => ({ name: "d", type: "local", options: { dir } });
+  const reads = { routes: [] };
+  const to = { routes: [{ to: [{ device: "d" }] }] } as unknown as Parameters<typeof barredFrom>[2];
+  chmodSync(path("/srv/closed/."), 0o700);
+  chmodSync(path("/srv/in/."), 0o755);
+  assert.equal(barredFrom(view, device("/srv/closed/logs"), reads, pi), "pi may not use /srv/closed/logs: no right to enter /srv/closed");
+  assert.equal(barredFrom(view, device("/srv/in"), reads, pi), undefined);
+  assert.equal(barredFrom(view, device("/srv/in"), to, pi), "pi may not write in /srv/in");
+  assert.equal(barredFrom(view, device("/srv/closed/logs"), to, root), undefined, "who asks tries it out");
+  assert.equal(barredFrom(view, device("/srv/none"), to, pi), undefined, "that it is missing is said by its probe");
+  chownSync(path("/srv/in/."), 7, 1000);
+  chmodSync(path("/srv/in/."), 0o770);
+  assert.equal(barredFrom(view, device("/srv/in"), to, pi), undefined, "by its group");
+});
 
 test("serial: a port that is missing is bad, with the names of those that are there", async (t) => {
   const { view } = machine(t, { ...plugged, "/dev/ttyS0": "" });

@@ -9,6 +9,8 @@ import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
 import { plausibleSinceMs } from "../../core/clock.js";
 import { withContext } from "../own.js";
+import { barredFrom, dirOf } from "../machine/rights.js";
+import type { User, View } from "../machine/view.js";
 import { probeMs, tryOut } from "../probe.js";
 import { type Finding, findingsOf } from "./finding.js";
 
@@ -23,7 +25,9 @@ export interface Looked {
   readonly silent: boolean;
   /** Devices of which other checks said why they cannot be used. */
   readonly broken: ReadonlySet<string>;
-  readonly nowMs: number;
+  readonly view: View;
+  /** Who the daemon is, or will be. */
+  readonly user: User;
 }
 
 export async function checkDevices(looked: Looked): Promise<Finding[]> {
@@ -61,7 +65,7 @@ function isDaemons({ type, kind }: DeviceConfig): boolean {
   return type === "mavftp" || type === "disk" || kind === "service";
 }
 
-async function checkDevice(device: DeviceConfig, { config, status, silent, broken }: Looked): Promise<Finding[]> {
+async function checkDevice(device: DeviceConfig, { config, status, silent, broken, view, user }: Looked): Promise<Finding[]> {
   const { name, type } = device;
   const known = status?.devices.find((one) => one.name === name);
   if (known !== undefined && isDaemons(device)) {
@@ -73,6 +77,8 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
   if (type === "disk" || broken.has(name)) return [];
   if (silent && isDaemons(device))
     return [finding("unseen", name, "whether it works: a daemon that may have it does not tell", "sudo filesync doctor")];
+  const barred = barredFrom(view, device, config, user);
+  if (typeof barred === "string") return [finding("bad", name, barred, `namei -l ${dirOf(device)}   # the rights on the way`)];
   const advised: Finding[] = [];
   // Of what the daemon has it is asked (`adviceOfDaemon`).
   const also =
@@ -80,15 +86,30 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
       ? async (lane: Lane) => void advised.push(...adviceFindings(await adviceOf(lane, AbortSignal.timeout(probeMs))))
       : undefined;
   try {
-    return [finding("ok", name, await tryOut(device, config, also)), ...advised];
+    const well = await tryOut(device, config, also);
+    if (known !== undefined && known.presence !== "attached")
+      return [
+        finding(
+          servers.includes(type) ? "warn" : "bad",
+          name,
+          `it works for ${view.me.name}, and for the daemon it is ${known.presence}: ${known.reason ?? "nobody knows why"}`,
+          `filesync retry ${name}`,
+        ),
+        ...advised,
+      ];
+    return [finding("ok", name, well), ...advised];
   } catch (error) {
+    if (type === "local" && isFault(error, "denied") && user.uid !== view.me.uid) {
+      if (known?.presence === "attached") return [finding("ok", name, "attached: the daemon that runs uses it")];
+      return [finding("unseen", name, `whether ${user.name} may use it: ${reasonOf(error)}`, "sudo filesync doctor")];
+    }
     // In the field a server is often out of reach: what is for it waits.
     const away = isFault(error, "offline") && servers.includes(type);
     return [finding(away ? "warn" : "bad", name, reasonOf(error), "# when that is mended: filesync check --probe"), ...advised];
   }
 }
 
-async function checkCertificate(device: DeviceConfig, { config, nowMs }: Looked): Promise<Finding[]> {
+async function checkCertificate(device: DeviceConfig, { config, view: { nowMs } }: Looked): Promise<Finding[]> {
   const { name, plugin, options } = device;
   const shown = await withContext(name, { vehicle: config.vehicle, installation: "00000000" }, async (context) => {
     let made: Device | undefined;

@@ -6,6 +6,7 @@ import { mayWriteIn } from "../../core/fs.js";
 import { sizeText } from "../../core/text.js";
 import { type Mount, mountsIn } from "../../plugins/disk/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
+import { mayDo } from "../machine/rights.js";
 import { at, isThere, realPath, statOf, textOf, type User, type View } from "../machine/view.js";
 
 const finding = findingsOf("space");
@@ -89,15 +90,12 @@ function nearest(view: View, dir: string): string {
 
 async function mayMake(view: View, dir: string, user: User): Promise<boolean> {
   if (user.uid === 0) return true;
-  const stat = statOf(view, dir);
-  if (stat === undefined) return false;
   if (user.uid === view.me.uid)
     return mayWriteIn(at(view, dir)).then(
       () => true,
       () => false,
     );
-  const may = stat.uid === user.uid ? 0o300 : user.groups.includes(stat.gid) ? 0o030 : 0o003;
-  return (stat.mode & may) === may;
+  return mayDo(view, dir, user, 0o3) === true;
 }
 
 function ownership(view: View, stateDir: string, user: User): Finding[] {
