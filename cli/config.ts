@@ -1,5 +1,5 @@
 /** Finds and loads the configuration; says all that is wrong with it at once. */
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { loadConfig, type Loaded } from "../core/config.js";
@@ -14,8 +14,31 @@ export const systemConfig = "/etc/filesync/config.json";
 /** `--config`, else ./config.json, else /etc/filesync/config.json. Throws UsageError when there is none. */
 export function configPath(given: string | undefined): string {
   if (given !== undefined) return resolve(given);
-  for (const path of ["config.json", systemConfig]) if (existsSync(path)) return resolve(path);
+  for (const path of ["config.json", systemConfig]) {
+    const stat = statOf(path);
+    if (stat === "closed") throw new ClosedConfig(resolve(path));
+    if (stat === "there") return resolve(path);
+  }
   throw new UsageError(`there is no config.json here and no ${systemConfig}: "filesync init" writes one; or give --config FILE`);
+}
+
+/** existsSync says of what it may not see that it is not there. */
+function statOf(path: string): "there" | "closed" | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : "there";
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EACCES") return "closed";
+    return undefined;
+  }
+}
+
+/** It is there, or in a directory that may not be looked into. */
+class ClosedConfig extends UsageError {
+  constructor(readonly path: string) {
+    super(
+      `${path} cannot be read: permission denied; use sudo, or log in again as a member of the group that may (the service's: filesync)`,
+    );
+  }
 }
 
 /** Throws UsageError when the file cannot be read. */
@@ -26,7 +49,11 @@ export async function load(path: string): Promise<Loaded> {
   } catch (error) {
     const code = error instanceof Error && "code" in error ? error.code : "";
     throw new UsageError(
-      code === "ENOENT" ? `there is no ${path}` : `cannot read ${path}: ${code === "EACCES" ? "permission denied" : String(error)}`,
+      code === "ENOENT"
+        ? `there is no ${path}`
+        : code === "EACCES"
+          ? new ClosedConfig(path).message
+          : `${path} cannot be read: ${String(error)}`,
     );
   }
   return loadConfig(text, plugins, { baseDir: dirname(path), env: process.env, hostName: hostname(), nowMs: Date.now() });
@@ -46,10 +73,11 @@ export async function findConfig(given: string | undefined): Promise<Found | und
   let path: string | undefined;
   try {
     path = configPath(given);
-    if (!existsSync(path)) return { path, text: "", loaded: "there is no such file" };
+    if (statOf(path) === undefined) return { path, text: "", loaded: "there is no such file" };
     return { path, loaded: await load(path), text: readFileSync(path, "utf8") };
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
+    if (error instanceof ClosedConfig) return { path: error.path, text: "", loaded: error.message };
     return path === undefined ? undefined : { path, text: "", loaded: error.message };
   }
 }

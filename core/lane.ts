@@ -169,6 +169,11 @@ export class Lane {
     this.#stopped = undefined;
   }
 
+  /** What it said itself when it took no more, until it takes a file again. */
+  get stopped(): string | undefined {
+    return this.#stopped;
+  }
+
   /** Why nothing is sent to it, though it may be there: a condition, a budget, or what it said itself when it took no more. */
   get idleReason(): string | undefined {
     return this.held?.reason ?? this.#stopped;

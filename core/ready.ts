@@ -114,13 +114,21 @@ async function devicePlace(
   const lane = engine.lanes.get(name);
   const unknown = (text: string): Place => ({ what, name, state: "not-known", need: need + before, text });
   if (lane === undefined) return unknown("nobody can ask it: no daemon runs, or it cannot be started as configured");
+  // What it said itself counts for more than what is free: a quota, or a disk that it does not show.
+  if (what === "target" && lane.stopped !== undefined)
+    return {
+      ...{ what, name, state: "not-ready", need: need + before, text: `it took no more: ${lane.stopped}` },
+      todo: [`# make room on ${name}`, `filesync retry ${name}`],
+    };
+  const waits = what === "target" && before > 0 && !lane.attached ? `; ${sizeText(before)} that have to arrive wait for it` : "";
   let free: number | undefined;
   try {
     free = lane.device.room === undefined ? undefined : await asked(lane, signal, async (hosted) => lane.device.room?.(hosted));
   } catch (error) {
-    return unknown(`it cannot be asked: ${reasonOf(error)}`);
+    return unknown(`it cannot be asked: ${reasonOf(error)}${waits}`);
   }
-  if (free === undefined) return unknown("it does not tell how much is free");
+  if (free === undefined)
+    return unknown(waits === "" ? "it does not tell how much is free" : `it is away: ${lane.state.reason ?? "nobody knows why"}${waits}`);
   const ahead = before === 0 ? "" : `, ${sizeText(before)} of which go to what waits for it`;
   const text = `${sizeText(free)} free${ahead}`;
   if (free >= need + before) return { what, name, state: "ready", need: need + before, free, text };

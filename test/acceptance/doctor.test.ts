@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, readFileSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
@@ -68,6 +68,44 @@ test("with a daemon, and without one: what it says of it; nothing is made or cha
   assert.deepEqual(of("ok", "devices").sort(), ["in: works []", "out: works []"]);
 });
 
+test("what the daemon cannot use is not well because root can", async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip("only root runs the daemon as another user");
+    return;
+  }
+  const world = new World(t);
+  chmodSync(world.dir, 0o755);
+  world.file("home/logs/a.ulg", "content");
+  chmodSync(world.path("home"), 0o700);
+  chownSync(world.mkdir("state"), 65534, 65534);
+  const config = world.config({ devices: { in: local("home/logs") }, routes: [] });
+  const program = new Program(["run", "--json", "--config", config], { uid: 65534, gid: 65534, cwd: "/" });
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "detached", "that it says so");
+  const { code, of } = await doctor(config);
+  assert.equal(code, 3);
+  assert.deepEqual(of("ok", "devices"), []);
+  assert.match(
+    of("bad", "devices").join(),
+    /^in: it works for root, and for the daemon it is detached: cannot use .*permission denied \[filesync retry in\]$/,
+  );
+});
+
+test("a configuration in a directory that may not be looked into is there: who may not read it is told so", async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip("only root runs the program as another user");
+    return;
+  }
+  const world = new World(t);
+  world.config({});
+  chmodSync(world.dir, 0o700);
+  for (const command of ["status", "ready", "doctor"]) {
+    const { code, out, err } = await runProgram([command], { uid: 65534, gid: 65534, cwd: world.dir });
+    assert.equal(code, 2);
+    assert.match(out + err, /config\.json cannot be read: permission denied; use sudo, or log in again/, command);
+  }
+});
+
 test("an ordinary user is told what is not for them, and what could not be seen", async (t) => {
   const world = new World(t);
   chmodSync(world.dir, 0o755);
@@ -97,7 +135,7 @@ test("an ordinary user is told what is not for them, and what could not be seen"
   assert.match(of("bad", "devices").join(), /^in: cannot write in .*permission denied/);
   const closed = await doctor(secret, nobody);
   assert.equal(closed.code, 2);
-  assert.match(closed.of("bad", "configuration").join(), /cannot read .*closed\.json: permission denied/);
+  assert.match(closed.of("bad", "configuration").join(), /closed\.json cannot be read: permission denied/);
 });
 
 test(

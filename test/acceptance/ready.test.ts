@@ -59,10 +59,30 @@ test("what is still on the card and what waits for the ground takes its room fir
     { ...free(running, "ground"), text: "" },
     { what: "target", name: "ground", state: "not-known", need: 20_300_000, text: "" },
   );
-  assert.match(free(running, "ground")?.text ?? "", /^it cannot be asked: .*away does not exist$/);
+  assert.match(free(running, "ground")?.text ?? "", /^it cannot be asked: .*away does not exist; 300 kB that have to arrive wait for it$/);
   world.mkdir("away");
   await program.until(({ what }) => what === "delivered", "it arrived");
   assert.equal(free(await of(), "spool")?.free, 50_000_000, "what is delivered makes room");
+});
+
+test("a target that took no more for want of space is in the way, whatever it tells of its room", async (t) => {
+  const world = new World(t);
+  if (!world.mount("ground", 8)) {
+    t.skip("no file system can be mounted here");
+    return;
+  }
+  world.file("card/a.ulg", Buffer.alloc(30_000_000, 1));
+  const config = world.config({
+    spool: { keepFree: "1MiB", maxSize: "100MB" },
+    devices: { card: local("card"), ground: local("ground") },
+    routes: [{ from: "card", to: ["ground"] }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what, message }) => what === "again" && message.includes("ground"), "that it is full");
+  const { code, out } = await asked(config, "--need", "1kB");
+  assert.equal(code, 3);
+  assert.match(out, /^NOT READY {2}ground: it took no more: /m);
 });
 
 test("what cannot tell its room is said to be not known; what has to arrive and is set aside is in the way, what need not is not", async (t) => {
