@@ -80,7 +80,7 @@ test("all errors at once, each with its line, its path and the nearest right wor
   );
 });
 
-test("what is wrong takes only itself out", async () => {
+test("what is wrong takes only itself out; a route to it stays, and its files wait", async () => {
   const { config, problems: wrong } = await load(`{
     "devices": { "a": { "type": "local", "dir": "x" }, "b": { "type": "local" }, "c": { "type": "local", "dir": "y" } },
     "routes": [ { "from": "a", "to": ["b"] }, { "from": "a", "to": ["c"] } ]
@@ -92,7 +92,7 @@ test("what is wrong takes only itself out", async () => {
   );
   assert.deepEqual(
     config.routes.map(({ to }) => to[0]?.device),
-    ["c"],
+    ["b", "c"],
   );
 });
 
