@@ -34,12 +34,14 @@ export function dirOf({ type, options }: Pick<DeviceConfig, "type" | "options">)
 export function barredFrom(
   view: View,
   device: Pick<DeviceConfig, "name" | "type" | "options">,
-  { routes }: Pick<Config, "routes">,
+  { routes, syncs }: Pick<Config, "routes" | "syncs">,
   user: User,
 ): string | undefined {
   const dir = dirOf(device);
   if (dir === undefined || user.uid === view.me.uid) return undefined;
-  const writes = routes.some(({ to }) => to.some((target) => target.device === device.name));
+  const writes =
+    routes.some(({ to }) => to.some((target) => target.device === device.name)) ||
+    syncs.some(({ from, to }) => from === device.name || to === device.name);
   const found = barred(view, dir, user, writes);
   if (found === undefined) return undefined;
   return `${user.name} may not ${found === dir && writes ? "write in" : "use"} ${dir}${found === dir ? "" : `: no right to enter ${found}`}`;
