@@ -29,7 +29,7 @@ test("a directory is judged by the rights of the daemon's user, on the whole way
   const { view, path } = machine(t, { "/srv/in/a": "", "/srv/closed/logs/a": "" });
   for (const dir of ["/", "/srv", "/srv/closed/logs"]) chmodSync(path(join(dir, ".")), 0o755);
   const device = (dir: string) => ({ name: "d", type: "local", options: { dir } });
-  const reads = { routes: [] };
+  const reads = { routes: [], syncs: [] };
   const to = { routes: [{ to: [{ device: "d" }] }] } as unknown as Parameters<typeof barredFrom>[2];
   chmodSync(path("/srv/closed/."), 0o700);
   chmodSync(path("/srv/in/."), 0o755);
