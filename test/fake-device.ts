@@ -352,8 +352,8 @@ export class Bench {
         ...route,
         to: route.to.map((to) => ({ required: true, requires: [], ...(typeof to === "string" ? { device: to } : to) })),
       })),
-      problems: [],
-    } as unknown as Config;
+      syncs: [],
+    } as Config;
   }
 
   /** As kill -9 at this moment: the next start finds the state directory as it is now. */

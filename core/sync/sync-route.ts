@@ -97,7 +97,7 @@ export class SyncRoute {
       ...[this.here, this.there].map(({ config, device }) => config.intervalMs ?? device.source?.features.intervalMs ?? defaultIntervalMs),
     );
     const hints$ = merge(
-      ...[this.here, this.there].flatMap(({ edge$, wake$, device }) => [edge$, wake$, device.source?.changes$ ?? EMPTY]),
+      ...[this.here, this.there].flatMap(({ edge$, device }) => [edge$, device.source?.changes$ ?? EMPTY]),
       Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
       this.#wake,
     );
