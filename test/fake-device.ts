@@ -353,7 +353,7 @@ export class Bench {
         to: route.to.map((to) => ({ required: true, requires: [], ...(typeof to === "string" ? { device: to } : to) })),
       })),
       syncs: [],
-    } as Config;
+    };
   }
 
   /** As kill -9 at this moment: the next start finds the state directory as it is now. */
