@@ -191,9 +191,17 @@ async function putBack({ sides, names }: World, { on, path, old }: Intent, taken
   if (old !== undefined) await giveTo(sides[on], old.trash, [path, ...conflictNames(names, path)], taken, signal);
 }
 
-/** Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. */
-export async function recover(world: World, signal: AbortSignal): Promise<void> {
-  for (const intent of [...world.store.intents.values()]) await settle(world, intent, signal);
+/**
+ * Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. What was taken aside is found only in the directory that was agreed with: what was begun on a
+ * side without its mark (a disk that is not mounted) stays, and that side is given; `anew`: it is forgotten.
+ */
+export async function recover({ sides, ...world }: World, anew: boolean, signal: AbortSignal): Promise<Side | undefined> {
+  let strange: Side | undefined;
+  for (const intent of [...world.store.intents.values()])
+    if (await sides[intent.on].isMarked(signal)) await settle({ sides, ...world }, intent, signal);
+    else if (anew) await world.store.change({ settle: intent.id });
+    else strange = intent.on;
+  return strange;
 }
 
 async function settle(world: World, intent: Intent, signal: AbortSignal): Promise<void> {

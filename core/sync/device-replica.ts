@@ -55,7 +55,7 @@ export class DeviceReplica implements Replica {
     const settling = new Set<string>();
     // Of a directory that is not there yet nothing is seen, and it has no mark.
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
-    const marked = (await this.#tree.stat(this.#at(`${ownDir}/${this.given.route}`), signal))?.kind === "directory";
+    const marked = await this.isMarked(signal);
     const nowMs = this.#source.now?.() ?? engine.clock.wallMs();
     const enter = (path: string) => {
       // On the way to the directory, or in it.
@@ -88,15 +88,22 @@ export class DeviceReplica implements Replica {
     else to.entries.set(path, entryOf(found, nowMs));
   }
 
-  async mark(signal: AbortSignal): Promise<void> {
-    await this.#tree.mkdir(this.#at(`${ownDir}/${this.given.route}`), signal);
+  async isMarked(signal: AbortSignal): Promise<boolean> {
+    return (await this.#tree.stat(this.#mark, signal))?.kind === "directory";
+  }
+
+  mark(signal: AbortSignal): Promise<void> {
+    return this.#tree.mkdir(this.#mark, signal);
+  }
+
+  get #mark(): string {
+    return this.#at(`${ownDir}/${this.given.route}`);
   }
 
   /** What the device promises here, by trying. In the directory of this route's mark: what a kill left there is this route's, and taken away. */
   async tryOut(signal: AbortSignal): Promise<TreePromises> {
-    const dir = this.#at(`${ownDir}/${this.given.route}`);
-    if ((await this.#tree.stat(dir, signal)) !== undefined) await this.#clear(dir, signal);
-    return this.#tree.tryOut(dir, signal);
+    if (await this.isMarked(signal)) await this.#clear(this.#mark, signal);
+    return this.#tree.tryOut(this.#mark, signal);
   }
 
   /** Takes away what came to the trash before that day ("2026-05-01"); how many days' worth. */

@@ -33,6 +33,8 @@ export interface Staging {
 /** Every method throws the Faults of Source, Target and Tree (plugin.ts). What it did when it resolves outlives a power cut, as far as the device can promise that. */
 export interface Replica {
   scan(signal: AbortSignal): Promise<Scan>;
+  /** As `Scan.marked`. */
+  isMarked(signal: AbortSignal): Promise<boolean>;
   /** Puts the mark there, and makes the root where there is none. */
   mark(signal: AbortSignal): Promise<void>;
   /** undefined: nothing. Something that is neither file nor directory: Fault "rejected". */

@@ -34,16 +34,11 @@ export interface Done {
   readonly settling: number;
 }
 
-/** Nothing was done: a person has to look. */
-export class Stopped extends Error {
-  constructor(
-    /** "mark": a root is not the directory that was agreed with. "deletes": too much would be removed. */
-    readonly why: "mark" | "deletes",
-    message: string,
-    readonly actions: readonly Action[],
-  ) {
-    super(message);
-  }
+/** Nothing was done: a person has to look. A root is not the directory that was agreed with, or too much would be removed. */
+export class Stopped extends Error {}
+
+function strangeRoot(name: string): Stopped {
+  return new Stopped(`the directory of ${name} is not the one that was agreed with: it is not mounted, or was made anew`);
 }
 
 export interface Plan {
@@ -58,28 +53,23 @@ export interface Plan {
 
 /** Throws the Fault of a side that does not work; Stopped. */
 export async function round(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
-  await recover(world, signal);
   const { store } = world;
+  const begun = await recover(world, rules.anew, signal);
+  if (begun !== undefined) throw strangeRoot(rules.named[begun]);
   let plan = await planned(world, signal);
   const strange = sides.find((side) => !plan.scans[side].marked);
-  if (strange !== undefined && store.base.size > 0 && rules.anew) {
+  if (strange !== undefined && store.base.size > 0) {
+    if (!rules.anew) throw strangeRoot(rules.named[strange]);
     await store.change({ agree: [...store.base.keys()].map((path) => [path, undefined]) });
     plan = await planned(world, signal);
   }
   const { actions, scans } = plan;
-  if (strange !== undefined && store.base.size > 0) {
-    throw new Stopped(
-      "mark",
-      `the directory of ${rules.named[strange]} is not the one that was agreed with: it is not mounted, or was made anew`,
-      actions,
-    );
-  }
-  if (rules.maxDeletes !== undefined) {
-    const against = (moved: ReadonlySet<string>) =>
-      objection(actions, store.base.size, rules.maxDeletes ?? { share: 1, least: 0 }, moved, rules.named);
+  const { maxDeletes } = rules;
+  if (maxDeletes !== undefined) {
+    const against = (moved: ReadonlySet<string>) => objection(actions, store.base.size, maxDeletes, moved, rules.named);
     // Only where it matters new files are read to see whether they are old ones.
     const text = against(new Set()) === undefined ? undefined : against(await movedIn(world, plan, signal));
-    if (text !== undefined) throw new Stopped("deletes", text, actions);
+    if (text !== undefined) throw new Stopped(text);
   }
   await rules.before(signal);
   for (const side of sides) if (!scans[side].marked) await world.sides[side].mark(signal);

@@ -117,6 +117,10 @@ export class TreeReplica implements Replica {
     });
   }
 
+  isMarked(): Promise<boolean> {
+    return this.#call("isMarked", () => this.tree.marked);
+  }
+
   mark(): Promise<void> {
     return this.#call("mark", () => void (this.tree.marked = true));
   }

@@ -1,0 +1,75 @@
+/** What a kill in the middle left, found by a start that meets something else first. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { World } from "../../core/sync/carry.js";
+import { round, type Rules, Stopped } from "../../core/sync/round.js";
+import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
+import { type Gate, Tree, TreeReplica, trashDir } from "./model-tree.js";
+
+class Kept implements Store {
+  readonly base = new Map<string, Agreed>();
+  readonly intents = new Map<string, Intent>();
+  readonly staged = new Map<string, Staged>();
+
+  change({ agree = [], intend, settle, stage, unstage }: Change): Promise<void> {
+    for (const [path, agreed] of agree)
+      if (agreed === undefined) this.base.delete(path);
+      else this.base.set(path, agreed);
+    if (intend !== undefined) this.intents.set(intend.id, intend);
+    if (settle !== undefined) this.intents.delete(settle);
+    if (stage !== undefined) this.staged.set(stage.staging.id, stage);
+    if (unstage !== undefined) this.staged.delete(unstage);
+    return Promise.resolve();
+  }
+}
+
+const rules: Rules = {
+  ...{ maxDeletes: undefined, anew: false, together: 1 },
+  named: { here: "box", there: "nas" },
+  before: () => Promise.resolve(),
+};
+
+test("a disk that is not mounted when the power is back: what was taken aside on it has its name again once it is", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [disk, mountPoint, server] = [new Tree(tick, true), new Tree(tick, true), new Tree(tick, false)];
+  const store = new Kept();
+  let power: Gate = () => Promise.resolve();
+  const gate: Gate = (when, call) => power(when, call);
+  const world = (here: Tree): World => ({
+    sides: { here: new TreeReplica(here, gate), there: new TreeReplica(server, gate) },
+    store,
+    names: {
+      trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+      conflict: (path, n) => `${path}.conflict-${n}`,
+      staging: (side, path) => `${side} ${path}`,
+      intent: () => String((serial += 1)),
+    },
+  });
+  const run = async (here: Tree, more: Partial<Rules> = {}) => {
+    for (let done = 1; done > 0;) ({ done } = await round(world(here), { ...rules, ...more }, new AbortController().signal));
+  };
+  disk.put("a", 1);
+  await run(disk);
+  disk.put("a", 2);
+  server.put("a", 3);
+  // The loser of the conflict is in the trash, and has no name yet.
+  power = (when, call) => (when === "before" && call.startsWith("link ") ? Promise.reject(new Error("no power")) : Promise.resolve());
+  await assert.rejects(run(disk), /no power/);
+  power = () => Promise.resolve();
+  assert.equal(disk.content("a"), undefined);
+  await assert.rejects(run(mountPoint), Stopped);
+  await assert.rejects(run(mountPoint), /box is not the one that was agreed with/);
+  assert.deepEqual([...mountPoint.nodes.keys()], []);
+  await run(disk);
+  assert.deepEqual([disk.text(), server.text()], ["a.conflict-1=2 a=3", "a.conflict-1=2 a=3"]);
+
+  // It is another disk, says a person: then what was begun on the other is over.
+  disk.put("a", 4);
+  server.put("a", 5);
+  power = (when, call) => (when === "before" && call.startsWith("link ") ? Promise.reject(new Error("no power")) : Promise.resolve());
+  await assert.rejects(run(disk), /no power/);
+  power = () => Promise.resolve();
+  await run(mountPoint, { anew: true });
+  assert.deepEqual([mountPoint.text(), store.intents.size], [server.text(), 0]);
+});
