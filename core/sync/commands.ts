@@ -62,8 +62,8 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
 
 /** It goes on once, whatever it would remove. One line for the person. */
 export function approve(engine: Engine, what: string, running: boolean): { said: string } {
-  const route = named(engine, what);
   if (!running) throw new ControlError("no daemon runs: there is nothing that waits for an approval");
+  const route = named(engine, what);
   if (route.state !== "stopped") throw new ControlError(`${route.title} does not wait for an approval: ${route.reason ?? route.state}`);
   route.approve();
   return { said: `${route.title}: it goes on` };

@@ -62,7 +62,8 @@ export class SyncRoute {
   readonly #stuck = new Map<string, number>();
   #expiredMs = 0;
   #later: NodeJS.Timeout | undefined;
-  readonly #promises = new Map<Lane, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
+  /** By device. */
+  readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
 
   /** Throws Fault "config" where a device cannot be a side of it. */
   constructor(
@@ -176,6 +177,8 @@ export class SyncRoute {
       together: Math.max(1, together),
       before: (signal: AbortSignal) => this.#tryOutBoth(signal),
     };
+    // Not both directories listed, only to be refused again.
+    this.#expectPromises();
     const result = await round(this.#world, rules, stop);
     this.#approved = false;
     this.done += result.done;
@@ -266,11 +269,18 @@ export class SyncRoute {
     for (const side of ["here", "there"] as const) {
       const lane = this[side];
       const { epoch } = lane.state;
-      const known = this.#promises.get(lane);
-      const refusal =
-        known !== undefined && known.epoch === epoch ? known.refusal : refusalOf(lane.name, await this.#replicas[side].tryOut(signal));
-      this.#promises.set(lane, { epoch, refusal });
-      if (refusal !== undefined) throw new Fault("config", refusal);
+      const known = this.#promises.get(lane.name);
+      if (known === undefined || known.epoch !== epoch)
+        this.#promises.set(lane.name, { epoch, refusal: refusalOf(lane.name, await this.#replicas[side].tryOut(signal)) });
+    }
+    this.#expectPromises();
+  }
+
+  /** As far as it was tried. Throws "config". */
+  #expectPromises(): void {
+    for (const { name, state } of [this.here, this.there]) {
+      const known = this.#promises.get(name);
+      if (known !== undefined && known.epoch === state.epoch && known.refusal !== undefined) throw new Fault("config", known.refusal);
     }
   }
 

@@ -244,3 +244,32 @@ test(
     assert.equal(Object.keys(both.tree("here")).length, 3);
   },
 );
+
+test("a device that may give a taken name to something else is refused, with what was tried; nothing is sent", async (t) => {
+  const world = new World(t);
+  world.mkdir("box");
+  writeFileSync(world.path("box/a"), "a");
+  const ground = { type: "ftp-server", listen: "127.0.0.1:0", root: "served", users: { u: { password: "pass", write: true } } };
+  const server = new Program(["run", "--json", "--config", world.config({ stateDir: "ground", services: { ftp: ground } }, "ground.json")]);
+  t.after(() => server.kill());
+  const { facts } = await server.until(({ message }) => message.includes("FTP server listens on"), "it listens");
+  const config = world.config({
+    devices: {
+      box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
+      nas: { type: "ftp", host: "127.0.0.1", port: facts?.["port"], user: "u", password: "pass" },
+    },
+    routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { message } = await program.until(({ what }) => what === "sync-stopped", "it is refused");
+  assert.match(message, /^box ↔ nas: nas may give a name that something has to something else \(tried\)/);
+  assert.equal((await statusOf(config)).syncs[0]?.state, "refused");
+  const { code, err } = await runProgram(["approve", "box", "--config", config]);
+  assert.equal(code, 2);
+  assert.match(err, /box ↔ nas does not wait for an approval: nas may give/);
+  await program.kill();
+  assert.ok(!existsSync(world.path("served/a")));
+  const alone = await runProgram(["approve", "box", "--config", config]);
+  assert.match(alone.err, /no daemon runs: there is nothing that waits for an approval/);
+});
