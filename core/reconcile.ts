@@ -27,20 +27,20 @@ export type Row = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12 | 13 | 14 | 1
 
 export type Action =
   /** Both hold the same: that is agreed from now on. */
-  | { readonly do: "adopt"; readonly path: string; readonly row: Row }
+  | { readonly do: "adopt"; readonly path: string }
   /** Neither holds it any more. */
-  | { readonly do: "forget"; readonly path: string; readonly row: Row }
+  | { readonly do: "forget"; readonly path: string }
   /** Whether contents of one size are equal decides: these sides have to be read first. */
-  | { readonly do: "learn"; readonly path: string; readonly row: Row; readonly sides: readonly Side[] }
-  | { readonly do: "mkdir"; readonly path: string; readonly row: Row; readonly on: Side }
+  | { readonly do: "learn"; readonly path: string; readonly sides: readonly Side[] }
+  | { readonly do: "mkdir"; readonly path: string; readonly on: Side }
   /** Only where nothing is in it. */
-  | { readonly do: "rmdir"; readonly path: string; readonly row: Row; readonly on: Side }
+  | { readonly do: "rmdir"; readonly path: string; readonly on: Side }
   /** What the other side has comes to `on`; `over`: a file that is there goes to the trash first. */
-  | { readonly do: "copy"; readonly path: string; readonly row: Row; readonly on: Side; readonly over: boolean }
+  | { readonly do: "copy"; readonly path: string; readonly on: Side; readonly over: boolean }
   /** To the trash. */
-  | { readonly do: "remove"; readonly path: string; readonly row: Row; readonly on: Side }
+  | { readonly do: "remove"; readonly path: string; readonly on: Side }
   /** Both stay: what `loser` has gets a name of its own, and the other's keeps this one. */
-  | { readonly do: "conflict"; readonly path: string; readonly row: Row; readonly loser: Side };
+  | { readonly do: "conflict"; readonly path: string; readonly loser: Side };
 
 /** undefined: that cannot be said without reading. */
 function same(one: Content | undefined, two: Content | undefined): boolean | undefined {
@@ -95,7 +95,7 @@ export function twoWay(tables: Tables): Action[] {
     }
     const row = rowOf(b, l, r);
     if (typeof row !== "number") {
-      found.push({ do: "learn", path, row: 5, sides: row });
+      found.push({ do: "learn", path, sides: row });
       for (const side of ["here", "there"] as const) if ((side === "here" ? l : r) !== undefined) keep(side, path);
       continue;
     }
@@ -119,11 +119,11 @@ function* actionsOf(
   /** A directory on one side only, in which something stays: it changed. */
   const stays = (side: Side, content: Content | undefined) => content?.kind === "directory" && kept[side].has(path);
   const bring = function* (on: Side, what: Content | undefined, old: Content | undefined): Generator<Action> {
-    if (old?.kind === "directory" && what?.kind === "file") yield { do: "rmdir", path, row, on };
+    if (old?.kind === "directory" && what?.kind === "file") yield { do: "rmdir", path, on };
     if (what?.kind === "directory") {
-      if (old?.kind === "file") yield { do: "remove", path, row, on };
-      yield { do: "mkdir", path, row, on };
-    } else yield { do: "copy", path, row, on, over: old?.kind === "file" };
+      if (old?.kind === "file") yield { do: "remove", path, on };
+      yield { do: "mkdir", path, on };
+    } else yield { do: "copy", path, on, over: old?.kind === "file" };
   };
   switch (row) {
     case 1:
@@ -139,33 +139,33 @@ function* actionsOf(
       return;
     case 4:
     case 14:
-      yield { do: "adopt", path, row };
+      yield { do: "adopt", path };
       return;
     case 6:
-      yield { do: "forget", path, row };
+      yield { do: "forget", path };
       return;
     case 7:
     case 9: {
       const on = row === 7 ? "there" : "here";
       const content = row === 7 ? r : l;
-      if (content?.kind !== "directory") yield { do: "remove", path, row, on };
+      if (content?.kind !== "directory") yield { do: "remove", path, on };
       // A change beats a delete, also one below it.
-      else if (stays(on, content)) yield { do: "mkdir", path, row, on: other(on) };
-      else yield { do: "rmdir", path, row, on };
+      else if (stays(on, content)) yield { do: "mkdir", path, on: other(on) };
+      else yield { do: "rmdir", path, on };
       return;
     }
     case 11:
-      if (stays("here", l)) yield { do: "conflict", path, row, loser: "there" };
+      if (stays("here", l)) yield { do: "conflict", path, loser: "there" };
       else yield* bring("here", r, l);
       return;
     case 13:
-      if (stays("there", r)) yield { do: "conflict", path, row, loser: "here" };
+      if (stays("there", r)) yield { do: "conflict", path, loser: "here" };
       else yield* bring("there", l, r);
       return;
     case 5:
     case 15:
       // A directory keeps its name: the files in it have theirs by it. Of two files that of the server does.
-      yield { do: "conflict", path, row, loser: r?.kind === "file" && l?.kind === "directory" ? "there" : "here" };
+      yield { do: "conflict", path, loser: r?.kind === "file" && l?.kind === "directory" ? "there" : "here" };
   }
 }
 

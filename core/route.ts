@@ -156,7 +156,7 @@ export class Rules {
 }
 
 /** A name of the configuration as one part of a path. */
-function asPart(name: string): string {
+export function asPart(name: string): string {
   return name.replaceAll("/", "_");
 }
 
@@ -206,10 +206,15 @@ export function isPartial(path: string): boolean {
 
 /** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`. */
 export function otherName(path: string, digest: string): string {
+  return beforeExt(path, `~${digest.slice(digest.indexOf(":") + 1, digest.indexOf(":") + 9)}`);
+}
+
+/** "a/b-more.txt" of "a/b.txt" and "-more"; its last part at most 255 bytes. */
+export function beforeExt(path: string, more: string): string {
   const [dir, name] = splitPath(path);
   const dot = name.lastIndexOf(".");
   const ext = dot > 0 ? name.slice(dot) : "";
-  const end = `~${digest.slice(digest.indexOf(":") + 1, digest.indexOf(":") + 9)}${ext}`;
+  const end = `${more}${ext}`;
   return `${dir}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
 }
 
@@ -218,7 +223,8 @@ function splitPath(path: string): [dir: string, name: string] {
   return [path.slice(0, at), path.slice(at)];
 }
 
-function shortHash(...parts: string[]): string {
+/** 16 lower-case hexadecimal digits. */
+export function shortHash(...parts: string[]): string {
   const hash = createHash("sha256");
   for (const part of parts) hash.update(bytesFromName(part)).update("\0");
   return hash.digest("hex").slice(0, 16);

@@ -254,8 +254,7 @@ export class DeviceReplica implements Replica {
   #read(entry: FileEntry, offset: number, signal: AbortSignal): DigestedReading {
     const how = { digest: true, exact: true };
     const source = this.#source;
-    const reading = source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
-    return reading;
+    return source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
   }
 
   #at(path: string): string {
@@ -271,14 +270,13 @@ export class DeviceReplica implements Replica {
   }
 }
 
-function entryOf({ kind, size, modifiedMs, inode, identity }: FileEntry, nowMs: number): Entry {
+function entryOf({ kind, size, modifiedMs, inode }: FileEntry, nowMs: number): Entry {
   const directory = kind === "directory";
   return {
     kind: directory ? "directory" : "file",
     stamp: directory
       ? { size: 0 }
       : { size, ...(modifiedMs === undefined ? {} : { modifiedMs }), ...(inode === undefined ? {} : { inode }) },
-    ...(identity === undefined ? {} : { identity }),
     ...(!directory && (modifiedMs === undefined || Math.abs(nowMs - modifiedMs) < recentMs) ? { recent: true as const } : {}),
   };
 }

@@ -4,8 +4,6 @@ import type { Digest, Stamp } from "../plugin.js";
 export interface Entry {
   readonly kind: "file" | "directory";
   readonly stamp: Stamp;
-  /** FileEntry.identity. */
-  readonly identity?: string;
   /** It was written a moment before it was looked at: what is written to it next may show no difference, so it has to be read to be known. */
   readonly recent?: true;
 }

@@ -1,7 +1,7 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { isFault, throwIfAborted } from "../errors.js";
 import type { Digest } from "../plugin.js";
-import { type Action, type Content, other, type Side, type Tables, twoWay } from "../reconcile.js";
+import { type Action, type Content, other, parentOf, type Side, type Tables, twoWay } from "../reconcile.js";
 import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
 import { type MaxDeletes, objection } from "./guard.js";
 import type { Scan } from "./replica.js";
@@ -215,10 +215,10 @@ function contentOf(kind: "file" | "directory", size: number, digest: Digest | un
   return kind === "directory" ? { kind } : { kind, size, ...(digest === undefined ? {} : { digest }) };
 }
 
-/** At or below something that could not be seen, or above it. */
+/** At or below something that could not be seen. */
 function isUnseen(unseen: ReadonlyMap<string, string>, path: string): boolean {
   if (unseen.size === 0) return false;
-  for (let at = path; ; at = at.slice(0, Math.max(0, at.lastIndexOf("/")))) {
+  for (let at = path; ; at = parentOf(at)) {
     if (unseen.has(at)) return true;
     if (at === "") return false;
   }

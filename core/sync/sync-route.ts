@@ -2,17 +2,16 @@
  * A mirror or two-way route at work: while both of its devices are attached, and something may have changed, one round after the other; never two at once.
  * What a person has to decide stops it until `approve`.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { EMPTY, merge, Subject, timer } from "rxjs";
 import type { SyncConfig } from "./options.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
-import { cutName } from "../names.js";
 import type { TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
 import type { Side } from "../reconcile.js";
-import { Rules } from "../route.js";
+import { asPart, beforeExt, Rules, shortHash } from "../route.js";
 import { Throttle } from "../throttle.js";
 import type { Names, World } from "./carry.js";
 import { DeviceReplica, ownDir, trashDir } from "./device-replica.js";
@@ -74,10 +73,7 @@ export class SyncRoute {
   ) {
     const { names, clock, journal } = engine;
     this.name = `${config.from}:${config.to}`;
-    const id = createHash("sha256")
-      .update(["two-way", names.installation, config.from, config.to, config.into].join("\0"))
-      .digest("hex")
-      .slice(0, 16);
+    const id = shortHash("two-way", names.installation, config.from, config.to, config.into);
     const store = new JournalStore(journal, id);
     const rules = new Rules(config.rules);
     const throttle = new Throttle(config.maxRate, clock);
@@ -285,30 +281,15 @@ export class SyncRoute {
   }
 
   #names(route: string): Names {
-    const { config, engine } = this;
-    const { clock, names } = engine;
+    const { clock, names } = this.engine;
     const time = () => new Date(clock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "");
     return {
       trash: (_side, path, id) => `${ownDir}/${trashDir}/${clock.trusted() ? dayText(clock.wallMs()) : "undated"}/${id}/${path}`,
-      conflict: (path, n) => conflictName(path, `.conflict-${names.vehicle}-${time()}${n === 1 ? "" : `-${n}`}`),
-      staging: (side, path, { stamp }) =>
-        createHash("sha256")
-          .update([route, side, path, String(stamp.size), String(stamp.modifiedMs ?? ""), config.into].join("\0"))
-          .digest("hex")
-          .slice(0, 16),
+      conflict: (path, n) => beforeExt(path, `.conflict-${asPart(names.vehicle)}-${time()}${n === 1 ? "" : `-${n}`}`),
+      staging: (side, path, { stamp }) => shortHash(route, side, path, String(stamp.size), String(stamp.modifiedMs ?? "")),
       intent: () => randomBytes(8).toString("hex"),
     };
   }
-}
-
-/** "a.conflict-….txt" of "a.txt", its last part at most 255 bytes. */
-export function conflictName(path: string, words: string): string {
-  const at = path.lastIndexOf("/") + 1;
-  const name = path.slice(at);
-  const dot = name.lastIndexOf(".");
-  const ext = dot > 0 ? name.slice(dot) : "";
-  const end = `${words.replaceAll("/", "_")}${ext}`;
-  return `${path.slice(0, at)}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
 }
 
 /** "2026-05-01" */
