@@ -242,10 +242,12 @@ export class FtpServer implements Service, Shared {
   async #readCertificate(): Promise<string | undefined> {
     const { tls } = this.options;
     if (tls === undefined) return undefined;
-    const [cert, key] = await Promise.all([tls.cert, tls.key].map((path) => readPem(path)));
+    // One after the other: with both missing the message always names the certificate first.
+    const cert = await readPem(tls.cert);
+    const key = await readPem(tls.key);
     try {
       this.secureContext = createSecureContext({ cert, key, minVersion: "TLSv1.2" });
-      const { raw } = new X509Certificate(cert ?? "");
+      const { raw } = new X509Certificate(cert);
       return `SHA256:${createHash("sha256").update(raw).digest("base64").replace(/=+$/, "")}`;
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
