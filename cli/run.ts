@@ -5,6 +5,7 @@ import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } 
 import { RealClock } from "../core/clock.js";
 import type { Config } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
+import { codeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
@@ -222,7 +223,7 @@ function complain(message: string): void {
 }
 
 function asUsage(error: unknown, stateDir: string): unknown {
-  const code = error instanceof Error && "code" in error ? error.code : "";
+  const code = codeOf(error);
   if (code === "EROFS")
     return new UsageError(
       `the state directory ${stateDir} cannot be written: the file system is read-only; mount it for writing, or set "stateDir" to a directory elsewhere`,

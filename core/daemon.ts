@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { RealClock } from "./clock.js";
 import type { Config } from "./config.js";
 import type { Engine } from "./engine.js";
+import { codeOf } from "./errors.js";
 import type { Events } from "./events.js";
 import { freeBytesAt } from "./fs.js";
 import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
@@ -159,7 +160,7 @@ export class Daemon {
     const { signal } = this.#stopping;
     this.#run = undefined;
     const suspect = isDamage(error);
-    const full = "code" in error && (error.code === "ENOSPC" || ("errcode" in error && error.errcode === 13));
+    const full = codeOf(error) === "ENOSPC" || ("errcode" in error && error.errcode === 13);
     events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${reasonOf(error)}; it is opened anew`);
     const said = (next: unknown) => events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(next)}`);
     await run?.stop().catch(said);

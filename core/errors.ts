@@ -70,10 +70,15 @@ export function isFault(error: unknown, kind?: FaultKind): error is Fault {
   return kind === undefined || error.kind === kind;
 }
 
+/** The code that node gave an error ("ENOENT", "ECONNRESET"); "" where it has none, or is no error. */
+export function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+}
+
 /** The Fault for an error of node:fs at a place that holds files. `what` opens the message: "cannot write /a/b". */
 export function faultOfErrno(error: unknown, what: string): Fault {
   if (isFault(error)) return error;
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = codeOf(error);
   const kind = errnoKinds[code] ?? "transient";
   const said = errnoTexts[code] ?? (error instanceof Error ? error.message : String(error));
   return new Fault(kind, `${what}: ${said}`, { cause: error });

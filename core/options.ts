@@ -9,6 +9,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
+import { codeOf } from "./errors.js";
 
 /** What a configuration file knows of its surroundings; set while it is parsed. */
 export interface Surroundings {
@@ -206,8 +207,8 @@ function readSecret(file: string, addIssue: (issue: { message: string }) => void
   try {
     return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
-    addIssue({ message: `a readable secret file; ${file} is not (${code})` });
+    const why = codeOf(error) === "" ? String(error) : codeOf(error);
+    addIssue({ message: `a readable secret file; ${file} is not (${why})` });
     return undefined;
   }
 }

@@ -5,12 +5,12 @@
  * left alone: Fault "changed".
  */
 import { buffer } from "node:stream/consumers";
-import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import type { FileEntry, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { tryOut } from "../../core/try-out.js";
 import { isSame, type Inbox } from "./inbox.js";
-import { codeOf, placeOfCorePath, type Place } from "./root.js";
+import { placeOfCorePath, type Place } from "./root.js";
 
 export class InboxTree implements Tree {
   readonly #inbox: Inbox;

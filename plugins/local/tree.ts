@@ -5,7 +5,7 @@
  * moved after a look, and what another program puts there in that moment is replaced.
  */
 import { promises as fs } from "node:fs";
-import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
@@ -150,8 +150,4 @@ export class LocalTree implements Tree {
 function expectIs(now: FileEntry, expect: Stamp | "directory"): void {
   const meant = expect === "directory" ? now.kind === "directory" : now.kind === "file" && isSame(now, expect);
   if (!meant) throw new Fault("changed", `${now.path} is not the ${expect === "directory" ? "directory" : "file"} that was expected`);
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
 }
