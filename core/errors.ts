@@ -84,6 +84,21 @@ export function faultOfErrno(error: unknown, what: string): Fault {
   return new Fault(kind, `${what}: ${said}`, { cause: error });
 }
 
+/** The Fault of `Tree.rmdir` for what node:fs said when it should remove the directory at `path`; undefined where nothing is there. */
+export function faultOfRmdir(error: unknown, path: string): Fault | undefined {
+  switch (codeOf(error)) {
+    case "ENOENT":
+      return undefined;
+    case "ENOTEMPTY":
+    case "EEXIST":
+      return new Fault("conflict", `${path} is not empty`, { cause: error });
+    case "ENOTDIR":
+      return new Fault("changed", `${path} is no directory any more`, { cause: error });
+    default:
+      return faultOfErrno(error, `cannot remove the directory ${path}`);
+  }
+}
+
 /** Throws Fault "aborted" once the signal was given. */
 export function throwIfAborted(signal: AbortSignal): void {
   if (signal.aborted) throw abortedFault(signal);

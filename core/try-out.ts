@@ -4,7 +4,7 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { FileEntry, Source, Target, Tree, TreePromises, Upload } from "./plugin.js";
 import { readingOf } from "./reading.js";
 
@@ -277,6 +277,16 @@ function uploadOf(path: string, content: Buffer, modifiedMs?: number): Upload {
 
 async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
   if (bytes.length > 0) yield await Promise.resolve(bytes);
+}
+
+/** A step over node:fs: false where `work` gives false, or is refused because something is there. Else throws the Fault; `what` opens its message. */
+export async function orRefused(work: Promise<unknown>, what: string): Promise<boolean> {
+  try {
+    return (await work) !== false;
+  } catch (error) {
+    if (["EEXIST", "ENOTEMPTY"].includes(codeOf(error))) return false;
+    throw faultOfErrno(error, what);
+  }
 }
 
 /** `publish` of a target's. A partial that got no name is forgotten. */
