@@ -8,7 +8,7 @@ import { promises as fs } from "node:fs";
 import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
-import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
 import { expectNoLink, isSame, lookAt, makeRoot, parentOf, placeOf } from "./place.js";
@@ -44,13 +44,7 @@ export class LocalTree implements Tree {
     return lookAt(this.root, path);
   }
 
-  async move(
-    from: string,
-    to: string,
-    expect: Stamp | "directory",
-    _signal?: AbortSignal,
-    how: { readonly ours?: true } = {},
-  ): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", _signal?: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     const [source, target] = [placeOf(this.root, from), placeOf(this.root, to)];
     await this.#expect(from, expect);
