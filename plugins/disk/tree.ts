@@ -61,6 +61,7 @@ export class DiskTree implements Tree {
     const { medium, inner } = this.disks.at(path);
     return medium.use(true, signal, ({ tree }) => tree.mkdir(inner));
   }
+
   rmdir(path: string, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(path);
     return medium.use(true, signal, async ({ tree }) => {
