@@ -1,4 +1,5 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
+import { emptyDir } from "../empty-dir.js";
 import type { Engine } from "../engine.js";
 import { Fault, throwIfAborted } from "../errors.js";
 import type { Lane } from "../lane.js";
@@ -102,7 +103,7 @@ export class DeviceReplica implements Replica {
 
   /** What the device promises here, by trying. In the directory of this route's mark: what a kill left there is this route's, and taken away. */
   async tryOut(signal: AbortSignal): Promise<TreePromises> {
-    if (await this.isMarked(signal)) await this.#clear(this.#mark, signal);
+    if (await this.isMarked(signal)) await emptyDir(this.#tree, this.#mark, signal);
     return this.#tree.tryOut(this.#mark, signal);
   }
 
@@ -114,22 +115,11 @@ export class DeviceReplica implements Replica {
     for await (const { path, kind } of this.#tree.list(trash, signal)) {
       const day = path.slice(trash.length + 1);
       if (kind !== "directory" || !/^\d{4}-\d\d-\d\d$/.test(day) || day >= before) continue;
-      await this.#clear(path, signal);
+      await emptyDir(this.#tree, path, signal);
       await this.#tree.rmdir(path, signal);
       days += 1;
     }
     return days;
-  }
-
-  /** Takes away all that is in a directory. */
-  async #clear(dir: string, signal: AbortSignal): Promise<void> {
-    for await (const entry of this.#tree.list(dir, signal)) {
-      if (entry.kind !== "directory") await this.#tree.remove(entry.path, entry, signal);
-      else {
-        await this.#clear(entry.path, signal);
-        await this.#tree.rmdir(entry.path, signal);
-      }
-    }
   }
 
   async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {
