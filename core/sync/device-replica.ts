@@ -2,6 +2,7 @@
 import { emptyDir } from "../empty-dir.js";
 import type { Engine } from "../engine.js";
 import { Fault, throwIfAborted } from "../errors.js";
+import { goesOnAt } from "../go-on.js";
 import type { Lane } from "../lane.js";
 import type { Digest, DigestedReading, FileEntry, Memo, Reading, Source, Target, Tree, TreePromises, Upload } from "../plugin.js";
 import { passing, readableOf, StreamReading } from "../reading.js";
@@ -177,11 +178,7 @@ export class DeviceReplica implements Replica {
         });
       };
       const upload = this.#upload(staging, { sealed: known !== undefined, ...(known === undefined ? {} : { digest: known }) }, chunks);
-      let offset = await this.#target.offset(upload, signal);
-      if (offset > staging.size || (offset > 0 && offset < staging.size && !features.resume)) {
-        await this.#target.discard(upload, signal);
-        offset = 0;
-      }
+      const offset = await goesOnAt(this.#target, upload, signal);
       if (offset < staging.size || staging.size === 0) {
         transfer.offset = offset;
         await this.#target.write(upload, offset, signal, (bytes) => {
