@@ -3,11 +3,12 @@
  * What a person has to decide stops it until `approve`.
  */
 import { randomBytes } from "node:crypto";
-import { EMPTY, merge, Subject, timer } from "rxjs";
+import { EMPTY, merge, timer } from "rxjs";
 import type { SyncConfig } from "./options.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
+import { Looks } from "../looks.js";
 import type { TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
 import type { Side } from "../reconcile.js";
@@ -49,18 +50,15 @@ export class SyncRoute {
   evenMs: number | undefined;
   /** Done since the start. */
   done = 0;
-  readonly #wake = new Subject<void>();
+  readonly #looks = new Looks((stop) => this.#round(stop));
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
   #approved = false;
-  #again = true;
-  #running = false;
   #failures = 0;
   #settling = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
   #expiredMs = 0;
-  #later: NodeJS.Timeout | undefined;
   /** By device. */
   readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
 
@@ -96,29 +94,8 @@ export class SyncRoute {
     const hints$ = merge(
       ...[this.here, this.there].flatMap(({ edge$, device }) => [edge$, device.source?.changes$ ?? EMPTY]),
       Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
-      this.#wake,
     );
-    await new Promise<void>((resolve, reject) => {
-      const look = () => {
-        this.#again = true;
-        if (this.#running || stop.aborted) return;
-        this.#running = true;
-        this.#rounds(stop)
-          .catch(reject)
-          .finally(() => {
-            this.#running = false;
-            if (stop.aborted) resolve();
-          });
-      };
-      const subscription = hints$.subscribe(look);
-      const end = () => {
-        subscription.unsubscribe();
-        clearTimeout(this.#later);
-        if (!this.#running) resolve();
-      };
-      if (stop.aborted) end();
-      else stop.addEventListener("abort", end, { once: true });
-    });
+    await this.#looks.run(hints$, stop);
   }
 
   /** Whether anything more can be done now: `--once` waits for that. */
@@ -132,7 +109,7 @@ export class SyncRoute {
   /** Once, whatever it would remove, and whichever directories they are. */
   approve(): void {
     this.#approved = true;
-    this.#wake.next();
+    this.#looks.hint();
   }
 
   /** What a round would do now. Throws the Fault of a device. */
@@ -140,25 +117,22 @@ export class SyncRoute {
     return planned(this.#world, signal);
   }
 
-  async #rounds(stop: AbortSignal): Promise<void> {
-    while (this.#again && !stop.aborted) {
-      this.#again = false;
-      const away = [this.here, this.there].find(({ takes }) => !takes);
-      if (away !== undefined) {
-        this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
-        return;
-      }
-      try {
-        // What stopped it stops the next round too, as a rule.
-        if (this.state !== "stopped" && this.state !== "refused") this.#now("working", undefined);
-        await this.#once(stop);
-        this.#failures = 0;
-        for (const lane of [this.here, this.there]) lane.noteSuccess();
-      } catch (error) {
-        if (stop.aborted) return;
-        if (this.engine.journal.failed) throw error;
-        this.#failed(error, stop);
-      }
+  async #round(stop: AbortSignal): Promise<void> {
+    const away = [this.here, this.there].find(({ takes }) => !takes);
+    if (away !== undefined) {
+      this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
+      return;
+    }
+    try {
+      // What stopped it stops the next round too, as a rule.
+      if (this.state !== "stopped" && this.state !== "refused") this.#now("working", undefined);
+      await this.#once(stop);
+      this.#failures = 0;
+      for (const lane of [this.here, this.there]) lane.noteSuccess();
+    } catch (error) {
+      if (stop.aborted) return;
+      if (this.engine.journal.failed) throw error;
+      this.#failed(error);
     }
   }
 
@@ -183,10 +157,10 @@ export class SyncRoute {
     for (const path of left) this.#stuck.set(path, (this.#stuck.get(path) ?? 0) + 1);
     this.#tell(result);
     // What did not fit is decided anew; what was done may have made room for more.
-    if (result.done > 0) this.#again = true;
+    if (result.done > 0) this.#looks.hint();
     else if (left.size > 0) {
       const rounds = Math.max(...this.#stuck.values());
-      this.#lookIn(backoffMs(rounds - 1, engine.upMs(), engine.random()), stop);
+      this.#looks.hintIn(backoffMs(rounds - 1, engine.upMs(), engine.random()));
       if (rounds >= stuckRounds) this.#now("even", undefined);
     } else {
       await this.#expire(stop);
@@ -194,7 +168,7 @@ export class SyncRoute {
       this.#now("even", undefined);
     }
     this.#settling = result.settling;
-    if (result.settling > 0) this.#lookIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs), stop);
+    if (result.settling > 0) this.#looks.hintIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs));
   }
 
   /** Once a day, by a clock that can be believed. */
@@ -227,7 +201,7 @@ export class SyncRoute {
     this.troubles = troubles;
   }
 
-  #failed(error: unknown, stop: AbortSignal): void {
+  #failed(error: unknown): void {
     if (isFault(error, "config")) {
       this.#now("refused", error.message);
       return;
@@ -244,12 +218,7 @@ export class SyncRoute {
       route: this.name,
     });
     this.#now("waiting", reasonOf(error));
-    this.#lookIn(backoffMs(this.#failures++, this.engine.upMs(), this.engine.random()), stop);
-  }
-
-  #lookIn(ms: number, stop: AbortSignal): void {
-    clearTimeout(this.#later);
-    if (!stop.aborted) this.#later = setTimeout(() => this.#wake.next(), ms);
+    this.#looks.hintIn(backoffMs(this.#failures++, this.engine.upMs(), this.engine.random()));
   }
 
   #now(state: SyncState, reason: string | undefined): void {
