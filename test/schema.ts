@@ -1,7 +1,8 @@
 /** The JSON Schema for editors, made from the one schema: core's tables and each plugin's options. */
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
-import { configSchema, deviceCommon, routeSchema } from "../core/config.js";
+import { configSchema, deviceCommon } from "../core/config.js";
+import { routeSchema } from "../core/config-routes.js";
 import { entriesOf } from "../core/config-problems.js";
 import type { Plugin } from "../core/plugin.js";
 import { syncSchema } from "../core/sync/options.js";
