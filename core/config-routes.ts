@@ -8,7 +8,7 @@ import { isObject, suggestion, type At, type ConfigProblem } from "./config-prob
 import { parseDuration, rate, size } from "./options.js";
 import type { Plugin, Role } from "./plugin.js";
 import type { Route, RouteTarget } from "./route.js";
-import { fight, syncConfig, syncSchema, type SyncConfig } from "./sync/options.js";
+import { fight, inCircle, mirrorSchema, type SyncConfig, syncConfigs, type SyncOutput, titleOf, twoWaySchema } from "./sync/options.js";
 import { whenSchema, type When } from "./when.js";
 
 const targetSchema = v.union(
@@ -45,7 +45,7 @@ export const routeSchema = v.strictObject({
     v.description("The targets, each at its own pace."),
   ),
   mode: v.optional(
-    v.pipe(v.picklist(["copy"], '"copy" or "two-way"'), v.description("What the route keeps true: copy (every file arrives).")),
+    v.pipe(v.picklist(["copy"], '"copy", "mirror" or "two-way"'), v.description("What the route keeps true: copy (every file arrives).")),
     "copy",
   ),
   include: v.optional(
@@ -133,34 +133,44 @@ export function readRoutes(entries: readonly unknown[], around: Around): ReadRou
   const read: ReadRoutes = { routes: [], syncs: [], out: [], unsure: new Set() };
   entries.forEach((entry, index) => {
     const at = ["routes", index];
-    if (isObject(entry) && entry.mode === "two-way") readSync(entry, at, entries, around, read);
+    if (isObject(entry) && (entry.mode === "mirror" || entry.mode === "two-way")) readSync(entry.mode, entry, at, entries, around, read);
     else readCopy(entry, at, around, read);
   });
   return read;
 }
 
-function readSync(entry: unknown, at: At, entries: readonly unknown[], around: Around, { syncs, out }: ReadRoutes): void {
+function readSync(
+  mode: SyncConfig["mode"],
+  entry: unknown,
+  at: At,
+  entries: readonly unknown[],
+  around: Around,
+  { syncs, out }: ReadRoutes,
+): void {
   const { devices, problems, add, parse } = around;
   const before = problems.length;
-  const parsed = parse(at, syncSchema, entry);
+  const parsed = parse<SyncOutput>(at, mode === "mirror" ? mirrorSchema : twoWaySchema, entry);
   if (parsed === undefined) {
-    out.push("a two-way route does not run");
+    out.push(`a ${mode} route does not run`);
     return;
   }
   checkPatterns(parsed, at, add);
-  const sync = syncConfig(parsed);
-  if (sync.from === sync.to) add([...at, "to"], "a route cannot lead to where it comes from");
-  for (const role of ["source", "target"] as const) {
-    checkDevice(sync.from, role, [...at, "from"], around);
-    checkDevice(sync.to, role, [...at, "to", 0], around);
-  }
-  if (entries.some((other) => isObject(other) && takesAway(other) && (other.from === sync.from || other.from === sync.to)))
-    add(at, `another route takes delivered files away from "${sync.from}" or "${sync.to}": here that would remove them on both sides`);
-  const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
-  if (against !== undefined) add(at, against);
-  const usable = [sync.from, sync.to].every((side) => devices.some(({ name }) => name === side));
-  if (usable && problems.length === before) syncs.push(sync);
-  else out.push(`${sync.from} and ${sync.to} are not kept the same`);
+  syncConfigs(parsed).forEach((sync, n) => {
+    const { from, to, deletes } = sync;
+    if (from === to) add([...at, "to", n], "a route cannot lead to where it comes from");
+    checkDevice(from, "source", [...at, "from"], around);
+    // A mark is put there.
+    if (deletes) checkDevice(from, "target", [...at, "from"], around);
+    for (const role of ["source", "target"] as const) checkDevice(to, role, [...at, "to", n], around);
+    if (deletes && entries.some((other) => isObject(other) && takesAway(other) && (other.from === from || other.from === to)))
+      add(at, `another route takes delivered files away from "${from}" or "${to}": here that would remove them on both sides`);
+    const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
+    if (against !== undefined) add(at, against);
+    if (from !== to && inCircle(sync, syncs)) add(at, `mirrors lead in a circle: ${from} would follow itself`);
+    const usable = [from, to].every((side) => devices.some(({ name }) => name === side));
+    if (usable && problems.length === before) syncs.push(sync);
+    else out.push(`${titleOf(sync)} does not run`);
+  });
 }
 
 function readCopy(entry: unknown, at: At, around: Around, { routes, out, unsure }: ReadRoutes): void {

@@ -5,7 +5,7 @@ import { configSchema, deviceCommon } from "../core/config.js";
 import { routeSchema } from "../core/config-routes.js";
 import { entriesOf } from "../core/config-problems.js";
 import type { Plugin } from "../core/plugin.js";
-import { syncSchema } from "../core/sync/options.js";
+import { mirrorSchema, twoWaySchema } from "../core/sync/options.js";
 import { builtIn } from "../plugins/index.js";
 
 type Json = Record<string, unknown>;
@@ -19,7 +19,7 @@ export async function schemaText(): Promise<string> {
   json.properties.routes = {
     type: "array",
     description: "Which files go where.",
-    items: { anyOf: [plain(routeSchema), plain(syncSchema)] },
+    items: { anyOf: [plain(routeSchema), plain(mirrorSchema), plain(twoWaySchema)] },
   };
   return `${JSON.stringify({ ...json, title: "FileSync configuration" }, null, 2)}\n`;
 }
