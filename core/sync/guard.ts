@@ -37,12 +37,16 @@ export function goneAt(side: Side, actions: readonly Action[], base: ReadonlyMap
   const removed = new Set(actions.slice(moves + 1).flatMap((action) => (removes(action) ? [action.path] : [])));
   const before = actions.slice(0, moves + 1);
   if (removed.size === 0 && !before.some(removes)) return [];
+  // What only gets another content keeps its name.
+  const put = new Set(
+    actions.flatMap((action) => ((action.do === "mkdir" || action.do === "copy") && action.on === side ? [action.path] : [])),
+  );
   const isRemoved = (path: string): boolean => path !== "" && (removed.has(path) || isRemoved(parentOf(path)));
   return [...base.keys()].filter((path) => {
     let at = path;
     for (const action of before)
       if (removes(action) && isAtOrBelow(at, action.path)) return true;
       else if (isMove(action) && isAtOrBelow(at, action.from)) at = action.path + at.slice(action.from.length);
-    return isRemoved(at);
+    return !put.has(at) && isRemoved(at);
   });
 }
