@@ -113,9 +113,9 @@ export class DeviceReplica implements Replica {
     }
     if (found.kind === "file" && (isPartial(path) || !rules.wants({ path, size: found.size }))) return;
     const ageMs = found.modifiedMs === undefined ? Infinity : nowMs - found.modifiedMs;
-    // A time that is to come says nothing of that.
-    if (found.kind === "file" && (found.settled === false || (found.settled === undefined && ageMs >= 0 && ageMs < lane.config.settleMs)))
-      to.settling.add(path);
+    // A time that is to come says nothing of that, and what this route wrote alone is whole.
+    const isYoung = away === undefined && ageMs >= 0 && ageMs < lane.config.settleMs;
+    if (found.kind === "file" && (found.settled === false || (found.settled === undefined && isYoung))) to.settling.add(path);
     else to.entries.set(path, entry);
   }
 

@@ -246,3 +246,15 @@ test(
     assert.deepEqual(both.tree("there"), { a: "other" });
   },
 );
+
+test("what was brought a moment ago is not waited for at the server", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ mode: "mirror", deletes: true }, {}, { settle: "1h" });
+  both.put("here", "a", "a");
+  both.put("here", "b", "b");
+  await once(config);
+  renameSync(join(both.box, "a"), join(both.box, "c"));
+  both.put("here", "b", "changed");
+  await once(config);
+  assert.deepEqual(both.tree("there"), { b: "changed", c: "a" });
+});

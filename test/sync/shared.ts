@@ -26,12 +26,21 @@ export class Shared {
     this.#own(this.nas);
   }
 
-  config(route: object, more: object = {}): string {
+  config(route: object, more: object = {}, nas: object = {}): string {
     const { server, world } = this;
     return world.config({
       devices: {
         box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
-        nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, settle: "0s", interval: "1s", ...server.options },
+        nas: {
+          type: "sftp",
+          host: "127.0.0.1",
+          port: server.port,
+          root: server.seen,
+          settle: "0s",
+          interval: "1s",
+          ...server.options,
+          ...nas,
+        },
       },
       routes: [{ from: "box", to: ["nas"], into: "shared", ...route }],
       ...more,
