@@ -3,14 +3,14 @@ import { answerWith } from "../core/commands.js";
 import { wrongText } from "../core/config-problems.js";
 import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
 import { RealClock } from "../core/clock.js";
-import type { Config } from "../core/config.js";
+import type { Config, Loaded } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
 import { Events } from "../core/events.js";
 import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
-import { load, problemLines, UsageError } from "./config.js";
+import { configPath, load, problemLines, UsageError } from "./config.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
 import { programVersion } from "./version.js";
@@ -26,15 +26,17 @@ const stopMs = 5000;
 /** So long after it could not begin, a supervised daemon tries again. */
 const againMs = 10_000;
 
-/** Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something behind. Throws UsageError for what a person has to mend. */
-export async function runCommand(path: string, options: RunOptions): Promise<number> {
-  const loaded = await load(path);
+/**
+ * `given`: the configuration's file, where one was named. Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something
+ * behind. Throws UsageError for what a person has to mend.
+ */
+export async function runCommand(given: string | undefined, options: RunOptions): Promise<number> {
+  const { path, loaded, config } = await configOf(given).catch(async (error: unknown) => {
+    if (error instanceof UsageError) await Supervisor.of(process.env, complain)?.mistake(error.message.replaceAll("\n", "; "));
+    throw error;
+  });
   const lines = problemLines(path, loaded);
   const output = outputTo(process.stdout);
-  if (loaded.config === undefined) {
-    await Supervisor.of(process.env, complain)?.mistake(lines.join("; "));
-    throw new UsageError(lines.join("\n"));
-  }
   for (const line of lines) process.stderr.write(`${line}\n`);
   if (lines.length > 0) process.stderr.write(`what is wrong above is left out; the rest runs ("filesync check" says it again)\n`);
   const reload = async (events: Events) => {
@@ -42,8 +44,16 @@ export async function runCommand(path: string, options: RunOptions): Promise<num
     for (const line of problemLines(path, next)) events.say("error", "config", line);
     return next.problems.length > 0 ? undefined : next.config;
   };
-  const code = await serve(loaded.config, options, output, reload);
+  const code = await serve(config, options, output, reload);
   return code === 0 && lines.length > 0 ? 2 : code;
+}
+
+/** Throws UsageError where there is none, or nothing of it can be used. */
+async function configOf(given: string | undefined): Promise<{ path: string; loaded: Loaded; config: Config }> {
+  const path = configPath(given);
+  const loaded = await load(path);
+  if (loaded.config === undefined) throw new UsageError(problemLines(path, loaded).join("\n"));
+  return { path, loaded, config: loaded.config };
 }
 
 /**

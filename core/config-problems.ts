@@ -1,6 +1,7 @@
 /** What is wrong with a configuration, in words: the place, the value, the nearest right word. */
-import { findNodeAtLocation, type Node } from "jsonc-parser";
+import { findNodeAtLocation, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
+import { unseen } from "./options.js";
 
 export interface ConfigProblem {
   /** 1-based; 0 when the file has no such place. */
@@ -8,6 +9,8 @@ export interface ConfigProblem {
   /** "devices.ground.port", "routes[1].to". */
   readonly path: string;
   readonly message: string;
+  /** Whoever looked may not see it: it may be right for who will run it. */
+  readonly unseen?: true;
 }
 
 /** One line for a person. */
@@ -33,11 +36,22 @@ export function wrongText({
   return `the configuration has ${many}${therefore.length === 0 ? "" : `: ${therefore.join("; ")}`}`;
 }
 
-/** What is wrong, in words. `beside`: keys that an object beside these of `schema` may have. */
+/** Why a text cannot be read, of the first place where it cannot: what follows is mostly its consequence. */
+export function syntaxProblem(text: string, { error, offset }: ParseError): ConfigProblem {
+  const before = text.slice(0, Math.max(0, offset)).split("\n");
+  return {
+    line: before.length,
+    path: "",
+    message: `this is no JSON: ${readable(printParseErrorCode(error))} (column ${(before.at(-1) ?? "").length + 1})`,
+  };
+}
+
+/** What is wrong, in words. `written`: what stands there. `beside`: keys that an object beside these of `schema` may have. */
 export function messageOf(
   issue: v.BaseIssue<unknown>,
   schema: v.GenericSchema,
   inner: (string | number)[],
+  written: unknown,
   beside: readonly string[],
 ): string {
   const key = String(inner.at(-1) ?? "");
@@ -55,11 +69,17 @@ export function messageOf(
     issue.type === "picklist" && typeof issue.input === "string"
       ? [...(issue.expected ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? "")
       : [];
-  return `expected ${wanted}${given(issue)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
+  if (isUnseen(issue)) return `expected ${wanted}`;
+  return `expected ${wanted}${given(issue, written)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
 }
 
-/** What stands there, where it helps: an object says nothing, and a length is not what was written. */
-function given({ input, type }: v.BaseIssue<unknown>): string {
+export function isUnseen({ received }: v.BaseIssue<unknown>): boolean {
+  return received === unseen;
+}
+
+/** What stands there, where it helps: an object says nothing, and a length is not what was written. A bound sees "20s" as 20000. */
+function given({ input: seen, type }: v.BaseIssue<unknown>, written: unknown): string {
+  const input = type === "min_value" || type === "max_value" ? written : seen;
   if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
   if (typeof input === "object") return "";
   // A password in a URL is not said again.
@@ -136,6 +156,6 @@ export function asText(at: (string | number)[]): string {
   return at.reduce<string>((text, key) => (typeof key === "number" ? `${text}[${key}]` : text === "" ? key : `${text}.${key}`), "");
 }
 
-export function readable(code: string): string {
+function readable(code: string): string {
   return code.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a} ${b.toLowerCase()}`).toLowerCase();
 }

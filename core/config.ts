@@ -3,12 +3,22 @@
  * device or route takes only that one out; the rest can run. What is for a device that is out waits for it, and what a route that is out would
  * have taken is not removed at its source.
  */
-import { getNodeValue, parseTree, printParseErrorCode, type ParseError } from "jsonc-parser";
+import { getNodeValue, parseTree, type ParseError } from "jsonc-parser";
 import picomatch from "picomatch";
 import * as v from "valibot";
 import { eventNames } from "./events.js";
 import type { HookRule } from "./hooks.js";
-import { asText, duplicateKeys, entriesOf, lineOf, messageOf, readable, suggestion, type ConfigProblem } from "./config-problems.js";
+import {
+  asText,
+  duplicateKeys,
+  entriesOf,
+  isUnseen,
+  lineOf,
+  messageOf,
+  suggestion,
+  syntaxProblem,
+  type ConfigProblem,
+} from "./config-problems.js";
 import { command, duration, parseDuration, parseIn, path, rate, size, type Surroundings } from "./options.js";
 import type { Plugin, Role } from "./plugin.js";
 import type { Route, RouteTarget } from "./route.js";
@@ -269,22 +279,22 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
   if (tree === undefined || parseErrors.length > 0) {
     if (text.trim() === "") return { problems: [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
-    // The first only: what follows it is mostly its consequence.
-    const problems = parseErrors.slice(0, 1).map(({ error, offset }) => ({
-      line: lineAt(offset),
-      path: "",
-      message: `this is no JSON: ${readable(printParseErrorCode(error))}`,
-    }));
-    return { problems };
+    return { problems: parseErrors.slice(0, 1).map((error) => syntaxProblem(text, error)) };
   }
   const problems: ConfigProblem[] = [];
-  const add = (at: (string | number)[], message: string) => problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message });
+  const add = (at: (string | number)[], message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
+    problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message, ...more });
   const parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown): T | undefined => {
     const result = parseIn(options, schema, input);
     if (result.success) return result.output;
     for (const issue of result.issues.flatMap(inList)) {
       const inner = (issue.path ?? []).map((item) => item.key as string | number);
-      add([...at, ...inner], messageOf(issue, schema, inner, Object.keys(deviceCommon)));
+      const written = inner.reduce<unknown>(
+        (value, key) => (value as Readonly<Record<string | number, unknown>> | undefined)?.[key],
+        input,
+      );
+      const message = messageOf(issue, schema, inner, written, Object.keys(deviceCommon));
+      add([...at, ...inner], message, isUnseen(issue) ? { unseen: true } : {});
     }
     return undefined;
   };

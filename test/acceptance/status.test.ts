@@ -50,6 +50,24 @@ test("without a daemon the devices of the configuration are there, and nobody cl
   });
 });
 
+test("without a daemon it needs no secret: what only the service's environment tells is left out, and is no mistake", async (t) => {
+  const world = new World(t);
+  world.file("in/a.ulg", "content of a");
+  const config = world.config({
+    devices: { in: local("in"), ground: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: { env: "FILESYNC_TEST_PW" } } },
+    routes: [{ from: "in", to: ["ground"] }],
+  });
+  const env = { ...process.env, FILESYNC_TEST_PW: "p" };
+  assert.equal((await runProgram(["run", "--once", "--config", config], { env })).code, 3);
+  const { code, out, err } = await runProgram(["status", "--config", config]);
+  assert.equal(code, 0, err);
+  assert.match(out, /^12 B only on its source, 0 B here and not yet everywhere, 0 B delivered \(no daemon runs\)\n/);
+  assert.match(out, /\nground {2}unknown: no daemon runs; when it last ran/);
+  assert.doesNotMatch(out, /mistake|FILESYNC_TEST_PW/);
+  const why = await runProgram(["why", "a.ulg", "--config", config]);
+  assert.doesNotMatch(why.out, /mistake|FILESYNC_TEST_PW/);
+});
+
 test("what the last run learned of devices that were away is told after it, until one runs again", async (t) => {
   const world = new World(t);
   world.file("in/a.ulg", "content of a");
