@@ -252,9 +252,9 @@ export class Root {
     });
   }
 
-  /** Bytes free for an ordinary program on the file system of the root. */
-  async freeBytes(): Promise<number> {
-    const stats = await fs.statfs(this.#dir);
+  /** Bytes free for an ordinary program on the file system of a directory. Throws ENOENT, ENOTDIR. */
+  async freeBytes(place: Place): Promise<number> {
+    const stats = await this.#within(place, (dir) => fs.statfs(dir.path));
     return stats.bavail * stats.bsize;
   }
 }
