@@ -23,6 +23,12 @@ export function placeText({ line, path, message }: ConfigProblem): string {
   return `${line === 0 ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`;
 }
 
+/** "2 mistakes (the first: line 3: …)" */
+export function mistakesText(problems: readonly ConfigProblem[]): string {
+  const first = problems[0] === undefined ? "" : placeText(problems[0]);
+  return problems.length === 1 ? `a mistake (${first})` : `${problems.length} mistakes (the first: ${first})`;
+}
+
 /** What is wrong of a configuration of which the rest runs, and what therefore does not happen: in one line. */
 export function wrongText({
   problems,
@@ -31,9 +37,7 @@ export function wrongText({
   readonly problems: readonly ConfigProblem[];
   readonly therefore: readonly string[];
 }): string {
-  const first = problems[0] === undefined ? "" : placeText(problems[0]);
-  const many = problems.length === 1 ? `a mistake (${first})` : `${problems.length} mistakes (the first: ${first})`;
-  return `the configuration has ${many}${therefore.length === 0 ? "" : `: ${therefore.join("; ")}`}`;
+  return `the configuration has ${mistakesText(problems)}${therefore.length === 0 ? "" : `: ${therefore.join("; ")}`}`;
 }
 
 /** Why a text cannot be read, of the first place where it cannot: what follows is mostly its consequence. */

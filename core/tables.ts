@@ -131,6 +131,12 @@ export function isMedium(error: unknown): error is Error {
   return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
 }
 
+/** The disk is full: SQLITE_FULL, or node's own word for it. */
+export function isFull(error: unknown): error is Error {
+  if (!(error instanceof Error) || !("code" in error)) return false;
+  return error.code === "ENOSPC" || ("errcode" in error && ((error.errcode as number) & 0xff) === 13);
+}
+
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */
 export function isDamage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
