@@ -11,6 +11,7 @@ import { Survey } from "./compact.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { Missing } from "./missing.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
@@ -44,6 +45,7 @@ export class Finder {
   #recheck: NodeJS.Timeout | undefined;
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
+  readonly #missing: Missing;
 
   constructor(
     readonly engine: Engine,
@@ -53,6 +55,7 @@ export class Finder {
     const source = lane.device.source;
     if (source === undefined) throw new Error(`${lane.name} is no source`);
     this.#source = source;
+    this.#missing = new Missing(engine, lane, source);
     this.#routes = engine.routes.get(lane.name) ?? [];
   }
 
@@ -150,6 +153,7 @@ export class Finder {
     const { engine, lane } = this;
     const rulesNow = rulesOf(engine, lane.name);
     const reconsider = !isConsidered(engine, lane.name);
+    const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
     /** The journal had nothing of their paths; only a listing adds that. */
@@ -224,6 +228,7 @@ export class Finder {
         count: added,
       });
     else engine.events.say("debug", "listed", `${lane.name}: listed, nothing new`, { device: lane.name });
+    await this.#missing.look(seen, epoch, signal);
     await survey?.end((file) => !archived(file.path) && this.#routes.some(({ rules }) => rules.wants(file)), signal);
   }
 
