@@ -146,16 +146,17 @@ test("what has not settled yet, and what was lost at its source, is told beside 
   utimesSync(world.path("fresh/x"), new Date(), new Date());
   const config = world.config({
     devices: {
-      place: local("place"),
+      place: local("place", { interval: "1s" }),
       spool: local("spool", { inPlace: false }),
       fresh: local("fresh", { settle: "1h" }),
       out: local("out"),
     },
     routes: ["place", "spool", "fresh"].map((from) => ({ from, to: ["out"], into: "{device}" })),
   });
-  const program = new Program(["run", "--json", "--config", config]);
+  const program = new Program(["run", "--json", "--verbose", "--config", config]);
   t.after(() => program.kill());
   await program.until(() => program.events.filter(({ what }) => what === "found").length === 2, "both are found");
+  await program.until(({ what, facts }) => what === "listed" && facts?.["device"] === "place", "that its place is known");
   rmSync(world.path("place/x"));
   // The one that is read where it is goes; the other's copy in the spool is whole.
   await program.until(({ what }) => what === "pulled", "one is here");
