@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { loadConfig, type Loaded } from "../core/config.js";
 import { problemText } from "../core/config-problems.js";
+import { codeOf } from "../core/errors.js";
 import { plugins } from "./plugins.js";
 
 /** A mistake of the person who typed the command: its message is all that is shown; exit code 2. */
@@ -27,7 +28,7 @@ function statOf(path: string): "there" | "closed" | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false }) === undefined ? undefined : "there";
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "EACCES") return "closed";
+    if (codeOf(error) === "EACCES") return "closed";
     return undefined;
   }
 }
@@ -47,7 +48,7 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
   try {
     text = readFileSync(path, "utf8");
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : "";
+    const code = codeOf(error);
     throw new UsageError(
       code === "ENOENT"
         ? `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${path}" makes one`

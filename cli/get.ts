@@ -8,7 +8,7 @@ import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "../core/control.js";
 import { Digester, kindOf } from "../core/digest.js";
-import { Fault, faultOfErrno, isFault } from "../core/errors.js";
+import { codeOf, Fault, faultOfErrno, isFault } from "../core/errors.js";
 import { renameDurable, renameNew, syncName } from "../core/fs.js";
 import type { Found } from "../core/hand.js";
 import type { Digest, DigestKind, FileEntry, WayOfReading } from "../core/plugin.js";
@@ -221,8 +221,7 @@ async function publish(partial: string, local: string, force: boolean): Promise<
       await syncName(local);
     }
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "EEXIST")
-      throw new UsageError(`${local} has come into being meanwhile; --force replaces it`);
+    if (codeOf(error) === "EEXIST") throw new UsageError(`${local} has come into being meanwhile; --force replaces it`);
     throw faultOfErrno(error, `cannot give ${local} its name`);
   }
 }

@@ -5,6 +5,7 @@ import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
 import type { Config } from "../core/config.js";
+import { codeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
@@ -47,9 +48,9 @@ export async function withJournal<T>(config: Config, work: (engine: OwnEngine) =
 function isDenied(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   if ("errcode" in error) return [3, 8, 14].includes(Number(error.errcode) & 0xff);
-  return "code" in error && (error.code === "EACCES" || error.code === "EPERM");
+  return ["EACCES", "EPERM"].includes(codeOf(error));
 }
 
 function isReadOnly(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "EROFS";
+  return codeOf(error) === "EROFS";
 }

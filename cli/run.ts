@@ -5,6 +5,7 @@ import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } 
 import { RealClock } from "../core/clock.js";
 import type { Config, Loaded } from "../core/config.js";
 import { Daemon, whyNotWritten } from "../core/daemon.js";
+import { codeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
@@ -236,7 +237,7 @@ function complain(message: string): void {
 }
 
 async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
-  const code = error instanceof Error && "code" in error ? error.code : "";
+  const code = codeOf(error);
   if (code === "EROFS")
     return new UsageError(
       `the state directory ${stateDir} cannot be written: the file system is read-only; mount it for writing, or set "stateDir" to a directory elsewhere`,

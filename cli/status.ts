@@ -127,8 +127,8 @@ export function statusText(status: Status): string {
     lines.push(
       `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
-  for (const { route, state, reason, changes, troubles } of status.syncs) {
-    lines.push(`${route}  ${syncWords[state]}${reason === undefined ? "" : `: ${reason}`}  (two-way, ${changes} changes)`);
+  for (const { route, mode, state, reason, changes, troubles } of status.syncs) {
+    lines.push(`${route}  ${syncWords[state]}${reason === undefined ? "" : `: ${reason}`}  (${mode}, ${changes} changes)`);
     lines.push(...troubles.map(({ path, reason: why }) => `  ${path}: ${why}`));
   }
   if (status.configuration !== undefined) {

@@ -19,6 +19,7 @@ import { Queue } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { Rules } from "./route.js";
 import { Spool } from "./spool.js";
+import { changes } from "./sync/options.js";
 import type { SyncRoute } from "./sync/sync-route.js";
 import { Throttle } from "./throttle.js";
 import { Transfers } from "./transfers.js";
@@ -99,7 +100,7 @@ function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealC
       return (
         routes.some(
           ({ from, to, afterDelivery }) => to.some(({ device }) => device === name) || (from === name && afterDelivery !== "keep"),
-        ) || syncs.some(({ from, to }) => from === name || to === name)
+        ) || syncs.some((sync) => changes(sync, name))
       );
     },
     ...(maxRate === undefined ? {} : { maxRate }),

@@ -3,6 +3,9 @@ import { findNodeAtLocation, printParseErrorCode, type Node, type ParseError } f
 import * as v from "valibot";
 import { unseen } from "./options.js";
 
+/** The keys that lead to a place: "routes", 1, "to". */
+export type At = readonly (string | number)[];
+
 export interface ConfigProblem {
   /** 1-based; 0 when the file has no such place. */
   readonly line: number;
@@ -135,7 +138,7 @@ function distance(a: string, b: string): number {
   return at(a.length, b.length);
 }
 
-export function lineOf(tree: Node, at: (string | number)[], lineAt: (offset: number) => number): number {
+export function lineOf(tree: Node, at: At, lineAt: (offset: number) => number): number {
   for (let n = at.length; n >= 0; n--) {
     const node = findNodeAtLocation(tree, at.slice(0, n));
     // The property rather than its value: an object may begin lines below its key.
@@ -156,10 +159,15 @@ export function duplicateKeys(node: Node, found: (node: Node, key: string) => vo
   }
 }
 
-export function asText(at: (string | number)[]): string {
+export function asText(at: At): string {
   return at.reduce<string>((text, key) => (typeof key === "number" ? `${text}[${key}]` : text === "" ? key : `${text}.${key}`), "");
 }
 
 function readable(code: string): string {
   return code.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a} ${b.toLowerCase()}`).toLowerCase();
+}
+
+/** An object of JSON: no list. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -244,11 +244,39 @@ test("two-way routes: what they take, whom they fight", async () => {
   assert.deepEqual(await routes(two(', "maxDeletes": "101%"')), [
     'c:3: routes[0].maxDeletes: expected a whole number, or a share such as "10%", got "101%"',
   ]);
-  assert.deepEqual(await routes(two("", "a", "a")), ["c:3: routes[0].to: a route cannot lead to where it comes from"]);
+  assert.deepEqual(await routes(two("", "a", "a")), ["c:3: routes[0].to[0]: a route cannot lead to where it comes from"]);
   assert.deepEqual(await routes(two(', "into": "x"'), two(', "into": "x/y"', "c", "b"), two(', "into": "y"', "c", "b")), [
     "c:4: routes[1]: another route keeps b:x the same as something else: they would undo one another's changes",
   ]);
   assert.deepEqual(await routes(two(), '{ "from": "b", "to": ["c"], "afterDelivery": "archive" }'), [
     'c:3: routes[0]: another route takes delivered files away from "a" or "b": here that would remove them on both sides',
   ]);
+});
+
+test("mirrors: one for each device that they lead to; what they may share, and what not", async () => {
+  const devices = `"devices": { "a": { "type": "local", "dir": "a" }, "b": { "type": "local", "dir": "b", "archiveDir": "done" }, "c": { "type": "local", "dir": "c" } },`;
+  const routes = (...all: string[]) => problems(`{ ${devices}\n"routes": [\n${all.join(",\n")}\n] }`);
+  const mirror = (to: string, more = "", from = "a") => `{ "from": "${from}", "to": [${to}], "mode": "mirror"${more} }`;
+  const { config } = await load(`{ ${devices} "routes": [${mirror('"b", "c"', ', "into": "x"')}] }`);
+  assert.deepEqual(
+    config?.syncs.map(({ from, to, into, deletes, mode }) => ({ from, to, into, deletes, mode })),
+    ["b", "c"].map((to) => ({ from: "a", to, into: "x", deletes: false, mode: "mirror" })),
+  );
+  // A source is only read: several may follow it, and its files may be taken away where that is not followed.
+  assert.deepEqual(
+    await routes(mirror('"c"', "", "b"), mirror('"a"', ', "into": "y"', "b"), '{ "from": "b", "to": ["c"], "afterDelivery": "archive" }'),
+    [],
+  );
+  assert.deepEqual(await routes(mirror('"c"', ', "deletes": true', "b"), '{ "from": "b", "to": ["c"], "afterDelivery": "archive" }'), [
+    'c:3: routes[0]: another route takes delivered files away from "b" or "c": here that would remove them on both sides',
+  ]);
+  assert.deepEqual(await routes(mirror('"b"', ', "into": "x"'), mirror('"b"', ', "into": "x/y"', "c")), [
+    "c:4: routes[1]: another route keeps b:x the same as something else: they would undo one another's changes",
+  ]);
+  // What follows another may be followed in turn, but not by that.
+  assert.deepEqual(await routes(mirror('"b"'), mirror('"c"', "", "b")), []);
+  assert.deepEqual(await routes(mirror('"b"'), mirror('"c"', "", "b"), mirror('"a"', "", "c")), [
+    "c:5: routes[2]: mirrors lead in a circle: c would follow itself",
+  ]);
+  assert.deepEqual(await routes(mirror('"b"', ', "deletes": "yes"')), ['c:3: routes[0].deletes: expected true or false, got "yes"']);
 });

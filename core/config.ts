@@ -1,10 +1,10 @@
 /**
  * The configuration: one schema, all errors at once, each with its line, its path, and the nearest right word. What is wrong in one
  * device or route takes only that one out; the rest can run. What is for a device that is out waits for it, and what a route that is out would
- * have taken is not removed at its source.
+ * have taken is not removed at its source. Here: the whole, and its devices and services; `config-routes.ts` reads the routes, `config-problems.ts`
+ * has the words for what is wrong.
  */
 import { getNodeValue, parseTree, type ParseError } from "jsonc-parser";
-import picomatch from "picomatch";
 import * as v from "valibot";
 import { eventNames } from "./events.js";
 import type { HookRule } from "./hooks.js";
@@ -12,18 +12,21 @@ import {
   asText,
   duplicateKeys,
   entriesOf,
+  isObject,
   isUnseen,
   lineOf,
   messageOf,
   suggestion,
   syntaxProblem,
+  type At,
   type ConfigProblem,
 } from "./config-problems.js";
-import { command, duration, parseDuration, parseIn, path, rate, size, type Surroundings } from "./options.js";
+import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
+import { command, duration, parseIn, path, rate, size, type Surroundings } from "./options.js";
 import type { Plugin, Role } from "./plugin.js";
-import type { Route, RouteTarget } from "./route.js";
+import type { Route } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
-import { fight, syncConfig, syncSchema, type SyncConfig } from "./sync/options.js";
+import type { SyncConfig } from "./sync/options.js";
 import { whenSchema, type When } from "./when.js";
 
 /** What core must know of plugins, given by the command line: core itself knows none by name. */
@@ -66,86 +69,6 @@ export const deviceCommon = {
     v.pipe(v.string("a directory below the source's root"), v.description('Where `afterDelivery: "archive"` moves delivered files.')),
   ),
 };
-
-const targetSchema = v.union(
-  [
-    v.string(),
-    v.strictObject({
-      device: v.string(),
-      required: v.optional(v.pipe(v.boolean(), v.description("Whether release waits for this target.")), true),
-      requires: v.optional(
-        v.pipe(
-          v.array(v.string("a device name"), "a list of device names"),
-          v.description("Other targets of this route that must have a file first."),
-        ),
-        [],
-      ),
-    }),
-  ],
-  'a device name or { "device": NAME, "required": false }',
-);
-
-const sinceSchema = v.pipe(
-  v.string('"install", a date such as "2026-05-01", or an age such as "30d"'),
-  v.check(
-    (text) => text === "install" || !Number.isNaN(Date.parse(text)) || parseDuration(text) !== undefined,
-    '"install", a date such as "2026-05-01", or an age such as "30d"',
-  ),
-);
-
-export const routeSchema = v.strictObject({
-  from: v.pipe(v.string("a device name"), v.description("The source: a device, or a service that receives files.")),
-  to: v.pipe(
-    v.array(targetSchema, "a list of device names"),
-    v.minLength(1, "at least one target"),
-    v.description("The targets, each at its own pace."),
-  ),
-  mode: v.optional(
-    v.pipe(v.picklist(["copy"], '"copy" or "two-way"'), v.description("What the route keeps true: copy (every file arrives).")),
-    "copy",
-  ),
-  include: v.optional(
-    v.pipe(v.array(v.string("a pattern")), v.description('Patterns of paths to take, such as "**/*.ulg"; none: all.')),
-    [],
-  ),
-  exclude: v.optional(v.pipe(v.array(v.string("a pattern")), v.description("Patterns of files and directories to leave.")), []),
-  minSize: v.optional(v.pipe(size(), v.description("Smaller files are left.")), 0),
-  maxSize: v.optional(v.pipe(size(), v.description("Larger files are left."))),
-  since: v.optional(
-    v.pipe(
-      sinceSchema,
-      v.description('"install": only what came after this route ran first; or a date; or an age at the time of the listing.'),
-    ),
-  ),
-  newest: v.optional(
-    v.pipe(v.number("a whole number"), v.integer("a whole number"), v.minValue(1, "at least 1"), v.description("Only the N newest files.")),
-  ),
-  priority: v.optional(
-    v.pipe(
-      v.picklist(["newest", "oldest", "smallest"], '"newest", "oldest" or "smallest"'),
-      v.description("Which file of this route goes first."),
-    ),
-    "newest",
-  ),
-  weight: v.optional(v.pipe(v.number("a number"), v.description("Between routes: the larger goes first.")), 1),
-  into: v.optional(
-    v.pipe(v.string("a directory"), v.description("Directory at the target, from {vehicle} {device} {installation} {date}.")),
-    "{vehicle}/{device}",
-  ),
-  afterDelivery: v.optional(
-    v.pipe(
-      v.picklist(["keep", "delete", "archive"], '"keep", "delete" or "archive"'),
-      v.description("What becomes of the source's copy when every required target has proved its own."),
-    ),
-    "keep",
-  ),
-  trustSize: v.optional(
-    v.pipe(v.boolean("true or false"), v.description("Take a receipt by size alone as proof enough to delete or archive.")),
-    false,
-  ),
-  maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this route sends to a target."))),
-  when: v.optional(v.pipe(whenSchema, v.description("What must be so for files of this route to be sent."))),
-});
 
 export const configSchema = v.strictObject({
   $schema: v.optional(v.string()),
@@ -282,9 +205,9 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     return { problems: parseErrors.slice(0, 1).map((error) => syntaxProblem(text, error)) };
   }
   const problems: ConfigProblem[] = [];
-  const add = (at: (string | number)[], message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
-    problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message, ...more });
-  const parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown): T | undefined => {
+  const add = (at: At, message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
+    void problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message, ...more });
+  const parse: Parse = (at, schema, input) => {
     const result = parseIn(options, schema, input);
     if (result.success) return result.output;
     for (const issue of result.issues.flatMap(inList)) {
@@ -310,7 +233,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
 
   const devices: DeviceConfig[] = [];
   const broken: Wrong["devices"][number][] = [];
-  const known = new Map<string, { plugin: Plugin<unknown> | undefined; roles: readonly Role[]; withheld: Partial<Record<Role, string>> }>();
+  const known = new Map<string, Known>();
   for (const [kind, group, entries] of [
     ["device", "devices", top.devices],
     ["service", "services", top.services],
@@ -329,7 +252,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     }
   }
 
-  const mayDisarm = (when: When | undefined, at: (string | number)[]) => {
+  const mayDisarm = (when: When | undefined, at: At) => {
     if (when?.disarmed === true && ![...known.values()].some(({ plugin }) => plugin === undefined || plugin.tellsArmed === true))
       add([...at, "when", "disarmed"], "no device here says whether the vehicle is armed: nothing would ever be sent");
   };
@@ -341,95 +264,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     mayDisarm(when, at);
   }
 
-  const routes: Route[] = [];
-  const syncs: SyncConfig[] = [];
-  const patterns = (at: (string | number)[], route: { readonly include: readonly string[]; readonly exclude: readonly string[] }) => {
-    for (const key of ["include", "exclude"] as const)
-      route[key].forEach((pattern, n) => {
-        try {
-          picomatch.makeRe(pattern);
-        } catch (error) {
-          add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
-        }
-      });
-  };
-  const out: string[] = [];
-  /** Sources whose files may be wanted by more than is known here. */
-  const unsure = new Set<string>();
-  top.routes.forEach((entry, index) => {
-    const at = ["routes", index];
-    const before = problems.length;
-    const device = (name: string, role: "source" | "target", where: (string | number)[]) => {
-      const found = known.get(name);
-      if (found === undefined) add(where, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
-      else if (!found.roles.includes(role)) add(where, `"${name}" cannot be a ${role}`);
-      else if (found.withheld[role] !== undefined) add(where, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
-    };
-    if (isObject(entry) && entry.mode === "two-way") {
-      const parsed = parse(at, syncSchema, entry);
-      if (parsed === undefined) {
-        out.push("a two-way route does not run");
-        return;
-      }
-      patterns(at, parsed);
-      const sync = syncConfig(parsed);
-      if (sync.from === sync.to) add([...at, "to"], "a route cannot lead to where it comes from");
-      for (const role of ["source", "target"] as const) {
-        device(sync.from, role, [...at, "from"]);
-        device(sync.to, role, [...at, "to", 0]);
-      }
-      if (top.routes.some((other) => isObject(other) && takesAway(other) && (other.from === sync.from || other.from === sync.to)))
-        add(at, `another route takes delivered files away from "${sync.from}" or "${sync.to}": here that would remove them on both sides`);
-      const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
-      if (against !== undefined) add(at, against);
-      const usable = [sync.from, sync.to].every((side) => devices.some(({ name }) => name === side));
-      if (usable && problems.length === before) syncs.push(sync);
-      else out.push(`${sync.from} and ${sync.to} are not kept the same`);
-      return;
-    }
-    const parsed = parse(at, routeSchema, entry);
-    const route = parsed ?? roughRoute(entry);
-    if (route.from !== "") device(route.from, "source", [...at, "from"]);
-    const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
-    to.forEach((target, n) => {
-      device(target.device, "target", [...at, "to", n]);
-      if (target.device === route.from) add([...at, "to", n], "a route cannot lead to where it comes from");
-      if (to.findIndex((other) => other.device === target.device) < n) add([...at, "to", n], `"${target.device}" is there twice`);
-      for (const name of target.requires)
-        if (name === target.device || !to.some(({ device }) => device === name))
-          add([...at, "to", n], `"requires" names "${name}", which is no other target of this route`);
-    });
-    mayDisarm(parsed?.when, at);
-    if (requiresInCircle(to)) add([...at, "to"], '"requires" leads in a circle: nothing would ever be sent');
-    for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
-      if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
-        add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);
-    patterns(at, route);
-    // Of a device that is wrong itself nothing more is known.
-    const source = devices.find(({ name }) => name === route.from);
-    if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
-      add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
-    if (parsed === undefined || problems.length > before) {
-      out.push(`the route from ${route.from || "?"} to ${to.map(({ device }) => device).join(", ") || "?"} does not run`);
-      for (const name of route.from === "" ? known.keys() : [route.from]) unsure.add(name);
-      return;
-    }
-    const whole = { ...parsed, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, options.nowMs) };
-    // Of a type that nobody knows nothing is sent that it may not want.
-    const isUnknown = ({ device: name }: RouteTarget) => known.get(name)?.plugin === undefined;
-    if (to.some(isUnknown)) unsure.add(parsed.from);
-    const startsNow = ({ device: name }: RouteTarget) => known.get(name)?.plugin?.fromFirstRun === true;
-    const isLate = (target: RouteTarget) =>
-      parsed.since === undefined && parsed.newest === undefined && (isUnknown(target) || startsNow(target));
-    const rest = to.filter((target) => !isLate(target));
-    if (rest.length > 0) routes.push({ ...whole, to: rest });
-    // As routes of their own: what the others get is not bound by them, and when one ran first is known by its targets.
-    for (const late of [
-      to.filter((target) => isLate(target) && !isUnknown(target)),
-      to.filter((target) => isLate(target) && isUnknown(target)),
-    ])
-      if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
-  });
+  const { routes, syncs, out, unsure } = readRoutes(top.routes, { known, devices, nowMs: options.nowMs, problems, add, parse, mayDisarm });
 
   if (whole === undefined) return { problems: sorted(problems) };
   const removes = [...unsure].filter((name) => routes.some(({ from, afterDelivery }) => from === name && afterDelivery !== "keep"));
@@ -455,21 +290,10 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   };
 }
 
-const takesAway = ({ afterDelivery }: Record<string, unknown>) => afterDelivery === "delete" || afterDelivery === "archive";
-
 /** What its routes do meanwhile. */
 function stillFor(name: string, routes: readonly Route[]): string {
   const waits = routes.some(({ to }) => to.some(({ device }) => device === name)) ? ", and files for it wait" : "";
   return `${routes.some(({ from }) => from === name) ? ", nothing is found there" : ""}${waits}`;
-}
-
-function requiresInCircle(targets: Route["to"]): boolean {
-  let left = targets;
-  for (;;) {
-    const free = left.filter(({ requires }) => !requires.some((name) => left.some(({ device }) => device === name)));
-    if (free.length === 0) return left.length > 0;
-    left = left.filter((target) => !free.includes(target));
-  }
 }
 
 /** The parts that can be looked into, of a configuration whose top is wrong. */
@@ -482,21 +306,6 @@ function roughly(raw: unknown): Pick<v.InferOutput<typeof configSchema>, "device
   return { devices: entries(devices), routes: Array.isArray(routes) ? routes : [], services: entries(services) };
 }
 
-/** What can be looked into, of a route that is wrong. */
-function roughRoute(
-  raw: unknown,
-): Pick<v.InferOutput<typeof routeSchema>, "from" | "to" | "into" | "include" | "exclude" | "afterDelivery"> {
-  const { from, to, into } = isObject(raw) ? raw : {};
-  return {
-    from: typeof from === "string" ? from : "",
-    to: Array.isArray(to) ? to.filter((target) => typeof target === "string") : [],
-    into: typeof into === "string" ? into : "",
-    include: [],
-    exclude: [],
-    afterDelivery: "keep",
-  };
-}
-
 /** Of a list that is one of several things that may stand there: what is wrong in it. */
 function inList(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
   const within = issue.type === "union" && Array.isArray(issue.input) ? (issue.issues ?? []).filter((one) => one.path !== undefined) : [];
@@ -504,19 +313,13 @@ function inList(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
   return within.map((one) => ({ ...one, path: [...(issue.path ?? []), ...(one.path ?? [])] as unknown as typeof one.path }));
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-type Parse = <T>(at: (string | number)[], schema: v.GenericSchema<unknown, T>, input: unknown) => T | undefined;
-
 async function loadPlugin(
   kind: "device" | "service",
   type: string,
-  at: (string | number)[],
+  at: At,
   plugins: PluginList,
   options: LoadOptions,
-  add: (at: (string | number)[], message: string) => void,
+  add: Add,
 ): Promise<Plugin<unknown> | undefined> {
   let plugin: Plugin<unknown> | undefined;
   try {
@@ -541,7 +344,7 @@ function loadDevice(
   name: string,
   plugin: Plugin<unknown>,
   entry: { type: string } & Record<string, unknown>,
-  at: (string | number)[],
+  at: At,
   parse: Parse,
 ): DeviceConfig | undefined {
   const commonKeys = Object.keys(deviceCommon);
@@ -565,12 +368,6 @@ function loadDevice(
     ...(commonOptions.when === undefined ? {} : { when: commonOptions.when }),
     ...(commonOptions.archiveDir === undefined ? {} : { archiveDir: commonOptions.archiveDir }),
   };
-}
-
-function sinceOf(since: string | undefined, nowMs: number): Route["since"] {
-  if (since === undefined || since === "install") return since;
-  const age = parseDuration(since);
-  return age === undefined ? Date.parse(since) : nowMs - age;
 }
 
 function sorted(problems: ConfigProblem[]): ConfigProblem[] {

@@ -10,7 +10,7 @@ import { promises as fs, closeSync, openSync } from "node:fs";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { PassThrough, type Writable } from "node:stream";
-import { Fault, isFault, type FaultKind } from "./errors.js";
+import { codeOf, Fault, isFault, type FaultKind } from "./errors.js";
 import { reasonOf } from "./retry.js";
 
 const name = "control.sock";
@@ -84,7 +84,7 @@ export class ControlServer {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     // On a disk that became read-only, or fails, it stays: nobody answers there, and the next start makes it anew.
     await fs.rm(join(this.stateDir, name), { force: true }).catch((error: unknown) => {
-      if (!(error instanceof Error && "code" in error && (error.code === "EROFS" || error.code === "EIO"))) throw error;
+      if (!["EROFS", "EIO"].includes(codeOf(error))) throw error;
     });
   }
 }
@@ -161,7 +161,7 @@ export async function ask(stateDir: string, request: ControlRequest, asking: Ask
     }
   } catch (error) {
     if (asking.signal?.aborted === true) throw new Fault("aborted", "stopped");
-    const code = error instanceof Error && "code" in error ? error.code : "";
+    const code = codeOf(error);
     if (code !== "ECONNRESET" && code !== "EPIPE" && code !== "ERR_STREAM_PREMATURE_CLOSE") throw error;
   } finally {
     asking.signal?.removeEventListener("abort", stop);

@@ -70,13 +70,33 @@ export function isFault(error: unknown, kind?: FaultKind): error is Fault {
   return kind === undefined || error.kind === kind;
 }
 
+/** The code that node gave an error ("ENOENT", "ECONNRESET"); "" where it has none, or is no error. */
+export function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+}
+
 /** The Fault for an error of node:fs at a place that holds files. `what` opens the message: "cannot write /a/b". */
 export function faultOfErrno(error: unknown, what: string): Fault {
   if (isFault(error)) return error;
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = codeOf(error);
   const kind = errnoKinds[code] ?? "transient";
   const said = errnoTexts[code] ?? (error instanceof Error ? error.message : String(error));
   return new Fault(kind, `${what}: ${said}`, { cause: error });
+}
+
+/** The Fault of `Tree.rmdir` for what node:fs said when it should remove the directory at `path`; undefined where nothing is there. */
+export function faultOfRmdir(error: unknown, path: string): Fault | undefined {
+  switch (codeOf(error)) {
+    case "ENOENT":
+      return undefined;
+    case "ENOTEMPTY":
+    case "EEXIST":
+      return new Fault("conflict", `${path} is not empty`, { cause: error });
+    case "ENOTDIR":
+      return new Fault("changed", `${path} is no directory any more`, { cause: error });
+    default:
+      return faultOfErrno(error, `cannot remove the directory ${path}`);
+  }
 }
 
 /** Throws Fault "aborted" once the signal was given. */

@@ -46,6 +46,7 @@ export const eventNames = [
   "spool-full",
   "start",
   "stopped",
+  "sync-anew",
   "sync-failed",
   "sync-stopped",
   "sync-trouble",

@@ -11,6 +11,7 @@ import { Survey } from "./compact.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
@@ -38,11 +39,12 @@ export class Finder {
   /** Stamps of files that have settled and that no rule took, at the last listing. */
   readonly #decided = new Map<string, string>();
   readonly #told = new Set<string>();
-  #listing = false;
-  #again = false;
   /** Listings that failed, one after another. */
   failures = 0;
-  #recheck: NodeJS.Timeout | undefined;
+  readonly #looks = new Looks(
+    () => this.#look(),
+    () => this.lane.attached,
+  );
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
   readonly #missing: Missing;
@@ -80,7 +82,7 @@ export class Finder {
 
   /** Something is seen that the next listings will decide on. */
   get busy(): boolean {
-    return this.#listing || this.#again || this.#unsettled.size > 0;
+    return this.#looks.busy || this.#unsettled.size > 0;
   }
 
   /** Lists until `stop`; completes when the last listing has ended. */
@@ -93,59 +95,27 @@ export class Finder {
       this.#source.changes$ ?? EMPTY,
       engine.relist$.pipe(filter((name) => name === lane.name)),
     );
-    return new Promise((resolve, reject) => {
-      const look = () => {
-        if (stop.aborted || !lane.attached) return;
-        this.#again = true;
-        if (this.#listing) return;
-        this.#listing = true;
-        this.#listAll()
-          .catch(reject)
-          .finally(() => {
-            this.#listing = false;
-            if (stop.aborted) resolve();
-          });
-      };
-      this.#look = look;
-      const subscription = hints$.subscribe(look);
-      const end = () => {
-        subscription.unsubscribe();
-        clearTimeout(this.#recheck);
-        if (!this.#listing) resolve();
-      };
-      if (stop.aborted) end();
-      else stop.addEventListener("abort", end, { once: true });
-    });
+    return this.#looks.run(hints$, stop);
   }
-  #look: () => void = () => undefined;
 
-  async #listAll(): Promise<void> {
-    while (this.#again && !this.stop.aborted && this.lane.attached) {
-      this.#again = false;
-      try {
-        await this.list(this.stop);
-        this.failures = 0;
-        this.lane.noteSuccess();
-      } catch (error) {
-        if (this.stop.aborted) return;
-        if (this.engine.journal.failed) throw error;
-        this.lane.noteFault(error);
-        // The lane says it, once, when the device is gone.
-        this.engine.events.say(
-          this.failures === 0 && !isFault(error, "offline") ? "warn" : "debug",
-          "listing-failed",
-          `${this.lane.name}: cannot list it: ${reasonOf(error)}`,
-          { device: this.lane.name },
-        );
-        this.#lookAgainIn(backoffMs(this.failures++, this.engine.upMs(), this.engine.random()));
-      }
+  async #look(): Promise<void> {
+    try {
+      await this.list(this.stop);
+      this.failures = 0;
+      this.lane.noteSuccess();
+    } catch (error) {
+      if (this.stop.aborted) return;
+      if (this.engine.journal.failed) throw error;
+      this.lane.noteFault(error);
+      // The lane says it, once, when the device is gone.
+      this.engine.events.say(
+        this.failures === 0 && !isFault(error, "offline") ? "warn" : "debug",
+        "listing-failed",
+        `${this.lane.name}: cannot list it: ${reasonOf(error)}`,
+        { device: this.lane.name },
+      );
+      this.#looks.hintIn(backoffMs(this.failures++, this.engine.upMs(), this.engine.random()));
     }
-  }
-
-  #lookAgainIn(ms: number): void {
-    clearTimeout(this.#recheck);
-    if (this.stop.aborted) return;
-    this.#recheck = setTimeout(() => this.#look(), ms);
   }
 
   /** One listing. Throws the source's Fault; what was found until then stays found. */
@@ -220,7 +190,7 @@ export class Finder {
         for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
       });
     if (reconsider) engine.work$.next();
-    if (this.#unsettled.size > 0) this.#lookAgainIn(Math.max(100, lane.config.settleMs));
+    if (this.#unsettled.size > 0) this.#looks.hintIn(Math.max(100, lane.config.settleMs));
     this.listings += 1;
     if (added > 0)
       engine.events.say("info", "found", `${lane.name}: ${added} new ${added === 1 ? "file" : "files"}`, {

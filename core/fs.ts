@@ -8,6 +8,7 @@ import { constants, promises as fs, realpathSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
+import { codeOf } from "./errors.js";
 
 /** Makes a directory and its parents; the names of new ones are durable. */
 export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
@@ -24,7 +25,7 @@ export async function mayWriteIn(dir: string): Promise<void> {
   try {
     await fs.access(join(dir, "."), constants.W_OK | constants.X_OK);
   } catch (error) {
-    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
+    const missing = codeOf(error) === "ENOENT";
     if (!missing || dirname(dir) === dir) throw error;
     await mayWriteIn(dirname(dir));
   }
@@ -36,7 +37,7 @@ export async function freeBytesAt(dir: string): Promise<number> {
     const { bavail, bsize } = await fs.statfs(dir);
     return bavail * bsize;
   } catch (error) {
-    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
+    const missing = codeOf(error) === "ENOENT";
     if (!missing || dirname(dir) === dir) throw error;
     return freeBytesAt(dirname(dir));
   }
@@ -48,7 +49,7 @@ export async function syncDir(dir: string | Buffer): Promise<void> {
   try {
     await handle.sync();
   } catch (error) {
-    if (!(error instanceof Error && "code" in error && (error.code === "EINVAL" || error.code === "ENOTSUP"))) throw error;
+    if (!["EINVAL", "ENOTSUP"].includes(codeOf(error))) throw error;
   } finally {
     await handle.close();
   }
@@ -68,7 +69,7 @@ export async function syncName(path: string | Buffer): Promise<void> {
     }
   } catch (error) {
     // FAT knows no files that some may not read; directories of others (FUSE) may refuse.
-    const code = error instanceof Error && "code" in error ? error.code : "";
+    const code = codeOf(error);
     if (code !== "EACCES" && code !== "EINVAL" && code !== "ENOTSUP") throw error;
   }
   await syncDir(typeof path === "string" ? dirname(path) : path.subarray(0, path.lastIndexOf(0x2f)));
@@ -167,10 +168,6 @@ export async function renameDirNew(from: string | Buffer, to: string | Buffer): 
   }
 }
 
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
-}
-
 /** Removes a file; an absent one is success. */
 export async function removeFile(path: string | Buffer): Promise<void> {
   await fs.rm(path, { force: true });
@@ -187,7 +184,7 @@ export function realOf(path: string): string {
     return realpathSync(path);
   } catch (error) {
     // What else is wrong with it is told when it is used.
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT") || dirname(path) === path) return path;
+    if (codeOf(error) !== "ENOENT" || dirname(path) === path) return path;
     return join(realOf(dirname(path)), basename(path));
   }
 }

@@ -4,7 +4,7 @@
  */
 import { promises as fs } from "node:fs";
 import { dirname } from "node:path";
-import { faultOfErrno } from "./errors.js";
+import { codeOf, faultOfErrno } from "./errors.js";
 import { makeDirDurable, removeFile, writeDurable } from "./fs.js";
 import type { Memo } from "./plugin.js";
 
@@ -24,8 +24,7 @@ export class HandMemo implements Memo {
       return new HandMemo(path, JSON.parse(await fs.readFile(path, "utf8")) as Record<string, unknown>);
     } catch (error) {
       // A damaged one says nothing: the upload begins again.
-      if (error instanceof SyntaxError || (error instanceof Error && "code" in error && error.code === "ENOENT"))
-        return new HandMemo(path, {});
+      if (error instanceof SyntaxError || codeOf(error) === "ENOENT") return new HandMemo(path, {});
       throw faultOfErrno(error, `cannot read ${path}`);
     }
   }

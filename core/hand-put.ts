@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { goesOnAt } from "./go-on.js";
 import { HandMemo } from "./hand-memo.js";
 import { joined, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
 import { shoot } from "./hand-shot.js";
@@ -184,11 +185,7 @@ async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promi
       return { receipt: receiptOf(at, there), replaced: false };
     }
     if (there !== undefined && !force) throw taken(there);
-    let offset = await target.offset(upload, signal);
-    if (offset > size || (offset > 0 && offset < size && !target.features.resume)) {
-      await target.discard(upload, signal);
-      offset = 0;
-    }
+    const offset = await goesOnAt(target, upload, signal);
     if (offset < size || size === 0) await work.write(upload, offset);
     throwIfAborted(signal);
     await work.unchanged();

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { ControlError } from "./control.js";
-import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { makeDirDurable, removeFile, writeDurable } from "./fs.js";
 import { receiptOf } from "./hand-names.js";
 import type { Put, PutHands, Putting } from "./hand-put.js";
@@ -96,7 +96,7 @@ class Note {
 
   async read(): Promise<Sending | undefined> {
     const text = await fs.readFile(this.path, "utf8").catch((error: unknown) => {
-      if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+      if (codeOf(error) === "ENOENT") return undefined;
       throw error;
     });
     if (text === undefined) return undefined;

@@ -5,6 +5,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { promises as fs, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { codeOf } from "./errors.js";
 import { makeDirDurable, writeDurable } from "./fs.js";
 import { openDatabase, type Database } from "./sqlite.js";
 
@@ -29,10 +30,10 @@ export async function lockStateDir(dir: string): Promise<Lock> {
   try {
     db = await takeLock(path);
   } catch (error) {
-    if (codeOf(error) === 5)
+    if (sqliteCodeOf(error) === 5)
       throw new StateDirHeld(`another FileSync has ${dir} already; stop it first, or give this one its own "stateDir"`);
     // A lock file holds nothing: one that is damaged is made anew.
-    if (codeOf(error) !== 11 && codeOf(error) !== 26) throw error;
+    if (sqliteCodeOf(error) !== 11 && sqliteCodeOf(error) !== 26) throw error;
     await fs.rm(path);
     db = await takeLock(path);
   }
@@ -50,7 +51,7 @@ async function takeLock(path: string): Promise<Database> {
   }
 }
 
-function codeOf(error: unknown): number | undefined {
+function sqliteCodeOf(error: unknown): number | undefined {
   return error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
 }
 
@@ -71,7 +72,7 @@ export async function installationIn(dir: string): Promise<string | undefined> {
 
 async function readInstallation(path: string): Promise<{ id: string; machine: string } | undefined> {
   const text = await fs.readFile(path, "utf8").catch((error: unknown) => {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";
+    if (codeOf(error) === "ENOENT") return "";
     throw error;
   });
   try {

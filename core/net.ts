@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 import * as v from "valibot";
-import { abortedFault, Fault, faultOfErrno, isFault } from "./errors.js";
+import { abortedFault, codeOf, Fault, faultOfErrno, isFault } from "./errors.js";
 import { path } from "./options.js";
 import type { Certificate } from "./plugin.js";
 
@@ -156,7 +156,7 @@ export interface NetSituation {
 export function netFault(error: unknown, { what, connecting, clockTrusted, noTls, silent }: NetSituation): Fault {
   if (isFault(error)) return error;
   const cause = { cause: error };
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = codeOf(error);
   const text = socketWords[code] ?? (error instanceof Error ? error.message : String(error));
   if (wrongTime.has(code))
     return clockTrusted
@@ -180,7 +180,7 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
 /** What it means that a service cannot open its port: "config", "denied", "transient". */
 export function listenFault(error: Error, host: string, port: number): Fault {
   const cause = { cause: error };
-  switch ("code" in error ? error.code : "") {
+  switch (codeOf(error)) {
     case "EADDRINUSE":
       return new Fault(
         "transient",

@@ -9,6 +9,7 @@ import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
+import { codeOf } from "./errors.js";
 
 /** What a configuration file knows of its surroundings; set while it is parsed. */
 export interface Surroundings {
@@ -190,7 +191,7 @@ function isThere(path: string, closed: boolean): boolean {
 }
 
 function isClosed(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "EACCES" || error.code === "EPERM");
+  return codeOf(error) === "EACCES" || codeOf(error) === "EPERM";
 }
 
 /** As what an issue has received: whoever parses may not see it, and says nothing of whether it is right. */
@@ -237,13 +238,12 @@ function readSecret(file: string, addIssue: (issue: { message: string; received?
   try {
     return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : String(error);
     if (isClosed(error))
       addIssue({
         message: `the secret in ${file}, which this user may not read; root's doctor tells whether it is right (sudo filesync doctor)`,
         received: unseen,
       });
-    else addIssue({ message: `a readable secret file; ${file} is not (${code})` });
+    else addIssue({ message: `a readable secret file; ${file} is not (${codeOf(error) === "" ? String(error) : codeOf(error)})` });
     return undefined;
   }
 }

@@ -428,11 +428,8 @@ export interface Tree {
    * Never over anything: Fault "conflict" when `to` exists, "missing" when `from` does not, "changed" when it is not the file of `expect` (a directory is
    * none). Makes the directories of `to`. A directory goes with all that is in it, and only where `expect` is "directory": then "changed" when `from` is
    * none. Never into itself ("rejected"). A cut in the middle may leave a file under both names, or an empty directory at `to`.
-   *
-   * `ours`: nobody else gives anything the name `to`. Then a file is moved in one step where the server has one, so that what somebody puts at `from` in that moment
-   * stays: without it a file is given its new name, and what is at `from` then is removed.
    */
-  move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how?: { readonly ours?: true }): Promise<void>;
+  move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how?: MoveHow): Promise<void>;
   /** Fault "changed" when it is not that file, or a directory; already gone is success. */
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void>;
   /** Only an empty one: Fault "conflict" when something is in it, "changed" when it is no directory; already gone is success. Never the root ("rejected"). */
@@ -449,6 +446,14 @@ export interface Tree {
    * believed from what a server says of itself. Throws as `mkdir` does; what could not be taken away is in the message.
    */
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises>;
+}
+
+export interface MoveHow {
+  /**
+   * Nobody else gives anything the name `to`. Then a file is moved in one step where the server has one, so that what somebody puts at `from` in that moment
+   * stays: without it a file is given its new name, and what is at `from` then is removed.
+   */
+  readonly ours?: true;
 }
 
 export interface TreePromises {

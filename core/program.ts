@@ -1,5 +1,6 @@
 /** A program of the system, run to its end. */
 import { spawn } from "node:child_process";
+import { codeOf } from "./errors.js";
 
 export interface Ran {
   /** null: it was not there, could not be begun, or was ended by a signal. */
@@ -100,6 +101,6 @@ function signalGroup(group: number, what: NodeJS.Signals): void {
     process.kill(-group, what);
   } catch (error) {
     // All of it has ended meanwhile.
-    if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;
+    if (codeOf(error) !== "ESRCH") throw error;
   }
 }

@@ -10,6 +10,7 @@ import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { goesOnAt } from "./go-on.js";
 import type { Lane } from "./lane.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
@@ -187,11 +188,7 @@ export class PushJob {
   /** `known`: how much is there, when that needs no question. */
   async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
-    let offset = known ?? (await target.offset(upload, signal));
-    if (offset > version.size || (offset > 0 && offset < version.size && !target.features.resume)) {
-      await target.discard(upload, signal);
-      offset = 0;
-    }
+    const offset = known ?? (await goesOnAt(target, upload, signal));
     const transfer = engine.transfers.begin(
       {
         id: work.delivery.id,

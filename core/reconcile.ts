@@ -1,6 +1,7 @@
 /**
- * What a mirror or two-way route has to do, from three tables: what was last agreed (base), what is on one side, what is on the other. Pure: nothing is
- * read or changed here, and each action is checked again where it is carried out (`sync/carry.ts`). The tables are those of docs/two-way.md and docs/mirror.md.
+ * What a two-way route has to do, from three tables: what was last agreed (base), what is on one side, what is on the other; and the words that a mirror
+ * (`reconcile-mirror.ts`) shares with it. Pure: nothing is read or changed here, and each action is checked again where it is carried out (`sync/carry.ts`).
+ * The table is that of docs/two-way.md.
  */
 import type { Digest } from "./plugin.js";
 
@@ -8,8 +9,13 @@ import type { Digest } from "./plugin.js";
 export type Side = "here" | "there";
 export const other = (side: Side): Side => (side === "here" ? "there" : "here");
 
-/** What a name holds. A file's digest is absent until it was read: it is not known then whether it is another content of the same size. */
-export type Content = { readonly kind: "directory" } | { readonly kind: "file"; readonly size: number; readonly digest?: Digest };
+/**
+ * What a name holds. A file's digest is absent until it was read: it is not known then whether it is another content of the same size. `identity`: as
+ * `FileEntry.identity` at the side of the route's `from`; only a mirror asks for it.
+ */
+export type Content =
+  | { readonly kind: "directory"; readonly identity?: string }
+  | { readonly kind: "file"; readonly size: number; readonly digest?: Digest; readonly identity?: string };
 
 /** By path: "a/b.txt", without the root. A directory is an entry of its own; each entry's parents are entries too. */
 export type Contents = ReadonlyMap<string, Content>;
@@ -37,13 +43,20 @@ export type Action =
   | { readonly do: "rmdir"; readonly path: string; readonly on: Side }
   /** What the other side has comes to `on`; `over`: a file that is there goes to the trash first. */
   | { readonly do: "copy"; readonly path: string; readonly on: Side; readonly over: boolean }
-  /** To the trash. */
+  /** To the trash; a directory with all that is in it. */
   | { readonly do: "remove"; readonly path: string; readonly on: Side }
+  /** What is at `from` gets this name, a directory with all that is in it: nothing has the name. Only of a mirror; what comes after it counts on it. */
+  | { readonly do: "move"; readonly path: string; readonly on: Side; readonly from: string }
   /** Both stay: what `loser` has gets a name of its own, and the other's keeps this one. */
   | { readonly do: "conflict"; readonly path: string; readonly loser: Side };
 
+export type Move = Extract<Action, { readonly do: "move" }>;
+export const isMove = (action: Action): action is Move => action.do === "move";
+/** -1: nothing is moved. */
+export const lastMove = (actions: readonly Action[]): number => actions.findLastIndex(isMove);
+
 /** undefined: that cannot be said without reading. */
-function same(one: Content | undefined, two: Content | undefined): boolean | undefined {
+export function same(one: Content | undefined, two: Content | undefined): boolean | undefined {
   if (one === undefined || two === undefined || one.kind === "directory" || two.kind === "directory") return one?.kind === two?.kind;
   if (one.size !== two.size) return false;
   return one.digest === undefined || two.digest === undefined ? undefined : one.digest === two.digest;
@@ -169,23 +182,26 @@ function* actionsOf(
   }
 }
 
-/** Names are made free first; directories from the top; then contents; what goes from the bottom; last what comes where a directory was. */
-function inOrder(actions: readonly Action[]): Action[] {
+/** Names are made free first; directories from the top; then contents; what goes from the bottom; last what comes where a directory was emptied. */
+export function inOrder(actions: readonly Action[]): Action[] {
   const emptied = new Set(actions.flatMap((action) => (action.do === "rmdir" ? [`${action.on}\0${action.path}`] : [])));
-  const filled = new Set(actions.flatMap((action) => (action.do === "mkdir" ? [`${action.on}\0${action.path}`] : [])));
+  const filled = new Set(
+    actions.flatMap((action) => (action.do === "mkdir" || (action.do === "copy" && !action.over) ? [`${action.on}\0${action.path}`] : [])),
+  );
   const phase = (action: Action): number => {
     switch (action.do) {
       case "learn":
       case "adopt":
       case "forget":
       case "conflict":
+      case "move":
         return 0;
       case "mkdir":
         return 1;
       case "copy":
         return emptied.has(`${action.on}\0${action.path}`) ? 4 : 2;
       case "remove":
-        // A directory comes where the file is.
+        // A directory comes where a file is, or a file where a directory is.
         return filled.has(`${action.on}\0${action.path}`) ? 1 : 3;
       case "rmdir":
         return 3;
@@ -205,5 +221,5 @@ function inOrder(actions: readonly Action[]): Action[] {
 }
 
 export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
-const depthOf = (path: string): number => path.split("/").length;
-const deepestFirst = (one: string, two: string): number => depthOf(two) - depthOf(one) || (one < two ? -1 : one > two ? 1 : 0);
+export const depthOf = (path: string): number => path.split("/").length;
+export const deepestFirst = (one: string, two: string): number => depthOf(two) - depthOf(one) || (one < two ? -1 : one > two ? 1 : 0);

@@ -24,6 +24,7 @@ import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
+import { titleOf } from "./sync/options.js";
 import { SyncRoute } from "./sync/sync-route.js";
 
 const housekeepingMs = 60_000;
@@ -211,7 +212,7 @@ export class Run {
         this.#syncs.keep(route.run(this.#syncs.signal));
       } catch (error) {
         if (!isFault(error, "config")) throw error;
-        engine.events.say("error", "config", `${config.from} ↔ ${config.to}: ${error.message}; the rest runs`);
+        engine.events.say("error", "config", `${titleOf(config)}: ${error.message}; the rest runs`);
       }
     }
   }

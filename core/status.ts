@@ -6,6 +6,7 @@ import { lastSeen, type LastSeen } from "./last.js";
 import type { Journal } from "./journal.js";
 import { forgottenIn } from "./receipts.js";
 import { durationText, sizeText } from "./text.js";
+import { nameOf, type SyncConfig } from "./sync/options.js";
 import type { SyncState } from "./sync/sync-route.js";
 import { elsewhere, isLost, type StoredReceipt, type VersionRow } from "./rows.js";
 
@@ -54,7 +55,7 @@ export interface Status {
   /** Routes whose sides follow each other. `changes`: done since the start. `evenAt`: when both sides were the same last. */
   readonly syncs: readonly {
     readonly route: string;
-    readonly mode: "two-way";
+    readonly mode: SyncConfig["mode"];
     /** `unknown`: no daemon runs, or a device cannot be started as configured. */
     readonly state: SyncState | "unknown";
     readonly reason?: string;
@@ -165,16 +166,16 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
 }
 
 function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
-  return config.syncs.map(({ from, to }) => {
-    const name = `${from}:${to}`;
+  return config.syncs.map((sync) => {
+    const [name, { mode }] = [nameOf(sync), sync];
     const route = syncs.get(name);
     if (route === undefined) {
       const reason = ready ? "one of its devices cannot be started as configured" : "no daemon runs";
-      return { route: name, mode: "two-way", state: "unknown", reason, changes: 0, troubles: [] };
+      return { route: name, mode, state: "unknown", reason, changes: 0, troubles: [] };
     }
     const { state, reason, done, evenMs, troubles } = route;
     return {
-      ...{ route: name, mode: "two-way", state, ...(reason === undefined ? {} : { reason }), changes: done },
+      ...{ route: name, mode, state, ...(reason === undefined ? {} : { reason }), changes: done },
       ...(evenMs === undefined ? {} : { evenAt: new Date(evenMs).toISOString() }),
       troubles: [...troubles].slice(0, 100).map(([path, why]) => ({ path, reason: why })),
     };

@@ -2,6 +2,7 @@
  * The tables of the journal: their format, what led to it from older ones, and the database that holds them, opened as the journal wants it.
  * What SQLite's errors mean for it.
  */
+import { codeOf } from "./errors.js";
 import { openDatabase, type Database } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
@@ -128,13 +129,13 @@ export function isFatal(error: unknown): error is Error {
 export function isMedium(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
-  return code === 10 || code === 13 || ("code" in error && (error.code === "ENOSPC" || error.code === "EIO"));
+  return code === 10 || code === 13 || ["ENOSPC", "EIO"].includes(codeOf(error));
 }
 
 /** The disk is full: SQLITE_FULL, or node's own word for it. */
 export function isFull(error: unknown): error is Error {
-  if (!(error instanceof Error) || !("code" in error)) return false;
-  return error.code === "ENOSPC" || ("errcode" in error && ((error.errcode as number) & 0xff) === 13);
+  if (!(error instanceof Error)) return false;
+  return codeOf(error) === "ENOSPC" || ("errcode" in error && ((error.errcode as number) & 0xff) === 13);
 }
 
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */

@@ -4,7 +4,8 @@
  */
 import { createHash, randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
-import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { emptyDir } from "./empty-dir.js";
+import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { FileEntry, Source, Target, Tree, TreePromises, Upload } from "./plugin.js";
 import { readingOf } from "./reading.js";
 
@@ -60,22 +61,7 @@ function leftover(at: string, why: unknown): string {
 
 /** Takes a directory away with all that is in it. */
 async function sweep(tree: Tried["tree"], dir: string, signal: AbortSignal): Promise<undefined> {
-  const found: FileEntry[] = [];
-  try {
-    for await (const entry of tree.list(dir, signal)) found.push(entry);
-  } catch (error) {
-    if (isFault(error, "missing")) return;
-    throw error;
-  }
-  for (const entry of found) {
-    if (entry.kind !== "directory") await tree.remove(entry.path, entry, signal);
-    // Most of them are empty.
-    else
-      await tree.rmdir(entry.path, signal).catch((error: unknown) => {
-        if (!isFault(error, "conflict")) throw error;
-        return sweep(tree, entry.path, signal);
-      });
-  }
+  await emptyDir(tree, dir, signal);
   await tree.rmdir(dir, signal);
   return;
 }
@@ -277,6 +263,16 @@ function uploadOf(path: string, content: Buffer, modifiedMs?: number): Upload {
 
 async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
   if (bytes.length > 0) yield await Promise.resolve(bytes);
+}
+
+/** A step over node:fs: false where `work` gives false, or is refused because something is there. Else throws the Fault; `what` opens its message. */
+export async function orRefused(work: Promise<unknown>, what: string): Promise<boolean> {
+  try {
+    return (await work) !== false;
+  } catch (error) {
+    if (["EEXIST", "ENOTEMPTY"].includes(codeOf(error))) return false;
+    throw faultOfErrno(error, what);
+  }
 }
 
 /** `publish` of a target's. A partial that got no name is forgotten. */

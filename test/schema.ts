@@ -1,10 +1,11 @@
 /** The JSON Schema for editors, made from the one schema: core's tables and each plugin's options. */
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
-import { configSchema, deviceCommon, routeSchema } from "../core/config.js";
+import { configSchema, deviceCommon } from "../core/config.js";
+import { routeSchema } from "../core/config-routes.js";
 import { entriesOf } from "../core/config-problems.js";
 import type { Plugin } from "../core/plugin.js";
-import { syncSchema } from "../core/sync/options.js";
+import { mirrorSchema, twoWaySchema } from "../core/sync/options.js";
 import { builtIn } from "../plugins/index.js";
 
 type Json = Record<string, unknown>;
@@ -18,7 +19,7 @@ export async function schemaText(): Promise<string> {
   json.properties.routes = {
     type: "array",
     description: "Which files go where.",
-    items: { anyOf: [plain(routeSchema), plain(syncSchema)] },
+    items: { anyOf: [plain(routeSchema), plain(mirrorSchema), plain(twoWaySchema)] },
   };
   return `${JSON.stringify({ ...json, title: "FileSync configuration" }, null, 2)}\n`;
 }

@@ -1,7 +1,9 @@
 /** What a user may do in a directory, by owner, group and rights of it and of those above it. */
 import { dirname } from "node:path";
 import type { Config, DeviceConfig } from "../../core/config.js";
+import { changes } from "../../core/sync/options.js";
 import { realPath, statOf, type User, type View } from "./view.js";
+
 
 /** Of one directory or file; `bits`: of "rwx", as in 0o7. undefined: who asks cannot see it. */
 export function mayDo(view: View, path: string, user: User, bits: number): boolean | undefined {
@@ -41,7 +43,7 @@ export function barredFrom(
   if (dir === undefined || user.uid === view.me.uid) return undefined;
   const writes =
     routes.some(({ to }) => to.some((target) => target.device === device.name)) ||
-    syncs.some(({ from, to }) => from === device.name || to === device.name);
+    syncs.some((sync) => changes(sync, device.name));
   const found = barred(view, dir, user, writes);
   if (found === undefined) return undefined;
   return `${user.name} may not ${found === dir && writes ? "write in" : "use"} ${dir}${found === dir ? "" : `: no right to enter ${found}`}`;

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { codeOf } from "../../core/errors.js";
 import { runCommand, type RunCommand } from "../../core/program.js";
 
 /** A text; or why there is none. */
@@ -33,7 +34,7 @@ function nameOf(uid: number): string {
     return userInfo().username;
   } catch (error) {
     // A number without a name.
-    if (error instanceof Error && "code" in error) return String(uid);
+    if (codeOf(error) !== "") return String(uid);
     throw error;
   }
 }
@@ -72,7 +73,7 @@ export function namesIn(view: View, dir: string): string[] {
 }
 
 function whyNot(error: unknown): { readonly denied: true } | undefined {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = codeOf(error);
   if (code === "EACCES" || code === "EPERM") return { denied: true };
   // A process, a device that went while it was looked at.
   if (["ENOENT", "ENOTDIR", "ESRCH", "ENODEV", "ENXIO", "EIO", "EINVAL"].includes(code)) return undefined;

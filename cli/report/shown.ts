@@ -3,7 +3,8 @@
  * what nobody knows is left out. Numbers and truth values stay: none of them opens anything.
  */
 import type * as v from "valibot";
-import { configSchema, deviceCommon, routeSchema } from "../../core/config.js";
+import { configSchema, deviceCommon } from "../../core/config.js";
+import { routeSchema } from "../../core/config-routes.js";
 import { entriesOf } from "../../core/config-problems.js";
 import { hidden, secretKey } from "./secrets.js";
 

@@ -10,9 +10,9 @@
  */
 import { Fault, isFault } from "../errors.js";
 import type { Digest } from "../plugin.js";
-import { type Action, other, parentOf, type Side } from "../reconcile.js";
+import { type Action, type Move, other, parentOf, type Side, type Tables } from "../reconcile.js";
 import type { Entry, Replica, Staging } from "./replica.js";
-import type { Agreed, Intent, Store } from "./store.js";
+import { type Agreed, type Intent, isAtOrBelow, type Store } from "./store.js";
 
 export interface Names {
   /** Where something that is taken aside goes, below the root; never the same twice. */
@@ -29,6 +29,14 @@ export interface World {
   readonly sides: Readonly<Record<Side, Replica>>;
   readonly store: Store;
   readonly names: Names;
+  readonly table: Table;
+}
+
+/** What is to be done: `twoWay`, `mirror`. */
+export interface Table {
+  actions(tables: Tables): readonly Action[];
+  /** A move was not done: what is listed there now. */
+  notMoved?(from: string): void;
 }
 
 /** What became of an action: "left" where it did not fit any more, and has to be decided anew. */
@@ -78,6 +86,8 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
       return evade(world, action.loser, path, listed, signal);
     case "remove":
       return remove(world, action.on, path, listed, signal);
+    case "move":
+      return move(world, action, listed, signal);
     case "copy":
       return copy(world, action, listed, signal);
   }
@@ -128,13 +138,56 @@ function* conflictNames(names: Names, path: string): Generator<string> {
 async function remove(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
   const { store, names } = world;
   const entry = listed(on)?.entry;
-  if (entry?.kind !== "file") return "left";
+  if (entry === undefined) return "left";
   const id = names.intent();
   const intent: Intent = { id, on, path, old: { entry, trash: names.trash(on, path, id) } };
   await store.change({ intend: intent });
   if (!(await take(world, intent, signal))) return "left";
-  await store.change({ agree: [[path, undefined]], settle: id });
+  await store.change({ agree: forgotten(store, path), settle: id });
   return "done";
+}
+
+/** What was agreed at a path and below it. */
+function forgotten({ base }: Store, dir: string): (readonly [string, undefined])[] {
+  return [...base.keys()].flatMap((path) => (isAtOrBelow(path, dir) ? [[path, undefined] as const] : []));
+}
+
+/** What was agreed goes with it: whatever becomes of the program in between, `recover` finds where it is. */
+async function move({ store, sides, names }: World, action: Move, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { on, path, from } = action;
+  const entry = listed(on)?.entry;
+  if (entry === undefined) return "left";
+  const id = names.intent();
+  await store.change({ intend: { id, on, path, move: { from, entry } } });
+  try {
+    await sides[on].give(from, path, entry, signal);
+  } catch (error) {
+    // When an answer was lost it may have been moved.
+    if (isFault(error, "rejected") || isFault(error, "denied")) await store.change({ settle: id });
+    else if (isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict"))
+      return (await moved(sides[on], store, { id, path, from }, signal)) ? "done" : "left";
+    throw error;
+  }
+  await store.change({ settle: id, shift: { from, to: path } });
+  return "done";
+}
+
+/** Whether a move was done; its intent is over. */
+async function moved(
+  side: Replica,
+  store: Store,
+  { id, path, from }: { readonly id: string; readonly path: string; readonly from: string },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const [old, now] = [await side.stat(from, signal), await side.stat(path, signal)];
+  const done = old === undefined && now !== undefined;
+  // A directory may be left there that was made for it.
+  if (old?.kind === "directory" && now?.kind === "directory")
+    await side.rmdir(path, signal).catch((error: unknown) => {
+      if (!isFault(error, "conflict") && !isFault(error, "changed")) throw error;
+    });
+  await store.change({ settle: id, ...(done ? { shift: { from, to: path } } : {}) });
+  return done;
 }
 
 async function copy(world: World, action: Action & { do: "copy" }, listed: Listed, signal: AbortSignal): Promise<Outcome> {
@@ -193,21 +246,25 @@ async function putBack({ sides, names }: World, { on, path, old }: Intent, taken
 
 /**
  * Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. What was taken aside is found only in the directory that was agreed with: what was begun on a
- * side without its mark (a disk that is not mounted) stays, and that side is given; `anew`: it is forgotten.
+ * side without its mark (a disk that is not mounted) stays, and that side is given; `anew`: those where it is forgotten.
  */
-export async function recover({ sides, ...world }: World, anew: boolean, signal: AbortSignal): Promise<Side | undefined> {
+export async function recover({ sides, ...world }: World, anew: readonly Side[], signal: AbortSignal): Promise<Side | undefined> {
   let strange: Side | undefined;
   for (const intent of [...world.store.intents.values()])
     if (await sides[intent.on].isMarked(signal)) await settle({ sides, ...world }, intent, signal);
-    else if (anew) await world.store.change({ settle: intent.id });
+    else if (anew.includes(intent.on)) await world.store.change({ settle: intent.id });
     else strange = intent.on;
   return strange;
 }
 
 async function settle(world: World, intent: Intent, signal: AbortSignal): Promise<void> {
   const { store, sides } = world;
-  const { id, on, path, old, put } = intent;
+  const { id, on, path, move, old, put } = intent;
   const side = sides[on];
+  if (move !== undefined) {
+    await moved(side, store, { id, path, from: move.from }, signal);
+    return;
+  }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
   if (old !== undefined && taken !== undefined && !looksAs(taken, old.entry)) {
     await putBack(world, intent, taken, signal);

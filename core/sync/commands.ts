@@ -1,7 +1,9 @@
 /** `plan` and `approve`: what a person asks of a route between two devices that both follow, and decides about it. */
 import { ControlError } from "../control.js";
 import type { Engine } from "../engine.js";
-import { type Action, type Content, type Row, rowOf } from "../reconcile.js";
+import { type Action, type Content, isMove, type Row, rowOf } from "../reconcile.js";
+import { nameOf } from "./options.js";
+import { listedAt } from "./round.js";
 import { SyncRoute } from "./sync-route.js";
 
 export interface PlannedPath {
@@ -28,7 +30,7 @@ export interface PlannedRoute {
 /** Of one route, or of all. Throws ControlError, or the Fault of a device. */
 export async function planOf(engine: Engine, what: string | undefined, signal: AbortSignal): Promise<PlannedRoute[]> {
   const routes = what === undefined ? routesOf(engine) : [named(engine, what)];
-  if (routes.length === 0) throw new ControlError('there is no route with "mode": "two-way"');
+  if (routes.length === 0) throw new ControlError('there is no route with "mode": "mirror" or "two-way"');
   return Promise.all(
     routes.map(async (route) => {
       const { tables, actions, scans } = await route.plan(signal);
@@ -50,8 +52,8 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
               : undefined;
           return {
             ...{ path, base: textOf(b), here: textOf(l), there: textOf(r) },
-            ...(typeof row !== "number" || hidden ? {} : { row }),
-            actions: (byPath.get(path) ?? []).map((action) => wordsOf(action, route)),
+            ...(typeof row !== "number" || hidden || route.config.mode === "mirror" ? {} : { row }),
+            actions: (byPath.get(path) ?? []).map((action) => wordsOf(action, route, actions)),
             ...(left === undefined ? {} : { left }),
           };
         }),
@@ -71,19 +73,20 @@ export function approve(engine: Engine, what: string, running: boolean): { said:
 
 function named(engine: Engine, what: string): SyncRoute {
   const routes = routesOf(engine);
-  const found = routes.filter(({ name, config }) => name === what || config.from === what || config.to === what);
+  const whole = routes.filter(({ name }) => name === what);
+  const found = whole.length > 0 ? whole : routes.filter(({ config: { from, to } }) => [from, to, `${from}:${to}`].includes(what));
   const [one] = found;
   if (one !== undefined && found.length === 1) return one;
   const names = routes.map(({ name }) => name).join(", ");
   throw new ControlError(
-    `${one === undefined ? `there is no such route "${what}"` : `"${what}" is of several routes`}; there ${routes.length === 0 ? 'is none with "mode": "two-way"' : `are: ${names}`}`,
+    `${one === undefined ? `there is no such route "${what}"` : `"${what}" is of several routes`}; there ${routes.length === 0 ? 'is none with "mode": "mirror" or "two-way"' : `are: ${names}`}`,
   );
 }
 
 /** Of the daemon; where none runs, made for this question. */
 function routesOf(engine: Engine): SyncRoute[] {
   return engine.config.syncs.flatMap((config) => {
-    const running = engine.syncs.get(`${config.from}:${config.to}`);
+    const running = engine.syncs.get(nameOf(config));
     const [here, there] = [engine.lanes.get(config.from), engine.lanes.get(config.to)];
     if (running !== undefined) return [running];
     return here === undefined || there === undefined ? [] : [new SyncRoute(engine, config, here, there)];
@@ -96,7 +99,7 @@ function textOf(content: Content | undefined): string {
   return `${content.size} B${content.digest === undefined ? "" : ` ${content.digest.slice(7, 15)}`}`;
 }
 
-function wordsOf(action: Action, { config }: SyncRoute): string {
+function wordsOf(action: Action, { config }: SyncRoute, all: readonly Action[]): string {
   const at = (side: "here" | "there") => (side === "here" ? config.from : config.to);
   switch (action.do) {
     case "adopt":
@@ -113,6 +116,8 @@ function wordsOf(action: Action, { config }: SyncRoute): string {
       return `bring it to ${at(action.on)}${action.over ? ", the old one to the trash there" : ""}`;
     case "remove":
       return `move it to the trash at ${at(action.on)}`;
+    case "move":
+      return `move it there at ${at(action.on)} from ${listedAt(action.from, all.slice(0, all.indexOf(action)).filter(isMove))}`;
     case "conflict":
       return `keep both: the one at ${at(action.loser)} gets another name`;
   }

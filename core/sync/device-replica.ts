@@ -1,9 +1,12 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
+import { emptyDir } from "../empty-dir.js";
 import type { Engine } from "../engine.js";
 import { Fault, throwIfAborted } from "../errors.js";
+import { goesOnAt } from "../go-on.js";
 import type { Lane } from "../lane.js";
 import type { Digest, DigestedReading, FileEntry, Memo, Reading, Source, Target, Tree, TreePromises, Upload } from "../plugin.js";
 import { passing, readableOf, StreamReading } from "../reading.js";
+import { parentOf } from "../reconcile.js";
 import { isPartial, partialPath, type Rules } from "../route.js";
 import type { Throttle } from "../throttle.js";
 import type { Entry, Replica, Scan, Staging } from "./replica.js";
@@ -12,6 +15,8 @@ import type { Entry, Replica, Scan, Staging } from "./replica.js";
 export const ownDir = ".filesync";
 /** In it, by day. */
 export const trashDir = "trash";
+/** In it, by route: what a mirror has no place for yet. */
+export const awayDir = "away";
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
 const recentMs = 2000;
 /** So often a long listing lets others go on. */
@@ -31,25 +36,37 @@ export interface ReplicaGiven {
   readonly title: string;
   /** Durable, by upload. */
   readonly memo: (upload: string) => Memo;
+  /** false: it is only read, and any directory will do. */
+  readonly marked: boolean;
+  /** Listed too; below `dir`. Then nobody else writes what this route wrote. */
+  readonly away?: string;
 }
 
 export class DeviceReplica implements Replica {
   readonly #source: Source;
-  readonly #target: Target;
-  readonly #tree: Tree;
 
   /** Throws Fault "config" where the device cannot be such a side. */
   constructor(readonly given: ReplicaGiven) {
     const { source, target, tree } = given.lane.device;
-    if (source === undefined || target === undefined || tree === undefined)
+    if (source === undefined || (given.marked && (target === undefined || tree === undefined)))
       throw new Fault("config", `${given.lane.name} cannot be kept the same as another: its files can not be listed, written and moved`);
     this.#source = source;
-    this.#target = target;
-    this.#tree = tree;
+  }
+
+  get #target(): Target {
+    const { target } = this.given.lane.device;
+    if (target === undefined) throw new Error("it is only read");
+    return target;
+  }
+
+  get #tree(): Tree {
+    const { tree } = this.given.lane.device;
+    if (tree === undefined) throw new Error("it is only read");
+    return tree;
   }
 
   async scan(signal: AbortSignal): Promise<Scan> {
-    const { dir, rules, engine } = this.given;
+    const { dir, rules, engine, away } = this.given;
     const entries = new Map<string, Entry>();
     const unseen = new Map<string, string>();
     const settling = new Set<string>();
@@ -61,7 +78,10 @@ export class DeviceReplica implements Replica {
       // On the way to the directory, or in it.
       if (dir !== "" && `${dir}/`.startsWith(`${path}/`)) return true;
       const below = this.#below(path);
-      return below !== undefined && below !== ownDir && rules.enters(below);
+      if (below === undefined) return false;
+      if (below === ownDir || below.startsWith(`${ownDir}/`))
+        return away !== undefined && `${away}/`.startsWith(`${below}/`) !== isBelow(below, away);
+      return rules.enters(below);
     };
     let count = 0;
     for await (const found of this.#source.list(signal, { enter, directories: true })) {
@@ -72,24 +92,35 @@ export class DeviceReplica implements Replica {
         if (found.kind === "unreadable" && `${dir}/`.startsWith(`${found.path}/`)) unseen.set("", found.reason ?? "cannot be read");
         continue;
       }
+      // Directories on the way to what was put away.
+      if (path === ownDir || (path.startsWith(`${ownDir}/`) && !isBelow(path, away))) continue;
       if (found.kind === "unreadable") unseen.set(path, found.reason ?? "cannot be read");
       else this.#note({ entries, settling }, path, found, nowMs);
     }
+    // Not every source gives its directories.
+    for (const path of [...entries.keys(), ...settling])
+      for (let at = parentOf(path); at !== "" && !entries.has(at); at = parentOf(at))
+        if (!isBelow(at, ownDir)) entries.set(at, { kind: "directory", stamp: { size: 0 } });
     return { entries, unseen, settling, marked };
   }
 
   #note(to: { readonly entries: Map<string, Entry>; readonly settling: Set<string> }, path: string, found: FileEntry, nowMs: number): void {
-    const { rules, lane } = this.given;
+    const { rules, lane, away } = this.given;
+    const entry = this.#entryOf(found, nowMs);
+    if (isBelow(path, away)) {
+      to.entries.set(path, entry);
+      return;
+    }
     if (found.kind === "file" && (isPartial(path) || !rules.wants({ path, size: found.size }))) return;
     const ageMs = found.modifiedMs === undefined ? Infinity : nowMs - found.modifiedMs;
     // A time that is to come says nothing of that.
     if (found.kind === "file" && (found.settled === false || (found.settled === undefined && ageMs >= 0 && ageMs < lane.config.settleMs)))
       to.settling.add(path);
-    else to.entries.set(path, entryOf(found, nowMs));
+    else to.entries.set(path, entry);
   }
 
   async isMarked(signal: AbortSignal): Promise<boolean> {
-    return (await this.#tree.stat(this.#mark, signal))?.kind === "directory";
+    return !this.given.marked || (await this.#tree.stat(this.#mark, signal))?.kind === "directory";
   }
 
   mark(signal: AbortSignal): Promise<void> {
@@ -102,7 +133,7 @@ export class DeviceReplica implements Replica {
 
   /** What the device promises here, by trying. In the directory of this route's mark: what a kill left there is this route's, and taken away. */
   async tryOut(signal: AbortSignal): Promise<TreePromises> {
-    if (await this.isMarked(signal)) await this.#clear(this.#mark, signal);
+    if (await this.isMarked(signal)) await emptyDir(this.#tree, this.#mark, signal);
     return this.#tree.tryOut(this.#mark, signal);
   }
 
@@ -114,29 +145,18 @@ export class DeviceReplica implements Replica {
     for await (const { path, kind } of this.#tree.list(trash, signal)) {
       const day = path.slice(trash.length + 1);
       if (kind !== "directory" || !/^\d{4}-\d\d-\d\d$/.test(day) || day >= before) continue;
-      await this.#clear(path, signal);
+      await emptyDir(this.#tree, path, signal);
       await this.#tree.rmdir(path, signal);
       days += 1;
     }
     return days;
   }
 
-  /** Takes away all that is in a directory. */
-  async #clear(dir: string, signal: AbortSignal): Promise<void> {
-    for await (const entry of this.#tree.list(dir, signal)) {
-      if (entry.kind !== "directory") await this.#tree.remove(entry.path, entry, signal);
-      else {
-        await this.#clear(entry.path, signal);
-        await this.#tree.rmdir(entry.path, signal);
-      }
-    }
-  }
-
   async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {
     const found = await this.#tree.stat(this.#at(path), signal);
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
-    return entryOf(found, this.#source.now?.() ?? this.given.engine.clock.wallMs());
+    return this.#entryOf(found, this.#source.now?.() ?? this.given.engine.clock.wallMs());
   }
 
   async digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
@@ -157,12 +177,12 @@ export class DeviceReplica implements Replica {
     return this.#tree.rmdir(this.#at(path), signal);
   }
 
-  take(path: string, to: string, { stamp }: Entry, signal: AbortSignal): Promise<void> {
-    return this.#tree.move(this.#at(path), this.#at(to), stamp, signal, { ours: true });
+  take(path: string, to: string, entry: Entry, signal: AbortSignal): Promise<void> {
+    return this.#tree.move(this.#at(path), this.#at(to), movable(entry), signal, { ours: true });
   }
 
-  give(from: string, to: string, { stamp }: Entry, signal: AbortSignal): Promise<void> {
-    return this.#tree.move(this.#at(from), this.#at(to), stamp, signal);
+  give(from: string, to: string, entry: Entry, signal: AbortSignal): Promise<void> {
+    return this.#tree.move(this.#at(from), this.#at(to), movable(entry), signal);
   }
 
   async stage(staging: Staging, from: Replica, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
@@ -187,11 +207,7 @@ export class DeviceReplica implements Replica {
         });
       };
       const upload = this.#upload(staging, { sealed: known !== undefined, ...(known === undefined ? {} : { digest: known }) }, chunks);
-      let offset = await this.#target.offset(upload, signal);
-      if (offset > staging.size || (offset > 0 && offset < staging.size && !features.resume)) {
-        await this.#target.discard(upload, signal);
-        offset = 0;
-      }
+      const offset = await goesOnAt(this.#target, upload, signal);
       if (offset < staging.size || staging.size === 0) {
         transfer.offset = offset;
         await this.#target.write(upload, offset, signal, (bytes) => {
@@ -257,6 +273,17 @@ export class DeviceReplica implements Replica {
     return source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
   }
 
+  #entryOf({ kind, size, modifiedMs, inode, identity }: FileEntry, nowMs: number): Entry {
+    const named = identity === undefined ? {} : { identity };
+    if (kind === "directory") return { kind, stamp: { size: 0 }, ...named };
+    const recent = this.given.away === undefined && (modifiedMs === undefined || Math.abs(nowMs - modifiedMs) < recentMs);
+    return {
+      ...{ kind: "file", ...named },
+      stamp: { size, ...(modifiedMs === undefined ? {} : { modifiedMs }), ...(inode === undefined ? {} : { inode }) },
+      ...(recent ? { recent: true as const } : {}),
+    };
+  }
+
   #at(path: string): string {
     const { dir } = this.given;
     return dir === "" ? path : `${dir}/${path}`;
@@ -270,16 +297,8 @@ export class DeviceReplica implements Replica {
   }
 }
 
-function entryOf({ kind, size, modifiedMs, inode }: FileEntry, nowMs: number): Entry {
-  const directory = kind === "directory";
-  return {
-    kind: directory ? "directory" : "file",
-    stamp: directory
-      ? { size: 0 }
-      : { size, ...(modifiedMs === undefined ? {} : { modifiedMs }), ...(inode === undefined ? {} : { inode }) },
-    ...(!directory && (modifiedMs === undefined || Math.abs(nowMs - modifiedMs) < recentMs) ? { recent: true as const } : {}),
-  };
-}
+const isBelow = (path: string, dir: string | undefined) => dir !== undefined && path.startsWith(`${dir}/`);
+const movable = ({ kind, stamp }: Entry) => (kind === "directory" ? kind : stamp);
 
 function digestOf({ digest }: DigestedReading): Digest {
   if (digest === undefined) throw new Fault("transient", "it ended before all of it was read");

@@ -1,7 +1,7 @@
 /** What a route remembers, in the journal; all of it is in memory too, for as long as the route runs. */
 import type { Journal } from "../journal.js";
 import type { Memo } from "../plugin.js";
-import type { Agreed, Change, Intent, Staged, Store } from "./store.js";
+import { type Agreed, agreeTo, type Change, type Intent, type Staged, type Store } from "./store.js";
 
 export class JournalStore implements Store {
   readonly base = new Map<string, Agreed>();
@@ -21,7 +21,8 @@ export class JournalStore implements Store {
       this.staged.set(id, JSON.parse(staged) as Staged);
   }
 
-  async change({ agree = [], intend, settle, stage, unstage }: Change): Promise<void> {
+  async change(change: Change): Promise<void> {
+    const { agree = [], shift, intend, settle, stage, unstage } = change;
     const { journal, route } = this;
     await journal.commit(() => {
       for (const [path, agreed] of agree)
@@ -31,6 +32,20 @@ export class JournalStore implements Store {
             "INSERT INTO agreed VALUES (?, ?, ?) ON CONFLICT (route, path) DO UPDATE SET agreed = excluded.agreed",
             ...[route, path, JSON.stringify(agreed)],
           );
+      if (shift !== undefined) {
+        const { from, to } = shift;
+        const atOrBelow = "route = ? AND (path = ? OR (path > ? || '/' AND path < ? || '0'))";
+        journal.run(`DELETE FROM agreed WHERE ${atOrBelow}`, route, to, to, to);
+        journal.run(
+          `UPDATE agreed SET path = ? || substr(path, ?) WHERE ${atOrBelow}`,
+          to,
+          Array.from(from).length + 1,
+          route,
+          from,
+          from,
+          from,
+        );
+      }
       if (intend !== undefined) journal.run("INSERT INTO intents VALUES (?, ?, ?)", route, intend.id, JSON.stringify(intend));
       if (settle !== undefined) journal.run("DELETE FROM intents WHERE route = ? AND id = ?", route, settle);
       if (stage !== undefined)
@@ -40,9 +55,7 @@ export class JournalStore implements Store {
         journal.setMeta(memoKey(unstage), undefined);
       }
     });
-    for (const [path, agreed] of agree)
-      if (agreed === undefined) this.base.delete(path);
-      else this.base.set(path, agreed);
+    agreeTo(this.base, change);
     if (intend !== undefined) this.intents.set(intend.id, intend);
     if (settle !== undefined) this.intents.delete(settle);
     if (stage !== undefined) this.staged.set(stage.staging.id, stage);

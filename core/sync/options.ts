@@ -1,4 +1,4 @@
-/** A two-way route in the configuration. */
+/** A mirror or two-way route in the configuration. */
 import * as v from "valibot";
 import { duration, rate } from "../options.js";
 import type { Route } from "../route.js";
@@ -6,16 +6,10 @@ import type { MaxDeletes } from "./guard.js";
 
 const patterns = (what: string) => v.optional(v.pipe(v.array(v.string("a pattern")), v.description(what)), []);
 
-export const syncSchema = v.strictObject({
-  from: v.pipe(v.string("a device name"), v.description("One side: a directory on this machine, as a rule.")),
-  to: v.pipe(
-    v.tuple([v.string("a device name")], "a list of one device name"),
-    v.description("The other side: the server that several machines share."),
-  ),
-  mode: v.pipe(v.literal("two-way", '"two-way"'), v.description("two-way: both sides follow each other.")),
+const shared = {
   into: v.optional(v.pipe(v.string("a directory"), v.description("The directory at the other side; default: the device's root.")), ""),
   include: patterns('Patterns of files to take, such as "**/*.ulg"; none: all.'),
-  exclude: patterns("Patterns of files and directories to leave as they are, on both sides."),
+  exclude: patterns("Patterns of files and directories to leave as they are, on each side."),
   maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this route brings to a side."))),
   maxDeletes: v.optional(
     v.pipe(
@@ -44,9 +38,39 @@ export const syncSchema = v.strictObject({
     ),
     "30d",
   ),
+};
+
+export const twoWaySchema = v.strictObject({
+  from: v.pipe(v.string("a device name"), v.description("One side: a directory on this machine, as a rule.")),
+  to: v.pipe(
+    v.tuple([v.string("a device name")], "a list of one device name"),
+    v.description("The other side: the server that several machines share."),
+  ),
+  mode: v.pipe(v.literal("two-way", '"two-way"'), v.description("two-way: both sides follow each other.")),
+  ...shared,
 });
 
+export const mirrorSchema = v.strictObject({
+  from: v.pipe(v.string("a device name"), v.description("What is followed.")),
+  to: v.pipe(
+    v.pipe(v.array(v.string("a device name")), v.minLength(1, "at least one device")),
+    v.description("What follows; each device by itself."),
+  ),
+  mode: v.pipe(v.literal("mirror", '"mirror"'), v.description("mirror: the other sides hold what this one does.")),
+  deletes: v.optional(
+    v.pipe(
+      v.boolean("true or false"),
+      v.description("What has gone from this side goes at the others too, to the trash there; false: it stays there."),
+    ),
+    false,
+  ),
+  ...shared,
+});
+
+export type SyncOutput = v.InferOutput<typeof twoWaySchema> | v.InferOutput<typeof mirrorSchema>;
+
 export interface SyncConfig {
+  readonly mode: "mirror" | "two-way";
   readonly from: string;
   readonly to: string;
   /** Below the root of `to`; "" is the root itself. */
@@ -56,18 +80,24 @@ export interface SyncConfig {
   readonly maxRate?: number;
   readonly maxDeletes: MaxDeletes;
   readonly trashKeepMs: number;
+  /** What has gone from one side is taken away at the other; of a two-way route always. */
+  readonly deletes: boolean;
 }
 
-export function syncConfig({
-  from,
-  to: [to],
-  into,
-  include,
-  exclude,
-  maxRate,
-  maxDeletes,
-  trashKeep,
-}: v.InferOutput<typeof syncSchema>): SyncConfig {
+/** As people name it in a command. */
+export const nameOf = ({ from, to, into, mode }: SyncConfig): string =>
+  `${from}:${to}${mode === "mirror" && into !== "" ? `/${into}` : ""}`;
+/** As `status` shows it. */
+export const titleOf = ({ from, to, into, mode }: SyncConfig): string =>
+  mode === "two-way" ? `${from} ↔ ${to}` : `${from} ⇒ ${to}${into === "" ? "" : `/${into}`}`;
+
+/** Whether it changes anything at a device. */
+export const changes = ({ mode, from, to, deletes }: SyncConfig, device: string): boolean =>
+  to === device || (from === device && (mode === "two-way" || deletes));
+
+/** One for each device that it leads to. */
+export function syncConfigs(given: SyncOutput): SyncConfig[] {
+  const { mode, from, include, exclude, maxRate, maxDeletes, trashKeep } = given;
   const everything = {
     minSize: 0,
     maxSize: Number.MAX_SAFE_INTEGER,
@@ -77,33 +107,45 @@ export function syncConfig({
     afterDelivery: "keep",
     trustSize: false,
   } as const;
-  return {
-    ...{
-      from,
-      to,
-      into: into
-        .split("/")
-        .filter((part) => part !== "")
-        .join("/"),
-    },
+  const into = given.into
+    .split("/")
+    .filter((part) => part !== "")
+    .join("/");
+  return given.to.map((to) => ({
+    ...{ mode, from, to, into },
     rules: { from, to: [], include, exclude, ...everything },
     ...(maxRate === undefined ? {} : { maxRate }),
     maxDeletes: typeof maxDeletes === "number" ? { share: 0, least: maxDeletes } : { share: maxDeletes.share, least: 20 },
     trashKeepMs: trashKeep,
-  };
+    deletes: given.mode === "two-way" || given.deletes,
+  }));
+}
+
+/** Whether what a mirror brings would come back to where it is from, by way of others. */
+export function inCircle(mirrored: SyncConfig, others: readonly SyncConfig[]): boolean {
+  const after = (device: string) => others.filter(({ mode, from }) => mode === "mirror" && from === device).map(({ to }) => to);
+  const seen = new Set([mirrored.to]);
+  for (const device of seen) for (const next of after(device)) seen.add(next);
+  return mirrored.mode === "mirror" && seen.has(mirrored.from);
 }
 
 /** Why two of these cannot both be kept; undefined when they can. */
 export function fight(one: SyncConfig, two: SyncConfig): string | undefined {
-  for (const [device, dir] of placesOf(one))
-    for (const [other, below] of placesOf(two))
-      if (device === other && (`${dir}/`.startsWith(`${below}/`) || `${below}/`.startsWith(`${dir}/`) || dir === "" || below === ""))
+  for (const [device, dir, written] of placesOf(one))
+    for (const [other, below, writtenToo] of placesOf(two))
+      if (
+        device === other &&
+        written &&
+        writtenToo &&
+        (`${dir}/`.startsWith(`${below}/`) || `${below}/`.startsWith(`${dir}/`) || dir === "" || below === "")
+      )
         return `another route keeps ${device}:${dir} the same as something else: they would undo one another's changes`;
   return undefined;
 }
 
-const placesOf = ({ from, to, into }: SyncConfig) =>
+/** Whether its contents come from elsewhere. */
+const placesOf = ({ mode, from, to, into }: SyncConfig) =>
   [
-    [from, ""],
-    [to, into],
+    [from, "", mode === "two-way"],
+    [to, into, true],
   ] as const;

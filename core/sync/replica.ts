@@ -4,6 +4,8 @@ import type { Digest, Stamp } from "../plugin.js";
 export interface Entry {
   readonly kind: "file" | "directory";
   readonly stamp: Stamp;
+  /** As `FileEntry.identity`, at the side of the route's `from`. */
+  readonly identity?: string;
   /** It was written a moment before it was looked at: what is written to it next may show no difference, so it has to be read to be known. */
   readonly recent?: true;
 }
@@ -43,9 +45,15 @@ export interface Replica {
   mkdir(path: string, signal: AbortSignal): Promise<void>;
   /** Fault "conflict" where something is in it, "changed" where it is no directory; already gone is success. */
   rmdir(path: string, signal: AbortSignal): Promise<void>;
-  /** A file, to a name that nobody else uses, whose directories it makes: in one step, so that what others put at `path` meanwhile stays. Fault "changed", "missing". */
+  /**
+   * To a name that nobody else uses, whose directories it makes: in one step, so that what others put at `path` meanwhile stays; a directory with all that is in
+   * it. Fault "changed", "missing".
+   */
   take(path: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
-  /** What was taken, never over anything: Fault "conflict". "missing" where it has gone. Makes the directories of `to`. A cut may leave both names. */
+  /**
+   * What was taken, or what is there, a directory with all that is in it; never over anything: Fault "conflict". "missing" where it has gone. Makes the directories of `to`. A cut may
+   * leave both names of a file, or an empty directory at `to`.
+   */
   give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
   /** The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
   stage(staging: Staging, from: Replica, entry: Entry, signal: AbortSignal): Promise<Digest>;

@@ -1,19 +1,21 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { isFault, throwIfAborted } from "../errors.js";
 import type { Digest } from "../plugin.js";
-import { type Action, type Content, other, parentOf, type Side, type Tables, twoWay } from "../reconcile.js";
+import { type Action, type Content, isMove, lastMove, type Move, other, parentOf, type Side, type Tables } from "../reconcile.js";
 import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
-import { type MaxDeletes, objection } from "./guard.js";
+import { goneAt, type MaxDeletes, objection } from "./guard.js";
 import type { Scan } from "./replica.js";
-import type { Agreed } from "./store.js";
+import { type Agreed, isAtOrBelow } from "./store.js";
 
 const sides = ["here", "there"] as const;
 
 export interface Rules {
   /** undefined: a person said that all of it may be removed, this time. */
   readonly maxDeletes: MaxDeletes | undefined;
-  /** A person said that these are the directories: what was agreed with others is forgotten, and nothing is removed. */
-  readonly anew: boolean;
+  /** Where another directory than the one that was agreed with will do: then what was agreed is forgotten, and nothing is removed. */
+  readonly anew: readonly Side[];
+  /** That is so at this side. */
+  readonly begunAnew: (side: Side) => void;
   /** Before the first change of a round, once it is clear that these are the right directories. */
   readonly before: (signal: AbortSignal) => Promise<void>;
   /** The sides, as people know them. */
@@ -57,16 +59,18 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
   const begun = await recover(world, rules.anew, signal);
   if (begun !== undefined) throw strangeRoot(rules.named[begun]);
   let plan = await planned(world, signal);
-  const strange = sides.find((side) => !plan.scans[side].marked);
-  if (strange !== undefined && store.base.size > 0) {
-    if (!rules.anew) throw strangeRoot(rules.named[strange]);
+  const strange = sides.filter((side) => !plan.scans[side].marked);
+  if (strange.length > 0 && store.base.size > 0) {
+    for (const side of strange)
+      if (!rules.anew.includes(side)) throw strangeRoot(rules.named[side]);
+      else rules.begunAnew(side);
     await store.change({ agree: [...store.base.keys()].map((path) => [path, undefined]) });
     plan = await planned(world, signal);
   }
   const { actions, scans } = plan;
   const { maxDeletes } = rules;
   if (maxDeletes !== undefined) {
-    const against = (moved: ReadonlySet<string>) => objection(actions, store.base.size, maxDeletes, moved, rules.named);
+    const against = (moved: ReadonlySet<string>) => objection(actions, store.base, maxDeletes, moved, rules.named);
     // Only where it matters new files are read to see whether they are old ones.
     const text = against(new Set()) === undefined ? undefined : against(await movedIn(world, plan, signal));
     if (text !== undefined) throw new Stopped(text);
@@ -81,25 +85,33 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
 }
 
 /** What a round would do now. Reads contents where they decide; changes nothing. */
-export async function planned({ sides: replicas, store }: World, signal: AbortSignal): Promise<Plan> {
+export async function planned({ sides: replicas, store, table }: World, signal: AbortSignal): Promise<Plan> {
   const [here, there] = await Promise.all([replicas.here.scan(signal), replicas.there.scan(signal)]);
   const scans = { here, there };
   const digests = new Map<string, Digest>();
+  const named = identified(store.base);
   for (const side of sides)
-    for (const [path, entry] of scans[side].entries) {
-      const agreed = store.base.get(path);
-      if (agreed?.digest !== undefined && agreed[side].recent !== true && looksAs(entry, agreed[side]))
-        digests.set(keyOf(side, path), agreed.digest);
-    }
+    for (const [path, entry] of scans[side].entries)
+      for (const agreed of [store.base.get(path), entry.identity === undefined || side === "there" ? undefined : named.get(entry.identity)])
+        if (agreed?.digest !== undefined && agreed[side].recent !== true && looksAs(entry, agreed[side])) {
+          digests.set(keyOf(side, path), agreed.digest);
+          break;
+        }
   /** Changed while they were read. */
   const unsteady = new Set<string>();
   const unseen = (side: Side, path: string) => unsteady.has(path) || scans[side].settling.has(path) || isUnseen(scans[side].unseen, path);
-  const base = new Map([...store.base].map(([path, { kind, size, digest }]) => [path, contentOf(kind, size, digest)]));
+  const base = new Map(
+    [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
+  );
   for (;;) {
     const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen };
-    const actions = twoWay(tables);
-    const questions = actions.flatMap((action) => (action.do === "learn" ? action.sides.map((side) => ({ side, path: action.path })) : []));
-    if (questions.length === 0) return { actions, tables, scans, digests, shown: shownAnew(store.base, scans, digests) };
+    const actions = table.actions(tables);
+    const moves = actions.filter(isMove);
+    const questions = actions.flatMap(({ path, ...action }) =>
+      action.do === "learn" ? action.sides.map((side) => ({ side, path: side === "there" ? listedAt(path, moves) : path })) : [],
+    );
+    if (questions.length === 0)
+      return { actions, tables, scans, digests, shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [] };
     for (const { side, path } of questions) {
       const entry = scans[side].entries.get(path);
       if (entry === undefined) throw new Error("only what was listed is to be learned");
@@ -114,14 +126,30 @@ export async function planned({ sides: replicas, store }: World, signal: AbortSi
   }
 }
 
-/** Copies go together, as many as may; everything else waits for what is before it. */
-async function carryAll(world: World, { actions, scans, digests }: Plan, together: number, signal: AbortSignal) {
+/** By what names a thing here, whatever it is called. */
+function identified(base: ReadonlyMap<string, Agreed>): Map<string, Agreed> {
+  return new Map(
+    [...base.values()].flatMap((agreed) => (agreed.here.identity === undefined ? [] : [[agreed.here.identity, agreed] as const])),
+  );
+}
+
+/** Where something was listed, by where it is after these moves. */
+export function listedAt(path: string, moves: readonly Move[]): string {
+  return moves.reduceRight((at, { from, path: to }) => (isAtOrBelow(at, to) ? from + at.slice(to.length) : at), path);
+}
+
+/** Copies go together, as many as may; everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
+async function carryAll(world: World, { actions: planned, scans, digests }: Plan, together: number, signal: AbortSignal) {
   const failed = new Map<string, string>();
   const left = new Set<string>();
+  const moves: Move[] = [];
+  const last = lastMove(planned);
+  const actions = last < 0 ? planned : planned.slice(0, last + 1);
   let done = 0;
   const listedOf =
-    (path: string): Listed =>
+    (name: string): Listed =>
     (side) => {
+      const path = side === "there" ? listedAt(name, moves) : name;
       const entry = scans[side].entries.get(path);
       const digest = digests.get(keyOf(side, path));
       return entry === undefined ? undefined : { entry, ...(digest === undefined ? {} : { digest }) };
@@ -129,13 +157,18 @@ async function carryAll(world: World, { actions, scans, digests }: Plan, togethe
   const one = async (action: Action) => {
     throwIfAborted(signal);
     try {
-      const outcome = await carryOut(world, action, listedOf(action.path), signal);
-      if (outcome === "done") done += 1;
-      else left.add(action.path);
+      const outcome = await carryOut(world, action, listedOf(isMove(action) ? action.from : action.path), signal);
+      if (outcome === "done") {
+        done += 1;
+        if (isMove(action)) moves.push(action);
+        return;
+      }
+      left.add(action.path);
     } catch (error) {
       if (!isFault(error, "rejected") && !isFault(error, "denied") && !isFault(error, "mismatch")) throw error;
       failed.set(action.path, error.message);
     }
+    if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
   };
   for (let at = 0; at < actions.length;) {
     let end = at;
@@ -177,20 +210,28 @@ function shownAnew(
 ): (readonly [string, Agreed])[] {
   return [...base].flatMap(([path, agreed]) => {
     const [one, two] = [here.entries.get(path), there.entries.get(path)];
+    if (agreed.kind === "directory" && one?.kind === "directory" && two?.kind === "directory")
+      return one.identity === agreed.here.identity ? [] : [[path, { ...agreed, here: one }] as const];
     const same = sides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
     if (agreed.digest === undefined || !same || one?.kind !== "file" || two?.kind !== "file") return [];
     const changed =
-      !looksAs(one, agreed.here) || !looksAs(two, agreed.there) || one.recent !== agreed.here.recent || two.recent !== agreed.there.recent;
+      !looksAs(one, agreed.here) ||
+      !looksAs(two, agreed.there) ||
+      one.recent !== agreed.here.recent ||
+      two.recent !== agreed.there.recent ||
+      one.identity !== agreed.here.identity;
     return changed ? [[path, { ...agreed, here: one, there: two }] as const] : [];
   });
 }
 
 /** Removals whose content gets another name in the same plan: a rename is a delete and a create. */
 async function movedIn({ sides: replicas, store }: World, { actions, scans, digests }: Plan, signal: AbortSignal): Promise<Set<string>> {
-  const gone = actions.flatMap((action) => {
-    const agreed = action.do === "remove" ? store.base.get(action.path) : undefined;
-    return agreed?.digest === undefined ? [] : [{ path: action.path, size: agreed.size, digest: agreed.digest }];
-  });
+  const gone = sides.flatMap((side) =>
+    goneAt(side, actions, store.base).flatMap((path) => {
+      const agreed = store.base.get(path);
+      return agreed?.digest === undefined ? [] : [{ path, size: agreed.size, digest: agreed.digest }];
+    }),
+  );
   const sizes = new Set(gone.map(({ size }) => size));
   const come = new Set<Digest>();
   for (const action of actions) {
@@ -208,11 +249,14 @@ async function movedIn({ sides: replicas, store }: World, { actions, scans, dige
 }
 
 function contentsOf({ entries }: Scan, side: Side, digests: ReadonlyMap<string, Digest>): Map<string, Content> {
-  return new Map([...entries].map(([path, { kind, stamp }]) => [path, contentOf(kind, stamp.size, digests.get(keyOf(side, path)))]));
+  return new Map(
+    [...entries].map(([path, { kind, stamp, identity }]) => [path, contentOf(kind, stamp.size, digests.get(keyOf(side, path)), identity)]),
+  );
 }
 
-function contentOf(kind: "file" | "directory", size: number, digest: Digest | undefined): Content {
-  return kind === "directory" ? { kind } : { kind, size, ...(digest === undefined ? {} : { digest }) };
+function contentOf(kind: "file" | "directory", size: number, digest: Digest | undefined, identity: string | undefined): Content {
+  const named = identity === undefined ? {} : { identity };
+  return kind === "directory" ? { kind, ...named } : { kind, size, ...named, ...(digest === undefined ? {} : { digest }) };
 }
 
 /** At or below something that could not be seen. */

@@ -19,6 +19,8 @@ export interface Intent {
   readonly id: string;
   readonly on: Side;
   readonly path: string;
+  /** What gets the name as it is, a directory with all that is in it; `old` and `put` are absent then. */
+  readonly move?: { readonly from: string; readonly entry: Entry };
   /** What is taken aside first, and where to. */
   readonly old?: { readonly entry: Entry; readonly trash: string };
   /** What is taken aside gets a name of its own then: it lost a conflict. */
@@ -33,6 +35,23 @@ export interface Staged {
   readonly staging: Staging;
 }
 
+/** What a change makes of what was agreed, in memory. */
+export function agreeTo(base: Map<string, Agreed>, { agree = [], shift }: Change): void {
+  for (const [path, agreed] of agree)
+    if (agreed === undefined) base.delete(path);
+    else base.set(path, agreed);
+  if (shift === undefined) return;
+  const { from, to } = shift;
+  for (const path of [...base.keys()]) if (isAtOrBelow(path, to)) base.delete(path);
+  for (const [path, agreed] of [...base])
+    if (isAtOrBelow(path, from)) {
+      base.delete(path);
+      base.set(to + path.slice(from.length), agreed);
+    }
+}
+
+export const isAtOrBelow = (path: string, dir: string): boolean => path === dir || path.startsWith(`${dir}/`);
+
 export interface Store {
   readonly base: ReadonlyMap<string, Agreed>;
   readonly intents: ReadonlyMap<string, Intent>;
@@ -44,6 +63,8 @@ export interface Store {
 
 export interface Change {
   readonly agree?: readonly (readonly [string, Agreed | undefined])[];
+  /** After that: what was agreed at `from` and below it is agreed at `to` and below; what was agreed there is forgotten. */
+  readonly shift?: { readonly from: string; readonly to: string };
   readonly intend?: Intent;
   /** The id of an intent that is over. */
   readonly settle?: string;

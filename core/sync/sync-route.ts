@@ -3,19 +3,21 @@
  * What a person has to decide stops it until `approve`.
  */
 import { randomBytes } from "node:crypto";
-import { EMPTY, merge, Subject, timer } from "rxjs";
-import type { SyncConfig } from "./options.js";
+import { EMPTY, merge, timer } from "rxjs";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
+import { Looks } from "../looks.js";
 import type { TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
-import type { Side } from "../reconcile.js";
+import { type Side, type Tables, twoWay } from "../reconcile.js";
+import { mirror } from "../reconcile-mirror.js";
 import { asPart, beforeExt, Rules, shortHash } from "../route.js";
 import { Throttle } from "../throttle.js";
 import type { Names, World } from "./carry.js";
-import { DeviceReplica, ownDir, trashDir } from "./device-replica.js";
+import { awayDir, DeviceReplica, ownDir, type ReplicaGiven, trashDir } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
+import { nameOf, type SyncConfig, titleOf } from "./options.js";
 import { type Done, type Plan, planned, round, Stopped } from "./round.js";
 
 const defaultIntervalMs = 30_000;
@@ -49,18 +51,17 @@ export class SyncRoute {
   evenMs: number | undefined;
   /** Done since the start. */
   done = 0;
-  readonly #wake = new Subject<void>();
+  readonly #looks = new Looks((stop) => this.#round(stop));
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
   #approved = false;
-  #again = true;
-  #running = false;
   #failures = 0;
   #settling = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
+  /** What a server did not move: it is sent anew. */
+  readonly #fixed = new Set<string>();
   #expiredMs = 0;
-  #later: NodeJS.Timeout | undefined;
   /** By device. */
   readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
 
@@ -72,20 +73,37 @@ export class SyncRoute {
     readonly there: Lane,
   ) {
     const { names, clock, journal } = engine;
-    this.name = `${config.from}:${config.to}`;
-    const id = shortHash("two-way", names.installation, config.from, config.to, config.into);
+    const { mode } = config;
+    this.name = nameOf(config);
+    const id = shortHash(mode, names.installation, config.from, config.to, config.into);
     const store = new JournalStore(journal, id);
     const rules = new Rules(config.rules);
     const throttle = new Throttle(config.maxRate, clock);
-    const side = (lane: Lane, dir: string) =>
-      new DeviceReplica({ engine, lane, dir, rules, throttle, route: id, title: this.title, memo: (upload) => store.memo(upload) });
-    this.#replicas = { here: side(here, ""), there: side(there, config.into) };
-    this.#world = { sides: this.#replicas, store, names: this.#names(id) };
+    const side = (lane: Lane, dir: string, more: Pick<ReplicaGiven, "marked" | "away">) =>
+      new DeviceReplica({
+        ...{ engine, lane, dir, rules, throttle, route: id, title: this.title, ...more },
+        memo: (upload) => store.memo(upload),
+      });
+    const away = `${ownDir}/${awayDir}/${id}`;
+    this.#replicas = {
+      here: side(here, "", { marked: config.deletes }),
+      there: side(there, config.into, { marked: true, ...(mode === "mirror" ? { away } : {}) }),
+    };
+    const routeNames = this.#names(id);
+    const table =
+      mode === "two-way"
+        ? { actions: twoWay }
+        : {
+            actions: (tables: Tables) =>
+              mirror(tables, { deletes: config.deletes, away, fresh: () => routeNames.intent(), fixed: this.#fixed }),
+            notMoved: (from: string) => void this.#fixed.add(from),
+          };
+    this.#world = { sides: this.#replicas, store, names: routeNames, table };
   }
 
   /** As `status` shows it. */
   get title(): string {
-    return `${this.config.from} ↔ ${this.config.to}`;
+    return titleOf(this.config);
   }
 
   /** Runs until `stop`; completes when the last round has ended. */
@@ -96,29 +114,8 @@ export class SyncRoute {
     const hints$ = merge(
       ...[this.here, this.there].flatMap(({ edge$, device }) => [edge$, device.source?.changes$ ?? EMPTY]),
       Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
-      this.#wake,
     );
-    await new Promise<void>((resolve, reject) => {
-      const look = () => {
-        this.#again = true;
-        if (this.#running || stop.aborted) return;
-        this.#running = true;
-        this.#rounds(stop)
-          .catch(reject)
-          .finally(() => {
-            this.#running = false;
-            if (stop.aborted) resolve();
-          });
-      };
-      const subscription = hints$.subscribe(look);
-      const end = () => {
-        subscription.unsubscribe();
-        clearTimeout(this.#later);
-        if (!this.#running) resolve();
-      };
-      if (stop.aborted) end();
-      else stop.addEventListener("abort", end, { once: true });
-    });
+    await this.#looks.run(hints$, stop);
   }
 
   /** Whether anything more can be done now: `--once` waits for that. */
@@ -132,7 +129,7 @@ export class SyncRoute {
   /** Once, whatever it would remove, and whichever directories they are. */
   approve(): void {
     this.#approved = true;
-    this.#wake.next();
+    this.#looks.hint();
   }
 
   /** What a round would do now. Throws the Fault of a device. */
@@ -140,25 +137,22 @@ export class SyncRoute {
     return planned(this.#world, signal);
   }
 
-  async #rounds(stop: AbortSignal): Promise<void> {
-    while (this.#again && !stop.aborted) {
-      this.#again = false;
-      const away = [this.here, this.there].find(({ takes }) => !takes);
-      if (away !== undefined) {
-        this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
-        return;
-      }
-      try {
-        // What stopped it stops the next round too, as a rule.
-        if (this.state !== "stopped" && this.state !== "refused") this.#now("working", undefined);
-        await this.#once(stop);
-        this.#failures = 0;
-        for (const lane of [this.here, this.there]) lane.noteSuccess();
-      } catch (error) {
-        if (stop.aborted) return;
-        if (this.engine.journal.failed) throw error;
-        this.#failed(error, stop);
-      }
+  async #round(stop: AbortSignal): Promise<void> {
+    const away = [this.here, this.there].find(({ takes }) => !takes);
+    if (away !== undefined) {
+      this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
+      return;
+    }
+    try {
+      // What stopped it stops the next round too, as a rule.
+      if (this.state !== "stopped" && this.state !== "refused") this.#now("working", undefined);
+      await this.#once(stop);
+      this.#failures = 0;
+      for (const lane of [this.here, this.there]) lane.noteSuccess();
+    } catch (error) {
+      if (stop.aborted) return;
+      if (this.engine.journal.failed) throw error;
+      this.#failed(error);
     }
   }
 
@@ -167,11 +161,19 @@ export class SyncRoute {
     const approved = this.#approved;
     const together = Math.min(...[this.here, this.there].flatMap((lane) => [lane.slots("source"), lane.slots("target")]));
     const rules = {
-      maxDeletes: approved ? undefined : config.maxDeletes,
-      anew: approved,
+      maxDeletes: approved || !config.deletes ? undefined : config.maxDeletes,
+      // A mirror that has gone is made again, by itself.
+      anew: approved ? (["here", "there"] as const) : config.mode === "mirror" ? (["there"] as const) : [],
+      begunAnew: (side: Side) =>
+        engine.events.say(
+          "warn",
+          "sync-anew",
+          `${this.title}: the directory of ${side === "here" ? config.from : config.to} is not the one of before: what was agreed is forgotten, and nothing is removed`,
+          { route: this.name },
+        ),
       named: { here: config.from, there: config.to },
       together: Math.max(1, together),
-      before: (signal: AbortSignal) => this.#tryOutBoth(signal),
+      before: (signal: AbortSignal) => this.#tryOut(signal),
     };
     // Not both directories listed, only to be refused again.
     this.#expectPromises();
@@ -183,18 +185,19 @@ export class SyncRoute {
     for (const path of left) this.#stuck.set(path, (this.#stuck.get(path) ?? 0) + 1);
     this.#tell(result);
     // What did not fit is decided anew; what was done may have made room for more.
-    if (result.done > 0) this.#again = true;
+    if (result.done > 0) this.#looks.hint();
     else if (left.size > 0) {
       const rounds = Math.max(...this.#stuck.values());
-      this.#lookIn(backoffMs(rounds - 1, engine.upMs(), engine.random()), stop);
+      this.#looks.hintIn(backoffMs(rounds - 1, engine.upMs(), engine.random()));
       if (rounds >= stuckRounds) this.#now("even", undefined);
     } else {
       await this.#expire(stop);
+      this.#fixed.clear();
       this.evenMs = engine.clock.wallMs();
       this.#now("even", undefined);
     }
     this.#settling = result.settling;
-    if (result.settling > 0) this.#lookIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs), stop);
+    if (result.settling > 0) this.#looks.hintIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs));
   }
 
   /** Once a day, by a clock that can be believed. */
@@ -202,7 +205,8 @@ export class SyncRoute {
     const { clock, events } = this.engine;
     const nowMs = clock.wallMs();
     if (!clock.trusted() || nowMs - this.#expiredMs < dailyMs) return;
-    for (const side of ["here", "there"] as const) {
+    const sides: readonly Side[] = this.config.mode === "mirror" ? ["there"] : ["here", "there"];
+    for (const side of sides) {
       const days = await this.#replicas[side].expire(dayText(nowMs - this.config.trashKeepMs), signal);
       if (days > 0)
         events.say(
@@ -227,7 +231,7 @@ export class SyncRoute {
     this.troubles = troubles;
   }
 
-  #failed(error: unknown, stop: AbortSignal): void {
+  #failed(error: unknown): void {
     if (isFault(error, "config")) {
       this.#now("refused", error.message);
       return;
@@ -244,12 +248,7 @@ export class SyncRoute {
       route: this.name,
     });
     this.#now("waiting", reasonOf(error));
-    this.#lookIn(backoffMs(this.#failures++, this.engine.upMs(), this.engine.random()), stop);
-  }
-
-  #lookIn(ms: number, stop: AbortSignal): void {
-    clearTimeout(this.#later);
-    if (!stop.aborted) this.#later = setTimeout(() => this.#wake.next(), ms);
+    this.#looks.hintIn(backoffMs(this.#failures++, this.engine.upMs(), this.engine.random()));
   }
 
   #now(state: SyncState, reason: string | undefined): void {
@@ -260,8 +259,10 @@ export class SyncRoute {
       this.engine.events.say("error", "sync-stopped", `${this.title}: ${reason ?? state}`, { route: this.name });
   }
 
-  /** What each side promises is tried once for each attachment. Throws "config" where it promises too little. */
-  async #tryOutBoth(signal: AbortSignal): Promise<void> {
+  /** What a side promises is tried once for each attachment. Throws "config" where it promises too little. */
+  async #tryOut(signal: AbortSignal): Promise<void> {
+    // What belongs to a mirror nobody else writes, and it takes nothing away but to the trash.
+    if (this.config.mode === "mirror") return;
     for (const side of ["here", "there"] as const) {
       const lane = this[side];
       const { epoch } = lane.state;

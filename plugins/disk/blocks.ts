@@ -5,6 +5,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
+import { codeOf } from "../../core/errors.js";
 import type { RunCommand } from "../../core/program.js";
 
 export interface Block {
@@ -167,7 +168,7 @@ export function stayOf({ path, device }: Pick<Block, "path" | "device">, sys: st
       return `${device}#${readFileSync(from, "utf8").trim()}`;
     } catch (error) {
       // A partition has its disk's; kernels before 5.15 have none.
-      if (!(error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENODEV"))) throw error;
+      if (!["ENOENT", "ENODEV"].includes(codeOf(error))) throw error;
     }
   }
   return undefined;

@@ -7,6 +7,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants, existsSync, lstatSync, promises as fs, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { codeOf } from "../../core/errors.js";
 import { type Block, deviceAt, readBlocks } from "./blocks.js";
 import { type HelperAnswer, helperDir, type HelperRequest, isHelpers, noteOf, shortOf } from "./helper.js";
 import { askerIn, type Facts, placeRefused, refusalFor, requestIn, sourcesIn, type Use, useOf } from "./helper-rules.js";
@@ -138,7 +139,7 @@ async function expectIdle(path: string): Promise<void> {
   try {
     await (await fs.open(path, constants.O_RDONLY | constants.O_EXCL)).close();
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "EBUSY") throw new Refused(`${path} is in use by something else`);
+    if (codeOf(error) === "EBUSY") throw new Refused(`${path} is in use by something else`);
     throw error;
   }
 }

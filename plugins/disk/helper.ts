@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { createConnection } from "node:net";
 import { join } from "node:path";
+import { codeOf } from "../../core/errors.js";
 
 export type HelperRequest =
   | { readonly do: "mount"; readonly device: string; readonly readOnly: boolean; readonly mountPoint?: string }
@@ -61,7 +62,7 @@ export function askHelper(path: string, request: HelperRequest): Promise<string 
     };
     socket.setTimeout(answerMs, () => end("the helper that mounts does not answer"));
     socket.on("error", (error) => {
-      const code = "code" in error ? error.code : "";
+      const code = codeOf(error);
       if (code === "ENOENT" || code === "ECONNREFUSED") end(missing);
       else if (code === "EACCES") end(`${path} may not be used by this user: it has to be in the socket's group`);
       else end(`the helper that mounts failed: ${error.message}`);

@@ -8,6 +8,7 @@
 import { join } from "node:path";
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
+import { codeOf } from "../../core/errors.js";
 import { makeDirDurable, writeDurable } from "../../core/fs.js";
 import type { FileEntry } from "../../core/plugin.js";
 import type { Block } from "./blocks.js";
@@ -130,7 +131,7 @@ export class Media {
     try {
       text = await readFile(this.#path, "utf8");
     } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+      if (codeOf(error) !== "ENOENT") throw error;
       return (this.#known = []);
     }
     try {

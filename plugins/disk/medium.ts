@@ -2,7 +2,7 @@
  * A medium that is in. Whoever reads or writes on it holds a lease; while nobody does and nothing is wanted of it, it is unmounted, so that it may be
  * pulled; the next lease mounts it again. Once it was pulled or ejected every lease ends with that Fault.
  */
-import { abortedFault, Fault, isFault, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, codeOf, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
 import { type Block, stayOf } from "./blocks.js";
 import { type Content, openContent } from "./content.js";
@@ -403,7 +403,7 @@ export class Medium {
 /** EROFS: what the mount table says of it differs from kernel to kernel. */
 function isReadOnlyError(error: unknown): boolean {
   const cause = isFault(error) ? error.cause : error;
-  return cause instanceof Error && "code" in cause && cause.code === "EROFS";
+  return codeOf(cause) === "EROFS";
 }
 
 /** Ends early with the signal. */

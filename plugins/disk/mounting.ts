@@ -4,7 +4,7 @@
  */
 import { constants, existsSync, promises as fs, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Fault } from "../../core/errors.js";
+import { codeOf, Fault } from "../../core/errors.js";
 import { type Block, stayOf } from "./blocks.js";
 import { runCommand, type RunCommand } from "../../core/program.js";
 import { askHelper, helperDir, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
@@ -204,7 +204,7 @@ export async function placesOf({ path, device }: Block, machine: Machine): Promi
     await (await fs.open(path, constants.O_RDONLY | constants.O_EXCL)).close();
     return [];
   } catch (error) {
-    return error instanceof Error && "code" in error && error.code === "EBUSY" ? ["a place that is not seen from here"] : [];
+    return codeOf(error) === "EBUSY" ? ["a place that is not seen from here"] : [];
   }
 }
 
@@ -259,7 +259,7 @@ export async function adopt(block: Block, ours: (dir: string) => boolean, machin
       device: at.device,
     };
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : "";
+    const code = codeOf(error);
     if (code === "EACCES")
       throw new Fault("denied", `${block.path} is mounted at ${at.dir}, which this user may not read: allow it to, or unmount it`, {
         cause: error,

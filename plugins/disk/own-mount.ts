@@ -6,6 +6,7 @@
  */
 import { promises as fs, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { codeOf } from "../../core/errors.js";
 
 const boot = "/proc/sys/kernel/random/boot_id";
 const place = "mnt";
@@ -64,7 +65,7 @@ function read<T>(work: () => T): T | undefined {
   try {
     return work();
   } catch (error) {
-    if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR")) return undefined;
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error))) return undefined;
     throw error;
   }
 }

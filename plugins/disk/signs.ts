@@ -1,6 +1,7 @@
 /** What changes whenever a disk comes or goes: cheap to read, and without a program. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { codeOf } from "../../core/errors.js";
 import type { Machine } from "./mounting.js";
 
 export function signsOf({ byUuid, sys, mountInfo }: Machine): string {
@@ -12,7 +13,7 @@ function listed(dir: string): string[] {
   try {
     return readdirSync(dir);
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
+    if (codeOf(error) === "ENOENT") return [];
     throw error;
   }
 }
@@ -22,7 +23,7 @@ function linkOf(path: string): string {
     return readlinkSync(path);
   } catch (error) {
     // It went while it was looked at.
-    if (error instanceof Error && "code" in error) return "";
+    if (codeOf(error) !== "") return "";
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 /** Listing and changing by hand, and for delete and archive. With several media (`any`) each is a directory of the root. */
 import { Fault } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import type { Disks } from "./device.js";
 
 export class DiskTree implements Tree {
@@ -38,13 +38,7 @@ export class DiskTree implements Tree {
     });
   }
 
-  async move(
-    from: string,
-    to: string,
-    expect: Stamp | "directory",
-    signal: AbortSignal,
-    how: { readonly ours?: true } = {},
-  ): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     const { medium, inner } = this.disks.at(from, expect === "directory" ? undefined : expect.medium);
     if (this.disks.several && !to.startsWith(`${medium.id}/`))
       throw new Fault("rejected", `${to} is not on the disk of ${from}: to archive on a disk, name that by its "uuid" in place of "any"`);
@@ -67,6 +61,7 @@ export class DiskTree implements Tree {
     const { medium, inner } = this.disks.at(path);
     return medium.use(true, signal, ({ tree }) => tree.mkdir(inner));
   }
+
   rmdir(path: string, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(path);
     return medium.use(true, signal, async ({ tree }) => {

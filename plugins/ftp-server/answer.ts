@@ -3,7 +3,7 @@
  *
  * Codes as in RFC 959; 55x is final for this file, 45x may be tried again. A text names no path of this machine.
  */
-import { codeOf } from "./root.js";
+import { codeOf } from "../../core/errors.js";
 
 /** Thrown by a command to end with this answer. */
 export class Answer extends Error {

@@ -5,12 +5,12 @@
  * left alone: Fault "changed".
  */
 import { buffer } from "node:stream/consumers";
-import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
 import type { FileEntry, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
-import { tryOut } from "../../core/try-out.js";
+import { orRefused, tryOut } from "../../core/try-out.js";
 import { isSame, type Inbox } from "./inbox.js";
-import { codeOf, placeOfCorePath, type Place } from "./root.js";
+import { placeOfCorePath, type Place } from "./root.js";
 
 export class InboxTree implements Tree {
   readonly #inbox: Inbox;
@@ -72,11 +72,8 @@ export class InboxTree implements Tree {
     try {
       await this.#inbox.root.removeDir(placeOfCorePath(path));
     } catch (error) {
-      const code = codeOf(error);
-      if (code === "ENOENT") return;
-      if (code === "ENOTEMPTY" || code === "EEXIST") throw new Fault("conflict", `${path} is not empty`, { cause: error });
-      if (code === "ENOTDIR") throw new Fault("changed", `${path} is no directory any more`, { cause: error });
-      throw faultOfErrno(error, `cannot remove the directory ${path}`);
+      const fault = faultOfRmdir(error, path);
+      if (fault !== undefined) throw fault;
     }
   }
 
@@ -96,20 +93,13 @@ export class InboxTree implements Tree {
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const { root } = this.#inbox;
-    const refused = async (work: Promise<unknown>, codes: readonly string[]): Promise<boolean> => {
-      try {
-        return (await work) !== false;
-      } catch (error) {
-        if (codes.includes(codeOf(error))) return false;
-        throw faultOfErrno(error, `cannot try out ${dir}`);
-      }
-    };
+    const refused = (work: Promise<unknown>) => orRefused(work, `cannot try out ${dir}`);
     const tried = {
       tree: this,
       source: this.#inbox,
-      publish: (upload: Upload, on: AbortSignal) => refused(this.#publish(upload, on), ["EEXIST"]),
-      rename: (from: string, to: string) => refused(root.renameByLink(placeOfCorePath(from), placeOfCorePath(to)), ["EEXIST"]),
-      rmdir: (path: string) => refused(root.removeDir(placeOfCorePath(path)), ["ENOTEMPTY", "EEXIST"]),
+      publish: (upload: Upload, on: AbortSignal) => refused(this.#publish(upload, on)),
+      rename: (from: string, to: string) => refused(root.renameByLink(placeOfCorePath(from), placeOfCorePath(to))),
+      rmdir: (path: string) => refused(root.removeDir(placeOfCorePath(path))),
     };
     return tryOut(tried, dir, signal);
   }

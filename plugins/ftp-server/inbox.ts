@@ -10,10 +10,10 @@ import type { Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { Subject } from "rxjs";
-import { abortedFault, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, PluginContext, Source, SourceFeatures, Stamp } from "../../core/plugin.js";
 import { isPartial } from "./commands-files.js";
-import { codeOf, corePathOf, placeOfCorePath, type Place, type Root } from "./root.js";
+import { corePathOf, placeOfCorePath, type Place, type Root } from "./root.js";
 import type { Arrivals, Writers } from "./shared.js";
 
 export class Inbox implements Source, Arrivals {

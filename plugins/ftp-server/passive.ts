@@ -6,8 +6,8 @@
  */
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { TLSSocket, type SecureContext } from "node:tls";
+import { codeOf } from "../../core/errors.js";
 import { Answer } from "./answer.js";
-import { codeOf } from "./root.js";
 import type { PortRange } from "./options.js";
 
 /** Addresses as they compare: an IPv4 address that came through an IPv6 socket is itself. */

@@ -8,6 +8,7 @@
  */
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
+import { codeOf } from "../../core/errors.js";
 import { makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
@@ -17,10 +18,6 @@ export type Place = readonly Buffer[];
 /** An error like those of node:fs, so that one table turns both into an answer. */
 export function fileError(code: string, message: string): Error & { code: string } {
   return Object.assign(new Error(`${code}: ${message}`), { code });
-}
-
-export function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
 }
 
 const slash = 0x2f;

@@ -10,7 +10,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from "node:n
 import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
-import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listenFault } from "../../core/net.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
@@ -22,7 +22,7 @@ import { InboxTree } from "./inbox-tree.js";
 import type { FtpServerOptions } from "./options.js";
 import { plainAddress, Ports } from "./passive.js";
 import { Doorkeeper } from "./password.js";
-import { codeOf, Root } from "./root.js";
+import { Root } from "./root.js";
 import { Session, type Login, type Verbs } from "./session.js";
 import { Writers, type Shared } from "./shared.js";
 

@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { constants, promises as fs } from "node:fs";
 import { addAbortSignal } from "node:stream";
-import { Fault, abortedFault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
+import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
@@ -107,7 +107,7 @@ export class LocalTarget implements Target {
     try {
       return await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
     } catch (error) {
-      const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
+      const missing = codeOf(error) === "ENOENT";
       if (missing && (await fs.stat(parentOf(place)).catch(() => undefined))?.isDirectory() === true)
         throw new Fault("rejected", `the file system of ${this.root} does not take the name ${path}`, { cause: error });
       throw error;
@@ -157,7 +157,7 @@ export class LocalTarget implements Target {
       await syncName(name);
     } catch (error) {
       // Somebody was faster than the look.
-      if (error instanceof Error && "code" in error && error.code === "EEXIST") {
+      if (codeOf(error) === "EEXIST") {
         const there = await this.look(upload, signal);
         if (there !== undefined) return there;
       }
@@ -200,7 +200,7 @@ export async function makeDirs(root: string, path: string): Promise<void> {
         await fs.mkdir(dir);
         await syncDir(parentOf(dir));
       } catch (error) {
-        if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+        if (codeOf(error) !== "EEXIST") throw error;
         // A link to a directory elsewhere would lead out of the root.
         if (!(await fs.lstat(dir)).isDirectory()) throw new Fault("rejected", `${path.slice(0, at)} is there and is not a directory`);
       }

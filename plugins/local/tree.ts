@@ -5,12 +5,12 @@
  * moved after a look, and what another program puts there in that moment is replaced.
  */
 import { promises as fs } from "node:fs";
-import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
-import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
-import { publishTo, tryOut } from "../../core/try-out.js";
+import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
 import { expectNoLink, isSame, lookAt, makeRoot, parentOf, placeOf } from "./place.js";
 import { listDir, type LocalSource } from "./source.js";
 import { makeDirs, type LocalTarget } from "./target.js";
@@ -44,13 +44,7 @@ export class LocalTree implements Tree {
     return lookAt(this.root, path);
   }
 
-  async move(
-    from: string,
-    to: string,
-    expect: Stamp | "directory",
-    _signal?: AbortSignal,
-    how: { readonly ours?: true } = {},
-  ): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", _signal?: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     const [source, target] = [placeOf(this.root, from), placeOf(this.root, to)];
     await this.#expect(from, expect);
@@ -89,11 +83,8 @@ export class LocalTree implements Tree {
       await fs.rmdir(place);
       await syncDir(parentOf(place));
     } catch (error) {
-      const code = codeOf(error);
-      if (code === "ENOENT") return;
-      if (code === "ENOTEMPTY" || code === "EEXIST") throw new Fault("conflict", `${path} is not empty`, { cause: error });
-      if (code === "ENOTDIR") throw new Fault("changed", `${path} is no directory any more`, { cause: error });
-      throw faultOfErrno(error, `cannot remove the directory ${path}`);
+      const fault = faultOfRmdir(error, path);
+      if (fault !== undefined) throw fault;
     }
   }
 
@@ -117,20 +108,13 @@ export class LocalTree implements Tree {
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     throwIfAborted(signal);
-    const refused = (work: Promise<unknown>, codes: readonly string[]): Promise<boolean> =>
-      work.then(
-        (done) => done !== false,
-        (error: unknown) => {
-          if (codes.includes(codeOf(error))) return false;
-          throw faultOfErrno(error, `cannot try out ${dir === "" ? this.root : dir}`);
-        },
-      );
+    const refused = (work: Promise<unknown>) => orRefused(work, `cannot try out ${dir === "" ? this.root : dir}`);
     const tried = {
       tree: this,
       source: this.#source,
       publish: publishTo(this.#target),
-      rename: (from: string, to: string) => refused(renameByLink(placeOf(this.root, from), placeOf(this.root, to)), ["EEXIST"]),
-      rmdir: (path: string) => refused(fs.rmdir(placeOf(this.root, path)), ["ENOTEMPTY", "EEXIST"]),
+      rename: (from: string, to: string) => refused(renameByLink(placeOf(this.root, from), placeOf(this.root, to))),
+      rmdir: (path: string) => refused(fs.rmdir(placeOf(this.root, path))),
     };
     return tryOut(tried, dir, signal);
   }
@@ -150,8 +134,4 @@ export class LocalTree implements Tree {
 function expectIs(now: FileEntry, expect: Stamp | "directory"): void {
   const meant = expect === "directory" ? now.kind === "directory" : now.kind === "file" && isSame(now, expect);
   if (!meant) throw new Fault("changed", `${now.path} is not the ${expect === "directory" ? "directory" : "file"} that was expected`);
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
 }

@@ -12,6 +12,7 @@ import { readdirSync, readlinkSync } from "node:fs";
 import { readFile, readlink, realpath } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
+import { codeOf } from "../../core/errors.js";
 import { configOf } from "./routers.js";
 
 /** Where the system's own files are. */
@@ -171,7 +172,7 @@ function entries(dir: string): readonly string[] {
   try {
     return readdirSync(dir);
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : "";
+    const code = codeOf(error);
     return code === "EACCES" || code === "EPERM" ? hidden : [];
   }
 }

@@ -6,7 +6,7 @@
  */
 import { access, constants, readFile, stat } from "node:fs/promises";
 import { userInfo } from "node:os";
-import { Fault } from "../../core/errors.js";
+import { codeOf, Fault } from "../../core/errors.js";
 import { OwnerWatch, SYSTEM, type Owner, type SystemRoots } from "./owners.js";
 import { insteadOf, insteadOfUnknown } from "./routers.js";
 import { BACKLOG_BYTES, type Wire, type WireEvents } from "./wire.js";
@@ -77,7 +77,7 @@ async function checkUsable(path: string): Promise<void> {
   try {
     await access(path, constants.R_OK | constants.W_OK);
   } catch (error) {
-    const code = error instanceof Error && "code" in error ? error.code : "";
+    const code = codeOf(error);
     if (code === "ENOENT" || code === "ENOTDIR")
       throw new Fault("offline", `the port ${path} is missing: not plugged in, or it has another name`);
     if (code === "EACCES" || code === "EPERM") throw new Fault("denied", await permissionText(path, code), { cause: error });
@@ -111,7 +111,7 @@ async function groupOf(path: string): Promise<string | undefined> {
     );
   } catch (error) {
     // The directory may not even be looked into: then there is no group to name.
-    if (error instanceof Error && "code" in error) return undefined;
+    if (codeOf(error) !== "") return undefined;
     throw error;
   }
 }
@@ -121,7 +121,7 @@ function userName(): string {
     return userInfo().username;
   } catch (error) {
     // A service may run under a number without a name.
-    if (error instanceof Error && "code" in error) return "USER";
+    if (codeOf(error) !== "") return "USER";
     throw error;
   }
 }

@@ -38,65 +38,54 @@ export class MavftpTree implements Tree {
     expectMovable(from, to);
     checkPath(to);
     const card = this.#card;
-    return card.with(
-      signal,
-      async (stay) => {
-        checkRename(await stay.root(), from, to);
-        const look = async (): Promise<void> => {
-          const found = await card.stat(stay, from);
-          if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
-          expectMeant(found, expect, SAME_MS + 1);
-          if ((await card.stat(stay, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
-        };
+    return this.#grounded(signal, async (stay) => {
+      checkRename(await stay.root(), from, to);
+      const look = async (): Promise<void> => {
+        const found = await card.stat(stay, from);
+        if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
+        expectMeant(found, expect, SAME_MS + 1);
+        if ((await card.stat(stay, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
+      };
+      await look();
+      if (dirOf(to) !== dirOf(from)) {
+        await card.makeDir(stay, dirOf(to));
         await look();
-        if (dirOf(to) !== dirOf(from)) {
-          await card.makeDir(stay, dirOf(to));
-          await look();
-        }
-        await card.rename(stay, from, to).catch((error: unknown) => {
-          throw error instanceof TakenName ? new Fault("conflict", `${to} exists already`, { cause: error }) : error;
-        });
-      },
-      true,
-    );
+      }
+      await card.rename(stay, from, to).catch((error: unknown) => {
+        throw error instanceof TakenName ? new Fault("conflict", `${to} exists already`, { cause: error }) : error;
+      });
+    });
   }
 
   async remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     checkPath(path);
     const card = this.#card;
-    return card.with(
-      signal,
-      async (stay) => {
-        const found = await card.stat(stay, path);
-        if (found === undefined) return;
-        expectSame(found, expect, SAME_MS + 1);
-        await card.remove(stay, path);
-      },
-      true,
-    );
+    return this.#grounded(signal, async (stay) => {
+      const found = await card.stat(stay, path);
+      if (found === undefined) return;
+      expectSame(found, expect, SAME_MS + 1);
+      await card.remove(stay, path);
+    });
   }
 
   async mkdir(path: string, signal: AbortSignal): Promise<void> {
     checkPath(path);
-    return this.#card.with(signal, (stay) => this.#card.makeDir(stay, path), true);
+    return this.#grounded(signal, (stay) => this.#card.makeDir(stay, path));
   }
+
   async rmdir(path: string, signal: AbortSignal): Promise<void> {
     expectBelow(path);
     checkPath(path);
     const card = this.#card;
-    return card.with(
-      signal,
-      async (stay) => {
-        if (!(await this.#isEmpty(stay, path))) return;
-        try {
-          await card.removeDir(stay, path);
-        } catch (error) {
-          // What an autopilot says of one that is not empty is different with each.
-          if (!isFault(error) || error.kind === "aborted" || error.kind === "offline" || (await this.#isEmpty(stay, path))) throw error;
-        }
-      },
-      true,
-    );
+    return this.#grounded(signal, async (stay) => {
+      if (!(await this.#isEmpty(stay, path))) return;
+      try {
+        await card.removeDir(stay, path);
+      } catch (error) {
+        // What an autopilot says of one that is not empty is different with each.
+        if (!isFault(error) || error.kind === "aborted" || error.kind === "offline" || (await this.#isEmpty(stay, path))) throw error;
+      }
+    });
   }
 
   /** False when nothing is there. Throws "conflict" and "changed". */
@@ -112,30 +101,23 @@ export class MavftpTree implements Tree {
     expectBelow(path);
     checkPath(path);
     const card = this.#card;
-    return card.with(
-      signal,
-      async (stay) => {
-        await card.makeDir(stay, dirOf(path));
-        return card.makeNew(stay, path);
-      },
-      true,
-    );
+    return this.#grounded(signal, async (stay) => {
+      await card.makeDir(stay, dirOf(path));
+      return card.makeNew(stay, path);
+    });
   }
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const card = this.#card;
     const refused = (work: (stay: Stay) => Promise<void>, on: AbortSignal): Promise<boolean> =>
-      card.with(
-        on,
-        (stay) =>
-          work(stay).then(
-            () => true,
-            (error: unknown) => {
-              if (error instanceof TakenName || error instanceof Refused) return false;
-              throw error;
-            },
-          ),
-        true,
+      this.#grounded(on, (stay) =>
+        work(stay).then(
+          () => true,
+          (error: unknown) => {
+            if (error instanceof TakenName || error instanceof Refused) return false;
+            throw error;
+          },
+        ),
       );
     const tried = {
       tree: this,
@@ -147,5 +129,10 @@ export class MavftpTree implements Tree {
       crowd: { rivals: 2, rounds: 1 },
     };
     return tryOut(tried, dir, signal);
+  }
+
+  /** What changes the card: only while the vehicle is disarmed. */
+  #grounded<T>(signal: AbortSignal, work: (stay: Stay) => Promise<T>): Promise<T> {
+    return this.#card.with(signal, work, true);
   }
 }

@@ -7,7 +7,7 @@ import { createSocket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { createServer, Socket } from "node:net";
-import { Fault } from "../../core/errors.js";
+import { codeOf, Fault } from "../../core/errors.js";
 import { placeOf, type Address } from "./address.js";
 import { openSerial } from "./serial.js";
 
@@ -44,7 +44,7 @@ export function openWire(address: Address, events: WireEvents, signal: AbortSign
 }
 
 function reasonOf(error: unknown): string {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = codeOf(error);
   const known: Readonly<Record<string, string>> = {
     ECONNREFUSED: "nothing listens there (connection refused)",
     ECONNRESET: "the connection was reset",
@@ -188,7 +188,7 @@ async function openUdp(address: Exclude<Address, { kind: "serial" }>, events: Wi
       for (const frame of frames)
         socket.send(frame, to.port, to.address, (error) => {
           // A network that is down now is silence; when it stays so, the missing heartbeat says it.
-          if (error !== null && !closed && (error as NodeJS.ErrnoException).code === "EBADF") events.lost(reasonOf(error));
+          if (!closed && codeOf(error) === "EBADF") events.lost(reasonOf(error));
         });
     },
     close,

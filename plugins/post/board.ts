@@ -1,6 +1,7 @@
 /** A small web page that a person can open: what was posted, when, and where it is. Made anew from a file of lines, which is what lasts. */
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
+import { codeOf } from "../../core/errors.js";
 import { makeDirDurable, writeDurable } from "../../core/fs.js";
 
 export interface Posted {
@@ -34,7 +35,7 @@ export class Board {
     await makeDirDurable(this.dir, 0o700);
     const path = join(this.dir, "posted.jsonl");
     const before = await fs.readFile(path, "utf8").catch((error: unknown) => {
-      if (error instanceof Error && "code" in error && error.code === "ENOENT") return "";
+      if (codeOf(error) === "ENOENT") return "";
       throw error;
     });
     const lines = before.split("\n").filter((line) => line !== "");

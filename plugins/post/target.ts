@@ -2,7 +2,7 @@
  * One request per file, as a single shot: what was sent whole and not answered is core's to decide about. What the server's answers mean is in `answers.ts`.
  */
 import { createHash } from "node:crypto";
-import { Fault, isFault } from "../../core/errors.js";
+import { codeOf, Fault, isFault } from "../../core/errors.js";
 import type { HttpClient } from "../../core/http.js";
 import type { PluginContext, Reading, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { passing } from "../../core/reading.js";
@@ -127,7 +127,7 @@ export class PostTarget implements Target {
 
   /** A server that finds it too large may break off in the middle, time after time, and say nothing. */
   async #broken({ size, memo }: Upload, fault: Fault): Promise<Fault> {
-    const cause = fault.cause instanceof Error && "code" in fault.cause ? String(fault.cause.code) : "";
+    const cause = codeOf(fault.cause);
     if (size < largeBytes || !["ECONNRESET", "EPIPE"].includes(cause)) return fault;
     const breaks = Number(memo.get("breaks") ?? 0) + 1;
     await memo.set("breaks", breaks);

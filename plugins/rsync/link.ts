@@ -8,7 +8,7 @@
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Fault, isFault, orAborted } from "../../core/errors.js";
+import { codeOf, Fault, isFault, orAborted } from "../../core/errors.js";
 import type { PluginContext } from "../../core/plugin.js";
 import { Children, endGroup, tailOf, type Child } from "./children.js";
 import type { FarEnd } from "./far.js";
@@ -222,6 +222,6 @@ function isRunning(pid: number): boolean {
     return true;
   } catch (error) {
     // Another user's is there all the same.
-    return error instanceof Error && "code" in error && error.code !== "ESRCH";
+    return codeOf(error) !== "ESRCH";
   }
 }

@@ -1,6 +1,6 @@
 /** An SFTP server as a tree: what is looked at, moved and removed by hand, by archive, mirror and two-way. Each change looks right before it acts. */
 import { Fault } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
@@ -22,13 +22,7 @@ export class SftpTree extends RemoteTree implements Tree {
     this.#target = target;
   }
 
-  async move(
-    from: string,
-    to: string,
-    expect: Stamp | "directory",
-    signal: AbortSignal,
-    how: { readonly ours?: true } = {},
-  ): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async ({ session }) => {
       const target = wirePath(session.root, to);

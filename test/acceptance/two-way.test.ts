@@ -1,113 +1,20 @@
 /** Two-way routes with a real OpenSSH that allows nothing but SFTP: each row of the table, guards, and what a person is told. */
 import assert from "node:assert/strict";
-import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { test, type TestContext } from "node:test";
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
 import type { PlannedRoute } from "../../core/sync/commands.js";
-import type { Status } from "../../core/status.js";
-import { chrooted, type SftpServerUnderTest } from "../conformance/sftp-servers.js";
+import { chrooted } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { rows } from "../sync/rows.js";
+import { once, shared, statusOf } from "../sync/shared.js";
 
 const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
 
-/** A person's hands on both directories. */
-class Shared {
-  readonly box: string;
-  readonly nas: string;
-  readonly #uid: number;
-  readonly #gid: number;
-
-  constructor(
-    readonly world: World,
-    readonly server: SftpServerUnderTest,
-  ) {
-    this.box = world.mkdir("box");
-    this.nas = join(server.dir, "shared");
-    ({ uid: this.#uid, gid: this.#gid } = statSync(server.dir));
-    mkdirSync(this.nas);
-    this.#own(this.nas);
-  }
-
-  config(route: object = {}, more: object = {}): string {
-    const { server, world } = this;
-    return world.config({
-      devices: {
-        box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
-        nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, settle: "0s", interval: "1s", ...server.options },
-      },
-      routes: [{ from: "box", to: ["nas"], mode: "two-way", into: "shared", ...route }],
-      ...more,
-    });
-  }
-
-  /** undefined removes it. */
-  put(side: "here" | "there", path: string, content: string | undefined): void {
-    const at = join(side === "here" ? this.box : this.nas, path);
-    if (content === undefined) {
-      rmSync(at, { force: true, recursive: true });
-      return;
-    }
-    mkdirSync(dirname(at), { recursive: true });
-    writeFileSync(at, content);
-    if (side === "there") for (let dir = at; dir !== this.nas; dir = dirname(dir)) this.#own(dir);
-  }
-
-  /** Path → content, without what is FileSync's own; directories end with "/". */
-  tree(side: "here" | "there"): Record<string, string> {
-    return treeOf(side === "here" ? this.box : this.nas, (path) => path !== ".filesync");
-  }
-
-  /** Contents in the trash, by path. */
-  trash(side: "here" | "there"): Record<string, string> {
-    const dir = join(side === "here" ? this.box : this.nas, ".filesync/trash");
-    const all = existsSync(dir) ? treeOf(dir, () => true) : {};
-    return Object.fromEntries(
-      Object.entries(all).flatMap(([path, content]) => (path.endsWith("/") ? [] : [[path.split("/").slice(2).join("/"), content]])),
-    );
-  }
-
-  #own(path: string): void {
-    chownSync(path, this.#uid, this.#gid);
-  }
-}
-
-function treeOf(root: string, wanted: (path: string) => boolean): Record<string, string> {
-  const found: Record<string, string> = {};
-  const walk = (dir: string) => {
-    for (const entry of readdirSync(join(root, dir), { withFileTypes: true })) {
-      const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
-      if (!wanted(path)) continue;
-      if (entry.isDirectory()) {
-        found[`${path}/`] = "";
-        walk(path);
-      } else found[path] = readFileSync(join(root, path), "utf8");
-    }
-  };
-  walk("");
-  return found;
-}
-
-async function shared(t: TestContext): Promise<Shared> {
-  const server = await chrooted.start();
-  t.after(() => server.stop());
-  return new Shared(new World(t), server);
-}
-
-async function once(config: string, code = 0): Promise<string> {
-  const ran = await runProgram(["run", "--once", "--config", config]);
-  assert.equal(ran.code, code, ran.out + ran.err);
-  return ran.out + ran.err;
-}
-
-async function statusOf(config: string): Promise<Status> {
-  return JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
-}
-
 test("each row of the table, on OpenSSH that allows nothing but SFTP", skip, async (t) => {
   const both = await shared(t);
-  const config = both.config({ maxDeletes: 100 });
+  const config = both.config({ mode: "two-way", maxDeletes: 100 });
   const name = (row: number) => `row-${row}.txt`;
   for (const { row, base } of rows) if (base !== undefined) both.put("here", name(row), base);
   await once(config);
@@ -136,7 +43,7 @@ test("each row of the table, on OpenSSH that allows nothing but SFTP", skip, asy
 
 test("a day with it: directories, renames, conflicts and changes come through, in both directions", skip, async (t) => {
   const both = await shared(t);
-  const config = both.config();
+  const config = both.config({ mode: "two-way" });
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
   /** Waits until the daemon has done something, and both are the same. */
@@ -172,7 +79,7 @@ const sorted = (tree: Record<string, string>) => Object.entries(tree).sort();
 
 test("files that only got another name are not counted as removed", skip, async (t) => {
   const both = await shared(t);
-  const config = both.config({ maxDeletes: 1 });
+  const config = both.config({ mode: "two-way", maxDeletes: 1 });
   for (let n = 1; n <= 5; n++) both.put("here", `a${n}`, `content ${n}`);
   await once(config);
   for (let n = 1; n <= 5; n++) renameSync(join(both.box, `a${n}`), join(both.box, `b${n}`));
@@ -183,7 +90,7 @@ test("files that only got another name are not counted as removed", skip, async 
 
 test("what this route leaves out keeps its directory, and that is told", skip, async (t) => {
   const both = await shared(t);
-  const config = both.config({ exclude: ["**/*.own"] });
+  const config = both.config({ mode: "two-way", exclude: ["**/*.own"] });
   both.put("here", "d/a", "a");
   both.put("here", "b", "b");
   await once(config);
@@ -205,7 +112,7 @@ test(
   skip,
   async (t) => {
     const both = await shared(t);
-    const config = both.config({ maxDeletes: 2 });
+    const config = both.config({ mode: "two-way", maxDeletes: 2 });
     for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
     await once(config);
     for (let n = 1; n <= 3; n++) both.put("here", `a${n}`, undefined);

@@ -90,7 +90,7 @@ export class Program {
       this.#watchers.add(look);
       void this.exited.then(() => {
         ended = true;
-        look();
+        if (this.#watchers.has(look)) look();
       });
       look();
     });

@@ -1,4 +1,4 @@
-/** A tree in memory, as one side of a two-way route meets it: other writers, kills before and after each call, lost answers. */
+/** A tree in memory, as one side of a mirror or two-way route meets it: other writers, kills before and after each call, lost answers. */
 import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
 import type { Entry, Replica, Scan, Staging } from "../../core/sync/replica.js";
@@ -6,9 +6,11 @@ import { parentOf } from "../../core/reconcile.js";
 
 /** A file holds a number: that is its content. */
 type Node =
-  { readonly kind: "directory" } | { readonly kind: "file"; readonly content: number; readonly modifiedMs: number; readonly inode: number };
+  | { readonly kind: "directory"; readonly inode: number; readonly born: number }
+  | { readonly kind: "file"; readonly content: number; readonly modifiedMs: number; readonly inode: number; readonly born: number };
 
 export const trashDir = ".trash";
+export const awayDir = ".away";
 export const sizeOf = (content: number): number => (content % 3) + 1;
 export const digestOf = (content: number): Digest => `sha256:${content}`;
 
@@ -17,11 +19,16 @@ export class Tree {
   readonly staged = new Map<string, number>();
   marked = false;
   #inode = 1;
+  #born = 1;
+  /** Numbers that are given again. */
+  readonly #free: number[] = [];
 
   constructor(
     readonly tick: () => number,
     /** Server: no inode numbers. */
     readonly inodes: boolean,
+    /** What names a thing, whatever it is called: its inode's number, which is given again, with its time of birth or without. */
+    readonly identity: "none" | "born" | "inode alone" = "none",
   ) {}
 
   /** Of the live tree: the trash does not count. */
@@ -45,12 +52,31 @@ export class Tree {
     if (parent === "") return true;
     const node = this.nodes.get(parent);
     if (node?.kind === "file" || !this.makeParents(parent)) return false;
-    if (node === undefined) this.nodes.set(parent, { kind: "directory" });
+    if (node === undefined) this.nodes.set(parent, { kind: "directory", ...this.#thing() });
     return true;
   }
 
   put(path: string, content: number, modifiedMs = this.tick()): void {
-    this.nodes.set(path, { kind: "file", content, modifiedMs, inode: this.#inode++ });
+    this.nodes.set(path, { kind: "file", content, modifiedMs, ...this.#thing() });
+  }
+
+  /** Into the file that is there. */
+  write(path: string, content: number): void {
+    const node = this.nodes.get(path);
+    if (node?.kind === "file") this.nodes.set(path, { ...node, content, modifiedMs: this.tick() });
+  }
+
+  /** With all that is in it. */
+  remove(path: string): void {
+    for (const one of [path, ...this.below(path)]) {
+      const node = this.nodes.get(one);
+      if (node !== undefined) this.#free.push(node.inode);
+      this.nodes.delete(one);
+    }
+  }
+
+  #thing(): { readonly inode: number; readonly born: number } {
+    return { inode: (this.identity === "none" ? undefined : this.#free.pop()) ?? this.#inode++, born: this.#born++ };
   }
 
   rename(from: string, to: string): void {
@@ -65,9 +91,11 @@ export class Tree {
   entry(path: string): Entry | undefined {
     const node = this.nodes.get(path);
     if (node === undefined) return undefined;
-    if (node.kind === "directory") return { kind: "directory", stamp: { size: 0 } };
-    const { content, modifiedMs, inode } = node;
-    return { kind: "file", stamp: { size: sizeOf(content), modifiedMs, ...(this.inodes ? { inode: String(inode) } : {}) } };
+    const { kind, inode, born } = node;
+    const named = this.identity === "none" ? {} : { identity: `${inode}:${this.identity === "born" ? born : ""}:${kind}` };
+    if (kind === "directory") return { kind, stamp: { size: 0 }, ...named };
+    const { content, modifiedMs } = node;
+    return { kind, stamp: { size: sizeOf(content), modifiedMs, ...(this.inodes ? { inode: String(inode) } : {}) }, ...named };
   }
 
   text(): string {
@@ -111,7 +139,7 @@ export class TreeReplica implements Replica {
       const entries = new Map<string, Entry>();
       for (const [path] of this.tree.live()) {
         const entry = this.tree.entry(path);
-        if (entry !== undefined) entries.set(path, entry);
+        if (entry !== undefined && path !== awayDir) entries.set(path, entry);
       }
       return { entries, unseen: new Map(), settling: new Set(), marked: this.tree.marked };
     });
@@ -154,16 +182,31 @@ export class TreeReplica implements Replica {
   async take(path: string, to: string, expect: Entry): Promise<void> {
     await this.#call(`look ${path}`, () => this.#expect(path, expect));
     await this.#call(`take ${path}`, () => {
-      if (this.tree.content(path) === undefined)
-        throw new Fault(this.tree.nodes.has(path) ? "changed" : "missing", "it is no file any more");
+      const now = this.tree.nodes.get(path);
+      if (now?.kind !== expect.kind) throw new Fault(now === undefined ? "missing" : "changed", `it is no ${expect.kind} any more`);
       this.tree.makeParents(to);
       this.#meant.set(to, expect);
       this.tree.rename(path, to);
     });
   }
 
-  /** In two steps, as a link and a removal are. */
+  /** In two steps: a file's are a link and a removal, a directory comes onto one that is made for it. */
   async give(from: string, to: string, expect: Entry): Promise<void> {
+    if (expect.kind === "directory") {
+      let made: unknown;
+      await this.#call(`make ${to}`, () => {
+        this.#expect(from, expect);
+        if (this.tree.nodes.has(to)) throw new Fault("conflict", "something is there");
+        if (!this.tree.makeParents(`${to}/x`)) throw new Fault("conflict", "a file is above it");
+        made = this.tree.nodes.get(to);
+      });
+      await this.#call(`rename ${from}`, () => {
+        this.#expect(from, expect);
+        if (this.tree.nodes.get(to) !== made || this.tree.below(to).length > 0) throw new Fault("conflict", "something is in it");
+        this.tree.rename(from, to);
+      });
+      return;
+    }
     await this.#call(`link ${to}`, () => {
       const node = this.tree.nodes.get(from);
       if (node === undefined) throw new Fault("missing", "it has gone");

@@ -4,12 +4,13 @@
  */
 import { createHash } from "node:crypto";
 import { Fault } from "../../core/errors.js";
-import type { Side } from "../../core/reconcile.js";
+import { type Side, twoWay } from "../../core/reconcile.js";
 import type { Names, World } from "../../core/sync/carry.js";
 import type { Entry } from "../../core/sync/replica.js";
 import { round } from "../../core/sync/round.js";
 import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
+import { Killed, Steps, turn } from "./steps.js";
 import { type Broken, digestOf, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
 /** A rule that is broken on purpose: the model has to find each. */
@@ -31,8 +32,6 @@ export interface Found {
   /** What is wrong, with what a person needs to see it again. */
   readonly wrong?: string;
 }
-
-class Killed extends Error {}
 
 class MemoryStore implements Store {
   readonly base = new Map<string, Agreed>();
@@ -90,7 +89,7 @@ class MemoryStore implements Store {
 
 /** A client's work, one call at a time: whoever holds the model decides who goes on. */
 class Client {
-  readonly #waiting: { readonly go: () => void; readonly kill: (error: Error) => void }[] = [];
+  readonly steps: Steps;
   readonly sides: Readonly<Record<Side, TreeReplica>>;
   readonly world: World;
   readonly store: MemoryStore;
@@ -110,11 +109,8 @@ class Client {
     },
   ) {
     const { counts, variant } = tools;
-    const gate = () =>
-      new Promise<void>((go, kill) => {
-        counts.steps += 1;
-        this.#waiting.push({ go, kill });
-      });
+    this.steps = new Steps(tools.random, counts);
+    const { gate } = this.steps;
     const agreed = (path: string, content: number | undefined) => {
       if (content === undefined) this.agreed.delete(path);
       else this.agreed.set(path, content);
@@ -137,7 +133,7 @@ class Client {
       here: new TreeReplica(tree, gate, broken, published),
       there: new TreeReplica(server, gate, broken, published),
     };
-    this.world = { sides: this.sides, store: this.store, names };
+    this.world = { sides: this.sides, store: this.store, names, table: { actions: twoWay } };
   }
 
   /** Begins a round; "wrong": why it ended as none may. */
@@ -147,7 +143,8 @@ class Client {
       this.world,
       {
         maxDeletes: undefined,
-        anew: false,
+        anew: [],
+        begunAnew: () => undefined,
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.tools.random.below(3) + 1,
@@ -160,14 +157,6 @@ class Client {
       .finally(() => (this.running = false));
   }
 
-  /** One of the calls that are under way goes on. */
-  go(): boolean {
-    const at = this.tools.random.below(this.#waiting.length);
-    const [one] = this.#waiting.splice(at, 1);
-    one?.go();
-    return one !== undefined;
-  }
-
   /** Power goes, or (as the program sees it) every link. */
   kill(error: Error): void {
     if (error instanceof Killed)
@@ -175,14 +164,13 @@ class Client {
         const there = this.sides[on].tree.content(path);
         return there !== undefined && put?.digest === digestOf(there);
       });
-    for (const { kill } of this.#waiting.splice(0)) kill(error);
+    this.steps.kill(error);
   }
 }
 
 const contentOf = (agreed: Agreed | undefined) =>
   agreed?.digest === undefined ? undefined : Number(agreed.digest.slice("sha256:".length));
 const hash = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 16);
-const turn = () => new Promise<void>((resolve) => void setImmediate(resolve));
 
 export interface Options {
   readonly seed: number;
@@ -269,7 +257,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
   const advance = async () => {
     const client = random.pick(clients);
     if (!client.running) client.begin(broken(client));
-    else client.go();
+    else client.steps.go();
     await turn();
   };
   while (counts.steps < steps && wrong === undefined) {
@@ -303,7 +291,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
     for (const client of clients) {
       if (!client.running) client.begin(broken(client));
       while (client.running && wrong === undefined) {
-        client.go();
+        client.steps.go();
         await turn();
       }
     }

@@ -1,30 +1,15 @@
 /** What a kill in the middle left, found by a start that meets something else first. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { twoWay } from "../../core/reconcile.js";
 import type { World } from "../../core/sync/carry.js";
 import { round, type Rules, Stopped } from "../../core/sync/round.js";
-import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
+import { Kept } from "./kept.js";
 import { type Gate, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
-class Kept implements Store {
-  readonly base = new Map<string, Agreed>();
-  readonly intents = new Map<string, Intent>();
-  readonly staged = new Map<string, Staged>();
-
-  change({ agree = [], intend, settle, stage, unstage }: Change): Promise<void> {
-    for (const [path, agreed] of agree)
-      if (agreed === undefined) this.base.delete(path);
-      else this.base.set(path, agreed);
-    if (intend !== undefined) this.intents.set(intend.id, intend);
-    if (settle !== undefined) this.intents.delete(settle);
-    if (stage !== undefined) this.staged.set(stage.staging.id, stage);
-    if (unstage !== undefined) this.staged.delete(unstage);
-    return Promise.resolve();
-  }
-}
-
 const rules: Rules = {
-  ...{ maxDeletes: undefined, anew: false, together: 1 },
+  ...{ maxDeletes: undefined, anew: [], together: 1 },
+  begunAnew: () => undefined,
   named: { here: "box", there: "nas" },
   before: () => Promise.resolve(),
 };
@@ -39,6 +24,7 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   const world = (here: Tree): World => ({
     sides: { here: new TreeReplica(here, gate), there: new TreeReplica(server, gate) },
     store,
+    table: { actions: twoWay },
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -70,6 +56,6 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   power = (when, call) => (when === "before" && call.startsWith("link ") ? Promise.reject(new Error("no power")) : Promise.resolve());
   await assert.rejects(run(disk), /no power/);
   power = () => Promise.resolve();
-  await run(mountPoint, { anew: true });
+  await run(mountPoint, { anew: ["here"] });
   assert.deepEqual([mountPoint.text(), store.intents.size], [server.text(), 0]);
 });

@@ -6,9 +6,12 @@
  */
 import {
   chownSync,
+  closeSync,
+  constants,
   existsSync,
   linkSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -16,6 +19,7 @@ import {
   statSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -180,7 +184,7 @@ async function quiet(clients: readonly { readonly config: string; readonly progr
 }
 
 /** Path → content; directories end with "/". Without what is FileSync's own. What goes while it is read is not in it. */
-function treeOf(root: string): Map<string, string> {
+export function treeOf(root: string): Map<string, string> {
   const found = new Map<string, string>();
   for (const path of all(root)) {
     if (path === ".filesync/" || path.startsWith(".filesync/") || path.endsWith(".part")) continue;
@@ -190,7 +194,7 @@ function treeOf(root: string): Map<string, string> {
   return found;
 }
 
-function all(root: string): string[] {
+export function all(root: string): string[] {
   try {
     return readdirSync(root, { recursive: true, withFileTypes: true, encoding: "utf8" }).map((entry) => {
       const path = join(entry.parentPath, entry.name).slice(root.length + 1);
@@ -216,7 +220,7 @@ function placesOf(roots: readonly string[], texts: readonly string[]): string {
 }
 
 /** A person at one directory. */
-class Hands {
+export class Hands {
   #count = 0;
 
   constructor(
@@ -250,6 +254,24 @@ class Hands {
       return this.#try(() => renameSync(aside, join(this.root, to))) ? [] : contentsAt(aside);
     }
     return this.#try(() => linkSync(aside, join(this.root, to))) ? [] : contentsAt(aside);
+  }
+
+  /** To a file; nothing else is changed. */
+  append(path: string, text: string): void {
+    this.#try(() => {
+      const file = openSync(join(this.root, path), constants.O_WRONLY | constants.O_APPEND);
+      writeSync(file, text);
+      closeSync(file);
+    });
+  }
+
+  /** Each gets the other's name, where neither is in the other. */
+  swap(one: string, two: string): void {
+    const [at, there, aside] = [join(this.root, one), join(this.root, two), join(this.stash, String((this.#count += 1)))];
+    if (`${at}/`.startsWith(`${there}/`) || `${there}/`.startsWith(`${at}/`) || !existsSync(there)) return;
+    if (!this.#try(() => renameSync(at, aside))) return;
+    renameSync(there, at);
+    renameSync(aside, there);
   }
 
   makeDir(path: string): void {

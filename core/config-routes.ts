@@ -1,0 +1,271 @@
+/**
+ * The routes of a configuration: what may stand in one, and how it is read. What is wrong in one takes only that one out. One of mode "copy" whose
+ * targets begin at different times is read as several.
+ */
+import picomatch from "picomatch";
+import * as v from "valibot";
+import { isObject, suggestion, type At, type ConfigProblem } from "./config-problems.js";
+import { parseDuration, rate, size } from "./options.js";
+import type { Plugin, Role } from "./plugin.js";
+import type { Route, RouteTarget } from "./route.js";
+import { fight, inCircle, mirrorSchema, type SyncConfig, syncConfigs, type SyncOutput, titleOf, twoWaySchema } from "./sync/options.js";
+import { whenSchema, type When } from "./when.js";
+
+const targetSchema = v.union(
+  [
+    v.string(),
+    v.strictObject({
+      device: v.string(),
+      required: v.optional(v.pipe(v.boolean(), v.description("Whether release waits for this target.")), true),
+      requires: v.optional(
+        v.pipe(
+          v.array(v.string("a device name"), "a list of device names"),
+          v.description("Other targets of this route that must have a file first."),
+        ),
+        [],
+      ),
+    }),
+  ],
+  'a device name or { "device": NAME, "required": false }',
+);
+
+const sinceSchema = v.pipe(
+  v.string('"install", a date such as "2026-05-01", or an age such as "30d"'),
+  v.check(
+    (text) => text === "install" || !Number.isNaN(Date.parse(text)) || parseDuration(text) !== undefined,
+    '"install", a date such as "2026-05-01", or an age such as "30d"',
+  ),
+);
+
+export const routeSchema = v.strictObject({
+  from: v.pipe(v.string("a device name"), v.description("The source: a device, or a service that receives files.")),
+  to: v.pipe(
+    v.array(targetSchema, "a list of device names"),
+    v.minLength(1, "at least one target"),
+    v.description("The targets, each at its own pace."),
+  ),
+  mode: v.optional(
+    v.pipe(v.picklist(["copy"], '"copy", "mirror" or "two-way"'), v.description("What the route keeps true: copy (every file arrives).")),
+    "copy",
+  ),
+  include: v.optional(
+    v.pipe(v.array(v.string("a pattern")), v.description('Patterns of paths to take, such as "**/*.ulg"; none: all.')),
+    [],
+  ),
+  exclude: v.optional(v.pipe(v.array(v.string("a pattern")), v.description("Patterns of files and directories to leave.")), []),
+  minSize: v.optional(v.pipe(size(), v.description("Smaller files are left.")), 0),
+  maxSize: v.optional(v.pipe(size(), v.description("Larger files are left."))),
+  since: v.optional(
+    v.pipe(
+      sinceSchema,
+      v.description('"install": only what came after this route ran first; or a date; or an age at the time of the listing.'),
+    ),
+  ),
+  newest: v.optional(
+    v.pipe(v.number("a whole number"), v.integer("a whole number"), v.minValue(1, "at least 1"), v.description("Only the N newest files.")),
+  ),
+  priority: v.optional(
+    v.pipe(
+      v.picklist(["newest", "oldest", "smallest"], '"newest", "oldest" or "smallest"'),
+      v.description("Which file of this route goes first."),
+    ),
+    "newest",
+  ),
+  weight: v.optional(v.pipe(v.number("a number"), v.description("Between routes: the larger goes first.")), 1),
+  into: v.optional(
+    v.pipe(v.string("a directory"), v.description("Directory at the target, from {vehicle} {device} {installation} {date}.")),
+    "{vehicle}/{device}",
+  ),
+  afterDelivery: v.optional(
+    v.pipe(
+      v.picklist(["keep", "delete", "archive"], '"keep", "delete" or "archive"'),
+      v.description("What becomes of the source's copy when every required target has proved its own."),
+    ),
+    "keep",
+  ),
+  trustSize: v.optional(
+    v.pipe(v.boolean("true or false"), v.description("Take a receipt by size alone as proof enough to delete or archive.")),
+    false,
+  ),
+  maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this route sends to a target."))),
+  when: v.optional(v.pipe(whenSchema, v.description("What must be so for files of this route to be sent."))),
+});
+
+/** Says what is wrong at a place. */
+export type Add = (at: At, message: string) => void;
+
+/** Says what is wrong with a value; undefined where anything is. */
+export type Parse = <T>(at: At, schema: v.GenericSchema<unknown, T>, input: unknown) => T | undefined;
+
+/** A device or service, also one that is wrong itself. */
+export interface Known {
+  /** undefined: of a type that nobody knows. */
+  readonly plugin: Plugin<unknown> | undefined;
+  readonly roles: readonly Role[];
+  /** Roles that it has not with its options, each with what would give it. */
+  readonly withheld: Partial<Record<Role, string>>;
+}
+
+/** What is around the routes in their configuration. */
+export interface Around {
+  readonly known: ReadonlyMap<string, Known>;
+  /** Those that are right. */
+  readonly devices: readonly { readonly name: string; readonly archiveDir?: string }[];
+  readonly nowMs: number;
+  /** What was found wrong until now. */
+  readonly problems: readonly ConfigProblem[];
+  readonly add: Add;
+  readonly parse: Parse;
+  /** Complains of a condition that no device here can ever meet. */
+  readonly mayDisarm: (when: When | undefined, at: At) => void;
+}
+
+export interface ReadRoutes {
+  readonly routes: Route[];
+  readonly syncs: SyncConfig[];
+  /** What does not happen, of those that are wrong. */
+  readonly out: string[];
+  /** Sources whose files may be wanted by more than is known here. */
+  readonly unsure: Set<string>;
+}
+
+export function readRoutes(entries: readonly unknown[], around: Around): ReadRoutes {
+  const read: ReadRoutes = { routes: [], syncs: [], out: [], unsure: new Set() };
+  entries.forEach((entry, index) => {
+    const at = ["routes", index];
+    if (isObject(entry) && (entry.mode === "mirror" || entry.mode === "two-way")) readSync(entry.mode, entry, at, entries, around, read);
+    else readCopy(entry, at, around, read);
+  });
+  return read;
+}
+
+function readSync(
+  mode: SyncConfig["mode"],
+  entry: unknown,
+  at: At,
+  entries: readonly unknown[],
+  around: Around,
+  { syncs, out }: ReadRoutes,
+): void {
+  const { devices, problems, add, parse } = around;
+  const before = problems.length;
+  const parsed = parse<SyncOutput>(at, mode === "mirror" ? mirrorSchema : twoWaySchema, entry);
+  if (parsed === undefined) {
+    out.push(`a ${mode} route does not run`);
+    return;
+  }
+  checkPatterns(parsed, at, add);
+  syncConfigs(parsed).forEach((sync, n) => {
+    const { from, to, deletes } = sync;
+    if (from === to) add([...at, "to", n], "a route cannot lead to where it comes from");
+    checkDevice(from, "source", [...at, "from"], around);
+    // A mark is put there.
+    if (deletes) checkDevice(from, "target", [...at, "from"], around);
+    for (const role of ["source", "target"] as const) checkDevice(to, role, [...at, "to", n], around);
+    if (deletes && entries.some((other) => isObject(other) && takesAway(other) && (other.from === from || other.from === to)))
+      add(at, `another route takes delivered files away from "${from}" or "${to}": here that would remove them on both sides`);
+    const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
+    if (against !== undefined) add(at, against);
+    if (from !== to && inCircle(sync, syncs)) add(at, `mirrors lead in a circle: ${from} would follow itself`);
+    const usable = [from, to].every((side) => devices.some(({ name }) => name === side));
+    if (usable && problems.length === before) syncs.push(sync);
+    else out.push(`${titleOf(sync)} does not run`);
+  });
+}
+
+function readCopy(entry: unknown, at: At, around: Around, { routes, out, unsure }: ReadRoutes): void {
+  const { known, devices, nowMs, problems, add, parse, mayDisarm } = around;
+  const before = problems.length;
+  const parsed = parse(at, routeSchema, entry);
+  const route = parsed ?? roughRoute(entry);
+  if (route.from !== "") checkDevice(route.from, "source", [...at, "from"], around);
+  const to = route.to.map((target) => (typeof target === "string" ? { device: target, required: true, requires: [] } : target));
+  to.forEach((target, n) => {
+    checkDevice(target.device, "target", [...at, "to", n], around);
+    if (target.device === route.from) add([...at, "to", n], "a route cannot lead to where it comes from");
+    if (to.findIndex((other) => other.device === target.device) < n) add([...at, "to", n], `"${target.device}" is there twice`);
+    for (const name of target.requires)
+      if (name === target.device || !to.some(({ device }) => device === name))
+        add([...at, "to", n], `"requires" names "${name}", which is no other target of this route`);
+  });
+  mayDisarm(parsed?.when, at);
+  if (requiresInCircle(to)) add([...at, "to"], '"requires" leads in a circle: nothing would ever be sent');
+  for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
+    if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
+      add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);
+  checkPatterns(route, at, add);
+  // Of a device that is wrong itself nothing more is known.
+  const source = devices.find(({ name }) => name === route.from);
+  if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
+    add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
+  if (parsed === undefined || problems.length > before) {
+    out.push(`the route from ${route.from || "?"} to ${to.map(({ device }) => device).join(", ") || "?"} does not run`);
+    for (const name of route.from === "" ? known.keys() : [route.from]) unsure.add(name);
+    return;
+  }
+  const whole = { ...parsed, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, nowMs) };
+  // Of a type that nobody knows nothing is sent that it may not want.
+  const isUnknown = ({ device: name }: RouteTarget) => known.get(name)?.plugin === undefined;
+  if (to.some(isUnknown)) unsure.add(parsed.from);
+  const startsNow = ({ device: name }: RouteTarget) => known.get(name)?.plugin?.fromFirstRun === true;
+  const isLate = (target: RouteTarget) =>
+    parsed.since === undefined && parsed.newest === undefined && (isUnknown(target) || startsNow(target));
+  const rest = to.filter((target) => !isLate(target));
+  if (rest.length > 0) routes.push({ ...whole, to: rest });
+  // As routes of their own: what the others get is not bound by them, and when one ran first is known by its targets.
+  for (const late of [
+    to.filter((target) => isLate(target) && !isUnknown(target)),
+    to.filter((target) => isLate(target) && isUnknown(target)),
+  ])
+    if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
+}
+
+function checkDevice(name: string, role: "source" | "target", at: At, { known, add }: Around): void {
+  const found = known.get(name);
+  if (found === undefined) add(at, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
+  else if (!found.roles.includes(role)) add(at, `"${name}" cannot be a ${role}`);
+  else if (found.withheld[role] !== undefined) add(at, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
+}
+
+function checkPatterns(route: { readonly include: readonly string[]; readonly exclude: readonly string[] }, at: At, add: Add): void {
+  for (const key of ["include", "exclude"] as const)
+    route[key].forEach((pattern, n) => {
+      try {
+        picomatch.makeRe(pattern);
+      } catch (error) {
+        add([...at, key, n], `this pattern cannot be used: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    });
+}
+
+const takesAway = ({ afterDelivery }: Record<string, unknown>) => afterDelivery === "delete" || afterDelivery === "archive";
+
+function requiresInCircle(targets: Route["to"]): boolean {
+  let left = targets;
+  for (;;) {
+    const free = left.filter(({ requires }) => !requires.some((name) => left.some(({ device }) => device === name)));
+    if (free.length === 0) return left.length > 0;
+    left = left.filter((target) => !free.includes(target));
+  }
+}
+
+/** What can be looked into, of a route that is wrong. */
+function roughRoute(
+  raw: unknown,
+): Pick<v.InferOutput<typeof routeSchema>, "from" | "to" | "into" | "include" | "exclude" | "afterDelivery"> {
+  const { from, to, into } = isObject(raw) ? raw : {};
+  return {
+    from: typeof from === "string" ? from : "",
+    to: Array.isArray(to) ? to.filter((target) => typeof target === "string") : [],
+    into: typeof into === "string" ? into : "",
+    include: [],
+    exclude: [],
+    afterDelivery: "keep",
+  };
+}
+
+function sinceOf(since: string | undefined, nowMs: number): Route["since"] {
+  if (since === undefined || since === "install") return since;
+  const age = parseDuration(since);
+  return age === undefined ? Date.parse(since) : nowMs - age;
+}

@@ -1,0 +1,25 @@
+/** Taking away what is in a directory of a device. */
+import { isFault } from "./errors.js";
+import type { FileEntry, Tree } from "./plugin.js";
+
+/** Takes away all that is in a directory, not the directory; one that is not there is empty. Throws as `list`, `remove` and `rmdir` do. */
+export async function emptyDir(tree: Pick<Tree, "list" | "remove" | "rmdir">, dir: string, signal: AbortSignal): Promise<void> {
+  // Whole before anything goes: what is listed while it changes may be told wrong.
+  const found: FileEntry[] = [];
+  try {
+    for await (const entry of tree.list(dir, signal)) found.push(entry);
+  } catch (error) {
+    if (isFault(error, "missing")) return;
+    throw error;
+  }
+  for (const entry of found) {
+    if (entry.kind !== "directory") await tree.remove(entry.path, entry, signal);
+    // Many are empty.
+    else
+      await tree.rmdir(entry.path, signal).catch(async (error: unknown) => {
+        if (!isFault(error, "conflict")) throw error;
+        await emptyDir(tree, entry.path, signal);
+        await tree.rmdir(entry.path, signal);
+      });
+  }
+}

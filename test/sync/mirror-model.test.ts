@@ -1,0 +1,35 @@
+/** A mirror follows whatever is done, and loses nothing, whatever happens at any moment: `FILESYNC_TEST_SYNC_STEPS` for the long form. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { mirrorModel, mirrorVariants } from "./mirror-model.js";
+
+const steps = Number(process.env["FILESYNC_TEST_SYNC_STEPS"] ?? 60_000);
+const first = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+const each = 1500;
+
+for (const deletes of [true, false])
+  for (const calm of [true, false])
+    test(`a mirror ${deletes ? "that deletes" : "that only adds"}, ${steps} calls, ${calm ? "nobody else writes there" : "kills and other people between any two"}; seeds from ${first}`, async (t) => {
+      let [made, kills, moves] = [0, 0, 0];
+      for (let seed = first; made < steps; seed++) {
+        const found = await mirrorModel({ seed, steps: each, deletes, calm });
+        assert.equal(found.wrong, undefined, found.wrong);
+        made += found.steps;
+        kills += found.kills;
+        moves += found.moves;
+      }
+      t.diagnostic(`${made} calls, ${kills} kills and lost links, ${moves} moves`);
+      assert.ok((calm || kills > 0) && moves > 0);
+    });
+
+for (const variant of mirrorVariants)
+  test(`the model of a mirror finds what breaks: ${variant}`, async (t) => {
+    for (let seed = 1; seed <= 400; seed++)
+      for (const calm of [true, false]) {
+        const { wrong } = await mirrorModel({ seed, steps: each, deletes: true, calm, variant });
+        if (wrong === undefined) continue;
+        t.diagnostic(`seed ${seed}: ${wrong.split("\n")[0] ?? ""}`);
+        return;
+      }
+    assert.fail("400 worlds, and none of them went wrong");
+  });

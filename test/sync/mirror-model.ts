@@ -1,0 +1,323 @@
+/**
+ * A tree is edited at random, and a mirror of it follows: files and directories are written, renamed, swapped, put in one another's place, removed; now and then others write at the
+ * mirror. The program is killed, or loses its link, before or after any call. Then it is quiet: the mirror has to hold what the tree does; whatever
+ * was at the mirror has to be there still, or in its trash; and what only got another name was not sent again.
+ */
+import { Fault } from "../../core/errors.js";
+import type { Action, Tables } from "../../core/reconcile.js";
+import { mirror } from "../../core/reconcile-mirror.js";
+import type { World } from "../../core/sync/carry.js";
+import { round } from "../../core/sync/round.js";
+import type { Change } from "../../core/sync/store.js";
+import { Random } from "../faults/random.js";
+import { Kept } from "./kept.js";
+import { awayDir, digestOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
+import { Killed, Steps, turn } from "./steps.js";
+
+/** A rule that is broken on purpose: the model has to find each. */
+export const mirrorVariants = [
+  "inode alone",
+  "no other name",
+  "not from the top",
+  "blind replace",
+  "what was agreed stays behind",
+] as const;
+export type MirrorVariant = (typeof mirrorVariants)[number];
+
+export interface MirrorFound {
+  readonly steps: number;
+  readonly kills: number;
+  readonly moves: number;
+  /** What is wrong, with what a person needs to see it again. */
+  readonly wrong?: string;
+}
+
+export interface MirrorOptions {
+  readonly seed: number;
+  /** Calls that are made while people edit. */
+  readonly steps: number;
+  readonly deletes: boolean;
+  /** Nobody kills, and nobody else writes at the mirror. */
+  readonly calm?: boolean;
+  readonly variant?: MirrorVariant;
+}
+
+const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/g", "f/g/a"];
+
+class MirrorStore extends Kept {
+  constructor(
+    readonly gate: () => Promise<void>,
+    readonly variant: MirrorVariant | undefined,
+  ) {
+    super();
+  }
+
+  override async change(change: Change): Promise<void> {
+    await this.gate();
+    const { shift: _, ...rest } = change;
+    await super.change(this.variant === "what was agreed stays behind" ? rest : change);
+    await this.gate();
+  }
+}
+
+class MirrorWorld {
+  readonly random: Random;
+  readonly counts = { steps: 0, moves: 0, serial: 0 };
+  readonly here: Tree;
+  readonly there: Tree;
+  readonly steps: Steps;
+  readonly store: MirrorStore;
+  readonly world: World;
+  readonly log: string[] = [];
+  /** Each content that ever was at the mirror, and that nobody there took away. */
+  readonly arrived = new Set<number>();
+  /** Contents and directories that others made there. */
+  readonly foreign = new Set<string>();
+  /** How often each content was sent. */
+  readonly sent = new Map<number, number>();
+  wrong: string | undefined;
+  running = false;
+  #linked = false;
+  #time = 1;
+  #content = 0;
+
+  constructor(readonly options: MirrorOptions) {
+    const { seed, variant } = options;
+    this.random = new Random(seed);
+    const tick = () => (this.#time += 1);
+    this.here = new Tree(tick, true, variant === "inode alone" ? "inode alone" : "born");
+    this.there = new Tree(tick, false);
+    this.steps = new Steps(this.random, this.counts);
+    this.store = new MirrorStore(this.steps.gate, variant);
+    const intent = () => String((this.counts.serial += 1)).padStart(6, "0");
+    const gate = async (when: "before" | "after", call: string) => {
+      if (when === "before") this.#note(call);
+      // Servers link and unlink in one call: nobody else comes in between, but a kill may.
+      this.#linked = call.startsWith(when === "before" ? "unlink " : "link ");
+      await this.steps.gate();
+    };
+    this.world = {
+      sides: {
+        here: new TreeReplica(this.here, this.steps.gate),
+        there: new TreeReplica(this.there, gate, { replaces: variant === "blind replace" }, (_path, content) => {
+          this.arrived.add(content);
+          this.sent.set(content, (this.sent.get(content) ?? 0) + 1);
+        }),
+      },
+      store: this.store,
+      names: {
+        trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+        conflict: (path) => `${path}.conflict`,
+        staging: (_side, path, { stamp }) => `${path} ${stamp.size} ${stamp.modifiedMs}`,
+        intent,
+      },
+      table: { actions: (tables) => this.#actions(tables, intent) },
+    };
+  }
+
+  #note(call: string): void {
+    if (/^(link|make) /.test(call)) this.counts.moves += 1;
+    this.log.push(`    ${call}`);
+  }
+
+  #actions(tables: Tables, fresh: () => string): Action[] {
+    const { deletes, variant } = this.options;
+    const actions = mirror(tables, { deletes, away: awayDir, fresh });
+    this.#expectRight(actions, tables);
+    if (variant === "no other name") return actions.filter((action) => action.do !== "move" || !action.path.startsWith(`${awayDir}/`));
+    return variant === "not from the top" ? [...actions].reverse() : actions;
+  }
+
+  /** What is moved is the thing that has the other name now, as the tree itself knows it. */
+  #expectRight(actions: readonly Action[], { base }: Tables): void {
+    if (this.options.variant !== "inode alone") return;
+    for (const action of actions) {
+      const before = action.do === "move" ? base.get(action.from) : undefined;
+      const now = action.do === "move" ? this.here.nodes.get(action.path) : undefined;
+      if (before?.kind !== "file" || now?.kind !== "file") continue;
+      const was = [...this.#things].find(([content]) => digestOf(content) === before.digest)?.[1];
+      if (was !== undefined && was !== now.born) this.wrong ??= `moved is another thing than ${action.path}`;
+    }
+  }
+  /** By content, the thing that it was written into. */
+  readonly #things = new Map<number, number>();
+
+  #written(path: string): void {
+    const node = this.here.nodes.get(path);
+    if (node?.kind === "file") this.#things.set(node.content, node.born);
+  }
+
+  edit(): void {
+    const { here, random } = this;
+    const [path, to] = [random.pick(names), random.pick(names)];
+    const node = here.nodes.get(path);
+    const apart = path !== to && !`${to}/`.startsWith(`${path}/`) && !`${path}/`.startsWith(`${to}/`);
+    const rename = (from: string, into: string) => {
+      here.remove(into);
+      here.rename(from, into);
+      this.log.push(`rename ${from} ${into}`);
+    };
+    switch (random.below(9)) {
+      case 0:
+      case 1:
+        if (node?.kind === "directory" || !here.makeParents(path)) return;
+        // In place, or by another file that takes the name.
+        if (node !== undefined && random.below(2) === 0) here.write(path, (this.#content += 1));
+        else {
+          if (node !== undefined) here.remove(path);
+          here.put(path, (this.#content += 1));
+        }
+        this.#written(path);
+        this.log.push(`write ${path}=${this.#content}`);
+        return;
+      case 2:
+        here.remove(path);
+        this.log.push(`delete ${path}`);
+        return;
+      case 3:
+      case 4: {
+        const old = here.nodes.get(to);
+        if (node === undefined || !apart || !here.makeParents(to) || (old !== undefined && old.kind !== node.kind)) return;
+        rename(path, to);
+        return;
+      }
+      case 5:
+        // Each gets the other's name.
+        if (node === undefined || !here.nodes.has(to) || !apart) return;
+        rename(path, "x");
+        rename(to, path);
+        rename("x", to);
+        return;
+      case 6: {
+        // A directory comes into a new one of its own name, or what is in one takes its place.
+        if (node?.kind !== "directory") return;
+        const children = here.below(path).filter((one) => !one.slice(path.length + 1).includes("/"));
+        const moved = random.pick([path, ...children]);
+        rename(moved, "x");
+        if (moved !== path) here.remove(path);
+        const place = moved === path ? `${path}/g` : path;
+        here.makeParents(place);
+        rename("x", place);
+        return;
+      }
+      case 7:
+        // As logs are rotated.
+        for (const [from, into] of [
+          ["c", "d"],
+          ["b", "c"],
+          ["a", "b"],
+        ] as const)
+          if (here.nodes.has(from) && here.makeParents(into)) rename(from, into);
+        return;
+      default:
+        if (node === undefined && here.makeParents(`${path}/x`)) this.log.push(`mkdir ${path}`);
+    }
+  }
+
+  /** By somebody else, at the mirror. */
+  meddle(): void {
+    const { there, random } = this;
+    const path = random.pick(names);
+    if (this.#linked) return;
+    const gone = (dir: string) => {
+      for (const one of [dir, ...there.below(dir)]) {
+        const content = there.content(one);
+        if (content !== undefined) this.arrived.delete(content);
+      }
+      there.remove(dir);
+    };
+    if (random.below(3) > 0) {
+      if (there.nodes.get(path)?.kind === "directory" || !there.makeParents(path)) return;
+      gone(path);
+      there.put(path, (this.#content += 1));
+      this.arrived.add(this.#content);
+      this.log.push(`others write ${path}=${this.#content}`);
+    } else {
+      gone(path);
+      this.log.push(`others delete ${path}`);
+    }
+  }
+
+  begin(): void {
+    this.running = true;
+    this.log.push("  round");
+    void round(
+      this.world,
+      {
+        ...{ maxDeletes: undefined, anew: ["there"], begunAnew: () => undefined },
+        named: { here: "here", there: "there" },
+        before: () => Promise.resolve(),
+        together: this.random.below(3) + 1,
+      },
+      new AbortController().signal,
+    )
+      .catch((error: unknown) => {
+        if (!(error instanceof Killed) && !(error instanceof Fault && error.kind === "offline"))
+          this.wrong ??= error instanceof Error ? (error.stack ?? error.message) : String(error);
+      })
+      .finally(() => (this.running = false));
+  }
+
+  async advance(): Promise<void> {
+    if (!this.running) this.begin();
+    else this.steps.go();
+    await turn();
+  }
+
+  /** Until nothing changes any more. */
+  async settle(): Promise<void> {
+    const text = () => [...this.there.nodes].map(([path, node]) => `${path}${node.kind === "file" ? node.content : "/"}`).join(" ");
+    this.log.push("quiet");
+    for (let n = 0, before = ""; n < 40 && this.wrong === undefined; n++) {
+      if (!this.running) this.begin();
+      while (this.running && this.wrong === undefined) {
+        this.steps.go();
+        await turn();
+      }
+      if (text() === before) return;
+      before = text();
+    }
+    this.wrong ??= "it does not come to an end";
+  }
+
+  judge(): string | undefined {
+    const { here, there, store, options } = this;
+    const kindOf = (tree: Tree, path: string) => tree.content(path) ?? tree.nodes.get(path)?.kind;
+    for (const path of here.nodes.keys())
+      if (kindOf(here, path) !== kindOf(there, path)) return `${path} differs: ${here.text()} | ${there.text()}`;
+    const live = new Set([...there.nodes].flatMap(([, node]) => (node.kind === "file" ? [node.content] : [])));
+    const lost = [...this.arrived].filter((content) => !live.has(content));
+    if (lost.length > 0) return `lost at the mirror: ${lost.join(", ")}`;
+    if (options.calm === true) {
+      const extra = [...there.live()].find(([path]) => !here.nodes.has(path) && path !== awayDir);
+      if (options.deletes && extra !== undefined) return `${extra[0]} is too much: ${here.text()} | ${there.text()}`;
+      const again = [...this.sent].find(([, times]) => times > 1);
+      if (again !== undefined) return `content ${again[0]} was sent ${again[1]} times`;
+    }
+    if (there.below(awayDir).length > 0) return `left in ${awayDir}: ${there.below(awayDir).join(" ")}`;
+    if (store.intents.size > 0) return "it is still in the middle of something";
+    return there.staged.size > 0 ? "staged contents are left" : undefined;
+  }
+}
+
+export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> {
+  const world = new MirrorWorld(options);
+  const { random, counts } = world;
+  let kills = 0;
+  while (counts.steps < options.steps && world.wrong === undefined) {
+    if (random.below(15) === 0) world.edit();
+    if (options.calm !== true && random.below(150) === 0) world.meddle();
+    await world.advance();
+    if (options.calm === true || random.below(60) > 0) continue;
+    kills += 1;
+    world.log.push("  killed");
+    world.steps.kill(random.below(2) === 0 ? new Killed() : new Fault("offline", "the link is gone"));
+    await turn();
+  }
+  await world.settle();
+  const wrong = world.wrong ?? world.judge();
+  return {
+    ...{ steps: counts.steps, kills, moves: counts.moves },
+    ...(wrong === undefined ? {} : { wrong: `seed ${options.seed}: ${wrong}\n${world.log.slice(-120).join("\n")}` }),
+  };
+}

@@ -1,0 +1,106 @@
+/** A directory of this machine and one of a real server, and a person at both. */
+import assert from "node:assert/strict";
+import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import type { TestContext } from "node:test";
+import type { Status } from "../../core/status.js";
+import { chrooted, type SftpServerUnderTest } from "../conformance/sftp-servers.js";
+import { runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+
+/** A person's hands on both directories. */
+export class Shared {
+  readonly box: string;
+  readonly nas: string;
+  readonly #uid: number;
+  readonly #gid: number;
+
+  constructor(
+    readonly world: World,
+    readonly server: SftpServerUnderTest,
+  ) {
+    this.box = world.mkdir("box");
+    this.nas = join(server.dir, "shared");
+    ({ uid: this.#uid, gid: this.#gid } = statSync(server.dir));
+    mkdirSync(this.nas);
+    this.#own(this.nas);
+  }
+
+  config(route: object, more: object = {}): string {
+    const { server, world } = this;
+    return world.config({
+      devices: {
+        box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
+        nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, settle: "0s", interval: "1s", ...server.options },
+      },
+      routes: [{ from: "box", to: ["nas"], into: "shared", ...route }],
+      ...more,
+    });
+  }
+
+  /** undefined removes it. */
+  put(side: "here" | "there", path: string, content: string | undefined): void {
+    const at = join(side === "here" ? this.box : this.nas, path);
+    if (content === undefined) {
+      rmSync(at, { force: true, recursive: true });
+      return;
+    }
+    mkdirSync(dirname(at), { recursive: true });
+    writeFileSync(at, content);
+    if (side === "there") for (let dir = at; dir !== this.nas; dir = dirname(dir)) this.#own(dir);
+  }
+
+  /** Path → content, without what is FileSync's own; directories end with "/". */
+  tree(side: "here" | "there"): Record<string, string> {
+    return treeOf(side === "here" ? this.box : this.nas, (path) => path !== ".filesync");
+  }
+
+  /** Contents in the trash, by the path that they had; the last of each. */
+  trash(side: "here" | "there"): Record<string, string> {
+    return Object.fromEntries(this.trashed(side));
+  }
+
+  /** All of them. */
+  trashed(side: "here" | "there"): [path: string, content: string][] {
+    const dir = join(side === "here" ? this.box : this.nas, ".filesync/trash");
+    const all = existsSync(dir) ? treeOf(dir, () => true) : {};
+    return Object.entries(all).flatMap(([path, content]) => (path.endsWith("/") ? [] : [[path.split("/").slice(2).join("/"), content]]));
+  }
+
+  #own(path: string): void {
+    chownSync(path, this.#uid, this.#gid);
+  }
+}
+
+function treeOf(root: string, wanted: (path: string) => boolean): Record<string, string> {
+  const found: Record<string, string> = {};
+  const walk = (dir: string) => {
+    for (const entry of readdirSync(join(root, dir), { withFileTypes: true })) {
+      const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
+      if (!wanted(path)) continue;
+      if (entry.isDirectory()) {
+        found[`${path}/`] = "";
+        walk(path);
+      } else found[path] = readFileSync(join(root, path), "utf8");
+    }
+  };
+  walk("");
+  return found;
+}
+
+/** By OpenSSH that allows nothing but SFTP. */
+export async function shared(t: TestContext): Promise<Shared> {
+  const server = await chrooted.start();
+  t.after(() => server.stop());
+  return new Shared(new World(t), server);
+}
+
+export async function once(config: string, code = 0): Promise<string> {
+  const ran = await runProgram(["run", "--once", "--config", config]);
+  assert.equal(ran.code, code, ran.out + ran.err);
+  return ran.out + ran.err;
+}
+
+export async function statusOf(config: string): Promise<Status> {
+  return JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+}

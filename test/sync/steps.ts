@@ -1,0 +1,34 @@
+/** Work whose calls wait, one by one, until whoever holds the model lets them go on, or kills them. */
+import type { Random } from "../faults/random.js";
+
+export class Steps {
+  readonly #waiting: { readonly go: () => void; readonly kill: (error: Error) => void }[] = [];
+
+  constructor(
+    readonly random: Random,
+    readonly counts: { steps: number },
+  ) {}
+
+  readonly gate = (): Promise<void> =>
+    new Promise<void>((go, kill) => {
+      this.counts.steps += 1;
+      this.#waiting.push({ go, kill });
+    });
+
+  /** One of the calls that are under way goes on; false: there is none. */
+  go(): boolean {
+    const [one] = this.#waiting.splice(this.random.below(this.#waiting.length), 1);
+    one?.go();
+    return one !== undefined;
+  }
+
+  /** All of them end with this error. */
+  kill(error: Error): void {
+    for (const { kill } of this.#waiting.splice(0)) kill(error);
+  }
+}
+
+/** Power has gone. */
+export class Killed extends Error {}
+
+export const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
