@@ -5,12 +5,12 @@ import { sizeText } from "../core/text.js";
 import type { PlannedRoute } from "../core/sync/commands.js";
 import type { Verified, VerifySum } from "../core/verify.js";
 import type { WhyFile } from "../core/why.js";
-import { askOrDo, interruptible, usableConfig } from "./ask.js";
+import { askOrDo, configForJournal, interruptible, usableConfig } from "./ask.js";
 
 const write = (line: string) => process.stdout.write(`${line}\n`);
 
 export async function whyCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
+  const usable = await configForJournal(config);
   const files = (await interruptible((signal) => askOrDo(usable, { command: "why", what }, { signal }))) as WhyFile[];
   if (json) write(JSON.stringify({ files }));
   else for (const file of files) write(whyText(file));
@@ -27,7 +27,7 @@ export function whyText(file: WhyFile): string {
 }
 
 export async function retryCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
+  const usable = await configForJournal(config);
   const request = { command: "retry", ...(what === undefined ? {} : { what }) };
   const done = (await interruptible((signal) => askOrDo(usable, request, { signal }))) as Retried;
   if (json) {
@@ -50,7 +50,7 @@ export async function retryCommand(config: string, what: string | undefined, jso
 }
 
 export async function forgetCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
+  const usable = await configForJournal(config);
   const done = (await interruptible((signal) => askOrDo(usable, { command: "forget", what }, { signal }))) as Forgotten;
   if (json) {
     write(JSON.stringify(done));
@@ -130,7 +130,7 @@ function planText({ route, state, reason, paths }: PlannedRoute): string {
 }
 
 export async function approveCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
+  const usable = await configForJournal(config);
   const done = (await interruptible((signal) => askOrDo(usable, { command: "approve", what }, { signal }))) as { said: string };
   write(json ? JSON.stringify(done) : done.said);
   return 0;

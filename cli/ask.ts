@@ -8,13 +8,18 @@ import { load, problemLines, UsageError } from "./config.js";
 import { withJournal } from "./offline.js";
 
 /** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can, or when what is wrong is the device that is needed. */
-export async function usableConfig(path: string, device?: string): Promise<Config> {
-  const { config, problems } = await load(path);
+export async function usableConfig(path: string, device?: string, secrets?: "unread"): Promise<Config> {
+  const { config, problems } = await load(path, secrets);
   const places = device === undefined ? [] : [`devices.${device}`, `services.${device}`];
   const ofDevice = problems.filter((problem) => places.some((place) => problem.path === place || problem.path.startsWith(`${place}.`)));
   if (config === undefined || ofDevice.length > 0)
     throw new UsageError(problemLines(path, { problems: config === undefined ? problems : ofDevice }).join("\n"));
   return config;
+}
+
+/** The same for what is asked of the daemon or of the journal alone: secrets may be where only the service finds them. */
+export function configForJournal(path: string): Promise<Config> {
+  return usableConfig(path, undefined, "unread");
 }
 
 /** The daemon's answer, or our own from the journal; `devices`: with devices of our own, where no daemon runs. */

@@ -42,8 +42,8 @@ class ClosedConfig extends UsageError {
   }
 }
 
-/** Throws UsageError when the file cannot be read. */
-export async function load(path: string): Promise<Loaded> {
+/** Throws UsageError when the file cannot be read. `secrets`: as `Surroundings` has it. */
+export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
   let text: string;
   try {
     text = readFileSync(path, "utf8");
@@ -51,13 +51,14 @@ export async function load(path: string): Promise<Loaded> {
     const code = codeOf(error);
     throw new UsageError(
       code === "ENOENT"
-        ? `there is no ${path}`
+        ? `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${path}" makes one`
         : code === "EACCES"
           ? new ClosedConfig(path).message
           : `${path} cannot be read: ${String(error)}`,
     );
   }
-  return loadConfig(text, plugins, { baseDir: dirname(path), env: process.env, hostName: hostname(), nowMs: Date.now() });
+  const surroundings = { baseDir: dirname(path), env: process.env, ...(secrets === undefined ? {} : { secrets }) };
+  return loadConfig(text, plugins, { ...surroundings, hostName: hostname(), nowMs: Date.now() });
 }
 
 /** A configuration as far as there is one. */

@@ -3,6 +3,7 @@ import { parse, type ParseError } from "jsonc-parser";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
+import { problemText, syntaxProblem } from "../core/config-problems.js";
 import { UsageError } from "./config.js";
 import { packageRoot, placeConfig, isUntouched } from "./edit-config.js";
 import { nextSteps, settingOf, withSecrets } from "./init/setting.js";
@@ -60,10 +61,16 @@ function readOld(path: string): unknown {
   }
   const server = serverOf(text);
   if (server !== undefined) return server;
-  for (const form of [text, `{${text}}`]) {
-    const errors: ParseError[] = [];
-    const value: unknown = parse(form, errors, { allowTrailingComma: true });
-    if (errors.length === 0 && typeof value === "object" && value !== null) return value;
+  const errors: ParseError[] = [];
+  for (const before of ["", "{"]) {
+    const found: ParseError[] = [];
+    const value: unknown = parse(before === "" ? text : `{${text}}`, found, { allowTrailingComma: true });
+    if (found.length === 0 && typeof value === "object" && value !== null) return value;
+    errors.push(...found.slice(0, 1).map((error) => ({ ...error, offset: Math.min(text.length, error.offset - before.length) })));
   }
-  throw new UsageError(`${path} is no JSON, and not ftp_server.py`);
+  // The form that it was meant in is the one that goes further.
+  const [first] = errors.sort((one, other) => other.offset - one.offset);
+  throw new UsageError(
+    `${first === undefined ? `${path} is no JSON` : problemText(path, syntaxProblem(text, first))}; nor is it ftp_server.py`,
+  );
 }

@@ -62,7 +62,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .option("--verbose", "Say more")
     .action(
       does(async (options: Common & { once?: boolean; json?: boolean; verbose?: boolean }) =>
-        (await import("./run.js")).runCommand(configPath(options.config), {
+        (await import("./run.js")).runCommand(options.config, {
           once: options.once === true,
           json: options.json === true,
           verbose: options.verbose === true,

@@ -3,11 +3,13 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
+import { whyNotWritten } from "../core/daemon.js";
 import type { Config } from "../core/config.js";
 import { codeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
+import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
 
 /** Throws UsageError where there is no journal, it is another user's, or somebody has it. */
@@ -32,6 +34,7 @@ export async function withJournal<T>(config: Config, work: (engine: OwnEngine) =
   } catch (error) {
     if (error instanceof StateDirHeld)
       throw new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
+    if (isMedium(error)) throw new UsageError(`the journal in ${stateDir} cannot be opened: ${await whyNotWritten(stateDir, error)}`);
     if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);
     if (!isDenied(error)) throw error;
     const { uid } = statSync(stateDir);

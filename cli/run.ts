@@ -1,17 +1,17 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
 import { answerWith } from "../core/commands.js";
-import { wrongText } from "../core/config-problems.js";
+import { mistakesText, wrongText } from "../core/config-problems.js";
 import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
 import { RealClock } from "../core/clock.js";
-import type { Config } from "../core/config.js";
-import { Daemon } from "../core/daemon.js";
+import type { Config, Loaded } from "../core/config.js";
+import { Daemon, whyNotWritten } from "../core/daemon.js";
 import { codeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
-import { load, problemLines, UsageError } from "./config.js";
+import { configPath, load, problemLines, UsageError } from "./config.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
 import { programVersion } from "./version.js";
@@ -27,35 +27,45 @@ const stopMs = 5000;
 /** So long after it could not begin, a supervised daemon tries again. */
 const againMs = 10_000;
 
-/** Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something behind. Throws UsageError for what a person has to mend. */
-export async function runCommand(path: string, options: RunOptions): Promise<number> {
-  const loaded = await load(path);
+/**
+ * `given`: the configuration's file, where one was named. Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something
+ * behind. Throws UsageError for what a person has to mend.
+ */
+export async function runCommand(given: string | undefined, options: RunOptions): Promise<number> {
+  const { path, loaded, config } = await configOf(given).catch(async (error: unknown) => {
+    if (error instanceof UsageError) await Supervisor.of(process.env, complain)?.mistake(error.message.replaceAll("\n", "; "));
+    throw error;
+  });
   const lines = problemLines(path, loaded);
   const output = outputTo(process.stdout);
-  if (loaded.config === undefined) {
-    await Supervisor.of(process.env, complain)?.mistake(lines.join("; "));
-    throw new UsageError(lines.join("\n"));
-  }
   for (const line of lines) process.stderr.write(`${line}\n`);
   if (lines.length > 0) process.stderr.write(`what is wrong above is left out; the rest runs ("filesync check" says it again)\n`);
   const reload = async (events: Events) => {
     const next = await load(path);
     for (const line of problemLines(path, next)) events.say("error", "config", line);
-    return next.problems.length > 0 ? undefined : next.config;
+    return next.config === undefined || next.problems.length > 0 ? `the new one has ${mistakesText(next.problems)}` : next.config;
   };
-  const code = await serve(loaded.config, options, output, reload);
+  const code = await serve(config, options, output, reload);
   return code === 0 && lines.length > 0 ? 2 : code;
 }
 
+/** Throws UsageError where there is none, or nothing of it can be used. */
+async function configOf(given: string | undefined): Promise<{ path: string; loaded: Loaded; config: Config }> {
+  const path = configPath(given);
+  const loaded = await load(path);
+  if (loaded.config === undefined) throw new UsageError(problemLines(path, loaded).join("\n"));
+  return { path, loaded, config: loaded.config };
+}
+
 /**
- * Runs a configuration until a signal. `reload` gives the configuration for SIGHUP; undefined keeps the one that runs. Under systemd it does not give
+ * Runs a configuration until a signal. `reload` gives the configuration for SIGHUP, or says why the one that runs is kept. Under systemd it does not give
  * up a state directory that cannot be used now: nobody is there to start it again.
  */
 export async function serve(
   config: Config,
   options: RunOptions,
   output: Output,
-  reload?: (events: Events) => Promise<Config | undefined>,
+  reload?: (events: Events) => Promise<Config | string>,
   attach?: (daemon: Daemon, events: Events) => () => void,
 ): Promise<number> {
   const events = new Events();
@@ -81,10 +91,14 @@ export async function serve(
     reloading = reloading.then(async () => {
       if (stop.signal.aborted) return;
       // Whatever goes wrong with the file, what runs goes on.
-      const next = await reload?.(events).catch((error: unknown) => events.say("error", "config", reasonOf(error)));
-      const kept = next === undefined ? "it cannot be used as it is now" : fixedKeys(config, next);
-      if (next === undefined || kept !== undefined) events.say("warn", "reload", `the configuration stays as it was: ${kept}`);
-      else {
+      const next = await reload?.(events).catch(reasonOf);
+      if (next === undefined) return;
+      const kept = typeof next === "string" ? next : fixedKeys(config, next);
+      if (typeof next === "string" || kept !== undefined) {
+        const refused = `the configuration stays as it was: ${kept}`;
+        events.say("warn", "reload", refused);
+        daemon.refuse(refused);
+      } else {
         hooks.use(next.onEvent);
         events.say("info", "reload", reloadedText(await daemon.reload(next)));
       }
@@ -162,7 +176,7 @@ async function start(
       await daemon.start();
       return true;
     } catch (error) {
-      const said = asUsage(error, stateDir);
+      const said = await asUsage(error, stateDir);
       if (supervisor === undefined) throw said;
       // Whoever holds it may end, and a disk may be mounted later; another version's journal stays what it is.
       if (said === error && !(error instanceof StateDirHeld)) {
@@ -207,13 +221,13 @@ function counted(n: number, what: string): string {
 function answer(daemon: Daemon, request: ControlRequest, exchange: Exchange): unknown {
   if (request.command === "version") return programVersion;
   if (request.command === "health") return healthOf(daemon);
-  if (!daemon.ready) throw new ControlError("the daemon is starting, or its medium fails: its log says which");
+  if (!daemon.ready) throw new ControlError(daemon.trouble ?? "the daemon is starting, or stopping");
   return request.command === "status" ? daemon.status() : answerWith(daemon.engine, true)(request, exchange);
 }
 
 async function healthOf(daemon: Daemon): Promise<Health> {
   await daemon.alive();
-  if (!daemon.ready) return { ready: false, summary: "the state directory cannot be written now: its log says why; it is looked at again" };
+  if (!daemon.ready) return { ready: false, summary: daemon.trouble ?? "it is starting, or stopping" };
   const { summary, spool } = daemon.status();
   return { ready: true, summary: spool.waiting === undefined ? summary : `${summary}; ${spool.waiting}` };
 }
@@ -222,7 +236,7 @@ function complain(message: string): void {
   process.stderr.write(`${message}\n`);
 }
 
-function asUsage(error: unknown, stateDir: string): unknown {
+async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
   const code = codeOf(error);
   if (code === "EROFS")
     return new UsageError(
@@ -233,9 +247,10 @@ function asUsage(error: unknown, stateDir: string): unknown {
       `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
     );
   if (code === "EIO" || code === "ENOSPC")
-    return new Error(`the state directory ${stateDir} cannot be used: ${code === "EIO" ? "the medium fails (EIO)" : "no space is left"}`, {
-      cause: error,
-    });
+    return new Error(
+      `the state directory ${stateDir} cannot be used: ${code === "EIO" ? "the medium fails (EIO)" : await whyNotWritten(stateDir, error)}`,
+      { cause: error },
+    );
   if (code === "ENOTDIR" || code === "EEXIST")
     return new UsageError(`the state directory ${stateDir} cannot be made: a part of that path is a file`);
   return error;

@@ -5,7 +5,7 @@ import { ask, ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { statusOf, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
-import { interruptible, usableConfig } from "./ask.js";
+import { configForJournal, interruptible } from "./ask.js";
 import { UsageError } from "./config.js";
 import { withJournal } from "./offline.js";
 import { cutTo } from "./output.js";
@@ -14,7 +14,7 @@ import { programVersion } from "./version.js";
 const watchMs = 1000;
 
 export async function statusCommand(path: string, options: { json: boolean; watch: boolean }): Promise<number> {
-  const config = await usableConfig(path);
+  const config = await configForJournal(path);
   const status = await statusNow(config);
   const text = (now: Status) => (options.json ? JSON.stringify(now) : statusText(now));
   if (!options.watch) {

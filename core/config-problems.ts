@@ -1,6 +1,7 @@
 /** What is wrong with a configuration, in words: the place, the value, the nearest right word. */
-import { findNodeAtLocation, type Node } from "jsonc-parser";
+import { findNodeAtLocation, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
+import { unseen } from "./options.js";
 
 /** The keys that lead to a place: "routes", 1, "to". */
 export type At = readonly (string | number)[];
@@ -11,6 +12,8 @@ export interface ConfigProblem {
   /** "devices.ground.port", "routes[1].to". */
   readonly path: string;
   readonly message: string;
+  /** Whoever looked may not see it: it may be right for who will run it. */
+  readonly unseen?: true;
 }
 
 /** One line for a person. */
@@ -23,6 +26,12 @@ export function placeText({ line, path, message }: ConfigProblem): string {
   return `${line === 0 ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`;
 }
 
+/** "2 mistakes (the first: line 3: …)" */
+export function mistakesText(problems: readonly ConfigProblem[]): string {
+  const first = problems[0] === undefined ? "" : placeText(problems[0]);
+  return problems.length === 1 ? `a mistake (${first})` : `${problems.length} mistakes (the first: ${first})`;
+}
+
 /** What is wrong of a configuration of which the rest runs, and what therefore does not happen: in one line. */
 export function wrongText({
   problems,
@@ -31,16 +40,25 @@ export function wrongText({
   readonly problems: readonly ConfigProblem[];
   readonly therefore: readonly string[];
 }): string {
-  const first = problems[0] === undefined ? "" : placeText(problems[0]);
-  const many = problems.length === 1 ? `a mistake (${first})` : `${problems.length} mistakes (the first: ${first})`;
-  return `the configuration has ${many}${therefore.length === 0 ? "" : `: ${therefore.join("; ")}`}`;
+  return `the configuration has ${mistakesText(problems)}${therefore.length === 0 ? "" : `: ${therefore.join("; ")}`}`;
 }
 
-/** What is wrong, in words. `beside`: keys that an object beside these of `schema` may have. */
+/** Why a text cannot be read, of the first place where it cannot: what follows is mostly its consequence. */
+export function syntaxProblem(text: string, { error, offset }: ParseError): ConfigProblem {
+  const before = text.slice(0, Math.max(0, offset)).split("\n");
+  return {
+    line: before.length,
+    path: "",
+    message: `this is no JSON: ${readable(printParseErrorCode(error))} (column ${(before.at(-1) ?? "").length + 1})`,
+  };
+}
+
+/** What is wrong, in words. `written`: what stands there. `beside`: keys that an object beside these of `schema` may have. */
 export function messageOf(
   issue: v.BaseIssue<unknown>,
   schema: v.GenericSchema,
   inner: (string | number)[],
+  written: unknown,
   beside: readonly string[],
 ): string {
   const key = String(inner.at(-1) ?? "");
@@ -58,11 +76,17 @@ export function messageOf(
     issue.type === "picklist" && typeof issue.input === "string"
       ? [...(issue.expected ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? "")
       : [];
-  return `expected ${wanted}${given(issue)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
+  if (isUnseen(issue)) return `expected ${wanted}`;
+  return `expected ${wanted}${given(issue, written)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
 }
 
-/** What stands there, where it helps: an object says nothing, and a length is not what was written. */
-function given({ input, type }: v.BaseIssue<unknown>): string {
+export function isUnseen({ received }: v.BaseIssue<unknown>): boolean {
+  return received === unseen;
+}
+
+/** What stands there, where it helps: an object says nothing, and a length is not what was written. A bound sees "20s" as 20000. */
+function given({ input: seen, type }: v.BaseIssue<unknown>, written: unknown): string {
+  const input = type === "min_value" || type === "max_value" ? written : seen;
   if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
   if (typeof input === "object") return "";
   // A password in a URL is not said again.
@@ -139,7 +163,7 @@ export function asText(at: At): string {
   return at.reduce<string>((text, key) => (typeof key === "number" ? `${text}[${key}]` : text === "" ? key : `${text}.${key}`), "");
 }
 
-export function readable(code: string): string {
+function readable(code: string): string {
   return code.replace(/([a-z])([A-Z])/g, (_, a: string, b: string) => `${a} ${b.toLowerCase()}`).toLowerCase();
 }
 

@@ -107,11 +107,48 @@ test("archiving without an archiveDir is a mistake of the route, not one that fo
 });
 
 test("what is no JSON is said with its line", async () => {
-  assert.deepEqual(await problems('{\n  "devices": {\n    "a" { }\n  }\n}'), ["c:3: this is no JSON: colon expected"]);
+  assert.deepEqual(await problems('{\n  "devices": {\n    "a" { }\n  }\n}'), ["c:3: this is no JSON: colon expected (column 9)"]);
   assert.deepEqual(await problems(""), ["c:1: the file is empty; see config.example.json"]);
   assert.deepEqual(await problems('{\n "vehicle": "a",\n "vehicle": "b"\n}'), [
     'c:3: vehicle: "vehicle" is there twice; only one of them can count',
   ]);
+});
+
+test("a value beyond its bounds is said as it was written, with the bound in its units", async () => {
+  assert.deepEqual(
+    await problems(`{
+  "journal": { "keep": "20s" },
+  "devices": {
+    "in": { "type": "local", "dir": "x", "interval": "200ms", "budget": { "day": "0 MB" } },
+    "small": { "type": "webdav", "url": "https://h/", "chunkSize": "1 kB" },
+    "large": { "type": "webdav", "url": "https://h/", "chunkSize": "6GiB" }
+  },
+  "routes": [
+    { "from": "in", "to": ["small"], "mode": "two-way", "trashKeep": "90min" }
+  ]
+}`),
+    [
+      'c:2: journal.keep: expected at least 1d, got "20s"',
+      'c:4: devices.in.interval: expected at least 1s, got "200ms"',
+      'c:4: devices.in.budget.day: expected at least one byte, got "0 MB"',
+      'c:5: devices.small.chunkSize: expected at least "1KiB", got "1 kB"',
+      'c:6: devices.large.chunkSize: expected at most "5GiB", got "6GiB"',
+      'c:9: routes[0].trashKeep: expected at least 1d, got "90min"',
+    ],
+  );
+});
+
+test("where nobody will use secrets, none is looked for, and none shows itself", async () => {
+  const device = (password: object) => ({ type: "ftp", host: "h", user: "u", password });
+  const text = JSON.stringify({ devices: { a: device({ env: "PW" }), b: device({ file: "x" }), c: device({ credential: "c" }) } });
+  assert.equal((await load(text)).problems.length, 3);
+  const { config, problems: wrong } = await loadConfig(text, plugins, {
+    ...{ baseDir: "/base", env: {}, secrets: "unread", hostName: "host", nowMs: 0 },
+  });
+  assert.deepEqual(wrong, []);
+  assert.equal(config?.wrong, undefined);
+  for (const { options } of config?.devices ?? [])
+    assert.throws(() => (options as { password: Secret }).password.reveal(), /this secret was not read/);
 });
 
 test("a credential comes from systemd, by either of its names, else from the directory beside the configuration", async (t) => {

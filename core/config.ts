@@ -4,7 +4,7 @@
  * have taken is not removed at its source. Here: the whole, and its devices and services; `config-routes.ts` reads the routes, `config-problems.ts`
  * has the words for what is wrong.
  */
-import { getNodeValue, parseTree, printParseErrorCode, type ParseError } from "jsonc-parser";
+import { getNodeValue, parseTree, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
 import { eventNames } from "./events.js";
 import type { HookRule } from "./hooks.js";
@@ -13,10 +13,11 @@ import {
   duplicateKeys,
   entriesOf,
   isObject,
+  isUnseen,
   lineOf,
   messageOf,
-  readable,
   suggestion,
+  syntaxProblem,
   type At,
   type ConfigProblem,
 } from "./config-problems.js";
@@ -201,22 +202,22 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
   if (tree === undefined || parseErrors.length > 0) {
     if (text.trim() === "") return { problems: [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
-    // The first only: what follows it is mostly its consequence.
-    const problems = parseErrors.slice(0, 1).map(({ error, offset }) => ({
-      line: lineAt(offset),
-      path: "",
-      message: `this is no JSON: ${readable(printParseErrorCode(error))}`,
-    }));
-    return { problems };
+    return { problems: parseErrors.slice(0, 1).map((error) => syntaxProblem(text, error)) };
   }
   const problems: ConfigProblem[] = [];
-  const add: Add = (at, message) => void problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message });
+  const add = (at: At, message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
+    void problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message, ...more });
   const parse: Parse = (at, schema, input) => {
     const result = parseIn(options, schema, input);
     if (result.success) return result.output;
     for (const issue of result.issues.flatMap(inList)) {
       const inner = (issue.path ?? []).map((item) => item.key as string | number);
-      add([...at, ...inner], messageOf(issue, schema, inner, Object.keys(deviceCommon)));
+      const written = inner.reduce<unknown>(
+        (value, key) => (value as Readonly<Record<string | number, unknown>> | undefined)?.[key],
+        input,
+      );
+      const message = messageOf(issue, schema, inner, written, Object.keys(deviceCommon));
+      add([...at, ...inner], message, isUnseen(issue) ? { unseen: true } : {});
     }
     return undefined;
   };

@@ -7,19 +7,32 @@ import { join } from "node:path";
 import { RealClock } from "./clock.js";
 import type { Config } from "./config.js";
 import type { Engine } from "./engine.js";
-import { codeOf } from "./errors.js";
 import type { Events } from "./events.js";
 import { freeBytesAt } from "./fs.js";
 import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
 import { checkpointBytes } from "./journal.js";
-import { isDamage, isMedium } from "./tables.js";
+import { isDamage, isFull, isMedium } from "./tables.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Run, type Drained, type Reloaded } from "./run.js";
 import { statusOf, type Status } from "./status.js";
+import { sizeText } from "./text.js";
 
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
 const reserveBytes = 2 * checkpointBytes;
+/** With less free nothing can be written. */
+const leastBytes = 2 ** 20;
+
+/** Why the state directory cannot be written, for a person; where its disk is full, how much is free there and how much it takes. */
+export async function whyNotWritten(stateDir: string, error: unknown): Promise<string> {
+  if (!isMedium(error)) return reasonOf(error);
+  const free = await freeBytesAt(stateDir).catch(reasonOf);
+  // Without room for its shared memory SQLite speaks of an I/O error.
+  if (typeof free === "string" || !(isFull(error) || free < leastBytes)) return reasonOf(error);
+  if (free >= reserveBytes)
+    return `no space is left for it on the disk of ${stateDir}, though ${sizeText(free)} are free there: a quota, or no names are left (df -i ${stateDir})`;
+  return `no space is left on the disk of ${stateDir}: ${sizeText(free)} free, ${sizeText(reserveBytes)} needed`;
+}
 
 export interface DaemonOptions {
   readonly config: Config;
@@ -42,6 +55,8 @@ export class Daemon {
   /** How often in a row the engine ended soon after it was built. */
   #failures = 0;
   #rebuilding: Promise<void> | undefined;
+  #trouble: string | undefined;
+  #refused: string | undefined;
 
   constructor(options: DaemonOptions) {
     this.#options = options;
@@ -55,7 +70,7 @@ export class Daemon {
     const { stateDir } = this.#config;
     this.#lock = await lockStateDir(stateDir);
     try {
-      if ((await freeBytesAt(stateDir)) < 2 ** 20) await fs.rm(join(stateDir, "reserve"), { force: true });
+      if ((await freeBytesAt(stateDir)) < leastBytes) await fs.rm(join(stateDir, "reserve"), { force: true });
       else await makeReserve(stateDir);
       await this.#begin(false);
     } catch (error) {
@@ -73,9 +88,19 @@ export class Daemon {
     return this.#run !== undefined && !this.#stopping.signal.aborted;
   }
 
+  /** Why no engine runs though it was started, for a person; undefined while one does. */
+  get trouble(): string | undefined {
+    return this.#trouble;
+  }
+
   status(): Status {
     if (this.#run === undefined) throw new Error("the daemon is starting");
-    return statusOf(this.#run.engine, this.#options.programVersion, this.ready);
+    return statusOf(this.#run.engine, this.#options.programVersion, this.ready, this.#refused);
+  }
+
+  /** Another configuration was to be applied and cannot be, for this reason: what runs goes on, and status says so until one is applied. */
+  refuse(reason: string): void {
+    this.#refused = reason;
   }
 
   /** Resolves once the journal has written, or failed to write, what waited when it was asked. */
@@ -92,6 +117,7 @@ export class Daemon {
   /** Applies another configuration, of the same `stateDir` and `vehicle`; undefined while the medium fails: it runs once that works again. */
   async reload(config: Config): Promise<Reloaded | undefined> {
     this.#config = config;
+    this.#refused = undefined;
     return this.#run?.reload(config);
   }
 
@@ -125,6 +151,7 @@ export class Daemon {
     const installation = await installationOf(config.stateDir, machine);
     const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect);
     this.#run = run;
+    this.#trouble = undefined;
     // Reloaded while it was built.
     if (this.#config !== config)
       run
@@ -160,9 +187,19 @@ export class Daemon {
     const { signal } = this.#stopping;
     this.#run = undefined;
     const suspect = isDamage(error);
-    const full = codeOf(error) === "ENOSPC" || ("errcode" in error && error.errcode === 13);
-    events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${reasonOf(error)}; it is opened anew`);
-    const said = (next: unknown) => events.say("error", "journal-failed", `the journal cannot be opened: ${reasonOf(next)}`);
+    const full = isFull(error);
+    const troubled = (why: string) => {
+      this.#trouble = `nothing is found or delivered: the journal in ${config.stateDir} cannot be written: ${why}; it is looked at again`;
+    };
+    troubled(reasonOf(error));
+    const first = await whyNotWritten(config.stateDir, error);
+    troubled(first);
+    events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be written: ${first}; it is opened anew`);
+    const said = async (next: unknown) => {
+      const why = await whyNotWritten(config.stateDir, next);
+      troubled(why);
+      events.say("error", "journal-failed", `the journal cannot be opened: ${why}`);
+    };
     await run?.stop().catch(said);
     // At once the first time; a medium that goes on refusing is given time.
     for (; !signal.aborted; this.#failures++) {
@@ -178,7 +215,7 @@ export class Daemon {
         events.say("warn", "journal-reopened", "the journal is open again; work goes on");
         return;
       } catch (next) {
-        said(next);
+        await said(next);
       }
     }
   }

@@ -12,6 +12,7 @@ import { type Engine, type RouteLane } from "./engine.js";
 import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { Looks } from "./looks.js";
+import { Missing } from "./missing.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
@@ -46,6 +47,7 @@ export class Finder {
   );
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
+  readonly #missing: Missing;
 
   constructor(
     readonly engine: Engine,
@@ -55,6 +57,7 @@ export class Finder {
     const source = lane.device.source;
     if (source === undefined) throw new Error(`${lane.name} is no source`);
     this.#source = source;
+    this.#missing = new Missing(engine, lane, source);
     this.#routes = engine.routes.get(lane.name) ?? [];
   }
 
@@ -120,6 +123,7 @@ export class Finder {
     const { engine, lane } = this;
     const rulesNow = rulesOf(engine, lane.name);
     const reconsider = !isConsidered(engine, lane.name);
+    const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
     /** The journal had nothing of their paths; only a listing adds that. */
@@ -194,6 +198,7 @@ export class Finder {
         count: added,
       });
     else engine.events.say("debug", "listed", `${lane.name}: listed, nothing new`, { device: lane.name });
+    await this.#missing.look(seen, epoch, signal);
     await survey?.end((file) => !archived(file.path) && this.#routes.some(({ rules }) => rules.wants(file)), signal);
   }
 

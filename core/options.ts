@@ -5,7 +5,7 @@
  * All figures come out in the unit that the name in code says: bytes, milliseconds, bytes per second.
  */
 import { createHmac, randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
@@ -16,6 +16,8 @@ export interface Surroundings {
   /** Relative paths are relative to this directory. */
   readonly baseDir: string;
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** Nobody will use them: where they are kept is not looked at, and what is not there is no mistake. */
+  readonly secrets?: "unread";
 }
 
 let surroundings: Surroundings = { baseDir: "/", env: {} };
@@ -57,6 +59,16 @@ export class Secret {
   }
   [Symbol.for("nodejs.util.inspect.custom")](): string {
     return "[secret]";
+  }
+}
+
+/** One that was not looked at. */
+class UnreadSecret extends Secret {
+  constructor() {
+    super("");
+  }
+  override reveal(): never {
+    throw new Error("this secret was not read");
   }
 }
 
@@ -164,8 +176,26 @@ export const command = () =>
 function credentialFile(name: string): string | undefined {
   const { CREDENTIALS_DIRECTORY: dir } = surroundings.env;
   const given = dir === undefined || dir === "" ? [] : [join(dir, name), join(dir, `filesync_${name}`)];
-  return [...given, join(surroundings.baseDir, "credentials", name)].find((path) => existsSync(path));
+  const own = join(surroundings.baseDir, "credentials", name);
+  // Where systemd gave a directory, that is all there is for us: what only root may look into says nothing.
+  return [...given, own].find((path) => isThere(path, path === own && given.length === 0));
 }
+
+/** `closed`: what is said of a path that we may not look at. */
+function isThere(path: string, closed: boolean): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    return isClosed(error) && closed;
+  }
+}
+
+function isClosed(error: unknown): boolean {
+  return codeOf(error) === "EACCES" || codeOf(error) === "EPERM";
+}
+
+/** As what an issue has received: whoever parses may not see it, and says nothing of whether it is right. */
+export const unseen = "what this user may not read";
 
 /** "text", { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" } (the last line end of a file is taken off) → Secret. */
 export const secret = () =>
@@ -182,6 +212,7 @@ export const secret = () =>
     v.rawTransform<string | { env: string } | { file: string } | { credential: string }, Secret>(({ dataset, addIssue, NEVER }) => {
       const given = dataset.value;
       if (typeof given === "string") return new Secret(given);
+      if (surroundings.secrets === "unread") return new UnreadSecret();
       if ("env" in given) {
         const value = surroundings.env[given.env];
         if (value !== undefined && value !== "") return new Secret(value);
@@ -203,12 +234,16 @@ export const secret = () =>
     }),
   );
 
-function readSecret(file: string, addIssue: (issue: { message: string }) => void): Secret | undefined {
+function readSecret(file: string, addIssue: (issue: { message: string; received?: string }) => void): Secret | undefined {
   try {
     return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
   } catch (error) {
-    const why = codeOf(error) === "" ? String(error) : codeOf(error);
-    addIssue({ message: `a readable secret file; ${file} is not (${why})` });
+    if (isClosed(error))
+      addIssue({
+        message: `the secret in ${file}, which this user may not read; root's doctor tells whether it is right (sudo filesync doctor)`,
+        received: unseen,
+      });
+    else addIssue({ message: `a readable secret file; ${file} is not (${codeOf(error) === "" ? String(error) : codeOf(error)})` });
     return undefined;
   }
 }

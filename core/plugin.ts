@@ -292,6 +292,11 @@ export interface Source {
   mayGrow?(path: string): boolean;
   /** Undefined until it is chosen, which takes the first bytes of a file. */
   readonly wayOfReading?: WayOfReading | undefined;
+  /**
+   * With `inPlace`: names the file system that holds a directory ("" is the root), or the nearest above it that is there; another one, or none, once a disk
+   * is not mounted any more. What is missing counts as gone only where it is the one that held it. Absent: it is noticed when it is to be read. Throws as `stat` does.
+   */
+  volume?(dir: string, signal: AbortSignal): Promise<string>;
   /** With `inPlace`: where the file is on this machine, for targets with `needs: sealedPath`; undefined where that is no text (a name that is no UTF-8). */
   localPath?(entry: FileEntry): string | undefined;
 }

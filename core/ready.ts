@@ -120,7 +120,7 @@ async function devicePlace(
       ...{ what, name, state: "not-ready", need: need + before, text: `it took no more: ${lane.stopped}` },
       todo: [`# make room on ${name}`, `filesync retry ${name}`],
     };
-  const waits = what === "target" && before > 0 && !lane.attached ? `; ${sizeText(before)} that have to arrive wait for it` : "";
+  const waits = before > 0 ? `; ${sizeText(before)} that have to arrive wait for it` : "";
   let free: number | undefined;
   try {
     free = lane.device.room === undefined ? undefined : await asked(lane, signal, async (hosted) => lane.device.room?.(hosted));
@@ -128,7 +128,11 @@ async function devicePlace(
     return unknown(`it cannot be asked: ${reasonOf(error)}${waits}`);
   }
   if (free === undefined)
-    return unknown(waits === "" ? "it does not tell how much is free" : `it is away: ${lane.state.reason ?? "nobody knows why"}${waits}`);
+    return unknown(
+      lane.attached || waits === ""
+        ? "it does not tell how much is free"
+        : `it is away: ${lane.state.reason ?? "nobody knows why"}${waits}`,
+    );
   const ahead = before === 0 ? "" : `, ${sizeText(before)} of which go to what waits for it`;
   const text = `${sizeText(free)} free${ahead}`;
   if (free >= need + before) return { what, name, state: "ready", need: need + before, free, text };

@@ -1,6 +1,7 @@
 /** What the file system says of a file, as core says it. */
 import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats } from "node:fs";
 import { faultOfErrno } from "./errors.js";
+import { bytesFromName } from "./names.js";
 import type { FileEntry, Stamp } from "./plugin.js";
 
 /** For reading a plain file; never through a link at its end, and never held up by a pipe. */
@@ -46,6 +47,17 @@ export function numberedAtSync(dir: Buffer): bigint | undefined {
 function isBirthTold(): boolean {
   birthTold ??= lstatSync("/proc/self", { bigint: true, throwIfNoEntry: false })?.birthtimeNs === 0n;
   return birthTold;
+}
+
+/** For `Source.volume`, below a directory of this machine. */
+export async function volumeAt(root: string, dir: string): Promise<string> {
+  for (let at = dir; ; at = at.slice(0, Math.max(0, at.lastIndexOf("/"))))
+    try {
+      return String((await fs.stat(at === "" ? root : Buffer.concat([Buffer.from(`${root}/`), bytesFromName(at)]))).dev);
+    } catch (error) {
+      const fault = faultOfErrno(error, `cannot look at ${at}`);
+      if (fault.kind !== "missing" || at === "") throw fault;
+    }
 }
 
 export function kindOf(stat: { isSymbolicLink(): boolean; isFIFO(): boolean; isSocket(): boolean }): string {

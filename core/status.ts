@@ -74,10 +74,12 @@ export interface Status {
   readonly moved: { readonly pulled: number; readonly pushed: number };
   /** While the configuration has mistakes: where, and what does not happen therefore. */
   readonly configuration?: { readonly mistakes: readonly ConfigProblem[]; readonly therefore: readonly string[] };
+  /** Why the configuration that was to be applied last does not run: what ran before it goes on. Absent once one was applied. */
+  readonly refused?: string;
   readonly summary: string;
 }
 
-export function statusOf(engine: Engine, version: string, ready: boolean): Status {
+export function statusOf(engine: Engine, version: string, ready: boolean, refused?: string): Status {
   const { journal } = engine;
   const count = (where: string) => journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM deliveries WHERE ${where}`)?.n ?? 0;
   const waiting = count("state = 'wanting'") + count("state = 'ready'");
@@ -145,8 +147,9 @@ export function statusOf(engine: Engine, version: string, ready: boolean): Statu
     lost: lost.map(({ id, source, path, size }) => ({ version: id, from: source, path, size })),
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
     ...(wrong === undefined ? {} : { configuration: { mistakes: wrong.problems, therefore: wrong.therefore } }),
+    ...(refused === undefined ? {} : { refused }),
     summary: summary({
-      wrong: wrong === undefined ? "" : `${wrongText(wrong)}; `,
+      wrong: `${refused === undefined ? "" : `${refused}; `}${wrong === undefined ? "" : `${wrongText(wrong)}; `}`,
       unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
       open: waiting + active,
       parked,
@@ -240,7 +243,7 @@ export function mistakesOf(wrong: Wrong, name: string): string {
 }
 
 interface Sums {
-  /** What is wrong in the configuration; "" where all is right. */
+  /** What is wrong in the configuration, or in the one that was to take its place; "" where all is right. */
   readonly wrong: string;
   /** Sources of which nobody knows yet what they have. */
   readonly unlisted: readonly string[];

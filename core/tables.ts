@@ -132,6 +132,12 @@ export function isMedium(error: unknown): error is Error {
   return code === 10 || code === 13 || ["ENOSPC", "EIO"].includes(codeOf(error));
 }
 
+/** The disk is full: SQLITE_FULL, or node's own word for it. */
+export function isFull(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  return codeOf(error) === "ENOSPC" || ("errcode" in error && ((error.errcode as number) & 0xff) === 13);
+}
+
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */
 export function isDamage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;

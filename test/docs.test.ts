@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { plugins } from "../cli/plugins.js";
 import { loadConfig } from "../core/config.js";
 import { runProgram } from "./faults/process.js";
+import { World } from "./faults/world.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const pages = [
@@ -67,6 +68,29 @@ test("commands that the documentation names exist, with these options", async ()
       }
   assert.deepEqual(wrong, []);
   assert.ok(options.size > 15, `only ${options.size} commands are shown`);
+});
+
+test("what ready and doctor say in docs/commands.md is what they say", async (t) => {
+  const world = new World(t);
+  world.file("card/a.ulg", Buffer.alloc(300_000, 1));
+  const config = world.config({
+    spool: { keepFree: "1MiB", maxSize: "50.3MB" },
+    devices: {
+      card: { type: "local", dir: "card", inPlace: false },
+      ground: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" },
+    },
+    routes: [{ from: "card", to: ["ground"] }],
+  });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+  const [doctor = "", ready = ""] = blocks(read("docs/commands.md"), "text");
+  const masked = (text: string) => text.replaceAll(/card: [\d.]+ [GT]B free/g, "card: SIZE free").trim();
+  const said = await runProgram(["ready", "--need", "20MB", "--config", config]);
+  assert.equal(said.code, 0);
+  assert.equal(masked(said.out), masked(ready));
+  const found = (await runProgram(["doctor", "--config", config])).out
+    .replaceAll(config, "/etc/filesync/config.json")
+    .replaceAll(world.path("state"), "/var/lib/filesync");
+  for (const line of doctor.trim().split("\n")) assert.ok(found.split("\n").includes(line), `${line}\nis not in\n${found}`);
 });
 
 test("scripts that the documentation names exist, with these options", () => {

@@ -71,6 +71,8 @@ export class FakeDevice {
   openMost = 0;
   /** The medium that is in, where it takes such. */
   medium: string | undefined;
+  /** What holds its files; another one while they are not mounted. */
+  volume = "its disk";
   /** How often core said that nothing more is wanted of it. */
   rests = 0;
 
@@ -167,6 +169,14 @@ export class FakeDevice {
         stream.once("close", () => (this.openNow -= 1));
         return stream;
       },
+      ...(features.inPlace === true
+        ? {
+            volume: async (dir: string, signal: AbortSignal) => {
+              await this.call(`volume ${dir}`, signal);
+              return this.volume;
+            },
+          }
+        : {}),
       ...(features.localPath === undefined ? {} : { localPath: (entry: FileEntry) => features.localPath?.(entry.path) }),
       ...(features.crc === undefined
         ? {}

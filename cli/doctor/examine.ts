@@ -85,9 +85,12 @@ function checkConfiguration(file: Given["file"]): Finding[] {
   const { path, loaded } = file;
   if (typeof loaded === "string") return [ofConfiguration("bad", path, loaded)];
   if (loaded.problems.length === 0) return [ofConfiguration("ok", path, "nothing is wrong with it")];
-  return loaded.problems.map((problem) =>
-    ofConfiguration("bad", path, problemText(path, problem).slice(path.length + 1), `filesync check --config ${path}`),
-  );
+  return loaded.problems.map((problem) => {
+    const text = problemText(path, problem).slice(path.length + 1);
+    return problem.unseen === true
+      ? ofConfiguration("unseen", path, text, "sudo filesync doctor")
+      : ofConfiguration("bad", path, text, `filesync check --config ${path}`);
+  });
 }
 
 interface DaemonSeen {

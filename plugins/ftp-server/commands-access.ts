@@ -1,7 +1,7 @@
 /**
  * Commands around a session: login, TLS, modes, ports for data, and what a client may ask about the server.
  *
- * RFC 959, 2228/4217 (AUTH, PBSZ, PROT), 2389 (FEAT, OPTS), 2428 (EPSV). Only stream mode, file structure and bytes as they are: TYPE A
+ * RFC 959, 2228/4217 (AUTH, PBSZ, PROT), 2389 (FEAT, OPTS), 2428 (EPSV), AVBL (draft-peterson-streamlined-ftp-command-extensions). Only stream mode, file structure and bytes as they are: TYPE A
  * is accepted and changes nothing, as common servers do, so a size is the same in both types.
  */
 import { Answer } from "./answer.js";
@@ -46,6 +46,10 @@ export const accessVerbs: Verbs = {
   MODE: { words: "S", run: (session, arg) => only(session, arg, "S", "stream mode") },
   STRU: { words: "F", run: (session, arg) => only(session, arg, "F", "file structure") },
   ALLO: { words: "<bytes>", run: allo },
+  AVBL: {
+    words: "[<directory>]",
+    run: async (session, arg) => session.reply(213, String(await session.login().root.freeBytes(session.place(arg)))),
+  },
   REST: {
     words: "<offset>",
     run: async (session, arg) => {
@@ -130,7 +134,7 @@ async function prot(session: Session, arg: Buffer): Promise<void> {
 async function feat(session: Session): Promise<void> {
   const facts = factNames.map((fact) => `${fact}${session.facts.has(fact) ? "*" : ""};`).join("");
   const tls = session.shared.secureContext === undefined ? [] : ["AUTH TLS", "PBSZ", "PROT"];
-  const list = [...tls, "EPSV", "HASH SHA-256*", "MDTM", "MFMT", `MLST ${facts}`, "PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"];
+  const list = ["AVBL", ...tls, "EPSV", "HASH SHA-256*", "MDTM", "MFMT", `MLST ${facts}`, "PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"];
   await session.reply(211, "Features:", ...list, "End");
 }
 
@@ -163,7 +167,7 @@ async function help(session: Session): Promise<void> {
 async function allo(session: Session, arg: Buffer): Promise<void> {
   const bytes = Number(/^\d+/.exec(text(arg))?.[0] ?? NaN);
   if (!Number.isFinite(bytes)) throw new Answer(501, "ALLO takes a number of bytes.");
-  if (bytes > (await session.login().root.freeBytes())) throw new Answer(552, "Not that much space is left.");
+  if (bytes > (await session.login().root.freeBytes([]))) throw new Answer(552, "Not that much space is left.");
   await session.reply(200, "There is space.");
 }
 

@@ -256,7 +256,7 @@ test("with overwrite off nothing is replaced, and a resume goes on", async () =>
   await fs.rm(dir, { recursive: true });
 });
 
-test("ports for data come from the range, and go back to it; ALLO tells whether there is space", async () => {
+test("ports for data come from the range, and go back to it; ALLO and AVBL tell of the space", async () => {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-ports-"));
   const only = await freePort();
   const narrow = await startOwn({ root: dir, passivePorts: `${only}-${only}`, users: { u: { password: "p" } } });
@@ -267,6 +267,16 @@ test("ports for data come from the range, and go back to it; ALLO tells whether 
   await until("the port to be free", async () => (await clients[1]!.ask("PASV")).startsWith("227"));
   assert.match(await clients[1]!.ask("ALLO 1000"), /^200/);
   assert.match(await clients[1]!.ask("ALLO 9000000000000000"), /^552/);
+  assert.match(await clients[1]!.ask("FEAT"), /^ AVBL\r?$/m);
+  await fs.mkdir(join(dir, "u", "below"), { recursive: true });
+  await fs.writeFile(join(dir, "u", "file"), "");
+  await fs.symlink("/", join(dir, "u", "link"));
+  const { blocks, bsize } = await fs.statfs(dir);
+  for (const command of ["AVBL", "AVBL /", "AVBL below", "AVBL /../.."]) {
+    const free = Number(/^213 (\d+)$/.exec(await clients[1]!.ask(command))?.[1] ?? NaN);
+    assert.ok(free > 0 && free <= blocks * bsize, `${command}: ${free}`);
+  }
+  for (const command of ["AVBL nothing", "AVBL file", "AVBL link"]) assert.match(await clients[1]!.ask(command), /^550/, command);
   for (const it of clients) it.close();
   await narrow.close();
   await fs.rm(dir, { recursive: true });

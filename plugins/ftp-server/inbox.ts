@@ -116,6 +116,15 @@ export class Inbox implements Source, Arrivals {
     }
   }
 
+  async volume(dir: string, signal: AbortSignal): Promise<string> {
+    throwIfAborted(signal);
+    try {
+      return await this.root.volume(placeOfCorePath(dir));
+    } catch (error) {
+      throw faultOfErrno(error, `cannot look at ${dir}`);
+    }
+  }
+
   async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
     throwIfAborted(signal);
     const handle = await this.#openFile(entry);

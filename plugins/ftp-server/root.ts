@@ -249,9 +249,19 @@ export class Root {
     });
   }
 
-  /** Bytes free for an ordinary program on the file system of the root. */
-  async freeBytes(): Promise<number> {
-    const stats = await fs.statfs(this.#dir);
+  /** Names the file system of a directory, or of the nearest above it that is there. */
+  async volume(place: Place): Promise<string> {
+    try {
+      return String((await this.#within(place, (dir) => fs.stat(dir.path))).dev);
+    } catch (error) {
+      if (place.length === 0 || !["ENOENT", "ENOTDIR"].includes(codeOf(error))) throw error;
+      return this.volume(place.slice(0, -1));
+    }
+  }
+
+  /** Bytes free for an ordinary program on the file system of a directory. Throws ENOENT, ENOTDIR. */
+  async freeBytes(place: Place): Promise<number> {
+    const stats = await this.#within(place, (dir) => fs.statfs(dir.path));
     return stats.bavail * stats.bsize;
   }
 }

@@ -109,6 +109,17 @@ export class Connection {
     });
   }
 
+  /** Bytes free below a directory (text of bytes), or below the nearest one that is there; undefined where the server does not tell. Throws Refusal. */
+  async available(dir: string): Promise<number | undefined> {
+    if (!this.has("AVBL")) return undefined;
+    const answer = await this.ask(`AVBL ${dir === "" ? "/" : dir}`);
+    // It is made by the first upload.
+    if (isAbsent(answer) && dir !== "") return this.available(dir.slice(0, dir.lastIndexOf("/")));
+    if (isUnknownCommand(answer)) return undefined;
+    const number = /^(\d+)\s*$/.exec(taken(answer).text);
+    return answer.code === 213 && number !== null ? Number(number[1]) : undefined;
+  }
+
   /** One command that must be taken. Throws Refusal. */
   async command(command: string): Promise<Answer> {
     return taken(await this.ask(command));

@@ -40,6 +40,10 @@ export class FtpDevice implements Device {
     });
   }
 
+  room(signal: AbortSignal): Promise<number | undefined> {
+    return this.#pool.with(signal, "cannot ask for the free space", (connection) => connection.available(connection.root));
+  }
+
   certificate(signal: AbortSignal): Promise<Certificate | undefined> {
     return certificateOfServer(this.#options, this.#clock, signal);
   }

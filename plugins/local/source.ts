@@ -7,7 +7,7 @@ import type { FileThread } from "../../core/file-thread.js";
 import { nameFromBytes } from "../../core/names.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
-import { entryInstead, numberedAt } from "../../core/stat.js";
+import { entryInstead, numberedAt, volumeAt } from "../../core/stat.js";
 import { lookAt, makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many in all a thread is not begun: that takes longer. */
@@ -68,6 +68,11 @@ export class LocalSource implements Source {
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
     return lookAt(this.root, path);
+  }
+
+  async volume(dir: string, signal: AbortSignal): Promise<string> {
+    throwIfAborted(signal);
+    return volumeAt(this.root, dir);
   }
 
   now(): number {

@@ -106,6 +106,34 @@ test("a configuration in a directory that may not be looked into is there: who m
   }
 });
 
+test("a secret that only root may read is no mistake: who asks is told that it is not for them, and who can tell", async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip("only root runs the program as another user");
+    return;
+  }
+  const world = new World(t);
+  chmodSync(world.dir, 0o755);
+  chownSync(world.mkdir("in"), 65534, 65534);
+  chownSync(world.mkdir("state"), 65534, 65534);
+  writeFileSync(world.path("file.secret"), "p", { mode: 0o600 });
+  world.file("credentials/g", "p");
+  chmodSync(world.path("credentials"), 0o700);
+  const ftp = (password: object) => ({ type: "ftp", host: "127.0.0.1", port: 1, user: "u", password });
+  const config = world.config({
+    devices: { in: local("in"), g: ftp({ credential: "g" }), h: ftp({ file: "file.secret" }) },
+    routes: [{ from: "in", to: ["g", "h"] }],
+  });
+  const { code, of } = await doctor(config, { uid: 65534, gid: 65534, cwd: "/" });
+  assert.deepEqual(of("bad"), []);
+  assert.equal(code, 0);
+  const closed = (name: string, file: string) =>
+    `${config}: 1: devices.${name}.password: expected the secret in ${world.path(file)}, which this user may not read; root's doctor tells whether it is right (sudo filesync doctor) [sudo filesync doctor]`;
+  assert.deepEqual(of("unseen", "configuration"), [closed("g", "credentials/g"), closed("h", "file.secret")]);
+  const root = await doctor(config);
+  assert.deepEqual(root.of("unseen", "configuration"), []);
+  assert.equal(root.of("ok", "configuration").length, 1);
+});
+
 test("an ordinary user is told what is not for them, and what could not be seen", async (t) => {
   const world = new World(t);
   chmodSync(world.dir, 0o755);

@@ -283,4 +283,14 @@ test("import-legacy: a piece of the old documentation, with its password in a fi
   const other = await runProgram(["import-legacy", world.path("other.json"), "--config", world.path("x.json")]);
   assert.equal(other.code, 2);
   assert.match(other.err, /holds no configuration of the old FileSync/);
+  writeFileSync(world.path("torn.json"), '{\n  "source": {\n    "device" }\n}');
+  writeFileSync(world.path("torn.txt"), '"source": {\n  "device": "device_local",\n  "args" {}\n},');
+  for (const [name, place] of [
+    ["torn.json", `${world.path("torn.json")}:3: this is no JSON: colon expected (column 14)`],
+    ["torn.txt", `${world.path("torn.txt")}:3: this is no JSON: colon expected (column 10)`],
+  ] as const) {
+    const torn = await runProgram(["import-legacy", world.path(name), "--config", world.path("x.json")]);
+    assert.equal(torn.code, 2);
+    assert.equal(torn.err.trim(), `filesync: ${place}; nor is it ftp_server.py`);
+  }
 });

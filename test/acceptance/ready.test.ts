@@ -99,12 +99,61 @@ test("what cannot tell its room is said to be not known; what has to arrive and 
   assert.equal(code, 3);
   assert.match(
     out,
-    /^NOT READY {2}deliveries: 1 that has to arrive is set aside\n {13}filesync status\n {13}filesync retry --all\nnot known {2}server: it does not tell how much is free\n/,
+    /^NOT READY {2}deliveries: 1 that has to arrive is set aside\n {13}filesync status\n {13}filesync retry --all\nnot known {2}server: it cannot be asked: cannot log in to 127\.0\.0\.1: .*\n/,
   );
   const optional = flown(t, { routes: [{ from: "card", to: [{ device: "ground", required: false }], into: "x".repeat(300) }] });
   assert.equal((await runProgram(["run", "--once", "--config", optional.config])).code, 3);
   const beside = await asked(optional.config, "--need", "1MB");
   assert.equal(beside.code, 0, beside.out);
+});
+
+test("the ground's own FTP server tells what is free there; while it is away, what waits for it and fits is no reason against flying", async (t) => {
+  const world = new World(t);
+  if (!world.mount("served", 32)) {
+    t.skip("no file system can be mounted here");
+    return;
+  }
+  world.file("card/a.ulg", Buffer.alloc(8_000_000, 1));
+  const ground = (listen: string) =>
+    world.config(
+      { stateDir: "ground-state", services: { ftp: { type: "ftp-server", listen, root: "served", users: { v: { password: "pass" } } } } },
+      "ground.json",
+    );
+  const server = async (listen: string) => {
+    const program = new Program(["run", "--json", "--config", ground(listen)]);
+    t.after(() => program.kill());
+    const { facts } = await program.until(({ message }) => message.includes("FTP server listens on"), "it listens");
+    return { program, port: Number(facts?.["port"]) };
+  };
+  const first = await server("127.0.0.1:0");
+  await first.program.kill();
+  const config = world.config({
+    spool: { keepFree: "1MiB", maxSize: "50MB" },
+    devices: {
+      card: local("card", { inPlace: false }),
+      ground: { type: "ftp", host: "127.0.0.1", port: first.port, user: "v", password: "pass" },
+    },
+    routes: [{ from: "card", to: ["ground"] }],
+  });
+  const vehicle = new Program(["run", "--json", "--config", config]);
+  t.after(() => vehicle.kill());
+  await vehicle.until(({ what }) => what === "pulled", "it is here");
+  await vehicle.until(({ what, facts }) => what === "detached" && facts?.["device"] === "ground", "the ground is away");
+  const away = await asked(config, "--need", "40MB");
+  assert.equal(away.code, 0, away.out);
+  assert.match(away.out, /^not known {2}ground: it cannot be asked: .*; 8\.0 MB that have to arrive wait for it$/m);
+  assert.match(away.out, /\nready for 40 MB, as far as is known; not known: ground$/);
+  const more = await asked(config, "--need", "45MB");
+  assert.equal(more.code, 3);
+  assert.match(more.out, /^NOT READY {2}spool: 42 MB free, /m);
+  await server(`127.0.0.1:${first.port}`);
+  await vehicle.until(({ what }) => what === "delivered", "it arrived");
+  const there = await asked(config, "--need", "10MB");
+  assert.equal(there.code, 0, there.out);
+  assert.match(there.out, /^ready {6}ground: [12]\d MB free$/m);
+  const full = await asked(config, "--need", "30MB");
+  assert.equal(full.code, 3);
+  assert.match(full.out, /^NOT READY {2}ground: [12]\d MB free; 30 MB are needed$/m);
 });
 
 test("a PX4 tells what is free on its card, with a daemon and without; one that is armed, or an ArduPilot, is not known", async (t) => {

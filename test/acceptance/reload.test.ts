@@ -1,9 +1,10 @@
 /** SIGHUP: another configuration while it runs. What did not change goes on; what is wrong is refused whole. */
 import assert from "node:assert/strict";
-import { readdirSync, writeFileSync } from "node:fs";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { plugins } from "../../cli/plugins.js";
-import { Program } from "../faults/process.js";
+import type { Status } from "../../core/status.js";
+import { Program, runProgram } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
 
@@ -88,14 +89,22 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
     return program.events.filter(({ what }) => what === "reload" || what === "config").map(({ message }) => message);
   };
   await program.until(({ what }) => what === "ready", "ready");
+  const same = world.config(good, "same.json");
+  const refused = async () => (JSON.parse((await runProgram(["status", "--json", "--config", same])).out) as Status).refused;
+  assert.equal(await refused(), undefined);
+  const twoMistakes = `the new one has 2 mistakes (the first: line 1: devices.out.type: there is no plugin "lcoal"; did you mean "local"?; there are: ${plugins.types.join(", ")})`;
   world.config({ devices: { in: local("in"), out: { type: "lcoal", dir: "out" } }, routes: [{ from: "in", to: ["uot"] }] });
   assert.deepEqual(await reload(1), [
     `${config}:1: devices.out.type: there is no plugin "lcoal"; did you mean "local"?; there are: ${plugins.types.join(", ")}`,
     `${config}:1: routes[0].to[0]: there is no device "uot"; did you mean "out"?`,
-    "the configuration stays as it was: it cannot be used as it is now",
+    `the configuration stays as it was: ${twoMistakes}`,
   ]);
+  assert.equal(await refused(), `the configuration stays as it was: ${twoMistakes}`);
   writeFileSync(config, "{");
-  assert.equal((await reload(2)).at(-1), "the configuration stays as it was: it cannot be used as it is now");
+  assert.equal(
+    (await reload(2)).at(-1),
+    "the configuration stays as it was: the new one has a mistake (line 1: this is no JSON: close brace expected (column 2))",
+  );
   world.config({ ...good, vehicle: "another", stateDir: "elsewhere" });
   assert.equal(
     (await reload(3)).at(-1),
@@ -103,4 +112,12 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
   );
   world.file("in/a", "a");
   await program.until(({ what }) => what === "delivered", "delivery by the old configuration");
+  rmSync(config);
+  assert.match((await reload(4)).at(-1) ?? "", /^the configuration stays as it was: there is no .*config\.json: "filesync init/);
+  assert.match((await refused()) ?? "", /: there is no .*config\.json/);
+  const text = (await runProgram(["status", "--config", same])).out;
+  assert.match(text, /^the configuration stays as it was: there is no .*; 1 B delivered, nothing is on its way\n/);
+  world.config(good);
+  assert.equal((await reload(5)).at(-1), "the new configuration runs: devices and routes are the same");
+  assert.equal(await refused(), undefined);
 });

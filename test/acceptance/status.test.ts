@@ -1,8 +1,10 @@
 /** status, as a person sees it: with and without a daemon, drawn in place on a terminal. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { rmSync, utimesSync } from "node:fs";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
+import type { Status } from "../../core/status.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { masked } from "./said.js";
@@ -50,6 +52,24 @@ test("without a daemon the devices of the configuration are there, and nobody cl
   });
 });
 
+test("without a daemon it needs no secret: what only the service's environment tells is left out, and is no mistake", async (t) => {
+  const world = new World(t);
+  world.file("in/a.ulg", "content of a");
+  const config = world.config({
+    devices: { in: local("in"), ground: { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: { env: "FILESYNC_TEST_PW" } } },
+    routes: [{ from: "in", to: ["ground"] }],
+  });
+  const env = { ...process.env, FILESYNC_TEST_PW: "p" };
+  assert.equal((await runProgram(["run", "--once", "--config", config], { env })).code, 3);
+  const { code, out, err } = await runProgram(["status", "--config", config]);
+  assert.equal(code, 0, err);
+  assert.match(out, /^12 B only on its source, 0 B here and not yet everywhere, 0 B delivered \(no daemon runs\)\n/);
+  assert.match(out, /\nground {2}unknown: no daemon runs; when it last ran/);
+  assert.doesNotMatch(out, /mistake|FILESYNC_TEST_PW/);
+  const why = await runProgram(["why", "a.ulg", "--config", config]);
+  assert.doesNotMatch(why.out, /mistake|FILESYNC_TEST_PW/);
+});
+
 test("what the last run learned of devices that were away is told after it, until one runs again", async (t) => {
   const world = new World(t);
   world.file("in/a.ulg", "content of a");
@@ -79,32 +99,74 @@ test("what the last run learned of devices that were away is told after it, unti
   assert.equal((await said("status"))[3], "ground  unknown: no daemon runs  (ftp)", "after a kill nobody knows");
 });
 
+test("a file that is removed while its target is away is told before that is back; what is on a disk that is not mounted only waits", async (t) => {
+  const world = new World(t);
+  for (const name of ["plain/a", "plain/day/b", "plain/day/c"]) world.file(name, `content of ${name}`);
+  const disk = world.mount("logs/disk", 8);
+  if (disk) world.file("logs/disk/x", "content of x");
+  else world.mkdir("logs");
+  const config = world.config({
+    devices: { plain: local("plain", { interval: "1s" }), logs: local("logs", { interval: "1s" }), ground: local("ground") },
+    routes: ["plain", "logs"].map((from) => ({ from, to: ["ground"], into: "{device}" })),
+  });
+  const program = new Program(["run", "--json", "--verbose", "--config", config]);
+  t.after(() => program.kill());
+  const listings = (device: string) => program.events.filter(({ what, facts }) => what === "listed" && facts?.["device"] === device).length;
+  const listed = async (device: string) => {
+    const before = listings(device);
+    await program.until(() => listings(device) > before + 1, `two listings of ${device}`);
+  };
+  await Promise.all([listed("plain"), listed("logs")]);
+  if (disk) assert.equal(spawnSync("umount", [world.path("logs/disk")]).status, 0);
+  rmSync(world.path("plain/a"));
+  rmSync(world.path("plain/day"), { recursive: true });
+  const lost = () => program.events.filter(({ what }) => what === "lost").map(({ message }) => message);
+  await program.until(() => lost().length === 3, "the losses");
+  await Promise.all([listed("plain"), listed("logs")]);
+  assert.deepEqual(
+    lost().sort(),
+    ["a", "day/b", "day/c"].map((path) => `plain:${path}: has gone from plain before ground had it`),
+  );
+  const status = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  assert.deepEqual(status.lost.map(({ from, path }) => `${from}:${path}`).sort(), ["plain:a", "plain:day/b", "plain:day/c"]);
+  assert.match(status.summary, /3 files were lost at the source/);
+  if (!disk) {
+    t.skip("no file system can be mounted here: the rest was shown");
+    return;
+  }
+  assert.equal(spawnSync("mount", ["-o", "loop", world.path("logs/disk.img"), world.path("logs/disk")]).status, 0);
+  world.mkdir("ground");
+  await program.until(({ what, message }) => what === "delivered" && message.includes("logs:disk/x"), "the disk's file");
+  assert.equal(lost().length, 3);
+});
+
 test("what has not settled yet, and what was lost at its source, is told beside what is delivered", async (t) => {
   const world = new World(t);
   for (const dir of ["place", "spool", "fresh"]) world.file(`${dir}/x`, `content at ${dir}`);
   utimesSync(world.path("fresh/x"), new Date(), new Date());
   const config = world.config({
     devices: {
-      place: local("place"),
+      place: local("place", { interval: "1s" }),
       spool: local("spool", { inPlace: false }),
       fresh: local("fresh", { settle: "1h" }),
       out: local("out"),
     },
     routes: ["place", "spool", "fresh"].map((from) => ({ from, to: ["out"], into: "{device}" })),
   });
-  const program = new Program(["run", "--json", "--config", config]);
+  const program = new Program(["run", "--json", "--verbose", "--config", config]);
   t.after(() => program.kill());
   await program.until(() => program.events.filter(({ what }) => what === "found").length === 2, "both are found");
+  await program.until(({ what, facts }) => what === "listed" && facts?.["device"] === "place", "that its place is known");
   rmSync(world.path("place/x"));
   // The one that is read where it is goes; the other's copy in the spool is whole.
   await program.until(({ what }) => what === "pulled", "one is here");
+  await program.until(({ what }) => what === "lost", "the loss");
   world.file("spool/y", "another");
   await program.kill();
   const status = async () => masked((await runProgram(["status", "--config", config])).out, world.dir).split("\n");
   const again = new Program(["run", "--json", "--config", config]);
   t.after(() => again.kill());
   world.mkdir("out");
-  await again.until(({ what }) => what === "lost", "the loss");
   await again.until(() => again.events.filter(({ what }) => what === "delivered").length === 2, "the others");
   const running = await status();
   assert.match(

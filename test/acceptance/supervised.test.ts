@@ -66,6 +66,38 @@ test("a configuration that cannot be used: its place is in the status, and it en
   assert.match(status ?? "", /config\.json:3/);
 });
 
+test("without a configuration: the status and the last line say what is missing, and what makes one", async (t) => {
+  if (typeof socket === "string") {
+    t.skip(socket);
+    return;
+  }
+  const path = join(dir, "none.json");
+  const program = started(path);
+  assert.equal(await program.exited, 2);
+  const missing = `there is no ${path}: "filesync init --config ${path}" makes one`;
+  const [status] = await socket.until("STATUS=");
+  assert.equal(status, `STATUS=${missing}`);
+  assert.equal(program.stderr.trim().split("\n").at(-1), `filesync: ${missing}`);
+});
+
+test("a configuration that was to take another's place and has mistakes is in the status until one is taken", async (t) => {
+  if (typeof socket === "string") {
+    t.skip(socket);
+    return;
+  }
+  const program = started(configured());
+  await socket.until("READY=1");
+  configured('{\n  "devics": {}\n}');
+  program.signal("SIGHUP");
+  await socket.until("STATUS=the configuration stays as it was: the new one has a mistake (line 2: devics: ");
+  configured();
+  const before = socket.told.length;
+  program.signal("SIGHUP");
+  await socket.until("STATUS=everything that was found is delivered", before);
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0);
+});
+
 test("a state directory that another has: it waits, says so, and begins when that ends", async (t) => {
   if (typeof socket === "string") {
     t.skip(socket);

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { promises as fs } from "node:fs";
 import { test } from "node:test";
 import { calm } from "./clause.js";
+import { ftpDevice } from "./ftp-harness.js";
+import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
 import { sftpDevice } from "./sftp-harness.js";
 import { openssh } from "./sftp-servers.js";
 
@@ -21,3 +23,24 @@ test(
     }
   },
 );
+
+test("ftp: our own server tells how much is free at the root, also of one that is not there yet", async (t) => {
+  const server = await ownPlain.start();
+  t.after(() => server.stop());
+  for (const root of ["/", "/not/yet", "not yet"]) {
+    const device = ftpDevice(server, { root });
+    t.after(() => device.close());
+    const { blocks, bsize } = await fs.statfs(server.dir);
+    const free = await device.room?.(calm());
+    assert.ok(free !== undefined && free > 0 && free <= blocks * bsize, `${root}: ${free}`);
+  }
+});
+
+for (const kind of [vsftpd, proftpd, pureFtpd, ftpSrv])
+  test(`${kind.name}: nobody can tell how much is free`, kind.skip === undefined ? {} : { skip: kind.skip }, async (t) => {
+    const server = await kind.start();
+    t.after(() => server.stop());
+    const device = ftpDevice(server);
+    t.after(() => device.close());
+    assert.equal(await device.room?.(calm()), undefined);
+  });

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { Program } from "./process.js";
+import { NotifySocket } from "../notify-socket.js";
+import { Program, runProgram } from "./process.js";
 import { assertReceiptsTrue, treeOf } from "./trees.js";
 import { World } from "./world.js";
 
@@ -36,12 +37,31 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   // Not one byte is free: it says so, and goes on as soon as there is.
   world.fill("small/ballast2");
   world.file("in/late", "late", 1000);
-  const late = new Program(["run", "--json", "--config", config]);
+  const trouble = `the journal in ${world.path("small/state")} cannot be written: no space is left on the disk of ${world.path("small/state")}: 0 B free, 17 MB needed`;
+  const without = await runProgram(["status", "--config", config]);
+  assert.equal(without.code, 2, without.err);
+  assert.equal(without.err.trim(), `filesync: ${trouble.replace("written", "opened")}`);
+  const socket = await NotifySocket.open(world.path("notify"));
+  t.after(() => (typeof socket === "string" ? undefined : socket.close()));
+  const env = { ...process.env, WATCHDOG_USEC: "1500000", ...(typeof socket === "string" ? {} : { NOTIFY_SOCKET: socket.path }) };
+  const late = new Program(["run", "--json", "--config", config], { env });
   t.after(() => late.kill());
-  await late.until(({ what, message }) => what === "journal-failed" || message.includes("in/late"), "the full disk, or a way around it");
+  await late.until(({ what, message }) => what === "journal-failed" && message.startsWith(trouble), "that it says what is free and needed");
+  const said = await untilAnswered(() => runProgram(["status", "--config", config]));
+  assert.equal(said.code, 2);
+  assert.equal(said.err.trim(), `filesync: nothing is found or delivered: ${trouble}; it is looked at again`);
+  if (typeof socket !== "string") await socket.until(`STATUS=nothing is found or delivered: ${trouble}`);
   rmSync(world.path("small/ballast2"));
   await late.until(({ what, message }) => what === "delivered" && message.includes("late"), "the late file", 40_000);
   late.signal("SIGTERM");
   assert.equal(await late.exited, 0);
   assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 601);
 });
+
+/** Until its socket is there, the daemon has its state directory and does not answer. */
+async function untilAnswered(ask: () => ReturnType<typeof runProgram>): ReturnType<typeof runProgram> {
+  for (;;) {
+    const answer = await ask();
+    if (!answer.err.includes("does not answer")) return answer;
+  }
+}

@@ -1,0 +1,131 @@
+/** A file that is read in place and goes while its target is away: told after the next listing, and never of what only cannot be seen. */
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { Fault } from "../../core/errors.js";
+import { why } from "../../core/why.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const away = { state: "detached", reason: "the ground is away" } as const;
+
+/** d/a.bin and d/b.bin wait for a target that is away. */
+async function waiting(t: TestContext) {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out");
+  out.presence$.next(away);
+  for (const name of ["a", "b"]) card.put(`d/${name}.bin`, name.repeat(100));
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await start();
+  await until(bench, "found", () => bench.states("out").join() === "ready,ready");
+  return { bench, card, out, start };
+}
+
+/** So many more listings, to their end. */
+async function listed(bench: Bench, times = 1): Promise<void> {
+  for (let n = 0; n < times; n++) {
+    const finder = bench.daemon.engine.finders.get("card");
+    assert.ok(finder);
+    await until(bench, "no listing runs", () => !finder.busy);
+    const before = finder.listings;
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "listed", () => finder.listings > before && !finder.busy);
+  }
+}
+
+const told = (bench: Bench) => bench.events.filter(({ what }) => what === "lost").map(({ message }) => message);
+const lost = (bench: Bench) => bench.daemon.status().lost.map(({ path }) => path);
+
+test("what is missing from a whole listing is lost: told once, in status and why, until it is found again", async (t) => {
+  const { bench, card, out } = await waiting(t);
+  await listed(bench);
+  assert.deepEqual(told(bench), []);
+  const a = card.files.get("d/a.bin");
+  card.files.delete("d/a.bin");
+  await listed(bench, 3);
+  assert.deepEqual(told(bench), ["card:d/a.bin: has gone from card before out had it"]);
+  assert.deepEqual(lost(bench), ["d/a.bin"]);
+  assert.equal(bench.states("out").join(), "dropped,ready");
+  const [file] = await why(bench.daemon.engine, "d/a.bin", true, new AbortController().signal);
+  assert.match(file?.reasons.map(({ text }) => text).join() ?? "", /it has gone from its source before every target had it/);
+  assert.ok(a);
+  card.files.set("d/a.bin", a);
+  await listed(bench);
+  assert.deepEqual(lost(bench), []);
+  out.attach(true);
+  await until(bench, "both arrive", () => [...out.files.keys()].sort().join() === "d/a.bin,d/b.bin");
+});
+
+test("a file system that is not there proves nothing: neither while it is away, nor where it comes back as another", async (t) => {
+  const { bench, card } = await waiting(t);
+  await listed(bench);
+  const files = new Map(card.files);
+  const unmount = () => {
+    card.files.clear();
+    card.volume = "what is below";
+  };
+  unmount();
+  await listed(bench, 3);
+  assert.deepEqual(told(bench), []);
+  for (const [path, file] of files) card.files.set(path, file);
+  card.volume = "its disk, as another number";
+  await listed(bench, 2);
+  assert.deepEqual(told(bench), []);
+  card.files.delete("d/b.bin");
+  await listed(bench, 2);
+  assert.deepEqual(told(bench), ["card:d/b.bin: has gone from card before out had it"]);
+  unmount();
+  await listed(bench, 2);
+  assert.deepEqual(lost(bench), ["d/b.bin"]);
+  assert.equal(bench.states("out").join(), "ready,dropped");
+});
+
+test("what went while no daemon ran is told by the next one; what it cannot ask for waits, and so does what only the listing left out", async (t) => {
+  const { bench, card, start } = await waiting(t);
+  await listed(bench);
+  await bench.stop();
+  const b = card.files.get("d/b.bin");
+  assert.ok(b);
+  card.files.delete("d/a.bin");
+  card.files.delete("d/b.bin");
+  card.before = (call) => {
+    // It is there, and the listing did not show it.
+    if (call === "stat d/b.bin") card.files.set("d/b.bin", b);
+    return call === "stat d/a.bin" ? Promise.reject(new Fault("denied", "the directory may not be read")) : undefined;
+  };
+  await start();
+  await listed(bench, 2);
+  assert.ok(card.calls.includes("stat d/a.bin"), "it was asked for");
+  assert.deepEqual(told(bench), []);
+  card.before = () => undefined;
+  await listed(bench);
+  assert.deepEqual(told(bench), ["card:d/a.bin: has gone from card before out had it"]);
+  assert.equal(bench.states("out").join(), "dropped,ready");
+});
+
+test("a listing with nothing new asks for no file; what was delivered may go", async (t) => {
+  const { bench, card, out } = await waiting(t);
+  await listed(bench, 2);
+  const calls = () => card.calls.filter((call) => /^(stat|volume) /.test(call)).length;
+  const before = calls();
+  await listed(bench, 3);
+  assert.equal(calls(), before);
+  out.attach(true);
+  await until(bench, "delivered", () => bench.states("out").join() === "done,done");
+  card.files.clear();
+  await listed(bench, 2);
+  assert.deepEqual(told(bench), []);
+});
+
+test("what a route deletes by itself, before a target that need not have it is there, is not told as a loss", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true, tree: true });
+  const [out, beside] = [new FakeDevice("out"), new FakeDevice("beside")];
+  beside.presence$.next(away);
+  card.put("a.bin", "a");
+  const to = ["out", { device: "beside", required: false }];
+  await bench.start({ sources: [card], targets: [out, beside] }, [{ from: "card", to, afterDelivery: "delete" }]);
+  await until(bench, "deleted", () => bench.events.some(({ what }) => what === "released"));
+  assert.equal(card.files.size, 0);
+  await listed(bench, 3);
+  assert.deepEqual(told(bench), []);
+});
