@@ -11,6 +11,7 @@ import { resume } from "./resume.js";
 import { rsync } from "./rsync.js";
 import { sftp } from "./sftp.js";
 import { slowCard } from "./slow-card.js";
+import { sync } from "./sync.js";
 import { webdav } from "./webdav.js";
 
 const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>> = {
@@ -22,6 +23,7 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
   push,
   webdav,
   sftp,
+  sync,
   rsync,
   resume,
   memory,
@@ -32,7 +34,7 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
 const [first, ...rest] = process.argv.slice(2);
 // What follows one of these says which of its cells.
 const [named, given] =
-  first !== undefined && ["mavftp", "rsync", "memory"].includes(first)
+  first !== undefined && ["mavftp", "rsync", "memory", "sync"].includes(first)
     ? [[first], rest]
     : [first === undefined ? Object.keys(all) : [first, ...rest], []];
 for (const name of named) {

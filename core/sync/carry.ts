@@ -34,6 +34,8 @@ export interface World {
 
 /** What is to be done: `twoWay`, `mirror`. */
 export interface Table {
+  /** Nobody else writes what this route wrote: a content that got its name needs no intent, as nothing is lost by finding it there. */
+  readonly alone?: true;
   actions(tables: Tables): readonly Action[];
   /** A move was not done: what is listed there now. */
   notMoved?(from: string): void;
@@ -191,7 +193,7 @@ async function moved(
 }
 
 async function copy(world: World, action: Action & { do: "copy" }, listed: Listed, signal: AbortSignal): Promise<Outcome> {
-  const { store, sides, names } = world;
+  const { store, sides, names, table } = world;
   const { on, path, over } = action;
   const [from, old] = [listed(other(on)), listed(on)];
   if (from?.entry.kind !== "file" || over !== (old?.entry.kind === "file")) return "left";
@@ -205,7 +207,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     ...{ id, on, path, put: { staging, digest, from: entry } },
     ...(over && old !== undefined ? { old: { entry: old.entry, trash: names.trash(on, path, id) } } : {}),
   };
-  await store.change({ intend: intent });
+  if (intent.old !== undefined || table.alone !== true) await store.change({ intend: intent });
   if (!(await take(world, intent, signal))) return "left";
   const published = await sides[on].publish(staging, digest, signal);
   if (published === undefined) {

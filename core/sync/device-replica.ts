@@ -9,6 +9,7 @@ import { passing, readableOf, StreamReading } from "../reading.js";
 import { parentOf } from "../reconcile.js";
 import { isPartial, partialPath, type Rules } from "../route.js";
 import type { Throttle } from "../throttle.js";
+import type { Turns } from "../turns.js";
 import type { Entry, Replica, Scan, Staging } from "./replica.js";
 
 /** Below the route's directory on each side: marks and trash. Not listed, never sent. */
@@ -30,6 +31,8 @@ export interface ReplicaGiven {
   readonly rules: Rules;
   /** The route's. */
   readonly throttle: Throttle;
+  /** Files that its devices are given at once; what waits for the journal does not count. */
+  readonly turns: () => Turns;
   /** Names the route, for its mark. */
   readonly route: string;
   /** As `status` names the route. */
@@ -185,8 +188,12 @@ export class DeviceReplica implements Replica {
     return this.#tree.move(this.#at(from), this.#at(to), movable(entry), signal);
   }
 
-  async stage(staging: Staging, from: Replica, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
+  async stage(staging: Staging, from: Replica, entry: Entry, signal: AbortSignal): Promise<Digest> {
     if (!(from instanceof DeviceReplica)) throw new TypeError("both sides are devices");
+    return this.given.turns().run(signal, () => this.#stage(staging, from, entry, signal));
+  }
+
+  async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
     const { engine, lane, throttle, title } = this.given;
     const other = from.given.lane;
     const entry: FileEntry = { path: from.#at(staging.path), kind: "file", ...stamp };
@@ -223,7 +230,11 @@ export class DeviceReplica implements Replica {
     }
   }
 
-  async publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
+  publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
+    return this.given.turns().run(signal, () => this.#publish(staging, digest, signal));
+  }
+
+  async #publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
     const upload = this.#upload(staging, { sealed: true, digest }, () => {
       throw new Fault("conflict", "nothing is sent any more");
     });

@@ -14,6 +14,7 @@ import { type Side, type Tables, twoWay } from "../reconcile.js";
 import { mirror } from "../reconcile-mirror.js";
 import { asPart, beforeExt, Rules, shortHash } from "../route.js";
 import { Throttle } from "../throttle.js";
+import { Turns } from "../turns.js";
 import type { Names, World } from "./carry.js";
 import { awayDir, DeviceReplica, ownDir, type ReplicaGiven, trashDir } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
@@ -22,6 +23,8 @@ import { type Done, type Plan, planned, round, Stopped } from "./round.js";
 
 const defaultIntervalMs = 30_000;
 const triesOnce = 5;
+/** For each file that a device is given, so many are under way: most of the time they wait for the journal's medium. */
+const underWay = 8;
 const inTheWay =
   "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
 /** What did not fit in so many rounds is told. */
@@ -61,6 +64,7 @@ export class SyncRoute {
   readonly #stuck = new Map<string, number>();
   /** What a server did not move: it is sent anew. */
   readonly #fixed = new Set<string>();
+  #turns = new Turns();
   #expiredMs = 0;
   /** By device. */
   readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
@@ -81,7 +85,7 @@ export class SyncRoute {
     const throttle = new Throttle(config.maxRate, clock);
     const side = (lane: Lane, dir: string, more: Pick<ReplicaGiven, "marked" | "away">) =>
       new DeviceReplica({
-        ...{ engine, lane, dir, rules, throttle, route: id, title: this.title, ...more },
+        ...{ engine, lane, dir, rules, throttle, turns: () => this.#turns, route: id, title: this.title, ...more },
         memo: (upload) => store.memo(upload),
       });
     const away = `${ownDir}/${awayDir}/${id}`;
@@ -94,6 +98,7 @@ export class SyncRoute {
       mode === "two-way"
         ? { actions: twoWay }
         : {
+            alone: true as const,
             actions: (tables: Tables) =>
               mirror(tables, { deletes: config.deletes, away, fresh: () => routeNames.intent(), fixed: this.#fixed }),
             notMoved: (from: string) => void this.#fixed.add(from),
@@ -159,7 +164,10 @@ export class SyncRoute {
   async #once(stop: AbortSignal): Promise<void> {
     const { config, engine } = this;
     const approved = this.#approved;
-    const together = Math.min(...[this.here, this.there].flatMap((lane) => [lane.slots("source"), lane.slots("target")]));
+    const slots = [this.here.slots("source"), this.there.slots("target")];
+    if (config.mode === "two-way") slots.push(this.here.slots("target"), this.there.slots("source"));
+    const atOnce = Math.max(1, Math.min(...slots));
+    this.#turns = new Turns(atOnce);
     const rules = {
       maxDeletes: approved || !config.deletes ? undefined : config.maxDeletes,
       // A mirror that has gone is made again, by itself.
@@ -172,7 +180,7 @@ export class SyncRoute {
           { route: this.name },
         ),
       named: { here: config.from, there: config.to },
-      together: Math.max(1, together),
+      together: atOnce * underWay,
       before: (signal: AbortSignal) => this.#tryOut(signal),
     };
     // Not both directories listed, only to be refused again.
@@ -212,7 +220,7 @@ export class SyncRoute {
         events.say(
           "info",
           "expired",
-          `${this.title}: ${days} ${days === 1 ? "day" : "days"} of the trash at ${this.config[side === "here" ? "from" : "to"]} are old enough, and are gone`,
+          `${this.title}: the trash at ${this.config[side === "here" ? "from" : "to"]}: ${days === 1 ? "1 day is old enough, and is" : `${days} days are old enough, and are`} gone`,
         );
     }
     this.#expiredMs = nowMs;

@@ -166,6 +166,29 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
   });
 }
 
+for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as const)
+  test(`${route.mode}: the trash is emptied of what is older than trashKeep, and of nothing else`, skip, async (t) => {
+    const both = await shared(t);
+    const config = both.config({ ...route, trashKeep: "30d" });
+    both.put("here", "a", "a");
+    both.put("here", "b", "b");
+    await once(config);
+    const day = (ago: number) => new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10);
+    for (const side of ["here", "there"] as const)
+      for (const name of [day(32), day(28), "undated", "of a person"]) {
+        both.put(side, `.filesync/trash/${name}/0/deep/${name}`, name);
+        both.put(side, `.filesync/trash/${name}/1/${name}`, name);
+      }
+    both.put("here", "b", undefined);
+    const said = await once(config);
+    const left = (side: "here" | "there") => [...new Set(both.trashed(side).map(([, content]) => content))].sort();
+    const kept = [day(28), "of a person", "undated"];
+    assert.deepEqual(left("there"), [day(28), "b", "of a person", "undated"].sort());
+    assert.match(said, /the trash at nas: 1 day is old enough, and is gone/);
+    // A mirror has no trash here: whatever is there is not its own.
+    assert.deepEqual(left("here"), (route.mode === "mirror" ? [day(32), ...kept] : kept).sort());
+  });
+
 /** How much is at the server of what has no name yet. */
 function partialOf(both: Shared): number {
   const parts = Object.entries(both.tree("there")).filter(([path]) => path.endsWith(".part"));

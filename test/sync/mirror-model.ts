@@ -111,7 +111,7 @@ class MirrorWorld {
         staging: (_side, path, { stamp }) => `${path} ${stamp.size} ${stamp.modifiedMs}`,
         intent,
       },
-      table: { actions: (tables) => this.#actions(tables, intent) },
+      table: { alone: true, actions: (tables) => this.#actions(tables, intent) },
     };
   }
 
