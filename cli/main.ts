@@ -221,7 +221,7 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
-    .command("plan [route]", "What a two-way route would do now, path by path; changes nothing")
+    .command("plan [route]", "What a mirror or two-way route would do now, path by path; changes nothing")
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(
@@ -230,7 +230,7 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
-    .command("approve <route>", "Let a two-way route that stopped go on once; filesync plan shows what it will do")
+    .command("approve <route>", "Let a mirror or two-way route that stopped go on once; filesync plan shows what it will do")
     .option("--config <file>", file)
     .option("--json", "For programs")
     .action(

@@ -4,6 +4,7 @@ import type { Engine } from "../engine.js";
 import { type Action, type Content, isMove, type Row, rowOf } from "../reconcile.js";
 import { nameOf } from "./options.js";
 import { listedAt } from "./round.js";
+import { isAtOrBelow } from "./store.js";
 import { SyncRoute } from "./sync-route.js";
 
 export interface PlannedPath {
@@ -37,6 +38,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       const { base, here, there, unseen } = tables;
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
+      const moved = actions.flatMap((action, n) => (isMove(action) ? [listedAt(action.from, actions.slice(0, n).filter(isMove))] : []));
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
@@ -49,7 +51,9 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
             ? "it is being written, or was a moment ago"
             : hidden
               ? "it, or what is above it, cannot be seen"
-              : undefined;
+              : l === undefined && r !== undefined && !byPath.has(path) && !moved.some((from) => isAtOrBelow(path, from))
+                ? `${b === undefined ? "this route did not bring it there" : "it has gone here"}: it stays there`
+                : undefined;
           return {
             ...{ path, base: textOf(b), here: textOf(l), there: textOf(r) },
             ...(typeof row !== "number" || hidden || route.config.mode === "mirror" ? {} : { row }),
