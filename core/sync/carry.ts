@@ -11,6 +11,7 @@
 import { Fault, isFault } from "../errors.js";
 import type { Digest } from "../plugin.js";
 import { type Action, type Move, other, parentOf, type Side, type Tables } from "../reconcile.js";
+import type { Known } from "./known.js";
 import type { Entry, Replica, Staging } from "./replica.js";
 import { type Agreed, type Intent, isAtOrBelow, type Store } from "./store.js";
 
@@ -30,6 +31,8 @@ export interface World {
   readonly store: Store;
   readonly names: Names;
   readonly table: Table;
+  /** Of a mirror. */
+  readonly known?: Known;
 }
 
 /** What is to be done: `twoWay`, `mirror`. */

@@ -55,9 +55,19 @@ export interface Plan {
 
 /** Throws the Fault of a side that does not work; Stopped. */
 export async function round(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
+  try {
+    return await begun(world, rules, signal);
+  } catch (error) {
+    world.known?.forget();
+    throw error;
+  }
+}
+
+async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
   const { store } = world;
-  const begun = await recover(world, rules.anew, signal);
-  if (begun !== undefined) throw strangeRoot(rules.named[begun]);
+  if (store.intents.size > 0) world.known?.forget();
+  const open = await recover(world, rules.anew, signal);
+  if (open !== undefined) throw strangeRoot(rules.named[open]);
   let plan = await planned(world, signal);
   const strange = sides.filter((side) => !plan.scans[side].marked);
   if (strange.length > 0 && store.base.size > 0) {
@@ -80,13 +90,22 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
   const { done, left, failed } = await carryAll(world, plan, rules.together, signal);
+  noteKnown(world, plan, left.size + failed.size === 0);
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
   return { done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen }, settling };
 }
 
+/** What is known of a mirror after a round: nothing where anything did not fit, was not seen, or took directories to other places. */
+function noteKnown({ known, store }: World, { actions, scans: { there } }: Plan, fits: boolean): void {
+  const removed = new Set(actions.flatMap((action) => (action.do === "remove" ? [action.path] : [])));
+  const carried = lastMove(actions) >= 0 || [...removed].some((path) => there.entries.get(path)?.kind === "directory");
+  if (fits && !carried && there.unseen.size + there.settling.size === 0) known?.keep(there, store.base, removed);
+  else known?.forget();
+}
+
 /** What a round would do now. Reads contents where they decide; changes nothing. */
-export async function planned({ sides: replicas, store, table }: World, signal: AbortSignal): Promise<Plan> {
-  const [here, there] = await Promise.all([replicas.here.scan(signal), replicas.there.scan(signal)]);
+export async function planned({ sides: replicas, store, table, known }: World, signal: AbortSignal): Promise<Plan> {
+  const [here, there] = await Promise.all([replicas.here.scan(signal), known?.scan(store.base) ?? replicas.there.scan(signal)]);
   const scans = { here, there };
   const digests = new Map<string, Digest>();
   const named = identified(store.base);

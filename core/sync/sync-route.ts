@@ -3,7 +3,7 @@
  * What a person has to decide stops it until `approve`.
  */
 import { randomBytes } from "node:crypto";
-import { EMPTY, merge, timer } from "rxjs";
+import { EMPTY, merge, tap, timer } from "rxjs";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
@@ -18,10 +18,13 @@ import { Turns } from "../turns.js";
 import type { Names, World } from "./carry.js";
 import { awayDir, DeviceReplica, ownDir, type ReplicaGiven, trashDir } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
+import { Known } from "./known.js";
 import { nameOf, type SyncConfig, titleOf } from "./options.js";
 import { type Done, type Plan, planned, round, Stopped } from "./round.js";
 
 const defaultIntervalMs = 30_000;
+/** So often the side of a mirror is listed, where its device has no interval of its own: it is known what this route put there. */
+const followerIntervalMs = 3_600_000;
 const triesOnce = 5;
 /** For each file that a device is given, so many are under way: most of the time they wait for the journal's medium. */
 const underWay = 8;
@@ -65,6 +68,7 @@ export class SyncRoute {
   /** What a server did not move: it is sent anew. */
   readonly #fixed = new Set<string>();
   #turns = new Turns();
+  readonly #known = new Known();
   #expiredMs = 0;
   /** By device. */
   readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
@@ -103,7 +107,7 @@ export class SyncRoute {
               mirror(tables, { deletes: config.deletes, away, fresh: () => routeNames.intent(), fixed: this.#fixed }),
             notMoved: (from: string) => void this.#fixed.add(from),
           };
-    this.#world = { sides: this.#replicas, store, names: routeNames, table };
+    this.#world = { sides: this.#replicas, store, names: routeNames, table, ...(mode === "mirror" ? { known: this.#known } : {}) };
   }
 
   /** As `status` shows it. */
@@ -113,13 +117,17 @@ export class SyncRoute {
 
   /** Runs until `stop`; completes when the last round has ended. */
   async run(stop: AbortSignal): Promise<void> {
-    const intervalMs = Math.min(
-      ...[this.here, this.there].map(({ config, device }) => config.intervalMs ?? device.source?.features.intervalMs ?? defaultIntervalMs),
-    );
-    const hints$ = merge(
-      ...[this.here, this.there].flatMap(({ edge$, device }) => [edge$, device.source?.changes$ ?? EMPTY]),
-      Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
-    );
+    const { here, there, config } = this;
+    const own = ({ config: { intervalMs }, device }: Lane) => intervalMs ?? device.source?.features.intervalMs;
+    const hintsOf = ({ edge$, device }: Lane, intervalMs: number) =>
+      merge(edge$, device.source?.changes$ ?? EMPTY, Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0));
+    const hints$ =
+      config.mode === "two-way"
+        ? merge(...[here, there].map((lane) => hintsOf(lane, Math.min(own(here) ?? defaultIntervalMs, own(there) ?? defaultIntervalMs))))
+        : merge(
+            hintsOf(here, own(here) ?? defaultIntervalMs),
+            hintsOf(there, there.config.intervalMs ?? followerIntervalMs).pipe(tap(() => this.#known.forget())),
+          );
     await this.#looks.run(hints$, stop);
   }
 
@@ -139,7 +147,8 @@ export class SyncRoute {
 
   /** What a round would do now. Throws the Fault of a device. */
   plan(signal: AbortSignal): Promise<Plan> {
-    return planned(this.#world, signal);
+    const { known: _, ...world } = this.#world;
+    return planned(world, signal);
   }
 
   async #round(stop: AbortSignal): Promise<void> {

@@ -7,6 +7,7 @@ import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
+import { Known } from "../../core/sync/known.js";
 import { round } from "../../core/sync/round.js";
 import type { Change } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
@@ -68,6 +69,7 @@ class MirrorWorld {
   readonly steps: Steps;
   readonly store: MirrorStore;
   readonly world: World;
+  readonly known = new Known();
   readonly log: string[] = [];
   /** Each content that ever was at the mirror, and that nobody there took away. */
   readonly arrived = new Set<number>();
@@ -105,6 +107,7 @@ class MirrorWorld {
         }),
       },
       store: this.store,
+      known: this.known,
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
         conflict: (path) => `${path}.conflict`,
@@ -241,6 +244,7 @@ class MirrorWorld {
   begin(): void {
     this.running = true;
     this.log.push("  round");
+    if (this.random.below(6) === 0) this.known.forget();
     void round(
       this.world,
       {
@@ -269,6 +273,7 @@ class MirrorWorld {
     const text = () => [...this.there.nodes].map(([path, node]) => `${path}${node.kind === "file" ? node.content : "/"}`).join(" ");
     this.log.push("quiet");
     for (let n = 0, before = ""; n < 40 && this.wrong === undefined; n++) {
+      this.known.forget();
       if (!this.running) this.begin();
       while (this.running && this.wrong === undefined) {
         this.steps.go();

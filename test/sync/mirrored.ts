@@ -46,7 +46,7 @@ export async function mirrored(t: TestContext, { seed, edits, device, dir, serve
   const box = world.mkdir("box");
   const own = { settle: "0s", interval: "1s" };
   const config = world.config({
-    devices: { box: { type: "local", dir: "box", ...own }, nas: { ...device, ...own } },
+    devices: { box: { type: "local", dir: "box", ...own }, nas: { ...device, ...own, interval: "5s" } },
     routes: [{ from: "box", to: ["nas"], mode: "mirror", into: "shared", deletes: true, maxDeletes: 10_000 }],
   });
   let program: Program | undefined = new Program(["run", "--json", "--config", config]);
