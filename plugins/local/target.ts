@@ -172,7 +172,8 @@ export class LocalTarget implements Target {
     try {
       await removeFile(placeOf(this.root, upload.partialPath));
     } catch (error) {
-      throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
+      // A file is where a directory was.
+      if (codeOf(error) !== "ENOTDIR") throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
     }
     this.#written.delete(upload.partialPath);
     if (syncedOf(upload) > 0) await upload.memo.set(syncedKey, undefined);

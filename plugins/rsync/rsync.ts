@@ -182,7 +182,7 @@ export class Rsync {
   async sizeOf(path: string, signal: AbortSignal): Promise<{ readonly size?: number } | undefined> {
     const how = ["--list-only", "--no-human-readable", "--no-dirs", "--files-from=-", "--from0", "--ignore-missing-args"];
     const ended = await this.#end([...how, ...this.#patience(0), this.#place.to, this.#dir], signal, { input: nameOf(path) });
-    if (isRootAbsent(ended)) return undefined;
+    if (isRootAbsent(ended) || isBelowFile(ended)) return undefined;
     if (ended.code !== 0) throw rsyncFault(`cannot look at ${path}`, ended);
     // The directories on the way are listed too; names have their line ends escaped.
     const depth = path.split("/").length;
@@ -289,6 +289,11 @@ function listOf(files: readonly { readonly path: string }[]): Buffer {
 /** A path of core below the root, as bytes. */
 function nameOf(path: string): Buffer {
   return wirePath(Buffer.from("."), path).subarray(2);
+}
+
+/** A file is where a directory was. */
+function isBelowFile({ code, err }: Ended): boolean {
+  return code === 23 && /link_stat .* failed: Not a directory/.test(err);
 }
 
 function isRootAbsent({ code, err }: Ended): boolean {

@@ -126,12 +126,21 @@ export class DavServer {
       for await (const response of this.propfind(at, 0, what, signal)) found.push(response);
     } catch (error) {
       if (isFault(error, "missing")) return undefined;
+      // Apache says 400 of a name below a file.
+      if (isFault(error, "rejected") && (await this.#isBelowFile(at, what, signal))) return undefined;
       throw error;
     }
     const [first] = found;
     if (first === undefined) throw new Fault("transient", `${what}: ${this.url.host} answers nothing about ${at}`);
     const { collection, size = 0, modifiedMs, status } = first;
     return status === 404 ? undefined : { collection, size, modifiedMs };
+  }
+
+  async #isBelowFile(at: string, what: string, signal: AbortSignal): Promise<boolean> {
+    const above = at.replace(/\/+$/, "").replace(/\/[^/]*$/, "");
+    if (above.length <= this.files.length) return false;
+    const there = await this.look(above, signal, what);
+    return there === undefined ? this.#isBelowFile(above, what, signal) : !there.collection;
   }
 
   /** Bytes that may still be put there (RFC 4331); undefined where the server does not tell, or knows no bound. */
@@ -248,6 +257,8 @@ export class DavServer {
     for (const waitMs of lockedMs) {
       const said = await this.said(question, signal);
       if ([200, 202, 204, 404].includes(said.status)) return;
+      // Where a directory above is a file Apache says 400, and nginx 409: nothing is there.
+      if ([400, 409].includes(said.status) && (await this.look(at, signal, what)) === undefined) return;
       if (said.status !== 423) throw this.refusal(said, what);
       await this.clock.sleep(waitMs, signal);
     }

@@ -311,6 +311,20 @@ const clauses: readonly TargetClause[] = [
     },
   },
   {
+    name: "discard where a directory above has become a file is success: nothing is there",
+    run: async (under) => {
+      const target = targetOf(under);
+      await under.put("was-a-directory", bytes(10));
+      for (const path of ["was-a-directory/log.bin", "was-a-directory/below/log.bin"]) {
+        const it = upload(path, bytes(1000));
+        await target.discard(it, calm());
+        assert.equal(await target.offset(it, calm()), 0);
+      }
+      assert.deepEqual(await under.list(), ["was-a-directory"]);
+      return undefined;
+    },
+  },
+  {
     name: "a path that leaves the root is rejected",
     run: async (under) => {
       const target = targetOf(under);
