@@ -170,6 +170,12 @@ const targetBugs: Readonly<Record<string, Bug<TargetUnderTest>>> = {
   })),
   "look tells what is there": target(() => ({ look: () => Promise.resolve(undefined) })),
   "discard forgets the partial, and nothing there is success": forgetsNothing,
+  "discard where a directory above has become a file is success: nothing is there": target((it) => ({
+    discard: (upload, signal) =>
+      upload.path.startsWith("was-a-directory/")
+        ? Promise.reject(new Fault("missing", "a part of the path is not a directory"))
+        : it.discard(upload, signal),
+  })),
   "a path that leaves the root is rejected": target((it) => ({
     write: (upload, ...rest) => it.write({ ...upload, path: "safe.bin", partialPath: ".safe.bin.part" }, ...rest),
   })),
