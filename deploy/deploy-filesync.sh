@@ -131,7 +131,16 @@ take_away() {
   fi
 }
 
+writable() {
+  local dir
+  if [ -n "$dry" ]; then return; fi
+  for dir in "$@"; do
+    [ ! -e "$dir" ] || [ -w "$dir" ] || die "$dir cannot be written: is the file system read-only? (mount -o remount,rw /); nothing was changed"
+  done
+}
+
 if [ -n "$uninstall" ]; then
+  writable /etc /opt $prefix /usr/local $units ${purge:+$etc $state /var/lib}
   if [ -n "$purge" ] && [ -L $prefix/current ] && [ -r $etc/config.json ]; then
     # What is thrown away may be nowhere else.
     left=$($command status --config $etc/config.json 2>/dev/null | sed -n 1p || true)
@@ -143,9 +152,7 @@ fi
 
 # ---------------------------------------------------------------------------------------------------------------------------------- what is here already
 
-for dir in /etc /opt /usr/local; do
-  [ -n "$dry" ] || [ ! -e $dir ] || [ -w $dir ] || die "$dir cannot be written: is the file system read-only? (mount -o remount,rw /)"
-done
+writable /etc /opt /usr/local
 # The FileSync in Python had services of its own names.
 others=()
 for old in /etc/systemd/system/filesync*.service; do
@@ -275,21 +282,42 @@ else
 fi
 
 before=$(readlink $prefix/current 2>/dev/null || true)
-# What the version that runs takes for good may be a mistake for the new one: better known now than on the way.
+# The version to go back to is the one that was ready last: not one that is on trial still (installed and not started, or cut short).
+last=$before
+if [ -e $prefix/trial ] && [ -d $prefix/previous ]; then last=$(readlink $prefix/previous); fi
 looked='' fresh=''
+# With the version in $1, before anything is changed: what the one that runs takes for good may be a mistake for it, and one that can use nothing of it
+# would end, as would the one before.
 look_at_config() {
-  local problems
+  local problems words
   if [ -n "$looked" ]; then return; fi
   looked=1
-  if problems=$("$fresh/bin/filesync" check --config $etc/config.json 2>&1); then return; fi
-  [ -n "$before" ] && "$prefix/$before/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 &&
-    die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:
+  if problems=$("$1/bin/filesync" check --config $etc/config.json 2>&1); then return; fi
+  if [ -n "$before" ]; then
+    # "check" ends with 2 also where only a part is left out. A command without what it needs says that, or first that there is no configuration to use.
+    words=$("$1/bin/filesync" ls --config $etc/config.json 2>&1 || true)
+    ! grep -q "^filesync: $etc/config.json" <<<"$words" || die "nothing of $etc/config.json can be used; mend it and run this again, nothing was changed:
 $problems"
+    [ "$1" = "$prefix/versions/$version" ] || ! "$prefix/$last/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 ||
+      die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:
+$problems"
+  fi
   say "$etc/config.json has mistakes:
 $problems"
 }
-if [ -n "$dry" ] || [ -d "$prefix/versions/$version" ]; then
+if [ -n "$dry" ]; then
   fresh=$prefix/versions/$version
+  # What is not built yet cannot look.
+  reader=$source
+  [ -e "$source/SHA256SUMS" ] || reader=$prefix/$before
+  if [ -e $etc/config.json ] && [ ! -r $etc/config.json ]; then
+    say "would look at $etc/config.json first, which you may not read: sudo $0 --dry-run looks at it"
+  elif [ -e $etc/config.json ] && [ -x "$reader/bin/filesync" ]; then
+    look_at_config "$reader"
+  fi
+elif [ -d "$prefix/versions/$version" ]; then
+  fresh=$prefix/versions/$version
+  [ ! -e $etc/config.json ] || look_at_config "$fresh"
 else
   fresh=$source
   if [[ $source != "$work"/* ]]; then
@@ -300,14 +328,12 @@ else
   fi
   chmod -R go-w,a+rX "$fresh"
   "$fresh/bin/filesync" --version >/dev/null || die "$version does not run on this machine; nothing was changed"
-  [ ! -e $etc/config.json ] || look_at_config
+  [ ! -e $etc/config.json ] || look_at_config "$fresh"
 fi
 
 # ------------------------------------------------------------------------------------------------------------------------------------- user, directories
 
-for dir in /etc /opt /usr/local; do
-  [ -n "$dry" ] || [ ! -e $dir ] || [ -w $dir ] || die "$dir cannot be written: is the file system read-only? (mount -o remount,rw /)"
-done
+writable /etc /opt /usr/local
 for old in "${others[@]}"; do
   run systemctl -q disable --now "$(basename "$old")" || true
   run mv "$old" "$old.old"
@@ -344,7 +370,7 @@ if [ "$before" = "versions/$version" ]; then
 else
   if [ "$fresh" != "$prefix/versions/$version" ]; then
     # The first configuration.
-    [ -n "$before" ] || look_at_config
+    [ -n "$before" ] || look_at_config "$fresh"
     sync -f "$work"
     mv "$fresh" "$prefix/versions/$version"
     sync -f $prefix
@@ -352,9 +378,11 @@ else
     say "would put $version into $prefix/versions"
   fi
   # From here on the version is on trial (trial.sh): a power cut at any moment leaves one that runs, or is left for the one before.
-  if [ -n "$before" ]; then
-    run ln -sfn "$before" $prefix/previous.new
+  if [ -n "$last" ]; then
+    run ln -sfn "$last" $prefix/previous.new
     run mv -T $prefix/previous.new $prefix/previous
+    # While there is a trial, "previous" is believed.
+    run sync -f $prefix
     [ -n "$dry" ] || echo 0 >$prefix/trial
   fi
   run sync -f $prefix
@@ -432,14 +460,14 @@ until systemctl -q is-active "$service" && [ ! -e $prefix/trial ] && [ "$(readli
     said=$(systemctl show -P StatusText "$service")
     echo "$version did not become ready${said:+ ($said)}. Its last words:" >&2
     journalctl -q --no-pager -o cat -n 15 -u "$service" --since "@$since" >&2 || true
-    if [ -n "$before" ] && [ "$before" != "versions/$version" ]; then
+    if [ -n "$last" ] && [ "$last" != "versions/$version" ]; then
       [ "$(readlink $prefix/current)" != "versions/$version" ] || "$prefix/versions/$version/deploy/trial.sh" back >&2
       systemctl restart --no-block "$service"
       for _ in $(seq $ready_seconds); do
-        if systemctl -q is-active "$service"; then fail "${before#versions/} runs again; the failed version is in $prefix/versions/$version"; fi
+        if systemctl -q is-active "$service"; then fail "${last#versions/} runs again; the failed version is in $prefix/versions/$version"; fi
         sleep 1
       done
-      fail "${before#versions/}, the version before, is back, and does not become ready either: systemctl status $service"
+      fail "${last#versions/}, the version before, is back, and does not become ready either: systemctl status $service"
     fi
     fail "mend what is said above, then: systemctl restart $service"
   fi

@@ -7,13 +7,20 @@ set -euo pipefail
 deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 config=/etc/filesync/config.json
 vehicles=() rest=() start=1 only_install='' dry=''
+die() {
+  echo "deploy-ftp.sh: $*" >&2
+  exit 2
+}
+# As "filesync init --ground" takes it: better known before anything is installed.
+is_name() {
+  local LC_ALL=C
+  [[ $1 =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]]
+}
 while [ $# -gt 0 ]; do
   case $1 in
     --vehicle)
-      [ $# -gt 1 ] || {
-        echo "deploy-ftp.sh: --vehicle needs a name" >&2
-        exit 2
-      }
+      [ $# -gt 1 ] || die "--vehicle needs a name"
+      is_name "$2" || die "--vehicle \"$2\": a vehicle's name has letters, digits, - and . in it, and no blanks"
       vehicles+=(--vehicle "$2")
       shift 2
       continue
@@ -54,7 +61,10 @@ fi
 if [ -n "$start" ]; then rest+=(--no-start); fi
 "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
 before=$(sha256sum $config)
-/opt/filesync/current/bin/filesync init --ground --yes --config $config "${vehicles[@]}"
+/opt/filesync/current/bin/filesync init --ground --yes --config $config "${vehicles[@]}" || {
+  echo "deploy-ftp.sh: it is installed, and $config is as it was, for the reason above: mend that and run this again" >&2
+  exit 1
+}
 if [ -z "$start" ]; then exit 0; fi
 # Passwords are read when the service starts.
 if [ "$(sha256sum $config)" != "$before" ] && systemctl -q is-active filesync-ground.service; then systemctl stop filesync-ground.service; fi

@@ -167,21 +167,28 @@ test(
   },
 );
 
-/** What stands for systemd: what it was told is in /run/told; a service is ready at once; with /run/fails never, and with /run/back it is the version before that is. */
+/**
+ * What stands for systemd: what it was told is in /run/told; a service is ready at once; with /run/fails never, nor the version that begins with what is
+ * in /run/broken; with /run/back it is the version before that is.
+ */
 const systemctl = `#!/bin/bash
 echo "$*" >>/run/told
+fails() {
+  [ -e /run/fails ] || { [ -e /run/broken ] && [[ $(readlink /opt/filesync/current) == versions/$(cat /run/broken)* ]]; }
+}
 case "$*" in
-  *is-active*) [ ! -e /run/fails ] ;;
-  *restart*) [ ! -e /run/back ] || ln -sfn "$(readlink /opt/filesync/previous)" /opt/filesync/current; [ -e /run/fails ] || rm -f /opt/filesync/trial ;;
+  *is-active*) ! fails ;;
+  *restart*) [ ! -e /run/back ] || ln -sfn "$(readlink /opt/filesync/previous)" /opt/filesync/current; fails || rm -f /opt/filesync/trial ;;
   *ActiveState*) echo failed ;;
   *StatusText*) [ -e /run/fails ] || echo "all is well" ;;
 esac
 `;
 
-/** What stands for the program. */
+/** What stands for the program; with /run/no-init its init refuses. */
 const program = `#!/bin/sh
 case "$1" in
   --version) echo 0.1.0 ;;
+  init) [ ! -e /run/no-init ] || exit 2 ;;
   status) printf '2 files wait (3 MB)\\n\\nlast receipts\\n  the oldest receipt\\n' ;;
 esac
 `;
@@ -284,11 +291,63 @@ test("a version that did not become ready is told without empty brackets", needs
   assert.match(failed.out, /exit 1\n$/);
 });
 
+/** A bundle of another version, in /run. */
+const bundleOfVersion = (version: string) =>
+  `cp -r bundle /run/${version} && (cd /run/${version} && sed -i s/0.1.0/${version}/ package.json && sha256sum package.json >sums && grep -v ./package.json SHA256SUMS >>sums && mv sums SHA256SUMS)`;
+
+test("a version on trial is never the one to go back to: that is the one that was ready last", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const begun = `bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && echo 0.2.0 >/run/broken`;
+  const after = 'echo "exit $?"; readlink /opt/filesync/current; ls /opt/filesync/trial 2>&1';
+  const whole = /did not become ready[^]*0\.1\.0-\w+ runs again; [^\n]*\nexit 1\nversions\/0\.1\.0-\w+\nls: [^\n]*\n$/;
+  const again = apart.sh(
+    `${begun} && /run/0.2.0/deploy/deploy-filesync.sh --no-start && [ -e /opt/filesync/trial ] && /run/0.2.0/deploy/deploy-filesync.sh; ${after}`,
+  );
+  if (again === undefined) return;
+  assert.match(again.out, whole, "installed, not started, and run again");
+  const ground = apart.sh(
+    `bundle/deploy/deploy-ftp.sh --vehicle plane-1 >/dev/null && ${bundleOfVersion("0.2.0")} && echo 0.2.0 >/run/broken && /run/0.2.0/deploy/deploy-ftp.sh --vehicle plane-1; ${after}`,
+  );
+  assert.match(ground?.out ?? "", whole, "a ground station, by the same command with the new version");
+  const third = apart.sh(
+    `${begun} && /run/0.2.0/deploy/deploy-filesync.sh --no-start && ${bundleOfVersion("0.3.0")} && echo 0.3.0 >/run/broken && /run/0.3.0/deploy/deploy-filesync.sh; ${after}`,
+  );
+  assert.match(third?.out ?? "", whole, "another version over one that was never started");
+  const byHand = apart.sh(
+    `${begun} && /run/0.2.0/deploy/deploy-filesync.sh --no-start && /opt/filesync/previous/deploy/deploy-filesync.sh; ${after}`,
+  );
+  assert.match(byHand?.out ?? "", /0\.1\.0-\w+ is ready after [^]*exit 0\nversions\/0\.1\.0-\w+\nls: [^\n]*\n$/, "back by hand");
+});
+
+test("over a configuration of which nothing can be used no upgrade begins; one that loses a part goes on", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  // Its words are the program's own.
+  const real = `printf '#!/bin/sh\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n'`;
+  const begun = `${real} >bundle/bin/filesync; sed -i '/bin.filesync/d' bundle/SHA256SUMS; bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && rm /run/told`;
+  const state = "{ find /opt/filesync /etc/filesync -type f -o -type l | sort; readlink /opt/filesync/current; }";
+  const upgrade = "/run/0.2.0/deploy/deploy-filesync.sh";
+  for (const broken of ['{ "devices": {', '{ "stateDir": "/var/lib/filesync", "devices": {}, "routes": [], "nokey": 1 }', ""]) {
+    for (const given of ["", "--no-start", "--dry-run"]) {
+      const refused = apart.sh(
+        `${begun}; printf %s '${broken}' >/etc/filesync/config.json; ${state} >/run/before; ${upgrade} ${given}; echo "exit $?"; ${state} | diff /run/before - && cat /run/told`,
+      );
+      if (refused === undefined) return;
+      assert.match(
+        refused.out,
+        /^deploy-filesync\.sh: nothing of \/etc\/filesync\/config\.json can be used; [^\n]*, nothing was changed:\n\/etc\/filesync\/config\.json:1: [^\n]+\nexit 2\ncat: \/run\/told: [^\n]*\n$/,
+        `${broken} ${given}`,
+      );
+    }
+  }
+  const part = '{ "stateDir": "/var/lib/filesync", "devices": { "a": { "type": "nosuch" } }, "routes": [] }';
+  const goes = apart.sh(`${begun}; echo '${part}' >/etc/filesync/config.json; ${upgrade}; echo "exit $?"; readlink /opt/filesync/current`);
+  assert.match(goes?.out ?? "", /config\.json has mistakes:\n[^\n]*"nosuch"[^]*exit 0\nversions\/0\.2\.0-/);
+});
+
 test("a version that systemd has put back by the time that it is looked at is not taken for the new one", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
-  const other = `cp -r bundle /run/other && cd /run/other && sed -i s/0.1.0/0.2.0/ package.json && sha256sum package.json >sums && grep -v ./package.json SHA256SUMS >>sums && mv sums SHA256SUMS`;
   const back = apart.sh(
-    `bundle/deploy/deploy-filesync.sh >/dev/null && ${other} && touch /run/back && deploy/deploy-filesync.sh; echo "exit $?"`,
+    `bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && touch /run/back && /run/0.2.0/deploy/deploy-filesync.sh; echo "exit $?"`,
   );
   if (back === undefined) return;
   assert.match(back.out, /0\.2\.0-\w+ did not become ready[^]*0\.1\.0-\w+ runs again; .*\nexit 1\n$/);
@@ -325,6 +384,38 @@ test("taken away with --purge: its own last word; files that it brought stay who
   assert.match(kept.out, /exit 0\nfilesync\nLooking/, "nothing of its own is left, the directory has its owner");
   assert.match(kept.out, /and its user, who has no files elsewhere\.\n$/);
 });
+
+test("from a read-only root nothing is taken away, not even by half", needsRoot, (t) => {
+  // Of the overlays only what lies over the machine's own directories, in which others work meanwhile.
+  const made = "find upper -path '*/up/*' | sort";
+  const refused = new Apart(t, tempDir(t)).sh(
+    `bundle/deploy/deploy-filesync.sh >/dev/null && rm /run/told && ${made} >/run/before && for dir in /etc /opt /usr/local /var/lib; do mount -o remount,ro $dir; done; for purge in '' --purge; do bundle/deploy/deploy-filesync.sh --uninstall $purge; echo "exit $?"; done; cat /run/told; ${made} | diff /run/before -`,
+  );
+  if (refused === undefined) return;
+  const told = "deploy-filesync\\.sh: /etc cannot be written: is the file system read-only\\?[^\\n]*; nothing was changed\\nexit 2\\n";
+  assert.match(refused.out, new RegExp(`^${told}${told}cat: /run/told: [^\\n]*\\n$`));
+});
+
+test(
+  "a vehicle's name that is none is told before anything is installed; what init refuses after that is no exit code 2",
+  needsRoot,
+  (t) => {
+    const apart = new Apart(t, tempDir(t));
+    for (const name of ["x y", "", "-x", "plane/1"]) {
+      const refused = apart.sh(`bundle/deploy/deploy-ftp.sh --vehicle '${name}'; echo "exit $?"; ${traces}`);
+      if (refused === undefined) return;
+      assert.equal(
+        refused.out,
+        `deploy-ftp.sh: --vehicle "${name}": a vehicle's name has letters, digits, - and . in it, and no blanks\nexit 2\n`,
+      );
+    }
+    const late = apart.sh(`touch /run/no-init; bundle/deploy/deploy-ftp.sh --vehicle plane-1; echo "exit $?"`);
+    assert.match(
+      late?.out ?? "",
+      /Installed: [^]*deploy-ftp\.sh: it is installed, and [^\n]* is as it was, for the reason above[^\n]*\nexit 1\n$/,
+    );
+  },
+);
 
 test("a card to be copied has no key of a certificate, and what stays is named", needsRoot, (t) => {
   const image = new Apart(t, tempDir(t)).sh(
