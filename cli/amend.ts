@@ -1,5 +1,6 @@
 /** `why`, `retry`, `forget`, `verify`, `eject`, `plan` and `approve`: what a person asks about files on their way, and does with them. */
 import type { Forgotten, Retried, Told } from "../core/amend.js";
+import { ask } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { sizeText } from "../core/text.js";
 import type { PlannedRoute } from "../core/sync/commands.js";
@@ -115,7 +116,7 @@ export async function planCommand(config: string, what: string | undefined, json
   return 0;
 }
 
-function planText({ route, state, reason, paths }: PlannedRoute): string {
+function planText({ route, state, reason, first, paths }: PlannedRoute): string {
   const open = paths.filter(({ actions, left }) => actions.length > 0 || left !== undefined);
   const lines = open.map(({ path, row, base, here, there, actions, left }) => {
     const known = row === undefined ? "" : `  [row ${row}: ${base} | ${here} | ${there}]`;
@@ -124,14 +125,19 @@ function planText({ route, state, reason, paths }: PlannedRoute): string {
   const same = paths.length - open.length;
   return [
     `${route}  ${state}${reason === undefined ? "" : `: ${reason}`}`,
+    ...(first === undefined ? [] : [`  ${first}`]),
     ...lines,
-    `  ${same} ${same === 1 ? "path is" : "paths are"} the same on both sides`,
+    ...(state === "refused" ? [] : [`  ${same} ${same === 1 ? "path is" : "paths are"} the same on both sides`]),
   ].join("\n");
 }
 
 export async function approveCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await configForJournal(config);
-  const done = (await interruptible((signal) => askOrDo(usable, { command: "approve", what }, { signal }))) as { said: string };
+  const request = { command: "approve", what };
+  const done = (await interruptible(async (signal) => {
+    // A daemon has the secrets that its devices need; without one they are ours to read.
+    const answer = await ask((await configForJournal(config)).stateDir, request, { signal });
+    return answer === undefined ? askOrDo(await usableConfig(config), request, { signal }, true) : answer.ok;
+  })) as { said: string };
   write(json ? JSON.stringify(done) : done.said);
   return 0;
 }

@@ -5,6 +5,7 @@ import { dirname, resolve } from "node:path";
 import { loadConfig, type Loaded } from "../core/config.js";
 import { problemText } from "../core/config-problems.js";
 import { codeOf } from "../core/errors.js";
+import { reasonOf } from "../core/retry.js";
 import { plugins } from "./plugins.js";
 
 /** A mistake of the person who typed the command: its message is all that is shown; exit code 2. */
@@ -54,7 +55,9 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
         ? `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${path}" makes one`
         : code === "EACCES"
           ? new ClosedConfig(path).message
-          : `${path} cannot be read: ${String(error)}`,
+          : code === "EISDIR"
+            ? `${path} is a directory; "--config" names the file in it`
+            : `${path} cannot be read: ${reasonOf(error)}`,
     );
   }
   const surroundings = { baseDir: dirname(path), env: process.env, ...(secrets === undefined ? {} : { secrets }) };

@@ -111,9 +111,9 @@ async function receive(
           tries = 0;
           told = undefined;
         }
-        const passes = isFault(error, "transient") || isFault(error, "offline") || isFault(error, "throttled");
+        const passes = isFault(error, "transient", "offline", "throttled");
         // Of another file what is here is no beginning.
-        const keeps = !isFault(error, "mismatch") && !isFault(error, "changed") && !isFault(error, "missing");
+        const keeps = !isFault(error, "mismatch", "changed", "missing");
         if (!passes || signal.aborted || tries + 1 >= mostTries) {
           if (isFault(error) || error instanceof ControlError)
             rethrow(

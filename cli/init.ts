@@ -199,5 +199,9 @@ async function writeAll(
   asker.say(`\nWritten: ${path}${fresh.map((file) => `, ${file}`).join("")}`);
   if (kept !== undefined) asker.say(`The one before is ${kept}`);
   if (target?.directory !== undefined) asker.say(await directoryFor(setting, target.directory));
+  if (routes.length === 0)
+    asker.say(
+      `Nothing is delivered yet: ${sources.length === 0 ? "no autopilot or disk was found" : "it is not said where files go"}; what is missing stands in ${path}, or plug it in and run "filesync init" again`,
+    );
   for (const line of await nextSteps(setting)) asker.say(line);
 }

@@ -5,7 +5,7 @@ import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
 import type { Config } from "../core/config.js";
-import { codeOf } from "../core/errors.js";
+import { codeOf, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
@@ -46,9 +46,7 @@ export async function withJournal<T>(config: Config, work: (engine: OwnEngine) =
 
 /** node's word, or SQLite's: SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN. */
 function isDenied(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  if ("errcode" in error) return [3, 8, 14].includes(Number(error.errcode) & 0xff);
-  return ["EACCES", "EPERM"].includes(codeOf(error));
+  return [3, 8, 14].includes(sqliteCodeOf(error) ?? 0) || ["EACCES", "EPERM"].includes(codeOf(error));
 }
 
 function isReadOnly(error: unknown): boolean {

@@ -1,5 +1,6 @@
 /** Where words go: events as lines on stdout (JSON lines with --json), progress on a terminal's last line. */
 import { jsonOf, type Event, type Events } from "../core/events.js";
+import { nameIn } from "../core/paths.js";
 import type { WayOfReading } from "../core/plugin.js";
 import type { Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
@@ -131,7 +132,7 @@ export function progressText(status: Status): string {
   const moving = status.transfers.map((transfer) => {
     const percent = transfer.size === 0 ? 100 : Math.floor((transfer.offset / transfer.size) * 100);
     const left = transfer.secondsLeft === undefined ? "" : `, ${durationText(transfer.secondsLeft)} left`;
-    return `→ ${transfer.to} ${transfer.path.slice(transfer.path.lastIndexOf("/") + 1)} ${percent}% ${sizeText(transfer.bytesPerSecond)}/s${left}`;
+    return `→ ${transfer.to} ${nameIn(transfer.path)} ${percent}% ${sizeText(transfer.bytesPerSecond)}/s${left}`;
   });
   const { waiting, delivered, parked } = status.queue;
   return moving.length === 0

@@ -132,11 +132,12 @@ export async function serve(
     if (options.once) {
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
       if (drained !== undefined) {
-        const { waiting, parked, unlisted } = drained;
+        const { waiting, parked, unlisted, uneven } = drained;
         const left = [
           ...(waiting > 0 ? [`${waiting} ${waiting === 1 ? "delivery" : "deliveries"} could not be made now`] : []),
           ...(parked > 0 ? [`${parked} ${parked === 1 ? "is" : "are"} set aside`] : []),
           ...unlisted.map((name) => `${name} could not be listed`),
+          ...uneven,
         ];
         if (left.length > 0) {
           code = 3;

@@ -3,7 +3,7 @@ import type { Config } from "../core/config.js";
 import { placeText } from "../core/config-problems.js";
 import { ask, ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
-import { statusOf, type Status } from "../core/status.js";
+import { statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
 import { configForJournal, interruptible } from "./ask.js";
 import { UsageError } from "./config.js";
@@ -110,15 +110,6 @@ function lastText({ last }: Status["devices"][number]): string {
   return `; when it last ran (${dateText(Date.parse(last.at))}) it was away: ${last.reason ?? "nobody knows why"}`;
 }
 
-const syncWords: Readonly<Record<Status["syncs"][number]["state"], string>> = {
-  waiting: "waits",
-  working: "works",
-  even: "the same on both sides",
-  stopped: "stopped",
-  refused: "cannot work",
-  unknown: "not known",
-};
-
 export function statusText(status: Status): string {
   const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`];
   if (status.devices.length > 0) lines.push("");
@@ -127,8 +118,9 @@ export function statusText(status: Status): string {
     lines.push(
       `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
-  for (const { route, mode, state, reason, changes, troubles } of status.syncs) {
-    lines.push(`${route}  ${syncWords[state]}${reason === undefined ? "" : `: ${reason}`}  (${mode}, ${changes} changes)`);
+  for (const sync of status.syncs) {
+    const { route, mode, changes, troubles } = sync;
+    lines.push(`${route}  ${syncText(sync)}  (${mode}, ${changes} changes)`);
     lines.push(...troubles.map(({ path, reason: why }) => `  ${path}: ${why}`));
   }
   if (status.configuration !== undefined) {

@@ -37,7 +37,7 @@ export function answerWith(engine: Engine, running: boolean): Answer {
       case "plan":
         return planOf(engine, what, exchange.signal);
       case "approve":
-        return approve(engine, named(), running);
+        return approve(engine, named(), running, exchange.signal);
       case "eject":
         return eject(engine, named(), exchange.signal);
       default:

@@ -1,7 +1,7 @@
 /** What is wrong with a configuration, in words: the place, the value, the nearest right word. */
 import { findNodeAtLocation, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
-import { unseen } from "./options.js";
+import { secretWords, unseen } from "./options.js";
 
 /** The keys that lead to a place: "routes", 1, "to". */
 export type At = readonly (string | number)[];
@@ -63,8 +63,11 @@ export function messageOf(
 ): string {
   const key = String(inner.at(-1) ?? "");
   const entries = entriesAt(schema, inner.slice(0, -1));
+  const isRoute = entries !== undefined && "from" in entries;
+  if (issue.type === "strict_object" && issue.expected === "never" && isRoute && beside.includes(key))
+    return `unknown key "${key}" in a route: it belongs to a device`;
   if (issue.type === "strict_object" && issue.expected === "never" && entries !== undefined)
-    return `unknown key "${key}"${suggestion(key, [...Object.keys(entries), ...(inner.length === 1 && !("from" in entries) && !("devices" in entries) ? beside : [])])}`;
+    return `unknown key "${key}"${suggestion(key, [...Object.keys(entries), ...(inner.length === 1 && !isRoute && !("devices" in entries) ? beside : [])])}`;
   if (issue.received === "undefined") {
     const help = entries?.[key] === undefined ? undefined : v.getDescription(entries[key]);
     return `"${key}" is missing${help === undefined ? "" : `: ${help}`}`;
@@ -85,12 +88,21 @@ export function isUnseen({ received }: v.BaseIssue<unknown>): boolean {
 }
 
 /** What stands there, where it helps: an object says nothing, and a length is not what was written. A bound sees "20s" as 20000. */
-function given({ input: seen, type }: v.BaseIssue<unknown>, written: unknown): string {
+function given({ input: seen, type, message }: v.BaseIssue<unknown>, written: unknown): string {
+  // A password without its quotes is one all the same.
+  if (message === secretWords) return "";
   const input = type === "min_value" || type === "max_value" ? written : seen;
   if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
   if (typeof input === "object") return "";
-  // A password in a URL is not said again.
-  return `, got ${JSON.stringify(input)?.replace(/\/\/[^/@\s]*@/, "//***@")}`;
+  return `, got ${masked(JSON.stringify(input) ?? "")}`;
+}
+
+/** A password in a URL is not said again, nor what may be a token. */
+function masked(text: string): string {
+  return text
+    .replace(/\/\/[^/@\s]*@/, "//***@")
+    .replace(/^"[^/@\s]*:[^/@\s]*@/, '"***@')
+    .replace(/(:\/[^?#]*[?#])[^"]+/, "$1***");
 }
 
 type Entries = Readonly<Record<string, v.GenericSchema>>;

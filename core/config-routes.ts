@@ -6,9 +6,20 @@ import picomatch from "picomatch";
 import * as v from "valibot";
 import { isObject, suggestion, type At, type ConfigProblem } from "./config-problems.js";
 import { parseDuration, rate, size } from "./options.js";
+import { copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
-import type { Route, RouteTarget } from "./route.js";
-import { fight, inCircle, mirrorSchema, type SyncConfig, syncConfigs, type SyncOutput, titleOf, twoWaySchema } from "./sync/options.js";
+import { intoOf, type Route, type RouteTarget } from "./route.js";
+import {
+  fight,
+  inCircle,
+  intoProblem,
+  mirrorSchema,
+  type SyncConfig,
+  syncConfigs,
+  type SyncOutput,
+  titleOf,
+  twoWaySchema,
+} from "./sync/options.js";
 import { whenSchema, type When } from "./when.js";
 
 const targetSchema = v.union(
@@ -110,7 +121,15 @@ export interface Known {
 export interface Around {
   readonly known: ReadonlyMap<string, Known>;
   /** Those that are right. */
-  readonly devices: readonly { readonly name: string; readonly archiveDir?: string }[];
+  readonly devices: readonly {
+    readonly name: string;
+    readonly plugin: Plugin<unknown>;
+    readonly options: unknown;
+    readonly archiveDir?: string;
+  }[];
+  readonly vehicle: string;
+  /** undefined: the configuration does not say it rightly. */
+  readonly stateDir: string | undefined;
   readonly nowMs: number;
   /** What was found wrong until now. */
   readonly problems: readonly ConfigProblem[];
@@ -131,12 +150,19 @@ export interface ReadRoutes {
 
 export function readRoutes(entries: readonly unknown[], around: Around): ReadRoutes {
   const read: ReadRoutes = { routes: [], syncs: [], out: [], unsure: new Set() };
+  // First those that others may not touch.
   entries.forEach((entry, index) => {
-    const at = ["routes", index];
-    if (isObject(entry) && (entry.mode === "mirror" || entry.mode === "two-way")) readSync(entry.mode, entry, at, entries, around, read);
-    else readCopy(entry, at, around, read);
+    const mode = syncMode(entry);
+    if (mode !== undefined) readSync(mode, entry, ["routes", index], entries, around, read);
+  });
+  entries.forEach((entry, index) => {
+    if (syncMode(entry) === undefined) readCopy(entry, ["routes", index], around, read);
   });
   return read;
+}
+
+function syncMode(entry: unknown): SyncConfig["mode"] | undefined {
+  return isObject(entry) && (entry.mode === "mirror" || entry.mode === "two-way") ? entry.mode : undefined;
 }
 
 function readSync(
@@ -147,7 +173,7 @@ function readSync(
   around: Around,
   { syncs, out }: ReadRoutes,
 ): void {
-  const { devices, problems, add, parse } = around;
+  const { devices, vehicle, problems, add, parse } = around;
   const before = problems.length;
   const parsed = parse<SyncOutput>(at, mode === "mirror" ? mirrorSchema : twoWaySchema, entry);
   if (parsed === undefined) {
@@ -155,26 +181,39 @@ function readSync(
     return;
   }
   checkPatterns(parsed, at, add);
-  syncConfigs(parsed).forEach((sync, n) => {
+  const misled = intoProblem(parsed.into);
+  if (misled !== undefined) add([...at, "into"], misled);
+  syncConfigs(parsed, vehicle).forEach((sync, n) => {
     const { from, to, deletes } = sync;
     if (from === to) add([...at, "to", n], "a route cannot lead to where it comes from");
     checkDevice(from, "source", [...at, "from"], around);
     // A mark is put there.
-    if (deletes) checkDevice(from, "target", [...at, "from"], around);
-    for (const role of ["source", "target"] as const) checkDevice(to, role, [...at, "to", n], around);
-    if (deletes && entries.some((other) => isObject(other) && takesAway(other) && (other.from === from || other.from === to)))
+    if (deletes && isRole(from, "source", around)) checkDevice(from, "target", [...at, "from"], around);
+    if (checkDevice(to, "target", [...at, "to", n], around) && !isRole(to, "source", around))
+      add(
+        [...at, "to", n],
+        `"${to}" cannot be kept the same as another device: what it holds cannot be listed; a copy route can lead there`,
+      );
+    const placeOf = (device: string, below: string) => placeIn(devices, device, below);
+    const ends = [from, to].map((device) => placeOf(device, ""));
+    const isEnd = (device: unknown) => typeof device === "string" && ends.includes(placeOf(device, ""));
+    if (deletes && entries.some((other) => isObject(other) && takesAway(other) && isEnd(other.from)))
       add(at, `another route takes delivered files away from "${from}" or "${to}": here that would remove them on both sides`);
-    const against = syncs.map((other) => fight(other, sync)).find((why) => why !== undefined);
+    const back = problems.length > before ? undefined : syncComesBack(devices, sync);
+    if (back !== undefined) add([...at, "to", n], back);
+    const held = problems.length > before ? undefined : syncHoldsState(around, sync);
+    if (held !== undefined) add(at, held);
+    const against = syncs.map((other) => fight(other, sync, placeOf)).find((why) => why !== undefined);
     if (against !== undefined) add(at, against);
-    if (from !== to && inCircle(sync, syncs)) add(at, `mirrors lead in a circle: ${from} would follow itself`);
+    if (inCircle(sync, syncs, placeOf)) add(at, `mirrors lead in a circle: ${from} would follow itself`);
     const usable = [from, to].every((side) => devices.some(({ name }) => name === side));
     if (usable && problems.length === before) syncs.push(sync);
     else out.push(`${titleOf(sync)} does not run`);
   });
 }
 
-function readCopy(entry: unknown, at: At, around: Around, { routes, out, unsure }: ReadRoutes): void {
-  const { known, devices, nowMs, problems, add, parse, mayDisarm } = around;
+function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, unsure }: ReadRoutes): void {
+  const { known, devices, vehicle, nowMs, problems, add, parse, mayDisarm } = around;
   const before = problems.length;
   const parsed = parse(at, routeSchema, entry);
   const route = parsed ?? roughRoute(entry);
@@ -198,12 +237,33 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, out, unsure 
   const source = devices.find(({ name }) => name === route.from);
   if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
     add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
-  if (parsed === undefined || problems.length > before) {
+  const whole: Route | undefined =
+    parsed === undefined
+      ? undefined
+      : { ...parsed, to, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, nowMs) };
+  if (whole !== undefined && problems.length === before) {
+    const held = copyHoldsState(around, whole);
+    if (held !== undefined) add([...at, "from"], held);
+    to.forEach(({ device }, n) => {
+      const back = copyComesBack(devices, whole, device, { vehicle });
+      if (back !== undefined) add([...at, "to", n], back);
+      if (whole.afterDelivery === "keep") return;
+      const filled = placeIn(devices, device, intoOf(whole, { vehicle }));
+      const mirror = syncs.find(
+        ({ mode, deletes, to: other, into }) => mode === "mirror" && deletes && overlap(placeIn(devices, other, into), filled),
+      );
+      if (mirror !== undefined)
+        add(
+          [...at, "to", n],
+          `a mirror with "deletes" fills ${mirror.to}:${mirror.into}: what is delivered there may be replaced or removed, and "afterDelivery" would have taken away the other copy; choose another directory, or "keep"`,
+        );
+    });
+  }
+  if (parsed === undefined || whole === undefined || problems.length > before) {
     out.push(`the route from ${route.from || "?"} to ${to.map(({ device }) => device).join(", ") || "?"} does not run`);
     for (const name of route.from === "" ? known.keys() : [route.from]) unsure.add(name);
     return;
   }
-  const whole = { ...parsed, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, nowMs) };
   // Of a type that nobody knows nothing is sent that it may not want.
   const isUnknown = ({ device: name }: RouteTarget) => known.get(name)?.plugin === undefined;
   if (to.some(isUnknown)) unsure.add(parsed.from);
@@ -220,11 +280,19 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, out, unsure 
     if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
 }
 
-function checkDevice(name: string, role: "source" | "target", at: At, { known, add }: Around): void {
+/** Complains where it cannot be that; whether it can. */
+function checkDevice(name: string, role: "source" | "target", at: At, around: Around): boolean {
+  const { known, add } = around;
   const found = known.get(name);
   if (found === undefined) add(at, `there is no device "${name}"${suggestion(name, [...known.keys()])}`);
   else if (!found.roles.includes(role)) add(at, `"${name}" cannot be a ${role}`);
   else if (found.withheld[role] !== undefined) add(at, `"${name}" cannot be a ${role}: ${found.withheld[role]}`);
+  return isRole(name, role, around);
+}
+
+function isRole(name: string, role: "source" | "target", { known }: Around): boolean {
+  const found = known.get(name);
+  return found?.roles.includes(role) === true && found.withheld[role] === undefined;
 }
 
 function checkPatterns(route: { readonly include: readonly string[]; readonly exclude: readonly string[] }, at: At, add: Add): void {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -279,4 +279,210 @@ test("mirrors: one for each device that they lead to; what they may share, and w
     "c:5: routes[2]: mirrors lead in a circle: c would follow itself",
   ]);
   assert.deepEqual(await routes(mirror('"b"', ', "deletes": "yes"')), ['c:3: routes[0].deletes: expected true or false, got "yes"']);
+});
+
+test("a directory that is another, or in another: what would come back without end is refused, also by links", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "places-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  mkdirSync(join(dir, "box/sub"), { recursive: true });
+  mkdirSync(join(dir, "oth"));
+  symlinkSync(join(dir, "box"), join(dir, "link"));
+  symlinkSync(join(dir, "box/sub"), join(dir, "deep"));
+  const local = Object.fromEntries(
+    Object.entries({ box: "box", same: "oth/../box/", link: "link", sub: "box/sub", deep: "deep", oth: "oth" }).map(([name, at]) => [
+      name,
+      { type: "local", dir: at, archiveDir: "done" },
+    ]),
+  );
+  const devices = { ...local, card: { type: "disk", any: true }, stick: { type: "disk", uuid: "u", mountPoint: "box", root: "sub" } };
+  const wrong = async (...routes: readonly object[]) =>
+    (await load(JSON.stringify({ vehicle: "v", devices, routes }), dir)).problems.map(({ path, message }) =>
+      `${path}: ${message}`.replaceAll(dir, "").replace(/ \(.*/, ""),
+    );
+  const one = (message: string) => [`routes[0].to[0]: ${message}`];
+  const isIn = (inner: string, outer: string) => one(`${inner} is in ${outer}`);
+  for (const mode of ["mirror", "two-way"]) {
+    const route = (from: string, to: string, more = {}) => wrong({ from, to: [to], mode, ...more });
+    assert.deepEqual(await route("box", "same"), one("same and box are one directory"));
+    assert.deepEqual(await route("box", "link"), one("link and box are one directory"));
+    assert.deepEqual(await route("box", "link", { into: "sub" }), isIn("link:sub", "box"));
+    assert.deepEqual(await route("link", "sub"), isIn("sub", "link"));
+    assert.deepEqual(await route("box", "deep"), isIn("deep", "box"));
+    assert.deepEqual(await route("box", "stick"), isIn("stick", "box"));
+    assert.deepEqual(await route("sub", "box"), isIn("sub", "box"));
+    assert.deepEqual(await route("sub", "box", { into: "sub/in" }), isIn("box:sub/in", "sub"));
+    // What is left out does not come back.
+    assert.deepEqual(await route("box", "sub", { exclude: ["sub"] }), []);
+    assert.deepEqual(await route("box", "sub", { exclude: ["s*/**"] }), []);
+    assert.deepEqual(await route("sub", "box", { into: "other" }), []);
+    assert.deepEqual(await route("box", "oth"), []);
+  }
+  const copy = (from: string, to: string, more = {}) => wrong({ from, to: [to], ...more });
+  assert.deepEqual(await copy("box", "same", { into: "" }), one("same and box are one directory"));
+  assert.deepEqual(await copy("box", "same"), isIn("same:v/box", "box"));
+  assert.deepEqual(await copy("box", "deep", { into: "{date}/{installation}" }), isIn("deep", "box"));
+  assert.deepEqual(await copy("box", "sub", { include: ["**/*.ulg"] }), isIn("sub:v/box", "box"));
+  assert.deepEqual(await copy("box", "sub", { include: ["*.ulg", "flights/**", "s?b/*"] }), []);
+  assert.deepEqual(await copy("box", "sub", { exclude: ["sub"] }), []);
+  assert.deepEqual(await copy("box", "box2", { exclude: ["sub"] }), one('there is no device "box2"; did you mean "box"?'));
+  assert.deepEqual(await copy("box", "same", { into: "done/{date}" }), []);
+  assert.deepEqual(await copy("sub", "box"), []);
+  assert.deepEqual(await copy("sub", "box", { into: "sub" }), one("box:sub and sub are one directory"));
+  // One directory by two names is one, also between routes.
+  assert.deepEqual(await wrong({ from: "card", to: ["box"], mode: "mirror" }, { from: "oth", to: ["link"], mode: "mirror", into: "x" }), [
+    "routes[1]: another route keeps box: the same as something else: they would undo one another's changes",
+  ]);
+  assert.deepEqual(await wrong({ from: "card", to: ["box"], mode: "mirror", into: "a" }, { from: "link", to: ["card"], mode: "mirror" }), [
+    "routes[1]: mirrors lead in a circle: link would follow itself",
+  ]);
+  assert.deepEqual(await wrong({ from: "box", to: ["oth"], mode: "two-way" }, { from: "link", to: ["card"], afterDelivery: "delete" }), [
+    'routes[0]: another route takes delivered files away from "box" or "oth": here that would remove them on both sides',
+  ]);
+});
+
+test("a route that would bring the program's own state is refused, also by way of links, unless it leaves that out", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "state-in-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  for (const name of ["box/sub", "oth"]) mkdirSync(join(dir, name), { recursive: true });
+  symlinkSync(join(dir, "box"), join(dir, "link"));
+  const devices = Object.fromEntries(["box", "link", "oth", "far"].map((at) => [at, { type: "local", dir: at, archiveDir: "done" }]));
+  const wrong = async (stateDir: string, route: object) =>
+    (await load(JSON.stringify({ vehicle: "v", stateDir, devices, routes: [route] }), dir)).problems.map(({ path, message }) =>
+      `${path}: ${message}`.replaceAll(dir, ""),
+    );
+  for (const mode of ["mirror", "two-way"]) {
+    const [there, back] = [
+      { from: "box", to: ["oth"], mode },
+      { from: "oth", to: ["box"], mode },
+    ];
+    assert.deepEqual(await wrong("box/sub/state", there), [
+      'routes[0]: "stateDir" is in box (/box/sub/state): the journal would be brought too, and each time that is written there it has changed, without end; leave it out ("exclude": ["sub/state"]), or choose another "stateDir"',
+    ]);
+    assert.match((await wrong("box/sub/state", back)).join(), /^routes\[0\]: "stateDir" is in box \(.*\["sub\/state"\]/);
+    assert.match((await wrong("link/state", there)).join(), /^routes\[0\]: "stateDir" is in box \(\/box\/state\)/);
+    assert.match((await wrong("box/state", { ...there, from: "link" })).join(), /^routes\[0\]: "stateDir" is in link /);
+    assert.match((await wrong("box/sub/state", { ...back, into: "sub" })).join(), /^routes\[0\]: "stateDir" is in box:sub .*\["state"\]/);
+    assert.match(
+      (await wrong("box", there)).join(),
+      /^routes\[0\]: "stateDir" and box are one directory \(.*without end; choose another "stateDir"$/,
+    );
+    // What is left out, or beside it, is not brought.
+    assert.deepEqual(await wrong("box/sub/state", { ...there, exclude: ["sub"] }), []);
+    assert.deepEqual(await wrong("box/sub/state", { ...there, exclude: ["sub/state"] }), []);
+    assert.deepEqual(await wrong("box/state", { ...back, into: "sub" }), []);
+    assert.deepEqual(await wrong("state", there), []);
+  }
+  // Once, however many follow.
+  assert.equal((await wrong("box/state", { from: "box", to: ["oth", "far"], mode: "mirror" })).length, 1);
+  const copy = (stateDir: string, more = {}) => wrong(stateDir, { from: "box", to: ["oth", "far"], ...more });
+  assert.match((await copy("box/state")).join(" "), /^routes\[0\]\.from: "stateDir" is in box \(\/box\/state\): (?!.*routes)/);
+  assert.match((await copy("link/state", { include: ["**/*.ulg"] })).join(), /^routes\[0\]\.from: "stateDir" is in box/);
+  assert.deepEqual(await copy("box/state", { include: ["*.ulg", "flights/**"] }), []);
+  assert.deepEqual(await copy("box/state", { exclude: ["state"] }), []);
+  assert.deepEqual(await copy("oth/state"), []);
+});
+
+test("where a mirror or two-way route leads at its target: templates that stay the same, and nothing that cannot be", async () => {
+  const devices = Object.fromEntries(["a", "b", "c"].map((name) => [name, { type: "local", dir: name }]));
+  const loaded = (...routes: readonly object[]) => load(JSON.stringify({ vehicle: "v/1", devices, routes }));
+  const wrong = async (...routes: readonly object[]) =>
+    (await loaded(...routes)).problems.map(({ path, message }) => `${path}: ${message}`);
+  for (const mode of ["mirror", "two-way"]) {
+    const route = { from: "a", to: ["b"], mode };
+    const { config, problems: none } = await loaded({ ...route, into: "/in//{vehicle}/./{device}/" });
+    assert.deepEqual(none, []);
+    assert.deepEqual(
+      config?.syncs.map(({ into }) => into),
+      ["in/v_1/a"],
+    );
+    const into = async (text: string) => (await wrong({ ...route, into: text })).map((said) => said.replace("routes[0].into: ", ""));
+    assert.deepEqual(await into("../x"), ['"../x" leads out of the device: a directory below its root, without ".."']);
+    assert.deepEqual(await into("x/.filesync"), ['a directory named ".filesync" is the program\'s own']);
+    assert.deepEqual(await into("{date}"), [
+      "{date} is not the same every day, and this route keeps one directory: there are {vehicle} {device}",
+    ]);
+    assert.deepEqual(await into("{installation}"), [
+      "{installation} is another one after a card was copied, and this route keeps one directory: there are {vehicle} {device}",
+    ]);
+    assert.deepEqual(await into("{vehicel}"), ["{vehicel} is not known; there are {vehicle} {device}"]);
+  }
+  assert.deepEqual(await wrong({ from: "a", to: ["b", "c"], mode: "two-way" }), [
+    'routes[0].to[1]: expected a list of one device name: each other device has a route of its own, got "c"',
+  ]);
+  // What is taken away where it was made has to be safe where it is.
+  const filled = { from: "a", to: ["b"], mode: "mirror", into: "x", deletes: true };
+  const copied = { from: "c", to: ["b"], into: "x/y", afterDelivery: "delete" };
+  const said = (n: number) => [
+    `routes[${n}].to[0]: a mirror with "deletes" fills b:x: what is delivered there may be replaced or removed, and "afterDelivery" would have taken away the other copy; choose another directory, or "keep"`,
+  ];
+  assert.deepEqual(await wrong(filled, copied), said(1));
+  assert.deepEqual(await wrong(copied, filled), said(0));
+  assert.deepEqual(await wrong(filled, { ...copied, afterDelivery: "keep" }), []);
+  assert.deepEqual(await wrong(filled, { ...copied, into: "z" }), []);
+});
+
+test("what is wrong with a device or a key of a mirror or two-way route is said once, and for the role that it has there", async () => {
+  const devices = {
+    box: { type: "local", dir: "box" },
+    web: { type: "post", url: "http://127.0.0.1:1/x" },
+    rs: {
+      type: "rsync",
+      host: "127.0.0.1",
+      user: "u",
+      privateKey: "k",
+      hostKey: "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+      root: "/x",
+    },
+    nas: { type: "local", dir: "nas" },
+  };
+  const wrong = async (route: object) =>
+    (await load(JSON.stringify({ devices, routes: [{ from: "box", to: ["nas"], ...route }] }))).problems.map(
+      ({ path, message }) => `${path}: ${message}`,
+    );
+  for (const mode of ["mirror", "two-way"]) {
+    for (const name of ["web", "rs"])
+      assert.deepEqual(await wrong({ mode, to: [name] }), [
+        `routes[0].to[0]: "${name}" cannot be kept the same as another device: what it holds cannot be listed; a copy route can lead there`,
+      ]);
+    assert.deepEqual(await wrong({ mode, to: ["nope"] }), ['routes[0].to[0]: there is no device "nope"']);
+    assert.deepEqual(await wrong({ mode, from: "nope" }), ['routes[0].from: there is no device "nope"']);
+    assert.deepEqual(await wrong({ mode, from: "web" }), ['routes[0].from: "web" cannot be a source']);
+    assert.deepEqual(await wrong({ mode, settle: "1s" }), ['routes[0].settle: unknown key "settle" in a route: it belongs to a device']);
+    assert.deepEqual(await wrong({ mode, maxDeletes: -1 }), ["routes[0].maxDeletes: expected at least 0, got -1"]);
+  }
+  assert.deepEqual(await wrong({ interval: "1s" }), ['routes[0].interval: unknown key "interval" in a route: it belongs to a device']);
+});
+
+test("what may be a secret is not said again", async () => {
+  const wrong = await problems(`{ "devices": {
+    "a": { "type": "ftp", "host": "h", "password": 123456789 },
+    "b": { "type": "ftp", "host": "h", "password": ["SecretPw9"] },
+    "c": { "type": "post", "url": "https:/h/up?key=SecretPw9" },
+    "d": { "type": "webdav", "url": "https:/h/#SecretPw9" },
+    "e": { "type": "ftp", "host": "ftp://u:SecretPw9@h" },
+    "f": { "type": "sftp", "host": "u:SecretPw9@h", "user": "u", "password": "x" }
+  }, "routes": [] }`);
+  const secret = 'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }';
+  assert.deepEqual(
+    wrong.map((text) => text.replace(/^c:\d+: /, "")),
+    [
+      `devices.a.password: expected ${secret}`,
+      `devices.b.password: expected ${secret}`,
+      'devices.c.url: expected a URL that begins with "https://" or "http://", got "https:/h/up?***"',
+      'devices.d.url: expected a URL such as "https://cloud.example.org/remote.php/dav/files/me" (the user and password have options of their own), got "https:/h/#***"',
+      'devices.e.host: expected a host name or an address: no URL, no user, no spaces, got "ftp://***@h"',
+      'devices.f.host: expected a host name or an address: no URL, no user, no spaces, got "***@h"',
+    ],
+  );
+  assert.doesNotMatch(wrong.join("\n"), /SecretPw9|123456789/);
+});
+
+test("a list where names are needed ends the start", async () => {
+  assert.deepEqual(await load("[]"), { problems: [{ line: 1, path: "", message: "expected an object, got a list" }] });
+  const { config, problems: wrong } = await load('{ "devices": [], "routes": [] }');
+  assert.equal(config, undefined);
+  assert.deepEqual(
+    wrong.map(({ path, message }) => `${path}: ${message}`),
+    ["devices: expected devices by name, got a list"],
+  );
 });

@@ -22,7 +22,7 @@ import {
   type ConfigProblem,
 } from "./config-problems.js";
 import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
-import { command, duration, parseIn, path, rate, size, type Surroundings } from "./options.js";
+import { command, duration, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
 import type { Plugin, Role } from "./plugin.js";
 import type { Route } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
@@ -226,8 +226,11 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     problems.push({ line: lineAt(node.offset), path: key, message: `"${key}" is there twice; only one of them can count` }),
   );
   const raw = getNodeValue(tree) as unknown;
-  if (Array.isArray(raw)) add([], "expected an object, got a list");
-  const whole = parse([], configSchema, raw);
+  // A list has no keys that could be wrong.
+  if (Array.isArray(raw)) return { problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };
+  const lists = ["devices", "services"].filter((group) => isObject(raw) && Array.isArray(raw[group]));
+  for (const group of lists) add([group], `expected ${group} by name, got a list`);
+  const whole = lists.length > 0 ? undefined : parse([], configSchema, raw);
   // Where the top is wrong, what stands below it is checked all the same: all errors are told at once.
   const top = whole ?? roughly(raw);
 
@@ -264,7 +267,9 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
     mayDisarm(when, at);
   }
 
-  const { routes, syncs, out, unsure } = readRoutes(top.routes, { known, devices, nowMs: options.nowMs, problems, add, parse, mayDisarm });
+  const vehicle = whole?.vehicle ?? options.hostName;
+  const around = { known, devices, vehicle, stateDir: whole?.stateDir, nowMs: options.nowMs, problems, add, parse, mayDisarm };
+  const { routes, syncs, out, unsure } = readRoutes(top.routes, around);
 
   if (whole === undefined) return { problems: sorted(problems) };
   const removes = [...unsure].filter((name) => routes.some(({ from, afterDelivery }) => from === name && afterDelivery !== "keep"));
@@ -275,7 +280,7 @@ export async function loadConfig(text: string, plugins: PluginList, options: Loa
   ];
   return {
     config: {
-      vehicle: whole.vehicle ?? options.hostName,
+      vehicle,
       stateDir: whole.stateDir,
       spool: whole.spool,
       journal: whole.journal,
@@ -308,7 +313,9 @@ function roughly(raw: unknown): Pick<v.InferOutput<typeof configSchema>, "device
 
 /** Of a list that is one of several things that may stand there: what is wrong in it. */
 function inList(issue: v.BaseIssue<unknown>): v.BaseIssue<unknown>[] {
-  const within = issue.type === "union" && Array.isArray(issue.input) ? (issue.issues ?? []).filter((one) => one.path !== undefined) : [];
+  const isSecret = issue.message === secretWords;
+  const within =
+    issue.type === "union" && Array.isArray(issue.input) && !isSecret ? (issue.issues ?? []).filter((one) => one.path !== undefined) : [];
   if (within.length === 0) return [issue];
   return within.map((one) => ({ ...one, path: [...(issue.path ?? []), ...(one.path ?? [])] as unknown as typeof one.path }));
 }

@@ -22,6 +22,8 @@ const steadyMs = 60_000;
 const reserveBytes = 2 * checkpointBytes;
 /** With less free nothing can be written. */
 const leastBytes = 2 ** 20;
+/** So often it is seen whether there is room for the reserve again. */
+const reserveLookMs = 10_000;
 
 /** Why the state directory cannot be written, for a person; where its disk is full, how much is free there and how much it takes. */
 export async function whyNotWritten(stateDir: string, error: unknown): Promise<string> {
@@ -74,14 +76,14 @@ export class Daemon {
       else await makeReserve(stateDir);
       await this.#begin(false);
     } catch (error) {
-      if (isMedium(error)) {
-        // A full or failing card does not keep the daemon down: it says so, and looks again.
-        this.#rebuildAfter(undefined, error);
-        return;
+      if (!isMedium(error)) {
+        this.#lock.release();
+        throw error;
       }
-      this.#lock.release();
-      throw error;
+      // A full or failing card does not keep the daemon down: it says so, and looks again.
+      this.#rebuildAfter(undefined, error);
     }
+    void this.#keepReserve(stateDir);
   }
 
   get ready(): boolean {
@@ -171,6 +173,17 @@ export class Daemon {
     });
   }
 
+  /** Never rejects. */
+  async #keepReserve(stateDir: string): Promise<void> {
+    const { signal } = this.#stopping;
+    for (;;) {
+      await this.#clock.sleep(reserveLookMs, signal).catch(() => undefined);
+      if (signal.aborted) return;
+      // Who cannot make it now looks again.
+      if (this.#run !== undefined) await makeReserve(stateDir).catch(() => undefined);
+    }
+  }
+
   #rebuildAfter(run: Run | undefined, error: Error): void {
     const mine = Promise.resolve(this.#rebuilding)
       .then(() => this.#rebuild(run, error))
@@ -210,6 +223,8 @@ export class Daemon {
       if (signal.aborted) return;
       try {
         if (full || (await freeBytesAt(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
+        // It may open, and the first change would fail.
+        if (full && (await freeBytesAt(config.stateDir)) < leastBytes) throw error;
         await this.#begin(suspect);
         this.#failures += 1;
         events.say("warn", "journal-reopened", "the journal is open again; work goes on");

@@ -1,18 +1,11 @@
 /** Taking away what is in a directory of a device. */
+import { entriesIfAny } from "./entries.js";
 import { isFault } from "./errors.js";
-import type { FileEntry, Tree } from "./plugin.js";
+import type { Tree } from "./plugin.js";
 
 /** Takes away all that is in a directory, not the directory; one that is not there is empty. Throws as `list`, `remove` and `rmdir` do. */
 export async function emptyDir(tree: Pick<Tree, "list" | "remove" | "rmdir">, dir: string, signal: AbortSignal): Promise<void> {
-  // Whole before anything goes: what is listed while it changes may be told wrong.
-  const found: FileEntry[] = [];
-  try {
-    for await (const entry of tree.list(dir, signal)) found.push(entry);
-  } catch (error) {
-    if (isFault(error, "missing")) return;
-    throw error;
-  }
-  for (const entry of found) {
+  for (const entry of await entriesIfAny(tree, dir, signal)) {
     if (entry.kind !== "directory") await tree.remove(entry.path, entry, signal);
     // Many are empty.
     else

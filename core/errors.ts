@@ -64,15 +64,20 @@ export class Fault extends Error {
   }
 }
 
-/** True for a Fault, of `kind` where one is given. Survives two copies of this module (a plugin from outside brings its own). */
-export function isFault(error: unknown, kind?: FaultKind): error is Fault {
+/** True for a Fault, of one of `kinds` where some are given. Survives two copies of this module (a plugin from outside brings its own). */
+export function isFault(error: unknown, ...kinds: readonly FaultKind[]): error is Fault {
   if (!(error instanceof Error) || error.name !== "Fault" || !("kind" in error)) return false;
-  return kind === undefined || error.kind === kind;
+  return kinds.length === 0 || kinds.some((kind) => kind === error.kind);
 }
 
 /** The code that node gave an error ("ENOENT", "ECONNRESET"); "" where it has none, or is no error. */
 export function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
+}
+
+/** SQLite's primary result code (https://www.sqlite.org/rescode.html): 13 is SQLITE_FULL; undefined for what SQLite did not say. */
+export function sqliteCodeOf(error: unknown): number | undefined {
+  return error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
 }
 
 /** The Fault for an error of node:fs at a place that holds files. `what` opens the message: "cannot write /a/b". */

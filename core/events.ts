@@ -42,6 +42,7 @@ export const eventNames = [
   "restarted",
   "resumed",
   "service-failed",
+  "spliced",
   "spool-damaged",
   "spool-full",
   "start",

@@ -9,10 +9,11 @@ import { createHash } from "node:crypto";
 import { EMPTY, filter, merge, type Observable, timer } from "rxjs";
 import { Survey } from "./compact.js";
 import { type Engine, type RouteLane } from "./engine.js";
-import { isFault, throwIfAborted } from "./errors.js";
+import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
+import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
@@ -121,6 +122,14 @@ export class Finder {
   /** One listing. Throws the source's Fault; what was found until then stays found. */
   async list(signal: AbortSignal): Promise<void> {
     const { engine, lane } = this;
+    // What is a link may lead elsewhere since the configuration was read.
+    for (const {
+      rules: { route },
+    } of this.#routes)
+      for (const { device } of route.to) {
+        const back = copyComesBack(engine.config.devices, route, device, engine.names);
+        if (back !== undefined) throw new Fault("config", back);
+      }
     const rulesNow = rulesOf(engine, lane.name);
     const reconsider = !isConsidered(engine, lane.name);
     const { epoch } = lane.state;

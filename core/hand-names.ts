@@ -4,6 +4,7 @@ import { ControlError, type ControlRequest } from "./control.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
+import { nameIn, parentOf } from "./paths.js";
 import type { Device, FileEntry, Occupant, Receipt, Tree } from "./plugin.js";
 import { reasonOf } from "./retry.js";
 
@@ -61,7 +62,7 @@ function onlyText(device: Device): string {
 
 /** With the nearest name beside it. */
 export async function notThere(lane: Lane, path: string, signal: AbortSignal): Promise<ControlError> {
-  const dir = path.slice(0, Math.max(0, path.lastIndexOf("/")));
+  const dir = parentOf(path);
   const names: string[] = [];
   const { tree, source } = lane.device;
   const enter = (other: string) => {
@@ -97,7 +98,7 @@ export function joined(dir: string, name: string): string {
 }
 
 export function lastOf(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1);
+  return nameIn(path);
 }
 
 /** Of what has the name already. */

@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { promises as fs, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { codeOf } from "./errors.js";
+import { codeOf, sqliteCodeOf } from "./errors.js";
 import { makeDirDurable, writeDurable } from "./fs.js";
 import { openDatabase, type Database } from "./sqlite.js";
 
@@ -49,10 +49,6 @@ async function takeLock(path: string): Promise<Database> {
     db.close();
     throw error;
   }
-}
-
-function sqliteCodeOf(error: unknown): number | undefined {
-  return error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
 }
 
 /** The installation of a locked state directory. `machine` names this machine (`machineName`). */

@@ -355,7 +355,7 @@ export class Lane {
       } catch (error) {
         if (signal.aborted) return;
         down.reason = reasonOf(error);
-        slow = isFault(error, "denied") || isFault(error, "config");
+        slow = isFault(error, "denied", "config");
         this.#update(false);
       }
     }

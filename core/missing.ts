@@ -9,6 +9,7 @@
 import { type Engine, nameOf } from "./engine.js";
 import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { parentOf } from "./paths.js";
 import type { Source } from "./plugin.js";
 import { elsewhere, stampOf, type VersionRow } from "./rows.js";
 import { otherThan } from "./stat.js";
@@ -76,7 +77,7 @@ export class Missing {
     );
     const dirs = new Map<string, Waiting[]>();
     for (const row of rows) {
-      const dir = row.path.slice(0, Math.max(0, row.path.lastIndexOf("/")));
+      const dir = parentOf(row.path);
       const there = dirs.get(dir);
       if (there === undefined) dirs.set(dir, [row]);
       else there.push(row);

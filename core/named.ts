@@ -3,6 +3,7 @@ import { namesIn } from "./config.js";
 import { suggestion } from "./config-problems.js";
 import { ControlError } from "./control.js";
 import type { Engine } from "./engine.js";
+import { nameIn } from "./paths.js";
 import { forgottenIn } from "./receipts.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
 
@@ -64,10 +65,8 @@ export function unknown(engine: Engine, what: string): ControlError {
   const [prefix = "", rest] = what.split(":", 2);
   const meant = device === undefined && rest !== undefined ? suggestion(prefix, namesIn(engine.config)) : "";
   if (meant !== "") return new ControlError(`there is no device "${prefix}"${meant}`);
-  const last = path.slice(path.lastIndexOf("/") + 1);
-  const sameName = files.find(
-    (file) => file.path.slice(file.path.lastIndexOf("/") + 1) === last && (device ?? file.source) === file.source,
-  );
+  const last = nameIn(path);
+  const sameName = files.find((file) => nameIn(file.path) === last && (device ?? file.source) === file.source);
   const near =
     sameName === undefined
       ? suggestion(

@@ -114,6 +114,10 @@ export const lineOrNothing = (what: string) =>
 /** A text of one line, not empty. */
 export const oneLine = (what: string) => v.pipe(lineOrNothing(what), v.nonEmpty(what));
 
+/** A server's name or address. */
+export const host = () =>
+  v.pipe(oneLine("a host name or an address"), v.regex(/^[^\s"/@]+$/, "a host name or an address: no URL, no user, no spaces"));
+
 /** How many things at once a plugin allows, from 1 to 16. */
 export const upToSixteen = () =>
   v.pipe(v.number("a number"), v.integer("a whole number"), v.minValue(1, "at least 1"), v.maxValue(16, "at most 16"));
@@ -197,6 +201,9 @@ function isClosed(error: unknown): boolean {
 /** As what an issue has received: whoever parses may not see it, and says nothing of whether it is right. */
 export const unseen = "what this user may not read";
 
+/** What a secret is, for a person. */
+export const secretWords = 'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }';
+
 /** "text", { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" } (the last line end of a file is taken off) → Secret. */
 export const secret = () =>
   v.pipe(
@@ -207,7 +214,7 @@ export const secret = () =>
         v.strictObject({ file: v.string() }),
         v.strictObject({ credential: v.pipe(v.string(), v.regex(/^[^/]+$/, "the name of a credential, without /")) }),
       ],
-      'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }',
+      secretWords,
     ),
     v.rawTransform<string | { env: string } | { file: string } | { credential: string }, Secret>(({ dataset, addIssue, NEVER }) => {
       const given = dataset.value;

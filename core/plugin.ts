@@ -312,6 +312,8 @@ export interface TargetFeatures {
   readonly granule?: number;
   /** `expect: replaces` can continue the published bytes: `offset` is then what is published, at first. */
   readonly append: boolean;
+  /** What `splice` takes: any bytes of a file ("ranges"), or all of a file as the first bytes of a partial ("whole"). Absent: the peer copies nothing by itself. */
+  readonly splices?: "ranges" | "whole";
   /** Nothing is visible under the final name before `commit`. */
   readonly atomic: boolean;
   /**
@@ -350,6 +352,8 @@ export interface Upload {
   readonly sealed: boolean;
   /** Known once sealed. */
   readonly digest?: Digest;
+  /** Bytes of its partial were not sent but spliced. Then `prove` and `commit` prove the content, by a digest or by reading back, unless the configuration says that the size will do. */
+  readonly spliced?: true;
   /** With `needs: sealedPath`, once sealed. At a source that is read in place it is the source's own file: never to be changed. */
   readonly localPath?: string;
   /** The lower of the device's and the route's `maxRate`, bytes per second: for who sends what is at `localPath`, as nothing else slows that. */
@@ -388,6 +392,13 @@ export interface Occupant {
   readonly proof?: "digest" | "readback";
 }
 
+/** Bytes of a file that the peer holds. */
+export interface Part {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface Target {
   /** May be learned while attached (FEAT); core asks each time. */
   readonly features: TargetFeatures;
@@ -403,6 +414,20 @@ export interface Target {
    * Throws "offline", "denied", "transient", "full", "rejected", or the Fault that the stream ended with.
    */
   write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void>;
+  /**
+   * With `features.splices`: the peer itself appends bytes of a file that it holds to the partial, whose size is exactly `at` (else Fault "conflict", and
+   * nothing was changed; at 0 it may begin the partial anew instead). That file stays as it is. Nobody looks at the bytes: `Upload.spliced` says so from now on. Makes directories as needed.
+   * With "ranges" `write` takes an upload whose `size` is where the next splice begins. With "whole" `from` is all of a file, and `at` is 0.
+   * Throws "missing", "changed" (that file has fewer bytes, or with "whole" another number of them), "rejected" (the peer does not copy this one), "offline",
+   * "denied", "transient", "full"; what was copied by then stays.
+   */
+  splice?(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void>;
+  /**
+   * Verifies the whole partial, as `commit` of the same partial then need not. For an upload that was spliced or continued, while its bytes can still be had and its name is not
+   * made free yet: reading back takes long.
+   * Absent: `commit` does it, always by content. Throws "mismatch", and of the partial what `commit` throws.
+   */
+  prove?(upload: Upload, signal: AbortSignal): Promise<void>;
   /**
    * Verifies the whole partial by the strongest means the target has, sets its time where it can, and publishes it under `upload.path` as
    * `upload.expect` says, never over anything else: then it answers the Occupant and keeps the partial. Twice gives the same receipt: a
@@ -454,12 +479,14 @@ export interface MoveHow {
    * stays: without it a file is given its new name, and what is at `from` then is removed.
    */
   readonly ours?: true;
+  /** The directory of `to` is there: none is made, and where it has gone, also in this moment, the file stays where it is: Fault "missing". Not where `TreePromises.exclusive` is "nothing". */
+  readonly made?: true;
 }
 
 export interface TreePromises {
   /**
    * "names": of several who publish or move to one name at once exactly one wins, and nothing is ever replaced (`move`, and `Target.commit` with
-   * `expect: absent`). "directories": only making a directory is so: whoever made it (`makeNew`) has it. "nothing": neither.
+   * `expect: absent`). "directories": only making a directory is so: whoever made it (`makeNew`) has it, and nothing is moved into it once it has another name (`MoveHow.made`). "nothing": neither.
    */
   readonly exclusive: "names" | "directories" | "nothing";
   /** A directory with something in it is never removed by `rmdir`, also where that came a moment before. */
@@ -499,6 +526,8 @@ export interface Plugin<Options> {
   readonly fromFirstRun?: true;
   /** Its devices say whether their vehicle is armed (`PluginContext.tellArmed`). */
   readonly tellsArmed?: true;
+  /** The directory of this machine whose files a device with these options has, where they tell: it is noticed where two are one, or one is in the other. */
+  dirOf?(options: Options): string | undefined;
   /** Those of `roles` that a device with these options has not, each with what would give it, for a person: 'it is only read; "write": true …'. */
   withheld?(options: Options): Readonly<Partial<Record<Role, string>>>;
   device?(options: Options, context: PluginContext): Device;

@@ -115,7 +115,7 @@ async function settle(
   const { queue, journal, events, clock } = engine;
   const ofSource = job.broken !== undefined;
   // A plugin may wrap the fault that its stream ended with: the stream's own word counts. What a target itself misses is not the source's file.
-  const cause = job.broken ?? (isFault(error, "missing") || isFault(error, "changed") ? new Error(error.message, { cause: error }) : error);
+  const cause = job.broken ?? (isFault(error, "missing", "changed") ? new Error(error.message, { cause: error }) : error);
   const facts = {
     ...{ device: lane.name, path: delivery.path, id: delivery.id, fault: isFault(cause) ? cause.kind : "unknown" },
     ...{ from: version.source, source: version.path, to: lane.name },
@@ -157,7 +157,7 @@ async function settle(
     case "again":
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
       // It is the target that wants peace, or space, not this one file.
-      if (!ofSource && (isFault(cause, "throttled") || isFault(cause, "full"))) lane.pauseTarget(action.afterMs, reason);
+      if (!ofSource && isFault(cause, "throttled", "full")) lane.pauseTarget(action.afterMs, reason);
       events.say(
         tries === 0 && !(delivery.fault === "indoubt" && facts.fault === "indoubt") ? "warn" : "debug",
         "again",
@@ -182,7 +182,7 @@ async function settle(
       // The finder sees what became of it.
       await again(1000, tries);
       engine.relist$.next(version.source);
-      if (isFault(cause, "missing") || isFault(cause, "changed")) await giveUpVersion(engine, version, reason, what, facts);
+      if (isFault(cause, "missing", "changed")) await giveUpVersion(engine, version, reason, what, facts);
       return;
     case "leave":
       await journal.commit(() => queue.leave(delivery.id, reason));

@@ -112,9 +112,29 @@ test("a directory that comes into a new one of its name, and one that takes its 
     ...["move d to .away/1", "mkdir d", "move .away/1 to d/d"],
   ]);
   const deep = { d: dir("1"), "d/s": dir("2"), "d/s/a": file("a", "3"), "d/b": file("b", "4") };
-  assert.deepEqual(plan(deep, { d: dir("2"), "d/a": file("a", "3") }, deep), [
-    ...["move d to .away/1", "move .away/1/s to d", "remove .away/1"],
+  assert.deepEqual(plan(deep, { d: dir("2"), "d/a": file("a", "3") }, deep), [...["move d/s/a to d/a", "rmdir d/s"]]);
+  const deeper = { d: dir("1"), "d/s": dir("2"), "d/s/s": dir("3"), "d/s/s/a": file("a", "4"), "d/theirs": y };
+  assert.deepEqual(plan({ ...deeper }, { d: dir("2"), "d/s": dir("3"), "d/s/a": file("a", "4") }, deeper), [
+    "move d/s/s/a to d/s/a",
+    "rmdir d/s/s",
   ]);
+});
+
+test("a directory that comes to the name of one that has others' files, or what stays there, is put together with that", () => {
+  const kept = { "100": dir("1"), "100/1.jpg": file("k", "2") };
+  const base = { ...kept, tmp: dir("3"), "tmp/a": file("a", "4"), "tmp/d": dir("5"), "tmp/d/b": file("b", "6") };
+  const here = { "100": dir("3"), "100/a": file("a", "4"), "100/d": dir("5"), "100/d/b": file("b", "6") };
+  assert.deepEqual(plan(base, here, base), ["move tmp/a to 100/a", "move tmp/d to 100/d", "rmdir tmp"]);
+  const there = { ...base, "100/d": dir(), "100/d/theirs": y, "tmp/of them": y };
+  assert.deepEqual(plan(base, here, there), [
+    ...["move tmp/a to 100/a", "move tmp/d/b to 100/d/b", "rmdir tmp/d", "move tmp/of them to 100/of them", "rmdir tmp"],
+    ...["adopt 100/d"],
+  ]);
+  // Nothing is in it: it was only made.
+  assert.deepEqual(
+    plan({ tmp: dir("3"), "tmp/a": file("a", "4") }, { e: dir("3"), "e/a": file("a", "4") }, { tmp: dir(), "tmp/a": file("a"), e: dir() }),
+    [...["remove e", "move tmp to e"]],
+  );
 });
 
 test("what a kill left aside finds its place, or goes to the trash", () => {

@@ -5,7 +5,8 @@
  * the way and has a place elsewhere goes there first; where that is not free yet (a swap, a circle, a directory that comes into its own place), to a name in `away`.
  * Nothing that was at the other side is replaced: it goes to the trash, also what was put into `away` and found no place.
  */
-import { type Action, type Content, deepestFirst, depthOf, inOrder, parentOf, same, type Side, type Tables } from "./reconcile.js";
+import { nameIn, parentOf } from "./paths.js";
+import { type Action, type Content, deepestFirst, depthOf, inOrder, isUnseen, same, type Tables, unread } from "./reconcile.js";
 
 export interface MirrorRules {
   /** What was brought there and has gone here goes there too, to the trash. Otherwise it stays. */
@@ -73,14 +74,14 @@ class Node {
   }
 }
 
-const nameIn = (path: string) => path.slice(path.lastIndexOf("/") + 1);
-
 class Places {
   readonly #root = new Node("", undefined);
   readonly #actions: Action[] = [];
   /** Where what was agreed has to be, and the other way round. */
   readonly #goal = new Map<Node, string>();
   readonly #wanted = new Map<string, Node>();
+  /** Directories of which what is in them comes into another one that is there already. */
+  readonly #merged = new Map<Node, Node>();
   /** Names that have what belongs there, or from which what does not has gone. */
   readonly #settled = new Set<string>([""]);
 
@@ -99,9 +100,10 @@ class Places {
     this.#pair();
     const fromTop = [...here.keys()].sort((one, two) => depthOf(one) - depthOf(two) || (one < two ? -1 : 1));
     for (const path of fromTop) {
-      if (!this.#isUnseen(path)) this.#place(path);
+      if (!isUnseen(this.tables, path)) this.#place(path);
       this.#settled.add(path);
     }
+    for (const [node, into] of [...this.#merged].reverse()) this.#merge(node, into);
     for (const node of [...(this.#root.find(this.rules.away)?.children.values() ?? [])]) this.#remove(node);
     const shifted = { base: new Map<string, Content>(), there: new Map<string, Content>() };
     for (const node of this.#root.all()) {
@@ -128,14 +130,15 @@ class Places {
     const free = new Map<string, Node[]>();
     for (const [path, { identity, kind }] of base) {
       const node = this.#root.find(path);
-      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.has(path) === true || this.#isUnseen(path)) continue;
+      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.has(path) === true || isUnseen(this.tables, path))
+        continue;
       // What others changed there stays where they have it.
       if (same(node.base, node.now) !== true) continue;
       if (here.get(path)?.identity === identity) this.#want(path, node);
       else free.set(identity, [...(free.get(identity) ?? []), node]);
     }
     for (const [path, { identity }] of here) {
-      if (identity === undefined || this.#wanted.has(path) || this.#isUnseen(path)) continue;
+      if (identity === undefined || this.#wanted.has(path) || isUnseen(this.tables, path)) continue;
       const node = free.get(identity)?.shift();
       if (node !== undefined) this.#want(path, node);
     }
@@ -152,6 +155,12 @@ class Places {
     if (node !== undefined && found === node) return;
     if (found?.now !== undefined && this.#goal.has(found)) this.#makeRoom(found);
     const inTheWay = this.#root.find(path);
+    if (node !== undefined && inTheWay !== undefined && this.#isToMerge(node, inTheWay)) {
+      this.#goal.delete(node);
+      this.#wanted.delete(path);
+      this.#merged.set(node, inTheWay);
+      return;
+    }
     // A directory that only was made anew is the same one.
     if (inTheWay !== undefined && node !== undefined) this.#clear(inTheWay);
     else if (this.tables.here.get(path)?.kind === "directory" && inTheWay?.now?.kind === "file") this.#remove(inTheWay);
@@ -160,30 +169,48 @@ class Places {
 
   /** What has another place goes there, and what is at that place to its own before; where a circle closes, or a place is not to be had yet, to `away`. */
   #makeRoom(first: Node): void {
-    const chain = [first];
-    for (;;) {
-      const last = chain[chain.length - 1];
-      const goal = last === undefined ? undefined : this.#goal.get(last);
-      if (last === undefined || goal === undefined) return;
+    const chain = new Set<Node>();
+    for (let last = first; ;) {
+      const goal = this.#goal.get(last);
+      if (goal === undefined) return;
+      chain.add(last);
       const next = this.#root.find(goal);
-      const isHad = this.#settled.has(parentOf(goal)) && !`${goal}/`.startsWith(`${last.path}/`);
+      const merges = next !== undefined && this.#isToMerge(last, next);
+      const isHad = this.#settled.has(parentOf(goal)) && !`${goal}/`.startsWith(`${last.path}/`) && !merges;
       if (isHad && (next?.now === undefined || !this.#goal.has(next))) {
         if (next !== undefined) this.#clear(next);
         break;
       }
-      if (isHad && next !== undefined && !chain.includes(next)) {
-        chain.push(next);
-        continue;
+      if (!isHad || next === undefined || chain.has(next)) {
+        this.#setAside(last);
+        chain.delete(last);
+        break;
       }
-      this.#setAside(last);
-      chain.pop();
-      break;
+      last = next;
     }
-    for (const node of chain.reverse()) {
+    for (const node of [...chain].reverse()) {
       const goal = this.#goal.get(node);
       if (goal !== undefined && this.#root.find(goal)?.now === undefined) this.#move(node, goal);
       else this.#setAside(node);
     }
+  }
+
+  /** Others' files, and what stays there, are in the directory that has the name: they keep their places. */
+  #isToMerge(node: Node, there: Node): boolean {
+    return node.now?.kind === "directory" && there.now?.kind === "directory" && there.children.size > 0 && !this.#goal.has(there);
+  }
+
+  /** What nobody wants elsewhere comes along, as with a directory that is moved; where something has its name it stays. */
+  #merge(node: Node, into: Node): void {
+    for (const child of [...node.children.values()]) {
+      if (this.tables.here.has(child.path)) continue;
+      const there = into.children.get(child.name);
+      if (there === undefined) this.#move(child, `${into.path}/${child.name}`);
+      else if (child.now?.kind === "directory" && there.now?.kind === "directory") this.#merge(child, there);
+    }
+    if (node.children.size > 0 || this.tables.here.has(node.path)) return;
+    this.#actions.push({ do: "rmdir", path: node.path, on: "there" });
+    node.leave();
   }
 
   /** Nothing of this side is it any more. What is in it may be. */
@@ -226,16 +253,13 @@ class Places {
     this.#actions.push({ do: "remove", path: node.path, on: "there" });
     node.leave();
   }
-
-  #isUnseen(path: string): boolean {
-    return this.tables.unseen?.("here", path) === true || this.tables.unseen?.("there", path) === true;
-  }
 }
 
 // ---------------------------------------------------------------- contents
 
 /** With all names where they belong. */
-function contentsOf({ base, here, there, unseen = () => false }: Tables, { deletes }: MirrorRules): Action[] {
+function contentsOf(tables: Tables, { deletes }: MirrorRules): Action[] {
+  const { base, here, there } = tables;
   const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys()])].sort(deepestFirst);
   const found: Action[] = [];
   /** Directories that go with all that is in them. */
@@ -244,7 +268,7 @@ function contentsOf({ base, here, there, unseen = () => false }: Tables, { delet
   const kept = new Set<string>();
   for (const path of paths) {
     const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
-    if (unseen("here", path) || unseen("there", path)) {
+    if (isUnseen(tables, path)) {
       kept.add(parentOf(path));
       continue;
     }
@@ -296,8 +320,4 @@ function* withIt(path: string, b: Content | undefined, l: Content, r: Content | 
   const equal = same(l, r);
   if (equal !== undefined) yield equal ? { do: "adopt", path } : { do: "copy", path, on: "there", over: true };
   else yield { do: "learn", path, sides: unread({ here: l, there: r }) };
-}
-
-function unread(contents: Readonly<Record<Side, Content & { kind: "file" }>>): Side[] {
-  return (["here", "there"] as const).filter((side) => contents[side].digest === undefined);
 }

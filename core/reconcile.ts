@@ -3,10 +3,12 @@
  * (`reconcile-mirror.ts`) shares with it. Pure: nothing is read or changed here, and each action is checked again where it is carried out (`sync/carry.ts`).
  * The table is that of docs/two-way.md.
  */
+import { parentOf } from "./paths.js";
 import type { Digest } from "./plugin.js";
 
 /** "here": the side of the route's `from`; "there": that of its `to`. */
 export type Side = "here" | "there";
+export const bothSides = ["here", "there"] as const;
 export const other = (side: Side): Side => (side === "here" ? "there" : "here");
 
 /**
@@ -62,39 +64,45 @@ export function same(one: Content | undefined, two: Content | undefined): boolea
   return one.digest === undefined || two.digest === undefined ? undefined : one.digest === two.digest;
 }
 
+/** Of these sides the ones that have a file of which it is not known what is in it. */
+export function unread(contents: Readonly<Partial<Record<Side, Content | undefined>>>): Side[] {
+  return bothSides.filter((side) => {
+    const content = contents[side];
+    return content?.kind === "file" && content.digest === undefined;
+  });
+}
+
+/** Nothing can be said of a path that was not seen on both sides. */
+export const isUnseen = ({ unseen }: Tables, path: string): boolean => unseen !== undefined && bothSides.some((side) => unseen(side, path));
+
 /** The row that a path is in; the sides that have to be read before that can be said. */
 export function rowOf(b: Content | undefined, l: Content | undefined, r: Content | undefined): Row | readonly Side[] {
-  const unread = (...sides: readonly Side[]): Side[] =>
-    sides.filter((side) => {
-      const content = side === "here" ? l : r;
-      return content?.kind === "file" && content.digest === undefined;
-    });
   if (b === undefined) {
     if (l === undefined) return r === undefined ? 1 : 2;
     if (r === undefined) return 3;
     const equal = same(l, r);
-    return equal === undefined ? unread("here", "there") : equal ? 4 : 5;
+    return equal === undefined ? unread({ here: l, there: r }) : equal ? 4 : 5;
   }
   const [stayedHere, stayedThere] = [same(b, l), same(b, r)];
   if (l === undefined) {
     if (r === undefined) return 6;
-    return stayedThere === undefined ? unread("there") : stayedThere ? 7 : 8;
+    return stayedThere === undefined ? unread({ there: r }) : stayedThere ? 7 : 8;
   }
-  if (r === undefined) return stayedHere === undefined ? unread("here") : stayedHere ? 9 : 12;
+  if (r === undefined) return stayedHere === undefined ? unread({ here: l }) : stayedHere ? 9 : 12;
   if (stayedHere === undefined || stayedThere === undefined) {
     // Where both were written, it is enough to know that they are not equal.
-    const sides = unread("here", "there");
-    if (sides.length > 0) return sides;
+    const toRead = unread({ here: l, there: r });
+    if (toRead.length > 0) return toRead;
   }
   if (stayedHere === true) return stayedThere === true ? 10 : 11;
   if (stayedThere === true) return 13;
   const equal = same(l, r);
-  return equal === undefined ? unread("here", "there") : equal ? 14 : 15;
+  return equal === undefined ? unread({ here: l, there: r }) : equal ? 14 : 15;
 }
 
 /** Both sides follow each other. The actions in the order in which they are to be done; those on one path depend on nothing later. */
 export function twoWay(tables: Tables): Action[] {
-  const { base, here, there, unseen = () => false } = tables;
+  const { base, here, there } = tables;
   const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys()])].sort(deepestFirst);
   const found: Action[] = [];
   /** Directories of a side that hold something which stays. */
@@ -102,14 +110,14 @@ export function twoWay(tables: Tables): Action[] {
   const keep = (side: Side, path: string) => kept[side].add(parentOf(path));
   for (const path of paths) {
     const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
-    if (unseen("here", path) || unseen("there", path)) {
-      for (const side of ["here", "there"] as const) keep(side, path);
+    if (isUnseen(tables, path)) {
+      for (const side of bothSides) keep(side, path);
       continue;
     }
     const row = rowOf(b, l, r);
     if (typeof row !== "number") {
       found.push({ do: "learn", path, sides: row });
-      for (const side of ["here", "there"] as const) if ((side === "here" ? l : r) !== undefined) keep(side, path);
+      for (const side of bothSides) if ((side === "here" ? l : r) !== undefined) keep(side, path);
       continue;
     }
     const actions = [...actionsOf(path, row, l, r, kept)];
@@ -220,6 +228,5 @@ export function inOrder(actions: readonly Action[]): Action[] {
   ];
 }
 
-export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
 export const depthOf = (path: string): number => path.split("/").length;
 export const deepestFirst = (one: string, two: string): number => depthOf(two) - depthOf(one) || (one < two ? -1 : one > two ? 1 : 0);

@@ -51,10 +51,13 @@ async function orUnreadable(readDir: (dir: string) => Promise<FileEntry[]>, dir:
   try {
     return await readDir(dir);
   } catch (error) {
-    if (dir === "" || !(isFault(error, "rejected") || isFault(error, "denied") || isFault(error, "missing"))) throw error;
+    if (dir === "" || !isFault(error, "rejected", "denied", "missing")) throw error;
     return { path: dir, kind: "unreadable", size: 0, reason: error.message };
   }
 }
+
+/** Of a move that makes no directories (`MoveHow.made`). */
+export const dirGone = (to: string): Fault => new Fault("missing", `the directory of ${to} is not there any more`);
 
 /** Throws "rejected" for the root, and for what would be moved into itself. */
 export function expectMovable(from: string, to: string): void {

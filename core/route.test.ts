@@ -113,3 +113,11 @@ test("a partial's name has at most 255 bytes, and so has the other name of a col
   assert.equal(otherName("noext", "sha256:deadbeefcafe"), "noext~deadbeef");
   assert.ok(Buffer.byteLength(otherName(`${"ё".repeat(125)}.ulg`, "sha256:deadbeefcafe")) <= 255);
 });
+
+test("what is in a directory .filesync is the program's own, at any depth, whatever the patterns say", () => {
+  const all = rules({ include: ["**"] });
+  for (const dir of [".filesync", "box/.filesync", "a/.filesync/trash"]) assert.ok(!all.enters(dir), dir);
+  assert.ok(!all.wants(entry("box/.filesync/trash/2026-05-01/id/a.ulg")));
+  assert.match(all.refusal(entry(".filesync/trash/x")) ?? "", /^it is FileSync's own/);
+  for (const path of ["box/filesync/a", ".filesync", "a.filesync/b", ".filesync-try-1/b"]) assert.ok(all.wants(entry(path)), path);
+});

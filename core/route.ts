@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import picomatch from "picomatch";
 import { bytesFromName, cutName } from "./names.js";
+import { parentOf } from "./paths.js";
 import type { FileEntry } from "./plugin.js";
 import type { When } from "./when.js";
 
@@ -37,6 +38,9 @@ export interface Route {
   readonly when?: When;
 }
 
+/** The program's own, wherever a directory has this name: marks and trash of routes. Never listed by them, never sent. */
+export const ownDir = ".filesync";
+
 export interface Names {
   readonly vehicle: string;
   readonly installation: string;
@@ -64,9 +68,22 @@ export class Rules {
     this.#exclude = route.exclude.length === 0 ? () => false : picomatch([...route.exclude], options);
   }
 
-  /** Whether anything below this directory can be wanted; an excluded one is not even listed. */
+  /** Whether anything below this directory can be wanted; an excluded one, and the program's own, is not even listed. */
   enters(dir: string): boolean {
-    return !this.#exclude(dir) && !this.#exclude(`${dir}/`);
+    return !isOwn(dir) && !this.#exclude(dir) && !this.#exclude(`${dir}/`);
+  }
+
+  /** Whether it, and all that is above it, is listed. */
+  reaches(dir: string): boolean {
+    return dir.split("/").every((_, n, parts) => this.enters(parts.slice(0, n + 1).join("/")));
+  }
+
+  /** Whether a file somewhere below this directory can be wanted; where that is hard to tell, yes. */
+  mayWantBelow(dir: string): boolean {
+    if (!this.reaches(dir)) return false;
+    const parts = dir.split("/");
+    const { include } = this.route;
+    return include.length === 0 || include.some((pattern) => mayMatchBelow(pattern, parts));
   }
 
   /** Name and size only; `since` and `newest` need more than the entry. */
@@ -96,6 +113,7 @@ export class Rules {
   ): string | undefined {
     const { path, size, modifiedMs } = entry;
     const { include, exclude, minSize, maxSize, since } = this.route;
+    if (isOwn(parentOf(path))) return `it is FileSync's own, as all that is in a directory "${ownDir}"`;
     if (this.#excluded(path)) {
       const above = path.split("/").map((_, n, parts) => parts.slice(0, n + 1).join("/"));
       const by = exclude.find((pattern) =>
@@ -135,14 +153,7 @@ export class Rules {
   }
 
   plan(version: string, entry: FileEntry, day: string, names: Names): PlannedDelivery[] {
-    const into = this.route.into
-      .replaceAll("{vehicle}", () => asPart(names.vehicle))
-      .replaceAll("{device}", () => asPart(this.route.from))
-      .replaceAll("{installation}", () => names.installation)
-      .replaceAll("{date}", () => day)
-      .split("/")
-      .filter((part) => part !== "" && part !== "." && part !== "..")
-      .join("/");
+    const into = intoOf(this.route, { ...names, day });
     const path = into === "" ? entry.path : `${into}/${entry.path}`;
     return this.route.to.map(({ device, required }) => ({
       id: shortHash("delivery", version, device, path),
@@ -153,6 +164,41 @@ export class Rules {
       rank: this.rank(entry),
     }));
   }
+}
+
+const isOwn = (dir: string) => /(?:^|\/)\.filesync(?:\/|$)/.test(dir);
+
+/** Part by part; what is more than a plain glob may match anything. */
+function mayMatchBelow(pattern: string, dir: readonly string[]): boolean {
+  if (/[{}()!\\]/.test(pattern)) return true;
+  const parts = pattern.split("/");
+  for (const [n, name] of dir.entries()) {
+    const part = parts[n];
+    if (part?.includes("**") === true) return true;
+    if (part === undefined || !picomatch.isMatch(name, part, { dot: true })) return false;
+  }
+  return parts.length > dir.length;
+}
+
+/** The directory at its targets that a route fills; down to the first part of it that is not known. */
+export function intoOf({ from, into }: Pick<Route, "from" | "into">, known: Partial<Names> & { readonly day?: string }): string {
+  const words = {
+    vehicle: known.vehicle === undefined ? undefined : asPart(known.vehicle),
+    device: asPart(from),
+    installation: known.installation,
+    date: known.day,
+  };
+  const filled: string[] = [];
+  for (const part of into.split("/")) {
+    let open = false;
+    const text = part.replaceAll(/\{(vehicle|device|installation|date)\}/g, (whole, word: keyof typeof words) => {
+      open ||= words[word] === undefined;
+      return words[word] ?? whole;
+    });
+    if (open) break;
+    if (text !== "" && text !== "." && text !== "..") filled.push(text);
+  }
+  return filled.join("/");
 }
 
 /** A name of the configuration as one part of a path. */

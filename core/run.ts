@@ -24,7 +24,7 @@ import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
-import { titleOf } from "./sync/options.js";
+import { nameOf, titleOf } from "./sync/options.js";
 import { SyncRoute } from "./sync/sync-route.js";
 
 const housekeepingMs = 60_000;
@@ -40,6 +40,8 @@ export interface Drained {
   readonly parked: number;
   /** Sources that could not be listed. */
   readonly unlisted: readonly string[];
+  /** Mirror and two-way routes that did not bring all of it: which, and why, for a person. */
+  readonly uneven: readonly string[];
 }
 
 /** What a reload did, by name of device; `rerouted`: sources of which a route changed. */
@@ -262,6 +264,9 @@ export class Run {
     const rerouted = [...new Set([...routes.keys(), ...engine.routes.keys()])].filter(
       (name) => !isDeepStrictEqual(engine.routes.get(name)?.map(routeOf), routes.get(name)?.map(routeOf)),
     );
+    const followed = new Set([...config.syncs, ...engine.config.syncs].map(({ from }) => from));
+    const syncsOf = (syncs: Config["syncs"], name: string) => syncs.filter(({ from }) => from === name);
+    const resynced = [...followed].filter((name) => !isDeepStrictEqual(syncsOf(config.syncs, name), syncsOf(engine.config.syncs, name)));
     // They hold both of their devices.
     await this.#syncs.end();
     engine.syncs.clear();
@@ -287,7 +292,7 @@ export class Run {
       tellForeign(engine);
       engine.work$.next();
     }
-    return { added, changed, removed, rerouted };
+    return { added, changed, removed, rerouted: [...new Set([...rerouted, ...resynced])] };
   }
 
   /** A port that is held is tried again; what can never work is said once and looked at slowly. */
@@ -302,7 +307,7 @@ export class Run {
         events.say(tries === 0 ? "error" : "debug", "service-failed", `${lane.name}: cannot serve: ${reasonOf(error)}`, {
           device: lane.name,
         });
-        const slow = isFault(error, "config") || isFault(error, "denied");
+        const slow = isFault(error, "config", "denied");
         await clock.sleep(slow ? 60_000 : backoffMs(tries, 0, this.engine.random()), signal).catch((stopped: unknown) => {
           if (!signal.aborted) throw stopped;
         });
@@ -352,7 +357,11 @@ export class Run {
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
     }
-    return { waiting, parked, unlisted: finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name) };
+    const uneven = engine.config.syncs.flatMap((config) => {
+      const route = engine.syncs.get(nameOf(config));
+      return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.left ?? []);
+    });
+    return { waiting, parked, unlisted: finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name), uneven };
   }
 
   stop(): Promise<void> {

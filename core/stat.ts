@@ -2,6 +2,7 @@
 import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats } from "node:fs";
 import { faultOfErrno } from "./errors.js";
 import { bytesFromName } from "./names.js";
+import { parentOf } from "./paths.js";
 import type { FileEntry, Stamp } from "./plugin.js";
 
 /** For reading a plain file; never through a link at its end, and never held up by a pipe. */
@@ -51,7 +52,7 @@ function isBirthTold(): boolean {
 
 /** For `Source.volume`, below a directory of this machine. */
 export async function volumeAt(root: string, dir: string): Promise<string> {
-  for (let at = dir; ; at = at.slice(0, Math.max(0, at.lastIndexOf("/"))))
+  for (let at = dir; ; at = parentOf(at))
     try {
       return String((await fs.stat(at === "" ? root : Buffer.concat([Buffer.from(`${root}/`), bytesFromName(at)]))).dev);
     } catch (error) {

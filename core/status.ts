@@ -60,6 +60,10 @@ export interface Status {
     readonly state: SyncState | "unknown";
     readonly reason?: string;
     readonly changes: number;
+    /** Paths with which something is still to be done, of so many, and files that are not complete yet, as the last round knew it; absent before one did. */
+    readonly pending?: number;
+    readonly paths?: number;
+    readonly settling?: number;
     readonly evenAt?: string;
     readonly troubles: readonly { readonly path: string; readonly reason: string }[];
   }[];
@@ -135,11 +139,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
         `SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.${elsewhere} AND d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000`,
       )
       .map(({ id, path, target, fault, reason }) => ({ id, path, to: target, fault: fault ?? "unknown", reason: reason ?? "" })),
-    recent: journal
-      .all<{ receipt: string }>(
-        "SELECT receipt FROM deliveries WHERE state = 'done' AND receipt IS NOT NULL ORDER BY done_ms DESC LIMIT 20",
-      )
-      .map(({ receipt }) => JSON.parse(receipt) as StoredReceipt),
+    recent: recentOf(journal, engine.clock.wallMs()),
     syncs,
     bytes: { onSource, here, delivered: done },
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
@@ -160,6 +160,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       delivered: done,
       pullRate: rate("pull"),
       pushRate: rate("push"),
+      copies: engine.config.routes.length > 0 || delivered > 0,
       syncs,
     }),
   };
@@ -173,9 +174,10 @@ function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
       const reason = ready ? "one of its devices cannot be started as configured" : "no daemon runs";
       return { route: name, mode, state: "unknown", reason, changes: 0, troubles: [] };
     }
-    const { state, reason, done, evenMs, troubles } = route;
+    const { state, turnText, reason = turnText, done, evenMs, troubles, pending, settling: young } = route;
     return {
       ...{ route: name, mode, state, ...(reason === undefined ? {} : { reason }), changes: done },
+      ...(pending === undefined ? {} : { pending: pending.paths.size, paths: pending.of, settling: young.size }),
       ...(evenMs === undefined ? {} : { evenAt: new Date(evenMs).toISOString() }),
       troubles: [...troubles].slice(0, 100).map(([path, why]) => ({ path, reason: why })),
     };
@@ -256,30 +258,73 @@ interface Sums {
   readonly delivered: number;
   readonly pullRate: number;
   readonly pushRate: number;
+  /** There are copy routes, or were. */
+  readonly copies: boolean;
   readonly syncs: Status["syncs"];
 }
 
+/** How a mirror or two-way route stands, in a few words. */
+export function syncText({ mode, state, reason, troubles, pending = 0, paths = 0, settling = 0 }: Status["syncs"][number]): string {
+  const waits = pending === 0 ? "" : `${pending} of ${paths} ${paths === 1 ? "path" : "paths"} ${pending === 1 ? "waits" : "wait"}`;
+  if (state === "unknown") return reason ?? "not known";
+  if (state !== "even") return `${syncWords[state]}${waits === "" ? "" : `, ${waits}`}${reason === undefined ? "" : `: ${reason}`}`;
+  const but = [
+    ...(troubles.length === 0 ? [] : [`${troubles.length} left as ${troubles.length === 1 ? "it is" : "they are"}`]),
+    ...(settling === 0 ? [] : [`${settling} not complete yet`]),
+  ];
+  const even = mode === "two-way" ? "the same on both sides" : "all of it is there";
+  return but.length === 0 ? even : `${even}, but for ${but.join(", and ")}`;
+}
+
+const syncWords = { working: "works", waiting: "waits", stopped: "stopped", refused: "cannot work" } as const;
+
 /** The one line that says it all. */
-function summary({ wrong, unlisted, open, parked, settling, lost, onSource, here, delivered, pullRate, pushRate, syncs }: Sums): string {
+function summary({
+  wrong,
+  unlisted,
+  open,
+  parked,
+  settling,
+  lost,
+  onSource,
+  here,
+  delivered,
+  pullRate,
+  pushRate,
+  copies,
+  syncs,
+}: Sums): string {
   const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
-  const aside = [
+  const unsynced = [
     unknown,
     parked === 0 ? "" : `; ${parked} set aside`,
     settling === 0 ? "" : `; ${settling} ${settling === 1 ? "file is" : "files are"} not complete yet at the source`,
     lost === 0 ? "" : `; ${lost} ${lost === 1 ? "file was" : "files were"} lost at the source`,
-    ...syncs.map(({ route, state, reason, troubles }) =>
-      state !== "even"
-        ? `; ${route}: ${state === "working" ? "works" : (reason ?? state)}`
-        : troubles.length > 0
-          ? `; ${route}: ${troubles.length} left as ${troubles.length === 1 ? "it is" : "they are"}`
-          : `; ${route}: the same on both sides`,
-    ),
   ].join("");
-  if (wrong === "" && open === 0 && parked === 0 && lost === 0)
-    return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
+  const ofSyncs = syncs.map((sync) => `${sync.route}: ${syncText(sync)}`);
+  const calm = wrong === "" && open === 0 && parked === 0 && lost === 0;
+  // What waits is said first; where nothing is copied there is nothing else to say.
+  if (calm && (!copies || syncs.some(({ state }) => state === "waiting" || state === "stopped" || state === "refused")) && syncs.length > 0)
+    return [...ofSyncs, ...(copies ? [`everything else is delivered (${sizeText(delivered)})${unsynced}`] : [])].join("; ");
+  const aside = [unsynced, ...ofSyncs.map((text) => `; ${text}`)].join("");
+  if (calm) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
   if (open === 0) return `${wrong}${sizeText(delivered)} delivered, nothing is on its way${aside}`;
   // The slower hop decides. While nothing is sent nobody can know.
   const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
   const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
   return `${wrong}${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
+}
+
+/** The latest first; what a wrong clock dated in the future comes last. */
+function recentOf(journal: Journal, nowMs: number): StoredReceipt[] {
+  const most = 20;
+  const dated = (which: "<=" | ">", count: number) =>
+    journal.all<{ receipt: string }>(
+      `SELECT receipt FROM deliveries WHERE state = 'done' AND receipt IS NOT NULL AND done_ms ${which} ? ORDER BY done_ms DESC LIMIT ?`,
+      ...[nowMs, count],
+    );
+  const past = dated("<=", most);
+  return [...past, ...(past.length < most ? dated(">", most - past.length) : [])].map(
+    ({ receipt }) => JSON.parse(receipt) as StoredReceipt,
+  );
 }

@@ -2,7 +2,7 @@
  * The tables of the journal: their format, what led to it from older ones, and the database that holds them, opened as the journal wants it.
  * What SQLite's errors mean for it.
  */
-import { codeOf } from "./errors.js";
+import { codeOf, sqliteCodeOf } from "./errors.js";
 import { openDatabase, type Database } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
@@ -121,27 +121,21 @@ export function shorten(db: Database): void {
 
 /** SQLITE_NOMEM, IOERR, CORRUPT, FULL, NOTADB: the transaction is gone, or nothing can be trusted any more. */
 export function isFatal(error: unknown): error is Error {
-  if (!(error instanceof Error) || !("errcode" in error)) return false;
-  return [7, 10, 11, 13, 26].includes((error.errcode as number) & 0xff);
+  return [7, 10, 11, 13, 26].includes(sqliteCodeOf(error) ?? 0);
 }
 
 /** The disk is full, or fails: SQLITE_IOERR, SQLITE_FULL, or node's own word for it. */
 export function isMedium(error: unknown): error is Error {
-  if (!(error instanceof Error)) return false;
-  const code = "errcode" in error ? (error.errcode as number) & 0xff : 0;
-  return code === 10 || code === 13 || ["ENOSPC", "EIO"].includes(codeOf(error));
+  return [10, 13].includes(sqliteCodeOf(error) ?? 0) || ["ENOSPC", "EIO"].includes(codeOf(error));
 }
 
 /** The disk is full: SQLITE_FULL, or node's own word for it. */
 export function isFull(error: unknown): error is Error {
-  if (!(error instanceof Error)) return false;
-  return codeOf(error) === "ENOSPC" || ("errcode" in error && ((error.errcode as number) & 0xff) === 13);
+  return sqliteCodeOf(error) === 13 || codeOf(error) === "ENOSPC";
 }
 
 /** SQLITE_CORRUPT, SQLITE_NOTADB, or tables that are not ours. */
 export function isDamage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  if ("damaged" in error) return true;
-  const code = "errcode" in error ? (error.errcode as number) & 0xff : undefined;
-  return code === 11 || code === 26 || code === 1;
+  return "damaged" in error || [1, 11, 26].includes(sqliteCodeOf(error) ?? 0);
 }

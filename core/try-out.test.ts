@@ -17,6 +17,7 @@ interface Ways {
   readonly mkdirSaysYes?: true;
   readonly rmdirTakesAll?: true;
   readonly moveChangesTime?: true;
+  readonly moveMakesDirs?: true;
   /** What a time becomes; undefined: none is told. */
   readonly timeMs?: (ms: number) => number | undefined;
   /** Called before each request. */
@@ -75,8 +76,13 @@ class Memory implements Tried {
       this.things.set(path, "directory");
       return true;
     },
-    move: async (from, to) => {
+    move: async (from, to, _expect, _signal, how) => {
       await this.#turn(`move ${from}`);
+      const dir = to.slice(0, to.lastIndexOf("/"));
+      if (how?.made === true && !this.things.has(dir)) {
+        if (this.ways.moveMakesDirs !== true) throw new Fault("missing", dir);
+        this.things.set(dir, "directory");
+      }
       const node = this.#take(from);
       const changed = this.ways.moveChangesTime === true && node !== "directory";
       this.things.set(to, changed ? { ...node, modifiedMs: 5000 } : node);
@@ -142,6 +148,7 @@ const cases: readonly (readonly [string, Ways, Partial<Record<keyof TreePromises
   ["a rename that looks first", { renameLooksFirst: true }, { exclusive: "directories" }],
   ["publishing that replaces", { publishReplaces: true }, { exclusive: "directories" }],
   ["that, and MKDIR says yes to what is there", { renameReplaces: true, mkdirSaysYes: true }, { exclusive: "nothing" }],
+  ["that, and a move makes what is missing of a path", { renameReplaces: true, moveMakesDirs: true }, { exclusive: "nothing" }],
   ["rmdir takes all", { rmdirTakesAll: true }, { rmdirIsSafe: false }],
   ["no times", { timeMs: () => undefined }, { timeStepMs: undefined }],
   ["a move changes the time", { moveChangesTime: true }, { timeStepMs: undefined }],

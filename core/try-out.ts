@@ -5,9 +5,11 @@
 import { createHash, randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
 import { emptyDir } from "./empty-dir.js";
+import { entriesOf } from "./entries.js";
 import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { FileEntry, Source, Target, Tree, TreePromises, Upload } from "./plugin.js";
 import { readingOf } from "./reading.js";
+import { all } from "./turns.js";
 
 /** What is tried. */
 export interface Tried {
@@ -81,7 +83,7 @@ class Trial {
   async run(): Promise<TreePromises> {
     const files = [`${this.#at}/timed`, `${this.#at}/plain`];
     for (const [n, path] of files.entries()) await this.#make(path, n === 0 ? setMs : undefined);
-    const directories = await this.#directories();
+    const directories = (await this.#directories()) && (await this.#goneStaysGone(files[1] ?? ""));
     const timeStepMs = await this.#times(files);
     const rmdirIsSafe = await this.#fullStays();
     const exclusive = (await this.#names()) ? "names" : directories ? "directories" : "nothing";
@@ -117,6 +119,20 @@ class Trial {
       if ((await all(wanted)).filter(Boolean).length !== 1) return false;
     }
     return true;
+  }
+
+  /** There are servers that make what is missing of a path. */
+  async #goneStaysGone(path: string): Promise<boolean> {
+    const { tree } = this.#tried;
+    const entry = of(await this.#list(this.#at), path);
+    try {
+      await tree.move(path, `${this.#at}/gone/x`, entry, this.#signal, { ours: true, made: true });
+    } catch (error) {
+      if (!isFault(error, "missing")) throw error;
+      return (await tree.stat(`${this.#at}/gone`, this.#signal)) === undefined;
+    }
+    await tree.move(`${this.#at}/gone/x`, path, entry, this.#signal, { ours: true });
+    return false;
   }
 
   /** Moves them into "full". */
@@ -178,7 +194,7 @@ class Trial {
         return await this.#tried.publish(uploadOf(name, content), this.#own());
       } catch (error) {
         // What a server that makes a mess of it says: nobody knows who has won.
-        if (isFault(error, "transient") || isFault(error, "conflict")) return undefined;
+        if (isFault(error, "transient", "conflict")) return undefined;
         throw error;
       }
     };
@@ -187,17 +203,15 @@ class Trial {
     return this.#hold(name, contents[won.indexOf(true)]);
   }
 
-  async #list(dir: string): Promise<FileEntry[]> {
-    const found: FileEntry[] = [];
-    for await (const entry of this.#tried.tree.list(dir, this.#signal)) found.push(entry);
-    return found;
+  #list(dir: string): Promise<FileEntry[]> {
+    return entriesOf(this.#tried.tree, dir, this.#signal);
   }
 
   async #hold(path: string, content: Buffer | undefined): Promise<boolean> {
     try {
       return content !== undefined && (await this.#read(path)).equals(content);
     } catch (error) {
-      if (isFault(error, "missing") || isFault(error, "changed")) return false;
+      if (isFault(error, "missing", "changed")) return false;
       throw error;
     }
   }
@@ -209,12 +223,6 @@ class Trial {
     for await (const part of await this.#tried.source.open(entry, 0, this.#signal)) parts.push(part as Buffer);
     return Buffer.concat(parts);
   }
-}
-
-/** What all of them end with; the first failure once none is under way any more. */
-async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {
-  await Promise.allSettled(works);
-  return Promise.all(works);
 }
 
 function of(entries: readonly FileEntry[], path: string): FileEntry {

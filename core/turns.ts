@@ -46,3 +46,9 @@ export class Turns {
     });
   }
 }
+
+/** What all of them end with; the first failure once none is under way any more. */
+export async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(works);
+  return Promise.all(works);
+}

@@ -16,6 +16,7 @@ import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 import { isAlone } from "./space.js";
 import { mistakesOf } from "./status.js";
+import { whySynced } from "./sync/why-synced.js";
 import { durationText, sizeText } from "./text.js";
 
 export interface Reason {
@@ -50,8 +51,9 @@ export async function why(engine: Engine, what: string, running: boolean, signal
     .filter(({ deliveries }, n) => n === 0 || deliveries.some(({ state }) => state !== "done" && state !== "dropped"))
     .slice(0, most)
     .map(({ version, deliveries }) => whyKnown(engine, version, deliveries, running));
-  if (known.length > 0) return known;
   const { device, path } = placeIn(engine, what);
+  const synced = whySynced(engine, device, path);
+  if (known.length + synced.length > 0) return [...known, ...synced];
   if (path === "") throw unknown(engine, what);
   const sources = [...engine.routes.keys()].filter((name) => device === undefined || name === device);
   const unseen: WhyFile[] = [];

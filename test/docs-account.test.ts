@@ -16,6 +16,9 @@ sudo() { "$@"; }
 systemctl() { [ "$*" = "reload ssh" ]; }
 for dir in /etc /srv; do
   mkdir -p "$SCRATCH$dir/up" "$SCRATCH$dir/work"
+  # Other tests make accounts meanwhile: their locks are not seen here.
+  for lock in passwd shadow group gshadow subuid subgid; do mknod "$SCRATCH$dir/up/$lock.lock" c 0 0; done
+  mknod "$SCRATCH$dir/up/.pwd.lock" c 0 0
   mount -t overlay -o "lowerdir=$dir,upperdir=$SCRATCH$dir/up,workdir=$SCRATCH$dir/work" overlay "$dir"
 done
 mkdir -p /run/sshd

@@ -17,6 +17,7 @@ const forPlugins = [
   "core/names",
   "core/net",
   "core/options",
+  "core/paths",
   "core/program",
   "core/reading",
   "core/remote",

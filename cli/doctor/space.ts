@@ -43,7 +43,7 @@ export async function checkSpace(
         `its file system (${mount.from} at ${mount.dir}) is read-only: the kernel makes it so after errors of the card`,
         "sudo dmesg | grep -iE 'mmc|ext4|i/o error' | tail",
         `sudo mount -o remount,rw ${mount.dir}`,
-        "# comes it back: save what is on it, and take a new card",
+        "# if it comes back: save what is on it, and take a new card",
       ),
     );
   if (files > 0 && ffree < fewNames)

@@ -9,11 +9,17 @@
  * An action that does not fit any more is left: the next listing shows what is to be done instead.
  */
 import { Fault, isFault } from "../errors.js";
+import { isAtOrBelow, nameIn, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
-import { type Action, type Move, other, parentOf, type Side, type Tables } from "../reconcile.js";
+import { type Action, bothSides, type Move, other, type Side, type Tables } from "../reconcile.js";
 import type { Known } from "./known.js";
-import type { Entry, Replica, Staging } from "./replica.js";
-import { type Agreed, type Intent, isAtOrBelow, type Store } from "./store.js";
+import { type Begun, type Entry, notAsListed, type Replica, type Staging } from "./replica.js";
+import { type Agreed, type Intent, type Old, type Store } from "./store.js";
+
+/** 2001-01-01: earlier times are those of machines without a clock. */
+const neverSetMs = 978_307_200_000;
+/** The coarsest steps in which servers tell times. */
+const coarseMs = 2000;
 
 export interface Names {
   /** Where something that is taken aside goes, below the root; never the same twice. */
@@ -55,7 +61,7 @@ export async function carryOut(world: World, action: Action, listed: Listed, sig
   try {
     return await act(world, action, listed, signal);
   } catch (error) {
-    if (isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict")) return "left";
+    if (isFault(error, ...notAsListed)) return "left";
     throw error;
   }
 }
@@ -101,10 +107,11 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
 /** Rule 3. By way of the trash: what others put at the name meanwhile stays, and so does what they put at the other. */
 async function evade(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
   const { store, names } = world;
-  const entry = listed(on)?.entry;
-  if (entry?.kind !== "file") return "left";
+  const shown = listed(on);
+  if (shown?.entry.kind !== "file") return "left";
+  const { entry } = shown;
   const id = names.intent();
-  const intent: Intent = { id, on, path, old: { entry, trash: names.trash(on, path, id) }, beside: true };
+  const intent: Intent = { id, on, path, old: oldOf(shown, names.trash(on, path, id)), beside: true };
   await store.change({ intend: intent, agree: [[path, undefined]] });
   if (!(await take(world, intent, signal))) return "left";
   await aside(world, intent, entry, signal);
@@ -117,7 +124,7 @@ async function aside({ store, sides, names }: World, { on, path, old, id }: Inte
   await store.change({ settle: id });
 }
 
-/** To the first of these names that nothing has. Throws the last Fault "conflict" where each has something. */
+/** To the first of these names that nothing has, and that the side takes: where its directory has become a file it does not. Throws the last Fault where there is none. */
 async function giveTo(side: Replica, from: string, to: Iterable<string>, entry: Entry, signal: AbortSignal): Promise<void> {
   let taken: unknown;
   for (const name of to)
@@ -125,7 +132,7 @@ async function giveTo(side: Replica, from: string, to: Iterable<string>, entry: 
       await side.give(from, name, entry, signal);
       return;
     } catch (error) {
-      if (!isFault(error, "conflict")) throw error;
+      if (!isFault(error, "conflict", "rejected")) throw error;
       taken = error;
     }
   throw taken;
@@ -133,7 +140,7 @@ async function giveTo(side: Replica, from: string, to: Iterable<string>, entry: 
 
 /** In its directory; where that has become a file, in the next above. */
 function* conflictNames(names: Names, path: string): Generator<string> {
-  const name = path.slice(path.lastIndexOf("/") + 1);
+  const name = nameIn(path);
   for (let dir = parentOf(path); ; dir = parentOf(dir)) {
     for (let n = 1; n <= 9; n++) yield names.conflict(dir === "" ? name : `${dir}/${name}`, n);
     if (dir === "") return;
@@ -142,10 +149,10 @@ function* conflictNames(names: Names, path: string): Generator<string> {
 
 async function remove(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
   const { store, names } = world;
-  const entry = listed(on)?.entry;
-  if (entry === undefined) return "left";
+  const shown = listed(on);
+  if (shown === undefined) return "left";
   const id = names.intent();
-  const intent: Intent = { id, on, path, old: { entry, trash: names.trash(on, path, id) } };
+  const intent: Intent = { id, on, path, old: oldOf(shown, names.trash(on, path, id)) };
   await store.change({ intend: intent });
   if (!(await take(world, intent, signal))) return "left";
   await store.change({ agree: forgotten(store, path), settle: id });
@@ -168,9 +175,8 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
     await sides[on].give(from, path, entry, signal);
   } catch (error) {
     // When an answer was lost it may have been moved.
-    if (isFault(error, "rejected") || isFault(error, "denied")) await store.change({ settle: id });
-    else if (isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict"))
-      return (await moved(sides[on], store, { id, path, from }, signal)) ? "done" : "left";
+    if (isFault(error, "rejected", "denied")) await store.change({ settle: id });
+    else if (isFault(error, ...notAsListed)) return (await moved(sides[on], store, { id, path, from }, signal)) ? "done" : "left";
     throw error;
   }
   await store.change({ settle: id, shift: { from, to: path } });
@@ -189,7 +195,7 @@ async function moved(
   // A directory may be left there that was made for it.
   if (old?.kind === "directory" && now?.kind === "directory")
     await side.rmdir(path, signal).catch((error: unknown) => {
-      if (!isFault(error, "conflict") && !isFault(error, "changed")) throw error;
+      if (!isFault(error, "conflict", "changed")) throw error;
     });
   await store.change({ settle: id, ...(done ? { shift: { from, to: path } } : {}) });
   return done;
@@ -202,17 +208,20 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   if (from?.entry.kind !== "file" || over !== (old?.entry.kind === "file")) return "left";
   const { entry } = from;
   const { size, modifiedMs } = entry.stamp;
-  const staging: Staging = { id: names.staging(on, path, entry), path, size, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
+  const kept = modifiedMs !== undefined && (table.alone === true || tells(on, entry, old?.entry)) ? { modifiedMs } : {};
+  const staging: Staging = { id: names.staging(on, path, entry), path, size, ...kept };
   if (!store.staged.has(staging.id)) await store.change({ stage: { on, staging } });
-  const digest = await sides[on].stage(staging, sides[other(on)], entry, signal);
+  const agreed = store.base.get(path)?.digest;
+  const earlier = over && agreed !== undefined && old?.digest === agreed ? { entry: old.entry, digest: agreed } : undefined;
+  const digest = await sides[on].stage(staging, sides[other(on)], entry, earlier, signal);
   const id = names.intent();
   const intent: Intent = {
     ...{ id, on, path, put: { staging, digest, from: entry } },
-    ...(over && old !== undefined ? { old: { entry: old.entry, trash: names.trash(on, path, id) } } : {}),
+    ...(over && old !== undefined ? { old: oldOf(old, names.trash(on, path, id)) } : {}),
   };
   if (intent.old !== undefined || table.alone !== true) await store.change({ intend: intent });
   if (!(await take(world, intent, signal))) return "left";
-  const published = await sides[on].publish(staging, digest, signal);
+  const published = await publish(world, intent, staging, digest, entry, signal);
   if (published === undefined) {
     // What was taken is the content that was agreed, and replaced: it stays in the trash.
     await store.change({ settle: id });
@@ -220,6 +229,36 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   }
   await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], settle: id, unstage: staging.id });
   return "done";
+}
+
+/** What is another content than was sent gets no name: what was taken aside for it has its own again. */
+async function publish(
+  world: World,
+  intent: Intent,
+  staging: Staging,
+  digest: Digest,
+  from: Entry,
+  signal: AbortSignal,
+): Promise<Entry | undefined> {
+  const { on, id, old } = intent;
+  const side = world.sides[on];
+  try {
+    return await side.publish(staging, digest, world.sides[other(on)], from, signal);
+  } catch (error) {
+    // The other: its directory has become a file.
+    if (!isFault(error, "mismatch", "rejected")) throw error;
+    const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
+    if (taken !== undefined) await putBack(world, intent, taken, signal);
+    await world.store.change({ settle: id });
+    throw error;
+  }
+}
+
+/** Whether others see by its size and time that this is another content than what was there. Clocks that were never set give many files one time. */
+function tells(on: Side, { stamp: { size, modifiedMs = 0 } }: Entry, old: Entry | undefined): boolean {
+  if (on === "here") return true;
+  if (modifiedMs < neverSetMs) return false;
+  return old?.stamp.size !== size || old.stamp.modifiedMs === undefined || Math.abs(old.stamp.modifiedMs - modifiedMs) >= coarseMs;
 }
 
 /** Takes the intent's old content aside. false: it was another one, which is back; the intent is over. */
@@ -231,17 +270,27 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
     await sides[on].take(path, old.trash, old.entry, signal);
   } catch (error) {
     // Not that it was refused is certain, when an answer was lost.
-    if (!(isFault(error, "changed") || isFault(error, "missing") || isFault(error, "conflict"))) throw error;
+    if (!isFault(error, ...notAsListed)) throw error;
     if ((await sides[on].stat(old.trash, signal)) === undefined) {
       await store.change({ settle: id });
       return false;
     }
   }
   const taken = await sides[on].stat(old.trash, signal);
-  if (taken !== undefined && looksAs(taken, old.entry)) return true;
+  if (taken !== undefined && (await isIt(sides[on], old, taken, signal))) return true;
   if (taken !== undefined) await putBack(world, intent, taken, signal);
   await store.change({ settle: id });
   return false;
+}
+
+function oldOf({ entry, digest }: NonNullable<ReturnType<Listed>>, trash: string): Old {
+  return { entry, trash, ...(entry.recent === true && digest !== undefined ? { digest } : {}) };
+}
+
+/** What came is what was meant. Some servers tell no times. */
+async function isIt(side: Replica, old: Old, taken: Entry, signal: AbortSignal): Promise<boolean> {
+  if (!looksAs(taken, old.entry)) return false;
+  return old.digest === undefined || (await side.digest(old.trash, taken, signal)) === old.digest;
 }
 
 /** What was taken is another content than was meant: it gets its name again, or one of its own. */
@@ -253,13 +302,34 @@ async function putBack({ sides, names }: World, { on, path, old }: Intent, taken
  * Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. What was taken aside is found only in the directory that was agreed with: what was begun on a
  * side without its mark (a disk that is not mounted) stays, and that side is given; `anew`: those where it is forgotten.
  */
-export async function recover({ sides, ...world }: World, anew: readonly Side[], signal: AbortSignal): Promise<Side | undefined> {
+export async function recover(
+  { sides, ...world }: World,
+  anew: readonly Side[],
+  before: (side: Side, signal: AbortSignal) => Promise<void>,
+  signal: AbortSignal,
+): Promise<Side | undefined> {
+  const { store } = world;
+  for (const on of bothSides)
+    if (sides[on].untidy && (await sides[on].isMarked(signal))) {
+      await before(on, signal);
+      await sides[on].tidy(begunOn(store, on), signal);
+    }
   let strange: Side | undefined;
-  for (const intent of [...world.store.intents.values()])
-    if (await sides[intent.on].isMarked(signal)) await settle({ sides, ...world }, intent, signal);
-    else if (anew.includes(intent.on)) await world.store.change({ settle: intent.id });
+  for (const intent of [...store.intents.values()])
+    if (await sides[intent.on].isMarked(signal)) {
+      await before(intent.on, signal);
+      await settle({ sides, ...world }, intent, signal);
+    } else if (anew.includes(intent.on)) await store.change({ settle: intent.id });
     else strange = intent.on;
   return strange;
+}
+
+function begunOn({ base, intents, staged }: Store, side: Side): Begun {
+  return {
+    trash: [...intents.values()].flatMap(({ on, old }) => (on === side && old !== undefined ? [old.trash] : [])),
+    staged: [...staged.values()].flatMap(({ on, staging }) => (on === side ? [staging] : [])),
+    dirs: [...base].flatMap(([path, { kind }]) => (kind === "directory" ? [path] : [])),
+  };
 }
 
 async function settle(world: World, intent: Intent, signal: AbortSignal): Promise<void> {
@@ -271,7 +341,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     return;
   }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
-  if (old !== undefined && taken !== undefined && !looksAs(taken, old.entry)) {
+  if (old !== undefined && taken !== undefined && !(await isIt(side, old, taken, signal))) {
     await putBack(world, intent, taken, signal);
     await store.change({ settle: id });
     return;
@@ -283,7 +353,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   const now = await side.stat(path, signal);
   const free = taken !== undefined || old === undefined;
   if (put !== undefined) {
-    const published = await publishAgain(side, intent, now, free, signal);
+    const published = await publishAgain(sides, intent, now, free, signal);
     if (published !== undefined) {
       await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
       return;
@@ -298,20 +368,21 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
 
 /** As which the new content has its name, or gets it now; undefined where another has it, or the content is not whole. `free`: nothing is to be taken aside before. */
 async function publishAgain(
-  side: Replica,
-  { put, path }: Intent,
+  sides: World["sides"],
+  { put, path, on }: Intent,
   now: Entry | undefined,
   free: boolean,
   signal: AbortSignal,
 ): Promise<Entry | undefined> {
   if (put === undefined) return undefined;
-  const { staging, digest } = put;
+  const { staging, digest, from } = put;
+  const side = sides[on];
   try {
-    if (now === undefined) return free ? await side.publish(staging, digest, signal) : undefined;
+    if (now === undefined) return free ? await side.publish(staging, digest, sides[other(on)], from, signal) : undefined;
     if (now.kind !== "file" || now.stamp.size !== staging.size) return undefined;
     return (await side.digest(path, now, signal)) === digest ? now : undefined;
   } catch (error) {
-    if (isFault(error, "conflict") || isFault(error, "changed") || isFault(error, "missing")) return undefined;
+    if (isFault(error, ...notAsListed, "mismatch", "rejected")) return undefined;
     throw error;
   }
 }

@@ -1,10 +1,10 @@
 /** `plan` and `approve`: what a person asks of a route between two devices that both follow, and decides about it. */
 import { ControlError } from "../control.js";
 import type { Engine } from "../engine.js";
-import { type Action, type Content, isMove, type Row, rowOf } from "../reconcile.js";
+import { isAtOrBelow } from "../paths.js";
+import { type Action, type Content, isMove, type Row, rowOf, type Side } from "../reconcile.js";
 import { nameOf } from "./options.js";
 import { listedAt } from "./round.js";
-import { isAtOrBelow } from "./store.js";
 import { SyncRoute } from "./sync-route.js";
 
 export interface PlannedPath {
@@ -25,6 +25,8 @@ export interface PlannedRoute {
   readonly route: string;
   readonly state: string;
   readonly reason?: string;
+  /** What is so, or has to be, before any of it is done. For a person. */
+  readonly first?: string;
   readonly paths: readonly PlannedPath[];
 }
 
@@ -34,7 +36,9 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
   if (routes.length === 0) throw new ControlError('there is no route with "mode": "mirror" or "two-way"');
   return Promise.all(
     routes.map(async (route) => {
-      const { tables, actions, scans } = await route.plan(signal);
+      const { refusal } = route;
+      if (refusal !== undefined) return { route: route.name, state: "refused", reason: refusal, paths: [] };
+      const { tables, actions, scans, strange, forgotten } = await route.plan(signal);
       const { base, here, there, unseen } = tables;
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
@@ -42,6 +46,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
+        ...(strange.length === 0 ? {} : { first: anewText(route, strange) }),
         paths: paths.map((path) => {
           const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
           const row = rowOf(b, l, r);
@@ -52,7 +57,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
             : hidden
               ? "it, or what is above it, cannot be seen"
               : l === undefined && r !== undefined && !byPath.has(path) && !moved.some((from) => isAtOrBelow(path, from))
-                ? `${b === undefined ? "this route did not bring it there" : "it has gone here"}: it stays there`
+                ? `${b !== undefined ? "it has gone here" : forgotten.has(path) ? "what was agreed of it is forgotten" : "this route did not bring it there"}: it stays there`
                 : undefined;
           return {
             ...{ path, base: textOf(b), here: textOf(l), there: textOf(r) },
@@ -66,13 +71,27 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
   );
 }
 
-/** It goes on once, whatever it would remove. One line for the person. */
-export function approve(engine: Engine, what: string, running: boolean): { said: string } {
-  if (!running) throw new ControlError("no daemon runs: there is nothing that waits for an approval");
+function anewText(route: SyncRoute, strange: readonly Side[]): string {
+  const asked = strange.some((side) => route.asksAnew(side)) ? `nothing is done before "filesync approve ${route.name}"; then ` : "";
+  const why = strange.map((side) => route.strangeText(side)).join("; ");
+  const forgotten = [...new Set(strange.map((side) => route.forgotten(side)))].join(", ");
+  return `${why}; ${asked}${forgotten}, nothing is removed, and this is done:`;
+}
+
+/** It goes on once, whatever it would remove; where no daemon runs, the next run with what stops it now. One line for the person. Throws ControlError, or the Fault of a device. */
+export async function approve(engine: Engine, what: string, running: boolean, signal: AbortSignal): Promise<{ said: string }> {
   const route = named(engine, what);
-  if (route.state !== "stopped") throw new ControlError(`${route.title} does not wait for an approval: ${route.reason ?? route.state}`);
-  route.approve();
-  return { said: `${route.title}: it goes on` };
+  const waitsNot = (why: string) => new ControlError(`${route.title} does not wait for an approval: ${why}`);
+  if (running) {
+    if (route.state !== "stopped") throw waitsNot(route.reason ?? route.state);
+    route.approve();
+    return { said: `${route.title}: it goes on` };
+  }
+  if (route.refusal !== undefined) throw waitsNot(route.refusal);
+  const stop = await route.stops(signal);
+  if (stop === undefined) throw waitsNot("nothing stops it");
+  await route.approveNext(stop);
+  return { said: `${route.title}: no daemon runs; the next run within a day goes on, once, if it still is so that ${stop.message}` };
 }
 
 function named(engine: Engine, what: string): SyncRoute {

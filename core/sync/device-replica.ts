@@ -1,25 +1,29 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
-import { emptyDir } from "../empty-dir.js";
 import type { Engine } from "../engine.js";
-import { Fault, throwIfAborted } from "../errors.js";
-import { goesOnAt } from "../go-on.js";
+import { Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Lane } from "../lane.js";
-import type { Digest, DigestedReading, FileEntry, Memo, Reading, Source, Target, Tree, TreePromises, Upload } from "../plugin.js";
-import { passing, readableOf, StreamReading } from "../reading.js";
-import { parentOf } from "../reconcile.js";
-import { isPartial, partialPath, type Rules } from "../route.js";
+import { parentOf } from "../paths.js";
+import type { Digest, DigestedReading, FileEntry, Level, Memo, Reading, Source, Target, Tree, Upload } from "../plugin.js";
+import { readableOf, StreamReading } from "../reading.js";
+import { reasonOf } from "../retry.js";
+import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
+import { sizeText } from "../text.js";
 import type { Throttle } from "../throttle.js";
 import type { Turns } from "../turns.js";
-import type { Entry, Replica, Scan, Staging } from "./replica.js";
+import { looksAs, type Names } from "./carry.js";
+import type { ChunkIndex } from "./chunk-index.js";
+import { HeldMoves } from "./held-moves.js";
+import { Lock } from "./lock.js";
+import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
+import type { Begun, Entry, Earlier, Replica, Scan, Staging } from "./replica.js";
+import { discardWrong, leastOld, type Old, Sending, withSplicing } from "./sending.js";
 
-/** Below the route's directory on each side: marks and trash. Not listed, never sent. */
-export const ownDir = ".filesync";
-/** In it, by day. */
-export const trashDir = "trash";
-/** In it, by route: what a mirror has no place for yet. */
-export const awayDir = "away";
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
 const recentMs = 2000;
+/** Whether less than that has room is seen by sending it. */
+const largeBytes = 2 ** 20;
+/** In the memo of an upload: what is ready. */
+const readyKey = "ready";
 /** So often a long listing lets others go on. */
 const breathEvery = 1000;
 
@@ -33,20 +37,29 @@ export interface ReplicaGiven {
   readonly throttle: Throttle;
   /** Files that its devices are given at once; what waits for the journal does not count. */
   readonly turns: () => Turns;
-  /** Names the route, for its mark. */
+  /** Names the route, for what is its own at the device. */
   readonly route: string;
   /** As `status` names the route. */
   readonly title: string;
+  readonly mark: OwnDirGiven["mark"];
   /** Durable, by upload. */
   readonly memo: (upload: string) => Memo;
+  /** Of what is brought there; absent: what is brought is not compared with what was there. */
+  readonly chunks?: ChunkIndex;
   /** false: it is only read, and any directory will do. */
   readonly marked: boolean;
+  /** Where others write too. */
+  readonly names?: Pick<Names, "conflict" | "intent">;
   /** Listed too; below `dir`. Then nobody else writes what this route wrote. */
   readonly away?: string;
 }
 
 export class DeviceReplica implements Replica {
+  readonly own: OwnDir;
   readonly #source: Source;
+  readonly #held: HeldMoves | undefined;
+  /** Without turns clients would take one another's files away there, as it was tried out. */
+  takesTurns = false;
 
   /** Throws Fault "config" where the device cannot be such a side. */
   constructor(readonly given: ReplicaGiven) {
@@ -54,6 +67,8 @@ export class DeviceReplica implements Replica {
     if (source === undefined || (given.marked && (target === undefined || tree === undefined)))
       throw new Fault("config", `${given.lane.name} cannot be kept the same as another: its files can not be listed, written and moved`);
     this.#source = source;
+    this.own = new OwnDir({ tree: () => this.#tree, at: (path) => this.#at(path), route: given.route, mark: given.mark });
+    if (tree !== undefined && given.names !== undefined) this.#held = heldMoves(given, given.names, tree, this.own);
   }
 
   get #target(): Target {
@@ -97,8 +112,10 @@ export class DeviceReplica implements Replica {
       }
       // Directories on the way to what was put away.
       if (path === ownDir || (path.startsWith(`${ownDir}/`) && !isBelow(path, away))) continue;
-      if (found.kind === "unreadable") unseen.set(path, found.reason ?? "cannot be read");
-      else this.#note({ entries, settling }, path, found, nowMs);
+      if (found.kind === "unreadable") {
+        // Left out on both sides, whatever it is.
+        if (rules.enters(path)) unseen.set(path, found.reason ?? "cannot be read");
+      } else this.#note({ entries, settling }, path, found, nowMs);
     }
     // Not every source gives its directories.
     for (const path of [...entries.keys(), ...settling])
@@ -123,36 +140,11 @@ export class DeviceReplica implements Replica {
   }
 
   async isMarked(signal: AbortSignal): Promise<boolean> {
-    return !this.given.marked || (await this.#tree.stat(this.#mark, signal))?.kind === "directory";
+    return !this.given.marked || (await this.own.isMarked(signal));
   }
 
   mark(signal: AbortSignal): Promise<void> {
-    return this.#tree.mkdir(this.#mark, signal);
-  }
-
-  get #mark(): string {
-    return this.#at(`${ownDir}/${this.given.route}`);
-  }
-
-  /** What the device promises here, by trying. In the directory of this route's mark: what a kill left there is this route's, and taken away. */
-  async tryOut(signal: AbortSignal): Promise<TreePromises> {
-    if (await this.isMarked(signal)) await emptyDir(this.#tree, this.#mark, signal);
-    return this.#tree.tryOut(this.#mark, signal);
-  }
-
-  /** Takes away what came to the trash before that day ("2026-05-01"); how many days' worth. */
-  async expire(before: string, signal: AbortSignal): Promise<number> {
-    const trash = this.#at(`${ownDir}/${trashDir}`);
-    if ((await this.#tree.stat(trash, signal)) === undefined) return 0;
-    let days = 0;
-    for await (const { path, kind } of this.#tree.list(trash, signal)) {
-      const day = path.slice(trash.length + 1);
-      if (kind !== "directory" || !/^\d{4}-\d\d-\d\d$/.test(day) || day >= before) continue;
-      await emptyDir(this.#tree, path, signal);
-      await this.#tree.rmdir(path, signal);
-      days += 1;
-    }
-    return days;
+    return this.own.mark(signal);
   }
 
   async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {
@@ -162,8 +154,12 @@ export class DeviceReplica implements Replica {
     return this.#entryOf(found, this.#source.now?.() ?? this.given.engine.clock.wallMs());
   }
 
-  async digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
-    const reading = this.#read({ path: this.#at(path), kind: "file", ...stamp }, stamp.size, signal);
+  digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
+    return this.#digestOf({ path: this.#at(path), kind: "file", ...stamp }, signal);
+  }
+
+  async #digestOf(entry: FileEntry, signal: AbortSignal): Promise<Digest> {
+    const reading = this.#read(entry, entry.size, signal);
     try {
       for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) chunk.release();
     } finally {
@@ -177,68 +173,150 @@ export class DeviceReplica implements Replica {
   }
 
   rmdir(path: string, signal: AbortSignal): Promise<void> {
-    return this.#tree.rmdir(this.#at(path), signal);
+    return (this.#inTurn ?? this.#tree).rmdir(this.#at(path), signal);
   }
 
   take(path: string, to: string, entry: Entry, signal: AbortSignal): Promise<void> {
-    return this.#tree.move(this.#at(path), this.#at(to), movable(entry), signal, { ours: true });
+    const [from, trash, expect] = [this.#at(path), this.#at(to), movable(entry)];
+    return this.#inTurn?.take(from, trash, expect, signal) ?? this.#tree.move(from, trash, expect, signal, { ours: true });
   }
 
   give(from: string, to: string, entry: Entry, signal: AbortSignal): Promise<void> {
-    return this.#tree.move(this.#at(from), this.#at(to), movable(entry), signal);
+    const [old, name, expect] = [this.#at(from), this.#at(to), movable(entry)];
+    return this.#inTurn?.give(old, name, expect, signal) ?? this.#tree.move(old, name, expect, signal);
   }
 
-  async stage(staging: Staging, from: Replica, entry: Entry, signal: AbortSignal): Promise<Digest> {
-    if (!(from instanceof DeviceReplica)) throw new TypeError("both sides are devices");
-    return this.given.turns().run(signal, () => this.#stage(staging, from, entry, signal));
+  get #inTurn(): HeldMoves | undefined {
+    return this.takesTurns ? this.#held : undefined;
   }
 
-  async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
-    const { engine, lane, throttle, title } = this.given;
+  get untidy(): boolean {
+    return this.#held?.untidy === true;
+  }
+
+  /** As `Lock.waitsSinceMs`. */
+  get waitsSinceMs(): number | undefined {
+    return this.#held?.waitsSinceMs;
+  }
+
+  async tidy({ trash, staged, dirs }: Begun, signal: AbortSignal): Promise<void> {
+    await this.#held?.tidy([...[...trash, ...dirs].map((path) => this.#at(path)), ...staged.map(({ id }) => this.own.ready(id))], signal);
+  }
+
+  /** Others get their turn. */
+  rest(signal: AbortSignal): Promise<void> {
+    return this.#held?.rest(signal) ?? Promise.resolve();
+  }
+
+  async stage(staging: Staging, from: Replica, entry: Entry, old: Earlier | undefined, signal: AbortSignal): Promise<Digest> {
+    return this.given.turns().run(signal, () => this.#stage(staging, expectDevice(from), entry, old, signal));
+  }
+
+  async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, old: Earlier | undefined, signal: AbortSignal): Promise<Digest> {
+    const { engine, lane, throttle, title, chunks: index } = this.given;
+    const { path, size, id } = staging;
     const other = from.given.lane;
-    const entry: FileEntry = { path: from.#at(staging.path), kind: "file", ...stamp };
-    const { features } = this.#target;
+    const entry: FileEntry = { path: from.#at(path), kind: "file", ...stamp };
+    const target = this.#target;
+    const { needs, splices } = target.features;
     const leave = await other.borrow(signal);
-    const transfer = engine.transfers.begin(
-      { id: staging.id, kind: "push", route: title, from: other.name, to: lane.name, path: staging.path, size: staging.size },
-      0,
-    );
+    const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
+    const bytes = { sent: 0, spliced: 0 };
     try {
+      const digest = () => from.digest(path, { kind: "file", stamp }, signal);
+      const ready = await this.#readyAs(staging, signal);
+      if (ready !== undefined && ready === (await digest())) return ready;
       // What is sent only whole is known before.
-      const known = features.needs === "stream" ? undefined : await from.digest(staging.path, { kind: "file", stamp }, signal);
-      let last: DigestedReading | undefined;
-      const chunks = (offset: number, reader: AbortSignal): Reading => {
-        last = from.#read(entry, offset, reader);
-        return passing(last, async ({ bytes }) => {
+      const known = needs === "stream" ? undefined : await digest();
+      const earlier = known === undefined && old !== undefined ? await this.#earlier(path, old, signal) : undefined;
+      const sending = new Sending({
+        target,
+        upload: { ...this.#bare(staging), ...(known === undefined ? {} : { sealed: true, digest: known }) },
+        read: (offset, digest, reader) => from.#read(entry, offset, reader, digest),
+        readable: readableOf,
+        room: (count) => this.#expectRoom(count, signal),
+        pass: async ({ bytes }, reader) => {
           await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
-        });
+        },
+        ...(earlier === undefined ? {} : { old: earlier }),
+        chunked: splices === "ranges" && known === undefined && index?.has(size) === true,
+        went: (at, how, count) => {
+          transfer.offset = at;
+          bytes[how] += count;
+          if (how === "sent") engine.transfers.pushedBytes += count;
+        },
+        whole: (level, why) => this.#tell(level, path, `is sent whole: ${why}`),
+      });
+      const brought = async () => {
+        const sent = await sending.run(signal);
+        // Where nothing was left to send, or the end was not read, nobody knows the whole.
+        const whole = known ?? sent.digest ?? (await digest());
+        return { ...sent, whole, right: await sending.prove(whole, signal) };
       };
-      const upload = this.#upload(staging, { sealed: known !== undefined, ...(known === undefined ? {} : { digest: known }) }, chunks);
-      const offset = await goesOnAt(this.#target, upload, signal);
-      if (offset < staging.size || staging.size === 0) {
-        transfer.offset = offset;
-        await this.#target.write(upload, offset, signal, (bytes) => {
-          transfer.offset += bytes;
-          engine.transfers.pushedBytes += bytes;
-        });
-      }
-      // Where nothing was left to send, or the end was not read, nobody knows the whole.
-      return known ?? last?.digest ?? (await from.digest(staging.path, { kind: "file", stamp }, signal));
+      const sent = await this.#orAnew(
+        this.#unsent(staging),
+        brought().then((it) => (it.right ? it : brought())),
+        signal,
+      );
+      const { whole } = sent;
+      if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
+      if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
+      return whole;
     } finally {
       engine.transfers.end(transfer);
       leave();
     }
   }
 
-  publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
-    return this.given.turns().run(signal, () => this.#publish(staging, digest, signal));
+  /** What it is made of there, where the side can use that, and it still looks as it did. */
+  async #earlier(path: string, { entry, digest }: Earlier, signal: AbortSignal): Promise<Old | undefined> {
+    const { chunks: index } = this.given;
+    const { size } = entry.stamp;
+    if (index === undefined || this.#target.features.splices === undefined || size < leastOld) return undefined;
+    const now = await this.stat(path, signal);
+    if (now === undefined || !looksAs(now, entry)) return undefined;
+    return {
+      ...{ path: this.#at(path), size, digest },
+      chunks: async () => (index.has(size) ? this.#keep(path, digest, () => index.load(digest, size)) : undefined),
+    };
   }
 
-  async #publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
-    const upload = this.#upload(staging, { sealed: true, digest }, () => {
-      throw new Fault("conflict", "nothing is sent any more");
-    });
-    const done = await this.#target.commit(upload, signal);
+  /** Of the state directory; without it a file is only sent whole. */
+  async #keep<T>(path: string, digest: Digest, work: () => Promise<T> | undefined): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      this.#tell("debug", path, `what it is made of (${digest}) cannot be kept: ${reasonOf(error)}`);
+      return undefined;
+    }
+  }
+
+  #tell(level: Level, path: string, what: string, facts: Readonly<Record<string, unknown>> = {}): void {
+    this.given.engine.events.say(level, "spliced", `${this.given.title}: ${path}: ${what}`, { path, ...facts });
+  }
+
+  /** Not sent until nothing has room any more. Throws "full". */
+  async #expectRoom(bytes: number, signal: AbortSignal): Promise<void> {
+    const { device, name } = this.given.lane;
+    const free = bytes < largeBytes ? undefined : await device.room?.(signal);
+    if (free !== undefined && free < bytes)
+      throw new Fault("full", `${name} has ${sizeText(free)} free, and this needs ${sizeText(bytes)}`);
+  }
+
+  publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined> {
+    return this.given.turns().run(signal, () => this.#publish(staging, digest, expectDevice(from), entry, signal));
+  }
+
+  async #publish(staging: Staging, digest: Digest, from: DeviceReplica, { stamp }: Entry, signal: AbortSignal): Promise<Entry | undefined> {
+    const entry: FileEntry = { path: from.#at(staging.path), kind: "file", ...stamp };
+    // Of what was continued some servers are asked whether they still have the beginning.
+    const upload = this.#upload(staging, { sealed: true, digest }, (offset, reader) => from.#read(entry, offset, reader, false));
+    const held = this.#inTurn;
+    if (held !== undefined) {
+      if ((await this.#readyAs(staging, signal)) !== digest) await this.#makeReady(upload, digest, signal);
+      return this.#giveReady(held, staging, digest, signal);
+    }
+    const done = await this.#orAnew(upload, this.#target.commit(upload, signal), signal);
     const shown = await this.stat(staging.path, signal);
     if (!("occupied" in done)) {
       if (shown?.kind !== "file") return undefined;
@@ -252,34 +330,91 @@ export class DeviceReplica implements Replica {
     return shown;
   }
 
-  async drop(staging: Staging, signal: AbortSignal): Promise<void> {
-    const upload = this.#upload(staging, {}, () => {
-      throw new Fault("conflict", "nothing is sent any more");
-    });
-    await this.#target.discard(upload, signal);
+  /** What is whole, proved, and could not get its name yet. */
+  async #readyAs({ id, size }: Staging, signal: AbortSignal): Promise<Digest | undefined> {
+    const digest = this.#inTurn === undefined ? undefined : this.given.memo(id).get(readyKey);
+    if (digest === undefined) return undefined;
+    const there = await this.#tree.stat(this.own.ready(id), signal);
+    return there?.kind === "file" && there.size === size ? (digest as Digest) : undefined;
   }
 
-  #upload(
-    { id, path, size, modifiedMs }: Staging,
-    more: Partial<Upload>,
-    chunks: (offset: number, signal: AbortSignal) => Reading,
-  ): Upload {
+  /** What is whole, and proved, waits under a name of this client's own. */
+  async #makeReady(upload: Upload, digest: Digest, signal: AbortSignal): Promise<void> {
+    const done = await this.#orAnew(upload, this.#target.commit(upload, signal), signal);
+    if (!("occupied" in done)) return;
+    const there = await this.#tree.stat(upload.path, signal);
+    if (there?.kind === "file" && there.size === upload.size && (await this.#digestOf(there, signal)) === digest)
+      return this.#target.discard(upload, signal);
+    // What was noted of it is not true of the next one.
+    await upload.memo.set(readyKey, undefined);
+    if (there !== undefined) await this.#tree.remove(upload.path, there, signal);
+    throw new Fault("conflict", `${upload.path} was another content`);
+  }
+
+  async #giveReady(held: HeldMoves, { id, path, size }: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
+    const ready = this.own.ready(id);
+    const entry = await this.#tree.stat(ready, signal);
+    if (entry?.kind !== "file") throw new Fault("conflict", `${ready} has gone`);
+    try {
+      await held.give(ready, this.#at(path), entry, signal);
+    } catch (error) {
+      await this.given.memo(id).set(readyKey, digest);
+      if (!isFault(error, "conflict")) throw error;
+      const there = await this.stat(path, signal);
+      if (there?.kind !== "file" || there.stamp.size !== size || (await this.digest(path, there, signal)) !== digest) return undefined;
+      await this.#tree.remove(ready, entry, signal);
+      return there;
+    }
+    const shown = await this.stat(path, signal);
+    return shown?.kind === "file" && shown.stamp.size === size && shown.stamp.modifiedMs === entry.modifiedMs ? shown : undefined;
+  }
+
+  /** What is there, and is not what it should be, is begun from the beginning the next time. */
+  async #orAnew<T>(upload: Upload, work: Promise<T>, signal: AbortSignal): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      if (isFault(error, "mismatch")) await discardWrong(this.#target, upload, signal);
+      else if (isFault(error, "conflict")) await this.#target.discard(upload, signal);
+      throw error;
+    }
+  }
+
+  async isStaged(staging: Staging, signal: AbortSignal): Promise<boolean> {
+    return (await this.#target.offset(this.#unsent(staging), signal)) > 0;
+  }
+
+  #unsent(staging: Staging): Upload {
+    return this.#upload(staging, {}, () => {
+      throw new Fault("conflict", "nothing is sent any more");
+    });
+  }
+
+  async drop(staging: Staging, signal: AbortSignal): Promise<void> {
+    await this.#target.discard(this.#unsent(staging), signal);
+    const ready = this.#inTurn === undefined ? undefined : await this.#tree.stat(this.own.ready(staging.id), signal);
+    if (ready !== undefined) await this.#tree.remove(ready.path, ready, signal);
+  }
+
+  #upload(staging: Staging, more: Partial<Upload>, chunks: (offset: number, signal: AbortSignal) => Reading): Upload {
+    const read = (offset: number, signal: AbortSignal) => readableOf(chunks(offset, signal));
+    return { ...withSplicing(this.#bare(staging)), read, chunks, ...more };
+  }
+
+  #bare({ id, path, size, modifiedMs }: Staging): Omit<Upload, "read" | "chunks" | "spliced"> {
     const { engine, lane, memo } = this.given;
-    const at = this.#at(path);
+    const at = this.#inTurn === undefined ? this.#at(path) : this.own.ready(id);
     return {
       ...{ id, path: at, size, sealed: false, expect: { kind: "absent" } },
       partialPath: partialPath(at, engine.names.installation, id),
       ...(modifiedMs === undefined ? {} : { modifiedMs }),
       ...(lane.throttle.rate === undefined ? {} : { maxRate: lane.throttle.rate }),
       memo: memo(id),
-      read: (offset, signal) => readableOf(chunks(offset, signal)),
-      chunks,
-      ...more,
     };
   }
 
-  #read(entry: FileEntry, offset: number, signal: AbortSignal): DigestedReading {
-    const how = { digest: true, exact: true };
+  #read(entry: FileEntry, offset: number, signal: AbortSignal, digest = true): DigestedReading {
+    const how = { digest, exact: true };
     const source = this.#source;
     return source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
   }
@@ -306,6 +441,21 @@ export class DeviceReplica implements Replica {
     if (dir === "") return path;
     return path === dir ? "" : path.startsWith(`${dir}/`) ? path.slice(dir.length + 1) : undefined;
   }
+}
+
+function heldMoves({ engine, route }: ReplicaGiven, names: Pick<Names, "conflict" | "intent">, tree: Tree, own: OwnDir): HeldMoves {
+  const { lock: dir, ended } = own;
+  const lock = new Lock({ ...{ tree, dir, ended, own: route }, ...{ clock: engine.clock, random: () => engine.random() } });
+  return new HeldMoves({
+    ...{ lock, tree },
+    beside: (path, n) => names.conflict(path, n),
+    lost: (name) => own.at(`${trashDir}/undated/${names.intent()}/${name}`),
+  });
+}
+
+function expectDevice(replica: Replica): DeviceReplica {
+  if (replica instanceof DeviceReplica) return replica;
+  throw new TypeError("both sides are devices");
 }
 
 const isBelow = (path: string, dir: string | undefined) => dir !== undefined && path.startsWith(`${dir}/`);

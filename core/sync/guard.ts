@@ -1,6 +1,6 @@
 /** What keeps a route from taking away what nobody wanted to lose. Pure. */
-import { type Action, isMove, lastMove, parentOf, type Side } from "../reconcile.js";
-import { isAtOrBelow } from "./store.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
+import { type Action, bothSides, isMove, lastMove, type Side } from "../reconcile.js";
 
 export interface MaxDeletes {
   /** At most this share of what is agreed, 0 to 1, and at least so many. */
@@ -20,7 +20,7 @@ export function objection(
   named: Readonly<Record<Side, string>>,
 ): string | undefined {
   const agreed = base.size;
-  for (const side of ["here", "there"] as const) {
+  for (const side of bothSides) {
     const gone = goneAt(side, actions, base).filter((path) => !moved.has(path));
     const most = Math.max(least, Math.floor(agreed * share));
     const where = `at ${named[side]}`;

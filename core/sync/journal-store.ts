@@ -64,14 +64,23 @@ export class JournalStore implements Store {
 
   /** Of an upload; gone with what was staged. */
   memo(upload: string): Memo {
+    return this.#memo(memoKey(upload));
+  }
+
+  /** Of the route. */
+  get own(): Memo {
+    return this.#memo(`sync:${this.route}`);
+  }
+
+  #memo(name: string): Memo {
     const { journal } = this;
-    const kept = () => JSON.parse(journal.meta(memoKey(upload)) ?? "{}") as Record<string, unknown>;
+    const kept = () => JSON.parse(journal.meta(name) ?? "{}") as Record<string, unknown>;
     return {
       get: (key) => kept()[key],
       set: (key, value) => {
         const { [key]: _, ...others } = kept();
         const next = value === undefined ? others : { ...others, [key]: value };
-        return journal.commit(() => journal.setMeta(memoKey(upload), Object.keys(next).length === 0 ? undefined : JSON.stringify(next)));
+        return journal.commit(() => journal.setMeta(name, Object.keys(next).length === 0 ? undefined : JSON.stringify(next)));
       },
     };
   }

@@ -1,13 +1,17 @@
 /** A mirror or two-way route in the configuration. */
 import * as v from "valibot";
 import { duration, rate } from "../options.js";
-import type { Route } from "../route.js";
+import { overlap, type Place } from "../places.js";
+import { intoOf, ownDir, type Route, shortHash } from "../route.js";
 import type { MaxDeletes } from "./guard.js";
 
 const patterns = (what: string) => v.optional(v.pipe(v.array(v.string("a pattern")), v.description(what)), []);
 
 const shared = {
-  into: v.optional(v.pipe(v.string("a directory"), v.description("The directory at the other side; default: the device's root.")), ""),
+  into: v.optional(
+    v.pipe(v.string("a directory"), v.description("The directory at the other side, from {vehicle} {device}; default: the device's root.")),
+    "",
+  ),
   include: patterns('Patterns of files to take, such as "**/*.ulg"; none: all.'),
   exclude: patterns("Patterns of files and directories to leave as they are, on each side."),
   maxRate: v.optional(v.pipe(rate(), v.description("The most bytes per second that this route brings to a side."))),
@@ -15,7 +19,7 @@ const shared = {
     v.pipe(
       v.union(
         [
-          v.pipe(v.number(), v.integer(), v.minValue(0)),
+          v.pipe(v.number(), v.integer("a whole number"), v.minValue(0, "at least 0")),
           v.pipe(
             v.string(),
             v.regex(/^(\d|[1-9]\d|100)\s*%$/),
@@ -43,7 +47,7 @@ const shared = {
 export const twoWaySchema = v.strictObject({
   from: v.pipe(v.string("a device name"), v.description("One side: a directory on this machine, as a rule.")),
   to: v.pipe(
-    v.tuple([v.string("a device name")], "a list of one device name"),
+    v.strictTuple([v.string("a device name")], "a list of one device name: each other device has a route of its own"),
     v.description("The other side: the server that several machines share."),
   ),
   mode: v.pipe(v.literal("two-way", '"two-way"'), v.description("two-way: both sides follow each other.")),
@@ -84,6 +88,9 @@ export interface SyncConfig {
   readonly deletes: boolean;
 }
 
+/** In the journal and in the marks of its directories; another one after the state was copied to another machine. */
+export const routeId = (installation: string, { mode, from, to, into }: SyncConfig): string =>
+  shortHash(mode, installation, from, to, into);
 /** As people name it in a command. */
 export const nameOf = ({ from, to, into, mode }: SyncConfig): string =>
   `${from}:${to}${mode === "mirror" && into !== "" ? `/${into}` : ""}`;
@@ -95,8 +102,22 @@ export const titleOf = ({ from, to, into, mode }: SyncConfig): string =>
 export const changes = ({ mode, from, to, deletes }: SyncConfig, device: string): boolean =>
   to === device || (from === device && (mode === "two-way" || deletes));
 
+/** Why a route cannot keep a directory of that name; undefined: it can. For a person. */
+export function intoProblem(into: string): string | undefined {
+  const known = "there are {vehicle} {device}";
+  const parts = into.split("/");
+  if (parts.includes("..")) return `"${into}" leads out of the device: a directory below its root, without ".."`;
+  if (parts.includes(ownDir)) return `a directory named "${ownDir}" is the program's own`;
+  for (const [whole, word] of into.matchAll(/\{([^}]*)\}/g))
+    if (word === "date") return `${whole} is not the same every day, and this route keeps one directory: ${known}`;
+    else if (word === "installation")
+      return `${whole} is another one after a card was copied, and this route keeps one directory: ${known}`;
+    else if (word !== "vehicle" && word !== "device") return `${whole} is not known; ${known}`;
+  return undefined;
+}
+
 /** One for each device that it leads to. */
-export function syncConfigs(given: SyncOutput): SyncConfig[] {
+export function syncConfigs(given: SyncOutput, vehicle: string): SyncConfig[] {
   const { mode, from, include, exclude, maxRate, maxDeletes, trashKeep } = given;
   const everything = {
     minSize: 0,
@@ -107,10 +128,7 @@ export function syncConfigs(given: SyncOutput): SyncConfig[] {
     afterDelivery: "keep",
     trustSize: false,
   } as const;
-  const into = given.into
-    .split("/")
-    .filter((part) => part !== "")
-    .join("/");
+  const into = intoOf({ from, into: given.into }, { vehicle });
   return given.to.map((to) => ({
     ...{ mode, from, to, into },
     rules: { from, to: [], include, exclude, ...everything },
@@ -121,24 +139,26 @@ export function syncConfigs(given: SyncOutput): SyncConfig[] {
   }));
 }
 
+type PlaceOf = (device: string, below: string) => Place;
+
 /** Whether what a mirror brings would come back to where it is from, by way of others. */
-export function inCircle(mirrored: SyncConfig, others: readonly SyncConfig[]): boolean {
-  const after = (device: string) => others.filter(({ mode, from }) => mode === "mirror" && from === device).map(({ to }) => to);
-  const seen = new Set([mirrored.to]);
-  for (const device of seen) for (const next of after(device)) seen.add(next);
-  return mirrored.mode === "mirror" && seen.has(mirrored.from);
+export function inCircle(mirrored: SyncConfig, others: readonly SyncConfig[], placeOf: PlaceOf): boolean {
+  const mirrors = [mirrored, ...others].filter(({ mode }) => mode === "mirror");
+  const seen = new Set<SyncConfig>([mirrored]);
+  for (const one of seen)
+    for (const next of mirrors)
+      if (overlap(placeOf(one.to, one.into), placeOf(next.from, ""))) {
+        if (next === mirrored && one !== mirrored) return true;
+        seen.add(next);
+      }
+  return false;
 }
 
 /** Why two of these cannot both be kept; undefined when they can. */
-export function fight(one: SyncConfig, two: SyncConfig): string | undefined {
+export function fight(one: SyncConfig, two: SyncConfig, placeOf: PlaceOf): string | undefined {
   for (const [device, dir, written] of placesOf(one))
     for (const [other, below, writtenToo] of placesOf(two))
-      if (
-        device === other &&
-        written &&
-        writtenToo &&
-        (`${dir}/`.startsWith(`${below}/`) || `${below}/`.startsWith(`${dir}/`) || dir === "" || below === "")
-      )
+      if (written && writtenToo && overlap(placeOf(device, dir), placeOf(other, below)))
         return `another route keeps ${device}:${dir} the same as something else: they would undo one another's changes`;
   return undefined;
 }

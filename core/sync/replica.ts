@@ -1,6 +1,9 @@
 /** One side of a mirror or two-way route, as `carry.ts` works on it: `device-replica.ts` over a device, and the model of the tests. */
 import type { Digest, Stamp } from "../plugin.js";
 
+/** Faults that say that something is not as it was listed any more. */
+export const notAsListed = ["changed", "missing", "conflict"] as const;
+
 export interface Entry {
   readonly kind: "file" | "directory";
   readonly stamp: Stamp;
@@ -21,6 +24,12 @@ export interface Scan {
   readonly marked: boolean;
 }
 
+/** A file that a side holds, and its content as it was agreed. */
+export interface Earlier {
+  readonly entry: Entry;
+  readonly digest: Digest;
+}
+
 /** A content on its way to a side, under a name that nobody sees. */
 export interface Staging {
   /** Names route, side, path, and the content by how it was listed; 16 lower-case hexadecimal digits. */
@@ -30,9 +39,19 @@ export interface Staging {
   readonly modifiedMs?: number;
 }
 
+export interface Begun {
+  readonly trash: readonly string[];
+  readonly staged: readonly Staging[];
+  readonly dirs: readonly string[];
+}
+
 /** Every method throws the Faults of Source, Target and Tree (plugin.ts). What it did when it resolves outlives a power cut, as far as the device can promise that. */
 export interface Replica {
   scan(signal: AbortSignal): Promise<Scan>;
+  /** Of what was begun something may be where only `tidy` finds it. */
+  readonly untidy: boolean;
+  /** Before anything is looked at: `trash`: the names that something may have been given last (`take`); `staged`; `dirs`: what may have been removed last. Where the root is marked. */
+  tidy(begun: Begun, signal: AbortSignal): Promise<void>;
   /** As `Scan.marked`. */
   isMarked(signal: AbortSignal): Promise<boolean>;
   /** Puts the mark there, and makes the root where there is none. */
@@ -55,13 +74,19 @@ export interface Replica {
    * leave both names of a file, or an empty directory at `to`.
    */
   give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
-  /** The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
-  stage(staging: Staging, from: Replica, entry: Entry, signal: AbortSignal): Promise<Digest>;
   /**
-   * Proves what was staged, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was
-   * done before. Fault "conflict" where it is not staged whole.
+   * The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. `old`: what has the name on this side, as far as is known: what both have in common need not be
+   * sent. Fault "changed" or "missing" where it is not that entry any more.
    */
-  publish(staging: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined>;
+  stage(staging: Staging, from: Replica, entry: Entry, old: Earlier | undefined, signal: AbortSignal): Promise<Digest>;
+  /**
+   * Proves what was staged of that entry of the other side, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was
+   * done before. Fault "conflict" where it is not staged whole, or is not what it should be: it will be staged from the beginning. "changed" or "missing" where a part of the entry has to be read
+   * again, and it is not that any more.
+   */
+  publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined>;
+  /** Whether something of it is there that has no name yet. */
+  isStaged(staging: Staging, signal: AbortSignal): Promise<boolean>;
   /** What was staged of it. Nothing there is success. */
   drop(staging: Staging, signal: AbortSignal): Promise<void>;
 }

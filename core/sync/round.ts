@@ -1,23 +1,28 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
-import { isFault, throwIfAborted } from "../errors.js";
+import { type Fault, isFault, throwIfAborted } from "../errors.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
-import { type Action, type Content, isMove, lastMove, type Move, other, parentOf, type Side, type Tables } from "../reconcile.js";
+import { type Action, bothSides, type Content, isMove, lastMove, type Move, other, type Side, type Tables } from "../reconcile.js";
+import { shortHash } from "../route.js";
+import { all, Turns } from "../turns.js";
 import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
 import { goneAt, type MaxDeletes, objection } from "./guard.js";
-import type { Scan } from "./replica.js";
-import { type Agreed, isAtOrBelow } from "./store.js";
-
-const sides = ["here", "there"] as const;
+import type { Entry, Scan, Staging } from "./replica.js";
+import type { Agreed } from "./store.js";
 
 export interface Rules {
   /** undefined: a person said that all of it may be removed, this time. */
   readonly maxDeletes: MaxDeletes | undefined;
-  /** Where another directory than the one that was agreed with will do: then what was agreed is forgotten, and nothing is removed. */
+  /** Where another directory than the one that was agreed with will do: then what was agreed is forgotten (but for `stillAgreed`), and nothing is removed. */
   readonly anew: readonly Side[];
-  /** That is so at this side. */
+  /** No mark was ever made at this side: it is known by what it shows. */
+  readonly neverMarked: (side: Side) => boolean;
+  /** Another directory is begun with at this side. */
   readonly begunAnew: (side: Side) => void;
-  /** Before the first change of a round, once it is clear that these are the right directories. */
-  readonly before: (signal: AbortSignal) => Promise<void>;
+  /** Before the first change at a side, once it is clear that it is the right directory. */
+  readonly before: (side: Side, signal: AbortSignal) => Promise<void>;
+  /** What is to be done, also where that stops the round. */
+  readonly told?: (plan: Plan) => void;
   /** The sides, as people know them. */
   readonly named: Readonly<Record<Side, string>>;
   /** Copies that are under way at once. */
@@ -34,13 +39,96 @@ export interface Done {
   readonly unseen: Readonly<Record<Side, ReadonlyMap<string, string>>>;
   /** Files that are not complete yet. */
   readonly settling: number;
+  /** Names were changed: what is to be done beside that is decided in the next round. */
+  readonly more: boolean;
+  /** Something had no room; everything else was done. */
+  readonly full?: Fault;
 }
 
 /** Nothing was done: a person has to look. A root is not the directory that was agreed with, or too much would be removed. */
-export class Stopped extends Error {}
+export class Stopped extends Error {
+  /** The same only for the same reason and the same paths. */
+  readonly id: string;
 
-function strangeRoot(name: string): Stopped {
-  return new Stopped(`the directory of ${name} is not the one that was agreed with: it is not mounted, or was made anew`);
+  constructor(message: string, gone: readonly string[] = []) {
+    super(message);
+    this.id = shortHash(message, ...gone);
+  }
+}
+
+/** Why a round would do nothing now; undefined: it would. Changes nothing. */
+export async function stopOf(world: Planning, rules: Guards, signal: AbortSignal): Promise<Stopped | undefined> {
+  const plan = await planned(world, signal);
+  const strange = strangeIn(plan.scans, world.store.base, rules.neverMarked);
+  const asked = strange.find((side) => !rules.anew.includes(side));
+  if (asked !== undefined) return strangeRoot(asked, rules);
+  // Where it is begun anew nothing is removed.
+  return strange.length > 0 ? undefined : tooMuch(world, plan, rules, signal);
+}
+
+async function tooMuch(
+  { sides, store }: Planning,
+  plan: Plan,
+  { maxDeletes, named }: Guards,
+  signal: AbortSignal,
+): Promise<Stopped | undefined> {
+  if (maxDeletes === undefined) return undefined;
+  const { actions } = plan;
+  const against = (moved: ReadonlySet<string>) => objection(actions, store.base, maxDeletes, moved, named);
+  // Only where it matters new files are read to see whether they are old ones.
+  const text = against(new Set()) === undefined ? undefined : against(await movedIn({ sides, store }, plan, signal));
+  if (text === undefined) return undefined;
+  return new Stopped(
+    text,
+    bothSides.flatMap((side) =>
+      goneAt(side, actions, store.base)
+        .map((path) => `${side} ${path}`)
+        .sort(),
+    ),
+  );
+}
+
+type Guards = Pick<Rules, "maxDeletes" | "anew" | "neverMarked" | "named">;
+type Planning = Pick<World, "sides" | "table" | "known"> & { readonly store: Pick<World["store"], "base"> };
+
+/** In words for a person. */
+export function strangeText(name: string, neverMarked: boolean): string {
+  return neverMarked
+    ? `the directory of ${name} does not hold most of what was agreed any more: it is not mounted, or most of it was removed`
+    : `the directory of ${name} is not the one that was agreed with: it is not mounted, or was made anew`;
+}
+
+function strangeRoot(side: Side, { named, neverMarked }: Guards): Stopped {
+  return new Stopped(strangeText(named[side], neverMarked(side)));
+}
+
+type Base = ReadonlyMap<string, Agreed>;
+type Scans = Plan["scans"];
+
+/**
+ * The sides that are not the directory that was agreed with: they have not the mark. A side that never had one (a mirror without "deletes" makes none at its source) is that directory
+ * where it shows more than half of what was agreed and is at the other side: an empty mount point and another card do not, and what is removed of the rest has its own guard (`maxDeletes`).
+ */
+export function strangeIn(scans: Scans, base: Base, neverMarked: Rules["neverMarked"]): Side[] {
+  const showsMost = (side: Side) => {
+    const held = [...base].filter(([path]) => scans[other(side)].entries.has(path));
+    return held.filter(([path, agreed]) => shows(scans[side], side, path, agreed)).length * 2 > held.length;
+  };
+  return base.size === 0 ? [] : bothSides.filter((side) => !scans[side].marked && !(neverMarked(side) && showsMost(side)));
+}
+
+/** What need not be forgotten where such sides are begun with anew: no mark says that it is another directory, and it shows that. */
+export function stillAgreed(strange: readonly Side[], scans: Scans, base: Base, neverMarked: Rules["neverMarked"]): Map<string, Agreed> {
+  return new Map(
+    [...base].filter(([path, agreed]) => strange.every((side) => neverMarked(side) && shows(scans[side], side, path, agreed))),
+  );
+}
+
+/** A directory of that name may be any. */
+function shows({ entries }: Scan, side: Side, path: string, agreed: Agreed): boolean {
+  const entry = entries.get(path);
+  if (entry === undefined || !looksAs(entry, agreed[side])) return false;
+  return entry.kind === "file" || (entry.identity !== undefined && entry.identity === agreed[side].identity);
 }
 
 export interface Plan {
@@ -51,6 +139,8 @@ export interface Plan {
   readonly digests: ReadonlyMap<string, Digest>;
   /** Read, and found to be what was agreed: a side shows that otherwise now. */
   readonly shown: readonly (readonly [string, Agreed])[];
+  /** The other side was not listed: `known`. */
+  readonly unlisted: boolean;
 }
 
 /** Throws the Fault of a side that does not work; Stopped. */
@@ -66,50 +156,102 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
 async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
   const { store } = world;
   if (store.intents.size > 0) world.known?.forget();
-  const open = await recover(world, rules.anew, signal);
-  if (open !== undefined) throw strangeRoot(rules.named[open]);
+  const open = await recover(world, rules.anew, rules.before, signal);
+  if (open !== undefined) throw strangeRoot(open, rules);
   let plan = await planned(world, signal);
-  const strange = sides.filter((side) => !plan.scans[side].marked);
-  if (strange.length > 0 && store.base.size > 0) {
+  const strange = strangeIn(plan.scans, store.base, rules.neverMarked);
+  if (strange.length > 0) {
     for (const side of strange)
-      if (!rules.anew.includes(side)) throw strangeRoot(rules.named[side]);
+      if (!rules.anew.includes(side)) throw strangeRoot(side, rules);
       else rules.begunAnew(side);
-    await store.change({ agree: [...store.base.keys()].map((path) => [path, undefined]) });
+    const still = stillAgreed(strange, plan.scans, store.base, rules.neverMarked);
+    await store.change({ agree: [...store.base.keys()].flatMap((path) => (still.has(path) ? [] : [[path, undefined] as const])) });
     plan = await planned(world, signal);
   }
-  const { actions, scans } = plan;
-  const { maxDeletes } = rules;
-  if (maxDeletes !== undefined) {
-    const against = (moved: ReadonlySet<string>) => objection(actions, store.base, maxDeletes, moved, rules.named);
-    // Only where it matters new files are read to see whether they are old ones.
-    const text = against(new Set()) === undefined ? undefined : against(await movedIn(world, plan, signal));
-    if (text !== undefined) throw new Stopped(text);
+  if (plan.unlisted && !(await holds(world, plan, rules.together, signal))) {
+    world.known?.forget();
+    plan = await planned(world, signal);
   }
-  await rules.before(signal);
-  for (const side of sides) if (!scans[side].marked) await world.sides[side].mark(signal);
+  if (await claimed(world, plan, signal)) plan = await planned(world, signal);
+  const { actions, scans } = plan;
+  rules.told?.(plan);
+  const stop = await tooMuch(world, plan, rules, signal);
+  if (stop !== undefined) throw stop;
+  for (const side of bothSides) await rules.before(side, signal);
+  for (const side of bothSides) if (!scans[side].marked) await world.sides[side].mark(signal);
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
-  const { done, left, failed } = await carryAll(world, plan, rules.together, signal);
+  const { done, left, failed, full } = await carryAll(world, plan, rules.together, signal);
   noteKnown(world, plan, left.size + failed.size === 0);
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
-  return { done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen }, settling };
+  return {
+    ...{ done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen }, settling },
+    more: lastMove(actions) >= 0,
+    ...(full === undefined ? {} : { full }),
+  };
+}
+
+/** Whether a side that was not listed is as it is known, where it matters: what is done in a directory is done in that, and none goes in which others may have put something. */
+async function holds({ sides }: World, { actions, scans: { there } }: Plan, together: number, signal: AbortSignal): Promise<boolean> {
+  const above = new Set<string>();
+  for (const action of actions) {
+    if (!("on" in action)) continue;
+    if (action.do === "remove" && there.entries.get(action.path)?.kind === "directory") return false;
+    for (const path of isMove(action) ? [action.path, action.from] : [action.path])
+      for (let dir = parentOf(path); dir !== "" && !above.has(dir); dir = parentOf(dir)) above.add(dir);
+  }
+  const turns = new Turns(together);
+  const isThere = async (dir: string) => {
+    try {
+      return (await sides.there.stat(dir, signal))?.kind === "directory";
+    } catch (error) {
+      // A link, that leads who knows where.
+      if (!isFault(error, "rejected")) throw error;
+      return false;
+    }
+  };
+  const known = [...above].filter((dir) => there.entries.get(dir)?.kind === "directory");
+  const found = await all(known.map((dir) => turns.run(signal, () => isThere(dir))));
+  return !found.includes(false);
+}
+
+/** What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. Whether there was such a thing. */
+async function claimed({ sides, store, table, known }: World, { scans: { here, there } }: Plan, signal: AbortSignal): Promise<boolean> {
+  if (table.alone !== true) return false;
+  let any = false;
+  for (const [id, { on, staging }] of [...store.staged]) {
+    const { path, size, modifiedMs } = staging;
+    const shown = there.entries.get(path);
+    if (on !== "there" || here.entries.has(path) || store.base.has(path) || shown?.kind !== "file" || shown.stamp.size !== size) continue;
+    // As long as a part of it is there it has not got its name.
+    if (await sides.there.isStaged(staging, signal)) continue;
+    const digest = await sides.there.digest(path, shown, signal);
+    const was: Entry = { kind: "file", stamp: { size, ...(modifiedMs === undefined ? {} : { modifiedMs }) } };
+    await store.change({ agree: [[path, { kind: "file", size, digest, here: was, there: shown }]], unstage: id });
+    any = true;
+  }
+  if (any) known?.forget();
+  return any;
 }
 
 /** What is known of a mirror after a round: nothing where anything did not fit, was not seen, or took directories to other places. */
 function noteKnown({ known, store }: World, { actions, scans: { there } }: Plan, fits: boolean): void {
-  const removed = new Set(actions.flatMap((action) => (action.do === "remove" ? [action.path] : [])));
-  const carried = lastMove(actions) >= 0 || [...removed].some((path) => there.entries.get(path)?.kind === "directory");
+  const removed = new Set(actions.flatMap((action) => (action.do === "remove" || action.do === "rmdir" ? [action.path] : [])));
+  const carried = actions.some(
+    (action) => isMove(action) || (action.do === "remove" && there.entries.get(action.path)?.kind === "directory"),
+  );
   if (fits && !carried && there.unseen.size + there.settling.size === 0) known?.keep(there, store.base, removed);
   else known?.forget();
 }
 
 /** What a round would do now. Reads contents where they decide; changes nothing. */
-export async function planned({ sides: replicas, store, table, known }: World, signal: AbortSignal): Promise<Plan> {
-  const [here, there] = await Promise.all([replicas.here.scan(signal), known?.scan(store.base) ?? replicas.there.scan(signal)]);
+export async function planned({ sides, store, table, known }: Planning, signal: AbortSignal): Promise<Plan> {
+  const unlisted = known?.scan(store.base);
+  const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
   const scans = { here, there };
   const digests = new Map<string, Digest>();
   const named = identified(store.base);
-  for (const side of sides)
+  for (const side of bothSides)
     for (const [path, entry] of scans[side].entries)
       for (const agreed of [store.base.get(path), entry.identity === undefined || side === "there" ? undefined : named.get(entry.identity)])
         if (agreed?.digest !== undefined && agreed[side].recent !== true && looksAs(entry, agreed[side])) {
@@ -130,14 +272,17 @@ export async function planned({ sides: replicas, store, table, known }: World, s
       action.do === "learn" ? action.sides.map((side) => ({ side, path: side === "there" ? listedAt(path, moves) : path })) : [],
     );
     if (questions.length === 0)
-      return { actions, tables, scans, digests, shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [] };
+      return {
+        ...{ actions, tables, scans, digests, unlisted: unlisted !== undefined },
+        shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [],
+      };
     for (const { side, path } of questions) {
       const entry = scans[side].entries.get(path);
       if (entry === undefined) throw new Error("only what was listed is to be learned");
       try {
-        digests.set(keyOf(side, path), await replicas[side].digest(path, entry, signal));
+        digests.set(keyOf(side, path), await sides[side].digest(path, entry, signal));
       } catch (error) {
-        if (!isFault(error, "changed") && !isFault(error, "missing")) throw error;
+        if (!isFault(error, "changed", "missing")) throw error;
         unsteady.add(path);
       }
       throwIfAborted(signal);
@@ -165,6 +310,11 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
   const last = lastMove(planned);
   const actions = last < 0 ? planned : planned.slice(0, last + 1);
   let done = 0;
+  let full: Fault | undefined;
+  /** What did not fit; what is smaller may. */
+  let fitsBelow = Infinity;
+  const waiting = new Set(actions);
+  const sizeOf = (action: Action) => (action.do === "copy" ? scans[other(action.on)].entries.get(action.path)?.stamp.size : undefined);
   const listedOf =
     (name: string): Listed =>
     (side) => {
@@ -175,6 +325,9 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
     };
   const one = async (action: Action) => {
     throwIfAborted(signal);
+    const size = sizeOf(action);
+    waiting.delete(action);
+    if (size !== undefined && size >= fitsBelow) return;
     try {
       const outcome = await carryOut(world, action, listedOf(isMove(action) ? action.from : action.path), signal);
       if (outcome === "done") {
@@ -184,7 +337,12 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
       }
       left.add(action.path);
     } catch (error) {
-      if (!isFault(error, "rejected") && !isFault(error, "denied") && !isFault(error, "mismatch")) throw error;
+      if (isFault(error, "full") && size !== undefined) {
+        full = error;
+        fitsBelow = Math.min(fitsBelow, size);
+        // A part that does not become whole takes the room of what is smaller.
+        if ([...waiting].some((it) => (sizeOf(it) ?? Infinity) < size)) await dropStaged(world, ({ path }) => path === action.path, signal);
+      } else if (!isFault(error, "rejected", "denied", "mismatch")) throw error;
       failed.set(action.path, error.message);
     }
     if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
@@ -196,17 +354,25 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
     const next = async () => {
       for (let action = copies.shift(); action !== undefined; action = copies.shift()) await one(action);
     };
-    const results = await Promise.allSettled(Array.from({ length: Math.min(together, copies.length) }, next));
-    for (const result of results) if (result.status === "rejected") throw result.reason;
+    await all(Array.from({ length: Math.min(together, copies.length) }, next));
     const action = actions[end];
     if (action !== undefined) await one(action);
     at = end + 1;
   }
-  return { done, left, failed };
+  return { done, left, failed, ...(full === undefined ? {} : { full }) };
+}
+
+async function dropStaged({ sides, store }: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {
+  for (const [id, { on, staging }] of [...store.staged])
+    if (unwanted(staging)) {
+      await sides[on].drop(staging, signal);
+      await store.change({ unstage: id });
+    }
 }
 
 /** What was staged for a content that is not wanted any more. */
-async function dropUnwanted({ sides: replicas, names, store }: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
+async function dropUnwanted(world: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
+  const { names, store } = world;
   if (store.staged.size === 0) return;
   const wanted = new Set(
     actions.flatMap((action) => {
@@ -214,11 +380,7 @@ async function dropUnwanted({ sides: replicas, names, store }: World, { actions,
       return action.do !== "copy" || entry === undefined ? [] : [names.staging(action.on, action.path, entry)];
     }),
   );
-  for (const [id, { on, staging }] of [...store.staged])
-    if (!wanted.has(id)) {
-      await replicas[on].drop(staging, signal);
-      await store.change({ unstage: id });
-    }
+  await dropStaged(world, ({ id }) => !wanted.has(id), signal);
 }
 
 /** Rows 10 whose files had to be read: they do not have to be the next time. */
@@ -231,7 +393,7 @@ function shownAnew(
     const [one, two] = [here.entries.get(path), there.entries.get(path)];
     if (agreed.kind === "directory" && one?.kind === "directory" && two?.kind === "directory")
       return one.identity === agreed.here.identity ? [] : [[path, { ...agreed, here: one }] as const];
-    const same = sides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
+    const same = bothSides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
     if (agreed.digest === undefined || !same || one?.kind !== "file" || two?.kind !== "file") return [];
     const changed =
       !looksAs(one, agreed.here) ||
@@ -244,8 +406,12 @@ function shownAnew(
 }
 
 /** Removals whose content gets another name in the same plan: a rename is a delete and a create. */
-async function movedIn({ sides: replicas, store }: World, { actions, scans, digests }: Plan, signal: AbortSignal): Promise<Set<string>> {
-  const gone = sides.flatMap((side) =>
+async function movedIn(
+  { sides, store }: Pick<Planning, "sides" | "store">,
+  { actions, scans, digests }: Plan,
+  signal: AbortSignal,
+): Promise<Set<string>> {
+  const gone = bothSides.flatMap((side) =>
     goneAt(side, actions, store.base).flatMap((path) => {
       const agreed = store.base.get(path);
       return agreed?.digest === undefined ? [] : [{ path, size: agreed.size, digest: agreed.digest }];
@@ -258,10 +424,10 @@ async function movedIn({ sides: replicas, store }: World, { actions, scans, dige
     const entry = from === undefined ? undefined : scans[from].entries.get(action.path);
     if (from === undefined || entry === undefined || !sizes.has(entry.stamp.size)) continue;
     try {
-      come.add(digests.get(keyOf(from, action.path)) ?? (await replicas[from].digest(action.path, entry, signal)));
+      come.add(digests.get(keyOf(from, action.path)) ?? (await sides[from].digest(action.path, entry, signal)));
     } catch (error) {
       // It is written just now: then it is no old one.
-      if (!isFault(error, "changed") && !isFault(error, "missing")) throw error;
+      if (!isFault(error, "changed", "missing")) throw error;
     }
   }
   return new Set(gone.filter(({ digest }) => come.has(digest)).map(({ path }) => path));

@@ -1,4 +1,5 @@
 /** What a mirror or two-way route remembers: what was last agreed for each path, and what it is in the middle of. */
+import { isAtOrBelow } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import type { Side } from "../reconcile.js";
 import type { Entry, Staging } from "./replica.js";
@@ -13,6 +14,13 @@ export interface Agreed {
   readonly there: Entry;
 }
 
+export interface Old {
+  readonly entry: Entry;
+  readonly trash: string;
+  /** Where the entry does not tell it from what was written a moment later. */
+  readonly digest?: Digest;
+}
+
 /** Written before anything that was agreed is taken aside, or a new content gets its name; taken away with what became of it. */
 export interface Intent {
   /** 16 lower-case hexadecimal digits. */
@@ -22,7 +30,7 @@ export interface Intent {
   /** What gets the name as it is, a directory with all that is in it; `old` and `put` are absent then. */
   readonly move?: { readonly from: string; readonly entry: Entry };
   /** What is taken aside first, and where to. */
-  readonly old?: { readonly entry: Entry; readonly trash: string };
+  readonly old?: Old;
   /** What is taken aside gets a name of its own then: it lost a conflict. */
   readonly beside?: true;
   /** What gets the name then; absent: nothing does. `from`: as the other side showed it. */
@@ -49,8 +57,6 @@ export function agreeTo(base: Map<string, Agreed>, { agree = [], shift }: Change
       base.set(to + path.slice(from.length), agreed);
     }
 }
-
-export const isAtOrBelow = (path: string, dir: string): boolean => path === dir || path.startsWith(`${dir}/`);
 
 export interface Store {
   readonly base: ReadonlyMap<string, Agreed>;

@@ -3,24 +3,40 @@
  * What a person has to decide stops it until `approve`.
  */
 import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import { EMPTY, merge, tap, timer } from "rxjs";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
 import { Looks } from "../looks.js";
-import type { TreePromises } from "../plugin.js";
+import { syncComesBack, syncHoldsState } from "../places.js";
+import type { Memo, TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
-import { type Side, type Tables, twoWay } from "../reconcile.js";
+import { bothSides, type Side, type Tables, twoWay } from "../reconcile.js";
 import { mirror } from "../reconcile-mirror.js";
-import { asPart, beforeExt, Rules, shortHash } from "../route.js";
+import { asPart, beforeExt, ownDir, Rules, shortHash } from "../route.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import type { Names, World } from "./carry.js";
-import { awayDir, DeviceReplica, ownDir, type ReplicaGiven, trashDir } from "./device-replica.js";
+import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
 import { Known } from "./known.js";
-import { nameOf, type SyncConfig, titleOf } from "./options.js";
-import { type Done, type Plan, planned, round, Stopped } from "./round.js";
+import { ChunkIndex } from "./chunk-index.js";
+import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
+import { awayDir, trashDir } from "./own-dir.js";
+import {
+  type Done,
+  type Plan,
+  planned,
+  round,
+  type Rules as RoundRules,
+  stillAgreed,
+  Stopped,
+  stopOf,
+  strangeIn,
+  strangeText,
+} from "./round.js";
+import type { Ages } from "./trash.js";
 
 const defaultIntervalMs = 30_000;
 /** So often the side of a mirror is listed, where its device has no interval of its own: it is known what this route put there. */
@@ -30,6 +46,10 @@ const triesOnce = 5;
 const underWay = 8;
 const inTheWay =
   "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
+/** In what the route remembers: why it was refused by what a device promises. */
+const refusedKey = "refused";
+/** And what a person approved while it did not run, with the time. */
+const approvedKey = "approved";
 /** What did not fit in so many rounds is told. */
 const stuckRounds = 4;
 const dailyMs = 86_400_000;
@@ -53,6 +73,10 @@ export class SyncRoute {
   reason: string | undefined;
   /** What cannot be done, or could not be seen: path → reason. */
   troubles: ReadonlyMap<string, string> = new Map();
+  /** Paths with which something is still to be done, of so many, as the last round knew it that came so far. */
+  pending: { readonly paths: ReadonlySet<string>; readonly of: number } | undefined;
+  /** Files that did not count as complete then. */
+  settling: ReadonlySet<string> = new Set();
   /** Wall time of the last round that left both sides the same. */
   evenMs: number | undefined;
   /** Done since the start. */
@@ -60,15 +84,18 @@ export class SyncRoute {
   readonly #looks = new Looks((stop) => this.#round(stop));
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
+  readonly #own: Memo;
   #approved = false;
   #failures = 0;
-  #settling = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
   /** What a server did not move: it is sent anew. */
   readonly #fixed = new Set<string>();
   #turns = new Turns();
   readonly #known = new Known();
+  readonly #chunks: ChunkIndex;
+  /** Something was agreed since what is kept of contents was looked through. */
+  #agreed = true;
   #expiredMs = 0;
   /** By device. */
   readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
@@ -83,21 +110,29 @@ export class SyncRoute {
     const { names, clock, journal } = engine;
     const { mode } = config;
     this.name = nameOf(config);
-    const id = shortHash(mode, names.installation, config.from, config.to, config.into);
+    const id = routeId(names.installation, config);
     const store = new JournalStore(journal, id);
     const rules = new Rules(config.rules);
     const throttle = new Throttle(config.maxRate, clock);
-    const side = (lane: Lane, dir: string, more: Pick<ReplicaGiven, "marked" | "away">) =>
+    const routeNames = this.#names(id);
+    const side = (on: Side, dir: string, more: Pick<ReplicaGiven, "marked" | "away" | "names" | "chunks">) =>
       new DeviceReplica({
-        ...{ engine, lane, dir, rules, throttle, turns: () => this.#turns, route: id, title: this.title, ...more },
+        ...{ engine, lane: this[on], dir, rules, throttle, turns: () => this.#turns, route: id, title: this.title, ...more },
         memo: (upload) => store.memo(upload),
+        mark: {
+          get: () => textIn(store.own.get(`mark ${on}`)),
+          set: (mark) => store.own.set(`mark ${on}`, mark),
+        },
       });
     const away = `${ownDir}/${awayDir}/${id}`;
+    this.#chunks = new ChunkIndex(join(engine.config.stateDir, "chunks", id));
     this.#replicas = {
-      here: side(here, "", { marked: config.deletes }),
-      there: side(there, config.into, { marked: true, ...(mode === "mirror" ? { away } : {}) }),
+      here: side("here", "", { marked: config.deletes }),
+      there: side("there", config.into, {
+        ...{ marked: true, chunks: this.#chunks },
+        ...(mode === "mirror" ? { away } : { names: routeNames }),
+      }),
     };
-    const routeNames = this.#names(id);
     const table =
       mode === "two-way"
         ? { actions: twoWay }
@@ -107,6 +142,7 @@ export class SyncRoute {
               mirror(tables, { deletes: config.deletes, away, fresh: () => routeNames.intent(), fixed: this.#fixed }),
             notMoved: (from: string) => void this.#fixed.add(from),
           };
+    this.#own = store.own;
     this.#world = { sides: this.#replicas, store, names: routeNames, table, ...(mode === "mirror" ? { known: this.#known } : {}) };
   }
 
@@ -136,7 +172,22 @@ export class SyncRoute {
     if (this.state === "stopped" || this.state === "refused") return false;
     // A device may still be attaching.
     if (this.state === "waiting") return [this.here, this.there].every(({ takes }) => takes) ? this.#failures < triesOnce : upMs < 15_000;
-    return this.state === "working" || this.#settling > 0;
+    return this.state === "working" || this.settling.size > 0;
+  }
+
+  /** That another machine has its turn, for a person; undefined: that is not what it waits for. */
+  get turnText(): string | undefined {
+    const sinceMs = this.#replicas.there.waitsSinceMs;
+    if (sinceMs === undefined) return undefined;
+    const seconds = Math.round((this.engine.clock.monotonicMs() - sinceMs) / 1000);
+    return `another machine has its turn at ${this.there.name}, for ${seconds} s now; one that died is waited for about a minute`;
+  }
+
+  /** What it leaves when nothing more can be done now, for a person; undefined: nothing. */
+  get left(): string | undefined {
+    const { size } = this.troubles;
+    if (this.state !== "even") return `${this.title}: ${this.reason ?? this.state}`;
+    return size === 0 ? undefined : `${this.title}: ${size} ${size === 1 ? "path is left as it is" : "paths are left as they are"}`;
   }
 
   /** Once, whatever it would remove, and whichever directories they are. */
@@ -145,10 +196,74 @@ export class SyncRoute {
     this.#looks.hint();
   }
 
-  /** What a round would do now. Throws the Fault of a device. */
-  plan(signal: AbortSignal): Promise<Plan> {
+  /** What would stop a round now. Throws the Fault of a device. */
+  stops(signal: AbortSignal): Promise<Stopped | undefined> {
     const { known: _, ...world } = this.#world;
-    return planned(world, signal);
+    return stopOf(world, { ...this.#guards(false), neverMarked: this.#neverMarked, named: this.named }, signal);
+  }
+
+  /** For the next run, durable: once, if that is what stops it, and within a day. */
+  approveNext({ id }: Stopped): Promise<void> {
+    return this.#own.set(approvedKey, { id, atMs: this.engine.clock.wallMs() });
+  }
+
+  /** It is used up, whatever it was for: what stops it next is another question. */
+  async #takeApproval(): Promise<{ readonly id: string; readonly atMs: number } | undefined> {
+    const noted = this.#own.get(approvedKey) as { readonly id: string; readonly atMs: number } | undefined;
+    if (noted !== undefined) await this.#own.set(approvedKey, undefined);
+    return noted;
+  }
+
+  async #wasApproved({ id }: Stopped): Promise<boolean> {
+    const noted = await this.#takeApproval();
+    return noted?.id === id && Math.abs(this.engine.clock.wallMs() - noted.atMs) < dailyMs;
+  }
+
+  #guards(approved: boolean): Pick<RoundRules, "maxDeletes" | "anew"> {
+    return {
+      maxDeletes: approved || !this.config.deletes ? undefined : this.config.maxDeletes,
+      // A mirror that has gone is made again, by itself.
+      anew: bothSides.filter((side) => approved || !this.asksAnew(side)),
+    };
+  }
+
+  /** Why it cannot work with these devices, as far as it was tried, now or when it ran last. */
+  get refusal(): string | undefined {
+    return this.state === "refused" ? this.reason : textIn(this.#own.get(refusedKey));
+  }
+
+  /** The sides, as people know them. */
+  get named(): Readonly<Record<Side, string>> {
+    return { here: this.config.from, there: this.config.to };
+  }
+
+  readonly #neverMarked = (side: Side) => !this.#replicas[side].own.wasMarked;
+
+  /** What a round would do now; where a side is not the directory that was agreed with (`strange`), once what was agreed of `forgotten` is. Throws the Fault of a device. */
+  async plan(signal: AbortSignal): Promise<Plan & { readonly strange: readonly Side[]; readonly forgotten: ReadonlySet<string> }> {
+    const { known: _, ...world } = this.#world;
+    const { base } = world.store;
+    const plan = await planned(world, signal);
+    const strange = strangeIn(plan.scans, base, this.#neverMarked);
+    if (strange.length === 0) return { ...plan, strange, forgotten: new Set() };
+    const still = stillAgreed(strange, plan.scans, base, this.#neverMarked);
+    const forgotten = new Set([...base.keys()].filter((path) => !still.has(path)));
+    return { ...(await planned({ ...world, store: { base: still } }, signal)), strange, forgotten };
+  }
+
+  /** Why a side is none that was agreed with, for a person. */
+  strangeText(side: Side): string {
+    return strangeText(this.named[side], this.#neverMarked(side));
+  }
+
+  /** What is done where such a side is begun with anew, for a person. */
+  forgotten(side: Side): string {
+    return this.#neverMarked(side) ? "what it does not hold any more is forgotten" : "what was agreed is forgotten";
+  }
+
+  /** Whether such a side is begun anew only when a person says so. */
+  asksAnew(side: Side): boolean {
+    return this.config.mode === "two-way" || side === "here";
   }
 
   async #round(stop: AbortSignal): Promise<void> {
@@ -166,7 +281,10 @@ export class SyncRoute {
     } catch (error) {
       if (stop.aborted) return;
       if (this.engine.journal.failed) throw error;
-      this.#failed(error);
+      if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve();
+      else this.#failed(error);
+    } finally {
+      await this.#replicas.there.rest(stop);
     }
   }
 
@@ -178,53 +296,91 @@ export class SyncRoute {
     const atOnce = Math.max(1, Math.min(...slots));
     this.#turns = new Turns(atOnce);
     const rules = {
-      maxDeletes: approved || !config.deletes ? undefined : config.maxDeletes,
-      // A mirror that has gone is made again, by itself.
-      anew: approved ? (["here", "there"] as const) : config.mode === "mirror" ? (["there"] as const) : [],
+      ...this.#guards(approved),
+      neverMarked: this.#neverMarked,
       begunAnew: (side: Side) =>
         engine.events.say(
           "warn",
           "sync-anew",
-          `${this.title}: the directory of ${side === "here" ? config.from : config.to} is not the one of before: what was agreed is forgotten, and nothing is removed`,
+          `${this.title}: the directory of ${this.named[side]} is ${this.#neverMarked(side) ? "taken as it is" : "not the one of before"}: ${this.forgotten(side)}, and nothing is removed`,
           { route: this.name },
         ),
-      named: { here: config.from, there: config.to },
+      named: this.named,
+      told: (plan: Plan) => this.#pends(plan),
       together: atOnce * underWay,
-      before: (signal: AbortSignal) => this.#tryOut(signal),
+      before: (side: Side, signal: AbortSignal) => this.#tryOut(side, signal),
     };
+    // What is a link may lead elsewhere since the configuration was read.
+    const back = syncComesBack(engine.config.devices, config) ?? syncHoldsState(engine.config, config);
+    if (back !== undefined) throw new Fault("config", back);
     // Not both directories listed, only to be refused again.
     this.#expectPromises();
     const result = await round(this.#world, rules, stop);
-    this.#approved = false;
+    this.#approved = approved && result.more;
+    await this.#takeApproval();
     this.done += result.done;
     const { left } = result;
+    if (this.pending !== undefined) this.pending = { ...this.pending, paths: new Set([...left, ...result.failed.keys()]) };
     for (const path of this.#stuck.keys()) if (!left.has(path)) this.#stuck.delete(path);
     for (const path of left) this.#stuck.set(path, (this.#stuck.get(path) ?? 0) + 1);
     this.#tell(result);
+    if (result.full !== undefined)
+      throw new Fault(
+        "full",
+        `${result.full.message}; make room there: what was removed and replaced is in .filesync/trash, as long as "trashKeep" says`,
+      );
     // What did not fit is decided anew; what was done may have made room for more.
-    if (result.done > 0) this.#looks.hint();
-    else if (left.size > 0) {
+    if (result.done > 0) {
+      this.#agreed = true;
+      this.#looks.hint();
+    } else if (left.size > 0) {
       const rounds = Math.max(...this.#stuck.values());
       this.#looks.hintIn(backoffMs(rounds - 1, engine.upMs(), engine.random()));
       if (rounds >= stuckRounds) this.#now("even", undefined);
     } else {
       await this.#expire(stop);
+      await this.#forgetChunks();
       this.#fixed.clear();
       this.evenMs = engine.clock.wallMs();
       this.#now("even", undefined);
     }
-    this.#settling = result.settling;
     if (result.settling > 0) this.#looks.hintIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs));
+  }
+
+  /** Of what is not agreed any more. */
+  async #forgetChunks(): Promise<void> {
+    if (!this.#agreed) return;
+    try {
+      await this.#chunks.keep(new Set([...this.#world.store.base.values()].flatMap(({ digest }) => digest ?? [])));
+      this.#agreed = false;
+    } catch (error) {
+      this.engine.events.say("debug", "spliced", `${this.title}: what files were made of cannot be taken away: ${reasonOf(error)}`);
+    }
+  }
+
+  #pends({ actions, tables: { base, here, there }, scans }: Plan): void {
+    const noted = new Set(["adopt", "forget", "learn"]);
+    const isOurs = (path: string) => path.startsWith(`${ownDir}/`);
+    const known = new Set([...base.keys(), ...here.keys(), ...there.keys()].filter((path) => !isOurs(path)));
+    const paths = new Set(actions.flatMap(({ do: what, path }) => (noted.has(what) || isOurs(path) ? [] : [path])));
+    this.pending = { paths, of: new Set([...known, ...paths]).size };
+    this.settling = new Set([...scans.here.settling, ...scans.there.settling]);
   }
 
   /** Once a day, by a clock that can be believed. */
   async #expire(signal: AbortSignal): Promise<void> {
     const { clock, events } = this.engine;
     const nowMs = clock.wallMs();
-    if (!clock.trusted() || nowMs - this.#expiredMs < dailyMs) return;
-    const sides: readonly Side[] = this.config.mode === "mirror" ? ["there"] : ["here", "there"];
-    for (const side of sides) {
-      const days = await this.#replicas[side].expire(dayText(nowMs - this.config.trashKeepMs), signal);
+    if (!clock.trusted() || Math.abs(nowMs - this.#expiredMs) < dailyMs) return;
+    for (const side of this.config.mode === "mirror" ? (["there"] as const) : bothSides) {
+      const key = `trash ${side}`;
+      const { gone: days, ages } = await this.#replicas[side].own.expire(
+        (this.#own.get(key) as Ages | undefined) ?? {},
+        this.config.trashKeepMs,
+        nowMs,
+        signal,
+      );
+      await this.#own.set(key, ages);
       if (days > 0)
         events.say(
           "info",
@@ -277,15 +433,19 @@ export class SyncRoute {
   }
 
   /** What a side promises is tried once for each attachment. Throws "config" where it promises too little. */
-  async #tryOut(signal: AbortSignal): Promise<void> {
+  async #tryOut(side: Side, signal: AbortSignal): Promise<void> {
     // What belongs to a mirror nobody else writes, and it takes nothing away but to the trash.
     if (this.config.mode === "mirror") return;
-    for (const side of ["here", "there"] as const) {
-      const lane = this[side];
-      const { epoch } = lane.state;
-      const known = this.#promises.get(lane.name);
-      if (known === undefined || known.epoch !== epoch)
-        this.#promises.set(lane.name, { epoch, refusal: refusalOf(lane.name, await this.#replicas[side].tryOut(signal)) });
+    const lane = this[side];
+    const { epoch } = lane.state;
+    const known = this.#promises.get(lane.name);
+    if (known === undefined || known.epoch !== epoch) {
+      const replica = this.#replicas[side];
+      const promises = await replica.own.tryOut(signal);
+      replica.takesTurns = side === "there" && !isAlwaysSafe(promises);
+      const refusal = replica.takesTurns ? withTurns(lane.name, promises) : refusalOf(lane.name, promises);
+      this.#promises.set(lane.name, { epoch, refusal });
+      if (textIn(this.#own.get(refusedKey)) !== refusal) await this.#own.set(refusedKey, refusal);
     }
     this.#expectPromises();
   }
@@ -313,10 +473,23 @@ export class SyncRoute {
 /** "2026-05-01" */
 const dayText = (ms: number) => new Date(ms).toISOString().slice(0, 10);
 
+const textIn = (value: unknown) => (typeof value === "string" ? value : undefined);
+const isAlwaysSafe = ({ exclusive, rmdirIsSafe }: TreePromises) => exclusive === "names" && rmdirIsSafe;
+
+/** At a server that clients share: even by turns. */
+function withTurns(name: string, { exclusive }: TreePromises): string | undefined {
+  return exclusive === "nothing"
+    ? wouldLose(name, ", and the same new directory to several who make it at once, or makes a directory again that has gone")
+    : undefined;
+}
+
+/** On this machine, where programs that know of no turns write. */
 function refusalOf(name: string, { exclusive, rmdirIsSafe }: TreePromises): string | undefined {
-  if (exclusive !== "names")
-    return `${name} may give a name that something has to something else (tried): two who write there at once would lose one another's files, so that it cannot be kept the same both ways`;
+  if (exclusive !== "names") return wouldLose(name, "");
   return rmdirIsSafe
     ? undefined
     : `${name} removes directories with what is in them (tried): a file that comes at that moment would be lost, so that it cannot be kept the same both ways`;
 }
+
+const wouldLose = (name: string, also: string) =>
+  `${name} may give a name that something has to something else${also} (tried): two who write there at once would lose one another's files, so that it cannot be kept the same both ways`;

@@ -131,7 +131,7 @@ export class Medium {
     if (this.gone) return abortedFault(this.#over.signal);
     if (signal.aborted) return abortedFault(signal);
     if (isFault(error, "aborted")) return error;
-    if (isFault(error, "transient") || isFault(error, "denied") || !isFault(error)) await this.expectToStay(signal);
+    if (isFault(error, "transient", "denied") || !isFault(error)) await this.expectToStay(signal);
     else await this.expectAlive();
     return this.#turnedReadOnly(error) ?? this.#placed(this.#withOwner(error));
   }

@@ -1,4 +1,5 @@
 /** The plugin `disk`: a stick, a card, a drive that is plugged and pulled, as source and target. */
+import { join } from "node:path";
 import * as v from "valibot";
 import { command, path } from "../../core/options.js";
 import type { Plugin } from "../../core/plugin.js";
@@ -70,6 +71,7 @@ export const plugin: Plugin<DiskConfig> = {
   about: { what: "a stick, card or drive that is plugged and pulled", resumes: "at the byte", proves: "by reading back" },
   options,
   roles: ["source", "target"],
+  dirOf: ({ mountPoint, root }) => (mountPoint === undefined ? undefined : join(mountPoint, root)),
   device: (given, context) => new DiskDevice(optionsOf(given), context, thisMachine),
 };
 

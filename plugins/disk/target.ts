@@ -1,12 +1,13 @@
 /** The target role: uploads by the plugin `local`, on a medium that is in. With several (`any`) a path says which. */
-import type { Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { Fault } from "../../core/errors.js";
+import type { Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import type { LocalTarget } from "../local/target.js";
 import type { Disks } from "./device.js";
 import type { Medium } from "./medium.js";
 
 export class DiskTarget implements Target {
   readonly features: TargetFeatures = {
-    ...{ needs: "stream", resume: true, append: true, atomic: true, singleShot: false, digests: ["sha256"] },
+    ...{ needs: "stream", resume: true, append: true, splices: "whole", atomic: true, singleShot: false, digests: ["sha256"] },
     // A stick takes no more from several at once, and syncs slower.
     concurrency: 2,
   };
@@ -19,6 +20,13 @@ export class DiskTarget implements Target {
 
   write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     return this.#on(upload, signal, (target, inner, on) => target.write(inner, offset, on, onBytes));
+  }
+
+  splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
+    const source = this.disks.at(from.path);
+    if (source.medium !== this.disks.at(upload.path).medium)
+      return Promise.reject(new Fault("rejected", `${from.path} is on another medium than ${upload.path}`));
+    return this.#on(upload, signal, (target, inner, on) => target.splice(inner, { ...from, path: source.inner }, at, on));
   }
 
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {

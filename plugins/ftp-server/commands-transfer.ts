@@ -14,19 +14,34 @@ import { Answer, answerOf } from "./answer.js";
 import { isPartial, need, permOf } from "./commands-files.js";
 import { factLine, listLine } from "./listing.js";
 import { corePathOf, fileError, wireName, wirePath, type Place } from "./root.js";
-import type { Login, Session, Transfer, Verbs } from "./session.js";
+import type { Login, Session, Transfer, Verb, Verbs } from "./session.js";
 
 /** So much may wait for the medium: it keeps the last sync short, and the sender no faster than the disk. */
 const syncEveryBytes = 64 * 1024 * 1024;
 
 export const transferVerbs: Verbs = {
-  STOR: { words: "<path>", run: (session, arg) => store(session, arg, "STOR") },
-  APPE: { words: "<path>", run: (session, arg) => store(session, arg, "APPE") },
-  RETR: { words: "<path>", run: retrieve },
-  LIST: { words: "[<path>]", run: (session, arg) => list(session, arg, "LIST") },
-  NLST: { words: "[<path>]", run: (session, arg) => list(session, arg, "NLST") },
-  MLSD: { words: "[<path>]", run: (session, arg) => list(session, arg, "MLSD") },
+  STOR: once("<path>", (session, arg) => store(session, arg, "STOR")),
+  APPE: once("<path>", (session, arg) => store(session, arg, "APPE")),
+  RETR: once("<path>", retrieve),
+  LIST: once("[<path>]", (session, arg) => list(session, arg, "LIST")),
+  NLST: once("[<path>]", (session, arg) => list(session, arg, "NLST")),
+  MLSD: once("[<path>]", (session, arg) => list(session, arg, "MLSD")),
 };
+
+/** A port is for one transfer, also for one that is refused: a client that reads its data connection first would wait on it for minutes. */
+function once(words: string, move: (session: Session, arg: Buffer) => Promise<void>): Verb {
+  return {
+    words,
+    run: async (session, arg) => {
+      try {
+        await move(session, arg);
+      } finally {
+        session.passive?.close();
+        session.passive = undefined;
+      }
+    },
+  };
+}
 
 /** Runs `move` on the data connection; watches that bytes move; ends the connection when it is aborted. Throws the Answer that says why it broke. */
 async function transferring(session: Session, verb: string, move: (socket: Socket, transfer: Transfer) => Promise<void>): Promise<void> {

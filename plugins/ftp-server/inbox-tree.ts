@@ -6,7 +6,7 @@
  */
 import { buffer } from "node:stream/consumers";
 import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
-import type { FileEntry, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
+import type { FileEntry, MoveHow, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, tryOut } from "../../core/try-out.js";
 import { isSame, type Inbox } from "./inbox.js";
@@ -35,12 +35,12 @@ export class InboxTree implements Tree {
     return this.#inbox.stat(path, signal);
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     const [source, target] = [placeOfCorePath(from), placeOfCorePath(to)];
     await this.#expectAt(from, expect, signal);
     try {
-      await this.#makeDirs(target.slice(0, -1));
+      if (how.made !== true) await this.#makeDirs(target.slice(0, -1));
       // Making them took its time.
       await this.#expectAt(from, expect, signal);
       await this.#inbox.root.rename(source, target, false);
@@ -93,7 +93,7 @@ export class InboxTree implements Tree {
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const { root } = this.#inbox;
-    const refused = (work: Promise<unknown>) => orRefused(work, `cannot try out ${dir}`);
+    const refused = (work: Promise<unknown>) => orRefused(work, `cannot try out ${dir === "" ? "the root" : dir}`);
     const tried = {
       tree: this,
       source: this.#inbox,

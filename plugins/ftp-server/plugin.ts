@@ -11,5 +11,6 @@ export const plugin: Plugin<FtpServerOptions> = {
   about: { what: "the bundled FTP server; what arrives can be the start of a route" },
   options,
   roles: ["service", "source"],
+  dirOf: ({ root }) => root,
   service: (given, context) => new FtpServer(given, context),
 };

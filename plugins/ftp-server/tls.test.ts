@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { calm, expectFault } from "../../test/conformance/clause.js";
 import { ftpDevice } from "../../test/conformance/ftp-harness.js";
 import { hasOpenssl, selfSigned, startOwn } from "../../test/conformance/ftp-servers.js";
-import { send } from "../../test/conformance/target.js";
+import { send } from "../../test/conformance/target-under-test.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, upload } from "../../test/conformance/upload.js";
 

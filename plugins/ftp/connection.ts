@@ -6,6 +6,7 @@
  */
 import { once } from "node:events";
 import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
+import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, Refusal, Silence } from "./control.js";
 import type { Data } from "./data.js";
@@ -114,7 +115,7 @@ export class Connection {
     if (!this.has("AVBL")) return undefined;
     const answer = await this.ask(`AVBL ${dir === "" ? "/" : dir}`);
     // It is made by the first upload.
-    if (isAbsent(answer) && dir !== "") return this.available(dir.slice(0, dir.lastIndexOf("/")));
+    if (isAbsent(answer) && dir !== "") return this.available(parentOf(dir));
     if (isUnknownCommand(answer)) return undefined;
     const number = /^(\d+)\s*$/.exec(taken(answer).text);
     return answer.code === 213 && number !== null ? Number(number[1]) : undefined;
@@ -287,10 +288,15 @@ export class Connection {
     let close: () => void = () => undefined;
     const data$ = new Promise<Data>((resolve) => (opened = resolve));
     const closed = new Promise<void>((resolve) => (close = resolve));
-    const held = this.#transfer(commands, async (data) => {
-      opened(data);
-      await closed;
-    });
+    let refusal: Refusal | undefined;
+    const held = this.#transfer(
+      commands,
+      async (data) => {
+        opened(data);
+        await closed;
+      },
+      (answer) => (refusal = new Refusal(answer)),
+    );
     try {
       const data = await Promise.race([data$, held.then(() => Promise.reject(abortedFault(this.#signal)))]);
       await data.ready;
@@ -307,8 +313,9 @@ export class Connection {
       taken(await data.answer);
       broken = false;
     } catch (error) {
-      broken = !(error instanceof Refusal);
-      throw error;
+      const why = refusal ?? error;
+      broken = !(why instanceof Refusal);
+      throw why;
     } finally {
       if (broken) login.close();
       close();
@@ -317,9 +324,18 @@ export class Connection {
   }
 
   /** One transfer; the signal closes its data connection. A refusal counts for more than what it did to the data connection. */
-  #transfer(commands: readonly string[], work: (data: Data) => Promise<void>): Promise<void> {
+  #transfer(commands: readonly string[], work: (data: Data) => Promise<void>, onRefusal?: (answer: Answer) => void): Promise<void> {
     const signal = this.#signal;
     return this.#login.transfer(signal, commands, async (data) => {
+      // Where nothing goes over it any more, some servers leave the data connection open for minutes.
+      data.answer.then(
+        (answer) => {
+          if (answer.code < 400) return;
+          onRefusal?.(answer);
+          data.socket.destroy();
+        },
+        () => data.socket.destroy(),
+      );
       const stop = (): void => void data.socket.destroy();
       signal.addEventListener("abort", stop, { once: true });
       if (signal.aborted) stop();

@@ -1,5 +1,6 @@
 /** Makes directories at a server. Those known to be there cost nothing; the others one look, and one command for each that is missing. */
 import { Fault } from "../../core/errors.js";
+import { parentOf } from "../../core/paths.js";
 import { isUnknownCommand, Refusal, type Connection } from "./connection.js";
 import { isForbidden } from "./faults.js";
 
@@ -10,7 +11,7 @@ export async function ensureDir(connection: Connection, dir: string, known: Set<
     known.add(dir);
     return false;
   }
-  const above = dir.slice(0, dir.lastIndexOf("/"));
+  const above = parentOf(dir);
   if (above !== dir) await ensureDir(connection, above, known);
   const made = await connection.ask(`MKD ${dir}`);
   if (made.code >= 400) {

@@ -5,10 +5,10 @@
  */
 import * as v from "valibot";
 import { tls } from "../../core/net.js";
-import { described, duration, oneLine, port, secret, upToSixteen } from "../../core/options.js";
+import { described, duration, host, oneLine, port, secret, upToSixteen } from "../../core/options.js";
 
 export const options = v.strictObject({
-  host: described(oneLine("a host name or an address"), "The server's name or address."),
+  host: described(host(), "The server's name or address."),
   port: v.optional(described(port(), "Its port. Default: 21, and 990 for implicit TLS.")),
   user: v.optional(described(oneLine("a user name"), "The user to log in as."), "anonymous"),
   password: v.optional(described(secret(), "The password, or where it is kept."), "anonymous@"),

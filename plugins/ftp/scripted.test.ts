@@ -462,3 +462,30 @@ test("options: what is wrong is said, and defaults are filled in", () => {
   ])
     assert.ok(!parse(bad).success);
 });
+
+test("a refused RETR ends at once, though the server leaves the data connection open, and the login goes on", async () => {
+  const waiting: Socket[] = [];
+  const data = createServer((socket) => void waiting.push(socket)).listen(0, "127.0.0.1");
+  servers.push(data);
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  let asked = 0;
+  const { device, lines } = await scripted((line, control) => {
+    if (line === "EPSV") return `229 port (|||${port}|)`;
+    if (line.startsWith("SIZE")) return asked === 0 ? "213 10" : "550 gone";
+    if (!line.startsWith("RETR")) return undefined;
+    asked += 1;
+    const refuse = (): void => void control.write("550 No such file or directory.\r\n");
+    if (waiting.length >= asked) setImmediate(refuse);
+    else data.once("connection", () => setTimeout(refuse, 20));
+    return "";
+  });
+  const entry = { path: "gone.bin", kind: "file" as const, size: 10 };
+  const read = async () => {
+    for await (const chunk of await device.source!.open(entry, 0, calm())) assert.fail(`bytes came: ${String(chunk)}`);
+  };
+  await expectFault(read(), "missing");
+  await expectFault(read(), "missing");
+  assert.equal(lines.filter((line) => line.startsWith("USER")).length, 1, "it logged in again");
+  for (const socket of waiting) socket.destroy();
+});

@@ -6,6 +6,7 @@
  */
 import { Readable } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
+import { nameIn, parentOf } from "../../core/paths.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { listBelow } from "../../core/remote.js";
 import { isAbsent, Refusal, type Connection } from "./connection.js";
@@ -68,7 +69,7 @@ export class FtpSource implements Source {
       const wire = await connection.run(what, async () => {
         const path = wirePath(connection.root, entry.path);
         const size = await connection.size(path);
-        if (size === undefined) throw new Fault("missing", `${entry.path} is not there any more`);
+        if (size === undefined) throw missing(entry);
         const modifiedMs = entry.modifiedMs !== undefined && size === entry.size ? await connection.modified(path) : undefined;
         const retimed = modifiedMs !== undefined && Math.abs(modifiedMs - (entry.modifiedMs ?? 0)) >= 1000;
         if (size < entry.size || offset > entry.size || retimed)
@@ -93,15 +94,20 @@ export class FtpSource implements Source {
   }
 }
 
+const missing = ({ path }: FileEntry) => new Fault("missing", `${path} is not there any more`);
+
+/** It went after it was looked at: the answer to RETR does not say so in words of which one can be sure. */
+async function hasGone(connection: Connection, wire: string, what: string): Promise<boolean> {
+  return (await connection.run(what, () => connection.size(wire))) === undefined;
+}
+
 /** What is at a path; undefined when nothing is. */
 export async function lookAt(connection: Connection, path: string): Promise<FileEntry | undefined> {
   const wire = wirePath(connection.root, path);
-  const slash = path.lastIndexOf("/");
-  const dir = path.slice(0, Math.max(0, slash));
   if (path === "") return { path, kind: "directory", size: 0 };
   const listed = await connection.entry(wire);
   // The name is the one that was asked for, however the server writes it.
-  return listed === undefined ? undefined : entryOf(dir, { ...listed, name: path.slice(slash + 1) });
+  return listed === undefined ? undefined : entryOf(parentOf(path), { ...listed, name: nameIn(path) });
 }
 
 interface Wanted {
@@ -133,7 +139,7 @@ async function* bytes({ lease, wire, entry, offset, what }: Wanted): AsyncGenera
   } catch (error) {
     whole = !connection.closed;
     // All is here, whatever the server thinks of it.
-    if (left > 0) throw error;
+    if (left > 0) throw whole && isFault(error, "rejected") && (await hasGone(connection, wire, what)) ? missing(entry) : error;
   } finally {
     lease.end(whole);
     await received.return(undefined).catch(() => undefined);

@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
+import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
@@ -78,7 +79,7 @@ export class FtpTarget implements Target {
 
   async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const partial = partialOf(connection, upload);
-    if (offset === 0) await ensureDir(connection, partial.slice(0, partial.lastIndexOf("/")), this.#dirs);
+    if (offset === 0) await ensureDir(connection, parentOf(partial), this.#dirs);
     // vsftpd lets a second transfer of a file wait for the first, and truncates for STOR only then. One whose client has long gone would so empty what was
     // sent and published meanwhile: a partial that is there is only ever appended to.
     const begins = offset === 0 && !this.#empty.delete(upload.id);

@@ -4,8 +4,9 @@
  * FTP compares nothing by itself: each change looks right before it acts, and what another client does in between is not seen.
  */
 import { Fault } from "../../core/errors.js";
-import type { Stamp, Tree, TreePromises } from "../../core/plugin.js";
-import { expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
+import { parentOf } from "../../core/paths.js";
+import type { MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
@@ -27,7 +28,7 @@ export class FtpTree extends RemoteTree implements Tree {
     this.#target = target;
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async (connection) => {
       const target = connection.newPath(to);
@@ -39,10 +40,11 @@ export class FtpTree extends RemoteTree implements Tree {
       };
       await look();
       // Making directories takes its time.
-      if (await ensureDir(connection, parentOf(target), new Set())) await look();
+      if (how.made !== true && (await ensureDir(connection, parentOf(target), new Set()))) await look();
       const answer = await rename(connection, from, target);
       if (answer.code >= 500 && (await lookAt(connection, from)) !== undefined && (await lookAt(connection, to)) !== undefined)
         throw new Fault("conflict", `${to} exists already`);
+      if (answer.code >= 400 && how.made === true && (await lookAt(connection, parentOf(to))) === undefined) throw dirGone(to);
       taken(answer);
     });
   }
@@ -116,8 +118,4 @@ async function isEmpty(connection: Connection, path: string): Promise<boolean> {
   expectMeant(found, "directory");
   if ((await connection.list(wirePath(connection.root, path))).length > 0) throw new Fault("conflict", `${path} is not empty`);
   return true;
-}
-
-function parentOf(wire: string): string {
-  return wire.slice(0, wire.lastIndexOf("/"));
 }

@@ -35,6 +35,7 @@ export const plugin: Plugin<LocalOptions> = {
   about: { what: "a directory of this machine", resumes: "at the byte", proves: "by reading back" },
   options,
   roles: ["source", "target"],
+  dirOf: ({ dir }) => dir,
   device: (given, context) => new LocalDevice(given, context),
 };
 

@@ -5,6 +5,7 @@ import type { Observable } from "rxjs";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { nameFromBytes } from "../../core/names.js";
+import { nameIn } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { entryInstead, numberedAt, volumeAt } from "../../core/stat.js";
@@ -54,7 +55,7 @@ export class LocalSource implements Source {
           for (const entry of entries) {
             throwIfAborted(signal);
             if (entry.kind !== "directory") {
-              if (!partial.test(entry.path.slice(entry.path.lastIndexOf("/") + 1))) yield entry;
+              if (!partial.test(nameIn(entry.path))) yield entry;
             } else if (options.enter?.(entry.path) !== false) dirs.push(entry);
           }
         }

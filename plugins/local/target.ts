@@ -8,9 +8,9 @@ import { constants, promises as fs } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
-import type { Digest, Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { makeRoot, parentOf, placeOf, statAt } from "./place.js";
+import { expectNoLink, makeRoot, parentOf, placeOf, statAt } from "./place.js";
 
 const hashBytes = 1024 * 1024;
 
@@ -19,6 +19,7 @@ export class LocalTarget implements Target {
     needs: "stream",
     resume: true,
     append: true,
+    splices: "whole",
     atomic: true,
     singleShot: false,
     digests: ["sha256"],
@@ -67,7 +68,7 @@ export class LocalTarget implements Target {
       const copied = offset > 0 && upload.expect.kind === "replaces" && this.#known(upload, there) === 0;
       if (copied) {
         await removeFile(place);
-        await fs.copyFile(placeOf(this.root, upload.path), place, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+        await copyOf(placeOf(this.root, upload.path), place, signal);
       }
       handle = await this.#open(place, upload.partialPath);
       const { size } = await handle.stat();
@@ -99,6 +100,30 @@ export class LocalTarget implements Target {
       throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
     } finally {
       await handle?.close();
+    }
+  }
+
+  /** As a clone, where the file system has those: that takes no time and no room. */
+  async splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    placeOf(this.root, upload.path);
+    const place = placeOf(this.root, upload.partialPath);
+    if (at !== 0 || from.offset !== 0) throw new Fault("conflict", "only all of a file is copied, to begin with");
+    await expectNoLink(this.root, from.path);
+    const there = await statAt(this.root, from.path);
+    if (there === undefined) throw new Fault("missing", `${from.path} is not there`);
+    if (there.kind !== "file" || there.size !== from.length) throw new Fault("changed", `${from.path} has ${there.size} bytes`);
+    await makeDirs(this.root, upload.partialPath);
+    try {
+      await removeFile(place);
+      // What was noted as synced is not there any more.
+      if (syncedOf(upload) > 0) await upload.memo.set(syncedKey, undefined);
+      const source = placeOf(this.root, from.path);
+      const size = await copyOf(source, place, signal);
+      if (size !== from.length) throw new Fault("changed", `${from.path} has ${size} bytes by now`);
+      this.#written.add(upload.partialPath);
+    } catch (error) {
+      throw isFault(error) ? error : asTargetFault(error, `cannot copy ${from.path}`);
     }
   }
 
@@ -184,6 +209,47 @@ export class LocalTarget implements Target {
     if (there === undefined) return undefined;
     if (there.kind !== "file" || there.size !== upload.size) return { occupied: true, size: there.size };
     return { occupied: true, size: there.size, digest: await digestOf(placeOf(this.root, upload.path), signal), proof: "digest" };
+  }
+}
+
+/** Where the file system can, without its bytes. How many it has. */
+async function copyOf(from: Buffer, to: Buffer, signal: AbortSignal): Promise<number> {
+  return (await cloned(from, to)) ? (await fs.lstat(to)).size : copied(from, to, signal);
+}
+
+/** False where the file system has no clones, and nothing was done. */
+async function cloned(from: Buffer, to: Buffer): Promise<boolean> {
+  try {
+    await fs.copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+    return true;
+  } catch (error) {
+    if (!noClones.has(codeOf(error))) throw error;
+    await removeFile(to);
+    return false;
+  }
+}
+
+const noClones: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EINVAL", "EXDEV", "ENOSYS", "EPERM"]);
+
+/** How many bytes. */
+async function copied(from: Buffer, to: Buffer, signal: AbortSignal): Promise<number> {
+  const source = await fs.open(from, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const place = await fs.open(to, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o666);
+    try {
+      const buffer = Buffer.allocUnsafe(hashBytes);
+      for (let at = 0; ;) {
+        throwIfAborted(signal);
+        const { bytesRead } = await source.read(buffer, 0, buffer.length, at);
+        if (bytesRead === 0) return at;
+        for (let done = 0; done < bytesRead;) done += (await place.write(buffer, done, bytesRead - done, at + done)).bytesWritten;
+        at += bytesRead;
+      }
+    } finally {
+      await place.close();
+    }
+  } finally {
+    await source.close();
   }
 }
 

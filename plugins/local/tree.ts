@@ -49,7 +49,7 @@ export class LocalTree implements Tree {
     const [source, target] = [placeOf(this.root, from), placeOf(this.root, to)];
     await this.#expect(from, expect);
     try {
-      await this.#makeDirsOf(to);
+      if (how.made !== true) await this.#makeDirsOf(to);
       // Making them took its time.
       await this.#expect(from, expect);
       if (expect === "directory") await renameDirNew(source, target);

@@ -6,6 +6,7 @@
  * done a second time (a MAVSDK server keeps no answers, and the others only their last).
  */
 import { Fault, isFault } from "../../core/errors.js";
+import { parentOf } from "../../core/paths.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
@@ -70,12 +71,21 @@ export class Card {
     this.#options = options;
   }
 
-  /** Work under the present attachment, and with `ground` only while the vehicle is surely disarmed: it ends with the Fault of what ends that. */
-  async with<T>(signal: AbortSignal, work: (stay: Stay) => Promise<T>, ground = false): Promise<T> {
+  /** Work under the present attachment: it ends with the Fault of what ends that. */
+  with<T>(signal: AbortSignal, work: (stay: Stay) => Promise<T>): Promise<T> {
+    return this.#with(signal, undefined, work);
+  }
+
+  /** What changes the card: as `with`, and only while the vehicle is surely disarmed. */
+  grounded<T>(signal: AbortSignal, work: (stay: Stay) => Promise<T>): Promise<T> {
+    return this.#with(signal, () => this.#peer.ground(), work);
+  }
+
+  async #with<T>(signal: AbortSignal, ground: (() => AbortSignal) | undefined, work: (stay: Stay) => Promise<T>): Promise<T> {
     const attachment = this.#peer.attachment();
     const known = this.#known.get(attachment) ?? { timed: undefined, root: undefined };
     this.#known.set(attachment, known);
-    const joined = joinSignals(signal, attachment.signal, ...(ground ? [this.#peer.ground()] : []));
+    const joined = joinSignals(signal, attachment.signal, ...(ground === undefined ? [] : [ground()]));
     const ask: Ask = (request, patience) => this.#sessions.ask(attachment, request, joined.signal, patience);
     try {
       return await work({ attachment, signal: joined.signal, ask, dialect: known, root: () => this.#root(ask, known) });
@@ -110,7 +120,7 @@ export class Card {
 
   /** Several of one directory, by one listing. */
   async statAll(stay: Stay, paths: readonly string[]): Promise<(FileEntry | undefined)[]> {
-    const dir = dirOf(paths[0] ?? "");
+    const dir = parentOf(paths[0] ?? "");
     const found = await this.list(stay, dir).catch((error: unknown) => {
       if (isFault(error, "missing")) return [];
       throw error;
@@ -222,8 +232,4 @@ export class TakenName extends Fault {
   constructor(what: string) {
     super("conflict", `the autopilot cannot ${what}: something has that name`);
   }
-}
-
-export function dirOf(path: string): string {
-  return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }

@@ -188,7 +188,7 @@ test("a vehicle that reboots after so many bytes, and again loses frames, is rea
         have += (part as Buffer).length;
       }
     } catch (error) {
-      assert.ok(isFault(error, "offline") || isFault(error, "transient"), String(error));
+      assert.ok(isFault(error, "offline", "transient"), String(error));
     }
   }
   assert.ok(Buffer.concat(parts).equals(content.get("a.ulg") as Buffer));

@@ -8,9 +8,10 @@
  */
 import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
+import { nameIn, parentOf } from "../../core/paths.js";
 import type { Chunk, FileEntry, Occupant, Reading, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
-import { TakenName, type Card, type Stay, dirOf } from "./card.js";
+import { TakenName, type Card, type Stay } from "./card.js";
 import { pathBytes } from "./listing.js";
 import { Sum } from "./sum.js";
 import { writeBytes, type UploadTools } from "./upload.js";
@@ -67,32 +68,28 @@ export class MavftpTarget implements Target {
     const { card } = this.#tools;
     checkPath(upload.path);
     if (upload.size > MOST_BYTES) throw new Fault("rejected", `it has ${upload.size} bytes, and MAVLink FTP writes no more than 2 GiB`);
-    await card.with(
-      signal,
-      async (stay) => {
-        const partial = await partialOf(stay, upload);
-        const size = async (): Promise<number> => (await card.stat(stay, partial))?.size ?? 0;
-        if (offset === 0) await card.makeDir(stay, dirOf(partial));
-        else {
-          const held = await size();
-          if (held !== offset) throw new Fault("conflict", `the partial on the autopilot has ${held} bytes, not ${offset}`);
-        }
-        const { sum, bytes } = await this.#from(stay, upload, partial, offset);
-        this.#keep(partial, sum);
-        const written = await writeBytes(this.#tools, {
-          attachment: stay.attachment,
-          path: pathBytes(await stay.root(), partial),
-          offset,
-          bytes,
-          sum,
-          onBytes,
-          size: this.features.resume ? size : undefined,
-          signal: stay.signal,
-        });
-        if (written !== upload.size) throw new Fault("transient", `what was read ended after ${written} of ${upload.size} bytes`);
-      },
-      true,
-    );
+    await card.grounded(signal, async (stay) => {
+      const partial = await partialOf(stay, upload);
+      const size = async (): Promise<number> => (await card.stat(stay, partial))?.size ?? 0;
+      if (offset === 0) await card.makeDir(stay, parentOf(partial));
+      else {
+        const held = await size();
+        if (held !== offset) throw new Fault("conflict", `the partial on the autopilot has ${held} bytes, not ${offset}`);
+      }
+      const { sum, bytes } = await this.#from(stay, upload, partial, offset);
+      this.#keep(partial, sum);
+      const written = await writeBytes(this.#tools, {
+        attachment: stay.attachment,
+        path: pathBytes(await stay.root(), partial),
+        offset,
+        bytes,
+        sum,
+        onBytes,
+        size: this.features.resume ? size : undefined,
+        signal: stay.signal,
+      });
+      if (written !== upload.size) throw new Fault("transient", `what was read ended after ${written} of ${upload.size} bytes`);
+    });
   }
 
   /** The bytes from `offset` on, and the sum of those before; those that this process did not write are proved to be what the autopilot has. */
@@ -125,37 +122,33 @@ export class MavftpTarget implements Target {
     throwIfAborted(signal);
     checkPath(upload.path);
     const { card } = this.#tools;
-    return card.with(
-      signal,
-      async (stay) => {
-        const partial = await partialOf(stay, upload);
-        const there = await card.stat(stay, partial);
-        if (there === undefined) return this.#published(stay, upload, partial);
-        if (there.size !== upload.size)
-          throw new Fault(
-            there.size < upload.size ? "transient" : "conflict",
-            `the partial on the autopilot has ${there.size} bytes, not ${upload.size}`,
-          );
-        const receipt = await this.#prove(stay, upload, partial, partial);
-        const occupant = await this.#occupant(stay, upload);
-        if (occupant !== undefined) {
-          if (!(await this.#replaceable(stay, upload, occupant))) return occupant;
-          // Its bytes are the beginning of the partial's: a cut between the two loses nothing.
-          await card.remove(stay, upload.path);
-        } else if (dirOf(upload.path) !== dirOf(partial)) await card.makeDir(stay, dirOf(upload.path));
-        try {
-          await card.rename(stay, partial, upload.path);
-        } catch (error) {
-          // Somebody was faster than the look.
-          if (!(error instanceof TakenName)) throw error;
-          const now = await this.#occupant(stay, upload);
-          if (now !== undefined) return now;
-          throw new Fault("transient", error.message, { cause: error });
-        }
-        return receipt;
-      },
-      true,
-    );
+    return card.grounded(signal, async (stay) => {
+      const partial = await partialOf(stay, upload);
+      const there = await card.stat(stay, partial);
+      if (there === undefined) return this.#published(stay, upload, partial);
+      if (there.size !== upload.size)
+        throw new Fault(
+          there.size < upload.size ? "transient" : "conflict",
+          `the partial on the autopilot has ${there.size} bytes, not ${upload.size}`,
+        );
+      const receipt = await this.#prove(stay, upload, partial, partial);
+      const occupant = await this.#occupant(stay, upload);
+      if (occupant !== undefined) {
+        if (!(await this.#replaceable(stay, upload, occupant))) return occupant;
+        // Its bytes are the beginning of the partial's: a cut between the two loses nothing.
+        await card.remove(stay, upload.path);
+      } else if (parentOf(upload.path) !== parentOf(partial)) await card.makeDir(stay, parentOf(upload.path));
+      try {
+        await card.rename(stay, partial, upload.path);
+      } catch (error) {
+        // Somebody was faster than the look.
+        if (!(error instanceof TakenName)) throw error;
+        const now = await this.#occupant(stay, upload);
+        if (now !== undefined) return now;
+        throw new Fault("transient", error.message, { cause: error });
+      }
+      return receipt;
+    });
   }
 
   /** The partial has gone: then it was published before, or somebody took it away. */
@@ -215,15 +208,11 @@ export class MavftpTarget implements Target {
     const { card } = this.#tools;
     // Nothing was ever sent for a name that cannot be given.
     if (wrongWith(upload.path) !== undefined) return;
-    await card.with(
-      signal,
-      async (stay) => {
-        const partial = await partialOf(stay, upload);
-        this.#sums.delete(partial);
-        if ((await card.stat(stay, partial)) !== undefined) await card.remove(stay, partial);
-      },
-      true,
-    );
+    await card.grounded(signal, async (stay) => {
+      const partial = await partialOf(stay, upload);
+      this.#sums.delete(partial);
+      if ((await card.stat(stay, partial)) !== undefined) await card.remove(stay, partial);
+    });
   }
 
   async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
@@ -236,8 +225,8 @@ export class MavftpTarget implements Target {
 /** The partial's path; also the check that a rename of it to its final name fits into a request. Throws "rejected". */
 async function partialOf(stay: Stay, { partialPath, path }: Upload): Promise<string> {
   checkPath(path);
-  const own = /\.[0-9a-f]{8}-[0-9a-f]{16}\.part$/.exec(partialPath)?.[0] ?? partialPath.slice(partialPath.lastIndexOf("/") + 1);
-  const dir = dirOf(partialPath);
+  const own = /\.[0-9a-f]{8}-[0-9a-f]{16}\.part$/.exec(partialPath)?.[0] ?? nameIn(partialPath);
+  const dir = parentOf(partialPath);
   const partial = dir === "" ? own : `${dir}/${own}`;
   checkRename(await stay.root(), partial, path);
   return partial;

@@ -4,10 +4,11 @@
  */
 import { Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import { isSafePath } from "../../core/names.js";
-import type { FileEntry, Source, Stamp, Tree, TreePromises } from "../../core/plugin.js";
-import { expectBelow, expectMeant, expectMovable, expectSame } from "../../core/remote.js";
+import { parentOf } from "../../core/paths.js";
+import type { FileEntry, MoveHow, Source, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { dirGone, expectBelow, expectMeant, expectMovable, expectSame } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
-import { dirOf, TakenName, type Card, type Stay } from "./card.js";
+import { TakenName, type Card, type Stay } from "./card.js";
 import { Refused } from "./refusals.js";
 import { checkPath, checkRename, type MavftpTarget } from "./target.js";
 
@@ -34,11 +35,11 @@ export class MavftpTree implements Tree {
     return isSafePath(path) ? this.#card.with(signal, (stay) => this.#card.stat(stay, path)) : undefined;
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     checkPath(to);
     const card = this.#card;
-    return this.#grounded(signal, async (stay) => {
+    return this.#card.grounded(signal, async (stay) => {
       checkRename(await stay.root(), from, to);
       const look = async (): Promise<void> => {
         const found = await card.stat(stay, from);
@@ -47,8 +48,9 @@ export class MavftpTree implements Tree {
         if ((await card.stat(stay, to)) !== undefined) throw new Fault("conflict", `${to} exists already`);
       };
       await look();
-      if (dirOf(to) !== dirOf(from)) {
-        await card.makeDir(stay, dirOf(to));
+      if (parentOf(to) !== parentOf(from)) {
+        if (how.made !== true) await card.makeDir(stay, parentOf(to));
+        else if ((await card.stat(stay, parentOf(to))) === undefined) throw dirGone(to);
         await look();
       }
       await card.rename(stay, from, to).catch((error: unknown) => {
@@ -60,7 +62,7 @@ export class MavftpTree implements Tree {
   async remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     checkPath(path);
     const card = this.#card;
-    return this.#grounded(signal, async (stay) => {
+    return this.#card.grounded(signal, async (stay) => {
       const found = await card.stat(stay, path);
       if (found === undefined) return;
       expectSame(found, expect, SAME_MS + 1);
@@ -70,14 +72,14 @@ export class MavftpTree implements Tree {
 
   async mkdir(path: string, signal: AbortSignal): Promise<void> {
     checkPath(path);
-    return this.#grounded(signal, (stay) => this.#card.makeDir(stay, path));
+    return this.#card.grounded(signal, (stay) => this.#card.makeDir(stay, path));
   }
 
   async rmdir(path: string, signal: AbortSignal): Promise<void> {
     expectBelow(path);
     checkPath(path);
     const card = this.#card;
-    return this.#grounded(signal, async (stay) => {
+    return this.#card.grounded(signal, async (stay) => {
       if (!(await this.#isEmpty(stay, path))) return;
       try {
         await card.removeDir(stay, path);
@@ -101,8 +103,8 @@ export class MavftpTree implements Tree {
     expectBelow(path);
     checkPath(path);
     const card = this.#card;
-    return this.#grounded(signal, async (stay) => {
-      await card.makeDir(stay, dirOf(path));
+    return this.#card.grounded(signal, async (stay) => {
+      await card.makeDir(stay, parentOf(path));
       return card.makeNew(stay, path);
     });
   }
@@ -110,7 +112,7 @@ export class MavftpTree implements Tree {
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const card = this.#card;
     const refused = (work: (stay: Stay) => Promise<void>, on: AbortSignal): Promise<boolean> =>
-      this.#grounded(on, (stay) =>
+      this.#card.grounded(on, (stay) =>
         work(stay).then(
           () => true,
           (error: unknown) => {
@@ -129,10 +131,5 @@ export class MavftpTree implements Tree {
       crowd: { rivals: 2, rounds: 1 },
     };
     return tryOut(tried, dir, signal);
-  }
-
-  /** What changes the card: only while the vehicle is disarmed. */
-  #grounded<T>(signal: AbortSignal, work: (stay: Stay) => Promise<T>): Promise<T> {
-    return this.#card.with(signal, work, true);
   }
 }

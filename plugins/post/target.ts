@@ -4,6 +4,7 @@
 import { createHash } from "node:crypto";
 import { codeOf, Fault, isFault } from "../../core/errors.js";
 import type { HttpClient } from "../../core/http.js";
+import { nameIn } from "../../core/paths.js";
 import type { PluginContext, Reading, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { passing } from "../../core/reading.js";
 import { readAnswer, type Read } from "./answers.js";
@@ -141,7 +142,7 @@ export class PostTarget implements Target {
 
   #filled(text: string, { path, size, modifiedMs }: Upload): string {
     const { vehicle, installation } = this.context;
-    const name = path.slice(path.lastIndexOf("/") + 1);
+    const name = nameIn(path);
     const date = modifiedMs === undefined || modifiedMs < Date.UTC(2001) ? "undated" : new Date(modifiedMs).toISOString().slice(0, 10);
     const words: Readonly<Record<string, string>> = { vehicle, installation, path, name, size: String(size), date };
     return text.replace(/\{(\w+)\}/g, (all, word: string) => words[word] ?? all);
@@ -181,5 +182,5 @@ async function peeked(reading: Reading): Promise<[beginning: Buffer, all: Readin
 
 /** Servers want it in double quotes, and know no other way to write it. */
 function safeName(path: string): string {
-  return path.slice(path.lastIndexOf("/") + 1).replace(/["\\\p{Cc}]/gu, "_");
+  return nameIn(path).replace(/["\\\p{Cc}]/gu, "_");
 }

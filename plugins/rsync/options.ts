@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { believing, bothBelieved } from "../../core/host-key.js";
-import { described, duration, oneLine, path, port, upToSixteen } from "../../core/options.js";
+import { described, duration, host, oneLine, path, port, upToSixteen } from "../../core/options.js";
 
 /** For what stands in a configuration of ssh between quotes. */
 const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${what}, without spaces and quotes`));
@@ -13,7 +13,7 @@ const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${wha
 const upToSeven = v.pipe(upToSixteen(), v.maxValue(7, "at most 7: sshd gives a connection 10 sessions, and shells take some"));
 
 const given = v.strictObject({
-  host: described(word("a host name or an address"), "The server's name or address."),
+  host: described(host(), "The server's name or address."),
   port: v.optional(described(port(), "Its port."), 22),
   user: described(word("a user name"), "The user to log in as."),
   privateKey: v.optional(described(path(), "A file with the private key, without a passphrase; or whose key the agent has.")),

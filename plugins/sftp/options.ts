@@ -5,10 +5,10 @@
  */
 import * as v from "valibot";
 import { believing, bothBelieved } from "../../core/host-key.js";
-import { described, duration, oneLine, path, port, secret, upToSixteen } from "../../core/options.js";
+import { described, duration, host, oneLine, path, port, secret, upToSixteen } from "../../core/options.js";
 
 const given = v.strictObject({
-  host: described(oneLine("a host name or an address"), "The server's name or address."),
+  host: described(host(), "The server's name or address."),
   port: v.optional(described(port(), "Its port."), 22),
   user: described(oneLine("a user name"), "The user to log in as."),
   password: v.optional(described(secret(), "The password, or where it is kept.")),
@@ -20,7 +20,7 @@ const given = v.strictObject({
   verify: v.optional(
     described(
       v.picklist(["auto", "digest", "readback", "size"]),
-      "How an upload is proved. auto: by the server's sha256sum where it allows commands, else by size; readback: all is read again.",
+      "How an upload is proved. auto: by the server's sha256sum where it allows commands, else by size, and by reading back what was not all sent; readback: all is read again.",
     ),
     "auto",
   ),

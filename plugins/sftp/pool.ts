@@ -7,6 +7,7 @@ import type { Clock, DigestKind, PluginContext } from "../../core/plugin.js";
 import { sftpFault } from "./faults.js";
 import { logIn, type Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
+import { copying } from "./session.js";
 
 const most = 2;
 const idleMs = 30_000;
@@ -31,6 +32,7 @@ export class Pool {
   readonly #clock: Clock;
   #entries: Entry[] = [];
   #digests: readonly DigestKind[] = [];
+  #copies = false;
   #modestUntilMs = 0;
   #timer: NodeJS.Timeout | undefined;
   readonly #over = new AbortController();
@@ -43,6 +45,11 @@ export class Pool {
   /** What the server digests by itself; known after the first login. */
   get digests(): readonly DigestKind[] {
     return this.#digests;
+  }
+
+  /** Whether the server copies by itself; known after the first login. */
+  get copies(): boolean {
+    return this.#copies;
   }
 
   /** Runs `work` with a login. Throws Faults whose message opens with `what`; ends with the signal, whatever the work does. */
@@ -112,6 +119,7 @@ export class Pool {
       (login) => {
         entry.login = login;
         this.#digests = login.digester === undefined ? [] : ["sha256"];
+        this.#copies = login.session.can(copying);
         if (this.#over.signal.aborted) login.end(abortedFault(this.#over.signal));
         this.#sweepLater();
       },

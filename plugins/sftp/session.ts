@@ -28,6 +28,8 @@ export interface Space {
   readonly files: number;
 }
 
+/** OpenSSH from 9.0 on (draft-ietf-secsh-filexfer-extensions-00, section 7). */
+export const copying = "copy-data";
 /** An fsync of a large file on a slow disk: so many bytes per millisecond at least. */
 const slowestSync = 1000;
 
@@ -113,6 +115,12 @@ export class Session {
       // A file system that has none (FUSE) says that it is not supported.
       if (!isRefusal(error, Status.unsupported)) throw error;
     }
+  }
+
+  /** `copy-data`: the server copies between two open files. Throws Refusal. */
+  async copy(from: Buffer, offset: number, length: number, to: Buffer, at: number): Promise<void> {
+    const parts = [Buffer.from(copying), from, BigInt(offset), BigInt(length), to, BigInt(at)];
+    done(await this.#wire.ask(Type.extended, parts, 60_000 + length / slowestSync));
   }
 
   async setTime(path: Buffer, modifiedMs: number): Promise<void> {

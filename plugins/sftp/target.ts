@@ -6,7 +6,7 @@
  * is read back and compared. A server that loses what was there before a resume is remembered, and gets whole files only.
  */
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import type { Digest, Memo, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import type { Digest, Memo, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
@@ -28,6 +28,8 @@ export const sureKey = "sure";
 const resumedKey = "resumed";
 /** In the device's memory: this server loses what was there. */
 export const wholeOnlyKey = "wholeOnly";
+/** So much is copied by the server in one request: until it is done the connection does nothing else. */
+const copyBytes = 8 * 2 ** 20;
 /** After a stop: so long what is under way may still be acknowledged. */
 const graceMs = 1000;
 
@@ -39,6 +41,8 @@ export class SftpTarget implements Target {
   readonly #sure = new Map<string, number>();
   /** Uploads whose bytes are on the server's medium, as far as it says so. */
   readonly #synced = new Set<string>();
+  /** Uploads whose partial was proved as it is, before `commit`. */
+  readonly #proved = new Map<string, Proved>();
 
   constructor(options: SftpOptions, pool: Pool, memory: Memo) {
     this.#options = options;
@@ -51,6 +55,7 @@ export class SftpTarget implements Target {
       needs: "stream",
       resume: this.#memory.get(wholeOnlyKey) !== true,
       append: false,
+      ...(this.#pool.copies ? { splices: "ranges" as const } : {}),
       atomic: true,
       singleShot: false,
       digests: this.#pool.digests,
@@ -90,7 +95,7 @@ export class SftpTarget implements Target {
     const partial = partialOf(session, upload);
     throwIfAborted(signal);
     const handle = await this.#openAt(session, upload, partial, offset, signal);
-    this.#synced.delete(upload.id);
+    this.#unproved(upload);
     const progress = { sure: offset };
     const reading = upload.chunks(offset, signal);
     const writing = this.#fill(session, handle, upload, partial, () => writeAll(session, handle, reading, progress, onBytes));
@@ -137,7 +142,7 @@ export class SftpTarget implements Target {
     const known = this.#sure.get(upload.id);
     if (held !== offset && !(held > offset && known === offset))
       throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
-    if (offset < upload.size) await upload.memo.set(resumedKey, true);
+    if (offset < upload.size && upload.memo.get(resumedKey) !== true) await upload.memo.set(resumedKey, true);
     const handle = await orAborted(session.open(partial, Open.write), signal);
     // What lies behind was not acknowledged in order. A server that cannot cut it off gets it written over.
     if (held > offset) await session.truncate(handle, offset).catch(() => undefined);
@@ -159,18 +164,68 @@ export class SftpTarget implements Target {
     }
   }
 
+  splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
+    return this.#pool.with(signal, `cannot copy ${from.path} at the server`, async ({ session }) => {
+      const partial = partialOf(session, upload);
+      await opened(session, wirePath(session.root, from.path), Open.read, async (source) => {
+        const { kind, size = 0 } = await session.fstat(source);
+        if (kind !== "file" || size < from.offset + from.length) throw new Fault("changed", `${from.path} has ${size} bytes there`);
+        const handle = await this.#openAt(session, upload, partial, at, signal);
+        this.#unproved(upload);
+        try {
+          for (let done = 0; done < from.length;) {
+            throwIfAborted(signal);
+            const length = Math.min(copyBytes, from.length - done);
+            await session.copy(source, from.offset + done, length, handle, at + done);
+            done += length;
+            // A server that says yes and copies less, or nothing.
+            const held = (await session.fstat(handle)).size ?? 0;
+            if (held !== at + done)
+              throw new Fault("rejected", `the server says that it copied, and the partial has ${held} bytes, not ${at + done}`);
+            this.#sure.set(upload.id, held);
+          }
+        } catch (error) {
+          throw await orFull(session, partial, error);
+        } finally {
+          await session.close(handle).catch(() => undefined);
+        }
+      });
+    });
+  }
+
+  prove(upload: Upload, signal: AbortSignal): Promise<void> {
+    return this.#pool.with(signal, `cannot prove ${upload.path}`, async (login) => {
+      const partial = partialOf(login.session, upload);
+      const there = await login.session.lstat(partial);
+      if (there === undefined) throw new Fault("conflict", "the partial at the server has gone");
+      this.#proved.set(upload.id, await this.#provenWhole(login, upload, partial, there, signal));
+    });
+  }
+
+  /** As it is there: of the right size, on the medium, and proved. */
+  async #provenWhole(login: Login, upload: Upload, partial: Buffer, { size = -1 }: Attributes, signal: AbortSignal): Promise<Proved> {
+    if (size !== upload.size)
+      throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
+    const { session } = login;
+    if (!this.#synced.has(upload.id)) await opened(session, partial, Open.write, (handle) => session.sync(handle, size));
+    this.#synced.add(upload.id);
+    return this.#proved.get(upload.id) ?? this.#prove(login, upload, partial, signal);
+  }
+
+  /** Its partial is written to. */
+  #unproved({ id }: Upload): void {
+    this.#synced.delete(id);
+    this.#proved.delete(id);
+  }
+
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     return this.#pool.with(signal, `cannot publish ${upload.path}`, async (login) => {
       const { session } = login;
       const [partial, name] = [partialOf(session, upload), wirePath(session.root, upload.path)];
       const [there, other] = await Promise.all([session.lstat(partial), session.lstat(name)]);
       if (there === undefined) return this.#published(login, upload, name, other);
-      const size = there.size ?? -1;
-      if (size !== upload.size)
-        throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
-      if (!this.#synced.has(upload.id)) await opened(session, partial, Open.write, (handle) => session.sync(handle, size));
-      const proved = await this.#prove(login, upload, partial, signal);
-      const receipt = { path: upload.path, size, ...proved };
+      const proved = await this.#provenWhole(login, upload, partial, there, signal);
+      const receipt = { path: upload.path, size: upload.size, ...proved };
       // A time that cannot be set changes nothing else.
       if (upload.modifiedMs !== undefined) await session.setTime(partial, upload.modifiedMs).catch(ifRefused);
       if (other !== undefined) {
@@ -197,6 +252,8 @@ export class SftpTarget implements Target {
     this.#forget(upload, undefined);
     return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
       await session.remove(partialOf(session, upload));
+      // Nothing of what was noted is true of the next one.
+      for (const key of [sureKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
     });
   }
 
@@ -210,7 +267,7 @@ export class SftpTarget implements Target {
 
   #forget<T>(upload: Upload, result: T): T {
     this.#sure.delete(upload.id);
-    this.#synced.delete(upload.id);
+    this.#unproved(upload);
     return result;
   }
 
@@ -229,14 +286,15 @@ export class SftpTarget implements Target {
   async #prove(login: Login, upload: Upload, partial: Buffer, signal: AbortSignal): Promise<Proved> {
     const { verify } = this.#options;
     if (verify === "size" || upload.digest === undefined) return { proof: "size" };
-    const found = await this.#digestOf(login, partial, upload.size);
+    const found = await this.#digestOf(login, partial, upload.size, upload.spliced);
     if (found === undefined) {
       if (verify === "digest") throw new Fault("denied", 'this server computes no SHA-256; set "verify" to "readback", "size" or "auto"');
       await this.#expectKept(login.session, upload, partial, signal);
       return { proof: "size" };
     }
     if (found.digest === upload.digest) return found;
-    if (upload.memo.get(resumedKey) === true) await this.#expectKept(login.session, upload, partial, signal);
+    // What was spliced may always have been another content.
+    if (upload.spliced !== true) await this.#expectKept(login.session, upload, partial, signal);
     throw new Fault("mismatch", `the server holds ${found.digest}, not ${upload.digest}`);
   }
 
@@ -257,13 +315,14 @@ export class SftpTarget implements Target {
     { session, digester }: Login,
     path: Buffer,
     size: number,
+    spliced?: true,
   ): Promise<{ digest: Digest; proof: "digest" | "readback" } | undefined> {
     const { verify } = this.#options;
     if (verify === "size") return undefined;
     const digest = verify === "readback" ? undefined : await digester?.digest(path, size);
     if (digest !== undefined) return { digest, proof: "digest" };
-    // A server that digests, but not this name, is read.
-    if (verify !== "readback" && digester === undefined) return undefined;
+    // A server that digests, but not this name, is read; so is what was not sent.
+    if (verify !== "readback" && digester === undefined && (verify === "digest" || spliced !== true)) return undefined;
     return {
       digest: await opened(session, path, Open.read, (handle) => readDigest(session, handle, size, "the file")),
       proof: "readback",

@@ -1,7 +1,7 @@
 /** An SFTP server as a tree: what is looked at, moved and removed by hand, by archive, mirror and two-way. Each change looks right before it acts. */
 import { Fault } from "../../core/errors.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
-import { expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
+import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import { isAbsent, Refusal } from "./faults.js";
@@ -38,6 +38,7 @@ export class SftpTree extends RemoteTree implements Tree {
       };
       const moved = await act().catch(async (error: unknown) => {
         if (!isAbsent(error)) throw error;
+        if (how.made === true) throw dirGone(to);
         await session.makeDirs(parentOf(target));
         return act();
       });

@@ -3,10 +3,10 @@
  * whole. Whatever is answered, the size is asked afterwards.
  */
 import { Fault, isFault } from "../../core/errors.js";
-import type { Occupant, Receipt, Upload } from "../../core/plugin.js";
+import type { Occupant, Part, Receipt, Upload } from "../../core/plugin.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
-import { timeHeader, type Publisher } from "./publish.js";
+import { timeHeader, type Proved, type Publisher } from "./publish.js";
 import { lockedMs, type DavServer, type Seen } from "./server.js";
 import type { Ways } from "./ways.js";
 
@@ -29,6 +29,8 @@ export class Files {
   readonly #options: WebdavOptions;
   /** Uploads whose last write broke off. */
   readonly #broken = new Set<string>();
+  /** Uploads whose partial was proved as it is, before `commit`. */
+  readonly #proved = new Map<string, Proved>();
 
   constructor(options: WebdavOptions, ways: Ways, publisher: Publisher) {
     this.#options = options;
@@ -68,6 +70,7 @@ export class Files {
       if (offset === upload.size) return;
     }
     this.#broken.delete(upload.id);
+    this.#proved.delete(upload.id);
     await this.#ways.tidy(signal);
     await server.ensureDirOf(upload.path, signal);
     const ranges = upload.size > smallBytes && (await this.#ways.ranges(upload, signal));
@@ -143,6 +146,42 @@ export class Files {
     throw new Fault("transient", message);
   }
 
+  /** Where a partial can be continued behind it. */
+  async splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
+    const server = this.#server;
+    const what = `cannot copy ${from.path} at the server`;
+    const [source, partial] = [server.at(from.path), server.at(upload.partialPath)];
+    server.at(upload.path);
+    if (at !== 0 || from.offset !== 0) throw new Fault("conflict", `${what}: only all of a file is copied, to begin with`);
+    const there = await server.look(source, signal, what);
+    if (there === undefined) throw new Fault("missing", `${what}: it is not there`);
+    if (there.collection || there.size !== from.length) throw new Fault("changed", `${what}: it has ${there.size} bytes`);
+    this.#broken.delete(upload.id);
+    this.#proved.delete(upload.id);
+    await server.ensureDirOf(upload.path, signal);
+    const headers = { Destination: server.destination(partial), Overwrite: "T", Depth: "0" };
+    const said = await server.said({ method: "COPY", at: source, what, headers, slow: true }, signal);
+    if (said.status !== 201 && said.status !== 204) {
+      const fault = server.refusal(said, what);
+      throw [403, 405, 501].includes(said.status) ? new Fault("rejected", fault.message, { cause: fault }) : fault;
+    }
+    const copied = await server.look(partial, signal, what);
+    if (copied?.size === from.length) return;
+    throw new Fault("rejected", `${what}: the server says that it is done, and the partial has ${copied?.size ?? 0} bytes`);
+  }
+
+  async prove(upload: Upload, signal: AbortSignal): Promise<void> {
+    const held = await this.#server.look(this.#server.at(upload.partialPath), signal, `cannot prove ${upload.path}`);
+    if (held === undefined) throw new Fault("conflict", "the partial at the server has gone");
+    this.#proved.set(upload.id, await this.#provenWhole(upload, held, signal));
+  }
+
+  async #provenWhole(upload: Upload, { size }: Seen, signal: AbortSignal): Promise<Proved> {
+    if (size !== upload.size)
+      throw new Fault(size < upload.size ? "transient" : "conflict", `the partial at the server has ${size} bytes, not ${upload.size}`);
+    return this.#proved.get(upload.id) ?? this.#publisher.prove(upload, this.#server.at(upload.partialPath), signal);
+  }
+
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     const publisher = this.#publisher;
     const partial = this.#server.at(upload.partialPath);
@@ -152,20 +191,19 @@ export class Files {
       publisher.occupant(upload, name, signal),
     ]);
     if (held === undefined) return publisher.published(upload, name, signal);
-    if (held.size !== upload.size)
-      throw new Fault(
-        held.size < upload.size ? "transient" : "conflict",
-        `the partial at the server has ${held.size} bytes, not ${upload.size}`,
-      );
-    const proved = await publisher.prove(upload, partial, signal);
+    const proved = await this.#provenWhole(upload, held, signal);
     const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
     if (there !== undefined && !over) return there;
-    return (await publisher.move(upload, partial, over, signal)) ?? publisher.receipt(upload, proved);
+    const occupant = await publisher.move(upload, partial, over, signal);
+    if (occupant !== undefined) return occupant;
+    this.#proved.delete(upload.id);
+    return publisher.receipt(upload, proved);
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     const what = `cannot discard ${upload.partialPath}`;
     this.#broken.delete(upload.id);
+    this.#proved.delete(upload.id);
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
     await this.#ways.tidy(signal);
   }

@@ -24,7 +24,7 @@ export const options = v.strictObject({
   verify: v.optional(
     described(
       v.picklist(["auto", "readback", "size"], '"auto", "readback" or "size"'),
-      "How an upload is proved. auto: as strongly as it can be without reading it again, which is by its size; readback: all is read again.",
+      "How an upload is proved. auto: by its size, and by reading back what was not all sent; readback: all is read again.",
     ),
     "auto",
   ),

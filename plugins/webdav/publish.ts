@@ -5,7 +5,7 @@ import type { Digest, Occupant, Proof, Receipt, Upload } from "../../core/plugin
 import type { WebdavOptions } from "./options.js";
 import type { DavServer } from "./server.js";
 
-interface Proved {
+export interface Proved {
   readonly proof: Proof;
   readonly digest?: Digest;
 }
@@ -37,7 +37,8 @@ export class Publisher {
 
   /** What is at `at` is the upload, as configured. Throws "mismatch". */
   async prove(upload: Upload, at: string, signal: AbortSignal): Promise<Proved> {
-    if (this.#verify !== "readback" || upload.digest === undefined) return { proof: "size" };
+    const reads = this.#verify === "readback" || (this.#verify === "auto" && upload.spliced === true);
+    if (!reads || upload.digest === undefined) return { proof: "size" };
     const digest = await this.#digest(at, upload.path, signal);
     if (digest !== upload.digest) throw new Fault("mismatch", `the server holds ${digest}, not ${upload.digest}`);
     return { proof: "readback", digest };

@@ -5,6 +5,7 @@
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { HttpClient, isReading, type Asked, type HttpAnswer } from "../../core/http.js";
 import { netFault } from "../../core/net.js";
+import { parentOf } from "../../core/paths.js";
 import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
 import { Turns } from "../../core/turns.js";
 import { refusal, type Refused } from "./answers.js";
@@ -207,7 +208,7 @@ export class DavServer {
 
   /** Makes the directory of a path with its parents, also the root. True where that was not known to be there, and had to be asked. */
   async ensureDirOf(path: string, signal: AbortSignal): Promise<boolean> {
-    return this.ensureDir(path.includes("/") ? path.slice(0, path.lastIndexOf("/")) : "", signal);
+    return this.ensureDir(parentOf(path), signal);
   }
 
   async ensureDir(dir: string, signal: AbortSignal): Promise<boolean> {
@@ -220,7 +221,7 @@ export class DavServer {
     const what = `cannot make the directory ${decodeURI(at.replace(/%(?![0-7])/g, "%25"))}`;
     const there = await this.look(`${at}/`, signal, what);
     if (there === undefined) {
-      await this.makeDir(at.slice(0, at.lastIndexOf("/")), signal);
+      await this.makeDir(parentOf(at), signal);
       // Another client may have made it in between.
       await this.makeNew(at, what, signal);
     } else if (!there.collection) throw new Fault("rejected", `${what}: a file has this name`);

@@ -1,7 +1,8 @@
 /**
  * A WebDAV server as a target, in the way in which it takes files: Nextcloud's uploads, a partial that is continued, or a partial that is sent whole.
  */
-import type { Occupant, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { Fault } from "../../core/errors.js";
+import type { Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Chunks } from "./chunks.js";
 import { Files } from "./files.js";
 import type { WebdavOptions } from "./options.js";
@@ -34,6 +35,7 @@ export class WebdavTarget implements Target {
       resume: way === "chunks" || way === "ranges",
       ...(way === "chunks" ? { granule: chunkSize } : {}),
       append: false,
+      ...(way === "ranges" ? { splices: "whole" as const } : {}),
       atomic: true,
       singleShot: false,
       digests: [],
@@ -48,6 +50,16 @@ export class WebdavTarget implements Target {
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     return (await this.#way(signal)).write(upload, offset, signal, onBytes);
+  }
+
+  async splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
+    const way = await this.#way(signal);
+    if (way === this.#chunks) throw new Fault("rejected", "this server puts files together from chunks alone");
+    await this.#files.splice(upload, from, at, signal);
+  }
+
+  async prove(upload: Upload, signal: AbortSignal): Promise<void> {
+    if ((await this.#way(signal)) === this.#files) await this.#files.prove(upload, signal);
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {

@@ -2,8 +2,9 @@
  * A WebDAV server as a tree. Each change looks right before it acts: a DELETE takes a directory with all that is in it, also what came a moment before.
  */
 import { Fault } from "../../core/errors.js";
-import type { Stamp, Tree, TreePromises } from "../../core/plugin.js";
-import { expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
+import { parentOf } from "../../core/paths.js";
+import type { MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import type { DavServer } from "./server.js";
 import type { WebdavSource } from "./source.js";
@@ -21,7 +22,7 @@ export class WebdavTree extends RemoteTree implements Tree {
     this.#target = target;
   }
 
-  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+  async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     const server = this.#server;
     const what = `cannot move ${from} to ${to}`;
@@ -34,7 +35,7 @@ export class WebdavTree extends RemoteTree implements Tree {
     };
     await look();
     // Where that has to be found out it takes its time.
-    if (await server.ensureDirOf(to, signal)) await look();
+    if (how.made !== true && (await server.ensureDirOf(to, signal))) await look();
     // nginx wants a directory's addresses to end so.
     const end = expect === "directory" ? "/" : "";
     const headers = { Destination: `${server.destination(server.at(to))}${end}`, Overwrite: "F" };
@@ -42,6 +43,7 @@ export class WebdavTree extends RemoteTree implements Tree {
     if (said.status === 412) throw taken();
     if (said.status !== 201 && said.status !== 204) {
       server.forgetDirs();
+      if (how.made === true && (await this.stat(parentOf(to), signal)) === undefined) throw dirGone(to);
       throw server.refusal(said, what);
     }
     if (expect === "directory") server.forgetDirs();

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
 import { chrooted } from "../conformance/sftp-servers.js";
-import { Program } from "../faults/process.js";
+import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
+import { Program, runProgram } from "../faults/process.js";
 import { once, type Shared, shared, statusOf } from "../sync/shared.js";
 
 const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
@@ -166,28 +167,45 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
   });
 }
 
+const clock = { skip: skip.skip ?? (hasFakeClock ? false : 'libfaketime is not installed (Debian: "faketime")') };
+
 for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as const)
-  test(`${route.mode}: the trash is emptied of what is older than trashKeep, and of nothing else`, skip, async (t) => {
-    const both = await shared(t);
-    const config = both.config({ ...route, trashKeep: "30d" });
-    both.put("here", "a", "a");
-    both.put("here", "b", "b");
-    await once(config);
-    const day = (ago: number) => new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10);
-    for (const side of ["here", "there"] as const)
-      for (const name of [day(32), day(28), "undated", "of a person"]) {
-        both.put(side, `.filesync/trash/${name}/0/deep/${name}`, name);
-        both.put(side, `.filesync/trash/${name}/1/${name}`, name);
-      }
-    both.put("here", "b", undefined);
-    const said = await once(config);
-    const left = (side: "here" | "there") => [...new Set(both.trashed(side).map(([, content]) => content))].sort();
-    const kept = [day(28), "of a person", "undated"];
-    assert.deepEqual(left("there"), [day(28), "b", "of a person", "undated"].sort());
-    assert.match(said, /the trash at nas: 1 day is old enough, and is gone/);
-    // A mirror has no trash here: whatever is there is not its own.
-    assert.deepEqual(left("here"), (route.mode === "mirror" ? [day(32), ...kept] : kept).sort());
-  });
+  test(
+    `${route.mode}: the trash is emptied of what has been in it for trashKeep, and of nothing else; a wrong clock takes nothing`,
+    clock,
+    async (t) => {
+      const both = await shared(t);
+      const config = both.config({ ...route, trashKeep: "30d" });
+      const file = both.world.path("clock");
+      const env = { ...process.env, ...clockEnv(file) };
+      const at = async (offset: string) => {
+        writeFileSync(file, offset);
+        const { code, out, err } = await runProgram(["run", "--once", "--config", config], { env });
+        assert.equal(code, 0, out + err);
+        return out + err;
+      };
+      both.put("here", "a", "a");
+      both.put("here", "b", "b");
+      await at("+0");
+      const day = (ago: number) => new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10);
+      for (const side of ["here", "there"] as const)
+        for (const name of [day(200), "undated", "of a person"]) {
+          both.put(side, `.filesync/trash/${name}/0/deep/${name}`, name);
+          both.put(side, `.filesync/trash/${name}/1/${name}`, name);
+        }
+      // That a day is long past says only what some clock believed.
+      for (const offset of ["+0", "+3650d", "+1d", "+8d", "+15d", "+22d"]) await at(offset);
+      both.put("here", "b", undefined);
+      await at("+23d");
+      const left = (side: "here" | "there") => [...new Set(both.trashed(side).map(([, content]) => content))].sort();
+      const kept = ["of a person", "undated"];
+      assert.deepEqual(left("there"), [day(200), "b", ...kept].sort());
+      assert.match(await at("+31d"), /the trash at nas: 1 day is old enough, and is gone/);
+      assert.deepEqual(left("there"), ["b", ...kept].sort());
+      // A mirror has no trash here: whatever is there is not its own.
+      assert.deepEqual(left("here"), (route.mode === "mirror" ? [day(200), ...kept] : kept).sort());
+    },
+  );
 
 /** How much is at the server of what has no name yet. */
 function partialOf(both: Shared): number {

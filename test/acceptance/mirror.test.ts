@@ -18,10 +18,9 @@ import { test } from "node:test";
 import type { PlannedRoute } from "../../core/sync/commands.js";
 import { chrooted } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
-import { once, type Shared, shared, statusOf } from "../sync/shared.js";
+import { once, type Shared, shared, statusOf, stopped } from "../sync/shared.js";
 
 const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
-const sorted = (tree: Record<string, string>) => Object.entries(tree).sort();
 
 /** What names a file at the server, whatever it is called: the same after a move, another one after it was sent again. */
 const thing = (both: Shared, path: string) => statSync(join(both.nas, path)).ino;
@@ -34,8 +33,7 @@ test(
     const config = both.config({ mode: "mirror", deletes: true });
     const program = new Program(["run", "--json", "--config", config]);
     t.after(() => program.kill());
-    const settled = () =>
-      program.until(() => JSON.stringify(sorted(both.tree("here"))) === JSON.stringify(sorted(both.tree("there"))), "it follows");
+    const settled = () => program.until(() => both.isEven(), "it follows");
     both.put("here", "flights/day 1/a.txt", "one");
     both.put("here", "flights/day 1/ü–😀.txt", "odd");
     mkdirSync(join(both.box, "empty/in it"), { recursive: true });
@@ -135,7 +133,7 @@ test(
     both.put("here", "d", "a file where a directory was");
     await once(config);
     assert.deepEqual(both.tree("there"), { a: "new a, longer", b: "old e", d: "a file where a directory was" });
-    assert.deepEqual(sorted(both.trash("there")), [
+    assert.deepEqual(Object.entries(both.trash("there")).sort(), [
       ["a", "old a"],
       ["b", "old b"],
       ["d/x", "old d/x"],
@@ -181,17 +179,8 @@ test(
   async (t) => {
     const both = await shared(t);
     const config = both.config({ mode: "mirror", deletes: true, maxDeletes: 2 });
-    for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
-    await once(config);
-    for (let n = 1; n <= 3; n++) both.put("here", `a${n}`, undefined);
-    const program = new Program(["run", "--json", "--config", config]);
-    t.after(() => program.kill());
-    const stopped = await program.until(({ what }) => what === "sync-stopped", "it stops");
-    assert.match(
-      stopped.message,
-      /^box ⇒ nas\/shared: 3 of 6 would be removed at nas, .*at most 2 are: .*filesync approve box:nas\/shared/,
-    );
-    assert.equal(Object.keys(both.tree("there")).length, 6);
+    const { program, message } = await stopped(t, both, config);
+    assert.match(message, /^box ⇒ nas\/shared: 3 of 6 would be removed at nas, .*at most 2 are: .*filesync approve box:nas\/shared/);
     assert.equal((await runProgram(["approve", "box", "--config", config])).code, 0);
     await program.until(({ what }) => what === "synced", "it goes on");
     assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a4", "a5", "a6"]);
@@ -232,7 +221,7 @@ test(
     const config = both.config({ mode: "mirror" });
     both.put("here", "a", "first");
     symlinkSync("/etc", join(both.box, "link"));
-    await once(config);
+    await once(config, 3);
     assert.deepEqual(both.tree("there"), { a: "first" });
     assert.match(JSON.stringify((await statusOf(config)).syncs[0]), /unknown/);
     // cp -p of another version over it.
@@ -242,7 +231,7 @@ test(
     copyFileSync(both.world.path("other"), join(both.box, "a.new"));
     utimesSync(join(both.box, "a.new"), atime, mtime);
     renameSync(join(both.box, "a.new"), join(both.box, "a"));
-    await once(config);
+    await once(config, 3);
     assert.deepEqual(both.tree("there"), { a: "other" });
   },
 );

@@ -4,11 +4,11 @@ import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "n
 import { join } from "node:path";
 import { test } from "node:test";
 import type { PlannedRoute } from "../../core/sync/commands.js";
-import { chrooted } from "../conformance/sftp-servers.js";
+import { chrooted, rcloneSftp } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { rows } from "../sync/rows.js";
-import { once, shared, statusOf } from "../sync/shared.js";
+import { once, shared, statusOf, stopped } from "../sync/shared.js";
 
 const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
 
@@ -52,7 +52,7 @@ test("a day with it: directories, renames, conflicts and changes come through, i
     await program.until(() => {
       const synced = program.events.filter(({ what }) => what === "synced").length;
       if (synced <= seen) return false;
-      const equal = JSON.stringify(sorted(both.tree("here"))) === JSON.stringify(sorted(both.tree("there")));
+      const equal = both.isEven();
       if (equal) seen = synced;
       return equal;
     }, "both are the same");
@@ -74,8 +74,6 @@ test("a day with it: directories, renames, conflicts and changes come through, i
   assert.deepEqual(Object.keys(both.tree("here")).sort(), ["empty/", "empty/in it/", "from the ground.txt"]);
   assert.equal(both.trash("here")["Flights 2026/day 1/a.txt"], "one");
 });
-
-const sorted = (tree: Record<string, string>) => Object.entries(tree).sort();
 
 test("files that only got another name are not counted as removed", skip, async (t) => {
   const both = await shared(t);
@@ -113,20 +111,14 @@ test(
   async (t) => {
     const both = await shared(t);
     const config = both.config({ mode: "two-way", maxDeletes: 2 });
-    for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
-    await once(config);
-    for (let n = 1; n <= 3; n++) both.put("here", `a${n}`, undefined);
-    const program = new Program(["run", "--json", "--config", config]);
-    t.after(() => program.kill());
-    const stopped = await program.until(({ what }) => what === "sync-stopped", "it stops");
+    const { program, message } = await stopped(t, both, config);
     assert.match(
-      stopped.message,
+      message,
       /^box ↔ nas: 3 of 6 would be removed at nas, .*at most 2 are: .*filesync plan box:nas .*filesync approve box:nas/,
     );
-    assert.equal(Object.keys(both.tree("there")).length, 6);
     const status = await statusOf(config);
     assert.equal(status.syncs[0]?.state, "stopped");
-    assert.match(status.summary, /box:nas: 3 of 6 would be removed/);
+    assert.match(status.summary, /^box:nas: stopped, 3 of 6 paths wait: 3 of 6 would be removed/);
     const plan = (await runProgram(["plan", "--config", config])).out;
     assert.match(plan, /^ {2}a1: move it to the trash at nas {2}\[row 7: 1 B \S+ \| - \| 1 B \S+\]$/m);
     assert.match(plan, /^ {2}3 paths are the same on both sides$/m);
@@ -152,31 +144,38 @@ test(
   },
 );
 
-test("a device that may give a taken name to something else is refused, with what was tried; nothing is sent", async (t) => {
-  const world = new World(t);
-  world.mkdir("box");
-  writeFileSync(world.path("box/a"), "a");
-  const ground = { type: "ftp-server", listen: "127.0.0.1:0", root: "served", users: { u: { password: "pass", write: true } } };
-  const server = new Program(["run", "--json", "--config", world.config({ stateDir: "ground", services: { ftp: ground } }, "ground.json")]);
-  t.after(() => server.kill());
-  const { facts } = await server.until(({ message }) => message.includes("FTP server listens on"), "it listens");
-  const config = world.config({
-    devices: {
-      box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
-      nas: { type: "ftp", host: "127.0.0.1", port: facts?.["port"], user: "u", password: "pass" },
-    },
-    routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
-  });
-  const program = new Program(["run", "--json", "--config", config]);
-  t.after(() => program.kill());
-  const { message } = await program.until(({ what }) => what === "sync-stopped", "it is refused");
-  assert.match(message, /^box ↔ nas: nas may give a name that something has to something else \(tried\)/);
-  assert.equal((await statusOf(config)).syncs[0]?.state, "refused");
-  const { code, err } = await runProgram(["approve", "box", "--config", config]);
-  assert.equal(code, 2);
-  assert.match(err, /box ↔ nas does not wait for an approval: nas may give/);
-  await program.kill();
-  assert.ok(!existsSync(world.path("served/a")));
-  const alone = await runProgram(["approve", "box", "--config", config]);
-  assert.match(alone.err, /no daemon runs: there is nothing that waits for an approval/);
-});
+const anybody = rcloneSftp("off");
+
+test(
+  "a server on which nothing is had by one alone is refused, with what was tried; nothing is sent",
+  anybody.skip === undefined ? {} : { skip: anybody.skip },
+  async (t) => {
+    const server = await anybody.start();
+    t.after(() => server.stop());
+    const world = new World(t);
+    world.mkdir("box");
+    writeFileSync(world.path("box/a"), "a");
+    const config = world.config({
+      devices: {
+        box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
+        nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: "/", ...server.options },
+      },
+      routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
+    });
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    const { message } = await program.until(({ what }) => what === "sync-stopped", "it is refused");
+    assert.match(
+      message,
+      /^box ↔ nas: nas may give a name that something has to something else, and the same new directory to several .*\(tried\)/,
+    );
+    assert.equal((await statusOf(config)).syncs[0]?.state, "refused");
+    const { code, err } = await runProgram(["approve", "box", "--config", config]);
+    assert.equal(code, 2);
+    assert.match(err, /box ↔ nas does not wait for an approval: nas may give/);
+    await program.kill();
+    assert.ok(!existsSync(join(server.dir, "a")));
+    const alone = await runProgram(["approve", "box", "--config", config]);
+    assert.match(alone.err, /box ↔ nas does not wait for an approval: nas may give/);
+  },
+);

@@ -10,7 +10,7 @@ import { calm, expectFault } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { password } from "./dav-servers.js";
 import { cut } from "./readers.js";
-import { isReceipt, send } from "./target.js";
+import { isReceipt, send } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
 const user = "me@example.org";

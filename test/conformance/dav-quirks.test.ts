@@ -11,7 +11,7 @@ import { calm, expectFault } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { listed, plain, scene, source, target } from "./dav-scene.js";
 import { short } from "./readers.js";
-import { send } from "./target.js";
+import { send } from "./target-under-test.js";
 import { bytes, memo, upload } from "./upload.js";
 
 const puts = (double: DavDouble) => double.asked.filter((it) => it.startsWith("PUT") && !it.endsWith(".try.part"));

@@ -15,7 +15,8 @@ import { type Machine, thisMachine } from "../../plugins/disk/mounting.js";
 import { filesBelow, onMedium } from "./files.js";
 import { sourceClauses } from "./source.js";
 import type { SourceUnderTest } from "./source-under-test.js";
-import { targetClauses, type TargetUnderTest } from "./target.js";
+import { targetClauses } from "./target.js";
+import type { TargetUnderTest } from "./target-under-test.js";
 import { context } from "./upload.js";
 
 class Card {

@@ -9,7 +9,7 @@ import { FtpRelay } from "../faults/relay.js";
 import { calm } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import { startOwn } from "./ftp-servers.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
 for (const most of [1, 2])

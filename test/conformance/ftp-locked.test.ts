@@ -11,7 +11,7 @@ import { calm, expectFault, until } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import { vsftpd } from "./ftp-servers.js";
 import { RawFtp } from "./raw-ftp.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
 const content = bytes(6_000_000, 7);

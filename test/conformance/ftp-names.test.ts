@@ -7,7 +7,7 @@ import { isFault } from "../../core/errors.js";
 import { calm } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
 for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd, ftpSrv])

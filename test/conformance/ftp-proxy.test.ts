@@ -10,7 +10,7 @@ import { RoughRelay } from "../faults/campaign/relay.js";
 import { calm, until } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd, type FtpServerUnderTest } from "./ftp-servers.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
 /** Larger than what the sockets between two programs hold. */

@@ -21,7 +21,7 @@ import {
   type FtpServerUnderTest,
 } from "./ftp-servers.js";
 import { RawFtp } from "./raw-ftp.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, sha256, upload } from "./upload.js";
 
 interface Quirks {

@@ -12,7 +12,8 @@ import { filesBelow, onMedium } from "./files.js";
 import { cut } from "./readers.js";
 import { sourceClauses } from "./source.js";
 import type { SourceUnderTest } from "./source-under-test.js";
-import { isReceipt, targetClauses, type TargetUnderTest } from "./target.js";
+import { targetClauses } from "./target.js";
+import { isReceipt, type TargetUnderTest } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
 import { mountSmall, unmount } from "../small-disk.js";
 

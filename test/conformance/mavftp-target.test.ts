@@ -12,7 +12,8 @@ import { startSim } from "../../sim/sim.js";
 import { register, until } from "./clause.js";
 import { files, notOn } from "./files.js";
 import type { SourceUnderTest } from "./source-under-test.js";
-import { targetClauses, type TargetUnderTest } from "./target.js";
+import { targetClauses } from "./target.js";
+import type { TargetUnderTest } from "./target-under-test.js";
 import { treeClauses } from "./tree.js";
 import { context } from "./upload.js";
 

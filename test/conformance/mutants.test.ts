@@ -15,7 +15,8 @@ import { ftpHarness } from "./ftp-harness.js";
 import { ownPlain } from "./ftp-servers.js";
 import { allSourceClauses } from "./source.js";
 import type { SourceUnderTest } from "./source-under-test.js";
-import { allTargetClauses, type TargetUnderTest } from "./target.js";
+import { allTargetClauses } from "./target.js";
+import type { TargetUnderTest } from "./target-under-test.js";
 import { bytes, chunks, readingOfStream, sha256 } from "./upload.js";
 
 const correct = ftpHarness({ kind: ownPlain, promises: { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1 } });
@@ -79,6 +80,30 @@ const renamed = (how: (path: string) => string): Bug<TargetUnderTest> =>
       return "occupied" in done ? done : { ...done, path: upload.path };
     },
   }));
+
+/** The correct device has a server that copies nothing: here the harness does it. */
+const copying = target((it, under) => {
+  const held = async (path: string): Promise<Buffer> => {
+    const there = path.startsWith("../") ? Promise.reject(new Fault("rejected", "outside")) : under.read(path);
+    const content = await there;
+    if (content === undefined) throw new Fault("missing", "it is not there");
+    return content;
+  };
+  return {
+    get features() {
+      return { ...it.features, splices: "ranges" as const };
+    },
+    splice: async (upload, { path, offset, length }, at, signal) => {
+      const bytes = (await held(path)).subarray(offset, offset + length);
+      if (bytes.length < length) throw new Fault("changed", "it is shorter");
+      if ((await it.offset(upload, signal)) !== at) throw new Fault("conflict", "the partial has another size");
+      await it.write({ ...written(upload, bytes), size: at + length }, at, signal, () => undefined);
+    },
+    prove: async (upload) => {
+      if (sha256(await held(upload.partialPath)) !== upload.digest) throw new Fault("mismatch", "it is another content");
+    },
+  };
+});
 
 const anyDevice: Readonly<Record<string, Bug<UnderTest>>> = {
   "presence$ gives the present state on subscribe": device(() => ({ presence$: new BehaviorSubject({ state: "detached" as const }) })),
@@ -159,6 +184,22 @@ const targetBugs: Readonly<Record<string, Bug<TargetUnderTest>>> = {
       },
     };
   }),
+  "what the peer holds is spliced without being sent, and stays as it is": target((it, under) => ({
+    splice: async (upload, from, at, signal) => {
+      await it.splice?.(upload, from, at, signal);
+      await under.remove(from.path);
+    },
+  })),
+  "any bytes of a file are spliced between what is sent, and what was cut goes on": target((it) => ({
+    splice: async (upload, from, at, signal) => it.splice?.(upload, { ...from, offset: 0 }, at, signal),
+  })),
+  "a splice at another offset than the partial's size is a conflict, and of what is not there nothing is copied": target((it) => ({
+    splice: async (upload, from, _at, signal) => it.splice?.(upload, from, await it.offset(upload, signal), signal),
+  })),
+  "what was spliced and is another content is a mismatch, and is not published": target((it) => ({
+    prove: () => Promise.resolve(),
+    commit: (upload, signal) => it.commit({ ...upload, digest: undefined }, signal),
+  })),
   "what another put under the name stays, and is told": target((it, under) => ({
     commit: async (upload, signal) => {
       await under.remove(upload.path).catch((error: unknown) => assert.ok(error));
@@ -354,6 +395,9 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
       await it.move(from, to, expect, signal);
     },
   })),
+  "tree: a move that is to make no directory finds none where it has got another name": tree((it) => ({
+    move: (from, to, expect, signal) => it.move(from, to, expect, signal),
+  })),
   "tree: mkdir makes parents, and twice is success": tree((it) => ({
     mkdir: async (path, signal) => {
       if ((await it.stat(path, signal)) !== undefined) throw new Fault("conflict", "it exists");
@@ -458,5 +502,17 @@ function planted<T extends UnderTest>(
     });
 }
 
-planted("target", allTargetClauses, targetBugs, () => correct.target.make());
+planted("target", allTargetClauses, targetBugs, async () => {
+  const under = await correct.target.make();
+  return { ...under, ...copying(under) };
+});
+test("target: the device that has no bug passes what was added to it", async () => {
+  for (const clause of allTargetClauses.filter(({ name }) => name.includes("splice"))) {
+    const make = async () => {
+      const under = await correct.target.make();
+      return { ...under, ...copying(under) };
+    };
+    assert.equal(await verdict(clause, { name: "correct", make }), undefined);
+  }
+});
 planted("source", allSourceClauses, sourceBugs, () => correct.source.make());

@@ -7,7 +7,7 @@ import { isFault } from "../../core/errors.js";
 import type { Device, Target } from "../../core/plugin.js";
 import { mountSmall, unmount } from "../small-disk.js";
 import { calm } from "./clause.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { upload } from "./upload.js";
 
 interface Served {

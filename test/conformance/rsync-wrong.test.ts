@@ -12,7 +12,7 @@ import { freePort } from "./ftp-servers.js";
 import { rsyncDevice } from "./rsync-harness.js";
 import { rsyncShell, startRsync } from "./rsync-servers.js";
 import { fingerprintOf, makeKey, type SftpServerUnderTest } from "./sftp-servers.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
 
 const skip = rsyncShell.skip ?? false;

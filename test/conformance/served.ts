@@ -5,7 +5,7 @@ import { parseIn } from "../../core/options.js";
 import type { Device, Plugin, TreePromises } from "../../core/plugin.js";
 import { filesBelow } from "./files.js";
 import type { SourceHarness, SourceUnderTest } from "./source-under-test.js";
-import type { TargetHarness, TargetUnderTest } from "./target.js";
+import type { TargetHarness, TargetUnderTest } from "./target-under-test.js";
 import type { TestContext } from "./upload.js";
 
 /** A device of a plugin, as a configuration with these options makes it. */

@@ -8,7 +8,7 @@ import { calm, expectFault } from "./clause.js";
 import { cut } from "./readers.js";
 import { sftpDevice } from "./sftp-harness.js";
 import { scripted, STATUS_CODE, type Bent, type Scripted } from "./sftp-scripted.js";
-import { isReceipt } from "./target.js";
+import { isReceipt } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
 
 interface Under {

@@ -8,70 +8,23 @@ import assert from "node:assert/strict";
 import { setTimeout as delay } from "node:timers/promises";
 import { inspect } from "node:util";
 import { Fault, isFault, type FaultKind } from "../../core/errors.js";
-import type { Device, Occupant, Receipt, Target, Upload } from "../../core/plugin.js";
-import { calm, deviceClauses, expectFault, register, until, type Clause, type Harness, type UnderTest } from "./clause.js";
+import type { Target } from "../../core/plugin.js";
+import { calm, deviceClauses, expectFault, register, until } from "./clause.js";
+import { spliceClauses } from "./target-splice.js";
+import {
+  commit,
+  expectPublished,
+  isReceipt,
+  send,
+  targetOf,
+  visible,
+  type TargetClause,
+  type TargetHarness,
+  type TargetUnderTest,
+} from "./target-under-test.js";
 import { cut, short, slow, stuck, wrong } from "./readers.js";
 import { bytes, chunks, sha256, upload, type TestUpload } from "./upload.js";
 
-/** A device, and its files by another way. Paths are those of core, below the device's root. */
-export interface TargetUnderTest extends UnderTest {
-  /** The real content; undefined when nothing is there. */
-  read(path: string): Promise<Buffer | undefined>;
-  /** Puts a file there by another hand, with its directories. */
-  put(path: string, content: Buffer): Promise<void>;
-  /** Takes a file away by another hand. */
-  remove(path: string): Promise<void>;
-  /** Paths of all files below the root, also hidden ones. */
-  list(): Promise<string[]>;
-  /** The size of a file; undefined when nothing is there. */
-  size(path: string): Promise<number | undefined>;
-  /** The time of a file, where this target keeps the one of the upload. */
-  modifiedMs?(path: string): Promise<number>;
-  /** Makes a file of `size` bytes that takes no space; where the medium can. */
-  sparse?(path: string, size: number): Promise<void>;
-  /** Makes a target that believes only its own notes believe that it holds so much of an upload. */
-  vouch?(upload: Upload, bytes: number): Promise<void>;
-  /** A device of the same server with wrong credentials. */
-  readonly stranger?: () => Promise<Device>;
-  /** What no message may hold. */
-  readonly secrets?: readonly string[];
-  /** Names that this server cannot hold, with the reason. */
-  readonly refuses?: Readonly<Record<string, string>>;
-  /** What is beside and above the root, as far as the harness can see: an escape would show there. */
-  outside?(): Promise<string[]>;
-}
-
-export type TargetHarness = Harness<TargetUnderTest>;
-type TargetClause = Clause<TargetUnderTest>;
-
-export function targetOf(under: UnderTest): Target {
-  assert.ok(under.device.target, "the device has no target");
-  return under.device.target;
-}
-
-export function isReceipt(result: Receipt | Occupant): result is Receipt {
-  return !("occupied" in result);
-}
-
-/** Writes from where the target is, and publishes. */
-export async function send(target: Target, it: TestUpload): Promise<Receipt> {
-  const offset = await target.offset(it, calm());
-  await target.write(it, offset, calm(), () => undefined);
-  const result = await target.commit(it, calm());
-  assert.ok(isReceipt(result), `the name was occupied: ${JSON.stringify(result)}`);
-  return result;
-}
-
-async function expectPublished(under: TargetUnderTest, it: TestUpload, content: Buffer, receipt: Receipt): Promise<void> {
-  assert.equal(receipt.path, it.path);
-  assert.equal(receipt.size, content.length);
-  if (receipt.proof === "digest" || receipt.proof === "readback") assert.equal(receipt.digest, sha256(content));
-  const there = await under.read(it.path);
-  assert.ok(there !== undefined, "nothing is under the final name");
-  assert.ok(there.equals(content), `${there.length} bytes are there, and they are not the ones that were sent (${content.length})`);
-}
-
-/** Sends the first part and is cut: what the target then holds. */
 async function half(target: Target, it: TestUpload, content: Buffer): Promise<number> {
   const first = upload(it.path, content, { id: it.id, read: cut(content, content.length / 2) });
   await expectFault(
@@ -85,9 +38,6 @@ async function half(target: Target, it: TestUpload, content: Buffer): Promise<nu
 function tooFew({ features }: Target): readonly FaultKind[] {
   return features.resume ? ["transient"] : ["transient", "conflict"];
 }
-
-const hidden = /(^|\/)\.[^/]*\.part$/;
-const visible = (paths: readonly string[]): string[] => paths.filter((path) => !hidden.test(path)).sort();
 
 const uglyNames: readonly (readonly [string, string])[] = [
   ["spaces", "with space in it.bin"],
@@ -128,9 +78,7 @@ const clauses: readonly TargetClause[] = [
       const target = targetOf(under);
       await target.write(it, 0, calm(), (n) => (told += n));
       assert.equal(told, content.length, "onBytes did not tell of each byte");
-      const result = await target.commit(it, calm());
-      assert.ok(isReceipt(result));
-      await expectPublished(under, it, content, result);
+      await commit(under, it, content);
       assert.deepEqual(await under.list(), [it.path], "something else was left behind");
       return undefined;
     },
@@ -178,9 +126,7 @@ const clauses: readonly TargetClause[] = [
       await target.write(it, offset, calm(), (n) => (told += n));
       assert.deepEqual(it.reading.offsets, [offset]);
       assert.ok(it.reading.given <= content.length - offset && told === content.length - offset, "more than the rest was sent");
-      const result = await target.commit(it, calm());
-      assert.ok(isReceipt(result));
-      await expectPublished(under, it, content, result);
+      await commit(under, it, content);
       return undefined;
     },
   },
@@ -483,6 +429,7 @@ const clauses: readonly TargetClause[] = [
       return undefined;
     },
   },
+  ...spliceClauses,
 ];
 
 /** After an abort a server may still take what was under way: waits until the offset stays. */

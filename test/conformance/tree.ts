@@ -82,6 +82,27 @@ export const treeClauses: readonly SourceClause[] = [
     },
   },
   {
+    name: "tree: a move that is to make no directory finds none where it has got another name",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      if (under.promises?.exclusive === "nothing") return "this server makes what is missing of a path, or a directory for several";
+      const content = bytes(100);
+      await under.put("d/in.bin", bytes(5));
+      await tree.mkdir("hold", calm());
+      const how = { ours: true, made: true } as const;
+      await tree.move("log.bin", "hold/1", await found(under, "log.bin", content), calm(), how);
+      assert.ok((await under.read("hold/1"))?.equals(content));
+      await tree.move("hold", "left", "directory", calm(), { ours: true });
+      await expectFault(tree.move("hold/1", "log.bin", await found(under, "left/1"), calm()), "missing");
+      await expectFault(tree.move("left/1", "hold/1", await found(under, "left/1"), calm(), how), "missing");
+      await expectFault(tree.move("d", "hold/2", "directory", calm(), how), "missing");
+      assert.ok((await under.read("left/1"))?.equals(content));
+      assert.deepEqual(await listed(tree), ["directory d", "directory left"]);
+      return undefined;
+    },
+  },
+  {
     name: "tree: a directory is not taken for the file that was meant",
     run: async (under) => {
       const tree = treeOf(under);

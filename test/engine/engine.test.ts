@@ -296,7 +296,7 @@ test("--once ends when the target has no space: it says what is left", async (t)
     return undefined;
   };
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 1, parked: 0, unlisted: [] });
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 1, parked: 0, unlisted: [], uneven: [] });
 });
 
 test("--once ends only when what is due at a source is done; what failed there is not waited for", async (t) => {
@@ -312,7 +312,7 @@ test("--once ends only when what is due at a source is done; what failed there i
       if (fails) throw new Fault("transient", "busy");
     };
     await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
-    assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 0, parked: 0, unlisted: [] });
+    assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 0, parked: 0, unlisted: [], uneven: [] });
     assert.equal(card.files.size, fails ? 1 : 0);
     assert.equal(bench.events.filter(({ what }) => what === (fails ? "again" : "released")).length, 1);
     await bench.stop();
@@ -342,7 +342,7 @@ test("--once ends when the spool has no room, and nothing that it holds can leav
       maxSize: 1000,
     },
   );
-  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(20_000)), { waiting: 3, parked: 0, unlisted: [] });
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(20_000)), { waiting: 3, parked: 0, unlisted: [], uneven: [] });
 });
 
 test("a cloned card whose first start lost power after the new id was written drops what it inherited all the same", async (t) => {

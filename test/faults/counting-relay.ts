@@ -1,9 +1,11 @@
-/** A relay in front of a server that speaks over one connection at a time: it counts, outside the program, what clients send, and can cut all that runs. */
+/** A relay in front of a server that speaks over one connection at a time: it counts, outside the program, what clients send and are told, and can cut all that runs. */
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
 export class CountingRelay {
   sentBytes = 0;
+  /** What servers answer. */
+  receivedBytes = 0;
   readonly #sockets = new Set<Socket>();
   readonly #server: Server;
 
@@ -11,6 +13,7 @@ export class CountingRelay {
     this.#server = createServer((client) => {
       const server = connect(toPort, "127.0.0.1");
       client.on("data", (bytes) => (this.sentBytes += bytes.length));
+      server.on("data", (bytes) => (this.receivedBytes += bytes.length));
       client.pipe(server).pipe(client);
       for (const [one, other] of [
         [client, server],

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { until } from "../conformance/clause.js";
 import { NotifySocket } from "../notify-socket.js";
 import { Program, runProgram } from "./process.js";
 import { assertReceiptsTrue, treeOf } from "./trees.js";
@@ -53,9 +54,20 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   if (typeof socket !== "string") await socket.until(`STATUS=nothing is found or delivered: ${trouble}`);
   rmSync(world.path("small/ballast2"));
   await late.until(({ what, message }) => what === "delivered" && message.includes("late"), "the late file", 40_000);
+  // With room again there is a reserve for the next time.
+  rmSync(world.path("small/ballast"));
+  await until("the reserve is made again", () => existsSync(world.path("small/state/reserve")), 30_000);
+  world.fill("small/ballast");
+  const failed = () => late.events.filter(({ what }) => what === "journal-failed").length;
+  const before = failed();
+  for (let n = 0; n < 600; n++)
+    world.file(join("in", `b-rather-long-name-of-a-file-so-that-the-journal-grows-${n}`), `again ${n}`, 2000 + n);
+  const arrived = () => late.events.filter(({ what }) => what === "delivered").length;
+  await late.until(() => arrived() >= 601, "all files again", 90_000);
+  assert.ok(failed() - before <= 1, "the journal failed again and again");
   late.signal("SIGTERM");
   assert.equal(await late.exited, 0);
-  assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 601);
+  assert.equal(assertReceiptsTrue(world.path("small/state"), { out: world.path("out") }).size, 1201);
 });
 
 /** Until its socket is there, the daemon has its state directory and does not answer. */

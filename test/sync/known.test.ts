@@ -11,6 +11,7 @@ import { awayDir, Tree, TreeReplica, trashDir } from "./model-tree.js";
 const rules: Rules = {
   ...{ maxDeletes: undefined, anew: ["there"], together: 1 },
   begunAnew: () => undefined,
+  neverMarked: () => false,
   named: { here: "box", there: "nas" },
   before: () => Promise.resolve(),
 };
@@ -77,4 +78,20 @@ test("a mirror is listed once, and again after something did not fit, failed, or
   lost = false;
   assert.equal(await run(), 1);
   assert.equal(nas.text(), "a=5 c=6 d/ d/theirs=4 g=9 h/ h/f/ i=10 theirs=7");
+  // Nor is a directory known any more that was emptied into the one above it, and removed.
+  box.makeParents("j/k/x");
+  box.put("j/k/a", 12);
+  await run();
+  box.rename("j/k", "k");
+  box.remove("j");
+  box.rename("k", "j");
+  await run();
+  box.remove("j");
+  await run();
+  assert.equal(nas.text(), "a=5 c=6 d/ d/theirs=4 g=9 h/ h/f/ i=10 theirs=7");
+  // No directory goes with what came into it since.
+  nas.put("h/f/of others", 11);
+  box.remove("h");
+  assert.equal(await run(), 1);
+  assert.equal(nas.text(), "a=5 c=6 d/ d/theirs=4 g=9 h/ h/f/ h/f/of others=11 i=10 theirs=7");
 });

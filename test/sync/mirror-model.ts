@@ -22,6 +22,7 @@ export const mirrorVariants = [
   "not from the top",
   "blind replace",
   "what was agreed stays behind",
+  "what was copied is believed",
 ] as const;
 export type MirrorVariant = (typeof mirrorVariants)[number];
 
@@ -97,14 +98,22 @@ class MirrorWorld {
       // Servers link and unlink in one call: nobody else comes in between, but a kill may.
       this.#linked = call.startsWith(when === "before" ? "unlink " : "link ");
       await this.steps.gate();
+      // Between what was compared and what is copied.
+      if (when === "after" && call.startsWith("compare ") && this.options.calm !== true && this.random.below(8) === 0)
+        this.meddle(call.slice("compare ".length));
     };
     this.world = {
       sides: {
         here: new TreeReplica(this.here, this.steps.gate),
-        there: new TreeReplica(this.there, gate, { replaces: variant === "blind replace" }, (_path, content) => {
-          this.arrived.add(content);
-          this.sent.set(content, (this.sent.get(content) ?? 0) + 1);
-        }),
+        there: new TreeReplica(
+          this.there,
+          gate,
+          { replaces: variant === "blind replace", believed: variant === "what was copied is believed" },
+          (_path, content) => {
+            this.arrived.add(content);
+            this.sent.set(content, (this.sent.get(content) ?? 0) + 1);
+          },
+        ),
       },
       store: this.store,
       known: this.known,
@@ -218,9 +227,8 @@ class MirrorWorld {
   }
 
   /** By somebody else, at the mirror. */
-  meddle(): void {
+  meddle(path = this.random.pick(names)): void {
     const { there, random } = this;
-    const path = random.pick(names);
     if (this.#linked) return;
     const gone = (dir: string) => {
       for (const one of [dir, ...there.below(dir)]) {
@@ -248,7 +256,7 @@ class MirrorWorld {
     void round(
       this.world,
       {
-        ...{ maxDeletes: undefined, anew: ["there"], begunAnew: () => undefined },
+        ...{ maxDeletes: undefined, anew: ["there"], begunAnew: () => undefined, neverMarked: () => false },
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.random.below(3) + 1,

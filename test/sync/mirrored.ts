@@ -2,25 +2,21 @@
  * A daemon mirrors a directory to a real server while people edit it; it is killed, also for a while, and the server goes away. Then it is quiet: the server has to hold what
  * the directory does, with nothing left over.
  */
-import { chmodSync, mkdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { TestContext } from "node:test";
 import { Program } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
+import { type Served, sharedIn } from "./servers.js";
 import { all, Hands, treeOf } from "./replicas.js";
 import { statusOf } from "./shared.js";
 
-export interface MirroredGiven {
+export interface MirroredGiven extends Pick<Served, "device" | "dir" | "server"> {
   readonly seed: number;
   /** Edits. */
   readonly edits: number;
-  /** Of the device at the server, beside "settle" and "interval". */
-  readonly device: Readonly<Record<string, unknown>>;
-  /** The served directory, as this machine names it. */
-  readonly dir: string;
-  readonly server: { unplug?(): Promise<void>; replug?(): Promise<void> };
 }
 
 export interface MirroredFound {
@@ -39,10 +35,7 @@ const names = ["a", "b", "c.txt", "d", "ü", "e", "g"];
 export async function mirrored(t: TestContext, { seed, edits, device, dir, server }: MirroredGiven): Promise<MirroredFound> {
   const random = new Random(seed);
   const world = new World(t);
-  const served = join(dir, "shared");
-  mkdirSync(served);
-  // Whoever the server is.
-  chmodSync(served, 0o777);
+  const served = sharedIn(dir);
   const box = world.mkdir("box");
   const own = { settle: "0s", interval: "1s" };
   const config = world.config({

@@ -1,8 +1,9 @@
 /** A tree in memory, as one side of a mirror or two-way route meets it: other writers, kills before and after each call, lost answers. */
 import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
-import type { Entry, Replica, Scan, Staging } from "../../core/sync/replica.js";
-import { parentOf } from "../../core/reconcile.js";
+import { looksAs } from "../../core/sync/carry.js";
+import type { Entry, Earlier, Replica, Scan, Staging } from "../../core/sync/replica.js";
+import { parentOf } from "../../core/paths.js";
 
 /** A file holds a number: that is its content. */
 type Node =
@@ -11,7 +12,9 @@ type Node =
 
 export const trashDir = ".trash";
 export const awayDir = ".away";
-export const sizeOf = (content: number): number => (content % 3) + 1;
+export const sizeOf = (content: number): number => (Math.abs(content) % 3) + 1;
+/** Of the same size: partly that content, partly another one. */
+const wrongOf = (content: number): number => -content;
 export const digestOf = (content: number): Digest => `sha256:${content}`;
 
 export class Tree {
@@ -119,6 +122,8 @@ export interface Broken {
   readonly blind?: boolean;
   /** The loser of a conflict is thrown away. */
   readonly newestWins?: boolean;
+  /** What was copied from what has the name is taken for what was agreed. */
+  readonly believed?: boolean;
 }
 
 /** How a tree is worked on. */
@@ -143,6 +148,12 @@ export class TreeReplica implements Replica {
       }
       return { entries, unseen: new Map(), settling: new Set(), marked: this.tree.marked };
     });
+  }
+
+  readonly untidy = false;
+
+  tidy(): Promise<void> {
+    return Promise.resolve();
   }
 
   isMarked(): Promise<boolean> {
@@ -197,7 +208,7 @@ export class TreeReplica implements Replica {
       await this.#call(`make ${to}`, () => {
         this.#expect(from, expect);
         if (this.tree.nodes.has(to)) throw new Fault("conflict", "something is there");
-        if (!this.tree.makeParents(`${to}/x`)) throw new Fault("conflict", "a file is above it");
+        if (!this.tree.makeParents(`${to}/x`)) throw new Fault("rejected", "a file is above it");
         made = this.tree.nodes.get(to);
       });
       await this.#call(`rename ${from}`, () => {
@@ -212,19 +223,36 @@ export class TreeReplica implements Replica {
       if (node === undefined) throw new Fault("missing", "it has gone");
       if (this.broken.blind !== true) this.#expect(from, expect);
       if (this.tree.nodes.has(to)) throw new Fault("conflict", "something is there");
-      if (!this.tree.makeParents(to)) throw new Fault("conflict", "a file is above it");
+      if (!this.tree.makeParents(to)) throw new Fault("rejected", "a file is above it");
       if (this.broken.newestWins !== true || !to.includes(".conflict-")) this.tree.nodes.set(to, node);
     });
     await this.#call(`unlink ${from}`, () => void this.tree.nodes.delete(from));
   }
 
-  async stage(staging: Staging, from: Replica, entry: Entry): Promise<Digest> {
+  /** By copying from what has the name, where that looks as it was agreed: whatever that is by then, a part of the new content. What was not sent is proved, and where it is wrong all of it is sent. */
+  async stage(staging: Staging, from: Replica, entry: Entry, held?: Earlier): Promise<Digest> {
     if (!(from instanceof TreeReplica)) throw new TypeError("both sides are trees of the model");
-    await this.gate("before", `stage ${staging.path}`);
-    const content = from.#expect(staging.path, entry);
-    this.tree.staged.set(staging.id, content);
-    await this.gate("after", `stage ${staging.path}`);
+    const { id, path } = staging;
+    const { staged } = this.tree;
+    const content = await from.#call(`read ${path}`, () => from.#expect(path, entry));
+    if (!staged.has(id) && held !== undefined && (await this.#call(`compare ${path}`, () => this.#is(path, held.entry))))
+      await this.#call(`splice ${path}`, () => {
+        const basis = this.tree.content(path);
+        staged.set(id, basis !== undefined && digestOf(basis) === held.digest ? content : wrongOf(content));
+      });
+    if (staged.has(id)) {
+      const right = await this.#call(`prove ${path}`, () => this.broken.believed === true || staged.get(id) === content);
+      if (!right) await this.#call("drop", () => void staged.delete(id));
+    }
+    if (!staged.has(id)) await this.#call(`send ${path}`, () => void staged.set(id, content));
+    // It may be written while it is sent.
+    await from.#call(`look ${path}`, () => from.#expect(path, entry));
     return digestOf(content);
+  }
+
+  #is(path: string, entry: Entry): boolean {
+    const now = this.tree.entry(path);
+    return now !== undefined && looksAs(now, entry);
   }
 
   async publish({ id, path, size, modifiedMs }: Staging, digest: Digest): Promise<Entry | undefined> {
@@ -237,19 +265,27 @@ export class TreeReplica implements Replica {
         if (there !== undefined && digestOf(there) === digest) return this.tree.entry(path);
         throw new Fault("conflict", "nothing is staged");
       }
-      if (digestOf(content) !== digest || sizeOf(content) !== size) throw new Fault("mismatch", "it is another content");
+      // Of what was not proved servers compare the size alone.
+      if (sizeOf(content) !== size || (digestOf(content) !== digest && content >= 0)) {
+        this.tree.staged.delete(id);
+        throw new Fault("mismatch", "it is another content");
+      }
       if (this.tree.nodes.has(path) && this.broken.replaces !== true && (this.broken.looksFirst !== true || seen)) {
         if (there === undefined || digestOf(there) !== digest) return undefined;
         this.tree.staged.delete(id);
         return this.tree.entry(path);
       }
-      if (!this.tree.makeParents(path)) return undefined;
+      if (!this.tree.makeParents(path)) throw new Fault("rejected", "a file is above it");
       for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
       this.tree.put(path, content, modifiedMs);
       this.tree.staged.delete(id);
       this.published(path, content);
       return this.tree.entry(path);
     });
+  }
+
+  isStaged({ id }: Staging): Promise<boolean> {
+    return this.#call("isStaged", () => this.tree.staged.has(id));
   }
 
   drop({ id }: Staging): Promise<void> {

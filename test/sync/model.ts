@@ -145,6 +145,7 @@ class Client {
         maxDeletes: undefined,
         anew: [],
         begunAnew: () => undefined,
+        neverMarked: () => false,
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.tools.random.below(3) + 1,

@@ -10,6 +10,7 @@ import { type Gate, Tree, TreeReplica, trashDir } from "./model-tree.js";
 const rules: Rules = {
   ...{ maxDeletes: undefined, anew: [], together: 1 },
   begunAnew: () => undefined,
+  neverMarked: () => false,
   named: { here: "box", there: "nas" },
   before: () => Promise.resolve(),
 };
@@ -59,3 +60,42 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   await run(mountPoint, { anew: ["here"] });
   assert.deepEqual([mountPoint.text(), store.intents.size], [server.text(), 0]);
 });
+
+for (const killed of [false, true])
+  test(`what was staged is another content when it is to get its name${killed ? ", by a start after a kill" : ""}: the old one keeps or gets back its name, and nothing is stuck`, async () => {
+    let [time, serial] = [1, 0];
+    const tick = () => (time += 1);
+    const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
+    const store = new Kept();
+    let meddle: Gate = () => Promise.resolve();
+    const gate: Gate = (when, call) => meddle(when, call);
+    const world: World = {
+      sides: { here: new TreeReplica(box, gate), there: new TreeReplica(server, gate) },
+      store,
+      table: { actions: twoWay },
+      names: {
+        trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+        conflict: (path, n) => `${path}.conflict-${n}`,
+        staging: (side, path, { stamp }) => `${side} ${path} ${stamp.modifiedMs}`,
+        intent: () => String((serial += 1)),
+      },
+    };
+    const once = () => round(world, rules, new AbortController().signal);
+    box.put("a", 1);
+    await once();
+    box.put("a", 2);
+    meddle = (when, call) => {
+      if (when === "after" || !call.startsWith("publish ")) return Promise.resolve();
+      // Of the same size.
+      for (const id of server.staged.keys()) server.staged.set(id, 5);
+      return killed ? Promise.reject(new Error("no power")) : Promise.resolve();
+    };
+    if (killed) await assert.rejects(once(), /no power/);
+    else assert.deepEqual([...(await once()).failed.keys()], ["a"]);
+    if (!killed) assert.deepEqual([server.text(), store.intents.size, store.base.has("a")], ["a=1", 0, true]);
+    meddle = () => Promise.resolve();
+    for (let done = 1; done > 0;) ({ done } = await once());
+    // Nobody knows any more what was agreed when the power went.
+    const both = killed ? "a.conflict-1=2 a=1" : "a=2";
+    assert.deepEqual([box.text(), server.text(), store.intents.size], [both, both, 0]);
+  });

@@ -5,6 +5,7 @@
  * People work by renames only: what they take away goes to a directory of theirs, so that it is known which content that was.
  */
 import {
+  chmodSync,
   chownSync,
   closeSync,
   constants,
@@ -25,20 +26,17 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { TestContext } from "node:test";
 import type { Status } from "../../core/status.js";
-import type { SftpServerUnderTest } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
+import { type Served, sharedIn } from "./servers.js";
 
-export interface ReplicasGiven {
+export interface ReplicasGiven extends Pick<Served, "device" | "dir" | "server"> {
   readonly seed: number;
   /** Edits. */
   readonly edits: number;
-  /** Of the device at the server, beside "settle" and "interval". */
-  readonly device: Readonly<Record<string, unknown>>;
-  /** The served directory, as this machine names it. */
-  readonly dir: string;
-  readonly server: Pick<SftpServerUnderTest, "unplug" | "replug">;
+  /** At the server too: not where a rename replaces, as they take no turns. */
+  readonly peopleWrite: boolean;
 }
 
 export interface ReplicasFound {
@@ -53,16 +51,14 @@ const dirs = ["", "d", "d/e", "f"];
 const names = ["a", "b", "c.txt", "d", "ü"];
 
 /** Throws what is wrong. */
-export async function replicas(t: TestContext, { seed, edits, device, dir, server }: ReplicasGiven): Promise<ReplicasFound> {
+export async function replicas(t: TestContext, { seed, edits, device, dir, server, peopleWrite }: ReplicasGiven): Promise<ReplicasFound> {
   const random = new Random(seed);
   const world = new World(t);
   const stash = join(dir, "..", "stash");
-  const served = join(dir, "shared");
+  const served = sharedIn(dir);
   const { uid, gid } = statSync(dir);
-  for (const made of [served, stash]) {
-    mkdirSync(made);
-    chownSync(made, uid, gid);
-  }
+  mkdirSync(stash, { mode: 0o777 });
+  for (const made of [served, stash]) chownSync(made, uid, gid);
   const clients = [0, 1, 2].map((n) => {
     const box = world.mkdir(`box${n}`);
     const own = { settle: "0s", interval: "1s" };
@@ -98,7 +94,7 @@ export async function replicas(t: TestContext, { seed, edits, device, dir, serve
   };
   let [kills, outages, away] = [0, 0, 0];
   for (let made = 0; made < edits; made++) {
-    const hand = random.pick(random.below(8) === 0 ? hands.slice(0, 1) : hands.slice(1));
+    const hand = random.pick(random.below(8) === 0 && peopleWrite ? hands.slice(0, 1) : hands.slice(1));
     switch (random.below(6)) {
       case 0:
       case 1:
@@ -125,15 +121,15 @@ export async function replicas(t: TestContext, { seed, edits, device, dir, serve
       kills += 1;
       begin(n);
     }
-    if (away > 0 && --away === 0) await server.replug();
-    else if (away === 0 && random.below(150) === 0) {
+    if (away > 0 && --away === 0) await server.replug?.();
+    else if (away === 0 && server.unplug !== undefined && random.below(150) === 0) {
       await server.unplug();
       outages += 1;
       away = 10;
     }
     await sleep(random.below(30));
   }
-  if (away > 0) await server.replug();
+  if (away > 0) await server.replug?.();
   const trees = await quiet(clients, roots);
   const live = new Set(trees.flatMap((tree) => [...tree.values()]));
   const lost = [...kept].filter((text) => !live.has(text)).map((text) => text.trimEnd().slice(0, 20));
@@ -221,6 +217,7 @@ function placesOf(roots: readonly string[], texts: readonly string[]): string {
 
 /** A person at one directory. */
 export class Hands {
+  static #made = 0;
   #count = 0;
 
   constructor(
@@ -239,8 +236,9 @@ export class Hands {
   give(path: string, text: string): boolean {
     const aside = join(this.stash, String((this.#count += 1)));
     writeFileSync(aside, text);
-    // Older than a moment, as most files are.
-    utimesSync(aside, 1_780_000_000 + this.#count, 1_780_000_000 + this.#count);
+    // Older than a moment, as most files are, and of no other's second: what keeps size and time is not seen.
+    const at = 1_780_000_000 + (Hands.#made += 1);
+    utimesSync(aside, at, at);
     this.#own(aside);
     return this.#try(() => linkSync(aside, join(this.root, path)));
   }
@@ -276,8 +274,10 @@ export class Hands {
 
   makeDir(path: string): void {
     if (path === "") return;
-    if (this.#try(() => mkdirSync(join(this.root, path)))) this.#own(join(this.root, path));
-    else this.#try(() => rmdirSync(join(this.root, path)));
+    if (this.#try(() => mkdirSync(join(this.root, path)))) {
+      this.#own(join(this.root, path));
+      chmodSync(join(this.root, path), 0o777);
+    } else this.#try(() => rmdirSync(join(this.root, path)));
   }
 
   #own(path: string): void {

@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
+import { isDeepStrictEqual } from "node:util";
 import type { Status } from "../../core/status.js";
 import { chrooted, type SftpServerUnderTest } from "../conformance/sftp-servers.js";
-import { runProgram } from "../faults/process.js";
+import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
 /** A person's hands on both directories. */
@@ -64,6 +65,11 @@ export class Shared {
     return treeOf(side === "here" ? this.box : this.nas, (path) => path !== ".filesync");
   }
 
+  /** Both hold the same. */
+  isEven(): boolean {
+    return isDeepStrictEqual(this.tree("here"), this.tree("there"));
+  }
+
   /** Contents in the trash, by the path that they had; the last of each. */
   trash(side: "here" | "there"): Record<string, string> {
     return Object.fromEntries(this.trashed(side));
@@ -108,6 +114,22 @@ export async function once(config: string, code = 0): Promise<string> {
   const ran = await runProgram(["run", "--once", "--config", config]);
   assert.equal(ran.code, code, ran.out + ran.err);
   return ran.out + ran.err;
+}
+
+/** Of a1 to a6, the same on both sides, half are removed here: a program whose `maxDeletes` is 2 stops. What it says. */
+export async function stopped(
+  t: TestContext,
+  both: Shared,
+  config: string,
+): Promise<{ readonly program: Program; readonly message: string }> {
+  for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
+  await once(config);
+  for (let n = 1; n <= 3; n++) both.put("here", `a${n}`, undefined);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { message } = await program.until(({ what }) => what === "sync-stopped", "it stops");
+  assert.equal(Object.keys(both.tree("there")).length, 6);
+  return { program, message };
 }
 
 export async function statusOf(config: string): Promise<Status> {

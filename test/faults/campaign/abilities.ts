@@ -1,6 +1,6 @@
 /** What of the schedule this machine cannot do. */
 import { spawnSync } from "node:child_process";
-import { hasFakeClock } from "./life.js";
+import { hasFakeClock } from "../fake-clock.js";
 import { faultKinds, ofMedium } from "./schedule.js";
 import type { PlaceKind } from "./place.js";
 import { isRoot } from "./servers.js";

@@ -3,15 +3,11 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { clockEnv, hasFakeClock } from "../fake-clock.js";
 import type { Random } from "../random.js";
 import { Program } from "../process.js";
 import { recordedCalls } from "./power.js";
 import type { PlannedLife } from "./schedule.js";
-
-const fakeClock = ["x86_64", "aarch64", "arm"]
-  .flatMap((arch) => ["", "eabihf"].map((abi) => `/usr/lib/${arch}-linux-gnu${abi}/faketime/libfaketimeMT.so.1`))
-  .find((path) => existsSync(path));
-export const hasFakeClock = fakeClock !== undefined;
 
 /** Calls at whose N-th use by a thread the program is killed: `[calls, the most that N may be]`. */
 const killable: readonly (readonly [string, number])[] = [
@@ -48,16 +44,7 @@ export class Life {
     const env: NodeJS.ProcessEnv = { ...process.env, UV_USE_IO_URING: "0" };
     // One thread: then the N-th call is the N-th of the program, and a log of calls has no two at once.
     if (plan.ending === "killed at a call" || random.next() < 0.5) env.UV_THREADPOOL_SIZE = "1";
-    if (plan.clock && fakeClock !== undefined) {
-      writeFileSync(this.#clock, "+0");
-      Object.assign(env, {
-        LD_PRELOAD: fakeClock,
-        FAKETIME_TIMESTAMP_FILE: this.#clock,
-        FAKETIME_NO_CACHE: "1",
-        FAKETIME_DONT_FAKE_MONOTONIC: "1",
-        NO_FAKE_STAT: "1",
-      });
-    }
+    if (plan.clock && hasFakeClock) Object.assign(env, clockEnv(this.#clock));
     this.program = new Program(["run", "--json", "--config", config], { wrap, env });
   }
 

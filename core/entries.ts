@@ -1,0 +1,20 @@
+/** What is in one directory of a device. */
+import { isFault } from "./errors.js";
+import type { FileEntry, Tree } from "./plugin.js";
+
+type Listing = Pick<Tree, "list">;
+
+/** Whole before anything is done with it: what is listed while it changes may be told wrong. Throws as `Tree.list` does. */
+export async function entriesOf(tree: Listing, dir: string, signal: AbortSignal): Promise<FileEntry[]> {
+  const found: FileEntry[] = [];
+  for await (const entry of tree.list(dir, signal)) found.push(entry);
+  return found;
+}
+
+/** The same; of a directory that is not there nothing. */
+export async function entriesIfAny(tree: Listing, dir: string, signal: AbortSignal): Promise<FileEntry[]> {
+  return entriesOf(tree, dir, signal).catch((error: unknown) => {
+    if (isFault(error, "missing")) return [];
+    throw error;
+  });
+}

@@ -1,0 +1,9 @@
+/** Paths of core: relative, "/" between names, "" the root. */
+
+/** "a/b" of "a/b/c"; "" of "c". */
+export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+
+/** "c" of "a/b/c". */
+export const nameIn = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+
+export const isAtOrBelow = (path: string, dir: string): boolean => path === dir || path.startsWith(`${dir}/`);

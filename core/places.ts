@@ -1,0 +1,117 @@
+/** Where a route's files are, and where it brings them: as far as two directories may be one, or one may be in the other. */
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import type { Plugin } from "./plugin.js";
+import { intoOf, type Names, Rules, type Route } from "./route.js";
+
+/** A directory: of this machine "/srv/box", with no link in it as far as it is there; else "nas:/box", as the device names it. */
+export type Place = string;
+
+interface Located {
+  readonly name: string;
+  readonly plugin: Plugin<unknown>;
+  readonly options: unknown;
+  /** Below its root; what is in it is not found. */
+  readonly archiveDir?: string;
+}
+
+/** What is at `below` of a device. Looks at the file system. */
+export function placeIn(devices: readonly Located[], device: string, below: string): Place {
+  const known = devices.find(({ name }) => name === device);
+  const dir = known?.plugin.dirOf?.(known.options);
+  return dir === undefined ? trimmed(`${device}:/${below}`) : realPath(join(dir, below));
+}
+
+/** One of them is the other, or in it. */
+export function overlap(one: Place, two: Place): boolean {
+  return below(one, two) !== undefined || below(two, one) !== undefined;
+}
+
+/** Why a mirror or two-way route between these would go on for ever; undefined: it would not. For a person. */
+export function syncComesBack(devices: readonly Located[], { from, to, into, rules }: Sides): string | undefined {
+  const [here, there] = [placeIn(devices, from, ""), placeIn(devices, to, into)];
+  const compiled = new Rules(rules);
+  const isLeft = (dir: string) => !compiled.reaches(dir);
+  return inside(named(to, into), there, named(from, ""), here, isLeft) ?? inside(named(from, ""), here, named(to, into), there, isLeft);
+}
+
+interface Sides {
+  readonly from: string;
+  readonly to: string;
+  readonly into: string;
+  readonly rules: Route;
+}
+
+/** Why what a copy route brings to a target would be found again at its source; undefined: it would not. For a person. */
+export function copyComesBack(devices: readonly Located[], route: Route, target: string, names: Partial<Names>): string | undefined {
+  const into = intoOf(route, names);
+  const [inner, outer] = [placeIn(devices, target, into), placeIn(devices, route.from, "")];
+  return inside(named(target, into), inner, named(route.from, ""), outer, isLeftBy(devices, route));
+}
+
+/** Where a route is, and where the program keeps its own. */
+interface Held {
+  readonly devices: readonly Located[];
+  /** undefined: it is not known. */
+  readonly stateDir: string | undefined;
+}
+
+/** Why a mirror or two-way route between these would bring the program's own state along; undefined: it would not. For a person. */
+export function syncHoldsState(held: Held, { from, to, into, rules }: Sides): string | undefined {
+  const compiled = new Rules(rules);
+  const isLeft = (dir: string) => !compiled.reaches(dir);
+  return stateIn(held, from, "", isLeft) ?? stateIn(held, to, into, isLeft);
+}
+
+/** Why a copy route would bring the program's own state along; undefined: it would not. For a person. */
+export function copyHoldsState(held: Held, route: Route): string | undefined {
+  return stateIn(held, route.from, "", isLeftBy(held.devices, route));
+}
+
+function stateIn({ devices, stateDir }: Held, device: string, into: string, isLeft: (dir: string) => boolean): string | undefined {
+  if (stateDir === undefined) return undefined;
+  const [place, around] = [realPath(stateDir), placeIn(devices, device, into)];
+  const dir = below(around, place);
+  if (dir === undefined || (dir !== "" && isLeft(dir))) return undefined;
+  const [where, leave] =
+    dir === ""
+      ? [`and ${named(device, into)} are one directory`, ""]
+      : [`is in ${named(device, into)}`, `leave it out ("exclude": [${JSON.stringify(dir)}]), or `];
+  return `"stateDir" ${where} (${place}): the journal would be brought too, and each time that is written there it has changed, without end; ${leave}choose another "stateDir"`;
+}
+
+/** Of a directory at a copy route's source: whether nothing of it is taken. */
+function isLeftBy(devices: readonly Located[], route: Route): (dir: string) => boolean {
+  const rules = new Rules(route);
+  const archive = devices.find(({ name }) => name === route.from)?.archiveDir;
+  return (dir) => (archive !== undefined && below(trimmed(archive), dir) !== undefined) || !rules.mayWantBelow(dir);
+}
+
+function inside(inner: string, place: Place, outer: string, around: Place, isLeft: (dir: string) => boolean): string | undefined {
+  const dir = below(around, place);
+  if (dir === undefined) return undefined;
+  if (dir === "") return `${inner} and ${outer} are one directory (${place}): there is nothing to bring`;
+  return isLeft(dir)
+    ? undefined
+    : `${inner} is in ${outer} (${place}): what is brought would be found again, and brought again, without end; leave it out ("exclude": [${JSON.stringify(dir)}]), or choose another directory`;
+}
+
+const named = (device: string, into: string) => (into === "" ? device : `${device}:${into}`);
+
+/** The way from a directory to one that is in it, "" to itself; undefined: it is not in it. */
+function below(dir: Place, place: Place): string | undefined {
+  if (dir === place) return "";
+  return place.startsWith(`${dir}/`) ? place.slice(dir.length + 1) : undefined;
+}
+
+const trimmed = (path: string) => path.replace(/\/+$/, "");
+
+/** What is not there yet, or may not be looked at, is taken as it is named. */
+function realPath(path: string): string {
+  for (let at = path, rest = ""; ; rest = join(basename(at), rest), at = dirname(at))
+    try {
+      return trimmed(join(realpathSync(at), rest));
+    } catch (error) {
+      if (at === dirname(at)) throw error;
+    }
+}

@@ -1,0 +1,97 @@
+/** The program's own directory at a side: what is in it, and which of it is this route's. */
+import { randomBytes } from "node:crypto";
+import { emptyDir } from "../empty-dir.js";
+import { entriesIfAny } from "../entries.js";
+import type { Tree, TreePromises } from "../plugin.js";
+import { ownDir } from "../route.js";
+import { type Ages, aged } from "./trash.js";
+
+/** By day. */
+export const trashDir = "trash";
+/** By route: what a mirror has no place for yet. */
+export const awayDir = "away";
+/** Where clients take turns (`lock.ts`): whose turn it is, whose was ended by others, and what is whole and waits for its turn to get its name. */
+const [lockDir, endedDir, readyDir] = ["lock", "ended", "ready"];
+
+export interface OwnDirGiven {
+  /** Throws where the side has none. */
+  readonly tree: () => Tree;
+  /** Of a path below the route's directory the one below the device's root. */
+  readonly at: (path: string) => string;
+  /** Names the route; no "-" is in it. */
+  readonly route: string;
+  /** Which directory was agreed with; durable. */
+  readonly mark: { get(): string | undefined; set(mark: string): Promise<void> };
+}
+
+/** Each method throws what the tree throws. */
+export class OwnDir {
+  constructor(readonly given: OwnDirGiven) {}
+
+  get lock(): string {
+    return this.at(lockDir);
+  }
+
+  get ended(): string {
+    return this.at(endedDir);
+  }
+
+  /** Of a `Staging`. */
+  ready(id: string): string {
+    return this.at(`${readyDir}/${id}`);
+  }
+
+  /** Below the device's root. */
+  at(name: string): string {
+    return this.given.at(name === "" ? ownDir : `${ownDir}/${name}`);
+  }
+
+  async isMarked(signal: AbortSignal): Promise<boolean> {
+    const { tree, route, mark } = this.given;
+    const known = mark.get();
+    return known !== undefined && (await tree().stat(this.at(`${route}-${known}`), signal))?.kind === "directory";
+  }
+
+  /** Any directory, by this route. Where none was, one is known by what it shows: `strangeIn` (`round.ts`). */
+  get wasMarked(): boolean {
+    return this.given.mark.get() !== undefined;
+  }
+
+  /** By another mark each time: two disks that come to one mount point, or a mount point and its disk, never have the same. */
+  async mark(signal: AbortSignal): Promise<void> {
+    const { route, mark } = this.given;
+    const tree = this.given.tree();
+    const fresh = randomBytes(8).toString("hex");
+    // Of an earlier time, or of a kill in the middle of this.
+    for (const { path } of await entriesIfAny(tree, this.at(""), signal))
+      if (path.startsWith(this.at(`${route}-`))) await tree.rmdir(path, signal);
+    await tree.mkdir(this.at(`${route}-${fresh}`), signal);
+    await mark.set(fresh);
+  }
+
+  /** What the device promises here, by trying. What a kill left of that is taken away. */
+  async tryOut(signal: AbortSignal): Promise<TreePromises> {
+    const tree = this.given.tree();
+    const dir = this.at(`try-${this.given.route}`);
+    await emptyDir(tree, dir, signal);
+    const promises = await tree.tryOut(dir, signal);
+    await tree.rmdir(dir, signal);
+    return promises;
+  }
+
+  /** Takes away what has been in the trash for so long; how many days' worth. */
+  async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<{ readonly ages: Ages; readonly gone: number }> {
+    const tree = this.given.tree();
+    const trash = this.at(trashDir);
+    const days = (await entriesIfAny(tree, trash, signal)).flatMap(({ path, kind }) => {
+      const day = path.slice(trash.length + 1);
+      return kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(day) ? [day] : [];
+    });
+    const { old, ages: now } = aged(ages, days, nowMs, keepMs);
+    for (const day of old) {
+      await emptyDir(tree, `${trash}/${day}`, signal);
+      await tree.rmdir(`${trash}/${day}`, signal);
+    }
+    return { ages: now, gone: old.length };
+  }
+}

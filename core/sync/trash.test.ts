@@ -1,0 +1,44 @@
+/** Clocks that jump in both directions never take away what has not been seen for long enough. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Ages, aged } from "./trash.js";
+
+const day = 86_400_000;
+
+/** After how many looks, at these days of the clock, it is old; -1: never. */
+function looks(days: readonly number[], keep: number): number {
+  let ages: Ages = {};
+  for (const [n, at] of days.entries()) {
+    const { old, ages: next } = aged(ages, ["x"], at * day, keep * day);
+    if (old.length > 0) {
+      assert.deepEqual(next, {});
+      return n;
+    }
+    ages = next;
+  }
+  return -1;
+}
+
+test("each day counts once, a longer time by a week at most", () => {
+  assert.equal(
+    looks(
+      Array.from({ length: 60 }, (_, n) => n),
+      30,
+    ),
+    30,
+  );
+  assert.equal(looks([0, 7, 14, 21, 28, 35], 30), 5);
+  assert.equal(looks([0, 100, 200, 300, 400, 500], 30), 5);
+});
+
+test("one clock that is wrong takes nothing away, however far", () => {
+  assert.equal(looks([0, 3650, 1, 3651, 2], 30), -1);
+  assert.equal(looks([-20_000, 0, 1, 2, 3], 30), -1);
+  // Of one day no more than a quarter by each look.
+  assert.equal(looks([0, 1000, 2000, 3000, 4000], 1), 4);
+});
+
+test("what is not there any more is forgotten, and new when it comes again", () => {
+  const { ages } = aged({ a: { forMs: 29 * day, atMs: 0 }, b: { forMs: 0, atMs: 0 } }, ["b"], day, 30 * day);
+  assert.deepEqual(ages, { b: { forMs: day, atMs: day } });
+});

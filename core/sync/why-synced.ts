@@ -1,0 +1,64 @@
+/** `why` of a path that a mirror or two-way route follows: by which it is kept the same, and how that stands. It reads; it changes nothing. */
+import type { Engine } from "../engine.js";
+import { isAtOrBelow } from "../paths.js";
+import { dateText } from "../route.js";
+import type { Reason, WhyFile } from "../why.js";
+import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
+import type { Agreed } from "./store.js";
+import type { SyncRoute } from "./sync-route.js";
+
+/** One for each route that knows the path; `device`: only at this one. */
+export function whySynced(engine: Engine, device: string | undefined, path: string): WhyFile[] {
+  return engine.config.syncs.flatMap((config) =>
+    pathsIn(config, device, path)
+      .map((at) => whyIn(engine, config, at))
+      .filter(({ reasons }) => reasons.length > 0)
+      .slice(0, 1),
+  );
+}
+
+function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: string): WhyFile {
+  const { mode, from, to } = config;
+  const route = syncs.get(nameOf(config));
+  const found = journal.get<{ agreed: string }>(
+    "SELECT agreed FROM agreed WHERE route = ? AND path = ?",
+    routeId(names.installation, config),
+    path,
+  );
+  const agreed = found === undefined ? undefined : (JSON.parse(found.agreed) as Agreed);
+  const title = titleOf(config);
+  const reasons: Reason[] = [];
+  const left = [path, `${from}:${path}`, `${to}:${path}`].map((name) => route?.troubles.get(name)).find((why) => why !== undefined);
+  if (left !== undefined) reasons.push({ code: "sync-left", to, text: `${title} leaves it as it is: ${left}` });
+  else if (route?.settling.has(path) === true)
+    reasons.push({ code: "settling", to, text: `${title} waits for it: it is being written, or was a moment ago ("settle")` });
+  else if (route?.pending?.paths.has(path) === true)
+    reasons.push({ code: "sync-waits", to, text: `${title} has something to do with it; ${stateText(route)}` });
+  if (agreed !== undefined) {
+    const what = mode === "two-way" ? "it was the same on both sides" : `it was brought to ${to}`;
+    const how = reasons.length > 0 ? "before that " : "";
+    reasons.push({ code: "synced", to, text: `${title} follows it: ${how}${what}${reasons.length > 0 ? "" : `; ${stateText(route)}`}` });
+  }
+  const stamp = agreed?.kind === "file" ? { size: agreed.size, ...timeOf(agreed) } : {};
+  return { source: from, path, ...stamp, reasons };
+}
+
+function timeOf({ here: { stamp } }: Agreed): { modifiedMs?: number } {
+  return stamp.modifiedMs === undefined ? {} : { modifiedMs: stamp.modifiedMs };
+}
+
+function stateText(route: SyncRoute | undefined): string {
+  if (route === undefined) return "no daemon runs";
+  const { state, reason, evenMs } = route;
+  if (state === "even" && evenMs !== undefined) return `so it was found ${dateText(evenMs)}`;
+  return state === "working"
+    ? "the route is at work"
+    : `the route ${state === "waiting" ? "waits" : `is ${state}`}${reason === undefined ? "" : `: ${reason}`}`;
+}
+
+/** How a path of one of its devices, or of either, is called below its two directories. */
+function pathsIn({ from, to, into }: SyncConfig, device: string | undefined, path: string): string[] {
+  const there = into === "" ? path : isAtOrBelow(path, into) ? path.slice(into.length + 1) : "";
+  const paths = [...(device === undefined || device === from ? [path] : []), ...(device === undefined || device === to ? [there] : [])];
+  return [...new Set(paths)].filter((at) => at !== "");
+}

@@ -1,0 +1,215 @@
+/** What happens to shared directories in the field: other people, cards that come and go, full servers, machines without a clock. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { until } from "../conformance/clause.js";
+import { chrooted } from "../conformance/sftp-servers.js";
+import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+import { mountSmall, unmount } from "../small-disk.js";
+import { once, type Shared, shared, statusOf } from "../sync/shared.js";
+
+const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
+
+test("a directory that is renamed to one in which others keep files joins it: nothing of theirs goes to the trash", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ mode: "mirror" });
+  both.put("here", "tmp/ours.jpg", "ours");
+  both.put("here", "2025/old.jpg", "stays there");
+  await once(config);
+  rmSync(join(both.box, "2025"), { recursive: true });
+  both.put("there", "2026/theirs.jpg", "theirs");
+  both.put("there", "tmp/put there by them.jpg", "too");
+  await once(config);
+  renameSync(join(both.box, "tmp"), join(both.box, "2026"));
+  mkdirSync(join(both.box, "2025"));
+  await once(config);
+  assert.deepEqual(both.tree("there"), {
+    ...{ "2025/": "", "2025/old.jpg": "stays there" },
+    ...{ "2026/": "", "2026/ours.jpg": "ours", "2026/theirs.jpg": "theirs", "2026/put there by them.jpg": "too" },
+  });
+  assert.deepEqual(both.trashed("there"), []);
+});
+
+test("what others put into a directory at the server stays when that goes here, also when it was not listed since", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ mode: "mirror", deletes: true }, {}, { interval: "1h" });
+  both.put("here", "flight1/log", "ours");
+  both.put("here", "flight1/changed", "ours");
+  const program = await following(t, both, config);
+  both.put("there", "flight1/IMG_1.JPG", "delivered by another route, and deleted at its source");
+  both.put("there", "flight1/changed", "by them");
+  // At once.
+  renameSync(join(both.box, "flight1"), both.world.path("flight1"));
+  await until("ours has gone", () => !existsSync(join(both.nas, "flight1/log")), 60_000);
+  await program.kill();
+  assert.deepEqual(both.tree("there"), {
+    ...{ "flight1/": "", "flight1/IMG_1.JPG": "delivered by another route, and deleted at its source", "flight1/changed": "by them" },
+  });
+});
+
+test("a directory at the server that became a link is not written into, also when it was not listed since", skip, async (t) => {
+  const both = await shared(t);
+  const config = both.config({ mode: "mirror", deletes: true }, {}, { interval: "1h" });
+  both.put("here", "d/a", "a");
+  const program = await following(t, both, config);
+  both.put("there", "elsewhere/x", "x");
+  renameSync(join(both.nas, "d"), join(both.nas, "was d"));
+  symlinkSync("elsewhere", join(both.nas, "d"));
+  both.put("here", "d/new", "new");
+  both.put("here", "e", "e");
+  await until("the rest has arrived", () => existsSync(join(both.nas, "e")), 60_000);
+  assert.match(JSON.stringify((await statusOf(config)).syncs[0]?.troubles), /nas:d.*symbolic link/);
+  await program.kill();
+  assert.deepEqual(readdirSync(join(both.nas, "elsewhere")), ["x"]);
+});
+
+for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as const) {
+  test(
+    `${route.mode}: a card that is missing at its mount point, where the first start found none, takes nothing away; nor does another card`,
+    skip,
+    async (t) => {
+      const both = await shared(t);
+      const config = both.config(route);
+      // The mount point, then the card on it.
+      await once(config);
+      const [point, card] = [`${both.box}-point`, `${both.box}-card`];
+      renameSync(both.box, point);
+      mkdirSync(both.box);
+      for (let n = 1; n <= 12; n++) both.put("here", `DCIM/${n}.jpg`, String(n));
+      await once(config);
+      assert.equal(Object.keys(both.tree("there")).length, 13);
+      renameSync(both.box, card);
+      renameSync(point, both.box);
+      mkdirSync(join(both.box, "DCIM"));
+      assert.match(await stoppedBy(config), /the directory of box is not the one that was agreed with/);
+      assert.equal(Object.keys(both.tree("there")).length, 13);
+      rmSync(both.box, { recursive: true });
+      mkdirSync(both.box);
+      both.put("here", "DCIM/of another card.jpg", "x");
+      assert.match(await stoppedBy(config), /is not the one that was agreed with/);
+      rmSync(both.box, { recursive: true });
+      renameSync(card, both.box);
+      both.put("here", "DCIM/13.jpg", "13");
+      await once(config);
+      assert.deepEqual(both.tree("there"), both.tree("here"));
+      assert.deepEqual(both.trashed("there"), []);
+    },
+  );
+
+  test(`${route.mode}: one approval is for all that was shown, also where names are changed first`, skip, async (t) => {
+    const both = await shared(t);
+    const config = both.config({ ...route, maxDeletes: 2 });
+    for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
+    both.put("here", "d/b", "b");
+    await once(config);
+    for (let n = 1; n <= 5; n++) both.put("here", `a${n}`, undefined);
+    renameSync(join(both.box, "d"), join(both.box, "e"));
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(({ what }) => what === "sync-stopped", "it stops");
+    const { code, err } = await runProgram(["approve", "--config", config, nameIn(config)]);
+    assert.equal(code, 0, err);
+    await until("all of it is done", () => both.isEven(), 60_000);
+    assert.equal(program.events.filter(({ what }) => what === "sync-stopped").length, 1);
+  });
+}
+
+test(
+  "a change that keeps size and second, of a machine without a clock too, is seen by the others, and is in conflict with theirs",
+  skip,
+  async (t) => {
+    const both = await shared(t);
+    const other = new World(t);
+    const config = both.config({ mode: "two-way" });
+    const there = { ...(JSON.parse(readFileSync(config, "utf8")) as { devices: object; routes: object }), vehicle: "b" };
+    other.mkdir("box");
+    const theirs = other.config(there);
+    const write = (box: string, name: string, content: string, at: number) => {
+      writeFileSync(join(box, `${name}.new`), content);
+      utimesSync(join(box, `${name}.new`), at, at);
+      renameSync(join(box, `${name}.new`), join(box, name));
+    };
+    const dos = Date.UTC(1980, 0, 1) / 1000;
+    const real = Date.UTC(2026, 4, 1) / 1000;
+    write(both.box, "log", "version 1", dos);
+    write(both.box, "p1", "photo one", real);
+    write(both.box, "p2", "photo two", real);
+    await once(config);
+    await once(theirs);
+    write(both.box, "log", "version 2", dos);
+    write(both.box, "p1", "photo two", real);
+    write(both.box, "p2", "photo one", real);
+    await once(config);
+    writeFileSync(join(other.path("box"), "log"), "of the other");
+    await once(theirs);
+    await once(config);
+    const found = (box: string) =>
+      readdirSync(box)
+        .flatMap((name) => (name === ".filesync" ? [] : [`${name.replace(/-b-\w+/, "")}: ${readFileSync(join(box, name), "utf8")}`]))
+        .sort();
+    assert.deepEqual(found(other.path("box")), ["log.conflict: of the other", "log: version 2", "p1: photo two", "p2: photo one"]);
+    assert.deepEqual(found(both.box), found(other.path("box")));
+  },
+);
+
+test("a full server: what fits is brought, what has gone goes, and what to do is told; with room the rest comes", async (t) => {
+  const mounted: string[] = [];
+  // Before the world is taken away.
+  t.after(() => mounted.forEach(unmount));
+  const world = new World(t);
+  const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
+  const why = mountSmall(world.path("image"), nas, 8);
+  if (why !== undefined) {
+    t.skip(why);
+    return;
+  }
+  mounted.push(nas);
+  const config = world.config({
+    devices: { box: { type: "local", dir: "box", settle: "0s", interval: "1s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
+    routes: [{ from: "box", to: ["nas"], mode: "mirror", into: "shared", deletes: true }],
+  });
+  writeFileSync(join(box, "gone"), "gone");
+  writeFileSync(join(nas, "ballast"), Buffer.alloc(4_000_000, "x"));
+  await once(config);
+  writeFileSync(join(box, "a large one"), Buffer.alloc(5_000_000, "y"));
+  writeFileSync(join(box, "b small"), "small");
+  rmSync(join(box, "gone"));
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await until(
+    "what is small has arrived, and what has gone went",
+    () => existsSync(join(nas, "shared/b small")) && !existsSync(join(nas, "shared/gone")),
+    60_000,
+  );
+  await until(
+    "it is told",
+    async () =>
+      /nas has .* free, and this needs 5.0 MB; make room there: .*trashKeep/.test((await statusOf(config)).syncs[0]?.reason ?? ""),
+    60_000,
+  );
+  rmSync(join(nas, "ballast"));
+  await until("the rest has arrived", () => existsSync(join(nas, "shared/a large one")), 60_000);
+  await program.kill();
+});
+
+/** A daemon that has brought all that is here. */
+async function following(t: Parameters<typeof shared>[0], both: Shared, config: string): Promise<Program> {
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await until("it follows", () => both.isEven(), 60_000);
+  await until("it knows", async () => (await statusOf(config)).syncs[0]?.state === "even", 60_000);
+  return program;
+}
+
+async function stoppedBy(config: string): Promise<string> {
+  const program = new Program(["run", "--json", "--config", config]);
+  try {
+    return (await program.until(({ what }) => what === "sync-stopped", "it stops")).message;
+  } finally {
+    await program.kill();
+  }
+}
+
+const nameIn = (config: string) => (readFileSync(config, "utf8").includes('"two-way"') ? "box:nas" : "box:nas/shared");

@@ -1,0 +1,359 @@
+/** Mirror and two-way routes between directories of this machine: what a person is told of them, and asked. */
+import assert from "node:assert/strict";
+import { cpSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Status } from "../../core/status.js";
+import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+import { once } from "../sync/shared.js";
+
+const own = { settle: "0s", interval: "1s" };
+
+/** "box" and "nas", each a directory, and a route from the one to the other. */
+class Two {
+  readonly world: World;
+
+  constructor(t: TestContext) {
+    this.world = new World(t);
+    this.world.mkdir("box");
+    this.world.mkdir("nas");
+  }
+
+  config(route: object, more: { readonly devices?: object; readonly routes?: readonly object[] } = {}): string {
+    return this.world.config({
+      devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own }, ...more.devices },
+      routes: [{ from: "box", to: ["nas"], ...route }, ...(more.routes ?? [])],
+    });
+  }
+
+  put(path: string, content = path): void {
+    writeFileSync(this.world.path(path), content);
+  }
+}
+
+test("run --once ends with 3 where a route could not bring all of it, and says why", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const config = two.config({ mode: "mirror", deletes: true });
+  const left = async (message: RegExp) => assert.match(await once(config, 3), message);
+  for (let n = 1; n <= 30; n++) two.put(`box/a${n}`);
+  renameSync(world.path("nas"), world.path("away"));
+  await left(/finished, but box ⇒ nas: nas: .*nas does not exist; the lines above say why/);
+  renameSync(world.path("away"), world.path("nas"));
+  await once(config);
+  symlinkSync("a1", world.path("box/link"));
+  await left(/finished, but box ⇒ nas: 1 path is left as it is;/);
+  // Whoever leaves it out knows of it.
+  two.config({ mode: "mirror", deletes: true, exclude: ["link"] });
+  await once(config);
+  rmSync(world.path("box/link"));
+  for (let n = 1; n <= 30; n++) rmSync(world.path(`box/a${n}`));
+  await left(/finished, but box ⇒ nas: everything \(30 of 30\) would be removed at nas: /);
+});
+
+test("run --once ends with 3 where a route is refused", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  world.mkdir("served");
+  const ground = { type: "ftp-server", listen: "127.0.0.1:0", root: "served", users: { u: { password: "pass", write: true } } };
+  const server = new Program(["run", "--json", "--config", world.config({ stateDir: "ground", services: { ftp: ground } }, "ground.json")]);
+  t.after(() => server.kill());
+  const { facts } = await server.until(({ message }) => message.includes("FTP server listens on"), "it listens");
+  const ftp = { type: "ftp", host: "127.0.0.1", port: facts?.["port"], user: "u", password: "pass", ...own };
+  const config = two.config({ mode: "two-way", from: "ftp", to: ["nas"] }, { devices: { ftp } });
+  assert.match(await once(config, 3), /finished, but ftp ↔ nas: ftp may give a name that something has to something else/);
+  // Nothing of it would be done.
+  two.put("nas/a");
+  const { code, out } = await runProgram(["plan", "--config", config]);
+  assert.equal(code, 0);
+  assert.match(out, /^ftp:nas {2}refused: ftp may give a name that something has to something else .*$/);
+});
+
+test("a target that comes to be inside its source while it runs is refused, and nothing is brought there", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  world.mkdir("box/sub");
+  two.put("box/a");
+  rmSync(world.path("nas"), { recursive: true });
+  const config = two.config(
+    { mode: "mirror" },
+    {
+      routes: [{ from: "oth", to: ["out"] }],
+      devices: {
+        oth: { type: "local", dir: "oth", ...own },
+        out: { type: "local", dir: "out", ...own },
+      },
+    },
+  );
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ message }) => message.includes("is ready"), "it is ready");
+  symlinkSync(world.path("box/sub"), world.path("nas"));
+  const { message } = await program.until(({ what }) => what === "sync-stopped", "it is refused");
+  assert.match(message, /^box ⇒ nas: nas is in box \(.*leave it out \("exclude": \["sub"\]\)/);
+  symlinkSync(world.path("oth/in"), world.path("out"));
+  world.mkdir("oth/in");
+  two.put("oth/b");
+  const copied = await program.until(({ what }) => what === "listing-failed", "it is not listed");
+  assert.match(copied.message, /^oth: cannot list it: .*out:v\/oth is in oth/);
+  assert.deepEqual(readdirSync(world.path("box/sub")), []);
+  assert.deepEqual(readdirSync(world.path("oth")).sort(), ["b", "in"]);
+  const { code, out } = await runProgram(["check", "--config", config]);
+  assert.equal(code, 2);
+  assert.match(out, /routes\[0\]\.to\[0\]: nas is in box/);
+});
+
+test("what a route keeps in .filesync is not sent by a route from the directory above", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const dir = (at: string) => ({ type: "local", dir: at, create: true, ...own });
+  const config = two.config(
+    { from: "in", mode: "two-way", into: "in" },
+    {
+      devices: { above: dir("above"), in: dir("above/in"), up: dir("up"), mir: dir("mir") },
+      routes: [
+        { from: "above", to: ["up"], into: "" },
+        { from: "above", to: ["mir"], mode: "mirror", deletes: true },
+      ],
+    },
+  );
+  world.mkdir("above/in");
+  for (const name of ["a", "b"]) two.put(`above/in/${name}`);
+  await once(config);
+  two.put("nas/in/a", "changed there");
+  rmSync(world.path("nas/in/b"));
+  await once(config);
+  await once(config);
+  const named = (at: string) => readdirSync(world.path(at), { recursive: true, encoding: "utf8" }).sort();
+  assert.ok(named("above/in").some((path) => path.startsWith(".filesync/trash/")));
+  assert.ok(named("up").includes("in/b"));
+  assert.deepEqual(
+    [...named("up"), ...named("mir")].filter((path) => path.includes(".filesync") && !path.startsWith(".filesync")),
+    [],
+  );
+  assert.deepEqual(
+    named("mir").filter((path) => !path.startsWith(".filesync")),
+    ["in", "in/a"],
+  );
+});
+
+for (const mode of ["two-way", "mirror"] as const)
+  test(`plan of a ${mode} route whose directory is another one shows what is done once that is approved`, async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    const config = two.config({ mode, ...(mode === "mirror" ? { deletes: true } : {}) });
+    for (const name of ["a", "b", "c"]) two.put(`box/${name}`);
+    await once(config);
+    renameSync(world.path("box"), world.path("away"));
+    world.mkdir("box");
+    two.put("box/a", "another");
+    two.put("box/new");
+    const planned = async () => (await runProgram(["plan", "--config", config])).out;
+    const first =
+      /^ {2}the directory of box is not the one that was agreed with: it is not mounted, or was made anew; nothing is done before "filesync approve box:nas"; then what was agreed is forgotten, nothing is removed, and this is done:$/m;
+    const before = await planned();
+    assert.match(before, first);
+    assert.match(before, /^ {2}new: bring it to nas/m);
+    assert.match(
+      before,
+      mode === "two-way"
+        ? /^ {2}b: bring it to box {2}\[row 2:/m
+        : /^ {2}b: left as it is: what was agreed of it is forgotten: it stays there/m,
+    );
+    assert.match(before, mode === "two-way" ? /^ {2}a: keep both:/m : /^ {2}a: bring it to nas, the old one to the trash there/m);
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(({ what }) => what === "sync-stopped", "it stops");
+    assert.match(await planned(), first);
+    assert.equal((await runProgram(["approve", "box:nas", "--config", config])).code, 0);
+    await program.until(({ what }) => what === "synced", "it goes on");
+    const names = readdirSync(world.path("nas")).filter((name) => name !== ".filesync");
+    for (const name of ["a", "b", "c", "new"]) assert.ok(names.includes(name), name);
+  });
+
+test("deletes switched on at a mirror that ran without: what was agreed stays so, and an empty mount point still takes nothing away", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const names = (at: string) =>
+    readdirSync(world.path(at), { recursive: true, encoding: "utf8" }).filter((name) => !name.startsWith(".filesync"));
+  world.mkdir("box/dir");
+  for (const name of ["a", "b", "c", "d", "dir/e"]) two.put(`box/${name}`);
+  await once(two.config({ mode: "mirror" }));
+  assert.ok(!readdirSync(world.path("box")).includes(".filesync"));
+  const config = two.config({ mode: "mirror", deletes: true });
+  const planned = async () => (await runProgram(["plan", "--config", config])).out;
+  // Not mounted: the directory above is there, as on a card of another one.
+  renameSync(world.path("box"), world.path("card"));
+  world.mkdir("box/dir");
+  assert.match(await once(config, 3), /box ⇒ nas: the directory of box does not hold most of what was agreed any more: it is not mounted/);
+  assert.match(
+    await planned(),
+    /not mounted, or most of it was removed; nothing is done before "filesync approve box:nas"; then what it does not hold/,
+  );
+  assert.match(await planned(), /^ {2}a: left as it is: what was agreed of it is forgotten: it stays there$/m);
+  rmSync(world.path("box"), { recursive: true });
+  renameSync(world.path("card"), world.path("box"));
+  rmSync(world.path("box/a"));
+  assert.match(await planned(), /^ {2}a: move it to the trash at nas$/m);
+  await once(config);
+  assert.deepEqual(names("nas").sort(), ["b", "c", "d", "dir", "dir/e"]);
+  // From now on it is known by its mark, whatever it shows.
+  renameSync(world.path("box"), world.path("card"));
+  cpSync(world.path("card"), world.path("box"), {
+    recursive: true,
+    preserveTimestamps: true,
+    filter: (path) => !path.includes(".filesync"),
+  });
+  assert.match(await once(config, 3), /the directory of box is not the one that was agreed with/);
+});
+
+test("deletes switched on where most has gone from the source: once that is approved, what is still there is followed on", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  for (const name of ["a", "b", "c", "d", "e"]) two.put(`box/${name}`);
+  await once(two.config({ mode: "mirror" }));
+  for (const name of ["a", "b", "c"]) rmSync(world.path("box", name));
+  const config = two.config({ mode: "mirror", deletes: true });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "sync-stopped", "it stops");
+  assert.equal((await runProgram(["approve", "box:nas", "--config", config])).code, 0);
+  await program.until(({ what }) => what === "sync-anew", "it goes on");
+  const names = () => readdirSync(world.path("nas")).filter((name) => name !== ".filesync");
+  await eventually(async () => /^box:nas: all of it is there/.test((await runProgram(["status", "--config", config])).out));
+  assert.deepEqual(names(), ["a", "b", "c", "d", "e"]);
+  rmSync(world.path("box/d"));
+  await program.until(({ what }) => what === "synced", "it is followed");
+  assert.deepEqual(names(), ["a", "b", "c", "e"]);
+});
+
+test("approve while no daemon runs is for the next run, and for nothing but what stops it now", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const config = two.config({ mode: "mirror", deletes: true, maxDeletes: 1 });
+  const approve = () => runProgram(["approve", "box:nas", "--config", config]);
+  const names = () => readdirSync(world.path("nas")).filter((name) => name !== ".filesync");
+  const remove = (...gone: readonly string[]) => gone.forEach((name) => rmSync(world.path("box", name)));
+  const all = ["a", "b", "c", "d", "e", "f", "g", "h"];
+  for (const name of all) two.put(`box/${name}`);
+  await once(config);
+  const none = await approve();
+  assert.equal(none.code, 2);
+  assert.match(none.err, /box ⇒ nas does not wait for an approval: nothing stops it/);
+  remove("a", "b");
+  // Before any run stopped, too.
+  const { code, out, err } = await approve();
+  assert.equal(code, 0, err);
+  assert.match(
+    out,
+    /^box ⇒ nas: no daemon runs; the next run within a day goes on, once, if it still is so that 2 of 8 would be removed at nas/,
+  );
+  await once(config);
+  assert.deepEqual(names(), all.slice(2));
+  remove("c", "d");
+  await once(config, 3);
+  assert.equal((await approve()).code, 0);
+  // As many, but others.
+  two.put("box/c");
+  remove("e");
+  assert.match(await once(config, 3), /2 of 6 would be removed at nas/);
+  two.put("box/e");
+  rmSync(world.path("box/c"));
+  // What was not used once is used up.
+  await once(config, 3);
+  assert.deepEqual(names(), all.slice(2));
+  renameSync(world.path("box"), world.path("away"));
+  world.mkdir("box");
+  two.put("box/new");
+  await once(config, 3);
+  assert.equal((await approve()).code, 0);
+  await once(config);
+  assert.deepEqual(names(), [...all.slice(2), "new"]);
+});
+
+test("status begins with what waits, and counts it; why says by which route a file is kept the same", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const config = two.config({ mode: "two-way", into: "in", maxDeletes: 2 });
+  const status = async () => (await runProgram(["status", "--config", config])).out;
+  const why = async (what: string) => runProgram(["why", what, "--config", config]);
+  for (const name of ["a", "b", "c", "d"]) two.put(`box/${name}`, "four");
+  world.mkdir("box/dir");
+  const begin = () => {
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    return program;
+  };
+  const first = begin();
+  await first.until(({ what }) => what === "synced", "it is brought");
+  await eventually(async () => /^box:nas: the same on both sides\n/.test(await status()));
+  assert.match(await status(), /^box:nas {2}the same on both sides {2}\(two-way, 5 changes\)$/m);
+  assert.match(
+    (await why("a")).out,
+    /^box:a {2}\(4 B, .*\)\n {2}box ↔ nas follows it: it was the same on both sides; so it was found \d{4}-/,
+  );
+  assert.match((await why("nas:in/dir")).out, /^box:dir\n {2}box ↔ nas follows it: it was the same on both sides/);
+  // All of them at once, as far as a listing can tell.
+  await first.kill();
+  for (const name of ["a", "b", "c"]) rmSync(world.path("box", name));
+  const program = begin();
+  await program.until(({ what }) => what === "sync-stopped", "it stops");
+  assert.match(await status(), /^box:nas: stopped, 3 of 5 paths wait: 3 of 5 would be removed at nas/);
+  assert.match(
+    (await why("box:a")).out,
+    /^ {2}box ↔ nas has something to do with it; the route is stopped: 3 of 5 would.*\n {2}box ↔ nas follows it: before that it was the same on both sides$/m,
+  );
+  const { syncs } = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  assert.deepEqual([syncs[0]?.pending, syncs[0]?.paths, syncs[0]?.settling], [3, 5, 0]);
+  const unknown = await why("x");
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.err, /nothing of the name "x" is known/);
+  await program.kill();
+  assert.match((await why("d")).out, /^ {2}box ↔ nas follows it: it was the same on both sides; no daemon runs$/m);
+});
+
+test("what is left as it is, or not complete yet, is counted where a mirror has brought all else", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const config = two.config({ mode: "mirror" }, { devices: { box: { type: "local", dir: "box", interval: "1s", settle: "1h" } } });
+  symlinkSync("nowhere", world.path("box/link"));
+  two.put("box/young");
+  two.world.file("box/old", "old");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "synced", "it is brought");
+  const status = async () => (await runProgram(["status", "--config", config])).out;
+  await eventually(async () =>
+    (await status()).startsWith("box:nas: all of it is there, but for 1 left as it is, and 1 not complete yet\n"),
+  );
+  const why = async (what: string) => (await runProgram(["why", what, "--config", config])).out;
+  assert.match(await why("link"), /^box:link\n {2}box ⇒ nas leaves it as it is: a symbolic link$/);
+  assert.match(await why("young"), /^box:young\n {2}box ⇒ nas waits for it: it is being written, or was a moment ago/);
+  assert.match(await why("old"), /^box:old {2}\(3 B, .*\)\n {2}box ⇒ nas follows it: it was brought to nas; /);
+});
+
+test("SIGHUP with another rule of a mirror says that a route changed", async (t) => {
+  const two = new Two(t);
+  const config = two.config({ mode: "mirror" });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ message }) => message.includes("is ready"), "it is ready");
+  two.config({ mode: "mirror", exclude: ["*.tmp"] });
+  program.signal("SIGHUP");
+  const { message } = await program.until(({ what }) => what === "reload", "it is taken");
+  assert.equal(message, "the new configuration runs: routes from box changed");
+  program.events.length = 0;
+  program.signal("SIGHUP");
+  const same = await program.until(({ what }) => what === "reload", "it is taken again");
+  assert.equal(same.message, "the new configuration runs: devices and routes are the same");
+});
+
+/** What a daemon says is so a moment after it said what it did. */
+async function eventually(isSo: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + 60_000;
+  while (!(await isSo())) {
+    assert.ok(performance.now() < end, "it never came to be so");
+    await sleep(50);
+  }
+}
