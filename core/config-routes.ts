@@ -5,7 +5,7 @@
 import picomatch from "picomatch";
 import * as v from "valibot";
 import { isObject, suggestion, type At, type ConfigProblem } from "./config-problems.js";
-import { parseDuration, rate, size } from "./options.js";
+import { lineOrNothing, parseDuration, rate, size } from "./options.js";
 import { copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
 import { intoOf, type Route, type RouteTarget } from "./route.js";
@@ -84,7 +84,7 @@ export const routeSchema = v.strictObject({
   ),
   weight: v.optional(v.pipe(v.number("a number"), v.description("Between routes: the larger goes first.")), 1),
   into: v.optional(
-    v.pipe(v.string("a directory"), v.description("Directory at the target, from {vehicle} {device} {installation} {date}.")),
+    v.pipe(lineOrNothing("a directory"), v.description("Directory at the target, from {vehicle} {device} {installation} {date}.")),
     "{vehicle}/{device}",
   ),
   afterDelivery: v.optional(

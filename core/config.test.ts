@@ -398,6 +398,7 @@ test("where a mirror or two-way route leads at its target: templates that stay t
     const into = async (text: string) => (await wrong({ ...route, into: text })).map((said) => said.replace("routes[0].into: ", ""));
     assert.deepEqual(await into("../x"), ['"../x" leads out of the device: a directory below its root, without ".."']);
     assert.deepEqual(await into("x/.filesync"), ['a directory named ".filesync" is the program\'s own']);
+    assert.deepEqual(await into("x\0y"), ['expected a text without control characters, got "x\\u0000y"']);
     assert.deepEqual(await into("{date}"), [
       "{date} is not the same every day, and this route keeps one directory: there are {vehicle} {device}",
     ]);

@@ -22,7 +22,7 @@ import {
   type ConfigProblem,
 } from "./config-problems.js";
 import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
-import { command, duration, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
+import { command, duration, lineOrNothing, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
 import type { Plugin, Role } from "./plugin.js";
 import type { Route } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
@@ -66,7 +66,7 @@ export const deviceCommon = {
   ),
   when: v.optional(v.pipe(whenSchema, v.description("What must be so for files to be sent to this target."))),
   archiveDir: v.optional(
-    v.pipe(v.string("a directory below the source's root"), v.description('Where `afterDelivery: "archive"` moves delivered files.')),
+    v.pipe(lineOrNothing("a directory below the source's root"), v.description('Where `afterDelivery: "archive"` moves delivered files.')),
   ),
 };
 

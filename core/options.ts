@@ -160,7 +160,7 @@ export const duration = () =>
   );
 
 /** A path on this machine → absolute; relative to the configuration file, `~/` is the home directory. */
-export const path = () => v.pipe(v.string("a path"), v.nonEmpty("a path, not an empty text"), v.transform(absolute));
+export const path = () => v.pipe(lineOrNothing("a path"), v.nonEmpty("a path, not an empty text"), v.transform(absolute));
 
 function absolute(text: string): string {
   if (text.startsWith("~/")) return join(surroundings.env.HOME ?? homedir(), text.slice(2));

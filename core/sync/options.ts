@@ -1,6 +1,6 @@
 /** A mirror or two-way route in the configuration. */
 import * as v from "valibot";
-import { duration, rate } from "../options.js";
+import { duration, lineOrNothing, rate } from "../options.js";
 import { overlap, type Place } from "../places.js";
 import { intoOf, ownDir, type Route, shortHash } from "../route.js";
 import type { MaxDeletes } from "./guard.js";
@@ -9,7 +9,10 @@ const patterns = (what: string) => v.optional(v.pipe(v.array(v.string("a pattern
 
 const shared = {
   into: v.optional(
-    v.pipe(v.string("a directory"), v.description("The directory at the other side, from {vehicle} {device}; default: the device's root.")),
+    v.pipe(
+      lineOrNothing("a directory"),
+      v.description("The directory at the other side, from {vehicle} {device}; default: the device's root."),
+    ),
     "",
   ),
   include: patterns('Patterns of files to take, such as "**/*.ulg"; none: all.'),
