@@ -150,6 +150,7 @@ const errnoKinds: Readonly<Record<string, FaultKind>> = {
   EINVAL: "rejected",
   EILSEQ: "rejected",
   EISDIR: "rejected",
+  EXDEV: "rejected",
 };
 
 const errnoTexts: Readonly<Record<string, string>> = {
@@ -166,4 +167,5 @@ const errnoTexts: Readonly<Record<string, string>> = {
   ENAMETOOLONG: "the name is too long for this file system",
   EFBIG: "the file is too large for this file system",
   EMFILE: "too many open files",
+  EXDEV: "that is on another file system",
 };

@@ -343,7 +343,10 @@ export interface Upload {
   readonly id: string;
   /** Where it shall be published. */
   readonly path: string;
-  /** The whole path of the partial: `<dir of path>/.<name>.<installation>-<upload id>.part`, its last part at most 255 bytes. The same for each `path` tried. */
+  /**
+   * The whole path of the partial: `<dir>/.<name>.<installation>-<upload id>.part`, its last part at most 255 bytes. The same for each `path` tried. `<dir>` is that of `path`; at a device with a
+   * `tree` also another one, which `write` and `splice` make: then `commit` makes that of `path`.
+   */
   readonly partialPath: string;
   readonly size: number;
   readonly modifiedMs?: number;
@@ -381,6 +384,8 @@ export interface Receipt {
   /** What the target answered, one line: for a person. */
   readonly answer?: string;
   readonly url?: string;
+  /** As `path` shows it now, where the target has looked. */
+  readonly shown?: Stamp;
 }
 
 /** Something else is at the name. `digest` where the peer can tell (asked only when the size is that of the upload). */

@@ -210,10 +210,11 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const { size, modifiedMs } = entry.stamp;
   const kept = modifiedMs !== undefined && (table.alone === true || tells(on, entry, old?.entry)) ? { modifiedMs } : {};
   const staging: Staging = { id: names.staging(on, path, entry), path, size, ...kept };
-  if (!store.staged.has(staging.id)) await store.change({ stage: { on, staging } });
+  const begun = store.staged.has(staging.id);
+  if (!begun) await store.change({ stage: { on, staging } });
   const agreed = store.base.get(path)?.digest;
-  const earlier = over && agreed !== undefined && old?.digest === agreed ? { entry: old.entry, digest: agreed } : undefined;
-  const digest = await sides[on].stage(staging, sides[other(on)], entry, earlier, signal);
+  const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
+  const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, ...earlier }, signal);
   const id = names.intent();
   const intent: Intent = {
     ...{ id, on, path, put: { staging, digest, from: entry } },

@@ -15,7 +15,7 @@ import type { ChunkIndex } from "./chunk-index.js";
 import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
-import type { Begun, Entry, Earlier, Replica, Scan, Staging } from "./replica.js";
+import type { Begun, Earlier, Entry, Held, Replica, Scan, Staging } from "./replica.js";
 import { discardWrong, leastOld, type Old, Sending, withSplicing } from "./sending.js";
 
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
@@ -58,6 +58,8 @@ export class DeviceReplica implements Replica {
   readonly own: OwnDir;
   readonly #source: Source;
   readonly #held: HeldMoves | undefined;
+  /** Bytes that are on their way to it. */
+  #underWay = 0;
   /** Without turns clients would take one another's files away there, as it was tried out. */
   takesTurns = false;
 
@@ -69,6 +71,11 @@ export class DeviceReplica implements Replica {
     this.#source = source;
     this.own = new OwnDir({ tree: () => this.#tree, at: (path) => this.#at(path), route: given.route, mark: given.mark });
     if (tree !== undefined && given.names !== undefined) this.#held = heldMoves(given, given.names, tree, this.own);
+  }
+
+  /** By its own clock, where it has one. */
+  #nowMs(): number {
+    return this.#source.now?.() ?? this.given.engine.clock.wallMs();
   }
 
   get #target(): Target {
@@ -84,14 +91,14 @@ export class DeviceReplica implements Replica {
   }
 
   async scan(signal: AbortSignal): Promise<Scan> {
-    const { dir, rules, engine, away } = this.given;
+    const { dir, rules, away } = this.given;
     const entries = new Map<string, Entry>();
     const unseen = new Map<string, string>();
     const settling = new Set<string>();
     // Of a directory that is not there yet nothing is seen, and it has no mark.
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
-    const nowMs = this.#source.now?.() ?? engine.clock.wallMs();
+    const nowMs = this.#nowMs();
     const enter = (path: string) => {
       // On the way to the directory, or in it.
       if (dir !== "" && `${dir}/`.startsWith(`${path}/`)) return true;
@@ -151,7 +158,7 @@ export class DeviceReplica implements Replica {
     const found = await this.#tree.stat(this.#at(path), signal);
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
-    return this.#entryOf(found, this.#source.now?.() ?? this.given.engine.clock.wallMs());
+    return this.#entryOf(found, this.#nowMs());
   }
 
   digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
@@ -200,7 +207,7 @@ export class DeviceReplica implements Replica {
   }
 
   async tidy({ trash, staged, dirs }: Begun, signal: AbortSignal): Promise<void> {
-    await this.#held?.tidy([...[...trash, ...dirs].map((path) => this.#at(path)), ...staged.map(({ id }) => this.own.ready(id))], signal);
+    await this.#held?.tidy([...[...trash, ...dirs].map((path) => this.#at(path)), ...staged.map(({ id }) => this.own.staged(id))], signal);
   }
 
   /** Others get their turn. */
@@ -208,11 +215,11 @@ export class DeviceReplica implements Replica {
     return this.#held?.rest(signal) ?? Promise.resolve();
   }
 
-  async stage(staging: Staging, from: Replica, entry: Entry, old: Earlier | undefined, signal: AbortSignal): Promise<Digest> {
-    return this.given.turns().run(signal, () => this.#stage(staging, expectDevice(from), entry, old, signal));
+  async stage(staging: Staging, from: Replica, entry: Entry, held: Held, signal: AbortSignal): Promise<Digest> {
+    return this.given.turns().run(signal, () => this.#stage(staging, expectDevice(from), entry, held, signal));
   }
 
-  async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, old: Earlier | undefined, signal: AbortSignal): Promise<Digest> {
+  async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, { begun, old }: Held, signal: AbortSignal): Promise<Digest> {
     const { engine, lane, throttle, title, chunks: index } = this.given;
     const { path, size, id } = staging;
     const other = from.given.lane;
@@ -222,9 +229,14 @@ export class DeviceReplica implements Replica {
     const leave = await other.borrow(signal);
     const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
     const bytes = { sent: 0, spliced: 0 };
+    let toCome = 0;
+    const comes = (count: number) => {
+      this.#underWay += count - toCome;
+      toCome = count;
+    };
     try {
       const digest = () => from.digest(path, { kind: "file", stamp }, signal);
-      const ready = await this.#readyAs(staging, signal);
+      const ready = begun ? await this.#readyAs(staging, signal) : undefined;
       if (ready !== undefined && ready === (await digest())) return ready;
       // What is sent only whole is known before.
       const known = needs === "stream" ? undefined : await digest();
@@ -234,15 +246,20 @@ export class DeviceReplica implements Replica {
         upload: { ...this.#bare(staging), ...(known === undefined ? {} : { sealed: true, digest: known }) },
         read: (offset, digest, reader) => from.#read(entry, offset, reader, digest),
         readable: readableOf,
-        room: (count) => this.#expectRoom(count, signal),
+        room: async (count) => {
+          await this.#expectRoom(count, signal);
+          comes(count);
+        },
         pass: async ({ bytes }, reader) => {
           await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
         },
         ...(earlier === undefined ? {} : { old: earlier }),
+        begun,
         chunked: splices === "ranges" && known === undefined && index?.has(size) === true,
         went: (at, how, count) => {
           transfer.offset = at;
           bytes[how] += count;
+          comes(Math.max(0, toCome - count));
           if (how === "sent") engine.transfers.pushedBytes += count;
         },
         whole: (level, why) => this.#tell(level, path, `is sent whole: ${why}`),
@@ -263,6 +280,7 @@ export class DeviceReplica implements Replica {
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
       return whole;
     } finally {
+      comes(0);
       engine.transfers.end(transfer);
       leave();
     }
@@ -299,8 +317,10 @@ export class DeviceReplica implements Replica {
   async #expectRoom(bytes: number, signal: AbortSignal): Promise<void> {
     const { device, name } = this.given.lane;
     const free = bytes < largeBytes ? undefined : await device.room?.(signal);
-    if (free !== undefined && free < bytes)
-      throw new Fault("full", `${name} has ${sizeText(free)} free, and this needs ${sizeText(bytes)}`);
+    if (free !== undefined && free - this.#underWay < bytes) {
+      const others = this.#underWay === 0 ? "" : `, beside ${sizeText(this.#underWay)} that are on their way`;
+      throw new Fault("full", `${name} has ${sizeText(free)} free${others}, and this needs ${sizeText(bytes)}`);
+    }
   }
 
   publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined> {
@@ -317,7 +337,10 @@ export class DeviceReplica implements Replica {
       return this.#giveReady(held, staging, digest, signal);
     }
     const done = await this.#orAnew(upload, this.#target.commit(upload, signal), signal);
-    const shown = await this.stat(staging.path, signal);
+    const shown =
+      "shown" in done && done.shown !== undefined
+        ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#nowMs())
+        : await this.stat(staging.path, signal);
     if (!("occupied" in done)) {
       if (shown?.kind !== "file") return undefined;
       // Somebody may have written it since: only what cannot be that is sure.
@@ -334,7 +357,7 @@ export class DeviceReplica implements Replica {
   async #readyAs({ id, size }: Staging, signal: AbortSignal): Promise<Digest | undefined> {
     const digest = this.#inTurn === undefined ? undefined : this.given.memo(id).get(readyKey);
     if (digest === undefined) return undefined;
-    const there = await this.#tree.stat(this.own.ready(id), signal);
+    const there = await this.#tree.stat(this.own.staged(id), signal);
     return there?.kind === "file" && there.size === size ? (digest as Digest) : undefined;
   }
 
@@ -352,7 +375,7 @@ export class DeviceReplica implements Replica {
   }
 
   async #giveReady(held: HeldMoves, { id, path, size }: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
-    const ready = this.own.ready(id);
+    const ready = this.own.staged(id);
     const entry = await this.#tree.stat(ready, signal);
     if (entry?.kind !== "file") throw new Fault("conflict", `${ready} has gone`);
     try {
@@ -392,7 +415,7 @@ export class DeviceReplica implements Replica {
 
   async drop(staging: Staging, signal: AbortSignal): Promise<void> {
     await this.#target.discard(this.#unsent(staging), signal);
-    const ready = this.#inTurn === undefined ? undefined : await this.#tree.stat(this.own.ready(staging.id), signal);
+    const ready = this.#inTurn === undefined ? undefined : await this.#tree.stat(this.own.staged(staging.id), signal);
     if (ready !== undefined) await this.#tree.remove(ready.path, ready, signal);
   }
 
@@ -403,10 +426,10 @@ export class DeviceReplica implements Replica {
 
   #bare({ id, path, size, modifiedMs }: Staging): Omit<Upload, "read" | "chunks" | "spliced"> {
     const { engine, lane, memo } = this.given;
-    const at = this.#inTurn === undefined ? this.#at(path) : this.own.ready(id);
+    const staged = this.own.staged(id);
     return {
-      ...{ id, path: at, size, sealed: false, expect: { kind: "absent" } },
-      partialPath: partialPath(at, engine.names.installation, id),
+      ...{ id, path: this.#inTurn === undefined ? this.#at(path) : staged, size, sealed: false, expect: { kind: "absent" } },
+      partialPath: partialPath(staged, engine.names.installation, id),
       ...(modifiedMs === undefined ? {} : { modifiedMs }),
       ...(lane.throttle.rate === undefined ? {} : { maxRate: lane.throttle.rate }),
       memo: memo(id),

@@ -2,16 +2,21 @@
 import { randomBytes } from "node:crypto";
 import { emptyDir } from "../empty-dir.js";
 import { entriesIfAny } from "../entries.js";
-import type { Tree, TreePromises } from "../plugin.js";
+import { isFault } from "../errors.js";
+import { nameIn } from "../paths.js";
+import type { FileEntry, Tree, TreePromises } from "../plugin.js";
 import { ownDir } from "../route.js";
+import { notAsListed } from "./replica.js";
 import { type Ages, aged } from "./trash.js";
 
 /** By day. */
 export const trashDir = "trash";
 /** By route: what a mirror has no place for yet. */
 export const awayDir = "away";
-/** Where clients take turns (`lock.ts`): whose turn it is, whose was ended by others, and what is whole and waits for its turn to get its name. */
-const [lockDir, endedDir, readyDir] = ["lock", "ended", "ready"];
+/** What is on its way to a name, of all routes and clients. */
+const stagedDir = "staged";
+/** Where clients take turns (`lock.ts`): whose turn it is, and whose was ended by others. */
+const [lockDir, endedDir] = ["lock", "ended"];
 
 export interface OwnDirGiven {
   /** Throws where the side has none. */
@@ -36,9 +41,9 @@ export class OwnDir {
     return this.at(endedDir);
   }
 
-  /** Of a `Staging`. */
-  ready(id: string): string {
-    return this.at(`${readyDir}/${id}`);
+  /** Of a `Staging`: its partial is beside that, and where clients take turns it has this name while it waits for its own. */
+  staged(id: string): string {
+    return this.at(`${stagedDir}/${id}`);
   }
 
   /** Below the device's root. */
@@ -79,19 +84,25 @@ export class OwnDir {
     return promises;
   }
 
-  /** Takes away what has been in the trash for so long; how many days' worth. */
+  /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send; how many days' worth of trash. */
   async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<{ readonly ages: Ages; readonly gone: number }> {
     const tree = this.given.tree();
-    const trash = this.at(trashDir);
-    const days = (await entriesIfAny(tree, trash, signal)).flatMap(({ path, kind }) => {
-      const day = path.slice(trash.length + 1);
-      return kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(day) ? [day] : [];
-    });
-    const { old, ages: now } = aged(ages, days, nowMs, keepMs);
-    for (const day of old) {
-      await emptyDir(tree, `${trash}/${day}`, signal);
-      await tree.rmdir(`${trash}/${day}`, signal);
+    const isDay = ({ path, kind }: FileEntry) => kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(nameIn(path));
+    const days = (await entriesIfAny(tree, this.at(trashDir), signal)).filter(isDay);
+    const parts = (await entriesIfAny(tree, this.at(stagedDir), signal)).filter(({ kind }) => kind === "file");
+    const byName = new Map([...days, ...parts].map((entry) => [nameIn(entry.path), entry]));
+    const { old, ages: now } = aged(ages, [...byName.keys()], nowMs, keepMs);
+    const gone = old.flatMap((name) => byName.get(name) ?? []);
+    for (const entry of gone) {
+      if (entry.kind === "directory") {
+        await emptyDir(tree, entry.path, signal);
+        await tree.rmdir(entry.path, signal);
+      } else
+        await tree.remove(entry.path, entry, signal).catch((error: unknown) => {
+          // It goes on just now.
+          if (!isFault(error, ...notAsListed)) throw error;
+        });
     }
-    return { ages: now, gone: old.length };
+    return { ages: now, gone: gone.filter(isDay).length };
   }
 }

@@ -30,6 +30,14 @@ export interface Earlier {
   readonly digest: Digest;
 }
 
+/** What a side may hold of a content that is sent to it. */
+export interface Held {
+  /** Something of it may be staged. */
+  readonly begun: boolean;
+  /** What has the name, as far as is known: what both have in common need not be sent. */
+  readonly old?: Earlier;
+}
+
 /** A content on its way to a side, under a name that nobody sees. */
 export interface Staging {
   /** Names route, side, path, and the content by how it was listed; 16 lower-case hexadecimal digits. */
@@ -74,11 +82,8 @@ export interface Replica {
    * leave both names of a file, or an empty directory at `to`.
    */
   give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
-  /**
-   * The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. `old`: what has the name on this side, as far as is known: what both have in common need not be
-   * sent. Fault "changed" or "missing" where it is not that entry any more.
-   */
-  stage(staging: Staging, from: Replica, entry: Entry, old: Earlier | undefined, signal: AbortSignal): Promise<Digest>;
+  /** The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
+  stage(staging: Staging, from: Replica, entry: Entry, known: Held, signal: AbortSignal): Promise<Digest>;
   /**
    * Proves what was staged of that entry of the other side, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was
    * done before. Fault "conflict" where it is not staged whole, or is not what it should be: it will be staged from the beginning. "changed" or "missing" where a part of the entry has to be read

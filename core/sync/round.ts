@@ -7,6 +7,7 @@ import { shortHash } from "../route.js";
 import { all, Turns } from "../turns.js";
 import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
 import { goneAt, type MaxDeletes, objection } from "./guard.js";
+import { type Copy, NoRoom } from "./no-room.js";
 import type { Entry, Scan, Staging } from "./replica.js";
 import type { Agreed } from "./store.js";
 
@@ -27,6 +28,8 @@ export interface Rules {
   readonly named: Readonly<Record<Side, string>>;
   /** Copies that are under way at once. */
   readonly together: number;
+  /** The same for each round. */
+  readonly noRoom: NoRoom;
 }
 
 export interface Done {
@@ -149,6 +152,8 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
     return await begun(world, rules, signal);
   } catch (error) {
     world.known?.forget();
+    // Other things are to be done before what is sent: parts of that take the room for them.
+    if (isFault(error, "full")) await dropStaged(world, () => true, signal).catch(() => undefined);
     throw error;
   }
 }
@@ -181,7 +186,7 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
   for (const side of bothSides) if (!scans[side].marked) await world.sides[side].mark(signal);
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
-  const { done, left, failed, full } = await carryAll(world, plan, rules.together, signal);
+  const { done, left, failed, full } = await carryAll(world, plan, rules, signal);
   noteKnown(world, plan, left.size + failed.size === 0);
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
   return {
@@ -303,7 +308,7 @@ export function listedAt(path: string, moves: readonly Move[]): string {
 }
 
 /** Copies go together, as many as may; everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
-async function carryAll(world: World, { actions: planned, scans, digests }: Plan, together: number, signal: AbortSignal) {
+async function carryAll(world: World, { actions: planned, scans, digests }: Plan, { together, noRoom }: Rules, signal: AbortSignal) {
   const failed = new Map<string, string>();
   const left = new Set<string>();
   const moves: Move[] = [];
@@ -311,10 +316,10 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
   const actions = last < 0 ? planned : planned.slice(0, last + 1);
   let done = 0;
   let full: Fault | undefined;
-  /** What did not fit; what is smaller may. */
-  let fitsBelow = Infinity;
   const waiting = new Set(actions);
-  const sizeOf = (action: Action) => (action.do === "copy" ? scans[other(action.on)].entries.get(action.path)?.stamp.size : undefined);
+  const skipped = new Set<string>();
+  const copies = copiesOf(world, planned, scans);
+  noRoom.begin(new Set([...copies.values()].map(({ id }) => id)));
   const listedOf =
     (name: string): Listed =>
     (side) => {
@@ -325,11 +330,15 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
     };
   const one = async (action: Action) => {
     throwIfAborted(signal);
-    const size = sizeOf(action);
+    const copy = copies.get(action);
     waiting.delete(action);
-    if (size !== undefined && size >= fitsBelow) return;
+    if (copy !== undefined && !noRoom.takes(copy)) {
+      skipped.add(action.path);
+      return;
+    }
     try {
       const outcome = await carryOut(world, action, listedOf(isMove(action) ? action.from : action.path), signal);
+      if (copy !== undefined) noRoom.through(copy);
       if (outcome === "done") {
         done += 1;
         if (isMove(action)) moves.push(action);
@@ -337,12 +346,13 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
       }
       left.add(action.path);
     } catch (error) {
-      if (isFault(error, "full") && size !== undefined) {
+      if (isFault(error, "full") && copy !== undefined) {
         full = error;
-        fitsBelow = Math.min(fitsBelow, size);
-        // A part that does not become whole takes the room of what is smaller.
-        if ([...waiting].some((it) => (sizeOf(it) ?? Infinity) < size)) await dropStaged(world, ({ path }) => path === action.path, signal);
+        const smaller = [...waiting].some((it) => (copies.get(it)?.size ?? Infinity) < copy.size);
+        const gone = noRoom.refused(copy, smaller);
+        await dropStaged(world, ({ id }) => gone.includes(id), signal);
       } else if (!isFault(error, "rejected", "denied", "mismatch")) throw error;
+      else if (copy !== undefined) noRoom.through(copy);
       failed.set(action.path, error.message);
     }
     if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
@@ -350,15 +360,17 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
   for (let at = 0; at < actions.length;) {
     let end = at;
     while (end < actions.length && actions[end]?.do === "copy") end += 1;
-    const copies = actions.slice(at, end);
+    const those = actions.slice(at, end);
     const next = async () => {
-      for (let action = copies.shift(); action !== undefined; action = copies.shift()) await one(action);
+      for (let action = those.shift(); action !== undefined; action = those.shift()) await one(action);
     };
-    await all(Array.from({ length: Math.min(together, copies.length) }, next));
+    await all(Array.from({ length: Math.min(together, those.length) }, next));
     const action = actions[end];
     if (action !== undefined) await one(action);
     at = end + 1;
   }
+  // There is room now.
+  if (full === undefined) for (const path of skipped) left.add(path);
   return { done, left, failed, ...(full === undefined ? {} : { full }) };
 }
 
@@ -372,15 +384,19 @@ async function dropStaged({ sides, store }: World, unwanted: (staging: Staging) 
 
 /** What was staged for a content that is not wanted any more. */
 async function dropUnwanted(world: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
-  const { names, store } = world;
-  if (store.staged.size === 0) return;
-  const wanted = new Set(
+  if (world.store.staged.size === 0) return;
+  const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
+  await dropStaged(world, ({ id }) => !wanted.has(id), signal);
+}
+
+function copiesOf({ names }: World, actions: readonly Action[], scans: Scans): Map<Action, Copy> {
+  return new Map(
     actions.flatMap((action) => {
       const entry = action.do === "copy" ? scans[other(action.on)].entries.get(action.path) : undefined;
-      return action.do !== "copy" || entry === undefined ? [] : [names.staging(action.on, action.path, entry)];
+      if (action.do !== "copy" || entry === undefined) return [];
+      return [[action, { on: action.on, id: names.staging(action.on, action.path, entry), size: entry.stamp.size }] as const];
     }),
   );
-  await dropStaged(world, ({ id }) => !wanted.has(id), signal);
 }
 
 /** Rows 10 whose files had to be read: they do not have to be the next time. */

@@ -149,6 +149,7 @@ async function bring({ target, content, old, known = true, memo = memoOf(), read
     room: () => Promise.resolve(),
     pass: () => Promise.resolve(),
     ...(held === undefined ? {} : { old: held }),
+    begun: true,
     chunked: target.splices === "ranges",
     went: () => undefined,
     whole: (_level, why) => void said.push(why),
@@ -162,6 +163,32 @@ const random = new Random(seed);
 const old = random.bytes(3_000_000);
 const grown = Buffer.concat([old, random.bytes(40_000)]);
 const changed = Buffer.concat([random.bytes(100), old.subarray(0, 1_000_000), random.bytes(30_000), old.subarray(1_100_000)]);
+
+test("what was not begun is not asked for, but when it is tried again", async () => {
+  const target = new Memory("ranges", undefined);
+  let asked = 0;
+  const offset = target.offset.bind(target);
+  target.offset = () => {
+    asked += 1;
+    return offset();
+  };
+  const content = random.bytes(1000);
+  const sending = new Sending({
+    ...{ target, begun: false, chunked: false },
+    upload: { id: "0", path: "a", partialPath: ".a.part", size: content.length, sealed: false, expect: { kind: "absent" }, memo: memoOf() },
+    read: (at) => new Content(content, 300, at),
+    readable: readableOf,
+    room: () => Promise.resolve(),
+    pass: () => Promise.resolve(),
+    went: () => undefined,
+    whole: () => undefined,
+  });
+  await sending.run(calm());
+  assert.equal(asked, 0);
+  await sending.run(calm());
+  assert.equal(asked, 1);
+  assert.deepEqual(target.partial, content);
+});
 
 test("what grew: its tail is sent, and the rest copied in one piece, by any server that copies", async () => {
   for (const splices of ["ranges", "whole"] as const) {

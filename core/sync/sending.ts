@@ -38,6 +38,8 @@ export interface SendingGiven {
   /** Before each chunk goes out. */
   readonly pass: (chunk: Lent, signal: AbortSignal) => Promise<void>;
   readonly old?: Old;
+  /** Something of it may be there: else the side is not asked. */
+  readonly begun: boolean;
   /** The chunks of what is sent are wanted. */
   readonly chunked: boolean;
   /** It is at `at` now: so many bytes before that were sent, or copied there. */
@@ -58,17 +60,21 @@ export class Sending {
   /** What the target is given when it asks for bytes. */
   #give: Give = (offset, signal) => this.#compared(offset, signal);
   #continued = false;
+  #asks: boolean;
   /** As the memo has it; asked only where something may be there. */
   #splicing: unknown;
   /** Of the reading that was given last: after its end the digest is known. */
   #last: DigestedReading | undefined;
 
-  constructor(readonly given: SendingGiven) {}
+  constructor(readonly given: SendingGiven) {
+    this.#asks = given.begun;
+  }
 
   /** Resolves when the partial is whole. */
   async run(signal: AbortSignal): Promise<Sent> {
     const { upload, old, whole } = this.given;
-    const offset = await this.#goesOnAt(signal);
+    const offset = this.#asks ? await this.#goesOnAt(signal) : 0;
+    this.#asks = true;
     this.#continued = offset > 0;
     if (this.#continued || old !== undefined) this.#splicing = upload.memo.get(splicingKey);
     if (offset === upload.size && offset > 0) return { digest: undefined };

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { EMPTY, merge, tap, timer } from "rxjs";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
@@ -23,6 +24,7 @@ import { JournalStore } from "./journal-store.js";
 import { Known } from "./known.js";
 import { ChunkIndex } from "./chunk-index.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
+import { NoRoom } from "./no-room.js";
 import { awayDir, trashDir } from "./own-dir.js";
 import {
   type Done,
@@ -93,6 +95,7 @@ export class SyncRoute {
   readonly #fixed = new Set<string>();
   #turns = new Turns();
   readonly #known = new Known();
+  readonly #noRoom = new NoRoom();
   readonly #chunks: ChunkIndex;
   /** Something was agreed since what is kept of contents was looked through. */
   #agreed = true;
@@ -308,6 +311,7 @@ export class SyncRoute {
       named: this.named,
       told: (plan: Plan) => this.#pends(plan),
       together: atOnce * underWay,
+      noRoom: this.#noRoom,
       before: (side: Side, signal: AbortSignal) => this.#tryOut(side, signal),
     };
     // What is a link may lead elsewhere since the configuration was read.
@@ -324,11 +328,14 @@ export class SyncRoute {
     for (const path of this.#stuck.keys()) if (!left.has(path)) this.#stuck.delete(path);
     for (const path of left) this.#stuck.set(path, (this.#stuck.get(path) ?? 0) + 1);
     this.#tell(result);
-    if (result.full !== undefined)
+    if (result.full !== undefined) {
+      // What is old enough makes room.
+      await this.#expire(stop);
       throw new Fault(
         "full",
         `${result.full.message}; make room there: what was removed and replaced is in .filesync/trash, as long as "trashKeep" says`,
       );
+    }
     // What did not fit is decided anew; what was done may have made room for more.
     if (result.done > 0) {
       this.#agreed = true;
@@ -441,13 +448,28 @@ export class SyncRoute {
     const known = this.#promises.get(lane.name);
     if (known === undefined || known.epoch !== epoch) {
       const replica = this.#replicas[side];
-      const promises = await replica.own.tryOut(signal);
+      const promises = await this.#tried(side, signal);
       replica.takesTurns = side === "there" && !isAlwaysSafe(promises);
       const refusal = replica.takesTurns ? withTurns(lane.name, promises) : refusalOf(lane.name, promises);
       this.#promises.set(lane.name, { epoch, refusal });
       if (textIn(this.#own.get(refusedKey)) !== refusal) await this.#own.set(refusedKey, refusal);
     }
     this.#expectPromises();
+  }
+
+  /** Where there is no room to try it, as it was: it is still the directory that was agreed with. */
+  async #tried(side: Side, signal: AbortSignal): Promise<TreePromises> {
+    const replica = this.#replicas[side];
+    const key = `promises ${side}`;
+    const noted = this.#own.get(key) as TreePromises | undefined;
+    try {
+      const promises = await replica.own.tryOut(signal);
+      if (!isDeepStrictEqual(promises, noted)) await this.#own.set(key, promises);
+      return promises;
+    } catch (error) {
+      if (!isFault(error, "full") || noted === undefined || !(await replica.isMarked(signal))) throw error;
+      return noted;
+    }
   }
 
   /** As far as it was tried. Throws "config". */

@@ -117,6 +117,7 @@ export class FtpTarget implements Target {
       const [proved, now] = await Promise.all([this.#prove(connection, upload, partial), hashed ? connection.size(name) : there]);
       const other = await this.#occupant(connection, upload, name, read > 0 ? await connection.size(name) : now);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
+      await ensureDir(connection, parentOf(name), this.#dirs);
       const timed = upload.modifiedMs === undefined ? [] : [{ command: setTime(connection, partial, upload.modifiedMs) }];
       const rename = [
         { command: `RNFR ${partial}`, codes: /^350/ },
@@ -131,6 +132,8 @@ export class FtpTarget implements Target {
         const first = await this.#occupant(connection, upload, name, await connection.size(name));
         if (first !== undefined) return first;
       }
+      // The directory that we know may have gone.
+      if (to === undefined || to.code >= 400) this.#dirs.clear();
       taken(to ?? { code: 451, text: "no answer" });
       return { path: upload.path, size: upload.size, ...proved };
     });

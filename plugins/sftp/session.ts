@@ -37,6 +37,7 @@ export class Session {
   readonly #wire: Wire;
   readonly #extensions: ReadonlyMap<string, string>;
   #tells: boolean | undefined;
+  #links = false;
   /** The root of the device, absolute. */
   readonly root: Buffer;
 
@@ -185,12 +186,15 @@ export class Session {
   }
 
   /**
-   * Gives a file another name that nothing has; false when something has it. With hard links the server decides that in one step; without
+   * Gives a file another name, at which nothing was a moment ago; false when something has it. With hard links the server decides that in one step; without
    * them the name is looked at before, since not every server refuses a RENAME onto a file.
    */
   async publish(from: Buffer, to: Buffer): Promise<boolean> {
     try {
-      if (await this.link(from, to)) return true;
+      if ((await this.link(from, to)) !== undefined) {
+        this.#links = true;
+        return true;
+      }
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       // FAT and network drives have no links. What else was wrong, RENAME says too.
@@ -198,16 +202,22 @@ export class Session {
     return this.#renameNew(from, to);
   }
 
+  /** A hard link was seen under a name that nothing had: so it is made, and refused where something has the name. */
+  get links(): boolean {
+    return this.#links;
+  }
+
   /**
-   * The same by a hard link alone; false where the server has none. rclone says yes to a link and makes none: a link is believed when it is seen. Throws
+   * The same by a hard link alone; undefined where the server has none. rclone says yes to a link and makes none: a link is believed when both names show the same. How it is seen. Throws
    * Refusal, also where something has that name.
    */
-  async link(from: Buffer, to: Buffer): Promise<boolean> {
-    if (!this.can("hardlink@openssh.com")) return false;
+  async link(from: Buffer, to: Buffer): Promise<Attributes | undefined> {
+    if (!this.can("hardlink@openssh.com")) return undefined;
     done(await this.#wire.ask(Type.extended, [Buffer.from("hardlink@openssh.com"), from, to]));
-    if ((await this.lstat(to)) === undefined) return false;
+    const [seen, own] = await Promise.all([this.lstat(to), this.#links ? undefined : this.lstat(from)]);
+    if (seen === undefined || (own !== undefined && (seen.size !== own.size || seen.modifiedMs !== own.modifiedMs))) return undefined;
     await this.remove(from);
-    return true;
+    return seen;
   }
 
   /**

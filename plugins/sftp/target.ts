@@ -6,7 +6,7 @@
  * is read back and compared. A server that loses what was there before a resume is remembered, and gets whole files only.
  */
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import type { Digest, Memo, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import type { Digest, Memo, Occupant, Part, Proof, Receipt, Stamp, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
@@ -222,12 +222,20 @@ export class SftpTarget implements Target {
     return this.#pool.with(signal, `cannot publish ${upload.path}`, async (login) => {
       const { session } = login;
       const [partial, name] = [partialOf(session, upload), wirePath(session.root, upload.path)];
-      const [there, other] = await Promise.all([session.lstat(partial), session.lstat(name)]);
-      if (there === undefined) return this.#published(login, upload, name, other);
+      // A link tells whether the name is taken.
+      const links = upload.expect.kind === "absent" && session.links;
+      const [there, seen] = await Promise.all([session.lstat(partial), links ? undefined : session.lstat(name)]);
+      if (there === undefined) return this.#published(login, upload, name, links ? await session.lstat(name) : seen);
       const proved = await this.#provenWhole(login, upload, partial, there, signal);
       const receipt = { path: upload.path, size: upload.size, ...proved };
       // A time that cannot be set changes nothing else.
       if (upload.modifiedMs !== undefined) await session.setTime(partial, upload.modifiedMs).catch(ifRefused);
+      throwIfAborted(signal);
+      if (links) {
+        const shown = await session.link(partial, name).catch(ifRefused);
+        if (shown !== undefined) return this.#forget(upload, { ...receipt, ...shownBy(shown) });
+      }
+      const other = links ? await session.lstat(name) : seen;
       if (other !== undefined) {
         if (await isSameFile(session, partial, name, there, other, upload.modifiedMs)) {
           await session.remove(partial);
@@ -238,7 +246,6 @@ export class SftpTarget implements Target {
         await session.replace(partial, name);
         return this.#forget(upload, receipt);
       }
-      throwIfAborted(signal);
       if (!(await publish(session, partial, name))) {
         const now = await session.lstat(name);
         if (now === undefined) throw new Fault("transient", "the server gave the file no name");
@@ -276,8 +283,9 @@ export class SftpTarget implements Target {
     if (there?.kind === "file" && there.size === upload.size) {
       const { digest } = upload;
       const found = digest === undefined ? undefined : await this.#digestOf(login, name, upload.size);
-      if (found === undefined) return { path: upload.path, size: upload.size, proof: "size" };
-      if (found.digest === digest) return { path: upload.path, size: upload.size, ...found };
+      const receipt = { path: upload.path, size: upload.size, ...shownBy(there) };
+      if (found === undefined) return { ...receipt, proof: "size" };
+      if (found.digest === digest) return { ...receipt, ...found };
     }
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }
@@ -342,6 +350,10 @@ export class SftpTarget implements Target {
     const found = there.digest ?? (await this.#digestOf(login, name, there.size))?.digest;
     return found === undefined || found === expect.digest;
   }
+}
+
+function shownBy({ kind, size, modifiedMs }: Attributes): { shown?: Stamp } {
+  return kind !== "file" || size === undefined || modifiedMs === undefined ? {} : { shown: { size, modifiedMs } };
 }
 
 function partialOf(session: Session, upload: Upload): Buffer {

@@ -102,7 +102,7 @@ export class SftpTree extends RemoteTree implements Tree {
       publish: publishTo(this.#target),
       // By a link, or nobody knows whether the server looks and acts in one step.
       rename: (from: string, to: string, on: AbortSignal) =>
-        refused((session) => session.link(wirePath(session.root, from), wirePath(session.root, to)), on),
+        refused(async (session) => (await session.link(wirePath(session.root, from), wirePath(session.root, to))) !== undefined, on),
       rmdir: (path: string, on: AbortSignal) => refused((session) => session.removeDir(wirePath(session.root, path)).then(() => true), on),
     };
     return tryOut(tried, dir, signal);

@@ -72,7 +72,7 @@ export class Files {
     this.#broken.delete(upload.id);
     this.#proved.delete(upload.id);
     await this.#ways.tidy(signal);
-    await server.ensureDirOf(upload.path, signal);
+    await server.ensureDirOf(upload.partialPath, signal);
     const ranges = upload.size > smallBytes && (await this.#ways.ranges(upload, signal));
     if (offset > 0 && !ranges) throw new Fault("conflict", `${what}: this server keeps only whole files`);
     // A plain PUT that breaks off leaves nothing at Apache; what is put into a file that is there stays.
@@ -158,7 +158,7 @@ export class Files {
     if (there.collection || there.size !== from.length) throw new Fault("changed", `${what}: it has ${there.size} bytes`);
     this.#broken.delete(upload.id);
     this.#proved.delete(upload.id);
-    await server.ensureDirOf(upload.path, signal);
+    await server.ensureDirOf(upload.partialPath, signal);
     const headers = { Destination: server.destination(partial), Overwrite: "T", Depth: "0" };
     const said = await server.said({ method: "COPY", at: source, what, headers, slow: true }, signal);
     if (said.status !== 201 && said.status !== 204) {
@@ -194,6 +194,7 @@ export class Files {
     const proved = await this.#provenWhole(upload, held, signal);
     const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
     if (there !== undefined && !over) return there;
+    await this.#server.ensureDirOf(upload.path, signal);
     const occupant = await publisher.move(upload, partial, over, signal);
     if (occupant !== undefined) return occupant;
     this.#proved.delete(upload.id);

@@ -142,13 +142,13 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
     writeFileSync(join(both.box, "big"), old);
     const program = new Program(["run", "--json", "--config", config]);
     t.after(() => program.kill());
-    await until("a part is there", () => partialOf(both) > 300_000);
+    await until("a part is there", () => both.parts().some((size) => size > 300_000));
     await program.kill();
     const now = Buffer.concat([Buffer.alloc(3_000_000, "new "), Buffer.from("and more")]);
     writeFileSync(join(both.box, "big"), now);
     await once(both.config(route));
     assert.equal(both.tree("there")["big"], now.toString());
-    assert.equal(partialOf(both), 0);
+    assert.deepEqual(both.parts(), []);
   });
 
   test(`${mode}: a file that changes while it is sent arrives as it is in the end`, skip, async (t) => {
@@ -157,7 +157,7 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
     writeFileSync(join(both.box, "big"), Buffer.alloc(2_000_000, "old "));
     const program = new Program(["run", "--json", "--config", config]);
     t.after(() => program.kill());
-    await until("a part is there", () => partialOf(both) > 300_000);
+    await until("a part is there", () => both.parts().some((size) => size > 300_000));
     writeFileSync(join(both.box, "big"), Buffer.alloc(500_000, "new "));
     await until("it is there", () => statSync(join(both.nas, "big"), { throwIfNoEntry: false })?.size === 500_000);
     truncateSync(join(both.box, "big"), 0);
@@ -193,6 +193,8 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
           both.put(side, `.filesync/trash/${name}/0/deep/${name}`, name);
           both.put(side, `.filesync/trash/${name}/1/${name}`, name);
         }
+      // Of a machine that came no more.
+      both.put("there", ".filesync/staged/.0123456789abcdef.0a1b2c3d-0123456789abcdef.part", "half");
       // That a day is long past says only what some clock believed.
       for (const offset of ["+0", "+3650d", "+1d", "+8d", "+15d", "+22d"]) await at(offset);
       both.put("here", "b", undefined);
@@ -200,15 +202,11 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
       const left = (side: "here" | "there") => [...new Set(both.trashed(side).map(([, content]) => content))].sort();
       const kept = ["of a person", "undated"];
       assert.deepEqual(left("there"), [day(200), "b", ...kept].sort());
+      assert.deepEqual(both.parts(), [4]);
       assert.match(await at("+31d"), /the trash at nas: 1 day is old enough, and is gone/);
       assert.deepEqual(left("there"), ["b", ...kept].sort());
+      assert.deepEqual(both.parts(), []);
       // A mirror has no trash here: whatever is there is not its own.
       assert.deepEqual(left("here"), (route.mode === "mirror" ? [day(200), ...kept] : kept).sort());
     },
   );
-
-/** How much is at the server of what has no name yet. */
-function partialOf(both: Shared): number {
-  const parts = Object.entries(both.tree("there")).filter(([path]) => path.endsWith(".part"));
-  return parts.reduce((sum, [, content]) => sum + content.length, 0);
-}

@@ -194,6 +194,30 @@ test("a full server: what fits is brought, what has gone goes, and what to do is
   await program.kill();
 });
 
+test("another file system that is mounted in the directory there: what belongs in it is told, and holds up nothing", async (t) => {
+  const mounted: string[] = [];
+  // Before the world is taken away.
+  t.after(() => mounted.forEach(unmount));
+  const world = new World(t);
+  const [box, sub] = [world.mkdir("box"), world.mkdir("nas/sub")];
+  const why = mountSmall(world.path("image"), sub, 8);
+  if (why !== undefined) {
+    t.skip(why);
+    return;
+  }
+  mounted.push(sub);
+  const config = world.config({
+    devices: { box: { type: "local", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
+    routes: [{ from: "box", to: ["nas"], mode: "mirror" }],
+  });
+  mkdirSync(join(box, "sub"));
+  writeFileSync(join(box, "sub/in it"), "in it");
+  writeFileSync(join(box, "zulu"), "beside it");
+  const said = await once(config, 3);
+  assert.match(said, /box ⇒ nas: sub\/in it: cannot publish sub\/in it: that is on another file system/);
+  assert.equal(readFileSync(world.path("nas/zulu"), "utf8"), "beside it");
+});
+
 /** A daemon that has brought all that is here. */
 async function following(t: Parameters<typeof shared>[0], both: Shared, config: string): Promise<Program> {
   const program = new Program(["run", "--json", "--config", config]);

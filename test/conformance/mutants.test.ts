@@ -17,7 +17,7 @@ import { allSourceClauses } from "./source.js";
 import type { SourceUnderTest } from "./source-under-test.js";
 import { allTargetClauses } from "./target.js";
 import type { TargetUnderTest } from "./target-under-test.js";
-import { bytes, chunks, readingOfStream, sha256 } from "./upload.js";
+import { bytes, chunks, partialPathOf, readingOfStream, sha256 } from "./upload.js";
 
 const correct = ftpHarness({ kind: ownPlain, promises: { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1 } });
 after(() => correct.stop());
@@ -211,6 +211,10 @@ const targetBugs: Readonly<Record<string, Bug<TargetUnderTest>>> = {
   })),
   "look tells what is there": target(() => ({ look: () => Promise.resolve(undefined) })),
   "discard forgets the partial, and nothing there is success": forgetsNothing,
+  "where the device has a tree a partial may be in another directory than its name": target((it) => ({
+    write: (upload, ...rest) => it.write({ ...upload, partialPath: partialPathOf(upload.path, upload.id) }, ...rest),
+    offset: (upload, signal) => it.offset({ ...upload, partialPath: partialPathOf(upload.path, upload.id) }, signal),
+  })),
   "discard where a directory above has become a file is success: nothing is there": target((it) => ({
     discard: (upload, signal) =>
       upload.path.startsWith("was-a-directory/")

@@ -64,6 +64,8 @@ export async function expectPublished(under: TargetUnderTest, it: TestUpload, co
   assert.equal(receipt.path, it.path);
   assert.equal(receipt.size, content.length);
   if (receipt.proof === "digest" || receipt.proof === "readback") assert.equal(receipt.digest, sha256(content));
+  const shown = receipt.shown === undefined ? undefined : await under.device.tree?.stat(it.path, calm());
+  if (shown !== undefined) assert.deepEqual({ size: shown.size, modifiedMs: shown.modifiedMs }, receipt.shown);
   const there = await under.read(it.path);
   assert.ok(there !== undefined, "nothing is under the final name");
   assert.ok(there.equals(content), `${there.length} bytes are there, and they are not the ones that were sent (${content.length})`);

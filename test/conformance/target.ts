@@ -23,7 +23,7 @@ import {
   type TargetUnderTest,
 } from "./target-under-test.js";
 import { cut, short, slow, stuck, wrong } from "./readers.js";
-import { bytes, chunks, sha256, upload, type TestUpload } from "./upload.js";
+import { bytes, chunks, partialPathOf, sha256, upload, type TestUpload } from "./upload.js";
 
 async function half(target: Target, it: TestUpload, content: Buffer): Promise<number> {
   const first = upload(it.path, content, { id: it.id, read: cut(content, content.length / 2) });
@@ -184,7 +184,8 @@ const clauses: readonly TargetClause[] = [
       const content = bytes(50_000);
       const it = upload("twice.bin", content);
       const first = await send(targetOf(under), it);
-      assert.deepEqual(await targetOf(under).commit(it, calm()), first);
+      const again = await targetOf(under).commit(it, calm());
+      assert.deepEqual({ ...again, shown: undefined }, { ...first, shown: undefined });
       await expectPublished(under, it, content, first);
       return undefined;
     },
@@ -194,6 +195,8 @@ const clauses: readonly TargetClause[] = [
     run: async (under) => {
       const target = targetOf(under);
       const theirs = bytes(4000, 7);
+      // What the target has learned of a name that was free says nothing of this one.
+      await send(target, upload("taken/first.bin", bytes(4000, 6)));
       await under.put("taken/log.bin", theirs);
       for (const content of [bytes(5000, 8), bytes(4000, 9)]) {
         const it = upload("taken/log.bin", content);
@@ -253,6 +256,28 @@ const clauses: readonly TargetClause[] = [
       assert.equal(await target.offset(it, calm()), 0);
       assert.deepEqual(await under.list(), []);
       await target.discard(it, calm());
+      return undefined;
+    },
+  },
+  {
+    name: "where the device has a tree a partial may be in another directory than its name",
+    run: async (under) => {
+      if (under.device.tree === undefined) return "no tree";
+      const target = targetOf(under);
+      const apart = (path: string, content: Buffer): TestUpload => {
+        const it = upload(path, content);
+        return { ...it, partialPath: partialPathOf(`.own/staged/${it.id}`, it.id) };
+      };
+      const content = bytes(300_000);
+      const it = apart("far/off/elsewhere.bin", content);
+      await target.write(it, 0, calm(), () => undefined);
+      assert.deepEqual(visible(await under.list()), [], "visible before the commit");
+      assert.equal(await target.offset(it, calm()), content.length);
+      await commit(under, it, content);
+      const unwanted = apart("never/made/nowhere.bin", content);
+      await target.write(unwanted, 0, calm(), () => undefined);
+      await target.discard(unwanted, calm());
+      assert.deepEqual(await under.list(), [it.path], "something was left behind");
       return undefined;
     },
   },

@@ -75,7 +75,7 @@ for (const [name, mode, again, promises] of [
     await program.until(({ what }) => what === "synced", "it gets its name");
     assert.equal((await statusOf(config)).moved.pushed, again, "sent when it got its name");
     assert.ok(readFileSync(join(nas, "log.bin")).equals(content));
-    const left = () => all(nas).filter((path) => path.endsWith(".part") || /^\.filesync\/(ready|lock)\/./.test(path));
+    const left = () => all(nas).filter((path) => path.endsWith(".part") || /^\.filesync\/(staged|lock)\/./.test(path));
     await until("nothing of it is left", () => left().length === 0, 10_000);
     assert.deepEqual(readdirSync(nas).sort(), [".filesync", "log.bin"]);
   });

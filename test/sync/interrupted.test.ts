@@ -1,7 +1,7 @@
 /** A file whose sending a kill cut off goes on, and gets its name, on every server. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "../conformance/clause.js";
@@ -30,11 +30,7 @@ for (const kind of kinds)
         writeFileSync(join(box, name), content);
         const program = new Program(["run", "--json", "--config", config("1MB/s")]);
         t.after(() => program.kill());
-        const partial = () =>
-          all(served).find(
-            (path) => path.endsWith(".part") && (statSync(join(served, path), { throwIfNoEntry: false })?.size ?? 0) >= 2 ** 19,
-          );
-        await until("a part of it is there", () => partial() !== undefined, 60_000);
+        await halfThere(served);
         await program.kill();
       }
       // Nobody wants that one any more.
@@ -48,3 +44,46 @@ for (const kind of kinds)
         [],
       );
     });
+
+for (const kind of kinds)
+  test(
+    `its directory gets another name there while a file is brought into it: ${kind.name}`,
+    kind.skip === undefined ? {} : { skip: kind.skip },
+    async (t) => {
+      const { stop, dir, device } = await kind.start();
+      t.after(stop);
+      const world = new World(t);
+      const [box, served] = [world.mkdir("box"), sharedIn(dir)];
+      const own = { settle: "0s", interval: "1s" };
+      const config = (maxRate: string) =>
+        world.config({
+          devices: { box: { type: "local", dir: "box", ...own }, nas: { ...device, ...own } },
+          routes: [{ from: "box", to: ["nas"], mode: "two-way", into: "shared", maxRate }],
+        });
+      mkdirSync(join(box, "dir"));
+      writeFileSync(join(box, "dir/small"), "small");
+      await once(config("1GB/s"));
+      const content = randomBytes(bytes);
+      writeFileSync(join(box, "dir/big"), content);
+      const program = new Program(["run", "--json", "--config", config("1MB/s")]);
+      t.after(() => program.kill());
+      await halfThere(served);
+      renameSync(join(served, "dir"), join(served, "other"));
+      await until("both are known here", () => existsSync(join(box, "other/small")) && !existsSync(join(box, "dir/small")), 60_000);
+      await until("it is there", () => existsSync(join(served, "dir/big")), 60_000);
+      await program.kill();
+      assert.ok(readFileSync(join(served, "dir/big")).equals(content));
+      // Nothing is left there that holds the directory.
+      rmSync(join(box, "other"), { recursive: true });
+      await once(config("1GB/s"));
+      assert.deepEqual((await statusOf(config("1GB/s"))).syncs[0]?.troubles, []);
+      const left = all(served).filter((path) => path.endsWith(".part") || path.startsWith("other"));
+      assert.deepEqual(left, []);
+    },
+  );
+
+/** Half a MiB of a file that is sent. */
+async function halfThere(served: string): Promise<void> {
+  const size = (path: string) => statSync(join(served, path), { throwIfNoEntry: false })?.size ?? 0;
+  await until("a part of it is there", () => all(served).some((path) => path.endsWith(".part") && size(path) >= 2 ** 19), 60_000);
+}

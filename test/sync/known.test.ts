@@ -4,12 +4,13 @@ import { test } from "node:test";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
 import { Known } from "../../core/sync/known.js";
+import { NoRoom } from "../../core/sync/no-room.js";
 import { round, type Rules } from "../../core/sync/round.js";
 import { Kept } from "./kept.js";
 import { awayDir, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
 const rules: Rules = {
-  ...{ maxDeletes: undefined, anew: ["there"], together: 1 },
+  ...{ maxDeletes: undefined, anew: ["there"], together: 1, noRoom: new NoRoom() },
   begunAnew: () => undefined,
   neverMarked: () => false,
   named: { here: "box", there: "nas" },

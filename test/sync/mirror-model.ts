@@ -8,6 +8,7 @@ import type { Action, Tables } from "../../core/reconcile.js";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
 import { Known } from "../../core/sync/known.js";
+import { NoRoom } from "../../core/sync/no-room.js";
 import { round } from "../../core/sync/round.js";
 import type { Change } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
@@ -260,6 +261,7 @@ class MirrorWorld {
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.random.below(3) + 1,
+        noRoom: new NoRoom(),
       },
       new AbortController().signal,
     )

@@ -2,7 +2,7 @@
 import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
 import { looksAs } from "../../core/sync/carry.js";
-import type { Entry, Earlier, Replica, Scan, Staging } from "../../core/sync/replica.js";
+import type { Entry, Held, Replica, Scan, Staging } from "../../core/sync/replica.js";
 import { parentOf } from "../../core/paths.js";
 
 /** A file holds a number: that is its content. */
@@ -230,10 +230,11 @@ export class TreeReplica implements Replica {
   }
 
   /** By copying from what has the name, where that looks as it was agreed: whatever that is by then, a part of the new content. What was not sent is proved, and where it is wrong all of it is sent. */
-  async stage(staging: Staging, from: Replica, entry: Entry, held?: Earlier): Promise<Digest> {
+  async stage(staging: Staging, from: Replica, entry: Entry, { begun, old: held }: Held): Promise<Digest> {
     if (!(from instanceof TreeReplica)) throw new TypeError("both sides are trees of the model");
     const { id, path } = staging;
     const { staged } = this.tree;
+    if (!begun && staged.has(id)) throw new Error(`${path} is staged, and nobody knows of it`);
     const content = await from.#call(`read ${path}`, () => from.#expect(path, entry));
     if (!staged.has(id) && held !== undefined && (await this.#call(`compare ${path}`, () => this.#is(path, held.entry))))
       await this.#call(`splice ${path}`, () => {

@@ -7,6 +7,7 @@ import { Fault } from "../../core/errors.js";
 import { type Side, twoWay } from "../../core/reconcile.js";
 import type { Names, World } from "../../core/sync/carry.js";
 import type { Entry } from "../../core/sync/replica.js";
+import { NoRoom } from "../../core/sync/no-room.js";
 import { round } from "../../core/sync/round.js";
 import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
@@ -149,6 +150,7 @@ class Client {
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.tools.random.below(3) + 1,
+        noRoom: new NoRoom(),
       },
       new AbortController().signal,
     )

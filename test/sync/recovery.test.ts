@@ -3,12 +3,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { twoWay } from "../../core/reconcile.js";
 import type { World } from "../../core/sync/carry.js";
+import { NoRoom } from "../../core/sync/no-room.js";
 import { round, type Rules, Stopped } from "../../core/sync/round.js";
 import { Kept } from "./kept.js";
 import { type Gate, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
 const rules: Rules = {
-  ...{ maxDeletes: undefined, anew: [], together: 1 },
+  ...{ maxDeletes: undefined, anew: [], together: 1, noRoom: new NoRoom() },
   begunAnew: () => undefined,
   neverMarked: () => false,
   named: { here: "box", there: "nas" },

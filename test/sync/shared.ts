@@ -82,6 +82,13 @@ export class Shared {
     return Object.entries(all).flatMap(([path, content]) => (path.endsWith("/") ? [] : [[path.split("/").slice(2).join("/"), content]]));
   }
 
+  /** Sizes at the server of what has no name yet. */
+  parts(): number[] {
+    const dir = join(this.nas, ".filesync/staged");
+    const names = existsSync(dir) ? readdirSync(dir) : [];
+    return names.map((name) => statSync(join(dir, name), { throwIfNoEntry: false })?.size ?? 0);
+  }
+
   #own(path: string): void {
     chownSync(path, this.#uid, this.#gid);
   }
