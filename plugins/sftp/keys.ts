@@ -17,7 +17,7 @@ export async function waysOf(options: SftpOptions): Promise<Way[]> {
   const { user: username, password, privateKey, agent } = options;
   const ways: Way[] = [];
   if (privateKey !== undefined) {
-    const key = await keyOf(privateKey, options.passphrase?.reveal());
+    const key = await keyOf(options, privateKey);
     ways.push({ method: "publickey", what: `the key ${privateKey}`, auth: { type: "publickey", username, key } });
   }
   if (agent !== undefined) ways.push({ method: "publickey", what: `the agent ${agent}`, auth: { type: "agent", username, agent } });
@@ -38,14 +38,21 @@ export async function waysOf(options: SftpOptions): Promise<Way[]> {
   return ways;
 }
 
-async function keyOf(file: string, passphrase: string | undefined): Promise<Buffer | ReturnType<typeof parsed>> {
+/** What was read last. To open a key with a passphrase takes more than half a second, in which nothing else is done. */
+const kept = new WeakMap<SftpOptions, { readonly content: Buffer; readonly key: ReturnType<typeof parsed> }>();
+
+async function keyOf(options: SftpOptions, file: string): Promise<ReturnType<typeof parsed>> {
   let content: Buffer;
   try {
     content = await readFile(file);
   } catch (error) {
     throw new Fault("denied", faultOfErrno(error, `cannot read the private key ${file}`).message, { cause: error });
   }
-  return parsed(content, file, passphrase);
+  const before = kept.get(options);
+  if (before?.content.equals(content) === true) return before.key;
+  const key = parsed(content, file, options.passphrase?.reveal());
+  kept.set(options, { content, key });
+  return key;
 }
 
 function parsed(content: Buffer, file: string, passphrase: string | undefined) {

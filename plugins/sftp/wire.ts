@@ -174,7 +174,7 @@ export class Wire {
     if (this.#filled + length > packetBytes) this.#flush();
     if (this.#out === undefined) {
       this.#out = (length <= packetBytes ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(Math.max(length, packetBytes));
-      process.nextTick(() => this.#flush());
+      setImmediate(() => this.#flush());
     }
     const from = this.#filled;
     this.#filled += length;
