@@ -457,7 +457,9 @@ systemctl restart --no-block "$service"
 until systemctl -q is-active "$service" && [ ! -e $prefix/trial ] && [ "$(readlink $prefix/current)" = "versions/$version" ]; do
   result=$(systemctl show -P ActiveState "$service")
   if [ "$result" = failed ] || [ $(($(date +%s) - since)) -gt $ready_seconds ] || { [ ! -e $prefix/trial ] && [ "$(readlink $prefix/current)" != "versions/$version" ]; }; then
-    said=$(systemctl show -P StatusText "$service")
+    said=''
+    # Not the words of the one that systemd has put back by now.
+    [ "$(readlink $prefix/current)" != "versions/$version" ] || said=$(systemctl show -P StatusText "$service")
     echo "$version did not become ready${said:+ ($said)}. Its last words:" >&2
     journalctl -q --no-pager -o cat -n 15 -u "$service" --since "@$since" >&2 || true
     if [ -n "$last" ] && [ "$last" != "versions/$version" ]; then

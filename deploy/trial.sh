@@ -1,8 +1,8 @@
 #!/bin/sh
-# trial.sh begin | ready | back | units: a version that was just installed is on trial until it was ready once. systemd calls "begin" before each start
-# and "ready" after it said so; at the fourth start without that the version before it is put back, so that an upgrade that nobody watched, or that the
-# power cut short, leaves no vehicle without FileSync. "back" does so at once. "units" gives systemd the units of the version that runs; "begin" on
-# trial and "back" do so too.
+# trial.sh begin | ready | ended UNIT | back | units: a version that was just installed is on trial until it was ready once. systemd calls "begin" before
+# each start and "ready" after it said so; at the fourth start without that the version before it is put back, so that an upgrade that nobody watched, or
+# that the power cut short, leaves no vehicle without FileSync. "ended", which systemd calls after each end, does so where it would not be started again.
+# "back" does so at once. "units" gives systemd the units of the version that runs; "begin" on trial and "back" do so too.
 set -eu
 # As for systemctl --root: one whose systemd does not run.
 root=${FILESYNC_ROOT:-}
@@ -37,6 +37,8 @@ units() {
 }
 
 back() {
+  # The script that installs, and systemd: the later one finds it done.
+  exec 8<"$root$prefix" && flock 8
   new=$(readlink "$root$prefix/current")
   old=$(readlink "$root$prefix/previous") || { echo "there is no version before $new to go back to"; rm -f "$mark"; return 1; }
   # What the newer one made of the journal may be nothing for the older one: it may set that aside and rebuild it.
@@ -64,7 +66,20 @@ case ${1-} in
     units || echo "its units could not be placed"
     ;;
   ready) rm -f "$mark" ;;
+  ended)
+    # RestartPreventExitStatus: off trial that is for a person to mend.
+    [ -e "$mark" ] && [ "${EXIT_CODE-} ${EXIT_STATUS-}" = "exited 2" ] || exit 0
+    # Not started yet: what ended is the version before, for the new one.
+    [ "$(cat "$mark")" != 0 ] || exit 0
+    if [ -z "$root" ]; then
+      # It did not end by itself: a person, the script that installs or a shutdown has asked for it.
+      case $(systemctl list-jobs --no-legend "$2") in *" stop "* | *" restart "*) exit 0 ;; esac
+      # Before anything that takes time. "start" would be one with the start that fails just now, if that is what ended.
+      systemctl --no-block restart "$2"
+    fi
+    back
+    ;;
   back) back ;;
   units) units ;;
-  *) echo "trial.sh begin | ready | back | units" >&2; exit 2 ;;
+  *) echo "trial.sh begin | ready | ended UNIT | back | units" >&2; exit 2 ;;
 esac

@@ -167,9 +167,34 @@ test(
   },
 );
 
+/** How a service ended, as systemd tells ExecStopPost=. */
+const ended = (code: string, status: string) =>
+  `SERVICE_RESULT=x EXIT_CODE=${code} EXIT_STATUS=${status} current/deploy/trial.sh ended filesync.service`;
+
+test("a version on trial that ends with 2, which systemd starts no more, leaves at once for the one before; no other end does so", (t) => {
+  const machine = new Root(tempDir(t));
+  const names = ["1", "2"];
+  for (const name of names) machine.version(name, `words of ${name}`);
+  const after = (prepared: string, code: string, status: string) => {
+    machine.must(`rm -f previous trial; ln -sfn versions/1 previous; ln -sfn versions/2 current; ${prepared}; ${ended(code, status)}`);
+    return [readlinkSync(machine.path("opt/filesync/current")), existsSync(machine.path("opt/filesync/trial"))];
+  };
+  assert.deepEqual(after("echo 1 >trial", "exited", "2"), ["versions/1", false]);
+  assert.equal(
+    /^Description=(.*)/m.exec(readFileSync(machine.path("usr/local/lib/systemd/system/filesync.service"), "utf8"))?.[1],
+    "words of 1",
+    "with its units",
+  );
+  assert.deepEqual(after("echo 1 >trial", "exited", "1"), ["versions/2", true], "it is started again");
+  assert.deepEqual(after("echo 1 >trial", "killed", "TERM"), ["versions/2", true]);
+  assert.deepEqual(after("echo 1 >trial", "exited", "0"), ["versions/2", true]);
+  assert.deepEqual(after("echo 0 >trial", "exited", "2"), ["versions/2", true], "the one before ended, for the new one's start");
+  assert.deepEqual(after(":", "exited", "2"), ["versions/2", false], "not on trial: the configuration is a person's to mend");
+});
+
 /**
  * What stands for systemd: what it was told is in /run/told; a service is ready at once; with /run/fails never, nor the version that begins with what is
- * in /run/broken; with /run/back it is the version before that is.
+ * in /run/broken; with /run/back it is the version before that is. With /run/ends what is started ends with 2 the next time. Jobs are in /run/jobs.
  */
 const systemctl = `#!/bin/bash
 echo "$*" >>/run/told
@@ -178,6 +203,11 @@ fails() {
 }
 case "$*" in
   *is-active*) ! fails ;;
+  *list-jobs*) cat /run/jobs ;;
+  *restart*) if rm /run/ends 2>/dev/null; then
+    /opt/filesync/current/deploy/trial.sh begin
+    EXIT_CODE=exited EXIT_STATUS=2 /opt/filesync/current/deploy/trial.sh ended "\${@: -1}" >>/run/journal
+  fi ;;&
   *restart*) [ ! -e /run/back ] || ln -sfn "$(readlink /opt/filesync/previous)" /opt/filesync/current; fails || rm -f /opt/filesync/trial ;;
   *ActiveState*) echo failed ;;
   *StatusText*) [ -e /run/fails ] || echo "all is well" ;;
@@ -352,6 +382,41 @@ test("a version that systemd has put back by the time that it is looked at is no
   if (back === undefined) return;
   assert.match(back.out, /0\.2\.0-\w+ did not become ready[^]*0\.1\.0-\w+ runs again; .*\nexit 1\n$/);
 });
+
+test(
+  "what ends with 2 on trial is put back and started by systemd alone, whether the script watches or not, but not what was stopped",
+  needsRoot,
+  (t) => {
+    const apart = new Apart(t, tempDir(t));
+    const begun = `bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && echo 0.2.0 >/run/broken && : >/run/jobs`;
+    const state = "readlink /opt/filesync/current; ls /opt/filesync/trial 2>/dev/null; grep -c back /run/journal";
+    const watched = apart.sh(`${begun} && touch /run/ends && /run/0.2.0/deploy/deploy-filesync.sh; echo "exit $?"; ${state}`);
+    if (watched === undefined) return;
+    assert.match(
+      watched.out,
+      /^0\.2\.0-\w+ did not become ready\. Its last words:\ndeploy-filesync\.sh: 0\.1\.0-\w+ runs again; [^\n]*\nexit 1\nversions\/0\.1\.0-\w+\n1\n$/m,
+      "went back once, and what the one before says is not taken for its words",
+    );
+    for (const unit of ["filesync.service", "filesync-ground.service"])
+      for (const [job, goesBack] of [
+        ["", true],
+        [`12 ${unit} start running`, true],
+        [`12 ${unit} stop running`, false],
+        [`12 ${unit} restart running`, false],
+      ] as const) {
+        const alone = apart.sh(
+          `${begun} && /run/0.2.0/deploy/deploy-filesync.sh --no-start && echo '${job}' >/run/jobs && touch /run/ends /run/journal && systemctl restart ${unit}; grep restart /run/told | tail -n +2; ${state}`,
+        );
+        assert.match(
+          alone?.out ?? "",
+          goesBack
+            ? new RegExp(`^restart ${unit}\n--no-block restart ${unit}\nversions/0\\.1\\.0-\\w+\n1\n$`, "m")
+            : new RegExp(`^restart ${unit}\nversions/0\\.2\\.0-\\w+\n/opt/filesync/trial\n0\n$`, "m"),
+          `${unit}: ${job}`,
+        );
+      }
+  },
+);
 
 test("the administrator's own copy of a unit stays, a masked one is told, and another FileSync's is not gone over", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
