@@ -1,31 +1,51 @@
 /** `check`: what is wrong with a configuration; with `--probe` each device and service is tried, without changing anything. */
+import type { Config, Loaded } from "../core/config.js";
 import { reasonOf } from "../core/retry.js";
-import { load, problemLines } from "./config.js";
+import { load, problemLines, UsageError } from "./config.js";
 import { barredFrom } from "./machine/rights.js";
 import { daemonUser, unitOf } from "./machine/unit.js";
 import { thisView } from "./machine/view.js";
 import { tryOut } from "./probe.js";
 
-/** Exit code 0, or 2 when something is wrong. */
-export async function checkCommand(path: string, options: { probe: boolean }): Promise<number> {
-  const loaded = await load(path);
-  for (const line of problemLines(path, loaded)) process.stdout.write(`${line}\n`);
-  let wrong = loaded.problems.length;
-  if (loaded.config !== undefined && options.probe) {
-    const view = thisView();
-    const user = daemonUser(view, await unitOf(view));
-    for (const device of loaded.config.devices) {
-      const barred = barredFrom(view, device, loaded.config, user);
-      if (barred !== undefined) wrong += 1;
-      const said =
-        barred ??
-        (await tryOut(device, loaded.config).catch((error: unknown) => {
-          wrong += 1;
-          return reasonOf(error);
-        }));
-      process.stdout.write(`${device.name}: ${said}\n`);
-    }
+interface Probed {
+  readonly name: string;
+  readonly works: boolean;
+  readonly said: string;
+}
+
+/** Exit code 0, or 2 when something is wrong. `json`: one line that says too whether anything of it can be used. */
+export async function checkCommand(path: string, options: { probe: boolean; json: boolean }): Promise<number> {
+  const loaded = await load(path).catch((error: unknown): Loaded => {
+    if (!options.json || !(error instanceof UsageError)) throw error;
+    return { problems: [{ line: 0, path: "", message: error.message }] };
+  });
+  const { config, problems } = loaded;
+  const probing = config !== undefined && options.probe ? probes(config) : undefined;
+  const probed: Probed[] = [];
+  const say = (line: string) => options.json || process.stdout.write(`${line}\n`);
+  problemLines(path, loaded).forEach(say);
+  for await (const one of probing ?? []) {
+    probed.push(one);
+    say(`${one.name}: ${one.said}`);
   }
-  if (wrong === 0) process.stdout.write(`${path}: nothing is wrong\n`);
-  return wrong === 0 ? 0 : 2;
+  const wrong = problems.length > 0 || probed.some(({ works }) => !works);
+  if (!wrong) say(`${path}: nothing is wrong`);
+  if (options.json)
+    process.stdout.write(`${JSON.stringify({ usable: config !== undefined, problems, ...(probing === undefined ? {} : { probed }) })}\n`);
+  return wrong ? 2 : 0;
+}
+
+async function* probes(config: Config): AsyncGenerator<Probed> {
+  const view = thisView();
+  const user = daemonUser(view, await unitOf(view));
+  for (const device of config.devices) {
+    const barred = barredFrom(view, device, config, user);
+    const { name } = device;
+    yield barred !== undefined
+      ? { name, works: false, said: barred }
+      : await tryOut(device, config).then(
+          (said) => ({ name, works: true, said }),
+          (error: unknown) => ({ name, works: false, said: reasonOf(error) }),
+        );
+  }
 }

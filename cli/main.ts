@@ -73,9 +73,13 @@ async function main(argv: readonly string[]): Promise<number> {
     .command("check", "Say what is wrong with a configuration")
     .option("--config <file>", file)
     .option("--probe", "Try every device and service, without changing anything")
+    .option("--json", "For programs")
     .action(
-      does(async (options: Common & { probe?: boolean }) =>
-        (await import("./check.js")).checkCommand(configPath(options.config), { probe: options.probe === true }),
+      does(async (options: Common & { probe?: boolean; json?: boolean }) =>
+        (await import("./check.js")).checkCommand(configPath(options.config), {
+          probe: options.probe === true,
+          json: options.json === true,
+        }),
       ),
     );
   cli

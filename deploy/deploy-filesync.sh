@@ -289,14 +289,14 @@ looked='' fresh=''
 # With the version in $1, before anything is changed: what the one that runs takes for good may be a mistake for it, and one that can use nothing of it
 # would end, as would the one before.
 look_at_config() {
-  local problems words
+  local problems json
   if [ -n "$looked" ]; then return; fi
   looked=1
   if problems=$("$1/bin/filesync" check --config $etc/config.json 2>&1); then return; fi
   if [ -n "$before" ]; then
-    # "check" ends with 2 also where only a part is left out. A command without what it needs says that, or first that there is no configuration to use.
-    words=$("$1/bin/filesync" ls --config $etc/config.json 2>&1 || true)
-    ! grep -q "^filesync: $etc/config.json" <<<"$words" || die "nothing of $etc/config.json can be used; mend it and run this again, nothing was changed:
+    # "check" ends with 2 also where only a part is left out.
+    json=$("$1/bin/filesync" check --json --config $etc/config.json 2>/dev/null || true)
+    [[ $json != '{"usable":false'* ]] || die "nothing of $etc/config.json can be used; mend it and run this again, nothing was changed:
 $problems"
     [ "$1" = "$prefix/versions/$version" ] || ! "$prefix/$last/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 ||
       die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:

@@ -351,8 +351,8 @@ test("a version on trial is never the one to go back to: that is the one that wa
 
 test("over a configuration of which nothing can be used no upgrade begins; one that loses a part goes on", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
-  // Its words are the program's own.
-  const real = `printf '#!/bin/sh\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n'`;
+  // What it says is the program's own; nobody reads what "ls" says to people.
+  const real = `printf '#!/bin/sh\\n[ "$1" != ls ] || exit 9\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n'`;
   const begun = `${real} >bundle/bin/filesync; sed -i '/bin.filesync/d' bundle/SHA256SUMS; bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && rm /run/told`;
   const state = "{ find /opt/filesync /etc/filesync -type f -o -type l | sort; readlink /opt/filesync/current; }";
   const upgrade = "/run/0.2.0/deploy/deploy-filesync.sh";

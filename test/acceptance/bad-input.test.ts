@@ -54,6 +54,25 @@ test("check says every error and exits with 2; run leaves out what is wrong and 
   assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
   const good = world.config({ devices: { in: local("in") } }, "good.json");
   assert.match((await runProgram(["check", "--probe", "--config", good])).out, /in: works\n.*nothing is wrong/);
+  const asJson = async (path: string, ...more: string[]) => {
+    const { code, out } = await runProgram(["check", "--json", ...more, "--config", path]);
+    return [code, JSON.parse(out)] as [number, { usable: boolean; problems: { line: number; path: string }[]; probed?: object[] }];
+  };
+  assert.deepEqual(await asJson(good, "--probe"), [
+    0,
+    { usable: true, problems: [], probed: [{ name: "in", works: true, said: "works" }] },
+  ]);
+  const [code, { usable, problems, probed }] = await asJson(config);
+  assert.deepEqual(
+    [code, usable, problems.map(({ path }) => path), probed],
+    [2, true, ["devices.bad.dir", "devices.bad.dri"], undefined],
+    "the rest can be used",
+  );
+  world.file("torn.json", '{ "devices": {');
+  const [torn, nothing] = await asJson(world.path("torn.json"));
+  assert.deepEqual([torn, nothing.usable, nothing.problems[0]?.line], [2, false, 1]);
+  const [gone, none] = await asJson(world.path("gone.json"));
+  assert.deepEqual([gone, none.usable, none.problems.length], [2, false, 1]);
 });
 
 test("names with spaces, quotes, newlines, bytes that are no UTF-8, 255 bytes; files of 0 bytes; dated 1970: all arrive over FTP", async (t) => {
