@@ -4,7 +4,7 @@
 #   --config FILE      becomes /etc/filesync/config.json, if there is none yet
 #   --role ROLE        vehicle (default) or ground: filesync.service or filesync-ground.service; an upgrade keeps what is there
 #   --no-start         installs, and starts at the next boot
-#   --prepare-image    for a card that will be copied: as --no-start, and nothing on it says which machine it is
+#   --prepare-image    for a card that will be copied: as --no-start, and nothing on it says which machine it is; both also in a chroot
 #   --replace-old      the services of the FileSync in Python are stopped and put aside
 #   --uninstall        takes it away; what it has not delivered, its configuration and its user stay
 #   --purge            with --uninstall: these too; files that arrived elsewhere stay, and their user with them
@@ -66,10 +66,20 @@ case $role in '' | vehicle | ground) ;; *) die "--role is vehicle or ground, not
 [ -z "$from" ] || [ -r "$from" ] || die "$from cannot be read"
 [ -z "$config" ] || [ -r "$config" ] || die "$config cannot be read"
 [ -n "$dry" ] || [ "$(id -u)" = 0 ] || die "it has to be root: sudo $0"
-[ -d /run/systemd/system ] || die "systemd does not run here: start \"filesync run\" by your own means"
+# In a chroot, also one that sees the /run of the machine around it, nothing can be started or stopped; what enables a unit can be put there.
+booted='' enabling=(systemctl -q --root=/) now=()
+if [ -d /run/systemd/system ] && ! systemd-detect-virt -q --chroot 2>/dev/null; then booted=1 enabling=(systemctl -q) now=(--now); fi
+command -v systemctl >/dev/null || die "systemd is not here: apt-get install systemd"
+if [ -z "$booted" ] && [ -n "$start$uninstall" ]; then
+  if [ -z "$dry" ] || [ -n "$uninstall" ]; then
+    die "systemd does not run here: --prepare-image (or --no-start) installs into an image, also in a chroot; elsewhere start \"filesync run\" by your own means"
+  fi
+  say "systemd does not run here: but for --prepare-image and --no-start this would be refused. Where it runs:"
+fi
 
 # One at a time.
 if [ -z "$dry" ]; then
+  mkdir -p /run/lock
   exec 9>/run/lock/filesync-deploy.lock
   flock -n 9 || die "another deploy-filesync.sh is at work"
 fi
@@ -335,7 +345,7 @@ fi
 
 writable /etc /opt /usr/local
 for old in "${others[@]}"; do
-  run systemctl -q disable --now "$(basename "$old")" || true
+  run "${enabling[@]}" disable "${now[@]}" "$(basename "$old")" || true
   run mv "$old" "$old.old"
 done
 if ! getent passwd filesync >/dev/null; then
@@ -398,21 +408,21 @@ link() {
 link $prefix/current/deploy/60-filesync.rules $rules
 link $prefix/current/bin/filesync $command
 run $prefix/current/deploy/trial.sh units
-if command -v udevadm >/dev/null; then
+if [ -n "$booted" ] && command -v udevadm >/dev/null; then
   run udevadm control --reload || true
   # For ports that are in already.
   run udevadm trigger --subsystem-match=tty --action=change || true
 fi
 
-if enabled $other; then run systemctl -q disable --now $other; fi
-run systemctl -q enable "$service" filesync-mount.socket ||
+if enabled $other; then run "${enabling[@]}" disable "${now[@]}" $other; fi
+run "${enabling[@]}" enable "$service" filesync-mount.socket ||
   fail "systemd does not enable it, for the reason above; $version is in place: mend that and run this again"
 run sync
 
 # --------------------------------------------------------------------------------------------------------------------------------------------- starting it
 
 if [ -n "$image" ]; then
-  run systemctl stop "$service" filesync-mount.socket
+  [ -z "$booted" ] || run systemctl stop "$service" filesync-mount.socket
   if [ -z "$dry" ] && [ -e $state/journal.db ]; then
     queue=$($prefix/current/bin/filesync status --json --config $etc/config.json | tr -d ' \n' | grep -o '"queue":{[^}]*}' || true)
     case $queue in

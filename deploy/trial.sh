@@ -33,7 +33,7 @@ units() {
   done
   sync
   # Also where nothing was to be done: whoever did it may have been ended before this.
-  [ -n "$root" ] || systemctl daemon-reload
+  [ -n "$root" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 }
 
 back() {

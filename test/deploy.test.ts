@@ -505,6 +505,38 @@ test("a card to be copied has no key of a certificate, and what stays is named",
   );
 });
 
+test("in a chroot, where no systemd runs, an image is made ready; what would have to start something is refused", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  // As in a fresh root: the real systemctl, which can only place links there.
+  const chroot = "rm -r /run/systemd /run/lock; PATH=${PATH#*:}; deploy=bundle/deploy/deploy-filesync.sh";
+  const started = apart.sh(`${chroot}; for given in "" "--uninstall"; do $deploy $given; echo "exit $?"; done; ${traces}`);
+  if (started === undefined) return;
+  assert.match(
+    started.out,
+    /^deploy-filesync\.sh: systemd does not run here: --prepare-image \(or --no-start\) [^\n]*\nexit 2\ndeploy-filesync\.sh: systemd does not run here[^\n]*\nexit 2\n$/,
+  );
+  const dry = apart.sh(`${chroot}; $deploy --dry-run && $deploy --prepare-image --dry-run; echo "exit $?"; ${traces}`);
+  assert.match(dry?.out ?? "", /^systemd does not run here: [^\n]*--prepare-image[^]*\nwould start filesync\.service [^]*exit 0\n$/);
+  assert.doesNotMatch(dry?.out ?? "", /would run: (systemctl stop|udevadm)/);
+  for (const [given, unit] of [
+    ["", "filesync.service"],
+    ["--role ground", "filesync-ground.service"],
+  ] as const) {
+    const image = apart.sh(
+      `${chroot}; $deploy --prepare-image ${given}; echo "exit $?"; for unit in ${unit} filesync-mount.socket; do systemctl --root=/ is-enabled $unit; done; ls -d /var/lib/filesync; ls /usr/local/lib/systemd/system; readlink /opt/filesync/current; $deploy --prepare-image ${given} | head -1`,
+    );
+    assert.match(
+      image?.out ?? "",
+      /^Ready to be copied: [^]*\nexit 0\nenabled\nenabled\nls: [^\n]*\n(filesync\S*\n){4}versions\/0\.1\.0-\w+\n0\.1\.0-\w+ is installed already\n$/m,
+      unit,
+    );
+  }
+  const bare = apart.sh(
+    `${chroot}; mkdir /run/few; ln -s /usr/bin/{bash,env,dirname,id,sed,readlink} /run/few; PATH=/run/few $deploy --prepare-image; echo "exit $?"; ${traces}`,
+  );
+  assert.equal(bare?.out, "deploy-filesync.sh: systemd is not here: apt-get install systemd\nexit 2\n");
+});
+
 /** A registry that knows `known`, and says so; else it fails. → paths that it was asked for. */
 async function registry(t: TestContext, known: readonly string[]): Promise<{ url: string; asked: string[] }> {
   const asked: string[] = [];
