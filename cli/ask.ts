@@ -26,7 +26,7 @@ export function configForJournal(path: string): Promise<Config> {
 export async function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, devices = false): Promise<unknown> {
   const answer = await ask(config.stateDir, request, asking);
   if (answer !== undefined) return answer.ok;
-  return withJournal(config, async (engine) => {
+  return withJournal(config, request.command === "why", async (engine) => {
     const closing = devices ? ownLanes(engine, config) : [];
     try {
       return await answerWith(engine, false)(request, exchangeFor(asking));

@@ -1,5 +1,6 @@
 /** What a journal says, and takes, while no daemon runs. Has the state directory for that moment. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, promises as fs, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
@@ -9,18 +10,21 @@ import { codeOf, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
+import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
 
-/** Throws UsageError where there is no journal, it is another user's, or somebody has it. */
-export async function withJournal<T>(config: Config, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
+/** Throws UsageError where there is no journal, it is another user's, or somebody has it. `reads`: `work` changes nothing, and can do without writing. */
+export async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
   const { stateDir } = config;
   if (!existsSync(join(stateDir, "journal.db")))
     throw new UsageError(`no FileSync runs, and none ever ran with ${stateDir}; start it with "filesync run"`);
   let lock: Lock | undefined;
+  let copy: string | undefined;
   try {
-    lock = await lockStateDir(stateDir);
-    const journal = await Journal.open(stateDir, false, false);
+    if (reads && (await isOnReadOnly(stateDir))) copy = await copyOf(stateDir);
+    else lock = await lockStateDir(stateDir);
+    const journal = await Journal.open(copy ?? stateDir, false, false);
     try {
       const clock = new RealClock();
       const given = { config, events: new Events(), clock, random: Math.random, startMs: clock.monotonicMs() };
@@ -41,6 +45,36 @@ export async function withJournal<T>(config: Config, work: (engine: OwnEngine) =
     throw new UsageError(`permission denied for ${stateDir}: it belongs to the user with id ${uid}; run this as that user, or as root`);
   } finally {
     lock?.release();
+    if (copy !== undefined) await fs.rm(copy, { recursive: true });
+  }
+}
+
+/** Nobody else writes there either. */
+async function isOnReadOnly(stateDir: string): Promise<boolean> {
+  try {
+    await (await fs.open(join(stateDir, "journal.db"), "a")).close();
+    return false;
+  } catch (error) {
+    if (isReadOnly(error)) return true;
+    throw error;
+  }
+}
+
+/** SQLite reads a journal with its log only where it may write beside it. */
+async function copyOf(stateDir: string): Promise<string> {
+  const cannot = (error: unknown): never => {
+    throw new UsageError(
+      `${stateDir} is on a read-only file system, and to be read the journal has to be copied to ${tmpdir()}: ${reasonOf(error)}; mount it for writing, or set TMPDIR to a directory with room`,
+    );
+  };
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-journal-")).catch(cannot);
+  try {
+    for (const name of ["journal.db", "journal.db-wal"])
+      if (existsSync(join(stateDir, name))) await fs.copyFile(join(stateDir, name), join(dir, name));
+    return dir;
+  } catch (error) {
+    await fs.rm(dir, { recursive: true });
+    return isDenied(error) ? Promise.reject(error) : cannot(error);
   }
 }
 

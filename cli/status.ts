@@ -41,7 +41,7 @@ export async function statusCommand(path: string, options: { json: boolean; watc
 
 export async function statusNow(config: Config): Promise<Status> {
   const answer = await ask(config.stateDir, { command: "status" });
-  return answer === undefined ? withJournal(config, (engine) => statusOf(engine, programVersion, false)) : (answer.ok as Status);
+  return answer === undefined ? withJournal(config, true, (engine) => statusOf(engine, programVersion, false)) : (answer.ok as Status);
 }
 
 /** A daemon that starts or stops meanwhile is waited for. */

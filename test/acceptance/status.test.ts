@@ -1,7 +1,7 @@
 /** status, as a person sees it: with and without a daemon, drawn in place on a terminal. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { rmSync, utimesSync } from "node:fs";
+import { readdirSync, rmSync, utimesSync } from "node:fs";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import type { Status } from "../../core/status.js";
@@ -50,6 +50,39 @@ test("without a daemon the devices of the configuration are there, and nobody cl
     reason: "no daemon runs",
     last: { presence: "attached", at: json.devices[0]?.last?.at },
   });
+});
+
+test("on a read-only file system the journal is read all the same, also after a kill; what would change it says what to do", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/a.ulg", "content of a");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] });
+  if (!world.mount("state", 64)) {
+    t.skip("nothing can be mounted here");
+    return;
+  }
+  const state = world.path("state");
+  const program = new Program(["run", "--json", "--config", config]);
+  await program.until(({ message }) => message.startsWith("in:a.ulg → out:"), "that it is delivered");
+  await program.kill();
+  assert.equal(spawnSync("mount", ["-o", "remount,ro", state]).status, 0);
+  const temporary = { env: { ...process.env, TMPDIR: world.mkdir("tmp") } };
+  const { code, out, err } = await runProgram(["status", "--config", config], temporary);
+  assert.deepEqual([code, err], [0, ""]);
+  assert.match(out, /^everything that was found is delivered \(12 B\) \(no daemon runs\)\n/);
+  assert.match((await runProgram(["why", "a.ulg", "--config", config], temporary)).out, /^in:a\.ulg {2}\(12 B/);
+  assert.deepEqual(readdirSync(world.path("tmp")), [], "nothing of it is left");
+  const nowhere = await runProgram(["status", "--config", config], { env: { ...process.env, TMPDIR: world.path("nowhere") } });
+  assert.equal(nowhere.code, 2);
+  assert.match(
+    nowhere.err,
+    /state is on a read-only file system, and .* copied to .*nowhere: .*ENOENT.*; mount it for writing, or set TMPDIR/,
+  );
+  const forget = await runProgram(["forget", "a.ulg", "--config", config]);
+  assert.deepEqual(
+    [forget.code, forget.err],
+    [2, `filesync: ${state} cannot be written: the file system is read-only; mount it for writing\n`],
+  );
 });
 
 test("without a daemon it needs no secret: what only the service's environment tells is left out, and is no mistake", async (t) => {
