@@ -74,7 +74,8 @@ async function copyOf(stateDir: string): Promise<string> {
     return dir;
   } catch (error) {
     await fs.rm(dir, { recursive: true });
-    return isDenied(error) ? Promise.reject(error) : cannot(error);
+    if (isDenied(error)) throw error;
+    return cannot(error);
   }
 }
 

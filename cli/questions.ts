@@ -13,10 +13,13 @@ export interface Asker {
   say(text: string): void;
   /** `objection`: what is wrong with an answer; it is asked again then. Nobody answers `byDefault`, whatever that is. */
   ask(question: string, byDefault: string, objection?: (answer: string) => string | undefined): Promise<string>;
-  /** What is typed is not shown. "" where nothing is typed, and from nobody. */
-  secret(question: string): Promise<string>;
+  /** What is typed is not shown. `ifEmpty`: why nothing is no answer; it is asked again then. Else "" where nothing is typed; from nobody in any case. */
+  secret(question: string, ifEmpty?: string): Promise<string>;
   close(): void;
 }
+
+/** So often nothing is typed where an answer is needed: nobody may be there (a key that is held down, a program that types). */
+const mostEmpty = 3;
 
 export async function yes(asker: Asker, question: string, byDefault: boolean): Promise<boolean> {
   const objection = (answer: string) => (/^(y|yes|n|no)$/i.test(answer) ? undefined : "y or n");
@@ -82,29 +85,38 @@ export function terminal(input: NodeJS.ReadStream, output: NodeJS.WriteStream): 
     lines.prompt();
     return (await line()).trim();
   };
+  const untilGood = async (question: string, next: () => Promise<string>, objection?: (answer: string) => string | undefined) => {
+    for (let empty = 0; ;) {
+      const answer = await next();
+      const wrong = objection?.(answer);
+      if (wrong === undefined) return answer;
+      output.write(`  ${answer === "" ? "an answer is needed" : `"${answer}"`}: ${wrong}\n`);
+      if (answer === "" && ++empty === mostEmpty)
+        throw new UsageError(`${question}: ${mostEmpty} times nothing was typed where an answer is needed; nothing was written`);
+    }
+  };
+  const unseen = async (question: string): Promise<string> => {
+    output.write(`${question}: `);
+    hidden = true;
+    try {
+      return await prompt("");
+    } finally {
+      hidden = false;
+      output.write("\n");
+    }
+  };
   return {
     signal: stop.signal,
     answers: true,
     say: (text) => void output.write(`${text}\n`),
-    async ask(question, byDefault, objection) {
-      for (;;) {
-        const typedText = await prompt(`${question}${byDefault === "" ? "" : ` [${byDefault}]`}: `);
-        const answer = typedText === "" ? byDefault : typedText;
-        const wrong = objection?.(answer);
-        if (wrong === undefined) return answer;
-        output.write(`  ${answer === "" ? "an answer is needed" : `"${answer}"`}: ${wrong}\n`);
-      }
-    },
-    async secret(question) {
-      output.write(`${question}: `);
-      hidden = true;
-      try {
-        return await prompt("");
-      } finally {
-        hidden = false;
-        output.write("\n");
-      }
-    },
+    ask: (question, byDefault, objection) =>
+      untilGood(question, async () => (await prompt(`${question}${byDefault === "" ? "" : ` [${byDefault}]`}: `)) || byDefault, objection),
+    secret: (question, ifEmpty) =>
+      untilGood(
+        question.replace(/ \(.*/, ""),
+        () => unseen(question),
+        (answer) => (answer === "" ? ifEmpty : undefined),
+      ),
     close: () => {
       ended ??= new Error("closed");
       lines.close();

@@ -181,13 +181,12 @@ async function directory({ asker }: Asking): Promise<Target> {
 /** A password, which goes into a file of its own. */
 async function kept(asker: Asker, name: string, has: (credential: string) => boolean) {
   const value = { credential: name };
-  for (;;) {
-    const there = has(name);
-    const typed = await asker.secret(`Password (it is not shown${there ? `; Enter keeps what credentials/${name} has` : ""})`);
-    if (typed !== "") return { value, secrets: { [name]: typed } };
-    if (there) return { value, secrets: { [name]: undefined } };
-    asker.say("  a password is needed");
-  }
+  const there = has(name);
+  const typed = await asker.secret(
+    `Password (it is not shown${there ? `; Enter keeps what credentials/${name} has` : ""})`,
+    there ? undefined : "an empty password is none",
+  );
+  return { value, secrets: { [name]: typed === "" ? undefined : typed } };
 }
 
 function withoutGaps<T extends object>(value: T): T {

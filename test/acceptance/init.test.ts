@@ -230,6 +230,34 @@ test("Ctrl-C at a question, and the end of the input, write nothing", async (t) 
   assert.deepEqual(readdirSync(world.dir), []);
 });
 
+test("nothing typed where an answer is needed is refused with the reason, and asked again, but not for ever; the end of the input ends it", async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  const questions = (password: string) =>
+    [
+      [/^Name of this vehicle/, "plane-1"],
+      [/^Take the (logs|files)/, "n"],
+      [/^Address of the autopilot/, ""],
+      [/^Number/, "1"],
+      [/^Its name or address/, "127.0.0.1"],
+      [/^Its port/, "1"],
+      [/^User/, ""],
+      [/^Password/, password],
+    ] as const;
+  const empty = await answering(t, ["init", "--config", config], questions(""));
+  assert.equal(empty.code, 2, empty.seen);
+  assert.equal(empty.seen.match(/Password \(it is not shown\)/g)?.length, 3);
+  assert.match(empty.seen, /an answer is needed: an empty password is none/);
+  assert.match(empty.seen, /Password: 3 times nothing was typed where an answer is needed; nothing was written/);
+  const host = await answering(t, ["init", "--config", config], [...questions("").slice(0, 4), [/^Its name or address/, ""]]);
+  assert.equal(host.code, 2, host.seen);
+  assert.match(host.seen, /Its name or address: 3 times nothing was typed/);
+  const ended = await answering(t, ["init", "--config", config], questions("\x04"));
+  assert.equal(ended.code, 2, ended.seen);
+  assert.match(ended.seen, /the questions were not answered to the end: nothing was written/);
+  assert.deepEqual(readdirSync(world.dir), []);
+});
+
 test("openssl that is missing is named with its package, and nothing is written", async (t) => {
   const world = new World(t);
   const { code, err } = await runProgram(["init", "--ground", "--yes", "--config", world.path("config.json")], {
