@@ -7,11 +7,11 @@ import { constants, existsSync, readFileSync, statSync } from "node:fs";
 import { chmod, chown, link, open, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { loadConfig, type Loaded } from "../core/config.js";
 import { makeDirDurable, renameDurable, renameNew, syncName, temporaryName } from "../core/fs.js";
 import { problemLines, UsageError } from "./config.js";
 import { plugins } from "./plugins.js";
+import { packageRoot } from "./version.js";
 
 /** A longer line is broken. */
 const mostColumns = 120;
@@ -101,17 +101,6 @@ function indentAt(text: string, offset: number): string {
 }
 
 // --------------------------------------------------------------------------------------------------------------------------------------------------
-
-/** Where the program is: through the link of an installation, so that an upgrade does not leave what is written with an old path. */
-export const packageRoot = ((): string => {
-  const own = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
-  const installed = "/opt/filesync/current";
-  const same = (): boolean => {
-    const [a, b] = [statSync(own), statSync(installed, { throwIfNoEntry: false })];
-    return b !== undefined && a.ino === b.ino && a.dev === b.dev;
-  };
-  return same() ? installed : own;
-})();
 
 /** What the installation writes where there is no configuration: it says nothing yet, so it may be replaced. */
 export function isUntouched(text: string): boolean {

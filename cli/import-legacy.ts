@@ -5,10 +5,11 @@ import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { problemText, syntaxProblem } from "../core/config-problems.js";
 import { UsageError } from "./config.js";
-import { packageRoot, placeConfig, isUntouched } from "./edit-config.js";
+import { placeConfig, isUntouched } from "./edit-config.js";
 import { nextSteps, settingOf, withSecrets } from "./init/setting.js";
 import { configText } from "./init/text.js";
 import { serverOf, translated } from "./legacy/translate.js";
+import { packageRoot } from "./version.js";
 
 /** 0: all was taken over; 3: some of it was not. */
 export async function importLegacyCommand(old: string, config: string | undefined): Promise<number> {

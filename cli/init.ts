@@ -6,7 +6,7 @@ import { reasonOf } from "../core/retry.js";
 import { parseAddress } from "../plugins/mavftp/address.js";
 import { lookAt } from "../plugins/mavftp/look.js";
 import { UsageError } from "./config.js";
-import { isUntouched, packageRoot, placeConfig } from "./edit-config.js";
+import { isUntouched, placeConfig } from "./edit-config.js";
 import { aboutAutopilot, type Autopilot, findAutopilots, isAnswer, listenOn, type Look } from "./init/autopilots.js";
 import { type Disk, findDisks } from "./init/disks.js";
 import { groundStation } from "./init/ground.js";
@@ -16,6 +16,7 @@ import { configText, type Part, type RoutePart } from "./init/text.js";
 import { unitOf } from "./machine/unit.js";
 import { withContext } from "./own.js";
 import { type Asker, nobody, terminal, yes } from "./questions.js";
+import { packageRoot } from "./version.js";
 
 export interface InitArguments {
   readonly config?: string;

@@ -6,8 +6,9 @@ import { mayWriteIn } from "../../core/fs.js";
 import { reasonOf } from "../../core/retry.js";
 import { systemConfig, UsageError } from "../config.js";
 import { unitOf } from "../machine/unit.js";
-import { type Owner, ownerIn, packageRoot, placeDir, placeFile } from "../edit-config.js";
+import { type Owner, ownerIn, placeDir, placeFile } from "../edit-config.js";
 import { groupNumber, thisView, userNamed, type View } from "../machine/view.js";
+import { packageRoot } from "../version.js";
 
 /** What is written, where, and for whom. */
 export interface Setting {

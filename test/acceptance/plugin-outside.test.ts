@@ -1,7 +1,8 @@
 /** The plugin of docs/plugins.md, as it stands there, beside a configuration and against a real HTTP server. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -114,4 +115,19 @@ test("its mistakes and faults are told as those of any plugin", async (t) => {
   const away = world.config({ devices: { camera: { type: "./http-camera.js", url: "http://127.0.0.1:3" } }, routes: [] }, "away.json");
   const probed = await runProgram(["check", "--probe", "--config", away]);
   assert.match(probed.err + probed.out, /http:\/\/127\.0\.0\.1:3\/ does not answer: connect ECONNREFUSED/);
+});
+
+test("without the link of its page the mistake says what is missing and the command that mends it, which does", async (t) => {
+  const camera = await cameraWith(t, new Map());
+  const { world, config } = withPlugin(t, camera.url);
+  rmSync(world.path("node_modules"), { recursive: true });
+  const said = await runProgram(["check", "--config", config]);
+  assert.equal(said.code, 2);
+  const [, command] =
+    /"\.\/http-camera\.js" cannot be loaded: it uses filesync\/plugin, which is not found from there: (mkdir -p .*)$/m.exec(said.out) ?? [];
+  assert.ok(command !== undefined, said.out);
+  assert.equal(spawnSync("sh", ["-c", command]).status, 0);
+  assert.equal((await runProgram(["check", "--config", config])).code, 0);
+  writeFileSync(world.path("http-camera.js"), 'import "nosuch";');
+  assert.match((await runProgram(["check", "--config", config])).out, /cannot be loaded: .*nosuch/);
 });
