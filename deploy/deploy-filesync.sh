@@ -203,7 +203,7 @@ work=$(mktemp -d "$room/.new-XXXXXX") || die "no directory can be made in $room:
 trap leave EXIT
 export TMPDIR=$work
 
-free_mib() { df -Pm "$room" | awk 'NR == 2 { print $4 }'; }
+free_mib() { df -Pm "$room" 2>/dev/null | awk 'NR == 2 { print $4 }'; }
 no_room() { die "$room has $(free_mib) MiB free, and $1 are needed; nothing was changed"; }
 
 case $(dpkg --print-architecture 2>/dev/null || uname -m) in

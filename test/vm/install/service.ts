@@ -266,6 +266,53 @@ export async function upgrade(on: Installed): Promise<void> {
   await on.machine.must("rm -rf /root/second /root/third");
 }
 
+const endsWith2 = 'console.error("it ends with 2"); process.exit(2);';
+
+/** What ends with 2 is not started again by systemd: on trial, and nobody there, the version before is; but not of what was stopped, nor in turns. */
+async function alone(on: Installed): Promise<void> {
+  const m = on.machine;
+  const good = await on.current();
+  const goodUnit = await on.unitOf();
+  const installed = (code: string) =>
+    on.version("broken", code).then(() => m.must("/root/broken/deploy/deploy-filesync.sh --no-start && sync"));
+  const row = async (what: string, ok: boolean, value = "") =>
+    on.results.row("broken", what, `${value}${await on.current()}, unit of ${await on.unitOf()}`, ok);
+  const isGood = async () => (await on.current()) === good && (await on.unitOf()) === goodUnit;
+  const times = async () => `${(await m.must("journalctl -b -q --no-pager -o cat | grep -c '^it ends with 2' || true")).trim()} starts; `;
+
+  await installed(endsWith2);
+  await m.powerCut();
+  await m.boot();
+  await on.ready();
+  const seen = await times();
+  await row("ends with 2 at a boot, nobody there: back by itself, at its first start", seen === "1 starts; " && (await isGood()), seen);
+
+  await installed(
+    "process.on('SIGTERM', () => process.exit(2)); console.error('it can be stopped'); await new Promise(() => setInterval(() => undefined, 1000));",
+  );
+  await m.must("systemctl restart --no-block filesync");
+  await on.until(
+    "that it can be stopped",
+    async () => (await m.run("journalctl -b -q --no-pager -o cat | grep -q '^it can be stopped'")).code === 0,
+    120,
+  );
+  await m.must("systemctl stop filesync");
+  const ended = (await m.must("systemctl show -P ExecMainStatus -P ActiveState filesync | paste -sd' '")).trim();
+  await row("stopped on trial, with 2: it stays", ended === "2 failed" && !(await isGood()), `${ended}; `);
+
+  const kept = await m.must("cat /etc/filesync/config.json");
+  await installed(endsWith2);
+  await m.writeFile("/etc/filesync/config.json", "{");
+  await m.run("systemctl restart filesync");
+  await on.until("that both have ended", async () => (await isGood()) && (await m.run("systemctl -q is-failed filesync")).code === 0, 120);
+  await pause(10_000);
+  const stays = (await m.must("systemctl show -P ExecMainStatus -P ActiveState filesync | paste -sd' '")).trim();
+  await row("a configuration that neither can use: the one before stays ended", stays === "2 failed" && (await isGood()), `${stays}; `);
+  await m.writeFile("/etc/filesync/config.json", kept);
+  await m.must("systemctl restart filesync");
+  await on.ready();
+}
+
 /** Versions that do not become ready: the one before runs again, with the script watching and with nobody there. */
 export async function broken(on: Installed): Promise<void> {
   const good = await on.current();
@@ -274,7 +321,9 @@ export async function broken(on: Installed): Promise<void> {
     "does not start": "throw new Error('broken');",
     "ends soon after its start": "setTimeout(() => process.exit(1), 300);",
     "never gets ready": "await new Promise((resolve) => setInterval(() => undefined, 1000));",
+    "ends with 2": endsWith2,
   };
+  await alone(on);
   for (const [way, code] of Object.entries(ways)) {
     await on.version("broken", code);
     const { code: exit, err } = await on.machine.run("/root/broken/deploy/deploy-filesync.sh");
