@@ -7,6 +7,7 @@
  */
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
 import { FTP_DATA_AT, FTP_DATA_MAX, Nak, nakOf, Op, type FtpPacket } from "../../mavlink/ftp.js";
+import { Later } from "./later.js";
 import type { Pace } from "./pace.js";
 import type { Reading, Stretch } from "./reading.js";
 import { Reads, refusedRead, STUCK_MS } from "./reads.js";
@@ -99,7 +100,7 @@ class Run {
   /** Numbers of the requests to stop. */
   readonly #stopSeqs: number[] = [];
   #stopMs = 0;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #timer = new Later(() => this.#look());
   #keepAlive: NodeJS.Timeout | undefined;
 
   constructor(pace: Pace, rules: BurstRules, stretch: Stretch, resolve: () => void, reject: (error: Error) => void) {
@@ -140,7 +141,7 @@ class Run {
   readonly #abort = (): void => this.#end(abortedFault(this.#stretch.signal));
 
   #end(error?: Error): void {
-    clearTimeout(this.#timer);
+    this.#timer.stop();
     clearInterval(this.#keepAlive);
     this.#reads.stop();
     this.#stretch.signal.removeEventListener("abort", this.#abort);
@@ -155,8 +156,7 @@ class Run {
   #goOn(): void {
     const { assembly, end, more } = this.#stretch;
     this.#hinted = false;
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#timer.stop();
     if (assembly.whole >= end || !more()) {
       this.#end();
     } else if (assembly.head >= end || assembly.head < this.#toRead || assembly.head - assembly.whole > HOLD_BYTES) {
@@ -194,12 +194,10 @@ class Run {
   }
 
   #watch(): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#look, Math.max(1, this.#packetMs + this.#patienceMs() - performance.now()));
+    this.#timer.in(Math.max(1, this.#packetMs + this.#patienceMs() - performance.now()));
   }
 
-  readonly #look = (): void => {
-    this.#timer = undefined;
+  #look(): void {
     const now = performance.now();
     if (now - this.#packetMs < this.#patienceMs() - 0.5) {
       this.#watch();
@@ -216,7 +214,7 @@ class Run {
       if (this.#stretch.more()) this.#request();
       else this.#end();
     } else this.#goOn();
-  };
+  }
 
   #data(packet: FtpPacket): void {
     const { assembly, end, more } = this.#stretch;

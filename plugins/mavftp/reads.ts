@@ -7,6 +7,7 @@
 import { Fault, isFault } from "../../core/errors.js";
 import { FTP_DATA_AT, Nak, nakName, nakOf, Op, type FtpPacket } from "../../mavlink/ftp.js";
 import type { Piece } from "./assembly.js";
+import { Later } from "./later.js";
 import { RESEND_MOST_MS, type Pace } from "./pace.js";
 import { EndedEarly, SessionLost, type Stretch } from "./reading.js";
 
@@ -59,8 +60,7 @@ export class Reads {
   /** The first byte that cannot be read: what is before it is waited for. */
   #broken: { readonly offset: number; readonly error: Error } | undefined;
   #order = 0;
-  #timer: NodeJS.Timeout | undefined;
-  #looking: NodeJS.Immediate | undefined;
+  readonly #timer = new Later(() => this.#look());
   #progressMs = performance.now();
   #lossMs = -Infinity;
   /** Looks at what is late since the last progress. */
@@ -100,7 +100,7 @@ export class Reads {
       this.#send(pending);
     }
     if (this.#pending.size > 0) {
-      if (this.#looking === undefined) this.#timer ??= setTimeout(this.#due, this.#pace.resendMs());
+      if (!this.#timer.set) this.#timer.in(this.#pace.resendMs());
     } else if (this.#broken !== undefined) {
       this.#fail(this.#broken.error);
     } else {
@@ -116,9 +116,7 @@ export class Reads {
 
   /** Nothing is sent any more. */
   stop(): void {
-    clearTimeout(this.#timer);
-    clearImmediate(this.#looking);
-    this.#timer = this.#looking = undefined;
+    this.#timer.stop();
     this.#pending.clear();
     this.#bySeq.clear();
   }
@@ -141,8 +139,7 @@ export class Reads {
     const latest = ((packet.seq - 1) & 0xffff) === pending.seq;
     if (this.#pace.roundMs === 0) {
       // The first look was set for a link of which nothing is known.
-      clearTimeout(this.#timer);
-      this.#timer = undefined;
+      this.#timer.stop();
     }
     // Each sending has its number, so what a late answer took is known too: else a link that became slower would be asked twice for all.
     this.#pace.roundTook(now - (latest ? pending.sentMs : pending.earlierSentMs));
@@ -176,15 +173,8 @@ export class Reads {
     requests.sendRead(file.session, pending.offset, pending.length, pending.seq, file.systemId);
   }
 
-  /** What has come while this machine was busy is taken first: else all of it would be asked for twice. */
-  readonly #due = (): void => {
-    this.#timer = undefined;
-    this.#looking = setImmediate(this.#look);
-  };
-
   /** Looks for requests that took too long. */
-  readonly #look = (): void => {
-    this.#looking = undefined;
+  #look(): void {
     const now = performance.now();
     // Rounds count too: a machine that slept has waited long, but not asked.
     this.#rounds += 1;
@@ -198,8 +188,8 @@ export class Reads {
       if (now - pending.sentMs >= allowedMs) this.#again(pending);
       soonestMs = Math.min(soonestMs, pending.sentMs + allowedMs);
     }
-    this.#timer = setTimeout(this.#due, Math.max(soonestMs - now, 5));
-  };
+    this.#timer.in(Math.max(soonestMs - now, 5));
+  }
 
   /** Longer and longer while nothing at all is answered; while others are, what was lost twice is no reason to wait. */
   #allowedMs({ sentMs }: Pending): number {

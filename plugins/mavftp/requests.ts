@@ -10,6 +10,7 @@ import { abortedFault, Fault } from "../../core/errors.js";
 import { dataOf, decodeFtp, emptyPacket, encodeFtp, FTP_PAYLOAD, nakOf, Op, opName, type FtpPacket } from "../../mavlink/ftp.js";
 import type { Frame } from "../../mavlink/frame.js";
 import { COMPONENT_AUTOPILOT, FILE_TRANSFER_PROTOCOL } from "../../mavlink/messages.js";
+import { Later } from "./later.js";
 import type { Sending } from "./recorder.js";
 
 export interface Request {
@@ -136,9 +137,8 @@ export class Requests {
       const begunMs = performance.now();
       let resendMs = patience.firstMs ?? Math.min(Math.max(4 * (this.#answerMs ?? Infinity) + 50, 250), 1000);
       let sends = 0;
-      let timer: NodeJS.Timeout | undefined;
       const end = (): void => {
-        clearTimeout(timer);
+        timer.stop();
         signal.removeEventListener("abort", stop);
         this.#waiting = undefined;
       };
@@ -155,9 +155,10 @@ export class Requests {
         }
         sends += 1;
         this.send(request, waiting.seq, toSystem);
-        timer = setTimeout(send, Math.min(resendMs, leftMs));
+        timer.in(Math.min(resendMs, leftMs));
         resendMs = Math.min(resendMs * 1.5, Math.max(RESEND_MAX_MS, patience.firstMs ?? 0));
       };
+      const timer = new Later(send);
       const waiting = {
         seq: this.nextSeq(),
         opcode: request.opcode,
@@ -171,7 +172,7 @@ export class Requests {
         },
         // The autopilot took it for a repetition of an older request: it is a new one under another number.
         stale: () => {
-          clearTimeout(timer);
+          timer.stop();
           this.#seq = (this.#seq + 16) & 0xffff;
           waiting.seq = this.nextSeq();
           send();
