@@ -93,8 +93,11 @@ test("a stop on a disk that became read-only; a start on it says so", { skip: ne
     const state = world.path("small/state");
     const words = "cannot be written: the file system is read-only; mount it for writing";
     assert.equal(refused.stderr, `filesync: the state directory ${state} ${words}, or set "stateDir" to a directory elsewhere\n`);
-    const status = spawnSync(process.execPath, [mainJs, "status", "--config", config], { encoding: "utf8" });
-    assert.deepEqual([status.status, status.stderr], [2, `filesync: ${state} ${words}\n`]);
+    const offline = (...args: string[]) => spawnSync(process.execPath, [mainJs, ...args, "--config", config], { encoding: "utf8" });
+    const forget = offline("forget", "in:nothing");
+    assert.deepEqual([forget.status, forget.stderr], [2, `filesync: ${state} ${words}\n`]);
+    const status = offline("status");
+    assert.deepEqual([status.status, status.stderr], [0, ""]);
     world.mend("small");
   });
 });
