@@ -13,7 +13,7 @@ import { createServer as createTlsServer } from "node:tls";
 import type { FaultKind } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
 import { parseIn } from "../../core/options.js";
-import { calm, expectFault } from "../../test/conformance/clause.js";
+import { calm, expectFault, onceReached } from "../../test/conformance/clause.js";
 import { hasOpenssl, selfSigned } from "../../test/conformance/ftp-servers.js";
 import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
 import { Refusal, Silence } from "./control.js";
@@ -396,15 +396,14 @@ test(
       { cert: readFileSync(cert), key: readFileSync(key) },
     );
     const message = await expectFault(
-      device.target!.write(upload("a.bin", bytes(100)), 0, calm(), () => undefined),
+      onceReached(() => device.target!.write(upload("a.bin", bytes(100)), 0, calm(), () => undefined)),
       "transient",
-      5000,
     );
     assert.match(message, /^cannot write a\.bin: the server did not say that it takes the file \(150\)/);
     const list = async (): Promise<void> => {
       for await (const entry of device.source!.list(calm())) assert.fail(entry.path);
     };
-    await expectFault(list(), "transient", 5000);
+    await expectFault(onceReached(list), "transient");
   },
 );
 

@@ -96,6 +96,17 @@ export async function until(what: string, is: () => boolean | Promise<boolean>, 
   }
 }
 
+/** What it ends with once the server was reached: with a timeout of a moment a machine that is busy may not have logged in. The engine tries again then, too. */
+export async function onceReached<T>(work: () => Promise<T>, withinMs = 60_000): Promise<T> {
+  for (const end = performance.now() + withinMs; ;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!isFault(error, "offline") || performance.now() > end) throw error;
+    }
+  }
+}
+
 /** A signal that nobody gives. */
 export function calm(): AbortSignal {
   return new AbortController().signal;

@@ -6,9 +6,8 @@ import assert from "node:assert/strict";
 import { promises as fs } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { isFault } from "../../core/errors.js";
 import { FtpRelay } from "../faults/relay.js";
-import { calm, expectFault, until } from "./clause.js";
+import { calm, expectFault, onceReached, until } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import { vsftpd } from "./ftp-servers.js";
 import { RawFtp } from "./raw-ftp.js";
@@ -29,16 +28,7 @@ for (const held of [0, 2_000_000])
       try {
         const target = device.target ?? assert.fail();
         const it = upload("a.bin", content);
-        const offset = async () => {
-          for (;;) {
-            try {
-              return await target.offset(it, calm());
-            } catch (error) {
-              // A machine that is busy may take more than the timeout to log in: the engine asks again then, too.
-              if (!isFault(error) || error.kind !== "offline") throw error;
-            }
-          }
-        };
+        const offset = () => onceReached(() => target.offset(it, calm()));
         await dead.ask("TYPE I");
         const transfer = await dead.data();
         assert.match(await dead.ask(`STOR ${it.partialPath}`), /^150/);
