@@ -5,6 +5,6 @@ export function masked(text: string, dir: string): string {
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ/g, (time) => (time.startsWith("2026-05-28") ? time : "TIME"))
     .replace(/\b[0-9a-f]{16}\b/g, "ID")
     .replace(/ in \d+ (s|min \d+ s), [\d.]+ [kMG]?B\/s/g, " in TIME")
-    .replace(/in \d+ s/g, "in N s")
+    .replace(/\bin \d+ s/g, "in N s")
     .trimEnd();
 }
