@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { TestContext } from "node:test";
 import * as v from "valibot";
 import { Fault } from "../../core/errors.js";
@@ -172,10 +173,13 @@ export async function makeRig(
 export async function makeSim(t: TestContext, options: Partial<SimOptions> & { readonly dir: string }): Promise<Sim> {
   const watch = new Served();
   const sim = await startSim({ listen: "tcpin://127.0.0.1:0", link: "none", opened: () => watch.opening(), ...options });
+  const stood = monitorEventLoopDelay({ resolution: 5 });
+  stood.enable();
   lastly(t, async () => {
     const open = sim.openSessions();
     await sim.close();
-    holdsTo(sim.stats, open, watch, options);
+    stood.disable();
+    holdsTo(sim.stats, { open, stoodMs: stood.max / 1e6 }, watch, options);
   });
   return sim;
 }
