@@ -1,7 +1,10 @@
 /** What the tests of disks that are plugged and pulled have in common. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import type { TestContext } from "node:test";
-import { Program, runProgram, type SeenEvent } from "../faults/process.js";
+import { ask } from "../../core/control.js";
+import { Program, type SeenEvent } from "../faults/process.js";
 import { DiskLab } from "./lab.js";
 
 /** A laboratory for as long as the test lasts; undefined: it cannot be had here, and the test was skipped with the reason. */
@@ -25,13 +28,15 @@ export function daemonIn(t: TestContext, lab: DiskLab, config: string): Program 
 /** It was said that a disk may be pulled. */
 export const isSafe = ({ facts }: SeenEvent): boolean => facts?.["safe"] === true;
 
-/** Waits until the first transfer has come so far. */
+/** Waits until the first transfer has come so far. The daemon is asked itself: before a command has started, a transfer may be through. */
 export async function reached(program: Program, config: string, bytes: number): Promise<void> {
   await program.until(({ message }) => message.includes("is ready"), "that it is ready");
+  const { stateDir } = JSON.parse(readFileSync(config, "utf8")) as { stateDir: string };
   for (const until = performance.now() + 120_000; performance.now() < until;) {
-    const { out } = await runProgram(["status", "--json", "--config", config]);
-    const { transfers } = JSON.parse(out) as { transfers: { offset: number }[] };
+    const answer = await ask(resolve(dirname(config), stateDir), { command: "status" });
+    const { transfers } = answer?.ok as { transfers: { offset: number }[] };
     if ((transfers[0]?.offset ?? 0) >= bytes) return;
+    await new Promise((go) => setTimeout(go, 20));
   }
   assert.fail(`no transfer came as far as ${bytes}:\n${program.events.map(({ message }) => message).join("\n")}`);
 }
