@@ -1,8 +1,10 @@
 // `npm test [-- PATTERN…]`: makes the clone ready, runs every *.test.js of the build whose path holds a PATTERN (all of them without one),
-// and closes with "N passed, N failed". A file runs in a process of its own; it must end by itself, so a leaked timer or socket is seen.
+// and closes with what failed and "N passed, N failed". A file runs in a process of its own; it must end by itself, so a leaked timer or socket is seen.
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { join, relative } from "node:path";
+import { createInterface } from "node:readline";
 import { makeReady, root } from "./ready.mjs";
 
 makeReady();
@@ -16,24 +18,35 @@ if (files.length === 0) {
   console.error("no test file's path holds that");
   process.exit(2);
 }
-const child = spawn(process.execPath, ["--enable-source-maps", "--test", "--test-reporter=spec", "--test-concurrency=2", ...files], {
-  cwd: root,
-  stdio: ["ignore", "pipe", "inherit"],
-});
+// Those that wait for a wire or a disk more than they compute go first, more of them at a time.
+const waits = (name) => /^dist\/(sim|plugins\/mavftp|test\/acceptance\/disk)/.test(name);
 const counts = { pass: 0, fail: 0, skipped: 0, cancelled: 0 };
-let rest = "";
-child.stdout.setEncoding("utf8");
-child.stdout.on("data", (text) => {
-  process.stdout.write(text);
-  const lines = (rest + text).split("\n");
-  rest = lines.pop();
-  for (const line of lines) {
+let failures = "";
+let ended = true;
+for (const [some, atOnce] of [
+  [files.filter(waits), 4],
+  [files.filter((name) => !waits(name)), 2],
+])
+  if (some.length > 0 && (await run(some, atOnce)) !== 0) ended = false;
+const failed = counts.fail + counts.cancelled;
+console.log(`${failures}\n${counts.pass} passed, ${failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ""}`);
+process.exitCode = ended && failed === 0 && counts.pass > 0 ? 0 : 1;
+
+/** The exit code of Node's runner. */
+async function run(files, atOnce) {
+  const child = spawn(
+    process.execPath,
+    ["--enable-source-maps", "--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, ...files],
+    { cwd: root, stdio: ["ignore", "pipe", "inherit"] },
+  );
+  const closed = once(child, "close");
+  let failing = false;
+  for await (const line of createInterface({ input: child.stdout })) {
     const match = /^ℹ (pass|fail|skipped|cancelled) (\d+)$/.exec(line);
-    if (match) counts[match[1]] = Number(match[2]);
+    if (match) counts[match[1]] += Number(match[2]);
+    failing ||= line === "✖ failing tests:";
+    if (failing) failures += `${line}\n`;
+    else console.log(line);
   }
-});
-child.on("close", (code) => {
-  const failed = counts.fail + counts.cancelled;
-  console.log(`\n${counts.pass} passed, ${failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ""}`);
-  process.exitCode = code === 0 && failed === 0 && counts.pass > 0 ? 0 : 1;
-});
+  return (await closed)[0];
+}

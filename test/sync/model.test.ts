@@ -20,9 +20,11 @@ test(`three clients and a server, ${steps} calls, edits and kills between any tw
   assert.ok(kills > 0 && conflicts > 0);
 });
 
+/** Where rare ones were found first: looked at first, to be quick. After a change of what is tried the chances are others, and all are tried. */
+const rare: Readonly<Record<string, number>> = { "no comparison": 39, "no rule 2": 315, "no rule 3": 213 };
 for (const variant of variants)
   test(`the model finds what breaks: ${variant}`, async (t) => {
-    for (let seed = 1; seed <= 400; seed++) {
+    for (const seed of [rare[variant] ?? 1, ...Array.from({ length: 400 }, (_, n) => n + 1)]) {
       const { wrong } = await model({ seed, steps: each, variant, kills: 40 });
       if (wrong === undefined) continue;
       t.diagnostic(`seed ${seed}: ${wrong.split("\n")[0] ?? ""}`);

@@ -261,6 +261,8 @@ test(`clients take turns, and nothing is replaced or goes with a directory; seed
   assert.ok(done > 0);
 });
 
+/** Where rare ones were found first: looked at first, to be quick. After a change of what is tried the chances are others, and all are tried. */
+const rare: Readonly<Record<string, number>> = { "makes the hold again": 347, "removes an abandoned hold": 278 };
 for (const variant of [
   "not by way of the hold",
   "nobody looks after making one",
@@ -268,7 +270,7 @@ for (const variant of [
   "removes an abandoned hold",
 ] as const)
   test(`what breaks turns is found: ${variant}`, async (t) => {
-    for (let seed = 1; seed <= 3000; seed++) {
+    for (const seed of [rare[variant] ?? 1, ...Array.from({ length: 3000 }, (_, n) => n + 1)]) {
       const { server } = await world(seed, variant);
       if (server.lost.size === 0) continue;
       t.diagnostic(`seed ${seed}: ${[...server.lost].join(", ")}`);
