@@ -38,7 +38,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
     routes.map(async (route) => {
       const { refusal } = route;
       if (refusal !== undefined) return { route: route.name, state: "refused", reason: refusal, paths: [] };
-      const { tables, actions, scans, strange, forgotten } = await route.plan(signal);
+      const { tables, actions, scans, strange, forgotten, stop } = await route.plan(signal);
       const { base, here, there, unseen } = tables;
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
@@ -47,6 +47,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
         ...(strange.length === 0 ? {} : { first: anewText(route, strange) }),
+        ...(stop === undefined ? {} : { first: `${stop.message}: ${untilApproved(route)}this is done:` }),
         paths: paths.map((path) => {
           const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
           const row = rowOf(b, l, r);
@@ -72,11 +73,13 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
 }
 
 function anewText(route: SyncRoute, strange: readonly Side[]): string {
-  const asked = strange.some((side) => route.asksAnew(side)) ? `nothing is done before "filesync approve ${route.name}"; then ` : "";
+  const asked = strange.some((side) => route.asksAnew(side)) ? untilApproved(route) : "";
   const why = strange.map((side) => route.strangeText(side)).join("; ");
   const forgotten = [...new Set(strange.map((side) => route.forgotten(side)))].join(", ");
   return `${why}; ${asked}${forgotten}, nothing is removed, and this is done:`;
 }
+
+const untilApproved = (route: SyncRoute) => `nothing is done before "filesync approve ${route.name}"; then `;
 
 /** It goes on once, whatever it would remove; where no daemon runs, the next run with what stops it now. One line for the person. Throws ControlError, or the Fault of a device. */
 export async function approve(engine: Engine, what: string, running: boolean, signal: AbortSignal): Promise<{ said: string }> {

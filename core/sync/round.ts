@@ -69,10 +69,11 @@ export async function stopOf(world: Planning, rules: Guards, signal: AbortSignal
   return strange.length > 0 ? undefined : tooMuch(world, plan, rules, signal);
 }
 
-async function tooMuch(
+/** Why a round would not do that plan, of the directories that were agreed with: too much would be removed. */
+export async function tooMuch(
   { sides, store }: Planning,
   plan: Plan,
-  { maxDeletes, named }: Guards,
+  { maxDeletes, named }: Pick<Guards, "maxDeletes" | "named">,
   signal: AbortSignal,
 ): Promise<Stopped | undefined> {
   if (maxDeletes === undefined) return undefined;

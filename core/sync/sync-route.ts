@@ -35,6 +35,7 @@ import {
   stillAgreed,
   Stopped,
   stopOf,
+  tooMuch,
   strangeIn,
   strangeText,
 } from "./round.js";
@@ -242,13 +243,18 @@ export class SyncRoute {
 
   readonly #neverMarked = (side: Side) => !this.#replicas[side].own.wasMarked;
 
-  /** What a round would do now; where a side is not the directory that was agreed with (`strange`), once what was agreed of `forgotten` is. Throws the Fault of a device. */
-  async plan(signal: AbortSignal): Promise<Plan & { readonly strange: readonly Side[]; readonly forgotten: ReadonlySet<string> }> {
+  /** What a round would do now, where it may (`stop`); where a side is not the directory that was agreed with (`strange`), once what was agreed of `forgotten` is. Throws the Fault of a device. */
+  async plan(
+    signal: AbortSignal,
+  ): Promise<Plan & { readonly strange: readonly Side[]; readonly forgotten: ReadonlySet<string>; readonly stop?: Stopped }> {
     const { known: _, ...world } = this.#world;
     const { base } = world.store;
     const plan = await planned(world, signal);
     const strange = strangeIn(plan.scans, base, this.#neverMarked);
-    if (strange.length === 0) return { ...plan, strange, forgotten: new Set() };
+    if (strange.length === 0) {
+      const stop = await tooMuch(world, plan, { ...this.#guards(this.#approved), named: this.named }, signal);
+      return { ...plan, strange, forgotten: new Set(), ...(stop === undefined ? {} : { stop }) };
+    }
     const still = stillAgreed(strange, plan.scans, base, this.#neverMarked);
     const forgotten = new Set([...base.keys()].filter((path) => !still.has(path)));
     return { ...(await planned({ ...world, store: { base: still } }, signal)), strange, forgotten };

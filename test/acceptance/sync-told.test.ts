@@ -243,6 +243,10 @@ test("approve while no daemon runs is for the next run, and for nothing but what
   assert.match(none.err, /box ⇒ nas does not wait for an approval: nothing stops it/);
   remove("a", "b");
   // Before any run stopped, too.
+  assert.match(
+    (await runProgram(["plan", "--config", config])).out,
+    /^box:nas {2}.*\n {2}2 of 8 would be removed at nas, .*: nothing is done before "filesync approve box:nas"; then this is done:\n {2}a: /,
+  );
   const { code, out, err } = await approve();
   assert.equal(code, 0, err);
   assert.match(
