@@ -7,7 +7,8 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { until } from "../conformance/clause.js";
-import { Program } from "../faults/process.js";
+import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
+import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { mountSmall, unmount } from "../small-disk.js";
 import { all } from "./replicas.js";
@@ -101,3 +102,45 @@ for (const [name, mode, promises, tells] of [
     await until("nothing is left", () => all(join(nas, "shared/.filesync/staged")).length === 0, 10_000);
     await program.kill();
   });
+
+test(
+  "what is old enough in the trash makes room on a full side",
+  { skip: hasFakeClock ? false : 'libfaketime is not installed (Debian: "faketime")' },
+  async (t) => {
+    const mounted: string[] = [];
+    t.after(() => mounted.forEach(unmount));
+    const world = new World(t);
+    const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
+    const why = mountSmall(world.path("image"), nas, 20);
+    if (why !== undefined) {
+      t.skip(why);
+      return;
+    }
+    mounted.push(nas);
+    const own = { settle: "0s" };
+    const config = world.config({
+      devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own } },
+      routes: [{ from: "box", to: ["nas"], mode: "mirror", into: "shared", deletes: true, trashKeep: "30d" }],
+    });
+    const clock = world.path("clock");
+    const env = { ...process.env, ...clockEnv(clock) };
+    const at = async (offset: string) => {
+      writeFileSync(clock, offset);
+      const { code, out, err } = await runProgram(["run", "--once", "--config", config], { env });
+      return { code, said: out + err };
+    };
+    for (const name of ["old", "stays"]) writeFileSync(join(box, name), randomBytes(name === "old" ? 12_000_000 : 100));
+    assert.equal((await at("+0")).code, 0);
+    rmSync(join(box, "old"));
+    for (const offset of ["+0", "+1d", "+8d", "+15d", "+22d", "+29d"]) assert.equal((await at(offset)).code, 0);
+    const content = randomBytes(10_000_000);
+    writeFileSync(join(box, "new"), content);
+    const full = await at("+29d");
+    assert.equal(full.code, 3);
+    assert.match(full.said, /no space is left|has .* free/);
+    assert.match((await at("+31d")).said, /the trash at nas: 1 day is old enough, and is gone/);
+    const { code, said } = await at("+31d");
+    assert.equal(code, 0, said);
+    assert.ok(readFileSync(join(nas, "shared/new")).equals(content));
+  },
+);
