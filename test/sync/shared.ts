@@ -142,3 +142,12 @@ export async function stopped(
 export async function statusOf(config: string): Promise<Status> {
   return JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
 }
+
+/** A person says yes where a route waits because all of it would be removed: what is edited at random may be two files, and both go. */
+export async function approveAllGone(config: string): Promise<void> {
+  const [sync] = (await statusOf(config)).syncs;
+  if (sync?.state !== "stopped" || sync.reason?.startsWith("everything (") !== true) return;
+  const { code, out, err } = await runProgram(["approve", sync.route, "--config", config]);
+  // It may have gone on by itself.
+  assert.ok(code === 0 || err.includes("does not wait for an approval"), out + err);
+}
