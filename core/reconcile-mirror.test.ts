@@ -137,6 +137,13 @@ test("a directory that comes to the name of one that has others' files, or what 
   );
 });
 
+test("what was agreed and is not there any more is not moved, and is in nobody's way", () => {
+  const was = { f: dir("1"), "f/b": dir("2"), "f/b/g": dir("3"), "f/b/g/a": file("a", "4") };
+  const now = { f: dir("2"), "f/g": dir("3"), "f/g/a": file("a", "4") };
+  assert.deepEqual(plan(was, now, { f: dir(), "f/b": dir() }), ["rmdir f/b", "mkdir f/g", "copy f/g/a"]);
+  assert.deepEqual(plan({ ".away/1": file("a", "1") }, {}, {}), ["forget .away/1"]);
+});
+
 test("what a kill left aside finds its place, or goes to the trash", () => {
   const there = { a: file("a"), ".away/7": file("b"), ".away/8": file("c") };
   const base = { a: file("a", "1"), ".away/7": file("b", "2") };

@@ -68,6 +68,11 @@ class Node {
     for (const child of this.children.values()) yield* child.all();
   }
 
+  /** Something is in it there; what only was agreed is nowhere. */
+  get holds(): boolean {
+    return [...this.children.values()].some(({ now }) => now !== undefined);
+  }
+
   leave(): void {
     this.parent?.children.delete(this.name);
     this.parent = undefined;
@@ -104,7 +109,7 @@ class Places {
       this.#settled.add(path);
     }
     for (const [node, into] of [...this.#merged].reverse()) this.#merge(node, into);
-    for (const node of [...(this.#root.find(this.rules.away)?.children.values() ?? [])]) this.#remove(node);
+    for (const node of [...(this.#root.find(this.rules.away)?.children.values() ?? [])]) if (node.now !== undefined) this.#remove(node);
     const shifted = { base: new Map<string, Content>(), there: new Map<string, Content>() };
     for (const node of this.#root.all()) {
       if (node.base !== undefined) shifted.base.set(node.path, node.base);
@@ -197,18 +202,18 @@ class Places {
 
   /** Others' files, and what stays there, are in the directory that has the name: they keep their places. */
   #isToMerge(node: Node, there: Node): boolean {
-    return node.now?.kind === "directory" && there.now?.kind === "directory" && there.children.size > 0 && !this.#goal.has(there);
+    return node.now?.kind === "directory" && there.now?.kind === "directory" && there.holds && !this.#goal.has(there);
   }
 
   /** What nobody wants elsewhere comes along, as with a directory that is moved; where something has its name it stays. */
   #merge(node: Node, into: Node): void {
     for (const child of [...node.children.values()]) {
-      if (this.tables.here.has(child.path)) continue;
+      if (child.now === undefined || this.tables.here.has(child.path)) continue;
       const there = into.children.get(child.name);
-      if (there === undefined) this.#move(child, `${into.path}/${child.name}`);
+      if (there?.now === undefined) this.#move(child, `${into.path}/${child.name}`);
       else if (child.now?.kind === "directory" && there.now?.kind === "directory") this.#merge(child, there);
     }
-    if (node.children.size > 0 || this.tables.here.has(node.path)) return;
+    if (node.holds || this.tables.here.has(node.path)) return;
     this.#actions.push({ do: "rmdir", path: node.path, on: "there" });
     node.leave();
   }
