@@ -187,6 +187,11 @@ function readSync(
     const { from, to, deletes } = sync;
     if (from === to) add([...at, "to", n], "a route cannot lead to where it comes from");
     checkDevice(from, "source", [...at, "from"], around);
+    if (mode === "two-way" && around.known.get(from)?.plugin?.neverExclusive === true)
+      add(
+        [...at, "from"],
+        `"${from}" cannot be this side of a two-way route: at no ${around.known.get(from)?.plugin?.type ?? ""} server a name is surely nobody else's; make it the other side ("to")`,
+      );
     // A mark is put there.
     if (deletes && isRole(from, "source", around)) checkDevice(from, "target", [...at, "from"], around);
     if (checkDevice(to, "target", [...at, "to", n], around) && !isRole(to, "source", around))

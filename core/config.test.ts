@@ -253,6 +253,19 @@ test("two-way routes: what they take, whom they fight", async () => {
   ]);
 });
 
+test("a two-way route whose from is of a kind that never promises what that takes", async () => {
+  const server = `{ "type": "ftp", "host": "h", "user": "u", "password": "p" }`;
+  const route = (from: string, to: string, mode = "two-way") =>
+    problems(
+      `{ "devices": { "a": { "type": "local", "dir": "a" }, "s": ${server} },\n"routes": [{ "from": "${from}", "to": ["${to}"], "mode": "${mode}" }] }`,
+    );
+  assert.deepEqual(await route("s", "a"), [
+    'c:2: routes[0].from: "s" cannot be this side of a two-way route: at no ftp server a name is surely nobody else\'s; make it the other side ("to")',
+  ]);
+  assert.deepEqual(await route("a", "s"), []);
+  assert.deepEqual(await route("s", "a", "mirror"), []);
+});
+
 test("mirrors: one for each device that they lead to; what they may share, and what not", async () => {
   const devices = `"devices": { "a": { "type": "local", "dir": "a" }, "b": { "type": "local", "dir": "b", "archiveDir": "done" }, "c": { "type": "local", "dir": "c" } },`;
   const routes = (...all: string[]) => problems(`{ ${devices}\n"routes": [\n${all.join(",\n")}\n] }`);

@@ -529,6 +529,8 @@ export interface Plugin<Options> {
   readonly about?: About;
   /** As targets, its devices get only what comes after their route ran first, unless the route has `since` or `newest` (mails would go out for each old log). */
   readonly fromFirstRun?: true;
+  /** No server of the kind ever promises that a name is nobody else's (`TreePromises.exclusive` is never "names"): none of its devices is the `from` of a two-way route. */
+  readonly neverExclusive?: true;
   /** Its devices say whether their vehicle is armed (`PluginContext.tellArmed`). */
   readonly tellsArmed?: true;
   /** The directory of this machine whose files a device with these options has, where they tell: it is noticed where two are one, or one is in the other. */

@@ -10,5 +10,6 @@ export const plugin: Plugin<FtpOptions> = {
   about: { what: "any FTP server", resumes: "at the byte", proves: "by the server's SHA-256 where it has one, else by size" },
   options,
   roles: ["source", "target"],
+  neverExclusive: true,
   device: (given, context) => new FtpDevice(given, context),
 };

@@ -12,5 +12,6 @@ export const plugin: Plugin<WebdavOptions> = {
   },
   options,
   roles: ["source", "target"],
+  neverExclusive: true,
   device: (given, context) => new WebdavDevice(given, context),
 };

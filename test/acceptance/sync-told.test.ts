@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { cpSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import type { Status } from "../../core/status.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -55,19 +56,28 @@ test("run --once ends with 3 where a route could not bring all of it, and says w
 test("run --once ends with 3 where a route is refused", async (t) => {
   const two = new Two(t);
   const { world } = two;
-  world.mkdir("served");
-  const ground = { type: "ftp-server", listen: "127.0.0.1:0", root: "served", users: { u: { password: "pass", write: true } } };
-  const server = new Program(["run", "--json", "--config", world.config({ stateDir: "ground", services: { ftp: ground } }, "ground.json")]);
-  t.after(() => server.kill());
-  const { facts } = await server.until(({ message }) => message.includes("FTP server listens on"), "it listens");
-  const ftp = { type: "ftp", host: "127.0.0.1", port: facts?.["port"], user: "u", password: "pass", ...own };
-  const config = two.config({ mode: "two-way", from: "ftp", to: ["nas"] }, { devices: { ftp } });
-  assert.match(await once(config, 3), /finished, but ftp ↔ nas: ftp may give a name that something has to something else/);
+  world.mkdir("weak");
+  const local = JSON.stringify(fileURLToPath(new URL("../../plugins/local/plugin.js", import.meta.url)));
+  world.file(
+    "weak.mjs",
+    `import { plugin as local } from ${local};
+     const weak = (device) => {
+       const tryOut = device.tree.tryOut.bind(device.tree);
+       device.tree.tryOut = async (...how) => ({ ...(await tryOut(...how)), exclusive: "directories" });
+       return device;
+     };
+     export const plugin = { ...local, type: "weak", device: (...given) => weak(local.device(...given)) };`,
+  );
+  const config = two.config(
+    { mode: "two-way", from: "weak", to: ["nas"] },
+    { devices: { weak: { type: "./weak.mjs", dir: "weak", ...own } } },
+  );
+  assert.match(await once(config, 3), /finished, but weak ↔ nas: weak may give a name that something has to something else/);
   // Nothing of it would be done.
   two.put("nas/a");
   const { code, out } = await runProgram(["plan", "--config", config]);
   assert.equal(code, 0);
-  assert.match(out, /^ftp:nas {2}refused: ftp may give a name that something has to something else .*$/);
+  assert.match(out, /^weak:nas {2}refused: weak may give a name that something has to something else .*$/);
 });
 
 test("a target that comes to be inside its source while it runs is refused, and nothing is brought there", async (t) => {
