@@ -226,13 +226,14 @@ async function claimed({ sides, store, table, known }: World, { scans: { here, t
   if (table.alone !== true) return false;
   let any = false;
   for (const [id, { on, staging }] of [...store.staged]) {
-    const { path, size, modifiedMs } = staging;
+    const { path, size } = staging;
     const shown = there.entries.get(path);
     if (on !== "there" || here.entries.has(path) || store.base.has(path) || shown?.kind !== "file" || shown.stamp.size !== size) continue;
     // As long as a part of it is there it has not got its name.
     if (await sides.there.isStaged(staging, signal)) continue;
     const digest = await sides.there.digest(path, shown, signal);
-    const was: Entry = { kind: "file", stamp: { size, ...(modifiedMs === undefined ? {} : { modifiedMs }) } };
+    // It may be what others brought there, of the same size: nothing here looks as if it were that without being read.
+    const was: Entry = { kind: "file", stamp: { size }, recent: true };
     await store.change({ agree: [[path, { kind: "file", size, digest, here: was, there: shown }]], unstage: id });
     any = true;
   }

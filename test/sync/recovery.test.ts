@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { twoWay } from "../../core/reconcile.js";
+import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
 import { NoRoom } from "../../core/sync/no-room.js";
 import { round, type Rules, Stopped } from "../../core/sync/round.js";
 import { Kept } from "./kept.js";
-import { type Gate, Tree, TreeReplica, trashDir } from "./model-tree.js";
+import { awayDir, type Gate, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
 const rules: Rules = {
   ...{ maxDeletes: undefined, anew: [], together: 1, noRoom: new NoRoom() },
@@ -100,3 +101,38 @@ for (const killed of [false, true])
     const both = killed ? "a.conflict-1=2 a=1" : "a=2";
     assert.deepEqual([box.text(), server.text(), store.intents.size], [both, both, 0]);
   });
+
+test("what others brought under a name, while a file of its size was to come there, is not taken for that file when it is back", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [box, server] = [new Tree(tick, true), new Tree(tick, false)];
+  let power: Gate = () => Promise.resolve();
+  const gate: Gate = (when, call) => power(when, call);
+  const intent = () => String((serial += 1));
+  const world: World = {
+    sides: { here: new TreeReplica(box, gate), there: new TreeReplica(server, gate) },
+    store: new Kept(),
+    table: { alone: true, actions: (tables) => mirror(tables, { deletes: false, away: awayDir, fresh: intent }) },
+    names: {
+      trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+      conflict: (path) => path,
+      staging: (_side, path, { stamp }) => `${path} ${stamp.size} ${stamp.modifiedMs}`,
+      intent,
+    },
+  };
+  const run = async () => {
+    for (let done = 1; done > 0;) ({ done } = await round(world, { ...rules, anew: ["there"] }, new AbortController().signal));
+  };
+  assert.equal(sizeOf(1), sizeOf(4));
+  box.put("a", 1);
+  power = (_when, call) => (call.startsWith("send a") ? Promise.reject(new Error("no power")) : Promise.resolve());
+  await assert.rejects(run(), /no power/);
+  power = () => Promise.resolve();
+  server.put("a", 4);
+  box.rename("a", "b");
+  await run();
+  assert.equal(server.content("b"), 1);
+  box.rename("b", "a");
+  await run();
+  assert.equal(server.content("a"), 1);
+});
