@@ -224,8 +224,8 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   if (!(await take(world, intent, signal))) return "left";
   const published = await publish(world, intent, staging, digest, entry, signal);
   if (published === undefined) {
-    // What was taken is the content that was agreed, and replaced: it stays in the trash.
-    await store.change({ settle: id });
+    // What was taken is the content that was agreed, and replaced: it stays in the trash. As after a kill (`settle`): the name was free, and nothing is removed for what was agreed before.
+    await store.change({ settle: id, ...(intent.old === undefined ? {} : { agree: [[path, undefined]] as const }) });
     return "left";
   }
   await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], settle: id, unstage: staging.id });
