@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { renameByLink, renameDirNew } from "./fs.js";
+import { makeDirs, renameByLink, renameDirNew } from "./fs.js";
 
 function scratch(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "filesync-fs-"));
@@ -17,6 +17,24 @@ async function filled(dir: string): Promise<string> {
   await fs.writeFile(join(dir, "own"), dir);
   return dir;
 }
+
+test("a directory is made with its parents, also by several at once; the topmost that is new is told; over a file or a dead link none", async (t) => {
+  const at = scratch(t);
+  for (let round = 0; round < 50; round++) {
+    const dir = join(at, `a${round}/b/c`);
+    const firsts = await Promise.all(Array.from({ length: 8 }, () => makeDirs(dir)));
+    assert.ok((await fs.stat(dir)).isDirectory());
+    assert.ok(firsts.includes(join(at, `a${round}`)), String(firsts));
+    assert.equal(await makeDirs(dir), undefined);
+  }
+  assert.equal(await makeDirs(join(at, "a0/d/e")), join(at, "a0/d"));
+  await fs.writeFile(join(at, "file"), "");
+  await fs.symlink("nowhere", join(at, "dead"));
+  await assert.rejects(makeDirs(join(at, "file")), { code: "EEXIST" });
+  await assert.rejects(makeDirs(join(at, "file/below")), { code: "ENOTDIR" });
+  await assert.rejects(makeDirs(join(at, "dead")), { code: "EEXIST" });
+  await assert.rejects(makeDirs(join(at, "dead/below")), { code: "EEXIST" });
+});
 
 test("a directory is renamed over nothing: no file, no full directory, no empty one, no link", async (t) => {
   const at = scratch(t);

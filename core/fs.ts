@@ -10,9 +10,30 @@ import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { codeOf } from "./errors.js";
 
-/** Makes a directory and its parents; the names of new ones are durable. */
+/**
+ * Makes a directory and its parents; the topmost that is new. node's own recursive one says ENOENT where there is no room (it looks for what it could not make), which would be taken for a
+ * directory that somebody removed. Throws EEXIST where a file has the name.
+ */
+export async function makeDirs(dir: string, mode = 0o777): Promise<string | undefined> {
+  for (let first: string | undefined, again = false; ; again = true)
+    try {
+      await fs.mkdir(dir, { mode });
+      return first ?? dir;
+    } catch (error) {
+      // Of two that make it at once one is second.
+      if (codeOf(error) === "EEXIST" && (await isDirectory(dir))) return first;
+      if (codeOf(error) !== "ENOENT" || again || dirname(dir) === dir) throw error;
+      first = await makeDirs(dirname(dir), mode);
+    }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  return (await fs.stat(path).catch(() => undefined))?.isDirectory() === true;
+}
+
+/** The same; the names of new ones are durable. */
 export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
-  const first = await fs.mkdir(dir, { recursive: true, mode });
+  const first = await makeDirs(dir, mode);
   if (first === undefined) return;
   for (let at = dir; ; at = dirname(at)) {
     await syncDir(dirname(at));
