@@ -3,9 +3,9 @@ import { buildLane, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { answerWith } from "../core/commands.js";
 import type { Config } from "../core/config.js";
-import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { load, problemLines, UsageError } from "./config.js";
-import { withJournal } from "./offline.js";
+import { askOrDoWith } from "./offline.js";
 
 /** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can, or when what is wrong is the device that is needed. */
 export async function usableConfig(path: string, device?: string, secrets?: "unread"): Promise<Config> {
@@ -23,10 +23,8 @@ export function configForJournal(path: string): Promise<Config> {
 }
 
 /** The daemon's answer, or our own from the journal; `devices`: with devices of our own, where no daemon runs. */
-export async function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, devices = false): Promise<unknown> {
-  const answer = await ask(config.stateDir, request, asking);
-  if (answer !== undefined) return answer.ok;
-  return withJournal(config, request.command === "why", async (engine) => {
+export function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, devices = false): Promise<unknown> {
+  return askOrDoWith(config, request, asking, request.command === "why", async (engine) => {
     const closing = devices ? ownLanes(engine, config) : [];
     try {
       return await answerWith(engine, false)(request, exchangeFor(asking));

@@ -7,7 +7,7 @@ import { constants, existsSync, readFileSync, statSync } from "node:fs";
 import { chmod, chown, link, open, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import { loadConfig, type Loaded } from "../core/config.js";
+import { loadConfig, type Loaded, withoutMark } from "../core/config.js";
 import { makeDirDurable, renameDurable, renameNew, syncName, temporaryName } from "../core/fs.js";
 import { problemLines, UsageError } from "./config.js";
 import { plugins } from "./plugins.js";
@@ -180,7 +180,13 @@ export async function placeConfig(path: string, text: string, { over }: Placing)
     return undefined;
   }
   const kept = isUntouched(readFileSync(path, "utf8")) ? undefined : await keepOld(path);
-  await placeFile(path, text, before.mode & 0o777, owner === undefined ? undefined : { uid: before.uid, gid: before.gid }, true);
+  try {
+    await placeFile(path, text, before.mode & 0o777, owner === undefined ? undefined : { uid: before.uid, gid: before.gid }, true);
+  } catch (error) {
+    // It is the one that is still in place.
+    if (kept !== undefined) await rm(kept);
+    throw error;
+  }
   return kept;
 }
 
@@ -199,7 +205,7 @@ async function keepOld(path: string): Promise<string> {
 
 /** Changes a configuration that is there; by one rename, after it was judged. Throws UsageError. */
 export async function changeConfig(path: string, change: (text: string) => string): Promise<void> {
-  const before = readFileSync(path, "utf8");
+  const before = withoutMark(readFileSync(path, "utf8"));
   const text = change(before);
   if (text === before) return;
   const known = new Set((await judged(path, before)).problems.map(({ path: where, message }) => `${where}: ${message}`));

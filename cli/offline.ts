@@ -1,4 +1,4 @@
-/** What a journal says, and takes, while no daemon runs. Has the state directory for that moment. */
+/** What a journal says, and takes, while no daemon runs. Has the state directory for that moment: who wants it then looks again for a while. */
 import { existsSync, promises as fs, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,6 +6,7 @@ import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
 import type { Config } from "../core/config.js";
+import { ask, type Asking, type ControlRequest } from "../core/control.js";
 import { codeOf, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
@@ -13,9 +14,49 @@ import { Journal } from "../core/journal.js";
 import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
+import { othersText } from "./machine/state-dir.js";
 
-/** Throws UsageError where there is no journal, it is another user's, or somebody has it. `reads`: `work` changes nothing, and can do without writing. */
-export async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
+const patienceMs = 3000;
+
+/**
+ * The daemon's answer, or, where none runs, what `work` says with the journal. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal, it is
+ * another user's, or somebody keeps it.
+ */
+export async function askOrDoWith<T>(
+  config: Config,
+  request: ControlRequest,
+  asking: Asking,
+  reads: boolean,
+  work: (engine: OwnEngine) => T | Promise<T>,
+): Promise<unknown> {
+  const { stateDir } = config;
+  for (const patience = new Patience(); ;) {
+    const answer = await ask(stateDir, request, asking);
+    if (answer !== undefined) return answer.ok;
+    try {
+      return await withJournal(config, reads, work);
+    } catch (error) {
+      if (!(error instanceof StateDirHeld)) throw error;
+      if (!(await patience.wait()))
+        throw new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
+    }
+  }
+}
+
+/** While somebody has a state directory who may be a command, which has it for a moment only. */
+export class Patience {
+  readonly #clock = new RealClock();
+  readonly #untilMs = this.#clock.monotonicMs() + patienceMs;
+
+  /** False where it has lasted too long for that, or `signal` ended it. */
+  async wait(signal?: AbortSignal): Promise<boolean> {
+    if (this.#clock.monotonicMs() >= this.#untilMs) return false;
+    await this.#clock.sleep(100, signal).catch(() => undefined);
+    return signal?.aborted !== true;
+  }
+}
+
+async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
   const { stateDir } = config;
   if (!existsSync(join(stateDir, "journal.db")))
     throw new UsageError(`no FileSync runs, and none ever ran with ${stateDir}; start it with "filesync run"`);
@@ -36,11 +77,11 @@ export async function withJournal<T>(config: Config, reads: boolean, work: (engi
       await journal.close();
     }
   } catch (error) {
-    if (error instanceof StateDirHeld)
-      throw new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
     if (isMedium(error)) throw new UsageError(`the journal in ${stateDir} cannot be opened: ${await whyNotWritten(stateDir, error)}`);
     if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);
     if (!isDenied(error)) throw error;
+    const others = othersText(stateDir);
+    if (others !== undefined) throw new UsageError(others);
     const { uid } = statSync(stateDir);
     throw new UsageError(`permission denied for ${stateDir}: it belongs to the user with id ${uid}; run this as that user, or as root`);
   } finally {

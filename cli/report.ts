@@ -5,6 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import { parse } from "jsonc-parser";
 import type { Config } from "../core/config.js";
 import { problemText } from "../core/config-problems.js";
+import { codeOf } from "../core/errors.js";
 import type { Plugin } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
@@ -47,6 +48,8 @@ export async function reportCommand(given: string | undefined, out: string | und
   try {
     await fs.writeFile(path, whole, { flag: "wx", mode: 0o600 });
   } catch (error) {
+    // A beginning of it, on a full disk.
+    if (codeOf(error) !== "EEXIST") await fs.rm(path, { force: true }).catch(() => undefined);
     throw new UsageError(`--out ${path} cannot be written: ${reasonOf(error)}`);
   }
   process.stdout.write(

@@ -1,4 +1,6 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { answerWith } from "../core/commands.js";
 import { mistakesText, wrongText } from "../core/config-problems.js";
 import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
@@ -12,6 +14,8 @@ import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
+import { journalTrouble, othersText } from "./machine/state-dir.js";
+import { Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
 import { programVersion } from "./version.js";
@@ -129,7 +133,11 @@ export async function serve(
 
   let code = 0;
   try {
-    if (options.once) {
+    if (options.once && !daemon.ready) {
+      // A full or failing disk: a daemon looks again, one that is to end does not wait for it.
+      code = 3;
+      events.say("warn", "left", `finished, but nothing could be done: ${daemon.trouble ?? "it was stopped"}`);
+    } else if (options.once) {
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
       if (drained !== undefined) {
         const { waiting, parked, unlisted, uneven } = drained;
@@ -172,11 +180,15 @@ async function start(
   events: Events,
   stop: AbortSignal,
 ): Promise<boolean> {
-  for (;;)
+  for (const patience = new Patience(); ;)
     try {
+      expectOwners(stateDir);
       await daemon.start();
       return true;
     } catch (error) {
+      // A command has it while it reads the journal; a daemon answers, and keeps it.
+      if (error instanceof StateDirHeld && !(await isAnswered(stateDir)) && (await patience.wait(stop))) continue;
+      if (stop.aborted) return false;
       const said = await asUsage(error, stateDir);
       if (supervisor === undefined) throw said;
       // Whoever holds it may end, and a disk may be mounted later; another version's journal stays what it is.
@@ -189,6 +201,25 @@ async function start(
       await new RealClock().sleep(againMs, stop).catch(() => undefined);
       if (stop.aborted) return false;
     }
+}
+
+async function isAnswered(stateDir: string): Promise<boolean> {
+  try {
+    return (await ask(stateDir, { command: "version" })) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+/** What root begins in another user's state directory that user could not open any more: the service would never start again. Throws UsageError. */
+function expectOwners(stateDir: string): void {
+  const uid = statSync(stateDir, { throwIfNoEntry: false })?.uid ?? 0;
+  const journal = join(stateDir, "journal.db");
+  // What SQLite makes beside a journal that is there has its owner.
+  if (process.geteuid?.() !== 0 || uid === 0 || (existsSync(journal) && journalTrouble(journal) === undefined)) return;
+  throw new UsageError(
+    `the state directory ${stateDir} belongs to the user with id ${uid}, who could not open what root makes there: run this as that user (sudo -u '#${uid}' …), or give root a "stateDir" of its own`,
+  );
 }
 
 /** The way that a person's command takes: through the socket, the loop and the journal. */
@@ -245,12 +276,12 @@ async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
     );
   if (code === "EACCES" || code === "EPERM")
     return new UsageError(
-      `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
+      othersText(stateDir) ??
+        `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
     );
   if (code === "EIO" || code === "ENOSPC")
-    return new Error(
+    return new UsageError(
       `the state directory ${stateDir} cannot be used: ${code === "EIO" ? "the medium fails (EIO)" : await whyNotWritten(stateDir, error)}`,
-      { cause: error },
     );
   if (code === "ENOTDIR" || code === "EEXIST")
     return new UsageError(`the state directory ${stateDir} cannot be made: a part of that path is a file`);

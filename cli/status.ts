@@ -1,13 +1,13 @@
 /** `status`: asks the running daemon; without one, reads what its journal says. `--watch` draws it anew each second, in place on a terminal. */
 import type { Config } from "../core/config.js";
 import { placeText } from "../core/config-problems.js";
-import { ask, ControlError } from "../core/control.js";
+import { ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
 import { configForJournal, interruptible } from "./ask.js";
 import { UsageError } from "./config.js";
-import { withJournal } from "./offline.js";
+import { askOrDoWith } from "./offline.js";
 import { cutTo } from "./output.js";
 import { programVersion } from "./version.js";
 
@@ -40,8 +40,7 @@ export async function statusCommand(path: string, options: { json: boolean; watc
 }
 
 export async function statusNow(config: Config): Promise<Status> {
-  const answer = await ask(config.stateDir, { command: "status" });
-  return answer === undefined ? withJournal(config, true, (engine) => statusOf(engine, programVersion, false)) : (answer.ok as Status);
+  return (await askOrDoWith(config, { command: "status" }, {}, true, (engine) => statusOf(engine, programVersion, false))) as Status;
 }
 
 /** A daemon that starts or stops meanwhile is waited for. */

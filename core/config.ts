@@ -195,8 +195,14 @@ export interface LoadOptions extends Surroundings {
   readonly nowMs: number;
 }
 
+/** Windows' editors begin a text with a byte order mark: it says nothing. */
+export function withoutMark(text: string): string {
+  return text.startsWith("\uFEFF") ? text.slice(1) : text;
+}
+
 /** Reads the text of a configuration. Never throws for what a person wrote. */
-export async function loadConfig(text: string, plugins: PluginList, options: LoadOptions): Promise<Loaded> {
+export async function loadConfig(given: string, plugins: PluginList, options: LoadOptions): Promise<Loaded> {
+  const text = withoutMark(given);
   const parseErrors: ParseError[] = [];
   const tree = parseTree(text, parseErrors, { allowTrailingComma: true, disallowComments: false });
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;

@@ -13,7 +13,8 @@ const migrations = [
   DROP INDEX deliveries_wanting;
   CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting'`,
 ];
-const schemaVersion = 1 + migrations.length;
+/** Of a journal that this version can read (`user_version`). */
+export const newestFormat = 1 + migrations.length;
 const tables = `
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE versions (
@@ -84,12 +85,12 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
     for (const pragma of ["synchronous = OFF", "journal_mode = WAL", "wal_autocheckpoint = 0", "temp_store = MEMORY", "cache_size = -8000"])
       db.exec(`PRAGMA ${pragma}`);
     const version = (db.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
-    if (version > schemaVersion)
+    if (version > newestFormat)
       throw new JournalFromNewerVersion(
-        `${path} was written by a newer FileSync (format ${version}; this one knows ${schemaVersion}): install that version again, or move the file away to begin anew from receipts.jsonl`,
+        `${path} was written by a newer FileSync (format ${version}; this one knows ${newestFormat}): install that version again, or move the file away to begin anew from receipts.jsonl`,
       );
     const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
-    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${schemaVersion}; COMMIT`);
+    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${newestFormat}; COMMIT`);
     db.exec(later);
     if (suspect) {
       const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };

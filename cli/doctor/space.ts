@@ -1,12 +1,14 @@
 /** Room for the journal and the spool: bytes, names, a file system that may be written, a card that does not fail. */
-import { promises as fs } from "node:fs";
-import { dirname } from "node:path";
+import { promises as fs, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import type { Config } from "../../core/config.js";
 import { mayWriteIn } from "../../core/fs.js";
+import { reasonOf } from "../../core/retry.js";
 import { sizeText } from "../../core/text.js";
 import { type Mount, mountsIn } from "../../plugins/disk/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
 import { mayDo } from "../machine/rights.js";
+import { journalTrouble, othersIn } from "../machine/state-dir.js";
 import { at, isThere, realPath, statOf, textOf, type User, type View } from "../machine/view.js";
 
 const finding = findingsOf("space");
@@ -31,7 +33,11 @@ export async function checkSpace(
     found.push(
       finding("bad", stateDir, `it is missing, and ${user.name} may not make it`, `sudo install -d -o ${user.name} -m 750 ${stateDir}`),
     );
-  else if (dir === stateDir) found.push(...ownership(view, stateDir, user));
+  else if (dir === stateDir) {
+    if (!statSync(at(view, dir)).isDirectory())
+      return [finding("bad", stateDir, "it is a file: nothing can be kept in it", `# move it away, or set "stateDir" to a directory`)];
+    found.push(...ownership(view, stateDir, user), ...contents(view, stateDir));
+  }
   const { bsize, bavail, blocks, files, ffree } = await figures(at(view, dir));
   const free = bavail * bsize;
   const big = `sudo du -xh --max-depth=2 ${mount?.dir ?? "/"} | sort -h | tail`;
@@ -109,6 +115,27 @@ function ownership(view: View, stateDir: string, user: User): Finding[] {
       `sudo chown -R ${user.name} ${stateDir}`,
     ),
   ];
+}
+
+/** What in it keeps the daemon from beginning. */
+function contents(view: View, stateDir: string): Finding[] {
+  try {
+    const other = othersIn(at(view, stateDir));
+    if (other !== undefined)
+      return [
+        finding(
+          "bad",
+          join(stateDir, basename(other.path)),
+          `it belongs to the user with id ${other.uid}, and its directory to ${other.owner}: the daemon may not be able to use it`,
+          `sudo chown -R ${other.owner} ${stateDir}`,
+        ),
+      ];
+    const path = join(stateDir, "journal.db");
+    const trouble = isThere(view, path) ? journalTrouble(at(view, path)) : undefined;
+    return trouble === undefined ? [] : [finding("bad", path, trouble)];
+  } catch (error) {
+    return [finding("unseen", stateDir, `what is in it: ${reasonOf(error)}`)];
+  }
 }
 
 /** The file system that a directory is on: the one whose mount point is the longest part of its path, and of these the last. */

@@ -1,0 +1,48 @@
+/** What lies in a state directory, and is not as the one who has that directory needs it. */
+import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { newestFormat } from "../../core/tables.js";
+
+const needed = ["installation.json", "journal.db", "journal.db-shm", "journal.db-wal", "lock", "receipts.jsonl", "reserve", "spool"];
+
+/** The first of what the daemon needs in it that is another user's than the directory itself. */
+export function othersIn(dir: string): { readonly path: string; readonly uid: number; readonly owner: number } | undefined {
+  const owner = statSync(dir).uid;
+  for (const name of needed) {
+    const stat = statSync(join(dir, name), { throwIfNoEntry: false });
+    if (stat !== undefined && stat.uid !== owner) return { path: join(dir, name), uid: stat.uid, owner };
+  }
+  return undefined;
+}
+
+/** In words, with what to type; undefined where all is its owner's, or that cannot be seen. */
+export function othersText(dir: string): string | undefined {
+  try {
+    const other = othersIn(dir);
+    return other === undefined
+      ? undefined
+      : `permission denied: ${other.path} belongs to the user with id ${other.uid}, and its directory to ${other.owner}: sudo chown -R ${other.owner} ${dir}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Why the journal in it cannot be used, by its first bytes; undefined: nothing is seen there. */
+export function journalTrouble(path: string): string | undefined {
+  const head = Buffer.alloc(64);
+  const fd = openSync(path, "r");
+  let read: number;
+  try {
+    read = readSync(fd, head, 0, head.length, 0);
+  } finally {
+    closeSync(fd);
+  }
+  // An empty one is a new one. https://sqlite.org/fileformat.html
+  if (read === 0) return undefined;
+  if (read < head.length || head.toString("latin1", 0, 16) !== "SQLite format 3\0")
+    return "it is damaged: the next start makes it anew from receipts.jsonl";
+  const format = head.readUInt32BE(60);
+  return format > newestFormat
+    ? `a newer FileSync wrote it (format ${format}; this one knows ${newestFormat}): no start begins; install that version again, or move the file away to begin anew from receipts.jsonl`
+    : undefined;
+}

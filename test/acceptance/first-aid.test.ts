@@ -1,0 +1,149 @@
+/** What keeps the program from beginning at all, in the words of the program and of doctor: its Node, its state directory, its disk, its configuration's first bytes. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { lockStateDir } from "../../core/installation.js";
+import { mainJs, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+
+const local = (dir: string) => ({ type: "local", dir, settle: "0s" });
+const needsRoot = process.getuid?.() === 0 ? false : "needs root";
+const nobody = 65534;
+
+function worldOf(t: TestContext, more: object = {}) {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/a", "a");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }], ...more });
+  return { world, config };
+}
+
+/** What doctor finds bad of a path. */
+async function bad(config: string, about: string): Promise<string> {
+  const { out } = await runProgram(["doctor", "--json", "--config", config]);
+  const { findings } = JSON.parse(out) as { findings: { severity: string; about: string; text: string; todo: string[] }[] };
+  return findings
+    .filter((one) => one.severity === "bad" && one.about === about)
+    .map(({ text, todo }) => [text, ...todo].join("\n"))
+    .join("\n");
+}
+
+test("an older Node is told so by every command, and nothing of the program is loaded", (t) => {
+  const { world } = worldOf(t);
+  world.file("old.cjs", `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "18.20.8" } });`);
+  const { status, stderr } = spawnSync(process.execPath, ["-r", world.path("old.cjs"), mainJs, "check"], { encoding: "utf8" });
+  assert.deepEqual(
+    [status, stderr],
+    [2, `filesync: FileSync needs Node.js 20.19 or newer; this is 18.20.8 (${process.execPath}). Install a newer one, then try again.\n`],
+  );
+});
+
+test(
+  "root begins nothing in another user's state directory; what it made there before is named, with what to type",
+  { skip: needsRoot },
+  async (t) => {
+    const { world, config } = worldOf(t);
+    const state = world.mkdir("state");
+    chmodSync(world.dir, 0o755);
+    chownSync(state, nobody, nobody);
+    const { code, err } = await runProgram(["run", "--once", "--config", config]);
+    assert.equal(code, 2);
+    assert.match(err, /state belongs to the user with id 65534, who could not open what root makes there: run this as that user/);
+    assert.deepEqual(readdirSync(state), []);
+    chownSync(state, 0, 0);
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+    chownSync(state, nobody, nobody);
+    const told = new RegExp(`${state}/\\S+ belongs to the user with id 0, and its directory to 65534: .*chown -R 65534 ${state}`, "s");
+    for (const command of [["status"], ["run", "--once"]]) {
+      const as = await runProgram([...command, "--config", config], { uid: nobody, gid: nobody });
+      assert.equal(as.code, 2, as.out + as.err);
+      assert.match(as.err, told);
+    }
+    assert.match(await bad(config, `${state}/installation.json`), /belongs to the user with id 0.*\nsudo chown -R 65534/);
+  },
+);
+
+test("a state directory that is a file, a journal of a newer version, and one that is rubbish: doctor says it", async (t) => {
+  const { world, config } = worldOf(t);
+  const state = world.path("state");
+  writeFileSync(state, "");
+  assert.match(await bad(config, state), /it is a file/);
+  rmSync(state);
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const journal = `${state}/journal.db`;
+  assert.equal(await bad(config, journal), "");
+  const patch = (at: number, bytes: Buffer) => {
+    const fd = openSync(journal, "r+");
+    writeSync(fd, bytes, 0, bytes.length, at);
+    closeSync(fd);
+  };
+  patch(60, Buffer.from([0, 0, 0, 99]));
+  assert.match(await bad(config, journal), /a newer FileSync wrote it \(format 99; this one knows \d+\)/);
+  patch(0, Buffer.from("rubbish"));
+  assert.match(await bad(config, journal), /it is damaged/);
+});
+
+test("a full disk: run --once ends, report and init say it and leave nothing behind", { skip: needsRoot }, async (t) => {
+  const { world } = worldOf(t);
+  world.mkdir("small");
+  if (!world.mount("small", 24)) {
+    t.skip("no loop devices here");
+    return;
+  }
+  const config = world.config({
+    stateDir: "small/state",
+    devices: { in: local("in"), out: local("out") },
+    routes: [{ from: "in", to: ["out"] }],
+  });
+  const own = world.path("small/config.json");
+  writeFileSync(own, readFileSync(config));
+  world.fill("small/ballast");
+  const begun = await runProgram(["run", "--once", "--config", config]);
+  assert.equal(begun.code, 2, begun.out);
+  assert.match(begun.err, /^filesync: the state directory .*small\/state cannot be used: no space is left on the disk of /);
+  rmSync(world.path("small/ballast"));
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  world.fill("small/ballast");
+  const ran = await runProgram(["run", "--once", "--config", config]);
+  assert.equal(ran.code, 3, ran.out + ran.err);
+  assert.match(ran.out, /finished, but nothing could be done: .*no space is left/);
+  const out = world.path("small/report.txt");
+  const report = await runProgram(["report", "--config", config, "--out", out]);
+  assert.deepEqual([report.code, existsSync(out)], [2, false], report.err);
+  const init = await runProgram(["init", "--yes", "--force", "--config", own]);
+  assert.equal(init.code, 2, init.err);
+  assert.match(init.err, /^filesync: .*cannot be written: no space is left/m);
+  assert.equal(existsSync(`${own}.old`), false);
+});
+
+test("a byte order mark before a configuration says nothing", async (t) => {
+  const { config } = worldOf(t);
+  writeFileSync(config, `\uFEFF${readFileSync(config, "utf8")}`);
+  const { code, out, err } = await runProgram(["check", "--config", config]);
+  assert.equal(code, 0, out + err);
+});
+
+test("a command that reads the journal has the state directory for a moment: a daemon that starts meanwhile, and another command, wait", async (t) => {
+  const { world, config } = worldOf(t);
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  world.file("in/b", "b");
+  const lock = await lockStateDir(world.path("state"));
+  const [status, ran] = [runProgram(["status", "--json", "--config", config]), runProgram(["run", "--once", "--config", config])];
+  await sleep(2000);
+  lock.release();
+  assert.deepEqual([(await status).code, (await ran).code], [0, 0], (await status).err + (await ran).err);
+  assert.ok(existsSync(world.path("out/v/in/b")), (await ran).out);
+});
