@@ -30,9 +30,12 @@ export class World {
 
   /** Repairs what was mounted as `name`, and mounts it again. */
   mend(name: string): void {
-    const [image, dir] = [this.path(`${name}.img`), this.path(name)];
+    const [old, image, dir] = [this.path(`${name}.img`), this.path(`${name}-mended.img`), this.path(name)];
     for (const [command = "", ...args] of [
       ["umount", dir],
+      // A mount namespace of another test, begun meanwhile, keeps the file system as it is, and what mounts the same image gets that one, read-only.
+      ["sync"],
+      ["cp", "--sparse=always", old, image],
       ["fsck.ext4", "-y", image],
       ["mount", "-o", "loop", image, dir],
     ]) {
