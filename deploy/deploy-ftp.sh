@@ -4,7 +4,10 @@
 # Where there is no configuration yet, one is made (filesync init --ground), also without a vehicle's name. The other options: deploy-filesync.sh --help
 set -euo pipefail
 
-deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Itself, not a link that leads to it; nothing where it came through a pipe.
+self=$(readlink -f "${BASH_SOURCE[0]:-}") || self=''
+[ -f "$self" ] || self=''
+deploy=${self%/*}
 config=/etc/filesync/config.json
 vehicles=() rest=() start=1 only_install='' dry=''
 die() {
@@ -26,7 +29,8 @@ while [ $# -gt 0 ]; do
       continue
       ;;
     -h | --help)
-      sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      [ -n "$self" ] || die "it came through a pipe, and cannot read itself: download it first"
+      sed -n '2,/^set /s/^# \{0,1\}//p' "$self"
       exit 0
       ;;
     --uninstall | --prepare-image) only_install=1 ;;
@@ -42,6 +46,12 @@ while [ $# -gt 0 ]; do
   rest+=("$1")
   shift
 done
+is_filesync() { [ -r "$1/package.json" ] && [[ $(<"$1/package.json") == *$'\n  "name": "filesync",\n'* ]]; }
+if [ -z "$self" ] || ! is_filesync "${deploy%/*}"; then
+  alone="it came through a pipe"
+  [ -z "$self" ] || alone="$self is a copy by itself"
+  die "$alone, without FileSync around it: download an archive of FileSync (or a checkout), unpack it, and run the deploy/deploy-ftp.sh in it. Nothing was changed"
+fi
 given_config=''
 for word in "${rest[@]}"; do [ "$word" != --config ] || given_config=1; done
 

@@ -238,7 +238,7 @@ class Apart {
     for (const name of ["deploy", "systemd"]) cpSync(join(root, name), join(bundle, name), { recursive: true });
     put(join(bundle, "bin/filesync"), program, 0o755);
     put(join(bundle, "ARCH"), `${arch}\n`);
-    put(join(bundle, "package.json"), '{\n  "version": "0.1.0",\n}\n');
+    put(join(bundle, "package.json"), '{\n  "name": "filesync",\n  "version": "0.1.0",\n}\n');
     // Which is unpacked to 40 MB, of which some do not shrink.
     put(join(bundle, "much"), "");
     this.#run("dd if=/dev/zero of=bundle/much bs=1M count=40 status=none; head -c 1000000 /dev/urandom >>bundle/much");
@@ -313,6 +313,42 @@ test(
     assert.equal(half?.out, "deploy-filesync.sh: /run/half.tar.gz is no whole archive: copy it again\nexit 2\n");
   },
 );
+
+test("a script alone, or that came through a pipe, takes nothing that lies around it, and says what to do", (t) => {
+  const dir = tempDir(t);
+  put(join(dir, "package.json"), '{\n  "name": "somebodys",\n}\n');
+  mkdirSync(join(dir, "links"));
+  const ran = (command: string) => {
+    const { status, stdout, stderr } = spawnSync("bash", ["-c", command], { cwd: dir, encoding: "utf8" });
+    return { status, out: stdout + stderr };
+  };
+  const made: string[] = [];
+  for (const [script, given] of [
+    ["deploy-filesync.sh", ["--dry-run", "--dry-run --no-start", "--no-start", "--uninstall"]],
+    ["deploy-ftp.sh", ["--dry-run", "--dry-run --from x", "--vehicle a"]],
+    ["make-bundle.sh", [""]],
+  ] as const) {
+    put(join(dir, "Downloads", script), readFileSync(join(root, "deploy", script), "utf8"), 0o755);
+    made.push(script);
+    for (const words of given) {
+      for (const [how, why] of [
+        [`Downloads/${script} ${words}`, `${dir}/Downloads/${script} is a copy by itself`],
+        [`cat Downloads/${script} | bash -s -- ${words}`, "it came through a pipe"],
+        [`bash <(cat Downloads/${script}) ${words}`, "it came through a pipe"],
+      ] as const) {
+        const { status, out } = ran(how);
+        assert.equal(status, 2, out);
+        assert.ok(out.startsWith(`${script}: ${why}`), `${how}: ${out}`);
+        assert.match(out, /: (download|run) [^\n]*deploy\/[^\n]*\n$/, how);
+      }
+    }
+    // One that lies elsewhere and leads into a checkout is that checkout's.
+    ran(`ln -s ${join(root, "deploy", script)} links/`);
+    assert.equal(ran(`links/${script} --help`).status, 0);
+  }
+  assert.deepEqual(readdirSync(join(dir, "Downloads")), made.sort());
+  assert.match(ran("links/deploy-filesync.sh --dry-run --no-start").out, new RegExp(`^would build from ${root.replace(/\/$/, "")}$`, "m"));
+});
 
 test("a version that did not become ready is told without empty brackets", needsRoot, (t) => {
   const failed = new Apart(t, tempDir(t)).sh('touch /run/fails; bundle/deploy/deploy-filesync.sh; echo "exit $?"');
