@@ -1,6 +1,7 @@
 #!/bin/bash
 # deploy-ftp.sh [--vehicle NAME]… [OPTION of deploy-filesync.sh]…: installs or upgrades a ground station: an FTP server for vehicles.
-#   --vehicle NAME     a vehicle that sends here; what its own configuration needs is printed. May be given more than once, and later again
+#   --vehicle NAME     a vehicle that sends here; what its own configuration needs is printed. May be given more than once, and later again; not with
+#                      --prepare-image: each copy of a card gets passwords of its own
 # Where there is no configuration yet, one is made (filesync init --ground), also without a vehicle's name. The other options: deploy-filesync.sh --help
 set -euo pipefail
 
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
       sed -n '2,/^set /s/^# \{0,1\}//p' "$self"
       exit 0
       ;;
-    --uninstall | --prepare-image) only_install=1 ;;
+    --uninstall | --prepare-image) only_install=$1 ;;
     --no-start) start='' ;;
     --dry-run) dry=1 ;;
     --config | --from)
@@ -51,6 +52,12 @@ if [ -z "$self" ] || ! is_filesync "${deploy%/*}"; then
   alone="it came through a pipe"
   [ -z "$self" ] || alone="$self is a copy by itself"
   die "$alone, without FileSync around it: download an archive of FileSync (or a checkout), unpack it, and run the deploy/deploy-ftp.sh in it. Nothing was changed"
+fi
+if [ -n "$only_install" ] && [ ${#vehicles[@]} != 0 ]; then
+  case $only_install in
+    --uninstall) die "--vehicle does not go with --uninstall, which takes all of it away; nothing was changed" ;;
+    *) die "--vehicle does not go with $only_install: every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes ${vehicles[*]}; nothing was changed" ;;
+  esac
 fi
 given_config=''
 for word in "${rest[@]}"; do [ "$word" != --config ] || given_config=1; done

@@ -541,6 +541,26 @@ test("a card to be copied has no key of a certificate, and what stays is named",
   );
 });
 
+test("a vehicle is not dropped without a word where no password is made", (t) => {
+  const script = join(root, "deploy/deploy-ftp.sh");
+  for (const [given, told] of [
+    [
+      "--prepare-image",
+      "every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes --vehicle plane-1 ",
+    ],
+    ["--uninstall", "which takes all of it away"],
+  ] as const)
+    for (const words of [
+      [given, "--vehicle", "plane-1"],
+      ["--vehicle", "plane-1", given, "--dry-run"],
+    ]) {
+      const { status, stdout, stderr } = spawnSync(script, words, { encoding: "utf8", cwd: tempDir(t) });
+      assert.deepEqual([status, stdout], [2, ""]);
+      assert.ok(stderr.startsWith(`deploy-ftp.sh: --vehicle does not go with ${given}`) && stderr.includes(told.trim()), stderr);
+      assert.match(stderr, /nothing was changed\n$/);
+    }
+});
+
 test("in a chroot, where no systemd runs, an image is made ready; what would have to start something is refused", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   // As in a fresh root: the real systemctl, which can only place links there.
