@@ -323,9 +323,10 @@ test("a script alone, or that came through a pipe, takes nothing that lies aroun
     return { status, out: stdout + stderr };
   };
   const made: string[] = [];
+  // Dry, so that a script that refuses nothing changes nothing of the machine that tests it.
   for (const [script, given] of [
-    ["deploy-filesync.sh", ["--dry-run", "--dry-run --no-start", "--no-start", "--uninstall"]],
-    ["deploy-ftp.sh", ["--dry-run", "--dry-run --from x", "--vehicle a"]],
+    ["deploy-filesync.sh", ["--dry-run", "--dry-run --no-start", "--dry-run --uninstall"]],
+    ["deploy-ftp.sh", ["--dry-run", "--dry-run --from x", "--dry-run --vehicle a"]],
     ["make-bundle.sh", [""]],
   ] as const) {
     put(join(dir, "Downloads", script), readFileSync(join(root, "deploy", script), "utf8"), 0o755);
@@ -546,18 +547,17 @@ test("a vehicle is not dropped without a word where no password is made", (t) =>
   for (const [given, told] of [
     [
       "--prepare-image",
-      "every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes --vehicle plane-1 ",
+      "every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes --vehicle plane-1;",
     ],
-    ["--uninstall", "which takes all of it away"],
+    ["--uninstall", "which takes all of it away;"],
   ] as const)
     for (const words of [
       [given, "--vehicle", "plane-1"],
-      ["--vehicle", "plane-1", given, "--dry-run"],
+      ["--vehicle", "plane-1", given],
     ]) {
-      const { status, stdout, stderr } = spawnSync(script, words, { encoding: "utf8", cwd: tempDir(t) });
+      const { status, stdout, stderr } = spawnSync(script, ["--dry-run", ...words], { encoding: "utf8", cwd: tempDir(t) });
       assert.deepEqual([status, stdout], [2, ""]);
-      assert.ok(stderr.startsWith(`deploy-ftp.sh: --vehicle does not go with ${given}`) && stderr.includes(told.trim()), stderr);
-      assert.match(stderr, /nothing was changed\n$/);
+      assert.ok(stderr.startsWith(`deploy-ftp.sh: --vehicle does not go with ${given}`) && stderr.includes(told), stderr);
     }
 });
 
