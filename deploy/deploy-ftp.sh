@@ -77,13 +77,14 @@ fi
 # The program first, then what it is to do, then the service.
 if [ -n "$start" ]; then rest+=(--no-start); fi
 "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
-before=$(sha256sum $config)
+# What the service reads when it starts.
+read_at_start() { find $config "${config%/*}/certs" "${config%/*}/credentials" -type f -exec sha256sum {} + 2>/dev/null | sort || true; }
+before=$(read_at_start)
 /opt/filesync/current/bin/filesync init --ground --yes --config $config "${vehicles[@]}" || {
   echo "deploy-ftp.sh: it is installed, and $config is as it was, for the reason above: mend that and run this again" >&2
   exit 1
 }
 if [ -z "$start" ]; then exit 0; fi
-# Passwords are read when the service starts.
-if [ "$(sha256sum $config)" != "$before" ] && systemctl -q is-active filesync-ground.service; then systemctl stop filesync-ground.service; fi
+if [ "$(read_at_start)" != "$before" ] && systemctl -q is-active filesync-ground.service; then systemctl stop filesync-ground.service; fi
 # What is installed now, which has not to be built again; it waits until the service is ready.
 exec /opt/filesync/current/deploy/deploy-filesync.sh --role ground

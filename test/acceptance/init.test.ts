@@ -1,6 +1,6 @@
 /** init and import-legacy, as a person meets them: questions at a terminal, and what was written is run until files arrive. */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { parse } from "jsonc-parser";
@@ -182,6 +182,45 @@ test(
     assert.ok(!existsSync(world.path("ground/files/plane-1/in/b.ulg")));
   },
 );
+
+test("a password that is gone is not said to be there: a new one is made for the vehicle that is named", needsOpenssl, async (t) => {
+  const world = new World(t);
+  const init = async (...vehicles: string[]) => {
+    const given = vehicles.flatMap((name) => ["--vehicle", name]);
+    const { code, out, err } = await runProgram(["init", "--ground", "--yes", "--config", world.path("config.json"), ...given]);
+    assert.deepEqual([code, err], [0, ""]);
+    return out;
+  };
+  await init("a", "b");
+  const [a, b] = [world.path("credentials/a"), world.path("credentials/b")];
+  const before = readFileSync(world.path("config.json"), "utf8");
+  const old = readFileSync(a, "utf8");
+  rmSync(a);
+  const listed = await init();
+  assert.ok(listed.includes(`there: ${a} is missing here`) && listed.includes('"filesync init --ground --yes --vehicle a" makes'), listed);
+  assert.ok(listed.includes(`there: what ${b} has here`), listed);
+  assert.ok(!existsSync(a));
+  const made = await init("a", "b");
+  const password = readFileSync(a, "utf8");
+  assert.notEqual(password, old);
+  assert.equal(statSync(a).mode & 0o777, 0o600);
+  assert.match(
+    made,
+    /a is a user already, but its password was not there any more: .* has a new one, and the one before is good no longer\nb is a user already, and stays/,
+  );
+  assert.ok(made.includes(`there: ${password}`), made);
+  assert.ok(made.includes(`there: what ${b} has here`), made);
+  assert.equal(readFileSync(world.path("config.json"), "utf8"), before);
+  assert.equal(await wrongWith(world.path("config.json")), "");
+  // Another name of the file, and a password that is in none.
+  writeFileSync(
+    world.path("config.json"),
+    before.replace('"credential": "a"', '"credential": "of-a"').replace('{ "credential": "b" }', '"secret"'),
+  );
+  const others = await init("a", "b");
+  assert.ok(others.includes(`there: ${readFileSync(world.path("credentials/of-a"), "utf8")}`), others);
+  assert.ok(others.includes(`there: the one that ${world.path("config.json")} has`), others);
+});
 
 test("without a terminal it asks nobody; over another configuration only with --force, and that is kept", async (t) => {
   const world = new World(t);
