@@ -361,3 +361,39 @@ test("import-legacy: a piece of the old documentation, with its password in a fi
     assert.equal(torn.err.trim(), `filesync: ${place}; nor is it ftp_server.py`);
   }
 });
+
+test("import-legacy: what cannot be used is left out and said, with its place in the old file; the rest is taken over", async (t) => {
+  const world = new World(t);
+  const local = (dir: string) => ({ device: "device_local", args: { dir } });
+  const worker = (name: string, source: object, target: object) => ({ name, source, target });
+  const ftp = { device: "device_ftp", args: { host: "ftp://10.0.0.1", user: "u", passwd: "secret" } };
+  const post = { device: "device_post", args: { uploader_url: "logs.px4.io/upload" } };
+  const workers = [
+    worker("good", local("./a"), local("./b")),
+    worker("bad", local("./a"), ftp),
+    worker("inside", local("./a"), local("./a/in")),
+    worker("up", local("./a"), post),
+  ];
+  const old = world.path("old.json");
+  writeFileSync(old, JSON.stringify({ workers }, null, 1));
+  const line = (words: string) => readFileSync(old, "utf8").split(words)[0]?.split("\n").length ?? 0;
+  const config = world.path("n.json");
+  const { code, out, err } = await runProgram(["import-legacy", old, "--config", config]);
+  assert.deepEqual([code, err], [3, ""]);
+  for (const words of [
+    `worker bad: the target (ftp): expected a host name or an address: no URL, no user, no spaces, got "ftp://10.0.0.1" (${old}:${line("ftp://")})`,
+    `worker up: the target (post): expected a URL that begins with "https://" or "http://", got "logs.px4.io/upload" (${old}:${line("logs.px4")})`,
+  ])
+    assert.ok(out.includes(`  ${words}\n`), out);
+  assert.match(out, new RegExp(`worker inside: .*target-3 is in source .*\\(${old}:${line('"inside"') - 1}\\)\n`));
+  assert.equal(await wrongWith(config), "");
+  assert.deepEqual(
+    read(config).routes.map(({ from, to }) => [from, to]),
+    [["source", ["target"]]],
+  );
+  assert.ok(!existsSync(world.path("credentials")), "nor its password");
+  writeFileSync(world.path("one.json"), JSON.stringify({ target: ftp }));
+  const none = await runProgram(["import-legacy", world.path("one.json"), "--config", world.path("x.json")]);
+  assert.equal(none.code, 2);
+  assert.match(none.err, /nothing of .*one\.json can be used:\nthe target \(ftp\): expected a host name .*one\.json:1\)\n$/);
+});
