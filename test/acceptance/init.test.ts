@@ -1,5 +1,6 @@
 /** init and import-legacy, as a person meets them: questions at a terminal, and what was written is run until files arrive. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
@@ -396,4 +397,23 @@ test("import-legacy: what cannot be used is left out and said, with its place in
   const none = await runProgram(["import-legacy", world.path("one.json"), "--config", world.path("x.json")]);
   assert.equal(none.code, 2);
   assert.match(none.err, /nothing of .*one\.json can be used:\nthe target \(ftp\): expected a host name .*one\.json:1\)\n$/);
+});
+
+test("a command that is printed can be typed, whatever the directory is called", async (t) => {
+  const world = new World(t);
+  const dir = "sp ace's $HOME";
+  world.mkdir(dir);
+  const config = world.path(dir, "config.json");
+  const typed = (words: string) => {
+    const named = `filesync() { "${process.execPath}" "${mainJs}" "$@"; }`;
+    const { status, stdout, stderr } = spawnSync("sh", ["-c", `${named}; ${words}`], { encoding: "utf8", cwd: world.dir });
+    return { status, out: stdout + stderr };
+  };
+  const missing = await runProgram(["check", "--config", config]);
+  const makes = /"(filesync init --config .*)" makes one/.exec(missing.err)?.[1] ?? "";
+  const made = typed(`${makes} --yes`);
+  assert.equal(made.status, 0, `${missing.err}${made.out}`);
+  const next = / {2}(filesync check .*)\n/.exec(made.out)?.[1] ?? "";
+  const checked = typed(next);
+  assert.ok(checked.out.includes(`${config}: nothing is wrong`), `${next}: ${checked.out}`);
 });
