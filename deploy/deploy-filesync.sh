@@ -68,7 +68,9 @@ done
 case $role in '' | vehicle | ground) ;; *) die "--role is vehicle or ground, not $role" ;; esac
 [ -z "$purge" ] || [ -n "$uninstall" ] || die "--purge goes with --uninstall"
 [ -z "$from" ] || [ -r "$from" ] || die "$from cannot be read"
+[ ! -d "$from" ] || die "$from is a directory: --from names an archive; what is unpacked already has a deploy/deploy-filesync.sh of its own"
 [ -z "$config" ] || [ -r "$config" ] || die "$config cannot be read"
+[ ! -d "$config" ] || die "$config is a directory: --config names the file in it"
 # Anybody's directory around a copy of the script is not to be installed.
 is_filesync() { [ -r "$1/package.json" ] && [[ $(<"$1/package.json") == *$'\n  "name": "filesync",\n'* ]]; }
 if { [ -z "$from" ] || [ -n "$uninstall" ]; } && { [ -z "$self" ] || ! is_filesync "$here"; }; then
@@ -456,6 +458,10 @@ $stays}"
   arrived=$(files_elsewhere)
   [ -z "$arrived" ] || say "And files of the user filesync, in:
 $arrived"
+  exit 0
+fi
+if [ -z "$start" ] && [ -n "$dry" ]; then
+  say "would start at the next boot, or by: systemctl start $service"
   exit 0
 fi
 if [ -z "$start" ]; then

@@ -351,6 +351,25 @@ test("a script alone, or that came through a pipe, takes nothing that lies aroun
   assert.match(ran("links/deploy-filesync.sh --dry-run --no-start").out, new RegExp(`^would build from ${root.replace(/\/$/, "")}$`, "m"));
 });
 
+test(
+  "a directory in place of a file is told before anything is changed; what runs dry does not say that it is installed",
+  needsRoot,
+  (t) => {
+    const apart = new Apart(t, tempDir(t));
+    for (const [given, words] of [
+      ["--config /srv", "/srv is a directory: --config names the file in it"],
+      ["--from /srv", "/srv is a directory: --from names an archive; [^\\n]*"],
+    ] as const) {
+      const refused = apart.sh(`bundle/deploy/deploy-filesync.sh ${given}; echo "exit $?"; ${traces}`);
+      if (refused === undefined) return;
+      assert.match(refused.out, new RegExp(`^deploy-filesync\\.sh: ${words}\nexit 2\n$`));
+    }
+    const dry = apart.sh(`bundle/deploy/deploy-filesync.sh --dry-run --no-start; echo "exit $?"; ${traces}`);
+    assert.match(dry?.out ?? "", /\nwould start at the next boot, or by: systemctl start filesync\.service\nexit 0\n$/);
+    assert.doesNotMatch(dry?.out ?? "", /Installed/);
+  },
+);
+
 test("a version that did not become ready is told without empty brackets", needsRoot, (t) => {
   const failed = new Apart(t, tempDir(t)).sh('touch /run/fails; bundle/deploy/deploy-filesync.sh; echo "exit $?"');
   if (failed === undefined) return;
