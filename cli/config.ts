@@ -7,6 +7,7 @@ import { problemText } from "../core/config-problems.js";
 import { codeOf } from "../core/errors.js";
 import { reasonOf } from "../core/retry.js";
 import { plugins } from "./plugins.js";
+import { shellWord } from "../core/text.js";
 
 /** A mistake of the person who typed the command: its message is all that is shown; exit code 2. */
 export class UsageError extends Error {}
@@ -52,7 +53,7 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
     const code = codeOf(error);
     throw new UsageError(
       code === "ENOENT"
-        ? `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${path}" makes one`
+        ? `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${shellWord(path)}" makes one`
         : code === "EACCES"
           ? new ClosedConfig(path).message
           : code === "EISDIR"

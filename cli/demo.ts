@@ -7,7 +7,7 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { loadConfig } from "../core/config.js";
 import type { Daemon } from "../core/daemon.js";
-import { sizeText } from "../core/text.js";
+import { shellWord, sizeText } from "../core/text.js";
 import { demoFlights, writeFlights } from "../sim/flights.js";
 import { startSim } from "../sim/sim.js";
 import { UsageError } from "./config.js";
@@ -64,12 +64,12 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
       told = true;
       output.line("");
       output.line(`All ${delivered} files have arrived (${sizeText(status.bytes.delivered)}). Try next:`);
-      output.line(`  ls -R ${ground}`);
+      output.line(`  ls -R ${shellWord(ground)}`);
       if (!options.once) output.line(`  curl ftp://demo:demo@127.0.0.1:${port}/demo-plane/pixhawk/`);
       output.line(
-        `  cp some.ulg ${join(vehicleDir, given === undefined ? logDir : "")}/   (a new flight: found within 5 minutes, or at the next start)`,
+        `  cp some.ulg ${shellWord(`${join(vehicleDir, given === undefined ? logDir : "")}/`)}   (a new flight: found within 5 minutes, or at the next start)`,
       );
-      output.line(`  rm -r ${home}   (to begin from nothing)`);
+      output.line(`  rm -r ${shellWord(home)}   (to begin from nothing)`);
       if (!options.once) output.line("  Ctrl-C ends it.");
     };
     return await serve(config, { once: options.once, json: false, verbose: false }, output, undefined, (daemon) => {

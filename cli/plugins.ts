@@ -6,6 +6,7 @@ import type { PluginList } from "../core/config.js";
 import type { Plugin } from "../core/plugin.js";
 import { builtIn } from "../plugins/index.js";
 import { packageRoot } from "./version.js";
+import { shellWord } from "../core/text.js";
 
 export const plugins: PluginList = {
   types: Object.keys(builtIn),
@@ -43,5 +44,6 @@ function withoutUs(error: unknown): boolean {
 
 /** The command of docs/plugins.md, for the directory of a plugin. */
 function linking(dir: string): string {
-  return `mkdir -p ${dir}/node_modules && ln -sfn ${packageRoot} ${dir}/node_modules/filesync`;
+  const modules = shellWord(`${dir}/node_modules`);
+  return `mkdir -p ${modules} && ln -sfn ${shellWord(packageRoot)} ${modules}/filesync`;
 }

@@ -15,7 +15,7 @@ import { isDamage, isFull, isMedium } from "./tables.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Run, type Drained, type Reloaded } from "./run.js";
 import { statusOf, type Status } from "./status.js";
-import { sizeText } from "./text.js";
+import { shellWord, sizeText } from "./text.js";
 
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
@@ -32,7 +32,7 @@ export async function whyNotWritten(stateDir: string, error: unknown): Promise<s
   // Without room for its shared memory SQLite speaks of an I/O error.
   if (typeof free === "string" || !(isFull(error) || free < leastBytes)) return reasonOf(error);
   if (free >= reserveBytes)
-    return `no space is left for it on the disk of ${stateDir}, though ${sizeText(free)} are free there: a quota, or no names are left (df -i ${stateDir})`;
+    return `no space is left for it on the disk of ${stateDir}, though ${sizeText(free)} are free there: a quota, or no names are left (df -i ${shellWord(stateDir)})`;
   return `no space is left on the disk of ${stateDir}: ${sizeText(free)} free, ${sizeText(reserveBytes)} needed`;
 }
 

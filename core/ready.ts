@@ -10,7 +10,7 @@ import type { Engine } from "./engine.js";
 import { throwIfAborted } from "./errors.js";
 import { reasonOf } from "./retry.js";
 import { elsewhere } from "./rows.js";
-import { sizeText } from "./text.js";
+import { shellWord, sizeText } from "./text.js";
 
 export interface Place {
   readonly what: "spool" | "source" | "target" | "deliveries";
@@ -98,7 +98,7 @@ async function spoolPlace(engine: Engine, need: number): Promise<Place> {
   if (free >= need) return { what: "spool", name: "spool", state: "ready", need, free, text };
   return {
     ...{ what: "spool", name: "spool", state: "not-ready", need, free, text: `${text}; ${sizeText(need)} are needed` },
-    todo: ["filesync status   # what waits, and for whom", `df -h ${config.stateDir}`],
+    todo: ["filesync status   # what waits, and for whom", `df -h ${shellWord(config.stateDir)}`],
   };
 }
 

@@ -12,6 +12,7 @@ import { namedBy, unknown } from "./named.js";
 import type { Digest, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
 import type { DeliveryRow, StoredReceipt, VersionRow } from "./rows.js";
+import { shellWord } from "./text.js";
 
 /** One thing that was looked at. */
 export interface Verified {
@@ -215,14 +216,20 @@ async function hereAndAtSource(engine: Engine, version: VersionRow, receipt: Sto
       ours = other;
       const wanted = version.digest ?? receipt.digest;
       if (sha === wanted) result("spool", "digest", "its copy in the spool is whole");
-      else result("spool", "differs", "its copy in the spool is damaged", `to have it read again from ${version.source}: rm ${path}`);
+      else
+        result(
+          "spool",
+          "differs",
+          "its copy in the spool is damaged",
+          `to have it read again from ${version.source}: rm ${shellWord(path)}`,
+        );
     } catch (error) {
       if (signal.aborted) throw error;
       result(
         "spool",
         "differs",
         faultOfErrno(error, "its copy in the spool").message,
-        `to have it read again from ${version.source}: rm ${path}`,
+        `to have it read again from ${version.source}: rm ${shellWord(path)}`,
       );
     }
   }

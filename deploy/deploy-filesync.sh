@@ -38,7 +38,10 @@ run() {
   if [ -n "$dry" ]; then say "would run: $*"; else "$@"; fi
 }
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# Itself, not a link that leads to it; nothing where it came through a pipe.
+self=$(readlink -f "${BASH_SOURCE[0]:-}") || self=''
+[ -f "$self" ] || self=''
+here=${self%/*/*}
 from='' config='' role='' start=1 image='' replace='' uninstall='' purge='' dry=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -54,7 +57,8 @@ while [ $# -gt 0 ]; do
     --purge) purge=1 ;;
     --dry-run) dry=1 ;;
     -h | --help)
-      sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      [ -n "$self" ] || die "it came through a pipe, and cannot read itself: download it first"
+      sed -n '2,/^set /s/^# \{0,1\}//p' "$self"
       exit 0
       ;;
     *) die "there is no option $1; --help lists them" ;;
@@ -64,7 +68,17 @@ done
 case $role in '' | vehicle | ground) ;; *) die "--role is vehicle or ground, not $role" ;; esac
 [ -z "$purge" ] || [ -n "$uninstall" ] || die "--purge goes with --uninstall"
 [ -z "$from" ] || [ -r "$from" ] || die "$from cannot be read"
+[ ! -d "$from" ] || die "$from is a directory: --from names an archive; what is unpacked already has a deploy/deploy-filesync.sh of its own"
 [ -z "$config" ] || [ -r "$config" ] || die "$config cannot be read"
+[ ! -d "$config" ] || die "$config is a directory: --config names the file in it"
+# Anybody's directory around a copy of the script is not to be installed.
+is_filesync() { [ -r "$1/package.json" ] && [[ $(<"$1/package.json") == *$'\n  "name": "filesync",\n'* ]]; }
+if { [ -z "$from" ] || [ -n "$uninstall" ]; } && { [ -z "$self" ] || ! is_filesync "$here"; }; then
+  alone="it came through a pipe"
+  [ -z "$self" ] || alone="$self is a copy by itself"
+  if [ -n "$uninstall" ]; then die "$alone: run $prefix/current/deploy/deploy-filesync.sh --uninstall; nothing was changed"; fi
+  die "$alone, without FileSync around it: download an archive of FileSync (or a checkout), unpack it, and run the deploy/deploy-filesync.sh in it; or name the archive with --from FILE. Nothing was changed"
+fi
 [ -n "$dry" ] || [ "$(id -u)" = 0 ] || die "it has to be root: sudo $0"
 # In a chroot, also one that sees the /run of the machine around it, nothing can be started or stopped; what enables a unit can be put there.
 booted='' enabling=(systemctl -q --root=/) now=()
@@ -269,7 +283,7 @@ if [ -n "$from" ]; then
     die "$from is no whole archive: copy it again"
   fi
   source=$(find "$work/from" -mindepth 1 -maxdepth 1 -type d | head -n 1)
-  [ -e "$source/package.json" ] || die "$from is no archive of FileSync"
+  is_filesync "$source" || die "$from is no archive of FileSync"
 fi
 if [ -e "$source/SHA256SUMS" ]; then
   of=$(cat "$source/ARCH")
@@ -444,6 +458,10 @@ $stays}"
   arrived=$(files_elsewhere)
   [ -z "$arrived" ] || say "And files of the user filesync, in:
 $arrived"
+  exit 0
+fi
+if [ -z "$start" ] && [ -n "$dry" ]; then
+  say "would start at the next boot, or by: systemctl start $service"
   exit 0
 fi
 if [ -z "$start" ]; then

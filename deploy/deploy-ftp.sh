@@ -1,10 +1,14 @@
 #!/bin/bash
 # deploy-ftp.sh [--vehicle NAME]… [OPTION of deploy-filesync.sh]…: installs or upgrades a ground station: an FTP server for vehicles.
-#   --vehicle NAME     a vehicle that sends here; what its own configuration needs is printed. May be given more than once, and later again
+#   --vehicle NAME     a vehicle that sends here; what its own configuration needs is printed. May be given more than once, and later again; not with
+#                      --prepare-image: each copy of a card gets passwords of its own
 # Where there is no configuration yet, one is made (filesync init --ground), also without a vehicle's name. The other options: deploy-filesync.sh --help
 set -euo pipefail
 
-deploy=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Itself, not a link that leads to it; nothing where it came through a pipe.
+self=$(readlink -f "${BASH_SOURCE[0]:-}") || self=''
+[ -f "$self" ] || self=''
+deploy=${self%/*}
 config=/etc/filesync/config.json
 vehicles=() rest=() start=1 only_install='' dry=''
 die() {
@@ -26,10 +30,11 @@ while [ $# -gt 0 ]; do
       continue
       ;;
     -h | --help)
-      sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      [ -n "$self" ] || die "it came through a pipe, and cannot read itself: download it first"
+      sed -n '2,/^set /s/^# \{0,1\}//p' "$self"
       exit 0
       ;;
-    --uninstall | --prepare-image) only_install=1 ;;
+    --uninstall | --prepare-image) only_install=$1 ;;
     --no-start) start='' ;;
     --dry-run) dry=1 ;;
     --config | --from)
@@ -42,6 +47,18 @@ while [ $# -gt 0 ]; do
   rest+=("$1")
   shift
 done
+is_filesync() { [ -r "$1/package.json" ] && [[ $(<"$1/package.json") == *$'\n  "name": "filesync",\n'* ]]; }
+if [ -z "$self" ] || ! is_filesync "${deploy%/*}"; then
+  alone="it came through a pipe"
+  [ -z "$self" ] || alone="$self is a copy by itself"
+  die "$alone, without FileSync around it: download an archive of FileSync (or a checkout), unpack it, and run the deploy/deploy-ftp.sh in it. Nothing was changed"
+fi
+if [ -n "$only_install" ] && [ ${#vehicles[@]} != 0 ]; then
+  case $only_install in
+    --uninstall) die "--vehicle does not go with --uninstall, which takes all of it away; nothing was changed" ;;
+    *) die "--vehicle does not go with $only_install: every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes ${vehicles[*]}; nothing was changed" ;;
+  esac
+fi
 given_config=''
 for word in "${rest[@]}"; do [ "$word" != --config ] || given_config=1; done
 
@@ -60,13 +77,14 @@ fi
 # The program first, then what it is to do, then the service.
 if [ -n "$start" ]; then rest+=(--no-start); fi
 "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
-before=$(sha256sum $config)
+# What the service reads when it starts.
+read_at_start() { find $config "${config%/*}/certs" "${config%/*}/credentials" -type f -exec sha256sum {} + 2>/dev/null | sort || true; }
+before=$(read_at_start)
 /opt/filesync/current/bin/filesync init --ground --yes --config $config "${vehicles[@]}" || {
   echo "deploy-ftp.sh: it is installed, and $config is as it was, for the reason above: mend that and run this again" >&2
   exit 1
 }
 if [ -z "$start" ]; then exit 0; fi
-# Passwords are read when the service starts.
-if [ "$(sha256sum $config)" != "$before" ] && systemctl -q is-active filesync-ground.service; then systemctl stop filesync-ground.service; fi
+if [ "$(read_at_start)" != "$before" ] && systemctl -q is-active filesync-ground.service; then systemctl stop filesync-ground.service; fi
 # What is installed now, which has not to be built again; it waits until the service is ready.
 exec /opt/filesync/current/deploy/deploy-filesync.sh --role ground

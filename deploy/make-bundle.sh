@@ -9,7 +9,10 @@ die() {
   exit 2
 }
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Itself, not a link that leads to it; nothing where it came through a pipe.
+self=$(readlink -f "${BASH_SOURCE[0]:-}") || self=''
+[ -f "$self" ] || self=''
+here=${self%/*/*}
 case $(uname -m) in aarch64) arch=arm64 ;; *) arch=x64 ;; esac
 node=24
 out=$PWD
@@ -22,7 +25,8 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     -h | --help)
-      sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
+      [ -n "$self" ] || die "it came through a pipe, and cannot read itself: download it first"
+      sed -n '2,4s/^# //p' "$self"
       exit 0
       ;;
     *) die "there is no option $1; --help lists them" ;;
@@ -35,6 +39,13 @@ case $arch in
   arm) [ "$node" = none ] || die "a 32-bit system needs a Node.js of its own, 22.13 or newer: --node none, or install from a checkout there" ;;
   *) die "--arch is arm64 or x64, not $arch" ;;
 esac
+# Anybody's directory around a copy of the script is not to be packed.
+is_filesync() { [ -r "$1/package.json" ] && [[ $(<"$1/package.json") == *$'\n  "name": "filesync",\n'* ]]; }
+if [ -z "$self" ] || ! is_filesync "$here"; then
+  alone="it came through a pipe"
+  [ -z "$self" ] || alone="$self is a copy by itself"
+  die "$alone, without FileSync around it: run the deploy/make-bundle.sh of a checkout, or of what \"npm pack\" made of it"
+fi
 command -v npm >/dev/null || die "npm is not here: install Node.js 20.19 or newer with npm"
 [ -d "$out" ] || die "$out is no directory"
 out=$(cd "$out" && pwd)

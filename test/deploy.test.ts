@@ -238,7 +238,7 @@ class Apart {
     for (const name of ["deploy", "systemd"]) cpSync(join(root, name), join(bundle, name), { recursive: true });
     put(join(bundle, "bin/filesync"), program, 0o755);
     put(join(bundle, "ARCH"), `${arch}\n`);
-    put(join(bundle, "package.json"), '{\n  "version": "0.1.0",\n}\n');
+    put(join(bundle, "package.json"), '{\n  "name": "filesync",\n  "version": "0.1.0",\n}\n');
     // Which is unpacked to 40 MB, of which some do not shrink.
     put(join(bundle, "much"), "");
     this.#run("dd if=/dev/zero of=bundle/much bs=1M count=40 status=none; head -c 1000000 /dev/urandom >>bundle/much");
@@ -311,6 +311,62 @@ test(
       `head -c 900000 bundle.tar.gz >/run/half.tar.gz; bundle/deploy/deploy-filesync.sh --from /run/half.tar.gz; echo "exit $?"; ${traces}`,
     );
     assert.equal(half?.out, "deploy-filesync.sh: /run/half.tar.gz is no whole archive: copy it again\nexit 2\n");
+  },
+);
+
+test("a script alone, or that came through a pipe, takes nothing that lies around it, and says what to do", (t) => {
+  const dir = tempDir(t);
+  put(join(dir, "package.json"), '{\n  "name": "somebodys",\n}\n');
+  mkdirSync(join(dir, "links"));
+  const ran = (command: string) => {
+    const { status, stdout, stderr } = spawnSync("bash", ["-c", command], { cwd: dir, encoding: "utf8" });
+    return { status, out: stdout + stderr };
+  };
+  const made: string[] = [];
+  // Dry, so that a script that refuses nothing changes nothing of the machine that tests it.
+  for (const [script, given] of [
+    ["deploy-filesync.sh", ["--dry-run", "--dry-run --no-start", "--dry-run --uninstall"]],
+    ["deploy-ftp.sh", ["--dry-run", "--dry-run --from x", "--dry-run --vehicle a"]],
+    ["make-bundle.sh", [""]],
+  ] as const) {
+    put(join(dir, "Downloads", script), readFileSync(join(root, "deploy", script), "utf8"), 0o755);
+    made.push(script);
+    for (const words of given) {
+      for (const [how, why] of [
+        [`Downloads/${script} ${words}`, `${dir}/Downloads/${script} is a copy by itself`],
+        [`cat Downloads/${script} | bash -s -- ${words}`, "it came through a pipe"],
+        [`bash <(cat Downloads/${script}) ${words}`, "it came through a pipe"],
+      ] as const) {
+        const { status, out } = ran(how);
+        assert.equal(status, 2, out);
+        assert.ok(out.startsWith(`${script}: ${why}`), `${how}: ${out}`);
+        assert.match(out, /: (download|run) [^\n]*deploy\/[^\n]*\n$/, how);
+      }
+    }
+    // One that lies elsewhere and leads into a checkout is that checkout's.
+    ran(`ln -s ${join(root, "deploy", script)} links/`);
+    assert.equal(ran(`links/${script} --help`).status, 0);
+  }
+  assert.deepEqual(readdirSync(join(dir, "Downloads")), made.sort());
+  assert.match(ran("links/deploy-filesync.sh --dry-run --no-start").out, new RegExp(`^would build from ${root.replace(/\/$/, "")}$`, "m"));
+});
+
+test(
+  "a directory in place of a file is told before anything is changed; what runs dry does not say that it is installed",
+  needsRoot,
+  (t) => {
+    const apart = new Apart(t, tempDir(t));
+    for (const [given, words] of [
+      ["--config /srv", "/srv is a directory: --config names the file in it"],
+      ["--from /srv", "/srv is a directory: --from names an archive; [^\\n]*"],
+    ] as const) {
+      const refused = apart.sh(`bundle/deploy/deploy-filesync.sh ${given}; echo "exit $?"; ${traces}`);
+      if (refused === undefined) return;
+      assert.match(refused.out, new RegExp(`^deploy-filesync\\.sh: ${words}\nexit 2\n$`));
+    }
+    const dry = apart.sh(`bundle/deploy/deploy-filesync.sh --dry-run --no-start; echo "exit $?"; ${traces}`);
+    assert.match(dry?.out ?? "", /\nwould start at the next boot, or by: systemctl start filesync\.service\nexit 0\n$/);
+    assert.doesNotMatch(dry?.out ?? "", /Installed/);
   },
 );
 
@@ -505,6 +561,25 @@ test("a card to be copied has no key of a certificate, and what stays is named",
   );
 });
 
+test("a vehicle is not dropped without a word where no password is made", (t) => {
+  const script = join(root, "deploy/deploy-ftp.sh");
+  for (const [given, told] of [
+    [
+      "--prepare-image",
+      "every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes --vehicle plane-1;",
+    ],
+    ["--uninstall", "which takes all of it away;"],
+  ] as const)
+    for (const words of [
+      [given, "--vehicle", "plane-1"],
+      ["--vehicle", "plane-1", given],
+    ]) {
+      const { status, stdout, stderr } = spawnSync(script, ["--dry-run", ...words], { encoding: "utf8", cwd: tempDir(t) });
+      assert.deepEqual([status, stdout], [2, ""]);
+      assert.ok(stderr.startsWith(`deploy-ftp.sh: --vehicle does not go with ${given}`) && stderr.includes(told), stderr);
+    }
+});
+
 test("in a chroot, where no systemd runs, an image is made ready; what would have to start something is refused", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   // As in a fresh root: the real systemctl, which can only place links there.
@@ -528,7 +603,7 @@ test("in a chroot, where no systemd runs, an image is made ready; what would hav
     assert.match(
       image?.out ?? "",
       /^Ready to be copied: [^]*\nexit 0\nenabled\nenabled\nls: [^\n]*\n(filesync\S*\n){4}versions\/0\.1\.0-\w+\n0\.1\.0-\w+ is installed already\n$/m,
-      unit,
+      `${unit}: ${image?.out ?? ""}`,
     );
   }
   const bare = apart.sh(

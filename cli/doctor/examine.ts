@@ -16,6 +16,7 @@ import { checkUnit } from "./unit.js";
 import { daemonUser, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
 import type { View } from "../machine/view.js";
+import { shellWord } from "../../core/text.js";
 
 export interface Given {
   /** undefined: there is none. */
@@ -89,7 +90,7 @@ function checkConfiguration(file: Given["file"]): Finding[] {
     const text = problemText(path, problem).slice(path.length + 1);
     return problem.unseen === true
       ? ofConfiguration("unseen", path, text, "sudo filesync doctor")
-      : ofConfiguration("bad", path, text, `filesync check --config ${path}`);
+      : ofConfiguration("bad", path, text, `filesync check --config ${shellWord(path)}`);
   });
 }
 

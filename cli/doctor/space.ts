@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import type { Config } from "../../core/config.js";
 import { mayWriteIn } from "../../core/fs.js";
 import { reasonOf } from "../../core/retry.js";
-import { sizeText } from "../../core/text.js";
+import { shellWord, sizeText } from "../../core/text.js";
 import { type Mount, mountsIn } from "../../plugins/disk/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
 import { mayDo } from "../machine/rights.js";
@@ -31,7 +31,12 @@ export async function checkSpace(
   const mount = mountOf(view, dir);
   if (dir !== stateDir && !(await mayMake(view, dir, user)))
     found.push(
-      finding("bad", stateDir, `it is missing, and ${user.name} may not make it`, `sudo install -d -o ${user.name} -m 750 ${stateDir}`),
+      finding(
+        "bad",
+        stateDir,
+        `it is missing, and ${user.name} may not make it`,
+        `sudo install -d -o ${user.name} -m 750 ${shellWord(stateDir)}`,
+      ),
     );
   else if (dir === stateDir) {
     if (!statSync(at(view, dir)).isDirectory())
@@ -40,7 +45,7 @@ export async function checkSpace(
   }
   const { bsize, bavail, blocks, files, ffree } = await figures(at(view, dir));
   const free = bavail * bsize;
-  const big = `sudo du -xh --max-depth=2 ${mount?.dir ?? "/"} | sort -h | tail`;
+  const big = `sudo du -xh --max-depth=2 ${shellWord(mount?.dir ?? "/")} | sort -h | tail`;
   if (mount?.readOnly === true)
     found.push(
       finding(
@@ -48,26 +53,32 @@ export async function checkSpace(
         stateDir,
         `its file system (${mount.from} at ${mount.dir}) is read-only: the kernel makes it so after errors of the card`,
         "sudo dmesg | grep -iE 'mmc|ext4|i/o error' | tail",
-        `sudo mount -o remount,rw ${mount.dir}`,
+        `sudo mount -o remount,rw ${shellWord(mount.dir)}`,
         "# if it comes back: save what is on it, and take a new card",
       ),
     );
   if (files > 0 && ffree < fewNames)
-    found.push(finding("bad", stateDir, `no names are left on its disk (${ffree} inodes): no file can be made`, `df -i ${dir}`));
+    found.push(finding("bad", stateDir, `no names are left on its disk (${ffree} inodes): no file can be made`, `df -i ${shellWord(dir)}`));
   if (free <= keepFree)
     found.push(
       finding(
         "bad",
         stateDir,
         `${sizeText(free)} are free on its disk, where "spool.keepFree" leaves ${sizeText(keepFree)} free: nothing is pulled`,
-        `df -h ${dir}`,
+        `df -h ${shellWord(dir)}`,
         big,
         '# or a smaller "spool.keepFree", or "stateDir" on another disk',
       ),
     );
   else if (free < 2 * keepFree)
     found.push(
-      finding("warn", stateDir, `${sizeText(free)} are free on its disk, ${sizeText(keepFree)} of them stay free`, `df -h ${dir}`, big),
+      finding(
+        "warn",
+        stateDir,
+        `${sizeText(free)} are free on its disk, ${sizeText(keepFree)} of them stay free`,
+        `df -h ${shellWord(dir)}`,
+        big,
+      ),
     );
   if (maxSize + keepFree > blocks * bsize)
     found.push(
@@ -112,7 +123,7 @@ function ownership(view: View, stateDir: string, user: User): Finding[] {
       "bad",
       stateDir,
       `it belongs to the user with id ${stat.uid}, and the daemon is ${user.name}`,
-      `sudo chown -R ${user.name} ${stateDir}`,
+      `sudo chown -R ${user.name} ${shellWord(stateDir)}`,
     ),
   ];
 }
@@ -127,7 +138,7 @@ function contents(view: View, stateDir: string): Finding[] {
           "bad",
           join(stateDir, basename(other.path)),
           `it belongs to the user with id ${other.uid}, and its directory to ${other.owner}: the daemon may not be able to use it`,
-          `sudo chown -R ${other.owner} ${stateDir}`,
+          `sudo chown -R ${other.owner} ${shellWord(stateDir)}`,
         ),
       ];
     const path = join(stateDir, "journal.db");

@@ -22,7 +22,8 @@ export async function groundStation(setting: Setting, given: readonly string[], 
   const { path, force } = setting;
   const there = existsSync(path) ? readFileSync(path, "utf8") : undefined;
   const fresh = there === undefined || force || isUntouched(there);
-  const before = fresh ? [] : serverIn(there).users;
+  const users = fresh ? {} : serverIn(there).users;
+  const before = Object.keys(users);
   const asker = open();
   try {
     const wrong = (name: string) =>
@@ -31,8 +32,12 @@ export async function groundStation(setting: Setting, given: readonly string[], 
       if (wrong(name) !== undefined) throw new UsageError(`--vehicle ${JSON.stringify(name)}: ${wrong(name) ?? ""}`);
     const asked = given.length > 0 || before.length > 0 ? given : [await asker.ask("Name of the first vehicle", "plane-1", wrong)];
     const names = [...new Set(asked)];
+    // Also for a user whose file is gone: the server would not start without it.
     const secrets = Object.fromEntries(
-      names.flatMap((name) => (before.includes(name) || hasCredential(setting, name) ? [] : [[name, newPassword()]])),
+      names.flatMap((name) => {
+        const credential = credentialOf(users[name] ?? userOf(name));
+        return credential === undefined || existsSync(fileOf(setting, credential)) ? [] : [[credential, newPassword()]];
+      }),
     );
     const said = fresh ? await writeNew(setting, names, secrets) : await addTo(setting, names, secrets);
     for (const line of said) asker.say(line);
@@ -45,8 +50,14 @@ export async function groundStation(setting: Setting, given: readonly string[], 
   return 0;
 }
 
-function hasCredential({ dir }: Setting, name: string): boolean {
-  return existsSync(join(dir, "credentials", name));
+function fileOf({ dir }: Setting, credential: string): string {
+  return join(dir, "credentials", credential);
+}
+
+/** undefined: the user's password is no credential. */
+function credentialOf(user: unknown): string | undefined {
+  const { credential } = ((user as { password?: unknown } | null)?.password ?? {}) as { credential?: unknown };
+  return typeof credential === "string" && !credential.includes("/") ? credential : undefined;
 }
 
 function newPassword(): string {
@@ -97,9 +108,19 @@ async function addTo(setting: Setting, names: readonly string[], secrets: Readon
   // On a copy of a card (deploy-filesync.sh --prepare-image) there is none.
   const own = join(dir, "certs/ftp.crt");
   const made = tls?.cert !== undefined && resolve(dir, tls.cert) === own && !existsSync(own) ? await certificate(setting) : [];
-  const news = names.filter((name) => !users.includes(name));
-  const old = names.filter((name) => users.includes(name)).map((name) => `${name} is a user already, and stays as it is`);
-  if (news.length === 0) return [...made, ...old, `${path} stays as it is`];
+  const news = names.filter((name) => !Object.hasOwn(users, name));
+  const old = names
+    .filter((name) => Object.hasOwn(users, name))
+    .map((name) => {
+      const credential = credentialOf(users[name]) ?? "";
+      return secrets[credential] === undefined
+        ? `${name} is a user already, and stays as it is`
+        : `${name} is a user already, but its password was not there any more: ${fileOf(setting, credential)} has a new one, and the one before is good no longer`;
+    });
+  if (news.length === 0) {
+    await withSecrets(setting, secrets, () => Promise.resolve());
+    return [...made, ...old, `${path} stays as it is`];
+  }
   if (found === undefined) {
     const root = system ? "/srv/filesync" : "files";
     const name = services.includes("ftp") ? "ftp-server" : "ftp";
@@ -174,7 +195,7 @@ interface Server {
 /** The FTP server of a configuration, and its users. Throws UsageError where it is no JSON. */
 function serverIn(text: string): {
   readonly service: Server | undefined;
-  readonly users: readonly string[];
+  readonly users: Readonly<Record<string, unknown>>;
   readonly services: readonly string[];
 } {
   const tree = parseTree(text, [], { allowTrailingComma: true });
@@ -185,14 +206,14 @@ function serverIn(text: string): {
   const users = (found?.[1].users ?? {}) as Record<string, unknown>;
   return {
     service: found === undefined ? undefined : { name: found[0], value: found[1] },
-    users: Object.keys(users),
+    users,
     services: services.map(([name]) => name),
   };
 }
 
 /** The lines for each vehicle's configuration. */
 async function forVehicles(setting: Setting, names: readonly string[], secrets: Readonly<Record<string, string>>): Promise<string[]> {
-  const { service: found } = serverIn(readFileSync(setting.path, "utf8"));
+  const { service: found, users } = serverIn(readFileSync(setting.path, "utf8"));
   if (found === undefined) return [];
   const { listen = `0.0.0.0:${defaultPort}`, tls } = found.value as { listen?: string; tls?: { cert?: string } };
   const fingerprint = tls?.cert === undefined ? undefined : await fingerprintOf(resolve(setting.dir, tls.cert));
@@ -208,20 +229,29 @@ async function forVehicles(setting: Setting, names: readonly string[], secrets: 
       password: { credential: "ground" },
       ...believing,
     };
-    const password = secrets[name];
     return [
       "",
       `${name}: into "devices" of its config.json (or "filesync init" there asks for the same):`,
       `  ${memberText("ground", device, "  ")}`,
       `into "routes", for each of its sources:`,
       `  { "from": "SOURCE", "to": ["ground"], "into": "{device}" }`,
-      password === undefined
-        ? `its password, into credentials/ground there: what ${join(setting.dir, "credentials", name)} has here`
-        : `its password, into credentials/ground there: ${password}`,
+      `its password, into credentials/ground there: ${passwordOf(setting, name, users[name], secrets)}`,
     ];
   });
   const others = addresses.slice(1);
   return [...lines, ...(others.length === 0 ? [] : ["", `This machine has other addresses too: ${others.join(", ")}`])];
+}
+
+/** In words, where it is not one of `secrets`. */
+function passwordOf(setting: Setting, name: string, user: unknown, secrets: Readonly<Record<string, string>>): string {
+  const credential = credentialOf(user);
+  if (credential === undefined) return `the one that ${setting.path} has, or whose hash it has`;
+  const made = secrets[credential];
+  if (made !== undefined) return made;
+  const file = fileOf(setting, credential);
+  return existsSync(file)
+    ? `what ${file} has here`
+    : `${file} is missing here, and without it the server does not start: put it back, or "filesync init --ground --yes --vehicle ${name}" makes a new one`;
 }
 
 async function fingerprintOf(cert: string): Promise<string> {

@@ -9,6 +9,7 @@ import { unitOf } from "../machine/unit.js";
 import { type Owner, ownerIn, placeDir, placeFile } from "../edit-config.js";
 import { groupNumber, thisView, userNamed, type View } from "../machine/view.js";
 import { packageRoot } from "../version.js";
+import { shellWord } from "../../core/text.js";
 
 /** What is written, where, and for whom. */
 export interface Setting {
@@ -75,7 +76,9 @@ export async function withSecrets<T>(
 export async function directoryFor({ view, system }: Setting, dir: string): Promise<string> {
   const user = system ? userNamed(view, "filesync") : undefined;
   if (existsSync(dir))
-    return system ? `${dir} is there: the user filesync has to be able to write in it (sudo chown filesync: ${dir})` : `${dir} is there`;
+    return system
+      ? `${dir} is there: the user filesync has to be able to write in it (sudo chown filesync: ${shellWord(dir)})`
+      : `${dir} is there`;
   const gid = user?.groups[0];
   await placeDir(dir, 0o750, user === undefined || gid === undefined ? undefined : { uid: user.uid, gid });
   return `Made: ${dir}`;
@@ -84,7 +87,7 @@ export async function directoryFor({ view, system }: Setting, dir: string): Prom
 /** What is to be typed now. */
 export async function nextSteps({ path, view }: Setting): Promise<string[]> {
   const unit = path === systemConfig ? await unitOf(view) : undefined;
-  const named = path === systemConfig ? "" : ` --config ${path}`;
+  const named = path === systemConfig ? "" : ` --config ${shellWord(path)}`;
   const check = `  filesync check --probe${named}`;
   if (unit === undefined) return ["Next:", check, `  filesync run${named}`];
   const service = typeof unit === "string" ? "filesync" : (unit.Id ?? "filesync").replace(/\.service$/, "");

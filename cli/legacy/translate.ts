@@ -9,10 +9,23 @@ import type { Part, RoutePart } from "../init/text.js";
 
 type Values = Readonly<Record<string, unknown>>;
 
+/** Where the old configuration said it. */
+export interface Told {
+  /** "worker b: the target (ftp)" */
+  readonly what: string;
+  /** The keys that lead there. */
+  readonly at: readonly (string | number)[];
+}
+
+interface Of {
+  /** Each who said it: two workers may share a device. */
+  readonly told: readonly Told[];
+}
+
 export interface Translated {
-  readonly devices: readonly Part[];
-  readonly routes: readonly RoutePart[];
-  readonly services: readonly Part[];
+  readonly devices: readonly (Part & Of)[];
+  readonly routes: readonly (RoutePart & Of)[];
+  readonly services: readonly (Part & Of)[];
   /** By the name of the credential. */
   readonly secrets: Readonly<Record<string, string>>;
   /** What could not be taken over, and why. */
@@ -56,16 +69,56 @@ interface Given {
 export function translated(old: unknown, base: string, taken: ReadonlySet<string>): Translated {
   const work = new Work(base, taken);
   const workers = workersOf(old);
-  for (const [i, worker] of workers.entries())
-    work.worker(worker, workers.length > 1 ? `worker ${textOf(worker.name) ?? String(i + 1)}: ` : "");
+  for (const [i, { worker, at }] of workers.entries())
+    work.worker(worker, workers.length > 1 ? `worker ${textOf(worker.name) ?? String(i + 1)}: ` : "", at);
   return work;
 }
 
-function workersOf(old: unknown): Values[] {
-  if (Array.isArray(old)) return old.every(isDevice) ? old.map((device: unknown) => ({ alone: device })) : old.filter(isObject);
+/** What would be wrong with a part of it: "devices.target.host", and why. */
+interface Mistake {
+  readonly path: string;
+  readonly message: string;
+}
+
+/** Without the parts that would be wrong here, and the routes that need them: said, with their place in the old file (`placeOf`). undefined: none of these parts is meant. */
+export function without(
+  all: Translated,
+  mistakes: readonly Mistake[],
+  placeOf: (at: Told["at"], key: string | undefined) => string,
+): Translated | undefined {
+  const out = new Set<unknown>();
+  const notes = [...all.notes];
+  for (const { path, message } of mistakes) {
+    const [, group, name, index, key] = /^(?:(devices|services)\.([^.[]+)|routes\[(\d+)\])(?:.*?(\w+)$)?/.exec(path) ?? [];
+    const part =
+      group === "devices" || group === "services"
+        ? all[group].find((one) => one.name === name)
+        : index === undefined
+          ? undefined
+          : all.routes[Number(index)];
+    if (part === undefined) continue;
+    out.add(part);
+    for (const { what, at } of part.told) notes.push(`${what}: ${message} (${placeOf(at, group === undefined ? undefined : key)})`);
+  }
+  if (out.size === 0) return undefined;
+  const stays = (part: object) => !out.has(part);
+  const [devices, services] = [all.devices.filter(stays), all.services.filter(stays)];
+  const routes = all.routes.filter(
+    (route) =>
+      stays(route) && [route.value.from, ...(route.value.to as string[])].every((name) => devices.some((one) => one.name === name)),
+  );
+  const written = JSON.stringify([devices, services].flatMap((parts) => parts.map(({ value }) => value)));
+  const used = ([name]: [string, string]) => written.includes(JSON.stringify({ credential: name }));
+  return { devices, services, routes, notes, secrets: Object.fromEntries(Object.entries(all.secrets).filter(used)) };
+}
+
+function workersOf(old: unknown): { worker: Values; at: Told["at"] }[] {
+  const listed = (list: readonly unknown[], ...at: string[]) =>
+    list.flatMap((worker, i) => (isObject(worker) ? [{ worker, at: [...at, i] }] : []));
+  if (Array.isArray(old)) return listed(old.every(isDevice) ? old.map((device: unknown) => ({ alone: device })) : old);
   if (!isObject(old)) return [];
-  if (isDevice(old)) return [{ alone: old }];
-  return Array.isArray(old.workers) ? (old.workers as unknown[]).filter(isObject) : [old];
+  if (isDevice(old)) return [{ worker: { alone: old }, at: [] }];
+  return Array.isArray(old.workers) ? listed(old.workers as unknown[], "workers") : [{ worker: old, at: [] }];
 }
 
 function isDevice(value: unknown): boolean {
@@ -73,9 +126,9 @@ function isDevice(value: unknown): boolean {
 }
 
 class Work implements Translated {
-  readonly devices: Part[] = [];
-  readonly routes: RoutePart[] = [];
-  readonly services: Part[] = [];
+  readonly devices: (Part & { told: Told[] })[] = [];
+  readonly routes: (RoutePart & Of)[] = [];
+  readonly services: (Part & Of)[] = [];
   readonly secrets: Record<string, string> = {};
   readonly notes: string[] = [];
   /** Of the devices so far, by all that was said of them. */
@@ -88,7 +141,8 @@ class Work implements Translated {
     this.#taken = taken;
   }
 
-  worker(worker: Values, whose: string): void {
+  /** `at`: where it stands. */
+  worker(worker: Values, whose: string, at: Told["at"]): void {
     const note = (text: string) => {
       if (!this.notes.includes(`${whose}${text}`)) this.notes.push(`${whose}${text}`);
     };
@@ -98,10 +152,15 @@ class Work implements Translated {
       if (said !== undefined && value !== false) note(`"${key}": ${said}`);
       else if (!(key in ofWorker)) note(`"${key}": this program knows nothing like it`);
     }
-    if (worker.ftp_server !== undefined) this.#server(worker.ftp_server, note);
-    if (worker.alone !== undefined) this.#device(worker.alone, "device", worker, note);
-    const source = worker.source === undefined ? undefined : this.#device(worker.source, "source", worker, note);
-    const target = worker.target === undefined ? undefined : this.#device(worker.target, "target", worker, note);
+    if (worker.ftp_server !== undefined)
+      this.#server(worker.ftp_server, note, { what: `${whose}the FTP server`, at: [...at, "ftp_server"] });
+    const device = (role: "source" | "target") =>
+      worker[role] === undefined
+        ? undefined
+        : this.#device(worker[role], role, worker, note, { what: `${whose}the ${role}`, at: [...at, role] });
+    if (worker.alone !== undefined) this.#device(worker.alone, "device", worker, note, { what: `${whose}the device`, at });
+    const source = device("source");
+    const target = device("target");
     if (worker.enable === false && source !== undefined) {
       note('"enable": false: its devices are here, its route is not');
       return;
@@ -113,11 +172,12 @@ class Work implements Translated {
       comment.push(
         'The old one deleted at the source what it had sent. Here "afterDelivery": "delete" does, once the copy is proved: say so where you want it.',
       );
-    this.routes.push({ comment, value: { from: source, to: [target], into: "", ...this.#rules(worker.rules, note) } });
+    const told = [{ what: `${whose}the way from its source to its target`, at }];
+    this.routes.push({ comment, told, value: { from: source, to: [target], into: "", ...this.#rules(worker.rules, note) } });
   }
 
   /** → its name here; undefined where it has no equal. */
-  #device(given: unknown, role: string, worker: Values, note: (text: string) => void): string | undefined {
+  #device(given: unknown, role: string, worker: Values, note: (text: string) => void, { what, at }: Told): string | undefined {
     if (!isObject(given)) {
       note(`"${role}": it is no device`);
       return undefined;
@@ -138,10 +198,14 @@ class Work implements Translated {
     const whole = typeof interval === "number" && interval >= 1 ? { ...value, interval: `${interval}s` } : value;
     // One device that two workers use is one device.
     const same = this.#names.get(JSON.stringify(whole));
-    if (same !== undefined) return same;
+    const told = { what: `${what} (${kind})`, at };
+    if (same !== undefined) {
+      this.devices.find(({ name }) => name === same)?.told.push(told);
+      return same;
+    }
     const name = this.#free(role === "device" ? kind : kind === "mavftp" ? "autopilot" : role);
     this.#names.set(JSON.stringify(whole), name);
-    this.devices.push({ name, comment, value: this.#withSecret(name, whole) });
+    this.devices.push({ name, comment, told: [told], value: this.#withSecret(name, whole) });
     return name;
   }
 
@@ -276,7 +340,7 @@ class Work implements Translated {
   }
 
   /** The FTP server, which had its one user in its own text (`serverOf`). */
-  #server(given: unknown, note: (text: string) => void): void {
+  #server(given: unknown, note: (text: string) => void, told: Told): void {
     if (!isObject(given)) {
       note('"ftp_server": it is no object');
       return;
@@ -292,6 +356,7 @@ class Work implements Translated {
       note(`the FTP server's port ${port}: the service is not root, and has 2121; a redirection in the firewall keeps the old one`);
     this.services.push({
       name: "ftp",
+      told: [told],
       comment: ['The FTP server. "tls" gives it a certificate; "filesync init --ground" makes one. docs/ftp-server.md'],
       value: {
         type: "ftp-server",

@@ -2,6 +2,7 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { newestFormat } from "../../core/tables.js";
+import { shellWord } from "../../core/text.js";
 
 const needed = ["installation.json", "journal.db", "journal.db-shm", "journal.db-wal", "lock", "receipts.jsonl", "reserve", "spool"];
 
@@ -21,7 +22,7 @@ export function othersText(dir: string): string | undefined {
     const other = othersIn(dir);
     return other === undefined
       ? undefined
-      : `permission denied: ${other.path} belongs to the user with id ${other.uid}, and its directory to ${other.owner}: sudo chown -R ${other.owner} ${dir}`;
+      : `permission denied: ${other.path} belongs to the user with id ${other.uid}, and its directory to ${other.owner}: sudo chown -R ${other.owner} ${shellWord(dir)}`;
   } catch {
     return undefined;
   }

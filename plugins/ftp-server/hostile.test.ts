@@ -335,7 +335,14 @@ test("what cannot be started says what to do", async () => {
   };
   assert.match(await fault({ listen: `127.0.0.1:${port()}` }), /^transient: port \d+ .*held by another program/);
   assert.match(await fault({ listen: "192.0.2.1:2121" }), /^config: 192.0.2.1 is no address of this machine/);
-  assert.match(await fault({ tls: { cert: join(base, "none.pem"), key: join(base, "none.pem") } }), /^config: cannot read/);
+  assert.match(
+    await fault({ tls: { cert: join(base, "none.pem"), key: join(base, "none.pem") } }),
+    /^config: there is no \S*none\.pem: put the certificate there; "filesync init --ground --yes" makes/,
+  );
+  assert.match(
+    await fault({ tls: { cert: join(base, "secret.txt"), key: join(base, "none.pem") } }),
+    /^config: there is no \S*none\.pem: put the key there; .* take \S*secret\.txt away too: "filesync init --ground --yes"/,
+  );
   assert.match(await fault({ tls: { cert: join(base, "secret.txt"), key: join(base, "secret.txt") } }), /^config: the certificate/);
   assert.match(await fault({ root: join(base, "secret.txt") }), /^\w+: cannot use the FTP server's root/);
 });

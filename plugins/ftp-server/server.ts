@@ -243,8 +243,9 @@ export class FtpServer implements Service, Shared {
     const { tls } = this.options;
     if (tls === undefined) return undefined;
     // One after the other: with both missing the message always names the certificate first.
-    const cert = await readPem(tls.cert);
-    const key = await readPem(tls.key);
+    const again = '"filesync init --ground --yes" makes the one of a ground station anew';
+    const cert = await readPem(tls.cert, `put the certificate there; ${again}`);
+    const key = await readPem(tls.key, `put the key there; where it is lost, take ${tls.cert} away too: ${again}`);
     try {
       this.secureContext = createSecureContext({ cert, key, minVersion: "TLSv1.2" });
       const { raw } = new X509Certificate(cert);
@@ -256,11 +257,12 @@ export class FtpServer implements Service, Shared {
   }
 }
 
-async function readPem(path: string): Promise<Buffer> {
+/** `missing`: what to do where it is not there. */
+async function readPem(path: string, missing: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (error) {
-    const kind = codeOf(error) === "ENOENT" ? "config" : "denied";
-    throw new Fault(kind, `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    if (codeOf(error) === "ENOENT") throw new Fault("config", `there is no ${path}: ${missing}`, { cause: error });
+    throw new Fault("denied", `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
 }

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import ssh2, { type AnyAuthMethod } from "ssh2";
 import { Fault, faultOfErrno } from "../../core/errors.js";
 import type { SftpOptions } from "./options.js";
+import { shellWord } from "../../core/text.js";
 
 export interface Way {
   /** As the server names it. */
@@ -69,6 +70,9 @@ function parsed(content: Buffer, file: string, passphrase: string | undefined) {
     throw new Fault("denied", `the "passphrase" does not open the private key ${file}`);
   const pkcs8 = content.includes("-----BEGIN ENCRYPTED PRIVATE KEY") || content.includes("-----BEGIN PRIVATE KEY");
   if (pkcs8)
-    throw new Fault("denied", `the private key ${file} is in the form PKCS#8, which is not read: "ssh-keygen -p -f ${file}" makes it anew`);
+    throw new Fault(
+      "denied",
+      `the private key ${file} is in the form PKCS#8, which is not read: "ssh-keygen -p -f ${shellWord(file)}" makes it anew`,
+    );
   throw new Fault("denied", `${file} is no private key that can be used here (${message})`);
 }

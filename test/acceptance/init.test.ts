@@ -1,6 +1,7 @@
 /** init and import-legacy, as a person meets them: questions at a terminal, and what was written is run until files arrive. */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { parse } from "jsonc-parser";
@@ -183,6 +184,45 @@ test(
   },
 );
 
+test("a password that is gone is not said to be there: a new one is made for the vehicle that is named", needsOpenssl, async (t) => {
+  const world = new World(t);
+  const init = async (...vehicles: string[]) => {
+    const given = vehicles.flatMap((name) => ["--vehicle", name]);
+    const { code, out, err } = await runProgram(["init", "--ground", "--yes", "--config", world.path("config.json"), ...given]);
+    assert.deepEqual([code, err], [0, ""]);
+    return out;
+  };
+  await init("a", "b");
+  const [a, b] = [world.path("credentials/a"), world.path("credentials/b")];
+  const before = readFileSync(world.path("config.json"), "utf8");
+  const old = readFileSync(a, "utf8");
+  rmSync(a);
+  const listed = await init();
+  assert.ok(listed.includes(`there: ${a} is missing here`) && listed.includes('"filesync init --ground --yes --vehicle a" makes'), listed);
+  assert.ok(listed.includes(`there: what ${b} has here`), listed);
+  assert.ok(!existsSync(a));
+  const made = await init("a", "b");
+  const password = readFileSync(a, "utf8");
+  assert.notEqual(password, old);
+  assert.equal(statSync(a).mode & 0o777, 0o600);
+  assert.match(
+    made,
+    /a is a user already, but its password was not there any more: .* has a new one, and the one before is good no longer\nb is a user already, and stays/,
+  );
+  assert.ok(made.includes(`there: ${password}`), made);
+  assert.ok(made.includes(`there: what ${b} has here`), made);
+  assert.equal(readFileSync(world.path("config.json"), "utf8"), before);
+  assert.equal(await wrongWith(world.path("config.json")), "");
+  // Another name of the file, and a password that is in none.
+  writeFileSync(
+    world.path("config.json"),
+    before.replace('"credential": "a"', '"credential": "of-a"').replace('{ "credential": "b" }', '"secret"'),
+  );
+  const others = await init("a", "b");
+  assert.ok(others.includes(`there: ${readFileSync(world.path("credentials/of-a"), "utf8")}`), others);
+  assert.ok(others.includes(`there: the one that ${world.path("config.json")} has`), others);
+});
+
 test("without a terminal it asks nobody; over another configuration only with --force, and that is kept", async (t) => {
   const world = new World(t);
   const config = world.path("config.json");
@@ -321,4 +361,59 @@ test("import-legacy: a piece of the old documentation, with its password in a fi
     assert.equal(torn.code, 2);
     assert.equal(torn.err.trim(), `filesync: ${place}; nor is it ftp_server.py`);
   }
+});
+
+test("import-legacy: what cannot be used is left out and said, with its place in the old file; the rest is taken over", async (t) => {
+  const world = new World(t);
+  const local = (dir: string) => ({ device: "device_local", args: { dir } });
+  const worker = (name: string, source: object, target: object) => ({ name, source, target });
+  const ftp = { device: "device_ftp", args: { host: "ftp://10.0.0.1", user: "u", passwd: "secret" } };
+  const post = { device: "device_post", args: { uploader_url: "logs.px4.io/upload" } };
+  const workers = [
+    worker("good", local("./a"), local("./b")),
+    worker("bad", local("./a"), ftp),
+    worker("inside", local("./a"), local("./a/in")),
+    worker("up", local("./a"), post),
+  ];
+  const old = world.path("old.json");
+  writeFileSync(old, JSON.stringify({ workers }, null, 1));
+  const line = (words: string) => readFileSync(old, "utf8").split(words)[0]?.split("\n").length ?? 0;
+  const config = world.path("n.json");
+  const { code, out, err } = await runProgram(["import-legacy", old, "--config", config]);
+  assert.deepEqual([code, err], [3, ""]);
+  for (const words of [
+    `worker bad: the target (ftp): expected a host name or an address: no URL, no user, no spaces, got "ftp://10.0.0.1" (${old}:${line("ftp://")})`,
+    `worker up: the target (post): expected a URL that begins with "https://" or "http://", got "logs.px4.io/upload" (${old}:${line("logs.px4")})`,
+  ])
+    assert.ok(out.includes(`  ${words}\n`), out);
+  assert.match(out, new RegExp(`worker inside: .*target-3 is in source .*\\(${old}:${line('"inside"') - 1}\\)\n`));
+  assert.equal(await wrongWith(config), "");
+  assert.deepEqual(
+    read(config).routes.map(({ from, to }) => [from, to]),
+    [["source", ["target"]]],
+  );
+  assert.ok(!existsSync(world.path("credentials")), "nor its password");
+  writeFileSync(world.path("one.json"), JSON.stringify({ target: ftp }));
+  const none = await runProgram(["import-legacy", world.path("one.json"), "--config", world.path("x.json")]);
+  assert.equal(none.code, 2);
+  assert.match(none.err, /nothing of .*one\.json can be used:\nthe target \(ftp\): expected a host name .*one\.json:1\)\n$/);
+});
+
+test("a command that is printed can be typed, whatever the directory is called", async (t) => {
+  const world = new World(t);
+  const dir = "sp ace's $HOME";
+  world.mkdir(dir);
+  const config = world.path(dir, "config.json");
+  const typed = (words: string) => {
+    const named = `filesync() { "${process.execPath}" "${mainJs}" "$@"; }`;
+    const { status, stdout, stderr } = spawnSync("sh", ["-c", `${named}; ${words}`], { encoding: "utf8", cwd: world.dir });
+    return { status, out: stdout + stderr };
+  };
+  const missing = await runProgram(["check", "--config", config]);
+  const makes = /"(filesync init --config .*)" makes one/.exec(missing.err)?.[1] ?? "";
+  const made = typed(`${makes} --yes`);
+  assert.equal(made.status, 0, `${missing.err}${made.out}`);
+  const next = / {2}(filesync check .*)\n/.exec(made.out)?.[1] ?? "";
+  const checked = typed(next);
+  assert.ok(checked.out.includes(`${config}: nothing is wrong`), `${next}: ${checked.out}`);
 });
