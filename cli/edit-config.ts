@@ -145,6 +145,8 @@ export async function placeFile(path: string, content: string, mode: number, own
     }
   } catch (error) {
     await rm(temporary, { force: true });
+    // node names no file where writing failed.
+    if (error instanceof Error && !("path" in error)) Object.assign(error, { path });
     throw error;
   }
 }

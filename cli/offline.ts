@@ -7,14 +7,14 @@ import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
 import type { Config } from "../core/config.js";
 import { ask, type Asking, type ControlRequest } from "../core/control.js";
-import { codeOf, sqliteCodeOf } from "../core/errors.js";
+import { codeOf, isFault, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
 import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
-import { othersText } from "./machine/state-dir.js";
+import { othersText, strangeText } from "./machine/state-dir.js";
 
 const patienceMs = 3000;
 
@@ -30,17 +30,18 @@ export async function askOrDoWith<T>(
   work: (engine: OwnEngine) => T | Promise<T>,
 ): Promise<unknown> {
   const { stateDir } = config;
-  for (const patience = new Patience(); ;) {
-    const answer = await ask(stateDir, request, asking);
-    if (answer !== undefined) return answer.ok;
+  for (const patience = new Patience(); ;)
     try {
-      return await withJournal(config, reads, work);
+      const answer = await ask(stateDir, request, asking);
+      return answer === undefined ? await withJournal(config, reads, work) : answer.ok;
     } catch (error) {
-      if (!(error instanceof StateDirHeld)) throw error;
-      if (!(await patience.wait()))
-        throw new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
+      // A daemon that stops may have done what it was asked.
+      if (!(error instanceof StateDirHeld) && !(reads && isFault(error, "offline"))) throw error;
+      if (await patience.wait()) continue;
+      throw isFault(error)
+        ? error
+        : new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
     }
-  }
 }
 
 /** While somebody has a state directory who may be a command, which has it for a moment only. */
@@ -58,6 +59,8 @@ export class Patience {
 
 async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
   const { stateDir } = config;
+  const strange = strangeText(stateDir);
+  if (strange !== undefined) throw new UsageError(strange);
   if (!existsSync(join(stateDir, "journal.db")))
     throw new UsageError(`no FileSync runs, and none ever ran with ${stateDir}; start it with "filesync run"`);
   let lock: Lock | undefined;
@@ -65,7 +68,12 @@ async function withJournal<T>(config: Config, reads: boolean, work: (engine: Own
   try {
     if (reads && (await isOnReadOnly(stateDir))) copy = await copyOf(stateDir);
     else lock = await lockStateDir(stateDir);
-    const journal = await Journal.open(copy ?? stateDir, false, false);
+    const journal = await Journal.open(copy ?? stateDir, false, false).catch(async (error: unknown) => {
+      // SQLite wants room to read.
+      if (!reads || copy !== undefined || !isMedium(error)) throw error;
+      copy = await copyOf(stateDir);
+      return Journal.open(copy, false, false);
+    });
     try {
       const clock = new RealClock();
       const given = { config, events: new Events(), clock, random: Math.random, startMs: clock.monotonicMs() };
@@ -105,7 +113,7 @@ async function isOnReadOnly(stateDir: string): Promise<boolean> {
 async function copyOf(stateDir: string): Promise<string> {
   const cannot = (error: unknown): never => {
     throw new UsageError(
-      `${stateDir} is on a read-only file system, and to be read the journal has to be copied to ${tmpdir()}: ${reasonOf(error)}; mount it for writing, or set TMPDIR to a directory with room`,
+      `${stateDir} cannot be written, and to be read the journal has to be copied to ${tmpdir()}: ${reasonOf(error)}; set TMPDIR to a directory with room`,
     );
   };
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-journal-")).catch(cannot);

@@ -5,7 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import { parse } from "jsonc-parser";
 import type { Config } from "../core/config.js";
 import { problemText } from "../core/config-problems.js";
-import { codeOf } from "../core/errors.js";
+import { codeOf, faultOfErrno } from "../core/errors.js";
 import type { Plugin } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
@@ -50,7 +50,7 @@ export async function reportCommand(given: string | undefined, out: string | und
   } catch (error) {
     // A beginning of it, on a full disk.
     if (codeOf(error) !== "EEXIST") await fs.rm(path, { force: true }).catch(() => undefined);
-    throw new UsageError(`--out ${path} cannot be written: ${reasonOf(error)}`);
+    throw new UsageError(faultOfErrno(error, `--out ${path} cannot be written`).message);
   }
   process.stdout.write(
     `${path} (${sizeText(Buffer.byteLength(whole))}) is written; only its owner may read it. It has: ${sections.map(({ name }) => name).join("; ")}.\nPasswords, keys and tokens are taken out. Read it before you send it.\n`,

@@ -14,7 +14,7 @@ import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
-import { journalTrouble, othersText } from "./machine/state-dir.js";
+import { journalTrouble, othersText, strangeText } from "./machine/state-dir.js";
 import { Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
@@ -182,6 +182,8 @@ async function start(
 ): Promise<boolean> {
   for (const patience = new Patience(); ;)
     try {
+      const strange = strangeText(stateDir);
+      if (strange !== undefined) throw new UsageError(strange);
       expectOwners(stateDir);
       await daemon.start();
       return true;

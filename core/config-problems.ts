@@ -45,6 +45,7 @@ export function wrongText({
 
 /** Why a text cannot be read, of the first place where it cannot: what follows is mostly its consequence. */
 export function syntaxProblem(text: string, { error, offset }: ParseError): ConfigProblem {
+  if (text.includes("\0")) return { line: 1, path: "", message: "this is no text in UTF-8, perhaps one in UTF-16: save it as UTF-8" };
   const before = text.slice(0, Math.max(0, offset)).split("\n");
   return {
     line: before.length,

@@ -32,6 +32,8 @@ export async function lockStateDir(dir: string): Promise<Lock> {
   } catch (error) {
     if (sqliteCodeOf(error) === 5)
       throw new StateDirHeld(`another FileSync has ${dir} already; stop it first, or give this one its own "stateDir"`);
+    // SQLite does not say why it cannot open it.
+    if (sqliteCodeOf(error) === 14) await (await fs.open(path, "a")).close();
     // A lock file holds nothing: one that is damaged is made anew.
     if (sqliteCodeOf(error) !== 11 && sqliteCodeOf(error) !== 26) throw error;
     await fs.rm(path);

@@ -204,8 +204,8 @@ export const unseen = "what this user may not read";
 /** What a secret is, for a person. */
 export const secretWords = 'a text, { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" }';
 
-/** "text", { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" } (the last line end of a file is taken off) → Secret. */
-export const secret = () =>
+/** "text", { "env": "NAME" }, { "file": "PATH" } or { "credential": "NAME" } (the last line end of a file is taken off) → Secret; only the text may be empty, where `empty` says nothing against it. */
+export const secret = (empty?: "refused") =>
   v.pipe(
     v.union(
       [
@@ -218,6 +218,10 @@ export const secret = () =>
     ),
     v.rawTransform<string | { env: string } | { file: string } | { credential: string }, Secret>(({ dataset, addIssue, NEVER }) => {
       const given = dataset.value;
+      if (given === "" && empty === "refused") {
+        addIssue({ message: "a text that is not empty" });
+        return NEVER;
+      }
       if (typeof given === "string") return new Secret(given);
       if (surroundings.secrets === "unread") return new UnreadSecret();
       if ("env" in given) {
@@ -243,7 +247,10 @@ export const secret = () =>
 
 function readSecret(file: string, addIssue: (issue: { message: string; received?: string }) => void): Secret | undefined {
   try {
-    return new Secret(readFileSync(file, "utf8").replace(/\r?\n$/, ""));
+    const value = readFileSync(file, "utf8").replace(/\r?\n$/, "");
+    if (value !== "") return new Secret(value);
+    addIssue({ message: `a secret in ${file}; it is empty` });
+    return undefined;
   } catch (error) {
     if (isClosed(error))
       addIssue({

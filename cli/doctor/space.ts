@@ -1,5 +1,5 @@
 /** Room for the journal and the spool: bytes, names, a file system that may be written, a card that does not fail. */
-import { promises as fs, statSync } from "node:fs";
+import { promises as fs } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import type { Config } from "../../core/config.js";
 import { mayWriteIn } from "../../core/fs.js";
@@ -8,7 +8,7 @@ import { shellWord, sizeText } from "../../core/text.js";
 import { type Mount, mountsIn } from "../../plugins/disk/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
 import { mayDo } from "../machine/rights.js";
-import { journalTrouble, othersIn } from "../machine/state-dir.js";
+import { journalTrouble, othersIn, strangeIn } from "../machine/state-dir.js";
 import { at, isThere, realPath, statOf, textOf, type User, type View } from "../machine/view.js";
 
 const finding = findingsOf("space");
@@ -26,6 +26,8 @@ export async function checkSpace(
   user: User,
   figures: Figures = (dir) => fs.statfs(dir),
 ): Promise<Finding[]> {
+  const strange = strangeIn(at(view, stateDir));
+  if (strange !== undefined) return [finding("bad", join(stateDir, strange.path), strange.words, "# move it away")];
   const found: Finding[] = [];
   const dir = nearest(view, stateDir);
   const mount = mountOf(view, dir);
@@ -38,11 +40,7 @@ export async function checkSpace(
         `sudo install -d -o ${user.name} -m 750 ${shellWord(stateDir)}`,
       ),
     );
-  else if (dir === stateDir) {
-    if (!statSync(at(view, dir)).isDirectory())
-      return [finding("bad", stateDir, "it is a file: nothing can be kept in it", `# move it away, or set "stateDir" to a directory`)];
-    found.push(...ownership(view, stateDir, user), ...contents(view, stateDir));
-  }
+  else if (dir === stateDir) found.push(...ownership(view, stateDir, user), ...contents(view, stateDir));
   const { bsize, bavail, blocks, files, ffree } = await figures(at(view, dir));
   const free = bavail * bsize;
   const big = `sudo du -xh --max-depth=2 ${shellWord(mount?.dir ?? "/")} | sort -h | tail`;

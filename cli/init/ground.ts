@@ -1,7 +1,7 @@
 /** The ground station's configuration: an FTP server with a certificate of its own, and a user with a password for each vehicle. */
 import { getNodeValue, parseTree } from "jsonc-parser";
 import { randomInt, X509Certificate } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { hostname, networkInterfaces, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -32,11 +32,11 @@ export async function groundStation(setting: Setting, given: readonly string[], 
       if (wrong(name) !== undefined) throw new UsageError(`--vehicle ${JSON.stringify(name)}: ${wrong(name) ?? ""}`);
     const asked = given.length > 0 || before.length > 0 ? given : [await asker.ask("Name of the first vehicle", "plane-1", wrong)];
     const names = [...new Set(asked)];
-    // Also for a user whose file is gone: the server would not start without it.
+    // Also for a user whose file is gone, or empty: the server would not start without it.
     const secrets = Object.fromEntries(
       names.flatMap((name) => {
         const credential = credentialOf(users[name] ?? userOf(name));
-        return credential === undefined || existsSync(fileOf(setting, credential)) ? [] : [[credential, newPassword()]];
+        return credential === undefined || isFilled(fileOf(setting, credential)) ? [] : [[credential, newPassword()]];
       }),
     );
     const said = fresh ? await writeNew(setting, names, secrets) : await addTo(setting, names, secrets);
@@ -52,6 +52,10 @@ export async function groundStation(setting: Setting, given: readonly string[], 
 
 function fileOf({ dir }: Setting, credential: string): string {
   return join(dir, "credentials", credential);
+}
+
+function isFilled(file: string): boolean {
+  return (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0;
 }
 
 /** undefined: the user's password is no credential. */
@@ -249,9 +253,9 @@ function passwordOf(setting: Setting, name: string, user: unknown, secrets: Read
   const made = secrets[credential];
   if (made !== undefined) return made;
   const file = fileOf(setting, credential);
-  return existsSync(file)
+  return isFilled(file)
     ? `what ${file} has here`
-    : `${file} is missing here, and without it the server does not start: put it back, or "filesync init --ground --yes --vehicle ${name}" makes a new one`;
+    : `${file} is ${existsSync(file) ? "empty" : "missing"} here, and without it the server does not start: put it back, or "filesync init --ground --yes --vehicle ${name}" makes a new one`;
 }
 
 async function fingerprintOf(cert: string): Promise<string> {

@@ -1,15 +1,57 @@
 /** What lies in a state directory, and is not as the one who has that directory needs it. */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, lstatSync, openSync, readSync, statSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { newestFormat } from "../../core/tables.js";
 import { shellWord } from "../../core/text.js";
 
-const needed = ["installation.json", "journal.db", "journal.db-shm", "journal.db-wal", "lock", "receipts.jsonl", "reserve", "spool"];
+type Kind = "file" | "directory" | "socket";
+
+/** What the daemon keeps in it. */
+const kept: Readonly<Record<string, Kind>> = {
+  "installation.json": "file",
+  "journal.db": "file",
+  "journal.db-shm": "file",
+  "journal.db-wal": "file",
+  lock: "file",
+  "receipts.jsonl": "file",
+  reserve: "file",
+  spool: "directory",
+  "control.sock": "socket",
+};
+
+/** The directory itself (path ""), or the first thing in it, that is something else than the daemon can work with; in words. */
+export function strangeIn(dir: string): { readonly path: string; readonly words: string } | undefined {
+  const own = kindOf(dir);
+  if (own === undefined) return undefined;
+  if (own !== "directory") return { path: "", words: `it is a ${own}, and has to be a directory` };
+  for (const [path, kind] of Object.entries(kept)) {
+    const found = kindOf(join(dir, path));
+    if (found !== undefined && found !== kind) return { path, words: `it is a ${found}, and FileSync keeps a ${kind} there` };
+  }
+  return undefined;
+}
+
+/** The same in one sentence, with what to do. */
+export function strangeText(dir: string): string | undefined {
+  const strange = strangeIn(dir);
+  return strange === undefined ? undefined : `${join(dir, strange.path)} cannot be used: ${strange.words}; move it away`;
+}
+
+/** undefined: nothing has that name, or it cannot be seen. */
+function kindOf(path: string): Kind | "link to nowhere" | "device or pipe" | undefined {
+  try {
+    const stat: Stats | undefined = statSync(path, { throwIfNoEntry: false });
+    if (stat === undefined) return lstatSync(path, { throwIfNoEntry: false }) === undefined ? undefined : "link to nowhere";
+    return stat.isFile() ? "file" : stat.isDirectory() ? "directory" : stat.isSocket() ? "socket" : "device or pipe";
+  } catch {
+    return undefined;
+  }
+}
 
 /** The first of what the daemon needs in it that is another user's than the directory itself. */
 export function othersIn(dir: string): { readonly path: string; readonly uid: number; readonly owner: number } | undefined {
   const owner = statSync(dir).uid;
-  for (const name of needed) {
+  for (const name of Object.keys(kept)) {
     const stat = statSync(join(dir, name), { throwIfNoEntry: false });
     if (stat !== undefined && stat.uid !== owner) return { path: join(dir, name), uid: stat.uid, owner };
   }

@@ -39,7 +39,7 @@ const count = () => v.pipe(v.number("a number"), v.integer("a whole number"), v.
 
 const user = v.pipe(
   v.strictObject({
-    password: v.optional(described(secret(), "The password as a text, or where it is kept.")),
+    password: v.optional(described(secret("refused"), "The password as a text, or where it is kept.")),
     passwordHash: v.optional(
       described(
         v.pipe(v.string("a text"), v.check(isPasswordHash, 'a hash such as "scrypt$16384$8$1$…"')),

@@ -203,7 +203,7 @@ test(
         "free: can be started",
         'held: port HELD of 127.0.0.1 is held by another program; stop that, or set another port in "listen"',
         "closed: u could not write in DIR/readonly/srv/u: permission denied",
-        "bare: cannot read DIR/no.crt: ENOENT: no such file or directory, open 'DIR/no.crt'",
+        'bare: there is no DIR/no.crt: put the certificate there; "filesync init --ground --yes" makes the one of a ground station anew',
       ].join("\n"),
     });
     assert.deepEqual(readdirSync(world.path("out")), [], "a look changes nothing");

@@ -6,10 +6,13 @@ import {
   chownSync,
   closeSync,
   existsSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -80,7 +83,7 @@ test("a state directory that is a file, a journal of a newer version, and one th
   const { world, config } = worldOf(t);
   const state = world.path("state");
   writeFileSync(state, "");
-  assert.match(await bad(config, state), /it is a file/);
+  assert.match(await bad(config, state), /it is a file, and has to be a directory/);
   rmSync(state);
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
   const journal = `${state}/journal.db`;
@@ -94,6 +97,51 @@ test("a state directory that is a file, a journal of a newer version, and one th
   assert.match(await bad(config, journal), /a newer FileSync wrote it \(format 99; this one knows \d+\)/);
   patch(0, Buffer.from("rubbish"));
   assert.match(await bad(config, journal), /it is damaged/);
+});
+
+test("what has the name of a thing in the state directory and is another: every command says it at once", async (t) => {
+  const { world, config } = worldOf(t);
+  const state = world.path("state");
+  const says = async (path: string, words: string) => {
+    for (const command of [["run", "--once"], ["run"], ["status"]]) {
+      const { code, out, err } = await runProgram([...command, "--config", config]);
+      assert.deepEqual([code, err], [2, `filesync: ${path} cannot be used: ${words}; move it away\n`], out);
+    }
+    assert.match(await bad(config, path), new RegExp(words));
+  };
+  symlinkSync("nowhere", state);
+  await says(state, "it is a link to nowhere, and has to be a directory");
+  rmSync(state);
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  for (const name of ["journal.db", "journal.db-wal", "reserve", "control.sock", "spool"]) {
+    const path = `${state}/${name}`;
+    const aside = existsSync(path);
+    if (aside) renameSync(path, world.path("aside"));
+    if (name === "spool") {
+      writeFileSync(path, "");
+      await says(path, "it is a file, and FileSync keeps a directory there");
+    } else {
+      mkdirSync(path);
+      await says(path, `it is a directory, and FileSync keeps a ${name === "control.sock" ? "socket" : "file"} there`);
+    }
+    rmSync(path, { recursive: true });
+    if (aside) renameSync(world.path("aside"), path);
+  }
+  renameSync(`${state}/journal.db`, world.path("aside"));
+  assert.equal(spawnSync("mkfifo", [`${state}/journal.db`]).status, 0);
+  await says(`${state}/journal.db`, "it is a device or pipe, and FileSync keeps a file there");
+});
+
+test("who may not write in an empty state directory is told so", { skip: needsRoot }, async (t) => {
+  const { world, config } = worldOf(t);
+  const state = world.mkdir("state");
+  chmodSync(world.dir, 0o755);
+  for (const mode of [0o755, 0o700]) {
+    chmodSync(state, mode);
+    const { code, err } = await runProgram(["run", "--once", "--config", config], { uid: nobody, gid: nobody });
+    assert.equal(code, 2, err);
+    assert.match(err, /^filesync: the state directory \S+ cannot be written \(EACCES\): run as a user who may/);
+  }
 });
 
 test("a full disk: run --once ends, report and init say it and leave nothing behind", { skip: needsRoot }, async (t) => {
@@ -120,17 +168,26 @@ test("a full disk: run --once ends, report and init say it and leave nothing beh
   const ran = await runProgram(["run", "--once", "--config", config]);
   assert.equal(ran.code, 3, ran.out + ran.err);
   assert.match(ran.out, /finished, but nothing could be done: .*no space is left/);
+  const status = await runProgram(["status", "--config", config]);
+  assert.equal(status.code, 0, status.err);
   const out = world.path("small/report.txt");
   const report = await runProgram(["report", "--config", config, "--out", out]);
   assert.deepEqual([report.code, existsSync(out)], [2, false], report.err);
+  assert.match(report.err, /report\.txt cannot be written: no space is left/);
   const init = await runProgram(["init", "--yes", "--force", "--config", own]);
   assert.equal(init.code, 2, init.err);
-  assert.match(init.err, /^filesync: .*cannot be written: no space is left/m);
+  assert.match(init.err, /^filesync: \S+config\.json\S* cannot be written: no space is left/m);
   assert.equal(existsSync(`${own}.old`), false);
 });
 
-test("a byte order mark before a configuration says nothing", async (t) => {
+test("a byte order mark before a configuration says nothing; UTF-16 is told", async (t) => {
   const { config } = worldOf(t);
+  const text = readFileSync(config, "utf8");
+  writeFileSync(config, Buffer.from(`\uFEFF${text}`, "utf16le"));
+  const wide = await runProgram(["check", "--config", config]);
+  assert.equal(wide.code, 2);
+  assert.match(wide.out + wide.err, /config\.json:1: this is no text in UTF-8, perhaps one in UTF-16: save it as UTF-8/);
+  writeFileSync(config, text);
   writeFileSync(config, `\uFEFF${readFileSync(config, "utf8")}`);
   const { code, out, err } = await runProgram(["check", "--config", config]);
   assert.equal(code, 0, out + err);

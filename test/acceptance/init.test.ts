@@ -201,6 +201,11 @@ test("a password that is gone is not said to be there: a new one is made for the
   assert.ok(listed.includes(`there: ${a} is missing here`) && listed.includes('"filesync init --ground --yes --vehicle a" makes'), listed);
   assert.ok(listed.includes(`there: what ${b} has here`), listed);
   assert.ok(!existsSync(a));
+  // An empty one would let everybody in.
+  writeFileSync(a, "\n");
+  assert.ok((await wrongWith(world.path("config.json"))).includes(`a secret in ${a}; it is empty`));
+  writeFileSync(a, "");
+  assert.ok((await init()).includes(`there: ${a} is empty here`));
   const made = await init("a", "b");
   const password = readFileSync(a, "utf8");
   assert.notEqual(password, old);
