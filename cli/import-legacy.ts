@@ -39,7 +39,12 @@ export async function importLegacyCommand(old: string, config: string | undefine
     });
   let taken = translated(given, dirname(from), new Set(namesOfSecrets(dir)));
   if (taken.devices.length + taken.services.length === 0)
-    throw new UsageError(`${old} holds no configuration of the old FileSync: no "source", "target" or FTP server is in it`);
+    throw new UsageError(
+      [
+        `${old} holds no configuration of the old FileSync: no "source", "target" or FTP server that could be taken over is in it`,
+        ...taken.notes,
+      ].join("\n"),
+    );
   // What cannot be used is left out, so that the rest is not lost with it. Its passwords are not in their places yet.
   const around = { baseDir: dir, env: process.env, hostName: hostname(), secrets: "unread" } as const;
   for (let less: Translated | undefined = taken; less !== undefined;) {

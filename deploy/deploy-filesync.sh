@@ -1,7 +1,7 @@
 #!/bin/bash
 # deploy-filesync.sh [OPTION]…: installs or upgrades FileSync on this machine, and waits until it is ready. For Raspberry Pi OS and Debian 12 and 13.
 #   --from FILE        from an archive of make-bundle.sh or "npm pack"; default: from where this script is, an unpacked archive or a checkout
-#   --config FILE      becomes /etc/filesync/config.json, if there is none yet
+#   --config FILE      becomes /etc/filesync/config.json, if there is none yet, or one of which nothing can be used (kept as config.json.old)
 #   --role ROLE        vehicle (default) or ground: filesync.service or filesync-ground.service; an upgrade keeps what is there
 #   --no-start         installs, and starts at the next boot
 #   --prepare-image    for a card that will be copied: as --no-start, and nothing on it says which machine it is; both also in a chroot
@@ -309,18 +309,25 @@ before=$(readlink $prefix/current 2>/dev/null || true)
 # The version to go back to is the one that was ready last: not one that is on trial still (installed and not started, or cut short).
 last=$before
 if [ -e $prefix/trial ] && [ -d $prefix/previous ]; then last=$(readlink $prefix/previous); fi
-looked='' fresh=''
+fresh='' placed=''
+# That the version in $1 can use nothing of $2: "check" ends with 2 also where only a part is left out.
+useless() {
+  [[ $("$1/bin/filesync" check --json --config "$2" 2>/dev/null || true) == '{"usable":false'* ]]
+}
 # With the version in $1, before anything is changed: what the one that runs takes for good may be a mistake for it, and one that can use nothing of it
 # would end, as would the one before.
 look_at_config() {
-  local problems json
-  if [ -n "$looked" ]; then return; fi
-  looked=1
-  if problems=$("$1/bin/filesync" check --config $etc/config.json 2>&1); then return; fi
+  local problems
+  # One that the version before can use stays for it.
+  if [ -n "$config" ] && { [ ! -e $etc/config.json ] || { useless "$1" $etc/config.json && { [ -z "$before" ] || useless "$prefix/$last" $etc/config.json; }; }; }; then
+    ! useless "$1" "$config" || die "nothing of $config can be used; mend it and run this again, nothing was changed:
+$("$1/bin/filesync" check --config "$config" 2>&1 || true)"
+    placed=1
+    return
+  fi
+  if [ ! -e $etc/config.json ] || problems=$("$1/bin/filesync" check --config $etc/config.json 2>&1); then return; fi
   if [ -n "$before" ]; then
-    # "check" ends with 2 also where only a part is left out.
-    json=$("$1/bin/filesync" check --json --config $etc/config.json 2>/dev/null || true)
-    [[ $json != '{"usable":false'* ]] || die "nothing of $etc/config.json can be used; mend it and run this again, nothing was changed:
+    ! useless "$1" $etc/config.json || die "nothing of $etc/config.json can be used; mend it and run this again, nothing was changed:
 $problems"
     [ "$1" = "$prefix/versions/$version" ] || ! "$prefix/$last/bin/filesync" check --config $etc/config.json >/dev/null 2>&1 ||
       die "the new version cannot use $etc/config.json, which the old one can; mend it and run this again, nothing was changed:
@@ -329,6 +336,11 @@ $problems"
   say "$etc/config.json has mistakes:
 $problems"
 }
+# What can be read only once is read once.
+if [ -n "$config" ] && [ ! -f "$config" ]; then
+  cat "$config" >"$work/config.json"
+  config=$work/config.json
+fi
 if [ -n "$dry" ]; then
   fresh=$prefix/versions/$version
   # What is not built yet cannot look.
@@ -336,12 +348,12 @@ if [ -n "$dry" ]; then
   [ -e "$source/SHA256SUMS" ] || reader=$prefix/$before
   if [ -e $etc/config.json ] && [ ! -r $etc/config.json ]; then
     say "would look at $etc/config.json first, which you may not read: sudo $0 --dry-run looks at it"
-  elif [ -e $etc/config.json ] && [ -x "$reader/bin/filesync" ]; then
+  elif [ -x "$reader/bin/filesync" ]; then
     look_at_config "$reader"
   fi
 elif [ -d "$prefix/versions/$version" ]; then
   fresh=$prefix/versions/$version
-  [ ! -e $etc/config.json ] || look_at_config "$fresh"
+  look_at_config "$fresh"
 else
   fresh=$source
   if [[ $source != "$work"/* ]]; then
@@ -352,7 +364,7 @@ else
   fi
   chmod -R go-w,a+rX "$fresh"
   "$fresh/bin/filesync" --version >/dev/null || die "$version does not run on this machine; nothing was changed"
-  [ ! -e $etc/config.json ] || look_at_config "$fresh"
+  look_at_config "$fresh"
 fi
 
 # ------------------------------------------------------------------------------------------------------------------------------------- user, directories
@@ -374,7 +386,11 @@ fi
 run install -d -m 755 $prefix $prefix/versions $units "$(dirname $rules)" "$(dirname $command)"
 run install -d -m 750 -o root -g filesync $etc
 run install -d -m 700 -o root -g root $etc/credentials
-if [ ! -e $etc/config.json ]; then
+if [ -n "$placed" ] || [ ! -e $etc/config.json ]; then
+  if [ -e $etc/config.json ]; then
+    run cp -p --backup=numbered $etc/config.json $etc/config.json.old
+    say "Nothing of $etc/config.json can be used: $config takes its place, and it is kept as $etc/config.json.old"
+  fi
   if [ -n "$config" ]; then
     run install -m 640 -o root -g filesync "$config" "$etc/config.json.new"
   else
@@ -383,6 +399,11 @@ if [ ! -e $etc/config.json ]; then
   fi
   run sync -f $etc
   run mv $etc/config.json.new $etc/config.json
+  # At its place: what it names beside itself is looked for there.
+  if [ -z "$dry" ] && ! problems=$("$fresh/bin/filesync" check --config $etc/config.json 2>&1); then
+    say "$etc/config.json has mistakes:
+$problems"
+  fi
 elif [ -n "$config" ]; then
   say "$etc/config.json is there already and stays as it is; $config was not used"
 fi
@@ -393,8 +414,6 @@ if [ "$before" = "versions/$version" ]; then
   say "$version is installed already"
 else
   if [ "$fresh" != "$prefix/versions/$version" ]; then
-    # The first configuration.
-    [ -n "$before" ] || look_at_config "$fresh"
     sync -f "$work"
     mv "$fresh" "$prefix/versions/$version"
     sync -f $prefix
@@ -449,8 +468,14 @@ if [ -n "$image" ]; then
   [ ! -e $etc/certs/ftp.key ] || certified=1
   run rm -rf $state $etc/certs/ftp.key $etc/certs/ftp.crt
   run sync
-  say "Ready to be copied: each copy takes an identity of its own at its first start."
-  [ -z "$certified" ] || say "The FTP server's certificate is gone, with its key. On each copy: sudo filesync init --ground --yes (it makes another, and prints what vehicles need), then: sudo systemctl restart $service"
+  is=is
+  if [ -n "$dry" ]; then
+    is='would be'
+    say "It would be ready to be copied: each copy takes an identity of its own at its first start."
+  else
+    say "Ready to be copied: each copy takes an identity of its own at its first start."
+  fi
+  [ -z "$certified" ] || say "The FTP server's certificate $is gone, with its key. On each copy: sudo filesync init --ground --yes (it makes another, and prints what vehicles need), then: sudo systemctl restart $service"
   stays=$(find $etc -type f ! -path $etc/config.json ! -path $etc/certs/ftp.key ! -path $etc/certs/ftp.crt 2>/dev/null || true)
   say "In every copy would be: what $etc/config.json says, passwords in it too${stays:+; and these, which may be secrets:
 $stays}"
@@ -475,8 +500,8 @@ fi
 
 systemctl start filesync-mount.socket || say "disks cannot be mounted without root: systemctl status filesync-mount.socket says why"
 since=$(date +%s)
-# What has run before is not started anew if it is this version already.
-if [ "$before" = "versions/$version" ] && [ ! -e $prefix/trial ] && systemctl -q is-active "$service"; then
+# What has run before is not started anew if it is this version already, and its configuration too.
+if [ "$before" = "versions/$version" ] && [ -z "$placed" ] && [ ! -e $prefix/trial ] && systemctl -q is-active "$service"; then
   say "$version runs: $(systemctl show -P StatusText "$service")"
   exit 0
 fi

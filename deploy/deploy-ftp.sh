@@ -34,6 +34,9 @@ while [ $# -gt 0 ]; do
       sed -n '2,/^set /s/^# \{0,1\}//p' "$self"
       exit 0
       ;;
+    --role)
+      [ "${2-ground}" = ground ] || die "--role $2: a ground station is what it makes; deploy-filesync.sh installs a vehicle. Nothing was changed"
+      ;;
     --uninstall | --prepare-image) only_install=$1 ;;
     --no-start) start='' ;;
     --dry-run) dry=1 ;;

@@ -405,11 +405,12 @@ test("a version on trial is never the one to go back to: that is the one that wa
   assert.match(byHand?.out ?? "", /0\.1\.0-\w+ is ready after [^]*exit 0\nversions\/0\.1\.0-\w+\nls: [^\n]*\n$/, "back by hand");
 });
 
+/** The bundle's program is the one that was built here; nobody reads what its "ls" says to people. */
+const real = `printf '#!/bin/sh\\n[ "$1" != ls ] || exit 9\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n' >bundle/bin/filesync; sed -i '/bin.filesync/d' bundle/SHA256SUMS`;
+
 test("over a configuration of which nothing can be used no upgrade begins; one that loses a part goes on", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
-  // What it says is the program's own; nobody reads what "ls" says to people.
-  const real = `printf '#!/bin/sh\\n[ "$1" != ls ] || exit 9\\nexec ${process.execPath} ${join(root, "dist/cli/main.js")} "$@"\\n'`;
-  const begun = `${real} >bundle/bin/filesync; sed -i '/bin.filesync/d' bundle/SHA256SUMS; bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && rm /run/told`;
+  const begun = `${real}; bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && rm /run/told`;
   const state = "{ find /opt/filesync /etc/filesync -type f -o -type l | sort; readlink /opt/filesync/current; }";
   const upgrade = "/run/0.2.0/deploy/deploy-filesync.sh";
   for (const broken of ['{ "devices": {', '{ "stateDir": "/var/lib/filesync", "devices": {}, "routes": [], "nokey": 1 }', ""]) {
@@ -428,6 +429,43 @@ test("over a configuration of which nothing can be used no upgrade begins; one t
   const part = '{ "stateDir": "/var/lib/filesync", "devices": { "a": { "type": "nosuch" } }, "routes": [] }';
   const goes = apart.sh(`${begun}; echo '${part}' >/etc/filesync/config.json; ${upgrade}; echo "exit $?"; readlink /opt/filesync/current`);
   assert.match(goes?.out ?? "", /config\.json has mistakes:\n[^\n]*"nosuch"[^]*exit 0\nversions\/0\.2\.0-/);
+});
+
+test("a configuration of --config of which nothing can be used is refused, one that can be used takes its place", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const deploy = "bundle/deploy/deploy-filesync.sh";
+  const good = '{ "stateDir": "/var/lib/filesync", "devices": {}, "routes": [] }';
+  const files = `echo '{ "devices": {' >/run/broken.json; echo '${good}' >/run/good.json`;
+  for (const given of ["", "--no-start", "--dry-run"]) {
+    const refused = apart.sh(`${real}; ${files}; ${deploy} ${given} --config /run/broken.json; echo "exit $?"; ${traces}; cat /run/told`);
+    if (refused === undefined) return;
+    assert.match(
+      refused.out,
+      /^deploy-filesync\.sh: nothing of \/run\/broken\.json can be used; [^\n]*, nothing was changed:\n\/run\/broken\.json:\d: [^\n]+\nexit 2\ncat: [^\n]*\n$/,
+      given,
+    );
+  }
+  // As an earlier one left it, or a hand.
+  const begun = `${real}; ${files}; ${deploy} >/dev/null; cp /run/broken.json /etc/filesync/config.json; rm /run/told`;
+  const kept =
+    "cd /etc/filesync; ls config*; cmp config.json.old /run/broken.json; cmp config.json /run/good.json; grep -- --no-block /run/told";
+  const taken = apart.sh(`${begun}; ${deploy} --config /run/good.json; echo "exit $?"; ${kept}`);
+  assert.match(
+    taken?.out ?? "",
+    /^Nothing of \/etc\/filesync\/config\.json can be used: \/run\/good\.json takes its place, [^\n]*\.old\n[^]*is ready after [^]*exit 0\nconfig\.json\nconfig\.json\.old\nrestart --no-block filesync\.service\n$/,
+  );
+  const piped = apart.sh(
+    `${real}; ${files}; ${deploy} --no-start --config <(cat /run/good.json) && cmp /etc/filesync/config.json /run/good.json`,
+  );
+  assert.equal(piped?.status, 0, piped?.out);
+  const both = apart.sh(`${begun}; ${deploy} --config /run/broken.json; echo "exit $?"`);
+  assert.match(both?.out ?? "", /^deploy-filesync\.sh: nothing of \/run\/broken\.json can be used;[^]*exit 2\n$/);
+  const stays = apart.sh(`${begun}; cp /run/good.json /etc/filesync/config.json; ${deploy} --config /run/broken.json; echo "exit $?"`);
+  assert.match(stays?.out ?? "", /^\/etc\/filesync\/config\.json is there already and stays as it is; [^]*exit 0\n$/);
+  const part = apart.sh(
+    `${real}; echo '${good.replace("{}", '{ "a": { "type": "nosuch" } }')}' >/run/part.json; ${deploy} --config /run/part.json; echo "exit $?"`,
+  );
+  assert.match(part?.out ?? "", /^\/etc\/filesync\/config\.json has mistakes:\n[^\n]*"nosuch"[^]*exit 0\n$/);
 });
 
 test("a version that systemd has put back by the time that it is looked at is not taken for the new one", needsRoot, (t) => {
@@ -580,6 +618,18 @@ test("a vehicle is not dropped without a word where no password is made", (t) =>
     }
 });
 
+test("a ground station's script makes no vehicle", (t) => {
+  const script = join(root, "deploy/deploy-ftp.sh");
+  for (const words of [
+    ["--role", "vehicle"],
+    ["--vehicle", "plane-1", "--role", "vehicle"],
+  ]) {
+    const { status, stdout, stderr } = spawnSync(script, ["--dry-run", ...words], { encoding: "utf8", cwd: tempDir(t) });
+    assert.deepEqual([status, stdout], [2, ""]);
+    assert.match(stderr, /^deploy-ftp\.sh: --role vehicle: a ground station is what it makes; deploy-filesync\.sh installs a vehicle\. /);
+  }
+});
+
 test("in a chroot, where no systemd runs, an image is made ready; what would have to start something is refused", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   // As in a fresh root: the real systemctl, which can only place links there.
@@ -592,7 +642,8 @@ test("in a chroot, where no systemd runs, an image is made ready; what would hav
   );
   const dry = apart.sh(`${chroot}; $deploy --dry-run && $deploy --prepare-image --dry-run; echo "exit $?"; ${traces}`);
   assert.match(dry?.out ?? "", /^systemd does not run here: [^\n]*--prepare-image[^]*\nwould start filesync\.service [^]*exit 0\n$/);
-  assert.doesNotMatch(dry?.out ?? "", /would run: (systemctl stop|udevadm)/);
+  assert.match(dry?.out ?? "", /^It would be ready to be copied: /m);
+  assert.doesNotMatch(dry?.out ?? "", /^Ready to be copied|would run: (systemctl stop|udevadm)/m);
   for (const [given, unit] of [
     ["", "filesync.service"],
     ["--role ground", "filesync-ground.service"],

@@ -148,6 +148,113 @@ test("the FTP server, from its text: commented lines do not count; a port that o
   assert.equal(serverOf("{}"), undefined);
 });
 
+test("the FTP server: all its users, at its own address; what cannot be read of it is said, and without a password nobody comes in", () => {
+  const text = (address: string, ...users: string[]) =>
+    `authorizer = DummyAuthorizer()\n${users.map((user) => `authorizer.add_user(${user})\n`).join("")}${address}\n`;
+  const two = of(
+    serverOf(
+      text(
+        'address=("127.0.0.1",2121)',
+        `"a", "it", '/srv/f/a', perm="elradfmwM"`,
+        `'b', 'pw', "/srv/f/b", perm='elrmw'`,
+        '"c", "x", "/srv/f"',
+      ),
+    ),
+  );
+  assert.deepEqual(two.services.ftp, {
+    type: "ftp-server",
+    listen: "127.0.0.1:2121",
+    root: "/srv/f",
+    users: {
+      a: { password: { credential: "a" }, root: "a" },
+      b: { password: { credential: "b" }, root: "b", rename: false, delete: false },
+      c: { password: { credential: "c" }, root: ".", write: false },
+    },
+  });
+  assert.deepEqual([two.secrets, two.notes], [{ a: "it", b: "pw", c: "x" }, []]);
+  const apart = of(serverOf(text("server = FTPServer(('::1', 2121), handler)", '"a", "p", "/srv"', '"b", "q", "/home/b"')));
+  assert.deepEqual(apart.services.ftp, {
+    type: "ftp-server",
+    listen: "[::1]:2121",
+    root: "/srv",
+    users: { a: { password: { credential: "a" }, root: ".", write: false } },
+  });
+  assert.match(apart.notes.join("\n"), /^the FTP server's user "b": \/home\/b and \/srv have no directory in common/);
+  const unread = of(
+    serverOf(
+      `${text("address = (HOST, 2121)", '"a", "p", "/srv"', "NAME, 'p', '/srv'", '"e", "", "/srv"')}authorizer.add_anonymous("/srv")`,
+    ),
+  );
+  assert.equal(unread.services.ftp?.listen, "0.0.0.0:2121");
+  assert.deepEqual(Object.keys(unread.services.ftp.users as object), ["a"]);
+  assert.deepEqual(unread.notes, [
+    "the FTP server's add_user in line 3: who may log in by it cannot be told from the text",
+    "the FTP server's add_anonymous in line 6: who may log in by it cannot be told from the text",
+    "the FTP server's address cannot be told from the text (address = (HOST, 2121)): it listens at all addresses, port 2121",
+    'the FTP server\'s user "e" has an empty password, which lets everybody in',
+  ]);
+  const open = of({ ftp_server: { user: "a", passwd: "", root: "/srv" } });
+  assert.deepEqual([open.services, open.secrets], [{}, {}]);
+});
+
+test("rules that are a text are a list of one; what is no rule is said", () => {
+  const rules = (given: unknown) => of({ source: local, target: ftp, rules: given });
+  const one = rules({ include: "*.ulg", exclude: "*.tmp" });
+  assert.deepEqual(one.routes, [{ from: "source", to: ["target"], into: "", include: ["**/*.ulg"], exclude: ["**/*.tmp"] }]);
+  assert.deepEqual(one.notes, []);
+  assert.deepEqual(rules({ include: { a: 1 } }).notes[0], '"include": it is no list of patterns');
+  assert.match(rules({ include: { a: 1 } }).notes.join("\n"), /"include": nothing of it could be taken over, so the route takes all$/);
+  assert.deepEqual(rules(["*.ulg"]).notes, ['"rules": it is no object, so the route takes all']);
+});
+
+test("what is no worker, and what stands beside the workers, is said", () => {
+  const now = of({ gui: true, rules: { include: ["*.ulg"] }, workers: ["x", null, { source: local, target: ftp }] });
+  assert.equal(now.routes.length, 1);
+  assert.deepEqual(now.notes, [
+    '"gui" beside "workers": there is no window: "filesync status --watch" shows how it stands',
+    '"rules" beside "workers": it stands in no worker',
+    'worker 1: "x" is no worker',
+    "worker 2: null is no worker",
+  ]);
+  assert.deepEqual(of({ workers: "x" }).notes, ['"x" is no worker']);
+  const served = of({ workers: [], ftp_server: { user: "a", passwd: "p", root: "/srv" } });
+  assert.deepEqual(Object.keys(served.services), ["ftp"]);
+});
+
+test('"enable" is what Python made of it, and said where it is neither true nor false', () => {
+  const enabled = (enable: unknown) => of({ enable, source: local, target: ftp });
+  for (const [enable, routes, note] of [
+    ["false", 1, /^"enable": "false" is neither true nor false: the old one took it for on/],
+    [0, 0, /^"enable": 0: its devices are here, its route is not$/],
+    [null, 0, /^"enable": null: /],
+    [true, 1, /^$/],
+  ] as const) {
+    assert.equal(enabled(enable).routes.length, routes, String(enable));
+    assert.match(enabled(enable).notes.join(), note);
+  }
+});
+
+test("one directory that two workers list is one device, with the shorter interval; an interval that is none is said", () => {
+  const listed = (search_interval: unknown, source: unknown = local) => ({ source, target: ftp, finder: { search_interval } });
+  const two = of({ workers: [listed(60), { ...listed(5), target: webdav }, { ...listed(60), target: post }] });
+  assert.deepEqual(two.devices.source, { type: "local", dir: "/home/pi/worker1", interval: "5s" });
+  assert.deepEqual(
+    two.routes.map(({ from }) => from),
+    ["source", "source", "source"],
+  );
+  const words = 'its source is that of another worker, with another "search_interval": one device, source, listed every 5 s';
+  assert.deepEqual(two.notes, [`worker 2: ${words}`, `worker 3: ${words}`]);
+  const both = of({ workers: [{ source: disk, target: local }, listed(7)] });
+  assert.deepEqual(both.devices.target, { type: "local", dir: "/home/pi/worker1", interval: "7s" });
+  assert.ok(!both.notes.join().includes("search_interval"));
+  assert.deepEqual(of(listed("10")).devices.source?.interval, "10s");
+  for (const given of [0, 0.5, -1, 1e9, "often", null, {}]) {
+    const { devices, notes } = of(listed(given));
+    assert.equal(devices.source?.interval, undefined);
+    assert.deepEqual(notes, [`"search_interval": ${JSON.stringify(given)}: from 1 s to a day can be said here, and the default is taken`]);
+  }
+});
+
 test("patterns: * matched directories too", () => {
   const now = {
     "*": "**",

@@ -3,7 +3,7 @@
  * devices that are named by `device_class` and `module_path` or by `device` alone. Paths on a target were those on the source; a pattern was one of
  * fnmatch, over the whole path with a "/" in front; with `dropped` in its records, files were deleted at the source once they had been sent.
  */
-import { resolve } from "node:path";
+import { dirname, relative, resolve } from "node:path";
 import { presets } from "../../plugins/post/presets.js";
 import type { Part, RoutePart } from "../init/text.js";
 
@@ -68,9 +68,13 @@ interface Given {
 /** `base`: where the old configuration is, from which it was run. `taken`: names of credentials that are there already. */
 export function translated(old: unknown, base: string, taken: ReadonlySet<string>): Translated {
   const work = new Work(base, taken);
+  if (isObject(old) && !isDevice(old) && old.workers !== undefined) work.beside(old);
   const workers = workersOf(old);
-  for (const [i, { worker, at }] of workers.entries())
-    work.worker(worker, workers.length > 1 ? `worker ${textOf(worker.name) ?? String(i + 1)}: ` : "", at);
+  for (const [i, { worker, at }] of workers.entries()) {
+    const whose = workers.length > 1 ? `worker ${(isObject(worker) ? textOf(worker.name) : undefined) ?? String(i + 1)}: ` : "";
+    if (isObject(worker)) work.worker(worker, whose, at);
+    else work.notes.push(`${whose}${JSON.stringify(worker)} is no worker`);
+  }
   return work;
 }
 
@@ -112,33 +116,46 @@ export function without(
   return { devices, services, routes, notes, secrets: Object.fromEntries(Object.entries(all.secrets).filter(used)) };
 }
 
-function workersOf(old: unknown): { worker: Values; at: Told["at"] }[] {
+/** Also what is none. */
+function workersOf(old: unknown): { worker: unknown; at: Told["at"] }[] {
   const listed = (list: readonly unknown[], ...at: string[]) =>
-    list.flatMap((worker, i) => (isObject(worker) ? [{ worker, at: [...at, i] }] : []));
-  if (Array.isArray(old)) return listed(old.every(isDevice) ? old.map((device: unknown) => ({ alone: device })) : old);
+    list.map((one, i) => ({ worker: isDevice(one) ? { alone: one } : one, at: [...at, i] }));
+  if (Array.isArray(old)) return listed(old);
   if (!isObject(old)) return [];
-  if (isDevice(old)) return [{ worker: { alone: old }, at: [] }];
-  return Array.isArray(old.workers) ? listed(old.workers as unknown[], "workers") : [{ worker: old, at: [] }];
+  if (isDevice(old)) return listed([old]).map((one) => ({ ...one, at: [] }));
+  if (old.workers === undefined) return [{ worker: old, at: [] }];
+  return Array.isArray(old.workers) ? listed(old.workers as unknown[], "workers") : [{ worker: old.workers, at: ["workers"] }];
 }
 
 function isDevice(value: unknown): boolean {
   return isObject(value) && ("device_class" in value || "device" in value);
 }
 
+/** A source is listed every so many seconds where it said so; one that is only a target says nothing. */
+type Device = Omit<Part, "value"> & { readonly told: Told[]; value: Values; listed?: { readonly every: number | undefined } };
+
 class Work implements Translated {
-  readonly devices: (Part & { told: Told[] })[] = [];
+  readonly devices: Device[] = [];
   readonly routes: (RoutePart & Of)[] = [];
   readonly services: (Part & Of)[] = [];
   readonly secrets: Record<string, string> = {};
   readonly notes: string[] = [];
-  /** Of the devices so far, by all that was said of them. */
-  readonly #names = new Map<string, string>();
+  /** The devices so far, by all that was said of them but how often they are listed. */
+  readonly #same = new Map<string, Device>();
   readonly #base: string;
   readonly #taken: ReadonlySet<string>;
 
   constructor(base: string, taken: ReadonlySet<string>) {
     this.#base = base;
     this.#taken = taken;
+  }
+
+  /** What stands beside "workers". */
+  beside(old: Values): void {
+    for (const [key, value] of Object.entries(old)) {
+      if (key === "ftp_server") this.#server(value, (text) => void this.notes.push(text), { what: "the FTP server", at: [key] });
+      else if (key !== "workers") this.notes.push(`"${key}" beside "workers": ${ofWorker[key] ?? "it stands in no worker"}`);
+    }
   }
 
   /** `at`: where it stands. */
@@ -161,10 +178,14 @@ class Work implements Translated {
     if (worker.alone !== undefined) this.#device(worker.alone, "device", worker, note, { what: `${whose}the device`, at });
     const source = device("source");
     const target = device("target");
-    if (worker.enable === false && source !== undefined) {
-      note('"enable": false: its devices are here, its route is not');
+    // As Python takes what is neither true nor false.
+    const { enable = true } = worker;
+    if (!enable && source !== undefined) {
+      note(`"enable": ${JSON.stringify(enable)}: its devices are here, its route is not`);
       return;
     }
+    if (typeof enable !== "boolean")
+      note(`"enable": ${JSON.stringify(enable)} is neither true nor false: the old one took it for on, and so its route is here`);
     if (source === undefined || target === undefined) return;
     const record = isObject(worker.db) && isObject(worker.db.default_record) ? worker.db.default_record : {};
     const comment: string[] = [];
@@ -194,19 +215,34 @@ class Work implements Translated {
     if (value === undefined) return undefined;
     for (const name of Object.keys(args))
       if (!used.has(name) && name !== "logger") note(`"${name}" of the ${role} (${kind}): this program knows nothing like it`);
-    const interval = role === "source" && isObject(worker.finder) ? worker.finder.search_interval : undefined;
-    const whole = typeof interval === "number" && interval >= 1 ? { ...value, interval: `${interval}s` } : value;
-    // One device that two workers use is one device.
-    const same = this.#names.get(JSON.stringify(whole));
     const told = { what: `${what} (${kind})`, at };
-    if (same !== undefined) {
-      this.devices.find(({ name }) => name === same)?.told.push(told);
-      return same;
-    }
-    const name = this.#free(role === "device" ? kind : kind === "mavftp" ? "autopilot" : role);
-    this.#names.set(JSON.stringify(whole), name);
-    this.devices.push({ name, comment, told: [told], value: this.#withSecret(name, whole) });
-    return name;
+    // One device that two workers use is one device.
+    let device = this.#same.get(JSON.stringify(value));
+    if (device === undefined) {
+      const name = this.#free(role === "device" ? kind : kind === "mavftp" ? "autopilot" : role);
+      device = { name, comment, told: [told], value: this.#withSecret(name, value) };
+      this.#same.set(JSON.stringify(value), device);
+      this.devices.push(device);
+    } else device.told.push(told);
+    if (role === "source") this.#listed(device, worker.finder, note);
+    return device.name;
+  }
+
+  /** How often it is listed: the shorter where two workers say it differently. */
+  #listed(device: Device, finder: unknown, note: (text: string) => void): void {
+    const said = isObject(finder) ? finder.search_interval : undefined;
+    const seconds = Number(textOf(said)?.trim() || Number.NaN);
+    const fits = seconds >= 1 && seconds <= 86_400;
+    if (said !== undefined && !fits)
+      note(`"search_interval": ${JSON.stringify(said)}: from 1 s to a day can be said here, and the default is taken`);
+    const every = fits ? seconds : undefined;
+    const before = device.listed;
+    if (before !== undefined && before.every !== every) {
+      const shorter = Math.min(before.every ?? Infinity, every ?? Infinity);
+      note(`its source is that of another worker, with another "search_interval": one device, ${device.name}, listed every ${shorter} s`);
+      device.listed = { every: shorter };
+    } else device.listed = { every };
+    if (device.listed.every !== undefined) device.value = { ...device.value, interval: `${device.listed.every}s` };
   }
 
   #valueOf(given: Given): Values | undefined {
@@ -319,11 +355,16 @@ class Work implements Translated {
   }
 
   #rules(rules: unknown, note: (text: string) => void): Values {
-    if (!isObject(rules)) return {};
+    if (!isObject(rules)) {
+      if (rules !== undefined) note('"rules": it is no object, so the route takes all');
+      return {};
+    }
     for (const key of Object.keys(rules))
       if (key !== "include" && key !== "exclude") note(`"${key}" of "rules": this program knows nothing like it`);
-    const listed = (key: "include" | "exclude") =>
-      (Array.isArray(rules[key]) ? rules[key] : []).flatMap((pattern) => {
+    const listed = (key: "include" | "exclude") => {
+      const given = rules[key] ?? [];
+      if (!Array.isArray(given) && typeof given !== "string") note(`"${key}": it is no list of patterns`);
+      return (Array.isArray(given) ? given : [given]).flatMap((pattern: unknown) => {
         const text = textOf(pattern) ?? "";
         const now = patternOf(text);
         if (now === undefined)
@@ -332,55 +373,104 @@ class Work implements Translated {
           );
         return now ?? [];
       });
+    };
     const [include, exclude] = [listed("include"), listed("exclude")];
     const all = include.includes("**");
-    if (!all && Array.isArray(rules.include) && include.length === 0)
+    if (!all && (rules.include ?? undefined) !== undefined && include.length === 0)
       note('"include": nothing of it could be taken over, so the route takes all');
     return { ...(all || include.length === 0 ? {} : { include }), ...(exclude.length === 0 ? {} : { exclude }) };
   }
 
-  /** The FTP server, which had its one user in its own text (`serverOf`). */
+  /** The FTP server, which had its users in its own text (`serverOf`). */
   #server(given: unknown, note: (text: string) => void, told: Told): void {
     if (!isObject(given)) {
       note('"ftp_server": it is no object');
       return;
     }
-    const [user, password, root, perm] = ["user", "passwd", "root", "perm"].map((key) => textOf(given[key]));
+    for (const text of Array.isArray(given.unread) ? (given.unread as string[]) : []) note(`the FTP server's ${text}`);
+    const all = (Array.isArray(given.users) ? (given.users as unknown[]) : [given]).flatMap((one) => {
+      const [user, password, root, perm = "elradfmwM"] = ["user", "passwd", "root", "perm"].map((key) =>
+        isObject(one) ? textOf(one[key]) : undefined,
+      );
+      if (user === undefined || password === undefined || root === undefined) note('"ftp_server": it needs "user", "passwd" and "root"');
+      else if (password === "") note(`the FTP server's user ${JSON.stringify(user)} has an empty password, which lets everybody in`);
+      else return [{ user, password, perm, root: resolve(this.#base, root) }];
+      return [];
+    });
+    const [first] = all;
+    if (first === undefined) return;
+    // Each user's own directory is below that of the server.
+    let above = first.root;
+    while (!all.every(({ root }) => isIn(root, above))) above = dirname(above);
+    const users = above === "/" ? all.filter(({ root }) => root === first.root) : all;
+    const top = above === "/" ? first.root : above;
+    for (const { user, root } of all.filter((one) => !users.includes(one)))
+      note(
+        `the FTP server's user ${JSON.stringify(user)}: ${root} and ${first.root} have no directory in common: make it a server of its own`,
+      );
     const port = Number(given.port ?? 21);
-    if (user === undefined || password === undefined || root === undefined) {
-      note('"ftp_server": it needs "user", "passwd" and "root"');
-      return;
-    }
     const listen = port < 1024 ? 2121 : port;
     if (listen !== port)
       note(`the FTP server's port ${port}: the service is not root, and has 2121; a redirection in the firewall keeps the old one`);
+    const host = textOf(given.host) || "0.0.0.0";
     this.services.push({
       name: "ftp",
       told: [told],
       comment: ['The FTP server. "tls" gives it a certificate; "filesync init --ground" makes one. docs/ftp-server.md'],
       value: {
         type: "ftp-server",
-        listen: `0.0.0.0:${listen}`,
-        root: resolve(this.#base, root),
-        users: {
-          [user]: {
-            password: { credential: this.#secret(user, password) },
-            root: ".",
-            ...(perm === undefined || /[adfmwM]/.test(perm) ? {} : { write: false }),
-          },
-        },
+        listen: `${host.includes(":") ? `[${host}]` : host}:${listen}`,
+        root: top,
+        users: Object.fromEntries(
+          users.map(({ user, password, perm, root }) => [
+            user,
+            { password: { credential: this.#secret(user, password) }, root: relative(top, root) || ".", ...rightsOf(perm) },
+          ]),
+        ),
       },
     });
   }
 }
 
-/** What ftp_server.py had of its user and port in its text; undefined: it is no such text. */
+function isIn(dir: string, above: string): boolean {
+  return dir === above || dir.startsWith(above.endsWith("/") ? above : `${above}/`);
+}
+
+/** The letters of pyftpdlib: a, m, w write, f renames, d deletes. Here the latter two are as the first where nothing is said. */
+function rightsOf(perm: string): Values {
+  const [write, rename, remove] = [/[amw]/, /f/, /d/].map((letters) => letters.test(perm));
+  return {
+    ...(write ? {} : { write }),
+    ...(rename === write ? {} : { rename }),
+    ...(remove === write ? {} : { delete: remove }),
+  };
+}
+
+/** What ftp_server.py had of its users, address and port in its text; undefined: it is no such text. */
 export function serverOf(python: string): unknown {
-  const code = python.replaceAll(/^\s*#.*$/gm, "");
-  const [, user, passwd, root, perm] =
-    /\.add_user\(\s*["'](.*?)["'],\s*["'](.*?)["'],\s*["'](.*?)["'](?:,\s*perm\s*=\s*["'](\w*)["'])?/.exec(code) ?? [];
-  const port = /address\s*=\s*\(.*?,\s*(\d+)\s*\)/.exec(code)?.[1];
-  return user === undefined ? undefined : { ftp_server: { user, passwd, root, perm, port } };
+  const code = python.replaceAll(/^[ \t]*#.*$/gm, "");
+  const text = String.raw`\s*(["'])((?:(?!\\|["']).)*)`;
+  const call = new RegExp(String.raw`^${text}\1,${text}\3,${text}\5\s*,?\s*(?:perm\s*=)?\s*(?:(["'])(\w*)\7\s*)?,?\s*\)`);
+  const users: Values[] = [];
+  const unread: string[] = [];
+  for (const { index, 0: begin } of code.matchAll(/\.add_(?:user|anonymous)\(/g)) {
+    const given = code.slice(index + begin.length);
+    const [, , user, , passwd, , root, , perm] = (begin === ".add_user(" ? call.exec(given) : undefined) ?? [];
+    // Without letters pyftpdlib lets read.
+    if (user !== undefined) users.push({ user, passwd, root, perm: perm ?? "elr" });
+    // Not the words themselves: there may be a password in them.
+    else
+      unread.push(
+        `${begin.slice(1, -1)} in line ${code.slice(0, index).split("\n").length}: who may log in by it cannot be told from the text`,
+      );
+  }
+  const [said, , host, port] = /(?:\baddress\s*=|FTPServer\()\s*\(\s*(?:(["'])(.*?)\1|[^,()]*)\s*,\s*(?:(\d+)\s*\)|.*)/.exec(code) ?? [];
+  if (users.length === 0) return undefined;
+  if (said === undefined || host === undefined || port === undefined)
+    unread.push(
+      `address cannot be told from the text${said === undefined ? "" : ` (${said.trim()})`}: it listens at ${host || "all addresses"}, port ${port ?? 2121}`,
+    );
+  return { ftp_server: { users, host, port: port ?? 2121, unread } };
 }
 
 /** A pattern of fnmatch over "/dir/name" → one of this program over "dir/name"; undefined where it has no equal. */
