@@ -1,8 +1,10 @@
 /** All the checks, of one machine and one configuration. Nothing is changed. */
+import { dirname } from "node:path";
 import type { Loaded } from "../../core/config.js";
 import { problemText } from "../../core/config-problems.js";
 import { ask, ControlError } from "../../core/control.js";
 import { isFault } from "../../core/errors.js";
+import type { HookRule } from "../../core/hooks.js";
 import { reasonOf } from "../../core/retry.js";
 import type { Status } from "../../core/status.js";
 import { checkClock } from "./clock.js";
@@ -15,7 +17,7 @@ import { checkSpace } from "./space.js";
 import { checkUnit } from "./unit.js";
 import { daemonUser, unitOf } from "../machine/unit.js";
 import { checkVersions } from "./versions.js";
-import type { View } from "../machine/view.js";
+import { isThere, type View } from "../machine/view.js";
 import { shellWord } from "../../core/text.js";
 
 export interface Given {
@@ -61,7 +63,7 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
     );
   const found = await Promise.all(looks);
   const ofDaemonItself = daemon === undefined || config === undefined ? [] : checkDaemon(daemon, config.stateDir);
-  return [...checkConfiguration(file), ...ofDaemonItself, ...serial, ...found.flat()];
+  return [...checkConfiguration(file), ...checkHooks(view, config?.onEvent ?? []), ...ofDaemonItself, ...serial, ...found.flat()];
 }
 
 /** A check that fails for a reason of its own is one that did not see; the others go on. */
@@ -92,6 +94,16 @@ function checkConfiguration(file: Given["file"]): Finding[] {
       ? ofConfiguration("unseen", path, text, "sudo filesync doctor")
       : ofConfiguration("bad", path, text, `filesync check --config ${shellWord(path)}`);
   });
+}
+
+/** One without a path is looked for where the daemon looks: that is not known here. */
+function checkHooks(view: View, rules: readonly HookRule[]): Finding[] {
+  const programs = new Set(rules.map(({ command: [program = ""] }) => program));
+  return [...programs]
+    .filter((program) => program.startsWith("/") && !isThere(view, program))
+    .map((program) =>
+      ofConfiguration("bad", "onEvent", `there is no ${program}: nothing is run for its events`, `ls -l ${shellWord(dirname(program))}`),
+    );
 }
 
 interface DaemonSeen {

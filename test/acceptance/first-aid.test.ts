@@ -204,3 +204,13 @@ test("a command that reads the journal has the state directory for a moment: a d
   assert.deepEqual([(await status).code, (await ran).code], [0, 0], (await status).err + (await ran).err);
   assert.ok(existsSync(world.path("out/v/in/b")), (await ran).out);
 });
+
+test("a command of onEvent that is not there: doctor says it", async (t) => {
+  const { config } = worldOf(t, {
+    onEvent: [
+      { event: ["delivered"], command: ["/no/such/program", "x"] },
+      { event: ["lost"], command: ["/bin/true"] },
+    ],
+  });
+  assert.match(await bad(config, "onEvent"), /^there is no \/no\/such\/program: nothing is run for its events\n/);
+});
