@@ -3,7 +3,7 @@ import { findNodeAtLocation, getNodeValue, parseTree, type Node, type ParseError
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { loadConfig } from "../core/config.js";
+import { loadConfig, withoutMark } from "../core/config.js";
 import { problemText, syntaxProblem } from "../core/config-problems.js";
 import { UsageError } from "./config.js";
 import { placeConfig, isUntouched } from "./edit-config.js";
@@ -77,7 +77,7 @@ interface Old {
 function readOld(path: string): Old {
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    text = withoutMark(readFileSync(path, "utf8"));
   } catch (error) {
     throw new UsageError(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`);
   }

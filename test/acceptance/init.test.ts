@@ -352,6 +352,10 @@ test("import-legacy: a piece of the old documentation, with its password in a fi
   assert.deepEqual(read(config).devices.target?.password, { credential: "target" });
   assert.equal(readFileSync(world.path("credentials/target"), "utf8"), "passwd\n");
   assert.equal(await wrongWith(config), "");
+  writeFileSync(world.path("marked.txt"), `\uFEFF${piece}`);
+  world.mkdir("marked");
+  const marked = await runProgram(["import-legacy", world.path("marked.txt"), "--config", world.path("marked/config.json")]);
+  assert.equal(marked.code, 0, marked.err);
   writeFileSync(world.path("other.json"), '{ "a": 1 }');
   const other = await runProgram(["import-legacy", world.path("other.json"), "--config", world.path("x.json")]);
   assert.equal(other.code, 2);
