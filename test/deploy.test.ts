@@ -649,11 +649,11 @@ test("in a chroot, where no systemd runs, an image is made ready; what would hav
     ["--role ground", "filesync-ground.service"],
   ] as const) {
     const image = apart.sh(
-      `${chroot}; $deploy --prepare-image ${given}; echo "exit $?"; for unit in ${unit} filesync-mount.socket; do systemctl --root=/ is-enabled $unit || echo "is-enabled: $?"; done; ls -d /var/lib/filesync; ls /usr/local/lib/systemd/system; readlink /opt/filesync/current; $deploy --prepare-image ${given} | head -1`,
+      `${chroot}; $deploy --prepare-image ${given}; echo "exit $?"; for unit in ${unit} filesync-mount.socket; do readlink /etc/systemd/system/*.wants/$unit; done; ls -d /var/lib/filesync; ls /usr/local/lib/systemd/system; readlink /opt/filesync/current; $deploy --prepare-image ${given} | head -1`,
     );
     assert.match(
       image?.out ?? "",
-      /^Ready to be copied: [^]*\nexit 0\nenabled\nenabled\nls: [^\n]*\n(filesync\S*\n){4}versions\/0\.1\.0-\w+\n0\.1\.0-\w+ is installed already\n$/m,
+      /^Ready to be copied: [^]*\nexit 0\n(\/usr\/local\/lib\/systemd\/system\/filesync\S*\n){2}ls: [^\n]*\n(filesync\S*\n){4}versions\/0\.1\.0-\w+\n0\.1\.0-\w+ is installed already\n$/m,
       `${unit}: ${image?.out ?? ""}`,
     );
   }
