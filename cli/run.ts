@@ -1,5 +1,5 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
-import { existsSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import { answerWith } from "../core/commands.js";
 import { mistakesText, wrongText } from "../core/config-problems.js";
@@ -14,7 +14,7 @@ import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
-import { journalTrouble, othersText, strangeText } from "./machine/state-dir.js";
+import { othersText, strangeText } from "./machine/state-dir.js";
 import { Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
@@ -184,7 +184,7 @@ async function start(
     try {
       const strange = strangeText(stateDir);
       if (strange !== undefined) throw new UsageError(strange);
-      expectOwners(stateDir);
+      expectOwner(stateDir);
       await daemon.start();
       return true;
     } catch (error) {
@@ -213,14 +213,13 @@ async function isAnswered(stateDir: string): Promise<boolean> {
   }
 }
 
-/** What root begins in another user's state directory that user could not open any more: the service would never start again. Throws UsageError. */
-function expectOwners(stateDir: string): void {
-  const uid = statSync(stateDir, { throwIfNoEntry: false })?.uid ?? 0;
-  const journal = join(stateDir, "journal.db");
-  // What SQLite makes beside a journal that is there has its owner.
-  if (process.geteuid?.() !== 0 || uid === 0 || (existsSync(journal) && journalTrouble(journal) === undefined)) return;
+/** What root makes in another user's state directory that user could not use: the service would not start again, or not read what was pulled. Throws UsageError. */
+function expectOwner(stateDir: string): void {
+  const uidOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.uid;
+  const uid = uidOf(join(stateDir, "journal.db")) ?? uidOf(stateDir) ?? 0;
+  if (process.geteuid?.() !== 0 || uid === 0) return;
   throw new UsageError(
-    `the state directory ${stateDir} belongs to the user with id ${uid}, who could not open what root makes there: run this as that user (sudo -u '#${uid}' …), or give root a "stateDir" of its own`,
+    `the state directory ${stateDir} belongs to the user with id ${uid}, who could not use what root makes there: run this as that user (sudo -u '#${uid}' …), or give root a "stateDir" of its own`,
   );
 }
 

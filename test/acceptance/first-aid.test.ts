@@ -55,7 +55,7 @@ test("an older Node is told so by every command, and nothing of the program is l
 });
 
 test(
-  "root begins nothing in another user's state directory; what it made there before is named, with what to type",
+  "root makes nothing in another user's state directory; what it made there before is named, with what to type",
   { skip: needsRoot },
   async (t) => {
     const { world, config } = worldOf(t);
@@ -64,8 +64,15 @@ test(
     chownSync(state, nobody, nobody);
     const { code, err } = await runProgram(["run", "--once", "--config", config]);
     assert.equal(code, 2);
-    assert.match(err, /state belongs to the user with id 65534, who could not open what root makes there: run this as that user/);
+    assert.match(err, /state belongs to the user with id 65534, who could not use what root makes there: run this as that user/);
     assert.deepEqual(readdirSync(state), []);
+    mkdirSync(world.path("out/v"));
+    chownSync(world.path("out/v"), nobody, nobody);
+    assert.equal((await runProgram(["run", "--once", "--config", config], { uid: nobody, gid: nobody })).code, 0);
+    const used = await runProgram(["run", "--config", config]);
+    assert.deepEqual([used.code, used.err], [2, err]);
+    rmSync(state, { recursive: true });
+    mkdirSync(state);
     chownSync(state, 0, 0);
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
     chownSync(state, nobody, nobody);
