@@ -194,7 +194,7 @@ async function start(
       const said = await asUsage(error, stateDir);
       if (supervisor === undefined) throw said;
       // Whoever holds it may end, and a disk may be mounted later; another version's journal stays what it is.
-      if (said === error && !(error instanceof StateDirHeld)) {
+      if (said === error && !(error instanceof StateDirHeld || error instanceof UsageError)) {
         await supervisor.mistake(reasonOf(said));
         throw said;
       }
