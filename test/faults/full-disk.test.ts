@@ -39,7 +39,9 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   world.fill("small/ballast2");
   world.file("in/late", "late", 1000);
   const trouble = `the journal in ${world.path("small/state")} cannot be written: no space is left on the disk of ${world.path("small/state")}: 0 B free, 17 MB needed`;
-  const without = await runProgram(["status", "--config", config]);
+  const read = await runProgram(["status", "--config", config]);
+  assert.equal(read.code, 0, read.err);
+  const without = await runProgram(["forget", "in:late", "--config", config]);
   assert.equal(without.code, 2, without.err);
   assert.equal(without.err.trim(), `filesync: ${trouble.replace("written", "opened")}`);
   const socket = await NotifySocket.open(world.path("notify"));
