@@ -245,9 +245,14 @@ export const secret = (empty?: "refused") =>
     }),
   );
 
+/** What a file that keeps a secret says: without its last line end. Throws node's error. */
+export function secretTextIn(file: string): string {
+  return readFileSync(file, "utf8").replace(/\r?\n$/, "");
+}
+
 function readSecret(file: string, addIssue: (issue: { message: string; received?: string }) => void): Secret | undefined {
   try {
-    const value = readFileSync(file, "utf8").replace(/\r?\n$/, "");
+    const value = secretTextIn(file);
     if (value !== "") return new Secret(value);
     addIssue({ message: `a secret in ${file}; it is empty` });
     return undefined;

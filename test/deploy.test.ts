@@ -656,6 +656,8 @@ test("in a chroot, where no systemd runs, an image is made ready; what would hav
       /^Ready to be copied: [^]*\nexit 0\n(\/usr\/local\/lib\/systemd\/system\/filesync\S*\n){2}ls: [^\n]*\n(filesync\S*\n){4}versions\/0\.1\.0-\w+\n0\.1\.0-\w+ is installed already\n$/m,
       `${unit}: ${image?.out ?? ""}`,
     );
+    for (const enabled of [unit, "filesync-mount.socket"])
+      assert.ok(image?.out.includes(`\n/usr/local/lib/systemd/system/${enabled}\n`), `${enabled}: ${image?.out ?? ""}`);
   }
   const bare = apart.sh(
     `${chroot}; mkdir /run/few; ln -s /usr/bin/{bash,env,dirname,id,sed,readlink} /run/few; PATH=/run/few $deploy --prepare-image; echo "exit $?"; ${traces}`,

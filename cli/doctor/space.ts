@@ -1,6 +1,6 @@
 /** Room for the journal and the spool: bytes, names, a file system that may be written, a card that does not fail. */
 import { promises as fs } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Config } from "../../core/config.js";
 import { mayWriteIn } from "../../core/fs.js";
 import { reasonOf } from "../../core/retry.js";
@@ -134,7 +134,7 @@ function contents(view: View, stateDir: string): Finding[] {
       return [
         finding(
           "bad",
-          join(stateDir, basename(other.path)),
+          join(stateDir, other.path),
           `it belongs to the user with id ${other.uid}, and its directory to ${other.owner}: the daemon may not be able to use it`,
           `sudo chown -R ${other.owner} ${shellWord(stateDir)}`,
         ),

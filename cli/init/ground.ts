@@ -1,10 +1,11 @@
 /** The ground station's configuration: an FTP server with a certificate of its own, and a user with a password for each vehicle. */
 import { getNodeValue, parseTree } from "jsonc-parser";
 import { randomInt, X509Certificate } from "node:crypto";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { hostname, networkInterfaces, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { secretTextIn } from "../../core/options.js";
 import { certificateFingerprint } from "../../core/net.js";
 import { UsageError } from "../config.js";
 import { changeConfig, isUntouched, memberText, placeConfig, placeDir, placeFile, withMember } from "../edit-config.js";
@@ -55,7 +56,7 @@ function fileOf({ dir }: Setting, credential: string): string {
 }
 
 function isFilled(file: string): boolean {
-  return (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0;
+  return existsSync(file) && secretTextIn(file) !== "";
 }
 
 /** undefined: the user's password is no credential. */

@@ -48,12 +48,12 @@ function kindOf(path: string): Kind | "link to nowhere" | "device or pipe" | und
   }
 }
 
-/** The first of what the daemon needs in it that is another user's than the directory itself. */
+/** The first of what the daemon keeps in it (`path` below it) that is another user's than the directory itself. Throws node's error. */
 export function othersIn(dir: string): { readonly path: string; readonly uid: number; readonly owner: number } | undefined {
   const owner = statSync(dir).uid;
   for (const name of Object.keys(kept)) {
     const stat = statSync(join(dir, name), { throwIfNoEntry: false });
-    if (stat !== undefined && stat.uid !== owner) return { path: join(dir, name), uid: stat.uid, owner };
+    if (stat !== undefined && stat.uid !== owner) return { path: name, uid: stat.uid, owner };
   }
   return undefined;
 }
@@ -64,7 +64,7 @@ export function othersText(dir: string): string | undefined {
     const other = othersIn(dir);
     return other === undefined
       ? undefined
-      : `permission denied: ${other.path} belongs to the user with id ${other.uid}, and its directory to ${other.owner}: sudo chown -R ${other.owner} ${shellWord(dir)}`;
+      : `permission denied: ${join(dir, other.path)} belongs to the user with id ${other.uid}, and its directory to ${other.owner}: sudo chown -R ${other.owner} ${shellWord(dir)}`;
   } catch {
     return undefined;
   }
