@@ -1,12 +1,14 @@
 /** What runs at the server, run here. */
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Duplex } from "node:stream";
 import { test } from "node:test";
+import type { Client } from "ssh2";
 import { bytes, sha256 } from "../../test/conformance/upload.js";
-import { loops } from "./shell.js";
+import { Digester, digestIn, loops } from "./shell.js";
 
 const where = (tool: string): string | undefined => {
   const { status, stdout } = spawnSync("sh", ["-c", `command -v ${tool}`], { encoding: "utf8" });
@@ -23,11 +25,45 @@ for (const [kind, loop] of Object.entries(loops))
       for (const tool of ["sh", ...tools]) symlinkSync(where(tool) ?? "", join(dir, tool));
       const content = bytes(100_000);
       writeFileSync(join(dir, "it's $one"), content);
-      const input = ["it's $one", "absent", "it's $one"].map((name) => `${join(dir, name)}\n`).join("");
+      const odd = "a\\0b two";
+      writeFileSync(join(dir, odd), content);
+      // Alone, and together with what is there or is not.
+      const asked = [["it's $one"], ["absent"], [odd, "it's $one"], [odd, "absent", "it's $one"]];
+      const input = asked.map((names) => `${names.map((name) => `${join(dir, name)}\n`).join("")}\n`).join("");
       const out = execFileSync("/bin/sh", ["-c", loop], { input, env: { PATH: dir }, encoding: "utf8" });
-      const digests = out.split("\n").map((line) => /^([0-9a-f]{64})\b/.exec(line)?.[1]);
+      const digests = out.split("\n").map((line) => digestIn(line));
       const can = tools.includes("sha256sum") || (kind === "large" && tools.includes("openssl"));
       const one = can ? sha256(content).slice("sha256:".length) : undefined;
-      assert.deepEqual(digests, [one, undefined, one, undefined]);
+      assert.deepEqual(digests, [one, undefined, one, one, one, undefined, one, undefined]);
     });
   }
+
+/** What is to be run there runs here, with `env`. */
+function clientHere(env: NodeJS.ProcessEnv): Client {
+  const exec = (command: string, opened: (error: undefined, channel: Duplex) => void): void => {
+    const { stdin, stdout, stderr } = spawn("/bin/sh", ["-c", command], { env });
+    opened(undefined, Object.assign(Duplex.from({ writable: stdin, readable: stdout }), { stderr }));
+  };
+  return { exec } as unknown as Client;
+}
+
+const skip = where("sha256sum") === undefined ? "sha256sum is not installed" : false;
+test("many names at once: each gets its own answer, and few programs are begun", { skip }, async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-shell-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const runs = join(dir, "runs");
+  writeFileSync(join(dir, "sha256sum"), `#!/bin/sh\necho run >>'${runs}'\nexec ${where("sha256sum") ?? ""} "$@"\n`, { mode: 0o755 });
+  const digester = new Digester(clientHere({ PATH: `${dir}:${process.env.PATH ?? ""}` }), 30_000);
+  t.after(() => digester.end());
+  assert.equal(await digester.works(), true);
+  const names = Array.from({ length: 100 }, (_, n) => join(dir, n === 7 ? "it's\\0 $one" : `f${n}`));
+  for (const [n, name] of names.entries()) if (n !== 70) writeFileSync(name, `content ${n}`);
+  const digests = await Promise.all(names.map((name) => digester.digest(Buffer.from(name), 100)));
+  assert.deepEqual(
+    digests,
+    names.map((_, n) => (n === 70 ? undefined : sha256(Buffer.from(`content ${n}`)))),
+  );
+  // Four for a hundred names, and one more for each name of the four that one was missing from.
+  const count = readFileSync(runs, "utf8").trim().split("\n").length;
+  assert.ok(count <= 1 + 4 + 32, `${count} programs`);
+});

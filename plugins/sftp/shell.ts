@@ -1,6 +1,6 @@
 /**
- * SHA-256 by the server's own `sha256sum` (of large files `openssl`, if it is there), where it allows commands. One shell per kind of file reads names from its input and answers
- * each with a line, so that a small file costs no login, no channel and no round trip of its own.
+ * SHA-256 by the server's own `sha256sum` (of large files `openssl`, if it is there), where it allows commands. One shell per kind of file reads names from its input, up to an
+ * empty line, and answers each with a line: a small file costs no login, no channel and no round trip of its own, and those that are asked while others are digested share a program.
  *
  * Names go as bytes on a line, never through the shell's grammar; one that holds a line end gets no digest.
  */
@@ -9,27 +9,41 @@ import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
 
 // `exec sh -c '…'` is the same in sh, bash, zsh, fish and csh.
-const loopOf = (digest: string): string => `exec sh -c 'while IFS= read -r f; do ${digest} || echo -; done'`;
+const loopOf = (all: string): string =>
+  `exec sh -c 'set --; while IFS= read -r f; do if [ "$f" ]; then set -- "$@" "$f"; continue; fi; ${all}; set --; done'`;
+const eachBy = (digest: string): string => `for f do ${digest} || echo -; done`;
 const small = 'sha256sum <"$f" 2>/dev/null';
+/** It leaves out what it cannot read: then each is asked alone. */
+const together = 'o=$(sha256sum "$@" </dev/null 2>/dev/null) && printf "%s\\n" "$o"';
 /** openssl begins later, and is up to four times as fast: it uses what the processor has for SHA-256. */
 const large = `openssl dgst -sha256 -r <"$f" 2>/dev/null || ${small}`;
-export const loops = { small: loopOf(small), large: loopOf(large) } as const;
+export const loops = { small: loopOf(`${together} || ${eachBy(small)}`), large: loopOf(eachBy(large)) } as const;
+/** Of a line that a loop answers: in hexadecimal digits, or undefined. A backslash says that the name behind it is not written as it is. */
+export const digestIn = (line: string): string | undefined => /^\\?([0-9a-f]{64})\b/.exec(line)?.[1];
 const ofNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /** What is larger has a shell of its own: small files do not wait for it. */
 const largeBytes = 8 * 2 ** 20;
+/** What is asked at once: so many names, or so many bytes to digest. */
+const mostNames = 32;
+const mostBytes = 4 * 2 ** 20;
 /** A slow disk gives so many bytes per millisecond. */
 const slowest = 2000;
 
 interface Asked {
+  readonly path: Buffer;
+  readonly size: number;
+  /** So long it may take for an answer, beside reading the file. */
+  readonly patienceMs: number;
   readonly done: (hex: string | undefined) => void;
   readonly fail: (error: Fault) => void;
-  readonly ms: number;
 }
 
 class Shell {
   readonly #channel: ClientChannel;
-  readonly #asked: Asked[] = [];
+  readonly #waiting: Asked[] = [];
+  /** What the shell was told, in that order. */
+  #asked: Asked[] = [];
   #timer: NodeJS.Timeout | undefined;
   #text = "";
   #over = false;
@@ -55,12 +69,11 @@ class Shell {
     return this.#over;
   }
 
-  ask(path: Buffer, ms: number): Promise<string | undefined> {
+  ask(path: Buffer, size: number, patienceMs: number): Promise<string | undefined> {
     if (this.#over) return Promise.reject(new Fault("transient", "the server's shell ended"));
     return new Promise((done, fail) => {
-      this.#asked.push({ done, fail, ms });
-      if (this.#asked.length === 1) this.#watch();
-      this.#channel.write(Buffer.concat([path, Buffer.from("\n")]));
+      this.#waiting.push({ path, size, patienceMs, done, fail });
+      if (this.#asked.length === 0 && this.#waiting.length === 1) setImmediate(() => this.#send());
     });
   }
 
@@ -68,15 +81,30 @@ class Shell {
     if (this.#over) return;
     this.#over = true;
     clearTimeout(this.#timer);
-    for (const { fail } of this.#asked.splice(0)) fail(why);
+    for (const { fail } of [...this.#asked.splice(0), ...this.#waiting.splice(0)]) fail(why);
     this.#channel.destroy();
+  }
+
+  #send(): void {
+    if (this.#over || this.#asked.length > 0) return;
+    let count = 0;
+    for (let bytes = 0; count < Math.min(mostNames, this.#waiting.length); count++) {
+      bytes += this.#waiting[count]?.size ?? 0;
+      if (count > 0 && bytes > mostBytes) break;
+    }
+    this.#asked = this.#waiting.splice(0, count);
+    if (count === 0) return;
+    const end = Buffer.from("\n");
+    this.#channel.write(Buffer.concat([...this.#asked.flatMap(({ path }) => [path, end]), end]));
+    this.#watch();
   }
 
   #watch(): void {
     clearTimeout(this.#timer);
     const [first] = this.#asked;
-    if (first !== undefined)
-      this.#timer = setTimeout(() => this.end(new Fault("transient", "sha256sum at the server gave no answer")), first.ms);
+    if (first === undefined) return;
+    const readMs = this.#asked.reduce((sum, { size }) => sum + size, 0) / slowest;
+    this.#timer = setTimeout(() => this.end(new Fault("transient", "sha256sum at the server gave no answer")), first.patienceMs + readMs);
   }
 
   #take(bytes: Buffer): void {
@@ -85,9 +113,10 @@ class Shell {
       const line = this.#text.slice(0, end);
       this.#text = this.#text.slice(end + 1);
       const answered = this.#asked.shift();
-      answered?.done(/^([0-9a-f]{64})\b/.exec(line)?.[1]);
+      answered?.done(digestIn(line));
       this.#watch();
     }
+    this.#send();
     // A login that prints text without end.
     if (this.#text.length > 10_000) this.end();
   }
@@ -108,7 +137,7 @@ export class Digester {
   async works(): Promise<boolean> {
     try {
       const shell = await this.#shell("small");
-      return (await shell.ask(Buffer.from("/dev/null"), Math.min(this.#timeoutMs, 10_000))) === ofNothing;
+      return (await shell.ask(Buffer.from("/dev/null"), 0, Math.min(this.#timeoutMs, 10_000))) === ofNothing;
     } catch {
       // Whatever it is (a chroot, a forced command, a login that prints), there are no digests. A broken connection is noticed by what comes next.
       return false;
@@ -119,7 +148,7 @@ export class Digester {
   async digest(path: Buffer, size: number): Promise<Digest | undefined> {
     if (path.includes(0x0a)) return undefined;
     const shell = await this.#shell(size > largeBytes ? "large" : "small");
-    const hex = await shell.ask(path, this.#timeoutMs + size / slowest);
+    const hex = await shell.ask(path, size, this.#timeoutMs);
     return hex === undefined ? undefined : `sha256:${hex}`;
   }
 

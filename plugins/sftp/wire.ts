@@ -1,5 +1,6 @@
 /**
- * SFTP version 3 over a channel: requests go out as they are asked, those of one turn of the loop together, answers come back by their number.
+ * SFTP version 3 over a channel: requests go out as they are asked, those of one turn of the loop together, small ones of a moment together where many are under way; answers come back by
+ * their number.
  *
  * Names are bytes, so that one of any encoding comes back as it was listed. A channel that ends, or gives no answer for too long, ends all
  * that waits with a Fault; nothing is tried again here.
@@ -40,6 +41,9 @@ const mostBytes = 2 ** 20;
 
 /** What one SSH packet carries: OpenSSH takes no more, and each costs a cipher, a nonce and a digest of its own. */
 const packetBytes = 32 * 1024;
+/** With more under way than so many a moment is nothing: each packet wakes programs on both sides. */
+const manyUnderWay = 6;
+const momentMs = 1;
 /** So many buffers that went out are kept. */
 const mostSpare = 16;
 
@@ -104,7 +108,7 @@ export class Wire {
   #version: ((extensions: ReadonlyMap<string, string>) => void) | undefined;
   #parts: Buffer[] = [];
   #held = 0;
-  /** Requests that go out at the end of this turn. */
+  /** Requests that go out together. */
   #out: Buffer | undefined;
   #filled = 0;
   #spare: Buffer[] = [];
@@ -169,12 +173,13 @@ export class Wire {
     });
   }
 
-  /** Where a request of so many bytes is to be written, before this turn of the loop ends. */
+  /** Where a request of so many bytes is to be written, at once. */
   #room(length: number): { into: Buffer; from: number } {
     if (this.#filled + length > packetBytes) this.#flush();
     if (this.#out === undefined) {
       this.#out = (length <= packetBytes ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(Math.max(length, packetBytes));
-      setImmediate(() => this.#flush());
+      if (this.#waiting.size > manyUnderWay && length < packetBytes / 2) setTimeout(() => this.#flush(), momentMs);
+      else setImmediate(() => this.#flush());
     }
     const from = this.#filled;
     this.#filled += length;
