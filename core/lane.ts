@@ -10,7 +10,7 @@ import type { DeviceConfig } from "./config.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Events } from "./events.js";
 import type { Gate } from "./gate.js";
-import type { Clock, Device, Presence } from "./plugin.js";
+import type { Clock, Device, Presence, TargetFeatures } from "./plugin.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Throttle } from "./throttle.js";
 import type { Uptime } from "./uptime.js";
@@ -156,6 +156,11 @@ export class Lane {
     return Math.min(own, this.config.concurrency ?? own) - (role === "target" ? this.#guests : 0);
   }
 
+  /** What it takes beside so many, as `features.pipeline`, while it is known to be well. */
+  get pipeline(): TargetFeatures["pipeline"] {
+    return this.proven && this.slots("target") > 1 ? this.device.target?.features.pipeline : undefined;
+  }
+
   /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. `why`: said until it takes a file again. */
   pauseTarget(ms: number, why?: string): void {
     this.#stopped = why;
@@ -212,8 +217,10 @@ export class Lane {
         next();
         return;
       }
+      const full = !this.free;
       this.#busy -= 1;
-      this.wake$.next();
+      // Nobody was told to wait while others were free; that nothing is open any more is waited for, too.
+      if (full || this.#busy === 0) this.wake$.next();
     };
   }
 

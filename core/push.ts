@@ -9,7 +9,6 @@ import { type Engine, nameOf, routeOf } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { delivered, putOffHeld } from "./limits.js";
-import type { TargetFeatures } from "./plugin.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
@@ -29,13 +28,13 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
   /** Whether one more may begin: as many as the target takes; more of small ones, while it is known to be well. */
   const mayBegin = ({ size }: DeliveryRow) => {
     if (running.size < lane.slots("target")) return true;
-    const pipeline = pipelined(lane);
+    const { pipeline } = lane;
     if (pipeline === undefined || running.size >= pipeline.uploads) return false;
     const bytes = [...running].reduce((sum, { delivery }) => sum + delivery.size, size);
     return bytes <= pipeline.bytes;
   };
   return workers<Push>(wake$, stop, {
-    slots: () => (lane.takes ? Math.max(lane.slots("target"), pipelined(lane)?.uploads ?? 0) : 0),
+    slots: () => (lane.takes ? Math.max(lane.slots("target"), lane.pipeline?.uploads ?? 0) : 0),
     claim: async () => {
       if (!lane.takes) return undefined;
       await putOffHeld(engine, lane);
@@ -56,11 +55,6 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       return best !== undefined && goesBefore(best, last.delivery) ? last : undefined;
     },
   });
-}
-
-/** What a target takes beside the usual: while it is known to be well, and not held to one thing at a time. */
-function pipelined(lane: Lane): TargetFeatures["pipeline"] {
-  return lane.proven && lane.slots("target") > 1 ? lane.device.target?.features.pipeline : undefined;
 }
 
 async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal): Promise<void> {

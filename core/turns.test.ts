@@ -35,3 +35,46 @@ test("so many turns at once, in the order of asking; who is withdrawn leaves the
     assert.equal(await turns.run(undefined, () => Promise.resolve("free again")), "free again");
   }
 });
+
+test("more than so many while there may be more, and all together are small: nobody is passed", async () => {
+  let more: { uploads: number; bytes: number } | undefined = { uploads: 3, bytes: 100 };
+  const turns = new Turns(1, () => more);
+  const begun: string[] = [];
+  const ends = new Map<string, () => void>();
+  const ask = (name: string, size?: number) =>
+    turns.run(
+      undefined,
+      () => {
+        begun.push(name);
+        return new Promise<void>((resolve) => ends.set(name, resolve));
+      },
+      size,
+    );
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  const end = async (name: string) => {
+    ends.get(name)?.();
+    ends.delete(name);
+    await turn();
+  };
+  const asked = [ask("large", 90), ask("small", 10), ask("full", 1)];
+  await turn();
+  assert.deepEqual(begun, ["large", "small"]);
+  asked.push(ask("unknown"), ask("empty", 0));
+  await end("large");
+  assert.deepEqual(begun, ["large", "small", "full"]);
+  await end("small");
+  await end("full");
+  assert.deepEqual(begun, ["large", "small", "full", "unknown", "empty"]);
+  asked.push(ask("third", 1), ask("fourth", 1), ask("fifth", 1));
+  await turn();
+  assert.deepEqual(begun.slice(5), ["third"]);
+  more = undefined;
+  for (const name of ["unknown", "empty"]) await end(name);
+  assert.deepEqual(begun.slice(5), ["third"]);
+  more = { uploads: 9, bytes: 100 };
+  await end("third");
+  assert.deepEqual(begun.slice(5), ["third", "fourth", "fifth"]);
+  for (const name of ["fourth", "fifth"]) await end(name);
+  await Promise.all(asked);
+  assert.equal(turns.wanted, false);
+});

@@ -1,12 +1,30 @@
 /** Turns that go in the order of asking: one at a time, or so many. Whoever holds a long turn can see that others wait, and let them. */
 import { abortedFault } from "./errors.js";
 
-export class Turns {
-  readonly #waiting: (() => void)[] = [];
-  #free: number;
+/** Beyond those, of works that tell their size. */
+export interface More {
+  /** Turns in all. */
+  readonly uploads: number;
+  /** Bytes of all of them together. */
+  readonly bytes: number;
+}
 
-  constructor(atOnce = 1) {
-    this.#free = atOnce;
+interface Waiting {
+  readonly size: number;
+  readonly go: () => void;
+}
+
+export class Turns {
+  readonly #waiting: Waiting[] = [];
+  readonly #atOnce: number;
+  readonly #more: () => More | undefined;
+  #running = 0;
+  #bytes = 0;
+
+  /** `more` is asked each time. */
+  constructor(atOnce = 1, more: () => More | undefined = () => undefined) {
+    this.#atOnce = atOnce;
+    this.#more = more;
   }
 
   /** True while somebody waits for the turn. */
@@ -14,38 +32,56 @@ export class Turns {
     return this.#waiting.length > 0;
   }
 
-  /** Runs `work` when it is its turn. Rejects with the signal's Fault when that comes before the turn. */
-  async run<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    await this.#take(signal);
+  /** Runs `work` when it is its turn. Rejects with the signal's Fault when that comes before the turn. `size`: bytes that it moves; without it `more` is nothing for it. */
+  async run<T>(signal: AbortSignal | undefined, work: () => Promise<T>, size = Infinity): Promise<T> {
+    await this.#take(signal, size);
     try {
       return await work();
     } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free += 1;
-      else next();
+      this.#running -= 1;
+      this.#bytes -= counted(size);
+      for (let next = this.#waiting[0]; next !== undefined && this.#mayBegin(next.size); next = this.#waiting[0]) {
+        this.#waiting.shift();
+        this.#begin(next.size);
+        next.go();
+      }
     }
   }
 
-  async #take(signal: AbortSignal | undefined): Promise<void> {
+  #mayBegin(size: number): boolean {
+    if (this.#running < this.#atOnce) return true;
+    const more = this.#more();
+    return more !== undefined && this.#running < more.uploads && this.#bytes + size <= more.bytes;
+  }
+
+  #begin(size: number): void {
+    this.#running += 1;
+    this.#bytes += counted(size);
+  }
+
+  async #take(signal: AbortSignal | undefined, size: number): Promise<void> {
     if (signal?.aborted === true) throw abortedFault(signal);
-    if (this.#free > 0) {
-      this.#free -= 1;
+    if (this.#waiting.length === 0 && this.#mayBegin(size)) {
+      this.#begin(size);
       return;
     }
     await new Promise<void>((resolve, reject) => {
       const stop = (): void => {
-        this.#waiting.splice(this.#waiting.indexOf(go), 1);
+        this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
         if (signal !== undefined) reject(abortedFault(signal));
       };
       const go = (): void => {
         signal?.removeEventListener("abort", stop);
         resolve();
       };
-      this.#waiting.push(go);
+      const waiting = { size, go };
+      this.#waiting.push(waiting);
       signal?.addEventListener("abort", stop, { once: true });
     });
   }
 }
+
+const counted = (size: number) => (size === Infinity ? 0 : size);
 
 /** What all of them end with; the first failure once none is under way any more. */
 export async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {

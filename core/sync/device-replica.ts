@@ -35,7 +35,7 @@ export interface ReplicaGiven {
   readonly rules: Rules;
   /** The route's. */
   readonly throttle: Throttle;
-  /** Files that its devices are given at once; what waits for the journal does not count. */
+  /** Files that come to it at once; what waits for the journal does not count. */
   readonly turns: () => Turns;
   /** Names the route, for what is its own at the device. */
   readonly route: string;
@@ -216,7 +216,9 @@ export class DeviceReplica implements Replica {
   }
 
   async stage(staging: Staging, from: Replica, entry: Entry, held: Held, signal: AbortSignal): Promise<Digest> {
-    return this.given.turns().run(signal, () => this.#stage(staging, expectDevice(from), entry, held, signal));
+    const digest = await this.given.turns().run(signal, () => this.#stage(staging, expectDevice(from), entry, held, signal), staging.size);
+    this.given.lane.noteSuccess();
+    return digest;
   }
 
   async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, { begun, old }: Held, signal: AbortSignal): Promise<Digest> {
@@ -324,7 +326,7 @@ export class DeviceReplica implements Replica {
   }
 
   publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined> {
-    return this.given.turns().run(signal, () => this.#publish(staging, digest, expectDevice(from), entry, signal));
+    return this.given.turns().run(signal, () => this.#publish(staging, digest, expectDevice(from), entry, signal), staging.size);
   }
 
   async #publish(staging: Staging, digest: Digest, from: DeviceReplica, { stamp }: Entry, signal: AbortSignal): Promise<Entry | undefined> {

@@ -45,8 +45,9 @@ const defaultIntervalMs = 30_000;
 /** So often the side of a mirror is listed, where its device has no interval of its own: it is known what this route put there. */
 const followerIntervalMs = 3_600_000;
 const triesOnce = 5;
-/** For each file that a device is given, so many are under way: most of the time they wait for the journal's medium. */
+/** For each file that a device is given, so many are under way: most of the time they wait for the journal's medium. Fewer where it takes many at once. */
 const underWay = 8;
+const pipelinedUnderWay = 3;
 const inTheWay =
   "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
 /** In what the route remembers: why it was refused by what a device promises. */
@@ -94,7 +95,7 @@ export class SyncRoute {
   readonly #stuck = new Map<string, number>();
   /** What a server did not move: it is sent anew. */
   readonly #fixed = new Set<string>();
-  #turns = new Turns();
+  #turns: Readonly<Record<Side, Turns>> = { here: new Turns(), there: new Turns() };
   readonly #known = new Known();
   readonly #noRoom = new NoRoom();
   readonly #chunks: ChunkIndex;
@@ -121,7 +122,7 @@ export class SyncRoute {
     const routeNames = this.#names(id);
     const side = (on: Side, dir: string, more: Pick<ReplicaGiven, "marked" | "away" | "names" | "chunks">) =>
       new DeviceReplica({
-        ...{ engine, lane: this[on], dir, rules, throttle, turns: () => this.#turns, route: id, title: this.title, ...more },
+        ...{ engine, lane: this[on], dir, rules, throttle, turns: () => this.#turns[on], route: id, title: this.title, ...more },
         memo: (upload) => store.memo(upload),
         mark: {
           get: () => textIn(store.own.get(`mark ${on}`)),
@@ -303,7 +304,9 @@ export class SyncRoute {
     const slots = [this.here.slots("source"), this.there.slots("target")];
     if (config.mode === "two-way") slots.push(this.here.slots("target"), this.there.slots("source"));
     const atOnce = Math.max(1, Math.min(...slots));
-    this.#turns = new Turns(atOnce);
+    const turns = (lane: Lane) => new Turns(atOnce, () => lane.pipeline);
+    this.#turns = { here: turns(this.here), there: turns(this.there) };
+    const pipelined = [this.here, this.there].map(({ device }) => pipelinedUnderWay * (device.target?.features.pipeline?.uploads ?? 0));
     const rules = {
       ...this.#guards(approved),
       neverMarked: this.#neverMarked,
@@ -316,7 +319,7 @@ export class SyncRoute {
         ),
       named: this.named,
       told: (plan: Plan) => this.#pends(plan),
-      together: atOnce * underWay,
+      together: Math.max(atOnce * underWay, ...pipelined),
       noRoom: this.#noRoom,
       before: (side: Side, signal: AbortSignal) => this.#tryOut(side, signal),
     };
