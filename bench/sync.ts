@@ -1,9 +1,10 @@
 /**
- * A mirror at OpenSSH beside `rclone sync` and `lftp mirror`, which speak SFTP as ours does, and rsync, which runs code at the server: a first time, with nothing changed, and with one
- * file changed. FileSync is `run --once` with its journal; its server syncs each file where it can (fsync@openssh.com), the others' does not.
+ * A mirror at OpenSSH beside `rclone sync` and `lftp mirror`, which speak SFTP as ours does, and rsync, which runs code at the server; two-way beside `rclone bisync`, and unison, which runs code
+ * there too: a first time, with nothing changed, and with one file changed. FileSync is `run --once` with its journal; its server syncs each file where it can (fsync@openssh.com), the others' does
+ * not. Where the account runs commands ours has each file digested there; "SFTP alone" is without that, as at an account that has nothing else.
  */
 import { execFileSync } from "node:child_process";
-import { copyFileSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openssh, type SftpServerUnderTest } from "../test/conformance/sftp-servers.js";
 import { mainJs } from "../test/faults/process.js";
@@ -23,40 +24,84 @@ interface Place {
   readonly key: string;
 }
 
-type Peer = (place: Place) => readonly string[];
+/** `first`: nothing is there yet. */
+type Peer = (place: Place, first: boolean) => readonly string[];
 
-/** Without its checksums: for each file it would log in once more to run md5sum there, ten files a second. */
-const rclone: Peer = ({ server, from, to, key }) => {
+const remoteOf = ({ server, to, key }: Place) => {
   const user = String(server.options.user);
-  const remote = `:sftp,host=127.0.0.1,port=${server.port},user=${user},key_file=${key},disable_hashcheck=true,shell_type=none:${to}`;
-  return ["rclone", "--config", "/dev/null", "sync", "--transfers", "8", "--checkers", "16", from, remote];
+  return `:sftp,host=127.0.0.1,port=${server.port},user=${user},key_file=${key},disable_hashcheck=true,shell_type=none:${to}`;
 };
 
-const sshOf = ({ server, key }: Place) =>
-  `ssh -p ${server.port} -l ${String(server.options.user)} -i ${key} -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null`;
+/** Without its checksums: for each file it would log in once more to run md5sum there, ten files a second. */
+const rclone: Peer = (place) => [
+  "rclone",
+  "--config",
+  "/dev/null",
+  "sync",
+  "--transfers",
+  "8",
+  "--checkers",
+  "16",
+  place.from,
+  remoteOf(place),
+];
+
+const bisync: Peer = (place, first) => [
+  ...["rclone", "--config", "/dev/null", "bisync", place.from, remoteOf(place), "--workdir", join(place.dir, "bisync")],
+  ...["--transfers", "8", "--checkers", "16", ...(first ? ["--resync"] : [])],
+];
+
+const sshArgsOf = ({ server, key }: Place) =>
+  `-p ${server.port} -l ${String(server.options.user)} -i ${key} -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null`;
 
 const lftp: Peer = (place) => [
   "lftp",
   "-c",
-  `set sftp:connect-program "${sshOf(place)} -a -x"; open -u ${String(place.server.options.user)},x sftp://127.0.0.1:${place.server.port}; mirror -R -e --parallel=8 ${place.from} ${place.to}`,
+  `set sftp:connect-program "ssh ${sshArgsOf(place)} -a -x"; open -u ${String(place.server.options.user)},x sftp://127.0.0.1:${place.server.port}; mirror -R -e --parallel=8 ${place.from} ${place.to}`,
 ];
 
-const rsync: Peer = (place) => ["rsync", "-a", "--delete", "-e", sshOf(place), `${place.from}/`, `127.0.0.1:${place.to}/`];
+const rsync: Peer = (place) => ["rsync", "-a", "--delete", "-e", `ssh ${sshArgsOf(place)}`, `${place.from}/`, `127.0.0.1:${place.to}/`];
+
+const unison: Peer = (place) => [
+  ...["env", `UNISON=${join(place.dir, "unison")}`, "unison", place.from, `ssh://127.0.0.1/${place.to}`],
+  ...["-sshargs", sshArgsOf(place), "-batch", "-auto", "-silent", "-times", "-confirmbigdel=false"],
+];
 
 /** With the same key: to open one with a passphrase takes more than half a second. */
-const ours: Peer = ({ server, from, dir, key }) => {
-  const { passphrase: _, ...options } = server.options;
-  const nas = { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, ...options, privateKey: key };
-  const routes = [{ from: "in", to: ["nas"], mode: "mirror", into: "to", deletes: true }];
-  const config = join(dir, "config.json");
-  writeFileSync(
-    config,
-    JSON.stringify({ stateDir: join(dir, "state"), devices: { in: { type: "local", dir: from, settle: "0s" }, nas }, routes }),
-  );
-  return [process.execPath, mainJs, "run", "--once", "--json", "--config", config];
-};
+const ours =
+  (route: object, device: object = {}): Peer =>
+  ({ server, from, dir, key }) => {
+    const { passphrase: _, ...options } = server.options;
+    const nas = { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, ...options, privateKey: key, ...device };
+    const config = join(dir, "config.json");
+    const devices = { in: { type: "local", dir: from, settle: "0s" }, nas };
+    writeFileSync(
+      config,
+      JSON.stringify({ stateDir: join(dir, "state"), devices, routes: [{ from: "in", to: ["nas"], into: "to", ...route }] }),
+    );
+    return [process.execPath, mainJs, "run", "--once", "--json", "--config", config];
+  };
 
-const peers: Readonly<Record<string, Peer>> = { rclone, lftp, rsync, FileSync: ours };
+const mirror = { mode: "mirror", deletes: true };
+const twoWay = { mode: "two-way" };
+
+/** By the program that has to be there. */
+const peers: readonly (readonly [program: string, name: string, Peer])[] = [
+  ["rclone", "rclone sync", rclone],
+  ["lftp", "lftp mirror", lftp],
+  ["rsync", "rsync (runs code there)", rsync],
+  ["node", "FileSync, mirror", ours(mirror)],
+  ["node", "FileSync, mirror, SFTP alone", ours(mirror, { verify: "size" })],
+  ["rclone", "rclone bisync", bisync],
+  ["unison", "unison (runs code there)", unison],
+  ["node", "FileSync, two-way", ours(twoWay)],
+  ["node", "FileSync, two-way, SFTP alone", ours(twoWay, { verify: "size" })],
+];
+
+/** What went over this machine's loopback, both ways and with all headers: nothing else may use it. */
+function wireBytes(): number {
+  return Number(readFileSync("/sys/class/net/lo/statistics/rx_bytes", "utf8"));
+}
 
 /** `only`: numbers of cells. */
 export async function sync(only: readonly string[] = []): Promise<void> {
@@ -68,9 +113,26 @@ export async function sync(only: readonly string[] = []): Promise<void> {
   for (const [n, cell] of cells.entries()) {
     if (only.length > 0 && !only.includes(String(n))) continue;
     const rows: (readonly string[])[] = [];
-    for (const [name, peer] of Object.entries(peers)) if (has(name) || name === "FileSync") rows.push([name, ...(await one(cell, peer))]);
-    table([`${cell.name}, to OpenSSH`, "first, s", "no change, s", "one change, s", "peak MB, first"], rows);
+    for (const [program, name, peer] of peers) if (has(program)) rows.push([name, ...(await one(cell, peer))]);
+    table(
+      [
+        `${cell.name}, to OpenSSH`,
+        "first, s",
+        "no change, s",
+        "one change, s",
+        "peak MB, first",
+        "over the line, MB: first",
+        "no change",
+        "one change",
+      ],
+      rows,
+    );
   }
+}
+
+interface Case {
+  readonly run: Run;
+  readonly wireMb: number;
 }
 
 /** The first time, with nothing changed, and with one file changed: each the best of so many, but of many files the first time only once. */
@@ -83,25 +145,32 @@ function one(cell: Cell, peer: Peer): Promise<string[]> {
       // The others cannot be told a passphrase.
       copyFileSync(String(server.options.privateKey), key);
       execFileSync("ssh-keygen", ["-q", "-p", "-P", String(server.options.passphrase), "-N", "", "-f", key]);
-      const command = peer({ server, from, to, dir, key });
-      const best = async (times: number, prepare: (n: number) => void): Promise<Run> => {
-        let found: Run | undefined;
+      const place = { server, from, to, dir, key };
+      const best = async (times: number, isFirst: boolean, prepare: (n: number) => void): Promise<Case> => {
+        let found: Case | undefined;
         for (let n = 0; n < times; n++) {
           prepare(n);
-          const run = await measure(command);
-          if (found === undefined || run.seconds < found.seconds) found = run;
+          const before = wireBytes();
+          const run = await measure(peer(place, isFirst));
+          if (found === undefined || run.seconds < found.run.seconds) found = { run, wireMb: (wireBytes() - before) / 1e6 };
         }
         if (found === undefined) throw new Error("it was not run");
         return found;
       };
-      const first = await best(cell.files > 10_000 ? 1 : runs, () => {
-        for (const made of [to, join(dir, "state"), join(from, ".filesync")]) rmSync(made, { recursive: true, force: true });
+      const kept = [to, join(from, ".filesync"), ...["state", "bisync", "unison"].map((name) => join(dir, name))];
+      const first = await best(cell.files > 10_000 ? 1 : runs, true, () => {
+        for (const made of kept) rmSync(made, { recursive: true, force: true });
         mkdirSync(to);
       });
       expectAll(to, cell);
-      const same = await best(runs, () => undefined);
-      const changed = await best(runs, (n) => writeFileSync(join(from, `d${n}`, "new"), "new"));
-      return [first.seconds.toFixed(2), same.seconds.toFixed(2), changed.seconds.toFixed(2), first.rssMb.toFixed(0)];
+      const same = await best(runs, false, () => undefined);
+      const changed = await best(runs, false, (n) => writeFileSync(join(from, `d${n}`, "new"), "new"));
+      const cases = [first, same, changed];
+      return [
+        ...cases.map(({ run }) => run.seconds.toFixed(2)),
+        first.run.rssMb.toFixed(0),
+        ...cases.map(({ wireMb }) => wireMb.toFixed(2)),
+      ];
     } finally {
       await server.stop();
     }
