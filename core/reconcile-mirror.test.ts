@@ -12,10 +12,11 @@ const dir = (identity?: string): Content => ({ kind: "directory", ...(identity =
 const contents = (given: Readonly<Record<string, Content>>): Contents => new Map(Object.entries(given));
 type Side = Readonly<Record<string, Content>>;
 
-function plan(base: Side, here: Side, there: Side, more: Partial<MirrorRules> & Pick<Tables, "unseen"> = {}): string[] {
+function plan(base: Side, here: Side, there: Side, more: Partial<MirrorRules> & Pick<Tables, "unseen" | "folding"> = {}): string[] {
   let serial = 0;
-  const { unseen, ...rules } = more;
-  const tables = { base: contents(base), here: contents(here), there: contents(there), ...(unseen === undefined ? {} : { unseen }) };
+  const { unseen, folding, ...rules } = more;
+  const seen = { ...(unseen === undefined ? {} : { unseen }), ...(folding === undefined ? {} : { folding }) };
+  const tables = { base: contents(base), here: contents(here), there: contents(there), ...seen };
   return mirror(tables, { deletes: false, away: ".away", fresh: () => String((serial += 1)), ...rules }).map((action) => {
     if (isMove(action)) return `move ${action.from} to ${action.path}`;
     if (action.do === "learn") return `read ${action.path} ${action.sides.join(" and ")}`;
@@ -154,4 +155,15 @@ test("of several names of one thing those that were brought keep theirs", () => 
   const base = { a: file("a", "1"), b: file("a", "1") };
   assert.deepEqual(plan(base, { a: file("a", "1"), b: file("a", "1"), c: file("a", "1") }, base), ["copy c"]);
   assert.deepEqual(plan(base, { a: file("a", "1"), c: file("a", "1") }, base), ["move b to c"]);
+});
+
+test("where spellings of a name are one, another spelling comes by way of a third name", () => {
+  const base = { Dd: dir("1"), "Dd/f": file("b", "2"), A: file("b", "3") };
+  const here = { dd: dir("1"), "dd/f": file("b", "2"), a: file("b", "3") };
+  const [dirMoved, fileMoved] = [["move Dd to dd"], ["move A to a"]];
+  assert.deepEqual(plan(base, here, base).sort(), [...dirMoved, ...fileMoved].sort());
+  assert.deepEqual(plan(base, here, base, { folding: new Set(["there"]) }), [
+    ...["move A to .away/1", "move .away/1 to a"],
+    ...["move Dd to .away/2", "move .away/2 to dd"],
+  ]);
 });

@@ -5,6 +5,7 @@
  * the way and has a place elsewhere goes there first; where that is not free yet (a swap, a circle, a directory that comes into its own place), to a name in `away`.
  * Nothing that was at the other side is replaced: it goes to the trash, also what was put into `away` and found no place.
  */
+import { folded } from "./folded.js";
 import { nameIn, parentOf } from "./paths.js";
 import { type Action, type Content, deepestFirst, depthOf, inOrder, isUnseen, same, type Tables, unread } from "./reconcile.js";
 
@@ -234,6 +235,8 @@ class Places {
   }
 
   #move(node: Node, to: string): void {
+    // The side takes both names for one: by way of a third.
+    if (this.tables.folding?.has("there") === true && folded(node.path) === folded(to)) this.#setAside(node);
     const parent = this.#made(parentOf(to));
     this.#actions.push({ do: "move", from: node.path, path: to, on: "there" });
     node.leave();

@@ -28,6 +28,8 @@ export interface Tables {
   readonly there: Contents;
   /** Whether anything at or below this path could not be seen on a side: nothing counts as absent there. */
   readonly unseen?: (side: Side, path: string) => boolean;
+  /** Sides that do not tell the spellings of a name apart: `folded.ts`. */
+  readonly folding?: ReadonlySet<Side>;
 }
 
 /** A row of the table of docs/two-way.md. */

@@ -13,6 +13,14 @@ export function mountSmall(image: string, dir: string, mib: number, mkfs = ext4,
   return undefined;
 }
 
+/** It wants a block device, which goes by itself once it is unmounted. */
+const exfatMount = 'l=$(losetup -f --show "$0") && mount.exfat-fuse "$l" "$1" >&2; r=$?; losetup -d "$l"; exit $r';
+
+/** An exFAT, by FUSE. */
+export function mountExfat(image: string, dir: string, mib = 64): string | undefined {
+  return mountSmall(image, dir, mib, ["mkfs.exfat"], (file, at) => ["sh", "-c", exfatMount, file, at]);
+}
+
 export function unmount(dir: string): void {
   spawnSync("umount", ["-l", dir]);
 }

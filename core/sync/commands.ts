@@ -4,7 +4,7 @@ import type { Engine } from "../engine.js";
 import { isAtOrBelow } from "../paths.js";
 import { type Action, type Content, isMove, type Row, rowOf, type Side } from "../reconcile.js";
 import { nameOf } from "./options.js";
-import { listedAt } from "./round.js";
+import { listedAt, takenText } from "./round.js";
 import { SyncRoute } from "./sync-route.js";
 
 export interface PlannedPath {
@@ -38,7 +38,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
     routes.map(async (route) => {
       const { refusal } = route;
       if (refusal !== undefined) return { route: route.name, state: "refused", reason: refusal, paths: [] };
-      const { tables, actions, scans, strange, forgotten, stop } = await route.plan(signal);
+      const { tables, actions, scans, strange, forgotten, stop, taken } = await route.plan(signal);
       const { base, here, there, unseen } = tables;
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
@@ -53,17 +53,21 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
           const row = rowOf(b, l, r);
           const settling = scans.here.settling.has(path) || scans.there.settling.has(path);
           const hidden = unseen?.("here", path) === true || unseen?.("there", path) === true;
+          const [otherwise] = (byPath.get(path) ?? []).flatMap((action) => {
+            const by = taken.get(action);
+            return by === undefined || !("on" in action) ? [] : [takenText(by, route.named[action.on])];
+          });
           const left = settling
             ? "it is being written, or was a moment ago"
             : hidden
               ? "it, or what is above it, cannot be seen"
               : l === undefined && r !== undefined && !byPath.has(path) && !moved.some((from) => isAtOrBelow(path, from))
                 ? `${b !== undefined ? "it has gone here" : forgotten.has(path) ? "what was agreed of it is forgotten" : "this route did not bring it there"}: it stays there`
-                : undefined;
+                : otherwise;
           return {
             ...{ path, base: textOf(b), here: textOf(l), there: textOf(r) },
             ...(typeof row !== "number" || hidden || route.config.mode === "mirror" ? {} : { row }),
-            actions: (byPath.get(path) ?? []).map((action) => wordsOf(action, route, actions)),
+            actions: (byPath.get(path) ?? []).filter((action) => !taken.has(action)).map((action) => wordsOf(action, route, actions)),
             ...(left === undefined ? {} : { left }),
           };
         }),

@@ -98,6 +98,7 @@ export class DeviceReplica implements Replica {
     // Of a directory that is not there yet nothing is seen, and it has no mark.
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
+    const folds = marked && (await this.folds(signal));
     const nowMs = this.#nowMs();
     const enter = (path: string) => {
       // On the way to the directory, or in it.
@@ -128,7 +129,7 @@ export class DeviceReplica implements Replica {
     for (const path of [...entries.keys(), ...settling])
       for (let at = parentOf(path); at !== "" && !entries.has(at); at = parentOf(at))
         if (!isBelow(at, ownDir)) entries.set(at, { kind: "directory", stamp: { size: 0 } });
-    return { entries, unseen, settling, marked };
+    return { entries, unseen, settling, marked, folds };
   }
 
   #note(to: { readonly entries: Map<string, Entry>; readonly settling: Set<string> }, path: string, found: FileEntry, nowMs: number): void {
@@ -152,6 +153,11 @@ export class DeviceReplica implements Replica {
 
   mark(signal: AbortSignal): Promise<void> {
     return this.own.mark(signal);
+  }
+
+  /** What is only read may be as it likes. */
+  async folds(signal: AbortSignal): Promise<boolean> {
+    return this.given.marked && (await this.own.folds(signal));
   }
 
   async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {

@@ -7,17 +7,19 @@ import type { Agreed } from "./store.js";
 export class Known {
   /** What was there beside what is agreed; undefined: it has to be listed. */
   #others: ReadonlyMap<string, Entry> | undefined;
+  #folds = false;
 
   /** In place of a listing; undefined: there has to be one. */
   scan(base: ReadonlyMap<string, Agreed>): Scan | undefined {
     if (this.#others === undefined) return undefined;
     const entries = new Map(this.#others);
     for (const [path, { there }] of base) entries.set(path, there);
-    return { entries, unseen: new Map(), settling: new Set(), marked: true };
+    return { entries, unseen: new Map(), settling: new Set(), marked: true, folds: this.#folds };
   }
 
   /** After a round that did all that it wanted to: what it saw, and what it took away. */
-  keep({ entries }: Scan, base: ReadonlyMap<string, Agreed>, removed: ReadonlySet<string>): void {
+  keep({ entries, folds = false }: Scan, base: ReadonlyMap<string, Agreed>, removed: ReadonlySet<string>): void {
+    this.#folds = folds;
     this.#others = new Map([...entries].filter(([path]) => !base.has(path) && !removed.has(path)));
   }
 

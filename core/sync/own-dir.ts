@@ -57,6 +57,11 @@ export class OwnDir {
     return known !== undefined && (await tree().stat(this.at(`${route}-${known}`), signal))?.kind === "directory";
   }
 
+  /** Whether it is there under another spelling too, and so is everything else at that side. */
+  async folds(signal: AbortSignal): Promise<boolean> {
+    return (await this.given.tree().stat(this.given.at(ownDir.toUpperCase()), signal))?.kind === "directory";
+  }
+
   /** Any directory, by this route. Where none was, one is known by what it shows: `strangeIn` (`round.ts`). */
   get wasMarked(): boolean {
     return this.given.mark.get() !== undefined;

@@ -22,6 +22,8 @@ export interface Scan {
   readonly settling: ReadonlySet<string>;
   /** The root carries this route's mark: it is the directory that was agreed with. */
   readonly marked: boolean;
+  /** As `Replica.folds`. */
+  readonly folds?: boolean;
 }
 
 /** A file that a side holds, and its content as it was agreed. */
@@ -62,6 +64,8 @@ export interface Replica {
   tidy(begun: Begun, signal: AbortSignal): Promise<void>;
   /** As `Scan.marked`. */
   isMarked(signal: AbortSignal): Promise<boolean>;
+  /** Whether names that differ only in case are one there; known where it is marked. */
+  folds(signal: AbortSignal): Promise<boolean>;
   /** Puts the mark there, and makes the root where there is none. */
   mark(signal: AbortSignal): Promise<void>;
   /** undefined: nothing. Something that is neither file nor directory: Fault "rejected". */

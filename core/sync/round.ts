@@ -1,5 +1,6 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
+import { type Taken, takenOtherwise } from "../folded.js";
 import { isAtOrBelow, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, isMove, lastMove, type Move, other, type Side, type Tables } from "../reconcile.js";
@@ -145,6 +146,8 @@ export interface Plan {
   readonly shown: readonly (readonly [string, Agreed])[];
   /** The other side was not listed: `known`. */
   readonly unlisted: boolean;
+  /** Actions that cannot be done, as the side has the name in another spelling. */
+  readonly taken: ReadonlyMap<Action, Taken>;
 }
 
 /** Throws the Fault of a side that does not work; Stopped. */
@@ -184,7 +187,10 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
   const stop = await tooMuch(world, plan, rules, signal);
   if (stop !== undefined) throw stop;
   for (const side of bothSides) await rules.before(side, signal);
-  for (const side of bothSides) if (!scans[side].marked) await world.sides[side].mark(signal);
+  const unmarked = bothSides.filter((side) => !scans[side].marked);
+  for (const side of unmarked) await world.sides[side].mark(signal);
+  // Only now that is known, and then other things are to be done.
+  for (const side of unmarked) if (await world.sides[side].folds(signal)) return begun(world, rules, signal);
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
   const { done, left, failed, full } = await carryAll(world, plan, rules, signal);
@@ -271,8 +277,9 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
   const base = new Map(
     [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
   );
+  const folding = new Set(bothSides.filter((side) => scans[side].folds === true));
   for (;;) {
-    const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen };
+    const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
     const actions = table.actions(tables);
     const moves = actions.filter(isMove);
     const questions = actions.flatMap(({ path, ...action }) =>
@@ -281,6 +288,7 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
     if (questions.length === 0)
       return {
         ...{ actions, tables, scans, digests, unlisted: unlisted !== undefined },
+        taken: takenOtherwise(actions, Object.fromEntries([...folding].map((side) => [side, tables[side]]))),
         shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [],
       };
     for (const { side, path } of questions) {
@@ -310,7 +318,7 @@ export function listedAt(path: string, moves: readonly Move[]): string {
 }
 
 /** Copies go together, as many as may; everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
-async function carryAll(world: World, { actions: planned, scans, digests }: Plan, { together, noRoom }: Rules, signal: AbortSignal) {
+async function carryAll(world: World, { actions: planned, scans, digests, taken }: Plan, { together, noRoom, named }: Rules, signal: AbortSignal) {
   const failed = new Map<string, string>();
   const left = new Set<string>();
   const moves: Move[] = [];
@@ -334,6 +342,14 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
     throwIfAborted(signal);
     const copy = copies.get(action);
     waiting.delete(action);
+    const has = taken.get(action);
+    if (has !== undefined && "on" in action) {
+      if (has.goes) left.add(action.path);
+      else failed.set(action.path, takenText(has, named[action.on]));
+      if (copy !== undefined) noRoom.through(copy);
+      if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
+      return;
+    }
     if (copy !== undefined && !noRoom.takes(copy)) {
       skipped.add(action.path);
       return;
@@ -374,6 +390,11 @@ async function carryAll(world: World, { actions: planned, scans, digests }: Plan
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);
   return { done, left, failed, ...(full === undefined ? {} : { full }) };
+}
+
+/** For a person. */
+export function takenText({ by, goes }: Taken, side: string): string {
+  return `${side} has ${by}, and takes both names for one: it ${goes ? "comes when that has gone" : "stays as it is until one of them gets another name"}`;
 }
 
 async function dropStaged({ sides, store }: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {

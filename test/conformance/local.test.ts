@@ -15,7 +15,7 @@ import type { SourceUnderTest } from "./source-under-test.js";
 import { targetClauses } from "./target.js";
 import { isReceipt, type TargetUnderTest } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
-import { mountSmall, unmount } from "../small-disk.js";
+import { mountExfat, mountSmall, unmount } from "../small-disk.js";
 
 function deviceAt(dir: string): Device {
   return plugin.device?.({ dir, inPlace: true, create: false }, context()) ?? assert.fail("the plugin makes no device");
@@ -53,27 +53,20 @@ interface Medium {
 }
 
 /** A file system of its own; taken away at the end. */
-async function medium(
-  name: string,
-  mib: number,
-  mkfs?: readonly string[],
-  mount?: (image: string, dir: string) => readonly string[],
-): Promise<Medium> {
+async function medium(name: string, mount: (image: string, dir: string) => string | undefined): Promise<Medium> {
   const base = await fs.mkdtemp(join(tmpdir(), `filesync-${name}-`));
-  const [image, dir] = [join(base, "image"), join(base, "medium")];
+  const dir = join(base, "medium");
   after(async () => {
     unmount(dir);
     await fs.rm(base, { recursive: true });
   });
   await fs.mkdir(dir);
-  return { dir, skip: mountSmall(image, dir, mib, mkfs, mount) ?? false };
+  return { dir, skip: mount(join(base, "image"), dir) ?? false };
 }
 
-/** It wants a block device, which goes by itself once it is unmounted. */
-const exfatMount = 'l=$(losetup -f --show "$0") && mount.exfat-fuse "$l" "$1" >&2; r=$?; losetup -d "$l"; exit $r';
-const ext4 = await medium("ext4", 64);
-const small = await medium("small", 16);
-const exfat = await medium("exfat", 64, ["mkfs.exfat"], (image, dir) => ["sh", "-c", exfatMount, image, dir]);
+const ext4 = await medium("ext4", (image, dir) => mountSmall(image, dir, 64));
+const small = await medium("small", (image, dir) => mountSmall(image, dir, 16));
+const exfat = await medium("exfat", mountExfat);
 
 for (const [name, { dir, skip }] of [
   ["local on an ext4 of its own", ext4],

@@ -160,6 +160,10 @@ export class TreeReplica implements Replica {
     return this.#call("isMarked", () => this.tree.marked);
   }
 
+  folds(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
   mark(): Promise<void> {
     return this.#call("mark", () => void (this.tree.marked = true));
   }

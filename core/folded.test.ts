@@ -1,0 +1,52 @@
+/** What would be given a name that a side has in another spelling. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { folded, takenOtherwise } from "./folded.js";
+import type { Action, Content, Contents } from "./reconcile.js";
+
+/** Directories end with "/". */
+const contents = (...paths: string[]): Contents =>
+  new Map(
+    paths.map((path): [string, Content] =>
+      path.endsWith("/") ? [path.slice(0, -1), { kind: "directory" }] : [path, { kind: "file", size: 1 }],
+    ),
+  );
+const copy = (path: string): Action => ({ do: "copy", path, on: "there", over: false });
+const mkdir = (path: string): Action => ({ do: "mkdir", path, on: "there" });
+const remove = (path: string): Action => ({ do: "remove", path, on: "there" });
+const move = (from: string, path: string): Action => ({ do: "move", from, path, on: "there" });
+
+function taken(there: Contents, ...actions: Action[]): string[] {
+  return [...takenOtherwise(actions, { there })].map(([action, { by, goes }]) => `${action.path} by ${by}${goes ? ", which goes" : ""}`);
+}
+
+test("what is there in another spelling, or comes before it, has the name; so has a directory above it", () => {
+  assert.deepEqual(taken(contents("A", "d/", "d/x"), copy("a"), copy("b"), copy("D/y"), copy("d/X"), copy("d/y")), [
+    "a by A",
+    "D/y by d",
+    "d/X by d/x",
+  ]);
+  assert.deepEqual(taken(contents(), mkdir("Dd"), copy("Dd/x"), mkdir("dd"), copy("dd/x"), copy("n"), copy("N")), [
+    "dd by Dd",
+    "dd/x by Dd",
+    "N by n",
+  ]);
+  assert.deepEqual(taken(contents("a"), { do: "copy", path: "a", on: "there", over: true }), []);
+});
+
+test("what goes before leaves its name free; what goes after it leaves it soon", () => {
+  assert.deepEqual(taken(contents("A"), remove("A"), copy("a")), []);
+  assert.deepEqual(taken(contents("A"), copy("a"), remove("A")), ["a by A, which goes"]);
+  assert.deepEqual(taken(contents("D/", "D/x"), remove("D"), mkdir("d"), copy("d/x")), []);
+  assert.deepEqual(taken(contents("D/"), { do: "rmdir", path: "D", on: "there" }, copy("d")), []);
+  assert.deepEqual(taken(contents("D/", "D/x"), move("D", "away/1"), move("away/1", "d"), copy("d/y"), copy("D/z")), ["D/z by d"]);
+});
+
+test("of the other side, and of a side that tells spellings apart, nothing is taken", () => {
+  assert.deepEqual([...takenOtherwise([{ do: "copy", path: "a", on: "here", over: false }], { there: contents("A") })], []);
+  assert.deepEqual([...takenOtherwise([copy("a")], {})], []);
+});
+
+test("a composed letter is the same as its parts", () => {
+  assert.equal(folded("Caf\u00c9/x"), folded("cafe\u0301/X"));
+});

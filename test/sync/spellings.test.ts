@@ -1,0 +1,101 @@
+/** A side for which names that differ only in case are one: a real exFAT, by FUSE. What has no place there is named and stays, and nothing is moved to the trash for the spelling of its name. */
+import assert from "node:assert/strict";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Program, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+import { mountExfat, unmount } from "../small-disk.js";
+import { treeOf } from "./replicas.js";
+import { once, statusOf } from "./shared.js";
+
+const left = 3;
+
+for (const mode of ["mirror", "mirror with deletes", "two-way"] as const)
+  test(`${mode} to exFAT`, async (t) => {
+    const mounted: string[] = [];
+    // Before the world is taken away.
+    t.after(() => mounted.forEach(unmount));
+    const world = new World(t);
+    const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
+    const why = mountExfat(world.path("image"), nas);
+    if (why !== undefined) {
+      t.skip(why);
+      return;
+    }
+    mounted.push(nas);
+    const own = { settle: "0s", interval: "1s" };
+    const config = world.config({
+      devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own } },
+      routes: [
+        {
+          from: "box",
+          to: ["nas"],
+          mode: mode.startsWith("mirror") ? "mirror" : mode,
+          ...(mode === "mirror with deletes" ? { deletes: true } : {}),
+        },
+      ],
+    });
+    const put = (path: string, text: string) => {
+      mkdirSync(join(box, path, ".."), { recursive: true });
+      writeFileSync(join(box, path), text);
+    };
+    const trees = () => [treeOf(box), treeOf(nas)];
+    const inTrash = () =>
+      [box, nas].flatMap((root) =>
+        readdirSync(root, { recursive: true, encoding: "utf8" }).filter(
+          (path) => path.startsWith(".filesync/trash/") && /[a-z]$/i.test(path),
+        ),
+      );
+    for (let n = 0; n < 30; n++) put(`logs/f${n}`, `log ${n}`);
+    put("Dd/x", "one");
+    put("dd/x", "two");
+    put("Old", "old");
+    const before = treeOf(box);
+
+    // Both for the first time: one of them comes, once, and the other is named.
+    const said = await once(config, left);
+    assert.equal(said.match(/change/g)?.length, 1, said);
+    const planned = (await runProgram(["plan", "--config", config])).out;
+    for (const text of [said, planned]) assert.match(text, /dd\b.*nas has Dd, and takes both names for one/);
+    assert.deepEqual(treeOf(box), before);
+    const there = new Map([...before].filter(([path]) => !path.startsWith("dd")));
+    assert.deepEqual(treeOf(nas), there);
+
+    // A daemon does not try it again and again.
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(({ what }) => what === "sync-trouble", "it is told");
+    await sleep(3000);
+    assert.deepEqual(
+      program.events.filter(({ what }) => what === "synced"),
+      [],
+    );
+    assert.deepEqual((await statusOf(config)).syncs[0]?.troubles.map(({ path }) => path).sort(), ["dd", "dd/x"]);
+    await program.kill();
+
+    // Another spelling of the same name; one of the two names goes.
+    renameSync(join(box, "Old"), join(box, "oLD"));
+    renameSync(join(box, "logs"), join(box, "LOGS"));
+    rmSync(join(box, "dd"), { recursive: true });
+    await once(config);
+    const renamed = treeOf(box);
+    assert.equal(renamed.get("oLD"), "old");
+    assert.equal([...renamed.keys()].filter((path) => path.startsWith("LOGS/f")).length, 30);
+    assert.deepEqual(trees()[1], renamed, "the same spelling there");
+    // What is known by its identity was moved, and nothing of it is in the trash.
+    if (mode !== "two-way") assert.deepEqual(inTrash(), []);
+    assert.equal(readFileSync(join(nas, "oLD"), "utf8"), "old");
+
+    // There: what has the other spelling here is what was agreed, and goes; the new one comes.
+    if (mode === "two-way") {
+      renameSync(join(nas, "oLD"), join(nas, "other"));
+      renameSync(join(nas, "other"), join(nas, "OLD"));
+      await once(config);
+      const [here, now] = trees();
+      assert.equal(here?.get("OLD"), "old");
+      assert.equal(here?.get("oLD"), undefined);
+      assert.deepEqual(here, now);
+    }
+  });
