@@ -294,6 +294,45 @@ test("mirrors: one for each device that they lead to; what they may share, and w
   assert.deepEqual(await routes(mirror('"b"', ', "deletes": "yes"')), ['c:3: routes[0].deletes: expected true or false, got "yes"']);
 });
 
+test("a server's directory that two devices name is one: host, port, user and path", async () => {
+  const server = (type: string, more: object = {}) => ({ type, host: "nas.local", user: "box", ...more });
+  const key = { privateKey: "k", knownHosts: "kh" };
+  const devices = {
+    ...{ a: { type: "local", dir: "a" }, b: { type: "local", dir: "b" } },
+    ...{
+      s1: server("sftp", { ...key, root: "/srv/box" }),
+      s2: server("sftp", { ...key, host: "NAS.local", port: 22, root: "/srv//box/" }),
+    },
+    ...{ s3: server("sftp", { ...key, root: "/srv/box", user: "other" }), s4: server("sftp", { ...key, root: "box" }) },
+    ...{ f1: server("ftp"), f2: server("ftp", { port: 21 }), f3: server("ftp", { secure: "implicit" }) },
+    ...{ w1: { type: "webdav", url: "https://dav.local/x/" }, w2: { type: "webdav", url: "https://dav.local:443", root: "x" } },
+    w3: { type: "webdav", url: "http://dav.local/x/" },
+  };
+  const both = async (one: string, two: string, into = "") => {
+    const mirrored = (from: string, to: string) => ({ from, to: [to], mode: "mirror", into });
+    const found = await problems(JSON.stringify({ devices, routes: [mirrored("a", one), mirrored("b", two)] }));
+    return found.map((text) => text.replace(/^c:\d+: /, ""));
+  };
+  const fights = (one: string) => [
+    `routes[1]: another route keeps ${one}:x the same as something else: they would undo one another's changes`,
+  ];
+  for (const [one, two] of [
+    ["s1", "s2"],
+    ["f1", "f2"],
+    ["w1", "w2"],
+  ] as const)
+    assert.deepEqual(await both(one, two, "x"), fights(one));
+  for (const [one, two] of [
+    ["s1", "s3"],
+    ["s1", "s4"],
+    ["f1", "f3"],
+    ["w1", "w3"],
+  ] as const)
+    assert.deepEqual(await both(one, two, "x"), []);
+  const copied = { devices, routes: [{ from: "s1", to: ["s2"], into: "in" }] };
+  assert.match((await problems(JSON.stringify(copied))).join(), /s2:in is in s1 \(ssh:\/\/box@nas\.local:22\/srv\/box\/in\)/);
+});
+
 test("a directory that is another, or in another: what would come back without end is refused, also by links", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "places-"));
   t.after(() => rmSync(dir, { recursive: true }));

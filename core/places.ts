@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import type { Plugin } from "./plugin.js";
 import { intoOf, type Names, Rules, type Route } from "./route.js";
 
-/** A directory: of this machine "/srv/box", with no link in it as far as it is there; else "nas:/box", as the device names it. */
+/** A directory: of this machine "/srv/box", with no link in it as far as it is there; of another "ssh://box@nas.local:22/srv", where the plugin says that; else "nas:/box", as the device names it. */
 export type Place = string;
 
 interface Located {
@@ -19,7 +19,9 @@ interface Located {
 export function placeIn(devices: readonly Located[], device: string, below: string): Place {
   const known = devices.find(({ name }) => name === device);
   const dir = known?.plugin.dirOf?.(known.options);
-  return dir === undefined ? trimmed(`${device}:/${below}`) : realPath(join(dir, below));
+  if (dir !== undefined) return realPath(join(dir, below));
+  const address = known?.plugin.addressOf?.(known.options) ?? `${device}:`;
+  return trimmed(`${trimmed(address)}/${below}`);
 }
 
 /** One of them is the other, or in it. */

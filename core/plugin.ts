@@ -535,6 +535,8 @@ export interface Plugin<Options> {
   readonly tellsArmed?: true;
   /** The directory of this machine whose files a device with these options has, where they tell: it is noticed where two are one, or one is in the other. */
   dirOf?(options: Options): string | undefined;
+  /** The same of another machine's directory: its server, user and path, written one way. Of two users nobody knows whether they see one directory. */
+  addressOf?(options: Options): string;
   /** Those of `roles` that a device with these options has not, each with what would give it, for a person: 'it is only read; "write": true …'. */
   withheld?(options: Options): Readonly<Partial<Record<Role, string>>>;
   device?(options: Options, context: PluginContext): Device;

@@ -1,4 +1,5 @@
 /** Paths of core as bytes on the wire of servers that take names as bytes. A name goes as the bytes that it stands for, line ends too. */
+import { posix } from "node:path";
 import { Fault } from "./errors.js";
 import { bytesFromName, isSafePath } from "./names.js";
 
@@ -25,4 +26,13 @@ export function wirePath(root: Buffer, path: string): Buffer {
 /** The directory of an absolute path; "/" is its own. */
 export function parentOf(path: Buffer): Buffer {
   return path.subarray(0, Math.max(1, path.lastIndexOf(0x2f)));
+}
+
+/** As `Plugin.addressOf`: "ssh://box@nas.local:22/srv". A root without a leading "/" is below the login directory ("~"). */
+export function serverAddress(
+  scheme: string,
+  { host, port, user, root }: { host: string; port: number; user: string; root: string },
+): string {
+  const path = posix.normalize(root.startsWith("/") ? root : `/~/${root}`);
+  return `${scheme}://${user}@${host.toLowerCase()}:${port}${path}`;
 }

@@ -1,5 +1,6 @@
 /** The plugin "rsync": the real rsync over the real ssh, as a target. */
 import type { Plugin } from "../../core/plugin.js";
+import { serverAddress } from "../../core/wire-path.js";
 import { RsyncDevice } from "./device.js";
 import { options, type RsyncOptions } from "./options.js";
 
@@ -14,5 +15,6 @@ export const plugin: Plugin<RsyncOptions> = {
   },
   options,
   roles: ["target"],
+  addressOf: (given) => serverAddress("ssh", given),
   device: (given, context) => new RsyncDevice(given, context),
 };

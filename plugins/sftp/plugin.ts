@@ -1,5 +1,6 @@
 /** The plugin "sftp": an SFTP server as a source, a target and a tree. */
 import type { Plugin } from "../../core/plugin.js";
+import { serverAddress } from "../../core/wire-path.js";
 import { SftpDevice } from "./device.js";
 import { options, type SftpOptions } from "./options.js";
 
@@ -10,5 +11,6 @@ export const plugin: Plugin<SftpOptions> = {
   about: { what: "any server with SSH", resumes: "at the byte", proves: "by the server's `sha256sum` where it may run, else by size" },
   options,
   roles: ["source", "target"],
+  addressOf: (given) => serverAddress("ssh", given),
   device: (given, context) => new SftpDevice(given, context),
 };

@@ -124,8 +124,9 @@ export class Session {
     done(await this.#wire.ask(Type.extended, parts, 60_000 + length / slowestSync));
   }
 
+  /** 1970 to 2106: what is before or after gets the nearest. */
   async setTime(path: Buffer, modifiedMs: number): Promise<void> {
-    const seconds = Math.max(0, Math.floor(modifiedMs / 1000)) >>> 0;
+    const seconds = Math.min(Math.max(0, Math.floor(modifiedMs / 1000)), 0xffffffff);
     done(await this.#wire.ask(Type.setstat, [path, has.times, seconds, seconds]));
   }
 

@@ -1,5 +1,6 @@
 /** The plugin "webdav": a WebDAV server as a source, a target and a tree. */
 import type { Plugin } from "../../core/plugin.js";
+import { serverAddress } from "../../core/wire-path.js";
 import { WebdavDevice } from "./device.js";
 import { options, type WebdavOptions } from "./options.js";
 
@@ -13,5 +14,15 @@ export const plugin: Plugin<WebdavOptions> = {
   options,
   roles: ["source", "target"],
   neverExclusive: true,
+  addressOf: ({ url, user = "", root }) => {
+    const { protocol, hostname, port, pathname } = new URL(url);
+    const scheme = protocol.slice(0, -1);
+    return serverAddress(scheme, {
+      host: hostname,
+      port: Number(port) || (scheme === "https" ? 443 : 80),
+      user,
+      root: `${pathname}/${root}`,
+    });
+  },
   device: (given, context) => new WebdavDevice(given, context),
 };
