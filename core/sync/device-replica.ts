@@ -15,7 +15,7 @@ import type { ChunkIndex } from "./chunk-index.js";
 import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
-import type { Begun, Earlier, Entry, Held, Replica, Scan, Staging } from "./replica.js";
+import { type Begun, type Earlier, type Entry, type Held, NotRead, type Replica, type Scan, type Staging } from "./replica.js";
 import { discardWrong, leastOld, type Old, Sending, withSplicing } from "./sending.js";
 
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
@@ -243,7 +243,7 @@ export class DeviceReplica implements Replica {
       toCome = count;
     };
     try {
-      const digest = () => from.digest(path, { kind: "file", stamp }, signal);
+      const digest = () => from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
       if (ready !== undefined && ready === (await digest())) return ready;
       // What is sent only whole is known before.
@@ -252,7 +252,7 @@ export class DeviceReplica implements Replica {
       const sending = new Sending({
         target,
         upload: { ...this.#bare(staging), ...(known === undefined ? {} : { sealed: true, digest: known }) },
-        read: (offset, digest, reader) => from.#read(entry, offset, reader, digest),
+        read: (offset, digest, reader) => new OthersReading(from.#read(entry, offset, reader, digest)),
         readable: readableOf,
         room: async (count) => {
           await this.#expectRoom(count, signal);
@@ -338,7 +338,11 @@ export class DeviceReplica implements Replica {
   async #publish(staging: Staging, digest: Digest, from: DeviceReplica, { stamp }: Entry, signal: AbortSignal): Promise<Entry | undefined> {
     const entry: FileEntry = { path: from.#at(staging.path), kind: "file", ...stamp };
     // Of what was continued some servers are asked whether they still have the beginning.
-    const upload = this.#upload(staging, { sealed: true, digest }, (offset, reader) => from.#read(entry, offset, reader, false));
+    const upload = this.#upload(
+      staging,
+      { sealed: true, digest },
+      (offset, reader) => new OthersReading(from.#read(entry, offset, reader, false)),
+    );
     const held = this.#inTurn;
     if (held !== undefined) {
       if ((await this.#readyAs(staging, signal)) !== digest) await this.#makeReady(upload, digest, signal);
@@ -482,6 +486,27 @@ function heldMoves({ engine, route }: ReplicaGiven, names: Pick<Names, "conflict
     beside: (path, n) => names.conflict(path, n),
     lost: (name) => own.at(`${trashDir}/undated/${names.intent()}/${name}`),
   });
+}
+
+/** Of the other side: what it ends with says so. */
+class OthersReading implements DigestedReading {
+  constructor(readonly reading: DigestedReading) {}
+
+  get digest(): Digest | undefined {
+    return this.reading.digest;
+  }
+
+  next(): ReturnType<Reading["next"]> {
+    return this.reading.next().catch(notRead);
+  }
+
+  close(): void {
+    this.reading.close();
+  }
+}
+
+function notRead(error: unknown): never {
+  throw isFault(error) && !isFault(error, "aborted") ? new NotRead(error) : error;
 }
 
 function expectDevice(replica: Replica): DeviceReplica {

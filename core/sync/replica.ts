@@ -1,4 +1,5 @@
 /** One side of a mirror or two-way route, as `carry.ts` works on it: `device-replica.ts` over a device, and the model of the tests. */
+import { Fault } from "../errors.js";
 import type { Digest, Stamp } from "../plugin.js";
 
 /** Faults that say that something is not as it was listed any more. */
@@ -30,6 +31,14 @@ export interface Scan {
 export interface Earlier {
   readonly entry: Entry;
   readonly digest: Digest;
+}
+
+/** What `stage` and `publish` end with where it is the other side that cannot be read. */
+export class NotRead extends Fault {
+  constructor(cause: Fault) {
+    const { kind, message, retryAfterMs, notTaken } = cause;
+    super(kind, message, { cause, notTaken, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+  }
 }
 
 /** What a side may hold of a content that is sent to it. */

@@ -9,7 +9,7 @@ import { all, Turns } from "../turns.js";
 import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
 import { goneAt, type MaxDeletes, objection } from "./guard.js";
 import { type Copy, NoRoom } from "./no-room.js";
-import type { Entry, Scan, Staging } from "./replica.js";
+import { type Entry, NotRead, type Scan, type Staging } from "./replica.js";
 import type { Agreed } from "./store.js";
 
 export interface Rules {
@@ -318,7 +318,12 @@ export function listedAt(path: string, moves: readonly Move[]): string {
 }
 
 /** Copies go together, as many as may; everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
-async function carryAll(world: World, { actions: planned, scans, digests, taken }: Plan, { together, noRoom, named }: Rules, signal: AbortSignal) {
+async function carryAll(
+  world: World,
+  { actions: planned, scans, digests, taken }: Plan,
+  { together, noRoom, named }: Rules,
+  signal: AbortSignal,
+) {
   const failed = new Map<string, string>();
   const left = new Set<string>();
   const moves: Move[] = [];
@@ -371,7 +376,8 @@ async function carryAll(world: World, { actions: planned, scans, digests, taken 
         await dropStaged(world, ({ id }) => gone.includes(id), signal);
       } else if (!isFault(error, "rejected", "denied", "mismatch")) throw error;
       else if (copy !== undefined) noRoom.through(copy);
-      failed.set(action.path, error.message);
+      const at = sideOf(action, error);
+      failed.set(action.path, at === undefined ? error.message : `${named[at]}: ${error.message}`);
     }
     if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
   };
@@ -390,6 +396,13 @@ async function carryAll(world: World, { actions: planned, scans, digests, taken 
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);
   return { done, left, failed, ...(full === undefined ? {} : { full }) };
+}
+
+/** Where it went wrong, as far as an action is of one side. */
+function sideOf(action: Action, error: Fault): Side | undefined {
+  if (action.do === "conflict") return action.loser;
+  if (!("on" in action)) return undefined;
+  return error instanceof NotRead ? other(action.on) : action.on;
 }
 
 /** For a person. */

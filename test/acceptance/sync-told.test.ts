@@ -1,6 +1,6 @@
 /** Mirror and two-way routes between directories of this machine: what a person is told of them, and asked. */
 import assert from "node:assert/strict";
-import { cpSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, cpSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -371,3 +371,41 @@ async function eventually(isSo: () => Promise<boolean>): Promise<void> {
     await sleep(50);
   }
 }
+
+const nobody = 65534;
+const needsRoot = process.getuid?.() === 0 ? false : "the program has to run as another user, which takes root";
+
+for (const mode of ["mirror", "two-way"])
+  test(
+    `${mode}: what may not be read, and where nothing may be written, is told with the side; the rest arrives, and it comes once it may`,
+    { skip: needsRoot },
+    async (t) => {
+      const two = new Two(t);
+      const { world } = two;
+      const config = two.config({ mode });
+      chmodSync(world.dir, 0o755);
+      for (const dir of ["state", "box/closed", "nas/closed"]) world.mkdir(dir);
+      for (const path of ["box/secret", "box/closed/f", "box/open"]) two.put(path);
+      for (const path of ["state", "box", "nas", "box/closed", "box/closed/f", "box/open"]) chownSync(world.path(path), nobody, nobody);
+      chmodSync(world.path("box/secret"), 0);
+      const run = async () => {
+        const { code, out, err } = await runProgram(["run", "--once", "--config", config], { uid: nobody, gid: nobody });
+        return { code, said: out + err };
+      };
+      const { code, said } = await run();
+      assert.equal(code, 3, said);
+      assert.match(said, /: secret: box: cannot open secret: permission denied/);
+      assert.match(said, /: closed\/f: nas: .*permission denied/);
+      assert.deepEqual(readdirSync(world.path("nas")).sort(), [".filesync", "closed", "open"]);
+      chmodSync(world.path("box/secret"), 0o644);
+      chownSync(world.path("nas/closed"), nobody, nobody);
+      const after = await run();
+      assert.equal(after.code, 0, after.said);
+      assert.deepEqual(
+        readdirSync(world.path("nas"), { recursive: true })
+          .filter((path) => !String(path).startsWith(".filesync"))
+          .sort(),
+        ["closed", "closed/f", "open", "secret"],
+      );
+    },
+  );
