@@ -214,7 +214,7 @@ test("another file system that is mounted in the directory there: what belongs i
   writeFileSync(join(box, "sub/in it"), "in it");
   writeFileSync(join(box, "zulu"), "beside it");
   const said = await once(config, 3);
-  assert.match(said, /box ⇒ nas: sub\/in it: cannot publish sub\/in it: that is on another file system/);
+  assert.match(said, /box ⇒ nas: sub\/in it: nas: cannot publish sub\/in it: that is on another file system/);
   assert.equal(readFileSync(world.path("nas/zulu"), "utf8"), "beside it");
 });
 
