@@ -82,8 +82,8 @@ export async function years(on: Installed): Promise<void> {
       "for one in state:/var/lib/filesync flights:/srv/flights; do echo /mnt/rw/${one%%:*} ${one#*:} none bind 0 0 >>/etc/fstab; done",
       "for dir in /tmp /var/tmp /var/log /var/lib/systemd; do echo tmpfs $dir tmpfs defaults 0 0 >>/etc/fstab; done",
       "sed -i 's#^/dev/vda / ext4 defaults#/dev/vda / ext4 ro#' /etc/fstab",
-      // The network comes half a minute after everything else.
-      "printf '[Service]\nType=oneshot\nExecStart=/bin/sh -c \"sleep 30; systemctl start systemd-networkd\"\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/late.service",
+      // The network comes once the service is ready, and would never come if that waited for it.
+      `printf '[Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sh -c "until systemctl -q is-active ${unit}; do sleep 1; done; systemctl start systemd-networkd"\n[Install]\nWantedBy=multi-user.target\n' >/etc/systemd/system/late.service`,
       "systemctl -q disable systemd-networkd.service systemd-networkd.socket && systemctl -q enable late.service && sync",
     ].join(" && "),
   );
