@@ -5,30 +5,42 @@
 import { type Action, bothSides, type Contents, isMove, type Side } from "./reconcile.js";
 import { isAtOrBelow, parentOf } from "./paths.js";
 
+/** What makes no difference there; macOS takes a letter with an accent for the letter and the accent, too. */
+export type Folding = "case" | "case and form";
+
 /** The same for all spellings. What is missed (an "ß") is found to be in the way when it is done. */
-export const folded = (path: string): string => path.normalize("NFC").toLowerCase();
+export const folded = (path: string, folding: Folding): string => (folding === "case" ? path : path.normalize("NFC")).toLowerCase();
+
+/** What such a side holds: all that it listed, and what it only showed. */
+export interface Shown {
+  readonly contents: Contents;
+  readonly folding: Folding;
+}
 
 export interface Taken {
   /** How the side spells what has the name: a path. */
   readonly by: string;
+  /** The name that is taken: of what is to be done, or of a directory above it. */
+  readonly at: string;
   /** That goes in the same plan: the name is free soon. */
   readonly goes: boolean;
 }
 
-/** Of these actions, in their order, those that would give a name where such a side has it in another spelling. `shown`: what those sides hold; absent: all spellings are names of their own. */
-export function takenOtherwise(actions: readonly Action[], shown: Readonly<Partial<Record<Side, Contents>>>): Map<Action, Taken> {
+/** Of these actions, in their order, those that would give a name where such a side has it in another spelling. */
+export function takenOtherwise(actions: readonly Action[], shown: Readonly<Partial<Record<Side, Shown>>>): Map<Action, Taken> {
   const found = new Map<Action, Taken>();
   for (const side of bothSides) {
-    const contents = shown[side];
-    if (contents === undefined) continue;
-    const names = new Names(contents);
+    const held = shown[side];
+    if (held === undefined) continue;
+    const names = new Names(held);
+    const goes = new Set(actions.flatMap((action) => (leaves(action, side) ? [isMove(action) ? action.from : action.path] : [])));
     for (const action of actions) {
       if (!("on" in action) || action.on !== side) continue;
       if (action.do === "remove") names.leave(action.path);
       else if (action.do === "rmdir") names.free(action.path);
       else {
-        const by = names.otherThan(action.path);
-        if (by !== undefined) found.set(action, { by, goes: actions.some((it) => leaves(it, side, by)) });
+        const other = names.otherThan(action.path);
+        if (other !== undefined) found.set(action, { ...other, goes: isAtOrBelowOneOf(other.by, goes) });
         else if (isMove(action)) names.move(action.from, action.path);
         else names.take(action.path);
       }
@@ -37,30 +49,37 @@ export function takenOtherwise(actions: readonly Action[], shown: Readonly<Parti
   return found;
 }
 
-const leaves = (action: Action, side: Side, path: string) =>
-  (action.do === "remove" || action.do === "rmdir" || action.do === "move") &&
-  action.on === side &&
-  isAtOrBelow(path, isMove(action) ? action.from : action.path);
+const leaves = (action: Action, side: Side) =>
+  (action.do === "remove" || action.do === "rmdir" || action.do === "move") && action.on === side;
+
+function isAtOrBelowOneOf(path: string, dirs: ReadonlySet<string>): boolean {
+  for (let at = path; at !== ""; at = parentOf(at)) if (dirs.has(at)) return true;
+  return false;
+}
 
 /** What has which name at a side, as actions change it. */
 class Names {
   readonly #spelled = new Map<string, string>();
+  readonly #held = new Set<string>();
 
-  constructor(readonly contents: Contents) {
-    for (const path of contents.keys()) this.take(path);
+  constructor(readonly shown: Shown) {
+    for (const path of shown.contents.keys()) this.take(path);
   }
 
   take(path: string): void {
-    this.#spelled.set(folded(path), path);
+    this.#held.add(path);
+    this.#spelled.set(this.#folded(path), path);
   }
 
   free(path: string): void {
-    this.#spelled.delete(folded(path));
+    this.#held.delete(path);
+    if (this.#spelled.get(this.#folded(path)) === path) this.#spelled.delete(this.#folded(path));
   }
 
   /** With all that is in it; what has left. */
   leave(path: string): string[] {
-    const gone = this.contents.get(path)?.kind === "file" ? [path] : [...this.#spelled.values()].filter((it) => isAtOrBelow(it, path));
+    const isFile = this.shown.contents.get(path)?.kind === "file";
+    const gone = isFile ? [path] : [...this.#held].filter((it) => isAtOrBelow(it, path));
     for (const it of gone) this.free(it);
     return gone;
   }
@@ -69,12 +88,16 @@ class Names {
     for (const path of this.leave(from)) this.take(to + path.slice(from.length));
   }
 
-  /** The highest above it, or it itself, that is spelled otherwise. */
-  otherThan(path: string): string | undefined {
+  /** The highest above it, or it itself, that is there, and only in another spelling. */
+  otherThan(path: string): Pick<Taken, "by" | "at"> | undefined {
     const above = parentOf(path);
-    const by = above === "" ? undefined : this.otherThan(above);
-    if (by !== undefined) return by;
-    const spelled = this.#spelled.get(folded(path));
-    return spelled === path ? undefined : spelled;
+    const other = above === "" ? undefined : this.otherThan(above);
+    if (other !== undefined) return other;
+    const by = this.#held.has(path) ? undefined : this.#spelled.get(this.#folded(path));
+    return by === undefined ? undefined : { by, at: path };
+  }
+
+  #folded(path: string): string {
+    return folded(path, this.shown.folding);
   }
 }

@@ -162,7 +162,7 @@ test("where spellings of a name are one, another spelling comes by way of a thir
   const here = { dd: dir("1"), "dd/f": file("b", "2"), a: file("b", "3") };
   const [dirMoved, fileMoved] = [["move Dd to dd"], ["move A to a"]];
   assert.deepEqual(plan(base, here, base).sort(), [...dirMoved, ...fileMoved].sort());
-  assert.deepEqual(plan(base, here, base, { folding: new Set(["there"]) }), [
+  assert.deepEqual(plan(base, here, base, { folding: new Map([["there", "case"]]) }), [
     ...["move A to .away/1", "move .away/1 to a"],
     ...["move Dd to .away/2", "move .away/2 to dd"],
   ]);

@@ -236,7 +236,8 @@ class Places {
 
   #move(node: Node, to: string): void {
     // The side takes both names for one: by way of a third.
-    if (this.tables.folding?.has("there") === true && folded(node.path) === folded(to)) this.#setAside(node);
+    const folding = this.tables.folding?.get("there");
+    if (folding !== undefined && folded(node.path, folding) === folded(to, folding)) this.#setAside(node);
     const parent = this.#made(parentOf(to));
     this.#actions.push({ do: "move", from: node.path, path: to, on: "there" });
     node.leave();

@@ -3,6 +3,7 @@
  * (`reconcile-mirror.ts`) shares with it. Pure: nothing is read or changed here, and each action is checked again where it is carried out (`sync/carry.ts`).
  * The table is that of docs/two-way.md.
  */
+import type { Folding } from "./folded.js";
 import { parentOf } from "./paths.js";
 import type { Digest } from "./plugin.js";
 
@@ -29,7 +30,7 @@ export interface Tables {
   /** Whether anything at or below this path could not be seen on a side: nothing counts as absent there. */
   readonly unseen?: (side: Side, path: string) => boolean;
   /** Sides that do not tell the spellings of a name apart: `folded.ts`. */
-  readonly folding?: ReadonlySet<Side>;
+  readonly folding?: ReadonlyMap<Side, Folding>;
 }
 
 /** A row of the table of docs/two-way.md. */

@@ -1,6 +1,7 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
 import type { Engine } from "../engine.js";
 import { Fault, isFault, throwIfAborted } from "../errors.js";
+import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { parentOf } from "../paths.js";
 import type { Digest, DigestedReading, FileEntry, Level, Memo, Reading, Source, Target, Tree, Upload } from "../plugin.js";
@@ -98,7 +99,7 @@ export class DeviceReplica implements Replica {
     // Of a directory that is not there yet nothing is seen, and it has no mark.
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
-    const folds = marked && (await this.folds(signal));
+    const folds = marked ? await this.folds(signal) : undefined;
     const nowMs = this.#nowMs();
     const enter = (path: string) => {
       // On the way to the directory, or in it.
@@ -156,8 +157,8 @@ export class DeviceReplica implements Replica {
   }
 
   /** What is only read may be as it likes. */
-  async folds(signal: AbortSignal): Promise<boolean> {
-    return this.given.marked && (await this.own.folds(signal));
+  async folds(signal: AbortSignal): Promise<Folding | undefined> {
+    return this.given.marked ? this.own.folds(signal) : undefined;
   }
 
   async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {

@@ -7,7 +7,7 @@ import type { Agreed } from "./store.js";
 export class Known {
   /** What was there beside what is agreed; undefined: it has to be listed. */
   #others: ReadonlyMap<string, Entry> | undefined;
-  #folds = false;
+  #folds: Scan["folds"];
 
   /** In place of a listing; undefined: there has to be one. */
   scan(base: ReadonlyMap<string, Agreed>): Scan | undefined {
@@ -18,7 +18,7 @@ export class Known {
   }
 
   /** After a round that did all that it wanted to: what it saw, and what it took away. */
-  keep({ entries, folds = false }: Scan, base: ReadonlyMap<string, Agreed>, removed: ReadonlySet<string>): void {
+  keep({ entries, folds }: Scan, base: ReadonlyMap<string, Agreed>, removed: ReadonlySet<string>): void {
     this.#folds = folds;
     this.#others = new Map([...entries].filter(([path]) => !base.has(path) && !removed.has(path)));
   }

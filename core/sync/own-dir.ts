@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { emptyDir } from "../empty-dir.js";
 import { entriesIfAny } from "../entries.js";
 import { isFault } from "../errors.js";
+import type { Folding } from "../folded.js";
 import { nameIn } from "../paths.js";
 import type { FileEntry, Tree, TreePromises } from "../plugin.js";
 import { ownDir } from "../route.js";
@@ -17,6 +18,8 @@ export const awayDir = "away";
 const stagedDir = "staged";
 /** Where clients take turns (`lock.ts`): whose turn it is, and whose was ended by others. */
 const [lockDir, endedDir] = ["lock", "ended"];
+/** Only to see whether it is there without its accent in one with the letter, too: where spellings are one. */
+const accented = "\u00e9".normalize("NFC");
 
 export interface OwnDirGiven {
   /** Throws where the side has none. */
@@ -57,9 +60,12 @@ export class OwnDir {
     return known !== undefined && (await tree().stat(this.at(`${route}-${known}`), signal))?.kind === "directory";
   }
 
-  /** Whether it is there under another spelling too, and so is everything else at that side. */
-  async folds(signal: AbortSignal): Promise<boolean> {
-    return (await this.given.tree().stat(this.given.at(ownDir.toUpperCase()), signal))?.kind === "directory";
+  /** Whether it is there under another spelling too, as everything else at that side then is. */
+  async folds(signal: AbortSignal): Promise<Folding | undefined> {
+    const { tree, at } = this.given;
+    const isDir = async (path: string) => (await tree().stat(path, signal))?.kind === "directory";
+    if (!(await isDir(at(ownDir.toUpperCase())))) return undefined;
+    return (await isDir(this.at(accented.normalize("NFD")))) ? "case and form" : "case";
   }
 
   /** Any directory, by this route. Where none was, one is known by what it shows: `strangeIn` (`round.ts`). */
@@ -76,6 +82,7 @@ export class OwnDir {
     for (const { path } of await entriesIfAny(tree, this.at(""), signal))
       if (path.startsWith(this.at(`${route}-`))) await tree.rmdir(path, signal);
     await tree.mkdir(this.at(`${route}-${fresh}`), signal);
+    if ((await this.folds(signal)) !== undefined) await tree.mkdir(this.at(accented), signal);
     await mark.set(fresh);
   }
 

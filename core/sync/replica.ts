@@ -1,5 +1,6 @@
 /** One side of a mirror or two-way route, as `carry.ts` works on it: `device-replica.ts` over a device, and the model of the tests. */
 import { Fault } from "../errors.js";
+import type { Folding } from "../folded.js";
 import type { Digest, Stamp } from "../plugin.js";
 
 /** Faults that say that something is not as it was listed any more. */
@@ -24,7 +25,7 @@ export interface Scan {
   /** The root carries this route's mark: it is the directory that was agreed with. */
   readonly marked: boolean;
   /** As `Replica.folds`. */
-  readonly folds?: boolean;
+  readonly folds?: Folding | undefined;
 }
 
 /** A file that a side holds, and its content as it was agreed. */
@@ -73,8 +74,8 @@ export interface Replica {
   tidy(begun: Begun, signal: AbortSignal): Promise<void>;
   /** As `Scan.marked`. */
   isMarked(signal: AbortSignal): Promise<boolean>;
-  /** Whether names that differ only in case are one there; known where it is marked. */
-  folds(signal: AbortSignal): Promise<boolean>;
+  /** Where spellings of a name are one there; known once it is marked. */
+  folds(signal: AbortSignal): Promise<Folding | undefined>;
   /** Puts the mark there, and makes the root where there is none. */
   mark(signal: AbortSignal): Promise<void>;
   /** undefined: nothing. Something that is neither file nor directory: Fault "rejected". */

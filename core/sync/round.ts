@@ -3,7 +3,18 @@ import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import { type Taken, takenOtherwise } from "../folded.js";
 import { isAtOrBelow, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
-import { type Action, bothSides, type Content, isMove, lastMove, type Move, other, type Side, type Tables } from "../reconcile.js";
+import {
+  type Action,
+  bothSides,
+  type Content,
+  type Contents,
+  isMove,
+  lastMove,
+  type Move,
+  other,
+  type Side,
+  type Tables,
+} from "../reconcile.js";
 import { shortHash } from "../route.js";
 import { all, Turns } from "../turns.js";
 import { carryOut, type Listed, looksAs, recover, type World } from "./carry.js";
@@ -190,7 +201,7 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
   const unmarked = bothSides.filter((side) => !scans[side].marked);
   for (const side of unmarked) await world.sides[side].mark(signal);
   // Only now that is known, and then other things are to be done.
-  for (const side of unmarked) if (await world.sides[side].folds(signal)) return begun(world, rules, signal);
+  for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, signal);
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
   const { done, left, failed, full } = await carryAll(world, plan, rules, signal);
@@ -277,7 +288,7 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
   const base = new Map(
     [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
   );
-  const folding = new Set(bothSides.filter((side) => scans[side].folds === true));
+  const folding = new Map(bothSides.flatMap((side) => (scans[side].folds === undefined ? [] : [[side, scans[side].folds] as const])));
   for (;;) {
     const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
     const actions = table.actions(tables);
@@ -288,7 +299,10 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
     if (questions.length === 0)
       return {
         ...{ actions, tables, scans, digests, unlisted: unlisted !== undefined },
-        taken: takenOtherwise(actions, Object.fromEntries([...folding].map((side) => [side, tables[side]]))),
+        taken: takenOtherwise(
+          actions,
+          Object.fromEntries([...folding].map(([side, how]) => [side, { contents: allShown(tables[side], scans[side]), folding: how }])),
+        ),
         shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [],
       };
     for (const { side, path } of questions) {
@@ -343,6 +357,11 @@ async function carryAll(
       const digest = digests.get(keyOf(side, path));
       return entry === undefined ? undefined : { entry, ...(digest === undefined ? {} : { digest }) };
     };
+  /** What was to come after it is decided anew. */
+  const notMoved = ({ from, path }: Move) => {
+    world.table.notMoved?.(listedAt(from, moves));
+    left.add(path);
+  };
   const one = async (action: Action) => {
     throwIfAborted(signal);
     const copy = copies.get(action);
@@ -350,9 +369,9 @@ async function carryAll(
     const has = taken.get(action);
     if (has !== undefined && "on" in action) {
       if (has.goes) left.add(action.path);
-      else failed.set(action.path, takenText(has, named[action.on]));
+      else if (!isMove(action)) failed.set(has.at, takenText(has, named[action.on]));
       if (copy !== undefined) noRoom.through(copy);
-      if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
+      if (isMove(action)) notMoved(action);
       return;
     }
     if (copy !== undefined && !noRoom.takes(copy)) {
@@ -379,7 +398,7 @@ async function carryAll(
       const at = sideOf(action, error);
       failed.set(action.path, at === undefined ? error.message : `${named[at]}: ${error.message}`);
     }
-    if (isMove(action)) world.table.notMoved?.(listedAt(action.from, moves));
+    if (isMove(action)) notMoved(action);
   };
   for (let at = 0; at < actions.length;) {
     let end = at;
@@ -398,6 +417,14 @@ async function carryAll(
   return { done, left, failed, ...(full === undefined ? {} : { full }) };
 }
 
+/** Also what is not to be touched now. */
+function allShown(contents: Contents, { settling, unseen }: Scan): Contents {
+  if (settling.size + unseen.size === 0) return contents;
+  return new Map([...contents, ...[...settling, ...unseen.keys()].map((path) => [path, contents.get(path) ?? untouched] as const)]);
+}
+
+const untouched: Content = { kind: "directory" };
+
 /** Where it went wrong, as far as an action is of one side. */
 function sideOf(action: Action, error: Fault): Side | undefined {
   if (action.do === "conflict") return action.loser;
@@ -407,7 +434,7 @@ function sideOf(action: Action, error: Fault): Side | undefined {
 
 /** For a person. */
 export function takenText({ by, goes }: Taken, side: string): string {
-  return `${side} has ${by}, and takes both names for one: it ${goes ? "comes when that has gone" : "stays as it is until one of them gets another name"}`;
+  return `${side} has ${by}, and takes both names for one: it ${goes ? "comes when that has gone" : "waits until that has gone there, or one of them gets another name"}`;
 }
 
 async function dropStaged({ sides, store }: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {

@@ -356,7 +356,8 @@ export class SyncRoute {
     } else {
       await this.#expire(stop);
       await this.#forgetChunks();
-      this.#fixed.clear();
+      // As long as something does not go otherwise either it would only be tried again.
+      if (result.failed.size === 0) this.#fixed.clear();
       this.evenMs = engine.clock.wallMs();
       this.#now("even", undefined);
     }

@@ -127,16 +127,18 @@ export class LocalTarget implements Target {
     }
   }
 
-  /** exFAT by FUSE says of a name that it cannot hold that there is no such file: that is no directory which went away. */
   async #open(place: Buffer, path: string): Promise<fs.FileHandle> {
     try {
       return await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
     } catch (error) {
-      const missing = codeOf(error) === "ENOENT";
-      if (missing && (await fs.stat(parentOf(place)).catch(() => undefined))?.isDirectory() === true)
-        throw new Fault("rejected", `the file system of ${this.root} does not take the name ${path}`, { cause: error });
-      throw error;
+      throw (await this.#noName(place, path, error)) ?? error;
     }
+  }
+
+  /** exFAT by FUSE says of a name that it cannot hold that there is no such file: that is no directory which went away. */
+  async #noName(place: Buffer, path: string, error: unknown): Promise<Fault | undefined> {
+    if (codeOf(error) !== "ENOENT" || (await fs.stat(parentOf(place)).catch(() => undefined))?.isDirectory() !== true) return undefined;
+    return new Fault("rejected", `the file system of ${this.root} does not take the name ${path}`, { cause: error });
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
@@ -186,7 +188,10 @@ export class LocalTarget implements Target {
         const there = await this.look(upload, signal);
         if (there !== undefined) return there;
       }
-      throw isFault(error) ? error : asTargetFault(error, `cannot publish ${upload.path}`);
+      if (isFault(error)) throw error;
+      const kept = (await statAt(this.root, upload.partialPath).catch(() => undefined)) !== undefined;
+      const refused = kept ? await this.#noName(placeOf(this.root, upload.path), upload.path, error) : undefined;
+      throw refused ?? asTargetFault(error, `cannot publish ${upload.path}`);
     }
     this.#written.delete(upload.partialPath);
     return receipt(upload, digest);

@@ -160,8 +160,8 @@ export class TreeReplica implements Replica {
     return this.#call("isMarked", () => this.tree.marked);
   }
 
-  folds(): Promise<boolean> {
-    return Promise.resolve(false);
+  folds(): Promise<undefined> {
+    return Promise.resolve(undefined);
   }
 
   mark(): Promise<void> {
