@@ -38,7 +38,14 @@ test("one clock that is wrong takes nothing away, however far", () => {
   assert.equal(looks([0, 1000, 2000, 3000, 4000], 1), 4);
 });
 
+test("a clock that goes back at each start, and is put right then, counts nothing twice; after one that was far ahead each day counts", () => {
+  const flaps = Array.from({ length: 40 }, (_, n) => (n % 2 === 0 ? 0 : 400 + n / 2));
+  assert.equal(looks(flaps, 30), -1);
+  const daily = Array.from({ length: 40 }, (_, n) => n + 1);
+  assert.equal(looks([0, 3650, ...daily], 30), 2 + 30 - 7);
+});
+
 test("what is not there any more is forgotten, and new when it comes again", () => {
   const { ages } = aged({ a: { forMs: 29 * day, atMs: 0 }, b: { forMs: 0, atMs: 0 } }, ["b"], day, 30 * day);
-  assert.deepEqual(ages, { b: { forMs: day, atMs: day } });
+  assert.deepEqual(ages, { b: { forMs: day, atMs: day, lastMs: day } });
 });
