@@ -33,19 +33,22 @@ test("each day counts once, a longer time by a week at most", () => {
 
 test("one clock that is wrong takes nothing away, however far", () => {
   assert.equal(looks([0, 3650, 1, 3651, 2], 30), -1);
+  assert.equal(looks([0, 3650, 1, 8, 15, 22, 29], 30), 6);
   assert.equal(looks([-20_000, 0, 1, 2, 3], 30), -1);
   // Of one day no more than a quarter by each look.
   assert.equal(looks([0, 1000, 2000, 3000, 4000], 1), 4);
 });
 
-test("a clock that goes back at each start, and is put right then, counts nothing twice; after one that was far ahead each day counts", () => {
+test("a clock that goes back at each start, and is put right then, counts nothing twice; after one that was far ahead each day and week counts", () => {
   const flaps = Array.from({ length: 40 }, (_, n) => (n % 2 === 0 ? 0 : 400 + n / 2));
   assert.equal(looks(flaps, 30), -1);
   const daily = Array.from({ length: 40 }, (_, n) => n + 1);
   assert.equal(looks([0, 3650, ...daily], 30), 2 + 30 - 7);
+  const monthly = Array.from({ length: 12 }, (_, n) => 30 * n + 1);
+  assert.equal(looks([0, 3650, ...monthly], 30), 2 + 4);
 });
 
 test("what is not there any more is forgotten, and new when it comes again", () => {
   const { ages } = aged({ a: { forMs: 29 * day, atMs: 0 }, b: { forMs: 0, atMs: 0 } }, ["b"], day, 30 * day);
-  assert.deepEqual(ages, { b: { forMs: day, atMs: day, lastMs: day } });
+  assert.deepEqual(ages, { b: { forMs: day, atMs: day, counted: [[0, day]] } });
 });

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync,
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { codeOf } from "../../core/errors.js";
 import { until } from "../conformance/clause.js";
 import { apache, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
 import { chrooted } from "../conformance/sftp-servers.js";
@@ -315,7 +316,12 @@ for (const kind of servers)
     },
   );
 
+/** Between the look and the reading its name may be on the way from the old content to the new one. */
 function isThere(place: string, content: Buffer | undefined): boolean {
-  const { size } = statSync(place, { throwIfNoEntry: false }) ?? {};
-  return content !== undefined && size === content.length && readFileSync(place).equals(content);
+  try {
+    return content !== undefined && statSync(place).size === content.length && readFileSync(place).equals(content);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return false;
+    throw error;
+  }
 }
