@@ -13,6 +13,7 @@ import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
 import type { Transfer } from "./transfers.js";
+import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
@@ -25,20 +26,16 @@ export interface Push {
 export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<Push> {
   const wake$ = merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached)));
   const running = new Set<Push>();
-  /** Whether one more may begin: as many as the target takes; more of small ones, while it is known to be well. */
-  const mayBegin = ({ size }: DeliveryRow) => {
-    if (running.size < lane.slots("target")) return true;
-    const { pipeline } = lane;
-    if (pipeline === undefined || running.size >= pipeline.uploads) return false;
-    const bytes = [...running].reduce((sum, { delivery }) => sum + delivery.size, size);
-    return bytes <= pipeline.bytes;
+  const fits = ({ size }: DeliveryRow) => {
+    const bytes = [...running].reduce((sum, { delivery }) => sum + delivery.size, 0);
+    return mayBegin({ count: running.size, bytes }, size, lane.slots("target"), lane.pipeline);
   };
   return workers<Push>(wake$, stop, {
     slots: () => (lane.takes ? Math.max(lane.slots("target"), lane.pipeline?.uploads ?? 0) : 0),
     claim: async () => {
       if (!lane.takes) return undefined;
       await putOffHeld(engine, lane);
-      const delivery = await engine.queue.claim(lane.name, mayBegin);
+      const delivery = await engine.queue.claim(lane.name, fits);
       if (delivery === undefined || delivery === "full") return delivery;
       engine.queue.pushing.set(delivery.id, delivery);
       return { delivery };

@@ -9,6 +9,17 @@ export interface More {
   readonly bytes: number;
 }
 
+/** What has begun. */
+export interface Begun {
+  readonly count: number;
+  readonly bytes: number;
+}
+
+/** Whether one of `size` bytes may begin beside those: as many as usual, and of small ones more. */
+export function mayBegin(begun: Begun, size: number, atOnce: number, more: More | undefined): boolean {
+  return begun.count < atOnce || (more !== undefined && begun.count < more.uploads && begun.bytes + size <= more.bytes);
+}
+
 interface Waiting {
   readonly size: number;
   readonly go: () => void;
@@ -49,9 +60,7 @@ export class Turns {
   }
 
   #mayBegin(size: number): boolean {
-    if (this.#running < this.#atOnce) return true;
-    const more = this.#more();
-    return more !== undefined && this.#running < more.uploads && this.#bytes + size <= more.bytes;
+    return mayBegin({ count: this.#running, bytes: this.#bytes }, size, this.#atOnce, this.#more());
   }
 
   #begin(size: number): void {

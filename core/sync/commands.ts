@@ -4,7 +4,8 @@ import type { Engine } from "../engine.js";
 import { isAtOrBelow } from "../paths.js";
 import { type Action, type Content, isMove, type Row, rowOf, type Side } from "../reconcile.js";
 import { nameOf } from "./options.js";
-import { listedAt, takenText } from "./round.js";
+import { listedAt } from "./plan.js";
+import { takenText } from "./round.js";
 import { SyncRoute } from "./sync-route.js";
 
 export interface PlannedPath {

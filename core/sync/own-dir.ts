@@ -68,7 +68,7 @@ export class OwnDir {
     return (await isDir(this.at(accented.normalize("NFD")))) ? "case and form" : "case";
   }
 
-  /** Any directory, by this route. Where none was, one is known by what it shows: `strangeIn` (`round.ts`). */
+  /** Any directory, by this route. Where none was, one is known by what it shows: `strangeIn` (`stop.ts`). */
   get wasMarked(): boolean {
     return this.given.mark.get() !== undefined;
   }

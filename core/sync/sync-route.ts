@@ -26,19 +26,9 @@ import { ChunkIndex } from "./chunk-index.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
 import { NoRoom } from "./no-room.js";
 import { awayDir, trashDir } from "./own-dir.js";
-import {
-  type Done,
-  type Plan,
-  planned,
-  round,
-  type Rules as RoundRules,
-  stillAgreed,
-  Stopped,
-  stopOf,
-  tooMuch,
-  strangeIn,
-  strangeText,
-} from "./round.js";
+import { type Plan, planned } from "./plan.js";
+import { type Done, round, type Rules as RoundRules } from "./round.js";
+import { stillAgreed, Stopped, stopOf, strangeIn, strangeText, tooMuch } from "./stop.js";
 import type { Ages } from "./trash.js";
 
 const defaultIntervalMs = 30_000;

@@ -5,7 +5,8 @@ import { twoWay } from "../../core/reconcile.js";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
 import { NoRoom } from "../../core/sync/no-room.js";
-import { round, type Rules, Stopped } from "../../core/sync/round.js";
+import { round, type Rules } from "../../core/sync/round.js";
+import { Stopped } from "../../core/sync/stop.js";
 import { Kept } from "./kept.js";
 import { awayDir, type Gate, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
 

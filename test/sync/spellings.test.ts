@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -12,19 +12,27 @@ import { once, statusOf } from "./shared.js";
 
 const left = 3;
 
+/** `nas` is an exFAT; undefined: there is none, and the test is skipped. */
+function exfatWorld(t: TestContext): { readonly world: World; readonly box: string; readonly nas: string } | undefined {
+  const mounted: string[] = [];
+  // Before the world is taken away.
+  t.after(() => mounted.forEach(unmount));
+  const world = new World(t);
+  const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
+  const why = mountExfat(world.path("image"), nas);
+  if (why !== undefined) {
+    t.skip(why);
+    return undefined;
+  }
+  mounted.push(nas);
+  return { world, box, nas };
+}
+
 for (const mode of ["mirror", "mirror with deletes", "two-way"] as const)
   test(`${mode} to exFAT`, async (t) => {
-    const mounted: string[] = [];
-    // Before the world is taken away.
-    t.after(() => mounted.forEach(unmount));
-    const world = new World(t);
-    const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
-    const why = mountExfat(world.path("image"), nas);
-    if (why !== undefined) {
-      t.skip(why);
-      return;
-    }
-    mounted.push(nas);
+    const exfat = exfatWorld(t);
+    if (exfat === undefined) return;
+    const { world, box, nas } = exfat;
     const own = { settle: "0s", interval: "1s" };
     const config = world.config({
       devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own } },
@@ -105,17 +113,9 @@ for (const [what, name] of [
   ["cannot be", "ke:ep"],
 ] as const)
   test(`a mirror renames a thing to a name that ${what} on exFAT: all else is brought, and that is told`, async (t) => {
-    const mounted: string[] = [];
-    // Before the world is taken away.
-    t.after(() => mounted.forEach(unmount));
-    const world = new World(t);
-    const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
-    const why = mountExfat(world.path("image"), nas);
-    if (why !== undefined) {
-      t.skip(why);
-      return;
-    }
-    mounted.push(nas);
+    const exfat = exfatWorld(t);
+    if (exfat === undefined) return;
+    const { world, box, nas } = exfat;
     const config = world.config({
       devices: { box: { type: "local", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
       routes: [{ from: "box", to: ["nas"], mode: "mirror" }],

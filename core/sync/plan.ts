@@ -1,0 +1,143 @@
+/** What a round of a mirror or two-way route would do now: both sides are listed, and the table is asked. */
+import { isFault, throwIfAborted } from "../errors.js";
+import { type Taken, takenOtherwise } from "../folded.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
+import type { Digest } from "../plugin.js";
+import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
+import { looksAs, type World } from "./carry.js";
+import type { Scan } from "./replica.js";
+import type { Agreed } from "./store.js";
+
+export type Planning = Pick<World, "sides" | "table" | "known"> & { readonly store: Pick<World["store"], "base"> };
+
+export type Scans = Readonly<Record<Side, Scan>>;
+
+export interface Plan {
+  readonly actions: readonly Action[];
+  readonly tables: Tables;
+  readonly scans: Scans;
+  /** Each file's content that is known, by side and path. */
+  readonly digests: ReadonlyMap<string, Digest>;
+  /** Read, and found to be what was agreed: a side shows that otherwise now. */
+  readonly shown: readonly (readonly [string, Agreed])[];
+  /** The other side was not listed: `known`. */
+  readonly unlisted: boolean;
+  /** Actions that cannot be done, as the side has the name in another spelling. */
+  readonly taken: ReadonlyMap<Action, Taken>;
+}
+
+/** What a round would do now. Reads contents where they decide; changes nothing. */
+export async function planned({ sides, store, table, known }: Planning, signal: AbortSignal): Promise<Plan> {
+  const unlisted = known?.scan(store.base);
+  const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
+  const scans = { here, there };
+  const digests = new Map<string, Digest>();
+  const named = identified(store.base);
+  for (const side of bothSides)
+    for (const [path, entry] of scans[side].entries)
+      for (const agreed of [store.base.get(path), entry.identity === undefined || side === "there" ? undefined : named.get(entry.identity)])
+        if (agreed?.digest !== undefined && agreed[side].recent !== true && looksAs(entry, agreed[side])) {
+          digests.set(keyOf(side, path), agreed.digest);
+          break;
+        }
+  /** Changed while they were read. */
+  const unsteady = new Set<string>();
+  const unseen = (side: Side, path: string) => unsteady.has(path) || scans[side].settling.has(path) || isUnseen(scans[side].unseen, path);
+  const base = new Map(
+    [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
+  );
+  const folding = new Map(bothSides.flatMap((side) => (scans[side].folds === undefined ? [] : [[side, scans[side].folds] as const])));
+  for (;;) {
+    const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
+    const actions = table.actions(tables);
+    const moves = actions.filter(isMove);
+    const questions = actions.flatMap(({ path, ...action }) =>
+      action.do === "learn" ? action.sides.map((side) => ({ side, path: side === "there" ? listedAt(path, moves) : path })) : [],
+    );
+    if (questions.length === 0)
+      return {
+        ...{ actions, tables, scans, digests, unlisted: unlisted !== undefined },
+        taken: takenOtherwise(
+          actions,
+          Object.fromEntries([...folding].map(([side, how]) => [side, { contents: allShown(tables[side], scans[side]), folding: how }])),
+        ),
+        shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [],
+      };
+    for (const { side, path } of questions) {
+      const entry = scans[side].entries.get(path);
+      if (entry === undefined) throw new Error("only what was listed is to be learned");
+      try {
+        digests.set(keyOf(side, path), await sides[side].digest(path, entry, signal));
+      } catch (error) {
+        if (!isFault(error, "changed", "missing")) throw error;
+        unsteady.add(path);
+      }
+      throwIfAborted(signal);
+    }
+  }
+}
+
+/** By what names a thing here, whatever it is called. */
+function identified(base: ReadonlyMap<string, Agreed>): Map<string, Agreed> {
+  return new Map(
+    [...base.values()].flatMap((agreed) => (agreed.here.identity === undefined ? [] : [[agreed.here.identity, agreed] as const])),
+  );
+}
+
+/** Where something was listed, by where it is after these moves. */
+export function listedAt(path: string, moves: readonly Move[]): string {
+  return moves.reduceRight((at, { from, path: to }) => (isAtOrBelow(at, to) ? from + at.slice(to.length) : at), path);
+}
+
+/** Also what is not to be touched now. */
+function allShown(contents: Contents, { settling, unseen }: Scan): Contents {
+  if (settling.size + unseen.size === 0) return contents;
+  return new Map([...contents, ...[...settling, ...unseen.keys()].map((path) => [path, contents.get(path) ?? untouched] as const)]);
+}
+
+const untouched: Content = { kind: "directory" };
+
+/** Rows 10 whose files had to be read: they do not have to be the next time. */
+function shownAnew(
+  base: ReadonlyMap<string, Agreed>,
+  { here, there }: Scans,
+  digests: ReadonlyMap<string, Digest>,
+): (readonly [string, Agreed])[] {
+  return [...base].flatMap(([path, agreed]) => {
+    const [one, two] = [here.entries.get(path), there.entries.get(path)];
+    if (agreed.kind === "directory" && one?.kind === "directory" && two?.kind === "directory")
+      return one.identity === agreed.here.identity ? [] : [[path, { ...agreed, here: one }] as const];
+    const same = bothSides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
+    if (agreed.digest === undefined || !same || one?.kind !== "file" || two?.kind !== "file") return [];
+    const changed =
+      !looksAs(one, agreed.here) ||
+      !looksAs(two, agreed.there) ||
+      one.recent !== agreed.here.recent ||
+      two.recent !== agreed.there.recent ||
+      one.identity !== agreed.here.identity;
+    return changed ? [[path, { ...agreed, here: one, there: two }] as const] : [];
+  });
+}
+
+function contentsOf({ entries }: Scan, side: Side, digests: ReadonlyMap<string, Digest>): Map<string, Content> {
+  return new Map(
+    [...entries].map(([path, { kind, stamp, identity }]) => [path, contentOf(kind, stamp.size, digests.get(keyOf(side, path)), identity)]),
+  );
+}
+
+function contentOf(kind: "file" | "directory", size: number, digest: Digest | undefined, identity: string | undefined): Content {
+  const named = identity === undefined ? {} : { identity };
+  return kind === "directory" ? { kind, ...named } : { kind, size, ...named, ...(digest === undefined ? {} : { digest }) };
+}
+
+/** At or below something that could not be seen. */
+function isUnseen(unseen: ReadonlyMap<string, string>, path: string): boolean {
+  if (unseen.size === 0) return false;
+  for (let at = path; ; at = parentOf(at)) {
+    if (unseen.has(at)) return true;
+    if (at === "") return false;
+  }
+}
+
+/** In `Plan.digests`. */
+export const keyOf = (side: Side, path: string) => `${side}\0${path}`;

@@ -1,0 +1,132 @@
+/** Why a round does nothing until a person has looked: a root is not the directory that was agreed with, or too much would be removed. */
+import { isFault } from "../errors.js";
+import type { Digest } from "../plugin.js";
+import { bothSides, other, type Side } from "../reconcile.js";
+import { shortHash } from "../route.js";
+import { looksAs } from "./carry.js";
+import { goneAt, type MaxDeletes, objection } from "./guard.js";
+import { keyOf, type Plan, planned, type Planning, type Scans } from "./plan.js";
+import type { Scan } from "./replica.js";
+import type { Agreed } from "./store.js";
+
+export interface Guards {
+  /** undefined: a person said that all of it may be removed, this time. */
+  readonly maxDeletes: MaxDeletes | undefined;
+  /** Where another directory than the one that was agreed with will do: then what was agreed is forgotten (but for `stillAgreed`), and nothing is removed. */
+  readonly anew: readonly Side[];
+  /** No mark was ever made at this side: it is known by what it shows. */
+  readonly neverMarked: (side: Side) => boolean;
+  /** The sides, as people know them. */
+  readonly named: Readonly<Record<Side, string>>;
+}
+
+/** Nothing was done. */
+export class Stopped extends Error {
+  /** The same only for the same reason and the same paths. */
+  readonly id: string;
+
+  constructor(message: string, gone: readonly string[] = []) {
+    super(message);
+    this.id = shortHash(message, ...gone);
+  }
+}
+
+/** Why a round would do nothing now; undefined: it would. Changes nothing. */
+export async function stopOf(world: Planning, rules: Guards, signal: AbortSignal): Promise<Stopped | undefined> {
+  const plan = await planned(world, signal);
+  const strange = strangeIn(plan.scans, world.store.base, rules.neverMarked);
+  const asked = strange.find((side) => !rules.anew.includes(side));
+  if (asked !== undefined) return strangeRoot(asked, rules);
+  // Where it is begun anew nothing is removed.
+  return strange.length > 0 ? undefined : tooMuch(world, plan, rules, signal);
+}
+
+/** Why a round would not do that plan, of the directories that were agreed with: too much would be removed. */
+export async function tooMuch(
+  { sides, store }: Planning,
+  plan: Plan,
+  { maxDeletes, named }: Pick<Guards, "maxDeletes" | "named">,
+  signal: AbortSignal,
+): Promise<Stopped | undefined> {
+  if (maxDeletes === undefined) return undefined;
+  const { actions } = plan;
+  const against = (moved: ReadonlySet<string>) => objection(actions, store.base, maxDeletes, moved, named);
+  // Only where it matters new files are read to see whether they are old ones.
+  const text = against(new Set()) === undefined ? undefined : against(await movedIn({ sides, store }, plan, signal));
+  if (text === undefined) return undefined;
+  return new Stopped(
+    text,
+    bothSides.flatMap((side) =>
+      goneAt(side, actions, store.base)
+        .map((path) => `${side} ${path}`)
+        .sort(),
+    ),
+  );
+}
+
+/** In words for a person. */
+export function strangeText(name: string, neverMarked: boolean): string {
+  return neverMarked
+    ? `the directory of ${name} does not hold most of what was agreed any more: it is not mounted, or most of it was removed`
+    : `the directory of ${name} is not the one that was agreed with: it is not mounted, or was made anew`;
+}
+
+export function strangeRoot(side: Side, { named, neverMarked }: Guards): Stopped {
+  return new Stopped(strangeText(named[side], neverMarked(side)));
+}
+
+type Base = ReadonlyMap<string, Agreed>;
+
+/**
+ * The sides that are not the directory that was agreed with: they have not the mark. A side that never had one (a mirror without "deletes" makes none at its source) is that directory
+ * where it shows more than half of what was agreed and is at the other side: an empty mount point and another card do not, and what is removed of the rest has its own guard (`maxDeletes`).
+ */
+export function strangeIn(scans: Scans, base: Base, neverMarked: Guards["neverMarked"]): Side[] {
+  const showsMost = (side: Side) => {
+    const held = [...base].filter(([path]) => scans[other(side)].entries.has(path));
+    return held.filter(([path, agreed]) => shows(scans[side], side, path, agreed)).length * 2 > held.length;
+  };
+  return base.size === 0 ? [] : bothSides.filter((side) => !scans[side].marked && !(neverMarked(side) && showsMost(side)));
+}
+
+/** What need not be forgotten where such sides are begun with anew: no mark says that it is another directory, and it shows that. */
+export function stillAgreed(strange: readonly Side[], scans: Scans, base: Base, neverMarked: Guards["neverMarked"]): Map<string, Agreed> {
+  return new Map(
+    [...base].filter(([path, agreed]) => strange.every((side) => neverMarked(side) && shows(scans[side], side, path, agreed))),
+  );
+}
+
+/** A directory of that name may be any. */
+function shows({ entries }: Scan, side: Side, path: string, agreed: Agreed): boolean {
+  const entry = entries.get(path);
+  if (entry === undefined || !looksAs(entry, agreed[side])) return false;
+  return entry.kind === "file" || (entry.identity !== undefined && entry.identity === agreed[side].identity);
+}
+
+/** Removals whose content gets another name in the same plan: a rename is a delete and a create. */
+async function movedIn(
+  { sides, store }: Pick<Planning, "sides" | "store">,
+  { actions, scans, digests }: Plan,
+  signal: AbortSignal,
+): Promise<Set<string>> {
+  const gone = bothSides.flatMap((side) =>
+    goneAt(side, actions, store.base).flatMap((path) => {
+      const agreed = store.base.get(path);
+      return agreed?.digest === undefined ? [] : [{ path, size: agreed.size, digest: agreed.digest }];
+    }),
+  );
+  const sizes = new Set(gone.map(({ size }) => size));
+  const come = new Set<Digest>();
+  for (const action of actions) {
+    const from = action.do === "copy" ? other(action.on) : undefined;
+    const entry = from === undefined ? undefined : scans[from].entries.get(action.path);
+    if (from === undefined || entry === undefined || !sizes.has(entry.stamp.size)) continue;
+    try {
+      come.add(digests.get(keyOf(from, action.path)) ?? (await sides[from].digest(action.path, entry, signal)));
+    } catch (error) {
+      // It is written just now: then it is no old one.
+      if (!isFault(error, "changed", "missing")) throw error;
+    }
+  }
+  return new Set(gone.filter(({ digest }) => come.has(digest)).map(({ path }) => path));
+}
