@@ -82,8 +82,8 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, signal);
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
-  const { done, left, failed, full } = await carryAll(world, plan, rules, signal);
-  noteKnown(world, plan, left.size + failed.size === 0);
+  const { done, left, failed, fits, full } = await carryAll(world, plan, rules, signal);
+  noteKnown(world, plan, fits);
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
   return {
     ...{ done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen }, settling },
@@ -159,6 +159,8 @@ async function carryAll(
   const last = lastMove(planned);
   const actions = last < 0 ? planned : planned.slice(0, last + 1);
   let done = 0;
+  /** Of what was tried. */
+  let refused = false;
   let full: Fault | undefined;
   const waiting = new Set(actions);
   const skipped = new Set<string>();
@@ -210,6 +212,7 @@ async function carryAll(
         await dropStaged(world, ({ id }) => gone.includes(id), signal);
       } else if (!isFault(error, "rejected", "denied", "mismatch")) throw error;
       else if (copy !== undefined) noRoom.through(copy);
+      refused = true;
       const at = sideOf(action, error);
       failed.set(action.path, at === undefined ? error.message : `${named[at]}: ${error.message}`);
     }
@@ -229,7 +232,7 @@ async function carryAll(
   }
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);
-  return { done, left, failed, ...(full === undefined ? {} : { full }) };
+  return { done, left, failed, fits: left.size === 0 && !refused, ...(full === undefined ? {} : { full }) };
 }
 
 /** Where it went wrong, as far as an action is of one side. */

@@ -17,22 +17,24 @@ const rules: Rules = {
   before: () => Promise.resolve(),
 };
 
-test("a mirror is listed once, and again after something did not fit, failed, or carried directories away", async () => {
+test("a mirror is listed once, and again after something did not fit, was refused, or carried directories away", async () => {
   let [time, serial, listings] = [0, 0, 0];
   const tick = () => (time += 1);
   const [box, nas] = [new Tree(tick, true, "born"), new Tree(tick, false)];
   const fresh = () => String((serial += 1));
   let lost = false;
+  const there = new TreeReplica(nas, (when, call) => {
+    if (when === "before" && call === "scan") listings += 1;
+    return lost ? Promise.reject(new Error("the link is gone")) : Promise.resolve();
+  });
+  const known = new Known();
   const world: World = {
     sides: {
       here: new TreeReplica(box, () => Promise.resolve()),
-      there: new TreeReplica(nas, (when, call) => {
-        if (when === "before" && call === "scan") listings += 1;
-        return lost ? Promise.reject(new Error("the link is gone")) : Promise.resolve();
-      }),
+      there,
     },
     store: new Kept(),
-    known: new Known(),
+    known,
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path) => path,
@@ -95,4 +97,18 @@ test("a mirror is listed once, and again after something did not fit, failed, or
   box.remove("h");
   assert.equal(await run(), 1);
   assert.equal(nas.text(), "a=5 c=6 d/ d/theirs=4 g=9 h/ h/f/ h/f/of others=11 i=10 theirs=7");
+  // A name that waits for another spelling of it shows nothing.
+  there.folding = "case";
+  known.forget();
+  box.remove("a");
+  await run();
+  box.put("A", 13);
+  box.put("a", 14);
+  await run();
+  assert.equal(await run(), 0);
+  assert.equal(nas.content("A"), 13);
+  assert.equal(nas.content("a"), undefined);
+  box.remove("A");
+  await run();
+  assert.equal(nas.content("a"), 14);
 });

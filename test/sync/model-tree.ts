@@ -1,5 +1,6 @@
 /** A tree in memory, as one side of a mirror or two-way route meets it: other writers, kills before and after each call, lost answers. */
 import { Fault } from "../../core/errors.js";
+import type { Folding } from "../../core/folded.js";
 import type { Digest } from "../../core/plugin.js";
 import { looksAs } from "../../core/sync/carry.js";
 import type { Entry, Held, Replica, Scan, Staging } from "../../core/sync/replica.js";
@@ -146,11 +147,13 @@ export class TreeReplica implements Replica {
         const entry = this.tree.entry(path);
         if (entry !== undefined && path !== awayDir) entries.set(path, entry);
       }
-      return { entries, unseen: new Map(), settling: new Set(), marked: this.tree.marked };
+      return { entries, unseen: new Map(), settling: new Set(), marked: this.tree.marked, folds: this.folding };
     });
   }
 
   readonly untidy = false;
+  /** What it says of itself; the tree tells all spellings apart. */
+  folding: Folding | undefined;
 
   tidy(): Promise<void> {
     return Promise.resolve();
@@ -160,8 +163,8 @@ export class TreeReplica implements Replica {
     return this.#call("isMarked", () => this.tree.marked);
   }
 
-  folds(): Promise<undefined> {
-    return Promise.resolve(undefined);
+  folds(): Promise<Folding | undefined> {
+    return Promise.resolve(this.folding);
   }
 
   mark(): Promise<void> {
