@@ -128,14 +128,19 @@ function metaStore<T>(journal: Journal, key: string) {
   };
 }
 
+/** Nobody else writes it: what was read once is known. */
 function deviceMemory(journal: Journal, device: string): Memo {
+  const known = new Map<string, string | undefined>();
+  const read = (key: string) => journal.get<{ value: string }>("SELECT value FROM memory WHERE device = ? AND key = ?", device, key)?.value;
   return {
     get: (key) => {
-      const row = journal.get<{ value: string }>("SELECT value FROM memory WHERE device = ? AND key = ?", device, key);
-      return row === undefined ? undefined : (JSON.parse(row.value) as unknown);
+      if (!known.has(key)) known.set(key, read(key));
+      const value = known.get(key);
+      return value === undefined ? undefined : (JSON.parse(value) as unknown);
     },
     set: (key, value) =>
       journal.commit(() => {
+        known.delete(key);
         if (value === undefined) journal.run("DELETE FROM memory WHERE device = ? AND key = ?", device, key);
         else
           journal.run(

@@ -215,12 +215,18 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const agreed = store.base.get(path)?.digest;
   const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
   const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, ...earlier }, signal);
+  if (!over && table.alone === true) {
+    const published = await sides[on].publish(staging, digest, sides[other(on)], entry, signal);
+    if (published === undefined) return "left";
+    await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], unstage: staging.id });
+    return "done";
+  }
   const id = names.intent();
   const intent: Intent = {
     ...{ id, on, path, put: { staging, digest, from: entry } },
     ...(over && old !== undefined ? { old: oldOf(old, names.trash(on, path, id)) } : {}),
   };
-  if (intent.old !== undefined || table.alone !== true) await store.change({ intend: intent });
+  await store.change({ intend: intent });
   if (!(await take(world, intent, signal))) return "left";
   const published = await publish(world, intent, staging, digest, entry, signal);
   if (published === undefined) {

@@ -280,7 +280,7 @@ export class DeviceReplica implements Replica {
         return { ...sent, whole, right: await sending.prove(whole, signal) };
       };
       const sent = await this.#orAnew(
-        this.#unsent(staging),
+        () => this.#unsent(staging),
         brought().then((it) => (it.right ? it : brought())),
         signal,
       );
@@ -349,7 +349,7 @@ export class DeviceReplica implements Replica {
       if ((await this.#readyAs(staging, signal)) !== digest) await this.#makeReady(upload, digest, signal);
       return this.#giveReady(held, staging, digest, signal);
     }
-    const done = await this.#orAnew(upload, this.#target.commit(upload, signal), signal);
+    const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
     const shown =
       "shown" in done && done.shown !== undefined
         ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#nowMs())
@@ -376,7 +376,7 @@ export class DeviceReplica implements Replica {
 
   /** What is whole, and proved, waits under a name of this client's own. */
   async #makeReady(upload: Upload, digest: Digest, signal: AbortSignal): Promise<void> {
-    const done = await this.#orAnew(upload, this.#target.commit(upload, signal), signal);
+    const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
     if (!("occupied" in done)) return;
     const there = await this.#tree.stat(upload.path, signal);
     if (there?.kind === "file" && there.size === upload.size && (await this.#digestOf(there, signal)) === digest)
@@ -406,12 +406,12 @@ export class DeviceReplica implements Replica {
   }
 
   /** What is there, and is not what it should be, is begun from the beginning the next time. */
-  async #orAnew<T>(upload: Upload, work: Promise<T>, signal: AbortSignal): Promise<T> {
+  async #orAnew<T>(upload: () => Upload, work: Promise<T>, signal: AbortSignal): Promise<T> {
     try {
       return await work;
     } catch (error) {
-      if (isFault(error, "mismatch")) await discardWrong(this.#target, upload, signal);
-      else if (isFault(error, "conflict")) await this.#target.discard(upload, signal);
+      if (isFault(error, "mismatch")) await discardWrong(this.#target, upload(), signal);
+      else if (isFault(error, "conflict")) await this.#target.discard(upload(), signal);
       throw error;
     }
   }

@@ -7,6 +7,8 @@ export class JournalStore implements Store {
   readonly base = new Map<string, Agreed>();
   readonly intents = new Map<string, Intent>();
   readonly staged = new Map<string, Staged>();
+  /** Uploads of which something is noted: most have nothing, and nobody has to ask. */
+  readonly #noted: Set<string>;
 
   /** `route`: a hash, the same for the same two directories. */
   constructor(
@@ -19,6 +21,7 @@ export class JournalStore implements Store {
       this.intents.set(id, JSON.parse(intent) as Intent);
     for (const { id, staged } of journal.all<{ id: string; staged: string }>("SELECT id, staged FROM staged WHERE route = ?", route))
       this.staged.set(id, JSON.parse(staged) as Staged);
+    this.#noted = new Set([...this.staged.keys()].filter((id) => journal.meta(memoKey(id)) !== undefined));
   }
 
   async change(change: Change): Promise<void> {
@@ -52,7 +55,7 @@ export class JournalStore implements Store {
         journal.run("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", route, stage.staging.id, JSON.stringify(stage));
       if (unstage !== undefined) {
         journal.run("DELETE FROM staged WHERE route = ? AND id = ?", route, unstage);
-        journal.setMeta(memoKey(unstage), undefined);
+        if (this.#noted.delete(unstage)) journal.setMeta(memoKey(unstage), undefined);
       }
     });
     agreeTo(this.base, change);
@@ -64,7 +67,14 @@ export class JournalStore implements Store {
 
   /** Of an upload; gone with what was staged. */
   memo(upload: string): Memo {
-    return this.#memo(memoKey(upload));
+    const memo = this.#memo(memoKey(upload));
+    return {
+      get: (key) => (this.#noted.has(upload) ? memo.get(key) : undefined),
+      set: (key, value) => {
+        this.#noted.add(upload);
+        return memo.set(key, value);
+      },
+    };
   }
 
   /** Of the route. */

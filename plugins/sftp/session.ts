@@ -214,8 +214,10 @@ export class Session {
    */
   async link(from: Buffer, to: Buffer): Promise<Attributes | undefined> {
     if (!this.can("hardlink@openssh.com")) return undefined;
-    done(await this.#wire.ask(Type.extended, [Buffer.from("hardlink@openssh.com"), from, to]));
-    const [seen, own] = await Promise.all([this.lstat(to), this.#links ? undefined : this.lstat(from)]);
+    const asked = this.#wire.ask(Type.extended, [Buffer.from("hardlink@openssh.com"), from, to]).then(done);
+    // Where links are known they are looked at without waiting.
+    if (!this.#links) await asked;
+    const [seen, own] = await Promise.all([this.lstat(to), this.#links ? undefined : this.lstat(from), asked]);
     if (seen === undefined || (own !== undefined && (seen.size !== own.size || seen.modifiedMs !== own.modifiedMs))) return undefined;
     await this.remove(from);
     return seen;

@@ -98,7 +98,7 @@ export class SftpTarget implements Target {
     this.#unproved(upload);
     const progress = { sure: offset };
     const reading = upload.chunks(offset, signal);
-    const writing = this.#fill(session, handle, upload, partial, () => writeAll(session, handle, reading, progress, onBytes));
+    const writing = this.#fill(session, handle, upload, partial, (end) => writeAll(session, handle, reading, progress, onBytes, end));
     try {
       await orStopped(writing, signal);
       if (progress.sure < upload.size) throw new Fault("transient", `the bytes ended at ${progress.sure} of ${upload.size}`);
@@ -121,16 +121,22 @@ export class SftpTarget implements Target {
   }
 
   /** Writes, syncs and closes: some servers write only then, and what fails then was not written. */
-  async #fill(session: Session, handle: Buffer, upload: Upload, partial: Buffer, write: () => Promise<void>): Promise<void> {
-    let closing: Promise<void> | undefined;
+  async #fill(
+    session: Session,
+    handle: Buffer,
+    upload: Upload,
+    partial: Buffer,
+    write: (end: () => Promise<unknown>) => Promise<void>,
+  ): Promise<void> {
+    let closed = false;
     try {
-      await write();
-      await session.sync(handle, upload.size);
-      closing = session.close(handle);
-      await closing;
+      await write(() => {
+        closed = true;
+        return Promise.all([session.sync(handle, upload.size), session.close(handle)]);
+      });
     } catch (error) {
       const why = await orFull(session, partial, error);
-      if (closing === undefined) await session.close(handle).catch(() => undefined);
+      if (!closed) await session.close(handle).catch(() => undefined);
       throw why;
     }
   }
@@ -224,12 +230,15 @@ export class SftpTarget implements Target {
       const [partial, name] = [partialOf(session, upload), wirePath(session.root, upload.path)];
       // A link tells whether the name is taken.
       const links = upload.expect.kind === "absent" && session.links;
-      const [there, seen] = await Promise.all([session.lstat(partial), links ? undefined : session.lstat(name)]);
+      const [there, seen] = await Promise.all([
+        session.lstat(partial),
+        links ? undefined : session.lstat(name),
+        // A time that cannot be set changes nothing else.
+        upload.modifiedMs === undefined ? undefined : session.setTime(partial, upload.modifiedMs).catch(ifRefused),
+      ]);
       if (there === undefined) return this.#published(login, upload, name, links ? await session.lstat(name) : seen);
       const proved = await this.#provenWhole(login, upload, partial, there, signal);
       const receipt = { path: upload.path, size: upload.size, ...proved };
-      // A time that cannot be set changes nothing else.
-      if (upload.modifiedMs !== undefined) await session.setTime(partial, upload.modifiedMs).catch(ifRefused);
       throwIfAborted(signal);
       if (links) {
         const shown = await session.link(partial, name).catch(ifRefused);

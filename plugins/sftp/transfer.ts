@@ -32,13 +32,17 @@ export interface Progress {
   sure: number;
 }
 
-/** Writes what `reading` gives from `progress.sure` on. Throws what the reading or the server ends with, once no request is under way. */
+/**
+ * Writes what `reading` gives from `progress.sure` on. `end` asks for what comes behind the last byte, once that is sent: a server does what is asked of one file in the order of asking
+ * (draft-ietf-secsh-filexfer-02, section 4.1). Throws what the reading, the server or `end` ends with, once no request is under way.
+ */
 export async function writeAll(
   session: Session,
   handle: Buffer,
   reading: Reading,
   progress: Progress,
   onBytes: (n: number) => void,
+  end: () => Promise<unknown>,
 ): Promise<void> {
   const window = new Window();
   const under: { end: number; acknowledged: boolean }[] = [];
@@ -73,8 +77,7 @@ export async function writeAll(
   };
   let at = progress.sure;
   /** What is less than a piece waits here for the next chunk. */
-  const rest = Buffer.allocUnsafe(pieceBytes);
-  let filled = 0;
+  let rest = Buffer.alloc(0);
   /** A request copies its bytes. */
   const put = async (bytes: Buffer): Promise<void> => {
     while (under.length >= window.size && failed === undefined) await turn();
@@ -83,20 +86,17 @@ export async function writeAll(
     at += bytes.length;
   };
   let ended: { error: unknown } | undefined;
+  let behind: Promise<unknown> | undefined;
   try {
     for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) {
       for (let from = 0; from < chunk.bytes.length && failed === undefined;) {
-        if (filled === 0 && chunk.bytes.length - from >= pieceBytes) {
-          await put(chunk.bytes.subarray(from, from + pieceBytes));
-          from += pieceBytes;
-          continue;
-        }
-        const taken = chunk.bytes.copy(rest, filled, from);
-        from += taken;
-        filled += taken;
-        if (filled < pieceBytes) continue;
-        await put(rest);
-        filled = 0;
+        const part = chunk.bytes.subarray(from, from + pieceBytes - rest.length);
+        from += part.length;
+        const whole = rest.length + part.length === pieceBytes;
+        if (rest.length > 0 || !whole) rest = Buffer.concat([rest, part]);
+        if (!whole) continue;
+        await put(rest.length > 0 ? rest : part);
+        rest = Buffer.alloc(0);
       }
       chunk.release();
       if (failed !== undefined) break;
@@ -105,8 +105,10 @@ export async function writeAll(
     ended = { error };
   }
   // What came before the reading was withdrawn is kept.
-  await put(rest.subarray(0, filled));
+  await put(rest);
+  if (failed === undefined && ended === undefined) behind = end().catch((error: unknown) => void (ended = { error }));
   await settled();
+  await behind;
   const why = failed ?? ended;
   if (why !== undefined) throw why.error;
 }
