@@ -29,7 +29,9 @@ const cells: readonly Cell[] = [
 ];
 
 /** FILESYNC_BENCH_PEERS: only those whose name holds one of these words. */
-const words = process.env.FILESYNC_BENCH_PEERS?.split(",");
+export function isAsked(peer: string): boolean {
+  return process.env["FILESYNC_BENCH_PEERS"]?.split(",").some((word) => peer.includes(word)) !== false;
+}
 
 export interface Run {
   readonly seconds: number;
@@ -120,7 +122,7 @@ export async function compare(
   const best = new Map<string, Run>();
   for (let run = 0; run < times; run++) {
     for (const [name, command] of commands) {
-      if (words?.some((word) => name.includes(word)) === false) continue;
+      if (!isAsked(name)) continue;
       if (name !== "FileSync" && !has(name.split(/[ ,]/)[0] ?? "")) continue;
       const now = await measure(command(from));
       expectAll(to, cell);
