@@ -36,6 +36,8 @@ export interface ReplicaGiven {
   readonly rules: Rules;
   /** The route's. */
   readonly throttle: Throttle;
+  /** As it was agreed. */
+  readonly agreed: (path: string) => Entry | undefined;
   /** Files that come to it at once; what waits for the journal does not count. */
   readonly turns: () => Turns;
   /** Names the route, for what is its own at the device. */
@@ -142,8 +144,9 @@ export class DeviceReplica implements Replica {
     }
     if (found.kind === "file" && (isPartial(path) || !rules.wants({ path, size: found.size }))) return;
     const ageMs = found.modifiedMs === undefined ? Infinity : nowMs - found.modifiedMs;
-    // A time that is to come says nothing of that, and what this route wrote alone is whole.
-    const isYoung = away === undefined && ageMs >= 0 && ageMs < lane.config.settleMs;
+    // A time that is to come says nothing of that; what this route brought is whole, and so is all of what it wrote alone.
+    const agreed = this.given.agreed(path);
+    const isYoung = away === undefined && ageMs >= 0 && ageMs < lane.config.settleMs && !(agreed !== undefined && looksAs(entry, agreed));
     if (found.kind === "file" && (found.settled === false || (found.settled === undefined && isYoung))) to.settling.add(path);
     else to.entries.set(path, entry);
   }

@@ -113,6 +113,7 @@ export class SyncRoute {
     const side = (on: Side, dir: string, more: Pick<ReplicaGiven, "marked" | "away" | "names" | "chunks">) =>
       new DeviceReplica({
         ...{ engine, lane: this[on], dir, rules, throttle, turns: () => this.#turns[on], route: id, title: this.title, ...more },
+        agreed: (path) => store.base.get(path)?.[on],
         memo: (upload) => store.memo(upload),
         mark: {
           get: () => textIn(store.own.get(`mark ${on}`)),

@@ -348,6 +348,27 @@ test("what is left as it is, or not complete yet, is counted where a mirror has 
   assert.match(await why("old"), /^box:old {2}\(3 B, .*\)\n {2}box ⇒ nas follows it: it was brought to nas; /);
 });
 
+test("a two-way route does not wait until what it brought itself has settled, and does where others write", async (t) => {
+  const two = new Two(t);
+  const config = two.config({ mode: "two-way" }, { devices: { nas: { type: "local", dir: "nas", interval: "1s", settle: "1h" } } });
+  two.put("box/new");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "synced", "it is brought");
+  await program.kill();
+  two.put("nas/theirs");
+  const { out } = await runProgram(["plan", "--config", config]);
+  const waits = out.split("\n").filter((line) => line.includes("it is being written"));
+  assert.deepEqual(
+    waits.map((line) => /new|theirs/.exec(line)?.[0]),
+    ["theirs"],
+    out,
+  );
+  // All of it is there: it does not wait for an hour.
+  rmSync(two.world.path("nas/theirs"));
+  await once(config);
+});
+
 test("SIGHUP with another rule of a mirror says that a route changed", async (t) => {
   const two = new Two(t);
   const config = two.config({ mode: "mirror" });
