@@ -9,7 +9,7 @@ import { peers } from "./peers.js";
 import { has, heading, inTempDir, table } from "./measure.js";
 
 export const runs = 3;
-const rttMs = 60;
+export const rttMs = 60;
 
 export interface Cell {
   readonly name: string;

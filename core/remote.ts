@@ -24,17 +24,29 @@ export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
 }
 
 /**
- * What `Source.list` promises, from a reading of whole directories ("" is the root): no connection waits for who takes the entries. A directory
+ * What `Source.list` promises, from a reading of whole directories ("" is the root): no connection waits for who takes the entries, and up to `atOnce` are read together. A directory
  * below the root that cannot be read costs only itself: the login was good a moment ago, and its parent listed it.
  */
 export async function* listBelow(
   readDir: (dir: string) => Promise<FileEntry[]>,
   signal: AbortSignal,
   options: ListOptions = {},
+  atOnce = 1,
 ): AsyncGenerator<FileEntry> {
   const waiting: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
-  for (let dir = waiting.pop(); dir !== undefined; dir = waiting.pop()) {
-    const found = await orUnreadable(readDir, dir.path);
+  const reading: { readonly dir: FileEntry; readonly entries: Promise<FileEntry[] | FileEntry> }[] = [];
+  const next = () => {
+    for (let dir; reading.length < atOnce && (dir = waiting.pop()) !== undefined;) {
+      const entries = orUnreadable(readDir, dir.path);
+      // Thrown in its turn.
+      entries.catch(() => undefined);
+      reading.push({ dir, entries });
+    }
+    return reading.shift();
+  };
+  for (let one = next(); one !== undefined; one = next()) {
+    const { dir } = one;
+    const found = await one.entries;
     if (options.directories === true && dir.path !== "" && Array.isArray(found)) {
       throwIfAborted(signal);
       yield dir;

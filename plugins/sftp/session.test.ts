@@ -20,3 +20,25 @@ test("a time that version 3 cannot tell becomes the nearest that it can", async 
     [2 ** 32 - 1, Date.UTC(2026, 0) / 1000, 0],
   );
 });
+
+test("of a server that answers in another order nothing is left out of a list", async () => {
+  const name = Buffer.from("\0\0\0\x01\0\0\0\x01a\0\0\0\0\0\0\0\0", "latin1");
+  const [eof, ok] = [Buffer.from([0, 0, 0, 1]), Buffer.alloc(4)];
+  const asked: number[] = [];
+  const wire = {
+    start: () => Promise.resolve(new Map()),
+    ask: (type: number) => {
+      asked.push(type);
+      if (type === Type.opendir) return Promise.resolve({ type: Type.handle, body: new Cursor(Buffer.from("\0\0\0\x01h", "latin1")) });
+      if (type !== Type.readdir) return Promise.resolve({ type: Type.status, body: new Cursor(ok) });
+      const second = asked.filter((it) => it === Type.readdir).length % 2 === 0;
+      return Promise.resolve(second ? { type: Type.name, body: new Cursor(name) } : { type: Type.status, body: new Cursor(eof) });
+    },
+  } as unknown as Wire;
+  const session = await Session.start(wire, "/srv");
+  assert.deepEqual(
+    (await session.list(Buffer.from("/srv"))).map((it) => it.name.toString()),
+    ["a"],
+  );
+  assert.deepEqual(asked, [Type.opendir, Type.readdir, Type.readdir, Type.close]);
+});

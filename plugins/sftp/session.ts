@@ -134,18 +134,22 @@ export class Session {
     done(await this.#wire.ask(Type.fsetstat, [handle, has.size, BigInt(size)]));
   }
 
-  /** All of a directory. */
+  /** All of a directory. Two at once are asked for what is in it: most have their end in the second answer, and none is left out where a server answers the second first. */
   async list(path: Buffer): Promise<Named[]> {
     const handle = handleOf(await this.#wire.ask(Type.opendir, [path]));
     const found: Named[] = [];
     try {
-      for (;;) {
-        const answer = await this.#wire.ask(Type.readdir, [handle]);
-        if (answer.type === Type.status && statusOf(answer.body, Status.eof) === Status.eof) return found;
-        found.push(...namesOf(answer));
+      for (let ended = false; !ended;) {
+        const asked = [this.#wire.ask(Type.readdir, [handle]), this.#wire.ask(Type.readdir, [handle])];
+        for (const answer of await Promise.all(asked))
+          // Behind its end a server may say anything.
+          if (answer.type === Type.status && (ended || statusOf(answer.body, Status.eof) === Status.eof)) ended = true;
+          else found.push(...namesOf(answer));
       }
+      return found;
     } finally {
-      if (!this.closed) await this.close(handle).catch(() => undefined);
+      // Nobody has to wait for that.
+      if (!this.closed) void this.close(handle).catch(() => undefined);
     }
   }
 

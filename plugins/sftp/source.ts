@@ -15,6 +15,9 @@ import type { Lease, Pool } from "./pool.js";
 import { Open, type Attributes, type Session } from "./session.js";
 import { readAll } from "./transfer.js";
 
+/** Directories: of a server far away each takes some round trips. */
+const listedAtOnce = 16;
+
 export function entryOf(path: string, { kind, size, modifiedMs }: Attributes): FileEntry {
   const stamp = { path, size: size ?? 0, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
   if (kind === "directory") return { ...stamp, kind };
@@ -38,7 +41,7 @@ export class SftpSource implements Source {
   }
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
-    return listBelow((dir) => this.readDir(dir, signal), signal, options);
+    return listBelow((dir) => this.readDir(dir, signal), signal, options, listedAtOnce);
   }
 
   /** One directory whole. Throws "missing" when there is none. */

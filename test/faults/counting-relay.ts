@@ -1,4 +1,7 @@
-/** A relay in front of a server that speaks over one connection at a time: it counts, outside the program, what clients send and are told, and can cut all that runs. */
+/**
+ * A relay in front of a server that speaks over one connection at a time: it counts, outside the program, what clients send and are told, and can cut all that runs. It can be as far away as is
+ * wanted: what comes in goes out so much later, however much of it is on its way.
+ */
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
@@ -9,28 +12,34 @@ export class CountingRelay {
   readonly #sockets = new Set<Socket>();
   readonly #server: Server;
 
-  private constructor(toPort: number) {
+  private constructor(toPort: number, delayMs: number) {
     this.#server = createServer((client) => {
       const server = connect(toPort, "127.0.0.1");
       client.on("data", (bytes) => (this.sentBytes += bytes.length));
       server.on("data", (bytes) => (this.receivedBytes += bytes.length));
-      client.pipe(server).pipe(client);
+      if (delayMs === 0) client.pipe(server).pipe(client);
       for (const [one, other] of [
         [client, server],
         [server, client],
       ] as const) {
         this.#sockets.add(one);
+        if (delayMs > 0) {
+          one.on("data", (bytes) => setTimeout(() => other.write(bytes), delayMs));
+          one.on("end", () => setTimeout(() => other.end(), delayMs));
+        }
         one.on("error", () => other.destroy());
         one.on("close", () => {
           this.#sockets.delete(one);
-          other.destroy();
+          if (delayMs === 0) other.destroy();
+          else setTimeout(() => other.destroySoon(), delayMs);
         });
       }
     });
   }
 
-  static async start(toPort: number): Promise<CountingRelay> {
-    const relay = new CountingRelay(toPort);
+  /** `delayMs`: one way. */
+  static async start(toPort: number, { delayMs = 0 }: { delayMs?: number } = {}): Promise<CountingRelay> {
+    const relay = new CountingRelay(toPort, delayMs);
     relay.#server.listen(0, "127.0.0.1");
     await once(relay.#server, "listening");
     return relay;

@@ -1,0 +1,44 @@
+/** Directories that are read together give what one after another give, each after the one above it. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setImmediate as breath } from "node:timers/promises";
+import { Fault } from "./errors.js";
+import { parentOf } from "./paths.js";
+import type { FileEntry } from "./plugin.js";
+import { listBelow } from "./remote.js";
+
+const dirs = ["", "a", "a/b", "a/b/c", "d", "d/e", "d/f", "d/g", "d/shut"];
+
+async function listed(atOnce: number, broken?: Fault) {
+  let [under, most] = [0, 0];
+  const readDir = async (dir: string): Promise<FileEntry[]> => {
+    most = Math.max(most, (under += 1));
+    for (let n = 0; n < dir.length % 3; n++) await breath();
+    under -= 1;
+    if (dir === "d/g" && broken !== undefined) throw broken;
+    if (dir === "d/shut") throw new Fault("denied", "it is shut");
+    const below = dirs.filter((it) => it !== "" && parentOf(it) === dir).map((path) => ({ path, kind: "directory" as const, size: 0 }));
+    return [...below, { path: dir === "" ? "x" : `${dir}/x`, kind: "file", size: 1 }];
+  };
+  const found: string[] = [];
+  for await (const { path, kind } of listBelow(readDir, new AbortController().signal, { directories: true }, atOnce)) {
+    assert.ok(parentOf(path) === "" || found.includes(`directory ${parentOf(path)}`), path);
+    found.push(`${kind} ${path}`);
+  }
+  return { found: found.sort(), most };
+}
+
+test("what is listed together is what is listed one after another", async () => {
+  const one = await listed(1);
+  assert.equal(one.most, 1);
+  assert.equal(one.found.length, dirs.length - 2 + dirs.length - 1 + 1);
+  assert.ok(one.found.includes("unreadable d/shut"));
+  const three = await listed(3);
+  assert.ok(three.most > 1 && three.most <= 3, String(three.most));
+  assert.deepEqual(three.found, one.found);
+});
+
+test("a connection that breaks ends it", async () => {
+  for (const atOnce of [1, 4])
+    await assert.rejects(listed(atOnce, new Fault("transient", "the link is gone")), { kind: "transient", message: "the link is gone" });
+});
