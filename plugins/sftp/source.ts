@@ -40,22 +40,21 @@ export class SftpSource implements Source {
     return { ranges: true, digests: this.#pool.digests, concurrency: this.#options.concurrency, inPlace: false };
   }
 
-  list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
-    return listBelow((dir) => this.readDir(dir, signal), signal, options, listedAtOnce);
+  /** By one connection: to log in once more is worth it only for contents. */
+  async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
+    const lease = await this.#pool.lease(signal);
+    const { session } = lease.login;
+    const readDir = (dir: string) => this.#pool.run(cannotList(dir), () => orAborted(entriesIn(session, dir), signal));
+    try {
+      yield* listBelow(readDir, signal, options, listedAtOnce);
+    } finally {
+      lease.end();
+    }
   }
 
   /** One directory whole. Throws "missing" when there is none. */
   readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
-    return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async ({ session }) => {
-      const found: FileEntry[] = [];
-      for (const it of await session.list(wirePath(session.root, dir))) {
-        const text = it.name.toString("latin1");
-        if (text === "." || text === ".." || text === "" || /[/\0]/.test(text)) continue;
-        const name = nameFromBytes(it.name);
-        found.push(entryOf(dir === "" ? name : `${dir}/${name}`, it));
-      }
-      return found;
-    });
+    return this.#pool.with(signal, cannotList(dir), ({ session }) => entriesIn(session, dir));
   }
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
@@ -103,6 +102,19 @@ export class SftpSource implements Source {
       return digester?.digest(path, entry.size);
     });
   }
+}
+
+const cannotList = (dir: string): string => (dir === "" ? "cannot list the root" : `cannot list ${dir}`);
+
+async function entriesIn(session: Session, dir: string): Promise<FileEntry[]> {
+  const found: FileEntry[] = [];
+  for (const it of await session.list(wirePath(session.root, dir))) {
+    const text = it.name.toString("latin1");
+    if (text === "." || text === ".." || text === "" || /[/\0]/.test(text)) continue;
+    const name = nameFromBytes(it.name);
+    found.push(entryOf(dir === "" ? name : `${dir}/${name}`, it));
+  }
+  return found;
 }
 
 /** What is at a path; undefined when nothing is. */
