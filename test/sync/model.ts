@@ -212,7 +212,8 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
     const digest = digestOf(chosen);
     const unseen = ({ agreed, store, tree: own }: Client) =>
       (agreed.get(path) === chosen ||
-        [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest)) &&
+        [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest) ||
+        [...store.staged.values()].some(({ staging }) => staging.path === path && server.staged.get(staging.id) === chosen)) &&
       (own === tree || own.content(path) !== chosen);
     if (!clients.some(unseen)) kept.add(chosen);
     log.push(`${trees.indexOf(tree)} write ${path}=${chosen}`);
