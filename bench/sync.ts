@@ -10,7 +10,7 @@ import { openssh, type SftpServerUnderTest } from "../test/conformance/sftp-serv
 import { CountingRelay } from "../test/faults/counting-relay.js";
 import { mainJs } from "../test/faults/process.js";
 import { has, heading, inTempDir, table } from "./measure.js";
-import { expectAll, isAsked, rttMs, makeFiles, measure, runs, type Cell, type Run } from "./push.js";
+import { expectAll, isAsked, makeFiles, measure, rttMs, runs, type Cell, type Run } from "./push.js";
 
 const cells: readonly Cell[] = [
   { name: "10,000 × 200 B in 100 directories", dirs: 100, files: 10_000, bytes: 200 },

@@ -29,11 +29,21 @@ type Node = { readonly content: Buffer; readonly modifiedMs: number | undefined 
 class Memory implements Tried {
   readonly things = new Map<string, Node>([["here", "directory"]]);
   readonly asked: string[] = [];
+  /** What is asked before the answers of a round come goes in that round. */
+  rounds = 0;
+  #round: Promise<void> | undefined;
 
   constructor(readonly ways: Ways = {}) {}
 
   async #turn(request: string): Promise<void> {
-    await new Promise((resolve) => setImmediate(resolve));
+    this.#round ??= new Promise((resolve) =>
+      setImmediate(() => {
+        this.rounds += 1;
+        this.#round = undefined;
+        resolve();
+      }),
+    );
+    await this.#round;
     this.asked.push(request);
     this.ways.before?.(request);
   }
@@ -168,6 +178,11 @@ for (const [name, ways, changed] of cases)
     assert.ok(server.asked.length < 80, `${server.asked.length} requests`);
   });
 
+test("what does not wait for another is asked at once: over a line with latency each round takes its time", async () => {
+  const { rounds } = await tried();
+  assert.ok(rounds <= 15, `${rounds} rounds`);
+});
+
 test("where the last steps cannot be tried alone, they are not relied on; a step that is known is the least", async () => {
   const { tree, source, publish } = new Memory({ timeMs: seconds });
   assert.deepEqual(await tryOut({ tree, source, publish, leastStepMs: 2000 }, "here", calm), {
@@ -175,11 +190,22 @@ test("where the last steps cannot be tried alone, they are not relied on; a step
   });
 });
 
-test("a failure at any request is told as it is, and nothing is left", async () => {
-  const whole = new Memory();
-  await tryOut(whole, "here", calm);
-  const work = whole.asked.findLastIndex((request) => request.startsWith("publish"));
-  for (let n = 0; n <= work; n++) {
+/** Those of a trial, before it begins to take away what it made. */
+async function work(): Promise<readonly string[]> {
+  const { asked } = await tried();
+  return asked.slice(
+    0,
+    asked.findLastIndex((request) => /^list here\/[^/]*$/.test(request)),
+  );
+}
+
+async function tried(server = new Memory()): Promise<Memory> {
+  await tryOut(server, "here", calm);
+  return server;
+}
+
+test("a failure at any request is told as it is, and nothing is left or under way", async () => {
+  for (const [n, what] of (await work()).entries()) {
     let left = n;
     const server: Memory = new Memory({
       before: () => {
@@ -187,7 +213,23 @@ test("a failure at any request is told as it is, and nothing is left", async () 
       },
     });
     await assert.rejects(tryOut(server, "here", calm), (error) => isFault(error, "offline") && error.message === `request ${n} failed`);
-    assert.deepEqual([...server.things.keys()], ["here"], `after ${whole.asked[n] ?? ""}`);
+    assert.deepEqual([...server.things.keys()], ["here"], `after ${what}`);
+    const { length } = server.asked;
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(server.asked.length, length, `after ${what}`);
+  }
+});
+
+test("a failure of what was only asked because it was asked at once is none", async () => {
+  for (const [ways, failing] of [
+    [{ renameReplaces: true }, /^(rename .*\/[012]|publish .*\/published)$/],
+    [{ mkdirSaysYes: true }, /^(mkdir .*\/dir-0|move .*\/stray)$/],
+  ] as const) {
+    const before = (request: string): void => {
+      if (failing.test(request)) throw new Fault("denied", "no rights");
+    };
+    const known = await tryOut(new Memory(ways), "here", calm);
+    assert.deepEqual(await tryOut(new Memory({ ...ways, before }), "here", calm), known, failing.source);
   }
 });
 
@@ -206,16 +248,19 @@ test("what cannot be taken away is in the message, after a failure and after non
     );
 });
 
-test("a stop ends it, and what was made is taken away", async () => {
-  const stop = new AbortController();
-  const server: Memory = new Memory({
-    before: () => {
-      if (server.asked.length === 30) stop.abort();
-      if (stop.signal.aborted && server.asked.length === 30) throw new Fault("aborted", "stopped");
-    },
-  });
-  await assert.rejects(tryOut(server, "here", stop.signal), (error) => isFault(error, "aborted"));
-  assert.deepEqual([...server.things.keys()], ["here"]);
+test("a stop at any request ends it, and what was made is taken away", async () => {
+  for (const [n, what] of (await work()).entries()) {
+    const stop = new AbortController();
+    let stopped = 0;
+    const server: Memory = new Memory({
+      before: () => {
+        if (server.asked.length === n + 1) stop.abort();
+        if (stop.signal.aborted && stopped++ === 0) throw new Fault("aborted", "stopped");
+      },
+    });
+    await assert.rejects(tryOut(server, "here", stop.signal), (error) => isFault(error, "aborted"), what);
+    assert.deepEqual([...server.things.keys()], ["here"], what);
+  }
 });
 
 test("the step of times", () => {

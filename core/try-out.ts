@@ -7,9 +7,10 @@ import { Readable } from "node:stream";
 import { emptyDir } from "./empty-dir.js";
 import { entriesOf } from "./entries.js";
 import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { nameIn } from "./paths.js";
 import type { FileEntry, Source, Target, Tree, TreePromises, Upload } from "./plugin.js";
 import { readingOf } from "./reading.js";
-import { all } from "./turns.js";
+import { all, Turns } from "./turns.js";
 
 /** What is tried. */
 export interface Tried {
@@ -25,6 +26,8 @@ export interface Tried {
   readonly leastStepMs?: number;
   /** How many want one directory at once, how often, before it is believed that one alone gets it; three, twice, when absent. */
   readonly crowd?: Crowd;
+  /** Only a crowd comes at once: the device's own listings go wrong while something changes, and its line takes one thing at a time anyway. */
+  readonly oneByOne?: true;
 }
 
 export interface Crowd {
@@ -44,7 +47,8 @@ export async function tryOut(tried: Tried, dir: string, signal: AbortSignal): Pr
   if (!(await tried.tree.makeNew(at, signal))) throw new Fault("conflict", `${at} is there already`);
   let found: TreePromises;
   try {
-    found = await new Trial(tried, at, signal).run();
+    found = await new Trial(tried, new Place(tried, at, signal)).run();
+    throwIfAborted(signal);
   } catch (error) {
     const left = await sweep(tried.tree, at, signal.aborted ? AbortSignal.timeout(sweepMs) : signal).catch((it: unknown) => it);
     if (left === undefined || !(error instanceof Error)) throw error;
@@ -68,130 +72,248 @@ async function sweep(tree: Tried["tree"], dir: string, signal: AbortSignal): Pro
   return;
 }
 
-class Trial {
+/** The directory of a trial. Each of several that are asked at once has a signal of its own: what listens to one signal is warned about from eleven on. */
+class Place {
   readonly #tried: Tried;
   readonly #at: string;
   readonly #signal: AbortSignal;
+  readonly #turns: Turns;
   #files = 0;
 
   constructor(tried: Tried, at: string, signal: AbortSignal) {
     this.#tried = tried;
     this.#at = at;
     this.#signal = signal;
+    this.#turns = new Turns(tried.oneByOne === true ? 1 : Infinity);
   }
 
-  async run(): Promise<TreePromises> {
-    const files = [`${this.#at}/timed`, `${this.#at}/plain`];
-    for (const [n, path] of files.entries()) await this.#make(path, n === 0 ? setMs : undefined);
-    const directories = (await this.#directories()) && (await this.#goneStaysGone(files[1] ?? ""));
-    const timeStepMs = await this.#times(files);
-    const rmdirIsSafe = await this.#fullStays();
-    const exclusive = (await this.#names()) ? "names" : directories ? "directories" : "nothing";
-    return { exclusive, rmdirIsSafe, ...(timeStepMs === undefined ? {} : { timeStepMs }) };
+  /** What may go beside others, of those a crowd as one. */
+  beside<T>(work: () => Promise<T>): Promise<T> {
+    return this.#turns.run(undefined, work);
   }
 
-  /** A file of a length that no other has, under a name that is free. What it holds. */
-  async #make(path: string, modifiedMs?: number): Promise<Buffer> {
-    throwIfAborted(this.#signal);
-    const content = this.#content();
-    if (!(await this.#tried.publish(uploadOf(path, content, modifiedMs), this.#signal)))
-      throw new Fault("conflict", `${path} is there already`);
-    return content;
+  path(name: string): string {
+    return `${this.#at}/${name}`;
   }
 
-  /** A signal for one of several at once: what listens to one signal is warned about from eleven on. */
-  #own(): AbortSignal {
+  own(): AbortSignal {
     return AbortSignal.any([this.#signal]);
   }
 
-  #content(): Buffer {
+  /** Of a length that no other has. */
+  content(): Buffer {
     this.#files += 1;
     return randomBytes(16 + this.#files);
   }
 
-  async #directories(): Promise<boolean> {
-    const { tree, crowd = fewRivals } = this.#tried;
-    const again = `${this.#at}/again`;
-    if (!(await tree.makeNew(again, this.#signal)) || (await tree.makeNew(again, this.#signal))) return false;
-    for (let round = 0; round < crowd.rounds; round++) {
-      throwIfAborted(this.#signal);
-      const wanted = Array.from({ length: crowd.rivals }, () => tree.makeNew(`${this.#at}/dir-${round}`, this.#own()));
-      if ((await all(wanted)).filter(Boolean).length !== 1) return false;
+  /** False where something has that name. */
+  async publish(path: string, content: Buffer, modifiedMs?: number): Promise<boolean> {
+    throwIfAborted(this.#signal);
+    return this.#tried.publish(uploadOf(path, content, modifiedMs), this.own());
+  }
+
+  /** A file under a name that is free. What it holds. */
+  async make(path: string, modifiedMs?: number): Promise<Buffer> {
+    const content = this.content();
+    if (!(await this.beside(() => this.publish(path, content, modifiedMs)))) throw new Fault("conflict", `${path} is there already`);
+    return content;
+  }
+
+  async list(dir = this.#at): Promise<FileEntry[]> {
+    throwIfAborted(this.#signal);
+    return entriesOf(this.#tried.tree, dir, this.own());
+  }
+
+  /** What is listed holds that. */
+  async holds(entry: FileEntry | undefined, content: Buffer | undefined): Promise<boolean> {
+    if (entry === undefined || content === undefined) return false;
+    return this.beside(async () => (await this.#read(entry))?.equals(content) ?? false);
+  }
+
+  async #read(entry: FileEntry): Promise<Buffer | undefined> {
+    try {
+      const parts: Buffer[] = [];
+      for await (const part of await this.#tried.source.open(entry, 0, this.own())) parts.push(part as Buffer);
+      return Buffer.concat(parts);
+    } catch (error) {
+      if (isFault(error, "missing", "changed")) return undefined;
+      throw error;
     }
-    return true;
+  }
+}
+
+/**
+ * What is asked beside others, as who looks finds it: a failure where it failed. As if each had been asked after those that it depends on, a failure of what turns out to be nobody's
+ * question is none.
+ */
+type Found<T> = () => T;
+
+async function found<T>(work: Promise<T>): Promise<Found<T>> {
+  const [it] = await Promise.allSettled([work]);
+  return () => {
+    if (it.status === "fulfilled") return it.value;
+    throw it.reason;
+  };
+}
+
+/** Over a line with latency each step takes its time: all goes together that does not wait for another. While a directory is listed nothing is changed in it. */
+class Trial {
+  readonly #tried: Tried;
+  readonly #place: Place;
+
+  constructor(tried: Tried, place: Place) {
+    this.#tried = tried;
+    this.#place = place;
+  }
+
+  async run(): Promise<TreePromises> {
+    const { tree, rename, leastStepMs = 0 } = this.#tried;
+    const place = this.#place;
+    const [timed, plain, stray, full] = [place.path("timed"), place.path("plain"), place.path("stray"), place.path("full")];
+    const names = rename === undefined ? undefined : new Names(rename, place);
+    // By the files connections are opened: the crowds after them come by all of them at the same moment.
+    const [again] = await all([
+      found(place.beside(() => this.#again())),
+      place.make(timed, setMs),
+      place.make(plain),
+      place.make(stray),
+      place.beside(() => tree.mkdir(full, place.own())),
+      names?.make(),
+    ]);
+    const before = await place.list();
+    const kept = [of(before, timed), of(before, plain)];
+    const movedTo = ({ path }: FileEntry) => `${full}/${nameIn(path)}`;
+    const [directories] = await all([
+      again() ? this.#directories(of(before, stray)) : false,
+      names?.race(),
+      ...kept.map((entry) => place.beside(() => tree.move(entry.path, movedTo(entry), entry, place.own()))),
+    ]);
+    const mayHold = names?.mayHold === true;
+    const [inFull, after] = await all([place.list(full), mayHold ? place.list() : []]);
+    const [rmdirIsSafe, exclusive] = await all([this.#fullStays(full, inFull), names?.hold(after) ?? false]);
+    const keepsTimes = kept.every((entry) => entry.modifiedMs !== undefined && of(inFull, movedTo(entry)).modifiedMs === entry.modifiedMs);
+    // The times of directories too: the more there are, the less is by chance.
+    const told = [...before, ...after].flatMap(({ modifiedMs }) => (modifiedMs === undefined ? [] : [modifiedMs]));
+    return {
+      exclusive: exclusive ? "names" : directories ? "directories" : "nothing",
+      rmdirIsSafe,
+      ...(keepsTimes ? { timeStepMs: Math.max(stepOf(told), leastStepMs) } : {}),
+    };
+  }
+
+  /** What is there is not made once more. */
+  async #again(): Promise<boolean> {
+    const { tree } = this.#tried;
+    const again = this.#place.path("again");
+    return (await tree.makeNew(again, this.#place.own())) && !(await tree.makeNew(again, this.#place.own()));
+  }
+
+  async #directories(stray: FileEntry): Promise<boolean> {
+    const { crowd = fewRivals } = this.#tried;
+    const place = this.#place;
+    const rounds = Array.from({ length: crowd.rounds }, (_, n) => found(place.beside(() => this.#oneMakes(`dir-${n}`, crowd.rivals))));
+    const [gone, ...each] = await all([found(place.beside(() => this.#goneStaysGone(stray))), ...rounds]);
+    return each.every((one) => one()) && gone();
+  }
+
+  async #oneMakes(name: string, rivals: number): Promise<boolean> {
+    const { tree } = this.#tried;
+    const wanted = Array.from({ length: rivals }, () => tree.makeNew(this.#place.path(name), this.#place.own()));
+    return (await all(wanted)).filter(Boolean).length === 1;
   }
 
   /** There are servers that make what is missing of a path. */
-  async #goneStaysGone(path: string): Promise<boolean> {
+  async #goneStaysGone(stray: FileEntry): Promise<boolean> {
     const { tree } = this.#tried;
-    const entry = of(await this.#list(this.#at), path);
+    const gone = this.#place.path("gone");
     try {
-      await tree.move(path, `${this.#at}/gone/x`, entry, this.#signal, { ours: true, made: true });
+      await tree.move(stray.path, `${gone}/x`, stray, this.#place.own(), { ours: true, made: true });
+      return false;
     } catch (error) {
       if (!isFault(error, "missing")) throw error;
-      return (await tree.stat(`${this.#at}/gone`, this.#signal)) === undefined;
+      return (await tree.stat(gone, this.#place.own())) === undefined;
     }
-    await tree.move(`${this.#at}/gone/x`, path, entry, this.#signal, { ours: true });
-    return false;
   }
 
-  /** Moves them into "full". */
-  async #times(paths: readonly string[]): Promise<number | undefined> {
-    const { tree, leastStepMs } = this.#tried;
-    const before = await this.#list(this.#at);
-    await tree.mkdir(`${this.#at}/full`, this.#signal);
-    for (const path of paths) await tree.move(path, this.#moved(path), of(before, path), this.#signal);
-    const after = await this.#list(`${this.#at}/full`);
-    for (const path of paths) {
-      const { modifiedMs } = of(before, path);
-      if (modifiedMs === undefined || of(after, this.#moved(path)).modifiedMs !== modifiedMs) return undefined;
-    }
-    // The times of directories too: the more there are, the less is by chance.
-    const told = before.flatMap(({ modifiedMs }) => (modifiedMs === undefined ? [] : [modifiedMs]));
-    return Math.max(stepOf(told), leastStepMs ?? 0);
-  }
-
-  #moved(path: string): string {
-    return `${this.#at}/full${path.slice(this.#at.length)}`;
-  }
-
-  async #fullStays(): Promise<boolean> {
+  async #fullStays(full: string, before: readonly FileEntry[]): Promise<boolean> {
     const { rmdir } = this.#tried;
-    if (rmdir === undefined) return false;
-    const dir = `${this.#at}/full`;
-    const before = await this.#list(dir);
-    if (await rmdir(dir, this.#signal)) return false;
-    return same(before, await this.#list(dir));
+    if (rmdir === undefined || (await rmdir(full, this.#place.own()))) return false;
+    return same(before, await this.#place.list(full));
+  }
+}
+
+/** Whether of several who want one name one gets it, and nothing is replaced. */
+class Names {
+  readonly #rename: NonNullable<Tried["rename"]>;
+  readonly #place: Place;
+  readonly #one: string;
+  readonly #two: string;
+  readonly #moved: string;
+  readonly #published: string;
+  readonly #rivals: readonly string[];
+  readonly #contents = new Map<string, Buffer>();
+  #publisher: Found<Buffer | undefined> = () => undefined;
+  #refused: Found<boolean> = () => false;
+  #mover: Found<string | undefined> = () => undefined;
+
+  constructor(rename: NonNullable<Tried["rename"]>, place: Place) {
+    this.#rename = rename;
+    this.#place = place;
+    [this.#one, this.#two] = [place.path("one"), place.path("two")];
+    [this.#moved, this.#published] = [place.path("moved"), place.path("published")];
+    this.#rivals = Array.from({ length: fewRivals.rivals }, (_, n) => place.path(String(n)));
   }
 
-  async #names(): Promise<boolean> {
-    const { rename } = this.#tried;
-    if (rename === undefined) return false;
-    throwIfAborted(this.#signal);
-    const contents = new Map<string, Buffer>();
-    for (let n = 0; n < fewRivals.rivals; n++) contents.set(`${this.#at}/${n}`, await this.#make(`${this.#at}/${n}`));
-    const [one = "", two = ""] = contents.keys();
-    if (await rename(one, two, this.#signal)) return false;
-    for (const path of [one, two]) if (!(await this.#hold(path, contents.get(path)))) return false;
-    return (await this.#oneMoves(rename, contents)) && (await this.#onePublishes());
+  async make(): Promise<void> {
+    await all([this.#one, this.#two, ...this.#rivals].map(async (path) => this.#contents.set(path, await this.#place.make(path))));
   }
 
-  async #oneMoves(rename: NonNullable<Tried["rename"]>, contents: ReadonlyMap<string, Buffer>): Promise<boolean> {
-    const name = `${this.#at}/moved`;
-    const won = await all([...contents.keys()].map(async (path) => ({ path, moved: await rename(path, name, this.#own()) })));
-    const [winner, ...others] = won.filter(({ moved }) => moved);
-    if (winner === undefined || others.length > 0) return false;
-    const wanted = [...contents].map(([path, { length }]) => `${length} ${path === winner.path ? name : path}`).sort();
-    const found = (await this.#list(this.#at)).map(({ size, path }) => `${size} ${path}`);
-    return wanted.every((it) => found.includes(it)) && (await this.#hold(name, contents.get(winner.path)));
+  async race(): Promise<void> {
+    const rename = async (from: string, to: string) => this.#rename(from, to, this.#place.own());
+    const winner = async () => {
+      const won = (await all(this.#rivals.map(async (path) => ((await rename(path, this.#moved)) ? [path] : [])))).flat();
+      return won.length === 1 ? won[0] : undefined;
+    };
+    const beside = <T>(work: () => Promise<T>) => found(this.#place.beside(work));
+    [this.#publisher, this.#mover, this.#refused] = await all([
+      beside(() => this.#onePublishes()),
+      beside(winner),
+      beside(async () => !(await rename(this.#one, this.#two))),
+    ]);
   }
 
-  async #onePublishes(): Promise<boolean> {
-    const name = `${this.#at}/published`;
-    const contents = Array.from({ length: fewRivals.rivals }, () => this.#content());
+  /** As far as it is known after the race. */
+  get mayHold(): boolean {
+    return this.#refused();
+  }
+
+  /** By the place as it is after the race. */
+  async hold(after: readonly FileEntry[]): Promise<boolean> {
+    if (!this.mayHold) return false;
+    const holds = async (path: string, content: Buffer | undefined) =>
+      this.#place.holds(
+        after.find((it) => it.path === path),
+        content,
+      );
+    const contentOf = (path: string) => this.#contents.get(path);
+    const moved = async () => {
+      const mover = this.#mover();
+      if (mover === undefined) return false;
+      const wanted = this.#rivals.map((path) => `${contentOf(path)?.length ?? 0} ${path === mover ? this.#moved : path}`);
+      const shown = after.map(({ size, path }) => `${size} ${path}`);
+      return wanted.every((it) => shown.includes(it)) && (await holds(this.#moved, contentOf(mover)));
+    };
+    const published = async () => holds(this.#published, this.#publisher());
+    const looked = [holds(this.#one, contentOf(this.#one)), holds(this.#two, contentOf(this.#two)), moved(), published()];
+    return (await all(looked.map(found))).every((one) => one());
+  }
+
+  /** What has the name; undefined where nobody or more than one was told so. */
+  async #onePublishes(): Promise<Buffer | undefined> {
+    const contents = Array.from({ length: fewRivals.rivals }, () => this.#place.content());
     const publish = async (content: Buffer): Promise<boolean | undefined> => {
       try {
-        return await this.#tried.publish(uploadOf(name, content), this.#own());
+        return await this.#place.publish(this.#published, content);
       } catch (error) {
         // What a server that makes a mess of it says: nobody knows who has won.
         if (isFault(error, "transient", "conflict")) return undefined;
@@ -199,29 +321,7 @@ class Trial {
       }
     };
     const won = await all(contents.map(publish));
-    if (won.includes(undefined) || won.filter(Boolean).length !== 1) return false;
-    return this.#hold(name, contents[won.indexOf(true)]);
-  }
-
-  #list(dir: string): Promise<FileEntry[]> {
-    return entriesOf(this.#tried.tree, dir, this.#signal);
-  }
-
-  async #hold(path: string, content: Buffer | undefined): Promise<boolean> {
-    try {
-      return content !== undefined && (await this.#read(path)).equals(content);
-    } catch (error) {
-      if (isFault(error, "missing", "changed")) return false;
-      throw error;
-    }
-  }
-
-  async #read(path: string): Promise<Buffer> {
-    const entry = await this.#tried.tree.stat(path, this.#signal);
-    if (entry === undefined) throw new Fault("missing", `${path} has gone`);
-    const parts: Buffer[] = [];
-    for await (const part of await this.#tried.source.open(entry, 0, this.#signal)) parts.push(part as Buffer);
-    return Buffer.concat(parts);
+    return won.includes(undefined) || won.filter(Boolean).length !== 1 ? undefined : contents[won.indexOf(true)];
   }
 }
 

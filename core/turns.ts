@@ -93,7 +93,7 @@ export class Turns {
 const counted = (size: number) => (size === Infinity ? 0 : size);
 
 /** What all of them end with; the first failure once none is under way any more. */
-export async function all<T>(works: readonly Promise<T>[]): Promise<T[]> {
+export async function all<T extends readonly unknown[] | []>(works: T): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
   await Promise.allSettled(works);
   return Promise.all(works);
 }

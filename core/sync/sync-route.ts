@@ -10,12 +10,13 @@ import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
 import { Looks } from "../looks.js";
+import { beforeExt } from "../names.js";
 import { syncComesBack, syncHoldsState } from "../places.js";
 import type { Memo, TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
 import { bothSides, type Side, type Tables, twoWay } from "../reconcile.js";
 import { mirror } from "../reconcile-mirror.js";
-import { asPart, beforeExt, ownDir, Rules, shortHash } from "../route.js";
+import { asPart, ownDir, Rules, shortHash } from "../route.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import type { Names, World } from "./carry.js";
@@ -27,8 +28,8 @@ import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
 import { NoRoom } from "./no-room.js";
 import { awayDir, trashDir } from "./own-dir.js";
 import { type Plan, planned } from "./plan.js";
-import { type Done, round, type Rules as RoundRules } from "./round.js";
-import { stillAgreed, Stopped, stopOf, strangeIn, strangeText, tooMuch } from "./stop.js";
+import { type Done, round } from "./round.js";
+import { type Guards, stillAgreed, Stopped, stopOf, strangeIn, strangeText, tooMuch } from "./stop.js";
 import type { Ages } from "./trash.js";
 
 const defaultIntervalMs = 30_000;
@@ -215,7 +216,7 @@ export class SyncRoute {
     return noted?.id === id && Math.abs(this.engine.clock.wallMs() - noted.atMs) < dailyMs;
   }
 
-  #guards(approved: boolean): Pick<RoundRules, "maxDeletes" | "anew"> {
+  #guards(approved: boolean): Pick<Guards, "maxDeletes" | "anew"> {
     return {
       maxDeletes: approved || !this.config.deletes ? undefined : this.config.maxDeletes,
       // A mirror that has gone is made again, by itself.

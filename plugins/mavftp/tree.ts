@@ -8,6 +8,7 @@ import { parentOf } from "../../core/paths.js";
 import type { FileEntry, MoveHow, Source, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { dirGone, expectBelow, expectMeant, expectMovable, expectSame } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
+import { Turns } from "../../core/turns.js";
 import { TakenName, type Card, type Stay } from "./card.js";
 import { Refused } from "./refusals.js";
 import { checkPath, checkRename, type MavftpTarget } from "./target.js";
@@ -19,6 +20,8 @@ export class MavftpTree implements Tree {
   readonly #card: Card;
   readonly #source: Pick<Source, "open">;
   readonly #target: MavftpTarget;
+  /** A listing goes by numbers, in several requests, and a look is one: it misses what is there where something before it goes meanwhile. */
+  readonly #turns = new Turns();
 
   constructor(card: Card, source: Pick<Source, "open">, target: MavftpTarget) {
     this.#card = card;
@@ -28,18 +31,18 @@ export class MavftpTree implements Tree {
 
   async *list(dir: string, signal: AbortSignal): AsyncGenerator<FileEntry> {
     throwIfAborted(signal);
-    yield* await this.#card.with(signal, (stay) => this.#card.list(stay, dir));
+    yield* await this.#turns.run(signal, () => this.#card.with(signal, (stay) => this.#card.list(stay, dir)));
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return isSafePath(path) ? this.#card.with(signal, (stay) => this.#card.stat(stay, path)) : undefined;
+    return isSafePath(path) ? this.#turns.run(signal, () => this.#card.with(signal, (stay) => this.#card.stat(stay, path))) : undefined;
   }
 
   async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     checkPath(to);
     const card = this.#card;
-    return this.#card.grounded(signal, async (stay) => {
+    return this.#alone(signal, async (stay) => {
       checkRename(await stay.root(), from, to);
       const look = async (): Promise<void> => {
         const found = await card.stat(stay, from);
@@ -62,7 +65,7 @@ export class MavftpTree implements Tree {
   async remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     checkPath(path);
     const card = this.#card;
-    return this.#card.grounded(signal, async (stay) => {
+    return this.#alone(signal, async (stay) => {
       const found = await card.stat(stay, path);
       if (found === undefined) return;
       expectSame(found, expect, SAME_MS + 1);
@@ -72,14 +75,14 @@ export class MavftpTree implements Tree {
 
   async mkdir(path: string, signal: AbortSignal): Promise<void> {
     checkPath(path);
-    return this.#card.grounded(signal, (stay) => this.#card.makeDir(stay, path));
+    return this.#alone(signal, (stay) => this.#card.makeDir(stay, path));
   }
 
   async rmdir(path: string, signal: AbortSignal): Promise<void> {
     expectBelow(path);
     checkPath(path);
     const card = this.#card;
-    return this.#card.grounded(signal, async (stay) => {
+    return this.#alone(signal, async (stay) => {
       if (!(await this.#isEmpty(stay, path))) return;
       try {
         await card.removeDir(stay, path);
@@ -97,6 +100,10 @@ export class MavftpTree implements Tree {
     expectMeant(found, "directory");
     if ((await this.#card.list(stay, path)).length > 0) throw new Fault("conflict", `${path} is not empty`);
     return true;
+  }
+
+  #alone<T>(signal: AbortSignal, work: (stay: Stay) => Promise<T>): Promise<T> {
+    return this.#turns.run(signal, () => this.#card.grounded(signal, work));
   }
 
   async makeNew(path: string, signal: AbortSignal): Promise<boolean> {
@@ -129,6 +136,7 @@ export class MavftpTree implements Tree {
       rmdir: (path: string, on: AbortSignal) => refused((stay) => card.removeDir(stay, path), on),
       leastStepMs: SAME_MS,
       crowd: { rivals: 2, rounds: 1 },
+      oneByOne: true as const,
     };
     return tryOut(tried, dir, signal);
   }

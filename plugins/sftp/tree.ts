@@ -111,11 +111,14 @@ export class SftpTree extends RemoteTree implements Tree {
 
 /** False when nothing is there. Throws "conflict" and "changed". */
 async function isEmpty(session: Session, path: string, wire: Buffer): Promise<boolean> {
+  // Listed beside the look: what is no directory is refused.
+  const listing = session.list(wire);
+  listing.catch(() => undefined);
   const there = await session.lstat(wire);
   if (there === undefined) return false;
   const found: FileEntry = entryOf(path, there);
   expectMeant(found, "directory");
-  const names = (await session.list(wire)).map(({ name }) => name.toString("latin1"));
+  const names = (await listing).map(({ name }) => name.toString("latin1"));
   if (names.some((name) => name !== "." && name !== "..")) throw new Fault("conflict", `${path} is not empty`);
   return true;
 }

@@ -1,5 +1,5 @@
 /**
- * A WebDAV server as a source: one directory after another by PROPFIND with Depth 1, bytes by GET with a Range.
+ * A WebDAV server as a source: several directories at once, each by PROPFIND with Depth 1, bytes by GET with a Range.
  *
  * A stream gives exactly the bytes up to the size that was listed, and ends with an error when the server ends early. What a GET answers counts
  * only as far as PROPFIND agrees: a portal's page is no file.
@@ -36,7 +36,8 @@ export class WebdavSource implements Source {
   }
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
-    return listBelow((dir) => this.#readDir(dir, signal), signal, options);
+    // Half of the questions that may be asked at once: the others are for what is moved.
+    return listBelow((dir) => this.#readDir(dir, signal), signal, options, this.#concurrency);
   }
 
   async #readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { test } from "node:test";
 import { responseOf } from "../doubles/dav.js";
-import { calm, expectFault } from "./clause.js";
+import { calm, expectFault, until } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { listed, plain, scene, source } from "./dav-scene.js";
 import { hasOpenssl, selfSigned } from "./ftp-servers.js";
@@ -63,6 +63,24 @@ test("a listing cannot lead out of its directory, nor take another's address for
   assert.deepEqual(await listed(device), [`file new‛0Aline.bin ${file.size}`, `file ok.bin ${file.size}`]);
   double.instead = (exchange) => exchange.method === "PROPFIND" && (double.multistatus(exchange, []), true);
   await expectFault(listed(device), "denied");
+});
+
+test("directories are listed several at once, and a question of another waits for none of them", async (t) => {
+  const { double, device } = await scene(t, plain);
+  for (let n = 0; n < 8; n++) await fs.mkdir(join(double.dir, `d${n}`));
+  await device.probe(calm());
+  const held: (() => void)[] = [];
+  double.instead = async ({ method, path }) => {
+    if (method === "PROPFIND" && path.startsWith("/d")) await new Promise<void>((resolve) => held.push(resolve));
+    return false;
+  };
+  const all = listed(device);
+  await until("four are asked for at once", () => held.length === 4);
+  await source(device).stat("nowhere", calm());
+  assert.equal(held.length, 4);
+  double.instead = () => false;
+  for (const go of held.splice(0)) go();
+  assert.deepEqual(await all, []);
 });
 
 test(
