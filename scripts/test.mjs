@@ -25,7 +25,8 @@ let failures = "";
 let ended = true;
 for (const [some, atOnce] of [
   [files.filter(waits), 4],
-  [files.filter((name) => !waits(name)), 2],
+  // A file takes about half of a core, as it waits for its processes.
+  [files.filter((name) => !waits(name)), 3],
 ])
   if (some.length > 0 && (await run(some, atOnce)) !== 0) ended = false;
 const failed = counts.fail + counts.cancelled;

@@ -37,8 +37,8 @@ test("set anew it runs once; stopped it does not run, also between its time and 
   later.in(1);
   later.in(2);
   assert.equal(later.set, true);
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  assert.deepEqual([runs, later.set], [1, false]);
+  while (later.set) await new Promise((resolve) => setTimeout(resolve, 1));
+  assert.equal(runs, 1);
   later.in(1);
   await new Promise<void>((resolve) => {
     setTimeout(() => {
