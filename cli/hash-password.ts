@@ -1,6 +1,6 @@
 /** `hash-password`: a password from standard input → the `passwordHash` of a user of the FTP server. It is shown nowhere else. */
 import { createInterface } from "node:readline";
-import { hashPassword } from "../plugins/ftp-server/plugin.js";
+import { hashPassword } from "../core/password.js";
 import { UsageError } from "./config.js";
 
 export async function hashPasswordCommand(): Promise<number> {

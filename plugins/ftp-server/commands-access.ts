@@ -4,9 +4,10 @@
  * RFC 959, 2228/4217 (AUTH, PBSZ, PROT), 2389 (FEAT, OPTS), 2428 (EPSV), AVBL (draft-peterson-streamlined-ftp-command-extensions). Only stream mode, file structure and bytes as they are: TYPE A
  * is accepted and changes nothing, as common servers do, so a size is the same in both types.
  */
+import { passwordIs } from "../../core/password.js";
 import { Answer } from "./answer.js";
 import { factNames, type Fact } from "./listing.js";
-import { passwordIs } from "./password.js";
+import type { User } from "./options.js";
 import type { Login, Session, Verbs } from "./session.js";
 
 const wrongPasswordsPerConnection = 3;
@@ -48,7 +49,11 @@ export const accessVerbs: Verbs = {
   ALLO: { words: "<bytes>", run: allo },
   AVBL: {
     words: "[<directory>]",
-    run: async (session, arg) => session.reply(213, String(await session.login().root.freeBytes(session.place(arg)))),
+    run: async (session, arg) => {
+      const { rights, root } = session.login();
+      const free = await root.freeBytes(session.place(arg));
+      await session.reply(213, String(rights.full === undefined ? free : 0));
+    },
   },
   REST: {
     words: "<offset>",
@@ -89,18 +94,19 @@ async function pass(session: Session, arg: Buffer): Promise<void> {
   const { shared, named: name } = session;
   if (name === undefined) throw new Answer(503, "USER comes first.");
   session.named = undefined;
-  const rights = Object.hasOwn(shared.options.users, name) ? shared.options.users[name] : undefined;
-  const right = await shared.doorkeeper.attempt(session.address, session.ended, () =>
-    passwordIs(arg, rights?.password, rights?.passwordHash),
-  );
-  const root = shared.rootOf(name);
-  if (!right || rights === undefined || root === undefined) {
+  let rights: User | undefined;
+  const right = await shared.doorkeeper.attempt(session.address, session.ended, async () => {
+    // Once it is its turn: it may have had to wait for others.
+    rights = await shared.userOf(name);
+    return passwordIs(arg, rights?.password, rights?.passwordHash);
+  });
+  if (!right || rights === undefined) {
     session.wrongPasswords += 1;
     shared.say("warn", `login refused: wrong password or user, from ${session.address}`, { user: name, address: session.address });
     const enough = session.wrongPasswords >= wrongPasswordsPerConnection;
     throw enough ? new Answer(421, "Too many wrong passwords.") : new Answer(530, "Wrong user or password.");
   }
-  const login: Login = { name, rights, root };
+  const login: Login = { name, rights, root: await shared.rootOf(name, rights) };
   if (!shared.admit(login)) {
     shared.say("warn", `login refused: ${name} is logged in too many times`, { user: name, address: session.address });
     throw new Answer(421, "This user is logged in too many times.");
@@ -167,7 +173,9 @@ async function help(session: Session): Promise<void> {
 async function allo(session: Session, arg: Buffer): Promise<void> {
   const bytes = Number(/^\d+/.exec(text(arg))?.[0] ?? NaN);
   if (!Number.isFinite(bytes)) throw new Answer(501, "ALLO takes a number of bytes.");
-  if (bytes > (await session.login().root.freeBytes([]))) throw new Answer(552, "Not that much space is left.");
+  const { rights, root } = session.login();
+  if (rights.full !== undefined) throw new Answer(552, rights.full);
+  if (bytes > (await root.freeBytes([]))) throw new Answer(552, "Not that much space is left.");
   await session.reply(200, "There is space.");
 }
 

@@ -37,16 +37,20 @@ export function isPartial(place: Place): boolean {
   return name.startsWith(".") && name.endsWith(".part");
 }
 
-export type Right = "write" | "rename" | "delete";
+/** `finish`: what was sent gets its time and its name, or is discarded: it takes no more room. */
+export type Right = "write" | "rename" | "delete" | "finish";
 
-export function has(login: Login, right: Right): boolean {
-  return right === "write" ? login.rights.write : login.rights.write && (login.rights[right] ?? true);
+export function has({ rights }: Login, right: Right): boolean {
+  if (right === "write") return rights.write;
+  const may = rights.write || rights.full !== undefined;
+  return right === "finish" ? may : may && (rights[right] ?? true);
 }
 
-/** Throws Answer 550 where the user has no such right. */
+/** Throws Answer 550 where the user has no such right; 552 where it is only for want of room. */
 export function need(session: Session, right: Right): Login {
   const login = session.login();
   if (has(login, right)) return login;
+  if (login.rights.full !== undefined && right === "write") throw new Answer(552, login.rights.full);
   session.shared.say("warn", `${login.name} was refused: no right to ${right}`, { user: login.name, address: session.address });
   throw new Answer(550, `No right to ${right} here.`);
 }
@@ -77,7 +81,7 @@ async function plainFile(session: Session, arg: Buffer): Promise<Stats> {
 }
 
 async function mfmt(session: Session, arg: Buffer): Promise<void> {
-  const { root } = need(session, "write");
+  const { root } = need(session, "finish");
   const space = arg.indexOf(0x20);
   const ms = parseFtpTime(arg.subarray(0, Math.max(0, space)).toString("latin1"));
   if (ms === undefined) throw new Answer(501, "MFMT takes YYYYMMDDHHMMSS and a path.");
@@ -97,7 +101,7 @@ async function mlst(session: Session, arg: Buffer): Promise<void> {
 
 async function rnfr(session: Session, arg: Buffer): Promise<void> {
   const place = session.place(arg);
-  const login = need(session, isPartial(place) ? "write" : "rename");
+  const login = need(session, isPartial(place) ? "finish" : "rename");
   await login.root.lstat(place);
   expectUnused(session, login, place);
   session.renameFrom = place;
@@ -107,7 +111,7 @@ async function rnfr(session: Session, arg: Buffer): Promise<void> {
 async function rnto(session: Session, arg: Buffer): Promise<void> {
   const { shared, renameFrom: from } = session;
   session.renameFrom = undefined;
-  const login = need(session, "write");
+  const login = need(session, "finish");
   if (from === undefined) throw new Answer(503, "RNFR comes first.");
   const to = session.place(arg);
   expectUnused(session, login, from);
@@ -121,7 +125,7 @@ async function rnto(session: Session, arg: Buffer): Promise<void> {
 
 async function dele(session: Session, arg: Buffer): Promise<void> {
   const place = session.place(arg);
-  const login = need(session, isPartial(place) ? "write" : "delete");
+  const login = need(session, isPartial(place) ? "finish" : "delete");
   expectUnused(session, login, place);
   await login.root.unlink(place);
   await session.shared.arrivals.forgotten(login.root.outer(place));

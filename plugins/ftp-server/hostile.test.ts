@@ -13,7 +13,7 @@ import { until } from "../../test/conformance/clause.js";
 import { startOwn } from "../../test/conformance/ftp-servers.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, realClock, type TestContext } from "../../test/conformance/upload.js";
-import { hashPassword } from "./password.js";
+import { hashPassword } from "../../core/password.js";
 import type { FtpServer } from "./server.js";
 
 let base = "";

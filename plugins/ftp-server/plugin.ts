@@ -3,7 +3,6 @@ import type { Plugin } from "../../core/plugin.js";
 import { options, type FtpServerOptions } from "./options.js";
 import { FtpServer } from "./server.js";
 
-export { hashPassword } from "./password.js";
 export type { FtpServerOptions } from "./options.js";
 
 export const plugin: Plugin<FtpServerOptions> = {

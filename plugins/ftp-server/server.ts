@@ -11,20 +11,24 @@ import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
+import { freeBytesAt, isBelow, mayWriteIn } from "../../core/fs.js";
 import { listenFault } from "../../core/net.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
 import { transferVerbs } from "./commands-transfer.js";
+import { Doorkeeper } from "./doorkeeper.js";
 import { Inbox } from "./inbox.js";
 import { InboxTree } from "./inbox-tree.js";
-import type { FtpServerOptions } from "./options.js";
+import type { FtpServerOptions, User } from "./options.js";
 import { plainAddress, Ports } from "./passive.js";
-import { Doorkeeper } from "./password.js";
 import { Root } from "./root.js";
 import { Session, type Login, type Verbs } from "./session.js";
 import { Writers, type Shared } from "./shared.js";
+import { UsersFile } from "./users-file.js";
+
+/** Who is taken out of the users' file is logged out within a second. */
+const lookEveryMs = 500;
 
 const plain: Verbs = { ...accessVerbs, ...fileVerbs, ...transferVerbs };
 /** The old names of RFC 775, which some clients still send. */
@@ -55,7 +59,10 @@ export class FtpServer implements Service, Shared {
   readonly verbs: readonly (readonly [string, string | undefined])[];
   secureContext: SecureContext | undefined;
   readonly #context: PluginContext;
+  /** Of users of the configuration. */
   readonly #roots = new Map<string, Root>();
+  readonly #usersFile: UsersFile | undefined;
+  #watching: NodeJS.Timeout | undefined;
   readonly #sessions = new Map<Session, Promise<void>>();
   readonly #logins = new Map<string, number>();
   /** All connections, also those that were refused and are being told so. */
@@ -69,6 +76,8 @@ export class FtpServer implements Service, Shared {
     this.ports = new Ports(options.passivePorts);
     this.doorkeeper = new Doorkeeper(context.clock);
     this.arrivals = new Inbox(context, this.writers);
+    const { users, usersFile } = options;
+    if (usersFile !== undefined) this.#usersFile = new UsersFile(usersFile, new Set(Object.keys(users)), (...said) => this.say(...said));
     this.tree = new InboxTree(this.arrivals);
     this.presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: "the FTP server is not started" });
     this.verbs = Object.entries(plain)
@@ -94,7 +103,10 @@ export class FtpServer implements Service, Shared {
     if (this.#closed) throw new Fault("aborted", "the FTP server was closed");
     if (this.#server !== undefined) return;
     const root = await this.#openRoots();
+    this.#expectApart();
     const fingerprint = await this.#readCertificate();
+    // What is wrong with it is said before somebody wants to log in.
+    await this.#usersFile?.look();
     throwIfAborted(signal);
     const { host, port } = this.options.listen;
     const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
@@ -120,6 +132,7 @@ export class FtpServer implements Service, Shared {
         throw faultOfErrno(error, `${name} could not write in ${join(root, dir)}`);
       });
     }
+    this.#expectApart();
     await this.#readCertificate();
     throwIfAborted(signal);
     const server = createServer((socket) => socket.destroy());
@@ -149,6 +162,7 @@ export class FtpServer implements Service, Shared {
 
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#watching);
     const server = this.#server;
     this.#server = undefined;
     const ending = [...this.#sessions.values()];
@@ -167,8 +181,13 @@ export class FtpServer implements Service, Shared {
     this.#context.say(level, message, facts);
   }
 
-  rootOf(user: string): Root | undefined {
-    return this.#roots.get(user);
+  async userOf(name: string): Promise<User | undefined> {
+    const { users } = this.options;
+    return Object.hasOwn(users, name) ? users[name] : (await this.#usersFile?.look())?.get(name);
+  }
+
+  async rootOf(name: string, { root = name }: User): Promise<Root> {
+    return this.#roots.get(name) ?? this.arrivals.root.below(root);
   }
 
   admit(login: Login): boolean {
@@ -217,10 +236,43 @@ export class FtpServer implements Service, Shared {
 
   /** A client opens several connections for each file: the first of them is news, and after that the tenth, the hundredth, … */
   loggedIn({ name }: Login, { address, secure }: { readonly address: string; readonly secure: boolean }): void {
+    if (!Object.hasOwn(this.options.users, name)) this.#watch();
     const count = countIn(this.#visits, `${name}\0${address}\0${secure}`);
     const facts = { user: name, address, tls: secure, count };
     if (count > 1 && /^10+$/.test(`${count}`)) this.say("info", `${name} has logged in from ${address} ${count} times`, facts);
     else this.say(count === 1 ? "info" : "debug", `${name} logged in from ${address}`, facts);
+  }
+
+  /** While users of the file are logged in it is looked at. */
+  #watch(): void {
+    if (this.#closed) return;
+    this.#watching ??= setTimeout(() => void this.#lookAfter(), lookEveryMs);
+  }
+
+  /** Who was taken out of the file, or is another by it now, is logged out; other rights hold from now on. */
+  async #lookAfter(): Promise<void> {
+    const users = await this.#usersFile?.look();
+    this.#watching = undefined;
+    for (const session of this.#sessions.keys()) {
+      const { user } = session;
+      if (user === undefined || Object.hasOwn(this.options.users, user.name)) continue;
+      const now = users?.get(user.name);
+      const why =
+        now === undefined
+          ? "This account was taken away by the operator of this server."
+          : now.passwordHash !== user.rights.passwordHash
+            ? "The password of this account was changed: log in with the new one."
+            : now.root !== user.rights.root
+              ? "The directory of this account was changed: log in again."
+              : undefined;
+      if (why === undefined) {
+        if (now !== undefined && now !== user.rights) session.user = { ...user, rights: now };
+        this.#watch();
+      } else {
+        this.say("info", `${user.name} from ${session.address} is logged out: ${why}`, { user: user.name, address: session.address });
+        session.dismiss(why);
+      }
+    }
   }
 
   /** One that never logged in may be a probe of a monitor; ten are a scan, or a client that is set up wrong. */
@@ -237,6 +289,13 @@ export class FtpServer implements Service, Shared {
     } catch (error) {
       throw faultOfErrno(error, `cannot use the FTP server's root ${this.options.root}`);
     }
+  }
+
+  /** Whoever could read or replace the file would let in whom they like. Throws "config". */
+  #expectApart(): void {
+    const { root, usersFile } = this.options;
+    if (usersFile !== undefined && isBelow(usersFile, root))
+      throw new Fault("config", `the users' file ${usersFile} is below ${root}, where users could read and replace it: put it elsewhere`);
   }
 
   async #readCertificate(): Promise<string | undefined> {

@@ -11,12 +11,12 @@ import { Lines, longestLineBytes } from "./lines.js";
 import { factNames, type Fact } from "./listing.js";
 import { Passive, plainAddress } from "./passive.js";
 import { placeOf, type Place, type Root } from "./root.js";
-import type { UserOptions } from "./options.js";
+import type { User } from "./options.js";
 import type { Shared } from "./shared.js";
 
 export interface Login {
   readonly name: string;
-  readonly rights: UserOptions;
+  readonly rights: User;
   readonly root: Root;
 }
 
@@ -162,6 +162,18 @@ export class Session {
       secured.once("secure", resolve);
       secured.once("close", () => reject(new Error("the TLS handshake failed")));
     });
+  }
+
+  /** Says why, and ends, with what is running: a transfer is answered so. */
+  dismiss(why: string): void {
+    if (this.ended.aborted || this.#closing) return;
+    this.passive?.close();
+    if (this.transfer !== undefined) {
+      this.transfer.abort(new Answer(421, why));
+      return;
+    }
+    void this.reply(421, why);
+    this.hangUp();
   }
 
   /** Ends after the answers that were written. */

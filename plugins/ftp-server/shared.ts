@@ -7,9 +7,9 @@
 import type { SecureContext } from "node:tls";
 import type { Clock, Level } from "../../core/plugin.js";
 import { Answer } from "./answer.js";
-import type { FtpServerOptions } from "./options.js";
+import type { Doorkeeper } from "./doorkeeper.js";
+import type { FtpServerOptions, User } from "./options.js";
 import type { Ports } from "./passive.js";
-import type { Doorkeeper } from "./password.js";
 import type { Place, Root } from "./root.js";
 import type { Login } from "./session.js";
 
@@ -34,8 +34,10 @@ export interface Shared {
   readonly arrivals: Arrivals;
   /** Names of the commands with the words after them, for HELP. */
   readonly verbs: readonly (readonly [string, string | undefined])[];
-  /** The tree of a user. */
-  rootOf(user: string): Root | undefined;
+  /** Who has that name now. */
+  userOf(name: string): Promise<User | undefined>;
+  /** The tree of a user; made where it is missing. Throws node's error. */
+  rootOf(name: string, user: User): Promise<Root>;
   /** Counts a login; false when that user has too many. */
   admit(login: Login): boolean;
   leave(login: Login): void;
