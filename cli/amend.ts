@@ -70,7 +70,9 @@ export async function forgetCommand(config: string, what: string, json: boolean)
 
 export async function ejectCommand(config: string, device: string, json: boolean): Promise<number> {
   const usable = await usableConfig(config);
-  const done = (await interruptible((signal) => askOrDo(usable, { command: "eject", what: device }, { signal }, true))) as { said: string };
+  const done = (await interruptible((signal) => askOrDo(usable, { command: "eject", what: device }, { signal }, "device"))) as {
+    said: string;
+  };
   write(json ? JSON.stringify(done) : `${device}: ${done.said}`);
   return 0;
 }
@@ -83,7 +85,7 @@ export async function verifyCommand(config: string, what: string | undefined, js
     return undefined;
   };
   const request = { command: "verify", ...(what === undefined ? {} : { what }) };
-  const sum = (await interruptible((signal) => askOrDo(usable, request, { signal, said }, true))) as VerifySum;
+  const sum = (await interruptible((signal) => askOrDo(usable, request, { signal, said }, "device"))) as VerifySum;
   if (json) write(JSON.stringify(sum));
   else {
     const { deliveries, proved, wrong, unreachable } = sum;
@@ -110,7 +112,7 @@ function toldText({ file, to, id }: Told): string {
 export async function planCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
   const usable = await usableConfig(config);
   const request = { command: "plan", ...(what === undefined ? {} : { what }) };
-  const routes = (await interruptible((signal) => askOrDo(usable, request, { signal }, true))) as PlannedRoute[];
+  const routes = (await interruptible((signal) => askOrDo(usable, request, { signal }, "device"))) as PlannedRoute[];
   if (json) write(JSON.stringify({ routes }));
   else for (const route of routes) write(planText(route));
   return 0;
@@ -136,7 +138,7 @@ export async function approveCommand(config: string, what: string, json: boolean
   const done = (await interruptible(async (signal) => {
     // A daemon has the secrets that its devices need; without one they are ours to read.
     const answer = await ask((await configForJournal(config)).stateDir, request, { signal });
-    return answer === undefined ? askOrDo(await usableConfig(config), request, { signal }, true) : answer.ok;
+    return answer === undefined ? askOrDo(await usableConfig(config), request, { signal }, "device") : answer.ok;
   })) as { said: string };
   write(json ? JSON.stringify(done) : done.said);
   return 0;

@@ -2,7 +2,7 @@
 import { buildLane, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { answerWith } from "../core/commands.js";
-import type { Config } from "../core/config.js";
+import type { Config, DeviceConfig } from "../core/config.js";
 import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { load, problemLines, UsageError } from "./config.js";
 import { askOrDoWith } from "./offline.js";
@@ -22,10 +22,10 @@ export function configForJournal(path: string): Promise<Config> {
   return usableConfig(path, undefined, "unread");
 }
 
-/** The daemon's answer, or our own from the journal; `devices`: with devices of our own, where no daemon runs. */
-export function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, devices = false): Promise<unknown> {
+/** The daemon's answer, or our own from the journal; `own`: with devices, or services that are not started, of our own, where no daemon runs. */
+export function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, own?: DeviceConfig["kind"]): Promise<unknown> {
   return askOrDoWith(config, request, asking, request.command === "why", async (engine) => {
-    const closing = devices ? ownLanes(engine, config) : [];
+    const closing = own === undefined ? [] : ownLanes(engine, config, own);
     try {
       return await answerWith(engine, false)(request, exchangeFor(asking));
     } finally {
@@ -34,9 +34,9 @@ export function askOrDo(config: Config, request: ControlRequest, asking: Asking 
   });
 }
 
-function ownLanes(engine: OwnEngine, config: Config): { close(): Promise<void> }[] {
+function ownLanes(engine: OwnEngine, config: Config, wanted: DeviceConfig["kind"]): { close(): Promise<void> }[] {
   const lanes = config.devices
-    .filter(({ kind }) => kind === "device")
+    .filter(({ kind }) => kind === wanted)
     .flatMap((device) => buildLane(engine, device, engine.clock instanceof RealClock ? engine.clock : new RealClock()) ?? []);
   for (const lane of lanes) {
     engine.lanes.set(lane.name, lane);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { parse } from "jsonc-parser";
 import { test } from "node:test";
-import { memberText, valueText, withMember } from "./edit-config.js";
+import { memberText, valueText, withItems, withMember } from "./edit-config.js";
 
 const password = { password: { credential: "n" } };
 
@@ -71,4 +71,19 @@ test("a value is one line where it is short, else one member a line", () => {
   assert.equal(valueText({ a: [1, "x"], b: {} }), '{ "a": [1, "x"], "b": {} }');
   const long = "x".repeat(70);
   assert.equal(memberText("k", { a: long, b: long }, "  "), `"k": {\n    "a": "${long}",\n    "b": "${long}"\n  }`);
+});
+
+test("items are added to a list in the same way; one that is missing is made", () => {
+  const route = { from: "a", to: ["b"] };
+  assert.equal(withItems("{}", ["routes"], [route]), '{\n  "routes": [\n    { "from": "a", "to": ["b"] }\n  ]\n}');
+  assert.equal(withItems('{ "routes": [] }', ["routes"], [route]), '{ "routes": [\n  { "from": "a", "to": ["b"] }\n] }');
+  assert.equal(
+    withItems('{\n  "routes": [\n    { "from": "x" } // hers\n    // no more\n  ]\n}\n', ["routes"], [route, route]),
+    '{\n  "routes": [\n    { "from": "x" }, // hers\n    { "from": "a", "to": ["b"] },\n    { "from": "a", "to": ["b"] }\n    // no more\n  ]\n}\n',
+  );
+  assert.equal(
+    withItems('{ "routes": [{ "from": "x" }] }', ["routes"], [route]),
+    '{ "routes": [{ "from": "x" }, { "from": "a", "to": ["b"] }] }',
+  );
+  assert.throws(() => withItems('{ "routes": {} }', ["routes"], [route]), /no list at routes/);
 });

@@ -58,10 +58,32 @@ export function withMember(text: string, path: readonly string[], key: string, v
   if (at === undefined && parent !== undefined) return withMember(text, path.slice(0, -1), parent, { [key]: value });
   if (at?.type !== "object") throw new UsageError(`the configuration has no object at ${path.join(".")}`);
   if (findNodeAtLocation(at, [key]) !== undefined) throw new UsageError(`${[...path, key].join(".")} is in the configuration already`);
-  return applyEdits(text, newLast(text, at, key, value));
+  return applyEdits(
+    text,
+    newLast(text, at, { text: (indent) => memberText(key, value, indent), short: `${JSON.stringify(key)}: ${oneLine(value)}` }),
+  );
 }
 
-function newLast(text: string, { offset, length, children = [] }: Node, key: string, value: unknown): Edit[] {
+/** The text with new last items of the list at `path`, which is made where it is missing. Throws as `withMember`. */
+export function withItems(text: string, path: readonly string[], values: readonly unknown[]): string {
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  if (tree === undefined) throw new UsageError("the configuration is no JSON");
+  const at = findNodeAtLocation(tree, [...path]);
+  const [value, ...rest] = values;
+  if (at === undefined) return withMember(text, path.slice(0, -1), path.at(-1) ?? "", values);
+  if (at.type !== "array") throw new UsageError(`the configuration has no list at ${path.join(".")}`);
+  if (value === undefined) return text;
+  const longer = applyEdits(text, newLast(text, at, { text: (indent) => valueText(value, indent), short: oneLine(value) }));
+  return withItems(longer, path, rest);
+}
+
+/** A member or an item: as it is written on lines of its own, and on the line of others. */
+interface Written {
+  readonly text: (indent: string) => string;
+  readonly short: string;
+}
+
+function newLast(text: string, { offset, length, children = [] }: Node, written: Written): Edit[] {
   const eol = text.includes("\r\n") ? "\r\n" : "\n";
   const insert = (at: number, content: string): Edit => ({ offset: at, length: 0, content: content.replaceAll("\n", eol) });
   const end = offset + length - 1;
@@ -72,7 +94,7 @@ function newLast(text: string, { offset, length, children = [] }: Node, key: str
     const inside = text.slice(offset + 1, end);
     const at = offset + 1 + inside.trimEnd().length;
     const close = inside.slice(inside.trimEnd().length).includes("\n") ? "" : `\n${outer}`;
-    return [{ ...insert(at, `\n${inner}${memberText(key, value, inner)}${close}`), length: close === "" ? 0 : end - at }];
+    return [{ ...insert(at, `\n${inner}${written.text(inner)}${close}`), length: close === "" ? 0 : end - at }];
   }
   const lastEnd = last.offset + last.length;
   // What follows the last member on its line is a comment of that member's.
@@ -84,14 +106,10 @@ function newLast(text: string, { offset, length, children = [] }: Node, key: str
   const separator = comma ? [] : [insert(lastEnd, ",")];
   if (!/[\r\n]/.test(text[lineEnd] ?? "")) {
     const commaEnd = lastEnd + behind.slice(0, behind.findIndex(([token]) => token === ",") + 1).join("").length;
-    return [...separator, insert(commaEnd, ` ${oneLineMember(key, value)}`)];
+    return [...separator, insert(commaEnd, ` ${written.short}`)];
   }
   const inner = indentAt(text, last.offset);
-  return [...separator, insert(lineEnd, `\n${inner}${memberText(key, value, inner)}${comma ? "," : ""}`)];
-}
-
-function oneLineMember(key: string, value: unknown): string {
-  return `${JSON.stringify(key)}: ${oneLine(value)}`;
+  return [...separator, insert(lineEnd, `\n${inner}${written.text(inner)}${comma ? "," : ""}`)];
 }
 
 /** The blanks that the line of this place begins with. */

@@ -1,6 +1,7 @@
 /** Whether a device or service works, tried without changing anything: for `check --probe` and `doctor`. */
 import type { Config, DeviceConfig } from "../core/config.js";
 import { ask } from "../core/control.js";
+import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
 import type { Status } from "../core/status.js";
 import { withContext, withLane } from "./own.js";
@@ -12,9 +13,14 @@ export function tryOut(config: DeviceConfig, all: Config, also?: (lane: Lane) =>
   return config.kind === "service" ? tryService(config, all) : tryDevice(config, all, also);
 }
 
-async function tryDevice(config: DeviceConfig, { vehicle, routes }: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
+async function tryDevice(
+  config: DeviceConfig,
+  { vehicle, routes, stateDir }: Config,
+  also?: (lane: Lane) => Promise<void>,
+): Promise<string> {
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
-  return withLane(config, { vehicle, installation: "00000000" }, async (lane) => {
+  const installation = (await installationIn(stateDir).catch(() => undefined)) ?? "00000000";
+  return withLane(config, { vehicle, installation }, async (lane) => {
     const signal = AbortSignal.timeout(probeMs);
     try {
       await lane.lookNow(signal);

@@ -15,7 +15,7 @@ export async function readyCommand(path: string, options: { need?: string; json:
     throw new UsageError(`--need ${options.need}: expected a size such as "4GiB" or "300MB" (units: B kB MB GB KiB MiB GiB)`);
   const config = await usableConfig(path);
   const request = { command: "ready", ...(need === undefined ? {} : { need }) };
-  const said = (await interruptible((signal) => askOrDo(config, request, { signal }, true))) as Readiness;
+  const said = (await interruptible((signal) => askOrDo(config, request, { signal }, "device"))) as Readiness;
   process.stdout.write(`${options.json ? JSON.stringify(said) : readyText(said)}\n`);
   return said.ready ? 0 : 3;
 }

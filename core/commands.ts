@@ -7,6 +7,7 @@ import type { Engine } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
 import { byHand, handCommands, type Hands } from "./hand.js";
 import { notesIn } from "./hand-shot.js";
+import type { Ordered, Service } from "./plugin.js";
 import { readiness } from "./ready.js";
 import { holdCopy } from "./space.js";
 import { approve, planOf } from "./sync/commands.js";
@@ -38,6 +39,8 @@ export function answerWith(engine: Engine, running: boolean): Answer {
         return planOf(engine, what, exchange.signal);
       case "approve":
         return approve(engine, named(), running, exchange.signal);
+      case "order":
+        return order(engine, request, exchange.signal);
       case "eject":
         return eject(engine, named(), exchange.signal);
       default:
@@ -45,6 +48,22 @@ export function answerWith(engine: Engine, running: boolean): Answer {
         throw new ControlError(`the daemon that runs does not know "${request.command}": it is another version; restart it`);
     }
   };
+}
+
+/** Of the service of a type; by its name where there are several. Throws ControlError where none takes orders, or not these words. */
+async function order(engine: Engine, request: ControlRequest, signal: AbortSignal): Promise<Ordered> {
+  const words = Array.isArray(request.words) ? request.words.map(String) : [];
+  const services = [...engine.lanes.values()].filter(({ config }) => config.kind === "service" && config.type === request.type);
+  const [one] = services;
+  if (one === undefined) throw new ControlError(`the configuration has no service of the type "${String(request.type)}"`);
+  if (services.length > 1) throw new ControlError(`the configuration has several: ${services.map(({ name }) => name).join(", ")}`);
+  const service = one.device as Service;
+  if (service.order === undefined) throw new ControlError(`${one.name} takes no orders`);
+  try {
+    return await service.order(words, signal);
+  } catch (error) {
+    throw isFault(error, "config") ? new ControlError(error.message) : error;
+  }
 }
 
 /** One line for the person. Throws ControlError where that is nothing to be taken out, Fault for what the device says. */

@@ -209,3 +209,9 @@ export function realOf(path: string): string {
     return join(realOf(dirname(path)), basename(path));
   }
 }
+
+/** Whether a path is below a directory, or the directory itself, whatever links lead to either. */
+export function isBelow(path: string, dir: string): boolean {
+  const [real, above] = [realOf(path), realOf(dir)];
+  return real === above || real.startsWith(above === "/" ? "/" : `${above}/`);
+}

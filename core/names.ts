@@ -96,3 +96,23 @@ export function cutName(name: string, maxBytes: number): string {
   }
   return cut;
 }
+
+/** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`. */
+export function otherName(path: string, digest: string): string {
+  return beforeExt(path, `~${digest.slice(digest.indexOf(":") + 1, digest.indexOf(":") + 9)}`);
+}
+
+/** "a/b-more.txt" of "a/b.txt" and "-more"; its last part at most 255 bytes. */
+export function beforeExt(path: string, more: string): string {
+  const [dir, name] = splitPath(path);
+  const dot = name.lastIndexOf(".");
+  const ext = dot > 0 ? name.slice(dot) : "";
+  const end = `${more}${ext}`;
+  return `${dir}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
+}
+
+/** "a/" and "b.txt" of "a/b.txt". */
+export function splitPath(path: string): [dir: string, name: string] {
+  const at = path.lastIndexOf("/") + 1;
+  return [path.slice(0, at), path.slice(at)];
+}

@@ -169,6 +169,15 @@ export interface Service extends Device {
   start(signal: AbortSignal): Promise<void>;
   /** Whether `start` would work now: throws the Fault that it would. Nobody is served, nothing is changed, and nothing is left open. */
   probeStart?(signal: AbortSignal): Promise<void>;
+  /** What its operator orders (`filesync registry …`), also where it was not started: then nobody else uses its state. Throws "config" for words that it does not know, with those that it knows. */
+  order?(words: readonly string[], signal: AbortSignal): Promise<Ordered>;
+}
+
+export interface Ordered {
+  /** Lines for a person. */
+  readonly said: readonly string[];
+  /** The same as JSON, for a program; keys are only ever added. */
+  readonly facts: unknown;
 }
 
 // ---------------------------------------------------------------- entries
@@ -350,6 +359,8 @@ export interface Upload {
   readonly partialPath: string;
   readonly size: number;
   readonly modifiedMs?: number;
+  /** When it was found at its source, in milliseconds since 1970, as this machine's clock said then. Absent: it was never found (a `put` by hand). */
+  readonly foundMs?: number;
   readonly expect: Expect;
   /** Whole, verified and durable here. Only then `commit` is called. */
   readonly sealed: boolean;
@@ -384,6 +395,8 @@ export interface Receipt {
   /** What the target answered, one line: for a person. */
   readonly answer?: string;
   readonly url?: string;
+  /** With `afterDelivery: "archive"`: the source's file goes into this directory of its archive (a slot that the server gave). */
+  readonly archive?: string;
   /** As `path` shows it now, where the target has looked. */
   readonly shown?: Stamp;
 }

@@ -12,11 +12,12 @@ import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";
 import type { Lane } from "./lane.js";
+import { otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
 import { marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { passing, readableOf } from "./reading.js";
-import { otherName, partialPath, uploadId } from "./route.js";
+import { partialPath, uploadId } from "./route.js";
 import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
 
 /** Names at targets that are being published now: two uploads to one name are published one after the other. */
@@ -292,7 +293,8 @@ export class PushJob {
 
   #receipt(there: Receipt | Occupant): StoredReceipt {
     const { engine, version, work } = this;
-    const { path, answer, url } = "occupied" in there ? { path: work.delivery.path, answer: "was there already", url: undefined } : there;
+    const { path, answer, url, archive }: Partial<Receipt> & { path: string } =
+      "occupied" in there ? { path: work.delivery.path, answer: "was there already" } : there;
     return {
       delivery: work.delivery.id,
       version: version.id,
@@ -307,6 +309,7 @@ export class PushJob {
       ...(this.#digest === undefined ? {} : { digest: this.#digest }),
       ...(answer === undefined ? {} : { answer }),
       ...(url === undefined ? {} : { url }),
+      ...(archive === undefined ? {} : { archive }),
       at: new Date(engine.clock.wallMs()).toISOString(),
       ...(engine.clock.trusted() ? {} : { clock: "unset" as const }),
     };
@@ -342,6 +345,7 @@ export class PushJob {
       partialPath: partialPath(work.delivery.path, engine.names.installation, id),
       size: version.size,
       ...(version.modified_ms === null ? {} : { modifiedMs: version.modified_ms }),
+      foundMs: version.found_ms,
       get expect() {
         return expect();
       },

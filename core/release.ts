@@ -105,7 +105,12 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       await tree.remove(version.path, expect, signal);
       return "deleted at its source";
     }
-    const archived = `${(lane.config.archiveDir ?? "archive").replace(/^\/+|\/+$/g, "")}/${version.path}`;
+    const slot = receipts.find(({ archive }) => archive !== undefined)?.archive;
+    const archived = [
+      (lane.config.archiveDir ?? "archive").replace(/^\/+|\/+$/g, ""),
+      ...(slot === undefined ? [] : [slot]),
+      version.path,
+    ].join("/");
     await tree.move(version.path, archived, expect, signal);
     return `moved to ${archived} at its source`;
   } catch (error) {

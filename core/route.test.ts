@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { FileEntry } from "./plugin.js";
-import { dayOf, otherName, partialPath, Rules, versionId, type Route } from "./route.js";
+import { otherName } from "./names.js";
+import { dayOf, partialPath, Rules, versionId, type Route } from "./route.js";
 
 const route: Route = {
   from: "cam",

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import picomatch from "picomatch";
-import { bytesFromName, cutName } from "./names.js";
+import { bytesFromName, cutName, splitPath } from "./names.js";
 import { parentOf } from "./paths.js";
 import type { FileEntry } from "./plugin.js";
 import type { When } from "./when.js";
@@ -248,25 +248,6 @@ export function partialPath(path: string, installation: string, upload: string):
 /** Whether that is a partial of this program, on whichever machine it runs. */
 export function isPartial(path: string): boolean {
   return /^\..*\.[0-9a-f]{8}-[0-9a-f]{16}\.part$/s.test(splitPath(path)[1]);
-}
-
-/** Another name for content that may not take the first: `name~<8 hex of its digest>.ext`. */
-export function otherName(path: string, digest: string): string {
-  return beforeExt(path, `~${digest.slice(digest.indexOf(":") + 1, digest.indexOf(":") + 9)}`);
-}
-
-/** "a/b-more.txt" of "a/b.txt" and "-more"; its last part at most 255 bytes. */
-export function beforeExt(path: string, more: string): string {
-  const [dir, name] = splitPath(path);
-  const dot = name.lastIndexOf(".");
-  const ext = dot > 0 ? name.slice(dot) : "";
-  const end = `${more}${ext}`;
-  return `${dir}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
-}
-
-function splitPath(path: string): [dir: string, name: string] {
-  const at = path.lastIndexOf("/") + 1;
-  return [path.slice(0, at), path.slice(at)];
 }
 
 /** 16 lower-case hexadecimal digits. */

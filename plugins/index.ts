@@ -11,5 +11,7 @@ export const builtIn: Readonly<Record<string, () => Promise<Plugin<never>>>> = {
   post: async () => (await import("./post/plugin.js")).plugin as unknown as Plugin<never>,
   webdav: async () => (await import("./webdav/plugin.js")).plugin as Plugin<never>,
   metrics: async () => (await import("./metrics/plugin.js")).plugin as Plugin<never>,
+  apsync: async () => (await import("./apsync/plugin.js")).plugin as Plugin<never>,
+  registry: async () => (await import("./registry/plugin.js")).plugin as Plugin<never>,
   "ftp-server": async () => (await import("./ftp-server/plugin.js")).plugin as Plugin<never>,
 };

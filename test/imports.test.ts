@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const forPlugins = [
+  "core/certificate",
   "core/plugin",
   "core/errors",
   "core/file-thread",
@@ -17,10 +18,12 @@ const forPlugins = [
   "core/names",
   "core/net",
   "core/options",
+  "core/password",
   "core/paths",
   "core/program",
   "core/reading",
   "core/remote",
+  "core/sqlite",
   "core/stat",
   "core/text",
   "core/try-out",
@@ -43,7 +46,8 @@ function wrong(from: string, to: string): string | undefined {
     !forPlugins.includes(to) &&
     !to.startsWith(own) &&
     !to.startsWith("mavlink/") &&
-    !(plugin === "disk" && to.startsWith("plugins/local/"))
+    !(plugin === "disk" && to.startsWith("plugins/local/")) &&
+    !(plugin === "apsync" && /^plugins\/(registry\/wire$|rsync\/)/.test(to))
   )
     return `a plugin imports ${forPlugins.join(", ")}, mavlink and its own files`;
   if (to === "plugins/index" && top !== "cli" && top !== "test") return "only cli imports plugins/index";

@@ -11,8 +11,10 @@ import type { RsyncOptions } from "./options.js";
 export const hostAlias = "filesync";
 
 export interface HostKeys {
-  /** Why none of the server's keys is believed, for a person; undefined where one is, or where the server showed none. */
+  /** Why none of the server's keys is believed, for a person; undefined where one is. */
   readonly objection: string | undefined;
+  /** The server showed a key, or one is known: without any ssh takes whatever it sees for a key that is not believed. */
+  readonly any: boolean;
 }
 
 /** Writes `file`. `anew`: asks the server, whatever is known. Throws "denied" where a configured file cannot be read. */
@@ -24,14 +26,14 @@ export async function writeHostKeys(
   anew: boolean,
 ): Promise<HostKeys> {
   const keys = await believed(options);
-  if (!anew && (await anyBelieved(file, keys))) return { objection: undefined };
+  if (!anew && (await anyBelieved(file, keys))) return { objection: undefined, any: true };
   const seconds = String(Math.max(1, Math.ceil(options.timeout / 1000)));
   const { out } = await children.run(["ssh-keyscan", "-T", seconds, "-p", String(options.port), "--", options.host], { signal });
   const shown = keysIn(out);
   const good = shown.filter((key) => keys.objection(key.bytes) === undefined);
   await writeFile(file, good.map(({ line }) => `${hostAlias} ${line}\n`).join(""), { mode: 0o600 });
   const [first] = shown;
-  return { objection: good.length > 0 || first === undefined ? undefined : keys.objection(first.bytes) };
+  return { objection: good.length > 0 || first === undefined ? undefined : keys.objection(first.bytes), any: first !== undefined };
 }
 
 async function anyBelieved(file: string, keys: Believed): Promise<boolean> {

@@ -23,6 +23,8 @@ import { Shell } from "./shell.js";
 
 /** What a socket's path may take, less what ssh appends while it makes it. */
 const mostSocketBytes = 108 - 20;
+/** Where the connection that is shared has just gone ssh makes one of its own, and the word that tells of a login would stand before what rsync says. */
+const quiet = ["-o", "PermitLocalCommand=no"];
 /** A shell that says nothing for so long is none. */
 const shellMs = 10_000;
 
@@ -44,6 +46,7 @@ let links = 0;
 export class Link {
   readonly #options: RsyncOptions;
   readonly #context: PluginContext;
+  readonly #commands: boolean;
   readonly #children = new Children();
   readonly #stop = new AbortController();
   readonly #name = `run-${process.pid}-${++links}`;
@@ -51,9 +54,11 @@ export class Link {
   #login: Promise<Held> | undefined;
   #rsyncAlone = false;
 
-  constructor(options: RsyncOptions, context: PluginContext) {
+  /** `commands` false: it is known that only rsync may run there. */
+  constructor(options: RsyncOptions, context: PluginContext, commands = true) {
     this.#options = options;
     this.#context = context;
+    this.#commands = commands;
   }
 
   /** Whether only rsync may run there, as the last login found. */
@@ -103,6 +108,7 @@ export class Link {
       if (!isFault(error, "denied")) throw error;
       const now = await writeHostKeys(hostKeys, this.#options, this.#children, signal, true);
       if (now.objection !== undefined) throw new Fault("denied", now.objection, { cause: error });
+      if (!now.any) throw new Fault("offline", `${this.#options.host} shows no host key: it takes no connection now`, { cause: error });
       // It has another key that is believed too.
       if (/host key/.test(error.message)) master = await this.#connect(config);
       else throw await notLetIn(this.#options, error, this.#children, signal);
@@ -129,21 +135,14 @@ export class Link {
   }
 
   async #started(master: Child, config: string, own: string): Promise<Held> {
-    const { timeout } = this.#options;
     const root = this.#root();
-    const place = { ssh: `ssh -F "${config}"`, to: `${hostAlias}:${root}/` };
+    const place = { ssh: `ssh -F "${config}" ${quiet.join(" ")}`, to: `${hostAlias}:${root}/` };
     const rsync = new Rsync(this.#options, this.#children, place, own, this.#context.maxRate !== undefined);
-    const open = (): Shell => new Shell(this.#children, ["ssh", "-F", config, hostAlias]);
-    const shell = open();
-    const answer = await shell.ask('command -v rsync >/dev/null && echo "rsync $S" || echo none', shellMs).catch(() => "");
-    if (answer.trimEnd().endsWith("none"))
-      throw new Fault("config", "rsync is not installed on the server, or not found by its shells: apt install rsync there");
-    const far = /rsync sha/.test(answer) ? new FarShell(shell, open, root, timeout) : undefined;
+    const far = this.#commands
+      ? await this.#farShell(() => new Shell(this.#children, ["ssh", "-F", config, ...quiet, hostAlias]), root)
+      : undefined;
     this.#rsyncAlone = far === undefined;
-    if (far === undefined) {
-      await shell.end();
-      rsync.oneAtATime = true;
-    }
+    rsync.oneAtATime = far === undefined;
     this.#context.say("debug", `looks, proves and publishes by ${(far ?? { way: "rsync alone" }).way}`);
     return {
       rsync,
@@ -155,6 +154,17 @@ export class Link {
         await Promise.all([endGroup(master), far?.end()]);
       },
     };
+  }
+
+  /** undefined: only rsync may run there. */
+  async #farShell(open: () => Shell, root: string): Promise<FarShell | undefined> {
+    const shell = open();
+    const answer = await shell.ask('command -v rsync >/dev/null && echo "rsync $S" || echo none', shellMs).catch(() => "");
+    if (answer.trimEnd().endsWith("none"))
+      throw new Fault("config", "rsync is not installed on the server, or not found by its shells: apt install rsync there");
+    if (/rsync sha/.test(answer)) return new FarShell(shell, open, root, this.#options.timeout);
+    await shell.end();
+    return undefined;
   }
 
   /** As the server's shells take it: below the login directory without a leading "/". */

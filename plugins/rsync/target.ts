@@ -161,7 +161,7 @@ export class RsyncTarget implements Target {
 }
 
 /** Where the file is here. Throws "transient" where it is not as long as it should be: it is looked at again. */
-async function wholeFile({ localPath, size }: Upload): Promise<string> {
+export async function wholeFile({ localPath, size }: Upload): Promise<string> {
   if (localPath === undefined) throw new Fault("transient", "the file has no path on this machine");
   const found = await stat(localPath).catch((error: unknown) => {
     throw faultOfErrno(error, `cannot read ${localPath}`);

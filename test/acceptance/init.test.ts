@@ -5,11 +5,16 @@ import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, wr
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { parse } from "jsonc-parser";
-import { hasOpenssl } from "../conformance/ftp-servers.js";
+import { freePort, hasOpenssl } from "../conformance/ftp-servers.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
 const cursor = new RegExp(String.raw`${String.fromCharCode(27)}\[[0-9;]*[A-Za-z]`, "g");
+const noDoor = ["sshd", "rsync", "rrsync", "ssh"].filter(
+  (program) => spawnSync("sh", ["-c", `PATH=$PATH:/usr/sbin command -v ${program}`]).status !== 0,
+);
+const needsDoor =
+  !hasOpenssl || noDoor.length > 0 ? { skip: `not installed: ${[...(hasOpenssl ? [] : ["openssl"]), ...noDoor].join(", ")}` } : {};
 const needsOpenssl = hasOpenssl ? {} : { skip: "openssl is not installed" };
 
 interface Written {
@@ -181,6 +186,63 @@ test(
     const refused = await runProgram(["run", "--once", "--json", "--config", vehicle]);
     assert.equal(refused.code, 3);
     assert.ok(!existsSync(world.path("ground/files/plane-1/in/b.ulg")));
+  },
+);
+
+test(
+  "a station with a registry: what it prints registers a vehicle, and one that sends by FTP is added to it later",
+  needsDoor,
+  async (t) => {
+    const world = new World(t);
+    world.mkdir("ground");
+    const config = world.path("ground/config.json");
+    const init = (...more: string[]) => runProgram(["init", "--ground", "--registry", "--yes", "--config", config, ...more]);
+    const first = await init();
+    assert.deepEqual([first.code, first.err], [0, ""]);
+    assert.deepEqual(Object.keys(read(config).services), ["ftp", "registry"]);
+    assert.equal(await wrongWith(config), "");
+    const text = readFileSync(config, "utf8");
+    assert.match((await init()).out, /the registry is there already, and stays as it is\n.*stays as it is/);
+    assert.equal(readFileSync(config, "utf8"), text);
+    const second = await init("--vehicle", "plane-2");
+    assert.deepEqual([second.code, second.err], [0, ""]);
+    assert.deepEqual(Object.keys(read(config).services["ftp"]?.users ?? {}), ["plane-2"]);
+    assert.equal(await wrongWith(config), "");
+
+    const ftpPort = await freePort();
+    const here = text
+      .replace('"0.0.0.0:8443"', '"127.0.0.1:0"')
+      .replace('"0.0.0.0:2222"', '"127.0.0.1:0"')
+      .replace(/"passivePorts": "[\d-]+",/, "");
+    writeFileSync(
+      config,
+      here.replace('"0.0.0.0:2121"', `"127.0.0.1:${ftpPort}"`).replace('"ftp": { "usersFile"', `"ftp": { "port": ${ftpPort}, "usersFile"`),
+    );
+    const ground = new Program(["run", "--json", "--config", config]);
+    t.after(() => ground.kill());
+    const { facts } = await ground.until((event) => event.facts?.["doorPort"] !== undefined, "the registry's start");
+    const typed = /register --server \S+ --fingerprint (\S+) --email YOU@EXAMPLE.ORG --vehicle NAME\n/.exec(first.out);
+    const order = (...words: string[]) => runProgram(["registry", ...words, "--config", config, "--json"]);
+    assert.match(first.out, /\n {2}filesync registry list --config .*\n {2}filesync registry confirm REGISTRATION --config /);
+    world.mkdir("in");
+    const vehicle = world.config({ devices: { in: { type: "local", dir: "in", settle: "0s" } }, routes: [] });
+    const registering = runProgram([
+      ...["register", "--server", `https://127.0.0.1:${String(facts?.["port"])}`, "--fingerprint", typed?.[1] ?? ""],
+      ...["--email", "you@example.org", "--vehicle", "plane-1", "--config", vehicle],
+    ]);
+    let waits = "";
+    while (waits === "") {
+      const { waiting } = JSON.parse((await order("list")).out) as { waiting: { id: string }[] };
+      waits = waiting[0]?.id ?? "";
+    }
+    assert.equal((await order("confirm", waits)).code, 0);
+    const registered = await registering;
+    assert.deepEqual([registered.code, registered.err], [0, ""]);
+    world.file("in/a.ulg", "content");
+    const run = await runProgram(["run", "--once", "--json", "--config", vehicle]);
+    assert.equal(run.code, 0, `${run.out}\n${run.err}`);
+    const arrived = readdirSync(world.path("ground/vehicles"), { recursive: true }).filter((name) => String(name).endsWith("/in/a.ulg"));
+    assert.equal(arrived.length, 1);
   },
 );
 

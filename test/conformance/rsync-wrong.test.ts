@@ -10,7 +10,7 @@ import type { FaultKind } from "../../core/errors.js";
 import { calm, expectFault, handles, until } from "./clause.js";
 import { freePort } from "./ftp-servers.js";
 import { rsyncDevice } from "./rsync-harness.js";
-import { rsyncShell, startRsync } from "./rsync-servers.js";
+import { rsyncOnly, rsyncShell, startRsync } from "./rsync-servers.js";
 import { fingerprintOf, makeKey, type SftpServerUnderTest } from "./sftp-servers.js";
 import { isReceipt } from "./target-under-test.js";
 import { bytes, context, upload } from "./upload.js";
@@ -181,6 +181,32 @@ test("a stop in the middle is heard within 2 s, leaves no program, and what arri
   assert.ok((await fs.readFile(join(dir, "stopped.bin"))).equals(content));
   await device.close();
 });
+
+test(
+  "a connection that goes away between the login and what it is for is no mistake of the configuration",
+  { skip: rsyncOnly.skip ?? false },
+  async (t) => {
+    const alone = await rsyncOnly.start();
+    t.after(() => alone.stop());
+    const { port, options, dir, seen } = alone;
+    const stateDir = await scratch(t);
+    const content = bytes(100_000);
+    const localPath = join(stateDir, "source");
+    await fs.writeFile(localPath, content);
+    const state = join(stateDir, "state");
+    const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: state }));
+    t.after(() => device.close());
+    const target = device.target ?? assert.fail();
+    await device.probe(calm());
+    // ssh with its socket; nobody here hears of its end before the next question is on its way.
+    const [pid = ""] = execFileSync("pgrep", ["-f", `^ssh -F ${state}/.* -MN`], { encoding: "utf8" }).split("\n");
+    const it = { ...upload("alone.bin", content), localPath };
+    process.kill(Number(pid), "SIGKILL");
+    await target.write(it, 0, calm(), () => undefined);
+    assert.ok(isReceipt(await target.commit(it, calm())));
+    assert.ok((await fs.readFile(join(dir, "alone.bin"))).equals(content));
+  },
+);
 
 test("of many small files that go together one cannot be written: it alone is refused", { skip }, async (t) => {
   const { port, options, dir, seen } = await server();

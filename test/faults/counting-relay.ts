@@ -4,6 +4,7 @@
  */
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { join, pass } from "./joined.js";
 
 export class CountingRelay {
   sentBytes = 0;
@@ -17,23 +18,9 @@ export class CountingRelay {
       const server = connect(toPort, "127.0.0.1");
       client.on("data", (bytes) => (this.sentBytes += bytes.length));
       server.on("data", (bytes) => (this.receivedBytes += bytes.length));
-      if (delayMs === 0) client.pipe(server).pipe(client);
-      for (const [one, other] of [
-        [client, server],
-        [server, client],
-      ] as const) {
-        this.#sockets.add(one);
-        if (delayMs > 0) {
-          one.on("data", (bytes) => setTimeout(() => other.write(bytes), delayMs));
-          one.on("end", () => setTimeout(() => other.end(), delayMs));
-        }
-        one.on("error", () => other.destroy());
-        one.on("close", () => {
-          this.#sockets.delete(one);
-          if (delayMs === 0) other.destroy();
-          else setTimeout(() => other.destroySoon(), delayMs);
-        });
-      }
+      pass(client, server, delayMs);
+      pass(server, client, delayMs);
+      join(client, server, delayMs, this.#sockets);
     });
   }
 

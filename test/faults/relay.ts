@@ -4,6 +4,7 @@
  * wanted: what comes in goes out so much later, however much of it is on its way.
  */
 import { createServer, Socket, type AddressInfo, type Server } from "node:net";
+import { join, later, pass } from "./joined.js";
 
 export class FtpRelay {
   /** Bytes that went from clients to the server on data connections. */
@@ -48,8 +49,8 @@ export class FtpRelay {
   #control(client: Socket): void {
     this.controlConnections += 1;
     const server = this.#connect(this.toPort);
-    this.#join(client, server);
-    this.#pass(client, server);
+    join(client, server, this.delayMs, this.#sockets);
+    pass(client, server, this.delayMs);
     let text = "";
     // Lines, one after another: a passive reply has to wait for its relay's port.
     let turn = Promise.resolve();
@@ -60,10 +61,10 @@ export class FtpRelay {
       for (const line of lines)
         turn = turn.then(async () => {
           const out = `${await this.#rewritten(line)}\r\n`;
-          this.#later(() => client.write(out, "latin1"));
+          later(this.delayMs, () => client.write(out, "latin1"));
         });
     });
-    server.on("end", () => void turn.then(() => this.#later(() => client.end())));
+    server.on("end", () => void turn.then(() => later(this.delayMs, () => client.end())));
   }
 
   async #rewritten(line: string): Promise<string> {
@@ -81,48 +82,19 @@ export class FtpRelay {
       listener.close();
       this.#dataServers.delete(listener);
       const server = this.#connect(toPort);
-      this.#join(client, server);
+      join(client, server, this.delayMs, this.#sockets);
       client.on("data", (bytes: Buffer) => (this.uploadedBytes += bytes.length));
-      this.#pass(client, server);
-      this.#pass(server, client);
+      pass(client, server, this.delayMs);
+      pass(server, client, this.delayMs);
     });
     this.#dataServers.add(listener);
     await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
     return (listener.address() as AddressInfo).port;
   }
 
-  #later(work: () => void): void {
-    if (this.delayMs === 0) work();
-    else setTimeout(work, this.delayMs);
-  }
-
   #connect(port: number): Socket {
     const socket = new Socket();
-    this.#later(() => socket.connect(port, "127.0.0.1"));
+    later(this.delayMs, () => socket.connect(port, "127.0.0.1"));
     return socket;
-  }
-
-  #pass(from: Socket, to: Socket): void {
-    if (this.delayMs === 0) {
-      from.pipe(to);
-      return;
-    }
-    from.on("data", (bytes) => this.#later(() => to.write(bytes)));
-    from.on("end", () => this.#later(() => to.end()));
-  }
-
-  #join(a: Socket, b: Socket): void {
-    for (const [one, other] of [
-      [a, b],
-      [b, a],
-    ] as const) {
-      this.#sockets.add(one);
-      // An end that breaks breaks the other: the relay itself has no opinion.
-      one.on("error", () => other.destroy());
-      one.on("close", () => {
-        this.#sockets.delete(one);
-        this.#later(() => (this.delayMs === 0 ? other.destroy() : other.destroySoon()));
-      });
-    }
   }
 }

@@ -1,0 +1,290 @@
+/** `register`: this vehicle gets known to a ground station's registry, and a device and routes that send to it. Whatever ends it, the same command goes on where it was. */
+import { existsSync } from "node:fs";
+import { chown } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { hostname } from "node:os";
+import { RealClock } from "../core/clock.js";
+import type { Config, DeviceConfig } from "../core/config.js";
+import { Fault, isFault } from "../core/errors.js";
+import { installationIn, installationOf, lockStateDir, machineName, StateDirHeld } from "../core/installation.js";
+import { mayWriteIn } from "../core/fs.js";
+import { parseFingerprint } from "../core/net.js";
+import { reasonOf } from "../core/retry.js";
+import { shellWord } from "../core/text.js";
+import { RegistryClient } from "../plugins/apsync/client.js";
+import { keyFileIn, newKey, readKey } from "../plugins/apsync/key.js";
+import { email as emailSchema, type Access, type FtpAccess, vehicleName } from "../plugins/registry/wire.js";
+import * as v from "valibot";
+import { interruptible } from "./ask.js";
+import { load, problemLines, UsageError } from "./config.js";
+import { changeConfig, type Owner, ownerIn, placeDir, placeFile, withMember, withItems } from "./edit-config.js";
+import { nextSteps, settingOf } from "./init/setting.js";
+import { confirmed } from "./confirmation.js";
+import { renewKey } from "./new-key.js";
+import { type Asker, nobody, terminal, yes } from "./questions.js";
+
+export interface RegisterOptions {
+  readonly config?: string;
+  readonly server?: string;
+  readonly email?: string;
+  readonly vehicle?: string;
+  readonly fingerprint?: string;
+  readonly device?: string;
+  readonly from?: string | string[];
+  readonly ftp?: boolean;
+  readonly renew?: boolean;
+}
+
+export const timeoutMs = 30_000;
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
+
+export async function registerCommand(config: string, options: RegisterOptions): Promise<number> {
+  const { server, email, vehicle, from } = asked(options);
+  const usable = await wholeConfig(config);
+  const name = options.device ?? "station";
+  await mayWriteIn(dirname(config)).catch((error: unknown) => {
+    throw new UsageError(`${config} cannot be changed: ${reasonOf(error)}; as root (sudo), or as who may write in ${dirname(config)}`);
+  });
+  // The same command again, of a vehicle that sends by FTP: it gets another password.
+  const before = options.ftp === true ? usable.devices.find((it) => it.name === name && it.plugin.type === "ftp") : undefined;
+  if (options.renew === true && before === undefined)
+    throw new UsageError(`--renew: the configuration has no device "${name}" that sends by FTP: "filesync register --ftp" without it`);
+  const sources = before === undefined ? sourcesOf(usable, from, name) : [];
+  const installation = await installationFor(usable.stateDir, ownerIn(dirname(config)));
+  const keyFile = await keyOf(usable, name, installation, options.renew !== true);
+  const fingerprint = await trusted(server, options);
+  const pinned = fingerprint === undefined ? undefined : parseFingerprint(fingerprint);
+  const client = new RegistryClient({ url: server, tls: { fingerprint: pinned }, timeout: timeoutMs }, new RealClock(), () =>
+    readKey(keyFile),
+  );
+  try {
+    const { access, ftp } = await interruptible(async (signal) => {
+      // Before anybody is asked to confirm what would lead nowhere.
+      if (options.ftp === true && (await client.about(signal)).ftp !== true)
+        throw new UsageError(
+          'the station gives vehicles no accounts at an FTP server, and nothing was registered: its operator adds "ftp" to the registry (docs/registry.md); or register without --ftp',
+        );
+      if (options.renew === true) {
+        const owner = { email, vehicle: vehicle ?? usable.vehicle };
+        await renewKey({ url: server, tls: { fingerprint: pinned }, timeout: timeoutMs }, keyFile, owner, signal);
+      }
+      const key = await readKey(keyFile);
+      say(`This vehicle's key has the fingerprint ${key.fingerprint}`);
+      const first = await client.register({ email, ...called(vehicle ?? usable.vehicle) }, signal);
+      const access = await confirmed(client, first, email, signal);
+      return { access, ftp: options.ftp === true ? await client.ftpPassword(signal) : undefined };
+    });
+    if (before !== undefined && ftp !== undefined) {
+      await newPassword(usable, before, ftp);
+      for (const line of await nextSteps(await settingOf(config))) say(line);
+      return 0;
+    }
+    const device =
+      ftp === undefined
+        ? { ...deviceFor(server, fingerprint, access), privateKey: besides(config, keyFile) }
+        : ftpDevice(server, ftp, besides(config, await keepPassword(usable, name, ftp)));
+    await write(config, name, device, sources);
+    say(`Registered as ${access.vehicleId} ("${access.vehicle}").`);
+    if (ftp !== undefined && ftp.tls === undefined)
+      say("The station's FTP server has no TLS: the password and all files go in clear, unless the way there is safe by itself.");
+    say(`Written to ${config}: the device "${name}", and a route to it from ${sources.map(({ name: it }) => it).join(", ")}.`);
+    for (const line of await nextSteps(await settingOf(config))) say(line);
+    return 0;
+  } catch (error) {
+    if (isFault(error, "aborted")) {
+      say("Stopped. The registration goes on: the same command waits for it again.");
+      return 130;
+    }
+    const clear = server.startsWith("http:") && isFault(error, "offline", "transient") ? "; a station with TLS is asked by https://" : "";
+    throw isFault(error) ? new UsageError(`${reasonOf(error)}${clear}`) : error;
+  } finally {
+    client.close();
+  }
+}
+
+/** Throws UsageError with all that is missing or wrong. */
+function asked(options: RegisterOptions): { server: string; email: string; vehicle: string | undefined; from: readonly string[] } {
+  const wrong: string[] = [];
+  const server = options.server?.replace(/\/$/, "");
+  if (server === undefined) wrong.push("--server URL is missing: the station, such as https://ground.example.org:8443");
+  else if (!/^https?:\/\/[^/?#@\s]+$/.test(server) || !URL.canParse(server))
+    wrong.push(
+      `--server ${server}: a URL with a host and no path is expected${/:\d{5,}$/.test(server) ? ", and a port up to 65535" : ""}, such as https://ground.example.org:8443`,
+    );
+  const email = options.email;
+  if (email === undefined) wrong.push("--email ADDRESS is missing: who owns the vehicle");
+  else if (!v.safeParse(emailSchema, email).success) wrong.push(`--email ${email}: is no e-mail address`);
+  const vehicle = options.vehicle;
+  if (vehicle !== undefined && !v.safeParse(vehicleName, vehicle).success)
+    wrong.push(`--vehicle ${JSON.stringify(vehicle)}: letters, digits, spaces and . _ - between them, at most 64`);
+  if (options.device !== undefined && !/^[A-Za-z0-9][\w.-]*$/.test(options.device))
+    wrong.push(`--device ${JSON.stringify(options.device)}: a name has letters, digits, _ . and - in it`);
+  if (options.fingerprint !== undefined && parseFingerprint(options.fingerprint) === undefined)
+    wrong.push(`--fingerprint ${options.fingerprint}: a SHA-256 fingerprint is expected, "SHA256:…" or hexadecimal`);
+  if (server === undefined || email === undefined || wrong.length > 0) throw new UsageError(wrong.join("\n"));
+  return { server, email, vehicle, from: [options.from ?? []].flat().map(String) };
+}
+
+/** A name that is none of a vehicle is left out: the registry makes one. */
+export const called = (vehicle: string) => (v.safeParse(vehicleName, vehicle).success ? { vehicle } : {});
+
+/** It is going to be changed: nothing may be wrong with it. Throws UsageError. */
+export async function wholeConfig(path: string): Promise<Config> {
+  const { config, problems } = await load(path, "unread");
+  if (config === undefined || problems.length > 0) throw new UsageError(problemLines(path, { problems }).join("\n"));
+  return config;
+}
+
+/** What shall send to it. Throws UsageError. */
+function sourcesOf({ devices }: Config, from: readonly string[], name: string): readonly DeviceConfig[] {
+  if (devices.some((it) => it.name === name))
+    throw new UsageError(
+      `the configuration has a device "${name}" already: this vehicle may be registered; else name the new one with --device`,
+    );
+  const readable = devices.filter(({ plugin }) => plugin.roles.includes("source"));
+  const unknown = from.find((it) => !readable.some((source) => source.name === it));
+  const there = readable.length === 0 ? "it has none" : `there are: ${readable.map((it) => it.name).join(", ")}`;
+  if (unknown !== undefined) throw new UsageError(`--from ${unknown}: the configuration has no source of that name; ${there}`);
+  const chosen =
+    from.length > 0
+      ? readable.filter((it) => from.includes(it.name))
+      : readable.filter(({ kind, plugin }) => kind === "device" && plugin.type !== "post");
+  if (chosen.length === 0)
+    throw new UsageError('the configuration has no device that files could come from: add one first ("filesync init")');
+  return chosen;
+}
+
+/** The id that the daemon has, or will have. */
+async function installationFor(stateDir: string, configs: Owner | undefined): Promise<string> {
+  try {
+    // As root: what is made belongs to whose the directory is, or will be.
+    await placeDir(stateDir, 0o750, configs);
+    const owner = ownerIn(stateDir);
+    const lock = await lockStateDir(stateDir);
+    try {
+      const { id } = await installationOf(stateDir, machineName());
+      if (owner !== undefined) for (const it of ["lock", "installation.json"]) await chown(join(stateDir, it), owner.uid, owner.gid);
+      return id;
+    } finally {
+      lock.release();
+    }
+  } catch (error) {
+    const known = error instanceof StateDirHeld ? await installationIn(stateDir) : undefined;
+    if (known !== undefined) return known;
+    throw new UsageError(`the state directory ${stateDir} cannot be used: ${reasonOf(error)}; run this as the daemon's user, or as root`);
+  }
+}
+
+/** Where a device keeps what is its own. */
+const dirOf = (stateDir: string, device: string): string => `${stateDir}/devices/${device}`;
+
+/** The file of the key, made where there is none: for the daemon's user alone. */
+async function keyOf({ stateDir }: Config, device: string, installation: string, make: boolean): Promise<string> {
+  const dir = dirOf(stateDir, device);
+  const file = keyFileIn(dir, installation);
+  if (existsSync(file) || !make) return file;
+  const owner = ownerIn(stateDir);
+  await placeDir(dirname(dir), 0o750, owner);
+  await placeDir(dir, 0o750, owner);
+  await placeFile(file, newKey(`filesync ${hostname()}`), 0o600, owner, false);
+  return file;
+}
+
+/** The certificate to pin: the one that was given, or one that a person at the terminal compares; undefined where the system believes it. */
+async function trusted(server: string, { fingerprint }: RegisterOptions): Promise<string | undefined> {
+  if (fingerprint !== undefined) return fingerprint;
+  if (server.startsWith("http:")) {
+    say("The station is asked without TLS: what is said can be read and changed on the way, unless that way is safe by itself.");
+    return undefined;
+  }
+  const probe = new RegistryClient({ url: server, tls: {}, timeout: timeoutMs }, new RealClock(), () =>
+    Promise.reject(new Fault("denied", "no key")),
+  );
+  try {
+    const signal = AbortSignal.timeout(timeoutMs);
+    try {
+      await probe.station(signal);
+      return undefined;
+    } catch (error) {
+      if (!isFault(error, "denied")) throw error;
+    }
+    const shown = (await probe.certificate(signal))?.fingerprint ?? "";
+    const asker: Asker = process.stdin.isTTY && process.stdout.isTTY ? terminal(process.stdin, process.stdout) : nobody(process.stdout);
+    try {
+      say(`The station's certificate is its own. Its fingerprint is\n  ${shown}\nThe station's operator sees the same in its log.`);
+      if (asker.answers && (await yes(asker, "Is it the same?", false))) return shown;
+    } finally {
+      asker.close();
+    }
+    throw new UsageError(`nothing was registered: with the right fingerprint this goes on: --fingerprint ${shellWord(shown)}`);
+  } catch (error) {
+    throw isFault(error) ? new UsageError(reasonOf(error)) : error;
+  } finally {
+    probe.close();
+  }
+}
+
+function deviceFor(
+  server: string,
+  fingerprint: string | undefined,
+  { station, host, port, user, hostKey }: Access,
+): Record<string, unknown> {
+  return {
+    type: "apsync",
+    url: server,
+    ...(fingerprint === undefined ? {} : { tls: { fingerprint } }),
+    station,
+    ...(host === undefined ? {} : { host }),
+    ...{ port, user, hostKey },
+  };
+}
+
+function ftpDevice(server: string, { host, port, user, tls }: FtpAccess, passwordFile: string): Record<string, unknown> {
+  return {
+    type: "ftp",
+    host: host ?? new URL(server).hostname.replace(/^\[(.*)\]$/, "$1"),
+    ...{ port, user, password: { file: passwordFile }, secure: tls !== undefined },
+    ...(tls?.fingerprint === undefined ? {} : { tls: { fingerprint: tls.fingerprint } }),
+  };
+}
+
+/** The file of the password, beside the key: for the daemon's user alone. One that is there was of an earlier try, and is good no longer. */
+async function keepPassword({ stateDir }: Config, device: string, { password }: FtpAccess): Promise<string> {
+  const file = join(dirOf(stateDir, device), "ftp.secret");
+  await placeFile(file, `${password}\n`, 0o600, ownerIn(stateDir), true);
+  return file;
+}
+
+/** Of a vehicle whose device is there. Throws UsageError where that is another's. */
+async function newPassword(config: Config, device: DeviceConfig, ftp: FtpAccess): Promise<void> {
+  const { user } = device.options as { user?: string };
+  if (user !== ftp.user)
+    throw new UsageError(
+      `the device "${device.name}" logs in as ${user ?? "nobody"}, and this vehicle is ${ftp.user}: name the new one with --device`,
+    );
+  await keepPassword(config, device.name, ftp);
+  say(`${ftp.user} has a new password, and the one before has ended. A daemon that runs takes it once it is started anew.`);
+}
+
+/** As the configuration names a file: from its own directory where that is below it. */
+function besides(config: string, file: string): string {
+  const path = relative(dirname(config), file);
+  return path.startsWith("..") ? file : path;
+}
+
+/** By one change of the file, its comments and order kept. */
+async function write(
+  config: string,
+  name: string,
+  device: Readonly<Record<string, unknown>>,
+  sources: readonly DeviceConfig[],
+): Promise<void> {
+  const routes = sources.map(({ name: from, archiveDir }) => ({
+    from,
+    to: [name],
+    into: "{device}",
+    ...(archiveDir === undefined ? {} : { afterDelivery: "archive" }),
+  }));
+  await changeConfig(config, (text) => withItems(withMember(text, ["devices"], name, device), ["routes"], routes));
+}

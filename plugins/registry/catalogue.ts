@@ -1,0 +1,138 @@
+/** What a registry knows for good: owners, vehicles, registrations under way, slots and the files in them. Nobody else writes it; each call is one whole change, durable once it resolves. */
+
+export interface Vehicle {
+  /** Lower-case letters, digits and "-": also the name of its directory, and in the door. */
+  readonly id: string;
+  /** What its owner calls it: unique for that owner. */
+  readonly name: string;
+  readonly owner: Owner;
+  /** "ssh-ed25519 AAAA…"; of a legacy vehicle also "ssh-rsa AAAA…". */
+  readonly key: string;
+  readonly fingerprint: string;
+  /** It speaks the endpoints of APSync (`legacy.ts`), and no others. */
+  readonly legacy: boolean;
+  readonly state: "active" | "revoked";
+  /** Milliseconds since 1970, as this machine believed. */
+  readonly createdMs: number;
+  readonly quotaBytes?: number;
+  /** Of its password at the FTP server; absent: it has no account there. */
+  readonly ftpHash?: string;
+  /** What it has there, as it was walked last. */
+  readonly ftpBytes: number;
+}
+
+export interface Owner {
+  /** As a vehicle's. */
+  readonly id: string;
+  /** Lower case. */
+  readonly email: string;
+  readonly quotaBytes?: number;
+}
+
+export interface Pending {
+  readonly id: string;
+  readonly email: string;
+  /** Absent: one is made. */
+  readonly name?: string;
+  readonly key: string;
+  readonly fingerprint: string;
+  /** A new key for a vehicle that is there. */
+  readonly renew: boolean;
+  /** As a vehicle's: nobody proved to have the key. */
+  readonly legacy: boolean;
+  readonly state: "waiting" | "confirmed" | "expired" | "refused";
+  readonly reason?: string;
+  readonly by: "mail" | "operator";
+  /** SHA-256 of the link's token: who reads the catalogue cannot confirm. */
+  readonly tokenHash: string;
+  /** The mail server took its mail. */
+  readonly mailed: boolean;
+  /** So long it waits, while the registry ran: no clock is asked. */
+  readonly ageMs: number;
+  /** Once it is confirmed. */
+  readonly vehicle?: string;
+}
+
+export interface SlotRow {
+  readonly id: string;
+  readonly vehicle: string;
+  /** Of its directory. */
+  readonly name: string;
+  readonly state: "open" | "closed";
+  readonly openedMs: number;
+}
+
+export interface FileRow {
+  readonly slot: string;
+  readonly path: string;
+  readonly size: number;
+  readonly digest: string;
+  readonly committedMs: number;
+}
+
+/** Thrown by `confirm`: that owner has another vehicle of that name (one that is not revoked), none to renew, or another vehicle has that key. */
+export class Taken extends Error {
+  constructor(readonly what: "name" | "key" | "none") {
+    super(
+      { name: "the owner has a vehicle of that name", key: "a vehicle has that key", none: "the owner has no vehicle of that name" }[what],
+    );
+  }
+}
+
+/** Bytes of what a vehicle keeps here, by whichever way it came, and of all vehicles of its owner. */
+export interface Used {
+  readonly vehicle: number;
+  readonly owner: number;
+}
+
+export interface Catalogue {
+  vehicles(): Promise<Vehicle[]>;
+  vehicle(id: string): Promise<Vehicle | undefined>;
+  /** Also one that is revoked. */
+  vehicleOfKey(fingerprint: string): Promise<Vehicle | undefined>;
+  vehicleNamed(email: string, name: string): Promise<Vehicle | undefined>;
+  /** Its password at the FTP server ends with the key that could ask for it. Throws Taken where a vehicle has it. */
+  setKey(vehicle: string, key: string, fingerprint: string): Promise<void>;
+  /** Who is revoked has no password at the FTP server any more. */
+  setState(vehicle: string, state: Vehicle["state"]): Promise<void>;
+  /** `undefined`: what the configuration says. */
+  setQuota(who: { readonly vehicle: string } | { readonly owner: string }, bytes: number | undefined): Promise<void>;
+  /** False where the vehicle is revoked, or has another key by now. */
+  setFtpHash(vehicle: Pick<Vehicle, "id" | "fingerprint">, hash: string): Promise<boolean>;
+  setFtpBytes(vehicle: string, bytes: number): Promise<void>;
+  /** With its vehicles, slots and files; what was on disk is the caller's. False where there is none. */
+  deleteOwner(email: string): Promise<boolean>;
+
+  /** Replaces an older one of the same key. */
+  addPending(pending: Pending): Promise<void>;
+  pending(id: string): Promise<Pending | undefined>;
+  pendingOfToken(tokenHash: string): Promise<Pending | undefined>;
+  pendingOfKey(fingerprint: string): Promise<Pending | undefined>;
+  /** Those that wait. */
+  allPending(): Promise<Pending[]>;
+  changePending(id: string, change: Partial<Pick<Pending, "state" | "reason" | "mailed" | "by">>): Promise<void>;
+  /** All that wait grow older; those beyond `expireMs` expire (their ids), and what ended is forgotten `keepMs` later. */
+  age(ms: number, expireMs: number, keepMs: number): Promise<string[]>;
+  /** Makes the vehicle of a registration that waits (and its owner); the owner's vehicle of that name, if it was revoked or is renewed, goes on with the new key. Throws Taken. */
+  confirm(
+    id: string,
+    made: { readonly vehicle: string; readonly name: string; readonly owner: string; readonly atMs: number },
+  ): Promise<Vehicle>;
+
+  addSlot(slot: SlotRow): Promise<void>;
+  slot(id: string): Promise<SlotRow | undefined>;
+  openSlots(): Promise<SlotRow[]>;
+  /** The newest of the same vehicle but this one. */
+  slotBefore(slot: SlotRow): Promise<SlotRow | undefined>;
+  setSlot(id: string, state: SlotRow["state"]): Promise<void>;
+  /** One that was never used. */
+  dropSlot(id: string): Promise<void>;
+  /** Replaces an earlier version under the same path. */
+  addFile(file: FileRow): Promise<void>;
+  file(slot: string, path: string): Promise<FileRow | undefined>;
+  used(vehicle: string): Promise<Used>;
+  /** By vehicle. */
+  usedOfAll(): Promise<ReadonlyMap<string, Used>>;
+
+  close(): Promise<void>;
+}

@@ -1,0 +1,374 @@
+/** The registry as a service: the API, the door and what both know. */
+import { getConnInfo } from "@hono/node-server/conninfo";
+import { getRequestListener } from "@hono/node-server";
+import type { Context } from "hono";
+import { X509Certificate, randomBytes } from "node:crypto";
+import { promises as fs } from "node:fs";
+import { createServer as createHttpServer, type Server } from "node:http";
+import { createServer as createHttpsServer } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { BehaviorSubject } from "rxjs";
+import { newCertificate } from "../../core/certificate.js";
+import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
+import { certificateFingerprint, listenFault } from "../../core/net.js";
+import type { PluginContext, Presence, Service } from "../../core/plugin.js";
+import { runCommand } from "../../core/program.js";
+import { all } from "../../core/turns.js";
+import { whose } from "./allowance.js";
+import { Api } from "./api.js";
+import type { Catalogue, Vehicle } from "./catalogue.js";
+import { Challenges } from "./challenges.js";
+import { Door, type VehicleKey } from "./door.js";
+import { FtpAccounts } from "./ftp-accounts.js";
+import { Mailer } from "./mail.js";
+import { orders } from "./orders.js";
+import type { RegistryOptions } from "./options.js";
+import { Registrations } from "./registrations.js";
+import { Slots } from "./slots.js";
+import { openCatalogue } from "./sqlite-catalogue.js";
+import type { Access } from "./wire.js";
+
+const clientMs = 30_000;
+const mostConnections = 500;
+/** From one address: a fleet behind a router, and not all there are. */
+const mostOfOne = 200;
+const handshakeMs = 10_000;
+/** Housekeeping: ages, idle slots, mails. */
+const tickMs = 5000;
+/** So much of an upload a power cut may cost. */
+const syncMs = 1000;
+
+interface Running {
+  readonly server: Server;
+  readonly door: Door;
+  readonly api: Api;
+  readonly registrations: Registrations;
+  readonly slots: Slots;
+  readonly stop: AbortController;
+  readonly ticking: Promise<void>;
+}
+
+export class Registry implements Service {
+  readonly presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: "the registry is not served yet" });
+  readonly #options: RegistryOptions;
+  readonly #context: PluginContext;
+  readonly #ftp: FtpAccounts | undefined;
+  #catalogue: Promise<Catalogue> | undefined;
+  #running: Running | undefined;
+  #closed = false;
+  readonly #connected = new Map<string, number>();
+
+  constructor(options: RegistryOptions, context: PluginContext) {
+    this.#options = options;
+    this.#context = context;
+    const { ftp, quota } = options;
+    if (ftp !== undefined)
+      this.#ftp = new FtpAccounts(
+        { ...ftp, vehicleBytes: quota.vehicle, ownerBytes: quota.owner },
+        () => this.#opened(),
+        context.clock,
+        (level, message) => context.say(level, message),
+      );
+  }
+
+  /** Of the API; undefined before `start` and after `close`. */
+  get port(): number | undefined {
+    return (this.#running?.server.address() as AddressInfo | null | undefined)?.port;
+  }
+
+  /** Of the door. */
+  get doorPort(): number | undefined {
+    return this.#running?.door.port;
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    if (this.#closed) throw new Fault("aborted", "it was closed");
+    if (this.#running !== undefined) return;
+    const { root, mail, slotIdle, keepFree, quota, linkValid, legacy } = this.#options;
+    const { clock, stateDir } = this.#context;
+    const say: PluginContext["say"] = (level, message, facts) => this.#context.say(level, message, facts);
+    await makeDirDurable(root, 0o750).catch((error: unknown) => {
+      throw faultOfErrno(error, `cannot make ${root}`);
+    });
+    await makeDirDurable(stateDir, 0o700);
+    const catalogue = await this.#opened();
+    const station = await this.#station();
+    const door = new Door({ listen: this.#options.door.listen, dir: join(stateDir, "door"), legacy }, this.#context);
+    const { server, secured } = await this.#server();
+    const access = (vehicle: Vehicle) => this.#access(vehicle, door, station);
+    const registrations = new Registrations(
+      { linkMs: linkValid, publicUrl: () => this.#publicUrl(), access },
+      catalogue,
+      mail === undefined ? undefined : new Mailer(mail),
+      clock,
+      say,
+    );
+    const slots = new Slots(
+      { root, idleMs: slotIdle, keepFreeBytes: keepFree, vehicleBytes: quota.vehicle, ownerBytes: quota.owner, legacy },
+      catalogue,
+      door,
+      clock,
+      say,
+    );
+    const api = new Api({
+      ...{ station, catalogue, challenges: new Challenges(clock), registrations, slots, ftp: this.#ftp, clock, say, access, legacy },
+      keysChanged: () => this.#applyKeys(),
+      addressOf: (context) => this.#addressOf(context),
+    });
+    try {
+      // What was open or let in when it ran last is not, before it is known again.
+      await fs.rm(join(stateDir, "door", "open"), { recursive: true, force: true });
+      await door.setKeys(this.#keysOf(await catalogue.vehicles()));
+      await slots.start();
+      await this.#ftp?.start();
+      await door.start(signal);
+      await this.#listen(server, api);
+    } catch (error) {
+      server.close();
+      await Promise.all([door.close(), registrations.close()]);
+      throw error;
+    }
+    const stop = new AbortController();
+    this.#running = { server, door, api, registrations, slots, stop, ticking: this.#tick(registrations, slots, stop.signal) };
+    say("info", `the registry at ${this.#publicUrl()}`, {
+      port: this.port,
+      doorPort: door.port,
+    });
+    if (secured !== undefined) say("info", `its certificate, for vehicles to pin: ${secured}`, { certificate: secured });
+    this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? 0}` });
+  }
+
+  async probeStart(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    const { root, listen, tls, legacy } = this.#options;
+    await mayWriteIn(root).catch((error: unknown) => {
+      throw faultOfErrno(error, `cannot write in ${root}`);
+    });
+    if (tls !== undefined) await this.#givenTls(tls);
+    await this.#ftp?.probe();
+    await new Door({ listen: this.#options.door.listen, dir: join(this.#context.stateDir, "door"), legacy }, this.#context).probeStart(
+      signal,
+    );
+    const server = createHttpServer();
+    await listening(server, listen);
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+
+  probe(signal: AbortSignal): Promise<void> {
+    throwIfAborted(signal);
+    return this.#running === undefined ? Promise.reject(new Fault("offline", "the registry is not served")) : Promise.resolve();
+  }
+
+  /** What the operator asks for: `filesync registry …`. */
+  async order(words: readonly string[]): Promise<{ readonly said: readonly string[]; readonly facts: unknown }> {
+    const catalogue = await this.#opened();
+    const running = this.#running;
+    const registrations =
+      running?.registrations ??
+      new Registrations(
+        { linkMs: this.#options.linkValid, publicUrl: () => this.#publicUrl(), access: () => raise() },
+        catalogue,
+        undefined,
+        this.#context.clock,
+        (level, message) => this.#context.say(level, message),
+      );
+    return orders(words, {
+      catalogue,
+      root: this.#options.root,
+      ftp: this.#ftp,
+      confirm: async (pending) => {
+        const vehicle = await registrations.confirm(pending, "by the operator");
+        await this.#applyKeys();
+        registrations.announce(pending.id);
+        return vehicle;
+      },
+      refuse: (pending) => registrations.refuse(pending, "the station's operator refused it"),
+      keysChanged: () => this.#applyKeys(),
+      end: async (vehicle) => running?.slots.end(vehicle),
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    const running = this.#running;
+    this.#running = undefined;
+    if (running !== undefined) {
+      const { server, door, api, registrations, slots, stop, ticking } = running;
+      stop.abort();
+      api.close();
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeAllConnections();
+      await Promise.all([closed, door.close(), registrations.close(), slots.stop(), ticking]);
+    }
+    await this.#ftp?.close();
+    await (await this.#catalogue?.catch(() => undefined))?.close();
+    this.#catalogue = undefined;
+    this.presence$.complete();
+  }
+
+  #opened(): Promise<Catalogue> {
+    this.#catalogue ??= openCatalogue(join(this.#context.stateDir, "registry.sqlite")).catch((error: unknown) => {
+      this.#catalogue = undefined;
+      throw faultOfErrno(error, "cannot open the registry's catalogue");
+    });
+    return this.#catalogue;
+  }
+
+  async #tick(registrations: Registrations, slots: Slots, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#context;
+    for (let beforeMs = clock.monotonicMs(); ;) {
+      await clock.sleep(syncMs, signal).catch(() => undefined);
+      if (signal.aborted) return;
+      const sinceMs = clock.monotonicMs() - beforeMs;
+      try {
+        await slots.sync();
+        if (sinceMs < tickMs) continue;
+        beforeMs += sinceMs;
+        await registrations.tick(sinceMs);
+        await slots.tick();
+        this.#ftp?.tick();
+      } catch (error) {
+        this.#context.say("error", `the registry's housekeeping: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
+  }
+
+  async #applyKeys(): Promise<void> {
+    const door = async (running: Running) => running.door.setKeys(this.#keysOf(await (await this.#opened()).vehicles()));
+    // The file of the FTP server is written also while the registry does not run.
+    await all([this.#running === undefined ? undefined : door(this.#running), this.#ftp?.apply()]);
+  }
+
+  #keysOf(vehicles: readonly Vehicle[]): VehicleKey[] {
+    return vehicles
+      .filter(({ state, legacy }) => state === "active" && (this.#options.legacy || !legacy))
+      .map(({ id, key, legacy }) => ({ vehicle: id, publicKey: key, legacy }));
+  }
+
+  #access({ id, name }: Vehicle, door: Door, station: string): Access {
+    const { host, port } = this.#options.door;
+    const { user, hostKey } = door;
+    if (user === undefined || hostKey === undefined) throw new Fault("offline", "the door is not open");
+    return {
+      ...{ vehicleId: id, vehicle: name, user, station, hostKey: hostKey.fingerprint },
+      ...(host === undefined ? {} : { host }),
+      port: port ?? door.port ?? 0,
+    };
+  }
+
+  #publicUrl(): string {
+    const { publicUrl, proxy, listen } = this.#options;
+    return publicUrl ?? `${proxy ? "http" : "https"}://${hostname()}:${this.port ?? listen.port}`;
+  }
+
+  #addressOf(context: Context): string {
+    if (this.#options.proxy) {
+      const said = context.req.header("x-forwarded-for")?.split(",").at(-1)?.trim();
+      if (said !== undefined && said !== "") return said;
+    }
+    return getConnInfo(context).remote.address ?? "";
+  }
+
+  /** Its name for good: part of what vehicles sign. */
+  async #station(): Promise<string> {
+    const path = join(this.#context.stateDir, "station");
+    try {
+      return (await fs.readFile(path, "utf8")).trim();
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot read ${path}`);
+    }
+    const made = randomBytes(16).toString("hex");
+    await writeDurable(path, `${made}\n`, 0o600);
+    return made;
+  }
+
+  /** `secured`: the fingerprint of what it shows. */
+  async #server(): Promise<{ readonly server: Server; readonly secured: string | undefined }> {
+    const limits = {
+      headersTimeout: clientMs,
+      requestTimeout: clientMs,
+      keepAliveTimeout: clientMs,
+      connectionsCheckingInterval: 2000,
+      maxHeaderSize: 8192,
+    };
+    const { proxy, tls } = this.#options;
+    const given = proxy ? undefined : tls === undefined ? await this.#ownTls() : await this.#givenTls(tls);
+    const server =
+      given === undefined
+        ? createHttpServer(limits)
+        : createHttpsServer({ ...limits, ...given, minVersion: "TLSv1.2", handshakeTimeout: handshakeMs });
+    server.maxConnections = mostConnections;
+    // Behind a proxy all come from one address.
+    if (!proxy) server.on("connection", (socket: Socket) => this.#count(socket));
+    server.on("clientError", (_, socket) => socket.destroy());
+    return {
+      server,
+      secured: given === undefined ? undefined : certificateFingerprint(new X509Certificate(given.cert).raw),
+    };
+  }
+
+  #count(socket: Socket): void {
+    const who = whose(socket.remoteAddress ?? "");
+    const count = (this.#connected.get(who) ?? 0) + 1;
+    this.#connected.set(who, count);
+    socket.once("close", () => {
+      const left = (this.#connected.get(who) ?? 1) - 1;
+      if (left === 0) this.#connected.delete(who);
+      else this.#connected.set(who, left);
+    });
+    if (count > mostOfOne) socket.destroy();
+  }
+
+  async #givenTls({ cert, key }: { readonly cert: string; readonly key: string }): Promise<{ cert: string; key: string }> {
+    try {
+      const read = { cert: await fs.readFile(cert, "utf8"), key: await fs.readFile(key, "utf8") };
+      createHttpsServer(read).close();
+      return read;
+    } catch (error) {
+      throw new Fault(
+        "config",
+        `the certificate ${cert} and its key ${key} cannot be used: ${error instanceof Error ? error.message : String(error)}`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+
+  async #ownTls(): Promise<{ cert: string; key: string }> {
+    const { stateDir } = this.#context;
+    const [cert, key] = [join(stateDir, "registry.crt"), join(stateDir, "registry.key")];
+    try {
+      return { cert: await fs.readFile(cert, "utf8"), key: await fs.readFile(key, "utf8") };
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot read ${cert}`);
+    }
+    const made = await newCertificate(runCommand, hostname());
+    await writeDurable(key, made.key, 0o600);
+    await writeDurable(cert, made.cert, 0o644);
+    return made;
+  }
+
+  async #listen(server: Server, api: Api): Promise<void> {
+    const listener = getRequestListener(api.app.fetch, { overrideGlobalObjects: false });
+    server.on("request", (request, response) => void listener(request, response));
+    await listening(server, this.#options.listen);
+    server.on("error", (error) => this.#context.say("error", `the port of the registry: ${error.message}`));
+  }
+}
+
+function raise(): never {
+  throw new Fault("offline", "the registry does not run");
+}
+
+/** Throws "config", "denied", "transient". */
+async function listening(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error) => reject(listenFault(error, host, port)));
+    server.listen({ host, port }, resolve);
+  });
+}

@@ -1,0 +1,258 @@
+/** Slots, by the API, with a made-up door: what arrives, what breaks, what is refused. */
+import assert from "node:assert/strict";
+import { chmodSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { test } from "node:test";
+import { isFault } from "../../core/errors.js";
+import { plane, type Plane, refusedAs, registered, sha256, station } from "../../test/doubles/station.js";
+
+const signal = new AbortController().signal;
+
+/** As rsync would through the door. */
+function arrive(it: Plane & { readonly id: string }, partial: string, content: string): void {
+  const dir = it.at.door.open_.get(it.id);
+  assert.ok(dir, "the door is open");
+  writeFileSync(join(dir, partial), content);
+}
+
+const partial = (n: number): string => `.log.0a1b2c3d-${String(n).padStart(16, "0")}.part`;
+const file = (n: number, path: string, content: string) => ({ partial: partial(n), path, size: content.length, digest: sha256(content) });
+
+test("a slot: files arrive, are proved, and get their names; twice is the same; what is wrong is told, and gets none", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const slot = await it.client.slot({}, signal);
+  assert.match(slot.name, /^\d{8}T\d{6}Z-plane-[0-9a-f]{8}$/);
+  assert.equal((await it.client.slot({}, signal)).id, slot.id, "the one that is open is given again");
+  const one = file(1, "cam/DCIM/00000001.BIN", "hello");
+  const state = async (given: ReturnType<typeof file>) => (await it.client.commit(slot.id, [given], signal)).files[0]?.state;
+
+  assert.deepEqual(await it.client.announce(slot.id, one, signal), {});
+  assert.equal(await state(one), "absent");
+  arrive(it, partial(1), "hel");
+  assert.deepEqual(await it.client.announce(slot.id, one, signal), { size: 3, kind: "file" });
+  assert.equal(await state(one), "short");
+  arrive(it, partial(1), "hello!");
+  assert.equal(await state(one), "long");
+  arrive(it, partial(1), "hullo");
+  assert.equal(await state(one), "mismatch");
+  arrive(it, partial(1), "hello");
+  assert.equal(await state({ ...one, modifiedMs: 1_600_000_000_000 } as ReturnType<typeof file>), "published");
+  const dir = dirname(at.door.open_.get(it.id) ?? "");
+  assert.equal(readFileSync(join(dir, one.path), "utf8"), "hello");
+  assert.equal(await state(one), "published", "twice gives the same answer");
+  assert.deepEqual(readdirSync(join(dir, ".incoming")), []);
+
+  const two = file(2, one.path, "other");
+  arrive(it, partial(2), "other");
+  assert.deepEqual((await it.client.commit(slot.id, [two], signal)).files[0], {
+    path: one.path,
+    state: "occupied",
+    size: 5,
+    digest: sha256("hello"),
+  });
+  assert.equal(readFileSync(join(dir, one.path), "utf8"), "hello");
+  const longer = { ...file(3, one.path, "hello, world"), replaces: { size: 5, digest: sha256("hello") } };
+  arrive(it, partial(3), "hello, world");
+  assert.equal(await state(longer), "published");
+  assert.equal(readFileSync(join(dir, one.path), "utf8"), "hello, world");
+  await it.client.discard(slot.id, partial(2), signal);
+  assert.deepEqual(readdirSync(join(dir, ".incoming")), []);
+});
+
+test("a power cut between the name and its record: the same commit says published", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const slot = await it.client.slot({}, signal);
+  const dir = dirname(at.door.open_.get(it.id) ?? "");
+  writeFileSync(join(dir, "a.bin"), "abc");
+  assert.equal((await it.client.commit(slot.id, [file(1, "a.bin", "abc")], signal)).files[0]?.state, "published");
+  assert.equal((await it.client.commit(slot.id, [file(1, "a.bin", "abd")], signal)).files[0]?.state, "absent");
+});
+
+test("the same slot goes on after a restart of the station; an unused one goes away, a begun one is closed and can be asked for again", async (t) => {
+  let at = await station(t);
+  const { signer, id } = await registered(t, at, "plane");
+  let it = { ...(await plane(t, at, signer)), id };
+  const slot = await it.client.slot({}, signal);
+  arrive(it, partial(1), "half of ");
+  at = await at.restarted();
+  it = { ...(await plane(t, at, signer)), id };
+  assert.equal((await it.client.slot({}, signal)).id, slot.id);
+  const whole = file(1, "a.bin", "half of it");
+  assert.equal((await it.client.announce(slot.id, whole, signal)).size, 8);
+
+  at.clock.advance(599_000);
+  await at.slots.tick();
+  assert.ok(at.door.open_.has(id));
+  at.door.busy.add(id);
+  at.clock.advance(599_000);
+  await at.slots.tick();
+  assert.ok(at.door.open_.has(id), "what is used is not closed");
+  at.door.busy.delete(id);
+  at.clock.advance(601_000);
+  await at.slots.tick();
+  assert.ok(!at.door.open_.has(id));
+  await assert.rejects(it.client.announce(slot.id, whole, signal), refusedAs("slot-closed"));
+  const next = await it.client.slot({}, signal);
+  assert.notEqual(next.id, slot.id);
+  const before = await it.client.slot({ slot: slot.id }, signal);
+  assert.deepEqual([before.id, before.name], [slot.id, slot.name], "the unused one made way");
+  assert.equal((await it.client.announce(slot.id, whole, signal)).size, 8);
+  arrive(it, partial(1), "half of it");
+  assert.equal((await it.client.commit(slot.id, [whole], signal)).files[0]?.state, "published");
+  at.clock.advance(601_000);
+  await at.slots.tick();
+  const dirs = readdirSync(dirname(dirname(join(at.root, readdirSync(at.root)[0] ?? "", id, slot.name, "x"))));
+  assert.deepEqual(dirs, [slot.name], "nothing is left of the unused one");
+  assert.deepEqual(readdirSync(join(at.root, readdirSync(at.root)[0] ?? "", id, slot.name)), ["a.bin"]);
+});
+
+test("a vehicle's next flight gets a slot of its own, though one is open; what was begun in that goes on in it", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const first = await it.client.slot({ fresh: true }, signal);
+  await it.client.announce(first.id, { partial: partial(1), path: "log", size: 6 }, signal);
+  arrive(it, partial(1), "one");
+  const second = await it.client.slot({ fresh: true }, signal);
+  assert.notEqual(second.id, first.id);
+  assert.equal((await it.client.slot({ slot: second.id, fresh: true }, signal)).id, second.id);
+  await assert.rejects(it.client.announce(first.id, { partial: partial(1), path: "log", size: 6 }, signal), refusedAs("slot-closed"));
+  assert.equal((await it.client.slot({ slot: first.id, fresh: true }, signal)).id, first.id);
+  assert.deepEqual(await it.client.announce(first.id, { partial: partial(1), path: "log", size: 6 }, signal), { kind: "file", size: 3 });
+  // The second was never used: it went away.
+  const third = await it.client.slot({ slot: second.id, fresh: true }, signal);
+  assert.ok(![first.id, second.id].includes(third.id));
+});
+
+test("a slot that is in use is not taken away from under it", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const first = await it.client.slot({}, signal);
+  arrive(it, partial(1), "x");
+  at.clock.advance(601_000);
+  await at.slots.tick();
+  const second = await it.client.slot({}, signal);
+  at.door.busy.add(it.id);
+  for (const asked of [{ slot: first.id }, { fresh: true }]) await assert.rejects(it.client.slot(asked, signal), refusedAs("slot-busy"));
+  assert.equal((await it.client.slot({ slot: second.id }, signal)).id, second.id);
+  at.door.busy.delete(it.id);
+  assert.equal((await it.client.slot({ slot: first.id }, signal)).id, first.id);
+});
+
+test("a vehicle's slot is no other's, and nothing leads out of it", async (t) => {
+  const at = await station(t);
+  const [a, b] = [await registered(t, at, "a"), await registered(t, at, "b")];
+  const [ofA, ofB] = [await a.client.slot({}, signal), await b.client.slot({}, signal)];
+  arrive(b, partial(1), "secret");
+  const stolen = file(1, "x.bin", "secret");
+  await assert.rejects(a.client.commit(ofB.id, [stolen], signal), refusedAs("slot-closed"));
+  await assert.rejects(a.client.announce(ofB.id, stolen, signal), refusedAs("slot-closed"));
+  await assert.rejects(a.client.discard(ofB.id, partial(1), signal), refusedAs("slot-closed"));
+  assert.notEqual((await a.client.slot({ slot: ofB.id }, signal)).id, ofB.id, "asked for by its id it is not given");
+
+  for (const path of ["../x", "/etc/x", "a/../../x", ".incoming/x", "", ".", "..", "a//b", "a\0b", "a/./b"]) {
+    arrive(a, partial(2), "x");
+    await assert.rejects(a.client.commit(ofA.id, [file(2, path, "x")], signal), refusedAs("bad-request"), path);
+  }
+  for (const odd of ["../x.part", ".a/../x.part", "x", ".part", ".x/y.part", ""])
+    await assert.rejects(a.client.commit(ofA.id, [{ ...file(2, "x", "x"), partial: odd }], signal), refusedAs("bad-request"), odd);
+  // What rsync can be made to put there.
+  const incoming = at.door.open_.get(a.id) ?? "";
+  const outside = join(at.root, "outside");
+  writeFileSync(outside, "outside");
+  symlinkSync(outside, join(incoming, partial(3)));
+  linkSync(outside, join(incoming, partial(4)));
+  mkdirSync(join(incoming, partial(5)));
+  for (const n of [3, 4, 5]) assert.equal((await a.client.commit(ofA.id, [file(n, `y${n}`, "outside")], signal)).files[0]?.state, "absent");
+  symlinkSync(dirname(outside), join(dirname(incoming), "link"));
+  arrive(a, partial(6), "z");
+  await a.client.commit(ofA.id, [file(6, "link/z", "z")], signal).catch(() => undefined);
+  assert.equal(existsSync(join(dirname(outside), "z")), false);
+  assert.equal(readFileSync(outside, "utf8"), "outside");
+});
+
+test("quotas, and the space on the disk, refuse before anything is sent; who sends more than announced is stopped", async (t) => {
+  const at = await station(t, { slots: { vehicleBytes: 100, ownerBytes: 150 } });
+  const [a, b] = [await registered(t, at, "a"), await registered(t, at, "b")];
+  const [ofA, ofB] = [await a.client.slot({}, signal), await b.client.slot({}, signal)];
+  const of = (n: number, size: number) => ({ partial: partial(n), path: `f${n}`, size });
+  assert.equal((await a.client.vehicle(signal)).roomBytes, 100);
+  await assert.rejects(a.client.announce(ofA.id, of(1, 101), signal), (error) => refusedAs("quota")(error) && isFault(error, "full"));
+  await a.client.announce(ofA.id, of(1, 90), signal);
+  await a.client.announce(ofA.id, of(1, 90), signal);
+  await assert.rejects(a.client.announce(ofA.id, of(2, 20), signal), refusedAs("quota"), "what was announced counts");
+  await assert.rejects(b.client.announce(ofB.id, of(1, 70), signal), refusedAs("quota"), "and for its owner");
+  assert.equal((await b.client.vehicle(signal)).roomBytes, 60);
+  await a.client.discard(ofA.id, partial(1), signal);
+  await b.client.announce(ofB.id, of(1, 70), signal);
+  await at.order("quota", a.id, "1kB");
+  await at.order("quota", "pilot@example.org", "1MB");
+  await a.client.announce(ofA.id, of(2, 500), signal);
+
+  const full = await station(t, { slots: { keepFreeBytes: 2 ** 60 } });
+  const c = await registered(t, full, "c");
+  const ofC = await c.client.slot({}, signal);
+  await assert.rejects(c.client.announce(ofC.id, of(1, 1), signal), (error) => refusedAs("full")(error) && isFault(error, "full"));
+  assert.equal((await c.client.vehicle(signal)).roomBytes, 0);
+
+  // A name is bytes, and need be no text.
+  const junk = Buffer.from(`${at.door.open_.get(b.id) ?? ""}/junk\xff`, "latin1");
+  writeFileSync(junk, Buffer.alloc(3 * 2 ** 20));
+  at.door.busy.add(b.id);
+  await at.slots.tick();
+  assert.ok(!at.door.open_.has(b.id));
+  assert.ok(at.said.some((line) => /sent more than it announced/.test(line)));
+  assert.deepEqual(
+    readdirSync(join(at.root, readdirSync(at.root)[0] ?? "", b.id)),
+    [],
+    "what was not announced is removed, and the slot with it",
+  );
+});
+
+test("what a vehicle does to its slot keeps no other out: modes, and directories full of what was never announced", async (t) => {
+  const at = await station(t);
+  const [bad, good] = [await registered(t, at, "bad"), await registered(t, at, "good", "good@example.org")];
+  const [ofBad, ofGood] = [await bad.client.slot({}, signal), await good.client.slot({}, signal)];
+  const incoming = at.door.open_.get(bad.id) ?? "";
+  mkdirSync(join(incoming, "d"));
+  writeFileSync(join(incoming, "d", "big"), Buffer.alloc(3 * 2 ** 20));
+  chmodSync(join(incoming, "d"), 0);
+  arrive(bad, partial(1), "x");
+  chmodSync(join(incoming, partial(1)), 0);
+  chmodSync(incoming, 0);
+  await good.client.vehicle(signal);
+  await good.client.announce(ofGood.id, file(1, "a", "abc"), signal);
+  for (const [it, mode] of [
+    [incoming, 0o750],
+    [join(incoming, "d"), 0o750],
+  ] as const)
+    assert.equal(statSync(it).mode & 0o777, mode, it);
+  assert.equal((await bad.client.commit(ofBad.id, [file(1, "x", "x")], signal)).files[0]?.state, "published");
+  chmodSync(incoming, 0);
+  at.door.busy.add(bad.id);
+  await at.slots.tick();
+  assert.ok(!at.door.open_.has(bad.id), "also below a directory it is noticed");
+  assert.deepEqual(readdirSync(dirname(incoming)), ["x"]);
+  await at.order("delete", "pilot@example.org");
+  assert.equal(readdirSync(at.root).length, 1);
+});
+
+test("partials that waited when the station was started anew are no excess; a registration that was removed is told", async (t) => {
+  let at = await station(t);
+  const { signer, id } = await registered(t, at, "plane");
+  const first = await plane(t, at, signer);
+  const slot = await first.client.slot({}, signal);
+  writeFileSync(join(at.door.open_.get(id) ?? "", partial(7)), Buffer.alloc(3 * 2 ** 20));
+  at = await at.restarted();
+  const again = await plane(t, at, signer);
+  at.door.busy.add(id);
+  await at.slots.tick();
+  assert.equal((await again.client.slot({}, signal)).id, slot.id);
+  const waits = await plane(t, at);
+  const { id: pending } = await waits.client.register({ email: "new@example.org" }, signal);
+  assert.match((await at.order("delete", "new@example.org")).join(), /1 registration\(s\) that waited/);
+  await assert.rejects(waits.client.registration(pending, signal), refusedAs("not-found"));
+  await at.order("revoke", id);
+  await assert.rejects(at.order("rotate", id, ...signer.publicKey.split(" ")), /is the key that was revoked/);
+});

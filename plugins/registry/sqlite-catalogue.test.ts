@@ -1,0 +1,51 @@
+/** The registry's catalogue in SQLite: files of earlier formats. What it does is in the other tests here. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openDatabase } from "../../core/sqlite.js";
+import { openCatalogue } from "./sqlite-catalogue.js";
+
+test("a catalogue of the version before is taken over", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-registry-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const old = await openDatabase(join(dir, "registry.sqlite"));
+  old.exec(`CREATE TABLE owners (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, quota INTEGER) STRICT;
+    CREATE TABLE vehicles (id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL REFERENCES owners(id) ON DELETE CASCADE, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE,
+      state TEXT NOT NULL, created_ms INTEGER NOT NULL, quota INTEGER, UNIQUE (owner, name)) STRICT;
+    CREATE TABLE pending (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE, state TEXT NOT NULL, reason TEXT, by TEXT NOT NULL,
+      token_hash TEXT NOT NULL UNIQUE, mailed INTEGER NOT NULL, age_ms INTEGER NOT NULL, vehicle TEXT) STRICT;
+    CREATE TABLE slots (id TEXT PRIMARY KEY, vehicle TEXT NOT NULL REFERENCES vehicles(id) ON DELETE CASCADE, name TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL, UNIQUE (vehicle, name)) STRICT;
+    CREATE TABLE files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL, PRIMARY KEY (slot, path)) STRICT;
+    INSERT INTO owners VALUES ('o', 'a@example.org', NULL);
+    INSERT INTO vehicles VALUES ('plane-1', 'plane', 'o', 'ssh-ed25519 AAAA', 'SHA256:x', 'active', 1, 5);
+    INSERT INTO pending VALUES ('p', 'a@example.org', 'new', 'ssh-ed25519 BBBB', 'SHA256:y', 'waiting', NULL, 'operator', 'h', 0, 5, NULL);
+    INSERT INTO slots VALUES ('s', 'plane-1', 'n', 'closed', 1);
+    INSERT INTO files VALUES ('s', 'a', 7, 'sha256:0', 1);
+    PRAGMA user_version = 1;`);
+  old.close();
+  for (let n = 0; n < 2; n++) {
+    const catalogue = await openCatalogue(join(dir, "registry.sqlite"));
+    const [vehicle] = await catalogue.vehicles();
+    assert.deepEqual([vehicle?.id, vehicle?.quotaBytes, vehicle?.ftpBytes, vehicle?.legacy], ["plane-1", 5, n * 3, false]);
+    const pending = await catalogue.pending("p");
+    assert.deepEqual([pending?.ageMs, pending?.legacy], [5, false]);
+    assert.deepEqual(await catalogue.used("plane-1"), { vehicle: 7 + n * 3, owner: 7 + n * 3 });
+    assert.equal(await catalogue.setFtpHash({ id: "plane-1", fingerprint: "SHA256:x" }, "h"), true);
+    await catalogue.setFtpBytes("plane-1", 3);
+    const [id, hash] = [`l${n}`, `SHA256:${n}`];
+    const fresh = {
+      id,
+      email: "b@example.org",
+      key: "ssh-rsa x",
+      fingerprint: hash,
+      state: "waiting",
+      by: "operator",
+      tokenHash: hash,
+    } as const;
+    await catalogue.addPending({ ...fresh, mailed: false, ageMs: 0, legacy: true, renew: false });
+    assert.equal((await catalogue.confirm(id, { vehicle: `old-${n}`, name: `old ${n}`, owner: "a-2", atMs: 1 })).legacy, true);
+    await catalogue.close();
+  }
+});

@@ -1,0 +1,216 @@
+/** A vehicle that sends by FTP, with a password that nobody made up: ground station and vehicle are processes, and what ends the one reaches the other through a file. */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { freePort, selfSigned } from "../conformance/ftp-servers.js";
+import { Program, runProgram } from "../faults/process.js";
+
+const missing = ["sshd", "rsync", "rrsync", "openssl"].filter(
+  (program) => spawnSync("sh", ["-c", `PATH=$PATH:/usr/sbin command -v ${program}`]).status !== 0,
+);
+const skip = missing.length > 0 ? `${missing.join(", ")} not installed` : false;
+
+async function until(seen: () => boolean, what: string, ms = 60_000): Promise<void> {
+  for (const end = performance.now() + ms; !seen();) {
+    if (performance.now() > end) throw new Error(`no ${what} in ${ms} ms`);
+    await delay(20);
+  }
+}
+
+interface Ground {
+  readonly dir: string;
+  readonly config: string;
+  readonly server: string;
+  readonly ftpPort: number;
+  readonly tls: ReturnType<typeof selfSigned>;
+  readonly program: Program;
+  /** The certificate of the registry. */
+  readonly fingerprint: string;
+  order(...words: string[]): Promise<string>;
+  /** A vehicle's configuration and its inbox. */
+  vehicle(name: string): { readonly config: string; readonly inbox: string };
+  /** Registers, and the operator confirms. */
+  register(config: string, ...words: string[]): Promise<{ code: number | NodeJS.Signals; out: string; err: string }>;
+}
+
+async function ground(t: TestContext): Promise<Ground> {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-register-ftp-"));
+  t.after(async () => {
+    await Program.killBelow(dir);
+    rmSync(dir, { recursive: true, force: true });
+  });
+  const [apiPort, doorPort, ftpPort] = [await freePort(), await freePort(), await freePort()];
+  const tls = selfSigned(dir);
+  const config = join(dir, "config.json");
+  const registry = {
+    ...{ type: "registry", listen: `127.0.0.1:${apiPort}`, root: "vehicles", door: { listen: `127.0.0.1:${doorPort}` }, keepFree: 0 },
+    ftp: { usersFile: "ftp-users.json", root: "ftp", port: ftpPort, tls: { cert: tls.cert } },
+  };
+  const ftp = {
+    ...{ type: "ftp-server", listen: `127.0.0.1:${ftpPort}`, root: "ftp", usersFile: "ftp-users.json" },
+    tls: { cert: tls.cert, key: tls.key, required: true },
+  };
+  writeFileSync(config, JSON.stringify({ stateDir: "state", services: { registry, ftp } }));
+  const program = new Program(["run", "--json", "--config", config]);
+  const { facts } = await program.until(({ facts: it }) => it?.certificate !== undefined, "the registry's start");
+  await program.until(({ message }) => message.includes("FTP server listens"), "the FTP server's start");
+  const [server, fingerprint] = [`https://127.0.0.1:${apiPort}`, String(facts?.certificate)];
+  const order = async (...words: string[]) => {
+    const { code, out, err } = await runProgram(["registry", ...words, "--config", config]);
+    assert.equal(code, 0, err);
+    return out;
+  };
+  return {
+    ...{ dir, config, server, ftpPort, tls, program, fingerprint, order },
+    vehicle: (name) => {
+      const inbox = join(dir, name, "inbox");
+      mkdirSync(inbox, { recursive: true });
+      const path = join(dir, name, "config.json");
+      writeFileSync(
+        path,
+        `{
+  // The plane.
+  "stateDir": "state",
+  "devices": {
+    "inbox": { "type": "local", "dir": "inbox", "archiveDir": "archive", "settle": "300ms", "interval": "1s" } // logs
+  }, /* nothing is sent yet */
+  "routes": []
+}
+`,
+      );
+      return { config: path, inbox };
+    },
+    register: async (path, ...words) => {
+      const known = ["--server", server, "--email", "pilot@example.org", "--fingerprint", fingerprint];
+      const registering = new Program(["register", "--config", path, ...known, ...words]);
+      const waits = registering.until(({ message }) => message.includes("registry confirm"), "the word that it waits");
+      const said = await Promise.race([waits, registering.exited.then(() => undefined)]);
+      waits.catch(() => undefined);
+      if (said !== undefined) await order("confirm", said.message.split(" ").at(-1) ?? "");
+      const code = await registering.exited;
+      return { code, out: registering.events.map(({ message }) => message).join("\n"), err: registering.stderr };
+    },
+  };
+}
+
+function fly(inbox: string, name: string, bytes: number): Buffer {
+  const content = randomBytes(bytes);
+  // Whole at once, as a download would be.
+  writeFileSync(join(inbox, "..", name), content);
+  renameSync(join(inbox, "..", name), join(inbox, name));
+  return content;
+}
+
+/** Other programs have accounts too. */
+async function sendsByItself(t: TestContext, at: Ground): Promise<void> {
+  const { config, inbox } = at.vehicle("camera");
+  const { code, err } = await at.register(config, "--vehicle", "camera");
+  assert.equal(code, 0, err);
+  assert.match(readFileSync(config, "utf8"), /"type": "apsync"/, "one that registers as always may have an account too");
+  const said = await at.order("password", "camera");
+  assert.ok(said.includes(at.tls.fingerprint.slice(0, 7)), said);
+  const [user = "", password = ""] = ["user", "password"].map((what) => new RegExp(`^${what} +(\\S+)$`, "m").exec(said)?.[1]);
+  writeFileSync(join(inbox, "a.jpg"), Buffer.alloc(100_000, 7));
+  const url = `ftp://127.0.0.1:${at.ftpPort}`;
+  const there = (program: string) => spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
+  if (there("curl"))
+    execFileSync("curl", [
+      "-sS",
+      "--ssl-reqd",
+      "--cacert",
+      at.tls.cert,
+      "--user",
+      `${user}:${password}`,
+      "-T",
+      join(inbox, "a.jpg"),
+      `${url}/curl.jpg`,
+    ]);
+  else t.diagnostic("curl is not installed");
+  if (there("lftp")) {
+    const script = `set ssl:ca-file ${at.tls.cert}; set ftp:ssl-force true; set net:max-retries 1; open -u ${user},${password} ${url}; put ${join(inbox, "a.jpg")} -o lftp.jpg; bye`;
+    execFileSync("lftp", ["--norc", "-c", script], { env: { ...process.env, HOME: at.dir } });
+  } else t.diagnostic("lftp is not installed");
+  for (const program of ["curl", "lftp"].filter(there)) assert.equal(statSync(join(at.dir, "ftp", user, `${program}.jpg`)).size, 100_000);
+}
+
+test(
+  "a vehicle registers, gets a password, and sends by FTP with the pinned certificate, until it is revoked in the middle of an upload; curl and lftp send too",
+  { skip },
+  async (t) => {
+    const at = await ground(t);
+    const { config, inbox } = at.vehicle("plane");
+    const registered = await at.register(config, "--ftp", "--vehicle", "plane 1");
+    assert.equal(registered.code, 0, registered.err);
+    const text = readFileSync(config, "utf8");
+    for (const comment of ["// The plane.", "// logs", "/* nothing is sent yet */"]) assert.ok(text.includes(comment), comment);
+    assert.match(text, /"station": \{\s+"type": "ftp",\s+"host": "127\.0\.0\.1"/);
+    assert.match(text, /"secure": true,\s+"tls": \{ "fingerprint": "SHA256:/);
+    const secret = join(inbox, "../state/devices/station/ftp.secret");
+    assert.match(text, /"password": \{ "file": "state\/devices\/station\/ftp\.secret" \}/);
+    assert.equal(statSync(secret).mode & 0o777, 0o600);
+    const password = readFileSync(secret, "utf8").trim();
+    const id = /Registered as (plane-1-[0-9a-f]{8})/.exec(registered.out)?.[1] ?? "";
+    assert.equal(registered.out.includes(password), false);
+    assert.match(await at.order("list"), new RegExp(`${id}  "plane 1" of pilot@example\\.org .* FTP$`));
+    const checked = await runProgram(["check", "--probe", "--config", config]);
+    assert.equal(checked.code, 0, checked.out + checked.err);
+
+    await sendsByItself(t, at);
+
+    writeFileSync(config, text.replace('"into": "{device}"', '"into": "{device}", "maxRate": "2MiB/s"'));
+    let plane = new Program(["run", "--json", "--config", config]);
+    const one = fly(inbox, "one.bin", 200_000);
+    const arrived = join(at.dir, "ftp", id, "inbox", "one.bin");
+    await until(() => existsSync(arrived), "the first log");
+    assert.ok(readFileSync(arrived).equals(one));
+    const archive = join(inbox, "archive");
+    await until(
+      () => existsSync(archive) && readdirSync(archive, { recursive: true }).some((it) => String(it).endsWith("one.bin")),
+      "the archive",
+    );
+
+    fly(inbox, "two.bin", 40 * 2 ** 20);
+    const partial = () => readdirSync(join(at.dir, "ftp", id, "inbox")).find((name) => name.endsWith(".part"));
+    const came = () => statSync(join(at.dir, "ftp", id, "inbox", partial() ?? "one.bin")).size;
+    await until(() => partial() !== undefined && came() > 2 ** 20, "a part of the second");
+    const beganMs = performance.now();
+    await at.order("revoke", id);
+    await plane.until(({ message }) => /account was taken away/.test(message), "the word why the upload ended");
+    t.diagnostic(`told ${Math.round(performance.now() - beganMs)} ms after the order was given`);
+    assert.ok(came() > 2 ** 20, "what came is kept");
+    await plane.until(({ message }) => /530|Wrong user or password/.test(message), "the word that it cannot log in");
+
+    // The way back: its owner says so; and another password by the same command, once the operator has made one.
+    const refused = await at.register(config, "--ftp", "--vehicle", "plane 1");
+    assert.equal(refused.code, 2);
+    assert.match(refused.err, /this key was revoked/);
+    for (const again of [["--renew"], []]) {
+      if (again.length === 0) await at.order("password", id);
+      const back = await at.register(config, "--ftp", "--vehicle", "plane 1", ...again);
+      assert.equal(back.code, 0, back.err);
+      assert.match(back.out, new RegExp(`${id} has a new password`));
+      const probed = await runProgram(["check", "--probe", "--config", config]);
+      assert.equal(probed.code, 0, probed.out + probed.err);
+    }
+    const renewed = readFileSync(secret, "utf8").trim();
+    assert.notEqual(renewed, password);
+    plane.signal("SIGTERM");
+    assert.equal(await plane.exited, 0);
+    plane = new Program(["run", "--json", "--config", config]);
+    await until(() => existsSync(join(at.dir, "ftp", id, "inbox", "two.bin")), "the second log");
+    plane.signal("SIGTERM");
+    at.program.signal("SIGTERM");
+    assert.equal(await plane.exited, 0);
+    assert.equal(await at.program.exited, 0);
+    assert.equal(
+      [...at.program.events, ...plane.events].some(({ message }) => message.includes(password)),
+      false,
+      "no log has the password",
+    );
+  },
+);

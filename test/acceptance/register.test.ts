@@ -1,0 +1,363 @@
+/** From nothing to archived logs, as a person does it: ground station and vehicle are processes, mail, ssh and rsync are real. */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:https";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { basename, join, relative } from "node:path";
+import { test, type TestContext } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { freePort } from "../conformance/ftp-servers.js";
+import { CountingRelay } from "../faults/counting-relay.js";
+import { Program, runProgram } from "../faults/process.js";
+import { linkIn, mailServer, type MailServer } from "../mail-server.js";
+
+const missing = ["sshd", "rsync", "rrsync", "ssh", "openssl"].filter(
+  (program) => spawnSync("sh", ["-c", `PATH=$PATH:/usr/sbin command -v ${program}`]).status !== 0,
+);
+const skip = missing.length > 0 ? `${missing.join(", ")} not installed` : false;
+
+const flightBytes = 24 * 2 ** 20;
+/** What is fast enough for a test, and slow enough to be cut in the middle. */
+const rate = "6MiB/s";
+
+interface World {
+  readonly dir: string;
+  readonly post: MailServer;
+  readonly apiPort: number;
+  /** In front of the door. */
+  readonly relay: CountingRelay;
+  readonly groundConfig: string;
+  readonly planeConfig: string;
+  readonly inbox: string;
+  readonly root: string;
+  ground(): Promise<Program>;
+  plane(): Program;
+}
+
+async function world(t: TestContext): Promise<World> {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
+  const post = await mailServer(t);
+  const [apiPort, doorPort] = [await freePort(), await freePort()];
+  const relay = await CountingRelay.start(doorPort);
+  t.after(async () => {
+    await Program.killBelow(dir);
+    relay.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
+  const [groundDir, planeDir] = [join(dir, "ground"), join(dir, "plane")];
+  const inbox = join(planeDir, "inbox");
+  mkdirSync(groundDir);
+  mkdirSync(inbox, { recursive: true });
+  const { host, port, from } = post.options;
+  const groundConfig = join(groundDir, "config.json");
+  writeFileSync(
+    groundConfig,
+    JSON.stringify({
+      stateDir: "state",
+      services: {
+        registry: {
+          type: "registry",
+          listen: `127.0.0.1:${apiPort}`,
+          root: "vehicles",
+          door: { listen: `127.0.0.1:${doorPort}`, port: relay.port },
+          mail: { host, port, secure: false, user: "u", password: "p", from },
+          slotIdle: "8s",
+          keepFree: 0,
+        },
+      },
+    }),
+  );
+  const planeConfig = join(planeDir, "config.json");
+  writeFileSync(
+    planeConfig,
+    `{
+  // The plane.
+  "stateDir": "state",
+  "devices": {
+    "inbox": { "type": "local", "dir": "inbox", "archiveDir": "archive", "settle": "300ms", "interval": "1s" } // logs
+  }, /* nothing is sent yet */
+  "routes": []
+}
+`,
+  );
+  return {
+    ...{ dir, post, apiPort, relay, groundConfig, planeConfig, inbox, root: join(groundDir, "vehicles") },
+    ground: async () => {
+      const program = new Program(["run", "--json", "--config", groundConfig]);
+      await program.until(({ facts }) => facts?.doorPort !== undefined, "the registry's start");
+      return program;
+    },
+    plane: () => new Program(["run", "--json", "--config", planeConfig]),
+  };
+}
+
+/** Over TLS, whoever's the certificate is. */
+function page(port: number, path: string, method: string, localAddress = "127.0.0.1"): Promise<number> {
+  return new Promise((resolve, reject) => {
+    request({ host: "127.0.0.1", port, path, method, localAddress, agent: false, rejectUnauthorized: false }, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode ?? 0);
+    })
+      .on("error", reject)
+      .end();
+  });
+}
+
+const digestOf = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
+
+/** All plain files below, with what they hold. */
+function treeOf(root: string): ReadonlyMap<string, string> {
+  const found = new Map<string, string>();
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true }))
+    if (entry.isFile()) found.set(relative(root, join(entry.parentPath, entry.name)), digestOf(join(entry.parentPath, entry.name)));
+  return found;
+}
+
+function fly(inbox: string, name: string, bytes = flightBytes): string {
+  const content = randomBytes(bytes);
+  // Whole at once, as a download would be.
+  writeFileSync(join(inbox, "..", name), content);
+  renameSync(join(inbox, "..", name), join(inbox, name));
+  return createHash("sha256").update(content).digest("hex");
+}
+
+async function until(seen: () => boolean, what: string, ms = 60_000): Promise<void> {
+  for (const end = performance.now() + ms; !seen();) {
+    if (performance.now() > end) throw new Error(`no ${what} in ${ms} ms`);
+    await delay(20);
+  }
+}
+
+test(
+  "a vehicle registers once by mail; its flights arrive, whatever breaks, each in a slot of its own, and are archived",
+  { skip },
+  async (t) => {
+    const it = await world(t);
+    let ground = await it.ground();
+    const { facts } = await ground.until(({ facts }) => facts?.certificate !== undefined, "its fingerprint");
+    const fingerprint = String(facts?.certificate);
+    const server = `https://127.0.0.1:${it.apiPort}`;
+    const words = ["register", "--config", it.planeConfig, "--server", server, "--email", "pilot@example.org", "--vehicle", "plane 1"];
+
+    // Nobody answers for the certificate.
+    const unsure = await runProgram(words);
+    assert.equal(unsure.code, 2);
+    assert.match(unsure.err, new RegExp(`--fingerprint '?${fingerprint.replace(/[+]/g, "\\+")}`));
+    const wrong = await runProgram([...words, "--fingerprint", `SHA256:${"A".repeat(43)}`]);
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.err, /certificate is SHA256:.*, not the one/);
+
+    const registering = runProgram([...words, "--fingerprint", fingerprint]);
+    const failed = registering.then(({ out, err }) => assert.fail(`it ended: ${out}${err}`));
+    failed.catch(() => undefined);
+    const link = linkIn(await Promise.race([it.post.next(), failed]));
+    assert.equal(await page(it.apiPort, link, "GET"), 200);
+    assert.equal(await page(it.apiPort, link, "POST"), 200);
+    const done = await registering;
+    assert.equal(done.code, 0, done.err);
+    assert.match(done.out, /Registered as plane-1-[0-9a-f]{8} \("plane 1"\)/);
+    const config = readFileSync(it.planeConfig, "utf8");
+    for (const comment of ["// The plane.", "// logs", "/* nothing is sent yet */"]) assert.ok(config.includes(comment), comment);
+    assert.match(config, /"station": \{\s+"type": "apsync"/);
+    const again = await runProgram([...words, "--fingerprint", fingerprint]);
+    assert.equal(again.code, 2);
+    assert.match(again.err, /has a device "station" already/);
+    // The next flight is found once the one before has arrived, which takes longer than that.
+    const short = config.replace('"type": "apsync"', `"type": "apsync", "flightGap": "2s"`);
+    writeFileSync(it.planeConfig, short.replace('"into": "{device}"', `"into": "{device}", "maxRate": "${rate}"`));
+    const checked = await runProgram(["check", "--probe", "--config", it.planeConfig]);
+    assert.equal(checked.code, 0, checked.out + checked.err);
+
+    let plane = it.plane();
+    const digests = new Map<string, string>();
+    const archive = join(it.inbox, "archive");
+    const sent = (name: string) =>
+      until(
+        () => existsSync(archive) && readdirSync(archive, { recursive: true, encoding: "utf8" }).some((path) => path.endsWith(`/${name}`)),
+        `${name} in the archive`,
+      );
+    /** The link is cut in each flight; what else breaks, once it goes on. */
+    const inMiddle = async () => {
+      const before = it.relay.sentBytes;
+      await until(() => it.relay.sentBytes - before > flightBytes / 3, "a third of it");
+      it.relay.cut();
+      await until(() => it.relay.sentBytes - before > flightBytes / 2, "half of it");
+    };
+
+    digests.set("one.bin", fly(it.inbox, "one.bin"));
+    await inMiddle();
+    await sent("one.bin");
+    const afterOne = it.relay.sentBytes;
+    assert.ok(afterOne < flightBytes * 1.05 + 4 * 2 ** 20, `${afterOne} bytes went over for ${flightBytes}`);
+
+    // The station is killed, and started again.
+    digests.set("two.bin", fly(it.inbox, "two.bin"));
+    await inMiddle();
+    await ground.kill();
+    ground = await it.ground();
+    await sent("two.bin");
+    const afterTwo = it.relay.sentBytes;
+    assert.ok(afterTwo - afterOne < flightBytes * 1.05 + 4 * 2 ** 20, `${afterTwo - afterOne} bytes went over for ${flightBytes}`);
+
+    // The vehicle is killed, and started again.
+    digests.set("three.bin", fly(it.inbox, "three.bin"));
+    await inMiddle();
+    await plane.kill();
+    plane = it.plane();
+    await sent("three.bin");
+    const afterThree = it.relay.sentBytes;
+    assert.ok(afterThree - afterTwo < flightBytes * 1.05 + 4 * 2 ** 20, `${afterThree - afterTwo} bytes went over for ${flightBytes}`);
+
+    // The station is away for two flights: each has a slot of its own all the same.
+    await ground.kill();
+    for (const names of [["four-a.bin", "four-b.bin"], ["five.bin"]]) {
+      const found = plane.events.length;
+      for (const name of names) digests.set(name, fly(it.inbox, name, 1000));
+      await until(() => plane.events.slice(found).some(({ message }) => /new files?$/.test(message)), `${names.join(" and ")} found`);
+      await delay(4000);
+    }
+    ground = await it.ground();
+    for (const name of ["four-a.bin", "four-b.bin", "five.bin"]) await sent(name);
+
+    const arrived = treeOf(it.root);
+    const slots = [...new Set([...arrived.keys()].map((path) => path.split("/")[2] ?? ""))].sort();
+    const namesIn = (slot: string) => [...arrived.keys()].filter((path) => path.split("/")[2] === slot).map((path) => basename(path));
+    assert.deepEqual(
+      slots.map((slot) => namesIn(slot).sort()).sort((a, b) => (String(a) < String(b) ? -1 : 1)),
+      [["five.bin"], ["four-a.bin", "four-b.bin"], ["one.bin"], ["three.bin"], ["two.bin"]],
+    );
+    for (const [name, digest] of digests) {
+      const [path] = [...arrived.keys()].filter((it) => it.endsWith(`/inbox/${name}`));
+      assert.ok(path, `${name} arrived`);
+      assert.equal(arrived.get(path), digest);
+      const slot = path.split("/")[2] ?? "";
+      assert.equal(digestOf(join(archive, slot, name)), digest, "archived under the slot's name");
+    }
+    assert.equal(arrived.size, digests.size, "no litter");
+
+    // The operator.
+    const listed = await runProgram(["registry", "list", "--config", it.groundConfig]);
+    assert.match(listed.out, /plane-1-[0-9a-f]{8} {2}"plane 1" of pilot@example\.org {2}7[56] MB/);
+    const revoked = await runProgram(["registry", "revoke", "plane 1", "--config", it.groundConfig]);
+    assert.equal(revoked.code, 0, revoked.err);
+    fly(it.inbox, "six.bin");
+    await plane.until(({ message }) => /key was revoked/.test(message), "the word that it is revoked");
+    assert.equal(treeOf(it.root).size, digests.size);
+    plane.signal("SIGTERM");
+    ground.signal("SIGTERM");
+    assert.equal(await plane.exited, 0);
+    assert.equal(await ground.exited, 0);
+    assert.equal(spawnSync("pgrep", ["-f", it.dir], { encoding: "utf8" }).stdout, "", "no program is left");
+  },
+);
+
+test("what is wrong with a registration is said at once, and nothing is written", { skip }, async (t) => {
+  const it = await world(t);
+  const before = readFileSync(it.planeConfig, "utf8");
+  const run = async (...words: string[]) => {
+    const ran = await runProgram(["register", "--config", it.planeConfig, ...words]);
+    assert.equal(ran.code, 2, ran.out);
+    return ran.err;
+  };
+  const both = await run();
+  assert.match(both, /--server URL is missing/);
+  assert.match(both, /--email ADDRESS is missing/);
+  assert.match(await run("--server", "ground", "--email", "x"), /--server ground: .*\n.*--email x/);
+  const email = ["--email", "a@example.org"];
+  assert.match(await run("--server", "http://127.0.0.1:1", ...email), /refused.*; a station with TLS is asked by https:/);
+  assert.match(await run("--server", "https://127.0.0.1:99999", ...email), /and a port up to 65535/);
+  assert.match(await run("--server", "http://127.0.0.1:1", ...email, "--from", "cam"), /no source of that name; there are: inbox/);
+  assert.match(await run("--server", "http://127.0.0.1:1", ...email, "--vehicle", "../x"), /--vehicle/);
+  assert.equal(readFileSync(it.planeConfig, "utf8"), before);
+  const keys = execFileSync("find", [it.dir, "-name", "id-*", "-printf", "%m\n"], { encoding: "utf8" });
+  assert.match(keys, /^(600\n)*$/);
+});
+
+test("500 connections of one address that say nothing shut no other address out, and are ended", { skip }, async (t) => {
+  const it = await world(t);
+  const ground = await it.ground();
+  t.after(() => ground.kill());
+  let ended = 0;
+  const sockets = Array.from({ length: 500 }, () => {
+    const socket = connect({ host: "127.0.0.1", port: it.apiPort, localAddress: "127.0.0.1" });
+    return socket.on("error", () => undefined).on("close", () => (ended += 1));
+  });
+  t.after(() => sockets.forEach((socket) => socket.destroy()));
+  await until(() => ended === 300, "end of those beyond 200");
+  assert.equal(await page(it.apiPort, "/api/station", "GET", "127.0.0.2"), 200);
+  await assert.rejects(page(it.apiPort, "/api/station", "GET", "127.0.0.1"));
+  await until(() => ended === 500, "end of the silent ones");
+  assert.equal(await page(it.apiPort, "/api/station", "GET", "127.0.0.1"), 200);
+});
+
+test("a new key: by the vehicle itself while its key is good, by its owner once it was revoked or is lost", { skip }, async (t) => {
+  const it = await world(t);
+  const ground = await it.ground();
+  t.after(() => ground.kill());
+  const { facts } = await ground.until((event) => event.facts?.certificate !== undefined, "its fingerprint");
+  const owner = ["--email", "pilot@example.org"];
+  const mailed = async (...words: string[]) => {
+    const running = runProgram(["register", "--config", it.planeConfig, ...owner, ...words]);
+    const failed = running.then(({ out, err }) => assert.fail(`it ended: ${out}${err}`));
+    failed.catch(() => undefined);
+    assert.equal(await page(it.apiPort, linkIn(await Promise.race([it.post.next(), failed])), "POST"), 200);
+    const { code, out, err } = await running;
+    assert.equal(code, 0, err);
+    return out;
+  };
+  const registered = await mailed(
+    ...["--server", `https://127.0.0.1:${it.apiPort}`, "--fingerprint", String(facts?.certificate), "--vehicle", "plane 1"],
+  );
+  const [id = ""] = /plane-1-[0-9a-f]{8}/.exec(registered) ?? [];
+  const keyDir = join(it.dir, "plane/state/devices/station");
+  const keyFile = join(keyDir, readdirSync(keyDir).find((name) => /^id-[0-9a-f]{8}$/.test(name)) ?? "");
+  const config = readFileSync(it.planeConfig, "utf8");
+  const renew = (...words: string[]) => runProgram(["register", "--renew", "--config", it.planeConfig, ...words]);
+  const probe = () => runProgram(["check", "--probe", "--config", it.planeConfig]);
+  const keys = [readFileSync(keyFile, "utf8")];
+  const changed = async () => {
+    keys.push(readFileSync(keyFile, "utf8"));
+    assert.equal(new Set(keys).size, keys.length, "it is another key");
+    assert.equal(existsSync(`${keyFile}.new`), false);
+    const { code, out, err } = await probe();
+    assert.equal(code, 0, out + err);
+  };
+  assert.match((await renew("--server", "https://x")).err, /--server: with --renew the configuration says that/);
+  const own = await renew();
+  assert.equal(own.code, 0, own.err);
+  assert.match(own.out, new RegExp(`${id} has a new key`));
+  await changed();
+
+  assert.equal((await runProgram(["registry", "revoke", "plane 1", "--config", it.groundConfig])).code, 0);
+  assert.match((await probe()).err + (await probe()).out, /revoked/);
+  const unasked = await renew();
+  assert.equal(unasked.code, 2);
+  assert.match(unasked.err, /not good any more: its owner is asked, with --email/);
+  // What was made is kept, and used.
+  const made = readFileSync(`${keyFile}.new`, "utf8");
+  assert.match(await mailed("--renew", "--vehicle", "plane 1"), new RegExp(`${id} has a new key`));
+  assert.equal(readFileSync(keyFile, "utf8"), made);
+  await changed();
+
+  // Its file is lost, and the station knows the vehicle still.
+  rmSync(keyFile);
+  assert.match((await probe()).out, /no key .*: "filesync register --renew" makes a new one/);
+  for (const [email = "", vehicle = ""] of [
+    ["pilot@example.org", "plane 2"],
+    ["pilto@example.org", "plane 1"],
+  ])
+    assert.match((await renew("--email", email, "--vehicle", vehicle)).err, new RegExp(`has no vehicle "${vehicle}" here`));
+  assert.match(await mailed("--renew", "--vehicle", "plane 1"), new RegExp(`${id} has a new key`));
+  await changed();
+  const last = readFileSync(keyFile, "utf8");
+
+  // It was cut between the station's word and the file's name.
+  renameSync(keyFile, `${keyFile}.new`);
+  writeFileSync(keyFile, keys[0] ?? "", { mode: 0o600 });
+  assert.equal((await renew()).code, 0);
+  assert.equal(readFileSync(keyFile, "utf8"), last);
+  assert.equal(readFileSync(it.planeConfig, "utf8"), config, "the configuration stays as it is");
+});
