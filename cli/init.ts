@@ -22,6 +22,8 @@ export interface InitArguments {
   readonly config?: string;
   readonly yes: boolean;
   readonly ground: boolean;
+  /** Of a ground station: vehicles register by themselves. */
+  readonly registry: boolean;
   readonly vehicles: readonly string[];
   readonly force: boolean;
 }
@@ -35,7 +37,8 @@ export async function initCommand(given: InitArguments): Promise<number> {
   if (!given.yes && !(process.stdin.isTTY && process.stdout.isTTY))
     throw new UsageError("init asks questions, and there is no terminal here: --yes takes the default of each");
   const asker = given.yes ? () => nobody(process.stdout) : () => terminal(process.stdin, process.stdout);
-  if (given.ground) return groundStation(setting, given.vehicles, asker);
+  if (given.ground) return groundStation(setting, given, asker);
+  if (given.registry) throw new UsageError("--registry goes with --ground: it is the ground station that has the registry");
   if (given.vehicles.length > 1) throw new UsageError("--vehicle is given twice: a vehicle has one name; several go with --ground");
   if (existsSync(path) && !given.force && !isUntouched(readFileSync(path, "utf8")))
     throw new UsageError(`${path} is there already: --force writes a new one, and keeps this one as ${path}.old`);

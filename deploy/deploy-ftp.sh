@@ -1,7 +1,9 @@
 #!/bin/bash
-# deploy-ftp.sh [--vehicle NAME]… [OPTION of deploy-filesync.sh]…: installs or upgrades a ground station: an FTP server for vehicles.
+# deploy-ftp.sh [--vehicle NAME]… [--registry] [OPTION of deploy-filesync.sh]…: installs or upgrades a ground station: an FTP server for vehicles.
 #   --vehicle NAME     a vehicle that sends here; what its own configuration needs is printed. May be given more than once, and later again; not with
 #                      --prepare-image: each copy of a card gets passwords of its own
+#   --registry         vehicles register by themselves ("filesync register" there), and send by rsync over SSH; the user filesync gets a shell, for the one
+#                      command that sshd runs for them (docs/registry.md). Needs openssh-server, rsync, python3 and openssl
 # Where there is no configuration yet, one is made (filesync init --ground), also without a vehicle's name. The other options: deploy-filesync.sh --help
 set -euo pipefail
 
@@ -10,7 +12,7 @@ self=$(readlink -f "${BASH_SOURCE[0]:-}") || self=''
 [ -f "$self" ] || self=''
 deploy=${self%/*}
 config=/etc/filesync/config.json
-vehicles=() rest=() start=1 only_install='' dry=''
+vehicles=() registry=() rest=() start=1 only_install='' dry=''
 die() {
   echo "deploy-ftp.sh: $*" >&2
   exit 2
@@ -27,6 +29,11 @@ while [ $# -gt 0 ]; do
       is_name "$2" || die "--vehicle \"$2\": a vehicle's name has letters, digits, - and . in it, and no blanks"
       vehicles+=(--vehicle "$2")
       shift 2
+      continue
+      ;;
+    --registry)
+      registry=(--registry)
+      shift
       continue
       ;;
     -h | --help)
@@ -62,18 +69,31 @@ if [ -n "$only_install" ] && [ ${#vehicles[@]} != 0 ]; then
     *) die "--vehicle does not go with $only_install: every copy would have that vehicle's password. On each copy: sudo filesync init --ground --yes ${vehicles[*]}; nothing was changed" ;;
   esac
 fi
+if [ -n "$only_install" ] && [ ${#registry[@]} != 0 ]; then
+  die "--registry does not go with $only_install; on each copy: sudo usermod --shell /bin/sh filesync && sudo filesync init --ground --registry --yes. Nothing was changed"
+fi
+if [ ${#registry[@]} != 0 ]; then
+  missing=()
+  PATH=$PATH:/usr/sbin:/sbin
+  command -v sshd >/dev/null || missing+=(openssh-server)
+  command -v ssh-keygen >/dev/null || missing+=(openssh-client)
+  for tool in rsync python3 openssl; do command -v $tool >/dev/null || missing+=("$tool"); done
+  [ ${#missing[@]} = 0 ] || die "--registry needs ${missing[*]}: apt-get install ${missing[*]}. Nothing was changed"
+fi
 given_config=''
 for word in "${rest[@]}"; do [ "$word" != --config ] || given_config=1; done
 
 # The one that deploy-filesync.sh put there says nothing: an earlier run may have been cut short.
 there=''
 if [ -e $config ] && ! cmp -s $config "$deploy/empty.config.json"; then there=1; fi
-if [ -n "$only_install" ] || { [ ${#vehicles[@]} = 0 ] && [ -n "$there$given_config" ]; }; then
+if [ -n "$only_install" ] || { [ ${#vehicles[@]}${#registry[@]} = 00 ] && [ -n "$there$given_config" ]; }; then
   exec "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
 fi
 if [ -n "$dry" ]; then
   "$deploy/deploy-filesync.sh" --role ground "${rest[@]}"
-  echo "would run: filesync init --ground --yes --config $config ${vehicles[*]}"
+  if [ ${#registry[@]} != 0 ]; then echo "would run: usermod --shell /bin/sh filesync"; fi
+  would=(filesync init --ground --yes --config "$config" "${registry[@]}" "${vehicles[@]}")
+  echo "would run: ${would[*]}"
   exit 0
 fi
 
@@ -83,7 +103,9 @@ if [ -n "$start" ]; then rest+=(--no-start); fi
 # What the service reads when it starts.
 read_at_start() { find $config "${config%/*}/certs" "${config%/*}/credentials" -type f -exec sha256sum {} + 2>/dev/null | sort || true; }
 before=$(read_at_start)
-/opt/filesync/current/bin/filesync init --ground --yes --config $config "${vehicles[@]}" || {
+# sshd runs its one command by the account's shell. Nobody can log in: it has no password, and no key but those of vehicles.
+if [ ${#registry[@]} != 0 ]; then usermod --shell /bin/sh filesync; fi
+/opt/filesync/current/bin/filesync init --ground --yes --config $config "${registry[@]}" "${vehicles[@]}" || {
   echo "deploy-ftp.sh: it is installed, and $config is as it was, for the reason above: mend that and run this again" >&2
   exit 1
 }

@@ -82,8 +82,10 @@ test("shellcheck has nothing to say of the scripts that install it", (t) => {
 });
 
 test("deploy-ftp.sh makes the configuration between the program and the service, and says so", (t) => {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-deploy-"));
-  t.after(() => rmSync(dir, { recursive: true }));
+  const checkout = mkdtempSync(join(tmpdir(), "filesync-deploy-"));
+  t.after(() => rmSync(checkout, { recursive: true }));
+  cpSync(join(deploy, "../package.json"), join(checkout, "package.json"));
+  const dir = join(checkout, "deploy");
   cpSync(join(deploy, "deploy-ftp.sh"), join(dir, "deploy-ftp.sh"));
   writeFileSync(join(dir, "deploy-filesync.sh"), '#!/bin/bash\necho "deploy-filesync $*"\n', { mode: 0o755 });
   const run = (...args: string[]) => spawnSync("bash", [join(dir, "deploy-ftp.sh"), ...args], { encoding: "utf8" });
@@ -91,6 +93,12 @@ test("deploy-ftp.sh makes the configuration between the program and the service,
     run("--dry-run", "--vehicle", "a", "--replace-old", "--vehicle", "b").stdout,
     "deploy-filesync --role ground --dry-run --replace-old\n" +
       "would run: filesync init --ground --yes --config /etc/filesync/config.json --vehicle a --vehicle b\n",
+  );
+  assert.equal(
+    run("--dry-run", "--registry").stdout,
+    "deploy-filesync --role ground --dry-run\n" +
+      "would run: usermod --shell /bin/sh filesync\n" +
+      "would run: filesync init --ground --yes --config /etc/filesync/config.json --registry\n",
   );
   assert.equal(run("--uninstall", "--purge").stdout, "deploy-filesync --role ground --uninstall --purge\n");
   assert.equal(run("--config", "mine.json").stdout, "deploy-filesync --role ground --config mine.json\n", "that is the whole of it");

@@ -7,7 +7,7 @@ dir=$1
 suite=bookworm
 # systemd and udev as on a companion computer; what makes and checks file systems; what transfers and faults are made with.
 packages=systemd,systemd-sysv,libpam-systemd,udev,dbus,kmod,linux-image-amd64,initramfs-tools,busybox,zstd
-packages+=,openssh-server,openssh-sftp-server,iproute2,rsync,e2fsprogs,dosfstools,exfatprogs,fdisk,strace,sudo,ca-certificates,curl,libstdc++6
+packages+=,openssh-server,openssh-sftp-server,iproute2,rsync,python3,e2fsprogs,dosfstools,exfatprogs,fdisk,strace,sudo,ca-certificates,curl,libstdc++6
 
 cd "$dir"
 root=$dir/rootfs

@@ -8,13 +8,14 @@ import { join } from "node:path";
 import type { Row } from "./evidence.js";
 import { type InstallGiven, Installed } from "./install/installed.js";
 import { cuts, years } from "./install/power.js";
+import { registry } from "./install/registry.js";
 import { checkout, gone, ground, image, mistakes } from "./install/scripts.js";
 import { bare, broken, disk, idle, service, upgrade } from "./install/service.js";
 import { Machine } from "./machine.js";
 
 /** In this order: each stands on those before it. */
 const inOrder: Readonly<Record<string, (on: Installed) => Promise<void>>> = {
-  ...{ bare, service, idle, disk, upgrade, broken, cuts, years, mistakes, gone, image, ground, checkout },
+  ...{ bare, service, idle, disk, upgrade, broken, cuts, years, mistakes, gone, image, ground, registry, checkout },
 };
 export const steps = Object.keys(inOrder);
 
