@@ -8,6 +8,7 @@ import { JournalDamaged } from "../core/journal.js";
 import { JournalFromNewerVersion } from "../core/tables.js";
 import { configPath, UsageError } from "./config.js";
 import type { HandOptions } from "./hand.js";
+import type { RegisterOptions } from "./register.js";
 import type { SimArguments } from "./sim.js";
 import { programVersion } from "./version.js";
 
@@ -37,16 +38,19 @@ async function main(argv: readonly string[]): Promise<number> {
     .option("--yes", "Ask nothing: take the default of each question")
     .option("--ground", "For a ground station: an FTP server for vehicles; a configuration that is there gets the vehicle added")
     .option("--vehicle <name>", "The vehicle's name; with --ground a vehicle that sends to it, and may be given more than once")
+    .option("--registry", "With --ground: vehicles register by themselves, and send by rsync")
     .option("--force", "Where there is a configuration already, write a new one, and keep the old one as config.json.old")
     .action(
-      does(async (options: Common & { yes?: boolean; ground?: boolean; vehicle?: string | string[]; force?: boolean }) =>
-        (await import("./init.js")).initCommand({
-          ...(options.config === undefined ? {} : { config: options.config }),
-          yes: options.yes === true,
-          ground: options.ground === true,
-          vehicles: options.vehicle === undefined ? [] : [options.vehicle].flat().map(String),
-          force: options.force === true,
-        }),
+      does(
+        async (options: Common & { yes?: boolean; ground?: boolean; registry?: boolean; vehicle?: string | string[]; force?: boolean }) =>
+          (await import("./init.js")).initCommand({
+            ...(options.config === undefined ? {} : { config: options.config }),
+            yes: options.yes === true,
+            ground: options.ground === true,
+            registry: options.registry === true,
+            vehicles: options.vehicle === undefined ? [] : [options.vehicle].flat().map(String),
+            force: options.force === true,
+          }),
       ),
     );
   cli
@@ -242,6 +246,43 @@ async function main(argv: readonly string[]): Promise<number> {
       ),
     );
   cli
+    .command(
+      "register",
+      "Register this vehicle with a ground station that has a registry: makes its key, waits until its owner confirms, and writes device and routes",
+    )
+    .option("--server <url>", 'The station, such as "https://ground.example.org:8443"')
+    .option("--email <address>", "Who owns the vehicle, and confirms")
+    .option("--vehicle <name>", "What its owner calls it; default: the configuration's, else one is made")
+    .option("--fingerprint <sha256>", "The one certificate that is believed; the station's operator knows it")
+    .option("--device <name>", 'The new device\'s name in the configuration; default: "station"')
+    .option(
+      "--renew",
+      "A new key for a vehicle that is registered; where the one before was revoked or is lost, its owner (--email) is asked again",
+    )
+    .option("--ftp", "Send by FTP, with a password that the station makes, in place of rsync over ssh")
+    .option("--from <device>", "What sends to it, may be given more than once; default: all that can be read")
+    .option("--config <file>", file)
+    .action(
+      does(async (options: RegisterOptions) => {
+        const config = configPath(options.config);
+        return options.renew === true && options.ftp !== true
+          ? (await import("./renew.js")).renewCommand(config, options)
+          : (await import("./register.js")).registerCommand(config, options);
+      }),
+    );
+  cli
+    .command(
+      "registry [...words]",
+      "On a ground station: list, confirm, refuse, revoke, rotate, password, quota, delete; without a word it says what each takes",
+    )
+    .option("--config <file>", file)
+    .option("--json", "For programs")
+    .action(
+      does(async (words: string[], options: Common & { json?: boolean }) =>
+        (await import("./registry.js")).registryCommand(configPath(options.config), words.map(String), options.json === true),
+      ),
+    );
+  cli
     .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
     .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")
     .option("--once", "Exit when all has arrived")
@@ -293,7 +334,7 @@ async function main(argv: readonly string[]): Promise<number> {
       const names = cli.commands.map(({ name }) => name);
       throw new UsageError(`there is no command "${given}"${suggestion(given, names)}; "filesync --help" lists them`);
     }
-    asTexts(cli.options);
+    asTexts(cli.options, cli.matchedCommandName ?? "");
     cli.runMatchedCommand();
   } catch (error) {
     if (error instanceof Error && error.name === "CACError") throw new UsageError(`${error.message}${hintFor(error.message, cli)}`);
@@ -302,13 +343,13 @@ async function main(argv: readonly string[]): Promise<number> {
   return (await action) ?? 0;
 }
 
-/** What may be given more than once. */
-const repeatable = ["--", "fault", "param", "vehicle"];
+/** What may be given more than once; "--" is what comes after it. */
+const repeatable: Readonly<Record<string, readonly string[]>> = { sim: ["fault", "param"], init: ["vehicle"], register: ["from"] };
 
 /** Options as they were typed: "--config 5" is a file's name. */
-function asTexts(options: Record<string, unknown>): void {
+function asTexts(options: Record<string, unknown>, command: string): void {
   for (const [name, value] of Object.entries(options)) {
-    if (repeatable.includes(name)) continue;
+    if (name === "--" || repeatable[command]?.includes(name) === true) continue;
     if (Array.isArray(value)) throw new UsageError(`--${name} is given twice`);
     if (typeof value === "number") options[name] = String(value);
     if (value === "") throw new UsageError(`--${name} needs a value`);

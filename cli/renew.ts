@@ -1,0 +1,58 @@
+/** `register --renew`: a new key for a vehicle that sends by the target `apsync`. One that sends by FTP: `register`. */
+import * as v from "valibot";
+import type { Config, DeviceConfig } from "../core/config.js";
+import { isFault } from "../core/errors.js";
+import { installationIn } from "../core/installation.js";
+import { reasonOf } from "../core/retry.js";
+import { shellWord } from "../core/text.js";
+import { expectOwnKey } from "../plugins/apsync/key.js";
+import type { ApsyncOptions } from "../plugins/apsync/options.js";
+import { email as emailSchema, vehicleName } from "../plugins/registry/wire.js";
+import { interruptible } from "./ask.js";
+import { UsageError } from "./config.js";
+import { renewKey } from "./new-key.js";
+import { type RegisterOptions, wholeConfig } from "./register.js";
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
+
+export async function renewCommand(config: string, options: RegisterOptions): Promise<number> {
+  const { email, vehicle } = options;
+  const needless = (["server", "fingerprint", "from"] as const).filter((it) => options[it] !== undefined).map((it) => `--${it}`);
+  if (needless.length > 0) throw new UsageError(`${needless.join(", ")}: with --renew the configuration says that`);
+  if (email !== undefined && !v.safeParse(emailSchema, email).success) throw new UsageError(`--email ${email}: is no e-mail address`);
+  if (vehicle !== undefined && !v.safeParse(vehicleName, vehicle).success)
+    throw new UsageError(`--vehicle ${JSON.stringify(vehicle)}: is no name of a vehicle`);
+  const usable = await wholeConfig(config);
+  const device = stationIn(usable, options.device);
+  const given = device.options as ApsyncOptions;
+  try {
+    expectOwnKey(given.privateKey, (await installationIn(usable.stateDir)) ?? "");
+    await interruptible((signal) => renewKey(given, given.privateKey, { email, vehicle: vehicle ?? usable.vehicle }, signal));
+    say(`The daemon takes it at its next try; at once: filesync retry ${shellWord(device.name)}`);
+    return 0;
+  } catch (error) {
+    if (isFault(error, "aborted")) {
+      say("Stopped. The same command goes on.");
+      return 130;
+    }
+    throw isFault(error) ? new UsageError(reasonOf(error)) : error;
+  }
+}
+
+/** Throws UsageError. */
+function stationIn({ devices }: Config, named: string | undefined): DeviceConfig {
+  const stations = devices.filter(({ plugin }) => plugin.type === "apsync");
+  const names = stations.map(({ name }) => name).join(", ");
+  const [only] = stations;
+  if (named === undefined && only !== undefined && stations.length === 1) return only;
+  if (named === undefined)
+    throw new UsageError(
+      only === undefined
+        ? 'the configuration has no station: "filesync register" without --renew'
+        : `which station? --device, one of: ${names}`,
+    );
+  const found = stations.find(({ name }) => name === named);
+  if (found === undefined)
+    throw new UsageError(`--device ${named}: is no station of the configuration${names === "" ? "" : `; there is: ${names}`}`);
+  return found;
+}
