@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import { stat } from "node:fs";
+
 /** The program. What an older Node would stumble over in the modules of the commands is told before any of them is loaded. */
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
@@ -6,6 +8,9 @@ if (major < 20 || (major === 20 && minor < 19)) {
     `filesync: FileSync needs Node.js 20.19 or newer; this is ${process.versions.node} (${process.execPath}). Install a newer one, then try again.\n`,
   );
   process.exitCode = 2;
-} else await import("./commands.js");
-
-export {};
+} else {
+  // The wake-up of the threads that read and write files gets lost at times (glibc before 2.41, https://sourceware.org/bugzilla/show_bug.cgi?id=25847):
+  // what was asked waits then until something more is asked.
+  setInterval(() => stat("/", () => undefined), 1000).unref();
+  await import("./commands.js");
+}

@@ -270,7 +270,12 @@ test("what is wrong with a registration is said at once, and nothing is written"
   assert.match(await run("--server", "http://127.0.0.1:1", ...email), /refused.*; a station with TLS is asked by https:/);
   assert.match(await run("--server", "https://127.0.0.1:99999", ...email), /and a port up to 65535/);
   assert.match(await run("--server", "http://127.0.0.1:1", ...email, "--from", "cam"), /no source of that name; there are: inbox/);
+  assert.match(
+    await run("--server", "http://127.0.0.1:1", ...email, "--from", "inbox", "--from", "5"),
+    /--from 5: .*no source of that name/,
+  );
   assert.match(await run("--server", "http://127.0.0.1:1", ...email, "--vehicle", "../x"), /--vehicle/);
+  assert.match(await run("--vehicle", "a", "--vehicle", "b"), /--vehicle is given twice/);
   assert.equal(readFileSync(it.planeConfig, "utf8"), before);
   const keys = execFileSync("find", [it.dir, "-name", "id-*", "-printf", "%m\n"], { encoding: "utf8" });
   assert.match(keys, /^(600\n)*$/);
