@@ -13,10 +13,15 @@ const chunkBytes = 512 * 1024;
 const listedAtOnce = 500;
 /** So many buffers that were given back are kept. */
 const mostSpare = 8;
+/** What is told goes together: with so many bytes, or at the end of a turn. */
+const toldBytes = 256 * 1024;
 
 const spare: ArrayBuffer[] = [];
 const jobs = new Map<number, Job>();
 let turning = false;
+let telling: Told[] = [];
+let lent: ArrayBuffer[] = [];
+let lentBytes = 0;
 
 interface Job {
   /** Something may be done now. */
@@ -26,9 +31,21 @@ interface Job {
   close(): void;
 }
 
-function tell(told: Told, transfer: ArrayBuffer[] = []): void {
+function tell(told: Told): void {
   if (told.end === true) jobs.delete(told.id);
-  parentPort?.postMessage(told, transfer);
+  telling.push(told);
+  if (told.buffer === undefined) return;
+  lent.push(told.buffer);
+  lentBytes += told.buffer.byteLength;
+  if (lentBytes >= toldBytes) post();
+}
+
+function post(): void {
+  if (telling.length === 0) return;
+  parentPort?.postMessage(telling, lent);
+  telling = [];
+  lent = [];
+  lentBytes = 0;
 }
 
 function fail(id: number, error: unknown, what: string): void {
@@ -111,9 +128,8 @@ class Read implements Job {
   #end(buffer?: ArrayBuffer, bytes?: number): void {
     const { id, place, path, size } = this.#asked;
     const chunk = buffer === undefined ? {} : { buffer, bytes: bytes ?? 0 };
-    const transfer = buffer === undefined ? [] : [buffer];
     if (this.#at < size) {
-      tell({ id, ...chunk }, transfer);
+      tell({ id, ...chunk });
       return;
     }
     this.close();
@@ -121,7 +137,7 @@ class Read implements Job {
     if (!stat.isFile()) throw new Fault("changed", `${path} is ${kindOf(stat)} now`);
     this.#expectSame(entryOf(path, stat));
     const digest = this.#hash === undefined ? {} : { digest: `sha256:${this.#hash.digest("hex")}` as const };
-    tell({ id, ...chunk, ...digest, end: true }, transfer);
+    tell({ id, ...chunk, ...digest, end: true });
   }
 }
 
@@ -190,6 +206,7 @@ function turn(): void {
     job.step();
     again ||= job.ready;
   }
+  post();
   if (again && jobs.size > 0) turnSoon();
 }
 

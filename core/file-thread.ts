@@ -146,7 +146,9 @@ export class FileThread {
       resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4, stackSizeMb: 1 },
     });
     worker.unref();
-    worker.on("message", (told: Told) => this.#jobs.get(told.id)?.told(told));
+    worker.on("message", (all: readonly Told[]) => {
+      for (const told of all) this.#jobs.get(told.id)?.told(told);
+    });
     worker.on("error", (error) => {
       if (this.#worker === worker) void this.#stop(new Fault("transient", `the thread that reads files failed: ${String(error)}`));
     });

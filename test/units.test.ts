@@ -63,7 +63,7 @@ test("the two services differ only in what a vehicle has and the ground has not"
   );
   assert.deepEqual(
     vehicle.filter((line) => !ground.includes(line)).map((line) => line.slice(0, line.indexOf("="))),
-    ["Description", "Conflicts", "SupplementaryGroups", "Environment", "CPUWeight", "IOWeight", "DeviceAllow"],
+    ["Description", "Conflicts", "SupplementaryGroups", "CPUWeight", "IOWeight", "DeviceAllow"],
   );
 });
 

@@ -190,30 +190,30 @@ test("what is whole gets its name once no session runs; nothing is written over,
   const slot = (await at.catalogue.openSlots())[0]?.id ?? "";
   assert.ok(dir.endsWith(`/${folder}`));
   const arrive = (name: string, content: string) => writeFileSync(join(incoming, name), content, { mode: 0o400 });
-  const looked = async () => {
-    await at.slots.tick();
-    await at.slots.tick();
-  };
+  /** What arrived while it was looked through is seen by a later look. */
+  const comes = (what: string, test: () => boolean) =>
+    until(what, async () => {
+      await at.slots.tick();
+      return test();
+    });
   const there = () => readdirSync(dir).sort();
 
   arrive("1.BIN", "one");
   arrive(".2.BIN.backup", "hidden, and whole");
   at.door.busy.add(id);
-  await looked();
+  await at.slots.tick();
+  await at.slots.tick();
   assert.deepEqual(there(), [".incoming"]);
   at.door.busy.delete(id);
-  await looked();
-  await until("the names", () => existsSync(join(dir, "1.BIN")) && existsSync(join(dir, ".2.BIN.backup")));
+  await comes("the names", () => existsSync(join(dir, "1.BIN")) && existsSync(join(dir, ".2.BIN.backup")));
   const row = await at.catalogue.file(slot, "1.BIN");
   assert.deepEqual([row?.size, row?.digest], [3, sha256("one")]);
 
   arrive("1.BIN", "one");
-  await looked();
-  await until("the same to go", () => !existsSync(join(incoming, "1.BIN")));
+  await comes("the same to go", () => !existsSync(join(incoming, "1.BIN")));
   arrive("1.BIN", "another");
-  await looked();
   const other = `1~${sha256("another").slice(7, 15)}.BIN`;
-  await until("another's name", () => existsSync(join(dir, other)));
+  await comes("another's name", () => existsSync(join(dir, other)));
   assert.equal(readFileSync(join(dir, "1.BIN"), "utf8"), "one");
   assert.equal((await at.catalogue.file(slot, other))?.size, 7);
   await until("it to be said", () => at.said.some((line) => line.includes(`it is ${other} there`)));
@@ -232,8 +232,10 @@ test("what is whole gets its name once no session runs; nothing is written over,
   symlinkSync("/etc/passwd", join(incoming, "link"));
   writeFileSync(Buffer.from(`${incoming}/\xff.BIN`, "latin1"), "bytes");
   const again = await at.restarted();
-  await again.slots.tick();
-  await until("the third", () => existsSync(join(dir, "3.BIN")) && readdirSync(dir, { encoding: "latin1" }).includes("\xff.BIN"));
+  await until("the third", async () => {
+    await again.slots.tick();
+    return existsSync(join(dir, "3.BIN")) && readdirSync(dir, { encoding: "latin1" }).includes("\xff.BIN");
+  });
   await until("what was cut", () => existsSync(join(incoming, ".filesync-cut", "4.BIN")));
   assert.equal(readFileSync(join(incoming, ".filesync-cut", "4.BIN"), "utf8"), "four, a lo");
   again.clock.advance(601_000);

@@ -88,7 +88,7 @@ export async function expectFault(work: Promise<unknown>, kinds: FaultKind | rea
 }
 
 /** Waits until `is` holds; fails after `withinMs`. */
-export async function until(what: string, is: () => boolean | Promise<boolean>, withinMs = 10_000): Promise<void> {
+export async function until(what: string, is: () => boolean | Promise<boolean>, withinMs = 30_000): Promise<void> {
   const end = performance.now() + withinMs;
   while (!(await is())) {
     if (performance.now() > end) throw new assert.AssertionError({ message: `not within ${withinMs} ms: ${what}` });

@@ -64,7 +64,7 @@ export function run(argv: readonly string[], input: string | Buffer = ""): Promi
   return begin(argv, input).ended;
 }
 
-export async function until(what: string, test: () => boolean | Promise<boolean>, ms = 15_000): Promise<void> {
+export async function until(what: string, test: () => boolean | Promise<boolean>, ms = 30_000): Promise<void> {
   const endMs = performance.now() + ms;
   while (!(await test())) {
     if (performance.now() > endMs) throw new Error(`${what} did not come true within ${ms} ms`);

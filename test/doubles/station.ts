@@ -197,7 +197,7 @@ export async function registered(
 }
 
 export async function until(seen: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = performance.now() + 10_000; !(await seen());) {
+  for (const end = performance.now() + 30_000; !(await seen());) {
     assert.ok(performance.now() < end, "it did not come to that");
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
