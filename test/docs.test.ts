@@ -129,6 +129,19 @@ test("no drop-in that the documentation shows keeps the service down where a pat
   );
 });
 
+test("a comma in the API's description is in quotes, or stands between keys", () => {
+  let left = read("docs/registry-api.yaml").replaceAll(/"[^"\n]*"/g, "text");
+  const wrong: string[] = [];
+  for (let before = ""; before !== left;) {
+    before = left;
+    left = left.replace(/(?<!\/)\{([^{}[\]]*)\}|\[([^{}[\]]*)\]/, (whole, keys: string | undefined) => {
+      if (keys?.split(",").some((part) => !/^\s*($|[$\w/-]+:)/.test(part))) wrong.push(whole);
+      return "text";
+    });
+  }
+  assert.deepEqual(wrong, []);
+});
+
 test("scripts of npm that the documentation names exist", () => {
   const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
   const wrong: string[] = [];

@@ -13,16 +13,26 @@ export interface MailServer {
   next(): Promise<{ readonly to: string; readonly text: string }>;
 }
 
-export async function mailServer(t: TestContext, refuse?: (address: string) => Error | undefined): Promise<MailServer> {
+export interface MailServerGiven {
+  /** Of an address that it takes no mail for, at the moment or for good. */
+  readonly refuse?: (address: string) => Error | undefined | Promise<Error | undefined>;
+  /** Of senders. */
+  readonly sender?: () => Error | undefined;
+  /** It offers STARTTLS. */
+  readonly tls?: { readonly cert: string; readonly key: string };
+}
+
+export async function mailServer(t: TestContext, { refuse, sender, tls }: MailServerGiven = {}): Promise<MailServer> {
   const letters: { to: string; text: string }[] = [];
   const waiting: (() => void)[] = [];
   let read = 0;
   const server = new SMTPServer({
-    disabledCommands: ["STARTTLS"],
+    ...(tls ?? { disabledCommands: ["STARTTLS"] }),
     authOptional: true,
     onAuth: (auth, _, done) =>
       auth.username === "u" && auth.password === "p" ? done(null, { user: "u" }) : done(new Error("wrong password")),
-    onRcptTo: (address, _, done) => done(refuse?.(address.address) ?? null),
+    onMailFrom: (_, __, done) => done(sender?.() ?? null),
+    onRcptTo: (address, _, done) => void Promise.resolve(refuse?.(address.address)).then((error) => done(error ?? null)),
     onData: (stream, session, done) => {
       let text = "";
       stream.on("data", (chunk: Buffer) => (text += chunk.toString()));
@@ -38,7 +48,7 @@ export async function mailServer(t: TestContext, refuse?: (address: string) => E
   t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));
   const { port } = server.server.address() as AddressInfo;
   return {
-    options: { host: "127.0.0.1", port, secure: false, user: "u", password: new Secret("p"), from: "ground@example.org" },
+    options: { host: "127.0.0.1", port, secure: false, user: "u", password: new Secret("p"), from: "ground@example.org", tls: {} },
     letters,
     next: async () => {
       while (letters.length <= read) await new Promise<void>((resolve) => waiting.push(resolve));

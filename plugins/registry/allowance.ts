@@ -1,5 +1,5 @@
 /** How often somebody may do something: a bucket each that fills by itself. Bounded: of too many who ask, those that have most left are forgotten first. */
-import { isIPv6 } from "node:net";
+import { isIP, isIPv6 } from "node:net";
 import type { Clock } from "../../core/plugin.js";
 
 const most = 10_000;
@@ -59,4 +59,11 @@ export function whose(address: string): string {
   const after = tail === undefined || tail === "" ? [] : tail.split(":");
   const zeros = tail === undefined ? [] : Array.from({ length: Math.max(0, 8 - before.length - after.length) }, () => "0");
   return [...before, ...zeros, ...after].slice(0, 4).join(":");
+}
+
+/** The last address of the header, which the proxy itself has seen; undefined where that is none. Some add the port, which is another for each connection. */
+export function forwardedFor(header: string): string | undefined {
+  const last = header.split(",").at(-1)?.trim() ?? "";
+  const address = /^\[(.*)\](?::\d+)?$/.exec(last)?.[1] ?? /^([\d.]+):\d+$/.exec(last)?.[1] ?? last;
+  return isIP(address) === 0 ? undefined : address;
 }

@@ -4,14 +4,17 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
+import * as v from "valibot";
 import { isFault } from "../../core/errors.js";
 import { realClock } from "../../test/conformance/upload.js";
 import { plane, type Plane, refusedAs, registered, signed, station } from "../../test/doubles/station.js";
 import { linkIn, mailServer } from "../../test/mail-server.js";
 import { RegistryClient } from "../apsync/client.js";
 import { newKey, readKey, type Signer } from "../apsync/key.js";
+import { forwardedFor } from "./allowance.js";
+import { options } from "./options.js";
 import * as wire from "./wire.js";
 
 const signal = new AbortController().signal;
@@ -76,9 +79,11 @@ test("a link expires while the registry runs, whatever its clock says; the same 
 
 test("an address that the mail server refuses is told to the vehicle; a server that is away is tried again", async (t) => {
   let busy = true;
-  const post = await mailServer(t, (address) => {
-    if (address === "nobody@example.org") return Object.assign(new Error("no such user"), { responseCode: 550 });
-    return busy ? Object.assign(new Error("come back later"), { responseCode: 451 }) : undefined;
+  const post = await mailServer(t, {
+    refuse: (address) => {
+      if (address === "nobody@example.org") return Object.assign(new Error("no such user"), { responseCode: 550 });
+      return busy ? Object.assign(new Error("come back later"), { responseCode: 451 }) : undefined;
+    },
   });
   const at = await station(t, { mail: post.options });
   const it = await plane(t, at);
@@ -99,7 +104,7 @@ test("an address that the mail server refuses is told to the vehicle; a server t
 
 test("a restart between the registration and its mail, or between its mail and the button, loses neither", async (t) => {
   let away = true;
-  const post = await mailServer(t, () => (away ? Object.assign(new Error("not now"), { responseCode: 451 }) : undefined));
+  const post = await mailServer(t, { refuse: () => (away ? Object.assign(new Error("not now"), { responseCode: 451 }) : undefined) });
   let at = await station(t, { mail: post.options });
   const { signer, client } = await plane(t, at);
   const { id } = await client.register({ email: "a@example.org" }, signal);
@@ -213,6 +218,7 @@ test("a key of another kind, a name or an address that smuggles something, is no
     "a@",
     "a@-x-",
     "a@example.org\0",
+    "a\u202eb@example.org",
     `${"a".repeat(65)}@example.org`,
   ])
     assert.equal((await ask({ email })).error, "bad-request", JSON.stringify(email));
@@ -305,8 +311,8 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
   const listed = (await at.order("list")).join("\n");
   assert.match(listed, new RegExp(`${it.id}  "plane" of pilot@example.org`));
   assert.match(listed, new RegExp(`waits: ${id} .*filesync registry confirm ${id}`));
-  await assert.rejects(at.order(), /filesync registry list/);
-  await assert.rejects(at.order("dance"), /does not know "dance"/);
+  await assert.rejects(at.order(), /filesync registry needs a word: list, confirm REGISTRATION, .*, delete EMAIL$/);
+  await assert.rejects(at.order("dance"), /does not know "dance": list, /);
   await assert.rejects(at.order("confirm"), /usage: filesync registry confirm/);
   await assert.rejects(at.order("confirm", "x"), new RegExp(`no registration x waits; there are: ${id}`));
   const unwanted = await plane(t, at);
@@ -316,6 +322,9 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
   assert.deepEqual([refused.state, refused.reason], ["refused", "the operator refused it"]);
   await assert.rejects(at.order("confirm", asked), new RegExp(`no registration ${asked} waits`));
   await assert.rejects(at.order("quota", it.id, "much"), /no size/);
+  await at.order("quota", it.id, "20MB");
+  await at.order("quota", "pilot@example.org", "30MB");
+  assert.match((await at.order("list")).join("\n"), /"plane" of pilot@example\.org  0 B of 20 MB, all of this owner's of 30 MB  SHA256/);
   await assert.rejects(at.order("revoke", "nobody"), /no vehicle is called "nobody"/);
   await assert.rejects(at.order("rotate", it.id, "ssh-rsa", "AAAA"), /no ed25519/);
   const other = await plane(t, at);
@@ -327,6 +336,32 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
   assert.equal(existsSync(join(at.root, owner)), false);
   await assert.rejects(other.client.slot({}, signal), refusedAs("unknown-key"));
   await assert.rejects(at.order("delete", "pilot@example.org"), /nobody is registered/);
+  // Of somebody who never had a vehicle too; and nothing is left of either.
+  assert.match((await at.order("delete", "spam@example.org")).join("\n"), /0 vehicle\(s\).* 1 registration/);
+  const kept = readdirSync(dirname(at.root)).filter((name) => name.startsWith("registry.sqlite"));
+  for (const name of kept)
+    for (const email of ["pilot@example.org", "spam@example.org"])
+      assert.equal(readFileSync(join(dirname(at.root), name)).includes(email), false, `${email} in ${name}`);
+});
+
+test("behind a proxy the last address counts, without the port that some add; what is no address is nobody's", () => {
+  for (const [header, address] of [
+    ["203.0.113.9", "203.0.113.9"],
+    ["198.51.100.1, 203.0.113.9:51234", "203.0.113.9"],
+    ["2001:db8::1", "2001:db8::1"],
+    ["[2001:db8::1]:443", "2001:db8::1"],
+    ["::ffff:203.0.113.9", "::ffff:203.0.113.9"],
+    ["203.0.113.9, unknown", undefined],
+    ["", undefined],
+  ] as const)
+    assert.equal(forwardedFor(header), address, header);
+  const given = { root: "x", proxy: true, mail: { host: "mail.example.org", from: "ground@example.org" } };
+  const { issues } = v.safeParse(options, given);
+  assert.deepEqual(
+    issues?.map((issue) => [v.getDotPath(issue), issue.message.slice(0, 20)]),
+    [["publicUrl", "the URL of the proxy"]],
+  );
+  assert.ok(v.safeParse(options, { ...given, publicUrl: "https://ground.example.org" }).success);
 });
 
 test("what is no registry is said to be none; a portal too; another station is not believed", async (t) => {

@@ -177,7 +177,7 @@ export class Api {
 
     app.delete("/api/slots/:slot/files", async (context) => {
       const vehicle = await this.#vehicle(context);
-      const partial = this.#expect(wire.partialName, context.req.query("partial") ?? "");
+      const { partial } = this.#expect(wire.discard, context.req.query());
       await slots.discard(vehicle, context.req.param("slot"), partial);
       return context.json({});
     });

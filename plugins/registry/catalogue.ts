@@ -70,11 +70,16 @@ export interface FileRow {
   readonly committedMs: number;
 }
 
-/** Thrown by `confirm`: that owner has another vehicle of that name (one that is not revoked), none to renew, or another vehicle has that key. */
+/** Thrown by `confirm`: that owner has another vehicle of that name (one that is not revoked), none to renew, another vehicle has that key, or it does not wait any more. */
 export class Taken extends Error {
-  constructor(readonly what: "name" | "key" | "none") {
+  constructor(readonly what: "name" | "key" | "none" | "over") {
     super(
-      { name: "the owner has a vehicle of that name", key: "a vehicle has that key", none: "the owner has no vehicle of that name" }[what],
+      {
+        name: "the owner has a vehicle of that name",
+        key: "a vehicle has that key",
+        none: "the owner has no vehicle of that name",
+        over: "that registration does not wait any more",
+      }[what],
     );
   }
 }
@@ -100,8 +105,8 @@ export interface Catalogue {
   /** False where the vehicle is revoked, or has another key by now. */
   setFtpHash(vehicle: Pick<Vehicle, "id" | "fingerprint">, hash: string): Promise<boolean>;
   setFtpBytes(vehicle: string, bytes: number): Promise<void>;
-  /** With its vehicles, slots and files; what was on disk is the caller's. False where there is none. */
-  deleteOwner(email: string): Promise<boolean>;
+  /** With its vehicles, slots and files, and registrations, also those that ended: their number. Nothing of it is left in the catalogue's files. What was on disk is the caller's. */
+  deleteOwner(email: string): Promise<number>;
 
   /** Replaces an older one of the same key. */
   addPending(pending: Pending): Promise<void>;
@@ -110,7 +115,8 @@ export interface Catalogue {
   pendingOfKey(fingerprint: string): Promise<Pending | undefined>;
   /** Those that wait. */
   allPending(): Promise<Pending[]>;
-  changePending(id: string, change: Partial<Pick<Pending, "state" | "reason" | "mailed" | "by">>): Promise<void>;
+  /** False, and nothing is changed, where it does not wait any more. */
+  changePending(id: string, change: Partial<Pick<Pending, "state" | "reason" | "mailed" | "tokenHash">>): Promise<boolean>;
   /** All that wait grow older; those beyond `expireMs` expire (their ids), and what ended is forgotten `keepMs` later. */
   age(ms: number, expireMs: number, keepMs: number): Promise<string[]>;
   /** Makes the vehicle of a registration that waits (and its owner); the owner's vehicle of that name, if it was revoked or is renewed, goes on with the new key. Throws Taken. */

@@ -1,5 +1,7 @@
 /** The mail with the link that confirms a registration. It is tried until the mail server takes it, or refuses it for good. */
 import { createTransport, type Transporter } from "nodemailer";
+import { Fault } from "../../core/errors.js";
+import { tlsOptions } from "../../core/net.js";
 import type { Clock } from "../../core/plugin.js";
 import type { Secret } from "../../core/options.js";
 
@@ -11,6 +13,8 @@ export interface MailOptions {
   readonly user?: string | undefined;
   readonly password?: Secret | undefined;
   readonly from: string;
+  /** Believed in place of the system's. */
+  readonly tls: { readonly ca?: string | undefined };
 }
 
 export interface Letter {
@@ -19,22 +23,29 @@ export interface Letter {
   readonly text: string;
 }
 
-/** `refused`: no later try would help; `why` is the server's word. */
+/** `refused`: there is no such address, and no later try would help; `why` is the server's word. */
 export type Sent = { readonly state: "sent" } | { readonly state: "refused" | "later"; readonly why: string };
 
 const serverMs = 30_000;
 
 export class Mailer {
   readonly #transport: Transporter;
-  readonly #from: string;
+  readonly #options: MailOptions;
 
-  constructor({ host, port, secure, user, password, from }: MailOptions) {
-    this.#from = from;
-    this.#transport = createTransport({
+  private constructor(options: MailOptions, transport: Transporter) {
+    this.#options = options;
+    this.#transport = transport;
+  }
+
+  /** Throws "config" where the file of certificates cannot be read. */
+  static async of(options: MailOptions): Promise<Mailer> {
+    const { host, port, secure, user, password, tls } = options;
+    const transport = createTransport({
       host,
       port,
       secure: secure === true,
       requireTLS: secure === "starttls",
+      tls: await tlsOptions(host, tls),
       ...(user === undefined ? {} : { auth: { user, pass: password?.reveal() ?? "" } }),
       connectionTimeout: serverMs,
       greetingTimeout: serverMs,
@@ -43,23 +54,39 @@ export class Mailer {
       disableFileAccess: true,
       disableUrlAccess: true,
     });
+    return new Mailer(options, transport);
+  }
+
+  /** Logs in, and sends nothing. Throws "offline", with the server's word. */
+  async probe(): Promise<void> {
+    const { host, port } = this.#options;
+    try {
+      await this.#transport.verify();
+    } catch (error) {
+      throw new Fault("offline", `no mail can be sent by ${host}:${port}: ${wordOf(error)}`, { cause: error });
+    }
   }
 
   async send({ to, subject, text }: Letter): Promise<Sent> {
     try {
-      await this.#transport.sendMail({ from: this.#from, to: { name: "", address: to }, subject, text });
+      await this.#transport.sendMail({ from: this.#options.from, to: { name: "", address: to }, subject, text });
       return { state: "sent" };
     } catch (error) {
-      const why = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
-      const { responseCode = 0, code = "" } = error as { responseCode?: number; code?: string };
-      // A login that fails is the operator's to mend; an address that is refused is not there.
-      return { state: responseCode >= 500 && code !== "EAUTH" ? "refused" : "later", why };
+      return { state: isNoAddress(error) ? "refused" : "later", why: wordOf(error) };
     }
   }
 
   close(): void {
     this.#transport.close();
   }
+}
+
+const wordOf = (error: unknown): string => (error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error));
+
+/** RFC 5321, section 4.2.3, and RFC 3463: 5.7 is about who sends, which is the operator's to mend, as is all that is refused before or after the address. */
+function isNoAddress(error: unknown): boolean {
+  const { command = "", responseCode = 0, response = "" } = error as { command?: string; responseCode?: number; response?: string };
+  return command === "RCPT TO" && [550, 551, 553].includes(responseCode) && !/^\d{3}[ -]5\.7\./.test(response);
 }
 
 /** Tries again later and later: 10 s doubling to 10 min. */

@@ -29,6 +29,17 @@ const mail = v.strictObject({
   user: v.optional(described(oneLine("a user name"), "The user to log in as.")),
   password: v.optional(described(secret("refused"), "The password as a text, or where it is kept.")),
   from: described(email, "The address that the mails come from."),
+  tls: v.optional(
+    described(
+      v.strictObject({
+        ca: v.optional(
+          described(path(), "Certificates, PEM, that are believed in place of the system's: of a mail server that made its own."),
+        ),
+      }),
+      "Whom to believe. Without it: the system's certificates and the host's name.",
+    ),
+    {},
+  ),
 });
 
 const quota = v.strictObject({
@@ -57,12 +68,12 @@ const ftp = v.strictObject({
 });
 export type FtpOptions = v.InferOutput<typeof ftp>;
 
-export const options = v.strictObject({
+const table = v.strictObject({
   listen: v.optional(described(listenAddress(), "Where the API and the page for people are; port 0 takes any free one."), "0.0.0.0:8443"),
   publicUrl: v.optional(
     described(
       httpUrl,
-      "How people and vehicles reach it, for links in mails. Default: https, this machine's name and the port of `listen`.",
+      "How people and vehicles reach it, for links in mails. Default: https, this machine's name and the port of `listen`; with `proxy` and `mail` it has to be given.",
     ),
   ),
   root: described(path(), "The directory that gets a directory per owner, vehicle and slot; made when it is missing."),
@@ -91,4 +102,15 @@ export const options = v.strictObject({
   quota: v.optional(described(quota, "What vehicles may keep here; the operator may give one another quota."), {}),
   keepFree: v.optional(described(size(), "So much of the disk stays free: what does not fit is refused before it is sent."), "1GiB"),
 });
+
+export const options = v.pipe(
+  table,
+  v.forward(
+    v.check(
+      ({ proxy, mail, publicUrl }) => !proxy || mail === undefined || publicUrl !== undefined,
+      'the URL of the proxy, which is in the mails, such as "https://ground.example.org"',
+    ),
+    ["publicUrl"],
+  ),
+);
 export type RegistryOptions = v.InferOutput<typeof options>;

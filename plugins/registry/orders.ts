@@ -45,14 +45,14 @@ const known: Readonly<Record<string, Known>> = {
 
 const usage = () =>
   Object.values(known)
-    .map((it) => `  filesync registry ${it.usage}`)
-    .join("\n");
+    .map((it) => it.usage)
+    .join(", ");
 
 export async function orders(words: readonly string[], parts: OrderParts): Promise<Ordered> {
   const [name = "", ...rest] = words;
   const found = Object.hasOwn(known, name) ? known[name] : undefined;
   if (found === undefined)
-    throw mistake(`${name === "" ? "what shall the registry do?" : `the registry does not know "${name}"`} It knows:\n${usage()}`);
+    throw mistake(`${name === "" ? "filesync registry needs a word:" : `the registry does not know "${name}":`} ${usage()}`);
   const [least, most] = found.words;
   if (rest.length < least || rest.length > most) throw mistake(`usage: filesync registry ${found.usage}`);
   try {
@@ -72,6 +72,7 @@ async function list({ catalogue }: OrderParts): Promise<Ordered> {
     vehicles: vehicles.map(({ id, name, owner, fingerprint, legacy, state, createdMs, quotaBytes, ftpHash, used }) => ({
       ...{ id, name, owner: owner.email, fingerprint, legacy, state, createdMs, usedBytes: used.vehicle, ftp: ftpHash !== undefined },
       ...(quotaBytes === undefined ? {} : { quotaBytes }),
+      ...(owner.quotaBytes === undefined ? {} : { ownerQuotaBytes: owner.quotaBytes }),
     })),
     waiting: waiting.map(({ id, email, name, fingerprint, legacy, renew, by, mailed, ageMs }) => ({
       ...{ id, email, name, fingerprint, legacy, renew, by, mailed, ageMs },
@@ -80,8 +81,8 @@ async function list({ catalogue }: OrderParts): Promise<Ordered> {
   const said = [
     ...(vehicles.length === 0 ? ["no vehicle is registered"] : []),
     ...vehicles.map(
-      ({ id, name, owner, fingerprint, legacy, state, ftpHash, used }) =>
-        `${id}  "${name}" of ${owner.email}  ${sizeText(used.vehicle)}  ${fingerprint}` +
+      ({ id, name, owner, fingerprint, legacy, state, quotaBytes, ftpHash, used }) =>
+        `${id}  "${name}" of ${owner.email}  ${sizeText(used.vehicle)}${quotaText(quotaBytes, owner.quotaBytes)}  ${fingerprint}` +
         (legacy ? "  legacy" : "") +
         (state === "active" ? "" : "  revoked") +
         (ftpHash === undefined ? "" : "  FTP"),
@@ -93,6 +94,15 @@ async function list({ catalogue }: OrderParts): Promise<Ordered> {
     ),
   ];
   return { said, facts };
+}
+
+/** What was given by hand. */
+function quotaText(vehicle: number | undefined, owner: number | undefined): string {
+  const given = [
+    ...(vehicle === undefined ? [] : [`of ${sizeText(vehicle)}`]),
+    ...(owner === undefined ? [] : [`all of this owner's of ${sizeText(owner)}`]),
+  ];
+  return given.length === 0 ? "" : ` ${given.join(", ")}`;
 }
 
 async function confirm(parts: OrderParts, [what = ""]: readonly string[]): Promise<Ordered> {
@@ -177,25 +187,25 @@ async function quota({ catalogue, ftp }: OrderParts, [who = "", size = ""]: read
 }
 
 async function deleteOwner(parts: OrderParts, [email = ""]: readonly string[]): Promise<Ordered> {
-  const waiting = (await parts.catalogue.allPending()).filter((it) => it.email === email.toLowerCase()).length;
   const theirs = (await parts.catalogue.vehicles()).filter((it) => it.owner.email === email.toLowerCase());
   for (const { id } of theirs) {
     await parts.catalogue.setState(id, "revoked");
     await parts.end(id);
   }
   const [first] = theirs;
-  if (first === undefined && waiting === 0) throw mistake(`nobody is registered as ${email}`);
+  let registrations = 0;
   try {
-    await parts.keysChanged();
+    if (first !== undefined) await parts.keysChanged();
   } finally {
     // Files before rows: whatever ends this, the same command ends it.
     if (first !== undefined) await removeTree(join(parts.root, first.owner.id));
     for (const { id } of theirs) await parts.ftp?.remove(id);
-    await parts.catalogue.deleteOwner(email.toLowerCase());
+    registrations = await parts.catalogue.deleteOwner(email.toLowerCase());
   }
+  if (first === undefined && registrations === 0) throw mistake(`nobody is registered as ${email}`);
   return {
     said: [
-      `${email}: ${theirs.length} vehicle(s), their keys and all their files here, and ${waiting} registration(s) that waited, are gone`,
+      `${email}: ${theirs.length} vehicle(s), their keys and all their files here, and ${registrations} registration(s) that waited or had ended, are gone`,
     ],
     facts: { email, vehicles: theirs.map(({ id }) => id) },
   };

@@ -24,7 +24,7 @@ export function confirmPage(pending: Pending): string {
     `<p>${
       pending.renew
         ? `Somebody asks for ${text(nameOf(pending))} of <strong>${text(pending.email)}</strong>. The key that it has now ends with that.`
-        : `${text(nameOf(pending))} asks to send its logs here, for <strong>${text(pending.email)}</strong>.`
+        : `Logs of ${text(nameOf(pending))} are to come here, for <strong>${text(pending.email)}</strong>.`
     }</p>
 <p>Its key has the fingerprint<br><code>${text(pending.fingerprint)}</code><br>which the vehicle shows where it was registered.</p>
 <form method="post"><button type="submit">Yes, this vehicle is mine</button></form>

@@ -141,6 +141,7 @@ export class Registrations {
       return vehicle;
     } catch (error) {
       if (!(error instanceof Taken)) throw error;
+      if (error.what === "over") throw new Refused("gone", "this registration does not wait any more");
       const { email, name = "" } = pending;
       const reason = {
         name: `${email} has registered another vehicle "${name}" since`,
@@ -152,8 +153,10 @@ export class Registrations {
     }
   }
 
+  /** Throws Refused "gone" where it does not wait any more. */
   async refuse({ id }: Pending, reason: string): Promise<void> {
-    await this.catalogue.changePending(id, { state: "refused", reason });
+    if (!(await this.catalogue.changePending(id, { state: "refused", reason })))
+      throw new Refused("gone", "this registration does not wait any more");
     this.#tokens.delete(id);
     this.changed$.next(id);
   }
@@ -199,10 +202,13 @@ export class Registrations {
   }
 
   async #mailAll(mailer: Mailer): Promise<void> {
-    for (const pending of await this.catalogue.allPending()) {
+    for (const { id } of await this.catalogue.allPending()) {
       if (this.#stopped) return;
-      if (pending.mailed || pending.by !== "mail" || !this.#tries.isDue(pending.id)) continue;
-      const token = this.#tokens.get(pending.id) ?? (await this.#newToken(pending));
+      // A letter takes its time: somebody may have confirmed or refused this one meanwhile.
+      const pending = await this.catalogue.pending(id);
+      if (pending?.state !== "waiting" || pending.mailed || pending.by !== "mail" || !this.#tries.isDue(id)) continue;
+      const token = this.#tokens.get(id) ?? (await this.#newToken(id));
+      if (token === undefined) continue;
       const sent = await mailer.send(this.#letter(pending, token));
       if (sent.state === "sent") {
         this.#tries.done(pending.id);
@@ -211,7 +217,7 @@ export class Registrations {
         this.#tries.done(pending.id);
         const reason = `the mail to ${pending.email} was refused: ${sent.why}`;
         this.say("warn", reason);
-        await this.refuse(pending, reason);
+        await this.refuse(pending, reason).catch(ifOver);
       } else {
         this.#tries.failed(pending.id);
         this.say(
@@ -222,10 +228,11 @@ export class Registrations {
     }
   }
 
-  async #newToken(pending: Pending): Promise<string> {
+  /** undefined: it does not wait any more. */
+  async #newToken(id: string): Promise<string | undefined> {
     const token = randomBytes(24).toString("base64url");
-    await this.catalogue.addPending({ ...pending, tokenHash: hashOf(token) });
-    this.#tokens.set(pending.id, token);
+    if (!(await this.catalogue.changePending(id, { tokenHash: hashOf(token) }))) return undefined;
+    this.#tokens.set(id, token);
     return token;
   }
 
@@ -244,7 +251,7 @@ export class Registrations {
         "If that is yours, open this page and press its button:",
         url,
         "",
-        `The link is good for ${durationText(this.options.linkMs / 1000)}. If it is not yours, do nothing.`,
+        `The link is good for ${durationText(Math.max(0, this.options.linkMs - pending.ageMs) / 1000)}. If it is not yours, do nothing.`,
         "",
       ].join("\n"),
     };
@@ -255,6 +262,10 @@ export class Registrations {
 export function nameOf({ name, renew }: Pick<Pending, "name" | "renew">): string {
   const vehicle = name === undefined ? "a vehicle" : `the vehicle "${name}"`;
   return renew ? `a new key for ${vehicle}` : vehicle;
+}
+
+function ifOver(error: unknown): void {
+  if (!(error instanceof Refused) || error.code !== "gone") throw error;
 }
 
 const hashOf = (token: string): string => createHash("sha256").update(token).digest("hex");

@@ -17,7 +17,7 @@ import { certificateFingerprint, listenFault } from "../../core/net.js";
 import type { PluginContext, Presence, Service } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
 import { all } from "../../core/turns.js";
-import { whose } from "./allowance.js";
+import { forwardedFor, whose } from "./allowance.js";
 import { Api } from "./api.js";
 import type { Catalogue, Vehicle } from "./catalogue.js";
 import { Challenges } from "./challenges.js";
@@ -103,7 +103,7 @@ export class Registry implements Service {
     const registrations = new Registrations(
       { linkMs: linkValid, publicUrl: () => this.#publicUrl(), access },
       catalogue,
-      mail === undefined ? undefined : new Mailer(mail),
+      mail === undefined ? undefined : await Mailer.of(mail),
       clock,
       say,
     );
@@ -144,7 +144,7 @@ export class Registry implements Service {
 
   async probeStart(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    const { root, listen, tls, legacy } = this.#options;
+    const { root, listen, tls, legacy, mail } = this.#options;
     await mayWriteIn(root).catch((error: unknown) => {
       throw faultOfErrno(error, `cannot write in ${root}`);
     });
@@ -156,6 +156,8 @@ export class Registry implements Service {
     const server = createHttpServer();
     await listening(server, listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));
+    // It starts without, too; but no vehicle gets in.
+    if (mail !== undefined) await (await Mailer.of(mail)).probe();
   }
 
   probe(signal: AbortSignal): Promise<void> {
@@ -267,8 +269,8 @@ export class Registry implements Service {
 
   #addressOf(context: Context): string {
     if (this.#options.proxy) {
-      const said = context.req.header("x-forwarded-for")?.split(",").at(-1)?.trim();
-      if (said !== undefined && said !== "") return said;
+      const said = forwardedFor(context.req.header("x-forwarded-for") ?? "");
+      if (said !== undefined) return said;
     }
     return getConnInfo(context).remote.address ?? "";
   }

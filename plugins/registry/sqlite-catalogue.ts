@@ -64,7 +64,7 @@ export async function openCatalogue(path: string): Promise<Catalogue> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const database = await openDatabase(path);
   try {
-    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
+    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON");
     const { user_version: found } = database.prepare("PRAGMA user_version").get() as { user_version: number };
     if (found > version) throw new Error(`${path} was written by a newer version of FileSync (format ${found}, not ${version})`);
     if (found === 0) database.exec(`BEGIN; ${schema} PRAGMA user_version = ${version}; COMMIT`);
@@ -131,11 +131,14 @@ class SqliteCatalogue implements Catalogue {
     });
   }
 
-  deleteOwner(email: string): Promise<boolean> {
-    return this.#do(() => {
-      this.#run("DELETE FROM pending WHERE email = ?", email);
-      return Number(this.#prepared("DELETE FROM owners WHERE email = ?").run(email).changes) > 0;
+  async deleteOwner(email: string): Promise<number> {
+    const registrations = await this.#do(() => {
+      this.#run("DELETE FROM owners WHERE email = ?", email);
+      return Number(this.#prepared("DELETE FROM pending WHERE email = ?").run(email).changes);
     });
+    // The log has them still.
+    this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    return registrations;
   }
 
   addPending(it: Pending): Promise<void> {
@@ -165,13 +168,14 @@ class SqliteCatalogue implements Catalogue {
     return this.#do(() => this.#all<PendingRow>("SELECT * FROM pending WHERE state = 'waiting' ORDER BY age_ms DESC").map(pendingOf));
   }
 
-  changePending(id: string, { state, reason, mailed, by }: Partial<Pick<Pending, "state" | "reason" | "mailed" | "by">>): Promise<void> {
-    return this.#do(() =>
-      this.#run(
-        "UPDATE pending SET state = coalesce(?, state), reason = coalesce(?, reason), mailed = coalesce(?, mailed), by = coalesce(?, by) WHERE id = ?",
-        ...[state ?? null, reason ?? null, mailed === undefined ? null : Number(mailed), by ?? null, id],
-      ),
-    );
+  changePending(
+    id: string,
+    { state, reason, mailed, tokenHash }: Partial<Pick<Pending, "state" | "reason" | "mailed" | "tokenHash">>,
+  ): Promise<boolean> {
+    const change = `UPDATE pending SET state = coalesce(?, state), reason = coalesce(?, reason), mailed = coalesce(?, mailed), token_hash = coalesce(?, token_hash)
+      WHERE id = ? AND state = 'waiting'`;
+    const values = [state ?? null, reason ?? null, mailed === undefined ? null : Number(mailed), tokenHash ?? null, id];
+    return this.#do(() => Number(this.#prepared(change).run(...values).changes) > 0);
   }
 
   age(ms: number, expireMs: number, keepMs: number): Promise<string[]> {
@@ -191,7 +195,7 @@ class SqliteCatalogue implements Catalogue {
   ): Promise<Vehicle> {
     return this.#do(() => {
       const [row] = this.#all<PendingRow>("SELECT * FROM pending WHERE id = ? AND state = 'waiting'", id);
-      if (row === undefined) throw new Error("that registration does not wait any more");
+      if (row === undefined) throw new Taken("over");
       this.#run("INSERT INTO owners (id, email) VALUES (?, ?) ON CONFLICT (email) DO NOTHING", made.owner, row.email);
       const [owner] = this.#all<{ id: string }>("SELECT id FROM owners WHERE email = ?", row.email);
       if (this.#vehicle("v.fingerprint = ?", row.fingerprint) !== undefined) throw new Taken("key");

@@ -52,7 +52,7 @@ export type Station = v.InferOutput<typeof station>;
 /** One address, as SMTP takes it: nothing that could end a header or add a second one. */
 export const email = v.pipe(
   line(254),
-  v.regex(/^[^\s@<>(),:;"[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$/, "an e-mail address such as you@example.org"),
+  v.regex(/^[^\s\p{C}@<>(),:;"[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$/u, "an e-mail address such as you@example.org"),
 );
 
 /** What its owner calls a vehicle. */
@@ -130,6 +130,9 @@ export const partialName = v.pipe(
   line(255),
   v.check((text) => /^\.[^/]+\.part$/.test(text) && Buffer.byteLength(text) <= 255, 'a name such as ".00000001.BIN.1a2b3c4d-….part"'),
 );
+
+/** In the query. */
+export const discard = v.strictObject({ partial: partialName });
 
 /** What is to come: refused before it comes, where there is no room for it. */
 export const announce = v.strictObject({ partial: partialName, path: line(4096), size: count });

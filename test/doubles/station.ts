@@ -97,7 +97,7 @@ export async function station(
   const registrations = new Registrations(
     { linkMs: 3600_000, publicUrl: () => "https://ground.example.org", access },
     catalogue,
-    given.mail === undefined ? undefined : new Mailer(given.mail),
+    given.mail === undefined ? undefined : await Mailer.of(given.mail),
     clock,
     say,
   );
