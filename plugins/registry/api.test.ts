@@ -324,7 +324,10 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
   await assert.rejects(at.order("quota", it.id, "much"), /no size/);
   await at.order("quota", it.id, "20MB");
   await at.order("quota", "pilot@example.org", "30MB");
-  assert.match((await at.order("list")).join("\n"), /"plane" of pilot@example\.org  0 B of 20 MB, all of this owner's of 30 MB  SHA256/);
+  assert.match(
+    (await at.order("list")).join("\n"),
+    /"plane" of pilot@example\.org {2}0 B of 20 MB, all of this owner's of 30 MB {2}SHA256/,
+  );
   await assert.rejects(at.order("revoke", "nobody"), /no vehicle is called "nobody"/);
   await assert.rejects(at.order("rotate", it.id, "ssh-rsa", "AAAA"), /no ed25519/);
   const other = await plane(t, at);

@@ -193,15 +193,12 @@ async function deleteOwner(parts: OrderParts, [email = ""]: readonly string[]): 
     await parts.end(id);
   }
   const [first] = theirs;
-  let registrations = 0;
-  try {
-    if (first !== undefined) await parts.keysChanged();
-  } finally {
-    // Files before rows: whatever ends this, the same command ends it.
-    if (first !== undefined) await removeTree(join(parts.root, first.owner.id));
-    for (const { id } of theirs) await parts.ftp?.remove(id);
-    registrations = await parts.catalogue.deleteOwner(email.toLowerCase());
-  }
+  const [keys] = await Promise.allSettled([first === undefined ? undefined : parts.keysChanged()]);
+  // Files before rows: whatever ends this, the same command ends it.
+  if (first !== undefined) await removeTree(join(parts.root, first.owner.id));
+  for (const { id } of theirs) await parts.ftp?.remove(id);
+  const registrations = await parts.catalogue.deleteOwner(email.toLowerCase());
+  if (keys.status === "rejected") throw keys.reason;
   if (first === undefined && registrations === 0) throw mistake(`nobody is registered as ${email}`);
   return {
     said: [
