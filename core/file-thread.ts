@@ -46,6 +46,9 @@ export const ahead = 2;
 /** A buffer of less is not worth the way back. */
 const worthBytes = 512 * 1024;
 const idleMs = 10_000;
+/** Each message wakes the thread. With more under way than so many a moment is nothing. */
+const manyUnderWay = 6;
+const momentMs = 1;
 
 interface Job {
   told(message: Told): void;
@@ -96,10 +99,13 @@ export class FileThread {
     await this.#stop(new Fault("aborted", "the device was closed"));
   }
 
-  /** To the thread, at the end of this turn of the loop: one message for all that is asked in it. */
+  /** To the thread, at the end of this turn of the loop or a moment later: one message for all that is asked until then. */
   ask(asked: Asked): void {
     if (this.#closed) return;
-    if (this.#asking.length === 0) setImmediate(() => this.#post());
+    if (this.#asking.length === 0) {
+      if (this.#jobs.size > manyUnderWay) setTimeout(() => this.#post(), momentMs);
+      else setImmediate(() => this.#post());
+    }
     this.#asking.push(asked);
     if (asked.do === "keep") this.#kept.push(asked.buffer);
   }

@@ -60,7 +60,7 @@ export class SftpTarget implements Target {
       singleShot: false,
       digests: this.#pool.digests,
       concurrency: this.#options.concurrency,
-      pipeline: { uploads: 8 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
+      pipeline: { uploads: 16 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
     };
   }
 
