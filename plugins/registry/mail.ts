@@ -27,18 +27,19 @@ export interface Letter {
 export type Sent = { readonly state: "sent" } | { readonly state: "refused" | "later"; readonly why: string };
 
 const serverMs = 30_000;
+const probeMs = 5000;
 
 export class Mailer {
   readonly #transport: Transporter;
-  readonly #options: MailOptions;
+  readonly #from: string;
 
-  private constructor(options: MailOptions, transport: Transporter) {
-    this.#options = options;
+  private constructor(from: string, transport: Transporter) {
+    this.#from = from;
     this.#transport = transport;
   }
 
   /** Throws "config" where the file of certificates cannot be read. */
-  static async of(options: MailOptions): Promise<Mailer> {
+  static async of(options: MailOptions, patienceMs = serverMs): Promise<Mailer> {
     const { host, port, secure, user, password, tls } = options;
     const transport = createTransport({
       host,
@@ -47,21 +48,23 @@ export class Mailer {
       requireTLS: secure === "starttls",
       tls: await tlsOptions(host, tls),
       ...(user === undefined ? {} : { auth: { user, pass: password?.reveal() ?? "" } }),
-      connectionTimeout: serverMs,
-      greetingTimeout: serverMs,
-      socketTimeout: serverMs,
+      dnsTimeout: patienceMs,
+      connectionTimeout: patienceMs,
+      greetingTimeout: patienceMs,
+      socketTimeout: patienceMs,
       // Nothing of a letter is ever read from a file or a URL.
       disableFileAccess: true,
       disableUrlAccess: true,
     });
-    return new Mailer(options, transport);
+    return new Mailer(options.from, transport);
   }
 
-  /** Logs in, and sends nothing. Throws "offline", with the server's word. */
-  async probe(): Promise<void> {
-    const { host, port } = this.#options;
+  /** Whether the server lets it in; nothing is sent. Throws "offline", with the server's word, and "config". */
+  static async probe(options: MailOptions): Promise<void> {
+    const { host, port } = options;
+    const mailer = await Mailer.of(options, probeMs);
     try {
-      await this.#transport.verify();
+      await mailer.#transport.verify();
     } catch (error) {
       throw new Fault("offline", `no mail can be sent by ${host}:${port}: ${wordOf(error)}`, { cause: error });
     }
@@ -69,7 +72,7 @@ export class Mailer {
 
   async send({ to, subject, text }: Letter): Promise<Sent> {
     try {
-      await this.#transport.sendMail({ from: this.#options.from, to: { name: "", address: to }, subject, text });
+      await this.#transport.sendMail({ from: this.#from, to: { name: "", address: to }, subject, text });
       return { state: "sent" };
     } catch (error) {
       return { state: isNoAddress(error) ? "refused" : "later", why: wordOf(error) };

@@ -157,7 +157,7 @@ export class Registry implements Service {
     await listening(server, listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));
     // It starts without, too; but no vehicle gets in.
-    if (mail !== undefined) await (await Mailer.of(mail)).probe();
+    if (mail !== undefined) await Mailer.probe(mail);
   }
 
   probe(signal: AbortSignal): Promise<void> {
