@@ -13,6 +13,7 @@ import { mayWriteIn } from "../core/fs.js";
 import { byHand, type Hands } from "../core/hand.js";
 import { notesIn } from "../core/hand-shot.js";
 import { Lane } from "../core/lane.js";
+import { hostOf } from "../core/net.js";
 import type { PluginContext } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
 import { UsageError } from "./config.js";
@@ -161,7 +162,7 @@ async function ftpOptions(text: string): Promise<{ type: string } & Record<strin
   };
   return {
     type: "ftp",
-    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
+    host: hostOf(url),
     ...(url.port === "" ? {} : { port: Number(url.port) }),
     ...(user === "" ? {} : { user, password: process.env.FILESYNC_PASSWORD ?? (await typed(`password of ${user} at ${url.hostname}: `)) }),
     ...(url.protocol === "ftps:" ? tls : {}),

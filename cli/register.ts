@@ -8,7 +8,7 @@ import type { Config, DeviceConfig } from "../core/config.js";
 import { Fault, isFault } from "../core/errors.js";
 import { installationIn, installationOf, lockStateDir, machineName, StateDirHeld } from "../core/installation.js";
 import { mayWriteIn } from "../core/fs.js";
-import { parseFingerprint } from "../core/net.js";
+import { hostOf, parseFingerprint } from "../core/net.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
 import { RegistryClient } from "../plugins/apsync/client.js";
@@ -112,18 +112,26 @@ function asked(options: RegisterOptions): { server: string; email: string; vehic
     wrong.push(
       `--server ${server}: a URL with a host and no path is expected${/:\d{5,}$/.test(server) ? ", and a port up to 65535" : ""}, such as https://ground.example.org:8443`,
     );
-  const email = options.email;
+  const { email, vehicle } = options;
   if (email === undefined) wrong.push("--email ADDRESS is missing: who owns the vehicle");
-  else if (!v.safeParse(emailSchema, email).success) wrong.push(`--email ${email}: is no e-mail address`);
-  const vehicle = options.vehicle;
-  if (vehicle !== undefined && !v.safeParse(vehicleName, vehicle).success)
-    wrong.push(`--vehicle ${JSON.stringify(vehicle)}: letters, digits, spaces and . _ - between them, at most 64`);
+  wrong.push(...wrongNames(options));
   if (options.device !== undefined && !/^[A-Za-z0-9][\w.-]*$/.test(options.device))
     wrong.push(`--device ${JSON.stringify(options.device)}: a name has letters, digits, _ . and - in it`);
   if (options.fingerprint !== undefined && parseFingerprint(options.fingerprint) === undefined)
     wrong.push(`--fingerprint ${options.fingerprint}: a SHA-256 fingerprint is expected, "SHA256:…" or hexadecimal`);
   if (server === undefined || email === undefined || wrong.length > 0) throw new UsageError(wrong.join("\n"));
   return { server, email, vehicle, from: [options.from ?? []].flat().map(String) };
+}
+
+/** Of the owner and the vehicle, as far as they are given. */
+export function wrongNames({ email, vehicle }: Pick<RegisterOptions, "email" | "vehicle">): string[] {
+  const isNone = (schema: v.GenericSchema, given: string | undefined) => given !== undefined && !v.safeParse(schema, given).success;
+  return [
+    ...(isNone(emailSchema, email) ? [`--email ${email ?? ""}: is no e-mail address`] : []),
+    ...(isNone(vehicleName, vehicle)
+      ? [`--vehicle ${JSON.stringify(vehicle)}: letters, digits, spaces and . _ - between them, at most 64`]
+      : []),
+  ];
 }
 
 /** A name that is none of a vehicle is left out: the registry makes one. */
@@ -243,7 +251,7 @@ function deviceFor(
 function ftpDevice(server: string, { host, port, user, tls }: FtpAccess, passwordFile: string): Record<string, unknown> {
   return {
     type: "ftp",
-    host: host ?? new URL(server).hostname.replace(/^\[(.*)\]$/, "$1"),
+    host: host ?? hostOf(new URL(server)),
     ...{ port, user, password: { file: passwordFile }, secure: tls !== undefined },
     ...(tls?.fingerprint === undefined ? {} : { tls: { fingerprint: tls.fingerprint } }),
   };

@@ -1,5 +1,4 @@
 /** `register --renew`: a new key for a vehicle that sends by the target `apsync`. One that sends by FTP: `register`. */
-import * as v from "valibot";
 import type { Config, DeviceConfig } from "../core/config.js";
 import { isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
@@ -7,11 +6,10 @@ import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
 import { expectOwnKey } from "../plugins/apsync/key.js";
 import type { ApsyncOptions } from "../plugins/apsync/options.js";
-import { email as emailSchema, vehicleName } from "../plugins/registry/wire.js";
 import { interruptible } from "./ask.js";
 import { UsageError } from "./config.js";
 import { renewKey } from "./new-key.js";
-import { type RegisterOptions, wholeConfig } from "./register.js";
+import { type RegisterOptions, wholeConfig, wrongNames } from "./register.js";
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
@@ -19,9 +17,8 @@ export async function renewCommand(config: string, options: RegisterOptions): Pr
   const { email, vehicle } = options;
   const needless = (["server", "fingerprint", "from"] as const).filter((it) => options[it] !== undefined).map((it) => `--${it}`);
   if (needless.length > 0) throw new UsageError(`${needless.join(", ")}: with --renew the configuration says that`);
-  if (email !== undefined && !v.safeParse(emailSchema, email).success) throw new UsageError(`--email ${email}: is no e-mail address`);
-  if (vehicle !== undefined && !v.safeParse(vehicleName, vehicle).success)
-    throw new UsageError(`--vehicle ${JSON.stringify(vehicle)}: is no name of a vehicle`);
+  const wrong = wrongNames(options);
+  if (wrong.length > 0) throw new UsageError(wrong.join("\n"));
   const usable = await wholeConfig(config);
   const device = stationIn(usable, options.device);
   const given = device.options as ApsyncOptions;

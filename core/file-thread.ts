@@ -7,6 +7,7 @@
 import { Worker } from "node:worker_threads";
 import { abortedFault, Fault, throwIfAborted, type FaultKind } from "./errors.js";
 import type { Chunk, Digest, DigestedReading, FileEntry, HowToRead } from "./plugin.js";
+import { soon } from "./soon.js";
 
 /** What the thread is asked. `id` names the reading or listing. */
 export type Asked =
@@ -46,9 +47,6 @@ export const ahead = 2;
 /** A buffer of less is not worth the way back. */
 const worthBytes = 512 * 1024;
 const idleMs = 10_000;
-/** Each message wakes the thread. With more under way than so many a moment is nothing. */
-const manyUnderWay = 6;
-const momentMs = 1;
 
 interface Job {
   told(message: Told): void;
@@ -102,10 +100,7 @@ export class FileThread {
   /** To the thread, at the end of this turn of the loop or a moment later: one message for all that is asked until then. */
   ask(asked: Asked): void {
     if (this.#closed) return;
-    if (this.#asking.length === 0) {
-      if (this.#jobs.size > manyUnderWay) setTimeout(() => this.#post(), momentMs);
-      else setImmediate(() => this.#post());
-    }
+    if (this.#asking.length === 0) soon(this.#jobs.size, () => this.#post());
     this.#asking.push(asked);
     if (asked.do === "keep") this.#kept.push(asked.buffer);
   }

@@ -8,7 +8,7 @@ import { constants, promises as fs, realpathSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
-import { codeOf } from "./errors.js";
+import { codeOf, Fault } from "./errors.js";
 
 /**
  * Makes a directory and its parents; the topmost that is new. node's own recursive one says ENOENT where there is no room (it looks for what it could not make), which would be taken for a
@@ -214,4 +214,10 @@ export function realOf(path: string): string {
 export function isBelow(path: string, dir: string): boolean {
   const [real, above] = [realOf(path), realOf(dir)];
   return real === above || real.startsWith(above === "/" ? "/" : `${above}/`);
+}
+
+/** Of a file that says who may come in: whoever could read or replace it would let in whom they like. Throws "config". */
+export function expectOutside(what: string, file: string, root: string): void {
+  if (isBelow(file, root))
+    throw new Fault("config", `${what} ${file} is below ${root}, where users could read and replace it: put it elsewhere`);
 }

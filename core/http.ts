@@ -7,7 +7,7 @@ import https from "node:https";
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
-import { certificateAt, expectPinned, netFault, tlsOptions, type Tls } from "./net.js";
+import { certificateAt, expectPinned, hostOf, netFault, type Tls, tlsOptions } from "./net.js";
 import type { Certificate, Clock, Reading } from "./plugin.js";
 
 export interface HttpOptions {
@@ -246,11 +246,6 @@ function drained(request: http.ClientRequest): Promise<void> {
     request.on("drain", done).on("close", done);
     if (request.destroyed) done();
   });
-}
-
-/** An IPv6 address without its brackets. */
-function hostOf({ hostname }: URL): string {
-  return hostname.replace(/^\[|\]$/g, "");
 }
 
 function portOf({ port, protocol }: URL): number {

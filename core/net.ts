@@ -3,7 +3,7 @@
  */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { isIP } from "node:net";
+import { isIP, type Server } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 import * as v from "valibot";
 import { abortedFault, codeOf, Fault, faultOfErrno, isFault } from "./errors.js";
@@ -177,8 +177,20 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
   return new Fault("transient", `${what}: ${text}`, cause);
 }
 
-/** What it means that a service cannot open its port: "config", "denied", "transient". */
-export function listenFault(error: Error, host: string, port: number): Fault {
+/** A service opens its port. Throws "config", "denied", "transient". */
+export async function listening(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error) => reject(listenFault(error, host, port)));
+    server.listen({ host, port }, resolve);
+  });
+}
+
+/** An IPv6 address without its brackets. */
+export function hostOf({ hostname }: URL): string {
+  return hostname.replace(/^\[|\]$/g, "");
+}
+
+function listenFault(error: Error, host: string, port: number): Fault {
   const cause = { cause: error };
   switch (codeOf(error)) {
     case "EADDRINUSE":

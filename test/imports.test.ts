@@ -23,6 +23,7 @@ const forPlugins = [
   "core/program",
   "core/reading",
   "core/remote",
+  "core/soon",
   "core/sqlite",
   "core/stat",
   "core/text",

@@ -1,6 +1,7 @@
 /** A station as a device. Whether it is there is learned from work, as with other servers. */
 import { BehaviorSubject } from "rxjs";
 import * as v from "valibot";
+import { hostOf } from "../../core/net.js";
 import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";
 import { Link } from "../rsync/link.js";
 import { options as rsyncOptions } from "../rsync/options.js";
@@ -18,7 +19,7 @@ export class ApsyncDevice implements Device {
 
   constructor(given: ApsyncOptions, context: PluginContext) {
     const { url, tls, station, timeout, compress, port, user, hostKey, privateKey, flightGap } = given;
-    const host = given.host ?? new URL(url).hostname.replace(/^\[(.*)\]$/, "$1");
+    const host = given.host ?? hostOf(new URL(url));
     this.#client = new RegistryClient({ url, tls, station, timeout }, context.clock, () => {
       expectOwnKey(privateKey, context.installation);
       return readKey(privateKey);

@@ -2,19 +2,12 @@
 import * as v from "valibot";
 import { described, duration, host, oneLine, path, port } from "../../core/options.js";
 import { fingerprint, tls } from "../../core/net.js";
+import { httpUrl } from "../registry/wire.js";
 
 const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${what}, without spaces and quotes`));
 
 export const options = v.strictObject({
-  url: described(
-    v.pipe(
-      v.string("a URL"),
-      v.url('a URL such as "https://ground.example.org:8443"'),
-      v.regex(/^https?:\/\/[^/?#@]+\/?$/, 'a URL with a host and no path, such as "https://ground.example.org:8443"'),
-      v.transform((text) => text.replace(/\/$/, "")),
-    ),
-    "The registry of the station.",
-  ),
+  url: described(httpUrl, "The registry of the station."),
   tls: v.optional(described(tls(), "Which certificate of the registry is believed, where it is none of the system's."), {}),
   station: described(word("the station's id"), "Which registry it is: another one that answers there is not believed."),
   host: v.optional(described(host(), "Where files go by ssh. Default: the host of `url`.")),

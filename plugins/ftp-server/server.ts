@@ -11,8 +11,8 @@ import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { BehaviorSubject } from "rxjs";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import { freeBytesAt, isBelow, mayWriteIn } from "../../core/fs.js";
-import { listenFault } from "../../core/net.js";
+import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
+import { listening } from "../../core/net.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
@@ -110,7 +110,7 @@ export class FtpServer implements Service, Shared {
     throwIfAborted(signal);
     const { host, port } = this.options.listen;
     const server = createServer({ noDelay: true }, (socket) => this.#welcome(socket));
-    await this.#listen(server);
+    await listening(server, this.options.listen);
     server.on("error", (error) => this.say("error", `the FTP port: ${error.message}`, {}));
     this.#server = server;
     this.arrivals.begin(root);
@@ -136,17 +136,8 @@ export class FtpServer implements Service, Shared {
     await this.#readCertificate();
     throwIfAborted(signal);
     const server = createServer((socket) => socket.destroy());
-    await this.#listen(server);
+    await listening(server, this.options.listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));
-  }
-
-  /** Throws "config", "denied", "transient". */
-  async #listen(server: Server): Promise<void> {
-    const { host, port } = this.options.listen;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(listenFault(error, host, port)));
-      server.listen({ host, port }, resolve);
-    });
   }
 
   async probe(signal: AbortSignal): Promise<void> {
@@ -291,11 +282,10 @@ export class FtpServer implements Service, Shared {
     }
   }
 
-  /** Whoever could read or replace the file would let in whom they like. Throws "config". */
+  /** Throws "config". */
   #expectApart(): void {
     const { root, usersFile } = this.options;
-    if (usersFile !== undefined && isBelow(usersFile, root))
-      throw new Fault("config", `the users' file ${usersFile} is below ${root}, where users could read and replace it: put it elsewhere`);
+    if (usersFile !== undefined) expectOutside("the users' file", usersFile, root);
   }
 
   async #readCertificate(): Promise<string | undefined> {

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { monitorEventLoopDelay, type IntervalHistogram } from "node:perf_hooks";
 import { BehaviorSubject } from "rxjs";
 import { Fault, throwIfAborted } from "../../core/errors.js";
-import { listenFault } from "../../core/net.js";
+import { listening } from "../../core/net.js";
 import type { Figures, PluginContext, Presence, Service } from "../../core/plugin.js";
 import type { MetricsOptions } from "./plugin.js";
 import { contentType, metricsText, type Process } from "./text.js";
@@ -52,7 +52,7 @@ export class MetricsServer implements Service {
     server.maxConnections = mostConnections;
     // Also one that does not read its answer.
     server.setTimeout(clientMs, (socket) => socket.destroy());
-    await this.#listen(server);
+    await listening(server, this.options.listen);
     server.on("error", (error) => this.context.say("error", `the port of the metrics: ${error.message}`));
     this.#server = server;
     this.#lag = monitorEventLoopDelay({ resolution: lagEveryMs });
@@ -66,7 +66,7 @@ export class MetricsServer implements Service {
   async probeStart(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     const server = createServer();
-    await this.#listen(server);
+    await listening(server, this.options.listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 
@@ -86,15 +86,6 @@ export class MetricsServer implements Service {
       await closed;
     }
     this.presence$.complete();
-  }
-
-  /** Throws "config", "denied", "transient". */
-  async #listen(server: Server): Promise<void> {
-    const { host, port } = this.options.listen;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(listenFault(error, host, port)));
-      server.listen({ host, port }, resolve);
-    });
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -20,7 +20,7 @@ import {
   syncDir,
   writeDurable,
 } from "../../core/fs.js";
-import { listenFault } from "../../core/net.js";
+import { listening } from "../../core/net.js";
 import type { PluginContext } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
 import { shellWord } from "../../core/text.js";
@@ -138,7 +138,7 @@ export class Door {
       trouble: ({ address }, text) => this.#warn(`sshd, for ${address}: ${printable(text)}`, { address }),
     };
     const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => this.#welcome(socket));
-    await this.#listen(server);
+    await listening(server, this.#options.listen);
     server.on("error", (error) => this.#context.say("error", `the port for vehicles: ${error.message}`));
     this.#server = server;
     const { host } = listen;
@@ -162,7 +162,7 @@ export class Door {
       throw faultOfErrno(error, `cannot write in ${dir}`);
     });
     const server = createServer((socket) => socket.destroy());
-    await this.#listen(server);
+    await listening(server, this.#options.listen);
     await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 
@@ -360,14 +360,6 @@ export class Door {
         `the host key ${file} cannot be used (${complaint}): put it back from a backup; without one take it away, and tell the new one to every vehicle`,
       );
     return keyOf(out);
-  }
-
-  async #listen(server: Server): Promise<void> {
-    const { host, port } = this.#options.listen;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(listenFault(error, host, port)));
-      server.listen({ host, port }, resolve);
-    });
   }
 
   #warnedSinceMs = -Infinity;

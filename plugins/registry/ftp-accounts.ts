@@ -6,7 +6,7 @@ import { X509Certificate } from "node:crypto";
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { Fault, faultOfErrno } from "../../core/errors.js";
-import { isBelow, makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
+import { expectOutside, makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
 import { certificateFingerprint } from "../../core/net.js";
 import { hashPassword, newPassword } from "../../core/password.js";
 import type { Clock, Level } from "../../core/plugin.js";
@@ -48,7 +48,7 @@ export class FtpAccounts {
   /** Resolves once the file is written. Throws "config" where whoever comes by FTP could change who may. What else is wrong keeps nobody out who comes by ssh: it is said. */
   async start(): Promise<void> {
     const { usersFile, root, tls } = this.options;
-    expectApart(usersFile, root);
+    expectOutside("the users' file", usersFile, root);
     if (tls === undefined) this.say("warn", 'vehicles are told to send by FTP without TLS, their passwords too: "ftp" has no "tls"');
     await this.#certificate().catch((error: unknown) => this.say("warn", textOf(error)));
     await this.apply().catch((error: unknown) => this.#tell(error));
@@ -58,7 +58,7 @@ export class FtpAccounts {
   /** Throws what is wrong, without changing anything. */
   async probe(): Promise<void> {
     const { usersFile, root } = this.options;
-    expectApart(usersFile, root);
+    expectOutside("the users' file", usersFile, root);
     await this.#certificate();
     await mayWriteIn(dirname(usersFile)).catch((error: unknown) => {
       throw faultOfErrno(error, `cannot write ${usersFile}`);
@@ -185,11 +185,6 @@ export class FtpAccounts {
       });
     }
   }
-}
-
-function expectApart(usersFile: string, root: string): void {
-  if (isBelow(usersFile, root))
-    throw new Fault("config", `the users' file ${usersFile} is below ${root}, where users could read and replace it: put it elsewhere`);
 }
 
 /** Of all files, under whatever names. What cannot be looked at, or goes meanwhile, counts for nothing. */

@@ -1,14 +1,7 @@
 /** The options of the registry: validation, defaults and help text in one table. Figures come out as bytes and milliseconds; nothing here opens a port or a file but what a secret names. */
 import * as v from "valibot";
 import { described, duration, host, listenAddress, oneLine, path, port, secret, size } from "../../core/options.js";
-import { email } from "./wire.js";
-
-const httpUrl = v.pipe(
-  v.string("a URL"),
-  v.url('a URL such as "https://ground.example.org:8443"'),
-  v.regex(/^https?:\/\/[^/?#]+\/?$/, 'a URL with a host and no path, such as "https://ground.example.org:8443"'),
-  v.transform((text) => text.replace(/\/$/, "")),
-);
+import { email, httpUrl } from "./wire.js";
 
 const door = v.strictObject({
   listen: v.optional(described(listenAddress(), "Where vehicles come in by ssh; port 0 takes any free one."), "0.0.0.0:2222"),

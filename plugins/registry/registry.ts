@@ -13,7 +13,7 @@ import { BehaviorSubject } from "rxjs";
 import { newCertificate } from "../../core/certificate.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
-import { certificateFingerprint, listenFault } from "../../core/net.js";
+import { certificateFingerprint, listening } from "../../core/net.js";
 import type { PluginContext, Presence, Service } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
 import { all } from "../../core/turns.js";
@@ -365,12 +365,4 @@ export class Registry implements Service {
 
 function raise(): never {
   throw new Fault("offline", "the registry does not run");
-}
-
-/** Throws "config", "denied", "transient". */
-async function listening(server: Server, { host, port }: { readonly host: string; readonly port: number }): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => reject(listenFault(error, host, port)));
-    server.listen({ host, port }, resolve);
-  });
 }

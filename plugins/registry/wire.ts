@@ -55,6 +55,14 @@ export const email = v.pipe(
   v.regex(/^[^\s\p{C}@<>(),:;"[\]\\]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$/u, "an e-mail address such as you@example.org"),
 );
 
+/** Where a registry is, without a "/" at its end. */
+export const httpUrl = v.pipe(
+  v.string("a URL"),
+  v.url('a URL such as "https://ground.example.org:8443"'),
+  v.regex(/^https?:\/\/[^/?#@]+\/?$/, 'a URL with a host and no path, such as "https://ground.example.org:8443"'),
+  v.transform((text) => text.replace(/\/$/, "")),
+);
+
 /** What its owner calls a vehicle. */
 export const vehicleName = v.pipe(
   line(64),

@@ -7,6 +7,7 @@
  */
 import type { Duplex } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
+import { soon } from "../../core/soon.js";
 
 export const Type = {
   init: 1,
@@ -41,9 +42,6 @@ const mostBytes = 2 ** 20;
 
 /** What one SSH packet carries: OpenSSH takes no more, and each costs a cipher, a nonce and a digest of its own. */
 const packetBytes = 32 * 1024;
-/** With more under way than so many a moment is nothing: each packet wakes programs on both sides. */
-const manyUnderWay = 6;
-const momentMs = 1;
 /** So many buffers that went out are kept. */
 const mostSpare = 16;
 
@@ -178,8 +176,7 @@ export class Wire {
     if (this.#filled + length > packetBytes) this.#flush();
     if (this.#out === undefined) {
       this.#out = (length <= packetBytes ? this.#spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(Math.max(length, packetBytes));
-      if (this.#waiting.size > manyUnderWay && length < packetBytes / 2) setTimeout(() => this.#flush(), momentMs);
-      else setImmediate(() => this.#flush());
+      soon(length < packetBytes / 2 ? this.#waiting.size : 0, () => this.#flush());
     }
     const from = this.#filled;
     this.#filled += length;

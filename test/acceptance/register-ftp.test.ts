@@ -1,26 +1,18 @@
 /** A vehicle that sends by FTP, with a password that nobody made up: ground station and vehicle are processes, and what ends the one reaches the other through a file. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { freePort, selfSigned } from "../conformance/ftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
+import { fly, planeIn, until } from "./plane.js";
 
 const missing = ["sshd", "rsync", "rrsync", "openssl"].filter(
   (program) => spawnSync("sh", ["-c", `PATH=$PATH:/usr/sbin command -v ${program}`]).status !== 0,
 );
 const skip = missing.length > 0 ? `${missing.join(", ")} not installed` : false;
-
-async function until(seen: () => boolean, what: string, ms = 60_000): Promise<void> {
-  for (const end = performance.now() + ms; !seen();) {
-    if (performance.now() > end) throw new Error(`no ${what} in ${ms} ms`);
-    await delay(20);
-  }
-}
 
 interface Ground {
   readonly dir: string;
@@ -67,24 +59,7 @@ async function ground(t: TestContext): Promise<Ground> {
   };
   return {
     ...{ dir, config, server, ftpPort, tls, program, fingerprint, order },
-    vehicle: (name) => {
-      const inbox = join(dir, name, "inbox");
-      mkdirSync(inbox, { recursive: true });
-      const path = join(dir, name, "config.json");
-      writeFileSync(
-        path,
-        `{
-  // The plane.
-  "stateDir": "state",
-  "devices": {
-    "inbox": { "type": "local", "dir": "inbox", "archiveDir": "archive", "settle": "300ms", "interval": "1s" } // logs
-  }, /* nothing is sent yet */
-  "routes": []
-}
-`,
-      );
-      return { config: path, inbox };
-    },
+    vehicle: (name) => planeIn(join(dir, name)),
     register: async (path, ...words) => {
       const known = ["--server", server, "--email", "pilot@example.org", "--fingerprint", fingerprint];
       const registering = new Program(["register", "--config", path, ...known, ...words]);
@@ -96,14 +71,6 @@ async function ground(t: TestContext): Promise<Ground> {
       return { code, out: registering.events.map(({ message }) => message).join("\n"), err: registering.stderr };
     },
   };
-}
-
-function fly(inbox: string, name: string, bytes: number): Buffer {
-  const content = randomBytes(bytes);
-  // Whole at once, as a download would be.
-  writeFileSync(join(inbox, "..", name), content);
-  renameSync(join(inbox, "..", name), join(inbox, name));
-  return content;
 }
 
 /** Other programs have accounts too. */

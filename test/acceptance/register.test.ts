@@ -1,7 +1,7 @@
 /** From nothing to archived logs, as a person does it: ground station and vehicle are processes, mail, ssh and rsync are real. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
 import { connect } from "node:net";
@@ -13,6 +13,7 @@ import { freePort } from "../conformance/ftp-servers.js";
 import { CountingRelay } from "../faults/counting-relay.js";
 import { Program, runProgram } from "../faults/process.js";
 import { linkIn, mailServer, type MailServer } from "../mail-server.js";
+import { fly, planeIn, until } from "./plane.js";
 
 const missing = ["sshd", "rsync", "rrsync", "ssh", "openssl"].filter(
   (program) => spawnSync("sh", ["-c", `PATH=$PATH:/usr/sbin command -v ${program}`]).status !== 0,
@@ -47,10 +48,8 @@ async function world(t: TestContext): Promise<World> {
     relay.close();
     rmSync(dir, { recursive: true, force: true });
   });
-  const [groundDir, planeDir] = [join(dir, "ground"), join(dir, "plane")];
-  const inbox = join(planeDir, "inbox");
+  const groundDir = join(dir, "ground");
   mkdirSync(groundDir);
-  mkdirSync(inbox, { recursive: true });
   const { host, port, from } = post.options;
   const groundConfig = join(groundDir, "config.json");
   writeFileSync(
@@ -70,19 +69,7 @@ async function world(t: TestContext): Promise<World> {
       },
     }),
   );
-  const planeConfig = join(planeDir, "config.json");
-  writeFileSync(
-    planeConfig,
-    `{
-  // The plane.
-  "stateDir": "state",
-  "devices": {
-    "inbox": { "type": "local", "dir": "inbox", "archiveDir": "archive", "settle": "300ms", "interval": "1s" } // logs
-  }, /* nothing is sent yet */
-  "routes": []
-}
-`,
-  );
+  const { config: planeConfig, inbox } = planeIn(join(dir, "plane"));
   return {
     ...{ dir, post, apiPort, relay, groundConfig, planeConfig, inbox, root: join(groundDir, "vehicles") },
     ground: async () => {
@@ -106,7 +93,8 @@ function page(port: number, path: string, method: string, localAddress = "127.0.
   });
 }
 
-const digestOf = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
+const sha256 = (content: Buffer): string => createHash("sha256").update(content).digest("hex");
+const digestOf = (path: string): string => sha256(readFileSync(path));
 
 /** All plain files below, with what they hold. */
 function treeOf(root: string): ReadonlyMap<string, string> {
@@ -114,21 +102,6 @@ function treeOf(root: string): ReadonlyMap<string, string> {
   for (const entry of readdirSync(root, { recursive: true, withFileTypes: true }))
     if (entry.isFile()) found.set(relative(root, join(entry.parentPath, entry.name)), digestOf(join(entry.parentPath, entry.name)));
   return found;
-}
-
-function fly(inbox: string, name: string, bytes = flightBytes): string {
-  const content = randomBytes(bytes);
-  // Whole at once, as a download would be.
-  writeFileSync(join(inbox, "..", name), content);
-  renameSync(join(inbox, "..", name), join(inbox, name));
-  return createHash("sha256").update(content).digest("hex");
-}
-
-async function until(seen: () => boolean, what: string, ms = 60_000): Promise<void> {
-  for (const end = performance.now() + ms; !seen();) {
-    if (performance.now() > end) throw new Error(`no ${what} in ${ms} ms`);
-    await delay(20);
-  }
 }
 
 test(
@@ -187,14 +160,14 @@ test(
       await until(() => it.relay.sentBytes - before > flightBytes / 2, "half of it");
     };
 
-    digests.set("one.bin", fly(it.inbox, "one.bin"));
+    digests.set("one.bin", sha256(fly(it.inbox, "one.bin", flightBytes)));
     await inMiddle();
     await sent("one.bin");
     const afterOne = it.relay.sentBytes;
     assert.ok(afterOne < flightBytes * 1.05 + 4 * 2 ** 20, `${afterOne} bytes went over for ${flightBytes}`);
 
     // The station is killed, and started again.
-    digests.set("two.bin", fly(it.inbox, "two.bin"));
+    digests.set("two.bin", sha256(fly(it.inbox, "two.bin", flightBytes)));
     await inMiddle();
     await ground.kill();
     ground = await it.ground();
@@ -203,7 +176,7 @@ test(
     assert.ok(afterTwo - afterOne < flightBytes * 1.05 + 4 * 2 ** 20, `${afterTwo - afterOne} bytes went over for ${flightBytes}`);
 
     // The vehicle is killed, and started again.
-    digests.set("three.bin", fly(it.inbox, "three.bin"));
+    digests.set("three.bin", sha256(fly(it.inbox, "three.bin", flightBytes)));
     await inMiddle();
     await plane.kill();
     plane = it.plane();
@@ -215,7 +188,7 @@ test(
     await ground.kill();
     for (const names of [["four-a.bin", "four-b.bin"], ["five.bin"]]) {
       const found = plane.events.length;
-      for (const name of names) digests.set(name, fly(it.inbox, name, 1000));
+      for (const name of names) digests.set(name, sha256(fly(it.inbox, name, 1000)));
       await until(() => plane.events.slice(found).some(({ message }) => /new files?$/.test(message)), `${names.join(" and ")} found`);
       await delay(4000);
     }
@@ -243,7 +216,7 @@ test(
     assert.match(listed.out, /plane-1-[0-9a-f]{8} {2}"plane 1" of pilot@example\.org {2}7[56] MB/);
     const revoked = await runProgram(["registry", "revoke", "plane 1", "--config", it.groundConfig]);
     assert.equal(revoked.code, 0, revoked.err);
-    fly(it.inbox, "six.bin");
+    fly(it.inbox, "six.bin", flightBytes);
     await plane.until(({ message }) => /key was revoked/.test(message), "the word that it is revoked");
     assert.equal(treeOf(it.root).size, digests.size);
     plane.signal("SIGTERM");
