@@ -8,7 +8,7 @@ import { waysOf, type Way } from "./keys.js";
 import type { SftpOptions } from "./options.js";
 import { Session } from "./session.js";
 import { Digester } from "./shell.js";
-import { gatheringSocket } from "./socket.js";
+import { gatheringSocket, softwareOf } from "./socket.js";
 import { Wire } from "./wire.js";
 
 export interface Login {
@@ -25,11 +25,11 @@ export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSig
   try {
     const ways = await waysOf(options);
     const keys = await believed(options);
-    const client = await connected(options, keys, ways, signal);
+    const connection = await connected(options, keys, ways, signal);
     try {
-      return await started(client, options);
+      return await started(connection, options);
     } catch (error) {
-      client.destroy();
+      connection.client.destroy();
       throw error;
     }
   } catch (error) {
@@ -48,7 +48,7 @@ export async function hostKeyOf(options: SftpOptions, clock: Clock, signal: Abor
     },
   };
   try {
-    const client = await connectOnce(options, noneYet, [], families.flat(), signal);
+    const { client } = await connectOnce(options, noneYet, [], families.flat(), signal);
     client.destroy();
   } catch (error) {
     if (shown === undefined)
@@ -59,7 +59,7 @@ export async function hostKeyOf(options: SftpOptions, clock: Clock, signal: Abor
 }
 
 /** Another key of the same server may be the one that is believed: each family is asked for before the server is refused. */
-async function connected(options: SftpOptions, keys: Believed, ways: readonly Way[], signal: AbortSignal): Promise<Client> {
+async function connected(options: SftpOptions, keys: Believed, ways: readonly Way[], signal: AbortSignal): Promise<Connection> {
   const possible = families.filter((family) => keys.mayBe(family));
   let refused: unknown;
   for (const asked of possible.length === families.length ? [possible.flat(), ...families.slice(1)] : [possible.flat()]) {
@@ -78,6 +78,12 @@ async function connected(options: SftpOptions, keys: Believed, ways: readonly Wa
   throw refused instanceof WrongKey ? new Fault("denied", refused.message) : new Fault("denied", "no host key can be believed");
 }
 
+interface Connection {
+  readonly client: Client;
+  /** What the server calls itself. */
+  readonly software: string | undefined;
+}
+
 class WrongKey extends Error {}
 
 function isNoMatch(error: unknown): boolean {
@@ -90,11 +96,12 @@ function connectOnce(
   ways: readonly Way[],
   serverHostKey: readonly string[],
   signal: AbortSignal,
-): Promise<Client> {
+): Promise<Connection> {
   const { host, port, user: username, timeout, compress } = options;
   return new Promise((resolve, reject) => {
     const client = new ssh2.Client();
     const sock = gatheringSocket();
+    const software = softwareOf(sock);
     const tried: string[] = [];
     let offered: readonly string[] = [];
     let objection: string | undefined;
@@ -118,7 +125,7 @@ function connectOnce(
       signal.removeEventListener("abort", stop);
       client.removeAllListeners("error");
       client.removeAllListeners("close");
-      resolve(client);
+      resolve({ client, software: software() });
     });
     client.on("error", (error: Error & { level?: string }) => {
       // The agent's own fault: the other ways are tried.
@@ -197,7 +204,7 @@ function connectFault(error: Error & { level?: string }): Error {
   return error;
 }
 
-async function started(client: Client, options: SftpOptions): Promise<Login> {
+async function started({ client, software }: Connection, options: SftpOptions): Promise<Login> {
   const timeoutMs = options.timeout;
   let broke: ((why: Fault) => void) | undefined;
   client.on("error", (error: Error & { level?: string }) => {
@@ -219,7 +226,7 @@ async function started(client: Client, options: SftpOptions): Promise<Login> {
         wire.end(why);
         reject(why);
       };
-      Session.start(wire, options.root).then(resolve, reject);
+      Session.start(wire, options.root, software).then(resolve, reject);
     });
   });
   const [session, digests] = await Promise.all([opening, digester?.works() ?? false]);

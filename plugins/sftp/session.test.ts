@@ -42,3 +42,26 @@ test("of a server that answers in another order nothing is left out of a list", 
   );
   assert.deepEqual(asked, [Type.opendir, Type.readdir, Type.readdir, Type.close]);
 });
+
+test("a name is given in one request only by OpenSSH's own server, once a hard link was seen there", async () => {
+  const [ok, none] = [Buffer.alloc(4), Buffer.from([0, 0, 0, 2])];
+  const attributes = Buffer.from("\0\0\0\x01\0\0\0\0\0\0\0\x05", "latin1");
+  const gives = async (software: string, extensions: readonly string[]): Promise<boolean> => {
+    const wire = {
+      start: () => Promise.resolve(new Map(extensions.map((it) => [it, "1"]))),
+      ask: (type: number, parts: readonly Part[]) => {
+        const seen = type === Type.lstat && String(parts[0]) !== "/srv/gone";
+        const answer = seen ? { type: Type.attrs, body: attributes } : { type: Type.status, body: type === Type.lstat ? none : ok };
+        return Promise.resolve({ type: answer.type, body: new Cursor(answer.body) });
+      },
+    } as unknown as Wire;
+    const session = await Session.start(wire, "/srv", software);
+    assert.equal(session.gives, false, "before anything was seen");
+    assert.equal(await session.publish(Buffer.from("/srv/.a.part"), Buffer.from("/srv/a")), true);
+    return session.gives;
+  };
+  const theirs = ["hardlink@openssh.com", "fsync@openssh.com", "lsetstat@openssh.com", "posix-rename@openssh.com"];
+  assert.equal(await gives("OpenSSH_9.2p1", theirs), true);
+  assert.equal(await gives("SFTPGo_2.5.6", theirs), false, "another program");
+  assert.equal(await gives("OpenSSH_9.2p1", ["hardlink@openssh.com", "posix-rename@openssh.com"]), false, "another SFTP server behind it");
+});

@@ -36,28 +36,31 @@ const slowestSync = 1000;
 export class Session {
   readonly #wire: Wire;
   readonly #extensions: ReadonlyMap<string, string>;
+  readonly #openSsh: boolean;
   #tells: boolean | undefined;
   #links = false;
   /** The root of the device, absolute. */
   readonly root: Buffer;
 
-  private constructor(wire: Wire, extensions: ReadonlyMap<string, string>, root: Buffer) {
+  private constructor(wire: Wire, extensions: ReadonlyMap<string, string>, root: Buffer, software: string) {
     this.#wire = wire;
     this.#extensions = extensions;
     this.root = root;
+    // It may run another's SFTP server.
+    this.#openSsh = software.startsWith("OpenSSH_") && ["fsync@openssh.com", "lsetstat@openssh.com"].every((it) => extensions.has(it));
   }
 
-  /** `root` is relative to the login directory where it does not begin with "/". */
-  static async start(wire: Wire, root: string): Promise<Session> {
+  /** `root` is relative to the login directory where it does not begin with "/". `software`: what the server calls itself. */
+  static async start(wire: Wire, root: string, software = ""): Promise<Session> {
     const extensions = await wire.start();
     const bare = Buffer.from(root.length > 1 ? root.replace(/\/+$/, "") : root);
-    if (root.startsWith("/")) return new Session(wire, extensions, bare.length === 0 ? Buffer.from("/") : bare);
-    const login = new Session(wire, extensions, Buffer.alloc(0));
+    if (root.startsWith("/")) return new Session(wire, extensions, bare.length === 0 ? Buffer.from("/") : bare, software);
+    const login = new Session(wire, extensions, Buffer.alloc(0), software);
     const home = await login.#realpath(Buffer.from("."));
     const below = /^(\.\/?)*$/.test(root)
       ? home
       : Buffer.concat([home.toString() === "/" ? Buffer.alloc(0) : home, Buffer.from("/"), bare]);
-    return new Session(wire, extensions, below);
+    return new Session(wire, extensions, below, software);
   }
 
   get closed(): boolean {
@@ -126,8 +129,12 @@ export class Session {
 
   /** 1970 to 2106: what is before or after gets the nearest. */
   async setTime(path: Buffer, modifiedMs: number): Promise<void> {
-    const seconds = Math.min(Math.max(0, Math.floor(modifiedMs / 1000)), 0xffffffff);
-    done(await this.#wire.ask(Type.setstat, [path, has.times, seconds, seconds]));
+    done(await this.#wire.ask(Type.setstat, [path, ...timesOf(modifiedMs)]));
+  }
+
+  /** The same of an open file. */
+  async setTimeOf(handle: Buffer, modifiedMs: number): Promise<void> {
+    done(await this.#wire.ask(Type.fsetstat, [handle, ...timesOf(modifiedMs)]));
   }
 
   async truncate(handle: Buffer, size: number): Promise<void> {
@@ -212,6 +219,16 @@ export class Session {
     return this.#links;
   }
 
+  /** `give` is known to do what `link` does. An open file shows what it is when it is closed. */
+  get gives(): boolean {
+    return this.#links && this.#openSsh;
+  }
+
+  /** OpenSSH's RENAME of a file makes a hard link and takes the old name away (sftp-server.c, process_rename). Throws Refusal, also where something has that name. */
+  async give(from: Buffer, to: Buffer): Promise<void> {
+    done(await this.#wire.ask(Type.rename, [from, to]));
+  }
+
   /**
    * The same by a hard link alone; undefined where the server has none. rclone says yes to a link and makes none: a link is believed when both names show the same. How it is seen. Throws
    * Refusal, also where something has that name.
@@ -255,7 +272,7 @@ export class Session {
   async #renameNew(from: Buffer, to: Buffer): Promise<boolean> {
     if ((await this.lstat(to)) !== undefined) return false;
     try {
-      done(await this.#wire.ask(Type.rename, [from, to]));
+      await this.give(from, to);
       return true;
     } catch (error) {
       if (isRefusal(error, Status.failure, Status.exists) && (await this.lstat(to)) !== undefined) return false;
@@ -287,7 +304,7 @@ export class Session {
       return;
     }
     await this.remove(to);
-    done(await this.#wire.ask(Type.rename, [from, to]));
+    await this.give(from, to);
   }
 
   /** undefined where the server does not tell. */
@@ -315,6 +332,11 @@ export class Session {
     if (answer.type !== Type.attrs) throw unexpected(answer);
     return attributesOf(answer.body);
   }
+}
+
+function timesOf(modifiedMs: number): Part[] {
+  const seconds = Math.min(Math.max(0, Math.floor(modifiedMs / 1000)), 0xffffffff);
+  return [has.times, seconds, seconds];
 }
 
 async function orAbsent<T>(work: Promise<T>): Promise<T | undefined> {

@@ -41,6 +41,8 @@ export class SftpTarget implements Target {
   readonly #sure = new Map<string, number>();
   /** Uploads whose bytes are on the server's medium, as far as it says so. */
   readonly #synced = new Set<string>();
+  /** Uploads that were just written, as the server showed them when it closed the file. */
+  readonly #written = new Map<string, Attributes>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
 
@@ -129,11 +131,20 @@ export class SftpTarget implements Target {
     write: (end: () => Promise<unknown>) => Promise<void>,
   ): Promise<void> {
     let closed = false;
+    let shown: Attributes | undefined;
     try {
-      await write(() => {
+      await write(async () => {
         closed = true;
-        return Promise.all([session.sync(handle, upload.size), session.close(handle)]);
+        const { modifiedMs, size } = upload;
+        // A server does what is asked of one file in the order of asking.
+        [, , shown] = await Promise.all([
+          session.gives && modifiedMs !== undefined ? session.setTimeOf(handle, modifiedMs).catch(ifRefused) : undefined,
+          session.sync(handle, size),
+          session.gives ? session.fstat(handle) : undefined,
+          session.close(handle),
+        ]);
       });
+      if (shown?.size === upload.size) this.#written.set(upload.id, shown);
     } catch (error) {
       const why = await orFull(session, partial, error);
       if (!closed) await session.close(handle).catch(() => undefined);
@@ -220,6 +231,7 @@ export class SftpTarget implements Target {
 
   /** Its partial is written to. */
   #unproved({ id }: Upload): void {
+    this.#written.delete(id);
     this.#synced.delete(id);
     this.#proved.delete(id);
   }
@@ -230,6 +242,8 @@ export class SftpTarget implements Target {
       const [partial, name] = [partialOf(session, upload), wirePath(session.root, upload.path)];
       // A link tells whether the name is taken.
       const links = upload.expect.kind === "absent" && session.links;
+      const given = links ? await this.#given(login, upload, partial, name, signal) : undefined;
+      if (given !== undefined) return this.#forget(upload, given);
       const [there, seen] = await Promise.all([
         session.lstat(partial),
         links ? undefined : session.lstat(name),
@@ -262,6 +276,24 @@ export class SftpTarget implements Target {
       }
       return this.#forget(upload, receipt);
     });
+  }
+
+  /** What was written a moment ago gets its name in one request; undefined where it is to be looked at first, and nothing is changed then. */
+  async #given(login: Login, upload: Upload, partial: Buffer, name: Buffer, signal: AbortSignal): Promise<Receipt | undefined> {
+    const { session } = login;
+    const written = this.#written.get(upload.id);
+    if (written === undefined || !session.gives) return undefined;
+    // Only once: what went wrong is looked at.
+    this.#written.delete(upload.id);
+    const proved = await this.#provenWhole(login, upload, partial, written, signal);
+    throwIfAborted(signal);
+    try {
+      await session.give(partial, name);
+    } catch (error) {
+      ifRefused(error);
+      return undefined;
+    }
+    return { path: upload.path, size: upload.size, ...proved, ...shownBy(written) };
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {

@@ -1,4 +1,6 @@
 /** Harnesses of the suites for the plugin "sftp" on any of the servers. */
+import { promises as fs } from "node:fs";
+import { join } from "node:path";
 import { bytesFromName } from "../../core/names.js";
 import type { Device } from "../../core/plugin.js";
 import { plugin } from "../../plugins/sftp/plugin.js";
@@ -6,7 +8,8 @@ import { sureKey, wholeOnlyKey } from "../../plugins/sftp/target.js";
 import { files } from "./files.js";
 import { deviceOf, served, type Served, type ServedOptions } from "./served.js";
 import type { SftpServerKind } from "./sftp-servers.js";
-import { context } from "./upload.js";
+import { send } from "./target-under-test.js";
+import { context, upload } from "./upload.js";
 
 /** A device of the plugin "sftp" at a port of this machine. */
 export function sftpDevice(port: number, given: Readonly<Record<string, unknown>>, ctx = context()): Device {
@@ -19,6 +22,8 @@ export interface SftpHarnessOptions extends ServedOptions {
   readonly keepsTimes?: boolean;
   /** It was learned of this server that it cannot continue a file. */
   readonly wholeOnly?: true;
+  /** A file was published already: it was seen what the server does. */
+  readonly warm?: true;
 }
 
 export function sftpHarness(options: SftpHarnessOptions): Served {
@@ -28,6 +33,10 @@ export function sftpHarness(options: SftpHarnessOptions): Served {
     const ctx = context();
     if (options.wholeOnly) await ctx.memory.set(wholeOnlyKey, true);
     const device = sftpDevice(running.port, { root, ...running.options, ...given }, ctx);
+    if (options.warm && device.target !== undefined) {
+      await send(device.target, upload("first", Buffer.from("first")));
+      await fs.rm(join(dir, "first"));
+    }
     const { modifiedMs, ...rest } = files(dir, bytesFromName);
     return {
       device,

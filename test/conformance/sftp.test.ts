@@ -10,8 +10,11 @@ const readback = sftpHarness({
   given: { verify: "readback", compress: true },
   name: `${chrooted.name}, read back, compressed`,
 });
-targetClauses(readback.target);
-after(() => readback.stop());
+const warm = sftpHarness({ kind: openssh, warm: true, name: `${openssh.name}, after a first file` });
+for (const harness of [readback, warm]) {
+  targetClauses(harness.target);
+  after(() => harness.stop());
+}
 
 /** Its links and renames replace, and its MKDIR says yes to a directory that is there. */
 const onRcloneSftp = { exclusive: "nothing", rmdirIsSafe: true, timeStepMs: 1000 } as const;
