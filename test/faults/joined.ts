@@ -23,6 +23,8 @@ export function join(a: Socket, b: Socket, delayMs: number, sockets: Set<Socket>
     [b, a],
   ] as const) {
     sockets.add(one);
+    // A router holds nothing back: by Nagle's algorithm each small answer would wait 40 ms for the other's delayed acknowledgement.
+    one.setNoDelay(true);
     // An end that breaks breaks the other: the relay itself has no opinion.
     one.on("error", () => other.destroy());
     one.on("close", () => {
