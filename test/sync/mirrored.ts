@@ -10,7 +10,7 @@ import { Program } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
 import { type Served, sharedIn } from "./servers.js";
-import { all, Hands, treeOf } from "./replicas.js";
+import { all, Hands, ifThere, treeOf } from "./replicas.js";
 import { approveAllGone, statusOf } from "./shared.js";
 
 export interface MirroredGiven extends Pick<Served, "device" | "dir" | "server"> {
@@ -55,7 +55,7 @@ export async function mirrored(t: TestContext, { seed, edits, device, dir, serve
   const look = () => {
     for (const path of all(served)) {
       if (path.startsWith(".filesync/") || path.endsWith("/") || path.endsWith(".part")) continue;
-      const { ino, nlink } = statSync(join(served, path), { throwIfNoEntry: false }) ?? { ino: 0, nlink: 0 };
+      const { ino, nlink } = ifThere(() => statSync(join(served, path))) ?? { ino: 0, nlink: 0 };
       if (places.has(ino) && places.get(ino) !== path && nlink === 1) moved += 1;
       places.set(ino, path);
     }

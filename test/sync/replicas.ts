@@ -25,6 +25,7 @@ import {
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { TestContext } from "node:test";
+import { codeOf } from "../../core/errors.js";
 import { Program } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
@@ -179,21 +180,28 @@ export function treeOf(root: string): Map<string, string> {
   const found = new Map<string, string>();
   for (const path of all(root)) {
     if (path === ".filesync/" || path.startsWith(".filesync/") || path.endsWith(".part")) continue;
-    if (path.endsWith("/")) found.set(path, "");
-    else if (existsSync(join(root, path))) found.set(path, readFileSync(join(root, path), "utf8"));
+    const text = path.endsWith("/") ? "" : ifThere(() => readFileSync(join(root, path), "utf8"));
+    if (text !== undefined) found.set(path, text);
   }
   return found;
 }
 
 export function all(root: string): string[] {
+  const listed = ifThere(() => readdirSync(root, { recursive: true, withFileTypes: true, encoding: "utf8" }));
+  // A directory went away meanwhile.
+  if (listed === undefined) return all(root);
+  return listed.map((entry) => {
+    const path = join(entry.parentPath, entry.name).slice(root.length + 1);
+    return entry.isDirectory() ? `${path}/` : path;
+  });
+}
+
+/** Undefined for what has gone since it was listed, with its directory perhaps, or has become something else. */
+export function ifThere<T>(look: () => T): T | undefined {
   try {
-    return readdirSync(root, { recursive: true, withFileTypes: true, encoding: "utf8" }).map((entry) => {
-      const path = join(entry.parentPath, entry.name).slice(root.length + 1);
-      return entry.isDirectory() ? `${path}/` : path;
-    });
+    return look();
   } catch (error) {
-    // A directory went away meanwhile.
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return all(root);
+    if (["ENOENT", "ENOTDIR", "EISDIR"].includes(codeOf(error))) return undefined;
     throw error;
   }
 }
@@ -203,7 +211,7 @@ function placesOf(roots: readonly string[], texts: readonly string[]): string {
     .flatMap((root) =>
       all(root).flatMap((path) => {
         const at = join(root, path);
-        const text = path.endsWith("/") || !existsSync(at) ? "" : readFileSync(at, "utf8");
+        const text = path.endsWith("/") ? "" : (ifThere(() => readFileSync(at, "utf8")) ?? "");
         return texts.some((lost) => text.startsWith(lost)) ? [`${text.trimEnd().slice(0, 20)} is at ${at}`] : [];
       }),
     )
