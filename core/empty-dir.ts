@@ -1,6 +1,6 @@
 /** Taking away what is in a directory of a device. */
 import { entriesIfAny } from "./entries.js";
-import { isFault, throwIfAborted } from "./errors.js";
+import { isFault, lender, throwIfAborted } from "./errors.js";
 import type { FileEntry, Tree } from "./plugin.js";
 import { Turns } from "./turns.js";
 
@@ -21,13 +21,13 @@ class Emptying {
   readonly #tree: Emptied;
   readonly #signal: AbortSignal;
   readonly #turns = new Turns(atOnce);
-  /** Those that nobody uses: what listens to one signal is warned about from eleven on. */
-  readonly #signals: AbortSignal[] = [];
+  readonly #lend: ReturnType<typeof lender>;
   #failed: { readonly error: unknown } | undefined;
 
   constructor(tree: Emptied, signal: AbortSignal) {
     this.#tree = tree;
     this.#signal = signal;
+    this.#lend = lender(signal);
   }
 
   async empty(dir: string): Promise<void> {
@@ -58,12 +58,7 @@ class Emptying {
     return this.#turns.run(undefined, async () => {
       this.#expectWell();
       throwIfAborted(this.#signal);
-      const own = this.#signals.pop() ?? AbortSignal.any([this.#signal]);
-      try {
-        return await work(own);
-      } finally {
-        this.#signals.push(own);
-      }
+      return this.#lend(work);
     });
   }
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate as breath } from "node:timers/promises";
-import { Fault } from "./errors.js";
+import { Fault, orAborted } from "./errors.js";
 import { parentOf } from "./paths.js";
 import type { FileEntry } from "./plugin.js";
 import { listBelow } from "./remote.js";
@@ -36,6 +36,21 @@ test("what is listed together is what is listed one after another", async () => 
   const three = await listed(3);
   assert.ok(three.most > 1 && three.most <= 3, String(three.most));
   assert.deepEqual(three.found, one.found);
+});
+
+test("what is read together waits for a signal each, which ends with the one that was given", async () => {
+  const stop = new AbortController();
+  const waiting = new Set<AbortSignal>();
+  const readDir = async (dir: string, signal: AbortSignal): Promise<FileEntry[]> => {
+    if (dir === "") return Array.from({ length: 20 }, (_, n) => ({ path: `d${n}`, kind: "directory" as const, size: 0 }));
+    assert.ok(!waiting.has(signal));
+    waiting.add(signal);
+    if (waiting.size === 16) stop.abort();
+    return orAborted(new Promise<never>(() => undefined), signal);
+  };
+  const all = listBelow(readDir, stop.signal, {}, 16);
+  await assert.rejects(all.next(), { kind: "aborted" });
+  assert.equal(waiting.size, 16);
 });
 
 test("a connection that breaks ends it", async () => {

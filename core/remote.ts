@@ -1,5 +1,5 @@
 /** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
-import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { Fault, isFault, lender, throwIfAborted } from "./errors.js";
 import type { FileEntry, ListOptions, Stamp, Tree } from "./plugin.js";
 
 /** What a source over a connection gives its tree. */
@@ -28,16 +28,18 @@ export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
  * below the root that cannot be read costs only itself: the login was good a moment ago, and its parent listed it.
  */
 export async function* listBelow(
-  readDir: (dir: string) => Promise<FileEntry[]>,
+  readDir: (dir: string, signal: AbortSignal) => Promise<FileEntry[]>,
   signal: AbortSignal,
   options: ListOptions = {},
   atOnce = 1,
 ): AsyncGenerator<FileEntry> {
   const waiting: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
   const reading: { readonly dir: FileEntry; readonly entries: Promise<FileEntry[] | FileEntry> }[] = [];
+  const lend = lender(signal);
+  const read = (dir: string) => lend((own) => readDir(dir, own));
   const next = () => {
     for (let dir; reading.length < atOnce && (dir = waiting.pop()) !== undefined;) {
-      const entries = orUnreadable(readDir, dir.path);
+      const entries = orUnreadable(read, dir.path);
       // Thrown in its turn.
       entries.catch(() => undefined);
       reading.push({ dir, entries });
@@ -59,9 +61,9 @@ export async function* listBelow(
   }
 }
 
-async function orUnreadable(readDir: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[] | FileEntry> {
+async function orUnreadable(read: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[] | FileEntry> {
   try {
-    return await readDir(dir);
+    return await read(dir);
   } catch (error) {
     if (dir === "" || !isFault(error, "rejected", "denied", "missing")) throw error;
     return { path: dir, kind: "unreadable", size: 0, reason: error.message };

@@ -190,6 +190,13 @@ export class Connection {
     return listed;
   }
 
+  /** One directory, or the answer to who would enter it and may not: what is said of a listing does not tell what is missing from what is forbidden. */
+  async enterAndList(wire: string): Promise<Listed[] | Answer> {
+    if (!this.has("MLST")) return this.#listIn(wire);
+    const entered = await this.enter(wire);
+    return entered.code >= 400 ? entered : this.list(wire);
+  }
+
   /** The digest of the whole file, by the server. Undefined when it has no command for it, or will not. */
   async digest(wire: string, size: number): Promise<Digest | undefined> {
     const command = this.#login.digestCommand;

@@ -488,3 +488,41 @@ test("a refused RETR ends at once, though the server leaves the data connection 
   assert.equal(lines.filter((line) => line.startsWith("USER")).length, 1, "it logged in again");
   for (const socket of waiting) socket.destroy();
 });
+
+test("as many directories are listed at once as there may be connections", async () => {
+  const [listing, arrived]: [Socket[], Socket[]] = [[], []];
+  let come: (socket: Socket) => void = (socket) => void arrived.push(socket);
+  const data = createServer((socket) => come(socket.on("error", () => socket.destroy())));
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  const send = async (control: Socket, text: string): Promise<void> => {
+    const socket = arrived.shift() ?? (await new Promise<Socket>((resolve) => (come = resolve)));
+    come = (next) => void arrived.push(next);
+    control.write("150 now\r\n");
+    await new Promise<void>((resolve) => socket.end(text, resolve));
+    control.write("226 done\r\n");
+  };
+  let rootListed = false;
+  const { device, lines } = await scripted(
+    (line, control) => {
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      if (!line.startsWith("LIST")) return undefined;
+      if (!rootListed) {
+        rootListed = true;
+        void send(control, ["a", "b", "c"].map((name) => `drwxr-xr-x 2 0 0 0 Jan 1 2026 ${name}\r\n`).join(""));
+      } else {
+        listing.push(control);
+        // None before all were asked for.
+        if (listing.length === 3) void listing.reduce((before, it) => before.then(() => send(it, "")), Promise.resolve());
+      }
+      return "";
+    },
+    { concurrency: 3 },
+  );
+  const found: string[] = [];
+  for await (const { path } of device.source!.list(calm(), { directories: true })) found.push(path);
+  assert.deepEqual(found.sort(), ["a", "b", "c"]);
+  assert.equal(lines.filter((line) => line.startsWith("USER")).length, 3);
+});

@@ -41,19 +41,20 @@ export class FtpSource implements Source {
   }
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
-    return listBelow((dir) => this.readDir(dir, signal), signal, options);
+    // One more for each connection, so that it need not wait for us.
+    return listBelow((dir, own) => this.readDir(dir, own), signal, options, 2 * this.#options.concurrency);
   }
 
   /** One directory. Throws "missing" when there is none: vsftpd says so of one that may not be entered, too. */
   readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
     return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
       const wire = wirePath(connection.root, dir);
-      const entered = await connection.enter(wire);
-      if (entered.code === 550 && dir === "")
-        throw new Fault("denied", `the root cannot be entered: the server said "${readable(entered.text)}"`);
-      if (isAbsent(entered)) throw new Fault("missing", `there is no directory ${dir}`);
-      if (entered.code >= 400) throw new Refusal(entered);
-      return (await connection.list(wire)).filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
+      const listed = await connection.enterAndList(wire);
+      if (Array.isArray(listed)) return listed.filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
+      if (listed.code === 550 && dir === "")
+        throw new Fault("denied", `the root cannot be entered: the server said "${readable(listed.text)}"`);
+      if (isAbsent(listed)) throw new Fault("missing", `there is no directory ${dir}`);
+      throw new Refusal(listed);
     });
   }
 

@@ -44,7 +44,7 @@ export class SftpSource implements Source {
   async *list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
     const lease = await this.#pool.lease(signal);
     const { session } = lease.login;
-    const readDir = (dir: string) => this.#pool.run(cannotList(dir), () => orAborted(entriesIn(session, dir), signal));
+    const readDir = (dir: string, own: AbortSignal) => this.#pool.run(cannotList(dir), () => orAborted(entriesIn(session, dir), own));
     try {
       yield* listBelow(readDir, signal, options, listedAtOnce);
     } finally {

@@ -37,7 +37,7 @@ export class WebdavSource implements Source {
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
     // Half of the questions that may be asked at once: the others are for what is moved.
-    return listBelow((dir) => this.#readDir(dir, signal), signal, options, this.#concurrency);
+    return listBelow((dir, own) => this.#readDir(dir, own), signal, options, this.#concurrency);
   }
 
   async #readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
