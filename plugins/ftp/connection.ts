@@ -144,12 +144,16 @@ export class Connection {
   }
 
   async #sizeOf(wire: string, answer: Answer): Promise<number | undefined> {
-    const number = /^(\d+)/.exec(answer.text.trim());
-    if (answer.code === 213 && number !== null) return Number(number[1]);
-    if (answer.code === 550) return undefined;
+    const size = told(answer);
+    if (size !== undefined || answer.code === 550) return size;
     if (answer.code !== 213 && !isUnknownCommand(answer)) throw new Refusal(answer);
     const found = await this.entry(wire);
     return found?.kind === "file" ? found.size : undefined;
+  }
+
+  /** The size of what SIZE takes for a file, perhaps by a link; undefined where it says none. */
+  async sizeTold(wire: string): Promise<number | undefined> {
+    return told(await this.ask(`SIZE ${wire}`));
   }
 
   /** The time of a file in ms; undefined when the server does not say. */
@@ -412,6 +416,12 @@ async function orEnded(data: Data, what: (over: { signal: AbortSignal }) => Prom
   } finally {
     over.abort();
   }
+}
+
+/** What SIZE answered; undefined where that is no number. */
+function told({ code, text }: Answer): number | undefined {
+  const number = /^(\d+)/.exec(text.trim());
+  return code === 213 && number !== null ? Number(number[1]) : undefined;
 }
 
 export function isUnknownCommand(answer: Answer): boolean {

@@ -526,3 +526,29 @@ test("as many directories are listed at once as there may be connections", async
   assert.deepEqual(found.sort(), ["a", "b", "c"]);
   assert.equal(lines.filter((line) => line.startsWith("USER")).length, 3);
 });
+
+test("a source looks at a file by SIZE where there is no MLST, and lists only for what has none; a tree always lists", async () => {
+  const data = createServer((socket) =>
+    socket.on("error", () => socket.destroy()).end("drwxr-xr-x 2 0 0 0 Jan 1 2026 dir\r\n-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n"),
+  );
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  const { device, lines } = await scripted((line, control) => {
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line === "SIZE /a.bin") return "213 7";
+    if (line.startsWith("SIZE")) return "550 no plain file";
+    if (!line.startsWith("LIST")) return undefined;
+    setTimeout(() => control.write("226 done\r\n"), 1);
+    return "150 now";
+  });
+  const listed = () => lines.filter((line) => line.startsWith("LIST")).length;
+  assert.deepEqual(await device.source!.stat("a.bin", calm()), { path: "a.bin", kind: "file", size: 7 });
+  assert.equal(listed(), 0);
+  assert.deepEqual(await device.source!.stat("dir", calm()), { path: "dir", kind: "directory", size: 0 });
+  assert.equal(await device.source!.stat("gone", calm()), undefined);
+  assert.equal(listed(), 2);
+  assert.deepEqual(await device.tree!.stat("a.bin", calm()), { path: "a.bin", kind: "file", size: 7 });
+  assert.equal(listed(), 3);
+});

@@ -58,8 +58,12 @@ export class FtpSource implements Source {
     });
   }
 
+  /** By SIZE where there is no MLST, since a look would list the whole directory: a link to a file is then told as the file, which no list does. */
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#pool.with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path));
+    return this.#pool.with(signal, `cannot look at ${path}`, async (connection) => {
+      const size = connection.has("MLST") || path === "" ? undefined : await connection.sizeTold(wirePath(connection.root, path));
+      return size === undefined ? lookAt(connection, path) : { path, kind: "file", size };
+    });
   }
 
   async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
@@ -69,10 +73,12 @@ export class FtpSource implements Source {
     try {
       const wire = await connection.run(what, async () => {
         const path = wirePath(connection.root, entry.path);
-        const size = await connection.size(path);
+        const [size, modifiedMs] = await Promise.all([
+          connection.size(path),
+          entry.modifiedMs === undefined ? undefined : connection.modified(path),
+        ]);
         if (size === undefined) throw missing(entry);
-        const modifiedMs = entry.modifiedMs !== undefined && size === entry.size ? await connection.modified(path) : undefined;
-        const retimed = modifiedMs !== undefined && Math.abs(modifiedMs - (entry.modifiedMs ?? 0)) >= 1000;
+        const retimed = modifiedMs !== undefined && size === entry.size && Math.abs(modifiedMs - (entry.modifiedMs ?? 0)) >= 1000;
         if (size < entry.size || offset > entry.size || retimed)
           throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
         return path;

@@ -5,7 +5,7 @@
  */
 import { Fault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
-import type { MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { Refusal, type Connection } from "./connection.js";
@@ -26,6 +26,10 @@ export class FtpTree extends RemoteTree implements Tree {
     this.#pool = pool;
     this.#source = source;
     this.#target = target;
+  }
+
+  override stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
+    return this.#pool.with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path));
   }
 
   async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
