@@ -210,6 +210,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const { size, modifiedMs } = entry.stamp;
   const kept = modifiedMs !== undefined && (table.alone === true || tells(on, entry, old?.entry)) ? { modifiedMs } : {};
   const staging: Staging = { id: names.staging(on, path, entry), path, size, ...kept };
+  await dropOtherTime(world, on, staging, signal);
   const begun = store.staged.has(staging.id);
   if (!begun) await store.change({ stage: { on, staging } });
   const agreed = store.base.get(path)?.digest;
@@ -259,6 +260,14 @@ async function publish(
     await world.store.change({ settle: id });
     throw error;
   }
+}
+
+/** Some servers set the time of a file while they write it: what was staged to have another one, or one at all, would keep that. */
+async function dropOtherTime({ store, sides }: World, on: Side, { id, modifiedMs }: Staging, signal: AbortSignal): Promise<void> {
+  const begun = store.staged.get(id)?.staging;
+  if (begun === undefined || begun.modifiedMs === modifiedMs) return;
+  await sides[on].drop(begun, signal);
+  await store.change({ unstage: id });
 }
 
 /** Whether others see by its size and time that this is another content than what was there. Clocks that were never set give many files one time. */

@@ -21,6 +21,8 @@ export const digestOf = (content: number): Digest => `sha256:${content}`;
 export class Tree {
   readonly nodes = new Map<string, Node>();
   readonly staged = new Map<string, number>();
+  /** Of what is staged: some servers set the time of a file while they write it, and it keeps that. */
+  readonly stagedMs = new Map<string, number>();
   marked = false;
   #inode = 1;
   #born = 1;
@@ -239,10 +241,11 @@ export class TreeReplica implements Replica {
   /** By copying from what has the name, where that looks as it was agreed: whatever that is by then, a part of the new content. What was not sent is proved, and where it is wrong all of it is sent. */
   async stage(staging: Staging, from: Replica, entry: Entry, { begun, old: held }: Held): Promise<Digest> {
     if (!(from instanceof TreeReplica)) throw new TypeError("both sides are trees of the model");
-    const { id, path } = staging;
-    const { staged } = this.tree;
+    const { id, path, modifiedMs } = staging;
+    const { staged, stagedMs } = this.tree;
     if (!begun && staged.has(id)) throw new Error(`${path} is staged, and nobody knows of it`);
     const content = await from.#call(`read ${path}`, () => from.#expect(path, entry));
+    if (!staged.has(id)) stagedMs.delete(id);
     if (!staged.has(id) && held !== undefined && (await this.#call(`compare ${path}`, () => this.#is(path, held.entry))))
       await this.#call(`splice ${path}`, () => {
         const basis = this.tree.content(path);
@@ -252,7 +255,11 @@ export class TreeReplica implements Replica {
       const right = await this.#call(`prove ${path}`, () => this.broken.believed === true || staged.get(id) === content);
       if (!right) await this.#call("drop", () => void staged.delete(id));
     }
-    if (!staged.has(id)) await this.#call(`send ${path}`, () => void staged.set(id, content));
+    if (!staged.has(id))
+      await this.#call(`send ${path}`, () => {
+        staged.set(id, content);
+        if (modifiedMs !== undefined) stagedMs.set(id, modifiedMs);
+      });
     // It may be written while it is sent.
     await from.#call(`look ${path}`, () => from.#expect(path, entry));
     return digestOf(content);
@@ -285,7 +292,7 @@ export class TreeReplica implements Replica {
       }
       if (!this.tree.makeParents(path)) throw new Fault("rejected", "a file is above it");
       for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
-      this.tree.put(path, content, modifiedMs);
+      this.tree.put(path, content, modifiedMs ?? this.tree.stagedMs.get(id));
       this.tree.staged.delete(id);
       this.published(path, content);
       return this.tree.entry(path);

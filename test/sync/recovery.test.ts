@@ -168,3 +168,22 @@ test("a name that was free for a moment, and that somebody had in it, is not mis
   await run();
   assert.deepEqual([box.text(), server.text()], ["a=1", "a=1"]);
 });
+
+test("what was staged with its time, and shall not have it any more, does not get its name with it: others would take it for what was there", async () => {
+  const { box, server, between, once, run } = two(() => ({ actions: twoWay }));
+  const agreedMs = Date.UTC(2026, 0);
+  assert.equal(sizeOf(1), sizeOf(4));
+  box.put("a", 1, agreedMs);
+  await run();
+  assert.equal(server.entry("a")?.stamp.modifiedMs, agreedMs);
+  box.put("a", 4, agreedMs + 1);
+  server.remove("a");
+  between.gate = (when, call) => (when === "after" && call === "send a" ? Promise.reject(new Error("no power")) : Promise.resolve());
+  await assert.rejects(once(), /no power/);
+  between.gate = () => Promise.resolve();
+  // It was only taken away for a moment.
+  server.put("a", 1, agreedMs);
+  await run();
+  assert.equal(server.content("a"), 4);
+  assert.notEqual(server.entry("a")?.stamp.modifiedMs, agreedMs + 1);
+});
