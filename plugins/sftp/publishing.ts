@@ -13,6 +13,16 @@ export function ifRefused(error: unknown): void {
   if (!isRefusal(error)) throw error;
 }
 
+/** undefined where the server refuses. */
+export async function orRefused<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    ifRefused(error);
+    return undefined;
+  }
+}
+
 /** Another name may be in another directory than the partial's. */
 export async function publish(session: Session, partial: Buffer, name: Buffer): Promise<boolean> {
   try {

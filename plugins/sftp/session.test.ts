@@ -1,6 +1,7 @@
 /** What is asked of a server, without one. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Status } from "./faults.js";
 import { Session } from "./session.js";
 import { Cursor, type Part, Type, type Wire } from "./wire.js";
 
@@ -43,24 +44,43 @@ test("of a server that answers in another order nothing is left out of a list", 
   assert.deepEqual(asked, [Type.opendir, Type.readdir, Type.readdir, Type.close]);
 });
 
-test("a name is given in one request only by OpenSSH's own server, once a hard link was seen there", async () => {
-  const ok = Buffer.alloc(4);
+/** A server that says yes to all, but for what `rename` answers; and what was renamed. */
+async function linking(software: string, extensions: readonly string[], rename: number) {
   const attributes = Buffer.from("\0\0\0\x01\0\0\0\0\0\0\0\x05", "latin1");
-  const gives = async (software: string, extensions: readonly string[]): Promise<boolean> => {
-    const wire = {
-      start: () => Promise.resolve(new Map(extensions.map((it) => [it, "1"]))),
-      ask: (type: number) =>
-        Promise.resolve(
-          type === Type.lstat ? { type: Type.attrs, body: new Cursor(attributes) } : { type: Type.status, body: new Cursor(ok) },
-        ),
-    } as unknown as Wire;
-    const session = await Session.start(wire, "/srv", software);
-    assert.equal(session.gives, false, "before anything was seen");
+  const renamed: string[] = [];
+  const wire = {
+    start: () => Promise.resolve(new Map(extensions.map((it) => [it, "1"]))),
+    ask: (type: number, parts: readonly Part[]) => {
+      if (type === Type.lstat) return Promise.resolve({ type: Type.attrs, body: new Cursor(attributes) });
+      if (type === Type.rename) renamed.push(parts.join(" "));
+      return Promise.resolve({ type: Type.status, body: new Cursor(Buffer.from([0, 0, 0, type === Type.rename ? rename : 0])) });
+    },
+  } as unknown as Wire;
+  return { session: await Session.start(wire, "/srv", software), renamed };
+}
+
+const ofOpenSsh = ["hardlink@openssh.com", "fsync@openssh.com", "lsetstat@openssh.com", "posix-rename@openssh.com"];
+
+test("a name is given in one request only by OpenSSH's own server, once a hard link was seen there, and that RENAME refuses its name", async () => {
+  const gives = async (software: string, extensions = ofOpenSsh, rename: number = Status.failure): Promise<boolean> => {
+    const { session } = await linking(software, extensions, rename);
+    assert.equal(session.gives(Buffer.from("/srv")), false, "before anything was seen");
     assert.equal(await session.publish(Buffer.from("/srv/.a.part"), Buffer.from("/srv/a")), true);
-    return session.gives;
+    return session.gives(Buffer.from("/srv"));
   };
-  const theirs = ["hardlink@openssh.com", "fsync@openssh.com", "lsetstat@openssh.com", "posix-rename@openssh.com"];
-  assert.equal(await gives("OpenSSH_9.2p1", theirs), true);
-  assert.equal(await gives("SFTPGo_2.5.6", theirs), false, "another program");
+  assert.equal(await gives("OpenSSH_9.2p1"), true);
+  assert.equal(await gives("SFTPGo_2.5.6"), false, "another program");
   assert.equal(await gives("OpenSSH_9.2p1", ["hardlink@openssh.com", "posix-rename@openssh.com"]), false, "another SFTP server behind it");
+  assert.equal(await gives("OpenSSH_9.2p1", ofOpenSsh, Status.ok), false, "one that goes over what is there");
+  assert.equal(await gives("OpenSSH_9.2p1", ofOpenSsh, Status.permissionDenied), false, "one that allows no RENAME");
+});
+
+test("of another directory it has to be seen that files are linked there: a file system without links may be mounted", async () => {
+  const { session, renamed } = await linking("OpenSSH_9.2p1", ofOpenSsh, Status.failure);
+  const [here, below] = [Buffer.from("/srv"), Buffer.from("/srv/mounted")];
+  await session.publish(Buffer.from("/srv/.a.part"), Buffer.from("/srv/a"));
+  assert.deepEqual([session.gives(here), session.gives(below)], [true, false]);
+  await session.publish(Buffer.from("/srv/mounted/.b.part"), Buffer.from("/srv/mounted/b"));
+  assert.deepEqual([session.gives(here), session.gives(below)], [true, true]);
+  assert.deepEqual(renamed, ["/srv/.a.part /srv/a"], "what RENAME says is asked once");
 });

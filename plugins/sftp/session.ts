@@ -32,6 +32,8 @@ export interface Space {
 export const copying = "copy-data";
 /** An fsync of a large file on a slow disk: so many bytes per millisecond at least. */
 const slowestSync = 1000;
+/** So many directories are remembered. */
+const mostDirs = 1000;
 
 export class Session {
   readonly #wire: Wire;
@@ -39,6 +41,9 @@ export class Session {
   readonly #openSsh: boolean;
   #tells: boolean | undefined;
   #links = false;
+  #refuses: Promise<boolean> | undefined;
+  /** Directories whose files were seen to be linked. */
+  readonly #giving = new Set<string>();
   /** The root of the device, absolute. */
   readonly root: Buffer;
 
@@ -219,9 +224,12 @@ export class Session {
     return this.#links;
   }
 
-  /** `give` is known to do what `link` does. An open file shows what it is when it is closed. */
-  get gives(): boolean {
-    return this.#links && this.#openSsh;
+  /**
+   * `give` of a file in this directory is known to do what `link` does. Of each directory by itself: another file system may be mounted there, and on one without hard links OpenSSH looks where a
+   * link leads, and renames over one that leads nowhere.
+   */
+  gives(dir: Buffer): boolean {
+    return this.#giving.has(dir.toString("latin1"));
   }
 
   /** OpenSSH's RENAME of a file makes a hard link and takes the old name away (sftp-server.c, process_rename). Throws Refusal, also where something has that name. */
@@ -240,8 +248,23 @@ export class Session {
     if (!this.#links) await asked;
     const [seen, own] = await Promise.all([this.lstat(to), this.#links ? undefined : this.lstat(from), asked]);
     if (seen === undefined || (own !== undefined && (seen.size !== own.size || seen.modifiedMs !== own.modifiedMs))) return undefined;
+    if (this.#openSsh && (await (this.#refuses ??= this.#refusesTaken(from, to)))) {
+      if (this.#giving.size >= mostDirs) this.#giving.clear();
+      this.#giving.add(parentOf(from).toString("latin1"));
+    }
     await this.remove(from);
     return seen;
+  }
+
+  /** What calls itself OpenSSH may be something else. Both names are those of one file: nothing is lost where RENAME goes over what is there. */
+  async #refusesTaken(from: Buffer, to: Buffer): Promise<boolean> {
+    try {
+      await this.give(from, to);
+      return false;
+    } catch (error) {
+      // Other codes say that it is not allowed at all.
+      return isRefusal(error, Status.failure);
+    }
   }
 
   /**

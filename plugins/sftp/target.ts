@@ -8,7 +8,7 @@
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Digest, Memo, Occupant, Part, Proof, Receipt, Stamp, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
-import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
+import { ifRefused, isSameFile, opened, orFull, orRefused, publish } from "./publishing.js";
 import type { Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
@@ -20,6 +20,14 @@ import { readDigest, writeAll } from "./transfer.js";
 interface Proved {
   readonly proof: Proof;
   readonly digest?: Digest;
+}
+
+/** What was written a moment ago. */
+interface Written {
+  /** As the server showed it when it closed the file. */
+  readonly shown: Attributes;
+  /** The time that it was given. */
+  readonly modifiedMs: number | undefined;
 }
 
 /** In an upload's memo: how many bytes were acknowledged in order when its write broke off. */
@@ -41,8 +49,8 @@ export class SftpTarget implements Target {
   readonly #sure = new Map<string, number>();
   /** Uploads whose bytes are on the server's medium, as far as it says so. */
   readonly #synced = new Set<string>();
-  /** Uploads that were just written, as the server showed them when it closed the file. */
-  readonly #written = new Map<string, Attributes>();
+  /** Uploads that get their name in one request, when nothing comes between. */
+  readonly #written = new Map<string, Written>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
 
@@ -96,8 +104,8 @@ export class SftpTarget implements Target {
   async #append(session: Session, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const partial = partialOf(session, upload);
     throwIfAborted(signal);
-    const handle = await this.#openAt(session, upload, partial, offset, signal);
     this.#unproved(upload);
+    const handle = await this.#openAt(session, upload, partial, offset, signal);
     const progress = { sure: offset };
     const reading = upload.chunks(offset, signal);
     const writing = this.#fill(session, handle, upload, partial, (end) => writeAll(session, handle, reading, progress, onBytes, end));
@@ -131,20 +139,22 @@ export class SftpTarget implements Target {
     write: (end: () => Promise<unknown>) => Promise<void>,
   ): Promise<void> {
     let closed = false;
-    let shown: Attributes | undefined;
+    let written: Written | undefined;
     try {
       await write(async () => {
         closed = true;
         const { modifiedMs, size } = upload;
-        // A server does what is asked of one file in the order of asking.
-        [, , shown] = await Promise.all([
-          session.gives && modifiedMs !== undefined ? session.setTimeOf(handle, modifiedMs).catch(ifRefused) : undefined,
+        const gives = session.gives(parentOf(partial));
+        // A server does what is asked of one file in the order of asking. What it refuses here is asked by the file's name.
+        const [timed, , shown] = await Promise.all([
+          gives && modifiedMs !== undefined ? orRefused(session.setTimeOf(handle, modifiedMs).then(() => true)) : true,
           session.sync(handle, size),
-          session.gives ? session.fstat(handle) : undefined,
+          gives ? orRefused(session.fstat(handle)) : undefined,
           session.close(handle),
         ]);
+        if (timed === true && shown?.size === size) written = { shown, modifiedMs };
       });
-      if (shown?.size === upload.size) this.#written.set(upload.id, shown);
+      if (written !== undefined) this.#written.set(upload.id, written);
     } catch (error) {
       const why = await orFull(session, partial, error);
       if (!closed) await session.close(handle).catch(() => undefined);
@@ -187,8 +197,8 @@ export class SftpTarget implements Target {
       await opened(session, wirePath(session.root, from.path), Open.read, async (source) => {
         const { kind, size = 0 } = await session.fstat(source);
         if (kind !== "file" || size < from.offset + from.length) throw new Fault("changed", `${from.path} has ${size} bytes there`);
-        const handle = await this.#openAt(session, upload, partial, at, signal);
         this.#unproved(upload);
+        const handle = await this.#openAt(session, upload, partial, at, signal);
         try {
           for (let done = 0; done < from.length;) {
             throwIfAborted(signal);
@@ -229,7 +239,7 @@ export class SftpTarget implements Target {
     return this.#proved.get(upload.id) ?? this.#prove(login, upload, partial, signal);
   }
 
-  /** Its partial is written to. */
+  /** Its partial is about to be written to, or cut off. */
   #unproved({ id }: Upload): void {
     this.#written.delete(id);
     this.#synced.delete(id);
@@ -282,10 +292,10 @@ export class SftpTarget implements Target {
   async #given(login: Login, upload: Upload, partial: Buffer, name: Buffer, signal: AbortSignal): Promise<Receipt | undefined> {
     const { session } = login;
     const written = this.#written.get(upload.id);
-    if (written === undefined || !session.gives) return undefined;
+    if (written === undefined || written.modifiedMs !== upload.modifiedMs || !session.gives(parentOf(partial))) return undefined;
     // Only once: what went wrong is looked at.
     this.#written.delete(upload.id);
-    const proved = await this.#provenWhole(login, upload, partial, written, signal);
+    const proved = await this.#provenWhole(login, upload, partial, written.shown, signal);
     throwIfAborted(signal);
     try {
       await session.give(partial, name);
@@ -293,7 +303,7 @@ export class SftpTarget implements Target {
       ifRefused(error);
       return undefined;
     }
-    return { path: upload.path, size: upload.size, ...proved, ...shownBy(written) };
+    return { path: upload.path, size: upload.size, ...proved, ...shownBy(written.shown) };
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {

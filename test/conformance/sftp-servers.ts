@@ -137,41 +137,44 @@ export async function startSshd(base: string, lines: readonly string[]) {
 }
 
 /** sshd for the user who runs the tests, who logs in with a key that has a passphrase. */
-export const openssh: SftpServerKind = {
-  name: "sftp on OpenSSH",
-  ...installed(),
-  start: async (given) => {
-    const base = await scratch();
-    const dir = given ?? join(base, "files");
-    await fs.mkdir(dir, { recursive: true });
-    const [key, other] = [join(base, "id"), join(base, "other")];
-    makeKey(key, passphrase);
-    makeKey(other);
-    const authorized = join(base, "authorized_keys");
-    await fs.copyFile(`${key}.pub`, authorized);
-    const { port, hostKey, ...program } = await startSshd(base, [
-      `AuthorizedKeysFile ${authorized}`,
-      "PasswordAuthentication no",
-      "KbdInteractiveAuthentication no",
-      "PermitRootLogin prohibit-password",
-      "Subsystem sftp internal-sftp",
-    ]);
-    const user = userInfo().username;
-    return {
-      port,
-      dir,
-      seen: dir,
-      options: { user, privateKey: key, passphrase, hostKey },
-      wrong: { user, privateKey: other, hostKey },
-      secrets: [passphrase],
-      ...program,
-      stop: async () => {
-        await program.unplug();
-        await fs.rm(base, { recursive: true });
-      },
-    };
-  },
-};
+export const openssh = opensshWith("sftp on OpenSSH", "");
+
+/** The same, with arguments of `internal-sftp`. */
+export function opensshWith(name: string, args: string): SftpServerKind {
+  return { name, ...installed(), start: async (given) => startOpenssh(args, given) };
+}
+
+async function startOpenssh(args: string, given?: string): Promise<SftpServerUnderTest> {
+  const base = await scratch();
+  const dir = given ?? join(base, "files");
+  await fs.mkdir(dir, { recursive: true });
+  const [key, other] = [join(base, "id"), join(base, "other")];
+  makeKey(key, passphrase);
+  makeKey(other);
+  const authorized = join(base, "authorized_keys");
+  await fs.copyFile(`${key}.pub`, authorized);
+  const { port, hostKey, ...program } = await startSshd(base, [
+    `AuthorizedKeysFile ${authorized}`,
+    "PasswordAuthentication no",
+    "KbdInteractiveAuthentication no",
+    "PermitRootLogin prohibit-password",
+    `Subsystem sftp internal-sftp ${args}`,
+  ]);
+  const user = userInfo().username;
+  return {
+    port,
+    dir,
+    seen: dir,
+    options: { user, privateKey: key, passphrase, hostKey },
+    wrong: { user, privateKey: other, hostKey },
+    secrets: [passphrase],
+    ...program,
+    stop: async () => {
+      await program.unplug();
+      await fs.rm(base, { recursive: true });
+    },
+  };
+}
 
 /** sshd that lets a user in with a password, into a chroot, for SFTP alone: no commands. */
 export const chrooted: SftpServerKind = {
