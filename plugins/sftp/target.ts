@@ -274,15 +274,15 @@ export class SftpTarget implements Target {
           await session.remove(partial);
           return this.#forget(upload, receipt);
         }
-        const occupant = await this.#occupant(login, upload, name, other);
-        if (!(await this.#replaceable(login, upload, name, occupant))) return occupant;
+        const taken = await this.#taken(login, upload, partial, name, other);
+        if (!("occupied" in taken) || !(await this.#replaceable(login, upload, name, taken))) return taken;
         await session.replace(partial, name);
         return this.#forget(upload, receipt);
       }
       if (!(await publish(session, partial, name))) {
         const now = await session.lstat(name);
         if (now === undefined) throw new Fault("transient", "the server gave the file no name");
-        return this.#occupant(login, upload, name, now);
+        return this.#taken(login, upload, partial, name, now);
       }
       return this.#forget(upload, receipt);
     });
@@ -386,6 +386,12 @@ export class SftpTarget implements Target {
       digest: await opened(session, path, Open.read, (handle) => readDigest(session, handle, size, "the file")),
       proof: "readback",
     };
+  }
+
+  /** By another, or by this very file: a request whose answer was lost may be done at any time. */
+  async #taken(login: Login, upload: Upload, partial: Buffer, name: Buffer, there: Attributes): Promise<Receipt | Occupant> {
+    if ((await login.session.lstat(partial)) === undefined) return this.#forget(upload, await this.#published(login, upload, name, there));
+    return this.#occupant(login, upload, name, there);
   }
 
   async #occupant(login: Login, upload: Upload, name: Buffer, { kind, size }: Attributes): Promise<Occupant> {

@@ -1,26 +1,33 @@
 /** At OpenSSH a file that was just written gets its name in one request, and nothing is looked at: what may have come between, and servers that refuse a part of it (`internal-sftp -P`). */
 import assert from "node:assert/strict";
-import { promises as fs } from "node:fs";
+import { promises as fs, renameSync } from "node:fs";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { test, type TestContext } from "node:test";
-import type { Target } from "../../core/plugin.js";
+import type { Device, Target } from "../../core/plugin.js";
 import { calm, expectFault, until } from "./clause.js";
 import { sftpDevice } from "./sftp-harness.js";
-import { openssh, opensshWith, type SftpServerKind } from "./sftp-servers.js";
+import { chrooted, openssh, opensshWith, type SftpServerKind } from "./sftp-servers.js";
 import { isReceipt, send, targetOf } from "./target-under-test.js";
 import { upload } from "./upload.js";
 
 const modifiedMs = Date.UTC(2020, 1, 1);
 
-/** Proved by its size alone, as where there are no commands: nothing else would notice. */
-async function under(t: TestContext, kind: SftpServerKind): Promise<{ target: Target; dir: string }> {
+/** Proved by its size alone, when nothing else is said: nothing else would notice. */
+async function under(t: TestContext, kind: SftpServerKind, verify = "size"): Promise<{ target: Target; again: () => Target; dir: string }> {
   const server = await kind.start();
-  const device = sftpDevice(server.port, { root: server.seen, verify: "size", ...server.options });
+  const devices: Device[] = [];
+  /** Another device of the same server: what a start after a kill has. */
+  const again = () => {
+    const device = sftpDevice(server.port, { root: server.seen, verify, ...server.options });
+    devices.push(device);
+    return targetOf({ device, close: () => device.close() });
+  };
   t.after(async () => {
-    await device.close();
+    for (const device of devices) await device.close();
     await server.stop();
   });
-  return { target: targetOf({ device, close: () => device.close() }), dir: server.dir };
+  return { target: again(), again, dir: server.dir };
 }
 
 for (const refused of ["fstat", "fsetstat", "setstat", "rename", "hardlink", "fstat,fsetstat,rename"]) {
@@ -80,3 +87,31 @@ test(
     }
   },
 );
+
+for (const known of [true, false])
+  test(
+    `a request whose answer was lost is done while its file is looked at${known ? "" : ", first of all"}: that is what has the name`,
+    {
+      skip: chrooted.skip ?? false,
+    },
+    async (t) => {
+      const { target, again, dir } = await under(t, chrooted, "auto");
+      const content = Buffer.from("second");
+      let lost = false;
+      const it = upload("second", content, {
+        read: (offset) => {
+          if (lost) renameSync(join(dir, it.partialPath), join(dir, "second"));
+          return Readable.from([content.subarray(offset)]);
+        },
+      });
+      await target.write(it, 0, calm(), () => undefined);
+      const later = again();
+      if (known) await send(later, upload("first", Buffer.from("first")));
+      // It was continued, so its beginning is looked at once more.
+      await it.memo.set("resumed", true);
+      lost = true;
+      const receipt = await later.commit(it, calm());
+      assert.ok(isReceipt(receipt), JSON.stringify(receipt));
+      assert.deepEqual(await fs.readdir(dir), known ? ["first", "second"] : ["second"]);
+    },
+  );
