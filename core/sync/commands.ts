@@ -1,7 +1,7 @@
 /** `plan` and `approve`: what a person asks of a route between two devices that both follow, and decides about it. */
 import { ControlError } from "../control.js";
 import type { Engine } from "../engine.js";
-import { isAtOrBelow } from "../paths.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, type Content, isMove, type Row, rowOf, type Side } from "../reconcile.js";
 import { nameOf } from "./options.js";
 import { listedAt } from "./plan.js";
@@ -44,6 +44,11 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
       const moved = actions.flatMap((action, n) => (isMove(action) ? [listedAt(action.from, actions.slice(0, n).filter(isMove))] : []));
+      const gone = new Set(
+        actions.flatMap((action, n) =>
+          action.do === "remove" && action.on === "there" ? [listedAt(action.path, actions.slice(0, n).filter(isMove))] : [],
+        ),
+      );
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
@@ -58,23 +63,34 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
             const by = taken.get(action);
             return by === undefined || !("on" in action) ? [] : [takenText(by, route.named[action.on])];
           });
+          const stays = l === undefined && r !== undefined && !byPath.has(path) && !moved.some((from) => isAtOrBelow(path, from));
+          const above = stays ? dirIn(gone, path) : undefined;
           const left = settling
             ? "it is being written, or was a moment ago"
             : hidden
               ? "it, or what is above it, cannot be seen"
-              : l === undefined && r !== undefined && !byPath.has(path) && !moved.some((from) => isAtOrBelow(path, from))
+              : stays && above === undefined
                 ? `${b !== undefined ? "it has gone here" : forgotten.has(path) ? "what was agreed of it is forgotten" : "this route did not bring it there"}: it stays there`
                 : otherwise;
           return {
             ...{ path, base: textOf(b), here: textOf(l), there: textOf(r) },
             ...(typeof row !== "number" || hidden || route.config.mode === "mirror" ? {} : { row }),
-            actions: (byPath.get(path) ?? []).filter((action) => !taken.has(action)).map((action) => wordsOf(action, route, actions)),
+            actions:
+              above !== undefined
+                ? [`goes to the trash at ${route.named.there} with ${above}`]
+                : (byPath.get(path) ?? []).filter((action) => !taken.has(action)).map((action) => wordsOf(action, route, actions)),
             ...(left === undefined ? {} : { left }),
           };
         }),
       };
     }),
   );
+}
+
+/** The one of these directories in which it is. */
+function dirIn(dirs: ReadonlySet<string>, path: string): string | undefined {
+  for (let dir = parentOf(path); dir !== ""; dir = parentOf(dir)) if (dirs.has(dir)) return dir;
+  return undefined;
 }
 
 function anewText(route: SyncRoute, strange: readonly Side[]): string {

@@ -431,3 +431,31 @@ for (const mode of ["mirror", "two-way"])
       );
     },
   );
+
+test("plan of a mirror says of what is in a directory that goes to the trash that it goes with it", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const config = two.config({ mode: "mirror", deletes: true });
+  for (const dir of ["old/below", "kept", "moved"]) world.mkdir(`box/${dir}`);
+  for (const name of ["old/a", "old/below/b", "kept/c", "moved/d", "moved/e"]) two.put(`box/${name}`);
+  await once(config);
+  rmSync(world.path("box/old"), { recursive: true });
+  rmSync(world.path("box/kept"), { recursive: true });
+  two.put("nas/kept/theirs");
+  renameSync(world.path("box/moved/d"), world.path("box/d"));
+  rmSync(world.path("box/moved"), { recursive: true });
+  const { out } = await runProgram(["plan", "--config", config]);
+  const said = new Map(out.split("\n").map((line) => [line.trim().replace(/:.*/, ""), line.replace(/^[^:]*: /, "")]));
+  assert.deepEqual(
+    ["old", "old/a", "old/below", "old/below/b", "moved/e"].map((path) => said.get(path)),
+    [
+      "move it to the trash at nas",
+      ...Array.from({ length: 3 }, () => "goes to the trash at nas with old"),
+      "goes to the trash at nas with moved",
+    ],
+    out,
+  );
+  assert.equal(said.get("kept/c"), "move it to the trash at nas");
+  assert.equal(said.get("kept/theirs"), "left as it is: this route did not bring it there: it stays there");
+  assert.equal(said.get("d"), "move it there at nas from moved/d");
+});
