@@ -14,7 +14,8 @@ test("a key with a passphrase is opened once, and anew when its file holds anoth
   const make = () =>
     writeFileSync(
       privateKey,
-      ssh2.utils.generateKeyPairSync("ed25519", { passphrase: "a phrase", cipher: "aes256-ctr", rounds: 16 }).private,
+      // Of its Ed25519 keys one in 256 is broken: a zero at the beginning of the public part is left out.
+      ssh2.utils.generateKeyPairSync("ecdsa", { bits: 256, passphrase: "a phrase", cipher: "aes256-ctr", rounds: 16 }).private,
     );
   const options = { user: "pi", privateKey, passphrase: { reveal: () => "a phrase" } } as unknown as SftpOptions;
   const keyOf = async () => {
