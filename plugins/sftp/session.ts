@@ -1,5 +1,6 @@
 /** What can be asked of an SFTP server, one method per request. Throws Refusal where the server refuses, else Faults. */
-import { Fault } from "../../core/errors.js";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Fault, orAborted } from "../../core/errors.js";
 import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
 import { parentOf } from "../../core/wire-path.js";
 import { Type, type Answer, type Cursor, type Part, type Wire } from "./wire.js";
@@ -34,6 +35,9 @@ export const copying = "copy-data";
 const slowestSync = 1000;
 /** So many directories are remembered. */
 const mostDirs = 1000;
+/** So long a RENAME whose connection was lost may take from its first step to its second, and how often it is looked at. */
+const halfGivenMs = 5000;
+const lookMs = 100;
 
 export class Session {
   readonly #wire: Wire;
@@ -254,6 +258,18 @@ export class Session {
     }
     await this.remove(from);
     return seen;
+  }
+
+  /**
+   * Takes away the first of two names of one file, which `give` may have left when its connection was lost. It may still be at it: OpenSSH's RENAME links, then removes the old name, and where that
+   * has gone meanwhile it takes the new one away again (sftp-server.c, process_rename). So it gets the time to end.
+   */
+  async endGiving(from: Buffer, signal: AbortSignal): Promise<void> {
+    for (let ms = 0; this.#openSsh && ms < halfGivenMs; ms += lookMs) {
+      await orAborted(sleep(lookMs), signal);
+      if ((await this.lstat(from)) === undefined) return;
+    }
+    await this.remove(from);
   }
 
   /** What calls itself OpenSSH may be something else. Both names are those of one file: nothing is lost where RENAME goes over what is there. */

@@ -271,7 +271,8 @@ export class SftpTarget implements Target {
       const other = links ? await session.lstat(name) : seen;
       if (other !== undefined) {
         if (await isSameFile(session, partial, name, there, other, upload.modifiedMs)) {
-          await session.remove(partial);
+          await session.endGiving(partial, signal);
+          if ((await session.lstat(name)) === undefined) throw new Fault("transient", "the server took the name away again");
           return this.#forget(upload, receipt);
         }
         const taken = await this.#taken(login, upload, partial, name, other);

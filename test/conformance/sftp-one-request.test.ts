@@ -115,3 +115,22 @@ for (const known of [true, false])
       assert.deepEqual(await fs.readdir(dir), known ? ["first", "second"] : ["second"]);
     },
   );
+
+test(
+  "a RENAME of a lost connection that has linked the name, and not taken the partial away yet, is left to end: where it found that gone it would take the name away again",
+  { skip: openssh.skip ?? false },
+  async (t) => {
+    const { target, again, dir } = await under(t, openssh);
+    const it = upload("a.bin", Buffer.from("the only copy"), { modifiedMs });
+    await target.write(it, 0, calm(), () => undefined);
+    const [partial, name] = [join(dir, it.partialPath), join(dir, "a.bin")];
+    await fs.link(partial, name);
+    const done = again().commit(it, calm());
+    // As sftp-server.c (process_rename) goes on, which was kept waiting between two calls.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await fs.unlink(partial).catch(() => fs.unlink(name));
+    assert.ok(isReceipt(await done));
+    assert.equal(await fs.readFile(name, "utf8"), "the only copy");
+    assert.deepEqual((await fs.readdir(dir)).sort(), ["a.bin"]);
+  },
+);
