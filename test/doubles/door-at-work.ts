@@ -233,10 +233,9 @@ export class DoorAtWork {
         const ours = this.#another
           ? new RegExp(`^Uid:\\s+${this.#uid}\\b`, "m").test(status)
           : readFileSync(`/proc/${pid}/environ`, "latin1").split("\0").includes(`FILESYNC_DOOR=${this.dir}`);
-        if (ours)
-          names.push(
-            `${/^Name:\s+(\S+)/m.exec(status)?.[1] ?? "?"} ${readFileSync(`/proc/${pid}/cmdline`, "latin1").replaceAll("\0", " ")}`,
-          );
+        const words = readFileSync(`/proc/${pid}/cmdline`, "latin1").replaceAll("\0", " ");
+        // Without words it has given its memory back, and is about to be a zombie.
+        if (ours && words !== "") names.push(`${/^Name:\s+(\S+)/m.exec(status)?.[1] ?? "?"} ${words}`);
       } catch {
         // It has gone.
       }
