@@ -140,12 +140,18 @@ export async function stopped(
 }
 
 export async function statusOf(config: string): Promise<Status> {
-  return JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  const { out, err } = await runProgram(["status", "--json", "--config", config]);
+  assert.notEqual(out, "", err);
+  return JSON.parse(out) as Status;
 }
 
 /** A person says yes where a route waits because all of it would be removed: what is edited at random may be two files, and both go. */
 export async function approveAllGone(config: string): Promise<void> {
-  const [sync] = (await statusOf(config)).syncs;
+  const status = await runProgram(["status", "--json", "--config", config]);
+  // Where a daemon is being started again on a busy machine: who calls this asks again.
+  if (status.out === "" && status.err.includes("it is starting or stopping")) return;
+  assert.notEqual(status.out, "", status.err);
+  const [sync] = (JSON.parse(status.out) as Status).syncs;
   if (sync?.state !== "stopped" || sync.reason?.startsWith("everything (") !== true) return;
   const { code, out, err } = await runProgram(["approve", sync.route, "--config", config]);
   // It may have gone on by itself.
