@@ -14,7 +14,7 @@ import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Move, other, type Side, type Tables } from "../reconcile.js";
 import type { Known } from "./known.js";
 import { type Begun, type Entry, notAsListed, type Replica, type Staging } from "./replica.js";
-import { type Agreed, type Intent, type Old, type Store } from "./store.js";
+import { type Agreed, type Intent, type Old, type Staged, type Store } from "./store.js";
 
 /** 2001-01-01: earlier times are those of machines without a clock. */
 const neverSetMs = 978_307_200_000;
@@ -210,7 +210,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const { size, modifiedMs } = entry.stamp;
   const kept = modifiedMs !== undefined && (table.alone === true || tells(on, entry, old?.entry)) ? { modifiedMs } : {};
   const staging: Staging = { id: names.staging(on, path, entry), path, size, ...kept };
-  await dropOtherTime(world, on, staging, signal);
+  await dropOtherTime(world, staging, signal);
   const begun = store.staged.has(staging.id);
   if (!begun) await store.change({ stage: { on, staging } });
   const agreed = store.base.get(path)?.digest;
@@ -263,11 +263,15 @@ async function publish(
 }
 
 /** Some servers set the time of a file while they write it: what was staged to have another one, or one at all, would keep that. */
-async function dropOtherTime({ store, sides }: World, on: Side, { id, modifiedMs }: Staging, signal: AbortSignal): Promise<void> {
-  const begun = store.staged.get(id)?.staging;
-  if (begun === undefined || begun.modifiedMs === modifiedMs) return;
-  await sides[on].drop(begun, signal);
-  await store.change({ unstage: id });
+async function dropOtherTime(world: World, { id, modifiedMs }: Staging, signal: AbortSignal): Promise<void> {
+  const begun = world.store.staged.get(id);
+  if (begun !== undefined && begun.staging.modifiedMs !== modifiedMs) await dropStaged(world, begun, signal);
+}
+
+/** After a kill in between it is dropped once more, which finds nothing. */
+export async function dropStaged({ store, sides }: World, { on, staging }: Staged, signal: AbortSignal): Promise<void> {
+  await sides[on].drop(staging, signal);
+  await store.change({ unstage: staging.id });
 }
 
 /** Whether others see by its size and time that this is another content than what was there. Clocks that were never set give many files one time. */

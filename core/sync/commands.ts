@@ -2,7 +2,7 @@
 import { ControlError } from "../control.js";
 import type { Engine } from "../engine.js";
 import { isAtOrBelow, parentOf } from "../paths.js";
-import { type Action, type Content, isMove, type Row, rowOf, type Side } from "../reconcile.js";
+import { type Action, type Content, isMove, type Move, type Row, rowOf, type Side } from "../reconcile.js";
 import { nameOf } from "./options.js";
 import { listedAt } from "./plan.js";
 import { takenText } from "./round.js";
@@ -43,12 +43,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       const { base, here, there, unseen } = tables;
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
-      const moved = actions.flatMap((action, n) => (isMove(action) ? [listedAt(action.from, actions.slice(0, n).filter(isMove))] : []));
-      const gone = new Set(
-        actions.flatMap((action, n) =>
-          action.do === "remove" && action.on === "there" ? [listedAt(action.path, actions.slice(0, n).filter(isMove))] : [],
-        ),
-      );
+      const { moved, gone } = leaving(actions);
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
@@ -85,6 +80,17 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       };
     }),
   );
+}
+
+/** What is moved, and what goes to the trash there, as it is listed. */
+function leaving(actions: readonly Action[]): { readonly moved: readonly string[]; readonly gone: ReadonlySet<string> } {
+  const [moves, moved, gone] = [[] as Move[], [] as string[], new Set<string>()];
+  for (const action of actions)
+    if (isMove(action)) {
+      moved.push(listedAt(action.from, moves));
+      moves.push(action);
+    } else if (action.do === "remove" && action.on === "there") gone.add(listedAt(action.path, moves));
+  return { moved, gone };
 }
 
 /** The one of these directories in which it is. */

@@ -4,7 +4,7 @@ import type { Taken } from "../folded.js";
 import { parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
-import { carryOut, type Listed, recover, type World } from "./carry.js";
+import { carryOut, dropStaged, type Listed, recover, type World } from "./carry.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
 import { type Entry, NotRead, type Staging } from "./replica.js";
@@ -46,7 +46,7 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
   } catch (error) {
     world.known?.forget();
     // Other things are to be done before what is sent: parts of that take the room for them.
-    if (isFault(error, "full")) await dropStaged(world, () => true, signal).catch(() => undefined);
+    if (isFault(error, "full")) await dropEach(world, () => true, signal).catch(() => undefined);
     throw error;
   }
 }
@@ -209,7 +209,7 @@ async function carryAll(
         full = error;
         const smaller = [...waiting].some((it) => (copies.get(it)?.size ?? Infinity) < copy.size);
         const gone = noRoom.refused(copy, smaller);
-        await dropStaged(world, ({ id }) => gone.includes(id), signal);
+        await dropEach(world, ({ id }) => gone.includes(id), signal);
       } else if (!isFault(error, "rejected", "denied", "mismatch")) throw error;
       else if (copy !== undefined) noRoom.through(copy);
       refused = true;
@@ -247,19 +247,15 @@ export function takenText({ by, goes }: Taken, side: string): string {
   return `${side} has ${by}, and takes both names for one: it ${goes ? "comes when that has gone" : "waits until that has gone there, or one of them gets another name"}`;
 }
 
-async function dropStaged({ sides, store }: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {
-  for (const [id, { on, staging }] of [...store.staged])
-    if (unwanted(staging)) {
-      await sides[on].drop(staging, signal);
-      await store.change({ unstage: id });
-    }
+async function dropEach(world: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {
+  for (const staged of [...world.store.staged.values()]) if (unwanted(staged.staging)) await dropStaged(world, staged, signal);
 }
 
 /** What was staged for a content that is not wanted any more. */
 async function dropUnwanted(world: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
   if (world.store.staged.size === 0) return;
   const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
-  await dropStaged(world, ({ id }) => !wanted.has(id), signal);
+  await dropEach(world, ({ id }) => !wanted.has(id), signal);
 }
 
 function copiesOf({ names }: World, actions: readonly Action[], scans: Scans): Map<Action, Copy> {

@@ -9,18 +9,9 @@ import type { Attributes, Session } from "./session.js";
 const roomBytes = 2 ** 20;
 
 /** A refusal changes nothing; a connection that broke does. */
-export function ifRefused(error: unknown): void {
+export function ifRefused(error: unknown): undefined {
   if (!isRefusal(error)) throw error;
-}
-
-/** undefined where the server refuses. */
-export async function orRefused<T>(work: Promise<T>): Promise<T | undefined> {
-  try {
-    return await work;
-  } catch (error) {
-    ifRefused(error);
-    return undefined;
-  }
+  return undefined;
 }
 
 /** Another name may be in another directory than the partial's. */

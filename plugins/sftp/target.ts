@@ -8,7 +8,7 @@
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Digest, Memo, Occupant, Part, Proof, Receipt, Stamp, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
-import { ifRefused, isSameFile, opened, orFull, orRefused, publish } from "./publishing.js";
+import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
@@ -147,9 +147,9 @@ export class SftpTarget implements Target {
         const gives = session.gives(parentOf(partial));
         // A server does what is asked of one file in the order of asking. What it refuses here is asked by the file's name.
         const [timed, , shown] = await Promise.all([
-          gives && modifiedMs !== undefined ? orRefused(session.setTimeOf(handle, modifiedMs).then(() => true)) : true,
+          gives && modifiedMs !== undefined ? session.setTimeOf(handle, modifiedMs).then(() => true, ifRefused) : true,
           session.sync(handle, size),
-          gives ? orRefused(session.fstat(handle)) : undefined,
+          gives ? session.fstat(handle).catch(ifRefused) : undefined,
           session.close(handle),
         ]);
         if (timed === true && shown?.size === size) written = { shown, modifiedMs };

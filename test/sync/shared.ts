@@ -140,18 +140,22 @@ export async function stopped(
 }
 
 export async function statusOf(config: string): Promise<Status> {
-  const { out, err } = await runProgram(["status", "--json", "--config", config]);
+  return statusIn(await askStatus(config));
+}
+
+const askStatus = (config: string) => runProgram(["status", "--json", "--config", config]);
+
+function statusIn({ out, err }: { readonly out: string; readonly err: string }): Status {
   assert.notEqual(out, "", err);
   return JSON.parse(out) as Status;
 }
 
 /** A person says yes where a route waits because all of it would be removed: what is edited at random may be two files, and both go. */
 export async function approveAllGone(config: string): Promise<void> {
-  const status = await runProgram(["status", "--json", "--config", config]);
+  const said = await askStatus(config);
   // Where a daemon is being started again on a busy machine: who calls this asks again.
-  if (status.out === "" && status.err.includes("it is starting or stopping")) return;
-  assert.notEqual(status.out, "", status.err);
-  const [sync] = (JSON.parse(status.out) as Status).syncs;
+  if (said.out === "" && said.err.includes("it is starting or stopping")) return;
+  const [sync] = statusIn(said).syncs;
   if (sync?.state !== "stopped" || sync.reason?.startsWith("everything (") !== true) return;
   const { code, out, err } = await runProgram(["approve", sync.route, "--config", config]);
   // It may have gone on by itself.
