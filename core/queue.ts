@@ -13,6 +13,7 @@ import type { Journal } from "./journal.js";
 import type { Clock, Digest, FileEntry } from "./plugin.js";
 import type { PlannedDelivery } from "./route.js";
 import {
+  atMost,
   bestFirst,
   canSend,
   elsewhere,
@@ -119,8 +120,8 @@ export class Queue {
   /** Inside `apply`. With `state`: only while it is in that. How many were marked. */
   setMarks(delivery: string, marks: Marks, state?: DeliveryRow["state"]): number {
     const text = JSON.stringify(marks);
-    if (state === undefined) return this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ?", text, delivery);
-    return this.journal.run("UPDATE deliveries SET marks = ? WHERE id = ? AND state = ?", text, delivery, state);
+    const only = state === undefined ? "" : `AND state = '${state}'`;
+    return this.journal.run(`UPDATE deliveries SET marks = ? WHERE id = ? ${only}`, text, delivery);
   }
 
   deliveriesOf(version: string): DeliveryRow[] {
@@ -199,12 +200,11 @@ export class Queue {
     const found = new Map<string, Wanted>();
     for (const [medium, target] of media.flatMap((medium) => targets.map((target) => [medium, target] as const))) {
       const rows = this.journal.all<Wanted>(
-        `SELECT version, target, path, weight, rank FROM deliveries WHERE source = ? AND medium = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} LIMIT ?`,
+        `SELECT version, target, path, weight, rank FROM deliveries WHERE source = ? AND medium = ? AND target = ? AND state = 'wanting' AND not_before <= ? ${bestFirst} ${atMost(limit + this.pulling.size)}`,
         source,
         medium,
         target,
         now,
-        limit + this.pulling.size,
       );
       for (const row of rows) {
         const other = found.get(row.version);
@@ -245,10 +245,9 @@ export class Queue {
   /** The best deliveries that are ready for a target, best first. */
   bestOf(target: string, limit: number): DeliveryRow[] {
     return this.journal.all<DeliveryRow>(
-      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${bestFirst} LIMIT ?`,
+      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${bestFirst} ${atMost(limit)}`,
       target,
       this.clock.monotonicMs(),
-      limit,
     );
   }
 
@@ -306,10 +305,9 @@ export class Queue {
   #toDiscard(target: string): DeliveryRow | undefined {
     return this.journal
       .all<DeliveryRow>(
-        `SELECT * FROM deliveries WHERE ${elsewhere} AND state = 'discard' AND target = ? AND not_before <= ? LIMIT ?`,
+        `SELECT * FROM deliveries WHERE ${elsewhere} AND state = 'discard' AND target = ? AND not_before <= ? ${atMost(this.pushing.size + 1)}`,
         target,
         this.clock.monotonicMs(),
-        this.pushing.size + 1,
       )
       .find(({ id }) => !this.pushing.has(id));
   }
@@ -462,7 +460,7 @@ export class Queue {
   nextDueMs(): number | undefined {
     return (
       this.journal.get<{ due: number | null }>(
-        "SELECT MIN(not_before) AS due FROM deliveries WHERE not_before > ? AND not_before > 0 AND state IN ('wanting', 'ready', 'discard')",
+        "SELECT MIN(not_before) AS due FROM deliveries WHERE not_before > MAX(?, 0) AND not_before > 0 AND state IN ('wanting', 'ready', 'discard')",
         this.clock.monotonicMs(),
       )?.due ?? undefined
     );

@@ -120,3 +120,9 @@ export const isReleasable = `v.released IS NULL AND v.after <> 'keep'
   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`;
 
 export const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
+
+/**
+ * A few rows at most: `n`, rounded up to a power of two. Never `LIMIT ?`, nor `state = ?` where an index has a condition on it: SQLite looks at such
+ * a value while it plans, and compiles the statement anew at each use.
+ */
+export const atMost = (n: number): string => `LIMIT ${2 ** Math.ceil(Math.log2(n))}`;
