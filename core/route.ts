@@ -2,7 +2,7 @@
  * Pure: an entry and the rules of the routes → the uploads that it shall become. No I/O, no clock, no state: the same entry and the same
  * rules give the same deliveries with the same ids, so finding a file twice changes nothing.
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import picomatch from "picomatch";
 import { bytesFromName, cutName, splitPath } from "./names.js";
 import { parentOf } from "./paths.js";
@@ -252,7 +252,5 @@ export function isPartial(path: string): boolean {
 
 /** 16 lower-case hexadecimal digits. */
 export function shortHash(...parts: string[]): string {
-  const hash = createHash("sha256");
-  for (const part of parts) hash.update(bytesFromName(part)).update("\0");
-  return hash.digest("hex").slice(0, 16);
+  return hash("sha256", bytesFromName(`${parts.join("\0")}\0`)).slice(0, 16);
 }
