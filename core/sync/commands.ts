@@ -6,6 +6,7 @@ import { type Action, type Content, isMove, type Move, type Row, rowOf, type Sid
 import { nameOf } from "./options.js";
 import { listedAt } from "./plan.js";
 import { takenText } from "./round.js";
+import type { Stopped } from "./stop.js";
 import { SyncRoute } from "./sync-route.js";
 
 export interface PlannedPath {
@@ -47,8 +48,8 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
-        ...(strange.length === 0 ? {} : { first: anewText(route, strange) }),
-        ...(stop === undefined ? {} : { first: `${stop.message}: ${untilApproved(route)}this is done:` }),
+        ...(stop === undefined ? {} : { first: `${stop.message}: ${whenOf(route, stop)}this is done:` }),
+        ...(strange.length === 0 ? {} : { first: anewText(route, strange, stop) }),
         paths: paths.map((path) => {
           const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
           const row = rowOf(b, l, r);
@@ -99,14 +100,15 @@ function dirIn(dirs: ReadonlySet<string>, path: string): string | undefined {
   return undefined;
 }
 
-function anewText(route: SyncRoute, strange: readonly Side[]): string {
-  const asked = strange.some((side) => route.asksAnew(side)) ? untilApproved(route) : "";
+function anewText(route: SyncRoute, strange: readonly Side[], stop: Stopped | undefined): string {
+  const asked = stop === undefined ? "" : whenOf(route, stop);
   const why = strange.map((side) => route.strangeText(side)).join("; ");
   const forgotten = [...new Set(strange.map((side) => route.forgotten(side)))].join(", ");
   return `${why}; ${asked}${forgotten}, nothing is removed, and this is done:`;
 }
 
-const untilApproved = (route: SyncRoute) => `nothing is done before "filesync approve ${route.name}"; then `;
+const whenOf = (route: SyncRoute, stop: Stopped) =>
+  `${route.isApproved(stop) ? "it is approved for the next run" : `nothing is done before "filesync approve ${route.name}"`}; then `;
 
 /** It goes on once, whatever it would remove; where no daemon runs, the next run with what stops it now. One line for the person. Throws ControlError, or the Fault of a device. */
 export async function approve(engine: Engine, what: string, running: boolean, signal: AbortSignal): Promise<{ said: string }> {

@@ -34,7 +34,17 @@ export class Stopped extends Error {
 /** Why a round would do nothing now; undefined: it would. Changes nothing. */
 export async function stopOf(world: Planning, rules: Guards, signal: AbortSignal): Promise<Stopped | undefined> {
   const plan = await planned(world, signal);
-  const strange = strangeIn(plan.scans, world.store.base, rules.neverMarked);
+  return stopIn(world, plan, strangeIn(plan.scans, world.store.base, rules.neverMarked), rules, signal);
+}
+
+/** The same of a plan that is known, and of what `strangeIn` found in it. */
+export function stopIn(
+  world: Planning,
+  plan: Plan,
+  strange: readonly Side[],
+  rules: Guards,
+  signal: AbortSignal,
+): Promise<Stopped | undefined> | Stopped | undefined {
   const asked = strange.find((side) => !rules.anew.includes(side));
   if (asked !== undefined) return strangeRoot(asked, rules);
   // Where it is begun anew nothing is removed.

@@ -29,7 +29,7 @@ import { NoRoom } from "./no-room.js";
 import { awayDir, trashDir } from "./own-dir.js";
 import { type Plan, planned } from "./plan.js";
 import { type Done, round } from "./round.js";
-import { type Guards, stillAgreed, Stopped, stopOf, strangeIn, strangeText, tooMuch } from "./stop.js";
+import { type Guards, stillAgreed, stopIn, Stopped, stopOf, strangeIn, strangeText } from "./stop.js";
 import type { Ages } from "./trash.js";
 
 const defaultIntervalMs = 30_000;
@@ -196,7 +196,7 @@ export class SyncRoute {
   /** What would stop a round now. Throws the Fault of a device. */
   stops(signal: AbortSignal): Promise<Stopped | undefined> {
     const { known: _, ...world } = this.#world;
-    return stopOf(world, { ...this.#guards(false), neverMarked: this.#neverMarked, named: this.named }, signal);
+    return stopOf(world, this.#guards(false), signal);
   }
 
   /** For the next run, durable: once, if that is what stops it, and within a day. */
@@ -205,22 +205,33 @@ export class SyncRoute {
   }
 
   /** It is used up, whatever it was for: what stops it next is another question. */
-  async #takeApproval(): Promise<{ readonly id: string; readonly atMs: number } | undefined> {
-    const noted = this.#own.get(approvedKey) as { readonly id: string; readonly atMs: number } | undefined;
-    if (noted !== undefined) await this.#own.set(approvedKey, undefined);
-    return noted;
+  async #takeApproval(): Promise<void> {
+    if (this.#noted !== undefined) await this.#own.set(approvedKey, undefined);
   }
 
-  async #wasApproved({ id }: Stopped): Promise<boolean> {
-    const noted = await this.#takeApproval();
+  get #noted(): { readonly id: string; readonly atMs: number } | undefined {
+    return this.#own.get(approvedKey) as { readonly id: string; readonly atMs: number } | undefined;
+  }
+
+  async #wasApproved(stop: Stopped): Promise<boolean> {
+    const is = this.isApproved(stop);
+    await this.#takeApproval();
+    return is;
+  }
+
+  /** While it did not run. */
+  isApproved({ id }: Stopped): boolean {
+    const noted = this.#noted;
     return noted?.id === id && Math.abs(this.engine.clock.wallMs() - noted.atMs) < dailyMs;
   }
 
-  #guards(approved: boolean): Pick<Guards, "maxDeletes" | "anew"> {
+  #guards(approved: boolean): Guards {
     return {
+      neverMarked: this.#neverMarked,
+      named: this.named,
       maxDeletes: approved || !this.config.deletes ? undefined : this.config.maxDeletes,
       // A mirror that has gone is made again, by itself.
-      anew: bothSides.filter((side) => approved || !this.asksAnew(side)),
+      anew: bothSides.filter((side) => approved || !this.#asksAnew(side)),
     };
   }
 
@@ -244,13 +255,12 @@ export class SyncRoute {
     const { base } = world.store;
     const plan = await planned(world, signal);
     const strange = strangeIn(plan.scans, base, this.#neverMarked);
-    if (strange.length === 0) {
-      const stop = await tooMuch(world, plan, { ...this.#guards(this.#approved), named: this.named }, signal);
-      return { ...plan, strange, forgotten: new Set(), ...(stop === undefined ? {} : { stop }) };
-    }
+    const stop = await stopIn(world, plan, strange, this.#guards(this.#approved), signal);
+    const stops = stop === undefined ? {} : { stop };
+    if (strange.length === 0) return { ...plan, strange, forgotten: new Set(), ...stops };
     const still = stillAgreed(strange, plan.scans, base, this.#neverMarked);
     const forgotten = new Set([...base.keys()].filter((path) => !still.has(path)));
-    return { ...(await planned({ ...world, store: { base: still } }, signal)), strange, forgotten };
+    return { ...(await planned({ ...world, store: { base: still } }, signal)), strange, forgotten, ...stops };
   }
 
   /** Why a side is none that was agreed with, for a person. */
@@ -264,7 +274,7 @@ export class SyncRoute {
   }
 
   /** Whether such a side is begun anew only when a person says so. */
-  asksAnew(side: Side): boolean {
+  #asksAnew(side: Side): boolean {
     return this.config.mode === "two-way" || side === "here";
   }
 
@@ -301,7 +311,6 @@ export class SyncRoute {
     const pipelined = [this.here, this.there].map(({ device }) => pipelinedUnderWay * (device.target?.features.pipeline?.uploads ?? 0));
     const rules = {
       ...this.#guards(approved),
-      neverMarked: this.#neverMarked,
       begunAnew: (side: Side) =>
         engine.events.say(
           "warn",
@@ -309,7 +318,6 @@ export class SyncRoute {
           `${this.title}: the directory of ${this.named[side]} is ${this.#neverMarked(side) ? "taken as it is" : "not the one of before"}: ${this.forgotten(side)}, and nothing is removed`,
           { route: this.name },
         ),
-      named: this.named,
       told: (plan: Plan) => this.#pends(plan),
       together: Math.max(atOnce * underWay, ...pipelined),
       noRoom: this.#noRoom,
