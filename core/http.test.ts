@@ -354,3 +354,26 @@ test("Retry-After: seconds, or a date where the clock is trusted", () => {
   assert.equal(retryAfterMs({ "retry-after": "soon" }, clock), undefined);
   assert.equal(retryAfterMs({}, clock), undefined);
 });
+
+test("a Retry-After that asks for no wait is none, and none is longer than a day", () => {
+  const clock = new RealClock(false);
+  // A date that has passed is what a server says whose clock is behind.
+  for (const none of ["0", "-1", "in 5", "Wed, 21 Oct 2015 07:28:00 GMT"])
+    assert.equal(retryAfterMs({ "retry-after": none }, clock), undefined, none);
+  for (const long of ["31536000", "9".repeat(400), "Fri, 31 Dec 9999 23:59:59 GMT"])
+    assert.equal(retryAfterMs({ "retry-after": long }, clock), 86_400_000, long);
+});
+
+test("an answer that goes on and on, a little at a time, is none", async (t) => {
+  const client = await over(
+    t,
+    (_, response) => {
+      response.writeHead(200);
+      const timer = setInterval(() => response.write("."), 20);
+      response.once("close", () => clearInterval(timer));
+    },
+    { timeoutMs: 200 },
+  );
+  const answer = await client.request(get, calm());
+  await assert.rejects(answer.text(), { code: "ETIMEDOUT" });
+});

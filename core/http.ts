@@ -46,12 +46,14 @@ export interface HttpAnswer {
   readonly headers: IncomingMessage["headers"];
   /** The body, for who reads it as it comes. Read, or `text` called, or destroyed: else the connection is not used again. */
   readonly stream: IncomingMessage;
-  /** At most so many bytes of it; the rest is thrown away. */
+  /** At most so many bytes of it; the rest is thrown away. It has `answerMs` to come whole: one that goes on and on would be waited for as long. */
   text(most?: number): Promise<string>;
 }
 
 const mostText = 65_536;
 const continueMs = 1500;
+/** A server that is wrong about its own time would be left alone for years. */
+const longestWaitMs = 86_400_000;
 /** With more than this waiting for the socket, nothing more is read. */
 const queuedBytes = 2 ** 20;
 
@@ -158,7 +160,8 @@ export class HttpClient {
         request.socket?.removeListener("timeout", quiet);
         message.once("close", end).once("error", end);
         message.setTimeout(timeoutMs, () => message.destroy(noAnswer()));
-        resolve({ status: message.statusCode ?? 0, headers: message.headers, stream: message, text: (most) => textOf(message, most) });
+        const text = (most?: number) => textOf(message, answerMs, most);
+        resolve({ status: message.statusCode ?? 0, headers: message.headers, stream: message, text });
       });
       // After an answer, what goes wrong is told by the answer's stream.
       request.on("error", (error) => {
@@ -260,22 +263,28 @@ function isSafe(method: string): boolean {
   return !["POST", "PATCH", "MOVE", "COPY", "LOCK"].includes(method);
 }
 
-async function textOf(message: IncomingMessage, most = mostText): Promise<string> {
+async function textOf(message: IncomingMessage, withinMs: number, most = mostText): Promise<string> {
   const parts: Buffer[] = [];
   let size = 0;
-  for await (const part of message) {
-    if (size < most) parts.push(part as Buffer);
-    size += (part as Buffer).length;
-    if (size > 16 * mostText) break;
+  const timer = setTimeout(() => message.destroy(noAnswer()), withinMs);
+  try {
+    for await (const part of message) {
+      if (size < most) parts.push(part as Buffer);
+      size += (part as Buffer).length;
+      if (size > 16 * mostText) break;
+    }
+  } finally {
+    clearTimeout(timer);
   }
   return Buffer.concat(parts).subarray(0, most).toString("utf8");
 }
 
-/** How long to wait, in ms, from Retry-After (RFC 9110 §10.2.3): seconds or a date. */
+/**
+ * How long to wait, in ms, from Retry-After (RFC 9110 §10.2.3): seconds or a date, a day at most. Undefined where it asks for no wait: who asks again at once, over and
+ * over, is held back by nothing.
+ */
 export function retryAfterMs(headers: IncomingMessage["headers"], clock: Clock): number | undefined {
-  const text = headers["retry-after"];
-  if (text === undefined) return undefined;
-  if (/^\d+$/.test(text)) return Number(text) * 1000;
-  const at = Date.parse(text);
-  return Number.isNaN(at) || !clock.trusted() ? undefined : Math.max(0, at - clock.wallMs());
+  const text = headers["retry-after"] ?? "";
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : clock.trusted() ? Date.parse(text) - clock.wallMs() : NaN;
+  return ms > 0 ? Math.min(ms, longestWaitMs) : undefined;
 }
