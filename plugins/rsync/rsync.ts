@@ -120,16 +120,9 @@ export class Rsync {
   }
 
   async #sendStaged(asked: readonly Sending[], signal: AbortSignal): Promise<void> {
-    const [one] = asked;
-    const alone = asked.length === 1 ? one : undefined;
-    const offset = alone?.offset ?? 0;
-    let told = offset;
-    const onTotal = (total: number): void => {
-      if (alone === undefined) return;
-      const now = Math.min(total, alone.upload.size);
-      if (now > told) alone.onBytes(now - told);
-      told = Math.max(told, now);
-    };
+    // Only one that is alone is continued.
+    const offset = asked[0]?.offset ?? 0;
+    const onTotal = shared(asked, offset);
     const bytes = asked.reduce((sum, { upload }) => sum + upload.size, 0);
     // Continued: what is there is longer than nothing. Anew: whatever is there is made what it should be, also where its size is right.
     const how = offset > 0 ? ["--append-verify"] : ["--inplace", "--ignore-times"];
@@ -146,8 +139,7 @@ export class Rsync {
         { onTotal, input },
       ),
     );
-    if (alone !== undefined) onTotal(alone.upload.size);
-    else for (const { upload, onBytes } of asked) if (upload.size > 0) onBytes(upload.size);
+    onTotal(bytes);
   }
 
   /**
@@ -303,6 +295,24 @@ function isRootAbsent({ code, err }: Ended): boolean {
 function rateOf(asked: readonly Sending[]): number | undefined {
   const rates = asked.flatMap(({ upload }) => (upload.maxRate === undefined ? [] : [upload.maxRate]));
   return rates.length === 0 ? undefined : Math.min(...rates);
+}
+
+/**
+ * Tells the files of a run what went by of all of them together, as if one had gone after the other: what counts the bytes (a budget) has to hear of them while they
+ * go, and which file they are of does not matter to it.
+ */
+function shared(asked: readonly Sending[], offset: number): (total: number) => void {
+  let told = offset;
+  return (total) => {
+    let begin = 0;
+    for (const { upload, onBytes } of asked) {
+      const end = begin + upload.size;
+      const more = Math.min(total, end) - Math.max(told, begin);
+      if (more > 0) onBytes(more);
+      begin = end;
+    }
+    told = Math.max(told, total);
+  };
 }
 
 /** Text in, totals out. */

@@ -90,3 +90,14 @@ test("a rate of the route slows it, and a budget is kept to what rsync tells", {
   // It tells once a second.
   assert.ok(held >= 1_900_000 && held < 4_500_000, `${held} bytes are there`);
 });
+
+test("a budget counts small files that go together while they go", { skip: rsyncShell.skip ?? false }, async (t) => {
+  const { world, to, configured, once } = await scene(t, rsyncShell);
+  const random = new Random(6);
+  for (let i = 0; i < 60; i++) world.file(`in/${i}.ulg`, random.bytes(100_000));
+  const config = configured({ budget: { day: "1MB" } }, { maxRate: "1MiB/s" });
+  const ran = await once(config);
+  assert.equal(ran.code, 3, ran.out);
+  const sent = (await fs.readdir(to)).reduce((sum, name) => sum + statSync(join(to, name)).size, 0);
+  assert.ok(sent >= 900_000 && sent < 3_500_000, `${sent} bytes are there`);
+});
