@@ -15,6 +15,8 @@ const lookMs = 2000;
 /** What no edge wakes is looked at again. */
 const putOffMs = 600_000;
 const atOnce = 64;
+/** What is on its way may break off, and leave room. */
+const besideMs = 10_000;
 
 export class Limits {
   readonly machine: Machine;
@@ -99,15 +101,36 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
     return { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
   if (slow !== undefined) return slow;
+  return overBudget(lane, version.size) ?? besideOthers(engine, lane, version.size, delivery.id);
+}
+
+/** Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. */
+export function overBudget(lane: Lane, size: number): Held | undefined {
   const { budget } = lane;
-  if (budget === undefined || lane.device.target?.features.resume !== false || version.size <= budget.left) return undefined;
-  if (version.size > budget.most)
-    return {
-      reason: `it has ${sizeText(version.size)}, more than the budget of ${lane.name} ever allows, and ${lane.name} cannot take it in parts`,
-    };
+  if (budget === undefined || !takesNoParts(lane) || size <= budget.left) return undefined;
+  const when = size > budget.most ? "ever" : "still";
   return {
-    reason: `it has ${sizeText(version.size)}, more than the budget of ${lane.name} still allows, and ${lane.name} cannot take it in parts`,
+    reason: `it has ${sizeText(size)}, more than the budget of ${lane.name} ${when} allows, and ${lane.name} cannot take it in parts`,
   };
+}
+
+/** The same for what fits only where what is on its way to that target breaks off: two that are begun together would both be cut, day after day. */
+function besideOthers({ queue, transfers }: Engine, lane: Lane, size: number, id: string): Held | undefined {
+  const { budget } = lane;
+  if (budget === undefined || !takesNoParts(lane)) return undefined;
+  const sent = new Map(transfers.running.map(({ facts, offset }) => [facts.id, offset]));
+  const others = [...queue.pushing.values()].filter((it) => it.target === lane.name && it.state !== "discard" && it.id !== id);
+  const promised = others.reduce((sum, it) => sum + Math.max(0, it.size - (sent.get(it.id) ?? 0)), 0);
+  if (size <= budget.left - promised) return undefined;
+  return {
+    reason: `it has ${sizeText(size)}, and ${lane.name}, which cannot take it in parts, is being sent what its budget still allows`,
+    inMs: besideMs,
+  };
+}
+
+function takesNoParts({ device }: Lane): boolean {
+  const features = device.target?.features;
+  return features?.resume === false && features.triesResume !== true;
 }
 
 /** Whether anything but the target itself can hold back what is sent to it. */

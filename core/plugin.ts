@@ -317,6 +317,8 @@ export interface TargetFeatures {
   readonly needs: "stream" | "sealed" | "sealedPath";
   /** `write` can begin at the offset that the peer holds. Without it nothing is sent before it is whole here, and nothing is broken off for what is more urgent. */
   readonly resume: boolean;
+  /** `resume` is false only because nobody knows yet: an upload tries it out before it asks for the bytes. So one that is too large for a budget in one piece is begun. */
+  readonly triesResume?: boolean;
   /** Whole parts only: an offset is a multiple of this many bytes. */
   readonly granule?: number;
   /** `expect: replaces` can continue the published bytes: `offset` is then what is published, at first. */

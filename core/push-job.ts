@@ -12,6 +12,7 @@ import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";
 import type { Lane } from "./lane.js";
+import { overBudget } from "./limits.js";
 import { otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
@@ -326,6 +327,9 @@ export class PushJob {
     const beforeLast = this.#beforeLast;
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
+      // A target that had to find out whether it takes parts knows it now.
+      const over = overBudget(this.lane, version.size - offset);
+      if (over !== undefined) throw new Fault("aborted", over.reason);
       const reading =
         beforeLast === undefined
           ? content.chunks(offset, signal)

@@ -36,7 +36,7 @@ export class Queue {
   /** Versions that are being pulled now, with the rank they were claimed for. */
   readonly pulling = new Map<string, Ranked>();
   /** Deliveries that are being pushed now. */
-  readonly pushing = new Map<string, Ranked>();
+  readonly pushing = new Map<string, DeliveryRow>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
 

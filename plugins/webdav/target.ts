@@ -33,6 +33,7 @@ export class WebdavTarget implements Target {
     return {
       needs: "stream",
       resume: way === "chunks" || way === "ranges",
+      triesResume: way === undefined,
       ...(way === "chunks" ? { granule: chunkSize } : {}),
       append: false,
       ...(way === "ranges" ? { splices: "whole" as const } : {}),

@@ -4,7 +4,9 @@ import { once } from "node:events";
 import { readFileSync, readdirSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { test } from "node:test";
+import { apache, nginx, password, user } from "../conformance/dav-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
@@ -65,6 +67,35 @@ test("a captive portal is not the ground station; a budget cuts to the byte, wha
   assert.equal(statSync(world.path("out", partial)).size, 1_000_000);
   assert.ok(readFileSync(world.path("out", partial)).equals(bytes.subarray(0, 1_000_000)));
 });
+
+for (const kind of [apache, nginx])
+  test(
+    `${kind.name}: a file larger than a day's budget is begun where the server goes on with it; where it does not, it is not sent`,
+    { skip: kind.skip ?? false },
+    async (t) => {
+      const world = new World(t);
+      const server = await kind.start();
+      t.after(() => server.stop());
+      world.file("in/a.bin", new Random(8).bytes(3_000_000));
+      const path = world.config({
+        devices: { in: local("in"), out: { type: "webdav", url: server.url, user, password, budget: { day: "1MB" } } },
+        routes: [{ from: "in", to: ["out"], into: "" }],
+      });
+      const ran = await runProgram(["run", "--once", "--config", path]);
+      assert.equal(ran.code, 3, ran.out);
+      const sizes = readdirSync(server.dir).map((name) => statSync(join(server.dir, name)).size);
+      const why = await runProgram(["why", "in:a.bin", "--config", path]);
+      if (kind === nginx) {
+        assert.deepEqual(sizes, []);
+        assert.match(why.out, /more than the budget of out ever allows, and out cannot take it in parts/);
+      } else {
+        // The server may still have the last of it in its hands.
+        assert.equal(sizes.length, 1);
+        assert.doesNotMatch(why.out, /in parts/);
+        assert.match(ran.out, /its budget of 1\.0 MB a day is used up/);
+      }
+    },
+  );
 
 test("what cannot work is said with its place", async (t) => {
   const world = new World(t);

@@ -162,6 +162,23 @@ test("what cannot be taken in parts is not begun where the budget does not hold 
   assert.ok(!out.calls.includes("write large.bin 0"));
 });
 
+test("several that cannot be taken in parts share a budget: what does not fit beside the others is not begun", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { resume: false, concurrency: 3 } });
+  for (const name of ["a.bin", "b.bin", "c.bin"]) card.put(name, randomBytes(60_000));
+  const start = today(12) - Date.now();
+  bench.clock.offsetMs = start;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { budget: { day: 100_000 } } });
+  const { queue, journal } = bench.daemon.engine;
+  const held = () => journal.all("SELECT 1 FROM deliveries WHERE fault = 'held' AND state = 'ready'").length;
+  for (const day of [1, 2, 3]) {
+    await until(bench, `day ${day}`, () => queue.pushing.size === 0 && out.files.size === day && held() === 3 - day);
+    assert.equal(out.calls.filter((call) => call.startsWith("write")).length, day, out.calls.join("\n"));
+    bench.clock.offsetMs = start + day * 86_400_000;
+  }
+});
+
 test("while the vehicle is armed nothing is sent; armed in the middle of a file, it stops; unknown counts as armed", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { chunk: 1000 });
