@@ -51,6 +51,10 @@ export class Secret {
   reveal(): string {
     return this.#value;
   }
+  /** Whether it is what it has to be; one that was not read may be. */
+  fits(test: (text: string) => boolean): boolean {
+    return test(this.#value);
+  }
   toString(): string {
     return "[secret]";
   }
@@ -69,6 +73,9 @@ class UnreadSecret extends Secret {
   }
   override reveal(): never {
     throw new Error("this secret was not read");
+  }
+  override fits(): boolean {
+    return true;
   }
 }
 

@@ -3,6 +3,7 @@ import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { codeOf } from "../../core/errors.js";
 import { makeDirDurable, writeDurable } from "../../core/fs.js";
+import { reasonOf } from "../../core/retry.js";
 
 export interface Posted {
   readonly at: string;
@@ -18,14 +19,15 @@ const shown = 1000;
 export class Board {
   #writing: Promise<void> = Promise.resolve();
 
-  /** `dir`: the device's own; `page`: where the page is to be. */
+  /** `dir`: the device's own; `page`: where the page is to be. `warn`: told why that cannot be written. */
   constructor(
     readonly title: string,
     readonly dir: string,
+    readonly warn: (text: string) => void,
     readonly page = join(dir, "index.html"),
   ) {}
 
-  /** Resolves once both are durable. */
+  /** Resolves once the lines are durable. The page is made of all of them each time, so one that cannot be written now loses nothing. */
   add(posted: Posted): Promise<void> {
     this.#writing = this.#writing.catch(() => undefined).then(() => this.#add(posted));
     return this.#writing;
@@ -41,8 +43,12 @@ export class Board {
     const lines = before.split("\n").filter((line) => line !== "");
     const all = [...lines.filter((line) => keyOf(line) !== keyOf(JSON.stringify(posted))), JSON.stringify(posted)];
     await writeDurable(path, `${all.join("\n")}\n`, 0o600);
-    await makeDirDurable(dirname(this.page));
-    await writeDurable(this.page, this.#html(all.slice(-shown)), 0o644);
+    try {
+      await makeDirDurable(dirname(this.page));
+      await writeDurable(this.page, this.#html(all.slice(-shown)), 0o644);
+    } catch (error) {
+      this.warn(`the page ${this.page} cannot be written: ${reasonOf(error)}`);
+    }
   }
 
   #html(lines: readonly string[]): string {

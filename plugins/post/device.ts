@@ -17,7 +17,12 @@ export class PostDevice implements Device {
     this.#options = options;
     const { tls, timeout } = options;
     this.#client = new HttpClient({ origin: new URL(options.url), tls, timeoutMs: timeout, clock: context.clock });
-    const board = new Board(`Posted by ${context.vehicle} to ${context.name}`, context.stateDir, options.index);
+    const board = new Board(
+      `Posted by ${context.vehicle} to ${context.name}`,
+      context.stateDir,
+      (text) => context.say("warn", text),
+      options.index,
+    );
     this.target = new PostTarget(options, this.#client, board, context);
   }
 

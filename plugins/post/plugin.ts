@@ -25,6 +25,16 @@ const field = v.pipe(
   v.check((text) => Buffer.byteLength(text) <= mostFieldBytes, "at most 10 KiB"),
 );
 
+/** What no request could be made with is told here, not at each file (RFC 9110 §5.1, §5.5; node sends the characters of Latin-1). */
+const headerName = v.pipe(v.string(), v.regex(/^[\w!#$%&'*+.^`|~-]+$/, "the name of a header"));
+const headerText = v.pipe(
+  secret(),
+  v.check(
+    (it) => it.fits((text) => /^[\t\x20-\x7e\x80-\xff]*$/.test(text)),
+    "a text that a header can hold: one line, without signs beyond Latin-1",
+  ),
+);
+
 const pointer = (what: string) =>
   v.pipe(
     v.string(what),
@@ -47,8 +57,8 @@ const given = v.strictObject({
     ),
     {},
   ),
-  headers: v.optional(described(v.record(v.string(), secret(), "headers by name"), "Headers of the request, such as Authorization."), {}),
-  key: v.optional(described(secret(), "The key of flight-review-key.")),
+  headers: v.optional(described(v.record(headerName, headerText, "headers by name"), "Headers of the request, such as Authorization."), {}),
+  key: v.optional(described(headerText, "The key of flight-review-key.")),
   answer: v.optional(
     described(
       v.strictObject({

@@ -281,6 +281,18 @@ test("a key, and flight-review-rs; what is read back proves it", async (t) => {
   assert.match(readFileSync(rs.world.path("state/devices/review/posted.jsonl"), "utf8"), /"secret":"secret-/);
 });
 
+test("a page that cannot be written takes no receipt away from what was posted", async (t) => {
+  const it = await scene(t, { index: "page/index.html" });
+  it.world.file("page", "is a file");
+  it.world.file("in/a.ulg", ulog(60));
+  const { code, out } = await it.once();
+  assert.equal(code, 0, out);
+  assert.match(out, /the page .*page\/index\.html cannot be written: \w/);
+  assert.equal(it.server.logs.length, 1);
+  assert.equal(it.delivered().length, 1);
+  assert.match(readFileSync(it.world.path("state/devices/review/posted.jsonl"), "utf8"), /"path":"a\.ulg"/);
+});
+
 test("what cannot work is said with its place", async (t) => {
   const world = new World(t);
   const path = world.config({
@@ -292,6 +304,8 @@ test("what cannot work is said with its place", async (t) => {
       d: { type: "post", preset: "flight-review-key", url: "https://logs.example/upload" },
       e: { type: "post", url: "ftp://logs.example", verify: "readback", answer: { url: "url" } },
       f: { type: "post", url: "https://logs.example/", fields: { description: "x".repeat(10_241) } },
+      g: { type: "post", url: "https://logs.example/", headers: { "X-Pilot": "Łukasz", "X Plane": "1" } },
+      h: { type: "post", preset: "flight-review-key", url: "https://logs.example/upload", key: "a\nb" },
     },
     routes: [{ from: "in", to: ["a"] }],
   });
@@ -305,6 +319,9 @@ test("what cannot work is said with its place", async (t) => {
     /devices\.e\.url: expected a URL that begins with/,
     /devices\.e\.answer\.url: expected "location", or a JSON pointer/,
     /devices\.f\.fields\.description: expected at most 10 KiB/,
+    /devices\.g\.headers\.X-Pilot: expected a text that a header can hold/,
+    /devices\.g\.headers\.X Plane: expected the name of a header/,
+    /devices\.h\.key: expected a text that a header can hold/,
   ])
     assert.match(out + err, words);
   assert.ok(!(out + err).includes("pass@"), out + err);
