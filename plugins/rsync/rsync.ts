@@ -278,9 +278,10 @@ function listOf(files: readonly { readonly path: string }[]): Buffer {
   return Buffer.concat(files.flatMap(({ path }) => [nameOf(path), Buffer.of(0)]));
 }
 
-/** A path of core below the root, as bytes. */
+/** A path of core below the root, as bytes, for a list of names. One that begins with "#" or ";" would be a remark there, also with `--from0`, and be left out without a word. */
 function nameOf(path: string): Buffer {
-  return wirePath(Buffer.from("."), path).subarray(2);
+  const name = wirePath(Buffer.from("."), path);
+  return /^[#;]/.test(path) ? name : name.subarray(2);
 }
 
 /** A file is where a directory was. */

@@ -40,6 +40,9 @@ for (const kind of [rsyncShell, rsyncOnly]) {
     for (let i = 0; i < count; i++) world.file(`in/d${i % 3}/f ${i}.bin`, random.bytes(random.between(0, 30_000)), i);
     world.file("in/large.ulg", random.bytes(9_500_000));
     world.file("in/taken.bin", "ours");
+    // What begins so in a list of names is a remark to rsync.
+    world.file("in/#1/;a.bin", "noted");
+    world.file("in/;b.bin", "noted too");
     await fs.writeFile(join(to, "taken.bin"), "theirs");
     const config = configured();
     const first = await once(config);
@@ -52,11 +55,11 @@ for (const kind of [rsyncShell, rsyncOnly]) {
     assertSameTree(treeOf(to), treeOf(world.path("in")), "the target");
     assert.equal(statSync(join(to, "large.ulg")).mtimeMs, statSync(world.path("in/large.ulg")).mtimeMs, "the time was not kept");
     const receipts = [...assertReceiptsTrue(world.path("state"), {}).values()];
-    assert.equal(receipts.length, count + 2);
+    assert.equal(receipts.length, count + 4);
     const lines = readFileSync(world.path("state/receipts.jsonl"), "utf8")
       .split("\n")
       .filter((line) => line.includes('"proof"'));
-    assert.ok(lines.length === count + 2 && lines.every((line) => line.includes('"proof":"digest"')));
+    assert.ok(lines.length === count + 4 && lines.every((line) => line.includes('"proof":"digest"')));
     const second = await once(config);
     assert.ok(second.code === 0 && !second.out.includes('"what":"delivered"'), second.out);
     world.file("in/large.ulg", Buffer.concat([readFileSync(world.path("in/large.ulg")), random.bytes(100_000)]), 100);
