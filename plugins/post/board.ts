@@ -3,7 +3,6 @@ import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { codeOf } from "../../core/errors.js";
 import { makeDirDurable, writeDurable } from "../../core/fs.js";
-import { reasonOf } from "../../core/retry.js";
 
 export interface Posted {
   readonly at: string;
@@ -47,7 +46,7 @@ export class Board {
       await makeDirDurable(dirname(this.page));
       await writeDurable(this.page, this.#html(all.slice(-shown)), 0o644);
     } catch (error) {
-      this.warn(`the page ${this.page} cannot be written: ${reasonOf(error)}`);
+      this.warn(`the page ${this.page} cannot be written: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
 
