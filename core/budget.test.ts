@@ -80,3 +80,19 @@ test("while nobody knows the time no new day begins; what was sent before counts
   clock.known = true;
   assert.equal(await budget.take(1), 1);
 });
+
+test("a clock that goes back at each start, and is put right then, gives no day its budget twice", async () => {
+  const clock = new Calendar();
+  const durable = store();
+  let sent = 0;
+  for (let start = 0; start < 5; start++) {
+    const budget = new Budget({ day: 1000, month: 1500 }, durable, clock);
+    // The first is in the month before.
+    for (const now of [new Date(2026, 10, 30, 23), new Date(2026, 11, 1, 1)]) {
+      clock.now = now;
+      sent += await budget.take(700);
+    }
+    await budget.close();
+  }
+  assert.equal(sent, 2000);
+});

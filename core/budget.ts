@@ -2,7 +2,8 @@
  * How many bytes may be sent to a target in a day and in a month of the machine's time zone. What is sent again counts again. What is counted is
  * written down in steps, ahead of the sending: a kill costs at most one step of the budget, never a byte beyond it.
  *
- * While wall time is not trusted no new day begins: what is sent then counts to the last day that was known.
+ * While wall time is not trusted no new day begins: what is sent then counts to the last day that was known. A clock that goes back, as at each start of a machine
+ * without a battery, goes back to what was counted then.
  */
 import { Fault } from "./errors.js";
 import type { Chunk, Clock, Reading } from "./plugin.js";
@@ -20,6 +21,8 @@ export interface Spent {
   readonly dayBytes: number;
   readonly month: string;
   readonly monthBytes: number;
+  /** Of days and months that were counted before, the last one last: a clock may go back to one of them. */
+  readonly others?: Readonly<Record<string, number>>;
 }
 
 export interface SpentStore {
@@ -29,6 +32,8 @@ export interface SpentStore {
 
 const nothing: Spent = { day: "", dayBytes: 0, month: "", monthBytes: 0 };
 const mostStep = 8 * 2 ** 20;
+/** So many days and months are remembered. */
+const mostOthers = 60;
 
 export class Budget {
   #spent: Spent;
@@ -105,10 +110,8 @@ export class Budget {
     this.#ahead -= bytes;
     if (this.#ahead >= 0) return this.#saving;
     this.#ahead = this.#step;
-    const { day, month } = this.#spent;
     this.#saving = this.store.save({
-      day,
-      month,
+      ...this.#spent,
       dayBytes: this.#spent.dayBytes + this.#step,
       monthBytes: this.#spent.monthBytes + this.#step,
     });
@@ -122,12 +125,18 @@ export class Budget {
     const day = `${month}-${String(now.getDate()).padStart(2, "0")}`;
     const before = this.#spent;
     if (before.day === day) return;
-    const same = (was: string, is: string) => was === "" || was === is;
+    const counted = { ...before.others, [before.month]: before.monthBytes, [before.day]: before.dayBytes };
+    const known = (was: string, bytes: number, is: string) => (was === "" ? bytes : (counted[is] ?? 0));
     this.#spent = {
       day,
       month,
-      dayBytes: same(before.day, day) ? before.dayBytes : 0,
-      monthBytes: same(before.month, month) ? before.monthBytes : 0,
+      dayBytes: known(before.day, before.dayBytes, day),
+      monthBytes: known(before.month, before.monthBytes, month),
+      others: Object.fromEntries(
+        Object.entries(counted)
+          .filter(([name]) => !["", day, month].includes(name))
+          .slice(-mostOthers),
+      ),
     };
     this.#ahead = 0;
   }
