@@ -83,8 +83,7 @@ async function only(session: Session, arg: Buffer, letter: string, what: string)
 async function user(session: Session, arg: Buffer): Promise<void> {
   const { tls } = session.shared.options;
   if (tls?.required === true && !session.secure) throw new Answer(530, "This server wants TLS: AUTH TLS first.");
-  if (session.user !== undefined) session.shared.leave(session.user);
-  session.user = undefined;
+  session.logOut();
   session.named = arg.toString();
   // The same answer for a name that nobody has: names cannot be tried out.
   await session.reply(331, "Password, please.");
@@ -122,9 +121,7 @@ async function auth(session: Session, arg: Buffer): Promise<void> {
   if (secureContext === undefined) throw new Answer(502, "TLS is not set up on this server.");
   if (session.secure) throw new Answer(503, "TLS is on already.");
   if (!/^(TLS|TLS-C|SSL)$/i.test(text(arg))) throw new Answer(504, "Only AUTH TLS.");
-  if (session.user !== undefined) session.shared.leave(session.user);
-  session.user = undefined;
-  session.named = undefined;
+  session.logOut();
   await session.startTls(secureContext);
 }
 

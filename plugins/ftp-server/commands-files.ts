@@ -55,9 +55,11 @@ export function need(session: Session, right: Right): Login {
   throw new Answer(550, `No right to ${right} here.`);
 }
 
-/** What is being written is left alone. Throws Answer 450. */
-function expectUnused(session: Session, login: Login, place: Place): void {
-  if (session.shared.writers.has(corePathOf(login.root.outer(place)))) throw new Answer(450, "The file is being written.");
+/** What is being written is left alone, and so is the directory that holds it. Throws Answer 450. */
+function expectUnused({ shared: { writers } }: Session, login: Login, place: Place): void {
+  const path = corePathOf(login.root.outer(place));
+  if (writers.has(path)) throw new Answer(450, "The file is being written.");
+  if (writers.hasBelow(path)) throw new Answer(450, "A file in that directory is being written.");
 }
 
 /** MLST's "perm": what this user may do there. */
@@ -118,7 +120,8 @@ async function rnto(session: Session, arg: Buffer): Promise<void> {
   expectUnused(session, login, to);
   const stats = await login.root.lstat(from);
   await login.root.rename(from, to, shared.options.overwrite);
-  await shared.arrivals.forgotten(login.root.outer(from));
+  if (stats.isDirectory()) await shared.arrivals.moved(login.root.outer(from), login.root.outer(to));
+  else await shared.arrivals.forgotten(login.root.outer(from));
   if (stats.isFile() && !isPartial(to)) await shared.arrivals.arrived(login.root.outer(to), login.name, stats.size);
   await session.reply(250, "Renamed.");
 }

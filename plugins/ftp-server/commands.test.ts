@@ -103,6 +103,31 @@ test("a broken upload keeps what came, and is surely not settled until it goes o
   ftp.close();
 });
 
+test("what an upload broke is not settled under another name of its directory, and no directory is renamed while something in it is written", async () => {
+  const ftp = await login();
+  const second = await login();
+  await ftp.ask("MKD flight");
+  await ftp.ask("MKD flight/day");
+  assert.match(await ftp.store("STOR flight/day/whole.bin", bytes(10)), /^226/);
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR flight/day/torn.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(real("flight/day/torn.bin"))).size === 1000);
+  assert.match(await second.ask("RNFR flight"), /^450/);
+  data.resetAndDestroy();
+  assert.match(await ftp.answer(), /^426/);
+  assert.match(await second.ask("RNFR flight"), /^350/);
+  assert.match(await second.ask("RNTO flown"), /^250/);
+  const settled = async (path: string) => (await server.source.stat(path, calm()))?.settled;
+  assert.equal(await settled("u/flown/day/torn.bin"), false);
+  assert.equal(await settled("u/flown/day/whole.bin"), true);
+  await server.tree.move("u/flown", "u/gone", "directory", calm());
+  assert.equal(await settled("u/gone/day/torn.bin"), false);
+  assert.equal(await settled("u/gone/day/whole.bin"), true);
+  assert.equal(heard.memory.get("broken u/flown/day/torn.bin"), undefined, "what was noted goes along");
+  for (const each of [ftp, second]) each.close();
+});
+
 test("a client that vanishes behind its last byte has finished nothing", async () => {
   const ftp = await login();
   const data = await ftp.data();

@@ -298,6 +298,11 @@ test("whoever is silent is let go: before the login, after it, and in a transfer
   const idle = await login();
   assert.match(await idle.answer(), /^421 Idle/);
 
+  // A login that is given up for another counts as none.
+  const again = await login();
+  assert.match(await again.ask("USER somebody"), /^331/);
+  assert.match(await again.answer(), /^421 Log in sooner/);
+
   const half = await login();
   const data = await half.data();
   assert.match(await half.ask("STOR half.bin"), /^150/);

@@ -44,7 +44,7 @@ export class InboxTree implements Tree {
       // Making them took its time.
       await this.#expectAt(from, expect, signal);
       await this.#inbox.root.rename(source, target, false);
-      await this.#inbox.forgotten(source);
+      await (expect === "directory" ? this.#inbox.moved(source, target) : this.#inbox.forgotten(source));
     } catch (error) {
       if (codeOf(error) === "EEXIST") throw new Fault("conflict", `${to} exists already`);
       throw faultOfErrno(error, `cannot move ${from} to ${to}`);

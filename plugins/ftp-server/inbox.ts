@@ -66,6 +66,21 @@ export class Inbox implements Source, Arrivals {
     if (this.#finished.has(path)) this.#finished.set(path, textOf(await this.root.lstat(place)));
   }
 
+  async moved(from: Place, to: Place): Promise<void> {
+    for await (const { path, kind } of this.read(to, new AbortController().signal)) {
+      const name = placeOfCorePath(path).slice(to.length);
+      const before = corePathOf([...from, ...name]);
+      if (kind === "directory") await this.moved([...from, ...name], [...to, ...name]);
+      if (kind !== "file") continue;
+      const finished = this.#finished.get(before);
+      if (finished !== undefined) this.#finished.set(path, finished);
+      this.#finished.delete(before);
+      const bytes = this.#context.memory.get(brokenKey(before));
+      await this.#remember(path, typeof bytes === "number" ? bytes : undefined);
+      await this.#remember(before, undefined);
+    }
+  }
+
   async forgotten(place: Place): Promise<void> {
     const path = corePathOf(place);
     this.#finished.delete(path);

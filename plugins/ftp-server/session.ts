@@ -90,7 +90,7 @@ export class Session {
   /** Greets, and runs commands until the connection ends. Never rejects. */
   async run(): Promise<void> {
     try {
-      this.#deadline(this.shared.options.limits.login, "Log in sooner.");
+      this.#awaitLogin();
       await this.reply(220, "FileSync FTP server ready.");
       for (let line = await this.#next(); line !== undefined; line = await this.#next()) {
         if (this.user !== undefined) clearTimeout(this.#timer);
@@ -112,6 +112,15 @@ export class Session {
     const text = first.map((line, i) => (i === 0 ? `${code}-${line}\r\n` : ` ${line}\r\n`)).join("") + `${code} ${last}\r\n`;
     this.#socket.write(text);
     if (this.#socket.writableLength > mostUnreadBytes) await this.#drained();
+  }
+
+  /** Nobody is logged in any more; there is as long for a login as at the beginning. */
+  logOut(): void {
+    this.named = undefined;
+    if (this.user === undefined) return;
+    this.shared.leave(this.user);
+    this.user = undefined;
+    this.#awaitLogin();
   }
 
   /** What a client means by a path. Throws EINVAL, ENAMETOOLONG. */
@@ -261,6 +270,10 @@ export class Session {
       await this.reply(answer?.code ?? 451, answer?.message ?? "The server could not do that; try again.");
       if (answer?.code === 421) this.hangUp();
     }
+  }
+
+  #awaitLogin(): void {
+    this.#deadline(this.shared.options.limits.login, "Log in sooner.");
   }
 
   #deadline(ms: number, why: string): void {

@@ -20,6 +20,8 @@ export interface Arrivals {
   broken(place: Place, user: string, bytes: number): Promise<void>;
   /** The time of a file was set: it is as whole as before. */
   retimed(place: Place): Promise<void>;
+  /** A directory has another name: what is in it is as whole, or as broken, as before. */
+  moved(from: Place, to: Place): Promise<void>;
   /** Nothing is at this place any more, or something else. */
   forgotten(place: Place): Promise<void>;
 }
