@@ -21,6 +21,9 @@ import { dayOf, versionId, type AfterDelivery } from "./route.js";
 
 const defaultIntervalMs = 30_000;
 const batch = 200;
+/** A file that is listed, and is not that when it is asked for: after the second time it is left for so long, then twice as long, … */
+const firstLeftMs = 60_000;
+const longestLeftMs = 24 * 3600_000;
 
 /** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
 const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
@@ -40,6 +43,8 @@ export class Finder {
   /** Stamps of files that have settled and that no rule took, at the last listing. */
   readonly #decided = new Map<string, string>();
   readonly #told = new Set<string>();
+  /** Files that were given up as gone or changed, and that listings show as they were: how often they were found once more, and when last. */
+  readonly #returned = new Map<string, { readonly stamp: string; readonly times: number; readonly atMs: number }>();
   /** Listings that failed, one after another. */
   failures = 0;
   readonly #looks = new Looks(
@@ -157,7 +162,13 @@ export class Finder {
       if (routes.length === 0) continue;
       seen.add(entry.path);
       const known = engine.queue.latest(lane.name, entry);
-      if (known === undefined) unknown.add(entry);
+      if (known === undefined) {
+        if (this.#isLeft(entry)) {
+          this.#tellOnce(entry.path, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
+          continue;
+        }
+        unknown.add(entry);
+      }
       const same = known !== undefined && sameStamp(known, entry);
       if (same && known.modified_ms === null && entry.modifiedMs !== undefined) timed.push({ id: known.id, modifiedMs: entry.modifiedMs });
       const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
@@ -172,7 +183,7 @@ export class Finder {
       }
       wanted.push({ entry, routes });
     }
-    for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
+    for (const files of [this.#unsettled, this.#returned]) for (const path of files.keys()) if (!seen.has(path)) files.delete(path);
     if (timed.length > 0)
       await engine.journal.apply(() => {
         for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
@@ -286,6 +297,7 @@ export class Finder {
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
       // A source that lists a path twice.
       if (version === undefined && unknown) return this.#record(entry, routes, false);
+      if (version === undefined && before === undefined) this.#noteReturn(entry);
       // The same stamp came back after another content: only a count can tell them apart.
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
@@ -308,6 +320,20 @@ export class Finder {
     }
     this.#unsettled.delete(entry.path);
     return added;
+  }
+
+  #noteReturn(entry: FileEntry): void {
+    const last = this.#returned.get(entry.path);
+    const stamp = stampText(entry);
+    const times = last?.stamp === stamp ? last.times + 1 : 1;
+    this.#returned.set(entry.path, { stamp, times, atMs: this.engine.clock.monotonicMs() });
+  }
+
+  /** Whether it returned only now: it would be found and given up at each listing, with a version more in the journal each time. */
+  #isLeft(entry: FileEntry): boolean {
+    const last = this.#returned.get(entry.path);
+    if (last?.stamp !== stampText(entry)) return false;
+    return this.engine.clock.monotonicMs() - last.atMs < Math.min(longestLeftMs, firstLeftMs * 2 ** (last.times - 1));
   }
 
   #decide(entry: FileEntry): void {

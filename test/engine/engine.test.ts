@@ -55,6 +55,35 @@ test("a clock that goes back does not make a file that changed new at each listi
   assert.equal(bench.states("out").length, 2);
 });
 
+for (const [kind, what] of [
+  ["missing", "lost"],
+  ["changed", "changed"],
+] as const)
+  test(`a file that each listing shows, and that is ${kind} when it is asked for, is not found anew at each listing`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    card.put("a.bin", "content");
+    card.before = (call) => (call.startsWith("stat") ? Promise.reject(new Fault(kind, "it is not there")) : undefined);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    const { engine } = bench.daemon;
+    const told = (name: string) => bench.events.filter((event) => event.what === name).length;
+    await until(bench, "it is left", () => told("unreadable") > 0 || told(what) > 4);
+    assert.equal(told(what), 2, "once, and once more when it was there again");
+    for (let n = 0; n < 3; n++) {
+      const before = engine.finders.get("card")?.listings ?? 0;
+      engine.relist$.next("card");
+      await until(bench, "listed", () => (engine.finders.get("card")?.listings ?? 0) > before);
+    }
+    assert.equal(told(what), 2);
+    assert.equal(told("unreadable"), 1);
+    assert.equal(bench.states("out").length, 2, "and the journal does not grow by it");
+    card.before = () => undefined;
+    card.put("a.bin", "content", t0 + 5000);
+    engine.relist$.next("card");
+    await until(bench, "written again, it goes", () => out.files.has("a.bin"));
+  });
+
 test("a device that goes while it is listed is said to be away, once; a listing that fails while it is there is said too", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
