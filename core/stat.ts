@@ -8,6 +8,15 @@ import type { FileEntry, Stamp } from "./plugin.js";
 /** For reading a plain file; never through a link at its end, and never held up by a pipe. */
 export const openFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/** The years 0000 to 9999. */
+const firstMs = Date.parse("0000-01-01T00:00:00Z");
+const lastMs = Date.parse("9999-12-31T23:59:59.999Z");
+
+/** A file's time; none where no calendar and no protocol can tell it (a damaged inode, a clock gone wild). */
+export function timeOf(ms: number): { readonly modifiedMs?: number } {
+  return ms >= firstMs && ms <= lastMs ? { modifiedMs: ms } : {};
+}
+
 /**
  * A link or special file is `unreadable`, with what it is. `numbered`: the device on which inode numbers stay (`numberedAt`); what is there has an
  * identity, where its time of birth is told.
@@ -16,11 +25,11 @@ export function entryOf(path: string, stat: BigIntStats, numbered?: bigint): Fil
   if (!stat.isFile() && !stat.isDirectory()) return { path, kind: "unreadable", size: 0, reason: kindOf(stat) };
   const kind = stat.isDirectory() ? "directory" : "file";
   const size = Number(stat.size);
-  const modifiedMs = Number(stat.mtimeNs / 1000n) / 1000;
+  const time = timeOf(Number(stat.mtimeNs / 1000n) / 1000);
   const inode = String(stat.ino);
-  if (stat.dev !== numbered || stat.birthtimeNs === 0n) return { path, kind, size, modifiedMs, inode };
+  if (stat.dev !== numbered || stat.birthtimeNs === 0n) return { path, kind, size, ...time, inode };
   // Made at once: there may be a hundred thousand of them.
-  return { path, kind, size, modifiedMs, inode, identity: `${numbered}:${inode}:${stat.birthtimeNs}:${kind === "file" ? "f" : "d"}` };
+  return { path, kind, size, ...time, inode, identity: `${numbered}:${inode}:${stat.birthtimeNs}:${kind === "file" ? "f" : "d"}` };
 }
 
 /** File systems that make up an inode's number when they read it, and another one the next time (Linux, `iunique`): FAT, exFAT, CIFS, SMB. */

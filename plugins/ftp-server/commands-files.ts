@@ -15,7 +15,7 @@ export const fileVerbs: Verbs = {
   CWD: { words: "<path>", run: cwd },
   CDUP: { run: (session) => cwd(session, Buffer.from("..")) },
   SIZE: { words: "<path>", run: async (session, arg) => session.reply(213, `${(await plainFile(session, arg)).size}`) },
-  MDTM: { words: "<path>", run: async (session, arg) => session.reply(213, ftpTime((await plainFile(session, arg)).mtimeMs)) },
+  MDTM: { words: "<path>", run: async (session, arg) => session.reply(213, ftpTime(await plainFile(session, arg))) },
   MFMT: { words: "<time> <path>", run: mfmt },
   MLST: { words: "[<path>]", run: mlst },
   RNFR: { words: "<path>", run: rnfr },
@@ -91,7 +91,7 @@ async function mfmt(session: Session, arg: Buffer): Promise<void> {
   await root.setTime(place, ms);
   await session.shared.arrivals.retimed(root.outer(place));
   const stats = await root.lstat(place);
-  await session.reply(213, `Modify=${ftpTime(stats.mtimeMs)}; ${wirePath(place)}`);
+  await session.reply(213, `Modify=${ftpTime(stats)}; ${wirePath(place)}`);
 }
 
 async function mlst(session: Session, arg: Buffer): Promise<void> {

@@ -12,6 +12,7 @@ import { Readable } from "node:stream";
 import { Subject } from "rxjs";
 import { abortedFault, codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, PluginContext, Source, SourceFeatures, Stamp } from "../../core/plugin.js";
+import { timeOf } from "../../core/stat.js";
 import { isPartial } from "./commands-files.js";
 import { corePathOf, placeOfCorePath, type Place, type Root } from "./root.js";
 import type { Arrivals, Writers } from "./shared.js";
@@ -179,7 +180,7 @@ export class Inbox implements Source, Arrivals {
   }
 
   entryOf(path: string, stats: Stats): FileEntry {
-    const stamp = { size: stats.size, modifiedMs: Math.trunc(stats.mtimeMs), inode: String(stats.ino) };
+    const stamp = { size: stats.size, ...timeOf(Math.trunc(stats.mtimeMs)), inode: String(stats.ino) };
     if (stats.isDirectory()) return { path, kind: "directory", ...stamp };
     if (!stats.isFile())
       return { path, kind: "unreadable", ...stamp, reason: stats.isSymbolicLink() ? "a symbolic link" : "no plain file" };

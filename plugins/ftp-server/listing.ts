@@ -4,14 +4,20 @@
  * Pure functions. Names come out as UTF-8 without control characters (`wireName`).
  */
 import type { Stats } from "node:fs";
+import { timeOf } from "../../core/stat.js";
 import { wireName } from "./root.js";
 
 export const factNames = ["type", "size", "modify", "unique", "perm"] as const;
 export type Fact = (typeof factNames)[number];
 
+/** What the protocol cannot tell is told as the beginning of 1970. */
+function dateOf({ mtimeMs }: Pick<Stats, "mtimeMs">): Date {
+  return new Date(timeOf(Math.trunc(mtimeMs)).modifiedMs ?? 0);
+}
+
 /** YYYYMMDDHHMMSS in UTC, with milliseconds where there are some. */
-export function ftpTime(ms: number): string {
-  const text = new Date(Math.trunc(ms)).toISOString();
+export function ftpTime(stats: Pick<Stats, "mtimeMs">): string {
+  const text = dateOf(stats).toISOString();
   const fraction = text.slice(20, 23);
   return text.slice(0, 19).replace(/[-T:]/g, "") + (fraction === "000" ? "" : `.${fraction}`);
 }
@@ -36,7 +42,7 @@ export function factLine(name: string, stats: Stats, facts: ReadonlySet<Fact>, p
   let line = "";
   if (facts.has("type")) line += `type=${kindOf(stats)};`;
   if (facts.has("size") && stats.isFile()) line += `size=${stats.size};`;
-  if (facts.has("modify")) line += `modify=${ftpTime(stats.mtimeMs)};`;
+  if (facts.has("modify")) line += `modify=${ftpTime(stats)};`;
   if (facts.has("unique")) line += `unique=${stats.dev.toString(16)}g${stats.ino.toString(16)};`;
   if (facts.has("perm")) line += `perm=${perm};`;
   return `${line} ${name}`;
@@ -49,9 +55,9 @@ const halfYearMs = 182 * 864e5;
 export function listLine(name: Buffer, stats: Stats, nowMs: number): string {
   const kind = stats.isDirectory() ? "d" : stats.isSymbolicLink() ? "l" : stats.isFile() ? "-" : "s";
   const bits = ["r", "w", "x", "r", "w", "x", "r", "w", "x"].map((c, i) => ((stats.mode >> (8 - i)) & 1 ? c : "-")).join("");
-  const date = new Date(stats.mtimeMs);
+  const date = dateOf(stats);
   const day = `${months[date.getUTCMonth()] ?? "Jan"} ${String(date.getUTCDate()).padStart(2)}`;
-  const old = nowMs - stats.mtimeMs > halfYearMs || stats.mtimeMs - nowMs > 864e5;
+  const old = nowMs - date.getTime() > halfYearMs || date.getTime() - nowMs > 864e5;
   const when = old ? ` ${date.getUTCFullYear()}` : date.toISOString().slice(11, 16);
   return `${kind}${bits} ${String(stats.nlink).padStart(4)} ftp      ftp      ${String(stats.size).padStart(12)} ${day} ${when} ${wireName(name)}`;
 }
