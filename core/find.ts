@@ -164,7 +164,10 @@ export class Finder {
       const known = engine.queue.latest(lane.name, entry);
       if (known === undefined) {
         if (this.#isLeft(entry)) {
-          this.#tellOnce(entry.path, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
+          this.#tellOnce(
+            entry.path,
+            "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later",
+          );
           continue;
         }
         unknown.add(entry);

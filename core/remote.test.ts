@@ -53,6 +53,23 @@ test("what is read together waits for a signal each, which ends with the one tha
   assert.equal(waiting.size, 16);
 });
 
+test("a directory that a server shows in itself ends, and what is beside it is listed", async () => {
+  const readDir = (dir: string): Promise<FileEntry[]> => {
+    if (dir.length > 10_000) throw new Error("there is no end");
+    const at = (name: string) => (dir === "" ? name : `${dir}/${name}`);
+    return Promise.resolve([
+      { path: at("loop"), kind: "directory", size: 0 },
+      { path: at("x"), kind: "file", size: 1 },
+    ]);
+  };
+  const found: FileEntry[] = [];
+  for await (const entry of listBelow(readDir, new AbortController().signal)) found.push(entry);
+  assert.equal(found.filter(({ kind }) => kind === "file").length, 101);
+  const [deep, ...more] = found.filter(({ kind }) => kind === "unreadable");
+  assert.equal(deep?.reason, "it is more than 100 directories deep");
+  assert.deepEqual(more, []);
+});
+
 test("a connection that breaks ends it", async () => {
   for (const atOnce of [1, 4])
     await assert.rejects(listed(atOnce, new Fault("transient", "the link is gone")), { kind: "transient", message: "the link is gone" });

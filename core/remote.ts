@@ -23,6 +23,9 @@ export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
   }
 }
 
+/** Deeper is no tree that people make, but a directory that a server shows in itself (a link that it does not tell): without a bound no listing ends. */
+const deepest = 100;
+
 /**
  * What `Source.list` promises, from a reading of whole directories ("" is the root): no connection waits for who takes the entries, and up to `atOnce` are read together. A directory
  * below the root that cannot be read costs only itself: the login was good a moment ago, and its parent listed it.
@@ -56,9 +59,15 @@ export async function* listBelow(
     for (const entry of Array.isArray(found) ? found : [found]) {
       throwIfAborted(signal);
       if (entry.kind !== "directory") yield entry;
+      else if (depthOf(entry) > deepest)
+        yield { path: entry.path, kind: "unreadable", size: 0, reason: `it is more than ${deepest} directories deep` };
       else if (options.enter?.(entry.path) !== false) waiting.push(entry);
     }
   }
+}
+
+function depthOf({ path }: FileEntry): number {
+  return path.split("/").length;
 }
 
 async function orUnreadable(read: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[] | FileEntry> {

@@ -7,6 +7,7 @@ test("times of MLSD and MDTM", () => {
   assert.equal(parseTime("20210517030405"), Date.UTC(2021, 4, 17, 3, 4, 5));
   assert.equal(parseTime("20210517030405.25"), Date.UTC(2021, 4, 17, 3, 4, 5, 250));
   assert.equal(parseTime("May 17"), undefined);
+  for (const none of ["20210231000000", "99999999999999", "00000000000000"]) assert.equal(parseTime(none), undefined, none);
   assert.equal(timeText(Date.UTC(2021, 4, 17, 3, 4, 5, 999)), "20210517030405");
 });
 
@@ -22,6 +23,18 @@ test("facts of MLSD", () => {
   assert.equal(parseFacts("type=OS.unix=slink:/etc; link")?.reason, "a symbolic link");
   assert.equal(parseFacts("type=file;size=x; odd")?.kind, "unreadable");
   assert.equal(parseFacts("nonsense")?.kind, "unreadable");
+  for (const size of ["", "-5", "1e3", "0x10", "99999999999999999999"])
+    assert.equal(parseFacts(`type=file;size=${size}; odd`)?.reason, "listed without a size", size);
+  for (const kind of ["file", "dir"]) {
+    assert.deepEqual(parseFacts(`type=${kind};size=1; ../up/x`), {
+      name: "..|up|x",
+      kind: "unreadable",
+      reason: "the server lists it with a path in place of a name",
+      size: 0,
+    });
+    assert.equal(parseFacts(`type=${kind};size=1; ${"x".repeat(2 ** 20)}`)?.reason, "its name has 1048576 characters");
+  }
+  assert.equal(parseListLine(`-rw-r--r-- 1 u g 99999999999999999999 Nov 20 08:49 x`)?.reason, "listed without a size");
   assert.equal(parseFacts("type=file;size=1;  leading")?.name, " leading");
 });
 

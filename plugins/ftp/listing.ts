@@ -14,12 +14,14 @@ export interface Listed {
   readonly modifiedMs?: number;
 }
 
-/** Milliseconds of YYYYMMDDHHMMSS[.sss] in UTC; undefined for anything else. */
+/** Milliseconds of YYYYMMDDHHMMSS[.sss] in UTC; undefined for anything else, also for a 31st of February. */
 export function parseTime(text: string): number | undefined {
   const match = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.(\d{1,6}))?$/.exec(text.trim());
   if (match === null) return undefined;
   const [year, month, day, hour, minute, second] = match.slice(1, 7).map(Number) as [number, number, number, number, number, number];
-  return Date.UTC(year, month - 1, day, hour, minute, second) + Math.trunc(Number(`0.${match[7] ?? "0"}`) * 1000);
+  const ms = Date.UTC(year, month - 1, day, hour, minute, second);
+  if (timeText(ms) !== match.slice(1, 7).join("")) return undefined;
+  return ms + Math.trunc(Number(`0.${match[7] ?? "0"}`) * 1000);
 }
 
 /** YYYYMMDDHHMMSS in UTC. */
@@ -29,6 +31,10 @@ export function timeText(ms: number): string {
 
 /** A line of MLSD, or of MLST without its leading space; undefined for the directory itself and its parent. */
 export function parseFacts(line: string): Listed | undefined {
+  return usable(factsOf(line));
+}
+
+function factsOf(line: string): Listed | undefined {
   const space = line.indexOf(" ");
   const name = line.slice(space + 1);
   const facts = new Map<string, string>();
@@ -48,9 +54,8 @@ export function parseFacts(line: string): Listed | undefined {
     const reason = type.includes("link") ? "a symbolic link" : `no plain file (${nameFromWire(type)})`;
     return { name: shown, kind: "unreadable", reason, size: 0 };
   }
-  const size = Number(facts.get("size") ?? NaN);
-  if (!Number.isSafeInteger(size)) return { name: shown, kind: "unreadable", reason: "listed without a size", size: 0 };
-  return { name: shown, kind: "file", size, ...stamp };
+  const size = facts.get("size") ?? "";
+  return { name: shown, kind: "file", size: /^\d+$/.test(size) ? Number(size) : NaN, ...stamp };
 }
 
 /** One space before the name: those that follow belong to it. The group is missing on some small servers. */
@@ -60,6 +65,10 @@ const dos = /^\d\d-\d\d-\d{2,4}\s+\d\d:\d\d\s*(?:[AP]M)?\s+(<DIR>|<JUNCTION>|<SY
 
 /** A line of LIST; undefined for one that tells of no entry. */
 export function parseListLine(line: string): Listed | undefined {
+  return usable(entryOfList(line));
+}
+
+function entryOfList(line: string): Listed | undefined {
   if (line.trim() === "" || /^total \d+/.test(line)) return undefined;
   const found = unix.exec(line);
   if (found !== null) {
@@ -79,6 +88,22 @@ export function parseListLine(line: string): Listed | undefined {
 }
 
 function unknown(line: string): Listed {
-  const name = nameFromWire(line.trim().replaceAll("/", "|")).slice(0, 200);
-  return { name, kind: "unreadable", reason: "the server listed this in a form that is not known", size: 0 };
+  return unreadable(nameFromWire(line.trim()), "the server listed this in a form that is not known");
+}
+
+/** No file system has a longer name; there are servers that list one. */
+const longestName = 1024;
+
+/** What cannot be a file of this directory is told as such: it would be lost without a word, or be asked for in vain each time. */
+function usable(listed: Listed | undefined): Listed | undefined {
+  if (listed === undefined || listed.kind === "unreadable") return listed;
+  const { name, kind, size } = listed;
+  if (name.includes("/")) return unreadable(name, "the server lists it with a path in place of a name");
+  if (name.length > longestName) return unreadable(name, `its name has ${name.length} characters`);
+  if (kind === "file" && !Number.isSafeInteger(size)) return unreadable(name, "listed without a size");
+  return listed;
+}
+
+function unreadable(name: string, reason: string): Listed {
+  return { name: name.replaceAll("/", "|").slice(0, 200), kind: "unreadable", reason, size: 0 };
 }

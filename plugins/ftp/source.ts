@@ -50,7 +50,7 @@ export class FtpSource implements Source {
     return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
       const wire = wirePath(connection.root, dir);
       const listed = await connection.enterAndList(wire);
-      if (Array.isArray(listed)) return listed.filter((it) => !it.name.includes("/")).map((it) => entryOf(dir, it));
+      if (Array.isArray(listed)) return listed.map((it) => entryOf(dir, it));
       if (listed.code === 550 && dir === "")
         throw new Fault("denied", `the root cannot be entered: the server said "${readable(listed.text)}"`);
       if (isAbsent(listed)) throw new Fault("missing", `there is no directory ${dir}`);
