@@ -16,6 +16,10 @@ interface Common {
   readonly config?: string;
 }
 
+/** What only tells something: it has nothing more to say once nobody reads. */
+const telling: readonly (string | undefined)[] = ["status", "ls", "why", "verify", "plan", "check", "doctor", "ready"];
+let running: string | undefined;
+
 async function main(argv: readonly string[]): Promise<number> {
   const cli = cac("filesync");
   let action: Promise<number> | undefined;
@@ -48,7 +52,7 @@ async function main(argv: readonly string[]): Promise<number> {
             yes: options.yes === true,
             ground: options.ground === true,
             registry: options.registry === true,
-            vehicles: options.vehicle === undefined ? [] : [options.vehicle].flat().map(String),
+            vehicles: options.vehicle === undefined ? [] : [options.vehicle].flat(),
             force: options.force === true,
           }),
       ),
@@ -279,7 +283,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .option("--json", "For programs")
     .action(
       does(async (words: string[], options: Common & { json?: boolean }) =>
-        (await import("./registry.js")).registryCommand(configPath(options.config), words.map(String), options.json === true),
+        (await import("./registry.js")).registryCommand(configPath(options.config), words, options.json === true),
       ),
     );
   cli
@@ -323,7 +327,9 @@ async function main(argv: readonly string[]): Promise<number> {
   ]);
   cli.version(programVersion);
   try {
-    cli.parse([...argv], { run: false });
+    cli.parse(argv.map(asWord), { run: false });
+    // What follows "--" is no option, whatever it begins with.
+    cli.args = [...cli.args, ...(cli.options["--"] as string[])].map(word);
     if (cli.options.help === true || cli.options.version === true) return 0;
     if (cli.matchedCommand === undefined) {
       const [given] = cli.args;
@@ -335,6 +341,7 @@ async function main(argv: readonly string[]): Promise<number> {
       throw new UsageError(`there is no command "${given}"${suggestion(given, names)}; "filesync --help" lists them`);
     }
     asTexts(cli.options, cli.matchedCommandName ?? "");
+    running = cli.matchedCommandName;
     cli.runMatchedCommand();
   } catch (error) {
     if (error instanceof Error && error.name === "CACError") throw new UsageError(`${error.message}${hintFor(error.message, cli)}`);
@@ -343,16 +350,34 @@ async function main(argv: readonly string[]): Promise<number> {
   return (await action) ?? 0;
 }
 
-/** What may be given more than once; "--" is what comes after it. */
+/** What may be given more than once. */
 const repeatable: Readonly<Record<string, readonly string[]>> = { sim: ["fault", "param"], init: ["vehicle"], register: ["from"] };
 
-/** Options as they were typed: "--config 5" is a file's name. */
+/** No word of a command line holds it. */
+const mark = "\0";
+
+/** The parser takes "007" for 7, and "true" for no word at all: a vehicle or a file may be called so. */
+function asWord(given: string): string {
+  const [, option = "", value = ""] = /^(--[^=]+=)?(.*)$/s.exec(given) ?? [];
+  const taken = Number.isFinite(Number(value)) || value === "true" || value === "false";
+  return taken && !value.startsWith("-") ? `${option}${mark}${value}` : given;
+}
+
+/** The word as it was typed. */
+function word(given: string): string {
+  return given.startsWith(mark) ? given.slice(mark.length) : given;
+}
+
+/** Options as they were typed, each once where the command takes no more. */
 function asTexts(options: Record<string, unknown>, command: string): void {
   for (const [name, value] of Object.entries(options)) {
-    if (name === "--" || repeatable[command]?.includes(name) === true) continue;
-    if (Array.isArray(value)) throw new UsageError(`--${name} is given twice`);
-    if (typeof value === "number") options[name] = String(value);
-    if (value === "") throw new UsageError(`--${name} needs a value`);
+    if (Array.isArray(value)) {
+      if (name !== "--" && repeatable[command]?.includes(name) !== true) throw new UsageError(`--${name} is given twice`);
+      options[name] = (value as string[]).map(word);
+    } else if (typeof value === "string") {
+      options[name] = word(value);
+      if (options[name] === "") throw new UsageError(`--${name} needs a value`);
+    }
   }
 }
 
@@ -371,11 +396,11 @@ function refusedText(error: unknown): string | undefined {
   return faultOfErrno(error, `${path} cannot be written`).message;
 }
 
-// Whoever reads our words may stop reading: a daemon goes on without a reader, another command has nothing more to say.
+// Whoever reads our words may stop reading: what does something goes on without a reader.
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code !== "EPIPE") throw error;
-    if (!["run", "demo", "sim"].includes(process.argv[2] ?? "")) process.exit(0);
+    if (telling.includes(running)) process.exit(0);
   });
 
 main(process.argv).then(

@@ -120,7 +120,7 @@ function asked(options: RegisterOptions): { server: string; email: string; vehic
   if (options.fingerprint !== undefined && parseFingerprint(options.fingerprint) === undefined)
     wrong.push(`--fingerprint ${options.fingerprint}: a SHA-256 fingerprint is expected, "SHA256:…" or hexadecimal`);
   if (server === undefined || email === undefined || wrong.length > 0) throw new UsageError(wrong.join("\n"));
-  return { server, email, vehicle, from: [options.from ?? []].flat().map(String) };
+  return { server, email, vehicle, from: [options.from ?? []].flat() };
 }
 
 /** Of the owner and the vehicle, as far as they are given. */

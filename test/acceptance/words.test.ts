@@ -1,0 +1,47 @@
+/** Words of a command line as they are typed, and output that nobody reads to its end. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { test } from "node:test";
+import { mainJs, runProgram } from "../faults/process.js";
+import { World } from "../faults/world.js";
+
+const box = (dir: string, more = {}) => ({ devices: { box: { type: "local", dir, ...more } }, routes: [] });
+
+test("a word that looks like a number or an option is taken as it was typed", async (t) => {
+  const world = new World(t);
+  world.mkdir("box");
+  world.file("007", JSON.stringify({ stateDir: world.path("state"), ...box(world.path("box")) }));
+  world.file("-dash", "content");
+  const cwd = world.path("");
+  const run = (...args: string[]) => runProgram(args, { cwd });
+  const put = async (...args: string[]) => assert.deepEqual((await run("put", "--config", "007", ...args)).code, 0);
+  await put("--force", "007", "box:00000001");
+  await put("--json", "007", "box:true");
+  await put("--", "-dash", "box:");
+  const listed = await run("ls", "--config=007", "box:");
+  assert.deepEqual(
+    listed.out.split("\n").map((line) => line.split(" ").at(-1)),
+    ["-dash", "00000001", "true"],
+  );
+  assert.match((await run("ls", "--config", "007", "--json", "0123")).err, /expected DEVICE:PATH, got "0123"/);
+  assert.match((await run("ls", "--config", "007", "--json", "false")).err, /expected DEVICE:PATH, got "false"/);
+  assert.match((await run("status", "--config", "")).err, /--config needs a value/);
+});
+
+test("a file that is copied by hand arrives, though nobody reads how far it is", async (t) => {
+  const world = new World(t);
+  world.file("box/a.bin", Buffer.alloc(3_000_000, 7));
+  const config = world.config(box("box", { maxRate: "1MiB/s" }));
+  const local = world.path("a.bin");
+  const child = spawn(process.execPath, [mainJs, "get", "--json", "box:a.bin", local, "--config", config], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  child.stdout.destroy();
+  child.stderr.destroy();
+  assert.deepEqual(await once(child, "exit"), [0, null]);
+  assert.ok(existsSync(local), "0 says that it is done");
+  assert.equal(statSync(local).size, 3_000_000);
+  assert.equal(readFileSync(local)[2_999_999], 7);
+});
