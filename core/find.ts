@@ -325,9 +325,14 @@ export class Finder {
     return added;
   }
 
+  /** A source that attached anew, or with another medium in, may have it after all. */
+  #seenAs(entry: FileEntry): string {
+    return `${this.lane.state.epoch ?? ""} ${entry.medium ?? ""} ${stampText(entry)}`;
+  }
+
   #noteReturn(entry: FileEntry): void {
     const last = this.#returned.get(entry.path);
-    const stamp = stampText(entry);
+    const stamp = this.#seenAs(entry);
     const times = last?.stamp === stamp ? last.times + 1 : 1;
     this.#returned.set(entry.path, { stamp, times, atMs: this.engine.clock.monotonicMs() });
   }
@@ -335,7 +340,7 @@ export class Finder {
   /** Whether it returned only now: it would be found and given up at each listing, with a version more in the journal each time. */
   #isLeft(entry: FileEntry): boolean {
     const last = this.#returned.get(entry.path);
-    if (last?.stamp !== stampText(entry)) return false;
+    if (last?.stamp !== this.#seenAs(entry)) return false;
     return this.engine.clock.monotonicMs() - last.atMs < Math.min(longestLeftMs, firstLeftMs * 2 ** (last.times - 1));
   }
 

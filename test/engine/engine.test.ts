@@ -78,6 +78,8 @@ for (const [kind, what] of [
     assert.equal(told(what), 2);
     assert.equal(told("unreadable"), 1);
     assert.equal(bench.states("out").length, 2, "and the journal does not grow by it");
+    card.attach(true);
+    await until(bench, "attached anew, it is tried again", () => told(what) === 3);
     card.before = () => undefined;
     card.put("a.bin", "content", t0 + 5000);
     engine.relist$.next("card");
