@@ -52,6 +52,8 @@ export interface HttpAnswer {
 
 const mostText = 65_536;
 const continueMs = 1500;
+/** How long a server that is busy is left alone where it does not say. */
+export const busyMs = 60_000;
 /** A server that is wrong about its own time would be left alone for years. */
 const longestWaitMs = 86_400_000;
 /** With more than this waiting for the socket, nothing more is read. */

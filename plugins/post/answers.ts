@@ -1,6 +1,6 @@
 /** What a server's answer to a posted file means: for Flight Review as PX4/flight_review and the proxies before it have it, else as the configuration says. */
 import { Fault } from "../../core/errors.js";
-import { retryAfterMs, type HttpAnswer } from "../../core/http.js";
+import { busyMs, retryAfterMs, type HttpAnswer } from "../../core/http.js";
 import type { Clock, Upload } from "../../core/plugin.js";
 import type { PostOptions } from "./plugin.js";
 
@@ -23,7 +23,6 @@ interface Situation {
 
 const taken = [200, 201, 202, 204];
 const mostErrors = 5;
-const busyMs = 60_000;
 /** A portal stays for as long as nobody logs in. */
 const portalMs = 900_000;
 

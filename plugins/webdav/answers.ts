@@ -1,6 +1,6 @@
 /** What a server's refusals mean for core. */
 import { Fault } from "../../core/errors.js";
-import { retryAfterMs, type HttpAnswer } from "../../core/http.js";
+import { busyMs, retryAfterMs, type HttpAnswer } from "../../core/http.js";
 import type { Clock } from "../../core/plugin.js";
 
 export interface Refused {
@@ -47,10 +47,8 @@ export function refusal(refused: Refused, { what, url, clock }: Situation): Faul
     case 413:
       return new Fault("rejected", `${said}: it is larger than this server takes in one request`);
     case 429:
-    case 503: {
-      const waitMs = retryAfterMs(headers, clock);
-      return new Fault("throttled", said, waitMs === undefined ? {} : { retryAfterMs: waitMs });
-    }
+    case 503:
+      return new Fault("throttled", said, { retryAfterMs: retryAfterMs(headers, clock) ?? busyMs });
     case 507:
     case 509:
       return new Fault("full", `${said}: no space is left there, or the quota is used up`);
