@@ -60,10 +60,7 @@ export class PostTarget implements Target {
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt> {
     const read = upload.memo.get("answer") as Read | undefined;
     if (read === undefined) throw new Fault("transient", "the server's answer is not known any more");
-    const receipt = this.#receipt(upload, read);
-    const proof = this.options.verify === "readback" ? await this.#readBack(upload, read, signal) : receipt.proof;
-    await this.#list(upload, read);
-    return { ...receipt, proof };
+    return this.#taken(upload, read, signal);
   }
 
   /** Nothing of it stays anywhere. */
@@ -71,15 +68,24 @@ export class PostTarget implements Target {
     return Promise.resolve();
   }
 
-  async lookup(upload: Upload): Promise<Receipt | "unknown"> {
+  async lookup(upload: Upload, signal: AbortSignal): Promise<Receipt | "absent" | "unknown"> {
     const read = upload.memo.get("answer") as Read | undefined;
     if (read === undefined) return "unknown";
-    await this.#list(upload, read);
-    return this.#receipt(upload, read);
+    try {
+      return await this.#taken(upload, read, signal);
+    } catch (error) {
+      // What is there is not this file.
+      if (isFault(error, "mismatch")) return "absent";
+      throw error;
+    }
   }
 
-  #receipt({ path, size }: Upload, { answer, url }: Read): Receipt {
-    return { path, size, proof: "answer", answer, ...(url === undefined ? {} : { url }) };
+  /** Proved as it has to be. Throws what `#readBack` throws. */
+  async #taken(upload: Upload, read: Read, signal: AbortSignal): Promise<Receipt> {
+    const proof = this.options.verify === "readback" ? await this.#readBack(upload, read, signal) : "answer";
+    await this.#list(upload, read);
+    const { answer, url } = read;
+    return { path: upload.path, size: upload.size, proof, answer, ...(url === undefined ? {} : { url }) };
   }
 
   async #list({ path, size }: Upload, { url, secret, at }: Read): Promise<void> {

@@ -281,6 +281,29 @@ test("a key, and flight-review-rs; what is read back proves it", async (t) => {
   assert.match(readFileSync(rs.world.path("state/devices/review/posted.jsonl"), "utf8"), /"secret":"secret-/);
 });
 
+test("what cannot be read back at once is read back before it counts as posted, and is not posted again for that", async (t) => {
+  const it = await scene(t, { verify: "readback" });
+  it.server.keeps = 2;
+  it.world.file("in/a.ulg", ulog(60));
+  const program = new Program(["run", "--json", "--config", it.config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "delivered", "it is delivered");
+  assert.equal(it.delivered()[0]?.proof, "readback");
+  assert.equal(it.server.logs.length, 1);
+});
+
+test("other bytes that are read back later prove nothing: it is posted again, then set aside", async (t) => {
+  const it = await scene(t, { verify: "readback" });
+  Object.assign(it.server, { keeps: 1, corrupts: true });
+  it.world.file("in/a.ulg", ulog(60));
+  const program = new Program(["run", "--json", "--config", it.config]);
+  t.after(() => program.kill());
+  const { message } = await program.until(({ what }) => what === "parked" || what === "delivered", "an end");
+  assert.match(message, /set aside: the server gives other bytes back/);
+  assert.deepEqual(it.delivered(), []);
+  assert.ok(it.server.logs.length <= 3, `${it.server.logs.length} times`);
+});
+
 test("a page that cannot be written takes no receipt away from what was posted", async (t) => {
   const it = await scene(t, { index: "page/index.html" });
   it.world.file("page", "is a file");

@@ -37,6 +37,8 @@ export class FlightReviewDouble {
   key: string | undefined;
   /** Stored bytes are given back changed. */
   corrupts = false;
+  /** So many times what is stored cannot be had. */
+  keeps = 0;
   readonly #server = http.createServer((request, response) => void this.#serve(request, response));
 
   static async start(v2 = false): Promise<FlightReviewDouble> {
@@ -144,6 +146,7 @@ export class FlightReviewDouble {
     const log = this.logs.find((one) => one.id === id);
     if (url.pathname === "/upload" || log === undefined)
       response.writeHead(url.pathname === "/upload" ? 200 : 404).end("a double of Flight Review");
+    else if (this.keeps-- > 0) response.writeHead(503).end();
     else response.writeHead(200).end(this.corrupts ? Buffer.concat([log.bytes, Buffer.from("!")]) : log.bytes);
   }
 }
