@@ -23,8 +23,9 @@ interface Situation {
 
 const taken = [200, 201, 202, 204];
 const mostErrors = 5;
-/** A portal stays for as long as nobody logs in. */
+/** A portal stays for as long as nobody logs in. Each time after the first it is left alone for twice as long: should it be the right server after all, with words that are not known, it has had the file each time. */
 const portalMs = 900_000;
+const longestPortalMs = 4 * 3_600_000;
 
 /** Throws what the answer means, where it is no yes. */
 export async function readAnswer(answer: HttpAnswer, { options, upload, clock }: Situation): Promise<Read> {
@@ -33,27 +34,25 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
   const { host } = new URL(options.url);
   const words = inOneLine(text);
   const said = `${host} answers ${status}${words === "" ? "" : `: ${words}`}`;
-  const notIt = (why: string) =>
+  const notIt = async (why: string) =>
     new Fault(
       "throttled",
       `${host} does not answer as the right server does (${why}): a portal, or another server; nothing is posted to it for a while`,
-      {
-        retryAfterMs: portalMs,
-      },
+      { retryAfterMs: Math.min(longestPortalMs, portalMs * 2 ** ((await counted(upload, "portals")) - 1)) },
     );
   const location = headers.location === undefined ? undefined : urlFrom(headers.location, options.url);
   if ((options.answer.status ?? taken).includes(status) || (options.preset !== undefined && status === 302)) {
     if (options.answer.contains !== undefined && !text.includes(options.answer.contains))
-      throw notIt('its answer does not hold "contains"');
+      throw await notIt('its answer does not hold "contains"');
     const read = understood(options, text, location);
-    if (typeof read === "string") throw notIt(read);
+    if (typeof read === "string") throw await notIt(read);
     return {
       at: new Date(clock.wallMs()).toISOString(),
       answer: options.preset === undefined ? said : `${host} answers ${status}`,
       ...read,
     };
   }
-  if (status >= 300 && status < 400) throw notIt(`it leads to ${location === undefined ? "somewhere else" : new URL(location).host}`);
+  if (status >= 300 && status < 400) throw await notIt(`it leads to ${location === undefined ? "somewhere else" : new URL(location).host}`);
   const tooLarge = `it has ${(upload.size / 1e6).toFixed(0)} MB, more than ${host} takes`;
   switch (status) {
     case 400:
@@ -83,11 +82,17 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
 }
 
 /** The server's own trouble, or a field that it misses: again, but not for ever. */
-async function failed({ memo }: Upload, said: string): Promise<Fault> {
-  const errors = Number(memo.get("errors") ?? 0) + 1;
-  await memo.set("errors", errors);
+async function failed(upload: Upload, said: string): Promise<Fault> {
+  const errors = await counted(upload, "errors");
   if (errors >= mostErrors) return new Fault("rejected", `${said} (${errors} times)`);
   return new Fault("throttled", said, { retryAfterMs: busyMs * 2 ** (errors - 1) });
+}
+
+/** How often that was so of this upload, with this time. */
+async function counted({ memo }: Upload, key: string): Promise<number> {
+  const times = Number(memo.get(key) ?? 0) + 1;
+  await memo.set(key, times);
+  return times;
 }
 
 /** Else why it is not what the right server says. */

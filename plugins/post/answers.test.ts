@@ -1,0 +1,24 @@
+/** What is made of answers, one after another. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as v from "valibot";
+import { RealClock } from "../../core/clock.js";
+import { isFault } from "../../core/errors.js";
+import type { HttpAnswer } from "../../core/http.js";
+import { bytes, upload } from "../../test/conformance/upload.js";
+import { readAnswer } from "./answers.js";
+import { plugin } from "./plugin.js";
+
+test("a server that does not answer as the right one does is left alone for longer each time, and not for ever", async () => {
+  const file = upload("a.ulg", bytes(100));
+  const answer = { status: 200, headers: {}, text: () => Promise.resolve("<html>Welcome!</html>") } as unknown as HttpAnswer;
+  const options = v.parse(plugin.options, { preset: "flight-review", url: "https://logs.example/upload" });
+  const waits: number[] = [];
+  for (let n = 0; n < 6; n++)
+    await assert.rejects(readAnswer(answer, { options, upload: file, clock: new RealClock(false) }), (error: unknown) => {
+      if (!isFault(error, "throttled")) return false;
+      waits.push((error.retryAfterMs ?? 0) / 60_000);
+      return true;
+    });
+  assert.deepEqual(waits, [15, 30, 60, 120, 240, 240]);
+});
