@@ -215,7 +215,8 @@ export class PushJob {
     const begunMs = engine.clock.monotonicMs();
     let counted: Promise<unknown> = Promise.resolve();
     await target.write(upload, offset, signal, (bytes) => {
-      transfer.offset += bytes;
+      // What goes twice is no more of the file.
+      transfer.offset = Math.min(version.size, transfer.offset + bytes);
       // What does not come through `chunks` is counted as it is told.
       if (budget !== undefined && !this.#counts) counted = Promise.all([counted, this.#spend(budget, bytes)]);
       this.progress ||= bytes > 0;

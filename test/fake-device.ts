@@ -61,6 +61,8 @@ export class FakeDevice {
   readonly partials = new Map<string, Buffer>();
   /** What was called, in order: "open a.bin 0", "write a.bin 0", "commit a.bin", "remove a.bin". */
   readonly calls: string[] = [];
+  /** How often it hands on what is written to it. */
+  handsOn = 1;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its listings tell no times. */
@@ -255,7 +257,7 @@ export class FakeDevice {
         for await (const chunk of upload.read(offset, signal)) {
           const before = this.partials.get(upload.partialPath) ?? Buffer.alloc(0);
           this.partials.set(upload.partialPath, Buffer.concat([before, chunk as Buffer]));
-          onBytes((chunk as Buffer).length);
+          for (let n = 0; n < this.handsOn; n++) onBytes((chunk as Buffer).length);
         }
         if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));
       },

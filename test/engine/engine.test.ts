@@ -32,6 +32,23 @@ test("a source read in place that leaves the configuration stops only its own de
   );
 });
 
+test("what a target hands on twice counts twice, and is no more of the file", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  out.handsOn = 2;
+  const seen: number[] = [];
+  out.before = (call) => {
+    if (call.startsWith("commit")) seen.push(...bench.daemon.engine.transfers.running.map(({ offset }) => offset));
+    return undefined;
+  };
+  card.put("a.bin", Buffer.alloc(5000));
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "done", () => bench.states("out")[0] === "done");
+  assert.deepEqual(seen, [5000]);
+  assert.equal(bench.daemon.engine.transfers.pushedBytes, 10_000);
+});
+
 test("a clock that goes back does not make a file that changed new at each listing", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
