@@ -7,3 +7,6 @@ export const parentOf = (path: string): string => path.slice(0, Math.max(0, path
 export const nameIn = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
 
 export const isAtOrBelow = (path: string, dir: string): boolean => path === dir || path.startsWith(`${dir}/`);
+
+/** How many names it has. */
+export const depthOf = (path: string): number => path.split("/").length;

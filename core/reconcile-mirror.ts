@@ -6,8 +6,8 @@
  * Nothing that was at the other side is replaced: it goes to the trash, also what was put into `away` and found no place.
  */
 import { folded } from "./folded.js";
-import { nameIn, parentOf } from "./paths.js";
-import { type Action, type Content, deepestFirst, depthOf, inOrder, isUnseen, same, type Tables, unread } from "./reconcile.js";
+import { depthOf, nameIn, parentOf } from "./paths.js";
+import { type Action, type Content, deepestFirst, inOrder, isUnseen, same, type Tables, unread } from "./reconcile.js";
 
 export interface MirrorRules {
   /** What was brought there and has gone here goes there too, to the trash. Otherwise it stays. */

@@ -4,7 +4,7 @@
  * The table is that of docs/two-way.md.
  */
 import type { Folding } from "./folded.js";
-import { parentOf } from "./paths.js";
+import { depthOf, parentOf } from "./paths.js";
 import type { Digest } from "./plugin.js";
 
 /** "here": the side of the route's `from`; "there": that of its `to`. */
@@ -231,5 +231,4 @@ export function inOrder(actions: readonly Action[]): Action[] {
   ];
 }
 
-export const depthOf = (path: string): number => path.split("/").length;
 export const deepestFirst = (one: string, two: string): number => depthOf(two) - depthOf(one) || (one < two ? -1 : one > two ? 1 : 0);

@@ -1,5 +1,6 @@
 /** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
 import { Fault, isFault, lender, throwIfAborted } from "./errors.js";
+import { depthOf } from "./paths.js";
 import type { FileEntry, ListOptions, Stamp, Tree } from "./plugin.js";
 
 /** What a source over a connection gives its tree. */
@@ -59,15 +60,11 @@ export async function* listBelow(
     for (const entry of Array.isArray(found) ? found : [found]) {
       throwIfAborted(signal);
       if (entry.kind !== "directory") yield entry;
-      else if (depthOf(entry) > deepest)
+      else if (depthOf(entry.path) > deepest)
         yield { path: entry.path, kind: "unreadable", size: 0, reason: `it is more than ${deepest} directories deep` };
       else if (options.enter?.(entry.path) !== false) waiting.push(entry);
     }
   }
-}
-
-function depthOf({ path }: FileEntry): number {
-  return path.split("/").length;
 }
 
 async function orUnreadable(read: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[] | FileEntry> {

@@ -45,11 +45,16 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
       const { moved, gone } = leaving(actions);
+      const first =
+        strange.length > 0
+          ? anewText(route, strange, stop)
+          : stop === undefined
+            ? undefined
+            : `${stop.message}: ${whenOf(route, stop)}this is done:`;
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
-        ...(stop === undefined ? {} : { first: `${stop.message}: ${whenOf(route, stop)}this is done:` }),
-        ...(strange.length === 0 ? {} : { first: anewText(route, strange, stop) }),
+        ...(first === undefined ? {} : { first }),
         paths: paths.map((path) => {
           const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
           const row = rowOf(b, l, r);

@@ -89,7 +89,7 @@ async function failed(upload: Upload, said: string): Promise<Fault> {
 }
 
 /** How often that was so of this upload, with this time. */
-async function counted({ memo }: Upload, key: string): Promise<number> {
+export async function counted({ memo }: Upload, key: string): Promise<number> {
   const times = Number(memo.get(key) ?? 0) + 1;
   await memo.set(key, times);
   return times;

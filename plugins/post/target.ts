@@ -7,7 +7,7 @@ import type { HttpClient } from "../../core/http.js";
 import { nameIn } from "../../core/paths.js";
 import type { PluginContext, Reading, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { passing } from "../../core/reading.js";
-import { readAnswer, type Read } from "./answers.js";
+import { counted, readAnswer, type Read } from "./answers.js";
 import type { Board } from "./board.js";
 import { formOf } from "./form.js";
 import type { PostOptions } from "./plugin.js";
@@ -133,11 +133,10 @@ export class PostTarget implements Target {
   }
 
   /** A server that finds it too large may break off in the middle, time after time, and say nothing. */
-  async #broken({ size, memo }: Upload, fault: Fault): Promise<Fault> {
+  async #broken(upload: Upload, fault: Fault): Promise<Fault> {
     const cause = codeOf(fault.cause);
-    if (size < largeBytes || !["ECONNRESET", "EPIPE"].includes(cause)) return fault;
-    const breaks = Number(memo.get("breaks") ?? 0) + 1;
-    await memo.set("breaks", breaks);
+    if (upload.size < largeBytes || !["ECONNRESET", "EPIPE"].includes(cause)) return fault;
+    const breaks = await counted(upload, "breaks");
     if (breaks < mostBreaks) return fault;
     return new Fault(
       "rejected",
