@@ -56,10 +56,18 @@ export function need(session: Session, right: Right): Login {
 }
 
 /** What is being written is left alone, and so is the directory that holds it. Throws Answer 450. */
-function expectUnused({ shared: { writers } }: Session, login: Login, place: Place): void {
-  const path = corePathOf(login.root.outer(place));
-  if (writers.has(path)) throw new Answer(450, "The file is being written.");
-  if (writers.hasBelow(path)) throw new Answer(450, "A file in that directory is being written.");
+function expectUnused(session: Session, login: Login, place: Place): void {
+  holdUnused(session, login, place)();
+}
+
+/** Nobody can write there until the result is called. Throws Answer 450. */
+function holdUnused({ shared: { writers } }: Session, login: Login, ...places: Place[]): () => void {
+  const paths = places.map((place) => corePathOf(login.root.outer(place)));
+  if (paths.some((path) => writers.has(path))) throw new Answer(450, "The file is being written.");
+  if (paths.some((path) => writers.hasBelow(path))) throw new Answer(450, "A file in that directory is being written.");
+  const release = writers.hold(...paths);
+  if (release === undefined) throw new Answer(450, "It is being renamed or deleted.");
+  return release;
 }
 
 /** MLST's "perm": what this user may do there. */
@@ -111,27 +119,39 @@ async function rnfr(session: Session, arg: Buffer): Promise<void> {
 }
 
 async function rnto(session: Session, arg: Buffer): Promise<void> {
-  const { shared, renameFrom: from } = session;
+  const from = session.renameFrom;
   session.renameFrom = undefined;
   const login = need(session, "finish");
   if (from === undefined) throw new Answer(503, "RNFR comes first.");
   const to = session.place(arg);
-  expectUnused(session, login, from);
-  expectUnused(session, login, to);
-  const stats = await login.root.lstat(from);
-  await login.root.rename(from, to, shared.options.overwrite);
-  if (stats.isDirectory()) await shared.arrivals.moved(login.root.outer(from), login.root.outer(to));
-  else await shared.arrivals.forgotten(login.root.outer(from));
-  if (stats.isFile() && !isPartial(to)) await shared.arrivals.arrived(login.root.outer(to), login.name, stats.size);
+  const release = holdUnused(session, login, from, to);
+  try {
+    await renamed(session, login, from, to);
+  } finally {
+    release();
+  }
   await session.reply(250, "Renamed.");
+}
+
+async function renamed({ shared: { arrivals, options } }: Session, { root, name }: Login, from: Place, to: Place): Promise<void> {
+  const rename = () => root.rename(from, to, options.overwrite);
+  const stats = await root.lstat(from);
+  if (stats.isDirectory()) return arrivals.moveDir(root.outer(from), root.outer(to), rename);
+  await rename();
+  await arrivals.forgotten(root.outer(from));
+  if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size);
 }
 
 async function dele(session: Session, arg: Buffer): Promise<void> {
   const place = session.place(arg);
   const login = need(session, isPartial(place) ? "finish" : "delete");
-  expectUnused(session, login, place);
-  await login.root.unlink(place);
-  await session.shared.arrivals.forgotten(login.root.outer(place));
+  const release = holdUnused(session, login, place);
+  try {
+    await login.root.unlink(place);
+    await session.shared.arrivals.forgotten(login.root.outer(place));
+  } finally {
+    release();
+  }
   await session.reply(250, "Deleted.");
 }
 

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { promises as fs } from "node:fs";
+import { existsSync, promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -12,6 +12,7 @@ import { freePort, startOwn } from "../../test/conformance/ftp-servers.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
 import type { FtpServer } from "./server.js";
+import { Writers } from "./shared.js";
 
 let base = "";
 let server: FtpServer;
@@ -126,6 +127,55 @@ test("what an upload broke is not settled under another name of its directory, a
   assert.equal(await settled("u/gone/day/whole.bin"), true);
   assert.equal(heard.memory.get("broken u/flown/day/torn.bin"), undefined, "what was noted goes along");
   for (const each of [ftp, second]) each.close();
+});
+
+test("what an upload broke is noted under the new name of its directory before that has it, and not when it does not get it", async () => {
+  const ftp = await login();
+  await ftp.ask("MKD cut");
+  await ftp.ask("MKD taken");
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR cut/torn.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(real("cut/torn.bin"))).size === 1000);
+  data.resetAndDestroy();
+  assert.match(await ftp.answer(), /^426/);
+  await ftp.ask("RNFR cut");
+  assert.match(await ftp.ask("RNTO taken"), /^550/);
+  await ftp.ask("RNFR cut");
+  assert.match(await ftp.ask("RNTO nowhere/cut"), /^550/);
+  assert.equal(heard.memory.get("broken u/taken/torn.bin"), undefined);
+  assert.equal(heard.memory.get("broken u/nowhere/cut/torn.bin"), undefined);
+  assert.equal(heard.memory.get("broken u/cut/torn.bin"), 1000);
+  const old: boolean[] = [];
+  const set = heard.memory.set.bind(heard.memory);
+  heard.memory.set = (key, value) => {
+    if (key === "broken u/kept/torn.bin") old.push(existsSync(real("cut")));
+    return set(key, value);
+  };
+  await ftp.ask("RNFR cut");
+  assert.match(await ftp.ask("RNTO kept"), /^250/);
+  heard.memory.set = set;
+  assert.deepEqual(old, [true]);
+  assert.equal(heard.memory.get("broken u/cut/torn.bin"), undefined);
+  assert.equal((await server.source.stat("u/kept/torn.bin", calm()))?.settled, false);
+  ftp.close();
+});
+
+test("nothing can be written where something is being renamed", async () => {
+  const writers = new Writers();
+  const release = writers.hold("u/day", "u/night");
+  for (const path of ["u/day", "u/day/a.bin", "u/night/deep/a.bin"])
+    await assert.rejects(
+      writers.claim(path, "u", () => undefined),
+      { code: 450 },
+    );
+  assert.equal(writers.hold("u"), undefined);
+  assert.equal(writers.hold("u/day/a.bin"), undefined);
+  const other = await writers.claim("u/days/a.bin", "u", () => undefined);
+  assert.equal(writers.hold("u/days"), undefined);
+  other();
+  release?.();
+  (await writers.claim("u/day/a.bin", "u", () => undefined))();
 });
 
 test("a client that vanishes behind its last byte has finished nothing", async () => {

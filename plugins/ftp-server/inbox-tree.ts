@@ -41,10 +41,14 @@ export class InboxTree implements Tree {
     await this.#expectAt(from, expect, signal);
     try {
       if (how.made !== true) await this.#makeDirs(target.slice(0, -1));
-      // Making them took its time.
-      await this.#expectAt(from, expect, signal);
-      await this.#inbox.root.rename(source, target, false);
-      await (expect === "directory" ? this.#inbox.moved(source, target) : this.#inbox.forgotten(source));
+      await this.#unwritten([from, to], async () => {
+        // Making them took its time.
+        await this.#expectAt(from, expect, signal);
+        const rename = () => this.#inbox.root.rename(source, target, false);
+        if (expect === "directory") return this.#inbox.moveDir(source, target, rename);
+        await rename();
+        await this.#inbox.forgotten(source);
+      });
     } catch (error) {
       if (codeOf(error) === "EEXIST") throw new Fault("conflict", `${to} exists already`);
       throw faultOfErrno(error, `cannot move ${from} to ${to}`);
@@ -52,16 +56,18 @@ export class InboxTree implements Tree {
   }
 
   async remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
-    const found = await this.stat(path, signal);
-    if (found === undefined) return;
-    this.#expect(found, expect);
-    try {
-      const place = placeOfCorePath(path);
-      await this.#inbox.root.unlink(place);
-      await this.#inbox.forgotten(place);
-    } catch (error) {
-      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
-    }
+    const place = placeOfCorePath(path);
+    await this.#unwritten([path], async () => {
+      const found = await this.stat(path, signal);
+      if (found === undefined) return;
+      this.#expect(found, expect);
+      try {
+        await this.#inbox.root.unlink(place);
+        await this.#inbox.forgotten(place);
+      } catch (error) {
+        if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
+      }
+    });
   }
 
   async rmdir(path: string, signal: AbortSignal): Promise<void> {
@@ -144,6 +150,17 @@ export class InboxTree implements Tree {
     }
   }
 
+  /** No client can begin to write there meanwhile. */
+  async #unwritten(paths: readonly string[], work: () => Promise<void>): Promise<void> {
+    const release = this.#inbox.hold(...paths);
+    if (release === undefined) throw new Fault("changed", `${paths.join(" or ")}, or a file in it, is being written`);
+    try {
+      await work();
+    } finally {
+      release();
+    }
+  }
+
   async #expectAt(path: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
     const found = await this.stat(path, signal);
     if (found === undefined) throw new Fault("missing", `${path} is not there any more`);
@@ -153,7 +170,6 @@ export class InboxTree implements Tree {
   #expect(found: FileEntry, expect: Stamp | "directory"): void {
     if (expect === "directory") {
       if (found.kind !== "directory") throw new Fault("changed", `${found.path} is no directory any more`);
-      if (this.#inbox.isWrittenBelow(found.path)) throw new Fault("changed", `a file in ${found.path} is being written`);
       return;
     }
     if (found.settled === false) throw new Fault("changed", `${found.path} is being written`);

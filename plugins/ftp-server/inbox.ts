@@ -67,18 +67,44 @@ export class Inbox implements Source, Arrivals {
     if (this.#finished.has(path)) this.#finished.set(path, textOf(await this.root.lstat(place)));
   }
 
-  async moved(from: Place, to: Place): Promise<void> {
-    for await (const { path, kind } of this.read(to, new AbortController().signal)) {
-      const name = placeOfCorePath(path).slice(to.length);
+  async moveDir(from: Place, to: Place, rename: () => Promise<void>): Promise<void> {
+    const calm = new AbortController().signal;
+    // Noted ahead: power that goes behind the rename must not leave a torn upload that is known under its old name alone. Not where
+    // something has the new name: the rename fails, and what is whole there would count as torn.
+    const noted: string[] = [];
+    if ((await this.stat(corePathOf(to), calm)) === undefined) {
+      for await (const name of this.#filesBelow(from)) {
+        const bytes = this.#context.memory.get(brokenKey(corePathOf([...from, ...name])));
+        if (typeof bytes !== "number") continue;
+        noted.push(corePathOf([...to, ...name]));
+        await this.#remember(corePathOf([...to, ...name]), bytes);
+      }
+    }
+    try {
+      await rename();
+    } finally {
+      // It may fail behind the rename.
+      if ((await this.stat(corePathOf(from), calm)) === undefined) await this.#follow(from, to);
+      else for (const path of noted) await this.#remember(path, undefined);
+    }
+  }
+
+  async #follow(from: Place, to: Place): Promise<void> {
+    for await (const name of this.#filesBelow(to)) {
       const before = corePathOf([...from, ...name]);
-      if (kind === "directory") await this.moved([...from, ...name], [...to, ...name]);
-      if (kind !== "file") continue;
       const finished = this.#finished.get(before);
-      if (finished !== undefined) this.#finished.set(path, finished);
+      if (finished !== undefined) this.#finished.set(corePathOf([...to, ...name]), finished);
       this.#finished.delete(before);
-      const bytes = this.#context.memory.get(brokenKey(before));
-      await this.#remember(path, typeof bytes === "number" ? bytes : undefined);
       await this.#remember(before, undefined);
+    }
+  }
+
+  /** Places of plain files, from that directory on. */
+  async *#filesBelow(dir: Place): AsyncGenerator<Place> {
+    for await (const { path, kind } of this.read(dir, new AbortController().signal)) {
+      const place = placeOfCorePath(path);
+      if (kind === "file") yield place.slice(dir.length);
+      if (kind === "directory") for await (const below of this.#filesBelow(place)) yield place.slice(dir.length).concat(below);
     }
   }
 
@@ -174,9 +200,9 @@ export class Inbox implements Source, Arrivals {
     }
   }
 
-  /** Whether a client writes a file in a directory, or further below. */
-  isWrittenBelow(dir: string): boolean {
-    return this.#writers.hasBelow(dir);
+  /** Keeps clients from writing at these places, and below; the result ends that. Undefined while one does. */
+  hold(...paths: string[]): (() => void) | undefined {
+    return this.#writers.hold(...paths);
   }
 
   entryOf(path: string, stats: Stats): FileEntry {

@@ -20,8 +20,8 @@ export interface Arrivals {
   broken(place: Place, user: string, bytes: number): Promise<void>;
   /** The time of a file was set: it is as whole as before. */
   retimed(place: Place): Promise<void>;
-  /** A directory has another name: what is in it is as whole, or as broken, as before. */
-  moved(from: Place, to: Place): Promise<void>;
+  /** Runs the rename of a directory: what is in it stays as whole, or as broken, as before, also when power goes in the middle. */
+  moveDir(from: Place, to: Place, rename: () => Promise<void>): Promise<void>;
   /** Nothing is at this place any more, or something else. */
   forgotten(place: Place): Promise<void>;
 }
@@ -56,6 +56,7 @@ interface Writer {
 
 export class Writers {
   readonly #byKey = new Map<string, Writer>();
+  readonly #held = new Set<string>();
 
   has(key: string): boolean {
     return this.#byKey.has(key);
@@ -67,10 +68,27 @@ export class Writers {
   }
 
   /**
+   * Keeps files or directories from being written while they are renamed or deleted; the result ends that. Undefined while something
+   * there is being written, or held already.
+   */
+  hold(...keys: string[]): (() => void) | undefined {
+    if (keys.some((key) => this.has(key) || this.hasBelow(key) || this.#isHeld(key))) return undefined;
+    for (const key of keys) this.#held.add(key);
+    return () => {
+      for (const key of keys) this.#held.delete(key);
+    };
+  }
+
+  #isHeld(key: string): boolean {
+    return [...this.#held].some((held) => key === held || key.startsWith(`${held}/`) || held.startsWith(`${key}/`));
+  }
+
+  /**
    * Claims a file; the result gives it back. Throws Answer 450 while another connection writes it; if that one is of the same user it
    * is ended first.
    */
   async claim(key: string, user: string, end: (why: Answer) => void): Promise<() => void> {
+    if (this.#isHeld(key)) throw new Answer(450, "The file or its directory is being renamed or deleted: try again.");
     const other = this.#byKey.get(key);
     if (other !== undefined) {
       if (other.user !== user) throw new Answer(450, "The file is being written by another user.");
