@@ -8,7 +8,7 @@ import { constants, promises as fs, realpathSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
-import { codeOf, Fault } from "./errors.js";
+import { codeOf, Fault, throwIfAborted } from "./errors.js";
 
 /**
  * Makes a directory and its parents; the topmost that is new. node's own recursive one says ENOENT where there is no room (it looks for what it could not make), which would be taken for a
@@ -188,6 +188,41 @@ export async function renameDirNew(from: string | Buffer, to: string | Buffer): 
     await fs.rename(from, to);
   }
 }
+
+/**
+ * Copies an open file to a new name, as a clone where the file system has those: that takes no time and no room. How many bytes it has; nothing is synced. Throws EEXIST, and what reading
+ * and writing end with: then a beginning may be there.
+ */
+export async function copyNew(from: FileHandle, to: Buffer, signal: AbortSignal): Promise<number> {
+  if (await cloned(from, to)) return (await fs.lstat(to)).size;
+  const place = await fs.open(to, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o666);
+  try {
+    const buffer = Buffer.allocUnsafe(1 << 20);
+    for (let at = 0; ;) {
+      throwIfAborted(signal);
+      const { bytesRead } = await from.read(buffer, 0, buffer.length, at);
+      if (bytesRead === 0) return at;
+      for (let done = 0; done < bytesRead;) done += (await place.write(buffer, done, bytesRead - done, at + done)).bytesWritten;
+      at += bytesRead;
+    }
+  } finally {
+    await place.close();
+  }
+}
+
+/** False where there are no clones (or no /proc), and nothing was done. */
+async function cloned(from: FileHandle, to: Buffer): Promise<boolean> {
+  try {
+    await fs.copyFile(`/proc/self/fd/${from.fd}`, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+    return true;
+  } catch (error) {
+    if (!noClones.has(codeOf(error))) throw error;
+    if (codeOf(error) !== "ENOENT") await removeFile(to);
+    return false;
+  }
+}
+
+const noClones: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EINVAL", "EXDEV", "ENOSYS", "EPERM", "ENOENT"]);
 
 /** Removes a file; an absent one is success. */
 export async function removeFile(path: string | Buffer): Promise<void> {

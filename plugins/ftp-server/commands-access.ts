@@ -137,7 +137,21 @@ async function prot(session: Session, arg: Buffer): Promise<void> {
 async function feat(session: Session): Promise<void> {
   const facts = factNames.map((fact) => `${fact}${session.facts.has(fact) ? "*" : ""};`).join("");
   const tls = session.shared.secureContext === undefined ? [] : ["AUTH TLS", "PBSZ", "PROT"];
-  const list = ["AVBL", ...tls, "EPSV", "HASH SHA-256*", "MDTM", "MFMT", `MLST ${facts}`, "PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"];
+  const list = [
+    "AVBL",
+    ...tls,
+    "EPSV",
+    "HASH SHA-256*",
+    "MDTM",
+    "MFMT",
+    `MLST ${facts}`,
+    "PASV",
+    "REST STREAM",
+    "SITE COPY",
+    "SIZE",
+    "TVFS",
+    "UTF8",
+  ];
   await session.reply(211, "Features:", ...list, "End");
 }
 

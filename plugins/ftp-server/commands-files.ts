@@ -20,6 +20,7 @@ export const fileVerbs: Verbs = {
   MLST: { words: "[<path>]", run: mlst },
   RNFR: { words: "<path>", run: rnfr },
   RNTO: { words: "<path>", run: rnto },
+  SITE: { words: "CPFR <path> | CPTO <path>", run: site },
   DELE: { words: "<path>", run: dele },
   MKD: { words: "<path>", run: mkd },
   RMD: { words: "<path>", run: rmd },
@@ -140,6 +141,42 @@ async function renamed({ shared: { arrivals, options } }: Session, { root, name 
   await rename();
   await arrivals.forgotten(root.outer(from));
   if (stats.isFile() && !isPartial(to)) await arrivals.arrived(root.outer(to), name, stats.size);
+}
+
+/** Copies, as ProFTPD's mod_copy has it: a client that holds an earlier version here sends only what is new. Nothing is replaced. */
+async function site(session: Session, arg: Buffer): Promise<void> {
+  const space = arg.indexOf(0x20);
+  const verb = arg
+    .subarray(0, space < 0 ? arg.length : space)
+    .toString("latin1")
+    .toUpperCase();
+  const path = space < 0 ? Buffer.alloc(0) : arg.subarray(space + 1);
+  const from = session.copyFrom;
+  session.copyFrom = undefined;
+  if (verb === "CPFR") {
+    await plainFile(session, path);
+    session.copyFrom = session.place(path);
+    await session.reply(350, "And the copy's name?");
+  } else if (verb === "CPTO") {
+    if (from === undefined) throw new Answer(503, "SITE CPFR comes first.");
+    expectUnused(session, session.login(), from);
+    await copied(session, from, session.place(path));
+  } else throw new Answer(504, "Only SITE CPFR and SITE CPTO.");
+}
+
+async function copied(session: Session, from: Place, to: Place): Promise<void> {
+  const { shared } = session;
+  const { root, name } = need(session, "write");
+  const outer = root.outer(to);
+  const release = await shared.writers.claim(corePathOf(outer), name, () => undefined);
+  try {
+    const size = await root.copy(from, to, session.ended);
+    if (isPartial(to)) await shared.arrivals.forgotten(outer);
+    else await shared.arrivals.arrived(outer, name, size);
+    await session.reply(250, `${size} bytes are copied.`);
+  } finally {
+    release();
+  }
 }
 
 async function dele(session: Session, arg: Buffer): Promise<void> {

@@ -161,6 +161,46 @@ test("what an upload broke is noted under the new name of its directory before t
   ftp.close();
 });
 
+test("SITE CPFR and CPTO copy a file to a new name, over nothing, and nothing that is being written", async () => {
+  const ftp = await login();
+  const second = await login();
+  const content = bytes(3_000_000);
+  assert.match(await ftp.store("STOR whole.bin", content), /^226/);
+  assert.match(await ftp.ask("SITE CPTO copy.bin"), /^503/);
+  assert.match(await ftp.ask("SITE CPFR none.bin"), /^550/);
+  assert.match(await ftp.ask("SITE CPFR ../../etc/passwd"), /^550/);
+  assert.match(await ftp.ask("SITE CHMOD 777 whole.bin"), /^504/);
+  assert.match(await ftp.ask("SITE CPFR whole.bin"), /^350/);
+  assert.match(await ftp.ask("SITE CPTO copy of it.bin"), /^250 3000000 /);
+  assert.ok((await fs.readFile(real("copy of it.bin"))).equals(content));
+  assert.ok((await fs.readFile(real("whole.bin"))).equals(content));
+  assert.equal((await server.source.stat("u/copy of it.bin", calm()))?.settled, true);
+  for (const to of ["copy of it.bin", "whole.bin", "no/such/dir.bin"]) {
+    assert.match(await ftp.ask("SITE CPFR whole.bin"), /^350/);
+    assert.match(await ftp.ask(`SITE CPTO ${to}`), /^55[03]/, to);
+  }
+  assert.match(await ftp.ask("SITE CPFR whole.bin"), /^350/);
+  await ftp.ask("NOOP");
+  assert.match(await ftp.ask("SITE CPTO later.bin"), /^503/, "something else was asked between");
+  const data = await second.data();
+  assert.match(await second.ask("STOR now.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(real("now.bin"))).size === 1000);
+  assert.match(await ftp.ask("SITE CPFR now.bin"), /^350/);
+  assert.match(await ftp.ask("SITE CPTO torn.bin"), /^450/);
+  data.end();
+  assert.match(await second.answer(), /^226/);
+  const reader = await login("reader");
+  assert.match(await reader.ask("SITE CPFR whole.bin"), /^350/);
+  assert.match(await reader.ask("SITE CPTO mine.bin"), /^550/);
+  const found = await fs.readdir(real("."));
+  assert.deepEqual(
+    found.filter((name) => ["later.bin", "torn.bin", "mine.bin", "no"].includes(name)),
+    [],
+  );
+  for (const each of [ftp, second, reader]) each.close();
+});
+
 test("nothing can be written where something is being renamed", async () => {
   const writers = new Writers();
   const release = writers.hold("u/day", "u/night");

@@ -9,7 +9,7 @@
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { codeOf } from "../../core/errors.js";
-import { makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -233,6 +233,25 @@ export class Root {
         if (!samePlace(from.slice(0, -1), to.slice(0, -1))) await syncDir(sourceDir.path);
       }),
     );
+  }
+
+  /** Copies a plain file to a new name. Durable; how many bytes it has. Throws EEXIST, and Fault "aborted"; what fails leaves nothing. */
+  async copy(from: Place, to: Place, signal: AbortSignal): Promise<number> {
+    const { handle } = await this.open(from, "read");
+    try {
+      return await this.#parent(to, async (path) => {
+        try {
+          const size = await copyNew(handle, path, signal);
+          await syncName(path);
+          return size;
+        } catch (error) {
+          if (codeOf(error) !== "EEXIST") await fs.rm(path, { force: true });
+          throw error;
+        }
+      });
+    } finally {
+      await handle.close();
+    }
   }
 
   /** A file, without replacing, in one step; false where the file system has no hard links, and nothing was done. Throws EEXIST. */

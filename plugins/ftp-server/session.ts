@@ -51,6 +51,7 @@ export class Session {
   named: string | undefined;
   cwd: Place = [];
   renameFrom: Place | undefined;
+  copyFrom: Place | undefined;
   protectData = false;
   onlyEpsv = false;
   facts: ReadonlySet<Fact> = new Set(factNames);
@@ -261,6 +262,7 @@ export class Session {
       // A line end that some proxy or log would take for one; a name with it is written as ‛0D.
       if (arg.includes(0x0d)) throw new Answer(501, "A carriage return may only end a line.");
       if (name !== "RNTO") this.renameFrom = undefined;
+      if (name !== "SITE") this.copyFrom = undefined;
       await verb.run(this, arg);
     } catch (error) {
       // Nobody is left to hear it.

@@ -201,12 +201,25 @@ export class Connection {
     return entered.code >= 400 ? entered : this.list(wire);
   }
 
+  /** Has the server copy a file of so many bytes. Not on a login that others use. Throws Refusal, and "rejected" where it does not copy this one. */
+  async copy(from: string, to: string, size: number): Promise<void> {
+    for (const command of [`SITE CPFR ${from}`, `SITE CPTO ${to}`]) {
+      const answer = await this.ask(command, this.#patienceMs(size));
+      if (answer.code >= 500 && answer.code !== 552) throw new Fault("rejected", `the server does not copy it: ${answer.code} ${answer.text}`);
+      taken(answer);
+    }
+  }
+
+  /** How long a server may take that reads so many bytes while nothing is said: 5 MB/s is a slow disk. */
+  #patienceMs(bytes: number): number {
+    return this.#login.options.timeout + bytes / 5000;
+  }
+
   /** The digest of the whole file, by the server. Undefined when it has no command for it, or will not. */
   async digest(wire: string, size: number): Promise<Digest | undefined> {
     const command = this.#login.digestCommand;
     if (command === undefined) return undefined;
-    // The server reads the file while nothing is said: 5 MB/s is a slow disk.
-    const answer = await this.ask(`${command} ${wire}`, this.#login.options.timeout + size / 5000);
+    const answer = await this.ask(`${command} ${wire}`, this.#patienceMs(size));
     const hex = answer.code < 300 ? /(?:^|[^0-9a-f])([0-9a-f]{64})(?:[^0-9a-f]|$)/i.exec(answer.text)?.[1] : undefined;
     if (answer.code >= 400 && answer.code < 500) throw new Refusal(answer);
     return hex === undefined ? undefined : `sha256:${hex.toLowerCase()}`;

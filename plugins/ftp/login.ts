@@ -113,6 +113,11 @@ export class Login {
     return this.#features.has(feature);
   }
 
+  /** Whether it copies a file by itself (SITE CPFR and CPTO), as ProFTPD's mod_copy and our own server do. */
+  get copies(): boolean {
+    return /(^|[; ])COPY([; ]|$)/i.test(this.#features.get("SITE") ?? "");
+  }
+
   /** The command that gives a SHA-256, where the server has one. */
   get digestCommand(): "HASH" | "XSHA256" | undefined {
     if (/(^|[;, ])SHA-256/i.test(this.#features.get("HASH") ?? "")) return "HASH";

@@ -42,6 +42,7 @@ export class Pool {
   /** Who waits for a connection that somebody has for himself. */
   #waiting: (() => void)[] = [];
   #digests: readonly DigestKind[] = [];
+  #copies = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #over = new AbortController();
 
@@ -53,6 +54,11 @@ export class Pool {
   /** What the server digests by itself; known after the first login. */
   get digests(): readonly DigestKind[] {
     return this.#digests;
+  }
+
+  /** Whether the server copies a file by itself; known after the first login. */
+  get copies(): boolean {
+    return this.#copies;
   }
 
   /** A connection of one's own. Throws "offline", "denied", "transient", "config". */
@@ -118,6 +124,7 @@ export class Pool {
         entry.login = login;
         entry.idleSinceMs = this.#clock.monotonicMs();
         this.#digests = login.digestCommand === undefined ? [] : ["sha256"];
+        this.#copies = login.copies;
         if (this.#over.signal.aborted) login.close();
         for (const look of this.#waiting.splice(0)) look();
         this.#sweepLater();

@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
-import type { Digest, Occupant, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { timeText } from "./listing.js";
@@ -33,6 +33,8 @@ export class FtpTarget implements Target {
   readonly #dirs = new Set<string>();
   /** Uploads whose partial was found empty. */
   readonly #empty = new Set<string>();
+  /** Uploads whose partial was proved as it is, before `commit`. */
+  readonly #proved = new Map<string, Proved>();
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -40,10 +42,13 @@ export class FtpTarget implements Target {
   }
 
   get features(): TargetFeatures {
+    // Where nothing digests, what was copied there would have to be read back: that saves nothing.
+    const splices = this.#pool.copies && (this.#options.verify !== "auto" || this.#pool.digests.length > 0);
     return {
       needs: "stream",
       resume: true,
       append: false,
+      ...(splices ? { splices: "whole" as const } : {}),
       atomic: true,
       singleShot: false,
       digests: this.#options.verify === "size" ? [] : this.#pool.digests,
@@ -79,6 +84,7 @@ export class FtpTarget implements Target {
 
   async #append(connection: Connection, upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     const partial = partialOf(connection, upload);
+    this.#proved.delete(upload.id);
     if (offset === 0) await ensureDir(connection, parentOf(partial), this.#dirs);
     // vsftpd lets a second transfer of a file wait for the first, and truncates for STOR only then. One whose client has long gone would so empty what was
     // sent and published meanwhile: a partial that is there is only ever appended to.
@@ -103,6 +109,35 @@ export class FtpTarget implements Target {
       throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
   }
 
+  splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
+    this.#proved.delete(upload.id);
+    // For as long as the server copies nothing else is asked on that connection.
+    return this.#with(Infinity, signal, `cannot copy ${from.path} at the server`, async (connection) => {
+      const partial = partialOf(connection, upload);
+      const source = connection.newPath(from.path);
+      if (at !== 0 || from.offset !== 0) throw new Fault("conflict", "only all of a file is copied, to begin with");
+      const [size, held] = await connection.sizes(source, partial);
+      if (size === undefined) throw new Fault("missing", `${from.path} is not there`);
+      if (size !== from.length) throw new Fault("changed", `${from.path} has ${size} bytes, not ${from.length}`);
+      await ensureDir(connection, parentOf(partial), this.#dirs);
+      if (held !== undefined) await connection.command(`DELE ${partial}`);
+      await connection.copy(source, partial, size);
+      const copied = await connection.size(partial);
+      if (copied !== size) throw new Fault("rejected", `the server says that it is done, and the partial has ${copied ?? 0} bytes`);
+    });
+  }
+
+  prove(upload: Upload, signal: AbortSignal): Promise<void> {
+    const read = this.#options.verify === "readback" ? upload.size : 0;
+    return this.#with(read, signal, `cannot prove ${upload.path}`, async (connection) => {
+      const partial = partialOf(connection, upload);
+      const size = await connection.size(partial);
+      if (size === undefined) throw new Fault("conflict", "the partial at the server has gone");
+      if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
+      this.#proved.set(upload.id, await this.#provePartial(connection, upload, partial));
+    });
+  }
+
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     const read = this.#options.verify === "readback" ? upload.size : 0;
     return this.#with(read, signal, `cannot publish ${upload.path}`, async (connection) => {
@@ -114,7 +149,10 @@ export class FtpTarget implements Target {
       if (size === undefined) return this.#published(connection, upload, name);
       if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
       // In one packet with the question for the digest, and answered after it.
-      const [proved, now] = await Promise.all([this.#prove(connection, upload, partial), hashed ? connection.size(name) : there]);
+      const [proved, now] = await Promise.all([
+        this.#proved.get(upload.id) ?? this.#provePartial(connection, upload, partial),
+        hashed ? connection.size(name) : there,
+      ]);
       const other = await this.#occupant(connection, upload, name, read > 0 ? await connection.size(name) : now);
       if (other !== undefined && !(await this.#replaceable(connection, upload, name, other))) return other;
       await ensureDir(connection, parentOf(name), this.#dirs);
@@ -135,11 +173,13 @@ export class FtpTarget implements Target {
       // The directory that we know may have gone.
       if (to === undefined || to.code >= 400) this.#dirs.clear();
       taken(to ?? { code: 451, text: "no answer" });
+      this.#proved.delete(upload.id);
       return { path: upload.path, size: upload.size, ...proved };
     });
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
+    this.#proved.delete(upload.id);
     return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
       // Nothing was ever sent for a name that cannot be given.
       if (!connection.canHave(upload.path)) return;
@@ -170,6 +210,17 @@ export class FtpTarget implements Target {
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }
 
+  async #provePartial(connection: Connection, upload: Upload, partial: string): Promise<Proved> {
+    try {
+      return await this.#prove(connection, upload, partial);
+    } catch (error) {
+      if (!isFault(error, "mismatch") || upload.modifiedMs === undefined) throw error;
+      // ProFTPD's mod_digest keeps what it has digested by path and time, to the second: of a partial that was made anew within one it tells the old digest.
+      await connection.ask(setTime(connection, partial, upload.modifiedMs));
+      return this.#prove(connection, upload, partial);
+    }
+  }
+
   /** Verifies what is at `wire` against the upload, as configured. Throws "mismatch". */
   async #prove(connection: Connection, upload: Upload, wire: string): Promise<Proved> {
     const { verify } = this.#options;
@@ -177,7 +228,7 @@ export class FtpTarget implements Target {
     const byServer = verify === "readback" ? undefined : await connection.digest(wire, upload.size);
     if (verify === "digest" && byServer === undefined)
       throw new Fault("denied", 'this server computes no SHA-256; set "verify" to "readback", "size" or "auto"');
-    if (byServer === undefined && verify === "auto") return { proof: "size" };
+    if (byServer === undefined && verify === "auto" && upload.spliced !== true) return { proof: "size" };
     const found = byServer ?? (await readDigest(connection, wire));
     if (found !== upload.digest) throw new Fault("mismatch", `the server holds ${found}, not ${upload.digest}`);
     return { proof: byServer === undefined ? "readback" : "digest", digest: found };

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
+import { copyNew, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { expectNoLink, makeRoot, parentOf, placeOf, statAt } from "./place.js";
@@ -217,42 +217,11 @@ export class LocalTarget implements Target {
   }
 }
 
-/** Where the file system can, without its bytes. How many it has. */
+/** As `copyNew`; a link is not followed. */
 async function copyOf(from: Buffer, to: Buffer, signal: AbortSignal): Promise<number> {
-  return (await cloned(from, to)) ? (await fs.lstat(to)).size : copied(from, to, signal);
-}
-
-/** False where the file system has no clones, and nothing was done. */
-async function cloned(from: Buffer, to: Buffer): Promise<boolean> {
-  try {
-    await fs.copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
-    return true;
-  } catch (error) {
-    if (!noClones.has(codeOf(error))) throw error;
-    await removeFile(to);
-    return false;
-  }
-}
-
-const noClones: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EINVAL", "EXDEV", "ENOSYS", "EPERM"]);
-
-/** How many bytes. */
-async function copied(from: Buffer, to: Buffer, signal: AbortSignal): Promise<number> {
   const source = await fs.open(from, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
-    const place = await fs.open(to, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o666);
-    try {
-      const buffer = Buffer.allocUnsafe(hashBytes);
-      for (let at = 0; ;) {
-        throwIfAborted(signal);
-        const { bytesRead } = await source.read(buffer, 0, buffer.length, at);
-        if (bytesRead === 0) return at;
-        for (let done = 0; done < bytesRead;) done += (await place.write(buffer, done, bytesRead - done, at + done)).bytesWritten;
-        at += bytesRead;
-      }
-    } finally {
-      await place.close();
-    }
+    return await copyNew(source, to, signal);
   } finally {
     await source.close();
   }

@@ -310,9 +310,11 @@ export const proftpdServer: SystemServer = {
   program: proftpdPath,
   args: async (base, port) => {
     const modules = join(proftpdPath, "../../lib/proftpd");
-    const digest = existsSync(join(modules, "mod_digest.so"))
-      ? [`ModulePath ${modules}`, "LoadModule mod_digest.c", "DigestEngine on"]
-      : [];
+    const more = [
+      ["mod_digest", "DigestEngine on"],
+      ["mod_copy", "CopyEngine on"],
+    ].filter(([name]) => existsSync(join(modules, `${name}.so`)));
+    const loaded = [...(more.length > 0 ? [`ModulePath ${modules}`] : []), ...more.flatMap(([name, on]) => [`LoadModule ${name}.c`, on])];
     const lines = [
       ...[
         "ServerName test",
@@ -325,7 +327,7 @@ export const proftpdServer: SystemServer = {
       ],
       ...["SocketBindTight on", "DefaultRoot ~", "RequireValidShell off", "AuthPAM off", "AuthOrder mod_auth_unix.c", "DelayEngine off"],
       ...["AllowOverwrite on", "AllowStoreRestart on", "AllowRetrieveRestart on", "WtmpLog off", "TransferLog none", "SystemLog none"],
-      ...[`PidFile ${join(base, "pid")}`, `ScoreboardFile ${join(base, "score")}`, "MaxInstances 50", ...digest],
+      ...[`PidFile ${join(base, "pid")}`, `ScoreboardFile ${join(base, "score")}`, "MaxInstances 50", ...loaded],
     ];
     const file = join(base, "proftpd.conf");
     await fs.writeFile(file, `${lines.join("\n")}\n`);

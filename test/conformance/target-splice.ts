@@ -83,7 +83,7 @@ export const spliceClauses: readonly TargetClause[] = [
       await under.put("old.bin", other);
       if (!(await splices(target))) return "the peer copies nothing by itself";
       const rest = bytes(50_000, 7);
-      const it = spliced(upload("wrong.bin", Buffer.concat([old, rest])));
+      const it = spliced(upload("wrong.bin", Buffer.concat([old, rest]), { modifiedMs: 1_700_000_000_000 }));
       await target.splice!(it, { path: "old.bin", offset: 0, length: old.length }, 0, calm());
       await target.write(it, old.length, calm(), () => undefined);
       if (target.prove !== undefined) await expectFault(target.prove(it, calm()), "mismatch");

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { codeOf } from "../../core/errors.js";
 import { until } from "../conformance/clause.js";
 import { apache, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
+import { ownPlain, proftpd } from "../conformance/ftp-servers.js";
 import { chrooted } from "../conformance/sftp-servers.js";
 import { bytes } from "../conformance/upload.js";
 import { CountingRelay } from "../faults/counting-relay.js";
@@ -232,6 +233,16 @@ const servers: readonly { readonly name: string; readonly skip?: string; start()
       return { device, port: Number(url.port), dir: server.dir, stop: () => server.stop() };
     },
   },
+  ...[ownPlain, proftpd].map((kind) => ({
+    ...kind,
+    // Only what is asked goes by the relay: the bytes have ports of their own.
+    start: async () => {
+      const server = await kind.start();
+      const login = { host: "127.0.0.1", user: server.user, password: server.password };
+      const device = (port: number) => ({ type: "ftp", port, ...login, ...server.options });
+      return { device, port: server.port, dir: server.dir, stop: () => server.stop() };
+    },
+  })),
 ];
 
 for (const kind of servers)
