@@ -53,21 +53,54 @@ test("what is read together waits for a signal each, which ends with the one tha
   assert.equal(waiting.size, 16);
 });
 
-test("a directory that a server shows in itself ends, and what is beside it is listed", async () => {
-  const readDir = (dir: string): Promise<FileEntry[]> => {
-    if (dir.length > 10_000) throw new Error("there is no end");
-    const at = (name: string) => (dir === "" ? name : `${dir}/${name}`);
-    return Promise.resolve([
-      { path: at("loop"), kind: "directory", size: 0 },
-      { path: at("x"), kind: "file", size: 1 },
-    ]);
+const dirOf = (path: string): FileEntry => ({ path, kind: "directory", size: 0 });
+
+async function below(readDir: (dir: string) => FileEntry[]): Promise<FileEntry[]> {
+  let asked = 0;
+  const reading = (dir: string): Promise<FileEntry[]> => {
+    if ((asked += 1) > 10_000) throw new Error("there is no end");
+    return Promise.resolve(readDir(dir));
   };
   const found: FileEntry[] = [];
-  for await (const entry of listBelow(readDir, new AbortController().signal)) found.push(entry);
-  assert.equal(found.filter(({ kind }) => kind === "file").length, 101);
-  const [deep, ...more] = found.filter(({ kind }) => kind === "unreadable");
-  assert.equal(deep?.reason, "it is more than 100 directories deep");
-  assert.deepEqual(more, []);
+  for await (const entry of listBelow(reading, new AbortController().signal)) found.push(entry);
+  return found;
+}
+
+test("directories that a server shows in themselves end, and what is beside them is listed", async () => {
+  const at = (dir: string, name: string) => (dir === "" ? name : `${dir}/${name}`);
+  for (const [loops, files, most] of [
+    [["one"], ["x"], 3],
+    [["one", "two", "three"], ["x", "y"], 2 * (1 + 3 + 9)],
+    [["one", "two"], [], 0],
+  ] as const) {
+    const found = await below((dir) => [
+      ...loops.map((name) => dirOf(at(dir, name))),
+      ...files.map((name) => ({ path: at(dir, name), kind: "file" as const, size: 1, modifiedMs: 1000 })),
+    ]);
+    assert.equal(found.filter(({ kind }) => kind === "file").length, most, loops.join());
+    for (const { reason } of found.filter(({ kind }) => kind === "unreadable")) assert.match(reason ?? "", /shows one of those in itself/);
+  }
+  // One that leads two up.
+  const found = await below((dir) =>
+    dir.split("/").length % 2 === 1 && dir !== ""
+      ? [dirOf(`${dir}/up`)]
+      : [dirOf(at(dir, "down")), { path: at(dir, "x"), kind: "file", size: 1 }],
+  );
+  assert.equal(found.filter(({ kind }) => kind === "file").length, 3);
+});
+
+test("a deep tree is listed, also where names are the same all the way down", async () => {
+  const deep = (depth: number, file: boolean) =>
+    below((dir) => {
+      const now = dir === "" ? 0 : dir.split("/").length;
+      const path = dir === "" ? "a" : `${dir}/a`;
+      const own: FileEntry[] = file ? [{ path: `${path}.bin`, kind: "file", size: now }] : [];
+      return now < depth ? [dirOf(path), ...own] : [{ path: `${path}.end`, kind: "file", size: 1 }];
+    });
+  assert.equal((await deep(8, false)).filter(({ kind }) => kind === "file").length, 1);
+  assert.equal((await deep(99, true)).filter(({ kind }) => kind === "file").length, 100);
+  const over = await deep(200, true);
+  assert.equal(over.find(({ kind }) => kind === "unreadable")?.reason, "it is more than 100 directories deep");
 });
 
 test("a connection that breaks ends it", async () => {

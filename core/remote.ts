@@ -1,6 +1,7 @@
 /** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
+import { createHash } from "node:crypto";
 import { Fault, isFault, lender, throwIfAborted } from "./errors.js";
-import { depthOf } from "./paths.js";
+import { depthOf, nameIn } from "./paths.js";
 import type { FileEntry, ListOptions, Stamp, Tree } from "./plugin.js";
 
 /** What a source over a connection gives its tree. */
@@ -24,8 +25,13 @@ export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
   }
 }
 
-/** Deeper is no tree that people make, but a directory that a server shows in itself (a link that it does not tell): without a bound no listing ends. */
+/** Deeper is no tree that people make. */
 const deepest = 100;
+/**
+ * A directory whose listing is that of so many of those above it is one of them: a link that the server does not tell. Two such links in one directory would be listed without end. Of files, their
+ * sizes and times, no tree has so many copies in itself; of names of directories alone it may have some.
+ */
+const mostAlike = { withFiles: 3, without: 8 };
 
 /**
  * What `Source.list` promises, from a reading of whole directories ("" is the root): no connection waits for who takes the entries, and up to `atOnce` are read together. A directory
@@ -37,22 +43,25 @@ export async function* listBelow(
   options: ListOptions = {},
   atOnce = 1,
 ): AsyncGenerator<FileEntry> {
-  const waiting: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
-  const reading: { readonly dir: FileEntry; readonly entries: Promise<FileEntry[] | FileEntry> }[] = [];
+  const waiting: Awaited[] = [{ dir: { path: "", kind: "directory", size: 0 }, above: [] }];
+  const reading: (Awaited & { readonly entries: Promise<FileEntry[] | FileEntry> })[] = [];
   const lend = lender(signal);
   const read = (dir: string) => lend((own) => readDir(dir, own));
   const next = () => {
-    for (let dir; reading.length < atOnce && (dir = waiting.pop()) !== undefined;) {
-      const entries = orUnreadable(read, dir.path);
+    for (let one; reading.length < atOnce && (one = waiting.pop()) !== undefined;) {
+      const entries = orUnreadable(read, one.dir.path);
       // Thrown in its turn.
       entries.catch(() => undefined);
-      reading.push({ dir, entries });
+      reading.push({ ...one, entries });
     }
     return reading.shift();
   };
   for (let one = next(); one !== undefined; one = next()) {
     const { dir } = one;
-    const found = await one.entries;
+    const listed = await one.entries;
+    const listing = Array.isArray(listed) ? listingOf(listed) : undefined;
+    const found = listing !== undefined && isAbove(listing, one.above) ? inItself(dir.path) : listed;
+    const above = listing === undefined ? [] : [...one.above, listing];
     if (options.directories === true && dir.path !== "" && Array.isArray(found)) {
       throwIfAborted(signal);
       yield dir;
@@ -62,9 +71,21 @@ export async function* listBelow(
       if (entry.kind !== "directory") yield entry;
       else if (depthOf(entry.path) > deepest)
         yield { path: entry.path, kind: "unreadable", size: 0, reason: `it is more than ${deepest} directories deep` };
-      else if (options.enter?.(entry.path) !== false) waiting.push(entry);
+      else if (options.enter?.(entry.path) !== false) waiting.push({ dir: entry, above });
     }
   }
+}
+
+/** A directory to be read, and the listings of those above it. */
+interface Awaited {
+  readonly dir: FileEntry;
+  readonly above: readonly Listing[];
+}
+
+interface Listing {
+  /** One for each content. */
+  readonly digest: string;
+  readonly most: number;
 }
 
 async function orUnreadable(read: (dir: string) => Promise<FileEntry[]>, dir: string): Promise<FileEntry[] | FileEntry> {
@@ -75,6 +96,23 @@ async function orUnreadable(read: (dir: string) => Promise<FileEntry[]>, dir: st
     return { path: dir, kind: "unreadable", size: 0, reason: error.message };
   }
 }
+
+/** Undefined without a directory in it: nothing is below that. */
+function listingOf(entries: readonly FileEntry[]): Listing | undefined {
+  if (!entries.some(({ kind }) => kind === "directory")) return undefined;
+  const lines = entries.map(({ path, kind, size, modifiedMs }) => JSON.stringify([nameIn(path), kind, size, modifiedMs]));
+  const digest = createHash("sha256").update(lines.sort().join("\n")).digest("base64");
+  return { digest, most: entries.some(({ kind }) => kind === "file") ? mostAlike.withFiles : mostAlike.without };
+}
+
+function isAbove({ digest, most }: Listing, above: readonly Listing[]): boolean {
+  return above.filter((it) => it.digest === digest).length >= most;
+}
+
+const inItself = (path: string): FileEntry => ({
+  ...{ path, kind: "unreadable", size: 0 },
+  reason: "what is in it is what is in directories above it: the server shows one of those in itself",
+});
 
 /** Of a move that makes no directories (`MoveHow.made`). */
 export const dirGone = (to: string): Fault => new Fault("missing", `the directory of ${to} is not there any more`);
