@@ -321,8 +321,6 @@ export interface TargetFeatures {
   readonly triesResume?: boolean;
   /** Whole parts only: an offset is a multiple of this many bytes. */
   readonly granule?: number;
-  /** `expect: replaces` can continue the published bytes: `offset` is then what is published, at first. */
-  readonly append: boolean;
   /** What `splice` takes: any bytes of a file ("ranges"), or all of a file as the first bytes of a partial ("whole"). Absent: the peer copies nothing by itself. */
   readonly splices?: "ranges" | "whole";
   /** Nothing is visible under the final name before `commit`. */

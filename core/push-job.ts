@@ -10,7 +10,7 @@ import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
-import { goesOnAt } from "./go-on.js";
+import { goesOnAt, leastSpliced, spliced } from "./go-on.js";
 import type { Lane } from "./lane.js";
 import { overBudget } from "./limits.js";
 import { otherName } from "./names.js";
@@ -31,6 +31,7 @@ export class PushJob {
   readonly #route: RouteLane | undefined;
   /** The attachment that it began with. */
   readonly epoch: string | undefined;
+  #spliced: boolean;
   /** Before the last chunk of a single shot. */
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
@@ -53,6 +54,7 @@ export class PushJob {
     this.#route = routeOf(engine, version, work.delivery);
     this.#sealed = version.state === "sealed";
     this.#begun = work.delivery.begun;
+    this.#spliced = marksIn(work.delivery.marks).spliced === true;
     this.#digest = version.digest ?? undefined;
   }
 
@@ -92,7 +94,7 @@ export class PushJob {
       if (done !== undefined) return done;
     }
     await this.#prepare();
-    await this.#send(this.#upload(delivery.path), first && !target.features.append ? 0 : undefined);
+    await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
     await this.#seal();
     return this.#publish(this.#upload(delivery.path));
   }
@@ -102,6 +104,7 @@ export class PushJob {
     const { engine, version, work } = this;
     await this.discardBegun();
     this.#begun = version.generation + 1;
+    this.#spliced = false;
     const { sending } = marksIn(work.delivery.marks);
     const changed = await engine.journal.commit(() =>
       engine.journal.run(
@@ -190,7 +193,8 @@ export class PushJob {
   /** `known`: how much is there, when that needs no question. */
   async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
-    const offset = known ?? (await goesOnAt(target, upload, signal));
+    const held = known ?? (await goesOnAt(target, upload, signal));
+    const offset = held > 0 ? held : await this.#splice(upload);
     const transfer = engine.transfers.begin(
       {
         id: work.delivery.id,
@@ -227,6 +231,26 @@ export class PushJob {
     throwIfAborted(signal);
   }
 
+  /**
+   * Where the peer copies, and digests what it then holds: the version before, whose bytes this one begins with, need not travel again. How many bytes are there so. Not a second time: what was found under
+   * that name may be another's by now.
+   */
+  async #splice(upload: Upload): Promise<number> {
+    const { engine, target, signal, version } = this;
+    const { expect, path } = upload;
+    const { id, restarts } = this.work.delivery;
+    const { splices, digests, singleShot } = target.features;
+    if (singleShot || splices === undefined || digests.length === 0 || restarts > 0) return 0;
+    if (expect.kind !== "replaces" || expect.size < leastSpliced || expect.size >= version.size) return 0;
+    this.#spliced = true;
+    await engine.journal.commit(() => engine.queue.setMarks(id, { ...engine.queue.marksOf(id), spliced: true }));
+    const fault = await spliced(target, this.#upload(path), { path, offset: 0, length: expect.size }, 0, signal);
+    if (fault === undefined) return expect.size;
+    engine.events.say("debug", "spliced", `${nameOf(version)} → ${this.lane.name}: all of it is sent: ${fault.message}`, { path });
+    await target.discard(upload, signal);
+    return 0;
+  }
+
   async #spend(budget: Budget, bytes: number): Promise<void> {
     await budget.spend(bytes).catch((error: unknown) => {
       // The journal failed: the engine ends by itself.
@@ -242,7 +266,7 @@ export class PushJob {
     const active =
       target.features.digests.length > 0
         ? engine.queue.isActive(work.delivery.id)
-        : (await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { publishing: true }, "active"))) > 0;
+        : (await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { ...this.#marks, publishing: true }, "active"))) > 0;
     if (!active) throw new Fault("aborted", "is not to be sent any more");
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
@@ -287,6 +311,10 @@ export class PushJob {
     } finally {
       publishing.delete(key);
     }
+  }
+
+  get #marks(): { readonly spliced?: true } {
+    return this.#spliced ? { spliced: true } : {};
   }
 
   #isSame(there: Occupant): boolean {
@@ -356,6 +384,7 @@ export class PushJob {
       },
       sealed: this.#sealed,
       ...(digest === undefined ? {} : { digest }),
+      ...this.#marks,
       ...(localPath === undefined ? {} : { localPath }),
       ...(rates.length === 0 ? {} : { maxRate: Math.min(...rates) }),
       memo: this.#memo(),

@@ -62,6 +62,8 @@ export interface Marks {
   readonly publishing?: true;
   /** What is left at the target is none of ours, or broken: it is taken away before anything is sent. */
   readonly restart?: true;
+  /** Its beginning was not sent: the peer copied it from the version before. */
+  readonly spliced?: true;
   /** A single shot was about to be whole there. */
   readonly sending?: Sending;
 }

@@ -239,7 +239,6 @@ export class FakeDevice {
       features: {
         needs: "stream",
         resume: true,
-        append: false,
         atomic: true,
         singleShot: false,
         concurrency: 2,

@@ -32,7 +32,6 @@ export class PostBox extends FakeDevice {
       features: {
         needs: "stream",
         resume: false,
-        append: false,
         atomic: true,
         singleShot: true,
         ...(this.whenInDoubt === undefined ? {} : { whenInDoubt: this.whenInDoubt }),

@@ -17,7 +17,8 @@ import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
 import { type Begun, type Earlier, type Entry, type Held, NotRead, type Replica, type Scan, type Staging } from "./replica.js";
-import { discardWrong, leastOld, type Old, Sending, withSplicing } from "./sending.js";
+import { leastSpliced } from "../go-on.js";
+import { discardWrong, type Old, Sending, withSplicing } from "./sending.js";
 
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
 const recentMs = 2000;
@@ -302,7 +303,7 @@ export class DeviceReplica implements Replica {
   async #earlier(path: string, { entry, digest }: Earlier, signal: AbortSignal): Promise<Old | undefined> {
     const { chunks: index } = this.given;
     const { size } = entry.stamp;
-    if (index === undefined || this.#target.features.splices === undefined || size < leastOld) return undefined;
+    if (index === undefined || this.#target.features.splices === undefined || size < leastSpliced) return undefined;
     const now = await this.stat(path, signal);
     if (now === undefined || !looksAs(now, entry)) return undefined;
     return {

@@ -38,7 +38,7 @@ class Memory implements Target {
 
   get features(): Target["features"] {
     const { splices } = this;
-    return { needs: "stream", resume: true, append: false, splices, atomic: true, singleShot: false, digests: [], concurrency: 1 };
+    return { needs: "stream", resume: true, splices, atomic: true, singleShot: false, digests: [], concurrency: 1 };
   }
 
   offset(): Promise<number> {

@@ -6,13 +6,11 @@
  */
 import { createHash } from "node:crypto";
 import { Fault, isFault } from "../errors.js";
-import { goesOnAt } from "../go-on.js";
+import { goesOnAt, leastSpliced, spliced } from "../go-on.js";
 import type { Chunk as Lent, Digest, DigestedReading, Reading, Target, Upload } from "../plugin.js";
 import { passing, readingOf } from "../reading.js";
 import { type Chunk, Chunker, hashOf, type Step, stepsOf } from "./chunks.js";
 
-/** What was agreed for less than that is sent again: copying it takes some answers of the server. */
-export const leastOld = 256 * 1024;
 /** The same, of what is found of it in the new version. */
 export const leastFound = 128 * 1024;
 /** In the memo of an upload: "begun": its partial was spliced; "wrong": what was spliced was another content, and all of it is sent. */
@@ -116,7 +114,7 @@ export class Sending {
 
   #splices(old: Old): boolean {
     const { target } = this.given;
-    return target.splice !== undefined && target.features.splices !== undefined && old.size >= leastOld && this.#splicing !== "wrong";
+    return target.splice !== undefined && target.features.splices !== undefined && old.size >= leastSpliced && this.#splicing !== "wrong";
   }
 
   /** From there on as it is. */
@@ -218,15 +216,11 @@ export class Sending {
   /** Throws NotSpliced where sending may do. */
   async #splice({ length, from = 0 }: Step, at: number, signal: AbortSignal): Promise<void> {
     const { target, upload, old, went } = this.given;
-    if (target.splice === undefined || old === undefined) throw new Error("nothing can be spliced");
+    if (old === undefined) throw new Error("nothing can be spliced");
     // Before the first: from then on nobody knows what the partial holds.
     if (this.#splicing !== "begun") await upload.memo.set(splicingKey, (this.#splicing = "begun"));
-    try {
-      await target.splice(this.#upload(), { path: old.path, offset: from, length }, at, signal);
-    } catch (error) {
-      if (!isFault(error) || goesFurther.has(error.kind)) throw error;
-      throw new NotSpliced(error.message, { cause: error });
-    }
+    const fault = await spliced(target, this.#upload(), { path: old.path, offset: from, length }, at, signal);
+    if (fault !== undefined) throw new NotSpliced(fault.message, { cause: fault });
     went(at + length, "spliced", length);
   }
 
@@ -249,9 +243,6 @@ export class Sending {
     return { ...upload, ...spliced, chunks, read: (offset, signal) => readable(chunks(offset, signal)), ...more };
   }
 }
-
-/** Sending it is no better then. */
-const goesFurther: ReadonlySet<string> = new Set(["aborted", "offline", "full", "throttled"]);
 
 class NotSpliced extends Error {}
 

@@ -28,7 +28,6 @@ export class ApsyncTarget implements Target {
   readonly features: TargetFeatures = {
     needs: "sealedPath",
     resume: true,
-    append: false,
     atomic: true,
     singleShot: false,
     digests: ["sha256"],

@@ -7,7 +7,7 @@ import type { Medium } from "./medium.js";
 
 export class DiskTarget implements Target {
   readonly features: TargetFeatures = {
-    ...{ needs: "stream", resume: true, append: true, splices: "whole", atomic: true, singleShot: false, digests: ["sha256"] },
+    ...{ needs: "stream", resume: true, splices: "whole", atomic: true, singleShot: false, digests: ["sha256"] },
     // A stick takes no more from several at once, and syncs slower.
     concurrency: 2,
   };

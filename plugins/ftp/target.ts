@@ -47,7 +47,6 @@ export class FtpTarget implements Target {
     return {
       needs: "stream",
       resume: true,
-      append: false,
       ...(splices ? { splices: "whole" as const } : {}),
       atomic: true,
       singleShot: false,

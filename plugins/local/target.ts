@@ -18,7 +18,6 @@ export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
     needs: "stream",
     resume: true,
-    append: true,
     splices: "whole",
     atomic: true,
     singleShot: false,
@@ -39,11 +38,7 @@ export class LocalTarget implements Target {
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
     throwIfAborted(signal);
     const partial = await statAt(this.root, upload.partialPath);
-    const known = this.#known(upload, partial?.size ?? 0);
-    if (known > 0 || upload.expect.kind !== "replaces") return known;
-    // Our own earlier version is the beginning of this one: its bytes need not travel again.
-    const there = await statAt(this.root, upload.path);
-    return there?.size === upload.expect.size ? there.size : 0;
+    return this.#known(upload, partial?.size ?? 0);
   }
 
   /**
@@ -64,21 +59,15 @@ export class LocalTarget implements Target {
     let handle: fs.FileHandle | undefined;
     let marks: Marks | undefined;
     try {
-      const there = (await statAt(this.root, upload.partialPath))?.size ?? 0;
-      const copied = offset > 0 && upload.expect.kind === "replaces" && this.#known(upload, there) === 0;
-      if (copied) {
-        await removeFile(place);
-        await copyOf(placeOf(this.root, upload.path), place, signal);
-      }
       handle = await this.#open(place, upload.partialPath);
       const { size } = await handle.stat();
-      const known = copied ? size : this.#known(upload, size);
+      const known = this.#known(upload, size);
       if (known !== offset) throw new Fault("conflict", `the partial has ${known} bytes, not ${offset}`);
       if (size > offset) await handle.truncate(offset);
       // What is noted must be true of the bytes to come: it is taken back before they are written.
       if (syncedOf(upload) > offset) await upload.memo.set(syncedKey, undefined);
       this.#written.add(upload.partialPath);
-      marks = new Marks(upload, handle, copied ? 0 : Math.min(offset, syncedOf(upload)));
+      marks = new Marks(upload, handle, Math.min(offset, syncedOf(upload)));
       let at = offset;
       // A stream that waits for bytes must not outlive the signal.
       for await (const chunk of addAbortSignal(signal, upload.read(offset, signal))) {

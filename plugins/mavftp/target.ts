@@ -48,7 +48,6 @@ export class MavftpTarget implements Target {
       needs: "stream",
       // A MAVSDK server empties a file that is opened for writing (mavlink_ftp_server.cpp).
       resume: autopilot === AUTOPILOT_PX4 || autopilot === AUTOPILOT_ARDUPILOT,
-      append: false,
       atomic: true,
       singleShot: false,
       digests: ["crc32-mavlink"],

@@ -31,7 +31,6 @@ export class PostTarget implements Target {
     this.features = {
       needs: options.minDuration === undefined ? "sealed" : "sealedPath",
       resume: false,
-      append: false,
       atomic: true,
       singleShot: true,
       whenInDoubt: options.whenInDoubt,

@@ -31,7 +31,6 @@ export class RsyncTarget implements Target {
     return {
       needs: "sealedPath",
       resume: true,
-      append: false,
       atomic: true,
       singleShot: false,
       digests: verify === "size" ? [] : ["sha256"],

@@ -64,7 +64,6 @@ export class SftpTarget implements Target {
     return {
       needs: "stream",
       resume: this.#memory.get(wholeOnlyKey) !== true,
-      append: false,
       ...(this.#pool.copies ? { splices: "ranges" as const } : {}),
       atomic: true,
       singleShot: false,

@@ -35,7 +35,6 @@ export class WebdavTarget implements Target {
       resume: way === "chunks" || way === "ranges",
       triesResume: way === undefined,
       ...(way === "chunks" ? { granule: chunkSize } : {}),
-      append: false,
       ...(way === "ranges" ? { splices: "whole" as const } : {}),
       atomic: true,
       singleShot: false,

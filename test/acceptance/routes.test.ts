@@ -1,9 +1,10 @@
 /** What routes promise, seen from outside: growth, delete and archive, priorities that act between chunks, since, newest, two targets each at its own pace. */
 import assert from "node:assert/strict";
-import { appendFileSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { startGround } from "../faults/ground.js";
-import { Program, runProgram } from "../faults/process.js";
+import { Program, runProgram, type SeenEvent } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { treeOf } from "../faults/trees.js";
 import { World } from "../faults/world.js";
@@ -211,6 +212,58 @@ test("a file that grew after the journal was lost is still the same file", async
   assert.equal(run.code, 0, run.out);
   assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
   assert.doesNotMatch(run.out, /b\.BIN → out/);
+});
+
+test("a file that grew: what is there in the version before is not sent again, unless somebody changed it", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  world.mkdir("out");
+  const config = world.config({
+    devices: {
+      in: local("in", { settle: "0s" }),
+      out: local("out"),
+      ground: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret" },
+    },
+    routes: [{ from: "in", to: ["out", "ground"], into: "" }],
+  });
+  const random = new Random(9);
+  const run = async (): Promise<readonly SeenEvent[]> => {
+    const program = new Program(["run", "--once", "--json", "--config", config]);
+    t.after(() => program.kill());
+    assert.equal(await program.exited, 0, program.stderr + JSON.stringify(program.events));
+    return program.events;
+  };
+  const places = [world.path("out"), ground.root];
+  const grow = (bytes: number) => appendFileSync(world.path("in/a.BIN"), random.bytes(bytes));
+  const parts = () => places.flatMap((dir) => readdirSync(dir).filter((name) => name.endsWith(".part")));
+  world.file("in/a.BIN", random.bytes(3_000_000));
+  await run();
+  grow(100_000);
+  const tail = await run();
+  const resumed = (events: readonly SeenEvent[]) => events.filter(({ what }) => what === "resumed").map(({ message }) => message);
+  assert.deepEqual(
+    resumed(tail).sort(),
+    ["ground", "out"].map((to) => `in:a.BIN → ${to}: goes on at byte 3000000 of 3100000`),
+  );
+  for (const dir of places) assert.deepEqual(treeOf(dir), treeOf(world.path("in")));
+
+  const foreign = random.bytes(3_100_000);
+  for (const dir of places) writeFileSync(join(dir, "a.BIN"), foreign);
+  grow(100_000);
+  const whole = await run();
+  assert.deepEqual(
+    whole.filter(({ what, level }) => level === "error" || what === "parked"),
+    [],
+  );
+  for (const dir of places) {
+    const names = readdirSync(dir);
+    assert.equal(names.length, 2, `${dir}: ${names.join()}`);
+    assert.ok(readFileSync(join(dir, "a.BIN")).equals(foreign), "somebody's file was replaced");
+    const other = names.find((name) => name !== "a.BIN") ?? "";
+    assert.ok(readFileSync(join(dir, other)).equals(readFileSync(world.path("in/a.BIN"))));
+  }
+  assert.deepEqual(parts(), []);
 });
 
 test("newest: a file that changed and is still not among them is not waited for", async (t) => {

@@ -314,6 +314,9 @@ for (const kind of servers)
         }
       }
       await until("both to be the same in the end", even, 60_000);
+      // Whatever the seed: one that only grew, undisturbed.
+      write("a", Buffer.concat([now.get("a") ?? Buffer.alloc(0), random.bytes(1000)]));
+      await until("the last to be there, too", even, 60_000);
       await program.kill();
       said.push(...program.events);
       const spared = said.filter(({ what, facts }) => what === "spliced" && Number(facts?.["spliced"]) > 0).length;
