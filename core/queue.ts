@@ -456,12 +456,12 @@ export class Queue {
     );
   }
 
-  /** When the next delivery that waits for its time is due, by the monotonic clock. */
-  nextDueMs(): number | undefined {
+  /** When the first delivery that was not due yet at `afterMs` is due, by the monotonic clock. */
+  nextDueMs(afterMs: number): number | undefined {
     return (
       this.journal.get<{ due: number | null }>(
         "SELECT MIN(not_before) AS due FROM deliveries WHERE not_before > MAX(?, 0) AND not_before > 0 AND state IN ('wanting', 'ready', 'discard')",
-        this.clock.monotonicMs(),
+        afterMs,
       )?.due ?? undefined
     );
   }

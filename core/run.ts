@@ -4,7 +4,7 @@
  */
 import { setMaxListeners } from "node:events";
 import { isDeepStrictEqual } from "node:util";
-import { auditTime, lastValueFrom, type Observable } from "rxjs";
+import { auditTime, lastValueFrom, map, type Observable } from "rxjs";
 import { buildLane, engineOf, routesBySource, type Given, type OwnEngine } from "./build.js";
 import type { Config, DeviceConfig } from "./config.js";
 import type { RouteLane } from "./engine.js";
@@ -153,13 +153,19 @@ export class Run {
     this.#enter(engine.config.devices);
     this.#sync();
     engine.limits.start(engine, (work) => this.#crew.keep(work));
-    const due = engine.work$.pipe(auditTime(100)).subscribe(() => {
-      clearTimeout(this.#dueTimer);
-      if (signal.aborted || engine.journal.failed) return;
-      const at = engine.queue.nextDueMs();
-      if (at !== undefined)
-        this.#dueTimer = setTimeout(() => engine.work$.next(), Math.min(dailyMs, Math.max(10, at - engine.clock.monotonicMs() + 1)));
-    });
+    const due = engine.work$
+      .pipe(
+        map(() => engine.clock.monotonicMs()),
+        auditTime(100),
+      )
+      .subscribe((wokenMs) => {
+        clearTimeout(this.#dueTimer);
+        if (signal.aborted || engine.journal.failed) return;
+        // Also what has become due since the workers were woken: they may not have seen it.
+        const at = engine.queue.nextDueMs(wokenMs);
+        if (at !== undefined)
+          this.#dueTimer = setTimeout(() => engine.work$.next(), Math.min(dailyMs, Math.max(10, at - engine.clock.monotonicMs() + 1)));
+      });
     signal.addEventListener("abort", () => due.unsubscribe());
     this.#timers.push(
       // Space on the disk comes back unasked, and what failed at its source is due again.

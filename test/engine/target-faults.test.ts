@@ -177,3 +177,24 @@ test("a card that is pulled in the middle and comes back is read on from what is
   assert.ok((opens.at(-1) ?? 0) >= 4 * 2 ** 20, `opened at ${opens.join(", ")}`);
   assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
 });
+
+test("what becomes due a moment after the engine was woken for something else goes then, not a minute later", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  let writes = 0;
+  out.before = (call) => {
+    if (!call.startsWith("write")) return undefined;
+    writes += 1;
+    throw new Fault("transient", "a busy server");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { engine } = bench.daemon;
+  for (let round = 1; round <= 5; round++) {
+    await until(bench, `try ${round}`, () => writes >= round && bench.states("out")[0] === "ready");
+    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = ?", engine.clock.monotonicMs() + 40));
+    engine.work$.next();
+  }
+  await until(bench, "one more try", () => writes > 5);
+});
