@@ -13,7 +13,7 @@ import type { Data } from "./data.js";
 import { isForbidden } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import { type Login, taken } from "./login.js";
-import { nameFromWire, wirePath } from "./wire.js";
+import { nameFromWire, readable, wirePath } from "./wire.js";
 
 export type { Answer } from "./control.js";
 export { Refusal } from "./control.js";
@@ -205,7 +205,8 @@ export class Connection {
   async copy(from: string, to: string, size: number): Promise<void> {
     for (const command of [`SITE CPFR ${from}`, `SITE CPTO ${to}`]) {
       const answer = await this.ask(command, this.#patienceMs(size));
-      if (answer.code >= 500 && answer.code !== 552) throw new Fault("rejected", `the server does not copy it: ${answer.code} ${answer.text}`);
+      if (answer.code >= 500 && answer.code !== 552)
+        throw new Fault("rejected", `the server does not copy it: ${answer.code} ${answer.text}`);
       taken(answer);
     }
   }
@@ -285,7 +286,8 @@ export class Connection {
         data.socket.resume();
         if (!signal.aborted) data.socket.end();
         const answer = taken(await data.answer);
-        if (!data.socket.writableFinished && broken.error === undefined) throw new Refusal({ ...answer, code: 426 });
+        if (!data.socket.writableFinished && broken.error === undefined)
+          throw new Fault("transient", `the server ended the transfer before all was sent ("${answer.code} ${readable(answer.text)}")`);
       });
       if (broken.error !== undefined) throw broken.error;
       return sent;

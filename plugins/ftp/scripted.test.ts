@@ -96,6 +96,31 @@ test("a lost answer to RNTO is found by looking", async () => {
   assert.equal(lines.filter((line) => line.startsWith("RNTO")).length, 1);
 });
 
+test("what a server answers to RNTO is believed only where the name shows it", async () => {
+  const [done, refused] = ["250 renamed", "550 cannot rename"];
+  for (const [answer, partial, name, expected] of [
+    [done, "213 10", "550 no", /^the server said that it gave a\.bin its name \("250 renamed"\), and did not$/],
+    // Somebody waited for it, and has taken it away, or changed it.
+    [done, "550 no", "550 no", undefined],
+    [done, "550 no", "213 7", undefined],
+    [refused, "550 no", "213 10", undefined],
+    ["451 cannot rename", "550 no", "213 10", undefined],
+  ] as const) {
+    let renamed = false;
+    const { device } = await scripted((line) => {
+      if (line.startsWith("SIZE") && line.includes(".part")) return renamed ? partial : "213 10";
+      if (line.startsWith("SIZE")) return renamed ? name : "550 no";
+      if (line.startsWith("RNFR")) return "350 go on";
+      if (!line.startsWith("RNTO")) return undefined;
+      renamed = true;
+      return answer;
+    });
+    const publishing = device.target!.commit(upload("a.bin", bytes(10)), calm());
+    if (expected === undefined) assert.deepEqual(await publishing, { path: "a.bin", size: 10, proof: "size" });
+    else assert.match(await expectFault(publishing, "transient"), expected);
+  }
+});
+
 for (const verify of ["auto", "readback"])
   test(`what another client puts at the name while the server is busy with the proof is seen: ${verify}`, async () => {
     const content = bytes(10);
@@ -422,6 +447,12 @@ test("what was held back goes out when the server says 150 late; a small file do
   });
   await mute.device.target!.write(upload("b.bin", bytes(early)), 0, calm(), () => undefined);
   assert.equal(mute.count.bytes, early);
+});
+
+test("a server that says that it has all before all was sent is not quoted with what it did not say", async () => {
+  const { device } = await counting(() => "226 done\r\n150 go on");
+  const writing = device.target!.write(upload("a.bin", bytes(3_000_000)), 0, calm(), () => undefined);
+  assert.equal(await expectFault(writing, "transient", 5000), 'the server ended the transfer before all was sent ("226 done")');
 });
 
 test("a certificate that seems expired is offline while the clock is not set, else denied", () => {

@@ -3,25 +3,27 @@
  *
  * Offsets are asked, never remembered. A resume goes by APPE, since REST and STOR corrupt on some servers, and the size is asked again
  * after it. A look at the final name comes right before each rename; where the server would replace what another client puts there in that
- * moment, that is not seen. An answer that was lost is found by looking: the partial has gone and the name holds the size.
+ * moment, that is not seen. An answer to the rename that was lost, or is not true, is found by looking: the partial has gone and the name holds the size.
  */
 import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { Refusal, type Connection } from "./connection.js";
+import { type Answer, Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { timeText } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import { taken } from "./login.js";
 import type { Pool } from "./pool.js";
-import { wirePath } from "./wire.js";
+import { readable, wirePath } from "./wire.js";
 
 /** What a partial holds was proved so; `digest` where it is known. */
 interface Proved {
   readonly proof: Proof;
   readonly digest?: Digest;
 }
+
+const noAnswer: Answer = { code: 451, text: "no answer" };
 
 /** What has no more left to send than this shares its connection. */
 const smallBytes = 8 * 2 ** 20;
@@ -160,18 +162,27 @@ export class FtpTarget implements Target {
         { command: `RNFR ${partial}`, codes: /^350/ },
         { command: `RNTO ${name}`, codes: /^2/ },
       ];
-      const answers = await connection.askAll([...timed, ...rename]);
+      // In the packet with the rename: what the server answers to that is believed only where the name shows it.
+      const [answers, renamed] = await Promise.all([connection.askAll([...timed, ...rename]), connection.size(name)]);
       // A time that cannot be set, or is not taken, changes nothing else. RNTO without RNFR is refused too: the first refusal says why.
-      const [from, to] = answers.slice(timed.length);
-      taken(from ?? { code: 451, text: "no answer" });
-      if (to !== undefined && to.code >= 500) {
+      const [from = noAnswer, to = noAnswer] = answers.slice(timed.length);
+      taken(from);
+      if (to.code >= 400) {
+        // The directory that we know may have gone.
+        this.#dirs.clear();
+        // Refused, and done all the same.
+        if (renamed !== undefined && (await connection.size(partial)) === undefined) return this.#published(connection, upload, name);
         // From a server that replaces nothing, where somebody was faster.
-        const first = await this.#occupant(connection, upload, name, await connection.size(name));
+        const first = to.code >= 500 ? await this.#occupant(connection, upload, name, renamed) : undefined;
         if (first !== undefined) return first;
+        throw new Refusal(to);
       }
-      // The directory that we know may have gone.
-      if (to === undefined || to.code >= 400) this.#dirs.clear();
-      taken(to ?? { code: 451, text: "no answer" });
+      // Where both have gone it was done, and somebody has taken the file away already.
+      if (renamed !== upload.size && (await connection.size(partial)) !== undefined)
+        throw new Fault(
+          "transient",
+          `the server said that it gave ${upload.path} its name ("${to.code} ${readable(to.text)}"), and did not`,
+        );
       this.#proved.delete(upload.id);
       return { path: upload.path, size: upload.size, ...proved };
     });
