@@ -6,12 +6,12 @@ import { sizeText } from "../core/text.js";
 import type { PlannedRoute } from "../core/sync/commands.js";
 import type { Verified, VerifySum } from "../core/verify.js";
 import type { WhyFile } from "../core/why.js";
-import { askOrDo, configForJournal, interruptible, usableConfig } from "./ask.js";
+import { askOrDo, configForJournal, configToTell, interruptible, usableConfig } from "./ask.js";
 
 const write = (line: string) => process.stdout.write(`${line}\n`);
 
 export async function whyCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await configForJournal(config);
+  const usable = await configToTell(config);
   const files = (await interruptible((signal) => askOrDo(usable, { command: "why", what }, { signal }))) as WhyFile[];
   if (json) write(JSON.stringify({ files }));
   else for (const file of files) write(whyText(file));

@@ -3,9 +3,9 @@ import { buildLane, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { answerWith } from "../core/commands.js";
 import type { Config, DeviceConfig } from "../core/config.js";
-import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { load, problemLines, UsageError } from "./config.js";
-import { askOrDoWith } from "./offline.js";
+import { askOrDoWith, Broken } from "./offline.js";
 
 /** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can, or when what is wrong is the device that is needed. */
 export async function usableConfig(path: string, device?: string, secrets?: "unread"): Promise<Config> {
@@ -22,10 +22,25 @@ export function configForJournal(path: string): Promise<Config> {
   return usableConfig(path, undefined, "unread");
 }
 
+/** The same for what only tells. One that cannot be used is told on stderr, and is no reason to hear nothing of a daemon that runs with what stood there before. */
+export async function configToTell(path: string): Promise<Config | Broken> {
+  const loaded = await load(path, "unread");
+  if (loaded.config !== undefined) return loaded.config;
+  const broken = new Broken(loaded.stateDir, problemLines(path, loaded).join("\n"));
+  if ((await ask(broken.stateDir, { command: "version" })) === undefined) throw new UsageError(broken.words);
+  process.stderr.write(`${broken.words}\nthe daemon of ${broken.stateDir} runs with what it read before:\n`);
+  return broken;
+}
+
 /** The daemon's answer, or our own from the journal; `own`: with devices, or services that are not started, of our own, where no daemon runs. */
-export function askOrDo(config: Config, request: ControlRequest, asking: Asking = {}, own?: DeviceConfig["kind"]): Promise<unknown> {
+export function askOrDo(
+  config: Config | Broken,
+  request: ControlRequest,
+  asking: Asking = {},
+  own?: DeviceConfig["kind"],
+): Promise<unknown> {
   return askOrDoWith(config, request, asking, request.command === "why", async (engine) => {
-    const closing = own === undefined ? [] : ownLanes(engine, config, own);
+    const closing = own === undefined ? [] : ownLanes(engine, engine.config, own);
     try {
       return await answerWith(engine, false)(request, exchangeFor(asking));
     } finally {

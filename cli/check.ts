@@ -15,7 +15,7 @@ interface Probed {
 
 /** Exit code 0, or 2 when something is wrong. `json`: one line that says too whether anything of it can be used. */
 export async function checkCommand(path: string, options: { probe: boolean; json: boolean }): Promise<number> {
-  const loaded = await load(path).catch((error: unknown): Loaded => {
+  const loaded = await load(path).catch((error: unknown): Pick<Loaded, "config" | "problems"> => {
     if (!options.json || !(error instanceof UsageError)) throw error;
     return { problems: [{ line: 0, path: "", message: error.message }] };
   });

@@ -88,6 +88,6 @@ export async function findConfig(given: string | undefined): Promise<Found | und
   }
 }
 
-export function problemLines(path: string, loaded: Loaded): string[] {
+export function problemLines(path: string, loaded: Pick<Loaded, "problems">): string[] {
   return loaded.problems.map((problem) => problemText(path, problem));
 }

@@ -18,12 +18,21 @@ import { othersText, strangeText } from "./machine/state-dir.js";
 
 const patienceMs = 3000;
 
+/** In the place of a configuration that cannot be used: a daemon that runs with an earlier one can be asked all the same. */
+export class Broken {
+  constructor(
+    readonly stateDir: string,
+    /** What is wrong with it. */
+    readonly words: string,
+  ) {}
+}
+
 /**
  * The daemon's answer, or, where none runs, what `work` says with the journal. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal, it is
  * another user's, or somebody keeps it.
  */
 export async function askOrDoWith<T>(
-  config: Config,
+  config: Config | Broken,
   request: ControlRequest,
   asking: Asking,
   reads: boolean,
@@ -33,7 +42,9 @@ export async function askOrDoWith<T>(
   for (const patience = new Patience(); ;)
     try {
       const answer = await ask(stateDir, request, asking);
-      return answer === undefined ? await withJournal(config, reads, work) : answer.ok;
+      if (answer !== undefined) return answer.ok;
+      if (config instanceof Broken) throw new UsageError(config.words);
+      return await withJournal(config, reads, work);
     } catch (error) {
       // A daemon that stops may have done what it was asked.
       if (!(error instanceof StateDirHeld) && !(reads && isFault(error, "offline"))) throw error;

@@ -5,16 +5,16 @@ import { ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
-import { configForJournal, interruptible } from "./ask.js";
+import { configToTell, interruptible } from "./ask.js";
 import { UsageError } from "./config.js";
-import { askOrDoWith } from "./offline.js";
+import { askOrDoWith, type Broken } from "./offline.js";
 import { cutTo } from "./output.js";
 import { programVersion } from "./version.js";
 
 const watchMs = 1000;
 
 export async function statusCommand(path: string, options: { json: boolean; watch: boolean }): Promise<number> {
-  const config = await configForJournal(path);
+  const config = await configToTell(path);
   const status = await statusNow(config);
   const text = (now: Status) => (options.json ? JSON.stringify(now) : statusText(now));
   if (!options.watch) {
@@ -39,7 +39,7 @@ export async function statusCommand(path: string, options: { json: boolean; watc
   return 0;
 }
 
-export async function statusNow(config: Config): Promise<Status> {
+export async function statusNow(config: Config | Broken): Promise<Status> {
   return (await askOrDoWith(config, { command: "status" }, {}, true, (engine) => statusOf(engine, programVersion, false))) as Status;
 }
 

@@ -187,6 +187,8 @@ export function namesIn({ devices, wrong }: Pick<Config, "devices" | "wrong">): 
 export interface Loaded {
   /** What is right of it; undefined when the whole cannot be used. */
   readonly config?: Config;
+  /** Also of a whole that cannot be used: where a daemon is that runs with what stood there before. As far as it can be read, else the default. */
+  readonly stateDir: string;
   readonly problems: readonly ConfigProblem[];
 }
 
@@ -206,9 +208,11 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   const parseErrors: ParseError[] = [];
   const tree = parseTree(text, parseErrors, { allowTrailingComma: true, disallowComments: false });
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
+  const raw = (tree === undefined ? undefined : getNodeValue(tree)) as unknown;
+  const stateDir = stateDirIn(raw, options);
   if (tree === undefined || parseErrors.length > 0) {
-    if (text.trim() === "") return { problems: [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
-    return { problems: parseErrors.slice(0, 1).map((error) => syntaxProblem(text, error)) };
+    if (text.trim() === "") return { stateDir, problems: [{ line: 1, path: "", message: "the file is empty; see config.example.json" }] };
+    return { stateDir, problems: parseErrors.slice(0, 1).map((error) => syntaxProblem(text, error)) };
   }
   const problems: ConfigProblem[] = [];
   const add = (at: At, message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
@@ -231,9 +235,8 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   duplicateKeys(tree, (node, key) =>
     problems.push({ line: lineAt(node.offset), path: key, message: `"${key}" is there twice; only one of them can count` }),
   );
-  const raw = getNodeValue(tree) as unknown;
   // A list has no keys that could be wrong.
-  if (Array.isArray(raw)) return { problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };
+  if (Array.isArray(raw)) return { stateDir, problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };
   const lists = ["devices", "services"].filter((group) => isObject(raw) && Array.isArray(raw[group]));
   for (const group of lists) add([group], `expected ${group} by name, got a list`);
   const whole = lists.length > 0 ? undefined : parse([], configSchema, raw);
@@ -277,7 +280,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   const around = { known, devices, vehicle, stateDir: whole?.stateDir, nowMs: options.nowMs, problems, add, parse, mayDisarm };
   const { routes, syncs, out, unsure } = readRoutes(top.routes, around);
 
-  if (whole === undefined) return { problems: sorted(problems) };
+  if (whole === undefined) return { stateDir, problems: sorted(problems) };
   const removes = [...unsure].filter((name) => routes.some(({ from, afterDelivery }) => from === name && afterDelivery !== "keep"));
   const therefore = [
     ...broken.map(({ name }) => `${name} is not started${stillFor(name, routes)}`),
@@ -297,8 +300,15 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
       syncs,
       ...(problems.length === 0 ? {} : { wrong: { problems: sorted(problems), devices: broken, therefore } }),
     },
+    stateDir,
     problems: sorted(problems),
   };
+}
+
+function stateDirIn(raw: unknown, options: LoadOptions): string {
+  const schema = configSchema.entries.stateDir;
+  const read = parseIn(options, schema, isObject(raw) ? raw.stateDir : undefined);
+  return read.success ? read.output : v.getDefault(schema);
 }
 
 /** What its routes do meanwhile. */

@@ -1,6 +1,6 @@
 /** SIGHUP: another configuration while it runs. What did not change goes on; what is wrong is refused whole. */
 import assert from "node:assert/strict";
-import { readdirSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { plugins } from "../../cli/plugins.js";
 import type { Status } from "../../core/status.js";
@@ -120,4 +120,37 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
   world.config(good);
   assert.equal((await reload(5)).at(-1), "the new configuration runs: devices and routes are the same");
   assert.equal(await refused(), undefined);
+});
+
+test("beside a file that cannot be read by now status and why tell of the daemon that runs; without one they say what is wrong with it", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/a", "a");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"], into: "" }] });
+  const whole = readFileSync(config, "utf8");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "delivered", "delivery");
+  for (const [broken, mistake] of [
+    [`${whole.slice(0, -1)},,`, "this is no JSON: "],
+    [whole.replace('"devices"', '"devcies"'), 'unknown key "devcies"'],
+  ] as const) {
+    writeFileSync(config, broken);
+    for (const [args, said] of [
+      [["status"], "everything that was found is delivered (1 B)"],
+      [["status", "--json"], '"summary":"everything that was found is delivered (1 B)"'],
+      [["why", "a"], "→ out: delivered"],
+    ] as const) {
+      const { code, out, err } = await runProgram([...args, "--config", config]);
+      assert.deepEqual([code, out.includes(said)], [0, true], `${args.join(" ")}: ${out}${err}`);
+      assert.ok(err.includes(mistake) && err.endsWith("runs with what it read before:\n"), err);
+    }
+  }
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0, program.stderr);
+  for (const args of [["status"], ["why", "a"]]) {
+    const { code, out, err } = await runProgram([...args, "--config", config]);
+    assert.deepEqual([code, out], [2, ""]);
+    assert.match(err, /unknown key "devcies"/);
+  }
 });
