@@ -9,11 +9,13 @@ import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../..
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, tryOut } from "../../core/try-out.js";
+import { Turns } from "../../core/turns.js";
 import { isSame, type Inbox } from "./inbox.js";
 import { placeOfCorePath, type Place } from "./root.js";
 
 export class InboxTree implements Tree {
   readonly #inbox: Inbox;
+  readonly #turns = new Turns();
 
   constructor(inbox: Inbox) {
     this.#inbox = inbox;
@@ -150,15 +152,17 @@ export class InboxTree implements Tree {
     }
   }
 
-  /** No client can begin to write there meanwhile. */
-  async #unwritten(paths: readonly string[], work: () => Promise<void>): Promise<void> {
-    const release = this.#inbox.hold(...paths);
-    if (release === undefined) throw new Fault("changed", `${paths.join(" or ")}, or a file in it, is being written`);
-    try {
-      await work();
-    } finally {
-      release();
-    }
+  /** No client can begin to write there meanwhile. One after the other: of two who want one name, the second is to find what the first put there. */
+  #unwritten(paths: readonly string[], work: () => Promise<void>): Promise<void> {
+    return this.#turns.run(undefined, async () => {
+      const release = this.#inbox.hold(...paths);
+      if (release === undefined) throw new Fault("changed", `${paths.join(" or ")}, or a file in it, is being written`);
+      try {
+        await work();
+      } finally {
+        release();
+      }
+    });
   }
 
   async #expectAt(path: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
