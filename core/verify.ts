@@ -123,14 +123,26 @@ async function lookAt(
   if (!lane.attached) await lookOnce(lane, signal);
   const there = await target?.look?.(upload, signal);
   if (target?.look !== undefined && there === undefined) return result("missing", "it is not there any more", again);
-  if (there !== undefined && there.size !== receipt.size)
-    return result("differs", `there are ${there.size} bytes, and the receipt says ${receipt.size}`, again);
-  const seen = there !== undefined || lane.device.source !== undefined;
-  if (!seen) return result("left", `nobody can look at what ${lane.name} holds: its receipt is all that there is`);
+  // In the place of the file there may be something that has its size all the same.
+  const { source } = lane.device;
+  const entry = there?.digest === undefined ? await source?.stat(receipt.path, signal) : undefined;
+  if (entry !== undefined && entry.kind !== "file")
+    return result(
+      "differs",
+      `what is there now is ${entry.kind === "directory" ? "a directory" : (entry.reason ?? "no plain file")}`,
+      again,
+    );
+  const held = there ?? entry;
+  if (held === undefined)
+    return source === undefined
+      ? result("left", `nobody can look at what ${lane.name} holds: its receipt is all that there is`)
+      : result("missing", "it is not there any more", again);
+  if (held.size !== receipt.size) return result("differs", `there are ${held.size} bytes, and the receipt says ${receipt.size}`, again);
   if (receipt.digest === undefined) return result("size", `there are ${receipt.size} bytes; the receipt has no digest`);
-  const proved = there?.digest === undefined ? await readBack(lane, receipt, signal) : there;
-  if (proved === undefined) return result("size", `there are ${receipt.size} bytes; ${lane.name} can neither digest nor be read`);
-  if (proved === "missing") return result("missing", "it is not there any more", again);
+  if (there?.digest === undefined && source === undefined)
+    return result("size", `there are ${receipt.size} bytes; ${lane.name} can neither digest nor be read`);
+  const proved = there?.digest === undefined ? entry && (await readBack(lane, entry, signal)) : there;
+  if (proved === undefined) return result("missing", "it is not there any more", again);
   if (proved.digest !== receipt.digest) return result("differs", "another content of the same size is there", again);
   const how = proved.proof === "readback" ? "readback" : "digest";
   return result(
@@ -188,13 +200,7 @@ function nothing(): never {
   throw new Error("nothing is sent");
 }
 
-/** undefined: the device cannot be read. */
-async function readBack(lane: Lane, receipt: StoredReceipt, signal: AbortSignal): Promise<Occupant | "missing" | undefined> {
-  const { source } = lane.device;
-  if (source === undefined) return undefined;
-  const entry = await source.stat(receipt.path, signal);
-  if (entry === undefined) return "missing";
-  if (entry.size !== receipt.size) return { occupied: true, size: entry.size };
+async function readBack(lane: Lane, entry: FileEntry, signal: AbortSignal): Promise<Occupant> {
   const digest = await digestAtSource(lane, entry, signal);
   return { occupied: true, size: entry.size, proof: "readback", ...(digest === undefined ? {} : { digest }) };
 }

@@ -1,5 +1,6 @@
 /** why, retry, forget and verify, as a person reads them: each reason, with a daemon and from the journal alone. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
@@ -357,6 +358,31 @@ test("verify: proved, damaged, missing; it says what to do, and that does it", a
   await program.until(({ what, message }) => what === "delivered" && message.startsWith("in:y → ftp"), "y again");
   assert.equal(readFileSync(`${ground.root}/y`, "utf8"), "content of y");
   assert.equal((await filesync("verify", "y")).code, 0);
+});
+
+test("verify: what took the place of a delivered file and is none is wrong, whatever its size", async (t) => {
+  const world = new World(t);
+  world.mkdir("a");
+  world.file("in/pipe", "");
+  world.file("in/dir", "content");
+  const config = world.config({ devices: { in: local("in"), a: local("a") }, routes: [{ from: "in", to: ["a"], into: "" }] });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  for (const name of ["pipe", "dir"]) rmSync(world.path(`a/${name}`));
+  execFileSync("mkfifo", [world.path("a/pipe")]);
+  world.mkdir("a/dir");
+  const { code, out } = await filesyncOn(world, config)("verify");
+  assert.equal(code, 3);
+  assert.deepEqual(
+    out
+      .split("\n")
+      .filter((line) => !line.startsWith("in:pipe at") && !line.startsWith("in:dir at"))
+      .sort(),
+    [
+      "2 deliveries: 0 proved, 2 wrong",
+      "WRONG  in:dir → a:dir: what is there now is a directory; to send it again: filesync retry ID",
+      "WRONG  in:pipe → a:pipe: what is there now is a pipe; to send it again: filesync retry ID",
+    ],
+  );
 });
 
 test(
