@@ -101,13 +101,13 @@ async function pass(session: Session, arg: Buffer): Promise<void> {
   });
   if (!right || rights === undefined) {
     session.wrongPasswords += 1;
-    shared.say("warn", `login refused: wrong password or user, from ${session.address}`, { user: name, address: session.address });
+    shared.complain(`login refused: wrong password or user, from ${session.address}`, { user: name, address: session.address });
     const enough = session.wrongPasswords >= wrongPasswordsPerConnection;
     throw enough ? new Answer(421, "Too many wrong passwords.") : new Answer(530, "Wrong user or password.");
   }
   const login: Login = { name, rights, root: await shared.rootOf(name, rights) };
   if (!shared.admit(login)) {
-    shared.say("warn", `login refused: ${name} is logged in too many times`, { user: name, address: session.address });
+    shared.complain(`login refused: ${name} is logged in too many times`, { user: name, address: session.address });
     throw new Answer(421, "This user is logged in too many times.");
   }
   session.user = login;
@@ -211,7 +211,7 @@ async function epsv(session: Session, arg: Buffer): Promise<void> {
 }
 
 function refusePort(session: Session): Promise<void> {
-  session.shared.say("warn", `PORT refused to ${session.address}: only passive mode`, {
+  session.shared.complain(`PORT refused to ${session.address}: only passive mode`, {
     user: session.user?.name,
     address: session.address,
   });

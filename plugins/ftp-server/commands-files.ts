@@ -52,7 +52,7 @@ export function need(session: Session, right: Right): Login {
   const login = session.login();
   if (has(login, right)) return login;
   if (login.rights.full !== undefined && right === "write") throw new Answer(552, login.rights.full);
-  session.shared.say("warn", `${login.name} was refused: no right to ${right}`, { user: login.name, address: session.address });
+  session.shared.complain(`${login.name} was refused: no right to ${right}`, { user: login.name, address: session.address });
   throw new Answer(550, `No right to ${right} here.`);
 }
 

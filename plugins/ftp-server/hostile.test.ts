@@ -255,6 +255,39 @@ test("wrong passwords are answered ever later, and end the connection; other add
   await slow.close();
 });
 
+test("thousands of wrong passwords, from one address or from many, are some lines in the log; an hour later it is told anew", async () => {
+  const told = context();
+  let hours = 0;
+  const clock = { ...realClock(), monotonicMs: () => performance.now() + hours * 3_600_000, sleep: () => Promise.resolve() };
+  const open = await startOwn({ root: join(base, "srv"), users: { u: { password: "p" } } }, { ...told, clock });
+  const guess = async (localAddress: string, times: number) => {
+    const it = new RawFtp(open.port ?? 0, { localAddress });
+    await it.answer();
+    for (let n = 0; n < times; n++) {
+      await it.ask("USER u");
+      await it.ask("PASS wrong");
+    }
+    it.close();
+  };
+  const refused = () => told.said.filter(({ message }) => message.startsWith("login refused")).map(({ message }) => message);
+  for (let n = 0; n < 4; n++) await guess("127.0.0.2", 3);
+  assert.deepEqual(refused(), [
+    "login refused: wrong password or user, from 127.0.0.2",
+    "login refused: wrong password or user, from 127.0.0.2 (10 times within an hour)",
+  ]);
+  for (let n = 1; n <= 150; n++) await guess(`127.0.1.${n}`, 1);
+  assert.equal(refused().length, 2 + 100);
+  assert.match(
+    refused().at(-1) ?? "",
+    /, from 127\.0\.1\.100; others like it, of other addresses too, are not told for the rest of an hour$/,
+  );
+  (await RawFtp.login(open.port ?? 0, "u", "p")).close();
+  hours = 1;
+  await guess("127.0.1.150", 1);
+  assert.equal(refused().at(-1), "login refused: wrong password or user, from 127.0.1.150");
+  await open.close();
+});
+
 test("a user who logs in again and again is told of once, then by the tenth time and the hundredth", async () => {
   const told = context();
   const open = await startOwn({ root: join(base, "srv"), users: { u: { password: "p" } } }, told);

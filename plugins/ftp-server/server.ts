@@ -41,6 +41,10 @@ const verbs: Verbs = {
 /** More than so many are counted anew: a flood from many addresses costs no memory. */
 const mostCounted = 1000;
 
+/** In an hour so many different complaints are said. */
+const mostComplaints = 100;
+const hourMs = 3_600_000;
+
 function countIn(counts: Map<string, number>, key: string): number {
   if (counts.size >= mostCounted && !counts.has(key)) counts.clear();
   const count = (counts.get(key) ?? 0) + 1;
@@ -172,6 +176,27 @@ export class FtpServer implements Service, Shared {
     this.#context.say(level, message, facts);
   }
 
+  readonly #complaints = new Map<string, number>();
+  #complainingSinceMs = -Infinity;
+
+  complain(message: string, facts: Readonly<Record<string, unknown>>): void {
+    const now = this.clock.monotonicMs();
+    if (now - this.#complainingSinceMs >= hourMs) {
+      this.#complaints.clear();
+      this.#complainingSinceMs = now;
+    }
+    const isNew = !this.#complaints.has(message);
+    if (isNew && this.#complaints.size > mostComplaints) return;
+    if (isNew && this.#complaints.size === mostComplaints) {
+      this.#complaints.set("", 0);
+      this.say("warn", `${message}; others like it, of other addresses too, are not told for the rest of an hour`, facts);
+      return;
+    }
+    const count = countIn(this.#complaints, message);
+    if (count === 1) this.say("warn", message, facts);
+    else if (/^10+$/.test(`${count}`)) this.say("warn", `${message} (${count} times within an hour)`, { ...facts, count });
+  }
+
   async userOf(name: string): Promise<User | undefined> {
     const { users } = this.options;
     return Object.hasOwn(users, name) ? users[name] : (await this.#usersFile?.look())?.get(name);
@@ -208,13 +233,13 @@ export class FtpServer implements Service, Shared {
     if (this.#closed || this.#sessions.size >= maxConnections || sameAddress >= maxPerAddress) {
       // Said once until there is room again: a thousand of them must not fill the log.
       this.#refused += 1;
-      if (this.#refused === 1) this.say("warn", `connection from ${address} refused: too many connections`, { address });
+      if (this.#refused === 1) this.complain(`connection from ${address} refused: too many connections`, { address });
       socket.on("error", () => socket.destroy());
       socket.setTimeout(2000, () => socket.destroy());
       socket.resume().end("421 Too many connections; try again later.\r\n", () => socket.destroySoon());
       return;
     }
-    if (this.#refused > 1) this.say("warn", `${this.#refused} connections were refused in all; there is room again`, {});
+    if (this.#refused > 1) this.say("debug", `${this.#refused} connections were refused in all; there is room again`, {});
     this.#refused = 0;
     const session = new Session(socket, this, verbs);
     const running = session.run().finally(() => {

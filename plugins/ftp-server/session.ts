@@ -99,7 +99,7 @@ export class Session {
         if (this.user !== undefined) this.#deadline(this.shared.options.limits.idle, "Idle for too long.");
       }
     } catch (error) {
-      if (!this.ended.aborted) this.shared.say("warn", `FTP connection from ${this.address} ended: ${textOf(error)}`, {});
+      if (!this.ended.aborted) this.shared.complain(`FTP connection from ${this.address} ended: ${textOf(error)}`, {});
     } finally {
       this.close();
     }
@@ -151,7 +151,7 @@ export class Session {
     this.passive?.close();
     this.passive = undefined;
     const passive = await Passive.open(this.shared.ports, this.localAddress, this.address, (address) =>
-      this.shared.say("warn", `a data connection from ${address} was refused: it is for ${this.address}`, { address }),
+      this.shared.complain(`a data connection from ${address} was refused: it is for ${this.address}`, { address }),
     );
     if (this.ended.aborted) passive.close();
     else this.passive = passive;
@@ -224,7 +224,7 @@ export class Session {
     if (this.#closing) return;
     const lines = this.#lines.push(chunk);
     if (lines === undefined) {
-      this.shared.say("warn", `a line of more than ${longestLineBytes} bytes from ${this.address} was refused`, { address: this.address });
+      this.shared.complain(`a line of more than ${longestLineBytes} bytes from ${this.address} was refused`, { address: this.address });
       this.#socket.write("500 The line is too long.\r\n");
       this.hangUp();
       return;

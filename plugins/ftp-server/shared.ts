@@ -46,6 +46,8 @@ export interface Shared {
   /** Says who came in, not each time. */
   loggedIn(login: Login, session: { readonly address: string; readonly secure: boolean }): void;
   say(level: Level, message: string, facts: Readonly<Record<string, unknown>>): void;
+  /** A warning of what anybody on the network can bring about, as often as he likes: said the first, tenth, hundredth, … time in an hour, and of so many addresses. */
+  complain(message: string, facts: Readonly<Record<string, unknown>>): void;
 }
 
 interface Writer {
