@@ -28,7 +28,7 @@ test("a budget is kept to the byte, and begins anew at midnight and with the mon
   assert.equal(held(), undefined);
   assert.equal(await budget.take(700), 300);
   assert.equal(await budget.take(1), 0);
-  assert.deepEqual(held(), { reason: "its budget of 1.0 kB a day is used up", inMs: 12 * 3_600_000 });
+  assert.deepEqual(held(), { reason: "its budget of 1.0 kB a day is used up; the next begins in 12 h 0 min", inMs: 12 * 3_600_000 });
   clock.now = new Date(2026, 10, 30, 0, 0, 0);
   assert.equal(await budget.take(5000), 1000);
   clock.now = new Date(2026, 10, 30, 23, 0, 0);

@@ -7,7 +7,7 @@
  */
 import { Fault } from "./errors.js";
 import type { Chunk, Clock, Reading } from "./plugin.js";
-import { sizeText } from "./text.js";
+import { durationText, sizeText } from "./text.js";
 import type { Held } from "./when.js";
 
 export interface BudgetLimits {
@@ -92,7 +92,8 @@ export class Budget {
     const next = isMonth
       ? new Date(now.getFullYear(), now.getMonth() + 1, 1)
       : new Date(now.getFullYear(), now.getMonth(), now.getDate() + 1);
-    return { reason, inMs: next.getTime() - now.getTime() };
+    const inMs = next.getTime() - now.getTime();
+    return { reason: `${reason}; the next begins in ${durationText(inMs / 1000)}`, inMs };
   }
 
   /** What was written down ahead and not sent is given back. */

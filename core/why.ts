@@ -211,6 +211,8 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     case "wanting":
     case "ready": {
       const reasons = foreign ? [leave] : [];
+      // What is read in place has its bytes nowhere else.
+      const fromSource = delivery.state === "wanting" || version.store !== "spool";
       const inMs = delivery.not_before - engine.clock.monotonicMs();
       if (delivery.fault === "held") {
         if (inMs > 0) reasons.push({ code: "held", text: `is held back: ${said}`, ...(running ? { inMs } : {}) });
@@ -228,11 +230,12 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
         return [
           ...reasons,
           ...(foreign ? [] : lastReasons(engine, target, "target")),
-          ...(delivery.state === "wanting" ? lastReasons(engine, version.source, "source") : []),
+          ...(fromSource ? lastReasons(engine, version.source, "source") : []),
           { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' },
         ];
       if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
-      reasons.push(...(delivery.state === "wanting" ? pullReasons(engine, version, delivery) : pushReasons(engine, delivery)));
+      if (delivery.state === "wanting") reasons.push(...pullReasons(engine, version, delivery));
+      else reasons.push(...(fromSource ? awayReasons(engine, version.source, "source") : []), ...pushReasons(engine, delivery));
       return reasons.length > 0 ? reasons : [{ code: "next", text: "goes next" }];
     }
   }

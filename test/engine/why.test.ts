@@ -47,6 +47,22 @@ test("why: the source away, the target away, both", async (t) => {
   assert.equal(said[0], "target-away: out is detached since TIME: unplugged");
 });
 
+test("why: what is read in place waits for its source, too, while its target is held", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  out.before = (call) => {
+    if (call.startsWith("write")) throw new Fault("full", "no space left");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "the target is full", () => (bench.daemon.engine.lanes.get("out")?.pausedMs ?? 0) > 0);
+  card.attach(false);
+  await until(bench, "card away", () => bench.daemon.engine.lanes.get("card")?.attached === false);
+  assert.ok((await reasonsOf(bench, "a.bin")).includes("source-away: card is detached since TIME: unplugged"));
+});
+
 test("why: it failed and is tried again; a target that asked for a pause; set aside with its fault", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
