@@ -17,7 +17,7 @@ import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
-import { dayOf, versionId, type AfterDelivery } from "./route.js";
+import { dateText, dayOf, versionId, type AfterDelivery } from "./route.js";
 
 const defaultIntervalMs = 30_000;
 const batch = 200;
@@ -26,6 +26,16 @@ const firstLeftMs = 60_000;
 const longestLeftMs = 24 * 3600_000;
 
 /** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
+/** A clock that is put right by less was not wrong. */
+const stepMs = 60_000;
+
+/** When each `since: install` route ran first; `fresh`: those whose first listing is this one. `trusted`: the time is known now. */
+interface Starts {
+  readonly ms: ReadonlyMap<string, number>;
+  readonly fresh: ReadonlySet<string>;
+  readonly trusted: boolean;
+}
+
 const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
 
 /** A file that has not settled, as it was seen last. */
@@ -225,9 +235,9 @@ export class Finder {
     await survey?.end((file) => !archived(file.path) && this.#routes.some(({ rules }) => rules.wants(file)), signal);
   }
 
-  /** When each `since: install` route ran first; `fresh`: those whose first listing is this one. */
-  async #routeStarts(): Promise<{ ms: Map<string, number>; fresh: Set<string> }> {
+  async #routeStarts(): Promise<Starts> {
     const { engine, lane } = this;
+    const trusted = engine.clock.trusted();
     const ms = new Map<string, number>();
     const fresh = new Set<string>();
     for (const { rules } of this.#routes) {
@@ -237,18 +247,27 @@ export class Finder {
         rules.route.to.map(({ device }) => device),
       );
       const known = engine.journal.meta(key);
-      const startMs = known === undefined ? engine.clock.wallMs() : Number(known.replace("listing:", ""));
+      const listing = known === undefined || known.startsWith("listing:") ? "listing:" : "";
+      const nowMs = engine.clock.wallMs();
+      let startMs = known === undefined ? nowMs : Number(known.replace("listing:", ""));
+      if (known !== undefined && trusted && startMs > nowMs + stepMs) {
+        // What was there then is known as left, so all else came later.
+        engine.events.say(
+          "warn",
+          "clock",
+          `${lane.name}: the clock was ahead (${dateText(startMs)}) when a route with "since": "install" ran first: what was not there then counts as later, whatever its time`,
+          { device: lane.name },
+        );
+        startMs = 0;
+      }
       ms.set(key, startMs);
-      if (known === undefined || known.startsWith("listing:")) fresh.add(key);
-      if (known === undefined) await engine.journal.apply(() => engine.journal.setMeta(key, `listing:${startMs}`));
+      if (listing !== "") fresh.add(key);
+      if (known !== `${listing}${startMs}`) await engine.journal.apply(() => engine.journal.setMeta(key, `${listing}${startMs}`));
     }
-    return { ms, fresh };
+    return { ms, fresh, trusted };
   }
 
-  #choose(
-    wanted: { entry: FileEntry; routes: RouteLane[] }[],
-    starts: { ms: Map<string, number>; fresh: Set<string> },
-  ): { entry: FileEntry; routes: RouteLane[] }[] {
+  #choose(wanted: { entry: FileEntry; routes: RouteLane[] }[], starts: Starts): { entry: FileEntry; routes: RouteLane[] }[] {
     const newest = new Map<RouteLane, Set<FileEntry>>();
     for (const route of this.#routes)
       if (route.rules.route.newest !== undefined)
@@ -262,7 +281,10 @@ export class Finder {
             this.lane.name,
             route.rules.route.to.map(({ device }) => device),
           );
-          return (newest.get(route)?.has(entry) ?? true) && route.rules.isSince(entry, starts.ms.get(key) ?? 0, starts.fresh.has(key));
+          const first = starts.fresh.has(key);
+          // While nobody knows the time, nothing tells what is there from what was there before.
+          const startMs = first && !starts.trusted ? Infinity : (starts.ms.get(key) ?? 0);
+          return (newest.get(route)?.has(entry) ?? true) && route.rules.isSince(entry, startMs, first);
         }),
       }))
       .filter(({ entry, routes }) => routes.length > 0 || this.#isPassedOver(entry, starts.fresh.size > 0 || newest.size > 0));

@@ -463,3 +463,23 @@ test("a delivery that is superseded right before it begins sends nothing: nobody
   assert.deepEqual(bench.states("out"), ["dropped"]);
   assert.deepEqual([[...out.partials.keys()], [...out.files.keys()]], [[], []]);
 });
+
+for (const [name, years, expected] of [
+  ["ahead", 10, ["new.bin"]],
+  ["behind, and not set", -10, ["new.bin"]],
+] as const)
+  test(`since install, first run with a clock that is ${name}: what was there is left, what comes later goes, once the clock is right`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    bench.clock.offsetMs = years * 365 * 86_400_000;
+    card.put("old.bin", "old", Date.now() - 1000);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], since: "install" }]);
+    await until(bench, "the first listing", () => (bench.daemon.engine.finders.get("card")?.listings ?? 0) > 0);
+    bench.clock.offsetMs = 0;
+    card.put("new.bin", "new", Date.now());
+    bench.daemon.engine.relist$.next("card");
+    await until(bench, "delivered", () => bench.states("out").includes("done"));
+    assert.deepEqual([...out.files.keys()], expected);
+    assert.equal(bench.events.filter(({ what }) => what === "clock").length, years > 0 ? 1 : 0);
+  });
