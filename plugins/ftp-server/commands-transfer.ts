@@ -142,8 +142,8 @@ async function receive(session: Session, file: Incoming): Promise<void> {
       let unsynced = 0;
       for await (const chunk of socket) {
         transfer.busy = true;
-        await writeAll(handle, chunk as Buffer, at);
-        at += (chunk as Buffer).length;
+        // A disk that gets full takes a part of it.
+        await writeAll(handle, chunk as Buffer, at, (bytes) => (at += bytes));
         transfer.bytes += (chunk as Buffer).length;
         unsynced += (chunk as Buffer).length;
         if (unsynced >= syncEveryBytes) {
@@ -184,11 +184,13 @@ async function keepBroken(session: Session, file: Incoming, at: number, kept: ()
   await shared.arrivals.broken(outer, login.name, at);
 }
 
-async function writeAll(handle: FileHandle, chunk: Buffer, position: number): Promise<void> {
+/** `onWritten` is called with what each write took, also of those before the one that fails. */
+async function writeAll(handle: FileHandle, chunk: Buffer, position: number, onWritten: (bytes: number) => void): Promise<void> {
   for (let done = 0; done < chunk.length;) {
     const { bytesWritten } = await handle.write(chunk, done, chunk.length - done, position + done);
     if (bytesWritten === 0) throw fileError("EIO", "nothing could be written");
     done += bytesWritten;
+    onWritten(bytesWritten);
   }
 }
 

@@ -11,6 +11,7 @@ import { calm, until } from "../../test/conformance/clause.js";
 import { freePort, startOwn } from "../../test/conformance/ftp-servers.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
+import { mountSmall, unmount } from "../../test/small-disk.js";
 import type { FtpServer } from "./server.js";
 import { Writers } from "./shared.js";
 
@@ -102,6 +103,32 @@ test("a broken upload keeps what came, and is surely not settled until it goes o
   assert.match(await ftp.store("APPE broken.bin", bytes(10)), /^226/);
   assert.equal((await server.source.stat("u/broken.bin", calm()))?.settled, true);
   ftp.close();
+});
+
+test("an upload that the disk has no room for is told, is surely not settled, and goes on once there is room", async (t) => {
+  const disk = join(base, "small");
+  await fs.mkdir(disk);
+  const trouble = mountSmall(join(base, "image"), disk, 1, ["true"], (_, dir) => ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", dir]);
+  if (trouble !== undefined) {
+    t.skip(trouble);
+    return;
+  }
+  t.after(() => unmount(disk));
+  // So that its end comes in the middle of what is written at once.
+  await fs.writeFile(join(disk, "others"), bytes(300_000));
+  const full = await startOwn({ root: disk, users: { u: { password: "p" } } });
+  const ftp = await RawFtp.login(full.port ?? 0, "u", "p");
+  const content = bytes(900_000);
+  assert.match(await ftp.store("STOR big.bin", content), /^552/);
+  const torn = await full.source.stat("u/big.bin", calm());
+  assert.equal(torn?.settled, false);
+  await fs.rm(join(disk, "others"));
+  await ftp.ask(`REST ${torn?.size}`);
+  assert.match(await ftp.store("STOR big.bin", content.subarray(torn?.size)), /^226/);
+  assert.ok((await fs.readFile(join(disk, "u", "big.bin"))).equals(content));
+  assert.equal((await full.source.stat("u/big.bin", calm()))?.settled, true);
+  ftp.close();
+  await full.close();
 });
 
 test("what an upload broke is not settled under another name of its directory, and no directory is renamed while something in it is written", async () => {
