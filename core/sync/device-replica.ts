@@ -152,6 +152,10 @@ export class DeviceReplica implements Replica {
     else to.entries.set(path, entry);
   }
 
+  usable(signal: AbortSignal): Promise<boolean> {
+    return this.given.lane.usable(signal);
+  }
+
   async isMarked(signal: AbortSignal): Promise<boolean> {
     return !this.given.marked || (await this.own.isMarked(signal));
   }

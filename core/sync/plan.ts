@@ -5,7 +5,7 @@ import { isAtOrBelow, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
 import { looksAs, type World } from "./carry.js";
-import type { Scan } from "./replica.js";
+import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
 export type Planning = Pick<World, "sides" | "table" | "known"> & { readonly store: Pick<World["store"], "base"> };
@@ -20,6 +20,8 @@ export interface Plan {
   readonly digests: ReadonlyMap<string, Digest>;
   /** Read, and found to be what was agreed: a side shows that otherwise now. */
   readonly shown: readonly (readonly [string, Agreed])[];
+  /** Files whose content would decide, and that cannot be read: left as they are, with the reason. */
+  readonly unread: Readonly<Record<Side, ReadonlyMap<string, string>>>;
   /** The other side was not listed: `known`. */
   readonly unlisted: boolean;
   /** Actions that cannot be done, as the side has the name in another spelling. */
@@ -40,8 +42,9 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
           digests.set(keyOf(side, path), agreed.digest);
           break;
         }
-  /** Changed while they were read. */
+  /** Changed while they were read, or cannot be read. */
   const unsteady = new Set<string>();
+  const unread = { here: new Map<string, string>(), there: new Map<string, string>() };
   const unseen = (side: Side, path: string) => unsteady.has(path) || scans[side].settling.has(path) || isUnseen(scans[side].unseen, path);
   const base = new Map(
     [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
@@ -56,7 +59,7 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
     );
     if (questions.length === 0)
       return {
-        ...{ actions, tables, scans, digests, unlisted: unlisted !== undefined },
+        ...{ actions, tables, scans, digests, unread, unlisted: unlisted !== undefined },
         taken: takenOtherwise(
           actions,
           Object.fromEntries([...folding].map(([side, how]) => [side, { contents: allShown(tables[side], scans[side]), folding: how }])),
@@ -69,7 +72,8 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
       try {
         digests.set(keyOf(side, path), await sides[side].digest(path, entry, signal));
       } catch (error) {
-        if (!isFault(error, "changed", "missing")) throw error;
+        if (error instanceof Error && (await isOfPath(error, sides[side], signal))) unread[side].set(path, error.message);
+        else if (!isFault(error, "changed", "missing")) throw error;
         unsteady.add(path);
       }
       throwIfAborted(signal);

@@ -1,5 +1,5 @@
 /** One side of a mirror or two-way route, as `carry.ts` works on it: `device-replica.ts` over a device, and the model of the tests. */
-import { Fault } from "../errors.js";
+import { Fault, isFault } from "../errors.js";
 import type { Folding } from "../folded.js";
 import type { Digest, Stamp } from "../plugin.js";
 
@@ -42,6 +42,12 @@ export class NotRead extends Fault {
   }
 }
 
+/** Whether what a side said of a path is of that path alone: the rest can be done. What may be of all of it (the login, the link) is, where the side works. */
+export async function isOfPath(error: unknown, side: Replica, signal: AbortSignal): Promise<boolean> {
+  if (isFault(error, "rejected", "mismatch", "unreadable")) return true;
+  return isFault(error, "denied", "transient") && side.usable(signal);
+}
+
 /** What a side may hold of a content that is sent to it. */
 export interface Held {
   /** Something of it may be staged. */
@@ -68,6 +74,8 @@ export interface Begun {
 /** Every method throws the Faults of Source, Target and Tree (plugin.ts). What it did when it resolves outlives a power cut, as far as the device can promise that. */
 export interface Replica {
   scan(signal: AbortSignal): Promise<Scan>;
+  /** Whether it can be used now. Never throws. */
+  usable(signal: AbortSignal): Promise<boolean>;
   /** Of what was begun something may be where only `tidy` finds it. */
   readonly untidy: boolean;
   /** Before anything is looked at: `trash`: the names that something may have been given last (`take`); `staged`; `dirs`: what may have been removed last. Where the root is marked. */

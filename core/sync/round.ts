@@ -7,7 +7,7 @@ import { all, Turns } from "../turns.js";
 import { carryOut, dropStaged, type Listed, recover, type World } from "./carry.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, NotRead, type Staging } from "./replica.js";
+import { type Entry, isOfPath, NotRead, type Staging } from "./replica.js";
 import { type Guards, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
 export interface Rules extends Guards {
@@ -35,8 +35,8 @@ export interface Done {
   readonly settling: number;
   /** Names were changed: what is to be done beside that is decided in the next round. */
   readonly more: boolean;
-  /** Something had no room; everything else was done. */
-  readonly full?: Fault;
+  /** Something had no room, or went wrong in a way that passes; everything else was done. */
+  readonly broke?: Fault;
 }
 
 /** Throws the Fault of a side that does not work; Stopped. */
@@ -82,13 +82,14 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, signal);
   await dropUnwanted(world, plan, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
-  const { done, left, failed, fits, full } = await carryAll(world, plan, rules, signal);
+  const { done, left, failed, fits, broke } = await carryAll(world, plan, rules, signal);
   noteKnown(world, plan, fits);
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
+  const unseen = (side: Side) => new Map([...scans[side].unseen, ...plan.unread[side]]);
   return {
-    ...{ done, left, failed, unseen: { here: scans.here.unseen, there: scans.there.unseen }, settling },
+    ...{ done, left, failed, unseen: { here: unseen("here"), there: unseen("there") }, settling },
     more: lastMove(actions) >= 0,
-    ...(full === undefined ? {} : { full }),
+    ...(broke === undefined ? {} : { broke }),
   };
 }
 
@@ -162,6 +163,7 @@ async function carryAll(
   /** Of what was tried. */
   let refused = false;
   let full: Fault | undefined;
+  let passing: Fault | undefined;
   const waiting = new Set(actions);
   const skipped = new Set<string>();
   const copies = copiesOf(world, planned, scans);
@@ -205,15 +207,21 @@ async function carryAll(
       }
       left.add(action.path);
     } catch (error) {
-      if (isFault(error, "full") && copy !== undefined) {
+      if (!isFault(error)) throw error;
+      const at = sideOf(action, error);
+      if (error.kind === "full" && copy !== undefined) {
         full = error;
         const smaller = [...waiting].some((it) => (copies.get(it)?.size ?? Infinity) < copy.size);
         const gone = noRoom.refused(copy, smaller);
         await dropEach(world, ({ id }) => gone.includes(id), signal);
-      } else if (!isFault(error, "rejected", "denied", "mismatch")) throw error;
-      else if (copy !== undefined) noRoom.through(copy);
+      } else {
+        // What was only begun to be moved may be there: it is not brought anew for that.
+        const passes = error.kind === "transient";
+        if ((passes && isMove(action)) || !(await isOfPath(error, world.sides[at ?? "there"], signal))) throw error;
+        if (passes) passing ??= error;
+        if (copy !== undefined) noRoom.through(copy);
+      }
       refused = true;
-      const at = sideOf(action, error);
       failed.set(action.path, at === undefined ? error.message : `${named[at]}: ${error.message}`);
     }
     if (isMove(action)) notMoved(action);
@@ -232,7 +240,8 @@ async function carryAll(
   }
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);
-  return { done, left, failed, fits: left.size === 0 && !refused, ...(full === undefined ? {} : { full }) };
+  const broke = full ?? passing;
+  return { done, left, failed, fits: left.size === 0 && !refused, ...(broke === undefined ? {} : { broke }) };
 }
 
 /** Where it went wrong, as far as an action is of one side. */

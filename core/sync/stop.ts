@@ -6,7 +6,7 @@ import { shortHash } from "../route.js";
 import { looksAs } from "./carry.js";
 import { goneAt, type MaxDeletes, objection } from "./guard.js";
 import { keyOf, type Plan, planned, type Planning, type Scans } from "./plan.js";
-import type { Scan } from "./replica.js";
+import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
 export interface Guards {
@@ -134,8 +134,8 @@ async function movedIn(
     try {
       come.add(digests.get(keyOf(from, action.path)) ?? (await sides[from].digest(action.path, entry, signal)));
     } catch (error) {
-      // It is written just now: then it is no old one.
-      if (!isFault(error, "changed", "missing")) throw error;
+      // It is written just now: then it is no old one. Nor is what cannot be read.
+      if (!isFault(error, "changed", "missing") && !(await isOfPath(error, sides[from], signal))) throw error;
     }
   }
   return new Set(gone.filter(({ digest }) => come.has(digest)).map(({ path }) => path));

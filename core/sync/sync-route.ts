@@ -337,12 +337,15 @@ export class SyncRoute {
     for (const path of this.#stuck.keys()) if (!left.has(path)) this.#stuck.delete(path);
     for (const path of left) this.#stuck.set(path, (this.#stuck.get(path) ?? 0) + 1);
     this.#tell(result);
-    if (result.full !== undefined) {
+    const { broke } = result;
+    if (broke !== undefined) {
+      this.#agreed ||= result.done > 0;
       // What is old enough makes room.
       await this.#expire(stop);
+      if (broke.kind !== "full") throw broke;
       throw new Fault(
         "full",
-        `${result.full.message}; make room there: what was removed and replaced is in .filesync/trash, as long as "trashKeep" says`,
+        `${broke.message}; make room there: what was removed and replaced is in .filesync/trash, as long as "trashKeep" says`,
       );
     }
     // What did not fit is decided anew; what was done may have made room for more.

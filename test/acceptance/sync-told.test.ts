@@ -1,6 +1,17 @@
 /** Mirror and two-way routes between directories of this machine: what a person is told of them, and asked. */
 import assert from "node:assert/strict";
-import { chmodSync, chownSync, cpSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -413,6 +424,10 @@ for (const mode of ["mirror", "two-way"])
       for (const path of ["box/secret", "box/closed/f", "box/open"]) two.put(path);
       for (const path of ["state", "box", "nas", "box/closed", "box/closed/f", "box/open"]) chownSync(world.path(path), nobody, nobody);
       chmodSync(world.path("box/secret"), 0);
+      // Only their bytes would tell whether they are the same.
+      two.put("box/both", "here");
+      two.put("nas/both", "nas!");
+      chmodSync(world.path("nas/both"), 0);
       const run = async () => {
         const { code, out, err } = await runProgram(["run", "--once", "--config", config], { uid: nobody, gid: nobody });
         return { code, said: out + err };
@@ -421,7 +436,9 @@ for (const mode of ["mirror", "two-way"])
       assert.equal(code, 3, said);
       assert.match(said, /: secret: box: cannot open secret: permission denied/);
       assert.match(said, /: closed\/f: nas: .*permission denied/);
-      assert.deepEqual(readdirSync(world.path("nas")).sort(), [".filesync", "closed", "open"]);
+      assert.match(said, /: nas:both: cannot open both: permission denied/);
+      assert.deepEqual(readdirSync(world.path("nas")).sort(), [".filesync", "both", "closed", "open"]);
+      rmSync(world.path("nas/both"));
       chmodSync(world.path("box/secret"), 0o644);
       chownSync(world.path("nas/closed"), nobody, nobody);
       const after = await run();
@@ -430,7 +447,7 @@ for (const mode of ["mirror", "two-way"])
         readdirSync(world.path("nas"), { recursive: true })
           .filter((path) => !String(path).startsWith(".filesync"))
           .sort(),
-        ["closed", "closed/f", "open", "secret"],
+        ["both", "closed", "closed/f", "open", "secret"],
       );
     },
   );
@@ -462,3 +479,47 @@ test("plan of a mirror says of what is in a directory that goes to the trash tha
   assert.equal(said.get("kept/theirs"), "left as it is: this route did not bring it there: it stays there");
   assert.equal(said.get("d"), "move it there at nas from moved/d");
 });
+
+for (const mode of ["mirror", "two-way"])
+  test(`${mode}: a file that somebody has locked at the server, and one on a bad sector, hold up nothing else, and come once they can`, async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    const local = JSON.stringify(fileURLToPath(new URL("../../plugins/local/plugin.js", import.meta.url)));
+    const errors = JSON.stringify(fileURLToPath(new URL("../../core/errors.js", import.meta.url)));
+    world.file(
+      "sick.mjs",
+      `import { existsSync } from "node:fs";
+     import { plugin as local } from ${local};
+     import { Fault } from ${errors};
+     const sick = (device) => {
+       const { source, target, tree } = device;
+       const fail = (kind, it) => { if (!existsSync(${JSON.stringify(world.path("mended"))})) throw new Fault(kind, it); };
+       const { move } = tree, { commit } = target, { readInPlace } = source;
+       tree.move = (from, ...more) => { if (from === "a-locked") fail("transient", "it is locked"); return move.call(tree, from, ...more); };
+       target.commit = (upload, ...more) => { if (upload.path === "b-locked") fail("transient", "it is locked"); return commit.call(target, upload, ...more); };
+       source.readInPlace = (entry, ...more) => {
+         const reading = readInPlace.call(source, entry, ...more);
+         if (entry.path === "c-bad") { const next = reading.next.bind(reading); reading.next = async () => { fail("unreadable", "bad sector"); return next(); }; }
+         return reading;
+       };
+       return device;
+     };
+     export const plugin = { ...local, type: "sick", device: (...given) => sick(local.device(...given)) };`,
+    );
+    const devices = { box: { type: "./sick.mjs", dir: "box", ...own }, nas: { type: "./sick.mjs", dir: "nas", ...own } };
+    const config = two.config({ mode }, { devices });
+    two.put("box/a-locked", "before");
+    await once(config);
+    for (const path of ["a-locked", "b-locked", "c-bad", "d"]) two.put(`box/${path}`);
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    const isThere = (path: string) =>
+      existsSync(world.path("nas", path)) && readFileSync(world.path("nas", path), "utf8") === `box/${path}`;
+    const isTold = async (said: RegExp) => said.test((await runProgram(["status", "--config", config])).out);
+    await eventually(async () => isThere("d") && (await isTold(/^box:nas {2}waits, 3 of 4 paths wait: it is locked/m)));
+    for (const said of [/a-locked: nas: it is locked/, /b-locked: nas: it is locked/, /c-bad: box: bad sector/])
+      assert.ok(await isTold(said));
+    two.put("mended");
+    await eventually(() => Promise.resolve(["a-locked", "b-locked", "c-bad"].every(isThere)));
+    await program.kill();
+  });

@@ -153,6 +153,10 @@ export class TreeReplica implements Replica {
     });
   }
 
+  usable(): Promise<boolean> {
+    return Promise.resolve(true);
+  }
+
   readonly untidy = false;
   /** What it says of itself; the tree tells all spellings apart. */
   folding: Folding | undefined;
