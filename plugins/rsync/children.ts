@@ -40,6 +40,13 @@ export class Children {
     child.once("close", () => this.#running.delete(child));
     // A program that cannot be started ends with a code; one that ended reads no more.
     child.once("error", () => this.#running.delete(child));
+    // ssh hands its pipes to the connection that is shared: where a program hangs at the server they stay open when it has ended.
+    child.once("exit", () => {
+      const letGo = (): void => [child.stdout, child.stderr].forEach((stream) => stream.destroy());
+      // What it said is read before, also where this process was busy all the time.
+      const timer = setTimeout(() => setImmediate(letGo), graceMs);
+      child.once("close", () => clearTimeout(timer));
+    });
     for (const stream of [child.stdin, child.stdout, child.stderr]) stream.on("error", () => undefined);
     child.stdout.setEncoding("latin1");
     child.stderr.setEncoding("latin1");

@@ -208,6 +208,24 @@ test(
   },
 );
 
+test(
+  "the server lets in, and what runs there hangs: said in time, also while the shared connection holds the pipes of what ended",
+  { skip },
+  async (t) => {
+    const hanging = await startRsync(
+      (dir) => dir,
+      (_dir, base) => `command="exec cat ${base}/hangs" `,
+    );
+    t.after(() => hanging.stop());
+    const fifo = join(hanging.dir, "..", "hangs");
+    execFileSync("mkfifo", ["-m", "666", fifo]);
+    const said = await probed(t, { timeout: "1s" }, "transient", hanging);
+    // Who reads from it ends.
+    await (await fs.open(fifo, "r+")).close();
+    assert.match(said, /cannot use the root: no byte moved for too long/);
+  },
+);
+
 test("of many small files that go together one cannot be written: it alone is refused", { skip }, async (t) => {
   const { port, options, dir, seen } = await server();
   const local = await scratch(t);
