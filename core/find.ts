@@ -25,7 +25,6 @@ const batch = 200;
 const firstLeftMs = 60_000;
 const longestLeftMs = 24 * 3600_000;
 
-/** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
 /** A clock that is put right by less was not wrong. */
 const stepMs = 60_000;
 
@@ -36,6 +35,7 @@ interface Starts {
   readonly trusted: boolean;
 }
 
+/** Which action at the source wins, when routes differ: the furthest. It waits for every required target of all of them. */
 const furthest: readonly AfterDelivery[] = ["keep", "archive", "delete"];
 
 /** A file that has not settled, as it was seen last. */
