@@ -1,4 +1,4 @@
-/** `npm run bench [-- NAME…]`: runs the named benchmarks, or all (`mavftp --full`, `mavftp px4 usb`: some of its cells); each prints a table in Markdown. */
+/** `npm run bench [-- NAME…]`: runs the named benchmarks, or all (`mavftp --full`, `mavftp px4 usb`, `push 0 4`: some of its cells); each prints a table in Markdown. */
 import { compact } from "./compact.js";
 import { cutThrough } from "./cut-through.js";
 import { disk } from "./disk.js";
@@ -34,7 +34,7 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
 const [first, ...rest] = process.argv.slice(2);
 // What follows one of these says which of its cells.
 const [named, given] =
-  first !== undefined && ["mavftp", "rsync", "memory", "sync"].includes(first)
+  first !== undefined && ["mavftp", "rsync", "memory", "push", "sync"].includes(first)
     ? [[first], rest]
     : [first === undefined ? Object.keys(all) : [first, ...rest], []];
 for (const name of named) {
