@@ -1,6 +1,7 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
 import type { Engine } from "../engine.js";
 import { Fault, isFault, throwIfAborted } from "../errors.js";
+import { leastSpliced } from "../go-on.js";
 import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { parentOf } from "../paths.js";
@@ -17,7 +18,6 @@ import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
 import { type Begun, type Earlier, type Entry, type Held, NotRead, type Replica, type Scan, type Staging } from "./replica.js";
-import { leastSpliced } from "../go-on.js";
 import { discardWrong, type Old, Sending, withSplicing } from "./sending.js";
 
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */

@@ -166,6 +166,9 @@ test("what an upload broke is noted under the new name of its directory before t
   await until("the bytes to be there", async () => (await fs.stat(real("cut/torn.bin"))).size === 1000);
   data.resetAndDestroy();
   assert.match(await ftp.answer(), /^426/);
+  assert.match(await ftp.store("STOR cut/whole.bin", bytes(10)), /^226/);
+  // As a rename leaves it that power cut off.
+  await heard.memory.set("broken u/kept/whole.bin", 10);
   await ftp.ask("RNFR cut");
   assert.match(await ftp.ask("RNTO taken"), /^550/);
   await ftp.ask("RNFR cut");
@@ -185,6 +188,7 @@ test("what an upload broke is noted under the new name of its directory before t
   assert.deepEqual(old, [true]);
   assert.equal(heard.memory.get("broken u/cut/torn.bin"), undefined);
   assert.equal((await server.source.stat("u/kept/torn.bin", calm()))?.settled, false);
+  assert.equal(heard.memory.get("broken u/kept/whole.bin"), undefined, "a whole file would count as torn after a restart");
   ftp.close();
 });
 

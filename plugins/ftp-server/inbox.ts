@@ -74,10 +74,11 @@ export class Inbox implements Source, Arrivals {
     const noted: string[] = [];
     if ((await this.stat(corePathOf(to), calm)) === undefined) {
       for await (const name of this.#filesBelow(from)) {
+        const path = corePathOf([...to, ...name]);
         const bytes = this.#context.memory.get(brokenKey(corePathOf([...from, ...name])));
-        if (typeof bytes !== "number") continue;
-        noted.push(corePathOf([...to, ...name]));
-        await this.#remember(corePathOf([...to, ...name]), bytes);
+        // What is still noted there is of a rename that power cut off.
+        await this.#remember(path, typeof bytes === "number" ? bytes : undefined);
+        if (typeof bytes === "number") noted.push(path);
       }
     }
     try {
