@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { EMPTY } from "rxjs";
+import { EMPTY } from "../core/rxjs.js";
 import { RealClock } from "../core/clock.js";
 import { loadConfig, type DeviceConfig } from "../core/config.js";
 import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";

@@ -1,7 +1,7 @@
 /** Makes the engine's parts from a configuration: what a start, a reload and a command without a daemon have in common. It starts nothing. */
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { Subject } from "rxjs";
+import { Subject } from "./rxjs.js";
 import { Budget, type Spent } from "./budget.js";
 import type { RealClock } from "./clock.js";
 import type { Config, DeviceConfig } from "./config.js";

@@ -1,5 +1,5 @@
 /** What the command line asks of an engine: of the daemon's, through the control socket, or of one that a command made for itself. */
-import { filter } from "rxjs";
+import { filter } from "./rxjs.js";
 import { allAdvice } from "./advice.js";
 import { forget, retry } from "./amend.js";
 import { ControlError, type Answer, type ControlRequest, type Exchange } from "./control.js";

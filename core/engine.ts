@@ -1,7 +1,7 @@
 /**
  * What the four steps (find, pull, push, release) share: the engine's parts, named once. It decides nothing.
  */
-import { Subject } from "rxjs";
+import { Subject } from "./rxjs.js";
 import type { Config } from "./config.js";
 import type { Events } from "./events.js";
 import type { Finder } from "./find.js";

@@ -2,7 +2,7 @@
  * The one stream of events. The log, `status`, the web page, the metrics and `onEvent` are readers of it; nothing durable depends on it.
  * An event is a fact that has happened, with a line for a person and fields for a program.
  */
-import { Subject, type Observable } from "rxjs";
+import { Subject, type Observable } from "./rxjs.js";
 import type { Level } from "./plugin.js";
 
 /** Every event that there is. Names are a promise to programs: they are only ever added. */

@@ -6,7 +6,7 @@
  * A hint that comes while listing stays queued: the listing is done once more after it.
  */
 import { createHash } from "node:crypto";
-import { EMPTY, filter, merge, type Observable, timer } from "rxjs";
+import { EMPTY, filter, merge, type Observable, timer } from "./rxjs.js";
 import { Survey } from "./compact.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";

@@ -1,5 +1,5 @@
 /** A gate before a target or a route: open, or held with a reason. What is sent is broken off when it closes, and goes on where it was when it opens. */
-import { Subject } from "rxjs";
+import { Subject } from "./rxjs.js";
 import { Fault } from "./errors.js";
 import type { Held } from "./when.js";
 

@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
-import { firstValueFrom, fromEvent, type Observable, race, take } from "rxjs";
+import { firstValueFrom, fromEvent, type Observable, race, take } from "./rxjs.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";

@@ -15,7 +15,7 @@
 import { existsSync, fstatSync, promises as fs, writeSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { Subject } from "rxjs";
+import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
 import { trimReceipts } from "./receipts.js";
 import type { Database, Statement, Value } from "./sqlite.js";

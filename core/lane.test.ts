@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "./rxjs.js";
 import type { DeviceConfig } from "./config.js";
 import { abortedFault, Fault } from "./errors.js";
 import { Events } from "./events.js";

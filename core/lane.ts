@@ -4,7 +4,8 @@
  *
  * Nothing durable is decided here. `attached$` is the present state on subscribe, then each edge.
  */
-import { BehaviorSubject, type Observable, Subject, type Subscription } from "rxjs";
+import type { Subscription } from "rxjs";
+import { BehaviorSubject, type Observable, Subject } from "./rxjs.js";
 import type { Budget } from "./budget.js";
 import type { DeviceConfig } from "./config.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";

@@ -2,7 +2,7 @@
  * Limits: what holds files back that could be sent. Conditions and budgets of targets and routes are looked at every 2 s, while anything waits; a route's
  * `requires` when its turn comes. What is held is put off in the queue, with its reason, and due again once what held it is over.
  */
-import { Subject } from "rxjs";
+import { Subject } from "./rxjs.js";
 import { type Engine, routeOf } from "./engine.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
 import { test, type TestContext } from "node:test";
-import { Subject } from "rxjs";
+import { Subject } from "./rxjs.js";
 import { Looks } from "./looks.js";
 
 /** Looks that end when the test says so. */

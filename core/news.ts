@@ -2,7 +2,7 @@
  * News for a device of the files that come from it (`Device.news`): that all are safe, that one stays. "safe" is never said too early: not while
  * anything that was found is open or set aside, or anything that was seen still settles.
  */
-import { auditTime, filter, merge, tap } from "rxjs";
+import { auditTime, filter, merge, tap } from "./rxjs.js";
 import type { Engine } from "./engine.js";
 import type { Lane } from "./lane.js";
 import { elsewhere } from "./rows.js";

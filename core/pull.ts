@@ -5,7 +5,7 @@
  * A kill or power cut at any point leaves a spool file whose first `durable` bytes (journal) are the source's; what lies behind is cut off at
  * the next start. Bytes that have to be written again raise the version's generation, so that no target mixes the two.
  */
-import { filter, merge, type Observable } from "rxjs";
+import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf, routeOf, targets } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";

@@ -4,7 +4,7 @@
  *
  * A kill or power cut leaves a partial at the target, named after the upload: the next start asks for its size and goes on.
  */
-import { filter, merge, type Observable } from "rxjs";
+import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf, routeOf } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";

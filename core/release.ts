@@ -4,7 +4,7 @@
  *
  * The record is written after the act: after a power cut between the two the file is already gone, which is success.
  */
-import { filter, merge, type Observable } from "rxjs";
+import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
 import { isConsidered } from "./find.js";

@@ -2,7 +2,7 @@
  * Rest: a device that can be taken out is told when nothing more is wanted of it: all that it has is here or delivered, nothing is to be deleted or
  * archived on it, nothing is being sent to it.
  */
-import { auditTime, filter, merge } from "rxjs";
+import { auditTime, filter, merge } from "./rxjs.js";
 import type { Engine } from "./engine.js";
 import type { Lane } from "./lane.js";
 

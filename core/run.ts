@@ -4,7 +4,7 @@
  */
 import { setMaxListeners } from "node:events";
 import { isDeepStrictEqual } from "node:util";
-import { auditTime, lastValueFrom, map, type Observable } from "rxjs";
+import { auditTime, lastValueFrom, map, type Observable } from "./rxjs.js";
 import { buildLane, engineOf, routesBySource, type Given, type OwnEngine } from "./build.js";
 import type { Config, DeviceConfig } from "./config.js";
 import type { RouteLane } from "./engine.js";

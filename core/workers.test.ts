@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { lastValueFrom, Subject } from "rxjs";
+import { lastValueFrom, Subject } from "./rxjs.js";
 import { workers } from "./workers.js";
 
 /** Pieces that run until they are let go, or aborted. */

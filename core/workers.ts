@@ -5,7 +5,7 @@
  * The returned observable emits each piece when it has ended, and completes, after `stop`, once nothing runs any more. An error that `claim` or
  * `run` did not deal with stops the rest, and is told once nothing runs any more: what comes after it may begin the same work anew.
  */
-import { auditTime, Observable } from "rxjs";
+import { auditTime, Observable } from "./rxjs.js";
 import { Fault } from "./errors.js";
 
 export interface Work<T> {

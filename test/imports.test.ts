@@ -23,6 +23,7 @@ const forPlugins = [
   "core/program",
   "core/reading",
   "core/remote",
+  "core/rxjs",
   "core/soon",
   "core/sqlite",
   "core/stat",
@@ -72,6 +73,8 @@ test("every import is one that the layout allows", () => {
       const why = isTest ? undefined : wrong(from, to);
       if (why !== undefined) broken.push(`${path} imports ${to}: ${why}`);
     }
+    if (!isTest && path !== "core/rxjs.ts" && /^import (?!type )[^;]*? from "rxjs"/m.test(text))
+      broken.push(`${path} imports more than types from rxjs: core/rxjs has it, and starts faster`);
     if (!isTest && /^export default/m.test(text)) broken.push(`${path} has a default export`);
     if (!isTest && !path.startsWith("cli/") && /\bprocess\.(env|argv|exit|on)\b/.test(text))
       broken.push(`${path} uses the process; only cli does`);

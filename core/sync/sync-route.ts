@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { EMPTY, merge, tap, timer } from "rxjs";
+import { EMPTY, merge, tap, timer } from "../rxjs.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";

@@ -1,5 +1,5 @@
 /** A station as a device. Whether it is there is learned from work, as with other servers. */
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import * as v from "valibot";
 import { hostOf } from "../../core/net.js";
 import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";

@@ -2,7 +2,7 @@
 import { constants, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { EMPTY } from "rxjs";
+import { EMPTY } from "../../core/rxjs.js";
 import { Fault, faultOfErrno, isFault } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { expectNoLink } from "../local/place.js";

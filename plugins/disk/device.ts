@@ -4,7 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { BehaviorSubject, Observable, Subject } from "rxjs";
+import { BehaviorSubject, Observable, Subject } from "../../core/rxjs.js";
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { freeBytesAt, realOf } from "../../core/fs.js";
 import { NameWatch } from "../../core/name-watch.js";

@@ -1,7 +1,7 @@
 /** What the engine is told of reading from what may be pulled; how it is obeyed: test/engine/media.test.ts. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EMPTY } from "rxjs";
+import { EMPTY } from "../../core/rxjs.js";
 import type { Disks } from "./device.js";
 import { DiskSource } from "./source.js";
 

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { Readable } from "node:stream";
-import { Subject } from "rxjs";
+import { Subject } from "../../core/rxjs.js";
 import { abortedFault, codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, PluginContext, Source, SourceFeatures, Stamp } from "../../core/plugin.js";
 import { timeOf } from "../../core/stat.js";

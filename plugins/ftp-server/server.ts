@@ -9,7 +9,7 @@ import { readFile } from "node:fs/promises";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { createSecureContext, type SecureContext } from "node:tls";
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";

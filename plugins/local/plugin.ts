@@ -1,6 +1,6 @@
 /** The plugin `local`: a directory of this machine, as source and target. */
 import { existsSync, promises as fs, statSync, watch } from "node:fs";
-import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, takeUntil, timer } from "rxjs";
+import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, takeUntil, timer } from "../../core/rxjs.js";
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";

@@ -2,7 +2,7 @@
  * One configured autopilot: its link, its peer, its file sessions, and the contract over them. What arbitrates is below; here paths are made
  * and answers become entries. The link is opened when presence is first asked for.
  */
-import { Observable, type Observable as Stream } from "rxjs";
+import { Observable, type Observable as Stream } from "../../core/rxjs.js";
 import type { Readable } from "node:stream";
 import { Fault } from "../../core/errors.js";
 import { realOf } from "../../core/fs.js";

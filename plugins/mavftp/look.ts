@@ -1,5 +1,5 @@
 /** Who answers at an address, for somebody who has no configuration yet. */
-import { firstValueFrom, filter, takeUntil, timer, defaultIfEmpty, merge, interval } from "rxjs";
+import { firstValueFrom, filter, takeUntil, timer, defaultIfEmpty, merge, interval } from "../../core/rxjs.js";
 import { isFault } from "../../core/errors.js";
 import type { PluginContext } from "../../core/plugin.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";

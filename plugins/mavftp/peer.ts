@@ -6,7 +6,7 @@
  * told by its signal.
  */
 import { randomBytes } from "node:crypto";
-import { BehaviorSubject, Subject, type Observable } from "rxjs";
+import { BehaviorSubject, Subject, type Observable } from "../../core/rxjs.js";
 import { Fault, type FaultKind } from "../../core/errors.js";
 import type { PluginContext, Presence } from "../../core/plugin.js";
 import type { Frame } from "../../mavlink/frame.js";

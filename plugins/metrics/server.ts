@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { monitorEventLoopDelay, type IntervalHistogram } from "node:perf_hooks";
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import { Fault, throwIfAborted } from "../../core/errors.js";
 import { listening } from "../../core/net.js";
 import type { Figures, PluginContext, Presence, Service } from "../../core/plugin.js";

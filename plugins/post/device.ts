@@ -1,5 +1,5 @@
 /** One server that takes files by a POST, as a device. It counts as attached until core, which sees the failures, says otherwise. */
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import { Fault } from "../../core/errors.js";
 import { HttpClient } from "../../core/http.js";
 import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";

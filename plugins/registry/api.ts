@@ -1,7 +1,7 @@
 /** The HTTP side of a registry: who may ask what, and in which words it is answered. What is asked is done elsewhere. */
 import { Hono, type Context } from "hono";
 import { streamSSE } from "hono/streaming";
-import { filter, firstValueFrom, merge, Subject, take } from "rxjs";
+import { filter, firstValueFrom, merge, Subject, take } from "../../core/rxjs.js";
 import * as v from "valibot";
 import type { Clock, Level } from "../../core/plugin.js";
 import { Allowance, whose } from "./allowance.js";

@@ -1,6 +1,6 @@
 /** Registering a vehicle: asked for with a key, confirmed by the reader of a mail or by the operator, told to whom waits for it. */
 import { createHash, randomBytes } from "node:crypto";
-import { Subject } from "rxjs";
+import { Subject } from "../../core/rxjs.js";
 import type { Clock, Level } from "../../core/plugin.js";
 import { durationText } from "../../core/text.js";
 import { Allowance } from "./allowance.js";

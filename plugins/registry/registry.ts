@@ -9,7 +9,7 @@ import { createServer as createHttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import { newCertificate } from "../../core/certificate.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";

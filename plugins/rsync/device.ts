@@ -4,7 +4,7 @@
  * Whether the server is there is learned from work, not from idle probes: it counts as attached until core, which sees the failures, says
  * otherwise. `close` ends all programs that run for it.
  */
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import { Link } from "./link.js";
 import type { RsyncOptions } from "./options.js";

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { from, lastValueFrom, toArray } from "rxjs";
+import { lastValueFrom, rxjs } from "../../core/rxjs.js";
 import { progressOf } from "./progress.js";
 
-const told = (...texts: string[]) => lastValueFrom(progressOf(from(texts)).pipe(toArray()));
+const told = (...texts: string[]) => lastValueFrom(progressOf(rxjs.from(texts)).pipe(rxjs.toArray()));
 
 test("progress as rsync 3 prints it, cut anywhere", async () => {
   const text =

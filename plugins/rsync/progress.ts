@@ -1,5 +1,5 @@
 /** What rsync prints while it works, as a stream: `--info=progress2 --no-human-readable`, whose figure is the bytes of files that went by. */
-import { filter, map, Observable, scan } from "rxjs";
+import { filter, map, Observable, scan } from "../../core/rxjs.js";
 
 /** Bytes of files so far, each larger than the one before. Ends with the text. */
 export function progressOf(text$: Observable<string>): Observable<number> {

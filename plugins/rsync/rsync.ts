@@ -7,7 +7,7 @@
  */
 import { mkdir, mkdtemp, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { Observable } from "rxjs";
+import { Observable } from "../../core/rxjs.js";
 import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Upload } from "../../core/plugin.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";

@@ -4,7 +4,7 @@
  * Whether the server is there is learned from work, not from idle probes: it counts as attached until core, which sees the failures, says
  * otherwise. `close` ends all connections and what runs on them.
  */
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import { Fault } from "../../core/errors.js";
 import type { Device, PluginContext, Presence } from "../../core/plugin.js";
 import type { SftpOptions } from "./options.js";

@@ -1,5 +1,5 @@
 /** One WebDAV server as a device. It counts as attached until core, which sees the failures, says otherwise. */
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject } from "../../core/rxjs.js";
 import { Fault } from "../../core/errors.js";
 import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";
 import type { WebdavOptions } from "./options.js";
