@@ -1,10 +1,11 @@
 /** Where a route's files are, and where it brings them: as far as two directories may be one, or one may be in the other. */
-import { realpathSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { mountsIn, unbound } from "./mounts.js";
 import type { Plugin } from "./plugin.js";
 import { intoOf, type Names, Rules, type Route } from "./route.js";
 
-/** A directory: of this machine "/srv/box", with no link in it as far as it is there; of another "ssh://box@nas.local:22/srv", where the plugin says that; else "nas:/box", as the device names it. */
+/** A directory: of this machine "/srv/box", with no link in it as far as it is there, and the same for all its mounts; of another "ssh://box@nas.local:22/srv", where the plugin says that; else "nas:/box", as the device names it. */
 export type Place = string;
 
 interface Located {
@@ -112,8 +113,17 @@ const trimmed = (path: string) => path.replace(/\/+$/, "");
 function realPath(path: string): string {
   for (let at = path, rest = ""; ; rest = join(basename(at), rest), at = dirname(at))
     try {
-      return trimmed(join(realpathSync(at), rest));
+      return trimmed(join(unbound(mountsNow(), realpathSync(at)), rest));
     } catch (error) {
       if (at === dirname(at)) throw error;
     }
+}
+
+/** None where the system has no such table. */
+function mountsNow() {
+  try {
+    return mountsIn(readFileSync("/proc/self/mountinfo", "utf8"));
+  } catch {
+    return [];
+  }
 }

@@ -14,6 +14,7 @@ const forPlugins = [
   "core/fs",
   "core/host-key",
   "core/http",
+  "core/mounts",
   "core/name-watch",
   "core/names",
   "core/net",

@@ -4,7 +4,7 @@ import { reasonOf } from "../../core/retry.js";
 import { type Block, matches, readBlocks, refusalOf, type Wanted, wantedText } from "../../plugins/disk/blocks.js";
 import { helperPaths } from "../../plugins/disk/helper.js";
 import { drivers } from "../../plugins/disk/mounting.js";
-import { mountsIn } from "../../plugins/disk/mounts.js";
+import { mountsIn } from "../../core/mounts.js";
 import { type DiskConfig, wantedOf } from "../../plugins/disk/plugin.js";
 import { type Finding, findingsOf } from "./finding.js";
 import { groupName, isThere, statOf, textOf, type User, type View } from "../machine/view.js";

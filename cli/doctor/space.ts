@@ -5,7 +5,7 @@ import type { Config } from "../../core/config.js";
 import { mayWriteIn } from "../../core/fs.js";
 import { reasonOf } from "../../core/retry.js";
 import { shellWord, sizeText } from "../../core/text.js";
-import { type Mount, mountsIn } from "../../plugins/disk/mounts.js";
+import { type Mount, mountsIn } from "../../core/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
 import { mayDo } from "../machine/rights.js";
 import { journalTrouble, othersIn, strangeIn } from "../machine/state-dir.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { sizeText } from "../../core/text.js";
 import { type Block, readBlocks, refusalOf } from "../../plugins/disk/blocks.js";
 import { helperPaths } from "../../plugins/disk/helper.js";
-import { mountsIn } from "../../plugins/disk/mounts.js";
+import { mountsIn } from "../../core/mounts.js";
 import { at, textOf, type View } from "../machine/view.js";
 
 export interface Disk {

@@ -13,7 +13,7 @@ import { type HelperAnswer, helperDir, type HelperRequest, isHelpers, noteOf, sh
 import { askerIn, type Facts, placeRefused, refusalFor, requestIn, sourcesIn, type Use, useOf } from "./helper-rules.js";
 import { nameOf } from "./media.js";
 import { type Machine, mountAt, mountHere, safeFlags } from "./mounting.js";
-import { readMounts } from "./mounts.js";
+import { readMounts } from "../../core/mounts.js";
 
 export interface HelperGiven {
   /** The service's user, by name or number: it alone may ask, and has what is mounted. */

@@ -2,7 +2,7 @@
 import { promises as fs } from "node:fs";
 import { type Block } from "./blocks.js";
 import type { Machine } from "./mounting.js";
-import { readMounts } from "./mounts.js";
+import { readMounts } from "../../core/mounts.js";
 
 const mostNamed = 5;
 

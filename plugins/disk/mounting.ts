@@ -9,7 +9,7 @@ import { type Block, stayOf } from "./blocks.js";
 import { runCommand, type RunCommand } from "../../core/program.js";
 import { askHelper, helperDir, helperPaths, type HelperPaths, type HelperRequest } from "./helper.js";
 import { nameOf } from "./media.js";
-import { type Mount, readMounts } from "./mounts.js";
+import { type Mount, readMounts } from "../../core/mounts.js";
 import type { OwnMounts } from "./own-mount.js";
 
 /** Where this machine tells of itself; a test has its own. */

@@ -1,5 +1,7 @@
 /** The mount table of this process (proc(5), /proc/self/mountinfo). */
 import { readFile } from "node:fs/promises";
+import { join, relative } from "node:path";
+import { isAtOrBelow } from "./paths.js";
 
 export interface Mount {
   /** `major:minor` of what is mounted; a FUSE driver may have one of its own. */
@@ -30,6 +32,26 @@ export function mountsIn(text: string): Mount[] {
     return [{ device, root: plain(root), dir: plain(dir), type, from: plain(from ?? ""), readOnly, options: (options ?? "").split(",") }];
   });
 }
+
+/** Of a directory that can be had by several mounts (`mount --bind`, a disk that is mounted twice) always the same of its paths. `path`: absolute, with no link in it. */
+export function unbound(mounts: readonly Mount[], path: string): string {
+  const at = mountOf(mounts, path);
+  if (at === undefined) return path;
+  const inside = join(at.root, relative(at.dir, path));
+  const seenBy = ({ dir, root }: Mount) => join(dir, relative(root, inside));
+  const most = mounts
+    .filter((it) => it.device === at.device && isIn(inside, it.root) && mountOf(mounts, seenBy(it)) === it)
+    .sort((a, b) => a.root.length - b.root.length)[0];
+  return seenBy(most ?? at);
+}
+
+/** That shows what is at a path: what was mounted last at a directory covers what was there. */
+function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
+  const length = Math.max(...mounts.map(({ dir }) => (isIn(path, dir) ? dir.length : -1)));
+  return mounts.findLast(({ dir }) => dir.length === length && isIn(path, dir));
+}
+
+const isIn = (path: string, dir: string) => dir === "/" || isAtOrBelow(path, dir);
 
 function isReadOnly(options = ""): boolean {
   return options.split(",").includes("ro");
