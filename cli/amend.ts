@@ -1,18 +1,17 @@
 /** `why`, `retry`, `forget`, `verify`, `eject`, `plan` and `approve`: what a person asks about files on their way, and does with them. */
 import type { Forgotten, Retried, Told } from "../core/amend.js";
-import { ask } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { sizeText } from "../core/text.js";
 import type { PlannedRoute } from "../core/sync/commands.js";
 import type { Verified, VerifySum } from "../core/verify.js";
 import type { WhyFile } from "../core/why.js";
-import { askOrDo, configForJournal, configToTell, interruptible, usableConfig } from "./ask.js";
+import { askOrDo, interruptible, whomToAsk } from "./ask.js";
 
 const write = (line: string) => process.stdout.write(`${line}\n`);
 
 export async function whyCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await configToTell(config);
-  const files = (await interruptible((signal) => askOrDo(usable, { command: "why", what }, { signal }))) as WhyFile[];
+  const asked = await whomToAsk(config);
+  const files = (await interruptible((signal) => askOrDo(asked, { command: "why", what }, { signal }))) as WhyFile[];
   if (json) write(JSON.stringify({ files }));
   else for (const file of files) write(whyText(file));
   return 0;
@@ -28,9 +27,9 @@ export function whyText(file: WhyFile): string {
 }
 
 export async function retryCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
-  const usable = await configForJournal(config);
+  const asked = await whomToAsk(config);
   const request = { command: "retry", ...(what === undefined ? {} : { what }) };
-  const done = (await interruptible((signal) => askOrDo(usable, request, { signal }))) as Retried;
+  const done = (await interruptible((signal) => askOrDo(asked, request, { signal }))) as Retried;
   if (json) {
     write(JSON.stringify(done));
     return 0;
@@ -43,16 +42,16 @@ export async function retryCommand(config: string, what: string | undefined, jso
     write(
       `${toldText(told)}: was given up, and what was sent of it is still to be taken away at ${told.to}; it can be sent again after that: filesync retry ${told.id}`,
     );
-  const asked = done.retried.length + done.again.length + done.due + done.leaving.length;
-  if (asked === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} was set aside`);
-  if (asked > 0 && !done.running) write('nothing moves while no daemon runs: start it with "filesync run"');
+  const all = done.retried.length + done.again.length + done.due + done.leaving.length;
+  if (all === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} was set aside`);
+  if (all > 0 && !done.running) write('nothing moves while no daemon runs: start it with "filesync run"');
   for (const [name, said] of Object.entries(done.devices)) write(`${name}: ${said}`);
   return 0;
 }
 
 export async function forgetCommand(config: string, what: string, json: boolean): Promise<number> {
-  const usable = await configForJournal(config);
-  const done = (await interruptible((signal) => askOrDo(usable, { command: "forget", what }, { signal }))) as Forgotten;
+  const asked = await whomToAsk(config);
+  const done = (await interruptible((signal) => askOrDo(asked, { command: "forget", what }, { signal }))) as Forgotten;
   if (json) {
     write(JSON.stringify(done));
     return 0;
@@ -69,8 +68,8 @@ export async function forgetCommand(config: string, what: string, json: boolean)
 }
 
 export async function ejectCommand(config: string, device: string, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
-  const done = (await interruptible((signal) => askOrDo(usable, { command: "eject", what: device }, { signal }, "device"))) as {
+  const asked = await whomToAsk(config, "own");
+  const done = (await interruptible((signal) => askOrDo(asked, { command: "eject", what: device }, { signal }, "device"))) as {
     said: string;
   };
   write(json ? JSON.stringify(done) : `${device}: ${done.said}`);
@@ -79,13 +78,13 @@ export async function ejectCommand(config: string, device: string, json: boolean
 
 /** Exit code 3 when something is wrong, or could not be looked at. */
 export async function verifyCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
+  const asked = await whomToAsk(config, "own");
   const said = (fact: unknown) => {
     write(json ? JSON.stringify(fact) : verifiedText(fact as Verified));
     return undefined;
   };
   const request = { command: "verify", ...(what === undefined ? {} : { what }) };
-  const sum = (await interruptible((signal) => askOrDo(usable, request, { signal, said }, "device"))) as VerifySum;
+  const sum = (await interruptible((signal) => askOrDo(asked, request, { signal, said }, "device"))) as VerifySum;
   if (json) write(JSON.stringify(sum));
   else {
     const { deliveries, proved, wrong, unreachable } = sum;
@@ -110,9 +109,9 @@ function toldText({ file, to, id }: Told): string {
 }
 
 export async function planCommand(config: string, what: string | undefined, json: boolean): Promise<number> {
-  const usable = await usableConfig(config);
+  const asked = await whomToAsk(config, "own");
   const request = { command: "plan", ...(what === undefined ? {} : { what }) };
-  const routes = (await interruptible((signal) => askOrDo(usable, request, { signal }, "device"))) as PlannedRoute[];
+  const routes = (await interruptible((signal) => askOrDo(asked, request, { signal }, "device"))) as PlannedRoute[];
   if (json) write(JSON.stringify({ routes }));
   else for (const route of routes) write(planText(route));
   return 0;
@@ -134,12 +133,8 @@ function planText({ route, state, reason, first, paths }: PlannedRoute): string 
 }
 
 export async function approveCommand(config: string, what: string, json: boolean): Promise<number> {
-  const request = { command: "approve", what };
-  const done = (await interruptible(async (signal) => {
-    // A daemon has the secrets that its devices need; without one they are ours to read.
-    const answer = await ask((await configForJournal(config)).stateDir, request, { signal });
-    return answer === undefined ? askOrDo(await usableConfig(config), request, { signal }, "device") : answer.ok;
-  })) as { said: string };
+  const asked = await whomToAsk(config, "own");
+  const done = (await interruptible((signal) => askOrDo(asked, { command: "approve", what }, { signal }, "device"))) as { said: string };
   write(json ? JSON.stringify(done) : done.said);
   return 0;
 }

@@ -1,12 +1,12 @@
 /** `ls`, `get`, `put`, `rm`, `mkdir`, `mv`: any device by hand; through the daemon if one runs, so that link, login and lock are shared. */
 import { ask, ControlError, type Asking, type ControlRequest } from "../core/control.js";
-import { type DeviceConfig } from "../core/config.js";
+import { namesIn, type DeviceConfig } from "../core/config.js";
 import { suggestion } from "../core/config-problems.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
 import type { FileEntry, PluginContext } from "../core/plugin.js";
 import { dateText } from "../core/route.js";
-import { interruptible, usableConfig } from "./ask.js";
+import { interruptible, usableConfig, whomToAsk } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
 import { deviceOfUrl, doByHand, homeIn, inWordsOfUrl, withLane, withTrace, type OwnNames } from "./own.js";
@@ -129,31 +129,33 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     }
     const colon = at.indexOf(":");
     const name = colon === -1 ? at : at.slice(0, colon);
-    const config = await usableConfig(configPath(options.config), name);
-    const names = config.devices.map((known) => known.name);
-    const device = config.devices.find((known) => known.name === name);
-    if (device === undefined)
+    const path = colon === -1 ? "" : at.slice(colon + 1);
+    const file = configPath(options.config);
+    const { stateDir, config: there } = await whomToAsk(file, "own");
+    const names = there === undefined ? [name] : namesIn(there);
+    if (!names.includes(name))
       throw new UsageError(
         colon === -1
           ? `expected DEVICE:PATH, got "${at}"; the devices are: ${names.join(", ")}`
           : `there is no device "${name}"${suggestion(name, names)}; there are: ${names.join(", ")}`,
       );
-    const path = colon === -1 ? "" : at.slice(colon + 1);
-    const asked = async (request: ControlRequest, asking: Asking = {}) => ask(config.stateDir, { ...request, device: name }, asking);
     // Asked once whether somebody is there: a daemon that stops meanwhile is an error, not a reason to open the link ourselves.
-    const running = await ask(config.stateDir, { command: "version" });
+    const running = await ask(stateDir, { command: "version" });
     if (running !== undefined) {
       if (options.trace !== undefined)
         throw new UsageError(
           `--trace: a daemon runs and has the link of ${name}: set "trace" of ${name} in its configuration, or stop it for so long`,
         );
       const through: Device = async (request, asking) => {
-        const answer = await asked(request, asking);
+        const answer = await ask(stateDir, { ...request, device: name }, asking);
         if (answer === undefined) throw new ControlError("the daemon has stopped meanwhile; the same command again works without it");
         return answer.ok;
       };
       return work({ name, path, signal, ask: through });
     }
+    const config = await usableConfig(file, name);
+    const device = config.devices.find((known) => known.name === name);
+    if (device === undefined) throw new UsageError(`there is no device "${name}" any more`);
     const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
     const own: OwnNames = { vehicle: config.vehicle, installation, home: await homeIn(config.stateDir) };
     const onLane = (lane: Lane) =>

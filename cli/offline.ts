@@ -18,13 +18,13 @@ import { othersText, strangeText } from "./machine/state-dir.js";
 
 const patienceMs = 3000;
 
-/** In the place of a configuration that cannot be used: a daemon that runs with an earlier one can be asked all the same. */
-export class Broken {
-  constructor(
-    readonly stateDir: string,
-    /** What is wrong with it. */
-    readonly words: string,
-  ) {}
+/** Whom a command asks: the daemon of a state directory, whatever stands in its configuration by now; where none runs, itself. */
+export interface Asked {
+  readonly stateDir: string;
+  /** What can be used of the configuration, its secrets unread. undefined: nothing. */
+  readonly config?: Config;
+  /** What the command does it with itself. Throws UsageError where it cannot be used. */
+  readonly usable: () => Config | Promise<Config>;
 }
 
 /**
@@ -32,19 +32,17 @@ export class Broken {
  * another user's, or somebody keeps it.
  */
 export async function askOrDoWith<T>(
-  config: Config | Broken,
+  { stateDir, usable }: Asked,
   request: ControlRequest,
   asking: Asking,
   reads: boolean,
   work: (engine: OwnEngine) => T | Promise<T>,
 ): Promise<unknown> {
-  const { stateDir } = config;
   for (const patience = new Patience(); ;)
     try {
       const answer = await ask(stateDir, request, asking);
       if (answer !== undefined) return answer.ok;
-      if (config instanceof Broken) throw new UsageError(config.words);
-      return await withJournal(config, reads, work);
+      return await withJournal(await usable(), reads, work);
     } catch (error) {
       // A daemon that stops may have done what it was asked.
       if (!(error instanceof StateDirHeld) && !(reads && isFault(error, "offline"))) throw error;

@@ -15,6 +15,10 @@ export interface Output {
   close(): void;
 }
 
+/** What a terminal does with what is wider than it: nothing comes of it, or it goes on in the next line. */
+export const noWrap = "\x1b[?7l";
+export const wrap = "\x1b[?7h";
+
 /** `terminal`: progress is drawn. */
 export function outputTo(stream: NodeJS.WriteStream): Output {
   const terminal = stream.isTTY;
@@ -22,12 +26,14 @@ export function outputTo(stream: NodeJS.WriteStream): Output {
   return {
     terminal,
     line(text) {
-      stream.write(`${shown === "" ? "" : "\r\x1b[K"}${text}\n${shown}`);
+      stream.write(shown === "" ? `${text}\n` : `\r\x1b[K${text}\n${noWrap}${shown}${wrap}`);
     },
     progress(text) {
-      if (!terminal || text === shown) return;
-      shown = cutTo(text, (stream.columns || 80) - 1);
-      stream.write(`\r\x1b[K${shown}`);
+      // A character may be two columns wide.
+      const drawn = cutTo(text, (stream.columns || 80) - 1);
+      if (!terminal || drawn === shown) return;
+      shown = drawn;
+      stream.write(`${noWrap}\r\x1b[K${shown}${wrap}`);
     },
     close() {
       if (shown !== "") stream.write("\r\x1b[K");

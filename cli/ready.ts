@@ -2,7 +2,7 @@
 import { parseSize } from "../core/options.js";
 import type { Place, Readiness } from "../core/ready.js";
 import { sizeText } from "../core/text.js";
-import { askOrDo, interruptible, usableConfig } from "./ask.js";
+import { askOrDo, interruptible, whomToAsk } from "./ask.js";
 import { UsageError } from "./config.js";
 
 const words: Readonly<Record<Place["state"], string>> = { ready: "ready", "not-ready": "NOT READY", "not-known": "not known" };
@@ -13,9 +13,9 @@ export async function readyCommand(path: string, options: { need?: string; json:
   const need = options.need === undefined ? undefined : parseSize(options.need);
   if (options.need !== undefined && need === undefined)
     throw new UsageError(`--need ${options.need}: expected a size such as "4GiB" or "300MB" (units: B kB MB GB KiB MiB GiB)`);
-  const config = await usableConfig(path);
+  const asked = await whomToAsk(path, "own");
   const request = { command: "ready", ...(need === undefined ? {} : { need }) };
-  const said = (await interruptible((signal) => askOrDo(config, request, { signal }, "device"))) as Readiness;
+  const said = (await interruptible((signal) => askOrDo(asked, request, { signal }, "device"))) as Readiness;
   process.stdout.write(`${options.json ? JSON.stringify(said) : readyText(said)}\n`);
   return said.ready ? 0 : 3;
 }

@@ -14,7 +14,7 @@ import type { WhyFile } from "../core/why.js";
 import { runCommand } from "../core/program.js";
 import { builtIn } from "../plugins/index.js";
 import { whyText } from "./amend.js";
-import { askOrDo } from "./ask.js";
+import { askedWith, askOrDo } from "./ask.js";
 import { findConfig, type Found, UsageError } from "./config.js";
 import { diagnosis } from "./doctor.js";
 import { findingsText } from "./doctor/finding.js";
@@ -108,7 +108,7 @@ function sectionsOf(found: Found | undefined): Section[] {
     {
       name: "status",
       text: withConfig(async (usable) => {
-        status = await statusNow(usable);
+        status = await statusNow(askedWith(usable));
         return JSON.stringify(status, undefined, 1);
       }),
     },
@@ -158,9 +158,10 @@ async function configurationText(found: Found | undefined): Promise<string> {
 
 async function whyParked(config: Config, status: Status | undefined): Promise<string> {
   if (status === undefined) throw new Error("the status is not known");
+  const asked = askedWith(config);
   const texts: string[] = [];
   for (const { id } of status.parked.slice(0, mostParked))
-    texts.push(await textOrWhy(async () => ((await askOrDo(config, { command: "why", what: id })) as WhyFile[]).map(whyText).join("\n")));
+    texts.push(await textOrWhy(async () => ((await askOrDo(asked, { command: "why", what: id })) as WhyFile[]).map(whyText).join("\n")));
   const more = status.parked.length - mostParked;
   if (more > 0) texts.push(`… and ${more} more`);
   return texts.length === 0 ? "nothing" : texts.join("\n");

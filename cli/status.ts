@@ -1,21 +1,20 @@
 /** `status`: asks the running daemon; without one, reads what its journal says. `--watch` draws it anew each second, in place on a terminal. */
-import type { Config } from "../core/config.js";
 import { placeText } from "../core/config-problems.js";
 import { ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
-import { configToTell, interruptible } from "./ask.js";
+import { interruptible, whomToAsk } from "./ask.js";
 import { UsageError } from "./config.js";
-import { askOrDoWith, type Broken } from "./offline.js";
-import { cutTo } from "./output.js";
+import { askOrDoWith, type Asked } from "./offline.js";
+import { cutTo, noWrap, wrap } from "./output.js";
 import { programVersion } from "./version.js";
 
 const watchMs = 1000;
 
 export async function statusCommand(path: string, options: { json: boolean; watch: boolean }): Promise<number> {
-  const config = await configToTell(path);
-  const status = await statusNow(config);
+  const asked = await whomToAsk(path);
+  const status = await statusNow(asked);
   const text = (now: Status) => (options.json ? JSON.stringify(now) : statusText(now));
   if (!options.watch) {
     process.stdout.write(`${text(status)}\n`);
@@ -30,7 +29,7 @@ export async function statusCommand(path: string, options: { json: boolean; watc
         if (screen === undefined) process.stdout.write(`${shown}\n${options.json ? "" : "\n"}`);
         else screen.draw(shown);
         await pause(watchMs, stop);
-        shown = stop.aborted ? shown : await statusNow(config).then(text, wordsOf);
+        shown = stop.aborted ? shown : await statusNow(asked).then(text, wordsOf);
       }
     } finally {
       screen?.close();
@@ -39,8 +38,8 @@ export async function statusCommand(path: string, options: { json: boolean; watc
   return 0;
 }
 
-export async function statusNow(config: Config | Broken): Promise<Status> {
-  return (await askOrDoWith(config, { command: "status" }, {}, true, (engine) => statusOf(engine, programVersion, false))) as Status;
+export async function statusNow(asked: Asked): Promise<Status> {
+  return (await askOrDoWith(asked, { command: "status" }, {}, true, (engine) => statusOf(engine, programVersion, false))) as Status;
 }
 
 /** A daemon that starts or stops meanwhile is waited for. */
@@ -62,7 +61,7 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** The terminal's other screen: what was there before comes back, and nothing scrolls away. */
+/** The terminal's other screen: what was there before comes back, and nothing scrolls away. It cuts by itself what is wider than it looks (汉). */
 class Screen {
   readonly #quit = new AbortController();
   #text = "";
@@ -73,7 +72,7 @@ class Screen {
   readonly #onResize = () => this.draw(this.#text);
 
   constructor() {
-    process.stdout.write("\x1b[?1049h\x1b[?25l");
+    process.stdout.write(`\x1b[?1049h\x1b[?25l${noWrap}`);
     process.stdout.on("resize", this.#onResize);
     if (!process.stdin.isTTY) return;
     process.stdin.setRawMode(true);
@@ -99,7 +98,7 @@ class Screen {
     process.stdout.removeListener("resize", this.#onResize);
     process.stdin.removeListener("data", this.#onKey).pause();
     if (process.stdin.isTTY) process.stdin.setRawMode(false);
-    process.stdout.write("\x1b[?25h\x1b[?1049l");
+    process.stdout.write(`${wrap}\x1b[?25h\x1b[?1049l`);
   }
 }
 

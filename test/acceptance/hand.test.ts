@@ -210,6 +210,25 @@ both("get latest: the newest log, by time; a get that is cut goes on at its byte
   assert.deepEqual(readdirSync(world.path("cwd")), ["new.ulg"]);
 });
 
+test("who may not read a secret uses its device through the daemon that has it", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  const config = world.config({
+    devices: { ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: { env: "OF_THE_SERVICE" } } },
+  });
+  const ls = () => runProgram(["ls", "--config", config, "ftp:"]);
+  const daemon = new Program(["run", "--json", "--config", config], { env: { ...process.env, OF_THE_SERVICE: "secret" } });
+  t.after(() => daemon.kill());
+  await daemon.until(({ what }) => what === "ready", "ready");
+  assert.deepEqual(await ls(), { code: 0, out: "", err: "" });
+  daemon.signal("SIGTERM");
+  await daemon.exited;
+  const { code, err } = await ls();
+  assert.equal(code, 2);
+  assert.match(err, /devices\.ftp\.password: expected the environment variable OF_THE_SERVICE to be set/);
+});
+
 test("an FTP server by URL: the password from the environment, never on the command line", async (t) => {
   const world = new World(t);
   const ground = await startGround(world.path("ground"));
@@ -314,6 +333,6 @@ test("on a terminal a bar shows how far, how fast and how long still", async (t)
   pty.onData((data) => (seen += data));
   const code = await new Promise<number>((resolve) => pty.onExit(({ exitCode }) => resolve(exitCode)));
   assert.equal(code, 0, seen);
-  assert.match(seen, /\r\x1b\[Kdisk:a\.bin \[#+\.+\] \d+ % of 8\.0 MB, [\d.]+ MB\/s, \d+ s left/); // eslint-disable-line no-control-regex
+  assert.match(seen, /\x1b\[\?7l\r\x1b\[Kdisk:a\.bin \[#+\.+\] \d+ % of 8\.0 MB, [\d.]+ MB\/s, \d+ s left\x1b\[\?7h/); // eslint-disable-line no-control-regex
   assert.match(seen, /\r\x1b\[Kdisk:a\.bin → a\.bin \(8000000 bytes in \d+ s, [\d.]+ MB\/s, proved by size\)\r\n$/); // eslint-disable-line no-control-regex
 });

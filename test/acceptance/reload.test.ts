@@ -122,7 +122,7 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
   assert.equal(await refused(), undefined);
 });
 
-test("beside a file that cannot be read by now status and why tell of the daemon that runs; without one they say what is wrong with it", async (t) => {
+test("beside a file that cannot be read by now commands ask the daemon that runs; without one they say what is wrong with it", async (t) => {
   const world = new World(t);
   world.mkdir("out");
   world.file("in/a", "a");
@@ -140,6 +140,11 @@ test("beside a file that cannot be read by now status and why tell of the daemon
       [["status"], "everything that was found is delivered (1 B)"],
       [["status", "--json"], '"summary":"everything that was found is delivered (1 B)"'],
       [["why", "a"], "→ out: delivered"],
+      [["verify"], "1 delivery: 1 proved"],
+      [["retry", "--all"], "nothing was set aside"],
+      [["forget", "a"], "nothing of a was set aside"],
+      [["ready"], "ready for"],
+      [["ls", "out:"], "  a"],
     ] as const) {
       const { code, out, err } = await runProgram([...args, "--config", config]);
       assert.deepEqual([code, out.includes(said)], [0, true], `${args.join(" ")}: ${out}${err}`);
@@ -148,7 +153,7 @@ test("beside a file that cannot be read by now status and why tell of the daemon
   }
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0, program.stderr);
-  for (const args of [["status"], ["why", "a"]]) {
+  for (const args of [["status"], ["why", "a"], ["verify"], ["retry", "--all"], ["forget", "a"], ["ready"], ["ls", "out:"]]) {
     const { code, out, err } = await runProgram([...args, "--config", config]);
     assert.deepEqual([code, out], [2, ""]);
     assert.match(err, /unknown key "devcies"/);

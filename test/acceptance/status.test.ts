@@ -238,8 +238,8 @@ for (const key of ["q", "\x03"])
       pty.onExit(({ exitCode }) => resolve(exitCode));
     });
     assert.equal(code, 0, seen);
-    assert.ok(seen.startsWith("\x1b[?1049h\x1b[?25l\x1b[H"), JSON.stringify(seen.slice(0, 40)));
-    assert.ok(seen.endsWith("\x1b[?25h\x1b[?1049l"));
+    assert.ok(seen.startsWith("\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H"), JSON.stringify(seen.slice(0, 40)));
+    assert.ok(seen.endsWith("\x1b[?7h\x1b[?25h\x1b[?1049l"));
     const frames = seen.split("\x1b[H").slice(1);
     for (const frame of frames) {
       const lines = frame.replace(/\x1b\[[?0-9]*[A-Za-z]/g, "").split("\r\n"); // eslint-disable-line no-control-regex
