@@ -247,6 +247,35 @@ test("a body that is refused by its length alone is not sent; a server that know
   assert.equal(taken.status, 200);
 });
 
+test("a server that refuses an Expect (417) is asked for none from then on", async (t) => {
+  const refusing = http.createServer((request, response) => {
+    request.resume().on("end", () => response.end("ok"));
+  });
+  refusing.on("checkContinue", (_: http.IncomingMessage, response: http.ServerResponse) => response.writeHead(417).end());
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, refusing)}`);
+  const post = () =>
+    client.request(
+      { method: "POST", path: "/", body: readingOfStream(Readable.from([Buffer.from("it")])), mayBeRefused: true, what: "cannot post" },
+      calm(),
+    );
+  await assert.rejects(post(), (error: unknown) => isFault(error, "transient") && error.notTaken);
+  assert.equal((await post()).status, 200);
+});
+
+test("an answer is waited for no longer because something moves: one 102 after the other", async (t) => {
+  const busy = createServer((socket) => {
+    const more = setInterval(() => socket.write("HTTP/1.1 102 Processing\r\n\r\n"), 50);
+    socket.on("error", () => undefined).on("close", () => clearInterval(more));
+  });
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, busy)}`);
+  await fault(client.request({ ...get, answerMs: 300 }, calm()), "transient", /no answer came/);
+});
+
+test("a server is told that only what is not compressed can be read", async (t) => {
+  const client = await over(t, (request, response) => response.end(request.headers["accept-encoding"]));
+  assert.equal(await (await client.request(get, calm())).text(), "identity");
+});
+
 test("a kept connection that the server closed is no failure", async (t) => {
   const server = http.createServer((_, response) => response.end("ok"));
   server.keepAliveTimeout = 100_000;

@@ -33,9 +33,9 @@ export interface Asked {
    * closed with the request. What it ends with is what the request ends with.
    */
   readonly body?: Reading | Buffer | string;
-  /** How long the answer may take once the body has gone out, in ms; default: `timeoutMs`. */
+  /** How long the answer may take once the body has gone out, in ms, whatever moves meanwhile; default: `timeoutMs`. */
   readonly answerMs?: number;
-  /** The body goes out only once the server has not refused it by the headers alone: one that is too large costs nothing then. */
+  /** The body goes out only once the server has not refused it by the headers alone: one that is too large costs nothing then. A server that refuses to be asked so ("transient") is not from then on. */
   readonly mayBeRefused?: boolean;
   /** Opens messages: "cannot write a/b". */
   readonly what: string;
@@ -62,6 +62,8 @@ const queuedBytes = 2 ** 20;
 export class HttpClient {
   readonly #options: HttpOptions;
   #agent: http.Agent | undefined;
+  /** It refused an Expect. */
+  #expectsNothing = false;
   #closed = false;
 
   constructor(options: HttpOptions) {
@@ -120,13 +122,15 @@ export class HttpClient {
     if (this.#closed) throw new Fault("aborted", "closed");
     if (!fresh) this.#agent = agent;
     const { method, path, body, answerMs = timeoutMs } = asked;
+    const expects = asked.mayBeRefused === true && !this.#expectsNothing;
     return new Promise((resolve, reject) => {
       const request = (secure ? https : http).request({
         hostname: hostOf(origin),
         port: portOf(origin),
         method,
         path,
-        headers: { ...headers, ...asked.headers, ...(asked.mayBeRefused === true ? { Expect: "100-continue" } : {}) },
+        // Who is told nothing may compress (RFC 9110 §12.5.3).
+        headers: { "Accept-Encoding": "identity", ...headers, ...asked.headers, ...(expects ? { Expect: "100-continue" } : {}) },
         agent,
       });
       let answered = false;
@@ -143,6 +147,7 @@ export class HttpClient {
         over = true;
         signal.removeEventListener("abort", stop);
         clearTimeout(waiting);
+        clearTimeout(answering);
         request.socket?.removeListener("timeout", quiet);
         if (isReading(body)) body.close();
       };
@@ -159,10 +164,16 @@ export class HttpClient {
       });
       request.once("response", (message) => {
         answered = true;
+        clearTimeout(answering);
         request.socket?.removeListener("timeout", quiet);
         message.once("close", end).once("error", end);
         message.setTimeout(timeoutMs, () => message.destroy(noAnswer()));
         const text = (most?: number) => textOf(message, answerMs, most);
+        if (expects && message.statusCode === 417) {
+          this.#expectsNothing = true;
+          message.destroy();
+          reject(new Fault("transient", `${asked.what} at ${origin.host}: it refuses to be asked before (417)`, { notTaken: true }));
+        }
         resolve({ status: message.statusCode ?? 0, headers: message.headers, stream: message, text });
       });
       // After an answer, what goes wrong is told by the answer's stream.
@@ -172,7 +183,9 @@ export class HttpClient {
       });
       request.once("finish", () => {
         tried.sent = true;
-        request.setTimeout(answerMs);
+        if (answered || over) return;
+        request.setTimeout(0);
+        answering = setTimeout(() => fail(noAnswer()), answerMs);
       });
       const pour = async (reading: Reading): Promise<void> => {
         for (;;) {
@@ -193,7 +206,8 @@ export class HttpClient {
         else if (!over) pour(body).catch((error: unknown) => (answered ? undefined : fail(error)));
       };
       let waiting: NodeJS.Timeout | undefined;
-      if (asked.mayBeRefused !== true) send();
+      let answering: NodeJS.Timeout | undefined;
+      if (!expects) send();
       else {
         request.flushHeaders();
         request.once("continue", send);

@@ -22,3 +22,19 @@ test("a server that does not answer as the right one does is left alone for long
     });
   assert.deepEqual(waits, [15, 30, 60, 120, 240, 240]);
 });
+
+test("a refusal counts though its words are cut off; a yes does not", async () => {
+  const options = v.parse(plugin.options, { preset: "flight-review", url: "https://logs.example/upload" });
+  const said = async (status: number, headers = {}) => {
+    const cut = Promise.reject(new Error("aborted"));
+    const answer = { status, headers, text: () => cut } as unknown as HttpAnswer;
+    return readAnswer(answer, { options, upload: upload("a.ulg", bytes(100)), clock: new RealClock(false) }).then(
+      () => "yes",
+      (error: unknown) => (isFault(error) ? `${error.kind}: ${error.message} ${error.retryAfterMs ?? ""}`.trim() : String(error)),
+    );
+  };
+  assert.equal(await said(413), "rejected: it has 100 B, more than logs.example takes (413)");
+  assert.equal(await said(400), "rejected: logs.example answers 400, and breaks off");
+  assert.equal(await said(503, { "retry-after": "5" }), "throttled: logs.example answers 503, and breaks off 5000");
+  assert.equal(await said(200), "Error: aborted");
+});

@@ -2,6 +2,7 @@
 import { Fault } from "../../core/errors.js";
 import { busyMs, retryAfterMs, type HttpAnswer } from "../../core/http.js";
 import type { Clock, Upload } from "../../core/plugin.js";
+import { sizeText } from "../../core/text.js";
 import type { PostOptions } from "./plugin.js";
 
 /** What was understood of an answer that says yes. */
@@ -30,10 +31,15 @@ const longestPortalMs = 4 * 3_600_000;
 /** Throws what the answer means, where it is no yes. */
 export async function readAnswer(answer: HttpAnswer, { options, upload, clock }: Situation): Promise<Read> {
   const { status, headers } = answer;
-  const text = await answer.text();
+  const isYes = (options.answer.status ?? taken).includes(status) || (options.preset !== undefined && status === 302);
+  // A refusal needs no words.
+  const text = await answer.text().catch((error: unknown) => {
+    if (isYes) throw error;
+    return undefined;
+  });
   const { host } = new URL(options.url);
-  const words = inOneLine(text);
-  const said = `${host} answers ${status}${words === "" ? "" : `: ${words}`}`;
+  const words = text === undefined ? undefined : inOneLine(text);
+  const said = `${host} answers ${status}${words === undefined ? ", and breaks off" : words === "" ? "" : `: ${words}`}`;
   const notIt = async (why: string) =>
     new Fault(
       "throttled",
@@ -41,7 +47,7 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
       { retryAfterMs: Math.min(longestPortalMs, portalMs * 2 ** ((await counted(upload, "portals")) - 1)) },
     );
   const location = headers.location === undefined ? undefined : urlFrom(headers.location, options.url);
-  if ((options.answer.status ?? taken).includes(status) || (options.preset !== undefined && status === 302)) {
+  if (isYes && text !== undefined) {
     if (options.answer.contains !== undefined && !text.includes(options.answer.contains))
       throw await notIt('its answer does not hold "contains"');
     const read = understood(options, text, location);
@@ -53,7 +59,7 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
     };
   }
   if (status >= 300 && status < 400) throw await notIt(`it leads to ${location === undefined ? "somewhere else" : new URL(location).host}`);
-  const tooLarge = `it has ${(upload.size / 1e6).toFixed(0)} MB, more than ${host} takes`;
+  const tooLarge = `it has ${sizeText(upload.size)}, more than ${host} takes`;
   switch (status) {
     case 400:
       // Tornado closes with an empty 400 when a body is over its cap; a file that it does not like has words.

@@ -133,8 +133,8 @@ for (const [what, tricks, words, logs, bytes] of [
   ["503: asked to wait", [{ status: 503, headers: { "retry-after": "1" } }], undefined, 1],
   ["cut in the middle, twice", [{ cutAfter: 100_000 }, { cutAfter: 3_000_000 }], undefined, 1, 30_000_000],
   ["a message: this file will never be taken", [{ status: 400, text: "<h3>Invalid File</h3>" }], /answers 400: Invalid File/, 0],
-  ["413 of a proxy", [{ status: 413 }], /it has 1 MB, more than .* takes \(413\)/, 0],
-  ["an empty 400 means too large, not corrupt", [{ status: 400 }], /it has 1 MB, more than .* takes \(it answers an empty 400\)/, 0],
+  ["413 of a proxy", [{ status: 413 }], /it has 500 kB, more than .* takes \(413\)/, 0],
+  ["an empty 400 means too large, not corrupt", [{ status: 400 }], /it has 500 kB, more than .* takes \(it answers an empty 400\)/, 0],
 ] as const)
   test(what, async (t) => {
     const it = await scene(t);
