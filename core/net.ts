@@ -137,8 +137,10 @@ const socketWords: Readonly<Record<string, string>> = {
 const absent = new Set(["ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN", "ENETUNREACH", "ENETDOWN", "ENOTFOUND", "EAI_AGAIN", "EADDRNOTAVAIL"]);
 const wrongTime = new Set(["CERT_HAS_EXPIRED", "CERT_NOT_YET_VALID", "CRL_HAS_EXPIRED", "CRL_NOT_YET_VALID"]);
 const tlsCodes = /^(ERR_TLS|ERR_OSSL|CERT_|CRL_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|INVALID_CA|HOSTNAME_|PATH_LENGTH)/;
-/** What comes is no TLS, or none that both can speak. */
-const noHandshake = /^(ERR_SSL|EPROTO)/;
+/** What comes is no TLS, or none that both can speak; once both did, it was changed on the way. */
+const noTlsCodes = /^(ERR_SSL|EPROTO)/;
+/** With TLS 1.3 a server says only after the handshake that it wants a certificate of ours. */
+const wantsCertificate = /CERTIFICATE/;
 
 export interface NetSituation {
   /** Opens the message: "cannot write a/b". */
@@ -162,8 +164,10 @@ export function netFault(error: unknown, { what, connecting, clockTrusted, noTls
     return clockTrusted
       ? new Fault("denied", `${what}: the server's certificate has expired or is not valid yet`, cause)
       : new Fault("offline", `${what}: the clock is not set, so the server's certificate cannot be judged`, cause);
-  if (noHandshake.test(code)) {
+  if (noTlsCodes.test(code)) {
     const why = error instanceof Error && "reason" in error && typeof error.reason === "string" ? error.reason : text;
+    if (connecting !== true && !wantsCertificate.test(code))
+      return new Fault("transient", `${what}: what came is not the TLS that was begun (${why})`, cause);
     return new Fault("denied", `${what}: ${noTls?.(why) ?? `the server and this program find no TLS that both speak (${why})`}`, cause);
   }
   if (tlsCodes.test(code))

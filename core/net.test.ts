@@ -1,0 +1,22 @@
+/** What an error of a connection means for whoever uses it. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { netFault } from "./net.js";
+
+test("TLS that fails while it begins is refused by the other side; once it was begun, it was changed on the way, and that passes", () => {
+  const told = (code: string, reason: string, connecting?: true) => {
+    const error = Object.assign(new Error("long words of OpenSSL"), { code, reason });
+    const { kind, message } = netFault(error, {
+      what: "cannot write a.bin",
+      clockTrusted: true,
+      ...(connecting === true ? { connecting } : {}),
+    });
+    return `${kind}: ${message}`;
+  };
+  const record = ["ERR_SSL_DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "decryption failed or bad record mac"] as const;
+  assert.equal(told(...record, true), `denied: cannot write a.bin: the server and this program find no TLS that both speak (${record[1]})`);
+  assert.equal(told(...record), `transient: cannot write a.bin: what came is not the TLS that was begun (${record[1]})`);
+  // With TLS 1.3 that is said only behind the handshake.
+  const wanted = told("ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED", "tlsv13 alert certificate required");
+  assert.match(wanted, /^denied: .*certificate required/);
+});
