@@ -31,7 +31,7 @@ export interface Content {
   close(): void;
 }
 
-export function contentOf(engine: Engine, version: VersionRow, signal: AbortSignal, proveAlong: boolean): Content {
+export function contentOf(engine: Engine, version: VersionRow, signal: AbortSignal, proveAlong: () => boolean): Content {
   if (version.store === "spool") return new SpoolContent(engine, version);
   return version.store === "place" ? new PlaceContent(engine, version, proveAlong) : new ThroughContent(engine, version, signal);
 }
@@ -122,7 +122,7 @@ class PlaceContent implements Content {
   constructor(
     readonly engine: Engine,
     readonly version: VersionRow,
-    readonly proveAlong: boolean,
+    readonly proveAlong: () => boolean,
   ) {}
 
   get localPath(): string | undefined {
@@ -136,7 +136,7 @@ class PlaceContent implements Content {
 
   /** Of a file that nobody knows the digest of, what was sent before is read once more. */
   chunks(offset: number, signal: AbortSignal): Reading {
-    return this.#read(offset, signal, this.version.digest === null || (offset === 0 && this.proveAlong));
+    return this.#read(offset, signal, this.version.digest === null || (offset === 0 && this.proveAlong()));
   }
 
   #read(offset: number, signal: AbortSignal, digest: boolean): Reading {

@@ -333,7 +333,7 @@ export interface TargetFeatures {
   readonly singleShot: boolean;
   /** With `singleShot`, when nobody knows whether it arrived: "ask" a person (the default), or send it "again", once, after 24 h. */
   readonly whenInDoubt?: "ask" | "again";
-  /** Digests with which the peer proves what it holds. */
+  /** Digests with which the peer proves what it holds; before it was ever asked, with which it may. */
   readonly digests: readonly DigestKind[];
   readonly concurrency: number;
   /** More than those, so many uploads of together at most so many bytes: what they ask goes out together, so that small files do not wait for answers one by one. */

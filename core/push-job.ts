@@ -25,7 +25,7 @@ import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
 const publishing = new Map<string, Promise<unknown>>();
 
 export class PushJob {
-  /** The target took bytes that it did not have. */
+  /** The target took bytes that it did not have, and keeps them should it break off. */
   progress = false;
   readonly #content: Content;
   readonly #route: RouteLane | undefined;
@@ -49,7 +49,7 @@ export class PushJob {
     readonly work: Push,
     readonly signal: AbortSignal,
   ) {
-    this.#content = contentOf(engine, version, signal, !target.features.digests.includes("sha256"));
+    this.#content = contentOf(engine, version, signal, () => !target.features.digests.includes("sha256"));
     this.epoch = lane.state.epoch;
     this.#route = routeOf(engine, version, work.delivery);
     this.#sealed = version.state === "sealed";
@@ -223,7 +223,7 @@ export class PushJob {
       transfer.offset = Math.min(version.size, transfer.offset + bytes);
       // What does not come through `chunks` is counted as it is told.
       if (budget !== undefined && !this.#counts) counted = Promise.all([counted, this.#spend(budget, bytes)]);
-      this.progress ||= bytes > 0;
+      this.progress ||= bytes > 0 && target.features.resume;
       engine.transfers.pushedBytes += bytes;
     });
     await counted;

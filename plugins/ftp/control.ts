@@ -70,6 +70,8 @@ export class Control {
   readonly #timer: NodeJS.Timeout;
   #patientUntilMs = 0;
   #resting = 0;
+  /** The data connections of transfers that last. */
+  readonly #data = new Set<Socket>();
   /** One command at a time: the server is known to lose its order, or not yet known to keep it. */
   oneByOne = true;
   /** Commands go out while answers are outstanding: the server is known to read them when their turn comes, also during a transfer. */
@@ -158,6 +160,12 @@ export class Control {
       this.#resting -= 1;
       this.#timer.refresh();
     };
+  }
+
+  /** Until the function that it returns is called, the server is expected to move bytes here, also after its last answer: silence ends both connections. */
+  moving(data: Socket): () => void {
+    this.#data.add(data);
+    return () => this.#data.delete(data);
   }
 
   /** A byte moved on a data connection: the server is at work. */
@@ -285,10 +293,13 @@ export class Control {
 
   #silent(): void {
     if (this.#failure !== undefined) return;
-    if (this.#sent.length === 0 || this.#resting > 0 || performance.now() < this.#patientUntilMs) {
+    const idle = this.#sent.length === 0 && this.#data.size === 0;
+    if (idle || this.#resting > 0 || performance.now() < this.#patientUntilMs) {
       this.#timer.refresh();
       return;
     }
-    this.fail(new Silence("no answer came"));
+    const silence = new Silence(this.#sent.length > 0 ? "no answer came" : "the server said that all was sent, and it does not come");
+    for (const data of this.#data) data.destroy(silence);
+    this.fail(silence);
   }
 }

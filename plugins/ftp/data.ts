@@ -7,6 +7,7 @@
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from "node:tls";
 import { type Answer, type Control, ProtocolError, Refusal } from "./control.js";
+import { readable } from "./wire.js";
 
 export interface DataOptions {
   readonly timeoutMs: number;
@@ -22,6 +23,8 @@ export interface DataMemory {
   epsv: boolean | undefined;
   /** The last TLS ticket: servers give a new one with each connection, and take each one once. */
   ticket: Buffer | undefined;
+  /** The TLS session of the login went on in a data connection. */
+  resumed: boolean;
 }
 
 export interface Data {
@@ -86,12 +89,15 @@ export async function openData(control: Control, commands: readonly string[], me
   secured.on("session", (ticket) => {
     memory.ticket = ticket;
   });
+  let expired = false;
   const ready = new Promise<void>((resolve, reject) => {
     secured.once("error", reject);
     secured.once("close", () => reject(new Error("the data connection was closed")));
     // A server that never begins the handshake, and then no more answers either.
     answer.catch(reject);
     secured.once("secureConnect", () => {
+      expired = memory.resumed && !secured.isSessionReused();
+      memory.resumed ||= secured.isSessionReused();
       try {
         options.check(secured);
         resolve();
@@ -102,7 +108,15 @@ export async function openData(control: Control, commands: readonly string[], me
     });
   });
   ready.catch(() => undefined);
-  return { socket: secured, ready, before, begun, answer };
+  // Servers that ask for the session take none with another (ProFTPD 425, vsftpd 522); sessions expire, and only a login begins a new one.
+  const judged = answer.then((it) => {
+    if (it.code < 400 || !expired) return it;
+    const error = new Error(`the TLS session of the login has expired (the server said "${it.code} ${readable(it.text)}")`);
+    control.fail(error);
+    throw error;
+  });
+  judged.catch(() => undefined);
+  return { socket: secured, ready, before, begun, answer: judged };
 }
 
 /** The port in an answer to EPSV; 0 when there is none. */

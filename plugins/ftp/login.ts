@@ -32,7 +32,7 @@ export class Login {
   readonly #clock: Clock;
   readonly #server: ServerMemory;
   readonly #tls: ConnectionOptions | undefined;
-  readonly #memory: DataMemory = { epsv: undefined, ticket: undefined };
+  readonly #memory: DataMemory = { epsv: undefined, ticket: undefined, resumed: false };
   #features = new Map<string, string>();
   #root = "";
   /** Ends when the transfers that were asked for so far have ended. */
@@ -154,9 +154,11 @@ export class Login {
       const data = await opening;
       // What goes wrong there is told by the answer, or by whoever reads or writes.
       data.socket.on("error", () => undefined);
+      const moved = this.control.moving(data.socket);
       try {
         return await work(data);
       } finally {
+        moved();
         data.socket.destroy();
       }
     } finally {

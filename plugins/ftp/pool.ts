@@ -41,7 +41,7 @@ export class Pool {
   #limitUntilMs = 0;
   /** Who waits for a connection that somebody has for himself. */
   #waiting: (() => void)[] = [];
-  #digests: readonly DigestKind[] = [];
+  #digests: readonly DigestKind[] | undefined;
   #copies = false;
   #timer: NodeJS.Timeout | undefined;
   readonly #over = new AbortController();
@@ -51,8 +51,8 @@ export class Pool {
     this.#clock = clock;
   }
 
-  /** What the server digests by itself; known after the first login. */
-  get digests(): readonly DigestKind[] {
+  /** What the server digests by itself; undefined before the first login. */
+  get digests(): readonly DigestKind[] | undefined {
     return this.#digests;
   }
 

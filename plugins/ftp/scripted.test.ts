@@ -3,13 +3,14 @@
  * things too rarely to wait for.
  */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { createServer as createTlsServer } from "node:tls";
+import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import type { FaultKind } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
 import { parseIn } from "../../core/options.js";
@@ -33,7 +34,7 @@ after(async () => {
 async function scripted(
   answers: Answers,
   given: Readonly<Record<string, unknown>> = {},
-  tls?: { readonly cert: Buffer; readonly key: Buffer },
+  tls?: TlsOptions,
 ): Promise<{ device: Device; lines: string[] }> {
   const lines: string[] = [];
   const usual: Readonly<Record<string, string>> = {
@@ -431,6 +432,81 @@ test(
     await expectFault(onceReached(list), "transient");
   },
 );
+
+test(
+  "a data connection whose TLS session has expired at a server that asks for it costs one try: the next has a login, and a session, of its own",
+  { skip: hasOpenssl ? false : "openssl is not installed" },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-scripted-"));
+    t.after(() => rmSync(dir, { recursive: true }));
+    const made = selfSigned(dir);
+    const tls = { cert: readFileSync(made.cert), key: readFileSync(made.key), ticketKeys: randomBytes(48), maxVersion: "TLSv1.2" as const };
+    let control: Socket | undefined;
+    /** Logins whose session has expired. */
+    const expired = new Set<Socket>();
+    let refusal = "";
+    const data = createTlsServer(tls, (socket) => {
+      const at = control;
+      const taken = socket.isSessionReused() && at !== undefined && !expired.has(at);
+      socket.on("error", () => socket.destroy());
+      socket.resume().on("end", () => at?.write(taken ? "226 done\r\n" : `${refusal}\r\n`));
+    });
+    servers.push(data);
+    data.listen(0, "127.0.0.1");
+    await once(data, "listening");
+    const { port } = data.address() as AddressInfo;
+    const { device } = await scripted(
+      (line, socket) => {
+        if (/^(PBSZ|PROT)/.test(line)) return "200 ok";
+        if (line === "EPSV") return `229 ok (|||${port}|)`;
+        if (!line.startsWith("STOR")) return undefined;
+        control = socket;
+        return "150 go on";
+      },
+      { secure: "implicit", tls: { fingerprint: made.fingerprint } },
+      tls,
+    );
+    const write = () => device.target!.write(upload("a.bin", bytes(100)), 0, calm(), () => undefined);
+    await write();
+    for (refusal of ["425 Unable to build data connection: Operation not permitted", "522 SSL connection failed: session reuse required"]) {
+      // Its session is not known any more where data comes, and another is not taken.
+      expired.add(control!);
+      data.setTicketKeys(randomBytes(48));
+      const message = await expectFault(write(), "transient", 5000);
+      assert.equal(message, `cannot write a.bin: the TLS session of the login has expired (the server said "${refusal}")`);
+      data.setTicketKeys(tls.ticketKeys);
+      await write();
+    }
+  },
+);
+
+test("a server that says that all was sent, and whose data does not end, is given up", async () => {
+  const data = createServer((socket) => void socket.on("error", () => socket.destroy()).write("x".repeat(10)));
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  const { device } = await scripted((line) => {
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line.startsWith("SIZE")) return "213 100";
+    return /^(RETR|LIST)/.test(line) ? "150 here it comes\r\n226 done" : undefined;
+  });
+  const list = async (): Promise<void> => {
+    for await (const entry of device.source!.list(calm())) assert.fail(entry.path);
+  };
+  assert.equal(
+    await expectFault(list(), "transient", 5000),
+    "cannot list the root: the server said that all was sent, and it does not come",
+  );
+  const reading = async (): Promise<void> => {
+    for await (const chunk of await device.source!.open({ path: "a.bin", kind: "file", size: 100 }, 0, calm()))
+      assert.equal((chunk as Buffer).length, 10);
+  };
+  assert.equal(
+    await expectFault(reading(), "transient", 5000),
+    "cannot read a.bin: the server said that all was sent, and it does not come",
+  );
+});
 
 test("what was held back goes out when the server says 150 late; a small file does not wait for it", async () => {
   const content = bytes(3_000_000);

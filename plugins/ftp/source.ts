@@ -37,7 +37,7 @@ export class FtpSource implements Source {
   }
 
   get features(): SourceFeatures {
-    return { ranges: true, digests: this.#pool.digests, concurrency: this.#options.concurrency, inPlace: false };
+    return { ranges: true, digests: this.#pool.digests ?? [], concurrency: this.#options.concurrency, inPlace: false };
   }
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {

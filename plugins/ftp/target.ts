@@ -45,14 +45,15 @@ export class FtpTarget implements Target {
 
   get features(): TargetFeatures {
     // Where nothing digests, what was copied there would have to be read back: that saves nothing.
-    const splices = this.#pool.copies && (this.#options.verify !== "auto" || this.#pool.digests.length > 0);
+    const splices = this.#pool.copies && (this.#options.verify !== "auto" || (this.#pool.digests ?? []).length > 0);
     return {
       needs: "stream",
       resume: true,
       ...(splices ? { splices: "whole" as const } : {}),
       atomic: true,
       singleShot: false,
-      digests: this.#options.verify === "size" ? [] : this.#pool.digests,
+      // Before it was ever asked it may digest: so the first files, too, are looked for before they are sent.
+      digests: this.#options.verify === "size" ? [] : (this.#pool.digests ?? ["sha256"]),
       concurrency: this.#options.concurrency,
       pipeline: { uploads: 16 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
     };

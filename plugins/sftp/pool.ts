@@ -31,7 +31,7 @@ export class Pool {
   readonly #options: SftpOptions;
   readonly #clock: Clock;
   #entries: Entry[] = [];
-  #digests: readonly DigestKind[] = [];
+  #digests: readonly DigestKind[] | undefined;
   #copies = false;
   #modestUntilMs = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -42,8 +42,8 @@ export class Pool {
     this.#clock = context.clock;
   }
 
-  /** What the server digests by itself; known after the first login. */
-  get digests(): readonly DigestKind[] {
+  /** What the server digests by itself; undefined before the first login. */
+  get digests(): readonly DigestKind[] | undefined {
     return this.#digests;
   }
 

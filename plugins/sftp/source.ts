@@ -37,7 +37,7 @@ export class SftpSource implements Source {
   }
 
   get features(): SourceFeatures {
-    return { ranges: true, digests: this.#pool.digests, concurrency: this.#options.concurrency, inPlace: false };
+    return { ranges: true, digests: this.#pool.digests ?? [], concurrency: this.#options.concurrency, inPlace: false };
   }
 
   /** By one connection: to log in once more is worth it only for contents. */

@@ -67,7 +67,8 @@ export class SftpTarget implements Target {
       ...(this.#pool.copies ? { splices: "ranges" as const } : {}),
       atomic: true,
       singleShot: false,
-      digests: this.#pool.digests,
+      // Before it was ever asked it may digest: so the first files, too, are looked for before they are sent.
+      digests: this.#pool.digests ?? ["sha256"],
       concurrency: this.#options.concurrency,
       pipeline: { uploads: 16 * this.#options.concurrency, bytes: 12 * 2 ** 20 * this.#options.concurrency },
     };

@@ -1,13 +1,13 @@
 /** What a person gets for bad input: one clear message, the rest goes on, nothing is lost. Run as a user runs it. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
 import { openDatabase } from "../../core/sqlite.js";
 import { Client } from "basic-ftp";
-import { freePort } from "../conformance/ftp-servers.js";
+import { freePort, startOwn } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { treeOf } from "../faults/trees.js";
@@ -313,6 +313,24 @@ test("a journal that is rubbish: it starts, says so, rebuilds from the receipts,
   assert.doesNotMatch(run.out, /"delivered"/);
   assert.equal(readdirSync(world.path("out")).length, 5);
   assert.equal(readFileSync(world.path("state/receipts.jsonl"), "utf8").trim(), receipts.trim());
+});
+
+test("a state directory that is lost: of what a server has and digests no byte is sent again, also of the first files", async (t) => {
+  const world = new World(t);
+  for (let n = 0; n < 5; n++) world.file(`in/${n}`, `content ${n}`, n);
+  const once = async (write: boolean) => {
+    const server = await startOwn({ root: world.path("srv"), users: { u: { password: "p", write } } });
+    const out = { type: "ftp", host: "127.0.0.1", port: server.port, user: "u", password: "p" };
+    const config = world.config({ devices: { in: local("in"), out }, routes: [{ from: "in", to: ["out"], into: "" }] });
+    const run = await runProgram(["run", "--once", "--json", "--config", config]).finally(() => server.close());
+    assert.equal(run.code, 0, run.out);
+    return run.out;
+  };
+  assert.match(await once(true), /"delivered"/);
+  rmSync(world.path("state"), { recursive: true });
+  // Nothing could be written there now.
+  await once(false);
+  assert.equal(readFileSync(world.path("state/receipts.jsonl"), "utf8").split('"answer":"was there already"').length - 1, 5);
 });
 
 test("a state directory from another machine takes a new installation id and says so", async (t) => {

@@ -114,6 +114,26 @@ test("what cannot be resumed and arrived whole while nobody listened is not sent
   );
 });
 
+test("what cannot be resumed and breaks off each time is waited with for longer each time: what went is lost, and no progress", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { resume: false } });
+  card.put("a.bin", randomBytes(300_000));
+  out.before = (call) => {
+    if (!call.startsWith("commit")) return undefined;
+    out.partials.clear();
+    throw new Fault("transient", "the connection was reset");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const tries = () => bench.daemon.engine.journal.get<{ tries: number }>("SELECT tries FROM deliveries")?.tries;
+  await until(
+    bench,
+    "sent twice",
+    () => out.calls.filter((call) => call.startsWith("write")).length === 2 && bench.states("out")[0] === "ready",
+  );
+  assert.equal(tries(), 2);
+});
+
 test("a disk that was pulled after the last byte, and is back with less of it, is asked anew and goes on from there", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
