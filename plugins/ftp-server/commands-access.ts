@@ -94,7 +94,7 @@ async function pass(session: Session, arg: Buffer): Promise<void> {
   if (name === undefined) throw new Answer(503, "USER comes first.");
   session.named = undefined;
   let rights: User | undefined;
-  const right = await shared.doorkeeper.attempt(session.address, session.ended, async () => {
+  const right = await shared.doorkeeper.attempt(session.address, name, session.ended, async () => {
     // Once it is its turn: it may have had to wait for others.
     rights = await shared.userOf(name);
     return passwordIs(arg, rights?.password, rights?.passwordHash);

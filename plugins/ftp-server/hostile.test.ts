@@ -157,6 +157,36 @@ test("over the limit a connection is told 421, and those that are in go on", asy
   await small.close();
 });
 
+test("whoever only connects keeps nobody out: where it is full, who has not logged in for longest makes room, once a login had its time", async () => {
+  let ms = 0;
+  const clock = { ...realClock(), monotonicMs: () => ms };
+  const small = await startOwn(
+    { root: join(base, "srv"), limits: { maxConnections: 6, maxPerAddress: 4 }, users: { u: { password: "p" } } },
+    context({ clock }),
+  );
+  const connected = async (localAddress: string) => {
+    const it = new RawFtp(small.port ?? 0, { localAddress });
+    return { it, said: await it.answer() };
+  };
+  const user = await RawFtp.login(small.port ?? 0, "u", "p", { localAddress: "127.0.0.2" });
+  const silent = [];
+  for (let n = 0; n < 3; n++, ms++) silent.push((await connected("127.0.0.2")).it);
+  assert.match((await connected("127.0.0.2")).said, /^421/, "they may be logging in");
+  ms = 5000;
+  const next = await RawFtp.login(small.port ?? 0, "u", "p", { localAddress: "127.0.0.2" });
+  assert.equal(await silent[0]?.answer(), "421 Others wait for this connection: log in sooner.");
+  assert.equal(await silent[0]?.answer(), "");
+  assert.match((await connected("127.0.0.2")).said, /^421/, "the others came later");
+  // With all of it full, whatever the address.
+  silent.push((await connected("127.0.0.3")).it, (await connected("127.0.0.4")).it);
+  ms = 5001;
+  const far = await RawFtp.login(small.port ?? 0, "u", "p", { localAddress: "127.0.0.5" });
+  assert.match((await silent[1]?.answer()) ?? "", /^421/);
+  for (const it of [user, next, far]) assert.match(await it.ask("NOOP"), /^200/);
+  for (const it of [user, next, far, ...silent]) it.close();
+  await small.close();
+});
+
 test("a scan of the port, in every protocol, moves nobody who is in, and lets nobody in", async (t) => {
   const told = context();
   const open = await startOwn(
@@ -222,28 +252,46 @@ test("one user cannot take all connections", async () => {
   for (const it of mine) it.close();
 });
 
-test("wrong passwords are answered ever later, and end the connection; other addresses wait for nothing", async () => {
+/** A clock whose sleeps are over when the test says so, and of which no other time passes. */
+function heldClock() {
   const waits: { ms: number; over(): void }[] = [];
   let begun: () => void = () => undefined;
-  const sleep = (ms: number) =>
-    new Promise<void>((over) => {
-      waits.push({ ms, over });
+  let nowMs = 0;
+  const sleep = (ms: number, signal?: AbortSignal) =>
+    new Promise<void>((resolve, reject) => {
+      signal?.addEventListener("abort", () => reject(new Error("given up")), { once: true });
+      waits.push({
+        ms,
+        over: () => {
+          nowMs += ms;
+          resolve();
+        },
+      });
       begun();
     });
+  return {
+    waits,
+    clock: { ...realClock(), sleep, monotonicMs: () => nowMs },
+    sleeping: () => new Promise<void>((resolve) => (begun = resolve)),
+  };
+}
+
+test("wrong passwords are answered ever later, and end the connection; other users of the address, and other addresses, wait for nothing", async () => {
+  const { waits, clock, sleeping } = heldClock();
   const slow = await startOwn(
     { root: join(base, "srv"), users: { u: { password: "p" }, h: { passwordHash: await hashPassword("pä ss") } } },
-    context({ clock: { ...realClock(), sleep } }),
+    context({ clock }),
   );
   const guess = new RawFtp(slow.port ?? 0, { localAddress: "127.0.0.2" });
   await guess.answer();
   for (let i = 0; i < 3; i++) {
-    assert.match(await guess.ask(i === 1 ? "USER nobody" : "USER u"), /^331/);
-    const sleeping = new Promise<void>((resolve) => (begun = resolve));
+    assert.match(await guess.ask("USER u"), /^331/);
+    const asleep = sleeping();
     const answer = guess.ask("PASS guess");
-    await sleeping;
+    await asleep;
     // While that one waits, others are let in.
     (await RawFtp.login(slow.port ?? 0, "u", "p")).close();
-    (await RawFtp.login(slow.port ?? 0, "h", "pä ss")).close();
+    (await RawFtp.login(slow.port ?? 0, "h", "pä ss", { localAddress: "127.0.0.2" })).close();
     waits.at(-1)?.over();
     assert.match(await answer, i === 2 ? /^421/ : /^530/);
   }
@@ -252,6 +300,33 @@ test("wrong passwords are answered ever later, and end the connection; other add
     [500, 1000, 2000],
   );
   assert.equal(await guess.answer(), "");
+  await slow.close();
+});
+
+test("who hangs up on the answer to a wrong password is not sooner with the next", async () => {
+  const { waits, clock, sleeping } = heldClock();
+  const slow = await startOwn({ root: join(base, "srv"), users: { u: { password: "p" } } }, context({ clock }));
+  const ask = async (password: string) => {
+    const guess = new RawFtp(slow.port ?? 0);
+    await guess.answer();
+    await guess.ask("USER u");
+    return { guess, answer: guess.ask(`PASS ${password}`) };
+  };
+  let asleep = sleeping();
+  const { guess, answer } = await ask("guess");
+  await asleep;
+  guess.close();
+  await answer;
+  asleep = sleeping();
+  const next = await ask("p");
+  await Promise.race([asleep, next.answer.then((said) => assert.fail(`answered at once: ${said}`))]);
+  assert.deepEqual(
+    waits.map(({ ms }) => ms),
+    [500, 500],
+  );
+  waits.at(-1)?.over();
+  assert.match(await next.answer, /^230/);
+  next.guess.close();
   await slow.close();
 });
 

@@ -67,7 +67,13 @@ export function hasDirectory(name: string, { root }: { readonly root?: string | 
 }
 
 const limits = v.strictObject({
-  maxConnections: v.optional(described(count(), "Control connections in all; one more is answered 421."), 100),
+  maxConnections: v.optional(
+    described(
+      count(),
+      "Control connections in all; one more is answered 421, unless another has not logged in within 5 s, which then makes room.",
+    ),
+    100,
+  ),
   maxPerUser: v.optional(described(count(), "Control connections of one user."), 32),
   maxPerAddress: v.optional(described(count(), "Control connections from one address."), 32),
   login: v.optional(described(duration(), "How long a client may take to log in."), "30s"),

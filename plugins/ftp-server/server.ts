@@ -38,6 +38,9 @@ const verbs: Verbs = {
   ...Object.fromEntries(Object.entries(old).flatMap(([name, now]) => (plain[now] === undefined ? [] : [[name, plain[now]]]))),
 };
 
+/** For so long a connection is nobody's to take: a login over a slow link, with TLS. */
+const loginGraceMs = 5000;
+
 /** More than so many are counted anew: a flood from many addresses costs no memory. */
 const mostCounted = 1000;
 
@@ -228,9 +231,7 @@ export class FtpServer implements Service, Shared {
     this.#sockets.add(socket);
     socket.once("close", () => this.#sockets.delete(socket));
     const address = plainAddress(socket.remoteAddress);
-    const { maxConnections, maxPerAddress } = this.options.limits;
-    const sameAddress = [...this.#sessions.keys()].filter((session) => session.address === address).length;
-    if (this.#closed || this.#sessions.size >= maxConnections || sameAddress >= maxPerAddress) {
+    if (this.#closed || !this.#hasRoom(address)) {
       // Said once until there is room again: a thousand of them must not fill the log.
       this.#refused += 1;
       if (this.#refused === 1) this.complain(`connection from ${address} refused: too many connections`, { address });
@@ -248,6 +249,20 @@ export class FtpServer implements Service, Shared {
       else this.#stranger(address);
     });
     this.#sessions.set(session, running);
+  }
+
+  /** Where it is full, who has not logged in for longest makes room: whoever only connects keeps nobody out. */
+  #hasRoom(address: string): boolean {
+    const { maxConnections, maxPerAddress } = this.options.limits;
+    const open = [...this.#sessions.keys()].filter(({ ended }) => !ended.aborted);
+    const sameAddress = open.filter((session) => session.address === address);
+    const crowd = sameAddress.length >= maxPerAddress ? sameAddress : open.length >= maxConnections ? open : undefined;
+    if (crowd === undefined) return true;
+    const latestMs = this.clock.monotonicMs() - loginGraceMs;
+    const idle = crowd.find(({ user, sinceMs }) => user === undefined && sinceMs <= latestMs);
+    idle?.dismiss("Others wait for this connection: log in sooner.");
+    idle?.close();
+    return idle !== undefined;
   }
 
   /** A client opens several connections for each file: the first of them is news, and after that the tenth, the hundredth, … */

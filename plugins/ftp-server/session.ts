@@ -58,6 +58,8 @@ export class Session {
   passive: Passive | undefined;
   transfer: Transfer | undefined;
   wrongPasswords = 0;
+  /** When it came, by the monotonic clock. */
+  readonly sinceMs: number;
   #restAt: number | undefined;
   #socket: Socket;
   #lines = new Lines();
@@ -70,6 +72,7 @@ export class Session {
 
   constructor(socket: Socket, shared: Shared, verbs: Verbs) {
     this.shared = shared;
+    this.sinceMs = shared.clock.monotonicMs();
     this.#socket = socket;
     this.#verbs = verbs;
     this.address = plainAddress(socket.remoteAddress);

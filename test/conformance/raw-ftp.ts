@@ -23,8 +23,8 @@ export class RawFtp {
   }
 
   /** A client that has logged in. */
-  static async login(port: number, user: string, password: string): Promise<RawFtp> {
-    const client = new RawFtp(port);
+  static async login(port: number, user: string, password: string, options: { readonly localAddress?: string } = {}): Promise<RawFtp> {
+    const client = new RawFtp(port, options);
     await client.answer();
     await client.ask(`USER ${user}`);
     const said = await client.ask(`PASS ${password}`);
