@@ -38,6 +38,7 @@ export function refusal(refused: Refused, { what, url, clock }: Situation): Faul
       return new Fault("denied", `${said}: there is no WebDAV at this "url", or nothing may be changed there`);
     case 408:
     case 423:
+    case 424:
     case 425:
       return new Fault("transient", said);
     case 409:
@@ -57,6 +58,14 @@ export function refusal(refused: Refused, { what, url, clock }: Situation): Faul
     default:
       return new Fault(status >= 500 && status !== 501 ? "transient" : "rejected", said);
   }
+}
+
+/**
+ * What a 207 to anything but a PROPFIND says (RFC 4918 §9.6.1, §9.9.4): the status of what was refused, not of what failed because of that (424); undefined where none is in it.
+ */
+export function statusIn(multistatus: string): number | undefined {
+  const statuses = [...multistatus.matchAll(/<(?:\w+:)?status>\s*HTTP\/\S+ ([45]\d\d)\b/g)].map(([, status]) => Number(status));
+  return statuses.find((status) => status !== 424) ?? statuses[0];
 }
 
 function elsewhere(what: string, location: string | undefined, url: URL): Fault {

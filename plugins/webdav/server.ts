@@ -8,7 +8,7 @@ import { netFault } from "../../core/net.js";
 import { parentOf } from "../../core/paths.js";
 import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
 import { Turns } from "../../core/turns.js";
-import { refusal, type Refused } from "./answers.js";
+import { refusal, type Refused, statusIn } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
 import { NoMultistatus, readMultistatus, type DavResponse } from "./multistatus.js";
 import type { WebdavOptions } from "./options.js";
@@ -92,7 +92,8 @@ export class DavServer {
   async said(question: Question, signal: AbortSignal): Promise<Refused> {
     const answer = await this.ask(question, signal);
     const text = await this.reading(question.what, signal, () => answer.text());
-    return { status: answer.status, headers: answer.headers, text };
+    const status = answer.status === 207 ? (statusIn(text) ?? 207) : answer.status;
+    return { status, headers: answer.headers, text };
   }
 
   /** Throws what a refusal means; `good` are the answers that say yes. */

@@ -49,11 +49,26 @@ export class WebdavSource implements Source {
     }
   }
 
-  /** One directory. Throws "missing" when there is none. */
+  /** One directory. Throws "missing" when there is none, "denied" for one below the root of which the server tells that it is there, and twice not what is in it. */
   async readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
     await this.#ways.learn(signal);
-    const entries: FileEntry[] = [];
     const what = dir === "" ? "cannot list the root" : `cannot list ${dir}`;
+    try {
+      return await this.#entriesOf(dir, what, signal);
+    } catch (error) {
+      if (dir === "" || !isFault(error, "transient")) throw error;
+      // Of a directory that it may not read itself Apache breaks off the answer, and nginx says 500.
+      if ((await this.#server.look(`${this.#server.at(dir)}/`, signal, what)) === undefined)
+        throw new Fault("missing", `${dir} is not there any more`, { cause: error });
+      return this.#entriesOf(dir, what, signal).catch((again: unknown) => {
+        if (!isFault(again, "transient")) throw again;
+        throw new Fault("denied", `${again.message}; it is there, and may not be readable for the server itself`, { cause: again });
+      });
+    }
+  }
+
+  async #entriesOf(dir: string, what: string, signal: AbortSignal): Promise<FileEntry[]> {
+    const entries: FileEntry[] = [];
     for await (const found of this.#server.children(this.#server.at(dir), what, signal)) {
       const name = nameOf(found.part);
       // No name of a file: nothing could be asked for by it.

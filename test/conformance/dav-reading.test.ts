@@ -14,6 +14,7 @@ import { responseOf } from "../doubles/dav.js";
 import { calm, expectFault, until } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { listed, plain, scene, source } from "./dav-scene.js";
+import { apache } from "./dav-servers.js";
 import { hasOpenssl, selfSigned } from "./ftp-servers.js";
 import { bytes, context, realClock } from "./upload.js";
 
@@ -63,6 +64,37 @@ test("a listing cannot lead out of its directory, nor take another's address for
   assert.deepEqual(await listed(device), [`file new‛0Aline.bin ${file.size}`, `file ok.bin ${file.size}`]);
   double.instead = (exchange) => exchange.method === "PROPFIND" && (double.multistatus(exchange, []), true);
   await expectFault(listed(device), "denied");
+});
+
+test(
+  "a directory that the server itself may not read is left out by its name, and the others are listed: a connection that breaks off there is not one that broke",
+  { skip: apache.skip ?? false },
+  async (t) => {
+    const server = await apache.start();
+    t.after(() => server.stop());
+    for (const dir of ["a", "lost+found", "z"]) await fs.mkdir(join(server.dir, dir));
+    for (const file of ["a/1.bin", "z/2.bin"]) await fs.writeFile(join(server.dir, file), "content");
+    await fs.chmod(join(server.dir, "lost+found"), 0o700);
+    const device = davDevice(server.url);
+    t.after(() => device.close());
+    assert.deepEqual(await listed(device), ["file a/1.bin 7", "file z/2.bin 7", "unreadable lost+found 0"]);
+  },
+);
+
+test("of a listing that breaks off once nothing is left out", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await fs.mkdir(join(double.dir, "d"));
+  await fs.writeFile(join(double.dir, "d/a.bin"), "content");
+  let cuts = 1;
+  double.instead = ({ method, path, response }) => {
+    if (method !== "PROPFIND" || !path.startsWith("/d") || cuts-- <= 0) return false;
+    response
+      .writeHead(207, { "content-type": "application/xml" })
+      .write('<?xml version="1.0"?><d:multistatus xmlns:d="DAV:">', () => response.destroy());
+    return true;
+  };
+  assert.deepEqual(await listed(device), ["file d/a.bin 7"]);
+  assert.ok(cuts <= 0, "nothing was cut");
 });
 
 test("directories are listed several at once, and a question of another waits for none of them", async (t) => {
