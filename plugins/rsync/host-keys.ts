@@ -1,6 +1,7 @@
 /**
  * The file of host keys that ssh believes: only what the configuration believes is in it, under a name of our own. Which keys the server has is
- * asked by ssh-keyscan, once: what was believed before is believed again without a question.
+ * asked by ssh-keyscan, once: what was believed before is believed again without a question. One type after the other, until one is believed:
+ * asked for all of them it comes by as many connections at once as there are types, of which a server that lets few strangers in takes some.
  */
 import { readFile, writeFile } from "node:fs/promises";
 import { believed, type Believed } from "../../core/host-key.js";
@@ -9,6 +10,9 @@ import type { RsyncOptions } from "./options.js";
 
 /** Under which ssh looks for the server's keys. */
 export const hostAlias = "filesync";
+
+/** As ssh prefers them. */
+const types = ["ed25519", "ecdsa", "rsa"];
 
 export interface HostKeys {
   /** Why none of the server's keys is believed, for a person; undefined where one is. */
@@ -28,12 +32,22 @@ export async function writeHostKeys(
   const keys = await believed(options);
   if (!anew && (await anyBelieved(file, keys))) return { objection: undefined, any: true };
   const seconds = String(Math.max(1, Math.ceil(options.timeout / 1000)));
-  const { out } = await children.run(["ssh-keyscan", "-T", seconds, "-p", String(options.port), "--", options.host], { signal });
-  const shown = keysIn(out);
-  const good = shown.filter((key) => keys.objection(key.bytes) === undefined);
-  await writeFile(file, good.map(({ line }) => `${hostAlias} ${line}\n`).join(""), { mode: 0o600 });
-  const [first] = shown;
-  return { objection: good.length > 0 || first === undefined ? undefined : keys.objection(first.bytes), any: first !== undefined };
+  let objection: string | undefined;
+  let good: string | undefined;
+  for (const type of types) {
+    const { out, err } = await children.run(["ssh-keyscan", "-t", type, "-T", seconds, "-p", String(options.port), "--", options.host], {
+      signal,
+    });
+    for (const { line, bytes } of keysIn(out)) {
+      const against = keys.objection(bytes);
+      if (against === undefined) good ??= line;
+      else objection ??= against;
+    }
+    // Who does not even say what server it is answers nothing else either.
+    if (good !== undefined || !/SSH-\d/.test(out + err)) break;
+  }
+  await writeFile(file, good === undefined ? "" : `${hostAlias} ${good}\n`, { mode: 0o600 });
+  return good === undefined ? { objection, any: objection !== undefined } : { objection: undefined, any: true };
 }
 
 async function anyBelieved(file: string, keys: Believed): Promise<boolean> {

@@ -20,11 +20,12 @@ function server(name: string, skip: string | undefined, seen: (dir: string) => s
   return { name, ...(skip === undefined ? {} : { skip }), start: (given) => startRsync(seen, forced, given) };
 }
 
-/** A user of its own where this is root. `given`: the directory that is served; it stays. */
+/** A user of its own where this is root. `given`: the directory that is served; it stays. `more`: lines of sshd_config. */
 export async function startRsync(
   seen: (dir: string) => string = (dir) => dir,
   forced: (dir: string, base: string) => string = () => "",
   given?: string,
+  more: readonly string[] = [],
 ): Promise<SftpServerUnderTest> {
   const base = await fs.mkdtemp(join(tmpdir(), "filesync-rsync-"));
   await fs.chmod(base, 0o755);
@@ -36,7 +37,7 @@ export async function startRsync(
   makeKey(other);
   const authorized = join(base, "authorized_keys");
   await fs.writeFile(authorized, `${forced(dir, base)}${await fs.readFile(`${key}.pub`, "utf8")}`);
-  const { port, hostKey, ...program } = await startSshd(base, [`AuthorizedKeysFile ${authorized}`, "PasswordAuthentication no"]);
+  const { port, hostKey, ...program } = await startSshd(base, [`AuthorizedKeysFile ${authorized}`, "PasswordAuthentication no", ...more]);
   return {
     port,
     dir,

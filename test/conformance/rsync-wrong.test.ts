@@ -80,6 +80,12 @@ test("known hosts: believed, hashed, none", { skip }, async (t) => {
   assert.match(await probed(t, { ...given, knownHosts: join(dir, "none") }, "denied"), /cannot read "knownHosts"/);
 });
 
+test("a server that lets in two strangers at a time, and has a key of one type: that type is found", { skip }, async (t) => {
+  const few = await startRsync(undefined, undefined, undefined, ["MaxStartups 2:100:2"]);
+  t.after(() => few.stop());
+  await probed(t, {}, undefined, few);
+});
+
 test("keys: with a passphrase, public, unknown, none; for others to read", { skip }, async (t) => {
   const dir = await scratch(t);
   makeKey(join(dir, "locked"), "a phrase 4713");
