@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytesFromName, cutName, isSafePath, nameFromBytes } from "./names.js";
+import { beforeExt, bytesFromName, cutName, isSafePath, nameFromBytes } from "./names.js";
 
 const cases: readonly [string, Buffer, string][] = [
   ["plain", Buffer.from("log 1.ulg"), "log 1.ulg"],
   ["unicode", Buffer.from("полёт.ulg"), "полёт.ulg"],
   ["newline", Buffer.from("a\nb"), "a‛0Ab"],
+  ["a control character of Unicode", Buffer.from("a\u009b2Jb"), "a‛C2‛9B2Jb"],
   ["the quote itself", Buffer.from("a‛0A"), "a‛‛0A"],
   ["Latin-1", Buffer.from([0x63, 0x61, 0x66, 0xe9]), "caf‛E9"],
   ["a cut sequence", Buffer.from([0xd0, 0x41]), "‛D0A"],
@@ -37,4 +38,13 @@ test("paths that leave the root are unsafe", () => {
 test("a name is cut between characters", () => {
   assert.equal(cutName("ёёё", 5), "ёё");
   assert.equal(cutName("abc", 3), "abc");
+});
+
+test("a name beside another one is no longer than a name may be, also where all of it is behind a dot", () => {
+  assert.equal(beforeExt("d/log.ulg", "~1"), "d/log~1.ulg");
+  for (const name of [`${"a".repeat(251)}.txt`, `a.${"x".repeat(250)}`, `a.${"ё".repeat(126)}`]) {
+    const other = beforeExt(`d/${name}`, ".conflict-plane-1");
+    assert.ok(Buffer.byteLength(other) <= 2 + 255, other);
+    assert.match(other, /^d\/a.*\.conflict-plane-1/);
+  }
 });

@@ -40,11 +40,18 @@ export function bytesFromName(name: string): Buffer {
   return Buffer.concat(parts);
 }
 
+/** A path as a person types it, who may have the newline that a shell completes, or ‛0A as it is printed. */
+export function typedPath(text: string): string {
+  return text.replace(/\p{Cc}/gu, quoteControl);
+}
+
 function quoteText(text: string): string {
-  // eslint-disable-next-line no-control-regex
-  if (!/[\u0000-\u001f\u007f\u201b]/.test(text)) return text;
-  // eslint-disable-next-line no-control-regex
-  return text.replace(/[\u0000-\u001f\u007f\u201b]/g, (c) => (c === QUOTE ? QUOTE + QUOTE : QUOTE + hex(c.charCodeAt(0))));
+  return text.replace(/[\p{Cc}\u201b]/gu, (c) => (c === QUOTE ? QUOTE + QUOTE : quoteControl(c)));
+}
+
+/** Those of Unicode (C1), too: a terminal takes U+009B for the beginning of an order. */
+function quoteControl(c: string): string {
+  return Array.from(Buffer.from(c), (byte) => QUOTE + hex(byte)).join("");
 }
 
 function fromBrokenBytes(bytes: Uint8Array): string {
@@ -106,7 +113,9 @@ export function otherName(path: string, digest: string): string {
 export function beforeExt(path: string, more: string): string {
   const [dir, name] = splitPath(path);
   const dot = name.lastIndexOf(".");
-  const ext = dot > 0 ? name.slice(dot) : "";
+  const after = dot > 0 ? name.slice(dot) : "";
+  // What leaves no room for a character before it is no extension.
+  const ext = Buffer.byteLength(more + after) <= 251 ? after : "";
   const end = `${more}${ext}`;
   return `${dir}${cutName(name.slice(0, name.length - ext.length), 255 - Buffer.byteLength(end))}${end}`;
 }
