@@ -9,7 +9,7 @@ import { Machine } from "./machine.js";
 import type { Clock } from "./plugin.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
 import { sizeText } from "./text.js";
-import { heldBy, type Held, type When } from "./when.js";
+import { heldBy, type Held, together, type When } from "./when.js";
 
 const lookMs = 2000;
 /** What no edge wakes is looked at again. */
@@ -64,7 +64,7 @@ export class Limits {
     for (const lane of engine.lanes.values()) {
       const { gate, budget } = lane;
       if (gate === undefined || (gate.looked && !engine.queue.hasOpen(lane.name))) continue;
-      gate.set(budget?.held ?? (await this.#holds(lane.config.when)));
+      gate.set(together([budget?.held, await this.#holds(lane.config.when)]));
       if (budget === undefined || this.#days.get(lane.name) === budget.day) continue;
       // What was too large for what was left may fit now.
       if (this.#days.has(lane.name)) await wake(engine, [lane.name]);
@@ -93,15 +93,16 @@ function hasGates({ lanes, routes }: Engine): boolean {
 /** Why this delivery is not sent though its target takes others; undefined when it may go. */
 export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delivery: DeliveryRow): Held | undefined {
   const route = routeOf(engine, version, delivery);
-  if (route?.gate?.held !== undefined) return route.gate.held;
   const needed = route?.rules.route.to.find(({ device }) => device === lane.name)?.requires ?? [];
   const others = needed.length === 0 ? [] : engine.queue.deliveriesOf(version.id);
   const missing = needed.filter((name) => !others.some(({ target, state }) => target === name && state === "done"));
-  if (missing.length > 0)
-    return { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
+  const required =
+    missing.length === 0
+      ? undefined
+      : { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
-  if (slow !== undefined) return slow;
-  return overBudget(lane, version.size) ?? besideOthers(engine, lane, version.size, delivery.id);
+  const spent = overBudget(lane, version.size) ?? besideOthers(engine, lane, version.size, delivery.id);
+  return together([route?.gate?.held, required, slow, spent]);
 }
 
 /** Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. */
@@ -201,7 +202,8 @@ export function delivered(engine: Engine, version: VersionRow, target: string): 
   });
 }
 
-async function wake(engine: Engine, targets: readonly string[]): Promise<void> {
+/** What is held back at these targets is looked at anew. */
+export async function wake(engine: Engine, targets: readonly string[]): Promise<void> {
   await engine.journal.apply(() => {
     for (const target of targets) engine.queue.dueAt(target);
   });

@@ -14,7 +14,7 @@ import type { Installation } from "./installation.js";
 import { Journal } from "./journal.js";
 import { forgetLanes, noteLanes } from "./last.js";
 import type { Lane } from "./lane.js";
-import { watchGate, watchRoutes } from "./limits.js";
+import { wake, watchGate, watchRoutes } from "./limits.js";
 import type { Service } from "./plugin.js";
 import { pullWorkers } from "./pull.js";
 import { pushWorkers } from "./push.js";
@@ -296,7 +296,8 @@ export class Run {
       this.#enter([...changed, ...added].flatMap((name) => next.get(name) ?? []));
       this.#sync();
       tellForeign(engine);
-      engine.work$.next();
+      // What held it may be in the configuration no more.
+      await wake(engine, [...engine.lanes.keys()]);
     }
     return { added, changed, removed, rerouted: [...new Set([...rerouted, ...resynced])] };
   }

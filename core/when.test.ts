@@ -59,6 +59,16 @@ test("what is no condition is told with what it should be", () => {
     assert.equal(v.safeParse(whenSchema, wrong).success, false, JSON.stringify(wrong));
 });
 
+test("all conditions that are not met are told, and how long only where each says it; the server is asked once the others are met", async () => {
+  const reach = { url: "https://127.0.0.1:1/" };
+  const when = { time: "22:00-06:00", disarmed: true, interface: "eth7", reach };
+  const both = await held({ time: "22:00-06:00", disarmed: true });
+  assert.match(both?.reason ?? "", /^only at 22:00-06:00 .*; no device says whether the vehicle is armed/);
+  assert.equal(both?.inMs, undefined);
+  const machine = new Machine(clock, [], none, () => []);
+  assert.match((await held(when, { machine }))?.reason ?? "", /only at .*; no device .*; eth7 is not up \("interface"\)$/);
+});
+
 test("the vehicle: known to be disarmed, or nothing is sent", async () => {
   const reason = async (...armed: [string, boolean | undefined][]) => (await held({ disarmed: true }, { armed: new Map(armed) }))?.reason;
   assert.equal(await reason(["fc", false]), undefined);

@@ -123,17 +123,26 @@ export const whenSchema = v.strictObject({
   ),
 });
 
-/** The first condition that is not met; undefined when files may be sent. */
+/** All conditions that are not met; undefined when files may be sent. `reach` costs bytes on the way out: it is asked once the others are met. */
 export async function heldBy(when: When, facts: Facts): Promise<Held | undefined> {
   const { machine } = facts;
-  return (
-    timeHolds(when, facts) ??
-    armedHolds(when, facts) ??
-    said(when.interface && machine.interfaceHolds(when.interface)) ??
-    said(when.ssid && (await machine.ssidHolds(when.ssid))) ??
-    said(when.metered === undefined ? undefined : await machine.meteredHolds(when.metered, when.interface)) ??
-    said(when.reach && (await machine.reachHolds(when.reach)))
-  );
+  const held = together([
+    timeHolds(when, facts),
+    armedHolds(when, facts),
+    said(when.interface && machine.interfaceHolds(when.interface)),
+    said(when.ssid && (await machine.ssidHolds(when.ssid))),
+    said(when.metered === undefined ? undefined : await machine.meteredHolds(when.metered, when.interface)),
+  ]);
+  return held ?? said(when.reach && (await machine.reachHolds(when.reach)));
+}
+
+/** Several that hold, as one: over when the last of them is, where each says when that is. */
+export function together(all: readonly (Held | undefined)[]): Held | undefined {
+  const held = all.filter((one) => one !== undefined);
+  if (held.length === 0) return undefined;
+  const reason = held.map((one) => one.reason).join("; ");
+  const inMs = Math.max(...held.map((one) => one.inMs ?? Infinity));
+  return { reason, ...(inMs === Infinity ? {} : { inMs }) };
 }
 
 function said(reason: string | undefined): Held | undefined {

@@ -101,7 +101,8 @@ async function whyUnseen(
       });
   }
   reasons.push(...(settling === undefined ? [] : [settling]));
-  reasons.push(...ruleReasons(engine, source, entry ?? { path }, entry !== undefined && settling === undefined));
+  if (entry === undefined || entry.kind === "file")
+    reasons.push(...ruleReasons(engine, source, entry ?? { path }, entry !== undefined && settling === undefined));
   return { source, path, ...(entry === undefined ? {} : stampOf(entry)), reasons };
 }
 
@@ -214,7 +215,9 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       // What is read in place has its bytes nowhere else.
       const fromSource = delivery.state === "wanting" || version.store !== "spool";
       const inMs = delivery.not_before - engine.clock.monotonicMs();
-      if (delivery.fault === "held") {
+      if (foreign) {
+        // What was wrong with it when it left does not count any more.
+      } else if (delivery.fault === "held") {
         if (inMs > 0) reasons.push({ code: "held", text: `is held back: ${said}`, ...(running ? { inMs } : {}) });
       } else if (delivery.fault !== null) {
         const tries = delivery.tries > 0 ? `, after ${delivery.tries} ${delivery.tries === 1 ? "try" : "tries"}` : "";
@@ -234,7 +237,7 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
           { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' },
         ];
       if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
-      if (delivery.state === "wanting") reasons.push(...pullReasons(engine, version, delivery));
+      if (delivery.state === "wanting") reasons.push(...pullReasons(engine, version, delivery), ...heldReasons(engine, target));
       else reasons.push(...(fromSource ? awayReasons(engine, version.source, "source") : []), ...pushReasons(engine, delivery));
       return reasons.length > 0 ? reasons : [{ code: "next", text: "goes next" }];
     }
@@ -271,15 +274,9 @@ function pullReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow)
 
 /** Why its bytes, which are here, do not go. */
 function pushReasons(engine: Engine, delivery: DeliveryRow): Reason[] {
+  const reasons = heldReasons(engine, delivery.target);
   const lane = engine.lanes.get(delivery.target);
-  if (lane?.attached !== true) return [];
-  const reasons: Reason[] = [];
-  if (lane.held !== undefined)
-    reasons.push({
-      code: "held",
-      text: `nothing is sent to ${lane.name} now: ${lane.held.reason}`,
-      ...(lane.held.inMs === undefined ? {} : { inMs: lane.held.inMs }),
-    });
+  if (lane?.attached !== true) return reasons;
   if (lane.pausedMs > 0)
     reasons.push({
       code: "target-paused",
@@ -297,6 +294,15 @@ function pushReasons(engine: Engine, delivery: DeliveryRow): Reason[] {
   );
   reasons.push(...turnReasons(lane, "target", ready.filter((other) => goesBefore(other, delivery)).length, running?.n ?? 0));
   return reasons;
+}
+
+/** Its target's "when" or "budget". */
+function heldReasons(engine: Engine, target: string): Reason[] {
+  const held = engine.lanes.get(target)?.held;
+  if (held === undefined) return [];
+  return [
+    { code: "held", text: `nothing is sent to ${target} now: ${held.reason}`, ...(held.inMs === undefined ? {} : { inMs: held.inMs }) },
+  ];
 }
 
 function turnReasons(lane: Lane | undefined, role: "source" | "target", before: number, running: number): Reason[] {

@@ -26,6 +26,7 @@ test("why: delivered, left by each rule, away, never seen; by source path, DEVIC
   world.file("in/log/small.ulg", "x");
   world.file("in/tmp/b.ulg", "content of b");
   world.file("in/c.txt", "content of c");
+  world.file("in/new\nline.ulg", "content of it");
   const config = world.config({
     devices: { in: local("in"), out: local("out"), ground: down, gone: local("nowhere") },
     routes: [
@@ -42,7 +43,8 @@ test("why: delivered, left by each rule, away, never seen; by source path, DEVIC
   });
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
-  await program.until(({ what }) => what === "delivered", "delivery");
+  await program.until(({ what, message }) => what === "delivered" && message.includes("a.ulg"), "delivery");
+  await program.until(({ what, message }) => what === "delivered" && message.includes("line.ulg"), "delivery");
   await program.until(({ message }) => message.startsWith("ground: "), "ground is away");
   const why = async (what: string) => (await filesync("why", what)).out.split("\n");
   const file = "in:log/a.ulg  (12 B, 2026-05-28 00:00:00Z)";
@@ -72,6 +74,10 @@ test("why: delivered, left by each rule, away, never seen; by source path, DEVIC
     "in:log/small.ulg  (1 B, 2026-05-28 00:00:00Z)",
     left('it has 1 bytes, and "minSize" is 5'),
   ]);
+  assert.deepEqual((await why("in:log")).slice(1), ["  it is a directory"]);
+  // As a shell completes it, and as it is printed.
+  for (const what of ["in:new\nline.ulg", "in:new‛0Aline.ulg"])
+    assert.match((await why(what)).at(-1) ?? "", /→ out: delivered TIME as v\/in\/new‛0Aline\.ulg/);
   assert.deepEqual(await why("gone:x.ulg"), [
     "gone:x.ulg",
     "  no listing of gone has seen it",
@@ -287,10 +293,9 @@ test("forget lets go of a target that left the configuration, and of the spool's
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
   world.config({ devices: { in: local("in", { inPlace: false }), a: local("a") }, routes: [{ from: "in", to: ["a"] }] });
   const filesync = filesyncOn(world, config);
-  assert.match(
-    (await filesync("why", "x")).out,
-    /→ old: "old" is not in the configuration: put it back, or give this up: filesync forget ID/,
-  );
+  const why = (await filesync("why", "x")).out;
+  assert.match(why, /→ old: "old" is not in the configuration: put it back, or give this up: filesync forget ID/);
+  assert.doesNotMatch(why, /tried again/);
   assert.deepEqual(await filesync("forget", "a"), {
     code: 2,
     out: "",

@@ -56,6 +56,25 @@ test("a window that ends in the middle of a file breaks it off; the next one goe
   assert.ok(writes.length <= 2 && (writes.length === 1 || writes[1] !== "write a.bin 0"), writes.join(", "));
 });
 
+test("why: the condition of a target is told beside what else its file waits for: that it is away, that it is still read", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  let go: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => (go = resolve));
+  card.before = (call) => (call.startsWith("open") ? opened : undefined);
+  out.attach(false);
+  bench.clock.offsetMs = today(12) - Date.now();
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { when: open(0) } });
+  await until(bench, "pulling", () => bench.daemon.engine.queue.pulling.size === 1);
+  const codes = async () => (await reasons(bench, "a.bin")).map((text) => text.split(":")[0]);
+  assert.deepEqual(await codes(), ["target-away", "pulling", "held"]);
+  go();
+  await until(bench, "pulled", () => bench.states("out")[0] === "ready");
+  assert.deepEqual(await codes(), ["target-away", "held"]);
+});
+
 test("a route with a condition waits; another route to the same target goes on", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
@@ -103,6 +122,49 @@ test("a file goes to one target only when another has it", async (t) => {
   await until(bench, "both", () => ground.files.size === 5 && review.files.size === 5);
   for (const [n, call] of order.entries())
     if (call.startsWith("review")) assert.ok(order.slice(0, n).includes(`ground commit ${call.split(" ")[2] ?? ""}`), order.join("\n"));
+});
+
+test("what a route held back goes when a reload takes its condition away, or what it requires", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const ground = new FakeDevice("ground");
+  const review = new FakeDevice("review");
+  ground.attach(false);
+  card.put("a.bin", "a");
+  bench.clock.offsetMs = today(12) - Date.now();
+  const review1 = { device: "review", required: false, requires: ["ground"] };
+  const held = (n: number) => bench.daemon.engine.journal.all("SELECT 1 FROM deliveries WHERE fault = 'held'").length === n;
+  const devices = { sources: [card], targets: [ground, review] };
+  await bench.start(devices, [{ from: "card", to: ["ground", review1], when: open(0) }]);
+  await until(bench, "held", () => held(1));
+  await bench.reload(devices, [{ from: "card", to: ["ground", review1] }]);
+  await until(bench, "held by what it requires", () => held(1));
+  assert.doesNotMatch((await reasons(bench, "card:a.bin")).join("\n"), /only at/);
+  await bench.reload({ sources: [card], targets: [review] }, [{ from: "card", to: ["review"] }]);
+  await until(bench, "delivered", () => review.files.has("a.bin"));
+});
+
+test("why: all that holds a file back, not the first of it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const ground = new FakeDevice("ground");
+  const review = new FakeDevice("review", { target: { resume: false } });
+  ground.attach(false);
+  card.put("a.bin", Buffer.alloc(5000));
+  bench.clock.offsetMs = today(12) - Date.now();
+  const to = ["ground", { device: "review", required: false, requires: ["ground"] }];
+  await bench.start({ sources: [card], targets: [ground, review] }, [{ from: "card", to, when: open(0) }], {
+    device: { budget: { day: 1000 } },
+  });
+  await until(
+    bench,
+    "held",
+    () => bench.daemon.engine.journal.all("SELECT 1 FROM deliveries WHERE target = 'review' AND fault = 'held'").length === 1,
+  );
+  assert.match(
+    (await reasons(bench, "card:a.bin")).join("\n"),
+    /^held: is held back: only at 22:00-06:00.*; it goes only when ground has it \("requires"\); it has 5\.0 kB, more than the budget of review ever allows/m,
+  );
 });
 
 test("a budget is kept to the byte; the next day goes on where it stopped, and what is sent again counts", async (t) => {
