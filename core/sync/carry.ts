@@ -13,7 +13,7 @@ import { isAtOrBelow, nameIn, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Move, other, type Side, type Tables } from "../reconcile.js";
 import type { Known } from "./known.js";
-import { type Begun, type Entry, notAsListed, type Replica, type Staging } from "./replica.js";
+import { type Begun, type Entry, isOfPath, notAsListed, NotRead, type Replica, type Staging } from "./replica.js";
 import { type Agreed, type Intent, type Old, type Staged, type Store } from "./store.js";
 
 /** 2001-01-01: earlier times are those of machines without a clock. */
@@ -31,6 +31,16 @@ export interface Names {
   /** 16 lower-case hexadecimal digits, never the same twice. */
   intent(): string;
 }
+
+/** Paths that are not to be touched in a round, as something was begun with them that cannot be ended now; `of`: the one of them that is told. */
+export type Held = Map<string, { readonly of: string; readonly on: Side; readonly error: Fault }>;
+
+export function hold(held: Held, path: string, from: string | undefined, on: Side, error: Fault): void {
+  for (const one of [path, from ?? path]) held.set(one, { of: path, on, error });
+}
+
+/** Where it went wrong that something was to be done on a side. */
+export const sideOf = (on: Side, error: unknown): Side => (error instanceof NotRead ? other(on) : on);
 
 export interface World {
   readonly sides: Readonly<Record<Side, Replica>>;
@@ -320,10 +330,11 @@ async function putBack({ sides, names }: World, { on, path, old }: Intent, taken
 
 /**
  * Ends what a kill or a lost link left in the middle. Before anything is listed; again where it throws. What was taken aside is found only in the directory that was agreed with: what was begun on a
- * side without its mark (a disk that is not mounted) stays, and that side is given; `anew`: those where it is forgotten.
+ * side without its mark (a disk that is not mounted) stays, and that side is given; `anew`: those where it is forgotten. What cannot be ended because of its path alone is held, and so is what is held already.
  */
 export async function recover(
   { sides, ...world }: World,
+  held: Held,
   anew: readonly Side[],
   before: (side: Side, signal: AbortSignal) => Promise<void>,
   signal: AbortSignal,
@@ -332,13 +343,24 @@ export async function recover(
   for (const on of bothSides)
     if (sides[on].untidy && (await sides[on].isMarked(signal))) {
       await before(on, signal);
-      await sides[on].tidy(begunOn(store, on), signal);
+      for (const [name, error] of await sides[on].tidy(begunOn(store, on), signal)) {
+        if (!(await isOfPath(error, sides[on], signal))) throw error;
+        const intent = [...store.intents.values()].find((it) => it.on === on && [it.old?.trash, it.move?.from].includes(name));
+        hold(held, intent?.path ?? name, intent?.move?.from, on, error);
+      }
     }
   let strange: Side | undefined;
   for (const intent of [...store.intents.values()])
     if (await sides[intent.on].isMarked(signal)) {
       await before(intent.on, signal);
-      await settle({ sides, ...world }, intent, signal);
+      if (!held.has(intent.path))
+        try {
+          await settle({ sides, ...world }, intent, signal);
+        } catch (error) {
+          const on = sideOf(intent.on, error);
+          if (!isFault(error) || !(await isOfPath(error, sides[on], signal))) throw error;
+          hold(held, intent.path, intent.move?.from, on, error);
+        }
     } else if (anew.includes(intent.on)) await store.change({ settle: intent.id });
     else strange = intent.on;
   return strange;

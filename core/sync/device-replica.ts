@@ -221,8 +221,13 @@ export class DeviceReplica implements Replica {
     return this.#held?.waitsSinceMs;
   }
 
-  async tidy({ trash, staged, dirs }: Begun, signal: AbortSignal): Promise<void> {
-    await this.#held?.tidy([...[...trash, ...dirs].map((path) => this.#at(path)), ...staged.map(({ id }) => this.own.staged(id))], signal);
+  async tidy({ trash, staged, dirs }: Begun, signal: AbortSignal): Promise<ReadonlyMap<string, Fault>> {
+    const own = new Map([
+      ...[...trash, ...dirs].map((path) => [this.#at(path), path] as const),
+      ...staged.map(({ id, path }) => [this.own.staged(id), path] as const),
+    ]);
+    const stuck = (await this.#held?.tidy(own.keys(), signal)) ?? new Map<string, Fault>();
+    return new Map([...stuck].map(([at, error]) => [own.get(at) ?? this.#below(at) ?? at, error]));
   }
 
   /** Others get their turn. */

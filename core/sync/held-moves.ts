@@ -81,25 +81,36 @@ export class HeldMoves {
     });
   }
 
-  /** Before anything else is done, and before what `own` were meant for is looked for there: names that only this client gives, and directories that it may have held. */
-  async tidy(own: Iterable<string>, signal: AbortSignal): Promise<void> {
+  /**
+   * Before anything else is done, and before what `own` were meant for is looked for there: names that only this client gives, and directories that it may have held. What the server refuses of one of them
+   * alone, or seems to: by its name in `own`, else by where it is. That stays, and is tried again the next time.
+   */
+  async tidy(own: Iterable<string>, signal: AbortSignal): Promise<ReadonlyMap<string, Fault>> {
     const { lock, tree, lost } = this.given;
+    const stuck = new Map<string, Fault>();
     const left = await lock.leftovers(signal);
     if (left.length > 0) {
       const byKey = new Map<string, string>();
       for (const path of own) byKey.set(keyOf(path), path);
       for (const dir of left) {
+        const before = stuck.size;
         for (const { path, kind } of await entriesOf(tree, dir, signal)) {
           const name = path.slice(dir.length + 1);
           // Only this client knows the others' names; a directory comes to where everybody may give names.
           const move: Tree["move"] =
             kind === "directory" ? (from, to, expect) => this.give(from, to, expect, signal) : tree.move.bind(tree);
-          await this.#back(path, byKey.get(name) ?? lost(name), kind, move, signal);
+          try {
+            await this.#back(path, byKey.get(name) ?? lost(name), kind, move, signal);
+          } catch (error) {
+            if (!isFault(error, "denied", "rejected", "transient")) throw error;
+            stuck.set(byKey.get(name) ?? path, error);
+          }
         }
-        await tree.rmdir(dir, signal);
+        if (stuck.size === before) await tree.rmdir(dir, signal);
       }
     }
-    lock.tidied();
+    if (stuck.size === 0) lock.tidied();
+    return stuck;
   }
 
   /** Others get their turn. */

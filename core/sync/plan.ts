@@ -4,7 +4,7 @@ import { type Taken, takenOtherwise } from "../folded.js";
 import { isAtOrBelow, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
-import { looksAs, type World } from "./carry.js";
+import { type Held, looksAs, type World } from "./carry.js";
 import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
@@ -28,8 +28,8 @@ export interface Plan {
   readonly taken: ReadonlyMap<Action, Taken>;
 }
 
-/** What a round would do now. Reads contents where they decide; changes nothing. */
-export async function planned({ sides, store, table, known }: Planning, signal: AbortSignal): Promise<Plan> {
+/** What a round would do now, and nothing at or below what is held. Reads contents where they decide; changes nothing. */
+export async function planned({ sides, store, table, known }: Planning, signal: AbortSignal, held: Held = new Map()): Promise<Plan> {
   const unlisted = known?.scan(store.base);
   const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
   const scans = { here, there };
@@ -45,7 +45,8 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
   /** Changed while they were read, or cannot be read. */
   const unsteady = new Set<string>();
   const unread = { here: new Map<string, string>(), there: new Map<string, string>() };
-  const unseen = (side: Side, path: string) => unsteady.has(path) || scans[side].settling.has(path) || isUnseen(scans[side].unseen, path);
+  const unseen = (side: Side, path: string) =>
+    unsteady.has(path) || scans[side].settling.has(path) || isIn(held, path) || isIn(scans[side].unseen, path);
   const base = new Map(
     [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
   );
@@ -134,11 +135,11 @@ function contentOf(kind: "file" | "directory", size: number, digest: Digest | un
   return kind === "directory" ? { kind, ...named } : { kind, size, ...named, ...(digest === undefined ? {} : { digest }) };
 }
 
-/** At or below something that could not be seen. */
-function isUnseen(unseen: ReadonlyMap<string, string>, path: string): boolean {
-  if (unseen.size === 0) return false;
+/** At or below one of them. */
+export function isIn(paths: ReadonlyMap<string, unknown>, path: string): boolean {
+  if (paths.size === 0) return false;
   for (let at = path; ; at = parentOf(at)) {
-    if (unseen.has(at)) return true;
+    if (paths.has(at)) return true;
     if (at === "") return false;
   }
 }

@@ -78,8 +78,11 @@ export interface Replica {
   usable(signal: AbortSignal): Promise<boolean>;
   /** Of what was begun something may be where only `tidy` finds it. */
   readonly untidy: boolean;
-  /** Before anything is looked at: `trash`: the names that something may have been given last (`take`); `staged`; `dirs`: what may have been removed last. Where the root is marked. */
-  tidy(begun: Begun, signal: AbortSignal): Promise<void>;
+  /**
+   * Before anything is looked at: `trash`: the names that something may have been given last (`take`); `staged`; `dirs`: what may have been removed last. Where the root is marked.
+   * What cannot be where it belongs now, perhaps because of its path alone: by its name in `trash`, its path in `staged` or `dirs`, else by where it is. Nothing is to be done with that before another `tidy`.
+   */
+  tidy(begun: Begun, signal: AbortSignal): Promise<ReadonlyMap<string, Fault>>;
   /** As `Scan.marked`. */
   isMarked(signal: AbortSignal): Promise<boolean>;
   /** Where spellings of a name are one there; known once it is marked. */

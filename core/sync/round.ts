@@ -1,13 +1,13 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
-import { parentOf } from "../paths.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
-import { carryOut, dropStaged, type Listed, recover, type World } from "./carry.js";
+import { carryOut, dropStaged, type Held, hold, type Listed, recover, sideOf, type World } from "./carry.js";
 import type { Copy, NoRoom } from "./no-room.js";
-import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, isOfPath, NotRead, type Staging } from "./replica.js";
+import { isIn, keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
+import { type Entry, isOfPath, type Staging } from "./replica.js";
 import { type Guards, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
 export interface Rules extends Guards {
@@ -42,7 +42,7 @@ export interface Done {
 /** Throws the Fault of a side that does not work; Stopped. */
 export async function round(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
   try {
-    return await begun(world, rules, signal);
+    return await begun(world, rules, new Map(), signal);
   } catch (error) {
     world.known?.forget();
     // Other things are to be done before what is sent: parts of that take the room for them.
@@ -51,12 +51,12 @@ export async function round(world: World, rules: Rules, signal: AbortSignal): Pr
   }
 }
 
-async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<Done> {
+async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal): Promise<Done> {
   const { store } = world;
   if (store.intents.size > 0) world.known?.forget();
-  const open = await recover(world, rules.anew, rules.before, signal);
+  const open = await recover(world, held, rules.anew, rules.before, signal);
   if (open !== undefined) throw strangeRoot(open, rules);
-  let plan = await planned(world, signal);
+  let plan = await planned(world, signal, held);
   const strange = strangeIn(plan.scans, store.base, rules.neverMarked);
   if (strange.length > 0) {
     for (const side of strange)
@@ -64,13 +64,13 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
       else rules.begunAnew(side);
     const still = stillAgreed(strange, plan.scans, store.base, rules.neverMarked);
     await store.change({ agree: [...store.base.keys()].flatMap((path) => (still.has(path) ? [] : [[path, undefined] as const])) });
-    plan = await planned(world, signal);
+    plan = await planned(world, signal, held);
   }
   if (plan.unlisted && !(await holds(world, plan, rules.together, signal))) {
     world.known?.forget();
-    plan = await planned(world, signal);
+    plan = await planned(world, signal, held);
   }
-  if (await claimed(world, plan, signal)) plan = await planned(world, signal);
+  if (await claimed(world, plan, signal)) plan = await planned(world, signal, held);
   const { actions, scans } = plan;
   rules.told?.(plan);
   const stop = await tooMuch(world, plan, rules, signal);
@@ -79,11 +79,15 @@ async function begun(world: World, rules: Rules, signal: AbortSignal): Promise<D
   const unmarked = bothSides.filter((side) => !scans[side].marked);
   for (const side of unmarked) await world.sides[side].mark(signal);
   // Only now that is known, and then other things are to be done.
-  for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, signal);
-  await dropUnwanted(world, plan, signal);
+  for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
+  await dropUnwanted(world, plan, held, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
-  const { done, left, failed, fits, broke } = await carryAll(world, plan, rules, signal);
+  const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
+  if (again) {
+    const rest = await begun(world, rules, held, signal);
+    return { ...rest, done: done + rest.done };
+  }
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
   const unseen = (side: Side) => new Map([...scans[side].unseen, ...plan.unread[side]]);
   return {
@@ -152,18 +156,22 @@ async function carryAll(
   world: World,
   { actions: planned, scans, digests, taken }: Plan,
   { together, noRoom, named }: Rules,
+  held: Held,
   signal: AbortSignal,
 ) {
   const failed = new Map<string, string>();
+  for (const { of, on, error } of held.values()) failed.set(of, `${named[on]}: ${error.message}`);
   const left = new Set<string>();
   const moves: Move[] = [];
   const last = lastMove(planned);
   const actions = last < 0 ? planned : planned.slice(0, last + 1);
   let done = 0;
   /** Of what was tried. */
-  let refused = false;
+  let refused = held.size > 0;
   let full: Fault | undefined;
-  let passing: Fault | undefined;
+  let passing = [...held.values()].find(({ error }) => error.kind === "transient")?.error;
+  /** Of moves of which nobody knows whether they were done, and of what may count on them. */
+  const unsure = new Set<string>();
   const waiting = new Set(actions);
   const skipped = new Set<string>();
   const copies = copiesOf(world, planned, scans);
@@ -185,6 +193,11 @@ async function carryAll(
     throwIfAborted(signal);
     const copy = copies.get(action);
     waiting.delete(action);
+    const names = isMove(action) ? [action.path, action.from] : [action.path];
+    if (names.some((name) => [...unsure].some((one) => isAtOrBelow(name, one) || isAtOrBelow(one, name)))) {
+      for (const name of names) unsure.add(name);
+      return;
+    }
     const has = taken.get(action);
     if (has !== undefined && "on" in action) {
       if (has.goes) left.add(action.path);
@@ -208,16 +221,21 @@ async function carryAll(
       left.add(action.path);
     } catch (error) {
       if (!isFault(error)) throw error;
-      const at = sideOf(action, error);
+      const at = action.do === "conflict" ? action.loser : "on" in action ? sideOf(action.on, error) : undefined;
       if (error.kind === "full" && copy !== undefined) {
         full = error;
         const smaller = [...waiting].some((it) => (copies.get(it)?.size ?? Infinity) < copy.size);
         const gone = noRoom.refused(copy, smaller);
         await dropEach(world, ({ id }) => gone.includes(id), signal);
       } else {
-        // What was only begun to be moved may be there: it is not brought anew for that.
         const passes = error.kind === "transient";
-        if ((passes && isMove(action)) || !(await isOfPath(error, world.sides[at ?? "there"], signal))) throw error;
+        if (!(await isOfPath(error, world.sides[at ?? "there"], signal))) throw error;
+        if (passes && isMove(action)) {
+          // What was only begun to be moved may be there: it is not brought anew for that.
+          hold(held, action.path, action.from, action.on, error);
+          for (const name of names) unsure.add(name);
+          return;
+        }
         if (passes) passing ??= error;
         if (copy !== undefined) noRoom.through(copy);
       }
@@ -241,14 +259,7 @@ async function carryAll(
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);
   const broke = full ?? passing;
-  return { done, left, failed, fits: left.size === 0 && !refused, ...(broke === undefined ? {} : { broke }) };
-}
-
-/** Where it went wrong, as far as an action is of one side. */
-function sideOf(action: Action, error: Fault): Side | undefined {
-  if (action.do === "conflict") return action.loser;
-  if (!("on" in action)) return undefined;
-  return error instanceof NotRead ? other(action.on) : action.on;
+  return { done, left, failed, fits: left.size === 0 && !refused, again: unsure.size > 0, ...(broke === undefined ? {} : { broke }) };
 }
 
 /** For a person. */
@@ -261,10 +272,10 @@ async function dropEach(world: World, unwanted: (staging: Staging) => boolean, s
 }
 
 /** What was staged for a content that is not wanted any more. */
-async function dropUnwanted(world: World, { actions, scans }: Plan, signal: AbortSignal): Promise<void> {
+async function dropUnwanted(world: World, { actions, scans }: Plan, held: Held, signal: AbortSignal): Promise<void> {
   if (world.store.staged.size === 0) return;
   const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
-  await dropEach(world, ({ id }) => !wanted.has(id), signal);
+  await dropEach(world, ({ id, path }) => !wanted.has(id) && !isIn(held, path), signal);
 }
 
 function copiesOf({ names }: World, actions: readonly Action[], scans: Scans): Map<Action, Copy> {

@@ -285,8 +285,8 @@ export class SyncRoute {
       return;
     }
     try {
-      // What stopped it stops the next round too, as a rule.
-      if (this.state !== "stopped" && this.state !== "refused") this.#now("working", undefined);
+      // What stopped it stops the next round too, as a rule; and what was even is so until something else is seen.
+      if (this.state === "waiting") this.#now("working", undefined);
       await this.#once(stop);
       this.#failures = 0;
       for (const lane of [this.here, this.there]) lane.noteSuccess();
@@ -348,12 +348,11 @@ export class SyncRoute {
         `${broke.message}; make room there: what was removed and replaced is in .filesync/trash, as long as "trashKeep" says`,
       );
     }
-    // What did not fit is decided anew; what was done may have made room for more.
-    if (result.done > 0) {
-      this.#agreed = true;
-      this.#looks.hint();
-    } else if (left.size > 0) {
-      const rounds = Math.max(...this.#stuck.values());
+    if (result.done > 0) this.#agreed = true;
+    const rounds = Math.max(0, ...this.#stuck.values());
+    // What did not fit is decided anew; what was done may have made room for more. Not for ever: what a side does not list may be done again in each round.
+    if (result.done > 0 && (result.more || rounds < stuckRounds)) this.#looks.hint();
+    else if (left.size > 0) {
       this.#looks.hintIn(backoffMs(rounds - 1, engine.upMs(), engine.random()));
       if (rounds >= stuckRounds) this.#now("even", undefined);
     } else {
@@ -385,6 +384,7 @@ export class SyncRoute {
     const paths = new Set(actions.flatMap(({ do: what, path }) => (noted.has(what) || isOurs(path) ? [] : [path])));
     this.pending = { paths, of: new Set([...known, ...paths]).size };
     this.settling = new Set([...scans.here.settling, ...scans.there.settling]);
+    if (this.state === "even" && paths.size > 0) this.#now("working", undefined);
   }
 
   /** Once a day, by a clock that can be believed. */

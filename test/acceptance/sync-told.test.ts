@@ -1,5 +1,6 @@
 /** Mirror and two-way routes between directories of this machine: what a person is told of them, and asked. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -124,6 +125,32 @@ test("a target that comes to be inside its source while it runs is refused, and 
   assert.equal(code, 2);
   assert.match(out, /routes\[0\]\.to\[0\]: nas is in box/);
 });
+
+test(
+  "two mirrors into one directory, one of them by way of a bind mount, are refused: they would fight over it",
+  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
+  async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    const [oth, bound] = [world.mkdir("oth"), world.mkdir("bound")];
+    const config = two.config(
+      { mode: "mirror" },
+      {
+        devices: { oth: { type: "local", dir: oth }, bound: { type: "local", dir: bound } },
+        routes: [{ from: "oth", to: ["bound"], mode: "mirror" }],
+      },
+    );
+    assert.equal((await runProgram(["check", "--config", config])).code, 0);
+    assert.equal(spawnSync("mount", ["--bind", world.path("nas"), bound]).status, 0);
+    try {
+      const { code, out } = await runProgram(["check", "--config", config]);
+      assert.equal(code, 2);
+      assert.match(out, /another route keeps nas: the same as something else: they would undo one another's changes/);
+    } finally {
+      spawnSync("umount", [bound]);
+    }
+  },
+);
 
 test("what a route keeps in .filesync is not sent by a route from the directory above", async (t) => {
   const two = new Two(t);
@@ -340,6 +367,27 @@ test("status begins with what waits, and counts it; why says by which route a fi
   assert.match(unknown.err, /nothing of the name "x" is known/);
   await program.kill();
   assert.match((await why("d")).out, /^ {2}box ↔ nas follows it: it was the same on both sides; no daemon runs$/m);
+});
+
+test("what is the same on both sides is told to be so also while it is looked at again", async (t) => {
+  const two = new Two(t);
+  for (let n = 0; n < 500; n++) two.put(`box/${n}`);
+  const config = two.config({ mode: "mirror", exclude: ["noise"] });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "synced", "it is brought");
+  const status = async () => (await runProgram(["status", "--config", config])).out;
+  const isEven = (text: string) => text.startsWith("box:nas: all of it is there\n");
+  await eventually(async () => isEven(await status()));
+  // A reason to look, and nothing to do, again and again.
+  const noise = setInterval(() => two.put("box/noise", String(Math.random())), 2);
+  t.after(() => clearInterval(noise));
+  for (let asked = 0; asked < 10; asked++) {
+    const text = await status();
+    assert.ok(isEven(text), text);
+  }
+  clearInterval(noise);
+  await program.kill();
 });
 
 test("what is left as it is, or not complete yet, is counted where a mirror has brought all else", async (t) => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { until } from "../conformance/clause.js";
-import { Program } from "../faults/process.js";
+import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { all } from "./replicas.js";
 import { statusOf } from "./shared.js";
@@ -15,7 +15,7 @@ const dist = (path: string) => JSON.stringify(fileURLToPath(new URL(`../../${pat
 
 /** `local`, as a server whose clients take turns where `promises` are such. */
 const pluginText = (busy: string, promises: object) => `
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { Fault } from ${dist("core/errors.js")};
 import { plugin as local } from ${dist("plugins/local/plugin.js")};
 export const plugin = {
@@ -24,14 +24,17 @@ export const plugin = {
   device: (given, context) => {
     const device = local.device(given, context);
     const { tree, target } = device;
+    const now = () => (existsSync(${JSON.stringify(busy)}) ? readFileSync(${JSON.stringify(busy)}, "utf8") : undefined);
     const refuse = (path) => {
-      if (/(^|\\/)log\\.bin$/.test(path) && !path.includes(".filesync") && existsSync(${JSON.stringify(busy)})) throw new Fault("conflict", "it is busy");
+      if (!/(^|\\/)log\\.bin$/.test(path)) return;
+      if (now() === "" && !path.includes(".filesync")) throw new Fault("conflict", "it is busy");
+      if (now() === "trash" && path.includes(".filesync/trash")) throw new Fault("denied", "permission denied");
     };
     const [move, commit] = [tree.move.bind(tree), target.commit.bind(target)];
     tree.tryOut = async () => (${JSON.stringify(promises)});
     tree.move = async (from, to, ...more) => (refuse(to), move(from, to, ...more));
     target.commit = async (upload, signal) => {
-      const free = existsSync(${JSON.stringify(busy)}) && !upload.path.includes(".filesync");
+      const free = now() === "" && !upload.path.includes(".filesync");
       return free ? { occupied: true, size: 1 } : commit(upload, signal);
     };
     return device;
@@ -80,6 +83,33 @@ for (const [name, mode, again, promises] of [
     assert.deepEqual(readdirSync(nas).sort(), [".filesync", "log.bin"]);
   });
 
+test("in turn: what was taken aside and cannot go on to the trash holds up nothing else, is told, and goes on once it can", async (t) => {
+  const world = new World(t);
+  const [box, nas, busy] = [world.mkdir("box"), world.mkdir("nas"), world.path("busy")];
+  writeFileSync(world.path("busy.mjs"), pluginText(busy, { exclusive: "directories", rmdirIsSafe: false }));
+  const own = { settle: "0s", interval: "1s" };
+  const config = world.config({
+    devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "./busy.mjs", dir: "nas", ...own } },
+    routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
+  });
+  writeFileSync(join(box, "log.bin"), "old");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await until("it is brought", () => existsSync(join(nas, "log.bin")), 30_000);
+  writeFileSync(busy, "trash");
+  writeFileSync(join(box, "log.bin"), "new content");
+  await until("it is taken aside", () => !existsSync(join(nas, "log.bin")), 30_000);
+  writeFileSync(join(box, "other.txt"), "other");
+  await until("another file is brought", () => existsSync(join(nas, "other.txt")), 30_000);
+  const troubles = async () => JSON.stringify((await statusOf(config)).syncs[0]);
+  await until("it is told", async () => /log\.bin.*permission denied/.test(await troubles()), 30_000);
+  assert.equal(readFileSync(join(box, "log.bin"), "utf8"), "new content");
+  rmSync(busy);
+  await until("it goes on", () => existsSync(join(nas, "log.bin")) && readFileSync(join(nas, "log.bin"), "utf8") === "new content", 60_000);
+  const kept = all(nas).find((path) => path.startsWith(".filesync/trash/") && path.endsWith("log.bin"));
+  assert.equal(kept === undefined ? undefined : readFileSync(join(nas, kept), "utf8"), "old");
+});
+
 test("in turn: that another machine has its turn, and since when, is told while one waits", async (t) => {
   const world = new World(t);
   const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
@@ -105,4 +135,41 @@ test("in turn: that another machine has its turn, and since when, is told while 
   rmdirSync(hold);
   await until("it has its turn", () => existsSync(join(nas, "a.txt")), 30_000);
   await until("nothing is told", async () => (await reason()) === undefined, 10_000);
+});
+
+test("at a server that lists not all that it has, what cannot get its name is waited for and told, and not sent again without a pause", async (t) => {
+  const world = new World(t);
+  const box = world.mkdir("box");
+  world.mkdir("nas");
+  writeFileSync(
+    world.path("veils.mjs"),
+    `
+import { plugin as local } from ${dist("plugins/local/plugin.js")};
+export const plugin = {
+  ...local,
+  type: "veils",
+  device: (given, context) => {
+    const device = local.device(given, context);
+    const { source } = device;
+    const list = source.list.bind(source);
+    source.list = async function* (...asked) {
+      for await (const entry of list(...asked)) if (!entry.path.includes("veiled")) yield entry;
+    };
+    return device;
+  },
+};
+export default plugin;
+`,
+  );
+  const own = { settle: "0s", interval: "1s" };
+  const config = world.config({
+    devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "./veils.mjs", dir: "nas", ...own } },
+    routes: [{ from: "box", to: ["nas"], mode: "mirror" }],
+  });
+  for (const name of ["veiled 1", "veiled 2", "plain"]) writeFileSync(join(box, name), "content");
+  const run = () => runProgram(["run", "--once", "--config", config]);
+  await run();
+  writeFileSync(join(box, "veiled 1"), "other content");
+  const { out, err } = await run();
+  assert.match(out + err, /veiled 1: something that is not listed is in the way/);
 });

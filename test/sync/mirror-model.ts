@@ -3,7 +3,6 @@
  * mirror. The program is killed, or loses its link, before or after any call. Then it is quiet: the mirror has to hold what the tree does; whatever
  * was at the mirror has to be there still, or in its trash; and what only got another name was not sent again.
  */
-import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
@@ -14,7 +13,7 @@ import type { Change } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
 import { Kept } from "./kept.js";
 import { awayDir, digestOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
-import { Killed, Steps, turn } from "./steps.js";
+import { endOf, isEnd, Steps, turn } from "./steps.js";
 
 /** A rule that is broken on purpose: the model has to find each. */
 export const mirrorVariants = [
@@ -266,8 +265,7 @@ class MirrorWorld {
       new AbortController().signal,
     )
       .catch((error: unknown) => {
-        if (!(error instanceof Killed) && !(error instanceof Fault && error.kind === "offline"))
-          this.wrong ??= error instanceof Error ? (error.stack ?? error.message) : String(error);
+        if (!isEnd(error)) this.wrong ??= error instanceof Error ? (error.stack ?? error.message) : String(error);
       })
       .finally(() => (this.running = false));
   }
@@ -326,7 +324,7 @@ export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> 
     if (options.calm === true || random.below(60) > 0) continue;
     kills += 1;
     world.log.push("  killed");
-    world.steps.kill(random.below(2) === 0 ? new Killed() : new Fault("offline", "the link is gone"));
+    world.steps.kill(endOf(random));
     await turn();
   }
   await world.settle();

@@ -161,8 +161,8 @@ export class TreeReplica implements Replica {
   /** What it says of itself; the tree tells all spellings apart. */
   folding: Folding | undefined;
 
-  tidy(): Promise<void> {
-    return Promise.resolve();
+  tidy(): Promise<ReadonlyMap<string, Fault>> {
+    return Promise.resolve(new Map());
   }
 
   isMarked(): Promise<boolean> {

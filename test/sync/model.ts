@@ -3,7 +3,6 @@
  * killed, or loses its link, before or after any call. Then it is quiet: all trees have to be equal, and each content that nobody overwrote or deleted has to be in them.
  */
 import { createHash } from "node:crypto";
-import { Fault } from "../../core/errors.js";
 import { type Side, twoWay } from "../../core/reconcile.js";
 import type { Names, World } from "../../core/sync/carry.js";
 import type { Entry } from "../../core/sync/replica.js";
@@ -11,7 +10,7 @@ import { NoRoom } from "../../core/sync/no-room.js";
 import { round } from "../../core/sync/round.js";
 import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
-import { Killed, Steps, turn } from "./steps.js";
+import { endOf, isEnd, Killed, Steps, turn } from "./steps.js";
 import { type Broken, digestOf, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
 /** A rule that is broken on purpose: the model has to find each. */
@@ -155,7 +154,7 @@ class Client {
       new AbortController().signal,
     )
       .catch((error: unknown) => {
-        if (!(error instanceof Killed) && !(error instanceof Fault && error.kind === "offline")) wrong(error);
+        if (!isEnd(error)) wrong(error);
       })
       .finally(() => (this.running = false));
   }
@@ -272,7 +271,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
       const client = random.pick(clients);
       const open = [...client.store.intents.values()];
       const { forgotten } = client.store;
-      client.kill(random.below(2) === 0 ? new Killed() : new Fault("offline", "the link is gone"));
+      client.kill(endOf(random));
       await turn();
       // Somebody takes back the change that was on its way.
       for (const { path, on } of open) {

@@ -1,4 +1,5 @@
 /** Work whose calls wait, one by one, until whoever holds the model lets them go on, or kills them. */
+import { Fault, isFault } from "../../core/errors.js";
 import type { Random } from "../faults/random.js";
 
 export class Steps {
@@ -30,5 +31,14 @@ export class Steps {
 
 /** Power has gone. */
 export class Killed extends Error {}
+
+/** What may end what is under way: power, the link, or that an answer is none, which says nothing of the rest. */
+export function endOf(random: Random): Error {
+  const which = random.below(3);
+  return which === 0 ? new Killed() : new Fault(which === 1 ? "offline" : "transient", "it went wrong");
+}
+
+/** With which a round may end as a whole. */
+export const isEnd = (error: unknown): boolean => error instanceof Killed || isFault(error, "offline", "transient");
 
 export const turn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
