@@ -163,8 +163,10 @@ test("100,000 files in one directory, few of them wanted: these arrive, and stat
   );
   await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 100, "100 deliveries");
   assert.equal(treeOf(world.path("out/v/cam/DCIM")).size, 100);
+  // Before it is plugged it is told as away, where that takes long.
+  const since = program.events.slice(program.events.findIndex(({ what }) => what === "attached"));
   assert.deepEqual(
-    program.events.filter(({ level }) => level === "error" || level === "warn").map(({ message }) => message),
+    since.filter(({ level }) => level === "error" || level === "warn").map(({ message }) => message),
     [],
   );
 });
