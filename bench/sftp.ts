@@ -17,20 +17,23 @@ const cipher = "aes128-gcm@openssh.com";
 
 type Peer = (from: string, server: SftpServerUnderTest, dir: string, key: string) => readonly string[];
 
-const sftpPeer: Peer = (from, server, dir, key) => {
-  const to = join(server.dir, "to");
-  const puts = readdirSync(from).map((name) => `put -r "${join(from, name)}" "${to}/"`);
-  writeFileSync(join(dir, "batch"), [`mkdir "${to}"`, ...puts, ""].join("\n"));
-  const options = [
-    "StrictHostKeyChecking=no",
-    "UserKnownHostsFile=/dev/null",
-    `Ciphers=${cipher}`,
-    `IdentityFile=${key}`,
-    "IdentitiesOnly=yes",
-  ];
-  const at = `${String(server.options.user)}@127.0.0.1`;
-  return ["sftp", "-q", "-b", join(dir, "batch"), ...options.flatMap((it) => ["-o", it]), "-P", `${server.port}`, at];
-};
+/** `flags`: "-f" has the server sync each file, as ours does. */
+const sftpPeer =
+  (flags: string): Peer =>
+  (from, server, dir, key) => {
+    const to = join(server.dir, "to");
+    const puts = readdirSync(from).map((name) => `put -r ${flags} "${join(from, name)}" "${to}/"`);
+    writeFileSync(join(dir, "batch"), [`mkdir "${to}"`, ...puts, ""].join("\n"));
+    const options = [
+      "StrictHostKeyChecking=no",
+      "UserKnownHostsFile=/dev/null",
+      `Ciphers=${cipher}`,
+      `IdentityFile=${key}`,
+      "IdentitiesOnly=yes",
+    ];
+    const at = `${String(server.options.user)}@127.0.0.1`;
+    return ["sftp", "-q", "-b", join(dir, "batch"), ...options.flatMap((it) => ["-o", it]), "-P", `${server.port}`, at];
+  };
 
 const rclonePeer: Peer = (from, server, _dir, key) => {
   const remote = `:sftp,host=127.0.0.1,port=${server.port},user=${String(server.options.user)},key_file=${key}:${join(server.dir, "to")}`;
@@ -46,7 +49,12 @@ const ours: Peer = (from, server, dir) => {
   return [process.execPath, mainJs, "run", "--once", "--json", "--config", config];
 };
 
-const peers: Readonly<Record<string, Peer>> = { "sftp -b": sftpPeer, rclone: rclonePeer, FileSync: ours };
+const peers: Readonly<Record<string, Peer>> = {
+  "sftp -b": sftpPeer(""),
+  "sftp -b, synced": sftpPeer("-f"),
+  rclone: rclonePeer,
+  FileSync: ours,
+};
 
 export async function sftp(): Promise<void> {
   heading("sftp");
