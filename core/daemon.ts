@@ -140,7 +140,7 @@ export class Daemon {
       await this.#clock.sleep(Math.max(100, 20 * tookMs), signal);
       await this.#rebuilding;
       const begunMs = this.#clock.monotonicMs();
-      const left = this.#run?.left(this.#clock.monotonicMs() - this.#startMs);
+      const left = this.#run?.left();
       if (left !== undefined) return left;
       tookMs = this.#clock.monotonicMs() - begunMs;
     }

@@ -107,6 +107,10 @@ export class Run {
   #syncs: Crew;
   #dueTimer: NodeJS.Timeout | undefined;
   #reloading: Promise<unknown> = Promise.resolve();
+  /** How many reloads run or wait. */
+  #reloads = 0;
+  /** When the devices of now were begun: at the start, or by the last reload. */
+  #enteredMs = 0;
   #stopped: Promise<void> | undefined;
   #fail: (error: Error) => void = () => undefined;
   /** Resolves with the error that ended the engine. */
@@ -178,6 +182,7 @@ export class Run {
   /** All are there before the first begins: what one finds may be for another. */
   #enter(devices: readonly DeviceConfig[]): void {
     const { engine } = this;
+    this.#enteredMs = engine.clock.monotonicMs();
     const lanes: Lane[] = [];
     for (const device of devices) {
       const lane = buildLane(engine, device, this.given.clock);
@@ -254,7 +259,8 @@ export class Run {
 
   /** Applies another configuration of the same state directory and vehicle: what did not change goes on. */
   reload(config: Config): Promise<Reloaded> {
-    const reloading = this.#reloading.then(() => this.#reload(config));
+    this.#reloads += 1;
+    const reloading = this.#reloading.then(() => this.#reload(config)).finally(() => (this.#reloads -= 1));
     this.#reloading = reloading.catch(() => undefined);
     return reloading;
   }
@@ -329,10 +335,13 @@ export class Run {
   }
 
   /** What is left once nothing more can be done now; undefined while something can. */
-  left(upMs: number): Drained | undefined {
+  left(): Drained | undefined {
     const { engine } = this;
     const { journal, queue, lanes } = engine;
-    if (journal.failed || queue.pulling.size > 0 || queue.pushing.size > 0 || queue.releasing.size > 0) return undefined;
+    // What a reload brings is given the same time as what was there at the start.
+    const upMs = engine.clock.monotonicMs() - this.#enteredMs;
+    if (this.#reloads > 0 || journal.failed || queue.pulling.size > 0 || queue.pushing.size > 0 || queue.releasing.size > 0)
+      return undefined;
     const finders = [...engine.finders.values()];
     for (const finder of finders) {
       if (!finder.lane.attached) {

@@ -348,6 +348,47 @@ test("--once ends when the target has no space: it says what is left", async (t)
   assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 1, parked: 0, unlisted: [], uneven: [] });
 });
 
+test("--once does not end while a configuration is read anew, and gives what that brings the time to attach", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const later = new FakeDevice("later");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  later.put("b.bin", "b");
+  let atWork = (): void => undefined;
+  const writing = new Promise<void>((resolve) => (atWork = resolve));
+  out.before = (call) => {
+    if (!call.startsWith("write")) return undefined;
+    atWork();
+    return new Promise(() => undefined);
+  };
+  // A device that takes its time to close.
+  let close = (): void => undefined;
+  const closed = new Promise<void>((resolve) => (close = resolve));
+  const device = out.device.bind(out);
+  out.device = (role) => ({ ...device(role), close: () => closed });
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await writing;
+  const now = bench.clock.monotonicMs.bind(bench.clock);
+  bench.clock.monotonicMs = () => now() + 60_000;
+  const drained = bench.daemon.drained(AbortSignal.timeout(20_000));
+  const looked = () => Promise.race([drained, new Promise((resolve) => setTimeout(() => resolve("not ended"), 500))]);
+  later.attach(false);
+  const routes = [
+    { from: "card", to: ["out"] },
+    { from: "later", to: ["out"] },
+  ];
+  const reloading = bench.reload({ sources: [card, later], targets: [out] }, routes, { device: { intervalMs: 60_000 } });
+  assert.equal(await looked(), "not ended", "it ended in the middle of the reload");
+  out.before = () => undefined;
+  close();
+  await reloading;
+  assert.equal(await looked(), "not ended", "it ended before the new source attached");
+  later.attach(true);
+  assert.deepEqual(await drained, { waiting: 0, parked: 0, unlisted: [], uneven: [] });
+  assert.deepEqual([...out.files.keys()].sort(), ["a.bin", "b.bin"]);
+});
+
 test("--once ends only when what is due at a source is done; what failed there is not waited for", async (t) => {
   for (const fails of [false, true]) {
     const bench = new Bench(t);
