@@ -71,7 +71,9 @@ async function withJournal<T>(config: Config, reads: boolean, work: (engine: Own
   const strange = strangeText(stateDir);
   if (strange !== undefined) throw new UsageError(strange);
   if (!existsSync(join(stateDir, "journal.db")))
-    throw new UsageError(`no FileSync runs, and none ever ran with ${stateDir}; start it with "filesync run"`);
+    throw new UsageError(
+      `no FileSync runs with ${stateDir}, and none ever did; start it with "filesync run", or, where "stateDir" was changed while one runs, restart that`,
+    );
   let lock: Lock | undefined;
   let copy: string | undefined;
   try {

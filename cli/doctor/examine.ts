@@ -138,7 +138,7 @@ function checkDaemon({ runs, status, version, trouble }: DaemonSeen, stateDir: s
         "warn",
         "the daemon",
         `none runs with ${stateDir}: nothing is found or delivered`,
-        "filesync run   # or: sudo systemctl start filesync",
+        "filesync run   # or: sudo systemctl restart filesync",
       ),
     ];
   const parked = status?.queue.parked ?? 0;

@@ -39,7 +39,7 @@ test("why: delivered, left by each rule, away, never seen; by source path, DEVIC
   assert.deepEqual(never, {
     code: 2,
     out: "",
-    err: 'filesync: no FileSync runs, and none ever ran with DIR/state; start it with "filesync run"',
+    err: 'filesync: no FileSync runs with DIR/state, and none ever did; start it with "filesync run", or, where "stateDir" was changed while one runs, restart that',
   });
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());

@@ -198,5 +198,5 @@ test("a need that is no size, and a machine where nothing ran yet, are said", as
   assert.match(wrong.err, /^filesync: --need lots: expected a size such as "4GiB"/);
   const never = await asked(config);
   assert.equal(never.code, 2);
-  assert.match(never.err, /none ever ran with .*; start it with "filesync run"/);
+  assert.match(never.err, /no FileSync runs with .*, and none ever did; start it with "filesync run"/);
 });

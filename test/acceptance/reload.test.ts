@@ -110,6 +110,8 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
     (await reload(3)).at(-1),
     'the configuration stays as it was: "stateDir" and "vehicle" cannot change while it runs; restart it',
   );
+  // Commands go by the file: they find nobody there, and must not have a second one started.
+  assert.match((await runProgram(["status", "--config", config])).err, /where "stateDir" was changed while one runs, restart that/);
   world.file("in/a", "a");
   await program.until(({ what }) => what === "delivered", "delivery by the old configuration");
   rmSync(config);
