@@ -4,14 +4,18 @@ import { Fault } from "./errors.js";
 import type { Held } from "./when.js";
 
 const unseen: Held = { reason: "its conditions are not looked at yet" };
+/** They are looked at every 2 s once something waits. */
+const resting: Held = { reason: "its conditions are looked at again, as nothing waited for them", inMs: 2000 };
 
 export class Gate {
-  /** Emits at the first look, and when it opens or closes. */
+  /** Emits at the first look, when it opens or closes, and when it is open after a rest. */
   readonly changes$ = new Subject<Held | undefined>();
   #held: Held | undefined = unseen;
   #open = new AbortController();
   /** It was looked at once. */
   looked = false;
+  /** Nothing waited for it, and it is not looked at: what was so may not be so any more. */
+  resting = false;
 
   constructor() {
     this.#open.abort(closed(unseen.reason));
@@ -21,6 +25,11 @@ export class Gate {
     return this.#held;
   }
 
+  /** Why nothing may begin now: also that it is not known whether it may. */
+  get barred(): Held | undefined {
+    return this.resting ? resting : this.#held;
+  }
+
   /** Aborted while it is closed. */
   get signal(): AbortSignal {
     return this.#open.signal;
@@ -28,8 +37,10 @@ export class Gate {
 
   set(held: Held | undefined): void {
     const before = this.#held;
-    const first = !this.looked;
+    // What came while it rested waits for that word, also where it is the same.
+    const first = !this.looked || (this.resting && held === undefined);
     this.looked = true;
+    this.resting = false;
     this.#held = held;
     if (held === undefined && this.#open.signal.aborted) this.#open = new AbortController();
     if (held !== undefined) this.#open.abort(closed(held.reason));

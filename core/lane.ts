@@ -116,7 +116,7 @@ export class Lane {
 
   /** It is there, and takes files now. */
   get takes(): boolean {
-    return this.attached && this.held === undefined;
+    return this.attached && this.gate?.barred === undefined;
   }
 
   start(): void {

@@ -63,7 +63,12 @@ export class Limits {
   async #look(engine: Engine): Promise<void> {
     for (const lane of engine.lanes.values()) {
       const { gate, budget } = lane;
-      if (gate === undefined || (gate.looked && !engine.queue.hasOpen(lane.name))) continue;
+      if (gate === undefined) continue;
+      if (gate.looked && !isWaitedFor(engine, lane)) {
+        // A budget alone changes by what is sent, and by the day, which opens it.
+        gate.resting = lane.config.when !== undefined;
+        continue;
+      }
       gate.set(together([budget?.held, await this.#holds(lane.config.when)]));
       if (budget === undefined || this.#days.get(lane.name) === budget.day) continue;
       // What was too large for what was left may fit now.
@@ -72,7 +77,10 @@ export class Limits {
     }
     for (const { gate, rules } of [...engine.routes.values()].flat()) {
       if (gate === undefined) continue;
-      if (gate.looked && !rules.route.to.some(({ device }) => engine.queue.hasOpen(device))) continue;
+      if (gate.looked && !rules.route.to.some(({ device }) => engine.queue.hasOpen(device))) {
+        gate.resting = true;
+        continue;
+      }
       gate.set(await this.#holds(rules.route.when));
     }
   }
@@ -82,6 +90,10 @@ export class Limits {
     const { clock, machine, armed } = this;
     return heldBy(when, { wallMs: clock.wallMs(), trusted: clock.trusted(), machine, armed });
   }
+}
+
+function isWaitedFor({ queue }: Engine, lane: Lane): boolean {
+  return queue.hasOpen(lane.name);
 }
 
 function hasGates({ lanes, routes }: Engine): boolean {
@@ -102,7 +114,7 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
       : { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
   const spent = overBudget(lane, version.size) ?? besideOthers(engine, lane, version.size, delivery.id);
-  return together([route?.gate?.held, required, slow, spent]);
+  return together([route?.gate?.barred, required, slow, spent]);
 }
 
 /** Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. */

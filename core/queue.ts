@@ -260,11 +260,13 @@ export class Queue {
     );
   }
 
-  /** Whether anything is still to be sent to a target. */
+  /** Whether anything is still to be sent to a target, or taken away there. */
   hasOpen(target: string): boolean {
     return (
-      this.journal.get("SELECT 1 FROM deliveries WHERE target = ? AND state IN ('wanting', 'ready', 'active') LIMIT 1", target) !==
-      undefined
+      this.journal.get(
+        "SELECT 1 FROM deliveries WHERE target = ? AND state IN ('wanting', 'ready', 'active', 'discard') LIMIT 1",
+        target,
+      ) !== undefined
     );
   }
 

@@ -366,7 +366,10 @@ export class Run {
       waiting += n;
       const needed = state === "wanting" ? [source, target] : [target];
       const gate = lanes.get(target)?.gate;
-      if (gate?.looked === false && upMs < 15_000) return undefined;
+      const sending = (engine.routes.get(source) ?? []).filter(({ rules }) => rules.route.to.some(({ device }) => device === target));
+      const gates = [gate, ...sending.map((route) => route.gate)];
+      // They are looked at within 2 s.
+      if (gates.some((it) => it !== undefined && (it.resting || (!it.looked && upMs < 15_000)))) return undefined;
       const inReach = state !== "wanting" || lanes.get(source)?.holds(medium) === true;
       const possible = inReach && needed.every((name) => lanes.get(name)?.attached === true) && gate?.held === undefined;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;

@@ -144,6 +144,34 @@ test("what a route held back goes when a reload takes its condition away, or wha
   await until(bench, "delivered", () => review.files.has("a.bin"));
 });
 
+test("what is found after a condition ended, while nothing waited, is not sent by what was so then", async (t) => {
+  for (const of of ["target", "route"] as const) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    card.put("a.bin", "a");
+    const when = { disarmed: true as const, whenClockUnknown: "wait" as const };
+    const devices = { sources: [card], targets: [out] };
+    await bench.start(
+      devices,
+      [{ from: "card", to: ["out"], ...(of === "route" ? { when } : {}) }],
+      of === "target" ? { device: { when } } : {},
+    );
+    const { limits, relist$ } = bench.daemon.engine;
+    limits.tell("fc", false);
+    await until(bench, "delivered", () => out.files.has("a.bin"));
+    limits.tell("fc", true);
+    card.put("b.bin", "b");
+    relist$.next("card");
+    await until(bench, "found", () => bench.states("out").length === 2);
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    assert.deepEqual([...out.files.keys()], ["a.bin"], of);
+    limits.tell("fc", false);
+    await until(bench, "delivered", () => out.files.has("b.bin"));
+    await bench.stop();
+  }
+});
+
 test("why: all that holds a file back, not the first of it", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
