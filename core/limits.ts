@@ -92,8 +92,9 @@ export class Limits {
   }
 }
 
-function isWaitedFor({ queue }: Engine, lane: Lane): boolean {
-  return queue.hasOpen(lane.name);
+/** A mirror or two-way route has no deliveries, and begins a round at any time. */
+function isWaitedFor({ queue, syncs }: Engine, lane: Lane): boolean {
+  return queue.hasOpen(lane.name) || [...syncs.values()].some(({ here, there }) => here === lane || there === lane);
 }
 
 function hasGates({ lanes, routes }: Engine): boolean {

@@ -3,9 +3,10 @@
  * What a person has to decide stops it until `approve`.
  */
 import { randomBytes } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { EMPTY, merge, tap, timer } from "../rxjs.js";
+import { EMPTY, merge, type Observable, tap, timer } from "../rxjs.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
@@ -152,6 +153,7 @@ export class SyncRoute {
   async run(stop: AbortSignal): Promise<void> {
     const { here, there, config } = this;
     const own = ({ config: { intervalMs }, device }: Lane) => intervalMs ?? device.source?.features.intervalMs;
+    const gateOf = ({ gate }: Lane): Observable<unknown> => gate?.changes$ ?? EMPTY;
     const hintsOf = ({ edge$, device }: Lane, intervalMs: number) =>
       merge(edge$, device.source?.changes$ ?? EMPTY, Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0));
     const hints$ =
@@ -161,7 +163,7 @@ export class SyncRoute {
             hintsOf(here, own(here) ?? defaultIntervalMs),
             hintsOf(there, there.config.intervalMs ?? followerIntervalMs).pipe(tap(() => this.#known.forget())),
           );
-    await this.#looks.run(hints$, stop);
+    await this.#looks.run(merge(hints$, gateOf(here), gateOf(there)), stop);
   }
 
   /** Whether anything more can be done now: `--once` waits for that. */
@@ -284,15 +286,23 @@ export class SyncRoute {
       this.#now("waiting", `${away.name}: ${away.held?.reason ?? away.state.reason ?? "detached"}`);
       return;
     }
+    // What cannot be resumed is not broken off by a condition that is no longer met.
+    const gates = [this.here, this.there].flatMap(({ device, gate }) =>
+      device.target?.features.resume === true ? (gate?.signal ?? []) : [],
+    );
+    const signal = gates.length === 0 ? stop : AbortSignal.any([stop, ...gates]);
+    setMaxListeners(0, signal);
     try {
       // What stopped it stops the next round too, as a rule; and what was even is so until something else is seen.
       if (this.state === "waiting") this.#now("working", undefined);
-      await this.#once(stop);
+      await this.#once(signal);
       this.#failures = 0;
       for (const lane of [this.here, this.there]) lane.noteSuccess();
     } catch (error) {
       if (stop.aborted) return;
       if (this.engine.journal.failed) throw error;
+      // The next round says what is not met: a gate that closes is a hint.
+      if (signal.aborted) return;
       if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve();
       else this.#failed(error);
     } finally {

@@ -6,7 +6,9 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
+import { until } from "../conformance/clause.js";
 import { apache, nginx, password, user } from "../conformance/dav-servers.js";
+import { freePort } from "../conformance/ftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
@@ -96,6 +98,43 @@ for (const kind of [apache, nginx])
       }
     },
   );
+
+test("a mirror's condition is looked at all the time: what it says at the start does not count for ever, and a round stops where it ends", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.mkdir("fc/fs/microsd/log");
+  world.file("in/a.bin", "content");
+  const port = await freePort();
+  const sim = new Program(["sim", "--dir", world.path("fc"), "--listen", `tcpin://127.0.0.1:${port}`, "--armed"]);
+  t.after(() => sim.kill());
+  await sim.until(({ message }) => message.startsWith("listening"), "the simulator");
+  const path = world.config({
+    devices: {
+      fc: { type: "mavftp", url: `tcpout://127.0.0.1:${port}` },
+      in: local("in", { interval: "1s", settle: "0s" }),
+      out: local("out", { when: { disarmed: true }, maxRate: "1MiB/s" }),
+    },
+    routes: [{ from: "in", to: ["out"], mode: "mirror", into: "" }],
+  });
+  const program = new Program(["run", "--json", "--config", path]);
+  t.after(() => program.kill());
+  const armed = async () => /^in:out {2}waits.*: out: .*armed/m.test((await runProgram(["status", "--config", path])).out);
+  await until("held", armed);
+  sim.signal("SIGUSR1");
+  await until("mirrored", () => world.size("out/a.bin") === 7);
+  world.file("in/large.bin", Buffer.alloc(30_000_000, 1), 1);
+  const staged = () => readdirSync(world.path("out/.filesync/staged")).map((name) => world.size(`out/.filesync/staged/${name}`));
+  await until("it goes", () => (staged()[0] ?? 0) > 1_000_000);
+  sim.signal("SIGUSR1");
+  await until("held again", armed);
+  const before = staged();
+  assert.ok((before[0] ?? 0) > 0 && world.size("out/large.bin") === -1, String(before));
+  world.file("in/b.bin", "content", 2);
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  assert.deepEqual([staged(), world.size("out/b.bin")], [before, -1]);
+  sim.signal("SIGUSR1");
+  await until("all of it", () => world.size("out/large.bin") === 30_000_000 && world.size("out/b.bin") === 7, 90_000);
+});
 
 test("what cannot work is said with its place", async (t) => {
   const world = new World(t);
