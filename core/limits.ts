@@ -43,6 +43,11 @@ export class Limits {
     this.#vehicle$.next();
   }
 
+  /** A device has left, or begins anew: what it said last counts no more. */
+  forget(device: string): void {
+    if (this.armed.delete(device)) this.#vehicle$.next();
+  }
+
   /** Looks at all gates, now and then. `keep` hears of work that has to end with the engine. */
   start(engine: Engine, keep: (work: Promise<unknown>) => void): void {
     const look = () => {

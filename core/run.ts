@@ -255,6 +255,7 @@ export class Run {
     engine.lanes.delete(name);
     engine.transfers.waitForSpace.delete(name);
     await life.lane.close();
+    engine.limits.forget(name);
   }
 
   /** Applies another configuration of the same state directory and vehicle: what did not change goes on. */

@@ -144,6 +144,30 @@ test("what a route held back goes when a reload takes its condition away, or wha
   await until(bench, "delivered", () => review.files.has("a.bin"));
 });
 
+test("what a flight controller said that a reload took out counts no more, armed or disarmed", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [old, next] = [new FakeDevice("old"), new FakeDevice("next")];
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  const routes = [{ from: "card", to: ["out"], when: { disarmed: true as const, whenClockUnknown: "wait" as const } }];
+  await bench.start({ sources: [card, old], targets: [out] }, routes);
+  const { limits, routes: lanes } = bench.daemon.engine;
+  const held = (by: string) => lanes.get("card")?.[0]?.gate?.held?.reason.startsWith(by) === true;
+  limits.tell("old", true);
+  await until(bench, "held", () => held("old says"));
+  await bench.reload({ sources: [card, next], targets: [out] }, routes);
+  limits.tell("next", false);
+  await until(bench, "delivered", () => out.files.has("a.bin"));
+  await bench.reload({ sources: [card], targets: [out] }, routes);
+  card.put("b.bin", "b");
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "held again", () =>
+    bench.events.some(({ message }) => message.includes("no device says whether the vehicle is armed")),
+  );
+  assert.equal(out.files.has("b.bin"), false);
+});
+
 test("what is found after a condition ended, while nothing waited, is not sent by what was so then", async (t) => {
   for (const of of ["target", "route"] as const) {
     const bench = new Bench(t);
