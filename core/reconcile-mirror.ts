@@ -110,7 +110,8 @@ class Places {
       this.#settled.add(path);
     }
     for (const [node, into] of [...this.#merged].reverse()) this.#merge(node, into);
-    for (const node of [...(this.#root.find(this.rules.away)?.children.values() ?? [])]) if (node.now !== undefined) this.#remove(node);
+    for (const node of [...(this.#root.find(this.rules.away)?.children.values() ?? [])])
+      if (node.now !== undefined && !isUnseen(this.tables, node.path)) this.#remove(node);
     const shifted = { base: new Map<string, Content>(), there: new Map<string, Content>() };
     for (const node of this.#root.all()) {
       if (node.base !== undefined) shifted.base.set(node.path, node.base);
@@ -209,7 +210,7 @@ class Places {
   /** What nobody wants elsewhere comes along, as with a directory that is moved; where something has its name it stays. */
   #merge(node: Node, into: Node): void {
     for (const child of [...node.children.values()]) {
-      if (child.now === undefined || this.tables.here.has(child.path)) continue;
+      if (child.now === undefined || this.tables.here.has(child.path) || isUnseen(this.tables, child.path)) continue;
       const there = into.children.get(child.name);
       if (there?.now === undefined) this.#move(child, `${into.path}/${child.name}`);
       else if (child.now?.kind === "directory" && there.now?.kind === "directory") this.#merge(child, there);

@@ -12,6 +12,7 @@ import { Fault, isFault } from "../errors.js";
 import { isAtOrBelow, nameIn, parentOf } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Move, other, type Side, type Tables } from "../reconcile.js";
+import { type Held, hold } from "./held.js";
 import type { Known } from "./known.js";
 import { type Begun, type Entry, isOfPath, notAsListed, NotRead, type Replica, type Staging } from "./replica.js";
 import { type Agreed, type Intent, type Old, type Staged, type Store } from "./store.js";
@@ -30,13 +31,6 @@ export interface Names {
   staging(side: Side, path: string, entry: Entry): string;
   /** 16 lower-case hexadecimal digits, never the same twice. */
   intent(): string;
-}
-
-/** Paths that are not to be touched in a round, as something was begun with them that cannot be ended now; `of`: the one of them that is told. */
-export type Held = Map<string, { readonly of: string; readonly on: Side; readonly error: Fault }>;
-
-export function hold(held: Held, path: string, from: string | undefined, on: Side, error: Fault): void {
-  for (const one of [path, from ?? path]) held.set(one, { of: path, on, error });
 }
 
 /** Where it went wrong that something was to be done on a side. */

@@ -1,10 +1,11 @@
 /** What a round of a mirror or two-way route would do now: both sides are listed, and the table is asked. */
 import { isFault, throwIfAborted } from "../errors.js";
 import { type Taken, takenOtherwise } from "../folded.js";
-import { isAtOrBelow, parentOf } from "../paths.js";
+import { isAtOrBelow } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
-import { type Held, looksAs, type World } from "./carry.js";
+import { looksAs, type World } from "./carry.js";
+import { type Held, isIn, namesOf, waits } from "./held.js";
 import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
@@ -28,7 +29,7 @@ export interface Plan {
   readonly taken: ReadonlyMap<Action, Taken>;
 }
 
-/** What a round would do now, and nothing at or below what is held. Reads contents where they decide; changes nothing. */
+/** What a round would do now, and nothing with what is held: what waits for that is held too. Reads contents where they decide; changes nothing. */
 export async function planned({ sides, store, table, known }: Planning, signal: AbortSignal, held: Held = new Map()): Promise<Plan> {
   const unlisted = known?.scan(store.base);
   const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
@@ -54,6 +55,7 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
   for (;;) {
     const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
     const actions = table.actions(tables);
+    if (spread(held, actions, (path) => store.base.has(path) || bothSides.some((side) => scans[side].entries.has(path)))) continue;
     const moves = actions.filter(isMove);
     const questions = actions.flatMap(({ path, ...action }) =>
       action.do === "learn" ? action.sides.map((side) => ({ side, path: side === "there" ? listedAt(path, moves) : path })) : [],
@@ -80,6 +82,22 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
       throwIfAborted(signal);
     }
   }
+}
+
+/** Holds what waits for what is held, by where it is listed; false: that was held already. What is not listed (a name for a moment) may be another the next time. */
+function spread(held: Held, actions: readonly Action[], isListed: (path: string) => boolean): boolean {
+  const { size } = held;
+  if (size === 0) return false;
+  const all: Held = new Map(held);
+  const moves: Move[] = [];
+  for (const action of actions) {
+    const why = waits(all, action);
+    if (why !== undefined)
+      for (const name of namesOf(action))
+        for (const path of [name, listedAt(name, moves)]) if (isListed(path) && !isIn(held, path)) held.set(path, why);
+    if (isMove(action)) moves.push(action);
+  }
+  return held.size > size;
 }
 
 /** By what names a thing here, whatever it is called. */
@@ -133,15 +151,6 @@ function contentsOf({ entries }: Scan, side: Side, digests: ReadonlyMap<string, 
 function contentOf(kind: "file" | "directory", size: number, digest: Digest | undefined, identity: string | undefined): Content {
   const named = identity === undefined ? {} : { identity };
   return kind === "directory" ? { kind, ...named } : { kind, size, ...named, ...(digest === undefined ? {} : { digest }) };
-}
-
-/** At or below one of them. */
-export function isIn(paths: ReadonlyMap<string, unknown>, path: string): boolean {
-  if (paths.size === 0) return false;
-  for (let at = path; ; at = parentOf(at)) {
-    if (paths.has(at)) return true;
-    if (at === "") return false;
-  }
 }
 
 /** In `Plan.digests`. */

@@ -1,12 +1,13 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
-import { isAtOrBelow, parentOf } from "../paths.js";
+import { parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
-import { carryOut, dropStaged, type Held, hold, type Listed, recover, sideOf, type World } from "./carry.js";
+import { carryOut, dropStaged, type Listed, recover, sideOf, type World } from "./carry.js";
+import { type Held, hold, isIn, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
-import { isIn, keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
+import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
 import { type Entry, isOfPath, type Staging } from "./replica.js";
 import { type Guards, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
@@ -170,8 +171,7 @@ async function carryAll(
   let refused = held.size > 0;
   let full: Fault | undefined;
   let passing = [...held.values()].find(({ error }) => error.kind === "transient")?.error;
-  /** Of moves of which nobody knows whether they were done, and of what may count on them. */
-  const unsure = new Set<string>();
+  let again = false;
   const waiting = new Set(actions);
   const skipped = new Set<string>();
   const copies = copiesOf(world, planned, scans);
@@ -193,11 +193,7 @@ async function carryAll(
     throwIfAborted(signal);
     const copy = copies.get(action);
     waiting.delete(action);
-    const names = isMove(action) ? [action.path, action.from] : [action.path];
-    if (names.some((name) => [...unsure].some((one) => isAtOrBelow(name, one) || isAtOrBelow(one, name)))) {
-      for (const name of names) unsure.add(name);
-      return;
-    }
+    if (waits(held, action) !== undefined) return;
     const has = taken.get(action);
     if (has !== undefined && "on" in action) {
       if (has.goes) left.add(action.path);
@@ -230,10 +226,10 @@ async function carryAll(
       } else {
         const passes = error.kind === "transient";
         if (!(await isOfPath(error, world.sides[at ?? "there"], signal))) throw error;
-        if (passes && isMove(action)) {
-          // What was only begun to be moved may be there: it is not brought anew for that.
-          hold(held, action.path, action.from, action.on, error);
-          for (const name of names) unsure.add(name);
+        if (passes && last >= 0 && "on" in action) {
+          // Nobody knows whether it was done, and a move may count on it: what is to be moved is not brought anew for that.
+          hold(held, action.path, isMove(action) ? action.from : undefined, action.on, error);
+          again = true;
           return;
         }
         if (passes) passing ??= error;
@@ -259,7 +255,7 @@ async function carryAll(
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);
   const broke = full ?? passing;
-  return { done, left, failed, fits: left.size === 0 && !refused, again: unsure.size > 0, ...(broke === undefined ? {} : { broke }) };
+  return { done, left, failed, fits: left.size === 0 && !refused, again, ...(broke === undefined ? {} : { broke }) };
 }
 
 /** For a person. */

@@ -9,10 +9,10 @@ const each = 1500;
 
 for (const deletes of [true, false])
   for (const calm of [true, false])
-    test(`a mirror ${deletes ? "that deletes" : "that only adds"}, ${steps} calls, ${calm ? "nobody else writes there" : "kills and other people between any two"}; seeds from ${first}`, async (t) => {
+    test(`a mirror ${deletes ? "that deletes" : "that only adds"}, ${steps} calls, ${calm ? "nobody else writes there" : "kills, other people and names that are locked between any two"}; seeds from ${first}`, async (t) => {
       let [made, kills, moves] = [0, 0, 0];
       for (let seed = first; made < steps; seed++) {
-        const found = await mirrorModel({ seed, steps: each, deletes, calm });
+        const found = await mirrorModel({ seed, steps: each, deletes, calm, locks: !calm });
         assert.equal(found.wrong, undefined, found.wrong);
         made += found.steps;
         kills += found.kills;

@@ -3,6 +3,7 @@
  * mirror. The program is killed, or loses its link, before or after any call. Then it is quiet: the mirror has to hold what the tree does; whatever
  * was at the mirror has to be there still, or in its trash; and what only got another name was not sent again.
  */
+import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
@@ -41,6 +42,8 @@ export interface MirrorOptions {
   readonly deletes: boolean;
   /** Nobody kills, and nobody else writes at the mirror. */
   readonly calm?: boolean;
+  /** Now and then what is done with one name at the mirror fails for a while, before it is done or after. */
+  readonly locks?: boolean;
   readonly variant?: MirrorVariant;
 }
 
@@ -79,8 +82,11 @@ class MirrorWorld {
   /** How often each content was sent. */
   readonly sent = new Map<number, number>();
   wrong: string | undefined;
+  /** Names at the mirror, with what the mirror says of them. */
+  readonly locked = new Map<string, { readonly when: "before" | "after"; readonly fault: Fault }>();
   running = false;
   #linked = false;
+  #scans = 0;
   #time = 1;
   #content = 0;
 
@@ -98,6 +104,11 @@ class MirrorWorld {
       // Servers link and unlink in one call: nobody else comes in between, but a kill may.
       this.#linked = call.startsWith(when === "before" ? "unlink " : "link ");
       await this.steps.gate();
+      const [, what, path = ""] = /^(\S+) (.*)$/.exec(call) ?? [];
+      // A file gets both its new name and loses the old one, or neither.
+      const half = (what === "link" && when === "after") || (what === "unlink" && when === "before");
+      const lock = half || what === "stat" || what === "look" || what === "digest" ? undefined : this.locked.get(path);
+      if (lock?.when === when) throw lock.fault;
       // Between what was compared and what is copied.
       if (when === "after" && call.startsWith("compare ") && this.options.calm !== true && this.random.below(8) === 0)
         this.meddle(call.slice("compare ".length));
@@ -129,6 +140,8 @@ class MirrorWorld {
 
   #note(call: string): void {
     if (/^(link|make) /.test(call)) this.counts.moves += 1;
+    // Held is at least one name more each time.
+    if (call === "scan" && (this.#scans += 1) > 60) this.wrong ??= "a round does not end";
     this.log.push(`    ${call}`);
   }
 
@@ -249,9 +262,23 @@ class MirrorWorld {
     }
   }
 
+  lock(): void {
+    const { locked, random } = this;
+    if (locked.size > 0 && random.below(2) === 0) {
+      locked.clear();
+      this.log.push("  unlocked");
+      return;
+    }
+    const [path, when] = [random.pick(names), random.pick(["before", "after"] as const)];
+    const kind = random.pick(["transient", "denied"] as const);
+    locked.set(path, { when, fault: new Fault(kind, `${path} is locked`) });
+    this.log.push(`  ${path} is locked: ${kind} ${when}`);
+  }
+
   begin(): void {
     this.running = true;
     this.log.push("  round");
+    this.#scans = 0;
     if (this.random.below(6) === 0) this.known.forget();
     void round(
       this.world,
@@ -280,6 +307,7 @@ class MirrorWorld {
   async settle(): Promise<void> {
     const text = () => [...this.there.nodes].map(([path, node]) => `${path}${node.kind === "file" ? node.content : "/"}`).join(" ");
     this.log.push("quiet");
+    this.locked.clear();
     for (let n = 0, before = ""; n < 40 && this.wrong === undefined; n++) {
       this.known.forget();
       if (!this.running) this.begin();
@@ -320,6 +348,7 @@ export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> 
   while (counts.steps < options.steps && world.wrong === undefined) {
     if (random.below(15) === 0) world.edit();
     if (options.calm !== true && random.below(150) === 0) world.meddle();
+    if (options.locks === true && random.below(60) === 0) world.lock();
     await world.advance();
     if (options.calm === true || random.below(60) > 0) continue;
     kills += 1;

@@ -166,6 +166,74 @@ for (const answered of [true, false])
     assert.deepEqual(new Set(sent), new Set(["send new"]));
   });
 
+test("a rename that fails each time, of what comes along into a directory that is there already, does not keep a round from its end", async () => {
+  const { box, server, between, once, run } = two(mirrored);
+  box.makeParents("d/x");
+  box.put("d/x", 1);
+  await run();
+  server.makeParents("e/others");
+  server.put("e/others", 2);
+  // It is not deleted there: it would come along.
+  box.remove("d/x");
+  box.rename("d", "e");
+  box.put("new", 3);
+  let tried = 0;
+  between.gate = (when, call) => {
+    if (when !== "before" || call !== "link e/x") return Promise.resolve();
+    return Promise.reject((tried += 1) > 9 ? new Error("again and again") : new Fault("transient", "it is locked"));
+  };
+  assert.deepEqual([...(await once()).failed], [["e/x", "nas: it is locked"]]);
+  assert.deepEqual([server.text(), tried], ["d/ d/x=1 e/ e/others=2 new=3", 1]);
+});
+
+test("what was put aside for a swap, without an answer, is neither taken away nor sent anew", async () => {
+  const { box, server, between, once, run } = two(mirrored);
+  box.put("a", 1);
+  box.put("b", 2);
+  await run();
+  box.rename("a", "x");
+  box.rename("b", "a");
+  box.rename("x", "b");
+  const sent: string[] = [];
+  let answered = false;
+  between.gate = (when, call) => {
+    if (call.startsWith("send ")) sent.push(call);
+    return when === "after" && call.startsWith("unlink ") && !answered
+      ? Promise.reject(new Fault("transient", "no answer"))
+      : Promise.resolve();
+  };
+  await once();
+  answered = true;
+  await run();
+  assert.deepEqual([server.text(), sent], [`${awayDir}/ a=2 b=1`, []]);
+  assert.deepEqual(server.below(trashDir), []);
+});
+
+test("a directory does not get its new name before what was begun in it is ended: it would be ended under the old name, too", async () => {
+  const { box, server, between, once, run } = two(mirrored);
+  box.makeParents("d/x");
+  box.put("d/x", 1);
+  box.put("d/y", 2);
+  await run();
+  box.put("d/x", 3);
+  const sent: string[] = [];
+  let locked = true;
+  between.gate = (when, call) => {
+    if (when === "before" && call.startsWith("send ")) sent.push(call);
+    return when === "before" && call === "publish d/x" && locked
+      ? Promise.reject(new Fault("transient", "it is locked"))
+      : Promise.resolve();
+  };
+  await once();
+  box.rename("d", "e");
+  box.put("new", 4);
+  assert.deepEqual([...(await once()).failed], [["d/x", "nas: it is locked"]]);
+  assert.equal(server.text(), "d/ d/y=2 new=4");
+  locked = false;
+  await run();
+  assert.deepEqual([server.text(), sent], ["e/ e/x=3 e/y=2 new=4", ["send new"]]);
+});
+
 test("what was begun and cannot be ended where it was (no right any more) holds up nothing else, and is ended once it can be", async () => {
   const { box, server, between, once, run, store } = two(() => ({ actions: twoWay }));
   for (const path of ["a", "d/b"]) {
