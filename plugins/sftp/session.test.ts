@@ -44,6 +44,30 @@ test("of a server that answers in another order nothing is left out of a list", 
   assert.deepEqual(asked, [Type.opendir, Type.readdir, Type.readdir, Type.close]);
 });
 
+test("what nobody waits for is no load: no other login is made beside it", async () => {
+  let waiting = 0;
+  let closed: (answer: unknown) => void = () => undefined;
+  const status = (code: number) => ({ type: Type.status, body: new Cursor(Buffer.from([0, 0, 0, code])) });
+  const wire = {
+    get load() {
+      return waiting;
+    },
+    start: () => Promise.resolve(new Map()),
+    ask: (type: number) => {
+      if (type === Type.opendir) return Promise.resolve({ type: Type.handle, body: new Cursor(Buffer.from("\0\0\0\x01h", "latin1")) });
+      if (type !== Type.close) return Promise.resolve(status(Status.eof));
+      waiting += 1;
+      return new Promise((resolve) => (closed = resolve)).finally(() => (waiting -= 1));
+    },
+  } as unknown as Wire;
+  const session = await Session.start(wire, "/srv");
+  await session.list(Buffer.from("/srv"));
+  assert.deepEqual([waiting, session.load], [1, 0]);
+  closed(status(Status.ok));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([waiting, session.load], [0, 0]);
+});
+
 /** A server that says yes to all, but for what `rename` answers; and what was renamed. */
 async function linking(software: string, extensions: readonly string[], rename: number) {
   const attributes = Buffer.from("\0\0\0\x01\0\0\0\0\0\0\0\x05", "latin1");

@@ -45,6 +45,8 @@ export class Session {
   readonly #openSsh: boolean;
   #tells: boolean | undefined;
   #links = false;
+  /** What is asked for, and nobody waits for. */
+  #leaving = 0;
   #refuses: Promise<boolean> | undefined;
   /** Directories whose files were seen to be linked. */
   readonly #giving = new Set<string>();
@@ -76,8 +78,9 @@ export class Session {
     return this.#wire.closed;
   }
 
+  /** Requests whose answers somebody waits for. */
   get load(): number {
-    return this.#wire.load;
+    return this.#wire.load - this.#leaving;
   }
 
   can(extension: string): boolean {
@@ -164,8 +167,12 @@ export class Session {
       }
       return found;
     } finally {
-      // Nobody has to wait for that.
-      if (!this.closed) void this.close(handle).catch(() => undefined);
+      // Nobody has to wait for that, and no other login is made for it.
+      if (!this.closed) {
+        this.#leaving += 1;
+        const left = () => void (this.#leaving -= 1);
+        this.close(handle).then(left, left);
+      }
     }
   }
 
