@@ -244,7 +244,7 @@ export interface DigestedReading extends Reading {
 export interface SourceFeatures {
   /** `open` can begin at any offset without moving what is before it. */
   readonly ranges: boolean;
-  /** Digests that the source computes by itself, cheaper than reading the file; strongest first. */
+  /** Digests that the source computes by itself, cheaper than reading the file; strongest first. Known once a file was opened. */
   readonly digests: readonly DigestKind[];
   /** How many files may be open at once: 1 for MAVLink FTP. */
   readonly concurrency: number;

@@ -13,8 +13,8 @@ import { Wire } from "./wire.js";
 
 export interface Login {
   readonly session: Session;
-  /** undefined where the server allows no commands, or has no sha256sum. */
-  readonly digester: Digester | undefined;
+  /** undefined where the server allows no commands, or has no sha256sum. Its shell may begin slowly: only who wants digests waits for it. Never rejects. */
+  readonly digester: Promise<Digester | undefined>;
   readonly closed: boolean;
   end(why: Fault): void;
 }
@@ -229,7 +229,8 @@ async function started({ client, software }: Connection, options: SftpOptions): 
       Session.start(wire, options.root, software).then(resolve, reject);
     });
   });
-  const [session, digests] = await Promise.all([opening, digester?.works() ?? false]);
+  const works = digester?.works() ?? Promise.resolve(false);
+  const session = await opening;
   let closed = false;
   const end = (why: Fault): void => {
     if (closed) return;
@@ -241,10 +242,13 @@ async function started({ client, software }: Connection, options: SftpOptions): 
     client.destroy();
   };
   broke = end;
-  if (!digests) digester?.end();
   return {
     session,
-    digester: digests ? digester : undefined,
+    digester: works.then((it) => {
+      if (it) return digester;
+      digester?.end();
+      return undefined;
+    }),
     get closed() {
       return closed || session.closed;
     },

@@ -42,7 +42,7 @@ export class Pool {
     this.#clock = context.clock;
   }
 
-  /** What the server digests by itself; undefined before the first login. */
+  /** What the server digests by itself; undefined before that is known of the first login. */
   get digests(): readonly DigestKind[] | undefined {
     return this.#digests;
   }
@@ -118,7 +118,10 @@ export class Pool {
     opening.then(
       (login) => {
         entry.login = login;
-        this.#digests = login.digester === undefined ? [] : ["sha256"];
+        void login.digester.then((digester) => {
+          // Of a connection that broke nobody knows.
+          if (!login.closed) this.#digests = digester === undefined ? [] : ["sha256"];
+        });
         this.#copies = login.session.can(copying);
         if (this.#over.signal.aborted) login.end(abortedFault(this.#over.signal));
         this.#sweepLater();

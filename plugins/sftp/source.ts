@@ -64,6 +64,8 @@ export class SftpSource implements Source {
   async open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
     const lease = await this.#pool.lease(signal);
     try {
+      // Who reads a file asks `features` for its digest.
+      await orAborted(lease.login.digester, signal);
       const handle = await this.#pool.run(`cannot read ${entry.path}`, () =>
         orAborted(openSame(lease.login.session, entry, offset), signal),
       );
@@ -99,7 +101,7 @@ export class SftpSource implements Source {
       const path = wirePath(session.root, entry.path);
       // All of the file is digested: one that grew has another digest than the one that is asked for.
       if ((await session.lstat(path))?.size !== entry.size) return undefined;
-      return digester?.digest(path, entry.size);
+      return (await digester)?.digest(path, entry.size);
     });
   }
 }

@@ -74,8 +74,16 @@ export class SftpTarget implements Target {
     };
   }
 
+  /** Once it is known whether the server digests: core asks `features` that before it has a file published. */
+  #with<T>(signal: AbortSignal, what: string, work: (login: Login) => Promise<T>): Promise<T> {
+    return this.#pool.with(signal, what, async (login) => {
+      await login.digester;
+      return work(login);
+    });
+  }
+
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
-    return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async ({ session }) => {
+    return this.#with(signal, `cannot ask for the size of ${upload.partialPath}`, async ({ session }) => {
       const partial = partialOf(session, upload);
       const size = (await session.lstat(partial))?.size ?? 0;
       if (size >= upload.size) return size;
@@ -95,6 +103,7 @@ export class SftpTarget implements Target {
     const lease = await this.#pool.lease(signal);
     const what = `cannot write ${upload.path}`;
     try {
+      await orAborted(lease.login.digester, signal);
       await this.#pool.run(what, () => this.#append(lease.login.session, upload, offset, signal, onBytes));
     } finally {
       lease.end();
@@ -192,7 +201,7 @@ export class SftpTarget implements Target {
   }
 
   splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
-    return this.#pool.with(signal, `cannot copy ${from.path} at the server`, async ({ session }) => {
+    return this.#with(signal, `cannot copy ${from.path} at the server`, async ({ session }) => {
       const partial = partialOf(session, upload);
       await opened(session, wirePath(session.root, from.path), Open.read, async (source) => {
         const { kind, size = 0 } = await session.fstat(source);
@@ -221,7 +230,7 @@ export class SftpTarget implements Target {
   }
 
   prove(upload: Upload, signal: AbortSignal): Promise<void> {
-    return this.#pool.with(signal, `cannot prove ${upload.path}`, async (login) => {
+    return this.#with(signal, `cannot prove ${upload.path}`, async (login) => {
       const partial = partialOf(login.session, upload);
       const there = await login.session.lstat(partial);
       if (there === undefined) throw new Fault("conflict", "the partial at the server has gone");
@@ -247,7 +256,7 @@ export class SftpTarget implements Target {
   }
 
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
-    return this.#pool.with(signal, `cannot publish ${upload.path}`, async (login) => {
+    return this.#with(signal, `cannot publish ${upload.path}`, async (login) => {
       const { session } = login;
       const [partial, name] = [partialOf(session, upload), wirePath(session.root, upload.path)];
       // A link tells whether the name is taken.
@@ -309,7 +318,7 @@ export class SftpTarget implements Target {
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
     this.#forget(upload, undefined);
-    return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
+    return this.#with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
       await session.remove(partialOf(session, upload));
       // Nothing of what was noted is true of the next one.
       for (const key of [sureKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
@@ -317,7 +326,7 @@ export class SftpTarget implements Target {
   }
 
   look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {
-    return this.#pool.with(signal, `cannot look at ${upload.path}`, async (login) => {
+    return this.#with(signal, `cannot look at ${upload.path}`, async (login) => {
       const name = wirePath(login.session.root, upload.path);
       const there = await login.session.lstat(name);
       return there === undefined ? undefined : this.#occupant(login, upload, name, there);
@@ -379,10 +388,11 @@ export class SftpTarget implements Target {
   ): Promise<{ digest: Digest; proof: "digest" | "readback" } | undefined> {
     const { verify } = this.#options;
     if (verify === "size") return undefined;
-    const digest = verify === "readback" ? undefined : await digester?.digest(path, size);
+    const digests = await digester;
+    const digest = verify === "readback" ? undefined : await digests?.digest(path, size);
     if (digest !== undefined) return { digest, proof: "digest" };
     // A server that digests, but not this name, is read; so is what was not sent.
-    if (verify !== "readback" && digester === undefined && (verify === "digest" || spliced !== true)) return undefined;
+    if (verify !== "readback" && digests === undefined && (verify === "digest" || spliced !== true)) return undefined;
     return {
       digest: await opened(session, path, Open.read, (handle) => readDigest(session, handle, size, "the file")),
       proof: "readback",

@@ -58,6 +58,27 @@ test("an honest double: all arrives", async (t) => {
   assert.equal(server.files.size, 1);
 });
 
+test("a shell that begins slowly holds up no listing; an upload waits until it is known whether the server digests", async (t) => {
+  const shells: { write(text: string): unknown }[] = [];
+  const { server, device, target, source } = await under(t, { shell: (channel) => void shells.push(channel) }, { timeout: "30s" });
+  server.files.set("/there.bin", bytes(10));
+  assert.deepEqual(
+    (await list(source)).map(({ path }) => path),
+    ["there.bin"],
+  );
+  assert.equal((await device.tree?.stat("there.bin", calm()))?.size, 10);
+  const it = upload("a.bin", bytes(100));
+  const written = target.write(it, 0, calm(), nothing);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.deepEqual([...server.files.keys()], ["/there.bin"]);
+  // It has no sha256sum.
+  for (const shell of shells) shell.write("-\n");
+  await written;
+  assert.deepEqual(target.features.digests, []);
+  const receipt = await target.commit(it, calm());
+  assert.ok(isReceipt(receipt) && receipt.proof === "size");
+});
+
 test("the partial is told smaller than what was acknowledged: it is not published, and the rest is sent", async (t) => {
   const { server, target } = await under(t, { size: (path, size) => (path.endsWith(".part") ? Math.min(size, 100_000) : size) });
   const it = upload("a.bin", bytes(300_000));

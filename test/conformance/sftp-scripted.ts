@@ -2,7 +2,7 @@
 import { generateKeyPairSync } from "node:crypto";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
-import ssh2, { type SFTPWrapper } from "ssh2";
+import ssh2, { type ServerChannel, type SFTPWrapper } from "ssh2";
 import { shownFingerprint } from "../../core/host-key.js";
 
 const { OPEN_MODE, STATUS_CODE } = ssh2.utils.sftp;
@@ -15,6 +15,8 @@ export interface Bent {
   write?(sftp: SFTPWrapper, id: number, path: string, at: number, bytes: Buffer): boolean;
   read?(sftp: SFTPWrapper, id: number, at: number, length: number): boolean;
   list?(sftp: SFTPWrapper, id: number): boolean;
+  /** Of each command; absent: there are none. */
+  shell?(channel: ServerChannel): void;
 }
 
 export interface Scripted {
@@ -24,7 +26,7 @@ export interface Scripted {
   close(): Promise<void>;
 }
 
-/** Any user and password is let in; there are no commands and no extensions. */
+/** Any user and password is let in; there are no extensions. */
 export async function scripted(bent: Bent): Promise<Scripted> {
   const files = new Map<string, Buffer>();
   // ssh2's own generator makes a key that ssh2 cannot parse three times in a thousand.
@@ -40,7 +42,10 @@ export async function scripted(bent: Bent): Promise<Scripted> {
     client.on("authentication", (it) => (it.method === "password" ? it.accept() : it.reject(["password"])));
     client.on("session", (accept) => {
       const session = accept();
-      session.on("exec", (_accept, reject) => reject());
+      session.on("exec", (accept, reject) => {
+        if (bent.shell === undefined) reject();
+        else bent.shell(accept());
+      });
       session.on("sftp", (start) => serve(start(), files, bent));
     });
   });
