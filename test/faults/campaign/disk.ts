@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { DiskLab, type Disk } from "../../disks/lab.js";
-import { Program, runProgram } from "../process.js";
+import { Program, runProgram, type SeenEvent } from "../process.js";
 import { Random } from "../random.js";
 import { treeOf } from "../trees.js";
 
@@ -97,7 +97,8 @@ class Pulls {
         await new Promise((resolve) => setTimeout(resolve, this.#random.between(0, Math.max(20, 1.6 * meanMs))));
         const busy = program.events.length;
         await lab.pull(disk);
-        const pulled = ({ message }: { message: string }) => /^disk: \S+ was pulled/.test(message);
+        // Where reading notices it first, "detached" says so too, before it is known what was in use.
+        const pulled = ({ what, message }: SeenEvent) => what === "device" && /^disk: \S+ was pulled/.test(message);
         await program.until(() => program.events.filter(pulled).length >= n, `that pull ${n} is noticed`);
         const hit = program.events.slice(busy).some((event) => pulled(event) && event.message.includes("in use"));
         if (hit) hits += 1;
