@@ -119,32 +119,31 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
       ? undefined
       : { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
-  const spent = overBudget(lane, version.size) ?? besideOthers(engine, lane, version.size, delivery.id);
+  const spent = lane.budget === undefined ? undefined : overBudget(lane, version.size, toCome(engine, lane, delivery.id));
   return together([route?.gate?.barred, required, slow, spent]);
 }
 
-/** Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. */
-export function overBudget(lane: Lane, size: number): Held | undefined {
-  const { budget } = lane;
-  if (budget === undefined || !takesNoParts(lane) || size <= budget.left) return undefined;
+/**
+ * Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. `beside`: what is on its way there
+ * already; two that are begun together would both be cut, day after day.
+ */
+export function overBudget(lane: Lane, size: number, beside = 0): Held | undefined {
+  const { budget, name } = lane;
+  if (budget === undefined || !takesNoParts(lane) || size <= budget.left - beside) return undefined;
+  if (size <= budget.left)
+    return {
+      reason: `it has ${sizeText(size)}, and ${name}, which cannot take it in parts, is being sent what its budget still allows`,
+      inMs: besideMs,
+    };
   const when = size > budget.most ? "ever" : "still";
-  return {
-    reason: `it has ${sizeText(size)}, more than the budget of ${lane.name} ${when} allows, and ${lane.name} cannot take it in parts`,
-  };
+  return { reason: `it has ${sizeText(size)}, more than the budget of ${name} ${when} allows, and ${name} cannot take it in parts` };
 }
 
-/** The same for what fits only where what is on its way to that target breaks off: two that are begun together would both be cut, day after day. */
-function besideOthers({ queue, transfers }: Engine, lane: Lane, size: number, id: string): Held | undefined {
-  const { budget } = lane;
-  if (budget === undefined || !takesNoParts(lane)) return undefined;
+/** How many bytes are still to come of what is on its way to that target, but for this delivery. */
+function toCome({ queue, transfers }: Engine, lane: Lane, id: string): number {
   const sent = new Map(transfers.running.map(({ facts, offset }) => [facts.id, offset]));
   const others = [...queue.pushing.values()].filter((it) => it.target === lane.name && it.state !== "discard" && it.id !== id);
-  const promised = others.reduce((sum, it) => sum + Math.max(0, it.size - (sent.get(it.id) ?? 0)), 0);
-  if (size <= budget.left - promised) return undefined;
-  return {
-    reason: `it has ${sizeText(size)}, and ${lane.name}, which cannot take it in parts, is being sent what its budget still allows`,
-    inMs: besideMs,
-  };
+  return others.reduce((sum, it) => sum + Math.max(0, it.size - (sent.get(it.id) ?? 0)), 0);
 }
 
 function takesNoParts({ device }: Lane): boolean {

@@ -1,12 +1,14 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
+import { within } from "../budget.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault, throwIfAborted } from "../errors.js";
 import { leastSpliced } from "../go-on.js";
 import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
+import { overBudget } from "../limits.js";
 import { parentOf } from "../paths.js";
 import type { Digest, DigestedReading, FileEntry, Level, Memo, Reading, Source, Target, Tree, Upload } from "../plugin.js";
-import { readableOf, StreamReading } from "../reading.js";
+import { passing, readableOf, StreamReading } from "../reading.js";
 import { reasonOf } from "../retry.js";
 import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
 import { sizeText } from "../text.js";
@@ -248,6 +250,7 @@ export class DeviceReplica implements Replica {
     const entry: FileEntry = { path: from.#at(path), kind: "file", ...stamp };
     const target = this.#target;
     const { needs, splices } = target.features;
+    if (!begun) this.#expectBudget(size);
     const leave = await other.borrow(signal);
     const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
     const bytes = { sent: 0, spliced: 0 };
@@ -270,10 +273,16 @@ export class DeviceReplica implements Replica {
         readable: readableOf,
         room: async (count) => {
           await this.#expectRoom(count, signal);
+          this.#expectBudget(count);
           comes(count);
         },
-        pass: async ({ bytes }, reader) => {
-          await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
+        outgoing: (reading, reader) => {
+          // A target that had to find out whether it takes parts knows it now.
+          this.#expectBudget(toCome, toCome);
+          const paced = passing(reading, async ({ bytes }) => {
+            await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
+          });
+          return lane.budget === undefined ? paced : within(lane.budget, paced, (spent) => lane.gate?.set(spent));
         },
         ...(earlier === undefined ? {} : { old: earlier }),
         begun,
@@ -333,6 +342,12 @@ export class DeviceReplica implements Replica {
 
   #tell(level: Level, path: string, what: string, facts: Readonly<Record<string, unknown>> = {}): void {
     this.given.engine.events.say(level, "spliced", `${this.given.title}: ${path}: ${what}`, { path, ...facts });
+  }
+
+  /** Throws "rejected" where the budget would cut what is sent whole or not at all. `counted`: so much of it is under way already. */
+  #expectBudget(bytes: number, counted = 0): void {
+    const over = overBudget(this.given.lane, bytes, this.#underWay - counted);
+    if (over !== undefined) throw new Fault("rejected", over.reason);
   }
 
   /** Not sent until nothing has room any more. Throws "full". */

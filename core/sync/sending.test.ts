@@ -147,7 +147,7 @@ async function bring({ target, content, old, known = true, memo = memoOf(), read
     read: read ?? ((offset) => new Content(content, 50_000, offset)),
     readable: readableOf,
     room: () => Promise.resolve(),
-    pass: () => Promise.resolve(),
+    outgoing: (reading) => reading,
     ...(held === undefined ? {} : { old: held }),
     begun: true,
     chunked: target.splices === "ranges",
@@ -179,7 +179,7 @@ test("what was not begun is not asked for, but when it is tried again", async ()
     read: (at) => new Content(content, 300, at),
     readable: readableOf,
     room: () => Promise.resolve(),
-    pass: () => Promise.resolve(),
+    outgoing: (reading) => reading,
     went: () => undefined,
     whole: () => undefined,
   });

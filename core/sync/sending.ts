@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { Fault, isFault } from "../errors.js";
 import { goesOnAt, leastSpliced, spliced } from "../go-on.js";
 import type { Chunk as Lent, Digest, DigestedReading, Reading, Target, Upload } from "../plugin.js";
-import { passing, readingOf } from "../reading.js";
+import { readingOf } from "../reading.js";
 import { type Chunk, Chunker, hashOf, type Step, stepsOf } from "./chunks.js";
 
 /** The same, of what is found of it in the new version. */
@@ -33,8 +33,8 @@ export interface SendingGiven {
   readonly readable: (reading: Reading) => ReturnType<Upload["read"]>;
   /** Throws "full" where so many bytes have no room there. */
   readonly room: (bytes: number) => Promise<void>;
-  /** Before each chunk goes out. */
-  readonly pass: (chunk: Lent, signal: AbortSignal) => Promise<void>;
+  /** A reading as it may go out: at its pace, and no more than may be sent. */
+  readonly outgoing: (reading: Reading, signal: AbortSignal) => Reading;
   readonly old?: Old;
   /** Something of it may be there: else the side is not asked. */
   readonly begun: boolean;
@@ -123,9 +123,9 @@ export class Sending {
     let chunker: Chunker | undefined;
     this.#give = (from, reader) => {
       const reading = (this.#last = read(chunked ? 0 : from, true, reader));
-      if (!chunked) return this.#paced(reading, reader);
+      if (!chunked) return this.given.outgoing(reading, reader);
       const scan = new Scan(reading, (chunker = new Chunker()));
-      return this.#paced(scan.from(from), reader);
+      return this.given.outgoing(scan.from(from), reader);
     };
     await target.write(this.#upload(), offset, signal, this.#sent(offset));
     return this.#done(chunker);
@@ -158,9 +158,9 @@ export class Sending {
           // Read once: it goes on behind what was compared.
           if (from === old.size && !given) {
             given = true;
-            return this.#paced(scan, reader);
+            return this.given.outgoing(scan, reader);
           }
-          return this.#paced((this.#last = read(from, true, reader)), reader);
+          return this.given.outgoing((this.#last = read(from, true, reader)), reader);
         };
         await target.write(this.#upload(), old.size, signal, this.#sent(old.size));
         return this.#done(given && this.#last === scan.reading ? chunker : undefined);
@@ -183,7 +183,7 @@ export class Sending {
       end += length;
       if (end <= offset) continue;
       if (from === undefined) {
-        this.#give = (at, reader) => readingOf(this.#again(now, at, end, reader));
+        this.#give = (at, reader) => this.given.outgoing(readingOf(this.#again(now, at, end, reader)), reader);
         await target.write(this.#upload({ size: end }), start, signal, this.#sent(start));
       } else await this.#splice({ length: end - start, from: from + length - (end - start) }, start, signal);
     }
@@ -203,10 +203,8 @@ export class Sending {
         const { length, hash } = now[n] ?? { length: 0, hash: "" };
         const bytes = await scan.take(length);
         if (bytes.length < length || length === 0 || hashOf(bytes) !== hash) throw new Fault("changed", "it is written while it is sent");
-        const wanted = bytes.subarray(Math.max(0, offset - start));
+        yield bytes.subarray(Math.max(0, offset - start));
         start += length;
-        await this.given.pass({ bytes: wanted, release: () => undefined }, signal);
-        yield wanted;
       }
     } finally {
       scan.close();
@@ -231,10 +229,6 @@ export class Sending {
 
   /** What is there already is only compared: nobody needs a digest of that. */
   readonly #compared: Give = (offset, signal) => this.given.read(offset, false, signal);
-
-  #paced(reading: Reading, signal: AbortSignal): Reading {
-    return passing(reading, (chunk) => this.given.pass(chunk, signal));
-  }
 
   #upload(more: Partial<Upload> = {}): Upload {
     const { upload, readable } = this.given;

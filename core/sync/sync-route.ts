@@ -169,8 +169,12 @@ export class SyncRoute {
   /** Whether anything more can be done now: `--once` waits for that. */
   isBusy(upMs: number): boolean {
     if (this.state === "stopped" || this.state === "refused") return false;
-    // A device may still be attaching.
-    if (this.state === "waiting") return [this.here, this.there].every(({ takes }) => takes) ? this.#failures < triesOnce : upMs < 15_000;
+    if (this.state === "waiting") {
+      const sides = [this.here, this.there];
+      if (sides.every(({ takes }) => takes)) return this.#failures < triesOnce;
+      // A device may still be attaching; what a condition or budget holds back is left.
+      return upMs < 15_000 && !sides.some(({ gate, state }) => state.attached && gate?.looked === true && gate.held !== undefined);
+    }
     return this.state === "working" || this.settling.size > 0;
   }
 

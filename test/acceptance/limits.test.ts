@@ -99,6 +99,54 @@ for (const kind of [apache, nginx])
     },
   );
 
+for (const mode of ["mirror", "two-way"])
+  test(`a ${mode} route keeps to the budget of its target, to the byte; then it waits, and says so`, async (t) => {
+    const world = new World(t);
+    world.mkdir("out");
+    const bytes = new Random(9).bytes(3_000_000);
+    world.file("in/a.bin", bytes);
+    const path = world.config({
+      devices: { in: local("in", { settle: "0s" }), out: local("out", { budget: { day: "1MB" } }) },
+      routes: [{ from: "in", to: ["out"], mode, into: "" }],
+    });
+    const staged = () =>
+      readdirSync(world.path("out/.filesync/staged")).map((name) => readFileSync(world.path("out/.filesync/staged", name)));
+    for (let run = 0; run < 2; run++) {
+      const program = new Program(["run", "--config", path]);
+      t.after(() => program.kill());
+      await until("it waits", async () => {
+        const { out } = await runProgram(["status", "--config", path]);
+        return /^in:out {2}waits.*: out: its budget of 1\.0 MB a day is used up; the next begins in/m.test(out);
+      });
+      const [part = Buffer.alloc(0)] = staged();
+      assert.equal(part.length, 1_000_000);
+      assert.ok(part.equals(bytes.subarray(0, 1_000_000)));
+      await program.kill();
+    }
+  });
+
+test("nginx: a mirror sends only what the budget of a target that takes no parts still holds", { skip: nginx.skip ?? false }, async (t) => {
+  const world = new World(t);
+  const server = await nginx.start();
+  t.after(() => server.stop());
+  world.file("in/a.bin", new Random(8).bytes(3_000_000));
+  world.file("in/b.bin", new Random(9).bytes(600_000));
+  world.file("in/c.bin", new Random(10).bytes(600_000));
+  const path = world.config({
+    devices: { in: local("in", { settle: "0s" }), out: { type: "webdav", url: server.url, user, password, budget: { day: "1MB" } } },
+    routes: [{ from: "in", to: ["out"], mode: "mirror", into: "" }],
+  });
+  const ran = await runProgram(["run", "--once", "--config", path]);
+  assert.equal(ran.code, 3, ran.out);
+  assert.match(ran.out, /a\.bin: .*3\.0 MB, more than the budget of out ever allows, and out cannot take it in parts/);
+  assert.match(
+    ran.out,
+    /[bc]\.bin: .*600 kB, (more than the budget of out still allows|and out, which cannot take it in parts, is being sent)/,
+  );
+  const whole = readdirSync(server.dir).filter((name) => name.endsWith(".bin"));
+  assert.equal(whole.length, 1, String(whole));
+});
+
 test("a mirror's condition is looked at all the time: what it says at the start does not count for ever, and a round stops where it ends", async (t) => {
   const world = new World(t);
   world.mkdir("out");
