@@ -91,21 +91,24 @@ export async function serve(
   const starting = start(daemon, config.stateDir, supervisor, events, stop.signal);
   // From here on: one that came while it starts would end the process.
   let reloading: Promise<unknown> = starting.catch(() => undefined);
+  const reloadOnce = async () => {
+    if (stop.signal.aborted) return;
+    // Whatever goes wrong with the file, what runs goes on.
+    const next = await reload?.(events).catch(reasonOf);
+    if (next === undefined) return;
+    const kept = typeof next === "string" ? next : fixedKeys(config, next);
+    if (typeof next === "string" || kept !== undefined) {
+      const refused = `the configuration stays as it was: ${kept}`;
+      events.say("warn", "reload", refused);
+      daemon.refuse(refused);
+    } else {
+      hooks.use(next.onEvent);
+      events.say("info", "reload", reloadedText(await daemon.reload(next)));
+    }
+  };
   const onHangup = () => {
-    reloading = reloading.then(async () => {
-      if (stop.signal.aborted) return;
-      // Whatever goes wrong with the file, what runs goes on.
-      const next = await reload?.(events).catch(reasonOf);
-      if (next === undefined) return;
-      const kept = typeof next === "string" ? next : fixedKeys(config, next);
-      if (typeof next === "string" || kept !== undefined) {
-        const refused = `the configuration stays as it was: ${kept}`;
-        events.say("warn", "reload", refused);
-        daemon.refuse(refused);
-      } else {
-        hooks.use(next.onEvent);
-        events.say("info", "reload", reloadedText(await daemon.reload(next)));
-      }
+    reloading = reloading.then(reloadOnce).catch((error: unknown) => {
+      events.say("error", "reload", `the configuration cannot be applied: ${reasonOf(error)}`);
     });
   };
   if (reload !== undefined) process.on("SIGHUP", onHangup);
