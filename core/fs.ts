@@ -234,14 +234,12 @@ export async function syncData(handle: FileHandle): Promise<void> {
   await handle.datasync();
 }
 
-/** Without links; of what is not there yet, as far as it is. */
+/** Without links; of what is not there yet, or may not be looked at, as far as it may. What is wrong with it is told when it is used. */
 export function realOf(path: string): string {
   try {
     return realpathSync(path);
-  } catch (error) {
-    // What else is wrong with it is told when it is used.
-    if (codeOf(error) !== "ENOENT" || dirname(path) === path) return path;
-    return join(realOf(dirname(path)), basename(path));
+  } catch {
+    return dirname(path) === path ? path : join(realOf(dirname(path)), basename(path));
   }
 }
 

@@ -1,6 +1,7 @@
 /** Where a route's files are, and where it brings them: as far as two directories may be one, or one may be in the other. */
-import { readFileSync, realpathSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { realOf } from "./fs.js";
 import { mountsIn, unbound } from "./mounts.js";
 import type { Plugin } from "./plugin.js";
 import { intoOf, type Names, Rules, type Route } from "./route.js";
@@ -111,12 +112,7 @@ const trimmed = (path: string) => path.replace(/\/+$/, "");
 
 /** What is not there yet, or may not be looked at, is taken as it is named. */
 function realPath(path: string): string {
-  for (let at = path, rest = ""; ; rest = join(basename(at), rest), at = dirname(at))
-    try {
-      return trimmed(join(unbound(mountsNow(), realpathSync(at)), rest));
-    } catch (error) {
-      if (at === dirname(at)) throw error;
-    }
+  return trimmed(unbound(mountsNow(), realOf(path)));
 }
 
 /** None where the system has no such table. */
