@@ -62,7 +62,7 @@ export async function forgetCommand(config: string, what: string, json: boolean)
   for (const told of done.lost) write(`${toldText(told)}: was lost at its source; status tells it no more`);
   for (const file of done.removed) write(`${file}: its copy in the spool is removed`);
   if (done.forgotten.length + done.removed.length + done.lost.length === 0)
-    write(`nothing of ${what} was set aside, or waits for a target that has left the configuration`);
+    write(`nothing of ${what} was set aside, or waits for what has left the configuration`);
   for (const told of done.left) if (told.state !== "done") write(`${toldText(told)}: left as it is, because it can still be delivered`);
   return 0;
 }

@@ -4,7 +4,7 @@
  */
 import { namesIn } from "./config.js";
 import { ControlError } from "./control.js";
-import { type Engine, nameOf } from "./engine.js";
+import { type Engine, nameOf, routeOf } from "./engine.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
 import { isLost, type DeliveryRow, type VersionRow } from "./rows.js";
@@ -99,8 +99,15 @@ export interface Forgotten {
   readonly lost: readonly Told[];
   /** Files that were forgotten before, and whose copy in the spool is removed now. */
   readonly removed: readonly string[];
-  /** Is meant, but waits for a target that it can still reach, or has arrived: it is not forgotten. */
+  /** Is meant, but a route still brings it to its target, or has brought it: it is not forgotten. */
   readonly left: readonly (Told & { readonly state: string })[];
+}
+
+/** It waits, and neither its target nor a route that brings it there is in the configuration. */
+function isUnwanted(engine: Engine, row: DeliveryRow): boolean {
+  if (row.state !== "wanting" && row.state !== "ready") return false;
+  const version = engine.queue.version(row.version);
+  return !namesIn(engine.config).includes(row.target) || (version !== undefined && routeOf(engine, version, row) === undefined);
 }
 
 /** `what`: an id, a path, or a target that has left the configuration. Throws ControlError for a name that means nothing. */
@@ -113,8 +120,7 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   const done = await journal.commit(() => {
     const meant = meantBy(engine, what);
     const open = meant.filter(({ state }) => state !== "dropped" && state !== "discard");
-    const foreign = (row: DeliveryRow) => !configured.has(row.target) && (row.state === "wanting" || row.state === "ready");
-    const given = open.filter((row) => row.state === "parked" || foreign(row));
+    const given = open.filter((row) => row.state === "parked" || isUnwanted(engine, row));
     for (const row of given) {
       // What may be left at a target that is there is taken away; nobody else can be asked.
       const state = row.begun > 0 && configured.has(row.target) ? "discard" : "dropped";

@@ -4,7 +4,7 @@
  */
 import { forgottenReason } from "./amend.js";
 import { namesIn } from "./config.js";
-import { type Engine, type RouteLane } from "./engine.js";
+import { type Engine, routeOf, type RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { lastAway } from "./last.js";
@@ -212,6 +212,11 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     case "wanting":
     case "ready": {
       const reasons = foreign ? [leave] : [];
+      if (!foreign && routeOf(engine, version, delivery) === undefined)
+        reasons.push({
+          code: "routeless",
+          text: `no route brings it to ${target} any more; found while one did, it still goes; to give it up: filesync forget ${id}`,
+        });
       // What is read in place has its bytes nowhere else.
       const fromSource = delivery.state === "wanting" || version.store !== "spool";
       const inMs = delivery.not_before - engine.clock.monotonicMs();
@@ -239,7 +244,7 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
       if (delivery.state === "wanting") reasons.push(...pullReasons(engine, version, delivery), ...heldReasons(engine, target));
       else reasons.push(...(fromSource ? awayReasons(engine, version.source, "source") : []), ...pushReasons(engine, delivery));
-      return reasons.length > 0 ? reasons : [{ code: "next", text: "goes next" }];
+      return reasons.some(({ code }) => code !== "routeless") ? reasons : [...reasons, { code: "next", text: "goes next" }];
     }
   }
 }

@@ -220,7 +220,7 @@ for (const running of [false, true])
       out: "in:x → b [ID]: given up; no file was touched\nin:x stays at its source: not every required target has it",
       err: "",
     });
-    assert.equal((await filesync("forget", "x")).out, "nothing of x was set aside, or waits for a target that has left the configuration");
+    assert.equal((await filesync("forget", "x")).out, "nothing of x was set aside, or waits for what has left the configuration");
     assert.deepEqual((await filesync("why", "x")).out.split("\n").slice(-2), [
       "  → b: given up by a person (to send it after all: filesync retry ID)  [ID]",
       "  at in: it is not deleted: b never got it",
@@ -305,6 +305,27 @@ test("forget lets go of a target that left the configuration, and of the spool's
   const run = await runProgram(["run", "--once", "--json", "--config", config]);
   assert.equal(run.code, 0, run.out);
   assert.doesNotMatch(run.out, /waits for/);
+});
+
+test("what was found under a route that was taken out still goes; why says so, and forget gives it up", async (t) => {
+  const world = new World(t);
+  world.mkdir("a");
+  world.mkdir("b");
+  for (const name of ["x", "y"]) world.file(`in/${name}`, `content of ${name}`);
+  const devices = { in: local("in", { inPlace: false }), a: local("a"), b: local("b", { when: { interface: "nosuch0" } }) };
+  const config = world.config({ devices, routes: [{ from: "in", to: ["a", "b"], into: "" }] });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+  const filesync = filesyncOn(world, config);
+  assert.match((await filesync("forget", "x")).out, /^in:x → b \[ID\]: left as it is, because it can still be delivered$/m);
+  world.config({ devices: { ...devices, b: local("b") }, routes: [{ from: "in", to: ["a"], into: "" }] });
+  assert.match(
+    (await filesync("why", "x")).out,
+    /→ b: no route brings it to b any more; found while one did, it still goes; to give it up: filesync forget ID/,
+  );
+  assert.equal((await filesync("forget", "x")).out, "in:x → b [ID]: given up; no file was touched");
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 0, run.out);
+  assert.deepEqual([world.size("b/x"), world.size("b/y"), world.size("a/x")], [-1, 12, 12]);
 });
 
 test("verify: proved, damaged, missing; it says what to do, and that does it", async (t) => {
