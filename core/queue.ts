@@ -145,11 +145,10 @@ export class Queue {
     entry: FileEntry,
     what: { store: VersionRow["store"]; base?: string; after: VersionRow["after"]; trustSize: boolean; foundMs: number },
   ): VersionRow | undefined {
-    const row = {
-      ...{ id, source, path: entry.path, size: entry.size, modified_ms: entry.modifiedMs ?? null, inode: entry.inode ?? null },
-      ...{ state: "found" as const, store: what.store, base: what.base ?? null, found_ms: what.foundMs, after: what.after },
-      ...{ trust_size: what.trustSize ? 1 : 0, medium: entry.medium ?? "" },
-    };
+    const { path, size, modifiedMs: modified_ms = null, inode = null, medium = "" } = entry;
+    const { store, base = null, after, foundMs: found_ms } = what;
+    const trust_size = what.trustSize ? 1 : 0;
+    const row = { id, source, path, size, modified_ms, inode, state: "found" as const, store, base, found_ms, after, trust_size, medium };
     // A journal that was rebuilt no longer knows what it had sent of a file: what may be left of that is another generation's.
     const added = this.journal.get<{ generation: number }>(
       `INSERT INTO versions (id, source, path, size, modified_ms, inode, state, store, base, found_ms, after, trust_size, medium, generation)
@@ -157,7 +156,7 @@ export class Queue {
       ...Object.values(row),
     );
     if (added === undefined) return undefined;
-    return { ...row, ...added, durable: 0, digest: null, safest: 0, sealed_ms: null, released: null, spooled: 0 };
+    return { ...row, generation: added.generation, durable: 0, digest: null, safest: 0, sealed_ms: null, released: null, spooled: 0 };
   }
 
   /** Inside `apply`. Deliveries that are there already stay as they are. Returns how many are new and still to be done. */
