@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { EMPTY, merge, type Observable, tap, timer } from "../rxjs.js";
+import { EMPTY, interval, merge, type Observable, of, tap } from "../rxjs.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
@@ -155,7 +155,7 @@ export class SyncRoute {
     const own = ({ config: { intervalMs }, device }: Lane) => intervalMs ?? device.source?.features.intervalMs;
     const gateOf = ({ gate }: Lane): Observable<unknown> => gate?.changes$ ?? EMPTY;
     const hintsOf = ({ edge$, device }: Lane, intervalMs: number) =>
-      merge(edge$, device.source?.changes$ ?? EMPTY, Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0));
+      merge(edge$, device.source?.changes$ ?? EMPTY, Number.isFinite(intervalMs) ? interval(intervalMs) : EMPTY);
     const hints$ =
       config.mode === "two-way"
         ? merge(...[here, there].map((lane) => hintsOf(lane, Math.min(own(here) ?? defaultIntervalMs, own(there) ?? defaultIntervalMs))))
@@ -163,7 +163,8 @@ export class SyncRoute {
             hintsOf(here, own(here) ?? defaultIntervalMs),
             hintsOf(there, there.config.intervalMs ?? followerIntervalMs).pipe(tap(() => this.#known.forget())),
           );
-    await this.#looks.run(merge(hints$, gateOf(here), gateOf(there)), stop);
+    // The first look is one for both.
+    await this.#looks.run(merge(of(undefined), hints$, gateOf(here), gateOf(there)), stop);
   }
 
   /** Whether anything more can be done now: `--once` waits for that. */
