@@ -15,9 +15,11 @@ interface Situation {
   readonly what: string;
   readonly url: URL;
   readonly clock: Clock;
+  /** One path was looked at: no work that takes longer than a proxy waits, or that goes wrong by itself. */
+  readonly looks?: boolean;
 }
 
-export function refusal(refused: Refused, { what, url, clock }: Situation): Fault {
+export function refusal(refused: Refused, { what, url, clock, looks = false }: Situation): Fault {
   const { status, headers } = refused;
   const words = wordsOf(refused.text);
   const said = `${what}: ${url.host} answers ${status}${words === "" ? "" : ` ("${words}")`}`;
@@ -36,8 +38,9 @@ export function refusal(refused: Refused, { what, url, clock }: Situation): Faul
       return new Fault("missing", said);
     case 405:
       return new Fault("denied", `${said}: there is no WebDAV at this "url", or nothing may be changed there`);
-    case 408:
     case 423:
+      return new Fault("transient", `${said}: somebody has locked it`);
+    case 408:
     case 424:
     case 425:
       return new Fault("transient", said);
@@ -50,6 +53,9 @@ export function refusal(refused: Refused, { what, url, clock }: Situation): Faul
     case 429:
     case 503:
       return new Fault("throttled", said, { retryAfterMs: retryAfterMs(headers, clock) ?? busyMs });
+    case 502:
+    case 504:
+      return new Fault(looks ? "offline" : "transient", `${said}: the server behind it gave no answer`);
     case 507:
     case 509:
       return new Fault("full", `${said}: no space is left there, or the quota is used up`);

@@ -103,8 +103,8 @@ export class DavServer {
     return said;
   }
 
-  refusal(refused: Refused, what: string): Fault {
-    return refusal(refused, { what, url: this.url, clock: this.clock });
+  refusal(refused: Refused, what: string, looks = false): Fault {
+    return refusal(refused, { what, url: this.url, clock: this.clock, looks });
   }
 
   /** What goes wrong while an answer's body is read. */
@@ -194,7 +194,7 @@ export class DavServer {
     const answer = await this.ask({ method: "PROPFIND", at, what, headers, body }, signal);
     if (answer.status !== 207) {
       const text = await this.reading(what, signal, () => answer.text());
-      throw this.refusal({ status: answer.status, headers: answer.headers, text }, what);
+      throw this.refusal({ status: answer.status, headers: answer.headers, text }, what, depth === 0);
     }
     try {
       yield* readMultistatus(answer.stream);

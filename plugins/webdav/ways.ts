@@ -7,6 +7,7 @@
  */
 import { Fault, isFault, orAborted } from "../../core/errors.js";
 import type { Memo, Upload } from "../../core/plugin.js";
+import type { Refused } from "./answers.js";
 import type { DavServer } from "./server.js";
 
 export type Way = "chunks" | "ranges" | "whole";
@@ -22,6 +23,11 @@ interface Known {
 }
 
 const trialKey = "trial";
+
+/** It says nothing of what server it is. */
+function isForNow({ status }: Refused): boolean {
+  return status === 429 || (status >= 500 && status !== 501);
+}
 
 export class Ways {
   readonly #server: DavServer;
@@ -58,14 +64,16 @@ export class Ways {
     const what = "cannot ask what server it is";
     const options = await server.said({ method: "OPTIONS", at: `${server.url.pathname.replace(/\/+$/, "")}/`, what }, signal);
     // Some answer OPTIONS to nobody, or only at other places: PROPFIND says whether it is one of ours.
-    if (options.status === 401 || options.status === 429 || (options.status >= 300 && options.status < 400) || options.status >= 500)
-      if (options.status !== 501) throw server.refusal(options, what);
+    if (options.status === 401 || (options.status >= 300 && options.status < 400) || isForNow(options))
+      throw server.refusal(options, what, true);
     const software = String(options.headers.server ?? "");
     if (this.#known?.software !== software) {
       this.#known = undefined;
       server.files = this.#files;
       const cloud = await this.#nextcloud(signal);
       if (cloud !== undefined) await this.#keep({ ...cloud, url: server.url.href, software, way: "chunks" });
+      // What a portal said is not remembered.
+      else await server.look(`${this.#files}/`, signal, what);
     }
     this.#software = software;
   }
@@ -75,8 +83,10 @@ export class Ways {
     const server = this.#server;
     const { pathname } = server.url;
     const prefix = pathname.replace(/\/remote\.php(\/.*)?$/, "").replace(/\/+$/, "");
-    const { status, text } = await server.said({ method: "GET", at: `${prefix}/status.php`, what: "cannot ask what server it is" }, signal);
-    if (status !== 200 || !/"productname"\s*:\s*"[^"]*nextcloud/i.test(text)) return undefined;
+    const what = "cannot ask what server it is";
+    const said = await server.said({ method: "GET", at: `${prefix}/status.php`, what }, signal);
+    if (isForNow(said)) throw server.refusal(said, what, true);
+    if (said.status !== 200 || !/"productname"\s*:\s*"[^"]*nextcloud/i.test(said.text)) return undefined;
     const dav = `${prefix}/remote.php/dav`;
     const named = /\/remote\.php\/dav\/files\/([^/]+)(.*)$/.exec(pathname.replace(/\/+$/, ""));
     const below = named?.[2] ?? /\/remote\.php\/webdav(\/.*?)?\/*$/.exec(pathname)?.[1] ?? "";

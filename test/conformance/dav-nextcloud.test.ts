@@ -41,6 +41,22 @@ test("it is found behind each of its addresses, also for a user whose id is anot
   }
 });
 
+test("it is found also where it, or a portal in its place, answered something else first", async (t) => {
+  for (const answer of [502, 503, 200]) {
+    const { double, device, target } = await scene(t);
+    double.instead = (exchange) => {
+      if (exchange.path.endsWith("/status.php") || answer === 200) double.say(exchange, answer, "<html>");
+      else if (exchange.method === "OPTIONS") double.say(exchange, 200);
+      else return false;
+      return true;
+    };
+    await assert.rejects(device.probe(calm()));
+    double.instead = () => false;
+    await device.probe(calm());
+    assert.equal(target.features.granule, 65_536);
+  }
+});
+
 test("after a break only the chunk that broke off goes again", async (t) => {
   const { double, target } = await scene(t);
   const content = bytes(600_000);

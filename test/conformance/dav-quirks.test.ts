@@ -72,6 +72,26 @@ test("Retry-After is told to core; a server that is busy and does not say for ho
   }
 });
 
+test("a proxy whose server is away (502, 504): the server is not there, whatever is asked of it; what it takes so long for may have been cut off by it", async (t) => {
+  for (const status of [502, 504]) {
+    const { double, device } = await scene(t, plain, { timeout: "1s" });
+    const it = upload("first.bin", bytes(100_000));
+    await target(device).write(it, 0, calm(), () => undefined);
+    double.instead = (exchange) => (double.say(exchange, status), true);
+    for (const [name, work] of Object.entries(works)) {
+      if (["list", "open", "write", "remove"].includes(name)) continue;
+      const message = await expectFault(work(device), "offline").catch((error: unknown) => assert.fail(`${name}: ${String(error)}`));
+      assert.match(message, /the server behind it gave no answer/);
+    }
+    double.instead = (exchange) => ["PUT", "MOVE"].includes(exchange.method) && (double.say(exchange, status), true);
+    await expectFault(
+      target(device).write(upload("a.bin", bytes(3_000_000)), 0, calm(), () => undefined),
+      "transient",
+    );
+    await expectFault(target(device).commit(it, calm()), "transient");
+  }
+});
+
 test("a portal comes up in the middle: what it says of a PUT or a MOVE is not believed", async (t) => {
   const { double, device } = await scene(t, plain);
   const it = upload("dir/a.bin", bytes(200_000));
