@@ -145,17 +145,23 @@ async function settle(
       // The lane says it, once, when the device is gone: a file's word would be the second.
       events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
-    case "again":
+    case "again": {
       await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
-      // It is the target that wants peace, or space, not this one file.
-      if (!ofSource && isFault(cause, "throttled", "full")) lane.pauseTarget(action.afterMs, reason);
+      // It is the target that wants peace, or space, not this one file: of that the first file's word is enough.
+      const ofTarget = !ofSource && isFault(cause, "throttled", "full");
+      const known = delivery.fault === facts.fault;
+      const isNews = ofTarget
+        ? lane.stopped === undefined || !(known || delivery.fault === null)
+        : tries === 0 && !(known && facts.fault === "indoubt");
+      if (ofTarget) lane.pauseTarget(action.afterMs, reason);
       events.say(
-        tries === 0 && !(delivery.fault === "indoubt" && facts.fault === "indoubt") ? "warn" : "debug",
+        isNews ? "warn" : "debug",
         "again",
         `${what}: ${reason}; ${facts.fault === "indoubt" ? "looked for" : "again"} in ${Math.ceil(action.afterMs / 1000)} s`,
         facts,
       );
       return;
+    }
     case "restart":
       // What is there is taken away when it begins again: the target may be gone now. The safest reading of the source is a new pull: a new generation, for which every upload begins anew.
       await journal.commit(() => {

@@ -46,6 +46,35 @@ for (const kind of ["missing", "changed"] as const)
     assert.deepEqual(bench.states("out"), ["done"]);
   });
 
+test("a target that has no space, or asks for a pause, says so once until it takes a file, not for each file each time", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 2 } });
+  for (const name of ["a", "b", "c"]) card.put(`${name}.bin`, name);
+  let kind: "throttled" | "full" | undefined = "throttled";
+  let writes = 0;
+  out.before = (call) => {
+    if (!call.startsWith("write") || kind === undefined) return undefined;
+    writes += 1;
+    throw new Fault(kind, "no more now", { retryAfterMs: 100 });
+  };
+  const warned = () => bench.events.filter(({ what, level }) => what === "again" && level === "warn").length;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "tried often", () => writes >= 10);
+  assert.equal(warned(), 1);
+  kind = "full";
+  await until(bench, "it says something else", () => warned() > 1);
+  kind = undefined;
+  bench.daemon.engine.lanes.get("out")?.resumeTarget();
+  await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
+  kind = "throttled";
+  card.put("d.bin", "d");
+  card.attach(false);
+  card.attach(true);
+  const before = warned();
+  await until(bench, "said anew", () => warned() === before + 1);
+});
+
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
