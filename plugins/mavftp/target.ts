@@ -140,6 +140,8 @@ export class MavftpTarget implements Target {
       try {
         await card.rename(stay, partial, upload.path);
       } catch (error) {
+        // It never gets this name, so nobody would take the partial away before somebody gives the file up.
+        if (isFault(error, "rejected")) await this.#drop(stay, partial);
         // Somebody was faster than the look.
         if (!(error instanceof TakenName)) throw error;
         const now = await this.#occupant(stay, upload);
@@ -207,11 +209,13 @@ export class MavftpTarget implements Target {
     const { card } = this.#tools;
     // Nothing was ever sent for a name that cannot be given.
     if (wrongWith(upload.path) !== undefined) return;
-    await card.grounded(signal, async (stay) => {
-      const partial = await partialOf(stay, upload);
-      this.#sums.delete(partial);
-      if ((await card.stat(stay, partial)) !== undefined) await card.remove(stay, partial);
-    });
+    await card.grounded(signal, async (stay) => this.#drop(stay, await partialOf(stay, upload)));
+  }
+
+  async #drop(stay: Stay, partial: string): Promise<void> {
+    const { card } = this.#tools;
+    this.#sums.delete(partial);
+    if ((await card.stat(stay, partial)) !== undefined) await card.remove(stay, partial);
   }
 
   async look(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined> {

@@ -291,6 +291,7 @@ test("what cannot be is refused, with what is wrong and before anything is sent 
   const fat = upload("fs/microsd/12:30.lua", bytes(10));
   await rig.target.write(fat, 0, never, () => undefined);
   await fails(rig.target.commit(fat, never), "rejected", /cannot hold such a name/);
+  assert.deepEqual(readdirSync(rig.card), [], "what never gets its name does not stay on the card");
   writeFileSync(join(rig.card, "file"), "x");
   await fails(write("fs/microsd/file/a.lua"), "rejected", /is not a directory/);
   await idle(rig);
