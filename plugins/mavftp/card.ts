@@ -17,6 +17,8 @@ import type { Reply, Request } from "./requests.js";
 import type { Sessions } from "./session.js";
 import { joinSignals } from "./signals.js";
 
+/** Where a PX4 mounts it. */
+const PX4_CARD = "/fs/microsd";
 /** The slowest card: what an autopilot needs for its checksum. */
 const CRC_BYTES_PER_MS = 50;
 const CRC_LEAST_MS = 5000;
@@ -203,6 +205,8 @@ export class Card {
     } catch (error) {
       // It is there, and cannot be listed.
       if (error instanceof TakenName) throw new Fault("rejected", `${path.toString()} on the autopilot is there and is not a directory`);
+      // Not there without a card, and a PX4 lets nobody make it.
+      if (isFault(error, "rejected") && `${PX4_CARD}/`.startsWith(`${path.toString()}/`)) throw noRoot(PX4_CARD);
       throw error;
     }
   }

@@ -1,6 +1,6 @@
 /** Writing to every autopilot: answers that get lost, a vehicle that is armed in the middle, a reading at the same time, and what an earlier life left. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { isFault, type FaultKind } from "../../core/errors.js";
@@ -295,6 +295,24 @@ test("what cannot be is refused, with what is wrong and before anything is sent 
   writeFileSync(join(rig.card, "file"), "x");
   await fails(write("fs/microsd/file/a.lua"), "rejected", /is not a directory/);
   await idle(rig);
+});
+
+test("px4: without a card nothing is refused for ever: the target is not usable until one is in", async (t) => {
+  const rig = await makeWriteRig(t, { autopilot: "px4" }, { root: "/fs/microsd/log" });
+  const dir = join(rig.card, "../..");
+  const it = upload("a.lua", bytes(10));
+  for (const gone of ["fs/microsd", "fs"]) {
+    rmSync(join(dir, gone), { recursive: true });
+    await fails(
+      rig.target.write(it, 0, never, () => undefined),
+      "denied",
+      /there is no \/fs\/microsd on the autopilot: no SD card in it/,
+    );
+    await fails(rig.device.probe(never), "denied", /no SD card in it/);
+    mkdirSync(rig.card, { recursive: true });
+  }
+  await put(rig.target, it);
+  assert.ok(existsSync(join(rig.card, "log/a.lua")));
 });
 
 test("a partial is no log: it is not listed as a file of the source", async (t) => {
