@@ -77,7 +77,10 @@ export class Limits {
       gate.set(together([budget?.held, await this.#holds(lane.config.when)]));
       if (budget === undefined || this.#days.get(lane.name) === budget.day) continue;
       // What was too large for what was left may fit now.
-      if (this.#days.has(lane.name)) await wake(engine, [lane.name]);
+      if (this.#days.has(lane.name)) {
+        await wake(engine, [lane.name]);
+        for (const sync of syncsOf(engine, lane)) sync.hint();
+      }
       this.#days.set(lane.name, budget.day);
     }
     for (const { gate, rules } of [...engine.routes.values()].flat()) {
@@ -98,9 +101,11 @@ export class Limits {
 }
 
 /** A mirror or two-way route has no deliveries, and begins a round at any time. */
-function isWaitedFor({ queue, syncs }: Engine, lane: Lane): boolean {
-  return queue.hasOpen(lane.name) || [...syncs.values()].some(({ here, there }) => here === lane || there === lane);
+function isWaitedFor(engine: Engine, lane: Lane): boolean {
+  return engine.queue.hasOpen(lane.name) || syncsOf(engine, lane).length > 0;
 }
+
+const syncsOf = ({ syncs }: Engine, lane: Lane) => [...syncs.values()].filter(({ here, there }) => here === lane || there === lane);
 
 function hasGates({ lanes, routes }: Engine): boolean {
   for (const { gate } of lanes.values()) if (gate !== undefined) return true;

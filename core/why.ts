@@ -168,6 +168,8 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     code: "foreign",
     text: `"${target}" is not in the configuration: put it back, or give this up: filesync forget ${id}`,
   };
+  const routeless = routeOf(engine, version, delivery) === undefined;
+  const left: Reason = { code: "routeless", text: `no route brings it to ${target} any more; found while one did, it still goes` };
   switch (delivery.state) {
     case "done": {
       const receipt = JSON.parse(delivery.receipt ?? "{}") as Partial<StoredReceipt>;
@@ -207,16 +209,12 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     }
     case "active": {
       const moves = moving(engine, id);
-      return [{ code: "sending", text: `is being sent${moves}` }];
+      return [{ code: "sending", text: `is being sent${moves}` }, ...(routeless ? [left] : [])];
     }
     case "wanting":
     case "ready": {
       const reasons = foreign ? [leave] : [];
-      if (!foreign && routeOf(engine, version, delivery) === undefined)
-        reasons.push({
-          code: "routeless",
-          text: `no route brings it to ${target} any more; found while one did, it still goes; to give it up: filesync forget ${id}`,
-        });
+      if (!foreign && routeless) reasons.push({ ...left, text: `${left.text}; to give it up: filesync forget ${id}` });
       // What is read in place has its bytes nowhere else.
       const fromSource = delivery.state === "wanting" || version.store !== "spool";
       const inMs = delivery.not_before - engine.clock.monotonicMs();

@@ -66,6 +66,8 @@ export class DeviceReplica implements Replica {
   readonly #held: HeldMoves | undefined;
   /** Bytes that are on their way to it. */
   #underWay = 0;
+  /** Of those what its budget is kept for: they are being sent. */
+  #promised = 0;
   /** Without turns clients would take one another's files away there, as it was tried out. */
   takesTurns = false;
 
@@ -259,6 +261,11 @@ export class DeviceReplica implements Replica {
       this.#underWay += count - toCome;
       toCome = count;
     };
+    let promised = 0;
+    const promises = (count: number) => {
+      this.#promised += count - promised;
+      promised = count;
+    };
     try {
       const digest = () => from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
@@ -278,7 +285,9 @@ export class DeviceReplica implements Replica {
         },
         outgoing: (reading, reader) => {
           // A target that had to find out whether it takes parts knows it now.
-          this.#expectBudget(toCome, toCome);
+          promises(0);
+          this.#expectBudget(toCome);
+          promises(toCome);
           const paced = passing(reading, async ({ bytes }) => {
             await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
           });
@@ -291,6 +300,7 @@ export class DeviceReplica implements Replica {
           transfer.offset = at;
           bytes[how] += count;
           comes(Math.max(0, toCome - count));
+          promises(Math.max(0, promised - count));
           if (how === "sent") engine.transfers.pushedBytes += count;
         },
         whole: (level, why) => this.#tell(level, path, `is sent whole: ${why}`),
@@ -312,6 +322,7 @@ export class DeviceReplica implements Replica {
       return whole;
     } finally {
       comes(0);
+      promises(0);
       engine.transfers.end(transfer);
       leave();
     }
@@ -344,9 +355,9 @@ export class DeviceReplica implements Replica {
     this.given.engine.events.say(level, "spliced", `${this.given.title}: ${path}: ${what}`, { path, ...facts });
   }
 
-  /** Throws "rejected" where the budget would cut what is sent whole or not at all. `counted`: so much of it is under way already. */
-  #expectBudget(bytes: number, counted = 0): void {
-    const over = overBudget(this.given.lane, bytes, this.#underWay - counted);
+  /** Throws "rejected" where the budget would cut what is sent whole or not at all. */
+  #expectBudget(bytes: number): void {
+    const over = overBudget(this.given.lane, bytes, this.#promised);
     if (over !== undefined) throw new Fault("rejected", over.reason);
   }
 

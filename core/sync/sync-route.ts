@@ -167,6 +167,11 @@ export class SyncRoute {
     await this.#looks.run(merge(of(undefined), hints$, gateOf(here), gateOf(there)), stop);
   }
 
+  /** What was too much for a budget may fit now. */
+  hint(): void {
+    this.#looks.hint();
+  }
+
   /** Whether anything more can be done now: `--once` waits for that. */
   isBusy(upMs: number): boolean {
     if (this.state === "stopped" || this.state === "refused") return false;

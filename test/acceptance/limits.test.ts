@@ -1,7 +1,7 @@
 /** Limits seen from outside: a configuration, the program, its words. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readFileSync, readdirSync, statSync } from "node:fs";
+import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -9,6 +9,7 @@ import { test } from "node:test";
 import { until } from "../conformance/clause.js";
 import { apache, nginx, password, user } from "../conformance/dav-servers.js";
 import { freePort } from "../conformance/ftp-servers.js";
+import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
@@ -146,6 +147,31 @@ test("nginx: a mirror sends only what the budget of a target that takes no parts
   const whole = readdirSync(server.dir).filter((name) => name.endsWith(".bin"));
   assert.equal(whole.length, 1, String(whole));
 });
+
+test(
+  "nginx: what did not fit into a mirror's budget goes when the next day begins",
+  { skip: nginx.skip ?? (hasFakeClock ? false : "faketime is missing") },
+  async (t) => {
+    const world = new World(t);
+    const server = await nginx.start();
+    t.after(() => server.stop());
+    for (const name of ["b", "c"]) world.file(`in/${name}.bin`, new Random(9).bytes(600_000));
+    const path = world.config({
+      devices: {
+        in: local("in", { settle: "0s", interval: "1h" }),
+        out: { type: "webdav", url: server.url, user, password, budget: { day: "1MB" } },
+      },
+      routes: [{ from: "in", to: ["out"], mode: "mirror", into: "" }],
+    });
+    const whole = () => readdirSync(server.dir).filter((name) => name.endsWith(".bin"));
+    const program = new Program(["run", "--json", "--config", path], { env: { ...process.env, ...clockEnv(world.path("clock")) } });
+    t.after(() => program.kill());
+    await program.until(({ what, message }) => what === "sync-trouble" && message.includes("budget of out still"), "that one is left");
+    assert.equal(whole().length, 1, String(whole()));
+    writeFileSync(world.path("clock"), "+1d");
+    await until("the other", () => whole().length === 2);
+  },
+);
 
 test("a mirror's condition is looked at all the time: what it says at the start does not count for ever, and a round stops where it ends", async (t) => {
   const world = new World(t);
