@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { stat } from "node:fs";
-import { setFlagsFromString } from "node:v8";
 
 /** The program. What an older Node would stumble over in the modules of the commands is told before any of them is loaded. */
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
@@ -10,8 +9,6 @@ if (major < 20 || (major === 20 && minor < 19)) {
   );
   process.exitCode = 2;
 } else {
-  // A third less memory for a tenth more computing: docs/decisions/0016-less-memory.md.
-  setFlagsFromString("--optimize-for-size");
   // The wake-up of the threads that read and write files gets lost at times (glibc before 2.41, https://sourceware.org/bugzilla/show_bug.cgi?id=25847):
   // what was asked waits then until something more is asked.
   setInterval(() => stat("/", () => undefined), 1000).unref();
