@@ -103,13 +103,6 @@ export interface Forgotten {
   readonly left: readonly (Told & { readonly state: string })[];
 }
 
-/** It waits, and neither its target nor a route that brings it there is in the configuration. */
-function isUnwanted(engine: Engine, row: DeliveryRow): boolean {
-  if (row.state !== "wanting" && row.state !== "ready") return false;
-  const version = engine.queue.version(row.version);
-  return !namesIn(engine.config).includes(row.target) || (version !== undefined && routeOf(engine, version, row) === undefined);
-}
-
 /** `what`: an id, a path, or a target that has left the configuration. Throws ControlError for a name that means nothing. */
 export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   const { journal, queue } = engine;
@@ -120,7 +113,7 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   const done = await journal.commit(() => {
     const meant = meantBy(engine, what);
     const open = meant.filter(({ state }) => state !== "dropped" && state !== "discard");
-    const given = open.filter((row) => row.state === "parked" || isUnwanted(engine, row));
+    const given = open.filter((row) => row.state === "parked" || isUnwanted(engine, configured, row));
     for (const row of given) {
       // What may be left at a target that is there is taken away; nobody else can be asked.
       const state = row.begun > 0 && configured.has(row.target) ? "discard" : "dropped";
@@ -155,6 +148,14 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   engine.work$.next();
   const { forgotten, lost, kept, alone, left } = done;
   return { forgotten, lost, kept, alone, removed, left };
+}
+
+/** It waits, and its target, or what would bring it there, has left the configuration. */
+function isUnwanted(engine: Engine, configured: ReadonlySet<string>, row: DeliveryRow): boolean {
+  if (row.state !== "wanting" && row.state !== "ready") return false;
+  if (!configured.has(row.target)) return true;
+  const version = engine.queue.version(row.version);
+  return version !== undefined && routeOf(engine, version, row) === undefined;
 }
 
 /** The reason of a delivery that a person gave up. */

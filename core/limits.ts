@@ -124,7 +124,7 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
       ? undefined
       : { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
-  const spent = lane.budget === undefined ? undefined : overBudget(lane, version.size, toCome(engine, lane, delivery.id));
+  const spent = overBudget(lane, version.size, () => toCome(engine, lane, delivery.id));
   return together([route?.gate?.barred, required, slow, spent]);
 }
 
@@ -132,9 +132,9 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
  * Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. `beside`: what is on its way there
  * already; two that are begun together would both be cut, day after day.
  */
-export function overBudget(lane: Lane, size: number, beside = 0): Held | undefined {
+export function overBudget(lane: Lane, size: number, beside: () => number = () => 0): Held | undefined {
   const { budget, name } = lane;
-  if (budget === undefined || !takesNoParts(lane) || size <= budget.left - beside) return undefined;
+  if (budget === undefined || !takesNoParts(lane) || size <= budget.left - beside()) return undefined;
   if (size <= budget.left)
     return {
       reason: `it has ${sizeText(size)}, and ${name}, which cannot take it in parts, is being sent what its budget still allows`,

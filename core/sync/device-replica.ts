@@ -357,7 +357,7 @@ export class DeviceReplica implements Replica {
 
   /** Throws "rejected" where the budget would cut what is sent whole or not at all. */
   #expectBudget(bytes: number): void {
-    const over = overBudget(this.given.lane, bytes, this.#promised);
+    const over = overBudget(this.given.lane, bytes, () => this.#promised);
     if (over !== undefined) throw new Fault("rejected", over.reason);
   }
 
