@@ -137,7 +137,7 @@ export class Daemon {
   async drained(signal: AbortSignal): Promise<Drained> {
     for (let tookMs = 0; ;) {
       // Counting what is left of 100,000 files takes a while: most of the time is for the work itself.
-      await this.#clock.sleep(Math.max(100, 20 * tookMs), signal);
+      await this.#clock.sleep(Math.max(10, 20 * tookMs), signal);
       await this.#rebuilding;
       const begunMs = this.#clock.monotonicMs();
       const left = this.#run?.left();
