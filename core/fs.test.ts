@@ -1,10 +1,11 @@
 /** What renames without replacing promise, when others want the same name in the same moment. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { makeDirs, renameByLink, renameDirNew } from "./fs.js";
+import { bufferFor, makeDirs, piecesOf, renameByLink, renameDirNew } from "./fs.js";
 
 function scratch(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "filesync-fs-"));
@@ -108,4 +109,30 @@ test("a file is renamed by a link over nothing", async (t) => {
   await assert.rejects(renameByLink(join(at, "a"), join(at, "b")), { code: "EEXIST" });
   assert.equal(await renameByLink(join(at, "a"), join(at, "c")), true);
   assert.deepEqual((await fs.readdir(at)).sort(), ["b", "c"]);
+});
+
+test("a file is read in pieces from its start to its end, also where it grows meanwhile, with no more memory than it has bytes", async (t) => {
+  assert.deepEqual(
+    [0, 1, 200, 2 ** 20, 2 ** 32].map((bytes) => bufferFor(bytes).length),
+    [1, 1, 200, 2 ** 20, 2 ** 20],
+  );
+  const path = join(scratch(t), "file");
+  for (const [size, grows] of [
+    [0, 0],
+    [200, 0],
+    [2 ** 20, 0],
+    [3_000_001, 0],
+    [200, 777],
+  ] as const) {
+    const bytes = randomBytes(size + grows);
+    await fs.writeFile(path, bytes.subarray(0, size));
+    const handle = await fs.open(path);
+    const read: Buffer[] = [];
+    for await (const piece of piecesOf(handle)) {
+      if (read.length === 0) await fs.appendFile(path, bytes.subarray(size));
+      read.push(Buffer.from(piece));
+    }
+    await handle.close();
+    assert.ok(Buffer.concat(read).equals(bytes), `${size} bytes, ${grows} more`);
+  }
 });

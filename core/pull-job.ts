@@ -10,6 +10,7 @@ import { Digester } from "./digest.js";
 import { type Engine, nameOf, streamTargets } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { EventName } from "./events.js";
+import { bufferFor } from "./fs.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
@@ -26,8 +27,6 @@ const soonMs = 2000;
 const soonBytes = 256 * 1024;
 const atLeastMs = 10_000;
 const followedMs = 500;
-/** Hashing reads as much at once; 64 KiB halves the rate. */
-const hashBytes = 2 ** 20;
 
 export class PullJob {
   /** At least one byte became durable that was not before. */
@@ -325,7 +324,7 @@ export class PullJob {
   }
 
   async #digestPrefix(handle: FileHandle, bytes: number): Promise<void> {
-    const buffer = Buffer.allocUnsafe(hashBytes);
+    const buffer = bufferFor(bytes);
     for (let at = 0; at < bytes;) {
       throwIfAborted(this.signal);
       const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, bytes - at), at);

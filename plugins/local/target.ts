@@ -7,12 +7,10 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { copyNew, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
+import { copyNew, piecesOf, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { expectNoLink, makeRoot, parentOf, placeOf, statAt } from "./place.js";
-
-const hashBytes = 1024 * 1024;
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -251,13 +249,8 @@ async function digestOf(place: Buffer, signal: AbortSignal): Promise<Digest> {
   try {
     const handle = await fs.open(place, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
-      const buffer = Buffer.allocUnsafe(hashBytes);
-      for (;;) {
-        throwIfAborted(signal);
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
-        if (bytesRead === 0) return `sha256:${hash.digest("hex")}`;
-        hash.update(buffer.subarray(0, bytesRead));
-      }
+      for await (const bytes of piecesOf(handle, signal)) hash.update(bytes);
+      return `sha256:${hash.digest("hex")}`;
     } finally {
       await handle.close();
     }

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
 import { codeOf } from "../../core/errors.js";
-import { makeDirDurable, makeDirs, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { makeDirDurable, makeDirs, piecesOf, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { isSafePath, nameFromBytes } from "../../core/names.js";
 import { openFlags } from "../../core/stat.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
@@ -16,9 +16,6 @@ export const incomingName = ".incoming";
 /** In `.incoming` of a legacy vehicle: what its rsync has under way, and what was cut of that. So what stands beside them is whole. */
 export const underWayName = ".filesync-under-way";
 export const cutName = ".filesync-cut";
-
-/** Whose bytes a commit reads at once. */
-const chunkBytes = 2 ** 20;
 
 export interface There {
   readonly kind: "file" | "other";
@@ -154,13 +151,7 @@ export class SlotDir {
       const stat = await handle.stat({ bigint: true });
       if (!isPlain(stat)) return undefined;
       const hash = createHash("sha256");
-      const buffer = Buffer.allocUnsafe(chunkBytes);
-      for (;;) {
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length);
-        if (bytesRead === 0) break;
-        signal?.throwIfAborted();
-        hash.update(buffer.subarray(0, bytesRead));
-      }
+      for await (const bytes of piecesOf(handle, signal)) hash.update(bytes);
       return { digest: `sha256:${hash.digest("hex")}`, stat };
     } finally {
       await handle.close();
