@@ -108,6 +108,16 @@ function lastText({ last }: Status["devices"][number]): string {
   return `; when it last ran (${dateText(Date.parse(last.at))}) it was away: ${last.reason ?? "nobody knows why"}`;
 }
 
+/** Its device's own line says why nothing is sent. */
+function isSaid({ devices }: Status, { to }: Status["failing"][number]): boolean {
+  return devices.some(({ name, held }) => name === to && held !== undefined);
+}
+
+function failingText({ from, to, fault, deliveries, reason, seconds }: Status["failing"][number]): string {
+  const again = seconds === undefined ? "" : seconds === 0 ? "; again as soon as it can be" : `; again in ${durationText(seconds)}`;
+  return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${fault === "held" ? "" : " after a failure"}: ${reason}${again}`;
+}
+
 export function statusText(status: Status): string {
   const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`];
   if (status.devices.length > 0) lines.push("");
@@ -131,6 +141,7 @@ export function statusText(status: Status): string {
     `deliveries: ${waiting} waiting, ${active} active, ${parked} set aside, ${delivered} done; spool ${sizeText(status.spool.used)} of ${sizeText(status.spool.maxSize)}`,
   );
   if (status.spool.waiting !== undefined) lines.push(status.spool.waiting);
+  for (const failing of status.failing) if (!isSaid(status, failing)) lines.push(`  ${failingText(failing)}`);
   for (const transfer of status.transfers) {
     const percent = transfer.size === 0 ? 100 : Math.floor((transfer.offset / transfer.size) * 100);
     const left = transfer.secondsLeft === undefined ? "" : `, ${durationText(transfer.secondsLeft)} left`;

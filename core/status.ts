@@ -51,6 +51,16 @@ export interface Status {
     readonly fault: string;
     readonly reason: string;
   }[];
+  /** What was tried and waits for its next try: for each pair of devices and kind of fault so many deliveries, with the reason of the one that is due first. */
+  readonly failing: readonly {
+    readonly from: string;
+    readonly to: string;
+    readonly fault: string;
+    readonly deliveries: number;
+    readonly reason: string;
+    /** Until the first of them is tried again; 0: as soon as it can be. Absent while no daemon runs. */
+    readonly seconds?: number;
+  }[];
   readonly recent: readonly StoredReceipt[];
   /** Routes whose sides follow each other. `changes`: done since the start. `evenAt`: when both sides were the same last. */
   readonly syncs: readonly {
@@ -139,6 +149,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
         `SELECT d.id, v.path AS path, d.target, d.fault, d.reason FROM deliveries d JOIN versions v ON v.id = d.version WHERE d.${elsewhere} AND d.state = 'parked' ORDER BY d.parked_ms DESC LIMIT 1000`,
       )
       .map(({ id, path, target, fault, reason }) => ({ id, path, to: target, fault: fault ?? "unknown", reason: reason ?? "" })),
+    failing: failingOf(engine, ready),
     recent: recentOf(journal, engine.clock.wallMs()),
     syncs,
     bytes: { onSource, here, delivered: done },
@@ -216,6 +227,18 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
           reason: mistakesOf(wrong, name),
         }))),
   ];
+}
+
+function failingOf({ journal, clock }: Engine, ready: boolean): Status["failing"] {
+  // With MIN the other columns are those of the row that has it.
+  const rows = journal.all<{ source: string; target: string; fault: string; n: number; due: number; reason: string | null }>(
+    `SELECT source, target, fault, COUNT(*) AS n, MIN(not_before) AS due, reason FROM deliveries
+     WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND fault IS NOT NULL GROUP BY source, target, fault`,
+  );
+  return rows.map(({ source, target, fault, n, due, reason }) => ({
+    ...{ from: source, to: target, fault, deliveries: n, reason: reason ?? "" },
+    ...(ready ? { seconds: Math.max(0, Math.ceil((due - clock.monotonicMs()) / 1000)) } : {}),
+  }));
 }
 
 /** A later version of the path says that it was found again. */

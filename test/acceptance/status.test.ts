@@ -1,7 +1,10 @@
 /** status, as a person sees it: with and without a daemon, drawn in place on a terminal. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, rmSync, utimesSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import type { Status } from "../../core/status.js";
@@ -248,3 +251,39 @@ for (const key of ["q", "\x03"])
       assert.ok(!frame.includes("\x1b[2J"));
     }
   });
+
+test("what failed and is tried again is told with its reason, how many wait, and when", async (t) => {
+  const world = new World(t);
+  for (const name of ["a", "b", "c"]) world.file(`in/${name}`, `content ${name}`);
+  const server = createServer((request, response) => {
+    request.resume();
+    response.writeHead(request.method === "PUT" ? 500 : request.method === "PROPFIND" ? 404 : 201).end("the disk is tired");
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const config = world.config({
+    devices: { in: local("in"), cloud: { type: "webdav", url } },
+    routes: [{ from: "in", to: ["cloud"] }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ level, message }) => level === "warn" && message.includes("→ cloud"), "that one failed");
+  // Each second try waits longer: soon none is under way.
+  let now: Status;
+  do now = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+  while (now.failing[0]?.deliveries !== 3);
+  const [failing] = now.failing;
+  const { seconds = NaN, reason } = failing;
+  assert.deepEqual([now.failing.length, failing.from, failing.to, failing.fault], [1, "in", "cloud", "transient"]);
+  assert.match(reason, /^cannot write v\/in\/[abc]: .* answers 500 \("the disk is tired"\)$/);
+  assert.ok(seconds >= 0 && seconds <= 30, `${seconds} s`);
+  program.signal("SIGTERM");
+  await program.exited;
+  const { out } = await runProgram(["status", "--config", config]);
+  assert.match(out, /spool .*\n {2}in → cloud {2}3 wait after a failure: cannot write .*tired"\)$/m, "without a daemon nothing is tried");
+});
