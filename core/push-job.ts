@@ -87,8 +87,10 @@ export class PushJob {
         return first ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
     }
     if (!first && this.#sealed && publishing === true) {
-      const done = await this.#publish(upload).catch((error: unknown) => {
-        if (isFault(error, "conflict")) return undefined;
+      const done = await this.#publish(upload).catch(async (error: unknown) => {
+        // What is there is not whole, as when the server lost its end, or a transfer that came late made it anew: the rest is sent.
+        if (isFault(error, "conflict") || (isFault(error, "transient") && (await target.offset(upload, signal)) < version.size))
+          return undefined;
         throw error;
       });
       if (done !== undefined) return done;

@@ -267,7 +267,10 @@ export class FakeDevice {
         const replaced = upload.expect.kind === "replaces" && there !== undefined && there.size === upload.expect.size;
         if (there !== undefined && !replaced) return there;
         if (partial?.length !== upload.size)
-          throw new Fault("conflict", `the partial has ${partial?.length ?? 0} bytes, not ${upload.size}`);
+          throw new Fault(
+            partial !== undefined && partial.length < upload.size ? "transient" : "conflict",
+            `the partial has ${partial?.length ?? 0} bytes, not ${upload.size}`,
+          );
         this.files.set(upload.path, { bytes: partial, modifiedMs: upload.modifiedMs ?? 0 });
         this.partials.delete(upload.partialPath);
         return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };

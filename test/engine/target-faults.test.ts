@@ -143,6 +143,28 @@ test("what cannot be resumed and arrived whole while nobody listened is not sent
   );
 });
 
+for (const left of [0, 1000])
+  test(`what is only ${left} bytes long once it is to get its name, at a target that digests nothing, is sent from there`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out", { target: { digests: [] } });
+    const content = randomBytes(300_000);
+    card.put("a.bin", content);
+    let commits = 0;
+    out.before = (call) => {
+      if (call.startsWith("commit") && ++commits === 1)
+        for (const [path, partial] of out.partials) out.partials.set(path, partial.subarray(0, left));
+      return undefined;
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "delivered", () => bench.states("out")[0] === "done");
+    assert.ok(out.files.get("a.bin")?.bytes.equals(content));
+    assert.deepEqual(
+      out.calls.filter((call) => /^(write|discard|commit)/.test(call)),
+      ["write a.bin 0", "commit a.bin", "commit a.bin", `write a.bin ${left}`, "commit a.bin"],
+    );
+  });
+
 test("what cannot be resumed and breaks off each time is waited with for longer each time: what went is lost, and no progress", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
