@@ -13,7 +13,7 @@ if (major < 20 || (major === 20 && minor < 19)) {
   // The wake-up of the threads that read and write files gets lost at times (glibc before 2.41, https://sourceware.org/bugzilla/show_bug.cgi?id=25847):
   // what was asked waits then until something more is asked.
   setInterval(() => stat("/", () => undefined), 1000).unref();
-  // By itself V8 lets the heap grow to several times what lives: 57 MB of 5,000 files sent, of which 11 lived. This collects a tenth more, and no small machine pays for the rest.
+  // By itself V8 lets the heap grow to several times what lives: 57 MB when 5,000 files were sent, of which 11 lived.
   setFlagsFromString("--heap-growing-percent=50");
   await import("./commands.js");
 }

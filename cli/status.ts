@@ -110,7 +110,7 @@ function lastText({ last }: Status["devices"][number]): string {
 
 /** Its device's own line says why nothing is sent. */
 function isSaid({ devices }: Status, { to }: Status["failing"][number]): boolean {
-  return devices.some(({ name, held }) => name === to && held !== undefined);
+  return devices.some(({ name, held, presence }) => name === to && (held !== undefined || presence === "detached"));
 }
 
 function failingText({ from, to, fault, deliveries, reason, seconds }: Status["failing"][number]): string {

@@ -1,4 +1,4 @@
-/** What renames without replacing promise, when others want the same name in the same moment. */
+/** What renames without replacing promise, when others want the same name in the same moment; how files are read. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, promises as fs } from "node:fs";
@@ -128,7 +128,7 @@ test("a file is read in pieces from its start to its end, also where it grows me
     await fs.writeFile(path, bytes.subarray(0, size));
     const handle = await fs.open(path);
     const read: Buffer[] = [];
-    for await (const piece of piecesOf(handle)) {
+    for await (const piece of piecesOf(handle, size)) {
       if (read.length === 0) await fs.appendFile(path, bytes.subarray(size));
       read.push(Buffer.from(piece));
     }

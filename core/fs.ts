@@ -198,7 +198,7 @@ export async function copyNew(from: FileHandle, to: Buffer, signal: AbortSignal)
   const place = await fs.open(to, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o666);
   try {
     let at = 0;
-    for await (const bytes of piecesOf(from, signal)) {
+    for await (const bytes of piecesOf(from, (await from.stat()).size, signal)) {
       for (let done = 0; done < bytes.length;) done += (await place.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
       at += bytes.length;
     }
@@ -208,9 +208,9 @@ export async function copyNew(from: FileHandle, to: Buffer, signal: AbortSignal)
   }
 }
 
-/** The bytes of an open file from its first to its end, in pieces; each is overwritten by the next. Throws what reading throws, and "aborted". */
-export async function* piecesOf(handle: FileHandle, signal?: AbortSignal): AsyncGenerator<Buffer> {
-  const buffer = bufferFor((await handle.stat()).size);
+/** The bytes of an open file from its first to its end, wherever that is by now, in pieces; each is overwritten by the next. `size`: as it was seen. Throws what reading throws, and "aborted". */
+export async function* piecesOf(handle: FileHandle, size: number, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  const buffer = bufferFor(size);
   for (let at = 0; ;) {
     if (signal !== undefined) throwIfAborted(signal);
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, at);
@@ -220,7 +220,7 @@ export async function* piecesOf(handle: FileHandle, signal?: AbortSignal): Async
   }
 }
 
-/** To read so many bytes with: all at once, or 1 MiB at a time (hashing by 64 KiB takes twice as long). Of 1 MiB each, those of small files had V8 collect all that lives, hundreds of times. */
+/** To read so many bytes with, up to 1 MiB at a time (hashing by 64 KiB takes twice as long). One of 1 MiB for each small file has V8 collect all that lives for every few dozen of them. */
 export function bufferFor(bytes: number): Buffer {
   return Buffer.allocUnsafe(Math.max(1, Math.min(2 ** 20, bytes)));
 }

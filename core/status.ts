@@ -1,5 +1,5 @@
 /** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
-import type { Wrong } from "./config.js";
+import { namesIn, type Wrong } from "./config.js";
 import { placeText, wrongText, type ConfigProblem } from "./config-problems.js";
 import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
@@ -229,16 +229,20 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
   ];
 }
 
-function failingOf({ journal, clock }: Engine, ready: boolean): Status["failing"] {
+function failingOf({ config, journal, clock }: Engine, ready: boolean): Status["failing"] {
+  // What went wrong with a target that has left does not count any more.
+  const targets = new Set(namesIn(config));
   // With MIN the other columns are those of the row that has it.
   const rows = journal.all<{ source: string; target: string; fault: string; n: number; due: number; reason: string | null }>(
     `SELECT source, target, fault, COUNT(*) AS n, MIN(not_before) AS due, reason FROM deliveries
      WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND fault IS NOT NULL GROUP BY source, target, fault`,
   );
-  return rows.map(({ source, target, fault, n, due, reason }) => ({
-    ...{ from: source, to: target, fault, deliveries: n, reason: reason ?? "" },
-    ...(ready ? { seconds: Math.max(0, Math.ceil((due - clock.monotonicMs()) / 1000)) } : {}),
-  }));
+  return rows
+    .filter(({ target }) => targets.has(target))
+    .map(({ source, target, fault, n, due, reason }) => ({
+      ...{ from: source, to: target, fault, deliveries: n, reason: reason ?? "" },
+      ...(ready ? { seconds: Math.max(0, Math.ceil((due - clock.monotonicMs()) / 1000)) } : {}),
+    }));
 }
 
 /** A later version of the path says that it was found again. */

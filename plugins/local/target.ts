@@ -140,7 +140,7 @@ export class LocalTarget implements Target {
     if (partial.size !== upload.size)
       throw new Fault(partial.size < upload.size ? "transient" : "conflict", `the partial has ${partial.size} bytes, not ${upload.size}`);
     const place = placeOf(this.root, upload.partialPath);
-    const digest = await digestOf(place, signal);
+    const digest = await digestOf(place, partial.size, signal);
     if (upload.digest !== undefined && digest !== upload.digest)
       throw new Fault("mismatch", `the target holds ${digest}, what was sent is ${upload.digest}`);
     try {
@@ -163,7 +163,7 @@ export class LocalTarget implements Target {
         if (
           expect.kind !== "replaces" ||
           there.size !== expect.size ||
-          (expect.digest !== undefined && (await digestOf(name, signal)) !== expect.digest)
+          (expect.digest !== undefined && (await digestOf(name, there.size, signal)) !== expect.digest)
         )
           return there;
         await fs.rename(place, name);
@@ -200,7 +200,12 @@ export class LocalTarget implements Target {
     const there = await statAt(this.root, upload.path);
     if (there === undefined) return undefined;
     if (there.kind !== "file" || there.size !== upload.size) return { occupied: true, size: there.size };
-    return { occupied: true, size: there.size, digest: await digestOf(placeOf(this.root, upload.path), signal), proof: "digest" };
+    return {
+      occupied: true,
+      size: there.size,
+      digest: await digestOf(placeOf(this.root, upload.path), there.size, signal),
+      proof: "digest",
+    };
   }
 }
 
@@ -244,12 +249,12 @@ function asTargetFault(error: unknown, what: string): Fault {
   return fault.kind === "missing" ? new Fault("offline", fault.message, { cause: error }) : fault;
 }
 
-async function digestOf(place: Buffer, signal: AbortSignal): Promise<Digest> {
+async function digestOf(place: Buffer, size: number, signal: AbortSignal): Promise<Digest> {
   const hash = createHash("sha256");
   try {
     const handle = await fs.open(place, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
-      for await (const bytes of piecesOf(handle, signal)) hash.update(bytes);
+      for await (const bytes of piecesOf(handle, size, signal)) hash.update(bytes);
       return `sha256:${hash.digest("hex")}`;
     } finally {
       await handle.close();

@@ -151,7 +151,7 @@ export class SlotDir {
       const stat = await handle.stat({ bigint: true });
       if (!isPlain(stat)) return undefined;
       const hash = createHash("sha256");
-      for await (const bytes of piecesOf(handle, signal)) hash.update(bytes);
+      for await (const bytes of piecesOf(handle, Number(stat.size), signal)) hash.update(bytes);
       return { digest: `sha256:${hash.digest("hex")}`, stat };
     } finally {
       await handle.close();
