@@ -6,6 +6,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { abortedFault, Fault, throwIfAborted, type FaultKind } from "./errors.js";
+import { holdHeap } from "./heap.js";
 import type { Chunk, Digest, DigestedReading, FileEntry, HowToRead } from "./plugin.js";
 import { soon } from "./soon.js";
 
@@ -147,6 +148,7 @@ export class FileThread {
       resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4, stackSizeMb: 1 },
     });
     worker.unref();
+    worker.once("online", holdHeap);
     worker.on("message", (all: readonly Told[]) => {
       for (const told of all) this.#jobs.get(told.id)?.told(told);
     });
