@@ -397,8 +397,7 @@ export class PushJob {
 
   #expect(path: string): Expect {
     // Decided while it is pulled, so perhaps after this was claimed.
-    const { replaces } = this.engine.queue.delivery(this.work.delivery.id) ?? this.work.delivery;
-    const before = replaces === null ? undefined : (JSON.parse(replaces) as StoredReceipt);
+    const before = this.engine.queue.replacedBy(this.work.delivery.id);
     if (before?.path !== path) return { kind: "absent" };
     return { kind: "replaces", size: before.size, ...(before.digest === undefined ? {} : { digest: before.digest }) };
   }

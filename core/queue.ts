@@ -102,6 +102,12 @@ export class Queue {
     return this.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE id = ?", id);
   }
 
+  /** The receipt of the version before, which a delivery may replace; undefined where there is none, or the delivery is not there. */
+  replacedBy(delivery: string): StoredReceipt | undefined {
+    const replaces = this.journal.get<{ replaces: string | null }>("SELECT replaces FROM deliveries WHERE id = ?", delivery)?.replaces;
+    return replaces === null || replaces === undefined ? undefined : (JSON.parse(replaces) as StoredReceipt);
+  }
+
   /** Claimed, and not withdrawn since. */
   isActive(delivery: string): boolean {
     return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state = 'active'", delivery) !== undefined;
@@ -299,7 +305,7 @@ export class Queue {
       const taken = await this.journal.apply(
         () => this.journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = 'ready'", row.id) > 0,
       );
-      if (taken) return { ...row, state: "active" };
+      if (taken) return Object.assign(row, { state: "active" as const });
     }
   }
 
