@@ -2,8 +2,8 @@
  * The control connection of FTP: commands out, answers back, in order.
  *
  * Commands gather while answers are outstanding and go out together in one packet once all have come: many pieces of work share one round
- * trip, and a server that begins with a second packet before it has answered the first (ftp-srv) is never led into it. What a server
- * answers in another order is noticed by its codes; it then gets one command at a time.
+ * trip, and a server that begins with a second packet before it has answered the first (ftp-srv) is never led into it. A transfer is the last
+ * in its packet. What a server answers in another order is noticed by its codes; it then gets one command at a time.
  *
  * Text is one character per byte. Any error but a refusal ends the connection: what waits is rejected with it, and so is all that comes later.
  */
@@ -51,7 +51,7 @@ interface Waiting {
 export interface Asked {
   readonly command: string;
   readonly codes?: RegExp;
-  /** Called with each answer 1xx that comes before the one that counts: the server has begun. */
+  /** Of a command that transfers: called with each answer 1xx that comes before the one that counts, as the server has begun. */
   readonly onBegin?: () => void;
 }
 
@@ -206,13 +206,20 @@ export class Control {
     const flush = (): void => {
       this.#flushing = false;
       if (this.#failure !== undefined || !this.#mayFlush || this.#next.length === 0) return;
-      const now = this.oneByOne ? this.#next.splice(0, 1) : this.#next.splice(0);
+      const now = this.#next.splice(0, this.#atOnce);
       this.#sent.push(...now);
       this.#timer.refresh();
       this.#socket.write(now.map(({ command }) => `${command}\r\n`).join(""), "latin1");
     };
     if (this.#sent.length < enough) setImmediate(flush);
     else setTimeout(flush, gatherMs);
+  }
+
+  /** How many of those that are not sent yet go together. What comes behind a transfer would be read while that lasts: ProFTPD answers it before, Pure-FTPd takes parts of it. */
+  get #atOnce(): number {
+    if (this.oneByOne) return 1;
+    const transfer = this.ahead ? -1 : this.#next.findIndex(({ onBegin }) => onBegin !== undefined);
+    return transfer === -1 ? this.#next.length : transfer + 1;
   }
 
   get #mayFlush(): boolean {

@@ -508,6 +508,46 @@ test("a server that says that all was sent, and whose data does not end, is give
   );
 });
 
+test("nothing is asked behind a transfer before its answer, also not in the same packet: ProFTPD would answer it first, Pure-FTPd take parts of it", async () => {
+  let storing = false;
+  let end: () => void = () => undefined;
+  const early: string[] = [];
+  const data = createServer((socket) => socket.resume().on("end", () => end()));
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  const { port } = data.address() as AddressInfo;
+  const { device, lines } = await scripted(
+    (line, socket) => {
+      if (storing) early.push(line);
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      if (line.startsWith("SIZE")) return "213 7";
+      if (!line.startsWith("STOR")) return undefined;
+      storing = true;
+      end = () => {
+        storing = false;
+        socket.write("226 done\r\n");
+      };
+      return "150 go on";
+    },
+    { concurrency: 1 },
+  );
+  const target = device.target!;
+  const write = (name: string) => target.write(upload(name, bytes(50_000)), 0, calm(), () => undefined);
+  // From then on EPSV and STOR go together.
+  await write("first.bin");
+  const writing = write("a.bin");
+  const sizes: Promise<number>[] = [];
+  for (let turn = 0; turn < 100; turn++) {
+    await Promise.resolve();
+    sizes.push(target.offset(upload(`${turn}.bin`, bytes(7)), calm()));
+  }
+  await writing;
+  assert.deepEqual(await Promise.all(sizes), Array(100).fill(7));
+  assert.deepEqual(early, []);
+  assert.equal(lines.filter((line) => line.startsWith("USER")).length, 1);
+});
+
 test("what was held back goes out when the server says 150 late; a small file does not wait for it", async () => {
   const content = bytes(3_000_000);
   const late = await counting((control, ended, came) => {
