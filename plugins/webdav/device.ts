@@ -1,6 +1,5 @@
 /** One WebDAV server as a device. It counts as attached until core, which sees the failures, says otherwise. */
 import { BehaviorSubject } from "../../core/rxjs.js";
-import { Fault } from "../../core/errors.js";
 import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";
 import type { WebdavOptions } from "./options.js";
 import { DavServer } from "./server.js";
@@ -26,13 +25,8 @@ export class WebdavDevice implements Device {
   }
 
   async probe(signal: AbortSignal): Promise<void> {
-    const server = this.#server;
     await this.#ways.learn(signal);
-    // A root that is not there yet is made by the first upload; but it must be a WebDAV server that says so.
-    const what = "cannot use the root";
-    const at = `${server.at("")}/`;
-    const root = (await server.look(at, signal, what)) ?? (await server.look(`${server.files}/`, signal, what));
-    if (root?.collection !== true) throw new Fault("denied", `${what}: there is no directory at ${server.url.origin}${server.files}/`);
+    await this.#server.expectRoot(signal);
   }
 
   async room(signal: AbortSignal): Promise<number | undefined> {

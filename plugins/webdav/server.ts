@@ -39,6 +39,8 @@ const fileProps = props.replace("@", "<resourcetype/><getcontentlength/><getlast
 const quotaProps = props.replace("@", "<quota-available-bytes/>");
 const principalProps = props.replace("@", "<current-user-principal/>");
 
+const advice = 'see whether another "url" or "root" is meant';
+
 export class DavServer {
   readonly url: URL;
   readonly clock: Clock;
@@ -148,15 +150,45 @@ export class DavServer {
   /** Bytes that may still be put there (RFC 4331); undefined where the server does not tell, or knows no bound. */
   async room(signal: AbortSignal): Promise<number | undefined> {
     const what = "cannot ask for the free space";
-    for (const at of [`${this.at("")}/`, `${this.files}/`]) {
+    for (const at of this.#rootAndAbove()) {
       try {
-        for await (const { available } of this.propfind(at, 0, what, signal, quotaProps)) return available;
+        for await (const { available } of this.propfind(`${at}/`, 0, what, signal, quotaProps)) return available;
       } catch (error) {
+        if (this.#isAboveUrl(at) && isFault(error, "denied")) return undefined;
         // The root is made by the first upload.
         if (!isFault(error, "missing")) throw error;
       }
     }
     return undefined;
+  }
+
+  /** A root that is not there yet is made by the first upload; but something above it must say that it is WebDAV. Throws "denied". */
+  async expectRoot(signal: AbortSignal): Promise<void> {
+    const what = "cannot use the root";
+    const none = `${what}: there is no directory at ${this.url.origin}${this.files}/`;
+    for (const at of this.#rootAndAbove()) {
+      const seen = await this.look(`${at}/`, signal, what).catch((error: unknown) => {
+        if (!this.#isAboveUrl(at) || !isFault(error, "denied")) throw error;
+        throw new Fault("denied", `${none}, and above it ${error.message.slice(`${what}: `.length)}: make it there, or ${advice}`, {
+          cause: error,
+        });
+      });
+      if (seen?.collection === true) return;
+      if (seen !== undefined) throw new Fault("denied", `${what}: ${this.url.origin}${at} is a file`);
+    }
+    throw new Fault("denied", `${none}, nor above it: ${advice}`);
+  }
+
+  /** Encoded, without "/" at the end, up to the host. */
+  *#rootAndAbove(): Generator<string> {
+    for (let at = this.at(""); ; at = parentOf(at)) {
+      yield at;
+      if (at === "") return;
+    }
+  }
+
+  #isAboveUrl(at: string): boolean {
+    return at.length < this.files.length;
   }
 
   /** For `Device.certificate`. */
@@ -207,7 +239,7 @@ export class DavServer {
     }
   }
 
-  /** Makes the directory of a path with its parents, also the root. True where that was not known to be there, and had to be asked. */
+  /** Makes the directory of a path with its parents, also the root and what is missing of the path of "url". True where that was not known to be there, and had to be asked. */
   async ensureDirOf(path: string, signal: AbortSignal): Promise<boolean> {
     return this.ensureDir(parentOf(path), signal);
   }
@@ -218,16 +250,33 @@ export class DavServer {
 
   /** An encoded path. */
   async makeDir(at: string, signal: AbortSignal): Promise<boolean> {
-    if (at.length <= this.files.length || this.#dirs.has(at)) return false;
+    if (at === "" || this.#dirs.has(at)) return false;
     const what = `cannot make the directory ${decodeURI(at.replace(/%(?![0-7])/g, "%25"))}`;
-    const there = await this.look(`${at}/`, signal, what);
+    // Where none of these can be, no file goes: that is not a word about one of them.
+    const isRoots = at.length <= this.at("").length;
+    const there = await this.look(`${at}/`, signal, what).catch((error: unknown) => {
+      // Above its own directory a user may be shown nothing: what the one below it is answered says more.
+      if (this.#isAboveUrl(at) && isFault(error, "denied")) return { collection: true };
+      throw error;
+    });
     if (there === undefined) {
       await this.makeDir(parentOf(at), signal);
       // Another client may have made it in between.
-      await this.makeNew(at, what, signal);
-    } else if (!there.collection) throw new Fault("rejected", `${what}: a file has this name`);
+      if (isRoots) await this.#makeRoots(at, what, signal);
+      else await this.makeNew(at, what, signal);
+    } else if (!there.collection) throw new Fault(isRoots ? "denied" : "rejected", `${what}: a file has this name`);
     this.#dirs.add(at);
     return true;
+  }
+
+  /** The root, or one above it. What says that there is no WebDAV to make it in is "denied". */
+  async #makeRoots(at: string, what: string, signal: AbortSignal): Promise<void> {
+    const said = await this.said({ method: "MKCOL", at: `${at}/`, what }, signal);
+    if (said.status === 201 || (await this.look(`${at}/`, signal, what)) !== undefined) return;
+    this.forgetDirs();
+    const fault = this.refusal(said, what);
+    if (![400, 403, 404, 405, 409, 410, 501].includes(said.status)) throw fault;
+    throw new Fault("denied", `${fault.message}: make it there, or ${advice}`, { cause: fault });
   }
 
   /** An encoded path whose parent is there: true where this made it, false where something has that name. */
