@@ -6,16 +6,18 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http, { type RequestListener } from "node:http";
 import https from "node:https";
-import { createServer, type AddressInfo, type Server } from "node:net";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { test, type TestContext } from "node:test";
+import { Worker } from "node:worker_threads";
 import { RealClock } from "./clock.js";
 import { Fault, type FaultKind, isFault } from "./errors.js";
 import { HttpClient, retryAfterMs, type HttpOptions } from "./http.js";
 import type { Reading } from "./plugin.js";
 import { readingOf } from "./reading.js";
+import { until } from "../test/conformance/clause.js";
 import { bytes, readingOfStream, sha256 } from "../test/conformance/upload.js";
 
 const calm = () => new AbortController().signal;
@@ -245,6 +247,78 @@ test("a body that is refused by its length alone is not sent; a server that know
     calm(),
   );
   assert.equal(taken.status, 200);
+});
+
+/** Says no in the middle of a body and resets the connection, while the client's thread stands still. */
+const refuser = `
+const { parentPort, workerData } = require("node:worker_threads");
+const flags = new Int32Array(workerData);
+const server = require("node:net").createServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.once("data", () => {
+    // What is not read makes a close a reset.
+    socket.pause();
+    parentPort.postMessage("here");
+    Atomics.wait(flags, 0, 0);
+    socket.write("HTTP/1.1 413 No\\r\\nContent-Length: 9\\r\\n\\r\\ntoo large", () => socket.destroy());
+    socket.once("close", () => Atomics.notify(flags, 1, Atomics.store(flags, 1, 1)));
+  });
+});
+server.listen(0, "127.0.0.1", () => parentPort.postMessage(server.address().port));
+`;
+
+test("a refusal in the middle of a body is heard, though the connection is reset before the next bytes go out", async (t) => {
+  const shared = new SharedArrayBuffer(8);
+  const flags = new Int32Array(shared);
+  const worker = new Worker(refuser, { eval: true, workerData: shared });
+  t.after(() => worker.terminate());
+  const [port] = (await once(worker, "message")) as [number];
+  const client = clientTo(t, `http://127.0.0.1:${port}`);
+  const here = once(worker, "message");
+  let given = 0;
+  const body: Reading = {
+    next: async () => {
+      given += 1;
+      if (given === 2) {
+        await here;
+        Atomics.store(flags, 0, 1);
+        Atomics.notify(flags, 0);
+        assert.notEqual(Atomics.wait(flags, 1, 0, 20_000), "timed-out");
+      }
+      return { bytes: Buffer.alloc(2 ** 20), release: () => undefined };
+    },
+    close: () => undefined,
+  };
+  const answer = await client.request(
+    { method: "PUT", path: "/", headers: { "Content-Length": 2 ** 30 }, body, what: "cannot write" },
+    calm(),
+  );
+  assert.deepEqual([answer.status, await answer.text()], [413, "too large"]);
+});
+
+test("after a refusal before the end of a body no more of it is read, and the connection is closed", async (t) => {
+  for (const mayBeRefused of [true, false]) {
+    const open = new Set<Socket>();
+    // It would wait for the rest for ever.
+    const refusing = http.createServer({ keepAliveTimeout: 0, requestTimeout: 0 }, (request, response) =>
+      request.once("readable", () => response.writeHead(413).end("too large")),
+    );
+    refusing.on("checkContinue", (_: unknown, response: http.ServerResponse) => response.writeHead(413).end("too large"));
+    refusing.on("connection", (socket) => open.add(socket.once("close", () => open.delete(socket))));
+    const client = clientTo(t, `http://127.0.0.1:${await listening(t, refusing)}`);
+    let given = 0;
+    let closed = 0;
+    const body: Reading = {
+      next: () => Promise.resolve({ bytes: Buffer.alloc(65_536, ++given), release: () => undefined }),
+      close: () => (closed += 1),
+    };
+    const asked = { method: "PUT", path: "/", headers: { "Content-Length": 2 ** 30 }, body, mayBeRefused, what: "cannot write" };
+    const answer = await client.request(asked, calm());
+    assert.deepEqual([answer.status, await answer.text()], [413, "too large"]);
+    const read = given;
+    await until("the connection to be closed", () => open.size === 0);
+    assert.deepEqual([given - read, closed], [0, 1]);
+  }
 });
 
 test("a server that refuses an Expect (417) is asked for none from then on", async (t) => {

@@ -5,6 +5,7 @@
 import http, { type IncomingMessage, type OutgoingHttpHeaders } from "node:http";
 import https from "node:https";
 import { connect as connectTcp, type Socket } from "node:net";
+import { setImmediate as turn } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { certificateAt, expectPinned, hostOf, netFault, type Tls, tlsOptions } from "./net.js";
@@ -134,6 +135,8 @@ export class HttpClient {
         agent,
       });
       let answered = false;
+      /** It wants no more of the body. */
+      let refused = false;
       let over = false;
       /** Our own bytes are waited for. */
       let hungry = false;
@@ -150,6 +153,8 @@ export class HttpClient {
         clearTimeout(answering);
         request.socket?.removeListener("timeout", quiet);
         if (isReading(body)) body.close();
+        // The server would wait for the rest: nothing else can be asked there.
+        if (!request.writableEnded) request.destroy();
       };
       /** Nothing moved for so long: no answer, unless it is our own bytes that are waited for. Then the next of them sets the time anew. */
       const quiet = () => {
@@ -164,6 +169,8 @@ export class HttpClient {
       });
       request.once("response", (message) => {
         answered = true;
+        refused = (message.statusCode ?? 0) >= 400;
+        clearTimeout(waiting);
         clearTimeout(answering);
         request.socket?.removeListener("timeout", quiet);
         message.once("close", end).once("error", end);
@@ -188,11 +195,12 @@ export class HttpClient {
         answering = setTimeout(() => fail(noAnswer()), answerMs);
       });
       const pour = async (reading: Reading): Promise<void> => {
-        for (;;) {
+        for (let given = 0; ; given++) {
           hungry = true;
           const chunk = await reading.next();
           hungry = false;
-          if (over || request.destroyed) return;
+          if (chunk !== undefined && given > 0) await lookedAround();
+          if (over || refused || request.destroyed) return;
           if (chunk === undefined) break;
           // What broke off may still be looked at: it is not given back.
           request.write(chunk.bytes, (error) => (error ? undefined : chunk.release()));
@@ -203,7 +211,7 @@ export class HttpClient {
       const send = () => {
         clearTimeout(waiting);
         if (!isReading(body)) request.end(body);
-        else if (!over) pour(body).catch((error: unknown) => (answered ? undefined : fail(error)));
+        else if (!answered && !over) pour(body).catch((error: unknown) => (answered ? undefined : fail(error)));
       };
       let waiting: NodeJS.Timeout | undefined;
       let answering: NodeJS.Timeout | undefined;
@@ -253,6 +261,16 @@ export class HttpClient {
 
 export function isReading(body: Asked["body"]): body is Reading {
   return typeof body === "object" && "next" in body;
+}
+
+/**
+ * What had come in by now was read. A server that refuses in the middle of a body may reset the connection: a write to that fails, and what the server had
+ * said is gone with the socket.
+ */
+async function lookedAround(): Promise<void> {
+  // The end of this turn of the event loop, then of one that looks at all sockets.
+  await turn();
+  await turn();
 }
 
 /** All that was written went out, or nothing more does. */

@@ -9,12 +9,19 @@ export class Bodies {
   readonly #onBytes: (n: number) => void;
   #rest: Rest | undefined;
   #at: number;
+  readonly #from: number;
 
   constructor(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void) {
     this.#upload = upload;
     this.#onBytes = onBytes;
     this.#at = offset;
+    this.#from = offset;
     this.#reading = upload.chunks(offset, signal);
+  }
+
+  /** How many bytes went into bodies. */
+  get given(): number {
+    return this.#at - this.#from;
   }
 
   next(length: number): Reading {

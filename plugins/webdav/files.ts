@@ -19,7 +19,7 @@ const partStillMs = 200;
 const brokenStillMs = 1000;
 const lookMs = 100;
 
-/** Nothing of it was taken: a write that broke off is still at work there. */
+/** Nothing of it was kept: a write that broke off is still at work there. */
 class Locked extends Fault {}
 
 export class Files {
@@ -84,7 +84,8 @@ export class Files {
         break;
       } catch (error) {
         if (ranges) this.#broken.add(upload.id);
-        if (!(error instanceof Locked) || waitMs === undefined) throw error;
+        // Much of it would go out in vain each time.
+        if (!(error instanceof Locked) || waitMs === undefined || (bodies?.given ?? 0) > asksFrom) throw error;
         await server.clock.sleep(waitMs, signal);
       } finally {
         bodies?.close();
@@ -112,7 +113,7 @@ export class Files {
     const fault = this.#server.refusal(said, what);
     if (said.status === 423) throw new Locked(fault.kind, fault.message, { cause: fault });
     // A proxy did not wait for the answer.
-    if (whole && (said.status === 502 || said.status === 504)) return this.#arrives(upload, fault, signal);
+    if (whole && isUnanswered(fault)) return this.#arrives(upload, fault, signal);
     if (from !== undefined && [400, 405, 415, 416, 501].includes(said.status)) {
       await this.#ways.forget();
       throw new Fault("transient", `${fault.message}; it does not continue files any more`, { cause: fault });
@@ -193,12 +194,35 @@ export class Files {
     if (held === undefined) return publisher.published(upload, name, signal);
     const proved = await this.#provenWhole(upload, held, signal);
     const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
-    if (there !== undefined && !over) return there;
+    if (there !== undefined && !over) return this.#unlessOurs(upload, there, signal);
     await this.#server.ensureDirOf(upload.path, signal);
-    const occupant = await publisher.move(upload, partial, over, signal);
-    if (occupant !== undefined) return occupant;
+    const occupant = await publisher.move(upload, partial, over, signal).catch((error: unknown) => {
+      if (!isFault(error, "transient") || !(error.cause !== undefined || isUnanswered(error))) throw error;
+      return this.#isMoved(upload, error, signal);
+    });
+    if (occupant !== undefined) return this.#unlessOurs(upload, occupant, signal);
     this.#proved.delete(upload.id);
     return publisher.receipt(upload, proved);
+  }
+
+  /** A MOVE whose answer was lost may be done in the moment in which another one is tried: then what has the name is ours, and the partial is gone. */
+  async #unlessOurs(upload: Upload, there: Occupant, signal: AbortSignal): Promise<Receipt | Occupant> {
+    const held = await this.#server.look(this.#server.at(upload.partialPath), signal, `cannot publish ${upload.path}`);
+    return held === undefined ? this.#publisher.published(upload, this.#server.at(upload.path), signal) : there;
+  }
+
+  /** No answer to a MOVE: a server that copies for it shows both names until it is done, the new one shorter. Throws `fault` where it does not seem to be at it. */
+  async #isMoved(upload: Upload, fault: Fault, signal: AbortSignal): Promise<undefined> {
+    const server = this.#server;
+    const { clock } = server;
+    const [from, to] = [server.at(upload.partialPath), server.at(upload.path)];
+    const end = clock.monotonicMs() + this.#options.answerTimeout;
+    for (let waitMs = 500; ; waitMs = Math.min(2 * waitMs, 5000)) {
+      const [held, there] = await Promise.all([server.look(from, signal), server.look(to, signal)]);
+      if (held === undefined && there?.size === upload.size) return undefined;
+      if (held === undefined || there === undefined || upload.expect.kind === "replaces" || clock.monotonicMs() + waitMs > end) throw fault;
+      await clock.sleep(waitMs, signal);
+    }
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
@@ -208,4 +232,9 @@ export class Files {
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
     await this.#ways.tidy(signal);
   }
+}
+
+/** A proxy gave up on the server behind it. */
+function isUnanswered({ message }: Fault): boolean {
+  return / answers 50[24]\b/.test(message);
 }

@@ -93,9 +93,19 @@ export class DavServer {
   /** Asks, and reads what it says, at most 64 KiB of it. */
   async said(question: Question, signal: AbortSignal): Promise<Refused> {
     const answer = await this.ask(question, signal);
-    const text = await this.reading(question.what, signal, () => answer.text());
+    const text = await this.#words(answer, question.what, signal);
     const status = answer.status === 207 ? (statusIn(text) ?? 207) : answer.status;
     return { status, headers: answer.headers, text };
+  }
+
+  /** A refusal needs none: a server that does not want the rest of a body may break off behind it. */
+  #words(answer: HttpAnswer, what: string, signal: AbortSignal): Promise<string> {
+    return this.reading(what, signal, () =>
+      answer.text().catch((error: unknown) => {
+        if (answer.status < 400 || signal.aborted) throw error;
+        return "";
+      }),
+    );
   }
 
   /** Throws what a refusal means; `good` are the answers that say yes. */
@@ -225,7 +235,7 @@ export class DavServer {
     const headers = { Depth: String(depth), "Content-Type": "application/xml; charset=utf-8", "Content-Length": Buffer.byteLength(body) };
     const answer = await this.ask({ method: "PROPFIND", at, what, headers, body }, signal);
     if (answer.status !== 207) {
-      const text = await this.reading(what, signal, () => answer.text());
+      const text = await this.#words(answer, what, signal);
       throw this.refusal({ status: answer.status, headers: answer.headers, text }, what, depth === 0);
     }
     try {

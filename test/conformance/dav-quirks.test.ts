@@ -1,6 +1,7 @@
 /** WebDAV servers that lie, refuse, hold back or are none: what core is told, and that nothing wrong is ever published. */
 import assert from "node:assert/strict";
 import { promises as fs } from "node:fs";
+import type { OutgoingHttpHeaders } from "node:http";
 import { join } from "node:path";
 import { test } from "node:test";
 import { isFault, type FaultKind } from "../../core/errors.js";
@@ -10,7 +11,7 @@ import { YandexDouble } from "../doubles/yandex.js";
 import { calm, expectFault } from "./clause.js";
 import { davDevice } from "./dav-harness.js";
 import { listed, plain, scene, source, target } from "./dav-scene.js";
-import { short } from "./readers.js";
+import { short, stuck } from "./readers.js";
 import { send } from "./target-under-test.js";
 import { bytes, memo, upload } from "./upload.js";
 
@@ -203,6 +204,150 @@ class Continuing extends DavDouble {
     this.say(exchange, 204);
   }
 }
+
+/** In the middle of a body it says no and closes: `cut` in the middle of its words, `all` once it had everything. */
+function midway(
+  double: DavDouble,
+  status: number,
+  how: { readonly cut?: boolean; readonly all?: boolean; readonly headers?: OutgoingHttpHeaders } = {},
+): void {
+  double.instead = ({ method, request, response }) => {
+    if (method !== "PUT") return false;
+    if (request.headers.expect === "100-continue") response.writeContinue();
+    const answer = () => {
+      response.writeHead(status, { connection: "close", ...(how.cut === true ? { "content-length": 100 } : {}), ...how.headers });
+      response.write("no more of it", () => request.socket.destroy());
+    };
+    if (how.all === true) request.resume().once("end", answer);
+    else request.once("readable", answer);
+    return true;
+  };
+}
+
+test("a refusal in the middle of a body, after which the connection is reset, is what it says, with its words cut off too; the partial before stays", async (t) => {
+  const { double, device } = await scene(t, (dir) => new Continuing(dir));
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  const content = bytes(6_000_000);
+  const it = upload("a.bin", content);
+  await expectFault(
+    target(device).write(upload("a.bin", content, { id: it.id, read: short(content, 2_000_000) }), 0, calm(), () => undefined),
+    "transient",
+  );
+  const held = await target(device).offset(it, calm());
+  const wanted: readonly (readonly [number, FaultKind, RegExp])[] = [
+    [403, "denied", /answers 403/],
+    [413, "rejected", /larger than this server takes in one request/],
+    [423, "transient", /somebody has locked it/],
+    [503, "throttled", /answers 503/],
+    [507, "full", /no space is left there, or the quota is used up/],
+  ];
+  for (const [status, kind, words] of wanted)
+    for (const cut of [false, true]) {
+      midway(double, status, { cut, headers: { "retry-after": "7" } });
+      const begun = upload(it.path, content, { id: it.id, read: stuck(content, held + 65_536, () => undefined) });
+      const write = target(device).write(begun, held, calm(), () => undefined);
+      await assert.rejects(
+        write,
+        (error: unknown) => isFault(error, kind) && words.test(error.message) && (kind !== "throttled" || error.retryAfterMs === 7000),
+      );
+    }
+  double.instead = () => false;
+  assert.equal(await target(device).offset(it, calm()), held, "what it had is kept");
+  await send(target(device), it);
+  assert.deepEqual((await fs.readdir(double.dir)).sort(), ["a.bin", "first.bin"]);
+  assert.ok((await fs.readFile(join(double.dir, "a.bin"))).equals(content));
+});
+
+test("a server that says that it is locked (423) only after it has had a large file is not sent it again at once", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  const before = puts(double).length;
+  midway(double, 423, { all: true });
+  await expectFault(
+    target(device).write(upload("a.bin", bytes(3_000_000)), 0, calm(), () => undefined),
+    "transient",
+  );
+  assert.equal(puts(double).length - before, 1);
+});
+
+/** The answer to a MOVE is lost, and the server does it only later: while `later` says so of the next question. */
+function lateMove(double: DavDouble, later: (exchange: Exchange) => boolean): void {
+  let move: (() => Promise<void>) | undefined;
+  double.instead = async (exchange) => {
+    const { method, path, request } = exchange;
+    if (method === "MOVE" && move === undefined) {
+      const to = double.destination(exchange);
+      move = () => fs.rename(join(double.dir, path), to);
+      request.socket.destroy();
+      return true;
+    }
+    if (move !== undefined && later(exchange)) {
+      double.instead = () => false;
+      await move();
+    }
+    return false;
+  };
+}
+
+test("the connection is reset in the middle of a MOVE: what the server does of it, at once or later, gets one receipt and one name, and nothing is sent again", async (t) => {
+  const laters: Readonly<Record<string, (exchange: Exchange) => boolean>> = {
+    "at once": () => true,
+    "before the next try looks at the name": ({ method, path }) => method === "PROPFIND" && path === "/a.bin",
+    "before the next MOVE": ({ method }) => method === "MOVE",
+  };
+  for (const [when, later] of Object.entries(laters)) {
+    const { double, device } = await scene(t, plain);
+    await send(target(device), upload("first.bin", bytes(100_000)));
+    const it = upload("a.bin", bytes(200_000));
+    await target(device).write(it, 0, calm(), () => undefined);
+    double.asked.length = 0;
+    lateMove(double, later);
+    let done: unknown;
+    for (let tries = 0; done === undefined && tries < 4; tries++)
+      done = await target(device)
+        .commit(it, calm())
+        .catch((error: unknown) => (isFault(error, "transient") ? undefined : assert.fail(`${when}: ${String(error)}`)));
+    assert.deepEqual(done, { path: "a.bin", size: 200_000, proof: "size" }, when);
+    assert.deepEqual((await fs.readdir(double.dir)).sort(), ["a.bin", "first.bin"]);
+    assert.deepEqual(puts(double), []);
+  }
+});
+
+test("a server that copies for a MOVE, whose answer was lost, is waited for: what it has of the file so far is no other's", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  const content = bytes(200_000);
+  const it = upload("a.bin", content);
+  await target(device).write(it, 0, calm(), () => undefined);
+  double.asked.length = 0;
+  let looks = 0;
+  double.instead = async ({ method, path, request }) => {
+    if (method === "MOVE") {
+      await fs.writeFile(join(double.dir, "a.bin"), content.subarray(0, 70_000));
+      request.socket.destroy();
+      return true;
+    }
+    if (method === "PROPFIND" && path === "/a.bin" && ++looks === 3)
+      await fs.rename(join(double.dir, it.partialPath), join(double.dir, "a.bin"));
+    return false;
+  };
+  assert.deepEqual(await target(device).commit(it, calm()), { path: "a.bin", size: 200_000, proof: "size" });
+  assert.equal(double.asked.filter((one) => one.startsWith("MOVE")).length, 1);
+  assert.deepEqual((await fs.readdir(double.dir)).sort(), ["a.bin", "first.bin"]);
+});
+
+test("a lock on a file that is to get its name (423 to the MOVE): it is tried again, and not sent again", async (t) => {
+  const { double, device } = await scene(t, plain);
+  await send(target(device), upload("first.bin", bytes(100_000)));
+  const it = upload("a.bin", bytes(200_000));
+  await target(device).write(it, 0, calm(), () => undefined);
+  double.asked.length = 0;
+  double.instead = (exchange) => exchange.method === "MOVE" && (double.say(exchange, 423), true);
+  assert.match(await expectFault(target(device).commit(it, calm()), "transient"), /somebody has locked it/);
+  double.instead = () => false;
+  assert.equal(((await target(device).commit(it, calm())) as { size: number }).size, 200_000);
+  assert.deepEqual(puts(double), []);
+});
 
 test("another server behind the same address keeps only the range: it is noticed, and sent whole", async (t) => {
   const memory = memo();
