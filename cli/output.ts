@@ -42,8 +42,9 @@ export function outputTo(stream: NodeJS.WriteStream): Output {
   };
 }
 
+/** A character is cut in two nowhere: half of one is no text. */
 export function cutTo(text: string, columns: number): string {
-  return text.length <= columns ? text : `${text.slice(0, columns - 1)}…`;
+  return text.length <= columns ? text : `${text.slice(0, columns - 1).replace(/[\uD800-\uDBFF]$/, "")}…`;
 }
 
 const barWidth = 20;
