@@ -56,15 +56,25 @@ export async function forgetCommand(config: string, what: string, json: boolean)
     write(JSON.stringify(done));
     return 0;
   }
-  for (const told of done.forgotten) write(`${toldText(told)}: given up; no file was touched`);
+  for (const told of done.forgotten) write(`${toldText(told)}: given up; ${partialText(told)}`);
   for (const file of done.kept) write(`${file} stays at its source: not every required target has it`);
   for (const file of done.alone) write(`${file} stays in the spool, because nobody got it; to remove that copy too, say it again`);
   for (const told of done.lost) write(`${toldText(told)}: was lost at its source; status tells it no more`);
   for (const file of done.removed) write(`${file}: its copy in the spool is removed`);
   if (done.forgotten.length + done.removed.length + done.lost.length === 0)
     write(`nothing of ${what} was set aside, or waits for what has left the configuration`);
-  for (const told of done.left) if (told.state !== "done") write(`${toldText(told)}: left as it is, because it can still be delivered`);
+  for (const told of done.left)
+    if (told.state !== "done")
+      write(
+        `${toldText(told)}: left as it is, because it ${told.state === "active" ? 'is being sent at this moment: to stop it, exclude it in its route ("exclude"), reload (SIGHUP), and say this again' : "can still be delivered"}`,
+      );
   return 0;
+}
+
+function partialText({ to, partial }: Forgotten["forgotten"][number]): string {
+  if (partial === undefined) return "no file was touched";
+  const what = `what ${to} may have of an unfinished upload`;
+  return partial === "goes" ? `${what} is taken away there` : `${what} stays there, as it is not in the configuration`;
 }
 
 export async function ejectCommand(config: string, device: string, json: boolean): Promise<number> {

@@ -1,10 +1,11 @@
 /**
  * What a person does with deliveries: `retry` brings back what was set aside, `forget` gives it up; said once more, it gives up a copy in the spool
- * that nobody got. Neither touches a file at a source or a target. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
+ * that nobody got. Neither touches a file at a source or a target, but for the partial of what is given up. What is forgotten has no receipt and never counts as one: a source's file that waits for it is not deleted or archived.
  */
 import { namesIn } from "./config.js";
 import { ControlError } from "./control.js";
 import { type Engine, nameOf, routeOf } from "./engine.js";
+import { Fault } from "./errors.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
 import { isLost, type DeliveryRow, type VersionRow } from "./rows.js";
@@ -90,7 +91,8 @@ function sendAgain({ journal, queue }: Engine, delivery: DeliveryRow): void {
 }
 
 export interface Forgotten {
-  readonly forgotten: readonly Told[];
+  /** `partial`, where its target may have something of an unfinished upload: that is taken away, or stays because nobody can be asked. */
+  readonly forgotten: readonly (Told & { readonly partial?: "goes" | "stays" })[];
   /** Files that are not deleted or archived at their source because of that. */
   readonly kept: readonly string[];
   /** Files of which the spool has a copy that nobody got: it stays. */
@@ -99,11 +101,11 @@ export interface Forgotten {
   readonly lost: readonly Told[];
   /** Files that were forgotten before, and whose copy in the spool is removed now. */
   readonly removed: readonly string[];
-  /** Is meant, but a route still brings it to its target, or has brought it: it is not forgotten. */
+  /** Is meant, but a route still brings it to its target, or has brought it: it is not forgotten. "active": it is being sent at this moment. */
   readonly left: readonly (Told & { readonly state: string })[];
 }
 
-/** `what`: an id, a path, or a target that has left the configuration. Throws ControlError for a name that means nothing. */
+/** `what`: an id, a path, or a target that has left the configuration. What is being sent, and is to be given up, is stopped. Throws ControlError for a name that means nothing. */
 export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   const { journal, queue } = engine;
   const configured = new Set(namesIn(engine.config));
@@ -114,9 +116,10 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     const meant = meantBy(engine, what);
     const open = meant.filter(({ state }) => state !== "dropped" && state !== "discard");
     const given = open.filter((row) => row.state === "parked" || isUnwanted(engine, configured, row));
+    const partialOf = (row: DeliveryRow): "goes" | "stays" | undefined =>
+      row.begun === 0 ? undefined : configured.has(row.target) ? "goes" : "stays";
     for (const row of given) {
-      // What may be left at a target that is there is taken away; nobody else can be asked.
-      const state = row.begun > 0 && configured.has(row.target) ? "discard" : "dropped";
+      const state = partialOf(row) === "goes" ? "discard" : "dropped";
       journal.run("UPDATE deliveries SET state = ?, reason = ?, not_before = 0 WHERE id = ?", state, forgottenReason, row.id);
       const version = queue.version(row.version);
       if (version !== undefined) touched.set(version.id, version);
@@ -125,7 +128,10 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
     const required = new Set(given.filter((row) => row.required === 1).map(({ version }) => version));
     const kept = [...touched.values()].filter(({ id, after, released }) => required.has(id) && after !== "keep" && released === null);
     return {
-      forgotten: given.map((row) => told(engine, row)),
+      forgotten: given.map((row) => {
+        const partial = partialOf(row);
+        return { ...told(engine, row), ...(partial === undefined ? {} : { partial }) };
+      }),
       lost: lost.map((row) => told(engine, row)),
       kept: kept.map(nameOf),
       alone: [...touched.keys()]
@@ -133,9 +139,10 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
         .filter((version) => isAlone(engine, version))
         .map(nameOf),
       again: open.length > 0 ? [] : [...new Set(meant.map(({ version }) => version))],
-      left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: row.state })),
+      left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: stateOf(engine, row) })),
     };
   });
+  for (const { id } of done.forgotten) queue.pushing.get(id)?.stop.abort(new Fault("aborted", "was given up"));
   for (const { id } of touched.values()) {
     const version = queue.version(id);
     // A copy that is not whole serves nobody now. A whole one stays as long as the spool keeps what was delivered.
@@ -150,9 +157,14 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   return { forgotten, lost, kept, alone, removed, left };
 }
 
-/** It waits, and its target, or what would bring it there, has left the configuration. */
+/** A claim of a daemon that was killed is none: it waits. */
+function stateOf({ queue }: Engine, { id, state }: DeliveryRow): DeliveryRow["state"] {
+  return state === "active" && !queue.pushing.has(id) ? "ready" : state;
+}
+
+/** It waits or is being sent, and its target, or what would bring it there, has left the configuration. */
 function isUnwanted(engine: Engine, configured: ReadonlySet<string>, row: DeliveryRow): boolean {
-  if (row.state !== "wanting" && row.state !== "ready") return false;
+  if (row.state !== "wanting" && row.state !== "ready" && row.state !== "active") return false;
   if (!configured.has(row.target)) return true;
   const version = engine.queue.version(row.version);
   return version !== undefined && routeOf(engine, version, row) === undefined;

@@ -147,7 +147,9 @@ export function overBudget(lane: Lane, size: number, beside: () => number = () =
 /** How many bytes are still to come of what is on its way to that target, but for this delivery. */
 function toCome({ queue, transfers }: Engine, lane: Lane, id: string): number {
   const sent = new Map(transfers.running.map(({ facts, offset }) => [facts.id, offset]));
-  const others = [...queue.pushing.values()].filter((it) => it.target === lane.name && it.state !== "discard" && it.id !== id);
+  const others = [...queue.pushing.values()]
+    .map(({ delivery }) => delivery)
+    .filter((it) => it.target === lane.name && it.state !== "discard" && it.id !== id);
   return others.reduce((sum, it) => sum + Math.max(0, it.size - (sent.get(it.id) ?? 0)), 0);
 }
 

@@ -20,6 +20,8 @@ const worthBytes = 4 * 2 ** 20;
 
 export interface Push {
   readonly delivery: DeliveryRow;
+  /** A person gave it up. */
+  readonly stop: AbortController;
   transfer?: Transfer;
 }
 
@@ -37,8 +39,9 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       await putOffHeld(engine, lane);
       const delivery = await engine.queue.claim(lane.name, fits);
       if (delivery === undefined || delivery === "full") return delivery;
-      engine.queue.pushing.set(delivery.id, delivery);
-      return { delivery };
+      const push = { delivery, stop: new AbortController() };
+      engine.queue.pushing.set(delivery.id, push);
+      return push;
     },
     run: async (push, signal) => {
       running.add(push);
@@ -64,7 +67,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   // What cannot be resumed is not broken off by a condition that is no longer met.
   const gates = target.features.resume ? [lane.gate?.signal, routeOf(engine, version, delivery)?.gate?.signal] : [];
   const stops = gates.filter((gate) => gate !== undefined);
-  const job = new PushJob(engine, lane, target, version, work, stops.length === 0 ? signal : AbortSignal.any([signal, ...stops]));
+  const job = new PushJob(engine, lane, target, version, work, AbortSignal.any([signal, work.stop.signal, ...stops]));
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)

@@ -35,8 +35,8 @@ const soonMs = 60_000;
 export class Queue {
   /** Versions that are being pulled now, with the rank they were claimed for. */
   readonly pulling = new Map<string, Ranked>();
-  /** Deliveries that are being pushed now. */
-  readonly pushing = new Map<string, DeliveryRow>();
+  /** Deliveries that are being pushed now, by id, and what stops that. */
+  readonly pushing = new Map<string, { readonly delivery: DeliveryRow; readonly stop: AbortController }>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
 

@@ -4,6 +4,7 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
+import { until } from "../conformance/clause.js";
 import { startGround } from "../faults/ground.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -270,7 +271,7 @@ test("what is given up while something of it is at the target can be sent again 
   const id = journal.get<{ id: string }>("SELECT id FROM deliveries WHERE target = 'b'")?.id ?? "";
   await journal.close();
   const filesync = filesyncOn(world, config);
-  assert.equal((await filesync("forget", id)).out, "in:x → b [ID]: given up; no file was touched");
+  assert.equal((await filesync("forget", id)).out, "in:x → b [ID]: given up; what b may have of an unfinished upload is taken away there");
   assert.equal(
     (await filesync("retry", id)).out,
     [
@@ -301,10 +302,60 @@ test("forget lets go of a target that left the configuration, and of the spool's
     out: "",
     err: 'filesync: "a" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)',
   });
-  assert.equal((await filesync("forget", "old")).out, "in:x → old [ID]: given up; no file was touched");
+  // It was to be begun: what an answer that was lost left behind nobody knows.
+  assert.match(
+    (await filesync("forget", "old")).out,
+    /^in:x → old \[ID\]: given up; what old may have of an unfinished upload stays there/,
+  );
   const run = await runProgram(["run", "--once", "--json", "--config", config]);
   assert.equal(run.code, 0, run.out);
   assert.doesNotMatch(run.out, /waits for/);
+});
+
+test("forget of a file that is being sent: a route that brings it goes on; once none does it is stopped, and its partial taken away", async (t) => {
+  const world = new World(t);
+  for (const dir of ["a", "b"]) world.mkdir(dir);
+  world.file("in/x", "x".repeat(2_000_000));
+  const devices = { in: local("in", { inPlace: false }), a: local("a"), b: local("b", { maxRate: "20KiB/s" }) };
+  const route = { from: "in", to: ["a", "b"], into: "" };
+  const config = world.config({ devices, routes: [route] });
+  const filesync = filesyncOn(world, config);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what, message }) => what === "delivered" && message.includes("→ a"), "a has it");
+  await until("a part of it at b", () => readdirSync(world.path("b")).length > 0);
+  assert.match(
+    (await filesync("forget", "x")).out,
+    /^in:x → b \[ID\]: left as it is, because it is being sent at this moment: to stop it, exclude it in its route \("exclude"\), reload \(SIGHUP\), and say this again$/m,
+  );
+  world.config({ devices, routes: [{ ...route, to: ["a"] }] });
+  program.signal("SIGHUP");
+  await program.until(({ what }) => what === "reload", "read anew");
+  assert.deepEqual(await filesync("forget", "x"), {
+    code: 0,
+    out: "in:x → b [ID]: given up; what b may have of an unfinished upload is taken away there",
+    err: "",
+  });
+  await until("b to be as it was", () => readdirSync(world.path("b")).length === 0);
+  assert.match((await filesync("why", "x")).out, /→ b: given up by a person/);
+  program.signal("SIGTERM");
+  await program.exited;
+  assert.ok(!program.events.some(({ what, message }) => what === "delivered" && message.includes("→ b")));
+});
+
+test("what was sent of a file to a target that left the configuration stays there, and forget says so", async (t) => {
+  const world = new World(t);
+  world.mkdir("a");
+  world.file("in/x", "content of x");
+  const config = world.config({ devices: { in: local("in"), a: local("a") }, routes: [{ from: "in", to: ["a"] }] });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const journal = await Journal.open(world.path("state"));
+  await journal.commit(() => journal.run("UPDATE deliveries SET state = 'ready', begun = 1, receipt = NULL, target = 'old'"));
+  await journal.close();
+  assert.equal(
+    (await filesyncOn(world, config)("forget", "old")).out,
+    "in:x → old [ID]: given up; what old may have of an unfinished upload stays there, as it is not in the configuration",
+  );
 });
 
 test("what was found under a route that was taken out still goes; why says so, and forget gives it up", async (t) => {
