@@ -25,7 +25,7 @@ import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
 const publishing = new Map<string, Promise<unknown>>();
 
 export class PushJob {
-  /** The target took bytes that it did not have, and keeps them should it break off. */
+  /** The target took bytes that it did not have, and keeps them should it break off, as far as what became of those before tells. */
   progress = false;
   readonly #content: Content;
   readonly #route: RouteLane | undefined;
@@ -196,6 +196,8 @@ export class PushJob {
   async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
     const held = known ?? (await goesOnAt(target, upload, signal));
+    const { sentFrom } = engine.queue;
+    const inVain = held <= (sentFrom.get(work.delivery.id) ?? -1);
     const offset = held > 0 ? held : await this.#splice(upload);
     const transfer = engine.transfers.begin(
       {
@@ -225,7 +227,8 @@ export class PushJob {
       transfer.offset = Math.min(version.size, transfer.offset + bytes);
       // What does not come through `chunks` is counted as it is told.
       if (budget !== undefined && !this.#counts) counted = Promise.all([counted, this.#spend(budget, bytes)]);
-      this.progress ||= bytes > 0 && target.features.resume;
+      if (bytes > 0) sentFrom.set(work.delivery.id, held);
+      this.progress ||= bytes > 0 && target.features.resume && !inVain;
       engine.transfers.pushedBytes += bytes;
     });
     await counted;

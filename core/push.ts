@@ -92,6 +92,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     job.close();
     if (work.transfer !== undefined) engine.transfers.end(work.transfer);
     queue.pushing.delete(delivery.id);
+    if (!queue.isOpen(delivery.id)) queue.sentFrom.delete(delivery.id);
     engine.work$.next();
   }
 }

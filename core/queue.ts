@@ -37,6 +37,8 @@ export class Queue {
   readonly pulling = new Map<string, Ranked>();
   /** Deliveries that are being pushed now, by id, and what stops that. */
   readonly pushing = new Map<string, { readonly delivery: DeliveryRow; readonly stop: AbortController }>();
+  /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
+  readonly sentFrom = new Map<string, number>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
 
@@ -111,6 +113,11 @@ export class Queue {
   /** Claimed, and not withdrawn since. */
   isActive(delivery: string): boolean {
     return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state = 'active'", delivery) !== undefined;
+  }
+
+  /** It is still to be sent. */
+  isOpen(delivery: string): boolean {
+    return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state IN ('wanting', 'ready', 'active')", delivery) !== undefined;
   }
 
   marksOf(delivery: string): Marks {

@@ -185,6 +185,37 @@ test("what cannot be resumed and breaks off each time is waited with for longer 
   assert.equal(tries(), 2);
 });
 
+test("what can be resumed, and of which the target keeps nothing each time, is waited with for longer too, until something is kept", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", randomBytes(300_000));
+  let keeps = false;
+  out.before = (call) => {
+    if (!call.startsWith("commit")) return undefined;
+    for (const [path, partial] of out.partials) {
+      if (keeps) out.partials.set(path, partial.subarray(0, 100_000));
+      else out.partials.delete(path);
+    }
+    throw new Fault("transient", "the connection was reset");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const tries = () => bench.daemon.engine.journal.get<{ tries: number }>("SELECT tries FROM deliveries")?.tries;
+  const sent = (times: number) =>
+    until(
+      bench,
+      `sent ${times} times`,
+      () => out.calls.filter((call) => call.startsWith("commit")).length === times && bench.states("out")[0] === "ready",
+    );
+  await sent(3);
+  assert.equal(tries(), 3);
+  keeps = true;
+  await sent(4);
+  assert.equal(tries(), 4, "nobody knows yet that it keeps it");
+  await sent(5);
+  assert.equal(tries(), 1);
+});
+
 test("a disk that was pulled after the last byte, and is back with less of it, is asked anew and goes on from there", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
