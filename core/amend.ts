@@ -142,7 +142,7 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
       left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: stateOf(engine, row) })),
     };
   });
-  for (const { id } of done.forgotten) queue.pushing.get(id)?.stop.abort(new Fault("aborted", "was given up"));
+  for (const { id } of done.forgotten) queue.pushing.get(id)?.stop?.(new Fault("aborted", "was given up"));
   for (const { id } of touched.values()) {
     const version = queue.version(id);
     // A copy that is not whole serves nobody now. A whole one stays as long as the spool keeps what was delivered.

@@ -6,7 +6,7 @@
  */
 import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf, routeOf } from "./engine.js";
-import { isFault } from "./errors.js";
+import { type Fault, isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { delivered, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
@@ -20,8 +20,8 @@ const worthBytes = 4 * 2 ** 20;
 
 export interface Push {
   readonly delivery: DeliveryRow;
-  /** A person gave it up. */
-  readonly stop: AbortController;
+  /** Once it runs: for a person who gives it up. */
+  stop?: (reason: Fault) => void;
   transfer?: Transfer;
 }
 
@@ -39,11 +39,12 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       await putOffHeld(engine, lane);
       const delivery = await engine.queue.claim(lane.name, fits);
       if (delivery === undefined || delivery === "full") return delivery;
-      const push = { delivery, stop: new AbortController() };
+      const push: Push = { delivery };
       engine.queue.pushing.set(delivery.id, push);
       return push;
     },
-    run: async (push, signal) => {
+    run: async (push, signal, stop) => {
+      push.stop = stop;
       running.add(push);
       await run(engine, lane, push, signal).finally(() => running.delete(push));
     },
@@ -67,7 +68,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   // What cannot be resumed is not broken off by a condition that is no longer met.
   const gates = target.features.resume ? [lane.gate?.signal, routeOf(engine, version, delivery)?.gate?.signal] : [];
   const stops = gates.filter((gate) => gate !== undefined);
-  const job = new PushJob(engine, lane, target, version, work, AbortSignal.any([signal, work.stop.signal, ...stops]));
+  const job = new PushJob(engine, lane, target, version, work, stops.length === 0 ? signal : AbortSignal.any([signal, ...stops]));
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -85,14 +86,15 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       );
     }
     lane.noteSuccess();
+    queue.sentFrom.delete(delivery.id);
     if (receipt !== undefined) lane.noteTaken();
   } catch (error) {
     await settle(engine, lane, version, delivery, error, job, signal);
+    if (!queue.isOpen(delivery.id)) queue.sentFrom.delete(delivery.id);
   } finally {
     job.close();
     if (work.transfer !== undefined) engine.transfers.end(work.transfer);
     queue.pushing.delete(delivery.id);
-    if (!queue.isOpen(delivery.id)) queue.sentFrom.delete(delivery.id);
     engine.work$.next();
   }
 }

@@ -9,6 +9,7 @@
  * A claim is this process's: `recover`, at start-up, makes what was claimed when power went claimable again. Nothing here waits for the medium
  * but `acknowledge` and what says so; a claim that is lost in a power cut costs nothing.
  */
+import type { Fault } from "./errors.js";
 import type { Journal } from "./journal.js";
 import type { Clock, Digest, FileEntry } from "./plugin.js";
 import type { PlannedDelivery } from "./route.js";
@@ -36,7 +37,7 @@ export class Queue {
   /** Versions that are being pulled now, with the rank they were claimed for. */
   readonly pulling = new Map<string, Ranked>();
   /** Deliveries that are being pushed now, by id, and what stops that. */
-  readonly pushing = new Map<string, { readonly delivery: DeliveryRow; readonly stop: AbortController }>();
+  readonly pushing = new Map<string, { readonly delivery: DeliveryRow; readonly stop?: (reason: Fault) => void }>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */

@@ -13,8 +13,8 @@ export interface Work<T> {
   slots(): number;
   /** The next piece; undefined when there is none now, "full" when there is one that has to wait for another to end or to give way. */
   claim(): Promise<T | "full" | undefined>;
-  /** Does it. Never rejects: what goes wrong is dealt with inside. */
-  run(item: T, signal: AbortSignal): Promise<void>;
+  /** Does it, until it has ended or `stop` is called, which gives the signal. Never rejects: what goes wrong is dealt with inside. */
+  run(item: T, signal: AbortSignal, stop: (reason: Fault) => void): Promise<void>;
   /** Of what runs, the one that should give way to better work that waits, and that could begin at once; asked only when all slots are taken, or `claim` said so. */
   givesWay?(running: readonly T[]): T | undefined | Promise<T | undefined>;
 }
@@ -79,7 +79,7 @@ export function workers<T>(wake$: Observable<unknown>, stop: AbortSignal, work: 
       running.set(item, controller);
       if (ending()) controller.abort(stop.reason);
       void work
-        .run(item, controller.signal)
+        .run(item, controller.signal, (reason) => controller.abort(reason))
         .catch(fail)
         .finally(() => {
           running.delete(item);
