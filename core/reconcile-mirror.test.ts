@@ -76,10 +76,11 @@ test("a file takes the place of a directory at once, with all that is in it", ()
   ]);
 });
 
-test("what cannot be seen on a side is left as it is, and keeps what is above it", () => {
-  const unseen = (side: string, path: string) => side === "here" && path.startsWith("d/secret");
-  const base = { d: dir(), "d/secret": dir(), "d/secret/a": b };
-  assert.deepEqual(plan(base, {}, base, { deletes: true, unseen }), ["forget d"]);
+test("what cannot be seen on a side is left as it is, and what is above it waits, and is not forgotten", () => {
+  const unseen = (side: string, path: string) => side === "there" && path.startsWith("e/d/secret");
+  const base = { e: dir(), "e/a": b, "e/d": dir(), "e/d/secret": dir(), "e/d/secret/a": b };
+  assert.deepEqual(plan(base, {}, base, { deletes: true, unseen }), ["remove e/a"]);
+  assert.deepEqual(plan(base, {}, base, { deletes: true }), ["remove e"]);
 });
 
 test("contents of one size of which one was not read are read first", () => {
@@ -95,7 +96,14 @@ test("a thing with another name is moved, a directory with all that is in it", (
   assert.deepEqual(plan(base, here, base), ["move d to e", "move f to g"]);
   // Not where others changed it, nor where the server did not want it.
   assert.deepEqual(plan(base, here, { ...base, f: y }), ["move d to e", "forget f", "copy g"]);
-  assert.deepEqual(plan(base, here, base, { fixed: new Set(["d", "f"]) }), ["mkdir e", "move d/a to e/a", "copy g"]);
+  const fixed = (identity: string) =>
+    new Map([
+      ["d", "1"],
+      ["f", identity],
+    ]);
+  assert.deepEqual(plan(base, here, base, { fixed: fixed("3") }), ["mkdir e", "move d/a to e/a", "copy g"]);
+  // What the server did not move under a name that something else has by now.
+  assert.deepEqual(plan(base, here, base, { fixed: fixed("4") }), ["move f to g", "mkdir e", "move d/a to e/a"]);
 });
 
 test("what is in the way goes first: a chain from its end, a circle by another name", () => {

@@ -16,8 +16,8 @@ export interface MirrorRules {
   readonly away: string;
   /** A name in `away` that nothing has, and that is never given twice. */
   readonly fresh: () => string;
-  /** What could not be moved when it was tried: it is brought anew. */
-  readonly fixed?: ReadonlySet<string>;
+  /** What could not be moved when it was tried, by its path there: its identity. It is brought anew. */
+  readonly fixed?: ReadonlyMap<string, string>;
 }
 
 /**
@@ -137,7 +137,7 @@ class Places {
     const free = new Map<string, Node[]>();
     for (const [path, { identity, kind }] of base) {
       const node = this.#root.find(path);
-      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.has(path) === true || isUnseen(this.tables, path))
+      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.get(path) === identity || isUnseen(this.tables, path))
         continue;
       // What others changed there stays where they have it.
       if (same(node.base, node.now) !== true) continue;
@@ -276,10 +276,19 @@ function contentsOf(tables: Tables, { deletes }: MirrorRules): Action[] {
   const whole = new Set<string>();
   /** Directories there that hold something which stays. */
   const kept = new Set<string>();
+  /** And what cannot be seen. */
+  const waiting = new Set<string>();
   for (const path of paths) {
     const [b, l, r] = [base.get(path), here.get(path), there.get(path)];
     if (isUnseen(tables, path)) {
       kept.add(parentOf(path));
+      waiting.add(parentOf(path));
+      continue;
+    }
+    // It goes with what is in it, once that is seen.
+    if (deletes && l === undefined && waiting.has(path) && b?.kind === "directory" && r?.kind === "directory") {
+      kept.add(parentOf(path));
+      waiting.add(parentOf(path));
       continue;
     }
     const actions = [...(l === undefined ? withoutIt(path, b, r, deletes, kept) : withIt(path, b, l, r))];

@@ -50,8 +50,8 @@ export interface Table {
   /** Nobody else writes what this route wrote: a content that got its name needs no intent, as nothing is lost by finding it there. */
   readonly alone?: true;
   actions(tables: Tables): readonly Action[];
-  /** A move was not done: what is listed there now. */
-  notMoved?(from: string): void;
+  /** A move was not done, of what is there now. */
+  notMoved?(from: string, identity: string): void;
 }
 
 /** What became of an action: "left" where it did not fit any more, and has to be decided anew. */
@@ -85,14 +85,8 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
     case "forget":
       await store.change({ agree: [[path, undefined]] });
       return "done";
-    case "mkdir": {
-      await sides[action.on].mkdir(path, signal);
-      const made = await sides[action.on].stat(path, signal);
-      const model = listed(other(action.on))?.entry;
-      if (made?.kind !== "directory" || model?.kind !== "directory") return "left";
-      await store.change({ agree: [[path, agreedBy(action.on, made, model, undefined)]] });
-      return "done";
-    }
+    case "mkdir":
+      return makeDir(world, action.on, path, listed, signal);
     case "rmdir":
       await sides[action.on].rmdir(path, signal);
       await store.change({ agree: [[path, undefined]] });
@@ -106,6 +100,21 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
     case "copy":
       return copy(world, action, listed, signal);
   }
+}
+
+/** Where nobody else writes, it is agreed before it is there: one whose making was not answered, and that has gone here since, would be nobody's, and stay. */
+async function makeDir({ store, sides, table }: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const model = listed(other(on))?.entry;
+  if (model?.kind !== "directory") return "left";
+  const agree = (made: Entry) => store.change({ agree: [[path, agreedBy(on, made, model, undefined)]] });
+  // What was to make room may be there still.
+  const before = table.alone === true && !store.base.has(path);
+  if (before) await agree({ kind: "directory", stamp: { size: 0 } });
+  await sides[on].mkdir(path, signal);
+  const made = await sides[on].stat(path, signal);
+  if (made?.kind !== "directory") return "left";
+  if (!before) await agree(made);
+  return "done";
 }
 
 /** Rule 3. By way of the trash: what others put at the name meanwhile stays, and so does what they put at the other. */
@@ -178,9 +187,11 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
   try {
     await sides[on].give(from, path, entry, signal);
   } catch (error) {
-    // When an answer was lost it may have been moved.
-    if (isFault(error, "rejected", "denied")) await store.change({ settle: id });
-    else if (isFault(error, ...notAsListed)) return (await moved(sides[on], store, { id, path, from }, signal)) ? "done" : "left";
+    // When an answer was lost it may have been moved, and what is refused half-way may leave the directory that was made for it.
+    const refused = isFault(error, "rejected", "denied");
+    if (!refused && !isFault(error, ...notAsListed)) throw error;
+    if (await moved(sides[on], store, { id, path, from }, signal)) return "done";
+    if (!refused) return "left";
     throw error;
   }
   await store.change({ settle: id, shift: { from, to: path } });

@@ -29,11 +29,18 @@ export function waits(held: Held, action: Action): Why | undefined {
 
 export const namesOf = (action: Action): readonly string[] => (isMove(action) ? [action.path, action.from] : [action.path]);
 
+type Paths = Pick<ReadonlySet<string>, "has" | "size">;
+
 /** At or below one of them. */
-export function isIn(paths: ReadonlyMap<string, unknown>, path: string): boolean {
-  if (paths.size === 0) return false;
+export const isIn = (paths: Paths, path: string): boolean => above(paths, path) !== undefined;
+
+/** Why it is held, at or below what is. */
+export const whyIn = (held: Held, path: string): Why | undefined => held.get(above(held, path) ?? path);
+
+function above(paths: Paths, path: string): string | undefined {
+  if (paths.size === 0) return undefined;
   for (let at = path; ; at = parentOf(at)) {
-    if (paths.has(at)) return true;
-    if (at === "") return false;
+    if (paths.has(at)) return at;
+    if (at === "") return undefined;
   }
 }

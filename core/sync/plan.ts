@@ -5,7 +5,7 @@ import { isAtOrBelow } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
 import { looksAs, type World } from "./carry.js";
-import { type Held, isIn, namesOf, waits } from "./held.js";
+import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
 import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
@@ -53,6 +53,7 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
   );
   const folding = new Map(bothSides.flatMap((side) => (scans[side].folds === undefined ? [] : [[side, scans[side].folds] as const])));
   for (;;) {
+    if (table.alone === true) holdRenamed(held, store.base, here);
     const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
     const actions = table.actions(tables);
     if (spread(held, actions, (path) => store.base.has(path) || bothSides.some((side) => scans[side].entries.has(path)))) continue;
@@ -80,6 +81,27 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
         unsteady.add(path);
       }
       throwIfAborted(signal);
+    }
+  }
+}
+
+/** Where people gave what is held another name, or its name to something else, that waits too: it would be brought anew. */
+function holdRenamed(held: Held, base: ReadonlyMap<string, Agreed>, here: Scan): void {
+  if (held.size === 0) return;
+  const isSame = (path: string, identity: string) =>
+    base.get(path)?.here.identity === identity && here.entries.get(path)?.identity === identity;
+  const elsewhere = new Map<string, string>();
+  for (const [path, { identity }] of here.entries) if (identity !== undefined && !isSame(path, identity)) elsewhere.set(identity, path);
+  const renamed = [...base].flatMap(([path, { here: was }]) => {
+    const { identity } = was;
+    const to = identity === undefined || isSame(path, identity) ? undefined : elsewhere.get(identity);
+    return to === undefined ? [] : [[path, to] as const];
+  });
+  for (let before = -1; before < held.size;) {
+    before = held.size;
+    for (const [from, to] of renamed) {
+      const why = whyIn(held, from) ?? whyIn(held, to);
+      if (why !== undefined) for (const name of [from, to]) if (!isIn(held, name)) held.set(name, why);
     }
   }
 }

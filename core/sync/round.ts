@@ -1,11 +1,11 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
-import { parentOf } from "../paths.js";
-import { type Action, bothSides, isMove, lastMove, type Move, other, type Side } from "../reconcile.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
+import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
 import { carryOut, dropStaged, type Listed, recover, sideOf, type World } from "./carry.js";
-import { type Held, hold, isIn, waits } from "./held.js";
+import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
 import { type Entry, isOfPath, type Staging } from "./replica.js";
@@ -184,9 +184,15 @@ async function carryAll(
       const digest = digests.get(keyOf(side, path));
       return entry === undefined ? undefined : { entry, ...(digest === undefined ? {} : { digest }) };
     };
+  /** Where nothing came: what was to be done there would make directories of which nobody knows. */
+  const unmoved = new Set<string>();
+  /** What was to go elsewhere after that, by where it is now: it does not go to the trash with the directory that it was to leave. */
+  let stayed: string[] = [];
   /** What was to come after it is decided anew. */
   const notMoved = ({ from, path }: Move) => {
-    world.table.notMoved?.(listedAt(from, moves));
+    unmoved.add(path);
+    const identity = world.store.base.get(from)?.here.identity;
+    if (identity !== undefined) world.table.notMoved?.(from, identity);
     left.add(path);
   };
   const one = async (action: Action) => {
@@ -194,6 +200,12 @@ async function carryAll(
     const copy = copies.get(action);
     waiting.delete(action);
     if (waits(held, action) !== undefined) return;
+    const lacks = namesOf(action).some((name) => isIn(unmoved, name));
+    if (lacks || (action.do === "remove" && stayed.some((at) => isAtOrBelow(at, action.path)))) {
+      left.add(action.path);
+      if (isMove(action)) stayed.push(action.from);
+      return;
+    }
     const has = taken.get(action);
     if (has !== undefined && "on" in action) {
       if (has.goes) left.add(action.path);
@@ -211,7 +223,11 @@ async function carryAll(
       if (copy !== undefined) noRoom.through(copy);
       if (outcome === "done") {
         done += 1;
-        if (isMove(action)) moves.push(action);
+        if (isMove(action)) {
+          const { from, path } = action;
+          moves.push(action);
+          stayed = stayed.map((at) => (isAtOrBelow(at, from) ? path + at.slice(from.length) : at));
+        }
         return;
       }
       left.add(action.path);
@@ -226,11 +242,14 @@ async function carryAll(
       } else {
         const passes = error.kind === "transient";
         if (!(await isOfPath(error, world.sides[at ?? "there"], signal))) throw error;
-        if (passes && last >= 0 && "on" in action) {
-          // Nobody knows whether it was done, and a move may count on it: what is to be moved is not brought anew for that.
+        if ("on" in action && ((passes && last >= 0) || isBegun(world, action.path))) {
+          // Nobody knows whether it was done: what comes after it would count on it, and be taken for what was begun.
           hold(held, action.path, isMove(action) ? action.from : undefined, action.on, error);
-          again = true;
-          return;
+          if (last >= 0) {
+            // A move may count on it: what is to be moved is not brought anew for that.
+            again = true;
+            return;
+          }
         }
         if (passes) passing ??= error;
         if (copy !== undefined) noRoom.through(copy);
@@ -258,6 +277,8 @@ async function carryAll(
   return { done, left, failed, fits: left.size === 0 && !refused, again, ...(broke === undefined ? {} : { broke }) };
 }
 
+const isBegun = ({ store }: World, path: string): boolean => [...store.intents.values()].some((intent) => intent.path === path);
+
 /** For a person. */
 export function takenText({ by, goes }: Taken, side: string): string {
   return `${side} has ${by}, and takes both names for one: it ${goes ? "comes when that has gone" : "waits until that has gone there, or one of them gets another name"}`;
@@ -267,11 +288,17 @@ async function dropEach(world: World, unwanted: (staging: Staging) => boolean, s
   for (const staged of [...world.store.staged.values()]) if (unwanted(staged.staging)) await dropStaged(world, staged, signal);
 }
 
-/** What was staged for a content that is not wanted any more. */
-async function dropUnwanted(world: World, { actions, scans }: Plan, held: Held, signal: AbortSignal): Promise<void> {
-  if (world.store.staged.size === 0) return;
+/** What was staged for a content that is not wanted any more. Of what cannot be seen now, and of which no part is there, nobody knows: it may have got its name (`claimed`). */
+async function dropUnwanted(world: World, { actions, scans, tables }: Plan, held: Held, signal: AbortSignal): Promise<void> {
+  const { sides, store } = world;
+  if (store.staged.size === 0) return;
   const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
-  await dropEach(world, ({ id, path }) => !wanted.has(id) && !isIn(held, path), signal);
+  for (const staged of [...store.staged.values()]) {
+    const { on, staging } = staged;
+    if (wanted.has(staging.id) || isIn(held, staging.path)) continue;
+    if (isUnseen(tables, staging.path) && !(await sides[on].isStaged(staging, signal))) continue;
+    await dropStaged(world, staged, signal);
+  }
 }
 
 function copiesOf({ names }: World, actions: readonly Action[], scans: Scans): Map<Action, Copy> {

@@ -86,7 +86,7 @@ export class SyncRoute {
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
   /** What a server did not move: it is sent anew. */
-  readonly #fixed = new Set<string>();
+  readonly #fixed = new Map<string, string>();
   #turns: Readonly<Record<Side, Turns>> = { here: new Turns(), there: new Turns() };
   readonly #known = new Known();
   readonly #noRoom = new NoRoom();
@@ -138,7 +138,7 @@ export class SyncRoute {
             alone: true as const,
             actions: (tables: Tables) =>
               mirror(tables, { deletes: config.deletes, away, fresh: () => routeNames.intent(), fixed: this.#fixed }),
-            notMoved: (from: string) => void this.#fixed.add(from),
+            notMoved: (from: string, identity: string) => void this.#fixed.set(from, identity),
           };
     this.#own = store.own;
     this.#world = { sides: this.#replicas, store, names: routeNames, table, ...(mode === "mirror" ? { known: this.#known } : {}) };

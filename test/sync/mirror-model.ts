@@ -5,6 +5,8 @@
  */
 import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
+import { isAtOrBelow } from "../../core/paths.js";
+import type { Digest } from "../../core/plugin.js";
 import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
 import { Known } from "../../core/sync/known.js";
@@ -50,6 +52,9 @@ export interface MirrorOptions {
 const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/g", "f/g/a"];
 
 class MirrorStore extends Kept {
+  /** Contents of which it was ever known what they are called here, and that they are there. */
+  readonly noted = new Set<Digest>();
+
   constructor(
     readonly gate: () => Promise<void>,
     readonly variant: MirrorVariant | undefined,
@@ -61,6 +66,8 @@ class MirrorStore extends Kept {
     await this.gate();
     const { shift: _, ...rest } = change;
     await super.change(this.variant === "what was agreed stays behind" ? rest : change);
+    for (const [, agreed] of change.agree ?? [])
+      if (agreed?.digest !== undefined && agreed.here.identity !== undefined) this.noted.add(agreed.digest);
     await this.gate();
   }
 }
@@ -79,12 +86,14 @@ class MirrorWorld {
   readonly arrived = new Set<number>();
   /** Contents and directories that others made there. */
   readonly foreign = new Set<string>();
-  /** How often each content was sent. */
-  readonly sent = new Map<number, number>();
+  /** Sent though it was known to be there. What is renamed before it was answered that it is there is sent anew. */
+  readonly again = new Set<number>();
   wrong: string | undefined;
   /** Names at the mirror, with what the mirror says of them. */
   readonly locked = new Map<string, { readonly when: "before" | "after"; readonly fault: Fault }>();
   running = false;
+  /** As a route keeps them. */
+  readonly #fixed = new Map<string, string>();
   #linked = false;
   #scans = 0;
   #time = 1;
@@ -120,9 +129,9 @@ class MirrorWorld {
           this.there,
           gate,
           { replaces: variant === "blind replace", believed: variant === "what was copied is believed" },
-          (_path, content) => {
-            this.arrived.add(content);
-            this.sent.set(content, (this.sent.get(content) ?? 0) + 1);
+          (_path, content) => void this.arrived.add(content),
+          (content) => {
+            if (this.store.noted.has(digestOf(content))) this.again.add(content);
           },
         ),
       },
@@ -134,7 +143,7 @@ class MirrorWorld {
         staging: (_side, path, { stamp }) => `${path} ${stamp.size} ${stamp.modifiedMs}`,
         intent,
       },
-      table: { alone: true, actions: (tables) => this.#actions(tables, intent) },
+      table: { alone: true, actions: (tables) => this.#actions(tables, intent), notMoved: (...it) => this.#notMoved(...it) },
     };
   }
 
@@ -145,9 +154,15 @@ class MirrorWorld {
     this.log.push(`    ${call}`);
   }
 
+  /** It is sent anew. */
+  #notMoved(from: string, identity: string): void {
+    this.#fixed.set(from, identity);
+    for (const [path, { digest }] of this.store.base) if (digest !== undefined && isAtOrBelow(path, from)) this.store.noted.delete(digest);
+  }
+
   #actions(tables: Tables, fresh: () => string): Action[] {
     const { deletes, variant } = this.options;
-    const actions = mirror(tables, { deletes, away: awayDir, fresh });
+    const actions = mirror(tables, { deletes, away: awayDir, fresh, fixed: this.#fixed });
     this.#expectRight(actions, tables);
     if (variant === "no other name") return actions.filter((action) => action.do !== "move" || !action.path.startsWith(`${awayDir}/`));
     return variant === "not from the top" ? [...actions].reverse() : actions;
@@ -291,6 +306,9 @@ class MirrorWorld {
       },
       new AbortController().signal,
     )
+      .then(({ left, failed }) => {
+        if (left.size + failed.size === 0) this.#fixed.clear();
+      })
       .catch((error: unknown) => {
         if (!isEnd(error)) this.wrong ??= error instanceof Error ? (error.stack ?? error.message) : String(error);
       })
@@ -332,8 +350,7 @@ class MirrorWorld {
     if (options.calm === true) {
       const extra = [...there.live()].find(([path]) => !here.nodes.has(path) && path !== awayDir);
       if (options.deletes && extra !== undefined) return `${extra[0]} is too much: ${here.text()} | ${there.text()}`;
-      const again = [...this.sent].find(([, times]) => times > 1);
-      if (again !== undefined) return `content ${again[0]} was sent ${again[1]} times`;
+      if (this.again.size > 0) return `sent again: ${[...this.again].join(", ")}`;
     }
     if (there.below(awayDir).length > 0) return `left in ${awayDir}: ${there.below(awayDir).join(" ")}`;
     if (store.intents.size > 0) return "it is still in the middle of something";

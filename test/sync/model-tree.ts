@@ -140,6 +140,8 @@ export class TreeReplica implements Replica {
     readonly broken: Broken = {},
     /** A content got its name. */
     readonly published: (path: string, content: number) => void = () => undefined,
+    /** Its sending begins: something of it is to be staged. */
+    readonly sends: (content: number) => void = () => undefined,
   ) {}
 
   scan(): Promise<Scan> {
@@ -249,7 +251,10 @@ export class TreeReplica implements Replica {
     const { staged, stagedMs } = this.tree;
     if (!begun && staged.has(id)) throw new Error(`${path} is staged, and nobody knows of it`);
     const content = await from.#call(`read ${path}`, () => from.#expect(path, entry));
-    if (!staged.has(id)) stagedMs.delete(id);
+    if (!staged.has(id)) {
+      stagedMs.delete(id);
+      this.sends(content);
+    }
     if (!staged.has(id) && held !== undefined && (await this.#call(`compare ${path}`, () => this.#is(path, held.entry))))
       await this.#call(`splice ${path}`, () => {
         const basis = this.tree.content(path);

@@ -104,10 +104,13 @@ for (const killed of [false, true])
     assert.deepEqual([box.text(), server.text(), store.intents.size], [both, both, 0]);
   });
 
-const mirrored = (fresh: () => string): World["table"] => ({
-  alone: true,
-  actions: (tables) => mirror(tables, { deletes: false, away: awayDir, fresh }),
-});
+const mirroring =
+  (deletes: boolean) =>
+  (fresh: () => string): World["table"] => ({
+    alone: true,
+    actions: (tables) => mirror(tables, { deletes, away: awayDir, fresh }),
+  });
+const mirrored = mirroring(false);
 
 /** A directory here and one of a server, and what happens between any two calls. */
 function two(table: (fresh: () => string) => World["table"]) {
@@ -313,4 +316,114 @@ test("what was staged with its time, and shall not have it any more, does not ge
   await run();
   assert.equal(server.content("a"), 4);
   assert.notEqual(server.entry("a")?.stamp.modifiedMs, agreedMs + 1);
+});
+
+/** A mirror with deletes at whose other side one call goes wrong: `then` comes in between. */
+async function wrongOnce(given: {
+  readonly before: (box: Tree) => void;
+  readonly edit: (box: Tree) => void;
+  readonly when: "before" | "after";
+  readonly call: string;
+  readonly kind: "transient" | "denied";
+  readonly then?: (box: Tree) => void;
+}) {
+  const { box, server, between, once, run } = two(mirroring(true));
+  given.before(box);
+  await run();
+  given.edit(box);
+  const sent: string[] = [];
+  let left = 1;
+  between.gate = (when, call) => {
+    if (when === "before" && call.startsWith("send ")) sent.push(call);
+    if (when !== given.when || call !== given.call || left-- <= 0) return Promise.resolve();
+    given.then?.(box);
+    return Promise.reject(new Fault(given.kind, "it went wrong"));
+  };
+  await once();
+  assert.ok(left <= 0, `${given.call} was called`);
+  return { box, server, between, run, sent };
+}
+
+const files = (box: Tree, ...paths: string[]) => {
+  for (const [n, path] of paths.entries()) {
+    box.makeParents(path);
+    box.put(path, n + 1);
+  }
+};
+
+test("a rename of a directory that is refused half-way leaves none under the new name", async () => {
+  const { server } = await wrongOnce({
+    before: (box) => files(box, "d/a"),
+    edit: (box) => box.rename("d", "e"),
+    ...{ when: "before", call: "rename d", kind: "denied" },
+  });
+  assert.equal(server.text(), "d/ d/a=1");
+});
+
+test("what was to come into a directory that was not moved waits: its parents would be nobody's", async () => {
+  const { box, server, run, sent } = await wrongOnce({
+    before: (box) => files(box, "c/a", "b"),
+    edit: (box) => {
+      box.rename("c", "d");
+      box.rename("b", "d/b");
+    },
+    ...{ when: "before", call: "rename c", kind: "denied" },
+  });
+  assert.equal(server.text(), "b=2 c/ c/a=1");
+  await run();
+  assert.deepEqual([server.text(), sent], [box.text(), []]);
+});
+
+test("a directory whose making was not answered, and that has gone here since, goes there too", async () => {
+  const { box, server, run } = await wrongOnce({
+    before: () => undefined,
+    edit: (box) => box.makeParents("d/e/x"),
+    ...{ when: "after", call: "mkdir d/e", kind: "transient" },
+  });
+  assert.equal(server.text(), "d/ d/e/");
+  box.remove("d");
+  await run();
+  assert.equal(server.text(), "");
+});
+
+test("what comes to a name of which nobody knows whether it was made free is not forgotten for that", async () => {
+  const { box, server, run, sent } = await wrongOnce({
+    before: (box) => files(box, "a", "c"),
+    edit: (box) => {
+      box.remove("c");
+      box.rename("a", "c");
+    },
+    ...{ when: "after", call: "take c", kind: "denied" },
+  });
+  box.remove("c");
+  await run();
+  assert.deepEqual([server.text(), sent], ["", []]);
+});
+
+for (const [name, edit, then] of [
+  ["what was moved without an answer", (box: Tree) => box.rename("a", "b"), (box: Tree) => box.rename("b", "d")],
+  ["what got the old name of such a thing", (box: Tree) => box.rename("a", "b"), (box: Tree) => box.rename("c", "a")],
+] as const)
+  test(`${name}, and got another name here before that is known, is not sent anew`, async () => {
+    const { box, server, run, sent } = await wrongOnce({
+      before: (box) => files(box, "a", "c"),
+      ...{ edit, then, when: "after", call: "unlink a", kind: "transient" },
+    });
+    await run();
+    assert.deepEqual([server.text(), sent], [box.text(), []]);
+  });
+
+test("what got its name without an answer, and is renamed here while it is compared, does not stay there under the old one", async () => {
+  const { box, server, between, run } = await wrongOnce({
+    before: () => undefined,
+    edit: (box) => box.put("a", 1),
+    ...{ when: "after", call: "publish a", kind: "transient" },
+  });
+  between.gate = (when, call) => {
+    if (when === "before" && call === "digest a" && box.nodes.has("a")) box.rename("a", "b");
+    return Promise.resolve();
+  };
+  await run();
+  await run();
+  assert.deepEqual([server.text(), server.staged.size], ["b=1", 0]);
 });
