@@ -42,9 +42,13 @@ export class HeldMoves {
 
   /** `Replica.give`: only this client ever gave the name `from`. */
   give(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
+    return this.#give(from, to, from, expect, signal);
+  }
+
+  #give(from: string, to: string, own: string, expect: Stamp | "directory", signal: AbortSignal): Promise<void> {
     const { lock, tree } = this.given;
     return lock.with(signal, async (hold) => {
-      const held = await this.#into(hold, from, from, expect, signal);
+      const held = await this.#into(hold, from, own, expect, signal);
       try {
         await tree.move(held, to, expect, signal);
       } catch (error) {
@@ -96,11 +100,11 @@ export class HeldMoves {
         const before = stuck.size;
         for (const { path, kind } of await entriesOf(tree, dir, signal)) {
           const name = path.slice(dir.length + 1);
-          // Only this client knows the others' names; a directory comes to where everybody may give names.
-          const move: Tree["move"] =
-            kind === "directory" ? (from, to, expect) => this.give(from, to, expect, signal) : tree.move.bind(tree);
+          const place = byKey.get(name) ?? lost(name);
+          // It comes to where everybody may give names, perhaps; a kill on that way leaves it where it is looked for again.
+          const move: Tree["move"] = (from, to, expect) => this.#give(from, to, place, expect, signal);
           try {
-            await this.#back(path, byKey.get(name) ?? lost(name), kind, move, signal);
+            await this.#back(path, place, kind, move, signal);
           } catch (error) {
             if (!isFault(error, "denied", "rejected", "transient")) throw error;
             stuck.set(byKey.get(name) ?? path, error);

@@ -173,11 +173,19 @@ class Blind extends Connection {
 const names = ["a", "b", "d/a", "d/b", "d/e/a", "f"];
 const never = new AbortController().signal;
 
-async function world(seed: number, variant?: Variant): Promise<{ readonly server: Server; readonly ended: number; readonly done: number }> {
+interface Found {
+  readonly server: Server;
+  readonly ended: number;
+  readonly done: number;
+  /** Of which nobody knew any more where it was. */
+  readonly astray: number;
+}
+
+async function world(seed: number, variant?: Variant): Promise<Found> {
   const random = new Random(seed);
   const scheduler = new Scheduler(random);
   const server = new Server();
-  let [content, serial, done] = [0, 0, 0];
+  let [content, serial, done, astray] = [0, 0, 0, 0];
   const client = async (own: string): Promise<void> => {
     for (let life = 0; life < 4; life++) {
       const tree = new Connection(server, scheduler, variant);
@@ -187,7 +195,10 @@ async function world(seed: number, variant?: Variant): Promise<{ readonly server
       const moves = new HeldMoves({
         ...{ lock, tree },
         beside: (path, n) => `${path}.${own}-${(serial += 1)}-${n}`,
-        lost: (name) => `.own/trash/${own}-${(serial += 1)}-${name}`,
+        lost: (name) => {
+          astray += 1;
+          return `.own/trash/${own}-${(serial += 1)}-${name}`;
+        },
       });
       /** Names of its own that something may have. */
       const mine = new Set<string>();
@@ -239,7 +250,7 @@ async function world(seed: number, variant?: Variant): Promise<{ readonly server
   } finally {
     Lock.prototype.with = withTurn;
   }
-  return { server, ended: [...server.nodes.keys()].filter((path) => path.startsWith(".own/ended/")).length, done };
+  return { server, ended: [...server.nodes.keys()].filter((path) => path.startsWith(".own/ended/")).length, done, astray };
 }
 
 // eslint-disable-next-line @typescript-eslint/unbound-method
@@ -251,9 +262,10 @@ function removing<T>(this: Lock, signal: AbortSignal, work: Parameters<typeof wi
 
 test(`clients take turns, and nothing is replaced or goes with a directory; seeds from ${first}`, async (t) => {
   let [done, ended] = [0, 0];
-  for (let seed = first; seed < first + worlds; seed++) {
+  // The first: killed while what a kill had left was brought back.
+  for (const seed of [1056, ...Array.from({ length: worlds }, (_, n) => first + n)]) {
     const found = await world(seed);
-    assert.deepEqual([...found.server.lost], [], `seed ${seed}`);
+    assert.deepEqual([[...found.server.lost], found.astray], [[], 0], `seed ${seed}`);
     done += found.done;
     ended += found.ended;
   }
@@ -262,7 +274,7 @@ test(`clients take turns, and nothing is replaced or goes with a directory; seed
 });
 
 /** Where rare ones were found first: looked at first, to be quick. After a change of what is tried the chances are others, and all are tried. */
-const rare: Readonly<Record<string, number>> = { "makes the hold again": 347, "removes an abandoned hold": 278 };
+const rare: Readonly<Record<string, number>> = { "makes the hold again": 546, "removes an abandoned hold": 278 };
 for (const variant of [
   "not by way of the hold",
   "nobody looks after making one",
