@@ -19,7 +19,23 @@ interface Situation {
   readonly looks?: boolean;
 }
 
-export function refusal(refused: Refused, { what, url, clock, looks = false }: Situation): Fault {
+/** What a refusal means. `statusOf` knows its status again. */
+export function refusal(refused: Refused, situation: Situation): Fault {
+  return Object.assign(meaningOf(refused, situation), { status: refused.status });
+}
+
+/** The status of the refusal that an error is; undefined of any other. */
+export function statusOf(error: unknown): number | undefined {
+  return error instanceof Fault && "status" in error && typeof error.status === "number" ? error.status : undefined;
+}
+
+/** A proxy gave up on the server behind it, which may be at it still. */
+export function isUnanswered(error: unknown): boolean {
+  const status = statusOf(error);
+  return status === 502 || status === 504;
+}
+
+function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situation): Fault {
   const { status, headers } = refused;
   const words = wordsOf(refused.text);
   const said = `${what}: ${url.host} answers ${status}${words === "" ? "" : ` ("${words}")`}`;

@@ -6,6 +6,7 @@
  */
 import { Fault, isFault } from "../../core/errors.js";
 import type { Occupant, Receipt, Upload } from "../../core/plugin.js";
+import { statusOf } from "./answers.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
 import { timeHeader, type Publisher } from "./publish.js";
@@ -14,7 +15,7 @@ import type { Ways } from "./ways.js";
 
 const mostChunks = 10_000;
 /** What a proxy or the server says while it still puts the file together. */
-const stillMerging = [423, 502, 504];
+const stillMerging: ReadonlySet<number | undefined> = new Set([423, 502, 504]);
 
 export class Chunks {
   readonly #server: DavServer;
@@ -129,7 +130,7 @@ export class Chunks {
       const end = clock.monotonicMs() + this.#options.answerTimeout;
       for (let waitMs = 1000; ; waitMs = Math.min(2 * waitMs, 15_000)) {
         if ((await this.#server.look(name, signal))?.size === upload.size) return undefined;
-        if (!stillMerging.some((status) => error.message.includes(` answers ${status}`)) || clock.monotonicMs() + waitMs > end) throw error;
+        if (!stillMerging.has(statusOf(error)) || clock.monotonicMs() + waitMs > end) throw error;
         await clock.sleep(waitMs, signal);
       }
     }

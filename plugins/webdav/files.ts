@@ -4,6 +4,7 @@
  */
 import { Fault, isFault } from "../../core/errors.js";
 import type { Occupant, Part, Receipt, Upload } from "../../core/plugin.js";
+import { isUnanswered } from "./answers.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
 import { timeHeader, type Proved, type Publisher } from "./publish.js";
@@ -232,9 +233,4 @@ export class Files {
     await this.#server.delete(this.#server.at(upload.partialPath), what, signal);
     await this.#ways.tidy(signal);
   }
-}
-
-/** A proxy gave up on the server behind it. */
-function isUnanswered({ message }: Fault): boolean {
-  return / answers 50[24]\b/.test(message);
 }
