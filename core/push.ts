@@ -90,7 +90,6 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     if (receipt !== undefined) lane.noteTaken();
   } catch (error) {
     await settle(engine, lane, version, delivery, error, job, signal);
-    if (!queue.isOpen(delivery.id)) queue.sentFrom.delete(delivery.id);
   } finally {
     job.close();
     if (work.transfer !== undefined) engine.transfers.end(work.transfer);

@@ -116,11 +116,6 @@ export class Queue {
     return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state = 'active'", delivery) !== undefined;
   }
 
-  /** It is still to be sent. */
-  isOpen(delivery: string): boolean {
-    return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state IN ('wanting', 'ready', 'active')", delivery) !== undefined;
-  }
-
   marksOf(delivery: string): Marks {
     return marksIn(this.journal.get<{ marks: string | null }>("SELECT marks FROM deliveries WHERE id = ?", delivery)?.marks ?? null);
   }
@@ -453,6 +448,13 @@ export class Queue {
       );
     }
     if (ids.length > 0) this.#readyWhereSealed();
+  }
+
+  /** What ended in another way than by a receipt, as one that was superseded while it waited, is not kept in mind for ever. */
+  forgetEnded(): void {
+    for (const id of this.sentFrom.keys())
+      if (this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state NOT IN ('done', 'dropped')", id) === undefined)
+        this.sentFrom.delete(id);
   }
 
   /** Inside `apply`. What an unknown error parked, or a source could not read, is looked at again. */

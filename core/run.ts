@@ -331,6 +331,7 @@ export class Run {
 
   async #daily(): Promise<void> {
     const { engine } = this;
+    engine.queue.forgetEnded();
     const again = await engine.journal.apply(() => engine.queue.retryUnknown());
     if (again > 0) engine.work$.next();
   }
