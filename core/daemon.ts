@@ -74,7 +74,11 @@ export class Daemon {
     try {
       if ((await freeBytesAt(stateDir)) < leastBytes) await fs.rm(join(stateDir, "reserve"), { force: true });
       else await makeReserve(stateDir);
-      await this.#begin(false);
+      await this.#begin(false).catch(async (error: unknown) => {
+        if (!isDamage(error)) throw error;
+        // It lies behind what opening reads: all of it is read now, and set aside.
+        await this.#begin(true);
+      });
     } catch (error) {
       if (!isMedium(error)) {
         this.#lock.release();

@@ -75,9 +75,20 @@ export function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";
 }
 
+/** What SQLite says of its disk (sqlite3_errstr): `all()` of @photostructure/sqlite throws that without the code. */
+const sqliteWords: Readonly<Record<string, number>> = {
+  "out of memory": 7,
+  "disk I/O error": 10,
+  "database disk image is malformed": 11,
+  "database or disk is full": 13,
+  "file is not a database": 26,
+};
+
 /** SQLite's primary result code (https://www.sqlite.org/rescode.html): 13 is SQLITE_FULL; undefined for what SQLite did not say. */
 export function sqliteCodeOf(error: unknown): number | undefined {
-  return error instanceof Error && "errcode" in error ? Number(error.errcode) & 0xff : undefined;
+  if (!(error instanceof Error)) return undefined;
+  if ("errcode" in error) return Number(error.errcode) & 0xff;
+  return codeOf(error) === "ERR_SQLITE_ERROR" ? sqliteWords[error.message] : undefined;
 }
 
 /** The Fault for an error of node:fs at a place that holds files. `what` opens the message: "cannot write /a/b". */

@@ -194,7 +194,7 @@ export class Journal {
     try {
       if (this.#failure === undefined) await this.durable();
     } catch (error) {
-      if (!isMedium(error)) throw error;
+      if (!isMedium(error) && !isDamage(error)) throw error;
     }
     await this.#flushing;
     this.#prepared.clear();

@@ -315,6 +315,25 @@ test("a journal that is rubbish: it starts, says so, rebuilds from the receipts,
   assert.equal(readFileSync(world.path("state/receipts.jsonl"), "utf8").trim(), receipts.trim());
 });
 
+test("a journal of which one table is rubbish, which shows only behind opening: it is set aside and rebuilt, too", async (t) => {
+  const world = new World(t);
+  for (let n = 0; n < 5; n++) world.file(`in/${n}`, `content ${n}`, n);
+  world.mkdir("out");
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"], into: "" }] });
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const path = world.path("state/journal.db");
+  const db = await openDatabase(path);
+  const asked = (sql: string) => Object.values(db.prepare(sql).get() as Record<string, number>)[0] ?? NaN;
+  const [root, bytes] = [asked("SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries'"), asked("PRAGMA page_size")];
+  db.close();
+  writeFileSync(path, readFileSync(path).fill(0xff, (root - 1) * bytes, root * bytes));
+  const run = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(run.code, 0, run.out + run.err);
+  assert.match(run.out, /the journal is damaged, .*; it was set aside as .*journal\.damaged-1\.db/);
+  assert.match(run.out, /5 receipts are known from receipts\.jsonl/);
+  assert.doesNotMatch(run.out, /"delivered"/);
+});
+
 test("a state directory that is lost: of what a server has and digests no byte is sent again, also of the first files", async (t) => {
   const world = new World(t);
   for (let n = 0; n < 5; n++) world.file(`in/${n}`, `content ${n}`, n);
