@@ -264,10 +264,12 @@ export class Lane {
     return this.#waiting.length === 0 && this.#busy < this.slots("source");
   }
 
-  /** Whether the device itself can be used now: a probe says so. */
-  async usable(signal: AbortSignal): Promise<boolean> {
+  /** Whether the device itself can be used now, `toWrite`: also to send to, as far as it can tell. A probe says so. */
+  async usable(signal: AbortSignal, toWrite = false): Promise<boolean> {
+    const { device } = this;
+    const within = AbortSignal.any([signal, AbortSignal.timeout(usableMs)]);
     try {
-      await this.device.probe(AbortSignal.any([signal, AbortSignal.timeout(usableMs)]));
+      await (toWrite && device.probeTarget !== undefined ? device.probeTarget(within) : device.probe(within));
       return true;
     } catch (error) {
       // Whatever is wrong with it: the caller has a fault of its own that says more.

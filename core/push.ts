@@ -11,7 +11,7 @@ import type { Lane } from "./lane.js";
 import { delivered, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
-import { type Action, actionFor, countsAsTry, reasonOf } from "./retry.js";
+import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter } from "./retry.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
@@ -120,17 +120,26 @@ async function settle(
   const sourceLane = engine.lanes.get(version.source);
   // A file that may not be read, on a source that may: only that file is set aside.
   const ofFile = ofSource && isFault(cause, "denied") && sourceLane !== undefined && (await sourceLane.usable(signal));
+  // A file that may not be written, on a target where others may: its device is not away for that, and the others do not wait behind it.
+  const refused =
+    !ofSource &&
+    isFault(cause, "denied") &&
+    lane.attached &&
+    lane.device.target?.features.resume === true &&
+    (await lane.usable(signal, true));
   // A disk that came back may have lost what its cache held: it is asked anew.
   const replugged = !ofSource && isFault(cause, "conflict") && (lane.state.epoch !== job.epoch || !lane.attached);
   const action: Action = ofFile
     ? { do: "park", fault: "denied" }
     : replugged
       ? { do: "again", afterMs: 0 }
-      : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
+      : refused
+        ? { do: "again", afterMs: refusedMsAfter(tries) }
+        : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
-  if (!ofSource) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
-  else if (!ofFile && !isFault(cause, "aborted") && sourceLane?.holds(version.medium) === true) sourceLane.noteFault(cause);
+  if (!ofSource && !refused) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
+  else if (ofSource && !ofFile && !isFault(cause, "aborted") && sourceLane?.holds(version.medium) === true) sourceLane.noteFault(cause);
   const again = (afterMs: number, counted: number) =>
     queue.release(delivery.id, clock.monotonicMs() + afterMs, { kind: facts.fault, reason, tries: counted });
   if (delivery.state === "discard") {
@@ -151,7 +160,7 @@ async function settle(
       events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
     case "again": {
-      await again(action.afterMs, countsAsTry(cause) ? tries + 1 : tries);
+      await again(action.afterMs, refused || countsAsTry(cause) ? tries + 1 : tries);
       // It is the target that wants peace, or space, not this one file: of that the first file's word is enough.
       const ofTarget = !ofSource && isFault(cause, "throttled", "full");
       const known = delivery.fault === facts.fault;

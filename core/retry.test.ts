@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, type FaultKind } from "./errors.js";
-import { actionFor, backoffMs, countsAsTry } from "./retry.js";
+import { actionFor, backoffMs, countsAsTry, refusedMsAfter } from "./retry.js";
 
 const fresh = { tries: 0, restarts: 0, upMs: 0 };
 
@@ -57,4 +57,8 @@ test("backoff doubles from a second, jittered, to 30 s while power may last a mi
       assert.ok(early >= Math.min(30_000, 1000 * 2 ** tries) / 2 && early <= 30_000);
       assert.ok(late >= Math.min(300_000, 1000 * 2 ** tries) / 2 && late <= 300_000);
     }
+});
+
+test("one file that a target refused by itself is tried again after a minute, two, and so on up to ten", () => {
+  assert.deepEqual([0, 1, 2, 3, 4, 10_000].map(refusedMsAfter), [60_000, 120_000, 240_000, 480_000, 600_000, 600_000]);
 });

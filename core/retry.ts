@@ -33,12 +33,19 @@ const earlyCapMs = 30_000;
 const earlyMs = 600_000;
 const unknownTries = 20;
 const fullMs = 10_000;
+const refusedMs = 60_000;
+const refusedCapMs = 600_000;
 
 /** `random`: 0 ≤ x < 1; full jitter over the upper half, so that the least wait still grows. */
 export function backoffMs(tries: number, upMs: number, random: number): number {
   const cap = upMs < earlyMs ? earlyCapMs : capMs;
   const wait = Math.min(cap, firstMs * 2 ** Math.min(tries, 20));
   return wait / 2 + (wait / 2) * random;
+}
+
+/** Again, when a target that works otherwise refused this one file (rights, of a directory say): nobody says when that changes. */
+export function refusedMsAfter(tries: number): number {
+  return Math.min(refusedCapMs, refusedMs * 2 ** Math.min(tries, 10));
 }
 
 export function actionFor(error: unknown, tried: Tried, random: number): Action {

@@ -352,9 +352,9 @@ export class Run {
       else if (isReleaseDue(engine, finder.lane)) return undefined;
     }
     for (const route of engine.syncs.values()) if (route.isBusy(upMs)) return undefined;
-    // What found no space was tried, and is not waited for.
+    // What found no space, or was refused by itself, was tried, and is not waited for.
     const rows = journal.all<{ source: string; medium: string; target: string; state: string; n: number; tries: number }>(
-      `SELECT source, medium, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
+      `SELECT source, medium, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held', 'denied') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
        FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, medium, target, state`,
       engine.clock.monotonicMs(),
     );

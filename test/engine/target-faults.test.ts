@@ -300,3 +300,37 @@ test("what becomes due a moment after the engine was woken for something else go
   }
   await until(bench, "one more try", () => writes > 5);
 });
+
+test("a file that may not be written, at a target where others may, does not take the target away from those; it is tried again later, and less often", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  for (const name of ["a", "b", "c"]) card.put(`open/${name}.bin`, name, t0);
+  for (const name of ["d", "e"]) card.put(`shut/${name}.bin`, name, t0 + 1000);
+  let shut = true;
+  out.before = (call) => {
+    if (shut && call.startsWith("write shut/")) throw new Fault("denied", "permission denied");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "the others", () => bench.states("out").filter((state) => state === "done").length === 3);
+  assert.deepEqual(saidOf(bench, "detached"), []);
+  const { engine } = bench.daemon;
+  const waits = () =>
+    engine.journal.all<{ fault: string; tries: number; ms: number }>(
+      "SELECT fault, tries, not_before - ? AS ms FROM deliveries WHERE state = 'ready'",
+      engine.clock.monotonicMs(),
+    );
+  await until(bench, "both were tried", () => waits().length === 2 && waits().every(({ tries }) => tries === 1));
+  assert.ok(waits().every(({ fault, ms }) => fault === "denied" && ms > 50_000 && ms <= 60_000));
+  const again = async () => {
+    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0"));
+    engine.work$.next();
+  };
+  await again();
+  await until(bench, "both were tried again", () => waits().length === 2 && waits().every(({ tries }) => tries === 2));
+  assert.ok(waits().every(({ ms }) => ms > 110_000 && ms <= 120_000));
+  shut = false;
+  await again();
+  await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+});
