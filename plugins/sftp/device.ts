@@ -38,10 +38,10 @@ export class SftpDevice implements Device {
 
   room(signal: AbortSignal): Promise<number | undefined> {
     return this.#pool.with(signal, "cannot ask for the free space", async ({ session }) => {
-      const { root } = session;
       // A root that is not there yet is made by the first upload, where its nearest directory is.
-      const at = (await session.stat(root)) === undefined ? Buffer.from(".") : root;
-      return (await session.space(at))?.freeBytes;
+      let at = session.root;
+      while (at.length > 0 && (await session.stat(at)) === undefined) at = at.subarray(0, Math.max(0, at.lastIndexOf(0x2f)));
+      return (await session.space(at.length === 0 ? Buffer.from("/") : at))?.freeBytes;
     });
   }
 
