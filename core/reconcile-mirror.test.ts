@@ -96,14 +96,8 @@ test("a thing with another name is moved, a directory with all that is in it", (
   assert.deepEqual(plan(base, here, base), ["move d to e", "move f to g"]);
   // Not where others changed it, nor where the server did not want it.
   assert.deepEqual(plan(base, here, { ...base, f: y }), ["move d to e", "forget f", "copy g"]);
-  const fixed = (identity: string) =>
-    new Map([
-      ["d", "1"],
-      ["f", identity],
-    ]);
-  assert.deepEqual(plan(base, here, base, { fixed: fixed("3") }), ["mkdir e", "move d/a to e/a", "copy g"]);
-  // What the server did not move under a name that something else has by now.
-  assert.deepEqual(plan(base, here, base, { fixed: fixed("4") }), ["move f to g", "mkdir e", "move d/a to e/a"]);
+  const fixed = (path: string) => path === "d" || path === "f";
+  assert.deepEqual(plan(base, here, base, { fixed }), ["mkdir e", "move d/a to e/a", "copy g"]);
 });
 
 test("what is in the way goes first: a chain from its end, a circle by another name", () => {

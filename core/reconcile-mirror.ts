@@ -16,8 +16,8 @@ export interface MirrorRules {
   readonly away: string;
   /** A name in `away` that nothing has, and that is never given twice. */
   readonly fresh: () => string;
-  /** What could not be moved when it was tried, by its path there: its identity. It is brought anew. */
-  readonly fixed?: ReadonlyMap<string, string>;
+  /** Whether what was agreed for this path could not be moved when it was tried: it is brought anew. */
+  readonly fixed?: (path: string) => boolean;
 }
 
 /**
@@ -137,7 +137,7 @@ class Places {
     const free = new Map<string, Node[]>();
     for (const [path, { identity, kind }] of base) {
       const node = this.#root.find(path);
-      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.get(path) === identity || isUnseen(this.tables, path))
+      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.(path) === true || isUnseen(this.tables, path))
         continue;
       // What others changed there stays where they have it.
       if (same(node.base, node.now) !== true) continue;

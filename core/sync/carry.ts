@@ -50,8 +50,8 @@ export interface Table {
   /** Nobody else writes what this route wrote: a content that got its name needs no intent, as nothing is lost by finding it there. */
   readonly alone?: true;
   actions(tables: Tables): readonly Action[];
-  /** A move was not done, of what is there now. */
-  notMoved?(from: string, identity: string): void;
+  /** What was agreed so could not be moved. */
+  notMoved?(agreed: Agreed): void;
 }
 
 /** What became of an action: "left" where it did not fit any more, and has to be decided anew. */

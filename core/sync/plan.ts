@@ -6,7 +6,7 @@ import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
 import { looksAs, type World } from "./carry.js";
 import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
-import { isOfPath, type Scan } from "./replica.js";
+import { type Entry, isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
 export type Planning = Pick<World, "sides" | "table" | "known"> & { readonly store: Pick<World["store"], "base"> };
@@ -19,7 +19,7 @@ export interface Plan {
   readonly scans: Scans;
   /** Each file's content that is known, by side and path. */
   readonly digests: ReadonlyMap<string, Digest>;
-  /** Read, and found to be what was agreed: a side shows that otherwise now. */
+  /** What is to be agreed instead, whatever is done: a side shows the same content otherwise now, or that thing has another name. */
   readonly shown: readonly (readonly [string, Agreed])[];
   /** Files whose content would decide, and that cannot be read: left as they are, with the reason. */
   readonly unread: Readonly<Record<Side, ReadonlyMap<string, string>>>;
@@ -35,25 +35,41 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
   const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
   const scans = { here, there };
   const digests = new Map<string, Digest>();
-  const named = identified(store.base);
+  const outdated = table.alone === true ? outdatedNames(store.base, here) : new Map<string, Agreed>();
+  const agreed = outdated.size === 0 ? store.base : new Map([...store.base, ...outdated]);
+  const named = identified(agreed);
   for (const side of bothSides)
     for (const [path, entry] of scans[side].entries)
-      for (const agreed of [store.base.get(path), entry.identity === undefined || side === "there" ? undefined : named.get(entry.identity)])
-        if (agreed?.digest !== undefined && agreed[side].recent !== true && looksAs(entry, agreed[side])) {
-          digests.set(keyOf(side, path), agreed.digest);
+      for (const it of [agreed.get(path), entry.identity === undefined || side === "there" ? undefined : named.get(entry.identity)])
+        if (it?.digest !== undefined && it[side].recent !== true && looksAs(entry, it[side])) {
+          digests.set(keyOf(side, path), it.digest);
           break;
         }
-  /** Changed while they were read, or cannot be read. */
-  const unsteady = new Set<string>();
+  /** Others were at work there while they were read. */
+  const changing = new Set<string>();
   const unread = { here: new Map<string, string>(), there: new Map<string, string>() };
   const unseen = (side: Side, path: string) =>
-    unsteady.has(path) || scans[side].settling.has(path) || isIn(held, path) || isIn(scans[side].unseen, path);
-  const base = new Map(
-    [...store.base].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]),
-  );
+    changing.has(path) ||
+    bothSides.some((it) => unread[it].has(path)) ||
+    scans[side].settling.has(path) ||
+    isIn(held, path) ||
+    isIn(scans[side].unseen, path);
+  const base = new Map([...agreed].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]));
   const folding = new Map(bothSides.flatMap((side) => (scans[side].folds === undefined ? [] : [[side, scans[side].folds] as const])));
   for (;;) {
-    if (table.alone === true) holdRenamed(held, store.base, here);
+    if (table.alone === true && held.size + changing.size > 0) {
+      const renamed = renamedHere(agreed, here);
+      waitTogether(
+        renamed,
+        (path) => whyIn(held, path),
+        (path, why) => held.set(path, why),
+      );
+      waitTogether(
+        renamed,
+        (path) => changing.has(path) || undefined,
+        (path) => changing.add(path),
+      );
+    }
     const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
     const actions = table.actions(tables);
     if (spread(held, actions, (path) => store.base.has(path) || bothSides.some((side) => scans[side].entries.has(path)))) continue;
@@ -68,7 +84,7 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
           actions,
           Object.fromEntries([...folding].map(([side, how]) => [side, { contents: allShown(tables[side], scans[side]), folding: how }])),
         ),
-        shown: lastMove(actions) < 0 ? shownAnew(store.base, scans, digests) : [],
+        shown: [...outdated, ...(lastMove(actions) < 0 ? shownAnew(agreed, scans, digests) : [])],
       };
     for (const { side, path } of questions) {
       const entry = scans[side].entries.get(path);
@@ -77,31 +93,41 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
         digests.set(keyOf(side, path), await sides[side].digest(path, entry, signal));
       } catch (error) {
         if (error instanceof Error && (await isOfPath(error, sides[side], signal))) unread[side].set(path, error.message);
-        else if (!isFault(error, "changed", "missing")) throw error;
-        unsteady.add(path);
+        else if (isFault(error, "changed", "missing")) changing.add(path);
+        else throw error;
       }
       throwIfAborted(signal);
     }
   }
 }
 
-/** Where people gave what is held another name, or its name to something else, that waits too: it would be brought anew. */
-function holdRenamed(held: Held, base: ReadonlyMap<string, Agreed>, here: Scan): void {
-  if (held.size === 0) return;
+/** What was agreed under one name, and has another one here now. */
+function renamedHere(base: ReadonlyMap<string, Agreed>, here: Scan): (readonly [string, string])[] {
   const isSame = (path: string, identity: string) =>
     base.get(path)?.here.identity === identity && here.entries.get(path)?.identity === identity;
   const elsewhere = new Map<string, string>();
   for (const [path, { identity }] of here.entries) if (identity !== undefined && !isSame(path, identity)) elsewhere.set(identity, path);
-  const renamed = [...base].flatMap(([path, { here: was }]) => {
+  return [...base].flatMap(([path, { here: was }]) => {
     const { identity } = was;
     const to = identity === undefined || isSame(path, identity) ? undefined : elsewhere.get(identity);
     return to === undefined ? [] : [[path, to] as const];
   });
-  for (let before = -1; before < held.size;) {
-    before = held.size;
-    for (const [from, to] of renamed) {
-      const why = whyIn(held, from) ?? whyIn(held, to);
-      if (why !== undefined) for (const name of [from, to]) if (!isIn(held, name)) held.set(name, why);
+}
+
+/** Where people gave what waits another name, or its name to something else, that waits too: it would be brought anew. */
+function waitTogether<W>(
+  renamed: readonly (readonly [string, string])[],
+  why: (path: string) => W | undefined,
+  wait: (path: string, why: W) => void,
+): void {
+  for (let any = true; any;) {
+    any = false;
+    for (const pair of renamed) {
+      const [one, two] = pair.map(why);
+      const cause = one ?? two;
+      if (cause === undefined || (one !== undefined && two !== undefined)) continue;
+      wait(pair[one === undefined ? 0 : 1], cause);
+      any = true;
     }
   }
 }
@@ -120,6 +146,44 @@ function spread(held: Held, actions: readonly Action[], isListed: (path: string)
     if (isMove(action)) moves.push(action);
   }
   return held.size > size;
+}
+
+/**
+ * What could not get a thing's new name was brought anew under that, and stays under the old one where nothing is deleted: it is not that thing any more, and must not be moved for it later.
+ * Of the names that were agreed for one thing as many are it as it has names here (hard links): those that it has still, then those whose content it has, the latest first.
+ */
+function outdatedNames(base: ReadonlyMap<string, Agreed>, { entries }: Scan): Map<string, Agreed> {
+  const agreed = new Map<string, string[]>();
+  let any = false;
+  for (const [path, { here }] of base) {
+    const { identity } = here;
+    if (identity === undefined) continue;
+    const paths = agreed.get(identity);
+    if (paths === undefined) agreed.set(identity, [path]);
+    else any = paths.push(path) > 0;
+  }
+  const outdated = new Map<string, Agreed>();
+  if (!any) return outdated;
+  const now = new Map<string, Entry[]>();
+  for (const entry of entries.values())
+    if (entry.identity !== undefined && (agreed.get(entry.identity)?.length ?? 0) > 1)
+      now.set(entry.identity, [...(now.get(entry.identity) ?? []), entry]);
+  for (const [identity, things] of now) {
+    const rank = (path: string): readonly [number, number] => {
+      const was = base.get(path)?.here;
+      const looks = was !== undefined && things.some((entry) => looksAs(entry, was));
+      return [entries.get(path)?.identity === identity ? 2 : looks ? 1 : 0, was?.stamp.modifiedMs ?? 0];
+    };
+    const paths = (agreed.get(identity) ?? []).map((path) => ({ path, rank: rank(path) }));
+    paths.sort(({ rank: [one, oneMs] }, { rank: [two, twoMs] }) => two - one || twoMs - oneMs);
+    for (const { path } of paths.slice(things.length)) {
+      const it = base.get(path);
+      if (it === undefined) continue;
+      const { identity: _, ...here } = it.here;
+      outdated.set(path, { ...it, here });
+    }
+  }
+  return outdated;
 }
 
 /** By what names a thing here, whatever it is called. */

@@ -191,8 +191,8 @@ async function carryAll(
   /** What was to come after it is decided anew. */
   const notMoved = ({ from, path }: Move) => {
     unmoved.add(path);
-    const identity = world.store.base.get(from)?.here.identity;
-    if (identity !== undefined) world.table.notMoved?.(from, identity);
+    const agreed = world.store.base.get(from);
+    if (agreed !== undefined) world.table.notMoved?.(agreed);
     left.add(path);
   };
   const one = async (action: Action) => {

@@ -15,14 +15,14 @@ import { beforeExt } from "../names.js";
 import { syncComesBack, syncHoldsState } from "../places.js";
 import type { Memo, TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
-import { bothSides, type Side, type Tables, twoWay } from "../reconcile.js";
-import { mirror } from "../reconcile-mirror.js";
+import { bothSides, type Side, twoWay } from "../reconcile.js";
 import { asPart, ownDir, Rules, shortHash } from "../route.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import type { Names, World } from "./carry.js";
 import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
+import { MirrorTable } from "./mirror-table.js";
 import { Known } from "./known.js";
 import { ChunkIndex } from "./chunk-index.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
@@ -85,8 +85,7 @@ export class SyncRoute {
   #failures = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
-  /** What a server did not move: it is sent anew. */
-  readonly #fixed = new Map<string, string>();
+  readonly #mirror: MirrorTable | undefined;
   #turns: Readonly<Record<Side, Turns>> = { here: new Turns(), there: new Turns() };
   readonly #known = new Known();
   readonly #noRoom = new NoRoom();
@@ -131,16 +130,10 @@ export class SyncRoute {
         ...(mode === "mirror" ? { away } : { names: routeNames }),
       }),
     };
-    const table =
-      mode === "two-way"
-        ? { actions: twoWay }
-        : {
-            alone: true as const,
-            actions: (tables: Tables) =>
-              mirror(tables, { deletes: config.deletes, away, fresh: () => routeNames.intent(), fixed: this.#fixed }),
-            notMoved: (from: string, identity: string) => void this.#fixed.set(from, identity),
-          };
+    const fresh = () => routeNames.intent();
+    this.#mirror = mode === "mirror" ? new MirrorTable(store, { deletes: config.deletes, away, fresh }) : undefined;
     this.#own = store.own;
+    const table = this.#mirror ?? { actions: twoWay };
     this.#world = { sides: this.#replicas, store, names: routeNames, table, ...(mode === "mirror" ? { known: this.#known } : {}) };
   }
 
@@ -379,7 +372,7 @@ export class SyncRoute {
       await this.#expire(stop);
       await this.#forgetChunks();
       // As long as something does not go otherwise either it would only be tried again.
-      if (result.failed.size === 0) this.#fixed.clear();
+      if (result.failed.size === 0) this.#mirror?.forget();
       this.evenMs = engine.clock.wallMs();
       this.#now("even", undefined);
     }

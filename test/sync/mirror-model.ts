@@ -7,12 +7,12 @@ import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
 import { isAtOrBelow } from "../../core/paths.js";
 import type { Digest } from "../../core/plugin.js";
-import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
+import { MirrorTable } from "../../core/sync/mirror-table.js";
 import { Known } from "../../core/sync/known.js";
 import { NoRoom } from "../../core/sync/no-room.js";
 import { round } from "../../core/sync/round.js";
-import type { Change } from "../../core/sync/store.js";
+import type { Agreed, Change } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
 import { Kept } from "./kept.js";
 import { awayDir, digestOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
@@ -92,8 +92,7 @@ class MirrorWorld {
   /** Names at the mirror, with what the mirror says of them. */
   readonly locked = new Map<string, { readonly when: "before" | "after"; readonly fault: Fault }>();
   running = false;
-  /** As a route keeps them. */
-  readonly #fixed = new Map<string, string>();
+  readonly table: MirrorTable;
   #linked = false;
   #scans = 0;
   #time = 1;
@@ -122,6 +121,7 @@ class MirrorWorld {
       if (when === "after" && call.startsWith("compare ") && this.options.calm !== true && this.random.below(8) === 0)
         this.meddle(call.slice("compare ".length));
     };
+    this.table = new MirrorTable(this.store, { deletes: options.deletes, away: awayDir, fresh: intent });
     this.world = {
       sides: {
         here: new TreeReplica(this.here, this.steps.gate),
@@ -143,7 +143,7 @@ class MirrorWorld {
         staging: (_side, path, { stamp }) => `${path} ${stamp.size} ${stamp.modifiedMs}`,
         intent,
       },
-      table: { alone: true, actions: (tables) => this.#actions(tables, intent), notMoved: (...it) => this.#notMoved(...it) },
+      table: { alone: true, actions: (tables) => this.#actions(tables), notMoved: (agreed) => this.#notMoved(agreed) },
     };
   }
 
@@ -155,14 +155,16 @@ class MirrorWorld {
   }
 
   /** It is sent anew. */
-  #notMoved(from: string, identity: string): void {
-    this.#fixed.set(from, identity);
-    for (const [path, { digest }] of this.store.base) if (digest !== undefined && isAtOrBelow(path, from)) this.store.noted.delete(digest);
+  #notMoved(agreed: Agreed): void {
+    this.table.notMoved(agreed);
+    const from = [...this.store.base].find(([, one]) => one === agreed)?.[0];
+    for (const [path, { digest }] of this.store.base)
+      if (from !== undefined && digest !== undefined && isAtOrBelow(path, from)) this.store.noted.delete(digest);
   }
 
-  #actions(tables: Tables, fresh: () => string): Action[] {
-    const { deletes, variant } = this.options;
-    const actions = mirror(tables, { deletes, away: awayDir, fresh, fixed: this.#fixed });
+  #actions(tables: Tables): Action[] {
+    const { variant } = this.options;
+    const actions = this.table.actions(tables);
     this.#expectRight(actions, tables);
     if (variant === "no other name") return actions.filter((action) => action.do !== "move" || !action.path.startsWith(`${awayDir}/`));
     return variant === "not from the top" ? [...actions].reverse() : actions;
@@ -307,7 +309,7 @@ class MirrorWorld {
       new AbortController().signal,
     )
       .then(({ left, failed }) => {
-        if (left.size + failed.size === 0) this.#fixed.clear();
+        if (left.size + failed.size === 0) this.table.forget();
       })
       .catch((error: unknown) => {
         if (!isEnd(error)) this.wrong ??= error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { twoWay } from "../../core/reconcile.js";
-import { mirror } from "../../core/reconcile-mirror.js";
 import type { World } from "../../core/sync/carry.js";
+import { MirrorTable } from "../../core/sync/mirror-table.js";
 import { NoRoom } from "../../core/sync/no-room.js";
 import { round, type Rules } from "../../core/sync/round.js";
 import { Stopped } from "../../core/sync/stop.js";
@@ -104,26 +104,22 @@ for (const killed of [false, true])
     assert.deepEqual([box.text(), server.text(), store.intents.size], [both, both, 0]);
   });
 
-const mirroring =
-  (deletes: boolean) =>
-  (fresh: () => string): World["table"] => ({
-    alone: true,
-    actions: (tables) => mirror(tables, { deletes, away: awayDir, fresh }),
-  });
+const mirroring = (deletes: boolean) => (fresh: () => string, store: Kept) => new MirrorTable(store, { deletes, away: awayDir, fresh });
 const mirrored = mirroring(false);
 
 /** A directory here and one of a server, and what happens between any two calls. */
-function two(table: (fresh: () => string) => World["table"]) {
+function two(table: (fresh: () => string, store: Kept) => World["table"]) {
   let [time, serial] = [1, 0];
   const tick = () => (time += 1);
   const [box, server] = [new Tree(tick, true, "born"), new Tree(tick, false)];
   const between: { gate: Gate } = { gate: () => Promise.resolve() };
   const gate: Gate = (when, call) => between.gate(when, call);
   const intent = () => String((serial += 1));
+  const store = new Kept();
   const world: World = {
     sides: { here: new TreeReplica(box, gate), there: new TreeReplica(server, gate) },
-    store: new Kept(),
-    table: table(intent),
+    store,
+    table: table(intent, store),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -131,11 +127,15 @@ function two(table: (fresh: () => string) => World["table"]) {
       intent,
     },
   };
-  const once = () => round(world, { ...rules, anew: ["there"] }, new AbortController().signal);
+  const once = async () => {
+    const result = await round(world, { ...rules, anew: ["there"] }, new AbortController().signal);
+    if (result.failed.size + result.left.size === 0 && world.table instanceof MirrorTable) world.table.forget();
+    return result;
+  };
   const run = async () => {
     for (let done = 1; done > 0;) ({ done } = await once());
   };
-  return { box, server, between, once, run, store: world.store };
+  return { box, server, between, once, run, store };
 }
 
 for (const answered of [true, false])
@@ -426,4 +426,103 @@ test("what got its name without an answer, and is renamed here while it is compa
   await run();
   await run();
   assert.deepEqual([server.text(), server.staged.size], ["b=1", 0]);
+});
+
+/** A mirror that only adds: what is at the server, and what was sent, also in part. */
+function adding() {
+  const { box, server, between, once, run } = two(mirrored);
+  const sent: string[] = [];
+  const gate = (given: (call: string) => Fault | undefined): Gate => {
+    return (when, call) => {
+      if (when === "after") return Promise.resolve();
+      if (/^(send|splice) /.test(call)) sent.push(call);
+      const fault = given(call);
+      return fault === undefined ? Promise.resolve() : Promise.reject(fault);
+    };
+  };
+  const refuse = (call: string) => void (between.gate = gate((it) => (it === call ? new Fault("denied", "no right") : undefined)));
+  between.gate = gate(() => undefined);
+  return { box, server, between, once, run, sent, gate, refuse };
+}
+
+test("what was brought anew, as it could not be moved, is what is moved the next time: not what stays under the old name", async () => {
+  const { box, server, once, run, sent, refuse } = adding();
+  files(box, "a");
+  await run();
+  refuse("link b");
+  box.rename("a", "b");
+  await once();
+  await run();
+  box.write("b", 4);
+  refuse("");
+  await run();
+  assert.deepEqual([server.text(), sent], ["a=1 b=4", ["send a", "send b", "splice b"]]);
+  box.rename("b", "c");
+  await run();
+  assert.deepEqual([server.text(), sent.slice(3)], ["a=1 c=4", []]);
+});
+
+test("two names of one thing (hard links) both go to where they are here", async () => {
+  const { box, server, run, sent } = adding();
+  const link = (from: string, to: string) => {
+    const node = box.nodes.get(from);
+    assert.ok(node !== undefined);
+    box.nodes.set(to, node);
+  };
+  files(box, "a");
+  link("a", "b");
+  await run();
+  sent.splice(0);
+  box.rename("a", "c");
+  box.rename("b", "d");
+  await run();
+  assert.deepEqual([server.text(), sent], ["c=1 d=1", []]);
+  // One of them is no name of it any more, and stays there: it is not moved for the other later.
+  box.remove("c");
+  box.write("d", 4);
+  await run();
+  box.rename("d", "e");
+  sent.splice(0);
+  await run();
+  assert.deepEqual([server.text(), sent], ["c=1 e=4", []]);
+});
+
+test("what could not be moved, and was agreed anew under the same name, may be moved", async () => {
+  const { box, server, once, run, sent, refuse } = adding();
+  files(box, "c");
+  await run();
+  refuse("link b");
+  box.rename("c", "b");
+  await once();
+  refuse("send b");
+  box.put("c", 2);
+  await once();
+  box.remove("c");
+  box.rename("b", "c");
+  await run();
+  assert.equal(server.text(), "c=1");
+  sent.splice(0);
+  box.rename("c", "d");
+  await run();
+  assert.deepEqual([server.text(), sent], ["d=1", []]);
+});
+
+test("what has the other's name, and whose name has gone while that was read, is not sent anew", async () => {
+  const { box, server, between, run, sent, gate } = adding();
+  box.put("a", 1);
+  box.put("b", 4);
+  await run();
+  sent.splice(0);
+  box.rename("a", "x");
+  box.rename("b", "a");
+  box.rename("x", "b");
+  // Of the same size.
+  box.write("a", 7);
+  between.gate = gate((call) => {
+    if (call === "digest a") box.remove("a");
+    return undefined;
+  });
+  await run();
+  await run();
+  assert.deepEqual([server.text(), sent], ["b=1", []]);
 });
