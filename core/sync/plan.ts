@@ -150,40 +150,39 @@ function spread(held: Held, actions: readonly Action[], isListed: (path: string)
 
 /**
  * What could not get a thing's new name was brought anew under that, and stays under the old one where nothing is deleted: it is not that thing any more, and must not be moved for it later.
- * Of the names that were agreed for one thing as many are it as it has names here (hard links): those that it has still, then those whose content it has, the latest first.
+ * Of the names that were agreed for one thing as many are it as it has names here (hard links): those that it has still, then those whose content it has, then the latest; which of equals, is
+ * for the table to say.
  */
 function outdatedNames(base: ReadonlyMap<string, Agreed>, { entries }: Scan): Map<string, Agreed> {
-  const agreed = new Map<string, string[]>();
-  let any = false;
-  for (const [path, { here }] of base) {
-    const { identity } = here;
-    if (identity === undefined) continue;
-    const paths = agreed.get(identity);
-    if (paths === undefined) agreed.set(identity, [path]);
-    else any = paths.push(path) > 0;
-  }
+  const agreed = byIdentity(base, ([, { here }]) => here);
+  const now = byIdentity(entries.values(), (entry) => entry);
   const outdated = new Map<string, Agreed>();
-  if (!any) return outdated;
-  const now = new Map<string, Entry[]>();
-  for (const entry of entries.values())
-    if (entry.identity !== undefined && (agreed.get(entry.identity)?.length ?? 0) > 1)
-      now.set(entry.identity, [...(now.get(entry.identity) ?? []), entry]);
-  for (const [identity, things] of now) {
-    const rank = (path: string): readonly [number, number] => {
-      const was = base.get(path)?.here;
-      const looks = was !== undefined && things.some((entry) => looksAs(entry, was));
-      return [entries.get(path)?.identity === identity ? 2 : looks ? 1 : 0, was?.stamp.modifiedMs ?? 0];
-    };
-    const paths = (agreed.get(identity) ?? []).map((path) => ({ path, rank: rank(path) }));
-    paths.sort(({ rank: [one, oneMs] }, { rank: [two, twoMs] }) => two - one || twoMs - oneMs);
-    for (const { path } of paths.slice(things.length)) {
-      const it = base.get(path);
-      if (it === undefined) continue;
+  for (const [identity, names] of agreed) {
+    const things = now.get(identity) ?? [];
+    if (things.length === 0 || names.length <= things.length) continue;
+    const ranks = names.map(([path, { here }]) => {
+      if (entries.get(path)?.identity === identity) return Infinity;
+      return things.some((entry) => looksAs(entry, here)) ? Number.MAX_VALUE : (here.stamp.modifiedMs ?? 0);
+    });
+    const least = [...ranks].sort((one, two) => two - one)[things.length - 1] ?? 0;
+    for (const [n, [path, it]] of names.entries()) {
       const { identity: _, ...here } = it.here;
-      outdated.set(path, { ...it, here });
+      if ((ranks[n] ?? 0) < least) outdated.set(path, { ...it, here });
     }
   }
   return outdated;
+}
+
+function byIdentity<T>(all: Iterable<T>, entryOf: (one: T) => Entry): Map<string, T[]> {
+  const found = new Map<string, T[]>();
+  for (const one of all) {
+    const { identity } = entryOf(one);
+    if (identity === undefined) continue;
+    const those = found.get(identity);
+    if (those === undefined) found.set(identity, [one]);
+    else those.push(one);
+  }
+  return found;
 }
 
 /** By what names a thing here, whatever it is called. */
