@@ -256,6 +256,8 @@ class Campaign {
     void life.program.exited.then((code) => {
       // Asked to stop before it could listen to that.
       if (code === "SIGKILL" || code === "SIGTERM" || plan.ending === "stop" || code === 0 || code === 1) return;
+      // A start that finds no room for the lock of a new state directory ends so where no service manager waits for it.
+      if (code === 2 && this.#counts.has("state full") && /the state directory \S+ cannot be used: no space is left/.test(stderr)) return;
       this.#findings.push(`broken: ${where}: it ended with ${code}: ${stderr.slice(0, 2000)}`);
     });
     if (plan.ending === "stop") this.#count("stop", false);
