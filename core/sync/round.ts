@@ -288,14 +288,18 @@ async function dropEach(world: World, unwanted: (staging: Staging) => boolean, s
   for (const staged of [...world.store.staged.values()]) if (unwanted(staged.staging)) await dropStaged(world, staged, signal);
 }
 
-/** What was staged for a content that is not wanted any more. Of what cannot be seen now, and of which no part is there, nobody knows: it may have got its name (`claimed`). */
+/**
+ * What was staged for a content that is not wanted any more. Of what cannot be seen now, and of which no part is there, nobody knows: it may have got its name (`claimed`); nor of what is there, but is
+ * not agreed yet: it may go here before that.
+ */
 async function dropUnwanted(world: World, { actions, scans, tables }: Plan, held: Held, signal: AbortSignal): Promise<void> {
   const { sides, store } = world;
   if (store.staged.size === 0) return;
   const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
+  const adopted = new Set(actions.flatMap((action) => (action.do === "adopt" ? [action.path] : [])));
   for (const staged of [...store.staged.values()]) {
     const { on, staging } = staged;
-    if (wanted.has(staging.id) || isIn(held, staging.path)) continue;
+    if (wanted.has(staging.id) || adopted.has(staging.path) || isIn(held, staging.path)) continue;
     if (isUnseen(tables, staging.path) && !(await sides[on].isStaged(staging, signal))) continue;
     await dropStaged(world, staged, signal);
   }

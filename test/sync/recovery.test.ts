@@ -428,6 +428,21 @@ test("what got its name without an answer, and is renamed here while it is compa
   assert.deepEqual([server.text(), server.staged.size], ["b=1", 0]);
 });
 
+test("what got its name without an answer, and goes here before that is known, does not stay there because something else got another name", async () => {
+  const { box, server, between, run } = await wrongOnce({
+    before: (box) => files(box, "b"),
+    edit: (box) => box.put("a", 1),
+    ...{ when: "after", call: "publish a", kind: "denied" },
+  });
+  box.rename("b", "c");
+  between.gate = (when, call) => {
+    if (when === "after" && call === "unlink b") box.remove("a");
+    return Promise.resolve();
+  };
+  await run();
+  assert.deepEqual([server.text(), server.staged.size], [box.text(), 0]);
+});
+
 /** A mirror that only adds: what is at the server, and what was sent, also in part. */
 function adding() {
   const { box, server, between, once, run } = two(mirrored);
