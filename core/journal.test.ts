@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
   copyFileSync,
   cpSync,
@@ -18,7 +19,7 @@ import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Random } from "../test/faults/random.js";
 import { Journal } from "./journal.js";
-import { openDatabase } from "./sqlite.js";
+import { type Database, openDatabase } from "./sqlite.js";
 import { JournalFromNewerVersion } from "./tables.js";
 
 function tempDir(t: TestContext): string {
@@ -270,6 +271,48 @@ test("a journal of an older version is brought up to this one, with all that it 
   assert.deepEqual(journal.all("SELECT marks, medium FROM deliveries"), []);
   const index = journal.get<{ sql: string }>("SELECT sql FROM sqlite_schema WHERE name = 'deliveries_wanting'")?.sql;
   assert.match(index ?? "", /\(source, medium, target,/);
+  await journal.close();
+});
+
+const withoutRowid = (db: Database, table: string) => {
+  const { sql } = db.prepare("SELECT sql FROM sqlite_schema WHERE name = ?").get(table) as { sql: string };
+  db.exec(`BEGIN; ${sql.replace(/^CREATE TABLE \S+/, "CREATE TABLE old")} WITHOUT ROWID; INSERT INTO old SELECT * FROM ${table};
+    DROP TABLE ${table}; ALTER TABLE old RENAME TO ${table}; COMMIT`);
+};
+
+test("rows that an older version laid by their ids lie in the order in which they were found, and nothing of them is lost", async (t) => {
+  const dir = tempDir(t);
+  const schemaOf = (journal: Journal) =>
+    journal.all<{ sql: string }>("SELECT name, replace(sql, '\"', '') AS sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name");
+  const rowsOf = (journal: Journal) => [
+    journal.all("SELECT * FROM versions ORDER BY id"),
+    journal.all("SELECT * FROM deliveries ORDER BY id"),
+  ];
+  const first = await Journal.open(dir);
+  await first.commit(() => {
+    for (let n = 0; n < 50; n++) {
+      const id = createHash("sha256").update(`${n}`).digest("hex");
+      const found = "INSERT INTO versions (id, source, path, size, state, store, found_ms) VALUES (?, 'cam', ?, 1, 'sealed', 'place', ?)";
+      first.run(found, id, `${n}`, n);
+      const wanted =
+        "INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank) VALUES (?, ?, 'cam', 'g', ?, 1, 'ready', 1, 0, 0)";
+      first.run(wanted, `d${id}`, id, `${n}`);
+    }
+    first.run(
+      "INSERT INTO deliveries SELECT 'alone', 'none', 'cam', 'g', 'x', 1, 'done', 1, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, 1, NULL, ''",
+    );
+  });
+  const [schema, rows] = [schemaOf(first), rowsOf(first)];
+  await first.close();
+  const db = await openDatabase(join(dir, "journal.db"));
+  for (const table of ["versions", "deliveries"]) withoutRowid(db, table);
+  db.close();
+  const journal = await Journal.open(dir);
+  assert.deepEqual(journal.setAside, []);
+  assert.deepEqual(schemaOf(journal), schema);
+  assert.deepEqual(rowsOf(journal), rows);
+  const paths = journal.all<{ path: string }>("SELECT path FROM deliveries ORDER BY rowid").map(({ path }) => path);
+  assert.deepEqual(paths, [...Array.from({ length: 50 }, (_, n) => `${n}`), "x"]);
   await journal.close();
 });
 

@@ -19,7 +19,7 @@ import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
 import { trimReceipts } from "./receipts.js";
 import type { Database, Statement, Value } from "./sqlite.js";
-import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, shorten } from "./tables.js";
+import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, rollBack, shorten } from "./tables.js";
 
 /** The log is copied into the database once it is longer. A full disk has to have room for both: the daemon's reserve is twice this. */
 export const checkpointBytes = 8 * 2 ** 20;
@@ -338,15 +338,6 @@ async function endLine(path: string, receipts: FileHandle): Promise<void> {
     if (last[0] !== 0x0a) await receipts.appendFile("\n");
   } finally {
     await reader.close();
-  }
-}
-
-/** SQLite may have rolled back by itself when the medium failed. */
-function rollBack(db: Database): void {
-  try {
-    db.exec("ROLLBACK");
-  } catch (error) {
-    if (!(error instanceof Error && error.message.includes("no transaction"))) throw error;
   }
 }
 

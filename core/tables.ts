@@ -2,7 +2,9 @@
  * The tables of the journal: their format, what led to it from older ones, and the database that holds them, opened as the journal wants it.
  * What SQLite's errors mean for it.
  */
+import { dirname } from "node:path";
 import { codeOf, sqliteCodeOf } from "./errors.js";
+import { freeBytesAt } from "./fs.js";
 import { openDatabase, type Database } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
@@ -15,10 +17,12 @@ const migrations = [
 ];
 /** Of a journal that this version can read (`user_version`). */
 export const newestFormat = 1 + migrations.length;
-const tables = `
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE versions (
-  id TEXT PRIMARY KEY, source TEXT NOT NULL, path TEXT NOT NULL,
+/**
+ * By rowid, so that what was found together lies together: by their ids, which are hashes, each change of a file's rows would write pages of their own, three times the bytes in all. Versions before that
+ * made them WITHOUT ROWID; what is asked of them is the same.
+ */
+const versions = `(
+  id TEXT PRIMARY KEY NOT NULL, source TEXT NOT NULL, path TEXT NOT NULL,
   size INTEGER NOT NULL, modified_ms REAL, inode TEXT,
   state TEXT NOT NULL,                      -- found | sealed | gone
   store TEXT NOT NULL,                      -- spool | place | through
@@ -30,13 +34,9 @@ CREATE TABLE versions (
   released TEXT,                            -- what was done at the source, or why it never will be
   spooled INTEGER NOT NULL DEFAULT 0,       -- bytes that the spool holds or has promised
   medium TEXT NOT NULL DEFAULT ''           -- of a source whose media can be changed
-) WITHOUT ROWID;
-CREATE INDEX versions_path ON versions (source, path);
-CREATE INDEX versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
-CREATE INDEX versions_open ON versions (source) WHERE state = 'found';
-CREATE INDEX versions_release ON versions (source) WHERE released IS NULL AND after <> 'keep';
-CREATE TABLE deliveries (
-  id TEXT PRIMARY KEY, version TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, path TEXT NOT NULL, required INTEGER NOT NULL,
+)`;
+const deliveries = `(
+  id TEXT PRIMARY KEY NOT NULL, version TEXT NOT NULL, source TEXT NOT NULL, target TEXT NOT NULL, path TEXT NOT NULL, required INTEGER NOT NULL,
   state TEXT NOT NULL,                      -- wanting | ready | active | parked | discard | done | dropped
   size INTEGER NOT NULL, weight REAL NOT NULL, rank REAL NOT NULL,
   not_before REAL NOT NULL DEFAULT 0,       -- by the monotonic clock of this run
@@ -45,12 +45,11 @@ CREATE TABLE deliveries (
   fault TEXT, reason TEXT, parked_ms REAL, replaces TEXT, memo TEXT, receipt TEXT, done_ms REAL,
   marks TEXT,                               -- what core noted before it did what cannot be taken back
   medium TEXT NOT NULL DEFAULT ''           -- its version's
-) WITHOUT ROWID;
-CREATE INDEX deliveries_version ON deliveries (version);
-CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
-CREATE INDEX deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
-CREATE INDEX deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
-CREATE INDEX deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
+)`;
+const tables = `
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE versions ${versions};
+CREATE TABLE deliveries ${deliveries};
 CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;
 
@@ -60,8 +59,17 @@ CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (de
  */
 const longBytes = 64 * 2 ** 20;
 
-/** Came later, and change no format: a version that does not know them works all the same. */
+/** Made where they are not there. What came later than the tables above changes no format: a version that does not know it works all the same. */
 const later = `
+CREATE INDEX IF NOT EXISTS versions_path ON versions (source, path);
+CREATE INDEX IF NOT EXISTS versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
+CREATE INDEX IF NOT EXISTS versions_open ON versions (source) WHERE state = 'found';
+CREATE INDEX IF NOT EXISTS versions_release ON versions (source) WHERE released IS NULL AND after <> 'keep';
+CREATE INDEX IF NOT EXISTS deliveries_version ON deliveries (version);
+CREATE INDEX IF NOT EXISTS deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+CREATE INDEX IF NOT EXISTS deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
+CREATE INDEX IF NOT EXISTS deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
+CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
 CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone';
 -- With the size: what was delivered is added up in it alone.
 CREATE INDEX IF NOT EXISTS deliveries_delivered ON deliveries (done_ms, size) WHERE state = 'done';
@@ -91,6 +99,7 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
       );
     const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
     if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${newestFormat}; COMMIT`);
+    await byRowid(db, path);
     db.exec(later);
     if (suspect) {
       const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
@@ -103,11 +112,28 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
   }
 }
 
+/** Of an older version. A card without room for it keeps them as they are: what was written until it was full would stay in the WAL. */
+async function byRowid(db: Database, path: string): Promise<void> {
+  const isOld = db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'deliveries' AND sql LIKE '%WITHOUT ROWID'").get() !== undefined;
+  if (!isOld || (await freeBytesAt(dirname(path))) < 4 * lengthOf(db)) return;
+  try {
+    db.exec(`BEGIN;
+      CREATE TABLE versions_new ${versions}; INSERT INTO versions_new SELECT * FROM versions ORDER BY found_ms, source, path;
+      CREATE TABLE deliveries_new ${deliveries};
+      INSERT INTO deliveries_new SELECT d.* FROM versions_new v JOIN deliveries d ON d.version = v.id ORDER BY v.rowid;
+      INSERT OR IGNORE INTO deliveries_new SELECT * FROM deliveries;
+      DROP TABLE versions; ALTER TABLE versions_new RENAME TO versions;
+      DROP TABLE deliveries; ALTER TABLE deliveries_new RENAME TO deliveries;
+      COMMIT`);
+  } catch (error) {
+    rollBack(db);
+    if (!isMedium(error)) throw error;
+  }
+}
+
 /** Whole or not at all: SQLite syncs in its own order meanwhile. A card without room for it keeps the long file. */
 export function shorten(db: Database): void {
-  const asked = (name: string) => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0]);
-  const pages = asked("page_count");
-  if (pages * asked("page_size") <= longBytes || 2 * asked("freelist_count") <= pages) return;
+  if (lengthOf(db) <= longBytes || 2 * asked(db, "freelist_count") <= asked(db, "page_count")) return;
   // What is left may be more than the memory has room for.
   db.exec("PRAGMA synchronous = FULL; PRAGMA temp_store = FILE");
   try {
@@ -117,6 +143,19 @@ export function shorten(db: Database): void {
     if (!isMedium(error)) throw error;
   } finally {
     db.exec("PRAGMA synchronous = OFF; PRAGMA temp_store = MEMORY");
+  }
+}
+
+const asked = (db: Database, name: string) => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0]);
+/** Bytes. */
+const lengthOf = (db: Database) => asked(db, "page_count") * asked(db, "page_size");
+
+/** SQLite may have rolled back by itself when the medium failed. */
+export function rollBack(db: Database): void {
+  try {
+    db.exec("ROLLBACK");
+  } catch (error) {
+    if (!(error instanceof Error && error.message.includes("no transaction"))) throw error;
   }
 }
 
