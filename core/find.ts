@@ -6,7 +6,7 @@
  * A hint that comes while listing stays queued: the listing is done once more after it.
  */
 import { createHash } from "node:crypto";
-import { EMPTY, filter, merge, type Observable, timer } from "./rxjs.js";
+import { EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } from "./rxjs.js";
 import { Survey } from "./compact.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
@@ -50,6 +50,8 @@ export class Finder {
   listings = 0;
   /** Files that are seen and have not settled yet. */
   readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
+  /** What `since: install` left in the first listing before it had settled, while another route waits for that; by path. */
+  readonly #leftEarly = new Map<string, { readonly stamp: string; readonly by: readonly RouteLane[] }>();
   /** Stamps of files that have settled and that no rule took, at the last listing. */
   readonly #decided = new Map<string, string>();
   readonly #told = new Set<string>();
@@ -61,6 +63,8 @@ export class Finder {
     () => this.#look(),
     () => this.lane.attached,
   );
+  /** A look has ended, which took so many ms. */
+  readonly #looked$ = new Subject<number>();
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
   readonly #missing: Missing;
@@ -90,9 +94,8 @@ export class Finder {
   }
 
   /** When a route with `"since": "install"` ran first; undefined where it never did, or has no such rule. */
-  startOf({ rules: { route } }: RouteLane): number | undefined {
-    const to = route.to.map(({ device }) => device);
-    const known = this.engine.journal.meta(startKey(this.lane.name, to));
+  startOf(route: RouteLane): number | undefined {
+    const known = this.engine.journal.meta(startKey(this.lane.name, route));
     return known === undefined ? undefined : Number(known.replace("listing:", ""));
   }
 
@@ -105,9 +108,12 @@ export class Finder {
   run(): Promise<void> {
     const { lane, stop, engine } = this;
     const intervalMs = lane.config.intervalMs ?? this.#source.features.intervalMs ?? defaultIntervalMs;
+    // A look that takes long is not begun again at once: at least half of the time the source is left alone.
+    const later$ = this.#looked$.pipe(switchMap((tookMs) => timer(Math.max(intervalMs - tookMs, tookMs))));
     const hints$: Observable<unknown> = merge(
+      of(undefined),
       lane.edge$,
-      Number.isFinite(intervalMs) ? timer(0, intervalMs) : timer(0),
+      Number.isFinite(intervalMs) ? later$ : EMPTY,
       this.#source.changes$ ?? EMPTY,
       engine.relist$.pipe(filter((name) => name === lane.name)),
     );
@@ -115,10 +121,13 @@ export class Finder {
   }
 
   async #look(): Promise<void> {
+    const beganMs = this.engine.clock.monotonicMs();
+    const tookMs = () => this.engine.clock.monotonicMs() - beganMs;
     try {
       await this.list(this.stop);
       this.failures = 0;
       this.lane.noteSuccess();
+      if (this.#unsettled.size > 0) this.#looks.hintIn(Math.max(100, this.lane.config.settleMs, tookMs()));
     } catch (error) {
       if (this.stop.aborted) return;
       if (this.engine.journal.failed) throw error;
@@ -131,6 +140,8 @@ export class Finder {
         { device: this.lane.name },
       );
       this.#looks.hintIn(backoffMs(this.failures++, this.engine.upMs(), this.engine.random()));
+    } finally {
+      this.#looked$.next(tookMs());
     }
   }
 
@@ -154,6 +165,7 @@ export class Finder {
     const unknown = new Set<FileEntry>();
     const timed: { id: string; modifiedMs: number }[] = [];
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
+    const old: FileEntry[] = [];
     const archive = lane.config.archiveDir?.replace(/^\/+|\/+$/g, "");
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
     const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
@@ -191,6 +203,10 @@ export class Finder {
         continue;
       }
       if (!same && !this.#settled(entry)) {
+        // Once it has settled, nothing may tell it from what came later.
+        const by = routes.filter((route) => this.#isLeftFirst(entry, route, starts));
+        if (known === undefined && by.length === routes.length) old.push(entry);
+        else if (by.length > 0) this.#leftEarly.set(entry.path, { stamp: stampText(entry), by });
         if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
         continue;
       }
@@ -207,6 +223,7 @@ export class Finder {
     this.#decided.clear();
     const taken = new Set(chosen.map(({ entry }) => entry.path));
     for (const { entry } of wanted) if (entry.settled !== false && !taken.has(entry.path)) this.#decide(entry);
+    for (const entry of old) chosen.push({ entry, routes: [] });
     let added = 0;
     for (let at = 0; at < chosen.length; at += batch) {
       throwIfAborted(signal);
@@ -216,6 +233,7 @@ export class Finder {
       engine.work$.next();
       await breathe();
     }
+    for (const path of this.#leftEarly.keys()) if (!this.#unsettled.has(path)) this.#leftEarly.delete(path);
     // Otherwise that is known: a listing without anything new asks the medium for nothing.
     if (reconsider || starts.fresh.size > 0)
       await engine.journal.apply(() => {
@@ -223,7 +241,6 @@ export class Finder {
         for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
       });
     if (reconsider) engine.work$.next();
-    if (this.#unsettled.size > 0) this.#looks.hintIn(Math.max(100, lane.config.settleMs));
     this.listings += 1;
     if (added > 0)
       engine.events.say("info", "found", `${lane.name}: ${added} new ${added === 1 ? "file" : "files"}`, {
@@ -240,12 +257,9 @@ export class Finder {
     const trusted = engine.clock.trusted();
     const ms = new Map<string, number>();
     const fresh = new Set<string>();
-    for (const { rules } of this.#routes) {
-      if (rules.route.since !== "install") continue;
-      const key = startKey(
-        lane.name,
-        rules.route.to.map(({ device }) => device),
-      );
+    for (const route of this.#routes) {
+      if (route.rules.route.since !== "install") continue;
+      const key = startKey(lane.name, route);
       const known = engine.journal.meta(key);
       const listing = known === undefined || known.startsWith("listing:") ? "listing:" : "";
       const nowMs = engine.clock.wallMs();
@@ -276,18 +290,23 @@ export class Finder {
       .filter(({ entry }) => entry.settled !== false)
       .map(({ entry, routes }) => ({
         entry,
-        routes: routes.filter((route) => {
-          const key = startKey(
-            this.lane.name,
-            route.rules.route.to.map(({ device }) => device),
-          );
-          const first = starts.fresh.has(key);
-          // While nobody knows the time, nothing tells what is there from what was there before.
-          const startMs = first && !starts.trusted ? Infinity : (starts.ms.get(key) ?? 0);
-          return (newest.get(route)?.has(entry) ?? true) && route.rules.isSince(entry, startMs, first);
-        }),
+        routes: routes.filter((route) => (newest.get(route)?.has(entry) ?? true) && this.#isSince(entry, route, starts)),
       }))
       .filter(({ entry, routes }) => routes.length > 0 || this.#isPassedOver(entry, starts.fresh.size > 0 || newest.size > 0));
+  }
+
+  #isSince(entry: FileEntry, route: RouteLane, { ms, fresh, trusted }: Starts): boolean {
+    const early = this.#leftEarly.get(entry.path);
+    if (early?.by.includes(route) === true && early.stamp === stampText(entry)) return false;
+    const key = startKey(this.lane.name, route);
+    // While nobody knows the time, nothing tells what is there from what was there before.
+    const startMs = fresh.has(key) && !trusted ? Infinity : (ms.get(key) ?? 0);
+    return route.rules.isSince(entry, startMs, fresh.has(key));
+  }
+
+  /** `since: install` leaves it, in the first listing of that route. */
+  #isLeftFirst(entry: FileEntry, route: RouteLane, starts: Starts): boolean {
+    return starts.fresh.has(startKey(this.lane.name, route)) && !this.#isSince(entry, route, starts);
   }
 
   /**
@@ -434,8 +453,8 @@ function stampText({ size, modifiedMs }: FileEntry): string {
   return `${size} ${modifiedMs ?? ""}`;
 }
 
-function startKey(source: string, targets: readonly string[]): string {
-  return `since:${source}:${targets.join(",")}`;
+function startKey(source: string, { rules: { route } }: RouteLane): string {
+  return `since:${source}:${route.to.map(({ device }) => device).join(",")}`;
 }
 
 /** Lets the event loop turn. */

@@ -35,6 +35,7 @@ export const {
   of,
   race,
   scan,
+  switchMap,
   take,
   takeUntil,
   tap,

@@ -67,6 +67,8 @@ export class FakeDevice {
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its listings tell no times. */
   timeless = false;
+  /** Its listings say of files that they are complete. */
+  settles = true;
   /** What its listings name beside its files. */
   besides: readonly FileEntry[] = [];
   openNow = 0;
@@ -119,7 +121,14 @@ export class FakeDevice {
     const file = this.files.get(path);
     if (file === undefined) return undefined;
     const { bytes, modifiedMs } = file;
-    return { path, kind: "file", size: bytes.length, ...(this.timeless ? {} : { modifiedMs }), ...this.#on(), settled: true };
+    return {
+      path,
+      kind: "file",
+      size: bytes.length,
+      ...(this.timeless ? {} : { modifiedMs }),
+      ...this.#on(),
+      ...(this.settles ? { settled: true } : {}),
+    };
   }
 
   #on(): { medium?: string } {

@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Fault } from "../../core/errors.js";
 import { partialPath, uploadId } from "../../core/route.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -524,3 +525,47 @@ for (const [name, years, expected] of [
     assert.deepEqual([...out.files.keys()], expected);
     assert.equal(bench.events.filter(({ what }) => what === "clock").length, years > 0 ? 1 : 0);
   });
+
+test("since install at a source that tells no times: what has not settled in the first listing was there before", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [out, all] = [new FakeDevice("out"), new FakeDevice("all")];
+  card.timeless = true;
+  card.settles = false;
+  for (const name of ["old.bin", "both/old.bin"]) card.put(name, "old");
+  await bench.start(
+    { sources: [card], targets: [out, all] },
+    [
+      { from: "card", to: ["out"], since: "install" },
+      { from: "card", to: ["all"], include: ["both/*"] },
+    ],
+    { device: { settleMs: 20 } },
+  );
+  await until(bench, "the first listing", () => (bench.daemon.engine.finders.get("card")?.listings ?? 0) > 0);
+  for (const name of ["new.bin", "both/new.bin"]) card.put(name, "new");
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "all is delivered", () => out.files.size >= 2 && all.files.size === 2 && !bench.states("out").includes("wanting"));
+  assert.deepEqual([...out.files.keys()].sort(), ["both/new.bin", "new.bin"]);
+  assert.deepEqual([...all.files.keys()].sort(), ["both/new.bin", "both/old.bin"]);
+});
+
+test("a source is listed once when it attaches, and left alone afterwards for as long as that took", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  card.before = async (call) => {
+    if (call !== "list") return;
+    // Timers of no time at all have ended by then.
+    await sleep(10);
+    aheadMs += 3600_000;
+  };
+  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"] }], { device: { intervalMs: 1 } });
+  const finder = bench.daemon.engine.finders.get("card");
+  const lists = () => card.calls.filter((call) => call === "list").length;
+  await until(bench, "the first listing", () => finder?.listings === 1);
+  await sleep(10);
+  assert.deepEqual([lists(), finder?.busy], [1, false]);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "what asks for it is listed at once", () => finder?.listings === 2);
+});
