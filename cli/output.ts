@@ -135,7 +135,7 @@ function lineOf(event: Event): string {
 }
 
 /** What moves now, on one line. */
-export function progressText(status: Status): string {
+export function progressText(status: Pick<Status, "queue" | "transfers">): string {
   const moving = status.transfers.map((transfer) => {
     const percent = transfer.size === 0 ? 100 : Math.floor((transfer.offset / transfer.size) * 100);
     const left = transfer.secondsLeft === undefined ? "" : `, ${durationText(transfer.secondsLeft)} left`;

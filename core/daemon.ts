@@ -14,7 +14,7 @@ import { checkpointBytes } from "./journal.js";
 import { isDamage, isFull, isMedium } from "./tables.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Run, type Drained, type Reloaded } from "./run.js";
-import { statusOf, type Status } from "./status.js";
+import { progressOf, statusOf, type Status } from "./status.js";
 import { shellWord, sizeText } from "./text.js";
 
 /** An engine that ran so long was well. */
@@ -102,6 +102,10 @@ export class Daemon {
   status(): Status {
     if (this.#run === undefined) throw new Error("the daemon is starting");
     return statusOf(this.#run.engine, this.#options.programVersion, this.ready, this.#refused);
+  }
+
+  progress(): Pick<Status, "queue" | "transfers"> {
+    return progressOf(this.engine);
   }
 
   /** Another configuration was to be applied and cannot be, for this reason: what runs goes on, and status says so until one is applied. */

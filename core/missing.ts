@@ -69,10 +69,10 @@ export class Missing {
   #waiting(): Map<string, Waiting[]> {
     const open = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'parked'`]
       .map((where) => `SELECT version FROM deliveries WHERE ${where} AND source = ?1`)
-      .join(" UNION ");
+      .join(" UNION ALL ");
     const rows = this.engine.journal.all<Waiting>(
-      `SELECT v.id, v.source, v.path, v.size, v.modified_ms, v.medium FROM (${open}) o JOIN versions v ON v.id = o.version
-       WHERE v.store = 'place' AND v.state <> 'gone' AND (v.released IS NULL OR v.released LIKE 'kept%') ORDER BY v.path`,
+      `SELECT v.id, v.source, v.path, v.size, v.modified_ms, v.medium FROM versions v
+       WHERE v.id IN (${open}) AND v.store = 'place' AND v.state <> 'gone' AND (v.released IS NULL OR v.released LIKE 'kept%') ORDER BY v.path`,
       this.lane.name,
     );
     const dirs = new Map<string, Waiting[]>();

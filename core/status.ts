@@ -93,27 +93,10 @@ export interface Status {
   readonly summary: string;
 }
 
-export function statusOf(engine: Engine, version: string, ready: boolean, refused?: string): Status {
+/** What a line on a terminal tells several times a second: of what waits only the number. */
+export function progressOf(engine: Engine): Pick<Status, "queue" | "transfers"> {
   const { journal } = engine;
   const count = (where: string) => journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM deliveries WHERE ${where}`)?.n ?? 0;
-  const waiting = count("state = 'wanting'") + count("state = 'ready'");
-  const active = count(`${elsewhere} AND state = 'active'`);
-  const parked = count(`${elsewhere} AND state = 'parked'`);
-  const forgotten = forgottenIn(journal);
-  const known = journal.get<{ n: number; bytes: number | null }>(
-    "SELECT COUNT(*) AS n, SUM(size) AS bytes FROM deliveries WHERE state = 'done'",
-  );
-  const delivered = (known?.n ?? 0) + forgotten.deliveries;
-  // State by state: each has an index of its own, and what is open is little beside what was delivered.
-  const open = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`, `${elsewhere} AND state = 'parked'`]
-    .map((where) => `SELECT version FROM deliveries WHERE ${where}`)
-    .join(" UNION ");
-  const sum = (what: string, where: string) =>
-    journal.get<{ n: number | null }>(`SELECT SUM(${what}) AS n FROM (${open}) o JOIN versions v ON v.id = o.version WHERE ${where}`)?.n ??
-    0;
-  const onSource = sum("size - durable", "state = 'found'");
-  const here = sum("durable", "state = 'found'") + sum("size", "state = 'sealed'");
-  const done = (known?.bytes ?? 0) + forgotten.bytes;
   const transfers = engine.transfers.running.map((transfer) => {
     const { id, route, from, to, path, size } = transfer.facts;
     const left = transfer.secondsLeft;
@@ -129,6 +112,32 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }),
     };
   });
+  return {
+    queue: {
+      waiting: count("state = 'wanting'") + count("state = 'ready'"),
+      active: count(`${elsewhere} AND state = 'active'`),
+      parked: count(`${elsewhere} AND state = 'parked'`),
+      delivered: count("state = 'done'") + forgottenIn(journal).deliveries,
+    },
+    transfers,
+  };
+}
+
+export function statusOf(engine: Engine, version: string, ready: boolean, refused?: string): Status {
+  const { journal } = engine;
+  const { queue, transfers } = progressOf(engine);
+  const { waiting, active, parked, delivered } = queue;
+  // State by state: each has an index of its own, and what is open is little beside what was delivered. Not UNION, for which all that was delivered is gone through.
+  const open = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`, `${elsewhere} AND state = 'parked'`]
+    .map((where) => `SELECT version FROM deliveries WHERE ${where}`)
+    .join(" UNION ALL ");
+  const sums = journal.get<{ source: number | null; here: number | null }>(
+    `SELECT SUM(CASE state WHEN 'found' THEN size - durable END) AS source,
+       SUM(CASE state WHEN 'found' THEN durable WHEN 'sealed' THEN size END) AS here FROM versions WHERE id IN (${open})`,
+  );
+  const [onSource, here] = [sums?.source ?? 0, sums?.here ?? 0];
+  const known = journal.get<{ bytes: number | null }>("SELECT SUM(size) AS bytes FROM deliveries WHERE state = 'done'");
+  const done = (known?.bytes ?? 0) + forgottenIn(journal).bytes;
   const rate = (kind: "pull" | "push") =>
     engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === kind ? transfer.bytesPerSecond : 0), 0);
   const settling = [...engine.finders.values()].reduce((sum, finder) => sum + finder.unsettled, 0);
@@ -142,7 +151,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     vehicle: engine.names.vehicle,
     installation: engine.names.installation,
     devices: devicesOf(engine, ready),
-    queue: { waiting, active, parked, delivered },
+    queue,
     transfers,
     parked: journal
       .all<{ id: string; path: string; target: string; fault: string | null; reason: string | null }>(

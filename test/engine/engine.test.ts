@@ -569,3 +569,34 @@ test("a source is listed once when it attaches, and left alone afterwards for as
   bench.daemon.engine.relist$.next("card");
   await until(bench, "what asks for it is listed at once", () => finder?.listings === 2);
 });
+
+test("what status asks, and what looks for files that have gone, goes through no delivery that was made", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
+  away.attach(false);
+  card.put("a.bin", "twelve bytes");
+  await bench.start({ sources: [card], targets: [out, away] }, [{ from: "card", to: ["out", "away"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  const { journal } = bench.daemon.engine;
+  const asked: { sql: string; values: readonly unknown[] }[] = [];
+  const own = { all: journal.all.bind(journal), get: journal.get.bind(journal) };
+  for (const [name, ask] of Object.entries(own))
+    Object.assign(journal, {
+      [name]: (sql: string, ...values: []): unknown => {
+        asked.push({ sql, values });
+        return ask(sql, ...values);
+      },
+    });
+  assert.deepEqual(bench.daemon.status().bytes, { onSource: 0, here: 12, delivered: 12 }, "what waits for two targets counts once");
+  card.put("b.bin", "b");
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "looked for what has gone", () => asked.some(({ sql }) => sql.includes("released LIKE 'kept%'")));
+  Object.assign(journal, own);
+  const scans = asked.flatMap(({ sql, values }) =>
+    journal
+      .all<{ detail: string }>(`EXPLAIN QUERY PLAN ${sql}`, ...(values as []))
+      .filter(({ detail }) => /^SCAN deliveries(?! USING .*INDEX deliveries_(wanting|ready|else|due|delivered)\b)/.test(detail)),
+  );
+  assert.deepEqual(scans, []);
+});
