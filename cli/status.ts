@@ -114,8 +114,11 @@ function isSaid({ devices }: Status, { to }: Status["failing"][number]): boolean
 }
 
 function failingText({ from, to, fault, deliveries, reason, seconds }: Status["failing"][number]): string {
-  const again = seconds === undefined ? "" : seconds === 0 ? "; again as soon as it can be" : `; again in ${durationText(seconds)}`;
-  return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${fault === "held" ? "" : " after a failure"}: ${reason}${again}`;
+  const inDoubt = fault === "indoubt";
+  const when = seconds === 0 ? "as soon as it can be" : `in ${durationText(seconds ?? 0)}`;
+  const again = seconds === undefined ? "" : `; ${inDoubt ? "looked for " : ""}again ${when}`;
+  const after = fault === "held" ? "" : inDoubt ? " in doubt" : " after a failure";
+  return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${after}: ${reason}${again}`;
 }
 
 export function statusText(status: Status): string {

@@ -41,14 +41,18 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
     const meant = what === undefined ? deliveriesWhere(engine, "state = 'parked'") : meantBy(engine, what);
     const parked = meant.filter(({ state }) => state === "parked");
     // Only who names it says that it may be sent twice.
+    const decided = what !== undefined && namedBy(engine, what).length > 0;
     queue.retry(
       parked.map(({ id }) => id),
-      what !== undefined && namedBy(engine, what).length > 0,
+      decided,
     );
     const waited = meant.filter(
       ({ state, not_before }) => (state === "wanting" || state === "ready") && not_before > engine.clock.monotonicMs(),
     );
-    queue.retry(waited.map(({ id }) => id));
+    queue.retry(
+      waited.map(({ id }) => id),
+      decided,
+    );
     const again = meant.filter(({ id, state }) => id === what && (state === "done" || state === "dropped"));
     for (const delivery of again) sendAgain(engine, delivery);
     const leaving = meant.filter(({ id, state }) => id === what && state === "discard");

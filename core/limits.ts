@@ -128,6 +128,12 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
   return together([route?.gate?.barred, required, slow, spent]);
 }
 
+/** The same for who asks: not known where its target is not there, undefined where it goes soon. */
+export function heldNow(engine: Engine, version: VersionRow, delivery: DeliveryRow): Held | undefined {
+  const lane = engine.lanes.get(delivery.target);
+  return lane === undefined ? undefined : heldBack(engine, lane, version, delivery);
+}
+
 /**
  * Why a target that takes no parts is not sent so many bytes: its budget would cut them, and all of it be sent again. `beside`: what is on its way there
  * already; two that are begun together would both be cut, day after day.

@@ -3,6 +3,7 @@ import { namesIn, type Wrong } from "./config.js";
 import { placeText, wrongText, type ConfigProblem } from "./config-problems.js";
 import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
+import { heldNow } from "./limits.js";
 import type { Journal } from "./journal.js";
 import { forgottenIn } from "./receipts.js";
 import { durationText, sizeText } from "./text.js";
@@ -58,7 +59,7 @@ export interface Status {
     readonly fault: string;
     readonly deliveries: number;
     readonly reason: string;
-    /** Until the first of them is tried again; 0: as soon as it can be. Absent while no daemon runs. */
+    /** Until the first of them is tried again; 0: as soon as it can be. Absent while no daemon runs, and where it is held back for nobody knows how long. */
     readonly seconds?: number;
   }[];
   readonly recent: readonly StoredReceipt[];
@@ -238,20 +239,31 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
   ];
 }
 
-function failingOf({ config, journal, clock }: Engine, ready: boolean): Status["failing"] {
+function failingOf(engine: Engine, ready: boolean): Status["failing"] {
+  const { config, journal, clock, queue } = engine;
   // What went wrong with a target that has left does not count any more.
   const targets = new Set(namesIn(config));
   // With MIN the other columns are those of the row that has it.
-  const rows = journal.all<{ source: string; target: string; fault: string; n: number; due: number; reason: string | null }>(
-    `SELECT source, target, fault, COUNT(*) AS n, MIN(not_before) AS due, reason FROM deliveries
+  const rows = journal.all<{ id: string; source: string; target: string; fault: string; n: number; due: number; reason: string | null }>(
+    `SELECT id, source, target, fault, COUNT(*) AS n, MIN(not_before) AS due, reason FROM deliveries
      WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND state <> 'discard' AND fault IS NOT NULL GROUP BY source, target, fault`,
   );
+  const heldOne = (id: string) => {
+    const delivery = queue.delivery(id);
+    const version = delivery === undefined ? undefined : queue.version(delivery.version);
+    return delivery === undefined || version === undefined ? undefined : heldNow(engine, version, delivery);
+  };
   return rows
     .filter(({ target }) => targets.has(target))
-    .map(({ source, target, fault, n, due, reason }) => ({
-      ...{ from: source, to: target, fault, deliveries: n, reason: reason ?? "" },
-      ...(ready ? { seconds: Math.max(0, Math.ceil((due - clock.monotonicMs()) / 1000)) } : {}),
-    }));
+    .map(({ id, source, target, fault, n, due, reason }) => {
+      // What the journal notes of that is of when it was put off, and not when it goes.
+      const held = ready && fault === "held" ? heldOne(id) : undefined;
+      const inMs = fault === "held" ? held?.inMs : due - clock.monotonicMs();
+      return {
+        ...{ from: source, to: target, fault, deliveries: n, reason: held?.reason ?? reason ?? "" },
+        ...(ready && inMs !== undefined ? { seconds: Math.max(0, Math.ceil(inMs / 1000)) } : {}),
+      };
+    });
 }
 
 /** A later version of the path says that it was found again. */

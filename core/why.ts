@@ -8,6 +8,7 @@ import { type Engine, routeOf, type RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { lastAway } from "./last.js";
+import { heldNow } from "./limits.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
@@ -221,14 +222,16 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       if (foreign) {
         // What was wrong with it when it left does not count any more.
       } else if (delivery.fault === "held") {
-        if (inMs > 0) reasons.push({ code: "held", text: `is held back: ${said}`, ...(running ? { inMs } : {}) });
+        if (inMs > 0) reasons.push(heldReason(engine, version, delivery, running));
       } else if (delivery.fault !== null) {
         const tries = delivery.tries > 0 ? `, after ${delivery.tries} ${delivery.tries === 1 ? "try" : "tries"}` : "";
         const when = !running ? "at once when the daemon runs" : inMs > 0 ? `in ${durationText(inMs / 1000)}` : "as soon as it can be";
         const inDoubt = delivery.fault === "indoubt";
         reasons.push({
           code: inDoubt ? "in-doubt" : "again",
-          text: inDoubt ? `${said}; looked for again ${when}` : `failed (${delivery.fault}): ${said}; tried again ${when}${tries}`,
+          text: inDoubt
+            ? `${said}; looked for again ${when}; to send it again now, when you have looked there: filesync retry ${id}`
+            : `failed (${delivery.fault}): ${said}; tried again ${when}${tries}`,
           ...(running && inMs > 0 ? { inMs } : {}),
         });
       }
@@ -297,6 +300,16 @@ function pushReasons(engine: Engine, delivery: DeliveryRow): Reason[] {
   );
   reasons.push(...turnReasons(lane, "target", ready.filter((other) => goesBefore(other, delivery)).length, running?.n ?? 0));
   return reasons;
+}
+
+/** By what it is held back now: what the journal notes is of when it was put off. */
+function heldReason(engine: Engine, version: VersionRow, delivery: DeliveryRow, running: boolean): Reason {
+  const now = running ? heldNow(engine, version, delivery) : undefined;
+  return {
+    code: "held",
+    text: `is held back: ${now?.reason ?? delivery.reason ?? ""}`,
+    ...(now?.inMs === undefined ? {} : { inMs: now.inMs }),
+  };
 }
 
 /** Its target's "when" or "budget". */

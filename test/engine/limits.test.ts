@@ -56,6 +56,25 @@ test("a window that ends in the middle of a file breaks it off; the next one goe
   assert.ok(writes.length <= 2 && (writes.length === 1 || writes[1] !== "write a.bin 0"), writes.join(", "));
 });
 
+test("why and status: what holds a route's file back is what does so now, and not what did when it was put off", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  bench.clock.offsetMs = today(12) - Date.now();
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], when: open(0) }]);
+  await until(bench, "put off", () => bench.daemon.status().failing.some(({ fault }) => fault === "held"));
+  const gate = bench.daemon.engine.routes.get("card")?.[0]?.gate;
+  await until(bench, "looked at", () => gate?.looked === true);
+  gate?.set({ reason: "nobody can say when" });
+  const [failing] = bench.daemon.status().failing;
+  assert.deepEqual(failing, { from: "card", to: "out", fault: "held", deliveries: 1, reason: "nobody can say when" });
+  gate?.set({ reason: "only later", inMs: 60_000 });
+  assert.equal(bench.daemon.status().failing[0]?.seconds, 60);
+  gate?.set({ reason: "nobody can say when" });
+  assert.deepEqual(await reasons(bench, "a.bin"), ["held: is held back: nobody can say when"]);
+});
+
 test("why: the condition of a target is told beside what else its file waits for: that it is away, that it is still read", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");

@@ -200,6 +200,27 @@ test('nobody knows, "again": once more after 24 h, noted in the receipt; after a
   assert.notEqual(it.receipt().sentBefore, undefined);
 });
 
+test('nobody knows, "again": who names the file sends it now, and no other retry does', async (t) => {
+  const box = new PostBox("box", "again");
+  box.lookup = () => "unknown";
+  const it = world(t, box);
+  await killedAt(it, "took a.bin");
+  await it.start();
+  const { bench } = it;
+  const waits = () => bench.events.filter(({ message }) => message.includes("sent once more 24 h after that")).length;
+  await until(bench, "waits", () => waits() === 1);
+  await retry(bench.daemon.engine, "box", never());
+  await until(bench, "waits again", () => waits() === 2);
+  assert.equal(box.posts.length, 1);
+  const [file] = await why(bench.daemon.engine, "a.bin", true, never());
+  const id = file?.reasons[0]?.id ?? "";
+  assert.match(file?.reasons[0]?.text ?? "", new RegExp(`; to send it again now, .*: filesync retry ${id}$`));
+  await retry(bench.daemon.engine, id, never());
+  await until(bench, "sent", () => isDone(it));
+  assert.equal(box.posts.length, 2);
+  assert.notEqual(it.receipt().sentBefore, undefined);
+});
+
 for (const [what, fault] of [
   ["a reset", new Fault("transient", "reset by peer")],
   ["a link that is gone", new Fault("offline", "no route")],
