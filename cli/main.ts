@@ -1,6 +1,9 @@
 #!/usr/bin/env node
 import { stat } from "node:fs";
 import { holdHeap } from "../core/heap.js";
+import { holdHangup } from "./hangup.js";
+
+if (process.argv[2] === "run") holdHangup();
 
 /** The program. What an older Node would stumble over in the modules of the commands is told before any of them is loaded. */
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);

@@ -14,6 +14,7 @@ import { StateDirHeld } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
+import { takeHangup } from "./hangup.js";
 import { othersText, strangeText } from "./machine/state-dir.js";
 import { Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
@@ -111,7 +112,10 @@ export async function serve(
       events.say("error", "reload", `the configuration cannot be applied: ${reasonOf(error)}`);
     });
   };
-  if (reload !== undefined) process.on("SIGHUP", onHangup);
+  if (reload !== undefined) {
+    process.on("SIGHUP", onHangup);
+    if (takeHangup()) onHangup();
+  }
   // What began is not left behind, whether it can start or not.
   if (
     !(await starting.catch(async (error: unknown) => {

@@ -1,6 +1,8 @@
 /** SIGHUP: another configuration while it runs. What did not change goes on; what is wrong is refused whole. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { test } from "node:test";
 import { plugins } from "../../cli/plugins.js";
 import type { Status } from "../../core/status.js";
@@ -122,6 +124,28 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
   world.config(good);
   assert.equal((await reload(5)).at(-1), "the new configuration runs: devices and routes are the same");
   assert.equal(await refused(), undefined);
+});
+
+test("a SIGHUP before it listens to that, while it still reads its configuration: it begins, and reads it again", async (t) => {
+  const world = new World(t);
+  for (const dir of ["in", "out"]) world.mkdir(dir);
+  const good = { devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] };
+  const next = world.config({ ...good, devices: { ...good.devices, more: local("out") } }, "next.json");
+  const text = readFileSync(world.config(good, "first.json"), "utf8");
+  const config = world.path("config.json");
+  execFileSync("mkfifo", [config]);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  // It is opened once the program reads it.
+  const first = await open(config, "w");
+  renameSync(next, config);
+  program.signal("SIGHUP");
+  await first.writeFile(text);
+  await first.close();
+  const { message } = await program.until(({ what }) => what === "reload", "reload");
+  assert.equal(message, "the new configuration runs: more added");
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0, program.stderr);
 });
 
 test("beside a file that cannot be read by now commands ask the daemon that runs; without one they say what is wrong with it", async (t) => {
