@@ -11,7 +11,7 @@ import type { Lane } from "./lane.js";
 import { delivered, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
-import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter } from "./retry.js";
+import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter, shotRefusedMsAfter } from "./retry.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
@@ -37,7 +37,7 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     claim: async () => {
       if (!lane.takes) return undefined;
       await putOffHeld(engine, lane);
-      const delivery = await engine.queue.claim(lane.name, fits);
+      const delivery = await engine.queue.claim(lane.name, fits, { refusedLast: lane.device.target?.features.singleShot === true });
       if (delivery === undefined || delivery === "full") return delivery;
       const push: Push = { delivery };
       engine.queue.pushing.set(delivery.id, push);
@@ -120,13 +120,11 @@ async function settle(
   const sourceLane = engine.lanes.get(version.source);
   // A file that may not be read, on a source that may: only that file is set aside.
   const ofFile = ofSource && isFault(cause, "denied") && sourceLane !== undefined && (await sourceLane.usable(signal));
+  const ofLogin = !ofSource && isFault(cause, "denied") && lane.attached;
+  // What a single shot's server says to a login, or a key, only a file tells. It is away for a while, and whether this file is what it refuses shows by another, which goes first then.
+  const afterOthers = ofLogin && lane.device.target?.features.singleShot === true;
   // A file that may not be written, on a target where others may: its device is not away for that, and the others do not wait behind it.
-  const refused =
-    !ofSource &&
-    isFault(cause, "denied") &&
-    lane.attached &&
-    lane.device.target?.features.resume === true &&
-    (await lane.usable(signal, true));
+  const refused = ofLogin && !afterOthers && (await lane.usable(signal, true));
   // A disk that came back may have lost what its cache held: it is asked anew.
   const replugged = !ofSource && isFault(cause, "conflict") && (lane.state.epoch !== job.epoch || !lane.attached);
   const action: Action = ofFile
@@ -153,7 +151,8 @@ async function settle(
       await queue.release(delivery.id, ofSource ? clock.monotonicMs() + 1000 : 0);
       return;
     case "wait":
-      await again(lane.attached || ofSource ? 1000 : 0, tries);
+      if (afterOthers) await again(shotRefusedMsAfter(tries), tries + 1);
+      else await again(lane.attached || ofSource ? 1000 : 0, tries);
       if (ofSource && sourceLane?.holds(version.medium) !== true)
         await journal.apply(() => queue.sourceAway(version.source, version.medium));
       // The lane says it, once, when the device is gone: a file's word would be the second.

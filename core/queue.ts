@@ -250,10 +250,11 @@ export class Queue {
     return this.bestOf(target, 1)[0];
   }
 
-  /** The best deliveries that are ready for a target, best first. */
-  bestOf(target: string, limit: number): DeliveryRow[] {
+  /** The best deliveries that are ready for a target, best first; of those, without `refused`, which it did not deny before. */
+  bestOf(target: string, limit: number, { refused = true }: { readonly refused?: boolean } = {}): DeliveryRow[] {
+    const but = refused ? "" : "AND fault IS NOT 'denied'";
     return this.journal.all<DeliveryRow>(
-      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${bestFirst} ${atMost(limit)}`,
+      `SELECT * FROM deliveries WHERE target = ? AND state = 'ready' AND not_before <= ? ${but} ${bestFirst} ${atMost(limit)}`,
       target,
       this.clock.monotonicMs(),
     );
@@ -298,10 +299,17 @@ export class Queue {
     );
   }
 
-  /** Claims the best delivery for a target; else one whose partial there is to be discarded. "full": the best is not one of those that may begin now. */
-  async claim(target: string, may: (best: DeliveryRow) => boolean = () => true): Promise<DeliveryRow | "full" | undefined> {
+  /**
+   * Claims the best delivery for a target; else one whose partial there is to be discarded. "full": the best is not one of those that may begin now. `refusedLast`: what it denied
+   * before comes behind all others.
+   */
+  async claim(
+    target: string,
+    may: (best: DeliveryRow) => boolean = () => true,
+    { refusedLast = false }: { readonly refusedLast?: boolean } = {},
+  ): Promise<DeliveryRow | "full" | undefined> {
     for (;;) {
-      const row = this.best(target);
+      const row = (refusedLast ? this.bestOf(target, 1, { refused: false })[0] : undefined) ?? this.best(target);
       if (row === undefined) return this.#toDiscard(target);
       if (!may(row)) return "full";
       // It may have been taken while a checkpoint of the journal was waited for.
@@ -419,10 +427,11 @@ export class Queue {
     );
   }
 
-  /** Inside `apply`. Whatever waits for or from this device is due now (a presence edge); what an unknown error parked is tried again. */
-  dueNow(device: string): void {
+  /** Inside `apply`. Whatever waits for or from this device is due now (a presence edge), but for what it refused as a target where `refused` stays; what an unknown error parked is tried again. */
+  dueNow(device: string, { refused = "due" }: { readonly refused?: "due" | "stays" } = {}): void {
+    const but = refused === "due" ? "" : "AND NOT (target = ?1 AND fault IS 'denied')";
     this.journal.run(
-      "UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1)",
+      `UPDATE deliveries SET not_before = 0 WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard') AND (source = ?1 OR target = ?1) ${but}`,
       device,
     );
     const unparked = this.journal.run(

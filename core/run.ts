@@ -198,8 +198,12 @@ export class Run {
     const crew = new Crew(this.#fail);
     const life: Life = { lane, crew, rules: new Crew(this.#fail) };
     this.#lives.set(lane.name, life);
+    let met = false;
     lane.edge$.subscribe(() => {
-      this.#crew.keep(engine.journal.apply(() => engine.queue.dueNow(lane.name)).then(() => engine.work$.next()));
+      // What it would say to a file its probe does not tell: what it refused lets others go first. As it is configured now it was asked nothing yet.
+      const refused = met && lane.device.target?.features.singleShot === true ? "stays" : "due";
+      met = true;
+      this.#crew.keep(engine.journal.apply(() => engine.queue.dueNow(lane.name, { refused })).then(() => engine.work$.next()));
     });
     watchGate(engine, lane, (work) => this.#crew.keep(work));
     if (lane.device.source !== undefined) {

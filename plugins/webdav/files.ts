@@ -3,8 +3,9 @@
  * whole. Whatever is answered, the size is asked afterwards.
  */
 import { Fault, isFault } from "../../core/errors.js";
+import { parentOf } from "../../core/paths.js";
 import type { Occupant, Part, Receipt, Upload } from "../../core/plugin.js";
-import { isUnanswered } from "./answers.js";
+import { isUnanswered, statusOf } from "./answers.js";
 import { Bodies } from "./body.js";
 import type { WebdavOptions } from "./options.js";
 import { timeHeader, type Proved, type Publisher } from "./publish.js";
@@ -30,6 +31,8 @@ export class Files {
   readonly #options: WebdavOptions;
   /** Uploads whose last write broke off. */
   readonly #broken = new Set<string>();
+  /** Directories of partials that a server which keeps only whole files refused to write. */
+  readonly #refusing = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
 
@@ -78,6 +81,10 @@ export class Files {
     if (offset > 0 && !ranges) throw new Fault("conflict", `${what}: this server keeps only whole files`);
     // A plain PUT that breaks off leaves nothing at Apache; what is put into a file that is there stays.
     if (ranges && offset === 0) await this.#put(upload, what, signal, "");
+    // Who refuses may read all of it before (nginx, by a directory's rights: 500). Nothing is sent there until one of no bytes is taken.
+    const dir = parentOf(upload.partialPath);
+    const asks = !ranges && upload.size > smallBytes;
+    if (asks && this.#refusing.has(dir)) await this.#put(upload, what, signal, "");
     for (const waitMs of [...lockedMs, undefined]) {
       const bodies = upload.size === 0 ? undefined : new Bodies(upload, offset, signal, onBytes);
       try {
@@ -85,6 +92,7 @@ export class Files {
         break;
       } catch (error) {
         if (ranges) this.#broken.add(upload.id);
+        if (asks && statusOf(error) !== undefined) this.#refusing.add(dir);
         // Much of it would go out in vain each time.
         if (!(error instanceof Locked) || waitMs === undefined || (bodies?.given ?? 0) > asksFrom) throw error;
         await server.clock.sleep(waitMs, signal);
@@ -92,6 +100,7 @@ export class Files {
         bodies?.close();
       }
     }
+    this.#refusing.delete(dir);
     if (ranges) await this.#expectContinued(upload, offset, await server.look(at, signal, what), signal);
   }
 

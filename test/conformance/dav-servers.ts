@@ -134,15 +134,17 @@ export const apache = program({
   },
 });
 
-export const nginx = program({
-  name: "nginx dav",
-  needs: ["/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"],
-  command: async (base, dir, port) => {
-    const hash = execFileSync("openssl", ["passwd", "-apr1", password], { encoding: "utf8" }).trim();
-    await fs.writeFile(join(base, "users"), `${user}:${hash}\n`);
-    const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) => `${kind}_temp_path ${base}/${kind};`).join(" ");
-    const text = `load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
-user root; worker_processes 2; daemon off; pid ${base}/pid; error_log ${base}/errors;
+/** `as`: the user whose rights its workers have. `more`: further locations. */
+export const nginxWith = (as: string, more = ""): DavServerKind =>
+  program({
+    name: "nginx dav",
+    needs: ["/usr/sbin/nginx", "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"],
+    command: async (base, dir, port) => {
+      const hash = execFileSync("openssl", ["passwd", "-apr1", password], { encoding: "utf8" }).trim();
+      await fs.writeFile(join(base, "users"), `${user}:${hash}\n`);
+      const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) => `${kind}_temp_path ${base}/${kind};`).join(" ");
+      const text = `load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
+user ${as}; worker_processes 2; daemon off; pid ${base}/pid; error_log ${base}/errors;
 events { worker_connections 128; }
 http {
   ${temporary} access_log off;
@@ -150,14 +152,17 @@ http {
     listen 127.0.0.1:${port}; client_max_body_size 0; root ${dir};
     auth_basic test; auth_basic_user_file ${base}/users;
     location / { dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS; create_full_put_path on; disable_symlinks on; }
+    ${more}
   }
 }
 `;
-    const file = join(base, "nginx.conf");
-    await fs.writeFile(file, text);
-    return ["/usr/sbin/nginx", "-c", file, "-e", join(base, "errors")];
-  },
-});
+      const file = join(base, "nginx.conf");
+      await fs.writeFile(file, text);
+      return ["/usr/sbin/nginx", "-c", file, "-e", join(base, "errors")];
+    },
+  });
+
+export const nginx = nginxWith("root");
 
 const rclonePath = ["/usr/bin/rclone", "/usr/local/bin/rclone"].find(existsSync) ?? "/usr/bin/rclone";
 

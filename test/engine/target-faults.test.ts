@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
+import { PostBox } from "../post-box.js";
 
 const t0 = Date.UTC(2026, 4, 1);
 const saidOf = (bench: Bench, what: string) => bench.events.filter((event) => event.what === what).map(({ message }) => message);
@@ -301,36 +302,90 @@ test("what becomes due a moment after the engine was woken for something else go
   await until(bench, "one more try", () => writes > 5);
 });
 
-test("a file that may not be written, at a target where others may, does not take the target away from those; it is tried again later, and less often", async (t) => {
+for (const [what, resume] of [
+  ["a target", true],
+  ["a target that begins each file anew", false],
+] as const)
+  test(`a file that may not be written, at ${what} where others may, does not take the target away from those; it is tried again later, and less often`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out", { target: { resume } });
+    for (const name of ["a", "b", "c"]) card.put(`open/${name}.bin`, name, t0);
+    for (const name of ["d", "e"]) card.put(`shut/${name}.bin`, name, t0 + 1000);
+    let shut = true;
+    out.before = (call) => {
+      if (shut && call.startsWith("write shut/")) throw new Fault("denied", "permission denied");
+      return undefined;
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "the others", () => bench.states("out").filter((state) => state === "done").length === 3);
+    assert.deepEqual(saidOf(bench, "detached"), []);
+    const { engine } = bench.daemon;
+    const waits = () =>
+      engine.journal.all<{ fault: string; tries: number; ms: number }>(
+        "SELECT fault, tries, not_before - ? AS ms FROM deliveries WHERE state = 'ready'",
+        engine.clock.monotonicMs(),
+      );
+    await until(bench, "both were tried", () => waits().length === 2 && waits().every(({ tries }) => tries === 1));
+    assert.ok(waits().every(({ fault, ms }) => fault === "denied" && ms > 50_000 && ms <= 60_000));
+    const again = async () => {
+      await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0"));
+      engine.work$.next();
+    };
+    await again();
+    await until(bench, "both were tried again", () => waits().length === 2 && waits().every(({ tries }) => tries === 2));
+    assert.ok(waits().every(({ ms }) => ms > 110_000 && ms <= 120_000));
+    shut = false;
+    await again();
+    await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+  });
+
+test("files that a single shot's server denies: nobody can tell whether it is the file or the key, so another goes first when the server is asked again, and they are tried less and less often", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
-  const out = new FakeDevice("out");
-  for (const name of ["a", "b", "c"]) card.put(`open/${name}.bin`, name, t0);
-  for (const name of ["d", "e"]) card.put(`shut/${name}.bin`, name, t0 + 1000);
-  let shut = true;
-  out.before = (call) => {
-    if (shut && call.startsWith("write shut/")) throw new Fault("denied", "permission denied");
+  const box = new PostBox("box");
+  for (const name of ["a", "b"]) card.put(`denied ${name}`, name, t0 + 1000);
+  for (const name of ["c", "d"]) card.put(`good ${name}`, name, t0);
+  let opens = false;
+  box.before = (call) => {
+    if (!opens && call.startsWith("took denied")) throw new Fault("denied", "403");
     return undefined;
   };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "the others", () => bench.states("out").filter((state) => state === "done").length === 3);
-  assert.deepEqual(saidOf(bench, "detached"), []);
+  await bench.start({ sources: [card], targets: [box] }, [{ from: "card", to: ["box"] }]);
   const { engine } = bench.daemon;
+  const denials = () => box.calls.filter((call) => call.startsWith("took denied")).length;
   const waits = () =>
-    engine.journal.all<{ fault: string; tries: number; ms: number }>(
-      "SELECT fault, tries, not_before - ? AS ms FROM deliveries WHERE state = 'ready'",
-      engine.clock.monotonicMs(),
-    );
-  await until(bench, "both were tried", () => waits().length === 2 && waits().every(({ tries }) => tries === 1));
-  assert.ok(waits().every(({ fault, ms }) => fault === "denied" && ms > 50_000 && ms <= 60_000));
-  const again = async () => {
-    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0"));
-    engine.work$.next();
-  };
-  await again();
-  await until(bench, "both were tried again", () => waits().length === 2 && waits().every(({ tries }) => tries === 2));
-  assert.ok(waits().every(({ ms }) => ms > 110_000 && ms <= 120_000));
-  shut = false;
-  await again();
-  await until(bench, "all", () => bench.states("out").every((state) => state === "done"));
+    engine.journal
+      .all<{ tries: number; ms: number }>(
+        "SELECT tries, not_before - ? AS ms FROM deliveries WHERE state = 'ready' AND fault = 'denied' ORDER BY tries",
+        engine.clock.monotonicMs(),
+      )
+      .map(({ tries, ms }) => [tries, Math.ceil(ms / 60_000)]);
+  const isAway = () => engine.lanes.get("box")?.attached === false;
+  const denied = (times: number) =>
+    until(bench, `denied ${times} times`, () => denials() === times && isAway() && waits().length === Math.min(times, 2));
+  const back = () => engine.lanes.get("box")?.lookNow(new AbortController().signal);
+  // As where so many were denied that the first are due again before the last was tried.
+  const allDue = () => engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE fault = 'denied'"));
+  await denied(1);
+  await allDue();
+  await back();
+  await denied(2);
+  await allDue();
+  await back();
+  await until(bench, "the others", () => bench.states("box").filter((state) => state === "done").length === 2);
+  await denied(3);
+  assert.deepEqual(
+    box.posts.map(({ path }) => path),
+    ["denied b", "denied a", "good d", "good c", "denied b"],
+  );
+  assert.deepEqual(waits().at(-1), [2, 4]);
+  // That it is back says nothing of them.
+  await back();
+  await engine.journal.apply(() => undefined);
+  assert.deepEqual(waits().at(-1), [2, 4]);
+  await bench.stop();
+  opens = true;
+  await bench.start({ sources: [card], targets: [box] }, [{ from: "card", to: ["box"] }]);
+  await until(bench, "all, at once after a start", () => bench.states("box").every((state) => state === "done"));
 });
