@@ -40,7 +40,7 @@ export type FaultKind =
 
 export interface FaultOptions {
   readonly cause?: unknown;
-  /** With `throttled`: how long the peer asked us to wait, in ms. With `indoubt`: when it is looked for again (core's own). */
+  /** With `throttled`: how long the peer asked us to wait, in ms; with `transient`: with this file alone. With `indoubt`: when it is looked for again (core's own). */
   readonly retryAfterMs?: number;
   /** Of a single shot: it broke off before the peer can have had all of it, though its last chunk was read. */
   readonly notTaken?: boolean;

@@ -458,6 +458,26 @@ test("Retry-After: seconds, or a date where the clock is trusted", () => {
   assert.equal(retryAfterMs({}, clock), undefined);
 });
 
+test("Retry-After: a date is one of the server's clock, whatever ours says", () => {
+  class Wrong extends RealClock {
+    constructor(readonly isTrusted: boolean) {
+      super(false);
+    }
+    override wallMs(): number {
+      return Date.UTC(2000, 0, 1);
+    }
+    override trusted(): boolean {
+      return this.isTrusted;
+    }
+  }
+  const [date, later] = ["Wed, 25 Nov 2026 10:00:00 GMT", "Wed, 25 Nov 2026 10:05:00 GMT"];
+  for (const isTrusted of [true, false]) assert.equal(retryAfterMs({ "retry-after": later, date }, new Wrong(isTrusted)), 300_000);
+  assert.equal(retryAfterMs({ "retry-after": date, date }, new Wrong(true)), undefined);
+  // Nothing says what time it is.
+  assert.equal(retryAfterMs({ "retry-after": later }, new Wrong(false)), undefined);
+  assert.equal(retryAfterMs({ "retry-after": later, date: "soon" }, new Wrong(false)), undefined);
+});
+
 test("a Retry-After that asks for no wait is none, and none is longer than a day", () => {
   const clock = new RealClock(false);
   // A date that has passed is what a server says whose clock is behind.

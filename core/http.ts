@@ -315,10 +315,12 @@ async function textOf(message: IncomingMessage, withinMs: number, most = mostTex
 
 /**
  * How long to wait, in ms, from Retry-After (RFC 9110 §10.2.3): seconds or a date, a day at most. Undefined where it asks for no wait: who asks again at once, over and
- * over, is held back by nothing.
+ * over, is held back by nothing. A date is one of the server's clock, which `Date` tells beside it: ours may be wrong, or not set.
  */
 export function retryAfterMs(headers: IncomingMessage["headers"], clock: Clock): number | undefined {
   const text = headers["retry-after"] ?? "";
-  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : clock.trusted() ? Date.parse(text) - clock.wallMs() : NaN;
+  const said = Date.parse(headers.date ?? "");
+  const nowMs = Number.isNaN(said) && clock.trusted() ? clock.wallMs() : said;
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - nowMs;
   return ms > 0 ? Math.min(ms, longestWaitMs) : undefined;
 }

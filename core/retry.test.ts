@@ -36,7 +36,8 @@ test("a mismatch reads the source in its safest mode", () => {
 });
 
 test("throttled waits as it was told", () => {
-  assert.deepEqual(actionFor(new Fault("throttled", "x", { retryAfterMs: 7000 }), fresh, 0), { do: "again", afterMs: 7000 });
+  for (const kind of ["throttled", "transient"] as const)
+    assert.deepEqual(actionFor(new Fault(kind, "x", { retryAfterMs: 7000 }), fresh, 0), { do: "again", afterMs: 7000 });
 });
 
 test("what is in doubt is looked for when it is said when, else set aside", () => {

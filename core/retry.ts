@@ -64,9 +64,8 @@ export function actionFor(error: unknown, tried: Tried, random: number): Action 
     case "config":
       return { do: "wait" };
     case "transient":
-      return again;
     case "throttled":
-      return { do: "again", afterMs: error.retryAfterMs ?? backoffMs(tried.tries, tried.upMs, random) };
+      return error.retryAfterMs === undefined ? again : { do: "again", afterMs: error.retryAfterMs };
     case "full":
       return { do: "again", afterMs: fullMs };
     case "conflict":

@@ -38,3 +38,17 @@ test("a refusal counts though its words are cut off; a yes does not", async () =
   assert.equal(await said(503, { "retry-after": "5" }), "throttled: logs.example answers 503, and breaks off 5000");
   assert.equal(await said(200), "Error: aborted");
 });
+
+test("a redirect is told with where it leads, without what a portal puts behind that", async () => {
+  const options = v.parse(plugin.options, { url: "http://logs.example/upload", answer: { contains: "x" } });
+  for (const [location, to] of [
+    ["https://logs.example/upload", /it leads to https:\/\/logs\.example\/upload\)/],
+    ["http://portal.example/login?mac=00-11&for=logs.example", /it leads to http:\/\/portal\.example\/login\)/],
+  ] as const) {
+    const answer = { status: 302, headers: { location }, text: () => Promise.resolve("") } as unknown as HttpAnswer;
+    await assert.rejects(
+      readAnswer(answer, { options, upload: upload("a.bin", bytes(100)), clock: new RealClock(false) }),
+      (error: unknown) => isFault(error, "throttled") && to.test(error.message),
+    );
+  }
+});

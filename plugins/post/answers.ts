@@ -58,7 +58,7 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
       ...read,
     };
   }
-  if (status >= 300 && status < 400) throw await notIt(`it leads to ${location === undefined ? "somewhere else" : new URL(location).host}`);
+  if (status >= 300 && status < 400) throw await notIt(`it leads to ${location === undefined ? "somewhere else" : placeOf(location)}`);
   const tooLarge = `it has ${sizeText(upload.size)}, more than ${host} takes`;
   switch (status) {
     case 400:
@@ -76,8 +76,12 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
     case 429:
     case 503:
       throw new Fault("throttled", said, { retryAfterMs: retryAfterMs(headers, clock) ?? busyMs });
-    case 413:
+    case 413: {
+      // With Retry-After it is so only now (RFC 9110 §15.5.14), and of this file alone.
+      const waitMs = retryAfterMs(headers, clock);
+      if (waitMs !== undefined) throw new Fault("transient", `${tooLarge} now (413)`, { retryAfterMs: waitMs, notTaken: true });
       throw new Fault("rejected", `${tooLarge} (413)`);
+    }
     case 507:
       throw new Fault("full", said);
     case 500:
@@ -127,6 +131,12 @@ function urlOf(text: string | undefined, base: string): string | undefined {
 
 function urlFrom(text: string, base: string): string | undefined {
   return URL.canParse(text, base) ? new URL(text, base).href : undefined;
+}
+
+/** Without what a portal puts behind it: who it is that asks. */
+function placeOf(url: string): string {
+  const { origin, pathname } = new URL(url);
+  return `${origin}${pathname}`;
 }
 
 function parsed(text: string): unknown {

@@ -7,6 +7,11 @@ import { Board } from "./board.js";
 import type { PostOptions } from "./plugin.js";
 import { PostTarget } from "./target.js";
 
+/** Nothing tells the right server from another that answers at its address. */
+function tellsNothing({ url, preset, answer }: PostOptions): boolean {
+  return new URL(url).protocol === "http:" && preset === undefined && answer.contains === undefined && answer.url === undefined;
+}
+
 export class PostDevice implements Device {
   readonly presence$ = new BehaviorSubject<Presence>({ state: "attached" });
   readonly target: PostTarget;
@@ -23,6 +28,12 @@ export class PostDevice implements Device {
       (text) => context.say("warn", text),
       options.index,
     );
+    // A portal cannot speak for a server with a certificate.
+    if (tellsNothing(options))
+      context.say(
+        "warn",
+        `any server's 200 counts as posted, also a portal's: say by "answer" what the right one answers ("contains", "url"), or use https://`,
+      );
     this.target = new PostTarget(options, this.#client, board, context);
   }
 

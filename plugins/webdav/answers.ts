@@ -64,8 +64,12 @@ function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situat
       return new Fault("transient", `${said}: a directory above it is not there`);
     case 412:
       return new Fault("conflict", said);
-    case 413:
-      return new Fault("rejected", `${said}: it is larger than this server takes in one request`);
+    case 413: {
+      // With Retry-After it is so only now (RFC 9110 §15.5.14), and of this file alone.
+      const waitMs = retryAfterMs(headers, clock);
+      const tooLarge = `${said}: it is larger than this server takes in one request`;
+      return waitMs === undefined ? new Fault("rejected", tooLarge) : new Fault("transient", `${tooLarge} now`, { retryAfterMs: waitMs });
+    }
     case 429:
     case 503:
       return new Fault("throttled", said, { retryAfterMs: retryAfterMs(headers, clock) ?? busyMs });

@@ -134,6 +134,7 @@ for (const [what, tricks, words, logs, bytes] of [
   ["cut in the middle, twice", [{ cutAfter: 100_000 }, { cutAfter: 3_000_000 }], undefined, 1, 30_000_000],
   ["a message: this file will never be taken", [{ status: 400, text: "<h3>Invalid File</h3>" }], /answers 400: Invalid File/, 0],
   ["413 of a proxy", [{ status: 413 }], /it has 500 kB, more than .* takes \(413\)/, 0],
+  ["413 with Retry-After: it is so only now", [{ status: 413, headers: { "retry-after": "1" } }], undefined, 1],
   ["an empty 400 means too large, not corrupt", [{ status: 400 }], /it has 500 kB, more than .* takes \(it answers an empty 400\)/, 0],
 ] as const)
   test(what, async (t) => {
@@ -255,6 +256,23 @@ test("a captive portal answers 200, or leads elsewhere: nothing counts as posted
     await program.until(({ message }) => message.includes("does not answer as the right server does"), "noticed");
     assert.deepEqual(it.delivered(), []);
     await program.kill();
+  }
+});
+
+test("a form that is no preset: over http:// it is said that any 200 counts, a portal's too, until a text or URL tells the right server", async (t) => {
+  for (const [answer, words] of [
+    [{}, /any server's 200 counts as posted/],
+    [{ contains: "<h1>Thank you" }, undefined],
+    [{ url: "location" }, undefined],
+  ] as const) {
+    const it = await scene(t);
+    const config = it.world.config({
+      devices: { in: { type: "local", dir: "in" }, form: { type: "post", url: "http://form.invalid/", answer } },
+      routes: [{ from: "in", to: ["form"] }],
+    });
+    const { out } = await runProgram(["run", "--once", "--json", "--config", config]);
+    if (words !== undefined) assert.match(out, words);
+    else assert.doesNotMatch(out, /counts as posted/);
   }
 });
 

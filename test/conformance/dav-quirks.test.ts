@@ -73,6 +73,15 @@ test("Retry-After is told to core; a server that is busy and does not say for ho
   }
 });
 
+test("413 with Retry-After: too large only now, and only this file is asked to wait; without it for good", async (t) => {
+  const { double, device } = await scene(t, plain);
+  const put = () => target(device).write(upload("a.bin", bytes(100_000)), 0, calm(), () => undefined);
+  double.instead = (exchange) => exchange.method === "PUT" && (exchange.response.writeHead(413, { "retry-after": "120" }).end(), true);
+  await assert.rejects(put(), (error: unknown) => isFault(error, "transient") && error.retryAfterMs === 120_000);
+  double.instead = (exchange) => exchange.method === "PUT" && (double.say(exchange, 413), true);
+  await expectFault(put(), "rejected");
+});
+
 test("a proxy whose server is away (502, 504): the server is not there, whatever is asked of it; what it takes so long for may have been cut off by it", async (t) => {
   for (const status of [502, 504]) {
     const { double, device } = await scene(t, plain, { timeout: "1s" });
@@ -243,7 +252,7 @@ test("a refusal in the middle of a body, after which the connection is reset, is
   ];
   for (const [status, kind, words] of wanted)
     for (const cut of [false, true]) {
-      midway(double, status, { cut, headers: { "retry-after": "7" } });
+      midway(double, status, { cut, headers: status === 503 ? { "retry-after": "7" } : {} });
       const begun = upload(it.path, content, { id: it.id, read: stuck(content, held + 65_536, () => undefined) });
       const write = target(device).write(begun, held, calm(), () => undefined);
       await assert.rejects(
