@@ -62,6 +62,8 @@ export class Lane {
   #probing: Promise<void> = Promise.resolve();
   #pausedUntilMs = 0;
   #stopped: string | undefined;
+  /** Files that failed there, each for the first time, since it took one. */
+  #failed = 0;
   readonly #growing = new Set<string>();
   #resuming: NodeJS.Timeout | undefined;
 
@@ -173,6 +175,12 @@ export class Lane {
   /** It took a file. */
   noteTaken(): void {
     this.#stopped = undefined;
+    this.#failed = 0;
+  }
+
+  /** A file failed there for the first time. Returns how many in a row that are now. */
+  noteFailed(): number {
+    return ++this.#failed;
   }
 
   /** What it said itself when it took no more, until it takes a file again. */
@@ -403,6 +411,7 @@ export class Lane {
     if (attached && (edge || changed)) {
       this.#pausedUntilMs = 0;
       this.#stopped = undefined;
+      this.#failed = 0;
       this.#growing.clear();
       this.edge$.next();
       this.wake$.next();

@@ -17,6 +17,8 @@ import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
+/** So many files that fail in a row at a target are told one by one: where it lets an account write nothing it would be all of them. */
+const toldFailed = 3;
 
 export interface Push {
   readonly delivery: DeliveryRow;
@@ -163,9 +165,10 @@ async function settle(
       // It is the target that wants peace, or space, not this one file: of that the first file's word is enough.
       const ofTarget = !ofSource && isFault(cause, "throttled", "full");
       const known = delivery.fault === facts.fault;
+      const inARow = tries === 0 && (refused || (!ofSource && isFault(cause, "transient"))) ? lane.noteFailed() : 0;
       const isNews = ofTarget
         ? lane.stopped === undefined || !(known || delivery.fault === null)
-        : tries === 0 && !(known && facts.fault === "indoubt");
+        : tries === 0 && inARow <= toldFailed && !(known && facts.fault === "indoubt");
       if (ofTarget) lane.pauseTarget(action.afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",
@@ -173,6 +176,13 @@ async function settle(
         `${what}: ${reason}; ${facts.fault === "indoubt" ? "looked for" : "again"} in ${Math.ceil(action.afterMs / 1000)} s`,
         facts,
       );
+      if (inARow === toldFailed)
+        events.say(
+          "warn",
+          "again",
+          `${lane.name}: ${toldFailed} files in a row failed there: more of them are not told one by one until it takes one; "status" counts them`,
+          { device: lane.name, fault: facts.fault },
+        );
       return;
     }
     case "restart":

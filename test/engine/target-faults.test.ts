@@ -389,3 +389,37 @@ test("files that a single shot's server denies: nobody can tell whether it is th
   await bench.start({ sources: [card], targets: [box] }, [{ from: "card", to: ["box"] }]);
   await until(bench, "all, at once after a start", () => bench.states("box").every((state) => state === "done"));
 });
+
+for (const kind of ["denied", "transient"] as const)
+  test(`a target at which file after file fails (${kind}) says so of the first few and then once for all; status counts them; what fails after it took one is told again`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    for (let n = 0; n < 20; n++) card.put(`${n}.bin`, `${n}`, t0);
+    let shut = true;
+    out.before = (call) => {
+      if (shut && call.startsWith("write")) throw new Fault(kind, `cannot write ${call.split(" ")[1] ?? ""}: permission denied`);
+      return undefined;
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    const failing = () => bench.daemon.status().failing;
+    await until(bench, "all were tried", () => failing()[0]?.deliveries === 20);
+    const warned = () => bench.events.filter(({ what, level }) => what === "again" && level === "warn").map(({ message }) => message);
+    assert.equal(warned().length, 4, warned().join("\n"));
+    assert.equal(
+      warned().filter((message) => /^card:\d+\.bin → out: cannot write \d+\.bin: permission denied; again in \d+ s$/.test(message)).length,
+      3,
+    );
+    assert.match(warned()[3] ?? "", /^out: 3 files in a row failed there: .*"status" counts them$/);
+    assert.match(failing()[0]?.reason ?? "", /permission denied$/);
+    shut = false;
+    card.put("new.bin", "new", t0);
+    card.attach(false);
+    card.attach(true);
+    await until(bench, "one is taken", () => bench.states("out").includes("done"));
+    shut = true;
+    card.put("newer.bin", "newer", t0 + 1000);
+    card.attach(false);
+    card.attach(true);
+    await until(bench, "told by itself", () => warned().some((message) => message.startsWith("card:newer.bin")));
+  });
