@@ -137,8 +137,7 @@ class Places {
     const free = new Map<string, Node[]>();
     for (const [path, { identity, kind }] of base) {
       const node = this.#root.find(path);
-      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.(path) === true || isUnseen(this.tables, path))
-        continue;
+      if (identity === undefined || node?.now?.kind !== kind || this.rules.fixed?.(path) === true || isUnseen(this.tables, path)) continue;
       // What others changed there stays where they have it.
       if (same(node.base, node.now) !== true) continue;
       if (here.get(path)?.identity === identity) this.#want(path, node);
