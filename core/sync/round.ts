@@ -8,7 +8,7 @@ import { carryOut, dropStaged, type Listed, recover, sideOf, type World } from "
 import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, isOfPath, type Staging } from "./replica.js";
+import { type Entry, isOfPath, notAsListed, type Staging } from "./replica.js";
 import { type Guards, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
 export interface Rules extends Guards {
@@ -71,7 +71,8 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
     world.known?.forget();
     plan = await planned(world, signal, held);
   }
-  if (await claimed(world, plan, signal)) plan = await planned(world, signal, held);
+  const { any, unsure } = await claimed(world, plan, signal);
+  if (any) plan = await planned(world, signal, held);
   const { actions, scans } = plan;
   rules.told?.(plan);
   const stop = await tooMuch(world, plan, rules, signal);
@@ -81,10 +82,10 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   for (const side of unmarked) await world.sides[side].mark(signal);
   // Only now that is known, and then other things are to be done.
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
-  await dropUnwanted(world, plan, held, signal);
+  await dropUnwanted(world, plan, held, unsure, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
-  noteKnown(world, plan, fits);
+  noteKnown(world, plan, fits && unsure.size === 0);
   if (again) {
     const rest = await begun(world, rules, held, signal);
     return { ...rest, done: done + rest.done };
@@ -122,24 +123,36 @@ async function holds({ sides }: World, { actions, scans: { there } }: Plan, toge
   return !found.includes(false);
 }
 
-/** What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. Whether there was such a thing. */
-async function claimed({ sides, store, table, known }: World, { scans: { here, there } }: Plan, signal: AbortSignal): Promise<boolean> {
-  if (table.alone !== true) return false;
+/**
+ * What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. `any`: there was such a thing; `unsure`: stagings of which
+ * that cannot be said in this round.
+ */
+async function claimed({ sides, store, table, known }: World, { scans: { here, there } }: Plan, signal: AbortSignal) {
+  const unsure = new Set<string>();
   let any = false;
+  if (table.alone !== true) return { any, unsure };
   for (const [id, { on, staging }] of [...store.staged]) {
     const { path, size } = staging;
     const shown = there.entries.get(path);
     if (on !== "there" || here.entries.has(path) || store.base.has(path) || shown?.kind !== "file" || shown.stamp.size !== size) continue;
     // As long as a part of it is there it has not got its name.
     if (await sides.there.isStaged(staging, signal)) continue;
-    const digest = await sides.there.digest(path, shown, signal);
+    const digest = await sides.there.digest(path, shown, signal).catch(async (error: unknown) => {
+      // Others are at work there, or were since it was listed; or it cannot be read.
+      if (!isFault(error, ...notAsListed) && !(await isOfPath(error, sides.there, signal))) throw error;
+      return undefined;
+    });
+    if (digest === undefined) {
+      unsure.add(id);
+      continue;
+    }
     // It may be what others brought there, of the same size: nothing here looks as if it were that without being read.
     const was: Entry = { kind: "file", stamp: { size }, recent: true };
     await store.change({ agree: [[path, { kind: "file", size, digest, here: was, there: shown }]], unstage: id });
     any = true;
   }
   if (any) known?.forget();
-  return any;
+  return { any, unsure };
 }
 
 /** What is known of a mirror after a round: nothing where anything did not fit, was not seen, or took directories to other places. */
@@ -292,14 +305,20 @@ async function dropEach(world: World, unwanted: (staging: Staging) => boolean, s
  * What was staged for a content that is not wanted any more. Of what cannot be seen now, and of which no part is there, nobody knows: it may have got its name (`claimed`); nor of what is there, but is
  * not agreed yet: it may go here before that.
  */
-async function dropUnwanted(world: World, { actions, scans, tables }: Plan, held: Held, signal: AbortSignal): Promise<void> {
+async function dropUnwanted(
+  world: World,
+  { actions, scans, tables }: Plan,
+  held: Held,
+  unsure: ReadonlySet<string>,
+  signal: AbortSignal,
+): Promise<void> {
   const { sides, store } = world;
   if (store.staged.size === 0) return;
   const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
   const adopted = new Set(actions.flatMap((action) => (action.do === "adopt" ? [action.path] : [])));
   for (const staged of [...store.staged.values()]) {
     const { on, staging } = staged;
-    if (wanted.has(staging.id) || adopted.has(staging.path) || isIn(held, staging.path)) continue;
+    if (wanted.has(staging.id) || unsure.has(staging.id) || adopted.has(staging.path) || isIn(held, staging.path)) continue;
     if (isUnseen(tables, staging.path) && !(await sides[on].isStaged(staging, signal))) continue;
     await dropStaged(world, staged, signal);
   }

@@ -443,6 +443,33 @@ test("what got its name without an answer, and goes here before that is known, d
   assert.deepEqual([server.text(), server.staged.size], [box.text(), 0]);
 });
 
+for (const [what, kind] of [
+  ["is changed by others", undefined],
+  ["cannot be read", "unreadable"],
+] as const)
+  test(`what may have got its name, has gone here, and ${what} while that is looked at, ends no round`, async () => {
+    const { box, server, between, run } = await wrongOnce({
+      before: (box) => files(box, "b"),
+      edit: (box) => box.put("a", 1),
+      ...{ when: "after", call: "publish a", kind: "denied" },
+    });
+    box.remove("a");
+    box.put("c", 3);
+    let left = 1;
+    between.gate = (when, call) => {
+      if (when !== "before" || call !== "digest a" || left-- <= 0) return Promise.resolve();
+      if (kind !== undefined) return Promise.reject(new Fault(kind, "it cannot be read"));
+      server.put("a", 5);
+      return Promise.resolve();
+    };
+    await run();
+    assert.ok(left <= 0);
+    assert.equal(server.content("c"), 3);
+    await run();
+    // Ours goes, theirs stays.
+    assert.deepEqual([server.text(), server.staged.size], [kind === undefined ? "a=5 b=1 c=3" : "b=1 c=3", 0]);
+  });
+
 /** A mirror that only adds: what is at the server, and what was sent, also in part. */
 function adding() {
   const { box, server, between, once, run } = two(mirrored);
