@@ -447,6 +447,58 @@ test("what its clients left can be moved and removed there, and what is being wr
   ftp.close();
 });
 
+test("a user's directory that is removed is made anew, and said; an upload that was under way has not arrived", async (t) => {
+  const said = context();
+  const own = await startOwn({ root: join(base, "removed"), users: { u: { password: "p" } } }, said);
+  t.after(() => own.close());
+  const ftp = await RawFtp.login(own.port ?? 0, "u", "p");
+  const dir = join(base, "removed", "u");
+  const data = await ftp.data();
+  assert.match(await ftp.ask("STOR lost.bin"), /^150/);
+  data.write(bytes(1000));
+  await until("the bytes to be there", async () => (await fs.stat(join(dir, "lost.bin"))).size === 1000);
+  await fs.rm(dir, { recursive: true });
+  data.end(bytes(10));
+  assert.match(await ftp.answer(), /^550/);
+  assert.match(await ftp.store("STOR next.bin", bytes(10)), /^226/);
+  assert.deepEqual(await fs.readdir(dir), ["next.bin"]);
+  await fs.rm(join(base, "removed"), { recursive: true });
+  const again = await RawFtp.login(own.port ?? 0, "u", "p");
+  assert.match(await again.ask("CWD /"), /^250/);
+  assert.match(await again.store("STOR next.bin", bytes(10)), /^226/);
+  assert.deepEqual(
+    said.said.flatMap(({ message }) => (message.includes("anew") ? [message] : [])),
+    [1, 2].map(() => `${dir} was removed, and is made anew`),
+  );
+  for (const it of [ftp, again]) it.close();
+});
+
+test("a user's directory whose file system is not mounted any more is not made on the one below it", async (t) => {
+  const disk = join(base, "disk");
+  await fs.mkdir(disk);
+  const trouble = mountSmall(join(base, "disk-image"), disk, 1, ["true"], (_, dir) => [
+    "mount",
+    "-t",
+    "tmpfs",
+    "-o",
+    "size=1m",
+    "tmpfs",
+    dir,
+  ]);
+  if (trouble !== undefined) {
+    t.skip(trouble);
+    return;
+  }
+  t.after(() => unmount(disk));
+  const own = await startOwn({ root: disk, users: { u: { password: "p" } } });
+  t.after(() => own.close());
+  const ftp = await RawFtp.login(own.port ?? 0, "u", "p");
+  unmount(disk);
+  assert.match(await ftp.store("STOR a.bin", bytes(10)), /^550/);
+  assert.deepEqual(await fs.readdir(disk), []);
+  ftp.close();
+});
+
 test("that an upload broke is known after a restart", async () => {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-again-"));
   const ctx = context();

@@ -8,6 +8,7 @@
  */
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
+import { dirname } from "node:path";
 import { codeOf } from "../../core/errors.js";
 import { copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
@@ -81,30 +82,43 @@ interface OpenDir {
   readonly path: string;
 }
 
+/** Hears of a directory that was removed and made anew. */
+export type OnAnew = (dir: string) => void;
+
 export class Root {
   /** The real path of the root. */
   readonly #dir: string;
+  /** The file system that holds it. */
+  readonly #dev: number;
+  readonly #onAnew: OnAnew | undefined;
   readonly #above: Place;
 
-  /** `dir` is a real path; `above` are the names from the outer root to this one, for `outer()`. */
-  constructor(dir: string, above: Place = []) {
+  /** `above` are the names from the outer root to this one, for `outer()`. */
+  private constructor(dir: string, dev: number, onAnew: OnAnew | undefined, above: Place) {
     this.#dir = dir;
+    this.#dev = dev;
+    this.#onAnew = onAnew;
     this.#above = above;
   }
 
-  /** Makes the directory where it is missing, and follows links that lead to it: those are the administrator's. */
-  static async open(dir: string): Promise<Root> {
+  /**
+   * Makes the directory where it is missing, and follows links that lead to it: those are the administrator's. With `onAnew` also where somebody removes
+   * it later.
+   */
+  static async open(dir: string, onAnew?: OnAnew): Promise<Root> {
+    return Root.#of(dir, onAnew, []);
+  }
+
+  static async #of(dir: string, onAnew: OnAnew | undefined, above: Place): Promise<Root> {
     await makeDirDurable(dir);
-    return new Root(await fs.realpath(dir));
+    const real = await fs.realpath(dir);
+    return new Root(real, (await fs.stat(real)).dev, onAnew, above);
   }
 
   /** The tree below one of its directories. Links of the administrator may lead there. */
-  async below(path: string): Promise<Root> {
+  async below(path: string, onAnew?: OnAnew): Promise<Root> {
     if (path === "") return this;
-    const place = placeOfCorePath(path);
-    const dir = `${this.#dir}/${path}`;
-    await makeDirDurable(dir);
-    return new Root(await fs.realpath(dir), place);
+    return Root.#of(`${this.#dir}/${path}`, onAnew, placeOfCorePath(path));
   }
 
   /** The same place as the outer root counts it. */
@@ -115,7 +129,7 @@ export class Root {
   async #within<T>(dir: Place, use: (open: OpenDir) => Promise<T>): Promise<T> {
     const base = this.#dir === "/" && dir.length > 0 ? "" : this.#dir;
     const meant = Buffer.concat([Buffer.from(base), ...dir.flatMap((name) => [Buffer.from("/"), name])]);
-    const handle = await fs.open(meant, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+    const handle = await this.#there(() => fs.open(meant, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW));
     try {
       const proc = `/proc/self/fd/${handle.fd}`;
       const real = await fs.readlink(proc, { encoding: "buffer" }).catch((error: unknown) => {
@@ -131,6 +145,26 @@ export class Root {
     }
   }
 
+  /** Once more where the root itself was removed, and could be made anew. */
+  async #there<T>(use: () => Promise<T>): Promise<T> {
+    try {
+      return await use();
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT" || !(await this.#isMadeAnew())) throw error;
+      return use();
+    }
+  }
+
+  /** As at the start. Not on another file system: its own is not mounted then, and what is sent would be hidden once it is. */
+  async #isMadeAnew(): Promise<boolean> {
+    if (this.#onAnew === undefined) return false;
+    const found = await nearestAbove(this.#dir);
+    if (found.dir === this.#dir || found.dev !== this.#dev) return false;
+    await makeDirDurable(this.#dir);
+    this.#onAnew(this.#dir);
+    return true;
+  }
+
   #parent<T>(place: Place, use: (path: Buffer, dir: OpenDir) => Promise<T>): Promise<T> {
     const name = place.at(-1);
     if (name === undefined) throw fileError("EISDIR", "this is the root");
@@ -139,7 +173,7 @@ export class Root {
 
   /** What is at a place; a symbolic link is itself. Throws ENOENT. */
   async lstat(place: Place): Promise<Stats> {
-    if (place.length === 0) return fs.lstat(this.#dir);
+    if (place.length === 0) return this.#there(() => fs.lstat(this.#dir));
     return this.#parent(place, (path) => fs.lstat(path));
   }
 
@@ -282,6 +316,16 @@ export class Root {
   async freeBytes(place: Place): Promise<number> {
     const stats = await this.#within(place, (dir) => fs.statfs(dir.path));
     return stats.bavail * stats.bsize;
+  }
+}
+
+/** The directory itself, or the nearest above it that is there. */
+async function nearestAbove(dir: string): Promise<{ dir: string; dev: number }> {
+  try {
+    return { dir, dev: (await fs.lstat(dir)).dev };
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+    return nearestAbove(dirname(dir));
   }
 }
 

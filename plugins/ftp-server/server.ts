@@ -314,8 +314,9 @@ export class FtpServer implements Service, Shared {
 
   async #openRoots(): Promise<Root> {
     try {
-      const root = await Root.open(this.options.root);
-      for (const [name, user] of Object.entries(this.options.users)) this.#roots.set(name, await root.below(user.root ?? name));
+      const onAnew = (dir: string) => this.say("warn", `${dir} was removed, and is made anew`, { dir });
+      const root = await Root.open(this.options.root, onAnew);
+      for (const [name, user] of Object.entries(this.options.users)) this.#roots.set(name, await root.below(user.root ?? name, onAnew));
       return root;
     } catch (error) {
       throw faultOfErrno(error, `cannot use the FTP server's root ${this.options.root}`);
