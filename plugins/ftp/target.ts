@@ -176,6 +176,8 @@ export class FtpTarget implements Target {
         // From a server that replaces nothing, where somebody was faster.
         const first = to.code >= 500 ? await this.#occupant(connection, upload, name, renamed) : undefined;
         if (first !== undefined) return first;
+        // A directory has no size. Pure-FTPd says 451 to that.
+        if (renamed === undefined && (await isDirectory(connection, name))) return { occupied: true, size: 0 };
         throw new Refusal(to);
       }
       // Where both have gone it was done, and somebody has taken the file away already.
@@ -294,4 +296,14 @@ async function readDigest(connection: Connection, wire: string): Promise<Digest>
 /** Fewer bytes than were sent: a proxy or server lost the end, and took it for the whole. What is there stays good, the rest is sent. */
 function otherSize(size: number, upload: Upload, text: string): Fault {
   return new Fault(size < upload.size ? "transient" : "conflict", text);
+}
+
+/** Whether a directory has that name, as far as the server tells. */
+async function isDirectory(connection: Connection, name: string): Promise<boolean> {
+  try {
+    return (await connection.entry(name))?.kind === "directory";
+  } catch (error) {
+    if (error instanceof Refusal) return false;
+    throw error;
+  }
 }

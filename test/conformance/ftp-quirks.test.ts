@@ -145,6 +145,24 @@ for (const [kind, quirks] of table)
     });
   });
 
+for (const [kind] of table)
+  test(
+    `${kind.name}: a directory that has the file's name is told as what is there, and stays`,
+    { skip: kind.skip ?? false },
+    async (t) => {
+      const server = await kind.start();
+      t.after(() => server.stop());
+      const device = ftpDevice(server);
+      t.after(() => device.close());
+      const { target } = device;
+      await fs.mkdir(join(server.dir, "taken.bin", "in it"), { recursive: true });
+      const it = upload("taken.bin", bytes(100));
+      await target?.write(it, 0, calm(), () => undefined);
+      assert.ok("occupied" in ((await target?.commit(it, calm())) ?? {}));
+      assert.deepEqual(await fs.readdir(join(server.dir, "taken.bin")), ["in it"]);
+    },
+  );
+
 test("our own server with overwrite off: what it will not replace is told, also our own earlier version", async (t) => {
   const root = await fs.mkdtemp(join(tmpdir(), "filesync-keep-"));
   t.after(() => fs.rm(root, { recursive: true }));
