@@ -151,12 +151,15 @@ export class MavftpDevice implements Device, Source {
 
   async probe(signal: AbortSignal): Promise<void> {
     await this.#attached(signal);
-    await this.#card.with(signal, async ({ ask, root }) => {
-      const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(await root(), "") });
-      if (reply.nak === undefined || reply.nak === Nak.Eof) return;
-      const fault = refusal("list the root", reply);
-      throw fault.kind === "missing" ? noRoot(this.#options.root ?? "") : fault;
-    });
+    await this.#card.with(signal, (stay) => this.#expectRoot(stay));
+  }
+
+  async #expectRoot({ ask, root }: Stay): Promise<void> {
+    const at = await root();
+    const reply = await ask({ opcode: Op.ListDirectory, offset: 0, data: pathBytes(at, "") });
+    if (reply.nak === undefined || reply.nak === Nak.Eof) return;
+    const fault = refusal("list the root", reply);
+    throw fault.kind === "missing" ? noRoot(at) : fault;
   }
 
   /** While it is attached, so not while it is armed, unless reading goes on then too. */
@@ -215,7 +218,14 @@ export class MavftpDevice implements Device, Source {
   }
 
   stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#card.with(signal, (stay) => this.#card.stat(stay, path));
+    return this.#card.with(signal, (stay) => this.#stat(stay, path));
+  }
+
+  /** Without its card an autopilot says of each file that it is not there: that is no word about the file. */
+  async #stat(stay: Stay, path: string): Promise<FileEntry | undefined> {
+    const found = await this.#card.stat(stay, path);
+    if (found === undefined) await this.#expectRoot(stay);
+    return found;
   }
 
   async open(entry: FileEntry, offset: number, signal: AbortSignal, options: { readonly safest?: boolean } = {}): Promise<Readable> {
@@ -253,7 +263,7 @@ export class MavftpDevice implements Device, Source {
     const card = this.#card;
     if (kind !== "crc32-mavlink" || !card.affordsChecksum(entry.size)) return undefined;
     return card.with<Digest | undefined>(signal, async (stay) => {
-      const now = await card.stat(stay, entry.path);
+      const now = await this.#stat(stay, entry.path);
       if (now === undefined) throw new Fault("missing", "there is no such file on the autopilot");
       // It covers the whole file, so one that has grown has another checksum than its first bytes.
       if (now.size !== entry.size || this.#peer.armed !== false) return undefined;

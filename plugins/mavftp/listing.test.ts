@@ -1,6 +1,6 @@
 /** Listings in every dialect, trees, odd names, and what is said about a log's time and its being complete. */
 import assert from "node:assert/strict";
-import { mkdirSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Fault, isFault } from "../../core/errors.js";
@@ -281,4 +281,24 @@ for (const autopilot of ["ardupilot-4.6", "ardupilot-4.8"])
     await listAll(rig.source);
     await reading;
     assert.equal(rig.sim.stats.requests.OpenFileRO, opened + 1, "what would be refused is not asked for");
+  });
+
+for (const autopilot of ["px4", "ardupilot-4.6"] as const)
+  test(`${autopilot}: without its card nothing is said of a file; it is missing only where the root is there`, async (t) => {
+    const { dir } = makeLogs(t, { "log/s/a.bin": 5000 });
+    const rig = await makeRig(t, { dir, autopilot }, { root: "/log" });
+    const [entry] = await listAll(rig.source);
+    assert.ok(entry?.path === "s/a.bin");
+    renameSync(join(dir, "log"), join(dir, "pulled"));
+    const away = (error: unknown) => isFault(error, "denied") && /there is no \/log on the autopilot: no SD card in it/.test(error.message);
+    await assert.rejects(async () => rig.source.stat(entry.path, never), away);
+    await assert.rejects(async () => rig.source.digest?.(entry, "crc32-mavlink", never), away);
+    renameSync(join(dir, "pulled"), join(dir, "log"));
+    assert.equal((await rig.source.stat(entry.path, never))?.size, 5000);
+    rmSync(join(dir, "log/s"), { recursive: true });
+    assert.equal(await rig.source.stat(entry.path, never), undefined);
+    await assert.rejects(
+      async () => rig.source.digest?.(entry, "crc32-mavlink", never),
+      (error: unknown) => isFault(error, "missing"),
+    );
   });
