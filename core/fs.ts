@@ -41,27 +41,28 @@ export async function makeDirDurable(dir: string, mode = 0o777): Promise<void> {
   }
 }
 
-/** Whether names can be made in a directory, or it could be made itself; changes nothing. Throws node's error. */
-export async function mayWriteIn(dir: string): Promise<void> {
+/** With a directory; where that is missing, with the nearest above it that is there: it would be made in that. Throws node's error. */
+export async function atNearest<T>(dir: string, use: (dir: string) => Promise<T>): Promise<T> {
   try {
-    await fs.access(join(dir, "."), constants.W_OK | constants.X_OK);
+    return await use(dir);
   } catch (error) {
     const missing = codeOf(error) === "ENOENT";
     if (!missing || dirname(dir) === dir) throw error;
-    await mayWriteIn(dirname(dir));
+    return atNearest(dirname(dir), use);
   }
 }
 
+/** Whether names can be made in a directory, or it could be made itself; changes nothing. Throws node's error. */
+export function mayWriteIn(dir: string): Promise<void> {
+  return atNearest(dir, (at) => fs.access(join(at, "."), constants.W_OK | constants.X_OK));
+}
+
 /** What this user may still write below a directory, in bytes; of one that is missing, where it would be made. Throws node's error. */
-export async function freeBytesAt(dir: string): Promise<number> {
-  try {
-    const { bavail, bsize } = await fs.statfs(dir);
+export function freeBytesAt(dir: string): Promise<number> {
+  return atNearest(dir, async (at) => {
+    const { bavail, bsize } = await fs.statfs(at);
     return bavail * bsize;
-  } catch (error) {
-    const missing = codeOf(error) === "ENOENT";
-    if (!missing || dirname(dir) === dir) throw error;
-    return freeBytesAt(dirname(dir));
-  }
+  });
 }
 
 /** Makes the names in a directory durable. File systems that cannot (FUSE, some network mounts) are left as they are. */

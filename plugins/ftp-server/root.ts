@@ -8,9 +8,8 @@
  */
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { dirname } from "node:path";
 import { codeOf } from "../../core/errors.js";
-import { copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { atNearest, copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -158,7 +157,7 @@ export class Root {
   /** As at the start. Not on another file system: its own is not mounted then, and what is sent would be hidden once it is. */
   async #isMadeAnew(): Promise<boolean> {
     if (this.#onAnew === undefined) return false;
-    const found = await nearestAbove(this.#dir);
+    const found = await atNearest(this.#dir, async (dir) => ({ dir, dev: (await fs.lstat(dir)).dev }));
     if (found.dir === this.#dir || found.dev !== this.#dev) return false;
     await makeDirDurable(this.#dir);
     this.#onAnew(this.#dir);
@@ -316,16 +315,6 @@ export class Root {
   async freeBytes(place: Place): Promise<number> {
     const stats = await this.#within(place, (dir) => fs.statfs(dir.path));
     return stats.bavail * stats.bsize;
-  }
-}
-
-/** The directory itself, or the nearest above it that is there. */
-async function nearestAbove(dir: string): Promise<{ dir: string; dev: number }> {
-  try {
-    return { dir, dev: (await fs.lstat(dir)).dev };
-  } catch (error) {
-    if (codeOf(error) !== "ENOENT") throw error;
-    return nearestAbove(dirname(dir));
   }
 }
 
