@@ -154,10 +154,11 @@ function spread(held: Held, actions: readonly Action[], isListed: (path: string)
  * for the table to say.
  */
 function outdatedNames(base: ReadonlyMap<string, Agreed>, { entries }: Scan): Map<string, Agreed> {
-  const agreed = byIdentity(base, ([, { here }]) => here);
-  const now = byIdentity(entries.values(), (entry) => entry);
   const outdated = new Map<string, Agreed>();
-  for (const [identity, names] of agreed) {
+  const several = [...byIdentity(base, ([, { here }]) => here)].filter(([, names]) => names.length > 1);
+  if (several.length === 0) return outdated;
+  const now = byIdentity(entries.values(), (entry) => entry);
+  for (const [identity, names] of several) {
     const things = now.get(identity) ?? [];
     if (things.length === 0 || names.length <= things.length) continue;
     const ranks = names.map(([path, { here }]) => {
