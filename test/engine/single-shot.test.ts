@@ -165,7 +165,8 @@ for (const lookup of [undefined, () => "unknown" as const])
     assert.match(it.receipt().sentBefore ?? "", /^\d{4}-/);
   });
 
-test('nobody knows, "again": once more after 24 h, noted in the receipt; after a second loss a person is asked', async (t) => {
+/** What was posted, and of which nobody knows: it is to be sent once more, in a day. `waits`: how often that was said. */
+async function waitingItsDay(t: TestContext) {
   const box = new PostBox("box", "again");
   box.lookup = () => "unknown";
   const it = world(t, box);
@@ -174,6 +175,11 @@ test('nobody knows, "again": once more after 24 h, noted in the receipt; after a
   const { bench } = it;
   const waits = () => bench.events.filter(({ message }) => message.includes("sent once more 24 h after that")).length;
   await until(bench, "waits", () => waits() === 1);
+  return { box, it, bench, waits };
+}
+
+test('nobody knows, "again": once more after 24 h, noted in the receipt; after a second loss a person is asked', async (t) => {
+  const { box, it, bench, waits } = await waitingItsDay(t);
   const [file] = await why(bench.daemon.engine, "a.bin", true, never());
   assert.equal(file?.reasons[0]?.code, "in-doubt");
   // A start, and a presence edge, are no reason to send it.
@@ -201,14 +207,7 @@ test('nobody knows, "again": once more after 24 h, noted in the receipt; after a
 });
 
 test('nobody knows, "again": who names the file sends it now, and no other retry does', async (t) => {
-  const box = new PostBox("box", "again");
-  box.lookup = () => "unknown";
-  const it = world(t, box);
-  await killedAt(it, "took a.bin");
-  await it.start();
-  const { bench } = it;
-  const waits = () => bench.events.filter(({ message }) => message.includes("sent once more 24 h after that")).length;
-  await until(bench, "waits", () => waits() === 1);
+  const { box, it, bench, waits } = await waitingItsDay(t);
   await retry(bench.daemon.engine, "box", never());
   await until(bench, "waits again", () => waits() === 2);
   assert.equal(box.posts.length, 1);
