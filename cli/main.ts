@@ -3,7 +3,8 @@ import { stat } from "node:fs";
 import { holdHeap } from "../core/heap.js";
 import { holdHangup } from "./hangup.js";
 
-if (process.argv[2] === "run") holdHangup();
+// The command is the first word that is neither an option nor an option's value: `filesync --config X run`.
+if (process.argv.slice(2).find((word, n, all) => !word.startsWith("-") && all[n - 1] !== "--config") === "run") holdHangup();
 
 /** The program. What an older Node would stumble over in the modules of the commands is told before any of them is loaded. */
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);

@@ -126,27 +126,31 @@ test("a configuration that is wrong, cannot be read, or needs a restart: all is 
   assert.equal(await refused(), undefined);
 });
 
-test("a SIGHUP before it listens to that, while it still reads its configuration: it begins, and reads it again", async (t) => {
-  const world = new World(t);
-  for (const dir of ["in", "out"]) world.mkdir(dir);
-  const good = { devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] };
-  const next = world.config({ ...good, devices: { ...good.devices, more: local("out") } }, "next.json");
-  const text = readFileSync(world.config(good, "first.json"), "utf8");
-  const config = world.path("config.json");
-  execFileSync("mkfifo", [config]);
-  const program = new Program(["run", "--json", "--config", config]);
-  t.after(() => program.kill());
-  // It is opened once the program reads it.
-  const first = await open(config, "w");
-  renameSync(next, config);
-  program.signal("SIGHUP");
-  await first.writeFile(text);
-  await first.close();
-  const { message } = await program.until(({ what }) => what === "reload", "reload");
-  assert.equal(message, "the new configuration runs: more added");
-  program.signal("SIGTERM");
-  assert.equal(await program.exited, 0, program.stderr);
-});
+for (const [how, words] of [
+  ["run --config FILE", (file: string) => ["run", "--json", "--config", file]],
+  ["--config FILE run", (file: string) => ["--config", file, "run", "--json"]],
+] as const)
+  test(`${how}: a SIGHUP before it listens to that, while it still reads its configuration: it begins, and reads it again`, async (t) => {
+    const world = new World(t);
+    for (const dir of ["in", "out"]) world.mkdir(dir);
+    const good = { devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"] }] };
+    const next = world.config({ ...good, devices: { ...good.devices, more: local("out") } }, "next.json");
+    const text = readFileSync(world.config(good, "first.json"), "utf8");
+    const config = world.path("config.json");
+    execFileSync("mkfifo", [config]);
+    const program = new Program(words(config));
+    t.after(() => program.kill());
+    // It is opened once the program reads it.
+    const first = await open(config, "w");
+    renameSync(next, config);
+    program.signal("SIGHUP");
+    await first.writeFile(text);
+    await first.close();
+    const { message } = await program.until(({ what }) => what === "reload", "reload");
+    assert.equal(message, "the new configuration runs: more added");
+    program.signal("SIGTERM");
+    assert.equal(await program.exited, 0, program.stderr);
+  });
 
 test("beside a file that cannot be read by now commands ask the daemon that runs; without one they say what is wrong with it", async (t) => {
   const world = new World(t);
