@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
-import { type Answer, type Asked, Refusal, Silence } from "./control.js";
+import { type Answer, type Asked, ProtocolError, Refusal, Silence } from "./control.js";
 import type { Data } from "./data.js";
 import { isForbidden } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
@@ -29,6 +29,9 @@ const queuedBytes = 2 ** 20;
  * appended once the lock is free.
  */
 const earlyBytes = 256 * 1024;
+/** What lists more has lost its end, or wants to fill our memory. */
+const longestLine = 64 * 1024;
+const mostEntries = 500_000;
 
 export class Connection {
   readonly #login: Login;
@@ -395,25 +398,30 @@ export class Connection {
 
   /** The entries of a listing; one without a name tells of those that the server left out. */
   async #entries(commands: readonly string[], parse: (line: string) => Listed | undefined): Promise<Listed[]> {
-    const parts: Buffer[] = [];
+    const listed: Listed[] = [];
+    const take = (line: string): void => {
+      const bare = line.replace(/\r$/, "");
+      const entry = bare === "" ? undefined : parse(bare);
+      if (entry !== undefined) listed.push(entry);
+    };
     let said: Answer | undefined;
     await this.#transfer(commands, async (data) => {
       await data.ready;
+      let rest = "";
       for await (const chunk of data.socket as AsyncIterable<Buffer>) {
         this.#login.control.touch();
-        parts.push(chunk);
+        const lines = (rest + chunk.toString("latin1")).split("\n");
+        rest = lines.pop() ?? "";
+        for (const line of lines) take(line);
+        if (rest.length > longestLine || listed.length > mostEntries)
+          this.#login.control.fail(new ProtocolError("the server's listing of a directory has no end"));
       }
+      take(rest);
       said = await data.answer;
       taken(said);
     });
     // vsftpd says so in an answer of success, behind an empty list; Pure-FTPd ends a list after 10,000 entries (its "-L").
     if (said !== undefined && /failed to open directory/i.test(said.text)) throw new Refusal({ code: 550, text: said.text });
-    const text = Buffer.concat(parts).toString("latin1");
-    const listed = text
-      .split(/\r?\n/)
-      .filter((line) => line !== "")
-      .map(parse)
-      .filter((it) => it !== undefined);
     if (said === undefined || !/truncated/i.test(said.text)) return listed;
     return [...listed, { name: "", kind: "unreadable", size: 0, reason: `the server left out the rest: it said "${said.text.trim()}"` }];
   }

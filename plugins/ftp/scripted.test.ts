@@ -674,6 +674,31 @@ test("as many directories are listed at once as there may be connections", async
   assert.equal(lines.filter((line) => line.startsWith("USER")).length, 3);
 });
 
+for (const [what, piece] of [
+  ["lines", "-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n".repeat(2000)],
+  ["a line", "-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin".repeat(2000)],
+] as const)
+  test(`a listing of ${what} without end is given up`, async () => {
+    const data = createServer((socket) => {
+      const more = (): void => {
+        while (!socket.destroyed && socket.write(piece)) continue;
+      };
+      socket.on("error", () => socket.destroy()).on("drain", more);
+      more();
+    });
+    servers.push(data);
+    data.listen(0, "127.0.0.1");
+    await once(data, "listening");
+    const { port } = data.address() as AddressInfo;
+    const { device } = await scripted((line) => {
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      return line.startsWith("LIST") ? "150 now" : undefined;
+    });
+    await assert.rejects(async () => {
+      for await (const { path } of device.source!.list(calm())) assert.fail(path);
+    }, /the server's listing of a directory has no end/);
+  });
+
 test("a source looks at a file by SIZE where there is no MLST, and lists only for what has none; a tree always lists", async () => {
   const data = createServer((socket) =>
     socket.on("error", () => socket.destroy()).end("drwxr-xr-x 2 0 0 0 Jan 1 2026 dir\r\n-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n"),
