@@ -66,6 +66,10 @@ export class PullJob {
   async run(): Promise<void> {
     const { engine, source, signal } = this;
     const entry = await this.#present();
+    if (entry === undefined) {
+      await this.#sealWhole();
+      return;
+    }
     if (this.#version.store === "place") {
       await this.#readInPlace(entry);
       return;
@@ -79,7 +83,13 @@ export class PullJob {
     try {
       await this.#copy(entry, writer);
       throwIfAborted(signal);
-      await this.#prove(entry);
+      try {
+        await this.#prove(entry);
+      } catch (error) {
+        // All of it came: it may be gone when the source can be asked again.
+        if (!isFault(error, "mismatch") && !isFault(error, "changed")) await this.#checkpoint(writer);
+        throw error;
+      }
       await this.#seal();
     } finally {
       await writer.close();
@@ -87,11 +97,25 @@ export class PullJob {
     for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
   }
 
-  /** The entry to open: as it is now, but no longer than this version. */
-  async #present(): Promise<FileEntry> {
-    const now = await this.source.stat(this.#version.path, this.signal);
-    this.#grown = now !== undefined && now.size > this.#version.size;
+  /** The entry to open: as it is now, but no longer than this version. Undefined: it has gone after its last byte was read, so what is here is whole. */
+  async #present(): Promise<FileEntry | undefined> {
+    const { store, durable, size, path } = this.#version;
+    const now = await this.source.stat(path, this.signal);
+    if (now === undefined && store === "spool" && durable > 0 && durable === size) return undefined;
+    this.#grown = now !== undefined && now.size > size;
     return sameOrGrown(this.#version, now);
+  }
+
+  async #sealWhole(): Promise<void> {
+    const { id, size } = this.#version;
+    const { handle } = await this.engine.spool.writer(id, size);
+    if (handle === undefined) throw new Fault("missing", "it is no longer there, and what was here of it is cut off");
+    try {
+      await this.#digestPrefix(handle, size);
+    } finally {
+      await handle.close();
+    }
+    await this.#seal();
   }
 
   /** A file that grew: what the spool has of the version before is taken over, if it is the beginning of this one. */
@@ -218,7 +242,10 @@ export class PullJob {
   async #prove(entry: FileEntry): Promise<void> {
     const { source, signal } = this;
     if (this.#other !== undefined && source.digest !== undefined) {
-      const theirs = await source.digest(entry, this.#other.kind, signal);
+      const theirs = await source.digest(entry, this.#other.kind, signal).catch((error: unknown) => {
+        if (!isFault(error, "missing")) throw error;
+        return undefined;
+      });
       const ours = this.#other.value();
       if (theirs !== undefined && theirs !== ours) throw new Fault("mismatch", `the source says ${theirs}, what arrived here is ${ours}`);
     }

@@ -63,6 +63,28 @@ test("a whole copy is not given up for a longer one that never gets whole", asyn
   assert.deepEqual(lost(), []);
 });
 
+test("a file that has gone once all of it was read, and before its source could be asked about it again, is whole here", async (t) => {
+  // One that was noted on its way, and one that is not before its end.
+  for (const size of [5_000_000, 1000]) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    const bytes = randomBytes(size);
+    let read = false;
+    card.before = (call) => {
+      if (call.startsWith("open a.bin")) read = true;
+      if (!read || call !== "stat a.bin") return;
+      if (!card.files.delete("a.bin")) return;
+      throw new Fault("transient", "no answer");
+    };
+    card.put("a.bin", bytes, t0);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "what becomes of it", () => bench.states("out").some((state) => state === "done" || state === "dropped"));
+    assert.deepEqual(bench.daemon.status().lost, []);
+    assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  }
+});
+
 /** Puts `then` in the place of a file when it is first looked at for its pull; what arrived, in order. */
 async function changedBeforeItsPull(
   t: TestContext,
