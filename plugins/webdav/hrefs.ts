@@ -57,3 +57,8 @@ export function nameOf(part: string): string | undefined {
   const text = bytes.toString();
   return isUtf8(bytes) && !/\p{Cc}/u.test(text) ? text : nameFromBytes(bytes);
 }
+
+/** Whether what is listed as `part` can be asked for by the name that core has for it. */
+export function canBeAskedFor(part: string, name: string): boolean {
+  return wireBytes(name).equals(Buffer.from(part, "latin1"));
+}

@@ -10,7 +10,7 @@ import type { HttpAnswer } from "../../core/http.js";
 import type { FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { listBelow } from "../../core/remote.js";
 import { otherThan } from "../../core/stat.js";
-import { nameOf } from "./hrefs.js";
+import { canBeAskedFor, nameOf } from "./hrefs.js";
 import type { WebdavOptions } from "./options.js";
 import type { DavServer, Seen } from "./server.js";
 import type { Ways } from "./ways.js";
@@ -74,7 +74,14 @@ export class WebdavSource implements Source {
       // No name of a file: nothing could be asked for by it.
       if (name === undefined || found.status === 404) continue;
       const path = dir === "" ? name : `${dir}/${name}`;
-      if (found.collection) entries.push({ path, kind: "directory", size: 0 });
+      if (!canBeAskedFor(found.part, name))
+        entries.push({
+          path,
+          kind: "unreadable",
+          size: 0,
+          reason: "its name holds control characters, which are never sent to a WebDAV server",
+        });
+      else if (found.collection) entries.push({ path, kind: "directory", size: 0 });
       else if (found.size === undefined) entries.push({ path, kind: "unreadable", size: 0, reason: "the server tells no size" });
       else entries.push(fileOf(path, { ...found, size: found.size }));
     }
