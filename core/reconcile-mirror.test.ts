@@ -12,10 +12,19 @@ const dir = (identity?: string): Content => ({ kind: "directory", ...(identity =
 const contents = (given: Readonly<Record<string, Content>>): Contents => new Map(Object.entries(given));
 type Side = Readonly<Record<string, Content>>;
 
-function plan(base: Side, here: Side, there: Side, more: Partial<MirrorRules> & Pick<Tables, "unseen" | "folding"> = {}): string[] {
+function plan(
+  base: Side,
+  here: Side,
+  there: Side,
+  more: Partial<MirrorRules> & Pick<Tables, "unseen" | "folding" | "others"> = {},
+): string[] {
   let serial = 0;
-  const { unseen, folding, ...rules } = more;
-  const seen = { ...(unseen === undefined ? {} : { unseen }), ...(folding === undefined ? {} : { folding }) };
+  const { unseen, folding, others, ...rules } = more;
+  const seen = {
+    ...(unseen === undefined ? {} : { unseen }),
+    ...(folding === undefined ? {} : { folding }),
+    ...(others === undefined ? {} : { others }),
+  };
   const tables = { base: contents(base), here: contents(here), there: contents(there), ...seen };
   return mirror(tables, { deletes: false, away: ".away", fresh: () => String((serial += 1)), ...rules }).map((action) => {
     if (isMove(action)) return `move ${action.from} to ${action.path}`;
@@ -67,6 +76,8 @@ test("a directory goes with all that is in it, and what others put there keeps i
   const base = { d: dir(), "d/a": b, "d/e": dir() };
   assert.deepEqual(plan(base, {}, base, { deletes: true }), ["remove d"]);
   assert.deepEqual(plan(base, {}, { ...base, "d/e/theirs": y }, { deletes: true }), ["forget d", "forget d/e", "remove d/a"]);
+  // Also what the route leaves out.
+  assert.deepEqual(plan(base, {}, base, { deletes: true, others: new Set(["d/e"]) }), ["forget d", "forget d/e", "remove d/a"]);
 });
 
 test("a file takes the place of a directory at once, with all that is in it", () => {

@@ -43,6 +43,8 @@ class Node {
   now: Content | undefined;
   /** What was agreed for it. */
   base: Content | undefined;
+  /** Something is in it that the route leaves out. */
+  others = false;
 
   get path(): string {
     const above = this.parent?.path ?? "";
@@ -71,7 +73,7 @@ class Node {
 
   /** Something is in it there; what only was agreed is nowhere. */
   get holds(): boolean {
-    return [...this.children.values()].some(({ now }) => now !== undefined);
+    return this.others || [...this.children.values()].some(({ now }) => now !== undefined);
   }
 
   leave(): void {
@@ -103,6 +105,7 @@ class Places {
     if (!stray && !this.#isAnyElsewhere()) return asTheyAre;
     for (const [path, content] of base) this.#root.reach(path).base = content;
     for (const [path, content] of there) this.#root.reach(path).now = content;
+    for (const path of this.tables.others ?? []) this.#root.reach(path).others = true;
     this.#pair();
     const fromTop = [...here.keys()].sort((one, two) => depthOf(one) - depthOf(two) || (one < two ? -1 : 1));
     for (const path of fromTop) {
@@ -268,13 +271,13 @@ class Places {
 
 /** With all names where they belong. */
 function contentsOf(tables: Tables, { deletes }: MirrorRules): Action[] {
-  const { base, here, there } = tables;
+  const { base, here, there, others } = tables;
   const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys()])].sort(deepestFirst);
   const found: Action[] = [];
   /** Directories that go with all that is in them. */
   const whole = new Set<string>();
   /** Directories there that hold something which stays. */
-  const kept = new Set<string>();
+  const kept = new Set<string>(others);
   /** And what cannot be seen. */
   const waiting = new Set<string>();
   for (const path of paths) {

@@ -29,6 +29,8 @@ export interface Tables {
   readonly there: Contents;
   /** Whether anything at or below this path could not be seen on a side: nothing counts as absent there. */
   readonly unseen?: (side: Side, path: string) => boolean;
+  /** Directories of the other side in which something is that the route leaves out; only a mirror asks for it. */
+  readonly others?: ReadonlySet<string>;
   /** Sides that do not tell the spellings of a name apart: `folded.ts`. */
   readonly folding?: ReadonlyMap<Side, Folding>;
 }

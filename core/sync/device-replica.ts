@@ -103,6 +103,7 @@ export class DeviceReplica implements Replica {
     const entries = new Map<string, Entry>();
     const unseen = new Map<string, string>();
     const settling = new Set<string>();
+    const others = new Set<string>();
     // Of a directory that is not there yet nothing is seen, and it has no mark.
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
@@ -115,7 +116,9 @@ export class DeviceReplica implements Replica {
       if (below === undefined) return false;
       if (below === ownDir || below.startsWith(`${ownDir}/`))
         return away !== undefined && `${away}/`.startsWith(`${below}/`) !== isBelow(below, away);
-      return rules.enters(below);
+      const enters = rules.enters(below);
+      if (!enters) others.add(parentOf(below));
+      return enters;
     };
     let count = 0;
     for await (const found of this.#source.list(signal, { enter, directories: true })) {
@@ -131,23 +134,33 @@ export class DeviceReplica implements Replica {
       if (found.kind === "unreadable") {
         // Left out on both sides, whatever it is.
         if (rules.enters(path)) unseen.set(path, found.reason ?? "cannot be read");
-      } else this.#note({ entries, settling }, path, found, nowMs);
+        else others.add(parentOf(path));
+      } else this.#note({ entries, settling, others }, path, found, nowMs);
     }
     // Not every source gives its directories.
     for (const path of [...entries.keys(), ...settling])
       for (let at = parentOf(path); at !== "" && !entries.has(at); at = parentOf(at))
         if (!isBelow(at, ownDir)) entries.set(at, { kind: "directory", stamp: { size: 0 } });
-    return { entries, unseen, settling, marked, folds };
+    return { entries, unseen, settling, others, marked, folds };
   }
 
-  #note(to: { readonly entries: Map<string, Entry>; readonly settling: Set<string> }, path: string, found: FileEntry, nowMs: number): void {
+  #note(
+    to: { readonly entries: Map<string, Entry>; readonly settling: Set<string>; readonly others: Set<string> },
+    path: string,
+    found: FileEntry,
+    nowMs: number,
+  ): void {
     const { rules, lane, away } = this.given;
     const entry = this.#entryOf(found, nowMs);
     if (isBelow(path, away)) {
       to.entries.set(path, entry);
       return;
     }
-    if (found.kind === "file" && (isPartial(path) || !rules.wants({ path, size: found.size }))) return;
+    if (found.kind === "file" && isPartial(path)) return;
+    if (found.kind === "file" && !rules.wants({ path, size: found.size })) {
+      to.others.add(parentOf(path));
+      return;
+    }
     const ageMs = found.modifiedMs === undefined ? Infinity : nowMs - found.modifiedMs;
     // A time that is to come says nothing of that; what this route brought is whole, and so is all of what it wrote alone.
     const agreed = this.given.agreed(path);

@@ -70,7 +70,10 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
         (path) => changing.add(path),
       );
     }
-    const tables: Tables = { base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding };
+    const tables: Tables = {
+      ...{ base, here: contentsOf(here, "here", digests), there: contentsOf(there, "there", digests), unseen, folding },
+      ...(there.others === undefined ? {} : { others: there.others }),
+    };
     const actions = table.actions(tables);
     if (spread(held, actions, (path) => store.base.has(path) || bothSides.some((side) => scans[side].entries.has(path)))) continue;
     const moves = actions.filter(isMove);

@@ -20,6 +20,8 @@ export interface Scan {
   readonly entries: ReadonlyMap<string, Entry>;
   /** What could not be seen, with the reason: nothing counts as absent at or below it. "": the root. */
   readonly unseen: ReadonlyMap<string, string>;
+  /** Directories in which something is that the route leaves out. Not known of what was not listed. */
+  readonly others?: ReadonlySet<string>;
   /** Files that were written so short a time ago that they may not be complete: left as they are, like what could not be seen. */
   readonly settling: ReadonlySet<string>;
   /** The root carries this route's mark: it is the directory that was agreed with. */

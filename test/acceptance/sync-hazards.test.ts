@@ -49,6 +49,32 @@ test("what others put into a directory at the server stays when that goes here, 
   });
 });
 
+test(
+  "what the route leaves out at the server stays where it is: its directory neither goes here nor makes room with it",
+  skip,
+  async (t) => {
+    const both = await shared(t);
+    const config = both.config({ mode: "mirror", deletes: true, include: ["**/*.ulg"], exclude: ["**/notes"] });
+    both.put("here", "flight1/a.ulg", "ours");
+    both.put("here", "flight1/day/b.ulg", "ours");
+    both.put("here", "flight2/c.ulg", "ours");
+    both.put("here", "tmp/d.ulg", "ours");
+    await once(config);
+    both.put("there", "flight1/day/report.txt", "theirs");
+    both.put("there", "flight2/notes/c.ulg", "theirs");
+    both.put("there", "flight3/photo.jpg", "theirs");
+    for (const dir of ["flight1", "flight2"]) rmSync(join(both.box, dir), { recursive: true });
+    renameSync(join(both.box, "tmp"), join(both.box, "flight3"));
+    await once(config);
+    await once(config);
+    assert.deepEqual(both.tree("there"), {
+      ...{ "flight1/": "", "flight1/day/": "", "flight1/day/report.txt": "theirs" },
+      ...{ "flight2/": "", "flight2/notes/": "", "flight2/notes/c.ulg": "theirs" },
+      ...{ "flight3/": "", "flight3/d.ulg": "ours", "flight3/photo.jpg": "theirs" },
+    });
+  },
+);
+
 test("a directory at the server that became a link is not written into, also when it was not listed since", skip, async (t) => {
   const both = await shared(t);
   const config = both.config({ mode: "mirror", deletes: true }, {}, { interval: "1h" });
