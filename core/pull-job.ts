@@ -64,16 +64,18 @@ export class PullJob {
   }
 
   async run(): Promise<void> {
-    const { engine, source, signal } = this;
+    const { engine } = this;
     const entry = await this.#present();
-    if (entry === undefined) {
-      await this.#sealWhole();
-      return;
-    }
-    if (this.#version.store === "place") {
+    if (this.#version.store === "place" && entry !== undefined) {
       await this.#readInPlace(entry);
       return;
     }
+    await (entry === undefined ? this.#sealWhole() : this.#fetch(entry));
+    for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
+  }
+
+  async #fetch(entry: FileEntry): Promise<void> {
+    const { source, signal } = this;
     const kind = source.features.digests.find((known) => known !== "sha256");
     if (kind !== undefined && source.digest !== undefined) this.#other = new Digester(kind);
     if (this.#version.durable === 0 && this.#version.safest === 0) await this.#adoptBase(entry);
@@ -94,14 +96,14 @@ export class PullJob {
     } finally {
       await writer.close();
     }
-    for (const base of this.#bases) if (base.state === "gone" && base.spooled > 0) await giveUp(engine, base, "delivered");
   }
 
   /** The entry to open: as it is now, but no longer than this version. Undefined: it has gone after its last byte was read, so what is here is whole. */
   async #present(): Promise<FileEntry | undefined> {
-    const { store, durable, size, path } = this.#version;
+    const { store, durable, size, path, safest } = this.#version;
     const now = await this.source.stat(path, this.signal);
-    if (now === undefined && store === "spool" && durable > 0 && durable === size) return undefined;
+    // What its source's own digest was against once is believed only with that.
+    if (now === undefined && store === "spool" && durable > 0 && durable === size && safest === 0) return undefined;
     this.#grown = now !== undefined && now.size > size;
     return sameOrGrown(this.#version, now);
   }
