@@ -272,6 +272,22 @@ test("a budget is kept to the byte; the next day goes on where it stopped, and w
   await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
 });
 
+test("what a budget allowed last goes out, though nothing more may: the limits are looked at meanwhile", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(100_000);
+  card.put("a.bin", bytes);
+  bench.clock.offsetMs = today(12) - Date.now();
+  out.before = async (call) => {
+    if (call !== "commit a.bin") return;
+    bench.daemon.engine.limits.tell("fc", true);
+    await new Promise((resolve) => setImmediate(resolve));
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { budget: { day: 100_000 } } });
+  await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+});
+
 test("what cannot be taken in parts is not begun where the budget does not hold it", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
