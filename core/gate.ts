@@ -1,4 +1,7 @@
-/** A gate before a target or a route: open, or held with a reason. What is sent is broken off when it closes, and goes on where it was when it opens. */
+/**
+ * A gate before a target or a route: open, or held with a reason. What is sent is broken off when it closes, and goes on where it was when it opens. A budget breaks nothing off: what it
+ * allowed goes out, and it allows no more.
+ */
 import { Subject } from "./rxjs.js";
 import { Fault } from "./errors.js";
 import type { Held } from "./when.js";
@@ -30,12 +33,12 @@ export class Gate {
     return this.resting ? resting : this.#held;
   }
 
-  /** Aborted while it is closed. */
+  /** Aborted once what is sent is broken off. */
   get signal(): AbortSignal {
     return this.#open.signal;
   }
 
-  set(held: Held | undefined): void {
+  set(held: Held | undefined, breaksOff = true): void {
     const before = this.#held;
     // What came while it rested waits for that word, also where it is the same.
     const first = !this.looked || (this.resting && held === undefined);
@@ -43,7 +46,7 @@ export class Gate {
     this.resting = false;
     this.#held = held;
     if (held === undefined && this.#open.signal.aborted) this.#open = new AbortController();
-    if (held !== undefined) this.#open.abort(closed(held.reason));
+    if (held !== undefined && breaksOff) this.#open.abort(closed(held.reason));
     // A reason that tells how long it still takes is another one each time: only the edges are news.
     if (first || (before === undefined) !== (held === undefined)) this.changes$.next(held);
   }

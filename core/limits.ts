@@ -74,10 +74,8 @@ export class Limits {
         gate.resting = lane.config.when !== undefined;
         continue;
       }
-      const held = await this.#holds(lane.config.when);
-      // What a budget allowed last may still be on its way: what asks for more then closes the gate.
-      const goesOut = gate.held === undefined && engine.transfers.running.some(({ facts }) => facts.to === lane.name);
-      gate.set(together([goesOut ? undefined : budget?.held, held]));
+      const unmet = await this.#holds(lane.config.when);
+      gate.set(together([budget?.held, unmet]), unmet !== undefined);
       if (budget === undefined || this.#days.get(lane.name) === budget.day) continue;
       // What was too large for what was left may fit now.
       if (this.#days.has(lane.name)) {

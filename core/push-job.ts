@@ -375,7 +375,7 @@ export class PushJob {
           });
       const { budget, gate } = this.lane;
       this.#counts = true;
-      return budget === undefined ? paced : within(budget, paced, (held) => gate?.set(held));
+      return budget === undefined ? paced : within(budget, paced, (held) => gate?.set(held, false));
     };
     return {
       id,

@@ -304,7 +304,7 @@ export class DeviceReplica implements Replica {
           const paced = passing(reading, async ({ bytes }) => {
             await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
           });
-          return lane.budget === undefined ? paced : within(lane.budget, paced, (spent) => lane.gate?.set(spent));
+          return lane.budget === undefined ? paced : within(lane.budget, paced, (spent) => lane.gate?.set(spent, false));
         },
         ...(earlier === undefined ? {} : { old: earlier }),
         begun,

@@ -304,8 +304,8 @@ export class SyncRoute {
     } catch (error) {
       if (stop.aborted) return;
       if (this.engine.journal.failed) throw error;
-      // The next round says what is not met: a gate that closes is a hint.
-      if (signal.aborted) return;
+      // The next round says what is not met, or used up: a gate that closes is a hint.
+      if (signal.aborted || isFault(error, "aborted")) return;
       if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve();
       else this.#failed(error);
     } finally {

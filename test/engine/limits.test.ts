@@ -272,20 +272,26 @@ test("a budget is kept to the byte; the next day goes on where it stopped, and w
   await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
 });
 
-test("what a budget allowed last goes out, though nothing more may: the limits are looked at meanwhile", async (t) => {
+test("what a budget allowed goes out, though another file has used up the rest of it, and the limits are looked at meanwhile", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
   const out = new FakeDevice("out");
-  const bytes = randomBytes(100_000);
+  const bytes = randomBytes(60_000);
   card.put("a.bin", bytes);
+  card.put("b.bin", randomBytes(90_000));
   bench.clock.offsetMs = today(12) - Date.now();
+  const went = (call: string) => out.calls.includes(call);
   out.before = async (call) => {
+    if (call.startsWith("write b.bin")) await until(bench, "all of a.bin", () => went("commit a.bin"));
     if (call !== "commit a.bin") return;
+    await until(bench, "held", () => bench.events.some(({ what }) => what === "held"));
     bench.daemon.engine.limits.tell("fc", true);
     await new Promise((resolve) => setImmediate(resolve));
   };
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { budget: { day: 100_000 } } });
   await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+  assert.equal(out.calls.filter((call) => call === "commit a.bin").length, 1);
+  assert.equal([...out.partials.values()][0]?.length, 40_000);
 });
 
 test("what cannot be taken in parts is not begun where the budget does not hold it", async (t) => {
