@@ -143,7 +143,7 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
         .filter((version) => isAlone(engine, version))
         .map(nameOf),
       again: open.length > 0 ? [] : [...new Set(meant.map(({ version }) => version))],
-      left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: stateOf(engine, row) })),
+      left: open.filter((row) => !given.includes(row)).map((row) => ({ ...told(engine, row), state: queue.stateOf(row) })),
     };
   });
   for (const { id } of done.forgotten) queue.pushing.get(id)?.stop?.(new Fault("aborted", "was given up"));
@@ -159,11 +159,6 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   engine.work$.next();
   const { forgotten, lost, kept, alone, left } = done;
   return { forgotten, lost, kept, alone, removed, left };
-}
-
-/** A claim of a daemon that was killed is none: it waits. */
-function stateOf({ queue }: Engine, { id, state }: DeliveryRow): DeliveryRow["state"] {
-  return state === "active" && !queue.pushing.has(id) ? "ready" : state;
 }
 
 /** It waits or is being sent, and its target, or what would bring it there, has left the configuration. */

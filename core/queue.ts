@@ -111,6 +111,11 @@ export class Queue {
     return replaces === null || replaces === undefined ? undefined : (JSON.parse(replaces) as StoredReceipt);
   }
 
+  /** A claim of a daemon that was killed is none: it waits. */
+  stateOf({ id, state }: Pick<DeliveryRow, "id" | "state">): DeliveryRow["state"] {
+    return state === "active" && !this.pushing.has(id) ? "ready" : state;
+  }
+
   /** Claimed, and not withdrawn since. */
   isActive(delivery: string): boolean {
     return this.journal.get("SELECT 1 FROM deliveries WHERE id = ? AND state = 'active'", delivery) !== undefined;

@@ -113,10 +113,13 @@ export function progressOf(engine: Engine): Pick<Status, "queue" | "transfers"> 
       ...(left === undefined ? {} : { secondsLeft: Math.ceil(left) }),
     };
   });
+  const claimed = count(`${elsewhere} AND state = 'active'`);
+  // Claims of a daemon that was killed are none.
+  const active = engine.queue.pushing.size > 0 ? claimed : 0;
   return {
     queue: {
-      waiting: count("state = 'wanting'") + count("state = 'ready'"),
-      active: count(`${elsewhere} AND state = 'active'`),
+      waiting: count("state = 'wanting'") + count("state = 'ready'") + claimed - active,
+      active,
       parked: count(`${elsewhere} AND state = 'parked'`),
       delivered: count("state = 'done'") + forgottenIn(journal).deliveries,
     },

@@ -171,7 +171,8 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
   };
   const routeless = routeOf(engine, version, delivery) === undefined;
   const left: Reason = { code: "routeless", text: `no route brings it to ${target} any more; found while one did, it still goes` };
-  switch (delivery.state) {
+  const state = engine.queue.stateOf(delivery);
+  switch (state) {
     case "done": {
       const receipt = JSON.parse(delivery.receipt ?? "{}") as Partial<StoredReceipt>;
       const answer = receipt.answer === undefined ? "" : ` (${receipt.answer})`;
@@ -188,7 +189,7 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
     }
     case "dropped":
     case "discard": {
-      const rest = delivery.state === "discard" ? `; what was sent of it is still to be taken away at ${target}` : "";
+      const rest = state === "discard" ? `; what was sent of it is still to be taken away at ${target}` : "";
       if (delivery.fault === "unwanted") return [{ code: "not-for-target", text: `is nothing for ${target}: ${said}` }];
       const text =
         said === forgottenReason ? `given up by a person (to send it after all: filesync retry ${id})` : `is not sent any more: ${said}`;
@@ -217,7 +218,7 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
       const reasons = foreign ? [leave] : [];
       if (!foreign && routeless) reasons.push({ ...left, text: `${left.text}; to give it up: filesync forget ${id}` });
       // What is read in place has its bytes nowhere else.
-      const fromSource = delivery.state === "wanting" || version.store !== "spool";
+      const fromSource = state === "wanting" || version.store !== "spool";
       const inMs = delivery.not_before - engine.clock.monotonicMs();
       if (foreign) {
         // What was wrong with it when it left does not count any more.
@@ -243,7 +244,7 @@ function deliveryReasons(engine: Engine, version: VersionRow, delivery: Delivery
           { code: "no-daemon", text: 'waits for the daemon, which does not run: start it with "filesync run"' },
         ];
       if (!foreign) reasons.push(...awayReasons(engine, target, "target"));
-      if (delivery.state === "wanting") reasons.push(...pullReasons(engine, version, delivery), ...heldReasons(engine, target));
+      if (state === "wanting") reasons.push(...pullReasons(engine, version, delivery), ...heldReasons(engine, target));
       else reasons.push(...(fromSource ? awayReasons(engine, version.source, "source") : []), ...pushReasons(engine, delivery));
       return reasons.some(({ code }) => code !== "routeless") ? reasons : [...reasons, { code: "next", text: "goes next" }];
     }

@@ -10,6 +10,7 @@ import { spawn } from "@lydell/node-pty";
 import type { Status } from "../../core/status.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
+import { until } from "../conformance/clause.js";
 import { masked } from "./said.js";
 
 const local = (dir: string, more = {}) => ({ type: "local", dir, ...more });
@@ -83,6 +84,33 @@ test("on a read-only file system the journal is read all the same, also after a 
     [forget.code, forget.err],
     [2, `filesync: ${state} cannot be written: the file system is read-only; mount it for writing\n`],
   );
+});
+
+test("after a kill nothing is being sent: why and status say that it waits for the daemon, or for a target that has left the configuration", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/a.bin", Buffer.alloc(2_000_000));
+  const devices = { in: local("in"), out: local("out") };
+  const slow = { devices: { ...devices, out: local("out", { maxRate: "10kB/s" }) }, routes: [{ from: "in", to: ["out"] }] };
+  const config = world.config(slow);
+  const program = new Program(["run", "--json", "--config", config]);
+  const statusNow = async () =>
+    JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Pick<Status, "queue" | "transfers">;
+  await program.until(({ message }) => message.includes(" is ready: "), "that it runs");
+  await until("it is being sent", async () => (await statusNow()).transfers.length > 0);
+  assert.deepEqual((await statusNow()).queue, { waiting: 0, active: 1, parked: 0, delivered: 0 });
+  await program.kill();
+  assert.deepEqual((await statusNow()).queue, { waiting: 1, active: 0, parked: 0, delivered: 0 });
+  const codes = async () => {
+    const { files } = JSON.parse((await runProgram(["why", "--json", "a.bin", "--config", config])).out) as {
+      files: { reasons: { code: string }[] }[];
+    };
+    return files.flatMap(({ reasons }) => reasons.map(({ code }) => code));
+  };
+  assert.deepEqual(await codes(), ["no-daemon"]);
+  world.mkdir("other");
+  world.config({ devices: { in: local("in"), other: local("other") }, routes: [{ from: "in", to: ["other"] }] });
+  assert.deepEqual(await codes(), ["foreign", "no-daemon"]);
 });
 
 test("without a daemon it needs no secret: what only the service's environment tells is left out, and is no mistake", async (t) => {
