@@ -3,7 +3,8 @@
  * `requires` when its turn comes. What is held is put off in the queue, with its reason, and due again once what held it is over.
  */
 import { Subject } from "./rxjs.js";
-import { type Engine, routeOf } from "./engine.js";
+import { type Engine, type RouteLane, routeOf } from "./engine.js";
+import { Fault } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";
 import type { Clock } from "./plugin.js";
@@ -231,6 +232,28 @@ export function delivered(engine: Engine, version: VersionRow, target: string): 
   return engine.journal.apply(() => {
     for (const device of waiting) engine.queue.dueAt(device, version.id);
   });
+}
+
+/**
+ * What is called once the routes are others: what is sent along one that has another rate or other conditions by then, or is there no more, is broken off, and goes
+ * on as the routes of then say. What cannot be resumed ends first.
+ */
+export function beforeReroute(engine: Engine): () => void {
+  const { queue, lanes } = engine;
+  const along = ({ version, target }: DeliveryRow): RouteLane | undefined => {
+    const row = queue.version(version);
+    return row === undefined ? undefined : routeOf(engine, row, { target });
+  };
+  const sent = [...queue.pushing.values()]
+    .filter(({ delivery }) => lanes.get(delivery.target)?.device.target?.features.resume === true)
+    .map(({ delivery, stop }) => ({ delivery, stop, before: along(delivery) }));
+  return () => {
+    for (const { delivery, stop, before } of sent) {
+      const now = along(delivery);
+      if (now !== before && [before, now].some((route) => route?.gate !== undefined || route?.throttle.rate !== undefined))
+        stop?.(new Fault("aborted", "its route is another now"));
+    }
+  };
 }
 
 /** What is held back at these targets is looked at anew. */

@@ -14,7 +14,7 @@ import type { Installation } from "./installation.js";
 import { Journal } from "./journal.js";
 import { forgetLanes, noteLanes } from "./last.js";
 import type { Lane } from "./lane.js";
-import { wake, watchGate, watchRoutes } from "./limits.js";
+import { beforeReroute, wake, watchGate, watchRoutes } from "./limits.js";
 import type { Service } from "./plugin.js";
 import { pullWorkers } from "./pull.js";
 import { pushWorkers } from "./push.js";
@@ -295,8 +295,10 @@ export class Run {
     if (!this.#crew.signal.aborted) {
       engine.config = config;
       engine.spool.limit({ maxSizeBytes: config.spool.maxSize, keepFreeBytes: config.spool.keepFree });
+      const reroute = beforeReroute(engine);
       engine.routes.clear();
       for (const [name, lanes] of routes) engine.routes.set(name, lanes);
+      reroute();
       engine.limits.machine.metered = config.metered;
       this.#watchRoutes();
       for (const life of turned) {

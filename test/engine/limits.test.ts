@@ -163,6 +163,32 @@ test("what a route held back goes when a reload takes its condition away, or wha
   await until(bench, "delivered", () => review.files.has("a.bin"));
 });
 
+test("a reload that gives a route another rate, or conditions, counts for what is being sent along it; it goes on where it was", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 100_000 });
+  const out = new FakeDevice("out");
+  const devices = { sources: [card], targets: [out] };
+  const bytes = randomBytes(6_000_000);
+  card.put("a.bin", bytes);
+  bench.clock.offsetMs = today(12) - Date.now();
+  const moved = () => bench.daemon.status().transfers.find(({ to }) => to === "out")?.offset;
+  const reload = async (rules: object) => {
+    await bench.reload(devices, [{ from: "card", to: ["out"], ...rules }]);
+  };
+  await bench.start(devices, [{ from: "card", to: ["out"], maxRate: 1_000_000 }]);
+  await until(bench, "it is sent slowly", () => (moved() ?? 0) > 0);
+  await reload({ maxRate: 1_000_000, when: open(0) });
+  await until(bench, "it stops", () => moved() === undefined);
+  assert.match((await reasons(bench, "card:a.bin")).join("\n"), /^held: /m);
+  await reload({ maxRate: 100_000 });
+  await until(bench, "it is sent slowly again", () => moved() !== undefined);
+  await reload({});
+  await until(bench, "it goes as fast as it can", () => bench.states("out")[0] === "done", 4000);
+  assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+  const writes = out.calls.filter((call) => call.startsWith("write a.bin"));
+  assert.ok(writes.length === 3 && !writes.slice(1).includes("write a.bin 0"), writes.join(", "));
+});
+
 test("what a flight controller said that a reload took out counts no more, armed or disarmed", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
