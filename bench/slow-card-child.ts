@@ -14,7 +14,7 @@ const text = JSON.stringify({
   devices: { in: { type: "local", dir: "in", inPlace: false }, out: { type: "local", dir: "out" } },
   routes: [{ from: "in", to: ["out"], into: "" }],
 });
-const { config } = await loadConfig(text, plugins, { baseDir: dir, env: {}, hostName: "bench", nowMs: Date.now() });
+const { config } = await loadConfig(text, plugins, { baseDir: dir, env: {}, hostName: "bench" });
 if (config === undefined) throw new Error("the configuration is wrong");
 const daemon = new Daemon({ config, events: new Events(), programVersion: "bench" });
 const delay = monitorEventLoopDelay({ resolution: 1 });

@@ -62,7 +62,7 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
     );
   }
   const surroundings = { baseDir: dirname(path), env: process.env, ...(secrets === undefined ? {} : { secrets }) };
-  return loadConfig(text, plugins, { ...surroundings, hostName: hostname(), nowMs: Date.now() });
+  return loadConfig(text, plugins, { ...surroundings, hostName: hostname() });
 }
 
 /** A configuration as far as there is one. */

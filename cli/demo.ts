@@ -46,7 +46,7 @@ export async function demoCommand(options: { dir?: string; once: boolean }): Pro
         ftp: { type: "ftp-server", listen: `127.0.0.1:${port}`, root: ground, users: { demo: { password: "demo", root: "." } } },
       },
     });
-    const { config, problems } = await loadConfig(text, plugins, { baseDir: home, env: process.env, hostName: "demo", nowMs: Date.now() });
+    const { config, problems } = await loadConfig(text, plugins, { baseDir: home, env: process.env, hostName: "demo" });
     if (config === undefined || problems.length > 0) throw new Error(problems.map(({ message }) => message).join("; "));
 
     output.line(`A simulated flight controller (PX4, USB speed) with the files of ${vehicleDir}`);

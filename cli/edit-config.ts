@@ -127,7 +127,7 @@ export function isUntouched(text: string): boolean {
 
 /** What is wrong with a text as a configuration at `path`. */
 export function judged(path: string, text: string): Promise<Loaded> {
-  return loadConfig(text, plugins, { baseDir: dirname(path), env: process.env, hostName: hostname(), nowMs: Date.now() });
+  return loadConfig(text, plugins, { baseDir: dirname(path), env: process.env, hostName: hostname() });
 }
 
 /** Whose a file is, where that is not the one who writes it. */

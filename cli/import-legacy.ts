@@ -49,7 +49,7 @@ export async function importLegacyCommand(old: string, config: string | undefine
   const around = { baseDir: dir, env: process.env, hostName: hostname(), secrets: "unread" } as const;
   for (let less: Translated | undefined = taken; less !== undefined;) {
     taken = less;
-    less = without(taken, (await loadConfig(textOf(taken), plugins, { ...around, nowMs: Date.now() })).problems, placeOf);
+    less = without(taken, (await loadConfig(textOf(taken), plugins, around)).problems, placeOf);
   }
   const { devices, services, secrets, notes } = taken;
   if (devices.length + services.length === 0) throw new UsageError(`nothing of ${old} can be used:\n${notes.join("\n")}`);

@@ -131,7 +131,6 @@ export async function deviceOfUrl(url: string, path: string, changes: boolean): 
     baseDir: process.cwd(),
     env: process.env,
     hostName: hostname(),
-    nowMs: Date.now(),
   });
   const made = config?.devices[0];
   if (made === undefined)

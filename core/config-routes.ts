@@ -130,7 +130,6 @@ export interface Around {
   readonly vehicle: string;
   /** undefined: the configuration does not say it rightly. */
   readonly stateDir: string | undefined;
-  readonly nowMs: number;
   /** What was found wrong until now. */
   readonly problems: readonly ConfigProblem[];
   readonly add: Add;
@@ -218,7 +217,7 @@ function readSync(
 }
 
 function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, unsure }: ReadRoutes): void {
-  const { known, devices, vehicle, nowMs, problems, add, parse, mayDisarm } = around;
+  const { known, devices, vehicle, problems, add, parse, mayDisarm } = around;
   const before = problems.length;
   const parsed = parse(at, routeSchema, entry);
   const route = parsed ?? roughRoute(entry);
@@ -243,9 +242,7 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   if (route.afterDelivery === "archive" && source !== undefined && source.archiveDir === undefined)
     add([...at, "afterDelivery"], `"archive" needs "archiveDir" on the device "${route.from}"`);
   const whole: Route | undefined =
-    parsed === undefined
-      ? undefined
-      : { ...parsed, to, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since, nowMs) };
+    parsed === undefined ? undefined : { ...parsed, to, maxSize: parsed.maxSize ?? Number.MAX_SAFE_INTEGER, since: sinceOf(parsed.since) };
   if (whole !== undefined && problems.length === before) {
     const held = copyHoldsState(around, whole);
     if (held !== undefined) add([...at, "from"], held);
@@ -337,8 +334,8 @@ function roughRoute(
   };
 }
 
-function sinceOf(since: string | undefined, nowMs: number): Route["since"] {
+function sinceOf(since: string | undefined): Route["since"] {
   if (since === undefined || since === "install") return since;
-  const age = parseDuration(since);
-  return age === undefined ? Date.parse(since) : nowMs - age;
+  const ageMs = parseDuration(since);
+  return ageMs === undefined ? Date.parse(since) : { ageMs };
 }

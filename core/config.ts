@@ -194,7 +194,6 @@ export interface Loaded {
 
 export interface LoadOptions extends Surroundings {
   readonly hostName: string;
-  readonly nowMs: number;
 }
 
 /** Windows' editors begin a text with a byte order mark: it says nothing. */
@@ -277,7 +276,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   }
 
   const vehicle = whole?.vehicle ?? options.hostName;
-  const around = { known, devices, vehicle, stateDir: whole?.stateDir, nowMs: options.nowMs, problems, add, parse, mayDisarm };
+  const around = { known, devices, vehicle, stateDir: whole?.stateDir, problems, add, parse, mayDisarm };
   const { routes, syncs, out, unsure } = readRoutes(top.routes, around);
 
   if (whole === undefined) return { stateDir, problems: sorted(problems) };

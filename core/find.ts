@@ -301,7 +301,7 @@ export class Finder {
     const key = startKey(this.lane.name, route);
     // While nobody knows the time, nothing tells what is there from what was there before.
     const startMs = fresh.has(key) && !trusted ? Infinity : (ms.get(key) ?? 0);
-    return route.rules.isSince(entry, startMs, fresh.has(key));
+    return route.rules.isSince(entry, startMs, fresh.has(key), this.engine.clock.wallMs());
   }
 
   /** `since: install` leaves it, in the first listing of that route. */

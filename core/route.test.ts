@@ -64,12 +64,26 @@ test("newest takes the N newest; without times the later name counts as newer", 
 test("since install: what has no time is old in the first listing, new in later ones", () => {
   const some = rules({ since: "install" });
   const start = Date.UTC(2026, 5, 1);
-  assert.equal(some.isSince(entry("a", 1, start - 1), start, true), false);
-  assert.equal(some.isSince(entry("a", 1, start + 1), start, true), true);
-  assert.equal(some.isSince(entry("a"), start, true), false);
-  assert.equal(some.isSince(entry("a"), start, false), true);
-  assert.equal(some.isSince(entry("a", 1, 0), start, false), true, "1970 is no time");
-  assert.equal(rules({ since: start }).isSince(entry("a"), 0, true), true, "what cannot be dated is not left behind");
+  assert.equal(some.isSince(entry("a", 1, start - 1), start, true, start), false);
+  assert.equal(some.isSince(entry("a", 1, start + 1), start, true, start), true);
+  assert.equal(some.isSince(entry("a"), start, true, start), false);
+  assert.equal(some.isSince(entry("a"), start, false, start), true);
+  assert.equal(some.isSince(entry("a", 1, 0), start, false, start), true, "1970 is no time");
+  assert.equal(rules({ since: start }).isSince(entry("a"), 0, true, start), true, "what cannot be dated is not left behind");
+});
+
+test("since as an age: counted from the time of the listing", () => {
+  const day = 86_400_000;
+  const [some, start] = [rules({ since: { ageMs: 30 * day } }), Date.UTC(2026, 5, 1)];
+  for (const [ageDays, is] of [
+    [29, true],
+    [31, false],
+  ] as const) {
+    assert.equal(some.isSince(entry("a", 1, start - ageDays * day), 0, false, start), is);
+    assert.equal(some.refusal(entry("a", 1, start - ageDays * day), start) === undefined, is);
+  }
+  assert.equal(some.isSince(entry("a", 1, start - 29 * day), 0, false, start + 2 * day), false);
+  assert.equal(some.isSince(entry("a"), 0, true, start), true, "what cannot be dated is not left behind");
 });
 
 test("priority ranks within a route", () => {
@@ -119,6 +133,6 @@ test("what is in a directory .filesync is the program's own, at any depth, whate
   const all = rules({ include: ["**"] });
   for (const dir of [".filesync", "box/.filesync", "a/.filesync/trash"]) assert.ok(!all.enters(dir), dir);
   assert.ok(!all.wants(entry("box/.filesync/trash/2026-05-01/id/a.ulg")));
-  assert.match(all.refusal(entry(".filesync/trash/x")) ?? "", /^it is FileSync's own/);
+  assert.match(all.refusal(entry(".filesync/trash/x"), 0) ?? "", /^it is FileSync's own/);
   for (const path of ["box/filesync/a", ".filesync", "a.filesync/b", ".filesync-try-1/b"]) assert.ok(all.wants(entry(path)), path);
 });

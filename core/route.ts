@@ -26,8 +26,8 @@ export interface Route {
   readonly exclude: readonly string[];
   readonly minSize: number;
   readonly maxSize: number;
-  /** Wall time in ms, or the first run of this route. */
-  readonly since?: number | "install";
+  /** Wall time in ms, the first run of this route, or an age at the time of the listing. */
+  readonly since?: number | "install" | { readonly ageMs: number };
   readonly newest?: number;
   readonly priority: Priority;
   readonly weight: number;
@@ -98,17 +98,23 @@ export class Rules {
   }
 
   /** `installedMs`: the first run of this route. `firstListing`: the source was never listed for this route before, so what has no time is old. */
-  isSince(entry: FileEntry, installedMs: number, firstListing: boolean): boolean {
+  isSince(entry: FileEntry, installedMs: number, firstListing: boolean, nowMs: number): boolean {
     const { since } = this.route;
-    if (since === undefined) return true;
     const at = plausible(entry.modifiedMs);
-    if (since === "install") return at === undefined ? !firstListing : at >= installedMs;
-    return at === undefined || at >= since;
+    if (at === undefined) return since !== "install" || !firstListing;
+    return at >= (this.#sinceMs(installedMs, nowMs) ?? -Infinity);
+  }
+
+  #sinceMs(installedMs: number | undefined, nowMs: number): number | undefined {
+    const { since } = this.route;
+    if (since === "install") return installedMs;
+    return typeof since === "object" ? nowMs - since.ageMs : since;
   }
 
   /** Which rule leaves this file, for a person; undefined when none does. A size that is not known breaks no rule. `newest` needs the others, and is not asked. */
   refusal(
     entry: { readonly path: string; readonly size?: number; readonly modifiedMs?: number },
+    nowMs: number,
     installedMs?: number,
   ): string | undefined {
     const { path, size, modifiedMs } = entry;
@@ -125,7 +131,7 @@ export class Rules {
     if (size !== undefined && size < minSize) return `it has ${size} bytes, and "minSize" is ${minSize}`;
     if (size !== undefined && size > maxSize) return `it has ${size} bytes, and "maxSize" is ${maxSize}`;
     const at = plausible(modifiedMs);
-    const from = since === "install" ? installedMs : since;
+    const from = this.#sinceMs(installedMs, nowMs);
     if (from !== undefined && at !== undefined && at < from)
       return `its time, ${dateText(at)}, is before "since"${since === "install" ? `, when this route ran first:` : ":"} ${dateText(from)}`;
     return undefined;

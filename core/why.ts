@@ -116,7 +116,7 @@ function ruleReasons(
 ): Reason[] {
   return (engine.routes.get(source) ?? []).map((route) => {
     const to = route.rules.route.to.map(({ device }) => device).join(", ");
-    const refused = route.rules.refusal(entry, engine.finders.get(source)?.startOf(route));
+    const refused = route.rules.refusal(entry, engine.clock.wallMs(), engine.finders.get(source)?.startOf(route));
     if (refused !== undefined) return { code: "left", to, text: `the route to ${to} leaves it: ${refused}` };
     const rest = restOf(route);
     const when = listed ? "the next listing finds it" : "it goes when a listing finds it";
@@ -141,7 +141,7 @@ function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly Deli
       { code: "passed-over", text: "it was found, and no route took it then" },
       ...ruleReasons(engine, version.source, entryOf(version), false).filter(({ code }) => code === "left"),
       ...(engine.routes.get(version.source) ?? [])
-        .filter((route) => route.rules.refusal(entryOf(version)) === undefined && restOf(route) !== "")
+        .filter((route) => route.rules.refusal(entryOf(version), engine.clock.wallMs()) === undefined && restOf(route) !== "")
         .map((route) => ({
           code: "left",
           text: `the route to ${route.rules.route.to.map(({ device }) => device).join(", ")} takes it only ${restOf(route)}`,

@@ -45,7 +45,7 @@ function whole(block: string): string {
 for (const page of pages)
   for (const [i, block] of blocks(read(page), "jsonc").entries())
     test(`${page}: its configuration ${i + 1} is right`, async () => {
-      const { problems } = await loadConfig(whole(block), plugins, { baseDir: root, env: {}, hostName: "host", nowMs: Date.now() });
+      const { problems } = await loadConfig(whole(block), plugins, { baseDir: root, env: {}, hostName: "host" });
       assert.deepEqual(problems, []);
     });
 

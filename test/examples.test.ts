@@ -26,7 +26,6 @@ for (const name of examples)
       baseDir: root,
       env: { CAM_PW: "x" },
       hostName: "host",
-      nowMs: Date.now(),
     });
     assert.deepEqual(problems, []);
     assert.ok(config !== undefined && config.devices.length > 0);
@@ -35,7 +34,7 @@ for (const name of examples)
 test("the README's configuration is right, and with the ground's example a vehicle has one directory, not plane-1/plane-1", async () => {
   const [, block = ""] = /```jsonc\n(.*?)```/s.exec(read("README.md")) ?? [];
   const text = block.replace(/\{ *"file": *"[^"]*\.secret" *\}/g, '"a secret"').replace("SHA256:…", `SHA256:${"a".repeat(43)}`);
-  const given = { baseDir: root, env: {}, hostName: "host", nowMs: Date.now() };
+  const given = { baseDir: root, env: {}, hostName: "host" };
   const { config, problems } = await loadConfig(text, plugins, given);
   assert.deepEqual(problems, []);
   const ground = (await loadConfig(usable("config.ground.example.json"), plugins, given)).config;

@@ -53,7 +53,7 @@ const given = v.strictObject({
   fields: v.optional(
     described(
       v.record(v.string(), field, "fields by name"),
-      "The form's other fields. In their texts {vehicle} {device} {installation} {path} {name} {size} {date} are filled in.",
+      "The form's other fields. In their texts {vehicle} {installation} {path} {name} {size} {date} are filled in.",
     ),
     {},
   ),

@@ -77,6 +77,18 @@ test("a service whose port changes serves on the new one; a route to a new devic
   assert.equal(await program.exited, 0);
 });
 
+test('a reload of what did not change, with an age as "since", changes no route', async (t) => {
+  const world = new World(t);
+  for (const dir of ["in", "out"]) world.mkdir(dir);
+  const config = world.config({ devices: { in: local("in"), out: local("out") }, routes: [{ from: "in", to: ["out"], since: "30d" }] });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  program.signal("SIGHUP");
+  const { message } = await program.until(({ what }) => what === "reload", "reload");
+  assert.doesNotMatch(message, /routes from in changed/);
+});
+
 test("a configuration that is wrong, cannot be read, or needs a restart: all is said, and what runs goes on", async (t) => {
   const world = new World(t);
   world.mkdir("out");
