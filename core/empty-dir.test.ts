@@ -75,14 +75,27 @@ test("after a failure nothing more is begun, and it is told when nothing is unde
     const tree: Memory = new Memory(many(), (request) => {
       if (request !== failing || failed) return;
       failed = true;
-      throw new Fault("denied", request);
+      throw new Fault("offline", request);
     });
-    await assert.rejects(emptyDir(tree, "d", calm), (error) => isFault(error, "denied") && error.message === failing);
+    await assert.rejects(emptyDir(tree, "d", calm), (error) => isFault(error, "offline") && error.message === failing);
     assert.equal(tree.atOnce, 0);
     const { length } = tree.asked;
     await new Promise((resolve) => setImmediate(resolve));
     assert.equal(tree.asked.length, length);
     assert.ok(tree.things.size > 1);
+  }
+});
+
+test("what cannot be taken away keeps only what is above it", async () => {
+  for (const [failing, left] of [
+    ["remove d/s2/b/c", ["d/s2/", "d/s2/b/", "d/s2/b/c"]],
+    ["remove d/f3", ["d/f3"]],
+  ] as const) {
+    const tree = new Memory(many(), (request) => {
+      if (request === failing) throw new Fault("denied", request);
+    });
+    await assert.rejects(emptyDir(tree, "d", calm), (error) => isFault(error, "denied") && error.message === failing);
+    assert.deepEqual([...tree.things].sort(), ["d/", ...left]);
   }
 });
 

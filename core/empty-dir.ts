@@ -1,6 +1,6 @@
 /** Taking away what is in a directory of a device. */
 import { entriesIfAny } from "./entries.js";
-import { isFault, lender, throwIfAborted } from "./errors.js";
+import { Fault, isFault, lender, throwIfAborted } from "./errors.js";
 import type { FileEntry, Tree } from "./plugin.js";
 import { Turns } from "./turns.js";
 
@@ -8,10 +8,16 @@ type Emptied = Pick<Tree, "list" | "remove" | "rmdir">;
 
 /** Of a server far away each thing takes some round trips. */
 const atOnce = 8;
+/** Faults that may be of one thing alone. */
+export const staying = ["changed", "conflict", "denied", "rejected"] as const;
+
+interface Failed {
+  readonly error: unknown;
+}
 
 /**
- * Takes away all that is in a directory, not the directory; one that is not there is empty. Several things at once, a directory after what is in it. Throws as `list`, `remove` and `rmdir` do: the
- * first failure, once nothing is under way any more; after it nothing more is begun.
+ * Takes away all that is in a directory, not the directory; one that is not there is empty. Several things at once, a directory after what is in it. Throws as `list`, `remove` and `rmdir` do, once
+ * nothing is under way any more: what stays (`staying`; links, too) keeps nothing else; after another failure nothing more is begun.
  */
 export function emptyDir(tree: Emptied, dir: string, signal: AbortSignal): Promise<void> {
   return new Emptying(tree, signal).empty(dir);
@@ -22,7 +28,7 @@ class Emptying {
   readonly #signal: AbortSignal;
   readonly #turns = new Turns(atOnce);
   readonly #lend: ReturnType<typeof lender>;
-  #failed: { readonly error: unknown } | undefined;
+  #failed: Failed | undefined;
 
   constructor(tree: Emptied, signal: AbortSignal) {
     this.#tree = tree;
@@ -32,15 +38,18 @@ class Emptying {
 
   async empty(dir: string): Promise<void> {
     const entries = await this.#inTurn((signal) => entriesIfAny(this.#tree, dir, signal));
-    await Promise.all(entries.map((entry) => this.#take(entry)));
+    const taken = await Promise.all(entries.map((entry) => this.#take(entry)));
     this.#expectWell();
+    const stays = taken.find((failed) => failed !== undefined);
+    if (stays !== undefined) throw stays.error;
   }
 
   /** Never rejects. */
-  async #take(entry: FileEntry): Promise<void> {
-    const { path, kind } = entry;
+  async #take(entry: FileEntry): Promise<Failed | undefined> {
+    const { path, kind, reason = "no plain file" } = entry;
     const rmdir = () => this.#inTurn((signal) => this.#tree.rmdir(path, signal));
     try {
+      if (kind === "unreadable") throw new Fault("rejected", `${path} is ${reason}`);
       if (kind !== "directory") await this.#inTurn((signal) => this.#tree.remove(path, entry, signal));
       // Many are empty.
       else
@@ -49,8 +58,10 @@ class Emptying {
           await this.empty(path);
           await rmdir();
         });
+      return undefined;
     } catch (error) {
-      this.#failed ??= { error };
+      if (!isFault(error, ...staying)) this.#failed ??= { error };
+      return { error };
     }
   }
 

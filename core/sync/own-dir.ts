@@ -1,6 +1,6 @@
 /** The program's own directory at a side: what is in it, and which of it is this route's. */
 import { randomBytes } from "node:crypto";
-import { emptyDir } from "../empty-dir.js";
+import { emptyDir, staying } from "../empty-dir.js";
 import { entriesIfAny } from "../entries.js";
 import { isFault } from "../errors.js";
 import type { Folding } from "../folded.js";
@@ -33,6 +33,14 @@ export interface OwnDirGiven {
 }
 
 /** Each method throws what the tree throws. */
+export interface Expired {
+  readonly ages: Ages;
+  /** Days' worth of trash that are gone. */
+  readonly gone: number;
+  /** Days of which something cannot be taken away: why, for a person. */
+  readonly stays: ReadonlyMap<string, string>;
+}
+
 export class OwnDir {
   constructor(readonly given: OwnDirGiven) {}
 
@@ -96,25 +104,34 @@ export class OwnDir {
     return promises;
   }
 
-  /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send; how many days' worth of trash. */
-  async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<{ readonly ages: Ages; readonly gone: number }> {
+  /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send. */
+  async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<Expired> {
     const tree = this.given.tree();
     const isDay = ({ path, kind }: FileEntry) => kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(nameIn(path));
     const days = (await entriesIfAny(tree, this.at(trashDir), signal)).filter(isDay);
     const parts = (await entriesIfAny(tree, this.at(stagedDir), signal)).filter(({ kind }) => kind === "file");
     const byName = new Map([...days, ...parts].map((entry) => [nameIn(entry.path), entry]));
     const { old, ages: now } = aged(ages, [...byName.keys()], nowMs, keepMs);
-    const gone = old.flatMap((name) => byName.get(name) ?? []);
-    for (const entry of gone) {
-      if (entry.kind === "directory") {
-        await emptyDir(tree, entry.path, signal);
-        await tree.rmdir(entry.path, signal);
-      } else
-        await tree.remove(entry.path, entry, signal).catch((error: unknown) => {
-          // It goes on just now.
-          if (!isFault(error, ...notAsListed)) throw error;
-        });
+    const stays = new Map<string, string>();
+    let gone = 0;
+    for (const name of old) {
+      const entry = byName.get(name);
+      if (entry === undefined) continue;
+      try {
+        if (entry.kind !== "directory") await tree.remove(entry.path, entry, signal);
+        else {
+          await emptyDir(tree, entry.path, signal);
+          await tree.rmdir(entry.path, signal);
+          gone += 1;
+        }
+      } catch (error) {
+        if (!isFault(error, ...notAsListed, ...staying)) throw error;
+        // A part that others had begun may go on just now.
+        if (entry.kind === "directory") stays.set(name, error.message);
+      }
     }
-    return { ages: now, gone: gone.filter(isDay).length };
+    // It is as old the next time.
+    const kept = Object.entries(ages).filter(([name]) => stays.has(name));
+    return { ages: { ...now, ...Object.fromEntries(kept) }, gone, stays };
   }
 }

@@ -407,18 +407,24 @@ export class SyncRoute {
     if (!clock.trusted() || Math.abs(nowMs - this.#expiredMs) < dailyMs) return;
     for (const side of this.config.mode === "mirror" ? (["there"] as const) : bothSides) {
       const key = `trash ${side}`;
-      const { gone: days, ages } = await this.#replicas[side].own.expire(
-        (this.#own.get(key) as Ages | undefined) ?? {},
-        this.config.trashKeepMs,
-        nowMs,
-        signal,
-      );
+      const {
+        gone: days,
+        ages,
+        stays,
+      } = await this.#replicas[side].own.expire((this.#own.get(key) as Ages | undefined) ?? {}, this.config.trashKeepMs, nowMs, signal);
       await this.#own.set(key, ages);
       if (days > 0)
         events.say(
           "info",
           "expired",
-          `${this.title}: the trash at ${this.config[side === "here" ? "from" : "to"]}: ${days === 1 ? "1 day is old enough, and is" : `${days} days are old enough, and are`} gone`,
+          `${this.title}: the trash at ${this.named[side]}: ${days === 1 ? "1 day is old enough, and is" : `${days} days are old enough, and are`} gone`,
+        );
+      for (const [day, why] of stays)
+        events.say(
+          "warn",
+          "expired",
+          `${this.title}: the trash at ${this.named[side]}: ${day} is old enough, and something of it cannot be removed: ${why}; it stays until a person removes it there`,
+          { route: this.name },
         );
     }
     this.#expiredMs = nowMs;

@@ -1,6 +1,6 @@
 /** How other programs that keep directories the same lost files, as their issue trackers tell it; each on a real OpenSSH, for mirrors that delete and for two-way routes. */
 import assert from "node:assert/strict";
-import { chmodSync, renameSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
@@ -193,6 +193,9 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
           both.put(side, `.filesync/trash/${name}/0/deep/${name}`, name);
           both.put(side, `.filesync/trash/${name}/1/${name}`, name);
         }
+      // Listed before the other day, and with something that stays.
+      both.put("there", `.filesync/trash/${day(300)}/0/gone`, "beside a link");
+      symlinkSync("../../undated/0/deep/undated", join(both.nas, `.filesync/trash/${day(300)}/0/link`));
       // Of a machine that came no more.
       both.put("there", ".filesync/staged/.0123456789abcdef.0a1b2c3d-0123456789abcdef.part", "half");
       // That a day is long past says only what some clock believed.
@@ -201,9 +204,11 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
       await at("+23d");
       const left = (side: "here" | "there") => [...new Set(both.trashed(side).map(([, content]) => content))].sort();
       const kept = ["of a person", "undated"];
-      assert.deepEqual(left("there"), [day(200), "b", ...kept].sort());
+      assert.deepEqual(left("there"), [day(200), "b", "beside a link", ...kept].sort());
       assert.deepEqual(both.parts(), [4]);
-      assert.match(await at("+31d"), /the trash at nas: 1 day is old enough, and is gone/);
+      const said = await at("+31d");
+      assert.match(said, /the trash at nas: 1 day is old enough, and is gone/);
+      assert.match(said, /0\/link is a symbolic link; it stays until a person removes it there/);
       assert.deepEqual(left("there"), ["b", ...kept].sort());
       assert.deepEqual(both.parts(), []);
       // A mirror has no trash here: whatever is there is not its own.
