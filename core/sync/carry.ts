@@ -43,6 +43,8 @@ export interface World {
   readonly table: Table;
   /** Of a mirror. */
   readonly known?: Known;
+  /** Ids of what could not be taken aside, by side and path: the next try is by the same. In memory. */
+  readonly untaken: Map<string, string>;
 }
 
 /** What is to be done: `twoWay`, `mirror`. */
@@ -123,7 +125,7 @@ async function evade(world: World, on: Side, path: string, listed: Listed, signa
   const shown = listed(on);
   if (shown?.entry.kind !== "file") return "left";
   const { entry } = shown;
-  const id = names.intent();
+  const id = await takingId(world, on, path, signal);
   const intent: Intent = { id, on, path, old: oldOf(shown, names.trash(on, path, id)), beside: true };
   await store.change({ intend: intent, agree: [[path, undefined]] });
   if (!(await take(world, intent, signal))) return "left";
@@ -164,7 +166,7 @@ async function remove(world: World, on: Side, path: string, listed: Listed, sign
   const { store, names } = world;
   const shown = listed(on);
   if (shown === undefined) return "left";
-  const id = names.intent();
+  const id = await takingId(world, on, path, signal);
   const intent: Intent = { id, on, path, old: oldOf(shown, names.trash(on, path, id)) };
   await store.change({ intend: intent });
   if (!(await take(world, intent, signal))) return "left";
@@ -237,7 +239,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], unstage: staging.id });
     return "done";
   }
-  const id = names.intent();
+  const id = over ? await takingId(world, on, path, signal) : names.intent();
   const intent: Intent = {
     ...{ id, on, path, put: { staging, digest, from: entry } },
     ...(over && old !== undefined ? { old: oldOf(old, names.trash(on, path, id)) } : {}),
@@ -307,6 +309,7 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
     // Not that it was refused is certain, when an answer was lost.
     if (!isFault(error, ...notAsListed)) throw error;
     if ((await sides[on].stat(old.trash, signal)) === undefined) {
+      world.untaken.set(untakenKey(on, path), id);
       await store.change({ settle: id });
       return false;
     }
@@ -316,6 +319,16 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
   if (taken !== undefined) await putBack(world, intent, taken, signal);
   await store.change({ settle: id });
   return false;
+}
+
+const untakenKey = (on: Side, path: string) => `${on}\0${path}`;
+
+/** Where each try had a name of its own in the trash, each would leave directories there, and be told anew. */
+async function takingId({ sides, names, untaken }: World, on: Side, path: string, signal: AbortSignal): Promise<string> {
+  const last = untaken.get(untakenKey(on, path));
+  untaken.delete(untakenKey(on, path));
+  const isFree = last !== undefined && (await sides[on].stat(names.trash(on, path, last), signal)) === undefined;
+  return isFree ? last : names.intent();
 }
 
 function oldOf({ entry, digest }: NonNullable<ReturnType<Listed>>, trash: string): Old {
@@ -388,6 +401,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     return;
   }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
+  if (old !== undefined && taken === undefined) world.untaken.set(untakenKey(on, path), id);
   if (old !== undefined && taken !== undefined && !(await isIt(side, old, taken, signal))) {
     await putBack(world, intent, taken, signal);
     await store.change({ settle: id });

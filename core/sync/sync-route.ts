@@ -134,7 +134,14 @@ export class SyncRoute {
     this.#mirror = mode === "mirror" ? new MirrorTable(store, { deletes: config.deletes, away, fresh }) : undefined;
     this.#own = store.own;
     const table = this.#mirror ?? { actions: twoWay };
-    this.#world = { sides: this.#replicas, store, names: routeNames, table, ...(mode === "mirror" ? { known: this.#known } : {}) };
+    this.#world = {
+      sides: this.#replicas,
+      store,
+      names: routeNames,
+      table,
+      untaken: new Map(),
+      ...(mode === "mirror" ? { known: this.#known } : {}),
+    };
   }
 
   /** As `status` shows it. */
@@ -438,7 +445,7 @@ export class SyncRoute {
     const stuck = [...this.#stuck].flatMap(([path, rounds]) => (rounds < stuckRounds ? [] : [[path, inTheWay] as const]));
     const troubles = new Map([...failed, ...stuck, ...hidden(this.config.from, unseen.here), ...hidden(this.config.to, unseen.there)]);
     for (const [path, why] of troubles)
-      if (this.troubles.get(path) !== why)
+      if (withoutNames(this.troubles.get(path)) !== withoutNames(why))
         events.say("warn", "sync-trouble", `${this.title}: ${path}: ${why}`, { route: this.name, path, reason: why });
     this.troubles = troubles;
   }
@@ -523,6 +530,9 @@ export class SyncRoute {
     };
   }
 }
+
+/** Where clients take turns each try names another directory. */
+const withoutNames = (why: string | undefined) => why?.replaceAll(/[0-9a-f]{12,}/g, "");
 
 /** "2026-05-01" */
 const dayText = (ms: number) => new Date(ms).toISOString().slice(0, 10);

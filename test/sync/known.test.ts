@@ -35,6 +35,7 @@ test("a mirror is listed once, and again after something did not fit, was refuse
     },
     store: new Kept(),
     known,
+    untaken: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path) => path,

@@ -30,6 +30,7 @@ test("a disk that is not mounted when the power is back: what was taken aside on
     sides: { here: new TreeReplica(here, gate), there: new TreeReplica(server, gate) },
     store,
     table: { actions: twoWay },
+    untaken: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -77,6 +78,7 @@ for (const killed of [false, true])
       sides: { here: new TreeReplica(box, gate), there: new TreeReplica(server, gate) },
       store,
       table: { actions: twoWay },
+      untaken: new Map(),
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
         conflict: (path, n) => `${path}.conflict-${n}`,
@@ -120,6 +122,7 @@ function two(table: (fresh: () => string, store: Kept) => World["table"]) {
     sides: { here: new TreeReplica(box, gate), there: new TreeReplica(server, gate) },
     store,
     table: table(intent, store),
+    untaken: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -261,6 +264,26 @@ test("what was begun and cannot be ended where it was (no right any more) holds 
   await run();
   assert.deepEqual([box.text(), store.intents.size], ["a=5 d/ d/b.conflict-1=2 d/b=3", 0]);
   assert.equal(server.text(), box.text());
+});
+
+test("what cannot be taken aside has one name in the trash, however often that is tried: each would leave directories there", async () => {
+  const { box, server, between, once, run, store } = two(mirroring(true));
+  box.put("a", 1);
+  box.put("b", 1);
+  await run();
+  box.nodes.delete("a");
+  box.put("b", 2);
+  between.gate = (when, call) =>
+    when === "before" && call.startsWith("take ") ? Promise.reject(new Fault("denied", "no right")) : Promise.resolve();
+  const names = new Set<string>();
+  for (let n = 0; n < 3; n++) {
+    assert.deepEqual([...(await once()).failed.keys()].sort(), ["a", "b"]);
+    for (const { old } of store.intents.values()) names.add(old?.trash ?? "");
+  }
+  assert.equal(names.size, 2);
+  between.gate = () => Promise.resolve();
+  await run();
+  assert.deepEqual([server.text(), store.intents.size], ["b=2", 0]);
 });
 
 test("what others brought under a name, while a file of its size was to come there, is not taken for that file when it is back", async () => {
