@@ -79,7 +79,9 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
             actions:
               above !== undefined
                 ? [`goes to the trash at ${route.named.there} with ${above}`]
-                : (byPath.get(path) ?? []).filter((action) => !taken.has(action)).map((action) => wordsOf(action, route, actions)),
+                : (byPath.get(path) ?? [])
+                    .filter((action) => !taken.has(action))
+                    .map((action) => wordsOf(action, route, actions, r !== undefined)),
             ...(left === undefined ? {} : { left }),
           };
         }),
@@ -159,13 +161,14 @@ function textOf(content: Content | undefined): string {
   return `${content.size} B${content.digest === undefined ? "" : ` ${content.digest.slice(7, 15)}`}`;
 }
 
-function wordsOf(action: Action, { config }: SyncRoute, all: readonly Action[]): string {
+/** `isThere`: something has its path at the other side. */
+function wordsOf(action: Action, { config }: SyncRoute, all: readonly Action[], isThere: boolean): string {
   const at = (side: "here" | "there") => (side === "here" ? config.from : config.to);
   switch (action.do) {
     case "adopt":
       return "note that both hold the same";
     case "forget":
-      return "note that both have it no more";
+      return isThere ? "forget it: it, or something in it, is somebody else's, and stays there" : "note that both have it no more";
     case "learn":
       return "read it";
     case "mkdir":

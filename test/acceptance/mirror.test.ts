@@ -160,6 +160,8 @@ test("what others have at the server is left alone, but for a name that is neede
   both.put("there", "same", undefined);
   both.put("there", "d/theirs", "in ours");
   both.put("here", "d", undefined);
+  const { out } = await runProgram(["plan", "--config", config]);
+  assert.match(out, /d: forget it: it, or something in it, is somebody else's, and stays there\n.*d\/theirs: .* it stays there/);
   await once(config);
   assert.deepEqual(both.tree("there"), {
     ...{ a: "ours", "d/": "", "d/theirs": "in ours", same: "equal", "theirs/": "", "theirs/of them": "foreign" },
