@@ -32,7 +32,6 @@ export interface OwnDirGiven {
   readonly mark: { get(): string | undefined; set(mark: string): Promise<void> };
 }
 
-/** Each method throws what the tree throws. */
 export interface Expired {
   readonly ages: Ages;
   /** Days' worth of trash that are gone. */
@@ -41,6 +40,7 @@ export interface Expired {
   readonly stays: ReadonlyMap<string, string>;
 }
 
+/** Each method throws what the tree throws. */
 export class OwnDir {
   constructor(readonly given: OwnDirGiven) {}
 
