@@ -41,7 +41,7 @@ export class Queue {
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
-  readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number }>();
+  readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number; readonly failed?: string }>();
 
   /** Versions whose source is acted on now. */
   readonly releasing = new Set<string>();

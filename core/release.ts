@@ -17,6 +17,7 @@ import { workers } from "./workers.js";
 
 /** Housekeeping wakes every minute: not much later than this. */
 const againMs = 30_000;
+const toldFailed = 3;
 
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
@@ -43,18 +44,35 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
         if (!isFault(error, "denied")) lane.noteFault(error);
-        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: engine.clock.monotonicMs() + againMs });
+        const isNews = engine.queue.releasable.get(version.id)?.failed === undefined;
+        const failed = reasonOf(error);
+        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: engine.clock.monotonicMs() + againMs, failed });
+        const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
-          "warn",
+          inAll <= toldFailed ? "warn" : "debug",
           "again",
-          `${nameOf(version)}: cannot ${version.after} it at its source: ${reasonOf(error)}; again in 30 s`,
+          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}; again in 30 s`,
           { device: lane.name, path: version.path },
         );
+        if (inAll === toldFailed)
+          engine.events.say(
+            "warn",
+            "again",
+            `${lane.name}: ${toldFailed} files cannot be deleted or archived there: more of them are not told one by one; "why" tells it of each`,
+            { device: lane.name },
+          );
       } finally {
         engine.queue.releasing.delete(version.id);
       }
     },
   });
+}
+
+/** How many files of a source wait because their deletion or archiving failed. */
+function failedAt({ queue }: Engine, lane: Lane): number {
+  let count = 0;
+  for (const { source, failed } of queue.releasable.values()) if (source === lane.name && failed !== undefined) count += 1;
+  return count;
 }
 
 function next(engine: Engine, lane: Lane): VersionRow | undefined {

@@ -390,7 +390,13 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
       code: "release",
       text: `at ${version.source}: it is ${what} once it is surely not written any more: it may be the log that is open`,
     };
-  if (open.length === 0) return { code: "release", text: `at ${version.source}: it is ${what} next` };
+  if (open.length === 0) {
+    const { failed, notBeforeMs = 0 } = engine.queue.releasable.get(version.id) ?? {};
+    if (failed === undefined) return { code: "release", text: `at ${version.source}: it is ${what} next` };
+    const inMs = Math.max(0, notBeforeMs - engine.clock.monotonicMs());
+    const again = inMs > 0 ? `in ${durationText(inMs / 1000)}` : "soon";
+    return { code: "release", text: `at ${version.source}: it could not be ${what}: ${failed}; tried again ${again}`, inMs };
+  }
   const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);
   if (given.length > 0) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${given.join(", ")} never got it` };
   return {

@@ -171,3 +171,35 @@ test("a person's get goes before a pull on a device that gives one file at a tim
   release();
   await until(bench, "delivered", () => out.files.has("long.bin"));
 });
+
+test("why: a source that lets nothing be deleted; of many files the first few are warnings, once", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  const names = ["a", "b", "c", "d", "e", "f", "g"].map((name) => `${name}.bin`);
+  for (const name of names) card.put(name, name);
+  let refuses = true;
+  card.before = (call) => {
+    if (refuses && call.startsWith("remove")) throw new Fault("denied", "permission denied");
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const tried = () => card.calls.filter((call) => call.startsWith("remove")).length;
+  const warned = () => bench.events.filter(({ what, level }) => what === "again" && level === "warn").map(({ message }) => message);
+  await until(bench, "each was tried", () => tried() === 7 && bench.daemon.engine.queue.releasing.size === 0);
+  assert.deepEqual((await reasonsOf(bench, "card:g.bin")).slice(1), [
+    "release: at card: it could not be deleted: permission denied; tried again in N s",
+  ]);
+  assert.equal(warned().length, 4, warned().join("\n"));
+  assert.match(warned()[3] ?? "", /^card: 3 files cannot be deleted or archived there: more of them are not told one by one/);
+  aheadMs = 31_000;
+  bench.daemon.engine.work$.next();
+  await until(bench, "each was tried again", () => tried() === 14 && bench.daemon.engine.queue.releasing.size === 0);
+  assert.equal(warned().length, 4);
+  refuses = false;
+  aheadMs = 62_000;
+  bench.daemon.engine.work$.next();
+  await until(bench, "all are deleted", () => card.files.size === 0);
+});
