@@ -102,11 +102,13 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
 /** Whether a side that was not listed is as it is known, where it matters: what is done in a directory is done in that, and none goes in which others may have put something. */
 async function holds({ sides }: World, { actions, scans: { there } }: Plan, together: number, signal: AbortSignal): Promise<boolean> {
   const above = new Set<string>();
+  const moves: Move[] = [];
   for (const action of actions) {
     if (!("on" in action)) continue;
-    if (action.do === "remove" && there.entries.get(action.path)?.kind === "directory") return false;
+    if (action.do === "remove" && there.entries.get(listedAt(action.path, moves))?.kind === "directory") return false;
     for (const path of isMove(action) ? [action.path, action.from] : [action.path])
-      for (let dir = parentOf(path); dir !== "" && !above.has(dir); dir = parentOf(dir)) above.add(dir);
+      for (let dir = listedAt(parentOf(path), moves); dir !== "" && !above.has(dir); dir = parentOf(dir)) above.add(dir);
+    if (isMove(action)) moves.push(action);
   }
   const turns = new Turns(together);
   const isThere = async (dir: string) => {

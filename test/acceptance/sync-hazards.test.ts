@@ -75,6 +75,29 @@ test(
   },
 );
 
+test(
+  "what others put into a directory that gives up its name does not go to the trash with it, in one that has another name by then",
+  skip,
+  async (t) => {
+    const both = await shared(t);
+    const config = both.config({ mode: "mirror", deletes: true }, {}, { interval: "1h" });
+    mkdirSync(join(both.box, "day/cam"), { recursive: true });
+    both.put("here", "day/log", "ours");
+    both.put("here", "new/a.jpg", "ours");
+    const program = await following(t, both, config);
+    both.put("there", "day/cam/theirs.jpg", "theirs");
+    // At once.
+    renameSync(join(both.box, "day"), join(both.box, "day 1"));
+    rmSync(join(both.box, "day 1/cam"), { recursive: true });
+    renameSync(join(both.box, "new"), join(both.box, "day 1/cam"));
+    await until("it follows", () => existsSync(join(both.nas, "day 1/cam/a.jpg")) && !existsSync(join(both.nas, "new")), 60_000);
+    await program.kill();
+    assert.deepEqual(both.tree("there"), {
+      ...{ "day 1/": "", "day 1/log": "ours", "day 1/cam/": "", "day 1/cam/a.jpg": "ours", "day 1/cam/theirs.jpg": "theirs" },
+    });
+  },
+);
+
 test("a directory at the server that became a link is not written into, also when it was not listed since", skip, async (t) => {
   const both = await shared(t);
   const config = both.config({ mode: "mirror", deletes: true }, {}, { interval: "1h" });
