@@ -351,7 +351,11 @@ test("files that a single shot's server denies: nobody can tell whether it is th
     if (!opens && call.startsWith("took denied")) throw new Fault("denied", "403");
     return undefined;
   };
+  // Which goes first is decided among all of them.
+  box.attach(false);
   await bench.start({ sources: [card], targets: [box] }, [{ from: "card", to: ["box"] }]);
+  await until(bench, "all are whole here", () => bench.states("box").filter((state) => state === "ready").length === 4);
+  box.attach(true);
   const { engine } = bench.daemon;
   const denials = () => box.calls.filter((call) => call.startsWith("took denied")).length;
   const waits = () =>
