@@ -68,6 +68,8 @@ export class DeviceReplica implements Replica {
   #underWay = 0;
   /** Of those what its budget is kept for: they are being sent. */
   #promised = 0;
+  /** Of its clock, before the monotonic one. */
+  #aheadMs: number | undefined;
   /** Without turns clients would take one another's files away there, as it was tried out. */
   takesTurns = false;
 
@@ -81,9 +83,18 @@ export class DeviceReplica implements Replica {
     if (tree !== undefined && given.names !== undefined) this.#held = heldMoves(given, given.names, tree, this.own);
   }
 
-  /** By its own clock, where it has one. */
+  /** Learns how its clock stands, where nothing else tells that: what was written a moment ago is known by its time. */
+  async readClock(signal: AbortSignal): Promise<void> {
+    if (this.#source.now !== undefined) return;
+    const fromMs = this.given.engine.clock.monotonicMs();
+    const shownMs = await this.own.shownMs(signal);
+    this.#aheadMs = shownMs === undefined ? undefined : shownMs - fromMs;
+  }
+
+  /** By its own clock, where that is known. */
   #nowMs(): number {
-    return this.#source.now?.() ?? this.given.engine.clock.wallMs();
+    const { clock } = this.given.engine;
+    return this.#source.now?.() ?? (this.#aheadMs === undefined ? clock.wallMs() : clock.monotonicMs() + this.#aheadMs);
   }
 
   get #target(): Target {

@@ -104,6 +104,16 @@ export class OwnDir {
     return promises;
   }
 
+  /** What its clock shows, by a directory that is made now; undefined where directories have no times. */
+  async shownMs(signal: AbortSignal): Promise<number | undefined> {
+    const tree = this.given.tree();
+    const dir = this.at(`try-${this.given.route}`);
+    await tree.mkdir(dir, signal);
+    const made = await tree.stat(dir, signal);
+    await tree.rmdir(dir, signal);
+    return made?.modifiedMs;
+  }
+
   /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send. */
   async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<Expired> {
     const tree = this.given.tree();

@@ -478,7 +478,7 @@ export class SyncRoute {
       this.engine.events.say("error", "sync-stopped", `${this.title}: ${reason ?? state}`, { route: this.name });
   }
 
-  /** What a side promises is tried once for each attachment. Throws "config" where it promises too little. */
+  /** What a side promises is tried once for each attachment, and its clock read. Throws "config" where it promises too little. */
   async #tryOut(side: Side, signal: AbortSignal): Promise<void> {
     // What belongs to a mirror nobody else writes, and it takes nothing away but to the trash.
     if (this.config.mode === "mirror") return;
@@ -503,6 +503,7 @@ export class SyncRoute {
     const noted = this.#own.get(key) as TreePromises | undefined;
     try {
       const promises = await replica.own.tryOut(signal);
+      await replica.readClock(signal);
       if (!isDeepStrictEqual(promises, noted)) await this.#own.set(key, promises);
       return promises;
     } catch (error) {

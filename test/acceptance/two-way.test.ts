@@ -1,10 +1,12 @@
 /** Two-way routes with a real OpenSSH that allows nothing but SFTP: each row of the table, guards, and what a person is told. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { PlannedRoute } from "../../core/sync/commands.js";
+import { until } from "../conformance/clause.js";
 import { chrooted, rcloneSftp } from "../conformance/sftp-servers.js";
+import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { rows } from "../sync/rows.js";
@@ -179,3 +181,34 @@ test(
     assert.match(alone.err, /box ↔ nas does not wait for an approval: nas may give/);
   },
 );
+
+for (const clock of ["+0", "+1h", "-1h"])
+  test(
+    `what is written at the server in the same second and of the same size as what was listed a moment before comes too, with a clock here of ${clock}`,
+    hasFakeClock ? skip : { skip: "faketime is missing" },
+    async (t) => {
+      const both = await shared(t);
+      const config = both.config({ mode: "two-way" });
+      const env = { ...process.env, ...clockEnv(both.world.path("clock")) };
+      writeFileSync(both.world.path("clock"), clock);
+      const program = new Program(["run", "--json", "--config", config], { env });
+      t.after(() => program.kill());
+      await program.until(({ what }) => what === "ready", "ready");
+      const write = (name: string, content: string, seconds: number) => {
+        both.put("there", name, content);
+        utimesSync(join(both.nas, name), seconds, seconds);
+      };
+      const arrives = (name: string, content: string) => until(`${name}: ${content}`, () => both.tree("here")[name] === content);
+      for (let n = 0; ; n++) {
+        const name = `${n}.txt`;
+        const second = Math.ceil(Date.now() / 1000);
+        write(name, "one", second);
+        await arrives(name, "one");
+        // It was listed later than a moment after that second.
+        if (Date.now() - second * 1000 > 1000) continue;
+        write(name, "two", second);
+        await arrives(name, "two");
+        return;
+      }
+    },
+  );
