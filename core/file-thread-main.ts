@@ -85,7 +85,7 @@ class Read implements Job {
     try {
       this.#fd ??= this.#open();
       if (this.#at >= size) {
-        this.#end();
+        this.#end(this.#fd);
         return;
       }
       const before = this.#at < from;
@@ -98,7 +98,7 @@ class Read implements Job {
       if (before) keep(into);
       else {
         this.#credit -= 1;
-        this.#end(into, bytes);
+        this.#end(this.#fd, into, bytes);
       }
     } catch (error) {
       this.close();
@@ -125,15 +125,16 @@ class Read implements Job {
   }
 
   /** Tells a chunk; with the last one that it ends, once the file was found to be the same still. */
-  #end(buffer?: ArrayBuffer, bytes?: number): void {
-    const { id, place, path, size } = this.#asked;
+  #end(fd: number, buffer?: ArrayBuffer, bytes?: number): void {
+    const { id, place, path, size, mayGo } = this.#asked;
     const chunk = buffer === undefined ? {} : { buffer, bytes: bytes ?? 0 };
     if (this.#at < size) {
       tell({ id, ...chunk });
       return;
     }
+    const named = lstatSync(Buffer.from(place), { bigint: true, throwIfNoEntry: mayGo !== true });
+    const stat = named ?? fstatSync(fd, { bigint: true });
     this.close();
-    const stat = lstatSync(Buffer.from(place), { bigint: true });
     if (!stat.isFile()) throw new Fault("changed", `${path} is ${kindOf(stat)} now`);
     this.#expectSame(entryOf(path, stat));
     const digest = this.#hash === undefined ? {} : { digest: `sha256:${this.#hash.digest("hex")}` as const };

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test, type TestContext } from "node:test";
@@ -71,6 +71,29 @@ test("what is there is no plain file, or not to be opened: the fault says what",
   await assert.rejects(thread.read(Buffer.from(dir), entry, 0, { digest: false, exact: false }, calm()).next(), /x is /);
   const gone = thread.read(Buffer.from(join(dir, "gone")), entry, 0, { digest: false, exact: false }, calm()).next();
   await assert.rejects(gone, (error: unknown) => isFault(error, "missing") && /cannot open x/.test(error.message));
+});
+
+test("a file that goes once it is open is read to its end where it may go, unless it was written before it went", async (t) => {
+  const thread = threadOf(t);
+  const content = bytes(9_000_000);
+  const begun = async (name: string, mayGo: boolean) => {
+    const { place, entry } = file(name, content);
+    const reading = thread.read(place, entry, 0, { digest: true, exact: false, mayGo }, calm());
+    const first = await reading.next();
+    assert.ok(first !== undefined);
+    return { reading, path: place.toString(), first: Buffer.from(first.bytes) };
+  };
+  const went = await begun("went.bin", true);
+  rmSync(went.path);
+  assert.ok(Buffer.concat([went.first, await rest(went.reading, false)]).equals(content));
+  assert.equal(went.reading.digest, sha256(content));
+  const written = await begun("written.bin", true);
+  utimesSync(written.path, 1, 1);
+  rmSync(written.path);
+  await assert.rejects(rest(written.reading, false), (error: unknown) => isFault(error, "changed"));
+  const needed = await begun("needed.bin", false);
+  rmSync(needed.path);
+  await assert.rejects(rest(needed.reading, false), (error: unknown) => isFault(error, "missing"));
 });
 
 test("closing ends what is read and listed; nothing is begun afterwards", async (t) => {

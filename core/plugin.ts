@@ -232,6 +232,8 @@ export interface HowToRead {
   readonly digest: boolean;
   /** A file that grew is "changed" too. */
   readonly exact: boolean;
+  /** Where it goes once it is open it may be read to its end, as long as it stayed the same until then. */
+  readonly mayGo?: boolean;
 }
 
 export interface DigestedReading extends Reading {

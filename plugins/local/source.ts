@@ -91,7 +91,7 @@ export class LocalSource implements Source {
   }
 
   open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {
-    return Promise.resolve(readableOf(this.readInPlace(entry, offset, signal, { digest: false, exact: false })));
+    return Promise.resolve(readableOf(this.readInPlace(entry, offset, signal, { digest: false, exact: false, mayGo: true })));
   }
 }
 
