@@ -11,7 +11,7 @@ import { isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { parentOf } from "./paths.js";
 import type { Source } from "./plugin.js";
-import { elsewhere, stampOf, type VersionRow } from "./rows.js";
+import { type DeliveryRow, elsewhere, stampOf, type VersionRow } from "./rows.js";
 import { otherThan } from "./stat.js";
 
 type Waiting = Pick<VersionRow, "id" | "source" | "path" | "size" | "modified_ms" | "medium">;
@@ -111,14 +111,17 @@ export class Missing {
     return false;
   }
 
-  /** False: it is being read, or taken away, at this moment, and whoever does that sees what becomes of it. */
+  /** False: it is being read, sent or taken away, and whoever does that sees what becomes of it. */
   async #lost(version: Waiting): Promise<boolean> {
     const { journal, queue, events } = this.engine;
     const reason = "it has gone from its source before every target had it";
     const gone = await journal.commit(() => {
       const open = queue.deliveriesOf(version.id).filter(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
-      if (queue.pulling.has(version.id) || queue.releasing.has(version.id) || open.some(({ state }) => state === "active"))
-        return undefined;
+      const { state: known, generation } = queue.version(version.id) ?? {};
+      // What a target may hold whole, and can prove, is its push's to decide.
+      const isPushed = ({ state, begun }: DeliveryRow) =>
+        state === "active" || (state === "ready" && known === "sealed" && begun - 1 === generation);
+      if (queue.pulling.has(version.id) || queue.releasing.has(version.id) || open.some(isPushed)) return undefined;
       journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
       queue.drop(version.id, reason);
       for (const { id } of open) journal.run("UPDATE deliveries SET fault = 'missing' WHERE id = ?", id);

@@ -36,6 +36,7 @@ export class PushJob {
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
   #sealed = false;
+  #needsSource = true;
   /** What is sent is counted as it is read. */
   #counts = false;
   /** 1 + the generation of which something may be at the target. */
@@ -60,7 +61,7 @@ export class PushJob {
 
   /** The fault that reading ended with, where reading is what failed. */
   get broken(): unknown {
-    return this.#content.broken;
+    return this.#needsSource ? this.#content.broken : undefined;
   }
 
   close(): void {
@@ -97,7 +98,7 @@ export class PushJob {
     }
     await this.#prepare();
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
-    await this.#seal();
+    await this.#seal().catch((error: unknown) => this.#withoutSource(error));
     return this.#publish(this.#upload(delivery.path));
   }
 
@@ -192,6 +193,20 @@ export class PushJob {
     this.#sealed = true;
   }
 
+  /** It has gone from its source, perhaps the last copy but for what the target holds whole: that is proved by the digest, where one is known. */
+  async #withoutSource(error: unknown): Promise<void> {
+    const { target, version, work, signal, engine } = this;
+    const digest = engine.queue.digestOf(version.id);
+    if (!isFault(error, "missing") || digest === undefined) throw error;
+    this.#needsSource = false;
+    const held = await target.offset(this.#upload(work.delivery.path), signal);
+    // What it digests is known once it was asked something.
+    this.#needsSource = held !== version.size || !target.features.digests.includes("sha256");
+    if (this.#needsSource) throw error;
+    this.#digest = digest;
+    this.#sealed = true;
+  }
+
   /** `known`: how much is there, when that needs no question. */
   async #send(upload: Upload, known?: number): Promise<void> {
     const { engine, target, version, work, signal } = this;
@@ -218,6 +233,8 @@ export class PushJob {
         path: upload.path,
       });
     if (offset === version.size && version.size > 0) return;
+    // Who is given its path cannot tell that it has gone from what is wrong at the target.
+    if (target.features.needs === "sealedPath") await this.#seal();
     const { lane } = this;
     const { budget } = lane;
     const begunMs = engine.clock.monotonicMs();

@@ -102,6 +102,24 @@ test("what went while no daemon ran is told by the next one; what it cannot ask 
   assert.equal(bench.states("out").join(), "dropped,ready");
 });
 
+test("what a target that is away holds whole is not told as lost, and published once it is back", async (t) => {
+  const { bench, card, out } = await waiting(t);
+  await listed(bench);
+  out.before = (call) => {
+    if (call !== "commit d/a.bin") return undefined;
+    out.presence$.next(away);
+    return Promise.reject(new Fault("offline", "the ground is away"));
+  };
+  out.attach(true);
+  await until(bench, "the first is whole there", () => out.calls.includes("commit d/a.bin") && bench.states("out")[0] === "ready");
+  out.before = () => undefined;
+  card.files.delete("d/a.bin");
+  await listed(bench, 3);
+  assert.deepEqual(told(bench), []);
+  out.attach(true);
+  await until(bench, "both arrive", () => bench.states("out").join() === "done,done");
+});
+
 test("a listing with nothing new asks for no file; what was delivered may go", async (t) => {
   const { bench, card, out } = await waiting(t);
   await listed(bench, 2);

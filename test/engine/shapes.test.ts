@@ -106,6 +106,36 @@ test("a file that changes at its source while its path is given away gets no rec
   assert.ok(out.files.get("a.bin")?.bytes.equals(second));
 });
 
+test("what a target holds whole, and its source no more, is published where the target proves it, and else told as lost", async (t) => {
+  for (const became of ["whole", "cut", "other"] as const) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { inPlace: true });
+    const out = new FakeDevice("out");
+    const bytes = randomBytes(300_000);
+    card.put("a.bin", bytes);
+    let commits = 0;
+    out.before = (call) => {
+      const [partial] = out.partials.keys();
+      if (!call.startsWith("commit") || partial === undefined) return undefined;
+      if (commits++ === 0) {
+        card.files.delete("a.bin");
+        if (became === "cut") out.partials.set(partial, bytes.subarray(0, 1000));
+        if (became === "other") out.partials.set(partial, randomBytes(300_000));
+        return Promise.reject(new Fault("transient", "no answer"));
+      }
+      return sha256(out.partials.get(partial) ?? Buffer.alloc(0)) === sha256(bytes)
+        ? undefined
+        : Promise.reject(new Fault("mismatch", "another digest"));
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "what becomes of it", () => ["done", "dropped"].includes(bench.states("out").join()));
+    const whole = became === "whole";
+    assert.equal(out.files.get("a.bin")?.bytes.equals(bytes), whole ? true : undefined, became);
+    assert.equal(bench.events.filter(({ what }) => what === "lost").length, whole ? 0 : 1, became);
+    assert.equal(out.partials.size, 0);
+  }
+});
+
 test("a file in place without a path that could be given on is copied to the spool first; others still read it in place", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true });
