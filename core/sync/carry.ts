@@ -45,6 +45,15 @@ export interface World {
   readonly known?: Known;
   /** Ids of what could not be taken aside, by side and path: the next try is by the same. In memory. */
   readonly untaken: Map<string, string>;
+  /** What had to be read to decide, and is not agreed yet: as long as it is listed so it is not read for each round. In memory. */
+  readonly learned?: Map<string, Learned>;
+}
+
+export interface Learned {
+  readonly side: Side;
+  readonly path: string;
+  readonly of: Entry;
+  readonly digest: Digest;
 }
 
 /** What is to be done: `twoWay`, `mirror`. */
@@ -430,7 +439,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
 /** As which the new content has its name, or gets it now; undefined where another has it, or the content is not whole. `free`: nothing is to be taken aside before. */
 async function publishAgain(
   sides: World["sides"],
-  { put, path, on }: Intent,
+  { put, path, on, old }: Intent,
   now: Entry | undefined,
   free: boolean,
   signal: AbortSignal,
@@ -441,6 +450,8 @@ async function publishAgain(
   try {
     if (now === undefined) return free ? await side.publish(staging, digest, sides[other(on)], from, signal) : undefined;
     if (now.kind !== "file" || now.stamp.size !== staging.size) return undefined;
+    // What was to be taken aside before is there still.
+    if (!free && old !== undefined && old.digest === undefined && looksAs(now, old.entry)) return undefined;
     return (await side.digest(path, now, signal)) === digest ? now : undefined;
   } catch (error) {
     if (isFault(error, ...notAsListed, "mismatch", "rejected")) return undefined;

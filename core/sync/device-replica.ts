@@ -1,4 +1,5 @@
 /** A side of a mirror or two-way route over a device: its source to look and read, its target to bring contents, its tree for the rest. */
+import { isDeepStrictEqual } from "node:util";
 import { within } from "../budget.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault, throwIfAborted } from "../errors.js";
@@ -24,6 +25,8 @@ import { discardWrong, type Old, Sending, withSplicing } from "./sending.js";
 
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
 const recentMs = 2000;
+/** Servers tell whole seconds. */
+const coarseMs = 1000;
 /** Whether less than that has room is seen by sending it. */
 const largeBytes = 2 ** 20;
 /** In the memo of an upload: what is ready. */
@@ -60,6 +63,11 @@ export interface ReplicaGiven {
   readonly away?: string;
 }
 
+interface Span {
+  readonly leastMs: number;
+  readonly mostMs: number;
+}
+
 export class DeviceReplica implements Replica {
   readonly own: OwnDir;
   readonly #source: Source;
@@ -68,8 +76,10 @@ export class DeviceReplica implements Replica {
   #underWay = 0;
   /** Of those what its budget is kept for: they are being sent. */
   #promised = 0;
-  /** Of its clock, before the monotonic one. */
-  #aheadMs: number | undefined;
+  /** How far its clock is before the monotonic one. */
+  #ahead: Span | undefined;
+  /** By staging, what was read of the other side and got no name yet: however often that is refused, it is read once. */
+  readonly #wholes = new Map<string, { readonly of: Entry; readonly digest: Digest }>();
   /** Without turns clients would take one another's files away there, as it was tried out. */
   takesTurns = false;
 
@@ -86,15 +96,18 @@ export class DeviceReplica implements Replica {
   /** Learns how its clock stands, where nothing else tells that: what was written a moment ago is known by its time. */
   async readClock(signal: AbortSignal): Promise<void> {
     if (this.#source.now !== undefined) return;
-    const fromMs = this.given.engine.clock.monotonicMs();
+    const { clock } = this.given.engine;
+    const fromMs = clock.monotonicMs();
     const shownMs = await this.own.shownMs(signal);
-    this.#aheadMs = shownMs === undefined ? undefined : shownMs - fromMs;
+    this.#ahead = shownMs === undefined ? undefined : { leastMs: shownMs - clock.monotonicMs(), mostMs: shownMs + coarseMs - fromMs };
   }
 
   /** By its own clock, where that is known. */
-  #nowMs(): number {
+  #now(): Span {
     const { clock } = this.given.engine;
-    return this.#source.now?.() ?? (this.#aheadMs === undefined ? clock.wallMs() : clock.monotonicMs() + this.#aheadMs);
+    const ms = this.#ahead === undefined ? (this.#source.now?.() ?? clock.wallMs()) : clock.monotonicMs();
+    const { leastMs, mostMs } = this.#ahead ?? { leastMs: 0, mostMs: 0 };
+    return { leastMs: ms + leastMs, mostMs: ms + mostMs };
   }
 
   get #target(): Target {
@@ -119,7 +132,7 @@ export class DeviceReplica implements Replica {
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
     const folds = marked ? await this.folds(signal) : undefined;
-    const nowMs = this.#nowMs();
+    const now = this.#now();
     const enter = (path: string) => {
       // On the way to the directory, or in it.
       if (dir !== "" && `${dir}/`.startsWith(`${path}/`)) return true;
@@ -146,7 +159,7 @@ export class DeviceReplica implements Replica {
         // Left out on both sides, whatever it is.
         if (rules.enters(path)) unseen.set(path, found.reason ?? "cannot be read");
         else others.add(parentOf(path));
-      } else this.#note({ entries, settling, others }, path, found, nowMs);
+      } else this.#note({ entries, settling, others }, path, found, now);
     }
     // Not every source gives its directories.
     for (const path of [...entries.keys(), ...settling])
@@ -159,10 +172,10 @@ export class DeviceReplica implements Replica {
     to: { readonly entries: Map<string, Entry>; readonly settling: Set<string>; readonly others: Set<string> },
     path: string,
     found: FileEntry,
-    nowMs: number,
+    now: Span,
   ): void {
     const { rules, lane, away } = this.given;
-    const entry = this.#entryOf(found, nowMs);
+    const entry = this.#entryOf(found, now);
     if (isBelow(path, away)) {
       to.entries.set(path, entry);
       return;
@@ -172,10 +185,11 @@ export class DeviceReplica implements Replica {
       to.others.add(parentOf(path));
       return;
     }
-    const ageMs = found.modifiedMs === undefined ? Infinity : nowMs - found.modifiedMs;
+    const { modifiedMs = -Infinity } = found;
+    const isFresh = modifiedMs <= now.mostMs && modifiedMs > now.leastMs - lane.config.settleMs;
     // A time that is to come says nothing of that; what this route brought is whole, and so is all of what it wrote alone.
     const agreed = this.given.agreed(path);
-    const isYoung = away === undefined && ageMs >= 0 && ageMs < lane.config.settleMs && !(agreed !== undefined && looksAs(entry, agreed));
+    const isYoung = away === undefined && isFresh && !(agreed !== undefined && looksAs(entry, agreed));
     if (found.kind === "file" && (found.settled === false || (found.settled === undefined && isYoung))) to.settling.add(path);
     else to.entries.set(path, entry);
   }
@@ -201,7 +215,7 @@ export class DeviceReplica implements Replica {
     const found = await this.#tree.stat(this.#at(path), signal);
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
-    return this.#entryOf(found, this.#nowMs());
+    return this.#entryOf(found, this.#now());
   }
 
   digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
@@ -269,7 +283,8 @@ export class DeviceReplica implements Replica {
     return digest;
   }
 
-  async #stage(staging: Staging, from: DeviceReplica, { stamp }: Entry, { begun, old }: Held, signal: AbortSignal): Promise<Digest> {
+  async #stage(staging: Staging, from: DeviceReplica, listed: Entry, { begun, old }: Held, signal: AbortSignal): Promise<Digest> {
+    const { stamp } = listed;
     const { engine, lane, throttle, title, chunks: index } = this.given;
     const { path, size, id } = staging;
     const other = from.given.lane;
@@ -291,7 +306,11 @@ export class DeviceReplica implements Replica {
       promised = count;
     };
     try {
-      const digest = () => from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
+      const before = this.#wholes.get(id);
+      const digest = async () =>
+        before !== undefined && isDeepStrictEqual(before.of, listed)
+          ? before.digest
+          : from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
       if (ready !== undefined && ready === (await digest())) return ready;
       // What is sent only whole is known before.
@@ -341,6 +360,8 @@ export class DeviceReplica implements Replica {
         signal,
       );
       const { whole } = sent;
+      // What was written a moment ago may be written again without a difference that shows.
+      if (listed.recent !== true) this.#wholes.set(id, { of: listed, digest: whole });
       if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
       return whole;
@@ -395,8 +416,12 @@ export class DeviceReplica implements Replica {
     }
   }
 
-  publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined> {
-    return this.given.turns().run(signal, () => this.#publish(staging, digest, expectDevice(from), entry, signal), staging.size);
+  async publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined> {
+    const published = await this.given
+      .turns()
+      .run(signal, () => this.#publish(staging, digest, expectDevice(from), entry, signal), staging.size);
+    this.#wholes.delete(staging.id);
+    return published;
   }
 
   async #publish(staging: Staging, digest: Digest, from: DeviceReplica, { stamp }: Entry, signal: AbortSignal): Promise<Entry | undefined> {
@@ -415,7 +440,7 @@ export class DeviceReplica implements Replica {
     const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
     const shown =
       "shown" in done && done.shown !== undefined
-        ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#nowMs())
+        ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#now())
         : await this.stat(staging.path, signal);
     if (!("occupied" in done)) {
       if (shown?.kind !== "file") return undefined;
@@ -473,6 +498,7 @@ export class DeviceReplica implements Replica {
     try {
       return await work;
     } catch (error) {
+      if (isFault(error, "mismatch", "conflict")) this.#wholes.delete(upload().id);
       if (isFault(error, "mismatch")) await discardWrong(this.#target, upload(), signal);
       else if (isFault(error, "conflict")) await this.#target.discard(upload(), signal);
       throw error;
@@ -490,6 +516,7 @@ export class DeviceReplica implements Replica {
   }
 
   async drop(staging: Staging, signal: AbortSignal): Promise<void> {
+    this.#wholes.delete(staging.id);
     await this.#target.discard(this.#unsent(staging), signal);
     const ready = this.#inTurn === undefined ? undefined : await this.#tree.stat(this.own.staged(staging.id), signal);
     if (ready !== undefined) await this.#tree.remove(ready.path, ready, signal);
@@ -518,10 +545,11 @@ export class DeviceReplica implements Replica {
     return source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
   }
 
-  #entryOf({ kind, size, modifiedMs, inode, identity }: FileEntry, nowMs: number): Entry {
+  #entryOf({ kind, size, modifiedMs, inode, identity }: FileEntry, now: Span): Entry {
     const named = identity === undefined ? {} : { identity };
     if (kind === "directory") return { kind, stamp: { size: 0 }, ...named };
-    const recent = this.given.away === undefined && (modifiedMs === undefined || Math.abs(nowMs - modifiedMs) < recentMs);
+    const isRecent = modifiedMs === undefined || (modifiedMs > now.leastMs - recentMs && modifiedMs < now.mostMs + recentMs);
+    const recent = this.given.away === undefined && isRecent;
     return {
       ...{ kind: "file", ...named },
       stamp: { size, ...(modifiedMs === undefined ? {} : { modifiedMs }), ...(inode === undefined ? {} : { inode }) },

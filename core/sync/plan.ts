@@ -1,4 +1,5 @@
 /** What a round of a mirror or two-way route would do now: both sides are listed, and the table is asked. */
+import { isDeepStrictEqual } from "node:util";
 import { isFault, throwIfAborted } from "../errors.js";
 import { type Taken, takenOtherwise } from "../folded.js";
 import { isAtOrBelow } from "../paths.js";
@@ -9,7 +10,7 @@ import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
 import { type Entry, isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
-export type Planning = Pick<World, "sides" | "table" | "known"> & { readonly store: Pick<World["store"], "base"> };
+export type Planning = Pick<World, "sides" | "table" | "known" | "learned"> & { readonly store: Pick<World["store"], "base"> };
 
 export type Scans = Readonly<Record<Side, Scan>>;
 
@@ -30,7 +31,11 @@ export interface Plan {
 }
 
 /** What a round would do now, and nothing with what is held: what waits for that is held too. Reads contents where they decide; changes nothing. */
-export async function planned({ sides, store, table, known }: Planning, signal: AbortSignal, held: Held = new Map()): Promise<Plan> {
+export async function planned(
+  { sides, store, table, known, learned }: Planning,
+  signal: AbortSignal,
+  held: Held = new Map(),
+): Promise<Plan> {
   const unlisted = known?.scan(store.base);
   const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
   const scans = { here, there };
@@ -45,6 +50,9 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
           digests.set(keyOf(side, path), it.digest);
           break;
         }
+  for (const [key, { side, path, of, digest }] of learned ?? [])
+    if (digests.has(key) || !isDeepStrictEqual(scans[side].entries.get(path), of)) learned?.delete(key);
+    else digests.set(key, digest);
   /** Others were at work there while they were read. */
   const changing = new Set<string>();
   const unread = { here: new Map<string, string>(), there: new Map<string, string>() };
@@ -93,7 +101,9 @@ export async function planned({ sides, store, table, known }: Planning, signal: 
       const entry = scans[side].entries.get(path);
       if (entry === undefined) throw new Error("only what was listed is to be learned");
       try {
-        digests.set(keyOf(side, path), await sides[side].digest(path, entry, signal));
+        const [key, digest] = [keyOf(side, path), await sides[side].digest(path, entry, signal)];
+        digests.set(key, digest);
+        if (entry.recent !== true) learned?.set(key, { side, path, of: entry, digest });
       } catch (error) {
         if (error instanceof Error && (await isOfPath(error, sides[side], signal))) unread[side].set(path, error.message);
         else if (isFault(error, "changed", "missing")) changing.add(path);

@@ -140,6 +140,7 @@ export class SyncRoute {
       names: routeNames,
       table,
       untaken: new Map(),
+      learned: new Map(),
       ...(mode === "mirror" ? { known: this.#known } : {}),
     };
   }

@@ -1,6 +1,18 @@
 /** What happens to shared directories in the field: other people, cards that come and go, full servers, machines without a clock. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "../conformance/clause.js";
@@ -242,6 +254,40 @@ test("a full server: what fits is brought, what has gone goes, and what to do is
   await until("the rest has arrived", () => existsSync(join(nas, "shared/a large one")), 60_000);
   await program.kill();
 });
+
+for (const [what, before] of [
+  ["a new file", undefined],
+  ["a file that changed", 5_000_000],
+  ["a file that changed, of the same size", 20_000_000],
+] as const)
+  test(`${what}, whose name the server refuses each time, is not read, nor what is there, for each try`, skip, async (t) => {
+    const both = await shared(t);
+    const config = both.config({ mode: "mirror" }, {}, { interval: "1h" });
+    const [size, dir] = [20_000_000, join(both.nas, "d")];
+    const put = (content: string, year: string) => {
+      both.put("here", "d/log.bin", content);
+      utimesSync(join(both.box, "d/log.bin"), new Date(year), new Date(year));
+    };
+    both.put("there", "d/kept", "by others");
+    if (before !== undefined) put("a".repeat(before), "2020");
+    await once(config);
+    const { uid, gid } = statSync(dir);
+    chownSync(dir, 0, 0);
+    put("b".repeat(size), "2021");
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(({ what, message }) => what === "sync-trouble" && message.includes("d/log.bin"), "it is told");
+    const read = () => Number(/rchar: (\d+)/.exec(readFileSync(`/proc/${program.pid}/io`, "utf8"))?.[1]);
+    const readBefore = read();
+    for (let n = 1; n <= 4; n++) {
+      both.put("here", `next ${n}`, "of another round");
+      await until("the next round has ended", () => existsSync(join(both.nas, `next ${n}`)), 30_000);
+    }
+    assert.ok(read() - readBefore < size, `${read() - readBefore} bytes were read`);
+    chownSync(dir, uid, gid);
+    await until("it is brought", () => both.tree("there")["d/log.bin"]?.startsWith("b") === true, 60_000);
+    await program.kill();
+  });
 
 test("another file system that is mounted in the directory there: what belongs in it is told, and holds up nothing", async (t) => {
   const mounted: string[] = [];

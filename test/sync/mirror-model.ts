@@ -138,6 +138,7 @@ class MirrorWorld {
       store: this.store,
       known: this.known,
       untaken: new Map(),
+      learned: new Map(),
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
         conflict: (path) => `${path}.conflict`,
