@@ -6,6 +6,7 @@ import { namesIn } from "./config.js";
 import { ControlError } from "./control.js";
 import { type Engine, nameOf, routeOf } from "./engine.js";
 import { Fault } from "./errors.js";
+import { required } from "./limits.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
 import { isLost, type DeliveryRow, type VersionRow } from "./rows.js";
@@ -161,12 +162,12 @@ export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   return { forgotten, lost, kept, alone, removed, left };
 }
 
-/** It waits or is being sent, and its target, or what would bring it there, has left the configuration. */
+/** It waits or is being sent, and its target, or what would bring it there, has left the configuration, or what it requires will never be. */
 function isUnwanted(engine: Engine, configured: ReadonlySet<string>, row: DeliveryRow): boolean {
   if (row.state !== "wanting" && row.state !== "ready" && row.state !== "active") return false;
   if (!configured.has(row.target)) return true;
   const version = engine.queue.version(row.version);
-  return version !== undefined && routeOf(engine, version, row) === undefined;
+  return version !== undefined && (routeOf(engine, version, row) === undefined || required(engine, version, row).never !== undefined);
 }
 
 /** The reason of a delivery that a person gave up. */

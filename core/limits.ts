@@ -118,16 +118,33 @@ function hasGates({ lanes, routes }: Engine): boolean {
 /** Why this delivery is not sent though its target takes others; undefined when it may go. */
 export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delivery: DeliveryRow): Held | undefined {
   const route = routeOf(engine, version, delivery);
-  const needed = route?.rules.route.to.find(({ device }) => device === lane.name)?.requires ?? [];
-  const others = needed.length === 0 ? [] : engine.queue.deliveriesOf(version.id);
-  const missing = needed.filter((name) => !others.some(({ target, state }) => target === name && state === "done"));
-  const required =
+  const { missing, never } = required(engine, version, delivery);
+  const first =
     missing.length === 0
       ? undefined
-      : { reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")` };
+      : {
+          reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")${
+            never === undefined
+              ? ""
+              : `, and that will never be: to ${never.target} it does not go (${never.reason ?? "it was given up"}); "filesync forget" gives it up here, too`
+          }`,
+        };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
   const spent = overBudget(lane, version.size, () => toCome(engine, lane, delivery.id));
-  return together([route?.gate?.barred, required, slow, spent]);
+  return together([route?.gate?.barred, first, slow, spent]);
+}
+
+/** Which targets, by "requires", must get the file of this delivery first; `never`: what had to bring it to one of them and will not. */
+export function required(
+  engine: Engine,
+  version: VersionRow,
+  delivery: DeliveryRow,
+): { readonly missing: readonly string[]; readonly never?: DeliveryRow } {
+  const needed = routeOf(engine, version, delivery)?.rules.route.to.find(({ device }) => device === delivery.target)?.requires ?? [];
+  const others = needed.length === 0 ? [] : engine.queue.deliveriesOf(version.id);
+  const missing = needed.filter((name) => !others.some(({ target, state }) => target === name && state === "done"));
+  const never = others.find(({ target, state }) => missing.includes(target) && (state === "dropped" || state === "discard"));
+  return { missing, ...(never === undefined ? {} : { never }) };
 }
 
 /** The same for who asks: not known where its target is not there, undefined where it goes soon. */
@@ -222,8 +239,8 @@ export function watchRoutes(engine: Engine, source: string, keep: (work: Promise
   }
 }
 
-/** A version has arrived at a target: what waited for that may go. */
-export function delivered(engine: Engine, version: VersionRow, target: string): Promise<void> | undefined {
+/** A version has arrived at a target, or will never: what waited for that may go, or says so. */
+export function decided(engine: Engine, version: VersionRow, target: string): Promise<void> | undefined {
   const routes = engine.routes.get(version.source) ?? [];
   const waiting = routes.flatMap(({ rules }) =>
     rules.route.to.filter(({ requires }) => requires.includes(target)).map(({ device }) => device),

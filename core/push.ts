@@ -8,7 +8,7 @@ import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf, routeOf } from "./engine.js";
 import { type Fault, isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
-import { delivered, putOffHeld } from "./limits.js";
+import { decided, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter, shotRefusedMsAfter } from "./retry.js";
@@ -79,7 +79,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
       );
     else {
       await queue.acknowledge(delivery.id, receipt);
-      await delivered(engine, version, lane.name);
+      await decided(engine, version, lane.name);
       engine.events.say(
         "info",
         "delivered",
@@ -206,6 +206,7 @@ async function settle(
       return;
     case "leave":
       await journal.commit(() => queue.leave(delivery.id, reason));
+      await decided(engine, version, lane.name);
       events.say("info", "left", `${what}: nothing for this target: ${reason}`, facts);
       return;
     case "park":

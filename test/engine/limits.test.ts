@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
+import { forget } from "../../core/amend.js";
+import { Fault } from "../../core/errors.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
@@ -141,6 +143,34 @@ test("a file goes to one target only when another has it", async (t) => {
   await until(bench, "both", () => ground.files.size === 5 && review.files.size === 5);
   for (const [n, call] of order.entries())
     if (call.startsWith("review")) assert.ok(order.slice(0, n).includes(`ground commit ${call.split(" ")[2] ?? ""}`), order.join("\n"));
+});
+
+test("what requires a target for which a file is nothing says that it never goes, and can be given up", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const ground = new FakeDevice("ground");
+  const review = new FakeDevice("review");
+  card.put("a.bin", "no log");
+  let known = (): void => undefined;
+  const asked = new Promise<void>((resolve) => (known = resolve));
+  review.before = (call) =>
+    call.startsWith("write") ? asked.then(() => Promise.reject(new Fault("unwanted", "it is no ULog"))) : undefined;
+  await bench.start({ sources: [card], targets: [ground, review] }, [
+    { from: "card", to: ["review", { device: "ground", requires: ["review"] }] },
+  ]);
+  const kept = () =>
+    bench.daemon.engine.journal.get<{ reason: string | null }>("SELECT reason FROM deliveries WHERE fault = 'held'")?.reason;
+  await until(bench, "held", () => /it goes only when review has it \("requires"\)$/.test(kept() ?? ""));
+  assert.equal((await forget(bench.daemon.engine, "a.bin")).forgotten.length, 0);
+  known();
+  await until(bench, "never", () => /and that will never be: to review it does not go \(it is no ULog\)/.test(kept() ?? ""));
+  assert.match((await reasons(bench, "card:a.bin")).join("\n"), /^held: .*never be.*"filesync forget" gives it up/m);
+  assert.deepEqual(
+    (await forget(bench.daemon.engine, "a.bin")).forgotten.map(({ to }) => to),
+    ["ground"],
+  );
+  assert.deepEqual(bench.states("ground"), ["dropped"]);
+  assert.equal(ground.files.size, 0);
 });
 
 test("what a route held back goes when a reload takes its condition away, or what it requires", async (t) => {
