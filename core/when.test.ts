@@ -18,6 +18,21 @@ function facts(given: Partial<Facts> = {}): Facts {
 const held = async (when: unknown, given: Partial<Facts> = {}) => heldBy(v.parse(whenSchema, when), facts(given));
 const at = (hours: number, minutes: number, seconds = 0) => ({ wallMs: new Date(2026, 5, 1, hours, minutes, seconds).getTime() });
 
+test("in a night in which the clocks change a window begins an hour sooner, or later", async (t) => {
+  const { TZ } = process.env;
+  t.after(() => {
+    if (TZ === undefined) delete process.env.TZ;
+    else process.env.TZ = TZ;
+  });
+  process.env.TZ = "Europe/Berlin";
+  const begins = async (text: string, time = "04:00-05:00") => (await held({ time }, { wallMs: Date.parse(text) }))?.inMs;
+  assert.equal(await begins("2026-03-29T01:00:00+01:00"), 2 * 3_600_000);
+  assert.equal(await begins("2026-10-25T01:00:00+02:00"), 4 * 3_600_000);
+  assert.equal(await begins("2026-10-24T05:00:00+02:00"), 24 * 3_600_000);
+  assert.equal(await begins("2026-10-26T00:30:30+01:00"), 3.5 * 3_600_000 - 30_000);
+  assert.equal(await begins("2026-10-25T02:10:00+01:00", "02:30-02:45"), 20 * 60_000);
+});
+
 test("a window of the day, also over midnight; how long it takes until it begins", async () => {
   const day = { time: "8:00-16:30" };
   assert.equal(await held(day, at(8, 0)), undefined);

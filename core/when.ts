@@ -159,8 +159,13 @@ function timeHolds({ time, whenClockUnknown }: When, { wallMs, trusted }: Facts)
   const minute = now.getHours() * 60 + now.getMinutes();
   const isIn = ({ from, to }: Window) => (from < to ? minute >= from && minute < to : minute >= from || minute < to);
   if (time.some(isIn)) return undefined;
-  const waits = time.map(({ from }) => (from - minute + 1440) % 1440);
-  const inMs = Math.min(...waits) * 60_000 - (now.getSeconds() * 1000 + now.getMilliseconds());
+  // By the calendar: a night in which the clocks change is an hour shorter or longer.
+  const waits = time.map(({ from }) => {
+    const at = new Date(now.getFullYear(), now.getMonth(), now.getDate() + (from > minute ? 0 : 1), 0, from).getTime();
+    // In an hour that comes twice the calendar means the first.
+    return at > wallMs ? at - wallMs : (from - minute) * 60_000 - (now.getSeconds() * 1000 + now.getMilliseconds());
+  });
+  const inMs = Math.min(...waits);
   return { reason: `only at ${time.map(({ text }) => text).join(", ")} ("time"), which begins in ${durationText(inMs / 1000)}`, inMs };
 }
 
