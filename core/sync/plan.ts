@@ -5,10 +5,13 @@ import { type Taken, takenOtherwise } from "../folded.js";
 import { isAtOrBelow } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
+import { all, Turns } from "../turns.js";
 import { looksAs, type World } from "./carry.js";
 import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
-import { type Entry, isOfPath, type Scan } from "./replica.js";
+import { type Entry, isOfPath, type Replica, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
+
+const askedAtOnce = 8;
 
 export type Planning = Pick<World, "sides" | "table" | "known" | "learned"> & { readonly store: Pick<World["store"], "base"> };
 
@@ -37,7 +40,8 @@ export async function planned(
   held: Held = new Map(),
 ): Promise<Plan> {
   const unlisted = known?.scan(store.base);
-  const [here, there] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
+  const [here, listed] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
+  const there = table.alone === true && unlisted === undefined ? await withHidden(listed, here, sides.there, store.base, signal) : listed;
   const scans = { here, there };
   const digests = new Map<string, Digest>();
   const outdated = table.alone === true ? outdatedNames(store.base, here) : new Map<string, Agreed>();
@@ -112,6 +116,28 @@ export async function planned(
       throwIfAborted(signal);
     }
   }
+}
+
+/** Some servers do not list all that they have (nginx: names that begin with a dot): what was agreed would be brought anew at each listing. */
+async function withHidden(there: Scan, here: Scan, side: Replica, base: ReadonlyMap<string, Agreed>, signal: AbortSignal): Promise<Scan> {
+  // Another spelling would answer. What is not here may be what the route leaves out by now.
+  if (!there.marked || there.folds !== undefined) return there;
+  const missing = [...base].filter(
+    ([path]) => here.entries.has(path) && !there.entries.has(path) && !there.settling.has(path) && !isIn(there.unseen, path),
+  );
+  if (missing.length === 0) return there;
+  const entries = new Map(there.entries);
+  const turns = new Turns(askedAtOnce);
+  const ask = async (path: string, agreed: Agreed) => {
+    try {
+      const shown = await side.stat(path, signal);
+      if (shown !== undefined && looksAs(shown, agreed.there)) entries.set(path, shown);
+    } catch (error) {
+      if (!(await isOfPath(error, side, signal))) throw error;
+    }
+  };
+  await all(missing.map(([path, agreed]) => turns.run(signal, () => ask(path, agreed))));
+  return { ...there, entries };
 }
 
 /** What was agreed under one name, and has another one here now. */

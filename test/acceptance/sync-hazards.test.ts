@@ -16,6 +16,7 @@ import {
 import { join } from "node:path";
 import { test } from "node:test";
 import { until } from "../conformance/clause.js";
+import { nginx, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
 import { chrooted } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -288,6 +289,33 @@ for (const [what, before] of [
     await until("it is brought", () => both.tree("there")["d/log.bin"]?.startsWith("b") === true, 60_000);
     await program.kill();
   });
+
+test(
+  "what nginx has and does not list (names that begin with a dot) is not brought again at each listing, and a change still comes",
+  nginx.skip === undefined ? {} : { skip: nginx.skip },
+  async (t) => {
+    const server = await nginx.start();
+    t.after(() => server.stop());
+    const world = new World(t);
+    const [box, nas] = [world.mkdir("box"), join(server.dir, "shared")];
+    const config = world.config({
+      devices: {
+        box: { type: "local", dir: "box", settle: "0s" },
+        nas: { type: "webdav", url: server.url, user: davUser, password: davPassword, ...server.options },
+      },
+      routes: [{ from: "box", to: ["nas"], mode: "mirror", into: "shared", deletes: true }],
+    });
+    mkdirSync(join(box, ".conf"));
+    for (const path of [".hidden", ".conf/x", "plain"]) writeFileSync(join(box, path), path);
+    await once(config);
+    assert.doesNotMatch(await once(config), /change/);
+    writeFileSync(join(box, ".hidden"), "another content");
+    await once(config);
+    assert.equal(readFileSync(join(nas, ".hidden"), "utf8"), "another content");
+    assert.equal(readFileSync(join(nas, ".conf/x"), "utf8"), ".conf/x");
+    assert.doesNotMatch(await once(config), /change/);
+  },
+);
 
 test("another file system that is mounted in the directory there: what belongs in it is told, and holds up nothing", async (t) => {
   const mounted: string[] = [];

@@ -140,7 +140,7 @@ test("in turn: that another machine has its turn, and since when, is told while 
 test("at a server that lists not all that it has, what cannot get its name is waited for and told, and not sent again without a pause", async (t) => {
   const world = new World(t);
   const box = world.mkdir("box");
-  world.mkdir("nas");
+  const nas = world.mkdir("nas");
   writeFileSync(
     world.path("veils.mjs"),
     `
@@ -170,6 +170,10 @@ export default plugin;
   const run = () => runProgram(["run", "--once", "--config", config]);
   await run();
   writeFileSync(join(box, "veiled 1"), "other content");
+  writeFileSync(join(nas, "veiled 3"), "of others");
+  writeFileSync(join(box, "veiled 3"), "content");
   const { out, err } = await run();
-  assert.match(out + err, /veiled 1: something that is not listed is in the way/);
+  assert.match(out + err, /veiled 3: something that is not listed is in the way/);
+  assert.equal(readFileSync(join(nas, "veiled 1"), "utf8"), "other content");
+  assert.equal(readFileSync(join(nas, "veiled 3"), "utf8"), "of others");
 });
