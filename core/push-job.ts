@@ -197,7 +197,8 @@ export class PushJob {
   async #withoutSource(error: unknown): Promise<void> {
     const { target, version, work, signal, engine } = this;
     const digest = engine.queue.digestOf(version.id);
-    if (!isFault(error, "missing") || digest === undefined) throw error;
+    // Who is given its path may need that to give the name, too.
+    if (!isFault(error, "missing") || digest === undefined || target.features.needs === "sealedPath") throw error;
     this.#needsSource = false;
     const held = await target.offset(this.#upload(work.delivery.path), signal);
     // What it digests is known once it was asked something.

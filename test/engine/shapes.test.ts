@@ -136,6 +136,25 @@ test("what a target holds whole, and its source no more, is published where the 
   }
 });
 
+test("a file that has gone once its path was given away is told as lost, and not tried for ever", async (t) => {
+  const bench = new Bench(t);
+  const dir = folder(t);
+  const card = new FakeDevice("card", { inPlace: true, localPath: (path) => join(dir, path) });
+  const out = new Copier("out");
+  const bytes = randomBytes(1000);
+  card.put("a.bin", bytes);
+  writeFileSync(join(dir, "a.bin"), bytes);
+  out.before = (call) => {
+    if (!call.startsWith("commit")) return undefined;
+    card.files.delete("a.bin");
+    return Promise.reject(new Fault("transient", "there is no such file to be compared with"));
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "lost", () => bench.events.some(({ what }) => what === "lost"));
+  await until(bench, "given up", () => bench.states("out").join() === "dropped");
+  assert.equal(out.calls.filter((call) => call.startsWith("commit")).length, 1);
+});
+
 test("a file in place without a path that could be given on is copied to the spool first; others still read it in place", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true });
