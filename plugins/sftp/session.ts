@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Fault, orAborted } from "../../core/errors.js";
 import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
 import { parentOf } from "../../core/wire-path.js";
+import { orFull } from "./publishing.js";
 import { Type, type Answer, type Cursor, type Part, type Wire } from "./wire.js";
 
 export const Open = { read: 1, write: 2, create: 8, truncate: 16, exclusive: 32 } as const;
@@ -193,7 +194,7 @@ export class Session {
       done(await this.#wire.ask(Type.mkdir, [path, 0]));
     } catch (error) {
       // Another client may have made it in between.
-      if ((await this.stat(path))?.kind !== "directory") throw error;
+      if ((await this.stat(path))?.kind !== "directory") throw await orFull(this, parentOf(path), error);
     }
   }
 
@@ -203,7 +204,7 @@ export class Session {
       done(await this.#wire.ask(Type.mkdir, [path, 0]));
       return true;
     } catch (error) {
-      if (!(error instanceof Refusal) || (await this.lstat(path)) === undefined) throw error;
+      if (!(error instanceof Refusal) || (await this.lstat(path)) === undefined) throw await orFull(this, parentOf(path), error);
       return false;
     }
   }

@@ -16,6 +16,7 @@ interface Served {
 }
 
 export interface NearlyFull {
+  readonly device: Device;
   readonly target: Target;
   /** The file system, as this machine sees it. */
   readonly dir: string;
@@ -50,7 +51,7 @@ export function nearlyFull<S extends Served>(
       const { bavail, bsize } = await fs.statfs(dir);
       await fs.writeFile(ballast, Buffer.alloc(bavail * bsize - 2_000_000));
       device = await open(server);
-      await work({ target: device.target ?? assert.fail(), dir, free: () => fs.rm(ballast), note: (text) => t.diagnostic(text) });
+      await work({ device, target: device.target ?? assert.fail(), dir, free: () => fs.rm(ballast), note: (text) => t.diagnostic(text) });
     } finally {
       await device?.close();
       unmount(dir);

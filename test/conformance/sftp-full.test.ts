@@ -11,7 +11,7 @@ for (const kind of [openssh, chrooted])
     kind,
     (server) => sftpDevice(server.port, { root: `${server.seen}/small`, ...server.options }),
     async (disk) => {
-      const { target } = disk;
+      const { target, device } = disk;
       const [content, little] = [bytes(6_000_000), bytes(100_000)];
       const [large, deep] = [upload("large.bin", content), upload("new/dir/small.bin", little)];
       for (let i = 0; i < 2; i++) assert.match(await expectFault(goOn(target, large), "full"), /no space is left at the server/);
@@ -19,6 +19,8 @@ for (const kind of [openssh, chrooted])
         target.write(deep, 0, calm(), () => undefined),
         "full",
       );
+      await expectFault(device.tree?.mkdir("dir", calm()) ?? Promise.resolve(), "full");
+      await expectFault(device.tree?.makeNew("dir", calm()) ?? Promise.resolve(), "full");
       await disk.free();
       const held = await target.offset(large, calm());
       assert.ok(held > 1_000_000, `${held} bytes were kept`);
