@@ -22,11 +22,10 @@ import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
 import { type Begun, type Earlier, type Entry, type Held, NotRead, type Replica, type Scan, type Staging } from "./replica.js";
 import { discardWrong, type Old, Sending, withSplicing } from "./sending.js";
+import { SideClock, type Span } from "./side-clock.js";
 
 /** What was written so short a time ago may be written again without a difference that shows: most servers tell times by the second. */
 const recentMs = 2000;
-/** Servers tell whole seconds. */
-const coarseMs = 1000;
 /** Whether less than that has room is seen by sending it. */
 const largeBytes = 2 ** 20;
 /** In the memo of an upload: what is ready. */
@@ -63,21 +62,15 @@ export interface ReplicaGiven {
   readonly away?: string;
 }
 
-interface Span {
-  readonly leastMs: number;
-  readonly mostMs: number;
-}
-
 export class DeviceReplica implements Replica {
   readonly own: OwnDir;
   readonly #source: Source;
+  readonly #clock: SideClock;
   readonly #held: HeldMoves | undefined;
   /** Bytes that are on their way to it. */
   #underWay = 0;
   /** Of those what its budget is kept for: they are being sent. */
   #promised = 0;
-  /** How far its clock is before the monotonic one. */
-  #ahead: Span | undefined;
   /** By staging, what was read of the other side and got no name yet: however often that is refused, it is read once. */
   readonly #wholes = new Map<string, { readonly of: Entry; readonly digest: Digest }>();
   /** Without turns clients would take one another's files away there, as it was tried out. */
@@ -89,25 +82,13 @@ export class DeviceReplica implements Replica {
     if (source === undefined || (given.marked && (target === undefined || tree === undefined)))
       throw new Fault("config", `${given.lane.name} cannot be kept the same as another: its files can not be listed, written and moved`);
     this.#source = source;
+    this.#clock = new SideClock(source, given.engine.clock);
     this.own = new OwnDir({ tree: () => this.#tree, at: (path) => this.#at(path), route: given.route, mark: given.mark });
     if (tree !== undefined && given.names !== undefined) this.#held = heldMoves(given, given.names, tree, this.own);
   }
 
-  /** Learns how its clock stands, where nothing else tells that: what was written a moment ago is known by its time. */
-  async readClock(signal: AbortSignal): Promise<void> {
-    if (this.#source.now !== undefined) return;
-    const { clock } = this.given.engine;
-    const fromMs = clock.monotonicMs();
-    const shownMs = await this.own.shownMs(signal);
-    this.#ahead = shownMs === undefined ? undefined : { leastMs: shownMs - clock.monotonicMs(), mostMs: shownMs + coarseMs - fromMs };
-  }
-
-  /** By its own clock, where that is known. */
-  #now(): Span {
-    const { clock } = this.given.engine;
-    const ms = this.#ahead === undefined ? (this.#source.now?.() ?? clock.wallMs()) : clock.monotonicMs();
-    const { leastMs, mostMs } = this.#ahead ?? { leastMs: 0, mostMs: 0 };
-    return { leastMs: ms + leastMs, mostMs: ms + mostMs };
+  readClock(signal: AbortSignal): Promise<void> {
+    return this.#clock.read(() => this.own.shownMs(signal));
   }
 
   get #target(): Target {
@@ -132,7 +113,7 @@ export class DeviceReplica implements Replica {
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
     const folds = marked ? await this.folds(signal) : undefined;
-    const now = this.#now();
+    const now = this.#clock.now();
     const enter = (path: string) => {
       // On the way to the directory, or in it.
       if (dir !== "" && `${dir}/`.startsWith(`${path}/`)) return true;
@@ -215,7 +196,7 @@ export class DeviceReplica implements Replica {
     const found = await this.#tree.stat(this.#at(path), signal);
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
-    return this.#entryOf(found, this.#now());
+    return this.#entryOf(found, this.#clock.now());
   }
 
   digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
@@ -440,7 +421,7 @@ export class DeviceReplica implements Replica {
     const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
     const shown =
       "shown" in done && done.shown !== undefined
-        ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#now())
+        ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#clock.now())
         : await this.stat(staging.path, signal);
     if (!("occupied" in done)) {
       if (shown?.kind !== "file") return undefined;
