@@ -118,7 +118,7 @@ function hasGates({ lanes, routes }: Engine): boolean {
 /** Why this delivery is not sent though its target takes others; undefined when it may go. */
 export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delivery: DeliveryRow): Held | undefined {
   const route = routeOf(engine, version, delivery);
-  const { missing, never } = required(engine, version, delivery);
+  const { missing, never } = required(engine, version, delivery, route);
   const first =
     missing.length === 0
       ? undefined
@@ -139,8 +139,9 @@ export function required(
   engine: Engine,
   version: VersionRow,
   delivery: DeliveryRow,
+  route = routeOf(engine, version, delivery),
 ): { readonly missing: readonly string[]; readonly never?: DeliveryRow } {
-  const needed = routeOf(engine, version, delivery)?.rules.route.to.find(({ device }) => device === delivery.target)?.requires ?? [];
+  const needed = route?.rules.route.to.find(({ device }) => device === delivery.target)?.requires ?? [];
   const others = needed.length === 0 ? [] : engine.queue.deliveriesOf(version.id);
   const missing = needed.filter((name) => !others.some(({ target, state }) => target === name && state === "done"));
   const never = others.find(({ target, state }) => missing.includes(target) && (state === "dropped" || state === "discard"));

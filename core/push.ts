@@ -11,14 +11,12 @@ import type { Lane } from "./lane.js";
 import { decided, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
-import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter, shotRefusedMsAfter } from "./retry.js";
+import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter, shotRefusedMsAfter, toldFailed } from "./retry.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
-/** So many files that fail in a row at a target are told one by one: where it lets an account write nothing it would be all of them. */
-const toldFailed = 3;
 
 export interface Push {
   readonly delivery: DeliveryRow;

@@ -12,12 +12,11 @@ import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
 import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
-import { reasonOf } from "./retry.js";
+import { reasonOf, toldFailed } from "./retry.js";
 import { workers } from "./workers.js";
 
 /** Housekeeping wakes every minute: not much later than this. */
 const againMs = 30_000;
-const toldFailed = 3;
 
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
@@ -68,10 +67,13 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
   });
 }
 
-/** How many files of a source wait because their deletion or archiving failed. */
+/** How many files of a source wait because their deletion or archiving failed, as far as that counts: of thousands each would go through all. */
 function failedAt({ queue }: Engine, lane: Lane): number {
   let count = 0;
-  for (const { source, failed } of queue.releasable.values()) if (source === lane.name && failed !== undefined) count += 1;
+  for (const { source, failed } of queue.releasable.values()) {
+    if (source === lane.name && failed !== undefined) count += 1;
+    if (count > toldFailed) break;
+  }
   return count;
 }
 

@@ -27,6 +27,9 @@ export interface Tried {
   readonly upMs: number;
 }
 
+/** So many files that fail at a device are told one by one: where it lets an account write or delete nothing it would be all of them. */
+export const toldFailed = 3;
+
 const firstMs = 1000;
 const capMs = 300_000;
 const earlyCapMs = 30_000;
