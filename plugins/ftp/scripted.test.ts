@@ -80,6 +80,15 @@ async function scripted(
   return { device, lines };
 }
 
+/** The port of a server of data connections. */
+async function dataPort(serve: (socket: Socket) => void): Promise<number> {
+  const data = createServer(serve);
+  servers.push(data);
+  data.listen(0, "127.0.0.1");
+  await once(data, "listening");
+  return (data.address() as AddressInfo).port;
+}
+
 test("a lost answer to RNTO is found by looking", async () => {
   let renamed = false;
   const { device, lines } = await scripted((line, socket) => {
@@ -126,14 +135,10 @@ for (const verify of ["auto", "readback"])
   test(`what another client puts at the name while the server is busy with the proof is seen: ${verify}`, async () => {
     const content = bytes(10);
     let proved = false;
-    const data = createServer((socket) => {
+    const port = await dataPort((socket) => {
       proved = true;
       socket.end(content);
     });
-    servers.push(data);
-    data.listen(0, "127.0.0.1");
-    await once(data, "listening");
-    const { port } = data.address() as AddressInfo;
     const it = upload("a.bin", content);
     const { device, lines } = await scripted(
       (line) => {
@@ -178,14 +183,10 @@ test("a partial that has gone without the file is a conflict", async () => {
 test("EPSV unknown: PASV is used with the control host, whatever address it tells, and EPSV is not asked again", async () => {
   let taken = Buffer.alloc(0);
   let finish: () => void = () => undefined;
-  const data = createServer((socket) => {
+  const port = await dataPort((socket) => {
     socket.on("data", (chunk) => (taken = Buffer.concat([taken, chunk])));
     socket.on("end", () => finish());
   });
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
   const { device, lines } = await scripted((line, socket) => {
     if (line.startsWith("SIZE")) return taken.length > 0 ? `213 ${taken.length}` : "550 no";
     if (line === "PASV") return `227 Entering Passive Mode (10,99,99,99,${port >> 8},${port & 255}).`;
@@ -325,11 +326,7 @@ test("full, refused and impossible writes are told apart", async () => {
     ["451 disk trouble", "transient"],
     ["425 no data connection", "transient"],
   ];
-  const data = createServer((socket) => socket.resume().on("error", () => socket.destroy()));
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
+  const port = await dataPort((socket) => socket.resume().on("error", () => socket.destroy()));
   for (const [answer, kind] of codes) {
     const { device } = await scripted((line) => {
       if (line.startsWith("SIZE")) return "550 no";
@@ -358,7 +355,7 @@ async function counting(answers: (control: Socket, ended: Promise<unknown>, came
       });
     });
   let ended: (it: unknown) => void = () => undefined;
-  const data = createServer((socket) => {
+  const port = await dataPort((socket) => {
     socket.on("error", () => socket.destroy());
     socket.on("data", (chunk) => {
       count.bytes += chunk.length;
@@ -366,10 +363,6 @@ async function counting(answers: (control: Socket, ended: Promise<unknown>, came
     });
     socket.on("end", () => ended(undefined));
   });
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
   const { device, lines } = await scripted((line, control) => {
     if (line.startsWith("SIZE")) return held + count.bytes === 0 ? "550 no" : `213 ${held + count.bytes}`;
     if (line === "EPSV") return `229 ok (|||${port}|)`;
@@ -407,11 +400,7 @@ test(
     const dir = mkdtempSync(join(tmpdir(), "filesync-scripted-"));
     t.after(() => rmSync(dir, { recursive: true }));
     const { cert, key, fingerprint } = selfSigned(dir);
-    const data = createServer((socket) => socket.resume().on("error", () => socket.destroy()));
-    servers.push(data);
-    data.listen(0, "127.0.0.1");
-    await once(data, "listening");
-    const { port } = data.address() as AddressInfo;
+    const port = await dataPort((socket) => socket.resume().on("error", () => socket.destroy()));
     const { device } = await scripted(
       (line) => {
         if (/^(PBSZ|PROT)/.test(line)) return "200 ok";
@@ -481,11 +470,7 @@ test(
 );
 
 test("a server that says that all was sent, and whose data does not end, is given up", async () => {
-  const data = createServer((socket) => void socket.on("error", () => socket.destroy()).write("x".repeat(10)));
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
+  const port = await dataPort((socket) => void socket.on("error", () => socket.destroy()).write("x".repeat(10)));
   const { device } = await scripted((line) => {
     if (line === "EPSV") return `229 ok (|||${port}|)`;
     if (line.startsWith("SIZE")) return "213 100";
@@ -512,11 +497,7 @@ test("nothing is asked behind a transfer before its answer, also not in the same
   let storing = false;
   let end: () => void = () => undefined;
   const early: string[] = [];
-  const data = createServer((socket) => socket.resume().on("end", () => end()));
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
+  const port = await dataPort((socket) => socket.resume().on("end", () => end()));
   const { device, lines } = await scripted(
     (line, socket) => {
       if (storing) early.push(line);
@@ -639,11 +620,7 @@ test("a refused RETR ends at once, though the server leaves the data connection 
 test("as many directories are listed at once as there may be connections", async () => {
   const [listing, arrived]: [Socket[], Socket[]] = [[], []];
   let come: (socket: Socket) => void = (socket) => void arrived.push(socket);
-  const data = createServer((socket) => come(socket.on("error", () => socket.destroy())));
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
+  const port = await dataPort((socket) => come(socket.on("error", () => socket.destroy())));
   const send = async (control: Socket, text: string): Promise<void> => {
     const socket = arrived.shift() ?? (await new Promise<Socket>((resolve) => (come = resolve)));
     come = (next) => void arrived.push(next);
@@ -679,17 +656,13 @@ for (const [what, piece] of [
   ["a line", "-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin".repeat(2000)],
 ] as const)
   test(`a listing of ${what} without end is given up`, async () => {
-    const data = createServer((socket) => {
+    const port = await dataPort((socket) => {
       const more = (): void => {
         while (!socket.destroyed && socket.write(piece)) continue;
       };
       socket.on("error", () => socket.destroy()).on("drain", more);
       more();
     });
-    servers.push(data);
-    data.listen(0, "127.0.0.1");
-    await once(data, "listening");
-    const { port } = data.address() as AddressInfo;
     const { device } = await scripted((line) => {
       if (line === "EPSV") return `229 ok (|||${port}|)`;
       return line.startsWith("LIST") ? "150 now" : undefined;
@@ -700,13 +673,9 @@ for (const [what, piece] of [
   });
 
 test("a source looks at a file by SIZE where there is no MLST, and lists only for what has none; a tree always lists", async () => {
-  const data = createServer((socket) =>
+  const port = await dataPort((socket) =>
     socket.on("error", () => socket.destroy()).end("drwxr-xr-x 2 0 0 0 Jan 1 2026 dir\r\n-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n"),
   );
-  servers.push(data);
-  data.listen(0, "127.0.0.1");
-  await once(data, "listening");
-  const { port } = data.address() as AddressInfo;
   const { device, lines } = await scripted((line, control) => {
     if (line === "EPSV") return `229 ok (|||${port}|)`;
     if (line === "SIZE /a.bin") return "213 7";
