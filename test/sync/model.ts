@@ -201,28 +201,31 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
   let wrong: string | undefined;
   let kills = 0;
   let content = 0;
-  const give = (tree: Tree, path: string, given?: number) => {
-    // Now and then one that this name had before.
-    const earlier = random.below(4) === 0 ? held.get(path) : undefined;
-    const chosen = given ?? (earlier === undefined ? (content += 1) : random.pick(earlier.slice(-3)));
-    held.set(path, [...(held.get(path) ?? []), chosen]);
-    tree.put(path, chosen);
-    // Back to what was agreed, or is about to be, is no change that anybody could see.
-    const digest = digestOf(chosen);
-    const unseen = ({ agreed, store, tree: own }: Client) =>
-      (agreed.get(path) === chosen ||
-        [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest) ||
-        [...store.staged.values()].some(({ staging }) => staging.path === path && server.staged.get(staging.id) === chosen)) &&
-      (own === tree || own.content(path) !== chosen);
-    if (!clients.some(unseen)) kept.add(chosen);
-    log.push(`${trees.indexOf(tree)} write ${path}=${chosen}`);
-  };
   const retire = (tree: Tree, path: string) => {
     for (const one of [path, ...tree.below(path)]) {
       const old = tree.content(one);
       if (old !== undefined) kept.delete(old);
       tree.nodes.delete(one);
     }
+  };
+  const give = (tree: Tree, path: string, given?: number) => {
+    const old = tree.content(path);
+    const wasTakenAway = old !== undefined && !kept.has(old);
+    retire(tree, path);
+    // Now and then one that this name had before.
+    const earlier = random.below(4) === 0 ? held.get(path) : undefined;
+    const chosen = given ?? (earlier === undefined ? (content += 1) : random.pick(earlier.slice(-3)));
+    held.set(path, [...(held.get(path) ?? []), chosen]);
+    tree.put(path, chosen);
+    // Back to what was agreed, or is about to be, is no change that anybody could see; nor is once more what is there, and others took away.
+    const digest = digestOf(chosen);
+    const unseen = ({ agreed, store, tree: own }: Client) =>
+      (agreed.get(path) === chosen ||
+        [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest) ||
+        [...store.staged.values()].some(({ staging }) => staging.path === path && server.staged.get(staging.id) === chosen)) &&
+      (own === tree || own.content(path) !== chosen);
+    if (!(chosen === old && wasTakenAway) && !clients.some(unseen)) kept.add(chosen);
+    log.push(`${trees.indexOf(tree)} write ${path}=${chosen}`);
   };
   const edit = () => {
     // The server's own people edit less.
@@ -235,7 +238,6 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
       case 1:
         if (node?.kind === "directory" && random.below(3) > 0) return;
         if (!tree.makeParents(path)) return;
-        retire(tree, path);
         give(tree, path);
         return;
       case 2:
@@ -277,12 +279,10 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
       for (const { path, on } of open) {
         const base = contentOf(client.store.base.get(path));
         if (on === "here" || base === undefined || client.tree.content(path) === undefined || random.below(2) === 0) continue;
-        retire(client.tree, path);
         give(client.tree, path, base);
       }
       // Or puts on the server what was agreed before a conflict.
       if (forgotten !== undefined && server.content(forgotten.path) !== undefined && random.below(2) === 0) {
-        retire(server, forgotten.path);
         give(server, forgotten.path, forgotten.content);
       }
     }
