@@ -258,7 +258,12 @@ export interface SourceFeatures {
   readonly intervalMs?: number;
 }
 
-export interface ListOptions {
+export interface LookOptions {
+  /** Times of files are wanted also where each costs a question of its own (FTP without MLSD). */
+  readonly times?: true;
+}
+
+export interface ListOptions extends LookOptions {
   /** Asked before a directory is entered; false leaves it out with all below it. */
   readonly enter?: (dir: string) => boolean;
   /** Directories are given too, each before what is in it; those that `enter` leaves out are not. One that cannot be listed is `unreadable` instead. */
@@ -468,7 +473,7 @@ export interface Target {
 export interface Tree {
   /** One directory ("" is the root), files and directories. Throws "missing", "offline", "denied", "transient". */
   list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry>;
-  stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined>;
+  stat(path: string, signal: AbortSignal, options?: LookOptions): Promise<FileEntry | undefined>;
   /**
    * Never over anything: Fault "conflict" when `to` exists, "missing" when `from` does not, "changed" when it is not the file of `expect` (a directory is
    * none). Makes the directories of `to`. A directory goes with all that is in it, and only where `expect` is "directory": then "changed" when `from` is

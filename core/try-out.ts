@@ -109,7 +109,7 @@ class Place {
   /** False where something has that name. */
   async publish(path: string, content: Buffer, modifiedMs?: number): Promise<boolean> {
     throwIfAborted(this.#signal);
-    return this.#tried.publish(uploadOf(path, content, modifiedMs), this.own());
+    return this.#tried.publish(smallUpload(path, content, modifiedMs), this.own());
   }
 
   /** A file under a name that is free. What it holds. */
@@ -344,7 +344,8 @@ export function stepOf(timesMs: readonly number[]): number {
   return steps.find((step) => micros.every((it) => it % (step * 1000) === 0)) ?? 0.001;
 }
 
-function uploadOf(path: string, content: Buffer, modifiedMs?: number): Upload {
+/** Of a content that is here, for `publishTo`. */
+export function smallUpload(path: string, content: Buffer, modifiedMs?: number): Upload {
   const id = randomBytes(8).toString("hex");
   const slash = path.lastIndexOf("/") + 1;
   const memo = new Map<string, unknown>();

@@ -8,7 +8,7 @@ import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { overBudget } from "../limits.js";
 import { parentOf } from "../paths.js";
-import type { Digest, DigestedReading, FileEntry, Level, Memo, Reading, Source, Target, Tree, Upload } from "../plugin.js";
+import type { Digest, DigestedReading, FileEntry, Level, LookOptions, Memo, Reading, Source, Target, Tree, Upload } from "../plugin.js";
 import { passing, readableOf, StreamReading } from "../reading.js";
 import { reasonOf } from "../retry.js";
 import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
@@ -83,7 +83,13 @@ export class DeviceReplica implements Replica {
       throw new Fault("config", `${given.lane.name} cannot be kept the same as another: its files can not be listed, written and moved`);
     this.#source = source;
     this.#clock = new SideClock(source, given.engine.clock);
-    this.own = new OwnDir({ tree: () => this.#tree, at: (path) => this.#at(path), route: given.route, mark: given.mark });
+    this.own = new OwnDir({
+      tree: () => this.#tree,
+      target: () => this.#target,
+      at: (path) => this.#at(path),
+      route: given.route,
+      mark: given.mark,
+    });
     if (tree !== undefined && given.names !== undefined) this.#held = heldMoves(given, given.names, tree, this.own);
   }
 
@@ -126,7 +132,7 @@ export class DeviceReplica implements Replica {
       return enters;
     };
     let count = 0;
-    for await (const found of this.#source.list(signal, { enter, directories: true })) {
+    for await (const found of this.#source.list(signal, { enter, directories: true, ...this.#looks })) {
       throwIfAborted(signal);
       if (++count % breathEvery === 0) await new Promise<void>((resolve) => setImmediate(resolve));
       const path = this.#below(found.path);
@@ -193,7 +199,7 @@ export class DeviceReplica implements Replica {
   }
 
   async stat(path: string, signal: AbortSignal): Promise<Entry | undefined> {
-    const found = await this.#tree.stat(this.#at(path), signal);
+    const found = await this.#tree.stat(this.#at(path), signal, this.#looks);
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
     return this.#entryOf(found, this.#clock.now());
@@ -458,7 +464,7 @@ export class DeviceReplica implements Replica {
 
   async #giveReady(held: HeldMoves, { id, path, size }: Staging, digest: Digest, signal: AbortSignal): Promise<Entry | undefined> {
     const ready = this.own.staged(id);
-    const entry = await this.#tree.stat(ready, signal);
+    const entry = await this.#tree.stat(ready, signal, this.#looks);
     if (entry?.kind !== "file") throw new Fault("conflict", `${ready} has gone`);
     try {
       await held.give(ready, this.#at(path), entry, signal);
@@ -524,6 +530,11 @@ export class DeviceReplica implements Replica {
     const how = { digest, exact: true };
     const source = this.#source;
     return source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
+  }
+
+  /** Where others write too, a file without a time would be read at each look. */
+  get #looks(): LookOptions {
+    return this.given.away === undefined ? { times: true } : {};
   }
 
   #entryOf({ kind, size, modifiedMs, inode, identity }: FileEntry, now: Span): Entry {

@@ -5,8 +5,9 @@ import { entriesIfAny } from "../entries.js";
 import { isFault } from "../errors.js";
 import type { Folding } from "../folded.js";
 import { nameIn } from "../paths.js";
-import type { FileEntry, Tree, TreePromises } from "../plugin.js";
+import type { FileEntry, Target, Tree, TreePromises } from "../plugin.js";
 import { ownDir } from "../route.js";
+import { publishTo, smallUpload } from "../try-out.js";
 import { notAsListed } from "./replica.js";
 import { type Ages, aged } from "./trash.js";
 
@@ -24,6 +25,7 @@ const accented = "\u00e9".normalize("NFC");
 export interface OwnDirGiven {
   /** Throws where the side has none. */
   readonly tree: () => Tree;
+  readonly target: () => Target;
   /** Of a path below the route's directory the one below the device's root. */
   readonly at: (path: string) => string;
   /** Names the route; no "-" is in it. */
@@ -104,13 +106,22 @@ export class OwnDir {
     return promises;
   }
 
-  /** What its clock shows, by a directory that is made now; undefined where directories have no times. */
+  /** What its clock shows, by a directory that is made now, or by a file where directories have no times; undefined where files have none either. */
   async shownMs(signal: AbortSignal): Promise<number | undefined> {
     const tree = this.given.tree();
     const dir = this.at(`try-${this.given.route}`);
     await tree.mkdir(dir, signal);
     const made = await tree.stat(dir, signal);
+    const shownMs = made?.modifiedMs ?? (await this.#fileShowsMs(`${dir}/clock`, signal));
     await tree.rmdir(dir, signal);
+    return shownMs;
+  }
+
+  async #fileShowsMs(path: string, signal: AbortSignal): Promise<number | undefined> {
+    const [tree, target] = [this.given.tree(), this.given.target()];
+    await publishTo(target)(smallUpload(path, Buffer.from("clock")), signal);
+    const made = await tree.stat(path, signal, { times: true });
+    if (made !== undefined) await tree.remove(path, made, signal);
     return made?.modifiedMs;
   }
 

@@ -32,6 +32,8 @@ const earlyBytes = 256 * 1024;
 /** What lists more has lost its end, or wants to fill our memory. */
 const longestLine = 64 * 1024;
 const mostEntries = 500_000;
+/** So many questions go out before the answers to them were read: others use the login, too. */
+const askedTogether = 100;
 
 export class Connection {
   readonly #login: Login;
@@ -163,6 +165,22 @@ export class Connection {
   async modified(wire: string): Promise<number | undefined> {
     const answer = await this.ask(`MDTM ${wire}`);
     return answer.code === 213 ? parseTime(answer.text) : undefined;
+  }
+
+  /** With the time of each file of a directory (a path of core), asked one by one where the listing has none and the server tells them. */
+  async timed(dir: string, listed: readonly Listed[]): Promise<Listed[]> {
+    if (!this.has("MDTM")) return [...listed];
+    const below = dir === "" ? "" : `${dir}/`;
+    const timed: Listed[] = [];
+    for (let from = 0; from < listed.length; from += askedTogether) {
+      const asked = listed.slice(from, from + askedTogether).map(async (it) => {
+        if (it.kind !== "file" || it.modifiedMs !== undefined) return it;
+        const modifiedMs = await this.modified(wirePath(this.root, below + it.name));
+        return modifiedMs === undefined ? it : { ...it, modifiedMs };
+      });
+      timed.push(...(await Promise.all(asked)));
+    }
+    return timed;
   }
 
   /** What is at a path, by MLST or by the listing of its directory; undefined when nothing is. */

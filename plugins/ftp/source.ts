@@ -1,13 +1,13 @@
 /**
  * An FTP server as a source: lists by MLSD or LIST, reads by RETR from any offset.
  *
- * Without MLSD there are no times: a file is then told from its other versions by its size alone. A stream gives exactly the bytes up to
- * the size that was listed, and ends with an error when the server ends early.
+ * Without MLSD there are no times but where they are asked for one by one (`LookOptions.times`): a file is then told from its other versions by its size
+ * alone. A stream gives exactly the bytes up to the size that was listed, and ends with an error when the server ends early.
  */
 import { Readable } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
 import { nameIn, parentOf } from "../../core/paths.js";
-import type { Digest, DigestKind, FileEntry, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
+import type { Digest, DigestKind, FileEntry, ListOptions, LookOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { listBelow } from "../../core/remote.js";
 import { isAbsent, Refusal, type Connection } from "./connection.js";
 import type { Listed } from "./listing.js";
@@ -42,15 +42,15 @@ export class FtpSource implements Source {
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
     // One more for each connection, so that it need not wait for us.
-    return listBelow((dir, own) => this.readDir(dir, own), signal, options, 2 * this.#options.concurrency);
+    return listBelow((dir, own) => this.readDir(dir, own, options), signal, options, 2 * this.#options.concurrency);
   }
 
   /** One directory. Throws "missing" when there is none: vsftpd says so of one that may not be entered, too. */
-  readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
+  readDir(dir: string, signal: AbortSignal, { times }: LookOptions = {}): Promise<FileEntry[]> {
     return this.#pool.with(signal, dir === "" ? "cannot list the root" : `cannot list ${dir}`, async (connection) => {
       const wire = wirePath(connection.root, dir);
       const listed = await connection.enterAndList(wire);
-      if (Array.isArray(listed)) return listed.map((it) => entryOf(dir, it));
+      if (Array.isArray(listed)) return (times === true ? await connection.timed(dir, listed) : listed).map((it) => entryOf(dir, it));
       if (listed.code === 550 && dir === "")
         throw new Fault("denied", `the root cannot be entered: the server said "${readable(listed.text)}"`);
       if (isAbsent(listed)) throw new Fault("missing", `there is no directory ${dir}`);
@@ -109,12 +109,15 @@ async function hasGone(connection: Connection, wire: string, what: string): Prom
 }
 
 /** What is at a path; undefined when nothing is. */
-export async function lookAt(connection: Connection, path: string): Promise<FileEntry | undefined> {
+export async function lookAt(connection: Connection, path: string, { times }: LookOptions = {}): Promise<FileEntry | undefined> {
   const wire = wirePath(connection.root, path);
   if (path === "") return { path, kind: "directory", size: 0 };
   const listed = await connection.entry(wire);
+  if (listed === undefined) return undefined;
   // The name is the one that was asked for, however the server writes it.
-  return listed === undefined ? undefined : entryOf(parentOf(path), { ...listed, name: nameIn(path) });
+  const named = { ...listed, name: nameIn(path) };
+  const [timed = named] = times === true ? await connection.timed(parentOf(path), [named]) : [];
+  return entryOf(parentOf(path), timed);
 }
 
 interface Wanted {

@@ -5,7 +5,7 @@
  */
 import { Fault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
-import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
+import type { FileEntry, LookOptions, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { Refusal, type Connection } from "./connection.js";
@@ -28,8 +28,8 @@ export class FtpTree extends RemoteTree implements Tree {
     this.#target = target;
   }
 
-  override stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
-    return this.#pool.with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path));
+  override stat(path: string, signal: AbortSignal, options?: LookOptions): Promise<FileEntry | undefined> {
+    return this.#pool.with(signal, `cannot look at ${path}`, (connection) => lookAt(connection, path, options));
   }
 
   async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
@@ -37,7 +37,7 @@ export class FtpTree extends RemoteTree implements Tree {
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async (connection) => {
       const target = connection.newPath(to);
       const look = async (): Promise<void> => {
-        const [found, there] = await Promise.all([lookAt(connection, from), lookAt(connection, to)]);
+        const [found, there] = await Promise.all([lookAt(connection, from, timesOf(expect)), lookAt(connection, to)]);
         if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
         expectMeant(found, expect);
         if (there !== undefined) throw new Fault("conflict", `${to} exists already`);
@@ -55,7 +55,7 @@ export class FtpTree extends RemoteTree implements Tree {
 
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     return this.#pool.with(signal, `cannot remove ${path}`, async (connection) => {
-      const found = await lookAt(connection, path);
+      const found = await lookAt(connection, path, timesOf(expect));
       if (found === undefined) return;
       expectSame(found, expect);
       const answer = await connection.ask(`DELE ${wirePath(connection.root, path)}`);
@@ -105,6 +105,9 @@ export class FtpTree extends RemoteTree implements Tree {
     return tryOut({ tree: this, source: this.#source, publish: publishTo(this.#target), rmdir }, dir, signal);
   }
 }
+
+const timesOf = (expect: Stamp | "directory"): LookOptions =>
+  expect !== "directory" && expect.modifiedMs !== undefined ? { times: true } : {};
 
 /** In one packet: another's rename on the same connection never comes between. The answer is that of the first that was refused. */
 async function rename(connection: Connection, from: string, target: string): ReturnType<Connection["ask"]> {

@@ -1,18 +1,20 @@
 /** Two-way routes with a real OpenSSH that allows nothing but SFTP: each row of the table, guards, and what a person is told. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, renameSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { PlannedRoute } from "../../core/sync/commands.js";
 import { until } from "../conformance/clause.js";
-import { chrooted, rcloneSftp } from "../conformance/sftp-servers.js";
+import { rcloneSftp } from "../conformance/sftp-servers.js";
 import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { rows } from "../sync/rows.js";
+import { openssh, untimed } from "../sync/servers.js";
 import { once, shared, statusOf, stopped } from "../sync/shared.js";
 
-const skip = chrooted.skip === undefined ? {} : { skip: chrooted.skip };
+const skipOf = ({ skip }: { readonly skip?: string }) => (skip === undefined ? {} : { skip });
+const skip = skipOf(openssh);
 
 test("each row of the table, on OpenSSH that allows nothing but SFTP", skip, async (t) => {
   const both = await shared(t);
@@ -148,46 +150,42 @@ test(
 
 const anybody = rcloneSftp("off");
 
-test(
-  "a server on which nothing is had by one alone is refused, with what was tried; nothing is sent",
-  anybody.skip === undefined ? {} : { skip: anybody.skip },
-  async (t) => {
-    const server = await anybody.start();
-    t.after(() => server.stop());
-    const world = new World(t);
-    world.mkdir("box");
-    writeFileSync(world.path("box/a"), "a");
-    const config = world.config({
-      devices: {
-        box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
-        nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: "/", ...server.options },
-      },
-      routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
-    });
-    const program = new Program(["run", "--json", "--config", config]);
-    t.after(() => program.kill());
-    const { message } = await program.until(({ what }) => what === "sync-stopped", "it is refused");
-    assert.match(
-      message,
-      /^box ↔ nas: nas may give a name that something has to something else, and the same new directory to several .*\(tried\)/,
-    );
-    assert.equal((await statusOf(config)).syncs[0]?.state, "refused");
-    const { code, err } = await runProgram(["approve", "box", "--config", config]);
-    assert.equal(code, 2);
-    assert.match(err, /box ↔ nas does not wait for an approval: nas may give/);
-    await program.kill();
-    assert.ok(!existsSync(join(server.dir, "a")));
-    const alone = await runProgram(["approve", "box", "--config", config]);
-    assert.match(alone.err, /box ↔ nas does not wait for an approval: nas may give/);
-  },
-);
+test("a server on which nothing is had by one alone is refused, with what was tried; nothing is sent", skipOf(anybody), async (t) => {
+  const server = await anybody.start();
+  t.after(() => server.stop());
+  const world = new World(t);
+  world.mkdir("box");
+  writeFileSync(world.path("box/a"), "a");
+  const config = world.config({
+    devices: {
+      box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
+      nas: { type: "sftp", host: "127.0.0.1", port: server.port, root: "/", ...server.options },
+    },
+    routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const { message } = await program.until(({ what }) => what === "sync-stopped", "it is refused");
+  assert.match(
+    message,
+    /^box ↔ nas: nas may give a name that something has to something else, and the same new directory to several .*\(tried\)/,
+  );
+  assert.equal((await statusOf(config)).syncs[0]?.state, "refused");
+  const { code, err } = await runProgram(["approve", "box", "--config", config]);
+  assert.equal(code, 2);
+  assert.match(err, /box ↔ nas does not wait for an approval: nas may give/);
+  await program.kill();
+  assert.ok(!existsSync(join(server.dir, "a")));
+  const alone = await runProgram(["approve", "box", "--config", config]);
+  assert.match(alone.err, /box ↔ nas does not wait for an approval: nas may give/);
+});
 
-for (const clock of ["+0", "+1h", "-1h"])
+for (const [kind, clock] of [...["+0", "+1h", "-1h"].map((it) => [openssh, it] as const), [untimed, "+0"], [untimed, "+1h"]] as const)
   test(
-    `what is written at the server in the same second and of the same size as what was listed a moment before comes too, with a clock here of ${clock}`,
-    hasFakeClock ? skip : { skip: "faketime is missing" },
+    `what is written at the server (${kind.name}) in the same second and of the same size as what was listed a moment before comes too, with a clock here of ${clock}`,
+    skipOf(hasFakeClock ? kind : { skip: "faketime is missing" }),
     async (t) => {
-      const both = await shared(t);
+      const both = await shared(t, kind);
       const config = both.config({ mode: "two-way" });
       const env = { ...process.env, ...clockEnv(both.world.path("clock")) };
       writeFileSync(both.world.path("clock"), clock);
@@ -212,3 +210,32 @@ for (const clock of ["+0", "+1h", "-1h"])
       }
     },
   );
+
+test(
+  "at a server that lists no times (vsftpd), what looks as it was agreed is not read again; a new time says that it changed",
+  skipOf(untimed),
+  async (t) => {
+    const both = await shared(t, untimed);
+    const config = both.config({ mode: "two-way" });
+    const seconds = Math.floor(Date.now() / 1000) - 3600;
+    const write = (content: string, at: number) => {
+      both.put("there", "log", content);
+      utimesSync(join(both.nas, "log"), at, at);
+    };
+    write("one", seconds);
+    await once(config);
+    assert.deepEqual(both.tree("here"), { log: "one" });
+    both.put("here", "ours", "ours");
+    utimesSync(join(both.box, "ours"), seconds, seconds);
+    await once(config);
+    assert.equal(statSync(join(both.nas, "ours")).mtimeMs, seconds * 1000);
+    // Only who reads all of it sees that.
+    write("two", seconds);
+    await once(config);
+    assert.deepEqual(both.tree("here"), { log: "one", ours: "ours" });
+    write("two", seconds + 1);
+    await once(config);
+    assert.deepEqual(both.tree("here"), { log: "two", ours: "ours" });
+    assert.deepEqual(both.trash("here"), { log: "one" });
+  },
+);

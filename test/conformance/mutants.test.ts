@@ -393,6 +393,11 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
       if ((await it.stat(path, signal))?.kind !== "directory") await it.remove(path, expect, signal);
     },
   })),
+  "tree: where times are asked for, a listing and a look tell the same; what has another time is not the file that was meant": tree(
+    (it) => ({
+      move: (from, to, expect, signal) => it.move(from, to, expect === "directory" ? expect : { size: expect.size }, signal),
+    }),
+  ),
   "tree: move makes directories, goes over nothing, and takes only the file that was meant": tree((it, under) => ({
     move: async (from, to, expect, signal) => {
       if ((await it.stat(to, signal)) !== undefined) await under.remove(to);

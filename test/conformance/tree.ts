@@ -64,6 +64,26 @@ export const treeClauses: readonly SourceClause[] = [
     },
   },
   {
+    name: "tree: where times are asked for, a listing and a look tell the same; what has another time is not the file that was meant",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree === undefined) return "no tree";
+      const times = { times: true } as const;
+      for (const path of ["a b.bin", "dir/in.bin", "dir/two.bin"]) await under.put(path, bytes(10));
+      const seen: FileEntry[] = [];
+      for await (const entry of sourceOf(under).list(calm(), times)) if (entry.kind === "file") seen.push(entry);
+      assert.equal(seen.length, 3);
+      for (const { path, modifiedMs } of seen) assert.equal((await tree.stat(path, calm(), times))?.modifiedMs, modifiedMs, path);
+      const [entry] = seen;
+      if (entry?.modifiedMs === undefined) return "no times";
+      const other = { size: entry.size, modifiedMs: entry.modifiedMs - 60_000 };
+      await expectFault(tree.move(entry.path, "moved.bin", other, calm()), "changed");
+      await expectFault(tree.remove(entry.path, other, calm()), "changed");
+      await tree.move(entry.path, "moved.bin", entry, calm());
+      return undefined;
+    },
+  },
+  {
     name: "tree: move makes directories, goes over nothing, and takes only the file that was meant",
     run: async (under) => {
       const tree = treeOf(under);

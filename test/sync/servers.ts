@@ -2,7 +2,7 @@
 import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { apache, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
-import { ownPlain, proftpd, vsftpd } from "../conformance/ftp-servers.js";
+import { type FtpServerKind, ownPlain, proftpd, vsftpd } from "../conformance/ftp-servers.js";
 import { chrooted } from "../conformance/sftp-servers.js";
 
 export interface Served {
@@ -30,7 +30,7 @@ export interface Kind {
   start(): Promise<Served>;
 }
 
-const ftpKinds = [vsftpd, proftpd, ownPlain].map((kind) => ({
+const ftpKind = (kind: FtpServerKind): Kind => ({
   ...kind,
   start: async () => {
     const server = await kind.start();
@@ -38,18 +38,26 @@ const ftpKinds = [vsftpd, proftpd, ownPlain].map((kind) => ({
     const device = { type: "ftp", host: "127.0.0.1", port, user, password, ...options };
     return { device, dir, server, stop: () => server.stop() };
   },
-}));
-export const kinds: readonly Kind[] = [
-  {
-    ...chrooted,
-    exclusive: true,
-    start: async () => {
-      const server = await chrooted.start();
-      const device = { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, ...server.options };
-      return { device, dir: server.dir, server, stop: () => server.stop() };
-    },
+});
+
+/** It lists no times. */
+export const untimed = ftpKind(vsftpd);
+
+/** It allows nothing but SFTP. */
+export const openssh: Kind = {
+  ...chrooted,
+  exclusive: true,
+  start: async () => {
+    const server = await chrooted.start();
+    const device = { type: "sftp", host: "127.0.0.1", port: server.port, root: server.seen, ...server.options };
+    return { device, dir: server.dir, server, stop: () => server.stop() };
   },
-  ...ftpKinds,
+};
+
+export const kinds: readonly Kind[] = [
+  openssh,
+  untimed,
+  ...[proftpd, ownPlain].map(ftpKind),
   {
     ...apache,
     start: async () => {

@@ -5,9 +5,9 @@ import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import type { Status } from "../../core/status.js";
-import { chrooted, type SftpServerUnderTest } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
+import { openssh, type Served } from "./servers.js";
 
 /** A person's hands on both directories. */
 export class Shared {
@@ -18,30 +18,21 @@ export class Shared {
 
   constructor(
     readonly world: World,
-    readonly server: SftpServerUnderTest,
+    readonly served: Pick<Served, "dir" | "device">,
   ) {
     this.box = world.mkdir("box");
-    this.nas = join(server.dir, "shared");
-    ({ uid: this.#uid, gid: this.#gid } = statSync(server.dir));
+    this.nas = join(served.dir, "shared");
+    ({ uid: this.#uid, gid: this.#gid } = statSync(served.dir));
     mkdirSync(this.nas);
     this.#own(this.nas);
   }
 
   config(route: object, more: object = {}, nas: object = {}): string {
-    const { server, world } = this;
-    return world.config({
+    const often = { settle: "0s", interval: "1s" };
+    return this.world.config({
       devices: {
-        box: { type: "local", dir: "box", settle: "0s", interval: "1s" },
-        nas: {
-          type: "sftp",
-          host: "127.0.0.1",
-          port: server.port,
-          root: server.seen,
-          settle: "0s",
-          interval: "1s",
-          ...server.options,
-          ...nas,
-        },
+        box: { type: "local", dir: "box", ...often },
+        nas: { ...this.served.device, ...often, ...nas },
       },
       routes: [{ from: "box", to: ["nas"], into: "shared", ...route }],
       ...more,
@@ -110,11 +101,11 @@ function treeOf(root: string, wanted: (path: string) => boolean): Record<string,
   return found;
 }
 
-/** By OpenSSH that allows nothing but SFTP. */
-export async function shared(t: TestContext): Promise<Shared> {
-  const server = await chrooted.start();
-  t.after(() => server.stop());
-  return new Shared(new World(t), server);
+/** By OpenSSH that allows nothing but SFTP, or by another server. */
+export async function shared(t: TestContext, kind = openssh): Promise<Shared> {
+  const served = await kind.start();
+  t.after(() => served.stop());
+  return new Shared(new World(t), served);
 }
 
 export async function once(config: string, code = 0): Promise<string> {

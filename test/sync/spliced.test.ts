@@ -37,7 +37,7 @@ const name = "log.bin";
 
 async function spliced(t: TestContext, mode: "mirror" | "two-way", device: object = {}, route: object = {}): Promise<Spliced> {
   const both = await shared(t);
-  const relay = await CountingRelay.start(both.server.port);
+  const relay = await CountingRelay.start(Number(both.served.device.port));
   t.after(() => relay.close());
   const config = both.config({ mode, ...route }, {}, { port: relay.port, ...device });
   const place = join(both.nas, name);
