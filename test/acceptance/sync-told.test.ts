@@ -220,6 +220,23 @@ for (const mode of ["two-way", "mirror"] as const)
     for (const name of ["a", "b", "c", "new"]) assert.ok(names.includes(name), name);
   });
 
+test("a route that was stopped and goes on says that it works, as long as that takes", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const config = two.config({ mode: "mirror", deletes: true, maxRate: "500kB/s" });
+  two.put("box/a");
+  await once(config);
+  renameSync(world.path("box"), world.path("away"));
+  world.mkdir("box");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "sync-stopped", "it stops");
+  two.put("away/b", "b".repeat(10_000_000));
+  rmSync(world.path("box"), { recursive: true });
+  renameSync(world.path("away"), world.path("box"));
+  await eventually(async () => /^box:nas: works, 1 of 2 paths waits$/m.test((await runProgram(["status", "--config", config])).out));
+});
+
 test("deletes switched on at a mirror that ran without: what was agreed stays so, and an empty mount point still takes nothing away", async (t) => {
   const two = new Two(t);
   const { world } = two;
