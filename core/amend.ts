@@ -33,6 +33,8 @@ export interface Retried {
   readonly running: boolean;
   /** Devices that were away and were tried, and what they said. */
   readonly devices: Readonly<Record<string, string>>;
+  /** Mirror and two-way routes that look again now. */
+  readonly looks: readonly string[];
 }
 
 /** `what`: an id, a device or a path; undefined: all that was set aside. Throws ControlError for a name that means nothing. */
@@ -70,8 +72,10 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
       (error: unknown) => reasonOf(error),
     );
   }
+  const routes = [...engine.syncs.values()].filter(({ here, there }) => what === undefined || [here.name, there.name].includes(what));
+  for (const route of routes) route.hint();
   engine.work$.next();
-  return { ...done, devices };
+  return { ...done, devices, looks: routes.map(({ title }) => title) };
 }
 
 /** Inside `commit`. Throws ControlError where no copy is left to send. */

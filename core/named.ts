@@ -7,6 +7,7 @@ import { typedPath } from "./names.js";
 import { nameIn } from "./paths.js";
 import { forgottenIn } from "./receipts.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
+import { followerOf } from "./sync/why-synced.js";
 
 /** Versions, newest first, each with those of its deliveries that are meant. */
 export interface Named {
@@ -63,6 +64,9 @@ export function unknown(engine: Engine, what: string): ControlError {
     `SELECT source, path FROM versions ORDER BY found_ms DESC LIMIT ${nearMost}`,
   );
   const { device, path } = placeIn(engine, what);
+  const follower = followerOf(engine, device, path);
+  if (follower !== undefined)
+    return new ControlError(`"${what}" has no deliveries or receipts, as ${follower} follows it: "filesync why ${what}" says how it stands`);
   const [prefix = "", rest] = what.split(":", 2);
   const meant = device === undefined && rest !== undefined ? suggestion(prefix, namesIn(engine.config)) : "";
   if (meant !== "") return new ControlError(`there is no device "${prefix}"${meant}`);

@@ -17,6 +17,14 @@ export function whySynced(engine: Engine, device: string | undefined, path: stri
   );
 }
 
+/** The route that knows the path, as `status` shows it. */
+export function followerOf(engine: Engine, device: string | undefined, path: string): string | undefined {
+  const follower = engine.config.syncs.find((config) =>
+    pathsIn(config, device, path).some((at) => whyIn(engine, config, at).reasons.length > 0),
+  );
+  return follower === undefined ? undefined : titleOf(follower);
+}
+
 function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: string): WhyFile {
   const { mode, from, to } = config;
   const route = syncs.get(nameOf(config));

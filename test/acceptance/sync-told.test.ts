@@ -237,6 +237,27 @@ test("a route that was stopped and goes on says that it works, as long as that t
   await eventually(async () => /^box:nas: works, 1 of 2 paths waits$/m.test((await runProgram(["status", "--config", config])).out));
 });
 
+test("retry lets a mirror look again; what only such a route follows is known to retry, forget and verify", async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const rare = (dir: string) => ({ type: "local", dir, settle: "0s", interval: "1h" });
+  const config = two.config({ mode: "mirror" }, { devices: { box: rare("box"), nas: rare("nas") } });
+  two.put("box/a");
+  world.mkdir("nas/.filesync");
+  two.put("nas/.filesync/staged");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "sync-trouble", "it cannot be brought");
+  for (const command of ["retry", "forget", "verify"])
+    assert.deepEqual(await runProgram([command, "a", "--config", config]).then(({ code, err }) => ({ code, err: err.trim() })), {
+      code: 2,
+      err: 'filesync: "a" has no deliveries or receipts, as box ⇒ nas follows it: "filesync why a" says how it stands',
+    });
+  rmSync(world.path("nas/.filesync/staged"));
+  assert.equal((await runProgram(["retry", "nas", "--config", config])).out, "box ⇒ nas: looks again now");
+  await program.until(({ what }) => what === "synced", "it is brought");
+});
+
 test("deletes switched on at a mirror that ran without: what was agreed stays so, and an empty mount point still takes nothing away", async (t) => {
   const two = new Two(t);
   const { world } = two;
