@@ -60,7 +60,7 @@ export async function expectNoLink(root: string, path: string): Promise<void> {
       throw fault;
     });
     if (stat === undefined) return;
-    if (stat.isSymbolicLink()) throw new Fault("rejected", `${dir} is a symbolic link: links are not followed, they may lead out`);
+    if (stat.isSymbolicLink()) throw new Fault("rejected", `${root}/${dir} is a symbolic link: links are not followed, they may lead out`);
   }
 }
 

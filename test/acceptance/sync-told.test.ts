@@ -237,6 +237,18 @@ test("a route that was stopped and goes on says that it works, as long as that t
   await eventually(async () => /^box:nas: works, 1 of 2 paths waits$/m.test((await runProgram(["status", "--config", config])).out));
 });
 
+for (const side of ["box", "nas"])
+  test(`a file, or a link, where the program keeps its own at ${side} is told with the place`, async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    const config = two.config({ mode: "two-way" });
+    two.put(`${side}/.filesync`);
+    assert.ok((await once(config, 3)).includes(`${world.path(side)}/.filesync is there and is not a directory`));
+    rmSync(world.path(side, ".filesync"));
+    symlinkSync(world.dir, world.path(side, ".filesync"));
+    assert.ok((await once(config, 3)).includes(`${world.path(side)}/.filesync is a symbolic link: links are not followed`));
+  });
+
 test("retry lets a mirror look again; what only such a route follows is known to retry, forget and verify", async (t) => {
   const two = new Two(t);
   const { world } = two;
