@@ -24,7 +24,7 @@ import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
-import { nameOf, titleOf } from "./sync/options.js";
+import { nameOf, type SyncConfig, titleOf } from "./sync/options.js";
 import { SyncRoute } from "./sync/sync-route.js";
 
 const housekeepingMs = 60_000;
@@ -104,7 +104,7 @@ export class Run {
   readonly #lives = new Map<string, Life>();
   readonly #timers: NodeJS.Timeout[] = [];
   /** Of the routes between two devices that both follow. */
-  #syncs: Crew;
+  readonly #syncs = new Map<SyncRoute, Crew>();
   #dueTimer: NodeJS.Timeout | undefined;
   #reloading: Promise<unknown> = Promise.resolve();
   /** How many reloads run or wait. */
@@ -122,7 +122,6 @@ export class Run {
   ) {
     this.failed = new Promise((resolve) => (this.#fail = resolve));
     this.#crew = new Crew(this.#fail);
-    this.#syncs = new Crew(this.#fail);
   }
 
   static async begin(given: Given, installation: Installation, suspect: boolean): Promise<Run> {
@@ -217,16 +216,18 @@ export class Run {
     lane.start();
   }
 
-  /** Those whose devices there are. */
+  /** Those whose devices there are, and that do not run. */
   #sync(): void {
     const { engine } = this;
     for (const config of engine.config.syncs) {
       const [here, there] = [engine.lanes.get(config.from), engine.lanes.get(config.to)];
-      if (here === undefined || there === undefined) continue;
+      if (here === undefined || there === undefined || engine.syncs.has(nameOf(config))) continue;
       try {
         const route = new SyncRoute(engine, config, here, there);
+        const crew = new Crew(this.#fail);
         engine.syncs.set(route.name, route);
-        this.#syncs.keep(route.run(this.#syncs.signal));
+        this.#syncs.set(route, crew);
+        crew.keep(route.run(crew.signal));
       } catch (error) {
         if (!isFault(error, "config")) throw error;
         engine.events.say("error", "config", `${titleOf(config)}: ${error.message}; the rest runs`);
@@ -285,9 +286,16 @@ export class Run {
     const syncsOf = (syncs: Config["syncs"], name: string) => syncs.filter(({ from }) => from === name);
     const resynced = [...followed].filter((name) => !isDeepStrictEqual(syncsOf(config.syncs, name), syncsOf(engine.config.syncs, name)));
     // They hold both of their devices.
-    await this.#syncs.end();
-    engine.syncs.clear();
-    this.#syncs = new Crew(this.#fail);
+    const left = new Set([...removed, ...changed]);
+    const isSame = (was: SyncConfig) =>
+      !left.has(was.from) && !left.has(was.to) && config.syncs.some((it) => isDeepStrictEqual(it, was));
+    // What was refused is tried anew.
+    const ended = [...this.#syncs].filter(([{ config: was, state }]) => !isSame(was) || state === "refused");
+    await Promise.all(ended.map(([, crew]) => crew.end()));
+    for (const [route] of ended) {
+      this.#syncs.delete(route);
+      engine.syncs.delete(route.name);
+    }
     // A port is free before another device opens it.
     await Promise.all([...removed, ...changed].map((name) => this.#leave(name)));
     const turned = rerouted.map((name) => this.#lives.get(name)).filter((life) => life !== undefined);
@@ -307,6 +315,7 @@ export class Run {
         if (life.lane.device.source !== undefined) this.#rule(life);
       }
       this.#enter([...changed, ...added].flatMap((name) => next.get(name) ?? []));
+      for (const route of this.#syncs.keys()) route.hint();
       this.#sync();
       tellForeign(engine);
       // What held it may be in the configuration no more.
@@ -399,7 +408,7 @@ export class Run {
   async #shutDown(): Promise<void> {
     const { engine } = this;
     this.#crew.abort();
-    this.#syncs.abort();
+    for (const crew of this.#syncs.values()) crew.abort();
     for (const { crew, rules } of this.#lives.values()) {
       crew.abort();
       rules.abort();
@@ -408,7 +417,7 @@ export class Run {
     this.engine.limits.stop();
     clearTimeout(this.#dueTimer);
     await this.#reloading;
-    await this.#syncs.end();
+    await Promise.all([...this.#syncs.values()].map((crew) => crew.end()));
     const lives = [...this.#lives.values()];
     await Promise.all(lives.flatMap(({ crew, rules }) => [crew.end(), rules.end()]));
     await this.#crew.end();

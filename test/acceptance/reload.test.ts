@@ -57,6 +57,35 @@ test("devices and routes come, change and go; a transfer between devices that st
   assert.equal(await program.exited, 0, program.stderr);
 });
 
+test("a mirror between devices that stay goes on with the round that it is in; one that changed begins anew", async (t) => {
+  const world = new World(t);
+  for (const dir of ["a", "b", "more"]) world.mkdir(dir);
+  world.file("in/small", "small");
+  const own = { settle: "0s", interval: "1s" };
+  const mirror = (to: string, exclude: readonly string[]) => ({ from: "in", to: [to], mode: "mirror", maxRate: "300kB/s", exclude });
+  const write = (exclude: readonly string[], more: object) =>
+    world.config({
+      devices: { in: local("in", own), a: local("a", own), b: local("b", own), ...more },
+      routes: [mirror("a", []), mirror("b", exclude)],
+    });
+  const config = write([], {});
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  const synced = (to: string) => program.events.filter(({ what, message }) => what === "synced" && message.startsWith(`in ⇒ ${to}:`)).length;
+  await program.until(() => synced("a") > 0 && synced("b") > 0, "the small file");
+  world.file("in/large", Buffer.alloc(9_000_000, 1));
+  const changes = async () => {
+    const { out } = await runProgram(["status", "--json", "--config", config]);
+    return (JSON.parse(out) as Status).syncs.map(({ changes, pending }) => [changes, pending]);
+  };
+  while ((await changes()).some(([, pending]) => pending !== 1)) await new Promise((resolve) => setTimeout(resolve, 50));
+  write(["large"], { more: local("more") });
+  program.signal("SIGHUP");
+  await program.until(({ what }) => what === "reload", "it reads");
+  const [[a, left] = [], [b] = []] = await changes();
+  assert.deepEqual([a, left, b], [1, 1, 0]);
+});
+
 test("a service whose port changes serves on the new one; a route to a new device waits for nothing", async (t) => {
   const world = new World(t);
   const write = (password: string) =>
