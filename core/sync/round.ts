@@ -18,6 +18,8 @@ export interface Rules extends Guards {
   readonly before: (side: Side, signal: AbortSignal) => Promise<void>;
   /** What is to be done, also where that stops the round. */
   readonly told?: (plan: Plan) => void;
+  /** Nothing stops it: that is done now. */
+  readonly begins?: () => void;
   /** Copies that are under way at once. */
   readonly together: number;
   /** The same for each round. */
@@ -78,6 +80,7 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   const stop = await tooMuch(world, plan, rules, signal);
   if (stop !== undefined) throw stop;
   for (const side of bothSides) await rules.before(side, signal);
+  rules.begins?.();
   const unmarked = bothSides.filter((side) => !scans[side].marked);
   for (const side of unmarked) await world.sides[side].mark(signal);
   // Only now that is known, and then other things are to be done.

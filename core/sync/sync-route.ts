@@ -342,10 +342,9 @@ export class SyncRoute {
       told: (plan: Plan) => this.#pends(plan),
       together: Math.max(atOnce * underWay, ...pipelined),
       noRoom: this.#noRoom,
-      before: async (side: Side, signal: AbortSignal) => {
-        await this.#tryOut(side, signal);
-        // Nothing stops it any more: `there` is asked last.
-        if (side === "there" && (this.state === "stopped" || this.state === "refused")) this.#now("working", undefined);
+      before: (side: Side, signal: AbortSignal) => this.#tryOut(side, signal),
+      begins: () => {
+        if (this.state === "stopped" || this.state === "refused") this.#now("working", undefined);
       },
     };
     // What is a link may lead elsewhere since the configuration was read.
