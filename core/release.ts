@@ -4,6 +4,8 @@
  *
  * The record is written after the act: after a power cut between the two the file is already gone, which is success.
  */
+import { createReadStream } from "node:fs";
+import { digestsOf } from "./digest.js";
 import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
@@ -86,12 +88,29 @@ export function isReleaseDue(engine: Engine, lane: Lane): boolean {
   return lane.attached && next(engine, lane) !== undefined && isConsidered(engine, lane.name);
 }
 
-/** Whether what is at the source now, read once more, is what was delivered. Where nobody knows what that was: whether its size is enough. */
-async function isContent(lane: Lane, version: VersionRow, delivered: Digest | undefined, signal: AbortSignal): Promise<boolean> {
+/** Whether what is at the source now is what was delivered. Where nobody knows what that was: whether its size is enough. */
+async function isContent(
+  engine: Engine,
+  lane: Lane,
+  version: VersionRow,
+  delivered: Digest | undefined,
+  signal: AbortSignal,
+): Promise<boolean> {
   const { source } = lane.device;
   if (source === undefined || delivered?.startsWith("sha256:") !== true) return version.trust_size === 1;
   const entry = await source.stat(version.path, signal);
   if (entry === undefined) throw new Fault("missing", `${version.path} is no longer there`);
+  if (entry.size !== version.size) throw new Fault("changed", `${version.path} has another size`);
+  // A source that digests by itself has not to be read once more, while the copy here tells what it must say.
+  const kind = source.features.digests[0];
+  if (kind !== undefined && version.store === "spool" && version.state === "sealed" && version.spooled > 0) {
+    const [ours, expected] = await digestsOf(createReadStream(engine.spool.pathOf(version.id), { highWaterMark: 2 ** 20, signal }), [
+      "sha256",
+      kind,
+    ]).catch(() => []);
+    const found = ours === delivered ? await source.digest?.(entry, kind, signal) : undefined;
+    if (found !== undefined) return found === expected;
+  }
   return (await digestAtSource(lane, entry, signal)) === delivered;
 }
 
@@ -115,12 +134,14 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     return `kept: ${weak.to} could only prove its size ("trustSize": true on the route would accept that)`;
   const expect = stampOf(version);
   try {
-    // Another card of the same name may have another file of the same size and time.
-    if (
-      version.medium !== "" &&
-      !(await isContent(lane, version, version.digest ?? receipts.find(({ digest }) => digest !== undefined)?.digest, signal))
-    )
-      return "kept: the source has another content under that name, size and time";
+    // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
+    const isSure = version.medium === "" && (version.modified_ms !== null || version.trust_size === 1);
+    const delivered = version.digest ?? receipts.find(({ digest }) => digest !== undefined)?.digest;
+    if (!isSure && !(await isContent(engine, lane, version, delivered, signal))) {
+      // What is there was never delivered: the next listing finds it.
+      await engine.journal.commit(() => engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id));
+      return `kept: the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
+    }
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);
       return "deleted at its source";

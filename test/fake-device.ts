@@ -225,8 +225,8 @@ export class FakeDevice {
       ...{ mkdir: none, makeNew: none, move: none, rmdir: none, tryOut: none },
       remove: async (path: string, expect: Stamp, signal: AbortSignal) => {
         await this.call(`remove ${path}`, signal);
-        const file = this.files.get(path);
-        if (file !== undefined && (file.bytes.length !== expect.size || file.modifiedMs !== expect.modifiedMs))
+        const entry = this.#entry(path);
+        if (entry !== undefined && (entry.size !== expect.size || entry.modifiedMs !== expect.modifiedMs))
           throw new Fault("changed", "another file");
         this.files.delete(path);
       },

@@ -5,7 +5,9 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Digester } from "../../core/digest.js";
 import { Fault } from "../../core/errors.js";
+import type { Digest } from "../../core/plugin.js";
 import { partialPath, uploadId } from "../../core/route.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
@@ -218,6 +220,38 @@ test("a target that is added is asked for before the source's copy is deleted", 
   await until(bench, "late", () => late.files.has("a.bin"));
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
+
+function crcOf(bytes: Buffer): Digest {
+  const digester = new Digester("crc32-mavlink");
+  digester.update(bytes);
+  return digester.value();
+}
+
+for (const [how, crc] of [
+  ["read once more", undefined],
+  ["by the source's own digest", crcOf],
+] as const)
+  test(`a source that tells no times: another file of the same name and size is not deleted, but delivered (${how})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true, ...(crc === undefined ? {} : { crc }) });
+    card.timeless = true;
+    const out = new FakeDevice("out");
+    out.attach(false);
+    card.put("LOG1", Buffer.alloc(1000, 1));
+    const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" as const }];
+    await bench.start({ sources: [card], targets: [out] }, routes);
+    await until(bench, "it is here", () => bench.events.some(({ what }) => what === "pulled"));
+    await bench.stop();
+    // The card was erased, and its numbers begin again.
+    card.put("LOG1", Buffer.alloc(1000, 2));
+    await bench.start({ sources: [card], targets: [out] }, routes);
+    out.attach(true);
+    await until(bench, "kept", () => bench.events.some(({ message }) => message.includes("another content under that name and size")));
+    assert.equal(card.calls.filter((call) => call === "open LOG1 0").length, crc === undefined ? 2 : 1);
+    card.attach(true);
+    await until(bench, "deleted", () => !card.files.has("LOG1"));
+    assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes[0]).sort(), [1, 2]);
+  });
 
 test("a pull that ends before it wrote a byte gives back the space that it was promised", async (t) => {
   const bench = new Bench(t);
