@@ -136,21 +136,13 @@ function restOf({ rules: { route } }: RouteLane): string {
 function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly DeliveryRow[], running: boolean): WhyFile {
   const settling = settlingReason(engine, version.source, version.path);
   const reasons: Reason[] = settling === undefined ? [] : [{ ...settling, text: `a newer state of it is seen: ${settling.text}` }];
-  if (engine.queue.deliveriesOf(version.id).length === 0)
-    reasons.push(
-      { code: "passed-over", text: "it was found, and no route took it then" },
-      ...ruleReasons(engine, version.source, entryOf(version), false).filter(({ code }) => code === "left"),
-      ...(engine.routes.get(version.source) ?? [])
-        .filter((route) => route.rules.refusal(entryOf(version), engine.clock.wallMs()) === undefined && restOf(route) !== "")
-        .map((route) => ({
-          code: "left",
-          text: `the route to ${route.rules.route.to.map(({ device }) => device).join(", ")} takes it only ${restOf(route)}`,
-        })),
-    );
+  const all = engine.queue.deliveriesOf(version.id);
+  if (all.length === 0) reasons.push({ code: "passed-over", text: "it was found, and no route took it then" });
   for (const delivery of [...deliveries].sort((a, b) => (a.target < b.target ? -1 : 1)))
     reasons.push(
       ...deliveryReasons(engine, version, delivery, running).map((reason) => ({ ...reason, id: delivery.id, to: delivery.target })),
     );
+  if (version.state !== "gone") reasons.push(...leftReasons(engine, version, all));
   if (isAlone(engine, version) && deliveries.length > 0)
     reasons.push({
       code: "only-copy",
@@ -159,6 +151,19 @@ function whyKnown(engine: Engine, version: VersionRow, deliveries: readonly Deli
   const after = afterReason(engine, version);
   if (after !== undefined) reasons.push(after);
   return { source: version.source, path: version.path, ...stampOf(entryOf(version)), version: version.id, reasons };
+}
+
+/** Which routes brought it nowhere, and by which rule. */
+function leftReasons(engine: Engine, version: VersionRow, deliveries: readonly DeliveryRow[]): Reason[] {
+  const entry = entryOf(version);
+  return (engine.routes.get(version.source) ?? []).flatMap((route) => {
+    if (route.rules.route.to.some(({ device }) => deliveries.some(({ target }) => target === device))) return [];
+    const to = route.rules.route.to.map(({ device }) => device).join(", ");
+    const refused = route.rules.refusal(entry, engine.clock.wallMs(), engine.finders.get(version.source)?.startOf(route));
+    if (refused !== undefined) return [{ code: "left", to, text: `the route to ${to} leaves it: ${refused}` }];
+    const rest = restOf(route);
+    return rest === "" ? [] : [{ code: "left", to, text: `the route to ${to} takes it only ${rest}` }];
+  });
 }
 
 function deliveryReasons(engine: Engine, version: VersionRow, delivery: DeliveryRow, running: boolean): Reason[] {

@@ -47,6 +47,27 @@ test("why: the source away, the target away, both", async (t) => {
   assert.equal(said[0], "target-away: out is detached since TIME: unplugged");
 });
 
+test("why: of a file that one route brought, what another route leaves it by", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [out, review, pages] = [new FakeDevice("out"), new FakeDevice("review"), new FakeDevice("pages")];
+  card.put("old.ulg", "a", t0);
+  await bench.start({ sources: [card], targets: [out, review, pages] }, [
+    { from: "card", to: ["out"] },
+    { from: "card", to: ["review"], since: "install" },
+    { from: "card", to: ["pages"], include: ["*.html"] },
+  ]);
+  await until(bench, "delivered", () => bench.states("out").join() === "done");
+  const [, ...left] = await reasonsOf(bench, "old.ulg");
+  assert.deepEqual(
+    left.map((text) => text.replace(/first: 2.*/, "first: TIME")),
+    [
+      'left: the route to review leaves it: its time, TIME, is before "since", when this route ran first: TIME',
+      'left: the route to pages leaves it: no pattern of "include" takes it: "*.html"',
+    ],
+  );
+});
+
 test("why: what is read in place waits for its source, too, while its target is held", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true });
