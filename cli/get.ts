@@ -35,11 +35,14 @@ export async function getFile(place: Place, given: string | undefined, options: 
   const local = await localName(given, basename(entry.path));
   const there = await statOf(local);
   if (there !== undefined && !options.force) {
-    if (await isSame(local, there, place, entry)) {
+    const same = await isSame(local, there, place, entry);
+    if (same === true) {
       tell(options.json, { path: entry.path, local, size: entry.size, already: true }, `${local} is ${name}:${entry.path} already`);
       return;
     }
-    throw new UsageError(`${local} is there already, and is another file than ${name}:${entry.path}; --force replaces it`);
+    const how =
+      same === undefined ? `with the same size (${name} cannot tell its content)` : `and is another file than ${name}:${entry.path}`;
+    throw new UsageError(`${local} is there already, ${how}; --force replaces it`);
   }
   const state = createHash("sha256")
     .update([name, entry.path, entry.size, entry.modifiedMs ?? ""].join("\0"))
@@ -190,14 +193,14 @@ async function statOf(path: string): Promise<Stats | undefined> {
   }
 }
 
-/** The same size and time; or, where the device can tell, the same content. */
-async function isSame(local: string, there: Stats, place: Place, entry: FileEntry): Promise<boolean> {
+/** The same size and time; or, where the device can tell, the same content. undefined: it tells neither time nor content. */
+async function isSame(local: string, there: Stats, place: Place, entry: FileEntry): Promise<boolean | undefined> {
   if (!there.isFile() || there.size !== entry.size) return false;
   if (entry.modifiedMs !== undefined && Math.abs(there.mtimeMs - entry.modifiedMs) < 2) return true;
   // Nothing is read from the end: only the device's own digest is asked for.
   const { digest } = (await place.ask({ command: "get", entry, offset: entry.size }, { signal: place.signal })) as { digest?: Digest };
   if (digest !== undefined) return (await digestsOf(local, [kindOf(digest)]))[0] === digest;
-  return entry.modifiedMs !== undefined && sameSecond(there.mtimeMs, entry.modifiedMs);
+  return entry.modifiedMs === undefined ? undefined : sameSecond(there.mtimeMs, entry.modifiedMs);
 }
 
 /** Where one side knows no more than the second (FTP, some disks), the second is all that can be compared. */

@@ -1,10 +1,11 @@
 /** Hand commands, as a person types them: with a daemon and without one, on each kind of device, cut in the middle and gone on. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { until } from "../conformance/clause.js";
-import { hasOpenssl, selfSigned, startOwn } from "../conformance/ftp-servers.js";
+import { hasOpenssl, selfSigned, startOwn, vsftpd } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -46,6 +47,25 @@ function both(name: string, run: (t: TestContext, world: World, filesync: Filesy
     });
 }
 type Filesync = (...args: string[]) => Promise<{ code: number | NodeJS.Signals; out: string; err: string }>;
+
+test(
+  "get: of a server that tells neither time nor content a file of the same size is not called another",
+  { skip: vsftpd.skip ?? false },
+  async (t) => {
+    const server = await vsftpd.start();
+    t.after(() => server.stop());
+    const world = new World(t);
+    world.mkdir("cwd");
+    writeFileSync(join(server.dir, "a.bin"), "content");
+    const { port, user, password } = server;
+    const config = world.config({ devices: { ftp: { type: "ftp", host: "127.0.0.1", port, user, password, ...server.options } } });
+    const get = () => runProgram(["get", "ftp:a.bin", "--config", config], { cwd: world.path("cwd") });
+    assert.equal((await get()).code, 0);
+    const again = await get();
+    assert.equal(again.err, "filesync: a.bin is there already, with the same size (ftp cannot tell its content); --force replaces it\n");
+    assert.equal(again.code, 2);
+  },
+);
 
 both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t, world, filesync) => {
   world.file("disk/a.ulg", "content of a");
