@@ -25,7 +25,7 @@ export function isUlog(beginning: Buffer): boolean {
   return beginning.subarray(0, magic.length).equals(magic);
 }
 
-/** From the head's time stamp to the last one of a message, in ms; undefined where it is no ULog. A torn end is no fault. */
+/** From the head's time stamp to the last one of a message, in ms; undefined where it is no ULog. A torn end is no fault, also within the head. */
 export async function ulogDurationMs(path: string): Promise<number | undefined> {
   const formats = new Map<string, string>();
   /** By message id: where in its data the time stamp is. */
@@ -52,7 +52,7 @@ export async function ulogDurationMs(path: string): Promise<number | undefined> 
     }
     rest = rest.subarray(at);
   }
-  if (start === undefined) return undefined;
+  if (start === undefined) return isUlog(rest) ? 0 : undefined;
   return last > start ? Number((last - start) / 1000n) : 0;
 }
 

@@ -75,6 +75,7 @@ test("what is no ULog, or lasts too short, is nothing for this target: not parke
   const it = await scene(t, { minDuration: "30s" });
   it.world.file("in/long.ulg", ulog(31));
   it.world.file("in/short.ulg", ulog(12));
+  it.world.file("in/torn.ulg", ulog(31).subarray(0, 10));
   it.world.file("in/broken.ulg", "no ULog at all, but long enough to be looked at");
   it.world.file("in/empty.ulg", "");
   const { code, out } = await it.once();
@@ -85,6 +86,7 @@ test("what is no ULog, or lasts too short, is nothing for this target: not parke
   );
   const why = async (path: string) => (await runProgram(["why", `in:${path}`, "--config", it.config])).out;
   assert.match(await why("short.ulg"), /is nothing for review: the log lasts 12 s, less than "minDuration", 30 s/);
+  assert.match(await why("torn.ulg"), /is nothing for review: the log lasts 0 s/);
   assert.match(await why("broken.ulg"), /is nothing for review: it is no ULog/);
   assert.match(await why("empty.ulg"), /is nothing for review: it is no ULog/);
 });
