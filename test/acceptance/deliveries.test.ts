@@ -156,8 +156,8 @@ test("why: not settled, passed over by newest, behind others, on its way, delete
   assert.deepEqual(await why("few:0"), [
     "few:0  (6 B, 2026-05-28 00:00:00Z)",
     "  it was found, and no route took it then",
-    '  the route to ftp leaves it: no pattern of "include" takes it: "2"',
     '  the route to out takes it only if it is among the newest 1 ("newest")',
+    '  the route to ftp leaves it: no pattern of "include" takes it: "2"',
   ]);
   assert.deepEqual((await why("few:2")).slice(1), [
     "  → ftp: delivered TIME as v/few/2, proved by size  [ID]",
