@@ -6,7 +6,7 @@ import picomatch from "picomatch";
 import * as v from "valibot";
 import { isObject, suggestion, type At, type ConfigProblem } from "./config-problems.js";
 import { lineOrNothing, parseDuration, rate, size } from "./options.js";
-import { copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
+import { copiesGoRound, copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
 import { intoOf, type Route, type RouteTarget } from "./route.js";
 import {
@@ -260,6 +260,8 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
           `a mirror with "deletes" fills ${mirror.to}:${mirror.into}: what is delivered there may be replaced or removed, and "afterDelivery" would have taken away the other copy; choose another directory, or "keep"`,
         );
     });
+    const round = problems.length > before ? undefined : copiesGoRound(devices, [...routes, whole], { vehicle });
+    if (round !== undefined) add([...at, "to"], round);
   }
   if (parsed === undefined || whole === undefined || problems.length > before) {
     out.push(`the route from ${route.from || "?"} to ${to.map(({ device }) => device).join(", ") || "?"} does not run`);

@@ -380,6 +380,26 @@ test("a directory that is another, or in another: what would come back without e
   assert.deepEqual(await copy("box", "same", { into: "done/{date}" }), []);
   assert.deepEqual(await copy("sub", "box"), []);
   assert.deepEqual(await copy("sub", "box", { into: "sub" }), one("box:sub and sub are one directory"));
+  // By other routes, and by more than one.
+  const round = (path: string) => [`${path}: what it brings comes back by other routes`];
+  assert.deepEqual(await wrong({ from: "box", to: ["oth"] }, { from: "oth", to: ["link"] }), round("routes[1].to"));
+  assert.deepEqual(
+    await wrong(
+      { from: "box", to: ["oth"] },
+      { from: "oth", to: ["card"], into: "" },
+      { from: "card", to: ["box"], include: ["**/*.ulg"] },
+    ),
+    round("routes[2].to"),
+  );
+  for (const [there, back] of [
+    [{ into: "" }, { into: "" }],
+    [{ include: ["**/*.ulg"] }, { include: ["**/*.lua"] }],
+    [{}, { exclude: ["v"] }],
+    [{ include: ["*.ulg"] }, {}],
+    [{ into: "done" }, {}],
+    [{}, { into: "done" }],
+  ])
+    assert.deepEqual(await wrong({ from: "box", to: ["oth"], ...there }, { from: "oth", to: ["link"], ...back }), []);
   // One directory by two names is one, also between routes.
   assert.deepEqual(await wrong({ from: "card", to: ["box"], mode: "mirror" }, { from: "oth", to: ["link"], mode: "mirror", into: "x" }), [
     "routes[1]: another route keeps box: the same as something else: they would undo one another's changes",

@@ -53,6 +53,51 @@ export function copyComesBack(devices: readonly Located[], route: Route, target:
   return inside(named(target, into), inner, named(route.from, ""), outer, isLeftBy(devices, route));
 }
 
+/** Why what the last of these copy routes brings would come back to its source by the others, deeper each time; undefined: it would not. For a person. */
+export function copiesGoRound(devices: readonly Located[], routes: readonly Route[], names: Partial<Names>): string | undefined {
+  const last = routes.at(-1);
+  if (last === undefined) return undefined;
+  const rules = new Map(routes.map((route) => [route, new Rules(route)]));
+  const known = { installation: "0", day: "0", ...names };
+  const takes = (route: Route, path: string): boolean => {
+    const archive = devices.find(({ name }) => name === route.from)?.archiveDir;
+    if (archive !== undefined && below(trimmed(archive), path) !== undefined) return false;
+    return rules.get(route)?.wants({ path, size: last.minSize }) === true;
+  };
+  /** As what it comes back. */
+  const round = (first: string, route: Route, path: string, way: readonly Route[]): string | undefined => {
+    const into = intoOf(route, known);
+    for (const { device } of route.to) {
+      const place = placeIn(devices, device, `${into}/${path}`);
+      for (const next of routes.filter((other) => !way.includes(other))) {
+        const found = below(placeIn(devices, next.from, ""), place);
+        if (found === undefined || !takes(next, found)) continue;
+        const back = next !== last ? round(first, next, found, [...way, next]) : found === first ? undefined : found;
+        if (back !== undefined) return back;
+      }
+    }
+    return undefined;
+  };
+  for (const path of samplesOf(last)) {
+    const back = takes(last, path) ? round(path, last, path, []) : undefined;
+    if (back !== undefined)
+      return `what it brings comes back by other routes ("${path}" as "${back}"), and is brought again, deeper each time, without end; leave it out there ("exclude"), or choose "mode": "two-way"`;
+  }
+  return undefined;
+}
+
+/** A path for each pattern of "include", as plain as it can be. */
+function samplesOf({ include }: Route): readonly string[] {
+  if (include.length === 0) return ["x"];
+  return include.map((pattern) =>
+    pattern
+      .replaceAll("**/", "")
+      .replaceAll(/\*+|\?/g, "x")
+      .replaceAll(/\{([^,}]*)[^}]*\}/g, "$1")
+      .replaceAll(/\[(.)[^\]]*\]/g, "$1"),
+  );
+}
+
 /** Where a route is, and where the program keeps its own. */
 interface Held {
   readonly devices: readonly Located[];
