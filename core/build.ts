@@ -153,7 +153,7 @@ function deviceMemory(journal: Journal, device: string): Memo {
   };
 }
 
-/** The routes of each source. A route of `before` that did not change keeps its rate's bucket and its gate. */
+/** The routes of each source. A route of `before` that did not change keeps its rate's buckets and its gate. */
 export function routesBySource(
   config: Config,
   clock: RealClock,
@@ -164,7 +164,7 @@ export function routesBySource(
     const kept = before.get(route.from)?.find(({ rules }) => isDeepStrictEqual(rules.route, route));
     const lane = kept ?? {
       rules: new Rules(route),
-      throttle: new Throttle(route.maxRate, clock),
+      throttles: new Map(route.to.map(({ device }) => [device, new Throttle(route.maxRate, clock)])),
       ...(route.when === undefined ? {} : { gate: new Gate() }),
     };
     routes.set(route.from, [...(routes.get(route.from) ?? []), lane]);

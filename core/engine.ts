@@ -49,7 +49,8 @@ export interface Engine {
 
 export interface RouteLane {
   readonly rules: Rules;
-  readonly throttle: Throttle;
+  /** Of each target. */
+  readonly throttles: ReadonlyMap<string, Throttle>;
   /** Where the route has conditions. */
   readonly gate?: Gate;
 }

@@ -268,7 +268,7 @@ export function beforeReroute(engine: Engine): () => void {
   return () => {
     for (const { delivery, stop, before } of sent) {
       const now = along(delivery);
-      if (now !== before && [before, now].some((route) => route?.gate !== undefined || route?.throttle.rate !== undefined))
+      if (now !== before && [before, now].some((route) => route?.gate !== undefined || route?.rules.route.maxRate !== undefined))
         stop?.(new Fault("aborted", "its route is another now"));
     }
   };

@@ -371,7 +371,7 @@ export class PushJob {
   #upload(path: string, generation = this.version.generation): Upload {
     const { engine, version, work } = this;
     const id = uploadId(engine.names, work.delivery.id, generation);
-    const throttles = [this.lane.throttle, this.#route?.throttle];
+    const throttles = [this.lane.throttle, this.#route?.throttles.get(this.lane.name)];
     const rates = throttles.flatMap((it) => (it?.rate === undefined ? [] : [it.rate]));
     const content = this.#content;
     const digest = this.#digest;

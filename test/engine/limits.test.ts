@@ -219,6 +219,18 @@ test("a reload that gives a route another rate, or conditions, counts for what i
   assert.ok(writes.length === 3 && !writes.slice(1).includes("write a.bin 0"), writes.join(", "));
 });
 
+test("the rate of a route is that of each of its targets, not of all together", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 100_000 });
+  const targets = ["a", "b", "c", "d"].map((name) => new FakeDevice(name));
+  card.put("a.bin", randomBytes(1_000_000));
+  await bench.start({ sources: [card], targets }, [{ from: "card", to: targets.map(({ name }) => name), maxRate: 1_000_000 }]);
+  const before = performance.now();
+  await until(bench, "all have it", () => targets.every(({ files }) => files.has("a.bin")));
+  const ms = performance.now() - before;
+  assert.ok(ms > 700 && ms < 3000, `${ms} ms`);
+});
+
 test("what a flight controller said that a reload took out counts no more, armed or disarmed", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
