@@ -31,6 +31,8 @@ export interface Place {
   readonly path: string;
   readonly ask: Device;
   readonly signal: AbortSignal;
+  /** The names of the configuration's devices. */
+  readonly devices: readonly string[];
 }
 
 const write = (line: string) => process.stdout.write(`${line}\n`);
@@ -98,7 +100,12 @@ export async function mkdirCommand(at: string, options: HandOptions): Promise<nu
 }
 
 export async function mvCommand(at: string, to: string, options: HandOptions): Promise<number> {
-  await changePlace(at, options, async ({ name, path, ask, signal }) => {
+  await changePlace(at, options, async ({ name, path, ask, signal, devices }) => {
+    const other = to.slice(0, to.indexOf(":"));
+    if (other !== name && devices.includes(other))
+      throw new UsageError(
+        `mv moves within ${name}, and "${other}" is another device: bring it there by get and put; a name that begins so: ${name}:${to}`,
+      );
     const into = to.startsWith(`${name}:`) ? to.slice(name.length + 1) : to;
     const moved = (await ask({ command: "mv", path, to: into }, { signal, said: onlyWaits(options) })) as { path: string };
     write(options.json === true ? JSON.stringify(moved) : `${name}:${path} → ${name}:${moved.path}`);
@@ -121,6 +128,7 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
           name: device.name,
           path: at,
           signal,
+          devices: [],
           ask: (request, asking = {}) => doByHand(lane, names, { ...request, device: lane.name }, asking),
         });
       return withLane(device, names, onLane, warningsOf(device.name)).catch((error: unknown) => {
@@ -151,7 +159,7 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
         if (answer === undefined) throw new ControlError("the daemon has stopped meanwhile; the same command again works without it");
         return answer.ok;
       };
-      return work({ name, path, signal, ask: through });
+      return work({ name, path, signal, devices: names, ask: through });
     }
     const config = await usableConfig(file, name);
     const device = config.devices.find((known) => known.name === name);
@@ -159,7 +167,13 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
     const own: OwnNames = { vehicle: config.vehicle, installation, home: await homeIn(config.stateDir) };
     const onLane = (lane: Lane) =>
-      work({ name, path, signal, ask: (request, asking = {}) => doByHand(lane, own, { ...request, device: name }, asking) });
+      work({
+        name,
+        path,
+        signal,
+        devices: names,
+        ask: (request, asking = {}) => doByHand(lane, own, { ...request, device: name }, asking),
+      });
     return withLane(traced(device, options), own, onLane, warningsOf(name));
   });
 }

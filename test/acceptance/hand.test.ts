@@ -103,6 +103,11 @@ both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t,
       (await filesync("put", "--force", "other", `${device}:new/dir/b.bin`)).out,
       `other → ${device}:new/dir/b.bin (5 bytes in TIME, in the place of another, proved by digest)`,
     );
+    assert.deepEqual(await filesync("mv", `${device}:new/dir/b.bin`, "away:c.bin"), {
+      code: 2,
+      out: "",
+      err: `filesync: mv moves within ${device}, and "away" is another device: bring it there by get and put; a name that begins so: ${device}:away:c.bin`,
+    });
     assert.equal((await filesync("mv", `${device}:new/dir/b.bin`, "moved/c.bin")).out, `${device}:new/dir/b.bin → ${device}:moved/c.bin`);
     assert.equal(
       (await filesync("get", `${device}:moved/c.bin`, `${device}.c`)).out.replace(/proved by \w+/, "proved by X"),
