@@ -44,15 +44,17 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       } catch (error) {
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
-        if (!isFault(error, "denied")) lane.noteFault(error);
+        const waits = error instanceof Waiting;
+        if (!waits && !isFault(error, "denied")) lane.noteFault(error);
         const isNews = engine.queue.releasable.get(version.id)?.failed === undefined;
         const failed = reasonOf(error);
-        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs: engine.clock.monotonicMs() + againMs, failed });
+        const notBeforeMs = waits ? Infinity : engine.clock.monotonicMs() + againMs;
+        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed });
         const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
           inAll <= toldFailed ? "warn" : "debug",
           "again",
-          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}; again in 30 s`,
+          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}${waits ? "" : "; again in 30 s"}`,
           { device: lane.name, path: version.path },
         );
         if (inAll === toldFailed)
@@ -119,7 +121,10 @@ export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
   return device.source?.mayGrow?.(path) === true;
 }
 
-/** Does what the route says; one line on what was done, or why nothing ever will be. Throws the source's Fault. */
+/** Nothing is done before something more is delivered of it. */
+class Waiting extends Error {}
+
+/** Does what the route says; one line on what was done, or why nothing ever will be. Throws the source's Fault, and Waiting. */
 async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal): Promise<string> {
   const tree = lane.device.tree;
   if (tree === undefined) return `kept: nothing can be changed on ${lane.name}`;
@@ -138,9 +143,13 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     const isSure = version.medium === "" && (version.modified_ms !== null || version.trust_size === 1);
     const delivered = version.digest ?? receipts.find(({ digest }) => digest !== undefined)?.digest;
     if (!isSure && !(await isContent(engine, lane, version, delivered, signal))) {
+      const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
+      // What has gone is sent no more.
+      if (engine.queue.deliveriesOf(version.id).some(({ state }) => state === "wanting" || state === "ready" || state === "active"))
+        throw new Waiting(`${other}, which is found once every target has this one`);
       // What is there was never delivered: the next listing finds it.
       await engine.journal.commit(() => engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id));
-      return `kept: the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
+      return `kept: ${other}`;
     }
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);

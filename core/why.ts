@@ -399,8 +399,9 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
     const { failed, notBeforeMs = 0 } = engine.queue.releasable.get(version.id) ?? {};
     if (failed === undefined) return { code: "release", text: `at ${version.source}: it is ${what} next` };
     const inMs = Math.max(0, notBeforeMs - engine.clock.monotonicMs());
-    const again = inMs > 0 ? `in ${durationText(inMs / 1000)}` : "soon";
-    return { code: "release", text: `at ${version.source}: it could not be ${what}: ${failed}; tried again ${again}`, inMs };
+    const text = `at ${version.source}: it could not be ${what}: ${failed}`;
+    if (inMs === Infinity) return { code: "release", text };
+    return { code: "release", text: `${text}; tried again ${inMs > 0 ? `in ${durationText(inMs / 1000)}` : "soon"}`, inMs };
   }
   const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);
   if (given.length > 0) return { code: "withheld", text: `at ${version.source}: it is not ${what}: ${given.join(", ")} never got it` };

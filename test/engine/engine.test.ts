@@ -253,6 +253,33 @@ for (const [how, crc] of [
     assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes[0]).sort(), [1, 2]);
   });
 
+test("a source that tells no times: a target that is not required gets what was there before, though another file has its name", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  card.timeless = true;
+  const [out, late] = [new FakeDevice("out"), new FakeDevice("late")];
+  for (const target of [out, late]) target.attach(false);
+  card.put("LOG1", Buffer.alloc(1000, 1));
+  const to = ["out", { device: "late", required: false, requires: [] }];
+  const held = (target: FakeDevice) => [...target.files.values()].map(({ bytes }) => bytes[0]).sort();
+  await bench.start({ sources: [card], targets: [out, late] }, [{ from: "card", to, afterDelivery: "delete" }]);
+  await until(bench, "it is here", () => bench.events.some(({ what }) => what === "pulled"));
+  card.put("LOG1", Buffer.alloc(1000, 2));
+  out.attach(true);
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.includes("found once every target has this one")));
+  late.attach(true);
+  await until(bench, "looked at again", () => bench.events.some(({ message }) => message.includes("kept: the source has another content")));
+  card.attach(true);
+  await until(bench, "both", () => late.files.size === 2 && out.files.size === 2 && !card.files.has("LOG1"));
+  assert.deepEqual(
+    [held(out), held(late)],
+    [
+      [1, 2],
+      [1, 2],
+    ],
+  );
+});
+
 test("a pull that ends before it wrote a byte gives back the space that it was promised", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
