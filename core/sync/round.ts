@@ -170,7 +170,7 @@ function noteKnown({ known, store }: World, { actions, scans: { there } }: Plan,
   else known?.forget();
 }
 
-/** Copies go together, as many as may; everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
+/** Copies go together, as many as may, and so do notes: each waits for the journal's medium. Everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
 async function carryAll(
   world: World,
   { actions: planned, scans, digests, taken }: Plan,
@@ -279,7 +279,8 @@ async function carryAll(
   };
   for (let at = 0; at < actions.length;) {
     let end = at;
-    while (end < actions.length && actions[end]?.do === "copy") end += 1;
+    const kind = actions[at]?.do;
+    if (kind === "copy" || kind === "adopt") while (end < actions.length && actions[end]?.do === kind) end += 1;
     const those = actions.slice(at, end);
     const next = async () => {
       for (let action = those.shift(); action !== undefined; action = those.shift()) await one(action);

@@ -113,3 +113,28 @@ test("a mirror is listed once, and again after something did not fit, was refuse
   await run();
   assert.equal(nas.content("a"), 14);
 });
+
+test("what both sides hold is noted together: a first round over 50,000 equal files does not wait 50,000 times for the medium", async () => {
+  let [time, serial, waiting, most] = [0, 0, 0, 0];
+  const tick = () => (time += 1);
+  const [box, nas] = [new Tree(tick, true, "born"), new Tree(tick, false)];
+  const fresh = () => String((serial += 1));
+  const store = new Kept();
+  const change = store.change.bind(store);
+  store.change = async (it) => {
+    most = Math.max(most, (waiting += 1));
+    await new Promise(setImmediate);
+    await change(it);
+    waiting -= 1;
+  };
+  for (const [n, name] of ["a", "b", "c", "d"].entries()) for (const tree of [box, nas]) tree.put(name, n);
+  const world: World = {
+    sides: { here: new TreeReplica(box, () => Promise.resolve()), there: new TreeReplica(nas, () => Promise.resolve()) },
+    store,
+    untaken: new Map(),
+    names: { trash: (_side, path) => path, conflict: (path) => path, staging: (_side, path) => path, intent: fresh },
+    table: { alone: true, actions: (tables) => mirror(tables, { deletes: true, away: awayDir, fresh }) },
+  };
+  const { done } = await round(world, { ...rules, together: 4 }, new AbortController().signal);
+  assert.deepEqual([done, most], [4, 4]);
+});
