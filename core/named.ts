@@ -66,7 +66,9 @@ export function unknown(engine: Engine, what: string): ControlError {
   const { device, path } = placeIn(engine, what);
   const follower = followerOf(engine, device, path);
   if (follower !== undefined)
-    return new ControlError(`"${what}" has no deliveries or receipts, as ${follower} follows it: "filesync why ${what}" says how it stands`);
+    return new ControlError(
+      `"${what}" has no deliveries or receipts, as ${follower} follows it: "filesync why ${what}" says how it stands`,
+    );
   const [prefix = "", rest] = what.split(":", 2);
   const meant = device === undefined && rest !== undefined ? suggestion(prefix, namesIn(engine.config)) : "";
   if (meant !== "") return new ControlError(`there is no device "${prefix}"${meant}`);

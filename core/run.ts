@@ -287,8 +287,7 @@ export class Run {
     const resynced = [...followed].filter((name) => !isDeepStrictEqual(syncsOf(config.syncs, name), syncsOf(engine.config.syncs, name)));
     // They hold both of their devices.
     const left = new Set([...removed, ...changed]);
-    const isSame = (was: SyncConfig) =>
-      !left.has(was.from) && !left.has(was.to) && config.syncs.some((it) => isDeepStrictEqual(it, was));
+    const isSame = (was: SyncConfig) => !left.has(was.from) && !left.has(was.to) && config.syncs.some((it) => isDeepStrictEqual(it, was));
     // What was refused is tried anew.
     const ended = [...this.#syncs].filter(([{ config: was, state }]) => !isSame(was) || state === "refused");
     await Promise.all(ended.map(([, crew]) => crew.end()));

@@ -71,7 +71,8 @@ test("a mirror between devices that stay goes on with the round that it is in; o
   const config = write([], {});
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
-  const synced = (to: string) => program.events.filter(({ what, message }) => what === "synced" && message.startsWith(`in ⇒ ${to}:`)).length;
+  const synced = (to: string) =>
+    program.events.filter(({ what, message }) => what === "synced" && message.startsWith(`in ⇒ ${to}:`)).length;
   await program.until(() => synced("a") > 0 && synced("b") > 0, "the small file");
   world.file("in/large", Buffer.alloc(9_000_000, 1));
   const changes = async () => {
