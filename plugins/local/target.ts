@@ -235,7 +235,8 @@ export async function makeDirs(root: string, path: string): Promise<void> {
       } catch (error) {
         if (codeOf(error) !== "EEXIST") throw error;
         // A link to a directory elsewhere would lead out of the root.
-        if (!(await fs.lstat(dir)).isDirectory()) throw new Fault("rejected", `${root}/${path.slice(0, at)} is there and is not a directory`);
+        if (!(await fs.lstat(dir)).isDirectory())
+          throw new Fault("rejected", `${root}/${path.slice(0, at)} is there and is not a directory`);
       }
     }
   } catch (error) {
