@@ -84,6 +84,7 @@ export class DeviceReplica implements Replica {
     this.#source = source;
     this.#clock = new SideClock(source, given.engine.clock);
     this.own = new OwnDir({
+      device: given.lane.name,
       tree: () => this.#tree,
       target: () => this.#target,
       at: (path) => this.#at(path),

@@ -2,11 +2,12 @@
 import { randomBytes } from "node:crypto";
 import { emptyDir, staying } from "../empty-dir.js";
 import { entriesIfAny } from "../entries.js";
-import { isFault } from "../errors.js";
+import { Fault, isFault } from "../errors.js";
 import type { Folding } from "../folded.js";
 import { nameIn } from "../paths.js";
 import type { FileEntry, Target, Tree, TreePromises } from "../plugin.js";
 import { ownDir } from "../route.js";
+import { all } from "../turns.js";
 import { publishTo, smallUpload } from "../try-out.js";
 import { notAsListed } from "./replica.js";
 import { type Ages, aged } from "./trash.js";
@@ -19,10 +20,13 @@ export const awayDir = "away";
 const stagedDir = "staged";
 /** Where clients take turns (`lock.ts`): whose turn it is, and whose was ended by others. */
 const [lockDir, endedDir] = ["lock", "ended"];
+const holders = [trashDir, awayDir, stagedDir, lockDir, endedDir];
 /** Only to see whether it is there without its accent in one with the letter, too: where spellings are one. */
 const accented = "\u00e9".normalize("NFC");
 
 export interface OwnDirGiven {
+  /** As a person calls the device. */
+  readonly device: string;
   /** Throws where the side has none. */
   readonly tree: () => Tree;
   readonly target: () => Target;
@@ -64,10 +68,24 @@ export class OwnDir {
     return this.given.at(name === "" ? ownDir : `${ownDir}/${name}`);
   }
 
+  /** Throws "rejected" where a link, or a file, is in place of what is to hold what is taken aside: not every server keeps that from leaving the directory. */
   async isMarked(signal: AbortSignal): Promise<boolean> {
     const { tree, route, mark } = this.given;
+    const own = await tree().stat(this.at(""), signal);
+    if (own === undefined) return false;
+    this.#expectDir(own);
     const known = mark.get();
-    return known !== undefined && (await tree().stat(this.at(`${route}-${known}`), signal))?.kind === "directory";
+    const [marked, entries] = await all([
+      known === undefined ? undefined : tree().stat(this.at(`${route}-${known}`), signal),
+      entriesIfAny(tree(), this.at(""), signal),
+    ]);
+    for (const entry of entries) if (holders.includes(nameIn(entry.path))) this.#expectDir(entry);
+    return marked?.kind === "directory";
+  }
+
+  #expectDir({ path, kind, reason = "no directory" }: FileEntry): void {
+    if (kind === "directory") return;
+    throw new Fault("rejected", `${this.given.device}:${path} is ${reason}: nothing can be kept in it; remove it there`);
   }
 
   /** Whether it is there under another spelling too, as everything else at that side then is. */

@@ -278,17 +278,15 @@ async function carryAll(
     if (isMove(action)) notMoved(action);
   };
   for (let at = 0; at < actions.length;) {
-    let end = at;
     const kind = actions[at]?.do;
+    let end = at + 1;
     if (kind === "copy" || kind === "adopt") while (end < actions.length && actions[end]?.do === kind) end += 1;
     const those = actions.slice(at, end);
     const next = async () => {
       for (let action = those.shift(); action !== undefined; action = those.shift()) await one(action);
     };
     await all(Array.from({ length: Math.min(together, those.length) }, next));
-    const action = actions[end];
-    if (action !== undefined) await one(action);
-    at = end + 1;
+    at = end;
   }
   // There is room now.
   if (full === undefined) for (const path of skipped) left.add(path);

@@ -1,6 +1,6 @@
 /** `why` of a path that a mirror or two-way route follows: by which it is kept the same, and how that stands. It reads; it changes nothing. */
 import type { Engine } from "../engine.js";
-import { isAtOrBelow } from "../paths.js";
+import { isAtOrBelow, parentOf } from "../paths.js";
 import { dateText } from "../route.js";
 import type { Reason, WhyFile } from "../why.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
@@ -36,8 +36,8 @@ function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: stri
   const agreed = found === undefined ? undefined : (JSON.parse(found.agreed) as Agreed);
   const title = titleOf(config);
   const reasons: Reason[] = [];
-  const left = [path, `${from}:${path}`, `${to}:${path}`].map((name) => route?.troubles.get(name)).find((why) => why !== undefined);
-  if (left !== undefined) reasons.push({ code: "sync-left", to, text: `${title} leaves it as it is: ${left}` });
+  const left = leftAs(route, [from, to], path);
+  if (left !== undefined) reasons.push({ code: "sync-left", to, text: `${title} leaves it as it is${left}` });
   else if (route?.settling.has(path) === true)
     reasons.push({ code: "settling", to, text: `${title} waits for it: it is being written, or was a moment ago ("settle")` });
   else if (route?.pending?.paths.has(path) === true)
@@ -49,6 +49,18 @@ function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: stri
   }
   const stamp = agreed?.kind === "file" ? { size: agreed.size, ...timeOf(agreed) } : {};
   return { source: from, path, ...stamp, reasons };
+}
+
+/** What could not be seen on a side stands for all that is in it. */
+function leftAs(route: SyncRoute | undefined, sides: readonly string[], path: string): string | undefined {
+  const own = route?.troubles.get(path);
+  if (own !== undefined) return `: ${own}`;
+  for (let at = path; at !== ""; at = parentOf(at))
+    for (const side of sides) {
+      const why = route?.troubles.get(`${side}:${at}`);
+      if (why !== undefined) return at === path ? `: ${why}` : `, with ${side}:${at}: ${why}`;
+    }
+  return undefined;
 }
 
 function timeOf({ here: { stamp } }: Agreed): { modifiedMs?: number } {

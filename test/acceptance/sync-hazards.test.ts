@@ -127,6 +127,33 @@ test("a directory at the server that became a link is not written into, also whe
   assert.deepEqual(readdirSync(join(both.nas, "elsewhere")), ["x"]);
 });
 
+for (const mode of ["mirror", "two-way"])
+  test(`${mode}: nothing leaves the directory by a link in place of what is to hold it`, skip, async (t) => {
+    const both = await shared(t);
+    const config = both.config({ mode });
+    both.put("here", "a", "first");
+    await once(config);
+    both.put("there", "elsewhere/x", "x");
+    renameSync(join(both.nas, "elsewhere"), join(both.served.dir, "elsewhere"));
+    for (const name of [".filesync/trash", ".filesync"]) {
+      rmSync(join(both.nas, ".filesync/trash"), { recursive: true, force: true });
+      if (name === ".filesync") renameSync(join(both.nas, name), join(both.served.dir, "elsewhere/own"));
+      symlinkSync(name === ".filesync" ? "../elsewhere/own" : "../../elsewhere", join(both.nas, name));
+      both.put("here", "a", `another, ${name}`);
+      assert.ok((await once(config, 3)).includes(`nas:shared/${name} is a symbolic link: nothing can be kept in it; remove it there`));
+      assert.equal(both.tree("there")["a"], "first");
+      assert.deepEqual(
+        readdirSync(join(both.served.dir, "elsewhere")).filter((it) => it !== "own"),
+        ["x"],
+      );
+    }
+    rmSync(join(both.nas, ".filesync"));
+    renameSync(join(both.served.dir, "elsewhere/own"), join(both.nas, ".filesync"));
+    await once(config);
+    assert.equal(both.tree("there")["a"], "another, .filesync");
+    assert.deepEqual(both.trash("there"), { a: "first" });
+  });
+
 for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as const) {
   test(
     `${route.mode}: a card that is missing at its mount point, where the first start found none, takes nothing away; nor does another card`,

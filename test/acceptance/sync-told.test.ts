@@ -243,10 +243,10 @@ for (const side of ["box", "nas"])
     const { world } = two;
     const config = two.config({ mode: "two-way" });
     two.put(`${side}/.filesync`);
-    assert.ok((await once(config, 3)).includes(`${world.path(side)}/.filesync is there and is not a directory`));
+    assert.ok((await once(config, 3)).includes(`${side}:.filesync is no directory: nothing can be kept in it`));
     rmSync(world.path(side, ".filesync"));
     symlinkSync(world.dir, world.path(side, ".filesync"));
-    assert.ok((await once(config, 3)).includes(`${world.path(side)}/.filesync is a symbolic link: links are not followed`));
+    assert.ok((await once(config, 3)).includes(`${side}:.filesync is a symbolic link: nothing can be kept in it`));
   });
 
 test("retry lets a mirror look again; what only such a route follows is known to retry, forget and verify", async (t) => {
@@ -254,18 +254,21 @@ test("retry lets a mirror look again; what only such a route follows is known to
   const { world } = two;
   const rare = (dir: string) => ({ type: "local", dir, settle: "0s", interval: "1h" });
   const config = two.config({ mode: "mirror" }, { devices: { box: rare("box"), nas: rare("nas") } });
-  two.put("box/a");
-  world.mkdir("nas/.filesync");
-  two.put("nas/.filesync/staged");
+  world.mkdir("box/d");
+  two.put("box/d/a");
+  world.mkdir("nas");
+  symlinkSync(world.dir, world.path("nas/d"));
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
   await program.until(({ what }) => what === "sync-trouble", "it cannot be brought");
   for (const command of ["retry", "forget", "verify"])
-    assert.deepEqual(await runProgram([command, "a", "--config", config]).then(({ code, err }) => ({ code, err: err.trim() })), {
+    assert.deepEqual(await runProgram([command, "d/a", "--config", config]).then(({ code, err }) => ({ code, err: err.trim() })), {
       code: 2,
-      err: 'filesync: "a" has no deliveries or receipts, as box ⇒ nas follows it: "filesync why a" says how it stands',
+      err: 'filesync: "d/a" has no deliveries or receipts, as box ⇒ nas follows it: "filesync why d/a" says how it stands',
     });
-  rmSync(world.path("nas/.filesync/staged"));
+  const why = await runProgram(["why", "box:d/a", "--config", config]);
+  assert.equal(why.out, "box:d/a\n  box ⇒ nas leaves it as it is, with nas:d: a symbolic link");
+  rmSync(world.path("nas/d"));
   assert.equal((await runProgram(["retry", "nas", "--config", config])).out, "box ⇒ nas: looks again now");
   await program.until(({ what }) => what === "synced", "it is brought");
 });
