@@ -9,20 +9,19 @@ import type { SyncRoute } from "./sync-route.js";
 
 /** One for each route that knows the path; `device`: only at this one. */
 export function whySynced(engine: Engine, device: string | undefined, path: string): WhyFile[] {
-  return engine.config.syncs.flatMap((config) =>
-    pathsIn(config, device, path)
-      .map((at) => whyIn(engine, config, at))
-      .filter(({ reasons }) => reasons.length > 0)
-      .slice(0, 1),
-  );
+  return engine.config.syncs.flatMap((config) => knownIn(engine, config, device, path) ?? []);
 }
 
 /** The route that knows the path, as `status` shows it. */
 export function followerOf(engine: Engine, device: string | undefined, path: string): string | undefined {
-  const follower = engine.config.syncs.find((config) =>
-    pathsIn(config, device, path).some((at) => whyIn(engine, config, at).reasons.length > 0),
-  );
+  const follower = engine.config.syncs.find((config) => knownIn(engine, config, device, path) !== undefined);
   return follower === undefined ? undefined : titleOf(follower);
+}
+
+function knownIn(engine: Engine, config: SyncConfig, device: string | undefined, path: string): WhyFile | undefined {
+  return pathsIn(config, device, path)
+    .map((at) => whyIn(engine, config, at))
+    .find(({ reasons }) => reasons.length > 0);
 }
 
 function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: string): WhyFile {
