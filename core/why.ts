@@ -107,24 +107,35 @@ async function whyUnseen(
   return { source, path, ...(entry === undefined ? {} : stampOf(entry)), reasons };
 }
 
+interface RuledEntry {
+  readonly path: string;
+  readonly size?: number;
+  readonly modifiedMs?: number;
+}
+
 /** What each route of a source says of a file without deliveries. */
-function ruleReasons(
-  engine: Engine,
-  source: string,
-  entry: { path: string; size?: number; modifiedMs?: number },
-  listed: boolean,
-): Reason[] {
+function ruleReasons(engine: Engine, source: string, entry: RuledEntry, listed: boolean): Reason[] {
   return (engine.routes.get(source) ?? []).map((route) => {
-    const to = route.rules.route.to.map(({ device }) => device).join(", ");
-    const refused = route.rules.refusal(entry, engine.clock.wallMs(), engine.finders.get(source)?.startOf(route));
-    if (refused !== undefined) return { code: "left", to, text: `the route to ${to} leaves it: ${refused}` };
-    const rest = restOf(route);
+    const { to, left, rest } = rulingOf(engine, source, entry, route);
+    if (left !== undefined) return left;
     const when = listed ? "the next listing finds it" : "it goes when a listing finds it";
     return { code: "taken", to, text: rest === "" ? `the route to ${to} takes it: ${when}` : `the route to ${to} would take it, ${rest}` };
   });
 }
 
-/** The rules that one entry alone cannot decide. */
+/** Where a route goes; that it leaves a file, and by which rule; else the rules that one entry alone cannot decide. */
+function rulingOf(
+  engine: Engine,
+  source: string,
+  entry: RuledEntry,
+  route: RouteLane,
+): { readonly to: string; readonly left?: Reason; readonly rest: string } {
+  const to = route.rules.route.to.map(({ device }) => device).join(", ");
+  const refused = route.rules.refusal(entry, engine.clock.wallMs(), engine.finders.get(source)?.startOf(route));
+  const left = { code: "left", to, text: `the route to ${to} leaves it: ${refused ?? ""}` };
+  return { to, rest: restOf(route), ...(refused === undefined ? {} : { left }) };
+}
+
 function restOf({ rules: { route } }: RouteLane): string {
   const rest = [
     ...(route.newest === undefined ? [] : [`if it is among the newest ${route.newest} ("newest")`]),
@@ -158,10 +169,8 @@ function leftReasons(engine: Engine, version: VersionRow, deliveries: readonly D
   const entry = entryOf(version);
   return (engine.routes.get(version.source) ?? []).flatMap((route) => {
     if (route.rules.route.to.some(({ device }) => deliveries.some(({ target }) => target === device))) return [];
-    const to = route.rules.route.to.map(({ device }) => device).join(", ");
-    const refused = route.rules.refusal(entry, engine.clock.wallMs(), engine.finders.get(version.source)?.startOf(route));
-    if (refused !== undefined) return [{ code: "left", to, text: `the route to ${to} leaves it: ${refused}` }];
-    const rest = restOf(route);
+    const { to, left, rest } = rulingOf(engine, version.source, entry, route);
+    if (left !== undefined) return [left];
     return rest === "" ? [] : [{ code: "left", to, text: `the route to ${to} takes it only ${rest}` }];
   });
 }
