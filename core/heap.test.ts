@@ -52,3 +52,16 @@ test("under a load that lasts they get up to 8 MiB, where much of them lives", (
     }`);
   assert.equal(bytes, 8 * 2 ** 20);
 });
+
+test("where buffers outside the heap are many they get no more: those would only be kept longer", () => {
+  const bytes = youngAfter(`
+    const buffers = Array.from({ length: 64 }, () => Buffer.alloc(32 * 1024));
+    const kept = [];
+    for (let n = 0; n < 20000; n++) {
+      kept.push(Array.from({ length: 500 }, (_, at) => ({ at })));
+      if (kept.length > 100) kept.shift();
+      buffers[n % 64] = Buffer.alloc(32 * 1024);
+      await turn();
+    }`);
+  assert.ok(bytes > 0 && bytes <= 4 * 2 ** 20, `${bytes} bytes`);
+});
