@@ -8,7 +8,7 @@ import { isObject, suggestion, type At, type ConfigProblem } from "./config-prob
 import { lineOrNothing, parseDuration, rate, size } from "./options.js";
 import { copiesGoRound, copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
-import { intoOf, type Route, type RouteTarget } from "./route.js";
+import { intoOf, misledInto, type Route, type RouteTarget } from "./route.js";
 import {
   fight,
   inCircle,
@@ -233,6 +233,8 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   });
   mayDisarm(parsed?.when, at);
   if (requiresInCircle(to)) add([...at, "to"], '"requires" leads in a circle: nothing would ever be sent');
+  const misled = misledInto(route.into);
+  if (misled !== undefined) add([...at, "into"], misled);
   for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
     if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
       add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);

@@ -207,13 +207,14 @@ test("roles and kinds are checked", async () => {
   assert.deepEqual(
     await problems(`{
   "devices": { "s": { "type": "ftp-server", "root": "x" }, "fc": { "type": "mavftp", "url": "tcpout://127.0.0.1:5760" } },
-  "routes": [ { "from": "fc", "to": ["fc"] }, { "from": "fc", "to": ["s"], "into": "{vehicel}" } ]
+  "routes": [ { "from": "fc", "to": ["fc"] }, { "from": "fc", "to": ["s"], "into": "{vehicel}" }, { "from": "fc", "to": ["s"], "into": "../{date}" } ]
 }`),
     [
       'c:2: devices.s.type: "ftp-server" is a service: put it under "services"',
       'c:3: routes[0].to[0]: "fc" cannot be a target: it is only read; "write": true on this device lets files be put, moved and removed there',
       "c:3: routes[0].to[0]: a route cannot lead to where it comes from",
       "c:3: routes[1].into: {vehicel} is not known; there are {vehicle} {device} {installation} {date}",
+      'c:3: routes[2].into: "../{date}" leads out of the device: a directory below its root, without ".."',
     ],
   );
 });

@@ -207,6 +207,14 @@ export function intoOf({ from, into }: Pick<Route, "from" | "into">, known: Part
   return filled.join("/");
 }
 
+/** Why no route of any mode can lead into this directory of its target; undefined where one can. */
+export function misledInto(into: string): string | undefined {
+  const parts = into.split("/");
+  if (parts.includes("..")) return `"${into}" leads out of the device: a directory below its root, without ".."`;
+  if (parts.includes(ownDir)) return `a directory named "${ownDir}" is the program's own`;
+  return undefined;
+}
+
 /** A name of the configuration as one part of a path. */
 export function asPart(name: string): string {
   return name.replaceAll("/", "_");

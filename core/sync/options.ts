@@ -2,7 +2,7 @@
 import * as v from "valibot";
 import { duration, lineOrNothing, rate } from "../options.js";
 import { overlap, type Place } from "../places.js";
-import { intoOf, ownDir, type Route, shortHash } from "../route.js";
+import { intoOf, misledInto, type Route, shortHash } from "../route.js";
 import type { MaxDeletes } from "./guard.js";
 
 const patterns = (what: string) => v.optional(v.pipe(v.array(v.string("a pattern")), v.description(what)), []);
@@ -108,9 +108,8 @@ export const changes = ({ mode, from, to, deletes }: SyncConfig, device: string)
 /** Why a route cannot keep a directory of that name; undefined: it can. For a person. */
 export function intoProblem(into: string): string | undefined {
   const known = "there are {vehicle} {device}";
-  const parts = into.split("/");
-  if (parts.includes("..")) return `"${into}" leads out of the device: a directory below its root, without ".."`;
-  if (parts.includes(ownDir)) return `a directory named "${ownDir}" is the program's own`;
+  const misled = misledInto(into);
+  if (misled !== undefined) return misled;
   for (const [whole, word] of into.matchAll(/\{([^}]*)\}/g))
     if (word === "date") return `${whole} is not the same every day, and this route keeps one directory: ${known}`;
     else if (word === "installation")
