@@ -101,6 +101,14 @@ test("archiving without an archiveDir is a mistake of the route, not one that fo
     "routes": [{ "from": "in", "to": ["out"], "afterDelivery": "archive" }] }`;
   assert.deepEqual(await problems(given("")), ['c:2: routes[0].afterDelivery: "archive" needs "archiveDir" on the device "in"']);
   assert.deepEqual(await problems(given(', "archiveDir": "done"')), []);
+  for (const dir of ["", "/", ".", "../done", "a/../b", "x/.filesync"])
+    assert.match(
+      (await problems(given(`, "archiveDir": ${JSON.stringify(dir)}`))).join(),
+      /^c:1: devices\.in\.archiveDir: expected a directory below the source's root, without "\.\.", and none that is named "\.filesync", got "[^"]*"$/,
+      dir,
+    );
+  const { config } = await load(given(', "archiveDir": "/sent//./to/"'));
+  assert.equal(config?.devices[0]?.archiveDir, "sent/to");
   assert.deepEqual(await problems(given(', "archiveDir": "done", "interval": "soon"')), [
     'c:1: devices.in.interval: expected a duration such as "500ms", "30s", "5min", "12h" or "7d", got "soon"',
   ]);

@@ -23,8 +23,9 @@ import {
 } from "./config-problems.js";
 import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
 import { command, duration, lineOrNothing, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
+import { plainPath } from "./paths.js";
 import type { Plugin, Role } from "./plugin.js";
-import type { Route } from "./route.js";
+import { misledInto, type Route } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
 import type { SyncConfig } from "./sync/options.js";
 import { whenSchema, type When } from "./when.js";
@@ -66,7 +67,15 @@ export const deviceCommon = {
   ),
   when: v.optional(v.pipe(whenSchema, v.description("What must be so for files to be sent to this target."))),
   archiveDir: v.optional(
-    v.pipe(lineOrNothing("a directory below the source's root"), v.description('Where `afterDelivery: "archive"` moves delivered files.')),
+    v.pipe(
+      lineOrNothing("a directory below the source's root"),
+      v.transform(plainPath),
+      v.check(
+        (dir) => dir !== "" && misledInto(dir) === undefined,
+        'a directory below the source\'s root, without "..", and none that is named ".filesync"',
+      ),
+      v.description('Where `afterDelivery: "archive"` moves delivered files.'),
+    ),
   ),
 };
 
@@ -150,6 +159,7 @@ export interface DeviceConfig {
   readonly maxRate?: number;
   readonly budget?: BudgetLimits;
   readonly when?: When;
+  /** A path of core. */
   readonly archiveDir?: string;
 }
 

@@ -166,7 +166,7 @@ export class Finder {
     const timed: { id: string; modifiedMs: number }[] = [];
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const old: FileEntry[] = [];
-    const archive = lane.config.archiveDir?.replace(/^\/+|\/+$/g, "");
+    const archive = lane.config.archiveDir;
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
     const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
     const survey = Survey.begin(engine, lane);

@@ -10,3 +10,10 @@ export const isAtOrBelow = (path: string, dir: string): boolean => path === dir 
 
 /** How many names it has. */
 export const depthOf = (path: string): number => path.split("/").length;
+
+/** "a/b" of "/a//./b/", as people write it. */
+export const plainPath = (text: string): string =>
+  text
+    .split("/")
+    .filter((name) => name !== "" && name !== ".")
+    .join("/");

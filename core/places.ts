@@ -61,7 +61,7 @@ export function copiesGoRound(devices: readonly Located[], routes: readonly Rout
   const known = { installation: "0", day: "0", ...names };
   const takes = (route: Route, path: string): boolean => {
     const archive = devices.find(({ name }) => name === route.from)?.archiveDir;
-    if (archive !== undefined && below(trimmed(archive), path) !== undefined) return false;
+    if (archive !== undefined && below(archive, path) !== undefined) return false;
     return rules.get(route)?.wants({ path, size: last.minSize }) === true;
   };
   /** As what it comes back. */
@@ -133,7 +133,7 @@ function stateIn({ devices, stateDir }: Held, device: string, into: string, isLe
 function isLeftBy(devices: readonly Located[], route: Route): (dir: string) => boolean {
   const rules = new Rules(route);
   const archive = devices.find(({ name }) => name === route.from)?.archiveDir;
-  return (dir) => (archive !== undefined && below(trimmed(archive), dir) !== undefined) || !rules.mayWantBelow(dir);
+  return (dir) => (archive !== undefined && below(archive, dir) !== undefined) || !rules.mayWantBelow(dir);
 }
 
 function inside(inner: string, place: Place, outer: string, around: Place, isLeft: (dir: string) => boolean): string | undefined {

@@ -156,11 +156,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       return "deleted at its source";
     }
     const slot = receipts.find(({ archive }) => archive !== undefined)?.archive;
-    const archived = [
-      (lane.config.archiveDir ?? "archive").replace(/^\/+|\/+$/g, ""),
-      ...(slot === undefined ? [] : [slot]),
-      version.path,
-    ].join("/");
+    const archived = [lane.config.archiveDir ?? "archive", ...(slot === undefined ? [] : [slot]), version.path].join("/");
     await tree.move(version.path, archived, expect, signal);
     return `moved to ${archived} at its source`;
   } catch (error) {

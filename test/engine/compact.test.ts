@@ -249,7 +249,7 @@ test("below its archive a source is not listed", async (t) => {
   card.put("sent/a.bin", Buffer.alloc(100, 1));
   const { bench, out } = await delivered(t, card);
   const devices = { sources: [card], targets: [out] };
-  await bench.reload(devices, [{ from: "card", to: ["out"] }], { device: { archiveDir: "/sent/" } });
+  await bench.reload(devices, [{ from: "card", to: ["out"] }], { device: { archiveDir: "sent" } });
   card.files.clear();
   await later(bench, 1);
   await later(bench, 366);
