@@ -10,7 +10,7 @@ import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, ProtocolError, Refusal, Silence } from "./control.js";
 import type { Data } from "./data.js";
-import { isForbidden } from "./faults.js";
+import { saysWhy } from "./faults.js";
 import { parseFacts, parseListLine, parseTime, type Listed } from "./listing.js";
 import { type Login, taken } from "./login.js";
 import { nameFromWire, readable, wirePath } from "./wire.js";
@@ -471,5 +471,5 @@ export function isUnknownCommand(answer: Answer): boolean {
 
 /** Whether the answer says that nothing is there, rather than that it is forbidden. */
 export function isAbsent(answer: Answer): boolean {
-  return answer.code === 550 && !isForbidden(answer.text);
+  return answer.code === 550 && !saysWhy(answer.text);
 }

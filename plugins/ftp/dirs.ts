@@ -2,7 +2,7 @@
 import { Fault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import { isUnknownCommand, Refusal, type Connection } from "./connection.js";
-import { isForbidden } from "./faults.js";
+import { saysWhy } from "./faults.js";
 
 /** Makes `dir` (text of bytes, absolute) and its parents, and adds them to `known`. True where it was not there. Throws Refusal when the server refuses. */
 export async function ensureDir(connection: Connection, dir: string, known: Set<string>): Promise<boolean> {
@@ -18,8 +18,8 @@ export async function ensureDir(connection: Connection, dir: string, known: Set<
     // Another client may have made it in between.
     const there = await connection.enter(dir);
     if (there.code >= 400) {
-      // 550 is also what vsftpd says on a full disk. Where no file stands in the way, and rights are not the matter, it may be made another time.
-      if (made.code === 550 && !isForbidden(made.text) && (await connection.size(dir)) === undefined)
+      // 550 is also what vsftpd says on a full disk. Where no file stands in the way, and the server names no other reason, it may be made another time.
+      if (made.code === 550 && !saysWhy(made.text) && (await connection.size(dir)) === undefined)
         throw new Fault("transient", `cannot make the directory ${dir}: the server said "${made.text}"`);
       throw new Refusal(isUnknownCommand(made) ? there : made);
     }

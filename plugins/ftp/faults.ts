@@ -54,8 +54,13 @@ const codes: Readonly<Record<number, FaultKind>> = {
   554: "conflict",
 };
 
-/** vsftpd, ProFTPD and Pure-FTPd all answer 550 both for what is missing and for what is forbidden: only the words differ. */
-const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only/i;
+/**
+ * vsftpd, ProFTPD and Pure-FTPd all answer 550 both for what is missing and for what is forbidden, Pure-FTPd 553 too: only the words differ. vsftpd's are the same for no right, no inode and, with
+ * some file systems, no space.
+ */
+const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only|could not create file/i;
+/** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. */
+const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded/i;
 
 /** How servers say that they take nothing in clear, in the words of vsftpd, ProFTPD, Pure-FTPd, IIS, FileZilla and our own. */
 const wantsTls = /\b(TLS|SSL|FTPS|encrypt(ed|ion)|cleartext|secure connection|AUTH (first|command))\b/i;
@@ -66,9 +71,9 @@ export const implicitPort = 990;
 const explicitAdvice = `set "secure": true, or "implicit" where TLS has a port of its own (usually ${implicitPort})`;
 const clearAdvice = '"secure": false sends all in clear, the password too';
 
-/** Whether an answer of refusal speaks of rights. */
-export function isForbidden(text: string): boolean {
-  return forbidden.test(text);
+/** Whether an answer of refusal says why, of rights or of space. */
+export function saysWhy(text: string): boolean {
+  return forbidden.test(text) || full.test(text);
 }
 
 /** The Fault for a refusal, an error of the control connection, or one of node. A Fault stays what it is. */
@@ -94,9 +99,9 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
     // ftp-srv says 550 for whatever went wrong, in the words of its sockets and files.
     const kind = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/.test(text)
       ? "transient"
-      : /\b(ENOSPC|EDQUOT)\b/.test(text)
+      : full.test(text)
         ? "full"
-        : error.code === 550 && forbidden.test(text)
+        : (error.code === 550 || error.code === 553) && forbidden.test(text)
           ? "denied"
           : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
     return new Fault(kind, say(`the server said "${text}"`), cause);

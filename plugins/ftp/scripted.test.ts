@@ -323,6 +323,11 @@ test("full, refused and impossible writes are told apart", async () => {
     ["452 no space", "full"],
     ["553 no such name here", "rejected"],
     ["550 Permission denied", "denied"],
+    // What ProFTPD, Pure-FTPd and vsftpd say where there is no inode left, or no right.
+    ["550 x.bin: No space left on device", "full"],
+    ["553 Can't open that file: No space left on device", "full"],
+    ["553 Can't open that file: Permission denied", "denied"],
+    ["553 Could not create file.", "denied"],
     ["451 disk trouble", "transient"],
     ["425 no data connection", "transient"],
   ];
