@@ -121,8 +121,12 @@ function failingText({ from, to, fault, deliveries, reason, seconds }: Status["f
   return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${after}: ${reason}${again}`;
 }
 
+const noDaemon = "no daemon runs";
+
 export function statusText(status: Status): string {
-  const lines = [status.ready ? status.summary : `${status.summary} (no daemon runs)`];
+  const { ready, summary } = status;
+  // With mirror and two-way routes alone it says so by itself.
+  const lines = [ready || summary.endsWith(noDaemon) ? summary : `${summary} (${noDaemon})`];
   if (status.devices.length > 0) lines.push("");
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)

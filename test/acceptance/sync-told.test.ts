@@ -342,6 +342,7 @@ test("approve while no daemon runs is for the next run, and for nothing but what
   const none = await approve();
   assert.equal(none.code, 2);
   assert.match(none.err, /box ⇒ nas does not wait for an approval: nothing stops it/);
+  assert.match((await runProgram(["status", "--config", config])).out, /^box:nas: no daemon runs\n/);
   remove("a", "b");
   // Before any run stopped, too.
   const plan = async () => (await runProgram(["plan", "--config", config])).out;
