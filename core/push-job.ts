@@ -193,7 +193,7 @@ export class PushJob {
     this.#sealed = true;
   }
 
-  /** It has gone from its source, perhaps the last copy but for what the target holds whole: that is proved by the digest, where one is known. */
+  /** It has gone from its source, perhaps the last copy but for what the target holds whole: that is published, and proved as far as its target can. Not where nobody knows what it was: no digest. */
   async #withoutSource(error: unknown): Promise<void> {
     const { target, version, work, signal, engine } = this;
     const digest = engine.queue.digestOf(version.id);
@@ -201,8 +201,7 @@ export class PushJob {
     if (!isFault(error, "missing") || digest === undefined || target.features.needs === "sealedPath") throw error;
     this.#needsSource = false;
     const held = await target.offset(this.#upload(work.delivery.path), signal);
-    // What it digests is known once it was asked something.
-    this.#needsSource = held !== version.size || !target.features.digests.includes("sha256");
+    this.#needsSource = held !== version.size;
     if (this.#needsSource) throw error;
     this.#digest = digest;
     this.#sealed = true;

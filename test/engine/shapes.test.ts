@@ -136,6 +136,26 @@ test("what a target holds whole, and its source no more, is published where the 
   }
 });
 
+test("deleted at its source between its last byte and its name at a second target, which digests nothing, it is published", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const [first, second] = [new FakeDevice("first"), new FakeDevice("second", { target: { digests: [] } })];
+  second.presence$.next({ state: "detached", reason: "away" });
+  const bytes = randomBytes(300_000);
+  card.put("a.bin", bytes);
+  await bench.start({ sources: [card], targets: [first, second] }, [{ from: "card", to: ["first", "second"] }]);
+  await until(bench, "the first has it", () => bench.states("first").join() === "done");
+  card.before = (call) => {
+    const [partial] = second.partials.values();
+    if (call !== "stat a.bin" || partial?.length !== bytes.length || !card.files.delete("a.bin")) return undefined;
+    return Promise.reject(new Fault("transient", "the card does not answer"));
+  };
+  second.attach(true);
+  await until(bench, "what becomes of it", () => ["done", "dropped"].includes(bench.states("second").join()));
+  assert.ok(second.files.get("a.bin")?.bytes.equals(bytes));
+  assert.equal(card.files.size, 0);
+});
+
 test("a file that has gone once its path was given away is told as lost, and not tried for ever", async (t) => {
   const bench = new Bench(t);
   const dir = folder(t);
