@@ -38,6 +38,30 @@ test("facts of MLSD", () => {
   assert.equal(parseFacts("type=file;size=1;  leading")?.name, " leading");
 });
 
+test("what is listed under a name with control characters is told with why: it could be asked for by another name alone, and would count as lost", () => {
+  const bytes = (name: string): string => Buffer.from(name).toString("latin1");
+  for (const [name, shown] of [
+    ["tab\t.bin", "tab\u201b09.bin"],
+    ["red\x1b[31m", "red\u201b1B[31m"],
+    ["C1\u009b", "C1\u201bC2\u201b9B"],
+    ["end\r", "end\u201b0D"],
+  ] as const)
+    for (const found of [
+      parseFacts(bytes(`type=file;size=7; ${name}`)),
+      parseFacts(bytes(`type=dir; ${name}`)),
+      parseListLine(bytes(`-rw-r--r--    1 1000     1000            7 Nov 20 08:49 ${name}`)),
+    ])
+      assert.deepEqual(found, {
+        name: shown,
+        kind: "unreadable",
+        reason: "its name holds control characters, which are never sent to an FTP server",
+        size: 0,
+      });
+  // Our own server writes bytes that are no UTF-8 so, and takes them as they are.
+  for (const name of ["a\u201b0Ab", "caf\u201bE9", "полёт", "\u201b"]) assert.equal(parseFacts(bytes(`type=file;size=7; ${name}`))?.name, name);
+  assert.equal(parseFacts("type=file;size=7; caf\xe9")?.name, "caf\u201bE9");
+});
+
 const lines: readonly (readonly [string, string, string, number])[] = [
   ["vsftpd", "-rw-r--r--    1 1000     1000      3000000 Nov 20 08:49 a b.bin", "file a b.bin", 3_000_000],
   ["vsftpd, an old file", "-rw-------    1 0        0               5 Feb 29  2020  leading", "file  leading", 5],

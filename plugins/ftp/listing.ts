@@ -4,7 +4,7 @@
  * Pure functions over text of one character per byte. A line that cannot be read gives an entry that says so: it costs only itself. LIST
  * lines have no time that can be trusted (no zone, often no year), so none is given.
  */
-import { nameFromWire } from "./wire.js";
+import { holdsControls, nameFromWire } from "./wire.js";
 
 export interface Listed {
   readonly name: string;
@@ -48,20 +48,19 @@ function factsOf(line: string): Listed | undefined {
   const modifiedMs = parseTime(facts.get("modify") ?? "");
   // Not "unique": it holds the device's number at the server, which is another one after a replug or a restart.
   const stamp = modifiedMs === undefined ? {} : { modifiedMs };
-  const shown = nameFromWire(name);
-  if (type === "dir") return { name: shown, kind: "directory", size: 0, ...stamp };
+  if (type === "dir") return { name, kind: "directory", size: 0, ...stamp };
   if (type !== "file") {
     const reason = type.includes("link") ? "a symbolic link" : `no plain file (${nameFromWire(type)})`;
-    return { name: shown, kind: "unreadable", reason, size: 0 };
+    return { name, kind: "unreadable", reason, size: 0 };
   }
   const size = facts.get("size") ?? "";
-  return { name: shown, kind: "file", size: /^\d+$/.test(size) ? Number(size) : NaN, ...stamp };
+  return { name, kind: "file", size: /^\d+$/.test(size) ? Number(size) : NaN, ...stamp };
 }
 
 /** One space before the name: those that follow belong to it. The group is missing on some small servers. */
 const unix =
-  /^([-bcdlps])[-rwxsStTlL]{9}[.+@]?\s+\d+\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:[A-Za-z]{3}\s+\d{1,2}|\d{1,2}\s+[A-Za-z]{3}|\d{4}-\d\d-\d\d)\s+(?:\d{1,2}:\d\d(?::\d\d)?|\d{4}) (.+)$/;
-const dos = /^\d\d-\d\d-\d{2,4}\s+\d\d:\d\d\s*(?:[AP]M)?\s+(<DIR>|<JUNCTION>|<SYMLINKD?>|\d+)\s+(.+)$/i;
+  /^([-bcdlps])[-rwxsStTlL]{9}[.+@]?\s+\d+\s+\S+\s+(?:\S+\s+)?(\d+)\s+(?:[A-Za-z]{3}\s+\d{1,2}|\d{1,2}\s+[A-Za-z]{3}|\d{4}-\d\d-\d\d)\s+(?:\d{1,2}:\d\d(?::\d\d)?|\d{4}) (.+)$/s;
+const dos = /^\d\d-\d\d-\d{2,4}\s+\d\d:\d\d\s*(?:[AP]M)?\s+(<DIR>|<JUNCTION>|<SYMLINKD?>|\d+)\s+(.+)$/is;
 
 /** A line of LIST; undefined for one that tells of no entry. */
 export function parseListLine(line: string): Listed | undefined {
@@ -74,36 +73,42 @@ function entryOfList(line: string): Listed | undefined {
   if (found !== null) {
     const [, kind = "", size = "", name = ""] = found;
     if (name === "." || name === "..") return undefined;
-    if (kind === "d") return { name: nameFromWire(name), kind: "directory", size: 0 };
-    if (kind === "-") return { name: nameFromWire(name), kind: "file", size: Number(size) };
-    if (kind !== "l") return { name: nameFromWire(name), kind: "unreadable", reason: "no plain file", size: 0 };
-    return { name: nameFromWire(name.replace(/ -> .*$/, "")), kind: "unreadable", reason: "a symbolic link", size: 0 };
+    if (kind === "d") return { name, kind: "directory", size: 0 };
+    if (kind === "-") return { name, kind: "file", size: Number(size) };
+    if (kind !== "l") return { name, kind: "unreadable", reason: "no plain file", size: 0 };
+    return { name: name.replace(/ -> .*$/, ""), kind: "unreadable", reason: "a symbolic link", size: 0 };
   }
   const [, what, name = ""] = dos.exec(line) ?? [];
   if (what === undefined) return unknown(line);
   if (name === "." || name === "..") return undefined;
-  if (/^\d+$/.test(what)) return { name: nameFromWire(name), kind: "file", size: Number(what) };
-  if (what.toUpperCase() === "<DIR>") return { name: nameFromWire(name), kind: "directory", size: 0 };
-  return { name: nameFromWire(name), kind: "unreadable", reason: "a link", size: 0 };
+  if (/^\d+$/.test(what)) return { name, kind: "file", size: Number(what) };
+  if (what.toUpperCase() === "<DIR>") return { name, kind: "directory", size: 0 };
+  return { name, kind: "unreadable", reason: "a link", size: 0 };
 }
 
 function unknown(line: string): Listed {
-  return unreadable(nameFromWire(line.trim()), "the server listed this in a form that is not known");
+  return { name: line.trim(), kind: "unreadable", reason: "the server listed this in a form that is not known", size: 0 };
 }
 
 /** No file system has a longer name; there are servers that list one. */
 const longestName = 1024;
 
-/** What cannot be a file of this directory is told as such: it would be lost without a word, or be asked for in vain each time. */
+/**
+ * With the name as core writes it, where it came as it was listed. What cannot be a file of this directory is told as such: it would be lost without a
+ * word, or be asked for in vain each time.
+ */
 function usable(listed: Listed | undefined): Listed | undefined {
-  if (listed === undefined || listed.kind === "unreadable") return listed;
-  const { name, kind, size } = listed;
+  if (listed === undefined) return undefined;
+  const { kind, size, reason } = listed;
+  const name = nameFromWire(listed.name);
+  if (kind === "unreadable") return unreadable(name, reason);
   if (name.includes("/")) return unreadable(name, "the server lists it with a path in place of a name");
   if (name.length > longestName) return unreadable(name, `its name has ${name.length} characters`);
   if (kind === "file" && !Number.isSafeInteger(size)) return unreadable(name, "listed without a size");
-  return listed;
+  if (holdsControls(listed.name)) return unreadable(name, "its name holds control characters, which are never sent to an FTP server");
+  return { ...listed, name };
 }
 
-function unreadable(name: string, reason: string): Listed {
+function unreadable(name: string, reason = ""): Listed {
   return { name: name.replaceAll("/", "|").slice(0, 200), kind: "unreadable", reason, size: 0 };
 }

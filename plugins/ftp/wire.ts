@@ -38,7 +38,7 @@ export function wirePath(root: string, path: string): string {
 
 function wireName(name: string): string {
   const bytes = bytesFromName(name);
-  if (!isUtf8(bytes) && bytes.every((byte) => byte >= 0x20 && byte !== 0x7f && byte !== 0x2f)) return bytes.toString("latin1");
+  if (!isUtf8(bytes) && !bytes.some(isControl) && !bytes.includes(0x2f)) return bytes.toString("latin1");
   if (/\p{Cc}/u.test(name)) throw new Fault("rejected", `the name ${JSON.stringify(name)} holds control characters`);
   return bytesAsText(name);
 }
@@ -46,6 +46,15 @@ function wireName(name: string): string {
 /** A name from a listing, as core writes it. */
 export function nameFromWire(wire: string): string {
   const bytes = Buffer.from(wire, "latin1");
-  const text = bytes.toString();
-  return isUtf8(bytes) && !/\p{Cc}/u.test(text) ? text : nameFromBytes(bytes);
+  return isUtf8(bytes) && !holdsControls(wire) ? bytes.toString() : nameFromBytes(bytes);
+}
+
+/** Whether a listed name holds what is never sent: it can be asked for by another name alone. */
+export function holdsControls(wire: string): boolean {
+  const bytes = Buffer.from(wire, "latin1");
+  return isUtf8(bytes) ? /\p{Cc}/u.test(bytes.toString()) : bytes.some(isControl);
+}
+
+function isControl(byte: number): boolean {
+  return byte < 0x20 || byte === 0x7f;
 }
