@@ -11,6 +11,7 @@ import type { Lane } from "./lane.js";
 import { namedBy, unknown } from "./named.js";
 import type { Digest, FileEntry, Occupant, Proof, Upload } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
+import { partialPath } from "./route.js";
 import type { DeliveryRow, StoredReceipt, VersionRow } from "./rows.js";
 import { shellWord } from "./text.js";
 
@@ -185,7 +186,7 @@ function asked(engine: Engine, delivery: DeliveryRow, receipt: StoredReceipt): U
   return {
     id: delivery.id,
     path: receipt.path,
-    partialPath: `${receipt.path}.${engine.names.installation}.part`,
+    partialPath: partialPath(receipt.path, engine.names.installation, delivery.id),
     size: receipt.size,
     expect: { kind: "absent" },
     sealed: true,

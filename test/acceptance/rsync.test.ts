@@ -77,6 +77,16 @@ for (const kind of [rsyncShell, rsyncOnly]) {
   });
 }
 
+test("what has the longest name that there is can be verified", { skip: rsyncShell.skip ?? false }, async (t) => {
+  const { world, configured, once } = await scene(t, rsyncShell);
+  world.file(`in/${"n".repeat(251)}.bin`, "content");
+  const config = configured();
+  assert.equal((await once(config)).code, 0);
+  const { code, out } = await runProgram(["verify", "--config", config]);
+  assert.equal(code, 0, out);
+  assert.match(out, /1 proved/);
+});
+
 test("a rate of the route slows it, and a budget is kept to what rsync tells", { skip: rsyncShell.skip ?? false }, async (t) => {
   const { world, to, configured } = await scene(t, rsyncShell);
   world.file("in/log.ulg", new Random(5).bytes(6_000_000));
