@@ -136,3 +136,14 @@ test("what is in a directory .filesync is the program's own, at any depth, whate
   assert.match(all.refusal(entry(".filesync/trash/x"), 0) ?? "", /^it is FileSync's own/);
   for (const path of ["box/filesync/a", ".filesync", "a.filesync/b", ".filesync-try-1/b"]) assert.ok(all.wants(entry(path)), path);
 });
+
+test("what this program has begun to send to a place that is read is no file yet, on whichever machine it runs", () => {
+  const all = rules({ include: ["**"] });
+  const id = "0a1b2c3d-0123456789abcdef";
+  for (const path of [`.b.ulg.${id}.part`, `a/.b.ulg.${id}.part`, `a/.${id}.part`, `.${id}.try.part`]) {
+    assert.ok(!all.wants(entry(path)), path);
+    assert.match(all.refusal(entry(path), 0) ?? "", /^it is what FileSync has sent so far/);
+  }
+  for (const path of [".b.part", `b.ulg.${id}.part`, `.b.ulg.${id}`, `.${id}.part/b`, ".b.0a1b2c3d.part"])
+    assert.ok(all.wants(entry(path)), path);
+});

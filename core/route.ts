@@ -88,7 +88,9 @@ export class Rules {
 
   /** Name and size only; `since` and `newest` need more than the entry. */
   wants(entry: Pick<FileEntry, "path" | "size">): boolean {
-    return entry.size >= this.route.minSize && entry.size <= this.route.maxSize && this.#include(entry.path) && !this.#excluded(entry.path);
+    const { path, size } = entry;
+    const { minSize, maxSize } = this.route;
+    return size >= minSize && size <= maxSize && this.#include(path) && !this.#excluded(path) && !isPartial(path);
   }
 
   /** Excluded by its own name or by that of a directory above it. */
@@ -120,6 +122,7 @@ export class Rules {
     const { path, size, modifiedMs } = entry;
     const { include, exclude, minSize, maxSize, since } = this.route;
     if (isOwn(parentOf(path))) return `it is FileSync's own, as all that is in a directory "${ownDir}"`;
+    if (isPartial(path)) return "it is what FileSync has sent so far of a file that is not whole there yet";
     if (this.#excluded(path)) {
       const above = path.split("/").map((_, n, parts) => parts.slice(0, n + 1).join("/"));
       const by = exclude.find((pattern) =>
@@ -259,9 +262,9 @@ export function partialPath(path: string, installation: string, upload: string):
   return `${dir}.${cutName(name, 254 - end.length)}${end}`;
 }
 
-/** Whether that is a partial of this program, on whichever machine it runs. */
+/** Whether that is a partial of this program, on whichever machine it runs: also one without the name of its file (`mavftp`), and a trial of a server (`webdav`). */
 export function isPartial(path: string): boolean {
-  return /^\..*\.[0-9a-f]{8}-[0-9a-f]{16}\.part$/s.test(splitPath(path)[1]);
+  return /^\.(?:.*\.)?[0-9a-f]{8}-[0-9a-f]{16}(?:\.try)?\.part$/s.test(splitPath(path)[1]);
 }
 
 /** 16 lower-case hexadecimal digits. */

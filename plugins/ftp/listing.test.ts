@@ -58,7 +58,8 @@ test("what is listed under a name with control characters is told with why: it c
         size: 0,
       });
   // Our own server writes bytes that are no UTF-8 so, and takes them as they are.
-  for (const name of ["a\u201b0Ab", "caf\u201bE9", "полёт", "\u201b"]) assert.equal(parseFacts(bytes(`type=file;size=7; ${name}`))?.name, name);
+  for (const name of ["a\u201b0Ab", "caf\u201bE9", "полёт", "\u201b"])
+    assert.equal(parseFacts(bytes(`type=file;size=7; ${name}`))?.name, name);
   assert.equal(parseFacts("type=file;size=7; caf\xe9")?.name, "caf\u201bE9");
 });
 
