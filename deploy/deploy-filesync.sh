@@ -377,11 +377,14 @@ done
 if ! getent passwd filesync >/dev/null; then
   run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
 fi
-# Whoever installed it may ask it how it is.
+# Whoever installed it may ask it how it is; in a chroot it may be somebody of the machine around it, and elsewhere one whom no file here knows.
 person=${SUDO_USER:-root}
-if [ "$person" != root ] && ! id -nG "$person" | grep -qw filesync; then
-  run usermod -aG filesync "$person"
-  say "$person is in the group filesync from the next login on: then \"filesync status\" needs no sudo"
+if [ "$person" != root ] && getent passwd "$person" >/dev/null && ! id -nG "$person" | grep -qw filesync; then
+  if run usermod -aG filesync "$person"; then
+    say "$person is in the group filesync from the next login on: then \"filesync status\" needs no sudo"
+  else
+    say "$person is not in the group filesync, for the reason above: \"filesync status\" needs sudo"
+  fi
 fi
 run install -d -m 755 $prefix $prefix/versions $units "$(dirname $rules)" "$(dirname $command)"
 run install -d -m 750 -o root -g filesync $etc

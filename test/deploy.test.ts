@@ -630,6 +630,20 @@ test("a ground station's script makes no vehicle", (t) => {
   }
 });
 
+test("who called it by sudo is put into the group where this machine knows them, and nothing ends where it does not", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const deploy = "bundle/deploy/deploy-filesync.sh";
+  const who = "filesync-tester";
+  const image = apart.sh(`SUDO_USER=nobody-of-this-image ${deploy} --prepare-image; echo "exit $?"`);
+  if (image === undefined) return;
+  assert.match(image.out, /^Ready to be copied: [^]*\nexit 0\n$/m);
+  assert.doesNotMatch(image.out, /nobody-of-this-image/);
+  const unknown = apart.sh(
+    `useradd ${who} && printf '#!/bin/sh\\nexit 6\\n' >stubs/usermod && chmod 755 stubs/usermod && SUDO_USER=${who} ${deploy}; echo "exit $?"; rm stubs/usermod`,
+  );
+  assert.match(unknown?.out ?? "", new RegExp(`^${who} is not in the group filesync[^]* is ready after [^]*\nexit 0\n$`, "m"));
+});
+
 test("in a chroot, where no systemd runs, an image is made ready; what would have to start something is refused", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   // As in a fresh root: the real systemctl, which can only place links there.
