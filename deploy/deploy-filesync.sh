@@ -375,7 +375,10 @@ for old in "${others[@]}"; do
   run mv "$old" "$old.old"
 done
 if ! getent passwd filesync >/dev/null; then
-  run useradd --system --user-group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
+  # userdel leaves a group that has members: who installed it before.
+  of_group=--user-group
+  ! getent group filesync >/dev/null || of_group=--gid=filesync
+  run useradd --system $of_group --home-dir $state --no-create-home --shell /usr/sbin/nologin filesync
 fi
 # Whoever installed it may ask it how it is; in a chroot it may be somebody of the machine around it, and elsewhere one whom no file here knows.
 person=${SUDO_USER:-root}

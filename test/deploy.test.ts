@@ -633,7 +633,7 @@ test("a ground station's script makes no vehicle", (t) => {
 test("who called it by sudo is put into the group where this machine knows them, and nothing ends where it does not", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   const deploy = "bundle/deploy/deploy-filesync.sh";
-  const who = "filesync-tester";
+  const who = "pilot-of-tests";
   const image = apart.sh(`SUDO_USER=nobody-of-this-image ${deploy} --prepare-image; echo "exit $?"`);
   if (image === undefined) return;
   assert.match(image.out, /^Ready to be copied: [^]*\nexit 0\n$/m);
@@ -642,6 +642,16 @@ test("who called it by sudo is put into the group where this machine knows them,
     `useradd ${who} && printf '#!/bin/sh\\nexit 6\\n' >stubs/usermod && chmod 755 stubs/usermod && SUDO_USER=${who} ${deploy}; echo "exit $?"; rm stubs/usermod`,
   );
   assert.match(unknown?.out ?? "", new RegExp(`^${who} is not in the group filesync[^]* is ready after [^]*\nexit 0\n$`, "m"));
+});
+
+test("a group that is left from before, as it has members, is taken", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const deploy = "bundle/deploy/deploy-filesync.sh";
+  const again = apart.sh(
+    `useradd pilot-of-tests && groupadd -r filesync && usermod -aG filesync pilot-of-tests && ${deploy}; echo "exit $?"; id -gn filesync`,
+  );
+  if (again === undefined) return;
+  assert.match(again.out, / is ready after [^]*\nexit 0\nfilesync\n$/);
 });
 
 test("in a chroot, where no systemd runs, an image is made ready; what would have to start something is refused", needsRoot, (t) => {
