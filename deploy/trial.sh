@@ -11,6 +11,8 @@ units=/usr/local/lib/systemd/system
 links=$root/etc/systemd/system
 state=$root/var/lib/filesync
 mark=$root$prefix/trial
+# What the service is told by FILESYNC_WENT_BACK.
+went_back=$root$prefix/went-back
 most=3
 
 # As files: "systemctl enable" follows a link to its end, and its own links would name this version for good. Safe at every moment: a unit that was
@@ -41,7 +43,9 @@ back() {
   exec 8<"$root$prefix" && flock 8
   new=$(readlink "$root$prefix/current")
   old=$(readlink "$root$prefix/previous") || { echo "there is no version before $new to go back to"; rm -f "$mark"; return 1; }
-  # What the newer one made of the journal may be nothing for the older one: it may set that aside and rebuild it.
+  # What the newer one made of the journal may be nothing for the older one: it may set that aside and rebuild it, wherever its "stateDir" is. One that
+  # was built before FILESYNC_WENT_BACK looks in the usual one.
+  : >"$went_back"
   [ ! -d "$state" ] || { : >"$state/went-back" && chown --reference="$state" "$state/went-back"; }
   ln -sfn "$old" "$root$prefix/current.new"
   mv -T "$root$prefix/current.new" "$root$prefix/current"
@@ -65,7 +69,7 @@ case ${1-} in
     # The power may have gone between the version and its units.
     units || echo "its units could not be placed"
     ;;
-  ready) rm -f "$mark" ;;
+  ready) rm -f "$mark" "$went_back" ;;
   ended)
     # RestartPreventExitStatus: off trial that is for a person to mend.
     [ -e "$mark" ] && [ "${EXIT_CODE-} ${EXIT_STATUS-}" = "exited 2" ] || exit 0

@@ -151,6 +151,12 @@ test(
     machine.install("2");
     assert.match(machine.must("current/deploy/trial.sh back"), /2 did not become ready: back to 1/);
     assert.equal(machine.unit("filesync.service"), "words of 1");
+    const told = /^Environment=FILESYNC_WENT_BACK=(.*)$/m.exec(
+      readFileSync(machine.path("usr/local/lib/systemd/system/filesync.service"), "utf8"),
+    )?.[1];
+    assert.ok(existsSync(machine.path(told ?? "")), "the service is told");
+    machine.must("current/deploy/trial.sh ready");
+    assert.ok(!existsSync(machine.path(told ?? "")), "until it is ready");
     assert.equal(readlinkSync(machine.path("opt/filesync/current")), "versions/1");
 
     // The link, and then no power.
