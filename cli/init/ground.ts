@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { hostname, networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import { newCertificate } from "../../core/certificate.js";
-import { isFault } from "../../core/errors.js";
+import { codeOf, isFault } from "../../core/errors.js";
 import { secretTextIn } from "../../core/options.js";
 import { certificateFingerprint } from "../../core/net.js";
 import { newPassword } from "../../core/password.js";
@@ -167,6 +167,8 @@ async function addTo(setting: Setting, { names, secrets, registry }: Wanted): Pr
     return tls?.cert !== undefined && resolve(dir, tls.cert) === own;
   };
   const made = (uses(ftp) || uses(known)) && !existsSync(own) ? await certificate(setting) : [];
+  // Its fingerprint is what vehicles are told: better known before anything is changed.
+  for (const it of [ftp, known]) if (it !== undefined) await placeOf(setting, it, 0);
   const news = names.filter((name) => !Object.hasOwn(users, name));
   const old = names
     .filter((name) => Object.hasOwn(users, name))
@@ -331,7 +333,12 @@ function passwordOf(setting: Setting, name: string, user: unknown, secrets: Read
 }
 
 async function fingerprintOf(cert: string): Promise<string> {
-  return certificateFingerprint(new X509Certificate(await readFile(cert)).raw);
+  try {
+    return certificateFingerprint(new X509Certificate(await readFile(cert)).raw);
+  } catch (error) {
+    const why = codeOf(error) === "ENOENT" ? "is not there" : `cannot be read (${error instanceof Error ? error.message : String(error)})`;
+    throw new UsageError(`${cert}, the certificate that vehicles are to believe, ${why}: put it there, or mend "tls"; nothing was changed`);
+  }
 }
 
 /** Where vehicles may reach this machine: IPv4 first. */

@@ -292,6 +292,26 @@ test("a password that is gone is not said to be there: a new one is made for the
   assert.ok(others.includes(`there: the one that ${world.path("config.json")} has`), others);
 });
 
+test("a ground station's certificate that is not there is told before anything is changed", needsOpenssl, async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  const init = (name: string) => runProgram(["init", "--ground", "--yes", "--config", config, "--vehicle", name]);
+  assert.equal((await init("a")).code, 0);
+  writeFileSync(config, readFileSync(config, "utf8").replace('"certs/ftp.crt"', '"other.crt"'));
+  const before = readFileSync(config, "utf8");
+  for (const [why, words] of [
+    ["absent", "is not there"],
+    ["no certificate", "cannot be read ("],
+  ] as const) {
+    if (why !== "absent") writeFileSync(world.path("other.crt"), why);
+    const { code, out, err } = await init("b");
+    assert.deepEqual([code, out], [2, ""], err);
+    assert.ok(err.includes(`${world.path("other.crt")}, the certificate that vehicles are to believe, ${words}`), err);
+    assert.equal(readFileSync(config, "utf8"), before);
+    assert.ok(!existsSync(world.path("credentials/b")));
+  }
+});
+
 test("without a terminal it asks nobody; over another configuration only with --force, and that is kept", async (t) => {
   const world = new World(t);
   const config = world.path("config.json");
