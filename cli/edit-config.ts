@@ -3,7 +3,7 @@
  * the secrets beside it, are put in place.
  */
 import { applyEdits, findNodeAtLocation, parseTree, type Edit, type Node } from "jsonc-parser";
-import { constants, existsSync, readFileSync, statSync } from "node:fs";
+import { constants, existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { chmod, chown, link, open, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
@@ -199,9 +199,11 @@ export async function placeConfig(path: string, text: string, { over }: Placing)
     await placeFile(path, text, 0o640, owner, false);
     return undefined;
   }
-  const kept = isUntouched(readFileSync(path, "utf8")) ? undefined : await keepOld(path);
+  // A link to where it is kept (a checkout, another disk) stays one.
+  const place = realpathSync(path);
+  const kept = isUntouched(readFileSync(place, "utf8")) ? undefined : await keepOld(place);
   try {
-    await placeFile(path, text, before.mode & 0o777, owner === undefined ? undefined : { uid: before.uid, gid: before.gid }, true);
+    await placeFile(place, text, before.mode & 0o777, owner === undefined ? undefined : { uid: before.uid, gid: before.gid }, true);
   } catch (error) {
     // It is the one that is still in place.
     if (kept !== undefined) await rm(kept);
@@ -235,5 +237,5 @@ export async function changeConfig(path: string, change: (text: string) => strin
   if (news.length > 0)
     throw new UsageError(`${path} was not changed, for this would be wrong with it:\n${problemLines(path, { problems: news }).join("\n")}`);
   const { uid, gid, mode } = statSync(path);
-  await placeFile(path, text, mode & 0o777, process.getuid?.() === 0 ? { uid, gid } : undefined, true);
+  await placeFile(realpathSync(path), text, mode & 0o777, process.getuid?.() === 0 ? { uid, gid } : undefined, true);
 }

@@ -1,7 +1,7 @@
 /** init and import-legacy, as a person meets them: questions at a terminal, and what was written is run until files arrive. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { parse } from "jsonc-parser";
@@ -290,6 +290,26 @@ test("a password that is gone is not said to be there: a new one is made for the
   const others = await init("a", "b");
   assert.ok(others.includes(`there: ${readFileSync(world.path("credentials/of-a"), "utf8")}`), others);
   assert.ok(others.includes(`there: the one that ${world.path("config.json")} has`), others);
+});
+
+test("a configuration that is a link to where it is kept stays one: what changes is changed there", needsOpenssl, async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  const init = async (...given: string[]) => {
+    const { code, err } = await runProgram(["init", "--ground", "--yes", "--config", config, ...given]);
+    assert.deepEqual([code, err], [0, ""]);
+  };
+  await init("--vehicle", "a");
+  world.mkdir("checkout");
+  const kept = world.path("checkout/config.json");
+  renameSync(config, kept);
+  symlinkSync(kept, config);
+  const before = readFileSync(kept, "utf8");
+  await init("--vehicle", "b");
+  assert.ok(lstatSync(config).isSymbolicLink() && readFileSync(kept, "utf8").includes('"b": {'));
+  await init("--vehicle", "c", "--force");
+  assert.ok(lstatSync(config).isSymbolicLink() && readFileSync(kept, "utf8").includes('"c": {'));
+  assert.ok(readFileSync(`${kept}.old`, "utf8").startsWith(before.slice(0, 100)));
 });
 
 test("a ground station's certificate that is not there is told before anything is changed", needsOpenssl, async (t) => {
