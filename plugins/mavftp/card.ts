@@ -6,11 +6,11 @@
  * done a second time (a MAVSDK server keeps no answers, and the others only their last).
  */
 import { Fault, isFault } from "../../core/errors.js";
-import { parentOf } from "../../core/paths.js";
+import { nameIn, parentOf } from "../../core/paths.js";
 import type { FileEntry } from "../../core/plugin.js";
 import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
-import { entryOf, listDirectory, noRoot, pathBytes, type Ask, type Dialect } from "./listing.js";
+import { entryOf, listDirectory, listedAgain, noRoot, pathBytes, type Ask, type Dialect } from "./listing.js";
 import type { Attachment, Peer } from "./peer.js";
 import { changeRefusal, refusal } from "./refusals.js";
 import type { Reply, Request } from "./requests.js";
@@ -85,7 +85,7 @@ export class Card {
 
   async #with<T>(signal: AbortSignal, ground: (() => AbortSignal) | undefined, work: (stay: Stay) => Promise<T>): Promise<T> {
     const attachment = this.#peer.attachment();
-    const known = this.#known.get(attachment) ?? { timed: undefined, root: undefined };
+    const known = this.#known.get(attachment) ?? { timed: undefined, root: undefined, places: new Map() };
     this.#known.set(attachment, known);
     const joined = joinSignals(signal, attachment.signal, ...(ground === undefined ? [] : [ground()]));
     const ask: Ask = (request, patience) => this.#sessions.ask(attachment, request, joined.signal, patience);
@@ -117,7 +117,8 @@ export class Card {
   }
 
   async stat(stay: Stay, path: string): Promise<FileEntry | undefined> {
-    return (await this.statAll(stay, [path]))[0];
+    const again = await listedAgain(stay.ask, pathBytes(await stay.root(), parentOf(path)), nameIn(path), stay.dialect);
+    return again === undefined ? (await this.statAll(stay, [path]))[0] : entryOf(path, again);
   }
 
   /** Several of one directory, by one listing. */

@@ -192,6 +192,26 @@ for (const [autopilot, timed] of [
     assert.ok(timed ? ListDirectoryWithTime > 3 : ListDirectoryWithTime === 1, `${ListDirectoryWithTime} times`);
   });
 
+for (const autopilot of ["px4", "px4-1.18", "ardupilot-4.6", "ardupilot-4.8"] as const)
+  test(`${autopilot}: a file of a directory of many is looked at by one request, wherever it has come to be, and told when it has gone`, async (t) => {
+    const names = Array.from({ length: 300 }, (_, n) => `f${String(n).padStart(3, "0")}.ulg`);
+    const { dir } = makeLogs(t, Object.fromEntries(names.map((name, n) => [`logs/${name}`, n + 1])));
+    const rig = await makeRig(t, { dir, autopilot });
+    await listAll(rig.source);
+    const asked = async (name: string) => {
+      const before = rig.device.requestsSent;
+      const entry = await rig.device.stat(`logs/${name}`, never);
+      return [entry?.size, rig.device.requestsSent - before];
+    };
+    for (const n of [0, 150, 299]) assert.deepEqual(await asked(names[n] ?? ""), [n + 1, 1]);
+    writeFileSync(join(dir, "logs", names[150] ?? ""), "grown ".repeat(100));
+    assert.deepEqual(await asked(names[150] ?? ""), [600, 1]);
+    for (const name of names.slice(20, 140)) rmSync(join(dir, "logs", name));
+    assert.equal((await asked(names[250] ?? ""))[0], 251);
+    assert.deepEqual(await asked(names[250] ?? ""), [251, 1], "at its new place");
+    assert.equal((await asked(names[30] ?? ""))[0], undefined);
+  });
+
 test("a server that answers nothing to what it does not know is asked as of old", async () => {
   let old = 0;
   const ask: Ask = ({ opcode, offset }) => {

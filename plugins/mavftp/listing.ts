@@ -18,6 +18,8 @@ export type Ask = (request: Omit<Request, "session">, patience?: Patience) => Pr
 export interface Dialect {
   /** It knows ListDirectoryWithTime (PX4 from 1.18 on, ArduPilot from 4.8 on); undefined: not asked yet. */
   timed: boolean | undefined;
+  /** By directory and name: the offset of the request whose answer had it when that was listed last. */
+  readonly places?: Map<string, ReadonlyMap<string, number>>;
 }
 
 /** One directory's entry; `size` with files; `wrong`: why it cannot be used. */
@@ -82,6 +84,7 @@ function parseEntry(whole: Buffer, timed: boolean): Listed | undefined {
  */
 export async function listDirectory(ask: Ask, path: Buffer, dialect: Dialect = { timed: false }): Promise<Listed[]> {
   const found = new Map<string, Listed>();
+  const places = new Map<string, number>();
   for (let offset = 0; offset < ENTRIES_MAX;) {
     const reply = await listOnce(ask, path, offset, dialect);
     if (reply.nak === Nak.Eof) break;
@@ -91,12 +94,27 @@ export async function listDirectory(ask: Ask, path: Buffer, dialect: Dialect = {
     const { entries, count } = parseEntries(reply.data, dialect.timed);
     if (count === 0) break;
     const before = found.size;
-    for (const entry of entries) found.set(entry.name, entry);
+    for (const entry of entries) {
+      found.set(entry.name, entry);
+      places.set(entry.name, offset);
+    }
     // Nothing but what was there already: it does not heed the offset.
     if (entries.length > 0 && found.size === before) break;
     offset += count;
   }
+  dialect.places?.set(path.toString("latin1"), places);
   return [...found.values()];
+}
+
+/**
+ * One entry of a directory, by the one request that had it when all of that was listed last: that of each file of a large directory would cost
+ * hundreds. Undefined where it is not in the answer: it may have gone, or be at another place.
+ */
+export async function listedAgain(ask: Ask, path: Buffer, name: string, dialect: Dialect): Promise<Listed | undefined> {
+  const offset = dialect.places?.get(path.toString("latin1"))?.get(name);
+  if (offset === undefined) return undefined;
+  const reply = await listOnce(ask, path, offset, dialect);
+  return reply.nak === undefined ? parseEntries(reply.data, dialect.timed).entries.findLast((entry) => entry.name === name) : undefined;
 }
 
 async function listOnce(ask: Ask, path: Buffer, offset: number, dialect: Dialect): Promise<Reply> {
