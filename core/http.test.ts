@@ -345,6 +345,14 @@ test("an answer is waited for no longer because something moves: one 102 after t
   await fault(client.request({ ...get, answerMs: 300 }, calm()), "transient", /no answer came/);
 });
 
+test("a server that changes to another protocol (101) has not answered", async (t) => {
+  const server = createServer((socket) => {
+    socket.once("data", () => socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"));
+  });
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, server)}`, { timeoutMs: 300 });
+  await fault(client.request(get, AbortSignal.timeout(3000)), "transient", /another protocol/);
+});
+
 test("a server is told that only what is not compressed can be read", async (t) => {
   const client = await over(t, (request, response) => response.end(request.headers["accept-encoding"]));
   assert.equal(await (await client.request(get, calm())).text(), "identity");

@@ -183,6 +183,12 @@ export class HttpClient {
         }
         resolve({ status: message.statusCode ?? 0, headers: message.headers, stream: message, text });
       });
+      // 101: nothing more comes of the request, not even an error.
+      request.once("upgrade", (message, socket) => {
+        socket.destroy();
+        end();
+        reject(new Error(`it changes to another protocol (${message.statusCode ?? 0})`));
+      });
       // After an answer, what goes wrong is told by the answer's stream.
       request.on("error", (error) => {
         end();
