@@ -52,3 +52,12 @@ test("a redirect is told with where it leads, without what a portal puts behind 
     );
   }
 });
+
+test("511 is a portal's: nothing was posted, and nothing is in doubt", async () => {
+  const options = v.parse(plugin.options, { preset: "flight-review", url: "https://logs.example/upload" });
+  const answer = { status: 511, headers: {}, text: () => Promise.resolve("<html>Log in</html>") } as unknown as HttpAnswer;
+  await assert.rejects(
+    readAnswer(answer, { options, upload: upload("a.ulg", bytes(100)), clock: new RealClock(false) }),
+    (error: unknown) => isFault(error, "throttled") && /511/.test(error.message),
+  );
+});

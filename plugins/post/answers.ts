@@ -59,6 +59,8 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
     };
   }
   if (status >= 300 && status < 400) throw await notIt(`it leads to ${location === undefined ? "somewhere else" : placeOf(location)}`);
+  // Of the network on the way, never of the server itself (RFC 6585 §6).
+  if (status === 511) throw await notIt("it answers 511: the network wants a login first");
   const tooLarge = `it has ${sizeText(upload.size)}, more than ${host} takes`;
   switch (status) {
     case 400:
