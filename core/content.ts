@@ -171,8 +171,10 @@ class PlaceContent implements Content {
       if (digest === undefined) {
         const known = engine.queue.digestOf(version.id);
         if (known !== undefined) {
-          sameOrGrown(version, await sourceOf(engine, version).source.stat(version.path, signal));
-          return known;
+          const now = await sourceOf(engine, version).source.stat(version.path, signal);
+          sameOrGrown(version, now);
+          // What is longer now may be another file: then its beginning is not what was found.
+          if (now?.size === version.size) return known;
         }
         digest = await this.#digestAll(signal);
       }

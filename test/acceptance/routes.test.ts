@@ -266,6 +266,37 @@ test("a file that grew: what is there in the version before is not sent again, u
   assert.deepEqual(parts(), []);
 });
 
+test("another file, longer, in place of one whose digest is known and that still waits: nothing of it goes under the old name, and no target is blamed", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const write = (into: string) =>
+    world.config({
+      devices: { in: local("in", { settle: "0s" }), out: local("out"), later: local("later") },
+      routes: [{ from: "in", to: ["out", "later"], into }],
+    });
+  const run = async (config: string): Promise<readonly SeenEvent[]> => {
+    const program = new Program(["run", "--once", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.exited;
+    return program.events;
+  };
+  world.file("in/a.BIN", Buffer.alloc(3000, 1));
+  await run(write("a"));
+  world.file("in/a.BIN", Buffer.alloc(30_000, 2), 1);
+  world.mkdir("later");
+  // What waits goes where the old route brought it, so the new version does not take its place.
+  const events = await run(write("b"));
+  assert.deepEqual(
+    events.filter(({ what }) => what === "parked").map(({ message }) => message),
+    [],
+  );
+  assert.match(
+    events.find(({ what }) => what === "changed")?.message ?? "",
+    /^in:a\.BIN → later: it was written while it was sent; it is looked at anew/,
+  );
+  assert.deepEqual([...treeOf(world.path("later")).keys()], ["b/a.BIN"]);
+});
+
 test("newest: a file that changed and is still not among them is not waited for", async (t) => {
   const world = new World(t);
   world.mkdir("out");
