@@ -90,8 +90,7 @@ export class PushJob {
     if (!first && this.#sealed && publishing === true) {
       const done = await this.#publish(upload).catch(async (error: unknown) => {
         // What is there is not whole, as when the server lost its end, or a transfer that came late made it anew: the rest is sent.
-        if (isFault(error, "conflict") || (isFault(error, "transient") && (await target.offset(upload, signal)) < version.size))
-          return undefined;
+        if (isFault(error, "conflict") || (isFault(error, "transient") && (await this.#isShort(upload)))) return undefined;
         throw error;
       });
       if (done !== undefined) return done;
@@ -100,6 +99,13 @@ export class PushJob {
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
     await this.#seal().catch((error: unknown) => this.#withoutSource(error));
     return this.#publish(this.#upload(delivery.path));
+  }
+
+  /** Of what was to get its name. Where nothing of it is left, and as much has the name, it got that, and only its answer is missing still. */
+  async #isShort(upload: Upload): Promise<boolean> {
+    const { target, version, signal } = this;
+    const held = await target.offset(upload, signal);
+    return held < version.size && (held > 0 || (await target.look?.(upload, signal))?.size !== version.size);
   }
 
   /** What an earlier generation, or another hand, left under the partial's name is taken away. From here on something of ours may be there. */

@@ -166,6 +166,30 @@ for (const left of [0, 1000])
     );
   });
 
+test("what was given its name without an answer, at a target that digests nothing, is not sent again because the name cannot be asked for a while", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { digests: [] } });
+  const content = randomBytes(300_000);
+  card.put("a.bin", content);
+  let commits = 0;
+  out.before = (call) => {
+    if (!call.startsWith("commit") || ++commits > 2) return undefined;
+    for (const [path, bytes] of out.partials) {
+      out.files.set("a.bin", { bytes, modifiedMs: 0 });
+      out.partials.delete(path);
+    }
+    throw new Fault("transient", "the connection was reset");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  assert.deepEqual([...out.files.keys()], ["a.bin"]);
+  assert.deepEqual(
+    out.calls.filter((call) => /^(write|discard|commit)/.test(call)),
+    ["write a.bin 0", "commit a.bin", "commit a.bin", "commit a.bin"],
+  );
+});
+
 test("what cannot be resumed and breaks off each time is waited with for longer each time: what went is lost, and no progress", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
