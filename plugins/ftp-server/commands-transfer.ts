@@ -13,6 +13,7 @@ import { syncData } from "../../core/fs.js";
 import { Answer, answerOf } from "./answer.js";
 import { isPartial, need, permOf } from "./commands-files.js";
 import { factLine, listLine } from "./listing.js";
+import { expectEnded } from "./passive.js";
 import { corePathOf, fileError, wireName, wirePath, type Place } from "./root.js";
 import type { Login, Session, Transfer, Verb, Verbs } from "./session.js";
 
@@ -140,7 +141,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
     await transferring(session, file.verb, async (socket, transfer) => {
       if (file.start < file.size) await handle.truncate(file.start);
       let unsynced = 0;
-      for await (const chunk of socket) {
+      for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
         transfer.busy = true;
         // A disk that gets full takes a part of it.
         await writeAll(handle, chunk as Buffer, at, (bytes) => (at += bytes));
@@ -152,6 +153,7 @@ async function receive(session: Session, file: Incoming): Promise<void> {
         }
         transfer.busy = false;
       }
+      await expectEnded(socket);
     });
     await kept();
     // Killed or unplugged right behind its last byte, it looks whole here; only who hears the answer has finished.

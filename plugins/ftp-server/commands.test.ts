@@ -105,6 +105,19 @@ test("a broken upload keeps what came, and is surely not settled until it goes o
   ftp.close();
 });
 
+test("a reset right behind the bytes is no end of an upload", async () => {
+  const ftp = await login();
+  for (const size of [500, 100_000]) {
+    const data = await ftp.data();
+    assert.match(await ftp.ask("STOR reset.bin"), /^150/);
+    data.write(bytes(size));
+    data.resetAndDestroy();
+    assert.match(await ftp.answer(), /^426/);
+    assert.equal((await server.source.stat("u/reset.bin", calm()))?.settled, false);
+  }
+  ftp.close();
+});
+
 test("an upload that the disk has no room for is told, is surely not settled, and goes on once there is room", async (t) => {
   const disk = join(base, "small");
   await fs.mkdir(disk);

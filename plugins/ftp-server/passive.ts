@@ -83,7 +83,7 @@ export class Passive {
 
   /** Waits on a free port of `host` for a connection from `client`. Throws Answer 425. */
   static async open(ports: Ports, host: string, client: string, onStranger: (address: string) => void): Promise<Passive> {
-    const server = createServer({ highWaterMark: 1 << 20, noDelay: true });
+    const server = createServer({ highWaterMark: 1 << 20, noDelay: true, allowHalfOpen: true });
     const port = await ports.listen(server, host);
     return new Passive(server, port, client, onStranger);
   }
@@ -96,7 +96,10 @@ export class Passive {
     }, timeoutMs);
     try {
       const raw = await this.#arrived;
-      return secure === undefined ? raw : await shaken(raw, secure);
+      if (secure === undefined) return raw;
+      raw.allowHalfOpen = false;
+      if (raw.readableEnded) raw.destroy();
+      return await shaken(raw, secure);
     } finally {
       clearTimeout(timer);
     }
@@ -108,6 +111,15 @@ export class Passive {
     this.#server.close();
     this.#socket?.destroy();
   }
+}
+
+/**
+ * Throws where what looked like the client's end of an upload was a reset: right behind bytes that were not read yet libuv takes one for the other, and tells it only to who writes. With TLS nobody is
+ * asked: clients that leave the server's session tickets unread reset what they have ended.
+ */
+export function expectEnded(socket: Socket): Promise<void> {
+  if (socket instanceof TLSSocket) return Promise.resolve();
+  return new Promise((resolve, reject) => socket.write(Buffer.alloc(0), (error) => (error ? reject(error) : resolve())));
 }
 
 function shaken(raw: Socket, secureContext: SecureContext): Promise<Socket> {
