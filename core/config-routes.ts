@@ -276,12 +276,13 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   const startsNow = ({ device: name }: RouteTarget) => known.get(name)?.plugin?.fromFirstRun === true;
   const isLate = (target: RouteTarget) =>
     parsed.since === undefined && parsed.newest === undefined && (isUnknown(target) || startsNow(target));
-  const rest = to.filter((target) => !isLate(target));
+  const targets = to.map((target) => (startsNow(target) ? { ...target, once: true as const } : target));
+  const rest = targets.filter((target) => !isLate(target));
   if (rest.length > 0) routes.push({ ...whole, to: rest });
   // As routes of their own: what the others get is not bound by them, and when one ran first is known by its targets.
   for (const late of [
-    to.filter((target) => isLate(target) && !isUnknown(target)),
-    to.filter((target) => isLate(target) && isUnknown(target)),
+    targets.filter((target) => isLate(target) && !isUnknown(target)),
+    targets.filter((target) => isLate(target) && isUnknown(target)),
   ])
     if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
 }

@@ -547,7 +547,7 @@ export interface Plugin<Options> {
   readonly roles: readonly Role[];
   /** Every built-in plugin has it. */
   readonly about?: About;
-  /** As targets, its devices get only what comes after their route ran first, unless the route has `since` or `newest` (mails would go out for each old log). */
+  /** As targets, its devices get only what comes after their route ran first, unless the route has `since` or `newest` (mails would go out for each old log), and each file once, also under another `into`. */
   readonly fromFirstRun?: true;
   /** No server of the kind ever promises that a name is nobody else's (`TreePromises.exclusive` is never "names"): none of its devices is the `from` of a two-way route. */
   readonly neverExclusive?: true;

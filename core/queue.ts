@@ -179,6 +179,7 @@ export class Queue {
     // Delivered and expired: it has to be pulled again.
     const expired = version.store === "spool" && version.state === "sealed" && version.spooled === 0;
     for (const plan of planned) {
+      if (plan.once === true && this.#isGoing(version.id, plan.target)) continue;
       const here = canSend(version) && !expired;
       const state = here ? "ready" : "wanting";
       const changes = this.journal.run(
@@ -203,6 +204,10 @@ export class Queue {
     if (expired && added > 0)
       this.journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1 WHERE id = ?", version.id);
     return added;
+  }
+
+  #isGoing(version: string, target: string): boolean {
+    return this.journal.get("SELECT 1 FROM deliveries WHERE version = ? AND target = ? LIMIT 1", version, target) !== undefined;
   }
 
   /**

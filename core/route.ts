@@ -17,6 +17,8 @@ export interface RouteTarget {
   readonly required: boolean;
   /** Other targets of this route that have to have a file first. */
   readonly requires: readonly string[];
+  /** A file goes there once, whatever path it would have: there is no place in which it could be missing. */
+  readonly once?: true;
 }
 
 export interface Route {
@@ -55,6 +57,7 @@ export interface PlannedDelivery {
   readonly weight: number;
   /** Larger goes first. */
   readonly rank: number;
+  readonly once?: true;
 }
 
 /** A route made ready to be asked: its patterns are compiled once. */
@@ -164,13 +167,14 @@ export class Rules {
   plan(version: string, entry: FileEntry, day: string, names: Names): PlannedDelivery[] {
     const into = intoOf(this.route, { ...names, day });
     const path = into === "" ? entry.path : `${into}/${entry.path}`;
-    return this.route.to.map(({ device, required }) => ({
+    return this.route.to.map(({ device, required, once }) => ({
       id: shortHash("delivery", version, device, path),
       target: device,
       path,
       required,
       weight: this.route.weight,
       rank: this.rank(entry),
+      ...(once === undefined ? {} : { once }),
     }));
   }
 }

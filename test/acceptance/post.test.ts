@@ -1,6 +1,6 @@
 /** The plugin `post` against a double of Flight Review (test/doubles/flight-review.ts: not the real one), through the program as a person runs it. */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
@@ -129,6 +129,26 @@ test("a route to it begins at its first run: older logs go only where the route 
       ["new.ulg"],
     );
   }
+});
+
+test("another vehicle name, directory or route posts nothing again; what comes then is posted under the new ones", async (t) => {
+  const it = await scene(t);
+  it.world.file("in/a.ulg", ulog(60));
+  assert.equal((await it.once()).code, 0);
+  const config = JSON.parse(readFileSync(it.config, "utf8")) as { vehicle: string; routes: Record<string, unknown>[] };
+  config.vehicle = "another";
+  config.routes = [
+    { ...config.routes[0], into: "{vehicle}" },
+    { ...config.routes[0], into: "more", include: ["*.ulg"] },
+  ];
+  writeFileSync(it.config, JSON.stringify(config));
+  it.world.file("in/b.ulg", ulog(61));
+  assert.equal((await it.once()).code, 0);
+  assert.deepEqual(
+    it.delivered().map(({ path }) => path),
+    ["a.ulg", "another/b.ulg"],
+  );
+  assert.equal(it.server.logs.length, 2);
 });
 
 for (const [what, tricks, words, logs, bytes] of [
