@@ -127,7 +127,15 @@ export async function serve(
     return 0;
   }
   const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
-  await control.start();
+  await control.start().catch(async (error: unknown) => {
+    await daemon.stop();
+    await hooks.close();
+    const said = error instanceof ControlError ? error : await asUsage(error, config.stateDir);
+    // systemd starts it again where no person has to mend anything.
+    if (supervisor !== undefined && said !== error) throw new Error(reasonOf(said), { cause: error });
+    await supervisor?.mistake(reasonOf(said));
+    throw said;
+  });
   const unwatch = supervisor?.watch(() => askHealth(config.stateDir));
   if (daemon.ready)
     events.say(

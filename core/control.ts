@@ -70,13 +70,25 @@ export class ControlServer {
     });
   }
 
+  /** Throws ControlError where the file system keeps no sockets, as those of cards and sticks. */
   async start(): Promise<void> {
-    await fs.rm(join(this.stateDir, name), { force: true });
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once("error", reject);
-      withPath(this.stateDir, (path) => this.#server.listen(path, resolve));
-    });
-    await fs.chmod(join(this.stateDir, name), 0o660);
+    const place = join(this.stateDir, name);
+    await fs.rm(place, { force: true });
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#server.once("error", reject);
+        withPath(this.stateDir, (path) => this.#server.listen(path, resolve));
+      });
+    } catch (error) {
+      // A driver of FUSE may leave a plain file, which the next start would take for somebody's.
+      const left = await fs.lstat(place).catch(() => undefined);
+      if (left?.isFile() === true) await fs.rm(place);
+      else if (!["EPERM", "EOPNOTSUPP", "ENOSYS"].includes(codeOf(error))) throw error;
+      throw new ControlError(
+        `no socket can be made in ${this.stateDir}: its file system keeps none, as FAT, exFAT and NTFS; "stateDir" needs one of Linux, such as ext4`,
+      );
+    }
+    await fs.chmod(place, 0o660);
   }
 
   async close(): Promise<void> {

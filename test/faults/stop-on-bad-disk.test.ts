@@ -126,3 +126,17 @@ for (const call of ["pwrite64", "fsync"])
     await closed;
     assert.match(said, /EIO .*INJECTED/);
   });
+
+test(
+  "a state directory on a file system that keeps no sockets (FAT): said, with what to do, and nothing is left running",
+  { skip: strace ? false : "strace is missing, or may not trace here" },
+  async (t) => {
+    const { world, config } = worldOf(t);
+    const wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind", "-e", "inject=bind:error=EPERM"];
+    const program = new Program(["run", "--json", "--config", config], { wrap });
+    t.after(() => program.kill());
+    assert.equal(await program.exited, 2, program.stderr);
+    const words = 'its file system keeps none, as FAT, exFAT and NTFS; "stateDir" needs one of Linux, such as ext4';
+    assert.equal(program.stderr, `filesync: no socket can be made in ${world.path("small/state")}: ${words}\n`);
+  },
+);
