@@ -277,14 +277,11 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   const isLate = (target: RouteTarget) =>
     parsed.since === undefined && parsed.newest === undefined && (isUnknown(target) || startsNow(target));
   const targets = to.map((target) => (startsNow(target) ? { ...target, once: true as const } : target));
-  const rest = targets.filter((target) => !isLate(target));
+  const startsLate = (target: RouteTarget) => whole.since === "install" || isLate(target);
+  const rest = targets.filter((target) => !startsLate(target));
   if (rest.length > 0) routes.push({ ...whole, to: rest });
-  // As routes of their own: what the others get is not bound by them, and when one ran first is known by its targets.
-  for (const late of [
-    targets.filter((target) => isLate(target) && !isUnknown(target)),
-    targets.filter((target) => isLate(target) && isUnknown(target)),
-  ])
-    if (late.length > 0) routes.push({ ...whole, to: late, since: "install" });
+  // Each as a route of its own: what the others get is not bound by it, and when it ran first stays known whatever targets come beside it, or go.
+  for (const late of targets.filter(startsLate)) routes.push({ ...whole, to: [late], since: "install" });
 }
 
 /** Complains where it cannot be that; whether it can. */

@@ -95,7 +95,7 @@ export class Finder {
 
   /** When a route with `"since": "install"` ran first; undefined where it never did, or has no such rule. */
   startOf(route: RouteLane): number | undefined {
-    const known = this.engine.journal.meta(startKey(this.lane.name, route));
+    const known = this.#startNoted(route);
     return known === undefined ? undefined : Number(known.replace("listing:", ""));
   }
 
@@ -252,6 +252,20 @@ export class Finder {
     await survey?.end((file) => !archived(file.path) && this.#routes.some(({ rules }) => rules.wants(file)), signal);
   }
 
+  /** Before each target had a route of its own, that was noted of all targets of a route together. */
+  #startNoted(route: RouteLane): string | undefined {
+    const { journal } = this.engine;
+    const key = startKey(this.lane.name, route);
+    const begin = `since:${this.lane.name}:`;
+    const together = () =>
+      journal
+        .all<{ key: string; value: string }>("SELECT key, value FROM meta WHERE substr(key, 1, ?) = ?", begin.length, begin)
+        .filter((noted) => noted.key.slice(begin.length).split(",").includes(key.slice(begin.length)))
+        .map(({ value }) => value)
+        .sort((a, b) => Number(a.replace("listing:", "")) - Number(b.replace("listing:", "")))[0];
+    return journal.meta(key) ?? together();
+  }
+
   async #routeStarts(): Promise<Starts> {
     const { engine, lane } = this;
     const trusted = engine.clock.trusted();
@@ -260,7 +274,7 @@ export class Finder {
     for (const route of this.#routes) {
       if (route.rules.route.since !== "install") continue;
       const key = startKey(lane.name, route);
-      const known = engine.journal.meta(key);
+      const known = this.#startNoted(route);
       const listing = known === undefined || known.startsWith("listing:") ? "listing:" : "";
       const nowMs = engine.clock.wallMs();
       let startMs = known === undefined ? nowMs : Number(known.replace("listing:", ""));
@@ -276,7 +290,8 @@ export class Finder {
       }
       ms.set(key, startMs);
       if (listing !== "") fresh.add(key);
-      if (known !== `${listing}${startMs}`) await engine.journal.apply(() => engine.journal.setMeta(key, `${listing}${startMs}`));
+      if (engine.journal.meta(key) !== `${listing}${startMs}`)
+        await engine.journal.apply(() => engine.journal.setMeta(key, `${listing}${startMs}`));
     }
     return { ms, fresh, trusted };
   }

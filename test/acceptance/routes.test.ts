@@ -146,10 +146,18 @@ test("newest and since: old logs are not queued, new ones are", async (t) => {
   const now = Date.now() / 1000 + 1;
   utimesSync(world.path("in/log6"), now, now);
   await new Promise((resolve) => setTimeout(resolve, 1500));
-  const fresh = JSON.parse(readFileSync(config, "utf8")) as { devices: { in: { settle?: string } } };
-  fresh.devices.in.settle = "0s";
-  assert.equal((await once(world.config(fresh))).code, 0);
+  // Another target beside it takes nothing from what the first one gets.
+  world.mkdir("c");
+  const fresh = world.config({
+    devices: { in: local("in", { settle: "0s" }), a: local("a"), b: local("b"), c: local("c") },
+    routes: [
+      { from: "in", to: ["a"], newest: 2, into: "" },
+      { from: "in", to: ["c", "b"], since: "install", into: "" },
+    ],
+  });
+  assert.equal((await once(fresh)).code, 0);
   assert.deepEqual(readdirSync(world.path("b")), ["log6"]);
+  assert.deepEqual(readdirSync(world.path("c")), []);
   assert.deepEqual(readdirSync(world.path("a")), ["log4", "log5", "log6"]);
 });
 

@@ -610,6 +610,29 @@ test("since install at a source that tells no times: what has not settled in the
   assert.deepEqual([...all.files.keys()].sort(), ["both/new.bin", "both/old.bin"]);
 });
 
+test("since install counts for each target from when that ran first, whatever targets come beside it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [first, second, later] = [new FakeDevice("first"), new FakeDevice("second"), new FakeDevice("later")];
+  const listed = () => until(bench, "a listing", () => (bench.daemon.engine.finders.get("card")?.listings ?? 0) > 0);
+  const routes = (...targets: string[]) => targets.map((to) => ({ from: "card", to: [to], since: "install" as const }));
+  await bench.start({ sources: [card], targets: [first, second] }, routes("first", "second"));
+  await listed();
+  // As it was noted when a route's targets had one time together.
+  const { journal } = bench.daemon.engine;
+  await journal.commit(() => {
+    journal.setMeta("since:card:first,second", journal.meta("since:card:first") ?? "");
+    journal.run("DELETE FROM meta WHERE key IN ('since:card:first', 'since:card:second')");
+  });
+  await bench.stop();
+  card.put("between.bin", "between", Date.now());
+  await sleep(20);
+  await bench.start({ sources: [card], targets: [first, second, later] }, routes("later", "second", "first"));
+  await listed();
+  await until(bench, "delivered", () => first.files.size === 1 && second.files.size === 1);
+  assert.equal(later.files.size, 0);
+});
+
 test("a source is listed once when it attaches, and left alone afterwards for as long as that took", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
