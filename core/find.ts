@@ -17,7 +17,7 @@ import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
 import type { VersionRow } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
-import { dateText, dayOf, versionId, type AfterDelivery } from "./route.js";
+import { dateText, dayOf, plausible, versionId, type AfterDelivery } from "./route.js";
 
 const defaultIntervalMs = 30_000;
 const batch = 200;
@@ -313,10 +313,20 @@ export class Finder {
   #isSince(entry: FileEntry, route: RouteLane, { ms, fresh, trusted }: Starts): boolean {
     const early = this.#leftEarly.get(entry.path);
     if (early?.by.includes(route) === true && early.stamp === stampText(entry)) return false;
+    if (route.rules.route.since === "install" && plausible(entry.modifiedMs) === undefined && this.#wasPassedOver(entry, route))
+      return false;
     const key = startKey(this.lane.name, route);
     // While nobody knows the time, nothing tells what is there from what was there before.
     const startMs = fresh.has(key) && !trusted ? Infinity : (ms.get(key) ?? 0);
     return route.rules.isSince(entry, startMs, fresh.has(key), this.engine.clock.wallMs());
+  }
+
+  /** The journal has it, and it was not for this route: what no time tells apart from what comes later stays left, also when routes change. */
+  #wasPassedOver(entry: FileEntry, { rules: { route } }: RouteLane): boolean {
+    const { queue } = this.engine;
+    const known = queue.latest(this.lane.name, entry);
+    if (known === undefined || !sameStamp(known, entry)) return false;
+    return !queue.deliveriesOf(known.id).some(({ target }) => route.to.some(({ device }) => device === target));
   }
 
   /** `since: install` leaves it, in the first listing of that route. */

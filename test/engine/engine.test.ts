@@ -633,6 +633,23 @@ test("since install counts for each target from when that ran first, whatever ta
   assert.equal(later.files.size, 0);
 });
 
+test("since install: what has no time and was there before stays left when the route changes", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [out, all] = [new FakeDevice("out"), new FakeDevice("all")];
+  card.timeless = true;
+  for (const name of ["old.bin", "both/old.bin"]) card.put(name, "old");
+  const devices = { sources: [card], targets: [out, all] };
+  const other = { from: "card", to: ["all"], include: ["both/*"] };
+  await bench.start(devices, [{ from: "card", to: ["out"], since: "install" }, other]);
+  await until(bench, "the first listing", () => all.files.size === 1);
+  await bench.stop();
+  card.put("new.bin", "new");
+  await bench.start(devices, [{ from: "card", to: ["out"], since: "install", exclude: ["no/*"] }, other]);
+  await until(bench, "the new one", () => out.files.size > 0 && !bench.states("out").includes("wanting"));
+  assert.deepEqual([...out.files.keys()], ["new.bin"]);
+});
+
 test("a source is listed once when it attaches, and left alone afterwards for as long as that took", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
