@@ -88,7 +88,7 @@ export async function serve(
   process.on("SIGTERM", onSignal);
 
   const supervisor = Supervisor.of(process.env, (message) => events.say("error", "systemd", message));
-  const daemon = new Daemon({ config, events, programVersion });
+  const daemon = new Daemon({ config, events, programVersion, wentBack: process.env["FILESYNC_WENT_BACK"] });
   const starting = start(daemon, config.stateDir, supervisor, events, stop.signal);
   // From here on: one that came while it starts would end the process.
   let reloading: Promise<unknown> = starting.catch(() => undefined);

@@ -44,6 +44,8 @@ export interface DaemonOptions {
   readonly random?: () => number;
   /** Names this machine; found out when not given. */
   readonly machine?: string;
+  /** A file that is there after an upgrade was taken back. */
+  readonly wentBack?: string | undefined;
 }
 
 export class Daemon {
@@ -155,11 +157,11 @@ export class Daemon {
   }
 
   async #begin(suspect: boolean): Promise<void> {
-    const { events, random = Math.random } = this.#options;
+    const { events, wentBack, random = Math.random } = this.#options;
     const config = this.#config;
     const machine = this.#options.machine ?? machineName();
     const installation = await installationOf(config.stateDir, machine);
-    const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect);
+    const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect, wentBack);
     this.#run = run;
     this.#trouble = undefined;
     // Reloaded while it was built.

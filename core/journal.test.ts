@@ -258,14 +258,12 @@ test("a journal of a newer version that was taken back is set aside, once", asyn
 test("where the state directory is not the usual one, its service is told that an upgrade was taken back", async (t) => {
   const dir = tempDir(t);
   const mark = join(tempDir(t), "went-back");
-  process.env["FILESYNC_WENT_BACK"] = mark;
-  t.after(() => delete process.env["FILESYNC_WENT_BACK"]);
   const db = await openDatabase(join(dir, "journal.db"));
   db.exec("PRAGMA user_version = 99");
   db.close();
-  await assert.rejects(Journal.open(dir), JournalFromNewerVersion);
+  await assert.rejects(Journal.open(dir, false, true, mark), JournalFromNewerVersion);
   writeFileSync(mark, "");
-  const journal = await Journal.open(dir);
+  const journal = await Journal.open(dir, false, true, mark);
   assert.equal(journal.setAside[0], join(dir, "journal.damaged-1.db"));
   await journal.close();
 });

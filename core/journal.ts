@@ -66,10 +66,10 @@ export class Journal {
 
   /**
    * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met; `mend`: one that is
-   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (wentBack). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
+   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (`wentBack`: a file that is there then, beside that in `dir`). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
    * cannot be written.
    */
-  static async open(dir: string, suspect = false, mend = true): Promise<Journal> {
+  static async open(dir: string, suspect = false, mend = true, wentBack?: string): Promise<Journal> {
     const path = join(dir, "journal.db");
     let setAside: string[] = [];
     let db: Database;
@@ -78,7 +78,7 @@ export class Journal {
     try {
       db = await openTables(path, suspect);
     } catch (error) {
-      if (error instanceof JournalFromNewerVersion ? !mend || !wentBack(dir) : !isDamage(error)) throw error;
+      if (error instanceof JournalFromNewerVersion ? !mend || !isTakenBack(dir, wentBack) : !isDamage(error)) throw error;
       if (!mend)
         throw new JournalDamaged(`the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`, { cause: error });
       setAside = await moveAside(dir);
@@ -310,8 +310,8 @@ export class Journal {
 }
 
 /** deploy/trial.sh leaves a file where it put an older version back: nobody is there to say that the newer one's journal may be given up. It knows not every "stateDir". */
-function wentBack(dir: string): boolean {
-  return [join(dir, "went-back"), process.env["FILESYNC_WENT_BACK"]].some((path) => path !== undefined && existsSync(path));
+function isTakenBack(dir: string, told = ""): boolean {
+  return existsSync(join(dir, "went-back")) || existsSync(told);
 }
 
 /** A card without room for both files keeps the longer one. */

@@ -124,9 +124,9 @@ export class Run {
     this.#crew = new Crew(this.#fail);
   }
 
-  static async begin(given: Given, installation: Installation, suspect: boolean): Promise<Run> {
+  static async begin(given: Given, installation: Installation, suspect: boolean, wentBack?: string): Promise<Run> {
     const { config, events } = given;
-    const journal = await Journal.open(config.stateDir, suspect);
+    const journal = await Journal.open(config.stateDir, suspect, true, wentBack);
     const run = new Run(engineOf(given, journal, installation.id), given);
     try {
       if (journal.setAside.length > 0)
