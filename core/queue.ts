@@ -459,7 +459,11 @@ export class Queue {
   retry(ids: readonly string[], decided = false): void {
     for (const id of ids) {
       const { sending, ...marks } = this.marksOf(id);
-      if (decided && sending !== undefined) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });
+      if (decided && sending !== undefined) {
+        this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });
+        // Nobody is asked any more.
+        this.journal.run("UPDATE deliveries SET fault = NULL, reason = NULL WHERE id = ? AND state IN ('wanting', 'ready', 'parked')", id);
+      }
       this.journal.run(
         `UPDATE deliveries SET state = CASE state WHEN 'parked' THEN 'wanting' ELSE state END, tries = 0, restarts = 0, not_before = 0
          WHERE id = ? AND state IN ('wanting', 'ready', 'parked')`,

@@ -214,7 +214,16 @@ test('nobody knows, "again": who names the file sends it now, and no other retry
   const [file] = await why(bench.daemon.engine, "a.bin", true, never());
   const id = file?.reasons[0]?.id ?? "";
   assert.match(file?.reasons[0]?.text ?? "", new RegExp(`; to send it again now, .*: filesync retry ${id}$`));
+  box.attach(false);
+  await until(bench, "away", () => bench.daemon.engine.lanes.get("box")?.attached === false);
   await retry(bench.daemon.engine, id, never());
+  const [then] = await why(bench.daemon.engine, "a.bin", true, never());
+  assert.deepEqual(
+    then?.reasons.filter(({ text }) => text.includes("retry")),
+    [],
+    "it was said already",
+  );
+  box.attach(true);
   await until(bench, "sent", () => isDone(it));
   assert.equal(box.posts.length, 2);
   assert.notEqual(it.receipt().sentBefore, undefined);
