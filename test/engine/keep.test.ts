@@ -112,22 +112,26 @@ test("a rule that is made to delete while a file is sent is followed when it has
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
 
-test("what was kept for want of a proof is deleted once the route trusts the size", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true });
-  const out = new FakeDevice("out");
-  card.put("a.bin", "content");
-  const devices = { sources: [card], targets: [out] };
-  await bench.start(devices, [{ from: "card", to: ["out"] }]);
-  await until(bench, "delivered", () => bench.states("out")[0] === "done");
-  const { journal } = bench.daemon.engine;
-  await journal.commit(() => journal.run(`UPDATE deliveries SET receipt = json_set(receipt, '$.proof', 'size')`));
-  await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
-  const released = () => journal.get<{ released: string | null }>("SELECT released FROM versions")?.released ?? "";
-  await until(bench, "kept", () => released().startsWith("kept: out could only prove its size"));
-  await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete", trustSize: true }]);
-  await until(bench, "deleted", () => !card.files.has("a.bin"));
-});
+for (const [proof, words] of [
+  ["size", "prove its size"],
+  ["answer", "say that it took it"],
+] as const)
+  test(`what was kept for want of a proof (${proof}) is deleted once the route trusts the size`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "content");
+    const devices = { sources: [card], targets: [out] };
+    await bench.start(devices, [{ from: "card", to: ["out"] }]);
+    await until(bench, "delivered", () => bench.states("out")[0] === "done");
+    const { journal } = bench.daemon.engine;
+    await journal.commit(() => journal.run("UPDATE deliveries SET receipt = json_set(receipt, '$.proof', ?)", proof));
+    await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+    const released = () => journal.get<{ released: string | null }>("SELECT released FROM versions")?.released ?? "";
+    await until(bench, "kept", () => released().startsWith(`kept: out could only ${words}`));
+    await bench.reload(devices, [{ from: "card", to: ["out"], afterDelivery: "delete", trustSize: true }]);
+    await until(bench, "deleted", () => !card.files.has("a.bin"));
+  });
 
 test("a file of a route that was taken away is not deleted any more, and is once the route is back", async (t) => {
   const bench = new Bench(t);
