@@ -382,7 +382,7 @@ if ! getent passwd filesync >/dev/null; then
 fi
 # Whoever installed it may ask it how it is; in a chroot it may be somebody of the machine around it, and elsewhere one whom no file here knows.
 person=${SUDO_USER:-root}
-if [ "$person" != root ] && getent passwd "$person" >/dev/null && ! id -nG "$person" | grep -qw filesync; then
+if [ "$person" != root ] && getent passwd "$person" >/dev/null && ! id -nG "$person" | tr " " "\n" | grep -qx filesync; then
   if run usermod -aG filesync "$person"; then
     say "$person is in the group filesync from the next login on: then \"filesync status\" needs no sudo"
   else
