@@ -69,12 +69,12 @@ export const deviceCommon = {
   archiveDir: v.optional(
     v.pipe(
       lineOrNothing("a directory below the source's root"),
+      v.description('Where `afterDelivery: "archive"` moves delivered files.'),
       v.transform(plainPath),
       v.check(
         (dir) => dir !== "" && misledInto(dir) === undefined,
         'a directory below the source\'s root, without "..", and none that is named ".filesync"',
       ),
-      v.description('Where `afterDelivery: "archive"` moves delivered files.'),
     ),
   ),
 };
