@@ -459,15 +459,14 @@ export class Queue {
   retry(ids: readonly string[], decided = false): void {
     for (const id of ids) {
       const { sending, ...marks } = this.marksOf(id);
-      if (decided && sending !== undefined) {
-        this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });
-        // Nobody is asked any more.
-        this.journal.run("UPDATE deliveries SET fault = NULL, reason = NULL WHERE id = ? AND state IN ('wanting', 'ready', 'parked')", id);
-      }
+      const isDecided = decided && sending !== undefined;
+      if (isDecided) this.setMarks(id, { ...marks, sending: { ...sending, decided: true } });
+      // What was decided nobody is asked any more.
       this.journal.run(
-        `UPDATE deliveries SET state = CASE state WHEN 'parked' THEN 'wanting' ELSE state END, tries = 0, restarts = 0, not_before = 0
-         WHERE id = ? AND state IN ('wanting', 'ready', 'parked')`,
-        id,
+        `UPDATE deliveries SET state = CASE state WHEN 'parked' THEN 'wanting' ELSE state END, tries = 0, restarts = 0, not_before = 0,
+         fault = CASE ?2 WHEN 1 THEN NULL ELSE fault END, reason = CASE ?2 WHEN 1 THEN NULL ELSE reason END
+         WHERE id = ?1 AND state IN ('wanting', 'ready', 'parked')`,
+        ...[id, isDecided ? 1 : 0],
       );
     }
     if (ids.length > 0) this.#readyWhereSealed();
