@@ -2,7 +2,7 @@
 import { placeText } from "../core/config-problems.js";
 import { ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
-import { statusOf, syncText, type Status } from "../core/status.js";
+import { noDaemon, statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
 import { interruptible, whomToAsk } from "./ask.js";
 import { UsageError } from "./config.js";
@@ -120,8 +120,6 @@ function failingText({ from, to, fault, deliveries, reason, seconds }: Status["f
   const after = fault === "held" ? "" : inDoubt ? " in doubt" : " after a failure";
   return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${after}: ${reason}${again}`;
 }
-
-const noDaemon = "no daemon runs";
 
 export function statusText(status: Status): string {
   const { ready, summary } = status;

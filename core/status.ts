@@ -190,12 +190,15 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
   };
 }
 
+/** Why nothing is known of a device or a route. */
+export const noDaemon = "no daemon runs";
+
 function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
   return config.syncs.map((sync) => {
     const [name, { mode }] = [nameOf(sync), sync];
     const route = syncs.get(name);
     if (route === undefined) {
-      const reason = ready ? "one of its devices cannot be started as configured" : "no daemon runs";
+      const reason = ready ? "one of its devices cannot be started as configured" : noDaemon;
       return { route: name, mode, state: "unknown", reason, changes: 0, troubles: [] };
     }
     const { state, turnText, reason = turnText, done, evenMs, troubles, pending, settling: young } = route;
@@ -214,7 +217,7 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
     const withheld = plugin.withheld?.(options) ?? {};
     const roles = rolesOf(engine, name) ?? plugin.roles.filter((role) => withheld[role] === undefined);
     if (lane === undefined) {
-      const reason = ready ? "it cannot be started as configured" : "no daemon runs";
+      const reason = ready ? "it cannot be started as configured" : noDaemon;
       const last = ready ? undefined : lastSeen(engine, name);
       return { name, type, roles, presence: "unknown" as const, reason, ...(last === undefined ? {} : { last }) };
     }
