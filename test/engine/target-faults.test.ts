@@ -1,7 +1,7 @@
 /** What a target does wrong costs that target's delivery, never the file, never the engine. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
@@ -144,21 +144,30 @@ test("what cannot be resumed and arrived whole while nobody listened is not sent
   );
 });
 
+/** A file for a target that digests nothing. */
+function undigested(t: TestContext) {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { digests: [] } });
+  const content = randomBytes(300_000);
+  card.put("a.bin", content);
+  const delivered = async (): Promise<void> => {
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  };
+  return { out, content, delivered };
+}
+
 for (const left of [0, 1000])
   test(`what is only ${left} bytes long once it is to get its name, at a target that digests nothing, is sent from there`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card");
-    const out = new FakeDevice("out", { target: { digests: [] } });
-    const content = randomBytes(300_000);
-    card.put("a.bin", content);
+    const { out, content, delivered } = undigested(t);
     let commits = 0;
     out.before = (call) => {
       if (call.startsWith("commit") && ++commits === 1)
         for (const [path, partial] of out.partials) out.partials.set(path, partial.subarray(0, left));
       return undefined;
     };
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-    await until(bench, "delivered", () => bench.states("out")[0] === "done");
+    await delivered();
     assert.ok(out.files.get("a.bin")?.bytes.equals(content));
     assert.deepEqual(
       out.calls.filter((call) => /^(write|discard|commit)/.test(call)),
@@ -167,11 +176,7 @@ for (const left of [0, 1000])
   });
 
 test("what was given its name without an answer, at a target that digests nothing, is not sent again because the name cannot be asked for a while", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  const out = new FakeDevice("out", { target: { digests: [] } });
-  const content = randomBytes(300_000);
-  card.put("a.bin", content);
+  const { out, delivered } = undigested(t);
   let commits = 0;
   out.before = (call) => {
     if (!call.startsWith("commit") || ++commits > 2) return undefined;
@@ -181,8 +186,7 @@ test("what was given its name without an answer, at a target that digests nothin
     }
     throw new Fault("transient", "the connection was reset");
   };
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  await until(bench, "delivered", () => bench.states("out")[0] === "done");
+  await delivered();
   assert.deepEqual([...out.files.keys()], ["a.bin"]);
   assert.deepEqual(
     out.calls.filter((call) => /^(write|discard|commit)/.test(call)),
