@@ -469,7 +469,7 @@ export function isUnknownCommand(answer: Answer): boolean {
   return answer.code === 500 || answer.code === 502 || answer.code === 504;
 }
 
-/** Whether the answer says that nothing is there, rather than that it is forbidden. */
+/** Whether the answer says that nothing is there, rather than another reason. */
 export function isAbsent(answer: Answer): boolean {
   return answer.code === 550 && !saysWhy(answer.text);
 }
