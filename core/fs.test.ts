@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { bufferFor, makeDirs, piecesOf, renameByLink, renameDirNew } from "./fs.js";
+import { bufferFor, makeDirs, piecesOf, renameByLink, renameDirNew, syncDir } from "./fs.js";
 
 function scratch(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "filesync-fs-"));
@@ -135,4 +135,24 @@ test("a file is read in pieces from its start to its end, also where it grows me
     await handle.close();
     assert.ok(Buffer.concat(read).equals(bytes), `${size} bytes, ${grows} more`);
   }
+});
+
+test("who comes while a directory is synced waits for another sync, together with the others; its fault reaches them all", async (t) => {
+  const at = scratch(t);
+  const [first, second, third] = [syncDir(at), syncDir(at), syncDir(Buffer.from(at))];
+  assert.notEqual(second, first);
+  assert.equal(third, second);
+  let ended = false;
+  void first.then(() => (ended = true));
+  await second;
+  assert.ok(ended);
+  await Promise.all([syncDir(at), first]);
+  const gone = join(at, "gone");
+  const faults = await Promise.allSettled([syncDir(gone), syncDir(gone), syncDir(gone)]);
+  assert.deepEqual(
+    faults.map((fault) => fault.status === "rejected" && (fault.reason as NodeJS.ErrnoException).code),
+    ["ENOENT", "ENOENT", "ENOENT"],
+  );
+  await fs.mkdir(gone);
+  await syncDir(gone);
 });

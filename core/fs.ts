@@ -65,8 +65,22 @@ export function freeBytesAt(dir: string): Promise<number> {
   });
 }
 
+/** By its bytes: a directory that is being synced, and whoever came since. Its sync may have read the directory before their names were in it, so that they share the next. */
+const syncing = new Map<string, { readonly now: Promise<void>; next?: Promise<void> }>();
+
 /** Makes the names in a directory durable. File systems that cannot (FUSE, some network mounts) are left as they are. */
-export async function syncDir(dir: string | Buffer): Promise<void> {
+export function syncDir(dir: string | Buffer): Promise<void> {
+  const key = Buffer.from(dir).toString("latin1");
+  const running = syncing.get(key);
+  if (running !== undefined) return (running.next ??= running.now.then(noop, noop).then(() => syncDir(dir)));
+  const now = syncDirNow(dir).finally(() => syncing.delete(key));
+  syncing.set(key, { now });
+  return now;
+}
+
+function noop(): void {}
+
+async function syncDirNow(dir: string | Buffer): Promise<void> {
   const handle = await fs.open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     await handle.sync();
@@ -78,10 +92,19 @@ export async function syncDir(dir: string | Buffer): Promise<void> {
 }
 
 /**
- * Makes a name that a file was just given durable. The file is synced too: FAT (Linux, `vfat_rename`) writes a new name as that of an empty file, and what it
- * names only with the file.
+ * Makes a name that a file was just given durable. The file is synced too, where its file system may need that: FAT (Linux, `vfat_rename`) writes a new name as that of an empty file, and
+ * what it names only with the file.
  */
 export async function syncName(path: string | Buffer): Promise<void> {
+  const dir = typeof path === "string" ? dirname(path) : path.subarray(0, path.lastIndexOf(0x2f));
+  if (!namesAlone.has((await fs.statfs(dir)).type)) await syncAgain(path);
+  await syncDir(dir);
+}
+
+/** ext2 to 4, XFS, F2FS, tmpfs (linux/magic.h): there a name is durable with its directory. */
+const namesAlone: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0xf2f52010, 0x01021994]);
+
+async function syncAgain(path: string | Buffer): Promise<void> {
   try {
     const handle = await fs.open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
@@ -94,7 +117,6 @@ export async function syncName(path: string | Buffer): Promise<void> {
     const code = codeOf(error);
     if (code !== "EACCES" && code !== "EINVAL" && code !== "ENOTSUP") throw error;
   }
-  await syncDir(typeof path === "string" ? dirname(path) : path.subarray(0, path.lastIndexOf(0x2f)));
 }
 
 /** A name of its own, which `removeTemporaries` knows. */
@@ -242,7 +264,11 @@ const noClones: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "ENOTTY"
 
 /** Removes a file; an absent one is success. */
 export async function removeFile(path: string | Buffer): Promise<void> {
-  await fs.rm(path, { force: true });
+  try {
+    await fs.unlink(path);
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+  }
 }
 
 /** Data and what is needed to read it back are on the medium when this resolves. */

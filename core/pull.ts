@@ -64,7 +64,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         engine.work$.next();
         continue;
       }
-      if (version.store === "spool" && !(await spool.canEverHold(version.size))) {
+      let fits = version.store !== "spool" || (await spool.reserve(version.id, version.size, version.durable));
+      if (!fits && !(await spool.canEverHold(version.size))) {
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through' WHERE id = ?", version.id);
           engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", version.id);
@@ -72,10 +73,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         engine.work$.next();
         continue;
       }
-      const fits =
-        version.store !== "spool" ||
-        (await spool.reserve(version.id, version.size, version.durable)) ||
-        (reachable && (await makeRoom(engine, version, stop)));
+      fits ||= reachable && (await makeRoom(engine, version, stop));
       if (!fits) {
         full ??= nameOf(version);
         continue;

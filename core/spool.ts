@@ -8,8 +8,8 @@
 import { constants, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { Fault, faultOfErrno } from "./errors.js";
-import { freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir, writeDurable } from "./fs.js";
+import { codeOf, Fault, faultOfErrno } from "./errors.js";
+import { freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir } from "./fs.js";
 
 export interface SpoolLimits {
   readonly maxSizeBytes: number;
@@ -117,9 +117,7 @@ export class Spool {
     let handle: FileHandle | undefined;
     try {
       const fresh = offset === 0;
-      // A push may still read the file of the generation before: it must not see the bytes of this one in it.
-      if (fresh) await removeFile(path);
-      handle = await fs.open(path, constants.O_RDWR | (fresh ? constants.O_CREAT : 0), 0o640);
+      handle = fresh ? await newFile(path) : await fs.open(path, constants.O_RDWR);
       const { size } = await handle.stat();
       if (size < offset) {
         await handle.close();
@@ -133,8 +131,16 @@ export class Spool {
     }
   }
 
+  /** Nobody relies on it before this resolves: one that a power cut tears is read as none. */
   async writeSidecar(sidecar: Sidecar): Promise<void> {
-    await writeDurable(`${this.pathOf(sidecar.version)}.json`, `${JSON.stringify(sidecar)}\n`, 0o640);
+    const handle = await fs.open(`${this.pathOf(sidecar.version)}.json`, "w", 0o640);
+    try {
+      await handle.writeFile(`${JSON.stringify(sidecar)}\n`);
+      await syncData(handle);
+    } finally {
+      await handle.close();
+    }
+    await syncDir(this.#dir);
   }
 
   /** The sidecar of a version; undefined when there is none that can be read. */
@@ -181,6 +187,18 @@ export class Spool {
   forget(version: string): void {
     this.#used -= this.#held.get(version) ?? 0;
     this.#held.delete(version);
+  }
+}
+
+/** A push may still read the file of the generation before: it must not see the bytes of this one in it. */
+async function newFile(path: string): Promise<FileHandle> {
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
+  try {
+    return await fs.open(path, flags, 0o640);
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw error;
+    await removeFile(path);
+    return fs.open(path, flags, 0o640);
   }
 }
 

@@ -31,8 +31,14 @@ export async function makeRoot(dir: string): Promise<void> {
 
 /** undefined when nothing is there. A symbolic link or special file is `unreadable`. With an identity only where `numbered` is given (`entryOf`). */
 export async function statAt(root: string, path: string, numbered?: bigint): Promise<FileEntry | undefined> {
+  const stat = await ifThere(fs.lstat(placeOf(root, path), { bigint: true }), path);
+  return stat === undefined ? undefined : entryOf(path, stat, numbered);
+}
+
+/** undefined where nothing is at `path`, or above it. */
+export async function ifThere<T>(looked: Promise<T>, path: string): Promise<T | undefined> {
   try {
-    return entryOf(path, await fs.lstat(placeOf(root, path), { bigint: true }), numbered);
+    return await looked;
   } catch (error) {
     const fault = faultOfErrno(error, `cannot look at ${path}`);
     if (fault.kind === "missing") return undefined;
@@ -54,11 +60,7 @@ export function parentOf(place: Buffer): Buffer {
 export async function expectNoLink(root: string, path: string): Promise<void> {
   for (let at = path.indexOf("/"); at !== -1; at = path.indexOf("/", at + 1)) {
     const dir = path.slice(0, at);
-    const stat = await fs.lstat(placeOf(root, dir)).catch((error: unknown) => {
-      const fault = faultOfErrno(error, `cannot look at ${dir}`);
-      if (fault.kind === "missing") return undefined;
-      throw fault;
-    });
+    const stat = await ifThere(fs.lstat(placeOf(root, dir)), dir);
     if (stat === undefined) return;
     if (stat.isSymbolicLink()) throw new Fault("rejected", `${root}/${dir} is a symbolic link: links are not followed, they may lead out`);
   }

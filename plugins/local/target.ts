@@ -4,13 +4,13 @@
  * one is synced on the way too (`marks.ts`).
  */
 import { createHash } from "node:crypto";
-import { constants, promises as fs } from "node:fs";
+import { constants, promises as fs, type Stats } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { copyNew, piecesOf, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { expectNoLink, makeRoot, parentOf, placeOf, statAt } from "./place.js";
+import { expectNoLink, ifThere, makeRoot, parentOf, placeOf, statAt } from "./place.js";
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -140,21 +140,9 @@ export class LocalTarget implements Target {
     if (partial.size !== upload.size)
       throw new Fault(partial.size < upload.size ? "transient" : "conflict", `the partial has ${partial.size} bytes, not ${upload.size}`);
     const place = placeOf(this.root, upload.partialPath);
-    const digest = await digestOf(place, partial.size, signal);
-    if (upload.digest !== undefined && digest !== upload.digest)
-      throw new Fault("mismatch", `the target holds ${digest}, what was sent is ${upload.digest}`);
+    let digest: Digest;
     try {
-      if (upload.modifiedMs !== undefined) await fs.utimes(place, new Date(), new Date(upload.modifiedMs));
-      const handle = await fs.open(place, "r+");
-      try {
-        await handle.sync();
-      } catch (error) {
-        // The system may have dropped the pages, and would not say so a second time: what was not synced before is written again.
-        this.#written.delete(upload.partialPath);
-        throw error;
-      } finally {
-        await handle.close();
-      }
+      digest = await this.#proven(place, upload, signal);
       const name = placeOf(this.root, upload.path);
       await makeDirs(this.root, upload.path);
       const there = await this.look(upload, signal);
@@ -182,6 +170,25 @@ export class LocalTarget implements Target {
     }
     this.#written.delete(upload.partialPath);
     return receipt(upload, digest);
+  }
+
+  /** Reads the partial back, gives it its time, and syncs it. Throws "mismatch", and node's errors. */
+  async #proven(place: Buffer, upload: Upload, signal: AbortSignal): Promise<Digest> {
+    const handle = await fs.open(place, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      const digest = await digestIn(handle, upload.size, signal);
+      if (upload.digest !== undefined && digest !== upload.digest)
+        throw new Fault("mismatch", `the target holds ${digest}, what was sent is ${upload.digest}`);
+      if (upload.modifiedMs !== undefined) await handle.utimes(new Date(), new Date(upload.modifiedMs));
+      await handle.sync().catch((error: unknown) => {
+        // The system may have dropped the pages, and would not say so a second time: what was not synced before is written again.
+        this.#written.delete(upload.partialPath);
+        throw error;
+      });
+      return digest;
+    } finally {
+      await handle.close();
+    }
   }
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
@@ -229,19 +236,24 @@ export async function makeDirs(root: string, path: string): Promise<void> {
   try {
     for (; at !== -1; at = path.indexOf("/", at + 1)) {
       const dir = placeOf(root, path.slice(0, at));
-      try {
-        await fs.mkdir(dir);
-        await syncDir(parentOf(dir));
-      } catch (error) {
-        if (codeOf(error) !== "EEXIST") throw error;
-        // A link to a directory elsewhere would lead out of the root.
-        if (!(await fs.lstat(dir)).isDirectory())
-          throw new Fault("rejected", `${root}/${path.slice(0, at)} is there and is not a directory`);
-      }
+      const there = (await ifThere(fs.lstat(dir), path.slice(0, at))) ?? (await madeDir(dir));
+      // A link to a directory elsewhere would lead out of the root.
+      if (!there.isDirectory()) throw new Fault("rejected", `${root}/${path.slice(0, at)} is there and is not a directory`);
     }
   } catch (error) {
     throw isFault(error) ? error : asTargetFault(error, `cannot make the directory ${path.slice(0, at)}`);
   }
+}
+
+async function madeDir(dir: Buffer): Promise<Stats> {
+  try {
+    await fs.mkdir(dir);
+    await syncDir(parentOf(dir));
+  } catch (error) {
+    // Of two that make it at once one is second.
+    if (codeOf(error) !== "EEXIST") throw error;
+  }
+  return fs.lstat(dir);
 }
 
 /** A directory of the target that vanished is the target that is away. */
@@ -251,16 +263,20 @@ function asTargetFault(error: unknown, what: string): Fault {
 }
 
 async function digestOf(place: Buffer, size: number, signal: AbortSignal): Promise<Digest> {
-  const hash = createHash("sha256");
   try {
     const handle = await fs.open(place, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
-      for await (const bytes of piecesOf(handle, size, signal)) hash.update(bytes);
-      return `sha256:${hash.digest("hex")}`;
+      return await digestIn(handle, size, signal);
     } finally {
       await handle.close();
     }
   } catch (error) {
     throw isFault(error) ? error : asTargetFault(error, "cannot read back what was written");
   }
+}
+
+async function digestIn(handle: fs.FileHandle, size: number, signal: AbortSignal): Promise<Digest> {
+  const hash = createHash("sha256");
+  for await (const bytes of piecesOf(handle, size, signal)) hash.update(bytes);
+  return `sha256:${hash.digest("hex")}`;
 }
