@@ -92,7 +92,7 @@ export class PullJob {
         if (!isFault(error, "mismatch") && !isFault(error, "changed")) await this.#checkpoint(writer);
         throw error;
       }
-      await this.#seal();
+      await this.#seal(writer);
     } finally {
       await writer.close();
     }
@@ -208,7 +208,7 @@ export class PullJob {
     if (failed !== undefined) throw failed.error;
     throwIfAborted(signal);
     // A short file is recorded once, when it is sealed; the proof of a source that digests by itself may take minutes.
-    if (writer.offset === entry.size && this.#version.durable === 0 && this.#other === undefined) await writer.sync(true);
+    if (writer.offset === entry.size && this.#version.durable === 0 && this.#other === undefined) await writer.flush();
     else await this.#checkpoint(writer);
     if (writer.offset !== entry.size) throw new Fault("transient", `the source ended after ${writer.offset} of ${entry.size} bytes`);
   }
@@ -256,13 +256,14 @@ export class PullJob {
     if (now !== undefined) sameOrGrown(this.#version, now);
   }
 
-  async #seal(): Promise<void> {
+  /** With the writer of what may not be on the medium yet. A sidecar's digest is looked at before it is believed: both are synced at once. */
+  async #seal(writer?: SpoolWriter): Promise<void> {
     const { engine } = this;
     const digest = this.#digest.value();
     const { id, size } = this.#version;
     // It was whole here once, and its copy was given up.
     if (this.#unvouched && this.#version.digest !== null && this.#version.digest !== digest) throw this.#notVouched();
-    if (this.#version.store === "spool") await engine.spool.writeSidecar(this.#sidecar(digest));
+    if (this.#version.store === "spool") await Promise.all([writer?.sync(true), engine.spool.writeSidecar(this.#sidecar(digest))]);
     await engine.journal.commit(() => {
       engine.journal.run(
         "UPDATE versions SET state = 'sealed', durable = ?, digest = ?, sealed_ms = ?, safest = 0 WHERE id = ?",

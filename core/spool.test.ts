@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,6 +49,12 @@ test("a writer cuts off what lies behind the durable offset; a file that is shor
   assert.equal(readFileSync(spool.pathOf(id), "utf8"), "durable!");
   writer = await spool.writer(id, 9);
   assert.equal(writer.handle, undefined);
+});
+
+test("a sidecar for which there is no room is a spool without space", async (t) => {
+  const { spool } = await spoolIn(t);
+  symlinkSync("/dev/full", `${spool.pathOf(id)}.json`);
+  await assert.rejects(spool.writeSidecar(sidecar), (error) => isFault(error, "full"));
 });
 
 test("space is promised once, and given back when the version is dropped", async (t) => {

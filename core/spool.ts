@@ -131,16 +131,20 @@ export class Spool {
     }
   }
 
-  /** Nobody relies on it before this resolves: one that a power cut tears is read as none. */
+  /** Nobody relies on it before this resolves: one that a power cut tears is read as none. Throws Fault "full" or "transient". */
   async writeSidecar(sidecar: Sidecar): Promise<void> {
-    const handle = await fs.open(`${this.pathOf(sidecar.version)}.json`, "w", 0o640);
+    const path = `${this.pathOf(sidecar.version)}.json`;
     try {
-      await handle.writeFile(`${JSON.stringify(sidecar)}\n`);
-      await syncData(handle);
-    } finally {
-      await handle.close();
+      const handle = await fs.open(path, "w", 0o640);
+      try {
+        await handle.writeFile(`${JSON.stringify(sidecar)}\n`);
+        await Promise.all([syncData(handle), syncDir(this.#dir)]);
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      throw spoolFault(error, `cannot write ${path}`);
     }
-    await syncDir(this.#dir);
   }
 
   /** The sidecar of a version; undefined when there is none that can be read. */
