@@ -57,6 +57,8 @@ export class PullJob {
     readonly live: LiveFile,
     readonly transfer: Transfer,
     readonly signal: AbortSignal,
+    /** Called once the source is not needed any more: what is left is the medium's. */
+    readonly read: () => void,
   ) {
     this.#version = version;
     this.#bases = basesOf(engine, version);
@@ -85,14 +87,21 @@ export class PullJob {
     try {
       await this.#copy(entry, writer);
       throwIfAborted(signal);
+      // A short file is recorded once, when it is sealed; the proof of a source that digests by itself may take minutes.
+      const short = this.#version.durable === 0 && this.#other === undefined;
+      const kept = short ? undefined : this.#checkpoint(writer);
+      kept?.catch(() => undefined);
       try {
         await this.#prove(entry);
       } catch (error) {
+        await kept;
         // All of it came: it may be gone when the source can be asked again.
         if (!isFault(error, "mismatch") && !isFault(error, "changed")) await this.#checkpoint(writer);
         throw error;
       }
-      await this.#seal(writer);
+      this.read();
+      await kept;
+      await this.#seal(short ? writer : undefined);
     } finally {
       await writer.close();
     }
@@ -207,10 +216,12 @@ export class PullJob {
     await checkpoint;
     if (failed !== undefined) throw failed.error;
     throwIfAborted(signal);
-    // A short file is recorded once, when it is sealed; the proof of a source that digests by itself may take minutes.
-    if (writer.offset === entry.size && this.#version.durable === 0 && this.#other === undefined) await writer.flush();
-    else await this.#checkpoint(writer);
-    if (writer.offset !== entry.size) throw new Fault("transient", `the source ended after ${writer.offset} of ${entry.size} bytes`);
+    if (writer.offset === entry.size) {
+      await writer.flush();
+      return;
+    }
+    await this.#checkpoint(writer);
+    throw new Fault("transient", `the source ended after ${writer.offset} of ${entry.size} bytes`);
   }
 
   /** Data first, then the journal; only then a push may send it. `sure`: what came last is in no doubt. */

@@ -19,22 +19,39 @@ import { workers } from "./workers.js";
 /** Not worth giving way for less. */
 const worthBytes = 4 * 2 ** 20;
 
+/** So many that are read are made durable beside those that are being read: on a slow card that takes longer than reading a small file. */
+const mostSealing = 4;
+
 export interface Pull {
   readonly version: VersionRow;
   readonly rank: Wanted;
   /** Gives back the slot of the source. */
   readonly leave: () => void;
   transfer?: Transfer;
+  /** Its source is not needed any more. */
+  sealing?: true;
 }
 
 export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<Pull> {
   const wake$ = merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached)));
+  let sealing = 0;
   return workers<Pull>(wake$, stop, {
-    slots: () => (lane.attached ? lane.slots("source") : 0),
+    slots: () => (lane.attached ? lane.slots("source") + Math.min(sealing, mostSealing) : 0),
     claim: () => claim(engine, lane, stop),
-    run: (pull, signal) => run(engine, lane, pull, signal),
-    givesWay: async (running) => {
+    run: async (pull, signal) => {
+      const read = () => {
+        pull.sealing = true;
+        sealing += 1;
+        pull.leave();
+        engine.work$.next();
+      };
+      await run(engine, lane, pull, signal, read);
+      if (pull.sealing === true) sealing -= 1;
+    },
+    givesWay: async (all) => {
       const { queue, spool } = engine;
+      const running = all.filter((pull) => pull.sealing !== true);
+      if (running.length === 0) return undefined;
       if (lane.hurried) return running[0];
       const best = queue.wanted(lane.name, lane.media, targets(engine, true), 1)[0];
       const version = best === undefined ? undefined : queue.version(best.version);
@@ -98,7 +115,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
   return undefined;
 }
 
-async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal): Promise<void> {
+/** `read`: called once its source is not needed any more. */
+async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal, read: () => void): Promise<void> {
   const { version } = work;
   const { queue, journal } = engine;
   const live = engine.live.begin(version.id, version.store === "place" ? 0 : version.durable);
@@ -117,7 +135,7 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal):
     version.durable,
   );
   const route = routeOf(engine, version, work.rank);
-  const job = new PullJob(engine, lane, source, version, live, work.transfer, signal);
+  const job = new PullJob(engine, lane, source, version, live, work.transfer, signal, read);
   try {
     await job.run();
     lane.noteSuccess();

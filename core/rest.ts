@@ -30,6 +30,8 @@ function isWanted({ journal, queue, finders }: Engine, lane: Lane): boolean {
   if (lane.busy > 0) return true;
   if (queue.isSending(lane.name)) return true;
   for (const [id, { source }] of queue.releasable) if (source === lane.name && lane.holds(queue.version(id)?.medium ?? "")) return true;
+  // Read to its end, and not durable here yet.
+  for (const id of queue.pulling.keys()) if (queue.version(id)?.source === lane.name) return true;
   return lane.media.some(
     (medium) =>
       journal.get("SELECT 1 FROM deliveries WHERE source = ? AND medium = ? AND state = 'wanting' LIMIT 1", lane.name, medium) !==

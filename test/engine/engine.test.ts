@@ -167,6 +167,35 @@ test("a spool copy that vanishes is pulled again", async (t) => {
   await until(bench, "delivered", () => bench.states("out")[0] === "done", 8000);
 });
 
+test("a source is read on while what was read becomes durable, up to five files; none counts as pulled before", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const names = Array.from({ length: 7 }, (_, n) => `${n}.bin`);
+  for (const name of names) card.put(name, name);
+  card.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { concurrency: 1 } });
+  const { engine } = bench.daemon;
+  let go = (): void => undefined;
+  const slow = new Promise<void>((resolve) => (go = resolve));
+  const write = engine.spool.writeSidecar.bind(engine.spool);
+  engine.spool.writeSidecar = (sidecar) => slow.then(() => write(sidecar));
+  const opened = () => card.calls.filter((call) => call.startsWith("open")).length;
+  card.attach(true);
+  await until(bench, "as many as may be", () => opened() === 5);
+  await sleep(50);
+  assert.equal(opened(), 5);
+  assert.equal(card.openMost, 1);
+  assert.deepEqual([...out.files.keys()], []);
+  assert.deepEqual(
+    bench.events.filter(({ what }) => what === "pulled"),
+    [],
+  );
+  go();
+  await until(bench, "all there", () => out.files.size === names.length);
+  assert.equal(card.openMost, 1);
+});
+
 test("better work that finds no room in the spool does not keep a pull from going on", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { concurrency: 1 });

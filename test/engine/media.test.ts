@@ -159,6 +159,26 @@ test("a device hears that nothing more is wanted of it: not before all is here, 
   await until(bench, "rest", () => out.rests > before);
 });
 
+test("a device of which a file is read to its end, and sent already, hears nothing before that is durable here", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", randomBytes(5_000_000));
+  card.attach(false);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { spool } = bench.daemon.engine;
+  let go = (): void => undefined;
+  const slow = new Promise<void>((resolve) => (go = resolve));
+  const write = spool.writeSidecar.bind(spool);
+  spool.writeSidecar = (sidecar) => slow.then(() => write(sidecar));
+  card.attach(true);
+  await until(bench, "it is sent", () => bench.states("out")[0] === "active");
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.equal(card.rests, 0);
+  go();
+  await until(bench, "rest", () => card.rests > 0);
+});
+
 test("bytes that came right before a break are read again where they are in doubt, and nothing begins from the first", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { chunk: 500_000, doubtedBytes: 2 ** 20 });
