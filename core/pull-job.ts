@@ -264,7 +264,16 @@ export class PullJob {
     }
     const now = await source.stat(this.#version.path, signal);
     // Gone after its last byte was read: what is here is whole.
-    if (now !== undefined) sameOrGrown(this.#version, now);
+    if (now === undefined) return;
+    const read = sameOrGrown(this.#version, now);
+    if (now.size > read.size && !(await this.#continues(read))) throw this.#notVouched();
+  }
+
+  /** What is longer now may be another file that was written over this one while it was read. In place that is read again without cost; elsewhere what can be asked is whether nothing of two was mixed. */
+  async #continues(read: FileEntry): Promise<boolean> {
+    const { id, digest, store, path } = this.#version;
+    if (this.#grew || digest !== null || this.lane.keepsGrowing(path)) return true;
+    return store !== "place" && (await this.#sameSamples(id, read, read.size));
   }
 
   /** With the writer of what may not be on the medium yet. A sidecar's digest is looked at before it is believed: both are synced at once. */

@@ -139,7 +139,29 @@ test("a file that is replaced by a longer one before its first byte was read: no
       assert.deepEqual(await changedBeforeItsPull(t, settleMs, old, [other], undefined, store), [other], `${store}, settle ${settleMs}`);
   // The same with a version before it, which neither continues.
   const before = randomBytes(500);
-  assert.deepEqual(await changedBeforeItsPull(t, 10, old, [longest], before), [before, longest]);
+  for (const store of ["spool", "place"] as const)
+    assert.deepEqual(await changedBeforeItsPull(t, 10, old, [longest], before, store), [before, longest], store);
+});
+
+test("a file that a longer one is written over while it is read: no mixture of both arrives", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const [old, other] = [randomBytes(200_000), randomBytes(300_000)];
+  card.put("a.bin", old, t0);
+  card.before = (call) => {
+    if (call !== "read a.bin 131072" || card.files.get("a.bin")?.bytes.length !== old.length) return undefined;
+    // What is open is the same file.
+    other.copy(card.files.get("a.bin")?.bytes ?? old, 131_072, 131_072);
+    card.put("a.bin", other, t0 + 1000);
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { settleMs: 10 } });
+  await until(bench, "the other", () => bench.states("out").includes("done"));
+  assert.deepEqual(
+    [...out.files.values()].map(({ bytes }) => bytes.equals(other)),
+    [true],
+  );
 });
 
 test("a file that grew before its first byte was read goes out as it is then; one that grows all the time goes out all the same", async (t) => {
