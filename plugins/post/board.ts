@@ -1,7 +1,7 @@
 /** A small web page that a person can open: what was posted, when, and where it is. Made anew from a file of lines, which is what lasts. */
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
-import { codeOf } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable, writeDurable } from "../../core/fs.js";
 
 export interface Posted {
@@ -26,15 +26,30 @@ export class Board {
     readonly page = join(dir, "index.html"),
   ) {}
 
-  /** Resolves once the lines are durable. The page is made of all of them each time, so one that cannot be written now loses nothing. */
+  /** Resolves once the lines are durable; throws the Fault of keeping them. The page is made of all of them each time, so one that cannot be written now loses nothing. */
   add(posted: Posted): Promise<void> {
     this.#writing = this.#writing.catch(() => undefined).then(() => this.#add(posted));
     return this.#writing;
   }
 
   async #add(posted: Posted): Promise<void> {
-    await makeDirDurable(this.dir, 0o700);
     const path = join(this.dir, "posted.jsonl");
+    const all = await this.#keep(path, posted).catch((error: unknown) => {
+      // Whatever is wrong here, the file and its target are right.
+      const { kind, message } = faultOfErrno(error, `${path} cannot keep what was posted`);
+      throw new Fault(kind === "full" ? kind : "transient", message, { cause: error });
+    });
+    try {
+      await makeDirDurable(dirname(this.page));
+      await writeDurable(this.page, this.#html(all.slice(-shown)), 0o644);
+    } catch (error) {
+      this.warn(`the page ${this.page} cannot be written: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  /** All lines, with this one. */
+  async #keep(path: string, posted: Posted): Promise<string[]> {
+    await makeDirDurable(this.dir, 0o700);
     const before = await fs.readFile(path, "utf8").catch((error: unknown) => {
       if (codeOf(error) === "ENOENT") return "";
       throw error;
@@ -42,12 +57,7 @@ export class Board {
     const lines = before.split("\n").filter((line) => line !== "");
     const all = [...lines.filter((line) => keyOf(line) !== keyOf(JSON.stringify(posted))), JSON.stringify(posted)];
     await writeDurable(path, `${all.join("\n")}\n`, 0o600);
-    try {
-      await makeDirDurable(dirname(this.page));
-      await writeDurable(this.page, this.#html(all.slice(-shown)), 0o644);
-    } catch (error) {
-      this.warn(`the page ${this.page} cannot be written: ${error instanceof Error ? error.message : String(error)}`);
-    }
+    return all;
   }
 
   #html(lines: readonly string[]): string {
