@@ -238,6 +238,9 @@ export class Finder {
     if (reconsider || starts.fresh.size > 0)
       await engine.journal.apply(() => {
         engine.journal.setMeta(considered(lane.name), rulesNow);
+        // Only now it is known that a target which they require gets nothing more of what was there.
+        for (const { rules } of this.#routes)
+          for (const { device, requires } of rules.route.to) if (requires.length > 0) engine.queue.dueAt(device);
         for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
       });
     if (reconsider) engine.work$.next();

@@ -5,6 +5,7 @@
 import { Subject } from "./rxjs.js";
 import { type Engine, type RouteLane, routeOf } from "./engine.js";
 import { Fault } from "./errors.js";
+import { isConsidered } from "./find.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";
 import type { Clock } from "./plugin.js";
@@ -126,7 +127,7 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
           reason: `it goes only when ${missing.join(" and ")} ${missing.length === 1 ? "has" : "have"} it ("requires")${
             never === undefined
               ? ""
-              : `, and that will never be: to ${never.target} it does not go (${never.reason ?? "it was given up"}); "filesync forget" gives it up here, too`
+              : `, and that will never be: to ${never.target} it does not go (${never.reason}); "filesync forget" gives it up here, too`
           }`,
         };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
@@ -134,18 +135,24 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
   return together([route?.gate?.barred, first, slow, spent]);
 }
 
-/** Which targets, by "requires", must get the file of this delivery first; `never`: what had to bring it to one of them and will not. */
+/** Which targets, by "requires", must get the file of this delivery first; `never`: one of them to which it will not go. */
 export function required(
   engine: Engine,
   version: VersionRow,
   delivery: DeliveryRow,
   route = routeOf(engine, version, delivery),
-): { readonly missing: readonly string[]; readonly never?: DeliveryRow } {
+): { readonly missing: readonly string[]; readonly never?: { readonly target: string; readonly reason: string } } {
   const needed = route?.rules.route.to.find(({ device }) => device === delivery.target)?.requires ?? [];
   const others = needed.length === 0 ? [] : engine.queue.deliveriesOf(version.id);
   const missing = needed.filter((name) => !others.some(({ target, state }) => target === name && state === "done"));
-  const never = others.find(({ target, state }) => missing.includes(target) && (state === "dropped" || state === "discard"));
-  return { missing, ...(never === undefined ? {} : { never }) };
+  for (const target of missing) {
+    const given = others.filter((other) => other.target === target);
+    if (!given.every(({ state }) => state === "dropped" || state === "discard")) continue;
+    // Each target of a route may have its own beginning, or have come later.
+    if (given.length === 0 && !isConsidered(engine, version.source)) continue;
+    return { missing, never: { target, reason: given.length === 0 ? "no route took it there" : (given[0]?.reason ?? "it was given up") } };
+  }
+  return { missing };
 }
 
 /** The same for who asks: not known where its target is not there, undefined where it goes soon. */

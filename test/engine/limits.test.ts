@@ -173,6 +173,38 @@ test("what requires a target for which a file is nothing says that it never goes
   assert.equal(ground.files.size, 0);
 });
 
+test("what requires a target that came later, and begins later, says that it never goes, and can be given up", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const ground = new FakeDevice("ground");
+  const review = new FakeDevice("review");
+  ground.attach(false);
+  const devices = { sources: [card], targets: [ground, review] };
+  const since = "install";
+  await bench.start(devices, [{ from: "card", to: ["ground"], since }]);
+  await until(bench, "a listing", () => (bench.daemon.engine.finders.get("card")?.listings ?? 0) > 0);
+  card.put("a.bin", "a", Date.now());
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "pulled", () => bench.events.some(({ what }) => what === "pulled"));
+  // As the configuration makes them of one.
+  await bench.reload(devices, [
+    { from: "card", to: ["review"], since },
+    { from: "card", to: [{ device: "ground", requires: ["review"] }], since },
+  ]);
+  ground.attach(true);
+  const kept = () =>
+    bench.daemon.engine.journal.get<{ reason: string | null }>("SELECT reason FROM deliveries WHERE fault = 'held'")?.reason;
+  await until(bench, "never", () => /and that will never be: to review it does not go \(no route took it there\)/.test(kept() ?? ""));
+  assert.deepEqual(
+    (await forget(bench.daemon.engine, "a.bin")).forgotten.map(({ to }) => to),
+    ["ground"],
+  );
+  card.put("b.bin", "b", Date.now());
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "both", () => review.files.has("b.bin") && ground.files.has("b.bin"));
+  assert.equal(review.files.has("a.bin"), false);
+});
+
 test("what a route held back goes when a reload takes its condition away, or what it requires", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
