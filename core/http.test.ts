@@ -22,8 +22,8 @@ import { bytes, readingOfStream, sha256 } from "../test/conformance/upload.js";
 
 const calm = () => new AbortController().signal;
 
-async function listening(t: TestContext, server: Server | http.Server | https.Server): Promise<number> {
-  server.listen(0, "127.0.0.1");
+async function listening(t: TestContext, server: Server | http.Server | https.Server, host = "127.0.0.1"): Promise<number> {
+  server.listen(0, host);
   await once(server, "listening");
   t.after(() => {
     server.close();
@@ -378,7 +378,7 @@ test(
       execFileSync("openssl", args, { cwd: dir, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
     writeFileSync(
       join(dir, "ca.cnf"),
-      "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\nrand_serial = yes\nnew_certs_dir = .\ndefault_md = sha256\npolicy = p\nx509_extensions = e\n[p]\ncommonName = supplied\n[e]\nsubjectAltName = DNS:localhost\n",
+      "[ca]\ndefault_ca = d\n[d]\ndatabase = index.txt\nrand_serial = yes\nnew_certs_dir = .\ndefault_md = sha256\npolicy = p\nx509_extensions = e\n[p]\ncommonName = supplied\n[e]\nsubjectAltName = DNS:localhost, IP:::1\n",
     );
     writeFileSync(join(dir, "index.txt"), "");
     const make = (name: string, from: string, to: string) => {
@@ -421,18 +421,21 @@ test(
     const good = make("good", "20200101000000Z", "20991231000000Z");
     const old = make("old", "20200101000000Z", "20210101000000Z");
     let heard = 0;
-    const serve = async (it: { key: Buffer; cert: Buffer }) =>
-      `https://localhost:${await listening(
+    const listen = (it: { key: Buffer; cert: Buffer }, host?: string) =>
+      listening(
         t,
         https.createServer(it, (_, response) => {
           heard += 1;
           response.end("ok");
         }),
-      )}`;
+        host,
+      );
+    const serve = async (it: { key: Buffer; cert: Buffer }) => `https://localhost:${await listen(it)}`;
     const at = await serve(good);
     const ask = async (origin: string, more: Partial<HttpOptions>) => (await clientTo(t, origin, more).request(get, calm())).text();
     assert.equal(await ask(at, { tls: { fingerprint: good.fingerprint } }), "ok");
     assert.equal(await ask(at, { tls: { ca: good.path } }), "ok");
+    assert.equal(await ask(`https://[::1]:${await listen(good, "::1")}`, { tls: { ca: good.path } }), "ok");
     heard = 0;
     await fault(ask(at, {}), "denied", /certificate or TLS is not accepted .*"tls"/);
     await fault(

@@ -235,9 +235,9 @@ export class HttpClient {
   async #makeAgent(keepAlive: boolean): Promise<http.Agent> {
     const { origin, tls, timeoutMs, kept = 4 } = this.#options;
     const secure = origin.protocol === "https:";
-    const given = secure ? await tlsOptions(origin.hostname, tls) : {};
-    const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: kept, keepAliveMsecs: 10_000 });
     const host = hostOf(origin);
+    const given = secure ? await tlsOptions(host, tls) : {};
+    const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: kept, keepAliveMsecs: 10_000 });
     const port = portOf(origin);
     agent.createConnection = (_options, done) => {
       const callback = done as ((error: Error | null, socket?: Socket) => void) | undefined;
