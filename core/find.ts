@@ -157,7 +157,8 @@ export class Finder {
         if (back !== undefined) throw new Fault("config", back);
       }
     const rulesNow = rulesOf(engine, lane.name);
-    const reconsider = !isConsidered(engine, lane.name);
+    const { media } = lane;
+    const reconsider = media.some((medium) => !isConsidered(engine, lane.name, medium));
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
@@ -237,7 +238,7 @@ export class Finder {
     // Otherwise that is known: a listing without anything new asks the medium for nothing.
     if (reconsider || starts.fresh.size > 0)
       await engine.journal.apply(() => {
-        engine.journal.setMeta(considered(lane.name), rulesNow);
+        for (const medium of media) engine.journal.setMeta(considered(lane.name, medium), rulesNow);
         // Only now it is known that a target which they require gets nothing more of what was there.
         for (const { rules } of this.#routes)
           for (const { device, requires } of rules.route.to) if (requires.length > 0) engine.queue.dueAt(device);
@@ -454,12 +455,12 @@ export class Finder {
   }
 }
 
-/** Whether a source was listed to its end under the present rules: until then not every delivery is known. */
-export function isConsidered(engine: Engine, source: string): boolean {
-  return engine.journal.meta(considered(source)) === rulesOf(engine, source);
+/** Whether a source was listed to its end, with this medium in, under the present rules: until then not every delivery of what is on it is known. */
+export function isConsidered(engine: Engine, source: string, medium: string): boolean {
+  return engine.journal.meta(considered(source, medium)) === rulesOf(engine, source);
 }
 
-const considered = (source: string) => `routes:${source}`;
+const considered = (source: string, medium: string) => (medium === "" ? `routes:${source}` : `routes:${source}:${medium}`);
 
 function rulesOf(engine: Engine, source: string): string {
   const routes = engine.routes.get(source) ?? [];

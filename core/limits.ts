@@ -149,7 +149,7 @@ export function required(
     const given = others.filter((other) => other.target === target);
     if (!given.every(({ state }) => state === "dropped" || state === "discard")) continue;
     // Each target of a route may have its own beginning, or have come later.
-    if (given.length === 0 && !isConsidered(engine, version.source)) continue;
+    if (given.length === 0 && !isConsidered(engine, version.source, version.medium)) continue;
     return { missing, never: { target, reason: given.length === 0 ? "no route took it there" : (given[0]?.reason ?? "it was given up") } };
   }
   return { missing };

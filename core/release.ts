@@ -22,12 +22,16 @@ const againMs = 30_000;
 
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
-  let considered = false;
+  const known = new Set<string>();
+  // A route or target that is new may want the file too.
+  const isKnown = (medium: string) => {
+    if (!known.has(medium) && isConsidered(engine, lane.name, medium)) known.add(medium);
+    return known.has(medium);
+  };
   return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
-    // A route or target that is new may want the file too.
-    slots: () => (lane.attached && (considered ||= isConsidered(engine, lane.name)) ? 1 : 0),
+    slots: () => (lane.attached && lane.media.some(isKnown) ? 1 : 0),
     claim: () => {
-      const version = next(engine, lane);
+      const version = next(engine, lane, isKnown);
       // In the same turn of the loop: nobody can send it again in between.
       if (version !== undefined) engine.queue.releasing.add(version.id);
       return Promise.resolve(version);
@@ -81,13 +85,15 @@ function failedAt({ queue }: Engine, lane: Lane): number {
   return count;
 }
 
-function next(engine: Engine, lane: Lane): VersionRow | undefined {
-  return engine.queue.toRelease(lane.name, (version) => !lane.holds(version.medium) || mayGrow(lane, version));
+/** `isKnown`: whether all routes were asked about what is on a medium. */
+function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean): VersionRow | undefined {
+  return engine.queue.toRelease(lane.name, (version) => !lane.holds(version.medium) || !isKnown(version.medium) || mayGrow(lane, version));
 }
 
 /** Whether something is left to do at a source that is there. */
 export function isReleaseDue(engine: Engine, lane: Lane): boolean {
-  return lane.attached && next(engine, lane) !== undefined && isConsidered(engine, lane.name);
+  const known = lane.media.filter((medium) => isConsidered(engine, lane.name, medium));
+  return lane.attached && next(engine, lane, (medium) => known.includes(medium)) !== undefined;
 }
 
 /** Whether what is at the source now is what was delivered. Where nobody knows what that was: whether its size is enough. */

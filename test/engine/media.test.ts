@@ -65,6 +65,30 @@ test("a file is deleted on its own medium only, though another holds one of that
   assert.equal(reader.calls.filter((call) => call.startsWith("remove")).length, 1);
 });
 
+test("a medium that was away while a route got another target is looked through for it, before anything is deleted there", async (t) => {
+  const bench = new Bench(t);
+  const reader = new FakeDevice("reader", { tree: true });
+  const [out, later] = [new FakeDevice("out"), new FakeDevice("later")];
+  const [a, b] = [cardOf(["a.JPG", randomBytes(1000)]), cardOf(["b.JPG", randomBytes(1000)])];
+  const devices = { sources: [reader], targets: [out, later] };
+  reader.insert("A", a);
+  out.attach(false);
+  later.attach(false);
+  await bench.start(devices, [{ from: "reader", to: ["out"], afterDelivery: "delete" }]);
+  await until(bench, "it is here", () => bench.states("out").join() === "ready");
+  reader.insert("B", b);
+  await bench.reload(devices, [{ from: "reader", to: ["out", "later"], afterDelivery: "delete" }]);
+  await until(bench, "the second is here", () => bench.states("later").join() === "ready");
+  out.attach(true);
+  await until(bench, "both are at the first target", () => bench.states("out").join() === "done,done");
+  reader.insert("A", a);
+  await until(bench, "the first is for the new target, too", () => bench.states("later").length === 2);
+  assert.deepEqual([...reader.files.keys()], ["a.JPG"]);
+  later.attach(true);
+  await until(bench, "it is deleted", () => reader.files.size === 0);
+  assert.deepEqual([...later.files.keys()].sort(), ["a.JPG", "b.JPG"]);
+});
+
 test("a journal that was lost knows from the receipts on which medium a file was", async (t) => {
   const bench = new Bench(t);
   const reader = new FakeDevice("reader");
