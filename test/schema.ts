@@ -44,7 +44,9 @@ function plain(schema: v.GenericSchema): Json {
 
 /** The help texts again: those behind a transformation are lost on the input side. */
 function describe(schema: v.GenericSchema, json: Json): void {
-  const text = v.getDescription(schema);
+  // What may be left out is wrapped.
+  const { wrapped } = schema as { wrapped?: v.GenericSchema };
+  const text = v.getDescription(schema) ?? (wrapped === undefined ? undefined : v.getDescription(wrapped));
   if (text !== undefined) json.description = text;
   for (const [key, entry] of Object.entries(entriesOf(schema) ?? {})) {
     const below = (json.properties as Record<string, Json> | undefined)?.[key];
