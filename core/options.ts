@@ -121,6 +121,13 @@ export const lineOrNothing = (what: string) =>
 /** A text of one line, not empty. */
 export const oneLine = (what: string) => v.pipe(lineOrNothing(what), v.nonEmpty(what));
 
+/** A directory of a server: without a leading "/" below the login directory, which a shell calls "~". */
+export const serverRoot = () =>
+  v.pipe(
+    oneLine("a path"),
+    v.transform((text) => text.replace(/^~(?:\/+|$)/, "") || "."),
+  );
+
 /** A server's name or address. */
 export const host = () =>
   v.pipe(oneLine("a host name or an address"), v.regex(/^[^\s"/@]+$/, "a host name or an address: no URL, no user, no spaces"));

@@ -205,7 +205,7 @@ export class Login {
     const secured = answers.at(-1);
     if (this.#tls !== undefined && secured !== undefined) taken(secured);
     const start = root.startsWith("/") ? "" : (/"((?:[^"]|"")*)"/.exec(home?.text ?? "")?.[1]?.replaceAll('""', '"') ?? "");
-    this.#root = `${start}/${bytesAsText(root)}`.replace(/\/+/g, "/").replace(/\/$/, "");
+    this.#root = `${start}/${root === "." ? "" : bytesAsText(root)}`.replace(/\/+/g, "/").replace(/\/$/, "");
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { tls } from "../../core/net.js";
-import { described, duration, host, oneLine, port, secret, upToSixteen } from "../../core/options.js";
+import { described, duration, host, oneLine, port, secret, serverRoot, upToSixteen } from "../../core/options.js";
 
 export const options = v.strictObject({
   host: described(host(), "The server's name or address."),
@@ -20,7 +20,7 @@ export const options = v.strictObject({
     false,
   ),
   tls: v.optional(described(tls(), "Whom to believe. Without it: the system's certificates and the host's name."), {}),
-  root: v.optional(described(oneLine("a path"), 'The directory below which all is; without a leading "/" below the login directory.'), "/"),
+  root: v.optional(described(serverRoot(), 'The directory below which all is; without a leading "/" below the login directory.'), "/"),
   verify: v.optional(
     described(
       v.picklist(["auto", "digest", "readback", "size"]),

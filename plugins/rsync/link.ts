@@ -169,7 +169,7 @@ export class Link {
 
   /** As the server's shells take it: below the login directory without a leading "/". */
   #root(): string {
-    const bare = this.#options.root.replace(/^~(\/|$)/, "").replace(/(?<=.)\/+$/, "");
+    const bare = this.#options.root.replace(/(?<=.)\/+$/, "");
     if (bare === "" || bare === ".") return ".";
     return bare.startsWith("/") || bare.startsWith("./") ? bare : `./${bare}`;
   }

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { believing, bothBelieved } from "../../core/host-key.js";
-import { described, duration, host, oneLine, path, port, upToSixteen } from "../../core/options.js";
+import { described, duration, host, oneLine, path, port, serverRoot, upToSixteen } from "../../core/options.js";
 
 /** For what stands in a configuration of ssh between quotes. */
 const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${what}, without spaces and quotes`));
@@ -19,7 +19,7 @@ const given = v.strictObject({
   privateKey: v.optional(described(path(), "A file with the private key, without a passphrase; or whose key the agent has.")),
   agent: v.optional(described(path(), "The socket of an SSH agent that has the key.")),
   ...believing,
-  root: v.optional(described(oneLine("a path"), 'The directory below which all is; without a leading "/" below the login directory.'), "."),
+  root: v.optional(described(serverRoot(), 'The directory below which all is; without a leading "/" below the login directory.'), "."),
   verify: v.optional(
     described(
       v.picklist(["auto", "size"]),

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { believing, bothBelieved } from "../../core/host-key.js";
-import { described, duration, host, oneLine, path, port, secret, upToSixteen } from "../../core/options.js";
+import { described, duration, host, oneLine, path, port, secret, serverRoot, upToSixteen } from "../../core/options.js";
 
 const given = v.strictObject({
   host: described(host(), "The server's name or address."),
@@ -16,7 +16,7 @@ const given = v.strictObject({
   passphrase: v.optional(described(secret(), "The passphrase of the private key.")),
   agent: v.optional(described(path(), "The socket of an SSH agent that has the key.")),
   ...believing,
-  root: v.optional(described(oneLine("a path"), 'The directory below which all is; without a leading "/" below the login directory.'), "."),
+  root: v.optional(described(serverRoot(), 'The directory below which all is; without a leading "/" below the login directory.'), "."),
   verify: v.optional(
     described(
       v.picklist(["auto", "digest", "readback", "size"]),
