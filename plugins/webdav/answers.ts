@@ -53,7 +53,10 @@ function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situat
     case 410:
       return new Fault("missing", said);
     case 405:
-      return new Fault("denied", `${said}: there is no WebDAV at this "url", or nothing may be changed there`);
+      return new Fault(
+        "denied",
+        `${said}: there is no WebDAV at this "url", or nothing may be changed there; Apache says so too of a directory with an "index.html", but with "DirectoryIndex disabled"`,
+      );
     case 423:
       return new Fault("transient", `${said}: somebody has locked it`);
     case 408:

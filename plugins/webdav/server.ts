@@ -81,7 +81,22 @@ export class DavServer {
   }
 
   /** Any answer is one; its body is the caller's. */
-  async ask({ at, slow, ...asked }: Question, signal: AbortSignal): Promise<HttpAnswer> {
+  async ask(question: Question, signal: AbortSignal): Promise<HttpAnswer> {
+    const answer = await this.#askAt(question, signal);
+    const { method, at } = question;
+    // Apache's mod_dir wants a directory to be named with "/" at its end. A file is never to be read or written there.
+    if (method === "GET" || method === "PUT" || !this.#wantsSlash(answer, at)) return answer;
+    await this.reading(question.what, signal, () => answer.text());
+    return this.#askAt({ ...question, at: `${at}/` }, signal);
+  }
+
+  #wantsSlash({ status, headers: { location = "" } }: HttpAnswer, at: string): boolean {
+    if (status < 300 || status >= 400 || at.endsWith("/") || !URL.canParse(location, this.url.href)) return false;
+    const { hostname, pathname } = new URL(location, this.url);
+    return hostname === this.url.hostname && pathname.endsWith("/") && partsOf(pathname).join("/") === partsOf(at).join("/");
+  }
+
+  async #askAt({ at, slow, ...asked }: Question, signal: AbortSignal): Promise<HttpAnswer> {
     const answerMs = slow === true ? { answerMs: this.#options.answerTimeout } : {};
     const turns = isReading(asked.body) ? this.#bodies : this.#questions;
     const answer = await turns.run(signal, () => this.#client.request({ ...asked, path: at === "" ? "/" : at, ...answerMs }, signal));

@@ -119,7 +119,8 @@ export const apache = program({
     await fs.writeFile(join(base, "users"), `${user}:${hash}\n`);
     await fs.mkdir(join(base, "locks"), { mode: 0o777 });
     await fs.chmod(join(base, "locks"), 0o777);
-    const modules = ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs"];
+    // mod_dir, as Debian has it on, leads who names a directory without "/" at its end to the address with it.
+    const modules = ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs", "dir"];
     const lines = [
       ...modules.map((module) => `LoadModule ${module}_module ${apacheModules}/mod_${module}.so`),
       ...[`ServerRoot ${base}`, "ServerName 127.0.0.1", `Listen 127.0.0.1:${port}`, `PidFile ${base}/pid`, `ErrorLog ${base}/errors`],
