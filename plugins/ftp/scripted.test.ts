@@ -398,6 +398,39 @@ test("a server that never says 150 is sent no more than a beginning, and nothing
   }
 });
 
+for (const refusal of ["451 /.a.bin.part: Append/Restart not permitted, try again", "502 no such command"])
+  test(`a server that appends to no file (${refusal.slice(0, 3)}) gets what broke off whole again, and is known`, async () => {
+    let held: number | undefined = 1000;
+    let ended: (it: unknown) => void = () => undefined;
+    const port = await dataPort((socket) => {
+      socket.on("error", () => socket.destroy());
+      socket.on("data", (chunk) => (held = (held ?? 0) + chunk.length));
+      socket.on("end", () => ended(undefined));
+    });
+    const { device, lines } = await scripted((line, control) => {
+      if (line.startsWith("SIZE")) return held === undefined ? "550 no" : `213 ${held}`;
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      if (line.startsWith("APPE")) return refusal;
+      if (line.startsWith("DELE")) held = undefined;
+      if (!line.startsWith("STOR")) return undefined;
+      held = 0;
+      void new Promise((resolve) => (ended = resolve)).then(() => control.write("226 done\r\n"));
+      return "150 go on";
+    });
+    const it = upload("a.bin", bytes(5000));
+    const write = (offset: number) => device.target!.write(it, offset, calm(), () => undefined);
+    assert.equal(await device.target!.offset(it, calm()), 1000);
+    assert.match(await expectFault(write(1000), "transient"), /^this server continues no file \("\d+ .*"\): what breaks off is sent/);
+    assert.equal(device.target!.features.resume, false);
+    for (const left of [undefined, 0]) {
+      held = left;
+      const before = lines.length;
+      await write(await device.target!.offset(it, calm()));
+      assert.equal(held, 5000);
+      assert.ok(!lines.slice(before).some((line) => line.startsWith("APPE")), lines.join("\n"));
+    }
+  });
+
 test(
   "a server that never begins TLS on the data connection, and says nothing either, is given up",
   { skip: hasOpenssl ? false : "openssl is not installed" },

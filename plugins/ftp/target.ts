@@ -37,6 +37,8 @@ export class FtpTarget implements Target {
   readonly #empty = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
+  /** The server was seen to append to no file. */
+  #wholeOnly = false;
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -48,7 +50,7 @@ export class FtpTarget implements Target {
     const splices = this.#pool.copies && (this.#options.verify !== "auto" || (this.#pool.digests ?? []).length > 0);
     return {
       needs: "stream",
-      resume: true,
+      resume: !this.#wholeOnly,
       ...(splices ? { splices: "whole" as const } : {}),
       atomic: true,
       singleShot: false,
@@ -62,7 +64,7 @@ export class FtpTarget implements Target {
   offset(upload: Upload, signal: AbortSignal): Promise<number> {
     return this.#pool.with(signal, `cannot ask for the size of ${upload.partialPath}`, async (connection) => {
       const size = await connection.size(partialOf(connection, upload));
-      if (size === 0) this.#empty.add(upload.id);
+      if (size === 0 && !this.#wholeOnly) this.#empty.add(upload.id);
       return size ?? 0;
     });
   }
@@ -103,7 +105,13 @@ export class FtpTarget implements Target {
     } catch (error) {
       // Somebody may have removed the directory that we know: the next try looks again.
       this.#dirs.clear();
-      throw error;
+      if (begins || !(error instanceof Refusal) || !appendsNever(error, partial)) throw error;
+      this.#wholeOnly = true;
+      await connection.ask(`DELE ${partial}`);
+      throw new Fault(
+        "transient",
+        `this server continues no file ("${readable(error.message)}"): what breaks off is sent to it whole again`,
+      );
     }
     if (begins) return;
     const now = await connection.size(partial);
@@ -279,6 +287,14 @@ export class FtpTarget implements Target {
 function partialOf(connection: Connection, upload: Upload): string {
   connection.newPath(upload.path);
   return wirePath(connection.root, upload.partialPath);
+}
+
+/** To APPE: that no file is ever continued there. ProFTPD says so with 451, unless "AllowStoreRestart on" was set. */
+function appendsNever(refusal: Refusal, partial: string): boolean {
+  return (
+    [500, 502, 504].includes(refusal.code) ||
+    /\b(append|restart)\b.*\bnot (permitted|allowed|supported)/i.test(refusal.message.replace(partial, ""))
+  );
 }
 
 /** Sets the time of a file. vsftpd does so by MDTM; others take the time for a part of the name there, and find nothing. */
