@@ -76,6 +76,16 @@ export function saysWhy(text: string): boolean {
   return forbidden.test(text) || full.test(text);
 }
 
+/**
+ * To APPE, to REST, or to RETR behind it, of the file at `wire`: that no file is ever continued. ProFTPD says so with 451, without "AllowStoreRestart on" or with
+ * "AllowRetrieveRestart off"; vsftpd's "500 OOPS" is another trouble.
+ */
+export function continuesNever({ code, message }: Refusal, wire: string): boolean {
+  const said = message.replace(wire, "");
+  if (code === 500) return !said.includes("OOPS");
+  return code === 502 || code === 504 || /\b(append|rest(art)?)\b.*\bnot (permitted|allowed|supported)/i.test(said);
+}
+
 /** The Fault for a refusal, an error of the control connection, or one of node. A Fault stays what it is. */
 export function ftpFault(error: unknown, situation: Situation): Fault {
   if (isFault(error)) return error;

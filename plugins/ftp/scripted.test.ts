@@ -398,6 +398,48 @@ test("a server that never says 150 is sent no more than a beginning, and nothing
   }
 });
 
+for (const [rest, retr] of [
+  ["502 no such command", "150 here it is"],
+  ["350 from there", "451 /a.bin: Restart not permitted, try again"],
+] as const)
+  test(`a server that gives files from their first byte alone (${rest.slice(0, 3)}) is read from there, and the bytes that are here are left out`, async () => {
+    const content = bytes(300_000);
+    let control: Socket | undefined;
+    let from = "";
+    const gives: boolean[] = [];
+    const sockets: Socket[] = [];
+    const pair = () => {
+      if (sockets.length === 0 || gives.length === 0) return;
+      const socket = sockets.shift();
+      if (gives.shift() === true) socket?.end(content, () => control?.write("226 done\r\n"));
+      else socket?.destroy();
+    };
+    const port = await dataPort((socket) => {
+      sockets.push(socket.on("error", () => socket.destroy()));
+      pair();
+    });
+    const { device, lines } = await scripted((line, socket) => {
+      control = socket;
+      if (line.startsWith("SIZE")) return `213 ${content.length}`;
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      if (line.startsWith("REST")) return (from = rest);
+      if (!line.startsWith("RETR")) return undefined;
+      const said = from.startsWith("350") ? retr : "150 here it is";
+      from = "";
+      gives.push(said.startsWith("150"));
+      pair();
+      return said;
+    });
+    const entry = { path: "a.bin", kind: "file" as const, size: content.length };
+    for (let times = 0; times < 2; times++) {
+      const parts: Buffer[] = [];
+      for await (const part of await device.source!.open(entry, 200_000, calm())) parts.push(part as Buffer);
+      assert.ok(Buffer.concat(parts).equals(content.subarray(200_000)));
+    }
+    assert.equal(lines.filter((line) => line.startsWith("REST")).length, 1);
+    assert.equal(device.source!.features.ranges, false);
+  });
+
 for (const refusal of ["451 /.a.bin.part: Append/Restart not permitted, try again", "502 no such command"])
   test(`a server that appends to no file (${refusal.slice(0, 3)}) gets what broke off whole again, and is known`, async () => {
     let held: number | undefined = 1000;

@@ -10,6 +10,7 @@ import { nameIn, parentOf } from "../../core/paths.js";
 import type { Digest, DigestKind, FileEntry, ListOptions, LookOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { listBelow } from "../../core/remote.js";
 import { isAbsent, Refusal, type Connection } from "./connection.js";
+import { continuesNever } from "./faults.js";
 import type { Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import type { Lease, Pool } from "./pool.js";
@@ -30,6 +31,8 @@ export function entryOf(dir: string, listed: Listed): FileEntry {
 export class FtpSource implements Source {
   readonly #options: FtpOptions;
   readonly #pool: Pool;
+  /** The server was seen to give files from their first byte alone. */
+  #wholeOnly = false;
 
   constructor(options: FtpOptions, pool: Pool) {
     this.#options = options;
@@ -37,7 +40,7 @@ export class FtpSource implements Source {
   }
 
   get features(): SourceFeatures {
-    return { ranges: true, digests: this.#pool.digests ?? [], concurrency: this.#options.concurrency, inPlace: false };
+    return { ranges: !this.#wholeOnly, digests: this.#pool.digests ?? [], concurrency: this.#options.concurrency, inPlace: false };
   }
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
@@ -83,10 +86,30 @@ export class FtpSource implements Source {
           throw new Fault("changed", `${entry.path} is not the file that was found: ${entry.size} bytes then, ${size} now`);
         return path;
       });
-      return Readable.from(bytes({ lease, wire, entry, offset, what }), { highWaterMark: 1 });
+      return Readable.from(bytes({ lease, wire, entry, offset, what, received: this.#received(connection, wire, offset) }), {
+        highWaterMark: 1,
+      });
     } catch (error) {
       lease.end(isFault(error) && !connection.closed);
       throw error;
+    }
+  }
+
+  /** From a server that takes no REST all of it comes, and what is before `offset` is thrown away. */
+  async *#received(connection: Connection, wire: string, offset: number): AsyncGenerator<Buffer> {
+    if (!this.#wholeOnly)
+      try {
+        yield* connection.retrieve(wire, offset);
+        return;
+      } catch (error) {
+        if (offset === 0 || !(error instanceof Refusal) || !continuesNever(error, wire)) throw error;
+        this.#wholeOnly = true;
+      }
+    let before = offset;
+    for await (const chunk of connection.retrieve(wire, 0)) {
+      const part = chunk.subarray(Math.min(before, chunk.length));
+      before -= chunk.length - part.length;
+      yield part;
     }
   }
 
@@ -126,14 +149,14 @@ interface Wanted {
   readonly entry: FileEntry;
   readonly offset: number;
   readonly what: string;
+  readonly received: AsyncGenerator<Buffer>;
 }
 
 /** The bytes from `offset` to the entry's size. The connection goes back when all came and the server's last answer was read. */
-async function* bytes({ lease, wire, entry, offset, what }: Wanted): AsyncGenerator<Buffer> {
+async function* bytes({ lease, wire, entry, offset, what, received }: Wanted): AsyncGenerator<Buffer> {
   const { connection } = lease;
   let left = entry.size - offset;
   let whole = left === 0;
-  const received = connection.retrieve(wire, offset);
   try {
     while (left > 0) {
       const next = await connection.run(what, () => received.next());

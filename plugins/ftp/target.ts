@@ -11,6 +11,7 @@ import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { type Answer, Refusal, type Connection } from "./connection.js";
 import { ensureDir } from "./dirs.js";
+import { continuesNever } from "./faults.js";
 import { timeText } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import { taken } from "./login.js";
@@ -105,7 +106,7 @@ export class FtpTarget implements Target {
     } catch (error) {
       // Somebody may have removed the directory that we know: the next try looks again.
       this.#dirs.clear();
-      if (begins || !(error instanceof Refusal) || !appendsNever(error, partial)) throw error;
+      if (begins || !(error instanceof Refusal) || !continuesNever(error, partial)) throw error;
       this.#wholeOnly = true;
       await connection.ask(`DELE ${partial}`);
       throw new Fault(
@@ -287,14 +288,6 @@ export class FtpTarget implements Target {
 function partialOf(connection: Connection, upload: Upload): string {
   connection.newPath(upload.path);
   return wirePath(connection.root, upload.partialPath);
-}
-
-/** To APPE: that no file is ever continued there. ProFTPD says so with 451, unless "AllowStoreRestart on" was set. */
-function appendsNever(refusal: Refusal, partial: string): boolean {
-  return (
-    [500, 502, 504].includes(refusal.code) ||
-    /\b(append|restart)\b.*\bnot (permitted|allowed|supported)/i.test(refusal.message.replace(partial, ""))
-  );
 }
 
 /** Sets the time of a file. vsftpd does so by MDTM; others take the time for a part of the name there, and find nothing. */
