@@ -30,6 +30,7 @@ test("every code of rsync(1) has its kind; one that nobody knows is tried again"
     offline: [10, 35],
     changed: [24],
   };
+  assert.match(rsyncFault("cannot use the root", { code: 2, err: "is your shell clean?" }).message, /or this account may start none/);
   for (const [wanted, codes] of Object.entries(kinds)) for (const code of codes) assert.equal(kind(code, ""), wanted, String(code));
   // Before anything was said the same break says that the server is not there.
   assert.equal(kind(255, "", true), "offline");

@@ -8,7 +8,10 @@ const installHere = "on this machine: apt install rsync openssh-client";
 /** The codes of rsync(1), and of the shell and ssh that start it. Words, where they say more, go before. */
 const codes: Readonly<Record<number, readonly [FaultKind, string]>> = {
   1: ["config", "rsync does not know its options; a newer rsync may be needed there or here"],
-  2: ["config", "the rsyncs find no protocol that both speak, or the server's shell prints text before it starts rsync"],
+  2: [
+    "config",
+    "the rsyncs find no protocol that both speak, the server's shell prints text before it starts rsync, or this account may start none (one for SFTP alone, or without a shell)",
+  ],
   3: ["transient", "rsync found a directory or file that it cannot use"],
   4: ["config", "one of the rsyncs cannot do what was asked"],
   5: ["transient", "rsync could not start its conversation"],
