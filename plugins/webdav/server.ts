@@ -8,7 +8,7 @@ import { netFault } from "../../core/net.js";
 import { parentOf } from "../../core/paths.js";
 import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
 import { Turns } from "../../core/turns.js";
-import { refusal, type Refused, statusIn } from "./answers.js";
+import { refusal, type Refused, statusIn, statusOf } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
 import { NoMultistatus, readMultistatus, type DavResponse } from "./multistatus.js";
 import type { WebdavOptions } from "./options.js";
@@ -282,6 +282,8 @@ export class DavServer {
     const there = await this.look(`${at}/`, signal, what).catch((error: unknown) => {
       // Above its own directory a user may be shown nothing: what the one below it is answered says more.
       if (this.#isAboveUrl(at) && isFault(error, "denied")) return { collection: true };
+      // Nor does Apache show one that holds an "index.html" (mod_dir); what is put there is taken.
+      if (!isRoots && statusOf(error) === 405) return { collection: true };
       throw error;
     });
     if (there === undefined) {

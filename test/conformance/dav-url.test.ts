@@ -32,6 +32,21 @@ for (const kind of [apache, nginx, rclone])
     assert.ok((await fs.stat(join(server.dir, "new/one/below it/dir/b.bin"))).isFile());
   });
 
+test(
+  `${apache.name}: a directory that holds an index.html, and is shown to nobody, still takes files`,
+  { skip: apache.skip ?? false },
+  async (t) => {
+    const server = await apache.start();
+    t.after(() => server.stop());
+    for (const name of ["index.html", "a.bin"]) {
+      const device = davDevice(server.url, { user, password });
+      t.after(() => device.close());
+      await send(target(device), upload(`site/${name}`, bytes(100_000)));
+    }
+    assert.deepEqual((await fs.readdir(join(server.dir, "site"))).sort(), ["a.bin", "index.html"]);
+  },
+);
+
 test("Nextcloud: so are those below its user's directory", async (t) => {
   const { double, device } = await scene(t, (dir) => new NextcloudDouble(dir));
   const below = davDevice(`${double.url}/remote.php/dav/files/tester-id/not/yet`);
