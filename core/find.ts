@@ -159,6 +159,8 @@ export class Finder {
     const rulesNow = rulesOf(engine, lane.name);
     const { media } = lane;
     const reconsider = media.some((medium) => !isConsidered(engine, lane.name, medium));
+    const wasUnread = unreadAt(engine, lane.name);
+    const unread = new Map<string, FileEntry>();
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
@@ -178,6 +180,7 @@ export class Finder {
       if (++count % 1000 === 0) await breathe();
       if (entry.kind === "directory" || archived(entry.path)) continue;
       if (entry.kind === "unreadable") {
+        unread.set(placeText(entry), entry);
         this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
         continue;
       }
@@ -199,7 +202,7 @@ export class Finder {
       if (same && known.modified_ms === null && entry.modifiedMs !== undefined) timed.push({ id: known.id, modifiedMs: entry.modifiedMs });
       const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
       // The journal knows it, and the rules are the same: nothing to decide, but it counts among the newest.
-      if (same && !reconsider) {
+      if (same && !reconsider && !wasUnread(entry)) {
         if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
         continue;
       }
@@ -236,9 +239,14 @@ export class Finder {
     }
     for (const path of this.#leftEarly.keys()) if (!this.#unsettled.has(path)) this.#leftEarly.delete(path);
     // Otherwise that is known: a listing without anything new asks the medium for nothing.
-    if (reconsider || starts.fresh.size > 0)
+    const places = unreadOf(engine, lane.name);
+    // What is looked at for the first time under these rules, and cannot be; later what still cannot be of that.
+    const stays = places.filter((place) => !media.includes(place.medium) || (!reconsider && unread.has(placeText(place))));
+    if (reconsider) stays.push(...[...unread.values()].filter((entry) => engine.queue.knowsBelow(lane.name, entry)).map(placeOf));
+    if (reconsider || starts.fresh.size > 0 || stays.length < places.length)
       await engine.journal.apply(() => {
         for (const medium of media) engine.journal.setMeta(considered(lane.name, medium), rulesNow);
+        engine.journal.setMeta(unreadKey(lane.name), stays.length === 0 ? undefined : JSON.stringify(stays));
         // Only now it is known that a target which they require gets nothing more of what was there.
         for (const { rules } of this.#routes)
           for (const { device, requires } of rules.route.to) if (requires.length > 0) engine.queue.dueAt(device);
@@ -461,6 +469,26 @@ export function isConsidered(engine: Engine, source: string, medium: string): bo
 }
 
 const considered = (source: string, medium: string) => (medium === "" ? `routes:${source}` : `routes:${source}:${medium}`);
+
+/** Where the listing that asked all routes could not look: a directory, or a file. */
+interface Place {
+  readonly path: string;
+  readonly medium: string;
+}
+
+const placeOf = ({ path, medium = "" }: Pick<FileEntry, "path" | "medium">): Place => ({ path, medium });
+const placeText = (entry: Pick<FileEntry, "path" | "medium">) => JSON.stringify(placeOf(entry));
+const unreadKey = (source: string) => `unread:${source}`;
+
+function unreadOf(engine: Engine, source: string): Place[] {
+  return JSON.parse(engine.journal.meta(unreadKey(source)) ?? "[]") as Place[];
+}
+
+/** Of what is where that listing could not look, not every delivery is known. */
+export function unreadAt(engine: Engine, source: string): (of: Pick<FileEntry, "path" | "medium">) => boolean {
+  const places = unreadOf(engine, source);
+  return ({ path, medium = "" }) => places.some((it) => it.medium === medium && (path === it.path || path.startsWith(`${it.path}/`)));
+}
 
 function rulesOf(engine: Engine, source: string): string {
   const routes = engine.routes.get(source) ?? [];

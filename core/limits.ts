@@ -5,7 +5,7 @@
 import { Subject } from "./rxjs.js";
 import { type Engine, type RouteLane, routeOf } from "./engine.js";
 import { Fault } from "./errors.js";
-import { isConsidered } from "./find.js";
+import { isConsidered, unreadAt } from "./find.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";
 import type { Clock } from "./plugin.js";
@@ -149,7 +149,8 @@ export function required(
     const given = others.filter((other) => other.target === target);
     if (!given.every(({ state }) => state === "dropped" || state === "discard")) continue;
     // Each target of a route may have its own beginning, or have come later.
-    if (given.length === 0 && !isConsidered(engine, version.source, version.medium)) continue;
+    if (given.length === 0 && (!isConsidered(engine, version.source, version.medium) || unreadAt(engine, version.source)(version)))
+      continue;
     return { missing, never: { target, reason: given.length === 0 ? "no route took it there" : (given[0]?.reason ?? "it was given up") } };
   }
   return { missing };

@@ -152,6 +152,12 @@ export class Queue {
     );
   }
 
+  /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */
+  knowsBelow(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): boolean {
+    const known = `SELECT 1 FROM versions WHERE source = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0')) AND medium = ?3 AND state <> 'gone' LIMIT 1`;
+    return this.journal.get(known, source, path, medium) !== undefined;
+  }
+
   /** Inside `apply`. A new version, as it stands in the journal; undefined when one of that id is there already. */
   add(
     id: string,

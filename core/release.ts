@@ -9,7 +9,7 @@ import { digestsOf } from "./digest.js";
 import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
-import { isConsidered } from "./find.js";
+import { isConsidered, unreadAt } from "./find.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
@@ -85,9 +85,13 @@ function failedAt({ queue }: Engine, lane: Lane): number {
   return count;
 }
 
-/** `isKnown`: whether all routes were asked about what is on a medium. */
+/** `isKnown`: whether all routes were asked about what is on a medium, as far as that could be read. */
 function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean): VersionRow | undefined {
-  return engine.queue.toRelease(lane.name, (version) => !lane.holds(version.medium) || !isKnown(version.medium) || mayGrow(lane, version));
+  const isUnread = unreadAt(engine, lane.name);
+  return engine.queue.toRelease(
+    lane.name,
+    (version) => !lane.holds(version.medium) || !isKnown(version.medium) || isUnread(version) || mayGrow(lane, version),
+  );
 }
 
 /** Whether something is left to do at a source that is there. */

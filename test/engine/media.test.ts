@@ -89,6 +89,52 @@ test("a medium that was away while a route got another target is looked through 
   assert.deepEqual([...later.files.keys()].sort(), ["a.JPG", "b.JPG"]);
 });
 
+test("what is in a directory that cannot be read while a route gets another target goes there once it can, before anything is deleted", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const [out, later] = [new FakeDevice("out"), new FakeDevice("later")];
+  const devices = { sources: [card], targets: [out, later] };
+  const listed = async () => {
+    const { engine } = bench.daemon;
+    const before = engine.finders.get("card")?.listings ?? 0;
+    engine.relist$.next("card");
+    await until(bench, "listed", () => (engine.finders.get("card")?.listings ?? 0) > before);
+  };
+  card.put("d/a.bin", "a");
+  card.put("b.bin", "b");
+  out.attach(false);
+  await bench.start(devices, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  await until(bench, "they are here", () => bench.states("out").join() === "ready,ready");
+  const hidden = card.files.get("d/a.bin");
+  const closed = { path: "d", kind: "unreadable" as const, size: 0, reason: "permission denied" };
+  const hide = () => {
+    card.files.delete("d/a.bin");
+    card.besides = [closed, { ...closed, path: "lost+found" }];
+  };
+  hide();
+  await bench.reload(devices, [{ from: "card", to: ["out", "later"], afterDelivery: "delete" }]);
+  await until(bench, "what can be read is for the new target", () => bench.states("later").length === 1);
+  later.attach(false);
+  out.attach(true);
+  await until(bench, "all at the first", () => bench.states("out").join() === "done,done");
+  await listed();
+  later.attach(true);
+  await until(bench, "what could be read is deleted", () => !card.files.has("b.bin"));
+  // The daemon is started anew meanwhile.
+  await bench.stop();
+  await bench.start(devices, [{ from: "card", to: ["out", "later"], afterDelivery: "delete" }]);
+  await listed();
+  later.attach(false);
+  if (hidden !== undefined) card.files.set("d/a.bin", hidden);
+  card.besides = [{ ...closed, path: "lost+found" }];
+  await listed();
+  await until(bench, "the other is for the new target, too", () => bench.states("later").length === 2);
+  assert.ok(card.files.has("d/a.bin"));
+  later.attach(true);
+  await until(bench, "it is deleted", () => card.files.size === 0);
+  assert.deepEqual([...later.files.keys()].sort(), ["b.bin", "d/a.bin"]);
+});
+
 test("a journal that was lost knows from the receipts on which medium a file was", async (t) => {
   const bench = new Bench(t);
   const reader = new FakeDevice("reader");
