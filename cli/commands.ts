@@ -396,12 +396,22 @@ function refusedText(error: unknown): string | undefined {
   return faultOfErrno(error, `${path} cannot be written`).message;
 }
 
-// Whoever reads our words may stop reading: what does something goes on without a reader.
+/** Why not all that was said came to where it goes. */
+let unsaid: string | undefined;
+
+// Whoever reads our words may stop reading, a terminal may be closed, the disk that takes them may be full: what does something goes on.
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    if (telling.includes(running)) process.exit(0);
+    if (error.code !== "EPIPE") unsaid = faultOfErrno(error, "what it says cannot be written").message;
+    else if (telling.includes(running)) process.exit(0);
   });
+
+// The log of a daemon is not what it is there for.
+process.on("exit", (code) => {
+  if (unsaid === undefined || code !== 0 || running === "run") return;
+  process.stderr.write(`filesync: ${unsaid}\n`);
+  process.exitCode = 2;
+});
 
 main(process.argv).then(
   (code) => {

@@ -1,9 +1,10 @@
-/** Words of a command line as they are typed, and output that nobody reads to its end. */
+/** Words of a command line as they are typed, and output that nobody reads to its end, or that has nowhere to go. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, statSync } from "node:fs";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { mainJs, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
@@ -44,4 +45,29 @@ test("a file that is copied by hand arrives, though nobody reads how far it is",
   assert.ok(existsSync(local), "0 says that it is done");
   assert.equal(statSync(local).size, 3_000_000);
   assert.equal(readFileSync(local)[2_999_999], 7);
+});
+
+test("with its words going to a full disk, what does something goes on, and what only tells says so", async (t) => {
+  const world = new World(t);
+  world.file("a/1.bin", "one");
+  world.mkdir("b");
+  const devices = { a: { type: "local", dir: "a", settle: "0s", interval: "1s" }, b: { type: "local", dir: "b" } };
+  const config = world.config({ devices, routes: [{ from: "a", to: ["b"], into: "" }] });
+  const full = openSync("/dev/full", "w");
+  t.after(() => closeSync(full));
+  const daemon = spawn(process.execPath, [mainJs, "run", "--config", config], { stdio: ["ignore", full, full] });
+  const ended = once(daemon, "exit");
+  t.after(() => daemon.kill("SIGKILL"));
+  const arrives = async (name: string) => {
+    for (const endMs = Date.now() + 30_000; Date.now() < endMs && !existsSync(world.path(name));) await sleep(50);
+    assert.ok(existsSync(world.path(name)), name);
+  };
+  await arrives("b/1.bin");
+  world.file("a/2.bin", "two");
+  await arrives("b/2.bin");
+  daemon.kill("SIGTERM");
+  assert.deepEqual(await ended, [0, null]);
+  const status = spawnSync(process.execPath, [mainJs, "status", "--config", config], { stdio: ["ignore", full, "pipe"], encoding: "utf8" });
+  assert.equal(status.stderr, "filesync: what it says cannot be written: no space is left on the device\n");
+  assert.equal(status.status, 2);
 });
