@@ -34,7 +34,7 @@ const againMs = 10_000;
 
 /**
  * `given`: the configuration's file, where one was named. Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something
- * behind. Throws UsageError for what a person has to mend.
+ * behind; 130 when it was stopped before. Throws UsageError for what a person has to mend.
  */
 export async function runCommand(given: string | undefined, options: RunOptions): Promise<number> {
   const { path, loaded, config } = await configOf(given).catch(async (error: unknown) => {
@@ -124,7 +124,7 @@ export async function serve(
     }))
   ) {
     await hooks.close();
-    return 0;
+    return options.once ? 130 : 0;
   }
   const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
   await control.start().catch(async (error: unknown) => {
@@ -154,7 +154,8 @@ export async function serve(
       events.say("warn", "left", `finished, but nothing could be done: ${daemon.trouble ?? "it was stopped"}`);
     } else if (options.once) {
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
-      if (drained !== undefined) {
+      if (drained === undefined) code = 130;
+      else {
         const { waiting, parked, unlisted, uneven } = drained;
         const left = [
           ...(waiting > 0 ? [`${waiting} ${waiting === 1 ? "delivery" : "deliveries"} could not be made now`] : []),

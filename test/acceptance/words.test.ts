@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { closeSync, existsSync, openSync, readFileSync, statSync } from "node:fs";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { mainJs, runProgram } from "../faults/process.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 
 const box = (dir: string, more = {}) => ({ devices: { box: { type: "local", dir, ...more } }, routes: [] });
@@ -70,4 +70,16 @@ test("with its words going to a full disk, what does something goes on, and what
   const status = spawnSync(process.execPath, [mainJs, "status", "--config", config], { stdio: ["ignore", full, "pipe"], encoding: "utf8" });
   assert.equal(status.stderr, "filesync: what it says cannot be written: no space is left on the device\n");
   assert.equal(status.status, 2);
+});
+
+test("run --once that is stopped by Ctrl-C did not do all, and says so by its exit code", async (t) => {
+  const world = new World(t);
+  world.file("a/1.bin", Buffer.alloc(1_000_000));
+  world.mkdir("b");
+  const devices = { a: { type: "local", dir: "a", settle: "0s" }, b: { type: "local", dir: "b", maxRate: "10kB/s" } };
+  const config = world.config({ devices, routes: [{ from: "a", to: ["b"], into: "" }] });
+  const program = new Program(["run", "--once", "--json", "--config", config]);
+  await program.until(({ what }) => what === "ready", "ready");
+  program.signal("SIGINT");
+  assert.equal(await program.exited, 130);
 });
