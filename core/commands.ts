@@ -4,7 +4,7 @@ import { allAdvice } from "./advice.js";
 import { forget, retry } from "./amend.js";
 import { ControlError, type Answer, type ControlRequest, type Exchange } from "./control.js";
 import type { Engine } from "./engine.js";
-import { Fault, isFault } from "./errors.js";
+import { isFault, withDevice } from "./errors.js";
 import { byHand, handCommands, type Hands } from "./hand.js";
 import { notesIn } from "./hand-shot.js";
 import type { Ordered, Service } from "./plugin.js";
@@ -80,7 +80,7 @@ async function eject(engine: Engine, name: string, signal: AbortSignal): Promise
   try {
     return { said: await lane.host(signal, (hosted) => device.eject?.(hosted) ?? Promise.resolve("")) };
   } catch (error) {
-    throw isFault(error) ? new Fault(error.kind, `${name}: ${error.message}`, { cause: error }) : error;
+    throw withDevice(name, error);
   }
 }
 

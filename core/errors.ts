@@ -70,6 +70,11 @@ export function isFault(error: unknown, ...kinds: readonly FaultKind[]): error i
   return kinds.length === 0 || kinds.some((kind) => kind === error.kind);
 }
 
+/** As it is, but a Fault with its device in front: where nothing else says which one it is. */
+export function withDevice(device: string, error: unknown): unknown {
+  return isFault(error) ? new Fault(error.kind, `${device}: ${error.message}`, { cause: error }) : error;
+}
+
 /** The code that node gave an error ("ENOENT", "ECONNRESET"); "" where it has none, or is no error. */
 export function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : "";

@@ -4,7 +4,7 @@
  */
 import { suggestion } from "./config-problems.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
-import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { Fault, isFault, throwIfAborted, withDevice } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
 import { joined, lastOf, notThere, NotThere, pathOf, plainFile, textOf, treeOf } from "./hand-names.js";
@@ -42,7 +42,7 @@ export async function byHand(hands: Hands, request: ControlRequest, exchange: Ex
     const telling = tellWait(hands, lane, exchange, over.signal);
     return await lane.host(exchange.signal, (signal) => work(hands, lane, request, { ...telling, signal }));
   } catch (error) {
-    if (isFault(error)) throw new Fault(error.kind, `${name}: ${error.message}`, { cause: error });
+    if (isFault(error)) throw withDevice(name, error);
     // As it stands on the device itself.
     if (error instanceof NotThere && String(request.path).startsWith("/"))
       throw error.near

@@ -2,13 +2,26 @@
 import { isDeepStrictEqual } from "node:util";
 import { within } from "../budget.js";
 import type { Engine } from "../engine.js";
-import { Fault, isFault, throwIfAborted } from "../errors.js";
+import { Fault, isFault, throwIfAborted, withDevice } from "../errors.js";
 import { leastSpliced } from "../go-on.js";
 import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { overBudget } from "../limits.js";
 import { parentOf } from "../paths.js";
-import type { Digest, DigestedReading, FileEntry, Level, LookOptions, Memo, Reading, Source, Target, Tree, Upload } from "../plugin.js";
+import type {
+  Digest,
+  DigestedReading,
+  FileEntry,
+  Level,
+  LookOptions,
+  Memo,
+  Reading,
+  Source,
+  Target,
+  Tree,
+  TreePromises,
+  Upload,
+} from "../plugin.js";
 import { passing, readableOf, StreamReading } from "../reading.js";
 import { reasonOf } from "../retry.js";
 import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
@@ -75,6 +88,9 @@ export class DeviceReplica implements Replica {
   readonly #wholes = new Map<string, { readonly of: Entry; readonly digest: Digest }>();
   /** Without turns clients would take one another's files away there, as it was tried out. */
   takesTurns = false;
+  readonly #named = (error: unknown): never => {
+    throw withDevice(this.given.lane.name, error);
+  };
 
   /** Throws Fault "config" where the device cannot be such a side. */
   constructor(readonly given: ReplicaGiven) {
@@ -94,8 +110,11 @@ export class DeviceReplica implements Replica {
     if (tree !== undefined && given.names !== undefined) this.#held = heldMoves(given, given.names, tree, this.own);
   }
 
-  readClock(signal: AbortSignal): Promise<void> {
-    return this.#clock.read(() => this.own.shownMs(signal));
+  /** What it promises, by trying, and its clock. No path that a person knows tells where that fails: the device does, as of `mark`. */
+  async tryOut(signal: AbortSignal): Promise<TreePromises> {
+    const promises = await this.own.tryOut(signal).catch(this.#named);
+    await this.#clock.read(() => this.own.shownMs(signal)).catch(this.#named);
+    return promises;
   }
 
   get #target(): Target {
@@ -191,7 +210,7 @@ export class DeviceReplica implements Replica {
   }
 
   mark(signal: AbortSignal): Promise<void> {
-    return this.own.mark(signal);
+    return this.own.mark(signal).catch(this.#named);
   }
 
   /** What is only read may be as it likes. */

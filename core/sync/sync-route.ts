@@ -506,8 +506,7 @@ export class SyncRoute {
     const key = `promises ${side}`;
     const noted = this.#own.get(key) as TreePromises | undefined;
     try {
-      const promises = await replica.own.tryOut(signal);
-      await replica.readClock(signal);
+      const promises = await replica.tryOut(signal);
       if (!isDeepStrictEqual(promises, noted)) await this.#own.set(key, promises);
       return promises;
     } catch (error) {

@@ -554,6 +554,23 @@ for (const mode of ["mirror", "two-way"])
     },
   );
 
+for (const mode of ["mirror", "two-way"])
+  test(`${mode}: where nothing at all may be written, it is told which side that is`, { skip: needsRoot }, async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    const config = two.config({ mode, deletes: mode === "mirror" ? true : undefined });
+    chmodSync(world.dir, 0o755);
+    for (const dir of ["state", "box", "nas"]) chownSync(world.mkdir(dir), nobody, nobody);
+    two.put("box/f");
+    for (const side of ["box", "nas"]) {
+      chownSync(world.path(side), 0, 0);
+      const { out } = await runProgram(["run", "--once", "--config", config], { uid: nobody, gid: nobody });
+      assert.match(out, new RegExp(`: ${side}: cannot make the directory .filesync: permission denied`));
+      chownSync(world.path(side), nobody, nobody);
+    }
+    assert.equal((await runProgram(["run", "--once", "--config", config], { uid: nobody, gid: nobody })).code, 0);
+  });
+
 test("plan of a mirror says of what is in a directory that goes to the trash that it goes with it", async (t) => {
   const two = new Two(t);
   const { world } = two;
