@@ -1,5 +1,5 @@
 /** Finds and loads the configuration; says all that is wrong with it at once. */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { loadConfig, type Loaded } from "../core/config.js";
@@ -44,6 +44,16 @@ class ClosedConfig extends UsageError {
   }
 }
 
+/** Why nothing is at the end of a link, for a person: what it leads to may only not be mounted. undefined: it is there, or no link. */
+export function deadLink(path: string): string | undefined {
+  if (statOf(path) !== undefined) return undefined;
+  try {
+    return `${path} is a link to ${readlinkSync(path)}, which is not there: mount or make that, or remove the link`;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Throws UsageError when the file cannot be read. `secrets`: as `Surroundings` has it. */
 export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
   let text: string;
@@ -53,7 +63,8 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
     const code = codeOf(error);
     throw new UsageError(
       code === "ENOENT"
-        ? `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${shellWord(path)}" makes one`
+        ? (deadLink(path) ??
+            `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${shellWord(path)}" makes one`)
         : code === "EACCES"
           ? new ClosedConfig(path).message
           : code === "EISDIR"

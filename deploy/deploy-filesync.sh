@@ -336,6 +336,9 @@ $problems"
   say "$etc/config.json has mistakes:
 $problems"
 }
+# What it leads to may be a disk that is not mounted: another configuration in its place would be the one from then on.
+[ ! -L $etc/config.json ] || [ -e $etc/config.json ] ||
+  die "$etc/config.json is a link to $(readlink $etc/config.json), which is not there; mount or make that, or remove the link, and run this again, nothing was changed"
 # What can be read only once is read once.
 if [ -n "$config" ] && [ ! -f "$config" ]; then
   cat "$config" >"$work/config.json"

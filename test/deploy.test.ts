@@ -437,6 +437,19 @@ test("over a configuration of which nothing can be used no upgrade begins; one t
   assert.match(goes?.out ?? "", /config\.json has mistakes:\n[^\n]*"nosuch"[^]*exit 0\nversions\/0\.2\.0-/);
 });
 
+test("a configuration that is a link to a disk that is not mounted stays one: no upgrade begins", needsRoot, (t) => {
+  const apart = new Apart(t, tempDir(t));
+  const begun = `${real}; bundle/deploy/deploy-filesync.sh >/dev/null && ${bundleOfVersion("0.2.0")} && ln -sf /mnt/config.json /etc/filesync`;
+  const refused = apart.sh(
+    `${begun}; /run/0.2.0/deploy/deploy-filesync.sh; echo "exit $?"; readlink /etc/filesync/config.json /opt/filesync/current`,
+  );
+  if (refused === undefined) return;
+  assert.match(
+    refused.out,
+    /^deploy-filesync\.sh: \/etc\/filesync\/config\.json is a link to \/mnt\/config\.json, which is not there; [^\n]*, nothing was changed\nexit 2\n\/mnt\/config\.json\nversions\/0\.1\.0-/,
+  );
+});
+
 test("a configuration of --config of which nothing can be used is refused, one that can be used takes its place", needsRoot, (t) => {
   const apart = new Apart(t, tempDir(t));
   const deploy = "bundle/deploy/deploy-filesync.sh";

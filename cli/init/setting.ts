@@ -4,7 +4,7 @@ import { rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { mayWriteIn } from "../../core/fs.js";
 import { reasonOf } from "../../core/retry.js";
-import { systemConfig, UsageError } from "../config.js";
+import { deadLink, systemConfig, UsageError } from "../config.js";
 import { unitOf } from "../machine/unit.js";
 import { type Owner, ownerIn, placeDir, placeFile } from "../edit-config.js";
 import { groupNumber, thisView, userNamed, type View } from "../machine/view.js";
@@ -38,6 +38,8 @@ export async function settingOf(config: string | undefined, force = false): Prom
   } catch (error) {
     throw new UsageError(`nothing can be written in ${dir}: ${reasonOf(error)}; as root (sudo), or name another place with --config FILE`);
   }
+  const dead = deadLink(path);
+  if (dead !== undefined) throw new UsageError(dead);
   const system = root && dir === dirname(systemConfig);
   const group = system ? groupNumber(view, "filesync") : undefined;
   const owner = group === undefined ? ownerIn(dir) : { uid: 0, gid: group };

@@ -312,6 +312,22 @@ test("a configuration that is a link to where it is kept stays one: what changes
   assert.ok(readFileSync(`${kept}.old`, "utf8").startsWith(before.slice(0, 100)));
 });
 
+test("a configuration that is a link to what is not there, as on a disk that is not mounted, is told, and nothing is made", async (t) => {
+  const world = new World(t);
+  const config = world.path("config.json");
+  symlinkSync(world.path("disk/config.json"), config);
+  const before = readdirSync(world.dir);
+  for (const words of [["init", "--yes"], ["init", "--yes", "--ground", "--vehicle", "a"], ["run", "--once"], ["status"]]) {
+    const { code, out, err } = await runProgram([...words, "--config", config]);
+    assert.deepEqual([code, out], [2, ""], err);
+    assert.equal(
+      err,
+      `filesync: ${config} is a link to ${world.path("disk/config.json")}, which is not there: mount or make that, or remove the link\n`,
+    );
+  }
+  assert.deepEqual(readdirSync(world.dir), before);
+});
+
 test("a ground station's certificate that is not there is told before anything is changed", needsOpenssl, async (t) => {
   const world = new World(t);
   const config = world.path("config.json");
