@@ -5,7 +5,7 @@ import { existsSync, mkdtempSync, promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { bufferFor, makeDirs, piecesOf, renameByLink, renameDirNew, syncDir } from "./fs.js";
+import { bufferFor, makeDirs, piecesOf, renameByLink, renameDirNew, renameNew, syncDir } from "./fs.js";
 
 function scratch(t: TestContext): string {
   const dir = mkdtempSync(join(tmpdir(), "filesync-fs-"));
@@ -109,6 +109,19 @@ test("a file is renamed by a link over nothing", async (t) => {
   await assert.rejects(renameByLink(join(at, "a"), join(at, "b")), { code: "EEXIST" });
   assert.equal(await renameByLink(join(at, "a"), join(at, "c")), true);
   assert.deepEqual((await fs.readdir(at)).sort(), ["b", "c"]);
+});
+
+test("a rename that was killed between its two steps is ended; what has the name otherwise is never replaced", async (t) => {
+  const at = scratch(t);
+  const [from, to] = [join(at, "from"), join(at, "to")];
+  await fs.writeFile(from, "content");
+  await fs.link(from, to);
+  await renameNew(Buffer.from(from), to);
+  assert.deepEqual(await fs.readdir(at), ["to"]);
+  await assert.rejects(renameNew(to, to), { code: "EEXIST" });
+  await fs.writeFile(from, "content");
+  await assert.rejects(renameNew(from, to), { code: "EEXIST" });
+  assert.deepEqual((await fs.readdir(at)).sort(), ["from", "to"]);
 });
 
 test("a file is read in pieces from its start to its end, also where it grows meanwhile, with no more memory than it has bytes", async (t) => {

@@ -4,7 +4,7 @@
  * After `writeDurable`, `renameDurable` and `linkDurable` resolved, a power cut leaves the new state; before, it leaves the old or the new,
  * never a mixture. Errors are node's own (`code`); callers turn them into Faults.
  */
-import { constants, promises as fs, realpathSync } from "node:fs";
+import { type BigIntStats, constants, promises as fs, realpathSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
@@ -96,7 +96,7 @@ async function syncDirNow(dir: string | Buffer): Promise<void> {
  * what it names only with the file.
  */
 export async function syncName(path: string | Buffer): Promise<void> {
-  const dir = typeof path === "string" ? dirname(path) : path.subarray(0, path.lastIndexOf(0x2f));
+  const dir = dirOf(path);
   if (!namesAlone.has((await fs.statfs(dir)).type)) await syncAgain(path);
   await syncDir(dir);
 }
@@ -118,6 +118,8 @@ async function syncAgain(path: string | Buffer): Promise<void> {
     if (code !== "EACCES" && code !== "EINVAL" && code !== "ENOTSUP") throw error;
   }
 }
+
+const dirOf = (path: string | Buffer) => (typeof path === "string" ? dirname(path) : path.subarray(0, path.lastIndexOf(0x2f)));
 
 /** A name of its own, which `removeTemporaries` knows. */
 export function temporaryName(): string {
@@ -166,7 +168,14 @@ export async function renameDurable(from: string, to: string): Promise<void> {
  * which leaves the moment between the two to others that write there. Durable after `syncName`.
  */
 export async function renameNew(from: string | Buffer, to: string | Buffer): Promise<void> {
-  if (await renameByLink(from, to)) return;
+  try {
+    if (await renameByLink(from, to)) return;
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST" || !(await hasBoth(from, to))) throw error;
+    // Killed in the middle of this: it has the new name, and only the old one is left to go.
+    await fs.unlink(from);
+    return;
+  }
   const there = await fs.lstat(to).catch((e: unknown) => {
     if (codeOf(e) === "ENOENT") return undefined;
     throw e;
@@ -174,6 +183,24 @@ export async function renameNew(from: string | Buffer, to: string | Buffer): Pro
   if (there !== undefined) throw Object.assign(new Error("EEXIST: file already exists"), { code: "EEXIST" });
   await fs.rename(from, to);
 }
+
+/** Whether one file has both names. Where spellings are one, and by another way to its directory, it has one, however that is asked for. */
+async function hasBoth(...paths: readonly [string | Buffer, string | Buffer]): Promise<boolean> {
+  const [one, two] = await Promise.all(paths.map((path) => fs.lstat(path, { bigint: true })));
+  if (one?.isFile() !== true || two === undefined || !isSame(one, two)) return false;
+  const [here, there] = await Promise.all(paths.map(listedAs));
+  return here !== undefined && there !== undefined && !(isSame(here.dir, there.dir) && here.name.equals(there.name));
+}
+
+/** Its directory, and its name as it stands there; undefined where that is another. */
+async function listedAs(path: string | Buffer): Promise<{ dir: BigIntStats; name: Buffer } | undefined> {
+  const bytes = Buffer.from(path);
+  const name = bytes.subarray(bytes.lastIndexOf(0x2f) + 1);
+  const names = await fs.readdir(dirOf(path), { encoding: "buffer" });
+  return names.some((it) => it.equals(name)) ? { dir: await fs.stat(dirOf(path), { bigint: true }), name } : undefined;
+}
+
+const isSame = (one: BigIntStats, two: BigIntStats) => one.ino === two.ino && one.dev === two.dev;
 
 /** The same in one step; false where there are no hard links, and nothing was done. */
 export async function renameByLink(from: string | Buffer, to: string | Buffer): Promise<boolean> {
