@@ -156,10 +156,11 @@ export async function serve(
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
       if (drained === undefined) code = 130;
       else {
-        const { waiting, parked, unlisted, uneven } = drained;
+        const { waiting, parked, unreleased, unlisted, uneven } = drained;
         const left = [
           ...(waiting > 0 ? [`${waiting} ${waiting === 1 ? "delivery" : "deliveries"} could not be made now`] : []),
           ...(parked > 0 ? [`${parked} ${parked === 1 ? "is" : "are"} set aside`] : []),
+          ...(unreleased > 0 ? [`${counted(unreleased, "file")} could not be deleted or archived at the source`] : []),
           ...unlisted.map((name) => `${name} could not be listed`),
           ...uneven,
         ];

@@ -38,6 +38,8 @@ const soonMs = 5000;
 export interface Drained {
   readonly waiting: number;
   readonly parked: number;
+  /** Of those that were delivered: what could not be deleted or archived at its source. */
+  readonly unreleased: number;
   /** Sources that could not be listed. */
   readonly unlisted: readonly string[];
   /** Mirror and two-way routes that did not bring all of it: which, and why, for a person. */
@@ -396,7 +398,8 @@ export class Run {
       const route = engine.syncs.get(nameOf(config));
       return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.left ?? []);
     });
-    return { waiting, parked, unlisted: finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name), uneven };
+    const unreleased = [...queue.releasable.values()].filter(({ failed }) => failed !== undefined).length;
+    return { waiting, parked, unreleased, unlisted: finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name), uneven };
   }
 
   stop(): Promise<void> {

@@ -436,7 +436,13 @@ test("--once ends when the target has no space: it says what is left", async (t)
     return undefined;
   };
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
-  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 1, parked: 0, unlisted: [], uneven: [] });
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), {
+    waiting: 1,
+    parked: 0,
+    unreleased: 0,
+    unlisted: [],
+    uneven: [],
+  });
 });
 
 test("--once does not end while a configuration is read anew, and gives what that brings the time to attach", async (t) => {
@@ -476,7 +482,7 @@ test("--once does not end while a configuration is read anew, and gives what tha
   await reloading;
   assert.equal(await looked(), "not ended", "it ended before the new source attached");
   later.attach(true);
-  assert.deepEqual(await drained, { waiting: 0, parked: 0, unlisted: [], uneven: [] });
+  assert.deepEqual(await drained, { waiting: 0, parked: 0, unreleased: 0, unlisted: [], uneven: [] });
   assert.deepEqual([...out.files.keys()].sort(), ["a.bin", "b.bin"]);
 });
 
@@ -493,7 +499,13 @@ test("--once ends only when what is due at a source is done; what failed there i
       if (fails) throw new Fault("transient", "busy");
     };
     await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
-    assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), { waiting: 0, parked: 0, unlisted: [], uneven: [] });
+    assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), {
+      waiting: 0,
+      parked: 0,
+      unreleased: fails ? 1 : 0,
+      unlisted: [],
+      uneven: [],
+    });
     assert.equal(card.files.size, fails ? 1 : 0);
     assert.equal(bench.events.filter(({ what }) => what === (fails ? "again" : "released")).length, 1);
     await bench.stop();
@@ -523,7 +535,13 @@ test("--once ends when the spool has no room, and nothing that it holds can leav
       maxSize: 1000,
     },
   );
-  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(20_000)), { waiting: 3, parked: 0, unlisted: [], uneven: [] });
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(20_000)), {
+    waiting: 3,
+    parked: 0,
+    unreleased: 0,
+    unlisted: [],
+    uneven: [],
+  });
 });
 
 test("a cloned card whose first start lost power after the new id was written drops what it inherited all the same", async (t) => {

@@ -173,7 +173,13 @@ test("what waits for a medium that is not in does not hold up a drain", async (t
   };
   await bench.start({ sources: [reader], targets: [out] }, [{ from: "reader", to: ["out"] }]);
   await until(bench, "the second card's file", () => bench.states("out").includes("done"));
-  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(30_000)), { waiting: 1, parked: 0, unlisted: [], uneven: [] });
+  assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(30_000)), {
+    waiting: 1,
+    parked: 0,
+    unreleased: 0,
+    unlisted: [],
+    uneven: [],
+  });
 });
 
 test("bytes that cannot be read set aside one file; another attachment tries it again, from where it was", async (t) => {

@@ -193,7 +193,7 @@ test("a person's get goes before a pull on a device that gives one file at a tim
   await until(bench, "delivered", () => out.files.has("long.bin"));
 });
 
-test("why: a source that lets nothing be deleted; of many files the first few are warnings, once", async (t) => {
+test("why: a source that lets nothing be deleted; of many files the first few are warnings, once; what is drained says how many are left", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
   const out = new FakeDevice("out");
@@ -210,6 +210,7 @@ test("why: a source that lets nothing be deleted; of many files the first few ar
   const tried = () => card.calls.filter((call) => call.startsWith("remove")).length;
   const warned = () => bench.events.filter(({ what, level }) => what === "again" && level === "warn").map(({ message }) => message);
   await until(bench, "each was tried", () => tried() === 7 && bench.daemon.engine.queue.releasing.size === 0);
+  assert.equal((await bench.daemon.drained(AbortSignal.timeout(8000))).unreleased, 7);
   assert.deepEqual((await reasonsOf(bench, "card:g.bin")).slice(1), [
     "release: at card: it could not be deleted: permission denied; tried again in N s",
   ]);
