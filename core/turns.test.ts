@@ -36,6 +36,17 @@ test("so many turns at once, in the order of asking; who is withdrawn leaves the
   }
 });
 
+test("however many wait on one signal, nothing is said of a leak", async (t) => {
+  const warned: string[] = [];
+  const onWarning = ({ message }: Error) => void warned.push(message);
+  process.on("warning", onWarning);
+  t.after(() => process.removeListener("warning", onWarning));
+  const turns = new Turns();
+  const { signal } = new AbortController();
+  await Promise.all(Array.from({ length: 30 }, () => turns.run(signal, () => new Promise((resolve) => setImmediate(resolve)))));
+  assert.deepEqual(warned, []);
+});
+
 test("more than so many while there may be more, and all together are small: nobody is passed", async () => {
   let more: { uploads: number; bytes: number } | undefined = { uploads: 3, bytes: 100 };
   const turns = new Turns(1, () => more);

@@ -1,4 +1,5 @@
 /** Turns that go in the order of asking: one at a time, or so many. Whoever holds a long turn can see that others wait, and let them. */
+import { setMaxListeners } from "node:events";
 import { abortedFault } from "./errors.js";
 
 /** Beyond those, of works that tell their size. */
@@ -85,7 +86,10 @@ export class Turns {
       };
       const waiting = { size, go };
       this.#waiting.push(waiting);
-      signal?.addEventListener("abort", stop, { once: true });
+      if (signal === undefined) return;
+      // As many may wait as like: that is no leak.
+      setMaxListeners(0, signal);
+      signal.addEventListener("abort", stop, { once: true });
     });
   }
 }
