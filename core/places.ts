@@ -120,7 +120,7 @@ export function copyHoldsState(held: Held, route: Route): string | undefined {
 function stateIn({ devices, stateDir }: Held, device: string, into: string, isLeft: (dir: string) => boolean): string | undefined {
   if (stateDir === undefined) return undefined;
   const [place, around] = [realPath(stateDir), placeIn(devices, device, into)];
-  const dir = below(around, place);
+  const dir = wayTo(around, place);
   if (dir === undefined || (dir !== "" && isLeft(dir))) return undefined;
   const [where, leave] =
     dir === ""
@@ -137,7 +137,7 @@ function isLeftBy(devices: readonly Located[], route: Route): (dir: string) => b
 }
 
 function inside(inner: string, place: Place, outer: string, around: Place, isLeft: (dir: string) => boolean): string | undefined {
-  const dir = below(around, place);
+  const dir = wayTo(around, place);
   if (dir === undefined) return undefined;
   if (dir === "") return `${inner} and ${outer} are one directory (${place}): there is nothing to bring`;
   return isLeft(dir)
@@ -151,6 +151,21 @@ const named = (device: string, into: string) => (into === "" ? device : `${devic
 function below(dir: Place, place: Place): string | undefined {
   if (dir === place) return "";
   return place.startsWith(`${dir}/`) ? place.slice(dir.length + 1) : undefined;
+}
+
+/** The same, also by way of what is mounted in it, which may show a directory above that place, or one in it. */
+function wayTo(dir: Place, place: Place): string | undefined {
+  const direct = below(dir, place);
+  if (direct !== undefined || !place.startsWith("/")) return direct;
+  const mounts = mountsNow();
+  for (const mount of mounts) {
+    const [at, shown] = [below(dir, mount.dir), trimmed(unbound(mounts, mount.dir))];
+    if (at === undefined || at === "" || shown === mount.dir) continue;
+    const further = below(shown, place);
+    if (further !== undefined) return further === "" ? at : `${at}/${further}`;
+    if (below(place, shown) !== undefined) return at;
+  }
+  return undefined;
 }
 
 const trimmed = (path: string) => path.replace(/\/+$/, "");

@@ -152,6 +152,37 @@ test(
   },
 );
 
+test(
+  "a target that is mounted within its source is refused, also where only a part of it is, or what is around it: it would fill itself",
+  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
+  async (t) => {
+    const two = new Two(t);
+    const { world } = two;
+    two.put("box/f");
+    world.mkdir("nas/part");
+    const at = world.mkdir("box/t/at");
+    for (const [what, left] of [
+      ["nas", "t/at"],
+      ["nas/part", "t/at"],
+      [".", "t/at/nas"],
+    ] as const) {
+      assert.equal(spawnSync("mount", ["--bind", world.path(what), at]).status, 0);
+      try {
+        for (const mode of ["mirror", "two-way", "copy"]) {
+          const check = async (more = {}) => runProgram(["check", "--config", two.config({ mode, into: "", ...more })]);
+          const { code, out } = await check();
+          assert.equal(code, 2, `${mode} ${what}`);
+          assert.ok(out.includes(`without end; leave it out ("exclude": ["${left}"]), or choose another directory`), out);
+          assert.equal((await check({ exclude: ["t/at"] })).code, 0, `${mode} ${what}`);
+        }
+      } finally {
+        spawnSync("umount", [at]);
+      }
+    }
+    assert.equal((await runProgram(["check", "--config", two.config({ mode: "two-way" })])).code, 0);
+  },
+);
+
 test("what a route keeps in .filesync is not sent by a route from the directory above", async (t) => {
   const two = new Two(t);
   const { world } = two;
