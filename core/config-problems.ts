@@ -1,5 +1,5 @@
 /** What is wrong with a configuration, in words: the place, the value, the nearest right word. */
-import { findNodeAtLocation, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
+import { createScanner, findNodeAtLocation, printParseErrorCode, type Node, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
 import { secretWords, unseen } from "./options.js";
 
@@ -52,6 +52,22 @@ export function syntaxProblem(text: string, { error, offset }: ParseError): Conf
     path: "",
     message: `this is no JSON: ${readable(printParseErrorCode(error))} (column ${(before.at(-1) ?? "").length + 1})`,
   };
+}
+
+const deepest = 100;
+
+/** Where more lists and objects are in one another than anybody writes: whoever goes down there by calls comes to the end of the stack. */
+export function tooDeep(text: string): ConfigProblem | undefined {
+  const scanner = createScanner(text, true);
+  for (let depth = 0; scanner.getPosition() < text.length;) {
+    scanner.scan();
+    const token = text.charAt(scanner.getTokenOffset());
+    if (token === "{" || token === "[") depth += 1;
+    else if (token === "}" || token === "]") depth -= 1;
+    if (depth > deepest)
+      return { line: scanner.getTokenStartLine() + 1, path: "", message: `more than ${deepest} lists and objects are in one another here` };
+  }
+  return undefined;
 }
 
 /** What is wrong, in words. `written`: what stands there. `beside`: keys that an object beside these of `schema` may have. */

@@ -114,6 +114,15 @@ test("archiving without an archiveDir is a mistake of the route, not one that fo
   ]);
 });
 
+test("what is too deep for any reader is said with its line; what only looks so is not", async () => {
+  for (const open of ["[", '{"a":'])
+    for (const close of [false, true]) {
+      const text = `{\n"x": ${open.repeat(20_000)}${close ? (open === "[" ? "]" : "1}").repeat(20_000) : ""}}`;
+      assert.deepEqual(await problems(text), ["c:2: more than 100 lists and objects are in one another here"]);
+    }
+  assert.deepEqual(await problems(`{ "vehicle": "${"[{".repeat(500)}" } // ${"[{".repeat(500)}`), []);
+});
+
 test("what is no JSON is said with its line", async () => {
   assert.deepEqual(await problems('{\n  "devices": {\n    "a" { }\n  }\n}'), ["c:3: this is no JSON: colon expected (column 9)"]);
   assert.deepEqual(await problems(""), ["c:1: the file is empty; see config.example.json"]);

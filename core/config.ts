@@ -18,6 +18,7 @@ import {
   messageOf,
   suggestion,
   syntaxProblem,
+  tooDeep,
   type At,
   type ConfigProblem,
 } from "./config-problems.js";
@@ -214,6 +215,8 @@ export function withoutMark(text: string): string {
 /** Reads the text of a configuration. Never throws for what a person wrote. */
 export async function loadConfig(given: string, plugins: PluginList, options: LoadOptions): Promise<Loaded> {
   const text = withoutMark(given);
+  const deep = tooDeep(text);
+  if (deep !== undefined) return { stateDir: stateDirIn(undefined, options), problems: [deep] };
   const parseErrors: ParseError[] = [];
   const tree = parseTree(text, parseErrors, { allowTrailingComma: true, disallowComments: false });
   const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
