@@ -114,13 +114,24 @@ test("archiving without an archiveDir is a mistake of the route, not one that fo
   ]);
 });
 
+test("the vehicle's name has to be one that a directory may have", async () => {
+  const said = async (name: string) => problems(JSON.stringify({ vehicle: name, devices: {}, routes: [] }));
+  for (const name of ["v\0x", "a\nb"])
+    assert.deepEqual(await said(name), [`c:1: vehicle: expected a text without control characters, got ${JSON.stringify(name)}`]);
+  for (const name of [".", "..", ".filesync", "x".repeat(101), "é".repeat(51)])
+    assert.deepEqual(await said(name), [
+      `c:1: vehicle: expected a name that a directory may have: at most 100 bytes, and not ".", ".." or ".filesync", got "${name}"`,
+    ]);
+  for (const name of ["plane 1/b", "..x", "é".repeat(50)]) assert.deepEqual(await said(name), []);
+});
+
 test("what is too deep for any reader is said with its line; what only looks so is not", async () => {
   for (const open of ["[", '{"a":'])
     for (const close of [false, true]) {
       const text = `{\n"x": ${open.repeat(20_000)}${close ? (open === "[" ? "]" : "1}").repeat(20_000) : ""}}`;
       assert.deepEqual(await problems(text), ["c:2: more than 100 lists and objects are in one another here"]);
     }
-  assert.deepEqual(await problems(`{ "vehicle": "${"[{".repeat(500)}" } // ${"[{".repeat(500)}`), []);
+  assert.deepEqual(await problems(`{ "$schema": "${"[{".repeat(500)}" } // ${"[{".repeat(500)}`), []);
 });
 
 test("what is no JSON is said with its line", async () => {

@@ -23,10 +23,10 @@ import {
   type ConfigProblem,
 } from "./config-problems.js";
 import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
-import { command, duration, lineOrNothing, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
+import { command, duration, lineOrNothing, oneLine, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
 import { plainPath } from "./paths.js";
 import type { Plugin, Role } from "./plugin.js";
-import { misledInto, type Route } from "./route.js";
+import { misledInto, ownDir, type Route } from "./route.js";
 import type { BudgetLimits } from "./budget.js";
 import type { SyncConfig } from "./sync/options.js";
 import { whenSchema, type When } from "./when.js";
@@ -82,7 +82,17 @@ export const deviceCommon = {
 
 export const configSchema = v.strictObject({
   $schema: v.optional(v.string()),
-  vehicle: v.optional(v.pipe(v.string("a name"), v.nonEmpty("a name"), v.description("The vehicle's name; default: the host name."))),
+  vehicle: v.optional(
+    v.pipe(
+      oneLine("a name"),
+      // It is a directory at targets, and a part of a name where two have changed a file.
+      v.check(
+        (name) => ![".", "..", ownDir].includes(name) && Buffer.byteLength(name) <= 100,
+        `a name that a directory may have: at most 100 bytes, and not ".", ".." or "${ownDir}"`,
+      ),
+      v.description("The vehicle's name; default: the host name."),
+    ),
+  ),
   stateDir: v.optional(v.pipe(path(), v.description("Journal and spool.")), "/var/lib/filesync"),
   spool: v.optional(
     v.strictObject({
