@@ -159,7 +159,8 @@ export class Finder {
     const rulesNow = rulesOf(engine, lane.name);
     const { media } = lane;
     const reconsider = media.some((medium) => !isConsidered(engine, lane.name, medium));
-    const wasUnread = unreadAt(engine, lane.name);
+    const before = unreadOf(engine, lane.name);
+    const wasUnread = isIn(before);
     const unread = new Map<string, FileEntry>();
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
@@ -180,7 +181,7 @@ export class Finder {
       if (++count % 1000 === 0) await breathe();
       if (entry.kind === "directory" || archived(entry.path)) continue;
       if (entry.kind === "unreadable") {
-        unread.set(placeText(entry), entry);
+        if (reconsider || before.length > 0) unread.set(textOf(entry), entry);
         this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
         continue;
       }
@@ -239,11 +240,10 @@ export class Finder {
     }
     for (const path of this.#leftEarly.keys()) if (!this.#unsettled.has(path)) this.#leftEarly.delete(path);
     // Otherwise that is known: a listing without anything new asks the medium for nothing.
-    const places = unreadOf(engine, lane.name);
     // What is looked at for the first time under these rules, and cannot be; later what still cannot be of that.
-    const stays = places.filter((place) => !media.includes(place.medium) || (!reconsider && unread.has(placeText(place))));
-    if (reconsider) stays.push(...[...unread.values()].filter((entry) => engine.queue.knowsBelow(lane.name, entry)).map(placeOf));
-    if (reconsider || starts.fresh.size > 0 || stays.length < places.length)
+    const stays = before.filter((it) => !media.includes(it.medium) || (!reconsider && unread.has(textOf(it))));
+    if (reconsider) stays.push(...[...unread.values()].filter((entry) => engine.queue.knowsBelow(lane.name, entry)).map(unreadFrom));
+    if (reconsider || starts.fresh.size > 0 || stays.length < before.length)
       await engine.journal.apply(() => {
         for (const medium of media) engine.journal.setMeta(considered(lane.name, medium), rulesNow);
         engine.journal.setMeta(unreadKey(lane.name), stays.length === 0 ? undefined : JSON.stringify(stays));
@@ -471,23 +471,26 @@ export function isConsidered(engine: Engine, source: string, medium: string): bo
 const considered = (source: string, medium: string) => (medium === "" ? `routes:${source}` : `routes:${source}:${medium}`);
 
 /** Where the listing that asked all routes could not look: a directory, or a file. */
-interface Place {
+interface Unread {
   readonly path: string;
   readonly medium: string;
 }
 
-const placeOf = ({ path, medium = "" }: Pick<FileEntry, "path" | "medium">): Place => ({ path, medium });
-const placeText = (entry: Pick<FileEntry, "path" | "medium">) => JSON.stringify(placeOf(entry));
+const unreadFrom = ({ path, medium = "" }: Pick<FileEntry, "path" | "medium">): Unread => ({ path, medium });
+const textOf = (entry: Pick<FileEntry, "path" | "medium">) => JSON.stringify(unreadFrom(entry));
 const unreadKey = (source: string) => `unread:${source}`;
 
-function unreadOf(engine: Engine, source: string): Place[] {
-  return JSON.parse(engine.journal.meta(unreadKey(source)) ?? "[]") as Place[];
+function unreadOf(engine: Engine, source: string): Unread[] {
+  return JSON.parse(engine.journal.meta(unreadKey(source)) ?? "[]") as Unread[];
+}
+
+function isIn(unread: readonly Unread[]): (of: Pick<FileEntry, "path" | "medium">) => boolean {
+  return ({ path, medium = "" }) => unread.some((it) => it.medium === medium && (path === it.path || path.startsWith(`${it.path}/`)));
 }
 
 /** Of what is where that listing could not look, not every delivery is known. */
 export function unreadAt(engine: Engine, source: string): (of: Pick<FileEntry, "path" | "medium">) => boolean {
-  const places = unreadOf(engine, source);
-  return ({ path, medium = "" }) => places.some((it) => it.medium === medium && (path === it.path || path.startsWith(`${it.path}/`)));
+  return isIn(unreadOf(engine, source));
 }
 
 function rulesOf(engine: Engine, source: string): string {

@@ -56,6 +56,7 @@ export class Spool {
   /** Makes the directory; the ids of the versions that have a file. */
   async open(): Promise<string[]> {
     await makeDirDurable(this.#dir, 0o750);
+    // Versions before wrote sidecars under such names first.
     await removeTemporaries(this.#dir);
     const names = await fs.readdir(this.#dir);
     // A sidecar is removed after its file.
