@@ -1,4 +1,4 @@
-/** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left. */
+/** The command line: arguments, signals and exit codes; a thin shell over core. 0 done, 1 internal error, 2 usage or configuration, 3 finished with something left, 130 stopped. */
 import { cac, type CAC } from "cac";
 import { suggestion } from "../core/config-problems.js";
 import { ControlError } from "../core/control.js";
@@ -322,7 +322,7 @@ async function main(argv: readonly string[]): Promise<number> {
     ...sections.filter(({ title }) => title?.startsWith("For more info") !== true),
     {
       title: "Exit codes",
-      body: "  0  done\n  1  an internal error\n  2  a mistake in the command or the configuration\n  3  finished, but something is left: set aside, failed, not as it should be",
+      body: "  0  done\n  1  an internal error\n  2  a mistake in the command or the configuration\n  3  finished, but something is left: set aside, failed, not as it should be\n  130  stopped by Ctrl-C; run --once, also by SIGTERM",
     },
   ]);
   cli.version(programVersion);

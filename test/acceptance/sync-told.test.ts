@@ -126,35 +126,33 @@ test("a target that comes to be inside its source while it runs is refused, and 
   assert.match(out, /routes\[0\]\.to\[0\]: nas is in box/);
 });
 
-test(
-  "two mirrors into one directory, one of them by way of a bind mount, are refused: they would fight over it",
-  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
-  async (t) => {
-    const two = new Two(t);
-    const { world } = two;
-    const [oth, bound] = [world.mkdir("oth"), world.mkdir("bound")];
-    const config = two.config(
-      { mode: "mirror" },
-      {
-        devices: { oth: { type: "local", dir: oth }, bound: { type: "local", dir: bound } },
-        routes: [{ from: "oth", to: ["bound"], mode: "mirror" }],
-      },
-    );
-    assert.equal((await runProgram(["check", "--config", config])).code, 0);
-    assert.equal(spawnSync("mount", ["--bind", world.path("nas"), bound]).status, 0);
-    try {
-      const { code, out } = await runProgram(["check", "--config", config]);
-      assert.equal(code, 2);
-      assert.match(out, /another route keeps nas: the same as something else: they would undo one another's changes/);
-    } finally {
-      spawnSync("umount", [bound]);
-    }
-  },
-);
+const needsMount = { skip: process.getuid?.() === 0 ? false : "needs root to mount" };
+
+test("two mirrors into one directory, one of them by way of a bind mount, are refused: they would fight over it", needsMount, async (t) => {
+  const two = new Two(t);
+  const { world } = two;
+  const [oth, bound] = [world.mkdir("oth"), world.mkdir("bound")];
+  const config = two.config(
+    { mode: "mirror" },
+    {
+      devices: { oth: { type: "local", dir: oth }, bound: { type: "local", dir: bound } },
+      routes: [{ from: "oth", to: ["bound"], mode: "mirror" }],
+    },
+  );
+  assert.equal((await runProgram(["check", "--config", config])).code, 0);
+  assert.equal(spawnSync("mount", ["--bind", world.path("nas"), bound]).status, 0);
+  try {
+    const { code, out } = await runProgram(["check", "--config", config]);
+    assert.equal(code, 2);
+    assert.match(out, /another route keeps nas: the same as something else: they would undo one another's changes/);
+  } finally {
+    spawnSync("umount", [bound]);
+  }
+});
 
 test(
   "a target that is mounted within its source is refused, also where only a part of it is, or what is around it: it would fill itself",
-  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
+  needsMount,
   async (t) => {
     const two = new Two(t);
     const { world } = two;
