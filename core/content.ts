@@ -6,13 +6,13 @@
  */
 import { Digester } from "./digest.js";
 import { type Engine } from "./engine.js";
-import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
 import { sameOrGrown } from "./pull-job.js";
 import { stampOf, type VersionRow } from "./rows.js";
 import { passing, readingOf, StreamReading } from "./reading.js";
-import { giveUp } from "./space.js";
+import { giveUp, sourceHolds } from "./space.js";
 
 const readBytes = 512 * 1024;
 
@@ -86,7 +86,11 @@ class SpoolContent implements Content {
         await handle.close();
       }
     } catch (error) {
-      this.broken = isFault(error, "missing") ? await this.#lost(error) : error;
+      this.broken = isFault(error, "missing")
+        ? await this.#lost(error)
+        : codeOf(error) === "EIO"
+          ? await this.#damaged(error, signal)
+          : error;
       throw this.broken;
     } finally {
       if (live !== undefined) live.followers -= 1;
@@ -98,6 +102,12 @@ class SpoolContent implements Content {
     if (this.version.state !== "sealed" || !(await giveUp(this.engine, this.version, "lost")))
       return new Fault("aborted", "waits for more of the file");
     return new Fault("transient", `${fault.message}; it is pulled again`);
+  }
+
+  /** The medium fails at the copy here: where the source has the file still, that is read once more; else this is the only one, and is tried again. */
+  async #damaged(error: unknown, signal: AbortSignal): Promise<Fault> {
+    const fault = faultOfErrno(error, `cannot read the spool file ${this.localPath}`);
+    return (await sourceHolds(this.engine, this.version, signal)) ? this.#lost(fault) : fault;
   }
 
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {

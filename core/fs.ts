@@ -57,6 +57,25 @@ export function mayWriteIn(dir: string): Promise<void> {
   return atNearest(dir, (at) => fs.access(join(at, "."), constants.W_OK | constants.X_OK));
 }
 
+/** Whether a new file in a directory can be written and synced now. */
+export async function takesNewFile(dir: string | Buffer): Promise<boolean> {
+  const path = Buffer.concat([Buffer.from(dir), Buffer.from(`/${temporaryName()}`)]);
+  try {
+    const handle = await fs.open(path, "wx");
+    try {
+      await handle.write(Buffer.alloc(4096));
+      await syncData(handle);
+    } finally {
+      await handle.close();
+      await fs.rm(path, { force: true });
+    }
+    return true;
+  } catch {
+    // Whatever the reason, it was asked only whether.
+    return false;
+  }
+}
+
 /** What this user may still write below a directory, in bytes; of one that is missing, where it would be made. Throws node's error. */
 export function freeBytesAt(dir: string): Promise<number> {
   return atNearest(dir, async (at) => {

@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { Digester } from "./digest.js";
 import { type Engine, nameOf, streamTargets } from "./engine.js";
-import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { EventName } from "./events.js";
 import { bufferFor } from "./fs.js";
 import type { Lane } from "./lane.js";
@@ -146,7 +146,10 @@ export class PullJob {
       const same = await this.#sameSamples(this.#version.id, entry, at);
       const writer = same ? await engine.spool.writer(this.#version.id, at) : undefined;
       if (writer?.handle !== undefined) {
-        await this.#digestPrefix(writer.handle, at);
+        await this.#digestPrefix(writer.handle, at).catch(async (error: unknown) => {
+          await writer.close();
+          throw codeOf(error) === "EIO" ? await this.#damaged(error) : error;
+        });
         this.transfer.offset = at;
         this.live.advance(at);
         this.#say("resumed", `goes on at byte ${at} of ${this.#version.size}`);
@@ -169,6 +172,13 @@ export class PullJob {
     this.transfer.offset = 0;
     await engine.journal.apply(() => engine.journal.run("UPDATE versions SET spooled = MAX(size, 1) WHERE id = ?", this.#version.id));
     return engine.spool.writer(this.#version.id, 0);
+  }
+
+  /** The medium fails at what is here, and the source has all of it. */
+  async #damaged(error: unknown): Promise<Fault> {
+    await this.#record({ durable: 0, generation: this.#version.generation + 1 });
+    const { message } = faultOfErrno(error, `cannot read the spool file ${this.engine.spool.pathOf(this.#version.id)}`);
+    return new Fault("transient", `${message}; it is read from its source again`, { cause: error });
   }
 
   async #copy(entry: FileEntry, writer: SpoolWriter): Promise<void> {
@@ -399,7 +409,12 @@ export class PullJob {
       ]);
       for (const [from, length] of samples) {
         const ours = Buffer.alloc(length);
-        await handle.read(ours, 0, length, from);
+        const read = await handle.read(ours, 0, length, from).catch((error: unknown) => {
+          if (codeOf(error) !== "EIO") throw error;
+          return undefined;
+        });
+        // What the medium here fails at is no use.
+        if (read === undefined) return false;
         const theirs = await this.#sample(entry, from, length);
         if (!createHash("sha256").update(ours).digest().equals(createHash("sha256").update(theirs).digest())) return false;
       }

@@ -145,7 +145,7 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
 }
 
 /** The source is attached, and still has this very version. */
-async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
+export async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const lane = engine.lanes.get(version.source);
   if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone") return false;
   const asking = new AbortController();

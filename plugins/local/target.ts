@@ -7,10 +7,13 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs, type Stats } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { copyNew, piecesOf, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
+import { copyNew, piecesOf, renameNew, removeFile, syncDir, syncName, takesNewFile } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { expectNoLink, ifThere, makeRoot, parentOf, placeOf, statAt } from "./place.js";
+
+/** So often in a row a medium fails at one partial before it is asked whether it takes others. */
+const failedTimes = 3;
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -27,6 +30,8 @@ export class LocalTarget implements Target {
   readonly #create: boolean;
   /** Partials that this process wrote, and no sync of which has failed. */
   readonly #written = new Set<string>();
+  /** Partials at which the medium failed, with nothing written since: how often in a row. */
+  readonly #failed = new Map<string, number>();
 
   constructor({ dir, create }: { readonly dir: string; readonly create: boolean }) {
     this.root = dir;
@@ -56,6 +61,7 @@ export class LocalTarget implements Target {
     await makeDirs(this.root, upload.partialPath);
     let handle: fs.FileHandle | undefined;
     let marks: Marks | undefined;
+    let at = offset;
     try {
       handle = await this.#open(place, upload.partialPath);
       const { size } = await handle.stat();
@@ -66,7 +72,6 @@ export class LocalTarget implements Target {
       if (syncedOf(upload) > offset) await upload.memo.set(syncedKey, undefined);
       this.#written.add(upload.partialPath);
       marks = new Marks(upload, handle, Math.min(offset, syncedOf(upload)));
-      let at = offset;
       // A stream that waits for bytes must not outlive the signal.
       for await (const chunk of addAbortSignal(signal, upload.read(offset, signal))) {
         const bytes = chunk as Buffer;
@@ -83,11 +88,23 @@ export class LocalTarget implements Target {
     } catch (error) {
       // What came is worth keeping over a power cut; a whole file is synced by `commit`.
       if ((await marks?.last()) === false) this.#written.delete(upload.partialPath);
+      if (at > offset) this.#failed.delete(upload.partialPath);
       if (signal.aborted) throw abortedFault(signal);
-      throw isFault(error) ? error : asTargetFault(error, `cannot write ${upload.partialPath}`);
+      throw isFault(error) ? error : await this.#mediumFault(upload, error, `cannot write ${upload.partialPath}`, signal);
     } finally {
       await handle?.close();
     }
+  }
+
+  /** A partial at which the medium fails again and again, while it takes other files (a bad block, a file system that a pull damaged), would be tried for ever: it is begun anew. */
+  async #mediumFault(upload: Upload, error: unknown, what: string, signal: AbortSignal): Promise<Fault> {
+    const fault = asTargetFault(error, what);
+    if (codeOf(error) !== "EIO") return fault;
+    const times = (this.#failed.get(upload.partialPath) ?? 0) + 1;
+    this.#failed.set(upload.partialPath, times);
+    if (times < failedTimes || !(await takesNewFile(parentOf(placeOf(this.root, upload.partialPath))))) return fault;
+    await this.discard(upload, signal);
+    return new Fault("transient", `${fault.message}, and takes other files: this one is begun anew`, { cause: error });
   }
 
   /** As a clone, where the file system has those: that takes no time and no room. */
@@ -166,9 +183,10 @@ export class LocalTarget implements Target {
       if (isFault(error)) throw error;
       const kept = (await statAt(this.root, upload.partialPath).catch(() => undefined)) !== undefined;
       const refused = kept ? await this.#noName(placeOf(this.root, upload.path), upload.path, error) : undefined;
-      throw refused ?? asTargetFault(error, `cannot publish ${upload.path}`);
+      throw refused ?? (await this.#mediumFault(upload, error, `cannot publish ${upload.path}`, signal));
     }
     this.#written.delete(upload.partialPath);
+    this.#failed.delete(upload.partialPath);
     return receipt(upload, digest);
   }
 
@@ -200,6 +218,7 @@ export class LocalTarget implements Target {
       if (codeOf(error) !== "ENOTDIR") throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
     }
     this.#written.delete(upload.partialPath);
+    this.#failed.delete(upload.partialPath);
     if (syncedOf(upload) > 0) await upload.memo.set(syncedKey, undefined);
   }
 
