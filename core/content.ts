@@ -159,7 +159,7 @@ class PlaceContent implements Content {
     };
     try {
       const { lane, source } = sourceOf(this.engine, this.version);
-      const how = { digest, exact: isExact(this.version, lane), mayGo: true };
+      const how = { digest, exact: isExact(this.version, lane), mayGrow: true, mayGo: true };
       const reading = source.readInPlace?.(this.#entry, offset, signal, how) ?? new StreamReading(source, this.#entry, offset, signal, how);
       this.#reading = reading;
       const paced = lane.throttle.rate === undefined ? reading : passing(reading, ({ bytes }) => lane.throttle.take(bytes.length, signal));

@@ -60,6 +60,7 @@ class Read implements Job {
   #opened = false;
   #at: number;
   #credit = ahead;
+  #proof: Proof | undefined;
 
   constructor(asked: Extract<Asked, { do: "read" }>) {
     this.#asked = asked;
@@ -68,7 +69,7 @@ class Read implements Job {
   }
 
   get ready(): boolean {
-    return this.#credit > 0 || this.#at < this.#asked.from;
+    return this.#credit > 0 || this.#at < this.#asked.from || this.#proof !== undefined;
   }
 
   more(): void {
@@ -83,6 +84,10 @@ class Read implements Job {
   step(): void {
     const { id, size, from, path } = this.#asked;
     try {
+      if (this.#proof !== undefined) {
+        this.#prove(this.#proof);
+        return;
+      }
       this.#fd ??= this.#open();
       if (this.#at >= size) {
         this.#end(this.#fd);
@@ -118,15 +123,15 @@ class Read implements Job {
     return fd;
   }
 
-  #expectSame(now: FileEntry): void {
-    const { size, modifiedMs, exact } = this.#asked;
+  #expectSame(now: FileEntry, exact = this.#asked.exact): void {
+    const { size, modifiedMs } = this.#asked;
     const other = otherThan({ size, ...(modifiedMs === undefined ? {} : { modifiedMs }) }, now, exact);
     if (other !== undefined) throw new Fault("changed", other);
   }
 
   /** Tells a chunk; with the last one that it ends, once the file was found to be the same still. */
   #end(fd: number, buffer?: ArrayBuffer, bytes?: number): void {
-    const { id, place, path, size, mayGo } = this.#asked;
+    const { id, place, path, size, mayGo, exact, mayGrow } = this.#asked;
     const chunk = buffer === undefined ? {} : { buffer, bytes: bytes ?? 0 };
     if (this.#at < size) {
       tell({ id, ...chunk });
@@ -136,10 +141,41 @@ class Read implements Job {
     const stat = named ?? fstatSync(fd, { bigint: true });
     this.close();
     if (!stat.isFile()) throw new Fault("changed", `${path} is ${kindOf(stat)} now`);
-    this.#expectSame(entryOf(path, stat));
-    const digest = this.#hash === undefined ? {} : { digest: `sha256:${this.#hash.digest("hex")}` as const };
-    tell({ id, ...chunk, ...digest, end: true });
+    const digest = this.#hash === undefined ? undefined : (`sha256:${this.#hash.digest("hex")}` as const);
+    const last: Told = { id, ...chunk, ...(digest === undefined ? {} : { digest }), end: true };
+    const now = entryOf(path, stat);
+    if (exact && mayGrow === true && digest !== undefined && named !== undefined && now.size > size) {
+      this.#expectSame(now, false);
+      this.#fd = openSync(Buffer.from(place), openFlags);
+      this.#proof = { last, now, hash: createHash("sha256"), at: 0 };
+      return;
+    }
+    this.#expectSame(now);
+    tell(last);
   }
+
+  /** A piece of the beginning of what is longer now. */
+  #prove(proof: Proof): void {
+    const { size } = this.#asked;
+    const into = bufferFor(Math.min(chunkBytes, size - proof.at));
+    const bytes = readSync(this.#fd ?? -1, new Uint8Array(into), 0, Math.min(chunkBytes, size - proof.at), proof.at);
+    proof.hash.update(new Uint8Array(into, 0, bytes));
+    keep(into);
+    proof.at += bytes;
+    if (proof.at < size && bytes > 0) return;
+    this.#proof = undefined;
+    this.close();
+    if (`sha256:${proof.hash.digest("hex")}` !== proof.last.digest) this.#expectSame(proof.now);
+    tell(proof.last);
+  }
+}
+
+/** Whether a file that is longer at the end of its reading still begins with what was read: the digest of it so far. */
+interface Proof {
+  readonly last: Told;
+  readonly now: FileEntry;
+  readonly hash: Hash;
+  at: number;
 }
 
 class List implements Job {

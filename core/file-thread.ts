@@ -24,6 +24,7 @@ export type Asked =
       readonly from: number;
       readonly digest: boolean;
       readonly exact: boolean;
+      readonly mayGrow?: boolean;
       readonly mayGo?: boolean;
     }
   | { readonly do: "list"; readonly id: number; readonly place: Uint8Array; readonly dir: string }

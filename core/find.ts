@@ -207,6 +207,10 @@ export class Finder {
         if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
         continue;
       }
+      if (!same && known !== undefined && this.#isBeingSent(known, entry)) {
+        if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
+        continue;
+      }
       if (!same && !this.#settled(entry)) {
         // Once it has settled, nothing may tell it from what came later.
         const by = routes.filter((route) => this.#isLeftFirst(entry, route, starts));
@@ -425,6 +429,18 @@ export class Finder {
   #decide(entry: FileEntry): void {
     this.#unsettled.delete(entry.path);
     this.#decided.set(entry.path, stampText(entry));
+  }
+
+  /**
+   * What is sent in place as it was found goes on, also while its file grows: else one that grows faster than it is sent would never arrive. The longer one is
+   * found when that has ended, whatever came of it.
+   */
+  #isBeingSent(known: VersionRow, entry: FileEntry): boolean {
+    const { queue } = this.engine;
+    if (known.store !== "place" || known.state !== "found" || known.size > entry.size || queue.pulling.has(known.id)) return false;
+    if (![...queue.pushing.values()].some(({ delivery }) => delivery.version === known.id && delivery.state !== "discard")) return false;
+    queue.outgrown.add(known.id);
+    return true;
   }
 
   /** Whether a file is complete, as far as can be told. What is not is looked at again after `settle`. */

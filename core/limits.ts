@@ -132,7 +132,10 @@ export function heldBack(engine: Engine, lane: Lane, version: VersionRow, delive
         };
   const slow = lane.device.target?.features.resume === false ? lane.uptime?.held(version.size) : undefined;
   const spent = overBudget(lane, version.size, () => toCome(engine, lane, delivery.id));
-  return together([route?.gate?.barred, first, slow, spent]);
+  const before = engine.queue.goesFirst(delivery);
+  const behind =
+    before === undefined ? undefined : { reason: `the version before it (${sizeText(before.size)}) is on its way there, and goes first` };
+  return together([route?.gate?.barred, behind, first, slow, spent]);
 }
 
 /** Which targets, by "requires", must get the file of this delivery first; `never`: one of them to which it will not go. */
@@ -194,7 +197,7 @@ function takesNoParts({ device }: Lane): boolean {
 
 /** Whether anything but the target itself can hold back what is sent to it. */
 function canBeHeld(engine: Engine, lane: Lane): boolean {
-  if (lane.device.target?.features.resume === false) return true;
+  if (lane.device.target?.features.resume === false || engine.queue.following.has(lane.name)) return true;
   return [...engine.routes.values()].some((routes) =>
     routes.some(({ gate, rules }) =>
       rules.route.to.some(({ device, requires }) => device === lane.name && (gate !== undefined || requires.length > 0)),

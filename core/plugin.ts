@@ -232,6 +232,8 @@ export interface HowToRead {
   readonly digest: boolean;
   /** A file that grew is "changed" too. */
   readonly exact: boolean;
+  /** With both: not so where it grew once it was open, and its beginning, read once more at the end, is what was given. Who cannot look at what is open leaves this out. */
+  readonly mayGrow?: boolean;
   /** Where it goes once it is open it may be read to its end, as long as it stayed the same until then. */
   readonly mayGo?: boolean;
 }

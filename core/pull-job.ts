@@ -14,7 +14,7 @@ import { bufferFor } from "./fs.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import { otherThan } from "./stat.js";
@@ -327,6 +327,8 @@ export class PullJob {
   #inherit(): boolean {
     const before = this.#base === undefined ? [] : this.engine.queue.deliveriesOf(this.#base.id);
     for (const delivery of before) {
+      const first = this.#keepsOn(delivery) ? delivery.id : marksIn(delivery.marks).after;
+      if (first !== undefined) this.engine.queue.goAfter(first, this.#version.id, delivery);
       const replaced = delivery.state === "done" ? delivery.receipt : delivery.replaces;
       if (replaced !== null && (JSON.parse(replaced) as StoredReceipt).found !== true)
         this.engine.journal.run(
@@ -340,12 +342,25 @@ export class PullJob {
     return before.every(({ state }) => state === "done" || state === "dropped");
   }
 
+  /** What is begun of the version before, where it can go on, goes to its end: else a file that grows faster than it is sent would never arrive. */
+  #keepsOn({ id, state, begun, target }: DeliveryRow): boolean {
+    const { queue, lanes } = this.engine;
+    const resumes = lanes.get(target)?.device.target?.features.resume === true;
+    return queue.pushing.has(id) ? state === "active" : begun > 0 && resumes && ["wanting", "ready", "active"].includes(state);
+  }
+
   /** Inside `commit`. This version is whole: it takes the place of the one before. */
   #joinBase(): void {
     const base = this.#base;
     if (base === undefined || !this.#grew) return;
+    const { queue } = this.engine;
     this.#inherit();
-    this.engine.queue.drop(base.id, "superseded: the file grew");
+    const goOn = queue.deliveriesOf(base.id).filter((delivery) => this.#keepsOn(delivery));
+    queue.drop(
+      base.id,
+      "superseded: the file grew",
+      goOn.map(({ id }) => id),
+    );
     this.engine.journal.run("UPDATE versions SET released = 'superseded' WHERE id = ? AND released IS NULL", base.id);
   }
 

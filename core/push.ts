@@ -94,6 +94,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
     job.close();
     if (work.transfer !== undefined) engine.transfers.end(work.transfer);
     queue.pushing.delete(delivery.id);
+    if (queue.outgrown.delete(version.id)) engine.relist$.next(version.source);
     engine.work$.next();
   }
 }

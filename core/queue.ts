@@ -38,6 +38,10 @@ export class Queue {
   readonly pulling = new Map<string, Ranked>();
   /** Deliveries that are being pushed now, by id, and what stops that. */
   readonly pushing = new Map<string, { readonly delivery: DeliveryRow; readonly stop?: (reason: Fault) => void }>();
+  /** Targets to which, perhaps, something goes only after a shorter version of it. */
+  readonly following = new Set<string>();
+  /** Versions whose file was seen to be longer while they were pushed: that is looked at when this has ended. */
+  readonly outgrown = new Set<string>();
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
@@ -69,6 +73,8 @@ export class Queue {
         "UPDATE deliveries SET state = 'ready' WHERE +state = 'wanting' AND version IN (SELECT id FROM versions WHERE spooled > 0 AND state = 'sealed')",
       );
     });
+    const following = `SELECT DISTINCT target FROM deliveries WHERE state IN ('wanting', 'ready') AND marks LIKE '%"after":%'`;
+    for (const { target } of this.journal.all<{ target: string }>(following)) this.following.add(target);
     for (const { id, source } of this.journal.all<VersionRow>(`SELECT id, source FROM versions v WHERE ${isReleasable}`))
       this.releasable.set(id, { source, notBeforeMs: 0 });
   }
@@ -383,10 +389,11 @@ export class Queue {
       id,
     );
     const row = this.delivery(id);
+    if (row !== undefined) this.#letFollow(row);
     if (row !== undefined) this.releasable.set(row.version, { source: row.source, notBeforeMs: 0 });
   }
 
-  /** Sets aside with a reason; durable before it is told. */
+  /** Sets aside with a reason; durable before it is told. What waits to follow it holds all of it, and goes instead. */
   park(id: string, fault: string, reason: string): Promise<void> {
     return this.journal.commit(() => {
       this.journal.run(
@@ -396,6 +403,8 @@ export class Queue {
         this.clock.wallMs(),
         id,
       );
+      const row = this.delivery(id);
+      if (row?.state === "parked" && this.#letFollow(row) > 0) this.journal.run("UPDATE deliveries SET state = 'discard' WHERE id = ?", id);
     });
   }
 
@@ -405,13 +414,14 @@ export class Queue {
       const line = JSON.stringify(receipt);
       this.journal.appendReceipt(`${line}\n`);
       // What the rules say now of its source: they may have changed while it was sent.
-      const done = this.journal.get<{ after: string | null }>(
+      const done = this.journal.get<{ after: string | null; target: string; path: string }>(
         `UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, marks = NULL, done_ms = ?
-         WHERE id = ? RETURNING (SELECT after FROM versions v WHERE v.id = version) AS after`,
+         WHERE id = ? RETURNING target, path, (SELECT after FROM versions v WHERE v.id = version) AS after`,
         line,
         this.clock.wallMs(),
         id,
       );
+      if (done !== undefined) this.#letFollow({ ...done, id }, receipt);
       if (done?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
   }
@@ -434,12 +444,46 @@ export class Queue {
   }
 
   /** Inside `apply`. What is not sent yet of a version never will be; a partial that may be at a target is discarded there. */
-  drop(version: string, reason: string): void {
+  drop(version: string, reason: string, but: readonly string[] = []): void {
     this.journal.run(
       `UPDATE deliveries SET state = CASE WHEN begun > 0 THEN 'discard' ELSE 'dropped' END, reason = ?, not_before = 0
-       WHERE version = ? AND state IN ('wanting', 'ready', 'active', 'parked')`,
+       WHERE version = ? AND state IN ('wanting', 'ready', 'active', 'parked') AND id NOT IN (${but.map(() => "?").join(", ")})`,
       reason,
       version,
+      ...but,
+    );
+    if (this.following.size > 0)
+      for (const row of this.deliveriesOf(version).filter(({ id }) => !but.includes(id))) this.#letFollow(row);
+  }
+
+  /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */
+  goAfter(first: string, version: string, { target, path }: Pick<DeliveryRow, "target" | "path">): void {
+    this.following.add(target);
+    for (const row of this.deliveriesOf(version).filter((row) => row.target === target && row.path === path))
+      this.setMarks(row.id, { ...marksIn(row.marks), after: first });
+  }
+
+  /** The delivery that is to end before this one begins, while it has not. */
+  goesFirst({ marks }: Pick<DeliveryRow, "marks">): DeliveryRow | undefined {
+    const { after } = marksIn(marks);
+    const first = after === undefined ? undefined : this.delivery(after);
+    return first !== undefined && ["wanting", "ready", "active"].includes(first.state) ? first : undefined;
+  }
+
+  /**
+   * Inside `apply`. A delivery has ended, with that receipt or without: what waited for it may go, and replaces what it brought, unless somebody else
+   * had put that there. How much waited.
+   */
+  #letFollow({ id, target, path }: Pick<DeliveryRow, "id" | "target" | "path">, receipt?: StoredReceipt): number {
+    if (!this.following.has(target)) return 0;
+    const replaces = receipt === undefined || receipt.found === true ? null : JSON.stringify(receipt);
+    return this.journal.run(
+      `UPDATE deliveries SET replaces = COALESCE(?1, replaces), not_before = 0, fault = NULL, reason = NULL
+       WHERE target = ?2 AND path = ?3 AND state IN ('wanting', 'ready') AND json_extract(marks, '$.after') = ?4`,
+      replaces,
+      target,
+      path,
+      id,
     );
   }
 

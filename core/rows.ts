@@ -66,6 +66,8 @@ export interface Marks {
   readonly spliced?: true;
   /** A single shot was about to be whole there. */
   readonly sending?: Sending;
+  /** The delivery of a shorter version, whose bytes this one begins with: begun before, it goes first. */
+  readonly after?: string;
 }
 
 /** What a receipt is in the journal, in receipts.jsonl and in `status`. */

@@ -32,6 +32,10 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
   );
   for (const row of waiting) {
     if (stop.aborted) return false;
+    if (row.released === "superseded") {
+      if ((await giveUpBegun(engine, row)) && (await reserve())) return true;
+      continue;
+    }
     if (engine.queue.pulling.has(row.id) || !(await sourceHolds(engine, row, stop))) continue;
     if (!(await giveUp(engine, row, "waits"))) continue;
     engine.events.say(
@@ -87,10 +91,24 @@ export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterabl
 /** Retention: delivered files older than `keep` leave the spool. Does nothing while the clock is not trusted. */
 export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   if (!engine.clock.trusted()) return;
-  for (const row of done(engine, engine.clock.wallMs() - engine.config.spool.keep)) {
+  const beforeMs = engine.clock.wallMs() - engine.config.spool.keep;
+  for (const row of engine.journal.all<VersionRow>(
+    "SELECT * FROM versions WHERE spooled > 0 AND released = 'superseded' AND sealed_ms < ? LIMIT 1000",
+    beforeMs,
+  ))
+    await giveUpBegun(engine, row);
+  for (const row of done(engine, beforeMs)) {
     if (stop.aborted) return;
     if (await isElsewhere(engine, row, stop)) await giveUp(engine, row, "delivered");
   }
+}
+
+/** What was begun of a version would go to its end, though a longer one holds all of it. False where it is being sent. */
+async function giveUpBegun(engine: Engine, row: VersionRow): Promise<boolean> {
+  const { queue, journal } = engine;
+  if (queue.deliveriesOf(row.id).some(({ id }) => queue.pushing.has(id))) return false;
+  await journal.commit(() => queue.drop(row.id, "superseded: the file grew"));
+  return giveUp(engine, row, "delivered");
 }
 
 /** Copies that nothing waits for any more, the oldest first; those that somebody got before those that nobody did. */

@@ -78,3 +78,39 @@ for (const { autopilot, logDir, old, open, next } of [
       [],
     );
   });
+
+for (const inPlace of [true, false])
+  test(`a log that grows faster than it is sent, read ${inPlace ? "in place" : "from the spool"}: it arrives all the same, again and again`, async (t) => {
+    const world = new World(t);
+    const random = new Random(5);
+    const ground = await startGround(world.path("ground"));
+    t.after(() => ground.program.kill());
+    const parts = [random.bytes(300_000)];
+    world.file("in/a.log", parts[0] ?? "");
+    const config = world.config({
+      devices: {
+        in: { type: "local", dir: "in", inPlace, settle: "100ms" },
+        ground: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", maxRate: "200kB/s" },
+      },
+      routes: [{ from: "in", to: ["ground"], into: "" }],
+    });
+    const daemon = new Program(["run", "--json", "--config", config]);
+    t.after(() => daemon.kill());
+    const arrived = () => daemon.events.filter(({ what }) => what === "delivered").map(({ facts }) => Number(facts?.size));
+    // It is sent for longer than it stays the same.
+    while (arrived().length < 3) {
+      const part = random.bytes(1000);
+      parts.push(part);
+      appendFileSync(world.path("in/a.log"), part);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      assert.ok(parts.length < 60, `only ${arrived().join(", ")} bytes arrived`);
+    }
+    const whole = Buffer.concat(parts);
+    await until("the last to arrive", () => arrived().at(-1) === whole.length, 30_000);
+    assert.ok(readFileSync(join(ground.root, "a.log")).equals(whole));
+    assert.deepEqual(readdirSync(ground.root), ["a.log"], "one file of it");
+    assert.deepEqual(
+      daemon.events.filter(({ level }) => level === "error"),
+      [],
+    );
+  });

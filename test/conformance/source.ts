@@ -4,6 +4,7 @@
  * A harness makes a device with an empty root and changes the real files by a way that does not go through the plugin.
  */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
@@ -263,6 +264,43 @@ const clauses: readonly SourceClause[] = [
         await assert.rejects(rest(), (error: unknown) => isFault(error, "changed") || isFault(error, "missing"), what);
         assert.equal(reading.digest, undefined);
         reading.close();
+      }
+      return undefined;
+    },
+  },
+  {
+    name: "in place: one that grew while it is read may end, when that is asked for, where its beginning is still what was given",
+    run: async (under) => {
+      const source = sourceOf(under);
+      if (source.readInPlace === undefined) return "not read in place";
+      const content = bytes(3_000_000);
+      const other = bytes(3_000_010, 3);
+      for (const [what, change] of [
+        ["grown", () => under.append("growing.bin", bytes(10))],
+        ["another, longer one", () => under.put("growing.bin", other)],
+      ] as const) {
+        const entry = await found(under, "growing.bin", content);
+        const reading = source.readInPlace(entry, 0, calm(), { digest: true, exact: true, mayGrow: true });
+        const hash = createHash("sha256");
+        const rest = async (): Promise<number> => {
+          let size = 0;
+          for (let chunk = await reading.next(); chunk !== undefined; chunk = await reading.next()) {
+            hash.update(chunk.bytes);
+            size += chunk.bytes.length;
+            chunk.release();
+            if (size < content.length / 2) await change();
+          }
+          return size;
+        };
+        if (what === "grown") {
+          assert.equal(await rest(), content.length);
+          assert.equal(reading.digest, sha256(content));
+          assert.equal(`sha256:${hash.digest("hex")}`, sha256(content));
+        } else await expectFault(rest(), "changed");
+        reading.close();
+        // Longer before it is open: nothing tells whether it is that file.
+        if (what === "grown")
+          await expectFault(source.readInPlace(entry, 0, calm(), { digest: true, exact: true, mayGrow: true }).next(), "changed");
       }
       return undefined;
     },

@@ -200,6 +200,50 @@ test("a version that was whole here but not delivered hands on what it would hav
   assert.ok(out.files.get("log.bin")?.bytes.equals(bytes));
 });
 
+for (const what of ["arrives", "is set aside", "arrives after a restart"] as const)
+  test(`a file that grows faster than it is sent: what is begun ${what}, then what it is by then`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card");
+    const out = new FakeDevice("out");
+    const bytes = randomBytes(300_000);
+    let go = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (go = resolve));
+    out.before = async (call) => {
+      if (!call.startsWith("commit") || out.files.size > 0) return;
+      await gate;
+      if (what === "is set aside" && out.partials.size > 0 && [...out.partials.values()].every((partial) => partial.length === 100_000))
+        throw new Fault("rejected", "not this one");
+    };
+    card.put("log.bin", bytes.subarray(0, 100_000), t0);
+    const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await start();
+    await until(bench, "begun", () => out.calls.includes("commit log.bin"));
+    for (const [n, size] of [200_000, 300_000].entries()) {
+      card.put("log.bin", bytes.subarray(0, size), t0 + 1000 + n);
+      bench.daemon.engine.relist$.next("card");
+      await until(bench, "pulled", () => bench.events.filter(({ what }) => what === "pulled").length === n + 2);
+    }
+    // Also where a device that comes back makes all due at once.
+    await bench.daemon.engine.journal.apply(() => bench.daemon.engine.queue.dueNow("out"));
+    bench.daemon.engine.work$.next();
+    const last = bench.daemon.engine.queue.latest("card", { path: "log.bin" });
+    await until(bench, "it is told what it waits for", () =>
+      bench.daemon.engine.queue
+        .deliveriesOf(last?.id ?? "")
+        .some(({ reason }) => /^the version before it \(\S+ kB\) is on its way/.test(reason ?? "")),
+    );
+    assert.deepEqual(bench.states("out").sort(), ["active", "dropped", "ready"]);
+    if (what === "arrives after a restart") {
+      await bench.stop();
+      await start();
+    }
+    go();
+    await until(bench, "the last", () => out.files.get("log.bin")?.bytes.equals(bytes) === true);
+    await until(bench, "quiet", () => bench.states("out").every((state) => state === "done" || state === "dropped"));
+    assert.deepEqual(bench.states("out").sort(), ["done", what === "is set aside" ? "dropped" : "done", "dropped"]);
+    assert.deepEqual([[...out.files.keys()], out.partials.size], [["log.bin"], 0]);
+  });
+
 test("a file that is replaced by a longer one while it is pulled never arrives as a piece of that", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { chunk: 64 * 1024 });
