@@ -12,6 +12,11 @@ export const openFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O
 const firstMs = Date.parse("0000-01-01T00:00:00Z");
 const lastMs = Date.parse("9999-12-31T23:59:59.999Z");
 
+/** Another one once the file was replaced or written. */
+export function fileStamp({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return [dev, ino, size, mtimeNs, ctimeNs].join(" ");
+}
+
 /** A file's time; none where no calendar and no protocol can tell it (a damaged inode, a clock gone wild). */
 export function timeOf(ms: number): { readonly modifiedMs?: number } {
   return ms >= firstMs && ms <= lastMs ? { modifiedMs: ms } : {};

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const forPlugins = [
   "core/certificate",
+  "core/certificate-files",
   "core/plugin",
   "core/errors",
   "core/file-thread",

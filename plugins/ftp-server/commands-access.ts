@@ -117,7 +117,7 @@ async function pass(session: Session, arg: Buffer): Promise<void> {
 }
 
 async function auth(session: Session, arg: Buffer): Promise<void> {
-  const { secureContext } = session.shared;
+  const secureContext = await session.shared.secureContext();
   if (secureContext === undefined) throw new Answer(502, "TLS is not set up on this server.");
   if (session.secure) throw new Answer(503, "TLS is on already.");
   if (!/^(TLS|TLS-C|SSL)$/i.test(text(arg))) throw new Answer(504, "Only AUTH TLS.");
@@ -136,7 +136,7 @@ async function prot(session: Session, arg: Buffer): Promise<void> {
 
 async function feat(session: Session): Promise<void> {
   const facts = factNames.map((fact) => `${fact}${session.facts.has(fact) ? "*" : ""};`).join("");
-  const tls = session.shared.secureContext === undefined ? [] : ["AUTH TLS", "PBSZ", "PROT"];
+  const tls = session.shared.options.tls === undefined ? [] : ["AUTH TLS", "PBSZ", "PROT"];
   const list = [
     "AVBL",
     ...tls,

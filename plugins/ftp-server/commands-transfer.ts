@@ -67,7 +67,7 @@ async function transferring(session: Session, verb: string, move: (socket: Socke
   try {
     if (shared.options.tls?.required === true && !session.protectData) throw new Answer(522, "Data must be protected here: PROT P first.");
     await session.reply(150, "Go on.");
-    const taken = await passive.take(stall, session.protectData ? shared.secureContext : undefined);
+    const taken = await passive.take(stall, session.protectData ? session.secureContext : undefined);
     socket = taken;
     // `abort` is called from outside while this waits.
     if (end.why !== undefined) taken.destroy();

@@ -4,13 +4,12 @@
  * `start` makes the directories, reads the certificate and opens the port; `close` ends all connections and waits for what they were
  * writing. A connection over a limit is told 421 and costs nothing more.
  */
-import { createHash, X509Certificate } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import { createSecureContext, type SecureContext } from "node:tls";
+import type { SecureContext } from "node:tls";
 import { BehaviorSubject } from "../../core/rxjs.js";
-import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { CertificateFiles, type Shown } from "../../core/certificate-files.js";
+import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
@@ -64,11 +63,12 @@ export class FtpServer implements Service, Shared {
   readonly arrivals: Inbox;
   readonly tree: Tree;
   readonly verbs: readonly (readonly [string, string | undefined])[];
-  secureContext: SecureContext | undefined;
   readonly #context: PluginContext;
   /** Of users of the configuration. */
   readonly #roots = new Map<string, Root>();
   readonly #usersFile: UsersFile | undefined;
+  readonly #certificate: CertificateFiles | undefined;
+  #shown: Shown | undefined;
   #watching: NodeJS.Timeout | undefined;
   readonly #sessions = new Map<Session, Promise<void>>();
   readonly #logins = new Map<string, number>();
@@ -83,7 +83,8 @@ export class FtpServer implements Service, Shared {
     this.ports = new Ports(options.passivePorts);
     this.doorkeeper = new Doorkeeper(context.clock);
     this.arrivals = new Inbox(context, this.writers);
-    const { users, usersFile } = options;
+    const { users, usersFile, tls } = options;
+    if (tls !== undefined) this.#certificate = new CertificateFiles(tls.cert, tls.key);
     if (usersFile !== undefined) this.#usersFile = new UsersFile(usersFile, new Set(Object.keys(users)), (...said) => this.say(...said));
     this.tree = new InboxTree(this.arrivals);
     this.presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: "the FTP server is not started" });
@@ -111,7 +112,8 @@ export class FtpServer implements Service, Shared {
     if (this.#server !== undefined) return;
     const root = await this.#openRoots();
     this.#expectApart();
-    const fingerprint = await this.#readCertificate();
+    this.#shown = await this.#certificate?.read();
+    const fingerprint = this.#shown && fingerprintOf(this.#shown);
     // What is wrong with it is said before somebody wants to log in.
     await this.#usersFile?.look();
     throwIfAborted(signal);
@@ -140,7 +142,7 @@ export class FtpServer implements Service, Shared {
       });
     }
     this.#expectApart();
-    await this.#readCertificate();
+    await this.#certificate?.read();
     throwIfAborted(signal);
     const server = createServer((socket) => socket.destroy());
     await listening(server, this.options.listen);
@@ -329,30 +331,23 @@ export class FtpServer implements Service, Shared {
     if (usersFile !== undefined) expectOutside("the users' file", usersFile, root);
   }
 
-  async #readCertificate(): Promise<string | undefined> {
-    const { tls } = this.options;
-    if (tls === undefined) return undefined;
-    // One after the other: with both missing the message always names the certificate first.
-    const again = '"filesync init --ground --yes" makes the one of a ground station anew';
-    const cert = await readPem(tls.cert, `put the certificate there; ${again}`);
-    const key = await readPem(tls.key, `put the key there; where it is lost, take ${tls.cert} away too: ${again}`);
+  async secureContext(): Promise<SecureContext | undefined> {
     try {
-      this.secureContext = createSecureContext({ cert, key, minVersion: "TLSv1.2" });
-      const { raw } = new X509Certificate(cert);
-      return `SHA256:${createHash("sha256").update(raw).digest("base64").replace(/=+$/, "")}`;
+      const shown = await this.#certificate?.readChanged();
+      // Of two who ask at once both may have read it.
+      if (shown !== undefined && shown.fingerprint !== this.#shown?.fingerprint) {
+        const fingerprint = fingerprintOf(shown);
+        this.say("info", `another certificate is shown from now on; its fingerprint is ${fingerprint}`, { fingerprint });
+      }
+      this.#shown = shown ?? this.#shown;
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new Fault("config", `the certificate ${tls.cert} and key ${tls.key} cannot be used: ${why}`, { cause: error });
+      this.complain(`${error instanceof Error ? error.message : String(error)}; until then the certificate of before is shown`, {});
     }
+    return this.#shown?.context;
   }
 }
 
-/** `missing`: what to do where it is not there. */
-async function readPem(path: string, missing: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") throw new Fault("config", `there is no ${path}: ${missing}`, { cause: error });
-    throw new Fault("denied", `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
-  }
+/** As `ssh-keygen` and `filesync init` print it. */
+function fingerprintOf({ fingerprint }: Shown): string {
+  return fingerprint.replace(/=+$/, "");
 }

@@ -53,6 +53,8 @@ export class Session {
   renameFrom: Place | undefined;
   copyFrom: Place | undefined;
   protectData = false;
+  /** Of its TLS, also for data. */
+  secureContext: SecureContext | undefined;
   onlyEpsv = false;
   facts: ReadonlySet<Fact> = new Set(factNames);
   passive: Passive | undefined;
@@ -164,12 +166,14 @@ export class Session {
   /** Puts TLS on the control connection. What came in clear after AUTH would be taken for what came inside: then it ends. */
   async startTls(secureContext: SecureContext): Promise<void> {
     const raw = this.#socket;
+    if (this.ended.aborted) return;
     if (this.#waiting.length > 0 || this.#lines.pending) throw new Answer(421, "Nothing may follow AUTH before TLS.");
     raw.removeAllListeners("data");
     raw.pause();
     await this.reply(234, "Start TLS.");
     const secured = new TLSSocket(raw, { isServer: true, secureContext });
     this.#socket = secured;
+    this.secureContext = secureContext;
     this.#listen(secured);
     await new Promise<void>((resolve, reject) => {
       secured.once("secure", resolve);

@@ -31,13 +31,14 @@ export interface Shared {
   readonly clock: Clock;
   readonly ports: Ports;
   readonly doorkeeper: Doorkeeper;
-  readonly secureContext: SecureContext | undefined;
   readonly writers: Writers;
   readonly arrivals: Arrivals;
   /** Names of the commands with the words after them, for HELP. */
   readonly verbs: readonly (readonly [string, string | undefined])[];
   /** Who has that name now. */
   userOf(name: string): Promise<User | undefined>;
+  /** With the certificate as its files have it now; undefined where there is no TLS. Never rejects. */
+  secureContext(): Promise<SecureContext | undefined>;
   /** The tree of a user; made where it is missing. Throws node's error. */
   rootOf(name: string, user: User): Promise<Root>;
   /** Counts a login; false when that user has too many. */

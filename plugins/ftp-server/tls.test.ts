@@ -101,3 +101,44 @@ test("where TLS is required no password is taken in clear, and AUTH carries noth
     await fs.rm(dir, { recursive: true });
   }
 });
+
+test(
+  "a certificate that is renewed while the server runs is what it shows from then on; one that cannot be used is told, and the one of before stays",
+  { skip },
+  async () => {
+    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-renewed-"));
+    const first = selfSigned(dir);
+    const heard = context();
+    const server = await startOwn(
+      { root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert: first.cert, key: first.key } },
+      heard,
+    );
+    const at = {
+      port: server.port ?? 0,
+      user: "u",
+      password: "p",
+      dir,
+      disk: (path: string) => Buffer.from(path),
+      stop: () => server.close(),
+    };
+    const arrives = async (fingerprint: string, name: string) => {
+      const device = ftpDevice({ ...at, options: { secure: true, tls: { fingerprint } } });
+      assert.ok(device.target);
+      await send(device.target, upload(name, bytes(10)));
+      await device.close();
+    };
+    try {
+      await arrives(first.fingerprint, "before");
+      await fs.writeFile(first.key, "no key");
+      await arrives(first.fingerprint, "meanwhile");
+      await heard.heard(/key\.pem cannot be used: .*; until then the certificate of before is shown$/);
+      const { fingerprint } = selfSigned(dir);
+      await arrives(fingerprint, "after");
+      await heard.heard(/another certificate is shown from now on/);
+      assert.deepEqual((await fs.readdir(join(dir, "srv", "u"))).sort(), ["after", "before", "meanwhile"]);
+    } finally {
+      await server.close();
+      await fs.rm(dir, { recursive: true });
+    }
+  },
+);

@@ -3,10 +3,11 @@
  *
  * What cannot be read lets nobody in, and nobody stay: a user who was taken out must not be let in because something else is wrong with the file.
  */
-import { constants, promises as fs, type BigIntStats } from "node:fs";
+import { constants, promises as fs } from "node:fs";
 import * as v from "valibot";
 import { codeOf, faultOfErrno } from "../../core/errors.js";
 import type { Level } from "../../core/plugin.js";
+import { fileStamp } from "../../core/stat.js";
 import { Turns } from "../../core/turns.js";
 import { fileUser, hasDirectory, type FileUser } from "./options.js";
 
@@ -38,7 +39,7 @@ export class UsersFile {
 
   async #look(): Promise<ReadonlyMap<string, FileUser>> {
     try {
-      const stamp = stampOf(await fs.stat(this.path, { bigint: true }));
+      const stamp = fileStamp(await fs.stat(this.path, { bigint: true }));
       if (stamp === this.#stamp) return this.#users;
       const read = usersIn(await textOf(this.path));
       const twice = [...read.users.keys()].filter((name) => this.taken.has(name));
@@ -101,10 +102,6 @@ function placeIn(message: string): string {
 
 function wordsOf(issue: v.BaseIssue<unknown>): string {
   return `${v.getDotPath(issue) ?? "it"}: ${issue.type === "strict_object" ? issue.message : `expected ${issue.message}`}`;
-}
-
-function stampOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
-  return [dev, ino, size, mtimeNs, ctimeNs].join(" ");
 }
 
 /** Throws node's error. */

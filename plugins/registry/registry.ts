@@ -11,6 +11,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { newCertificate } from "../../core/certificate.js";
+import { CertificateFiles, type Shown } from "../../core/certificate-files.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
 import { certificateFingerprint, listening } from "../../core/net.js";
@@ -98,7 +99,7 @@ export class Registry implements Service {
     const catalogue = await this.#opened();
     const station = await this.#station();
     const door = new Door({ listen: this.#options.door.listen, dir: join(stateDir, "door"), legacy }, this.#context);
-    const { server, secured } = await this.#server();
+    const { server, secured, renew } = await this.#server();
     const access = (vehicle: Vehicle) => this.#access(vehicle, door, station);
     const registrations = new Registrations(
       { linkMs: linkValid, publicUrl: () => this.#publicUrl(), access },
@@ -133,7 +134,7 @@ export class Registry implements Service {
       throw error;
     }
     const stop = new AbortController();
-    this.#running = { server, door, api, registrations, slots, stop, ticking: this.#tick(registrations, slots, stop.signal) };
+    this.#running = { server, door, api, registrations, slots, stop, ticking: this.#tick(registrations, slots, renew, stop.signal) };
     say("info", `the registry at ${this.#publicUrl()}`, {
       port: this.port,
       doorPort: door.port,
@@ -148,7 +149,7 @@ export class Registry implements Service {
     await mayWriteIn(root).catch((error: unknown) => {
       throw faultOfErrno(error, `cannot write in ${root}`);
     });
-    if (tls !== undefined) await this.#givenTls(tls);
+    if (tls !== undefined) await new CertificateFiles(tls.cert, tls.key).read();
     await this.#ftp?.probe();
     await new Door({ listen: this.#options.door.listen, dir: join(this.#context.stateDir, "door"), legacy }, this.#context).probeStart(
       signal,
@@ -220,7 +221,7 @@ export class Registry implements Service {
     return this.#catalogue;
   }
 
-  async #tick(registrations: Registrations, slots: Slots, signal: AbortSignal): Promise<void> {
+  async #tick(registrations: Registrations, slots: Slots, renew: () => Promise<void>, signal: AbortSignal): Promise<void> {
     const { clock } = this.#context;
     for (let beforeMs = clock.monotonicMs(); ;) {
       await clock.sleep(syncMs, signal).catch(() => undefined);
@@ -233,6 +234,7 @@ export class Registry implements Service {
         await registrations.tick(sinceMs);
         await slots.tick();
         this.#ftp?.tick();
+        await renew();
       } catch (error) {
         this.#context.say("error", `the registry's housekeeping: ${error instanceof Error ? error.message : String(error)}`);
       }
@@ -288,8 +290,8 @@ export class Registry implements Service {
     return made;
   }
 
-  /** `secured`: the fingerprint of what it shows. */
-  async #server(): Promise<{ readonly server: Server; readonly secured: string | undefined }> {
+  /** `secured`: the fingerprint of what it shows; `renew`: from then on it shows what is in the files of its certificate. */
+  async #server(): Promise<{ readonly server: Server; readonly secured: string | undefined; readonly renew: () => Promise<void> }> {
     const limits = {
       headersTimeout: clientMs,
       requestTimeout: clientMs,
@@ -298,11 +300,10 @@ export class Registry implements Service {
       maxHeaderSize: 8192,
     };
     const { proxy, tls } = this.#options;
-    const given = proxy ? undefined : tls === undefined ? await this.#ownTls() : await this.#givenTls(tls);
-    const server =
-      given === undefined
-        ? createHttpServer(limits)
-        : createHttpsServer({ ...limits, ...given, minVersion: "TLSv1.2", handshakeTimeout: handshakeMs });
+    const files = proxy || tls === undefined ? undefined : new CertificateFiles(tls.cert, tls.key);
+    const given = proxy ? undefined : files === undefined ? await this.#ownTls() : await files.read();
+    const secured = given === undefined ? undefined : createHttpsServer({ ...limits, ...secureOf(given), handshakeTimeout: handshakeMs });
+    const server = secured ?? createHttpServer(limits);
     server.maxConnections = mostConnections;
     // Behind a proxy all come from one address.
     if (!proxy) server.on("connection", (socket: Socket) => this.#count(socket));
@@ -310,7 +311,27 @@ export class Registry implements Service {
     return {
       server,
       secured: given === undefined ? undefined : certificateFingerprint(new X509Certificate(given.cert).raw),
+      renew: () => this.#renew(files, (shown) => secured?.setSecureContext(secureOf(shown))),
     };
+  }
+
+  #wrong = "";
+
+  /** What cannot be used is told once, and the one of before is shown. */
+  async #renew(files: CertificateFiles | undefined, show: (shown: Shown) => void): Promise<void> {
+    try {
+      const shown = await files?.readChanged();
+      if (shown !== undefined) {
+        show(shown);
+        const { fingerprint } = shown;
+        this.#context.say("info", `another certificate is shown from now on: ${fingerprint}`, { certificate: fingerprint });
+      }
+      this.#wrong = "";
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      if (why !== this.#wrong) this.#context.say("warn", `${why}; until then the certificate of before is shown`);
+      this.#wrong = why;
+    }
   }
 
   #count(socket: Socket): void {
@@ -323,22 +344,6 @@ export class Registry implements Service {
       else this.#connected.set(who, left);
     });
     if (count > mostOfOne) socket.destroy();
-  }
-
-  async #givenTls({ cert, key }: { readonly cert: string; readonly key: string }): Promise<{ cert: string; key: string }> {
-    try {
-      const read = { cert: await fs.readFile(cert, "utf8"), key: await fs.readFile(key, "utf8") };
-      createHttpsServer(read).close();
-      return read;
-    } catch (error) {
-      throw new Fault(
-        "config",
-        `the certificate ${cert} and its key ${key} cannot be used: ${error instanceof Error ? error.message : String(error)}`,
-        {
-          cause: error,
-        },
-      );
-    }
   }
 
   async #ownTls(): Promise<{ cert: string; key: string }> {
@@ -362,6 +367,12 @@ export class Registry implements Service {
     server.on("error", (error) => this.#context.say("error", `the port of the registry: ${error.message}`));
   }
 }
+
+const secureOf = ({ cert, key }: { readonly cert: string | Buffer; readonly key: string | Buffer }) => ({
+  cert,
+  key,
+  minVersion: "TLSv1.2" as const,
+});
 
 function raise(): never {
   throw new Fault("offline", "the registry does not run");

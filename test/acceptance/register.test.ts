@@ -9,7 +9,8 @@ import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { freePort } from "../conformance/ftp-servers.js";
+import { certificateAt } from "../../core/net.js";
+import { freePort, selfSigned } from "../conformance/ftp-servers.js";
 import { CountingRelay } from "../faults/counting-relay.js";
 import { Program, runProgram } from "../faults/process.js";
 import { linkIn, mailServer, type MailServer } from "../mail-server.js";
@@ -270,6 +271,34 @@ test("500 connections of one address that say nothing shut no other address out,
   await until(() => ended === 500, "end of the silent ones");
   assert.equal(await page(it.apiPort, "/api/station", "GET", "127.0.0.1"), 200);
 });
+
+test(
+  "a certificate that is renewed while the registry runs is what it shows; one that cannot be used is told, and changes nothing",
+  { skip },
+  async (t) => {
+    const it = await world(t);
+    const dir = join(it.dir, "ground");
+    const first = selfSigned(dir);
+    const { stateDir, services } = JSON.parse(readFileSync(it.groundConfig, "utf8")) as {
+      stateDir: string;
+      services: { registry: object };
+    };
+    const { cert, key } = first;
+    writeFileSync(it.groundConfig, JSON.stringify({ stateDir, services: { registry: { ...services.registry, tls: { cert, key } } } }));
+    const ground = await it.ground();
+    const shown = async () => (await certificateAt("127.0.0.1", it.apiPort, {}, 5000, new AbortController().signal)).fingerprint;
+    const before = await shown();
+    writeFileSync(key, "no key");
+    await ground.until(({ message }) => /key\.pem cannot be used: .*; until then/.test(message), "it is told");
+    assert.equal(await shown(), before);
+    selfSigned(dir);
+    const { facts } = await ground.until(({ message }) => message.includes("another certificate is shown"), "the other one is shown");
+    const after = await shown();
+    assert.notEqual(after, before);
+    assert.equal(facts?.certificate, after);
+    await ground.kill();
+  },
+);
 
 test("a new key: by the vehicle itself while its key is good, by its owner once it was revoked or is lost", { skip }, async (t) => {
   const it = await world(t);

@@ -1,0 +1,69 @@
+/** The certificate that a server shows and its key, in files: whoever renews them need not know who shows them. */
+import { X509Certificate } from "node:crypto";
+import { promises as fs } from "node:fs";
+import { createSecureContext, type SecureContext } from "node:tls";
+import { codeOf, Fault } from "./errors.js";
+import { certificateFingerprint } from "./net.js";
+import { fileStamp } from "./stat.js";
+
+export interface Shown {
+  /** PEM. */
+  readonly cert: Buffer;
+  readonly key: Buffer;
+  readonly context: SecureContext;
+  readonly fingerprint: string;
+}
+
+export class CertificateFiles {
+  /** Of the files that were given last. */
+  #stamp: string | undefined;
+
+  constructor(
+    readonly cert: string,
+    readonly key: string,
+  ) {}
+
+  /** As they are now. Throws Fault "config" or "denied". */
+  async read(): Promise<Shown> {
+    const stamp = await this.#stampNow();
+    // One after the other: with both missing the message always names the certificate first.
+    const again = '"filesync init --ground --yes" makes the one of a ground station anew';
+    const cert = await readPem(this.cert, `put the certificate there; ${again}`);
+    const key = await readPem(this.key, `put the key there; where it is lost, take ${this.cert} away too: ${again}`);
+    try {
+      const context = createSecureContext({ cert, key, minVersion: "TLSv1.2" });
+      const shown = { cert, key, context, fingerprint: certificateFingerprint(new X509Certificate(cert).raw) };
+      this.#stamp = stamp;
+      return shown;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new Fault("config", `the certificate ${this.cert} and key ${this.key} cannot be used: ${why}`, { cause: error });
+    }
+  }
+
+  /** undefined: they are as they were read last. Throws as `read`. */
+  async readChanged(): Promise<Shown | undefined> {
+    const stamp = await this.#stampNow();
+    return stamp !== undefined && stamp === this.#stamp ? undefined : this.read();
+  }
+
+  /** undefined: reading them says why. */
+  async #stampNow(): Promise<string | undefined> {
+    try {
+      const stats = await Promise.all([this.cert, this.key].map((path) => fs.stat(path, { bigint: true })));
+      return stats.map(fileStamp).join(" ");
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** `missing`: what to do where it is not there. */
+async function readPem(path: string, missing: string): Promise<Buffer> {
+  try {
+    return await fs.readFile(path);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") throw new Fault("config", `there is no ${path}: ${missing}`, { cause: error });
+    throw new Fault("denied", `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
