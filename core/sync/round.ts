@@ -63,7 +63,7 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   const strange = strangeIn(plan.scans, store.base, rules.neverMarked);
   if (strange.length > 0) {
     for (const side of strange)
-      if (!rules.anew.includes(side)) throw strangeRoot(side, rules);
+      if (!rules.anew.includes(side)) throw strangeRoot(side, rules, strange);
       else rules.begunAnew(side);
     const still = stillAgreed(strange, plan.scans, store.base, rules.neverMarked);
     await store.change({ agree: [...store.base.keys()].flatMap((path) => (still.has(path) ? [] : [[path, undefined] as const])) });

@@ -10,8 +10,10 @@ import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
 export interface Guards {
-  /** undefined: a person said that all of it may be removed, this time. */
+  /** undefined: as much as may be. */
   readonly maxDeletes: MaxDeletes | undefined;
+  /** Of what was agreed, what a person said may be removed, this time. */
+  readonly approved?: ReadonlySet<Agreed> | undefined;
   /** Where another directory than the one that was agreed with will do: then what was agreed is forgotten (but for `stillAgreed`), and nothing is removed. */
   readonly anew: readonly Side[];
   /** No mark was ever made at this side: it is known by what it shows. */
@@ -20,14 +22,27 @@ export interface Guards {
   readonly named: Readonly<Record<Side, string>>;
 }
 
+interface Asked {
+  /** What would be removed, with its side. */
+  readonly paths?: readonly string[];
+  /** The same as it was agreed, which it is under another name too. */
+  readonly gone?: readonly Agreed[];
+  /** Sides that are not the directory that was agreed with. */
+  readonly strange?: readonly Side[];
+}
+
 /** Nothing was done. */
 export class Stopped extends Error {
   /** The same only for the same reason and the same paths. */
   readonly id: string;
+  readonly gone: ReadonlySet<Agreed>;
+  readonly strange: readonly Side[];
 
-  constructor(message: string, gone: readonly string[] = []) {
+  constructor(message: string, { paths = [], gone = [], strange = [] }: Asked) {
     super(message);
-    this.id = shortHash(message, ...gone);
+    this.id = shortHash(message, ...paths);
+    this.gone = new Set(gone);
+    this.strange = strange;
   }
 }
 
@@ -46,7 +61,7 @@ export function stopIn(
   signal: AbortSignal,
 ): Promise<Stopped | undefined> | Stopped | undefined {
   const asked = strange.find((side) => !rules.anew.includes(side));
-  if (asked !== undefined) return strangeRoot(asked, rules);
+  if (asked !== undefined) return strangeRoot(asked, rules, strange);
   // Where it is begun anew nothing is removed.
   return strange.length > 0 ? undefined : tooMuch(world, plan, rules, signal);
 }
@@ -55,23 +70,29 @@ export function stopIn(
 export async function tooMuch(
   { sides, store }: Planning,
   plan: Plan,
-  { maxDeletes, named }: Pick<Guards, "maxDeletes" | "named">,
+  { maxDeletes, approved, named }: Pick<Guards, "maxDeletes" | "approved" | "named">,
   signal: AbortSignal,
 ): Promise<Stopped | undefined> {
   if (maxDeletes === undefined) return undefined;
   const { actions } = plan;
-  const against = (moved: ReadonlySet<string>) => objection(actions, store.base, maxDeletes, moved, named);
+  const { base } = store;
+  const against = (but: ReadonlySet<string>) => objection(actions, base, maxDeletes, but, named);
+  const known = new Set(approved === undefined ? [] : [...base].flatMap(([path, agreed]) => (approved.has(agreed) ? [path] : [])));
+  if (against(known) === undefined) return undefined;
   // Only where it matters new files are read to see whether they are old ones.
-  const text = against(new Set()) === undefined ? undefined : against(await movedIn({ sides, store }, plan, signal));
+  const moved = await movedIn({ sides, store }, plan, signal);
+  // What was approved before is told with the rest.
+  const text = against(new Set([...known, ...moved])) === undefined ? undefined : against(moved);
   if (text === undefined) return undefined;
-  return new Stopped(
-    text,
-    bothSides.flatMap((side) =>
-      goneAt(side, actions, store.base)
-        .map((path) => `${side} ${path}`)
-        .sort(),
-    ),
+  const gone = bothSides.flatMap((side) =>
+    goneAt(side, actions, base)
+      .sort()
+      .map((path) => ({ side, path })),
   );
+  return new Stopped(text, {
+    paths: gone.map(({ side, path }) => `${side} ${path}`),
+    gone: gone.flatMap(({ path }) => base.get(path) ?? []),
+  });
 }
 
 /** In words for a person. */
@@ -81,8 +102,8 @@ export function strangeText(name: string, neverMarked: boolean): string {
     : `the directory of ${name} is not the one that was agreed with: it is not mounted, or was made anew`;
 }
 
-export function strangeRoot(side: Side, { named, neverMarked }: Guards): Stopped {
-  return new Stopped(strangeText(named[side], neverMarked(side)));
+export function strangeRoot(side: Side, { named, neverMarked }: Guards, strange: readonly Side[] = [side]): Stopped {
+  return new Stopped(strangeText(named[side], neverMarked(side)), { strange });
 }
 
 type Base = ReadonlyMap<string, Agreed>;

@@ -81,7 +81,10 @@ export class SyncRoute {
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
   readonly #own: Memo;
-  #approved = false;
+  /** What stopped it last. */
+  #stopped: Stopped | undefined;
+  /** What a person approved, until all of it is done: something else asks anew. */
+  #approved: Stopped | undefined;
   #failures = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
@@ -200,16 +203,16 @@ export class SyncRoute {
     return size === 0 ? undefined : `${this.title}: ${size} ${size === 1 ? "path is left as it is" : "paths are left as they are"}`;
   }
 
-  /** Once, whatever it would remove, and whichever directories they are. */
-  approve(): void {
-    this.#approved = true;
+  /** What stopped it is done, once. */
+  approve(stop = this.#stopped): void {
+    this.#approved = stop;
     this.#looks.hint();
   }
 
   /** What would stop a round now. Throws the Fault of a device. */
   stops(signal: AbortSignal): Promise<Stopped | undefined> {
     const { known: _, ...world } = this.#world;
-    return stopOf(world, this.#guards(false), signal);
+    return stopOf(world, this.#guards(undefined), signal);
   }
 
   /** For the next run, durable: once, if that is what stops it, and within a day. */
@@ -238,13 +241,14 @@ export class SyncRoute {
     return noted?.id === id && Math.abs(this.engine.clock.wallMs() - noted.atMs) < dailyMs;
   }
 
-  #guards(approved: boolean): Guards {
+  #guards(approved: Stopped | undefined): Guards {
     return {
       neverMarked: this.#neverMarked,
       named: this.named,
-      maxDeletes: approved || !this.config.deletes ? undefined : this.config.maxDeletes,
+      maxDeletes: this.config.deletes ? this.config.maxDeletes : undefined,
+      approved: approved?.gone,
       // A mirror that has gone is made again, by itself.
-      anew: bothSides.filter((side) => approved || !this.#asksAnew(side)),
+      anew: bothSides.filter((side) => approved?.strange.includes(side) === true || !this.#asksAnew(side)),
     };
   }
 
@@ -314,7 +318,7 @@ export class SyncRoute {
       if (this.engine.journal.failed) throw error;
       // The next round says what is not met, or used up: a gate that closes is a hint.
       if (signal.aborted || isFault(error, "aborted")) return;
-      if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve();
+      if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve(error);
       else this.#failed(error);
     } finally {
       await this.#replicas.there.rest(stop);
@@ -353,7 +357,7 @@ export class SyncRoute {
     // Not both directories listed, only to be refused again.
     this.#expectPromises();
     const result = await round(this.#world, rules, stop);
-    this.#approved = approved && result.more;
+    this.#approved = result.more ? approved : undefined;
     await this.#takeApproval();
     this.done += result.done;
     const { left } = result;
@@ -460,6 +464,7 @@ export class SyncRoute {
       return;
     }
     if (error instanceof Stopped) {
+      this.#stopped = error;
       this.#now(
         "stopped",
         `${error.message}: nothing is changed until a person said so; filesync plan ${this.name} shows it, filesync approve ${this.name} lets it go on`,

@@ -191,9 +191,10 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
     const both = await shared(t);
     const config = both.config({ ...route, maxDeletes: 2 });
     for (let n = 1; n <= 6; n++) both.put("here", `a${n}`, String(n));
-    both.put("here", "d/b", "b");
+    for (const name of ["b", "c", "d", "e"]) both.put("here", `d/${name}`, name);
     await once(config);
     for (let n = 1; n <= 5; n++) both.put("here", `a${n}`, undefined);
+    for (const name of ["c", "d", "e"]) both.put("here", `d/${name}`, undefined);
     renameSync(join(both.box, "d"), join(both.box, "e"));
     const program = new Program(["run", "--json", "--config", config]);
     t.after(() => program.kill());

@@ -66,6 +66,55 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   assert.deepEqual([mountPoint.text(), store.intents.size], [server.text(), 0]);
 });
 
+test("what a person said may be removed is that, whatever a lost link left of it: more than that asks again, and so does a directory that is another one", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [box, mountPoint, server] = [new Tree(tick, true), new Tree(tick, true), new Tree(tick, false)];
+  const store = new Kept();
+  let link: Gate = () => Promise.resolve();
+  const gate: Gate = (when, call) => link(when, call);
+  const run = (here: Tree, approved?: Stopped) =>
+    round(
+      {
+        sides: { here: new TreeReplica(here, gate), there: new TreeReplica(server, gate) },
+        store,
+        table: { actions: twoWay },
+        untaken: new Map(),
+        names: {
+          trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+          conflict: (path, n) => `${path}.conflict-${n}`,
+          staging: (side, path) => `${side} ${path}`,
+          intent: () => String((serial += 1)),
+        },
+      },
+      { ...rules, maxDeletes: { share: 0, least: 1 }, approved: approved?.gone, anew: approved?.strange ?? [] },
+      new AbortController().signal,
+    );
+  const stopped = async (here: Tree, approved?: Stopped): Promise<Stopped> => {
+    const error: unknown = await run(here, approved).then(
+      () => undefined,
+      (it: unknown) => it,
+    );
+    assert.ok(error instanceof Stopped, String(error));
+    return error;
+  };
+  for (const name of ["a", "b", "c", "d", "e", "f", "g"]) box.put(name, 1);
+  await run(box);
+  for (const name of ["a", "b", "c"]) box.remove(name);
+  const three = await stopped(box);
+  link = (when, call) => (when === "before" && call === "take b" ? Promise.reject(new Fault("offline", "no link")) : Promise.resolve());
+  await assert.rejects(run(box, three), /no link/);
+  link = () => Promise.resolve();
+  assert.match((await stopped(mountPoint, three)).message, /box is not the one that was agreed with/);
+  for (const name of ["d", "e"]) box.remove(name);
+  const five = await stopped(box, three);
+  assert.match(five.message, /of \d would be removed at nas/);
+  // One more is no question.
+  box.put("e", 1);
+  await run(box, three);
+  assert.equal(server.text(), "e=1 f=1 g=1");
+});
+
 for (const killed of [false, true])
   test(`what was staged is another content when it is to get its name${killed ? ", by a start after a kill" : ""}: the old one keeps or gets back its name, and nothing is stuck`, async () => {
     let [time, serial] = [1, 0];
