@@ -62,6 +62,9 @@ const forbidden = /permission|denied|not allowed|no right|forbidden|not permitte
 /** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. */
 const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded/i;
 
+/** ProFTPD of a directory with a `*` in its name. */
+const noName = /invalid directory name/i;
+
 /** How servers say that they take nothing in clear, in the words of vsftpd, ProFTPD, Pure-FTPd, IIS, FileZilla and our own. */
 const wantsTls = /\b(TLS|SSL|FTPS|encrypt(ed|ion)|cleartext|secure connection|AUTH (first|command))\b/i;
 /** The same once the login was let in: of the data connection. Other answers may hold a file's name. */
@@ -71,9 +74,9 @@ export const implicitPort = 990;
 const explicitAdvice = `set "secure": true, or "implicit" where TLS has a port of its own (usually ${implicitPort})`;
 const clearAdvice = '"secure": false sends all in clear, the password too';
 
-/** Whether an answer of refusal says why, of rights or of space. */
+/** Whether an answer of refusal says why, of rights, of space or of the name. */
 export function saysWhy(text: string): boolean {
-  return forbidden.test(text) || full.test(text);
+  return forbidden.test(text) || full.test(text) || noName.test(text);
 }
 
 /**
