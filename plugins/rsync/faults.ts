@@ -83,6 +83,13 @@ const sayings: readonly Said[] = [
   { words: /timed out|Timeout, server|banner exchange/, kind: "offline", means: "the server does not answer" },
   { words: /\[sender\].*(Permission denied|No such file)|vanished/, kind: "changed", means: "the file cannot be read here any more" },
   { words: /Permission denied \(13\)|Operation not permitted|: Permission denied/, kind: "denied", means: "permission denied" },
+  {
+    // Where it may not make a file, rsync opens it once more without making it, and says what that ended with.
+    words: /\[receiver\] open .* failed: No such file or directory/,
+    kind: "denied",
+    means: "the file cannot be made there: its directory may not be written, or has gone",
+  },
+  { words: /Too many levels of symbolic links/, kind: "rejected", means: "a link is in the way there, and rsync follows none" },
   { words: /Read-only file system/, kind: "denied", means: "the file system is read-only" },
   {
     words: /File name too long|Not a directory|Is a directory|Invalid argument|File too large/,

@@ -262,3 +262,20 @@ test("of many small files that go together one cannot be written: it alone is re
   assert.ok((await fs.stat(join(dir, "a file"))).isFile(), "another's file made way for a directory");
   await device.close();
 });
+
+test("a directory there that may not be written, and a link in place of one: named as that", { skip }, async (t) => {
+  const { port, options, dir, seen } = await server();
+  const local = await scratch(t);
+  const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: join(local, "state") }));
+  const target = device.target ?? assert.fail();
+  await fs.mkdir(join(dir, "locked"), { mode: 0o555 });
+  await fs.symlink(local, join(dir, "leads"));
+  const localPath = join(local, "source");
+  const content = bytes(10_000, 1);
+  await fs.writeFile(localPath, content);
+  const write = (path: string) => target.write({ ...upload(path, content), localPath }, 0, calm(), () => undefined);
+  assert.match(await expectFault(write("locked/a.bin"), "denied"), /its directory may not be written/);
+  assert.match(await expectFault(write("leads/a.bin"), "rejected"), /a link is in the way there/);
+  assert.deepEqual((await fs.readdir(local)).sort(), ["source", "state"]);
+  await device.close();
+});
