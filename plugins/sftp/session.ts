@@ -194,7 +194,11 @@ export class Session {
       done(await this.#wire.ask(Type.mkdir, [path, 0]));
     } catch (error) {
       // Another client may have made it in between.
-      if ((await this.stat(path))?.kind !== "directory") throw await orFull(this, parentOf(path), error);
+      const found = await this.stat(path);
+      if (found?.kind === "directory") return;
+      if (found === undefined && (await this.lstat(path)) !== undefined)
+        throw new Fault("transient", `${path.toString()} is a link there that leads nowhere: is its disk not mounted?`);
+      throw await orFull(this, parentOf(path), error);
     }
   }
 

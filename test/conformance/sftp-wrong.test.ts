@@ -11,6 +11,7 @@ import { calm, expectFault, until } from "./clause.js";
 import { freePort } from "./ftp-servers.js";
 import { sftpDevice } from "./sftp-harness.js";
 import { chrooted, fingerprintOf, makeKey, openssh, startSshd, type SftpServerUnderTest } from "./sftp-servers.js";
+import { bytes, upload } from "./upload.js";
 
 const skip = openssh.skip ?? false;
 let shared: Promise<SftpServerUnderTest> | undefined;
@@ -201,5 +202,15 @@ test("a password that is refused: what was tried and what the server takes", { s
   const device = sftpDevice(jail.port, jail.wrong);
   const message = await expectFault(device.probe(calm()), "denied");
   assert.match(message, /in with the password or the password as an answer; the server takes .*password/);
+  await device.close();
+});
+
+test("a link in place of a directory that leads nowhere (its disk is not mounted): named, and tried again", { skip }, async () => {
+  const { port, dir, seen, options } = await server();
+  const device = sftpDevice(port, { root: seen, ...options });
+  await fs.symlink("/mnt/not mounted", join(dir, "disk"));
+  const content = bytes(10_000, 1);
+  const write = device.target?.write(upload("disk/a.bin", content), 0, calm(), () => undefined);
+  assert.match(await expectFault(write ?? assert.fail(), "transient"), /\/disk is a link there that leads nowhere/);
   await device.close();
 });
