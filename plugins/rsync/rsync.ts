@@ -47,6 +47,11 @@ export interface Place {
  */
 const byName = ["--files-from=-", "--from0", "--no-implied-dirs"];
 
+/** They came with rsync 3.2.4 and 3.2.3, and are done without where the one there does not know them. */
+const newer = ["--fsync", "--mkpath"];
+/** The rrsync of before 3.2.4 does not say which option it does not know. */
+const unnamed = /invalid rsync-command syntax or options/;
+
 interface More {
   /** Told how many bytes of files went by. */
   readonly onTotal?: (bytes: number) => void;
@@ -61,8 +66,8 @@ export class Rsync {
   readonly #slots: number;
   readonly #small: Gathered<Sending, Fault | undefined>;
   readonly #large: Gathered<Sending, Fault | undefined>;
-  /** `--fsync` came with rsync 3.2.4. */
-  #fsync = true;
+  /** Those that the rsync there knows. */
+  readonly #newer = new Set(newer);
   /** rrsync locks what it serves. */
   oneAtATime = false;
   #turn: Promise<unknown> = Promise.resolve();
@@ -207,8 +212,7 @@ export class Rsync {
   /** Modes are those of the umask there; times are kept, owners are not. */
   #sendOptions(bytes: number, rate: number | undefined): string[] {
     return [
-      ...[...byName, "-Lt", "--omit-dir-times", "--chmod=D777,F666", "--mkpath"],
-      ...(this.#fsync ? ["--fsync"] : []),
+      ...[...byName, "-Lt", "--omit-dir-times", "--chmod=D777,F666", ...this.#newer],
       ...(this.#options.compress ? ["--compress"] : []),
       ...(rate === undefined ? [] : [`--bwlimit=${Math.max(1, Math.floor(rate / 1024 / this.#slots))}`]),
       ...this.#patience(bytes),
@@ -223,11 +227,12 @@ export class Rsync {
   async #run(what: string, args: readonly string[], signal: AbortSignal, more: More = {}): Promise<Ended> {
     const ended = await this.#end(args, signal, more);
     if (ended.code === 0) return ended;
-    if (args.includes("--fsync") && /--fsync/.test(ended.err)) {
-      this.#fsync = false;
+    const unknown = newer.filter((it) => args.includes(it) && (ended.err.includes(it) || unnamed.test(ended.err)));
+    if (unknown.length > 0) {
+      for (const it of unknown) this.#newer.delete(it);
       return this.#run(
         what,
-        args.filter((it) => it !== "--fsync"),
+        args.filter((it) => !unknown.includes(it)),
         signal,
         more,
       );

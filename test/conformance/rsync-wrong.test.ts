@@ -153,6 +153,31 @@ test("rsync is not installed on the server, or here: config, with what to instal
   }
 });
 
+for (const [program, says] of [
+  ["rsync", "rsync: on remote machine: $a: unknown option"],
+  ["rrsync", "rrsync: invalid rsync-command syntax or options"],
+] as const)
+  test(`an ${program} there of before 3.2.3: what it does not know is left out`, { skip }, async (t) => {
+    const older = await startRsync(undefined, (_dir, base) => `command="PATH=${base}/bin:$PATH exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"" `);
+    t.after(() => older.stop());
+    const bin = join(older.dir, "..", "bin");
+    await fs.mkdir(bin);
+    const refuses = `for a; do case "$a" in --fsync | --mkpath) echo "${says}" >&2; exit 1 ;; esac; done`;
+    const real = execFileSync("sh", ["-c", "command -v rsync"], { encoding: "utf8" }).trim();
+    await fs.writeFile(join(bin, "rsync"), `#!/bin/sh\n${refuses}\nexec ${real} "$@"\n`, { mode: 0o755 });
+    const local = await scratch(t);
+    const device = rsyncDevice(older.port, { root: `${older.seen}/new/logs`, ...older.options }, context({ stateDir: join(local, "state") }));
+    const target = device.target ?? assert.fail();
+    const content = bytes(10_000, 1);
+    const localPath = join(local, "source");
+    await fs.writeFile(localPath, content);
+    const it = { ...upload("a/b.bin", content), localPath };
+    await target.write(it, 0, calm(), () => undefined);
+    assert.ok(isReceipt(await target.commit(it, calm())));
+    assert.deepEqual(await fs.readFile(join(older.dir, "new/logs/a/b.bin")), content);
+    await device.close();
+  });
+
 test("a stop in the middle is heard within 2 s, leaves no program, and what arrived counts", { skip }, async (t) => {
   const { port, options, dir, seen } = await server();
   const stateDir = await scratch(t);
