@@ -294,8 +294,9 @@ function isBelowFile({ code, err }: Ended): boolean {
   return code === 23 && /link_stat .* failed: Not a directory/.test(err);
 }
 
+/** As rsync says it, or the rrsync of 3.5, which starts none then. Which of the two ends first decides on the code. */
 function isRootAbsent({ code, err }: Ended): boolean {
-  return code === 23 && /change_dir .* failed: No such file or directory/.test(err);
+  return code !== 0 && /(change_dir .* failed:|post-realpath open failed .*) No such file or directory/.test(err);
 }
 
 function rateOf(asked: readonly Sending[]): number | undefined {

@@ -178,6 +178,24 @@ for (const [program, says] of [
     await device.close();
   });
 
+test("rrsync alone, and a root that is not there yet: it is made by the first upload", { skip: rsyncOnly.skip ?? false }, async (t) => {
+  const alone = await rsyncOnly.start();
+  t.after(() => alone.stop());
+  const local = await scratch(t);
+  const device = rsyncDevice(alone.port, { ...alone.options, root: "new/logs" }, context({ stateDir: join(local, "state") }));
+  const target = device.target ?? assert.fail();
+  await device.probe(calm());
+  const content = bytes(10_000, 1);
+  const localPath = join(local, "source");
+  await fs.writeFile(localPath, content);
+  const it = { ...upload("a/b.bin", content), localPath };
+  assert.equal(await target.offset(it, calm()), 0);
+  await target.write(it, 0, calm(), () => undefined);
+  assert.ok(isReceipt(await target.commit(it, calm())));
+  assert.deepEqual(await fs.readFile(join(alone.dir, "new/logs/a/b.bin")), content);
+  await device.close();
+});
+
 test("a stop in the middle is heard within 2 s, leaves no program, and what arrived counts", { skip }, async (t) => {
   const { port, options, dir, seen } = await server();
   const stateDir = await scratch(t);
