@@ -11,7 +11,10 @@ test("words decide, where they say more than the code", () => {
   assert.equal(kind(23, 'rsync: [sender] send_files failed to open "/spool/a": Permission denied (13)'), "changed");
   assert.equal(kind(23, 'rsync: [receiver] mkstemp "/srv/a" failed: File name too long (36)'), "rejected");
   assert.equal(kind(23, 'rsync: [receiver] open "/srv/ro/.a.part" failed: No such file or directory (2)'), "denied");
-  assert.equal(kind(23, 'rsync: [generator] recv_generator: failed to stat "/srv/l/.a.part": Too many levels of symbolic links (40)'), "rejected");
+  assert.equal(
+    kind(23, 'rsync: [generator] recv_generator: failed to stat "/srv/l/.a.part": Too many levels of symbolic links (40)'),
+    "rejected",
+  );
   assert.equal(kind(12, "bash: line 1: rsync: command not found"), "config");
   assert.equal(kind(127, "env: 'rsync': No such file or directory"), "config");
   assert.equal(kind(255, "u@h: Permission denied (publickey)."), "denied");

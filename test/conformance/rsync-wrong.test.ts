@@ -166,7 +166,11 @@ for (const [program, says] of [
     const real = execFileSync("sh", ["-c", "command -v rsync"], { encoding: "utf8" }).trim();
     await fs.writeFile(join(bin, "rsync"), `#!/bin/sh\n${refuses}\nexec ${real} "$@"\n`, { mode: 0o755 });
     const local = await scratch(t);
-    const device = rsyncDevice(older.port, { root: `${older.seen}/new/logs`, ...older.options }, context({ stateDir: join(local, "state") }));
+    const device = rsyncDevice(
+      older.port,
+      { root: `${older.seen}/new/logs`, ...older.options },
+      context({ stateDir: join(local, "state") }),
+    );
     const target = device.target ?? assert.fail();
     const content = bytes(10_000, 1);
     const localPath = join(local, "source");
