@@ -1,10 +1,11 @@
 /**
  * Rest: a device that can be taken out is told when nothing more is wanted of it: all that it has is here or delivered, nothing is to be deleted or
- * archived on it, nothing is being sent to it.
+ * archived on it, nothing is being sent to it, and a mirror or two-way route found both sides the same since it came.
  */
 import { auditTime, filter, merge } from "./rxjs.js";
 import type { Engine } from "./engine.js";
 import type { Lane } from "./lane.js";
+import { nameOf, type SyncConfig } from "./sync/options.js";
 
 const soonMs = 200;
 
@@ -24,7 +25,9 @@ export function watchRest(engine: Engine, lane: Lane, stop: AbortSignal): void {
   else stop.addEventListener("abort", () => watching.unsubscribe(), { once: true });
 }
 
-function isWanted({ journal, queue, finders }: Engine, lane: Lane): boolean {
+function isWanted({ config, syncs, journal, queue, finders }: Engine, lane: Lane): boolean {
+  const follows = ({ from, to }: SyncConfig): boolean => from === lane.name || to === lane.name;
+  if (config.syncs.some((sync) => follows(sync) && syncs.get(nameOf(sync))?.isDoneWith(lane) !== true)) return true;
   const finder = finders.get(lane.name);
   if (finder !== undefined && (finder.listings === 0 || finder.busy || finder.failures > 0)) return true;
   if (lane.busy > 0) return true;

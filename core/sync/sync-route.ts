@@ -77,6 +77,8 @@ export class SyncRoute {
   evenMs: number | undefined;
   /** Done since the start. */
   done = 0;
+  /** The stays of its devices in which both sides were the same last, with nothing left to be done. */
+  readonly #evenIn = new Map<Lane, string | undefined>();
   readonly #looks = new Looks((stop) => this.#round(stop));
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
@@ -186,6 +188,11 @@ export class SyncRoute {
       return upMs < 15_000 && !sides.some(({ gate, state }) => state.attached && gate?.looked === true && gate.held !== undefined);
     }
     return this.state === "working" || this.settling.size > 0;
+  }
+
+  /** Nothing more is wanted of this device since it came, as far as the last round saw. */
+  isDoneWith(lane: Lane): boolean {
+    return this.#evenIn.has(lane) && this.#evenIn.get(lane) === lane.state.epoch;
   }
 
   /** That another machine has its turn, for a person; undefined: that is not what it waits for. */
@@ -328,6 +335,7 @@ export class SyncRoute {
   async #once(stop: AbortSignal): Promise<void> {
     const { config, engine } = this;
     const approved = this.#approved;
+    const stays = new Map([this.here, this.there].map((lane) => [lane, lane.state.epoch]));
     const slots = [this.here.slots("source"), this.there.slots("target")];
     if (config.mode === "two-way") slots.push(this.here.slots("target"), this.there.slots("source"));
     const atOnce = Math.max(1, Math.min(...slots));
@@ -390,8 +398,18 @@ export class SyncRoute {
       if (result.failed.size === 0) this.#mirror?.forget();
       this.evenMs = engine.clock.wallMs();
       this.#now("even", undefined);
+      if (result.settling === 0) this.#isDone(stays);
     }
     if (result.settling > 0) this.#looks.hintIn(Math.max(500, this.here.config.settleMs, this.there.config.settleMs));
+  }
+
+  #isDone(stays: ReadonlyMap<Lane, string | undefined>): void {
+    for (const [lane, epoch] of stays) {
+      if (this.isDoneWith(lane)) continue;
+      this.#evenIn.set(lane, epoch);
+      // It may be unmounted.
+      lane.wake$.next();
+    }
   }
 
   /** Of what is not agreed any more. */
@@ -412,6 +430,7 @@ export class SyncRoute {
     const paths = new Set(actions.flatMap(({ do: what, path }) => (noted.has(what) || isOurs(path) ? [] : [path])));
     this.pending = { paths, of: new Set([...known, ...paths]).size };
     this.settling = new Set([...scans.here.settling, ...scans.there.settling]);
+    if (paths.size + this.settling.size > 0) this.#evenIn.clear();
     if (this.state === "even" && paths.size > 0) this.#now("working", undefined);
   }
 
@@ -465,6 +484,7 @@ export class SyncRoute {
     }
     if (error instanceof Stopped) {
       this.#stopped = error;
+      this.#evenIn.clear();
       this.#now(
         "stopped",
         `${error.message}: nothing is changed until a person said so; filesync plan ${this.name} shows it, filesync approve ${this.name} lets it go on`,

@@ -1,8 +1,9 @@
 /** A person beside the daemon: who mounts a disk too, ejects it, adds a route, works on it by hand. What is said of pulling it is true each time. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { firstLine } from "../disks/children.js";
 import type { DiskLab } from "../disks/lab.js";
 import { daemonIn, isSafe, labFor, reached } from "../disks/scene.js";
@@ -298,6 +299,37 @@ test("a route that writes on a disk comes while that is read: it is mounted for 
   await program.until(({ what, message }) => what === "delivered" && message.includes("a.bin"), "what is read");
   assert.equal(program.events.filter(({ message }) => message.includes("damaged")).length, 0);
 });
+
+for (const mode of ["mirror", "two-way"])
+  test(`a card that is a side of a ${mode} route: it may be pulled once both sides are the same, and not while the route is stopped`, async (t) => {
+    const it = await begun(t);
+    if (it === undefined) return;
+    const { lab, world } = it;
+    const files = (of: string) => ({ "DCIM/1.JPG": `first of ${of}`, [`DCIM/${of}.JPG`]: `second of ${of}` });
+    const [one, other] = [
+      await lab.make("one", { fs: "ext4", mib: 16, label: "CARD", files: files("one") }),
+      await lab.make("other", { fs: "ext4", mib: 16, label: "CARD", files: files("other") }),
+    ];
+    const config = world.config({
+      devices: { card: { type: "disk", label: "CARD", settle: "0s" }, out },
+      routes: [{ from: "card", to: ["out"], mode, into: "", ...(mode === "mirror" ? { deletes: true } : {}) }],
+    });
+    const program = daemonIn(t, lab, config);
+    await program.until(({ message }) => message.includes("is ready"), "that it is ready");
+    await lab.plug(one);
+    await program.until(isSafe, "that it may be pulled");
+    assert.ok(program.events.findIndex(({ what }) => what === "synced") < program.events.findIndex(isSafe));
+    assert.equal(readFileSync(world.path("out/DCIM/one.JPG"), "utf8"), "second of one");
+    await lab.pull(one);
+    await lab.plug(other);
+    await program.until(({ what }) => what === "sync-stopped", "that the route is stopped");
+    const isSafeToo = (event: (typeof program.events)[number]) => isSafe(event) && event.facts?.["medium"] === other.uuid;
+    await sleep(1000);
+    assert.ok(!program.events.some(isSafeToo) && !/may be pulled/.test(await statusOf(config)));
+    assert.equal((await runProgram(["approve", "card:out", "--config", config])).code, 0);
+    await program.until(isSafeToo, "that the other may be pulled");
+    assert.equal(readFileSync(world.path("out/DCIM/other.JPG"), "utf8"), "second of other");
+  });
 
 test("two disks of one UUID are in: the second is used once the first is ejected", async (t) => {
   const it = await begun(t);
