@@ -48,6 +48,8 @@ export interface Seen {
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
+  /** Paths that the last of them could not look at. */
+  unread = 0;
   /** Files that are seen and have not settled yet. */
   readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
   /** What `since: install` left in the first listing before it had settled, while another route waits for that; by path. */
@@ -174,13 +176,14 @@ export class Finder {
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
     const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
     const survey = Survey.begin(engine, lane);
-    let count = 0;
+    let [count, left] = [0, 0];
     for await (const entry of this.#source.list(signal, { enter })) {
       throwIfAborted(signal);
       survey?.note(entry);
       if (++count % 1000 === 0) await breathe();
       if (entry.kind === "directory" || archived(entry.path)) continue;
       if (entry.kind === "unreadable") {
+        left += 1;
         if (reconsider || before.length > 0) unread.set(textOf(entry), entry);
         this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
         continue;
@@ -258,6 +261,7 @@ export class Finder {
       });
     if (reconsider) engine.work$.next();
     this.listings += 1;
+    this.unread = left;
     if (added > 0)
       engine.events.say("info", "found", `${lane.name}: ${added} new ${added === 1 ? "file" : "files"}`, {
         device: lane.name,

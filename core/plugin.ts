@@ -143,8 +143,8 @@ export interface Device {
   probe(signal: AbortSignal): Promise<void>;
   /** Whether files can be written there; throws the Fault that says why not, and changes nothing. Absent where only writing would tell. */
   probeTarget?(signal: AbortSignal): Promise<void>;
-  /** Nothing more is wanted of it as a source until it is listed again: a disk may be unmounted. Called as often as that becomes so. */
-  rest?(): void;
+  /** Nothing more is wanted of it as a source until it is listed again: a disk may be unmounted. Called as often as that becomes so. `left`: what is on it and could not be had, for a person. */
+  rest?(left?: string): void;
   /** Said once each time that it becomes so; from what happened since the engine began. */
   news?(news: News): void;
   /** A person wants to take it out: ends its use, and resolves with one line for them once it may be pulled. Detached from then on, until it is plugged anew. Throws the Fault that says why not. */

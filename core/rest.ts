@@ -5,6 +5,7 @@
 import { auditTime, filter, merge } from "./rxjs.js";
 import type { Engine } from "./engine.js";
 import type { Lane } from "./lane.js";
+import { elsewhere } from "./rows.js";
 import { nameOf, type SyncConfig } from "./sync/options.js";
 
 const soonMs = 200;
@@ -19,7 +20,7 @@ export function watchRest(engine: Engine, lane: Lane, stop: AbortSignal): void {
   const watching = merge(lane.wake$, engine.work$, listed$)
     .pipe(auditTime(soonMs))
     .subscribe(() => {
-      if (!engine.journal.failed && lane.attached && !isWanted(engine, lane)) device.rest?.();
+      if (!engine.journal.failed && lane.attached && !isWanted(engine, lane)) device.rest?.(leftOn(engine, lane));
     });
   if (stop.aborted) watching.unsubscribe();
   else stop.addEventListener("abort", () => watching.unsubscribe(), { once: true });
@@ -48,3 +49,20 @@ function isWanted({ config, syncs, journal, queue, finders }: Engine, lane: Lane
       ) !== undefined,
   );
 }
+
+/** What is on it and could not be had, for a person; undefined: nothing. */
+function leftOn({ config, syncs, journal, finders }: Engine, lane: Lane): string | undefined {
+  const parked = lane.media.reduce((sum, medium) => sum + (journal.get<{ n: number }>(parkedOn, lane.name, medium)?.n ?? 0), 0);
+  const unread = finders.get(lane.name)?.unread ?? 0;
+  const left = config.syncs.filter(({ from }) => from === lane.name).flatMap((sync) => syncs.get(nameOf(sync))?.left ?? []);
+  const texts = [
+    ...(parked === 0 ? [] : [`${parked} ${parked === 1 ? "file is" : "files are"} set aside`]),
+    ...(unread === 0 ? [] : [`${unread} ${unread === 1 ? "path" : "paths"} could not be read`]),
+    ...left,
+  ];
+  return texts.length === 0 ? undefined : texts.join("; ");
+}
+
+/** Those of which the spool has all do not count. */
+const parkedOn = `SELECT COUNT(DISTINCT d.version) AS n FROM deliveries d JOIN versions v ON v.id = d.version
+  WHERE d.${elsewhere} AND d.state = 'parked' AND d.source = ? AND d.medium = ? AND v.state = 'found'`;

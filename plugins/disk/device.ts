@@ -71,6 +71,8 @@ export class DiskDevice implements Device, Disks {
   /** By stay. */
   readonly #media = new Map<string, Medium>();
   readonly #unused = new Unused();
+  /** What is on it and could not be had, when nothing more was wanted of it. */
+  #left: string | undefined;
   /** By stay: ejected, and somebody else keeps it from being unmounted. */
   readonly #held = new Map<string, Medium>();
   readonly #told = new Set<string>();
@@ -144,7 +146,8 @@ export class DiskDevice implements Device, Disks {
     this.#state.complete();
   }
 
-  rest(): void {
+  rest(left?: string): void {
+    this.#left = left;
     for (const medium of this.media) medium.rest();
   }
 
@@ -378,7 +381,7 @@ export class DiskDevice implements Device, Disks {
         if (this.#media.has(medium.stay)) this.#tell();
       },
       rested: () => {
-        if (this.#media.has(medium.stay)) this.#sayGone(medium, `everything on ${medium.id} is here: it may be pulled`);
+        if (this.#media.has(medium.stay)) this.#sayGone(medium, this.#goneText(medium.id));
       },
     });
     return medium;
@@ -423,6 +426,12 @@ export class DiskDevice implements Device, Disks {
 
   #sayTaken({ id, mounted }: Medium): void {
     this.context.say("info", `${id} was mounted by somebody else, at ${mounted?.dir ?? ""}: unmount it there before it is pulled`);
+  }
+
+  #goneText(id: string): string {
+    return this.#left === undefined
+      ? `everything on ${id} is here: it may be pulled`
+      : `${id} may be pulled, but not all that is on it is here: ${this.#left}`;
   }
 
   #sayGone(medium: Medium, text: string): void {
