@@ -547,7 +547,8 @@ export class DeviceReplica implements Replica {
   }
 
   #read(entry: FileEntry, offset: number, signal: AbortSignal, digest = true): DigestedReading {
-    const how = { digest, exact: true };
+    // As if it had been read before it grew: the rest is another change.
+    const how = { digest, exact: true, mayGrow: digest };
     const source = this.#source;
     return source.readInPlace?.(entry, offset, signal, how) ?? new StreamReading(source, entry, offset, signal, how);
   }
