@@ -452,8 +452,7 @@ export class Queue {
       version,
       ...but,
     );
-    if (this.following.size > 0)
-      for (const row of this.deliveriesOf(version).filter(({ id }) => !but.includes(id))) this.#letFollow(row);
+    if (this.following.size > 0) for (const row of this.deliveriesOf(version).filter(({ id }) => !but.includes(id))) this.#letFollow(row);
   }
 
   /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */
