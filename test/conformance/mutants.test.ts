@@ -323,6 +323,9 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
     readInPlace: (entry, offset, signal, how) =>
       new StreamReading(but(it, { stat: () => Promise.resolve(entry) }), entry, offset, signal, how),
   })),
+  "in place: one that grew while it is read may end, when that is asked for, where its beginning is still what was given": source((it) => ({
+    readInPlace: (entry, offset, signal, how) => new StreamReading(it, entry, offset, signal, { ...how, exact: false }),
+  })),
   "in place: an abort ends it, and a reading that nobody ends can be left": source((it) => ({
     readInPlace: (entry, offset, _signal, how) => new StreamReading(it, entry, offset, calm(), how),
   })),
