@@ -126,15 +126,13 @@ test("a spool smaller than the backlog, one target down for good, one delivery p
   });
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
-  // Names only: a partial may be given its name while this looks.
-  const arrived = (name: string) =>
-    readdirSync(world.path(name), { recursive: true, withFileTypes: true }).filter(
-      (entry) => entry.isFile() && !entry.name.endsWith(".part"),
-    ).length;
+  // Names only: a partial may be given its name while this looks, and for a moment has both.
+  const names = () => readdirSync(world.path("third"), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const arrived = () => names().filter(({ name }) => !name.endsWith(".part")).length;
   const before = Date.now();
-  while (arrived("third") < 30) {
+  while (arrived() < 30 || names().length > 30) {
     if (Date.now() - before > 60_000)
-      assert.fail(`only ${arrived("third")} of 30 arrived:\n${program.events.map(({ message }) => message).join("\n")}`);
+      assert.fail(`only ${arrived()} of 30 arrived:\n${program.events.map(({ message }) => message).join("\n")}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   assert.deepEqual(treeOf(world.path("third")), treeOf(world.path("card")));
