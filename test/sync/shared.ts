@@ -144,8 +144,8 @@ function statusIn({ out, err }: { readonly out: string; readonly err: string }):
 /** A person says yes where a route waits because all of it would be removed: what is edited at random may be two files, and both go. */
 export async function approveAllGone(config: string): Promise<void> {
   const said = await askStatus(config);
-  // Where a daemon is being started again on a busy machine: who calls this asks again.
-  if (said.out === "" && said.err.includes("it is starting or stopping")) return;
+  // Where a daemon is being started on a busy machine, perhaps for the first time: who calls this asks again.
+  if (said.out === "" && /it is starting or stopping|none ever did/.test(said.err)) return;
   const [sync] = statusIn(said).syncs;
   if (sync?.state !== "stopped" || sync.reason?.startsWith("everything (") !== true) return;
   const { code, out, err } = await runProgram(["approve", sync.route, "--config", config]);
