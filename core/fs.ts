@@ -6,7 +6,7 @@
  */
 import { type BigIntStats, constants, promises as fs, realpathSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { codeOf, Fault, throwIfAborted } from "./errors.js";
 
@@ -57,9 +57,10 @@ export function mayWriteIn(dir: string): Promise<void> {
   return atNearest(dir, (at) => fs.access(join(at, "."), constants.W_OK | constants.X_OK));
 }
 
-/** Whether a new file in a directory can be written and synced now. */
+/** Whether a new file in a directory can be written and synced now. One that a kill leaves is named as a partial: no route takes it for a file. */
 export async function takesNewFile(dir: string | Buffer): Promise<boolean> {
-  const path = Buffer.concat([Buffer.from(dir), Buffer.from(`/${temporaryName()}`)]);
+  const [installation, upload] = [randomBytes(4).toString("hex"), randomBytes(8).toString("hex")];
+  const path = Buffer.concat([Buffer.from(dir), Buffer.from(`/.${installation}-${upload}.try.part`)]);
   try {
     const handle = await fs.open(path, "wx");
     try {

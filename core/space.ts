@@ -92,11 +92,15 @@ export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterabl
 export async function expire(engine: Engine, stop: AbortSignal): Promise<void> {
   if (!engine.clock.trusted()) return;
   const beforeMs = engine.clock.wallMs() - engine.config.spool.keep;
-  for (const row of engine.journal.all<VersionRow>(
-    "SELECT * FROM versions WHERE spooled > 0 AND released = 'superseded' AND sealed_ms < ? LIMIT 1000",
+  const begun = engine.journal.all<VersionRow>(
+    `SELECT * FROM versions v WHERE spooled > 0 AND released = 'superseded' AND sealed_ms < ?
+     AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}) LIMIT 1000`,
     beforeMs,
-  ))
+  );
+  for (const row of begun) {
+    if (stop.aborted) return;
     await giveUpBegun(engine, row);
+  }
   for (const row of done(engine, beforeMs)) {
     if (stop.aborted) return;
     if (await isElsewhere(engine, row, stop)) await giveUp(engine, row, "delivered");
