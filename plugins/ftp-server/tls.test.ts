@@ -10,6 +10,16 @@ import { hasOpenssl, selfSigned, startOwn } from "../../test/conformance/ftp-ser
 import { send } from "../../test/conformance/target-under-test.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, upload } from "../../test/conformance/upload.js";
+import type { FtpServer } from "./server.js";
+
+const placeOf = (server: FtpServer, dir: string) => ({
+  port: server.port ?? 0,
+  user: "u",
+  password: "p",
+  dir,
+  disk: (path: string) => Buffer.from(path),
+  stop: () => server.close(),
+});
 
 const skip = hasOpenssl ? false : "openssl is not installed";
 
@@ -21,14 +31,7 @@ test(
     const { cert, key } = selfSigned(dir);
     const heard = context();
     const server = await startOwn({ root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert, key } }, heard);
-    const base = {
-      port: server.port ?? 0,
-      user: "u",
-      password: "p",
-      dir,
-      disk: (path: string) => Buffer.from(path),
-      stop: () => server.close(),
-    };
+    const base = placeOf(server, dir);
     for (const tls of [{ fingerprint: `SHA256:${"ab".repeat(32)}` }, {}]) {
       const device = ftpDevice({ ...base, options: { secure: true, tls } });
       const message = await expectFault(device.probe(calm()), "denied");
@@ -50,14 +53,7 @@ test("many empty and small files arrive by TLS", { skip }, async () => {
   const { cert, key, fingerprint } = selfSigned(dir);
   const server = await startOwn({ root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert, key, required: true } });
   const options = { secure: true, tls: { fingerprint } };
-  const at = {
-    port: server.port ?? 0,
-    user: "u",
-    password: "p",
-    dir,
-    disk: (path: string) => Buffer.from(path),
-    stop: () => server.close(),
-  };
+  const at = placeOf(server, dir);
   const device = ftpDevice({ ...at, options });
   assert.ok(device.target);
   for (let i = 0; i < 60; i++) await send(device.target, upload(`f${i}.bin`, bytes(i % 3)));
@@ -113,14 +109,7 @@ test(
       { root: join(dir, "srv"), users: { u: { password: "p" } }, tls: { cert: first.cert, key: first.key } },
       heard,
     );
-    const at = {
-      port: server.port ?? 0,
-      user: "u",
-      password: "p",
-      dir,
-      disk: (path: string) => Buffer.from(path),
-      stop: () => server.close(),
-    };
+    const at = placeOf(server, dir);
     const arrives = async (fingerprint: string, name: string) => {
       const device = ftpDevice({ ...at, options: { secure: true, tls: { fingerprint } } });
       assert.ok(device.target);

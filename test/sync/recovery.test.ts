@@ -19,15 +19,10 @@ const rules: Rules = {
   before: () => Promise.resolve(),
 };
 
-test("a disk that is not mounted when the power is back: what was taken aside on it has its name again once it is", async () => {
-  let [time, serial] = [1, 0];
-  const tick = () => (time += 1);
-  const [disk, mountPoint, server] = [new Tree(tick, true), new Tree(tick, true), new Tree(tick, false)];
-  const store = new Kept();
-  let power: Gate = () => Promise.resolve();
-  const gate: Gate = (when, call) => power(when, call);
-  const world = (here: Tree): World => ({
-    sides: { here: new TreeReplica(here, gate), there: new TreeReplica(server, gate) },
+/** Two-way between two trees, whose calls the gate lets through. */
+function worldOf(here: Tree, there: Tree, store: Kept, gate: Gate, intent: () => string): World {
+  return {
+    sides: { here: new TreeReplica(here, gate), there: new TreeReplica(there, gate) },
     store,
     table: { actions: twoWay },
     untaken: new Map(),
@@ -35,9 +30,19 @@ test("a disk that is not mounted when the power is back: what was taken aside on
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
       staging: (side, path) => `${side} ${path}`,
-      intent: () => String((serial += 1)),
+      intent,
     },
-  });
+  };
+}
+
+test("a disk that is not mounted when the power is back: what was taken aside on it has its name again once it is", async () => {
+  let [time, serial] = [1, 0];
+  const tick = () => (time += 1);
+  const [disk, mountPoint, server] = [new Tree(tick, true), new Tree(tick, true), new Tree(tick, false)];
+  const store = new Kept();
+  let power: Gate = () => Promise.resolve();
+  const gate: Gate = (when, call) => power(when, call);
+  const world = (here: Tree) => worldOf(here, server, store, gate, () => String((serial += 1)));
   const run = async (here: Tree, more: Partial<Rules> = {}) => {
     for (let done = 1; done > 0;) ({ done } = await round(world(here), { ...rules, ...more }, new AbortController().signal));
   };
@@ -75,18 +80,7 @@ test("what a person said may be removed is that, whatever a lost link left of it
   const gate: Gate = (when, call) => link(when, call);
   const run = (here: Tree, approved?: Stopped) =>
     round(
-      {
-        sides: { here: new TreeReplica(here, gate), there: new TreeReplica(server, gate) },
-        store,
-        table: { actions: twoWay },
-        untaken: new Map(),
-        names: {
-          trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
-          conflict: (path, n) => `${path}.conflict-${n}`,
-          staging: (side, path) => `${side} ${path}`,
-          intent: () => String((serial += 1)),
-        },
-      },
+      worldOf(here, server, store, gate, () => String((serial += 1))),
       { ...rules, maxDeletes: { share: 0, least: 1 }, approved: approved?.gone, anew: approved?.strange ?? [] },
       new AbortController().signal,
     );
