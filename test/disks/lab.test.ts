@@ -243,6 +243,10 @@ for (const fs of ["ext4", "vfat"] as const)
     const node = await plugged(t, lab, disk);
     assert.match(node, /^\/dev\/loop\d+p1$/);
     assert.equal(link(lab, disk), node);
+    await lab.exec("sh", ["-c", `exec 4<>${node.replace(/p1$/, "")}`]);
+    await lab.exec("udevadm", ["control", "--ping"]);
+    await lab.exec("udevadm", ["settle"]);
+    await lab.exec("blkid", ["-p", node]); // who closes the whole disk does not take its partitions away
     const dir = await mount(lab, disk);
     assert.equal(readFileSync(lab.path(`${dir}/a`), "utf8"), "in the partition");
     await lab.pull(disk);

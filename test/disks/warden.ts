@@ -52,7 +52,10 @@ mount -t tmpfs tmpfs $dir/dev/shm
 mount --move $dir/dev /dev
 ln -s /proc/self/fd /dev/fd; ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr; ln -s pts/ptmx /dev/ptmx
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/udev /run/lock
+mkdir -p /run/udev/rules.d /run/lock
+# Who closes a disk that was open for writing, as losetup does in attaching it, has udevd read its partitions again: a kernel that does not know
+# their tables then forgets those that partx told it of.
+echo 'SUBSYSTEM=="block", ENV{DEVTYPE}=="disk", OPTIONS:="nowatch"' >/run/udev/rules.d/00-filesync.rules
 # By this a process inside is known from outside: the number of a namespace is used again.
 echo $dir >/run/filesync-disks
 echo $$ >$dir/warden
