@@ -118,7 +118,7 @@ test("checkpoints keep the WAL short and lose nothing", async (t) => {
   await journal.close();
 });
 
-test("a WAL torn at every byte of its tail opens, and holds a prefix", async (t) => {
+test("a WAL torn in its tail opens, and holds a prefix", async (t) => {
   const dir = tempDir(t);
   const from = join(dir, "whole");
   const journal = await Journal.open(await made(from));
@@ -133,7 +133,11 @@ test("a WAL torn at every byte of its tail opens, and holds a prefix", async (t)
   const db = readFileSync(join(copy, "journal.db"));
   const torn = join(dir, "torn");
   await made(torn);
+  // Each byte of a frame's header and of the ends of its page; of what lies between, which is a page of the database, one in five.
+  const frame = 24 + 4096;
+  const isNear = (cut: number) => (cut - before + frame) % frame < 64 || (before - cut + frame) % frame < 32;
   for (let cut = before - 30; cut <= after; cut++) {
+    if (!isNear(cut) && cut % 5 !== 0) continue;
     // A name of its own for each: a closed connection may live on, with its index of the WAL, until it is collected.
     const path = join(torn, `${cut}.db`);
     writeFileSync(path, db);

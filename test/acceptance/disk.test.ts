@@ -132,8 +132,8 @@ test("one bad sector costs one file, which is parked with its place; after a rep
   await lab.plug(card, { badSectors: [{ offset: lab.where(card, mark), count: 512 }] });
   const parked = await program.until(({ what }) => what === "parked", "that it is set aside");
   const at = Number(/flir:bad\.bin: set aside: it cannot be read at byte (\d+) of 3000000: input\/output error/.exec(parked.message)?.[1]);
-  // The system reads some pages at once, and none of them where one fails.
-  assert.ok(at <= 1_228_800 && at > 1_228_800 - 131_072, parked.message);
+  // The system reads many pages at once, as one folio, and none of them where one fails: at most the chunk that is read is lost so.
+  assert.ok(at <= 1_228_800 && at >= 2 ** 20, parked.message);
   const safe = await program.until(isSafe, "that it may be pulled");
   assert.match(safe.message, / may be pulled, but not all that is on it is here: 1 file is set aside$/);
   for (const name of ["a.bin", "z.bin"]) await program.until(({ what, message }) => what === "delivered" && message.includes(name), name);
