@@ -1,11 +1,20 @@
-/** A command asks the running daemon; without one it does the same itself. */
-import { buildLane, type OwnEngine } from "../core/build.js";
-import { RealClock } from "../core/clock.js";
-import { answerWith } from "../core/commands.js";
+/** A command asks the running daemon; without one it does the same itself, and only then is the engine loaded: that takes longer than to ask. */
+import type { OwnEngine } from "../core/build.js";
 import type { Config, DeviceConfig, Loaded } from "../core/config.js";
 import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { isFault } from "../core/errors.js";
+import { StateDirHeld } from "../core/installation.js";
 import { load, problemLines, UsageError } from "./config.js";
-import { askOrDoWith, type Asked } from "./offline.js";
+import type { Patience } from "./offline.js";
+
+/** Whom a command asks: the daemon of a state directory, whatever stands in its configuration by now; where none runs, itself. */
+export interface Asked {
+  readonly stateDir: string;
+  /** What can be used of the configuration, its secrets unread. undefined: nothing. */
+  readonly config?: Config;
+  /** What the command does it with itself. Throws UsageError where it cannot be used. */
+  readonly usable: () => Config | Promise<Config>;
+}
 
 /** What can be used of the configuration. Throws UsageError with all that is wrong when nothing can, or when what is wrong is the device that is needed. */
 export async function usableConfig(path: string, device?: string): Promise<Config> {
@@ -44,10 +53,40 @@ function wordsOf(path: string, loaded: Pick<Loaded, "problems">): string {
   return problemLines(path, loaded).join("\n");
 }
 
+/**
+ * The daemon's answer, or, where none runs, what `work` says with the journal. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal, it is
+ * another user's, or somebody keeps it.
+ */
+export async function askOrDoWith<T>(
+  { stateDir, usable }: Asked,
+  request: ControlRequest,
+  asking: Asking,
+  reads: boolean,
+  work: (engine: OwnEngine) => T | Promise<T>,
+): Promise<unknown> {
+  let patience: Patience | undefined;
+  for (;;)
+    try {
+      const answer = await ask(stateDir, request, asking);
+      if (answer !== undefined) return answer.ok;
+      const { withJournal } = await import("./offline.js");
+      return await withJournal(await usable(), reads, work);
+    } catch (error) {
+      // A daemon that stops may have done what it was asked.
+      if (!(error instanceof StateDirHeld) && !(reads && isFault(error, "offline"))) throw error;
+      patience ??= new (await import("./offline.js")).Patience();
+      if (await patience.wait()) continue;
+      throw isFault(error)
+        ? error
+        : new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
+    }
+}
+
 /** The daemon's answer, or our own from the journal; `own`: with devices, or services that are not started, of our own, where no daemon runs. */
 export function askOrDo(asked: Asked, request: ControlRequest, asking: Asking = {}, own?: DeviceConfig["kind"]): Promise<unknown> {
   return askOrDoWith(asked, request, asking, request.command === "why", async (engine) => {
-    const closing = own === undefined ? [] : ownLanes(engine, engine.config, own);
+    const { answerWith } = await import("../core/commands.js");
+    const closing = own === undefined ? [] : await ownLanes(engine, engine.config, own);
     try {
       return await answerWith(engine, false)(request, exchangeFor(asking));
     } finally {
@@ -56,7 +95,8 @@ export function askOrDo(asked: Asked, request: ControlRequest, asking: Asking = 
   });
 }
 
-function ownLanes(engine: OwnEngine, config: Config, wanted: DeviceConfig["kind"]): { close(): Promise<void> }[] {
+async function ownLanes(engine: OwnEngine, config: Config, wanted: DeviceConfig["kind"]): Promise<{ close(): Promise<void> }[]> {
+  const [{ buildLane }, { RealClock }] = await Promise.all([import("../core/build.js"), import("../core/clock.js")]);
   const lanes = config.devices
     .filter(({ kind }) => kind === wanted)
     .flatMap((device) => buildLane(engine, device, engine.clock instanceof RealClock ? engine.clock : new RealClock()) ?? []);

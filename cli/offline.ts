@@ -6,10 +6,9 @@ import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
 import type { Config } from "../core/config.js";
-import { ask, type Asking, type ControlRequest } from "../core/control.js";
-import { codeOf, isFault, sqliteCodeOf } from "../core/errors.js";
+import { codeOf, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
-import { installationIn, lockStateDir, StateDirHeld, type Lock } from "../core/installation.js";
+import { installationIn, lockStateDir, type Lock } from "../core/installation.js";
 import { Journal } from "../core/journal.js";
 import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
@@ -17,41 +16,6 @@ import { UsageError } from "./config.js";
 import { othersText, strangeText } from "./machine/state-dir.js";
 
 const patienceMs = 3000;
-
-/** Whom a command asks: the daemon of a state directory, whatever stands in its configuration by now; where none runs, itself. */
-export interface Asked {
-  readonly stateDir: string;
-  /** What can be used of the configuration, its secrets unread. undefined: nothing. */
-  readonly config?: Config;
-  /** What the command does it with itself. Throws UsageError where it cannot be used. */
-  readonly usable: () => Config | Promise<Config>;
-}
-
-/**
- * The daemon's answer, or, where none runs, what `work` says with the journal. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal, it is
- * another user's, or somebody keeps it.
- */
-export async function askOrDoWith<T>(
-  { stateDir, usable }: Asked,
-  request: ControlRequest,
-  asking: Asking,
-  reads: boolean,
-  work: (engine: OwnEngine) => T | Promise<T>,
-): Promise<unknown> {
-  for (const patience = new Patience(); ;)
-    try {
-      const answer = await ask(stateDir, request, asking);
-      if (answer !== undefined) return answer.ok;
-      return await withJournal(await usable(), reads, work);
-    } catch (error) {
-      // A daemon that stops may have done what it was asked.
-      if (!(error instanceof StateDirHeld) && !(reads && isFault(error, "offline"))) throw error;
-      if (await patience.wait()) continue;
-      throw isFault(error)
-        ? error
-        : new UsageError(`another FileSync has ${stateDir} and does not answer: it is starting or stopping; try again`);
-    }
-}
 
 /** While somebody has a state directory who may be a command, which has it for a moment only. */
 export class Patience {
@@ -66,7 +30,11 @@ export class Patience {
   }
 }
 
-async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
+/**
+ * What `work` says with the journal, while nobody else has it. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal or it is another user's,
+ * and StateDirHeld.
+ */
+export async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
   const { stateDir } = config;
   const strange = strangeText(stateDir);
   if (strange !== undefined) throw new UsageError(strange);

@@ -4,9 +4,8 @@ import { ControlError } from "../core/control.js";
 import { dateText } from "../core/route.js";
 import { noDaemon, statusOf, syncText, type Status } from "../core/status.js";
 import { durationText, sizeText } from "../core/text.js";
-import { interruptible, whomToAsk } from "./ask.js";
+import { askOrDoWith, interruptible, whomToAsk, type Asked } from "./ask.js";
 import { UsageError } from "./config.js";
-import { askOrDoWith, type Asked } from "./offline.js";
 import { cutTo, noWrap, wrap } from "./output.js";
 import { programVersion } from "./version.js";
 
