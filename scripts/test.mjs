@@ -18,23 +18,21 @@ if (files.length === 0) {
   console.error("no test file's path holds that");
   process.exit(2);
 }
-// Those that wait for a slow wire more than they compute go first, more of them at a time.
+// Those that wait for a slow wire more than they compute go first.
 const waits = (name) => /^dist\/(sim|plugins\/mavftp)\//.test(name);
+// A file takes about half of a core, as it waits for its processes.
+const atOnce = 4;
 const counts = { pass: 0, fail: 0, skipped: 0, cancelled: 0 };
 let failures = "";
 let ended = true;
-for (const [some, atOnce] of [
-  [files.filter(waits), 4],
-  // A file takes about half of a core, as it waits for its processes.
-  [files.filter((name) => !waits(name)), 3],
-])
-  if (some.length > 0 && (await run(some, atOnce)) !== 0) ended = false;
+for (const some of [files.filter(waits), files.filter((name) => !waits(name))])
+  if (some.length > 0 && (await run(some)) !== 0) ended = false;
 const failed = counts.fail + counts.cancelled;
 console.log(`${failures}\n${counts.pass} passed, ${failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ""}`);
 process.exitCode = ended && failed === 0 && counts.pass > 0 ? 0 : 1;
 
 /** The exit code of Node's runner. */
-async function run(files, atOnce) {
+async function run(files) {
   const child = spawn(
     process.execPath,
     ["--enable-source-maps", "--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, ...files],
