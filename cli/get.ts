@@ -2,23 +2,24 @@
  * `get`: a file of a device into this directory. What has come so far stands beside it under a partial name that says which file, in which state, it
  * is the beginning of; the same command goes on there. Nothing different is replaced without `--force`.
  */
-import { createHash } from "node:crypto";
 import { constants, createReadStream, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "../core/control.js";
 import { Digester, kindOf } from "../core/digest.js";
 import { codeOf, Fault, faultOfErrno, isFault } from "../core/errors.js";
-import { renameDurable, renameNew, syncName } from "../core/fs.js";
+import { removeFile, renameDurable, renameNew, syncName } from "../core/fs.js";
 import type { Found } from "../core/hand.js";
 import type { Digest, DigestKind, FileEntry, WayOfReading } from "../core/plugin.js";
 import { backoffMs, reasonOf } from "../core/retry.js";
-import { partialPath } from "../core/route.js";
+import { partialPath, shortHash } from "../core/route.js";
 import { durationText, sizeText } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { onlyWaits, type Place } from "./hand.js";
 import { Meter } from "./output.js";
 
+/** In the id of a partial, behind what says which file it is of. */
+const stateLength = 8;
 /** So many bytes before the offset are read again and compared. */
 const overlapBytes = 4096;
 /** Failures in a row without a byte. */
@@ -44,11 +45,9 @@ export async function getFile(place: Place, given: string | undefined, options: 
       same === undefined ? `with the same size (${name} cannot tell its content)` : `and is another file than ${name}:${entry.path}`;
     throw new UsageError(`${local} is there already, ${how}; --force replaces it`);
   }
-  const state = createHash("sha256")
-    .update([name, entry.path, entry.size, entry.modifiedMs ?? ""].join("\0"))
-    .digest("hex")
-    .slice(0, 16);
-  const partial = join(dirname(local), partialPath(basename(local), "get", state));
+  const state = shortHash(String(entry.size), String(entry.modifiedMs ?? "")).slice(0, stateLength);
+  const id = `${shortHash(name, entry.path).slice(0, -stateLength)}${state}`;
+  const partial = join(dirname(local), partialPath(basename(local), "get", id));
   const file = await openPartial(partial, local);
   try {
     const got = await receive(place, entry, file, partial, digests, options);
@@ -65,6 +64,15 @@ export async function getFile(place: Place, given: string | undefined, options: 
   } finally {
     await file.close();
   }
+  await removeOutgrown(partial);
+}
+
+/** What came of the same file in other states than this one, and is nothing's beginning any more. */
+async function removeOutgrown(partial: string): Promise<void> {
+  const [dir, own] = [dirname(partial), basename(partial)];
+  const end = own.length - stateLength - ".part".length;
+  for (const name of await fs.readdir(dir))
+    if (name.length === own.length && name.startsWith(own.slice(0, end)) && name.endsWith(".part")) await removeFile(join(dir, name));
 }
 
 interface Got {

@@ -347,6 +347,17 @@ test("a device that is wrong in the configuration is not said to be missing; Ctr
     /disk:a\.bin: goes on at byte \d+ of 40000000\n.*what is here is not its beginning; it is read from the first byte; again\n$/,
   );
   assert.ok(readFileSync(world.path("a.bin")).equals(readFileSync(world.path("disk/a.bin"))));
+
+  // What was begun of what the source does not have any more, and of another file.
+  writeFileSync(world.path(partial), "begun");
+  const others = partial.replace(/get-./, (it) => (it.endsWith("0") ? "get-1" : "get-0"));
+  writeFileSync(world.path(others), "begun");
+  world.file("disk/a.bin", "another content", 2);
+  assert.equal((await runProgram(["get", "--force", "disk:a.bin", "--config", config], { cwd: world.dir })).code, 0);
+  assert.deepEqual(
+    readdirSync(world.dir).filter((name) => name.endsWith(".part")),
+    [others],
+  );
 });
 
 test("on a terminal a bar shows how far, how fast and how long still", async (t) => {
