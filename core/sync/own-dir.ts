@@ -18,6 +18,8 @@ export const trashDir = "trash";
 export const awayDir = "away";
 /** What is on its way to a name, of all routes and clients. */
 const stagedDir = "staged";
+/** Each with its route: where what a side promises is tried out. */
+const tryDir = "try-";
 /** Where clients take turns (`lock.ts`): whose turn it is, and whose was ended by others. */
 const [lockDir, endedDir] = ["lock", "ended"];
 const holders = [trashDir, awayDir, stagedDir, lockDir, endedDir];
@@ -117,7 +119,7 @@ export class OwnDir {
   /** What the device promises here, by trying. What a kill left of that is taken away. */
   async tryOut(signal: AbortSignal): Promise<TreePromises> {
     const tree = this.given.tree();
-    const dir = this.at(`try-${this.given.route}`);
+    const dir = this.at(`${tryDir}${this.given.route}`);
     await emptyDir(tree, dir, signal);
     const promises = await tree.tryOut(dir, signal);
     await tree.rmdir(dir, signal);
@@ -127,7 +129,7 @@ export class OwnDir {
   /** What its clock shows, by a directory that is made now, or by a file where directories have no times; undefined where files have none either. */
   async shownMs(signal: AbortSignal): Promise<number | undefined> {
     const tree = this.given.tree();
-    const dir = this.at(`try-${this.given.route}`);
+    const dir = this.at(`${tryDir}${this.given.route}`);
     await tree.mkdir(dir, signal);
     const made = await tree.stat(dir, signal);
     const shownMs = made?.modifiedMs ?? (await this.#fileShowsMs(`${dir}/clock`, signal));
@@ -143,13 +145,15 @@ export class OwnDir {
     return made?.modifiedMs;
   }
 
-  /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send. */
+  /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send or to try. */
   async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<Expired> {
     const tree = this.given.tree();
     const isDay = ({ path, kind }: FileEntry) => kind === "directory" && /^\d{4}-\d\d-\d\d$/.test(nameIn(path));
     const days = (await entriesIfAny(tree, this.at(trashDir), signal)).filter(isDay);
     const parts = (await entriesIfAny(tree, this.at(stagedDir), signal)).filter(({ kind }) => kind === "file");
-    const byName = new Map([...days, ...parts].map((entry) => [nameIn(entry.path), entry]));
+    const isTry = ({ path, kind }: FileEntry) => kind === "directory" && nameIn(path).startsWith(tryDir);
+    const tries = (await entriesIfAny(tree, this.at(""), signal)).filter(isTry);
+    const byName = new Map([...days, ...parts, ...tries].map((entry) => [nameIn(entry.path), entry]));
     const { old, ages: now } = aged(ages, [...byName.keys()], nowMs, keepMs);
     const stays = new Map<string, string>();
     let gone = 0;
@@ -161,12 +165,12 @@ export class OwnDir {
         else {
           await emptyDir(tree, entry.path, signal);
           await tree.rmdir(entry.path, signal);
-          gone += 1;
+          if (isDay(entry)) gone += 1;
         }
       } catch (error) {
         if (!isFault(error, ...notAsListed, ...staying)) throw error;
-        // A part that others had begun may go on just now.
-        if (entry.kind === "directory") stays.set(name, error.message);
+        // What others had begun may go on just now.
+        if (isDay(entry)) stays.set(name, error.message);
       }
     }
     // It is as old the next time.

@@ -1,6 +1,6 @@
 /** How other programs that keep directories the same lost files, as their issue trackers tell it; each on a real OpenSSH, for mirrors that delete and for two-way routes. */
 import assert from "node:assert/strict";
-import { chmodSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
@@ -198,6 +198,7 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
       symlinkSync("../../undated/0/deep/undated", join(both.nas, `.filesync/trash/${day(300)}/0/link`));
       // Of a machine that came no more.
       both.put("there", ".filesync/staged/.0123456789abcdef.0a1b2c3d-0123456789abcdef.part", "half");
+      both.put("there", ".filesync/try-0123456789abcdef/.filesync-try-0123456789abcdef/a", "tried");
       // That a day is long past says only what some clock believed.
       for (const offset of ["+0", "+3650d", "+1d", "+8d", "+15d", "+22d"]) await at(offset);
       both.put("here", "b", undefined);
@@ -206,11 +207,13 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
       const kept = ["of a person", "undated"];
       assert.deepEqual(left("there"), [day(200), "b", "beside a link", ...kept].sort());
       assert.deepEqual(both.parts(), [4]);
+      assert.ok(existsSync(join(both.nas, ".filesync/try-0123456789abcdef")));
       const said = await at("+31d");
       assert.match(said, /the trash at nas: 1 day is old enough, and is gone/);
       assert.match(said, /0\/link is a symbolic link; it stays until a person removes it there/);
       assert.deepEqual(left("there"), ["b", ...kept].sort());
       assert.deepEqual(both.parts(), []);
+      assert.equal(existsSync(join(both.nas, ".filesync/try-0123456789abcdef")), false);
       // A mirror has no trash here: whatever is there is not its own.
       assert.deepEqual(left("here"), (route.mode === "mirror" ? [day(200), ...kept] : kept).sort());
     },
