@@ -1,6 +1,6 @@
 /** The ways to log in that the configuration gives, in the order in which they are tried. */
 import { readFile } from "node:fs/promises";
-import ssh2, { type AnyAuthMethod } from "ssh2";
+import ssh2, { type AnyAuthMethod, type IdentityCallback, type ParsedKey } from "ssh2";
 import { Fault, faultOfErrno } from "../../core/errors.js";
 import type { SftpOptions } from "./options.js";
 import { shellWord } from "../../core/text.js";
@@ -8,7 +8,7 @@ import { shellWord } from "../../core/text.js";
 export interface Way {
   /** As the server names it. */
   readonly method: "publickey" | "password" | "keyboard-interactive";
-  /** For a person: "the key /home/pi/.ssh/id_ed25519". */
+  /** For a person: "the key /home/pi/.ssh/id_ed25519"; once it was tried, with what is wrong with it. */
   readonly what: string;
   readonly auth: AnyAuthMethod;
 }
@@ -21,7 +21,7 @@ export async function waysOf(options: SftpOptions): Promise<Way[]> {
     const key = await keyOf(options, privateKey);
     ways.push({ method: "publickey", what: `the key ${privateKey}`, auth: { type: "publickey", username, key } });
   }
-  if (agent !== undefined) ways.push({ method: "publickey", what: `the agent ${agent}`, auth: { type: "agent", username, agent } });
+  if (agent !== undefined) ways.push(wayBy(agent, username));
   if (password !== undefined) {
     const secret = password.reveal();
     ways.push({ method: "password", what: "the password", auth: { type: "password", username, password: secret } });
@@ -37,6 +37,28 @@ export async function waysOf(options: SftpOptions): Promise<Way[]> {
     });
   }
   return ways;
+}
+
+function wayBy(socket: string, username: string): Way {
+  const agent = new Agent(socket);
+  return {
+    method: "publickey",
+    get what() {
+      return `the agent ${socket}${agent.empty ? ", which holds no key (or is locked): ssh-add puts one in" : ""}`;
+    },
+    auth: { type: "agent", username, agent },
+  };
+}
+
+class Agent extends ssh2.OpenSSHAgent {
+  empty = false;
+
+  override getIdentities(given: IdentityCallback<ParsedKey>): void {
+    super.getIdentities((error, keys) => {
+      this.empty = keys?.length === 0;
+      given(error, keys);
+    });
+  }
 }
 
 /** What was read last. To open a key with a passphrase takes more than half a second, in which nothing else is done. */

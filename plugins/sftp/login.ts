@@ -102,7 +102,7 @@ function connectOnce(
     const client = new ssh2.Client();
     const sock = gatheringSocket();
     const software = softwareOf(sock);
-    const tried: string[] = [];
+    const tried: Way[] = [];
     let offered: readonly string[] = [];
     let objection: string | undefined;
     let agentFault: Error | undefined;
@@ -154,7 +154,7 @@ function connectOnce(
         if (Array.isArray(methods)) offered = methods;
         for (let way = left.shift(); way !== undefined; way = left.shift()) {
           if (offered.length > 0 && !offered.includes(way.method)) continue;
-          tried.push(way.what);
+          tried.push(way);
           next(way.auth);
           return;
         }
@@ -173,7 +173,7 @@ function connectOnce(
 
 interface Refused {
   readonly username: string;
-  readonly tried: readonly string[];
+  readonly tried: readonly Way[];
   readonly offered: readonly string[];
   readonly agentFault: Error | undefined;
   readonly agent: string | undefined;
@@ -186,8 +186,8 @@ function notLetIn({ username, tried, offered, agentFault, agent }: Refused): Fau
     return new Fault("offline", `the SSH agent at ${agent} does not help to log in (${agentFault.message})${methods}`, {
       cause: agentFault,
     });
-  const what = tried.length === 0 ? "with what is configured" : `with ${tried.join(" or ")}`;
-  return new Fault("denied", `the server does not let the user "${username}" in ${what}${methods}`);
+  const how = tried.length === 0 ? "with what is configured" : `with ${tried.map(({ what }) => what).join(" or ")}`;
+  return new Fault("denied", `the server does not let the user "${username}" in ${how}${methods}`);
 }
 
 function connectFault(error: Error & { level?: string }): Error {
