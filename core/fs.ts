@@ -58,7 +58,7 @@ export function mayWriteIn(dir: string): Promise<void> {
 }
 
 /** Whether a new file in a directory can be written and synced now. One that a kill leaves is named as a partial: no route takes it for a file. */
-export async function takesNewFile(dir: string | Buffer): Promise<boolean> {
+async function takesNewFile(dir: string | Buffer): Promise<boolean> {
   const [installation, upload] = [randomBytes(4).toString("hex"), randomBytes(8).toString("hex")];
   const path = Buffer.concat([Buffer.from(dir), Buffer.from(`/.${installation}-${upload}.try.part`)]);
   try {
@@ -74,6 +74,26 @@ export async function takesNewFile(dir: string | Buffer): Promise<boolean> {
   } catch {
     // Whatever the reason, it was asked only whether.
     return false;
+  }
+}
+
+/** So often in a row a medium fails at one file before it is asked whether it takes others. */
+const failedTimes = 3;
+
+/** Files at which a medium fails again and again, while it takes others (a bad block, a file system that a pull damaged): each would be tried for ever. */
+export class BadPlaces {
+  readonly #failed = new Map<string, number>();
+
+  /** After such an error at a file in that directory, with nothing written since the one before: whether it is to be begun anew, where it may get another place. */
+  async isBad(file: string, dir: string | Buffer, error: unknown): Promise<boolean> {
+    if (codeOf(error) !== "EIO") return false;
+    const times = (this.#failed.get(file) ?? 0) + 1;
+    this.#failed.set(file, times);
+    return times >= failedTimes && (await takesNewFile(dir));
+  }
+
+  forget(file: string): void {
+    this.#failed.delete(file);
   }
 }
 

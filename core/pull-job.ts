@@ -77,12 +77,22 @@ export class PullJob {
   }
 
   async #fetch(entry: FileEntry): Promise<void> {
-    const { source, signal } = this;
+    const { source } = this;
     const kind = source.features.digests.find((known) => known !== "sha256");
     if (kind !== undefined && source.digest !== undefined) this.#other = new Digester(kind);
     if (this.#version.durable === 0 && this.#version.safest === 0) await this.#adoptBase(entry);
     this.#unvouched = this.#grown && this.#version.durable === 0 && !this.lane.keepsGrowing(this.#version.path);
     if (this.#unvouched && this.#base === undefined && this.#version.digest === null) throw this.#notVouched();
+    try {
+      await this.#spool(entry);
+    } catch (error) {
+      if (!(await this.engine.spool.isBad(this.#version.id, error, this.progress))) throw error;
+      throw await this.#damaged(error, "the disk takes other files: it is read from its source again");
+    }
+  }
+
+  async #spool(entry: FileEntry): Promise<void> {
+    const { signal } = this;
     const writer = await this.#resume(entry);
     try {
       await this.#copy(entry, writer);
@@ -148,7 +158,7 @@ export class PullJob {
       if (writer?.handle !== undefined) {
         await this.#digestPrefix(writer.handle, at).catch(async (error: unknown) => {
           await writer.close();
-          throw codeOf(error) === "EIO" ? await this.#damaged(error) : error;
+          throw codeOf(error) === "EIO" ? await this.#damaged(error, "it is read from its source again") : error;
         });
         this.transfer.offset = at;
         this.live.advance(at);
@@ -175,10 +185,10 @@ export class PullJob {
   }
 
   /** The medium fails at what is here, and the source has all of it. */
-  async #damaged(error: unknown): Promise<Fault> {
+  async #damaged(error: unknown, then: string): Promise<Fault> {
     await this.#record({ durable: 0, generation: this.#version.generation + 1 });
     const { message } = faultOfErrno(error, `cannot read the spool file ${this.engine.spool.pathOf(this.#version.id)}`);
-    return new Fault("transient", `${message}; it is read from its source again`, { cause: error });
+    return new Fault("transient", `${message}; ${then}`, { cause: error });
   }
 
   async #copy(entry: FileEntry, writer: SpoolWriter): Promise<void> {

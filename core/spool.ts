@@ -9,7 +9,7 @@ import { constants, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { codeOf, Fault, faultOfErrno } from "./errors.js";
-import { freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir } from "./fs.js";
+import { BadPlaces, freeBytesAt, makeDirDurable, removeFile, removeTemporaries, syncData, syncDir } from "./fs.js";
 
 export interface SpoolLimits {
   readonly maxSizeBytes: number;
@@ -34,6 +34,7 @@ export class Spool {
   /** Bytes each version has, or has been promised. */
   readonly #held = new Map<string, number>();
   #used = 0;
+  readonly #bad = new BadPlaces();
 
   constructor(stateDir: string, limits: SpoolLimits) {
     this.#dir = join(stateDir, "spool");
@@ -181,6 +182,12 @@ export class Spool {
     }
   }
 
+  /** After a fault, whether a version is to be begun anew because its file cannot be written. `wrote`: something of it became durable before. */
+  async isBad(version: string, error: unknown, wrote: boolean): Promise<boolean> {
+    if (wrote) this.#bad.forget(version);
+    return error instanceof SpoolFault && this.#bad.isBad(version, this.#dir, error.cause);
+  }
+
   /** Forgets a version's bytes. */
   async drop(version: string): Promise<void> {
     await removeFile(this.pathOf(version));
@@ -190,6 +197,7 @@ export class Spool {
 
   /** Takes back what was promised to a version that has no bytes. */
   forget(version: string): void {
+    this.#bad.forget(version);
     this.#used -= this.#held.get(version) ?? 0;
     this.#held.delete(version);
   }
@@ -207,10 +215,13 @@ async function newFile(path: string): Promise<FileHandle> {
   }
 }
 
+/** Of what is written in the spool. */
+class SpoolFault extends Fault {}
+
 /** A spool that cannot be written is a spool without space, whatever the reason: what needs it pauses, the source is not at fault. */
 function spoolFault(error: unknown, what: string): Fault {
-  const fault = faultOfErrno(error, what);
-  return fault.kind === "transient" ? fault : new Fault("full", fault.message, { cause: error });
+  const { kind, message } = faultOfErrno(error, what);
+  return new SpoolFault(kind === "transient" ? kind : "full", message, { cause: error });
 }
 
 const writeBytes = 256 * 1024;

@@ -7,13 +7,10 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs, type Stats } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { copyNew, piecesOf, renameNew, removeFile, syncDir, syncName, takesNewFile } from "../../core/fs.js";
+import { BadPlaces, copyNew, piecesOf, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { expectNoLink, ifThere, makeRoot, parentOf, placeOf, statAt } from "./place.js";
-
-/** So often in a row a medium fails at one partial before it is asked whether it takes others. */
-const failedTimes = 3;
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -30,8 +27,7 @@ export class LocalTarget implements Target {
   readonly #create: boolean;
   /** Partials that this process wrote, and no sync of which has failed. */
   readonly #written = new Set<string>();
-  /** Partials at which the medium failed, with nothing written since: how often in a row. */
-  readonly #failed = new Map<string, number>();
+  readonly #bad = new BadPlaces();
 
   constructor({ dir, create }: { readonly dir: string; readonly create: boolean }) {
     this.root = dir;
@@ -62,6 +58,7 @@ export class LocalTarget implements Target {
     let handle: fs.FileHandle | undefined;
     let marks: Marks | undefined;
     let at = offset;
+    const before = syncedOf(upload);
     try {
       handle = await this.#open(place, upload.partialPath);
       const { size } = await handle.stat();
@@ -87,8 +84,9 @@ export class LocalTarget implements Target {
       if (at !== upload.size) throw new Fault("transient", `what was read ended after ${at} of ${upload.size} bytes`);
     } catch (error) {
       // What came is worth keeping over a power cut; a whole file is synced by `commit`.
-      if ((await marks?.last()) === false) this.#written.delete(upload.partialPath);
-      if (at > offset) this.#failed.delete(upload.partialPath);
+      const synced = await marks?.last();
+      if (synced === false) this.#written.delete(upload.partialPath);
+      if (synced === false ? syncedOf(upload) > before : at > offset) this.#bad.forget(upload.partialPath);
       if (signal.aborted) throw abortedFault(signal);
       throw isFault(error) ? error : await this.#mediumFault(upload, error, `cannot write ${upload.partialPath}`, signal);
     } finally {
@@ -96,13 +94,9 @@ export class LocalTarget implements Target {
     }
   }
 
-  /** A partial at which the medium fails again and again, while it takes other files (a bad block, a file system that a pull damaged), would be tried for ever: it is begun anew. */
   async #mediumFault(upload: Upload, error: unknown, what: string, signal: AbortSignal): Promise<Fault> {
     const fault = asTargetFault(error, what);
-    if (codeOf(error) !== "EIO") return fault;
-    const times = (this.#failed.get(upload.partialPath) ?? 0) + 1;
-    this.#failed.set(upload.partialPath, times);
-    if (times < failedTimes || !(await takesNewFile(parentOf(placeOf(this.root, upload.partialPath))))) return fault;
+    if (!(await this.#bad.isBad(upload.partialPath, parentOf(placeOf(this.root, upload.partialPath)), error))) return fault;
     await this.discard(upload, signal);
     return new Fault("transient", `${fault.message}, and takes other files: this one is begun anew`, { cause: error });
   }
@@ -186,7 +180,7 @@ export class LocalTarget implements Target {
       throw refused ?? (await this.#mediumFault(upload, error, `cannot publish ${upload.path}`, signal));
     }
     this.#written.delete(upload.partialPath);
-    this.#failed.delete(upload.partialPath);
+    this.#bad.forget(upload.partialPath);
     return receipt(upload, digest);
   }
 
@@ -218,7 +212,7 @@ export class LocalTarget implements Target {
       if (codeOf(error) !== "ENOTDIR") throw asTargetFault(error, `cannot remove ${upload.partialPath}`);
     }
     this.#written.delete(upload.partialPath);
-    this.#failed.delete(upload.partialPath);
+    this.#bad.forget(upload.partialPath);
     if (syncedOf(upload) > 0) await upload.memo.set(syncedKey, undefined);
   }
 

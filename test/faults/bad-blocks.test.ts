@@ -88,6 +88,21 @@ for (const [what, when, words] of [
     assertWhole(world);
   });
 
+test("a file that is half pulled cannot be written in the spool, which takes others: it is pulled anew", { skip }, async (t) => {
+  const { world, config } = worldOf(t, { inPlace: false });
+  const first = new Program(["run", "--json", "--config", config({ in: "4MiB/s" })]);
+  t.after(() => first.kill());
+  await until(first, () => existsSync(world.path("state/spool")) && world.size(join("state/spool", spooledIn(world))) > 6 * mib);
+  await first.kill();
+  world.mkdir("out");
+  const told = await failing(world.path("state/spool", spooledIn(world)), "pwrite64", "1..3", config({}));
+  assert.match(
+    told,
+    /cannot write to the spool: input\/output error \(the medium may be failing\); the disk takes other files: it is read from its source again/,
+  );
+  assertWhole(world);
+});
+
 test("a file in the spool cannot be read, and its source has it: it is pulled again", { skip }, async (t) => {
   const { world, config } = worldOf(t, { inPlace: false });
   await sealed(t, world, config({}));
@@ -116,7 +131,7 @@ test("the medium of a target fails at one partial, and takes other files: it is 
   const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part")) ?? "none";
   await until(first, () => world.size(join("out", partial())) > 6 * mib);
   await first.kill();
-  const told = await failing(world.path("out", partial()), "pwrite64", "1..3", config({}));
+  const told = await failing(world.path("out", partial()), "fdatasync", "1..3", config({}));
   assert.match(told, /cannot write \S+: input\/output error \(the medium may be failing\), and takes other files: this one is begun anew/);
   assertWhole(world);
 });
