@@ -112,6 +112,17 @@ async function atTarget(
   }
 }
 
+/** Why nothing can be said of what is not seen there: the place itself is not. */
+async function unseen(lane: Lane, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    for await (const entry of lane.device.source?.list(signal, { enter: () => false }) ?? []) if (entry.path !== "") break;
+    return undefined;
+  } catch (error) {
+    if (!isFault(error) || signal.aborted) throw error;
+    return error.message;
+  }
+}
+
 async function lookAt(
   lane: Lane,
   upload: Upload,
@@ -121,9 +132,15 @@ async function lookAt(
   signal: AbortSignal,
 ): Promise<Verified> {
   const { target } = lane.device;
+  const missing = async () => {
+    const why = await unseen(lane, signal);
+    return why === undefined
+      ? result("missing", "it is not there any more", again)
+      : result("unreachable", `nothing is to be seen there: ${why}; is its disk not mounted?`);
+  };
   if (!lane.attached) await lookOnce(lane, signal);
   const there = await target?.look?.(upload, signal);
-  if (target?.look !== undefined && there === undefined) return result("missing", "it is not there any more", again);
+  if (target?.look !== undefined && there === undefined) return missing();
   // In the place of the file there may be something that has its size all the same.
   const { source } = lane.device;
   const entry = there?.digest === undefined ? await source?.stat(receipt.path, signal) : undefined;
@@ -137,13 +154,13 @@ async function lookAt(
   if (held === undefined)
     return source === undefined
       ? result("left", `nobody can look at what ${lane.name} holds: its receipt is all that there is`)
-      : result("missing", "it is not there any more", again);
+      : missing();
   if (held.size !== receipt.size) return result("differs", `there are ${held.size} bytes, and the receipt says ${receipt.size}`, again);
   if (receipt.digest === undefined) return result("size", `there are ${receipt.size} bytes; the receipt has no digest`);
   if (there?.digest === undefined && source === undefined)
     return result("size", `there are ${receipt.size} bytes; ${lane.name} can neither digest nor be read`);
   const proved = there?.digest === undefined ? entry && (await readBack(lane, entry, signal)) : there;
-  if (proved === undefined) return result("missing", "it is not there any more", again);
+  if (proved === undefined) return missing();
   if (proved.digest !== receipt.digest) return result("differs", "another content of the same size is there", again);
   const how = proved.proof === "readback" ? "readback" : "digest";
   return result(

@@ -1,7 +1,18 @@
 /** why, retry, forget and verify, as a person reads them: each reason, with a daemon and from the journal alone. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
 import { until } from "../conformance/clause.js";
@@ -437,13 +448,18 @@ test("verify: proved, damaged, missing; it says what to do, and that does it", a
   assert.equal((await filesync("verify", "y")).code, 0);
 });
 
-test("verify: what took the place of a delivered file and is none is wrong, whatever its size", async (t) => {
+test("verify: what took the place of a delivered file and is none is wrong, whatever its size; where the place itself is not there, nobody knows", async (t) => {
   const world = new World(t);
   world.mkdir("a");
   world.file("in/pipe", "");
   world.file("in/dir", "content");
-  const config = world.config({ devices: { in: local("in"), a: local("a") }, routes: [{ from: "in", to: ["a"], into: "" }] });
+  symlinkSync(world.mkdir("mnt"), world.path("disk"));
+  const config = world.config({
+    devices: { in: local("in"), a: local("a"), disk: local("disk/b", { create: true }) },
+    routes: [{ from: "in", to: ["a", "disk"], into: "" }],
+  });
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  renameSync(world.path("mnt"), world.path("not mounted"));
   for (const name of ["pipe", "dir"]) rmSync(world.path(`a/${name}`));
   execFileSync("mkfifo", [world.path("a/pipe")]);
   world.mkdir("a/dir");
@@ -455,9 +471,13 @@ test("verify: what took the place of a delivered file and is none is wrong, what
       .filter((line) => !line.startsWith("in:pipe at") && !line.startsWith("in:dir at"))
       .sort(),
     [
-      "2 deliveries: 0 proved, 2 wrong",
+      "4 deliveries: 0 proved, 2 wrong, 2 could not be looked at",
       "WRONG  in:dir → a:dir: what is there now is a directory; to send it again: filesync retry ID",
       "WRONG  in:pipe → a:pipe: what is there now is a pipe; to send it again: filesync retry ID",
+      ...["dir", "pipe"].map(
+        (name) =>
+          `unknown  in:${name} → disk:${name}: nothing is to be seen there: cannot make DIR/disk/b: EEXIST: file already exists, mkdir 'DIR/disk'; is its disk not mounted?`,
+      ),
     ],
   );
 });
