@@ -165,6 +165,11 @@ export class Control {
   /** Until the function that it returns is called, the server is expected to move bytes here, also after its last answer: silence ends both connections. */
   moving(data: Socket): () => void {
     this.#data.add(data);
+    // What the system is given to send it counts itself: over a slow link one piece takes longer than the server may be silent.
+    data.setTimeout(this.#timeoutMs, () => {
+      if (data.writableLength > 0) this.#giveUp();
+    });
+    data.once("finish", () => this.touch());
     return () => this.#data.delete(data);
   }
 
@@ -301,10 +306,15 @@ export class Control {
   #silent(): void {
     if (this.#failure !== undefined) return;
     const idle = this.#sent.length === 0 && this.#data.size === 0;
-    if (idle || this.#resting > 0 || performance.now() < this.#patientUntilMs) {
+    const sending = [...this.#data].some(({ writableLength }) => writableLength > 0);
+    if (idle || sending || this.#resting > 0 || performance.now() < this.#patientUntilMs) {
       this.#timer.refresh();
       return;
     }
+    this.#giveUp();
+  }
+
+  #giveUp(): void {
     const silence = new Silence(this.#sent.length > 0 ? "no answer came" : "the server said that all was sent, and it does not come");
     for (const data of this.#data) data.destroy(silence);
     this.fail(silence);

@@ -10,8 +10,12 @@ export interface Ground {
   readonly root: string;
 }
 
-/** Starts it below `dir`, with the user plane/secret, on `port` or any free one. */
-export async function startGround(dir: string, port = 0): Promise<Ground> {
+/** Starts it below `dir`, with the user plane/secret, on `port` or any free one; `wrap`: as of `Program`. */
+export async function startGround(
+  dir: string,
+  port = 0,
+  { wrap = [], limits = {} }: { readonly wrap?: readonly string[]; readonly limits?: object } = {},
+): Promise<Ground> {
   mkdirSync(dir, { recursive: true });
   const config = join(dir, "ground.json");
   writeFileSync(
@@ -26,12 +30,12 @@ export async function startGround(dir: string, port = 0): Promise<Ground> {
           listen: `127.0.0.1:${port}`,
           root: "files",
           users: { plane: { password: "secret" } },
-          limits: { maxPerAddress: 64, maxPerUser: 64 },
+          limits: { maxPerAddress: 64, maxPerUser: 64, ...limits },
         },
       },
     }),
   );
-  const program = new Program(["run", "--json", "--config", config]);
+  const program = new Program(["run", "--json", "--config", config], { wrap });
   const event = await program.until(({ message }) => /listens on 127\.0\.0\.1:\d+/.test(message), "listening");
   return { program, port: Number(/:(\d+)$/.exec(event.message)?.[1]), root: join(dir, "files", "plane") };
 }

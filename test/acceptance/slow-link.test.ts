@@ -1,0 +1,56 @@
+/** A link so slow that one piece of a file takes longer than a server or client may be silent: bytes move all the time, and nothing breaks off. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { startGround } from "../faults/ground.js";
+import { Program } from "../faults/process.js";
+import { Random } from "../faults/random.js";
+import { World } from "../faults/world.js";
+
+/** A network of its own, of 125 kB/s. The system takes little in advance, as for a long way. */
+const slowly = [
+  "unshare",
+  "--net",
+  "sh",
+  "-c",
+  'ip link set lo mtu 1500 up && for it in r w; do echo 4096 16384 16384 >/proc/sys/net/ipv4/tcp_${it}mem; done && tc qdisc add dev lo root tbf rate 1mbit burst 4000 limit 60000 && exec "$@"',
+  "sh",
+];
+const [unshare = "", ...setUp] = slowly;
+const able = spawnSync(unshare, [...setUp, "true"]).status === 0;
+
+test(
+  "ftp and ftp-server over a slow link: up and down in one go each",
+  { skip: able ? false : "no slow network can be made here" },
+  async (t) => {
+    const world = new World(t);
+    const ground = await startGround(world.path("ground"), 0, { wrap: slowly, limits: { stall: "1s" } });
+    t.after(() => ground.program.kill());
+    const bytes = (seed: number) => new Random(seed).bytes(400_000);
+    world.file("in/up", bytes(1));
+    world.file("ground/files/plane/logs/down", bytes(2));
+    world.mkdir("out");
+    const server = { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", timeout: "2s", settle: "0s" };
+    const config = world.config({
+      devices: {
+        in: { type: "local", dir: "in", settle: "0s" },
+        to: server,
+        from: { ...server, root: "logs" },
+        out: { type: "local", dir: "out" },
+      },
+      routes: [
+        { from: "in", to: ["to"], into: "up" },
+        { from: "from", to: ["out"], into: "" },
+      ],
+    });
+    const wrap = ["nsenter", `--net=/proc/${ground.program.pid ?? ""}/ns/net`];
+    const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], { wrap });
+    t.after(() => program.kill());
+    assert.equal(await program.exited, 0, program.stderr);
+    assert.deepEqual(
+      program.events.filter(({ what }) => what === "again" || what === "resumed").map(({ message }) => message),
+      [],
+    );
+    assert.equal(program.events.filter(({ what }) => what === "delivered").length, 2);
+  },
+);
