@@ -6,7 +6,7 @@ import { Fault, faultOfErrno, isFault } from "./errors.js";
 import { ahead, type Asked, type Told } from "./file-thread.js";
 import { nameFromBytes } from "./names.js";
 import type { FileEntry } from "./plugin.js";
-import { entryInstead, entryOf, kindOf, numberedAtSync, openFlags, otherThan } from "./stat.js";
+import { entryInstead, entryOf, kindOf, openFlags, otherThan, type Within, withinAtSync } from "./stat.js";
 
 const chunkBytes = 512 * 1024;
 /** Not more than this is looked at before others get their turn. */
@@ -180,7 +180,7 @@ interface Proof {
 
 class List implements Job {
   #names: Buffer[] | undefined;
-  #numbered: bigint | undefined;
+  #within: Within | undefined;
   #credit = ahead;
 
   constructor(readonly asked: Extract<Asked, { do: "list" }>) {}
@@ -202,7 +202,7 @@ class List implements Job {
     try {
       if (this.#names === undefined) {
         this.#names = readdirSync(Buffer.from(place), { encoding: "buffer" });
-        this.#numbered = numberedAtSync(Buffer.from(place));
+        this.#within = withinAtSync(Buffer.from(place));
       }
       const entries = this.#names.splice(0, listedAtOnce).map((name) => this.#look(name));
       this.#credit -= 1;
@@ -218,7 +218,7 @@ class List implements Job {
     const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
     try {
       const stat = lstatSync(Buffer.concat([place, Buffer.from("/"), name]), { bigint: true, throwIfNoEntry: false });
-      return stat === undefined ? undefined : entryOf(path, stat, this.#numbered);
+      return stat === undefined ? undefined : entryOf(path, stat, this.#within);
     } catch (error) {
       return entryInstead(path, error);
     }

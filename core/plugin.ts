@@ -205,6 +205,8 @@ export interface FileEntry extends Stamp {
    * of birth). Another one after a replug or a restart of this machine, where that numbers its devices anew. Absent where nothing says so.
    */
   readonly identity?: string;
+  /** Of a directory in a listing, where another file system than that of the directory above begins: names it, the same each time that it is mounted. */
+  readonly volume?: string;
 }
 
 /** `sha256` is core's own; `crc32-mavlink` is opcode 14 of MAVLink FTP (reflected 0xEDB88320, start 0, no final xor). */

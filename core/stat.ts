@@ -1,5 +1,5 @@
 /** What the file system says of a file, as core says it. */
-import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats } from "node:fs";
+import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats, type StatsFs } from "node:fs";
 import { faultOfErrno } from "./errors.js";
 import { bytesFromName } from "./names.js";
 import { parentOf } from "./paths.js";
@@ -22,40 +22,54 @@ export function timeOf(ms: number): { readonly modifiedMs?: number } {
   return ms >= firstMs && ms <= lastMs ? { modifiedMs: ms } : {};
 }
 
+/** The directory in which something is: its device, and whether a file on that keeps its inode's number for as long as it is. */
+export interface Within {
+  readonly device: bigint;
+  readonly numbered: boolean;
+}
+
 /**
- * A link or special file is `unreadable`, with what it is. `numbered`: the device on which inode numbers stay (`numberedAt`); what is there has an
- * identity, where its time of birth is told.
+ * A link or special file is `unreadable`, with what it is. `within`: what is on the device of its directory has an identity, where numbers stay and its
+ * time of birth is told; a directory on another one has that one's name (`volumeOf` where numbers do not stay there).
  */
-export function entryOf(path: string, stat: BigIntStats, numbered?: bigint): FileEntry {
+export function entryOf(path: string, stat: BigIntStats, within?: Within): FileEntry {
   if (!stat.isFile() && !stat.isDirectory()) return { path, kind: "unreadable", size: 0, reason: kindOf(stat) };
   const kind = stat.isDirectory() ? "directory" : "file";
   const size = Number(stat.size);
   const time = timeOf(Number(stat.mtimeNs / 1000n) / 1000);
   const inode = String(stat.ino);
-  if (stat.dev !== numbered || stat.birthtimeNs === 0n) return { path, kind, size, ...time, inode };
+  if (kind === "directory" && within !== undefined && stat.dev !== within.device)
+    return { path, kind, size, ...time, inode, volume: `${inode}:${stat.birthtimeNs}` };
+  if (within?.numbered !== true || stat.dev !== within.device || stat.birthtimeNs === 0n) return { path, kind, size, ...time, inode };
   // Made at once: there may be a hundred thousand of them.
-  return { path, kind, size, ...time, inode, identity: `${numbered}:${inode}:${stat.birthtimeNs}:${kind === "file" ? "f" : "d"}` };
+  return { path, kind, size, ...time, inode, identity: `${stat.dev}:${inode}:${stat.birthtimeNs}:${kind === "file" ? "f" : "d"}` };
 }
 
 /** File systems that make up an inode's number when they read it, and another one the next time (Linux, `iunique`): FAT, exFAT, CIFS, SMB. */
 const madeUp: ReadonlySet<number> = new Set([0x4d44, 0x2011bab0, 0xff534d42, 0xfe534d42]);
 let birthTold: boolean | undefined;
 
-/** The device of a directory, where a file there keeps its inode's number for as long as it is. Who cannot look at it gets undefined: whoever looks at what is in it says why. */
-export async function numberedAt(dir: string | Buffer): Promise<bigint | undefined> {
-  if (!isBirthTold()) return undefined;
+/** Who cannot look at the directory gets undefined: whoever looks at what is in it says why. */
+export async function withinAt(dir: string | Buffer): Promise<Within | undefined> {
   const [at, system] = await Promise.allSettled([fs.lstat(dir, { bigint: true }), fs.statfs(dir)]);
-  return at.status === "fulfilled" && system.status === "fulfilled" && !madeUp.has(system.value.type) ? at.value.dev : undefined;
+  return at.status === "fulfilled" && system.status === "fulfilled" ? within(at.value, system.value) : undefined;
 }
 
 /** The same in a thread that may wait. */
-export function numberedAtSync(dir: Buffer): bigint | undefined {
-  if (!isBirthTold()) return undefined;
+export function withinAtSync(dir: Buffer): Within | undefined {
   try {
-    return madeUp.has(statfsSync(dir).type) ? undefined : lstatSync(dir, { bigint: true }).dev;
+    return within(lstatSync(dir, { bigint: true }), statfsSync(dir));
   } catch {
     return undefined;
   }
+}
+
+const within = ({ dev }: BigIntStats, { type }: StatsFs): Within => ({ device: dev, numbered: isBirthTold() && !madeUp.has(type) });
+
+/** The name of a file system that begins at a directory; `told`: as `entryOf` found it there, which is another one each time where numbers and times of birth are made up. */
+export async function volumeOf(dir: Buffer, told: string): Promise<string> {
+  const { type, blocks, bsize } = await fs.statfs(dir);
+  return isBirthTold() && !madeUp.has(type) ? told : `${type.toString(16)}:${blocks * bsize}`;
 }
 
 /** Where the system has no statx (a container's filter), libuv gives a file's last change as its birth, also in procfs, which tells none. */

@@ -9,6 +9,9 @@ import { takenText } from "./round.js";
 import type { Stopped } from "./stop.js";
 import { SyncRoute } from "./sync-route.js";
 
+/** So many are named where all of them would be too many. */
+const shownPaths = 5;
+
 export interface PlannedPath {
   readonly path: string;
   /** Of the table in docs/two-way.md; absent where a side could not be seen. */
@@ -50,7 +53,9 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
           ? anewText(route, strange, stop)
           : stop === undefined
             ? undefined
-            : `${stop.message}: ${whenOf(route, stop)}this is done:`;
+            : stop.hidden.size > 0
+              ? `${stop.message}: ${route.isApproved(stop) ? "it is approved for the next run that this is forgotten" : `it is left as it is until that comes back, or "filesync approve ${route.name}" lets it be forgotten`}; nothing is removed for it`
+              : `${stop.message}: ${whenOf(route, stop)}this is done:`;
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
         ...{ route: route.name, state: route.state, ...(route.reason === undefined ? {} : { reason: route.reason }) },
@@ -69,7 +74,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
           const left = settling
             ? "it is being written, or was a moment ago"
             : hidden
-              ? "it, or what is above it, cannot be seen"
+              ? (scans.here.unseen.get(path) ?? scans.there.unseen.get(path) ?? "it, or what is above it, cannot be seen")
               : stays && above === undefined
                 ? `${b !== undefined ? "it has gone here" : forgotten.has(path) ? "what was agreed of it is forgotten" : "this route did not bring it there"}: it stays there`
                 : otherwise;
@@ -121,16 +126,25 @@ const whenOf = (route: SyncRoute, stop: Stopped) =>
 export async function approve(engine: Engine, what: string, running: boolean, signal: AbortSignal): Promise<{ said: string }> {
   const route = named(engine, what);
   const waitsNot = (why: string) => new ControlError(`${route.title} does not wait for an approval: ${why}`);
-  if (running) {
-    if (route.state !== "stopped") throw waitsNot(route.reason ?? route.state);
-    route.approve();
-    return { said: `${route.title}: it goes on` };
-  }
   if (route.refusal !== undefined) throw waitsNot(route.refusal);
   const stop = await route.stops(signal);
-  if (stop === undefined) throw waitsNot("nothing stops it");
+  if (stop === undefined) throw waitsNot(running ? (route.reason ?? route.state) : "nothing stops it");
+  if (running) {
+    if (!route.wasAsked(stop))
+      throw new ControlError(
+        `${route.title}: nothing is approved, as it is not what was shown last: ${askedText(stop)}; filesync plan ${route.name} shows it, and filesync approve ${route.name} is for that now`,
+      );
+    route.approve(stop);
+    return { said: `${route.title}: it goes on, once, though ${askedText(stop)}` };
+  }
   await route.approveNext(stop);
-  return { said: `${route.title}: no daemon runs; the next run within a day goes on, once, if it still is so that ${stop.message}` };
+  return { said: `${route.title}: no daemon runs; the next run within a day goes on, once, if it still is so that ${askedText(stop)}` };
+}
+
+/** What it is about, with the first paths. */
+function askedText({ message, paths, hidden }: Stopped): string {
+  const all = [...new Set([...paths, ...hidden].map((path) => path.slice(path.indexOf(" ") + 1)))];
+  return all.length === 0 ? message : `${message} (${all.slice(0, shownPaths).join(", ")}${all.length > shownPaths ? ", …" : ""})`;
 }
 
 function named(engine: Engine, what: string): SyncRoute {

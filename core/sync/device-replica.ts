@@ -30,6 +30,7 @@ import type { Throttle } from "../throttle.js";
 import type { Turns } from "../turns.js";
 import { looksAs, type Names } from "./carry.js";
 import type { ChunkIndex } from "./chunk-index.js";
+import { valueAbove } from "./held.js";
 import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
@@ -84,6 +85,8 @@ export class DeviceReplica implements Replica {
   #underWay = 0;
   /** Of those what its budget is kept for: they are being sent. */
   #promised = 0;
+  /** Where other file systems begin in it, by directory, as it was listed last. */
+  #volumes: ReadonlyMap<string, string> = new Map();
   /** By staging, what was read of the other side and got no name yet: however often that is refused, it is read once. */
   readonly #wholes = new Map<string, { readonly of: Entry; readonly digest: Digest }>();
   /** Without turns clients would take one another's files away there, as it was tried out. */
@@ -135,6 +138,7 @@ export class DeviceReplica implements Replica {
     const unseen = new Map<string, string>();
     const settling = new Set<string>();
     const others = new Set<string>();
+    const volumes = new Map<string, string>();
     // Of a directory that is not there yet nothing is seen, and it has no mark.
     if (dir !== "" && (await this.#tree.stat(dir, signal)) === undefined) return { entries, unseen, marked: false, settling: new Set() };
     const marked = await this.isMarked(signal);
@@ -166,8 +170,12 @@ export class DeviceReplica implements Replica {
         // Left out on both sides, whatever it is.
         if (rules.enters(path)) unseen.set(path, found.reason ?? "cannot be read");
         else others.add(parentOf(path));
-      } else this.#note({ entries, settling, others }, path, found, now);
+      } else {
+        if (found.volume !== undefined) volumes.set(path, found.volume);
+        this.#note({ entries, settling, others, volumes }, path, found, now);
+      }
     }
+    this.#volumes = volumes;
     // Not every source gives its directories.
     for (const path of [...entries.keys(), ...settling])
       for (let at = parentOf(path); at !== "" && !entries.has(at); at = parentOf(at))
@@ -176,13 +184,18 @@ export class DeviceReplica implements Replica {
   }
 
   #note(
-    to: { readonly entries: Map<string, Entry>; readonly settling: Set<string>; readonly others: Set<string> },
+    to: {
+      readonly entries: Map<string, Entry>;
+      readonly settling: Set<string>;
+      readonly others: Set<string>;
+      readonly volumes: ReadonlyMap<string, string>;
+    },
     path: string,
     found: FileEntry,
     now: Span,
   ): void {
     const { rules, lane, away } = this.given;
-    const entry = this.#entryOf(found, now);
+    const entry = this.#entryOf(path, found, now, to.volumes);
     if (isBelow(path, away)) {
       to.entries.set(path, entry);
       return;
@@ -222,7 +235,7 @@ export class DeviceReplica implements Replica {
     const found = await this.#tree.stat(this.#at(path), signal, this.#looks);
     if (found === undefined) return undefined;
     if (found.kind === "unreadable") throw new Fault("rejected", `${path} is ${found.reason ?? "no plain file"}`);
-    return this.#entryOf(found, this.#clock.now());
+    return this.#entryOf(path, found, this.#clock.now());
   }
 
   digest(path: string, { stamp }: Entry, signal: AbortSignal): Promise<Digest> {
@@ -447,7 +460,7 @@ export class DeviceReplica implements Replica {
     const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
     const shown =
       "shown" in done && done.shown !== undefined
-        ? this.#entryOf({ path: staging.path, kind: "file", ...done.shown }, this.#clock.now())
+        ? this.#entryOf(staging.path, { kind: "file", ...done.shown }, this.#clock.now())
         : await this.stat(staging.path, signal);
     if (!("occupied" in done)) {
       if (shown?.kind !== "file") return undefined;
@@ -558,8 +571,10 @@ export class DeviceReplica implements Replica {
     return this.given.away === undefined ? { times: true } : {};
   }
 
-  #entryOf({ kind, size, modifiedMs, inode, identity }: FileEntry, now: Span): Entry {
-    const named = identity === undefined ? {} : { identity };
+  #entryOf(path: string, found: Omit<FileEntry, "path">, now: Span, volumes = this.#volumes): Entry {
+    const { kind, size, modifiedMs, inode, identity } = found;
+    const volume = valueAbove(volumes, path);
+    const named = { ...(identity === undefined ? {} : { identity }), ...(volume === undefined ? {} : { volume }) };
     if (kind === "directory") return { kind, stamp: { size: 0 }, ...named };
     const isRecent = modifiedMs === undefined || (modifiedMs > now.leastMs - recentMs && modifiedMs < now.mostMs + recentMs);
     const recent = this.given.away === undefined && isRecent;

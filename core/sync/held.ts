@@ -29,13 +29,19 @@ export function waits(held: Held, action: Action): Why | undefined {
 
 export const namesOf = (action: Action): readonly string[] => (isMove(action) ? [action.path, action.from] : [action.path]);
 
+/** Of the nearest path at or above it that has one. */
+export function valueAbove<V>(of: ReadonlyMap<string, V>, path: string): V | undefined {
+  const at = above(of, path);
+  return at === undefined ? undefined : of.get(at);
+}
+
 type Paths = Pick<ReadonlySet<string>, "has" | "size">;
 
 /** At or below one of them. */
 export const isIn = (paths: Paths, path: string): boolean => above(paths, path) !== undefined;
 
 /** Why it is held, at or below what is. */
-export const whyIn = (held: Held, path: string): Why | undefined => held.get(above(held, path) ?? path);
+export const whyIn = (held: Held, path: string): Why | undefined => valueAbove(held, path);
 
 function above(paths: Paths, path: string): string | undefined {
   if (paths.size === 0) return undefined;

@@ -4,10 +4,22 @@ import { isFault, throwIfAborted } from "../errors.js";
 import { type Taken, takenOtherwise } from "../folded.js";
 import { isAtOrBelow } from "../paths.js";
 import type { Digest } from "../plugin.js";
-import { type Action, bothSides, type Content, type Contents, isMove, lastMove, type Move, type Side, type Tables } from "../reconcile.js";
+import {
+  type Action,
+  bothSides,
+  type Content,
+  type Contents,
+  isMove,
+  isUnseen,
+  lastMove,
+  type Move,
+  type Side,
+  type Tables,
+} from "../reconcile.js";
 import { all, Turns } from "../turns.js";
 import { looksAs, type World } from "./carry.js";
 import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
+import { type Hidden, hiddenAt } from "./hidden.js";
 import { type Entry, isOfPath, type Replica, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 
@@ -27,6 +39,8 @@ export interface Plan {
   readonly shown: readonly (readonly [string, Agreed])[];
   /** Files whose content would decide, and that cannot be read: left as they are, with the reason. */
   readonly unread: Readonly<Record<Side, ReadonlyMap<string, string>>>;
+  /** What was agreed and is hidden at a side, on a file system that is not to be seen there: it is left as it is. */
+  readonly hidden: Readonly<Record<Side, readonly string[]>>;
   /** The other side was not listed: `known`. */
   readonly unlisted: boolean;
   /** Actions that cannot be done, as the side has the name in another spelling. */
@@ -42,7 +56,9 @@ export async function planned(
   const unlisted = known?.scan(store.base);
   const [here, listed] = await Promise.all([sides.here.scan(signal), unlisted ?? sides.there.scan(signal)]);
   const there = table.alone === true && unlisted === undefined ? await withHidden(listed, here, sides.there, store.base, signal) : listed;
-  const scans = { here, there };
+  const shown = { here, there };
+  const hidden = { here: hiddenAt("here", shown, store.base), there: hiddenAt("there", shown, store.base) };
+  const scans = { here: withUnseen(here, hidden.here), there: withUnseen(there, hidden.there) };
   const digests = new Map<string, Digest>();
   const outdated = table.alone === true ? outdatedNames(store.base, here) : new Map<string, Agreed>();
   const agreed = outdated.size === 0 ? store.base : new Map([...store.base, ...outdated]);
@@ -95,11 +111,12 @@ export async function planned(
     if (questions.length === 0)
       return {
         ...{ actions, tables, scans, digests, unread, unlisted: unlisted !== undefined },
+        hidden: { here: hidden.here.paths, there: hidden.there.paths },
         taken: takenOtherwise(
           actions,
           Object.fromEntries([...folding].map(([side, how]) => [side, { contents: allShown(tables[side], scans[side]), folding: how }])),
         ),
-        shown: [...outdated, ...(lastMove(actions) < 0 ? shownAnew(agreed, scans, digests) : [])],
+        shown: [...outdated, ...(lastMove(actions) < 0 ? shownAnew(agreed, scans, digests, tables) : [])],
       };
     for (const { side, path } of questions) {
       const entry = scans[side].entries.get(path);
@@ -250,11 +267,15 @@ function shownAnew(
   base: ReadonlyMap<string, Agreed>,
   { here, there }: Scans,
   digests: ReadonlyMap<string, Digest>,
+  tables: Tables,
 ): (readonly [string, Agreed])[] {
   return [...base].flatMap(([path, agreed]) => {
+    if (isUnseen(tables, path)) return [];
     const [one, two] = [here.entries.get(path), there.entries.get(path)];
     if (agreed.kind === "directory" && one?.kind === "directory" && two?.kind === "directory")
-      return one.identity === agreed.here.identity ? [] : [[path, { ...agreed, here: one }] as const];
+      return isNamedAs(one, agreed.here) && two.volume === agreed.there.volume
+        ? []
+        : [[path, { ...agreed, here: one, there: two }] as const];
     const same = bothSides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
     if (agreed.digest === undefined || !same || one?.kind !== "file" || two?.kind !== "file") return [];
     const changed =
@@ -262,10 +283,16 @@ function shownAnew(
       !looksAs(two, agreed.there) ||
       one.recent !== agreed.here.recent ||
       two.recent !== agreed.there.recent ||
-      one.identity !== agreed.here.identity;
+      !isNamedAs(one, agreed.here) ||
+      two.volume !== agreed.there.volume;
     return changed ? [[path, { ...agreed, here: one, there: two }] as const] : [];
   });
 }
+
+const isNamedAs = (one: Entry, two: Entry) => one.identity === two.identity && one.volume === two.volume;
+
+const withUnseen = (scan: Scan, { unseen }: Hidden): Scan =>
+  unseen.size === 0 ? scan : { ...scan, unseen: new Map([...scan.unseen, ...unseen]) };
 
 function contentsOf({ entries }: Scan, side: Side, digests: ReadonlyMap<string, Digest>): Map<string, Content> {
   return new Map(

@@ -11,6 +11,8 @@ export interface Entry {
   readonly stamp: Stamp;
   /** As `FileEntry.identity`, at the side of the route's `from`. */
   readonly identity?: string;
+  /** Of what is on another file system than the side's root: names that, as `FileEntry.volume`. */
+  readonly volume?: string;
   /** It was written a moment before it was looked at: what is written to it next may show no difference, so it has to be read to be known. */
   readonly recent?: true;
 }

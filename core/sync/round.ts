@@ -9,7 +9,7 @@ import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
 import { type Entry, isOfPath, notAsListed, type Staging } from "./replica.js";
-import { type Guards, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
+import { type Guards, hiddenIn, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
 export interface Rules extends Guards {
   /** Another directory is begun with at this side. */
@@ -71,6 +71,11 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   }
   if (plan.unlisted && !(await holds(world, plan, rules.together, signal))) {
     world.known?.forget();
+    plan = await planned(world, signal, held);
+  }
+  const hidden = hiddenIn(plan, rules.named);
+  if (hidden !== undefined && rules.forgets(hidden)) {
+    await store.change({ agree: bothSides.flatMap((side) => plan.hidden[side].map((path) => [path, undefined] as const)) });
     plan = await planned(world, signal, held);
   }
   const { any, unsure } = await claimed(world, plan, signal);

@@ -14,6 +14,8 @@ export interface Guards {
   readonly maxDeletes: MaxDeletes | undefined;
   /** Of what was agreed, what a person said may be removed, this time. */
   readonly approved?: ReadonlySet<Agreed> | undefined;
+  /** Whether a person said that what is hidden at a side may be forgotten. */
+  readonly forgets: (hidden: Stopped) => boolean;
   /** Where another directory than the one that was agreed with will do: then what was agreed is forgotten (but for `stillAgreed`), and nothing is removed. */
   readonly anew: readonly Side[];
   /** No mark was ever made at this side: it is known by what it shows. */
@@ -29,20 +31,36 @@ interface Asked {
   readonly gone?: readonly Agreed[];
   /** Sides that are not the directory that was agreed with. */
   readonly strange?: readonly Side[];
+  /** It stops nothing: what is hidden would be forgotten. */
+  readonly hidden?: readonly string[];
 }
 
-/** Nothing was done. */
+/** What a person is asked: nothing was done, but for what `hidden` says. */
 export class Stopped extends Error {
   /** The same only for the same reason and the same paths. */
   readonly id: string;
   readonly gone: ReadonlySet<Agreed>;
   readonly strange: readonly Side[];
+  readonly paths: ReadonlySet<string>;
+  readonly hidden: ReadonlySet<string>;
 
-  constructor(message: string, { paths = [], gone = [], strange = [] }: Asked) {
+  constructor(message: string, { paths = [], gone = [], strange = [], hidden = [] }: Asked) {
     super(message);
-    this.id = shortHash(message, ...paths);
+    this.id = shortHash(message, ...paths, ...hidden);
+    this.paths = new Set(paths);
     this.gone = new Set(gone);
     this.strange = strange;
+    this.hidden = new Set(hidden);
+  }
+
+  /** Whoever said yes to this said it to all of that. */
+  covers({ paths, gone, strange, hidden }: Stopped): boolean {
+    return (
+      [...paths].every((path) => this.paths.has(path)) &&
+      [...gone].every((agreed) => this.gone.has(agreed)) &&
+      strange.every((side) => this.strange.includes(side)) &&
+      [...hidden].every((path) => this.hidden.has(path))
+    );
   }
 }
 
@@ -53,17 +71,29 @@ export async function stopOf(world: Planning, rules: Guards, signal: AbortSignal
 }
 
 /** The same of a plan that is known, and of what `strangeIn` found in it. */
-export function stopIn(
+export async function stopIn(
   world: Planning,
   plan: Plan,
   strange: readonly Side[],
   rules: Guards,
   signal: AbortSignal,
-): Promise<Stopped | undefined> | Stopped | undefined {
+): Promise<Stopped | undefined> {
   const asked = strange.find((side) => !rules.anew.includes(side));
   if (asked !== undefined) return strangeRoot(asked, rules, strange);
   // Where it is begun anew nothing is removed.
-  return strange.length > 0 ? undefined : tooMuch(world, plan, rules, signal);
+  if (strange.length > 0) return undefined;
+  return (await tooMuch(world, plan, rules, signal)) ?? hiddenIn(plan, rules.named);
+}
+
+/** Of what is hidden at a side a person may say that it does not come back. */
+export function hiddenIn({ hidden }: Pick<Plan, "hidden">, named: Guards["named"]): Stopped | undefined {
+  const paths = bothSides.flatMap((side) => [...hidden[side]].sort().map((path) => `${side} ${path}`));
+  if (paths.length === 0) return undefined;
+  const where = bothSides.filter((side) => hidden[side].length > 0).map((side) => named[side]);
+  return new Stopped(
+    `${paths.length} of what was agreed ${paths.length === 1 ? "is" : "are"} on a file system that is not mounted in ${where.join(" and ")}`,
+    { hidden: paths },
+  );
 }
 
 /** Why a round would not do that plan, of the directories that were agreed with: too much would be removed. */

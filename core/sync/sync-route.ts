@@ -30,7 +30,7 @@ import { NoRoom } from "./no-room.js";
 import { awayDir, trashDir } from "./own-dir.js";
 import { type Plan, planned } from "./plan.js";
 import { type Done, round } from "./round.js";
-import { type Guards, stillAgreed, stopIn, Stopped, stopOf, strangeIn, strangeText } from "./stop.js";
+import { type Guards, hiddenIn, stillAgreed, stopIn, Stopped, stopOf, strangeIn, strangeText } from "./stop.js";
 import type { Ages } from "./trash.js";
 
 const defaultIntervalMs = 30_000;
@@ -83,8 +83,8 @@ export class SyncRoute {
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
   readonly #own: Memo;
-  /** What stopped it last. */
-  #stopped: Stopped | undefined;
+  /** What a person was asked, as it was shown last. */
+  #asked: Stopped | undefined;
   /** What a person approved, until all of it is done: something else asks anew. */
   #approved: Stopped | undefined;
   #failures = 0;
@@ -210,10 +210,17 @@ export class SyncRoute {
     return size === 0 ? undefined : `${this.title}: ${size} ${size === 1 ? "path is left as it is" : "paths are left as they are"}`;
   }
 
-  /** What stopped it is done, once. */
-  approve(stop = this.#stopped): void {
+  /** What a person was asked is done, once. */
+  approve(stop: Stopped): void {
     this.#approved = stop;
     this.#looks.hint();
+  }
+
+  /** Whether all of that was shown to a person last; from now on it was. */
+  wasAsked(stop: Stopped): boolean {
+    const was = this.#asked?.covers(stop) === true;
+    this.#asked = stop;
+    return was;
   }
 
   /** What would stop a round now. Throws the Fault of a device. */
@@ -254,6 +261,7 @@ export class SyncRoute {
       named: this.named,
       maxDeletes: this.config.deletes ? this.config.maxDeletes : undefined,
       approved: approved?.gone,
+      forgets: (hidden: Stopped) => approved?.covers(hidden) === true || this.isApproved(hidden),
       // A mirror that has gone is made again, by itself.
       anew: bothSides.filter((side) => approved?.strange.includes(side) === true || !this.#asksAnew(side)),
     };
@@ -280,6 +288,7 @@ export class SyncRoute {
     const plan = await planned(world, signal);
     const strange = strangeIn(plan.scans, base, this.#neverMarked);
     const stop = await stopIn(world, plan, strange, this.#guards(this.#approved), signal);
+    if (stop !== undefined) this.#asked = stop;
     const stops = stop === undefined ? {} : { stop };
     if (strange.length === 0) return { ...plan, strange, forgotten: new Set(), ...stops };
     const still = stillAgreed(strange, plan.scans, base, this.#neverMarked);
@@ -423,7 +432,10 @@ export class SyncRoute {
     }
   }
 
-  #pends({ actions, tables: { base, here, there }, scans }: Plan): void {
+  #pends(plan: Plan): void {
+    const { actions, tables, scans } = plan;
+    const { base, here, there } = tables;
+    if (this.state !== "stopped") this.#asked = hiddenIn(plan, this.named);
     const noted = new Set(["adopt", "forget", "learn"]);
     const isOurs = (path: string) => path.startsWith(`${ownDir}/`);
     const known = new Set([...base.keys(), ...here.keys(), ...there.keys()].filter((path) => !isOurs(path)));
@@ -483,7 +495,8 @@ export class SyncRoute {
       return;
     }
     if (error instanceof Stopped) {
-      this.#stopped = error;
+      // As it was told first, or `plan` showed it: what is removed meanwhile nobody has seen.
+      if (this.state !== "stopped") this.#asked = error;
       this.#evenIn.clear();
       this.#now(
         "stopped",

@@ -4,7 +4,7 @@ import { Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
-import { entryOf, numberedAt } from "../../core/stat.js";
+import { entryOf, type Within, withinAt } from "../../core/stat.js";
 
 /** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */
 export function placeOf(root: string, path: string): Buffer {
@@ -29,10 +29,10 @@ export async function makeRoot(dir: string): Promise<void> {
   }
 }
 
-/** undefined when nothing is there. A symbolic link or special file is `unreadable`. With an identity only where `numbered` is given (`entryOf`). */
-export async function statAt(root: string, path: string, numbered?: bigint): Promise<FileEntry | undefined> {
+/** undefined when nothing is there. A symbolic link or special file is `unreadable`. With an identity only where `within` is given (`entryOf`). */
+export async function statAt(root: string, path: string, within?: Within): Promise<FileEntry | undefined> {
   const stat = await ifThere(fs.lstat(placeOf(root, path), { bigint: true }), path);
-  return stat === undefined ? undefined : entryOf(path, stat, numbered);
+  return stat === undefined ? undefined : entryOf(path, stat, within);
 }
 
 /** undefined where nothing is at `path`, or above it. */
@@ -49,7 +49,7 @@ export async function ifThere<T>(looked: Promise<T>, path: string): Promise<T | 
 /** The same with an identity; the directories above are no links. Throws "rejected". */
 export async function lookAt(root: string, path: string): Promise<FileEntry | undefined> {
   await expectNoLink(root, path);
-  return statAt(root, path, await numberedAt(parentOf(placeOf(root, path))));
+  return statAt(root, path, await withinAt(parentOf(placeOf(root, path))));
 }
 
 export function parentOf(place: Buffer): Buffer {

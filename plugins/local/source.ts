@@ -8,7 +8,7 @@ import { nameFromBytes } from "../../core/names.js";
 import { nameIn } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
-import { entryInstead, numberedAt, volumeAt } from "../../core/stat.js";
+import { entryInstead, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
 import { lookAt, makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many in all a thread is not begun: that takes longer. */
@@ -49,6 +49,7 @@ export class LocalSource implements Source {
       // It is given once it is known that it can be listed.
       let given = dir.path === "" || options.directories !== true;
       try {
+        if (!given && dir.volume !== undefined) dir = { ...dir, volume: await volumeOf(placeOf(this.root, dir.path), dir.volume) };
         for await (const entries of listDir(this.#files, this.root, dir.path, signal, listing)) {
           if (!given) yield dir;
           given = true;
@@ -122,12 +123,12 @@ export async function* listDir(
 }
 
 async function look(root: string, dir: string, names: readonly Buffer[], signal: AbortSignal): Promise<FileEntry[]> {
-  const numbered = await numberedAt(dir === "" ? root : placeOf(root, dir));
+  const within = await withinAt(dir === "" ? root : placeOf(root, dir));
   const entries: FileEntry[] = [];
   for (const name of names) {
     throwIfAborted(signal);
     const path = `${dir === "" ? "" : `${dir}/`}${nameFromBytes(name)}`;
-    const entry = await statAt(root, path, numbered).catch((error: unknown) => entryInstead(path, error));
+    const entry = await statAt(root, path, within).catch((error: unknown) => entryInstead(path, error));
     if (entry !== undefined) entries.push(entry);
   }
   return entries;

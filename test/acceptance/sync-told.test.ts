@@ -671,3 +671,70 @@ for (const mode of ["mirror", "two-way"])
     await eventually(() => Promise.resolve(["a-locked", "b-locked", "c-bad"].every(isThere)));
     await program.kill();
   });
+
+for (const mode of ["mirror", "two-way"])
+  test(
+    `${mode}: what is on a file system that is mounted in the directory has not gone while that is not mounted, or another one is mounted over it`,
+    needsMount,
+    async (t) => {
+      const two = new Two(t);
+      const { world } = two;
+      const [disks, card, plain] = [world.mkdir("disks"), world.mkdir("box/card"), world.mkdir("box/plain")];
+      const mount = (...how: readonly string[]) => assert.equal(spawnSync("mount", how).status, 0);
+      const unmount = (at: string) => assert.equal(spawnSync("umount", [at]).status, 0);
+      mount("-t", "tmpfs", "none", disks);
+      const mounted = new Set([disks]);
+      try {
+        const on = (at: string, disk: string) => {
+          mount("--bind", world.mkdir("disks", disk), at);
+          mounted.add(at);
+        };
+        const off = (at: string) => {
+          unmount(at);
+          mounted.delete(at);
+        };
+        const config = two.config({ mode, ...(mode === "mirror" ? { deletes: true } : {}) });
+        const isThere = (...paths: readonly string[]) => paths.map((path) => existsSync(world.path("nas", path)));
+        on(card, "card");
+        for (const path of ["a", "card/x", "card/y", "plain/p"]) two.put(`box/${path}`);
+        await once(config);
+        off(card);
+        // As whoever mounts them by themselves does.
+        rmSync(card, { recursive: true });
+        two.put("box/b");
+        assert.match(
+          await once(config, 3),
+          /box:card: the file system that was mounted here is not: nothing of it counts as removed; if it does not/,
+        );
+        assert.deepEqual(isThere("card/x", "card/y", "b"), [true, true, true]);
+        const program = new Program(["run", "--json", "--config", config]);
+        t.after(() => program.kill());
+        const told = (message: RegExp) => program.until((event) => message.test(event.message), String(message));
+        await told(/box:card: the file system that was mounted here is not/);
+        world.mkdir("box/card");
+        on(card, "card");
+        rmSync(world.path("box/card/y"));
+        await eventually(() => Promise.resolve(!isThere("card/y")[0]));
+        on(plain, "other");
+        two.put("box/plain/q");
+        await told(/box:plain\/p: it was on another file system than the one that is mounted there now: /);
+        await eventually(() => Promise.resolve(isThere("plain/q")[0] === true));
+        assert.deepEqual(isThere("card/x", "plain/p"), [true, true]);
+        off(plain);
+        off(card);
+        const said = async (...words: readonly string[]) => (await runProgram([...words, "--config", config])).out;
+        const hidden = "2 of what was agreed are on a file system that is not mounted in box";
+        await eventually(async () =>
+          (await said("plan")).includes(`\n  ${hidden}: it is left as it is until that comes back, or "filesync approve`),
+        );
+        assert.match(await said("approve", "box:nas"), new RegExp(`it goes on, once, though ${hidden} \\(card/x, plain/q\\)`));
+        await eventually(async () => !(await said("status")).includes("mounted here is not"));
+        // Nothing was removed for it; what is on both sides now is followed.
+        assert.deepEqual(isThere("card/x", "plain/p", "plain/q"), [true, true, true]);
+        assert.equal(existsSync(world.path("box/card/x")), mode === "two-way");
+        await program.kill();
+      } finally {
+        for (const at of [...mounted].reverse()) unmount(at);
+      }
+    },
+  );

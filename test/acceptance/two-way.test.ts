@@ -126,10 +126,20 @@ test(
     const plan = (await runProgram(["plan", "--config", config])).out;
     assert.match(plan, /^ {2}a1: move it to the trash at nas {2}\[row 7: 1 B \S+ \| - \| 1 B \S+\]$/m);
     assert.match(plan, /^ {2}3 paths are the same on both sides$/m);
-    const approved = await runProgram(["approve", "box:nas", "--config", config]);
+    const approve = () => runProgram(["approve", "box:nas", "--config", config]);
+    both.put("here", "a4", undefined);
+    const other = await approve();
+    assert.equal(other.code, 2);
+    assert.match(
+      other.err,
+      /box ↔ nas: nothing is approved, as it is not what was shown last: 4 of 6 would be .* \(a1, a2, a3, a4\); filesync plan/,
+    );
+    assert.equal(Object.keys(both.tree("there")).length, 6);
+    const approved = await approve();
     assert.equal(approved.code, 0, approved.err);
+    assert.match(approved.out, /^box ↔ nas: it goes on, once, though 4 of 6 would be removed at nas, .* \(a1, a2, a3, a4\)$/m);
     await program.until(({ what }) => what === "synced", "it goes on");
-    assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a4", "a5", "a6"]);
+    assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a5", "a6"]);
     await program.kill();
     // A mount point without its disk.
     renameSync(both.box, `${both.box}-away`);
@@ -139,12 +149,12 @@ test(
     const strange = await again.until(({ what }) => what === "sync-stopped", "it stops");
     assert.match(strange.message, /the directory of box is not the one that was agreed with: it is not mounted, or was made anew/);
     assert.deepEqual(readdirSync(both.box), []);
-    assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a4", "a5", "a6"]);
+    assert.deepEqual(Object.keys(both.tree("there")).sort(), ["a5", "a6"]);
     // It is a new one, says a person: what the other side has comes to it.
     assert.equal((await runProgram(["approve", "box", "--config", config])).code, 0);
     await again.until(({ what }) => what === "synced", "it goes on");
     assert.deepEqual(both.tree("here"), both.tree("there"));
-    assert.equal(Object.keys(both.tree("here")).length, 3);
+    assert.equal(Object.keys(both.tree("here")).length, 2);
   },
 );
 

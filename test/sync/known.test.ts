@@ -13,6 +13,7 @@ const rules: Rules = {
   ...{ maxDeletes: undefined, anew: ["there"], together: 1, noRoom: new NoRoom() },
   begunAnew: () => undefined,
   neverMarked: () => false,
+  forgets: () => false,
   named: { here: "box", there: "nas" },
   before: () => Promise.resolve(),
 };

@@ -302,7 +302,7 @@ class MirrorWorld {
     void round(
       this.world,
       {
-        ...{ maxDeletes: undefined, anew: ["there"], begunAnew: () => undefined, neverMarked: () => false },
+        ...{ maxDeletes: undefined, anew: ["there"], begunAnew: () => undefined, neverMarked: () => false, forgets: () => false },
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.random.below(3) + 1,

@@ -146,6 +146,7 @@ class Client {
         anew: [],
         begunAnew: () => undefined,
         neverMarked: () => false,
+        forgets: () => false,
         named: { here: "here", there: "there" },
         before: () => Promise.resolve(),
         together: this.tools.random.below(3) + 1,

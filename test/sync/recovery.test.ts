@@ -15,6 +15,7 @@ const rules: Rules = {
   ...{ maxDeletes: undefined, anew: [], together: 1, noRoom: new NoRoom() },
   begunAnew: () => undefined,
   neverMarked: () => false,
+  forgets: () => false,
   named: { here: "box", there: "nas" },
   before: () => Promise.resolve(),
 };
