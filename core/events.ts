@@ -48,6 +48,7 @@ export const eventNames = [
   "start",
   "stopped",
   "sync-anew",
+  "sync-aside",
   "sync-failed",
   "sync-stopped",
   "sync-trouble",

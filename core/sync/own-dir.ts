@@ -145,6 +145,35 @@ export class OwnDir {
     return made?.modifiedMs;
   }
 
+  /**
+   * What mirrors had no place for that are not this one and come no more (one that has another name by now, or lost its state): it may be the only copy. `to`: a name in the trash for it, below the
+   * route's directory. Gives those names; `stays`: what cannot be moved now, with why.
+   */
+  async clearAway(
+    to: (name: string) => string,
+    signal: AbortSignal,
+  ): Promise<{ readonly moved: string[]; readonly stays: Map<string, Fault> }> {
+    const tree = this.given.tree();
+    const [moved, stays] = [[] as string[], new Map<string, Fault>()];
+    for (const dir of await entriesIfAny(tree, this.at(awayDir), signal)) {
+      if (dir.kind !== "directory" || nameIn(dir.path) === this.given.route) continue;
+      for (const entry of await entriesIfAny(tree, dir.path, signal)) {
+        const trash = this.given.at(to(nameIn(entry.path)));
+        try {
+          await tree.move(entry.path, trash, entry.kind === "directory" ? entry.kind : entry, signal, { ours: true });
+          moved.push(trash);
+        } catch (error) {
+          if (!isFault(error, ...notAsListed, ...staying)) throw error;
+          stays.set(entry.path, error);
+        }
+      }
+      await tree.rmdir(dir.path, signal).catch((error: unknown) => {
+        if (!isFault(error, ...notAsListed, ...staying)) throw error;
+      });
+    }
+    return { moved, stays };
+  }
+
   /** Takes away what has been in the trash for so long, and what a client that came no more had begun to send or to try. */
   async expire(ages: Ages, keepMs: number, nowMs: number, signal: AbortSignal): Promise<Expired> {
     const tree = this.given.tree();

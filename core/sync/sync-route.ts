@@ -98,6 +98,8 @@ export class SyncRoute {
   /** Something was agreed since what is kept of contents was looked through. */
   #agreed = true;
   #expiredMs = 0;
+  /** The attachment in which it was looked for what other mirrors left aside. */
+  #cleared: { readonly epoch: string | undefined } | undefined;
   /** By device. */
   readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
 
@@ -523,7 +525,10 @@ export class SyncRoute {
   /** What a side promises is tried once for each attachment, and its clock read. Throws "config" where it promises too little. */
   async #tryOut(side: Side, signal: AbortSignal): Promise<void> {
     // What belongs to a mirror nobody else writes, and it takes nothing away but to the trash.
-    if (this.config.mode === "mirror") return;
+    if (this.config.mode === "mirror") {
+      if (side === "there") await this.#clearAway(signal);
+      return;
+    }
     const lane = this[side];
     const { epoch } = lane.state;
     const known = this.#promises.get(lane.name);
@@ -536,6 +541,19 @@ export class SyncRoute {
       if (textIn(this.#own.get(refusedKey)) !== refusal) await this.#own.set(refusedKey, refusal);
     }
     this.#expectPromises();
+  }
+
+  /** What another mirror left aside there is looked for once for each attachment. */
+  async #clearAway(signal: AbortSignal): Promise<void> {
+    const { epoch } = this.there.state;
+    if (this.#cleared !== undefined && this.#cleared.epoch === epoch) return;
+    const { names } = this.#world;
+    const { moved, stays } = await this.#replicas.there.own.clearAway((name) => names.trash("there", name, names.intent()), signal);
+    this.#cleared = { epoch };
+    const left = `what a mirror that does not run any more (one of another name, or that lost its state) had put aside at ${this.named.there}`;
+    const say = (text: string) => this.engine.events.say("warn", "sync-aside", `${this.title}: ${left} ${text}`, { route: this.name });
+    for (const path of moved) say(`is in the trash now, as ${path}: it may be the only copy of a file of others there`);
+    for (const [path, { message }] of stays) say(`is in ${path}, and cannot be moved to the trash: ${message}; look at it there`);
   }
 
   /** Where there is no room to try it, as it was: it is still the directory that was agreed with. */
