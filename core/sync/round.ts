@@ -1,7 +1,7 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
-import { isAtOrBelow, parentOf } from "../paths.js";
+import { depthOf, isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
 import { carryOut, dropStaged, type Listed, recover, sideOf, type World } from "./carry.js";
@@ -175,7 +175,7 @@ function noteKnown({ known, store }: World, { actions, scans: { there } }: Plan,
   else known?.forget();
 }
 
-/** Copies go together, as many as may, and so do notes: each waits for the journal's medium. Everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
+/** Copies go together, as many as may, and so do notes, and what goes that is as deep: each waits for the journal's medium. Everything else waits for what is before it. Where something is moved the rest waits until it is listed where it is then. */
 async function carryAll(
   world: World,
   { actions: planned, scans, digests, taken }: Plan,
@@ -283,9 +283,8 @@ async function carryAll(
     if (isMove(action)) notMoved(action);
   };
   for (let at = 0; at < actions.length;) {
-    const kind = actions[at]?.do;
     let end = at + 1;
-    if (kind === "copy" || kind === "adopt") while (end < actions.length && actions[end]?.do === kind) end += 1;
+    while (end < actions.length && goTogether(actions[at], actions[end])) end += 1;
     const those = actions.slice(at, end);
     const next = async () => {
       for (let action = those.shift(); action !== undefined; action = those.shift()) await one(action);
@@ -298,6 +297,15 @@ async function carryAll(
   const broke = full ?? passing;
   return { done, left, failed, fits: left.size === 0 && !refused, again, ...(broke === undefined ? {} : { broke }) };
 }
+
+/** Whether neither counts on the other, where the second comes after the first. */
+function goTogether(one: Action | undefined, two: Action | undefined): boolean {
+  if (one === undefined || two === undefined) return false;
+  if (one.do === "copy" || one.do === "adopt") return one.do === two.do;
+  return isRemoval(one) && isRemoval(two) && depthOf(one.path) === depthOf(two.path);
+}
+
+const isRemoval = (action: Action) => action.do === "remove" || action.do === "rmdir";
 
 const isBegun = ({ store }: World, path: string): boolean => [...store.intents.values()].some((intent) => intent.path === path);
 

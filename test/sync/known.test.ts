@@ -115,7 +115,7 @@ test("a mirror is listed once, and again after something did not fit, was refuse
   assert.equal(nas.content("a"), 14);
 });
 
-test("what both sides hold is noted together: a first round over 50,000 equal files does not wait 50,000 times for the medium", async () => {
+test("what both sides hold is noted together, and what goes is: a first round over 50,000 equal files does not wait 50,000 times for the medium", async () => {
   let [time, serial, waiting, most] = [0, 0, 0, 0];
   const tick = () => (time += 1);
   const [box, nas] = [new Tree(tick, true, "born"), new Tree(tick, false)];
@@ -133,9 +133,18 @@ test("what both sides hold is noted together: a first round over 50,000 equal fi
     sides: { here: new TreeReplica(box, () => Promise.resolve()), there: new TreeReplica(nas, () => Promise.resolve()) },
     store,
     untaken: new Map(),
-    names: { trash: (_side, path) => path, conflict: (path) => path, staging: (_side, path) => path, intent: fresh },
+    names: {
+      trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
+      conflict: (path) => path,
+      staging: (_side, path) => path,
+      intent: fresh,
+    },
     table: { alone: true, actions: (tables) => mirror(tables, { deletes: true, away: awayDir, fresh }) },
   };
   const { done } = await round(world, { ...rules, together: 4 }, new AbortController().signal);
   assert.deepEqual([done, most], [4, 4]);
+  for (const name of ["a", "b", "c", "d"]) box.remove(name);
+  most = 0;
+  const removed = await round(world, { ...rules, together: 4 }, new AbortController().signal);
+  assert.deepEqual([removed.done, most, nas.content("a")], [4, 4, undefined]);
 });
