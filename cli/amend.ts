@@ -128,7 +128,7 @@ export async function planCommand(config: string, what: string | undefined, json
   return 0;
 }
 
-function planText({ route, state, reason, first, paths }: PlannedRoute): string {
+function planText({ route, state, reason, first, unseen, paths }: PlannedRoute): string {
   const open = paths.filter(({ actions, left }) => actions.length > 0 || left !== undefined);
   const lines = open.map(({ path, row, base, here, there, actions, left }) => {
     const known = row === undefined ? "" : `  [row ${row}: ${base} | ${here} | ${there}]`;
@@ -139,7 +139,7 @@ function planText({ route, state, reason, first, paths }: PlannedRoute): string 
     `${route}  ${state}${reason === undefined ? "" : `: ${reason}`}`,
     ...(first === undefined ? [] : [`  ${first}`]),
     ...lines,
-    ...(state === "refused" ? [] : [`  ${same} ${same === 1 ? "path is" : "paths are"} the same on both sides`]),
+    ...(state === "refused" || unseen === true ? [] : [`  ${same} ${same === 1 ? "path is" : "paths are"} the same on both sides`]),
   ].join("\n");
 }
 

@@ -1,6 +1,7 @@
 /** `plan` and `approve`: what a person asks of a route between two devices that both follow, and decides about it. */
 import { ControlError } from "../control.js";
 import type { Engine } from "../engine.js";
+import { isFault, withDevice } from "../errors.js";
 import { isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, type Content, isMove, type Move, type Row, rowOf, type Side } from "../reconcile.js";
 import { nameOf } from "./options.js";
@@ -32,6 +33,8 @@ export interface PlannedRoute {
   readonly reason?: string;
   /** What is so, or has to be, before any of it is done. For a person. */
   readonly first?: string;
+  /** Its directories cannot be listed now: what it would do is not known. */
+  readonly unseen?: true;
   readonly paths: readonly PlannedPath[];
 }
 
@@ -43,7 +46,13 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
     routes.map(async (route) => {
       const { refusal } = route;
       if (refusal !== undefined) return { route: route.name, state: "refused", reason: refusal, paths: [] };
-      const { tables, actions, scans, strange, forgotten, stop, taken } = await route.plan(signal);
+      const seen = await seenIn(route, signal).catch((error: unknown) => {
+        // One that cannot be listed hides nothing of the others.
+        if (what !== undefined || !isFault(error) || error.kind === "aborted") throw error;
+        return error.message;
+      });
+      if (typeof seen === "string") return { route: route.name, state: route.state, reason: seen, unseen: true as const, paths: [] };
+      const { tables, actions, scans, strange, forgotten, stop, taken } = seen;
       const { base, here, there, unseen } = tables;
       const byPath = new Map<string, Action[]>();
       for (const action of actions) byPath.set(action.path, [...(byPath.get(action.path) ?? []), action]);
@@ -95,6 +104,12 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
   );
 }
 
+/** Throws what names the route. */
+const seenIn = (route: SyncRoute, signal: AbortSignal) =>
+  route.plan(signal).catch((error: unknown) => {
+    throw withDevice(route.title, error);
+  });
+
 /** What is moved, and what goes to the trash there, as it is listed. */
 function leaving(actions: readonly Action[]): { readonly moved: readonly string[]; readonly gone: ReadonlySet<string> } {
   const [moves, moved, gone] = [[] as Move[], [] as string[], new Set<string>()];
@@ -127,8 +142,10 @@ export async function approve(engine: Engine, what: string, running: boolean, si
   const route = named(engine, what);
   const waitsNot = (why: string) => new ControlError(`${route.title} does not wait for an approval: ${why}`);
   if (route.refusal !== undefined) throw waitsNot(route.refusal);
-  const stop = await route.stops(signal);
-  if (stop === undefined) throw waitsNot(running ? (route.reason ?? route.state) : "nothing stops it");
+  const stop = await route.stops(signal).catch((error: unknown) => {
+    throw withDevice(`${route.title}: nothing is approved, as it cannot be seen now what it would do`, error);
+  });
+  if (stop === undefined) throw waitsNot((route.state === "waiting" ? route.reason : undefined) ?? "nothing stops it");
   if (running) {
     if (!route.wasAsked(stop))
       throw new ControlError(

@@ -53,6 +53,9 @@ test("run --once ends with 3 where a route could not bring all of it, and says w
   for (let n = 1; n <= 30; n++) two.put(`box/a${n}`);
   renameSync(world.path("nas"), world.path("away"));
   await left(/finished, but box ⇒ nas: nas: .*nas does not exist; the lines above say why/);
+  const { code, out } = await runProgram(["plan", "--config", config]);
+  assert.deepEqual([code, out.includes("the same on both sides")], [0, false]);
+  assert.match(out, /^box:nas {2}\w+: box ⇒ nas: .*nas does not exist$/);
   renameSync(world.path("away"), world.path("nas"));
   await once(config);
   symlinkSync("a1", world.path("box/link"));
