@@ -5,6 +5,7 @@
  * for the others, unless the server then does not answer.
  */
 import { once } from "node:events";
+import { TLSSocket } from "node:tls";
 import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
@@ -23,6 +24,8 @@ const patienceMs = 1500;
 
 /** What may wait in a data socket. */
 const queuedBytes = 2 ** 20;
+/** The same with TLS: so much is encrypted as one piece, of which nobody sees how much has gone. */
+const tlsBytes = 64 * 1024;
 /**
  * What STOR sends before the server has said that it takes the file, so that a small file waits for nothing. A server that cannot yet (vsftpd waits for
  * an earlier transfer to give up its lock) would be sent all that sockets hold, with each try. APPE sends nothing: what an abandoned try had sent would be
@@ -300,9 +303,13 @@ export class Connection {
             if (answered || data.socket.destroyed) break;
             waits = false;
           }
-          put(bytes, chunk.release);
-          // So that the next is read and digested while this one goes out.
-          if (data.socket.writableLength > queuedBytes) await orEnded(data, (over) => once(data.socket, "drain", over));
+          const most = data.socket instanceof TLSSocket ? tlsBytes : queuedBytes;
+          do {
+            put(bytes.subarray(0, most), bytes.length > most ? undefined : chunk.release);
+            bytes = bytes.subarray(most);
+            // So that the next is read and digested while this one goes out.
+            if (data.socket.writableLength > most) await orEnded(data, (over) => once(data.socket, "drain", over));
+          } while (bytes.length > 0 && !answered && !data.socket.destroyed);
         }
         data.socket.resume();
         if (!signal.aborted) data.socket.end();

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
+import { hasOpenssl, selfSigned } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { Program } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -19,38 +20,45 @@ const slowly = [
 const [unshare = "", ...setUp] = slowly;
 const able = spawnSync(unshare, [...setUp, "true"]).status === 0;
 
-test(
-  "ftp and ftp-server over a slow link: up and down in one go each",
-  { skip: able ? false : "no slow network can be made here" },
-  async (t) => {
-    const world = new World(t);
-    const ground = await startGround(world.path("ground"), 0, { wrap: slowly, limits: { stall: "1s" } });
-    t.after(() => ground.program.kill());
-    const bytes = (seed: number) => new Random(seed).bytes(400_000);
-    world.file("in/up", bytes(1));
-    world.file("ground/files/plane/logs/down", bytes(2));
-    world.mkdir("out");
-    const server = { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", timeout: "2s", settle: "0s" };
-    const config = world.config({
-      devices: {
-        in: { type: "local", dir: "in", settle: "0s" },
-        to: server,
-        from: { ...server, root: "logs" },
-        out: { type: "local", dir: "out" },
-      },
-      routes: [
-        { from: "in", to: ["to"], into: "up" },
-        { from: "from", to: ["out"], into: "" },
-      ],
+const skip = able ? false : "no slow network can be made here";
+
+test("ftp and ftp-server over a slow link: up and down in one go each", { skip, concurrency: true }, async (both) => {
+  const over = (secure: boolean) =>
+    both.test(secure ? "with TLS" : "in clear", { skip: secure && !hasOpenssl ? "openssl is not installed" : false }, async (t) => {
+      const world = new World(t);
+      const { fingerprint, ...tls } = secure ? selfSigned(world.dir) : { fingerprint: "" };
+      const given = { wrap: slowly, limits: { stall: "1s" }, ...(secure ? { tls } : {}) };
+      const ground = await startGround(world.path("ground"), 0, given);
+      t.after(() => ground.program.kill());
+      const bytes = (seed: number) => new Random(seed).bytes(400_000);
+      world.file("in/up", bytes(1));
+      world.file("ground/files/plane/logs/down", bytes(2));
+      world.mkdir("out");
+      const server = {
+        ...{ type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", timeout: "2s", settle: "0s" },
+        ...(secure ? { secure, tls: { fingerprint } } : {}),
+      };
+      const config = world.config({
+        devices: {
+          in: { type: "local", dir: "in", settle: "0s" },
+          to: server,
+          from: { ...server, root: "logs" },
+          out: { type: "local", dir: "out" },
+        },
+        routes: [
+          { from: "in", to: ["to"], into: "up" },
+          { from: "from", to: ["out"], into: "" },
+        ],
+      });
+      const wrap = ["nsenter", `--net=/proc/${ground.program.pid ?? ""}/ns/net`];
+      const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], { wrap });
+      t.after(() => program.kill());
+      assert.equal(await program.exited, 0, program.stderr);
+      assert.deepEqual(
+        program.events.filter(({ what }) => what === "again" || what === "resumed").map(({ message }) => message),
+        [],
+      );
+      assert.equal(program.events.filter(({ what }) => what === "delivered").length, 2);
     });
-    const wrap = ["nsenter", `--net=/proc/${ground.program.pid ?? ""}/ns/net`];
-    const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], { wrap });
-    t.after(() => program.kill());
-    assert.equal(await program.exited, 0, program.stderr);
-    assert.deepEqual(
-      program.events.filter(({ what }) => what === "again" || what === "resumed").map(({ message }) => message),
-      [],
-    );
-    assert.equal(program.events.filter(({ what }) => what === "delivered").length, 2);
-  },
-);
+  await Promise.all([false, true].map(over));
+});

@@ -14,7 +14,7 @@ export interface Ground {
 export async function startGround(
   dir: string,
   port = 0,
-  { wrap = [], limits = {} }: { readonly wrap?: readonly string[]; readonly limits?: object } = {},
+  { wrap = [], limits = {}, ...more }: { readonly wrap?: readonly string[]; readonly limits?: object; readonly tls?: object } = {},
 ): Promise<Ground> {
   mkdirSync(dir, { recursive: true });
   const config = join(dir, "ground.json");
@@ -31,11 +31,12 @@ export async function startGround(
           root: "files",
           users: { plane: { password: "secret" } },
           limits: { maxPerAddress: 64, maxPerUser: 64, ...limits },
+          ...more,
         },
       },
     }),
   );
   const program = new Program(["run", "--json", "--config", config], { wrap });
   const event = await program.until(({ message }) => /listens on 127\.0\.0\.1:\d+/.test(message), "listening");
-  return { program, port: Number(/:(\d+)$/.exec(event.message)?.[1]), root: join(dir, "files", "plane") };
+  return { program, port: Number(/127\.0\.0\.1:(\d+)/.exec(event.message)?.[1]), root: join(dir, "files", "plane") };
 }
