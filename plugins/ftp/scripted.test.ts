@@ -532,7 +532,7 @@ test(
         control = socket;
         return "150 go on";
       },
-      { secure: "implicit", tls: { fingerprint: made.fingerprint } },
+      { secure: "implicit", tls: { fingerprint: made.fingerprint }, timeout: "20s" },
       tls,
     );
     const write = () => device.target!.write(upload("a.bin", bytes(100)), 0, calm(), () => undefined);
@@ -541,7 +541,7 @@ test(
       // Its session is not known any more where data comes, and another is not taken.
       expired.add(control!);
       data.setTicketKeys(randomBytes(48));
-      const message = await expectFault(write(), "transient", 5000);
+      const message = await expectFault(write(), "transient");
       assert.equal(message, `cannot write a.bin: the TLS session of the login has expired (the server said "${refusal}")`);
       data.setTicketKeys(tls.ticketKeys);
       await write();
