@@ -42,13 +42,14 @@ const page = 500;
 export async function verify(engine: Engine, what: string | undefined, exchange: Exchange): Promise<VerifySum> {
   const sum = { deliveries: 0, proved: 0, wrong: 0, unreachable: 0 };
   const seen = new Set<string>();
+  const places: Places = new Map();
   for (const delivery of receiptsOf(engine, what)) {
     throwIfAborted(exchange.signal);
     const version = engine.queue.version(delivery.version);
     if (version === undefined || delivery.receipt === null) continue;
     sum.deliveries += 1;
     const receipt = JSON.parse(delivery.receipt) as StoredReceipt;
-    const results = [await atTarget(engine, version, delivery, receipt, exchange.signal)];
+    const results = [await atTarget(engine, version, delivery, receipt, places, exchange.signal)];
     if (!seen.has(version.id)) {
       seen.add(version.id);
       results.push(...(await hereAndAtSource(engine, version, receipt, exchange.signal)));
@@ -87,6 +88,7 @@ async function atTarget(
   version: VersionRow,
   delivery: DeliveryRow,
   receipt: StoredReceipt,
+  places: Places,
   signal: AbortSignal,
 ): Promise<Verified> {
   const { id, target } = delivery;
@@ -104,7 +106,7 @@ async function atTarget(
   if (lane?.device.target === undefined) return result("unreachable", `"${target}" is not in the configuration`);
   if (continued(engine, version, delivery, receipt)) return result("left", "a longer version of it took its place there");
   try {
-    return await lane.host(signal, (hosted) => lookAt(lane, asked(engine, delivery, receipt), receipt, result, again, hosted));
+    return await lane.host(signal, (hosted) => lookAt(lane, asked(engine, delivery, receipt), receipt, result, again, places, hosted));
   } catch (error) {
     if (!isFault(error) || signal.aborted) throw error;
     lane.noteFault(error);
@@ -112,8 +114,15 @@ async function atTarget(
   }
 }
 
-/** Why nothing can be said of what is not seen there: the place itself is not. */
-async function unseen(lane: Lane, signal: AbortSignal): Promise<string | undefined> {
+/** Of each target, why nothing can be said of what is not seen there: the place itself is not; undefined where it is. Listed once: thousands may be missing in it. */
+type Places = Map<Lane, string | undefined>;
+
+async function whyUnseen(lane: Lane, places: Places, signal: AbortSignal): Promise<string | undefined> {
+  if (!places.has(lane)) places.set(lane, await whyNotListed(lane, signal));
+  return places.get(lane);
+}
+
+async function whyNotListed(lane: Lane, signal: AbortSignal): Promise<string | undefined> {
   try {
     for await (const entry of lane.device.source?.list(signal, { enter: () => false }) ?? []) if (entry.path !== "") break;
     return undefined;
@@ -129,11 +138,12 @@ async function lookAt(
   receipt: StoredReceipt,
   result: (verdict: Verified["verdict"], text: string, todo?: string) => Verified,
   again: string,
+  places: Places,
   signal: AbortSignal,
 ): Promise<Verified> {
   const { target } = lane.device;
   const missing = async () => {
-    const why = await unseen(lane, signal);
+    const why = await whyUnseen(lane, places, signal);
     return why === undefined
       ? result("missing", "it is not there any more", again)
       : result("unreachable", `nothing is to be seen there: ${why}; is its disk not mounted?`);
