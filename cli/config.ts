@@ -1,11 +1,12 @@
 /** Finds and loads the configuration; says all that is wrong with it at once. */
-import { readFileSync, readlinkSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { loadConfig, type Loaded } from "../core/config.js";
 import { problemText } from "../core/config-problems.js";
 import { codeOf } from "../core/errors.js";
 import { reasonOf } from "../core/retry.js";
+import { deadLink } from "../core/stat.js";
 import { plugins } from "./plugins.js";
 import { shellWord } from "../core/text.js";
 
@@ -41,16 +42,6 @@ class ClosedConfig extends UsageError {
     super(
       `${path} cannot be read: permission denied; use sudo, or log in again as a member of the group that may (the service's: filesync)`,
     );
-  }
-}
-
-/** Why nothing is at the end of a link, for a person: what it leads to may only not be mounted. undefined: it is there, or no link. */
-export function deadLink(path: string): string | undefined {
-  if (statOf(path) !== undefined) return undefined;
-  try {
-    return `${path} is a link to ${readlinkSync(path)}, which is not there: mount or make that, or remove the link`;
-  } catch {
-    return undefined;
   }
 }
 

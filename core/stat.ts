@@ -1,5 +1,6 @@
 /** What the file system says of a file, as core says it. */
-import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats, type StatsFs } from "node:fs";
+import { constants, lstatSync, promises as fs, readlinkSync, statfsSync, statSync, type BigIntStats, type StatsFs } from "node:fs";
+import { dirname } from "node:path";
 import { faultOfErrno } from "./errors.js";
 import { bytesFromName } from "./names.js";
 import { parentOf } from "./paths.js";
@@ -109,4 +110,18 @@ export function otherThan(was: Stamp, now: Stamp, exact = false): string | undef
   if (now.size === was.size && was.modifiedMs !== undefined && now.modifiedMs !== undefined && now.modifiedMs !== was.modifiedMs)
     return "it was written since it was found";
   return undefined;
+}
+
+/** Why nothing is at a path where a link on the way leads nowhere, for a person: what it leads to may only not be mounted. undefined: it is there, or there is no such link. */
+export function deadLink(path: string): string | undefined {
+  try {
+    for (let at = path; ; at = dirname(at)) {
+      const there = lstatSync(at, { throwIfNoEntry: false });
+      if (there?.isSymbolicLink() === true && statSync(at, { throwIfNoEntry: false }) === undefined)
+        return `${at} is a link to ${readlinkSync(at)}, which is not there: mount or make that, or remove the link`;
+      if (there !== undefined || dirname(at) === at) return undefined;
+    }
+  } catch {
+    return undefined;
+  }
 }

@@ -7,6 +7,7 @@ import { FileThread } from "../../core/file-thread.js";
 import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
+import { deadLink } from "../../core/stat.js";
 import { LocalSource } from "./source.js";
 import { LocalTarget } from "./target.js";
 import { LocalTree } from "./tree.js";
@@ -113,9 +114,12 @@ class LocalDevice implements Device {
     const { dir, create } = this.#options;
     try {
       const stat = statSync(dir, { throwIfNoEntry: false });
-      // It is made when it is first needed: a look changes nothing.
-      if (stat === undefined && create) return { state: "attached" };
-      if (stat === undefined) return { state: "detached", reason: `${dir} does not exist` };
+      if (stat === undefined) {
+        const dead = deadLink(dir);
+        // It is made when it is first needed: a look changes nothing.
+        if (create && dead === undefined) return { state: "attached" };
+        return { state: "detached", reason: dead ?? `${dir} does not exist` };
+      }
       if (!stat.isDirectory()) return { state: "detached", reason: `${dir} is not a directory` };
       return { state: "attached", epoch: `${stat.dev}:${stat.ino}` };
     } catch (error) {

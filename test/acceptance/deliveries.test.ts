@@ -13,6 +13,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
 import { until } from "../conformance/clause.js";
@@ -454,12 +455,17 @@ test("verify: what took the place of a delivered file and is none is wrong, what
   world.file("in/pipe", "");
   world.file("in/dir", "content");
   symlinkSync(world.mkdir("mnt"), world.path("disk"));
+  const { port, root, program } = await startGround(world.path("ground"));
+  t.after(() => program.kill());
   const config = world.config({
-    devices: { in: local("in"), a: local("a"), disk: local("disk/b", { create: true }) },
-    routes: [{ from: "in", to: ["a", "disk"], into: "" }],
+    devices: {
+      ...{ in: local("in"), a: local("a"), disk: local("disk/b", { create: true }) },
+      far: { type: "ftp", host: "127.0.0.1", port, user: "plane", password: "secret", root: "mnt" },
+    },
+    routes: [{ from: "in", to: ["a", "disk", "far"], into: "" }],
   });
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
-  renameSync(world.path("mnt"), world.path("not mounted"));
+  for (const dir of [world.dir, root]) renameSync(join(dir, "mnt"), join(dir, "not mounted"));
   for (const name of ["pipe", "dir"]) rmSync(world.path(`a/${name}`));
   execFileSync("mkfifo", [world.path("a/pipe")]);
   world.mkdir("a/dir");
@@ -471,13 +477,13 @@ test("verify: what took the place of a delivered file and is none is wrong, what
       .filter((line) => !line.startsWith("in:pipe at") && !line.startsWith("in:dir at"))
       .sort(),
     [
-      "4 deliveries: 0 proved, 2 wrong, 2 could not be looked at",
+      "6 deliveries: 0 proved, 2 wrong, 4 could not be looked at",
       "WRONG  in:dir → a:dir: what is there now is a directory; to send it again: filesync retry ID",
       "WRONG  in:pipe → a:pipe: what is there now is a pipe; to send it again: filesync retry ID",
-      ...["dir", "pipe"].map(
-        (name) =>
-          `unknown  in:${name} → disk:${name}: nothing is to be seen there: cannot make DIR/disk/b: EEXIST: file already exists, mkdir 'DIR/disk'; is its disk not mounted?`,
-      ),
+      ...["dir", "pipe"].flatMap((name) => [
+        `unknown  in:${name} → disk:${name}: DIR/disk is a link to DIR/mnt, which is not there: mount or make that, or remove the link`,
+        `unknown  in:${name} → far:${name}: nothing is to be seen there: the root cannot be entered: the server said "No such file or directory."; is its disk not mounted?`,
+      ]),
     ],
   );
 });
