@@ -59,6 +59,8 @@ export const busyMs = 60_000;
 const longestWaitMs = 86_400_000;
 /** With more than this waiting for the socket, nothing more is read. */
 const queuedBytes = 2 ** 20;
+/** The same with TLS: so much is encrypted as one piece, and over a slow link nobody sees how much of that has moved. */
+const secureBytes = 64 * 1024;
 
 export class HttpClient {
   readonly #options: HttpOptions;
@@ -200,6 +202,7 @@ export class HttpClient {
         request.setTimeout(0);
         answering = setTimeout(() => fail(noAnswer()), answerMs);
       });
+      const mostBytes = secure ? secureBytes : queuedBytes;
       const pour = async (reading: Reading): Promise<void> => {
         for (let given = 0; ; given++) {
           hungry = true;
@@ -208,9 +211,13 @@ export class HttpClient {
           if (chunk !== undefined && given > 0) await lookedAround();
           if (over || refused || request.destroyed) return;
           if (chunk === undefined) break;
-          // What broke off may still be looked at: it is not given back.
-          request.write(chunk.bytes, (error) => (error ? undefined : chunk.release()));
-          if (request.writableLength > queuedBytes) await drained(request);
+          for (let at = 0; at < chunk.bytes.length; at += mostBytes) {
+            const isLast = at + mostBytes >= chunk.bytes.length;
+            // What broke off may still be looked at: it is not given back.
+            request.write(chunk.bytes.subarray(at, at + mostBytes), (error) => (error || !isLast ? undefined : chunk.release()));
+            if (request.writableLength > mostBytes) await drained(request);
+            if (over || refused || request.destroyed) return;
+          }
         }
         request.end();
       };

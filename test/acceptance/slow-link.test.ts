@@ -1,6 +1,7 @@
 /** A link so slow that one piece of a file takes longer than a server or client may be silent: bytes move all the time, and nothing breaks off. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { test } from "node:test";
 import { hasOpenssl, selfSigned } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
@@ -20,45 +21,77 @@ const slowly = [
 const [unshare = "", ...setUp] = slowly;
 const able = spawnSync(unshare, [...setUp, "true"]).status === 0;
 
+const inNetworkOf = (pid?: number) => ["nsenter", `--net=/proc/${pid ?? ""}/ns/net`];
+
 const skip = able ? false : "no slow network can be made here";
 
-test("ftp and ftp-server over a slow link: up and down in one go each", { skip, concurrency: true }, async (both) => {
-  const over = (secure: boolean) =>
-    both.test(secure ? "with TLS" : "in clear", { skip: secure && !hasOpenssl ? "openssl is not installed" : false }, async (t) => {
+/** Takes a form, and tells its port first. Its certificate and key are its words. */
+const taker = `
+const { readFileSync } = require("node:fs");
+const [cert, key] = process.argv.slice(1).map((path) => readFileSync(path));
+const server = require("node:https").createServer({ cert, key }, (asked, answer) => asked.resume().on("end", () => answer.end("taken")));
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));`;
+
+test("over a slow link each file goes in one go", { skip, concurrency: true }, async (all) => {
+  const form = () =>
+    all.test("a form over HTTPS", { skip: hasOpenssl ? false : "openssl is not installed" }, async (t) => {
       const world = new World(t);
-      const { fingerprint, ...tls } = secure ? selfSigned(world.dir) : { fingerprint: "" };
-      const given = { wrap: slowly, limits: { stall: "1s" }, ...(secure ? { tls } : {}) };
-      const ground = await startGround(world.path("ground"), 0, given);
-      t.after(() => ground.program.kill());
-      const bytes = (seed: number) => new Random(seed).bytes(400_000);
-      world.file("in/up", bytes(1));
-      world.file("ground/files/plane/logs/down", bytes(2));
-      world.mkdir("out");
-      const server = {
-        ...{ type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", timeout: "2s", settle: "0s" },
-        ...(secure ? { secure, tls: { fingerprint } } : {}),
-      };
+      const { fingerprint, cert, key } = selfSigned(world.dir);
+      const child = spawn(unshare, [...setUp, process.execPath, "-e", taker, cert, key], { stdio: ["ignore", "pipe", "inherit"] });
+      t.after(() => child.kill());
+      const [port] = (await once(child.stdout, "data")) as [Buffer];
+      world.file("in/up", new Random(1).bytes(400_000));
+      const url = `https://127.0.0.1:${port.toString().trim()}/`;
       const config = world.config({
-        devices: {
-          in: { type: "local", dir: "in", settle: "0s" },
-          to: server,
-          from: { ...server, root: "logs" },
-          out: { type: "local", dir: "out" },
-        },
-        routes: [
-          { from: "in", to: ["to"], into: "up" },
-          { from: "from", to: ["out"], into: "" },
-        ],
+        devices: { in: { type: "local", dir: "in", settle: "0s" }, to: { type: "post", url, timeout: "1s", tls: { fingerprint } } },
+        routes: [{ from: "in", to: ["to"], since: "2001-01-01" }],
       });
-      const wrap = ["nsenter", `--net=/proc/${ground.program.pid ?? ""}/ns/net`];
-      const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], { wrap });
+      const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], { wrap: inNetworkOf(child.pid) });
       t.after(() => program.kill());
-      assert.equal(await program.exited, 0, program.stderr);
-      assert.deepEqual(
-        program.events.filter(({ what }) => what === "again" || what === "resumed").map(({ message }) => message),
-        [],
-      );
-      assert.equal(program.events.filter(({ what }) => what === "delivered").length, 2);
+      assert.equal(await program.exited, 0, program.stderr + program.events.map(({ message }) => message).join("\n"));
+      assert.equal(program.events.filter(({ what }) => what === "delivered").length, 1);
     });
-  await Promise.all([false, true].map(over));
+  const files = (secure: boolean) =>
+    all.test(
+      secure ? "ftp and ftp-server with TLS" : "ftp and ftp-server in clear",
+      { skip: secure && !hasOpenssl ? "openssl is not installed" : false },
+      async (t) => {
+        const world = new World(t);
+        const { fingerprint, ...tls } = secure ? selfSigned(world.dir) : { fingerprint: "" };
+        const given = { wrap: slowly, limits: { stall: "1s" }, ...(secure ? { tls } : {}) };
+        const ground = await startGround(world.path("ground"), 0, given);
+        t.after(() => ground.program.kill());
+        const bytes = (seed: number) => new Random(seed).bytes(400_000);
+        world.file("in/up", bytes(1));
+        world.file("ground/files/plane/logs/down", bytes(2));
+        world.mkdir("out");
+        const server = {
+          ...{ type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", timeout: "2s", settle: "0s" },
+          ...(secure ? { secure, tls: { fingerprint } } : {}),
+        };
+        const config = world.config({
+          devices: {
+            in: { type: "local", dir: "in", settle: "0s" },
+            to: server,
+            from: { ...server, root: "logs" },
+            out: { type: "local", dir: "out" },
+          },
+          routes: [
+            { from: "in", to: ["to"], into: "up" },
+            { from: "from", to: ["out"], into: "" },
+          ],
+        });
+        const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], {
+          wrap: inNetworkOf(ground.program.pid),
+        });
+        t.after(() => program.kill());
+        assert.equal(await program.exited, 0, program.stderr);
+        assert.deepEqual(
+          program.events.filter(({ what }) => what === "again" || what === "resumed").map(({ message }) => message),
+          [],
+        );
+        assert.equal(program.events.filter(({ what }) => what === "delivered").length, 2);
+      },
+    );
+  await Promise.all([files(false), files(true), form()]);
 });
