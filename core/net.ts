@@ -2,6 +2,7 @@
  * What plugins that speak over TCP and TLS have in common: whom to believe, and what an error of a socket or certificate means for core.
  */
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { isIP, type Server } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
@@ -218,4 +219,23 @@ function listenFault(error: Error, host: string, port: number): Fault {
     default:
       return new Fault("transient", `cannot listen on ${host}:${port}: ${error.message}`, cause);
   }
+}
+
+/**
+ * Bytes that the system was given to send on a connection between these ports, and that its other side has not said it has: over a slow link, all of a small file. undefined where nobody tells, as
+ * not on Linux.
+ */
+export function unacknowledged(localPort: number, remotePort: number): number | undefined {
+  const hex = (port: number) => port.toString(16).toUpperCase().padStart(4, "0");
+  // /proc/net/tcp: "SL: ADDRESS:PORT ADDRESS:PORT STATE TX_QUEUE:RX_QUEUE …", in hexadecimal (proc_net_tcp.txt of the kernel).
+  const line = new RegExp(`: [0-9A-F]+:${hex(localPort)} [0-9A-F]+:${hex(remotePort)} [0-9A-F]{2} ([0-9A-F]{8}):`);
+  for (const table of ["/proc/net/tcp", "/proc/net/tcp6"]) {
+    try {
+      const queue = line.exec(readFileSync(table, "latin1"))?.[1];
+      if (queue !== undefined) return Number.parseInt(queue, 16);
+    } catch {
+      // No such table: no IPv6, or another system.
+    }
+  }
+  return undefined;
 }

@@ -9,6 +9,7 @@
  */
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { unacknowledged } from "../../core/net.js";
 
 export interface Answer {
   readonly code: number;
@@ -70,8 +71,8 @@ export class Control {
   readonly #timer: NodeJS.Timeout;
   #patientUntilMs = 0;
   #resting = 0;
-  /** The data connections of transfers that last. */
-  readonly #data = new Set<Socket>();
+  /** The data connections of transfers that last, and what the system had still to send of each when it was looked at last. */
+  readonly #data = new Map<Socket, number>();
   /** One command at a time: the server is known to lose its order, or not yet known to keep it. */
   oneByOne = true;
   /** Commands go out while answers are outstanding: the server is known to read them when their turn comes, also during a transfer. */
@@ -164,7 +165,7 @@ export class Control {
 
   /** Until the function that it returns is called, the server is expected to move bytes here, also after its last answer: silence ends both connections. */
   moving(data: Socket): () => void {
-    this.#data.add(data);
+    this.#data.set(data, Infinity);
     // What the system is given to send it counts itself: over a slow link one piece takes longer than the server may be silent.
     data.setTimeout(this.#timeoutMs, () => {
       if (data.writableLength > 0) this.#giveUp();
@@ -306,7 +307,7 @@ export class Control {
   #silent(): void {
     if (this.#failure !== undefined) return;
     const idle = this.#sent.length === 0 && this.#data.size === 0;
-    const sending = [...this.#data].some(({ writableLength }) => writableLength > 0);
+    const sending = [...this.#data.keys()].some((data) => data.writableLength > 0 || this.#isLeaving(data));
     if (idle || sending || this.#resting > 0 || performance.now() < this.#patientUntilMs) {
       this.#timer.refresh();
       return;
@@ -314,9 +315,17 @@ export class Control {
     this.#giveUp();
   }
 
+  /** What the system was given goes out: less of it is left than at the last look. */
+  #isLeaving(data: Socket): boolean {
+    const { localPort = 0, remotePort = 0 } = data;
+    const [left, before] = [unacknowledged(localPort, remotePort) ?? 0, this.#data.get(data) ?? 0];
+    this.#data.set(data, left);
+    return left > 0 && left < before;
+  }
+
   #giveUp(): void {
     const silence = new Silence(this.#sent.length > 0 ? "no answer came" : "the server said that all was sent, and it does not come");
-    for (const data of this.#data) data.destroy(silence);
+    for (const data of this.#data.keys()) data.destroy(silence);
     this.fail(silence);
   }
 }
