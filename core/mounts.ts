@@ -21,6 +21,17 @@ export async function readMounts(path: string): Promise<Mount[]> {
   return mountsIn(await readFile(path, "utf8"));
 }
 
+/**
+ * What is mounted at a directory, or below it, as a text that is another one once anything was mounted or unmounted there; "" where no table tells (another system than Linux). `path`: absolute, with no
+ * link in it.
+ */
+export async function mountedBelow(path: string): Promise<string> {
+  const text = await readFile("/proc/self/mountinfo", "utf8").catch(() => "");
+  // The number of a mount, and its directory.
+  const fields = text.split("\n").map((line) => line.split(" "));
+  return fields.flatMap(([id = "", , , , dir = ""]) => (isIn(plain(dir), path) ? `${id} ${dir}` : [])).join("\n");
+}
+
 /** `24 1 8:1 / /mnt ro,noatime shared:1 - ext4 /dev/sda1 rw`: what is before " - " is of the mount, what is behind of the file system. */
 export function mountsIn(text: string): Mount[] {
   return text.split("\n").flatMap((line) => {

@@ -376,7 +376,8 @@ export class SyncRoute {
     // Not both directories listed, only to be refused again.
     this.#expectPromises();
     const result = await round(this.#world, rules, stop);
-    this.#approved = result.more ? approved : undefined;
+    // Not what was approved meanwhile.
+    if (!result.more && this.#approved === approved) this.#approved = undefined;
     await this.#takeApproval();
     this.done += result.done;
     const { left } = result;

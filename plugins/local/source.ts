@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import type { Observable } from "rxjs";
 import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
+import { mountedBelow } from "../../core/mounts.js";
 import { nameFromBytes } from "../../core/names.js";
 import { nameIn } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
@@ -43,6 +44,7 @@ export class LocalSource implements Source {
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
     if (this.#create) await makeRoot(this.root);
+    const mounted = options.directories === true ? await this.#mounted() : undefined;
     const listing: Listing = { seen: 0 };
     const dirs: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
     for (let dir = dirs.pop(); dir !== undefined; dir = dirs.pop()) {
@@ -65,6 +67,13 @@ export class LocalSource implements Source {
         yield { path: dir.path, kind: "unreadable", size: 0, reason: error.message };
       }
     }
+    // What a listing shows of two file systems would count as gone.
+    if (mounted !== (options.directories === true ? await this.#mounted() : undefined))
+      throw new Fault("transient", `something was mounted or unmounted in ${this.root} while it was listed`);
+  }
+
+  async #mounted(): Promise<string> {
+    return mountedBelow(await fs.realpath(this.root).catch(() => this.root));
   }
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {

@@ -737,12 +737,23 @@ for (const mode of ["mirror", "two-way"])
         await told(/box:card: the file system that was mounted here is not/);
         world.mkdir("box/card");
         on(card, "card");
-        rmSync(world.path("box/card/y"));
-        await eventually(() => Promise.resolve(!isThere("card/y")[0]));
+        const synced = () => program.events.filter(({ what }) => what === "synced").length;
+        /** It is so, and agreed. */
+        const agreed = async (change: () => void, isSo: () => boolean) => {
+          const before = synced();
+          change();
+          await program.until(() => synced() > before && isSo(), "that it is agreed");
+        };
+        await agreed(
+          () => rmSync(world.path("box/card/y")),
+          () => !isThere("card/y")[0],
+        );
         on(plain, "other");
-        two.put("box/plain/q");
+        await agreed(
+          () => two.put("box/plain/q"),
+          () => isThere("plain/q")[0] === true,
+        );
         await told(/box:plain\/p: it was on another file system than the one that is mounted there now: /);
-        await eventually(() => Promise.resolve(isThere("plain/q")[0] === true));
         assert.deepEqual(isThere("card/x", "plain/p"), [true, true]);
         off(plain);
         off(card);
