@@ -177,3 +177,33 @@ function remount(dir: string, how: "ro" | "rw"): void {
     assert.equal(spawnSync("mount", ["-o", "remount,bind,ro", dir]).status, 0);
   } else if (bound.delete(dir)) spawnSync("umount", [dir]);
 }
+
+test(
+  "a listing for a mirror in which something was mounted, or unmounted, is none: what it shows of two file systems would count as gone",
+  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
+  async (t) => {
+    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-mounted-"));
+    for (const name of ["a", "b"]) await fs.mkdir(join(dir, name));
+    const [at, device] = [join(dir, "a"), deviceAt(dir)];
+    t.after(async () => {
+      unmount(at);
+      await device.close();
+      await fs.rm(dir, { recursive: true });
+    });
+    const listed = async (meanwhile: () => void) => {
+      for await (const { path } of device.source?.list(calm(), { directories: true }) ?? []) if (path === "b") meanwhile();
+    };
+    const mount = () => assert.equal(spawnSync("mount", ["-t", "tmpfs", "none", at]).status, 0);
+    assert.match(await expectFault(listed(mount), "transient"), /^something was mounted or unmounted in \S+ while it was listed$/);
+    await listed(() => undefined);
+    assert.match(
+      await expectFault(
+        listed(() => {
+          unmount(at);
+        }),
+        "transient",
+      ),
+      /while it was listed$/,
+    );
+  },
+);
