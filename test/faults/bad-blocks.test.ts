@@ -68,40 +68,37 @@ async function until(program: Program, done: () => boolean): Promise<void> {
   }
 }
 
-for (const [what, when, words] of [
-  ["its samples", "1", /what is in the spool is not its beginning; it is read again from the first byte/],
+for (const [what, call, when, words] of [
   [
-    "what is between them",
+    "its samples cannot be read in the spool",
+    "pread64",
+    "1",
+    /what is in the spool is not its beginning; it is read again from the first byte/,
+  ],
+  [
+    "what is between its samples cannot be read in the spool",
+    "pread64",
     "3",
     /cannot read the spool file \S+: input\/output error \(the medium may be failing\); it is read from its source again/,
   ],
+  [
+    "the rest cannot be written in the spool, which takes others",
+    "pwrite64",
+    "1..3",
+    /cannot write to the spool: input\/output error \(the medium may be failing\); the disk takes other files: it is read from its source again/,
+  ],
 ] as const)
-  test(`of a file that is half pulled, ${what} cannot be read in the spool: it is pulled anew`, { skip }, async (t) => {
+  test(`of a file that is half pulled, ${what}: it is pulled anew`, { skip }, async (t) => {
     const { world, config } = worldOf(t, { inPlace: false });
     const first = new Program(["run", "--json", "--config", config({ in: "4MiB/s" })]);
     t.after(() => first.kill());
     await until(first, () => existsSync(world.path("state/spool")) && world.size(join("state/spool", spooledIn(world))) > 6 * mib);
     await first.kill();
     world.mkdir("out");
-    const told = await failing(world.path("state/spool", spooledIn(world)), "pread64", when, config({}));
+    const told = await failing(world.path("state/spool", spooledIn(world)), call, when, config({}));
     assert.match(told, words);
     assertWhole(world);
   });
-
-test("a file that is half pulled cannot be written in the spool, which takes others: it is pulled anew", { skip }, async (t) => {
-  const { world, config } = worldOf(t, { inPlace: false });
-  const first = new Program(["run", "--json", "--config", config({ in: "4MiB/s" })]);
-  t.after(() => first.kill());
-  await until(first, () => existsSync(world.path("state/spool")) && world.size(join("state/spool", spooledIn(world))) > 6 * mib);
-  await first.kill();
-  world.mkdir("out");
-  const told = await failing(world.path("state/spool", spooledIn(world)), "pwrite64", "1..3", config({}));
-  assert.match(
-    told,
-    /cannot write to the spool: input\/output error \(the medium may be failing\); the disk takes other files: it is read from its source again/,
-  );
-  assertWhole(world);
-});
 
 test("a file in the spool cannot be read, and its source has it: it is pulled again", { skip }, async (t) => {
   const { world, config } = worldOf(t, { inPlace: false });
