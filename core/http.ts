@@ -8,7 +8,7 @@ import { connect as connectTcp, type Socket } from "node:net";
 import { setImmediate as turn } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
-import { certificateAt, expectPinned, hostOf, netFault, type Tls, tlsOptions } from "./net.js";
+import { certificateAt, expectPinned, hostOf, netFault, type Tls, tlsOptions, tlsPieceBytes } from "./net.js";
 import type { Certificate, Clock, Reading } from "./plugin.js";
 
 export interface HttpOptions {
@@ -59,8 +59,6 @@ export const busyMs = 60_000;
 const longestWaitMs = 86_400_000;
 /** With more than this waiting for the socket, nothing more is read. */
 const queuedBytes = 2 ** 20;
-/** The same with TLS: so much is encrypted as one piece, and over a slow link nobody sees how much of that has moved. */
-const secureBytes = 64 * 1024;
 
 export class HttpClient {
   readonly #options: HttpOptions;
@@ -202,7 +200,7 @@ export class HttpClient {
         request.setTimeout(0);
         answering = setTimeout(() => fail(noAnswer()), answerMs);
       });
-      const mostBytes = secure ? secureBytes : queuedBytes;
+      const mostBytes = secure ? tlsPieceBytes : queuedBytes;
       const pour = async (reading: Reading): Promise<void> => {
         for (let given = 0; ; given++) {
           hungry = true;

@@ -11,6 +11,9 @@ import { abortedFault, codeOf, Fault, faultOfErrno, isFault } from "./errors.js"
 import { path } from "./options.js";
 import type { Certificate } from "./plugin.js";
 
+/** So much is encrypted as one piece, of which nobody sees how much has moved: more would look like silence over a slow link. */
+export const tlsPieceBytes = 64 * 1024;
+
 /** "SHA256:<base64>" or hexadecimal with or without colons → 64 lower-case hexadecimal digits; undefined for anything else. */
 export function parseFingerprint(text: string): string | undefined {
   const bare = text.trim().replace(/^sha-?256:/i, "");

@@ -11,6 +11,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { TLSSocket } from "node:tls";
 import { syncData } from "../../core/fs.js";
+import { tlsPieceBytes } from "../../core/net.js";
 import { Answer, answerOf } from "./answer.js";
 import { isPartial, need, permOf } from "./commands-files.js";
 import { factLine, listLine } from "./listing.js";
@@ -20,9 +21,6 @@ import type { Login, Session, Transfer, Verb, Verbs } from "./session.js";
 
 /** So much may wait for the medium: it keeps the last sync short, and the sender no faster than the disk. */
 const syncEveryBytes = 64 * 1024 * 1024;
-
-/** So much is encrypted as one piece, of which nobody sees how much has gone. */
-const tlsBytes = 64 * 1024;
 
 export const transferVerbs: Verbs = {
   STOR: once("<path>", (session, arg) => store(session, arg, "STOR")),
@@ -203,7 +201,11 @@ async function retrieve(session: Session, arg: Buffer): Promise<void> {
   try {
     if (start > stats.size) throw new Answer(554, `The file has only ${stats.size} bytes.`);
     await transferring(session, "RETR", async (socket, transfer) => {
-      const file = handle.createReadStream({ start, autoClose: false, highWaterMark: socket instanceof TLSSocket ? tlsBytes : 256 * 1024 });
+      const file = handle.createReadStream({
+        start,
+        autoClose: false,
+        highWaterMark: socket instanceof TLSSocket ? tlsPieceBytes : 256 * 1024,
+      });
       file.on("data", (chunk) => (transfer.bytes += chunk.length));
       await pipeline(file, socket);
     });

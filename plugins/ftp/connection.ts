@@ -7,6 +7,7 @@
 import { once } from "node:events";
 import { TLSSocket } from "node:tls";
 import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
+import { tlsPieceBytes } from "../../core/net.js";
 import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
 import { type Answer, type Asked, ProtocolError, Refusal, Silence } from "./control.js";
@@ -24,8 +25,6 @@ const patienceMs = 1500;
 
 /** What may wait in a data socket. */
 const queuedBytes = 2 ** 20;
-/** The same with TLS: so much is encrypted as one piece, of which nobody sees how much has gone. */
-const tlsBytes = 64 * 1024;
 /**
  * What STOR sends before the server has said that it takes the file, so that a small file waits for nothing. A server that cannot yet (vsftpd waits for
  * an earlier transfer to give up its lock) would be sent all that sockets hold, with each try. APPE sends nothing: what an abandoned try had sent would be
@@ -303,7 +302,7 @@ export class Connection {
             if (answered || data.socket.destroyed) break;
             waits = false;
           }
-          const most = data.socket instanceof TLSSocket ? tlsBytes : queuedBytes;
+          const most = data.socket instanceof TLSSocket ? tlsPieceBytes : queuedBytes;
           do {
             put(bytes.subarray(0, most), bytes.length > most ? undefined : chunk.release);
             bytes = bytes.subarray(most);
