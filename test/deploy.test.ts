@@ -23,6 +23,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { overlaid } from "./overlaid.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const arch = process.arch === "arm64" ? "arm64" : "x64";
@@ -264,7 +265,7 @@ class Apart {
     mkdirSync(upper, { recursive: true });
     const prepared = [
       `mount -t tmpfs upper ${upper}`,
-      `for dir in etc opt usr/local var/lib srv; do mkdir -p ${upper}/$dir/up ${upper}/$dir/work; mount -t overlay -o lowerdir=/$dir,upperdir=${upper}/$dir/up,workdir=${upper}/$dir/work overlay /$dir; done`,
+      overlaid(["/etc", "/opt", "/usr/local", "/var/lib", "/srv"], upper),
       "mount -t tmpfs run /run",
       "mkdir -p /run/systemd/system /run/lock",
       "rm -rf /opt/filesync /etc/filesync /srv/* /etc/systemd/system/*filesync*",

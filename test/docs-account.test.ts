@@ -8,19 +8,14 @@ import { makeKey } from "./conformance/sftp-servers.js";
 import { freePort } from "./conformance/ftp-servers.js";
 import { mainJs } from "./faults/process.js";
 import { World } from "./faults/world.js";
+import { overlaid } from "./overlaid.js";
 
 /** A shell with what the page takes for granted. */
 const around = `
 set -eu
 sudo() { "$@"; }
 systemctl() { [ "$*" = "reload ssh" ]; }
-for dir in /etc /srv; do
-  mkdir -p "$SCRATCH$dir/up" "$SCRATCH$dir/work"
-  # Other tests make accounts meanwhile: their locks are not seen here.
-  for lock in passwd shadow group gshadow subuid subgid; do mknod "$SCRATCH$dir/up/$lock.lock" c 0 0; done
-  mknod "$SCRATCH$dir/up/.pwd.lock" c 0 0
-  mount -t overlay -o "lowerdir=$dir,upperdir=$SCRATCH$dir/up,workdir=$SCRATCH$dir/work" overlay "$dir"
-done
+${overlaid(["/etc", "/srv"], "$SCRATCH")} || exit 1
 mkdir -p /run/sshd
 ssh-keygen -A >/dev/null
 cd "$HERE"
