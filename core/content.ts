@@ -12,6 +12,7 @@ import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plug
 import { sameOrGrown } from "./pull-job.js";
 import { stampOf, type VersionRow } from "./rows.js";
 import { passing, readingOf, StreamReading } from "./reading.js";
+import { Samples } from "./samples.js";
 import { giveUp, sourceHolds } from "./space.js";
 
 const readBytes = 512 * 1024;
@@ -221,6 +222,7 @@ class ThroughContent implements Content {
   readonly localPath = undefined;
   #entry: FileEntry | undefined;
   #digest: Digester | undefined;
+  #samples: Samples | undefined;
   #at = 0;
   #leave: (() => void) | undefined;
 
@@ -243,10 +245,12 @@ class ThroughContent implements Content {
       const entry = sameOrGrown(this.version, now, isExact(this.version, lane));
       this.#entry = entry;
       this.#digest = offset === 0 ? new Digester("sha256") : undefined;
+      this.#samples = new Samples(offset);
       this.#at = offset;
       for await (const chunk of await source.open(entry, offset, signal)) {
         await lane.throttle.take((chunk as Buffer).length, signal);
         this.#digest?.update(chunk as Buffer);
+        this.#samples.update(chunk as Buffer);
         this.#at += (chunk as Buffer).length;
         yield chunk as Buffer;
       }
@@ -261,16 +265,22 @@ class ThroughContent implements Content {
   async sealed(signal: AbortSignal): Promise<Digest | undefined> {
     const { engine, version } = this;
     try {
-      const now = await sourceOf(engine, version).source.stat(version.path, signal);
-      sameOrGrown(version, now ?? this.#entry);
+      const { source, lane } = sourceOf(engine, version);
+      const now = await source.stat(version.path, signal);
+      const entry = sameOrGrown(version, now ?? this.#entry);
       const digest = this.#at === version.size ? this.#digest?.value() : undefined;
       const known = engine.queue.version(version.id)?.digest ?? undefined;
       if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written between two targets");
+      // What is longer now may be another that was written over it meanwhile.
+      const vouched = (digest !== undefined && digest === known) || lane.keepsGrowing(version.path);
+      if (now !== undefined && now.size > version.size && !vouched && (await this.#samples?.areIn(source, entry, signal)) === false)
+        throw new Fault("changed", "another file was written over it while it was sent");
       if (digest !== undefined && known === undefined)
         await engine.journal.apply(() => engine.journal.run("UPDATE versions SET digest = ? WHERE id = ?", digest, version.id));
       return digest ?? known;
     } catch (error) {
       this.broken = error;
+      noteGrown(engine, version, error);
       throw error;
     }
   }

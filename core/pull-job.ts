@@ -4,7 +4,6 @@
  *
  * A checkpoint is data first, then the journal, and only then a push may send it.
  */
-import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { Digester } from "./digest.js";
 import { type Engine, nameOf, streamTargets } from "./engine.js";
@@ -15,12 +14,12 @@ import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
 import { marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
+import { sampleAt, samplesOf } from "./samples.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import { otherThan } from "./stat.js";
 import type { Transfer } from "./transfers.js";
 
-const sampleBytes = 4096;
 /** With what comes in while it is synced, and what sockets hold, at most 4 MiB are read again. */
 const everyBytes = 3 * 2 ** 20;
 const soonMs = 2000;
@@ -428,11 +427,7 @@ export class PullJob {
     if (handle === undefined) return false;
     try {
       if ((await handle.stat()).size < at) return false;
-      const samples = new Map([
-        [0, Math.min(sampleBytes, at)],
-        [Math.max(0, at - sampleBytes), Math.min(sampleBytes, at)],
-      ]);
-      for (const [from, length] of samples) {
+      for (const [from, length] of samplesOf(0, at)) {
         const ours = Buffer.alloc(length);
         const read = await handle.read(ours, 0, length, from).catch((error: unknown) => {
           if (codeOf(error) !== "EIO") throw error;
@@ -440,26 +435,12 @@ export class PullJob {
         });
         // What the medium here fails at is no use.
         if (read === undefined) return false;
-        const theirs = await this.#sample(entry, from, length);
-        if (!createHash("sha256").update(ours).digest().equals(createHash("sha256").update(theirs).digest())) return false;
+        if (!(await sampleAt(this.source, entry, from, length, this.signal)).equals(ours)) return false;
       }
       return true;
     } finally {
       await handle.close();
     }
-  }
-
-  async #sample(entry: FileEntry, from: number, length: number): Promise<Buffer> {
-    const stream = await this.source.open(entry, from, this.signal);
-    const parts: Buffer[] = [];
-    let have = 0;
-    for await (const chunk of stream) {
-      parts.push(chunk as Buffer);
-      have += (chunk as Buffer).length;
-      if (have >= length) break;
-    }
-    throwIfAborted(this.signal);
-    return Buffer.concat(parts).subarray(0, length);
   }
 
   #notVouched(): Fault {
