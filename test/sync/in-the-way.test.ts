@@ -34,6 +34,7 @@ export const plugin = {
     tree.tryOut = async () => (${JSON.stringify(promises)});
     tree.move = async (from, to, ...more) => (refuse(to), move(from, to, ...more));
     target.commit = async (upload, signal) => {
+      while (now() === "hold") await new Promise((resolve) => setTimeout(resolve, 10));
       const free = now() === "" && !upload.path.includes(".filesync");
       return free ? { occupied: true, size: 1 } : commit(upload, signal);
     };
@@ -135,6 +136,30 @@ test("in turn: that another machine has its turn, and since when, is told while 
   rmdirSync(hold);
   await until("it has its turn", () => existsSync(join(nas, "a.txt")), 30_000);
   await until("nothing is told", async () => (await reason()) === undefined, 10_000);
+});
+
+test("an approval that comes while a round is under way, of what that does not know yet, is for the next one", async (t) => {
+  const world = new World(t);
+  const [box, nas, busy] = [world.mkdir("box"), world.mkdir("nas"), world.path("busy")];
+  writeFileSync(world.path("busy.mjs"), pluginText(busy, {}));
+  const config = world.config({
+    devices: { box: { type: "local", dir: "box", settle: "0s", interval: "1s" }, nas: { type: "./busy.mjs", dir: "nas" } },
+    routes: [{ from: "box", to: ["nas"], mode: "mirror", deletes: true, maxDeletes: 1 }],
+  });
+  for (const name of ["a", "b", "c", "d"]) writeFileSync(join(box, name), name);
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await until("they are brought", () => existsSync(join(nas, "d")), 30_000);
+  writeFileSync(busy, "hold");
+  writeFileSync(join(box, "e"), "e");
+  await until("it is sent", () => all(nas).some((path) => path.endsWith(".part")), 30_000);
+  for (const name of ["a", "b"]) rmSync(join(box, name));
+  assert.match((await runProgram(["plan", "--config", config])).out, /2 of \d would be removed at nas/);
+  const approved = await runProgram(["approve", "box:nas", "--config", config]);
+  assert.equal(approved.code, 0, approved.err);
+  rmSync(busy);
+  await until("they are removed", () => !existsSync(join(nas, "a")) && !existsSync(join(nas, "b")), 30_000);
+  assert.ok(existsSync(join(nas, "e")));
 });
 
 test("at a server that lists not all that it has, what cannot get its name is waited for and told, and not sent again without a pause", async (t) => {
