@@ -81,9 +81,8 @@ export function messageOf(
   const key = String(inner.at(-1) ?? "");
   const entries = entriesAt(schema, inner.slice(0, -1));
   const isRoute = entries !== undefined && "from" in entries;
-  if (issue.type === "strict_object" && issue.expected === "never" && isRoute && beside.includes(key))
-    return `unknown key "${key}" in a route: it belongs to a device`;
-  if (issue.type === "strict_object" && issue.expected === "never" && entries !== undefined)
+  if (isUnknownKey(issue) && isRoute && beside.includes(key)) return `unknown key "${key}" in a route: it belongs to a device`;
+  if (isUnknownKey(issue) && entries !== undefined)
     return `unknown key "${key}"${suggestion(key, [...Object.keys(entries), ...(inner.length === 1 && !isRoute && !("devices" in entries) ? beside : [])])}`;
   if (issue.received === "undefined") {
     const help = entries?.[key] === undefined ? undefined : v.getDescription(entries[key]);
@@ -99,6 +98,22 @@ export function messageOf(
   if (isUnseen(issue)) return `expected ${wanted}`;
   return `expected ${wanted}${given(issue, written)}${typeof issue.input === "string" ? suggestion(issue.input, words) : ""}`;
 }
+
+/** Of an object with keys that are unknown only the first is told: one of each. */
+export function eachUnknown(issue: v.BaseIssue<unknown>, schema: v.GenericSchema): v.BaseIssue<unknown>[] {
+  const path = issue.path ?? [];
+  const last = path.at(-1);
+  const above = path.slice(0, -1);
+  const entries = entriesAt(
+    schema,
+    above.map(({ key }) => key as string | number),
+  );
+  if (!isUnknownKey(issue) || entries === undefined || !isObject(last?.input)) return [issue];
+  const unknown = Object.keys(last.input).filter((key) => !Object.hasOwn(entries, key));
+  return unknown.map((key) => ({ ...issue, path: [...above, { ...last, key }] as unknown as typeof issue.path }));
+}
+
+const isUnknownKey = ({ type, expected }: v.BaseIssue<unknown>) => type === "strict_object" && expected === "never";
 
 export function isUnseen({ received }: v.BaseIssue<unknown>): boolean {
   return received === unseen;

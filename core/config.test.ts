@@ -80,6 +80,27 @@ test("all errors at once, each with its line, its path and the nearest right wor
   );
 });
 
+test("each of several unknown keys is told, with its line; and in one line what holds control characters", async () => {
+  assert.deepEqual(
+    await problems(`{
+    "devices": {
+      "in": { "type": "local", "dir": "x", "setle": "1s",
+        "a\\nb\\u001b[31m": 1 },
+      "out": { "type": "local", "dir": "y" } },
+    "routes": [{ "from": "in", "to": ["out"], "excludes": [],
+      "includes": [] }],
+    "vehicel": "plane-1"
+  }`),
+    [
+      'c:3: devices.in.setle: unknown key "setle"; did you mean "settle"?',
+      'c:4: devices.in.a‛0Ab‛1B[31m: unknown key "a‛0Ab‛1B[31m"',
+      'c:6: routes[0].excludes: unknown key "excludes"; did you mean "exclude"?',
+      'c:7: routes[0].includes: unknown key "includes"; did you mean "include"?',
+      'c:8: vehicel: unknown key "vehicel"; did you mean "vehicle"?',
+    ],
+  );
+});
+
 test("what is wrong takes only itself out; a route to it stays, and its files wait", async () => {
   const { config, problems: wrong } = await load(`{
     "devices": { "a": { "type": "local", "dir": "x" }, "b": { "type": "local" }, "c": { "type": "local", "dir": "y" } },
@@ -226,6 +247,8 @@ test("secrets come from the environment or a file, and never show", async () => 
       missing.problems.map(({ message }) => message.replace(/, got.*/, "")),
       ["expected a readable secret file; /nowhere/ftp.secret is not (ENOENT)", "expected the environment variable PW to be set"],
     );
+    const inherited = await load(text.replace('"PW"', '"toString"'), dir, {});
+    assert.match(inherited.problems.map(({ message }) => message).join(), /^expected the environment variable toString to be set/);
   } finally {
     rmSync(dir, { recursive: true });
   }

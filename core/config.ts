@@ -11,6 +11,7 @@ import type { HookRule } from "./hooks.js";
 import {
   asText,
   duplicateKeys,
+  eachUnknown,
   entriesOf,
   isObject,
   isUnseen,
@@ -24,6 +25,7 @@ import {
 } from "./config-problems.js";
 import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
 import { command, duration, lineOrNothing, oneLine, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
+import { printable } from "./names.js";
 import { plainPath } from "./paths.js";
 import type { Plugin, Role } from "./plugin.js";
 import { misledInto, ownDir, type Route } from "./route.js";
@@ -238,11 +240,11 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   }
   const problems: ConfigProblem[] = [];
   const add = (at: At, message: string, more: Pick<ConfigProblem, "unseen"> = {}) =>
-    void problems.push({ line: lineOf(tree, at, lineAt), path: asText(at), message, ...more });
+    void problems.push({ line: lineOf(tree, at, lineAt), path: printable(asText(at)), message: printable(message), ...more });
   const parse: Parse = (at, schema, input) => {
     const result = parseIn(options, schema, input);
     if (result.success) return result.output;
-    for (const issue of result.issues.flatMap(inList)) {
+    for (const issue of result.issues.flatMap(inList).flatMap((one) => eachUnknown(one, schema))) {
       const inner = (issue.path ?? []).map((item) => item.key as string | number);
       const written = inner.reduce<unknown>(
         (value, key) => (value as Readonly<Record<string | number, unknown>> | undefined)?.[key],
@@ -255,7 +257,11 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   };
 
   duplicateKeys(tree, (node, key) =>
-    problems.push({ line: lineAt(node.offset), path: key, message: `"${key}" is there twice; only one of them can count` }),
+    problems.push({
+      line: lineAt(node.offset),
+      path: printable(key),
+      message: printable(`"${key}" is there twice; only one of them can count`),
+    }),
   );
   // A list has no keys that could be wrong.
   if (Array.isArray(raw)) return { stateDir, problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };

@@ -3,7 +3,7 @@ import { namesIn } from "./config.js";
 import { suggestion } from "./config-problems.js";
 import { ControlError } from "./control.js";
 import type { Engine } from "./engine.js";
-import { typedPath } from "./names.js";
+import { printable } from "./names.js";
 import { nameIn } from "./paths.js";
 import { forgottenIn } from "./receipts.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
@@ -44,7 +44,7 @@ export function namedBy(engine: Engine, what: string): Named[] {
 export function placeIn(engine: Engine, what: string): { device?: string; path: string } {
   const colon = what.indexOf(":");
   const device = what.slice(0, Math.max(0, colon));
-  const path = (text: string) => typedPath(text.replace(/^\/+|\/+$/g, ""));
+  const path = (text: string) => printable(text.replace(/^\/+|\/+$/g, ""));
   return colon > 0 && isDevice(engine, device) ? { device, path: path(what.slice(colon + 1)) } : { path: path(what) };
 }
 

@@ -40,8 +40,8 @@ export function bytesFromName(name: string): Buffer {
   return Buffer.concat(parts);
 }
 
-/** A path as a person types it, who may have the newline that a shell completes, or ‛0A as it is printed. */
-export function typedPath(text: string): string {
+/** Control characters as names have them: of a path that a person types, who may have the newline that a shell completes, or ‛0A as it is printed; of a text that is told. */
+export function printable(text: string): string {
   return text.replace(/\p{Cc}/gu, quoteControl);
 }
 

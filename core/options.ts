@@ -239,7 +239,7 @@ export const secret = (empty?: "refused") =>
       if (typeof given === "string") return new Secret(given);
       if (surroundings.secrets === "unread") return new UnreadSecret();
       if ("env" in given) {
-        const value = surroundings.env[given.env];
+        const value = Object.hasOwn(surroundings.env, given.env) ? surroundings.env[given.env] : undefined;
         if (value !== undefined && value !== "") return new Secret(value);
         addIssue({ message: `the environment variable ${given.env} to be set` });
         return NEVER;
