@@ -6,6 +6,7 @@ import { existsSync, promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import type { FileEntry } from "../../core/plugin.js";
 import { calm, until } from "../../test/conformance/clause.js";
 import { freePort, startOwn } from "../../test/conformance/ftp-servers.js";
@@ -275,19 +276,33 @@ test("a client that vanishes behind its last byte has finished nothing", async (
   assert.equal((await server.source.stat("u/vanished.bin", calm()))?.settled, false);
 });
 
-test("ABOR ends a transfer, keeps what came, and the session goes on", async () => {
-  const ftp = await login();
-  const data = await ftp.data();
-  data.on("error", () => data.destroy());
-  assert.match(await ftp.ask("STOR abor.bin"), /^150/);
-  data.write(bytes(1000));
-  await until("the bytes to be there", async () => (await fs.stat(real("abor.bin"))).size === 1000);
-  ftp.send(Buffer.from([0xff, 0xf4, 0xff, 0xf2]));
-  assert.match(await ftp.ask("ABOR"), /^426/);
-  assert.match(await ftp.answer(), /^226/);
-  assert.equal(await ftp.ask("SIZE abor.bin"), "213 1000");
-  ftp.close();
-});
+/** Without what goes as urgent data, which node can neither send nor take. */
+const interrupts: readonly (readonly [who: string, sends: readonly string[]])[] = [
+  ["in one line", ["\xff\xf4\xff\xf2ABOR\r\n"]],
+  ["whose first byte was urgent (lftp)", ["\xf4\xff\xf2", "ABOR\r\n"]],
+  ["whose third byte was urgent (BSD's ftp)", ["\xff\xf4\xf2ABOR\r\n"]],
+  ["all of it urgent (Python's ftplib)", ["ABOR\r"]],
+  ["in pieces", ["ABOR\r", "\n"]],
+];
+for (const [who, sends] of interrupts) {
+  test(`ABOR ${who} ends a transfer, keeps what came, and the session goes on`, async () => {
+    const ftp = await login();
+    const data = await ftp.data();
+    data.on("error", () => data.destroy());
+    assert.match(await ftp.ask("STOR abor.bin"), /^150/);
+    data.write(bytes(1000));
+    await until("the bytes to be there", async () => (await fs.stat(real("abor.bin"))).size === 1000);
+    for (const send of sends) {
+      ftp.send(Buffer.from(send, "latin1"));
+      await setImmediate();
+    }
+    assert.match(await ftp.answer(), /^426/);
+    assert.match(await ftp.answer(), /^226/);
+    assert.equal(await ftp.ask("SIZE abor.bin"), "213 1000");
+    assert.match(await ftp.ask("DELE abor.bin"), /^250/);
+    ftp.close();
+  });
+}
 
 test("a client that comes back ends its own old transfer, and asks the size again", async () => {
   const [old, now, other] = [await login(), await login(), await login("other")];
