@@ -24,9 +24,13 @@ import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
 /** Names at targets that are being published now: two uploads to one name are published one after the other. */
 const publishing = new Map<string, Promise<unknown>>();
 
+/** Less is no matter, though it be sent again and again. */
+const worthBytes = 2 ** 20;
+
 export class PushJob {
   /** The target took bytes that it did not have, and keeps them should it break off, as far as what became of those before tells. */
   progress = false;
+  #sentBytes = 0;
   readonly #content: Content;
   readonly #route: RouteLane | undefined;
   /** The attachment that it began with. */
@@ -62,6 +66,11 @@ export class PushJob {
   /** The fault that reading ended with, where reading is what failed. */
   get broken(): unknown {
     return this.#needsSource ? this.#content.broken : undefined;
+  }
+
+  /** It cost the link what the target did not keep, as far as `progress` tells. */
+  get wasted(): boolean {
+    return !this.progress && this.#sentBytes >= worthBytes;
   }
 
   close(): void {
@@ -250,6 +259,7 @@ export class PushJob {
       transfer.offset = Math.min(version.size, transfer.offset + bytes);
       // What does not come through `chunks` is counted as it is told.
       if (budget !== undefined && !this.#counts) counted = Promise.all([counted, this.#spend(budget, bytes)]);
+      this.#sentBytes += bytes;
       if (bytes > 0) sentFrom.set(work.delivery.id, held);
       this.progress ||= bytes > 0 && target.features.resume && !inVain;
       engine.transfers.pushedBytes += bytes;

@@ -11,7 +11,7 @@ import type { Lane } from "./lane.js";
 import { decided, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
-import { type Action, actionFor, countsAsTry, reasonOf, refusedMsAfter, shotRefusedMsAfter, toldFailed } from "./retry.js";
+import { type Action, actionFor, countsAsTry, fullMs, reasonOf, refusedMsAfter, costlyRefusedMsAfter, toldFailed } from "./retry.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
@@ -128,13 +128,17 @@ async function settle(
   const refused = ofLogin && !afterOthers && (await lane.usable(signal, true));
   // A disk that came back may have lost what its cache held: it is asked anew.
   const replugged = !ofSource && isFault(cause, "conflict") && (lane.state.epoch !== job.epoch || !lane.attached);
+  // It takes away what it has no room for, all of which would go again: others may be smaller.
+  const wasted = !ofSource && isFault(cause, "full") && job.wasted;
   const action: Action = ofFile
     ? { do: "park", fault: "denied" }
     : replugged
       ? { do: "again", afterMs: 0 }
       : refused
         ? { do: "again", afterMs: refusedMsAfter(tries) }
-        : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
+        : wasted
+          ? { do: "again", afterMs: costlyRefusedMsAfter(tries) }
+          : actionFor(cause, { tries, restarts: delivery.restarts, upMs: engine.upMs() }, engine.random());
   const reason = reasonOf(cause);
   const what = `${nameOf(version)} → ${lane.name}`;
   if (!ofSource && !refused) lane.noteFault(isFault(cause, "indoubt") ? cause.cause : cause);
@@ -152,7 +156,7 @@ async function settle(
       await queue.release(delivery.id, ofSource ? clock.monotonicMs() + 1000 : 0);
       return;
     case "wait":
-      if (afterOthers) await again(shotRefusedMsAfter(tries), tries + 1);
+      if (afterOthers) await again(costlyRefusedMsAfter(tries), tries + 1);
       else await again(lane.attached || ofSource ? 1000 : 0, tries);
       if (ofSource && sourceLane?.holds(version.medium) !== true)
         await journal.apply(() => queue.sourceAway(version.source, version.medium));
@@ -160,7 +164,7 @@ async function settle(
       events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
     case "again": {
-      await again(action.afterMs, refused || countsAsTry(cause) ? tries + 1 : tries);
+      await again(action.afterMs, refused || wasted || countsAsTry(cause) ? tries + 1 : tries);
       // It is the target that wants peace, or space, not this one file: of that the first file's word is enough.
       const ofTarget = !ofSource && isFault(cause, "throttled", "full");
       const known = delivery.fault === facts.fault;
@@ -168,7 +172,7 @@ async function settle(
       const isNews = ofTarget
         ? lane.stopped === undefined || !(known || delivery.fault === null)
         : tries === 0 && inARow <= toldFailed && !(known && facts.fault === "indoubt");
-      if (ofTarget) lane.pauseTarget(action.afterMs, reason);
+      if (ofTarget) lane.pauseTarget(wasted ? fullMs : action.afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",
         "again",

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, type FaultKind } from "./errors.js";
-import { actionFor, backoffMs, countsAsTry, refusedMsAfter, shotRefusedMsAfter } from "./retry.js";
+import { actionFor, backoffMs, countsAsTry, refusedMsAfter, costlyRefusedMsAfter } from "./retry.js";
 
 const fresh = { tries: 0, restarts: 0, upMs: 0 };
 
@@ -64,9 +64,9 @@ test("one file that a target refused by itself is tried again after a minute, tw
   assert.deepEqual([0, 1, 2, 3, 4, 10_000].map(refusedMsAfter), [60_000, 120_000, 240_000, 480_000, 600_000, 600_000]);
 });
 
-test("one that a single shot's server denied is tried again after more than the minute for which that is left alone, up to an hour", () => {
+test("what costs the whole file each time is tried again after more than the minute for which that is left alone, up to an hour", () => {
   assert.deepEqual(
-    [0, 1, 2, 3, 4, 5, 10_000].map((tries) => shotRefusedMsAfter(tries) / 60_000),
+    [0, 1, 2, 3, 4, 5, 10_000].map((tries) => costlyRefusedMsAfter(tries) / 60_000),
     [2, 4, 8, 16, 32, 60, 60],
   );
 });

@@ -35,10 +35,10 @@ const capMs = 300_000;
 const earlyCapMs = 30_000;
 const earlyMs = 600_000;
 const unknownTries = 20;
-const fullMs = 10_000;
+export const fullMs = 10_000;
 const refusedMs = 60_000;
 const refusedCapMs = 600_000;
-const shotRefusedCapMs = 3_600_000;
+const costlyRefusedCapMs = 3_600_000;
 
 /** `random`: 0 ≤ x < 1; full jitter over the upper half, so that the least wait still grows. */
 export function backoffMs(tries: number, upMs: number, random: number): number {
@@ -52,9 +52,9 @@ export function refusedMsAfter(tries: number): number {
   return Math.min(refusedCapMs, refusedMs * 2 ** Math.min(tries, 10));
 }
 
-/** The same of a single shot, each of which costs the whole file. It begins beyond the time for which a target that denied something is left alone: another file goes first. */
-export function shotRefusedMsAfter(tries: number): number {
-  return Math.min(shotRefusedCapMs, 2 * refusedMs * 2 ** Math.min(tries, 10));
+/** The same of what costs the whole file each time, as a single shot does. It begins beyond the time for which a target that denied something is left alone: another file goes first. */
+export function costlyRefusedMsAfter(tries: number): number {
+  return Math.min(costlyRefusedCapMs, 2 * refusedMs * 2 ** Math.min(tries, 10));
 }
 
 export function actionFor(error: unknown, tried: Tried, random: number): Action {

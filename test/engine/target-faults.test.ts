@@ -76,6 +76,38 @@ test("a target that has no space, or asks for a pause, says so once until it tak
   await until(bench, "said anew", () => warned() === before + 1);
 });
 
+test("what a target takes away for want of room goes there ever later, as each time costs all of it; a smaller file goes meanwhile", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 1, resume: false } });
+  card.put("big.bin", randomBytes(2_000_000), t0 + 1000);
+  card.put("small.bin", "small", t0);
+  let full = true;
+  out.before = (call) => {
+    if (!full || call !== "commit big.bin") return undefined;
+    out.partials.clear();
+    throw new Fault("full", "the quota is used up: it was not saved");
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("out");
+  const waits = (minutes: number) => () => {
+    const [row] = engine.journal.all<{ atMs: number }>(
+      "SELECT not_before AS atMs FROM deliveries WHERE path LIKE '%big.bin' AND fault = 'full'",
+    );
+    return row !== undefined && row.atMs - engine.clock.monotonicMs() > minutes * 60_000;
+  };
+  await until(bench, "a wait of two minutes", waits(1));
+  assert.ok((lane?.pausedMs ?? 0) <= 10_000);
+  lane?.resumeTarget();
+  await until(bench, "the smaller one", () => out.files.has("small.bin"));
+  out.attach(true);
+  await until(bench, "a wait of four", waits(3));
+  full = false;
+  out.attach(true);
+  await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
+});
+
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
