@@ -429,8 +429,14 @@ export class Connection {
       if (entry !== undefined) listed.push(entry);
     };
     let said: Answer | undefined;
+    let waits = false;
     await this.#transfer(commands, async (data) => {
       await data.ready;
+      waits = true;
+      data.answer.then(
+        () => (waits = false),
+        () => undefined,
+      );
       let rest = "";
       for await (const chunk of data.socket as AsyncIterable<Buffer>) {
         this.#login.control.touch();
@@ -443,6 +449,15 @@ export class Connection {
       take(rest);
       said = await data.answer;
       taken(said);
+    }).catch((error: unknown) => {
+      if (!waits || !(error instanceof Silence)) throw error;
+      const seconds = this.#login.options.timeout / 1000;
+      throw new Silence(
+        `no listing came within ${seconds} s; where the server needs longer for all that is there, give it a longer "timeout"`,
+        {
+          cause: error,
+        },
+      );
     });
     // vsftpd says so in an answer of success, behind an empty list; Pure-FTPd ends a list after 10,000 entries (its "-L").
     if (said !== undefined && /failed to open directory/i.test(said.text)) throw new Refusal({ code: 550, text: said.text });

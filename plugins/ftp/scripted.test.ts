@@ -752,6 +752,20 @@ for (const [what, piece] of [
     }, /the server's listing of a directory has no end/);
   });
 
+test("a server that is slow to list is told from one that answers nothing: a longer timeout helps", async () => {
+  const port = await dataPort((socket) => socket.on("error", () => socket.destroy()));
+  const { device } = await scripted(
+    (line) => {
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      return line.startsWith("LIST") ? "150 now" : undefined;
+    },
+    { timeout: "200ms" },
+  );
+  await assert.rejects(async () => {
+    for await (const { path } of device.source!.list(calm())) assert.fail(path);
+  }, /no listing came within 0.2 s; .* "timeout"/);
+});
+
 test("a source looks at a file by SIZE where there is no MLST, and lists only for what has none; a tree always lists", async () => {
   const port = await dataPort((socket) =>
     socket.on("error", () => socket.destroy()).end("drwxr-xr-x 2 0 0 0 Jan 1 2026 dir\r\n-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n"),
