@@ -468,6 +468,8 @@ export interface Target {
   discard(upload: Upload, signal: AbortSignal): Promise<void>;
   /** What is at `upload.path` now; undefined when nothing is. Absent where names cannot be looked at. */
   look?(upload: Upload, signal: AbortSignal): Promise<Occupant | undefined>;
+  /** Throws the Fault that says why nothing is to be seen there: the root itself is not. Absent where there is a source, whose list says so, or nobody can tell. */
+  expectRoot?(signal: AbortSignal): Promise<void>;
   /** For a single shot whose answer was lost: its receipt; "absent" only where it surely is not there, nor on its way: it is then sent again. */
   lookup?(upload: Upload, signal: AbortSignal): Promise<Receipt | "absent" | "unknown">;
 }

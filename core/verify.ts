@@ -124,6 +124,7 @@ async function whyUnseen(lane: Lane, places: Places, signal: AbortSignal): Promi
 
 async function whyNotListed(lane: Lane, signal: AbortSignal): Promise<string | undefined> {
   try {
+    await lane.device.target?.expectRoot?.(signal);
     for await (const entry of lane.device.source?.list(signal, { enter: () => false }) ?? []) if (entry.path !== "") break;
     return undefined;
   } catch (error) {

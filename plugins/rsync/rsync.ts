@@ -70,6 +70,8 @@ export class Rsync {
   readonly #newer = new Set(newer);
   /** rrsync locks what it serves. */
   oneAtATime = false;
+  /** Runs that are under way. Each ends by itself once no byte moves for too long. */
+  runs = 0;
   #turn: Promise<unknown> = Promise.resolve();
 
   /** `dir`: where stages are made. `alone`: one run at a time, because a rate is to be kept. */
@@ -189,10 +191,11 @@ export class Rsync {
     return size === undefined ? {} : { size: Number(size) };
   }
 
-  /** Whether the root can be looked at. One that is not there is made by the first upload. */
-  async look(signal: AbortSignal): Promise<void> {
+  /** Whether the root is there: the first upload makes it. Throws where it cannot be looked at. */
+  async look(signal: AbortSignal): Promise<boolean> {
     const ended = await this.#end(["--list-only", "--dirs", "--exclude=*", ...this.#patience(0), this.#place.to], signal);
-    if (ended.code === 0 || isRootAbsent(ended)) return;
+    if (ended.code === 0) return true;
+    if (isRootAbsent(ended)) return false;
     if (/change_dir .* failed: Not a directory/.test(ended.err)) throw new Fault("config", "the root is no directory");
     throw rsyncFault("cannot use the root", ended);
   }
@@ -241,12 +244,18 @@ export class Rsync {
   }
 
   #end(args: readonly string[], signal: AbortSignal, { onTotal, input }: More = {}): Promise<Ended> {
-    const run = (): Promise<Ended> =>
-      this.#children.run(["rsync", "-e", this.#place.ssh, ...args], {
-        signal,
-        ...(input === undefined ? {} : { input }),
-        ...(onTotal === undefined ? {} : { onOut: totals(onTotal) }),
-      });
+    const run = async (): Promise<Ended> => {
+      this.runs += 1;
+      try {
+        return await this.#children.run(["rsync", "-e", this.#place.ssh, ...args], {
+          signal,
+          ...(input === undefined ? {} : { input }),
+          ...(onTotal === undefined ? {} : { onOut: totals(onTotal) }),
+        });
+      } finally {
+        this.runs -= 1;
+      }
+    };
     return this.oneAtATime ? this.#inTurn(run, signal) : run();
   }
 

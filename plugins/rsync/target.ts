@@ -98,6 +98,11 @@ export class RsyncTarget implements Target {
     return there === undefined ? undefined : this.#occupant(far, upload, there, signal);
   }
 
+  async expectRoot(signal: AbortSignal): Promise<void> {
+    const { rsync } = await this.#link.login(signal);
+    if (!(await rsync.look(signal))) throw new Fault("transient", `the root ${this.#options.root} is not there`);
+  }
+
   #forget<T>(upload: Upload, result: T): T {
     this.#compared.delete(upload.id);
     return result;

@@ -65,6 +65,13 @@ for (const kind of [rsyncShell, rsyncOnly]) {
     world.file("in/large.ulg", Buffer.concat([readFileSync(world.path("in/large.ulg")), random.bytes(100_000)]), 100);
     assert.equal((await once(config)).code, 0);
     assertSameTree(treeOf(to), treeOf(world.path("in")), "the target");
+    // As where its disk is not mounted.
+    await fs.rename(to, `${to}.away`);
+    const { code, out } = await runProgram(["verify", "taken.bin", "--config", config]);
+    const root = kind === rsyncShell ? to : "./to";
+    assert.equal(code, 3);
+    assert.match(out, /^1 delivery: 0 proved, 1 could not be looked at$/m);
+    assert.ok(out.includes(`nothing is to be seen there: the root ${root} is not there; is its disk not mounted?`), out);
   });
 
   test(`${kind.name}: from the spool, with the time that the source says where a shell can set it`, { skip }, async (t) => {
