@@ -25,6 +25,11 @@ import { Shell } from "./shell.js";
 const mostSocketBytes = 108 - 20;
 /** Where the connection that is shared has just gone ssh makes one of its own, and the word that tells of a login would stand before what rsync says. */
 const quiet = ["-o", "PermitLocalCommand=no"];
+/**
+ * So many timeouts pass before ssh gives up: its question waits behind what goes before it over a slow link. Sooner, rsync notices that no byte moves, and who
+ * asks a shell that no answer comes.
+ */
+const aliveTimeouts = 10;
 /** A shell that says nothing for so long is none. */
 const shellMs = 10_000;
 
@@ -139,7 +144,7 @@ export class Link {
     const place = { ssh: `ssh -F "${config}" ${quiet.join(" ")}`, to: `${hostAlias}:${root}/` };
     const rsync = new Rsync(this.#options, this.#children, place, own, this.#context.maxRate !== undefined);
     const far = this.#commands
-      ? await this.#farShell(() => new Shell(this.#children, ["ssh", "-F", config, ...quiet, hostAlias]), root)
+      ? await this.#farShell(() => new Shell(this.#children, ["ssh", "-F", config, ...quiet, hostAlias], () => rsync.runs > 0), root)
       : undefined;
     this.#rsyncAlone = far === undefined;
     rsync.oneAtATime = far === undefined;
@@ -207,7 +212,7 @@ export class Link {
       "GlobalKnownHostsFile none",
       `ConnectTimeout ${seconds}`,
       `ServerAliveInterval ${Math.max(1, Math.floor(seconds / 3))}`,
-      "ServerAliveCountMax 3",
+      `ServerAliveCountMax ${3 * aliveTimeouts}`,
       "ControlMaster no",
       `ControlPath ${inConfig(socket)}`,
       "PermitLocalCommand yes",

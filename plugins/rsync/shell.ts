@@ -43,14 +43,18 @@ interface Asked {
 
 export class Shell {
   readonly #child: Child;
+  readonly #fills: () => boolean;
   readonly #token = randomBytes(12).toString("hex");
   readonly #asked: Asked[] = [];
   readonly #tail: () => string;
   #timer: NodeJS.Timeout | undefined;
+  #filled = false;
   #text = "";
   #over = false;
 
-  constructor(children: Children, argv: readonly string[]) {
+  /** `fills`: whether something else fills the connection now; over a slow link what a shell is asked waits behind that. */
+  constructor(children: Children, argv: readonly string[], fills: () => boolean) {
+    this.#fills = fills;
     this.#child = children.start([...argv, "exec sh"]);
     this.#tail = tailOf(this.#child);
     this.#child.stdout.on("data", (text: string) => this.#take(text));
@@ -68,7 +72,7 @@ export class Shell {
     return this.#tail();
   }
 
-  /** What a line of shell prints. Throws "transient" where the shell ends, or takes longer than `ms`. */
+  /** What a line of shell prints. Throws "transient" where the shell ends, or takes longer than `ms` with nothing else under way. */
   ask(line: string, ms: number): Promise<string> {
     if (this.#over) return Promise.reject(lost());
     return new Promise((done, fail) => {
@@ -94,10 +98,19 @@ export class Shell {
     clearTimeout(this.#timer);
     const [first] = this.#asked;
     if (first === undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#lost(new Fault("transient", "the server's shell gave no answer"));
-      void endGroup(this.#child);
-    }, first.ms);
+    this.#filled = this.#fills();
+    this.#timer = setTimeout(() => this.#silent(), first.ms);
+  }
+
+  #silent(): void {
+    const before = this.#filled;
+    this.#filled = this.#fills();
+    if (before || this.#filled) {
+      this.#timer?.refresh();
+      return;
+    }
+    this.#lost(new Fault("transient", "the server's shell gave no answer"));
+    void endGroup(this.#child);
   }
 
   #take(text: string): void {

@@ -1,4 +1,5 @@
 /** A login at a server: a connection whose host key was checked, SFTP on it, and digests where the server allows commands. */
+import type { Socket } from "node:net";
 import ssh2, { type Client, type ClientChannel, type ConnectConfig } from "ssh2";
 import { Fault, isFault } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
@@ -8,8 +9,11 @@ import { waysOf, type Way } from "./keys.js";
 import type { SftpOptions } from "./options.js";
 import { Session } from "./session.js";
 import { Digester } from "./shell.js";
-import { gatheringSocket, softwareOf } from "./socket.js";
+import { Departure, gatheringSocket, softwareOf, watchMoves } from "./socket.js";
 import { Wire } from "./wire.js";
+
+/** So many signs of life stay without an answer before a connection is broken. */
+const looks = 3;
 
 export interface Login {
   readonly session: Session;
@@ -80,6 +84,7 @@ async function connected(options: SftpOptions, keys: Believed, ways: readonly Wa
 
 interface Connection {
   readonly client: Client;
+  readonly socket: Socket;
   /** What the server calls itself. */
   readonly software: string | undefined;
 }
@@ -125,7 +130,7 @@ function connectOnce(
       signal.removeEventListener("abort", stop);
       client.removeAllListeners("error");
       client.removeAllListeners("close");
-      resolve({ client, software: software() });
+      resolve({ client, socket: sock, software: software() });
     });
     client.on("error", (error: Error & { level?: string }) => {
       // The agent's own fault: the other ways are tried.
@@ -140,8 +145,9 @@ function connectOnce(
       sock,
       username,
       readyTimeout: timeout,
-      keepaliveInterval: Math.max(1000, Math.floor(timeout / 3)),
-      keepaliveCountMax: 3,
+      keepaliveInterval: askEveryMs(timeout),
+      // It counts only answers, which wait behind what goes before them over a slow link: see `watchMoves`.
+      keepaliveCountMax: Infinity,
       hostVerifier: (key: Buffer) => {
         objection = keys.objection(key);
         return objection === undefined;
@@ -169,6 +175,11 @@ function connectOnce(
       fail(new Fault("config", error instanceof Error ? error.message : String(error), { cause: error }));
     }
   });
+}
+
+/** A sign of life, while nothing else is asked. */
+function askEveryMs(timeoutMs: number): number {
+  return Math.max(1000, Math.floor(timeoutMs / looks));
 }
 
 interface Refused {
@@ -204,15 +215,19 @@ function connectFault(error: Error & { level?: string }): Error {
   return error;
 }
 
-async function started({ client, software }: Connection, options: SftpOptions): Promise<Login> {
+async function started({ client, socket, software }: Connection, options: SftpOptions): Promise<Login> {
   const timeoutMs = options.timeout;
   let broke: ((why: Fault) => void) | undefined;
-  client.on("error", (error: Error & { level?: string }) => {
-    const text = error.level === "client-timeout" ? `the server gave no answer for ${Math.round(timeoutMs / 1000)} s` : error.message;
-    broke?.(new Fault("transient", `the connection broke: ${text}`, { cause: error }));
+  client.on("error", (error) => broke?.(new Fault("transient", `the connection broke: ${error.message}`, { cause: error })));
+  const unwatch = watchMoves(socket, askEveryMs(timeoutMs), looks, () => {
+    broke?.(new Fault("transient", `the connection broke: the server gave no answer for ${Math.round(timeoutMs / 1000)} s`));
+    client.destroy();
   });
-  client.on("close", () => broke?.(new Fault("transient", "the connection was closed")));
-  const digester = options.verify === "size" || options.verify === "readback" ? undefined : new Digester(client, timeoutMs);
+  client.on("close", () => {
+    unwatch();
+    broke?.(new Fault("transient", "the connection was closed"));
+  });
+  const digester = options.verify === "size" || options.verify === "readback" ? undefined : new Digester(client, timeoutMs, socket);
   const opening = new Promise<Session>((resolve, reject) => {
     broke = reject;
     client.subsys("sftp", (error: Error | undefined, channel: ClientChannel) => {
@@ -221,7 +236,7 @@ async function started({ client, software }: Connection, options: SftpOptions): 
         return;
       }
       channel.stderr.resume();
-      const wire = new Wire(channel, timeoutMs);
+      const wire = new Wire(channel, timeoutMs, new Departure(socket));
       broke = (why) => {
         wire.end(why);
         reject(why);

@@ -4,9 +4,11 @@
  *
  * Names go as bytes on a line, never through the shell's grammar; one that holds a line end gets no digest.
  */
+import type { Socket } from "node:net";
 import type { Client, ClientChannel } from "ssh2";
 import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
+import { Departure } from "./socket.js";
 
 // `exec sh -c '…'` is the same in sh, bash, zsh, fish and csh.
 const loopOf = (all: string): string =>
@@ -41,6 +43,7 @@ interface Asked {
 
 class Shell {
   readonly #channel: ClientChannel;
+  readonly #departure: Departure | undefined;
   readonly #waiting: Asked[] = [];
   /** What the shell was told, in that order. */
   #asked: Asked[] = [];
@@ -48,18 +51,19 @@ class Shell {
   #text = "";
   #over = false;
 
-  constructor(channel: ClientChannel) {
+  constructor(channel: ClientChannel, departure?: Departure) {
     this.#channel = channel;
+    this.#departure = departure;
     channel.stderr.resume();
     channel.on("data", (bytes: Buffer) => this.#take(bytes));
     channel.once("error", () => this.end());
     channel.once("close", () => this.end());
   }
 
-  static open(client: Client, kind: keyof typeof loops): Promise<Shell> {
+  static open(client: Client, kind: keyof typeof loops, departure?: Departure): Promise<Shell> {
     return new Promise((resolve, reject) => {
       client.exec(loops[kind], (error, channel) => {
-        if (error === undefined) resolve(new Shell(channel));
+        if (error === undefined) resolve(new Shell(channel, departure));
         else reject(new Fault("transient", `the server runs no command: ${error.message}`, { cause: error }));
       });
     });
@@ -103,8 +107,14 @@ class Shell {
     clearTimeout(this.#timer);
     const [first] = this.#asked;
     if (first === undefined) return;
+    this.#departure?.heard();
     const readMs = this.#asked.reduce((sum, { size }) => sum + size, 0) / slowest;
-    this.#timer = setTimeout(() => this.end(new Fault("transient", "sha256sum at the server gave no answer")), first.patienceMs + readMs);
+    this.#timer = setTimeout(() => this.#silent(), first.patienceMs + readMs);
+  }
+
+  #silent(): void {
+    if (this.#departure?.excuses() === true) this.#timer?.refresh();
+    else this.end(new Fault("transient", "sha256sum at the server gave no answer"));
   }
 
   #take(bytes: Buffer): void {
@@ -125,12 +135,15 @@ class Shell {
 export class Digester {
   readonly #client: Client;
   readonly #timeoutMs: number;
+  readonly #socket: Socket | undefined;
   readonly #shells = new Map<"small" | "large", Promise<Shell>>();
   #over = false;
 
-  constructor(client: Client, timeoutMs: number) {
+  /** `socket`: what is below the client. */
+  constructor(client: Client, timeoutMs: number, socket?: Socket) {
     this.#client = client;
     this.#timeoutMs = timeoutMs;
+    this.#socket = socket;
   }
 
   /** Whether this server has a shell and `sha256sum`. */
@@ -158,7 +171,7 @@ export class Digester {
   }
 
   async #shell(kind: "small" | "large"): Promise<Shell> {
-    const opening = this.#shells.get(kind) ?? Shell.open(this.#client, kind);
+    const opening = this.#shells.get(kind) ?? Shell.open(this.#client, kind, this.#socket && new Departure(this.#socket));
     this.#shells.set(kind, opening);
     const again = (): void => {
       if (this.#shells.get(kind) === opening) this.#shells.delete(kind);

@@ -1,5 +1,6 @@
 /** The socket below ssh2, which writes each packet in three parts: what is written in one turn of the loop goes out in one call. */
 import { Socket } from "node:net";
+import { unacknowledged } from "../../core/net.js";
 
 /** A server's own lines before it (RFC 4253, section 4.2) are not longer. */
 const mostBytes = 16 * 1024;
@@ -34,4 +35,47 @@ export function softwareOf(socket: Socket): () => string | undefined {
 
 function softwareIn(text: string): string | undefined {
   return /^SSH-[^-\r\n]*-([^ \r\n]*)[^\n]*\n/m.exec(text)?.[1];
+}
+
+/** Of what a socket was given to send, how much its other side said it has. Of a write that is under way, all that the system has not. */
+function gone(socket: Socket): number {
+  return socket.bytesWritten - socket.writableLength - (unacknowledged(socket.localPort ?? 0, socket.remotePort ?? 0) ?? 0);
+}
+
+/** Calls `dead` once nothing came and nothing went for so many looks, `everyMs` apart; between them, something is asked. Returns what ends it. */
+export function watchMoves(socket: Socket, everyMs: number, looks: number, dead: () => void): () => void {
+  let before = 0;
+  let still = 0;
+  const timer = setInterval(() => {
+    const now = socket.bytesRead + gone(socket);
+    still = now === before ? still + 1 : 0;
+    before = now;
+    if (still >= looks) dead();
+  }, everyMs).unref();
+  return () => clearInterval(timer);
+}
+
+/** Over a slow link what is asked waits behind what goes before it: the other side is silent only from when it has that. */
+export class Departure {
+  readonly #socket: Socket;
+  /** What was given when the first time of silence was over; 0 once all of that has gone. */
+  #given: number | undefined;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** An answer came. */
+  heard(): void {
+    this.#given = undefined;
+  }
+
+  /** After a time of silence: whether to wait as long once more, as what was asked had not gone before. */
+  excuses(): boolean {
+    const late = this.#given !== undefined && this.#given > 0;
+    this.#given ??= this.#socket.bytesWritten;
+    if (gone(this.#socket) < this.#given) return true;
+    this.#given = 0;
+    return late;
+  }
 }

@@ -8,6 +8,7 @@
 import type { Duplex } from "node:stream";
 import { Fault, isFault } from "../../core/errors.js";
 import { soon } from "../../core/soon.js";
+import type { Departure } from "./socket.js";
 
 export const Type = {
   init: 1,
@@ -102,6 +103,7 @@ interface Waiting {
 export class Wire {
   readonly #channel: Duplex;
   readonly #timeoutMs: number;
+  readonly #departure: Departure | undefined;
   readonly #waiting = new Map<number, Waiting>();
   #version: ((extensions: ReadonlyMap<string, string>) => void) | undefined;
   #parts: Buffer[] = [];
@@ -115,9 +117,11 @@ export class Wire {
   #timer: NodeJS.Timeout | undefined;
   #over: Fault | undefined;
 
-  constructor(channel: Duplex, timeoutMs: number) {
+  /** `departure`: of the socket below. */
+  constructor(channel: Duplex, timeoutMs: number, departure?: Departure) {
     this.#channel = channel;
     this.#timeoutMs = timeoutMs;
+    this.#departure = departure;
     channel.on("data", (bytes: Buffer) => this.#take(bytes));
     channel.once("error", (error: Error) => this.end(new Fault("transient", `the connection broke: ${error.message}`, { cause: error })));
     channel.once("close", () => this.end(new Fault("transient", "the server closed the connection")));
@@ -205,9 +209,14 @@ export class Wire {
   }
 
   #wait(id: number, waiting: Waiting): void {
-    if (this.#waiting.size === 0) this.#heardMs = performance.now();
+    if (this.#waiting.size === 0) this.#heard();
     this.#waiting.set(id, waiting);
     this.#timer ??= setTimeout(() => this.#look(), this.#timeoutMs);
+  }
+
+  #heard(): void {
+    this.#heardMs = performance.now();
+    this.#departure?.heard();
   }
 
   #look(): void {
@@ -215,12 +224,13 @@ export class Wire {
     if (this.#waiting.size === 0 || this.#over !== undefined) return;
     const now = performance.now();
     const until = Math.max(this.#heardMs + this.#timeoutMs, ...[...this.#waiting.values()].map((it) => it.untilMs));
-    if (now >= until) this.end(new Fault("transient", `the server gave no answer for ${Math.round((now - this.#heardMs) / 1000)} s`));
-    else this.#timer = setTimeout(() => this.#look(), until - now);
+    if (now < until) this.#timer = setTimeout(() => this.#look(), until - now);
+    else if (this.#departure?.excuses() === true) this.#timer = setTimeout(() => this.#look(), this.#timeoutMs);
+    else this.end(new Fault("transient", `the server gave no answer for ${Math.round((now - this.#heardMs) / 1000)} s`));
   }
 
   #take(bytes: Buffer): void {
-    this.#heardMs = performance.now();
+    this.#heard();
     this.#parts.push(bytes);
     this.#held += bytes.length;
     try {

@@ -2,17 +2,20 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { mkdirSync } from "node:fs";
+import { userInfo } from "node:os";
 import { test, type TestContext } from "node:test";
 import { hasOpenssl, selfSigned } from "../conformance/ftp-servers.js";
+import { fingerprintOf, makeKey, openssh, sshd } from "../conformance/sftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { Program } from "../faults/process.js";
 import { Random } from "../faults/random.js";
 import { World } from "../faults/world.js";
 
 /** A network of its own, of 125 kB/s, in which the system takes so many bytes in advance to send, and few to receive. */
-const slowly = (ahead: number) => [
+const slowly = (ahead: number, rate = "1mbit") => [
   ...["unshare", "--net", "sh", "-c"],
-  `ip link set lo mtu 1500 up && cd /proc/sys/net/ipv4 && echo 4096 16384 16384 >tcp_rmem && echo 4096 ${ahead} ${ahead} >tcp_wmem && cd - >/dev/null && tc qdisc add dev lo root tbf rate 1mbit burst 4000 limit 60000 && exec "$@"`,
+  `ip link set lo mtu 1500 up && cd /proc/sys/net/ipv4 && echo 4096 16384 16384 >tcp_rmem && echo 4096 ${ahead} ${ahead} >tcp_wmem && cd - >/dev/null && tc qdisc add dev lo root tbf rate ${rate} burst 4000 limit 60000 && exec "$@"`,
   "sh",
 ];
 /** As over a long way. */
@@ -69,6 +72,41 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
       });
       await inOneGo(t, config, ground.pid, 1);
     });
+  /** What ssh asks the server, to see whether it is there, and what is asked in SFTP, waits behind a file that the system takes as a whole. */
+  const sftp = () =>
+    all.test("sftp, of a file that the system takes as a whole", { skip: openssh.skip ?? false }, async (t) => {
+      const world = new World(t);
+      const [host, user] = [world.path("host"), world.path("user")];
+      for (const key of [host, user]) makeKey(key);
+      const given = [
+        `HostKey=${host}`,
+        `AuthorizedKeysFile=${user}.pub`,
+        "Port=22",
+        "ListenAddress=127.0.0.1",
+        "Subsystem=sftp internal-sftp",
+      ];
+      const lines = [...given, "StrictModes=no", "UsePAM=no", "PidFile=none"].flatMap((line) => ["-o", line]);
+      if (process.getuid?.() === 0) mkdirSync("/run/sshd", { recursive: true });
+      const [run = "", ...args] = slowly(2 ** 20, "128kbit");
+      const child = spawn(run, [...args, sshd, "-D", "-e", "-f", "/dev/null", ...lines], { stdio: ["ignore", "ignore", "pipe"] });
+      t.after(() => child.kill());
+      await once(child.stderr, "data");
+      child.stderr.resume();
+      world.file("in/up", new Random(1).bytes(110_000));
+      const to = {
+        type: "sftp",
+        host: "127.0.0.1",
+        user: userInfo().username,
+        privateKey: user,
+        hostKey: fingerprintOf(`${host}.pub`),
+        timeout: "3s",
+      };
+      const config = world.config({
+        devices: { in: { type: "local", dir: "in", settle: "0s" }, to: { ...to, root: world.path("out") } },
+        routes: [{ from: "in", to: ["to"], into: "" }],
+      });
+      await inOneGo(t, config, child.pid, 1);
+    });
   const files = (secure: boolean) =>
     all.test(
       secure ? "ftp and ftp-server with TLS" : "ftp and ftp-server in clear",
@@ -102,5 +140,5 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
         await inOneGo(t, config, ground.program.pid, 2);
       },
     );
-  await Promise.all([files(false), files(true), form(), most()]);
+  await Promise.all([files(false), files(true), form(), most(), sftp()]);
 });

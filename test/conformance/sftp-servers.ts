@@ -37,7 +37,7 @@ export interface SftpServerKind {
 }
 
 const isRoot = process.getuid?.() === 0;
-const sshd = process.env.FILESYNC_TEST_SSHD ?? "/usr/sbin/sshd";
+export const sshd = process.env.FILESYNC_TEST_SSHD ?? "/usr/sbin/sshd";
 const rclone = (process.env.PATH ?? "").split(":").map((dir) => join(dir, "rclone"));
 export const passphrase = "pass phrase-4713";
 
