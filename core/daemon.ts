@@ -221,7 +221,7 @@ export class Daemon {
     const said = async (next: unknown) => {
       const why = await whyNotWritten(config.stateDir, next);
       troubled(why);
-      events.say("error", "journal-failed", `the journal cannot be opened: ${why}`);
+      events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be opened: ${why}`);
     };
     await run?.stop().catch(said);
     // At once the first time; a medium that goes on refusing is given time.

@@ -24,7 +24,7 @@ test("a sync covers what was appended before it, not what is written while it ru
     write: (_: Buffer, __: number, length: number) => Promise.resolve({ bytesWritten: length }),
     datasync: () => new Promise<void>((resolve) => (synced = resolve)),
   } as unknown as FileHandle;
-  const writer = new SpoolWriter(handle, 0);
+  const writer = new SpoolWriter(handle, 0, "spool/x");
   await writer.append(Buffer.alloc(1000));
   await writer.flush();
   const sync = writer.sync();

@@ -123,10 +123,10 @@ export class Spool {
       const { size } = await handle.stat();
       if (size < offset) {
         await handle.close();
-        return new SpoolWriter(undefined, size);
+        return new SpoolWriter(undefined, size, path);
       }
       if (size > offset) await handle.truncate(offset);
-      return new SpoolWriter(handle, offset, fresh ? this.#dir : undefined);
+      return new SpoolWriter(handle, offset, path, fresh ? this.#dir : undefined);
     } catch (error) {
       await handle?.close().catch(() => undefined);
       throw spoolFault(error, `cannot write the spool file ${path}`);
@@ -232,12 +232,14 @@ export class SpoolWriter {
   #pending: Buffer[] = [];
   #pendingBytes = 0;
   #written: number;
+  readonly #path: string;
   /** The directory in which its name is not durable yet. */
   #unnamedIn: string | undefined;
 
-  constructor(handle: FileHandle | undefined, offset: number, unnamedIn?: string) {
+  constructor(handle: FileHandle | undefined, offset: number, path: string, unnamedIn?: string) {
     this.handle = handle;
     this.#written = offset;
+    this.#path = path;
     this.#unnamedIn = unnamedIn;
   }
 
@@ -267,7 +269,7 @@ export class SpoolWriter {
         this.#unnamedIn = undefined;
       }
     } catch (error) {
-      throw spoolFault(error, "cannot sync the spool");
+      throw spoolFault(error, `cannot sync the spool file ${this.#path}`);
     }
     return end;
   }
@@ -290,7 +292,7 @@ export class SpoolWriter {
         this.#written += bytesWritten;
       }
     } catch (error) {
-      throw spoolFault(error, "cannot write to the spool");
+      throw spoolFault(error, `cannot write the spool file ${this.#path}`);
     }
   }
 }

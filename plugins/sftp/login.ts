@@ -193,12 +193,19 @@ interface Refused {
 function notLetIn({ username, tried, offered, agentFault, agent }: Refused): Fault {
   const methods = offered.length === 0 ? "" : `; the server takes ${offered.join(", ")}`;
   // It comes back with its user's login.
-  if (agentFault !== undefined && agent !== undefined)
-    return new Fault("offline", `the SSH agent at ${agent} does not help to log in (${agentFault.message})${methods}`, {
+  if (agentFault !== undefined && agent !== undefined) {
+    const others = tried.filter(({ auth }) => auth.type !== "agent");
+    const besides = others.length === 0 ? "" : `, and the server does not let the user "${username}" in with ${named(others)}`;
+    return new Fault("offline", `the SSH agent at ${agent} does not help to log in (${agentFault.message})${besides}${methods}`, {
       cause: agentFault,
     });
-  const how = tried.length === 0 ? "with what is configured" : `with ${tried.map(({ what }) => what).join(" or ")}`;
+  }
+  const how = tried.length === 0 ? "with what is configured" : `with ${named(tried)}`;
   return new Fault("denied", `the server does not let the user "${username}" in ${how}${methods}`);
+}
+
+function named(ways: readonly Way[]): string {
+  return ways.map(({ what }) => what).join(" or ");
 }
 
 function connectFault(error: Error & { level?: string }): Error {

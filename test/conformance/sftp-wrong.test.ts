@@ -165,6 +165,8 @@ test("an agent: it lets in, goes away, and is tried again", { skip }, async (t) 
   await probed(given, undefined);
   await stop();
   assert.ok((await probed(given, "offline")).includes(`the SSH agent at ${socket}`));
+  const both = await probed({ ...given, password: String(options.passphrase) }, "offline");
+  assert.match(both, /the SSH agent at \S+ does not help .*, and the server does not let the user "[^"]+" in with the password/);
   const again = await start();
   await probed(given, undefined);
   execFileSync("ssh-add", ["-q", "-D"], { env: { ...process.env, SSH_AUTH_SOCK: socket } });

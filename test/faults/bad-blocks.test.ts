@@ -85,7 +85,7 @@ for (const [what, call, when, words] of [
     "the rest cannot be written in the spool, which takes others",
     "pwrite64",
     "1..3",
-    /cannot write to the spool: input\/output error \(the medium may be failing\); the disk takes other files: it is read from its source again/,
+    /cannot write the spool file \S+state\/spool\/\S+: input\/output error \(the medium may be failing\); the disk takes other files: it is read from its source again/,
   ],
 ] as const)
   test(`of a file that is half pulled, ${what}: it is pulled anew`, { skip }, async (t) => {
