@@ -7,7 +7,7 @@ import { printable } from "./names.js";
 import { nameIn } from "./paths.js";
 import { forgottenIn } from "./receipts.js";
 import type { DeliveryRow, VersionRow } from "./rows.js";
-import { followerOf } from "./sync/why-synced.js";
+import { followerOf, trashOf } from "./sync/why-synced.js";
 
 /** Versions, newest first, each with those of its deliveries that are meant. */
 export interface Named {
@@ -85,5 +85,6 @@ export function unknown(engine: Engine, what: string): ControlError {
       : `; did you mean "${sameName.source}:${sameName.path}"?`;
   const forgotten =
     near === "" && forgottenIn(engine.journal).deliveries > 0 ? '; what left its source longer ago than "journal.keep" is forgotten' : "";
-  return new ControlError(`nothing of the name "${what}" is known${near}${forgotten}`);
+  const trash = near === "" ? trashOf(engine, device, path) : undefined;
+  return new ControlError(`nothing of the name "${what}" is known${near}${forgotten}${trash === undefined ? "" : `; ${trash}`}`);
 }

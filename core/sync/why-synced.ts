@@ -18,6 +18,14 @@ export function followerOf(engine: Engine, device: string | undefined, path: str
   return follower === undefined ? undefined : titleOf(follower);
 }
 
+/** Where what such a route removed of that path would be: it is known no more once it has gone on both sides. undefined where none follows it. */
+export function trashOf(engine: Engine, device: string | undefined, path: string): string | undefined {
+  const titles = engine.config.syncs.filter((config) => pathsIn(config, device, path).length > 0).map(titleOf);
+  return titles.length === 0
+    ? undefined
+    : `what ${titles.join(" or ")} removed is forgotten once both sides are without it: it lies in ".filesync/trash" of the side that had it last, for "trashKeep"`;
+}
+
 function knownIn(engine: Engine, config: SyncConfig, device: string | undefined, path: string): WhyFile | undefined {
   return pathsIn(config, device, path)
     .map((at) => whyIn(engine, config, at))

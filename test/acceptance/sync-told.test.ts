@@ -450,7 +450,7 @@ test("status begins with what waits, and counts it; why says by which route a fi
   assert.deepEqual([syncs[0]?.pending, syncs[0]?.paths, syncs[0]?.settling], [3, 5, 0]);
   const unknown = await why("x");
   assert.equal(unknown.code, 2);
-  assert.match(unknown.err, /nothing of the name "x" is known/);
+  assert.match(unknown.err, /nothing of the name "x" is known; what box ↔ nas removed .* lies in ".filesync\/trash" of the side/);
   await program.kill();
   assert.match((await why("d")).out, /^ {2}box ↔ nas follows it: it was the same on both sides; no daemon runs$/m);
 });
