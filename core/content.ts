@@ -271,10 +271,12 @@ class ThroughContent implements Content {
       const digest = this.#at === version.size ? this.#digest?.value() : undefined;
       const known = engine.queue.version(version.id)?.digest ?? undefined;
       if (digest !== undefined && known !== undefined && digest !== known) throw new Fault("changed", "it was written between two targets");
-      // What is longer now may be another that was written over it meanwhile.
-      const vouched = (digest !== undefined && digest === known) || lane.keepsGrowing(version.path);
-      if (now !== undefined && now.size > version.size && !vouched && (await this.#samples?.areIn(source, entry, signal)) === false)
-        throw new Fault("changed", "another file was written over it while it was sent");
+      if (now?.size === version.size) lane.noteWhole(version.path);
+      // What is longer now may be another that was written over it meanwhile; but see `Lane.hasGrown`.
+      else if (now !== undefined && (digest === undefined || digest !== known)) {
+        const growsOn = lane.hasGrown(version.path) && (await this.#samples?.areIn(source, entry, signal)) !== false;
+        if (!growsOn) throw new Fault("changed", `it has ${now.size} bytes now, not ${version.size}`);
+      }
       if (digest !== undefined && known === undefined)
         await engine.journal.apply(() => engine.journal.run("UPDATE versions SET digest = ? WHERE id = ?", digest, version.id));
       return digest ?? known;

@@ -58,6 +58,7 @@ class Read implements Job {
   readonly #hash: Hash | undefined;
   #fd: number | undefined;
   #opened = false;
+  #begun = false;
   #at: number;
   #credit = ahead;
   #proof: Proof | undefined;
@@ -98,6 +99,9 @@ class Read implements Job {
       const into = bufferFor(wanted);
       const bytes = readSync(this.#fd, new Uint8Array(into), 0, wanted, this.#at);
       if (bytes === 0) throw new Fault("changed", `it ended at ${this.#at}, before ${size}`);
+      // Behind its first byte: what is another file by now was perhaps that already.
+      if (!this.#begun) this.#expectSame(entryOf(path, fstatSync(this.#fd, { bigint: true })));
+      this.#begun = true;
       this.#hash?.update(new Uint8Array(into, 0, bytes));
       this.#at += bytes;
       if (before) keep(into);
@@ -117,7 +121,6 @@ class Read implements Job {
     this.#fd = fd;
     const stat = fstatSync(fd, { bigint: true });
     if (!stat.isFile()) throw new Fault("rejected", `${path} is ${kindOf(stat)}`);
-    this.#expectSame(entryOf(path, stat));
     if (from > size) throw new Fault("changed", `it ends at ${size}, before ${from}`);
     this.#opened = true;
     return fd;

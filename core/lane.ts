@@ -308,12 +308,22 @@ export class Lane {
     this.#growing.add(path);
   }
 
+  /** A file was as long in the end as when it was found. */
+  noteWhole(path: string): void {
+    this.#growing.delete(path);
+  }
+
+  /** It was longer when it was read last, since the device attached. */
+  hasGrown(path: string): boolean {
+    return this.#growing.has(path);
+  }
+
   /**
-   * It was found anew for that since the device attached, and is longer again: it grows all the time, and is read as far as it was found. Only
+   * It was found anew for that, and is longer again before it is read: it grows all the time, and is read as far as it was found. Only
    * where files count as complete at once (`settle` 0): elsewhere it settles before it is found.
    */
   keepsGrowing(path: string): boolean {
-    return this.config.settleMs === 0 && this.#growing.has(path);
+    return this.config.settleMs === 0 && this.hasGrown(path);
   }
 
   /** Work that no worker does (by hand, verify). It ends before the device is closed. */

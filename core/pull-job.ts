@@ -285,14 +285,22 @@ export class PullJob {
     // Gone after its last byte was read: what is here is whole.
     if (now === undefined) return;
     const read = sameOrGrown(this.#version, now);
-    if (now.size > read.size && !(await this.#continues(read))) throw this.#notVouched();
+    if (now.size === read.size) this.lane.noteWhole(read.path);
+    else if (!(await this.#continues(read))) throw this.#notVouched();
   }
 
-  /** What is longer now may be another file that was written over this one while it was read. In place that is read again without cost; elsewhere what can be asked is whether nothing of two was mixed. */
+  /**
+   * What is longer now may be another file that was written over this one while it was read, or before its first byte was: then it is found anew, and what is here is its beginning.
+   * Where it was so the last time, too, it grows all the time; what can be asked then is whether nothing of two was mixed.
+   */
   async #continues(read: FileEntry): Promise<boolean> {
     const { id, digest, store, path } = this.#version;
-    if (this.#grew || digest !== null || this.lane.keepsGrowing(path)) return true;
-    return store !== "place" && (await this.#sameSamples(id, read, read.size));
+    if (this.#grew) return true;
+    if (digest !== null) {
+      this.#unvouched = true;
+      return true;
+    }
+    return this.lane.hasGrown(path) && (store === "place" || (await this.#sameSamples(id, read, read.size)));
   }
 
   /** With the writer of what may not be on the medium yet. A sidecar's digest is looked at before it is believed: both are synced at once. */

@@ -85,7 +85,7 @@ test("a file that has gone once all of it was read, and before its source could 
   }
 });
 
-/** Puts `then` in the place of a file when it is first looked at for its pull; what arrived, in order. */
+/** Puts `then` in the place of a file when it is looked at for its pull, or opened; what arrived, in order. */
 async function changedBeforeItsPull(
   t: TestContext,
   settleMs: number,
@@ -93,6 +93,7 @@ async function changedBeforeItsPull(
   then: readonly Buffer[],
   before?: Buffer,
   store: "spool" | "place" | "through" = "spool",
+  at: "stat" | "open" = store === "place" ? "open" : "stat",
 ): Promise<Buffer[]> {
   const bench = new Bench(t);
   const inPlace = store === "place";
@@ -118,11 +119,11 @@ async function changedBeforeItsPull(
     await until(bench, "the version before", () => done === 1);
   }
   card.before = (call) => {
-    const next = (inPlace ? call.startsWith("open a.bin") : call === "stat a.bin") ? rest.shift() : undefined;
+    const next = call.startsWith(`${at} a.bin`) ? rest.shift() : undefined;
     if (next === undefined) return undefined;
     card.put("a.bin", next, t0 + 2000 + n++);
-    // In place nobody else notices before it is sent.
-    if (!inPlace) bench.daemon.engine.relist$.next("card");
+    // Between the look and the first byte nobody else notices before it is sent.
+    if (at === "stat") bench.daemon.engine.relist$.next("card");
     return undefined;
   };
   card.put("a.bin", first, t0 + 1000);
@@ -136,7 +137,10 @@ test("a file that is replaced by a longer one before its first byte was read: no
   const [old, other, longest] = [randomBytes(1000), randomBytes(3000), randomBytes(5000)];
   for (const settleMs of [0, 10])
     for (const store of ["spool", "place", "through"] as const)
-      assert.deepEqual(await changedBeforeItsPull(t, settleMs, old, [other], undefined, store), [other], `${store}, settle ${settleMs}`);
+      for (const at of store === "place" ? (["open"] as const) : (["stat", "open"] as const)) {
+        const arrived = await changedBeforeItsPull(t, settleMs, old, [other], undefined, store, at);
+        assert.deepEqual(arrived, [other], `${store}, at ${at}, settle ${settleMs}`);
+      }
   // The same with a version before it, which neither continues.
   const before = randomBytes(500);
   for (const store of ["spool", "place"] as const)
