@@ -200,7 +200,7 @@ export class Connection {
       if (!isUnknownCommand(answer)) throw new Refusal(answer);
     }
     const name = wire.slice(at + 1);
-    const listed = await this.#listIn(wire.slice(0, at) || "/");
+    const listed = await this.#listedFrom(wire.slice(0, at) || "/");
     if (!Array.isArray(listed)) {
       if (listed.code === 550) return undefined;
       throw new Refusal(listed);
@@ -405,9 +405,23 @@ export class Connection {
     });
   }
 
+  /** What a directory holds from now on. One listing is for all that ask for it before it begins. */
+  async #listedFrom(wire: string): Promise<Listed[] | Answer> {
+    const { listings } = this.#login;
+    for (let shared = listings.get(wire); shared !== undefined; shared = listings.get(wire)) {
+      // How another's ended, as by its signal, says nothing of ours.
+      const listed = await shared.catch(() => undefined);
+      if (listed !== undefined) return listed;
+    }
+    const own = this.#listIn(wire, () => listings.delete(wire));
+    listings.set(wire, own);
+    return own;
+  }
+
   /** LIST in a directory. With a path behind LIST, vsftpd, ProFTPD and Pure-FTPd would take *, ?, [ and { in it for patterns. */
-  async #listIn(wire: string): Promise<Listed[] | Answer> {
+  async #listIn(wire: string, begins: () => void = () => undefined): Promise<Listed[] | Answer> {
     return this.#login.inDirectory(async () => {
+      begins();
       const entered = await this.ask(`CWD ${wire}`);
       if (entered.code >= 400) return entered;
       try {

@@ -8,6 +8,7 @@ import type { Certificate, Clock } from "../../core/plugin.js";
 import { type Answer, Control, ProtocolError, Refusal } from "./control.js";
 import { type Data, type DataMemory, openData } from "./data.js";
 import { ftpFault, implicitPort, TlsRefusal } from "./faults.js";
+import type { Listed } from "./listing.js";
 import type { FtpOptions } from "./options.js";
 import { bytesAsText } from "./wire.js";
 
@@ -39,6 +40,8 @@ export class Login {
   #transfers: Promise<void> = Promise.resolve();
   transfersWaiting = 0;
   #inDirectory: Promise<unknown> = Promise.resolve();
+  /** Listings that wait for their turn, by directory. */
+  readonly listings = new Map<string, Promise<Listed[] | Answer>>();
 
   private constructor(control: Control, options: FtpOptions, clock: Clock, server: ServerMemory, tls: ConnectionOptions | undefined) {
     this.control = control;

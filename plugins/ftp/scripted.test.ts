@@ -14,7 +14,7 @@ import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import type { FaultKind } from "../../core/errors.js";
 import type { Device } from "../../core/plugin.js";
 import { parseIn } from "../../core/options.js";
-import { calm, expectFault, onceReached } from "../../test/conformance/clause.js";
+import { calm, expectFault, onceReached, until } from "../../test/conformance/clause.js";
 import { hasOpenssl, selfSigned } from "../../test/conformance/ftp-servers.js";
 import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
 import { Refusal, Silence } from "./control.js";
@@ -786,4 +786,43 @@ test("a source looks at a file by SIZE where there is no MLST, and lists only fo
   assert.equal(listed(), 2);
   assert.deepEqual(await device.tree!.stat("a.bin", calm()), { path: "a.bin", kind: "file", size: 7 });
   assert.equal(listed(), 3);
+});
+
+test("looks at one directory share a listing that begins after them, and do not end with who asked first", async () => {
+  let text = "-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n";
+  const open: Socket[] = [];
+  const port = await dataPort((socket) => open.push(socket.on("error", () => socket.destroy())));
+  let onList = (): void => undefined;
+  const { device, lines } = await scripted(
+    (line, control) => {
+      if (line === "EPSV") return `229 ok (|||${port}|)`;
+      if (!line.startsWith("LIST")) return undefined;
+      const shown = text;
+      onList();
+      void until("the data connection", () => open.length > 0).then(() => {
+        open.shift()?.end(shown);
+        control.write("226 done\r\n");
+      });
+      return "150 now";
+    },
+    { concurrency: 1 },
+  );
+  const listed = () => lines.filter((line) => line.startsWith("LIST")).length;
+  const look = async (name: string, signal = calm()) => (await device.tree!.stat(name, signal))?.size;
+  let later: Promise<unknown> = Promise.resolve();
+  onList = () => {
+    onList = () => undefined;
+    text = "-rw-r--r-- 1 0 0 9 Jan 1 2026 b.bin\r\n";
+    later = Promise.all(["b.bin", "b.bin", "a.bin"].map((name) => look(name)));
+  };
+  assert.equal(await look("a.bin"), 7);
+  assert.deepEqual(await later, [9, 9, undefined]);
+  assert.equal(listed(), 2);
+  const who = new AbortController();
+  onList = () => {
+    onList = () => who.abort();
+    later = Promise.all([assert.rejects(look("b.bin", who.signal)), look("b.bin"), look("b.bin")]);
+  };
+  assert.equal(await look("b.bin"), 9);
+  assert.deepEqual(await later, [undefined, 9, 9]);
 });
