@@ -84,6 +84,9 @@ interface OpenDir {
 /** Hears of a directory that was removed and made anew. */
 export type OnAnew = (dir: string) => void;
 
+/** So many names are looked at at once: as many as libuv has threads. What is asked beyond that stands in its queue, ahead of each step of everybody else's upload. */
+const lookedAtAtOnce = 4;
+
 export class Root {
   /** The real path of the root. */
   readonly #dir: string;
@@ -211,22 +214,7 @@ export class Root {
   /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */
   async *read(dir: Place): AsyncGenerator<{ name: Buffer; stats: Stats }[]> {
     const names = await this.#within(dir, (open) => fs.readdir(open.at(Buffer.from(".")), { encoding: "buffer" }));
-    for (let i = 0; i < names.length; i += 256) {
-      const batch = names.slice(i, i + 256);
-      const found = await this.#within(dir, (open) =>
-        Promise.all(
-          batch.map(async (name) => {
-            try {
-              return { name, stats: await fs.lstat(open.at(name)) };
-            } catch (error) {
-              if (codeOf(error) === "ENOENT") return undefined;
-              throw error;
-            }
-          }),
-        ),
-      );
-      yield found.filter((it) => it !== undefined);
-    }
+    for (let i = 0; i < names.length; i += 256) yield await this.#within(dir, (open) => lookedAt(open, names.slice(i, i + 256)));
   }
 
   /** Durable. Throws EEXIST. */
@@ -320,4 +308,20 @@ export class Root {
 
 export function samePlace(a: Place, b: Place): boolean {
   return a.length === b.length && a.every((name, i) => name.equals(b[i] ?? Buffer.alloc(0)));
+}
+
+/** Without those that are gone. */
+async function lookedAt(dir: OpenDir, names: readonly Buffer[]): Promise<{ name: Buffer; stats: Stats }[]> {
+  const look = async (name: Buffer): Promise<{ name: Buffer; stats: Stats } | undefined> => {
+    try {
+      return { name, stats: await fs.lstat(dir.at(name)) };
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return undefined;
+      throw error;
+    }
+  };
+  const found: { name: Buffer; stats: Stats }[] = [];
+  for (let i = 0; i < names.length; i += lookedAtAtOnce)
+    found.push(...(await Promise.all(names.slice(i, i + lookedAtAtOnce).map(look))).filter((it) => it !== undefined));
+  return found;
 }
