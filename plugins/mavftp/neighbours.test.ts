@@ -145,14 +145,19 @@ test("who was there when we came, or goes on, has not appeared; who was away for
   assert.equal(said.length, 2);
 });
 
-test("files that somebody else moves with our autopilot are a neighbour; ours, and those of another vehicle, are not", () => {
+test("files that somebody else moves with our autopilot are a neighbour; ours, and those of another vehicle or a camera, are not", () => {
   for (const [from, to, yields] of [
     [[1, 1], [1, 191], false],
     [[2, 1], [255, 190], false],
     [[255, 190], [2, 1], false],
     [[1, 191], [1, 1], false],
+    [[255, 190], [1, 100], false],
+    [[1, 100], [1, 192], false],
+    [[1, 154], [1, 191], false],
+    [[2, 1], [1, 191], false],
     [[1, 1], [255, 190], true],
     [[255, 190], [1, 1], true],
+    [[1, 192], [1, 0], true],
   ] as const) {
     const { neighbours, hear } = watch();
     hear(ftp(from, to));

@@ -9,7 +9,7 @@
  */
 import type { Clock } from "../../core/plugin.js";
 import type { Frame } from "../../mavlink/frame.js";
-import { decodeHeartbeat, FILE_TRANSFER_PROTOCOL, HEARTBEAT, TYPE_GCS } from "../../mavlink/messages.js";
+import { COMPONENT_AUTOPILOT, decodeHeartbeat, FILE_TRANSFER_PROTOCOL, HEARTBEAT, TYPE_GCS } from "../../mavlink/messages.js";
 
 /** Who we are, and whom we talk to. */
 export interface Ourselves {
@@ -111,16 +111,18 @@ export class Neighbours {
     if (now - heardMs > GONE_MS && now - this.#openedMs > BEFORE_US_MS) this.#leave("a ground station appeared");
   }
 
-  /** A reply of our autopilot to somebody else, or somebody's request to it. */
+  /** A reply of our autopilot to somebody else, or somebody's request to it; not what is asked of a camera in its system, or what that answers. */
   #moved(frame: Frame, we: Ourselves): void {
     const [, system, component] = frame.payload;
-    const ours = we.isAutopilot(frame)
-      ? system === we.systemId && component === we.componentId
-      : system !== we.systemId || (frame.systemId === we.systemId && frame.componentId === we.componentId);
-    if (ours) return;
+    const others = we.isAutopilot(frame)
+      ? system !== we.systemId || component !== we.componentId
+      : system === we.systemId && (component === COMPONENT_AUTOPILOT || component === 0) && !isOf(frame, we);
+    if (!others) return;
     const now = this.#clock.monotonicMs();
     const before = this.#movedMs;
     this.#movedMs = now;
     if (now - before > GONE_MS) this.#leave("another program moves files of the autopilot");
   }
 }
+
+const isOf = (frame: Frame, we: Ourselves) => frame.systemId === we.systemId && frame.componentId === we.componentId;
