@@ -75,6 +75,7 @@ test("frames that we make are read by node-mavlink with equal fields", async () 
         boardVersion: 1,
         vendorId: 2,
         productId: 3,
+        uid2: "0102030405060708090a0b0c0d0e0f101112",
       }),
     ),
     writer.encode(m.STATUSTEXT, m.encodeStatusText({ severity: 6, text: "not a real vehicle" })),
@@ -93,8 +94,8 @@ test("frames that we make are read by node-mavlink with equal fields", async () 
   assert.deepEqual([ack?.command, ack?.result, ack?.targetSystem, ack?.targetComponent], [512, 3, 7, 191]);
   assert.deepEqual([radio?.rssi, radio?.remrssi, radio?.txbuf, radio?.rxerrors], [200, 190, 55, 3]);
   assert.deepEqual(
-    [version?.capabilities, version?.flightSwVersion, version?.vendorId, version?.productId],
-    [0x1_0000_0020n, 0x010f04ff, 2, 3],
+    [version?.capabilities, version?.flightSwVersion, version?.vendorId, version?.productId, version?.uid2],
+    [0x1_0000_0020n, 0x010f04ff, 2, 3, Array.from({ length: 18 }, (_, i) => i + 1)],
   );
   assert.deepEqual([text?.severity, text?.text, text?.id], [6, "not a real vehicle", 0]);
   assert.deepEqual(

@@ -373,6 +373,8 @@ export interface AutopilotVersion {
   readonly boardVersion: number;
   readonly vendorId: number;
   readonly productId: number;
+  /** Of the board, in hex: 18 bytes. An ArduPilot tells this one alone, and no `uid`. */
+  readonly uid2: string;
 }
 
 export function encodeAutopilotVersion(m: AutopilotVersion): Buffer {
@@ -383,6 +385,7 @@ export function encodeAutopilotVersion(m: AutopilotVersion): Buffer {
   b.writeUInt32LE(m.boardVersion, 28);
   b.writeUInt16LE(m.vendorId, 32);
   b.writeUInt16LE(m.productId, 34);
+  b.write(m.uid2, 60, 18, "hex");
   return b;
 }
 
@@ -394,6 +397,7 @@ export function decodeAutopilotVersion(b: Bytes): AutopilotVersion {
     boardVersion: b.readUInt32LE(28),
     vendorId: b.readUInt16LE(32),
     productId: b.readUInt16LE(34),
+    uid2: b.toString("hex", 60, 78),
   };
 }
 

@@ -110,11 +110,12 @@ export class Vehicle {
       m.AUTOPILOT_VERSION,
       m.encodeAutopilotVersion({
         capabilities: ftp ? m.CAPABILITY_FTP : 0n,
-        uid: 0x53494d0000000000n + BigInt(systemId),
+        uid: 0n,
         flightSwVersion: ((major << 24) | (minor << 16) | (patch << 8) | 255) >>> 0,
         boardVersion: 0,
         vendorId: 0,
         productId: 0,
+        uid2: Buffer.from(`simulated board ${systemId}`.padEnd(18, "\0")).toString("hex"),
       }),
     );
   }

@@ -68,3 +68,18 @@ test("the vehicle's clock and firmware are passed on", async (t) => {
   assert.ok(Math.abs((rig.told[0] ?? 0) - Date.now()) < 5000);
   assert.match(rig.said.join(), /1\.15\.4/);
 });
+
+test("another autopilot on the link is told, once, also where it was changed while nobody looked", async (t) => {
+  const { dir } = makeLogs(t, {});
+  const told = (rig: { readonly said: readonly string[] }) => rig.said.filter((line) => /another autopilot than before/.test(line)).length;
+  const known = async (rig: { readonly said: readonly string[] }, times = 1): Promise<void> =>
+    eventually(() => rig.said.filter((line) => /runs firmware/.test(line)).length === times, "its version");
+  const first = await makeRig(t, { dir });
+  await known(first);
+  await first.device.close();
+  const second = await makeRig(t, { dir, systemId: 2 }, {}, first.memory);
+  await known(second);
+  await second.sim.dropLink();
+  await known(second, 2);
+  assert.deepEqual([told(first), told(second)], [0, 1]);
+});

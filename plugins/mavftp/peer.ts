@@ -48,6 +48,8 @@ const REBOOT_STEP_MS = 2500;
 const PLAUSIBLE_FROM_MS = Date.UTC(2020, 0, 1);
 const PLAUSIBLE_TO_MS = Date.UTC(2100, 0, 1);
 const VERSION_TRIES = 4;
+/** In the memory: the board that was read last. */
+const BOARD = "board";
 
 export class Peer {
   readonly presence$: BehaviorSubject<Presence>;
@@ -159,8 +161,11 @@ export class Peer {
     this.#heartbeatMs = this.#disarmedMs = -Infinity;
     this.armed = undefined;
     if (state.open) this.neighbours.opened();
-    if (!state.open) this.#detach(state.reason, state.kind);
-    else this.#look();
+    if (!state.open) {
+      this.#detach(state.reason, state.kind);
+      // Another may be at its end when it is opened again.
+      this.version = undefined;
+    } else this.#look();
     this.#leaveGround();
   }
 
@@ -169,7 +174,7 @@ export class Peer {
     else if (!this.isFrom(frame)) return;
     else if (frame.messageId === m.SYSTEM_TIME) this.#time(m.decodeSystemTime(frame.payload));
     else if (frame.messageId === m.SYS_STATUS) this.logging.status(m.decodeSysStatus(frame.payload));
-    else if (frame.messageId === m.AUTOPILOT_VERSION) this.#versionIs(m.decodeAutopilotVersion(frame.payload).flightSwVersion);
+    else if (frame.messageId === m.AUTOPILOT_VERSION) this.#versionIs(m.decodeAutopilotVersion(frame.payload));
   }
 
   #heartbeat(frame: Frame): void {
@@ -250,10 +255,25 @@ export class Peer {
     this.#context.tellTime(wallMs);
   }
 
-  #versionIs(packed: number): void {
+  #versionIs({ flightSwVersion: packed, uid, uid2 }: m.AutopilotVersion): void {
     if (this.version !== undefined) return;
     this.version = [packed >>> 24, (packed >>> 16) & 0xff, (packed >>> 8) & 0xff];
     this.#context.say("info", `the autopilot runs firmware ${this.version.join(".")}`);
+    this.#boardIs(/[^0]/.test(uid2) ? uid2 : uid === 0n ? undefined : uid.toString(16));
+  }
+
+  /** `board`: what no two have alike; undefined where it does not tell. */
+  #boardIs(board: string | undefined): void {
+    const { memory, name } = this.#context;
+    const before = memory.get(BOARD);
+    if (board === undefined || board === before) return;
+    // What could not be kept is told again.
+    memory.set(BOARD, board).catch(() => undefined);
+    if (before === undefined) return;
+    this.#context.say(
+      "warn",
+      `this is another autopilot than before: a log of it that has name, size and time of one that is known is taken for that, and not fetched; if its card is another too, give the device another name than ${name} in the configuration, and all its logs are fetched`,
+    );
   }
 
   /** Looks at what is known, and says when that changes something. */
