@@ -22,6 +22,8 @@ import type { Transfer } from "./transfers.js";
 
 /** With what comes in while it is synced, and what sockets hold, at most 4 MiB are read again. */
 const everyBytes = 3 * 2 ** 20;
+/** More is not read a second time only because it may be another file. */
+const mostTwiceBytes = 4 * 2 ** 20;
 const soonMs = 2000;
 const soonBytes = 256 * 1024;
 const atLeastMs = 10_000;
@@ -291,7 +293,7 @@ export class PullJob {
 
   /**
    * What is longer now may be another file that was written over this one while it was read, or before its first byte was: then it is found anew, and what is here is its beginning.
-   * Where it was so the last time, too, it grows all the time; what can be asked then is whether nothing of two was mixed.
+   * Where it was so the last time, too, it grows all the time, and one that is long would be read twice; what can be asked then is whether nothing of two was mixed.
    */
   async #continues(read: FileEntry): Promise<boolean> {
     const { id, digest, store, path } = this.#version;
@@ -300,7 +302,8 @@ export class PullJob {
       this.#unvouched = true;
       return true;
     }
-    return this.lane.hasGrown(path) && (store === "place" || (await this.#sameSamples(id, read, read.size)));
+    if (store === "place") return this.lane.hasGrown(path);
+    return (this.lane.hasGrown(path) || read.size > mostTwiceBytes) && this.#sameSamples(id, read, read.size);
   }
 
   /** With the writer of what may not be on the medium yet. A sidecar's digest is looked at before it is believed: both are synced at once. */

@@ -171,6 +171,23 @@ for (const store of ["spool", "through"] as const)
     assert.equal(out.files.size, 1);
   });
 
+test("a long file that grew while it was pulled is not read twice: it goes out as it was, and then the rest", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(6_000_000);
+  card.put("a.bin", bytes.subarray(0, 5_000_000), t0);
+  card.before = (call) => {
+    if (call.startsWith("read a.bin 4") && card.files.get("a.bin")?.bytes.length === 5_000_000) card.put("a.bin", bytes, t0 + 1000);
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { settleMs: 10 } });
+  await until(bench, "as it was", () => bench.states("out").includes("done"));
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "all of it", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+  assert.ok(card.calls.includes("open a.bin 5000000"));
+});
+
 test("a file that grew before its first byte was read goes out as it is then; one that grows all the time goes out all the same", async (t) => {
   const log = randomBytes(9000);
   const upTo = (size: number) => log.subarray(0, size);
