@@ -3,36 +3,30 @@
 // `--disk source|target [--fs ext4|exfat] [--pulls N] [--megabytes M]`: a disk that is pulled again and again while it is read or written.
 // `--mavftp [--files N]`: the same beside six autopilots, which are read by MAVLink FTP.
 import { makeReady } from "./ready.mjs";
+import { countIn, end, numberIn, wordsOf } from "./words.mjs";
 
 makeReady();
-const given = Object.fromEntries(
-  process.argv
-    .slice(2)
-    .map((word, n, all) => (word.startsWith("--") ? [word.slice(2), all[n + 1]] : []))
-    .filter((pair) => pair.length),
+const given = wordsOf(
+  "npm run campaign -- [--target ftp|sftp|webdav|rsync|post | --mavftp [--files N] | --disk source|target [--fs ext4|exfat] [--pulls N] [--megabytes M]] [--seed S] [--minutes M] [--quiet]",
+  { texts: ["seed", "minutes", "target", "disk", "fs", "pulls", "megabytes", "files"], flags: ["mavftp", "quiet"] },
 );
-const seed = Number(given.seed ?? Math.floor(Math.random() * 2 ** 31));
-const minutes = Number(given.minutes ?? ("mavftp" in given ? 120 : 35));
-const files = Number(given.files ?? 500);
-if (!Number.isFinite(seed) || !(minutes > 0) || !(Number.isInteger(files) && files > 0)) {
-  console.error("npm run campaign -- [--mavftp --files NUMBER] --seed NUMBER --minutes NUMBER");
-  process.exit(2);
-}
-const say = "quiet" in given ? undefined : (line) => console.log(line);
+const seed = numberIn(given, "seed", Math.floor(Math.random() * 2 ** 31));
+const minutes = numberIn(given, "minutes", given.mavftp ? 120 : 35, 0.1);
+const files = countIn(given, "files", 500);
+const pulls = countIn(given, "pulls", 100);
+const megabytes = countIn(given, "megabytes", 2000);
+const say = given.quiet ? undefined : (line) => console.log(line);
 const target = given.target ?? "ftp";
-const pulls = Number(given.pulls ?? 100);
-const megabytes = Number(given.megabytes ?? 2000);
-const what =
-  "disk" in given
-    ? `--disk ${given.disk} --fs ${given.fs ?? "ext4"} --pulls ${pulls} --megabytes ${megabytes} `
-    : "target" in given
-      ? `--target ${target} `
-      : "mavftp" in given
-        ? `--mavftp --files ${files} `
-        : "";
+const what = given.disk
+  ? `--disk ${given.disk} --fs ${given.fs ?? "ext4"} --pulls ${pulls} --megabytes ${megabytes} `
+  : given.target
+    ? `--target ${target} `
+    : given.mavftp
+      ? `--mavftp --files ${files} `
+      : "";
 const command = `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
 console.log(`seed ${seed}; the same schedule again: ${command}`);
-const findings = "disk" in given ? await disk() : "mavftp" in given ? await fleet() : target === "post" ? await single() : await world();
+const findings = given.disk ? await disk() : given.mavftp ? await fleet() : target === "post" ? await single() : await world();
 process.exitCode = findings.length === 0 ? 0 : 1;
 
 async function fleet() {
@@ -50,16 +44,10 @@ async function fleet() {
 
 async function disk() {
   const { diskCampaign } = await import("../dist/test/faults/campaign/disk.js");
-  if (given.disk !== "source" && given.disk !== "target") {
-    console.error("--disk is source or target: what the disk is");
-    process.exit(2);
-  }
+  if (given.disk !== "source" && given.disk !== "target") end("--disk is source or target: what the disk is");
   const how = { role: given.disk, fs: given.fs ?? "ext4", pulls, megabytes, rate: 100 * 2 ** 20, restMs: 600_000, say };
   const report = await diskCampaign({ seed, ...how });
-  if (typeof report === "string") {
-    console.error(report);
-    process.exit(2);
-  }
+  if (typeof report === "string") end(report);
   const { findings, dir, ...counts } = report;
   console.table(counts);
   tell(findings, [dir]);
@@ -80,10 +68,7 @@ async function world() {
   const { missingHere } = await import("../dist/test/faults/campaign/abilities.js");
   const { whyNoPlace, places } = await import("../dist/test/faults/campaign/place.js");
   const why = places.includes(target) ? whyNoPlace(target) : `it is not one of ${places.join(", ")}, post`;
-  if (why !== undefined) {
-    console.error(`--target ${target}: ${why}`);
-    process.exit(2);
-  }
+  if (why !== undefined) end(`--target ${target}: ${why}`);
   const without = missingHere(target);
   if (without.size > 0) console.log(`cannot be done on this machine: ${[...without].join(", ")}`);
   // A round takes about a minute and a half; the time ends it.
