@@ -16,7 +16,7 @@ import { overBudget } from "./limits.js";
 import { otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
-import { marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { passing, readableOf } from "./reading.js";
 import { partialPath, uploadId } from "./route.js";
 import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
@@ -45,6 +45,8 @@ export class PushJob {
   #counts = false;
   /** 1 + the generation of which something may be at the target. */
   #begun: number;
+  /** Whose partial is sent, or gets the name. */
+  #generation: number;
 
   constructor(
     readonly engine: Engine,
@@ -59,6 +61,7 @@ export class PushJob {
     this.#route = routeOf(engine, version, work.delivery);
     this.#sealed = version.state === "sealed";
     this.#begun = work.delivery.begun;
+    this.#generation = version.generation;
     this.#spliced = marksIn(work.delivery.marks).spliced === true;
     this.#digest = version.digest ?? undefined;
   }
@@ -83,6 +86,8 @@ export class PushJob {
     if (target.features.singleShot) return this.#shoot();
     const { restart, publishing } = marksIn(delivery.marks);
     const first = delivery.begun !== version.generation + 1 || restart === true;
+    const done = first && restart !== true ? await this.#publishEarlier(publishing) : undefined;
+    if (done !== undefined) return done;
     if (first) await this.#begin();
     const upload = this.#upload(delivery.path);
     // Nothing there of what was begun: perhaps because it was published before the answer, or power, was lost.
@@ -96,18 +101,34 @@ export class PushJob {
       if (there !== undefined && this.#isSame(there))
         return first ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
     }
-    if (!first && this.#sealed && publishing === true) {
-      const done = await this.#publish(upload).catch(async (error: unknown) => {
-        // What is there is not whole, as when the server lost its end, or a transfer that came late made it anew: the rest is sent.
-        if (isFault(error, "conflict") || (isFault(error, "transient") && (await this.#isShort(upload)))) return undefined;
-        throw error;
-      });
+    if (!first && this.#sealed && publishing !== undefined) {
+      const done = await this.#publishHeld(upload);
       if (done !== undefined) return done;
     }
     await this.#prepare();
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
     await this.#seal().catch((error: unknown) => this.#withoutSource(error));
     return this.#publish(this.#upload(delivery.path));
+  }
+
+  /** Of what was about to get its name; undefined where it is not whole there, as when the server lost its end, or a transfer that came late made it anew: the rest is sent. */
+  async #publishHeld(upload: Upload): Promise<StoredReceipt | undefined> {
+    return this.#publish(upload).catch(async (error: unknown) => {
+      if (isFault(error, "conflict") || (isFault(error, "transient") && (await this.#isShort(upload)))) return undefined;
+      throw error;
+    });
+  }
+
+  /** The copy here was given up while nobody knew whether what was sent of it had its name already: of the same content, it needs no second one. */
+  async #publishEarlier(publishing: Marks["publishing"]): Promise<StoredReceipt | undefined> {
+    const { target, version } = this;
+    const { begun, path } = this.work.delivery;
+    if (begun === 0 || this.#digest === undefined || publishing !== this.#digest || target.features.needs === "sealedPath")
+      return undefined;
+    this.#generation = begun - 1;
+    const done = await this.#publishHeld(this.#upload(path));
+    if (done === undefined) this.#generation = version.generation;
+    return done;
   }
 
   /** Of what was to get its name. Where nothing of it is left, and as much has the name, it got that, and only its answer is missing still. */
@@ -304,7 +325,9 @@ export class PushJob {
     const active =
       target.features.digests.length > 0
         ? engine.queue.isActive(work.delivery.id)
-        : (await engine.journal.commit(() => engine.queue.setMarks(work.delivery.id, { ...this.#marks, publishing: true }, "active"))) > 0;
+        : (await engine.journal.commit(() =>
+            engine.queue.setMarks(work.delivery.id, { ...this.#marks, publishing: this.#digest ?? true }, "active"),
+          )) > 0;
     if (!active) throw new Fault("aborted", "is not to be sent any more");
     const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
     if (!("occupied" in there)) return this.#receipt(there);
@@ -383,7 +406,7 @@ export class PushJob {
     };
   }
 
-  #upload(path: string, generation = this.version.generation): Upload {
+  #upload(path: string, generation = this.#generation): Upload {
     const { engine, version, work } = this;
     const id = uploadId(engine.names, work.delivery.id, generation);
     const throttles = [this.lane.throttle, this.#route?.throttles.get(this.lane.name)];

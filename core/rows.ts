@@ -58,8 +58,8 @@ export function stampOf({ size, modified_ms, medium }: Pick<VersionRow, "size" |
 
 /** What core noted of a delivery before it did what cannot be taken back. */
 export interface Marks {
-  /** The name was about to be given. */
-  readonly publishing?: true;
+  /** The name was about to be given, to what has this digest. */
+  readonly publishing?: Digest | true;
   /** What is left at the target is none of ours, or broken: it is taken away before anything is sent. */
   readonly restart?: true;
   /** Its beginning was not sent: the peer copied it from the version before. */

@@ -1,6 +1,8 @@
 /** What a target does wrong costs that target's delivery, never the file, never the engine. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -187,7 +189,7 @@ function undigested(t: TestContext) {
     await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
     await until(bench, "delivered", () => bench.states("out")[0] === "done");
   };
-  return { out, content, delivered };
+  return { bench, card, out, content, delivered };
 }
 
 for (const left of [0, 1000])
@@ -225,6 +227,36 @@ test("what was given its name without an answer, at a target that digests nothin
     ["write a.bin 0", "commit a.bin", "commit a.bin", "commit a.bin"],
   );
 });
+
+for (const [what, isNamed, content] of [
+  ["has its name already", true, "the same"],
+  ["has not its name yet", false, "the same"],
+  ["has its name already, but is of another content", true, "another"],
+] as const)
+  test(`given up by the spool while nobody knew whether it was given its name, at a target that digests nothing: what ${what}`, async (t) => {
+    const { bench, card, out, content: first, delivered } = undigested(t);
+    out.before = (call) => {
+      if (!call.startsWith("commit")) return undefined;
+      for (const [path, bytes] of isNamed ? out.partials : []) {
+        out.files.set("a.bin", { bytes, modifiedMs: 0 });
+        out.partials.delete(path);
+      }
+      out.attach(false);
+      throw new Fault("offline", "the ground is away");
+    };
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "cut off", () => out.presence$.value.state === "detached" && bench.states("out")[0] === "ready");
+    await bench.stop();
+    rmSync(join(bench.dir, "spool"), { recursive: true });
+    out.before = () => undefined;
+    if (content === "another") card.put("a.bin", Buffer.alloc(first.length));
+    out.attach(true);
+    await delivered();
+    assert.ok(out.files.get("a.bin")?.bytes.equals(first));
+    assert.equal(out.files.size, content === "another" ? 2 : 1);
+    assert.equal(out.partials.size, 0);
+    assert.equal(out.calls.filter((call) => call.startsWith("write")).length, content === "another" ? 2 : 1);
+  });
 
 test("what cannot be resumed and breaks off each time is waited with for longer each time: what went is lost, and no progress", async (t) => {
   const bench = new Bench(t);
