@@ -1,6 +1,6 @@
 /** Carries out the faults of the schedule. Each says whether it could be done: only what was done is counted. */
 import { spawnSync } from "node:child_process";
-import { existsSync, renameSync, rmSync, statfsSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { failCalls, filesLike, type Life } from "./life.js";
@@ -37,11 +37,37 @@ const media: Partial<Record<FaultKind, (scene: Scene, draw: number) => { files: 
   "target sync": (scene) => ({ files: filesLike(scene.rootOf("disk"), /\.part$/), calls: "fsync,fdatasync", errno: "EIO" }),
 };
 
+interface Configuration {
+  readonly devices: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  readonly routes: readonly { readonly from: string; readonly to: readonly string[] }[];
+}
+
+/** Configurations with which the daemon runs as well, for a while. */
+const others: readonly (readonly [string, (own: Configuration) => Configuration])[] = [
+  ["without the ground", (own) => without(own, "ground")],
+  ["without the camera", (own) => without(own, "camera")],
+  ["without the inbox", (own) => without(own, "inbox")],
+  [
+    "the ground slower",
+    (own) => ({ ...own, devices: { ...own.devices, ground: { ...own.devices.ground, maxRate: "1MiB/s", concurrency: 1 } } }),
+  ],
+  ["routes the other way round", (own) => ({ ...own, routes: [...own.routes].reverse() })],
+];
+
+function without(own: Configuration, name: string): Configuration {
+  const devices = Object.fromEntries(Object.entries(own.devices).filter(([device]) => device !== name));
+  const routes = own.routes.map((route) => ({ ...route, to: route.to.filter((target) => target !== name) }));
+  return { ...own, devices, routes: routes.filter(({ from, to }) => from !== name && to.length > 0) };
+}
+
 const clocks = ["+1h", "-1h", "+400d", "-400d", "@1970-01-02 00:00:00", "+0"];
 
 export class Injector {
   readonly #lied = new Set<string>();
   #tracing = false;
+  #reconfigured = false;
+  /** The one that began last. */
+  living: Life | undefined;
   readonly #served: readonly Place[];
 
   constructor(readonly scene: Scene) {
@@ -143,6 +169,8 @@ export class Injector {
         return `${forMs} ms`;
       case "unplugged":
         return this.#unplug(forMs);
+      case "reconfigured":
+        return this.#reconfigure(draw, forMs);
       default:
         return undefined;
     }
@@ -207,5 +235,25 @@ export class Injector {
     await sleep(forMs);
     renameSync(`${dir}.away`, dir);
     return `${forMs} ms`;
+  }
+
+  async #reconfigure(draw: number, forMs: number): Promise<Done> {
+    const other = others[Math.floor(draw * others.length)];
+    if (this.#reconfigured || other === undefined) return undefined;
+    const [what, change] = other;
+    const { config } = this.scene;
+    const own = readFileSync(config, "utf8");
+    // Whole at once: a life may begin just then.
+    const run = (text: string) => {
+      writeFileSync(`${config}.new`, text);
+      renameSync(`${config}.new`, config);
+      return this.living?.signal("SIGHUP") === true;
+    };
+    this.#reconfigured = true;
+    const heard = run(JSON.stringify(change(JSON.parse(own) as Configuration)));
+    await sleep(forMs);
+    run(own);
+    this.#reconfigured = false;
+    return heard ? `${what}, ${forMs} ms` : undefined;
   }
 }

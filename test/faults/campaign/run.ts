@@ -204,6 +204,7 @@ class Campaign {
       `${where}: begins, ${plan.lengthMs} ms, ends by ${plan.ending}${life.call === undefined ? "" : ` (${life.call})`}${plan.clock ? ", its clock can be set" : ""}`,
     );
     this.#last = life;
+    injector.living = life;
     const startMs = performance.now();
     const todo = [
       ...plan.files.map(({ atMs, seed }) => ({ atMs, run: () => this.#add(seed) })),
@@ -254,8 +255,8 @@ class Campaign {
     if (stderr.includes("internal error") || events.some(({ message }) => message.includes("internal error")))
       this.#findings.push(`broken: ${where}: ${stderr.slice(0, 2000)}`);
     void life.program.exited.then((code) => {
-      // Asked to stop before it could listen to that.
-      if (code === "SIGKILL" || code === "SIGTERM" || plan.ending === "stop" || code === 0 || code === 1) return;
+      // Asked to stop, or to read its configuration again, before it could listen to that.
+      if (code === "SIGKILL" || code === "SIGTERM" || code === "SIGHUP" || plan.ending === "stop" || code === 0 || code === 1) return;
       // A start that finds no room for the lock of a new state directory ends so where no service manager waits for it.
       if (code === 2 && this.#counts.has("state full") && /the state directory \S+ cannot be used: no space is left/.test(stderr)) return;
       this.#findings.push(`broken: ${where}: it ended with ${code}: ${stderr.slice(0, 2000)}`);

@@ -33,6 +33,7 @@ export const faultKinds = [
   "link dropped",
   "vehicle reboot",
   "unplugged",
+  "reconfigured",
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
