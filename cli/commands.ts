@@ -340,6 +340,8 @@ async function main(argv: readonly string[]): Promise<number> {
       const names = cli.commands.map(({ name }) => name);
       throw new UsageError(`there is no command "${given}"${suggestion(given, names)}; "filesync --help" lists them`);
     }
+    // A variable of a script that is not set: nobody means it.
+    if (cli.args.includes("")) throw new UsageError(`an argument of ${cli.matchedCommandName ?? ""} is empty ("")`);
     asTexts(cli.options, cli.matchedCommandName ?? "");
     running = cli.matchedCommandName;
     cli.runMatchedCommand();

@@ -32,14 +32,25 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
     throw new UsageError(faultOfErrno(error, `cannot read ${local}`).message);
   });
   let meter: Meter | undefined;
-  const send = async function* (offset: number): AsyncGenerator<Buffer> {
-    for await (const chunk of createReadStream(local, { start: offset, highWaterMark: 256 * 1024 })) {
-      yield chunk as Buffer;
-      if (meter !== undefined) meter.at += (chunk as Buffer).length;
-    }
+  const unchanged = async () => {
     const now = await fs.stat(local);
     if (now.size !== stat.size || now.mtimeMs !== stat.mtimeMs)
       throw new UsageError(`${local} was written while it was read; the same command begins anew`);
+  };
+  const send = async function* (offset: number): AsyncGenerator<Buffer> {
+    let at = offset;
+    for await (const chunk of createReadStream(local, { start: offset, highWaterMark: 256 * 1024 })) {
+      const { length } = chunk as Buffer;
+      at += length;
+      // Who has all bytes asks for no more.
+      if (at >= stat.size) await unchanged();
+      try {
+        yield chunk as Buffer;
+      } finally {
+        if (meter !== undefined) meter.at += length;
+      }
+    }
+    await unchanged();
   };
   const said = (fact: unknown) => {
     const { waiting, offset, copy, begins, moved } = fact as Said;

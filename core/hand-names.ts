@@ -93,6 +93,19 @@ export function pathOf(request: ControlRequest, key: string): string {
   return path;
 }
 
+/** Where a file comes to be: below what is a directory, or written like one, under `name`. */
+export async function destination(
+  request: ControlRequest,
+  key: string,
+  name: string,
+  tree: Tree | undefined,
+  signal: AbortSignal,
+): Promise<string> {
+  const path = pathOf(request, key);
+  const dir = /(?:^|\/)\.?$/.test(textOf(request, key)) || (await tree?.stat(path, signal))?.kind === "directory";
+  return dir ? joined(path, name) : path;
+}
+
 export function joined(dir: string, name: string): string {
   return dir === "" ? name : `${dir}/${name}`;
 }

@@ -8,10 +8,10 @@ import { createReadStream, promises as fs } from "node:fs";
 import { join } from "node:path";
 import { firstValueFrom, fromEvent, type Observable, race, take } from "./rxjs.js";
 import { ControlError, type ControlRequest, type Exchange } from "./control.js";
-import { faultOfErrno, isFault, throwIfAborted } from "./errors.js";
+import { Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import { goesOnAt } from "./go-on.js";
 import { HandMemo } from "./hand-memo.js";
-import { joined, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
+import { destination, plainFile, receiptOf, textOf, treeOf, withheldText } from "./hand-names.js";
 import { shoot } from "./hand-shot.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
@@ -49,13 +49,12 @@ export interface Given {
   readonly force: boolean;
 }
 
-export async function put(hands: PutHands, lane: Lane, path: string, request: ControlRequest, exchange: Exchange): Promise<Put> {
+export async function put(hands: PutHands, lane: Lane, request: ControlRequest, exchange: Exchange): Promise<Put> {
   const { signal } = exchange;
   const { target, tree } = lane.device;
   if (target === undefined)
     throw new ControlError(`nothing can be put on ${lane.name} by hand${withheldText(lane) ?? ` (${lane.config.type})`}`);
-  const dir = path === "" || String(request.path).endsWith("/") || (await tree?.stat(path, signal))?.kind === "directory";
-  const at = dir ? joined(path, textOf(request, "name")) : path;
+  const at = await destination(request, "path", textOf(request, "name"), tree, signal);
   if (!isSafePath(at)) throw new ControlError(`"${at}" leads out of the device's root`);
   const given: Given = {
     at,
@@ -205,11 +204,13 @@ async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promi
     await work.over();
     return { receipt: done, replaced };
   } catch (error) {
-    // It will never be taken under this name: nothing is left there for a next try. Why not is told, rather than that something could not be taken away.
-    if (isFault(error, "rejected")) {
+    // What is there is no beginning of it, or it will never be taken under this name: nothing is left there for a next try. Why is told, rather than that something could not be taken away.
+    if (isFault(error, "rejected", "mismatch", "conflict")) {
       await target.discard(upload, signal).catch(() => undefined);
       await work.over();
     }
+    if (isFault(error, "mismatch", "conflict"))
+      throw new Fault(error.kind, `${error.message}; the same command sends it from its first byte`, { cause: error });
     throw error;
   }
 }

@@ -7,7 +7,7 @@ import { ControlError, type ControlRequest, type Exchange } from "./control.js";
 import { Fault, isFault, throwIfAborted, withDevice } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { isSafePath } from "./names.js";
-import { joined, lastOf, notThere, NotThere, pathOf, plainFile, textOf, treeOf } from "./hand-names.js";
+import { destination, lastOf, notThere, NotThere, pathOf, plainFile, textOf, treeOf } from "./hand-names.js";
 import { put, type PutHands } from "./hand-put.js";
 import type { Digest, DigestKind, FileEntry, Source } from "./plugin.js";
 import { plausible } from "./route.js";
@@ -93,7 +93,7 @@ async function work(hands: Hands, lane: Lane, request: ControlRequest, exchange:
     case "get":
       return await get(lane, request.entry as FileEntry, Number(request.offset), exchange);
     case "put":
-      return await put(hands, lane, path, request, exchange);
+      return await put(hands, lane, request, exchange);
     case "rm": {
       const entry = await plainFile(treeOf(lane), lane, path, signal);
       await treeOf(lane).remove(path, entry, signal);
@@ -105,8 +105,7 @@ async function work(hands: Hands, lane: Lane, request: ControlRequest, exchange:
     case "mv": {
       const tree = treeOf(lane);
       const entry = await plainFile(tree, lane, path, signal);
-      const wanted = pathOf(request, "to");
-      const into = wanted !== "" && (await tree.stat(wanted, signal))?.kind !== "directory" ? wanted : joined(wanted, lastOf(path));
+      const into = await destination(request, "to", lastOf(path), tree, signal);
       await tree.move(path, into, entry, signal);
       return { path: into };
     }

@@ -89,7 +89,7 @@ export class LocalTree implements Tree {
   }
 
   async mkdir(path: string): Promise<void> {
-    await this.#makeDirsOf(`${path}/x`);
+    await this.#makeDirsOf(path === "" ? "x" : `${path}/x`);
   }
 
   async makeNew(path: string): Promise<boolean> {

@@ -74,7 +74,7 @@ export class MavftpTree implements Tree {
   }
 
   async mkdir(path: string, signal: AbortSignal): Promise<void> {
-    checkPath(path);
+    if (path !== "") checkPath(path);
     return this.#alone(signal, (stay) => this.#card.makeDir(stay, path));
   }
 

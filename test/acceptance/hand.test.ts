@@ -1,9 +1,11 @@
 /** Hand commands, as a person types them: with a daemon and without one, on each kind of device, cut in the middle and gone on. */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
+import { partialPath } from "../../core/route.js";
 import { until } from "../conformance/clause.js";
 import { hasOpenssl, selfSigned, startOwn, vsftpd } from "../conformance/ftp-servers.js";
 import { startGround } from "../faults/ground.js";
@@ -49,7 +51,7 @@ function both(name: string, run: (t: TestContext, world: World, filesync: Filesy
 type Filesync = (...args: string[]) => Promise<{ code: number | NodeJS.Signals; out: string; err: string }>;
 
 test(
-  "get: of a server that tells neither time nor content a file of the same size is not called another",
+  "a server that tells neither time nor content: get calls no file of the same size another; put gives no name to what was written while it was sent",
   { skip: vsftpd.skip ?? false },
   async (t) => {
     const server = await vsftpd.start();
@@ -58,12 +60,21 @@ test(
     world.mkdir("cwd");
     writeFileSync(join(server.dir, "a.bin"), "content");
     const { port, user, password } = server;
-    const config = world.config({ devices: { ftp: { type: "ftp", host: "127.0.0.1", port, user, password, ...server.options } } });
+    const ftp = { type: "ftp", host: "127.0.0.1", port, user, password, maxRate: "1MiB/s", ...server.options };
+    const config = world.config({ devices: { ftp } });
     const get = () => runProgram(["get", "ftp:a.bin", "--config", config], { cwd: world.path("cwd") });
     assert.equal((await get()).code, 0);
     const again = await get();
     assert.equal(again.err, "filesync: a.bin is there already, with the same size (ftp cannot tell its content); --force replaces it\n");
     assert.equal(again.code, 2);
+    world.file("cwd/b.bin", Buffer.alloc(2_000_000, 1));
+    const put = runProgram(["put", "b.bin", "ftp:", "--config", config], { cwd: world.path("cwd") });
+    await until("a part to be there", () => readdirSync(server.dir).some((name) => name.startsWith(".b.bin.")));
+    world.file("cwd/b.bin", Buffer.alloc(2_000_000, 2), 60);
+    const { code, err } = await put;
+    assert.match(err, /b\.bin was written while it was read; the same command begins anew\n$/);
+    assert.notEqual(code, 0);
+    assert.equal(existsSync(join(server.dir, "b.bin")), false);
   },
 );
 
@@ -76,7 +87,8 @@ both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t,
     err: "",
   });
   for (const device of ["disk", "ftp"]) {
-    assert.deepEqual(await filesync("mkdir", `${device}:new/dir`), { code: 0, out: `${device}:new/dir/: is there`, err: "" });
+    for (const dir of ["new/dir", ""])
+      assert.deepEqual(await filesync("mkdir", `${device}:${dir}`), { code: 0, out: `${device}:${dir}/: is there`, err: "" });
     assert.deepEqual(await filesync("put", "b.bin", `${device}:new/dir`), {
       code: 0,
       out: `b.bin → ${device}:new/dir/b.bin (300000 bytes in TIME, proved by digest)`,
@@ -103,6 +115,10 @@ both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t,
       (await filesync("put", "--force", "other", `${device}:new/dir/b.bin`)).out,
       `other → ${device}:new/dir/b.bin (5 bytes in TIME, in the place of another, proved by digest)`,
     );
+    for (const dir of ["sub/", "sub/."]) {
+      assert.equal((await filesync("mv", `${device}:new/dir/b.bin`, dir)).out, `${device}:new/dir/b.bin → ${device}:sub/b.bin`);
+      assert.equal((await filesync("mv", `${device}:sub/b.bin`, "new/dir/")).code, 0);
+    }
     assert.deepEqual(await filesync("mv", `${device}:new/dir/b.bin`, "away:c.bin"), {
       code: 2,
       out: "",
@@ -134,6 +150,23 @@ both("ls, put, get, mv, rm and mkdir on a disk and on an FTP server", async (_t,
   }
   assert.deepEqual(readdirSync(world.path("cwd")).sort(), ["b.bin", "disk.c", "ftp.c", "other"]);
 });
+
+both(
+  "put: a part at the device that is no beginning of the file is taken away, and the same command begins anew",
+  async (_t, world, filesync) => {
+    world.file("cwd/a.bin", "content of a");
+    const kept = world.path("state/installation.json");
+    const installation = existsSync(kept) ? (JSON.parse(readFileSync(kept, "utf8")) as { id: string }).id : "00000000";
+    const digest = createHash("sha256").update("content of a").digest("hex");
+    const id = createHash("sha256").update(`hand\0ftp\0a.bin\0sha256:${digest}`).digest("hex").slice(0, 16);
+    world.file(join("ground/files/plane", partialPath("a.bin", installation, id)), "CONTENT of a");
+    const refused = await filesync("put", "a.bin", "ftp:");
+    assert.equal(refused.code, 3);
+    assert.match(refused.err, /sha256:.* sha256:.*; the same command sends it from its first byte$/);
+    assert.equal((await filesync("put", "a.bin", "ftp:")).code, 0);
+    assert.equal(readFileSync(world.path("ground/files/plane/a.bin"), "utf8"), "content of a");
+  },
+);
 
 both("mistakes are named, with what was meant", async (_t, world, filesync) => {
   world.file("disk/flight.ulg", "x");
@@ -170,6 +203,11 @@ both("mistakes are named, with what was meant", async (_t, world, filesync) => {
     );
   assert.match((await filesync("get", "disk:./flight.ulg", "dotted.ulg")).out, /^disk:flight\.ulg → dotted\.ulg \(/);
   assert.equal((await filesync("rm", "disk:sub")).err, "filesync: disk:sub is a directory: only files are moved and removed");
+  assert.deepEqual(await filesync("get", "disk:flight.ulg", ""), {
+    code: 2,
+    out: "",
+    err: 'filesync: an argument of get is empty ("")',
+  });
   assert.equal((await filesync("put", "nothing", "disk:")).err, "filesync: cannot read nothing: there is no such file or directory");
   assert.deepEqual(await filesync("ls", "away:"), { code: 3, out: "", err: "filesync: away: DIR/nowhere does not exist" });
 });
