@@ -108,15 +108,15 @@ function lastText({ last }: Status["devices"][number]): string {
 }
 
 /** Its device's own line says why nothing is sent. */
-function isSaid({ devices }: Status, { to }: Status["failing"][number]): boolean {
-  return devices.some(({ name, held, presence }) => name === to && (held !== undefined || presence === "detached"));
+function isSaid({ devices }: Status, { to, fault }: Status["failing"][number]): boolean {
+  return fault !== "foreign" && devices.some(({ name, held, presence }) => name === to && (held !== undefined || presence === "detached"));
 }
 
 function failingText({ from, to, fault, deliveries, reason, seconds }: Status["failing"][number]): string {
   const inDoubt = fault === "indoubt";
   const when = seconds === 0 ? "as soon as it can be" : `in ${durationText(seconds ?? 0)}`;
   const again = seconds === undefined ? "" : `; ${inDoubt ? "looked for " : ""}again ${when}`;
-  const after = fault === "held" ? "" : inDoubt ? " in doubt" : " after a failure";
+  const after = fault === "held" || fault === "foreign" ? "" : inDoubt ? " in doubt" : " after a failure";
   return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${after}: ${reason}${again}`;
 }
 

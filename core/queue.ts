@@ -33,6 +33,20 @@ import type { Sending } from "./single-shot.js";
 
 const soonMs = 60_000;
 
+/** Deliveries that wait for a device that the configuration does not have: their target, or the source that still has their bytes. */
+export interface Foreign {
+  readonly source: string;
+  readonly target: string;
+  readonly away: string;
+  readonly deliveries: number;
+}
+
+/** With what a person does about it. */
+export function foreignText({ source, away }: Foreign): string {
+  const what = away === source ? "all that is still to come from it" : "what waits for it";
+  return `"${away}" is not in the configuration: put it back, or give up ${what}: filesync forget ${away}`;
+}
+
 export class Queue {
   /** Versions that are being pulled now, with the rank they were claimed for. */
   readonly pulling = new Map<string, Ranked>();
@@ -79,15 +93,19 @@ export class Queue {
       this.releasable.set(id, { source, notBeforeMs: 0 });
   }
 
-  /** What waits for devices that are not among these, by device. It keeps waiting: a device may come back. */
-  foreign(configured: readonly string[]): { target: string; n: number }[] {
-    const marks = configured.map(() => "?").join(", ");
-    // One state at a time: each has an index of its own.
-    return ["wanting", "ready", "parked"].flatMap((state) =>
-      this.journal.all<{ target: string; n: number }>(
-        `SELECT target, COUNT(*) AS n FROM deliveries WHERE state = '${state}' AND target NOT IN (${marks}) GROUP BY target`,
-        ...configured,
-      ),
+  /** What waits for devices that are not among these. It keeps waiting: a device may come back. */
+  foreign(configured: readonly string[]): Foreign[] {
+    const known = `(${configured.map((_, n) => `?${n + 1}`).join(", ")})`;
+    const needed = "(state = 'wanting' OR EXISTS (SELECT 1 FROM versions v WHERE v.id = version AND v.store <> 'spool'))";
+    // One state at a time: each has an index of its own. What a daemon that was killed had claimed waits.
+    return ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`].flatMap((where) =>
+      this.journal
+        .all<Omit<Foreign, "away">>(
+          `SELECT source, target, COUNT(*) AS deliveries FROM deliveries
+           WHERE ${where} AND (target NOT IN ${known} OR (source NOT IN ${known} AND ${needed})) GROUP BY source, target`,
+          ...configured,
+        )
+        .map((row) => ({ ...row, away: configured.includes(row.target) ? row.source : row.target })),
     );
   }
 

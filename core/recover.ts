@@ -9,6 +9,7 @@ import { namesIn } from "./config.js";
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
 import { removeTemporaries } from "./fs.js";
+import { foreignText } from "./queue.js";
 import { hasForgotten, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
@@ -79,15 +80,13 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   tellForeign(engine);
 }
 
-/** Says what waits for a target that the configuration does not have. */
+/** Says what waits for a device that the configuration does not have. */
 export function tellForeign({ queue, events, config }: Engine): void {
-  for (const { target, n } of queue.foreign(namesIn(config)))
-    events.say(
-      "warn",
-      "foreign",
-      `${n} ${n === 1 ? "delivery waits" : "deliveries wait"} for "${target}", which the configuration does not have (any more)`,
-      { device: target },
-    );
+  for (const foreign of queue.foreign(namesIn(config))) {
+    const { source, target, away, deliveries } = foreign;
+    const what = `${deliveries} ${deliveries === 1 ? "delivery waits" : "deliveries wait"}`;
+    events.say("warn", "foreign", `${source} → ${target}: ${what}: ${foreignText(foreign)}`, { device: away });
+  }
 }
 
 /** A sealed spool file whose version the journal no longer knows. True when it is whole and was put back into the queue. */

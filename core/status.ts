@@ -5,6 +5,7 @@ import type { Engine } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
 import { heldNow } from "./limits.js";
 import type { Journal } from "./journal.js";
+import { foreignText } from "./queue.js";
 import { forgottenIn } from "./receipts.js";
 import { durationText, sizeText } from "./text.js";
 import { nameOf, type SyncConfig } from "./sync/options.js";
@@ -52,7 +53,10 @@ export interface Status {
     readonly fault: string;
     readonly reason: string;
   }[];
-  /** What was tried and waits for its next try: for each pair of devices and kind of fault so many deliveries, with the reason of the one that is due first. */
+  /**
+   * What was tried and waits for its next try: for each pair of devices and kind of fault so many deliveries, with the reason of the one that is due first. "foreign": what
+   * waits for one of the two, which the configuration does not have.
+   */
   readonly failing: readonly {
     readonly from: string;
     readonly to: string;
@@ -248,7 +252,7 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
 function failingOf(engine: Engine, ready: boolean): Status["failing"] {
   const { config, journal, clock, queue } = engine;
   // What went wrong with a target that has left does not count any more.
-  const targets = new Set(namesIn(config));
+  const names = new Set(namesIn(config));
   // With MIN the other columns are those of the row that has it.
   const rows = journal.all<{ id: string; source: string; target: string; fault: string; n: number; due: number; reason: string | null }>(
     `SELECT id, source, target, fault, COUNT(*) AS n, MIN(not_before) AS due, reason FROM deliveries
@@ -259,8 +263,11 @@ function failingOf(engine: Engine, ready: boolean): Status["failing"] {
     const version = delivery === undefined ? undefined : queue.version(delivery.version);
     return delivery === undefined || version === undefined ? undefined : heldNow(engine, version, delivery);
   };
-  return rows
-    .filter(({ target }) => targets.has(target))
+  const foreign = queue
+    .foreign(namesIn(config))
+    .map((row) => ({ from: row.source, to: row.target, fault: "foreign", deliveries: row.deliveries, reason: foreignText(row) }));
+  const failing = rows
+    .filter(({ target }) => names.has(target))
     .map(({ id, source, target, fault, n, due, reason }) => {
       // What the journal notes of that is of when it was put off, and not when it goes.
       const held = ready && fault === "held" ? heldOne(id) : undefined;
@@ -270,6 +277,7 @@ function failingOf(engine: Engine, ready: boolean): Status["failing"] {
         ...(ready && inMs !== undefined ? { seconds: Math.max(0, Math.ceil(inMs / 1000)) } : {}),
       };
     });
+  return [...failing, ...foreign];
 }
 
 /** A later version of the path says that it was found again. */

@@ -86,7 +86,7 @@ test("on a read-only file system the journal is read all the same, also after a 
   );
 });
 
-test("after a kill nothing is being sent: why and status say that it waits for the daemon, or for a target that has left the configuration", async (t) => {
+test("after a kill nothing is being sent: why and status say that it waits for the daemon, or for a device that has left the configuration", async (t) => {
   const world = new World(t);
   world.mkdir("out");
   world.file("in/a.bin", Buffer.alloc(2_000_000));
@@ -111,6 +111,20 @@ test("after a kill nothing is being sent: why and status say that it waits for t
   world.mkdir("other");
   world.config({ devices: { in: local("in"), other: local("other") }, routes: [{ from: "in", to: ["other"] }] });
   assert.deepEqual(await codes(), ["foreign", "no-daemon"]);
+  const told = async () =>
+    masked((await runProgram(["status", "--config", config])).out, world.dir)
+      .split("\n")
+      .at(-1);
+  assert.equal(
+    await told(),
+    '  in → out  1 waits: "out" is not in the configuration: put it back, or give up what waits for it: filesync forget out',
+  );
+  // Its bytes are still to come from a source that has another name now.
+  world.config({ devices: { inbox: local("in"), out: local("out") }, routes: [] });
+  const away = '"in" is not in the configuration: put it back, or give up all that is still to come from it: filesync forget in';
+  const { out } = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.ok(out.includes(JSON.stringify(`in → out: 1 delivery waits: ${away}`)), out);
+  assert.equal(await told(), `  in → out  1 waits: ${away}`);
 });
 
 test("without a daemon it needs no secret: what only the service's environment tells is left out, and is no mistake", async (t) => {
