@@ -14,6 +14,14 @@ export interface Shown {
   readonly fingerprint: string;
 }
 
+/** For what OpenSSL says by a number. */
+const words: Readonly<Record<string, string>> = {
+  ERR_OSSL_X509_KEY_VALUES_MISMATCH:
+    "the key is not that of the first certificate; the server's own is the first in its file, and those that signed it follow",
+  ERR_OSSL_PEM_NO_START_LINE: 'the certificate is not in PEM, which is text that begins with "-----BEGIN CERTIFICATE-----"',
+  ERR_OSSL_UNSUPPORTED: 'the key is not in PEM, which is text that begins with "-----BEGIN … PRIVATE KEY-----"',
+};
+
 export class CertificateFiles {
   /** Of the files that were given last. */
   #stamp: string | undefined;
@@ -36,7 +44,9 @@ export class CertificateFiles {
       this.#stamp = stamp;
       return shown;
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = key.includes("ENCRYPTED")
+        ? `the key has a passphrase, which nobody can type here: "openssl pkey -in ${this.key} -out NEW" writes one without`
+        : (words[codeOf(error)] ?? (error instanceof Error ? error.message : String(error)));
       throw new Fault("config", `the certificate ${this.cert} and key ${this.key} cannot be used: ${why}`, { cause: error });
     }
   }

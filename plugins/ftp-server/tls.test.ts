@@ -118,13 +118,22 @@ test(
     };
     try {
       await arrives(first.fingerprint, "before");
-      await fs.writeFile(first.key, "no key");
+      const other = selfSigned(await fs.mkdtemp(join(dir, "other-")));
+      await fs.writeFile(first.cert, `${await fs.readFile(other.cert, "utf8")}${await fs.readFile(first.cert, "utf8")}`);
       await arrives(first.fingerprint, "meanwhile");
-      await heard.heard(/key\.pem cannot be used: .*; until then the certificate of before is shown$/);
+      await heard.heard(/cannot be used: the key is not that of the first certificate; .*; until then the certificate of before is shown$/);
+      for (const [name, wrong, why] of [
+        ["no-key", "no key", /the key is not in PEM/],
+        ["locked", "-----BEGIN ENCRYPTED PRIVATE KEY-----", /the key has a passphrase, .*"openssl pkey -in \S+key\.pem -out NEW"/],
+      ] as const) {
+        await fs.writeFile(first.key, wrong);
+        await arrives(first.fingerprint, name);
+        await heard.heard(why);
+      }
       const { fingerprint } = selfSigned(dir);
       await arrives(fingerprint, "after");
       await heard.heard(/another certificate is shown from now on/);
-      assert.deepEqual((await fs.readdir(join(dir, "srv", "u"))).sort(), ["after", "before", "meanwhile"]);
+      assert.deepEqual((await fs.readdir(join(dir, "srv", "u"))).sort(), ["after", "before", "locked", "meanwhile", "no-key"]);
     } finally {
       await server.close();
       await fs.rm(dir, { recursive: true });
