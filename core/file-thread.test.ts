@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -95,6 +97,49 @@ test("a file that goes once it is open is read to its end where it may go, unles
   rmSync(needed.path);
   await assert.rejects(rest(needed.reading, false), (error: unknown) => isFault(error, "missing"));
 });
+
+const strace = spawnSync("strace", ["-f", "-qq", "-o", "/dev/null", "true"]).status === 0;
+
+/** Reads a file of which it is told, and says how that ended. */
+const reader = `
+const [module, place, entry] = process.argv.slice(2);
+const { FileThread } = await import(module);
+const thread = new FileThread();
+const reading = thread.read(Buffer.from(place), JSON.parse(entry), 0, { digest: true, exact: true, mayGrow: true }, new AbortController().signal);
+try {
+  while ((await reading.next()) !== undefined);
+  console.log("whole");
+} catch (error) {
+  console.log(error.kind);
+}
+await thread.close();`;
+
+test(
+  "a file that a longer one is written over between the look at it and its first byte is another, though that begins with all that was read",
+  { skip: strace ? false : "strace is missing, or may not trace here" },
+  async () => {
+    const { place, entry } = file("over.bin", bytes(1000));
+    const path = place.toString();
+    // Once it is open and was looked at it is held up, until the other one is there.
+    const hold = ["-f", "-P", path, "-e", "trace=statx,fstat", "-e", "inject=statx,fstat:signal=SIGSTOP:when=1"];
+    const script = join(dir, "reader.mjs");
+    writeFileSync(script, reader);
+    const module = new URL("./file-thread.js", import.meta.url).href;
+    const child = spawn("strace", [...hold, process.execPath, script, module, path, JSON.stringify(entry)]);
+    const closed = once(child, "close");
+    let said = "";
+    let trace = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (said += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      const held = /(\d+)\] --- stopped by SIGSTOP/.exec((trace += text))?.[1];
+      if (held === undefined || statSync(path).size > 1000) return;
+      writeFileSync(path, bytes(3000, 2));
+      process.kill(Number(held), "SIGCONT");
+    });
+    await closed;
+    assert.equal(said, "changed\n", trace);
+  },
+);
 
 test("closing ends what is read and listed; nothing is begun afterwards", async (t) => {
   const thread = threadOf(t);
