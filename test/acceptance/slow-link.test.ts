@@ -6,6 +6,7 @@ import { mkdirSync } from "node:fs";
 import { userInfo } from "node:os";
 import { test, type TestContext } from "node:test";
 import { hasOpenssl, selfSigned } from "../conformance/ftp-servers.js";
+import { rsyncShell } from "../conformance/rsync-servers.js";
 import { fingerprintOf, makeKey, openssh, sshd } from "../conformance/sftp-servers.js";
 import { startGround } from "../faults/ground.js";
 import { Program } from "../faults/process.js";
@@ -72,9 +73,9 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
       });
       await inOneGo(t, config, ground.pid, 1);
     });
-  /** What ssh asks the server, to see whether it is there, and what is asked in SFTP, waits behind a file that the system takes as a whole. */
-  const sftp = () =>
-    all.test("sftp, of a file that the system takes as a whole", { skip: openssh.skip ?? false }, async (t) => {
+  /** What ssh asks the server, to see whether it is there, and what is asked in SFTP or of a shell, waits behind a file that the system takes as a whole. */
+  const ssh = (type: "sftp" | "rsync", skip: string | false, zeros = 0, more: Readonly<Record<string, unknown>> = {}) =>
+    all.test(`${type}, of a file that the system takes as a whole`, { skip }, async (t) => {
       const world = new World(t);
       const [host, user] = [world.path("host"), world.path("user")];
       for (const key of [host, user]) makeKey(key);
@@ -92,14 +93,15 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
       t.after(() => child.kill());
       await once(child.stderr, "data");
       child.stderr.resume();
-      world.file("in/up", new Random(1).bytes(110_000));
+      world.file("in/up", Buffer.concat([new Random(1).bytes(110_000), Buffer.alloc(zeros)]));
       const to = {
-        type: "sftp",
+        type,
         host: "127.0.0.1",
         user: userInfo().username,
         privateKey: user,
         hostKey: fingerprintOf(`${host}.pub`),
         timeout: "3s",
+        ...more,
       };
       const config = world.config({
         devices: { in: { type: "local", dir: "in", settle: "0s" }, to: { ...to, root: world.path("out") } },
@@ -140,5 +142,9 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
         await inOneGo(t, config, ground.program.pid, 2);
       },
     );
-  await Promise.all([files(false), files(true), form(), most(), sftp()]);
+  await Promise.all([
+    ...[files(false), files(true), form(), most(), ssh("sftp", openssh.skip ?? false)],
+    // The larger it is, the rarer rsync gives a sign of life of its own.
+    ssh("rsync", rsyncShell.skip ?? false, 12_000_000, { compress: true }),
+  ]);
 });
