@@ -212,7 +212,7 @@ async function isSame(local: string, there: Stats, place: Place, entry: FileEntr
 }
 
 /** Where one side knows no more than the second (FTP, some disks), the second is all that can be compared. */
-export function sameSecond(a: number, b: number): boolean {
+function sameSecond(a: number, b: number): boolean {
   return (a % 1000 === 0 || b % 1000 === 0) && Math.floor(a / 1000) === Math.floor(b / 1000);
 }
 

@@ -55,7 +55,7 @@ export async function lsCommand(at: string, options: HandOptions): Promise<numbe
 }
 
 /** Whether it is a word of why nothing comes yet; it is told then. */
-export function isWait(fact: unknown, json = false): boolean {
+function isWait(fact: unknown, json = false): boolean {
   const { waiting } = fact as { waiting?: string };
   if (waiting !== undefined && !json) process.stderr.write(`${waiting}\n`);
   return waiting !== undefined;

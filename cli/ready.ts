@@ -20,7 +20,7 @@ export async function readyCommand(path: string, options: { need?: string; json:
   return said.ready ? 0 : 3;
 }
 
-export function readyText({ ready, need, places }: Readiness): string {
+function readyText({ ready, need, places }: Readiness): string {
   const lines = order.flatMap((state) =>
     places
       .filter((place) => place.state === state)

@@ -120,7 +120,7 @@ function failingText({ from, to, fault, deliveries, reason, seconds }: Status["f
   return `${from} → ${to}  ${deliveries} ${deliveries === 1 ? "waits" : "wait"}${after}: ${reason}${again}`;
 }
 
-export function statusText(status: Status): string {
+function statusText(status: Status): string {
   const { ready, summary } = status;
   // With mirror and two-way routes alone it says so by itself.
   const lines = [ready || summary.endsWith(noDaemon) ? summary : `${summary} (${noDaemon})`];

@@ -5,7 +5,7 @@
 import { Fault, abortedFault } from "./errors.js";
 
 /** A push that waits for bytes longer than this gives its place to others. */
-export const stallMs = 10_000;
+const stallMs = 10_000;
 
 export class LiveFile {
   /** Bytes that no power cut can take back. */

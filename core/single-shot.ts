@@ -38,7 +38,7 @@ export function recordOf(before: Sending | undefined, clock: Clock): Sending {
 }
 
 /** The answer was lost: it is looked for soon. */
-export function answerLost(error: unknown): Fault {
+function answerLost(error: unknown): Fault {
   return new Fault("indoubt", `sent whole, and the answer was lost (${reasonOf(error)}): it is looked for before it is sent again`, {
     cause: error,
     retryAfterMs: soonMs,

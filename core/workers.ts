@@ -20,7 +20,7 @@ export interface Work<T> {
 }
 
 /** The reason of a signal that asks a piece of work to give way to better work. */
-export const giveWay = () => new Fault("aborted", "gives way to what is more urgent");
+const giveWay = () => new Fault("aborted", "gives way to what is more urgent");
 
 const wakeMs = 5;
 

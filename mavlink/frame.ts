@@ -12,8 +12,6 @@ const START_V1 = 0xfe;
 const START_V2 = 0xfd;
 const SIGNED = 0x01;
 const SIGNATURE = 13;
-/** The longest frame: version 2, 255 bytes of payload, signed. */
-export const FRAME_MAX = 10 + 255 + 2 + SIGNATURE;
 
 /** One received frame. The object and its payload are used again for the next: valid only during the callback. */
 export interface Frame {

@@ -24,7 +24,7 @@ export interface TraceHead {
   readonly link: string;
 }
 
-export const traceEvents = ["armed", "disarmed", "lost", "back", "boot"] as const;
+const traceEvents = ["armed", "disarmed", "lost", "back", "boot"] as const;
 /** lost, back: the heartbeat. */
 export type TraceEvent = (typeof traceEvents)[number];
 

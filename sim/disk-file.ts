@@ -80,7 +80,7 @@ export class OverlaidContent implements Content {
 }
 
 /** The byte at this place of a file whose content is made up. */
-export function madeByte(position: number): number {
+function madeByte(position: number): number {
   return Math.imul(position, 0x9e3779b1) >>> 24;
 }
 

@@ -306,7 +306,7 @@ export class Root {
   }
 }
 
-export function samePlace(a: Place, b: Place): boolean {
+function samePlace(a: Place, b: Place): boolean {
   return a.length === b.length && a.every((name, i) => name.equals(b[i] ?? Buffer.alloc(0)));
 }
 

@@ -243,7 +243,7 @@ function isNewer(a: FileEntry, b: FileEntry, lastNumber: number | undefined): bo
 }
 
 /** Of an ArduPilot's log, 00000042.BIN; undefined for anything else. */
-export function logNumber(path: string): number | undefined {
+function logNumber(path: string): number | undefined {
   const match = /(?:^|\/)(\d{1,9})\.bin$/i.exec(path);
   return match === null ? undefined : Number(match[1]);
 }

@@ -23,7 +23,7 @@ export interface ReadsOf {
 /** Without one byte of progress for so long it is given up. */
 export const STUCK_MS = 8000;
 const STUCK_ROUNDS = 8;
-export const REFUSALS_MAX = 3;
+const REFUSALS_MAX = 3;
 const EIO = 5;
 
 interface Pending {

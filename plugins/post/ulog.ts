@@ -19,8 +19,6 @@ const sizes: Readonly<Record<string, number>> = {
   double: 8,
 };
 
-export const magicBytes = magic.length;
-
 export function isUlog(beginning: Buffer): boolean {
   return beginning.subarray(0, magic.length).equals(magic);
 }

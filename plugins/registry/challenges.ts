@@ -5,7 +5,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../core/plugin.js";
 
-export const challengeMs = 60_000;
+const challengeMs = 60_000;
 
 export class Challenges {
   readonly #clock: Clock;

@@ -9,7 +9,7 @@ import { cutName, underWayName } from "./slot-dir.js";
 import { publicKeyOf } from "./wire.js";
 
 /** What a session ends with where no slot is open for its vehicle. */
-export const noSlotCode = 77;
+const noSlotCode = 77;
 /** What `enter` ends with where it was asked for nobody: the account's shell can run it. */
 export const readyCode = 78;
 
