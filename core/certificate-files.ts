@@ -3,7 +3,8 @@ import { X509Certificate } from "node:crypto";
 import { promises as fs } from "node:fs";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { codeOf, Fault } from "./errors.js";
-import { certificateFingerprint } from "./net.js";
+import { fingerprintOf } from "./net.js";
+import type { PluginContext } from "./plugin.js";
 import { fileStamp } from "./stat.js";
 
 export interface Shown {
@@ -23,16 +24,42 @@ const words: Readonly<Record<string, string>> = {
 };
 
 export class CertificateFiles {
-  /** Of the files that were given last. */
+  /** Of the files that were read last. */
   #stamp: string | undefined;
+  #shown: Shown | undefined;
+  #wrong = "";
 
   constructor(
     readonly cert: string,
     readonly key: string,
   ) {}
 
-  /** As they are now. Throws Fault "config" or "denied". */
+  /** As they are now, to be shown. Throws Fault "config" or "denied". */
   async read(): Promise<Shown> {
+    return (this.#shown = await this.#load());
+  }
+
+  /** What is to be shown, as they may have been renewed since they were read. Another one is told; what cannot be used is told once, and the one of before stays. */
+  async renewed(say: PluginContext["say"]): Promise<Shown | undefined> {
+    const stamp = await this.#stampNow();
+    if (stamp !== undefined && stamp === this.#stamp) return this.#shown;
+    try {
+      const shown = await this.#load();
+      const { fingerprint } = shown;
+      // Of two who ask at once both may have read it.
+      const isOther = fingerprint !== this.#shown?.fingerprint;
+      this.#shown = shown;
+      this.#wrong = "";
+      if (isOther) say("info", `another certificate is shown from now on; its fingerprint is ${fingerprint}`, { fingerprint });
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      if (why !== this.#wrong) say("warn", `${why}; until then the certificate of before is shown`);
+      this.#wrong = why;
+    }
+    return this.#shown;
+  }
+
+  async #load(): Promise<Shown> {
     const stamp = await this.#stampNow();
     // One after the other: with both missing the message always names the certificate first.
     const again = '"filesync init --ground --yes" makes the one of a ground station anew';
@@ -40,7 +67,7 @@ export class CertificateFiles {
     const key = await readPem(this.key, `put the key there; where it is lost, take ${this.cert} away too: ${again}`);
     try {
       const context = createSecureContext({ cert, key, minVersion: "TLSv1.2" });
-      const shown = { cert, key, context, fingerprint: certificateFingerprint(new X509Certificate(cert).raw) };
+      const shown = { cert, key, context, fingerprint: fingerprintOf(new X509Certificate(cert).raw) };
       this.#stamp = stamp;
       return shown;
     } catch (error) {
@@ -49,12 +76,6 @@ export class CertificateFiles {
         : (words[codeOf(error)] ?? (error instanceof Error ? error.message : String(error)));
       throw new Fault("config", `the certificate ${this.cert} and key ${this.key} cannot be used: ${why}`, { cause: error });
     }
-  }
-
-  /** undefined: they are as they were read last. Throws as `read`. */
-  async readChanged(): Promise<Shown | undefined> {
-    const stamp = await this.#stampNow();
-    return stamp !== undefined && stamp === this.#stamp ? undefined : this.read();
   }
 
   /** undefined: reading them says why. */

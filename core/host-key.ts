@@ -1,9 +1,9 @@
 /** Whether a server's host key is the one that is believed. Nothing is believed because it is seen for the first time. */
-import { createHash, createHmac } from "node:crypto";
+import { createHmac } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import * as v from "valibot";
 import { Fault, faultOfErrno } from "./errors.js";
-import { fingerprint } from "./net.js";
+import { fingerprint, fingerprintOf, fingerprintText } from "./net.js";
 import { described, path } from "./options.js";
 
 const hostKey = fingerprint('the SHA-256 fingerprint of the server\'s host key, "SHA256:…", as "ssh-keygen -lf" prints it');
@@ -21,11 +21,6 @@ export function bothBelieved(given: Pick<Place, "hostKey" | "knownHosts">): stri
   return given.hostKey === undefined || given.knownHosts === undefined
     ? undefined
     : 'either "hostKey" or "knownHosts": only one of them can say which key is believed';
-}
-
-/** As `ssh-keygen -lf` prints it. */
-export function shownFingerprint(key: Buffer): string {
-  return `SHA256:${createHash("sha256").update(key).digest("base64").replace(/=+$/, "")}`;
 }
 
 /** "ssh-ed25519" of a key as it goes over the wire. */
@@ -64,19 +59,19 @@ export async function believed(place: Place): Promise<Believed> {
   return {
     mayBe: () => true,
     objection: (key) =>
-      `nothing says which host key is believed, and the server shows ${shownFingerprint(key)} (${typeOf(key)}): compare it with what ` +
-      `"ssh-keygen -lf" prints for the key files of the server, then put "hostKey": "${shownFingerprint(key)}" into the device`,
+      `nothing says which host key is believed, and the server shows ${fingerprintOf(key)} (${typeOf(key)}): compare it with what ` +
+      `"ssh-keygen -lf" prints for the key files of the server, then put "hostKey": "${fingerprintOf(key)}" into the device`,
   };
 }
 
 function byFingerprint(hex: string): Believed {
-  const wanted = `SHA256:${Buffer.from(hex, "hex").toString("base64").replace(/=+$/, "")}`;
+  const wanted = fingerprintText(Buffer.from(hex, "hex"));
   return {
     mayBe: () => true,
     objection: (key) =>
-      shownFingerprint(key) === wanted
+      fingerprintOf(key) === wanted
         ? undefined
-        : `the server's host key is ${shownFingerprint(key)} (${typeOf(key)}), not ${wanted} as configured in "hostKey": another server, ` +
+        : `the server's host key is ${fingerprintOf(key)} (${typeOf(key)}), not ${wanted} as configured in "hostKey": another server, ` +
           "or a new key; only where you know why, put the new one into the device",
   };
 }
@@ -98,15 +93,15 @@ async function byFile({ host, port }: Place, file: string): Promise<Believed> {
     // One key of a server says nothing of its others: only those that are known are asked for.
     mayBe: (family) => keys.length === 0 || keys.some((key) => family.includes(typeOf(key))),
     objection: (key) => {
-      const shown = `${shownFingerprint(key)} (${typeOf(key)})`;
+      const shown = `${fingerprintOf(key)} (${typeOf(key)})`;
       if (revoked.some((it) => it.equals(key))) return `the server's host key ${shown} is revoked in ${file}`;
       if (keys.some((it) => it.equals(key))) return undefined;
       if (keys.length === 0)
         return (
           `${file} has no key of ${name}, and the server shows ${shown}: compare it with what "ssh-keygen -lf" prints for the key files of the ` +
-          `server, then put "hostKey": "${shownFingerprint(key)}" into the device in place of "knownHosts", or the key into that file`
+          `server, then put "hostKey": "${fingerprintOf(key)}" into the device in place of "knownHosts", or the key into that file`
         );
-      const known = keys.map((it) => `${shownFingerprint(it)} (${typeOf(it)})`).join(", ");
+      const known = keys.map((it) => `${fingerprintOf(it)} (${typeOf(it)})`).join(", ");
       return `the server's host key is ${shown}, not ${known} as in ${file}: another server, or a new key`;
     },
   };

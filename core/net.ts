@@ -73,9 +73,13 @@ export async function tlsOptions(host: string, given: Tls): Promise<ConnectionOp
   };
 }
 
-/** "SHA256:…" in base64, of a certificate as it goes over the wire. */
-export function certificateFingerprint(der: Uint8Array): string {
-  return `SHA256:${createHash("sha256").update(der).digest("base64")}`;
+/** Of a key or certificate as it goes over the wire, as `ssh-keygen -lf` prints it. */
+export function fingerprintOf(bytes: Uint8Array): string {
+  return fingerprintText(createHash("sha256").update(bytes).digest());
+}
+
+export function fingerprintText(sha256: Buffer): string {
+  return `SHA256:${sha256.toString("base64").replace(/=+$/, "")}`;
 }
 
 /** Throws "denied" when a certificate is pinned and this is not the one. Once the handshake is done. */
@@ -84,7 +88,7 @@ export function expectPinned(socket: TLSSocket, { fingerprint: pinned }: Tls): v
   const { raw } = socket.getPeerCertificate() as { raw?: Buffer };
   // A resumed session goes on with the peer that was checked at its start.
   if (raw === undefined && socket.isSessionReused()) return;
-  const shown = certificateFingerprint(raw ?? Buffer.alloc(0));
+  const shown = fingerprintOf(raw ?? Buffer.alloc(0));
   if (parseFingerprint(shown) === pinned) return;
   throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
 }
@@ -97,7 +101,7 @@ export function certificateOf(socket: TLSSocket, { fingerprint: pinned }: Tls): 
     name,
     fromMs: Date.parse(valid_from),
     untilMs: Date.parse(valid_to),
-    fingerprint: certificateFingerprint(raw),
+    fingerprint: fingerprintOf(raw),
     pinned: pinned !== undefined,
   };
 }

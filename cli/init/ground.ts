@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { newCertificate } from "../../core/certificate.js";
 import { codeOf, isFault } from "../../core/errors.js";
 import { secretTextIn } from "../../core/options.js";
-import { certificateFingerprint } from "../../core/net.js";
+import { fingerprintOf } from "../../core/net.js";
 import { newPassword } from "../../core/password.js";
 import { shellWord } from "../../core/text.js";
 import { UsageError } from "../config.js";
@@ -316,7 +316,7 @@ async function placeOf({ dir }: Setting, { value }: FoundService, usualPort: num
     address,
     more,
     port: Number(port),
-    fingerprint: tls?.cert === undefined ? undefined : await fingerprintOf(resolve(dir, tls.cert)),
+    fingerprint: tls?.cert === undefined ? undefined : await certificateFingerprintOf(resolve(dir, tls.cert)),
   };
 }
 
@@ -332,9 +332,9 @@ function passwordOf(setting: Setting, name: string, user: unknown, secrets: Read
     : `${file} is ${existsSync(file) ? "empty" : "missing"} here, and without it the server does not start: put it back, or "filesync init --ground --yes --vehicle ${name}" makes a new one`;
 }
 
-async function fingerprintOf(cert: string): Promise<string> {
+async function certificateFingerprintOf(cert: string): Promise<string> {
   try {
-    return certificateFingerprint(new X509Certificate(await readFile(cert)).raw);
+    return fingerprintOf(new X509Certificate(await readFile(cert)).raw);
   } catch (error) {
     const why = codeOf(error) === "ENOENT" ? "is not there" : `cannot be read (${error instanceof Error ? error.message : String(error)})`;
     throw new UsageError(`${cert}, the certificate that vehicles are to believe, ${why}: put it there, or mend "tls"; nothing was changed`);

@@ -3,8 +3,8 @@ import { hostname } from "node:os";
 import { RealClock } from "../../core/clock.js";
 import type { DeviceConfig } from "../../core/config.js";
 import { isFault } from "../../core/errors.js";
-import { shownFingerprint, typeOf } from "../../core/host-key.js";
-import { parseFingerprint } from "../../core/net.js";
+import { typeOf } from "../../core/host-key.js";
+import { fingerprintOf, parseFingerprint } from "../../core/net.js";
 import { presets } from "../../plugins/post/presets.js";
 import { hostKeyOf } from "../../plugins/sftp/login.js";
 import type { SftpOptions } from "../../plugins/sftp/options.js";
@@ -120,7 +120,7 @@ async function sftp({ asker, config, has }: Asking): Promise<Target> {
   try {
     const { options } = await deviceOf({ ...server, password: "", privateKey: undefined }, config);
     const shown = await hostKeyOf(options as SftpOptions, new RealClock(), AbortSignal.any([asker.signal, AbortSignal.timeout(lookMs)]));
-    const fingerprint = shownFingerprint(shown);
+    const fingerprint = fingerprintOf(shown);
     asker.say(`It shows the host key ${fingerprint} (${typeOf(shown)}).`);
     asker.say('On the server, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" (or another of these files) prints it.');
     if (await yes(asker, "Is it the one? Then this key is believed, and no other", false)) believing = { hostKey: fingerprint };

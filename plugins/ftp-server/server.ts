@@ -8,7 +8,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from "node:n
 import { join } from "node:path";
 import type { SecureContext } from "node:tls";
 import { BehaviorSubject } from "../../core/rxjs.js";
-import { CertificateFiles, type Shown } from "../../core/certificate-files.js";
+import { CertificateFiles } from "../../core/certificate-files.js";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
@@ -68,7 +68,6 @@ export class FtpServer implements Service, Shared {
   readonly #roots = new Map<string, Root>();
   readonly #usersFile: UsersFile | undefined;
   readonly #certificate: CertificateFiles | undefined;
-  #shown: Shown | undefined;
   #watching: NodeJS.Timeout | undefined;
   readonly #sessions = new Map<Session, Promise<void>>();
   readonly #logins = new Map<string, number>();
@@ -112,8 +111,7 @@ export class FtpServer implements Service, Shared {
     if (this.#server !== undefined) return;
     const root = await this.#openRoots();
     this.#expectApart();
-    this.#shown = await this.#certificate?.read();
-    const fingerprint = this.#shown && fingerprintOf(this.#shown);
+    const fingerprint = (await this.#certificate?.read())?.fingerprint;
     // What is wrong with it is said before somebody wants to log in.
     await this.#usersFile?.look();
     throwIfAborted(signal);
@@ -332,22 +330,6 @@ export class FtpServer implements Service, Shared {
   }
 
   async secureContext(): Promise<SecureContext | undefined> {
-    try {
-      const shown = await this.#certificate?.readChanged();
-      // Of two who ask at once both may have read it.
-      if (shown !== undefined && shown.fingerprint !== this.#shown?.fingerprint) {
-        const fingerprint = fingerprintOf(shown);
-        this.say("info", `another certificate is shown from now on; its fingerprint is ${fingerprint}`, { fingerprint });
-      }
-      this.#shown = shown ?? this.#shown;
-    } catch (error) {
-      this.complain(`${error instanceof Error ? error.message : String(error)}; until then the certificate of before is shown`, {});
-    }
-    return this.#shown?.context;
+    return (await this.#certificate?.renewed((...said) => this.#context.say(...said)))?.context;
   }
-}
-
-/** As `ssh-keygen` and `filesync init` print it. */
-function fingerprintOf({ fingerprint }: Shown): string {
-  return fingerprint.replace(/=+$/, "");
 }

@@ -72,6 +72,9 @@ test("where TLS is required no password is taken in clear, and AUTH carries noth
     const told = (await heard.heard(/FTP server listens/)).facts.fingerprint;
     const hex = fingerprint.replace(/^SHA256:/, "").replaceAll(":", "");
     assert.equal(told, `SHA256:${Buffer.from(hex, "hex").toString("base64").replace(/=+$/, "")}`, "it tells what to pin");
+    const seen = ftpDevice({ ...placeOf(server, dir), options: { secure: true, tls: { fingerprint } } });
+    assert.equal((await seen.certificate?.(new AbortController().signal))?.fingerprint, told, "who looks at it is told the same");
+    await seen.close();
 
     const clear = new RawFtp(server.port ?? 0);
     await clear.answer();

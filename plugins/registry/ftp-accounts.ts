@@ -7,7 +7,7 @@ import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import { Fault, faultOfErrno } from "../../core/errors.js";
 import { expectOutside, makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
-import { certificateFingerprint } from "../../core/net.js";
+import { fingerprintOf } from "../../core/net.js";
 import { hashPassword, newPassword } from "../../core/password.js";
 import type { Clock, Level } from "../../core/plugin.js";
 import { sizeText } from "../../core/text.js";
@@ -178,7 +178,7 @@ export class FtpAccounts {
     const { tls } = this.options;
     if (tls?.cert === undefined) return tls === undefined ? undefined : {};
     try {
-      return { fingerprint: certificateFingerprint(new X509Certificate(await fs.readFile(tls.cert)).raw) };
+      return { fingerprint: fingerprintOf(new X509Certificate(await fs.readFile(tls.cert)).raw) };
     } catch (error) {
       throw new Fault("config", `the FTP server's certificate ${tls.cert}, which vehicles shall pin, cannot be read: ${textOf(error)}`, {
         cause: error,

@@ -1,5 +1,6 @@
 /** The public keys of vehicles with the client of APSync: RSA, as `ssh-keygen -t rsa` made them. */
-import { fingerprintOf, publicKeyOf } from "./wire.js";
+import { fingerprintOf } from "../../core/net.js";
+import { publicKeyOf } from "./wire.js";
 
 const rsa = "ssh-rsa";
 /** What sshd takes at most is 16384. */

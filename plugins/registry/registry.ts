@@ -11,10 +11,10 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { newCertificate } from "../../core/certificate.js";
-import { CertificateFiles, type Shown } from "../../core/certificate-files.js";
+import { CertificateFiles } from "../../core/certificate-files.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
-import { certificateFingerprint, listening } from "../../core/net.js";
+import { fingerprintOf, listening } from "../../core/net.js";
 import type { PluginContext, Presence, Service } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
 import { all } from "../../core/turns.js";
@@ -301,7 +301,7 @@ export class Registry implements Service {
     };
     const { proxy, tls } = this.#options;
     const files = proxy || tls === undefined ? undefined : new CertificateFiles(tls.cert, tls.key);
-    const given = proxy ? undefined : files === undefined ? await this.#ownTls() : await files.read();
+    let given = proxy ? undefined : files === undefined ? await this.#ownTls() : await files.read();
     const secured = given === undefined ? undefined : createHttpsServer({ ...limits, ...secureOf(given), handshakeTimeout: handshakeMs });
     const server = secured ?? createHttpServer(limits);
     server.maxConnections = mostConnections;
@@ -310,28 +310,16 @@ export class Registry implements Service {
     server.on("clientError", (_, socket) => socket.destroy());
     return {
       server,
-      secured: given === undefined ? undefined : certificateFingerprint(new X509Certificate(given.cert).raw),
-      renew: () => this.#renew(files, (shown) => secured?.setSecureContext(secureOf(shown))),
+      secured: given === undefined ? undefined : fingerprintOf(new X509Certificate(given.cert).raw),
+      renew: async () => {
+        const shown = await files?.renewed((level, message, { fingerprint } = {}) =>
+          this.#context.say(level, message, fingerprint === undefined ? {} : { certificate: fingerprint }),
+        );
+        if (shown === undefined || shown === given) return;
+        given = shown;
+        secured?.setSecureContext(secureOf(shown));
+      },
     };
-  }
-
-  #wrong = "";
-
-  /** What cannot be used is told once, and the one of before is shown. */
-  async #renew(files: CertificateFiles | undefined, show: (shown: Shown) => void): Promise<void> {
-    try {
-      const shown = await files?.readChanged();
-      if (shown !== undefined) {
-        show(shown);
-        const { fingerprint } = shown;
-        this.#context.say("info", `another certificate is shown from now on: ${fingerprint}`, { certificate: fingerprint });
-      }
-      this.#wrong = "";
-    } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      if (why !== this.#wrong) this.#context.say("warn", `${why}; until then the certificate of before is shown`);
-      this.#wrong = why;
-    }
   }
 
   #count(socket: Socket): void {

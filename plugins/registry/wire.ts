@@ -7,6 +7,7 @@
  */
 import { createHash, createPublicKey, verify, type KeyObject } from "node:crypto";
 import * as v from "valibot";
+import { fingerprintOf } from "../../core/net.js";
 
 export const protocol = "filesync-registry/1";
 
@@ -134,7 +135,7 @@ export const slot = v.object({
 export type Slot = v.InferOutput<typeof slot>;
 
 /** A name in the slot's `.incoming`, where rsync puts it until it is committed. */
-export const partialName = v.pipe(
+const partialName = v.pipe(
   line(255),
   v.check((text) => /^\.[^/]+\.part$/.test(text) && Buffer.byteLength(text) <= 255, 'a name such as ".00000001.BIN.1a2b3c4d-….part"'),
 );
@@ -250,10 +251,6 @@ export function publicKeyOf(text: string): { readonly line: string; readonly fin
     key: createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" }),
   };
 }
-
-/** As ssh-keygen tells it of the key whose bytes these are. */
-export const fingerprintOf = (blob: Uint8Array): string =>
-  `SHA256:${createHash("sha256").update(blob).digest("base64").replace(/=+$/, "")}`;
 
 export function isSigned(key: KeyObject, text: Uint8Array, signature: string): boolean {
   return verify(null, text, key, Buffer.from(signature, "base64"));

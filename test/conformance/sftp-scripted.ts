@@ -3,7 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import ssh2, { type ServerChannel, type SFTPWrapper } from "ssh2";
-import { shownFingerprint } from "../../core/host-key.js";
+import { fingerprintOf } from "../../core/net.js";
 
 const { OPEN_MODE, STATUS_CODE } = ssh2.utils.sftp;
 export { STATUS_CODE };
@@ -55,7 +55,7 @@ export async function scripted(bent: Bent): Promise<Scripted> {
   if (parsed instanceof Error) throw parsed;
   return {
     port: (server.address() as AddressInfo).port,
-    hostKey: shownFingerprint(parsed.getPublicSSH()),
+    hostKey: fingerprintOf(parsed.getPublicSSH()),
     files,
     close: async () => {
       for (const client of clients) client.end();
