@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { isIP, type Server } from "node:net";
+import { isIP, type Server, type Socket } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 import * as v from "valibot";
 import { abortedFault, codeOf, Fault, faultOfErrno, isFault } from "./errors.js";
@@ -228,11 +228,8 @@ function listenFault(error: Error, host: string, port: number): Fault {
   }
 }
 
-/**
- * Bytes that the system was given to send on a connection between these ports, and that its other side has not said it has: over a slow link, all of a small file. undefined where nobody tells, as
- * not on Linux.
- */
-export function unacknowledged(localPort: number, remotePort: number): number | undefined {
+/** Bytes that the system was given to send, and that the other side has not said it has: over a slow link, all of a small file. 0 where nobody tells, as not on Linux. */
+export function unacknowledged({ localPort = 0, remotePort = 0 }: Socket): number {
   const hex = (port: number) => port.toString(16).toUpperCase().padStart(4, "0");
   // /proc/net/tcp: "SL: ADDRESS:PORT ADDRESS:PORT STATE TX_QUEUE:RX_QUEUE …", in hexadecimal (proc_net_tcp.txt of the kernel).
   const line = new RegExp(`: [0-9A-F]+:${hex(localPort)} [0-9A-F]+:${hex(remotePort)} [0-9A-F]{2} ([0-9A-F]{8}):`);
@@ -244,5 +241,5 @@ export function unacknowledged(localPort: number, remotePort: number): number | 
       // No such table: no IPv6, or another system.
     }
   }
-  return undefined;
+  return 0;
 }

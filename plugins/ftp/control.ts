@@ -315,12 +315,11 @@ export class Control {
     this.#giveUp();
   }
 
-  /** What the system was given goes out: less of it is left than at the last look. */
+  /** What the system was given went out since the last look: of the last of it the answer may be on its way. */
   #isLeaving(data: Socket): boolean {
-    const { localPort = 0, remotePort = 0 } = data;
-    const [left, before] = [unacknowledged(localPort, remotePort) ?? 0, this.#data.get(data) ?? 0];
+    const [left, before] = [unacknowledged(data), this.#data.get(data) ?? 0];
     this.#data.set(data, left);
-    return left > 0 && left < before;
+    return left < before && (left > 0 || before < Infinity);
   }
 
   #giveUp(): void {

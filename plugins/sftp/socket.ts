@@ -39,7 +39,7 @@ function softwareIn(text: string): string | undefined {
 
 /** Of what a socket was given to send, how much its other side said it has. Of a write that is under way, all that the system has not. */
 function gone(socket: Socket): number {
-  return socket.bytesWritten - socket.writableLength - (unacknowledged(socket.localPort ?? 0, socket.remotePort ?? 0) ?? 0);
+  return socket.bytesWritten - socket.writableLength - unacknowledged(socket);
 }
 
 /** Calls `dead` once nothing came and nothing went for so many looks, `everyMs` apart; between them, something is asked. Returns what ends it. */
