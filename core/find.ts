@@ -5,9 +5,9 @@
  *
  * A hint that comes while listing stays queued: the listing is done once more after it.
  */
-import { createHash } from "node:crypto";
 import { EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } from "./rxjs.js";
 import { Survey } from "./compact.js";
+import { Considering } from "./considered.js";
 import { type Engine, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
@@ -158,12 +158,7 @@ export class Finder {
         const back = copyComesBack(engine.config.devices, route, device, engine.names);
         if (back !== undefined) throw new Fault("config", back);
       }
-    const rulesNow = rulesOf(engine, lane.name);
-    const { media } = lane;
-    const reconsider = media.some((medium) => !isConsidered(engine, lane.name, medium));
-    const before = unreadOf(engine, lane.name);
-    const wasUnread = isIn(before);
-    const unread = new Map<string, FileEntry>();
+    const considering = new Considering(engine, lane);
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
@@ -184,7 +179,7 @@ export class Finder {
       if (entry.kind === "directory" || archived(entry.path)) continue;
       if (entry.kind === "unreadable") {
         left += 1;
-        if (reconsider || before.length > 0) unread.set(textOf(entry), entry);
+        considering.noteUnread(entry);
         this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
         continue;
       }
@@ -206,7 +201,7 @@ export class Finder {
       if (same && known.modified_ms === null && entry.modifiedMs !== undefined) timed.push({ id: known.id, modifiedMs: entry.modifiedMs });
       const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
       // The journal knows it, and the rules are the same: nothing to decide, but it counts among the newest.
-      if (same && !reconsider && !wasUnread(entry)) {
+      if (same && !considering.mustAsk(entry)) {
         if (counts) wanted.push({ entry: { ...entry, settled: false }, routes });
         continue;
       }
@@ -246,20 +241,17 @@ export class Finder {
       await breathe();
     }
     for (const path of this.#leftEarly.keys()) if (!this.#unsettled.has(path)) this.#leftEarly.delete(path);
+    const noteConsidered = considering.end();
     // Otherwise that is known: a listing without anything new asks the medium for nothing.
-    // What is looked at for the first time under these rules, and cannot be; later what still cannot be of that.
-    const stays = before.filter((it) => !media.includes(it.medium) || (!reconsider && unread.has(textOf(it))));
-    if (reconsider) stays.push(...[...unread.values()].filter((entry) => engine.queue.knowsBelow(lane.name, entry)).map(unreadFrom));
-    if (reconsider || starts.fresh.size > 0 || stays.length < before.length)
+    if (noteConsidered !== undefined || starts.fresh.size > 0)
       await engine.journal.apply(() => {
-        for (const medium of media) engine.journal.setMeta(considered(lane.name, medium), rulesNow);
-        engine.journal.setMeta(unreadKey(lane.name), stays.length === 0 ? undefined : JSON.stringify(stays));
+        noteConsidered?.();
         // Only now it is known that a target which they require gets nothing more of what was there.
         for (const { rules } of this.#routes)
           for (const { device, requires } of rules.route.to) if (requires.length > 0) engine.queue.dueAt(device);
         for (const key of starts.fresh) engine.journal.run("UPDATE meta SET value = ? WHERE key = ?", String(starts.ms.get(key) ?? 0), key);
       });
-    if (reconsider) engine.work$.next();
+    if (considering.all) engine.work$.next();
     this.listings += 1;
     this.unread = left;
     if (added > 0)
@@ -481,43 +473,6 @@ export class Finder {
       reason,
     });
   }
-}
-
-/** Whether a source was listed to its end, with this medium in, under the present rules: until then not every delivery of what is on it is known. */
-export function isConsidered(engine: Engine, source: string, medium: string): boolean {
-  return engine.journal.meta(considered(source, medium)) === rulesOf(engine, source);
-}
-
-const considered = (source: string, medium: string) => (medium === "" ? `routes:${source}` : `routes:${source}:${medium}`);
-
-/** Where the listing that asked all routes could not look: a directory, or a file. */
-interface Unread {
-  readonly path: string;
-  readonly medium: string;
-}
-
-const unreadFrom = ({ path, medium = "" }: Pick<FileEntry, "path" | "medium">): Unread => ({ path, medium });
-const textOf = (entry: Pick<FileEntry, "path" | "medium">) => JSON.stringify(unreadFrom(entry));
-const unreadKey = (source: string) => `unread:${source}`;
-
-function unreadOf(engine: Engine, source: string): Unread[] {
-  return JSON.parse(engine.journal.meta(unreadKey(source)) ?? "[]") as Unread[];
-}
-
-function isIn(unread: readonly Unread[]): (of: Pick<FileEntry, "path" | "medium">) => boolean {
-  return ({ path, medium = "" }) => unread.some((it) => it.medium === medium && (path === it.path || path.startsWith(`${it.path}/`)));
-}
-
-/** Of what is where that listing could not look, not every delivery is known. */
-export function unreadAt(engine: Engine, source: string): (of: Pick<FileEntry, "path" | "medium">) => boolean {
-  return isIn(unreadOf(engine, source));
-}
-
-function rulesOf(engine: Engine, source: string): string {
-  const routes = engine.routes.get(source) ?? [];
-  return createHash("sha256")
-    .update(JSON.stringify([routes.map(({ rules }) => rules.route), engine.names]))
-    .digest("hex");
 }
 
 /**

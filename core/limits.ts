@@ -5,7 +5,7 @@
 import { Subject } from "./rxjs.js";
 import { type Engine, type RouteLane, routeOf } from "./engine.js";
 import { Fault } from "./errors.js";
-import { isConsidered, unreadAt } from "./find.js";
+import { isConsidered, unreadAt } from "./considered.js";
 import type { Lane } from "./lane.js";
 import { Machine } from "./machine.js";
 import type { Clock } from "./plugin.js";

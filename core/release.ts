@@ -9,7 +9,7 @@ import { digestsOf } from "./digest.js";
 import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
-import { isConsidered, unreadAt } from "./find.js";
+import { isConsidered, unreadAt } from "./considered.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
