@@ -74,8 +74,12 @@ async function transferring(session: Session, verb: string, move: (socket: Socke
     if (end.why !== undefined) taken.destroy();
     // Node looks into what it has given the system to send: over a slow link one piece takes longer than that, and `bytesWritten` stands still.
     taken.setTimeout(stall, () => {
-      if (transfer.busy) taken.setTimeout(stall);
-      else transfer.abort(new Answer(426, "No byte moved for too long; what arrived is kept."));
+      const moved = taken.bytesRead + taken.bytesWritten;
+      // Where this process, or the machine, stood still for as long, what came meanwhile is read only now.
+      setImmediate(() => {
+        if (transfer.busy || taken.bytesRead + taken.bytesWritten > moved) taken.setTimeout(stall);
+        else transfer.abort(new Answer(426, "No byte moved for too long; what arrived is kept."));
+      });
     });
     await move(taken, transfer);
   } catch (error) {

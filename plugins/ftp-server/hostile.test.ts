@@ -419,6 +419,18 @@ test("whoever is silent is let go: before the login, after it, and in a transfer
   assert.equal(await half.ask("SIZE half.bin"), "213 2000");
   half.close();
 
+  // The machine slept, and the bytes came meanwhile: the client is not to blame.
+  const slept = await login();
+  const awake = await slept.data();
+  assert.match(await slept.ask("STOR slept.bin"), /^150/);
+  awake.write(bytes(2000));
+  await until("the first bytes to be there", async () => (await fs.stat(real("slept.bin"))).size === 2000);
+  awake.write(bytes(2000));
+  for (const fromMs = performance.now(); performance.now() < fromMs + 600;);
+  awake.end();
+  assert.match(await slept.answer(), /^226/);
+  slept.close();
+
   const nodata = await login();
   await nodata.ask("EPSV");
   assert.match(await nodata.ask("STOR nodata.bin"), /^150/);
