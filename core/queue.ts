@@ -43,7 +43,7 @@ export interface Foreign {
 
 /** With what a person does about it. */
 export function foreignText({ source, away }: Foreign): string {
-  const what = away === source ? "all that is still to come from it" : "what waits for it";
+  const what = away === source ? "all of it that has not arrived" : "what waits for it";
   return `"${away}" is not in the configuration: put it back, or give up ${what}: filesync forget ${away}`;
 }
 

@@ -353,7 +353,7 @@ test("a target that leaves the configuration is waited for, and that is said: it
   const down = { type: "ftp", host: "127.0.0.1", port: 1, user: "u", password: "p" };
   assert.equal((await once(config({ b: down }, ["a", "b"]))).code, 3);
   const without = await once(config({}, ["a"]));
-  assert.match(without.out, /1 delivery waits for \\"b\\", which the configuration does not have/);
+  assert.match(without.out, /in → b: 1 delivery waits: \\"b\\" is not in the configuration: put it back, or give up/);
   assert.equal(readFileSync(world.path("in/x"), "utf8"), "x");
   world.mkdir("b");
   const program = new Program(["run", "--json", "--config", config({ b: local("b") }, ["a", "b"])]);

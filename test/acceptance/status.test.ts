@@ -121,7 +121,7 @@ test("after a kill nothing is being sent: why and status say that it waits for t
   );
   // Its bytes are still to come from a source that has another name now.
   world.config({ devices: { inbox: local("in"), out: local("out") }, routes: [] });
-  const away = '"in" is not in the configuration: put it back, or give up all that is still to come from it: filesync forget in';
+  const away = '"in" is not in the configuration: put it back, or give up all of it that has not arrived: filesync forget in';
   const { out } = await runProgram(["run", "--once", "--json", "--config", config]);
   assert.ok(out.includes(JSON.stringify(`in → out: 1 delivery waits: ${away}`)), out);
   assert.equal(await told(), `  in → out  1 waits: ${away}`);
