@@ -252,7 +252,7 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
 function failingOf(engine: Engine, ready: boolean): Status["failing"] {
   const { config, journal, clock, queue } = engine;
   // What went wrong with a target that has left does not count any more.
-  const names = new Set(namesIn(config));
+  const names = namesIn(config);
   // With MIN the other columns are those of the row that has it.
   const rows = journal.all<{ id: string; source: string; target: string; fault: string; n: number; due: number; reason: string | null }>(
     `SELECT id, source, target, fault, COUNT(*) AS n, MIN(not_before) AS due, reason FROM deliveries
@@ -264,10 +264,10 @@ function failingOf(engine: Engine, ready: boolean): Status["failing"] {
     return delivery === undefined || version === undefined ? undefined : heldNow(engine, version, delivery);
   };
   const foreign = queue
-    .foreign(namesIn(config))
+    .foreign(names)
     .map((row) => ({ from: row.source, to: row.target, fault: "foreign", deliveries: row.deliveries, reason: foreignText(row) }));
   const failing = rows
-    .filter(({ target }) => names.has(target))
+    .filter(({ target }) => names.includes(target))
     .map(({ id, source, target, fault, n, due, reason }) => {
       // What the journal notes of that is of when it was put off, and not when it goes.
       const held = ready && fault === "held" ? heldOne(id) : undefined;
