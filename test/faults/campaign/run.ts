@@ -255,8 +255,10 @@ class Campaign {
     if (stderr.includes("internal error") || events.some(({ message }) => message.includes("internal error")))
       this.#findings.push(`broken: ${where}: ${stderr.slice(0, 2000)}`);
     void life.program.exited.then((code) => {
-      // Asked to stop, or to read its configuration again, before it could listen to that.
-      if (code === "SIGKILL" || code === "SIGTERM" || code === "SIGHUP" || plan.ending === "stop" || code === 0 || code === 1) return;
+      // Asked to stop before it could listen to that.
+      if (code === "SIGKILL" || code === "SIGTERM" || plan.ending === "stop" || code === 0 || code === 1) return;
+      // Asked to read its configuration again before it had said anything.
+      if (code === "SIGHUP" && events.length === 0) return;
       // A start that finds no room for the lock of a new state directory ends so where no service manager waits for it.
       if (code === 2 && this.#counts.has("state full") && /the state directory \S+ cannot be used: no space is left/.test(stderr)) return;
       this.#findings.push(`broken: ${where}: it ended with ${code}: ${stderr.slice(0, 2000)}`);
