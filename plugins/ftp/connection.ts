@@ -20,6 +20,9 @@ import { nameFromWire, readable, wirePath } from "./wire.js";
 export type { Answer } from "./control.js";
 export { Refusal } from "./control.js";
 
+/** The server did not say that it takes a file. */
+export class Held extends Silence {}
+
 /** After a signal: a server that has not answered by then is given up. */
 const patienceMs = 1500;
 
@@ -252,9 +255,16 @@ export class Connection {
   /**
    * Sends at most `limit` bytes by STOR or APPE; resolves with their number once the server has said that it took them. When `source` ends
    * with an error, what it gave before is sent on, so that it is kept there, and the error is thrown. More than a beginning is sent only to a
-   * server that says 125 or 150 (RFC 959 asks it to).
+   * server that says 125 or 150 (RFC 959 asks it to): throws Held where it does not say so within `patienceMs`, or for as long as any answer may take.
    */
-  async store(command: "STOR" | "APPE", wire: string, source: Reading, limit: number, onBytes: (n: number) => void): Promise<number> {
+  async store(
+    command: "STOR" | "APPE",
+    wire: string,
+    source: Reading,
+    limit: number,
+    onBytes: (n: number) => void,
+    patienceMs?: number,
+  ): Promise<number> {
     const { control } = this.#login;
     const signal = this.#signal;
     let sent = 0;
@@ -277,6 +287,7 @@ export class Connection {
     let waits = true;
     try {
       await this.#transfer([`${command} ${wire}`], async (data) => {
+        if (patienceMs !== undefined) this.#expectBegun(data, patienceMs);
         await data.ready;
         waits = false;
         let answered = false;
@@ -320,12 +331,17 @@ export class Connection {
       return sent;
     } catch (error) {
       if (!waits || !(error instanceof Silence)) throw error;
-      throw new Silence("the server did not say that it takes the file (150): an earlier transfer may still hold it there", {
-        cause: error,
-      });
+      throw new Held("the server did not say that it takes the file (150): an earlier transfer may still hold it there", { cause: error });
     } finally {
       source.close();
     }
+  }
+
+  #expectBegun({ begun, answer }: Data, withinMs: number): void {
+    const timer = setTimeout(() => this.#login.control.fail(new Silence("no answer came")), withinMs);
+    const heard = () => clearTimeout(timer);
+    void begun.then(heard);
+    answer.then(heard, heard);
   }
 
   /** The bytes of a file from `offset`; ends once the server has said that it sent all. Whoever stops before that breaks the connection. */

@@ -350,7 +350,11 @@ test("full, refused and impossible writes are told apart", async () => {
 const early = 256 * 1024;
 
 /** A server that takes whatever comes on data connections, and counts it; what it says to STOR and APPE is up to `answers`. */
-async function counting(answers: (control: Socket, ended: Promise<unknown>, came: (bytes: number) => Promise<void>) => string, held = 0) {
+async function counting(
+  answers: (control: Socket, ended: Promise<unknown>, came: (bytes: number) => Promise<void>) => string,
+  held = 0,
+  given: Readonly<Record<string, unknown>> = {},
+) {
   const count = { bytes: 0 };
   const tell = new Set<() => void>();
   const came = (bytes: number) =>
@@ -371,12 +375,29 @@ async function counting(answers: (control: Socket, ended: Promise<unknown>, came
   const { device, lines } = await scripted((line, control) => {
     if (line.startsWith("SIZE")) return held + count.bytes === 0 ? "550 no" : `213 ${held + count.bytes}`;
     if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line.startsWith("DELE")) return "250 gone";
     if (!/^(STOR|APPE)/.test(line)) return undefined;
     const end = new Promise((resolve) => (ended = resolve));
     return answers(control, end, came);
-  });
+  }, given);
   return { device, lines, count };
 }
+
+test("a short partial that the server does not go on with is taken away before any other silence would count, and only once", async () => {
+  const held = 100_000;
+  const { device, lines } = await counting(() => "", held, { timeout: "60s" });
+  const it = upload("a.bin", bytes(2 * held));
+  const write = () =>
+    expectFault(
+      device.target!.write(it, held, calm(), () => undefined),
+      "transient",
+      30_000,
+    );
+  assert.match(await write(), /it is sent from its first byte$/);
+  assert.match(await write(), /may still hold it there$/);
+  assert.equal(lines.filter((line) => line.startsWith("DELE")).length, 1);
+  assert.ok(!lines.some((line) => line.startsWith("STOR")));
+});
 
 test("a server that never says 150 is sent no more than a beginning, and nothing of what is appended", async () => {
   const mib = 2 ** 20;

@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
-import { type Answer, Refusal, type Connection } from "./connection.js";
+import { type Answer, type Connection, Held, Refusal } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { continuesNever } from "./faults.js";
 import { timeText } from "./listing.js";
@@ -28,6 +28,13 @@ const noAnswer: Answer = { code: 451, text: "no answer" };
 
 /** What has no more left to send than this shares its connection. */
 const smallBytes = 8 * 2 ** 20;
+/** So long a server may take to say that it goes on with a partial, or so many times as long as it took to tell its size. */
+const heldMs = 5000;
+const heldTimes = 3;
+/** What may be sent once more rather than wait for a transfer that is long dead: what took so long to send, at most so much; and so much where that is not known. */
+const twice = { ms: 10_000, bytes: 4 * 2 ** 20, unknownBytes: 256 * 1024 } as const;
+/** What says how fast sending is. */
+const tellingBytes = 64 * 1024;
 
 export class FtpTarget implements Target {
   readonly #options: FtpOptions;
@@ -38,6 +45,10 @@ export class FtpTarget implements Target {
   readonly #empty = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
+  /** Uploads that were begun anew because the server did not go on with them. */
+  readonly #anew = new Set<string>();
+  /** As the last upload went. */
+  #bytesPerMs: number | undefined;
   /** The server was seen to append to no file. */
   #wholeOnly = false;
 
@@ -94,18 +105,28 @@ export class FtpTarget implements Target {
     // vsftpd lets a second transfer of a file wait for the first, and truncates for STOR only then. One whose client has long gone would so empty what was
     // sent and published meanwhile: a partial that is there is only ever appended to.
     const begins = offset === 0 && !this.#empty.delete(upload.id);
+    let patienceMs: number | undefined;
     if (!begins) {
+      const askedMs = performance.now();
       const held = (await connection.size(partial)) ?? 0;
       if (held !== offset) throw new Fault("conflict", `the partial at the server has ${held} bytes, not ${offset}`);
       if (offset === upload.size) return;
+      patienceMs = Math.max(heldMs, heldTimes * (performance.now() - askedMs));
     }
     const wanted = upload.size - offset;
+    const begunMs = performance.now();
     try {
-      const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes);
+      const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes, patienceMs);
+      if (sent >= tellingBytes) this.#bytesPerMs = sent / (performance.now() - begunMs);
       if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
     } catch (error) {
       // Somebody may have removed the directory that we know: the next try looks again.
       this.#dirs.clear();
+      if (!begins && error instanceof Held && this.#mayBeginAnew(upload, offset) && (await this.#takenAway(upload, signal)))
+        throw new Fault(
+          "transient",
+          "the server does not go on with what it has of it: an earlier transfer may still hold that; it is sent from its first byte",
+        );
       if (begins || !(error instanceof Refusal) || !continuesNever(error, partial)) throw error;
       this.#wholeOnly = true;
       await connection.ask(`DELE ${partial}`);
@@ -118,6 +139,21 @@ export class FtpTarget implements Target {
     const now = await connection.size(partial);
     if (now !== upload.size)
       throw otherSize(now ?? 0, upload, `after a resume at ${offset} the partial has ${now ?? 0} bytes, not ${upload.size}`);
+  }
+
+  /** Once: a server that never says that it goes on would never have more. */
+  #mayBeginAnew({ id }: Upload, held: number): boolean {
+    const most = this.#bytesPerMs === undefined ? twice.unknownBytes : Math.min(twice.bytes, this.#bytesPerMs * twice.ms);
+    return held <= most && !this.#anew.has(id);
+  }
+
+  /** Without its name the partial is no more than what an earlier transfer has open: nothing holds the next of that name. */
+  #takenAway({ id, partialPath }: Upload, signal: AbortSignal): Promise<boolean> {
+    this.#anew.add(id);
+    return this.#pool.with(signal, `cannot discard ${partialPath}`, async (connection) => {
+      const { code } = await connection.ask(`DELE ${wirePath(connection.root, partialPath)}`);
+      return code < 400;
+    });
   }
 
   splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
@@ -196,12 +232,14 @@ export class FtpTarget implements Target {
           `the server said that it gave ${upload.path} its name ("${to.code} ${readable(to.text)}"), and did not`,
         );
       this.#proved.delete(upload.id);
+      this.#anew.delete(upload.id);
       return { path: upload.path, size: upload.size, ...proved };
     });
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
     this.#proved.delete(upload.id);
+    this.#anew.delete(upload.id);
     return this.#pool.with(signal, `cannot discard ${upload.partialPath}`, async (connection) => {
       // Nothing was ever sent for a name that cannot be given.
       if (!connection.canHave(upload.path)) return;
