@@ -55,7 +55,7 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
       world.file("in/up", new Random(1).bytes(400_000));
       const url = `https://127.0.0.1:${port.toString().trim()}/`;
       const config = world.config({
-        devices: { in: { type: "local", dir: "in", settle: "0s" }, to: { type: "post", url, timeout: "1s", tls: { fingerprint } } },
+        devices: { in: { type: "local", dir: "in", settle: "0s" }, to: { type: "post", url, timeout: "2s", tls: { fingerprint } } },
         routes: [{ from: "in", to: ["to"], since: "2001-01-01" }],
       });
       await inOneGo(t, config, child.pid, 1);
@@ -66,7 +66,7 @@ test("over a slow link each file goes in one go", { skip, concurrency: true }, a
       const { port, program: ground } = await startGround(world.path("ground"), 0, { wrap: slowly(2 ** 20) });
       t.after(() => ground.kill());
       world.file("in/up", new Random(1).bytes(400_000));
-      const to = { type: "ftp", host: "127.0.0.1", port, user: "plane", password: "secret", timeout: "1s" };
+      const to = { type: "ftp", host: "127.0.0.1", port, user: "plane", password: "secret", timeout: "2s" };
       const config = world.config({
         devices: { in: { type: "local", dir: "in", settle: "0s" }, to },
         routes: [{ from: "in", to: ["to"] }],
