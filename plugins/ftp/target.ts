@@ -114,10 +114,15 @@ export class FtpTarget implements Target {
       patienceMs = Math.max(heldMs, heldTimes * (performance.now() - askedMs));
     }
     const wanted = upload.size - offset;
-    const begunMs = performance.now();
+    // Others may have the connection first.
+    let begunMs: number | undefined;
+    const told = (n: number): void => {
+      begunMs ??= performance.now();
+      onBytes(n);
+    };
     try {
-      const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, onBytes, patienceMs);
-      if (sent >= tellingBytes) this.#bytesPerMs = sent / (performance.now() - begunMs);
+      const sent = await connection.store(begins ? "STOR" : "APPE", partial, upload.chunks(offset, signal), wanted, told, patienceMs);
+      if (sent >= tellingBytes && begunMs !== undefined) this.#bytesPerMs = sent / (performance.now() - begunMs);
       if (sent < wanted) throw new Fault("transient", `the bytes ended at ${offset + sent} of ${upload.size}`);
     } catch (error) {
       // Somebody may have removed the directory that we know: the next try looks again.
