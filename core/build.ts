@@ -45,9 +45,12 @@ export interface OwnEngine extends Engine {
 
 export function engineOf(given: Given, journal: Journal, installation: string): OwnEngine {
   const { config, events, clock, random, startMs } = given;
+  const names = { vehicle: config.vehicle, installation };
+  const first = journal.meta("installation") === installation ? journal.meta("vehicle") : undefined;
   return {
     config,
-    names: { vehicle: config.vehicle, installation },
+    names,
+    uploads: { ...names, vehicle: first ?? config.vehicle },
     clock,
     events,
     journal,

@@ -22,6 +22,8 @@ import type { Transfers } from "./transfers.js";
 export interface Engine {
   readonly config: Config;
   readonly names: Names;
+  /** What ids of uploads are made of: the vehicle by its first name here, so that after another one what was begun goes on. */
+  readonly uploads: Names;
   readonly clock: Clock;
   readonly events: Events;
   readonly journal: Journal;

@@ -408,7 +408,7 @@ export class PushJob {
 
   #upload(path: string, generation = this.#generation): Upload {
     const { engine, version, work } = this;
-    const id = uploadId(engine.names, work.delivery.id, generation);
+    const id = uploadId(engine.uploads, work.delivery.id, generation);
     const throttles = [this.lane.throttle, this.#route?.throttles.get(this.lane.name)];
     const rates = throttles.flatMap((it) => (it?.rate === undefined ? [] : [it.rate]));
     const content = this.#content;

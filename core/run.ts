@@ -139,7 +139,7 @@ export class Run {
         );
       if (journal.trimmed > 0)
         events.say("info", "trimmed", `${journal.trimmed} lines of receipts.jsonl were of files that are forgotten, and are taken out`);
-      await dropInherited(journal, installation);
+      await dropInherited(run.engine, installation);
       await recover(run.engine, config.stateDir, journal.setAside.length > 0);
       await journal.apply(() => forgetLanes(journal));
       run.#start();
@@ -436,14 +436,15 @@ export class Run {
 const routeOf = ({ rules }: RouteLane) => rules.route;
 
 /** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
-async function dropInherited(journal: Journal, { id, clonedFrom }: Installation): Promise<void> {
+async function dropInherited({ journal, uploads }: OwnEngine, { id, clonedFrom }: Installation): Promise<void> {
   const known = journal.meta("installation");
-  if (known === id) return;
+  if (known === id && journal.meta("vehicle") === uploads.vehicle) return;
   await journal.commit(() => {
-    if (known !== undefined || clonedFrom !== undefined)
+    if (known !== id && (known !== undefined || clonedFrom !== undefined))
       journal.run(
         "UPDATE deliveries SET begun = 0, memo = NULL, marks = json_remove(marks, '$.publishing', '$.restart') WHERE state <> 'done'",
       );
     journal.setMeta("installation", id);
+    journal.setMeta("vehicle", uploads.vehicle);
   });
 }

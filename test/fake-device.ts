@@ -311,7 +311,7 @@ type Routes = readonly (Partial<Omit<Route, "to">> & {
   readonly from: string;
   readonly to: readonly (string | (Partial<RouteTarget> & { readonly device: string }))[];
 })[];
-type Options = { readonly maxSize?: number; readonly device?: Partial<DeviceConfig> };
+type Options = { readonly vehicle?: string; readonly maxSize?: number; readonly device?: Partial<DeviceConfig> };
 
 /** A state directory, and daemons on it one after another. */
 export class Bench {
@@ -357,7 +357,7 @@ export class Bench {
       ...options.device,
     });
     return {
-      vehicle: "v",
+      vehicle: options.vehicle ?? "v",
       metered: [],
       onEvent: [],
       stateDir: this.dir,

@@ -562,6 +562,25 @@ test("a cloned card whose first start lost power after the new id was written dr
   assert.deepEqual({ ...bench.daemon.engine.journal.get<object>("SELECT begun, memo FROM deliveries") }, { begun: 0, memo: null });
 });
 
+test("a vehicle that gets another name in the middle of an upload goes on with it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  const start = (vehicle: string) =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], into: "{vehicle}" }], { vehicle });
+  await bench.killedAt(out, "commit", () => start("v"));
+  const begun = [...out.partials.keys()];
+  out.calls.length = 0;
+  await start("w");
+  await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
+  assert.deepEqual([begun.length, ...out.partials.keys()], [1]);
+  assert.deepEqual(
+    out.calls.filter((call) => call.startsWith("write v/")),
+    [],
+  );
+});
+
 test("an upload that broke before its first byte, and somebody else brings the same file: its empty partial goes", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
@@ -574,7 +593,7 @@ test("an upload that broke before its first byte, and somebody else brings the s
     const { engine } = bench.daemon;
     const [row] = engine.journal.all<{ id: string; path: string }>("SELECT id, path FROM deliveries");
     const { id = "", path = "" } = row ?? {};
-    out.partials.set(partialPath(path, engine.names.installation, uploadId(engine.names, id, 0)), Buffer.alloc(0));
+    out.partials.set(partialPath(path, engine.names.installation, uploadId(engine.uploads, id, 0)), Buffer.alloc(0));
     out.put("a.bin", "content");
     throw new Fault("transient", "451 Failure writing to local file.");
   };
