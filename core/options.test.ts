@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseIn, serverRoot } from "./options.js";
+import { host, parseIn, serverRoot } from "./options.js";
 
 test('a directory of a server below "~" is one below the login directory', () => {
   const read = (root: string) => {
@@ -9,4 +9,20 @@ test('a directory of a server below "~" is one below the login directory', () =>
   };
   assert.deepEqual(["~/logs", "~", "~/", "logs", "/srv/~/x", "~old"].map(read), ["logs", ".", ".", "logs", "/srv/~/x", "~old"]);
   assert.equal(read(""), undefined);
+});
+
+test("the host of a server: a name or an address, of IPv6 also in brackets; a port in it is told as such", () => {
+  const of = (text: string) => {
+    const { output, issues } = parseIn({ baseDir: "/", env: {} }, host(), text);
+    return issues === undefined ? output : issues[0].message;
+  };
+  for (const [given, read] of [
+    ["nas.local", "nas.local"],
+    ["10.10.10.1", "10.10.10.1"],
+    ["::1", "::1"],
+    ["[2001:db8::1]", "2001:db8::1"],
+    ["[fe80::1%eth0]", "fe80::1%eth0"],
+  ] as const)
+    assert.equal(of(given), read);
+  for (const given of ["nas.local:21", "10.10.10.1:21", "[::1]:21"]) assert.match(of(given), /no port/);
 });

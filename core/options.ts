@@ -6,6 +6,7 @@
  */
 import { createHmac, randomBytes } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
+import { isIPv6 } from "node:net";
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
@@ -128,9 +129,14 @@ export const serverRoot = () =>
     v.transform((text) => text.replace(/^~(?:\/+|$)/, "") || "."),
   );
 
-/** A server's name or address. */
+/** A server's name or address; an IPv6 address also in brackets, as in a URL. */
 export const host = () =>
-  v.pipe(oneLine("a host name or an address"), v.regex(/^[^\s"/@]+$/, "a host name or an address: no URL, no user, no spaces"));
+  v.pipe(
+    oneLine("a host name or an address"),
+    v.regex(/^[^\s"/@]+$/, "a host name or an address: no URL, no user, no spaces"),
+    v.transform((text) => text.replace(/^\[(.*)\]$/, "$1")),
+    v.check((text) => !text.includes(":") || isIPv6(text), 'a host name or an address: no port, which has a key of its own ("port")'),
+  );
 
 /** How many things at once a plugin allows, from 1 to 16. */
 export const upToSixteen = () =>
