@@ -171,7 +171,7 @@ async function installationFor(stateDir: string, configs: Owner | undefined): Pr
     const owner = ownerIn(stateDir);
     const lock = await lockStateDir(stateDir);
     try {
-      const { id } = await installationOf(stateDir, machineName());
+      const { id } = await installationOf(stateDir, machineName(owner?.uid));
       if (owner !== undefined) for (const it of ["lock", "installation.json"]) await chown(join(stateDir, it), owner.uid, owner.gid);
       return id;
     } finally {

@@ -3,7 +3,7 @@
  * installation id, made at first start, is bound to the machine, so that a cloned SD card becomes another installation.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { promises as fs, readFileSync } from "node:fs";
+import { promises as fs, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { codeOf, sqliteCodeOf } from "./errors.js";
 import { makeDirDurable, writeDurable } from "./fs.js";
@@ -86,9 +86,10 @@ async function readInstallation(path: string): Promise<{ id: string; machine: st
 
 /**
  * A hash that differs between two machines with one SD card: the board's serial number, which a card does not carry; where none can
- * be read, the machine id of the operating system, which a clone shares until its first-boot service makes a new one.
+ * be read, the machine id of the operating system, which a clone shares until its first-boot service makes a new one. `user`: of whom the
+ * state directory is, as a PC gives its serial numbers to root alone: what root read for a daemon of another user would be another machine to that.
  */
-export function machineName(): string {
+export function machineName(user = process.getuid?.()): string {
   for (const path of [
     "/sys/firmware/devicetree/base/serial-number",
     "/sys/class/dmi/id/product_uuid",
@@ -96,6 +97,7 @@ export function machineName(): string {
     "/etc/machine-id",
   ]) {
     try {
+      if (user !== 0 && (statSync(path).mode & 0o004) === 0) continue;
       const text = readFileSync(path, "utf8").replaceAll("\0", "").trim();
       if (text !== "") return createHash("sha256").update(text).digest("hex").slice(0, 16);
     } catch {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -12,7 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { certificateAt } from "../../core/net.js";
 import { freePort, selfSigned } from "../conformance/ftp-servers.js";
 import { CountingRelay } from "../faults/counting-relay.js";
-import { Program, runProgram } from "../faults/process.js";
+import { mainJs, Program, runProgram } from "../faults/process.js";
 import { linkIn, mailServer, type MailServer } from "../mail-server.js";
 import { fly, planeIn, until } from "./plane.js";
 
@@ -254,6 +254,32 @@ test("what is wrong with a registration is said at once, and nothing is written"
   const keys = execFileSync("find", [it.dir, "-name", "id-*", "-printf", "%m\n"], { encoding: "utf8" });
   assert.match(keys, /^(600\n)*$/);
 });
+
+const privately = ["--mount", "--propagation", "private"];
+const noNamespace = spawnSync("unshare", [...privately, "true"]).status === 0 ? false : "no mount namespace can be made here";
+
+test(
+  "root registers for a daemon of another user: by what that may read of the machine, not by serial numbers that a PC gives to root",
+  { skip: noNamespace },
+  (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-register-"));
+    t.after(() => rmSync(dir, { recursive: true, force: true }));
+    const { config } = planeIn(dir);
+    const state = join(dir, "state");
+    mkdirSync(state);
+    chownSync(state, 4711, 4711);
+    const serial = "a serial number";
+    const registering = `mount -t tmpfs tmpfs /sys/class && mkdir -p /sys/class/dmi/id && cd /sys/class/dmi/id || exit 9
+    printf '${serial}' >product_uuid && chmod 400 product_uuid && exec "$@"`;
+    const words = ["register", "--config", config, "--server", "http://127.0.0.1:1", "--email", "a@example.org"];
+    const ran = spawnSync("unshare", [...privately, "sh", "-c", registering, "sh", process.execPath, mainJs, ...words], {
+      encoding: "utf8",
+    });
+    assert.equal(ran.status, 2, ran.stderr);
+    const { machine } = JSON.parse(readFileSync(join(state, "installation.json"), "utf8")) as { machine: string };
+    assert.notEqual(machine, createHash("sha256").update(serial).digest("hex").slice(0, 16));
+  },
+);
 
 test("500 connections of one address that say nothing shut no other address out, and are ended", { skip }, async (t) => {
   const it = await world(t);
