@@ -64,6 +64,14 @@ export function withMember(text: string, path: readonly string[], key: string, v
   );
 }
 
+/** The text with another value at `path`, and nothing else touched. Throws UsageError where nothing is there. */
+export function withValue(text: string, path: readonly string[], value: unknown): string {
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  const at = tree && findNodeAtLocation(tree, [...path]);
+  if (at === undefined) throw new UsageError(`the configuration has no ${path.join(".")}`);
+  return applyEdits(text, [{ offset: at.offset, length: at.length, content: oneLine(value) }]);
+}
+
 /** The text with new last items of the list at `path`, which is made where it is missing. Throws as `withMember`. */
 export function withItems(text: string, path: readonly string[], values: readonly unknown[]): string {
   const tree = parseTree(text, [], { allowTrailingComma: true });

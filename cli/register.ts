@@ -43,9 +43,7 @@ export async function registerCommand(config: string, options: RegisterOptions):
   const { server, email, vehicle, from } = asked(options);
   const usable = await wholeConfig(config);
   const name = options.device ?? "station";
-  await mayWriteIn(dirname(config)).catch((error: unknown) => {
-    throw new UsageError(`${config} cannot be changed: ${reasonOf(error)}; as root (sudo), or as who may write in ${dirname(config)}`);
-  });
+  await expectChangeable(config);
   // The same command again, of a vehicle that sends by FTP: it gets another password.
   const before = options.ftp === true ? usable.devices.find((it) => it.name === name && it.plugin.type === "ftp") : undefined;
   if (options.renew === true && before === undefined)
@@ -137,6 +135,13 @@ export function wrongNames({ email, vehicle }: Pick<RegisterOptions, "email" | "
 /** A name that is none of a vehicle is left out: the registry makes one. */
 export const called = (vehicle: string) => (v.safeParse(vehicleName, vehicle).success ? { vehicle } : {});
 
+/** Before anybody is asked to confirm. Throws UsageError. */
+export async function expectChangeable(config: string): Promise<void> {
+  await mayWriteIn(dirname(config)).catch((error: unknown) => {
+    throw new UsageError(`${config} cannot be changed: ${reasonOf(error)}; as root (sudo), or as who may write in ${dirname(config)}`);
+  });
+}
+
 /** It is going to be changed: nothing may be wrong with it. Throws UsageError. */
 export async function wholeConfig(path: string): Promise<Config> {
   const { config, problems } = await load(path, "unread");
@@ -164,7 +169,7 @@ function sourcesOf({ devices }: Config, from: readonly string[], name: string): 
 }
 
 /** The id that the daemon has, or will have. */
-async function installationFor(stateDir: string, configs: Owner | undefined): Promise<string> {
+export async function installationFor(stateDir: string, configs: Owner | undefined): Promise<string> {
   try {
     // As root: what is made belongs to whose the directory is, or will be.
     await placeDir(stateDir, 0o750, configs);
@@ -187,15 +192,14 @@ async function installationFor(stateDir: string, configs: Owner | undefined): Pr
 /** Where a device keeps what is its own. */
 const dirOf = (stateDir: string, device: string): string => `${stateDir}/devices/${device}`;
 
-/** The file of the key, made where there is none: for the daemon's user alone. */
-async function keyOf({ stateDir }: Config, device: string, installation: string, make: boolean): Promise<string> {
+/** The file of the key, in its directory. `make`: for the daemon's user alone where there is none. */
+export async function keyOf({ stateDir }: Config, device: string, installation: string, make: boolean): Promise<string> {
   const dir = dirOf(stateDir, device);
   const file = keyFileIn(dir, installation);
-  if (existsSync(file) || !make) return file;
   const owner = ownerIn(stateDir);
   await placeDir(dirname(dir), 0o750, owner);
   await placeDir(dir, 0o750, owner);
-  await placeFile(file, newKey(`filesync ${hostname()}`), 0o600, owner, false);
+  if (make && !existsSync(file)) await placeFile(file, newKey(`filesync ${hostname()}`), 0o600, owner, false);
   return file;
 }
 
@@ -276,7 +280,7 @@ async function newPassword(config: Config, device: DeviceConfig, ftp: FtpAccess)
 }
 
 /** As the configuration names a file: from its own directory where that is below it. */
-function besides(config: string, file: string): string {
+export function besides(config: string, file: string): string {
   const path = relative(dirname(config), file);
   return path.startsWith("..") ? file : path;
 }

@@ -1,15 +1,17 @@
 /** `register --renew`: a new key for a vehicle that sends by the target `apsync`. One that sends by FTP: `register`. */
+import { dirname } from "node:path";
 import type { Config, DeviceConfig } from "../core/config.js";
 import { isFault } from "../core/errors.js";
-import { installationIn } from "../core/installation.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
-import { expectOwnKey } from "../plugins/apsync/key.js";
+import { madeForAnother } from "../plugins/apsync/key.js";
 import type { ApsyncOptions } from "../plugins/apsync/options.js";
 import { interruptible } from "./ask.js";
 import { UsageError } from "./config.js";
+import { changeConfig, ownerIn, withValue } from "./edit-config.js";
+import { nextSteps, settingOf } from "./init/setting.js";
 import { renewKey } from "./new-key.js";
-import { type RegisterOptions, wholeConfig, wrongNames } from "./register.js";
+import { besides, expectChangeable, installationFor, keyOf, type RegisterOptions, wholeConfig, wrongNames } from "./register.js";
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
@@ -22,9 +24,19 @@ export async function renewCommand(config: string, options: RegisterOptions): Pr
   const usable = await wholeConfig(config);
   const device = stationIn(usable, options.device);
   const given = device.options as ApsyncOptions;
+  const installation = await installationFor(usable.stateDir, ownerIn(dirname(config)));
+  // A new card or computer has a key of its own. That of before may be another vehicle's by now, whose card this one was cloned from: it signs nothing here, and the owner is asked.
+  const elsewhere = madeForAnother(given.privateKey, installation) !== undefined;
+  if (elsewhere) await expectChangeable(config);
+  const keyFile = elsewhere ? await keyOf(usable, device.name, installation, false) : given.privateKey;
   try {
-    expectOwnKey(given.privateKey, (await installationIn(usable.stateDir)) ?? "");
-    await interruptible((signal) => renewKey(given, given.privateKey, { email, vehicle: vehicle ?? usable.vehicle }, signal));
+    await interruptible((signal) => renewKey(given, keyFile, { email, vehicle: vehicle ?? usable.vehicle }, signal));
+    if (elsewhere) {
+      await changeConfig(config, (text) => withValue(text, ["devices", device.name, "privateKey"], besides(config, keyFile)));
+      say(`Written to ${config}: the key of "${device.name}".`);
+      for (const line of await nextSteps(await settingOf(config))) say(line);
+      return 0;
+    }
     say(`The daemon takes it at its next try; at once: filesync retry ${shellWord(device.name)}`);
     return 0;
   } catch (error) {

@@ -50,13 +50,19 @@ function withLength(bytes: Buffer): Buffer {
 /** No installation: one that is only tried does not know its own. */
 const unknown = "00000000";
 
+/** The other installation that a key was made for; undefined: for this one, or nobody knows. */
+export function madeForAnother(file: string, installation: string): string | undefined {
+  const made = /^id-([0-9a-f]{8})$/.exec(basename(file))?.[1];
+  return made === installation || installation === unknown ? undefined : made;
+}
+
 /** Throws "denied" with what to do where that key was made for another installation than this one. */
 export function expectOwnKey(file: string, installation: string): void {
-  const made = /^id-([0-9a-f]{8})$/.exec(basename(file))?.[1];
-  if (made === undefined || installation === unknown || made === installation) return;
+  const made = madeForAnother(file, installation);
+  if (made === undefined) return;
   throw new Fault(
     "denied",
-    `the key ${file} was made for the installation ${made}, and this is ${installation} (a card that was cloned?): take this device out of the configuration, and register again`,
+    `the key ${file} was made for the installation ${made}, and this is ${installation}. The same vehicle with a new card or computer: "filesync register --renew --email ADDRESS" asks its owner; another vehicle (a card that was cloned): take this device out of the configuration, and register it under another name`,
   );
 }
 

@@ -326,7 +326,7 @@ test(
   },
 );
 
-test("a new key: by the vehicle itself while its key is good, by its owner once it was revoked or is lost", { skip }, async (t) => {
+test("a new key: by the vehicle itself while its key is good, else by its owner; a new card has a key of its own", { skip }, async (t) => {
   const it = await world(t);
   const ground = await it.ground();
   t.after(() => ground.kill());
@@ -393,4 +393,16 @@ test("a new key: by the vehicle itself while its key is good, by its owner once 
   assert.equal((await renew()).code, 0);
   assert.equal(readFileSync(keyFile, "utf8"), last);
   assert.equal(readFileSync(it.planeConfig, "utf8"), config, "the configuration stays as it is");
+
+  // A new card with the old configuration is another installation: it has a key of its own, and is the same vehicle by its owner's word.
+  rmSync(join(it.dir, "plane/state"), { recursive: true });
+  const unknown = await renew();
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.err, /its owner is asked, with --email/);
+  assert.match(await mailed("--renew", "--vehicle", "plane 1"), new RegExp(`${id} has a new key`));
+  const [fresh = ""] = readdirSync(keyDir);
+  assert.notEqual(fresh, basename(keyFile));
+  assert.equal(readFileSync(it.planeConfig, "utf8"), config.replace(basename(keyFile), fresh), "only the key's name is another");
+  const { code, out, err } = await probe();
+  assert.equal(code, 0, out + err);
 });
