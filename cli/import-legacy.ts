@@ -5,6 +5,7 @@ import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { loadConfig, withoutMark } from "../core/config.js";
 import { problemText, syntaxProblem } from "../core/config-problems.js";
+import { faultOfErrno } from "../core/errors.js";
 import { UsageError } from "./config.js";
 import { placeConfig, isUntouched } from "./edit-config.js";
 import { nextSteps, settingOf, withSecrets } from "./init/setting.js";
@@ -79,7 +80,7 @@ function readOld(path: string): Old {
   try {
     text = withoutMark(readFileSync(path, "utf8"));
   } catch (error) {
-    throw new UsageError(`cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(faultOfErrno(error, `cannot read ${path}`).message);
   }
   const server = serverOf(text);
   if (server !== undefined) return { given: server, placeOf: () => path };

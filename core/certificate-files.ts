@@ -2,7 +2,7 @@
 import { X509Certificate } from "node:crypto";
 import { promises as fs } from "node:fs";
 import { createSecureContext, type SecureContext } from "node:tls";
-import { codeOf, Fault } from "./errors.js";
+import { codeOf, Fault, faultOfErrno } from "./errors.js";
 import { fingerprintOf } from "./net.js";
 import type { PluginContext } from "./plugin.js";
 import { fileStamp } from "./stat.js";
@@ -95,6 +95,6 @@ async function readPem(path: string, missing: string): Promise<Buffer> {
     return await fs.readFile(path);
   } catch (error) {
     if (codeOf(error) === "ENOENT") throw new Fault("config", `there is no ${path}: ${missing}`, { cause: error });
-    throw new Fault("denied", `cannot read ${path}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+    throw new Fault("denied", faultOfErrno(error, `cannot read ${path}`).message, { cause: error });
   }
 }

@@ -93,12 +93,15 @@ async function spoolPlace(engine: Engine, need: number): Promise<Place> {
   const byMaxSize = spool.maxSizeBytes - (spool.usedBytes - spare) - sum("size - spooled", coming);
   const byDisk = (await spool.freeBytes()) - config.spool.keepFree + spare - sum("size - durable", coming);
   const free = Math.max(0, Math.min(byMaxSize, byDisk));
-  const bound = byMaxSize < byDisk ? '"spool.maxSize"' : 'its disk and "spool.keepFree"';
+  const [bound, more] =
+    byMaxSize < byDisk
+      ? ['"spool.maxSize"', '# or: a larger "spool.maxSize" in the configuration']
+      : ['its disk and "spool.keepFree"', `df -h ${shellWord(config.stateDir)}`];
   const text = `${sizeText(free)} free, beside what waits for its target or is still to come, by ${bound}`;
   if (free >= need) return { what: "spool", name: "spool", state: "ready", need, free, text };
   return {
     ...{ what: "spool", name: "spool", state: "not-ready", need, free, text: `${text}; ${sizeText(need)} are needed` },
-    todo: ["filesync status   # what waits, and for whom", `df -h ${shellWord(config.stateDir)}`],
+    todo: ["filesync status   # what waits, and for whom", more],
   };
 }
 

@@ -480,6 +480,8 @@ test("import-legacy: a piece of the old documentation, with its password in a fi
   const other = await runProgram(["import-legacy", world.path("other.json"), "--config", world.path("x.json")]);
   assert.equal(other.code, 2);
   assert.match(other.err, /holds no configuration of the old FileSync/);
+  const none = await runProgram(["import-legacy", world.path("none.json"), "--config", world.path("x.json")]);
+  assert.equal(none.err.trim(), `filesync: cannot read ${world.path("none.json")}: there is no such file or directory`);
   writeFileSync(world.path("torn.json"), '{\n  "source": {\n    "device" }\n}');
   writeFileSync(world.path("torn.txt"), '"source": {\n  "device": "device_local",\n  "args" {}\n},');
   for (const [name, place] of [
