@@ -68,7 +68,11 @@ export type DiskConfig = v.InferOutput<typeof options>;
 
 export const plugin: Plugin<DiskConfig> = {
   type: "disk",
-  about: { what: "a stick, card or drive that is plugged and pulled", resumes: "at the byte", proves: "by reading back" },
+  about: {
+    what: "a stick, card or drive that is plugged and pulled",
+    resumes: "at the byte",
+    proves: "by digest: what was written is read again",
+  },
   options,
   roles: ["source", "target"],
   dirOf: ({ mountPoint, root }) => (mountPoint === undefined ? undefined : join(mountPoint, root)),

@@ -33,7 +33,7 @@ export type LocalOptions = v.InferOutput<typeof options>;
 
 export const plugin: Plugin<LocalOptions> = {
   type: "local",
-  about: { what: "a directory of this machine", resumes: "at the byte", proves: "by reading back" },
+  about: { what: "a directory of this machine", resumes: "at the byte", proves: "by digest: what was written is read again" },
   options,
   roles: ["source", "target"],
   dirOf: ({ dir }) => dir,
