@@ -10,7 +10,7 @@ import { isUntouched, placeConfig } from "./edit-config.js";
 import { aboutAutopilot, type Autopilot, findAutopilots, isAnswer, listenOn, type Look } from "./init/autopilots.js";
 import { type Disk, findDisks } from "./init/disks.js";
 import { groundStation } from "./init/ground.js";
-import { directoryFor, nextSteps, type Setting, settingOf, withSecrets } from "./init/setting.js";
+import { configOption, directoryFor, nextSteps, type Setting, settingOf, withSecrets } from "./init/setting.js";
 import { askTarget, type Target } from "./init/targets.js";
 import { configText, type Part, type RoutePart } from "./init/text.js";
 import { unitOf } from "./machine/unit.js";
@@ -205,7 +205,7 @@ async function writeAll(
   if (target?.directory !== undefined) asker.say(await directoryFor(setting, target.directory));
   if (routes.length === 0)
     asker.say(
-      `Nothing is delivered yet: ${sources.length === 0 ? "no autopilot or disk was found" : "it is not said where files go"}; what is missing stands in ${path}, or plug it in and run "filesync init" again`,
+      `Nothing is delivered yet: ${sources.length === 0 ? "no autopilot or disk was found" : "it is not said where files go"}. What is missing stands in ${path}: write it there; or begin anew, with all plugged in: filesync init --force${configOption(setting)}`,
     );
   for (const line of await nextSteps(setting)) asker.say(line);
 }

@@ -87,12 +87,16 @@ export async function directoryFor({ view, system }: Setting, dir: string): Prom
   return `Made: ${dir}`;
 }
 
+/** The end of a command that is typed. */
+export function configOption({ path }: Setting): string {
+  return path === systemConfig ? "" : ` --config ${shellWord(path)}`;
+}
+
 /** What is to be typed now. */
-export async function nextSteps({ path, view }: Setting): Promise<string[]> {
+export async function nextSteps(setting: Setting): Promise<string[]> {
+  const { path, view } = setting;
   const unit = path === systemConfig ? await unitOf(view) : undefined;
-  const named = path === systemConfig ? "" : ` --config ${shellWord(path)}`;
-  const check = `  filesync check --probe${named}`;
-  if (unit === undefined) return ["Next:", check, `  filesync run${named}`];
+  if (unit === undefined) return ["Next:", `  filesync check --probe${configOption(setting)}`, `  filesync run${configOption(setting)}`];
   const service = typeof unit === "string" ? "filesync" : (unit.Id ?? "filesync").replace(/\.service$/, "");
   return ["Next:", `  sudo systemctl restart ${service}`, "  sudo filesync check --probe", "  sudo filesync status"];
 }

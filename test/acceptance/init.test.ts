@@ -364,6 +364,7 @@ test("without a terminal it asks nobody; over another configuration only with --
   assert.equal(readFileSync(config, "utf8"), "{}");
   const forced = await runProgram(["init", "--yes", "--force", "--vehicle", "plane-7", "--config", config]);
   assert.equal(forced.code, 0, forced.err);
+  assert.ok(forced.out.includes(`begin anew, with all plugged in: filesync init --force --config ${config}`), forced.out);
   assert.equal(readFileSync(`${config}.old`, "utf8"), "{}");
   assert.equal(read(config).vehicle, "plane-7");
   assert.equal(statSync(config).mode & 0o777, 0o604, "its rights stay");
