@@ -121,7 +121,8 @@ function changePlace(at: string, options: HandOptions, work: (place: Place) => P
 async function withPlace(at: string, options: HandOptions, work: (place: Place) => Promise<void>, changes = false): Promise<void> {
   return interruptible(async (signal) => {
     if (options.url !== undefined) {
-      const device = traced(await deviceOfUrl(options.url, at, changes), options);
+      const { url } = options;
+      const device = traced(await deviceOfUrl(url, at, changes), options);
       const names: OwnNames = { vehicle: "", installation: "00000000" };
       const onLane = (lane: Lane) =>
         work({
@@ -132,7 +133,7 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
           ask: (request, asking = {}) => doByHand(lane, names, { ...request, device: lane.name }, asking),
         });
       return withLane(device, names, onLane, warningsOf(device.name)).catch((error: unknown) => {
-        throw inWordsOfUrl(error);
+        throw inWordsOfUrl(error, device.name, url, at);
       });
     }
     const colon = at.indexOf(":");
@@ -150,10 +151,13 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     // Asked once whether somebody is there: a daemon that stops meanwhile is an error, not a reason to open the link ourselves.
     const running = await ask(stateDir, { command: "version" });
     if (running !== undefined) {
-      if (options.trace !== undefined)
+      if (options.trace !== undefined) {
+        const device = there?.devices.find((known) => known.name === name);
+        if (device !== undefined) traced(device, options);
         throw new UsageError(
           `--trace: a daemon runs and has the link of ${name}: set "trace" of ${name} in its configuration, or stop it for so long`,
         );
+      }
       const through: Device = async (request, asking) => {
         const answer = await ask(stateDir, { ...request, device: name }, asking);
         if (answer === undefined) throw new ControlError("the daemon has stopped meanwhile; the same command again works without it");

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { EMPTY } from "../core/rxjs.js";
 import { RealClock } from "../core/clock.js";
 import { loadConfig, type DeviceConfig } from "../core/config.js";
-import { exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
+import { ControlError, exchangeFor, type Asking, type ControlRequest } from "../core/control.js";
 import { Fault, isFault } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { mayWriteIn } from "../core/fs.js";
@@ -16,6 +16,7 @@ import { Lane } from "../core/lane.js";
 import { hostOf } from "../core/net.js";
 import type { PluginContext } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
+import { shellWord } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { plugins } from "./plugins.js";
 
@@ -169,8 +170,13 @@ async function ftpOptions(text: string): Promise<{ type: string } & Record<strin
   };
 }
 
-/** Advice that names keys of the configuration, for who has a URL in its place. */
-export function inWordsOfUrl(error: unknown): unknown {
+/** Advice that names keys and devices of the configuration, for who has a URL in its place. `at`: the path that was given. */
+export function inWordsOfUrl(error: unknown, name: string, url: string, at: string): unknown {
+  if (error instanceof ControlError) {
+    const listed = (path: string) => `"filesync ls --url ${shellWord(url)}${path === "" ? "" : ` ${shellWord(path)}`}"`;
+    const top = at.startsWith("/") ? "/" : "";
+    return new ControlError(error.message.replace(new RegExp(`"filesync ls ${name}:(.*?)"`), (_, path: string) => listed(`${top}${path}`)));
+  }
   if (!isFault(error, "denied") || !/"(secure|tls)"/.test(error.message)) return error;
   const how = "with --url, ftps://… has TLS (from the first byte on port 990), and FILESYNC_FINGERPRINT says which certificate is believed";
   return new Fault(error.kind, `${error.message}; ${how}`, { cause: error });

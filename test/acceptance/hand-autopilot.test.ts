@@ -169,6 +169,14 @@ test("--trace records a flight controller's link, by URL and from the configurat
   const nowhere = await run("ls", "/log", ...url, "--trace", "no/where.jsonl");
   assert.equal(nowhere.code, 0);
   assert.match(nowhere.err, /^autopilot: cannot record to .*no\/where\.jsonl: ENOENT/);
+  for (const [words, says] of [
+    [
+      ["ls", "/nolog"],
+      `there is no autopilot:nolog: a path begins below the root of autopilot; "filesync ls --url ${sim.clientUrl} /" lists what is there`,
+    ],
+    [["get", "/log"], `autopilot:log is a directory; "filesync ls --url ${sim.clientUrl} /log" lists it`],
+  ] as const)
+    assert.equal((await run(...words, ...url)).err, `filesync: ${says}\n`);
   for (const [args, says] of [
     [
       ["ls", "disk:", "--config", config],
@@ -189,5 +197,6 @@ test("--trace records a flight controller's link, by URL and from the configurat
     out: "",
     err: 'filesync: --trace: a daemon runs and has the link of fc: set "trace" of fc in its configuration, or stop it for so long\n',
   });
+  assert.match((await run("ls", "disk:", "--config", config, "--trace", "x.jsonl")).err, /a device of type "local" records nothing/);
   assert.equal(existsSync(world.path("x.jsonl")), false);
 });
