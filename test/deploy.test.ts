@@ -280,7 +280,8 @@ class Apart {
     const { status, stdout, stderr } = spawnSync(
       "unshare",
       ["-m", "bash", "-c", `{ ${prepared}; } >&2 || exit 77\nexec 2>&1\ncd ${this.dir}\n${commands}`],
-      { env, encoding: "utf8", timeout: 300_000 },
+      // A bash whose stdin is a socket, as Node's pipes are, takes itself for one of rshd, and may read ~/.bashrc, which changes PATH.
+      { env, encoding: "utf8", timeout: 300_000, stdio: ["ignore", "pipe", "pipe"] },
     );
     if (status === 77 || status === null) {
       this.#t.skip(`no root can be made up here: ${stderr.trim()}`);
