@@ -97,7 +97,7 @@ export function machineName(user = process.getuid?.()): string {
     "/etc/machine-id",
   ]) {
     try {
-      if (user !== 0 && (statSync(path).mode & 0o004) === 0) continue;
+      if (user !== process.getuid?.() && (statSync(path).mode & 0o004) === 0) continue;
       const text = readFileSync(path, "utf8").replaceAll("\0", "").trim();
       if (text !== "") return createHash("sha256").update(text).digest("hex").slice(0, 16);
     } catch {
