@@ -354,6 +354,7 @@ async function counting(
   answers: (control: Socket, ended: Promise<unknown>, came: (bytes: number) => Promise<void>) => string,
   held = 0,
   given: Readonly<Record<string, unknown>> = {},
+  deleted: () => string = () => "250 gone",
 ) {
   const count = { bytes: 0 };
   const tell = new Set<() => void>();
@@ -375,7 +376,7 @@ async function counting(
   const { device, lines } = await scripted((line, control) => {
     if (line.startsWith("SIZE")) return held + count.bytes === 0 ? "550 no" : `213 ${held + count.bytes}`;
     if (line === "EPSV") return `229 ok (|||${port}|)`;
-    if (line.startsWith("DELE")) return "250 gone";
+    if (line.startsWith("DELE")) return deleted();
     if (!/^(STOR|APPE)/.test(line)) return undefined;
     const end = new Promise((resolve) => (ended = resolve));
     return answers(control, end, came);
@@ -397,6 +398,27 @@ test("a short partial that the server does not go on with is taken away before a
   assert.match(await write(), /may still hold it there$/);
   assert.equal(lines.filter((line) => line.startsWith("DELE")).length, 1);
   assert.ok(!lines.some((line) => line.startsWith("STOR")));
+});
+
+test("a short partial that could not be taken away stays, and is taken away the next time", async () => {
+  const held = 100_000;
+  const said = ["550 in use", "250 gone"];
+  const { device, count } = await counting(
+    () => "",
+    held,
+    {},
+    () => said.shift() ?? "",
+  );
+  const it = upload("a.bin", bytes(2 * held));
+  for (const says of [/may still hold it there$/, /it is sent from its first byte$/, /may still hold it there$/])
+    assert.match(
+      await expectFault(
+        device.target!.write(it, held, calm(), () => undefined),
+        "transient",
+      ),
+      says,
+    );
+  assert.deepEqual([said, count.bytes], [[], 0]);
 });
 
 test("a server that never says 150 is sent no more than a beginning, and nothing of what is appended", async () => {

@@ -154,9 +154,9 @@ export class FtpTarget implements Target {
 
   /** Without its name the partial is no more than what an earlier transfer has open: nothing holds the next of that name. */
   #takenAway({ id, partialPath }: Upload, signal: AbortSignal): Promise<boolean> {
-    this.#anew.add(id);
     return this.#pool.with(signal, `cannot discard ${partialPath}`, async (connection) => {
       const { code } = await connection.ask(`DELE ${wirePath(connection.root, partialPath)}`);
+      if (code < 400) this.#anew.add(id);
       return code < 400;
     });
   }
