@@ -29,7 +29,7 @@ const reserveLookMs = 10_000;
 export async function whyNotWritten(stateDir: string, error: unknown): Promise<string> {
   if (!isMedium(error)) return reasonOf(error);
   const free = await freeBytesAt(stateDir).catch(reasonOf);
-  // Without room for its shared memory SQLite speaks of an I/O error.
+  // To SQLite a sync that finds no room is an I/O error.
   if (typeof free === "string" || !(isFull(error) || free < leastBytes)) return reasonOf(error);
   if (free >= reserveBytes)
     return `no space is left for it on the disk of ${stateDir}, though ${sizeText(free)} are free there: a quota, or no names are left (df -i ${shellWord(stateDir)})`;

@@ -45,7 +45,7 @@ export async function lockStateDir(dir: string): Promise<Lock> {
 async function takeLock(path: string): Promise<Database> {
   const db = await openDatabase(path);
   try {
-    db.exec("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; BEGIN EXCLUSIVE");
+    db.exec("PRAGMA disk.journal_mode = MEMORY; PRAGMA disk.synchronous = OFF; BEGIN EXCLUSIVE");
     return db;
   } catch (error) {
     db.close();

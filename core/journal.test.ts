@@ -69,9 +69,7 @@ test("no delivery is done before its line is in receipts.jsonl, also when it is 
   t.mock.method(journal.wal, "datasync", async () => {
     commits += 1;
     const lines = readFileSync(join(dir, "receipts.jsonl"), "utf8").trim().split("\n").length;
-    const reader = await openDatabase(join(dir, "journal.db"));
-    const committed = (reader.prepare("SELECT COUNT(*) AS n FROM meta").get() as { n: number }).n;
-    reader.close();
+    const committed = await committedIn(dir);
     assert.ok(committed <= lines, `${committed} are committed, ${lines} have a line`);
     await walSync();
   });
@@ -101,6 +99,32 @@ test("a piece of work that fails leaves nothing of itself, and what came before 
   );
   await journal.close();
   assert.equal(readFileSync(join(dir, "receipts.jsonl"), "utf8"), "");
+});
+
+test("nothing of it is mapped into memory, where a page without a block on a full disk would end the process", async (t) => {
+  const dir = tempDir(t);
+  writeFileSync(join(dir, "journal.db-shm"), "of a version that mapped it");
+  const journal = await Journal.open(dir);
+  await journal.commit(() => record(journal, 1));
+  assert.deepEqual(readdirSync(dir).sort(), ["journal.db", "journal.db-wal", "receipts.jsonl"]);
+  if (process.platform === "linux") assert.doesNotMatch(readFileSync("/proc/self/maps", "utf8"), new RegExp(dir));
+  await journal.close();
+});
+
+test("closed, it is anybody's at once, whatever was prepared; open, it is nobody else's", async (t) => {
+  const path = join(tempDir(t), "it's.db");
+  const first = await openDatabase(path);
+  first.exec("PRAGMA disk.journal_mode = WAL; CREATE TABLE disk.t (a)");
+  const kept = first.prepare("SELECT * FROM t");
+  assert.deepEqual(kept.all(), []);
+  await assert.rejects(openDatabase(path), { errcode: 5 });
+  first.exec("BEGIN; INSERT INTO t VALUES (1)");
+  first.close();
+  assert.equal(existsSync(`${path}-wal`), false);
+  const second = await openDatabase(path);
+  assert.deepEqual(second.prepare("SELECT * FROM t").all(), []);
+  second.close();
+  assert.throws(() => kept.all());
 });
 
 test("checkpoints keep the WAL short and lose nothing", async (t) => {
@@ -138,8 +162,7 @@ test("a WAL torn in its tail opens, and holds a prefix", async (t) => {
   const isNear = (cut: number) => (cut - before + frame) % frame < 64 || (before - cut + frame) % frame < 32;
   for (let cut = before - 30; cut <= after; cut++) {
     if (!isNear(cut) && cut % 5 !== 0) continue;
-    // A name of its own for each: a closed connection may live on, with its index of the WAL, until it is collected.
-    const path = join(torn, `${cut}.db`);
+    const path = join(torn, "journal.db");
     writeFileSync(path, db);
     // A tail of a torn write is short, or whole with rubbish behind the cut.
     writeFileSync(
@@ -152,10 +175,20 @@ test("a WAL torn in its tail opens, and holds a prefix", async (t) => {
     const least = cut < before ? 9 : cut < after ? 10 : 11;
     assert.ok(rows.length >= least && rows.length <= 11, `cut at ${cut} of ${before}…${after}: ${rows.length} records`);
     rows.forEach(({ key }, n) => assert.equal(key, `n${n}`));
-    for (const end of ["", "-wal", "-shm"]) rmSync(`${path}${end}`, { force: true });
   }
   await journal.close();
 });
+
+/** Nobody else reads it while it is open: a copy is as after a kill. */
+async function committedIn(dir: string): Promise<number> {
+  const copy = join(dir, "copy");
+  await made(copy);
+  for (const end of ["", "-wal"]) copyFileSync(join(dir, `journal.db${end}`), join(copy, `journal.db${end}`));
+  const db = await openDatabase(join(copy, "journal.db"));
+  const { n } = db.prepare("SELECT COUNT(*) AS n FROM meta").get() as { n: number };
+  db.close();
+  return n;
+}
 
 async function made(dir: string): Promise<string> {
   const { mkdir } = await import("node:fs/promises");
@@ -182,7 +215,7 @@ test("a journal that is rubbish is set aside with its name said, and a new one i
   ] as const) {
     const dir = tempDir(t);
     const other = await openDatabase(join(dir, "other.db"));
-    other.exec("CREATE TABLE versions (id TEXT); PRAGMA user_version = 0");
+    other.exec("CREATE TABLE disk.versions (id TEXT); PRAGMA disk.user_version = 0");
     other.close();
     let journal = await Journal.open(dir);
     await journal.commit(() => record(journal, 1));
@@ -227,7 +260,7 @@ test("a journal of a newer version is left as it is", async (t) => {
   const dir = tempDir(t);
   await (await Journal.open(dir)).close();
   const db = await openDatabase(join(dir, "journal.db"));
-  db.exec("PRAGMA user_version = 99");
+  db.exec("PRAGMA disk.user_version = 99");
   db.close();
   const before = readdirSync(dir);
   await assert.rejects(
@@ -241,7 +274,7 @@ test("a journal of a newer version that was taken back is set aside, once", asyn
   const dir = tempDir(t);
   const newer = async () => {
     const db = await openDatabase(join(dir, "journal.db"));
-    db.exec("PRAGMA user_version = 99");
+    db.exec("PRAGMA disk.user_version = 99");
     db.close();
   };
   const first = await Journal.open(dir);
@@ -263,7 +296,7 @@ test("where the state directory is not the usual one, its service is told that a
   const dir = tempDir(t);
   const mark = join(tempDir(t), "went-back");
   const db = await openDatabase(join(dir, "journal.db"));
-  db.exec("PRAGMA user_version = 99");
+  db.exec("PRAGMA disk.user_version = 99");
   db.close();
   await assert.rejects(Journal.open(dir, false, true, mark), JournalFromNewerVersion);
   writeFileSync(mark, "");
@@ -279,28 +312,28 @@ test("a journal of an older version is brought up to this one, with all that it 
   await first.close();
   const db = await openDatabase(join(dir, "journal.db"));
   db.exec(`DROP INDEX deliveries_wanting; ALTER TABLE versions DROP COLUMN medium; ALTER TABLE deliveries DROP COLUMN medium;
-    CREATE INDEX deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
-    ALTER TABLE deliveries DROP COLUMN marks; PRAGMA user_version = 1`);
+    CREATE INDEX disk.deliveries_wanting ON deliveries (source, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+    ALTER TABLE deliveries DROP COLUMN marks; PRAGMA disk.user_version = 1`);
   db.close();
   const journal = await Journal.open(dir);
   assert.deepEqual(journal.setAside, []);
   assert.equal(count(journal), 1);
   assert.deepEqual(journal.all("SELECT marks, medium FROM deliveries"), []);
-  const index = journal.get<{ sql: string }>("SELECT sql FROM sqlite_schema WHERE name = 'deliveries_wanting'")?.sql;
+  const index = journal.get<{ sql: string }>("SELECT sql FROM disk.sqlite_schema WHERE name = 'deliveries_wanting'")?.sql;
   assert.match(index ?? "", /\(source, medium, target,/);
   await journal.close();
 });
 
 const withoutRowid = (db: Database, table: string) => {
-  const { sql } = db.prepare("SELECT sql FROM sqlite_schema WHERE name = ?").get(table) as { sql: string };
-  db.exec(`BEGIN; ${sql.replace(/^CREATE TABLE \S+/, "CREATE TABLE old")} WITHOUT ROWID; INSERT INTO old SELECT * FROM ${table};
+  const { sql } = db.prepare("SELECT sql FROM disk.sqlite_schema WHERE name = ?").get(table) as { sql: string };
+  db.exec(`BEGIN; ${sql.replace(/^CREATE TABLE \S+/, "CREATE TABLE disk.old")} WITHOUT ROWID; INSERT INTO old SELECT * FROM ${table};
     DROP TABLE ${table}; ALTER TABLE old RENAME TO ${table}; COMMIT`);
 };
 
 test("rows that an older version laid by their ids lie in the order in which they were found, and nothing of them is lost", async (t) => {
   const dir = tempDir(t);
   const schemaOf = (journal: Journal) =>
-    journal.all<{ sql: string }>("SELECT name, replace(sql, '\"', '') AS sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name");
+    journal.all<{ sql: string }>("SELECT name, replace(sql, '\"', '') AS sql FROM disk.sqlite_schema WHERE sql IS NOT NULL ORDER BY name");
   const rowsOf = (journal: Journal) => [
     journal.all("SELECT * FROM versions ORDER BY id"),
     journal.all("SELECT * FROM deliveries ORDER BY id"),

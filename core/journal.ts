@@ -18,8 +18,8 @@ import { join } from "node:path";
 import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
 import { trimReceipts } from "./receipts.js";
-import type { Database, Statement, Value } from "./sqlite.js";
-import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, rollBack, shorten } from "./tables.js";
+import { rollBack, type Database, type Statement, type Value } from "./sqlite.js";
+import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, shorten } from "./tables.js";
 
 /** The log is copied into the database once it is longer. A full disk has to have room for both: the daemon's reserve is twice this. */
 export const checkpointBytes = 8 * 2 ** 20;
@@ -75,6 +75,8 @@ export class Journal {
     let db: Database;
     // Node says why a file cannot be written; SQLite's word for everything is "unable to open database file".
     await (await fs.open(path, "a")).close();
+    // Of a version that shared it.
+    await fs.rm(`${path}-shm`, { force: true });
     try {
       db = await openTables(path, suspect);
     } catch (error) {
@@ -197,14 +199,12 @@ export class Journal {
       if (!isMedium(error) && !isDamage(error)) throw error;
     }
     await this.#flushing;
-    this.#prepared.clear();
-    // A connection with an open transaction would keep its lock until every statement was collected.
     if (this.#open) rollBack(this.db);
-    // SQLite closes once every statement was collected, and then copies and removes a WAL that is not empty. Nobody else is at work any more: from here
-    // on it may sync, so that it never removes what is not on the medium in the database.
+    // When it closes SQLite copies a WAL that is not empty, and removes it. Nobody else is at work any more: from here on it may sync, so that it never
+    // removes what is not on the medium in the database.
     try {
-      this.db.exec("PRAGMA synchronous = FULL");
-      this.db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+      this.db.exec("PRAGMA disk.synchronous = FULL");
+      this.db.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
     } catch (error) {
       if (!isMedium(error) && !isDamage(error)) throw error;
     }
@@ -285,10 +285,10 @@ export class Journal {
 
   /** Frozen, with the WAL synced and no transaction open. */
   async #checkpoint(): Promise<void> {
-    this.db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+    this.db.exec("PRAGMA disk.wal_checkpoint(PASSIVE)");
     this.syncs += 2;
     await syncData(this.main);
-    this.db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    this.db.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
     await syncData(this.wal);
   }
 
@@ -342,7 +342,7 @@ async function moveAside(dir: string): Promise<string[]> {
   let n = 1;
   while (existsSync(join(dir, `journal.damaged-${n}.db`))) n += 1;
   const moved: string[] = [];
-  for (const end of ["", "-wal", "-shm"]) {
+  for (const end of ["", "-wal"]) {
     const from = join(dir, `journal.db${end}`);
     if (!existsSync(from)) continue;
     const to = join(dir, `journal.damaged-${n}.db${end}`);

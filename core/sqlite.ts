@@ -13,15 +13,46 @@ export interface Statement {
 export interface Database {
   exec(sql: string): void;
   prepare(sql: string): Statement;
+  /** What no COMMIT has closed is rolled back. */
   close(): void;
 }
 
 type Constructor = new (path: string, options?: { timeout?: number }) => Database;
 
-/** Opens a database file, made where there is none. Throws SQLite's error (`errcode`). */
+/**
+ * Opens a database file, made where there is none, for this connection alone: to all others it is locked from the first look at it until `close`. In SQL it is the
+ * schema `disk`, which whatever is made there, and each pragma, has to name. Throws SQLite's error (`errcode`).
+ */
 export async function openDatabase(path: string): Promise<Database> {
   const Opened = await constructorOf();
-  return new Opened(path, { timeout: 0 });
+  const db = new Opened(":memory:", { timeout: 0 });
+  try {
+    // So the index of a WAL is on the heap. Shared, it is a file mapped into memory, and a page of that for which a full disk has no block ends the process
+    // with SIGBUS: where blocks are smaller than pages, or are written anew at each change.
+    db.exec(`PRAGMA locking_mode = EXCLUSIVE; ATTACH '${path.replaceAll("'", "''")}' AS disk`);
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+  return {
+    exec: (sql) => db.exec(sql),
+    prepare: (sql) => db.prepare(sql),
+    close: () => {
+      rollBack(db);
+      // A connection lives on until each of its statements was collected, with the lock of a file that is its own; what is detached is closed at once.
+      db.exec("DETACH disk");
+      db.close();
+    },
+  };
+}
+
+/** SQLite may have rolled back by itself when the medium failed. */
+export function rollBack(db: Database): void {
+  try {
+    db.exec("ROLLBACK");
+  } catch (error) {
+    if (!(error instanceof Error && error.message.includes("no transaction"))) throw error;
+  }
 }
 
 async function constructorOf(): Promise<Constructor> {

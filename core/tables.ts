@@ -5,7 +5,7 @@
 import { dirname } from "node:path";
 import { codeOf, sqliteCodeOf } from "./errors.js";
 import { freeBytesAt } from "./fs.js";
-import { openDatabase, type Database } from "./sqlite.js";
+import { openDatabase, rollBack, type Database } from "./sqlite.js";
 
 /** What led from each older format of the tables below to the next: `migrations[n]` from n + 1 to n + 2. */
 const migrations = [
@@ -13,7 +13,7 @@ const migrations = [
   `ALTER TABLE versions ADD COLUMN medium TEXT NOT NULL DEFAULT '';
   ALTER TABLE deliveries ADD COLUMN medium TEXT NOT NULL DEFAULT '';
   DROP INDEX deliveries_wanting;
-  CREATE INDEX deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting'`,
+  CREATE INDEX disk.deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting'`,
 ];
 /** Of a journal that this version can read (`user_version`). */
 export const newestFormat = 1 + migrations.length;
@@ -47,10 +47,10 @@ const deliveries = `(
   medium TEXT NOT NULL DEFAULT ''           -- its version's
 )`;
 const tables = `
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE versions ${versions};
-CREATE TABLE deliveries ${deliveries};
-CREATE TABLE memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
+CREATE TABLE disk.meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE disk.versions ${versions};
+CREATE TABLE disk.deliveries ${deliveries};
+CREATE TABLE disk.memory (device TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 `;
 
 /**
@@ -61,25 +61,25 @@ const longBytes = 64 * 2 ** 20;
 
 /** Made where they are not there. What came later than the tables above changes no format: a version that does not know it works all the same. */
 const later = `
-CREATE INDEX IF NOT EXISTS versions_path ON versions (source, path);
-CREATE INDEX IF NOT EXISTS versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
-CREATE INDEX IF NOT EXISTS versions_open ON versions (source) WHERE state = 'found';
-CREATE INDEX IF NOT EXISTS versions_release ON versions (source) WHERE released IS NULL AND after <> 'keep';
-CREATE INDEX IF NOT EXISTS deliveries_version ON deliveries (version);
-CREATE INDEX IF NOT EXISTS deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
-CREATE INDEX IF NOT EXISTS deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
-CREATE INDEX IF NOT EXISTS deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
-CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
-CREATE INDEX IF NOT EXISTS versions_gone ON versions (source, path) WHERE state = 'gone';
+CREATE INDEX IF NOT EXISTS disk.versions_path ON versions (source, path);
+CREATE INDEX IF NOT EXISTS disk.versions_spooled ON versions (sealed_ms) WHERE spooled > 0;
+CREATE INDEX IF NOT EXISTS disk.versions_open ON versions (source) WHERE state = 'found';
+CREATE INDEX IF NOT EXISTS disk.versions_release ON versions (source) WHERE released IS NULL AND after <> 'keep';
+CREATE INDEX IF NOT EXISTS disk.deliveries_version ON deliveries (version);
+CREATE INDEX IF NOT EXISTS disk.deliveries_wanting ON deliveries (source, medium, target, weight DESC, rank DESC, path DESC) WHERE state = 'wanting';
+CREATE INDEX IF NOT EXISTS disk.deliveries_ready ON deliveries (target, weight DESC, rank DESC, path DESC) WHERE state = 'ready';
+CREATE INDEX IF NOT EXISTS disk.deliveries_else ON deliveries (state, target) WHERE state IN ('active', 'parked', 'discard');
+CREATE INDEX IF NOT EXISTS disk.deliveries_due ON deliveries (not_before) WHERE not_before > 0 AND state IN ('wanting', 'ready', 'discard');
+CREATE INDEX IF NOT EXISTS disk.versions_gone ON versions (source, path) WHERE state = 'gone';
 -- With the size: what was delivered is added up in it alone.
-CREATE INDEX IF NOT EXISTS deliveries_delivered ON deliveries (done_ms, size) WHERE state = 'done';
+CREATE INDEX IF NOT EXISTS disk.deliveries_delivered ON deliveries (done_ms, size) WHERE state = 'done';
 DROP INDEX IF EXISTS deliveries_done;
 -- Of two-way routes: what both sides held last, and what is under way (sync/store.ts).
-CREATE TABLE IF NOT EXISTS agreed (route TEXT, path TEXT, agreed TEXT NOT NULL, PRIMARY KEY (route, path)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS staged (route TEXT, id TEXT, staged TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intents (route TEXT, id TEXT, intent TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS disk.agreed (route TEXT, path TEXT, agreed TEXT NOT NULL, PRIMARY KEY (route, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS disk.staged (route TEXT, id TEXT, staged TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS disk.intents (route TEXT, id TEXT, intent TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
 -- Versions that a listing did not show any more, and when that was first so, by trusted wall time.
-CREATE TABLE IF NOT EXISTS absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS disk.absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
 `;
 
 export class JournalFromNewerVersion extends Error {}
@@ -88,21 +88,26 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
   const db = await openDatabase(path);
   try {
     // `synchronous` first: a new database is synced while it is turned to WAL.
-    // Not locking_mode = EXCLUSIVE: the state directory is locked already, and that lock would outlive close() until every statement was collected.
     // The default cache of 2 MB holds the rows of some 3,000 files: with more to do, pages that were changed go to the WAL twice and are read back.
-    for (const pragma of ["synchronous = OFF", "journal_mode = WAL", "wal_autocheckpoint = 0", "temp_store = MEMORY", "cache_size = -8000"])
+    for (const pragma of [
+      "disk.synchronous = OFF",
+      "disk.journal_mode = WAL",
+      "wal_autocheckpoint = 0",
+      "temp_store = MEMORY",
+      "disk.cache_size = -8000",
+    ])
       db.exec(`PRAGMA ${pragma}`);
-    const version = (db.prepare("PRAGMA user_version").get() as { user_version: number }).user_version;
+    const version = (db.prepare("PRAGMA disk.user_version").get() as { user_version: number }).user_version;
     if (version > newestFormat)
       throw new JournalFromNewerVersion(
         `${path} was written by a newer FileSync (format ${version}; this one knows ${newestFormat}): install that version again, or move the file away to begin anew from receipts.jsonl`,
       );
     const changes = version === 0 ? tables : migrations.slice(version - 1).join("; ");
-    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA user_version = ${newestFormat}; COMMIT`);
+    if (changes !== "") db.exec(`BEGIN; ${changes}; PRAGMA disk.user_version = ${newestFormat}; COMMIT`);
     await byRowid(db, path);
     db.exec(later);
     if (suspect) {
-      const check = db.prepare("PRAGMA quick_check(1)").get() as { quick_check: string };
+      const check = db.prepare("PRAGMA disk.quick_check(1)").get() as { quick_check: string };
       if (check.quick_check !== "ok") throw Object.assign(new Error(check.quick_check), { damaged: true });
     }
     return db;
@@ -114,12 +119,12 @@ export async function openTables(path: string, suspect: boolean): Promise<Databa
 
 /** Of an older version. A card without room for it keeps them as they are: what was written until it was full would stay in the WAL. */
 async function byRowid(db: Database, path: string): Promise<void> {
-  const isOld = db.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'deliveries' AND sql LIKE '%WITHOUT ROWID'").get() !== undefined;
+  const isOld = db.prepare("SELECT 1 FROM disk.sqlite_schema WHERE name = 'deliveries' AND sql LIKE '%WITHOUT ROWID'").get() !== undefined;
   if (!isOld || (await freeBytesAt(dirname(path))) < 4 * lengthOf(db)) return;
   try {
     db.exec(`BEGIN;
-      CREATE TABLE versions_new ${versions}; INSERT INTO versions_new SELECT * FROM versions ORDER BY found_ms, source, path;
-      CREATE TABLE deliveries_new ${deliveries};
+      CREATE TABLE disk.versions_new ${versions}; INSERT INTO versions_new SELECT * FROM versions ORDER BY found_ms, source, path;
+      CREATE TABLE disk.deliveries_new ${deliveries};
       INSERT INTO deliveries_new SELECT d.* FROM versions_new v JOIN deliveries d ON d.version = v.id ORDER BY v.rowid;
       INSERT OR IGNORE INTO deliveries_new SELECT * FROM deliveries;
       DROP TABLE versions; ALTER TABLE versions_new RENAME TO versions;
@@ -135,29 +140,20 @@ async function byRowid(db: Database, path: string): Promise<void> {
 export function shorten(db: Database): void {
   if (lengthOf(db) <= longBytes || 2 * asked(db, "freelist_count") <= asked(db, "page_count")) return;
   // What is left may be more than the memory has room for.
-  db.exec("PRAGMA synchronous = FULL; PRAGMA temp_store = FILE");
+  db.exec("PRAGMA disk.synchronous = FULL; PRAGMA temp_store = FILE");
   try {
-    db.exec("VACUUM");
-    db.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    db.exec("VACUUM disk");
+    db.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
   } catch (error) {
     if (!isMedium(error)) throw error;
   } finally {
-    db.exec("PRAGMA synchronous = OFF; PRAGMA temp_store = MEMORY");
+    db.exec("PRAGMA disk.synchronous = OFF; PRAGMA temp_store = MEMORY");
   }
 }
 
-const asked = (db: Database, name: string) => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() as Record<string, unknown>)[0]);
+const asked = (db: Database, name: string) => Number(Object.values(db.prepare(`PRAGMA disk.${name}`).get() as Record<string, unknown>)[0]);
 /** Bytes. */
 const lengthOf = (db: Database) => asked(db, "page_count") * asked(db, "page_size");
-
-/** SQLite may have rolled back by itself when the medium failed. */
-export function rollBack(db: Database): void {
-  try {
-    db.exec("ROLLBACK");
-  } catch (error) {
-    if (!(error instanceof Error && error.message.includes("no transaction"))) throw error;
-  }
-}
 
 /** SQLITE_NOMEM, IOERR, CORRUPT, FULL, NOTADB: the transaction is gone, or nothing can be trusted any more. */
 export function isFatal(error: unknown): error is Error {

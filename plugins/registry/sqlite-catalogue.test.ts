@@ -11,19 +11,19 @@ test("a catalogue of the version before is taken over", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-registry-"));
   t.after(() => rmSync(dir, { recursive: true, force: true }));
   const old = await openDatabase(join(dir, "registry.sqlite"));
-  old.exec(`CREATE TABLE owners (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, quota INTEGER) STRICT;
-    CREATE TABLE vehicles (id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL REFERENCES owners(id) ON DELETE CASCADE, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE,
+  old.exec(`CREATE TABLE disk.owners (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, quota INTEGER) STRICT;
+    CREATE TABLE disk.vehicles (id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL REFERENCES owners(id) ON DELETE CASCADE, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE,
       state TEXT NOT NULL, created_ms INTEGER NOT NULL, quota INTEGER, UNIQUE (owner, name)) STRICT;
-    CREATE TABLE pending (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE, state TEXT NOT NULL, reason TEXT, by TEXT NOT NULL,
+    CREATE TABLE disk.pending (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE, state TEXT NOT NULL, reason TEXT, by TEXT NOT NULL,
       token_hash TEXT NOT NULL UNIQUE, mailed INTEGER NOT NULL, age_ms INTEGER NOT NULL, vehicle TEXT) STRICT;
-    CREATE TABLE slots (id TEXT PRIMARY KEY, vehicle TEXT NOT NULL REFERENCES vehicles(id) ON DELETE CASCADE, name TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL, UNIQUE (vehicle, name)) STRICT;
-    CREATE TABLE files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL, PRIMARY KEY (slot, path)) STRICT;
+    CREATE TABLE disk.slots (id TEXT PRIMARY KEY, vehicle TEXT NOT NULL REFERENCES vehicles(id) ON DELETE CASCADE, name TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL, UNIQUE (vehicle, name)) STRICT;
+    CREATE TABLE disk.files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL, PRIMARY KEY (slot, path)) STRICT;
     INSERT INTO owners VALUES ('o', 'a@example.org', NULL);
     INSERT INTO vehicles VALUES ('plane-1', 'plane', 'o', 'ssh-ed25519 AAAA', 'SHA256:x', 'active', 1, 5);
     INSERT INTO pending VALUES ('p', 'a@example.org', 'new', 'ssh-ed25519 BBBB', 'SHA256:y', 'waiting', NULL, 'operator', 'h', 0, 5, NULL);
     INSERT INTO slots VALUES ('s', 'plane-1', 'n', 'closed', 1);
     INSERT INTO files VALUES ('s', 'a', 7, 'sha256:0', 1);
-    PRAGMA user_version = 1;`);
+    PRAGMA disk.user_version = 1;`);
   old.close();
   for (let n = 0; n < 2; n++) {
     const catalogue = await openCatalogue(join(dir, "registry.sqlite"));

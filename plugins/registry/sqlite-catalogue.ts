@@ -7,14 +7,14 @@ import { type Catalogue, type FileRow, type Owner, type Pending, type SlotRow, T
 const version = 2;
 
 const schema = `
-CREATE TABLE owners (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, quota INTEGER) STRICT;
-CREATE TABLE vehicles (id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL REFERENCES owners(id) ON DELETE CASCADE, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE,
+CREATE TABLE disk.owners (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, quota INTEGER) STRICT;
+CREATE TABLE disk.vehicles (id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL REFERENCES owners(id) ON DELETE CASCADE, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE,
   state TEXT NOT NULL, created_ms INTEGER NOT NULL, quota INTEGER, ftp_hash TEXT, ftp_bytes INTEGER NOT NULL DEFAULT 0, legacy INTEGER NOT NULL DEFAULT 0, UNIQUE (owner, name)) STRICT;
-CREATE TABLE pending (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE, state TEXT NOT NULL, reason TEXT, by TEXT NOT NULL,
+CREATE TABLE disk.pending (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT, key TEXT NOT NULL, fingerprint TEXT NOT NULL UNIQUE, state TEXT NOT NULL, reason TEXT, by TEXT NOT NULL,
   token_hash TEXT NOT NULL UNIQUE, mailed INTEGER NOT NULL, age_ms INTEGER NOT NULL, vehicle TEXT, legacy INTEGER NOT NULL DEFAULT 0, renew INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE TABLE slots (id TEXT PRIMARY KEY, vehicle TEXT NOT NULL REFERENCES vehicles(id) ON DELETE CASCADE, name TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL, UNIQUE (vehicle, name)) STRICT;
-CREATE INDEX open_slots ON slots (state) WHERE state = 'open';
-CREATE TABLE files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL, PRIMARY KEY (slot, path)) STRICT;
+CREATE TABLE disk.slots (id TEXT PRIMARY KEY, vehicle TEXT NOT NULL REFERENCES vehicles(id) ON DELETE CASCADE, name TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL, UNIQUE (vehicle, name)) STRICT;
+CREATE INDEX disk.open_slots ON slots (state) WHERE state = 'open';
+CREATE TABLE disk.files (slot TEXT NOT NULL REFERENCES slots(id) ON DELETE CASCADE, path TEXT NOT NULL, size INTEGER NOT NULL, digest TEXT NOT NULL, committed_ms INTEGER NOT NULL, PRIMARY KEY (slot, path)) STRICT;
 `;
 
 /** What makes a file of that format one of the next. */
@@ -64,12 +64,14 @@ export async function openCatalogue(path: string): Promise<Catalogue> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const database = await openDatabase(path);
   try {
-    database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON");
-    const { user_version: found } = database.prepare("PRAGMA user_version").get() as { user_version: number };
+    database.exec(
+      "PRAGMA disk.journal_mode = WAL; PRAGMA disk.synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA disk.secure_delete = ON",
+    );
+    const { user_version: found } = database.prepare("PRAGMA disk.user_version").get() as { user_version: number };
     if (found > version) throw new Error(`${path} was written by a newer version of FileSync (format ${found}, not ${version})`);
-    if (found === 0) database.exec(`BEGIN; ${schema} PRAGMA user_version = ${version}; COMMIT`);
+    if (found === 0) database.exec(`BEGIN; ${schema} PRAGMA disk.user_version = ${version}; COMMIT`);
     for (let at = found; at > 0 && at < version; at++)
-      database.exec(`BEGIN; ${migrations[at] ?? ""} PRAGMA user_version = ${at + 1}; COMMIT`);
+      database.exec(`BEGIN; ${migrations[at] ?? ""} PRAGMA disk.user_version = ${at + 1}; COMMIT`);
     return new SqliteCatalogue(database);
   } catch (error) {
     database.close();
@@ -137,7 +139,7 @@ class SqliteCatalogue implements Catalogue {
       return Number(this.#prepared("DELETE FROM pending WHERE email = ?").run(email).changes);
     });
     // The log has them still.
-    this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    this.#database.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
     return registrations;
   }
 

@@ -291,7 +291,7 @@ test("a journal of a newer version, and a second daemon on one state directory: 
   first.signal("SIGTERM");
   assert.equal(await first.exited, 0);
   const db = await openDatabase(world.path("state/journal.db"));
-  db.exec("PRAGMA user_version = 7");
+  db.exec("PRAGMA disk.user_version = 7");
   db.close();
   const newer = await runProgram(["run", "--config", config]);
   assert.equal(newer.code, 2);
@@ -324,7 +324,7 @@ test("a journal of which one table is rubbish, which shows only behind opening: 
   const path = world.path("state/journal.db");
   const db = await openDatabase(path);
   const asked = (sql: string) => Object.values(db.prepare(sql).get() as Record<string, number>)[0] ?? NaN;
-  const [root, bytes] = [asked("SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries'"), asked("PRAGMA page_size")];
+  const [root, bytes] = [asked("SELECT rootpage FROM disk.sqlite_schema WHERE name = 'deliveries'"), asked("PRAGMA disk.page_size")];
   db.close();
   writeFileSync(path, readFileSync(path).fill(0xff, (root - 1) * bytes, root * bytes));
   const run = await runProgram(["run", "--once", "--json", "--config", config]);
