@@ -43,7 +43,7 @@ export async function retryCommand(config: string, what: string | undefined, jso
       `${toldText(told)}: was given up, and what was sent of it is still to be taken away at ${told.to}; it can be sent again after that: filesync retry ${told.id}`,
     );
   const all = done.retried.length + done.again.length + done.due + done.leaving.length;
-  if (all + done.looks.length === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} was set aside`);
+  if (all + done.looks.length === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} is set aside, or waits for its time`);
   if (all > 0 && !done.running) write('nothing moves while no daemon runs: start it with "filesync run"');
   for (const [name, said] of Object.entries(done.devices)) write(`${name}: ${said}`);
   for (const route of done.looks) write(`${route}: looks again now`);

@@ -13,7 +13,6 @@ import type { Found } from "../core/hand.js";
 import type { Digest, DigestKind, FileEntry, WayOfReading } from "../core/plugin.js";
 import { backoffMs, reasonOf } from "../core/retry.js";
 import { partialPath, shortHash } from "../core/route.js";
-import { durationText, sizeText } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { onlyWaits, type Place } from "./hand.js";
 import { Meter } from "./output.js";
@@ -55,7 +54,7 @@ export async function getFile(place: Place, given: string | undefined, options: 
     if (entry.modifiedMs !== undefined) await file.utimes(new Date(), new Date(entry.modifiedMs));
     await publish(partial, local, options.force);
     const { proof, digest, meter } = got;
-    const rate = meter.at > meter.from ? ` in ${durationText(meter.seconds)}, ${sizeText(meter.rate)}/s${meter.wayText}` : "";
+    const rate = meter.at > meter.from ? `${meter.paceText}${meter.wayText}` : "";
     tell(
       options.json,
       { path: entry.path, local, size: entry.size, resumedAt: meter.from, proof, digest, ...meter.wayFacts },

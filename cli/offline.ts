@@ -48,7 +48,7 @@ export async function withJournal<T>(config: Config, reads: boolean, work: (engi
     if (reads && (await isOnReadOnly(stateDir))) copy = await copyOf(stateDir);
     else lock = await lockStateDir(stateDir);
     const journal = await Journal.open(copy ?? stateDir, false, false).catch(async (error: unknown) => {
-      // SQLite wants room to read.
+      // One of an older version wants room.
       if (!reads || copy !== undefined || !isMedium(error)) throw error;
       copy = await copyOf(stateDir);
       return Journal.open(copy, false, false);
@@ -64,7 +64,8 @@ export async function withJournal<T>(config: Config, reads: boolean, work: (engi
       await journal.close();
     }
   } catch (error) {
-    if (isMedium(error)) throw new UsageError(`the journal in ${stateDir} cannot be opened: ${await whyNotWritten(stateDir, error)}`);
+    if (isMedium(error))
+      throw new UsageError(`the journal in ${stateDir} cannot be ${reads ? "read" : "written"}: ${await whyNotWritten(stateDir, error)}`);
     if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);
     if (!isDenied(error)) throw error;
     const others = othersText(stateDir);

@@ -70,12 +70,17 @@ export class Meter {
     this.#timer = setInterval(() => this.#draw(), json ? 1000 : process.stderr.isTTY ? 250 : 10_000);
   }
 
-  get seconds(): number {
+  get #seconds(): number {
     return (performance.now() - this.#startMs) / 1000;
   }
 
-  get rate(): number {
-    return (this.at - this.from) / Math.max(0.001, this.seconds);
+  get #rate(): number {
+    return (this.at - this.from) / Math.max(0.001, this.#seconds);
+  }
+
+  /** " in 5 s, 1.2 MB/s". The rate of a moment is chance. */
+  get paceText(): string {
+    return this.#seconds < 1 ? " in less than 1 s" : ` in ${durationText(this.#seconds)}, ${sizeText(this.#rate)}/s`;
   }
 
   /** ", by plain reads: …", or nothing; with what each gave where several were tried. */
@@ -100,7 +105,8 @@ export class Meter {
   }
 
   #draw(): void {
-    const { what, at, size, rate } = this;
+    const { what, at, size } = this;
+    const rate = this.#rate;
     const left = rate > 0 ? (size - at) / rate : undefined;
     const part = size === 0 ? 1 : at / size;
     const text = `${Math.floor(part * 100)} % of ${sizeText(size)}, ${sizeText(rate)}/s${left === undefined ? "" : `, ${durationText(left)} left`}${this.wayText}`;

@@ -4,7 +4,6 @@ import { basename, resolve } from "node:path";
 import { faultOfErrno } from "../core/errors.js";
 import type { Put } from "../core/hand-put.js";
 import { dateText } from "../core/route.js";
-import { durationText, sizeText } from "../core/text.js";
 import { UsageError } from "./config.js";
 import { digestsOf, tell, type CopyOptions } from "./get.js";
 import type { Place } from "./hand.js";
@@ -79,7 +78,7 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
     meter?.close();
   }
   const { receipt, replaced, sentBefore } = done;
-  const rate = meter === undefined ? "" : ` in ${durationText(meter.seconds)}, ${sizeText(meter.rate)}/s`;
+  const rate = meter?.paceText ?? "";
   const how = receipt.answer === "was there already" ? "was there already, " : replaced ? "in the place of another, " : "";
   const before = sentBefore === undefined ? "" : `sent before at ${dateText(Date.parse(sentBefore))}, `;
   const where = receipt.url === undefined ? "" : `: ${receipt.url}`;

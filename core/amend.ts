@@ -37,11 +37,14 @@ export interface Retried {
   readonly looks: readonly string[];
 }
 
-/** `what`: an id, a device or a path; undefined: all that was set aside. Throws ControlError for a name that means nothing. */
+/** `what`: an id, a device or a path; undefined: all that was set aside or waits for its time. Throws ControlError for a name that means nothing. */
 export async function retry(engine: Engine, what: string | undefined, signal: AbortSignal, running = true): Promise<Retried> {
   const { journal, queue } = engine;
   const done = await journal.commit(() => {
-    const meant = what === undefined ? deliveriesWhere(engine, "state = 'parked'") : meantBy(engine, what);
+    const meant =
+      what === undefined
+        ? deliveriesWhere(engine, "state = 'parked' OR (not_before > 0 AND state IN ('wanting', 'ready'))")
+        : meantBy(engine, what);
     const parked = meant.filter(({ state }) => state === "parked");
     // Only who names it says that it may be sent twice.
     const decided = what !== undefined && namedBy(engine, what).length > 0;
@@ -60,10 +63,12 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
     for (const delivery of again) sendAgain(engine, delivery);
     const leaving = meant.filter(({ id, state }) => id === what && state === "discard");
     const tell = (rows: readonly DeliveryRow[]) => rows.map((row) => told(engine, row));
-    return { retried: tell(parked), again: tell(again), due: waited.length, leaving: tell(leaving), running };
+    const said = { retried: tell(parked), again: tell(again), due: waited.length, leaving: tell(leaving), running };
+    return { said, targets: [...parked, ...waited].map(({ target }) => target) };
   });
+  if (what === undefined) for (const lane of engine.lanes.values()) lane.resumeTarget();
   const devices: Record<string, string> = {};
-  for (const name of new Set([...(what === undefined ? [] : [what]), ...done.retried.map(({ to }) => to)])) {
+  for (const name of new Set([...(what === undefined ? [] : [what]), ...done.targets])) {
     const lane = engine.lanes.get(name);
     lane?.resumeTarget();
     if (lane === undefined || lane.attached) continue;
@@ -75,7 +80,7 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
   const routes = [...engine.syncs.values()].filter(({ here, there }) => what === undefined || [here.name, there.name].includes(what));
   for (const route of routes) route.hint();
   engine.work$.next();
-  return { ...done, devices, looks: routes.map(({ title }) => title) };
+  return { ...done.said, devices, looks: routes.map(({ title }) => title) };
 }
 
 /** Inside `commit`. Throws ControlError where no copy is left to send. */

@@ -75,8 +75,6 @@ export class Journal {
     let db: Database;
     // Node says why a file cannot be written; SQLite's word for everything is "unable to open database file".
     await (await fs.open(path, "a")).close();
-    // Of a version that shared it.
-    await fs.rm(`${path}-shm`, { force: true });
     try {
       db = await openTables(path, suspect);
     } catch (error) {

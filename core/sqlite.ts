@@ -2,6 +2,8 @@
  * SQLite, whichever this machine has: `@photostructure/sqlite` carries binaries for x64 and arm64; elsewhere Node's own `node:sqlite`
  * (Node ≥ 22.13) has the same shape. Only what core uses of it is named here.
  */
+import { rm } from "node:fs/promises";
+
 export type Value = string | number | null;
 
 export interface Statement {
@@ -30,6 +32,8 @@ export async function openDatabase(path: string): Promise<Database> {
     // So the index of a WAL is on the heap. Shared, it is a file mapped into memory, and a page of that for which a full disk has no block ends the process
     // with SIGBUS: where blocks are smaller than pages, or are written anew at each change.
     db.exec(`PRAGMA locking_mode = EXCLUSIVE; ATTACH '${path.replaceAll("'", "''")}' AS disk`);
+    // Left by a version that shared it.
+    await rm(`${path}-shm`, { force: true });
   } catch (error) {
     db.close();
     throw error;

@@ -222,7 +222,7 @@ for (const running of [false, true])
     );
     assert.equal((await filesync("why", "x")).out.split("\n").at(-1), "  at in: it is deleted when b has it");
     assert.deepEqual(await filesync("retry", "nothing"), { code: 2, out: "", err: 'filesync: nothing of the name "nothing" is known' });
-    assert.deepEqual(await filesync("retry", "a"), { code: 0, out: "nothing of a was set aside", err: "" });
+    assert.deepEqual(await filesync("retry", "a"), { code: 0, out: "nothing of a is set aside, or waits for its time", err: "" });
     assert.deepEqual(await filesync("retry"), {
       code: 2,
       out: "",

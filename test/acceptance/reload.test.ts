@@ -213,7 +213,7 @@ test("beside a file that cannot be read by now commands ask the daemon that runs
       [["status", "--json"], '"summary":"everything that was found is delivered (1 B)"'],
       [["why", "a"], "→ out: delivered"],
       [["verify"], "1 delivery: 1 proved"],
-      [["retry", "--all"], "nothing was set aside"],
+      [["retry", "--all"], "nothing is set aside"],
       [["forget", "a"], "nothing of a was set aside"],
       [["ready"], "ready for"],
       [["ls", "out:"], "  a"],

@@ -5,6 +5,7 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { retry } from "../../core/amend.js";
 import { Digester } from "../../core/digest.js";
 import { Fault } from "../../core/errors.js";
 import type { Digest } from "../../core/plugin.js";
@@ -376,8 +377,14 @@ test("a target that asks to wait is left alone by every delivery", async (t) => 
   await until(bench, "spooled", () => bench.events.filter(({ what }) => what === "pulled").length === 10);
   out.attach(true);
   await until(bench, "asked", () => bench.events.some(({ what }) => what === "again"));
-  await until(bench, "idle", () => bench.daemon.engine.queue.pushing.size === 0);
+  const { engine } = bench.daemon;
+  await until(bench, "idle", () => engine.queue.pushing.size === 0);
   assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+  // Unless a person says that the wait is over.
+  out.before = () => undefined;
+  const { retried, due } = await retry(engine, undefined, new AbortController().signal);
+  assert.deepEqual([retried, due], [[], 1]);
+  await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
 });
 
 test("what was published before a kill is recognised, not sent again", async (t) => {
