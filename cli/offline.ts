@@ -47,11 +47,11 @@ export async function withJournal<T>(config: Config, reads: boolean, work: (engi
   try {
     if (reads && (await isOnReadOnly(stateDir))) copy = await copyOf(stateDir);
     else lock = await lockStateDir(stateDir);
-    const journal = await Journal.open(copy ?? stateDir, false, false).catch(async (error: unknown) => {
+    const journal = await Journal.open(copy ?? stateDir, "none", false).catch(async (error: unknown) => {
       // One of an older version wants room.
       if (!reads || copy !== undefined || !isMedium(error)) throw error;
       copy = await copyOf(stateDir);
-      return Journal.open(copy, false, false);
+      return Journal.open(copy, "none", false);
     });
     try {
       const clock = new RealClock();

@@ -10,8 +10,8 @@ import type { Engine } from "./engine.js";
 import type { Events } from "./events.js";
 import { freeBytesAt } from "./fs.js";
 import { installationOf, type Lock, lockStateDir, machineName } from "./installation.js";
-import { checkpointBytes } from "./journal.js";
-import { isDamage, isFull, isMedium } from "./tables.js";
+import { checkpointBytes, type Doubt } from "./journal.js";
+import { isDamage, isFull, isMedium, isUnreadable } from "./tables.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Run, type Drained, type Reloaded } from "./run.js";
 import { progressOf, statusOf, type Status } from "./status.js";
@@ -19,6 +19,8 @@ import { shellWord, sizeText } from "./text.js";
 
 /** An engine that ran so long was well. */
 const steadyMs = 60_000;
+/** What could not be read at so many starts of the engine in a row, in 15 s or more, is taken for lost. */
+const stubborn = 6;
 const reserveBytes = 2 * checkpointBytes;
 /** With less free nothing can be written. */
 const leastBytes = 2 ** 20;
@@ -76,10 +78,10 @@ export class Daemon {
     try {
       if ((await freeBytesAt(stateDir)) < leastBytes) await fs.rm(join(stateDir, "reserve"), { force: true });
       else await makeReserve(stateDir);
-      await this.#begin(false).catch(async (error: unknown) => {
+      await this.#begin("none").catch(async (error: unknown) => {
         if (!isDamage(error)) throw error;
         // It lies behind what opening reads: all of it is read now, and set aside.
-        await this.#begin(true);
+        await this.#begin("damaged");
       });
     } catch (error) {
       if (!isMedium(error)) {
@@ -156,12 +158,12 @@ export class Daemon {
     }
   }
 
-  async #begin(suspect: boolean): Promise<void> {
+  async #begin(doubt: Doubt): Promise<void> {
     const { events, wentBack, random = Math.random } = this.#options;
     const config = this.#config;
     const machine = this.#options.machine ?? machineName();
     const installation = await installationOf(config.stateDir, machine);
-    const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, suspect, wentBack);
+    const run = await Run.begin({ config, events, random, clock: this.#clock, startMs: this.#startMs }, installation, doubt, wentBack);
     this.#run = run;
     this.#trouble = undefined;
     // Reloaded while it was built.
@@ -209,7 +211,7 @@ export class Daemon {
     const config = this.#config;
     const { signal } = this.#stopping;
     this.#run = undefined;
-    const suspect = isDamage(error);
+    const damaged = isDamage(error);
     const full = isFull(error);
     const troubled = (why: string) => {
       this.#trouble = `nothing is found or delivered: the journal in ${config.stateDir} cannot be written: ${why}; it is looked at again`;
@@ -224,6 +226,7 @@ export class Daemon {
       events.say("error", "journal-failed", `the journal in ${config.stateDir} cannot be opened: ${why}`);
     };
     await run?.stop().catch(said);
+    let unreadable = false;
     // At once the first time; a medium that goes on refusing is given time.
     for (; !signal.aborted; this.#failures++) {
       if (this.#failures > 0)
@@ -235,11 +238,12 @@ export class Daemon {
         if (full || (await freeBytesAt(config.stateDir)) < reserveBytes) await fs.rm(join(config.stateDir, "reserve"), { force: true });
         // It may open, and the first change would fail.
         if (full && (await freeBytesAt(config.stateDir)) < leastBytes) throw error;
-        await this.#begin(suspect);
+        await this.#begin(unreadable && this.#failures >= stubborn ? "unreadable" : damaged ? "damaged" : "none");
         this.#failures += 1;
         events.say("warn", "journal-reopened", "the journal is open again; work goes on");
         return;
       } catch (next) {
+        unreadable = isUnreadable(next);
         await said(next);
       }
     }

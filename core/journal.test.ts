@@ -241,7 +241,7 @@ test("damage in the middle is found when it is suspected", async (t) => {
   const bytes = readFileSync(path);
   bytes.fill(0xa5, bytes.length - 8 * 4096, bytes.length - 4096);
   writeFileSync(path, bytes);
-  journal = await Journal.open(dir, true);
+  journal = await Journal.open(dir, "damaged");
   assert.match(journal.setAside[0] ?? "", /journal\.damaged-1\.db$/);
   await journal.close();
 });
@@ -283,7 +283,7 @@ test("a journal of a newer version that was taken back is set aside, once", asyn
   await newer();
   writeFileSync(join(dir, "went-back"), "");
   // Who only reads sets nothing aside.
-  await assert.rejects(Journal.open(dir, false, false), JournalFromNewerVersion);
+  await assert.rejects(Journal.open(dir, "none", false), JournalFromNewerVersion);
   const journal = await Journal.open(dir);
   assert.equal(journal.setAside[0], join(dir, "journal.damaged-1.db"));
   assert.equal(count(journal), 0);
@@ -298,9 +298,9 @@ test("where the state directory is not the usual one, its service is told that a
   const db = await openDatabase(join(dir, "journal.db"));
   db.exec("PRAGMA disk.user_version = 99");
   db.close();
-  await assert.rejects(Journal.open(dir, false, true, mark), JournalFromNewerVersion);
+  await assert.rejects(Journal.open(dir, "none", true, mark), JournalFromNewerVersion);
   writeFileSync(mark, "");
-  const journal = await Journal.open(dir, false, true, mark);
+  const journal = await Journal.open(dir, "none", true, mark);
   assert.equal(journal.setAside[0], join(dir, "journal.damaged-1.db"));
   await journal.close();
 });
@@ -427,7 +427,7 @@ test("a long file of which more than half is free is made shorter at a start; wh
   await journal.commit(() => journal.run("DELETE FROM meta WHERE key > 'n3'"));
   await journal.close();
   assert.equal(size(), long, "less than half was free");
-  journal = await Journal.open(dir, false, false);
+  journal = await Journal.open(dir, "none", false);
   await journal.close();
   assert.equal(size(), long, "only a daemon does that");
   journal = await Journal.open(dir);

@@ -12,7 +12,7 @@
  * meanwhile, because the first write after the copy would begin the WAL anew while the database may not be on the medium yet.
  * Once a commit or a sync has failed nothing more is taken (`failed$`): the daemon closes it and opens it again, as after a power cut.
  */
-import { existsSync, fstatSync, promises as fs, writeSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, promises as fs, readSync, writeSync } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Subject } from "./rxjs.js";
@@ -40,6 +40,9 @@ interface Waiter {
   reject(error: Error): void;
 }
 
+/** "damaged": all of it is read first; "unreadable": so it is, and what the medium goes on refusing to read counts as damage, too. */
+export type Doubt = "none" | "damaged" | "unreadable";
+
 export class Journal {
   /** Emits once when the medium refused a write: nothing more is taken. */
   readonly failed$ = new Subject<Error>();
@@ -65,18 +68,24 @@ export class Journal {
   ) {}
 
   /**
-   * Opens the journal of a state directory that is locked already; `suspect`: reads all of it first, because damage was met; `mend`: one that is
+   * Opens the journal of a state directory that is locked already; `doubt`: what was met before; `mend`: one that is
    * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (`wentBack`: a file that is there then, beside that in `dir`). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
    * cannot be written.
    */
-  static async open(dir: string, suspect = false, mend = true, wentBack?: string): Promise<Journal> {
+  static async open(dir: string, doubt: Doubt = "none", mend = true, wentBack?: string): Promise<Journal> {
     const path = join(dir, "journal.db");
+    const suspect = doubt !== "none";
     let setAside: string[] = [];
     let db: Database;
     // Node says why a file cannot be written; SQLite's word for everything is "unable to open database file".
     await (await fs.open(path, "a")).close();
     try {
-      db = await openTables(path, suspect);
+      db = await openTables(path, suspect).catch((error: unknown) => {
+        if (!isDamage(error) || doubt === "unreadable") throw error;
+        // SQLite takes a read that the medium refuses for damage.
+        for (const end of ["", "-wal"]) readThrough(`${path}${end}`);
+        return openTables(path, suspect);
+      });
     } catch (error) {
       if (error instanceof JournalFromNewerVersion ? !mend || !isTakenBack(dir, wentBack) : !isDamage(error)) throw error;
       if (!mend)
@@ -319,6 +328,18 @@ async function trimmedLines(path: string, db: Database): Promise<number> {
   } catch (error) {
     if (!isMedium(error)) throw error;
     return 0;
+  }
+}
+
+/** Throws node's error where the medium refuses. In one go, as SQLite reads. */
+function readThrough(path: string): void {
+  if (!existsSync(path)) return;
+  const fd = openSync(path, "r");
+  try {
+    const block = Buffer.alloc(2 ** 20);
+    for (let at = 0, read = 1; read > 0; at += read) read = readSync(fd, block, 0, block.length, at);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { Journal } from "./journal.js";
+import { type Doubt, Journal } from "./journal.js";
 import { forgottenIn, setForgotten } from "./receipts.js";
 
 const receipt = (n: number, delivery = `d${n}`) =>
@@ -52,8 +52,8 @@ async function world(t: TestContext, given: Given = {}) {
     }
     if (forgotten > 0) setForgotten(journal, { deliveries: forgotten, bytes: 10 * forgotten });
   });
-  const opened = async (suspect = false, mend = true) => {
-    const next = await Journal.open(dir, suspect, mend);
+  const opened = async (doubt: Doubt = "none", mend = true) => {
+    const next = await Journal.open(dir, doubt, mend);
     await next.close();
     return next.trimmed;
   };
@@ -132,12 +132,12 @@ test("every line stays where the journal is being rebuilt, was damaged, or is on
   await journal.close();
   const { size } = statSync(path);
   assert.equal(await opened(), 0);
-  assert.equal(await opened(true), 0);
+  assert.equal(await opened("damaged"), 0);
   const next = await Journal.open(join(path, ".."));
   await next.commit(() => void next.run("DELETE FROM meta WHERE key = 'recovering'"));
   await next.close();
-  assert.equal(await opened(true), 0, "damage was met");
-  assert.equal(await opened(false, false), 0, "no daemon");
+  assert.equal(await opened("damaged"), 0, "damage was met");
+  assert.equal(await opened("none", false), 0, "no daemon");
   assert.equal(statSync(path).size, size);
   assert.equal(await opened(), 3000);
 });

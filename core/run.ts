@@ -11,7 +11,7 @@ import type { RouteLane } from "./engine.js";
 import { isFault } from "./errors.js";
 import { Finder } from "./find.js";
 import type { Installation } from "./installation.js";
-import { Journal } from "./journal.js";
+import { type Doubt, Journal } from "./journal.js";
 import { forgetLanes, noteLanes } from "./last.js";
 import type { Lane } from "./lane.js";
 import { beforeReroute, wake, watchGate, watchRoutes } from "./limits.js";
@@ -126,9 +126,9 @@ export class Run {
     this.#crew = new Crew(this.#fail);
   }
 
-  static async begin(given: Given, installation: Installation, suspect: boolean, wentBack?: string): Promise<Run> {
+  static async begin(given: Given, installation: Installation, doubt: Doubt, wentBack?: string): Promise<Run> {
     const { config, events } = given;
-    const journal = await Journal.open(config.stateDir, suspect, true, wentBack);
+    const journal = await Journal.open(config.stateDir, doubt, true, wentBack);
     const run = new Run(engineOf(given, journal, installation.id), given);
     try {
       if (journal.setAside.length > 0)

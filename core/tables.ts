@@ -165,6 +165,11 @@ export function isMedium(error: unknown): error is Error {
   return [10, 13].includes(sqliteCodeOf(error) ?? 0) || ["ENOSPC", "EIO"].includes(codeOf(error));
 }
 
+/** The medium refuses to read, in node's words: SQLite's are those of damage. */
+export function isUnreadable(error: unknown): boolean {
+  return codeOf(error) === "EIO" && (error as NodeJS.ErrnoException).syscall === "read";
+}
+
 /** The disk is full: SQLITE_FULL, or node's own word for it. */
 export function isFull(error: unknown): error is Error {
   return sqliteCodeOf(error) === 13 || codeOf(error) === "ENOSPC";

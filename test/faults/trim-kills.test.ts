@@ -34,7 +34,7 @@ test("killed at every step of trimming the receipts", { skip: strace ? false : "
   const before = `${gone.join("\n")}\n${kept}`;
   const after = `${JSON.stringify({ forgotten: { deliveries: forgotten, bytes: 10 * forgotten } })}\n${kept}`;
   writeFileSync(receipts, before);
-  const journal = await Journal.open(world.path("state"), false, false);
+  const journal = await Journal.open(world.path("state"), "none", false);
   await journal.commit(() => setForgotten(journal, { deliveries: forgotten, bytes: 10 * forgotten }));
   await journal.close();
   cpSync(world.path("state"), world.path("image"), { recursive: true });
