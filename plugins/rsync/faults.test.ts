@@ -24,6 +24,19 @@ test("words decide, where they say more than the code", () => {
   assert.equal(kind(255, "ssh: connect to host h port 22: Connection timed out"), "offline");
   const aside = "default_perms_for_dir: sys_acl_get_file(a, ACL_TYPE_DEFAULT): Permission denied, falling back on umask\n";
   assert.equal(kind(23, `${aside}rsync: [receiver] open "/srv/a/b" failed: Not a directory (20)`), "rejected");
+  for (const err of [
+    "bash: line 1: /usr/bin/rrsync: cannot execute: required file not found",
+    "sh: 1: /usr/bin/rrsync: not found",
+    "bash: /usr/bin/rrsync: /usr/bin/python3: bad interpreter: No such file or directory",
+    "/usr/bin/env: \u2018python3\u2019: No such file or directory",
+  ])
+    assert.match(rsyncFault("x", { code: 127, err }).message, /rrsync cannot be run on the server.*apt install rsync python3/);
+  for (const said of ["sending to read-only server is not allowed", "option --delete-missing-args has been disabled on this server."]) {
+    const { kind, message } = rsyncFault("x", { code: 12, err: `/usr/bin/rrsync error: ${said}\nrsync: connection unexpectedly closed` });
+    assert.ok(kind === "denied" && /take "-ro", "-wo" and "-no-del" out/.test(message), message);
+  }
+  const trace = "Traceback (most recent call last):\n  ^^^^\nFileNotFoundError: [Errno 2] No such file or directory: '/srv/logs'\n";
+  assert.match(rsyncFault("x", { code: 12, err: trace }).message, /directory that rrsync is to serve is not there.*'\/srv\/logs'/);
   const busy = rsyncFault("x", { code: 12, err: "rrsync error: Another instance of rrsync is already accessing this directory." });
   assert.ok(busy.kind === "throttled" && (busy.retryAfterMs ?? 0) > 0);
 });

@@ -47,11 +47,27 @@ const remark = /^.*falling back on umask$/gm;
 const sayings: readonly Said[] = [
   { words: /env: .{0,3}(rsync|ssh|ssh-keyscan).{0,3}: No such file/, kind: "config", means: `a program is not installed ${installHere}` },
   {
+    words: /rrsync: (command not found|not found|No such file|cannot execute|\S+: bad interpreter)|env: .{0,3}python3?.{0,3}: No such file/,
+    kind: "config",
+    means: "rrsync cannot be run on the server: it comes with rsync, and is written in Python: apt install rsync python3 there",
+  },
+  {
     words: /rsync: (command )?not found|rsync: No such file or directory|command not found: rsync|Unknown command: '?rsync/i,
     kind: "config",
     means: "rsync is not installed on the server: apt install rsync there",
   },
   { words: /Another instance of rrsync/, kind: "throttled", means: "rrsync serves another one there now" },
+  {
+    words: /rrsync error: (sending to read-only|reading from write-only|option \S*del\S* has been disabled)/,
+    kind: "denied",
+    means: 'rrsync is kept there from what is needed: take "-ro", "-wo" and "-no-del" out of its line in authorized_keys',
+  },
+  {
+    // That of rsync 3.2 and later ends so, where it would lock it.
+    words: /^FileNotFoundError: .*No such file|rrsync error: Restricted directory does not exist/m,
+    kind: "denied",
+    means: "the directory that rrsync is to serve is not there: make it at the server, or name another in authorized_keys",
+  },
   { words: /No space left on device|ENOSPC|Disk quota exceeded|quota/i, kind: "full", means: "no space is left at the server" },
   {
     words: /REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed/,

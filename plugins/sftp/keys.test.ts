@@ -29,3 +29,14 @@ test("a key with a passphrase is opened once, and anew when its file holds anoth
   make();
   assert.notEqual(await keyOf(), first);
 });
+
+test("a key of PuTTY's that cannot be read is told with what makes one that can", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-keys-"));
+  t.after(() => rmSync(dir, { recursive: true }));
+  const privateKey = join(dir, "my key.ppk");
+  writeFileSync(privateKey, "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nComment: eddsa-key\nPublic-Lines: 2\n");
+  await assert.rejects(waysOf({ user: "pi", privateKey } as unknown as SftpOptions), {
+    kind: "denied",
+    message: /my key\.ppk is in a form of PuTTY's that is not read: "puttygen '.*my key\.ppk' -O private-openssh -o NEW"/,
+  });
+});

@@ -96,5 +96,11 @@ function parsed(content: Buffer, file: string, passphrase: string | undefined) {
       "denied",
       `the private key ${file} is in the form PKCS#8, which is not read: "ssh-keygen -p -f ${shellWord(file)}" makes it anew`,
     );
+  if (content.includes("PuTTY-User-Key-File-"))
+    throw new Fault(
+      "denied",
+      `the private key ${file} is in a form of PuTTY's that is not read: "puttygen ${shellWord(file)} -O private-openssh -o NEW" (package putty-tools), ` +
+        "or PuTTYgen's Conversions, Export OpenSSH key, makes one that is",
+    );
   throw new Fault("denied", `${file} is no private key that can be used here (${message})`);
 }

@@ -12,7 +12,9 @@ const given = v.strictObject({
   port: v.optional(described(port(), "Its port."), 22),
   user: described(oneLine("a user name"), "The user to log in as."),
   password: v.optional(described(secret(), "The password, or where it is kept.")),
-  privateKey: v.optional(described(path(), "A file with the private key: OpenSSH, PEM or PuTTY.")),
+  privateKey: v.optional(
+    described(path(), "A file with the private key, as ssh-keygen makes it: OpenSSH or PEM; of PuTTY's exported for OpenSSH."),
+  ),
   passphrase: v.optional(described(secret(), "The passphrase of the private key.")),
   agent: v.optional(described(path(), "The socket of an SSH agent that has the key.")),
   ...believing,
