@@ -71,7 +71,11 @@ function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situat
       // With Retry-After it is so only now (RFC 9110 §15.5.14), and of this file alone.
       const waitMs = retryAfterMs(headers, clock);
       const tooLarge = `${said}: it is larger than this server takes in one request`;
-      return waitMs === undefined ? new Fault("rejected", tooLarge) : new Fault("transient", `${tooLarge} now`, { retryAfterMs: waitMs });
+      // What they have while nobody says otherwise.
+      const setting = 'nginx takes 1 MB but with "client_max_body_size 0", Apache 1 GiB but with "LimitRequestBody 0"';
+      return waitMs === undefined
+        ? new Fault("rejected", `${tooLarge}; ${setting}`)
+        : new Fault("transient", `${tooLarge} now`, { retryAfterMs: waitMs });
     }
     case 429:
     case 503:

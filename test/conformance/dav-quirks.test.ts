@@ -245,7 +245,7 @@ test("a refusal in the middle of a body, after which the connection is reset, is
   const held = await target(device).offset(it, calm());
   const wanted: readonly (readonly [number, FaultKind, RegExp])[] = [
     [403, "denied", /answers 403/],
-    [413, "rejected", /larger than this server takes in one request/],
+    [413, "rejected", /larger than this server takes in one request; nginx takes 1 MB but with "client_max_body_size 0"/],
     [423, "transient", /somebody has locked it/],
     [503, "throttled", /answers 503/],
     [507, "full", /no space is left there, or the quota is used up/],
