@@ -1,11 +1,15 @@
 /** The archive for machines without a network (deploy/make-bundle.sh), without the Node.js in it: made, and run away from the checkout. */
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { execFile, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { hasOpenssl, selfSigned } from "./conformance/ftp-servers.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -67,6 +71,37 @@ test("the archive is whole, runs away from the checkout, and has nothing in it f
   // Through a link, as it is installed.
   assert.equal(sh(`ln -s ${unpacked}/bin/filesync other && ./other --version`, dir).out, version.out);
   assert.equal(sh("./bin/filesync check --config config.ground.example.json", unpacked).out.includes("internal error"), false);
+});
+
+test("the program as it is installed believes the certificates that the system believes", async (t) => {
+  if (!hasOpenssl) {
+    t.skip("openssl is not installed");
+    return;
+  }
+  const dir = tempDir(t);
+  cpSync(join(root, "deploy/filesync"), join(dir, "bin/filesync"));
+  symlinkSync(join(root, "dist"), join(dir, "dist"));
+  const { cert, key } = selfSigned(dir);
+  const server = createServer({ cert: readFileSync(cert), key: readFileSync(key) }, (_request, response) => response.end());
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo;
+  const config = join(dir, "config.json");
+  writeFileSync(
+    config,
+    JSON.stringify({ stateDir: "state", devices: { form: { type: "post", url: `https://127.0.0.1:${port}/` } }, routes: [] }),
+  );
+  // Its exit code says that a device does not answer.
+  const probed = (believed: string) =>
+    new Promise<string>((resolve) => {
+      const own = { ...process.env, SSL_CERT_FILE: believed, SSL_CERT_DIR: undefined, NODE_EXTRA_CA_CERTS: undefined };
+      execFile(join(dir, "bin/filesync"), ["check", "--probe", "--config", config], { env: own }, (_error, out) => resolve(out));
+    });
+  assert.match(await probed(cert), /^form: works$/m);
+  assert.match(await probed(join(dir, "none")), /^form: .*certificate or TLS is not accepted/m);
 });
 
 test("mistakes in its options are told, and nothing is made", (t) => {
