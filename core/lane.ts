@@ -122,13 +122,19 @@ export class Lane {
   }
 
   start(): void {
-    this.#subscription = this.device.presence$.subscribe((presence) => {
+    const see = (presence: Presence) => {
       const before = this.#presence;
       this.#presence = presence;
       const edge = presence.state === "attached" && (before.state !== "attached" || before.epoch !== presence.epoch);
       // The plugin sees it: what was learned from work is out of date.
       if (edge && this.#down !== undefined) this.#up();
       this.#update(edge);
+    };
+    // That it errors is a defect of the plugin, and costs only its own device.
+    this.#subscription = this.device.presence$.subscribe({
+      next: see,
+      error: (error: unknown) =>
+        see({ state: "detached", reason: `its plugin cannot tell any more whether it is there: ${reasonOf(error)}` }),
     });
   }
 

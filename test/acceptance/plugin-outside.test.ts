@@ -117,6 +117,40 @@ test("its mistakes and faults are told as those of any plugin", async (t) => {
   assert.match(probed.err + probed.out, /http:\/\/127\.0\.0\.1:3\/ does not answer: connect ECONNREFUSED/);
 });
 
+test("a plugin that lacks a part, or breaks the contract at once, costs only its own device", async (t) => {
+  const camera = await cameraWith(t, new Map());
+  const { world } = withPlugin(t, camera.url);
+  const plugin = (device: string) => `import { rxjs, v } from "filesync/plugin";
+    const base = { presence$: new rxjs.BehaviorSubject({ state: "attached" }), probe: async () => {}, close: async () => {} };
+    export const plugin = { type: "x", roles: ["source"], options: v.strictObject({}), device: () => (${device}) };`;
+  const wrong = {
+    none: plugin("{ source: {} }"),
+    later: plugin("Promise.resolve(base)"),
+    errs: plugin("{ ...base, presence$: new rxjs.Observable((all) => all.error(new Error('no bus'))) }"),
+  };
+  for (const [name, text] of Object.entries(wrong)) writeFileSync(world.path(`${name}.js`), text);
+  world.file("in/a.bin", "abc");
+  const config = world.config({
+    devices: {
+      ...Object.fromEntries(Object.keys(wrong).map((name) => [name, { type: `./${name}.js` }])),
+      in: { type: "local", dir: "in" },
+      out: { type: "local", dir: "out" },
+    },
+    routes: [...Object.keys(wrong), "in"].map((from) => ({ from, to: ["out"] })),
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  for (const words of [
+    /^none: cannot be started: what the plugin ".\/none.js" makes has no presence\$, no probe, no close, no source.features; the rest runs/,
+    /^later: cannot be started: .*has no presence\$/,
+    /^in:a.bin → out/,
+    /^errs: its plugin cannot tell any more whether it is there: no bus/,
+  ])
+    await program.until(({ message }) => words.test(message), String(words));
+  program.signal("SIGTERM");
+  assert.equal(await program.exited, 0);
+  assert.equal(readFileSync(world.path("out/v/in/a.bin"), "utf8"), "abc");
+});
+
 test("without the link of its page the mistake says what is missing and the command that mends it, which does", async (t) => {
   const camera = await cameraWith(t, new Map());
   const { world, config } = withPlugin(t, camera.url);
