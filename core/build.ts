@@ -14,7 +14,7 @@ import { Gate } from "./gate.js";
 import { Lane } from "./lane.js";
 import { Limits } from "./limits.js";
 import { LiveFiles } from "./live.js";
-import type { Device, Memo, PluginContext, Service } from "./plugin.js";
+import type { Device, Memo, PluginContext } from "./plugin.js";
 import { Queue } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { Rules } from "./route.js";
@@ -77,7 +77,6 @@ export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock
     const device: Device | undefined =
       config.kind === "service" ? config.plugin.service?.(config.options, context) : config.plugin.device?.(config.options, context);
     if (device === undefined) throw new Error(`"${config.type}" makes no ${config.kind}`);
-    expectWhole(device, config);
     const { when, budget } = config;
     return new Lane(config, device, clock, engine.events, () => engine.random(), {
       ...(when === undefined && budget === undefined ? {} : { gate: new Gate() }),
@@ -88,20 +87,6 @@ export function buildLane(engine: Engine, config: DeviceConfig, clock: RealClock
     engine.events.say("error", "config", `${config.name}: cannot be started: ${reasonOf(error)}; the rest runs`, { device: config.name });
     return undefined;
   }
-}
-
-/** A plugin from outside may leave out what nothing works without: told here, that costs only its own device. Throws. */
-function expectWhole(device: Device, { kind, type }: DeviceConfig): void {
-  const given: Partial<Service> = device;
-  const methods = (["probe", "close", ...(kind === "service" ? ["start" as const] : [])] as const).filter(
-    (name) => typeof given[name] !== "function",
-  );
-  const sides = (["source", "target"] as const).filter((side) => {
-    const part: { readonly features?: unknown } | undefined = given[side];
-    return part !== undefined && part.features === undefined;
-  });
-  const lacks = [...(given.presence$ === undefined ? ["presence$"] : []), ...methods, ...sides.map((side) => `${side}.features`)];
-  if (lacks.length > 0) throw new Error(`what the plugin "${type}" makes has no ${lacks.join(", no ")}`);
 }
 
 function contextOf(engine: Engine, { name, maxRate }: DeviceConfig, clock: RealClock): PluginContext {

@@ -11,7 +11,7 @@ import type { DeviceConfig } from "./config.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Events } from "./events.js";
 import type { Gate } from "./gate.js";
-import type { Clock, Device, Presence, TargetFeatures } from "./plugin.js";
+import type { Clock, Device, Presence, Service, TargetFeatures } from "./plugin.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { Throttle } from "./throttle.js";
 import type { Uptime } from "./uptime.js";
@@ -67,6 +67,7 @@ export class Lane {
   readonly #growing = new Set<string>();
   #resuming: NodeJS.Timeout | undefined;
 
+  /** Throws "config". */
   constructor(
     readonly config: DeviceConfig,
     readonly device: Device,
@@ -75,6 +76,7 @@ export class Lane {
     readonly random: () => number,
     readonly limits: { readonly gate?: Gate; readonly budget?: Budget; readonly uptime?: Uptime } = {},
   ) {
+    expectWhole(device, config);
     this.#state = new BehaviorSubject<LaneState>({ attached: false, reason: "not looked at yet", sinceMs: clock.wallMs() });
     this.state$ = this.#state.asObservable();
     this.throttle = new Throttle(config.maxRate, clock);
@@ -433,4 +435,18 @@ export class Lane {
       this.wake$.next();
     }
   }
+}
+
+/** A plugin from outside may leave out what nothing works without: told here, that costs only its own device. Throws "config". */
+function expectWhole(device: Device, { kind, type }: DeviceConfig): void {
+  const given: Partial<Service> = device;
+  const methods = (["probe", "close", ...(kind === "service" ? ["start" as const] : [])] as const).filter(
+    (name) => typeof given[name] !== "function",
+  );
+  const sides = (["source", "target"] as const).filter((side) => {
+    const part: { readonly features?: unknown } | undefined = given[side];
+    return part !== undefined && part.features === undefined;
+  });
+  const lacks = [...(given.presence$ === undefined ? ["presence$"] : []), ...methods, ...sides.map((side) => `${side}.features`)];
+  if (lacks.length > 0) throw new Fault("config", `what the plugin "${type}" makes has no ${lacks.join(", no ")}`);
 }

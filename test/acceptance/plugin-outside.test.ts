@@ -138,6 +138,8 @@ test("a plugin that lacks a part, or breaks the contract at once, costs only its
     },
     routes: [...Object.keys(wrong), "in"].map((from) => ({ from, to: ["out"] })),
   });
+  const lacks = /none: what the plugin ".\/none.js" makes has no presence\$/;
+  assert.match((await runProgram(["check", "--probe", "--config", config])).out, lacks);
   const program = new Program(["run", "--json", "--config", config]);
   for (const words of [
     /^none: cannot be started: what the plugin ".\/none.js" makes has no presence\$, no probe, no close, no source.features; the rest runs/,
