@@ -146,7 +146,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     .map(({ receipt }) => JSON.parse(receipt ?? "{}") as StoredReceipt);
   const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
   if (weak !== undefined && !(version.trust_size === 1 && weak.size === version.size))
-    return `kept: ${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} ("trustSize": true on the route would accept that)`;
+    return `kept: ${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`;
   const expect = stampOf(version);
   try {
     // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.

@@ -174,7 +174,7 @@ test("why: not settled, passed over by newest, behind others, on its way, delete
   assert.deepEqual((await why("few:2")).slice(1), [
     "  → ftp: delivered TIME as v/few/2, proved by size  [ID]",
     "  → out: delivered TIME as v/few/2, proved by digest  [ID]",
-    '  at few: kept: ftp could only prove its size ("trustSize": true on the route would accept that)',
+    '  at few: kept: ftp could only prove its size (another "verify" at ftp, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)',
   ]);
   assert.deepEqual(
     (await why("many:2")).slice(1).map((line) => line.replace(/: .*(is being sent).*/, ": $1")),
