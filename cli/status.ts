@@ -101,6 +101,12 @@ class Screen {
   }
 }
 
+function leftOutText({ leftOut }: Status["devices"][number]): string {
+  if (leftOut === undefined) return "";
+  const { paths, path, reason } = leftOut;
+  return `; left out: ${path} (${reason})${paths === 1 ? "" : ` and ${paths - 1} more`}`;
+}
+
 /** How a device was that is not looked at now; nothing where it was well. */
 function lastText({ last }: Status["devices"][number]): string {
   if (last?.presence !== "detached") return "";
@@ -128,7 +134,7 @@ function statusText(status: Status): string {
   const width = Math.max(0, ...status.devices.map(({ name }) => name.length));
   for (const device of status.devices)
     lines.push(
-      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
+      `${device.name.padEnd(width)}  ${device.presence}${device.reason === undefined ? "" : `: ${device.reason}`}${device.safe === true ? ", may be pulled" : ""}${device.unused === undefined ? "" : `; not used: ${device.unused}`}${device.held === undefined ? "" : `, nothing is sent to it: ${device.held}`}${leftOutText(device)}${lastText(device)}  (${device.type}${device.since === undefined ? "" : `, since ${device.since.slice(0, 19)}Z`})`,
     );
   for (const sync of status.syncs) {
     const { route, mode, changes, troubles } = sync;

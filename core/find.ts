@@ -48,8 +48,8 @@ export interface Seen {
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
-  /** Paths that the last of them could not look at. */
-  unread = 0;
+  /** What a route may want and the last of them had to leave out: how many paths, and the first of them. */
+  leftOut: { readonly paths: number; readonly path: string; readonly reason: string } | undefined;
   /** Files that are seen and have not settled yet. */
   readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
   /** What `since: install` left in the first listing before it had settled, while another route waits for that; by path. */
@@ -171,16 +171,22 @@ export class Finder {
     const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
     const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
     const survey = Survey.begin(engine, lane);
-    let [count, left] = [0, 0];
+    let count = 0;
+    let leftOut: Finder["leftOut"];
+    const leave = ({ path }: FileEntry, reason: string) => {
+      this.#tellOnce(path, reason);
+      // Of a directory nobody knows what is in it, of what cannot be looked at not even its size.
+      if (this.#routes.some(({ rules }) => rules.mayWantBelow(path) || rules.wants({ path, size: rules.route.minSize })))
+        leftOut = { path, reason, ...leftOut, paths: (leftOut?.paths ?? 0) + 1 };
+    };
     for await (const entry of this.#source.list(signal, { enter })) {
       throwIfAborted(signal);
       survey?.note(entry);
       if (++count % 1000 === 0) await breathe();
       if (entry.kind === "directory" || archived(entry.path)) continue;
       if (entry.kind === "unreadable") {
-        left += 1;
         considering.noteUnread(entry);
-        this.#tellOnce(entry.path, entry.reason ?? "cannot be read");
+        leave(entry, entry.reason ?? "cannot be read");
         continue;
       }
       const routes = this.#routes.filter(({ rules }) => rules.wants(entry));
@@ -189,10 +195,7 @@ export class Finder {
       const known = engine.queue.latest(lane.name, entry);
       if (known === undefined) {
         if (this.#isLeft(entry)) {
-          this.#tellOnce(
-            entry.path,
-            "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later",
-          );
+          leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
           continue;
         }
         unknown.add(entry);
@@ -253,7 +256,7 @@ export class Finder {
       });
     if (considering.all) engine.work$.next();
     this.listings += 1;
-    this.unread = left;
+    this.leftOut = leftOut;
     if (added > 0)
       engine.events.say("info", "found", `${lane.name}: ${added} new ${added === 1 ? "file" : "files"}`, {
         device: lane.name,

@@ -53,7 +53,7 @@ function isWanted({ config, syncs, journal, queue, finders }: Engine, lane: Lane
 /** What is on it and could not be had, for a person; undefined: nothing. */
 function leftOn({ config, syncs, journal, finders }: Engine, lane: Lane): string | undefined {
   const parked = lane.media.reduce((sum, medium) => sum + (journal.get<{ n: number }>(parkedOn, lane.name, medium)?.n ?? 0), 0);
-  const unread = finders.get(lane.name)?.unread ?? 0;
+  const unread = finders.get(lane.name)?.leftOut?.paths ?? 0;
   const left = config.syncs.filter(({ from }) => from === lane.name).flatMap((sync) => syncs.get(nameOf(sync))?.left ?? []);
   const texts = [
     ...(parked === 0 ? [] : [`${parked} ${parked === 1 ? "file is" : "files are"} set aside`]),

@@ -31,6 +31,8 @@ export interface Status {
     readonly unused?: string;
     /** Why nothing is sent to it now, though it may be there: `when`, `budget`, or that it has no space or asked for a pause. */
     readonly held?: string;
+    /** What a copy route may want and the last listing had to leave out (it cannot be read, is a link, …): how many paths, and the first of them. */
+    readonly leftOut?: { readonly paths: number; readonly path: string; readonly reason: string };
     /** While no daemon runs: how the last one knew it. */
     readonly last?: LastSeen;
   }[];
@@ -179,6 +181,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     summary: summary({
       wrong: `${refused === undefined ? "" : `${refused}; `}${wrong === undefined ? "" : `${wrongText(wrong)}; `}`,
       unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
+      leftOut: [...engine.finders.values()].reduce((sum, finder) => sum + (finder.leftOut?.paths ?? 0), 0),
       open: waiting + active,
       parked,
       settling,
@@ -218,6 +221,7 @@ function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
 function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
   const usable = engine.config.devices.map(({ name, type, plugin, options }) => {
     const lane = engine.lanes.get(name);
+    const leftOut = engine.finders.get(name)?.leftOut;
     const withheld = plugin.withheld?.(options) ?? {};
     const roles = rolesOf(engine, name) ?? plugin.roles.filter((role) => withheld[role] === undefined);
     if (lane === undefined) {
@@ -235,6 +239,7 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
       since: new Date(lane.state.sinceMs).toISOString(),
       ...(lane.unused === undefined ? {} : { unused: lane.unused }),
       ...(lane.idleReason === undefined ? {} : { held: lane.idleReason }),
+      ...(leftOut === undefined ? {} : { leftOut }),
     };
   });
   const { wrong } = engine.config;
@@ -311,6 +316,8 @@ interface Sums {
   readonly wrong: string;
   /** Sources of which nobody knows yet what they have. */
   readonly unlisted: readonly string[];
+  /** Paths. */
+  readonly leftOut: number;
   readonly open: number;
   readonly parked: number;
   readonly settling: number;
@@ -344,6 +351,7 @@ const syncWords = { working: "works", waiting: "waits", stopped: "stopped", refu
 function summary({
   wrong,
   unlisted,
+  leftOut,
   open,
   parked,
   settling,
@@ -359,6 +367,7 @@ function summary({
   const unknown = unlisted.length === 0 ? "" : `; ${unlisted.join(", ")} ${unlisted.length === 1 ? "was" : "were"} not listed yet`;
   const unsynced = [
     unknown,
+    leftOut === 0 ? "" : `; ${leftOut} ${leftOut === 1 ? "path is" : "paths are"} left out at the source`,
     parked === 0 ? "" : `; ${parked} set aside`,
     settling === 0 ? "" : `; ${settling} ${settling === 1 ? "file is" : "files are"} not complete yet at the source`,
     lost === 0 ? "" : `; ${lost} ${lost === 1 ? "file was" : "files were"} lost at the source`,

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, rmSync, utimesSync } from "node:fs";
+import { readdirSync, rmSync, symlinkSync, utimesSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
@@ -215,10 +215,11 @@ test("a file that is removed while its target is away is told before that is bac
   assert.equal(lost().length, 3);
 });
 
-test("what has not settled yet, and what was lost at its source, is told beside what is delivered", async (t) => {
+test("what has not settled yet, what was left out, and what was lost at its source, is told beside what is delivered", async (t) => {
   const world = new World(t);
   for (const dir of ["place", "spool", "fresh"]) world.file(`${dir}/x`, `content at ${dir}`);
   utimesSync(world.path("fresh/x"), new Date(), new Date());
+  for (const name of ["a.ulg", "b.ulg", "excluded.ulg"]) symlinkSync("elsewhere", world.path("spool", name));
   const config = world.config({
     devices: {
       place: local("place", { interval: "1s" }),
@@ -226,7 +227,7 @@ test("what has not settled yet, and what was lost at its source, is told beside 
       fresh: local("fresh", { settle: "1h" }),
       out: local("out"),
     },
-    routes: ["place", "spool", "fresh"].map((from) => ({ from, to: ["out"], into: "{device}" })),
+    routes: ["place", "spool", "fresh"].map((from) => ({ from, to: ["out"], into: "{device}", exclude: ["excluded*"] })),
   });
   const program = new Program(["run", "--json", "--verbose", "--config", config]);
   t.after(() => program.kill());
@@ -246,13 +247,17 @@ test("what has not settled yet, and what was lost at its source, is told beside 
   const running = await status();
   assert.match(
     running[0] ?? "",
-    /^\d+ B delivered, nothing is on its way; 1 file is not complete yet at the source; 1 file was lost at the source$/,
+    /^\d+ B delivered, nothing is on its way; 2 paths are left out at the source; 1 file is not complete yet at the source; 1 file was lost at the source$/,
   );
+  assert.match(running.join("\n"), /^spool {2}attached; left out: (a|b)\.ulg \(a symbolic link\) and 1 more {2}\(local/m);
   const lost = running.indexOf("lost at their source, before every target had them (filesync forget ID, and it is told no more):");
   assert.equal(running[lost + 1], "  place:x  16 B  [ID]");
   const forgotten = await runProgram(["forget", "place:x", "--config", config]);
   assert.equal(masked(forgotten.out, world.dir), "place:x → out [ID]: was lost at its source; status tells it no more");
-  assert.match((await status())[0] ?? "", /^everything that was found is delivered \(\d+ B\); 1 file is not complete yet at the source$/);
+  assert.match(
+    (await status())[0] ?? "",
+    /^everything that was found is delivered \(\d+ B\); 2 paths are left out at the source; 1 file is not complete yet at the source$/,
+  );
 });
 
 test("--watch without a terminal writes block after block; Ctrl-C ends it well", async (t) => {
