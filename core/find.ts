@@ -58,7 +58,7 @@ export class Finder {
   readonly #decided = new Map<string, string>();
   readonly #told = new Set<string>();
   /** Files that were given up as gone or changed, and that listings show as they were: how often they were found once more, and when last. */
-  readonly #returned = new Map<string, { readonly stamp: string; readonly times: number; readonly atMs: number }>();
+  readonly #returned = new Map<string, { readonly path: string; readonly times: number; readonly atMs: number }>();
   /** Listings that failed, one after another. */
   failures = 0;
   readonly #looks = new Looks(
@@ -162,6 +162,8 @@ export class Finder {
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
+    /** As what each place was listed that is not left out. */
+    const listed = new Map<string, string>();
     /** The journal had nothing of their paths; only a listing adds that. */
     const unknown = new Set<FileEntry>();
     const timed: { id: string; modifiedMs: number }[] = [];
@@ -193,14 +195,21 @@ export class Finder {
       if (routes.length === 0) continue;
       seen.add(entry.path);
       const known = engine.queue.latest(lane.name, entry);
-      if (known === undefined) {
-        if (this.#isLeft(entry)) {
-          leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
-          continue;
-        }
-        unknown.add(entry);
-      }
       const same = known !== undefined && sameStamp(known, entry);
+      if (!same && this.#isLeft(entry)) {
+        leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
+        continue;
+      }
+      const place = `${entry.medium ?? ""}\0${entry.path}`;
+      const stamp = stampText(entry);
+      const listedAs = listed.get(place) ?? stamp;
+      if (listedAs !== stamp) {
+        // Each would take the place of the other, again and again.
+        leave(entry, "it is listed twice, and not as the same file");
+        continue;
+      }
+      listed.set(place, stamp);
+      if (known === undefined) unknown.add(entry);
       if (same && known.modified_ms === null && entry.modifiedMs !== undefined) timed.push({ id: known.id, modifiedMs: entry.modifiedMs });
       const counts = routes.some(({ rules }) => rules.route.newest !== undefined);
       // The journal knows it, and the rules are the same: nothing to decide, but it counts among the newest.
@@ -222,7 +231,8 @@ export class Finder {
       }
       wanted.push({ entry, routes });
     }
-    for (const files of [this.#unsettled, this.#returned]) for (const path of files.keys()) if (!seen.has(path)) files.delete(path);
+    for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
+    for (const [key, { path }] of this.#returned) if (!seen.has(path)) this.#returned.delete(key);
     if (timed.length > 0)
       await engine.journal.apply(() => {
         for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
@@ -381,7 +391,7 @@ export class Finder {
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
       // A source that lists a path twice.
       if (version === undefined && unknown) return this.#record(entry, routes, false);
-      if (version === undefined && before === undefined) this.#noteReturn(entry);
+      if (version === undefined) this.#noteReturn(entry);
       // The same stamp came back after another content: only a count can tell them apart.
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
@@ -408,20 +418,19 @@ export class Finder {
 
   /** A source that attached anew, or with another medium in, may have it after all. */
   #seenAs(entry: FileEntry): string {
-    return `${this.lane.state.epoch ?? ""} ${entry.medium ?? ""} ${stampText(entry)}`;
+    return `${this.lane.state.epoch ?? ""} ${entry.medium ?? ""} ${stampText(entry)} ${entry.path}`;
   }
 
   #noteReturn(entry: FileEntry): void {
-    const last = this.#returned.get(entry.path);
-    const stamp = this.#seenAs(entry);
-    const times = last?.stamp === stamp ? last.times + 1 : 1;
-    this.#returned.set(entry.path, { stamp, times, atMs: this.engine.clock.monotonicMs() });
+    const seenAs = this.#seenAs(entry);
+    const times = (this.#returned.get(seenAs)?.times ?? 0) + 1;
+    this.#returned.set(seenAs, { path: entry.path, times, atMs: this.engine.clock.monotonicMs() });
   }
 
   /** Whether it returned only now: it would be found and given up at each listing, with a version more in the journal each time. */
   #isLeft(entry: FileEntry): boolean {
-    const last = this.#returned.get(entry.path);
-    if (last?.stamp !== this.#seenAs(entry)) return false;
+    const last = this.#returned.get(this.#seenAs(entry));
+    if (last === undefined) return false;
     return this.engine.clock.monotonicMs() - last.atMs < Math.min(longestLeftMs, firstLeftMs * 2 ** (last.times - 1));
   }
 

@@ -71,6 +71,7 @@ export class FakeDevice {
   settles = true;
   /** What its listings name beside its files. */
   besides: readonly FileEntry[] = [];
+  besidesFirst = false;
   openNow = 0;
   openMost = 0;
   /** The medium that is in, where it takes such. */
@@ -202,11 +203,12 @@ export class FakeDevice {
 
   async *#list(signal: AbortSignal): AsyncGenerator<FileEntry> {
     await this.call("list", signal);
+    if (this.besidesFirst) yield* this.besides;
     for (const path of [...this.files.keys()]) {
       const entry = this.#entry(path);
       if (entry !== undefined) yield entry;
     }
-    yield* this.besides;
+    if (!this.besidesFirst) yield* this.besides;
   }
 
   async *#chunks(path: string, offset: number, bytes: Buffer, signal: AbortSignal): AsyncGenerator<Buffer> {
