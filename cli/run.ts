@@ -156,12 +156,13 @@ export async function serve(
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
       if (drained === undefined) code = 130;
       else {
-        const { waiting, parked, unreleased, unlisted, uneven } = drained;
+        const { waiting, parked, unreleased, unlisted, unread, uneven } = drained;
         const left = [
           ...(waiting > 0 ? [`${waiting} ${waiting === 1 ? "delivery" : "deliveries"} could not be made now`] : []),
           ...(parked > 0 ? [`${parked} ${parked === 1 ? "is" : "are"} set aside`] : []),
           ...(unreleased > 0 ? [`${counted(unreleased, "file")} could not be deleted or archived at the source`] : []),
           ...unlisted.map((name) => `${name} could not be listed`),
+          ...(unread > 0 ? [`${counted(unread, "path")} at the source could not be read`] : []),
           ...uneven,
         ];
         if (left.length > 0) {

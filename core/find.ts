@@ -48,8 +48,8 @@ export interface Seen {
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
-  /** What a route may want and the last of them had to leave out: how many paths, and the first of them. */
-  leftOut: { readonly paths: number; readonly path: string; readonly reason: string } | undefined;
+  /** What a route may want and the last of them had to leave out: how many paths, how many of them may be files or hold some, and the first. */
+  leftOut: { readonly paths: number; readonly unread: number; readonly path: string; readonly reason: string } | undefined;
   /** Files that are seen and have not settled yet. */
   readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
   /** What `since: install` left in the first listing before it had settled, while another route waits for that; by path. */
@@ -175,11 +175,11 @@ export class Finder {
     const survey = Survey.begin(engine, lane);
     let count = 0;
     let leftOut: Finder["leftOut"];
-    const leave = ({ path }: FileEntry, reason: string) => {
+    const leave = ({ path, special }: FileEntry, reason: string) => {
       this.#tellOnce(path, reason);
       // Of a directory nobody knows what is in it, of what cannot be looked at not even its size.
       if (this.#routes.some(({ rules }) => rules.mayWantBelow(path) || rules.wants({ path, size: rules.route.minSize })))
-        leftOut = { path, reason, ...leftOut, paths: (leftOut?.paths ?? 0) + 1 };
+        leftOut = { path, reason, ...leftOut, paths: (leftOut?.paths ?? 0) + 1, unread: (leftOut?.unread ?? 0) + (special ? 0 : 1) };
     };
     for await (const entry of this.#source.list(signal, { enter })) {
       throwIfAborted(signal);
@@ -200,7 +200,7 @@ export class Finder {
         leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
         continue;
       }
-      const place = `${entry.medium ?? ""}\0${entry.path}`;
+      const place = entry.medium === undefined ? entry.path : `${entry.medium}\0${entry.path}`;
       const stamp = stampText(entry);
       const listedAs = listed.get(place) ?? stamp;
       if (listedAs !== stamp) {

@@ -198,6 +198,8 @@ export interface FileEntry extends Stamp {
   /** `unreadable`: something is there that cannot be listed or is no plain file; `reason` says why. It costs only itself. */
   readonly kind: "file" | "directory" | "unreadable";
   readonly reason?: string;
+  /** Of what is `unreadable`: a link, pipe, socket or device. No content of a file is left out with it. */
+  readonly special?: true;
   /** true: surely complete (a finished arrival, a log that is not the newest). false: surely still written. Absent: core finds out. */
   readonly settled?: boolean;
   /**

@@ -42,6 +42,8 @@ export interface Drained {
   readonly unreleased: number;
   /** Sources that could not be listed. */
   readonly unlisted: readonly string[];
+  /** Paths at sources that could not be read. */
+  readonly unread: number;
   /** Mirror and two-way routes that did not bring all of it: which, and why, for a person. */
   readonly uneven: readonly string[];
 }
@@ -399,7 +401,9 @@ export class Run {
       return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.left ?? []);
     });
     const unreleased = [...queue.releasable.values()].filter(({ failed }) => failed !== undefined).length;
-    return { waiting, parked, unreleased, unlisted: finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name), uneven };
+    const unlisted = finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name);
+    const unread = finders.reduce((sum, { leftOut }) => sum + (leftOut?.unread ?? 0), 0);
+    return { waiting, parked, unreleased, unlisted, unread, uneven };
   }
 
   stop(): Promise<void> {

@@ -34,7 +34,7 @@ export interface Within {
  * time of birth is told; a directory on another one has that one's name (`volumeOf` where numbers do not stay there).
  */
 export function entryOf(path: string, stat: BigIntStats, within?: Within): FileEntry {
-  if (!stat.isFile() && !stat.isDirectory()) return { path, kind: "unreadable", size: 0, reason: kindOf(stat) };
+  if (!stat.isFile() && !stat.isDirectory()) return { path, kind: "unreadable", size: 0, reason: kindOf(stat), special: true };
   const kind = stat.isDirectory() ? "directory" : "file";
   const size = Number(stat.size);
   const time = timeOf(Number(stat.mtimeNs / 1000n) / 1000);

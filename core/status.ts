@@ -31,8 +31,8 @@ export interface Status {
     readonly unused?: string;
     /** Why nothing is sent to it now, though it may be there: `when`, `budget`, or that it has no space or asked for a pause. */
     readonly held?: string;
-    /** What a copy route may want and the last listing had to leave out (it cannot be read, is a link, …): how many paths, and the first of them. */
-    readonly leftOut?: { readonly paths: number; readonly path: string; readonly reason: string };
+    /** What a copy route may want and the last listing had to leave out (it cannot be read, is a link, …): how many paths, how many of them are neither links nor special files, and the first. */
+    readonly leftOut?: { readonly paths: number; readonly unread: number; readonly path: string; readonly reason: string };
     /** While no daemon runs: how the last one knew it. */
     readonly last?: LastSeen;
   }[];

@@ -210,7 +210,7 @@ export class Inbox implements Source, Arrivals {
     const stamp = { size: stats.size, ...timeOf(Math.trunc(stats.mtimeMs)), inode: String(stats.ino) };
     if (stats.isDirectory()) return { path, kind: "directory", ...stamp };
     if (!stats.isFile())
-      return { path, kind: "unreadable", ...stamp, reason: stats.isSymbolicLink() ? "a symbolic link" : "no plain file" };
+      return { path, kind: "unreadable", ...stamp, reason: stats.isSymbolicLink() ? "a symbolic link" : "no plain file", special: true };
     const settled = this.#settled(path, stats);
     return { path, kind: "file", ...stamp, ...(settled === undefined ? {} : { settled }) };
   }

@@ -9,6 +9,7 @@ import { holdsControls, nameFromWire } from "./wire.js";
 export interface Listed {
   readonly name: string;
   readonly kind: "file" | "directory" | "unreadable";
+  readonly special?: true;
   readonly reason?: string;
   readonly size: number;
   readonly modifiedMs?: number;
@@ -51,7 +52,7 @@ function factsOf(line: string): Listed | undefined {
   if (type === "dir") return { name, kind: "directory", size: 0, ...stamp };
   if (type !== "file") {
     const reason = type.includes("link") ? "a symbolic link" : `no plain file (${nameFromWire(type)})`;
-    return { name, kind: "unreadable", reason, size: 0 };
+    return { name, kind: "unreadable", reason, special: true, size: 0 };
   }
   const size = facts.get("size") ?? "";
   return { name, kind: "file", size: /^\d+$/.test(size) ? Number(size) : NaN, ...stamp };
@@ -75,8 +76,8 @@ function entryOfList(line: string): Listed | undefined {
     if (name === "." || name === "..") return undefined;
     if (kind === "d") return { name, kind: "directory", size: 0 };
     if (kind === "-") return { name, kind: "file", size: Number(size) };
-    if (kind !== "l") return { name, kind: "unreadable", reason: "no plain file", size: 0 };
-    return { name: name.replace(/ -> .*$/, ""), kind: "unreadable", reason: "a symbolic link", size: 0 };
+    if (kind !== "l") return { name, kind: "unreadable", reason: "no plain file", special: true, size: 0 };
+    return { name: name.replace(/ -> .*$/, ""), kind: "unreadable", reason: "a symbolic link", special: true, size: 0 };
   }
   const [, what, name = ""] = dos.exec(line) ?? [];
   if (what === undefined) return unknown(line);

@@ -17,13 +17,14 @@ import type { Lease, Pool } from "./pool.js";
 import { readable, wirePath } from "./wire.js";
 
 export function entryOf(dir: string, listed: Listed): FileEntry {
-  const { name, kind, size, reason, modifiedMs } = listed;
+  const { name, kind, size, reason, special, modifiedMs } = listed;
   return {
     // Without a name it stands for what the server left out of the directory.
     path: name === "" ? dir || "." : dir === "" ? name : `${dir}/${name}`,
     kind,
     size,
     ...(reason === undefined ? {} : { reason }),
+    ...(special === undefined ? {} : { special }),
     ...(modifiedMs === undefined ? {} : { modifiedMs }),
   };
 }

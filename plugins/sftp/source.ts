@@ -21,8 +21,8 @@ const listedAtOnce = 16;
 export function entryOf(path: string, { kind, size, modifiedMs }: Attributes): FileEntry {
   const stamp = { path, size: size ?? 0, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
   if (kind === "directory") return { ...stamp, kind };
-  if (kind === "link") return { path, size: 0, kind: "unreadable", reason: "a symbolic link" };
-  if (kind === "special") return { path, size: 0, kind: "unreadable", reason: "no plain file" };
+  if (kind === "link") return { path, size: 0, kind: "unreadable", reason: "a symbolic link", special: true };
+  if (kind === "special") return { path, size: 0, kind: "unreadable", reason: "no plain file", special: true };
   if (size === undefined) return { path, size: 0, kind: "unreadable", reason: "listed without a size" };
   return { ...stamp, kind: "file" };
 }

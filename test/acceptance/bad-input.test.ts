@@ -1,7 +1,7 @@
 /** What a person gets for bad input: one clear message, the rest goes on, nothing is lost. Run as a user runs it. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
@@ -224,6 +224,8 @@ test(
     chmodSync(world.dir, 0o755);
     world.file("in/a", "a");
     world.file("in/secret/b", "b");
+    // No content is left out with it.
+    symlinkSync("a", world.path("in/link"));
     world.file("in/c", "c");
     chmodSync(world.path("in/secret"), 0o700);
     chmodSync(world.path("in/c"), 0o600);
@@ -240,6 +242,7 @@ test(
     assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
     assert.match(run.out, /in:secret: left out: cannot list secret: permission denied/);
     assert.match(run.out, /in:c → out: set aside: cannot open c: permission denied/);
+    assert.match(run.out, /finished, but .*, 1 path at the source could not be read; the lines above say why/);
     assert.doesNotMatch(run.out, /"detached","message":"in:/);
     assert.match(run.out, /readonly: cannot (write|make the directory).*permission denied/);
     const denied = world.config({ stateDir: "readonly/state", devices: {} }, "denied.json");

@@ -448,6 +448,7 @@ test("--once ends when the target has no space: it says what is left", async (t)
     parked: 0,
     unreleased: 0,
     unlisted: [],
+    unread: 0,
     uneven: [],
   });
 });
@@ -489,7 +490,7 @@ test("--once does not end while a configuration is read anew, and gives what tha
   await reloading;
   assert.equal(await looked(), "not ended", "it ended before the new source attached");
   later.attach(true);
-  assert.deepEqual(await drained, { waiting: 0, parked: 0, unreleased: 0, unlisted: [], uneven: [] });
+  assert.deepEqual(await drained, { waiting: 0, parked: 0, unreleased: 0, unlisted: [], unread: 0, uneven: [] });
   assert.deepEqual([...out.files.keys()].sort(), ["a.bin", "b.bin"]);
 });
 
@@ -511,6 +512,7 @@ test("--once ends only when what is due at a source is done; what failed there i
       parked: 0,
       unreleased: fails ? 1 : 0,
       unlisted: [],
+      unread: 0,
       uneven: [],
     });
     assert.equal(card.files.size, fails ? 1 : 0);
@@ -547,6 +549,7 @@ test("--once ends when the spool has no room, and nothing that it holds can leav
     parked: 0,
     unreleased: 0,
     unlisted: [],
+    unread: 0,
     uneven: [],
   });
 });

@@ -178,6 +178,7 @@ test("what waits for a medium that is not in does not hold up a drain", async (t
     parked: 0,
     unreleased: 0,
     unlisted: [],
+    unread: 0,
     uneven: [],
   });
 });
