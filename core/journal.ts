@@ -18,6 +18,8 @@ import { join } from "node:path";
 import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
 import { trimReceipts } from "./receipts.js";
+import { sqliteCodeOf } from "./errors.js";
+import { StateDirHeld } from "./installation.js";
 import { rollBack, type Database, type Statement, type Value } from "./sqlite.js";
 import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, shorten } from "./tables.js";
 
@@ -87,6 +89,7 @@ export class Journal {
         return openTables(path, suspect);
       });
     } catch (error) {
+      if (sqliteCodeOf(error) === 5) throw new StateDirHeld(`${path} is open in another program, such as sqlite3: close it there`);
       if (error instanceof JournalFromNewerVersion ? !mend || !isTakenBack(dir, wentBack) : !isDamage(error)) throw error;
       if (!mend)
         throw new JournalDamaged(`the journal in ${dir} is damaged: "filesync run" sets it aside and rebuilds it`, { cause: error });

@@ -7,7 +7,7 @@ import { appendFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, utimesSync,
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DatabaseSync } from "@photostructure/sqlite";
+import { openDatabase } from "../../../core/sqlite.js";
 import { FlightReviewDouble, ulog, type Trick } from "../../doubles/flight-review.js";
 import { Program, runProgram } from "../process.js";
 import { Random } from "../random.js";
@@ -139,8 +139,9 @@ export async function postCampaign(options: PostCampaignOptions): Promise<PostCa
     log(`life ended by ${ends}`);
   };
 
-  const rowsOf = (): Row[] => {
-    const db = new DatabaseSync(join(dir, "state", "journal.db"));
+  const rowsOf = async (): Promise<Row[]> => {
+    // Closed at once: one of SQLite's own keeps its lock until it is collected.
+    const db = await openDatabase(join(dir, "state", "journal.db"));
     try {
       return db
         .prepare("SELECT id, path, state, fault FROM deliveries")
@@ -170,7 +171,7 @@ export async function postCampaign(options: PostCampaignOptions): Promise<PostCa
         findings.push(`stuck: run --once ended with ${program.code}: ${program.err}`);
         return;
       }
-      const left = rowsOf().filter(({ state }) => state !== "done" && state !== "dropped");
+      const left = (await rowsOf()).filter(({ state }) => state !== "done" && state !== "dropped");
       const times = stored();
       for (const { id, path, fault } of left) {
         if (fault === "indoubt" && (times.get(path) ?? 0) > 0) await ask("forget", id);
@@ -182,7 +183,7 @@ export async function postCampaign(options: PostCampaignOptions): Promise<PostCa
       }
       if (left.length === 0) return;
     }
-    findings.push(`stuck: ${JSON.stringify(rowsOf().filter(({ state }) => state !== "done" && state !== "dropped"))}`);
+    findings.push(`stuck: ${JSON.stringify((await rowsOf()).filter(({ state }) => state !== "done" && state !== "dropped"))}`);
   };
   const ask = async (word: string, id: string) => {
     const { code, err } = await runProgram([word, id, "--config", config]);
