@@ -45,11 +45,19 @@ export interface Seen {
   readonly written: boolean;
 }
 
+/** What a copy route may want and a listing had to leave out (it cannot be read, is a link, …): how many paths, how many of them are neither links nor special files, and the first. */
+export interface LeftOut {
+  readonly paths: number;
+  readonly unread: number;
+  readonly path: string;
+  readonly reason: string;
+}
+
 export class Finder {
   /** Listings that were completed since the start. */
   listings = 0;
-  /** What a route may want and the last of them had to leave out: how many paths, how many of them may be files or hold some, and the first. */
-  leftOut: { readonly paths: number; readonly unread: number; readonly path: string; readonly reason: string } | undefined;
+  /** By the last of them. */
+  leftOut: LeftOut | undefined;
   /** Files that are seen and have not settled yet. */
   readonly #unsettled = new Map<string, Seen & { modifiedMs: number | undefined; sinceMs: number }>();
   /** What `since: install` left in the first listing before it had settled, while another route waits for that; by path. */
@@ -174,7 +182,7 @@ export class Finder {
     const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
     const survey = Survey.begin(engine, lane);
     let count = 0;
-    let leftOut: Finder["leftOut"];
+    let leftOut: LeftOut | undefined;
     const leave = ({ path, special }: FileEntry, reason: string) => {
       this.#tellOnce(path, reason);
       // Of a directory nobody knows what is in it, of what cannot be looked at not even its size.

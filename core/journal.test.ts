@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   copyFileSync,
@@ -126,6 +126,32 @@ test("closed, it is anybody's at once, whatever was prepared; open, it is nobody
   second.close();
   assert.throws(() => kept.all());
 });
+
+const strace = spawnSync("strace", ["-qq", "-e", "trace=fsync", "-o", "/dev/null", "true"]).status === 0;
+test(
+  "closed before it is a journal: its log goes once the database is on the medium",
+  { skip: strace ? false : "strace is missing, or may not trace here" },
+  async (t) => {
+    const dir = tempDir(t);
+    await made(join(dir, "killed"));
+    const db = await openDatabase(join(dir, "open.db"));
+    db.exec("PRAGMA disk.journal_mode = WAL; PRAGMA disk.user_version = 99");
+    for (const end of ["", "-wal"]) copyFileSync(join(dir, `open.db${end}`), join(dir, `killed/journal.db${end}`));
+    db.close();
+    const script = `
+      import { openTables } from ${JSON.stringify(fileURLToPath(new URL("./tables.js", import.meta.url)))};
+      await openTables(${JSON.stringify(join(dir, "killed/journal.db"))}, false).catch(({ message }) => process.stdout.write(message));`;
+    const log = join(dir, "calls");
+    const trace = ["-f", "-qq", "-y", "-o", log, "-e", "trace=fsync,fdatasync,unlink"];
+    const { stdout } = spawnSync("strace", [...trace, process.execPath, "--input-type=module", "-e", script], { encoding: "utf8" });
+    assert.match(stdout, /was written by a newer FileSync/);
+    const calls = readFileSync(log, "utf8").match(/(sync|unlink)\(.*journal\.db(-wal)?\b/g) ?? [];
+    assert.deepEqual(
+      calls.map((call) => `${call.startsWith("sync") ? "sync" : "unlink"} ${call.endsWith("-wal") ? "log" : "database"}`),
+      ["sync log", "sync database", "unlink log"],
+    );
+  },
+);
 
 test("checkpoints keep the WAL short and lose nothing", async (t) => {
   const dir = tempDir(t);

@@ -20,7 +20,7 @@ import { syncData, syncDir } from "./fs.js";
 import { trimReceipts } from "./receipts.js";
 import { sqliteCodeOf } from "./errors.js";
 import { StateDirHeld } from "./installation.js";
-import { rollBack, type Database, type Statement, type Value } from "./sqlite.js";
+import type { Database, Statement, Value } from "./sqlite.js";
 import { isDamage, isFatal, isMedium, JournalFromNewerVersion, openTables, shorten } from "./tables.js";
 
 /** The log is copied into the database once it is longer. A full disk has to have room for both: the daemon's reserve is twice this. */
@@ -71,7 +71,7 @@ export class Journal {
 
   /**
    * Opens the journal of a state directory that is locked already; `doubt`: what was met before; `mend`: one that is
-   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (`wentBack`: a file that is there then, beside that in `dir`). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), or node's error when the directory
+   * damaged is set aside and begun anew, and so is a newer version's where an upgrade was taken back (`wentBack`: a file that is there then, beside that in `dir`). Throws JournalFromNewerVersion, JournalDamaged (nothing was changed), StateDirHeld (another program has it open), or node's error when the directory
    * cannot be written.
    */
   static async open(dir: string, doubt: Doubt = "none", mend = true, wentBack?: string): Promise<Journal> {
@@ -209,15 +209,6 @@ export class Journal {
       if (!isMedium(error) && !isDamage(error)) throw error;
     }
     await this.#flushing;
-    if (this.#open) rollBack(this.db);
-    // When it closes SQLite copies a WAL that is not empty, and removes it. Nobody else is at work any more: from here on it may sync, so that it never
-    // removes what is not on the medium in the database.
-    try {
-      this.db.exec("PRAGMA disk.synchronous = FULL");
-      this.db.exec("PRAGMA disk.wal_checkpoint(TRUNCATE)");
-    } catch (error) {
-      if (!isMedium(error) && !isDamage(error)) throw error;
-    }
     this.db.close();
     // Only now: closing any handle of the database gives up SQLite's lock on it.
     await Promise.all([this.wal.close(), this.main.close(), this.receipts.close()]);

@@ -15,7 +15,7 @@ export interface Statement {
 export interface Database {
   exec(sql: string): void;
   prepare(sql: string): Statement;
-  /** What no COMMIT has closed is rolled back. */
+  /** What no COMMIT has closed is rolled back. A medium that is full or fails is no error: what it did not take is in the WAL. */
   close(): void;
 }
 
@@ -43,6 +43,8 @@ export async function openDatabase(path: string): Promise<Database> {
     prepare: (sql) => db.prepare(sql),
     close: () => {
       rollBack(db);
+      // It copies a WAL that is not empty, and removes it: never before all is on the medium in the database, whatever was set until now.
+      db.exec("PRAGMA disk.synchronous = FULL");
       // A connection lives on until each of its statements was collected, with the lock of a file that is its own; what is detached is closed at once.
       db.exec("DETACH disk");
       db.close();

@@ -7,6 +7,7 @@ import { heldNow } from "./limits.js";
 import type { Journal } from "./journal.js";
 import { foreignText } from "./queue.js";
 import { forgottenIn } from "./receipts.js";
+import type { LeftOut } from "./find.js";
 import { durationText, sizeText } from "./text.js";
 import { nameOf, type SyncConfig } from "./sync/options.js";
 import type { SyncState } from "./sync/sync-route.js";
@@ -31,8 +32,8 @@ export interface Status {
     readonly unused?: string;
     /** Why nothing is sent to it now, though it may be there: `when`, `budget`, or that it has no space or asked for a pause. */
     readonly held?: string;
-    /** What a copy route may want and the last listing had to leave out (it cannot be read, is a link, …): how many paths, how many of them are neither links nor special files, and the first. */
-    readonly leftOut?: { readonly paths: number; readonly unread: number; readonly path: string; readonly reason: string };
+    /** By its last listing. */
+    readonly leftOut?: LeftOut;
     /** While no daemon runs: how the last one knew it. */
     readonly last?: LastSeen;
   }[];

@@ -301,6 +301,20 @@ test("a journal of a newer version, and a second daemon on one state directory: 
   assert.match(newer.err, /was written by a newer FileSync \(format 7; this one knows \d+\): install that version again/);
 });
 
+test("a journal that another program has open is told as that", async (t) => {
+  const world = new World(t);
+  const config = world.config({ devices: { in: local("in") }, routes: [] });
+  world.mkdir("in");
+  assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+  const db = await openDatabase(world.path("state/journal.db"));
+  t.after(() => db.close());
+  const { code, err } = await runProgram(["run", "--config", config]);
+  assert.deepEqual(
+    [code, err],
+    [2, `filesync: ${world.path("state/journal.db")} is open in another program, such as sqlite3: close it there\n`],
+  );
+});
+
 test("a journal that is rubbish: it starts, says so, rebuilds from the receipts, and sends nothing twice", async (t) => {
   const world = new World(t);
   for (let n = 0; n < 5; n++) world.file(`in/${n}`, `content ${n}`, n);

@@ -146,7 +146,7 @@ export async function postCampaign(options: PostCampaignOptions): Promise<PostCa
       return db
         .prepare("SELECT id, path, state, fault FROM deliveries")
         .all()
-        .map((row) => row as unknown as Row);
+        .map((row) => row as Row);
     } finally {
       db.close();
     }
