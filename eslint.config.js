@@ -37,6 +37,16 @@ export default tseslint.config(
     },
   },
   {
+    files: ["core/**/*.ts", "plugins/**/*.ts"],
+    ignores: ["**/*.test.ts"],
+    rules: {
+      "no-restricted-properties": [
+        "error",
+        { object: "AbortSignal", property: "any", message: "Its sources keep a little of each: core/signals.ts." },
+      ],
+    },
+  },
+  {
     files: ["scripts/**/*.mjs", "*.js"],
     languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } },
   },

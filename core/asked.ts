@@ -1,6 +1,7 @@
 /** A question to a device for a person who waits: looked for first where it is away, and answered in bounded time. */
 import { Fault } from "./errors.js";
 import type { Lane } from "./lane.js";
+import { withSignals } from "./signals.js";
 
 const answerMs = 20_000;
 
@@ -13,10 +14,11 @@ export async function asked<T>(
 ): Promise<T> {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Fault("offline", `it does not answer within ${answerMs / 1000} s`)), answerMs);
-  const bounded = AbortSignal.any([signal, late.signal]);
   try {
-    if (!lane[needs]) await lane.lookNow(bounded);
-    return await lane.host(bounded, ask);
+    return await withSignals([signal, late.signal], async (bounded) => {
+      if (!lane[needs]) await lane.lookNow(bounded);
+      return lane.host(bounded, ask);
+    });
   } finally {
     clearTimeout(timer);
   }

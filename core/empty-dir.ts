@@ -1,7 +1,8 @@
 /** Taking away what is in a directory of a device. */
 import { entriesIfAny } from "./entries.js";
-import { Fault, isFault, lender, throwIfAborted } from "./errors.js";
+import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { FileEntry, Tree } from "./plugin.js";
+import { withSignals } from "./signals.js";
 import { Turns } from "./turns.js";
 
 type Emptied = Pick<Tree, "list" | "remove" | "rmdir">;
@@ -27,13 +28,11 @@ class Emptying {
   readonly #tree: Emptied;
   readonly #signal: AbortSignal;
   readonly #turns = new Turns(atOnce);
-  readonly #lend: ReturnType<typeof lender>;
   #failed: Failed | undefined;
 
   constructor(tree: Emptied, signal: AbortSignal) {
     this.#tree = tree;
     this.#signal = signal;
-    this.#lend = lender(signal);
   }
 
   async empty(dir: string): Promise<void> {
@@ -69,7 +68,7 @@ class Emptying {
     return this.#turns.run(undefined, async () => {
       this.#expectWell();
       throwIfAborted(this.#signal);
-      return this.#lend(work);
+      return withSignals([this.#signal], work);
     });
   }
 

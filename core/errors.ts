@@ -149,22 +149,6 @@ export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promi
   }
 }
 
-/**
- * Lends those who wait at the same time a signal each, given when `signal` is: Node warns of one that eleven listen to. As many are made as were lent at once, since each
- * that is derived stays as long as the one that it is from.
- */
-export function lender(signal: AbortSignal): <T>(work: (own: AbortSignal) => Promise<T>) => Promise<T> {
-  const idle: AbortSignal[] = [];
-  return async (work) => {
-    const own = idle.pop() ?? AbortSignal.any([signal]);
-    try {
-      return await work(own);
-    } finally {
-      idle.push(own);
-    }
-  };
-}
-
 const errnoKinds: Readonly<Record<string, FaultKind>> = {
   ENOENT: "missing",
   ENOTDIR: "missing",

@@ -13,6 +13,7 @@ import type { Events } from "./events.js";
 import type { Gate } from "./gate.js";
 import type { Clock, Device, Presence, Service, TargetFeatures } from "./plugin.js";
 import { backoffMs, reasonOf } from "./retry.js";
+import { withSignals } from "./signals.js";
 import { Throttle } from "./throttle.js";
 import type { Uptime } from "./uptime.js";
 import type { Held } from "./when.js";
@@ -283,9 +284,10 @@ export class Lane {
   /** Whether the device itself can be used now, `toWrite`: also to send to, as far as it can tell. A probe says so. */
   async usable(signal: AbortSignal, toWrite = false): Promise<boolean> {
     const { device } = this;
-    const within = AbortSignal.any([signal, AbortSignal.timeout(usableMs)]);
     try {
-      await (toWrite && device.probeTarget !== undefined ? device.probeTarget(within) : device.probe(within));
+      await withSignals([signal, AbortSignal.timeout(usableMs)], (within) =>
+        toWrite && device.probeTarget !== undefined ? device.probeTarget(within) : device.probe(within),
+      );
       return true;
     } catch (error) {
       // Whatever is wrong with it: the caller has a fault of its own that says more.
@@ -336,7 +338,7 @@ export class Lane {
 
   /** Work that no worker does (by hand, verify). It ends before the device is closed. */
   async host<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const working = work(AbortSignal.any([signal, this.#closing.signal]));
+    const working = withSignals([signal, this.#closing.signal], work);
     this.#hosted.add(working);
     try {
       return await working;
@@ -347,7 +349,7 @@ export class Lane {
 
   /** A person says that it may work again: it is tried now. Throws the Fault that says why it does not. */
   async lookNow(signal: AbortSignal): Promise<void> {
-    await this.device.probe(AbortSignal.any([signal, AbortSignal.timeout(usableMs)]));
+    await withSignals([signal, AbortSignal.timeout(usableMs)], (within) => this.device.probe(within));
     if (this.#down === undefined || this.#closed) return;
     this.#up();
     this.#update(true);

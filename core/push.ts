@@ -12,6 +12,7 @@ import { decided, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
 import { type Action, actionFor, countsAsTry, fullMs, reasonOf, refusedMsAfter, costlyRefusedMsAfter, toldFailed } from "./retry.js";
+import { joinSignals } from "./signals.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
 import { workers } from "./workers.js";
@@ -68,7 +69,8 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   // What cannot be resumed is not broken off by a condition that is no longer met.
   const gates = target.features.resume ? [lane.gate?.signal, routeOf(engine, version, delivery)?.gate?.signal] : [];
   const stops = gates.filter((gate) => gate !== undefined);
-  const job = new PushJob(engine, lane, target, version, work, stops.length === 0 ? signal : AbortSignal.any([signal, ...stops]));
+  const joined = joinSignals(signal, ...stops);
+  const job = new PushJob(engine, lane, target, version, work, joined.signal);
   try {
     const receipt = delivery.state === "discard" ? await job.discard() : await job.run();
     if (receipt === undefined)
@@ -91,6 +93,7 @@ async function run(engine: Engine, lane: Lane, work: Push, signal: AbortSignal):
   } catch (error) {
     await settle(engine, lane, version, delivery, error, job, signal);
   } finally {
+    joined.release();
     job.close();
     if (work.transfer !== undefined) engine.transfers.end(work.transfer);
     queue.pushing.delete(delivery.id);

@@ -1,8 +1,9 @@
 /** What sources and trees over a connection have in common: their servers list a directory at a time, and compare nothing by themselves. */
 import { createHash } from "node:crypto";
-import { Fault, isFault, lender, throwIfAborted } from "./errors.js";
+import { Fault, isFault, throwIfAborted } from "./errors.js";
 import { depthOf, nameIn } from "./paths.js";
 import type { FileEntry, ListOptions, Stamp, Tree } from "./plugin.js";
+import { withSignals } from "./signals.js";
 
 /** What a source over a connection gives its tree. */
 export interface RemoteSource {
@@ -45,8 +46,7 @@ export async function* listBelow(
 ): AsyncGenerator<FileEntry> {
   const waiting: Awaited[] = [{ dir: { path: "", kind: "directory", size: 0 }, above: [] }];
   const reading: (Awaited & { readonly entries: Promise<FileEntry[] | FileEntry> })[] = [];
-  const lend = lender(signal);
-  const read = (dir: string) => lend((own) => readDir(dir, own));
+  const read = (dir: string) => withSignals([signal], (own) => readDir(dir, own));
   const next = () => {
     for (let one; reading.length < atOnce && (one = waiting.pop()) !== undefined;) {
       const entries = orUnreadable(read, one.dir.path);

@@ -10,6 +10,7 @@ import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.j
 import { nameIn } from "./paths.js";
 import type { FileEntry, Source, Target, Tree, TreePromises, Upload } from "./plugin.js";
 import { readingOf } from "./reading.js";
+import { withSignals } from "./signals.js";
 import { all, Turns } from "./turns.js";
 
 /** What is tried. */
@@ -47,7 +48,7 @@ export async function tryOut(tried: Tried, dir: string, signal: AbortSignal): Pr
   if (!(await tried.tree.makeNew(at, signal))) throw new Fault("conflict", `${at} is there already`);
   let found: TreePromises;
   try {
-    found = await new Trial(tried, new Place(tried, at, signal)).run();
+    found = await withSignals([signal], (own) => new Trial(tried, new Place(tried, at, own)).run());
     throwIfAborted(signal);
   } catch (error) {
     const left = await sweep(tried.tree, at, signal.aborted ? AbortSignal.timeout(sweepMs) : signal).catch((it: unknown) => it);
@@ -72,18 +73,18 @@ async function sweep(tree: Tried["tree"], dir: string, signal: AbortSignal): Pro
   return;
 }
 
-/** The directory of a trial. Each of several that are asked at once has a signal of its own: what listens to one signal is warned about from eleven on. */
+/** The directory of a trial. */
 class Place {
   readonly #tried: Tried;
   readonly #at: string;
-  readonly #signal: AbortSignal;
+  readonly signal: AbortSignal;
   readonly #turns: Turns;
   #files = 0;
 
   constructor(tried: Tried, at: string, signal: AbortSignal) {
     this.#tried = tried;
     this.#at = at;
-    this.#signal = signal;
+    this.signal = signal;
     this.#turns = new Turns(tried.oneByOne === true ? 1 : Infinity);
   }
 
@@ -96,10 +97,6 @@ class Place {
     return `${this.#at}/${name}`;
   }
 
-  own(): AbortSignal {
-    return AbortSignal.any([this.#signal]);
-  }
-
   /** Of a length that no other has. */
   content(): Buffer {
     this.#files += 1;
@@ -108,8 +105,8 @@ class Place {
 
   /** False where something has that name. */
   async publish(path: string, content: Buffer, modifiedMs?: number): Promise<boolean> {
-    throwIfAborted(this.#signal);
-    return this.#tried.publish(smallUpload(path, content, modifiedMs), this.own());
+    throwIfAborted(this.signal);
+    return this.#tried.publish(smallUpload(path, content, modifiedMs), this.signal);
   }
 
   /** A file under a name that is free. What it holds. */
@@ -120,8 +117,8 @@ class Place {
   }
 
   async list(dir = this.#at): Promise<FileEntry[]> {
-    throwIfAborted(this.#signal);
-    return entriesOf(this.#tried.tree, dir, this.own());
+    throwIfAborted(this.signal);
+    return entriesOf(this.#tried.tree, dir, this.signal);
   }
 
   /** What is listed holds that. */
@@ -133,7 +130,7 @@ class Place {
   async #read(entry: FileEntry): Promise<Buffer | undefined> {
     try {
       const parts: Buffer[] = [];
-      for await (const part of await this.#tried.source.open(entry, 0, this.own())) parts.push(part as Buffer);
+      for await (const part of await this.#tried.source.open(entry, 0, this.signal)) parts.push(part as Buffer);
       return Buffer.concat(parts);
     } catch (error) {
       if (isFault(error, "missing", "changed")) return undefined;
@@ -177,7 +174,7 @@ class Trial {
       place.make(timed, setMs),
       place.make(plain),
       place.make(stray),
-      place.beside(() => tree.mkdir(full, place.own())),
+      place.beside(() => tree.mkdir(full, place.signal)),
       names?.make(),
     ]);
     const before = await place.list();
@@ -186,7 +183,7 @@ class Trial {
     const [directories] = await all([
       again() ? this.#directories(of(before, stray)) : false,
       names?.race(),
-      ...kept.map((entry) => place.beside(() => tree.move(entry.path, movedTo(entry), entry, place.own()))),
+      ...kept.map((entry) => place.beside(() => tree.move(entry.path, movedTo(entry), entry, place.signal))),
     ]);
     const mayHold = names?.mayHold === true;
     const [inFull, after] = await all([place.list(full), mayHold ? place.list() : []]);
@@ -205,7 +202,7 @@ class Trial {
   async #again(): Promise<boolean> {
     const { tree } = this.#tried;
     const again = this.#place.path("again");
-    return (await tree.makeNew(again, this.#place.own())) && !(await tree.makeNew(again, this.#place.own()));
+    return (await tree.makeNew(again, this.#place.signal)) && !(await tree.makeNew(again, this.#place.signal));
   }
 
   async #directories(stray: FileEntry): Promise<boolean> {
@@ -218,7 +215,7 @@ class Trial {
 
   async #oneMakes(name: string, rivals: number): Promise<boolean> {
     const { tree } = this.#tried;
-    const wanted = Array.from({ length: rivals }, () => tree.makeNew(this.#place.path(name), this.#place.own()));
+    const wanted = Array.from({ length: rivals }, () => tree.makeNew(this.#place.path(name), this.#place.signal));
     return (await all(wanted)).filter(Boolean).length === 1;
   }
 
@@ -227,17 +224,17 @@ class Trial {
     const { tree } = this.#tried;
     const gone = this.#place.path("gone");
     try {
-      await tree.move(stray.path, `${gone}/x`, stray, this.#place.own(), { ours: true, made: true });
+      await tree.move(stray.path, `${gone}/x`, stray, this.#place.signal, { ours: true, made: true });
       return false;
     } catch (error) {
       if (!isFault(error, "missing")) throw error;
-      return (await tree.stat(gone, this.#place.own())) === undefined;
+      return (await tree.stat(gone, this.#place.signal)) === undefined;
     }
   }
 
   async #fullStays(full: string, before: readonly FileEntry[]): Promise<boolean> {
     const { rmdir } = this.#tried;
-    if (rmdir === undefined || (await rmdir(full, this.#place.own()))) return false;
+    if (rmdir === undefined || (await rmdir(full, this.#place.signal))) return false;
     return same(before, await this.#place.list(full));
   }
 }
@@ -269,7 +266,7 @@ class Names {
   }
 
   async race(): Promise<void> {
-    const rename = async (from: string, to: string) => this.#rename(from, to, this.#place.own());
+    const rename = async (from: string, to: string) => this.#rename(from, to, this.#place.signal);
     const winner = async () => {
       const won = (await all(this.#rivals.map(async (path) => ((await rename(path, this.#moved)) ? [path] : [])))).flat();
       return won.length === 1 ? won[0] : undefined;

@@ -15,6 +15,7 @@ import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } fro
 import { mayGrow } from "./release.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
+import { withSignals } from "./signals.js";
 import { isAlone } from "./space.js";
 import { mistakesOf } from "./status.js";
 import { whySynced } from "./sync/why-synced.js";
@@ -89,7 +90,7 @@ async function whyUnseen(
     reasons.push(...awayReasons(engine, source, "source"));
   } else {
     try {
-      entry = await lane.device.source?.stat(path, AbortSignal.any([signal, AbortSignal.timeout(statMs)]));
+      entry = await withSignals([signal, AbortSignal.timeout(statMs)], async (soon) => lane.device.source?.stat(path, soon));
     } catch (error) {
       if (!isFault(error)) throw error;
       reasons.push({ code: "unseen", text: `${source} cannot say whether it has it: ${reasonOf(error)}` });

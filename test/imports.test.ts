@@ -26,6 +26,7 @@ const forPlugins = [
   "core/reading",
   "core/remote",
   "core/rxjs",
+  "core/signals",
   "core/soon",
   "core/sqlite",
   "core/stat",

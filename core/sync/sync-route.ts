@@ -3,7 +3,6 @@
  * What a person has to decide stops it until `approve`.
  */
 import { randomBytes } from "node:crypto";
-import { setMaxListeners } from "node:events";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { EMPTY, interval, merge, type Observable, of, tap } from "../rxjs.js";
@@ -17,6 +16,7 @@ import type { Memo, TreePromises } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
 import { bothSides, type Side, twoWay } from "../reconcile.js";
 import { asPart, ownDir, Rules, shortHash } from "../route.js";
+import { joinSignals } from "../signals.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import type { Names, World } from "./carry.js";
@@ -323,8 +323,7 @@ export class SyncRoute {
     const gates = [this.here, this.there].flatMap(({ device, gate }) =>
       device.target?.features.resume === true ? (gate?.signal ?? []) : [],
     );
-    const signal = gates.length === 0 ? stop : AbortSignal.any([stop, ...gates]);
-    setMaxListeners(0, signal);
+    const { signal, release } = joinSignals(stop, ...gates);
     try {
       // What stopped it stops the next round too, as a rule; and what was even is so until something else is seen.
       if (this.state === "waiting") this.#now("working", undefined);
@@ -339,6 +338,7 @@ export class SyncRoute {
       if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve(error);
       else this.#failed(error);
     } finally {
+      release();
       await this.#replicas.there.rest(stop);
     }
   }

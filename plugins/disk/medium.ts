@@ -4,6 +4,7 @@
  */
 import { abortedFault, codeOf, Fault, isFault, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
+import { joinSignals, withSignals } from "../../core/signals.js";
 import { type Block, stayOf } from "./blocks.js";
 import { type Content, openContent } from "./content.js";
 import { isAlive, mount, type Machine, type Mounted, placesOf, unmount, type Wish } from "./mounting.js";
@@ -116,14 +117,16 @@ export class Medium {
     // Core says when that is over.
     if (write) this.wake();
     this.#leases += 1;
+    const joined = joinSignals(signal, this.#over.signal);
     let held = true;
     const end = () => {
       if (!held) return;
       held = false;
+      joined.release();
       this.#leases -= 1;
       if (this.#leases === 0) this.#rested();
     };
-    return { content, signal: AbortSignal.any([signal, this.#over.signal]), end };
+    return { content, signal: joined.signal, end };
   }
 
   /** The Fault of work that failed: that it is gone, where it is. */
@@ -177,10 +180,12 @@ export class Medium {
 
   /** After an error of the medium: a pull shows first in those, and only a little later in what the system tells of it. Throws "offline". */
   async expectToStay(signal: AbortSignal): Promise<void> {
-    for (let ms = 0; ms < pulledMs; ms += pulledMs / 10) {
-      await this.expectAlive();
-      await pause(pulledMs / 10, AbortSignal.any([signal, this.#over.signal]));
-    }
+    await withSignals([signal, this.#over.signal], async (over) => {
+      for (let ms = 0; ms < pulledMs; ms += pulledMs / 10) {
+        await this.expectAlive();
+        await pause(pulledMs / 10, over);
+      }
+    });
     await this.expectAlive();
   }
 

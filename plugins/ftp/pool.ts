@@ -7,6 +7,7 @@
  */
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Clock, DigestKind } from "../../core/plugin.js";
+import { withSignals } from "../../core/signals.js";
 import { Connection } from "./connection.js";
 import { Login, type ServerMemory } from "./login.js";
 import type { FtpOptions } from "./options.js";
@@ -149,7 +150,8 @@ export class Pool {
       throwIfAborted(this.#over.signal);
       const entry = pick();
       if (entry === undefined) {
-        await orAborted(new Promise<void>((resolve) => this.#waiting.push(resolve)), AbortSignal.any([signal, this.#over.signal]));
+        const turn = new Promise<void>((resolve) => this.#waiting.push(resolve));
+        await withSignals([signal, this.#over.signal], (over) => orAborted(turn, over));
         continue;
       }
       entry.users += 1;

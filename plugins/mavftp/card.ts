@@ -15,7 +15,7 @@ import type { Attachment, Peer } from "./peer.js";
 import { changeRefusal, refusal } from "./refusals.js";
 import type { Reply, Request } from "./requests.js";
 import type { Sessions } from "./session.js";
-import { joinSignals } from "./signals.js";
+import { joinSignals } from "../../core/signals.js";
 
 /** Where a PX4 mounts it. */
 const PX4_CARD = "/fs/microsd";

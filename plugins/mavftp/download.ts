@@ -16,7 +16,7 @@ import { EndedEarly, SessionLost, type Reading } from "./reading.js";
 import type { Requests } from "./requests.js";
 import { Samples } from "./samples.js";
 import type { OpenedFile, Sessions } from "./session.js";
-import { joinSignals } from "./signals.js";
+import { joinSignals } from "../../core/signals.js";
 
 export interface Wanted {
   /** The whole path on the autopilot. */

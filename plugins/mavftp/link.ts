@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import { isFault, type FaultKind } from "../../core/errors.js";
 import { NameWatch } from "../../core/name-watch.js";
 import type { Clock } from "../../core/plugin.js";
+import { withSignals } from "../../core/signals.js";
 import { FrameParser, FrameWriter, type Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
 import { placeOf, type Address } from "./address.js";
@@ -128,7 +129,7 @@ export class Link {
     const waits = address.kind === "serial" && !this.#torn;
     const watch = waits ? new NameWatch(dirname(address.path), () => hinted.abort()) : undefined;
     try {
-      await this.#clock.sleep(ms, AbortSignal.any([signal, hinted.signal]));
+      await withSignals([signal, hinted.signal], (over) => this.#clock.sleep(ms, over));
     } catch (error) {
       if (!isFault(error, "aborted")) throw error;
     } finally {
