@@ -5,6 +5,7 @@ import { Subject } from "./rxjs.js";
 import { Budget, type Spent } from "./budget.js";
 import type { RealClock } from "./clock.js";
 import type { Config, DeviceConfig } from "./config.js";
+import { deviceMemory } from "./device-memory.js";
 import type { Engine, RouteLane } from "./engine.js";
 import type { Events } from "./events.js";
 import { figuresOf } from "./figures.js";
@@ -14,7 +15,7 @@ import { Gate } from "./gate.js";
 import { Lane } from "./lane.js";
 import { Limits } from "./limits.js";
 import { LiveFiles } from "./live.js";
-import type { Device, Memo, PluginContext } from "./plugin.js";
+import type { Device, PluginContext } from "./plugin.js";
 import { Queue } from "./queue.js";
 import { reasonOf } from "./retry.js";
 import { Rules } from "./route.js";
@@ -127,31 +128,6 @@ function metaStore<T>(journal: Journal, key: string) {
     save: (value: T) =>
       journal.commit(() => {
         journal.setMeta(key, JSON.stringify(value));
-      }),
-  };
-}
-
-/** Nobody else writes it: what was read once is known. */
-function deviceMemory(journal: Journal, device: string): Memo {
-  const known = new Map<string, string | undefined>();
-  const read = (key: string) => journal.get<{ value: string }>("SELECT value FROM memory WHERE device = ? AND key = ?", device, key)?.value;
-  return {
-    get: (key) => {
-      if (!known.has(key)) known.set(key, read(key));
-      const value = known.get(key);
-      return value === undefined ? undefined : (JSON.parse(value) as unknown);
-    },
-    set: (key, value) =>
-      journal.commit(() => {
-        known.delete(key);
-        if (value === undefined) journal.run("DELETE FROM memory WHERE device = ? AND key = ?", device, key);
-        else
-          journal.run(
-            "INSERT INTO memory VALUES (?, ?, ?) ON CONFLICT (device, key) DO UPDATE SET value = excluded.value",
-            device,
-            key,
-            JSON.stringify(value),
-          );
       }),
   };
 }

@@ -13,6 +13,8 @@ import { freePort, startOwn } from "../../test/conformance/ftp-servers.js";
 import { RawFtp } from "../../test/conformance/raw-ftp.js";
 import { bytes, context, type TestContext } from "../../test/conformance/upload.js";
 import { mountSmall, unmount } from "../../test/small-disk.js";
+import { Inbox } from "./inbox.js";
+import { corePathOf, type Root } from "./root.js";
 import type { FtpServer } from "./server.js";
 import { Writers } from "./shared.js";
 
@@ -543,4 +545,21 @@ test("that an upload broke is known after a restart", async () => {
   assert.equal((await second.source.stat("u/half.bin", calm()))?.settled, false);
   await second.close();
   await fs.rm(dir, { recursive: true });
+});
+
+test("that an upload ended is kept of the newest ten thousand: a station that runs for a year grows no further by each", async () => {
+  const stats = await fs.stat(base);
+  const file = Object.assign(Object.create(Object.getPrototypeOf(stats) as object) as typeof stats, stats, {
+    isDirectory: () => false,
+    isFile: () => true,
+  });
+  const inbox = new Inbox(context(), new Writers());
+  inbox.begin({ lstat: () => Promise.resolve(file) } as unknown as Root);
+  const [first, second] = [[Buffer.from("0")], [Buffer.from("1")]];
+  for (let n = 0; n < 10_000; n++) await inbox.arrived([Buffer.from(String(n))], "u", 1);
+  // Sent once more, it is among the newest.
+  await inbox.arrived(first, "u", 1);
+  await inbox.arrived([Buffer.from("one more")], "u", 1);
+  const settled = (place: Buffer[]) => inbox.entryOf(corePathOf(place), file).settled;
+  assert.deepEqual([settled(first), settled(second), settled([Buffer.from("one more")])], [true, undefined, true]);
 });

@@ -17,12 +17,15 @@ import { isPartial } from "./commands-files.js";
 import { corePathOf, placeOfCorePath, type Place, type Root } from "./root.js";
 import type { Arrivals, Writers } from "./shared.js";
 
+/** What arrived before so many others is old enough to have settled by itself. */
+const mostFinished = 10_000;
+
 export class Inbox implements Source, Arrivals {
   readonly features: SourceFeatures = { ranges: true, digests: ["sha256"], concurrency: 4, inPlace: true };
   readonly changes$ = new Subject<void>();
   readonly #context: PluginContext;
   readonly #writers: Writers;
-  /** Size, time and inode of what arrived since the start. */
+  /** Size, time and inode of what arrived since the start, the newest last. */
   readonly #finished = new Map<string, string>();
   #root: Root | undefined;
 
@@ -49,7 +52,7 @@ export class Inbox implements Source, Arrivals {
 
   async arrived(place: Place, user: string, bytes: number): Promise<void> {
     const path = corePathOf(place);
-    this.#finished.set(path, textOf(await this.root.lstat(place)));
+    this.#finish(path, textOf(await this.root.lstat(place)));
     await this.#remember(path, undefined);
     this.#context.say("info", `${user} sent ${path}`, { user, path, size: bytes });
     this.changes$.next();
@@ -94,8 +97,8 @@ export class Inbox implements Source, Arrivals {
     for await (const name of this.#filesBelow(to)) {
       const before = corePathOf([...from, ...name]);
       const finished = this.#finished.get(before);
-      if (finished !== undefined) this.#finished.set(corePathOf([...to, ...name]), finished);
       this.#finished.delete(before);
+      if (finished !== undefined) this.#finish(corePathOf([...to, ...name]), finished);
       await this.#remember(before, undefined);
     }
   }
@@ -219,6 +222,13 @@ export class Inbox implements Source, Arrivals {
     if (this.#writers.has(path)) return false;
     if (this.#finished.get(path) === textOf(stats)) return true;
     return this.#context.memory.get(brokenKey(path)) === stats.size ? false : undefined;
+  }
+
+  #finish(path: string, text: string): void {
+    this.#finished.delete(path);
+    this.#finished.set(path, text);
+    const [oldest] = this.#finished.keys();
+    if (this.#finished.size > mostFinished && oldest !== undefined) this.#finished.delete(oldest);
   }
 
   async #remember(path: string, bytes: number | undefined): Promise<void> {
