@@ -9,6 +9,7 @@
  */
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { Fault } from "../../core/errors.js";
 import { unacknowledged } from "../../core/net.js";
 
 export interface Answer {
@@ -33,6 +34,11 @@ export class ProtocolError extends Error {}
 
 /** No answer, or no byte, for as long as is allowed. */
 export class Silence extends Error {}
+
+/** To Telnet, whose rules RFC 959 has for commands, the byte FF begins a command of its own, and is itself where it is doubled. Most servers know nothing of that. */
+const takesFF = /\bvsFTPd\b|\bPure-FTPd\b|\bFileSync\b/;
+const doublesFF = /\bProFTPD\b/;
+export const holdsFF = "holds the byte FF, which this server may take for a command";
 
 /** So many commands keep a server busy while others gather, so long. */
 const enough = 4;
@@ -193,8 +199,15 @@ export class Control {
     for (const { reject } of waiting) reject(error);
   }
 
-  #enqueue({ command, codes, onBegin }: Asked, signal?: AbortSignal): Promise<Answer> {
-    if (/[\r\n\0]/.test(command)) return Promise.reject(new ProtocolError("a command may not hold a line break"));
+  /** Whether the byte FF in a name stays what it is. */
+  get takesFF(): boolean {
+    return takesFF.test(this.greeting) || doublesFF.test(this.greeting);
+  }
+
+  #enqueue({ command: plain, codes, onBegin }: Asked, signal?: AbortSignal): Promise<Answer> {
+    if (/[\r\n\0]/.test(plain)) return Promise.reject(new ProtocolError("a command may not hold a line break"));
+    if (plain.includes("\xff") && !this.takesFF) return Promise.reject(new Fault("rejected", `its path ${holdsFF}`));
+    const command = doublesFF.test(this.greeting) ? plain.replaceAll("\xff", "\xff\xff") : plain;
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
         reject(this.#failure);

@@ -5,7 +5,7 @@ import { TLSSocket, type ConnectionOptions } from "node:tls";
 import { abortedFault, type Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { certificateOf, expectPinned, tlsOptions } from "../../core/net.js";
 import type { Certificate, Clock } from "../../core/plugin.js";
-import { type Answer, Control, ProtocolError, Refusal } from "./control.js";
+import { type Answer, Control, holdsFF, ProtocolError, Refusal } from "./control.js";
 import { type Data, type DataMemory, openData } from "./data.js";
 import { ftpFault, implicitPort, TlsRefusal } from "./faults.js";
 import type { Listed } from "./listing.js";
@@ -24,8 +24,6 @@ export interface ServerMemory {
 
 /** Servers that keep a space at the end of a name. Pure-FTPd turns it into "_" at RNTO, over whatever has that name. */
 const keepsSpaces = /\bvsFTPd\b|\bFileSync\b|\bProFTPD\b/;
-/** Servers to which the byte FF is no Telnet command. */
-const keepsFF = /\bvsFTPd\b|\bFileSync\b/;
 
 export class Login {
   readonly control: Control;
@@ -106,9 +104,9 @@ export class Login {
 
   /** Why a path (as text of bytes) would not arrive as it is; undefined when it would. */
   unsafe(wire: string): string | undefined {
-    const { greeting } = this.control;
+    const { greeting, takesFF } = this.control;
     if (/ (\/|$)/.test(wire) && !keepsSpaces.test(greeting)) return "ends with a space, which this server may change into another name";
-    if (wire.includes("\xff") && !keepsFF.test(greeting)) return "holds the byte FF, which this server may take for a command";
+    if (wire.includes("\xff") && !takesFF) return holdsFF;
     return undefined;
   }
 

@@ -1,12 +1,14 @@
 /** Names that a server would change into others: they arrive as they are, or are refused before a byte is sent; what is there stays. */
 import assert from "node:assert/strict";
-import { promises as fs } from "node:fs";
+import { existsSync, promises as fs } from "node:fs";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { isFault } from "../../core/errors.js";
 import { calm } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
 import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
+import { all } from "./source-under-test.js";
 import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
 
@@ -39,5 +41,37 @@ for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd, ftpSrv])
         }
       }
       assert.equal(await fs.readFile(join(server.dir, "log_"), "utf8"), "somebody else's");
+    },
+  );
+
+for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd])
+  test(
+    `${kind.name}: names with the byte FF, each beside what it would be without: each is read, and removed, as itself`,
+    { skip: kind.skip ?? false },
+    async (t) => {
+      const server = await kind.start();
+      const device = ftpDevice(server);
+      t.after(async () => {
+        await device.close();
+        await server.stop();
+      });
+      const source = device.source ?? assert.fail();
+      const names = ["ab", "a\u201bFFb", "a\u201bFF\u201bFFb", "a\u201bFF\u201bFBb", "c", "c\u201bFF\u201bFE"];
+      const onDisk = (name: string) => Buffer.concat([Buffer.from(`${server.dir}/`), server.disk(name)]);
+      for (const [n, name] of names.entries()) {
+        await fs.writeFile(onDisk(name), `content ${n}`);
+        await fs.utimes(onDisk(name), 1e9, 1e9);
+      }
+      const found = (await all(source)).sort((a, b) => (a.path < b.path ? -1 : 1));
+      assert.deepEqual(
+        found.map(({ path }) => path),
+        [...names].sort(),
+      );
+      for (const entry of found) {
+        const content = await text(await source.open(entry, 0, calm()));
+        assert.equal(content, `content ${names.indexOf(entry.path)}`, entry.path);
+      }
+      await device.tree?.remove("a\u201bFF\u201bFFb", found.find(({ path }) => path === "a\u201bFF\u201bFFb") ?? assert.fail(), calm());
+      for (const name of names) assert.equal(existsSync(onDisk(name)), name !== "a\u201bFF\u201bFFb", name);
     },
   );
