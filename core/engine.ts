@@ -76,6 +76,11 @@ export function routeOf(engine: Engine, version: VersionRow, delivery: Pick<Deli
     ?.find(({ rules }) => rules.route.to.some(({ device }) => device === delivery.target) && rules.wants(version));
 }
 
+/** Sources with routes of which nobody knows yet what they have, also those that cannot be started; not those that the configuration is wrong about. */
+export function unlistedIn({ config, routes, finders }: Engine): string[] {
+  return config.devices.flatMap(({ name }) => (routes.has(name) && (finders.get(name)?.listings ?? 0) === 0 ? [name] : []));
+}
+
 /** "pixhawk:2026-05-01/10_00_00.ulg" */
 export function nameOf(version: Pick<VersionRow, "source" | "path">): string {
   return `${version.source}:${version.path}`;

@@ -440,15 +440,17 @@ export class Lane {
 }
 
 /** A plugin from outside may leave out what nothing works without: told here, that costs only its own device. Throws "config". */
-function expectWhole(device: Device, { kind, type }: DeviceConfig): void {
+function expectWhole(device: Device, { kind, type, plugin, options }: DeviceConfig): void {
+  const withheld = plugin.withheld?.(options) ?? {};
   const given: Partial<Service> = device;
   const methods = (["probe", "close", ...(kind === "service" ? ["start" as const] : [])] as const).filter(
     (name) => typeof given[name] !== "function",
   );
-  const sides = (["source", "target"] as const).filter((side) => {
+  const sides = (["source", "target"] as const).flatMap((side) => {
     const part: { readonly features?: unknown } | undefined = given[side];
-    return part !== undefined && part.features === undefined;
+    if (part !== undefined) return part.features === undefined ? [`${side}.features`] : [];
+    return plugin.roles.includes(side) && withheld[side] === undefined ? [side] : [];
   });
-  const lacks = [...(given.presence$ === undefined ? ["presence$"] : []), ...methods, ...sides.map((side) => `${side}.features`)];
+  const lacks = [...(given.presence$ === undefined ? ["presence$"] : []), ...methods, ...sides];
   if (lacks.length > 0) throw new Fault("config", `what the plugin "${type}" makes has no ${lacks.join(", no ")}`);
 }

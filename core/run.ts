@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from "node:util";
 import { auditTime, lastValueFrom, map, type Observable } from "./rxjs.js";
 import { buildLane, engineOf, routesBySource, type Given, type OwnEngine } from "./build.js";
 import type { Config, DeviceConfig } from "./config.js";
-import type { RouteLane } from "./engine.js";
+import { type RouteLane, unlistedIn } from "./engine.js";
 import { isFault } from "./errors.js";
 import { Finder } from "./find.js";
 import type { Installation } from "./installation.js";
@@ -401,9 +401,8 @@ export class Run {
       return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.left ?? []);
     });
     const unreleased = [...queue.releasable.values()].filter(({ failed }) => failed !== undefined).length;
-    const unlisted = finders.filter(({ listings }) => listings === 0).map(({ lane }) => lane.name);
     const unread = finders.reduce((sum, { leftOut }) => sum + (leftOut?.unread ?? 0), 0);
-    return { waiting, parked, unreleased, unlisted, unread, uneven };
+    return { waiting, parked, unreleased, unlisted: unlistedIn(engine), unread, uneven };
   }
 
   stop(): Promise<void> {

@@ -1,7 +1,7 @@
 /** The picture drawn from the journal, the lanes and what moves now. Its keys are a promise: they are only ever added. */
 import { namesIn, type Wrong } from "./config.js";
 import { placeText, wrongText, type ConfigProblem } from "./config-problems.js";
-import type { Engine } from "./engine.js";
+import { type Engine, unlistedIn } from "./engine.js";
 import { lastSeen, type LastSeen } from "./last.js";
 import { heldNow } from "./limits.js";
 import type { Journal } from "./journal.js";
@@ -181,7 +181,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     ...(refused === undefined ? {} : { refused }),
     summary: summary({
       wrong: `${refused === undefined ? "" : `${refused}; `}${wrong === undefined ? "" : `${wrongText(wrong)}; `}`,
-      unlisted: [...engine.finders.values()].filter(({ listings }) => listings === 0).map(({ lane }) => lane.name),
+      unlisted: ready ? unlistedIn(engine) : [],
       leftOut: [...engine.finders.values()].reduce((sum, finder) => sum + (finder.leftOut?.paths ?? 0), 0),
       open: waiting + active,
       parked,
@@ -226,7 +226,7 @@ function devicesOf(engine: Engine, ready: boolean): Status["devices"] {
     const withheld = plugin.withheld?.(options) ?? {};
     const roles = rolesOf(engine, name) ?? plugin.roles.filter((role) => withheld[role] === undefined);
     if (lane === undefined) {
-      const reason = ready ? "it cannot be started as configured" : noDaemon;
+      const reason = ready ? 'it cannot be started as configured ("filesync check --probe" says why)' : noDaemon;
       const last = ready ? undefined : lastSeen(engine, name);
       return { name, type, roles, presence: "unknown" as const, reason, ...(last === undefined ? {} : { last }) };
     }

@@ -122,24 +122,33 @@ test("a plugin that lacks a part, or breaks the contract at once, costs only its
   const { world } = withPlugin(t, camera.url);
   const plugin = (device: string) => `import { rxjs, v } from "filesync/plugin";
     const base = { presence$: new rxjs.BehaviorSubject({ state: "attached" }), probe: async () => {}, close: async () => {} };
+    const source = { features: { ranges: true, digests: [], inPlace: false, concurrency: 1 }, async *list() {} };
     export const plugin = { type: "x", roles: ["source"], options: v.strictObject({}), device: () => (${device}) };`;
   const wrong = {
     none: plugin("{ source: {} }"),
+    part: plugin("base"),
     later: plugin("Promise.resolve(base)"),
-    errs: plugin("{ ...base, presence$: new rxjs.Observable((all) => all.error(new Error('no bus'))) }"),
+    throws: plugin("base.nosuch.bus"),
+    errs: plugin("{ ...base, source, presence$: new rxjs.Observable((all) => all.error(new Error('no bus'))) }"),
   };
   for (const [name, text] of Object.entries(wrong)) writeFileSync(world.path(`${name}.js`), text);
   world.file("in/a.bin", "abc");
-  const config = world.config({
-    devices: {
-      ...Object.fromEntries(Object.keys(wrong).map((name) => [name, { type: `./${name}.js` }])),
-      in: { type: "local", dir: "in" },
-      out: { type: "local", dir: "out" },
-    },
-    routes: [...Object.keys(wrong), "in"].map((from) => ({ from, to: ["out"] })),
-  });
-  const lacks = /none: what the plugin ".\/none.js" makes has no presence\$/;
-  assert.match((await runProgram(["check", "--probe", "--config", config])).out, lacks);
+  const configWith = (names: readonly string[], file: string) =>
+    world.config(
+      {
+        devices: {
+          ...Object.fromEntries(names.map((name) => [name, { type: `./${name}.js` }])),
+          in: { type: "local", dir: "in" },
+          out: { type: "local", dir: "out" },
+        },
+        routes: [...names, "in"].map((from) => ({ from, to: ["out"] })),
+      },
+      file,
+    );
+  const config = configWith(Object.keys(wrong), "wrong.json");
+  const probed = (await runProgram(["check", "--probe", "--config", config])).out;
+  assert.match(probed, /none: what the plugin ".\/none.js" makes has no presence\$/);
+  assert.match(probed, /part: what the plugin ".\/part.js" makes has no source$/m);
   const program = new Program(["run", "--json", "--config", config]);
   for (const words of [
     /^none: cannot be started: what the plugin ".\/none.js" makes has no presence\$, no probe, no close, no source.features; the rest runs/,
@@ -151,6 +160,9 @@ test("a plugin that lacks a part, or breaks the contract at once, costs only its
   program.signal("SIGTERM");
   assert.equal(await program.exited, 0);
   assert.equal(readFileSync(world.path("out/v/in/a.bin"), "utf8"), "abc");
+  const { code, out } = await runProgram(["run", "--once", "--config", configWith(["throws"], "once.json")]);
+  assert.match(out, /finished, but .*throws could not be listed/);
+  assert.equal(code, 3);
 });
 
 test("without the link of its page the mistake says what is missing and the command that mends it, which does", async (t) => {
