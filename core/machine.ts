@@ -37,7 +37,7 @@ export class Machine {
     public metered: readonly string[],
     readonly ask: Runs = runs,
     readonly interfaces: () => readonly string[] = interfacesNow,
-    readonly routes: () => Promise<string> = () => readFile("/proc/net/route", "utf8").catch(() => ""),
+    readonly routes: () => Promise<Routes> = routesNow,
   ) {}
 
   interfaceHolds(names: readonly string[]): string | undefined {
@@ -57,13 +57,16 @@ export class Machine {
   /** `over`: the interfaces that count; else the one of the default route. */
   async meteredHolds(wanted: boolean, over?: readonly string[]): Promise<string | undefined> {
     const up = this.interfaces();
-    const way = over === undefined ? wayOut(await this.routes()) : over.find((name) => up.includes(name));
-    if (way === undefined) return 'there is no way out of this machine ("metered")';
-    const is = await this.#isMetered(way);
-    if (is === undefined)
-      return `nobody can say whether ${way} is metered: NetworkManager does not, and "metered" at the top lists no interfaces`;
-    if (is === wanted) return undefined;
-    return `the way out, ${way}, is ${is ? "" : "not "}metered ("metered")`;
+    const one = over?.find((name) => up.includes(name));
+    const ways = over === undefined ? waysOut(await this.routes()) : one === undefined ? [] : [one];
+    if (ways.length === 0) return 'there is no way out of this machine ("metered")';
+    for (const way of ways) {
+      const is = await this.#isMetered(way);
+      if (is === undefined)
+        return `nobody can say whether ${way} is metered: NetworkManager does not, and "metered" at the top lists no interfaces`;
+      if (is !== wanted) return `the way out, ${way}, is ${is ? "" : "not "}metered ("metered")`;
+    }
+    return undefined;
   }
 
   async reachHolds(reach: Reach): Promise<string | undefined> {
@@ -117,16 +120,32 @@ function interfacesNow(): string[] {
   return Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) => (addresses.length > 0 ? [name] : []));
 }
 
-/** The interface of the default route with the lowest metric (proc(5), /proc/net/route). */
-export function wayOut(routes: string): string | undefined {
-  const rows = routes
-    .split("\n")
-    .slice(1)
-    .map((line) => line.split(/\s+/));
-  const open = rows.filter(
-    ([, to, , flags, , , , mask]) => to === "00000000" && mask === "00000000" && (Number.parseInt(flags ?? "0", 16) & 1) !== 0,
-  );
-  return open.sort((a, b) => Number(a[6]) - Number(b[6]))[0]?.[0];
+/** The kernel's tables. */
+interface Routes {
+  readonly v4: string;
+  readonly v6: string;
+}
+
+async function routesNow(): Promise<Routes> {
+  const [v4, v6] = await Promise.all(["route", "ipv6_route"].map((name) => readFile(`/proc/net/${name}`, "utf8").catch(() => "")));
+  return { v4: v4 ?? "", v6: v6 ?? "" };
+}
+
+/** The interface of the default route with the lowest metric, of IPv4 (proc(5), /proc/net/route) and of IPv6 (the kernel's rt6_info_route); once where both have one. */
+export function waysOut({ v4, v6 }: Routes): string[] {
+  const rows = (text: string) => text.split("\n").map((line) => line.trim().split(/\s+/));
+  const zero = "0".repeat(32);
+  const found = [
+    rows(v4).flatMap(([name = "", to, , flags, , , metric, mask]) =>
+      to === "00000000" && mask === "00000000" ? [{ name, flags, metric: Number(metric) }] : [],
+    ),
+    rows(v6).flatMap(([to, bits, from, fromBits, , metric = "", , , flags, name = ""]) =>
+      to === zero && bits === "00" && from === zero && fromBits === "00" ? [{ name, flags, metric: Number.parseInt(metric, 16) }] : [],
+    ),
+  ];
+  // RTF_UP, and not RTF_REJECT.
+  const open = found.map((all) => all.filter(({ flags = "0" }) => (Number.parseInt(flags, 16) & 0x201) === 1));
+  return [...new Set(open.flatMap((all) => all.sort((a, b) => a.metric - b.metric).slice(0, 1)).map(({ name }) => name))];
 }
 
 /** Undefined when the right server answered. A redirect is somebody else's answer; a connection from before, perhaps over another network, is not used. */

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import * as v from "valibot";
 import { RealClock } from "./clock.js";
-import { Machine, wayOut, type Runs } from "./machine.js";
+import { Machine, waysOut, type Runs } from "./machine.js";
 import { heldBy, whenSchema, type Facts } from "./when.js";
 
 const clock = new RealClock(false);
@@ -93,13 +93,13 @@ test("the vehicle: known to be disarmed, or nothing is sent", async () => {
 });
 
 test("interfaces, and whether the way out is metered", async () => {
-  const machine = (metered: string[], out: string | undefined, up = ["lo", "wlan0"]) =>
+  const machine = (metered: string[], out: string | undefined, up = ["lo", "wlan0"], v6 = "") =>
     new Machine(
       clock,
       metered,
       () => Promise.resolve(out),
       () => up,
-      () => Promise.resolve(routes),
+      () => Promise.resolve({ v4: routes, v6 }),
     );
   const routes = [
     "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT",
@@ -109,8 +109,19 @@ test("interfaces, and whether the way out is metered", async () => {
     "wlan0\t0002A8C0\t00000000\t0001\t0\t0\t600\t00FFFFFF\t0\t0\t0",
     "",
   ].join("\n");
-  assert.equal(wayOut(routes), "wwan0");
-  assert.equal(wayOut(""), undefined);
+  // As Linux prints them: of the loopback, of a network, of a router with a worse metric, and of one with a better.
+  const zero = "0".repeat(32);
+  const v6 = [
+    `${zero} 00 ${zero} 00 ${zero} ffffffff 00000001 00000000 00200200       lo`,
+    `fd000000000000000000000000000000 40 ${zero} 00 ${zero} 00000100 00000001 00000000 00000001    wlan0`,
+    `${zero} 00 ${zero} 00 fe800000000000000000000000000001 00000400 00000002 00000000 00450003    wlan0`,
+    `${zero} 00 ${zero} 00 fe800000000000000000000000000002 00000064 00000002 00000000 00000003    wwan1`,
+    "",
+  ].join("\n");
+  assert.deepEqual(waysOut({ v4: routes, v6: "" }), ["wwan0"]);
+  assert.deepEqual(waysOut({ v4: "", v6 }), ["wwan1"]);
+  assert.deepEqual(waysOut({ v4: routes, v6: v6.replaceAll("wwan1", "wwan0") }), ["wwan0"]);
+  assert.deepEqual(waysOut({ v4: "", v6: "" }), []);
   const nmcli =
     "GENERAL.DEVICE:wlan0\nGENERAL.METERED:no (guessed)\n\nGENERAL.DEVICE:wwan0\nGENERAL.METERED:yes\n\nGENERAL.DEVICE:lo\nGENERAL.METERED:unknown\n";
   const reason = async (when: unknown, it: Machine) => (await held(when, { machine: it }))?.reason;
@@ -121,6 +132,11 @@ test("interfaces, and whether the way out is metered", async () => {
   assert.equal(await reason({ metered: false, interface: "wlan0" }, machine([], nmcli)), undefined);
   assert.equal(await reason({ metered: false }, machine(["ww*"], undefined)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: false }, machine(["ppp*"], undefined)), undefined, "who lists names lists all");
+  assert.equal(
+    await reason({ metered: false }, machine(["wwan1"], undefined, undefined, v6)),
+    'the way out, wwan1, is metered ("metered")',
+    "a server with an IPv6 address is reached by that",
+  );
   assert.match((await reason({ metered: false }, machine([], undefined))) ?? "", /nobody can say whether wwan0 is metered/);
 });
 
