@@ -155,7 +155,7 @@ export class Putting {
     exchange.say({ copy: true });
     this.#held = await hands.copy(given.size, exchange.take(), exchange.signal);
     this.#path = this.#held.path;
-    if (given.modifiedMs !== undefined) await fs.utimes(this.#path, given.modifiedMs / 1000, given.modifiedMs / 1000);
+    if (given.modifiedMs !== undefined) await fs.utimes(this.#path, new Date(), new Date(given.modifiedMs));
   }
 
   #bytes(offset: number): AsyncIterable<Buffer> {

@@ -90,7 +90,8 @@ export function expectPinned(socket: TLSSocket, { fingerprint: pinned }: Tls): v
   if (raw === undefined && socket.isSessionReused()) return;
   const shown = fingerprintOf(raw ?? Buffer.alloc(0));
   if (parseFingerprint(shown) === pinned) return;
-  throw new Fault("denied", `the server's certificate is ${shown}, not the one that is configured: another server, or a new certificate`);
+  const given = fingerprintText(Buffer.from(pinned, "hex"));
+  throw new Fault("denied", `the server's certificate is ${shown}, not the ${given} that was given: another server, or a new certificate`);
 }
 
 /** The certificate of a peer, once the handshake is done. */

@@ -285,7 +285,8 @@ export class Root {
     await this.#parent(place, async (path) => {
       const stats = await fs.lstat(path);
       if (stats.isSymbolicLink()) throw fileError("ELOOP", "a symbolic link");
-      await fs.lutimes(path, stats.atimeMs / 1000, modifiedMs / 1000);
+      // Of a number before 1970 node makes "now".
+      await fs.lutimes(path, stats.atime, new Date(modifiedMs));
     });
   }
 

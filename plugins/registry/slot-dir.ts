@@ -164,7 +164,7 @@ export class SlotDir {
     try {
       const now = await handle.stat({ bigint: true });
       if (!isPlain(now) || now.ino !== read.ino || now.size !== read.size || now.mtimeNs !== read.mtimeNs) return "changed";
-      if (modifiedMs !== undefined) await handle.utimes(modifiedMs / 1000, modifiedMs / 1000);
+      if (modifiedMs !== undefined) await handle.utimes(new Date(), new Date(modifiedMs));
       await handle.chmod(0o640);
       await handle.sync();
     } finally {
