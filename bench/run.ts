@@ -2,6 +2,7 @@
 import { compact } from "./compact.js";
 import { cutThrough } from "./cut-through.js";
 import { disk } from "./disk.js";
+import { growth } from "./growth.js";
 import { idle } from "./idle.js";
 import { many } from "./many.js";
 import { mavftp } from "./mavftp.js";
@@ -27,6 +28,7 @@ const all: Readonly<Record<string, (given?: readonly string[]) => Promise<void>>
   rsync,
   resume,
   memory,
+  growth,
   disk,
   mavftp,
 };
