@@ -492,7 +492,8 @@ export class Connection {
     // vsftpd says so in an answer of success, behind an empty list; Pure-FTPd ends a list after 10,000 entries (its "-L").
     if (said !== undefined && /failed to open directory/i.test(said.text)) throw new Refusal({ code: 550, text: said.text });
     if (said === undefined || !/truncated/i.test(said.text)) return listed;
-    return [...listed, { name: "", kind: "unreadable", size: 0, reason: `the server left out the rest: it said "${said.text.trim()}"` }];
+    const reason = `the server left out the rest: it said "${said.text.trim()}": have it list more of one directory (Pure-FTPd: -L)`;
+    return [...listed, { name: "", kind: "unreadable", size: 0, reason }];
   }
 }
 

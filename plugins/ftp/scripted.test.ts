@@ -16,6 +16,7 @@ import type { Device } from "../../core/plugin.js";
 import { parseIn } from "../../core/options.js";
 import { calm, expectFault, onceReached, until } from "../../test/conformance/clause.js";
 import { hasOpenssl, selfSigned } from "../../test/conformance/ftp-servers.js";
+import { all } from "../../test/conformance/source-under-test.js";
 import { bytes, context, realClock, upload } from "../../test/conformance/upload.js";
 import { Refusal, Silence } from "./control.js";
 import { ftpFault } from "./faults.js";
@@ -829,6 +830,17 @@ test("a source looks at a file by SIZE where there is no MLST, and lists only fo
   assert.equal(listed(), 2);
   assert.deepEqual(await device.tree!.stat("a.bin", calm()), { path: "a.bin", kind: "file", size: 7 });
   assert.equal(listed(), 3);
+});
+
+test("what a server leaves out of a long listing is told, with what to change", async () => {
+  const port = await dataPort((socket) => socket.on("error", () => socket.destroy()).end("-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n"));
+  const { device } = await scripted((line) => {
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    return line.startsWith("LIST") ? "150 now\r\n226-Options: -a\r\n226 Output truncated to 10000 matches" : undefined;
+  });
+  const [rest, file, ...more] = await all(device.source!);
+  assert.deepEqual([rest?.path, file?.path, more], [".", "a.bin", []]);
+  assert.match(rest?.reason ?? "", /left out the rest.* truncated to 10000 matches".* -L/s);
 });
 
 test("looks at one directory share a listing that begins after them, and do not end with who asked first", async () => {
