@@ -187,7 +187,7 @@ function meantBy(engine: Engine, what: string): DeliveryRow[] {
   const named = namedBy(engine, what).flatMap(({ deliveries }) => deliveries);
   if (named.length > 0) return named;
   if (!isDevice(engine, what)) throw unknown(engine, what);
-  return deliveriesWhere(engine, "state IN ('wanting', 'ready', 'parked') AND (source = ?1 OR target = ?1)", what);
+  return deliveriesWhere(engine, "state IN ('wanting', 'ready', 'active', 'parked') AND (source = ?1 OR target = ?1)", what);
 }
 
 function deliveriesWhere(engine: Engine, where: string, ...values: string[]): DeliveryRow[] {

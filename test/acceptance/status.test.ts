@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, rmSync, symlinkSync, utimesSync } from "node:fs";
+import { cpSync, readdirSync, rmSync, symlinkSync, utimesSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
@@ -119,6 +119,10 @@ test("after a kill nothing is being sent: why and status say that it waits for t
     await told(),
     '  in → out  1 waits: "out" is not in the configuration: put it back, or give up what waits for it: filesync forget out',
   );
+  // What is told there works at once, also before a daemon has looked what the killed one left.
+  cpSync(world.path("state"), world.path("copy"), { recursive: true, filter: (path) => !path.endsWith(".sock") });
+  const copy = world.config({ stateDir: "copy", devices: { in: local("in") }, routes: [] }, "copy.json");
+  assert.match((await runProgram(["forget", "out", "--config", copy])).out, /^in:a.bin → out .*: given up; /);
   // Its bytes are still to come from a source that has another name now.
   world.config({ devices: { inbox: local("in"), out: local("out") }, routes: [] });
   const away = '"in" is not in the configuration: put it back, or give up all of it that has not arrived: filesync forget in';
