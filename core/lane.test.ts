@@ -5,7 +5,7 @@ import type { DeviceConfig } from "./config.js";
 import { abortedFault, Fault } from "./errors.js";
 import { Events } from "./events.js";
 import { Lane } from "./lane.js";
-import type { Clock, Device, Presence, Source, Target } from "./plugin.js";
+import type { Clock, Device, Presence, Role, Source, Target } from "./plugin.js";
 
 /** A clock that a test moves; each sleep is seen. */
 class Hand implements Clock {
@@ -43,7 +43,7 @@ function laneOf(concurrency = 1) {
     target: { features: { concurrency } } as unknown as Target,
   };
   const clock = new Hand();
-  const lane = new Lane({ name: "d" } as DeviceConfig, device, clock, new Events(), () => 0.5);
+  const lane = new Lane({ name: "d", plugin: { roles: [] as readonly Role[] } } as DeviceConfig, device, clock, new Events(), () => 0.5);
   lane.start();
   return { lane, presence$, probes, clock };
 }
