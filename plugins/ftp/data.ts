@@ -6,7 +6,7 @@
  */
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, TLSSocket, type ConnectionOptions } from "node:tls";
-import { type Answer, type Control, ProtocolError, Refusal } from "./control.js";
+import { type Answer, type Asked, type Control, ProtocolError, Refusal } from "./control.js";
 import { readable } from "./wire.js";
 
 export interface DataOptions {
@@ -47,13 +47,18 @@ export async function openData(control: Control, commands: readonly string[], me
   let onBegin: () => void = () => undefined;
   const begun = new Promise<void>((resolve) => (onBegin = resolve));
   const asked = commands.map((command) => (/^REST/.test(command) ? { command, codes: /^350/ } : { command, codes: transferred, onBegin }));
+  // Whoever waits for an answer is told; nobody waits for it while the connection is made.
+  const ask = (all: readonly Asked[]): Promise<Answer>[] => {
+    const answers = control.askAll(all);
+    for (const each of answers) each.catch(() => undefined);
+    return answers;
+  };
   let port: number;
   let answers: readonly Promise<Answer>[];
   if (memory.epsv === true) {
     // In one packet: the server says its port, goes on to the command, and there waits for the connection.
-    const [first, ...rest] = control.askAll([{ command: "EPSV", codes: /^229/ }, ...asked]);
+    const [first, ...rest] = ask([{ command: "EPSV", codes: /^229/ }, ...asked]);
     answers = rest;
-    for (const each of rest) each.catch(() => undefined);
     const answer = (await first) ?? { code: 451, text: "no answer" };
     port = portOf(answer);
     if (port === 0) {
@@ -65,15 +70,13 @@ export async function openData(control: Control, commands: readonly string[], me
   } else {
     port = await askPort(control, memory);
     // Together: the server waits for the connection, and the connection for nothing.
-    answers = control.askAll(asked);
+    answers = ask(asked);
   }
   const host = control.socket.remoteAddress;
   if (host === undefined) throw new Error("the control connection has ended");
   const before = answers.slice(0, -1);
   const answer = answers.at(-1) ?? Promise.reject(new Error("a transfer needs a command"));
   const raw: Socket = connectTcp({ host, port, noDelay: true });
-  // Whoever waits for the answer is told; nobody waits for it while the connection is made.
-  for (const each of answers) each.catch(() => undefined);
   try {
     await connected(raw, port, options.timeoutMs, answer);
   } catch (error) {

@@ -832,6 +832,17 @@ test("a source looks at a file by SIZE where there is no MLST, and lists only fo
   assert.equal(listed(), 3);
 });
 
+test("a line that is reset behind the server's port ends what was to be moved over it, and nothing else", async () => {
+  const { device } = await scripted((line, socket) => {
+    if (line !== "EPSV") return undefined;
+    socket.write("229 ok (|||9|)\r\n");
+    socket.resetAndDestroy();
+    return "";
+  });
+  // What is rejected, and nobody waits for, would end the whole program.
+  await expectFault(all(device.source!), "transient");
+});
+
 test("what a server leaves out of a long listing is told, with what to change", async () => {
   const port = await dataPort((socket) => socket.on("error", () => socket.destroy()).end("-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n"));
   const { device } = await scripted((line) => {
