@@ -5,7 +5,7 @@ import { setImmediate as breath } from "node:timers/promises";
 import { Fault, orAborted } from "./errors.js";
 import { parentOf } from "./paths.js";
 import type { FileEntry } from "./plugin.js";
-import { listBelow } from "./remote.js";
+import { KnownDirs, listBelow } from "./remote.js";
 
 const dirs = ["", "a", "a/b", "a/b/c", "d", "d/e", "d/f", "d/g", "d/shut"];
 
@@ -106,4 +106,13 @@ test("a deep tree is listed, also where names are the same all the way down", as
 test("a connection that breaks ends it", async () => {
   for (const atOnce of [1, 4])
     await assert.rejects(listed(atOnce, new Fault("transient", "the link is gone")), { kind: "transient", message: "the link is gone" });
+});
+
+test("of the directories that are there no more are kept than a thousand, among them the one that was used last", () => {
+  const known = new KnownDirs();
+  for (let n = 0; n < 2500; n++) {
+    known.add(`trash/${n}`);
+    known.add(`trash/${n}`);
+    assert.ok(known.has(`trash/${n}`) && known.size <= 1000);
+  }
 });

@@ -26,6 +26,16 @@ export abstract class RemoteTree implements Pick<Tree, "list" | "stat"> {
   }
 }
 
+const mostKnown = 1000;
+
+/** Directories that are there, as far as we know. In a year a server may be given more of them than there is memory for: they are counted anew. */
+export class KnownDirs extends Set<string> {
+  override add(dir: string): this {
+    if (this.size >= mostKnown && !this.has(dir)) this.clear();
+    return super.add(dir);
+  }
+}
+
 /** Deeper is no tree that people make. */
 const deepest = 100;
 /**

@@ -9,6 +9,7 @@ import { createHash } from "node:crypto";
 import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { Digest, Occupant, Part, Proof, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import { KnownDirs } from "../../core/remote.js";
 import { type Answer, type Connection, Held, Refusal } from "./connection.js";
 import { ensureDir } from "./dirs.js";
 import { continuesNever } from "./faults.js";
@@ -39,8 +40,7 @@ const tellingBytes = 64 * 1024;
 export class FtpTarget implements Target {
   readonly #options: FtpOptions;
   readonly #pool: Pool;
-  /** Directories that are there, as far as we know. */
-  readonly #dirs = new Set<string>();
+  readonly #dirs = new KnownDirs();
   /** Uploads whose partial was found empty. */
   readonly #empty = new Set<string>();
   /** Uploads whose partial was proved as it is, before `commit`. */

@@ -7,6 +7,7 @@ import { HttpClient, isReading, type Asked, type HttpAnswer } from "../../core/h
 import { netFault } from "../../core/net.js";
 import { parentOf } from "../../core/paths.js";
 import type { Certificate, Clock, PluginContext } from "../../core/plugin.js";
+import { KnownDirs } from "../../core/remote.js";
 import { Turns } from "../../core/turns.js";
 import { refusal, type Refused, statusIn, statusOf } from "./answers.js";
 import { hrefOf, partsOf } from "./hrefs.js";
@@ -52,8 +53,7 @@ export class DavServer {
   readonly #bodies: Turns;
   readonly #questions: Turns;
   readonly #root: string;
-  /** Directories that are there, as far as we know. */
-  readonly #dirs = new Set<string>();
+  readonly #dirs = new KnownDirs();
   #ahead: number | undefined;
 
   constructor(options: WebdavOptions, { clock }: Pick<PluginContext, "clock">) {
