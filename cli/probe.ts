@@ -1,6 +1,7 @@
 /** Whether a device or service works, tried without changing anything: for `check --probe` and `doctor`. */
 import type { Config, DeviceConfig } from "../core/config.js";
 import { ask } from "../core/control.js";
+import { isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
 import type { Status } from "../core/status.js";
@@ -15,9 +16,10 @@ export function tryOut(config: DeviceConfig, all: Config, also?: (lane: Lane) =>
 
 async function tryDevice(
   config: DeviceConfig,
-  { vehicle, routes, stateDir }: Config,
+  { vehicle, routes, syncs, stateDir }: Config,
   also?: (lane: Lane) => Promise<void>,
 ): Promise<string> {
+  const isSource = [...routes, ...syncs].some(({ from }) => from === config.name);
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   const installation = (await installationIn(stateDir).catch(() => undefined)) ?? "00000000";
   return withLane(config, { vehicle, installation }, async (lane) => {
@@ -27,11 +29,21 @@ async function tryDevice(
     } finally {
       if (lane.present) await also?.(lane);
     }
+    if (isSource) await expectListed(lane, signal);
     if (!isTarget) return "works";
     if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
     await lane.device.probeTarget(signal);
     return "works";
   });
+}
+
+/** A server whose root is not there works: an upload makes it. What is sent from there has to be in it. Throws "missing" and "denied" alone: a slow link, or a long listing, is no mistake. */
+async function expectListed({ device }: Lane, signal: AbortSignal): Promise<void> {
+  try {
+    for await (const _ of device.source?.list(signal) ?? []) return;
+  } catch (error) {
+    if (isFault(error, "missing", "denied")) throw error;
+  }
 }
 
 async function tryService(config: DeviceConfig, { vehicle, stateDir }: Config): Promise<string> {

@@ -102,6 +102,8 @@ async function orUnreadable(read: (dir: string) => Promise<FileEntry[]>, dir: st
   try {
     return await read(dir);
   } catch (error) {
+    // Only a person knows where the files are, or when they will be there.
+    if (dir === "" && isFault(error, "missing")) throw new Fault("denied", `the root is not there: ${error.message}`, { cause: error });
     if (dir === "" || !isFault(error, "rejected", "denied", "missing")) throw error;
     return { path: dir, kind: "unreadable", size: 0, reason: error.message };
   }

@@ -37,16 +37,7 @@ export class WebdavSource implements Source {
 
   list(signal: AbortSignal, options?: ListOptions): AsyncGenerator<FileEntry> {
     // Half of the questions that may be asked at once: the others are for what is moved.
-    return listBelow((dir, own) => this.#readDir(dir, own), signal, options, this.#concurrency);
-  }
-
-  async #readDir(dir: string, signal: AbortSignal): Promise<FileEntry[]> {
-    try {
-      return await this.readDir(dir, signal);
-    } catch (error) {
-      if (dir !== "" || !isFault(error, "missing")) throw error;
-      throw new Fault("denied", `the root is not there: ${error.message}`, { cause: error });
-    }
+    return listBelow((dir, own) => this.readDir(dir, own), signal, options, this.#concurrency);
   }
 
   /** One directory. Throws "missing" when there is none, "denied" for one below the root of which the server tells that it is there, and twice not what is in it. */

@@ -5,6 +5,7 @@ import { createServer, connect, type AddressInfo, type Socket } from "node:net";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
+import { ownPlain } from "../conformance/ftp-servers.js";
 import { chrooted, openssh, type SftpServerUnderTest } from "../conformance/sftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -97,3 +98,47 @@ for (const kind of [openssh, chrooted]) {
     expectAll();
   });
 }
+
+test(
+  "a root that is not there: a target's is made by the first upload, of a source it is a mistake that check --probe and status tell",
+  { skip: openssh.skip ?? ownPlain.skip ?? false },
+  async (t) => {
+    const [ssh, ftp] = [await openssh.start(), await ownPlain.start()];
+    t.after(() => Promise.all([ssh.stop(), ftp.stop()]));
+    const world = new World(t);
+    const config = (from: string[], to: string) =>
+      world.config({
+        devices: {
+          nas: { type: "sftp", host: "127.0.0.1", port: ssh.port, root: join(ssh.seen, "photos"), ...ssh.options, interval: "1s" },
+          camera: {
+            type: "ftp",
+            host: "127.0.0.1",
+            port: ftp.port,
+            user: ftp.user,
+            password: ftp.password,
+            root: "/photos",
+            ...ftp.options,
+          },
+          here: { type: "local", dir: world.mkdir("here") },
+        },
+        routes: from.map((name) => ({ from: name, to: [to] })),
+      });
+    const probe = (file: string) => runProgram(["check", "--probe", "--config", file]);
+    assert.equal((await probe(config(["here"], "nas"))).code, 0);
+    assert.equal((await probe(config(["here"], "camera"))).code, 0);
+    const pull = config(["nas", "camera"], "here");
+    const { code, out, err } = await probe(pull);
+    assert.equal(code, 2, out + err);
+    assert.match(out + err, /nas: .*the root is not there/);
+    assert.match(out + err, /camera: .*the root cannot be entered/);
+    const program = new Program(["run", "--json", "--config", pull]);
+    t.after(() => program.kill());
+    await program.until(({ what, message }) => what === "detached" && message.startsWith("nas"), "that it is told");
+    assert.match((await runProgram(["status", "--config", pull])).out, /nas +detached.*the root is not there/);
+    program.signal("SIGTERM");
+    await program.exited;
+    for (const dir of [ssh.dir, ftp.dir]) mkdirSync(join(dir, "photos"));
+    const again = await probe(pull);
+    assert.equal(again.code, 0, again.out + again.err);
+  },
+);
