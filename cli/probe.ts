@@ -29,15 +29,16 @@ async function tryDevice(
     } finally {
       if (lane.present) await also?.(lane);
     }
-    if (isSource) await expectListed(lane, signal);
+    const { probeTarget } = lane.device;
+    if (isSource && probeTarget === undefined) await expectListed(lane, signal);
     if (!isTarget) return "works";
-    if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
-    await lane.device.probeTarget(signal);
+    if (probeTarget === undefined) return "answers; whether it can be written is not tried";
+    await probeTarget.call(lane.device, signal);
     return "works";
   });
 }
 
-/** A server whose root is not there works: an upload makes it. What is sent from there has to be in it. Throws "missing" and "denied" alone: a slow link, or a long listing, is no mistake. */
+/** Where only writing would tell, a root that is not there may be made by the first upload: what is sent from there has to be in it. Throws "missing" and "denied" alone: a slow link, or a long listing, is no mistake. */
 async function expectListed({ device }: Lane, signal: AbortSignal): Promise<void> {
   try {
     for await (const _ of device.source?.list(signal) ?? []) return;
