@@ -1,6 +1,7 @@
 /** Whether a device or service works, tried without changing anything: for `check --probe` and `doctor`. */
 import type { Config, DeviceConfig } from "../core/config.js";
 import { ask } from "../core/control.js";
+import { lookInto } from "../core/entries.js";
 import { isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
@@ -29,11 +30,10 @@ async function tryDevice(
     } finally {
       if (lane.present) await also?.(lane);
     }
-    const { probeTarget } = lane.device;
-    if (isSource && probeTarget === undefined) await expectListed(lane, signal);
+    if (isSource && lane.device.probeTarget === undefined) await expectListed(lane, signal);
     if (!isTarget) return "works";
-    if (probeTarget === undefined) return "answers; whether it can be written is not tried";
-    await probeTarget.call(lane.device, signal);
+    if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
+    await lane.device.probeTarget(signal);
     return "works";
   });
 }
@@ -41,7 +41,7 @@ async function tryDevice(
 /** Where only writing would tell, a root that is not there may be made by the first upload: what is sent from there has to be in it. Throws "missing" and "denied" alone: a slow link, or a long listing, is no mistake. */
 async function expectListed({ device }: Lane, signal: AbortSignal): Promise<void> {
   try {
-    for await (const _ of device.source?.list(signal) ?? []) return;
+    if (device.source !== undefined) await lookInto(device.source, signal);
   } catch (error) {
     if (isFault(error, "missing", "denied")) throw error;
   }

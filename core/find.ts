@@ -9,6 +9,7 @@ import { EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } 
 import { Survey } from "./compact.js";
 import { Considering } from "./considered.js";
 import { type Engine, type RouteLane } from "./engine.js";
+import { lookInto } from "./entries.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import { Looks } from "./looks.js";
@@ -141,7 +142,7 @@ export class Finder {
     } catch (error) {
       if (this.stop.aborted) return;
       if (this.engine.journal.failed) throw error;
-      this.lane.noteFault(error);
+      this.lane.noteFault(error, this.#isOnlySource ? (signal) => lookInto(this.#source, signal) : undefined);
       // The lane says it, once, when the device is gone.
       this.engine.events.say(
         this.failures === 0 && !isFault(error, "offline") ? "warn" : "debug",
@@ -153,6 +154,12 @@ export class Finder {
     } finally {
       this.#looked$.next(tookMs());
     }
+  }
+
+  /** Nothing is sent there: a root that is not there is made by no upload, for which its device would have to be up. */
+  get #isOnlySource(): boolean {
+    const { routes, syncs } = this.engine.config;
+    return ![...routes.flatMap(({ to }) => to.map(({ device }) => device)), ...syncs.map(({ to }) => to)].includes(this.lane.name);
   }
 
   /** One listing. Throws the source's Fault; what was found until then stays found. */

@@ -18,6 +18,13 @@ import { Throttle } from "./throttle.js";
 import type { Uptime } from "./uptime.js";
 import type { Held } from "./when.js";
 
+/** `over` ends the probing, by `again`. */
+interface Down {
+  reason: string;
+  readonly over: AbortController;
+  readonly again: (signal: AbortSignal) => Promise<void>;
+}
+
 export interface LaneState {
   readonly attached: boolean;
   readonly reason?: string;
@@ -43,8 +50,8 @@ export class Lane {
   readonly edge$ = new Subject<void>();
   readonly throttle: Throttle;
   #presence: Presence = { state: "detached", reason: "not looked at yet" };
-  /** What was learned from work against it; `over` ends the probing. */
-  #down: { reason: string; readonly over: AbortController } | undefined;
+  /** What was learned from work against it. */
+  #down: Down | undefined;
   #failures = 0;
   /** The last work against it went well: more of it may be begun at once. */
   proven = false;
@@ -302,15 +309,15 @@ export class Lane {
     this.proven = true;
   }
 
-  /** Work failed. "offline" twice in a row detaches; "denied" and "config" at once. */
-  noteFault(error: unknown): void {
+  /** Work failed. "offline" twice in a row detaches; "denied" and "config" at once. `again` tells, where it is given, whether it would go well now. */
+  noteFault(error: unknown, again?: Down["again"]): void {
     if (!isFault(error)) return;
     this.proven = false;
     if (error.kind === "offline") {
       if (!this.attached) return;
       this.#failures += 1;
       if (this.#failures >= 2) this.#goDown(reasonOf(error), false);
-    } else if (error.kind === "denied" || error.kind === "config") this.#goDown(reasonOf(error), true);
+    } else if (error.kind === "denied" || error.kind === "config") this.#goDown(reasonOf(error), true, again);
   }
 
   /** A file was longer than when it was found, with nothing to prove that it is still the same: it is found anew. */
@@ -372,21 +379,21 @@ export class Lane {
     await this.device.close();
   }
 
-  #goDown(reason: string, slow: boolean): void {
+  #goDown(reason: string, slow: boolean, again: Down["again"] = (signal) => this.device.probe(signal)): void {
     if (this.#down !== undefined || this.#closed) return;
-    const down = { reason, over: new AbortController() };
+    const down = { reason, over: new AbortController(), again };
     this.#down = down;
     this.#update(false);
     const before = this.#probing;
     this.#probing = this.#probeUntilUp(down, slow).then(() => before);
   }
 
-  async #probeUntilUp(down: { reason: string; readonly over: AbortController }, slow: boolean): Promise<void> {
+  async #probeUntilUp(down: Down, slow: boolean): Promise<void> {
     const { signal } = down.over;
     for (let tries = 0; !signal.aborted; tries++) {
       try {
         await this.clock.sleep(slow ? deniedProbeMs : backoffMs(tries, this.clock.monotonicMs(), this.random()), signal);
-        await this.device.probe(signal);
+        await down.again(signal);
         throwIfAborted(signal);
         this.#up();
         this.#update(true);

@@ -135,6 +135,30 @@ test("a device that goes while it is listed is said to be away, once; a listing 
   assert.equal(said("listing-failed")[1], "warn: card: cannot list it: no answer");
 });
 
+test("a source that answers, and whose root may not be listed, stays away until that may be: it is said once", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content", t0);
+  let shut = true;
+  card.before = (call) => (shut && call === "list" ? Promise.reject(new Fault("denied", "the root is not there")) : undefined);
+  const looks: (() => void)[] = [];
+  const real = bench.clock.sleep.bind(bench.clock);
+  bench.clock.sleep = (ms, signal) =>
+    ms === 60_000 ? Promise.race([real(ms, signal), new Promise<void>((go) => looks.push(go))]) : real(ms, signal);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const said = () =>
+    bench.events.filter(({ what, message }) => /^(at|de)tached$/.test(what) && message.startsWith("card")).map(({ what }) => what);
+  for (let n = 1; n <= 3; n++) {
+    await until(bench, "that it waits", () => looks.length === n);
+    assert.deepEqual(said(), ["attached", "detached"]);
+    shut = n < 3;
+    looks.at(-1)?.();
+  }
+  await until(bench, "the file", () => out.files.has("a.bin"));
+  assert.deepEqual(said(), ["attached", "detached", "attached"]);
+});
+
 test("a target that is added after the spool copy has expired gets the file", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
