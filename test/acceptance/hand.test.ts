@@ -354,6 +354,28 @@ test(
   },
 );
 
+test("Ctrl-C in a put says what went there, and that the same command goes on, which it does", async (t) => {
+  const world = new World(t);
+  world.file("a.bin", Buffer.alloc(40_000_000, 1));
+  world.mkdir("disk");
+  const config = world.config({ devices: { disk: local("disk", { maxRate: "8MiB/s" }) } });
+  const words = ["put", world.path("a.bin"), "disk:", "--config", config];
+  const put = new Program(words);
+  t.after(() => put.kill());
+  const parts = () => readdirSync(world.path("disk")).filter((name) => name.endsWith(".part"));
+  let ended = false;
+  void put.exited.then(() => (ended = true));
+  while (!ended && !parts().some((name) => world.size(`disk/${name}`) > 6e6)) await new Promise((resolve) => setTimeout(resolve, 20));
+  put.signal("SIGINT");
+  assert.equal(await put.exited, 130);
+  assert.match(put.stderr, /^filesync: .*stopped; \d+ of 40000000 bytes went to disk: where it can go on, the same command does\n$/);
+  world.config({ devices: { disk: local("disk") } });
+  const again = await runProgram(words);
+  assert.equal(again.code, 0, again.err);
+  assert.match(again.err, /goes on at byte [1-9]\d+ of 40000000/);
+  assert.ok(readFileSync(world.path("disk/a.bin")).equals(readFileSync(world.path("a.bin"))));
+});
+
 test("a device that is wrong in the configuration is not said to be missing; Ctrl-C leaves what has come and says so", async (t) => {
   const world = new World(t);
   world.file("disk/a.bin", Buffer.alloc(40_000_000, 1));
