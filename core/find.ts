@@ -142,7 +142,7 @@ export class Finder {
     } catch (error) {
       if (this.stop.aborted) return;
       if (this.engine.journal.failed) throw error;
-      this.lane.noteFault(error, this.#isOnlySource ? (signal) => lookInto(this.#source, signal) : undefined);
+      this.lane.noteFault(error, (signal) => this.#again(signal));
       // The lane says it, once, when the device is gone.
       this.engine.events.say(
         this.failures === 0 && !isFault(error, "offline") ? "warn" : "debug",
@@ -156,10 +156,11 @@ export class Finder {
     }
   }
 
-  /** Nothing is sent there: a root that is not there is made by no upload, for which its device would have to be up. */
-  get #isOnlySource(): boolean {
+  /** Whether it can be listed; of what is sent to, too, whether it answers: an upload may make its root. A reload may change which it is. */
+  async #again(signal: AbortSignal): Promise<void> {
     const { routes, syncs } = this.engine.config;
-    return ![...routes.flatMap(({ to }) => to.map(({ device }) => device)), ...syncs.map(({ to }) => to)].includes(this.lane.name);
+    const sentTo = [...routes.flatMap(({ to }) => to.map(({ device }) => device)), ...syncs.map(({ to }) => to)];
+    await (sentTo.includes(this.lane.name) ? this.lane.device.probe(signal) : lookInto(this.#source, signal));
   }
 
   /** One listing. Throws the source's Fault; what was found until then stays found. */
