@@ -1,6 +1,6 @@
 /** What is in one directory of a device. */
 import { isFault } from "./errors.js";
-import type { FileEntry, Source, Tree } from "./plugin.js";
+import type { FileEntry, ListOptions, Source, Tree } from "./plugin.js";
 
 type Listing = Pick<Tree, "list">;
 
@@ -20,6 +20,6 @@ export async function entriesIfAny(tree: Listing, dir: string, signal: AbortSign
 }
 
 /** Whether its root can be listed. Throws as `Source.list` does. */
-export async function lookInto(source: Pick<Source, "list">, signal: AbortSignal): Promise<void> {
-  for await (const _ of source.list(signal)) return;
+export async function lookInto(source: Pick<Source, "list">, signal: AbortSignal, options?: ListOptions): Promise<void> {
+  for await (const _ of source.list(signal, options)) return;
 }

@@ -156,11 +156,17 @@ export class Finder {
     }
   }
 
+  #enters(dir: string): boolean {
+    return dir !== this.lane.config.archiveDir && this.#routes.some(({ rules }) => rules.enters(dir));
+  }
+
   /** Whether it can be listed; of what is sent to, too, whether it answers: an upload may make its root. A reload may change which it is. */
   async #again(signal: AbortSignal): Promise<void> {
     const { routes, syncs } = this.engine.config;
     const sentTo = [...routes.flatMap(({ to }) => to.map(({ device }) => device)), ...syncs.map(({ to }) => to)];
-    await (sentTo.includes(this.lane.name) ? this.lane.device.probe(signal) : lookInto(this.#source, signal));
+    await (sentTo.includes(this.lane.name)
+      ? this.lane.device.probe(signal)
+      : lookInto(this.#source, signal, { enter: (dir) => this.#enters(dir) }));
   }
 
   /** One listing. Throws the source's Fault; what was found until then stays found. */
@@ -186,7 +192,7 @@ export class Finder {
     const wanted: { entry: FileEntry; routes: RouteLane[] }[] = [];
     const old: FileEntry[] = [];
     const archive = lane.config.archiveDir;
-    const enter = (dir: string) => dir !== archive && this.#routes.some(({ rules }) => rules.enters(dir));
+    const enter = (dir: string) => this.#enters(dir);
     const archived = (path: string) => archive !== undefined && path.startsWith(`${archive}/`);
     const survey = Survey.begin(engine, lane);
     let count = 0;

@@ -6,7 +6,7 @@
  */
 import { once } from "node:events";
 import { TLSSocket } from "node:tls";
-import { abortedFault, Fault, orAborted, throwIfAborted } from "../../core/errors.js";
+import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { tlsPieceBytes } from "../../core/net.js";
 import { parentOf } from "../../core/paths.js";
 import type { Chunk, Digest, Reading } from "../../core/plugin.js";
@@ -180,7 +180,11 @@ export class Connection {
     for (let from = 0; from < listed.length; from += askedTogether) {
       const asked = listed.slice(from, from + askedTogether).map(async (it) => {
         if (it.kind !== "file" || it.modifiedMs !== undefined) return it;
-        const modifiedMs = await this.modified(wirePath(this.root, below + it.name));
+        const modifiedMs = await this.modified(wirePath(this.root, below + it.name)).catch((error: unknown) => {
+          // Of a name that this server is not asked for nobody knows the time.
+          if (isFault(error, "rejected")) return undefined;
+          throw error;
+        });
         return modifiedMs === undefined ? it : { ...it, modifiedMs };
       });
       timed.push(...(await Promise.all(asked)));

@@ -832,6 +832,24 @@ test("a source looks at a file by SIZE where there is no MLST, and lists only fo
   assert.equal(listed(), 3);
 });
 
+test("a name with the byte FF at a server that does not say how it takes it costs the others nothing, also where their times are asked for", async () => {
+  const lines = "-rw-r--r-- 1 0 0 7 Jan 1 2026 a.bin\r\n-rw-r--r-- 1 0 0 7 Jan 1 2026 b\xff.bin\r\n";
+  const port = await dataPort((socket) => socket.on("error", () => socket.destroy()).end(Buffer.from(lines, "latin1")));
+  const { device, lines: asked } = await scripted((line) => {
+    if (line === "FEAT") return "211-Features:\r\n SIZE\r\n MDTM\r\n211 End";
+    if (line === "EPSV") return `229 ok (|||${port}|)`;
+    if (line.startsWith("MDTM")) return "213 20260501000000";
+    return line.startsWith("LIST") ? "150 now\r\n226 done" : undefined;
+  });
+  const found: [string, number | undefined][] = [];
+  for await (const { path, modifiedMs } of device.source!.list(calm(), { times: true })) found.push([path, modifiedMs]);
+  assert.deepEqual(found, [
+    ["a.bin", Date.UTC(2026, 4, 1)],
+    ["b\u201bFF.bin", undefined],
+  ]);
+  assert.equal(asked.filter((line) => line.startsWith("MDTM")).length, 1);
+});
+
 test("a line that is reset behind the server's port ends what was to be moved over it, and nothing else", async () => {
   const { device } = await scripted((line, socket) => {
     if (line !== "EPSV") return undefined;
