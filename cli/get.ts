@@ -179,7 +179,7 @@ async function receiveOnce(place: Place, entry: FileEntry, file: FileHandle, met
   return answer;
 }
 
-export function rethrow(error: Error, message: string): never {
+function rethrow(error: Error, message: string): never {
   throw isFault(error) ? new Fault(error.kind, message, { cause: error }) : new ControlError(message);
 }
 

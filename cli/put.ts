@@ -1,12 +1,11 @@
 /** `put`: a file of this machine onto a device, as a delivery goes: a partial name, verified, then its own name; never over another file without `--force`. */
 import { createReadStream, promises as fs } from "node:fs";
 import { basename, resolve } from "node:path";
-import { faultOfErrno, isFault } from "../core/errors.js";
+import { Fault, faultOfErrno, isFault } from "../core/errors.js";
 import type { Put } from "../core/hand-put.js";
-import { reasonOf } from "../core/retry.js";
 import { dateText } from "../core/route.js";
 import { UsageError } from "./config.js";
-import { digestsOf, rethrow, tell, type CopyOptions } from "./get.js";
+import { digestsOf, tell, type CopyOptions } from "./get.js";
 import type { Place } from "./hand.js";
 import { Meter } from "./output.js";
 
@@ -77,7 +76,8 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
     done = (await place.ask(request, { signal, said, localPath: resolve(local) })) as Put;
   } catch (error) {
     if (!isFault(error, "aborted") || meter === undefined || meter.at === 0) throw error;
-    rethrow(error, `${reasonOf(error)}; ${meter.at} of ${stat.size} bytes went to ${name}: where it can go on, the same command does`);
+    const went = `${meter.at} of ${stat.size} bytes went to ${name}: where it can go on, the same command does`;
+    throw new Fault("aborted", `${error.message}; ${went}`, { cause: error });
   } finally {
     meter?.close();
   }

@@ -206,8 +206,9 @@ export class Control {
 
   #enqueue({ command: plain, codes, onBegin }: Asked, signal?: AbortSignal): Promise<Answer> {
     if (/[\r\n\0]/.test(plain)) return Promise.reject(new ProtocolError("a command may not hold a line break"));
-    if (plain.includes("\xff") && !this.takesFF) return Promise.reject(new Fault("rejected", `its path ${holdsFF}`));
-    const command = doublesFF.test(this.greeting) ? plain.replaceAll("\xff", "\xff\xff") : plain;
+    const hasFF = plain.includes("\xff");
+    if (hasFF && !this.takesFF) return Promise.reject(new Fault("rejected", `its path ${holdsFF}`));
+    const command = hasFF && doublesFF.test(this.greeting) ? plain.replaceAll("\xff", "\xff\xff") : plain;
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
         reject(this.#failure);

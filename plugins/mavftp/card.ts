@@ -8,6 +8,7 @@
 import { Fault, isFault } from "../../core/errors.js";
 import { nameIn, parentOf } from "../../core/paths.js";
 import type { FileEntry } from "../../core/plugin.js";
+import { joinSignals } from "../../core/signals.js";
 import { Nak, Op } from "../../mavlink/ftp.js";
 import { AUTOPILOT_ARDUPILOT, AUTOPILOT_PX4 } from "../../mavlink/messages.js";
 import { entryOf, listDirectory, listedAgain, noRoot, pathBytes, type Ask, type Dialect } from "./listing.js";
@@ -15,7 +16,6 @@ import type { Attachment, Peer } from "./peer.js";
 import { changeRefusal, refusal } from "./refusals.js";
 import type { Reply, Request } from "./requests.js";
 import type { Sessions } from "./session.js";
-import { joinSignals } from "../../core/signals.js";
 
 /** Where a PX4 mounts it. */
 const PX4_CARD = "/fs/microsd";

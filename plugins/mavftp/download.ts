@@ -8,6 +8,7 @@
  */
 import { Readable } from "node:stream";
 import { abortedFault, Fault, isFault } from "../../core/errors.js";
+import { joinSignals } from "../../core/signals.js";
 import { Op } from "../../mavlink/ftp.js";
 import { Assembly } from "./assembly.js";
 import type { Peer } from "./peer.js";
@@ -16,7 +17,6 @@ import { EndedEarly, SessionLost, type Reading } from "./reading.js";
 import type { Requests } from "./requests.js";
 import { Samples } from "./samples.js";
 import type { OpenedFile, Sessions } from "./session.js";
-import { joinSignals } from "../../core/signals.js";
 
 export interface Wanted {
   /** The whole path on the autopilot. */

@@ -4,10 +4,10 @@
  */
 import { throwIfAborted } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
+import { joinSignals } from "../../core/signals.js";
 import type { Frame } from "../../mavlink/frame.js";
 import * as m from "../../mavlink/messages.js";
 import type { Attachment, Peer } from "./peer.js";
-import { joinSignals } from "../../core/signals.js";
 
 const TRIES = 3;
 const EACH_MS = 1000;

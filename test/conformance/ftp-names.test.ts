@@ -3,26 +3,31 @@ import assert from "node:assert/strict";
 import { existsSync, promises as fs } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { isFault } from "../../core/errors.js";
 import { calm } from "./clause.js";
 import { ftpDevice } from "./ftp-harness.js";
-import { ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
+import { type FtpServerKind, ftpSrv, ownPlain, proftpd, pureFtpd, vsftpd } from "./ftp-servers.js";
 import { all } from "./source-under-test.js";
 import { isReceipt } from "./target-under-test.js";
 import { bytes, upload } from "./upload.js";
+
+async function on(kind: FtpServerKind, t: TestContext) {
+  const server = await kind.start();
+  const device = ftpDevice(server);
+  t.after(async () => {
+    await device.close();
+    await server.stop();
+  });
+  return { server, device };
+}
 
 for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd, ftpSrv])
   test(
     `${kind.name}: a name that ends with a space, one with the byte FF, and a directory with an asterisk`,
     { skip: kind.skip ?? false },
     async (t) => {
-      const server = await kind.start();
-      const device = ftpDevice(server);
-      t.after(async () => {
-        await device.close();
-        await server.stop();
-      });
+      const { server, device } = await on(kind, t);
       const target = device.target ?? assert.fail();
       await fs.writeFile(join(server.dir, "log_"), "somebody else's");
       await fs.chmod(join(server.dir, "log_"), 0o666);
@@ -49,12 +54,7 @@ for (const kind of [ownPlain, vsftpd, proftpd, pureFtpd])
     `${kind.name}: names with the byte FF, each beside what it would be without: each is read, and removed, as itself`,
     { skip: kind.skip ?? false },
     async (t) => {
-      const server = await kind.start();
-      const device = ftpDevice(server);
-      t.after(async () => {
-        await device.close();
-        await server.stop();
-      });
+      const { server, device } = await on(kind, t);
       const source = device.source ?? assert.fail();
       const names = ["ab", "a\u201bFFb", "a\u201bFF\u201bFFb", "a\u201bFF\u201bFBb", "c", "c\u201bFF\u201bFE"];
       const onDisk = (name: string) => Buffer.concat([Buffer.from(`${server.dir}/`), server.disk(name)]);
