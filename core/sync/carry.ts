@@ -201,7 +201,7 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
     // When an answer was lost it may have been moved, and what is refused half-way may leave the directory that was made for it.
     const refused = isFault(error, "rejected", "denied");
     if (!refused && !isFault(error, ...notAsListed)) throw error;
-    if (await moved(sides[on], store, { id, path, from }, signal)) return "done";
+    if (await moved(sides[on], { store, names }, { id, on, path, from }, signal)) return "done";
     if (!refused) return "left";
     throw error;
   }
@@ -209,11 +209,11 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
   return "done";
 }
 
-/** Whether a move was done; its intent is over. */
+/** Whether a move was done; its intent is over. A file that has both names then loses the new one, into the trash: nobody else would know whose it is. */
 async function moved(
   side: Replica,
-  store: Store,
-  { id, path, from }: { readonly id: string; readonly path: string; readonly from: string },
+  { store, names }: Pick<World, "store" | "names">,
+  { id, on, path, from }: { readonly id: string; readonly on: Side; readonly path: string; readonly from: string },
   signal: AbortSignal,
 ): Promise<boolean> {
   const [old, now] = [await side.stat(from, signal), await side.stat(path, signal)];
@@ -223,6 +223,15 @@ async function moved(
     await side.rmdir(path, signal).catch((error: unknown) => {
       if (!isFault(error, "conflict", "changed")) throw error;
     });
+  const agreed = store.base.get(from);
+  if (old?.kind === "file" && now?.kind === "file" && agreed !== undefined && looksAs(old, agreed[on]) && looksAs(now, agreed[on])) {
+    try {
+      if ((await side.digest(path, now, signal)) === agreed.digest) await side.take(path, names.trash(on, path, id), now, signal);
+    } catch (error) {
+      // Others are at work there.
+      if (!isFault(error, ...notAsListed)) throw error;
+    }
+  }
   await store.change({ settle: id, ...(done ? { shift: { from, to: path } } : {}) });
   return done;
 }
@@ -406,7 +415,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
   if (move !== undefined) {
-    await moved(side, store, { id, path, from: move.from }, signal);
+    await moved(side, world, { id, on, path, from: move.from }, signal);
     return;
   }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
@@ -429,7 +438,11 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
       return;
     }
     // The name is empty, and what was agreed is in the trash.
-    if (now === undefined && taken !== undefined) await putBack(world, intent, taken, signal);
+    if (now === undefined && taken !== undefined) {
+      await putBack(world, intent, taken, signal);
+      // Nobody else writes there.
+      if (world.table.alone === true) return store.change({ settle: id });
+    }
   }
   // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
   const over = put === undefined ? taken !== undefined || now === undefined : free;

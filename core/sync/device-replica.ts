@@ -525,8 +525,20 @@ export class DeviceReplica implements Replica {
     }
   }
 
-  async isStaged(staging: Staging, signal: AbortSignal): Promise<boolean> {
-    return (await this.#target.offset(this.#unsent(staging), signal)) > 0;
+  /** What may go on from there is less: not all that is written is on the medium. */
+  async staged(staging: Staging, signal: AbortSignal): Promise<number> {
+    return (await this.#part(staging, signal))?.size ?? this.#target.offset(this.#unsent(staging), signal);
+  }
+
+  async stagedDigest(staging: Staging, signal: AbortSignal): Promise<Digest | undefined> {
+    const part = await this.#part(staging, signal);
+    return part?.size === staging.size ? this.#digestOf(part, signal) : undefined;
+  }
+
+  /** Some targets keep it otherwise. */
+  async #part(staging: Staging, signal: AbortSignal): Promise<FileEntry | undefined> {
+    const part = await this.#tree.stat(this.#bare(staging).partialPath, signal);
+    return part?.kind === "file" ? part : undefined;
   }
 
   #unsent(staging: Staging): Upload {

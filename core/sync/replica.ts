@@ -119,8 +119,10 @@ export interface Replica {
    * again, and it is not that any more.
    */
   publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined>;
-  /** Whether something of it is there that has no name yet. */
-  isStaged(staging: Staging, signal: AbortSignal): Promise<boolean>;
+  /** So many bytes of it are there, beside what may have its name: a cut may leave all of it under both names. */
+  staged(staging: Staging, signal: AbortSignal): Promise<number>;
+  /** Of what is staged whole, by reading it; undefined: that cannot be read. */
+  stagedDigest(staging: Staging, signal: AbortSignal): Promise<Digest | undefined>;
   /** What was staged of it. Nothing there is success. */
   drop(staging: Staging, signal: AbortSignal): Promise<void>;
 }

@@ -44,6 +44,8 @@ export interface MirrorOptions {
   readonly deletes: boolean;
   /** Nobody kills, and nobody else writes at the mirror. */
   readonly calm?: boolean;
+  /** Nobody else writes at the mirror. */
+  readonly alone?: boolean;
   /** Now and then what is done with one name at the mirror fails for a while, before it is done or after. */
   readonly locks?: boolean;
   readonly variant?: MirrorVariant;
@@ -118,7 +120,7 @@ class MirrorWorld {
       const lock = half || what === "stat" || what === "look" || what === "digest" ? undefined : this.locked.get(path);
       if (lock?.when === when) throw lock.fault;
       // Between what was compared and what is copied.
-      if (when === "after" && call.startsWith("compare ") && this.options.calm !== true && this.random.below(8) === 0)
+      if (when === "after" && call.startsWith("compare ") && this.others && this.random.below(8) === 0)
         this.meddle(call.slice("compare ".length));
     };
     this.table = new MirrorTable(this.store, { deletes: options.deletes, away: awayDir, fresh: intent });
@@ -147,6 +149,10 @@ class MirrorWorld {
       },
       table: { alone: true, actions: (tables) => this.#actions(tables), notMoved: (agreed) => this.#notMoved(agreed) },
     };
+  }
+
+  get others(): boolean {
+    return this.options.calm !== true && this.options.alone !== true;
   }
 
   #note(call: string): void {
@@ -351,11 +357,9 @@ class MirrorWorld {
     const live = new Set([...there.nodes].flatMap(([, node]) => (node.kind === "file" ? [node.content] : [])));
     const lost = [...this.arrived].filter((content) => !live.has(content));
     if (lost.length > 0) return `lost at the mirror: ${lost.join(", ")}`;
-    if (options.calm === true) {
-      const extra = [...there.live()].find(([path]) => !here.nodes.has(path) && path !== awayDir);
-      if (options.deletes && extra !== undefined) return `${extra[0]} is too much: ${here.text()} | ${there.text()}`;
-      if (this.again.size > 0) return `sent again: ${[...this.again].join(", ")}`;
-    }
+    const extra = [...there.live()].find(([path]) => !here.nodes.has(path) && path !== awayDir);
+    if (options.deletes && !this.others && extra !== undefined) return `${extra[0]} is too much: ${here.text()} | ${there.text()}`;
+    if (options.calm === true && this.again.size > 0) return `sent again: ${[...this.again].join(", ")}`;
     if (there.below(awayDir).length > 0) return `left in ${awayDir}: ${there.below(awayDir).join(" ")}`;
     if (store.intents.size > 0) return "it is still in the middle of something";
     return there.staged.size > 0 ? "staged contents are left" : undefined;
@@ -368,7 +372,7 @@ export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> 
   let kills = 0;
   while (counts.steps < options.steps && world.wrong === undefined) {
     if (random.below(15) === 0) world.edit();
-    if (options.calm !== true && random.below(150) === 0) world.meddle();
+    if (world.others && random.below(150) === 0) world.meddle();
     if (options.locks === true && random.below(60) === 0) world.lock();
     await world.advance();
     if (options.calm === true || random.below(60) > 0) continue;

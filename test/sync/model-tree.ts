@@ -279,10 +279,11 @@ export class TreeReplica implements Replica {
     return now !== undefined && looksAs(now, entry);
   }
 
+  /** In two steps, as by a link: a cut may leave it under both names. */
   async publish({ id, path, size, modifiedMs }: Staging, digest: Digest): Promise<Entry | undefined> {
     const seen = this.tree.nodes.has(path);
     if (this.broken.looksFirst === true) await this.gate("before", `look ${path}`);
-    return this.#call(`publish ${path}`, () => {
+    const published = await this.#call(`publish ${path}`, () => {
       const content = this.tree.staged.get(id);
       const there = this.tree.content(path);
       if (content === undefined) {
@@ -295,21 +296,27 @@ export class TreeReplica implements Replica {
         throw new Fault("mismatch", "it is another content");
       }
       if (this.tree.nodes.has(path) && this.broken.replaces !== true && (this.broken.looksFirst !== true || seen)) {
-        if (there === undefined || digestOf(there) !== digest) return undefined;
-        this.tree.staged.delete(id);
-        return this.tree.entry(path);
+        return there === undefined || digestOf(there) !== digest ? undefined : this.tree.entry(path);
       }
       if (!this.tree.makeParents(path)) throw new Fault("rejected", "a file is above it");
       for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
       this.tree.put(path, content, modifiedMs ?? this.tree.stagedMs.get(id));
-      this.tree.staged.delete(id);
       this.published(path, content);
       return this.tree.entry(path);
     });
+    if (published !== undefined) await this.#call(`unstage ${path}`, () => void this.tree.staged.delete(id));
+    return published;
   }
 
-  isStaged({ id }: Staging): Promise<boolean> {
-    return this.#call("isStaged", () => this.tree.staged.has(id));
+  staged({ id, size }: Staging): Promise<number> {
+    return this.#call("staged", () => (this.tree.staged.has(id) ? size : 0));
+  }
+
+  stagedDigest({ id }: Staging): Promise<Digest | undefined> {
+    return this.#call("stagedDigest", () => {
+      const content = this.tree.staged.get(id);
+      return content === undefined ? undefined : digestOf(content);
+    });
   }
 
   drop({ id }: Staging): Promise<void> {

@@ -330,6 +330,60 @@ test("what cannot be taken aside has one name in the trash, however often that i
   assert.deepEqual([server.text(), store.intents.size], ["b=2", 0]);
 });
 
+const noPower =
+  (at: "before" | "after", of: string): Gate =>
+  (when, call) =>
+    when === at && call.startsWith(of) ? Promise.reject(new Error("no power")) : Promise.resolve();
+
+test("what got its name and could not be noted goes with its file, also where that was another content in between, which never came", async () => {
+  const { box, server, between, run } = two(mirroring(true));
+  box.put("a", 1);
+  between.gate = noPower("after", "publish a");
+  await assert.rejects(run(), /no power/);
+  box.write("a", 2);
+  between.gate = noPower("before", "send a");
+  await assert.rejects(run(), /no power/);
+  between.gate = () => Promise.resolve();
+  assert.equal(server.text(), "a=1");
+  box.remove("a");
+  await run();
+  assert.equal(server.text(), "");
+});
+
+for (const then of ["stays", "has a third name"])
+  test(`a file that has both its names, as the power went while it was moved, and ${then}: one of them goes`, async () => {
+    const { box, server, between, run } = two(mirroring(true));
+    box.put("a", 1);
+    await run();
+    box.rename("a", "b");
+    between.gate = noPower("before", "unlink a");
+    await assert.rejects(run(), /no power/);
+    assert.equal(server.text(), "a=1 b=1");
+    if (then !== "stays") box.rename("b", "c");
+    const sent: string[] = [];
+    between.gate = (_when, call) => {
+      if (call.startsWith("send ")) sent.push(call);
+      return Promise.resolve();
+    };
+    await run();
+    assert.deepEqual([server.text(), sent], [box.text(), []]);
+  });
+
+test("what has its name back, as what was to replace it is another content, goes with its file", async () => {
+  const { box, server, between, run } = two(mirroring(true));
+  box.put("a", 1);
+  await run();
+  box.write("a", 2);
+  between.gate = noPower("before", "publish a");
+  await assert.rejects(run(), /no power/);
+  between.gate = () => Promise.resolve();
+  // Of the same size.
+  for (const id of server.staged.keys()) server.staged.set(id, 5);
+  box.remove("a");
+  await run();
+  assert.equal(server.text(), "");
+});
+
 test("what others brought under a name, while a file of its size was to come there, is not taken for that file when it is back", async () => {
   const { box, server, between, run } = two(mirrored);
   assert.equal(sizeOf(1), sizeOf(4));
