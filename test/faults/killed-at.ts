@@ -1,0 +1,36 @@
+/** A run that is killed (strace) as it enters its N-th call of one kind: strace counts each kind by itself. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { Program } from "./process.js";
+
+/** What makes something durable, or gives a name. */
+export const durableCalls = ["fsync", "fdatasync", "rename", "link", "unlink"] as const;
+type Call = (typeof durableCalls)[number];
+
+const inject = (call: Call, n: number) => ["-e", `trace=${call}`, "-e", `inject=${call}:signal=KILL:when=${n}`];
+const quiet = ["-qq", "-o", "/dev/null"];
+const canKill = spawnSync("strace", [...quiet, ...inject("fsync", 1), "true"]).status === 0;
+
+/** For the options of a test. */
+export const skipKilledAt = canKill ? {} : { skip: "strace is missing, or may not trace here" };
+
+/** `after` each kill, until a run gets to its end, for each kind of call; `before` each run. So many kills of each kind. */
+export async function killedAtEach(
+  args: readonly string[],
+  before: () => void,
+  after: (at: string, n: number) => Promise<void>,
+): Promise<Record<Call, number>> {
+  const kills = { fsync: 0, fdatasync: 0, rename: 0, link: 0, unlink: 0 };
+  for (const call of durableCalls)
+    for (let n = 1; ; n++) {
+      before();
+      // One thread, so that the N-th call is the N-th of the program.
+      const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
+      const code = await new Program(args, { wrap: ["strace", "-f", ...quiet, ...inject(call, n)], env }).exited;
+      await after(code === 0 ? "its end" : `a kill at ${call} ${n}`, code === 0 ? 0 : n);
+      if (code === 0) break;
+      kills[call] += 1;
+      assert.ok(n < 200);
+    }
+  return kills;
+}
