@@ -228,8 +228,8 @@ async function moved(
     try {
       if ((await side.digest(path, now, signal)) === agreed.digest) await side.take(path, names.trash(on, path, id), now, signal);
     } catch (error) {
-      // Others are at work there.
-      if (!isFault(error, ...notAsListed)) throw error;
+      // Others are at work there, or it may not be touched: then it stays as it is.
+      if (!isFault(error, ...notAsListed, "denied", "rejected", "unreadable")) throw error;
     }
   }
   await store.change({ settle: id, ...(done ? { shift: { from, to: path } } : {}) });

@@ -369,6 +369,20 @@ for (const then of ["stays", "has a third name"])
     assert.deepEqual([server.text(), sent], [box.text(), []]);
   });
 
+test("a file that has both its names, one of which may not be touched there, holds up nothing", async () => {
+  const { box, server, between, once, run, store } = two(mirroring(true));
+  box.put("a", 1);
+  await run();
+  box.rename("a", "b");
+  between.gate = noPower("before", "unlink a");
+  await assert.rejects(run(), /no power/);
+  box.rename("b", "c");
+  between.gate = (when, call) =>
+    when === "before" && call === "take b" ? Promise.reject(new Fault("denied", "no right")) : Promise.resolve();
+  assert.deepEqual([...(await once()).failed], []);
+  assert.deepEqual([server.text(), store.intents.size], ["b=1 c=1", 0]);
+});
+
 test("what has its name back, as what was to replace it is another content, goes with its file", async () => {
   const { box, server, between, run } = two(mirroring(true));
   box.put("a", 1);
