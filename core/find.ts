@@ -16,7 +16,7 @@ import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
-import type { VersionRow } from "./rows.js";
+import type { Latest } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { dateText, dayOf, plausible, versionId, type AfterDelivery } from "./route.js";
 
@@ -395,9 +395,8 @@ export class Finder {
     const before = unknown ? undefined : engine.queue.latest(lane.name, entry);
     const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
     const trustSize = routes.every(({ rules }) => rules.route.trustSize);
-    let version: VersionRow | undefined;
-    if (before !== undefined && sameStamp(before, entry)) version = before;
-    else {
+    let version = before !== undefined && sameStamp(before, entry) ? engine.queue.version(before.id) : undefined;
+    if (version === undefined) {
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
         engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
         engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
@@ -465,7 +464,7 @@ export class Finder {
    * What is sent in place as it was found goes on, also while its file grows: else one that grows faster than it is sent would never arrive. The longer one is
    * found when that has ended, whatever came of it.
    */
-  #isBeingSent(known: VersionRow, entry: FileEntry): boolean {
+  #isBeingSent(known: Latest, entry: FileEntry): boolean {
     const { queue } = this.engine;
     if (known.store !== "place" || known.state !== "found" || known.size > entry.size || queue.pulling.has(known.id)) return false;
     if (![...queue.pushing.values()].some(({ delivery }) => delivery.version === known.id && delivery.state !== "discard")) return false;
@@ -513,7 +512,7 @@ export class Finder {
  * Size and time; where one of the two has no time, the size: a source may learn to tell times, or lose them, with another firmware, and no file is
  * another one by that. Another inode alone is a card that was mounted anew.
  */
-function sameStamp(version: VersionRow, entry: FileEntry): boolean {
+function sameStamp(version: Latest, entry: FileEntry): boolean {
   if (version.size !== entry.size) return false;
   return version.modified_ms === null || entry.modifiedMs === undefined || version.modified_ms === entry.modifiedMs;
 }

@@ -26,6 +26,9 @@ export interface VersionRow {
   readonly medium: string;
 }
 
+/** What a listing is compared with. */
+export type Latest = Pick<VersionRow, "id" | "size" | "modified_ms" | "state" | "store" | "found_ms">;
+
 export interface DeliveryRow {
   readonly id: string;
   readonly version: string;
