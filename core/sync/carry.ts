@@ -201,7 +201,7 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
     // When an answer was lost it may have been moved, and what is refused half-way may leave the directory that was made for it.
     const refused = isFault(error, "rejected", "denied");
     if (!refused && !isFault(error, ...notAsListed)) throw error;
-    if (await moved(sides[on], { store, names }, { id, on, path, from }, signal)) return "done";
+    if (await moved(sides[on], store, { id, path, from }, signal)) return "done";
     if (!refused) return "left";
     throw error;
   }
@@ -209,11 +209,11 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
   return "done";
 }
 
-/** Whether a move was done; its intent is over. A file that has both names then loses the new one, into the trash: nobody else would know whose it is. */
+/** Whether a move was done; its intent is over. */
 async function moved(
   side: Replica,
-  { store, names }: Pick<World, "store" | "names">,
-  { id, on, path, from }: { readonly id: string; readonly on: Side; readonly path: string; readonly from: string },
+  store: Store,
+  { id, path, from }: { readonly id: string; readonly path: string; readonly from: string },
   signal: AbortSignal,
 ): Promise<boolean> {
   const [old, now] = [await side.stat(from, signal), await side.stat(path, signal)];
@@ -223,17 +223,26 @@ async function moved(
     await side.rmdir(path, signal).catch((error: unknown) => {
       if (!isFault(error, "conflict", "changed")) throw error;
     });
-  const agreed = store.base.get(from);
-  if (old?.kind === "file" && now?.kind === "file" && agreed !== undefined && looksAs(old, agreed[on]) && looksAs(now, agreed[on])) {
-    try {
-      if ((await side.digest(path, now, signal)) === agreed.digest) await side.take(path, names.trash(on, path, id), now, signal);
-    } catch (error) {
-      // Others are at work there, or it may not be touched: then it stays as it is.
-      if (!isFault(error, ...notAsListed, "denied", "rejected", "unreadable")) throw error;
-    }
-  }
   await store.change({ settle: id, ...(done ? { shift: { from, to: path } } : {}) });
   return done;
+}
+
+/** A kill may leave both names of a file. It may have a third one here by now, and then nobody would know whose the second is: into the trash with it. */
+async function takeSecond(
+  side: Replica,
+  { store, names }: World,
+  { id, on, path }: Intent,
+  from: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const agreed = store.base.get(from);
+  const [old, now] = agreed?.kind === "file" ? [await side.stat(from, signal), await side.stat(path, signal)] : [];
+  if (agreed === undefined || old === undefined || now === undefined || !isTold(now) || !looksAs(old, agreed[on]) || !looksAs(now, old))
+    return;
+  await side.take(path, names.trash(on, path, id), now, signal).catch((error: unknown) => {
+    // Others are at work there, or it may not be touched: then it stays as it is.
+    if (!isFault(error, ...notAsListed, "denied", "rejected", "unreadable")) throw error;
+  });
 }
 
 async function copy(world: World, action: Action & { do: "copy" }, listed: Listed, signal: AbortSignal): Promise<Outcome> {
@@ -246,8 +255,9 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const kept = modifiedMs !== undefined && (table.alone === true || tells(on, entry, old?.entry)) ? { modifiedMs } : {};
   const staging: Staging = { id: names.staging(on, path, entry), path, size, ...kept };
   await dropOtherTime(world, staging, signal);
-  const begun = store.staged.has(staging.id);
-  if (!begun) await store.change({ stage: { on, staging } });
+  const before = store.staged.get(staging.id);
+  const begun = before !== undefined;
+  if (!begun || (before.over === true && !over)) await store.change({ stage: { on, staging, ...(over ? { over } : {}) } });
   const agreed = store.base.get(path)?.digest;
   const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
   const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, ...earlier }, signal);
@@ -415,7 +425,8 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
   if (move !== undefined) {
-    await moved(side, world, { id, on, path, from: move.from }, signal);
+    await takeSecond(side, world, intent, move.from, signal);
+    await moved(side, store, { id, path, from: move.from }, signal);
     return;
   }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
@@ -438,11 +449,10 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
       return;
     }
     // The name is empty, and what was agreed is in the trash.
-    if (now === undefined && taken !== undefined) {
-      await putBack(world, intent, taken, signal);
-      // Nobody else writes there.
-      if (world.table.alone === true) return store.change({ settle: id });
-    }
+    if (now === undefined && taken !== undefined) await putBack(world, intent, taken, signal);
+    // It has its name back, perhaps by a try before this one: what was agreed is true still. Others who write there may have seen that it had gone.
+    const back = world.table.alone === true && taken !== undefined ? await side.stat(path, signal) : undefined;
+    if (back !== undefined && taken !== undefined && isTold(back) && looksAs(back, taken)) return store.change({ settle: id });
   }
   // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
   const over = put === undefined ? taken !== undefined || now === undefined : free;
@@ -471,6 +481,9 @@ async function publishAgain(
     throw error;
   }
 }
+
+/** Some servers tell no times: then much looks the same. */
+export const isTold = ({ stamp }: Entry) => stamp.modifiedMs !== undefined;
 
 /** As far as is known it is that content, and no other. */
 export function looksAs(one: Entry, two: Entry): boolean {

@@ -525,20 +525,13 @@ export class DeviceReplica implements Replica {
     }
   }
 
-  /** What may go on from there is less: not all that is written is on the medium. */
-  async staged(staging: Staging, signal: AbortSignal): Promise<number> {
-    return (await this.#part(staging, signal))?.size ?? this.#target.offset(this.#unsent(staging), signal);
-  }
-
-  async stagedDigest(staging: Staging, signal: AbortSignal): Promise<Digest | undefined> {
-    const part = await this.#part(staging, signal);
-    return part?.size === staging.size ? this.#digestOf(part, signal) : undefined;
-  }
-
-  /** Some targets keep it otherwise. */
-  async #part(staging: Staging, signal: AbortSignal): Promise<FileEntry | undefined> {
-    const part = await this.#tree.stat(this.#bare(staging).partialPath, signal);
-    return part?.kind === "file" ? part : undefined;
+  async staged(staging: Staging, signal: AbortSignal): Promise<{ readonly bytes: number; readonly entry?: Entry }> {
+    const { partialPath } = this.#bare(staging);
+    const part = await this.#tree.stat(partialPath, signal);
+    // Some targets keep it otherwise.
+    if (part?.kind !== "file") return { bytes: await this.#target.offset(this.#unsent(staging), signal) };
+    // What goes on from there is less: not all that is written is on the medium.
+    return { bytes: part.size, entry: this.#entryOf(partialPath, part, this.#clock.now()) };
   }
 
   #unsent(staging: Staging): Upload {

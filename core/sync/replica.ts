@@ -119,10 +119,8 @@ export interface Replica {
    * again, and it is not that any more.
    */
   publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined>;
-  /** So many bytes of it are there, beside what may have its name: a cut may leave all of it under both names. */
-  staged(staging: Staging, signal: AbortSignal): Promise<number>;
-  /** Of what is staged whole, by reading it; undefined: that cannot be read. */
-  stagedDigest(staging: Staging, signal: AbortSignal): Promise<Digest | undefined>;
+  /** What of it is there beside what may have its name: a cut may leave all of it under both names. `entry`: where it is a file. */
+  staged(staging: Staging, signal: AbortSignal): Promise<{ readonly bytes: number; readonly entry?: Entry }>;
   /** What was staged of it. Nothing there is success. */
   drop(staging: Staging, signal: AbortSignal): Promise<void>;
 }

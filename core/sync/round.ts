@@ -3,13 +3,12 @@ import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
 import { depthOf, isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
-import type { Digest } from "../plugin.js";
 import { all, Turns } from "../turns.js";
-import { carryOut, dropStaged, type Listed, recover, sideOf, type World } from "./carry.js";
+import { carryOut, dropStaged, isTold, type Listed, looksAs, recover, sideOf, type World } from "./carry.js";
 import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, isOfPath, notAsListed, type Scan, type Staging } from "./replica.js";
+import { type Entry, isOfPath, type Scan, type Staging } from "./replica.js";
 import type { Staged } from "./store.js";
 import { type Guards, hiddenIn, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
@@ -80,7 +79,7 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
     await store.change({ agree: bothSides.flatMap((side) => plan.hidden[side].map((path) => [path, undefined] as const)) });
     plan = await planned(world, signal, held);
   }
-  const { any, unsure, others } = await claimed(world, plan, signal);
+  const { any, others } = await claimed(world, plan, signal);
   if (any) plan = await planned(world, signal, held);
   const { actions, scans } = plan;
   rules.told?.(plan);
@@ -92,10 +91,10 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   for (const side of unmarked) await world.sides[side].mark(signal);
   // Only now that is known, and then other things are to be done.
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
-  await dropUnwanted(world, plan, held, { unsure, others }, signal);
+  await dropUnwanted(world, plan, held, others, signal);
   if (plan.shown.length > 0) await store.change({ agree: plan.shown });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
-  noteKnown(world, plan, fits && unsure.size === 0);
+  noteKnown(world, plan, fits);
   if (again) {
     const rest = await begun(world, rules, held, signal);
     return { ...rest, done: done + rest.done };
@@ -136,48 +135,34 @@ async function holds({ sides }: World, { actions, scans: { there } }: Plan, toge
 }
 
 /**
- * What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. `any`: there was such a thing; `unsure`: stagings of which
- * that cannot be said in this round; `others`: of which what is there is another content.
+ * What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. `any`: there was such a thing; `others`: stagings whose
+ * name something else has.
  */
 async function claimed({ sides, store, table, known }: World, { scans: { here, there } }: Plan, signal: AbortSignal) {
-  const unsure = new Set<string>();
   const others = new Set<string>();
   let any = false;
-  if (table.alone !== true) return { any, unsure, others };
+  if (table.alone !== true) return { any, others };
   for (const [id, staged] of [...store.staged]) {
     const { path, size } = staged.staging;
     const shown = mayBePublished(staged, there, store);
     if (here.entries.has(path) || shown === undefined) continue;
-    const bytes = await sides.there.staged(staged.staging, signal);
-    if (bytes > 0 && bytes < size) continue;
-    const read = (work: Promise<Digest | undefined>) =>
-      work.catch(async (error: unknown) => {
-        // Others are at work there, or were since it was listed; or it cannot be read.
-        if (!isFault(error, ...notAsListed) && !(await isOfPath(error, sides.there, signal))) throw error;
-        return undefined;
-      });
-    const digest = await read(sides.there.digest(path, shown, signal));
-    if (digest === undefined) {
-      unsure.add(id);
-      continue;
-    }
-    // It may have both names.
-    if (bytes > 0 && (await read(sides.there.stagedDigest(staged.staging, signal))) !== digest) {
+    const { bytes, entry } = await sides.there.staged(staged.staging, signal);
+    if (bytes > 0 && (entry === undefined || !isTold(entry) || !looksAs(entry, shown))) {
       others.add(id);
       continue;
     }
-    // It may be what others brought there, of the same size: nothing here looks as if it were that without being read. Its staging is not wanted any more (`dropUnwanted`).
+    // It may be what others brought there, of the same size, and it is long to read: nothing looks as if it were that.
     const was: Entry = { kind: "file", stamp: { size }, recent: true };
-    await store.change({ agree: [[path, { kind: "file", size, digest, here: was, there: shown }]] });
+    await store.change({ agree: [[path, { kind: "file", size, digest: `sha256:unread-${id}`, here: was, there: shown }]] });
     any = true;
   }
   if (any) known?.forget();
-  return { any, unsure, others };
+  return { any, others };
 }
 
 /** What may be what was staged, with the name that it was for, which nobody noted. */
-function mayBePublished({ on, staging: { path, size } }: Staged, there: Scan, { base }: World["store"]): Entry | undefined {
-  const shown = on === "there" && !base.has(path) ? there.entries.get(path) : undefined;
+function mayBePublished({ on, staging: { path, size }, over }: Staged, there: Scan, { base }: World["store"]): Entry | undefined {
+  const shown = on === "there" && over !== true && !base.has(path) ? there.entries.get(path) : undefined;
   return shown?.kind === "file" && shown.stamp.size === size ? shown : undefined;
 }
 
@@ -342,7 +327,7 @@ async function dropUnwanted(
   world: World,
   { actions, scans, tables }: Plan,
   held: Held,
-  { unsure, others }: { readonly unsure: ReadonlySet<string>; readonly others: ReadonlySet<string> },
+  others: ReadonlySet<string>,
   signal: AbortSignal,
 ): Promise<void> {
   const { sides, store, table } = world;
@@ -351,10 +336,10 @@ async function dropUnwanted(
   const adopted = new Set(actions.flatMap((action) => (action.do === "adopt" ? [action.path] : [])));
   for (const [id, staged] of [...store.staged]) {
     const { on, staging } = staged;
-    if (wanted.has(id) || unsure.has(id) || adopted.has(staging.path) || isIn(held, staging.path)) continue;
+    if (wanted.has(id) || adopted.has(staging.path) || isIn(held, staging.path)) continue;
     const mayHaveName = table.alone === true && !others.has(id) && mayBePublished(staged, scans.there, store) !== undefined;
     if (mayHaveName || isUnseen(tables, staging.path)) {
-      const bytes = await sides[on].staged(staging, signal);
+      const { bytes } = await sides[on].staged(staging, signal);
       if (bytes === 0 || bytes === staging.size) continue;
     }
     await dropStaged(world, staged, signal);

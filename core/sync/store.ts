@@ -41,6 +41,8 @@ export interface Intent {
 export interface Staged {
   readonly on: Side;
   readonly staging: Staging;
+  /** Something had the name when it was begun: there is an intent before it gets that. */
+  readonly over?: true;
 }
 
 /** What a change makes of what was agreed, in memory. */

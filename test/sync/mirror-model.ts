@@ -343,7 +343,7 @@ class MirrorWorld {
         this.steps.go();
         await turn();
       }
-      if (text() === before) return;
+      if (text() === before && this.there.staged.size === 0) return;
       before = text();
     }
     this.wrong ??= "it does not come to an end";

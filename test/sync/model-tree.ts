@@ -300,7 +300,9 @@ export class TreeReplica implements Replica {
       }
       if (!this.tree.makeParents(path)) throw new Fault("rejected", "a file is above it");
       for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
-      this.tree.put(path, content, modifiedMs ?? this.tree.stagedMs.get(id));
+      const time = modifiedMs ?? this.tree.stagedMs.get(id) ?? this.tree.tick();
+      this.tree.put(path, content, time);
+      this.tree.stagedMs.set(id, time);
       this.published(path, content);
       return this.tree.entry(path);
     });
@@ -308,14 +310,11 @@ export class TreeReplica implements Replica {
     return published;
   }
 
-  staged({ id, size }: Staging): Promise<number> {
-    return this.#call("staged", () => (this.tree.staged.has(id) ? size : 0));
-  }
-
-  stagedDigest({ id }: Staging): Promise<Digest | undefined> {
-    return this.#call("stagedDigest", () => {
-      const content = this.tree.staged.get(id);
-      return content === undefined ? undefined : digestOf(content);
+  staged({ id, size }: Staging): Promise<{ readonly bytes: number; readonly entry?: Entry }> {
+    return this.#call("staged", () => {
+      if (!this.tree.staged.has(id)) return { bytes: 0 };
+      const modifiedMs = this.tree.stagedMs.get(id);
+      return { bytes: size, entry: { kind: "file", stamp: { size, ...(modifiedMs === undefined ? {} : { modifiedMs }) } } };
     });
   }
 

@@ -383,20 +383,26 @@ test("a file that has both its names, one of which may not be touched there, hol
   assert.deepEqual([server.text(), store.intents.size], ["b=1 c=1", 0]);
 });
 
-test("what has its name back, as what was to replace it is another content, goes with its file", async () => {
-  const { box, server, between, run } = two(mirroring(true));
-  box.put("a", 1);
-  await run();
-  box.write("a", 2);
-  between.gate = noPower("before", "publish a");
-  await assert.rejects(run(), /no power/);
-  between.gate = () => Promise.resolve();
-  // Of the same size.
-  for (const id of server.staged.keys()) server.staged.set(id, 5);
-  box.remove("a");
-  await run();
-  assert.equal(server.text(), "");
-});
+for (const cut of [false, true])
+  test(`what has its name back, as what was to replace it is another content, goes with its file${cut ? ", also where the power goes while it gets it" : ""}`, async () => {
+    const { box, server, between, run } = two(mirroring(true));
+    box.put("a", 1);
+    await run();
+    box.write("a", 2);
+    between.gate = noPower("before", "publish a");
+    await assert.rejects(run(), /no power/);
+    // Of the same size.
+    for (const id of server.staged.keys()) server.staged.set(id, 5);
+    if (cut) {
+      between.gate = noPower("after", "link a");
+      await assert.rejects(run(), /no power/);
+      assert.equal(server.text(), "a=1");
+    }
+    between.gate = () => Promise.resolve();
+    box.remove("a");
+    await run();
+    assert.equal(server.text(), "");
+  });
 
 test("what others brought under a name, while a file of its size was to come there, is not taken for that file when it is back", async () => {
   const { box, server, between, run } = two(mirrored);
@@ -578,32 +584,55 @@ test("what got its name without an answer, and goes here before that is known, d
   assert.deepEqual([server.text(), server.staged.size], [box.text(), 0]);
 });
 
-for (const [what, kind] of [
-  ["is changed by others", undefined],
-  ["cannot be read", "unreadable"],
-] as const)
-  test(`what may have got its name, has gone here, and ${what} while that is looked at, ends no round`, async () => {
-    const { box, server, between, run } = await wrongOnce({
-      before: (box) => files(box, "b"),
-      edit: (box) => box.put("a", 1),
-      ...{ when: "after", call: "publish a", kind: "denied" },
-    });
-    box.remove("a");
-    box.put("c", 3);
-    let left = 1;
-    between.gate = (when, call) => {
-      if (when !== "before" || call !== "digest a" || left-- <= 0) return Promise.resolve();
-      if (kind !== undefined) return Promise.reject(new Fault(kind, "it cannot be read"));
-      server.put("a", 5);
-      return Promise.resolve();
-    };
-    await run();
-    assert.ok(left <= 0);
-    assert.equal(server.content("c"), 3);
-    await run();
-    // Ours goes, theirs stays.
-    assert.deepEqual([server.text(), server.staged.size], [kind === undefined ? "a=5 b=1 c=3" : "b=1 c=3", 0]);
+test("what may have got its name, has gone here, and is changed by others before it goes there, stays; it is not read for that", async () => {
+  const { box, server, between, run } = await wrongOnce({
+    before: (box) => files(box, "b"),
+    edit: (box) => box.put("a", 1),
+    ...{ when: "after", call: "publish a", kind: "denied" },
   });
+  box.remove("a");
+  box.put("c", 3);
+  const read: string[] = [];
+  let left = 1;
+  between.gate = (when, call) => {
+    if (when === "before" && call === "digest a") read.push(call);
+    if (when === "before" && call === "look a" && left-- > 0) server.put("a", 5);
+    return Promise.resolve();
+  };
+  await run();
+  assert.ok(left <= 0);
+  await run();
+  assert.deepEqual([server.text(), server.staged.size, read], ["a=5 b=1 c=3", 0, []]);
+});
+
+test("what is whole, and has not got its name, is not what others have there under it, of the same size", async () => {
+  const { box, server, between, run, store } = two(mirroring(true));
+  assert.equal(sizeOf(1), sizeOf(4));
+  box.put("a", 1);
+  between.gate = noPower("after", "send a");
+  await assert.rejects(run(), /no power/);
+  between.gate = () => Promise.resolve();
+  server.put("a", 4);
+  box.remove("a");
+  await run();
+  assert.deepEqual([server.text(), server.staged.size, store.staged.size], ["a=4", 0, 0]);
+});
+
+test("parts of what cannot take the place of others' file do not pile up there", async () => {
+  const { box, server, between, once, store } = two(mirroring(true));
+  server.put("a", 1);
+  between.gate = (when, call) =>
+    when === "before" && call === "take a" ? Promise.reject(new Fault("denied", "no right")) : Promise.resolve();
+  for (const content of [4, 7, 10]) {
+    assert.equal(sizeOf(content), sizeOf(1));
+    box.put("a", content);
+    await once();
+    assert.deepEqual([server.staged.size, store.staged.size], [1, 1]);
+  }
+  box.remove("a");
+  await once();
+  assert.deepEqual([server.text(), server.staged.size], ["a=1", 0]);
+});
 
 /** A mirror that only adds: what is at the server, and what was sent, also in part. */
 function adding() {
