@@ -36,8 +36,11 @@ export class LocalTarget implements Target {
 
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
     throwIfAborted(signal);
-    const partial = await statAt(this.root, upload.partialPath);
-    return this.#known(upload, partial?.size ?? 0);
+    const partial = await ifThere(fs.lstat(placeOf(this.root, upload.partialPath)), upload.partialPath);
+    if (partial === undefined) return 0;
+    // Killed before the link was all: what has its name is whole, and is never written to again.
+    if (partial.nlink > 1) return partial.size === upload.size ? partial.size : 0;
+    return this.#known(upload, partial.size);
   }
 
   /**
@@ -61,7 +64,11 @@ export class LocalTarget implements Target {
     const before = syncedOf(upload);
     try {
       handle = await this.#open(place, upload.partialPath);
-      const { size } = await handle.stat();
+      const { size, nlink } = await handle.stat();
+      if (nlink > 1) {
+        await removeFile(place);
+        throw new Fault("conflict", "the partial is another file, too");
+      }
       const known = this.#known(upload, size);
       if (known !== offset) throw new Fault("conflict", `the partial has ${known} bytes, not ${offset}`);
       if (size > offset) await handle.truncate(offset);

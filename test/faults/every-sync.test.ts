@@ -1,8 +1,8 @@
 /** Killed at every durable step (sync, rename, link, unlink) until a run gets to its end; each time the next start has to make a whole and true world of what is left. */
 import assert from "node:assert/strict";
-import { readdirSync, rmSync } from "node:fs";
+import { linkSync, readdirSync, rmSync } from "node:fs";
 import { test } from "node:test";
-import { killedAtEach, skipKilledAt } from "./killed-at.js";
+import { killedAt, killedAtEach, skipKilledAt } from "./killed-at.js";
 import { runProgram } from "./process.js";
 import { Random } from "./random.js";
 import { assertReceiptsTrue, assertSameTree, treeOf } from "./trees.js";
@@ -36,3 +36,28 @@ test("killed at every sync, rename, link and unlink", skipKilledAt, async (t) =>
   t.diagnostic(JSON.stringify(kills));
   assert.ok(Object.values(kills).every((count) => count > 0));
 });
+
+test(
+  "killed between the link and the removal that give a file its name, and the source has gone since: it keeps all of its bytes",
+  skipKilledAt,
+  async (t) => {
+    const world = new World(t);
+    world.file("in/a", new Random(13).bytes(3_000_000), 1);
+    const source = treeOf(world.path("in"));
+    world.mkdir("out");
+    const config = world.config({
+      devices: { in: { type: "local", dir: "in" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+    });
+    const once = ["run", "--once", "--json", "--config", config];
+    assert.ok(await killedAt(once, "link", 1));
+    const parts = readdirSync(world.path("out"));
+    assert.equal(parts.length, 1);
+    linkSync(world.path("out", parts[0] ?? ""), world.path("out/a"));
+    rmSync(world.path("in/a"));
+    const next = await runProgram(once);
+    assert.equal(next.code, 0, next.out + next.err);
+    assertSameTree(treeOf(world.path("out")), source, "the target");
+    assert.equal(assertReceiptsTrue(world.path("state"), { out: world.path("out") }).size, 1);
+  },
+);

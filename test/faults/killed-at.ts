@@ -17,7 +17,16 @@ const canKill = spawnSync("strace", [...quiet, ...inject("fsync", 1), "true"]).s
 /** For the options of a test. */
 export const skipKilledAt = canKill ? {} : { skip: "strace is missing, or may not trace here" };
 
-/** `after` each kill, until a run gets to its end, for each kind of call; `before` each run. So many kills of each kind. */
+/** As one of its threads enters that call for the n-th time; false: it came to its end before. */
+export async function killedAt(args: readonly string[], call: Call, n: number): Promise<boolean> {
+  // One thread in the pool, so that the N-th call is the same each time.
+  const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
+  const end = await new Program(args, { wrap: ["strace", "-f", ...quiet, ...inject(call, n)], env }).exited;
+  assert.ok(end === 0 || end === "SIGKILL", String(end));
+  return end !== 0;
+}
+
+/** `before` each run, and `after` each kill, until a run gets to its end (`n` is 0 then), for each kind of call. So many kills of each kind. */
 export async function killedAtEach(
   args: readonly string[],
   before: () => void,
@@ -27,12 +36,9 @@ export async function killedAtEach(
   for (const call of durableCalls)
     for (let n = 1; ; n++) {
       before();
-      // One thread in the pool, so that the N-th call is the same each time.
-      const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
-      const end = await new Program(args, { wrap: ["strace", "-f", ...quiet, ...inject(call, n)], env }).exited;
-      assert.ok(end === 0 || end === "SIGKILL", String(end));
-      await after(end === 0 ? "its end" : `a kill at ${call} ${n}`, end === 0 ? 0 : n);
-      if (end === 0) break;
+      const killed = await killedAt(args, call, n);
+      await after(killed ? `a kill at ${call} ${n}` : "its end", killed ? n : 0);
+      if (!killed) break;
       kills[call] += 1;
       assert.ok(n < 200);
     }
