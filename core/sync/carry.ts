@@ -257,7 +257,9 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   await dropOtherTime(world, staging, signal);
   const before = store.staged.get(staging.id);
   const begun = before !== undefined;
-  if (!begun || (before.over === true && !over)) await store.change({ stage: { on, staging, ...(over ? { over } : {}) } });
+  const { volume } = entry;
+  if (!begun || (before.over === true && !over))
+    await store.change({ stage: { on, staging, ...(over ? { over } : {}), ...(volume === undefined ? {} : { volume }) } });
   const agreed = store.base.get(path)?.digest;
   const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
   const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, ...earlier }, signal);

@@ -138,21 +138,22 @@ async function holds({ sides }: World, { actions, scans: { there } }: Plan, toge
  * What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. `any`: there was such a thing; `others`: stagings whose
  * name something else has.
  */
-async function claimed({ sides, store, table, known }: World, { scans: { here, there } }: Plan, signal: AbortSignal) {
+async function claimed({ sides, store, table, known }: World, { scans: { here, there }, tables }: Plan, signal: AbortSignal) {
   const others = new Set<string>();
   let any = false;
   if (table.alone !== true) return { any, others };
   for (const [id, staged] of [...store.staged]) {
     const { path, size } = staged.staging;
     const shown = mayBePublished(staged, there, store);
-    if (here.entries.has(path) || shown === undefined) continue;
+    // What is not to be seen here now may be there still.
+    if (here.entries.has(path) || shown === undefined || isUnseen(tables, path)) continue;
     const { bytes, entry } = await sides.there.staged(staged.staging, signal);
-    if (bytes > 0 && (entry === undefined || !isTold(entry) || !looksAs(entry, shown))) {
+    if (entry === undefined ? bytes > 0 : !isTold(entry) || !looksAs(entry, shown)) {
       others.add(id);
       continue;
     }
     // It may be what others brought there, of the same size, and it is long to read: nothing looks as if it were that.
-    const was: Entry = { kind: "file", stamp: { size }, recent: true };
+    const was: Entry = { kind: "file", stamp: { size }, recent: true, ...(staged.volume === undefined ? {} : { volume: staged.volume }) };
     await store.change({ agree: [[path, { kind: "file", size, digest: `sha256:unread-${id}`, here: was, there: shown }]] });
     any = true;
   }
@@ -316,7 +317,14 @@ export function takenText({ by, goes }: Taken, side: string): string {
 }
 
 async function dropEach(world: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {
-  for (const staged of [...world.store.staged.values()]) if (unwanted(staged.staging)) await dropStaged(world, staged, signal);
+  const { sides, store, table } = world;
+  for (const staged of [...store.staged.values()]) {
+    const { on, staging, over } = staged;
+    if (!unwanted(staging)) continue;
+    // It may have its name: then it is known by what is noted of it.
+    if (table.alone === true && on === "there" && over !== true && !store.base.has(staging.path)) await sides[on].drop(staging, signal);
+    else await dropStaged(world, staged, signal);
+  }
 }
 
 /**

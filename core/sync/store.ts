@@ -43,6 +43,8 @@ export interface Staged {
   readonly staging: Staging;
   /** Something had the name when it was begun: there is an intent before it gets that. */
   readonly over?: true;
+  /** As the other side showed it. */
+  readonly volume?: string;
 }
 
 /** What a change makes of what was agreed, in memory. */

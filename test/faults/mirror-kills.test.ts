@@ -3,11 +3,12 @@
  * again. Nothing may stay there of which nobody knows any more: a kill leaves files under two names.
  */
 import assert from "node:assert/strict";
-import { cpSync, existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, linkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
+import { mountSmall, unmount } from "../small-disk.js";
 import { all, treeOf } from "../sync/replicas.js";
 import { once } from "../sync/shared.js";
-import { killedAtEach, skipKilledAt } from "./killed-at.js";
+import { killedAt, killedAtEach, skipKilledAt } from "./killed-at.js";
 import { World } from "./world.js";
 
 test("a mirror killed at every step, and edited before it starts again", skipKilledAt, async (t) => {
@@ -47,3 +48,39 @@ test("a mirror killed at every step, and edited before it starts again", skipKil
   t.diagnostic(`${JSON.stringify(kills)}, ${twice} of them with files under two names`);
   assert.ok(twice > 0 && Object.values(kills).every((count) => count > 0));
 });
+
+test(
+  "killed between the two names of a file of a card that is mounted within, which goes there before it starts again",
+  skipKilledAt,
+  async (t) => {
+    const world = new World(t);
+    world.mkdir("nas");
+    world.mkdir("box");
+    const card = world.mkdir("box/card");
+    const why = mountSmall(world.path("image"), card, 20);
+    if (why !== undefined) {
+      t.skip(why);
+      return;
+    }
+    try {
+      writeFileSync(world.path("box/card/old"), "old");
+      const config = world.config({
+        devices: { box: { type: "local", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas" } },
+        routes: [{ from: "box", to: ["nas"], mode: "mirror", into: "", deletes: true, maxDeletes: 100, exclude: ["lost+found/"] }],
+      });
+      await once(config);
+      writeFileSync(world.path("box/card/new"), "new");
+      assert.ok(await killedAt(["run", "--once", "--json", "--config", config], "link", 1));
+      const part = all(world.path("nas")).find((path) => path.endsWith(".part"));
+      linkSync(world.path("nas", part ?? ""), world.path("nas/card/new"));
+      rmSync(world.path("box/card/new"));
+      await once(config);
+      assert.deepEqual(
+        all(world.path("nas")).filter((path) => path.endsWith(".part") || path === "card/new"),
+        [],
+      );
+    } finally {
+      unmount(card);
+    }
+  },
+);

@@ -4,7 +4,7 @@ import type { Folding } from "../../core/folded.js";
 import type { Digest } from "../../core/plugin.js";
 import { looksAs } from "../../core/sync/carry.js";
 import type { Entry, Held, Replica, Scan, Staging } from "../../core/sync/replica.js";
-import { parentOf } from "../../core/paths.js";
+import { isAtOrBelow, parentOf } from "../../core/paths.js";
 
 /** A file holds a number: that is its content. */
 type Node =
@@ -24,6 +24,8 @@ export class Tree {
   /** Of what is staged: some servers set the time of a file while they write it, and it keeps that. */
   readonly stagedMs = new Map<string, number>();
   marked = false;
+  /** What cannot be read, with all that is in it: path → reason. */
+  readonly unseen = new Map<string, string>();
   #inode = 1;
   #born = 1;
   /** Numbers that are given again. */
@@ -149,9 +151,10 @@ export class TreeReplica implements Replica {
       const entries = new Map<string, Entry>();
       for (const [path] of this.tree.live()) {
         const entry = this.tree.entry(path);
-        if (entry !== undefined && path !== awayDir) entries.set(path, entry);
+        const isUnseen = [...this.tree.unseen.keys()].some((at) => isAtOrBelow(path, at));
+        if (entry !== undefined && path !== awayDir && !isUnseen) entries.set(path, entry);
       }
-      return { entries, unseen: new Map(), settling: new Set(), marked: this.tree.marked, folds: this.folding };
+      return { entries, unseen: new Map(this.tree.unseen), settling: new Set(), marked: this.tree.marked, folds: this.folding };
     });
   }
 

@@ -605,6 +605,41 @@ test("what may have got its name, has gone here, and is changed by others before
   assert.deepEqual([server.text(), server.staged.size, read], ["a=5 b=1 c=3", 0, []]);
 });
 
+test("what got its name and could not be noted, and is on a card that is away when the power is back, is there when that is back", async () => {
+  const { box, server, between, run, once } = two(mirroring(true));
+  box.makeParents("card/a");
+  box.put("card/a", 1);
+  box.put("b", 2);
+  between.gate = noPower("after", "publish card/a");
+  await assert.rejects(run(), /no power/);
+  const changed: string[] = [];
+  between.gate = (when, call) => {
+    if (when === "before" && /^(send|take|splice) /.test(call)) changed.push(call);
+    return Promise.resolve();
+  };
+  box.unseen.set("card", "it cannot be read");
+  await once();
+  box.unseen.clear();
+  await run();
+  assert.deepEqual([server.text(), server.staged.size, changed], ["b=2 card/ card/a=1", 0, []]);
+});
+
+test("what got its name and could not be noted is not forgotten where there is no room for something else", async () => {
+  const { box, server, between, run, once } = two(mirroring(true));
+  box.put("a", 1);
+  between.gate = noPower("after", "unstage a");
+  await assert.rejects(run(), /no power/);
+  box.put("a", 2);
+  box.makeParents("d/x");
+  between.gate = (when, call) =>
+    when === "before" && call === "mkdir d" ? Promise.reject(new Fault("full", "no room")) : Promise.resolve();
+  await assert.rejects(once(), /no room/);
+  box.remove("a");
+  between.gate = () => Promise.resolve();
+  await run();
+  assert.equal(server.text(), "d/");
+});
+
 test("what is whole, and has not got its name, is not what others have there under it, of the same size", async () => {
   const { box, server, between, run, store } = two(mirroring(true));
   assert.equal(sizeOf(1), sizeOf(4));
