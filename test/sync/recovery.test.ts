@@ -653,6 +653,22 @@ test("what is whole, and has not got its name, is not what others have there und
   assert.deepEqual([server.text(), server.staged.size, store.staged.size], ["a=4", 0, 0]);
 });
 
+test("what was begun in the place of others' file, and got the name without that as they took theirs away, goes with its file", async () => {
+  const { box, server, between, run } = two(mirroring(true));
+  server.put("a", 1);
+  box.put("a", 4);
+  between.gate = noPower("after", "send a");
+  await assert.rejects(run(), /no power/);
+  server.remove("a");
+  between.gate = noPower("after", "unstage a");
+  await assert.rejects(run(), /no power/);
+  between.gate = () => Promise.resolve();
+  assert.equal(server.text(), "a=4");
+  box.remove("a");
+  await run();
+  assert.equal(server.text(), "");
+});
+
 test("parts of what cannot take the place of others' file do not pile up there", async () => {
   const { box, server, between, once, store } = two(mirroring(true));
   server.put("a", 1);
