@@ -1,6 +1,6 @@
 /** A month's budget of a real FTP server and of rsync, with the program's clock set by the test: kills, a month's end, a clock that nobody set, one that goes back. */
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ask } from "../../core/control.js";
@@ -18,17 +18,22 @@ interface Status {
 
 const month = 2_000_000;
 
-/** Of all that runs. */
-function commandLines(): string[] {
+/** Of all that runs: its words, and what it has open. */
+function processes(): { readonly words: string; readonly open: readonly string[] }[] {
+  const orNot = <T>(look: () => T, none: T): T => {
+    try {
+      return look();
+    } catch {
+      // It has ended, or is another user's.
+      return none;
+    }
+  };
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
-    .map((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      } catch {
-        return "";
-      }
-    });
+    .map((pid) => ({
+      words: orNot(() => readFileSync(`/proc/${pid}/cmdline`, "utf8"), ""),
+      open: orNot(() => readdirSync(`/proc/${pid}/fd`), []).map((fd) => orNot(() => readlinkSync(`/proc/${pid}/fd/${fd}`), "")),
+    }));
 }
 
 for (const { type, kind, rate, size, tellsLate } of [
@@ -76,8 +81,12 @@ for (const { type, kind, rate, size, tellsLate } of [
         const answer = await ask(world.path("state"), { command: "status" });
         return (answer?.ok as Status | undefined)?.devices.find(({ name }) => name === "out")?.held ?? "";
       };
-      // What was on its way when the budget ended is written by rsync's other end until that ends.
-      const isWritten = () => !commandLines().some((words) => words.includes("--server") && words.includes(server.dir));
+      // What was on its way when the budget ended is written by the other end until that ends, or closes the file.
+      const isWritten = () =>
+        !processes().some(
+          ({ words, open }) =>
+            (words.includes("--server") && words.includes(server.dir)) || open.some((path) => path.startsWith(`${server.dir}/`)),
+        );
       const heldUntil = (words: RegExp) => until(`held: ${String(words)}`, async () => words.test(await held()) && isWritten());
 
       at("2027-03-30T12:00:00Z");
