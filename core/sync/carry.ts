@@ -453,8 +453,10 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     // The name is empty, and what was agreed is in the trash.
     if (now === undefined && taken !== undefined) await putBack(world, intent, taken, signal);
     // It has its name back, perhaps by a try before this one: what was agreed is true still. Others who write there may have seen that it had gone.
-    const back = world.table.alone === true && taken !== undefined ? await side.stat(path, signal) : undefined;
-    if (back !== undefined && taken !== undefined && isTold(back) && looksAs(back, taken)) return store.change({ settle: id });
+    if (world.table.alone === true && taken !== undefined) {
+      const back = await side.stat(path, signal);
+      if (back !== undefined && isTold(back) && looksAs(back, taken)) return store.change({ settle: id });
+    }
   }
   // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
   const over = put === undefined ? taken !== undefined || now === undefined : free;

@@ -138,13 +138,13 @@ async function holds({ sides }: World, { actions, scans: { there } }: Plan, toge
  * What this route brought to a name, and could not note any more, is agreed, where it has gone here meanwhile: else nobody would know whose it is. `any`: there was such a thing; `others`: stagings whose
  * name something else has.
  */
-async function claimed({ sides, store, table, known }: World, { scans: { here, there }, tables }: Plan, signal: AbortSignal) {
+async function claimed(world: World, { scans: { here, there }, tables }: Plan, signal: AbortSignal) {
+  const { sides, store, known } = world;
   const others = new Set<string>();
   let any = false;
-  if (table.alone !== true) return { any, others };
   for (const [id, staged] of [...store.staged]) {
     const { path, size } = staged.staging;
-    const shown = mayBePublished(staged, there, store);
+    const shown = mayBePublished(world, staged, there);
     // What is not to be seen here now may be there still.
     if (here.entries.has(path) || shown === undefined || isUnseen(tables, path)) continue;
     const { bytes, entry } = await sides.there.staged(staged.staging, signal);
@@ -161,9 +161,14 @@ async function claimed({ sides, store, table, known }: World, { scans: { here, t
   return { any, others };
 }
 
+/** It gets its name without an intent: that it has it is known from what was noted of it alone. */
+const isNamedUnnoted = ({ table, store }: World, { on, staging, over }: Staged): boolean =>
+  table.alone === true && on === "there" && over !== true && !store.base.has(staging.path);
+
 /** What may be what was staged, with the name that it was for, which nobody noted. */
-function mayBePublished({ on, staging: { path, size }, over }: Staged, there: Scan, { base }: World["store"]): Entry | undefined {
-  const shown = on === "there" && over !== true && !base.has(path) ? there.entries.get(path) : undefined;
+function mayBePublished(world: World, staged: Staged, there: Scan): Entry | undefined {
+  const { path, size } = staged.staging;
+  const shown = isNamedUnnoted(world, staged) ? there.entries.get(path) : undefined;
   return shown?.kind === "file" && shown.stamp.size === size ? shown : undefined;
 }
 
@@ -317,12 +322,10 @@ export function takenText({ by, goes }: Taken, side: string): string {
 }
 
 async function dropEach(world: World, unwanted: (staging: Staging) => boolean, signal: AbortSignal): Promise<void> {
-  const { sides, store, table } = world;
-  for (const staged of [...store.staged.values()]) {
-    const { on, staging, over } = staged;
+  for (const staged of [...world.store.staged.values()]) {
+    const { on, staging } = staged;
     if (!unwanted(staging)) continue;
-    // It may have its name: then it is known by what is noted of it.
-    if (table.alone === true && on === "there" && over !== true && !store.base.has(staging.path)) await sides[on].drop(staging, signal);
+    if (isNamedUnnoted(world, staged)) await world.sides[on].drop(staging, signal);
     else await dropStaged(world, staged, signal);
   }
 }
@@ -338,14 +341,14 @@ async function dropUnwanted(
   others: ReadonlySet<string>,
   signal: AbortSignal,
 ): Promise<void> {
-  const { sides, store, table } = world;
+  const { sides, store } = world;
   if (store.staged.size === 0) return;
   const wanted = new Set([...copiesOf(world, actions, scans).values()].map(({ id }) => id));
   const adopted = new Set(actions.flatMap((action) => (action.do === "adopt" ? [action.path] : [])));
   for (const [id, staged] of [...store.staged]) {
     const { on, staging } = staged;
     if (wanted.has(id) || adopted.has(staging.path) || isIn(held, staging.path)) continue;
-    const mayHaveName = table.alone === true && !others.has(id) && mayBePublished(staged, scans.there, store) !== undefined;
+    const mayHaveName = !others.has(id) && mayBePublished(world, staged, scans.there) !== undefined;
     if (mayHaveName || isUnseen(tables, staging.path)) {
       const { bytes } = await sides[on].staged(staging, signal);
       if (bytes === 0 || bytes === staging.size) continue;

@@ -34,7 +34,8 @@ test("killed at every sync, rename, link and unlink", skipKilledAt, async (t) =>
     assert.deepEqual(left, [], `in the spool after ${at}`);
   });
   t.diagnostic(JSON.stringify(kills));
-  assert.ok(Object.values(kills).every((count) => count > 0));
+  const counts = Object.values(kills);
+  assert.ok(counts.reduce((sum, count) => sum + count) > 20 && counts.every((count) => count > 0));
 });
 
 test(

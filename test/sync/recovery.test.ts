@@ -20,6 +20,11 @@ const rules: Rules = {
   before: () => Promise.resolve(),
 };
 
+const noPower =
+  (at: "before" | "after", of: string): Gate =>
+  (when, call) =>
+    when === at && call.startsWith(of) ? Promise.reject(new Error("no power")) : Promise.resolve();
+
 /** Two-way between two trees, whose calls the gate lets through. */
 function worldOf(here: Tree, there: Tree, store: Kept, gate: Gate, intent: () => string): World {
   return {
@@ -52,7 +57,7 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   disk.put("a", 2);
   server.put("a", 3);
   // The loser of the conflict is in the trash, and has no name yet.
-  power = (when, call) => (when === "before" && call.startsWith("link ") ? Promise.reject(new Error("no power")) : Promise.resolve());
+  power = noPower("before", "link ");
   await assert.rejects(run(disk), /no power/);
   power = () => Promise.resolve();
   assert.equal(disk.content("a"), undefined);
@@ -65,7 +70,7 @@ test("a disk that is not mounted when the power is back: what was taken aside on
   // It is another disk, says a person: then what was begun on the other is over.
   disk.put("a", 4);
   server.put("a", 5);
-  power = (when, call) => (when === "before" && call.startsWith("link ") ? Promise.reject(new Error("no power")) : Promise.resolve());
+  power = noPower("before", "link ");
   await assert.rejects(run(disk), /no power/);
   power = () => Promise.resolve();
   await run(mountPoint, { anew: ["here"] });
@@ -330,11 +335,6 @@ test("what cannot be taken aside has one name in the trash, however often that i
   assert.deepEqual([server.text(), store.intents.size], ["b=2", 0]);
 });
 
-const noPower =
-  (at: "before" | "after", of: string): Gate =>
-  (when, call) =>
-    when === at && call.startsWith(of) ? Promise.reject(new Error("no power")) : Promise.resolve();
-
 test("what got its name and could not be noted goes with its file, also where that was another content in between, which never came", async () => {
   const { box, server, between, run } = two(mirroring(true));
   box.put("a", 1);
@@ -449,7 +449,7 @@ test("what was staged with its time, and shall not have it any more, does not ge
   assert.equal(server.entry("a")?.stamp.modifiedMs, agreedMs);
   box.put("a", 4, agreedMs + 1);
   server.remove("a");
-  between.gate = (when, call) => (when === "after" && call === "send a" ? Promise.reject(new Error("no power")) : Promise.resolve());
+  between.gate = noPower("after", "send a");
   await assert.rejects(once(), /no power/);
   between.gate = () => Promise.resolve();
   // It was only taken away for a moment.
