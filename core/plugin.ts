@@ -524,8 +524,6 @@ export interface TreePromises {
   readonly exclusive: "names" | "directories" | "nothing";
   /** A directory with something in it is never removed by `rmdir`, also where that came a moment before. */
   readonly rmdirIsSafe: boolean;
-  /** Files' times are told in steps of so many milliseconds, and kept by `move`; absent where none are told or a move changes them. */
-  readonly timeStepMs?: number;
 }
 
 // ---------------------------------------------------------------- plugin

@@ -5,7 +5,7 @@ import { buffer } from "node:stream/consumers";
 import { test } from "node:test";
 import { Fault, isFault } from "./errors.js";
 import type { FileEntry, TreePromises } from "./plugin.js";
-import { setMs, stepOf, tryOut, type Tried } from "./try-out.js";
+import { tryOut, type Tried } from "./try-out.js";
 
 const calm = new AbortController().signal;
 
@@ -16,15 +16,12 @@ interface Ways {
   readonly publishReplaces?: true;
   readonly mkdirSaysYes?: true;
   readonly rmdirTakesAll?: true;
-  readonly moveChangesTime?: true;
   readonly moveMakesDirs?: true;
-  /** What a time becomes; undefined: none is told. */
-  readonly timeMs?: (ms: number) => number | undefined;
   /** Called before each request. */
   readonly before?: (request: string) => void;
 }
 
-type Node = { readonly content: Buffer; readonly modifiedMs: number | undefined } | "directory";
+type Node = Buffer | "directory";
 
 class Memory implements Tried {
   readonly things = new Map<string, Node>([["here", "directory"]]);
@@ -50,12 +47,7 @@ class Memory implements Tried {
 
   #told(path: string, node: Node): FileEntry {
     if (node === "directory") return { path, kind: "directory", size: 0 };
-    const { content, modifiedMs } = node;
-    return { path, kind: "file", size: content.length, ...(modifiedMs === undefined ? {} : { modifiedMs }) };
-  }
-
-  #time(ms: number): number | undefined {
-    return this.ways.timeMs === undefined ? ms : this.ways.timeMs(ms);
+    return { path, kind: "file", size: node.length };
   }
 
   #below(dir: string): string[] {
@@ -93,9 +85,7 @@ class Memory implements Tried {
         if (this.ways.moveMakesDirs !== true) throw new Fault("missing", dir);
         this.things.set(dir, "directory");
       }
-      const node = this.#take(from);
-      const changed = this.ways.moveChangesTime === true && node !== "directory";
-      this.things.set(to, changed ? { ...node, modifiedMs: 5000 } : node);
+      this.things.set(to, this.#take(from));
     },
     remove: async (path) => {
       await this.#turn(`remove ${path}`);
@@ -120,16 +110,16 @@ class Memory implements Tried {
       await this.#turn(`read ${path}`);
       const node = this.things.get(path);
       if (node === undefined || node === "directory") throw new Fault("missing", `no ${path}`);
-      return Readable.from([node.content]);
+      return Readable.from([node]);
     },
   };
 
   readonly publish: Tried["publish"] = async (upload) => {
-    const { path, modifiedMs = 1_700_000_000_123.456 } = upload;
+    const { path } = upload;
     const content = await buffer(upload.read(0, calm));
     await this.#turn(`publish ${path}`);
     if (this.things.has(path) && this.ways.publishReplaces !== true) return false;
-    this.things.set(path, { content, modifiedMs: this.#time(modifiedMs) });
+    this.things.set(path, content);
     return true;
   };
 
@@ -149,8 +139,7 @@ class Memory implements Tried {
   };
 }
 
-const all: TreePromises = { exclusive: "names", rmdirIsSafe: true, timeStepMs: 0.001 };
-const seconds = (ms: number): number => Math.floor(ms / 1000) * 1000;
+const all: TreePromises = { exclusive: "names", rmdirIsSafe: true };
 
 const cases: readonly (readonly [string, Ways, Partial<Record<keyof TreePromises, unknown>>])[] = [
   ["one that keeps all", {}, {}],
@@ -160,13 +149,6 @@ const cases: readonly (readonly [string, Ways, Partial<Record<keyof TreePromises
   ["that, and MKDIR says yes to what is there", { renameReplaces: true, mkdirSaysYes: true }, { exclusive: "nothing" }],
   ["that, and a move makes what is missing of a path", { renameReplaces: true, moveMakesDirs: true }, { exclusive: "nothing" }],
   ["rmdir takes all", { rmdirTakesAll: true }, { rmdirIsSafe: false }],
-  ["no times", { timeMs: () => undefined }, { timeStepMs: undefined }],
-  ["a move changes the time", { moveChangesTime: true }, { timeStepMs: undefined }],
-  ["whole seconds", { timeMs: seconds }, { timeStepMs: 1000 }],
-  ["every second second, as FAT", { timeMs: (ms) => Math.floor(ms / 2000) * 2000 }, { timeStepMs: 2000 }],
-  ["ten milliseconds, rounded", { timeMs: (ms) => Math.round(ms / 10) * 10 }, { timeStepMs: 10 }],
-  // Nobody can set them; now may be even.
-  ["times of now, by the second", { timeMs: () => 1_700_000_002_000 }, { timeStepMs: 1000 }],
 ];
 
 for (const [name, ways, changed] of cases)
@@ -183,11 +165,9 @@ test("what does not wait for another is asked at once: over a line with latency 
   assert.ok(rounds <= 15, `${rounds} rounds`);
 });
 
-test("where the last steps cannot be tried alone, they are not relied on; a step that is known is the least", async () => {
-  const { tree, source, publish } = new Memory({ timeMs: seconds });
-  assert.deepEqual(await tryOut({ tree, source, publish, leastStepMs: 2000 }, "here", calm), {
-    ...{ exclusive: "directories", rmdirIsSafe: false, timeStepMs: 2000 },
-  });
+test("where the last steps cannot be tried alone, they are not relied on", async () => {
+  const { tree, source, publish } = new Memory();
+  assert.deepEqual(await tryOut({ tree, source, publish }, "here", calm), { exclusive: "directories", rmdirIsSafe: false });
 });
 
 /** Those of a trial, before it begins to take away what it made. */
@@ -261,15 +241,4 @@ test("a stop at any request ends it, and what was made is taken away", async () 
     await assert.rejects(tryOut(server, "here", stop.signal), (error) => isFault(error, "aborted"), what);
     assert.deepEqual([...server.things.keys()], ["here"], what);
   }
-});
-
-test("the step of times", () => {
-  const even = setMs - 1347;
-  assert.equal(stepOf([setMs]), 1);
-  assert.equal(stepOf([even, 4000]), 2000);
-  assert.equal(stepOf([even + 1000, 4000]), 1000);
-  assert.equal(stepOf([even + 1000, 4123]), 1);
-  assert.equal(stepOf([even + 1340, 4120]), 10);
-  assert.equal(stepOf([4000, 2000]), 1000);
-  assert.equal(stepOf([4000, 3000.5]), 0.001);
 });

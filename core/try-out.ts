@@ -7,7 +7,6 @@ import { Readable } from "node:stream";
 import { emptyDir } from "./empty-dir.js";
 import { entriesOf } from "./entries.js";
 import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
-import { nameIn } from "./paths.js";
 import type { FileEntry, Source, Target, Tree, TreePromises, Upload } from "./plugin.js";
 import { readingOf } from "./reading.js";
 import { withSignals } from "./signals.js";
@@ -23,8 +22,6 @@ export interface Tried {
   readonly rename?: (from: string, to: string, signal: AbortSignal) => Promise<boolean>;
   /** The last step of `rmdir`, without a look; false where it is refused. Absent: it takes what is in it. */
   readonly rmdir?: (path: string, signal: AbortSignal) => Promise<boolean>;
-  /** Files' times are kept in no finer steps than this, though they may be told so. */
-  readonly leastStepMs?: number;
   /** How many want one directory at once, how often, before it is believed that one alone gets it; three, twice, when absent. */
   readonly crowd?: Crowd;
   /** Only a crowd comes at once: the device's own listings go wrong while something changes, and its line takes one thing at a time anyway. */
@@ -37,8 +34,6 @@ export interface Crowd {
 }
 
 const fewRivals: Crowd = { rivals: 3, rounds: 2 };
-/** The time that is set for one file: of each step that is known another multiple comes of it, also where it is rounded. */
-export const setMs = Date.UTC(2020, 0, 1) + 1347;
 /** After a stop: so long what was made may take to be taken away. */
 const sweepMs = 1500;
 
@@ -104,15 +99,15 @@ class Place {
   }
 
   /** False where something has that name. */
-  async publish(path: string, content: Buffer, modifiedMs?: number): Promise<boolean> {
+  async publish(path: string, content: Buffer): Promise<boolean> {
     throwIfAborted(this.signal);
-    return this.#tried.publish(smallUpload(path, content, modifiedMs), this.signal);
+    return this.#tried.publish(smallUpload(path, content), this.signal);
   }
 
   /** A file under a name that is free. What it holds. */
-  async make(path: string, modifiedMs?: number): Promise<Buffer> {
+  async make(path: string): Promise<Buffer> {
     const content = this.content();
-    if (!(await this.beside(() => this.publish(path, content, modifiedMs)))) throw new Fault("conflict", `${path} is there already`);
+    if (!(await this.beside(() => this.publish(path, content)))) throw new Fault("conflict", `${path} is there already`);
     return content;
   }
 
@@ -164,37 +159,30 @@ class Trial {
   }
 
   async run(): Promise<TreePromises> {
-    const { tree, rename, leastStepMs = 0 } = this.#tried;
+    const { tree, rename } = this.#tried;
     const place = this.#place;
-    const [timed, plain, stray, full] = [place.path("timed"), place.path("plain"), place.path("stray"), place.path("full")];
+    const [plain, stray, full] = [place.path("plain"), place.path("stray"), place.path("full")];
     const names = rename === undefined ? undefined : new Names(rename, place);
     // By the files connections are opened: the crowds after them come by all of them at the same moment.
     const [again] = await all([
       found(place.beside(() => this.#again())),
-      place.make(timed, setMs),
       place.make(plain),
       place.make(stray),
       place.beside(() => tree.mkdir(full, place.signal)),
       names?.make(),
     ]);
     const before = await place.list();
-    const kept = [of(before, timed), of(before, plain)];
-    const movedTo = ({ path }: FileEntry) => `${full}/${nameIn(path)}`;
     const [directories] = await all([
       again() ? this.#directories(of(before, stray)) : false,
       names?.race(),
-      ...kept.map((entry) => place.beside(() => tree.move(entry.path, movedTo(entry), entry, place.signal))),
+      place.beside(() => tree.move(plain, `${full}/plain`, of(before, plain), place.signal)),
     ]);
     const mayHold = names?.mayHold === true;
     const [inFull, after] = await all([place.list(full), mayHold ? place.list() : []]);
     const [rmdirIsSafe, exclusive] = await all([this.#fullStays(full, inFull), names?.hold(after) ?? false]);
-    const keepsTimes = kept.every((entry) => entry.modifiedMs !== undefined && of(inFull, movedTo(entry)).modifiedMs === entry.modifiedMs);
-    // The times of directories too: the more there are, the less is by chance.
-    const told = [...before, ...after].flatMap(({ modifiedMs }) => (modifiedMs === undefined ? [] : [modifiedMs]));
     return {
       exclusive: exclusive ? "names" : directories ? "directories" : "nothing",
       rmdirIsSafe,
-      ...(keepsTimes ? { timeStepMs: Math.max(stepOf(told), leastStepMs) } : {}),
     };
   }
 
@@ -333,16 +321,8 @@ function same(a: readonly FileEntry[], b: readonly FileEntry[]): boolean {
   return text(a) === text(b);
 }
 
-/** The longest step, of those that file systems and protocols have, of which each time is a multiple; more than a second only where one is that was set. */
-export function stepOf(timesMs: readonly number[]): number {
-  const micros = timesMs.map((ms) => Math.round(ms * 1000));
-  // Where no time can be set, those of now may happen to be even.
-  const steps = timesMs.some((ms) => Math.abs(ms - setMs) < 5000) ? [2000, 1000, 10, 1] : [1000, 10, 1];
-  return steps.find((step) => micros.every((it) => it % (step * 1000) === 0)) ?? 0.001;
-}
-
 /** Of a content that is here, for `publishTo`. */
-export function smallUpload(path: string, content: Buffer, modifiedMs?: number): Upload {
+export function smallUpload(path: string, content: Buffer): Upload {
   const id = randomBytes(8).toString("hex");
   const slash = path.lastIndexOf("/") + 1;
   const memo = new Map<string, unknown>();
@@ -351,7 +331,6 @@ export function smallUpload(path: string, content: Buffer, modifiedMs?: number):
     path,
     partialPath: `${path.slice(0, slash)}.${path.slice(slash)}.${randomBytes(4).toString("hex")}-${id}.part`,
     size: content.length,
-    ...(modifiedMs === undefined ? {} : { modifiedMs }),
     expect: { kind: "absent" },
     sealed: true,
     digest: `sha256:${createHash("sha256").update(content).digest("hex")}`,

@@ -134,7 +134,6 @@ export class MavftpTree implements Tree {
       publish: publishTo(this.#target),
       rename: (from: string, to: string, on: AbortSignal) => refused((stay) => card.rename(stay, from, to), on),
       rmdir: (path: string, on: AbortSignal) => refused((stay) => card.removeDir(stay, path), on),
-      leastStepMs: SAME_MS,
       crowd: { rivals: 2, rounds: 1 },
       oneByOne: true as const,
     };

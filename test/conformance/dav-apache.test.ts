@@ -5,7 +5,7 @@ import { apache } from "./dav-servers.js";
 import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
-const promises = { exclusive: "directories", rmdirIsSafe: false, timeStepMs: 1000 } as const;
+const promises = { exclusive: "directories", rmdirIsSafe: false } as const;
 for (const harness of [
   davHarness({ kind: apache, promises }),
   davHarness({ kind: apache, promises, given: { verify: "readback" }, name: `${apache.name}, read back` }),

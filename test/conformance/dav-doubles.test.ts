@@ -46,7 +46,7 @@ const yandex = kindOf(
 );
 const notUtf8 = { "caf\u201bE9.bin": "the doubles know names only as text" };
 
-const promises = { exclusive: "directories", rmdirIsSafe: false, timeStepMs: 1000 } as const;
+const promises = { exclusive: "directories", rmdirIsSafe: false } as const;
 
 for (const harness of [
   davHarness({

@@ -6,7 +6,7 @@ import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
 const onNginx = davHarness({
-  promises: { exclusive: "nothing", rmdirIsSafe: false, timeStepMs: 1000 },
+  promises: { exclusive: "nothing", rmdirIsSafe: false },
   kind: nginx,
   known: {
     "a symbolic link is unreadable, and costs only itself": "nginx lists links as files, whatever it thinks of reading them",
@@ -16,7 +16,7 @@ const onNginx = davHarness({
 
 const onRclone = davHarness({
   // It looks before it makes a directory, and then makes it in any case.
-  promises: { exclusive: "nothing", rmdirIsSafe: false, timeStepMs: 1000 },
+  promises: { exclusive: "nothing", rmdirIsSafe: false },
   kind: rclone,
   refuses: { "line\u201b0Abreak.bin": "rclone has a use of its own for ‛ in names, and does not find such a file again (Fault conflict)" },
 });

@@ -78,9 +78,7 @@ const notOnExfat = {
 /** The harness of a device whose root is the directory `dir` on a medium that keeps names as bytes, or on exFAT. */
 export function onMedium(dir: string, exfat: boolean) {
   const { sparse, link, ...rest } = files(dir, bytesFromName);
-  const promises: TreePromises = exfat
-    ? { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1000 }
-    : { exclusive: "names", rmdirIsSafe: true, timeStepMs: 0.001 };
+  const promises: TreePromises = exfat ? { exclusive: "directories", rmdirIsSafe: true } : { exclusive: "names", rmdirIsSafe: true };
   return {
     ...rest,
     promises,

@@ -8,8 +8,8 @@ import { targetClauses } from "./target.js";
 const known = {
   "tree: a link is neither entered, moved nor removed as what it leads to": "MLST of ProFTPD tells what a link leads to, unlike its MLSD",
 };
-/** Their RNTO replaces. Without MLSD nothing tells times; ftp-srv says yes to an MKD of a directory that is there. */
-const promises = { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1000 } as const;
+/** Their RNTO replaces; ftp-srv says yes to an MKD of a directory that is there. */
+const promises = { exclusive: "directories", rmdirIsSafe: true } as const;
 
 const onFtpSrv = ftpHarness({
   promises: { exclusive: "nothing", rmdirIsSafe: true },

@@ -6,7 +6,7 @@ import { sourceClauses } from "./source.js";
 import { targetClauses } from "./target.js";
 
 for (const kind of [ownPlain, ownPinned, ownCa]) {
-  const harness = ftpHarness({ kind, promises: { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1 } });
+  const harness = ftpHarness({ kind, promises: { exclusive: "directories", rmdirIsSafe: true } });
   targetClauses(harness.target);
   sourceClauses(harness.source);
   after(() => harness.stop());

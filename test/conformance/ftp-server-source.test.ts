@@ -16,7 +16,7 @@ sourceClauses({
     return {
       device,
       ...files(dir, (path) => bytesFromName(path)),
-      promises: { exclusive: "names", rmdirIsSafe: true, timeStepMs: 1 },
+      promises: { exclusive: "names", rmdirIsSafe: true },
       close: async () => {
         await device.close();
         await fs.rm(dir, { recursive: true });

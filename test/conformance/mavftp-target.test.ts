@@ -19,17 +19,15 @@ import { context } from "./upload.js";
 
 const long = "the name is longer than a listing of MAVLink FTP has room for";
 
-/** FAT keeps two seconds; times are told by ListDirectoryWithTime alone. */
-const timeStepMs = 2000;
 const onPx4: TreePromises = { exclusive: "directories", rmdirIsSafe: true };
 const onArdupilot: TreePromises = { exclusive: "names", rmdirIsSafe: true };
 const promises: Readonly<Record<string, TreePromises>> = {
   px4: onPx4,
-  "px4-1.18": { ...onPx4, timeStepMs },
+  "px4-1.18": onPx4,
   "ardupilot-4.6": onArdupilot,
   "ardupilot-4.7": onArdupilot,
-  "ardupilot-4.8": { ...onArdupilot, timeStepMs },
-  mavsdk: { ...onPx4, timeStepMs },
+  "ardupilot-4.8": onArdupilot,
+  mavsdk: onPx4,
 };
 
 /** A vehicle whose card is a directory of its own; the device's root is where every autopilot can be written. */

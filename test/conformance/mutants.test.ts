@@ -19,7 +19,7 @@ import { allTargetClauses } from "./target.js";
 import type { TargetUnderTest } from "./target-under-test.js";
 import { bytes, chunks, partialPathOf, readingOfStream, sha256 } from "./upload.js";
 
-const correct = ftpHarness({ kind: ownPlain, promises: { exclusive: "directories", rmdirIsSafe: true, timeStepMs: 1 } });
+const correct = ftpHarness({ kind: ownPlain, promises: { exclusive: "directories", rmdirIsSafe: true } });
 after(() => correct.stop());
 
 /** `it` with some members replaced; the rest stays bound to the original. */

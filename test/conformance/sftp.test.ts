@@ -17,8 +17,8 @@ for (const harness of [readback, warm]) {
 }
 
 /** Its links and renames replace, and its MKDIR says yes to a directory that is there. */
-const onRcloneSftp = { exclusive: "nothing", rmdirIsSafe: true, timeStepMs: 1000 } as const;
-const onOpenssh = { exclusive: "names", rmdirIsSafe: true, timeStepMs: 1000 } as const;
+const onRcloneSftp = { exclusive: "nothing", rmdirIsSafe: true } as const;
+const onOpenssh = { exclusive: "names", rmdirIsSafe: true } as const;
 const rcloneNames = { "line\u201b0Abreak.bin": "rclone writes a line end in a name in its own way" };
 const onRclone = (["off", "writes"] as const).map((mode) =>
   sftpHarness({ kind: rcloneSftp(mode), wholeOnly: true, refuses: rcloneNames, promises: onRcloneSftp }),
