@@ -34,7 +34,8 @@ export async function reached(program: Program, config: string, bytes: number): 
   const { stateDir } = JSON.parse(readFileSync(config, "utf8")) as { stateDir: string };
   for (const until = performance.now() + 120_000; performance.now() < until;) {
     const answer = await ask(resolve(dirname(config), stateDir), { command: "status" });
-    const { transfers } = answer?.ok as { transfers: { offset: number }[] };
+    if (answer === undefined) assert.fail(`nobody answers; ${await program.ending(5000)}`);
+    const { transfers } = answer.ok as { transfers: { offset: number }[] };
     if ((transfers[0]?.offset ?? 0) >= bytes) return;
     await new Promise((go) => setTimeout(go, 20));
   }

@@ -71,17 +71,27 @@ export class Program {
     await this.exited;
   }
 
+  /** How it ended, or that it has not after `ms`; with all that it said. */
+  async ending(ms: number): Promise<string> {
+    const late = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), ms).unref());
+    const code = await Promise.race([this.exited, late]);
+    return `${code === undefined ? "it runs" : `it ended with ${code}`}:\n${this.#said()}`;
+  }
+
+  #said(): string {
+    return `${this.events.map(({ message }) => message).join("\n")}\n${this.stderr}`;
+  }
+
   /** Waits for an event; throws, with all that was said, when the program ends or `ms` pass before. */
   async until(seen: (event: SeenEvent) => boolean, what: string, ms = 60_000): Promise<SeenEvent> {
-    const said = () => `${this.events.map(({ message }) => message).join("\n")}\n${this.stderr}`;
     return new Promise((resolve, reject) => {
       let ended = false;
       const look = () => {
         const event = this.events.find(seen);
         if (event !== undefined) done(() => resolve(event));
-        else if (ended) done(() => reject(new Error(`it ended before ${what}:\n${said()}`)));
+        else if (ended) done(() => reject(new Error(`it ended before ${what}:\n${this.#said()}`)));
       };
-      const timer = setTimeout(() => done(() => reject(new Error(`no ${what} in ${ms} ms:\n${said()}`))), ms);
+      const timer = setTimeout(() => done(() => reject(new Error(`no ${what} in ${ms} ms:\n${this.#said()}`))), ms);
       const done = (then: () => void) => {
         clearTimeout(timer);
         this.#watchers.delete(look);
