@@ -33,10 +33,14 @@ export async function getFile(place: Place, given: string | undefined, options: 
   const { name, signal } = place;
   const { entry, digests } = (await place.ask({ command: "stat", path: place.path }, { signal, said: onlyWaits(options) })) as Found;
   const local = await localName(given, basename(entry.path));
+  const state = shortHash(String(entry.size), String(entry.modifiedMs ?? "")).slice(0, stateLength);
+  const id = `${shortHash(name, entry.path).slice(0, -stateLength)}${state}`;
+  const partial = join(dirname(local), partialPath(basename(local), "get", id));
   const there = await statOf(local);
   if (there !== undefined && !options.force) {
     const same = await isSame(local, there, place, entry);
     if (same === true) {
+      await removePublished(partial);
       tell(options.json, { path: entry.path, local, size: entry.size, already: true }, `${local} is ${name}:${entry.path} already`);
       return;
     }
@@ -44,9 +48,7 @@ export async function getFile(place: Place, given: string | undefined, options: 
       same === undefined ? `with the same size (${name} cannot tell its content)` : `and is another file than ${name}:${entry.path}`;
     throw new UsageError(`${local} is there already, ${how}; --force replaces it`);
   }
-  const state = shortHash(String(entry.size), String(entry.modifiedMs ?? "")).slice(0, stateLength);
-  const id = `${shortHash(name, entry.path).slice(0, -stateLength)}${state}`;
-  const partial = join(dirname(local), partialPath(basename(local), "get", id));
+  await removePublished(partial);
   const file = await openPartial(partial, local);
   try {
     const got = await receive(place, entry, file, partial, digests, options);
@@ -64,6 +66,11 @@ export async function getFile(place: Place, given: string | undefined, options: 
     await file.close();
   }
   await removeOutgrown(partial);
+}
+
+/** Killed while it got its name, a file has both: it is no beginning of anything, and what would be written to it would be written to what has its name. */
+async function removePublished(partial: string): Promise<void> {
+  if (((await statOf(partial))?.nlink ?? 1) > 1) await removeFile(partial);
 }
 
 /** What came of the same file in other states than this one, and is nothing's beginning any more. */

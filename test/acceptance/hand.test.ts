@@ -1,7 +1,7 @@
 /** Hand commands, as a person types them: with a daemon and without one, on each kind of device, cut in the middle and gone on. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
@@ -407,6 +407,14 @@ test("a device that is wrong in the configuration is not said to be missing; Ctr
     /disk:a\.bin: goes on at byte \d+ of 40000000\n.*what is here is not its beginning; it is read from the first byte; again\n$/,
   );
   assert.ok(readFileSync(world.path("a.bin")).equals(readFileSync(world.path("disk/a.bin"))));
+
+  // Killed while it got its name.
+  for (const how of [[], ["--force"]]) {
+    linkSync(world.path("a.bin"), world.path(partial));
+    assert.equal((await runProgram(["get", ...how, "disk:a.bin", "--config", config], { cwd: world.dir })).code, 0);
+    assert.equal(existsSync(world.path(partial)), false);
+    assert.ok(readFileSync(world.path("a.bin")).equals(readFileSync(world.path("disk/a.bin"))));
+  }
 
   // What was begun of what the source does not have any more, and of another file.
   writeFileSync(world.path(partial), "begun");
