@@ -169,7 +169,8 @@ for (const places of [{}, { photos: "mnt-photos", logs: "mnt-logs" }] as { photo
     });
     const { program, config } = await started(t, lab, world, {
       devices: {
-        photos: { ...on("DCIM", places.photos), maxRate: "4MiB/s" },
+        // Slow enough to be read still when the other is ejected.
+        photos: { ...on("DCIM", places.photos), maxRate: "1MiB/s" },
         logs: on("LOGS", places.logs),
         out: local("out"),
       },
@@ -179,7 +180,10 @@ for (const places of [{}, { photos: "mnt-photos", logs: "mnt-logs" }] as { photo
       ],
     });
     await lab.plug(card);
-    await program.until(() => program.events.filter(({ what }) => what === "delivered").length >= 3, "the logs");
+    await program.until(
+      () => program.events.filter(({ what, message }) => what === "delivered" && message.startsWith("logs:")).length === 3,
+      "the logs",
+    );
     const early = await runProgram(["eject", "logs", "--config", config]);
     assert.equal(early.code, 3, early.out + early.err);
     assert.match(early.err, /cannot be unmounted: photos still has it: filesync eject photos; do not pull it yet/);

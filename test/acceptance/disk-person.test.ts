@@ -59,7 +59,8 @@ test("somebody else has it mounted as well: it is not said that it may be pulled
   const { lab, world } = it;
   const card = await lab.make("card", { fs: "ext4", mib: 32, files: { "a.bin": Buffer.alloc(10_000_000, "a") } });
   const config = world.config({
-    devices: { cam: { type: "disk", uuid: card.uuid, maxRate: "4MiB/s" }, out },
+    // It is read as long as it takes for somebody to mount it.
+    devices: { cam: { type: "disk", uuid: card.uuid, maxRate: "1MiB/s" }, out },
     routes: [{ from: "cam", to: ["out"] }],
   });
   const program = daemonIn(t, lab, config);
@@ -85,7 +86,8 @@ for (const [what, options] of [
     const { lab, world } = it;
     const card = await lab.make("card", { fs: "ext4", mib: 32, files: { "d/a.bin": Buffer.alloc(10_000_000, "a") } });
     const config = world.config({
-      devices: { cam: { type: "disk", uuid: card.uuid, mountPoint: "mnt", maxRate: "4MiB/s" }, out },
+      // It is read as long as it takes for somebody to mount it.
+      devices: { cam: { type: "disk", uuid: card.uuid, mountPoint: "mnt", maxRate: "1MiB/s" }, out },
       routes: [{ from: "cam", to: ["out"] }],
     });
     world.mkdir("mnt");
