@@ -75,7 +75,8 @@ for (const { type, kind, rate, size, tellsLate } of [
       const there = () =>
         readdirSync(server.dir)
           .filter((name) => name.includes("a.bin"))
-          .reduce((sum, name) => sum + statSync(join(server.dir, name)).size, 0);
+          // It may get its name just now.
+          .reduce((sum, name) => sum + (statSync(join(server.dir, name), { throwIfNoEntry: false })?.size ?? 0), 0);
       // The daemon is asked itself: a program that starts for each look takes what it looks at its processor.
       const held = async () => {
         const answer = await ask(world.path("state"), { command: "status" });

@@ -144,8 +144,8 @@ test("a spool smaller than the backlog, one target down for good, one delivery p
     ["sub/0029.bin → parking"],
   );
   assert.match(status.parked[0]?.reason ?? "", /is not a directory/);
+  await program.kill();
   const spooled = readdirSync(world.path("state/spool")).reduce((sum, name) => sum + statSync(world.path("state/spool", name)).size, 0);
   assert.ok(spooled <= 5 * 2 ** 20 + 30 * 300, `the spool holds ${spooled} bytes`);
-  await program.kill();
   assertReceiptsTrue(world.path("state"), { third: world.path("third"), parking: world.path("parking") });
 });

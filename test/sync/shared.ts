@@ -4,6 +4,7 @@ import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, st
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import { isDeepStrictEqual } from "node:util";
+import { codeOf } from "../../core/errors.js";
 import type { Status } from "../../core/status.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -85,16 +86,21 @@ export class Shared {
   }
 }
 
+/** Without what is moved or removed while it is looked at. */
 function treeOf(root: string, wanted: (path: string) => boolean): Record<string, string> {
   const found: Record<string, string> = {};
   const walk = (dir: string) => {
     for (const entry of readdirSync(join(root, dir), { withFileTypes: true })) {
       const path = dir === "" ? entry.name : `${dir}/${entry.name}`;
       if (!wanted(path)) continue;
-      if (entry.isDirectory()) {
-        found[`${path}/`] = "";
-        walk(path);
-      } else found[path] = readFileSync(join(root, path), "utf8");
+      try {
+        if (entry.isDirectory()) {
+          walk(path);
+          found[`${path}/`] = "";
+        } else found[path] = readFileSync(join(root, path), "utf8");
+      } catch (error) {
+        if (codeOf(error) !== "ENOENT") throw error;
+      }
     }
   };
   walk("");
