@@ -22,7 +22,8 @@ function worldOf(t: TestContext): { world: World; config: string } {
     world,
     config: world.config({
       stateDir: "small/state",
-      devices: { in: { type: "local", dir: "in" }, out: { type: "local", dir: "out" } },
+      // Each listing is noted, which a disk that is full by then would refuse before the stop.
+      devices: { in: { type: "local", dir: "in", interval: "1h" }, out: { type: "local", dir: "out" } },
       routes: [{ from: "in", to: ["out"], into: "" }],
     }),
   };
