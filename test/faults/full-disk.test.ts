@@ -60,7 +60,7 @@ test("a full disk under the journal", { skip: process.getuid?.() === 0 ? false :
   await late.until(({ what, message }) => what === "delivered" && message.includes("late"), "the late file", 40_000);
   // With room again there is a reserve for the next time.
   rmSync(world.path("small/ballast"));
-  await until("the reserve is made again", () => existsSync(world.path("small/state/reserve")), 30_000);
+  await until("the reserve is made again", () => world.size("small/state/reserve") === 2 ** 24, 30_000);
   world.fill("small/ballast");
   const failed = () => late.events.filter(({ what }) => what === "journal-failed").length;
   const before = failed();
