@@ -187,7 +187,8 @@ for (const route of [{ mode: "mirror", deletes: true }, { mode: "two-way" }] as 
       both.put("here", "a", "a");
       both.put("here", "b", "b");
       await at("+0");
-      const day = (ago: number) => new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10);
+      const nowMs = Date.now();
+      const day = (ago: number) => new Date(nowMs - ago * 86_400_000).toISOString().slice(0, 10);
       for (const side of ["here", "there"] as const)
         for (const name of [day(200), "undated", "of a person"]) {
           both.put(side, `.filesync/trash/${name}/0/deep/${name}`, name);

@@ -141,7 +141,8 @@ for (const autopilot of ["px4", "ardupilot-4.6", "ardupilot-4.8", "mavsdk"])
     await second.until(({ what, message }) => what === "detached" && message.includes("armed"), "detached");
     // Of the one that was killed nobody has ended the session: an ArduPilot with several keeps it for 20 s.
     const left = autopilot === "ardupilot-4.8" ? 1 : 0;
-    await until("the session to be ended", () => sim.openSessions() <= left, 1000);
+    // A PX4 ends one by itself after 10 s.
+    await until("the session to be ended", () => sim.openSessions() <= left, 9000);
     const armedAt = sim.stats.writtenBytes;
     sim.setArmed(false);
     await second.until(() => second.events.filter(({ what }) => what === "delivered").length === content.size, "delivered", 60_000);
