@@ -16,7 +16,8 @@ const local = (dir: string) => ({ type: "local", dir });
 
 test("a flight controller: by URL without a configuration; through the daemon while it reads; never a second link", async (t) => {
   const world = new World(t);
-  const log = new Random(5).bytes(400_000);
+  // The daemon reads it for eight seconds, in which a command begins.
+  const log = new Random(5).bytes(800_000);
   world.file("card/fs/microsd/log/2026-05-02/09_10_57.ulg", log);
   world.file("card/fs/microsd/log/2026-05-01/10_00_00.ulg", "older");
   const sim = await startSim({
@@ -42,7 +43,7 @@ test("a flight controller: by URL without a configuration; through the daemon wh
   const way = "by plain reads: bursts not tried: where plain reads give more than 30 kB/s a PX4's are never faster";
   assert.deepEqual(await filesync("get", ...url, "latest", "l.ulg"), {
     code: 0,
-    out: `autopilot:2026-05-02/09_10_57.ulg → l.ulg (400000 bytes in TIME, ${way}, proved by digest)`,
+    out: `autopilot:2026-05-02/09_10_57.ulg → l.ulg (800000 bytes in TIME, ${way}, proved by digest)`,
     err: "",
   });
   assert.ok(readFileSync(world.path("cwd/l.ulg")).equals(log));
@@ -72,7 +73,7 @@ test("a flight controller: by URL without a configuration; through the daemon wh
   assert.ok(readFileSync(world.path("out/2026-05-02/09_10_57.ulg")).equals(log));
   // Chosen while the daemon read: known from the first byte on.
   const again = await filesync("get", "fc:2026-05-02/09_10_57.ulg", "again.ulg", "--config", config);
-  assert.equal(again.out, `fc:2026-05-02/09_10_57.ulg → again.ulg (400000 bytes in TIME, ${way}, proved by digest)`);
+  assert.equal(again.out, `fc:2026-05-02/09_10_57.ulg → again.ulg (800000 bytes in TIME, ${way}, proved by digest)`);
   const json = await filesync("get", "--json", "fc:2026-05-02/09_10_57.ulg", "json.ulg", "--config", config);
   const last = JSON.parse(json.out.split("\n").at(-1) ?? "") as { way: { name: string; why: string; tried: Record<string, number> } };
   assert.deepEqual([last.way.name, `by plain reads: ${last.way.why}`], ["plain reads", way]);
