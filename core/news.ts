@@ -12,7 +12,7 @@ const soonMs = 200;
 /** Until `stop`. */
 export function watchNews(engine: Engine, lane: Lane, stop: AbortSignal): void {
   const { device } = lane;
-  const { journal, events, work$ } = engine;
+  const { journal, events, queue, work$ } = engine;
   if (device.news === undefined) return;
   /** One was delivered since it was last said. */
   let delivered = false;
@@ -21,7 +21,13 @@ export function watchNews(engine: Engine, lane: Lane, stop: AbortSignal): void {
       `SELECT id, reason FROM deliveries WHERE ${elsewhere} AND state = 'parked' AND required = 1 AND source = ?`,
       lane.name,
     );
+  /** Done, and not said yet. */
+  const unsaid = () =>
+    [...queue.pushing.values()].some(
+      ({ delivery }) => delivery.source === lane.name && delivery.required === 1 && delivery.state !== "discard",
+    );
   const open = () =>
+    unsaid() ||
     journal.get(
       "SELECT 1 FROM deliveries WHERE source = ? AND required = 1 AND state IN ('wanting', 'ready', 'active') LIMIT 1",
       lane.name,
