@@ -5,10 +5,10 @@
  */
 import { isUtf8 } from "node:buffer";
 import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, promises as fs } from "node:fs";
-import { connect, createServer, type AddressInfo } from "node:net";
+import { existsSync, promises as fs, readFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -100,13 +100,15 @@ function own(name: string, secure: boolean | "pinned"): FtpServerKind {
     start: async () => {
       const base = await scratch();
       const tls = secure === false ? undefined : selfSigned(base);
+      // It is given up and listened on again in the middle.
+      const port = await freePort();
       const given = {
         root: join(base, "srv"),
+        listen: `127.0.0.1:${port}`,
         users: { tester: { password } },
         ...(tls === undefined ? {} : { tls: { cert: tls.cert, key: tls.key, required: true } }),
       };
       let server = await startOwn(given);
-      const port = server.port ?? 0;
       const options =
         tls === undefined ? {} : { secure: true, tls: secure === "pinned" ? { fingerprint: tls.fingerprint } : { ca: tls.cert } };
       return {
@@ -118,7 +120,7 @@ function own(name: string, secure: boolean | "pinned"): FtpServerKind {
         disk: (path) => bytesFromName(path),
         unplug: () => server.close(),
         replug: async () => {
-          server = await startOwn({ ...given, listen: `127.0.0.1:${port}` });
+          server = await startOwn(given);
         },
         stop: async () => {
           await server.close();
@@ -173,14 +175,24 @@ export const ftpSrv: FtpServerKind = {
   },
 };
 
+/** The system gives ports from here on to whom any will do, data connections of servers among them: such a one may be another's by the time that it is used. */
+const anybodysFrom = Number(readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf8").split(/\s/)[0]);
+const [portsFrom, portsTo] = anybodysFrom > 11_000 ? [10_000, anybodysFrom] : [10_000, 32_768];
+
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
+  for (;;) {
+    const port = randomInt(portsFrom, portsTo);
+    const server = createServer();
+    const listens = once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    server.listen(port, "127.0.0.1");
+    if (!(await listens)) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 function answers(port: number): Promise<boolean> {

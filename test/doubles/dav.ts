@@ -5,9 +5,9 @@
 import { once } from "node:events";
 import { createReadStream, createWriteStream, promises as fs, type Stats } from "node:fs";
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { freePort } from "../conformance/ftp-servers.js";
 
 export interface Exchange {
   readonly method: string;
@@ -38,9 +38,9 @@ export class DavDouble {
   ) {}
 
   async start(): Promise<this> {
+    if (this.#port === 0) this.#port = await freePort();
     this.#server.listen(this.#port, "127.0.0.1");
     await once(this.#server, "listening");
-    this.#port = (this.#server.address() as AddressInfo).port;
     return this;
   }
 
