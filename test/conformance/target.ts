@@ -324,12 +324,9 @@ const clauses: readonly TargetClause[] = [
       const reached = new Promise<void>((resolve) => (taken = resolve));
       const first = upload("stopped.bin", content, { id, read: stuck(content, 300_000, () => taken()) });
       const writing = target.write(first, 0, stop.signal, () => undefined);
-      const ended = expectFault(writing, "aborted", 20_000);
-      await reached;
+      await Promise.race([reached, writing]);
       stop.abort();
-      const from = performance.now();
-      await ended;
-      assert.ok(performance.now() - from < 2000, "it took more than 2 s");
+      await expectFault(writing, "aborted", 2000);
       const it = upload("stopped.bin", content, { id });
       await untilStable(target, it);
       await expectPublished(under, it, content, await send(target, it));
