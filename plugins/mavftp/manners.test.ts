@@ -32,7 +32,7 @@ const AGAIN_BYTES = 100_000;
 const OF_FRAMES = ["loss", "dup", "reorder", "delay", "corrupt", "junk", "noise", "short", "late", "crc", "radio"];
 
 /** What this process may stand still at a time before numbers say nothing of the device: from then on it asks twice for what is late, as it should. */
-const STOOD_MOST_MS = 50;
+export const STOOD_MOST_MS = 50;
 
 /** `open`: sessions that were open when the device had been closed; `stoodMs`: the longest that this process stood still. */
 export function holdsTo(

@@ -194,7 +194,9 @@ for (const [autopilot, link, way, bytes] of [
     await eventually(() => rig.said.some((text) => text.includes("firmware")), "its version is known");
     const [entry] = await listAll(rig.source);
     assert.ok(entry);
-    assert.ok((await readAll(rig.source, entry)).equals(content.get("a.bin") as Buffer));
+    // A machine that is busy takes the wire for a slow one, until it is seen to be fast after all.
+    for (let n = 0; n === 0 || (n < 20 && way === "faster" && (rig.device.way?.bursts ?? 0) === 0); n++)
+      assert.ok((await readAll(rig.source, entry)).equals(content.get("a.bin") as Buffer));
     const choice = rig.device.way ?? assert.fail("nothing was chosen");
     // How fast each is here and now is not for a test to say: bench/mavftp.ts does.
     const { reads = 0, bursts = 0 } = choice;
