@@ -8,6 +8,8 @@ import { join, pass } from "./joined.js";
 
 export class CountingRelay {
   sentBytes = 0;
+  /** Once clients have sent so many, nothing more is taken of them until they are cut. */
+  holdsAt = Infinity;
   /** What servers answer. */
   receivedBytes = 0;
   readonly #sockets = new Set<Socket>();
@@ -16,7 +18,12 @@ export class CountingRelay {
   private constructor(toPort: number, delayMs: number) {
     this.#server = createServer((client) => {
       const server = connect(toPort, "127.0.0.1");
-      client.on("data", (bytes) => (this.sentBytes += bytes.length));
+      client.on("data", (bytes) => {
+        this.sentBytes += bytes.length;
+        if (this.sentBytes < this.holdsAt) return;
+        client.unpipe();
+        client.pause();
+      });
       server.on("data", (bytes) => (this.receivedBytes += bytes.length));
       pass(client, server, delayMs);
       pass(server, client, delayMs);
