@@ -4,8 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readFileSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { filesBelow, readLog, recordedCalls, unsynced } from "./campaign/power.js";
 import { Program } from "./process.js";
@@ -23,7 +22,7 @@ for (const worst of ["gone", "zero"] as const)
     world.file("card/a.BIN", new Random(7).bytes(24_000_000));
     const config = world.config({
       devices: {
-        card: { type: "local", dir: "card", inPlace: false, maxRate: "8MiB/s" },
+        card: { type: "local", dir: "card", inPlace: false, maxRate: "5MiB/s" },
         out: { type: "local", dir: "out" },
       },
       routes: [{ from: "card", to: ["out"], into: "" }],
@@ -38,8 +37,7 @@ for (const worst of ["gone", "zero"] as const)
         env: { ...process.env, UV_USE_IO_URING: "0" },
       });
     const first = recorded("first.log");
-    const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
-    while (world.size(join("out", partial() ?? "none")) < 14_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+    await world.partialOf(14_000_000);
     process.kill(Number(readFileSync(`/proc/${first.pid}/task/${first.pid}/children`, "utf8").trim()), "SIGKILL");
     await first.exited;
     const lost = unsynced(readLog(world.path("first.log")), roots, new Set());

@@ -1,7 +1,6 @@
 /** A file that the spool can never hold goes straight through. Continued after a kill nobody here has seen all of it: no receipt may claim more. */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, renameSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
 import { Program, runProgram } from "./process.js";
 import { Random } from "./random.js";
@@ -14,12 +13,11 @@ test("straight through, killed and continued: proved by its size alone, so the s
   world.file("card/large.BIN", new Random(8).bytes(12_000_000));
   const config = world.config({
     spool: { maxSize: "1MiB", keepFree: "1MiB" },
-    devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "8MiB/s" }, out: { type: "local", dir: "out" } },
+    devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "4MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "card", to: ["out"], into: "", afterDelivery: "delete" }],
   });
-  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
   const program = new Program(["run", "--json", "--config", config]);
-  while (world.size(join("out", partial() ?? "none")) < 6_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await world.partialOf(6_000_000);
   await program.kill();
   const rest = await runProgram(["run", "--once", "--json", "--config", config]);
   assert.match(rest.out, /goes on at byte [1-9]\d*/);
@@ -40,14 +38,13 @@ test("straight through, and its source is away for a while: it goes on past the 
   const config = world.config({
     spool: { maxSize: "1MiB", keepFree: "1MiB" },
     devices: {
-      card: { type: "local", dir: "card", inPlace: false, maxRate: "8MiB/s", interval: "1s" },
+      card: { type: "local", dir: "card", inPlace: false, maxRate: "4MiB/s", interval: "1s" },
       out: { type: "local", dir: "out" },
     },
     routes: [{ from: "card", to: ["out"], into: "" }],
   });
-  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
   const first = new Program(["run", "--json", "--config", config]);
-  while (world.size(join("out", partial() ?? "none")) < 4_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await world.partialOf(4_000_000);
   await first.kill();
   renameSync(world.path("card"), world.path("away"));
   const program = new Program(["run", "--json", "--config", config]);
@@ -66,12 +63,11 @@ test("straight through, killed and continued, and another file has its name: bot
   world.file("card/large.BIN", new Random(10).bytes(12_000_000));
   const config = world.config({
     spool: { maxSize: "1MiB", keepFree: "1MiB" },
-    devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "8MiB/s" }, out: { type: "local", dir: "out" } },
+    devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "4MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "card", to: ["out"], into: "" }],
   });
-  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
   const program = new Program(["run", "--json", "--config", config]);
-  while (world.size(join("out", partial() ?? "none")) < 6_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await world.partialOf(6_000_000);
   await program.kill();
   world.file("out/large.BIN", "somebody else's");
   const rest = await runProgram(["run", "--once", "--json", "--config", config]);

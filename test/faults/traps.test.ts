@@ -1,7 +1,6 @@
 /** Three traps that a careless engine falls into: a card that was formatted, spool pages that a power cut took back, a spool smaller than the backlog. */
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
 import { Program, runProgram } from "./process.js";
 import { Random } from "./random.js";
@@ -65,12 +64,9 @@ test("killed, the unsynced pages of the spool gone, then the source changes: the
     devices: { card: { type: "local", dir: "card", inPlace: false, maxRate: "6MiB/s" }, out: { type: "local", dir: "out" } },
     routes: [{ from: "card", to: ["out"], into: "" }],
   });
-  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
   const program = new Program(["run", "--json", "--config", config]);
   await program.until(({ what }) => what === "ready", "ready");
-  while (statSync(world.path("out", partial() ?? "."), { throwIfNoEntry: false })?.isFile() !== true)
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  while (world.size(join("out", partial() ?? "none")) < 2_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await world.partialOf(2_000_000);
   await program.kill();
   // A power cut: what lay behind the last sync is gone or zero. More than that is taken here: the checker trusts no offset.
   const spooled = readdirSync(world.path("state/spool")).find((name) => /^[0-9a-f]{16}$/.test(name));
@@ -96,8 +92,7 @@ test("the same, but the source keeps size and time: the samples tell", async (t)
     routes: [{ from: "card", to: ["out"], into: "" }],
   });
   const program = new Program(["run", "--json", "--config", config]);
-  const partial = () => readdirSync(world.path("out")).find((name) => name.endsWith(".part"));
-  while (world.size(join("out", partial() ?? "none")) < 1_000_000) await new Promise((resolve) => setTimeout(resolve, 10));
+  await world.partialOf(1_000_000);
   await program.kill();
   world.file("card/a.BIN", next, 0);
   assert.equal((await once(config)).code, 0);

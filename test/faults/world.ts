@@ -1,9 +1,10 @@
 /** A small world for a test: directories, a configuration, and the program run on it. */
 import { spawnSync } from "node:child_process";
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
+import { until } from "../conformance/clause.js";
 import { mountSmall, unmount } from "../small-disk.js";
 import { Program } from "./process.js";
 
@@ -79,6 +80,12 @@ export class World {
           throw error;
         }
       }
+  }
+
+  /** Waits until a partial in `dir` has so many bytes; fails where that does not come, or was over before it was seen. */
+  async partialOf(bytes: number, dir = "out"): Promise<void> {
+    const partials = () => readdirSync(this.path(dir)).filter((name) => name.endsWith(".part"));
+    await until(`a partial of ${bytes} bytes in ${dir}`, () => partials().some((name) => this.size(join(dir, name)) >= bytes));
   }
 
   size(path: string): number {
