@@ -1,6 +1,7 @@
 /** HTTP against servers that behave well, and against those that do not. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -182,18 +183,19 @@ test("what the body's stream ends with is what the request ends with; a signal e
 
 test("what our own bytes are waited for is no silence of the server; one that takes them no more is", async (t) => {
   let parts = 0;
-  const client = await over(
-    t,
-    (request, response) => {
-      request.on("data", () => (parts += 1)).on("end", () => response.end("done"));
-      request.on("error", () => undefined);
-    },
-    { timeoutMs: 100 },
-  );
+  const client = await over(t, (request, response) => {
+    request.on("data", () => (parts += 1)).on("end", () => response.end("done"));
+    request.on("error", () => undefined);
+  });
+  const sockets: Socket[] = [];
+  const begun = (message: unknown) => void sockets.push((message as { socket: Socket }).socket);
+  subscribe("net.client.socket", begun);
+  t.after(() => unsubscribe("net.client.socket", begun));
   const late = async function* () {
     yield Buffer.from("a");
-    // Longer than anything may keep still, whatever the machine does.
-    await new Promise((resolve) => setTimeout(resolve, 350));
+    await until("it to be there", () => parts === 1);
+    // As if nothing had moved for as long as it may: no time is so short that a busy machine stands still for less.
+    for (const socket of sockets) socket.emit("timeout");
     yield Buffer.from("b");
   };
   const put = { method: "PUT", path: "/", what: "cannot write" };
@@ -352,8 +354,8 @@ test("a server that changes to another protocol (101) has not answered", async (
   const server = createServer((socket) => {
     socket.once("data", () => socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"));
   });
-  const client = clientTo(t, `http://127.0.0.1:${await listening(t, server)}`, { timeoutMs: 300 });
-  await fault(client.request(get, AbortSignal.timeout(3000)), "transient", /another protocol/);
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, server)}`);
+  await fault(client.request(get, calm()), "transient", /another protocol/);
 });
 
 test("a server is told that only what is not compressed can be read", async (t) => {
@@ -502,15 +504,16 @@ test("a Retry-After that asks for no wait is none, and none is longer than a day
 });
 
 test("an answer that goes on and on, a little at a time, is none", async (t) => {
-  const client = await over(
-    t,
-    (_, response) => {
-      response.writeHead(200);
-      const timer = setInterval(() => response.write("."), 20);
-      response.once("close", () => clearInterval(timer));
-    },
-    { timeoutMs: 200 },
-  );
+  let written = 0;
+  const client = await over(t, (_, response) => {
+    response.writeHead(200);
+    const timer = setInterval(() => response.write(".", () => (written += 1)), 20);
+    response.once("close", () => clearInterval(timer));
+  });
   const answer = await client.request(get, calm());
-  await assert.rejects(answer.text(), { code: "ETIMEDOUT" });
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const ended = assert.rejects(answer.text(), { code: "ETIMEDOUT" });
+  while (written < 5) await new Promise((resolve) => setImmediate(resolve));
+  t.mock.timers.tick(5000);
+  await ended;
 });
