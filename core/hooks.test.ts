@@ -1,7 +1,7 @@
 /** `onEvent`: what a command gets, and that none of them costs the daemon anything. Real commands. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -170,9 +170,14 @@ test("a process that left the group and holds the output open holds nothing here
     process.kill(Number(readFileSync(join(dir, "pid"), "utf8")));
     rmSync(dir, { recursive: true, force: true });
   });
-  const command = ["sh", "-c", 'setsid sleep 1000 & echo $! > "$0"', join(dir, "pid")];
+  // It says who it is once whoever began it has ended.
+  const stays = `while kill -0 $1; do sleep 0.01; done 2>/dev/null; echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 1000`;
+  const command = ["sh", "-c", `setsid sh -c '${stays}' "$0" $$ &`, join(dir, "pid")];
+  t.mock.timers.enable({ apis: ["setTimeout"] });
   const { events, hooks, about } = made([{ event: ["found"], command }], { ms: 300, graceMs: 100 });
   events.say("info", "found", "f");
+  while (!existsSync(join(dir, "pid"))) await turn();
+  for (const ms of [300, 100]) t.mock.timers.tick(ms);
   await hooks.close();
   assert.equal(about().length, 0, "it ended well itself");
 });
