@@ -19,7 +19,7 @@ import type { FtpServer } from "./server.js";
 let base = "";
 let server: FtpServer;
 let heard: TestContext;
-const limits = { maxConnections: 20, maxPerAddress: 20, maxPerUser: 4, login: "300ms", idle: "700ms", stall: "300ms" };
+const limits = { maxConnections: 20, maxPerAddress: 20, maxPerUser: 4 };
 
 before(async () => {
   base = await fs.mkdtemp(join(tmpdir(), "filesync-hostile-"));
@@ -397,21 +397,29 @@ test("PORT and EPRT are refused, and so is a data connection from another addres
   ftp.close();
 });
 
-test("whoever is silent is let go: before the login, after it, and in a transfer", async () => {
-  const quiet = new RawFtp(port());
+test("whoever is silent is let go: before the login, after it, and in a transfer", async (t) => {
+  // Each with the one limit that is tried: a machine that stands still for so long meets no other.
+  const portWith = async (tried: Readonly<Record<string, string>>): Promise<number> => {
+    const hasty = await startOwn({ root: join(base, "srv"), limits: tried, users: { u: { password: "p" } } });
+    t.after(() => hasty.close());
+    return hasty.port ?? 0;
+  };
+  const shy = await portWith({ login: "300ms" });
+  const quiet = new RawFtp(shy);
   await quiet.answer();
   assert.match(await quiet.answer(), /^421/);
   assert.equal(await quiet.answer(), "");
 
-  const idle = await login();
+  const idle = await RawFtp.login(await portWith({ idle: "300ms" }), "u", "p");
   assert.match(await idle.answer(), /^421 Idle/);
 
   // A login that is given up for another counts as none.
-  const again = await login();
+  const again = await RawFtp.login(shy, "u", "p");
   assert.match(await again.ask("USER somebody"), /^331/);
   assert.match(await again.answer(), /^421 Log in sooner/);
 
-  const half = await login();
+  const slow = await portWith({ stall: "300ms" });
+  const half = await RawFtp.login(slow, "u", "p");
   const data = await half.data();
   assert.match(await half.ask("STOR half.bin"), /^150/);
   data.write(bytes(2000));
@@ -420,7 +428,7 @@ test("whoever is silent is let go: before the login, after it, and in a transfer
   half.close();
 
   // The machine slept, and the bytes came meanwhile: the client is not to blame.
-  const slept = await login();
+  const slept = await RawFtp.login(slow, "u", "p");
   const awake = await slept.data();
   assert.match(await slept.ask("STOR slept.bin"), /^150/);
   awake.write(bytes(2000));
@@ -431,7 +439,7 @@ test("whoever is silent is let go: before the login, after it, and in a transfer
   assert.match(await slept.answer(), /^226/);
   slept.close();
 
-  const nodata = await login();
+  const nodata = await RawFtp.login(slow, "u", "p");
   await nodata.ask("EPSV");
   assert.match(await nodata.ask("STOR nodata.bin"), /^150/);
   assert.match(await nodata.answer(), /^425/);
