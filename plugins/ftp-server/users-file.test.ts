@@ -154,7 +154,8 @@ test("what is wrong with the file is said once with its place, and keeps nobody 
   const warned = () => it.heard.said.filter(({ level, message }) => level === "warn" && message.includes("users' file"));
   await it.write({ u: { passwordHash: await hash } });
   const before = await it.login("u");
-  await fs.writeFile(it.file, `{ "users": {\n "u": { "passwordHash": "${await hash}" } `);
+  // At once: of a file that is just being written another thing is wrong.
+  await writeDurable(it.file, `{ "users": {\n "u": { "passwordHash": "${await hash}" } `, 0o600);
   assert.match(await before.answer(), /^421/, "nobody knows whether that one may stay");
   for (let n = 0; n < 2; n++) assert.match(await it.tried("fixed"), /^230/);
   assert.match(await it.tried("u"), /^530/);
