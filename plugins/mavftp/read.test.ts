@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Digester } from "../../core/digest.js";
 import { isFault } from "../../core/errors.js";
+import { freePort } from "../../test/conformance/ftp-servers.js";
 import { Program } from "../../test/faults/process.js";
 import {
   BurstMemory,
@@ -64,13 +65,10 @@ test("everything is read over a serial port", async (t) => {
 
 test("a vehicle that connects to us is read", async (t) => {
   const { dir, content } = makeLogs(t, sizes);
-  const { createServer, connect } = await import("node:net");
+  const { connect } = await import("node:net");
   const sim = await makeSim(t, { dir });
   // The simulator listens; a relay that connects both ways makes it a caller.
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-  const port = (probe.address() as { port: number }).port;
-  await new Promise((resolve) => probe.close(resolve));
+  const port = await freePort();
   const device = makeDevice(t, { url: `tcpin://127.0.0.1:${port}`, root: "/" });
   await device.until((p) => p.reason?.startsWith("waiting") === true);
   const ours = connect(port, "127.0.0.1");

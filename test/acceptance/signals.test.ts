@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { parse } from "jsonc-parser";
+import { freePort } from "../conformance/ftp-servers.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { readMetrics } from "../prometheus.js";
@@ -117,15 +118,6 @@ test("MQTT: each event is a message", async (t) => {
   assert.equal(code, 0, out);
   await until(/filesync\/plane-1 \{.*"what":"delivered"/);
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 async function reachable(port: number): Promise<void> {
   for (;;) {
