@@ -120,17 +120,24 @@ for (const autopilot of flavours) {
   });
 
   test(`${autopilot}: while others have every session nothing is opened; afterwards it is`, async (t) => {
-    const { client, sim } = await withFile(t, { autopilot, faults: { exhaust: "400ms" } });
+    const clock = new HandClock();
+    const { client, sim } = await withFile(t, { autopilot, clock, faults: { exhaust: "400ms" } });
     const sessions = autopilots.find((a) => a.name === autopilot)?.sessions ?? 0;
     const refused = { "ardupilot-4.6": "NAK 4", mavsdk: "ACK" }[autopilot] ?? "NAK 5";
-    await client.until(() => sim.openSessions() === sessions || client.seen.length > 0, "somebody has them");
-    for (let i = 0; sim.openSessions() < sessions && i < 400; i++) await new Promise((resolve) => setTimeout(resolve, 5));
-    const first = await client.ask(Op.OpenFileRO, { session: 9, data: path });
-    assert.equal(says(first), refused);
-    for (let answer = says(first); answer !== "ACK";) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-      answer = says(await client.ask(Op.OpenFileRO, { session: 9, data: path }));
-    }
+    /** Others ask once they are answered. */
+    const pass = async (): Promise<void> => {
+      clock.advance(5);
+      await new Promise((resolve) => setImmediate(resolve));
+    };
+    for (let n = 0; sim.openSessions() < sessions && n < 60; n++) await pass();
+    const opened = async (): Promise<string> => {
+      const answer = client.ask(Op.OpenFileRO, { session: 9, data: path });
+      await comeIn(sim);
+      clock.advance(20);
+      return says(await answer);
+    };
+    assert.equal(await opened(), refused);
+    for (let answer = refused; answer !== "ACK"; answer = await opened()) await pass();
   });
 
   for (const own of [false, true])
@@ -274,8 +281,13 @@ test("nothing is left of a simulator that is closed in the middle of everything"
 
 /** Sends a request, and resolves when it has come in; the time that is moved by hand stands still. */
 async function sendIn(sim: Sim, client: Client): Promise<void> {
-  const before = sim.stats.framesIn;
   client.send(Op.None, { session: 9 });
+  await comeIn(sim);
+}
+
+/** What was sent just now has. */
+async function comeIn(sim: Sim): Promise<void> {
+  const before = sim.stats.framesIn;
   for (const untilMs = performance.now() + 5000; sim.stats.framesIn === before;) {
     assert.ok(performance.now() < untilMs, "no request came in within 5 s");
     await new Promise((resolve) => setImmediate(resolve));
