@@ -74,7 +74,10 @@ export async function service(on: Installed): Promise<void> {
   );
   const pid = await on.pid();
   await m.must(`kill -USR1 ${pid}`);
-  await m.run(`(sleep 3; echo 'exec("for(;;);")'; sleep 60) | timeout 30 /opt/filesync/current/node/bin/node inspect -p ${pid}`);
+  const debugging = "/run/debugging";
+  await m.run(
+    `: >${debugging}; (for n in $(seq 200); do grep -q 'debug>' ${debugging} && break; sleep 0.2; done; echo 'exec("for(;;);")'; sleep 60) | timeout 60 /opt/filesync/current/node/bin/node inspect -p ${pid} >${debugging} 2>&1`,
+  );
   await on.until("that the watchdog ends it", async () => (await on.pid()) !== pid, 120);
   await on.ready();
   const journal = await m.must(`journalctl -q --no-pager -o cat -u ${unit} -n 50`);
