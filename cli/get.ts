@@ -36,11 +36,11 @@ export async function getFile(place: Place, given: string | undefined, options: 
   const state = shortHash(String(entry.size), String(entry.modifiedMs ?? "")).slice(0, stateLength);
   const id = `${shortHash(name, entry.path).slice(0, -stateLength)}${state}`;
   const partial = join(dirname(local), partialPath(basename(local), "get", id));
+  await removePublished(partial);
   const there = await statOf(local);
   if (there !== undefined && !options.force) {
     const same = await isSame(local, there, place, entry);
     if (same === true) {
-      await removePublished(partial);
       tell(options.json, { path: entry.path, local, size: entry.size, already: true }, `${local} is ${name}:${entry.path} already`);
       return;
     }
@@ -48,7 +48,6 @@ export async function getFile(place: Place, given: string | undefined, options: 
       same === undefined ? `with the same size (${name} cannot tell its content)` : `and is another file than ${name}:${entry.path}`;
     throw new UsageError(`${local} is there already, ${how}; --force replaces it`);
   }
-  await removePublished(partial);
   const file = await openPartial(partial, local);
   try {
     const got = await receive(place, entry, file, partial, digests, options);
