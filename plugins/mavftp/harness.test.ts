@@ -161,8 +161,8 @@ export class BurstMemory extends Map<string, unknown> {
 
 export interface Rig extends Recorded {
   readonly sim: Sim;
-  /** This process stood still for so long that how often something was asked for says nothing of the device. */
-  readonly stood: () => boolean;
+  /** This process stood still for so long, in ms, that how often something was asked for says nothing of the device. */
+  readonly stood: (ms?: number) => boolean;
 }
 
 /** A vehicle and a device that is attached to it. */
@@ -176,7 +176,7 @@ export async function makeRig(
   const delay = watchDelay(t);
   const recorded = makeDevice(t, { url: vehicle.clientUrl, root: "/", ...options }, memory);
   if (sim.armed !== true && sim.ftp !== false) await recorded.attached();
-  return { ...recorded, sim: vehicle, stood: () => delay() > STOOD_MOST_MS };
+  return { ...recorded, sim: vehicle, stood: (ms = STOOD_MOST_MS) => delay() > ms };
 }
 
 /** The longest that this process has stood still since, in ms. */

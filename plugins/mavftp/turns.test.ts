@@ -130,8 +130,11 @@ for (const [autopilot, link] of [
     const before = asked(readTrace(lines.slice(0, from).join("\n")).rows).length;
     const listed = letters.slice(letters.indexOf("L", before), letters.lastIndexOf("L") + 1);
     assert.ok(listed.split("L").length > 50, "the listing is a long one");
-    // What is late then is asked for again.
-    if (rig.stood()) return;
+    // On its slow wires that is longer than 50 ms, which is usual here.
+    if (rig.stood(200)) {
+      t.diagnostic("this machine stood still: what was late was asked for again, and whose turn it was is not looked at");
+      return;
+    }
     assert.ok(!listed.includes("LL"), "after each part of the listing the file goes on");
     const longest = Math.max(...listed.split("L").map((reads) => reads.length));
     assert.ok(longest < (link === "usb" ? 500 : 60), `${longest} reads between two parts of the listing`);
