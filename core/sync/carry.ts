@@ -148,13 +148,13 @@ async function aside({ store, sides, names }: World, { on, path, old, id }: Inte
   await store.change({ settle: id });
 }
 
-/** To the first of these names that nothing has, and that the side takes: where its directory has become a file it does not. Throws the last Fault where there is none. */
-async function giveTo(side: Replica, from: string, to: Iterable<string>, entry: Entry, signal: AbortSignal): Promise<void> {
+/** To the first of these names that nothing has, and that the side takes: where its directory has become a file it does not. Which one; throws the last Fault where there is none. */
+async function giveTo(side: Replica, from: string, to: Iterable<string>, entry: Entry, signal: AbortSignal): Promise<string> {
   let taken: unknown;
   for (const name of to)
     try {
       await side.give(from, name, entry, signal);
-      return;
+      return name;
     } catch (error) {
       if (!isFault(error, "conflict", "rejected")) throw error;
       taken = error;
@@ -371,9 +371,10 @@ async function isIt(side: Replica, old: Old, taken: Entry, signal: AbortSignal):
   return old.digest === undefined || (await side.digest(old.trash, taken, signal)) === old.digest;
 }
 
-/** What was taken is another content than was meant: it gets its name again, or one of its own. */
-async function putBack({ sides, names }: World, { on, path, old }: Intent, taken: Entry, signal: AbortSignal): Promise<void> {
-  if (old !== undefined) await giveTo(sides[on], old.trash, [path, ...conflictNames(names, path)], taken, signal);
+/** What was taken gets its name again, or one of its own; whether it has its name. */
+async function putBack({ sides, names }: World, { on, path, old }: Intent, taken: Entry, signal: AbortSignal): Promise<boolean> {
+  if (old === undefined) return false;
+  return (await giveTo(sides[on], old.trash, [path, ...conflictNames(names, path)], taken, signal)) === path;
 }
 
 /**
@@ -450,9 +451,9 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
       await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
       return;
     }
-    // The name is empty, and what was agreed is in the trash.
-    if (now === undefined && taken !== undefined) await putBack(world, intent, taken, signal);
-    // It has its name back, perhaps by a try before this one: what was agreed is true still. Others who write there may have seen that it had gone.
+    // The name is empty, and what was agreed is in the trash. Once it has its name again that is true still: not a conflict with what was to replace it.
+    if (now === undefined && taken !== undefined && (await putBack(world, intent, taken, signal))) return store.change({ settle: id });
+    // It has its name back, perhaps by a try before this one. Where others write, they may have brought the same.
     if (world.table.alone === true && taken !== undefined) {
       const back = await side.stat(path, signal);
       if (back !== undefined && isTold(back) && looksAs(back, taken)) return store.change({ settle: id });

@@ -454,10 +454,10 @@ export class DeviceReplica implements Replica {
     );
     const held = this.#inTurn;
     if (held !== undefined) {
-      if ((await this.#readyAs(staging, signal)) !== digest) await this.#makeReady(upload, digest, signal);
+      if ((await this.#readyAs(staging, signal)) !== digest) await this.#makeReady(staging, upload, digest, signal);
       return this.#giveReady(held, staging, digest, signal);
     }
-    const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
+    const done = await this.#commit(staging, upload, signal);
     const shown =
       "shown" in done && done.shown !== undefined
         ? this.#entryOf(staging.path, { kind: "file", ...done.shown }, this.#clock.now())
@@ -483,8 +483,8 @@ export class DeviceReplica implements Replica {
   }
 
   /** What is whole, and proved, waits under a name of this client's own. */
-  async #makeReady(upload: Upload, digest: Digest, signal: AbortSignal): Promise<void> {
-    const done = await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
+  async #makeReady(staging: Staging, upload: Upload, digest: Digest, signal: AbortSignal): Promise<void> {
+    const done = await this.#commit(staging, upload, signal);
     if (!("occupied" in done)) return;
     const there = await this.#tree.stat(upload.path, signal);
     if (there?.kind === "file" && there.size === upload.size && (await this.#digestOf(there, signal)) === digest)
@@ -511,6 +511,23 @@ export class DeviceReplica implements Replica {
     }
     const shown = await this.stat(path, signal);
     return shown?.kind === "file" && shown.stamp.size === size && shown.stamp.modifiedMs === entry.modifiedMs ? shown : undefined;
+  }
+
+  /** Throws "conflict" where a power cut, of this machine or of that one, has taken its end: as often as it is tried, it would not get its name. It goes on from there the next time. */
+  async #commit(staging: Staging, upload: Upload, signal: AbortSignal): ReturnType<Target["commit"]> {
+    try {
+      return await this.#orAnew(() => upload, this.#target.commit(upload, signal), signal);
+    } catch (error) {
+      if (!isFault(error, "transient") || !(await this.#isShort(staging, upload, signal))) throw error;
+      this.#wholes.delete(staging.id);
+      throw new Fault("conflict", error.message, { cause: error });
+    }
+  }
+
+  /** Where nothing of it is left, and as much has the name, it may have got that. */
+  async #isShort(staging: Staging, { path, size }: Upload, signal: AbortSignal): Promise<boolean> {
+    const { bytes } = await this.staged(staging, signal);
+    return bytes < size && (bytes > 0 || (await this.#tree.stat(path, signal))?.size !== size);
   }
 
   /** What is there, and is not what it should be, is begun from the beginning the next time. */

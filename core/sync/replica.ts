@@ -111,11 +111,11 @@ export interface Replica {
    * leave both names of a file, or an empty directory at `to`.
    */
   give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
-  /** The content of `entry` of the other side, whole and durable; goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
+  /** The content of `entry` of the other side, whole; a power cut may take its end. Goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
   stage(staging: Staging, from: Replica, entry: Entry, known: Held, signal: AbortSignal): Promise<Digest>;
   /**
    * Proves what was staged of that entry of the other side, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was
-   * done before. Fault "conflict" where it is not staged whole, or is not what it should be: it will be staged from the beginning. "changed" or "missing" where a part of the entry has to be read
+   * done before, and durable. Fault "conflict" where it is not staged whole, or is not what it should be: it has to be staged again. "changed" or "missing" where a part of the entry has to be read
    * again, and it is not that any more.
    */
   publish(staging: Staging, digest: Digest, from: Replica, entry: Entry, signal: AbortSignal): Promise<Entry | undefined>;

@@ -17,11 +17,14 @@ const canKill = spawnSync("strace", [...quiet, ...inject("fsync", 1), "true"]).s
 /** For the options of a test. */
 export const skipKilledAt = canKill ? {} : { skip: "strace is missing, or may not trace here" };
 
-/** As one of its threads enters that call for the n-th time; false: it came to its end before. */
-export async function killedAt(args: readonly string[], call: Call, n: number): Promise<boolean> {
+/** As one of its threads enters that call for the n-th time, of those that name `path` where that is given; false: it came to its end before. */
+export async function killedAt(args: readonly string[], call: Call, n: number, path?: string): Promise<boolean> {
   // One thread in the pool, so that the N-th call is the same each time.
   const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
-  const end = await new Program(args, { wrap: ["strace", "-f", ...quiet, ...inject(call, n)], env }).exited;
+  const end = await new Program(args, {
+    wrap: ["strace", "-f", ...quiet, ...(path === undefined ? [] : ["-P", path]), ...inject(call, n)],
+    env,
+  }).exited;
   assert.ok(end === 0 || end === "SIGKILL", String(end));
   return end !== 0;
 }

@@ -1,9 +1,10 @@
 /**
  * A mirror that is killed at every durable step (sync, rename, link, unlink) until a run gets to its end; and what it was about to bring, replace and move has gone or has another name when it starts
- * again. Nothing may stay there of which nobody knows any more: a kill leaves files under two names.
+ * again. Nothing may stay there of which nobody knows any more: a kill leaves files under two names. And what a power cut takes of
+ * what a two-way route was about to bring.
  */
 import assert from "node:assert/strict";
-import { cpSync, existsSync, linkSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, linkSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { mountSmall, unmount } from "../small-disk.js";
 import { all, treeOf } from "../sync/replicas.js";
@@ -82,5 +83,29 @@ test(
     } finally {
       unmount(card);
     }
+  },
+);
+
+test(
+  "two-way, the power goes before a change has its name, and takes its end: it is brought once more, and is no conflict with what it replaces",
+  skipKilledAt,
+  async (t) => {
+    const world = new World(t);
+    const config = world.config({
+      devices: { box: { type: "local", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
+      routes: [{ from: "box", to: ["nas"], mode: "two-way", into: "" }],
+    });
+    world.mkdir("nas");
+    world.file("box/a", "first", 1);
+    await once(config);
+    world.file("box/a", "second, longer", 2);
+    assert.ok(await killedAt(["run", "--once", "--json", "--config", config], "link", 1, world.path("nas/a")));
+    assert.ok(!existsSync(world.path("nas/a")));
+    const [part = "", ...others] = all(world.path("nas")).filter((path) => /^\.filesync\/staged\/.*\.part$/.test(path));
+    assert.deepEqual(others, []);
+    truncateSync(world.path("nas", part), 4);
+    await once(config);
+    assert.deepEqual([...treeOf(world.path("nas"))], [["a", "second, longer"]]);
+    assert.deepEqual(treeOf(world.path("box")), treeOf(world.path("nas")));
   },
 );

@@ -162,11 +162,15 @@ class Client {
 
   /** Power goes, or (as the program sees it) every link. */
   kill(error: Error): void {
-    if (error instanceof Killed)
+    if (error instanceof Killed) {
       this.store.killed(({ on, path, put }) => {
         const there = this.sides[on].tree.content(path);
         return there !== undefined && put?.digest === digestOf(there);
       });
+      // What has no name yet may be on no medium.
+      for (const { on, staging } of this.store.staged.values())
+        if (this.tools.random.below(3) === 0) this.sides[on].tree.staged.delete(staging.id);
+    }
     this.steps.kill(error);
   }
 }
