@@ -329,13 +329,24 @@ async function cloned(from: FileHandle, to: Buffer): Promise<boolean> {
 
 const noClones: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EINVAL", "EXDEV", "ENOSYS", "EPERM", "ENOENT"]);
 
-/** Removes a file; an absent one is success. */
-export async function removeFile(path: string | Buffer): Promise<void> {
+/** Removes a file; an absent one is success. Whether it was there. */
+export async function removeFile(path: string | Buffer): Promise<boolean> {
   try {
     await fs.unlink(path);
+    return true;
   } catch (error) {
     if (codeOf(error) !== "ENOENT") throw error;
+    return false;
   }
+}
+
+/** So that no power cut brings it back: what was noted as removed is not looked for again. */
+export async function removeDurable(path: string | Buffer): Promise<void> {
+  if (!(await removeFile(path))) return;
+  await syncDir(dirOf(path)).catch((error: unknown) => {
+    // Its directory has gone, too.
+    if (codeOf(error) !== "ENOENT") throw error;
+  });
 }
 
 /** Data and what is needed to read it back are on the medium when this resolves. */

@@ -109,7 +109,10 @@ class Note {
   /** `undefined`: nothing of it is in doubt. */
   async write(sending: Sending | undefined): Promise<void> {
     this.#noted = sending;
-    if (sending === undefined) return removeFile(this.path);
+    if (sending === undefined) {
+      await removeFile(this.path);
+      return;
+    }
     const noted: Noted = { ...sending, memo: this.#kept };
     try {
       await makeDirDurable(dirname(this.path), 0o750);

@@ -2,13 +2,17 @@
 // `--target sftp|webdav|rsync`: the ground station is such a server instead of FTP servers; `post`: a single shot at a double of Flight Review.
 // `--disk source|target [--fs ext4|exfat] [--pulls N] [--megabytes M]`: a disk that is pulled again and again while it is read or written.
 // `--mavftp [--files N]`: the same beside six autopilots, which are read by MAVLink FTP.
+// `--cuts [--scene S] [--most N]`: power is cut at each sync of a disk, or at so many of them, in each scene or in one.
 import { makeReady } from "./ready.mjs";
 import { countIn, end, numberIn, wordsOf } from "./words.mjs";
 
 makeReady();
 const given = wordsOf(
-  "npm run campaign -- [--target ftp|sftp|webdav|rsync|post | --mavftp [--files N] | --disk source|target [--fs ext4|exfat] [--pulls N] [--megabytes M]] [--seed S] [--minutes M] [--quiet]",
-  { texts: ["seed", "minutes", "target", "disk", "fs", "pulls", "megabytes", "files"], flags: ["mavftp", "quiet"] },
+  "npm run campaign -- [--target ftp|sftp|webdav|rsync|post | --mavftp [--files N] | --disk source|target [--fs ext4|exfat] [--pulls N] [--megabytes M] | --cuts [--scene S] [--most N]] [--seed S] [--minutes M] [--quiet]",
+  {
+    texts: ["seed", "minutes", "target", "disk", "fs", "pulls", "megabytes", "files", "scene", "most"],
+    flags: ["mavftp", "cuts", "quiet"],
+  },
 );
 const seed = numberIn(given, "seed", Math.floor(Math.random() * 2 ** 31));
 const minutes = numberIn(given, "minutes", given.mavftp ? 120 : 35, 0.1);
@@ -24,10 +28,39 @@ const what = given.disk
     : given.mavftp
       ? `--mavftp --files ${files} `
       : "";
-const command = `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
+const command = given.cuts
+  ? `npm run campaign -- --cuts${given.scene ? ` --scene "${given.scene}"` : ""}${given.most ? ` --most ${given.most}` : ""} --seed ${seed}`
+  : `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
 console.log(`seed ${seed}; the same schedule again: ${command}`);
-const findings = given.disk ? await disk() : given.mavftp ? await fleet() : target === "post" ? await single() : await world();
+const findings = given.cuts
+  ? await cut()
+  : given.disk
+    ? await disk()
+    : given.mavftp
+      ? await fleet()
+      : target === "post"
+        ? await single()
+        : await world();
 process.exitCode = findings.length === 0 ? 0 : 1;
+
+async function cut() {
+  const { cuts, whyNoCuts } = await import("../dist/test/faults/cuts/disks.js");
+  const { scenes } = await import("../dist/test/faults/cuts/scenes.js");
+  const names = given.scene ? [given.scene] : Object.keys(scenes);
+  const why = names.every((name) => name in scenes) ? whyNoCuts() : `it is not one of ${Object.keys(scenes).join("; ")}`;
+  if (why !== undefined) end(`--cuts: ${why}`);
+  const most = given.most ? countIn(given, "most") : undefined;
+  const all = [];
+  const dirs = [];
+  for (const name of names) {
+    const report = await cuts(scenes[name], { seed, most, say: (line) => say?.(`${name}: ${line}`) });
+    console.log(`${name}: ${report.cuts} cuts at ${report.syncs} syncs, ${report.findings.length} found`);
+    all.push(...report.findings.map((finding) => `${name}: ${finding}`));
+    if (report.findings.length > 0) dirs.push(report.dir);
+  }
+  tell(all, dirs);
+  return all;
+}
 
 async function fleet() {
   const { fleetCampaign } = await import("../dist/test/faults/campaign/fleet.js");

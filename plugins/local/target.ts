@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs, type Stats } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { BadPlaces, copyNew, piecesOf, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
+import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { expectNoLink, ifThere, makeRoot, parentOf, placeOf, statAt } from "./place.js";
@@ -213,7 +213,7 @@ export class LocalTarget implements Target {
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     try {
-      await removeFile(placeOf(this.root, upload.partialPath));
+      await removeDurable(placeOf(this.root, upload.partialPath));
     } catch (error) {
       // A file is where a directory was.
       if (codeOf(error) !== "ENOTDIR") throw asTargetFault(error, `cannot remove ${upload.partialPath}`);

@@ -7,7 +7,7 @@
 import { promises as fs } from "node:fs";
 import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import { renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
@@ -67,9 +67,9 @@ export class LocalTree implements Tree {
     if (now === undefined) return;
     expectIs(now, expect);
     try {
-      await fs.unlink(placeOf(this.root, path));
+      await removeDurable(placeOf(this.root, path));
     } catch (error) {
-      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot remove ${path}`);
+      throw faultOfErrno(error, `cannot remove ${path}`);
     }
   }
 

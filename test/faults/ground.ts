@@ -14,7 +14,19 @@ export interface Ground {
 export async function startGround(
   dir: string,
   port = 0,
-  { wrap = [], limits = {}, ...more }: { readonly wrap?: readonly string[]; readonly limits?: object; readonly tls?: object } = {},
+  {
+    wrap = [],
+    stateDir = "state",
+    root = "files",
+    limits = {},
+    ...more
+  }: {
+    readonly wrap?: readonly string[];
+    readonly stateDir?: string;
+    readonly root?: string;
+    readonly limits?: object;
+    readonly tls?: object;
+  } = {},
 ): Promise<Ground> {
   mkdirSync(dir, { recursive: true });
   const config = join(dir, "ground.json");
@@ -22,13 +34,13 @@ export async function startGround(
     config,
     JSON.stringify({
       vehicle: "ground",
-      stateDir: "state",
+      stateDir,
       spool: { keepFree: "1MiB" },
       services: {
         ftp: {
           type: "ftp-server",
           listen: `127.0.0.1:${port}`,
-          root: "files",
+          root,
           users: { plane: { password: "secret" } },
           limits: { maxPerAddress: 64, maxPerUser: 64, ...limits },
           ...more,
@@ -38,5 +50,5 @@ export async function startGround(
   );
   const program = new Program(["run", "--json", "--config", config], { wrap });
   const event = await program.until(({ message }) => /listens on 127\.0\.0\.1:\d+/.test(message), "listening");
-  return { program, port: Number(/127\.0\.0\.1:(\d+)/.exec(event.message)?.[1]), root: join(dir, "files", "plane") };
+  return { program, port: Number(/127\.0\.0\.1:(\d+)/.exec(event.message)?.[1]), root: join(dir, root, "plane") };
 }

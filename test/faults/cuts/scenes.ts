@@ -1,0 +1,239 @@
+/** What runs while power is cut, and what has to be true after it: of the disks as they are found, and once it has run again. */
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { freePort } from "../../conformance/ftp-servers.js";
+import { all, treeOf as namesOf } from "../../sync/replicas.js";
+import { startGround } from "../ground.js";
+import { runProgram } from "../process.js";
+import { Random } from "../random.js";
+import { assertReceiptsTrue, assertSameTree, treeOf } from "../trees.js";
+import type { Scene, SceneIn } from "./disks.js";
+
+type At = (...parts: string[]) => string;
+
+/** Files of an age that has settled, one after the other. */
+class Hands {
+  readonly random = new Random(5);
+  #seconds = 1_780_000_000;
+  constructor(readonly at: At) {}
+
+  file(path: string, content: string | Buffer): void {
+    mkdirSync(dirname(this.at(path)), { recursive: true });
+    writeFileSync(this.at(path), content);
+    this.#seconds += 10;
+    utimesSync(this.at(path), this.#seconds, this.#seconds);
+  }
+
+  config(name: string, config: object): string {
+    writeFileSync(this.at(name), JSON.stringify({ vehicle: "v", spool: { keepFree: "1MiB" }, ...config }));
+    return this.at(name);
+  }
+}
+
+async function once(config: string): Promise<void> {
+  const { code, out, err } = await runProgram(["run", "--once", "--json", "--config", config]);
+  assert.equal(code, 0, out + err);
+  assert.ok(!/journal-set-aside|internal error/.test(out + err), out + err);
+}
+
+const logs = (hands: Hands): void => {
+  hands.file("in/logs/empty", "");
+  hands.file("in/logs/sub/small", hands.random.bytes(40_000));
+  hands.file("in/logs/large", hands.random.bytes(3_000_000));
+};
+
+/** Each receipt is true, and what has gone from the source is whole at each of `places`. */
+function assertNothingLost(
+  state: string,
+  targets: Record<string, string>,
+  expected: Map<string, string>,
+  source: string,
+  into: string,
+): void {
+  if (existsSync(`${state}/receipts.jsonl`)) assertReceiptsTrue(state, targets);
+  const left = treeOf(source);
+  for (const [path, content] of expected)
+    if (left.get(path) !== content)
+      for (const [target, root] of Object.entries(targets))
+        assert.equal(treeOf(`${root}/${into}`).get(path), content, `${path} has gone from its source, and is not at ${target}`);
+}
+
+/** To two directories, and taken away where it was. */
+const sent =
+  (inPlace: boolean): SceneIn =>
+  (at) => {
+    const hands = new Hands(at);
+    const targets = { a: at("a/to"), b: at("b/to") };
+    const config = hands.config("config.json", {
+      stateDir: "state/s",
+      devices: {
+        in: { type: "local", dir: "in/logs", inPlace },
+        a: { type: "local", dir: "a/to" },
+        b: { type: "local", dir: "b/to" },
+      },
+      routes: [{ from: "in", to: ["a", "b"], into: "x", afterDelivery: "delete" }],
+    });
+    let expected = new Map<string, string>();
+    return {
+      disks: ["state", "in", "a", "b"],
+      prepare: () => {
+        for (const dir of ["a/to", "b/to", "state/s"]) mkdirSync(at(dir));
+        logs(hands);
+        expected = treeOf(at("in/logs"));
+      },
+      go: () => once(config),
+      check: async () => {
+        assertNothingLost(at("state/s"), targets, expected, at("in/logs"), "x");
+        await once(config);
+        for (const [target, root] of Object.entries(targets)) assertSameTree(treeOf(root), below("x", expected), target);
+        assert.equal(assertReceiptsTrue(at("state/s"), targets).size, 2 * expected.size);
+        assert.deepEqual(treeOf(at("in/logs")), new Map());
+      },
+    };
+  };
+
+/** A vehicle sends to the FTP server of a ground station, and takes away what has arrived. */
+const ground: SceneIn = async (at) => {
+  const hands = new Hands(at);
+  const port = await freePort();
+  const there = at("ground-files/to/plane");
+  const station = { stateDir: "ground-state/s", root: "ground-files/to" };
+  const config = hands.config("config.json", {
+    stateDir: "state/s",
+    devices: {
+      in: { type: "local", dir: "in/logs" },
+      ftp: { type: "ftp", host: "127.0.0.1", port, user: "plane", password: "secret", root: "/" },
+    },
+    routes: [{ from: "in", to: ["ftp"], into: "x", afterDelivery: "delete" }],
+  });
+  let expected = new Map<string, string>();
+  const meanwhile = async (work: () => Promise<void>): Promise<void> => {
+    const { program } = await startGround(at(), port, station);
+    try {
+      await work();
+    } finally {
+      program.signal("SIGTERM");
+      await program.exited;
+    }
+  };
+  return {
+    disks: ["state", "in", "ground-state", "ground-files"],
+    alone: { ground: ["ground-state", "ground-files"], "ground's files": ["ground-files"], vehicle: ["state", "in"] },
+    prepare: () => {
+      for (const dir of ["ground-files/to", "ground-state/s", "state/s"]) mkdirSync(at(dir));
+      logs(hands);
+      expected = treeOf(at("in/logs"));
+    },
+    go: () => meanwhile(() => once(config)),
+    check: async () => {
+      assertNothingLost(at("state/s"), { ftp: there }, expected, at("in/logs"), "x");
+      await meanwhile(() => once(config));
+      assertSameTree(treeOf(there), below("x", expected), "the ground");
+      assert.equal(assertReceiptsTrue(at("state/s"), { ftp: there }).size, expected.size);
+      assert.deepEqual(treeOf(at("in/logs")), new Map());
+    },
+  };
+};
+
+interface KeptGiven {
+  readonly route: object;
+  readonly edits: (hands: Hands) => void;
+  /** Both changed something. */
+  readonly conflicts?: boolean;
+}
+
+/** A directory kept the same as another, or both the same, after a day's edits. */
+const kept =
+  ({ route, edits, conflicts = false }: KeptGiven): SceneIn =>
+  (at): Scene => {
+    const hands = new Hands(at);
+    const config = hands.config("config.json", {
+      stateDir: "state/s",
+      devices: { box: { type: "local", dir: "box/d", settle: "0s" }, nas: { type: "local", dir: "nas/d", settle: "0s" } },
+      routes: [{ from: "box", to: ["nas"], into: "", maxDeletes: 100, ...route }],
+    });
+    const sides = ["box/d", "nas/d"];
+    /** Content → a place of it. */
+    let known = new Map<string, string>();
+    const contents = () => new Map(sides.flatMap((side) => [...treeOf(at(side))].map(([path, content]) => [content, `${side}/${path}`])));
+    const assertKept = (when: string) => {
+      const now = contents();
+      for (const [content, place] of known) assert.ok(now.has(content), `what was ${place} is nowhere ${when}`);
+    };
+    return {
+      disks: ["state", "box", "nas"],
+      prepare: async () => {
+        for (const dir of [...sides, "state/s"]) mkdirSync(at(dir));
+        for (const [path, content] of Object.entries({
+          replaced: "first",
+          moved: "moved",
+          "dir/inner": "inner",
+          gone: "gone",
+          a: "A",
+          b: "BB",
+        }))
+          hands.file(`box/d/${path}`, content);
+        hands.file("box/d/dir/deep/x", hands.random.bytes(20_000));
+        hands.file("box/d/grown", hands.random.bytes(2_500_000));
+        await once(config);
+        edits(hands);
+        known = contents();
+      },
+      go: () => once(config),
+      check: async () => {
+        assertKept("after the cut");
+        await once(config);
+        assertKept("once it has run again");
+        assert.deepEqual(namesOf(at("nas/d")), namesOf(at("box/d")));
+        // A cut is no conflict.
+        assert.equal(
+          all(at("box/d")).some((path) => path.includes(".conflict-")),
+          conflicts,
+        );
+        const litter = sides
+          .flatMap((side) => all(at(side)))
+          .filter((path) => path.endsWith(".part") || /^\.filesync\/away\/[^/]+\/./.test(path));
+        assert.deepEqual(litter, []);
+      },
+    };
+  };
+
+/** What a person does in a day. */
+function edited(hands: Hands, side: string): void {
+  const { at, random } = hands;
+  const rename = (from: string, to: string) => renameSync(at(side, from), at(side, to));
+  hands.file(`${side}/replaced`, "second, longer");
+  rename("moved", "moved-1");
+  rename("dir", "dir-1");
+  rmSync(at(side, "gone"));
+  hands.file(`${side}/grown`, Buffer.concat([readFileSync(at(side, "grown")), random.bytes(400_000)]));
+  rename("a", "between");
+  rename("b", "a");
+  rename("between", "b");
+  hands.file(`${side}/new`, random.bytes(1_300_000));
+  mkdirSync(at(side, "empty/dir"), { recursive: true });
+}
+
+/** The same name at both sides, and what one side removed and the other changed. */
+function editedAtBoth(hands: Hands): void {
+  edited(hands, "box/d");
+  hands.file("nas/d/there", hands.random.bytes(900_000));
+  hands.file("nas/d/replaced", "changed there as well");
+  hands.file("nas/d/dir/deep/x", "changed where it was");
+  hands.file("nas/d/gone", "changed, and removed at the other side");
+  rmSync(hands.at("nas/d/grown"));
+}
+
+export const scenes: Readonly<Record<string, SceneIn>> = {
+  "in place": sent(true),
+  "through the spool": sent(false),
+  ground,
+  mirror: kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d") }),
+  "two-way": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true }),
+  "two-way, from the other side": kept({ route: { mode: "two-way" }, edits: (hands) => edited(hands, "nas/d") }),
+};
+
+function below(into: string, tree: ReadonlyMap<string, string>): Map<string, string> {
+  return new Map([...tree].map(([path, content]) => [`${into}/${path}`, content]));
+}
