@@ -44,8 +44,8 @@ export interface CutsReport {
 }
 
 const mib = 48;
-/** Cuts at one sync that keep blocks by chance. */
-const byChance = 2;
+/** The cuts at one sync, beside those of programs alone: of what came since nothing is there, or blocks by chance; and once more while what is left is gone on with. */
+const kinds = ["nothing", "chance", "chance", "twice"];
 
 /** A file system that shows the images of a directory, and appends each write and sync to one log. What the page cache holds back is on no medium either: direct. */
 const recorder = `
@@ -99,144 +99,178 @@ interface Write {
   readonly offset: number;
   readonly bytes: Buffer;
 }
+type Entry = Write | { readonly disk: number };
 
 /** Tries the cuts of one scene. */
 export async function cuts(sceneIn: SceneIn, { seed, most = Infinity, say }: CutsGiven): Promise<CutsReport> {
   const dir = mkdtempSync(join(tmpdir(), "filesync-cuts-"));
   const scene = await sceneIn((...parts) => join(dir, ...parts));
-  // As the recorder numbers them.
-  const disks = [...scene.disks].sort();
-  const path = (kind: string, disk: string) => join(dir, `${kind}.images`, disk);
-  for (const kind of ["recorded", "synced", "cut"]) mkdirSync(join(dir, `${kind}.images`));
-  for (const disk of disks) mkdirSync(join(dir, disk));
-  const mount = (images: string) => {
-    for (const disk of disks) run("mount", "-o", "loop", join(images, disk), join(dir, disk));
-  };
-  const unmountAll = () => disks.forEach((disk) => unmount(join(dir, disk)));
+  const lab = new Lab(dir, scene);
+  const random = new Random(seed);
+  const findings: string[] = [];
+  let tried = 0;
   try {
-    for (const disk of disks) {
-      const why = mountSmall(path("recorded", disk), join(dir, disk), mib);
-      if (why !== undefined) throw new Error(why);
-    }
-    await scene.prepare();
-    unmountAll();
-    run("sync");
-    for (const disk of disks) copyFileSync(path("recorded", disk), path("synced", disk));
-    const log = await recorded(dir, disks, mount, unmountAll, () => scene.go());
-    const findings: string[] = [];
-    const random = new Random(seed);
-    const given = disks.map((): Write[] => []);
-    const planned = plan(log, Object.keys(scene.alone ?? {}), most, random);
-    let syncs = 0;
-    let tried = 0;
-    for (const [n, entry] of log.entries()) {
-      if ("bytes" in entry) {
-        given[entry.disk]?.push(entry);
-        continue;
-      }
-      if ((given[entry.disk] ?? []).length === 0) continue;
-      for (const kind of planned[syncs] ?? []) {
-        const share = random.next();
-        const stays = (disk: string) => (kind === "chance" ? random.next() < share : scene.alone?.[kind]?.includes(disk) === false);
-        for (const [number, disk] of disks.entries()) {
-          copyFileSync(path("synced", disk), path("cut", disk));
-          write(
-            path("cut", disk),
-            (given[number] ?? []).filter(() => stays(disk)),
-          );
+    await lab.prepare("first");
+    const log = await lab.recorded("first");
+    const syncs = syncsIn(log);
+    for (const { sync, kind } of plan(syncs, Object.keys(scene.alone ?? {}), most, random)) {
+      const chance = random.below(2 ** 31);
+      // Each time others: mount namespaces of other tests may keep those that were mounted.
+      const images = `cut-${tried}`;
+      let what = `sync ${sync} (${kind})`;
+      let again = () => lab.cut("first", log, sync, kind, chance, images);
+      again();
+      try {
+        if (kind === "twice") {
+          lab.copy(images, "second");
+          const log = await lab.recorded("second");
+          const then = new Random(chance).below(syncsIn(log));
+          what += `, then ${then}`;
+          again = () => lab.cut("second", log, then, kind, chance, images);
+          again();
         }
-        const what = `sync ${syncs} (${kind})`;
-        const kept = join(dir, `found-${n}-${kind}`);
-        mkdirSync(kept);
-        for (const disk of disks) copyFileSync(path("cut", disk), join(kept, disk));
-        mount(join(dir, "cut.images"));
-        try {
-          await scene.check();
-          rmSync(kept, { recursive: true });
-        } catch (error) {
-          findings.push(`${what}: ${error instanceof Error ? error.message : String(error)}`);
-          say?.(`${findings.at(-1)}; the disks as they were then: ${kept}`);
-        } finally {
-          unmountAll();
-        }
-        tried += 1;
-        if (tried % 20 === 0) say?.(`${tried} cuts, ${what}: ${findings.length} found`);
+        lab.mount(images);
+        await scene.check();
+      } catch (error) {
+        lab.unmount();
+        // As they were found, not as the program left them.
+        again();
+        const kept = `found-${findings.length + 1}`;
+        lab.copy(images, kept);
+        findings.push(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+        say?.(`${findings.at(-1)}; the disks as they were then: ${join(dir, kept)}`);
+      } finally {
+        lab.unmount();
+        rmSync(join(dir, images), { recursive: true });
       }
-      write(path("synced", disks[entry.disk] ?? ""), given[entry.disk] ?? []);
-      given[entry.disk] = [];
-      syncs += 1;
+      tried += 1;
+      if (tried % 20 === 0) say?.(`${tried} cuts, ${what}: ${findings.length} found`);
     }
     if (findings.length === 0) rmSync(dir, { recursive: true });
     return { syncs, cuts: tried, findings, dir };
   } catch (error) {
-    unmountAll();
+    lab.unmount();
     rmSync(dir, { recursive: true });
     throw error;
   }
 }
 
-type Entry = Write | { readonly disk: number };
+/** The disks of a scene: images in directories by name, and where they are mounted. */
+class Lab {
+  /** As the recorder numbers them. */
+  readonly #disks: readonly string[];
 
-/** The log of what the disks were told meanwhile. */
-async function recorded(
-  dir: string,
-  disks: readonly string[],
-  mount: (images: string) => void,
-  unmountAll: () => void,
-  go: () => Promise<void>,
-): Promise<Entry[]> {
-  const [images, log, shown] = ["recorded.images", "log", "shown"].map((name) => join(dir, name)) as [string, string, string];
-  mkdirSync(shown);
-  const program = spawn(python, ["-c", recorder, images, log, shown], { stdio: ["ignore", "inherit", "inherit"] });
-  const ended = new Promise((resolve) => program.once("close", resolve));
-  let length: number;
-  try {
-    await until("the recorder", () => existsSync(join(shown, disks[0] ?? "")));
-    mount(shown);
-    await go();
-    // What an unmount writes, no cut does.
-    length = statSync(log).size;
-  } finally {
-    unmountAll();
-    run("sync");
-    unmount(shown);
-    await ended;
+  constructor(
+    readonly dir: string,
+    readonly scene: Scene,
+  ) {
+    this.#disks = [...scene.disks].sort();
+    for (const disk of this.#disks) mkdirSync(join(dir, disk));
   }
-  const bytes = readFileSync(log).subarray(0, length);
-  rmSync(log);
+
+  async prepare(images: string): Promise<void> {
+    mkdirSync(join(this.dir, images));
+    for (const disk of this.#disks) {
+      const why = mountSmall(join(this.dir, images, disk), join(this.dir, disk), mib);
+      if (why !== undefined) throw new Error(why);
+    }
+    await this.scene.prepare();
+    for (const disk of this.#disks) run("sync", "-f", join(this.dir, disk));
+    this.unmount();
+  }
+
+  mount(images: string): void {
+    for (const disk of this.#disks) run("mount", "-o", "loop", join(this.dir, images, disk), join(this.dir, disk));
+  }
+
+  unmount(): void {
+    for (const disk of this.#disks) unmount(join(this.dir, disk));
+  }
+
+  copy(from: string, to: string): void {
+    mkdirSync(join(this.dir, to), { recursive: true });
+    for (const disk of this.#disks) copyFileSync(join(this.dir, from, disk), join(this.dir, to, disk));
+  }
+
+  /** What disks that begin as these images are told while the scene goes; the images stay as they are. */
+  async recorded(images: string): Promise<Entry[]> {
+    const [log, shown] = [join(this.dir, "log"), join(this.dir, "shown")];
+    mkdirSync(shown, { recursive: true });
+    this.copy(images, "recorded");
+    const program = spawn(python, ["-c", recorder, join(this.dir, "recorded"), log, shown], { stdio: ["ignore", "inherit", "inherit"] });
+    const ended = new Promise((resolve) => program.once("close", resolve));
+    let length: number;
+    try {
+      await until("the recorder", () => existsSync(join(shown, this.#disks[0] ?? "")));
+      this.mount("shown");
+      await this.scene.go();
+      // What an unmount writes, no cut does.
+      length = statSync(log).size;
+    } finally {
+      this.unmount();
+      unmount(shown);
+      program.kill();
+      await ended;
+    }
+    return entriesOf(readFileSync(log).subarray(0, length));
+  }
+
+  /** The images `to`, as `from` when power goes right before that sync. */
+  cut(from: string, log: readonly Entry[], sync: number, kind: string, chance: number, to: string): void {
+    const random = new Random(chance);
+    const share = random.next();
+    const alone = this.scene.alone?.[kind];
+    this.copy(from, to);
+    for (const [number, disk] of this.#disks.entries()) {
+      const stays = (): boolean => (alone === undefined ? kind !== "nothing" && random.next() < share : !alone.includes(disk));
+      const { synced, since } = toldBefore(log, sync, number);
+      const fd = openSync(join(this.dir, to, disk), "r+");
+      try {
+        for (const { offset, bytes } of [...synced, ...since.filter(stays)]) writeSync(fd, bytes, 0, bytes.length, offset);
+      } finally {
+        closeSync(fd);
+      }
+    }
+  }
+}
+
+function entriesOf(log: Buffer): Entry[] {
   const entries: Entry[] = [];
-  for (let at = 0; at < bytes.length;) {
-    const [disk, offset, size] = [bytes.readUInt8(at + 1), Number(bytes.readBigUInt64LE(at + 2)), bytes.readUInt32LE(at + 10)];
-    const isSync = bytes[at] === "S".charCodeAt(0);
+  for (let at = 0; at < log.length;) {
+    const [disk, offset, size] = [log.readUInt8(at + 1), Number(log.readBigUInt64LE(at + 2)), log.readUInt32LE(at + 10)];
+    const isSync = log[at] === "S".charCodeAt(0);
     at += headBytes;
-    entries.push(isSync ? { disk } : { disk, offset, bytes: bytes.subarray(at, at + size) });
+    entries.push(isSync ? { disk } : { disk, offset, bytes: log.subarray(at, at + size) });
     at += size;
   }
   return entries;
 }
 
-/** For each sync of a disk that was given something, the kinds of cuts before it. */
-function plan(log: readonly Entry[], alone: readonly string[], most: number, random: Random): string[][] {
-  const dirty = new Set<number>();
-  let syncs = 0;
-  for (const entry of log)
-    if ("bytes" in entry) dirty.add(entry.disk);
-    else if (dirty.delete(entry.disk)) syncs += 1;
-  const kinds = ["nothing", ...alone, ...Array<string>(byChance).fill("chance")];
-  const all = Array.from({ length: syncs }, (_, sync) => kinds.map((kind) => ({ sync, kind, drawn: random.next() }))).flat();
-  const chosen = new Set([...all].sort((a, b) => a.drawn - b.drawn).slice(0, most));
-  const planned = Array.from({ length: syncs }, (): string[] => []);
-  for (const cut of all) if (chosen.has(cut)) planned[cut.sync]?.push(cut.kind);
-  return planned;
+/** Where the syncs are of a disk that was told something since its last. */
+function syncsAt(log: readonly Entry[]): number[] {
+  const told = new Set<number>();
+  return [...log.entries()].flatMap(([at, entry]) => {
+    if (!("bytes" in entry)) return told.delete(entry.disk) ? [at] : [];
+    told.add(entry.disk);
+    return [];
+  });
 }
 
-function write(image: string, writes: readonly Write[]): void {
-  const fd = openSync(image, "r+");
-  try {
-    for (const { offset, bytes } of writes) writeSync(fd, bytes, 0, bytes.length, offset);
-  } finally {
-    closeSync(fd);
-  }
+const syncsIn = (log: readonly Entry[]): number => syncsAt(log).length;
+
+/** What one disk was told before that sync of any. */
+function toldBefore(log: readonly Entry[], sync: number, disk: number): { readonly synced: Write[]; readonly since: Write[] } {
+  const own = log.slice(0, syncsAt(log)[sync]).filter((entry) => entry.disk === disk);
+  const last = own.findLastIndex((entry) => !("bytes" in entry));
+  const writes = (entries: readonly Entry[]) => entries.filter((entry) => "bytes" in entry);
+  return { synced: writes(own.slice(0, last + 1)), since: writes(own.slice(last + 1)) };
+}
+
+/** All cuts, or so many of them, in order. */
+function plan(syncs: number, alone: readonly string[], most: number, random: Random): { readonly sync: number; readonly kind: string }[] {
+  const all = Array.from({ length: syncs }, (_, sync) => [...kinds, ...alone].map((kind) => ({ sync, kind, drawn: random.next() }))).flat();
+  const chosen = new Set([...all].sort((a, b) => a.drawn - b.drawn).slice(0, most));
+  return all.filter((cut) => chosen.has(cut));
 }
 
 function run(command: string, ...args: string[]): void {
