@@ -16,7 +16,7 @@ import type { Agreed, Change } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
 import { Kept } from "./kept.js";
 import { awayDir, digestOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
-import { endOf, isEnd, Steps, turn } from "./steps.js";
+import { endOf, isEnd, Killed, Steps, turn } from "./steps.js";
 
 /** A rule that is broken on purpose: the model has to find each. */
 export const mirrorVariants = [
@@ -378,7 +378,11 @@ export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> 
     if (options.calm === true || random.below(60) > 0) continue;
     kills += 1;
     world.log.push("  killed");
-    world.steps.kill(endOf(random));
+    const end = endOf(random);
+    // What has no name yet may be on no medium.
+    if (end instanceof Killed)
+      for (const { on, staging } of world.store.staged.values()) if (random.below(3) === 0) world[on].staged.delete(staging.id);
+    world.steps.kill(end);
     await turn();
   }
   await world.settle();
