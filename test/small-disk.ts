@@ -16,9 +16,12 @@ export function mountSmall(image: string, dir: string, mib: number, mkfs = ext4,
 /** It wants a block device, which goes by itself once it is unmounted. */
 const exfatMount = 'l=$(losetup -f --show "$0") && mount.exfat-fuse "$l" "$1" >&2; r=$?; losetup -d "$l"; exit $r';
 
+/** The command that mounts one. */
+export const exfatAt = (image: string, dir: string): readonly string[] => ["sh", "-c", exfatMount, image, dir];
+
 /** An exFAT, by FUSE. */
 export function mountExfat(image: string, dir: string, mib = 64): string | undefined {
-  return mountSmall(image, dir, mib, ["mkfs.exfat"], (file, at) => ["sh", "-c", exfatMount, file, at]);
+  return mountSmall(image, dir, mib, ["mkfs.exfat"], exfatAt);
 }
 
 export function unmount(dir: string): void {

@@ -9,8 +9,8 @@ const skip = whyNoCuts() ?? false;
 
 for (const [name, scene] of Object.entries(scenes))
   test(`power is cut: ${name}: nothing is lost, and what is left is gone on with`, { skip }, async (t) => {
-    const { syncs, cuts: tried, findings, dir } = await cuts(scene, { seed, most: 4 });
+    const { syncs, cuts: tried, findings, dir } = await cuts(scene, { seed, most: 3 });
     t.diagnostic(`SEED=${seed}: ${tried} cuts, at some of ${syncs} syncs`);
     assert.deepEqual(findings, [], `SEED=${seed}; the disks are in ${dir}`);
-    assert.ok(syncs > 20 && tried === 4);
+    assert.ok(syncs > 20 && tried === 3);
   });

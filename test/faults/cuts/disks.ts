@@ -1,6 +1,6 @@
 /**
- * Power cuts at real file systems. Each disk of a scene is an ext4 of its own, whose writes and syncs are recorded, block by block. Then each sync is tried as the moment at which power went: what a disk
- * had synced before is there, and of what it was given since nothing, or blocks by chance. It is mounted as after a cut, so its journal is replayed, and the scene says what is wrong.
+ * Power cuts at real file systems. Each disk of a scene is an ext4 (or an exFAT, by FUSE) of its own, whose writes and syncs are recorded, block by block. Then each sync is tried as the moment at which power went: what a disk
+ * had synced before is there, and of what it was given since nothing, or blocks by chance. It is mounted as after a cut, so its journal is replayed (what has none is mended), and the scene says what is wrong.
  *
  * A disk of its own for each, because a sync of one file writes down all that its file system was told before: on one, a sync that a target forgot would be made good by the journal's.
  */
@@ -9,12 +9,14 @@ import { closeSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { until } from "../../conformance/clause.js";
-import { mountSmall, unmount } from "../../small-disk.js";
+import { exfatAt, mountExfat, mountSmall, unmount } from "../../small-disk.js";
 import { Random } from "../random.js";
 
 export interface Scene {
   /** Their names; each is mounted at `at(name)`. */
   readonly disks: readonly string[];
+  /** Those that are an exFAT. */
+  readonly exfat?: readonly string[];
   /** Programs that may lose power alone: the name of the cut, and which disks are theirs. */
   readonly alone?: Readonly<Record<string, readonly string[]>>;
   /** What is on the disks before it begins. */
@@ -85,13 +87,19 @@ export function whyNoCuts(): string | undefined {
   if (process.getuid?.() !== 0) return "only root may mount";
   if (!existsSync("/dev/fuse")) return "/dev/fuse is missing";
   if (spawnSync(python, ["-c", "import fusepy"]).status !== 0) return "python3-fusepy is missing";
-  const dir = mkdtempSync(join(tmpdir(), "filesync-cuts-"));
-  try {
-    return mountSmall(join(dir, "image"), dir, 8);
-  } finally {
-    unmount(dir);
-    rmSync(dir, { recursive: true });
+  for (const mount of [mountSmall, mountExfat]) {
+    const dir = mkdtempSync(join(tmpdir(), "filesync-cuts-"));
+    const at = join(dir, "disk");
+    mkdirSync(at);
+    try {
+      const why = mount(join(dir, "image"), at, mib);
+      if (why !== undefined) return why;
+    } finally {
+      unmount(at);
+      rmSync(dir, { recursive: true });
+    }
   }
+  return undefined;
 }
 
 interface Write {
@@ -171,7 +179,8 @@ class Lab {
   async prepare(images: string): Promise<void> {
     mkdirSync(join(this.dir, images));
     for (const disk of this.#disks) {
-      const why = mountSmall(join(this.dir, images, disk), join(this.dir, disk), mib);
+      const make = this.#isExfat(disk) ? mountExfat : mountSmall;
+      const why = make(join(this.dir, images, disk), join(this.dir, disk), mib);
       if (why !== undefined) throw new Error(why);
     }
     await this.scene.prepare();
@@ -180,7 +189,16 @@ class Lab {
   }
 
   mount(images: string): void {
-    for (const disk of this.#disks) run("mount", "-o", "loop", join(this.dir, images, disk), join(this.dir, disk));
+    for (const disk of this.#disks) {
+      const [image, dir] = [join(this.dir, images, disk), join(this.dir, disk)];
+      if (this.#isExfat(disk) && images !== "shown") spawnSync("fsck.exfat", ["-y", image]);
+      const [command = "", ...args] = this.#isExfat(disk) ? exfatAt(image, dir) : ["mount", "-o", "loop", image, dir];
+      run(command, ...args);
+    }
+  }
+
+  #isExfat(disk: string): boolean {
+    return this.scene.exfat?.includes(disk) === true;
   }
 
   unmount(): void {
@@ -209,7 +227,7 @@ class Lab {
     } finally {
       this.unmount();
       unmount(shown);
-      program.kill();
+      program.kill("SIGKILL");
       await ended;
     }
     return entriesOf(readFileSync(log).subarray(0, length));

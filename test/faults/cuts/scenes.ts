@@ -61,7 +61,7 @@ function assertNothingLost(
 
 /** To two directories, and taken away where it was. */
 const sent =
-  (inPlace: boolean): SceneIn =>
+  (inPlace: boolean, exfat: readonly string[] = []): SceneIn =>
   (at) => {
     const hands = new Hands(at);
     const targets = { a: at("a/to"), b: at("b/to") };
@@ -77,6 +77,7 @@ const sent =
     let expected = new Map<string, string>();
     return {
       disks: ["state", "in", "a", "b"],
+      exfat,
       prepare: () => {
         for (const dir of ["a/to", "b/to", "state/s"]) mkdirSync(at(dir));
         logs(hands);
@@ -228,6 +229,7 @@ function editedAtBoth(hands: Hands): void {
 export const scenes: Readonly<Record<string, SceneIn>> = {
   "in place": sent(true),
   "through the spool": sent(false),
+  "from and to exFAT": sent(true, ["in", "b"]),
   ground,
   mirror: kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d") }),
   "two-way": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true }),
