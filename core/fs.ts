@@ -329,24 +329,29 @@ async function cloned(from: FileHandle, to: Buffer): Promise<boolean> {
 
 const noClones: ReadonlySet<string> = new Set(["ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EINVAL", "EXDEV", "ENOSYS", "EPERM", "ENOENT"]);
 
-/** Removes a file; an absent one is success. Whether it was there. */
-export async function removeFile(path: string | Buffer): Promise<boolean> {
+/** Removes a file; an absent one is success. */
+export async function removeFile(path: string | Buffer): Promise<void> {
   try {
     await fs.unlink(path);
-    return true;
   } catch (error) {
     if (codeOf(error) !== "ENOENT") throw error;
-    return false;
   }
 }
 
 /** So that no power cut brings it back: what was noted as removed is not looked for again. */
 export async function removeDurable(path: string | Buffer): Promise<void> {
-  if (!(await removeFile(path))) return;
-  await syncDir(dirOf(path)).catch((error: unknown) => {
-    // Its directory has gone, too.
-    if (codeOf(error) !== "ENOENT") throw error;
-  });
+  await removeFile(path);
+  await syncGone(path);
+}
+
+/** The same of what has gone already, perhaps by a try that was killed before this. */
+export async function syncGone(path: string | Buffer): Promise<void> {
+  try {
+    await syncDir(dirOf(path));
+  } catch (error) {
+    // Its directory has gone, too; or it may be written to, and not be read: it is removed all the same.
+    if (!["ENOENT", "ENOTDIR", "EACCES", "EPERM"].includes(codeOf(error))) throw error;
+  }
 }
 
 /** Data and what is needed to read it back are on the medium when this resolves. */

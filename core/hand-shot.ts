@@ -109,10 +109,7 @@ class Note {
   /** `undefined`: nothing of it is in doubt. */
   async write(sending: Sending | undefined): Promise<void> {
     this.#noted = sending;
-    if (sending === undefined) {
-      await removeFile(this.path);
-      return;
-    }
+    if (sending === undefined) return removeFile(this.path);
     const noted: Noted = { ...sending, memo: this.#kept };
     try {
       await makeDirDurable(dirname(this.path), 0o750);

@@ -227,12 +227,14 @@ export class LocalTarget implements Target {
     const there = await statAt(this.root, upload.path);
     if (there === undefined) return undefined;
     if (there.kind !== "file" || there.size !== upload.size) return { occupied: true, size: there.size };
-    return {
-      occupied: true,
-      size: there.size,
-      digest: await digestOf(placeOf(this.root, upload.path), there.size, signal),
-      proof: "digest",
-    };
+    const name = placeOf(this.root, upload.path);
+    const digest = await digestOf(name, there.size, signal);
+    // It may be ours, by a try that was killed before its name was on the medium.
+    if (upload.digest === undefined || upload.digest === digest)
+      await syncName(name).catch((error: unknown) => {
+        throw asTargetFault(error, `cannot sync ${upload.path}`);
+      });
+    return { occupied: true, size: there.size, digest, proof: "digest" };
   }
 }
 

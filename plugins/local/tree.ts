@@ -7,7 +7,7 @@
 import { promises as fs } from "node:fs";
 import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncGone, syncName } from "../../core/fs.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
@@ -64,10 +64,10 @@ export class LocalTree implements Tree {
 
   async remove(path: string, expect: Stamp): Promise<void> {
     const now = await this.stat(path);
-    if (now === undefined) return;
-    expectIs(now, expect);
+    if (now !== undefined) expectIs(now, expect);
+    const place = placeOf(this.root, path);
     try {
-      await removeDurable(placeOf(this.root, path));
+      await (now === undefined ? syncGone(place) : removeDurable(place));
     } catch (error) {
       throw faultOfErrno(error, `cannot remove ${path}`);
     }

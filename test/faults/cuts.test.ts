@@ -1,4 +1,4 @@
-/** Some of the cuts of each scene, the same each time (SEED=n: others). All: npm run campaign -- --cuts */
+/** Some of the cuts of each scene, about the same each time: how many syncs there are depends on the machine (SEED=n: others). All: npm run campaign -- --cuts */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cuts, whyNoCuts } from "./cuts/disks.js";

@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { freePort } from "../../conformance/ftp-servers.js";
 import { all, treeOf as namesOf } from "../../sync/replicas.js";
 import { startGround } from "../ground.js";
+import { killedAt } from "../killed-at.js";
 import { runProgram } from "../process.js";
 import { Random } from "../random.js";
 import { assertReceiptsTrue, assertSameTree, treeOf } from "../trees.js";
@@ -59,9 +60,16 @@ function assertNothingLost(
         assert.equal(treeOf(`${root}/${into}`).get(path), content, `${path} has gone from its source, and is not at ${target}`);
 }
 
+interface SentGiven {
+  readonly inPlace: boolean;
+  readonly exfat?: readonly string[];
+  /** Before a name, and before a removal, is on the medium: the next run finds both done. */
+  readonly killed?: boolean;
+}
+
 /** To two directories, and taken away where it was. */
 const sent =
-  (inPlace: boolean, exfat: readonly string[] = []): SceneIn =>
+  ({ inPlace, exfat = [], killed = false }: SentGiven): SceneIn =>
   (at) => {
     const hands = new Hands(at);
     const targets = { a: at("a/to"), b: at("b/to") };
@@ -79,11 +87,17 @@ const sent =
       disks: ["state", "in", "a", "b"],
       exfat,
       prepare: () => {
-        for (const dir of ["a/to", "b/to", "state/s"]) mkdirSync(at(dir));
-        logs(hands);
+        for (const dir of ["a/to/x", "b/to", "state/s"]) mkdirSync(at(dir), { recursive: true });
+        // Of several the next one's sync would do for the one before.
+        if (killed) hands.file("in/logs/log", hands.random.bytes(40_000));
+        else logs(hands);
         expected = treeOf(at("in/logs"));
       },
-      go: () => once(config),
+      go: async () => {
+        const run = ["run", "--once", "--json", "--config", config];
+        if (killed) for (const dir of ["a/to/x", "in/logs"]) await killedAt(run, "fsync", 1, at(dir));
+        await once(config);
+      },
       check: async () => {
         assertNothingLost(at("state/s"), targets, expected, at("in/logs"), "x");
         await once(config);
@@ -227,9 +241,10 @@ function editedAtBoth(hands: Hands): void {
 }
 
 export const scenes: Readonly<Record<string, SceneIn>> = {
-  "in place": sent(true),
-  "through the spool": sent(false),
-  "from and to exFAT": sent(true, ["in", "b"]),
+  "in place": sent({ inPlace: true }),
+  "in place, killed before syncs": sent({ inPlace: true, killed: true }),
+  "through the spool": sent({ inPlace: false }),
+  "from and to exFAT": sent({ inPlace: true, exfat: ["in", "b"] }),
   ground,
   mirror: kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d") }),
   "two-way": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true }),
