@@ -10,7 +10,7 @@ import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
-import { goesOnAt, leastSpliced, spliced } from "./go-on.js";
+import { goesOnAt, isShort, leastSpliced, spliced } from "./go-on.js";
 import type { Lane } from "./lane.js";
 import { overBudget } from "./limits.js";
 import { otherName } from "./names.js";
@@ -131,11 +131,9 @@ export class PushJob {
     return done;
   }
 
-  /** Of what was to get its name. Where nothing of it is left, and as much has the name, it got that, and only its answer is missing still. */
   async #isShort(upload: Upload): Promise<boolean> {
     const { target, version, signal } = this;
-    const held = await target.offset(upload, signal);
-    return held < version.size && (held > 0 || (await target.look?.(upload, signal))?.size !== version.size);
+    return isShort(version.size, await target.offset(upload, signal), async () => (await target.look?.(upload, signal))?.size);
   }
 
   /** What an earlier generation, or another hand, left under the partial's name is taken away. From here on something of ours may be there. */

@@ -31,7 +31,8 @@ const what = given.disk
 const command = given.cuts
   ? `npm run campaign -- --cuts${given.scene ? ` --scene "${given.scene}"` : ""}${given.most ? ` --most ${given.most}` : ""} --seed ${seed}`
   : `npm run campaign -- ${what}--seed ${seed} --minutes ${minutes}`;
-console.log(`seed ${seed}; the same schedule again: ${command}`);
+// How many syncs a scene makes depends on the machine.
+console.log(`seed ${seed}; ${given.cuts ? "about " : ""}the same schedule again: ${command}`);
 const findings = given.cuts
   ? await cut()
   : given.disk

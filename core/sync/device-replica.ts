@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import { within } from "../budget.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault, throwIfAborted, withDevice } from "../errors.js";
-import { leastSpliced } from "../go-on.js";
+import { isShort, leastSpliced } from "../go-on.js";
 import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
 import { overBudget } from "../limits.js";
@@ -524,10 +524,9 @@ export class DeviceReplica implements Replica {
     }
   }
 
-  /** Where nothing of it is left, and as much has the name, it may have got that. */
   async #isShort(staging: Staging, { path, size }: Upload, signal: AbortSignal): Promise<boolean> {
     const { bytes } = await this.staged(staging, signal);
-    return bytes < size && (bytes > 0 || (await this.#tree.stat(path, signal))?.size !== size);
+    return isShort(size, bytes, async () => (await this.#tree.stat(path, signal))?.size);
   }
 
   /** What is there, and is not what it should be, is begun from the beginning the next time. */

@@ -9,6 +9,7 @@ import { closeSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, openSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { until } from "../../conformance/clause.js";
+import { tool } from "../../disks/image.js";
 import { exfatAt, mountExfat, mountSmall, unmount } from "../../small-disk.js";
 import { Random } from "../random.js";
 
@@ -186,7 +187,7 @@ class Lab {
       if (why !== undefined) throw new Error(why);
     }
     await this.scene.prepare();
-    for (const disk of this.#disks) run("sync", "-f", join(this.dir, disk));
+    for (const disk of this.#disks) tool("sync", ["-f", join(this.dir, disk)]);
     this.unmount();
   }
 
@@ -195,7 +196,7 @@ class Lab {
       const [image, dir] = [join(this.dir, images, disk), join(this.dir, disk)];
       if (this.#isExfat(disk) && images !== "shown") spawnSync("fsck.exfat", ["-y", image]);
       const [command = "", ...args] = this.#isExfat(disk) ? exfatAt(image, dir) : ["mount", "-o", "loop", image, dir];
-      run(command, ...args);
+      tool(command, args);
     }
   }
 
@@ -291,9 +292,4 @@ function plan(syncs: number, alone: readonly string[], most: number, random: Ran
   const all = Array.from({ length: syncs }, (_, sync) => [...kinds, ...alone].map((kind) => ({ sync, kind, drawn: random.next() }))).flat();
   const chosen = new Set([...all].sort((a, b) => a.drawn - b.drawn).slice(0, most));
   return all.filter((cut) => chosen.has(cut));
-}
-
-function run(command: string, ...args: string[]): void {
-  const { status, error, stderr } = spawnSync(command, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? stderr.trim()}`);
 }

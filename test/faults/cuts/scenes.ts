@@ -44,7 +44,7 @@ const logs = (hands: Hands): void => {
   hands.file("in/logs/large", hands.random.bytes(3_000_000));
 };
 
-/** Each receipt is true, and what has gone from the source is whole at each of `places`. */
+/** Each receipt is true, and what has gone from the source is whole at each of the targets. */
 function assertNothingLost(
   state: string,
   targets: Record<string, string>,
