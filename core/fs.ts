@@ -141,6 +141,12 @@ export async function syncName(path: string | Buffer): Promise<void> {
   await syncDir(dir);
 }
 
+/** Makes a file that was found under its name durable, with that: whoever wrote it may not have, or was killed before. */
+export async function syncFound(path: string | Buffer): Promise<void> {
+  await syncAgain(path);
+  await syncDirIfThere(dirOf(path));
+}
+
 /** ext2 to 4, XFS, F2FS, tmpfs (linux/magic.h): there a name is durable with its directory. */
 const namesAlone: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0xf2f52010, 0x01021994]);
 
@@ -345,11 +351,15 @@ export async function removeDurable(path: string | Buffer): Promise<void> {
 }
 
 /** The same of what has gone already, perhaps by a try that was killed before this. */
-export async function syncGone(path: string | Buffer): Promise<void> {
+export function syncGone(path: string | Buffer): Promise<void> {
+  return syncDirIfThere(dirOf(path));
+}
+
+/** One that has gone has no names; one that may be written to, and not be read, is left as it is. */
+async function syncDirIfThere(dir: string | Buffer): Promise<void> {
   try {
-    await syncDir(dirOf(path));
+    await syncDir(dir);
   } catch (error) {
-    // Its directory has gone, too; or it may be written to, and not be read: it is removed all the same.
     if (!["ENOENT", "ENOTDIR", "EACCES", "EPERM"].includes(codeOf(error))) throw error;
   }
 }

@@ -9,7 +9,7 @@
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { codeOf } from "../../core/errors.js";
-import { atNearest, copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { atNearest, copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncFound, syncName } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -209,6 +209,11 @@ export class Root {
   /** Makes the names of a directory durable. */
   async syncNames(dir: Place): Promise<void> {
     await this.#within(dir, (open) => syncDir(open.path));
+  }
+
+  /** Of a file that others may have written. */
+  async syncFound(place: Place): Promise<void> {
+    await this.#parent(place, (path) => syncFound(path));
   }
 
   /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs, type Stats } from "node:fs";
 import { addAbortSignal } from "node:stream";
 import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
-import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncName } from "../../core/fs.js";
+import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncFound, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
 import { expectNoLink, ifThere, makeRoot, parentOf, placeOf, statAt } from "./place.js";
@@ -229,9 +229,9 @@ export class LocalTarget implements Target {
     if (there.kind !== "file" || there.size !== upload.size) return { occupied: true, size: there.size };
     const name = placeOf(this.root, upload.path);
     const digest = await digestOf(name, there.size, signal);
-    // It may be ours, by a try that was killed before its name was on the medium.
+    // It may be ours, by a try that was killed before its name was on the medium, or what others have just copied there.
     if (upload.digest === undefined || upload.digest === digest)
-      await syncName(name).catch((error: unknown) => {
+      await syncFound(name).catch((error: unknown) => {
         throw asTargetFault(error, `cannot sync ${upload.path}`);
       });
     return { occupied: true, size: there.size, digest, proof: "digest" };

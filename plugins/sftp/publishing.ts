@@ -20,9 +20,14 @@ export async function publish(session: Session, partial: Buffer, name: Buffer): 
     return await session.publish(partial, name);
   } catch (error) {
     if (!isAbsent(error)) throw await orFull(session, partial, error);
-    await session.makeDirs(parentOf(name));
+    await makeDirsDurable(session, parentOf(name));
     return session.publish(partial, name);
   }
+}
+
+/** New names are durable, where the server can sync. */
+export async function makeDirsDurable(session: Session, dir: Buffer): Promise<void> {
+  await Promise.all((await session.makeDirs(dir)).map((it) => session.syncs.dir(parentOf(it))));
 }
 
 /** A hard link whose answer was lost leaves one file under both names: it is known by its time. */

@@ -4,6 +4,7 @@ import { Fault, orAborted } from "../../core/errors.js";
 import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
 import { parentOf } from "../../core/wire-path.js";
 import { orFull } from "./publishing.js";
+import { Syncs } from "./syncs.js";
 import { Type, type Answer, type Cursor, type Part, type Wire } from "./wire.js";
 
 export const Open = { read: 1, write: 2, create: 8, truncate: 16, exclusive: 32 } as const;
@@ -32,6 +33,7 @@ export interface Space {
 
 /** OpenSSH from 9.0 on (draft-ietf-secsh-filexfer-extensions-00, section 7). */
 export const copying = "copy-data";
+const syncing = "fsync@openssh.com";
 /** An fsync of a large file on a slow disk: so many bytes per millisecond at least. */
 const slowestSync = 1000;
 /** So many directories are remembered. */
@@ -53,13 +55,14 @@ export class Session {
   readonly #giving = new Set<string>();
   /** The root of the device, absolute. */
   readonly root: Buffer;
+  readonly syncs = new Syncs(this);
 
   private constructor(wire: Wire, extensions: ReadonlyMap<string, string>, root: Buffer, software: string) {
     this.#wire = wire;
     this.#extensions = extensions;
     this.root = root;
     // It may run another's SFTP server.
-    this.#openSsh = software.startsWith("OpenSSH_") && ["fsync@openssh.com", "lsetstat@openssh.com"].every((it) => extensions.has(it));
+    this.#openSsh = software.startsWith("OpenSSH_") && [syncing, "lsetstat@openssh.com"].every((it) => extensions.has(it));
   }
 
   /** `root` is relative to the login directory where it does not begin with "/". `software`: what the server calls itself. */
@@ -122,10 +125,14 @@ export class Session {
     done(await this.#wire.ask(Type.write, [handle, BigInt(offset), bytes]));
   }
 
+  get canSync(): boolean {
+    return this.can(syncing);
+  }
+
   /** Onto the medium, where the server can; `bytes` is how much there may be to write. */
   async sync(handle: Buffer, bytes: number): Promise<void> {
-    if (!this.can("fsync@openssh.com")) return;
-    const asked = this.#wire.ask(Type.extended, [Buffer.from("fsync@openssh.com"), handle], 60_000 + bytes / slowestSync);
+    if (!this.canSync) return;
+    const asked = this.#wire.ask(Type.extended, [Buffer.from(syncing), handle], 60_000 + bytes / slowestSync);
     try {
       done(await asked);
     } catch (error) {
@@ -182,20 +189,26 @@ export class Session {
     await orAbsent(this.#wire.ask(Type.remove, [path]).then(done));
   }
 
-  /** Makes a directory and its parents. */
-  async makeDirs(path: Buffer): Promise<void> {
+  /** The same; it stays so where the server can sync. */
+  async removeDurable(path: Buffer): Promise<void> {
+    await Promise.all([this.remove(path), this.syncs.dir(parentOf(path))]);
+  }
+
+  /** Makes a directory and its parents; those that are new. */
+  async makeDirs(path: Buffer): Promise<Buffer[]> {
     const there = await this.stat(path);
     if (there !== undefined) {
-      if (there.kind === "directory" || there.kind === "unknown") return;
+      if (there.kind === "directory" || there.kind === "unknown") return [];
       throw new Fault("rejected", `${path.toString()} is a file there, and a directory is needed`);
     }
-    if (path.length > 1) await this.makeDirs(parentOf(path));
+    const above = path.length > 1 ? await this.makeDirs(parentOf(path)) : [];
     try {
       done(await this.#wire.ask(Type.mkdir, [path, 0]));
+      return [...above, path];
     } catch (error) {
       // Another client may have made it in between.
       const found = await this.stat(path);
-      if (found?.kind === "directory") return;
+      if (found?.kind === "directory") return above;
       if (found === undefined && (await this.lstat(path)) !== undefined)
         throw new Fault("transient", `${path.toString()} is a link there that leads nowhere: is its disk not mounted?`);
       throw await orFull(this, parentOf(path), error);

@@ -8,7 +8,7 @@
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import type { Digest, Memo, Occupant, Part, Proof, Receipt, Stamp, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
-import { ifRefused, isSameFile, opened, orFull, publish } from "./publishing.js";
+import { ifRefused, isSameFile, makeDirsDurable, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
 import type { SftpOptions } from "./options.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
@@ -192,7 +192,7 @@ export class SftpTarget implements Target {
     } catch (error) {
       if (!isAbsent(error) && !isRefusal(error, Status.failure)) throw await orFull(session, session.root, error);
       try {
-        await session.makeDirs(parentOf(partial));
+        await makeDirsDurable(session, parentOf(partial));
         return await session.open(partial, anew);
       } catch (second) {
         throw await orFull(session, session.root, second);
@@ -275,27 +275,32 @@ export class SftpTarget implements Target {
       throwIfAborted(signal);
       if (links) {
         const shown = await session.link(partial, name).catch(ifRefused);
-        if (shown !== undefined) return this.#forget(upload, { ...receipt, ...shownBy(shown) });
+        if (shown !== undefined) return this.#named(session, upload, name, { ...receipt, ...shownBy(shown) });
       }
       const other = links ? await session.lstat(name) : seen;
       if (other !== undefined) {
         if (await isSameFile(session, partial, name, there, other, upload.modifiedMs)) {
           await session.endGiving(partial, signal);
           if ((await session.lstat(name)) === undefined) throw new Fault("transient", "the server took the name away again");
-          return this.#forget(upload, receipt);
+          return this.#named(session, upload, name, receipt);
         }
         const taken = await this.#taken(login, upload, partial, name, other);
         if (!("occupied" in taken) || !(await this.#replaceable(login, upload, name, taken))) return taken;
         await session.replace(partial, name);
-        return this.#forget(upload, receipt);
+        return this.#named(session, upload, name, receipt);
       }
       if (!(await publish(session, partial, name))) {
         const now = await session.lstat(name);
         if (now === undefined) throw new Fault("transient", "the server gave the file no name");
         return this.#taken(login, upload, partial, name, now);
       }
-      return this.#forget(upload, receipt);
+      return this.#named(session, upload, name, receipt);
     });
+  }
+
+  async #named(session: Session, upload: Upload, name: Buffer, receipt: Receipt): Promise<Receipt> {
+    await session.syncs.name(name);
+    return this.#forget(upload, receipt);
   }
 
   /** What was written a moment ago gets its name in one request; undefined where it is to be looked at first, and nothing is changed then. */
@@ -307,19 +312,18 @@ export class SftpTarget implements Target {
     this.#written.delete(upload.id);
     const proved = await this.#provenWhole(login, upload, partial, written.shown, signal);
     throwIfAborted(signal);
-    try {
-      await session.give(partial, name);
-    } catch (error) {
-      ifRefused(error);
-      return undefined;
-    }
+    const giving = session.give(partial, name).then(() => true, ifRefused);
+    // Both go out together.
+    const [given, synced] = await Promise.all([giving, session.syncs.dir(parentOf(name))]);
+    if (given !== true) return undefined;
+    if (!synced) await session.syncs.name(name);
     return { path: upload.path, size: upload.size, ...proved, ...shownBy(written.shown) };
   }
 
   discard(upload: Upload, signal: AbortSignal): Promise<void> {
     this.#forget(upload, undefined);
     return this.#with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
-      await session.remove(partialOf(session, upload));
+      await session.removeDurable(partialOf(session, upload));
       // Nothing of what was noted is true of the next one.
       for (const key of [sureKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
     });
@@ -344,9 +348,11 @@ export class SftpTarget implements Target {
     if (there?.kind === "file" && there.size === upload.size) {
       const { digest } = upload;
       const found = digest === undefined ? undefined : await this.#digestOf(login, name, upload.size);
-      const receipt = { path: upload.path, size: upload.size, ...shownBy(there) };
-      if (found === undefined) return { ...receipt, proof: "size" };
-      if (found.digest === digest) return { ...receipt, ...found };
+      const receipt = { path: upload.path, size: upload.size, ...shownBy(there), ...(found ?? { proof: "size" as const }) };
+      if (found === undefined || found.digest === digest) {
+        await login.session.syncs.found(name);
+        return receipt;
+      }
     }
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }
@@ -406,7 +412,11 @@ export class SftpTarget implements Target {
   }
 
   async #occupant(login: Login, upload: Upload, name: Buffer, { kind, size }: Attributes): Promise<Occupant> {
-    const found = kind === "file" && size === upload.size ? await this.#digestOf(login, name, size) : undefined;
+    const alike = kind === "file" && size === upload.size;
+    const found = alike ? await this.#digestOf(login, name, size) : undefined;
+    // It may be ours, by a try that was killed.
+    if (alike && (found === undefined || upload.digest === undefined || found.digest === upload.digest))
+      await login.session.syncs.found(name);
     return { occupied: true, size: size ?? 0, ...found };
   }
 

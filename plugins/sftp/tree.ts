@@ -6,6 +6,7 @@ import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import { isAbsent, Refusal } from "./faults.js";
 import type { Pool } from "./pool.js";
+import { makeDirsDurable } from "./publishing.js";
 import type { Session } from "./session.js";
 import { entryOf, lookAt, type SftpSource } from "./source.js";
 import type { SftpTarget } from "./target.js";
@@ -43,6 +44,8 @@ export class SftpTree extends RemoteTree implements Tree {
         return act();
       });
       if (!moved) throw new Fault("conflict", `${to} exists already`);
+      // What was agreed of both names is noted now.
+      await Promise.all([session.syncs.name(target), session.syncs.dir(parentOf(wirePath(session.root, from)))]);
     });
   }
 
@@ -51,7 +54,7 @@ export class SftpTree extends RemoteTree implements Tree {
       const found = await lookAt(session, path);
       if (found === undefined) return;
       expectSame(found, expect);
-      await session.remove(wirePath(session.root, path));
+      await session.removeDurable(wirePath(session.root, path));
     });
   }
 
@@ -63,6 +66,7 @@ export class SftpTree extends RemoteTree implements Tree {
       if (!(await isEmpty(session, path, wire))) return;
       try {
         await session.removeDir(wire);
+        await session.syncs.dir(parentOf(wire));
       } catch (error) {
         // OpenSSH says of one that is not empty only that it failed.
         if (!(error instanceof Refusal) || (await isEmpty(session, path, wire))) throw error;
@@ -71,7 +75,9 @@ export class SftpTree extends RemoteTree implements Tree {
   }
 
   mkdir(path: string, signal: AbortSignal): Promise<void> {
-    return this.#pool.with(signal, `cannot make the directory ${path}`, ({ session }) => session.makeDirs(wirePath(session.root, path)));
+    return this.#pool.with(signal, `cannot make the directory ${path}`, ({ session }) =>
+      makeDirsDurable(session, wirePath(session.root, path)),
+    );
   }
 
   async makeNew(path: string, signal: AbortSignal): Promise<boolean> {

@@ -30,7 +30,7 @@ async function under(t: TestContext, kind: SftpServerKind, verify = "size"): Pro
   return { target: again(), again, dir: server.dir };
 }
 
-for (const refused of ["fstat", "fsetstat", "setstat", "rename", "hardlink", "fstat,fsetstat,rename"]) {
+for (const refused of ["fstat", "fsetstat", "setstat", "rename", "hardlink", "fsync", "fstat,fsetstat,rename"]) {
   const kind = opensshWith(`OpenSSH without ${refused}`, `-P ${refused}`);
   test(`${kind.name}: files arrive, with their times, and never over another`, { skip: kind.skip ?? false }, async (t) => {
     const { target, dir } = await under(t, kind);
@@ -47,6 +47,16 @@ for (const refused of ["fstat", "fsetstat", "setstat", "rename", "hardlink", "fs
     assert.equal(await fs.readFile(join(dir, "second"), "utf8"), "second");
   });
 }
+
+test("a directory that may be written to, and not be read, takes files as well", { skip: chrooted.skip ?? false }, async (t) => {
+  const { target, dir } = await under(t, chrooted);
+  await fs.mkdir(join(dir, "box"));
+  await fs.chmod(join(dir, "box"), 0o733);
+  for (const name of ["box/first", "box/second", "box/third"]) {
+    assert.ok(isReceipt(await send(target, upload(name, Buffer.from(name), { modifiedMs }))));
+    assert.equal(await fs.readFile(join(dir, name), "utf8"), name);
+  }
+});
 
 test(
   "a partial that was begun anew by a write that was stopped is not published as what was there before",

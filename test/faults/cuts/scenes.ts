@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { freePort } from "../../conformance/ftp-servers.js";
+import { openssh } from "../../conformance/sftp-servers.js";
 import { all, treeOf as namesOf } from "../../sync/replicas.js";
 import { startGround } from "../ground.js";
 import { killedAt } from "../killed-at.js";
@@ -38,10 +39,10 @@ async function once(config: string): Promise<void> {
   assert.ok(!/journal-set-aside|internal error/.test(out + err), out + err);
 }
 
-const logs = (hands: Hands): void => {
-  hands.file("in/logs/empty", "");
-  hands.file("in/logs/sub/small", hands.random.bytes(40_000));
-  hands.file("in/logs/large", hands.random.bytes(3_000_000));
+const logs = (hands: Hands, dir = "in/logs"): void => {
+  hands.file(`${dir}/empty`, "");
+  hands.file(`${dir}/sub/small`, hands.random.bytes(40_000));
+  hands.file(`${dir}/large`, hands.random.bytes(3_000_000));
 };
 
 /** Each receipt is true, and what has gone from the source is whole at each of the targets. */
@@ -151,23 +152,74 @@ const ground: SceneIn = async (at) => {
   };
 };
 
+/** A directory as another's SFTP server has it. */
+async function served(dir: string, work: (device: object) => Promise<void>): Promise<void> {
+  const server = await openssh.start(dir);
+  try {
+    await work({ type: "sftp", host: "127.0.0.1", port: server.port, root: dir, verify: "readback", ...server.options });
+  } finally {
+    await server.stop();
+  }
+}
+
+/** To or from another's SFTP server, which may lose power alone, and taken away where it was. */
+const sftp =
+  (way: "to" | "from"): SceneIn =>
+  (at) => {
+    const hands = new Hands(at);
+    const [logsAt, arrivedAt] = way === "to" ? [at("here/logs"), at("served/d")] : [at("served/d"), at("here/d")];
+    let expected = new Map<string, string>();
+    const synced = (): Promise<void> =>
+      served(at("served/d"), async (server) => {
+        const local = { type: "local", dir: way === "to" ? "here/logs" : "here/d" };
+        const config = hands.config("config.json", {
+          stateDir: "state/s",
+          devices: way === "to" ? { in: local, out: server } : { in: server, out: local },
+          routes: [{ from: "in", to: ["out"], into: "x", afterDelivery: "delete" }],
+        });
+        await once(config);
+      });
+    return {
+      disks: ["state", "here", "served"],
+      alone: { server: ["served"] },
+      prepare: () => {
+        for (const dir of [arrivedAt, at("state/s")]) mkdirSync(dir);
+        logs(hands, way === "to" ? "here/logs" : "served/d");
+        expected = treeOf(logsAt);
+      },
+      go: synced,
+      check: async () => {
+        assertNothingLost(at("state/s"), { out: arrivedAt }, expected, logsAt, "x");
+        await synced();
+        assertSameTree(treeOf(arrivedAt), below("x", expected), "where it goes");
+        assert.equal(assertReceiptsTrue(at("state/s"), { out: arrivedAt }).size, expected.size);
+        assert.deepEqual(treeOf(logsAt), new Map());
+      },
+    };
+  };
+
 interface KeptGiven {
   readonly route: object;
   readonly edits: (hands: Hands) => void;
   /** Both changed something. */
   readonly conflicts?: boolean;
+  /** The other one is at an SFTP server. */
+  readonly server?: boolean;
 }
 
 /** A directory kept the same as another, or both the same, after a day's edits. */
 const kept =
-  ({ route, edits, conflicts = false }: KeptGiven): SceneIn =>
+  ({ route, edits, conflicts = false, server = false }: KeptGiven): SceneIn =>
   (at): Scene => {
     const hands = new Hands(at);
-    const config = hands.config("config.json", {
-      stateDir: "state/s",
-      devices: { box: { type: "local", dir: "box/d", settle: "0s" }, nas: { type: "local", dir: "nas/d", settle: "0s" } },
-      routes: [{ from: "box", to: ["nas"], into: "", maxDeletes: 100, ...route }],
-    });
+    const configured = (nas: object): string =>
+      hands.config("config.json", {
+        stateDir: "state/s",
+        devices: { box: { type: "local", dir: "box/d", settle: "0s" }, nas: { settle: "0s", ...nas } },
+        routes: [{ from: "box", to: ["nas"], into: "", maxDeletes: 100, ...route }],
+      });
+    const synced = (): Promise<void> =>
+      server ? served(at("nas/d"), (nas) => once(configured(nas))) : once(configured({ type: "local", dir: "nas/d" }));
     const sides = ["box/d", "nas/d"];
     /** Content → a place of it. */
     let known = new Map<string, string>();
@@ -178,6 +230,7 @@ const kept =
     };
     return {
       disks: ["state", "box", "nas"],
+      alone: server ? { server: ["nas"] } : {},
       prepare: async () => {
         for (const dir of [...sides, "state/s"]) mkdirSync(at(dir));
         for (const [path, content] of Object.entries({
@@ -191,14 +244,14 @@ const kept =
           hands.file(`box/d/${path}`, content);
         hands.file("box/d/dir/deep/x", hands.random.bytes(20_000));
         hands.file("box/d/grown", hands.random.bytes(2_500_000));
-        await once(config);
+        await synced();
         edits(hands);
         known = contents();
       },
-      go: () => once(config),
+      go: synced,
       check: async () => {
         assertKept("after the cut");
-        await once(config);
+        await synced();
         assertKept("once it has run again");
         assert.deepEqual(namesOf(at("nas/d")), namesOf(at("box/d")));
         // A cut is no conflict.
@@ -246,8 +299,12 @@ export const scenes: Readonly<Record<string, SceneIn>> = {
   "through the spool": sent({ inPlace: false }),
   "from and to exFAT": sent({ inPlace: true, exfat: ["in", "b"] }),
   ground,
+  "to an SFTP server": sftp("to"),
+  "from an SFTP server": sftp("from"),
   mirror: kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d") }),
   "two-way": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true }),
+  "mirror at an SFTP server": kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d"), server: true }),
+  "two-way with an SFTP server": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true, server: true }),
   "two-way, from the other side": kept({ route: { mode: "two-way" }, edits: (hands) => edited(hands, "nas/d") }),
 };
 
