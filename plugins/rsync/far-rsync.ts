@@ -43,6 +43,11 @@ export class FarRsync implements FarEnd {
     return "published";
   }
 
+  /** rsync syncs what it writes, and nothing else. */
+  keep(): Promise<void> {
+    return Promise.resolve();
+  }
+
   /** A listing first: rsync would make the directories of what is not there. */
   async remove(path: string, signal: AbortSignal): Promise<void> {
     if ((await this.#rsync.sizeOf(path, signal)) !== undefined) await this.#rsync.remove(path, signal);

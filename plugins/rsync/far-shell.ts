@@ -2,7 +2,7 @@
 import { stat } from "node:fs/promises";
 import { Fault, orAborted } from "../../core/errors.js";
 import type { Digest, Upload } from "../../core/plugin.js";
-import { wirePath } from "../../core/wire-path.js";
+import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { FarEnd, FarState, Outcome } from "./far.js";
 import { rsyncFault } from "./faults.js";
 import { Gathered } from "./gathered.js";
@@ -13,6 +13,8 @@ const most = 128;
 const mostNameBytes = 96 * 1024;
 /** What is larger is digested by a shell of its own: small files do not wait for it. */
 const largeBytes = 8 * 2 ** 20;
+/** Some syncs know no files, and write all that the server has to write. */
+const syncMs = 300_000;
 /** A slow disk gives so many bytes per millisecond. */
 const slowest = 2000;
 
@@ -39,6 +41,7 @@ export class FarShell implements FarEnd {
   readonly #large: Gathered<Named, Digest | undefined>;
   readonly #names: Gathered<Naming, string>;
   readonly #gone: Gathered<Buffer, undefined>;
+  readonly #kept: Gathered<Buffer, undefined>;
 
   /** `open` gives one more shell. */
   constructor(shell: Shell, open: () => Shell, root: string, timeoutMs: number) {
@@ -54,6 +57,12 @@ export class FarShell implements FarEnd {
     this.#names = new Gathered({ ...how, weight: ({ partial, name }) => partial.length + name.length }, (asked) => this.#publishAll(asked));
     this.#gone = new Gathered({ ...how, weight: length }, async (paths) => {
       await this.#do(`rm -f -- ${paths.map(quoted).join(" ")}`, "cannot remove a partial");
+      return paths.map(() => undefined);
+    });
+    this.#kept = new Gathered({ ...how, weight: (path) => 2 * path.length }, async (paths) => {
+      const dirs = new Map(paths.map((path) => [parentOf(path).toString("latin1"), parentOf(path)]));
+      // The names first: what is linked is on the medium with them. What cannot be synced is left as it is.
+      await this.#shell.ask(`lasts ${[...dirs.values(), ...paths].map(quoted).join(" ")}`, Math.max(this.#timeoutMs, syncMs));
       return paths.map(() => undefined);
     });
   }
@@ -88,6 +97,7 @@ export class FarShell implements FarEnd {
     await orAborted(this.#setTime(upload, partial), signal);
     if (replace) {
       await this.#do(`mv -f -- ${quoted(partial)} ${quoted(name)}`, `cannot replace ${upload.path}`);
+      await this.#kept.ask(name);
       return "published";
     }
     const answer = await this.#names.ask({ partial, name });
@@ -95,7 +105,12 @@ export class FarShell implements FarEnd {
     if (answer !== "y") throw rsyncFault(`cannot publish ${upload.path}`, { code: 11, err: answer.slice(2) });
     // It is under both names until then; where it was moved nothing is left.
     await this.#gone.ask(partial);
+    await this.#kept.ask(name);
     return "published";
+  }
+
+  async keep(path: string, signal: AbortSignal): Promise<void> {
+    await orAborted(this.#kept.ask(this.#at(path)), signal);
   }
 
   async remove(path: string, signal: AbortSignal): Promise<void> {

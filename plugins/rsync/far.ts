@@ -19,8 +19,13 @@ export interface FarEnd {
    * compare. `compared`: rsync wrote it whole a moment ago, and compared it with the file here.
    */
   digest(path: string, upload: Upload, signal: AbortSignal, compared?: boolean): Promise<Digest | undefined>;
-  /** The partial gets the name, never over another file; `replace`: over the one that is there. Throws "mismatch" where it finds out on the way. */
+  /**
+   * The partial gets the name, never over another file; `replace`: over the one that is there. Throws "mismatch" where it finds out on the way. Where the far end can
+   * sync, the name is durable then.
+   */
   publish(upload: Upload, replace: boolean, signal: AbortSignal): Promise<Outcome>;
+  /** Makes what is found under its name durable, where the far end can. */
+  keep(path: string, signal: AbortSignal): Promise<void>;
   /** Nothing there is success. */
   remove(path: string, signal: AbortSignal): Promise<void>;
   /** Before the first byte is sent. */

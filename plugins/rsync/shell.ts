@@ -1,6 +1,6 @@
 /**
  * A shell at the server that stays, where one is allowed: what it is asked, of many files at once, costs no login and few processes. It needs what
- * POSIX asks of `sh`, `ls`, `ln`, `mv`, `rm`, `mkdir` and `touch`, and `sha256sum` or `shasum`.
+ * POSIX asks of `sh`, `ls`, `ln`, `mv`, `rm`, `mkdir` and `touch`, and `sha256sum` or `shasum`. What `sync` is for, it does without where there is none.
  *
  * Names go between single quotes, in which a shell changes nothing: any bytes, line ends too.
  */
@@ -32,6 +32,7 @@ pub1() {
   [ -e "$1" ] || { echo "e $m"; return; }
   m=$(mv -n -- "$1" "$2" 2>&1)
   if [ -e "$1" ]; then if [ -e "$2" ]; then echo x; else echo "e $m"; fi; else echo y; fi; }
+lasts() { sync -- "$@" 2>/dev/null || :; }
 ok() { m=$("$@" 2>&1) && echo y || echo "e $m"; }
 `;
 

@@ -137,16 +137,20 @@ export class RsyncTarget implements Target {
     const there = await far.state(upload.path, signal);
     if (there?.kind === "file" && there.size === upload.size) {
       const { path, size } = upload;
-      if (!this.#compares(upload)) return { path, size, proof: "size" };
-      const digest = await far.digest(path, upload, signal);
-      if (digest !== undefined && digest === upload.digest) return { path, size, proof: "digest", digest };
+      const digest = this.#compares(upload) ? await far.digest(path, upload, signal) : undefined;
+      if (!this.#compares(upload) || (digest !== undefined && digest === upload.digest)) {
+        await far.keep(path, signal);
+        return digest === undefined ? { path, size, proof: "size" } : { path, size, proof: "digest", digest };
+      }
     }
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }
 
   async #occupant(far: FarEnd, upload: Upload, there: FarState, signal: AbortSignal): Promise<Occupant> {
-    const comparable = there.kind === "file" && there.size === upload.size && this.#options.verify !== "size";
-    const digest = comparable ? await far.digest(upload.path, upload, signal) : undefined;
+    const alike = there.kind === "file" && there.size === upload.size;
+    const digest = alike && this.#options.verify !== "size" ? await far.digest(upload.path, upload, signal) : undefined;
+    // It may be ours, by a try that was killed.
+    if (alike && (!this.#compares(upload) || digest === upload.digest)) await far.keep(upload.path, signal);
     return { occupied: true, size: there.size, ...(digest === undefined ? {} : { digest, proof: "digest" }) };
   }
 

@@ -29,7 +29,11 @@ export interface Scene {
 }
 
 /** Of a scene whose disks are mounted below `dir`, a directory of its own. */
-export type SceneIn = (at: (...parts: string[]) => string) => Scene | Promise<Scene>;
+export interface SceneIn {
+  (at: (...parts: string[]) => string): Scene | Promise<Scene>;
+  /** Why it cannot run on this machine. */
+  readonly skip?: string;
+}
 
 export interface CutsGiven {
   readonly seed: number;

@@ -1,9 +1,10 @@
 /** What runs while power is cut, and what has to be true after it: of the disks as they are found, and once it has run again. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { freePort } from "../../conformance/ftp-servers.js";
-import { openssh } from "../../conformance/sftp-servers.js";
+import { rsyncShell } from "../../conformance/rsync-servers.js";
+import { openssh, type SftpServerKind } from "../../conformance/sftp-servers.js";
 import { all, treeOf as namesOf } from "../../sync/replicas.js";
 import { startGround } from "../ground.js";
 import { killedAt } from "../killed-at.js";
@@ -152,25 +153,36 @@ const ground: SceneIn = async (at) => {
   };
 };
 
-/** A directory as another's SFTP server has it. */
-async function served(dir: string, work: (device: object) => Promise<void>): Promise<void> {
-  const server = await openssh.start(dir);
+/** A server of another's. */
+interface Others {
+  readonly kind: SftpServerKind;
+  readonly options: object;
+}
+const bySftp: Others = { kind: openssh, options: { type: "sftp", verify: "readback" } };
+const byRsync: Others = { kind: rsyncShell, options: { type: "rsync" } };
+
+/** A directory as a device at that server. */
+async function served({ kind, options }: Others, dir: string, work: (device: object) => Promise<void>): Promise<void> {
+  const server = await kind.start(dir);
   try {
-    await work({ type: "sftp", host: "127.0.0.1", port: server.port, root: dir, verify: "readback", ...server.options });
+    await work({ host: "127.0.0.1", port: server.port, root: server.seen, ...server.options, ...options });
   } finally {
     await server.stop();
   }
 }
 
-/** To or from another's SFTP server, which may lose power alone, and taken away where it was. */
-const sftp =
-  (way: "to" | "from"): SceneIn =>
-  (at) => {
+/** One that needs such a server. */
+const needing = (server: Others | undefined, scene: SceneIn): SceneIn =>
+  server?.kind.skip === undefined ? scene : Object.assign(scene, { skip: server.kind.skip });
+
+/** To or from such a server, which may lose power alone, and taken away where it was. */
+const others = (server: Others, way: "to" | "from"): SceneIn =>
+  needing(server, (at) => {
     const hands = new Hands(at);
     const [logsAt, arrivedAt] = way === "to" ? [at("here/logs"), at("served/d")] : [at("served/d"), at("here/d")];
     let expected = new Map<string, string>();
     const synced = (): Promise<void> =>
-      served(at("served/d"), async (server) => {
+      served(server, at("served/d"), async (server) => {
         const local = { type: "local", dir: way === "to" ? "here/logs" : "here/d" };
         const config = hands.config("config.json", {
           stateDir: "state/s",
@@ -183,6 +195,8 @@ const sftp =
       disks: ["state", "here", "served"],
       alone: { server: ["served"] },
       prepare: () => {
+        // Some servers have users of their own.
+        chmodSync(at(), 0o755);
         for (const dir of [arrivedAt, at("state/s")]) mkdirSync(dir);
         logs(hands, way === "to" ? "here/logs" : "served/d");
         expected = treeOf(logsAt);
@@ -196,21 +210,20 @@ const sftp =
         assert.deepEqual(treeOf(logsAt), new Map());
       },
     };
-  };
+  });
 
 interface KeptGiven {
   readonly route: object;
   readonly edits: (hands: Hands) => void;
   /** Both changed something. */
   readonly conflicts?: boolean;
-  /** The other one is at an SFTP server. */
-  readonly server?: boolean;
+  /** The other one is at a server. */
+  readonly server?: Others;
 }
 
 /** A directory kept the same as another, or both the same, after a day's edits. */
-const kept =
-  ({ route, edits, conflicts = false, server = false }: KeptGiven): SceneIn =>
-  (at): Scene => {
+const kept = ({ route, edits, conflicts = false, server }: KeptGiven): SceneIn =>
+  needing(server, (at): Scene => {
     const hands = new Hands(at);
     const configured = (nas: object): string =>
       hands.config("config.json", {
@@ -219,7 +232,9 @@ const kept =
         routes: [{ from: "box", to: ["nas"], into: "", maxDeletes: 100, ...route }],
       });
     const synced = (): Promise<void> =>
-      server ? served(at("nas/d"), (nas) => once(configured(nas))) : once(configured({ type: "local", dir: "nas/d" }));
+      server === undefined
+        ? once(configured({ type: "local", dir: "nas/d" }))
+        : served(server, at("nas/d"), (nas) => once(configured(nas)));
     const sides = ["box/d", "nas/d"];
     /** Content → a place of it. */
     let known = new Map<string, string>();
@@ -230,7 +245,7 @@ const kept =
     };
     return {
       disks: ["state", "box", "nas"],
-      alone: server ? { server: ["nas"] } : {},
+      alone: server === undefined ? {} : { server: ["nas"] },
       prepare: async () => {
         for (const dir of [...sides, "state/s"]) mkdirSync(at(dir));
         for (const [path, content] of Object.entries({
@@ -265,7 +280,7 @@ const kept =
         assert.deepEqual(litter, []);
       },
     };
-  };
+  });
 
 /** What a person does in a day. */
 function edited(hands: Hands, side: string): void {
@@ -299,12 +314,13 @@ export const scenes: Readonly<Record<string, SceneIn>> = {
   "through the spool": sent({ inPlace: false }),
   "from and to exFAT": sent({ inPlace: true, exfat: ["in", "b"] }),
   ground,
-  "to an SFTP server": sftp("to"),
-  "from an SFTP server": sftp("from"),
+  "to an SFTP server": others(bySftp, "to"),
+  "from an SFTP server": others(bySftp, "from"),
+  "to a server by rsync": others(byRsync, "to"),
   mirror: kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d") }),
   "two-way": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true }),
-  "mirror at an SFTP server": kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d"), server: true }),
-  "two-way with an SFTP server": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true, server: true }),
+  "mirror at an SFTP server": kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d"), server: bySftp }),
+  "two-way with an SFTP server": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true, server: bySftp }),
   "two-way, from the other side": kept({ route: { mode: "two-way" }, edits: (hands) => edited(hands, "nas/d") }),
 };
 
