@@ -1,6 +1,19 @@
 /** What runs while power is cut, and what has to be true after it: of the disks as they are found, and once it has run again. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { freePort } from "../../conformance/ftp-servers.js";
 import { rsyncShell } from "../../conformance/rsync-servers.js";
@@ -64,6 +77,7 @@ function assertNothingLost(
 
 interface SentGiven {
   readonly inPlace: boolean;
+  readonly archived?: boolean;
   readonly exfat?: readonly string[];
   /** Before a name, and before a removal, is on the medium: the next run finds both done. */
   readonly killed?: boolean;
@@ -71,18 +85,18 @@ interface SentGiven {
 
 /** To two directories, and taken away where it was. */
 const sent =
-  ({ inPlace, exfat = [], killed = false }: SentGiven): SceneIn =>
+  ({ inPlace, archived = false, exfat = [], killed = false }: SentGiven): SceneIn =>
   (at) => {
     const hands = new Hands(at);
     const targets = { a: at("a/to"), b: at("b/to") };
     const config = hands.config("config.json", {
       stateDir: "state/s",
       devices: {
-        in: { type: "local", dir: "in/logs", inPlace },
+        in: { type: "local", dir: "in/logs", inPlace, ...(archived ? { archiveDir: "old" } : {}) },
         a: { type: "local", dir: "a/to" },
         b: { type: "local", dir: "b/to" },
       },
-      routes: [{ from: "in", to: ["a", "b"], into: "x", afterDelivery: "delete" }],
+      routes: [{ from: "in", to: ["a", "b"], into: "x", afterDelivery: archived ? "archive" : "delete" }],
     });
     let expected = new Map<string, string>();
     return {
@@ -105,7 +119,7 @@ const sent =
         await once(config);
         for (const [target, root] of Object.entries(targets)) assertSameTree(treeOf(root), below("x", expected), target);
         assert.equal(assertReceiptsTrue(at("state/s"), targets).size, 2 * expected.size);
-        assert.deepEqual(treeOf(at("in/logs")), new Map());
+        assertSameTree(treeOf(at("in/logs")), archived ? below("old", expected) : new Map(), "where they were");
       },
     };
   };
@@ -212,6 +226,69 @@ const others = (server: Others, way: "to" | "from"): SceneIn =>
     };
   });
 
+/** What a command said that it has done stands: each is noted, on a disk of its own, once it has ended. */
+const byHand: SceneIn = (at) => {
+  const hands = new Hands(at);
+  const config = hands.config("config.json", { stateDir: "state/s", devices: { nas: { type: "local", dir: "nas/d" } }, routes: [] });
+  const contents = { large: hands.random.bytes(3_000_000), up: hands.random.bytes(1_200_000) };
+  const read = (path: string) => (existsSync(at(path)) ? readFileSync(at(path)) : undefined);
+  const isThere = (path: string, content: Buffer) =>
+    assert.ok(read(path)?.equals(content) === true, `${path} is not what it was said to be`);
+  const isGone = (path: string) => assert.ok(!existsSync(at(path)), `${path} is there again`);
+  const steps: readonly { readonly command: readonly string[]; readonly expect: () => void }[] = [
+    { command: ["get", "nas:large", at("here/large")], expect: () => isThere("here/large", contents.large) },
+    { command: ["put", at("here/up"), "nas:new/up"], expect: () => isThere("nas/d/new/up", contents.up) },
+    {
+      command: ["mv", "nas:old", "nas:other/name"],
+      expect: () => {
+        isThere("nas/d/other/name", Buffer.from("moved"));
+        isGone("nas/d/old");
+      },
+    },
+    { command: ["rm", "nas:gone"], expect: () => isGone("nas/d/gone") },
+  ];
+  const done = () => (read("notes/done")?.toString() ?? "").split("\n").length - 1;
+  const run = async (): Promise<void> => {
+    for (let n = done(); n < steps.length; n++) {
+      const { code, out, err } = await runProgram([...(steps[n]?.command ?? []), "--config", config]);
+      // What a cut came between was done already.
+      assert.ok(code === 0 || n === done(), out + err);
+      const note = openSync(at("notes/done"), "a");
+      writeSync(note, "done\n");
+      fsyncSync(note);
+      closeSync(note);
+    }
+  };
+  return {
+    disks: ["state", "nas", "here", "notes"],
+    prepare: () => {
+      mkdirSync(at("state/s"));
+      writeFileSync(at("notes/done"), "");
+      for (const [path, content] of Object.entries({
+        "nas/d/large": contents.large,
+        "here/up": contents.up,
+        "nas/d/old": "moved",
+        "nas/d/gone": "gone",
+      }))
+        hands.file(path, content);
+    },
+    go: run,
+    check: async () => {
+      const before = done();
+      for (const { expect } of steps.slice(0, before)) expect();
+      await run();
+      for (const { expect } of steps) expect();
+      assert.deepEqual([...treeOf(at("here")).keys(), ...treeOf(at("nas/d")).keys()].sort(), [
+        "large",
+        "large",
+        "new/up",
+        "other/name",
+        "up",
+      ]);
+    },
+  };
+};
+
 interface KeptGiven {
   readonly route: object;
   readonly edits: (hands: Hands) => void;
@@ -311,6 +388,8 @@ function editedAtBoth(hands: Hands): void {
 export const scenes: Readonly<Record<string, SceneIn>> = {
   "in place": sent({ inPlace: true }),
   "in place, killed before syncs": sent({ inPlace: true, killed: true }),
+  archived: sent({ inPlace: false, archived: true }),
+  "by hand": byHand,
   "through the spool": sent({ inPlace: false }),
   "from and to exFAT": sent({ inPlace: true, exfat: ["in", "b"] }),
   ground,
