@@ -1,14 +1,22 @@
 /** When names are synced at a server, and how often; against a server that answers when it is told to. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Status } from "./faults.js";
+import { isRefusal, Status } from "./faults.js";
 import { Session } from "./session.js";
 import { Cursor, type Part, Type, type Wire } from "./wire.js";
 
 const [dir, name] = [Buffer.from("/srv/d"), Buffer.from("/srv/d/a")];
 
-/** `opens`: what it answers to OPEN, by path. What was asked of it, in words, and `answer`, which answers all that waits. */
-async function server({ opens = {}, can = true }: { opens?: Record<string, number>; can?: boolean } = {}) {
+interface Given {
+  /** How it refuses an OPEN, by path. */
+  readonly opens?: Readonly<Record<string, number>>;
+  readonly can?: boolean;
+  /** What it answers to one sync after the other; then ok. */
+  readonly syncs?: readonly number[];
+}
+
+/** What was asked of it, in words, and `answer`, which answers all that waits. */
+async function server({ opens = {}, can = true, syncs = [] }: Given = {}) {
   const asked: string[] = [];
   const waiting: (() => void)[] = [];
   const words: Record<number, string> = { [Type.open]: "open", [Type.close]: "close", [Type.rename]: "rename", [Type.remove]: "remove" };
@@ -16,8 +24,9 @@ async function server({ opens = {}, can = true }: { opens?: Record<string, numbe
     start: () => Promise.resolve(new Map(can ? [["fsync@openssh.com", "1"]] : [])),
     ask: (type: number, parts: readonly Part[]) => {
       const path = String(parts[0]);
+      const count = asked.filter((it) => it === "sync").length;
       asked.push(type === Type.extended ? "sync" : `${words[type] ?? type} ${path}`);
-      const refused = type === Type.open ? opens[path] : undefined;
+      const refused = type === Type.open ? opens[path] : type === Type.extended ? syncs[count] : undefined;
       const ok = type === Type.open && refused === undefined;
       const body = new Cursor(ok ? Buffer.from("\0\0\0\x01h", "latin1") : Buffer.from([0, 0, 0, refused ?? Status.ok]));
       return new Promise((resolve) => waiting.push(() => resolve({ type: ok ? Type.handle : Type.status, body })));
@@ -72,10 +81,18 @@ test("where the server opens no directory the file itself is synced, and it is n
   assert.equal(absent.asked.length, 2);
 });
 
+test("a file that is not synced by who may only read it is opened for writing; where that fails too, it is not durable", async () => {
+  const { session, asked, run } = await server({ syncs: [Status.permissionDenied] });
+  await run(session.syncs.found(name));
+  assert.deepEqual(asked, ["open /srv/d/a", "sync", "close h", "open /srv/d/a", "sync", "close h", "open /srv/d", "sync", "close h"]);
+  const broken = await server({ syncs: [Status.failure, Status.failure] });
+  await assert.rejects(broken.run(broken.session.syncs.found(name)), (error) => isRefusal(error, Status.failure));
+});
+
 test("a file that has been taken away meanwhile is left so; a server that cannot sync is asked nothing", async () => {
   const taken = await server({ opens: { "/srv/d/a": Status.noSuchFile } });
   await taken.run(taken.session.syncs.found(name));
-  assert.deepEqual(taken.asked, ["open /srv/d/a", "open /srv/d", "sync", "close h"]);
+  assert.deepEqual(taken.asked, ["open /srv/d/a", "open /srv/d/a", "open /srv/d", "sync", "close h"]);
   const none = await server({ can: false });
   await none.run(none.session.syncs.name(name));
   assert.equal(await none.run(none.session.syncs.dir(dir)), false);

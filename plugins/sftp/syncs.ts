@@ -61,8 +61,15 @@ export class Syncs {
   /** A file that was found under its name, which may be another's work, or that of a run that was killed. One that was taken away meanwhile is left so. Throws Refusal where its sync fails. */
   async found(path: Buffer): Promise<void> {
     if (!this.#session.canSync) return;
-    const handle = await this.#session.open(path, Open.read).catch(ifRefused);
-    if (handle !== undefined) await Promise.all([this.#session.sync(handle, 0), this.#session.close(handle)]);
+    // Windows syncs only what is open for writing; elsewhere that may be refused.
+    if (!(await this.#syncFile(path, Open.read).catch(ifRefused))) await this.#syncFile(path, Open.write);
     await this.dir(parentOf(path));
+  }
+
+  /** false where it cannot be opened so. */
+  async #syncFile(path: Buffer, flags: number): Promise<boolean> {
+    const handle = await this.#session.open(path, flags).catch(ifRefused);
+    if (handle !== undefined) await Promise.all([this.#session.sync(handle, 0), this.#session.close(handle)]);
+    return handle !== undefined;
   }
 }

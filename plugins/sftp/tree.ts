@@ -6,7 +6,6 @@ import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import { isAbsent, Refusal } from "./faults.js";
 import type { Pool } from "./pool.js";
-import { makeDirsDurable } from "./publishing.js";
 import type { Session } from "./session.js";
 import { entryOf, lookAt, type SftpSource } from "./source.js";
 import type { SftpTarget } from "./target.js";
@@ -74,10 +73,11 @@ export class SftpTree extends RemoteTree implements Tree {
     });
   }
 
+  /** Not synced, as each would cost a round trip more: one that a power cut takes back was empty. */
   mkdir(path: string, signal: AbortSignal): Promise<void> {
-    return this.#pool.with(signal, `cannot make the directory ${path}`, ({ session }) =>
-      makeDirsDurable(session, wirePath(session.root, path)),
-    );
+    return this.#pool.with(signal, `cannot make the directory ${path}`, async ({ session }) => {
+      await session.makeDirs(wirePath(session.root, path));
+    });
   }
 
   async makeNew(path: string, signal: AbortSignal): Promise<boolean> {
