@@ -54,6 +54,10 @@ async function cut() {
   const all = [];
   const dirs = [];
   for (const name of names) {
+    if (scenes[name].skip !== undefined) {
+      console.log(`${name}: skipped: ${scenes[name].skip}`);
+      continue;
+    }
     const report = await cuts(scenes[name], { seed, most, say: (line) => say?.(`${name}: ${line}`) });
     console.log(`${name}: ${report.cuts} cuts at ${report.syncs} syncs, ${report.findings.length} found`);
     all.push(...report.findings.map((finding) => `${name}: ${finding}`));
