@@ -50,10 +50,14 @@ export class SftpTree extends RemoteTree implements Tree {
 
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void> {
     return this.#pool.with(signal, `cannot remove ${path}`, async ({ session }) => {
-      const found = await lookAt(session, path);
-      if (found === undefined) return;
-      expectSame(found, expect);
-      await session.removeDurable(wirePath(session.root, path));
+      const [wire, found] = [wirePath(session.root, path), await lookAt(session, path)];
+      if (found !== undefined) {
+        expectSame(found, expect);
+        await session.removeDurable(wire);
+      } else {
+        // Perhaps by a run that was killed before it was synced.
+        await session.syncs.dir(parentOf(wire));
+      }
     });
   }
 
