@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { constants, promises as fs, type BigIntStats } from "node:fs";
 import { join } from "node:path";
 import { codeOf } from "../../core/errors.js";
-import { makeDirDurable, makeDirs, piecesOf, renameNew, syncDir, syncName } from "../../core/fs.js";
+import { makeDirDurable, makeDirs, piecesOf, renameNew, syncDir, syncFound, syncName } from "../../core/fs.js";
 import { isSafePath, nameFromBytes } from "../../core/names.js";
 import { openFlags } from "../../core/stat.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
@@ -189,9 +189,26 @@ export class SlotDir {
       throw error;
     }
     await syncName(name);
+    await this.#syncDirs(dir);
+    return "published";
+  }
+
+  /** What has its name by a commit that was killed before it took the partial away has it alone. */
+  async finish(partial: Buffer, name: Buffer): Promise<void> {
+    const [left, given] = [await statOf(partial), await statOf(name)];
+    if (left?.isFile() === true && left.nlink > 1n && left.ino === given?.ino && left.dev === given.dev) await fs.unlink(partial);
+  }
+
+  /** What was found under its name, perhaps by a commit that was killed before its sync, is durable. */
+  async keep(name: Buffer): Promise<void> {
+    await syncFound(name);
+    await this.#syncDirs(parentOf(name));
+  }
+
+  /** Down to that one; new ones have their names then. */
+  async #syncDirs(dir: Buffer): Promise<void> {
     for (let at = dir; at.length >= this.dir.length; at = parentOf(at)) await syncDir(at);
     await syncDir(this.incoming);
-    return "published";
   }
 
   async remove(partial: Buffer): Promise<void> {

@@ -256,3 +256,23 @@ test("partials that waited when the station was started anew are no excess; a re
   await at.order("revoke", id);
   await assert.rejects(at.order("rotate", id, ...signer.publicKey.split(" ")), /is the key that was revoked/);
 });
+
+test("a kill between the link that gives a name and the removal of the partial: the same commit says published, and nothing is sent again", async (t) => {
+  const at = await station(t);
+  const it = await registered(t, at, "plane");
+  const slot = await it.client.slot({}, signal);
+  const incoming = at.door.open_.get(it.id) ?? "";
+  const dir = dirname(incoming);
+  for (const [n, again] of [
+    [1, "commit"],
+    [2, "announce"],
+  ] as const) {
+    const one = file(n, `${again}.bin`, "abc");
+    arrive(it, partial(n), "abc");
+    linkSync(join(incoming, partial(n)), join(dir, one.path));
+    if (again === "announce") assert.deepEqual(await it.client.announce(slot.id, one, signal), {});
+    assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "published");
+    assert.equal(readFileSync(join(dir, one.path), "utf8"), "abc");
+    assert.deepEqual(readdirSync(incoming), []);
+  }
+});

@@ -134,8 +134,9 @@ export class Slots {
   /** Throws Refused where that is not the vehicle's open slot. */
   async announce(vehicle: Vehicle, id: string, { partial, path, size }: { partial: string; path: string; size: number }): Promise<Held> {
     const open = this.#expectOpen(vehicle, id);
-    open.dir.at(path);
-    const there = await open.dir.look(open.dir.partialAt(partial));
+    const at = open.dir.partialAt(partial);
+    await open.dir.finish(at, open.dir.at(path));
+    const there = await open.dir.look(at);
     const held = there?.kind === "file" ? there.size : 0;
     await this.#expectRoom(vehicle, size, held, { open, partial, held });
     open.announced.set(partial, Math.max(size, open.announced.get(partial) ?? 0));
@@ -421,11 +422,16 @@ export class Slots {
       open.announced.delete(file.partial);
       return { path, state: "published", size, digest };
     };
+    const found = async (): Promise<Answer> => {
+      await dir.keep(name);
+      return published();
+    };
+    await dir.finish(partial, name);
     const there = await dir.look(partial);
     if (there?.kind !== "file") {
       // Committed before; or it got its name, and the power went before that was noted.
       const known = await this.#contentAt(open, path, name);
-      return known?.size === size && known.digest === digest ? published() : { path, state: "absent" };
+      return known?.size === size && known.digest === digest ? found() : { path, state: "absent" };
     }
     if (there.size !== size) return { path, state: there.size < size ? "short" : "long", size: there.size };
     const read = await dir.digest(partial);
@@ -434,7 +440,7 @@ export class Slots {
     const known = await this.#contentAt(open, path, name);
     if (known?.size === size && known.digest === digest) {
       await dir.remove(partial);
-      return published();
+      return found();
     }
     const ours =
       replaces !== undefined && known?.size === replaces.size && (replaces.digest === undefined || replaces.digest === known.digest);
