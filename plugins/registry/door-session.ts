@@ -71,7 +71,8 @@ export class Connection {
 
   async #run(socket: Socket): Promise<void> {
     const { sshd, config, sessions } = this.#keeper;
-    const marks = `SetEnv=${doorMark}="${sessions.dir}" ${connectionMark}=${this.id}`;
+    // A bash that sshd starts reads the account's ~/.bashrc, unless it takes itself for a second one (bash, shell.c, run_startup_files): what that prints or waits for would keep every vehicle out.
+    const marks = `SetEnv=${doorMark}="${sessions.dir}" ${connectionMark}=${this.id} SHLVL=1`;
     const words = ["-c", leader, "sh", sshd, "-i", "-e", "-f", config, "-o", marks];
     try {
       const child = spawn("/bin/sh", words, { stdio: [socket, socket, "pipe", "pipe"], detached: true, cwd: "/" });

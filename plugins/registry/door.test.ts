@@ -653,6 +653,17 @@ test("a thousand keys: one that is changed comes in at once, and the one before 
   assert.deepEqual([before.code, /Permission denied \(publickey\)/.test(before.err)], [255, true], before.err);
 });
 
+test("what the account's ~/.bashrc prints, or waits for, is nothing to the vehicles", with_(noOther), async (t) => {
+  const door = await doorOf(t, { shell: "/bin/bash" });
+  door.makeDir("home");
+  door.writeFile("home/.bashrc", `echo welcome; touch '${join(door.makeDir("read"), "it")}'; sleep 60\n`);
+  await door.admit("plane-1");
+  const file = makeFile(door, "log.part", 100_000);
+  const sent = await run(door.rsync("plane-1", file, `${door.host}:`));
+  assert.equal(sent.code, 0, sent.err);
+  assert.deepEqual([readdirSync(door.slot("plane-1")), readdirSync(join(door.base, "read"))], [["log.part"], []]);
+});
+
 test("what it cannot work with is said in terms of what to do", with_(noOther), async (t) => {
   const door = new DoorAtWork({ shell: "/usr/sbin/nologin" });
   t.after(async () => assert.deepEqual(await door.end(), []));

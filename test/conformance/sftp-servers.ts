@@ -130,6 +130,8 @@ export async function startSshd(base: string, lines: readonly string[]) {
     "UsePAM no",
     "UseDNS no",
     "MaxStartups 100",
+    // Without the ~/.bashrc of who runs the tests.
+    "SetEnv SHLVL=1",
   ];
   await fs.writeFile(config, `${[...common, ...lines].join("\n")}\n`);
   const program = await startProgram("sshd", port, () => spawn(sshd, ["-D", "-e", "-f", config], { stdio: "ignore" }));
