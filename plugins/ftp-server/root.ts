@@ -211,9 +211,11 @@ export class Root {
     await this.#within(dir, (open) => syncDir(open.path));
   }
 
-  /** Of a file that others may have written. */
+  /** Of a file that others may have written; one that has gone meanwhile is left so. */
   async syncFound(place: Place): Promise<void> {
-    await this.#parent(place, (path) => syncFound(path));
+    await this.#parent(place, (path) => syncFound(path)).catch((error: unknown) => {
+      if (codeOf(error) !== "ENOENT") throw error;
+    });
   }
 
   /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */

@@ -97,7 +97,7 @@ export class FarShell implements FarEnd {
     await orAborted(this.#setTime(upload, partial), signal);
     if (replace) {
       await this.#do(`mv -f -- ${quoted(partial)} ${quoted(name)}`, `cannot replace ${upload.path}`);
-      await this.#kept.ask(name);
+      await orAborted(this.#kept.ask(name), signal);
       return "published";
     }
     const answer = await this.#names.ask({ partial, name });
@@ -105,7 +105,8 @@ export class FarShell implements FarEnd {
     if (answer !== "y") throw rsyncFault(`cannot publish ${upload.path}`, { code: 11, err: answer.slice(2) });
     // It is under both names until then; where it was moved nothing is left.
     await this.#gone.ask(partial);
-    await this.#kept.ask(name);
+    // Where that is stopped the next try finds the partial gone, and the name.
+    await orAborted(this.#kept.ask(name), signal);
     return "published";
   }
 

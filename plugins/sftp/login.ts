@@ -248,6 +248,8 @@ async function started({ client, socket, software }: Connection, options: SftpOp
         wire.end(why);
         reject(why);
       };
+      // The connection is of no use without it, and would keep the process alive.
+      wire.onEnd = (why) => broke?.(why);
       Session.start(wire, options.root, software).then(resolve, reject);
     });
   });

@@ -191,7 +191,10 @@ export class Session {
 
   /** The same; it stays so where the server can sync. */
   async removeDurable(path: Buffer): Promise<void> {
-    await Promise.all([this.remove(path), this.syncs.dir(parentOf(path))]);
+    const removed = this.remove(path);
+    // Others may do what was asked later before.
+    if (!this.#openSsh) await removed;
+    await Promise.all([removed, this.syncs.dir(parentOf(path))]);
   }
 
   /** Makes a directory and its parents; those that are new. */

@@ -67,10 +67,14 @@ test("what was removed is synced with it", async () => {
   const { session, asked, run } = await server();
   await run(session.removeDurable(name));
   assert.deepEqual(asked, ["remove /srv/d/a", "open /srv/d", "sync", "close h"]);
+  // What one server does in order another may do at once: it is asked only when the name has gone.
+  const second = await server();
+  void second.session.removeDurable(name);
+  assert.deepEqual(second.asked, ["remove /srv/d/a"]);
 });
 
-test("where the server opens no directory the file itself is synced, and it is not asked again; one that is not there may come", async () => {
-  const refused = await server({ opens: { "/srv/d": Status.failure } });
+test("where the server opens no directory the file itself is synced, and it is not asked again; one that is not there may come, and one whose sync failed may be synced", async () => {
+  const refused = await server({ opens: { "/srv/d": Status.permissionDenied } });
   await refused.run(refused.session.syncs.name(name));
   assert.deepEqual(refused.asked, ["open /srv/d/a", "sync", "close h", "open /srv/d"]);
   refused.asked.length = 0;
@@ -79,19 +83,21 @@ test("where the server opens no directory the file itself is synced, and it is n
   const absent = await server({ opens: { "/srv/d": Status.noSuchFile } });
   for (let i = 0; i < 2; i++) assert.equal(await absent.run(absent.session.syncs.dir(dir)), false);
   assert.equal(absent.asked.length, 2);
+  const failed = await server({ syncs: [Status.failure] });
+  assert.deepEqual([await failed.run(failed.session.syncs.dir(dir)), await failed.run(failed.session.syncs.dir(dir))], [false, true]);
 });
 
 test("a file that is not synced by who may only read it is opened for writing; where that fails too, it is not durable", async () => {
   const { session, asked, run } = await server({ syncs: [Status.permissionDenied] });
-  await run(session.syncs.found(name));
+  await run(session.syncs.found(name, 0));
   assert.deepEqual(asked, ["open /srv/d/a", "sync", "close h", "open /srv/d/a", "sync", "close h", "open /srv/d", "sync", "close h"]);
   const broken = await server({ syncs: [Status.failure, Status.failure] });
-  await assert.rejects(broken.run(broken.session.syncs.found(name)), (error) => isRefusal(error, Status.failure));
+  await assert.rejects(broken.run(broken.session.syncs.found(name, 0)), (error) => isRefusal(error, Status.failure));
 });
 
 test("a file that has been taken away meanwhile is left so; a server that cannot sync is asked nothing", async () => {
   const taken = await server({ opens: { "/srv/d/a": Status.noSuchFile } });
-  await taken.run(taken.session.syncs.found(name));
+  await taken.run(taken.session.syncs.found(name, 0));
   assert.deepEqual(taken.asked, ["open /srv/d/a", "open /srv/d/a", "open /srv/d", "sync", "close h"]);
   const none = await server({ can: false });
   await none.run(none.session.syncs.name(name));

@@ -1,10 +1,11 @@
 /**
- * Makes names durable at a server that can sync (`fsync@openssh.com`); one that cannot is left as it is. Faults are those of a connection that broke.
+ * Makes names durable at a server that can sync (`fsync@openssh.com`); one that cannot is left as it is. Throws the Faults of a connection that broke, and
+ * Refusal where a file is not synced.
  *
  * OpenSSH opens a directory as it opens a file (sftp-server.c, process_open), does what is asked in the order of asking, and syncs what is open: one sync is for all names that were given or taken away in it before.
  */
 import { parentOf } from "../../core/wire-path.js";
-import { isAbsent } from "./faults.js";
+import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused } from "./publishing.js";
 import { Open, type Session } from "./session.js";
 
@@ -33,43 +34,51 @@ export class Syncs {
   }
 
   async #syncDir(dir: Buffer, key: string): Promise<boolean> {
-    let handle: Buffer | undefined;
+    let handle: Buffer;
     try {
       handle = await this.#session.open(dir, Open.read);
     } catch (error) {
-      if (isAbsent(error)) return false;
       ifRefused(error);
+      return this.#not(key, error);
     } finally {
       // What is asked for from now on may come behind the sync.
       this.#coming.delete(key);
     }
-    if (handle !== undefined) {
-      const asked = [this.#session.sync(handle, 0), this.#session.close(handle)];
-      if ((await Promise.all(asked).catch(ifRefused)) !== undefined) return true;
+    try {
+      await Promise.all([this.#session.sync(handle, 0), this.#session.close(handle)]);
+      return true;
+    } catch (error) {
+      ifRefused(error);
+      return this.#not(key, error);
     }
+  }
+
+  /** One that is not there may come, and FAILURE says nothing of the next time: it may be a medium's, or that of too many open files. */
+  #not(key: string, error: unknown): false {
+    if (isAbsent(error) || isRefusal(error, Status.failure)) return false;
     if (this.#refused.size >= mostDirs) this.#refused.clear();
     this.#refused.add(key);
     return false;
   }
 
-  /** A name that a file which is on the medium was just given. Where no links were seen its file system may be a FAT, which writes what a new name names only with the file (core/fs.ts, `syncName`). */
-  async name(path: Buffer): Promise<void> {
+  /** A name that a file was just given; `bytes` is how much of it there may be to write. Where no links were seen its file system may be a FAT, which writes what a new name names only with the file (core/fs.ts, `syncName`). */
+  async name(path: Buffer, bytes = 0): Promise<void> {
     const dir = parentOf(path);
-    if (!this.#session.gives(dir) || !(await this.dir(dir))) await this.found(path);
+    if (!this.#session.gives(dir) || !(await this.dir(dir))) await this.found(path, bytes);
   }
 
   /** A file that was found under its name, which may be another's work, or that of a run that was killed. One that was taken away meanwhile is left so. Throws Refusal where its sync fails. */
-  async found(path: Buffer): Promise<void> {
+  async found(path: Buffer, bytes: number): Promise<void> {
     if (!this.#session.canSync) return;
     // Windows syncs only what is open for writing; elsewhere that may be refused.
-    if (!(await this.#syncFile(path, Open.read).catch(ifRefused))) await this.#syncFile(path, Open.write);
+    if (!(await this.#syncFile(path, Open.read, bytes).catch(ifRefused))) await this.#syncFile(path, Open.write, bytes);
     await this.dir(parentOf(path));
   }
 
   /** false where it cannot be opened so. */
-  async #syncFile(path: Buffer, flags: number): Promise<boolean> {
+  async #syncFile(path: Buffer, flags: number, bytes: number): Promise<boolean> {
     const handle = await this.#session.open(path, flags).catch(ifRefused);
-    if (handle !== undefined) await Promise.all([this.#session.sync(handle, 0), this.#session.close(handle)]);
+    if (handle !== undefined) await Promise.all([this.#session.sync(handle, bytes), this.#session.close(handle)]);
     return handle !== undefined;
   }
 }

@@ -350,7 +350,7 @@ export class SftpTarget implements Target {
       const found = digest === undefined ? undefined : await this.#digestOf(login, name, upload.size);
       const receipt = { path: upload.path, size: upload.size, ...shownBy(there), ...(found ?? { proof: "size" as const }) };
       if (found === undefined || found.digest === digest) {
-        await login.session.syncs.found(name);
+        await login.session.syncs.found(name, upload.size);
         return receipt;
       }
     }
@@ -416,7 +416,7 @@ export class SftpTarget implements Target {
     const found = alike ? await this.#digestOf(login, name, size) : undefined;
     // It may be ours, by a try that was killed.
     if (alike && (found === undefined || upload.digest === undefined || found.digest === upload.digest))
-      await login.session.syncs.found(name);
+      await login.session.syncs.found(name, upload.size);
     return { occupied: true, size: size ?? 0, ...found };
   }
 

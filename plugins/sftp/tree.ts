@@ -6,6 +6,7 @@ import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import { isAbsent, Refusal } from "./faults.js";
 import type { Pool } from "./pool.js";
+import { makeDirsDurable } from "./publishing.js";
 import type { Session } from "./session.js";
 import { entryOf, lookAt, type SftpSource } from "./source.js";
 import type { SftpTarget } from "./target.js";
@@ -25,26 +26,32 @@ export class SftpTree extends RemoteTree implements Tree {
   async move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     return this.#pool.with(signal, `cannot move ${from} to ${to}`, async ({ session }) => {
-      const target = wirePath(session.root, to);
+      const [source, target] = [wirePath(session.root, from), wirePath(session.root, to)];
+      let bytes = 0;
       const act = async (): Promise<boolean> => {
         // Both answers come in one round trip, and the change goes out right after them.
         const [found, there] = await Promise.all([lookAt(session, from), session.lstat(target)]);
-        if (found === undefined) throw new Fault("missing", `${from} is not there any more`);
+        if (found === undefined) {
+          // Perhaps moved by a try whose connection was lost before it was synced.
+          await Promise.all([session.syncs.dir(parentOf(source)), session.syncs.dir(parentOf(target))]);
+          throw new Fault("missing", `${from} is not there any more`);
+        }
+        bytes = found.size;
         expectMeant(found, expect);
         if (there !== undefined) return false;
-        const source = wirePath(session.root, from);
         if (expect === "directory") return session.publishDir(source, target);
         return how.ours === true ? session.rename(source, target) : session.publish(source, target);
       };
       const moved = await act().catch(async (error: unknown) => {
         if (!isAbsent(error)) throw error;
         if (how.made === true) throw dirGone(to);
-        await session.makeDirs(parentOf(target));
+        await makeDirsDurable(session, parentOf(target));
         return act();
       });
       if (!moved) throw new Fault("conflict", `${to} exists already`);
-      // What was agreed of both names is noted now.
-      await Promise.all([session.syncs.name(target), session.syncs.dir(parentOf(wirePath(session.root, from)))]);
+      // Never without both names.
+      await session.syncs.name(target, bytes);
+      if (!parentOf(source).equals(parentOf(target))) await session.syncs.dir(parentOf(source));
     });
   }
 
@@ -66,18 +73,18 @@ export class SftpTree extends RemoteTree implements Tree {
     return this.#pool.with(signal, `cannot remove the directory ${path}`, async ({ session }) => {
       const wire = wirePath(session.root, path);
       // rclone takes a directory with all that is in it.
-      if (!(await isEmpty(session, path, wire))) return;
-      try {
-        await session.removeDir(wire);
-        await session.syncs.dir(parentOf(wire));
-      } catch (error) {
-        // OpenSSH says of one that is not empty only that it failed.
-        if (!(error instanceof Refusal) || (await isEmpty(session, path, wire))) throw error;
-      }
+      if (await isEmpty(session, path, wire))
+        try {
+          await session.removeDir(wire);
+        } catch (error) {
+          // OpenSSH says of one that is not empty only that it failed.
+          if (!(error instanceof Refusal) || (await isEmpty(session, path, wire))) throw error;
+        }
+      await session.syncs.dir(parentOf(wire));
     });
   }
 
-  /** Not synced, as each would cost a round trip more: one that a power cut takes back was empty. */
+  /** Not synced, as each would cost a round trip more: what gets a name in it is. */
   mkdir(path: string, signal: AbortSignal): Promise<void> {
     return this.#pool.with(signal, `cannot make the directory ${path}`, async ({ session }) => {
       await session.makeDirs(wirePath(session.root, path));

@@ -116,6 +116,8 @@ export class Wire {
   #heardMs = performance.now();
   #timer: NodeJS.Timeout | undefined;
   #over: Fault | undefined;
+  /** Once, when it ends, however that comes. */
+  onEnd: ((why: Fault) => void) | undefined;
 
   /** `departure`: of the socket below. */
   constructor(channel: Duplex, timeoutMs: number, departure?: Departure) {
@@ -206,6 +208,7 @@ export class Wire {
     for (const { fail } of this.#waiting.values()) fail(why);
     this.#waiting.clear();
     this.#channel.destroy();
+    this.onEnd?.(why);
   }
 
   #wait(id: number, waiting: Waiting): void {

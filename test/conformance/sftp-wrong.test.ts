@@ -1,6 +1,6 @@
 /** What is wrong between a device and an SSH server, as a person reads it: host keys, keys, agents, methods; and that it heals. */
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { promises as fs } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
@@ -173,6 +173,31 @@ test("an agent: it lets in, goes away, and is tried again", { skip }, async (t) 
   assert.match(await probed(given, "denied"), /does not let the user .* in with the agent \S+, which holds no key/);
   await again();
 });
+
+test(
+  "an SFTP process that is killed at the server takes its connection along: nothing of it is left, and the next login does the rest",
+  { skip },
+  async (t) => {
+    const own = await openssh.start();
+    t.after(() => own.stop());
+    // Without a shell beside it.
+    const device = sftpDevice(own.port, { root: own.seen, verify: "readback", ...own.options });
+    t.after(() => device.close());
+    const below = (pid: number): number[] => {
+      const { stdout } = spawnSync("pgrep", ["-P", `${pid}`], { encoding: "utf8" });
+      return stdout.split("\n").filter(Boolean).map(Number);
+    };
+    const sshd = own.child().pid ?? assert.fail();
+    await device.probe(calm());
+    const [connection] = below(sshd);
+    assert.ok(connection !== undefined);
+    const inner = [connection];
+    for (let at = below(connection); at.length > 0; at = at.flatMap(below)) inner.push(...at);
+    process.kill(inner.at(-1) ?? assert.fail(), "SIGKILL");
+    await until("its connection to end", () => Promise.resolve(!below(sshd).includes(connection)));
+    await device.probe(calm());
+  },
+);
 
 test("a user that may not run SFTP, and servers that are none", { skip }, async (t) => {
   const dir = await scratch(t);
