@@ -5,9 +5,9 @@
  * moved after a look, and what another program puts there in that moment is replaced.
  */
 import { promises as fs } from "node:fs";
-import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, faultOfRmdir, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncGone, syncName } from "../../core/fs.js";
+import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncFound, syncGone, syncName } from "../../core/fs.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
@@ -47,8 +47,11 @@ export class LocalTree implements Tree {
   async move(from: string, to: string, expect: Stamp | "directory", _signal?: AbortSignal, how: MoveHow = {}): Promise<void> {
     expectMovable(from, to);
     const [source, target] = [placeOf(this.root, from), placeOf(this.root, to)];
-    await this.#expect(from, expect);
     try {
+      await this.#expect(from, expect).catch(async (error: unknown) => {
+        if (isFault(error, "missing")) await syncMoved(source, target);
+        throw error;
+      });
       if (how.made !== true) await this.#makeDirsOf(to);
       // Making them took its time.
       await this.#expect(from, expect);
@@ -76,12 +79,11 @@ export class LocalTree implements Tree {
   async rmdir(path: string): Promise<void> {
     expectBelow(path);
     const now = await this.stat(path);
-    if (now === undefined) return;
-    expectIs(now, "directory");
+    if (now !== undefined) expectIs(now, "directory");
+    const place = placeOf(this.root, path);
     try {
-      const place = placeOf(this.root, path);
-      await fs.rmdir(place);
-      await syncDir(parentOf(place));
+      if (now !== undefined) await fs.rmdir(place);
+      await syncGone(place);
     } catch (error) {
       const fault = faultOfRmdir(error, path);
       if (fault !== undefined) throw fault;
@@ -129,6 +131,14 @@ export class LocalTree implements Tree {
     if (now === undefined) throw new Fault("missing", `${path} is no longer there`);
     expectIs(now, expect);
   }
+}
+
+/** Perhaps by a run that was killed before it was synced. Never without both names. */
+async function syncMoved(source: Buffer, target: Buffer): Promise<void> {
+  await syncFound(target).catch((error: unknown) => {
+    if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+  });
+  await syncGone(source);
 }
 
 function expectIs(now: FileEntry, expect: Stamp | "directory"): void {

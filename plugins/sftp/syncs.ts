@@ -34,31 +34,24 @@ export class Syncs {
   }
 
   async #syncDir(dir: Buffer, key: string): Promise<boolean> {
-    let handle: Buffer;
     try {
-      handle = await this.#session.open(dir, Open.read);
-    } catch (error) {
-      ifRefused(error);
-      return this.#not(key, error);
-    } finally {
-      // What is asked for from now on may come behind the sync.
-      this.#coming.delete(key);
-    }
-    try {
-      await Promise.all([this.#session.sync(handle, 0), this.#session.close(handle)]);
+      // What is asked for once it is open may come behind the sync.
+      const handle = await this.#session.open(dir, Open.read).finally(() => this.#coming.delete(key));
+      await this.#syncAndClose(handle, 0);
       return true;
     } catch (error) {
       ifRefused(error);
-      return this.#not(key, error);
+      // One that is not there may come, and FAILURE says nothing of the next time: it may be a medium's, or that of too many open files.
+      if (isAbsent(error) || isRefusal(error, Status.failure)) return false;
+      if (this.#refused.size >= mostDirs) this.#refused.clear();
+      this.#refused.add(key);
+      return false;
     }
   }
 
-  /** One that is not there may come, and FAILURE says nothing of the next time: it may be a medium's, or that of too many open files. */
-  #not(key: string, error: unknown): false {
-    if (isAbsent(error) || isRefusal(error, Status.failure)) return false;
-    if (this.#refused.size >= mostDirs) this.#refused.clear();
-    this.#refused.add(key);
-    return false;
+  /** Both are asked for at once. */
+  async #syncAndClose(handle: Buffer, bytes: number): Promise<void> {
+    await Promise.all([this.#session.sync(handle, bytes), this.#session.close(handle)]);
   }
 
   /** A name that a file was just given; `bytes` is how much of it there may be to write. Where no links were seen its file system may be a FAT, which writes what a new name names only with the file (core/fs.ts, `syncName`). */
@@ -78,7 +71,7 @@ export class Syncs {
   /** false where it cannot be opened so. */
   async #syncFile(path: Buffer, flags: number, bytes: number): Promise<boolean> {
     const handle = await this.#session.open(path, flags).catch(ifRefused);
-    if (handle !== undefined) await Promise.all([this.#session.sync(handle, bytes), this.#session.close(handle)]);
+    if (handle !== undefined) await this.#syncAndClose(handle, bytes);
     return handle !== undefined;
   }
 }

@@ -316,7 +316,7 @@ export class SftpTarget implements Target {
     // Both go out together.
     const [given, synced] = await Promise.all([giving, session.syncs.dir(parentOf(name))]);
     if (given !== true) return undefined;
-    if (!synced) await session.syncs.name(name);
+    if (!synced) await session.syncs.found(name, upload.size);
     return { path: upload.path, size: upload.size, ...proved, ...shownBy(written.shown) };
   }
 

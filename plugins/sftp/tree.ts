@@ -33,7 +33,8 @@ export class SftpTree extends RemoteTree implements Tree {
         const [found, there] = await Promise.all([lookAt(session, from), session.lstat(target)]);
         if (found === undefined) {
           // Perhaps moved by a try whose connection was lost before it was synced.
-          await Promise.all([session.syncs.dir(parentOf(source)), session.syncs.dir(parentOf(target))]);
+          await session.syncs.dir(parentOf(target));
+          await session.syncs.dir(parentOf(source));
           throw new Fault("missing", `${from} is not there any more`);
         }
         bytes = found.size;

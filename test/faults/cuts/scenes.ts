@@ -89,6 +89,7 @@ const sent =
   (at) => {
     const hands = new Hands(at);
     const targets = { a: at("a/to"), b: at("b/to") };
+    const goneTo = archived ? "in/logs/old" : "in/logs";
     const config = hands.config("config.json", {
       stateDir: "state/s",
       devices: {
@@ -103,7 +104,7 @@ const sent =
       disks: ["state", "in", "a", "b"],
       exfat,
       prepare: () => {
-        for (const dir of ["a/to/x", "b/to", "state/s"]) mkdirSync(at(dir), { recursive: true });
+        for (const dir of ["a/to/x", "b/to", "state/s", goneTo]) mkdirSync(at(dir), { recursive: true });
         // Of several the next one's sync would do for the one before.
         if (killed) hands.file("in/logs/log", hands.random.bytes(40_000));
         else logs(hands);
@@ -111,7 +112,7 @@ const sent =
       },
       go: async () => {
         const run = ["run", "--once", "--json", "--config", config];
-        if (killed) for (const dir of ["a/to/x", "in/logs"]) await killedAt(run, "fsync", 1, at(dir));
+        if (killed) for (const dir of ["a/to/x", goneTo]) await killedAt(run, "fsync", 1, at(dir));
         await once(config);
       },
       check: async () => {
@@ -249,10 +250,11 @@ const byHand: SceneIn = (at) => {
   ];
   const done = () => (read("notes/done")?.toString() ?? "").split("\n").length - 1;
   const run = async (): Promise<void> => {
-    for (let n = done(); n < steps.length; n++) {
+    const first = done();
+    for (let n = first; n < steps.length; n++) {
       const { code, out, err } = await runProgram([...(steps[n]?.command ?? []), "--config", config]);
       // What a cut came between was done already.
-      assert.ok(code === 0 || n === done(), out + err);
+      assert.ok(code === 0 || n === first, out + err);
       const note = openSync(at("notes/done"), "a");
       writeSync(note, "done\n");
       fsyncSync(note);
@@ -389,6 +391,7 @@ export const scenes: Readonly<Record<string, SceneIn>> = {
   "in place": sent({ inPlace: true }),
   "in place, killed before syncs": sent({ inPlace: true, killed: true }),
   archived: sent({ inPlace: false, archived: true }),
+  "archived, killed before syncs": sent({ inPlace: true, archived: true, killed: true }),
   "by hand": byHand,
   "through the spool": sent({ inPlace: false }),
   "from and to exFAT": sent({ inPlace: true, exfat: ["in", "b"] }),
