@@ -500,6 +500,11 @@ export interface Tree {
    */
   makeNew(path: string, signal: AbortSignal): Promise<boolean>;
   /**
+   * What is there now, whoever brought it, or that nothing is, outlives a power cut of the device once this resolves; of a directory its name. For mirror and two-way: what was read
+   * and is gone after a cut would count as removed. `size`: as much may have to be written. Absent where the device cannot be asked for that. Throws "offline", "transient", "denied", "unreadable".
+   */
+  sync?(path: string, size: number, signal: AbortSignal): Promise<void>;
+  /**
    * What can be relied on below `dir` (made where it is missing), found by trying it in a directory that is made there and taken away again; never
    * believed from what a server says of itself. Throws as `mkdir` does; what could not be taken away is in the message.
    */

@@ -14,7 +14,7 @@ import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Move, other, type Side, type Tables } from "../reconcile.js";
 import { type Held, hold } from "./held.js";
 import type { Known } from "./known.js";
-import { type Begun, type Entry, isOfPath, notAsListed, NotRead, type Replica, type Staging } from "./replica.js";
+import { type Begun, type Entry, isOfPath, notAsListed, NotRead, notRead, type Replica, type Staging } from "./replica.js";
 import { type Agreed, type Intent, type Old, type Staged, type Store } from "./store.js";
 
 /** 2001-01-01: earlier times are those of machines without a clock. */
@@ -90,6 +90,10 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
     case "adopt": {
       const [here, there] = [listed("here"), listed("there")];
       if (here === undefined || there === undefined) return "left";
+      if (here.entry.kind === "file") {
+        await sides.here.sync(path, here.entry.stamp.size, signal).catch(notRead);
+        await sides.there.sync(path, there.entry.stamp.size, signal);
+      }
       await store.change({ agree: [[path, agreedOf(here.entry, there.entry, here.digest ?? there.digest)]] });
       return "done";
     }
@@ -427,6 +431,8 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   const { store, sides } = world;
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
+  // What is found done was perhaps not synced any more. What lost its name last: never without both.
+  for (const at of [old?.trash, path, move?.from]) if (at !== undefined) await side.sync(at, put?.staging.size ?? 0, signal);
   if (move !== undefined) {
     await takeSecond(side, world, intent, move.from, signal);
     await moved(side, store, { id, path, from: move.from }, signal);

@@ -34,7 +34,7 @@ import { valueAbove } from "./held.js";
 import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
-import { type Begun, type Earlier, type Entry, type Held, NotRead, type Replica, type Scan, type Staging } from "./replica.js";
+import { type Begun, type Earlier, type Entry, type Held, notRead, type Replica, type Scan, type Staging } from "./replica.js";
 import { discardWrong, type Old, Sending, withSplicing } from "./sending.js";
 import { SideClock, type Span } from "./side-clock.js";
 
@@ -297,6 +297,10 @@ export class DeviceReplica implements Replica {
     return this.#held?.rest(signal) ?? Promise.resolve();
   }
 
+  async sync(path: string, size: number, signal: AbortSignal): Promise<void> {
+    await this.given.lane.device.tree?.sync?.(this.#at(path), size, signal);
+  }
+
   async stage(staging: Staging, from: Replica, entry: Entry, held: Held, signal: AbortSignal): Promise<Digest> {
     const digest = await this.given.turns().run(signal, () => this.#stage(staging, expectDevice(from), entry, held, signal), staging.size);
     this.given.lane.noteSuccess();
@@ -313,6 +317,9 @@ export class DeviceReplica implements Replica {
     const { needs, splices } = target.features;
     if (!begun) this.#expectBudget(size);
     const leave = await other.borrow(signal);
+    const synced = from.sync(path, size, signal).catch(notRead);
+    // Waited for in the end, and where the rest failed by nobody.
+    synced.catch(() => undefined);
     const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
     const bytes = { sent: 0, spliced: 0 };
     let toCome = 0;
@@ -332,7 +339,10 @@ export class DeviceReplica implements Replica {
           ? before.digest
           : from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
-      if (ready !== undefined && ready === (await digest())) return ready;
+      if (ready !== undefined && ready === (await digest())) {
+        await synced;
+        return ready;
+      }
       // What is sent only whole is known before.
       const known = needs === "stream" ? undefined : await digest();
       const earlier = known === undefined && old !== undefined ? await this.#earlier(path, old, signal) : undefined;
@@ -384,6 +394,7 @@ export class DeviceReplica implements Replica {
       if (listed.recent !== true) this.#wholes.set(id, { of: listed, digest: whole });
       if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
+      await synced;
       return whole;
     } finally {
       comes(0);
@@ -644,10 +655,6 @@ class OthersReading implements DigestedReading {
   close(): void {
     this.reading.close();
   }
-}
-
-function notRead(error: unknown): never {
-  throw isFault(error) && !isFault(error, "aborted") ? new NotRead(error) : error;
 }
 
 function expectDevice(replica: Replica): DeviceReplica {

@@ -38,12 +38,16 @@ export interface Earlier {
   readonly digest: Digest;
 }
 
-/** What `stage` and `publish` end with where it is the other side that cannot be read. */
+/** What `stage` and `publish` end with where it is the other side that cannot be read, or synced. */
 export class NotRead extends Fault {
   constructor(cause: Fault) {
     const { kind, message, retryAfterMs, notTaken } = cause;
     super(kind, message, { cause, notTaken, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
   }
+}
+
+export function notRead(error: unknown): never {
+  throw isFault(error) && !isFault(error, "aborted") ? new NotRead(error) : error;
 }
 
 /** Whether what a side said of a path is of that path alone: the rest can be done. What may be of all of it (the login, the link) is, where the side works. */
@@ -95,6 +99,8 @@ export interface Replica {
   mark(signal: AbortSignal): Promise<void>;
   /** undefined: nothing. Something that is neither file nor directory: Fault "rejected". */
   stat(path: string, signal: AbortSignal): Promise<Entry | undefined>;
+  /** As of `Tree`; nothing where the device cannot be asked for that. */
+  sync(path: string, size: number, signal: AbortSignal): Promise<void>;
   /** By reading all of it. Fault "changed" or "missing" where it is not that entry any more. */
   digest(path: string, entry: Entry, signal: AbortSignal): Promise<Digest>;
   /** With its parents; already there is success. Fault "conflict" where a file is. */
@@ -111,7 +117,7 @@ export interface Replica {
    * leave both names of a file, or an empty directory at `to`.
    */
   give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
-  /** The content of `entry` of the other side, whole; a power cut may take its end. Goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
+  /** The content of `entry` of the other side, whole; a power cut may take its end, but not that entry (`sync`). Goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
   stage(staging: Staging, from: Replica, entry: Entry, known: Held, signal: AbortSignal): Promise<Digest>;
   /**
    * Proves what was staged of that entry of the other side, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was

@@ -263,7 +263,7 @@ async function carryAll(
       left.add(action.path);
     } catch (error) {
       if (!isFault(error)) throw error;
-      const at = action.do === "conflict" ? action.loser : "on" in action ? sideOf(action.on, error) : undefined;
+      const at = action.do === "conflict" ? action.loser : sideOf("on" in action ? action.on : "there", error);
       if (error.kind === "full" && copy !== undefined) {
         full = error;
         const smaller = [...waiting].some((it) => (copies.get(it)?.size ?? Infinity) < copy.size);
@@ -271,7 +271,7 @@ async function carryAll(
         await dropEach(world, ({ id }) => gone.includes(id), signal);
       } else {
         const passes = error.kind === "transient";
-        if (!(await isOfPath(error, world.sides[at ?? "there"], signal))) throw error;
+        if (!(await isOfPath(error, world.sides[at], signal))) throw error;
         if ("on" in action && ((passes && last >= 0) || isBegun(world, action.path))) {
           // Nobody knows whether it was done: what comes after it would count on it, and be taken for what was begun.
           hold(held, action.path, isMove(action) ? action.from : undefined, action.on, error);
@@ -285,7 +285,7 @@ async function carryAll(
         if (copy !== undefined) noRoom.through(copy);
       }
       refused = true;
-      failed.set(action.path, at === undefined ? error.message : `${named[at]}: ${error.message}`);
+      failed.set(action.path, `${named[at]}: ${error.message}`);
     }
     if (isMove(action)) notMoved(action);
   };

@@ -79,6 +79,11 @@ export class DiskTree implements Tree {
     });
   }
 
+  sync(path: string, _size: number, signal: AbortSignal): Promise<void> {
+    const { medium, inner } = this.disks.at(path);
+    return medium.use(false, signal, ({ tree }) => tree.sync(inner));
+  }
+
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const { medium, inner } = this.disks.at(dir);
     return medium.use(true, signal, async ({ tree }, on) => {

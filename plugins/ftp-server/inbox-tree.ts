@@ -99,6 +99,10 @@ export class InboxTree implements Tree {
     }
   }
 
+  sync(path: string): Promise<void> {
+    return this.#inbox.root.syncFound(placeOfCorePath(path));
+  }
+
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const { root } = this.#inbox;
     const refused = (work: Promise<unknown>) => orRefused(work, `cannot try out ${dir === "" ? "the root" : dir}`);

@@ -211,11 +211,15 @@ export class Root {
     await this.#within(dir, (open) => syncDir(open.path));
   }
 
-  /** Of a file that others may have written; one that has gone meanwhile is left so. */
+  /** Of a file that others may have written, or removed. */
   async syncFound(place: Place): Promise<void> {
-    await this.#parent(place, (path) => syncFound(path)).catch((error: unknown) => {
-      if (codeOf(error) !== "ENOENT") throw error;
-    });
+    const orGone = (error: unknown) => {
+      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+    };
+    await this.#parent(place, async (path, dir) => {
+      await syncFound(path).catch(orGone);
+      await syncDir(dir.path);
+    }).catch(orGone);
   }
 
   /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */

@@ -108,6 +108,17 @@ export class LocalTree implements Tree {
     }
   }
 
+  async sync(path: string): Promise<void> {
+    const there = await this.stat(path);
+    const place = placeOf(this.root, path);
+    try {
+      await (there === undefined ? syncGone(place) : syncFound(place));
+    } catch (error) {
+      // It may go meanwhile.
+      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot sync ${path}`);
+    }
+  }
+
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     throwIfAborted(signal);
     const refused = (work: Promise<unknown>) => orRefused(work, `cannot try out ${dir === "" ? this.root : dir}`);

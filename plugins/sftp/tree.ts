@@ -104,6 +104,10 @@ export class SftpTree extends RemoteTree implements Tree {
     });
   }
 
+  sync(path: string, size: number, signal: AbortSignal): Promise<void> {
+    return this.#pool.with(signal, `cannot sync ${path}`, ({ session }) => session.syncs.found(wirePath(session.root, path), size));
+  }
+
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {
     const refused = async (work: (session: Session) => Promise<boolean>, on: AbortSignal): Promise<boolean> =>
       this.#pool.with(on, `cannot try out ${dir === "" ? "the root" : dir}`, async ({ session }) => {

@@ -274,6 +274,22 @@ export const treeClauses: readonly SourceClause[] = [
     },
   },
   {
+    name: "tree: what is there is synced, whatever it is, and so is that it has gone",
+    run: async (under) => {
+      const tree = treeOf(under);
+      if (tree?.sync === undefined) return "its server cannot be asked for that";
+      const content = bytes(100_000);
+      await under.put("dir/in.bin", content);
+      await under.put("empty.bin", bytes(0));
+      for (const path of ["dir/in.bin", "empty.bin", "dir", "dir/nothing", "nowhere/at/all", "empty.bin/below"])
+        await tree.sync(path, content.length, calm());
+      assert.ok((await under.read("dir/in.bin"))?.equals(content));
+      assert.deepEqual(await listed(tree), ["directory dir", "file empty.bin"]);
+      assert.deepEqual(await listed(tree, "dir"), ["file dir/in.bin"]);
+      return undefined;
+    },
+  },
+  {
     name: "tree: makeNew tells who made a directory",
     run: async (under) => {
       const tree = treeOf(under);

@@ -5,6 +5,7 @@ import type { Digest } from "../../core/plugin.js";
 import { looksAs } from "../../core/sync/carry.js";
 import type { Entry, Held, Replica, Scan, Staging } from "../../core/sync/replica.js";
 import { isAtOrBelow, parentOf } from "../../core/paths.js";
+import type { Random } from "../faults/random.js";
 
 /** A file holds a number: that is its content. */
 type Node =
@@ -23,6 +24,8 @@ export class Tree {
   readonly staged = new Map<string, number>();
   /** Of what is staged: some servers set the time of a file while they write it, and it keeps that. */
   readonly stagedMs = new Map<string, number>();
+  /** What was written and not synced, with what a power cut leaves instead. */
+  readonly #unsynced = new Map<string, { readonly content: number; readonly before: Node | undefined }>();
   marked = false;
   /** What cannot be read, with all that is in it: path → reason. */
   readonly unseen = new Map<string, string>();
@@ -66,6 +69,29 @@ export class Tree {
 
   put(path: string, content: number, modifiedMs = this.tick()): void {
     this.nodes.set(path, { kind: "file", content, modifiedMs, ...this.#thing() });
+  }
+
+  /** Without a sync, as yet. */
+  putUnsynced(path: string, content: number, before?: Node, modifiedMs?: number): void {
+    this.put(path, content, modifiedMs);
+    this.#unsynced.set(path, { content, before });
+  }
+
+  sync(path: string): void {
+    this.#unsynced.delete(path);
+  }
+
+  /** Power goes: of what was written and is there still, and was not synced, some is gone. Those contents. */
+  cut(random: Random): number[] {
+    const gone: number[] = [];
+    for (const [path, { content, before }] of this.#unsynced)
+      if (this.content(path) === content && random.below(2) === 0) {
+        if (before === undefined) this.remove(path);
+        else this.nodes.set(path, before);
+        gone.push(content);
+      }
+    this.#unsynced.clear();
+    return gone;
   }
 
   /** Into the file that is there. */
@@ -129,6 +155,8 @@ export interface Broken {
   readonly newestWins?: boolean;
   /** What was copied from what has the name is taken for what was agreed. */
   readonly believed?: boolean;
+  /** What was read, or found done, may not be on a medium. */
+  readonly unsynced?: boolean;
 }
 
 /** How a tree is worked on. */
@@ -186,6 +214,12 @@ export class TreeReplica implements Replica {
     return this.#call(`stat ${path}`, () => {
       const now = this.tree.entry(path);
       return now === undefined || this.broken.blind !== true ? now : (this.#meant.get(path) ?? now);
+    });
+  }
+
+  sync(path: string): Promise<void> {
+    return this.#call(`sync ${path}`, () => {
+      if (this.broken.unsynced !== true) this.tree.sync(path);
     });
   }
 
@@ -272,6 +306,7 @@ export class TreeReplica implements Replica {
         staged.set(id, content);
         if (modifiedMs !== undefined) stagedMs.set(id, modifiedMs);
       });
+    await from.sync(path);
     // It may be written while it is sent.
     await from.#call(`look ${path}`, () => from.#expect(path, entry));
     return digestOf(content);
@@ -290,7 +325,7 @@ export class TreeReplica implements Replica {
       const content = this.tree.staged.get(id);
       const there = this.tree.content(path);
       if (content === undefined) {
-        if (there !== undefined && digestOf(there) === digest) return this.tree.entry(path);
+        if (there !== undefined && digestOf(there) === digest) return this.#synced(path);
         throw new Fault("conflict", "nothing is staged");
       }
       // Of what was not proved servers compare the size alone.
@@ -299,18 +334,27 @@ export class TreeReplica implements Replica {
         throw new Fault("mismatch", "it is another content");
       }
       if (this.tree.nodes.has(path) && this.broken.replaces !== true && (this.broken.looksFirst !== true || seen)) {
-        return there === undefined || digestOf(there) !== digest ? undefined : this.tree.entry(path);
+        return there === undefined || digestOf(there) !== digest ? undefined : this.#synced(path);
       }
       if (!this.tree.makeParents(path)) throw new Fault("rejected", "a file is above it");
       for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
       const time = modifiedMs ?? this.tree.stagedMs.get(id) ?? this.tree.tick();
-      this.tree.put(path, content, time);
+      this.tree.putUnsynced(path, content, undefined, time);
       this.tree.stagedMs.set(id, time);
       this.published(path, content);
       return this.tree.entry(path);
     });
-    if (published !== undefined) await this.#call(`unstage ${path}`, () => void this.tree.staged.delete(id));
+    if (published !== undefined)
+      await this.#call(`unstage ${path}`, () => {
+        this.tree.staged.delete(id);
+        this.tree.sync(path);
+      });
     return published;
+  }
+
+  #synced(path: string): Entry | undefined {
+    this.tree.sync(path);
+    return this.tree.entry(path);
   }
 
   staged({ id, size }: Staging): Promise<{ readonly bytes: number; readonly entry?: Entry }> {

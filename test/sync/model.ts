@@ -3,6 +3,7 @@
  * killed, or loses its link, before or after any call. Then it is quiet: all trees have to be equal, and each content that nobody overwrote or deleted has to be in them.
  */
 import { createHash } from "node:crypto";
+import { Fault } from "../../core/errors.js";
 import { type Side, twoWay } from "../../core/reconcile.js";
 import type { Names, World } from "../../core/sync/carry.js";
 import type { Entry } from "../../core/sync/replica.js";
@@ -19,6 +20,7 @@ export const variants = [
   "look, then replace",
   "no comparison",
   "newest wins without a copy",
+  "what was read is not synced",
   "no intents",
   "no rule 2",
   "no rule 3",
@@ -127,6 +129,7 @@ class Client {
       looksFirst: variant === "look, then replace",
       blind: variant === "no comparison",
       newestWins: variant === "newest wins without a copy",
+      unsynced: variant === "what was read is not synced",
     };
     const published = (path: string, content: number) => void this.agreed.set(path, content);
     this.sides = {
@@ -216,12 +219,15 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
   const give = (tree: Tree, path: string, given?: number) => {
     const old = tree.content(path);
     const wasTakenAway = old !== undefined && !kept.has(old);
+    const before = tree.nodes.get(path);
     retire(tree, path);
     // Now and then one that this name had before.
     const earlier = random.below(4) === 0 ? held.get(path) : undefined;
-    const chosen = given ?? (earlier === undefined ? (content += 1) : random.pick(earlier.slice(-3)));
+    const known = given ?? (earlier === undefined ? undefined : random.pick(earlier.slice(-3)));
+    const chosen = known ?? (content += 1);
     held.set(path, [...(held.get(path) ?? []), chosen]);
-    tree.put(path, chosen);
+    if (known === undefined && before?.kind !== "directory") tree.putUnsynced(path, chosen, before);
+    else tree.put(path, chosen);
     // Back to what was agreed, or is about to be, is no change that anybody could see; nor is once more what is there, and others took away.
     const digest = digestOf(chosen);
     const unseen = ({ agreed, store, tree: own }: Client) =>
@@ -278,7 +284,19 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
       const client = random.pick(clients);
       const open = [...client.store.intents.values()];
       const { forgotten } = client.store;
-      client.kill(endOf(random));
+      const end = endOf(random);
+      client.kill(end);
+      const cut = end instanceof Killed ? [client.tree] : [];
+      if (random.below(12) === 0) {
+        cut.push(server);
+        for (const one of clients) one.kill(new Fault("offline", "the server lost power"));
+      }
+      // What is nowhere else is lost.
+      for (const tree of cut)
+        for (const gone of tree.cut(random)) {
+          log.push(`${trees.indexOf(tree)} loses ${gone}`);
+          if (!trees.some((one) => [...one.live()].some(([, node]) => node.kind === "file" && node.content === gone))) kept.delete(gone);
+        }
       await turn();
       // Somebody takes back the change that was on its way.
       for (const { path, on } of open) {

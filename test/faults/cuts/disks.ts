@@ -199,7 +199,8 @@ class Lab {
     for (const disk of this.#disks) {
       const [image, dir] = [join(this.dir, images, disk), join(this.dir, disk)];
       if (this.#isExfat(disk) && images !== "shown") spawnSync("fsck.exfat", ["-y", image]);
-      const [command = "", ...args] = this.#isExfat(disk) ? exfatAt(image, dir) : ["mount", "-o", "loop", image, dir];
+      // What nobody syncs stays off the medium for as long as a scene takes, however slow the machine.
+      const [command = "", ...args] = this.#isExfat(disk) ? exfatAt(image, dir) : ["mount", "-o", "loop,commit=300", image, dir];
       tool(command, args);
     }
   }

@@ -298,10 +298,12 @@ interface KeptGiven {
   readonly conflicts?: boolean;
   /** The other one is at a server. */
   readonly server?: Others;
+  /** Power may go before what the edits wrote is on a medium. */
+  readonly unsynced?: boolean;
 }
 
 /** A directory kept the same as another, or both the same, after a day's edits. */
-const kept = ({ route, edits, conflicts = false, server }: KeptGiven): SceneIn =>
+const kept = ({ route, edits, conflicts = false, server, unsynced = false }: KeptGiven): SceneIn =>
   needing(server, (at): Scene => {
     const hands = new Hands(at);
     const configured = (nas: object): string =>
@@ -317,7 +319,15 @@ const kept = ({ route, edits, conflicts = false, server }: KeptGiven): SceneIn =
     const sides = ["box/d", "nas/d"];
     /** Content → a place of it. */
     let known = new Map<string, string>();
+    /** Contents that the edits wrote. */
+    let written: readonly string[] = [];
     const contents = () => new Map(sides.flatMap((side) => [...treeOf(at(side))].map(([path, content]) => [content, `${side}/${path}`])));
+    const shown = () => new Set([...contents()].filter(([, place]) => !place.includes("/.filesync/")).map(([content]) => content));
+    const edit = () => {
+      const before = contents();
+      edits(hands);
+      if (written.length === 0) written = [...contents().keys()].filter((content) => !before.has(content));
+    };
     const assertKept = (when: string) => {
       const now = contents();
       for (const [content, place] of known) assert.ok(now.has(content), `what was ${place} is nowhere ${when}`);
@@ -339,14 +349,21 @@ const kept = ({ route, edits, conflicts = false, server }: KeptGiven): SceneIn =
         hands.file("box/d/dir/deep/x", hands.random.bytes(20_000));
         hands.file("box/d/grown", hands.random.bytes(2_500_000));
         await synced();
-        edits(hands);
+        if (!unsynced) edit();
         known = contents();
       },
-      go: synced,
+      go: async () => {
+        if (unsynced) edit();
+        await synced();
+      },
       check: async () => {
         assertKept("after the cut");
+        const before = shown();
         await synced();
         assertKept("once it has run again");
+        // What the cut left of it at one side is no change of a person's.
+        const after = shown();
+        for (const content of written) assert.ok(!before.has(content) || after.has(content), "what was written and had arrived is gone");
         assert.deepEqual(namesOf(at("nas/d")), namesOf(at("box/d")));
         // A cut is no conflict.
         assert.equal(
@@ -377,6 +394,13 @@ function edited(hands: Hands, side: string): void {
   mkdirSync(at(side, "empty/dir"), { recursive: true });
 }
 
+/** Into files that are there, and into new ones, each time the same. */
+const wrote =
+  (...paths: readonly string[]) =>
+  (hands: Hands): void => {
+    for (const [n, path] of paths.entries()) hands.file(path, new Random(n).bytes(900_000));
+  };
+
 /** The same name at both sides, and what one side removed and the other changed. */
 function editedAtBoth(hands: Hands): void {
   edited(hands, "box/d");
@@ -403,6 +427,22 @@ export const scenes: Readonly<Record<string, SceneIn>> = {
   "two-way": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true }),
   "mirror at an SFTP server": kept({ route: { mode: "mirror", deletes: true }, edits: (hands) => edited(hands, "box/d"), server: bySftp }),
   "two-way with an SFTP server": kept({ route: { mode: "two-way" }, edits: editedAtBoth, conflicts: true, server: bySftp }),
+  "mirror, written without a sync": kept({
+    route: { mode: "mirror", deletes: true },
+    edits: wrote("box/d/new", "box/d/replaced", "box/d/dir/inner"),
+    unsynced: true,
+  }),
+  "two-way, written without a sync": kept({
+    route: { mode: "two-way" },
+    edits: wrote("box/d/new", "box/d/replaced", "nas/d/there", "nas/d/dir/inner"),
+    unsynced: true,
+  }),
+  "two-way with an SFTP server, written without a sync": kept({
+    route: { mode: "two-way" },
+    edits: wrote("box/d/new", "box/d/replaced", "nas/d/there", "nas/d/dir/inner"),
+    server: bySftp,
+    unsynced: true,
+  }),
   "two-way, from the other side": kept({ route: { mode: "two-way" }, edits: (hands) => edited(hands, "nas/d") }),
 };
 
