@@ -109,13 +109,14 @@ export class LocalTree implements Tree {
   }
 
   async sync(path: string): Promise<void> {
-    const there = await this.stat(path);
     const place = placeOf(this.root, path);
     try {
-      await (there === undefined ? syncGone(place) : syncFound(place));
+      await syncFound(place).catch((error: unknown) => {
+        if (!noFile.has(codeOf(error))) throw error;
+        return syncGone(place);
+      });
     } catch (error) {
-      // It may go meanwhile.
-      if (codeOf(error) !== "ENOENT") throw faultOfErrno(error, `cannot sync ${path}`);
+      throw faultOfErrno(error, `cannot sync ${path}`);
     }
   }
 
@@ -143,6 +144,9 @@ export class LocalTree implements Tree {
     expectIs(now, expect);
   }
 }
+
+/** As which the system knows that neither file nor directory has a name: nothing, a link, a socket. */
+const noFile: ReadonlySet<string> = new Set(["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"]);
 
 /** Perhaps by a run that was killed before it was synced. Never without both names. */
 async function syncMoved(source: Buffer, target: Buffer): Promise<void> {
