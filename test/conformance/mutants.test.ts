@@ -468,6 +468,12 @@ const sourceBugs: Readonly<Record<string, Bug<SourceUnderTest>>> = {
       await it.rmdir(path, signal);
     },
   })),
+  "tree: what is there is synced, whatever it is, and so is that it has gone": tree((it) => ({
+    sync: async (path, size, signal) => {
+      if ((await it.stat(path, signal)) === undefined) throw new Fault("missing", "it is no longer there");
+      await it.sync?.(path, size, signal);
+    },
+  })),
   "tree: makeNew tells who made a directory": tree((it) => ({
     makeNew: async (path, signal) => {
       if ((await it.stat(path, signal))?.kind === "file") return false;
