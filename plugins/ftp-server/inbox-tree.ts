@@ -99,8 +99,12 @@ export class InboxTree implements Tree {
     }
   }
 
-  sync(path: string): Promise<void> {
-    return this.#inbox.root.syncFound(placeOfCorePath(path));
+  async sync(path: string): Promise<void> {
+    try {
+      await this.#inbox.root.syncFound(placeOfCorePath(path));
+    } catch (error) {
+      throw faultOfErrno(error, `cannot sync ${path}`);
+    }
   }
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {

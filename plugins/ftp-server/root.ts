@@ -214,12 +214,15 @@ export class Root {
   /** Of a file that others may have written, or removed. */
   async syncFound(place: Place): Promise<void> {
     const orGone = (error: unknown) => {
-      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+      // Nothing, a link, a socket.
+      if (!["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes(codeOf(error))) throw error;
     };
-    await this.#parent(place, async (path, dir) => {
-      await syncFound(path).catch(orGone);
-      await syncDir(dir.path);
-    }).catch(orGone);
+    await this.#parent(place, (path, dir) =>
+      syncFound(path).catch(async (error: unknown) => {
+        orGone(error);
+        await syncDir(dir.path);
+      }),
+    ).catch(orGone);
   }
 
   /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */
