@@ -147,6 +147,19 @@ export async function syncFound(path: string | Buffer): Promise<void> {
   await syncDirIfThere(dirOf(path));
 }
 
+/** The same of whatever is there, or that nothing is. */
+export async function syncThere(path: string | Buffer): Promise<void> {
+  try {
+    await syncFound(path);
+  } catch (error) {
+    if (!noFile.has(codeOf(error))) throw error;
+    await syncGone(path);
+  }
+}
+
+/** As which opening says that no file and no directory has the name: nothing, a link, a socket. */
+const noFile: ReadonlySet<string> = new Set(["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"]);
+
 /** ext2 to 4, XFS, F2FS, tmpfs (linux/magic.h): there a name is durable with its directory. */
 const namesAlone: ReadonlySet<number> = new Set([0xef53, 0x58465342, 0xf2f52010, 0x01021994]);
 

@@ -90,10 +90,8 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
     case "adopt": {
       const [here, there] = [listed("here"), listed("there")];
       if (here === undefined || there === undefined) return "left";
-      if (here.entry.kind === "file") {
-        await sides.here.sync(path, here.entry.stamp.size, signal).catch(notRead);
-        await sides.there.sync(path, there.entry.stamp.size, signal);
-      }
+      await sides.here.sync(path, here.entry.stamp.size, signal).catch(notRead);
+      await sides.there.sync(path, there.entry.stamp.size, signal);
       await store.change({ agree: [[path, agreedOf(here.entry, there.entry, here.digest ?? there.digest)]] });
       return "done";
     }
@@ -122,6 +120,8 @@ async function makeDir({ store, sides, table }: World, on: Side, path: string, l
   const model = listed(other(on))?.entry;
   if (model?.kind !== "directory") return "left";
   const agree = (made: Entry) => store.change({ agree: [[path, agreedBy(on, made, model, undefined)]] });
+  // On a FAT what is in it is lost with its name.
+  await sides[other(on)].sync(path, 0, signal).catch(notRead);
   // What was to make room may be there still.
   const before = table.alone === true && !store.base.has(path);
   if (before) await agree({ kind: "directory", stamp: { size: 0 } });
@@ -432,7 +432,8 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
   // What is found done was perhaps not synced any more. What lost its name last: never without both.
-  for (const at of [old?.trash, path, move?.from]) if (at !== undefined) await side.sync(at, put?.staging.size ?? 0, signal);
+  const size = Math.max(put?.staging.size ?? 0, old?.entry.stamp.size ?? 0, move?.entry.stamp.size ?? 0);
+  for (const at of [old?.trash, path, move?.from]) if (at !== undefined) await side.sync(at, size, signal);
   if (move !== undefined) {
     await takeSecond(side, world, intent, move.from, signal);
     await moved(side, store, { id, path, from: move.from }, signal);

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { within } from "../budget.js";
 import type { Engine } from "../engine.js";
-import { Fault, isFault, throwIfAborted, withDevice } from "../errors.js";
+import { Fault, isFault, orAborted, throwIfAborted, withDevice } from "../errors.js";
 import { isShort, leastSpliced } from "../go-on.js";
 import type { Folding } from "../folded.js";
 import type { Lane } from "../lane.js";
@@ -298,7 +298,9 @@ export class DeviceReplica implements Replica {
   }
 
   async sync(path: string, size: number, signal: AbortSignal): Promise<void> {
-    await this.given.lane.device.tree?.sync?.(this.#at(path), size, signal);
+    const synced = this.given.lane.device.tree?.sync?.(this.#at(path), size, signal);
+    // A slow medium may take minutes for what it was begun with.
+    if (synced !== undefined) await orAborted(synced, signal);
   }
 
   async stage(staging: Staging, from: Replica, entry: Entry, held: Held, signal: AbortSignal): Promise<Digest> {
@@ -517,6 +519,8 @@ export class DeviceReplica implements Replica {
       if (!isFault(error, "conflict")) throw error;
       const there = await this.stat(path, signal);
       if (there?.kind !== "file" || there.stamp.size !== size || (await this.digest(path, there, signal)) !== digest) return undefined;
+      // Perhaps others', who did not sync it.
+      await this.sync(path, size, signal);
       await this.#tree.remove(ready, entry, signal);
       return there;
     }

@@ -46,6 +46,7 @@ export class NotRead extends Fault {
   }
 }
 
+/** Of what is thrown by the other side. */
 export function notRead(error: unknown): never {
   throw isFault(error) && !isFault(error, "aborted") ? new NotRead(error) : error;
 }
@@ -117,7 +118,7 @@ export interface Replica {
    * leave both names of a file, or an empty directory at `to`.
    */
   give(from: string, to: string, expect: Entry, signal: AbortSignal): Promise<void>;
-  /** The content of `entry` of the other side, whole; a power cut may take its end, but not that entry (`sync`). Goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
+  /** The content of `entry` of the other side, whole; a power cut may take its end, but not that entry, where its side can sync. Goes on where it was. Its digest. Fault "changed" or "missing" where it is not that entry any more. */
   stage(staging: Staging, from: Replica, entry: Entry, known: Held, signal: AbortSignal): Promise<Digest>;
   /**
    * Proves what was staged of that entry of the other side, and gives it its name, never over anything: undefined where something else has it. Where this content has it already, that was

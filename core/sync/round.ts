@@ -274,7 +274,7 @@ async function carryAll(
         if (!(await isOfPath(error, world.sides[at], signal))) throw error;
         if ("on" in action && ((passes && last >= 0) || isBegun(world, action.path))) {
           // Nobody knows whether it was done: what comes after it would count on it, and be taken for what was begun.
-          hold(held, action.path, isMove(action) ? action.from : undefined, action.on, error);
+          hold(held, action.path, isMove(action) ? action.from : undefined, at, error);
           if (last >= 0) {
             // A move may count on it: what is to be moved is not brought anew for that.
             again = true;

@@ -81,7 +81,10 @@ export class DiskTree implements Tree {
 
   sync(path: string, _size: number, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(path);
-    return medium.use(false, signal, ({ tree }) => tree.sync(inner));
+    return medium.use(false, signal, async ({ tree }) => {
+      await tree.sync(inner);
+      await medium.expectAlive();
+    });
   }
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {

@@ -217,7 +217,7 @@ async function hash(session: Session, arg: Buffer): Promise<void> {
     }
     if (bytes !== stats.size) throw new Answer(450, "The file changed meanwhile.");
     // A client that finds its file whole may take away its own.
-    if (!isPartial(place)) await session.login().root.syncFound(place);
+    if (!isPartial(place)) await session.login().root.syncThere(place);
     await session.reply(213, `SHA-256 0-${bytes} ${digest.digest("hex")} ${arg.toString()}`);
   } finally {
     await handle.close();

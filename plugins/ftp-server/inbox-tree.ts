@@ -101,7 +101,7 @@ export class InboxTree implements Tree {
 
   async sync(path: string): Promise<void> {
     try {
-      await this.#inbox.root.syncFound(placeOfCorePath(path));
+      await this.#inbox.root.syncThere(placeOfCorePath(path));
     } catch (error) {
       throw faultOfErrno(error, `cannot sync ${path}`);
     }

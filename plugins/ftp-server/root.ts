@@ -9,7 +9,7 @@
 import { constants, promises as fs, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { codeOf } from "../../core/errors.js";
-import { atNearest, copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncFound, syncName } from "../../core/fs.js";
+import { atNearest, copyNew, makeDirDurable, renameByLink, renameDirNew, renameNew, syncDir, syncName, syncThere } from "../../core/fs.js";
 import { bytesFromName, nameFromBytes } from "../../core/names.js";
 
 /** Names below a root; none is the root itself. */
@@ -212,17 +212,11 @@ export class Root {
   }
 
   /** Of a file that others may have written, or removed. */
-  async syncFound(place: Place): Promise<void> {
-    const orGone = (error: unknown) => {
-      // Nothing, a link, a socket.
-      if (!["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes(codeOf(error))) throw error;
-    };
-    await this.#parent(place, (path, dir) =>
-      syncFound(path).catch(async (error: unknown) => {
-        orGone(error);
-        await syncDir(dir.path);
-      }),
-    ).catch(orGone);
+  async syncThere(place: Place): Promise<void> {
+    await this.#parent(place, (path) => syncThere(path)).catch((error: unknown) => {
+      // Its directory has gone, or is none.
+      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
+    });
   }
 
   /** What a directory holds, in batches, so that ten thousand names do not wait for the last one. What vanishes meanwhile is left out. */

@@ -7,7 +7,7 @@
 import { promises as fs } from "node:fs";
 import { codeOf, Fault, faultOfErrno, faultOfRmdir, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
-import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncFound, syncGone, syncName } from "../../core/fs.js";
+import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncGone, syncName, syncThere } from "../../core/fs.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
@@ -109,12 +109,8 @@ export class LocalTree implements Tree {
   }
 
   async sync(path: string): Promise<void> {
-    const place = placeOf(this.root, path);
     try {
-      await syncFound(place).catch((error: unknown) => {
-        if (!noFile.has(codeOf(error))) throw error;
-        return syncGone(place);
-      });
+      await syncThere(placeOf(this.root, path));
     } catch (error) {
       throw faultOfErrno(error, `cannot sync ${path}`);
     }
@@ -145,14 +141,9 @@ export class LocalTree implements Tree {
   }
 }
 
-/** As which the system knows that neither file nor directory has a name: nothing, a link, a socket. */
-const noFile: ReadonlySet<string> = new Set(["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"]);
-
 /** Perhaps by a run that was killed before it was synced. Never without both names. */
 async function syncMoved(source: Buffer, target: Buffer): Promise<void> {
-  await syncFound(target).catch((error: unknown) => {
-    if (codeOf(error) !== "ENOENT" && codeOf(error) !== "ENOTDIR") throw error;
-  });
+  await syncThere(target);
   await syncGone(source);
 }
 
