@@ -197,6 +197,8 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
   const { on, path, from } = action;
   const entry = listed(on)?.entry;
   if (entry === undefined) return "left";
+  // On a FAT the new name is that of an empty file until then. What has gone on since is listed under another name the next time.
+  await sides[other(on)].sync(path, entry.stamp.size, signal).catch(notRead);
   const id = names.intent();
   await store.change({ intend: { id, on, path, move: { from, entry } } });
   try {

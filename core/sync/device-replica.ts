@@ -319,9 +319,11 @@ export class DeviceReplica implements Replica {
     const { needs, splices } = target.features;
     if (!begun) this.#expectBudget(size);
     const leave = await other.borrow(signal);
-    const synced = from.sync(path, size, signal).catch(notRead);
+    // What may be written once more without a difference that shows is synced as it was read.
+    const early = listed.recent === true ? undefined : from.sync(path, size, signal).catch(notRead);
     // Waited for in the end, and where the rest failed by nobody.
-    synced.catch(() => undefined);
+    early?.catch(() => undefined);
+    const synced = () => early ?? from.sync(path, size, signal).catch(notRead);
     const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
     const bytes = { sent: 0, spliced: 0 };
     let toCome = 0;
@@ -342,7 +344,7 @@ export class DeviceReplica implements Replica {
           : from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
       if (ready !== undefined && ready === (await digest())) {
-        await synced;
+        await synced();
         return ready;
       }
       // What is sent only whole is known before.
@@ -396,7 +398,7 @@ export class DeviceReplica implements Replica {
       if (listed.recent !== true) this.#wholes.set(id, { of: listed, digest: whole });
       if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
-      await synced;
+      await synced();
       return whole;
     } finally {
       comes(0);

@@ -9,7 +9,7 @@ import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
 import { type Entry, isOfPath, type Scan, type Staging } from "./replica.js";
-import type { Staged } from "./store.js";
+import type { Agreed, Staged } from "./store.js";
 import { type Guards, hiddenIn, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
 export interface Rules extends Guards {
@@ -92,7 +92,8 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   // Only now that is known, and then other things are to be done.
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
   await dropUnwanted(world, plan, held, others, signal);
-  if (plan.shown.length > 0) await store.change({ agree: plan.shown });
+  const shown = await syncedAnew(world, plan, rules.together, signal);
+  if (shown.length > 0) await store.change({ agree: shown });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
   if (again) {
@@ -106,6 +107,24 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
     more: lastMove(actions) >= 0,
     ...(broke === undefined ? {} : { broke }),
   };
+}
+
+/** Of what is shown otherwise now, what its side has on its medium: of what somebody saved again a power cut could leave an empty file, which would count as a change. The rest is looked at the next time. */
+async function syncedAnew({ sides, store }: World, { shown }: Plan, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
+  const turns = new Turns(together);
+  const isSynced = async (path: string, now: Agreed) => {
+    const was = store.base.get(path);
+    for (const side of bothSides)
+      try {
+        if (was !== undefined && !looksAs(now[side], was[side])) await sides[side].sync(path, now.size, signal);
+      } catch (error) {
+        if (!(await isOfPath(error, sides[side], signal))) throw error;
+        return false;
+      }
+    return true;
+  };
+  const synced = await all(shown.map(([path, now]) => turns.run(signal, () => isSynced(path, now))));
+  return shown.filter((_, n) => synced[n]);
 }
 
 /** Whether a side that was not listed is as it is known, where it matters: what is done in a directory is done in that, and none goes in which others may have put something. */

@@ -79,10 +79,10 @@ export class DiskTree implements Tree {
     });
   }
 
-  sync(path: string, _size: number, signal: AbortSignal): Promise<void> {
+  sync(path: string, size: number, signal: AbortSignal): Promise<void> {
     const { medium, inner } = this.disks.at(path);
-    return medium.use(false, signal, async ({ tree }) => {
-      await tree.sync(inner);
+    return medium.use(false, signal, async ({ tree }, on) => {
+      await tree.sync(inner, size, on);
       await medium.expectAlive();
     });
   }

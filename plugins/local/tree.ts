@@ -11,6 +11,7 @@ import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncGone
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
+import { Turns } from "../../core/turns.js";
 import { expectNoLink, isSame, lookAt, makeRoot, parentOf, placeOf } from "./place.js";
 import { listDir, type LocalSource } from "./source.js";
 import { makeDirs, type LocalTarget } from "./target.js";
@@ -21,6 +22,8 @@ export class LocalTree implements Tree {
   readonly #files: FileThread;
   readonly #source: LocalSource;
   readonly #target: LocalTarget;
+  /** Few enough that a medium that hangs leaves libuv's four threads to others. */
+  readonly #syncs = new Turns(2);
 
   /** `create`: the root is made where it is missing. */
   constructor(given: { readonly dir: string; readonly create: boolean }, files: FileThread, source: LocalSource, target: LocalTarget) {
@@ -108,9 +111,9 @@ export class LocalTree implements Tree {
     }
   }
 
-  async sync(path: string): Promise<void> {
+  async sync(path: string, _size: number, signal: AbortSignal): Promise<void> {
     try {
-      await syncThere(placeOf(this.root, path));
+      await this.#syncs.run(signal, () => syncThere(placeOf(this.root, path)));
     } catch (error) {
       throw faultOfErrno(error, `cannot sync ${path}`);
     }

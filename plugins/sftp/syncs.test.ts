@@ -87,12 +87,15 @@ test("where the server opens no directory the file itself is synced, and it is n
   assert.deepEqual([await failed.run(failed.session.syncs.dir(dir)), await failed.run(failed.session.syncs.dir(dir))], [false, true]);
 });
 
-test("a file that is not synced by who may only read it is opened for writing; where that fails too, it is not durable", async () => {
+test("a file that is not synced by who may only read it is opened for writing; where that fails, or its medium did, it is not durable: asked once more a system says that it is", async () => {
   const { session, asked, run } = await server({ syncs: [Status.permissionDenied] });
   await run(session.syncs.found(name, 0));
   assert.deepEqual(asked, ["open /srv/d/a", "sync", "close h", "open /srv/d/a", "sync", "close h", "open /srv/d", "sync", "close h"]);
-  const broken = await server({ syncs: [Status.failure, Status.failure] });
-  await assert.rejects(broken.run(broken.session.syncs.found(name, 0)), (error) => isRefusal(error, Status.failure));
+  for (const syncs of [[Status.failure], [Status.permissionDenied, Status.permissionDenied]]) {
+    const broken = await server({ syncs });
+    await assert.rejects(broken.run(broken.session.syncs.found(name, 0)), (error) => isRefusal(error, ...syncs.slice(0, 1)));
+    assert.equal(broken.asked.filter((it) => it === "sync").length, syncs.length);
+  }
 });
 
 test("a file that has been taken away meanwhile is left so; a server that cannot sync is asked nothing", async () => {

@@ -63,8 +63,8 @@ export class Syncs {
   /** A file that was found under its name, which may be another's work, or that of a run that was killed. One that was taken away meanwhile is left so. Throws Refusal where its sync fails. */
   async found(path: Buffer, bytes: number): Promise<void> {
     if (!this.#session.canSync) return;
-    // Windows syncs only what is open for writing; elsewhere that may be refused.
-    if (!(await this.#syncFile(path, Open.read, bytes).catch(ifRefused))) await this.#syncFile(path, Open.write, bytes);
+    // Windows syncs only what is open for writing; elsewhere that may be refused. What its medium did not take is not asked for once more: the system tells that once.
+    if (!(await this.#syncFile(path, Open.read, bytes).catch(ifNotAllowed))) await this.#syncFile(path, Open.write, bytes);
     await this.dir(parentOf(path));
   }
 
@@ -74,4 +74,9 @@ export class Syncs {
     if (handle !== undefined) await this.#syncAndClose(handle, bytes);
     return handle !== undefined;
   }
+}
+
+function ifNotAllowed(error: unknown): void {
+  if (isRefusal(error, Status.failure)) throw error;
+  ifRefused(error);
 }

@@ -1,7 +1,7 @@
 /** What a kill in the middle left, found by a start that meets something else first. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Fault } from "../../core/errors.js";
+import { Fault, type FaultKind } from "../../core/errors.js";
 import { twoWay } from "../../core/reconcile.js";
 import type { World } from "../../core/sync/carry.js";
 import { MirrorTable } from "../../core/sync/mirror-table.js";
@@ -19,6 +19,11 @@ const rules: Rules = {
   named: { here: "box", there: "nas" },
   before: () => Promise.resolve(),
 };
+
+const failing =
+  (of: string, kind: FaultKind): Gate =>
+  (when, call) =>
+    when === "before" && call === of ? Promise.reject(new Fault(kind, "the disk fails")) : Promise.resolve();
 
 const noPower =
   (at: "before" | "after", of: string): Gate =>
@@ -717,6 +722,36 @@ test("what was brought anew, as it could not be moved, is what is moved the next
   await run();
   assert.deepEqual([server.text(), sent.slice(3)], ["a=1 c=4", []]);
 });
+
+test("what is saved again as it was is on its medium before that is noted", async () => {
+  const { box, between, once, run, store } = two(mirrored);
+  files(box, "a", "b");
+  await run();
+  const stamps = () => ["a", "b"].map((path) => store.base.get(path)?.here.stamp);
+  const before = stamps();
+  for (const path of ["a", "b"]) box.put(path, box.content(path) ?? 0);
+  between.gate = failing("sync a", "transient");
+  await once();
+  assert.deepEqual(stamps(), [before[0], box.entry("b")?.stamp]);
+  between.gate = () => Promise.resolve();
+  await once();
+  assert.deepEqual(stamps()[0], box.entry("a")?.stamp);
+});
+
+for (const kind of ["transient", "full"] as const)
+  test(`a new name is on its medium before it is noted; ${kind}: holds up nothing else`, async () => {
+    const { box, server, between, once, run } = two(mirrored);
+    files(box, "a", "c");
+    await run();
+    box.rename("a", "b");
+    box.write("c", 4);
+    between.gate = failing("sync b", kind);
+    const { failed } = await once();
+    assert.deepEqual([server.text(), [...failed]], ["a=1 c=4", [["b", "box: the disk fails"]]]);
+    between.gate = () => Promise.resolve();
+    await run();
+    assert.equal(server.text(), "b=1 c=4");
+  });
 
 test("two names of one thing (hard links) both go to where they are here", async () => {
   const { box, server, run, sent } = adding();
