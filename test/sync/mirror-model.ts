@@ -26,6 +26,7 @@ export const mirrorVariants = [
   "blind replace",
   "what was agreed stays behind",
   "what was copied is believed",
+  "what was read is not synced",
 ] as const;
 export type MirrorVariant = (typeof mirrorVariants)[number];
 
@@ -56,10 +57,14 @@ const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a", "f/
 class MirrorStore extends Kept {
   /** Contents of which it was ever known what they are called here, and that they are there. */
   readonly noted = new Set<Digest>();
+  /** By path, the turn in which what was noted last was listed. */
+  readonly listed = new Map<string, number>();
 
   constructor(
     readonly gate: () => Promise<void>,
     readonly variant: MirrorVariant | undefined,
+    /** The turn of the last listing. */
+    readonly listing: () => number,
   ) {
     super();
   }
@@ -68,8 +73,12 @@ class MirrorStore extends Kept {
     await this.gate();
     const { shift: _, ...rest } = change;
     await super.change(this.variant === "what was agreed stays behind" ? rest : change);
-    for (const [, agreed] of change.agree ?? [])
+    const { agree = [], shift } = change;
+    for (const [path, agreed] of agree) {
+      this.listed.set(path, this.listing());
       if (agreed?.digest !== undefined && agreed.here.identity !== undefined) this.noted.add(agreed.digest);
+    }
+    if (shift !== undefined) for (const path of this.base.keys()) if (isAtOrBelow(path, shift.to)) this.listed.set(path, this.listing());
     await this.gate();
   }
 }
@@ -97,6 +106,7 @@ class MirrorWorld {
   readonly table: MirrorTable;
   #linked = false;
   #scans = 0;
+  #listedAt = 0;
   #time = 1;
   #content = 0;
 
@@ -104,10 +114,10 @@ class MirrorWorld {
     const { seed, variant } = options;
     this.random = new Random(seed);
     const tick = () => (this.#time += 1);
-    this.here = new Tree(tick, true, variant === "inode alone" ? "inode alone" : "born");
+    this.here = new Tree(tick, true, variant === "inode alone" ? "inode alone" : "born", true);
     this.there = new Tree(tick, false);
     this.steps = new Steps(this.random, this.counts);
-    this.store = new MirrorStore(this.steps.gate, variant);
+    this.store = new MirrorStore(this.steps.gate, variant, () => this.#listedAt);
     const intent = () => String((this.counts.serial += 1)).padStart(6, "0");
     const gate = async (when: "before" | "after", call: string) => {
       if (when === "before") this.#note(call);
@@ -123,10 +133,15 @@ class MirrorWorld {
       if (when === "after" && call.startsWith("compare ") && this.others && this.random.below(8) === 0)
         this.meddle(call.slice("compare ".length));
     };
+    const gateHere = async (when: "before" | "after", call: string) => {
+      await this.steps.gate();
+      if (when === "before" && /^(scan$|sync )/.test(call)) this.log.push(`    here: ${call}`);
+      if (when === "before" && call === "scan") this.#listedAt = this.here.turn;
+    };
     this.table = new MirrorTable(this.store, { deletes: options.deletes, away: awayDir, fresh: intent });
     this.world = {
       sides: {
-        here: new TreeReplica(this.here, this.steps.gate),
+        here: new TreeReplica(this.here, gateHere, { unsynced: variant === "what was read is not synced" }),
         there: new TreeReplica(
           this.there,
           gate,
@@ -300,6 +315,15 @@ class MirrorWorld {
     this.log.push(`  ${path} is locked: ${kind} ${when}`);
   }
 
+  /** Power goes here: what was noted as it was listed is there still. */
+  cut(): void {
+    for (const [path, { content, turn }] of this.here.cut(this.random)) {
+      this.log.push(`  loses ${path}=${content}`);
+      const isNoted = this.store.base.get(path)?.digest === digestOf(content) && turn <= (this.store.listed.get(path) ?? 0);
+      if (isNoted) this.wrong ??= `${path} was noted, and was on no medium`;
+    }
+  }
+
   begin(): void {
     this.running = true;
     this.log.push("  round");
@@ -379,9 +403,11 @@ export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> 
     kills += 1;
     world.log.push("  killed");
     const end = endOf(random);
-    // What has no name yet may be on no medium.
-    if (end instanceof Killed)
+    if (end instanceof Killed) {
+      // What has no name yet may be on no medium.
       for (const { on, staging } of world.store.staged.values()) if (random.below(3) === 0) world[on].staged.delete(staging.id);
+      world.cut();
+    }
     world.steps.kill(end);
     await turn();
   }

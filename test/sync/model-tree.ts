@@ -19,13 +19,23 @@ export const sizeOf = (content: number): number => (Math.abs(content) % 3) + 1;
 const wrongOf = (content: number): number => -content;
 export const digestOf = (content: number): Digest => `sha256:${content}`;
 
+interface Unsynced {
+  readonly node: Node;
+  readonly before: Node | undefined;
+  /** Not its content, which nobody wrote since it was synced. */
+  readonly name: boolean;
+  readonly turn: number;
+}
+
 export class Tree {
   readonly nodes = new Map<string, Node>();
   readonly staged = new Map<string, number>();
   /** Of what is staged: some servers set the time of a file while they write it, and it keeps that. */
   readonly stagedMs = new Map<string, number>();
-  /** What was written and not synced, with what a power cut leaves instead. */
-  readonly #unsynced = new Map<string, { readonly content: number; readonly before: Node | undefined }>();
+  /** By name, what was written or got that name and was not synced, with what a power cut leaves instead. */
+  readonly #unsynced = new Map<string, Unsynced>();
+  /** Goes up with each thing that is not synced. */
+  turn = 0;
   marked = false;
   /** What cannot be read, with all that is in it: path → reason. */
   readonly unseen = new Map<string, string>();
@@ -40,6 +50,8 @@ export class Tree {
     readonly inodes: boolean,
     /** What names a thing, whatever it is called: its inode's number, which is given again, with its time of birth or without. */
     readonly identity: "none" | "born" | "inode alone" = "none",
+    /** Whoever works here syncs nothing. */
+    readonly lazy = false,
   ) {}
 
   /** Of the live tree: the trash does not count. */
@@ -63,33 +75,48 @@ export class Tree {
     if (parent === "") return true;
     const node = this.nodes.get(parent);
     if (node?.kind === "file" || !this.makeParents(parent)) return false;
-    if (node === undefined) this.nodes.set(parent, { kind: "directory", ...this.#thing() });
+    if (node === undefined) this.#set(parent, { kind: "directory", ...this.#thing() });
     return true;
   }
 
   put(path: string, content: number, modifiedMs = this.tick()): void {
-    this.nodes.set(path, { kind: "file", content, modifiedMs, ...this.#thing() });
+    this.#set(path, { kind: "file", content, modifiedMs, ...this.#thing() });
   }
 
   /** Without a sync, as yet. */
   putUnsynced(path: string, content: number, before?: Node, modifiedMs?: number): void {
     this.put(path, content, modifiedMs);
-    this.#unsynced.set(path, { content, before });
+    this.#unsync(path, before);
   }
 
+  #set(path: string, node: Node): void {
+    const before = this.nodes.get(path);
+    this.nodes.set(path, node);
+    if (this.lazy) this.#unsync(path, before, node.kind === "directory");
+  }
+
+  #unsync(path: string, before?: Node, name = false): void {
+    const node = this.nodes.get(path);
+    if (node !== undefined) this.#unsynced.set(path, { node, before, name, turn: (this.turn += 1) });
+  }
+
+  /** With all names that were given before, as file systems with a journal do. */
   sync(path: string): void {
-    this.#unsynced.delete(path);
+    for (const [at, { name }] of this.#unsynced) if (name || at === path) this.#unsynced.delete(at);
   }
 
-  /** Power goes: of what was written and is there still, and was not synced, some is gone. Those contents. */
-  cut(random: Random): number[] {
-    const gone: number[] = [];
-    for (const [path, { content, before }] of this.#unsynced)
-      if (this.content(path) === content && random.below(2) === 0) {
-        if (before === undefined) this.remove(path);
-        else this.nodes.set(path, before);
-        gone.push(content);
+  /** Power goes: of what is there still, and was not synced, some is gone: those files, by their names, with the turn since which they were not. */
+  cut(random: Random): Map<string, { readonly content: number; readonly turn: number }> {
+    const gone = new Map<string, { readonly content: number; readonly turn: number }>();
+    for (const [path, { node, before, turn }] of this.#unsynced) {
+      if (this.nodes.get(path) !== node || random.below(2) === 0) continue;
+      for (const one of [path, ...this.below(path)]) {
+        const content = this.content(one);
+        if (content !== undefined) gone.set(one, { content, turn });
       }
+      if (before === undefined) this.remove(path);
+      else this.nodes.set(path, before);
+    }
     this.#unsynced.clear();
     return gone;
   }
@@ -97,7 +124,7 @@ export class Tree {
   /** Into the file that is there. */
   write(path: string, content: number): void {
     const node = this.nodes.get(path);
-    if (node?.kind === "file") this.nodes.set(path, { ...node, content, modifiedMs: this.tick() });
+    if (node?.kind === "file") this.#set(path, { ...node, content, modifiedMs: this.tick() });
   }
 
   /** With all that is in it. */
@@ -118,7 +145,12 @@ export class Tree {
       const node = this.nodes.get(path);
       if (node === undefined) continue;
       this.nodes.delete(path);
-      this.nodes.set(to + path.slice(from.length), node);
+      const name = to + path.slice(from.length);
+      this.nodes.set(name, node);
+      const was = this.#unsynced.get(path);
+      this.#unsynced.delete(path);
+      if (was?.node === node && !was.name) this.#unsync(name);
+      else if (this.lazy && path === from) this.#unsync(name, undefined, true);
     }
   }
 

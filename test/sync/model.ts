@@ -293,7 +293,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
       }
       // What is nowhere else is lost.
       for (const tree of cut)
-        for (const gone of tree.cut(random)) {
+        for (const { content: gone } of tree.cut(random).values()) {
           log.push(`${trees.indexOf(tree)} loses ${gone}`);
           if (!trees.some((one) => [...one.live()].some(([, node]) => node.kind === "file" && node.content === gone))) kept.delete(gone);
         }
