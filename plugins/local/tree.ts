@@ -22,8 +22,8 @@ export class LocalTree implements Tree {
   readonly #files: FileThread;
   readonly #source: LocalSource;
   readonly #target: LocalTarget;
-  /** Few enough that a medium that hangs leaves libuv's four threads to others. */
-  readonly #syncs = new Turns(2);
+  /** A medium that hangs leaves one of libuv's four threads to everybody else. */
+  readonly #syncs = new Turns(3);
 
   /** `create`: the root is made where it is missing. */
   constructor(given: { readonly dir: string; readonly create: boolean }, files: FileThread, source: LocalSource, target: LocalTarget) {
