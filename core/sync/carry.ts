@@ -90,7 +90,8 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
     case "adopt": {
       const [here, there] = [listed("here"), listed("there")];
       if (here === undefined || there === undefined) return "left";
-      await sides.here.sync(path, here.entry.stamp.size, signal).catch(notRead);
+      const unsynced = await syncRead(sides.here, path, here.entry, signal);
+      if (unsynced !== undefined) throw unsynced;
       await sides.there.sync(path, there.entry.stamp.size, signal);
       await store.change({ agree: [[path, agreedOf(here.entry, there.entry, here.digest ?? there.digest)]] });
       return "done";
@@ -121,7 +122,7 @@ async function makeDir({ store, sides, table }: World, on: Side, path: string, l
   if (model?.kind !== "directory") return "left";
   const agree = (made: Entry) => store.change({ agree: [[path, agreedBy(on, made, model, undefined)]] });
   // On a FAT what is in it is lost with its name.
-  await sides[other(on)].sync(path, 0, signal).catch(notRead);
+  const unsynced = await syncRead(sides[other(on)], path, model, signal);
   // What was to make room may be there still.
   const before = table.alone === true && !store.base.has(path);
   if (before) await agree({ kind: "directory", stamp: { size: 0 } });
@@ -129,7 +130,21 @@ async function makeDir({ store, sides, table }: World, on: Side, path: string, l
   const made = await sides[on].stat(path, signal);
   if (made?.kind !== "directory") return "left";
   if (!before) await agree(made);
+  if (unsynced !== undefined) throw unsynced;
   return "done";
+}
+
+/**
+ * Syncs what is read; gives why it could not be, where that is of its path alone: what can be read of a medium that fails is brought all the same. Throws NotRead where its side does not work.
+ */
+async function syncRead(side: Replica, path: string, { stamp }: Entry, signal: AbortSignal): Promise<NotRead | undefined> {
+  try {
+    await side.sync(path, stamp.size, signal).catch(notRead);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof NotRead) || !(await isOfPath(error, side, signal))) throw error;
+    return new NotRead(new Fault(error.kind, `${error.message}; should its medium lose it, that is not followed`, { cause: error }));
+  }
 }
 
 /** Rule 3. By way of the trash: what others put at the name meanwhile stays, and so does what they put at the other. */
@@ -197,8 +212,9 @@ async function move({ store, sides, names }: World, action: Move, listed: Listed
   const { on, path, from } = action;
   const entry = listed(on)?.entry;
   if (entry === undefined) return "left";
-  // On a FAT the new name is that of an empty file until then. What has gone on since is listed under another name the next time.
-  await sides[other(on)].sync(path, entry.stamp.size, signal).catch(notRead);
+  // On a FAT the new name is that of an empty file until then.
+  const unsynced = await syncRead(sides[other(on)], path, entry, signal);
+  if (unsynced !== undefined) throw unsynced;
   const id = names.intent();
   await store.change({ intend: { id, on, path, move: { from, entry } } });
   try {
@@ -268,16 +284,23 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     await store.change({ stage: { on, staging, ...(over ? { over } : {}), ...(volume === undefined ? {} : { volume }) } });
   const agreed = store.base.get(path)?.digest;
   const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
+  const sync = () => syncRead(sides[other(on)], path, entry, signal);
+  // Beside the sending; what may be written once more without a difference that shows, as it was read.
+  const early = entry.recent === true ? undefined : sync();
+  early?.catch(() => undefined);
   const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, ...earlier }, signal);
+  const unsynced = await (early ?? sync());
+  const agree = (published: Entry) => [[path, unsynced === undefined ? agreedBy(on, published, entry, digest) : undefined]] as const;
   if (!over && table.alone === true) {
     const published = await sides[on].publish(staging, digest, sides[other(on)], entry, signal);
     if (published === undefined) return "left";
-    await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], unstage: staging.id });
+    await store.change({ agree: agree(published), unstage: staging.id });
+    if (unsynced !== undefined) throw unsynced;
     return "done";
   }
   const id = over ? await takingId(world, on, path, signal) : names.intent();
   const intent: Intent = {
-    ...{ id, on, path, put: { staging, digest, from: entry } },
+    ...{ id, on, path, put: { staging, digest, from: entry, ...(unsynced === undefined ? {} : { unsynced: true }) } },
     ...(over && old !== undefined ? { old: oldOf(old, names.trash(on, path, id)) } : {}),
   };
   await store.change({ intend: intent });
@@ -288,7 +311,8 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     await store.change({ settle: id, ...(intent.old === undefined ? {} : { agree: [[path, undefined]] as const }) });
     return "left";
   }
-  await store.change({ agree: [[path, agreedBy(on, published, entry, digest)]], settle: id, unstage: staging.id });
+  await store.change({ agree: agree(published), settle: id, unstage: staging.id });
+  if (unsynced !== undefined) throw unsynced;
   return "done";
 }
 
@@ -457,7 +481,8 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   if (put !== undefined) {
     const published = await publishAgain(sides, intent, now, free, signal);
     if (published !== undefined) {
-      await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
+      const agreed = put.unsynced === true ? undefined : agreedBy(on, published, put.from, put.digest);
+      await store.change({ agree: [[path, agreed]], settle: id });
       return;
     }
     // The name is empty, and what was agreed is in the trash. Once it has its name again that is true still: not a conflict with what was to replace it.

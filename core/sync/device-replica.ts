@@ -299,8 +299,13 @@ export class DeviceReplica implements Replica {
 
   async sync(path: string, size: number, signal: AbortSignal): Promise<void> {
     const synced = this.given.lane.device.tree?.sync?.(this.#at(path), size, signal);
-    // A slow medium may take minutes for what it was begun with.
-    if (synced !== undefined) await orAborted(synced, signal);
+    try {
+      // A slow medium may take minutes for what it was begun with.
+      if (synced !== undefined) await orAborted(synced, signal);
+    } catch (error) {
+      // Nothing is to be brought there: no room has to be made for that.
+      throw isFault(error, "full") ? new Fault("transient", error.message, { cause: error }) : error;
+    }
   }
 
   async stage(staging: Staging, from: Replica, entry: Entry, held: Held, signal: AbortSignal): Promise<Digest> {
@@ -319,11 +324,6 @@ export class DeviceReplica implements Replica {
     const { needs, splices } = target.features;
     if (!begun) this.#expectBudget(size);
     const leave = await other.borrow(signal);
-    // What may be written once more without a difference that shows is synced as it was read.
-    const early = listed.recent === true ? undefined : from.sync(path, size, signal).catch(notRead);
-    // Waited for in the end, and where the rest failed by nobody.
-    early?.catch(() => undefined);
-    const synced = () => early ?? from.sync(path, size, signal).catch(notRead);
     const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
     const bytes = { sent: 0, spliced: 0 };
     let toCome = 0;
@@ -343,10 +343,7 @@ export class DeviceReplica implements Replica {
           ? before.digest
           : from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
-      if (ready !== undefined && ready === (await digest())) {
-        await synced();
-        return ready;
-      }
+      if (ready !== undefined && ready === (await digest())) return ready;
       // What is sent only whole is known before.
       const known = needs === "stream" ? undefined : await digest();
       const earlier = known === undefined && old !== undefined ? await this.#earlier(path, old, signal) : undefined;
@@ -398,7 +395,6 @@ export class DeviceReplica implements Replica {
       if (listed.recent !== true) this.#wholes.set(id, { of: listed, digest: whole });
       if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
-      await synced();
       return whole;
     } finally {
       comes(0);

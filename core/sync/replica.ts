@@ -38,11 +38,11 @@ export interface Earlier {
   readonly digest: Digest;
 }
 
-/** What `stage` and `publish` end with where it is the other side that cannot be read, or synced. Where that has no room for its own, no room has to be made at the side that it is brought to. */
+/** What `stage` and `publish` end with where it is the other side that cannot be read, or synced. */
 export class NotRead extends Fault {
   constructor(cause: Fault) {
     const { kind, message, retryAfterMs, notTaken } = cause;
-    super(kind === "full" ? "transient" : kind, message, { cause, notTaken, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+    super(kind, message, { cause, notTaken, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
   }
 }
 

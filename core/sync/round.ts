@@ -8,7 +8,7 @@ import { carryOut, dropStaged, isTold, type Listed, looksAs, recover, sideOf, ty
 import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
 import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, isOfPath, type Scan, type Staging } from "./replica.js";
+import { type Entry, isOfPath, NotRead, type Scan, type Staging } from "./replica.js";
 import type { Agreed, Staged } from "./store.js";
 import { type Guards, hiddenIn, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
@@ -92,8 +92,9 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   // Only now that is known, and then other things are to be done.
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
   await dropUnwanted(world, plan, held, others, signal);
-  const shown = await syncedAnew(world, plan, rules.together, signal);
-  if (shown.length > 0) await store.change({ agree: shown });
+  const { synced, unsynced } = await syncedAnew(world, plan, rules.together, signal);
+  if (synced.length > 0) await store.change({ agree: synced });
+  for (const [path, { at, error }] of unsynced) hold(held, path, undefined, at, error);
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
   if (again) {
@@ -109,22 +110,22 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   };
 }
 
-/** Of what is shown otherwise now, what its side has on its medium: of what somebody saved again a power cut could leave an empty file, which would count as a change. The rest is looked at the next time. */
-async function syncedAnew({ sides, store }: World, { shown }: Plan, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
+/** Of what is shown otherwise now, what its side has on its medium: of what somebody saved again a power cut could leave an empty file, which would count as a change. Why the rest is not. */
+async function syncedAnew({ sides, store }: World, { shown }: Plan, together: number, signal: AbortSignal) {
   const turns = new Turns(together);
-  const isSynced = async (path: string, now: Agreed) => {
+  const unsynced = new Map<string, { readonly at: Side; readonly error: Fault }>();
+  const sync = async (path: string, now: Agreed) => {
     const was = store.base.get(path);
-    for (const side of bothSides)
+    for (const at of bothSides)
       try {
-        if (was !== undefined && !looksAs(now[side], was[side])) await sides[side].sync(path, now.size, signal);
+        if (was !== undefined && (was[at].recent === true || !looksAs(now[at], was[at]))) await sides[at].sync(path, now.size, signal);
       } catch (error) {
-        if (!(await isOfPath(error, sides[side], signal))) throw error;
-        return false;
+        if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;
+        unsynced.set(path, { at, error });
       }
-    return true;
   };
-  const synced = await all(shown.map(([path, now]) => turns.run(signal, () => isSynced(path, now))));
-  return shown.filter((_, n) => synced[n]);
+  await all(shown.map(([path, now]) => turns.run(signal, () => sync(path, now))));
+  return { synced: shown.filter(([path]) => !unsynced.has(path)), unsynced };
 }
 
 /** Whether a side that was not listed is as it is known, where it matters: what is done in a directory is done in that, and none goes in which others may have put something. */
@@ -291,7 +292,9 @@ async function carryAll(
       } else {
         const passes = error.kind === "transient";
         if (!(await isOfPath(error, world.sides[at], signal))) throw error;
-        if ("on" in action && ((passes && last >= 0) || isBegun(world, action.path))) {
+        // What is moved without that is taken for gone where it was.
+        const isUnread = isMove(action) && error instanceof NotRead;
+        if ("on" in action && ((passes && last >= 0) || isUnread || isBegun(world, action.path))) {
           // Nobody knows whether it was done: what comes after it would count on it, and be taken for what was begun.
           hold(held, action.path, isMove(action) ? action.from : undefined, at, error);
           if (last >= 0) {

@@ -33,8 +33,17 @@ export interface Intent {
   readonly old?: Old;
   /** What is taken aside gets a name of its own then: it lost a conflict. */
   readonly beside?: true;
-  /** What gets the name then; absent: nothing does. `from`: as the other side showed it. */
-  readonly put?: { readonly staging: Staging; readonly digest: Digest; readonly from: Entry };
+  /** What gets the name then; absent: nothing does. */
+  readonly put?: Put;
+}
+
+export interface Put {
+  readonly staging: Staging;
+  readonly digest: Digest;
+  /** As the other side showed it. */
+  readonly from: Entry;
+  /** It could not be synced there: it is brought, and not agreed. */
+  readonly unsynced?: true;
 }
 
 /** Written before the first byte: of what was staged and got no name something may be there. */

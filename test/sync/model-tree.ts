@@ -338,7 +338,6 @@ export class TreeReplica implements Replica {
         staged.set(id, content);
         if (modifiedMs !== undefined) stagedMs.set(id, modifiedMs);
       });
-    await from.sync(path);
     // It may be written while it is sent.
     await from.#call(`look ${path}`, () => from.#expect(path, entry));
     return digestOf(content);

@@ -723,7 +723,7 @@ test("what was brought anew, as it could not be moved, is what is moved the next
   assert.deepEqual([server.text(), sent.slice(3)], ["a=1 c=4", []]);
 });
 
-test("what is saved again as it was is on its medium before that is noted", async () => {
+test("what is saved again as it was is on its medium before that is noted, and that it could not be is told", async () => {
   const { box, between, once, run, store } = two(mirrored);
   files(box, "a", "b");
   await run();
@@ -731,27 +731,97 @@ test("what is saved again as it was is on its medium before that is noted", asyn
   const before = stamps();
   for (const path of ["a", "b"]) box.put(path, box.content(path) ?? 0);
   between.gate = failing("sync a", "transient");
-  await once();
+  const { failed, broke } = await once();
   assert.deepEqual(stamps(), [before[0], box.entry("b")?.stamp]);
+  assert.deepEqual([[...failed], broke?.kind], [[["a", "box: the disk fails"]], "transient"]);
   between.gate = () => Promise.resolve();
-  await once();
+  assert.equal((await once()).failed.size, 0);
   assert.deepEqual(stamps()[0], box.entry("a")?.stamp);
 });
 
-for (const kind of ["transient", "full"] as const)
-  test(`a new name is on its medium before it is noted; ${kind}: holds up nothing else`, async () => {
-    const { box, server, between, once, run } = two(mirrored);
-    files(box, "a", "c");
+const unsynced = "box: the disk fails; should its medium lose it, that is not followed";
+
+for (const kind of ["transient", "denied"] as const)
+  test(`a new name is on its medium before it is noted; where that fails (${kind}) the file stays under the old one, and holds up nothing else`, async () => {
+    const { box, server, between, once, run } = two(mirroring(true));
+    files(box, "a", "c", "d/e");
     await run();
     box.rename("a", "b");
+    box.rename("d", "f");
     box.write("c", 4);
-    between.gate = failing("sync b", kind);
-    const { failed } = await once();
-    assert.deepEqual([server.text(), [...failed]], ["a=1 c=4", [["b", "box: the disk fails"]]]);
+    between.gate = (when, call) =>
+      when === "before" && /^sync [bf]$/.test(call) ? Promise.reject(new Fault(kind, "the disk fails")) : Promise.resolve();
+    for (let n = 0; n < 3; n++) {
+      const { failed } = await once();
+      assert.deepEqual(
+        [...failed],
+        ["b", "f"].map((path) => [path, unsynced]),
+      );
+    }
+    assert.equal(server.text(), "a=1 c=4 d/ d/e=3");
     between.gate = () => Promise.resolve();
     await run();
-    assert.equal(server.text(), "b=1 c=4");
+    assert.equal(server.text(), "b=1 c=4 f/ f/e=3");
   });
+
+for (const kind of ["transient", "denied"] as const) {
+  const failingAll: Gate = (when, call) =>
+    when === "before" && call.startsWith("sync ") ? Promise.reject(new Fault(kind, "the disk fails")) : Promise.resolve();
+
+  test(`what can be read and not synced (${kind}) is brought by a mirror, and what its disk loses then stays there`, async () => {
+    const { box, server, between, once, run, store } = two(mirroring(true));
+    files(box, "a");
+    await run();
+    box.write("a", 4);
+    files(box, "d/b");
+    between.gate = failingAll;
+    for (let n = 0; n < 3; n++) {
+      const { failed } = await once();
+      assert.ok(failed.has("d/b") && failed.has("a"), [...failed].join(" "));
+    }
+    assert.equal(server.text(), "a=4 d/ d/b=1");
+    assert.deepEqual([server.staged.size, store.staged.size, store.intents.size], [0, 0, 0]);
+    between.gate = () => Promise.resolve();
+    box.remove("a");
+    box.remove("d");
+    await run();
+    assert.equal(server.text(), "a=4 d/ d/b=1");
+  });
+
+  test(`and by a two-way route, where both are kept when its disk has something else then (${kind})`, async () => {
+    const { box, server, between, once, run } = two(() => ({ actions: twoWay }));
+    files(box, "a", "b");
+    await run();
+    box.write("a", 4);
+    between.gate = failingAll;
+    for (let n = 0; n < 2; n++) assert.deepEqual([...(await once()).failed], [["a", unsynced]]);
+    assert.equal(server.text(), "a=4 b=2");
+    between.gate = () => Promise.resolve();
+    box.write("a", 7);
+    await run();
+    assert.equal(server.text(), box.text());
+    assert.deepEqual(new Set(server.text().match(/=\d/g)), new Set(["=4", "=7", "=2"]));
+  });
+}
+
+test("what is brought from a disk that fails, and is killed before that is noted, is not agreed by the next start", async () => {
+  const { box, server, between, once, run, store } = two(() => ({ actions: twoWay }));
+  files(box, "a");
+  await run();
+  box.write("a", 4);
+  between.gate = (when, call) => {
+    if (when === "before" && call === "sync a") return Promise.reject(new Fault("denied", "the disk fails"));
+    return when === "after" && call === "publish a" ? Promise.reject(new Error("no power")) : Promise.resolve();
+  };
+  await assert.rejects(once(), /no power/);
+  between.gate = (when, call) => (when === "before" && call === "scan" ? Promise.reject(new Error("no power")) : Promise.resolve());
+  await assert.rejects(once(), /no power/);
+  assert.deepEqual([store.intents.size, store.base.has("a")], [0, false]);
+  between.gate = () => Promise.resolve();
+  box.remove("a");
+  await run();
+  assert.deepEqual([server.text(), box.text()], ["a=4", "a=4"]);
+});
 
 test("two names of one thing (hard links) both go to where they are here", async () => {
   const { box, server, run, sent } = adding();

@@ -1,7 +1,7 @@
 /** What is read is on its side's medium as it was read, also where it is written again in the moment in which that shows no difference; and a medium that hangs holds up nobody else. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -60,14 +60,36 @@ for (const mode of ["mirror", "two-way"])
     assert.deepEqual([readFileSync(copy, "utf8"), readFileSync(synced, "utf8")], ["second", "second"]);
   });
 
-/** `-D`: the program is the child that is killed. */
-const hanging = (paths: readonly string[]) => [
+/** What happens to each sync of these files. `-D`: the program is the child that is killed. */
+const injecting = (what: string, paths: readonly string[]) => [
   ...["strace", "-D", "-f", "-qq", "-o", "/dev/null", ...paths.flatMap((path) => ["-P", path])],
-  ...["-e", "trace=fsync", "-e", "inject=fsync:delay_enter=120s"],
+  ...["-e", "trace=fsync", "-e", `inject=fsync:${what}`],
 ];
-const canHang = spawnSync(hanging(["/"])[0] ?? "", [...hanging(["/"]).slice(1), "true"]).status === 0;
+const [strace = "", ...words] = injecting("error=EIO", ["/"]);
+const traced = spawnSync(strace, [...words, "true"]).status === 0 ? {} : { skip: "strace is missing, or may not trace here" };
 
-test("files whose syncs hang leave other routes alone", canHang ? {} : { skip: "strace is missing, or may not trace here" }, async (t) => {
+for (const mode of ["mirror", "two-way"])
+  test(`${mode}: what a disk that fails does not sync is brought, and stays when the disk has lost it`, traced, async (t) => {
+    const world = new World(t);
+    const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
+    const file = join(box, "log.bin");
+    writeFileSync(file, "a crash");
+    const config = world.config({
+      devices: { box: { type: "local", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
+      routes: [{ from: "box", to: ["nas"], mode, ...(mode === "mirror" ? { deletes: true } : {}) }],
+    });
+    const once = ["run", "--once", "--json", "--config", config];
+    const { code, out } = await runProgram(once, { wrap: injecting("error=EROFS", [file]) });
+    assert.equal(code, 3, out);
+    assert.match(out, /box: cannot sync log\.bin: the file system is read-only; should its medium lose it, that is not followed/);
+    assert.equal(readFileSync(join(nas, "log.bin"), "utf8"), "a crash");
+    rmSync(file);
+    assert.equal((await runProgram(once)).code, 0);
+    assert.equal(readFileSync(join(nas, "log.bin"), "utf8"), "a crash");
+    assert.equal(existsSync(file), mode === "two-way");
+  });
+
+test("files whose syncs hang leave other routes alone", traced, async (t) => {
   let tracer = 0;
   // Before all else goes: it waits for its delays.
   t.after(() => tracer > 0 && process.kill(tracer, "SIGKILL"));
@@ -83,7 +105,7 @@ test("files whose syncs hang leave other routes alone", canHang ? {} : { skip: "
       { from: "a", to: ["b"] },
     ],
   });
-  const program = new Program(["run", "--json", "--config", config], { wrap: hanging(files) });
+  const program = new Program(["run", "--json", "--config", config], { wrap: injecting("delay_enter=120s", files) });
   await until("all wait for their syncs", () => all(nas).filter((path) => path.endsWith(".part")).length === files.length, 60_000);
   tracer = Number(/^TracerPid:\s+(\d+)/m.exec(readFileSync(`/proc/${program.pid}/status`, "utf8"))?.[1]);
   writeFileSync(join(a, "log.bin"), "another");
