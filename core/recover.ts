@@ -3,7 +3,7 @@
  * from the receipts and the sidecars first, so that nothing is sent twice that has a receipt, and no only copy in the spool is forgotten.
  */
 import { createHash } from "node:crypto";
-import { createReadStream, promises as fs } from "node:fs";
+import { createReadStream, existsSync, promises as fs } from "node:fs";
 import { join } from "node:path";
 import { namesIn } from "./config.js";
 import type { Engine } from "./engine.js";
@@ -39,6 +39,10 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     }
   }
   await removeTemporaries(stateDir);
+  for (const name of namesIn(engine.config)) {
+    const dir = join(stateDir, "devices", name);
+    if (existsSync(dir)) await removeTemporaries(dir);
+  }
   const files = new Set(await spool.open());
   for (const id of files) {
     const version = queue.version(id);

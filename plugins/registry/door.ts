@@ -18,6 +18,7 @@ import {
   removeTemporaries,
   renameDurable,
   syncDir,
+  syncFound,
   writeDurable,
 } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
@@ -349,8 +350,11 @@ export class Door {
       const made = await runCommand("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", fresh], programMs, signal);
       throwIfAborted(signal);
       if (made.code !== 0) throw new Fault("transient", `no host key could be made: ${made.complaint}`);
-      await renameDurable(fresh, file);
+      // Before that has its name: afterwards nobody looks for it.
       await removeFile(`${fresh}.pub`);
+      // ssh-keygen syncs nothing, and vehicles believe no other one.
+      await syncFound(fresh);
+      await renameDurable(fresh, file);
     }
     const { code, out, complaint } = await runCommand("ssh-keygen", ["-y", "-P", "", "-f", file], programMs, signal);
     throwIfAborted(signal);

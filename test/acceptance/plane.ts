@@ -1,6 +1,7 @@
-/** A vehicle that is to register: its configuration, with comments that have to stay, and the logs that it brings home. */
+/** A vehicle that is to register: its configuration, with comments that have to stay, the logs that it brings home, and its owner's browser. */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { request } from "node:https";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
@@ -35,4 +36,16 @@ export async function until(seen: () => boolean, what: string, ms = 60_000): Pro
     if (performance.now() > end) throw new Error(`no ${what} in ${ms} ms`);
     await delay(20);
   }
+}
+
+/** Over TLS, whoever's the certificate is. */
+export function page(port: number, path: string, method: string, localAddress = "127.0.0.1"): Promise<number> {
+  return new Promise((resolve, reject) => {
+    request({ host: "127.0.0.1", port, path, method, localAddress, agent: false, rejectUnauthorized: false }, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode ?? 0);
+    })
+      .on("error", reject)
+      .end();
+  });
 }

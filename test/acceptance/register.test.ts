@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join, relative } from "node:path";
@@ -14,7 +13,7 @@ import { freePort, selfSigned } from "../conformance/ftp-servers.js";
 import { CountingRelay } from "../faults/counting-relay.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { linkIn, mailServer, type MailServer } from "../mail-server.js";
-import { fly, planeIn, until } from "./plane.js";
+import { fly, page, planeIn, until } from "./plane.js";
 
 const missing = ["sshd", "rsync", "rrsync", "ssh", "openssl"].filter(
   (program) => spawnSync("sh", ["-c", `PATH=$PATH:/usr/sbin command -v ${program}`]).status !== 0,
@@ -80,18 +79,6 @@ async function world(t: TestContext): Promise<World> {
     },
     plane: () => new Program(["run", "--json", "--config", planeConfig]),
   };
-}
-
-/** Over TLS, whoever's the certificate is. */
-function page(port: number, path: string, method: string, localAddress = "127.0.0.1"): Promise<number> {
-  return new Promise((resolve, reject) => {
-    request({ host: "127.0.0.1", port, path, method, localAddress, agent: false, rejectUnauthorized: false }, (answer) => {
-      answer.resume();
-      resolve(answer.statusCode ?? 0);
-    })
-      .on("error", reject)
-      .end();
-  });
 }
 
 const sha256 = (content: Buffer): string => createHash("sha256").update(content).digest("hex");

@@ -4,14 +4,18 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { Program } from "./process.js";
+import type { Random } from "./random.js";
 
 /** What makes something durable, or gives a name. */
 export const durableCalls = ["fsync", "fdatasync", "rename", "link", "unlink"] as const;
-type Call = (typeof durableCalls)[number];
+export type Call = (typeof durableCalls)[number];
 
 const inject = (call: Call, n: number) => ["-e", `trace=${call}`, "-e", `inject=${call}:signal=KILL:when=${n}`];
 const quiet = ["-qq", "-o", "/dev/null"];
+// One thread in the pool, so that the N-th call is the same each time.
+const onePooled = () => ({ ...process.env, UV_THREADPOOL_SIZE: "1" });
 const canKill = spawnSync("strace", [...quiet, ...inject("fsync", 1), "true"]).status === 0;
 
 /** For the options of a test. */
@@ -19,11 +23,9 @@ export const skipKilledAt = canKill ? {} : { skip: "strace is missing, or may no
 
 /** As one of its threads enters that call for the n-th time, of those that name `path` where that is given; false: it came to its end before. */
 export async function killedAt(args: readonly string[], call: Call, n: number, path?: string): Promise<boolean> {
-  // One thread in the pool, so that the N-th call is the same each time.
-  const env = { ...process.env, UV_THREADPOOL_SIZE: "1" };
   const end = await new Program(args, {
     wrap: ["strace", "-f", ...quiet, ...(path === undefined ? [] : ["-P", path]), ...inject(call, n)],
-    env,
+    env: onePooled(),
   }).exited;
   assert.ok(end === 0 || end === "SIGKILL", String(end));
   return end !== 0;
@@ -46,4 +48,26 @@ export async function killedAtEach(
       assert.ok(n < 200);
     }
   return kills;
+}
+
+/** A program that goes on until it is told to end, or until that kill. strace is not in between: a signal goes to the program. */
+export function killedLater(args: readonly string[], call: Call, n: number): Program {
+  return new Program(args, { wrap: ["strace", "-D", "-f", ...quiet, ...inject(call, n)], env: onePooled() });
+}
+
+/** The same, not killed: its calls go into `log`, for `drawnFrom`. */
+export function countedIn(log: string, args: readonly string[]): Program {
+  return new Program(args, { wrap: ["strace", "-D", "-f", "-qq", "-o", log, "-e", `trace=${durableCalls.join()}`], env: onePooled() });
+}
+
+/** Where to kill: of the calls that were counted so many of each kind, by chance, in their order. */
+export function drawnFrom(log: string, random: Random, most: number): { readonly call: Call; readonly n: number }[] {
+  const calls = [...readFileSync(log, "utf8").matchAll(/^(\d+) +(\w+)\(/gm)].map(([, thread = "", call = ""]) => ({ thread, call }));
+  return durableCalls.flatMap((call) => {
+    const counts = new Map<string, number>();
+    for (const { thread } of calls.filter((it) => it.call === call)) counts.set(thread, (counts.get(thread) ?? 0) + 1);
+    const left = Array.from({ length: Math.max(0, ...counts.values()) }, (_, index) => index + 1);
+    while (left.length > most) left.splice(random.below(left.length), 1);
+    return left.map((n) => ({ call, n }));
+  });
 }
