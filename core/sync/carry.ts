@@ -45,6 +45,8 @@ export interface World {
   readonly known?: Known;
   /** Ids of what could not be taken aside, by side and path: the next try is by the same. In memory. */
   readonly untaken: Map<string, string>;
+  /** What could not be synced, by side and path (`keyOf`): a system tells such a failure once, so it is not asked again. In memory. */
+  readonly unsynced: Map<string, { readonly at: Side; readonly path: string; readonly error: Fault }>;
   /** What had to be read to decide, and is not agreed yet: as long as it is listed so it is not read for each round. In memory. */
   readonly learned?: Map<string, Learned>;
 }
@@ -90,10 +92,11 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
     case "adopt": {
       const [here, there] = [listed("here"), listed("there")];
       if (here === undefined || there === undefined) return "left";
-      const unsynced = await syncRead(sides.here, path, here.entry, signal);
-      if (unsynced !== undefined) throw unsynced;
-      await sides.there.sync(path, there.entry.stamp.size, signal);
-      await store.change({ agree: [[path, agreedOf(here.entry, there.entry, here.digest ?? there.digest)]] });
+      const [one, two] = [
+        await synced(world, "here", path, here.entry, signal).catch(notRead),
+        await synced(world, "there", path, there.entry, signal),
+      ];
+      await store.change({ agree: [[path, agreedOf(one, two, here.digest ?? there.digest)]] });
       return "done";
     }
     case "forget":
@@ -117,12 +120,13 @@ async function act(world: World, action: Action, listed: Listed, signal: AbortSi
 }
 
 /** Where nobody else writes, it is agreed before it is there: one whose making was not answered, and that has gone here since, would be nobody's, and stay. */
-async function makeDir({ store, sides, table }: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+async function makeDir(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { store, sides, table } = world;
   const model = listed(other(on))?.entry;
   if (model?.kind !== "directory") return "left";
-  const agree = (made: Entry) => store.change({ agree: [[path, agreedBy(on, made, model, undefined)]] });
   // On a FAT what is in it is lost with its name.
-  const unsynced = await syncRead(sides[other(on)], path, model, signal);
+  const from = await synced(world, other(on), path, model, signal).catch(notRead);
+  const agree = (made: Entry) => store.change({ agree: [[path, agreedBy(on, made, from, undefined)]] });
   // What was to make room may be there still.
   const before = table.alone === true && !store.base.has(path);
   if (before) await agree({ kind: "directory", stamp: { size: 0 } });
@@ -130,20 +134,20 @@ async function makeDir({ store, sides, table }: World, on: Side, path: string, l
   const made = await sides[on].stat(path, signal);
   if (made?.kind !== "directory") return "left";
   if (!before) await agree(made);
-  if (unsynced !== undefined) throw unsynced;
   return "done";
 }
 
-/**
- * Syncs what is read; gives why it could not be, where that is of its path alone: what can be read of a medium that fails is brought all the same. Throws NotRead where its side does not work.
- */
-async function syncRead(side: Replica, path: string, { stamp }: Entry, signal: AbortSignal): Promise<NotRead | undefined> {
+/** What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. Throws the Fault of a side that does not work. */
+export async function synced({ sides, unsynced }: World, at: Side, path: string, entry: Entry, signal: AbortSignal): Promise<Entry> {
+  const key = keyOf(at, path);
   try {
-    await side.sync(path, stamp.size, signal).catch(notRead);
-    return undefined;
+    await sides[at].sync(path, entry.stamp.size, signal);
+    unsynced.delete(key);
+    return entry;
   } catch (error) {
-    if (!(error instanceof NotRead) || !(await isOfPath(error, side, signal))) throw error;
-    return new NotRead(new Fault(error.kind, `${error.message}; should its medium lose it, that is not followed`, { cause: error }));
+    if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;
+    unsynced.set(key, { at, path, error });
+    return { ...entry, unsynced: true };
   }
 }
 
@@ -208,15 +212,19 @@ function forgotten({ base }: Store, dir: string): (readonly [string, undefined])
 }
 
 /** What was agreed goes with it: whatever becomes of the program in between, `recover` finds where it is. */
-async function move({ store, sides, names }: World, action: Move, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+async function move(world: World, action: Move, listed: Listed, signal: AbortSignal): Promise<Outcome> {
+  const { store, sides, names } = world;
   const { on, path, from } = action;
   const entry = listed(on)?.entry;
   if (entry === undefined) return "left";
-  // On a FAT the new name is that of an empty file until then.
-  const unsynced = await syncRead(sides[other(on)], path, entry, signal);
-  if (unsynced !== undefined) throw unsynced;
   const id = names.intent();
-  await store.change({ intend: { id, on, path, move: { from, entry } } });
+  const was = store.base.get(from);
+  // On a FAT the new name is that of an empty file until then.
+  const read = was && (await synced(world, other(on), path, was[other(on)], signal).catch(notRead));
+  await store.change({
+    intend: { id, on, path, move: { from, entry } },
+    ...(was !== undefined && read?.unsynced === true ? { agree: [[from, { ...was, [other(on)]: read }]] } : {}),
+  });
   try {
     await sides[on].give(from, path, entry, signal);
   } catch (error) {
@@ -280,27 +288,29 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const before = store.staged.get(staging.id);
   const begun = before !== undefined;
   const { volume } = entry;
-  if (!begun || (before.over === true && !over))
-    await store.change({ stage: { on, staging, ...(over ? { over } : {}), ...(volume === undefined ? {} : { volume }) } });
+  const stage: Staged = { on, staging, ...(over ? { over } : {}), ...(volume === undefined ? {} : { volume }) };
+  if (!begun || (before.over === true && !over)) await store.change({ stage });
   const agreed = store.base.get(path)?.digest;
   const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
-  const sync = () => syncRead(sides[other(on)], path, entry, signal);
+  const sync = () => synced(world, other(on), path, entry, signal).catch(notRead);
   // Beside the sending; what may be written once more without a difference that shows, as it was read.
-  const early = entry.recent === true ? undefined : sync();
-  early?.catch(() => undefined);
-  const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, ...earlier }, signal);
-  const unsynced = await (early ?? sync());
-  const agree = (published: Entry) => [[path, unsynced === undefined ? agreedBy(on, published, entry, digest) : undefined]] as const;
+  let early: Promise<Entry> | undefined;
+  const reads = () => {
+    if (entry.recent !== true) early = sync();
+    early?.catch(() => undefined);
+  };
+  const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, reads, ...earlier }, signal);
+  const sent = await (early ?? sync());
   if (!over && table.alone === true) {
+    if (sent.unsynced === true) await store.change({ stage: { ...stage, unsynced: true } });
     const published = await sides[on].publish(staging, digest, sides[other(on)], entry, signal);
     if (published === undefined) return "left";
-    await store.change({ agree: agree(published), unstage: staging.id });
-    if (unsynced !== undefined) throw unsynced;
+    await store.change({ agree: [[path, agreedBy(on, published, sent, digest)]], unstage: staging.id });
     return "done";
   }
   const id = over ? await takingId(world, on, path, signal) : names.intent();
   const intent: Intent = {
-    ...{ id, on, path, put: { staging, digest, from: entry, ...(unsynced === undefined ? {} : { unsynced: true }) } },
+    ...{ id, on, path, put: { staging, digest, from: sent } },
     ...(over && old !== undefined ? { old: oldOf(old, names.trash(on, path, id)) } : {}),
   };
   await store.change({ intend: intent });
@@ -311,8 +321,7 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
     await store.change({ settle: id, ...(intent.old === undefined ? {} : { agree: [[path, undefined]] as const }) });
     return "left";
   }
-  await store.change({ agree: agree(published), settle: id, unstage: staging.id });
-  if (unsynced !== undefined) throw unsynced;
+  await store.change({ agree: [[path, agreedBy(on, published, sent, digest)]], settle: id, unstage: staging.id });
   return "done";
 }
 
@@ -369,7 +378,7 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
     // Not that it was refused is certain, when an answer was lost.
     if (!isFault(error, ...notAsListed)) throw error;
     if ((await sides[on].stat(old.trash, signal)) === undefined) {
-      world.untaken.set(untakenKey(on, path), id);
+      world.untaken.set(keyOf(on, path), id);
       await store.change({ settle: id });
       return false;
     }
@@ -381,12 +390,13 @@ async function take(world: World, intent: Intent, signal: AbortSignal): Promise<
   return false;
 }
 
-const untakenKey = (on: Side, path: string) => `${on}\0${path}`;
+/** Names a path of a side. */
+export const keyOf = (side: Side, path: string) => `${side}\0${path}`;
 
 /** Where each try had a name of its own in the trash, each would leave directories there, and be told anew. */
 async function takingId({ sides, names, untaken }: World, on: Side, path: string, signal: AbortSignal): Promise<string> {
-  const last = untaken.get(untakenKey(on, path));
-  untaken.delete(untakenKey(on, path));
+  const last = untaken.get(keyOf(on, path));
+  untaken.delete(keyOf(on, path));
   const isFree = last !== undefined && (await sides[on].stat(names.trash(on, path, last), signal)) === undefined;
   return isFree ? last : names.intent();
 }
@@ -466,7 +476,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     return;
   }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
-  if (old !== undefined && taken === undefined) world.untaken.set(untakenKey(on, path), id);
+  if (old !== undefined && taken === undefined) world.untaken.set(keyOf(on, path), id);
   if (old !== undefined && taken !== undefined && !(await isIt(side, old, taken, signal))) {
     await putBack(world, intent, taken, signal);
     await store.change({ settle: id });
@@ -481,8 +491,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   if (put !== undefined) {
     const published = await publishAgain(sides, intent, now, free, signal);
     if (published !== undefined) {
-      const agreed = put.unsynced === true ? undefined : agreedBy(on, published, put.from, put.digest);
-      await store.change({ agree: [[path, agreed]], settle: id });
+      await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
       return;
     }
     // The name is empty, and what was agreed is in the trash. Once it has its name again that is true still: not a conflict with what was to replace it.

@@ -314,7 +314,7 @@ export class DeviceReplica implements Replica {
     return digest;
   }
 
-  async #stage(staging: Staging, from: DeviceReplica, listed: Entry, { begun, old }: Held, signal: AbortSignal): Promise<Digest> {
+  async #stage(staging: Staging, from: DeviceReplica, listed: Entry, { begun, old, reads }: Held, signal: AbortSignal): Promise<Digest> {
     const { stamp } = listed;
     const { engine, lane, throttle, title, chunks: index } = this.given;
     const { path, size, id } = staging;
@@ -324,6 +324,7 @@ export class DeviceReplica implements Replica {
     const { needs, splices } = target.features;
     if (!begun) this.#expectBudget(size);
     const leave = await other.borrow(signal);
+    reads();
     const transfer = engine.transfers.begin({ id, kind: "push", route: title, from: other.name, to: lane.name, path, size }, 0);
     const bytes = { sent: 0, spliced: 0 };
     let toCome = 0;

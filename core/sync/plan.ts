@@ -13,11 +13,12 @@ import {
   isUnseen,
   lastMove,
   type Move,
+  other,
   type Side,
   type Tables,
 } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
-import { looksAs, type World } from "./carry.js";
+import { keyOf, looksAs, type World } from "./carry.js";
 import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
 import { type Hidden, hiddenAt } from "./hidden.js";
 import { type Entry, isOfPath, type Replica, type Scan } from "./replica.js";
@@ -33,7 +34,7 @@ export interface Plan {
   readonly actions: readonly Action[];
   readonly tables: Tables;
   readonly scans: Scans;
-  /** Each file's content that is known, by side and path. */
+  /** Each file's content that is known, by `keyOf`. */
   readonly digests: ReadonlyMap<string, Digest>;
   /** What is to be agreed instead, whatever is done: a side shows the same content otherwise now, or that thing has another name. */
   readonly shown: readonly (readonly [string, Agreed])[];
@@ -82,7 +83,12 @@ export async function planned(
     scans[side].settling.has(path) ||
     isIn(held, path) ||
     isIn(scans[side].unseen, path);
-  const base = new Map([...agreed].map(([path, { kind, size, digest, here: was }]) => [path, contentOf(kind, size, digest, was.identity)]));
+  const lost = lostBy(agreed, scans);
+  const base = new Map(
+    [...agreed].flatMap(([path, { kind, size, digest, here: was }]) =>
+      isIn(lost, path) ? [] : [[path, contentOf(kind, size, digest, was.identity)] as const],
+    ),
+  );
   const folding = new Map(bothSides.flatMap((side) => (scans[side].folds === undefined ? [] : [[side, scans[side].folds] as const])));
   for (;;) {
     if (table.alone === true && held.size + changing.size > 0) {
@@ -133,6 +139,24 @@ export async function planned(
       throwIfAborted(signal);
     }
   }
+}
+
+/** What a medium lost that could not be synced: it is as if it had never been there, so that it stays at the other side. */
+function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Set<string> {
+  const lost = new Set<string>();
+  let here: ReadonlyMap<string, Entry[]> | undefined;
+  for (const [path, agreed] of base)
+    for (const side of bothSides) {
+      const { unsynced, identity } = agreed[side];
+      if (unsynced !== true || !scans[other(side)].entries.has(path)) continue;
+      const now = scans[side].entries.get(path);
+      // Under another name it is not lost.
+      here ??= byIdentity(scans.here.entries.values(), (entry) => entry);
+      const isLost =
+        now === undefined ? identity === undefined || !here.has(identity) : now.kind === "file" && now.stamp.size < agreed.size;
+      if (isLost) lost.add(path);
+    }
+  return lost;
 }
 
 /** Some servers do not list all that they have (nginx: names that begin with a dot): what was agreed would be brought anew at each listing. */
@@ -262,7 +286,7 @@ function allShown(contents: Contents, { settling, unseen }: Scan): Contents {
 
 const untouched: Content = { kind: "directory" };
 
-/** Rows 10 whose files had to be read: they do not have to be the next time. */
+/** Rows 10 whose files had to be read: they do not have to be the next time. And what could not be synced. */
 function shownAnew(
   base: ReadonlyMap<string, Agreed>,
   { here, there }: Scans,
@@ -273,7 +297,7 @@ function shownAnew(
     if (isUnseen(tables, path)) return [];
     const [one, two] = [here.entries.get(path), there.entries.get(path)];
     if (agreed.kind === "directory" && one?.kind === "directory" && two?.kind === "directory")
-      return isNamedAs(one, agreed.here) && two.volume === agreed.there.volume
+      return isNamedAs(one, agreed.here) && two.volume === agreed.there.volume && !isUnsynced(agreed)
         ? []
         : [[path, { ...agreed, here: one, there: two }] as const];
     const same = bothSides.every((side) => digests.get(keyOf(side, path)) === agreed.digest);
@@ -284,10 +308,13 @@ function shownAnew(
       one.recent !== agreed.here.recent ||
       two.recent !== agreed.there.recent ||
       !isNamedAs(one, agreed.here) ||
-      two.volume !== agreed.there.volume;
+      two.volume !== agreed.there.volume ||
+      isUnsynced(agreed);
     return changed ? [[path, { ...agreed, here: one, there: two }] as const] : [];
   });
 }
+
+const isUnsynced = ({ here, there }: Agreed) => here.unsynced === true || there.unsynced === true;
 
 const isNamedAs = (one: Entry, two: Entry) => one.identity === two.identity && one.volume === two.volume;
 
@@ -304,6 +331,3 @@ function contentOf(kind: "file" | "directory", size: number, digest: Digest | un
   const named = identity === undefined ? {} : { identity };
   return kind === "directory" ? { kind, ...named } : { kind, size, ...named, ...(digest === undefined ? {} : { digest }) };
 }
-
-/** In `Plan.digests`. */
-export const keyOf = (side: Side, path: string) => `${side}\0${path}`;

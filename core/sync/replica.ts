@@ -15,6 +15,8 @@ export interface Entry {
   readonly volume?: string;
   /** It was written a moment before it was looked at: what is written to it next may show no difference, so it has to be read to be known. */
   readonly recent?: true;
+  /** Of what was agreed: it was read there, and could not be synced. That it is gone there, or shorter, is what its medium lost, not what a person did. */
+  readonly unsynced?: true;
 }
 
 /** What can be seen, whole or with what could not. What belongs to this program is left out. */
@@ -63,6 +65,8 @@ export interface Held {
   readonly begun: boolean;
   /** What has the name, as far as is known: what both have in common need not be sent. */
   readonly old?: Earlier;
+  /** Called once its turn has come, right before it is read. */
+  readonly reads: () => void;
 }
 
 /** A content on its way to a side, under a name that nobody sees. */

@@ -1,14 +1,15 @@
 /** One round of a mirror or two-way route: what was begun is ended, both sides are listed, what is to be done is decided, and done. */
+import { isDeepStrictEqual } from "node:util";
 import { type Fault, isFault, throwIfAborted } from "../errors.js";
 import type { Taken } from "../folded.js";
 import { depthOf, isAtOrBelow, parentOf } from "../paths.js";
 import { type Action, bothSides, isMove, isUnseen, lastMove, type Move, other, type Side } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
-import { carryOut, dropStaged, isTold, type Listed, looksAs, recover, sideOf, type World } from "./carry.js";
+import { carryOut, dropStaged, isTold, keyOf, type Listed, looksAs, recover, sideOf, synced, type World } from "./carry.js";
 import { type Held, hold, isIn, namesOf, waits } from "./held.js";
 import type { Copy, NoRoom } from "./no-room.js";
-import { keyOf, listedAt, type Plan, planned, type Scans } from "./plan.js";
-import { type Entry, isOfPath, NotRead, type Scan, type Staging } from "./replica.js";
+import { listedAt, type Plan, planned, type Scans } from "./plan.js";
+import { type Entry, isOfPath, type Scan, type Staging } from "./replica.js";
 import type { Agreed, Staged } from "./store.js";
 import { type Guards, hiddenIn, stillAgreed, strangeIn, strangeRoot, tooMuch } from "./stop.js";
 
@@ -92,11 +93,13 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   // Only now that is known, and then other things are to be done.
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
   await dropUnwanted(world, plan, held, others, signal);
-  const { synced, unsynced } = await syncedAnew(world, plan, rules.together, signal);
-  if (synced.length > 0) await store.change({ agree: synced });
-  for (const [path, { at, error }] of unsynced) hold(held, path, undefined, at, error);
+  const shown = await syncedAnew(world, plan, rules.together, signal);
+  if (shown.length > 0) await store.change({ agree: shown });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
+  for (const [key, { at, path, error }] of world.unsynced)
+    if (store.base.get(path)?.[at].unsynced !== true) world.unsynced.delete(key);
+    else if (!failed.has(path)) failed.set(path, `${rules.named[at]}: ${error.message}; should its medium lose it, that is not followed`);
   if (again) {
     const rest = await begun(world, rules, held, signal);
     return { ...rest, done: done + rest.done };
@@ -110,22 +113,23 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   };
 }
 
-/** Of what is shown otherwise now, what its side has on its medium: of what somebody saved again a power cut could leave an empty file, which would count as a change. Why the rest is not. */
-async function syncedAnew({ sides, store }: World, { shown }: Plan, together: number, signal: AbortSignal) {
+/** Of what is shown otherwise now, what is to be agreed: of what somebody saved again a power cut could leave an empty file, which would count as a change. */
+async function syncedAnew(world: World, { shown }: Plan, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
   const turns = new Turns(together);
-  const unsynced = new Map<string, { readonly at: Side; readonly error: Fault }>();
   const sync = async (path: string, now: Agreed) => {
-    const was = store.base.get(path);
-    for (const at of bothSides)
-      try {
-        if (was !== undefined && (was[at].recent === true || !looksAs(now[at], was[at]))) await sides[at].sync(path, now.size, signal);
-      } catch (error) {
-        if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;
-        unsynced.set(path, { at, error });
-      }
+    const was = world.store.base.get(path);
+    let next = now;
+    for (const at of was === undefined ? [] : bothSides) {
+      const [one, two] = [was?.[at], now[at]];
+      const isSame = one !== undefined && looksAs(two, one);
+      if (isSame && one.recent !== true && one.unsynced !== true) continue;
+      const entry =
+        isSame && world.unsynced.has(keyOf(at, path)) ? { ...two, unsynced: true as const } : await synced(world, at, path, two, signal);
+      next = { ...next, [at]: entry };
+    }
+    return isDeepStrictEqual(next, was) ? [] : [[path, next] as const];
   };
-  await all(shown.map(([path, now]) => turns.run(signal, () => sync(path, now))));
-  return { synced: shown.filter(([path]) => !unsynced.has(path)), unsynced };
+  return (await all(shown.map(([path, now]) => turns.run(signal, () => sync(path, now))))).flat();
 }
 
 /** Whether a side that was not listed is as it is known, where it matters: what is done in a directory is done in that, and none goes in which others may have put something. */
@@ -173,7 +177,12 @@ async function claimed(world: World, { scans: { here, there }, tables }: Plan, s
       continue;
     }
     // It may be what others brought there, of the same size, and it is long to read: nothing looks as if it were that.
-    const was: Entry = { kind: "file", stamp: { size }, recent: true, ...(staged.volume === undefined ? {} : { volume: staged.volume }) };
+    const { volume, unsynced } = staged;
+    const was: Entry = {
+      ...{ kind: "file", stamp: { size }, recent: true },
+      ...(volume === undefined ? {} : { volume }),
+      ...(unsynced === undefined ? {} : { unsynced }),
+    };
     await store.change({ agree: [[path, { kind: "file", size, digest: `sha256:unread-${id}`, here: was, there: shown }]] });
     any = true;
   }
@@ -292,9 +301,7 @@ async function carryAll(
       } else {
         const passes = error.kind === "transient";
         if (!(await isOfPath(error, world.sides[at], signal))) throw error;
-        // What is moved without that is taken for gone where it was.
-        const isUnread = isMove(action) && error instanceof NotRead;
-        if ("on" in action && ((passes && last >= 0) || isUnread || isBegun(world, action.path))) {
+        if ("on" in action && ((passes && last >= 0) || isBegun(world, action.path))) {
           // Nobody knows whether it was done: what comes after it would count on it, and be taken for what was begun.
           hold(held, action.path, isMove(action) ? action.from : undefined, at, error);
           if (last >= 0) {

@@ -3,9 +3,9 @@ import { isFault } from "../errors.js";
 import type { Digest } from "../plugin.js";
 import { bothSides, other, type Side } from "../reconcile.js";
 import { shortHash } from "../route.js";
-import { looksAs } from "./carry.js";
+import { keyOf, looksAs } from "./carry.js";
 import { goneAt, type MaxDeletes, objection } from "./guard.js";
-import { keyOf, type Plan, planned, type Planning, type Scans } from "./plan.js";
+import { type Plan, planned, type Planning, type Scans } from "./plan.js";
 import { isOfPath, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
 

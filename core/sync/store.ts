@@ -33,17 +33,8 @@ export interface Intent {
   readonly old?: Old;
   /** What is taken aside gets a name of its own then: it lost a conflict. */
   readonly beside?: true;
-  /** What gets the name then; absent: nothing does. */
-  readonly put?: Put;
-}
-
-export interface Put {
-  readonly staging: Staging;
-  readonly digest: Digest;
-  /** As the other side showed it. */
-  readonly from: Entry;
-  /** It could not be synced there: it is brought, and not agreed. */
-  readonly unsynced?: true;
+  /** What gets the name then; absent: nothing does. `from`: as the other side showed it. */
+  readonly put?: { readonly staging: Staging; readonly digest: Digest; readonly from: Entry };
 }
 
 /** Written before the first byte: of what was staged and got no name something may be there. */
@@ -54,6 +45,8 @@ export interface Staged {
   readonly over?: true;
   /** As the other side showed it. */
   readonly volume?: string;
+  /** As `Entry.unsynced`, at the other side. */
+  readonly unsynced?: true;
 }
 
 /** What a change makes of what was agreed, in memory. */

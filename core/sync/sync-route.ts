@@ -147,6 +147,7 @@ export class SyncRoute {
       names: routeNames,
       table,
       untaken: new Map(),
+      unsynced: new Map(),
       learned: new Map(),
       ...(mode === "mirror" ? { known: this.#known } : {}),
     };

@@ -314,11 +314,12 @@ export class TreeReplica implements Replica {
   }
 
   /** By copying from what has the name, where that looks as it was agreed: whatever that is by then, a part of the new content. What was not sent is proved, and where it is wrong all of it is sent. */
-  async stage(staging: Staging, from: Replica, entry: Entry, { begun, old: held }: Held): Promise<Digest> {
+  async stage(staging: Staging, from: Replica, entry: Entry, { begun, old: held, reads }: Held): Promise<Digest> {
     if (!(from instanceof TreeReplica)) throw new TypeError("both sides are trees of the model");
     const { id, path, modifiedMs } = staging;
     const { staged, stagedMs } = this.tree;
     if (!begun && staged.has(id)) throw new Error(`${path} is staged, and nobody knows of it`);
+    reads();
     const content = await from.#call(`read ${path}`, () => from.#expect(path, entry));
     if (!staged.has(id)) {
       stagedMs.delete(id);

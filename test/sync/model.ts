@@ -136,7 +136,15 @@ class Client {
       here: new TreeReplica(tree, gate, broken, published),
       there: new TreeReplica(server, gate, broken, published),
     };
-    this.world = { sides: this.sides, store: this.store, names, table: { actions: twoWay }, untaken: new Map(), learned: new Map() };
+    this.world = {
+      sides: this.sides,
+      store: this.store,
+      names,
+      table: { actions: twoWay },
+      untaken: new Map(),
+      unsynced: new Map(),
+      learned: new Map(),
+    };
   }
 
   /** Begins a round; "wrong": why it ended as none may. */
