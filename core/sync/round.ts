@@ -34,6 +34,8 @@ export interface Done {
   readonly left: ReadonlySet<string>;
   /** What can never be done as it is: path → reason. */
   readonly failed: ReadonlyMap<string, string>;
+  /** What is on no medium where it was read, as far as is known: path → reason. */
+  readonly unsynced: ReadonlyMap<string, string>;
   /** What could not be seen, so that nothing at or below it was done: path → reason. */
   readonly unseen: Readonly<Record<Side, ReadonlyMap<string, string>>>;
   /** Files that are not complete yet. */
@@ -97,9 +99,6 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   if (shown.length > 0) await store.change({ agree: shown });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
-  for (const [key, { at, path, error }] of world.unsynced)
-    if (store.base.get(path)?.[at].unsynced !== true) world.unsynced.delete(key);
-    else if (!failed.has(path)) failed.set(path, `${rules.named[at]}: ${error.message}; should its medium lose it, that is not followed`);
   if (again) {
     const rest = await begun(world, rules, held, signal);
     return { ...rest, done: done + rest.done };
@@ -107,10 +106,18 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
   const unseen = (side: Side) => new Map([...scans[side].unseen, ...plan.unread[side]]);
   return {
-    ...{ done, left, failed, unseen: { here: unseen("here"), there: unseen("there") }, settling },
+    ...{ done, left, failed, unsynced: unsyncedIn(world, rules), unseen: { here: unseen("here"), there: unseen("there") }, settling },
     more: lastMove(actions) >= 0,
     ...(broke === undefined ? {} : { broke }),
   };
+}
+
+function unsyncedIn({ store, unsynced }: World, { named }: Rules): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const [key, { at, path, error }] of unsynced)
+    if (store.base.get(path)?.[at].unsynced !== true) unsynced.delete(key);
+    else found.set(path, `${named[at]}: ${error.message}; should its medium lose it, that is not followed`);
+  return found;
 }
 
 /** Of what is shown otherwise now, what is to be agreed: of what somebody saved again a power cut could leave an empty file, which would count as a change. */

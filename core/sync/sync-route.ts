@@ -480,13 +480,14 @@ export class SyncRoute {
     this.#expiredMs = nowMs;
   }
 
-  #tell({ done, failed, unseen }: Done): void {
+  #tell({ done, failed, unsynced, unseen }: Done): void {
     const { events } = this.engine;
     if (done > 0)
       events.say("info", "synced", `${this.title}: ${done} ${done === 1 ? "change" : "changes"}`, { route: this.name, count: done });
     const hidden = (device: string, of: ReadonlyMap<string, string>) => [...of].map(([path, why]) => [`${device}:${path}`, why] as const);
     const stuck = [...this.#stuck].flatMap(([path, rounds]) => (rounds < stuckRounds ? [] : [[path, inTheWay] as const]));
-    const troubles = new Map([...failed, ...stuck, ...hidden(this.config.from, unseen.here), ...hidden(this.config.to, unseen.there)]);
+    const unseenAt = [...hidden(this.config.from, unseen.here), ...hidden(this.config.to, unseen.there)];
+    const troubles = new Map([...unsynced, ...failed, ...stuck, ...unseenAt]);
     for (const [path, why] of troubles)
       if (withoutNames(this.troubles.get(path)) !== withoutNames(why))
         events.say("warn", "sync-trouble", `${this.title}: ${path}: ${why}`, { route: this.name, path, reason: why });

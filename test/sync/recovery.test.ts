@@ -741,12 +741,12 @@ test("what is saved again as it was is on its medium before that is noted; where
   between.gate = failing("sync a", "transient");
   const asked: string[] = [];
   for (let n = 0; n < 3; n++) {
-    assert.deepEqual([...(await once()).failed], [["a", lost]]);
+    assert.deepEqual([...(await once()).unsynced], [["a", lost]]);
     between.gate = (_, call) => (call.startsWith("sync ") && asked.push(call), Promise.resolve());
   }
   assert.deepEqual([here("a"), here("b"), asked], [{ ...box.entry("a"), unsynced: true }, box.entry("b"), []]);
   world.unsynced.clear();
-  assert.equal((await once()).failed.size, 0);
+  assert.equal((await once()).unsynced.size, 0);
   assert.deepEqual([here("a"), asked], [box.entry("a"), ["sync a", "sync a"]]);
   box.put("a", 1);
   between.gate = failing("sync a", "denied");
@@ -768,7 +768,7 @@ for (const kind of ["transient", "denied"] as const) {
       when === "before" && /^sync [bf]$/.test(call) ? Promise.reject(new Fault(kind, "the disk fails")) : Promise.resolve();
     for (let n = 0; n < 3; n++)
       assert.deepEqual(
-        [...(await once()).failed].sort(),
+        [...(await once()).unsynced].sort(),
         ["b", "f"].map((path) => [path, lost]),
       );
     assert.equal(server.text(), "b=1 c=2 f/ f/e=3 f/g=1");
@@ -787,8 +787,15 @@ for (const kind of ["transient", "denied"] as const) {
     const read: string[] = [];
     for (const content of [4, 5]) {
       box.write("a", content);
-      const { done, failed, broke } = await once();
-      assert.ok(done > 0 && failed.get("a") === lost && failed.get("d") === lost && failed.get("d/b") === lost && broke === undefined);
+      const { done, unsynced, failed, broke } = await once();
+      assert.ok(
+        done > 0 &&
+          unsynced.get("a") === lost &&
+          unsynced.get("d") === lost &&
+          unsynced.get("d/b") === lost &&
+          broke === undefined &&
+          failed.size === 0,
+      );
       between.gate = (when, call) => (call.startsWith("digest ") && read.push(call), failingAll(kind)(when, call));
     }
     assert.deepEqual([server.text(), read], ["a=5 d/ d/b=1 k=2", []]);
@@ -814,7 +821,7 @@ for (const kind of ["transient", "denied"] as const) {
     between.gate = failingAll(kind);
     for (const content of [4, 5]) {
       box.write("a", content);
-      assert.deepEqual([...(await once()).failed], [["a", lost]]);
+      assert.deepEqual([...(await once()).unsynced], [["a", lost]]);
     }
     assert.equal(server.text(), "a=5 b=2");
     between.gate = () => Promise.resolve();
