@@ -45,10 +45,17 @@ export interface World {
   readonly known?: Known;
   /** Ids of what could not be taken aside, by side and path: the next try is by the same. In memory. */
   readonly untaken: Map<string, string>;
-  /** What could not be synced, by side and path (`keyOf`): a system tells such a failure once, so it is not asked again. In memory. */
-  readonly unsynced: Map<string, { readonly at: Side; readonly path: string; readonly error: Fault }>;
+  /** What could not be synced, by `keyOf`. In memory: whoever is started anew asks again, and may hear another answer (`synced`). */
+  readonly unsynced: Map<string, Unsynced>;
   /** What had to be read to decide, and is not agreed yet: as long as it is listed so it is not read for each round. In memory. */
   readonly learned?: Map<string, Learned>;
+}
+
+export interface Unsynced {
+  readonly at: Side;
+  readonly path: string;
+  readonly entry: Entry;
+  readonly error: Fault;
 }
 
 export interface Learned {
@@ -137,17 +144,34 @@ async function makeDir(world: World, on: Side, path: string, listed: Listed, sig
   return "done";
 }
 
-/** What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. Throws the Fault of a side that does not work. */
+/**
+ * What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. What its medium did not take is not asked for once more, as a system
+ * tells that once. Throws the Fault of a side that does not work.
+ */
 export async function synced({ sides, unsynced }: World, at: Side, path: string, entry: Entry, signal: AbortSignal): Promise<Entry> {
   const key = keyOf(at, path);
+  const before = unsynced.get(key);
+  if (before?.error.kind === "transient" && looksAs(entry, before.entry)) return { ...entry, unsynced: true };
   try {
     await sides[at].sync(path, entry.stamp.size, signal);
-    unsynced.delete(key);
-    return entry;
   } catch (error) {
-    if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;
-    unsynced.set(key, { at, path, error });
+    // Nothing is brought to it: no room is to be made there.
+    if (!isFault(error) || !(error.kind === "full" || (await isOfPath(error, sides[at], signal)))) throw error;
+    unsynced.set(key, { at, path, entry, error });
     return { ...entry, unsynced: true };
+  }
+  unsynced.delete(key);
+  const { unsynced: _, ...plain } = entry;
+  return plain;
+}
+
+/** It has another name. */
+function renameUnsynced({ unsynced }: World, at: Side, from: string, to: string): void {
+  for (const [key, it] of [...unsynced]) {
+    if (it.at !== at || !isAtOrBelow(it.path, from)) continue;
+    unsynced.delete(key);
+    const path = to + it.path.slice(from.length);
+    unsynced.set(keyOf(at, path), { ...it, path });
   }
 }
 
@@ -219,6 +243,7 @@ async function move(world: World, action: Move, listed: Listed, signal: AbortSig
   if (entry === undefined) return "left";
   const id = names.intent();
   const was = store.base.get(from);
+  renameUnsynced(world, other(on), from, path);
   // On a FAT the new name is that of an empty file until then.
   const read = was && (await synced(world, other(on), path, was[other(on)], signal).catch(notRead));
   await store.change({

@@ -299,13 +299,8 @@ export class DeviceReplica implements Replica {
 
   async sync(path: string, size: number, signal: AbortSignal): Promise<void> {
     const synced = this.given.lane.device.tree?.sync?.(this.#at(path), size, signal);
-    try {
-      // A slow medium may take minutes for what it was begun with.
-      if (synced !== undefined) await orAborted(synced, signal);
-    } catch (error) {
-      // Nothing is to be brought there: no room has to be made for that.
-      throw isFault(error, "full") ? new Fault("transient", error.message, { cause: error }) : error;
-    }
+    // A slow medium may take minutes for what it was begun with.
+    if (synced !== undefined) await orAborted(synced, signal);
   }
 
   async stage(staging: Staging, from: Replica, entry: Entry, held: Held, signal: AbortSignal): Promise<Digest> {

@@ -19,7 +19,7 @@ import {
 } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
 import { keyOf, looksAs, type World } from "./carry.js";
-import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
+import { type Held, isIn, namesOf, valueAbove, waits, whyIn } from "./held.js";
 import { type Hidden, hiddenAt } from "./hidden.js";
 import { type Entry, isOfPath, type Replica, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
@@ -42,6 +42,8 @@ export interface Plan {
   readonly unread: Readonly<Record<Side, ReadonlyMap<string, string>>>;
   /** What was agreed and is hidden at a side, on a file system that is not to be seen there: it is left as it is. */
   readonly hidden: Readonly<Record<Side, readonly string[]>>;
+  /** What was agreed and could not be synced, and the medium of that side has lost: it is to be forgotten, so that it stays at the other side. */
+  readonly lost: ReadonlyMap<string, Side>;
   /** The other side was not listed: `known`. */
   readonly unlisted: boolean;
   /** Actions that cannot be done, as the side has the name in another spelling. */
@@ -83,10 +85,10 @@ export async function planned(
     scans[side].settling.has(path) ||
     isIn(held, path) ||
     isIn(scans[side].unseen, path);
-  const lost = lostBy(agreed, scans);
+  const lost = lostBy(store.base, scans);
   const base = new Map(
     [...agreed].flatMap(([path, { kind, size, digest, here: was }]) =>
-      isIn(lost, path) ? [] : [[path, contentOf(kind, size, digest, was.identity)] as const],
+      lost.has(path) ? [] : [[path, contentOf(kind, size, digest, was.identity)] as const],
     ),
   );
   const folding = new Map(bothSides.flatMap((side) => (scans[side].folds === undefined ? [] : [[side, scans[side].folds] as const])));
@@ -116,7 +118,7 @@ export async function planned(
     );
     if (questions.length === 0)
       return {
-        ...{ actions, tables, scans, digests, unread, unlisted: unlisted !== undefined },
+        ...{ actions, tables, scans, digests, unread, lost, unlisted: unlisted !== undefined },
         hidden: { here: hidden.here.paths, there: hidden.there.paths },
         taken: takenOtherwise(
           actions,
@@ -141,22 +143,34 @@ export async function planned(
   }
 }
 
-/** What a medium lost that could not be synced: it is as if it had never been there, so that it stays at the other side. */
-function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Set<string> {
-  const lost = new Set<string>();
-  let here: ReadonlyMap<string, Entry[]> | undefined;
+/** What was agreed with `unsynced`, or below that, where its medium lost it: it is gone, shorter, or in a directory of another identity, and is there under no other name. */
+function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Map<string, Side> {
+  const tops = new Map<string, Side>();
+  const named: Partial<Record<Side, ReadonlyMap<string, readonly Entry[]>>> = {};
+  const isLess = (now: Entry, agreed: Agreed) => now.kind === "file" && now.stamp.size < agreed.size;
+  const isGone = (path: string, agreed: Agreed, side: Side) => {
+    const now = scans[side].entries.get(path);
+    return now === undefined || isLess(now, agreed);
+  };
+  const isUnseen = (path: string) => bothSides.some((side) => scans[side].settling.has(path) || isIn(scans[side].unseen, path));
   for (const [path, agreed] of base)
     for (const side of bothSides) {
       const { unsynced, identity } = agreed[side];
       if (unsynced !== true || !scans[other(side)].entries.has(path)) continue;
       const now = scans[side].entries.get(path);
-      // Under another name it is not lost.
-      here ??= byIdentity(scans.here.entries.values(), (entry) => entry);
-      const isLost =
-        now === undefined ? identity === undefined || !here.has(identity) : now.kind === "file" && now.stamp.size < agreed.size;
-      if (isLost) lost.add(path);
+      const isAnother = now?.kind === "directory" && now.identity !== identity;
+      if (!isAnother && !isGone(path, agreed, side)) continue;
+      named[side] ??= byIdentity(scans[side].entries.values(), (entry) => entry);
+      const things = identity === undefined ? [] : (named[side].get(identity) ?? []);
+      if (things.every((entry) => isLess(entry, agreed))) tops.set(path, side);
     }
-  return lost;
+  if (tops.size === 0) return tops;
+  return new Map(
+    [...base].flatMap(([path, agreed]) => {
+      const side = isUnseen(path) ? undefined : valueAbove(tops, path);
+      return side === undefined || !isGone(path, agreed, side) ? [] : [[path, side] as const];
+    }),
+  );
 }
 
 /** Some servers do not list all that they have (nginx: names that begin with a dot): what was agreed would be brought anew at each listing. */

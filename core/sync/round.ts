@@ -96,7 +96,8 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
   await dropUnwanted(world, plan, held, others, signal);
   const shown = await syncedAnew(world, plan, rules.together, signal);
-  if (shown.length > 0) await store.change({ agree: shown });
+  const lost = [...plan.lost.keys()].map((path) => [path, undefined] as const);
+  if (shown.length + lost.length > 0) await store.change({ agree: [...shown, ...lost] });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
   if (again) {
@@ -106,17 +107,21 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   const settling = new Set([...scans.here.settling, ...scans.there.settling]).size;
   const unseen = (side: Side) => new Map([...scans[side].unseen, ...plan.unread[side]]);
   return {
-    ...{ done, left, failed, unsynced: unsyncedIn(world, rules), unseen: { here: unseen("here"), there: unseen("there") }, settling },
+    ...{ done, left, failed, unsynced: unsyncedIn(world, plan, rules), unseen: { here: unseen("here"), there: unseen("there") }, settling },
     more: lastMove(actions) >= 0,
     ...(broke === undefined ? {} : { broke }),
   };
 }
 
-function unsyncedIn({ store, unsynced }: World, { named }: Rules): Map<string, string> {
+function unsyncedIn({ store, unsynced }: World, { lost }: Plan, { named }: Rules): Map<string, string> {
   const found = new Map<string, string>();
-  for (const [key, { at, path, error }] of unsynced)
-    if (store.base.get(path)?.[at].unsynced !== true) unsynced.delete(key);
-    else found.set(path, `${named[at]}: ${error.message}; should its medium lose it, that is not followed`);
+  for (const [path, at] of lost) found.set(path, `${named[at]} could not sync it, and has lost it since: it stays at ${named[other(at)]}`);
+  for (const [key, { at, path, error }] of unsynced) {
+    const agreed = store.base.get(path)?.[at];
+    if (agreed?.unsynced === true)
+      found.set(path, `${named[at]}: ${error.message}; it is brought all the same, and should its medium lose it, that is not followed`);
+    else if (agreed !== undefined) unsynced.delete(key);
+  }
   return found;
 }
 
@@ -126,13 +131,10 @@ async function syncedAnew(world: World, { shown }: Plan, together: number, signa
   const sync = async (path: string, now: Agreed) => {
     const was = world.store.base.get(path);
     let next = now;
-    for (const at of was === undefined ? [] : bothSides) {
-      const [one, two] = [was?.[at], now[at]];
-      const isSame = one !== undefined && looksAs(two, one);
-      if (isSame && one.recent !== true && one.unsynced !== true) continue;
-      const entry =
-        isSame && world.unsynced.has(keyOf(at, path)) ? { ...two, unsynced: true as const } : await synced(world, at, path, two, signal);
-      next = { ...next, [at]: entry };
+    for (const at of bothSides) {
+      const one = was?.[at];
+      if (one !== undefined && (one.recent === true || one.unsynced === true || !looksAs(now[at], one)))
+        next = { ...next, [at]: await synced(world, at, path, now[at], signal) };
     }
     return isDeepStrictEqual(next, was) ? [] : [[path, next] as const];
   };

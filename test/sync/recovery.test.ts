@@ -726,7 +726,7 @@ test("what was brought anew, as it could not be moved, is what is moved the next
   assert.deepEqual([server.text(), sent.slice(3)], ["a=1 c=4", []]);
 });
 
-const lost = "box: the disk fails; should its medium lose it, that is not followed";
+const lost = "box: the disk fails; it is brought all the same, and should its medium lose it, that is not followed";
 const failingAll =
   (kind: FaultKind): Gate =>
   (when, call) =>
@@ -862,6 +862,54 @@ for (const [mode, table, over] of [
     box.remove("a");
     await run();
     assert.equal(server.text(), "a=4 k=1");
+  });
+
+test("what is rotated, swapped or renamed after its sync failed is not lost by that; what a rename left short is", async () => {
+  for (const table of [mirroring(true), () => ({ actions: twoWay })]) {
+    const { box, server, between, run } = two(table);
+    between.gate = failing("sync a", "transient");
+    box.put("a", 5);
+    await run();
+    const sent: string[] = [];
+    between.gate = (when, call) => (when === "before" && call.startsWith("send ") && sent.push(call), Promise.resolve());
+    box.rename("a", "a.1");
+    box.put("a", 3);
+    await run();
+    assert.deepEqual([server.text(), box.text(), sent.length], ["a.1=5 a=3", "a.1=5 a=3", 1]);
+  }
+  const { box, server, between, run } = two(mirroring(true));
+  between.gate = failing("sync a", "transient");
+  box.put("a", 5);
+  await run();
+  between.gate = () => Promise.resolve();
+  box.rename("a", "b");
+  box.write("b", 3);
+  await run();
+  assert.equal(server.text(), "a=5 b=3");
+});
+
+for (const [mode, table] of [
+  ["a mirror", mirroring(true)],
+  ["two-way", () => ({ actions: twoWay })],
+] as const)
+  test(`a directory that could not be synced, was lost, and is made anew: what was in it stays (${mode})`, async () => {
+    const { box, server, between, once, run } = two(table);
+    files(box, "k", "d/b");
+    between.gate = failing("sync d", "transient");
+    await run();
+    between.gate = () => Promise.resolve();
+    box.remove("d");
+    files(box, "d/n");
+    const { unsynced } = await once();
+    assert.equal(unsynced.get("d/b"), "box could not sync it, and has lost it since: it stays at nas");
+    await run();
+    assert.equal(server.text(), "d/ d/b=2 d/n=1 k=1");
+    // Its deletion is one again, where it is there again.
+    if (mode === "two-way") {
+      box.remove("d/b");
+      await run();
+      assert.equal(server.text(), "d/ d/n=1 k=1");
+    }
   });
 
 test("two names of one thing (hard links) both go to where they are here", async () => {
