@@ -105,6 +105,12 @@ export function faultOfErrno(error: unknown, what: string): Fault {
   return new Fault(kind, `${what}: ${said}`, { cause: error });
 }
 
+/** The Fault of `Tree.sync` for what node:fs said. */
+export function faultOfSync(error: unknown, path: string): Fault {
+  const fault = faultOfErrno(error, `cannot sync ${path}`);
+  return codeOf(error) === "EIO" ? new Fault("unreadable", fault.message, { cause: error }) : fault;
+}
+
 /** The Fault of `Tree.rmdir` for what node:fs said when it should remove the directory at `path`; undefined where nothing is there. */
 export function faultOfRmdir(error: unknown, path: string): Fault | undefined {
   switch (codeOf(error)) {

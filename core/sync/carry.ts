@@ -146,17 +146,18 @@ async function makeDir(world: World, on: Side, path: string, listed: Listed, sig
 
 /**
  * What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. What its medium did not take is not asked for once more, as a system
- * tells that once. Throws the Fault of a side that does not work.
+ * tells that once. Throws the Fault of a side that does not work, and "transient": it is tried again.
  */
 export async function synced({ sides, unsynced }: World, at: Side, path: string, entry: Entry, signal: AbortSignal): Promise<Entry> {
   const key = keyOf(at, path);
   const before = unsynced.get(key);
-  if (before?.error.kind === "transient" && looksAs(entry, before.entry)) return { ...entry, unsynced: true };
+  if (before?.error.kind === "unreadable" && looksAs(entry, before.entry)) return { ...entry, unsynced: true };
   try {
     await sides[at].sync(path, entry.stamp.size, signal);
   } catch (error) {
-    // Nothing is brought to it: no room is to be made there.
-    if (!isFault(error) || !(error.kind === "full" || (await isOfPath(error, sides[at], signal)))) throw error;
+    if (!isFault(error) || error.kind === "transient") throw error;
+    // "full": nothing is brought to it, so no room is to be made there.
+    if (error.kind !== "full" && !(await isOfPath(error, sides[at], signal))) throw error;
     unsynced.set(key, { at, path, entry, error });
     return { ...entry, unsynced: true };
   }

@@ -95,7 +95,7 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   // Only now that is known, and then other things are to be done.
   for (const side of unmarked) if ((await world.sides[side].folds(signal)) !== undefined) return begun(world, rules, held, signal);
   await dropUnwanted(world, plan, held, others, signal);
-  const shown = await syncedAnew(world, plan, rules.together, signal);
+  const shown = await syncedAnew(world, plan, held, rules.together, signal);
   const lost = [...plan.lost.keys()].map((path) => [path, undefined] as const);
   if (shown.length + lost.length > 0) await store.change({ agree: [...shown, ...lost] });
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
@@ -125,18 +125,24 @@ function unsyncedIn({ store, unsynced }: World, { lost }: Plan, { named }: Rules
   return found;
 }
 
-/** Of what is shown otherwise now, what is to be agreed: of what somebody saved again a power cut could leave an empty file, which would count as a change. */
-async function syncedAnew(world: World, { shown }: Plan, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
+/** Of what is shown otherwise now, what is to be agreed: of what somebody saved again a power cut could leave an empty file, which would count as a change. Holds what cannot be synced now. */
+async function syncedAnew(world: World, { shown }: Plan, held: Held, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
+  const { sides, store } = world;
   const turns = new Turns(together);
-  const sync = async (path: string, now: Agreed) => {
-    const was = world.store.base.get(path);
+  const sync = async (path: string, now: Agreed): Promise<Plan["shown"]> => {
+    const was = store.base.get(path);
     let next = now;
-    for (const at of bothSides) {
-      const one = was?.[at];
-      if (one !== undefined && (one.recent === true || one.unsynced === true || !looksAs(now[at], one)))
-        next = { ...next, [at]: await synced(world, at, path, now[at], signal) };
-    }
-    return isDeepStrictEqual(next, was) ? [] : [[path, next] as const];
+    for (const at of bothSides)
+      try {
+        const one = was?.[at];
+        if (one !== undefined && (one.recent === true || one.unsynced === true || !looksAs(now[at], one)))
+          next = { ...next, [at]: await synced(world, at, path, now[at], signal) };
+      } catch (error) {
+        if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;
+        hold(held, path, undefined, at, error);
+        return [];
+      }
+    return isDeepStrictEqual(next, was) ? [] : [[path, next]];
   };
   return (await all(shown.map(([path, now]) => turns.run(signal, () => sync(path, now))))).flat();
 }

@@ -5,7 +5,7 @@
  * left alone: Fault "changed".
  */
 import { buffer } from "node:stream/consumers";
-import { codeOf, Fault, faultOfErrno, faultOfRmdir, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, faultOfRmdir, faultOfSync, throwIfAborted } from "../../core/errors.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises, Upload } from "../../core/plugin.js";
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, tryOut } from "../../core/try-out.js";
@@ -103,7 +103,7 @@ export class InboxTree implements Tree {
     try {
       await this.#inbox.root.syncThere(placeOfCorePath(path));
     } catch (error) {
-      throw faultOfErrno(error, `cannot sync ${path}`);
+      throw faultOfSync(error, path);
     }
   }
 

@@ -5,7 +5,7 @@
  * moved after a look, and what another program puts there in that moment is replaced.
  */
 import { promises as fs } from "node:fs";
-import { codeOf, Fault, faultOfErrno, faultOfRmdir, isFault, throwIfAborted } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno, faultOfRmdir, faultOfSync, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncGone, syncName, syncThere } from "../../core/fs.js";
 import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
@@ -115,7 +115,7 @@ export class LocalTree implements Tree {
     try {
       await this.#syncs.run(signal, () => syncThere(placeOf(this.root, path)));
     } catch (error) {
-      throw faultOfErrno(error, `cannot sync ${path}`);
+      throw faultOfSync(error, path);
     }
   }
 

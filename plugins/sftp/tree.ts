@@ -4,7 +4,7 @@ import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/p
 import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
-import { isAbsent, Refusal } from "./faults.js";
+import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
 import type { Pool } from "./pool.js";
 import { makeDirsDurable } from "./publishing.js";
 import type { Session } from "./session.js";
@@ -105,7 +105,14 @@ export class SftpTree extends RemoteTree implements Tree {
   }
 
   sync(path: string, size: number, signal: AbortSignal): Promise<void> {
-    return this.#pool.with(signal, `cannot sync ${path}`, ({ session }) => session.syncs.found(wirePath(session.root, path), size));
+    return this.#pool.with(signal, `cannot sync ${path}`, async ({ session }) => {
+      try {
+        await session.syncs.found(wirePath(session.root, path), size);
+      } catch (error) {
+        if (!isRefusal(error, Status.failure)) throw error;
+        throw new Fault("unreadable", `cannot sync ${path}: the server's medium did not take it ("${error.text}")`, { cause: error });
+      }
+    });
   }
 
   tryOut(dir: string, signal: AbortSignal): Promise<TreePromises> {

@@ -3,7 +3,7 @@
  * mirror. The program is killed, or loses its link, before or after any call. Then it is quiet: the mirror has to hold what the tree does; whatever
  * was at the mirror has to be there still, or in its trash; and what only got another name was not sent again.
  */
-import { Fault, isFault } from "../../core/errors.js";
+import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
 import { isAtOrBelow } from "../../core/paths.js";
 import type { Digest } from "../../core/plugin.js";
@@ -134,10 +134,7 @@ class MirrorWorld {
         this.meddle(call.slice("compare ".length));
     };
     const gateHere = async (when: "before" | "after", call: string) => {
-      await this.steps.gate().catch((error: unknown) => {
-        // What only could not be synced is brought, and stays there when it is lost here: recovery.test.ts.
-        throw call.startsWith("sync ") && isFault(error, "transient") ? new Fault("offline", error.message) : error;
-      });
+      await this.steps.gate();
       if (when === "before" && /^(scan$|sync )/.test(call)) this.log.push(`    here: ${call}`);
       if (when === "before" && call === "scan") this.#listedAt = this.here.turn;
     };
