@@ -27,7 +27,7 @@ export type FaultKind =
   | "missing"
   /** This file will never be taken there. This delivery is parked with the reason; the rest goes on. */
   | "rejected"
-  /** The source cannot read these bytes: a bad sector, a broken entry. Its deliveries are parked with the place; tried again when the source attaches anew, and daily. */
+  /** The source cannot read these bytes: a bad sector, a broken entry. Its deliveries are parked with the place; tried again when the source attaches anew, and daily. Of `Tree.sync`: its medium did not take what was written to it. */
   | "unreadable"
   /** The target has no use for this file, and said so before it took any of it. This delivery is dropped with the reason; nobody waits for it. */
   | "unwanted"
