@@ -14,7 +14,7 @@ import type { Digest } from "../plugin.js";
 import { type Action, bothSides, type Move, other, type Side, type Tables } from "../reconcile.js";
 import { type Held, hold } from "./held.js";
 import type { Known } from "./known.js";
-import { type Begun, type Entry, isOfPath, notAsListed, NotRead, notRead, type Replica, type Staging } from "./replica.js";
+import { type Begun, type Entry, isOfPath, notAsListed, NotRead, notRead, type Replica, type Staging, type Unsynced } from "./replica.js";
 import { type Agreed, type Intent, type Old, type Staged, type Store } from "./store.js";
 
 /** 2001-01-01: earlier times are those of machines without a clock. */
@@ -45,17 +45,10 @@ export interface World {
   readonly known?: Known;
   /** Ids of what could not be taken aside, by side and path: the next try is by the same. In memory. */
   readonly untaken: Map<string, string>;
-  /** What could not be synced, by `keyOf`. In memory: whoever is started anew asks again, and may hear another answer (`synced`). */
-  readonly unsynced: Map<string, Unsynced>;
+  /** `bootId`. */
+  readonly boot: string;
   /** What had to be read to decide, and is not agreed yet: as long as it is listed so it is not read for each round. In memory. */
   readonly learned?: Map<string, Learned>;
-}
-
-export interface Unsynced {
-  readonly at: Side;
-  readonly path: string;
-  readonly entry: Entry;
-  readonly error: Fault;
 }
 
 export interface Learned {
@@ -145,35 +138,36 @@ async function makeDir(world: World, on: Side, path: string, listed: Listed, sig
 }
 
 /**
- * What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. What its medium did not take is not asked for once more, as a system
- * tells that once. Throws the Fault of a side that does not work, and "transient": it is tried again.
+ * What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. `before`: of an earlier try with that entry, as `unsyncedAs` by default.
+ * Throws the Fault of a side that does not work, and "transient": it is tried again.
  */
-export async function synced({ sides, unsynced }: World, at: Side, path: string, entry: Entry, signal: AbortSignal): Promise<Entry> {
-  const key = keyOf(at, path);
-  const before = unsynced.get(key);
-  if (before?.error.kind === "unreadable" && looksAs(entry, before.entry)) return { ...entry, unsynced: true };
+export async function synced(
+  world: World,
+  at: Side,
+  path: string,
+  entry: Entry,
+  signal: AbortSignal,
+  before = unsyncedAs(world, at, path, entry),
+): Promise<Entry> {
+  const { sides, boot } = world;
+  if (before?.boot === boot) return { ...entry, unsynced: before };
   try {
     await sides[at].sync(path, entry.stamp.size, signal);
   } catch (error) {
     if (!isFault(error) || error.kind === "transient") throw error;
     // "full": nothing is brought to it, so no room is to be made there.
     if (error.kind !== "full" && !(await isOfPath(error, sides[at], signal))) throw error;
-    unsynced.set(key, { at, path, entry, error });
-    return { ...entry, unsynced: true };
+    const { kind, message: reason } = error;
+    return { ...entry, unsynced: { reason, ...(kind === "unreadable" ? { boot } : {}) } };
   }
-  unsynced.delete(key);
   const { unsynced: _, ...plain } = entry;
   return plain;
 }
 
-/** It has another name. */
-function renameUnsynced({ unsynced }: World, at: Side, from: string, to: string): void {
-  for (const [key, it] of [...unsynced]) {
-    if (it.at !== at || !isAtOrBelow(it.path, from)) continue;
-    unsynced.delete(key);
-    const path = to + it.path.slice(from.length);
-    unsynced.set(keyOf(at, path), { ...it, path });
-  }
+/** As it was agreed of that entry. */
+function unsyncedAs({ store }: World, at: Side, path: string, entry: Entry): Unsynced | undefined {
+  const was = store.base.get(path)?.[at];
+  return was !== undefined && looksAs(entry, was) && entry.identity === was.identity ? was.unsynced : undefined;
 }
 
 /** Rule 3. By way of the trash: what others put at the name meanwhile stays, and so does what they put at the other. */
@@ -244,12 +238,11 @@ async function move(world: World, action: Move, listed: Listed, signal: AbortSig
   if (entry === undefined) return "left";
   const id = names.intent();
   const was = store.base.get(from);
-  renameUnsynced(world, other(on), from, path);
   // On a FAT the new name is that of an empty file until then.
-  const read = was && (await synced(world, other(on), path, was[other(on)], signal).catch(notRead));
+  const read = was && (await synced(world, other(on), path, was[other(on)], signal, was[other(on)].unsynced).catch(notRead));
   await store.change({
     intend: { id, on, path, move: { from, entry } },
-    ...(was !== undefined && read?.unsynced === true ? { agree: [[from, { ...was, [other(on)]: read }]] } : {}),
+    ...(was !== undefined && read?.unsynced !== undefined ? { agree: [[from, { ...was, [other(on)]: read }]] } : {}),
   });
   try {
     await sides[on].give(from, path, entry, signal);
@@ -314,21 +307,32 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   const before = store.staged.get(staging.id);
   const begun = before !== undefined;
   const { volume } = entry;
-  const stage: Staged = { on, staging, ...(over ? { over } : {}), ...(volume === undefined ? {} : { volume }) };
+  const unsynced = before?.unsynced;
+  const stage: Staged = {
+    ...{ on, staging },
+    ...(over ? { over } : {}),
+    ...(volume === undefined ? {} : { volume }),
+    ...(unsynced === undefined ? {} : { unsynced }),
+  };
   if (!begun || (before.over === true && !over)) await store.change({ stage });
   const agreed = store.base.get(path)?.digest;
   const earlier = over && agreed !== undefined && old?.digest === agreed ? { old: { entry: old.entry, digest: agreed } } : {};
-  const sync = () => synced(world, other(on), path, entry, signal).catch(notRead);
+  const sync = async () => {
+    const sent = await synced(world, other(on), path, entry, signal, unsynced).catch(notRead);
+    if (sent.unsynced !== undefined && sent.unsynced !== unsynced) await store.change({ stage: { ...stage, unsynced: sent.unsynced } });
+    return sent;
+  };
   // Beside the sending; what may be written once more without a difference that shows, as it was read.
   let early: Promise<Entry> | undefined;
   const reads = () => {
     if (entry.recent !== true) early = sync();
     early?.catch(() => undefined);
   };
-  const digest = await sides[on].stage(staging, sides[other(on)], entry, { begun, reads, ...earlier }, signal);
+  const sending = sides[on].stage(staging, sides[other(on)], entry, { begun, reads, ...earlier }, signal);
+  // Also where that breaks: what a sync found is noted, before anything else becomes of what is staged.
+  const digest = await sending.finally(() => early?.catch(() => undefined));
   const sent = await (early ?? sync());
   if (!over && table.alone === true) {
-    if (sent.unsynced === true) await store.change({ stage: { ...stage, unsynced: true } });
     const published = await sides[on].publish(staging, digest, sides[other(on)], entry, signal);
     if (published === undefined) return "left";
     await store.change({ agree: [[path, agreedBy(on, published, sent, digest)]], unstage: staging.id });

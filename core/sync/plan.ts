@@ -156,7 +156,7 @@ function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Map<string, Si
   for (const [path, agreed] of base)
     for (const side of bothSides) {
       const { unsynced, identity } = agreed[side];
-      if (unsynced !== true || !scans[other(side)].entries.has(path)) continue;
+      if (unsynced === undefined || !scans[other(side)].entries.has(path)) continue;
       const now = scans[side].entries.get(path);
       const isAnother = now?.kind === "directory" && now.identity !== identity;
       if (!isAnother && !isGone(path, agreed, side)) continue;
@@ -328,7 +328,7 @@ function shownAnew(
   });
 }
 
-const isUnsynced = ({ here, there }: Agreed) => here.unsynced === true || there.unsynced === true;
+const isUnsynced = ({ here, there }: Agreed) => here.unsynced !== undefined || there.unsynced !== undefined;
 
 const isNamedAs = (one: Entry, two: Entry) => one.identity === two.identity && one.volume === two.volume;
 

@@ -16,7 +16,14 @@ export interface Entry {
   /** It was written a moment before it was looked at: what is written to it next may show no difference, so it has to be read to be known. */
   readonly recent?: true;
   /** Of what was agreed: it was read there, and could not be synced. That it is gone there, or shorter, is what its medium lost, not what a person did. */
-  readonly unsynced?: true;
+  readonly unsynced?: Unsynced;
+}
+
+export interface Unsynced {
+  /** For a person. */
+  readonly reason: string;
+  /** `bootId` of when its medium did not take it: a system tells that once, and says yes to whoever asks again. Absent: each round asks. */
+  readonly boot?: string;
 }
 
 /** What can be seen, whole or with what could not. What belongs to this program is left out. */

@@ -113,15 +113,18 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   };
 }
 
-function unsyncedIn({ store, unsynced }: World, { lost }: Plan, { named }: Rules): Map<string, string> {
+function unsyncedIn({ store }: World, { lost }: Plan, { named }: Rules): Map<string, string> {
   const found = new Map<string, string>();
   for (const [path, at] of lost) found.set(path, `${named[at]} could not sync it, and has lost it since: it stays at ${named[other(at)]}`);
-  for (const [key, { at, path, error }] of unsynced) {
-    const agreed = store.base.get(path)?.[at];
-    if (agreed?.unsynced === true)
-      found.set(path, `${named[at]}: ${error.message}; it is brought all the same, and should its medium lose it, that is not followed`);
-    else if (agreed !== undefined) unsynced.delete(key);
-  }
+  for (const [path, agreed] of store.base)
+    for (const at of bothSides) {
+      const { unsynced } = agreed[at];
+      if (unsynced !== undefined)
+        found.set(
+          path,
+          `${named[at]}: ${unsynced.reason}; it is brought all the same, and should its medium lose it, that is not followed`,
+        );
+    }
   return found;
 }
 
@@ -135,7 +138,7 @@ async function syncedAnew(world: World, { shown }: Plan, held: Held, together: n
     for (const at of bothSides)
       try {
         const one = was?.[at];
-        if (one !== undefined && (one.recent === true || one.unsynced === true || !looksAs(now[at], one)))
+        if (one !== undefined && (one.recent === true || one.unsynced !== undefined || !looksAs(now[at], one)))
           next = { ...next, [at]: await synced(world, at, path, now[at], signal) };
       } catch (error) {
         if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;

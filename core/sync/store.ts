@@ -2,7 +2,7 @@
 import { isAtOrBelow } from "../paths.js";
 import type { Digest } from "../plugin.js";
 import type { Side } from "../reconcile.js";
-import type { Entry, Staging } from "./replica.js";
+import type { Entry, Staging, Unsynced } from "./replica.js";
 
 /** What was agreed for a path, and how each side showed it then: a side that still shows it so still has it. */
 export interface Agreed {
@@ -46,7 +46,7 @@ export interface Staged {
   /** As the other side showed it. */
   readonly volume?: string;
   /** As `Entry.unsynced`, at the other side. */
-  readonly unsynced?: true;
+  readonly unsynced?: Unsynced;
 }
 
 /** What a change makes of what was agreed, in memory. */

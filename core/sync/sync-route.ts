@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { EMPTY, interval, merge, type Observable, of, tap } from "../rxjs.js";
+import { bootId } from "../boot.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
@@ -147,7 +148,7 @@ export class SyncRoute {
       names: routeNames,
       table,
       untaken: new Map(),
-      unsynced: new Map(),
+      boot: bootId(),
       learned: new Map(),
       ...(mode === "mirror" ? { known: this.#known } : {}),
     };

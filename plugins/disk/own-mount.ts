@@ -6,9 +6,9 @@
  */
 import { promises as fs, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { bootId } from "../../core/boot.js";
 import { codeOf } from "../../core/errors.js";
 
-const boot = "/proc/sys/kernel/random/boot_id";
 const place = "mnt";
 const noteName = "mounted";
 
@@ -24,7 +24,7 @@ export class OwnMounts {
   /** Before it is mounted: what a kill leaves is known to be ours. */
   async note(dir: string): Promise<void> {
     await fs.mkdir(this.stateDir, { recursive: true });
-    await fs.writeFile(join(this.stateDir, noteName), `${readFileSync(boot, "utf8")}${dir}`);
+    await fs.writeFile(join(this.stateDir, noteName), `${bootId()}\n${dir}`);
   }
 
   /** Nothing of ours is mounted at `dir` any more. */
@@ -49,7 +49,7 @@ export class OwnMounts {
 
   /** What is noted since the system was started: the directory, by the note. */
   #notes(): Map<string, string> {
-    const now = readFileSync(boot, "utf8");
+    const now = `${bootId()}\n`;
     const notes = new Map<string, string>();
     for (const device of read(() => readdirSync(this.#all)) ?? []) {
       const note = join(this.#all, device, noteName);

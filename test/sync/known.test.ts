@@ -37,7 +37,7 @@ test("a mirror is listed once, and again after something did not fit, was refuse
     store: new Kept(),
     known,
     untaken: new Map(),
-    unsynced: new Map(),
+    boot: "this one",
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path) => path,
@@ -134,7 +134,7 @@ test("what both sides hold is noted together, and what goes is: a first round ov
     sides: { here: new TreeReplica(box, () => Promise.resolve()), there: new TreeReplica(nas, () => Promise.resolve()) },
     store,
     untaken: new Map(),
-    unsynced: new Map(),
+    boot: "this one",
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path) => path,

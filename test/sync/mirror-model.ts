@@ -155,7 +155,7 @@ class MirrorWorld {
       store: this.store,
       known: this.known,
       untaken: new Map(),
-      unsynced: new Map(),
+      boot: "this one",
       learned: new Map(),
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,

@@ -142,7 +142,7 @@ class Client {
       names,
       table: { actions: twoWay },
       untaken: new Map(),
-      unsynced: new Map(),
+      boot: "this one",
       learned: new Map(),
     };
   }

@@ -22,7 +22,7 @@ function worldOf(here: Tree, there: Tree, store: Kept, gate: Gate, intent: () =>
     store,
     table: { actions: twoWay },
     untaken: new Map(),
-    unsynced: new Map(),
+    boot: "this one",
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -119,7 +119,7 @@ for (const killed of [false, true])
       store,
       table: { actions: twoWay },
       untaken: new Map(),
-      unsynced: new Map(),
+      boot: "this one",
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
         conflict: (path, n) => `${path}.conflict-${n}`,

@@ -23,7 +23,7 @@ export function two(table: (fresh: () => string, store: Kept) => World["table"])
   let [time, serial] = [1, 0];
   const tick = () => (time += 1);
   const [box, server] = [new Tree(tick, true, "born"), new Tree(tick, false)];
-  const between: { gate: Gate } = { gate: () => Promise.resolve() };
+  const between: { gate: Gate; boot: string } = { gate: () => Promise.resolve(), boot: "the first" };
   const gate: Gate = (when, call) => between.gate(when, call);
   const intent = () => String((serial += 1));
   const store = new Kept();
@@ -32,7 +32,9 @@ export function two(table: (fresh: () => string, store: Kept) => World["table"])
     store,
     table: table(intent, store),
     untaken: new Map(),
-    unsynced: new Map(),
+    get boot() {
+      return between.boot;
+    },
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -48,7 +50,7 @@ export function two(table: (fresh: () => string, store: Kept) => World["table"])
   const run = async () => {
     for (let done = 1; done > 0;) ({ done } = await once());
   };
-  return { box, server, between, once, run, store, world };
+  return { box, server, between, once, run, store };
 }
 
 export const files = (box: Tree, ...paths: string[]) => {

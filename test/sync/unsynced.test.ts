@@ -1,6 +1,7 @@
 /** What is read is synced before it is noted; what cannot be is brought all the same, and is not followed where its medium loses it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { Fault, type FaultKind } from "../../core/errors.js";
 import { twoWay } from "../../core/reconcile.js";
 import { type Gate, sizeOf } from "./model-tree.js";
@@ -17,8 +18,8 @@ const failingAll =
   (when, call) =>
     when === "before" && call.startsWith("sync ") ? Promise.reject(new Fault(kind, "the disk fails")) : Promise.resolve();
 
-test("what is saved again as it was is on its medium before that is noted; where that fails it is told, not asked again before the next start, and not followed when it is lost", async () => {
-  const { box, server, between, once, run, store, world } = two(mirroring(true));
+test("what is saved again as it was is on its medium before that is noted; where that fails it is told, not asked again before the system is started anew, and not followed when it is lost", async () => {
+  const { box, server, between, once, run, store } = two(mirroring(true));
   files(box, "a", "b");
   await run();
   const here = (path: string) => store.base.get(path)?.here;
@@ -29,8 +30,11 @@ test("what is saved again as it was is on its medium before that is noted; where
     assert.deepEqual([...(await once()).unsynced], [["a", lost]]);
     between.gate = (_, call) => (call.startsWith("sync ") && asked.push(call), Promise.resolve());
   }
-  assert.deepEqual([here("a"), here("b"), asked], [{ ...box.entry("a"), unsynced: true }, box.entry("b"), []]);
-  world.unsynced.clear();
+  assert.deepEqual(
+    [here("a"), here("b"), asked],
+    [{ ...box.entry("a"), unsynced: { reason: "the disk fails", boot: "the first" } }, box.entry("b"), []],
+  );
+  between.boot = "the next";
   assert.equal((await once()).unsynced.size, 0);
   assert.deepEqual([here("a"), asked], [box.entry("a"), ["sync a", "sync a"]]);
   box.put("a", 1);
@@ -39,6 +43,35 @@ test("what is saved again as it was is on its medium before that is noted; where
   box.remove("a");
   await run();
   assert.equal(server.text(), "a=1 b=2");
+});
+
+test("what a disk did not take is not asked for again where its sending broke after that", async () => {
+  for (const [table, over] of [
+    [mirroring(true), false],
+    [mirroring(true), true],
+    [() => ({ actions: twoWay }), false],
+  ] as const)
+    for (const breaks of ["look a", "publish a"]) {
+      const { box, between, once, store } = two(table);
+      if (over) {
+        files(box, "a");
+        await once();
+      }
+      box.put("a", 4);
+      let [asked, broken] = [false, false];
+      between.gate = (when, call) => {
+        if (when === "before" && call === "sync a" && !asked) {
+          asked = true;
+          return setImmediate().then(() => Promise.reject(new Fault("unreadable", "it fails")));
+        }
+        if (broken || when === "after" || call !== breaks) return Promise.resolve();
+        broken = true;
+        return Promise.reject(new Fault("offline", "no link"));
+      };
+      await assert.rejects(once(), /no link/);
+      await once();
+      assert.equal(store.base.get("a")?.here.unsynced?.reason, "it fails");
+    }
 });
 
 for (const kind of ["unreadable", "denied"] as const) {
