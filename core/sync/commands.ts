@@ -63,7 +63,7 @@ export async function planOf(engine: Engine, what: string | undefined, signal: A
           : stop === undefined
             ? undefined
             : stop.hidden.size > 0
-              ? `${stop.message}: ${route.isApproved(stop) ? "it is approved for the next run that this is forgotten" : `it is left as it is until that comes back, or "filesync approve ${route.name}" lets it be forgotten`}; nothing is removed for it`
+              ? `${stop.message}: ${route.asked.isApproved(stop) ? "it is approved for the next run that this is forgotten" : `it is left as it is until that comes back, or "filesync approve ${route.name}" lets it be forgotten`}; nothing is removed for it`
               : `${stop.message}: ${whenOf(route, stop)}this is done:`;
       const paths = [...new Set([...base.keys(), ...here.keys(), ...there.keys(), ...scans.here.settling, ...scans.there.settling])].sort();
       return {
@@ -135,7 +135,7 @@ function anewText(route: SyncRoute, strange: readonly Side[], stop: Stopped | un
 }
 
 const whenOf = (route: SyncRoute, stop: Stopped) =>
-  `${route.isApproved(stop) ? "it is approved for the next run" : `nothing is done before "filesync approve ${route.name}"`}; then `;
+  `${route.asked.isApproved(stop) ? "it is approved for the next run" : `nothing is done before "filesync approve ${route.name}"`}; then `;
 
 /** It goes on once, whatever it would remove; where no daemon runs, the next run with what stops it now. One line for the person. Throws ControlError, or the Fault of a device. */
 export async function approve(engine: Engine, what: string, running: boolean, signal: AbortSignal): Promise<{ said: string }> {
@@ -147,14 +147,14 @@ export async function approve(engine: Engine, what: string, running: boolean, si
   });
   if (stop === undefined) throw waitsNot((route.state === "waiting" ? route.reason : undefined) ?? "nothing stops it");
   if (running) {
-    if (!route.wasAsked(stop))
+    if (!route.asked.wasShown(stop))
       throw new ControlError(
         `${route.title}: nothing is approved, as it is not what was shown last: ${askedText(stop)}; filesync plan ${route.name} shows it, and filesync approve ${route.name} is for that now`,
       );
     route.approve(stop);
     return { said: `${route.title}: it goes on, once, though ${askedText(stop)}` };
   }
-  await route.approveNext(stop);
+  await route.asked.approveNext(stop);
   return { said: `${route.title}: no daemon runs; the next run within a day goes on, once, if it still is so that ${askedText(stop)}` };
 }
 

@@ -2,34 +2,34 @@
  * A mirror or two-way route at work: while both of its devices are attached, and something may have changed, one round after the other; never two at once.
  * What a person has to decide stops it until `approve`.
  */
-import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import { EMPTY, interval, merge, type Observable, of, tap } from "../rxjs.js";
 import { bootId } from "../boot.js";
 import type { Engine } from "../engine.js";
 import { Fault, isFault } from "../errors.js";
 import type { Lane } from "../lane.js";
 import { Looks } from "../looks.js";
-import { beforeExt } from "../names.js";
 import { syncComesBack, syncHoldsState } from "../places.js";
-import type { Memo, TreePromises } from "../plugin.js";
+import type { Memo } from "../plugin.js";
 import { backoffMs, reasonOf } from "../retry.js";
 import { bothSides, type Side, twoWay } from "../reconcile.js";
-import { asPart, ownDir, Rules, shortHash } from "../route.js";
+import { ownDir, Rules } from "../route.js";
 import { joinSignals } from "../signals.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
-import type { Names, World } from "./carry.js";
+import { Asked } from "./asked.js";
+import type { World } from "./carry.js";
 import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
 import { MirrorTable } from "./mirror-table.js";
 import { Known } from "./known.js";
 import { ChunkIndex } from "./chunk-index.js";
+import { routeNames } from "./route-names.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
 import { NoRoom } from "./no-room.js";
-import { awayDir, trashDir } from "./own-dir.js";
+import { awayDir } from "./own-dir.js";
 import { type Plan, planned } from "./plan.js";
+import { Promised } from "./promised.js";
 import { type Done, round } from "./round.js";
 import { type Guards, hiddenIn, stillAgreed, stopIn, Stopped, stopOf, strangeIn, strangeText } from "./stop.js";
 import type { Ages } from "./trash.js";
@@ -43,10 +43,6 @@ const underWay = 8;
 const pipelinedUnderWay = 3;
 const inTheWay =
   "something that is not listed is in the way: a name that differs only in case or in how its letters are written, a file that changes all the time, or what this route leaves out in a directory that was removed";
-/** In what the route remembers: why it was refused by what a device promises. */
-const refusedKey = "refused";
-/** And what a person approved while it did not run, with the time. */
-const approvedKey = "approved";
 /** What did not fit in so many rounds is told. */
 const stuckRounds = 4;
 const dailyMs = 86_400_000;
@@ -84,10 +80,6 @@ export class SyncRoute {
   readonly #replicas: Readonly<Record<Side, DeviceReplica>>;
   readonly #world: World;
   readonly #own: Memo;
-  /** What a person was asked, as it was shown last. */
-  #asked: Stopped | undefined;
-  /** What a person approved, until all of it is done: something else asks anew. */
-  #approved: Stopped | undefined;
   #failures = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
@@ -101,8 +93,9 @@ export class SyncRoute {
   #expiredMs = 0;
   /** The attachment in which it was looked for what other mirrors left aside. */
   #cleared: { readonly epoch: string | undefined } | undefined;
-  /** By device. */
-  readonly #promises = new Map<string, { readonly epoch: string | undefined; readonly refusal: string | undefined }>();
+  /** Only two-way: what belongs to a mirror nobody else writes, and it takes nothing away but to the trash. */
+  readonly #promised: Promised | undefined;
+  readonly asked: Asked;
 
   /** Throws Fault "config" where a device cannot be a side of it. */
   constructor(
@@ -118,7 +111,7 @@ export class SyncRoute {
     const store = new JournalStore(journal, id);
     const rules = new Rules(config.rules);
     const throttle = new Throttle(config.maxRate, clock);
-    const routeNames = this.#names(id);
+    const made = routeNames(engine, id);
     const side = (on: Side, dir: string, more: Pick<ReplicaGiven, "marked" | "away" | "names" | "chunks">) =>
       new DeviceReplica({
         ...{ engine, lane: this[on], dir, rules, throttle, turns: () => this.#turns[on], route: id, title: this.title, ...more },
@@ -135,17 +128,19 @@ export class SyncRoute {
       here: side("here", "", { marked: config.deletes }),
       there: side("there", config.into, {
         ...{ marked: true, chunks: this.#chunks },
-        ...(mode === "mirror" ? { away } : { names: routeNames }),
+        ...(mode === "mirror" ? { away } : { names: made }),
       }),
     };
-    const fresh = () => routeNames.intent();
+    const fresh = () => made.intent();
     this.#mirror = mode === "mirror" ? new MirrorTable(store, { deletes: config.deletes, away, fresh }) : undefined;
     this.#own = store.own;
+    this.asked = new Asked(store.own, clock);
+    this.#promised = mode === "mirror" ? undefined : new Promised({ lanes: { here, there }, replicas: this.#replicas, memo: store.own });
     const table = this.#mirror ?? { actions: twoWay };
     this.#world = {
       sides: this.#replicas,
       store,
-      names: routeNames,
+      names: made,
       table,
       untaken: new Map(),
       boot: bootId(),
@@ -216,15 +211,8 @@ export class SyncRoute {
 
   /** What a person was asked is done, once. */
   approve(stop: Stopped): void {
-    this.#approved = stop;
+    this.asked.approved = stop;
     this.#looks.hint();
-  }
-
-  /** Whether all of that was shown to a person last; from now on it was. */
-  wasAsked(stop: Stopped): boolean {
-    const was = this.#asked?.covers(stop) === true;
-    this.#asked = stop;
-    return was;
   }
 
   /** What would stop a round now. Throws the Fault of a device. */
@@ -233,39 +221,13 @@ export class SyncRoute {
     return stopOf(world, this.#guards(undefined), signal);
   }
 
-  /** For the next run, durable: once, if that is what stops it, and within a day. */
-  approveNext({ id }: Stopped): Promise<void> {
-    return this.#own.set(approvedKey, { id, atMs: this.engine.clock.wallMs() });
-  }
-
-  /** It is used up, whatever it was for: what stops it next is another question. */
-  async #takeApproval(): Promise<void> {
-    if (this.#noted !== undefined) await this.#own.set(approvedKey, undefined);
-  }
-
-  get #noted(): { readonly id: string; readonly atMs: number } | undefined {
-    return this.#own.get(approvedKey) as { readonly id: string; readonly atMs: number } | undefined;
-  }
-
-  async #wasApproved(stop: Stopped): Promise<boolean> {
-    const is = this.isApproved(stop);
-    await this.#takeApproval();
-    return is;
-  }
-
-  /** While it did not run. */
-  isApproved({ id }: Stopped): boolean {
-    const noted = this.#noted;
-    return noted?.id === id && Math.abs(this.engine.clock.wallMs() - noted.atMs) < dailyMs;
-  }
-
   #guards(approved: Stopped | undefined): Guards {
     return {
       neverMarked: this.#neverMarked,
       named: this.named,
       maxDeletes: this.config.deletes ? this.config.maxDeletes : undefined,
       approved: approved?.gone,
-      forgets: (hidden: Stopped) => approved?.covers(hidden) === true || this.isApproved(hidden),
+      forgets: (hidden: Stopped) => approved?.covers(hidden) === true || this.asked.isApproved(hidden),
       // A mirror that has gone is made again, by itself.
       anew: bothSides.filter((side) => approved?.strange.includes(side) === true || !this.#asksAnew(side)),
     };
@@ -273,7 +235,7 @@ export class SyncRoute {
 
   /** Why it cannot work with these devices, as far as it was tried, now or when it ran last. */
   get refusal(): string | undefined {
-    return this.state === "refused" ? this.reason : textIn(this.#own.get(refusedKey));
+    return this.state === "refused" ? this.reason : this.#promised?.refusal;
   }
 
   /** The sides, as people know them. */
@@ -291,8 +253,8 @@ export class SyncRoute {
     const { base } = world.store;
     const plan = await planned(world, signal);
     const strange = strangeIn(plan.scans, base, this.#neverMarked);
-    const stop = await stopIn(world, plan, strange, this.#guards(this.#approved), signal);
-    if (stop !== undefined) this.#asked = stop;
+    const stop = await stopIn(world, plan, strange, this.#guards(this.asked.approved), signal);
+    if (stop !== undefined) this.asked.show(stop);
     const stops = stop === undefined ? {} : { stop };
     if (strange.length === 0) return { ...plan, strange, forgotten: new Set(), ...stops };
     const still = stillAgreed(strange, plan.scans, base, this.#neverMarked);
@@ -337,7 +299,7 @@ export class SyncRoute {
       if (this.engine.journal.failed) throw error;
       // The next round says what is not met, or used up: a gate that closes is a hint.
       if (signal.aborted || isFault(error, "aborted")) return;
-      if (error instanceof Stopped && (await this.#wasApproved(error))) this.approve(error);
+      if (error instanceof Stopped && (await this.asked.takeApproval(error))) this.approve(error);
       else this.#failed(error);
     } finally {
       release();
@@ -347,7 +309,7 @@ export class SyncRoute {
 
   async #once(stop: AbortSignal): Promise<void> {
     const { config, engine } = this;
-    const approved = this.#approved;
+    const { approved } = this.asked;
     const stays = new Map([this.here, this.there].map((lane) => [lane, lane.state.epoch]));
     const slots = [this.here.slots("source"), this.there.slots("target")];
     if (config.mode === "two-way") slots.push(this.here.slots("target"), this.there.slots("source"));
@@ -367,7 +329,10 @@ export class SyncRoute {
       told: (plan: Plan) => this.#pends(plan),
       together: Math.max(atOnce * underWay, ...pipelined),
       noRoom: this.#noRoom,
-      before: (side: Side, signal: AbortSignal) => this.#tryOut(side, signal),
+      before: async (side: Side, signal: AbortSignal) => {
+        if (this.#promised !== undefined) await this.#promised.tryOut(side, signal);
+        else if (side === "there") await this.#clearAway(signal);
+      },
       begins: () => {
         if (this.state === "stopped" || this.state === "refused") this.#now("working", undefined);
       },
@@ -376,11 +341,11 @@ export class SyncRoute {
     const back = syncComesBack(engine.config.devices, config) ?? syncHoldsState(engine.config, config);
     if (back !== undefined) throw new Fault("config", back);
     // Not both directories listed, only to be refused again.
-    this.#expectPromises();
+    this.#promised?.expect();
     const result = await round(this.#world, rules, stop);
     // Not what was approved meanwhile.
-    if (!result.more && this.#approved === approved) this.#approved = undefined;
-    await this.#takeApproval();
+    if (!result.more && this.asked.approved === approved) this.asked.approved = undefined;
+    await this.asked.takeApproval();
     this.done += result.done;
     const { left } = result;
     if (this.pending !== undefined) this.pending = { ...this.pending, paths: new Set([...left, ...result.failed.keys()]) };
@@ -440,7 +405,7 @@ export class SyncRoute {
   #pends(plan: Plan): void {
     const { actions, tables, scans } = plan;
     const { base, here, there } = tables;
-    if (this.state !== "stopped") this.#asked = hiddenIn(plan, this.named);
+    if (this.state !== "stopped") this.asked.show(hiddenIn(plan, this.named));
     const noted = new Set(["adopt", "forget", "learn"]);
     const isOurs = (path: string) => path.startsWith(`${ownDir}/`);
     const known = new Set([...base.keys(), ...here.keys(), ...there.keys()].filter((path) => !isOurs(path)));
@@ -502,7 +467,7 @@ export class SyncRoute {
     }
     if (error instanceof Stopped) {
       // As it was told first, or `plan` showed it: what is removed meanwhile nobody has seen.
-      if (this.state !== "stopped") this.#asked = error;
+      if (this.state !== "stopped") this.asked.show(error);
       this.#evenIn.clear();
       this.#now(
         "stopped",
@@ -526,27 +491,6 @@ export class SyncRoute {
       this.engine.events.say("error", "sync-stopped", `${this.title}: ${reason ?? state}`, { route: this.name });
   }
 
-  /** What a side promises is tried once for each attachment, and its clock read. Throws "config" where it promises too little. */
-  async #tryOut(side: Side, signal: AbortSignal): Promise<void> {
-    // What belongs to a mirror nobody else writes, and it takes nothing away but to the trash.
-    if (this.config.mode === "mirror") {
-      if (side === "there") await this.#clearAway(signal);
-      return;
-    }
-    const lane = this[side];
-    const { epoch } = lane.state;
-    const known = this.#promises.get(lane.name);
-    if (known === undefined || known.epoch !== epoch) {
-      const replica = this.#replicas[side];
-      const promises = await this.#tried(side, signal);
-      replica.takesTurns = side === "there" && !isAlwaysSafe(promises);
-      const refusal = replica.takesTurns ? withTurns(lane.name, promises) : refusalOf(lane.name, promises);
-      this.#promises.set(lane.name, { epoch, refusal });
-      if (textIn(this.#own.get(refusedKey)) !== refusal) await this.#own.set(refusedKey, refusal);
-    }
-    this.#expectPromises();
-  }
-
   /** What another mirror left aside there is looked for once for each attachment. */
   async #clearAway(signal: AbortSignal): Promise<void> {
     const { epoch } = this.there.state;
@@ -559,65 +503,9 @@ export class SyncRoute {
     for (const path of moved) say(`is in the trash now, as ${path}: it may be the only copy of a file of others there`);
     for (const [path, { message }] of stays) say(`is in ${path}, and cannot be moved to the trash: ${message}; look at it there`);
   }
-
-  /** Where there is no room to try it, as it was: it is still the directory that was agreed with. */
-  async #tried(side: Side, signal: AbortSignal): Promise<TreePromises> {
-    const replica = this.#replicas[side];
-    const key = `promises ${side}`;
-    const noted = this.#own.get(key) as TreePromises | undefined;
-    try {
-      const promises = await replica.tryOut(signal);
-      if (!isDeepStrictEqual(promises, noted)) await this.#own.set(key, promises);
-      return promises;
-    } catch (error) {
-      if (!isFault(error, "full") || noted === undefined || !(await replica.isMarked(signal))) throw error;
-      return noted;
-    }
-  }
-
-  /** As far as it was tried. Throws "config". */
-  #expectPromises(): void {
-    for (const { name, state } of [this.here, this.there]) {
-      const known = this.#promises.get(name);
-      if (known !== undefined && known.epoch === state.epoch && known.refusal !== undefined) throw new Fault("config", known.refusal);
-    }
-  }
-
-  #names(route: string): Names {
-    const { clock, names } = this.engine;
-    const time = () => new Date(clock.wallMs()).toISOString().slice(0, 19).replaceAll(/[-:]/g, "");
-    return {
-      trash: (_side, path, id) => `${ownDir}/${trashDir}/${clock.trusted() ? dayText(clock.wallMs()) : "undated"}/${id}/${path}`,
-      conflict: (path, n) => beforeExt(path, `.conflict-${asPart(names.vehicle)}-${time()}${n === 1 ? "" : `-${n}`}`),
-      staging: (side, path, { stamp }) => shortHash(route, side, path, String(stamp.size), String(stamp.modifiedMs ?? "")),
-      intent: () => randomBytes(8).toString("hex"),
-    };
-  }
 }
 
 /** Where clients take turns each try names another directory. */
 const withoutNames = (why: string | undefined) => why?.replaceAll(/[0-9a-f]{12,}/g, "");
 
-/** "2026-05-01" */
-const dayText = (ms: number) => new Date(ms).toISOString().slice(0, 10);
-
 const textIn = (value: unknown) => (typeof value === "string" ? value : undefined);
-const isAlwaysSafe = ({ exclusive, rmdirIsSafe }: TreePromises) => exclusive === "names" && rmdirIsSafe;
-
-/** At a server that clients share: even by turns. */
-function withTurns(name: string, { exclusive }: TreePromises): string | undefined {
-  return exclusive === "nothing"
-    ? wouldLose(name, ", and the same new directory to several who make it at once, or makes a directory again that has gone")
-    : undefined;
-}
-
-/** On this machine, where programs that know of no turns write. */
-function refusalOf(name: string, { exclusive, rmdirIsSafe }: TreePromises): string | undefined {
-  if (exclusive !== "names") return wouldLose(name, "");
-  return rmdirIsSafe
-    ? undefined
-    : `${name} removes directories with what is in them (tried): a file that comes at that moment would be lost, so that it cannot be kept the same both ways`;
-}
-
-const wouldLose = (name: string, also: string) =>
-  `${name} may give a name that something has to something else${also} (tried): two who write there at once would lose one another's files, so that it cannot be kept the same both ways`;
