@@ -105,10 +105,11 @@ export function faultOfErrno(error: unknown, what: string): Fault {
   return new Fault(kind, `${what}: ${said}`, { cause: error });
 }
 
-/** The Fault of `Tree.sync` for what node:fs said. */
+/** The Fault of `Tree.sync` for what node:fs said. What fsync(2) itself says of what could not be written (EIO, ENOSPC, EDQUOT, ETIMEDOUT of a network's) it says once. */
 export function faultOfSync(error: unknown, path: string): Fault {
   const fault = faultOfErrno(error, `cannot sync ${path}`);
-  return codeOf(error) === "EIO" ? new Fault("unreadable", fault.message, { cause: error }) : fault;
+  const ofMedium = error instanceof Error && "syscall" in error && error.syscall === "fsync" && isFault(fault, "transient", "full");
+  return ofMedium ? new Fault("unreadable", fault.message, { cause: error }) : fault;
 }
 
 /** The Fault of `Tree.rmdir` for what node:fs said when it should remove the directory at `path`; undefined where nothing is there. */

@@ -501,8 +501,8 @@ export interface Tree {
   makeNew(path: string, signal: AbortSignal): Promise<boolean>;
   /**
    * What is there now, whoever brought it, or that nothing is, outlives a power cut of the device once this resolves; of a directory its name. For mirror and two-way: what was read
-   * and is gone after a cut would count as removed. `size`: as much may have to be written. Absent where the device cannot be asked for that. Throws "unreadable" where its medium did not take it: a system tells that once, and core does not ask
-   * again; "offline", "transient", "denied", "full", "rejected".
+   * and is gone after a cut would count as removed. `size`: as much may have to be written. Absent where the device cannot be asked for that. Throws "unreadable" where its medium did not take it, also for want of room: a system tells that once, and core
+   * does not ask again; "offline", "transient", "denied", "rejected".
    */
   sync?(path: string, size: number, signal: AbortSignal): Promise<void>;
   /**

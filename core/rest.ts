@@ -54,7 +54,7 @@ function isWanted({ config, syncs, journal, queue, finders }: Engine, lane: Lane
 function leftOn({ config, syncs, journal, finders }: Engine, lane: Lane): string | undefined {
   const parked = lane.media.reduce((sum, medium) => sum + (journal.get<{ n: number }>(parkedOn, lane.name, medium)?.n ?? 0), 0);
   const unread = finders.get(lane.name)?.leftOut?.paths ?? 0;
-  const left = config.syncs.filter(({ from }) => from === lane.name).flatMap((sync) => syncs.get(nameOf(sync))?.left ?? []);
+  const left = config.syncs.filter(({ from }) => from === lane.name).flatMap((sync) => syncs.get(nameOf(sync))?.leftText ?? []);
   const texts = [
     ...(parked === 0 ? [] : [`${parked} ${parked === 1 ? "file is" : "files are"} set aside`]),
     ...(unread === 0 ? [] : [`${unread} ${unread === 1 ? "path" : "paths"} could not be read`]),

@@ -398,7 +398,7 @@ export class Run {
     }
     const uneven = engine.config.syncs.flatMap((config) => {
       const route = engine.syncs.get(nameOf(config));
-      return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.left ?? []);
+      return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.leftText ?? []);
     });
     const unreleased = [...queue.releasable.values()].filter(({ failed }) => failed !== undefined).length;
     const unread = finders.reduce((sum, { leftOut }) => sum + (leftOut?.unread ?? 0), 0);

@@ -83,7 +83,11 @@ export interface Status {
     readonly paths?: number;
     readonly settling?: number;
     readonly evenAt?: string;
+    /** A hundred at most. */
     readonly troubles: readonly { readonly path: string; readonly reason: string }[];
+    /** Of all of them, paths that are left as they are, and others that are brought, but could not be synced where they were read. */
+    readonly left?: number;
+    readonly unsynced?: number;
   }[];
   /** Bytes: only on the source, whole here but not everywhere, delivered everywhere. */
   readonly bytes: { readonly onSource: number; readonly here: number; readonly delivered: number };
@@ -209,12 +213,13 @@ function syncsOf({ config, syncs }: Engine, ready: boolean): Status["syncs"] {
       const reason = ready ? "one of its devices cannot be started as configured" : noDaemon;
       return { route: name, mode, state: "unknown", reason, changes: 0, troubles: [] };
     }
-    const { state, turnText, reason = turnText, done, evenMs, troubles, pending, settling: young } = route;
+    const { state, turnText, reason = turnText, done, evenMs, troubles, unsynced, left, pending, settling: young } = route;
     return {
       ...{ route: name, mode, state, ...(reason === undefined ? {} : { reason }), changes: done },
       ...(pending === undefined ? {} : { pending: pending.paths.size, paths: pending.of, settling: young.size }),
       ...(evenMs === undefined ? {} : { evenAt: new Date(evenMs).toISOString() }),
       troubles: [...troubles].slice(0, 100).map(([path, why]) => ({ path, reason: why })),
+      ...{ left: left.size, unsynced: unsynced.size },
     };
   });
 }
@@ -334,12 +339,22 @@ interface Sums {
 }
 
 /** How a mirror or two-way route stands, in a few words. */
-export function syncText({ mode, state, reason, troubles, pending = 0, paths = 0, settling = 0 }: Status["syncs"][number]): string {
+export function syncText({
+  mode,
+  state,
+  reason,
+  left = 0,
+  unsynced = 0,
+  pending = 0,
+  paths = 0,
+  settling = 0,
+}: Status["syncs"][number]): string {
   const waits = pending === 0 ? "" : `${pending} of ${paths} ${paths === 1 ? "path" : "paths"} ${pending === 1 ? "waits" : "wait"}`;
   if (state === "unknown") return reason ?? "not known";
   if (state !== "even") return `${syncWords[state]}${waits === "" ? "" : `, ${waits}`}${reason === undefined ? "" : `: ${reason}`}`;
   const but = [
-    ...(troubles.length === 0 ? [] : [`${troubles.length} left as ${troubles.length === 1 ? "it is" : "they are"}`]),
+    ...(left === 0 ? [] : [`${left} left as ${left === 1 ? "it is" : "they are"}`]),
+    ...(unsynced === 0 ? [] : [`${unsynced} that could not be synced where ${unsynced === 1 ? "it was" : "they were"} read`]),
     ...(settling === 0 ? [] : [`${settling} not complete yet`]),
   ];
   const even = mode === "two-way" ? "the same on both sides" : "all of it is there";

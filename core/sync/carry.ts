@@ -47,6 +47,8 @@ export interface World {
   readonly untaken: Map<string, string>;
   /** `bootId`. */
   readonly boot: string;
+  /** What its medium did not take, by `thingOf`, as it was then: it may not be agreed yet, or not by that name. `unsyncedOf`, to begin with. */
+  readonly unsynced: Map<string, Entry>;
   /** What had to be read to decide, and is not agreed yet: as long as it is listed so it is not read for each round. In memory. */
   readonly learned?: Map<string, Learned>;
 }
@@ -138,37 +140,46 @@ async function makeDir(world: World, on: Side, path: string, listed: Listed, sig
 }
 
 /**
- * What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. `before`: of an earlier try with that entry, as `unsyncedAs` by default.
- * Throws the Fault of a side that does not work, and "transient": it is tried again.
+ * What is to be agreed of an entry, once it is synced, or cannot be: what can be read of a medium that fails is brought all the same. What it did not take once is not on it by what is written to that later.
+ * `before`: of a try with this very content. Throws the Fault of a side that does not work, and "transient": it is tried again.
  */
-export async function synced(
-  world: World,
-  at: Side,
-  path: string,
-  entry: Entry,
-  signal: AbortSignal,
-  before = unsyncedAs(world, at, path, entry),
-): Promise<Entry> {
-  const { sides, boot } = world;
-  if (before?.boot === boot) return { ...entry, unsynced: before };
+export async function synced(world: World, at: Side, path: string, entry: Entry, signal: AbortSignal, before?: Unsynced): Promise<Entry> {
+  const { sides, boot, store, unsynced } = world;
+  const key = thingOf(at, path, entry);
+  const agreed = store.base.get(path)?.[at];
+  const was = unsynced.get(key) ?? (agreed?.identity === entry.identity ? agreed : undefined);
+  const isSame = before !== undefined || (was !== undefined && looksAs(entry, was));
+  const known = before ?? (isSame || entry.identity !== undefined ? was?.unsynced : undefined);
+  const stays = known?.boot === boot ? { ...entry, unsynced: known } : undefined;
+  if (stays !== undefined && isSame) return stays;
   try {
     await sides[at].sync(path, entry.stamp.size, signal);
   } catch (error) {
-    if (!isFault(error) || error.kind === "transient") throw error;
-    // "full": nothing is brought to it, so no room is to be made there.
-    if (error.kind !== "full" && !(await isOfPath(error, sides[at], signal))) throw error;
+    if (!isFault(error) || error.kind === "transient" || !(await isOfPath(error, sides[at], signal))) throw error;
     const { kind, message: reason } = error;
-    return { ...entry, unsynced: { reason, ...(kind === "unreadable" ? { boot } : {}) } };
+    const failed = { ...entry, unsynced: { reason, ...(kind === "unreadable" ? { boot } : {}) } };
+    if (kind === "unreadable") unsynced.set(key, failed);
+    return failed;
   }
+  if (stays !== undefined) {
+    unsynced.set(key, stays);
+    return stays;
+  }
+  unsynced.delete(key);
   const { unsynced: _, ...plain } = entry;
   return plain;
 }
 
-/** As it was agreed of that entry. */
-function unsyncedAs({ store }: World, at: Side, path: string, entry: Entry): Unsynced | undefined {
-  const was = store.base.get(path)?.[at];
-  return was !== undefined && looksAs(entry, was) && entry.identity === was.identity ? was.unsynced : undefined;
-}
+/** As it was agreed. */
+export const unsyncedOf = ({ base }: Pick<Store, "base">): World["unsynced"] =>
+  new Map(
+    [...base].flatMap(([path, agreed]) =>
+      bothSides.flatMap((at) => (agreed[at].unsynced === undefined ? [] : [[thingOf(at, path, agreed[at]), agreed[at]] as const])),
+    ),
+  );
+
+/** Names a thing of a side: whatever it is called, where that is told. */
+const thingOf = (side: Side, path: string, { identity }: Entry) => keyOf(side, identity ?? `/${path}`);
 
 /** Rule 3. By way of the trash: what others put at the name meanwhile stays, and so does what they put at the other. */
 async function evade(world: World, on: Side, path: string, listed: Listed, signal: AbortSignal): Promise<Outcome> {
@@ -239,7 +250,7 @@ async function move(world: World, action: Move, listed: Listed, signal: AbortSig
   const id = names.intent();
   const was = store.base.get(from);
   // On a FAT the new name is that of an empty file until then.
-  const read = was && (await synced(world, other(on), path, was[other(on)], signal, was[other(on)].unsynced).catch(notRead));
+  const read = was && (await synced(world, other(on), path, was[other(on)], signal).catch(notRead));
   await store.change({
     intend: { id, on, path, move: { from, entry } },
     ...(was !== undefined && read?.unsynced !== undefined ? { agree: [[from, { ...was, [other(on)]: read }]] } : {}),

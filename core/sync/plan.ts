@@ -19,7 +19,7 @@ import {
 } from "../reconcile.js";
 import { all, Turns } from "../turns.js";
 import { keyOf, looksAs, type World } from "./carry.js";
-import { type Held, isIn, namesOf, valueAbove, waits, whyIn } from "./held.js";
+import { type Held, isIn, namesOf, waits, whyIn } from "./held.js";
 import { type Hidden, hiddenAt } from "./hidden.js";
 import { type Entry, isOfPath, type Replica, type Scan } from "./replica.js";
 import type { Agreed } from "./store.js";
@@ -145,32 +145,33 @@ export async function planned(
 
 /** What was agreed with `unsynced`, or below that, where its medium lost it: it is gone, shorter, or in a directory of another identity, and is there under no other name. */
 function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Map<string, Side> {
-  const tops = new Map<string, Side>();
-  const named: Partial<Record<Side, ReadonlyMap<string, readonly Entry[]>>> = {};
-  const isLess = (now: Entry, agreed: Agreed) => now.kind === "file" && now.stamp.size < agreed.size;
-  const isGone = (path: string, agreed: Agreed, side: Side) => {
-    const now = scans[side].entries.get(path);
-    return now === undefined || isLess(now, agreed);
-  };
-  const isUnseen = (path: string) => bothSides.some((side) => scans[side].settling.has(path) || isIn(scans[side].unseen, path));
-  for (const [path, agreed] of base)
-    for (const side of bothSides) {
-      const { unsynced, identity } = agreed[side];
-      if (unsynced === undefined || !scans[other(side)].entries.has(path)) continue;
-      const now = scans[side].entries.get(path);
-      const isAnother = now?.kind === "directory" && now.identity !== identity;
-      if (!isAnother && !isGone(path, agreed, side)) continue;
-      named[side] ??= byIdentity(scans[side].entries.values(), (entry) => entry);
-      const things = identity === undefined ? [] : (named[side].get(identity) ?? []);
-      if (things.every((entry) => isLess(entry, agreed))) tops.set(path, side);
-    }
-  if (tops.size === 0) return tops;
-  return new Map(
-    [...base].flatMap(([path, agreed]) => {
-      const side = isUnseen(path) ? undefined : valueAbove(tops, path);
-      return side === undefined || !isGone(path, agreed, side) ? [] : [[path, side] as const];
-    }),
-  );
+  const lost = new Map<string, Side>();
+  for (const side of bothSides) {
+    const flagged = [...base].filter(([, agreed]) => agreed[side].unsynced !== undefined);
+    if (flagged.length === 0) continue;
+    const { entries } = scans[side];
+    const named = byIdentity(entries.values(), (entry) => entry);
+    const isLess = (now: Entry | undefined, { size }: Agreed) => now === undefined || (now.kind === "file" && now.stamp.size < size);
+    const isElsewhere = (agreed: Agreed) => named.get(agreed[side].identity ?? "")?.some((entry) => !isLess(entry, agreed)) === true;
+    const isTop = ([path, agreed]: readonly [string, Agreed]) => {
+      const now = entries.get(path);
+      const isAnother = now?.kind === "directory" && now.identity !== agreed[side].identity;
+      return (isAnother || isLess(now, agreed)) && !isElsewhere(agreed);
+    };
+    const tops = new Set(flagged.filter(isTop).map(([path]) => path));
+    if (tops.size === 0) continue;
+    const isUnseen = (path: string) => scans[side].settling.has(path) || isIn(scans[side].unseen, path);
+    for (const [path, agreed] of base)
+      if (
+        isIn(tops, path) &&
+        isLess(entries.get(path), agreed) &&
+        !isElsewhere(agreed) &&
+        !isUnseen(path) &&
+        scans[other(side)].entries.has(path)
+      )
+        lost.set(path, side);
+  }
+  return lost;
 }
 
 /** Some servers do not list all that they have (nginx: names that begin with a dot): what was agreed would be brought anew at each listing. */
@@ -261,7 +262,7 @@ function outdatedNames(base: ReadonlyMap<string, Agreed>, { entries }: Scan): Ma
     });
     const least = [...ranks].sort((one, two) => two - one)[things.length - 1] ?? 0;
     for (const [n, [path, it]] of names.entries()) {
-      const { identity: _, ...here } = it.here;
+      const { identity: _, unsynced: __, ...here } = it.here;
       if ((ranks[n] ?? 0) < least) outdated.set(path, { ...it, here });
     }
   }

@@ -20,6 +20,8 @@ export interface Rules extends Guards {
   readonly before: (side: Side, signal: AbortSignal) => Promise<void>;
   /** What is to be done, also where that stops the round. */
   readonly told?: (plan: Plan) => void;
+  /** What was agreed is forgotten, as its medium lost it: path → what becomes of it, for a person. */
+  readonly lost?: (told: ReadonlyMap<string, string>) => void;
   /** Nothing stops it: that is done now. */
   readonly begins?: () => void;
   /** Copies that are under way at once. */
@@ -98,6 +100,7 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   const shown = await syncedAnew(world, plan, held, rules.together, signal);
   const lost = [...plan.lost.keys()].map((path) => [path, undefined] as const);
   if (shown.length + lost.length > 0) await store.change({ agree: [...shown, ...lost] });
+  if (lost.length > 0) rules.lost?.(lostText(world, plan, rules));
   const { done, left, failed, fits, broke, again } = await carryAll(world, plan, rules, held, signal);
   noteKnown(world, plan, fits);
   if (again) {
@@ -113,9 +116,17 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
   };
 }
 
-function unsyncedIn({ store }: World, { lost }: Plan, { named }: Rules): Map<string, string> {
-  const found = new Map<string, string>();
-  for (const [path, at] of lost) found.set(path, `${named[at]} could not sync it, and has lost it since: it stays at ${named[other(at)]}`);
+function lostText({ table }: World, { lost, scans }: Plan, { named }: Rules): Map<string, string> {
+  const shorter = table.alone === true ? "the longer one goes to the trash there, where it is replaced" : "both are kept";
+  const textOf = (path: string, at: Side) =>
+    scans[at].entries.has(path) ? `its end since: ${shorter}` : `it since: it stays at ${named[other(at)]}`;
+  return new Map([...lost].map(([path, at]) => [path, `${named[at]} could not sync it, and has lost ${textOf(path, at)}`]));
+}
+
+function unsyncedIn(world: World, plan: Plan, rules: Rules): Map<string, string> {
+  const { store } = world;
+  const { named } = rules;
+  const found = lostText(world, plan, rules);
   for (const [path, agreed] of store.base)
     for (const at of bothSides) {
       const { unsynced } = agreed[at];
@@ -129,7 +140,7 @@ function unsyncedIn({ store }: World, { lost }: Plan, { named }: Rules): Map<str
 }
 
 /** Of what is shown otherwise now, what is to be agreed: of what somebody saved again a power cut could leave an empty file, which would count as a change. Holds what cannot be synced now. */
-async function syncedAnew(world: World, { shown }: Plan, held: Held, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
+async function syncedAnew(world: World, { shown, scans }: Plan, held: Held, together: number, signal: AbortSignal): Promise<Plan["shown"]> {
   const { sides, store } = world;
   const turns = new Turns(together);
   const sync = async (path: string, now: Agreed): Promise<Plan["shown"]> => {
@@ -138,7 +149,11 @@ async function syncedAnew(world: World, { shown }: Plan, held: Held, together: n
     for (const at of bothSides)
       try {
         const one = was?.[at];
-        if (one !== undefined && (one.recent === true || one.unsynced !== undefined || !looksAs(now[at], one)))
+        if (
+          one !== undefined &&
+          scans[at].entries.has(path) &&
+          (one.recent === true || one.unsynced !== undefined || !looksAs(now[at], one))
+        )
           next = { ...next, [at]: await synced(world, at, path, now[at], signal) };
       } catch (error) {
         if (!isFault(error) || !(await isOfPath(error, sides[at], signal))) throw error;

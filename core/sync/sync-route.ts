@@ -18,7 +18,7 @@ import { joinSignals } from "../signals.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import { Asked } from "./asked.js";
-import type { World } from "./carry.js";
+import { unsyncedOf, type World } from "./carry.js";
 import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
 import { MirrorTable } from "./mirror-table.js";
@@ -65,7 +65,9 @@ export class SyncRoute {
   /** Why it is in this state, for a person. */
   reason: string | undefined;
   /** What cannot be done, or could not be seen: path → reason. */
-  troubles: ReadonlyMap<string, string> = new Map();
+  left: ReadonlyMap<string, string> = new Map();
+  /** What is brought, but could not be synced where it was read, or was lost there since: path → reason. */
+  unsynced: ReadonlyMap<string, string> = new Map();
   /** Paths with which something is still to be done, of so many, as the last round knew it that came so far. */
   pending: { readonly paths: ReadonlySet<string>; readonly of: number } | undefined;
   /** Files that did not count as complete then. */
@@ -144,6 +146,7 @@ export class SyncRoute {
       table,
       untaken: new Map(),
       boot: bootId(),
+      unsynced: unsyncedOf(store),
       learned: new Map(),
       ...(mode === "mirror" ? { known: this.#known } : {}),
     };
@@ -203,10 +206,21 @@ export class SyncRoute {
   }
 
   /** What it leaves when nothing more can be done now, for a person; undefined: nothing. */
-  get left(): string | undefined {
-    const { size } = this.troubles;
+  get leftText(): string | undefined {
     if (this.state !== "even") return `${this.title}: ${this.reason ?? this.state}`;
-    return size === 0 ? undefined : `${this.title}: ${size} ${size === 1 ? "path is left as it is" : "paths are left as they are"}`;
+    const [left, unsynced] = [this.left.size, this.unsynced.size];
+    const texts = [
+      ...(left === 0 ? [] : [`${left} ${left === 1 ? "path is left as it is" : "paths are left as they are"}`]),
+      ...(unsynced === 0
+        ? []
+        : [`${unsynced} ${unsynced === 1 ? "path" : "paths"} could not be synced where ${unsynced === 1 ? "it was" : "they were"} read`]),
+    ];
+    return texts.length === 0 ? undefined : `${this.title}: ${texts.join(", and ")}`;
+  }
+
+  /** What a person is told: path → reason. */
+  get troubles(): ReadonlyMap<string, string> {
+    return new Map([...this.unsynced, ...this.left]);
   }
 
   /** What a person was asked is done, once. */
@@ -327,6 +341,10 @@ export class SyncRoute {
           { route: this.name },
         ),
       told: (plan: Plan) => this.#pends(plan),
+      lost: (told: ReadonlyMap<string, string>) => {
+        this.#warn(told);
+        this.unsynced = new Map([...this.unsynced, ...told]);
+      },
       together: Math.max(atOnce * underWay, ...pipelined),
       noRoom: this.#noRoom,
       before: async (side: Side, signal: AbortSignal) => {
@@ -453,11 +471,18 @@ export class SyncRoute {
     const hidden = (device: string, of: ReadonlyMap<string, string>) => [...of].map(([path, why]) => [`${device}:${path}`, why] as const);
     const stuck = [...this.#stuck].flatMap(([path, rounds]) => (rounds < stuckRounds ? [] : [[path, inTheWay] as const]));
     const unseenAt = [...hidden(this.config.from, unseen.here), ...hidden(this.config.to, unseen.there)];
-    const troubles = new Map([...unsynced, ...failed, ...stuck, ...unseenAt]);
+    const left = new Map([...failed, ...stuck, ...unseenAt]);
+    const brought = new Map([...unsynced].filter(([path]) => !left.has(path)));
+    this.#warn(new Map([...brought, ...left]));
+    [this.left, this.unsynced] = [left, brought];
+  }
+
+  /** Each once, as long as it is there. */
+  #warn(troubles: ReadonlyMap<string, string>): void {
+    const told = this.troubles;
     for (const [path, why] of troubles)
-      if (withoutNames(this.troubles.get(path)) !== withoutNames(why))
-        events.say("warn", "sync-trouble", `${this.title}: ${path}: ${why}`, { route: this.name, path, reason: why });
-    this.troubles = troubles;
+      if (withoutNames(told.get(path)) !== withoutNames(why))
+        this.engine.events.say("warn", "sync-trouble", `${this.title}: ${path}: ${why}`, { route: this.name, path, reason: why });
   }
 
   #failed(error: unknown): void {

@@ -12,6 +12,8 @@ export const Status = {
   unsupported: 8,
   noSuchPath: 10,
   exists: 11,
+  noSpace: 14,
+  quota: 15,
 } as const;
 
 const kinds: Readonly<Record<number, FaultKind>> = {

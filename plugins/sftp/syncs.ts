@@ -5,7 +5,7 @@
  * OpenSSH opens a directory as it opens a file (sftp-server.c, process_open), does what is asked in the order of asking, and syncs what is open: one sync is for all names that were given or taken away in it before.
  */
 import { parentOf } from "../../core/wire-path.js";
-import { isAbsent, isRefusal, Status } from "./faults.js";
+import { isAbsent, isRefusal, type Refusal, Status } from "./faults.js";
 import { ifRefused } from "./publishing.js";
 import { Open, type Session } from "./session.js";
 
@@ -76,7 +76,10 @@ export class Syncs {
   }
 }
 
+/** What the server says of its medium. */
+export const isOfMedium = (error: unknown): error is Refusal => isRefusal(error, Status.failure, Status.noSpace, Status.quota);
+
 function ifNotAllowed(error: unknown): void {
-  if (isRefusal(error, Status.failure)) throw error;
+  if (isOfMedium(error)) throw error;
   ifRefused(error);
 }

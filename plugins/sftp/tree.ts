@@ -4,11 +4,12 @@ import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/p
 import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
 import { publishTo, tryOut } from "../../core/try-out.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
-import { isAbsent, isRefusal, Refusal, Status } from "./faults.js";
+import { isAbsent, Refusal } from "./faults.js";
 import type { Pool } from "./pool.js";
 import { makeDirsDurable } from "./publishing.js";
 import type { Session } from "./session.js";
 import { entryOf, lookAt, type SftpSource } from "./source.js";
+import { isOfMedium } from "./syncs.js";
 import type { SftpTarget } from "./target.js";
 
 export class SftpTree extends RemoteTree implements Tree {
@@ -109,7 +110,7 @@ export class SftpTree extends RemoteTree implements Tree {
       try {
         await session.syncs.found(wirePath(session.root, path), size);
       } catch (error) {
-        if (!isRefusal(error, Status.failure)) throw error;
+        if (!isOfMedium(error)) throw error;
         throw new Fault("unreadable", `cannot sync ${path}: the server's medium did not take it ("${error.text}")`, { cause: error });
       }
     });

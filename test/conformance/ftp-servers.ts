@@ -231,7 +231,8 @@ export async function systemUser(dir: string): Promise<SystemUser> {
   const pam = `/etc/pam.d/${name}`;
   execFileSync("useradd", ["-M", "-d", dir, "-s", "/bin/sh", name]);
   execFileSync("chpasswd", { input: `${name}:${password}\n` });
-  execFileSync("chown", [name, dir]);
+  // What an earlier one left there, too: numbers go to whoever comes next.
+  execFileSync("chown", ["-hR", name, dir]);
   await fs.writeFile(pam, "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_permit.so\n");
   return {
     name,

@@ -38,6 +38,7 @@ test("a mirror is listed once, and again after something did not fit, was refuse
     known,
     untaken: new Map(),
     boot: "this one",
+    unsynced: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path) => path,
@@ -135,6 +136,7 @@ test("what both sides hold is noted together, and what goes is: a first round ov
     store,
     untaken: new Map(),
     boot: "this one",
+    unsynced: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path) => path,

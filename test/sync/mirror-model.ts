@@ -156,6 +156,7 @@ class MirrorWorld {
       known: this.known,
       untaken: new Map(),
       boot: "this one",
+      unsynced: new Map(),
       learned: new Map(),
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,

@@ -143,6 +143,7 @@ class Client {
       table: { actions: twoWay },
       untaken: new Map(),
       boot: "this one",
+      unsynced: new Map(),
       learned: new Map(),
     };
   }

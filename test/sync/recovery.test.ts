@@ -23,6 +23,7 @@ function worldOf(here: Tree, there: Tree, store: Kept, gate: Gate, intent: () =>
     table: { actions: twoWay },
     untaken: new Map(),
     boot: "this one",
+    unsynced: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -120,6 +121,7 @@ for (const killed of [false, true])
       table: { actions: twoWay },
       untaken: new Map(),
       boot: "this one",
+      unsynced: new Map(),
       names: {
         trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
         conflict: (path, n) => `${path}.conflict-${n}`,

@@ -85,6 +85,7 @@ for (const [mode, error, text] of [
     const once = ["run", "--once", "--json", "--config", config];
     const { code, out } = await runProgram(once, { wrap: injecting(`error=${error}`, [file]) });
     assert.equal(code, 3, out);
+    assert.match(out, /finished, but box . nas: 1 path could not be synced where it was read;/);
     assert.ok(out.includes(`box: cannot sync log.bin: ${text}`) && out.includes("it is brought all the same"), out);
     // A system tells of EIO once, and says yes to whoever is started anew and asks again.
     if (error === "EIO") assert.equal((await runProgram(once)).code, 3);

@@ -1,5 +1,5 @@
 /** Two trees, and what is between them: whoever tests what a round does between any two calls. */
-import type { World } from "../../core/sync/carry.js";
+import { unsyncedOf, type World } from "../../core/sync/carry.js";
 import { MirrorTable } from "../../core/sync/mirror-table.js";
 import { NoRoom } from "../../core/sync/no-room.js";
 import { round, type Rules } from "../../core/sync/round.js";
@@ -35,6 +35,7 @@ export function two(table: (fresh: () => string, store: Kept) => World["table"])
     get boot() {
       return between.boot;
     },
+    unsynced: new Map(),
     names: {
       trash: (_side, path, id) => `${trashDir}/${id}/${path}`,
       conflict: (path, n) => `${path}.conflict-${n}`,
@@ -42,15 +43,25 @@ export function two(table: (fresh: () => string, store: Kept) => World["table"])
       intent,
     },
   };
+  /** What was said to be lost. */
+  const told = new Map<string, string>();
+  const lost = (those: ReadonlyMap<string, string>) => {
+    for (const [path, why] of those) told.set(path, why);
+  };
   const once = async () => {
-    const result = await round(world, { ...rules, anew: ["there"] }, new AbortController().signal);
+    const result = await round(world, { ...rules, anew: ["there"], lost }, new AbortController().signal);
     if (result.failed.size + result.left.size === 0 && world.table instanceof MirrorTable) world.table.forget();
     return result;
   };
   const run = async () => {
     for (let done = 1; done > 0;) ({ done } = await once());
   };
-  return { box, server, between, once, run, store };
+  /** The program is, not the system. */
+  const startAnew = () => {
+    world.unsynced.clear();
+    for (const [key, entry] of unsyncedOf(store)) world.unsynced.set(key, entry);
+  };
+  return { box, server, between, once, run, startAnew, store, told };
 }
 
 export const files = (box: Tree, ...paths: string[]) => {

@@ -1,7 +1,6 @@
 /** What is read is synced before it is noted; what cannot be is brought all the same, and is not followed where its medium loses it. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { setImmediate } from "node:timers/promises";
 import { Fault, type FaultKind } from "../../core/errors.js";
 import { twoWay } from "../../core/reconcile.js";
 import { type Gate, sizeOf } from "./model-tree.js";
@@ -43,35 +42,6 @@ test("what is saved again as it was is on its medium before that is noted; where
   box.remove("a");
   await run();
   assert.equal(server.text(), "a=1 b=2");
-});
-
-test("what a disk did not take is not asked for again where its sending broke after that", async () => {
-  for (const [table, over] of [
-    [mirroring(true), false],
-    [mirroring(true), true],
-    [() => ({ actions: twoWay }), false],
-  ] as const)
-    for (const breaks of ["look a", "publish a"]) {
-      const { box, between, once, store } = two(table);
-      if (over) {
-        files(box, "a");
-        await once();
-      }
-      box.put("a", 4);
-      let [asked, broken] = [false, false];
-      between.gate = (when, call) => {
-        if (when === "before" && call === "sync a" && !asked) {
-          asked = true;
-          return setImmediate().then(() => Promise.reject(new Fault("unreadable", "it fails")));
-        }
-        if (broken || when === "after" || call !== breaks) return Promise.resolve();
-        broken = true;
-        return Promise.reject(new Fault("offline", "no link"));
-      };
-      await assert.rejects(once(), /no link/);
-      await once();
-      assert.equal(store.base.get("a")?.here.unsynced?.reason, "it fails");
-    }
 });
 
 for (const kind of ["unreadable", "denied"] as const) {
