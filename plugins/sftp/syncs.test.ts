@@ -91,7 +91,7 @@ test("a file that is not synced by who may only read it is opened for writing; w
   const { session, asked, run } = await server({ syncs: [Status.permissionDenied] });
   await run(session.syncs.found(name, 0));
   assert.deepEqual(asked, ["open /srv/d/a", "sync", "close h", "open /srv/d/a", "sync", "close h", "open /srv/d", "sync", "close h"]);
-  for (const syncs of [[Status.failure], [Status.permissionDenied, Status.permissionDenied]]) {
+  for (const syncs of [[Status.failure], [Status.noSpace], [Status.quota], [Status.permissionDenied, Status.permissionDenied]]) {
     const broken = await server({ syncs });
     await assert.rejects(broken.run(broken.session.syncs.found(name, 0)), (error) => isRefusal(error, ...syncs.slice(0, 1)));
     assert.equal(broken.asked.filter((it) => it === "sync").length, syncs.length);

@@ -41,8 +41,8 @@ export class Syncs {
       return true;
     } catch (error) {
       ifRefused(error);
-      // One that is not there may come, and FAILURE says nothing of the next time: it may be a medium's, or that of too many open files.
-      if (isAbsent(error) || isRefusal(error, Status.failure)) return false;
+      // One that is not there may come, and what the medium did, or FAILURE, which may be that of too many open files, says nothing of the next time.
+      if (isAbsent(error) || isOfMedium(error)) return false;
       if (this.#refused.size >= mostDirs) this.#refused.clear();
       this.#refused.add(key);
       return false;
