@@ -157,9 +157,12 @@ export async function synced(world: World, at: Side, path: string, entry: Entry,
   } catch (error) {
     if (!isFault(error) || error.kind === "transient" || !(await isOfPath(error, sides[at], signal))) throw error;
     const { kind, message: reason } = error;
-    const failed = { ...entry, unsynced: { reason, ...(kind === "unreadable" ? { boot } : {}) } };
-    if (kind === "unreadable") unsynced.set(key, failed);
-    return failed;
+    if (kind !== "unreadable") return { ...entry, unsynced: { reason } };
+    // Something else may have the name by now, of which that was said.
+    const now = await sides[at].stat(path, signal).catch(() => undefined);
+    const why = { reason, boot };
+    for (const one of [...(now === undefined ? [] : [now]), entry]) unsynced.set(thingOf(at, path, one), { ...one, unsynced: why });
+    return { ...entry, unsynced: why };
   }
   if (stays !== undefined) {
     unsynced.set(key, stays);

@@ -12,6 +12,8 @@ const worlds = [
   ["nobody else writes there, and names are locked between any two", { calm: true, locks: true }],
   ["kills, and nobody else writes there", { alone: true }],
   ["kills, other people and names that are locked between any two", { locks: true }],
+  ["nobody else writes there, and a disk that fails", { calm: true, fails: true }],
+  ["kills, and a disk that fails", { alone: true, locks: true, fails: true }],
 ] as const;
 
 for (const deletes of [true, false])
@@ -33,7 +35,8 @@ for (const variant of mirrorVariants)
   test(`the model of a mirror finds what breaks: ${variant}`, async (t) => {
     for (let seed = 1; seed <= 400; seed++)
       for (const calm of [true, false]) {
-        const { wrong } = await mirrorModel({ seed, steps: each, deletes: true, calm, variant });
+        const fails = variant === "what was told once is asked again";
+        const { wrong } = await mirrorModel({ seed, steps: each, deletes: true, calm, fails, variant });
         if (wrong === undefined) continue;
         t.diagnostic(`seed ${seed}: ${wrong.split("\n")[0] ?? ""}`);
         return;

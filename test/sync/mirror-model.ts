@@ -7,7 +7,7 @@ import { Fault } from "../../core/errors.js";
 import type { Action, Tables } from "../../core/reconcile.js";
 import { isAtOrBelow } from "../../core/paths.js";
 import type { Digest } from "../../core/plugin.js";
-import type { World } from "../../core/sync/carry.js";
+import { unsyncedOf, type World } from "../../core/sync/carry.js";
 import { MirrorTable } from "../../core/sync/mirror-table.js";
 import { Known } from "../../core/sync/known.js";
 import { NoRoom } from "../../core/sync/no-room.js";
@@ -27,6 +27,7 @@ export const mirrorVariants = [
   "what was agreed stays behind",
   "what was copied is believed",
   "what was read is not synced",
+  "what was told once is asked again",
 ] as const;
 export type MirrorVariant = (typeof mirrorVariants)[number];
 
@@ -49,6 +50,8 @@ export interface MirrorOptions {
   readonly alone?: boolean;
   /** Now and then what is done with one name at the mirror fails for a while, before it is done or after. */
   readonly locks?: boolean;
+  /** Now and then the disk of the tree does not take what is synced, which it tells once. */
+  readonly fails?: boolean;
   readonly variant?: MirrorVariant;
 }
 
@@ -86,6 +89,7 @@ class MirrorStore extends Kept {
 class MirrorWorld {
   readonly random: Random;
   readonly counts = { steps: 0, moves: 0, serial: 0 };
+  #boots = 0;
   readonly here: Tree;
   readonly there: Tree;
   readonly steps: Steps;
@@ -137,8 +141,15 @@ class MirrorWorld {
       await this.steps.gate();
       if (when === "before" && /^(scan$|sync )/.test(call)) this.log.push(`    here: ${call}`);
       if (when === "before" && call === "scan") this.#listedAt = this.here.turn;
+      if (when === "before" && call.startsWith("sync ") && options.fails === true && this.random.below(8) === 0) {
+        this.log.push("    here: it fails");
+        // What gets a name between a failure and the look at that is not known: of what was listed it is.
+        this.here.fail(call.slice("sync ".length), this.#listedAt);
+        throw new Fault("unreadable", "the disk fails");
+      }
     };
     this.table = new MirrorTable(this.store, { deletes: options.deletes, away: awayDir, fresh: intent });
+    const boot = () => String(variant === "what was told once is asked again" ? (this.#boots += 1) : this.#boots);
     this.world = {
       sides: {
         here: new TreeReplica(this.here, gateHere, { unsynced: variant === "what was read is not synced" }),
@@ -155,7 +166,9 @@ class MirrorWorld {
       store: this.store,
       known: this.known,
       untaken: new Map(),
-      boot: "this one",
+      get boot() {
+        return boot();
+      },
       unsynced: new Map(),
       learned: new Map(),
       names: {
@@ -317,13 +330,23 @@ class MirrorWorld {
     this.log.push(`  ${path} is locked: ${kind} ${when}`);
   }
 
-  /** Power goes here: what was noted as it was listed is there still. */
+  /** Power goes here: what was noted as it was listed is there still, or known as what the disk did not take. */
   cut(): void {
+    this.#boots += 1;
+    const { base } = this.store;
+    const isKnown = (path: string) => [...base].some(([one, { here }]) => here.unsynced !== undefined && isAtOrBelow(path, one));
     for (const [path, { content, turn }] of this.here.cut(this.random)) {
       this.log.push(`  loses ${path}=${content}`);
-      const isNoted = this.store.base.get(path)?.digest === digestOf(content) && turn <= (this.store.listed.get(path) ?? 0);
+      const isNoted = !isKnown(path) && base.get(path)?.digest === digestOf(content) && turn <= (this.store.listed.get(path) ?? 0);
       if (isNoted) this.wrong ??= `${path} was noted, and was on no medium`;
     }
+  }
+
+  /** The program is started anew. */
+  startAnew(): void {
+    const { unsynced } = this.world;
+    unsynced.clear();
+    for (const [key, entry] of unsyncedOf(this.store)) unsynced.set(key, entry);
   }
 
   begin(): void {
@@ -384,7 +407,8 @@ class MirrorWorld {
     const lost = [...this.arrived].filter((content) => !live.has(content));
     if (lost.length > 0) return `lost at the mirror: ${lost.join(", ")}`;
     const extra = [...there.live()].find(([path]) => !here.nodes.has(path) && path !== awayDir);
-    if (options.deletes && !this.others && extra !== undefined) return `${extra[0]} is too much: ${here.text()} | ${there.text()}`;
+    if (options.deletes && !this.others && options.fails !== true && extra !== undefined)
+      return `${extra[0]} is too much: ${here.text()} | ${there.text()}`;
     if (options.calm === true && this.again.size > 0) return `sent again: ${[...this.again].join(", ")}`;
     if (there.below(awayDir).length > 0) return `left in ${awayDir}: ${there.below(awayDir).join(" ")}`;
     if (store.intents.size > 0) return "it is still in the middle of something";
@@ -412,6 +436,7 @@ export async function mirrorModel(options: MirrorOptions): Promise<MirrorFound> 
     }
     world.steps.kill(end);
     await turn();
+    if (end instanceof Killed) world.startAnew();
   }
   await world.settle();
   const wrong = world.wrong ?? world.judge();

@@ -25,6 +25,8 @@ interface Unsynced {
   /** Not its content, which nobody wrote since it was synced. */
   readonly name: boolean;
   readonly turn: number;
+  /** Its medium did not take it, and that was said: from then on it is said that all is well. */
+  readonly told: boolean;
 }
 
 export class Tree {
@@ -95,14 +97,20 @@ export class Tree {
     if (this.lazy) this.#unsync(path, before, node.kind === "directory");
   }
 
-  #unsync(path: string, before?: Node, name = false): void {
+  #unsync(path: string, before?: Node, name = false, told = false): void {
     const node = this.nodes.get(path);
-    if (node !== undefined) this.#unsynced.set(path, { node, before, name, turn: (this.turn += 1) });
+    if (node !== undefined) this.#unsynced.set(path, { node, before, name, told, turn: (this.turn += 1) });
   }
 
   /** With all names that were given before, as file systems with a journal do. */
   sync(path: string): void {
-    for (const [at, { name }] of this.#unsynced) if (name || at === path) this.#unsynced.delete(at);
+    for (const [at, { name, told }] of this.#unsynced) if (!told && (name || at === path)) this.#unsynced.delete(at);
+  }
+
+  /** Its medium does not take what has the name since that turn or before, which is said now. */
+  fail(path: string, turn: number): void {
+    const it = this.#unsynced.get(path);
+    if (it !== undefined && it.turn <= turn) this.#unsynced.set(path, { ...it, told: true });
   }
 
   /** Power goes: of what is there still, and was not synced, some is gone: those files, by their names, with the turn since which they were not. */
@@ -149,7 +157,7 @@ export class Tree {
       this.nodes.set(name, node);
       const was = this.#unsynced.get(path);
       this.#unsynced.delete(path);
-      if (was?.node === node && !was.name) this.#unsync(name);
+      if (was?.node === node && !was.name) this.#unsync(name, undefined, false, was.told);
       else if (this.lazy && path === from) this.#unsync(name, undefined, true);
     }
   }
