@@ -155,12 +155,10 @@ export async function synced(world: World, at: Side, path: string, entry: Entry,
   try {
     await sides[at].sync(path, entry.stamp.size, signal);
   } catch (error) {
-    if (!isFault(error) || error.kind === "transient" || !(await isOfPath(error, sides[at], signal))) throw error;
-    const { kind, message: reason } = error;
-    if (kind !== "unreadable") return { ...entry, unsynced: { reason } };
+    const why = await whyUnsynced(world, at, error, signal);
+    if (why.boot === undefined) return { ...entry, unsynced: why };
     // Something else may have the name by now, of which that was said.
     const now = await sides[at].stat(path, signal).catch(() => undefined);
-    const why = { reason, boot };
     for (const one of [...(now === undefined ? [] : [now]), entry]) unsynced.set(thingOf(at, path, one), { ...one, unsynced: why });
     return { ...entry, unsynced: why };
   }
@@ -171,6 +169,12 @@ export async function synced(world: World, at: Side, path: string, entry: Entry,
   unsynced.delete(key);
   const { unsynced: _, ...plain } = entry;
   return plain;
+}
+
+/** Throws what is not of that path alone, and what passes. */
+async function whyUnsynced({ sides, boot }: World, at: Side, error: unknown, signal: AbortSignal): Promise<Unsynced> {
+  if (!isFault(error) || error.kind === "transient" || !(await isOfPath(error, sides[at], signal))) throw error;
+  return { reason: error.message, ...(error.kind === "unreadable" ? { boot } : {}) };
 }
 
 /** As it was agreed. */
@@ -511,10 +515,11 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   const { store, sides } = world;
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
-  // What is found done was perhaps not synced any more. What lost its name last: never without both.
-  const size = Math.max(put?.staging.size ?? 0, old?.entry.stamp.size ?? 0, move?.entry.stamp.size ?? 0);
-  for (const at of [old?.trash, path, move?.from]) if (at !== undefined) await side.sync(at, size, signal);
+  const unsynced = await foundUnsynced(world, intent, signal);
+  const found = (entry: Entry): Entry => (unsynced === undefined ? entry : { ...entry, unsynced });
   if (move !== undefined) {
+    const was = store.base.get(move.from);
+    if (unsynced !== undefined && was !== undefined) await store.change({ agree: [[move.from, { ...was, [on]: found(was[on]) }]] });
     await takeSecond(side, world, intent, move.from, signal);
     await moved(side, store, { id, path, from: move.from }, signal);
     return;
@@ -535,7 +540,7 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   if (put !== undefined) {
     const published = await publishAgain(sides, intent, now, free, signal);
     if (published !== undefined) {
-      await store.change({ agree: [[path, agreedBy(on, published, put.from, put.digest)]], settle: id });
+      await store.change({ agree: [[path, agreedBy(on, found(published), put.from, put.digest)]], settle: id });
       return;
     }
     // The name is empty, and what was agreed is in the trash. Once it has its name again that is true still: not a conflict with what was to replace it.
@@ -549,6 +554,34 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
   const over = put === undefined ? taken !== undefined || now === undefined : free;
   await store.change({ settle: id, ...(over ? { agree: [[path, undefined]] as const } : {}) });
+}
+
+/** What is found done was perhaps not synced any more. Why it cannot be. */
+async function foundUnsynced(world: World, intent: Intent, signal: AbortSignal): Promise<Unsynced | undefined> {
+  const { sides, store, boot } = world;
+  const { on, path, move, old, unsynced: before } = intent;
+  if (before?.boot === boot) return before;
+  const side = sides[on];
+  let unsynced: Unsynced | undefined;
+  // What lost its name last: never without both.
+  for (const at of [old?.trash, path, move?.from]) {
+    if (at === undefined) continue;
+    const entry = await side.stat(at, signal).catch((error: unknown) => {
+      if (!isFault(error, "rejected")) throw error;
+    });
+    unsynced ??= entry === undefined ? await goneUnsynced(world, on, at, signal) : (await synced(world, on, at, entry, signal)).unsynced;
+  }
+  if (unsynced !== undefined) await store.change({ intend: { ...intent, unsynced } });
+  return unsynced;
+}
+
+async function goneUnsynced(world: World, on: Side, path: string, signal: AbortSignal): Promise<Unsynced | undefined> {
+  try {
+    await world.sides[on].sync(path, 0, signal);
+    return undefined;
+  } catch (error) {
+    return whyUnsynced(world, on, error, signal);
+  }
 }
 
 /** As which the new content has its name, or gets it now; undefined where another has it, or the content is not whole. `free`: nothing is to be taken aside before. */

@@ -49,7 +49,7 @@ export class JournalStore implements Store {
           from,
         );
       }
-      if (intend !== undefined) journal.run("INSERT INTO intents VALUES (?, ?, ?)", route, intend.id, JSON.stringify(intend));
+      if (intend !== undefined) journal.run("INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", route, intend.id, JSON.stringify(intend));
       if (settle !== undefined) journal.run("DELETE FROM intents WHERE route = ? AND id = ?", route, settle);
       if (stage !== undefined)
         journal.run("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", route, stage.staging.id, JSON.stringify(stage));

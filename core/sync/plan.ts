@@ -143,7 +143,7 @@ export async function planned(
   }
 }
 
-/** What was agreed with `unsynced`, or below that, where its medium lost it: it is gone, shorter, or in a directory of another identity, and is there under no other name. */
+/** What was agreed with `unsynced`, or below that, where its medium lost it: it is gone, shorter, older, or in a directory of another identity, and is there under no other name. */
 function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Map<string, Side> {
   const lost = new Map<string, Side>();
   for (const side of bothSides) {
@@ -151,7 +151,12 @@ function lostBy(base: ReadonlyMap<string, Agreed>, scans: Scans): Map<string, Si
     if (flagged.length === 0) continue;
     const { entries } = scans[side];
     const named = byIdentity(entries.values(), (entry) => entry);
-    const isLess = (now: Entry | undefined, { size }: Agreed) => now === undefined || (now.kind === "file" && now.stamp.size < size);
+    const isLess = (now: Entry | undefined, agreed: Agreed) => {
+      if (now?.kind !== agreed.kind) return true;
+      if (now.kind === "directory") return false;
+      const { modifiedMs = Infinity } = now.stamp;
+      return now.stamp.size < agreed.size || modifiedMs < (agreed[side].stamp.modifiedMs ?? -Infinity);
+    };
     const isElsewhere = (agreed: Agreed) => named.get(agreed[side].identity ?? "")?.some((entry) => !isLess(entry, agreed)) === true;
     const isTop = ([path, agreed]: readonly [string, Agreed]) => {
       const now = entries.get(path);

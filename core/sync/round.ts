@@ -117,9 +117,9 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
 }
 
 function lostText({ table }: World, { lost, scans }: Plan, { named }: Rules): Map<string, string> {
-  const shorter = table.alone === true ? "the longer one goes to the trash there, where it is replaced" : "both are kept";
+  const shorter = table.alone === true ? "that goes to the trash there, where it is replaced" : "both are kept";
   const textOf = (path: string, at: Side) =>
-    scans[at].entries.has(path) ? `its end since: ${shorter}` : `it since: it stays at ${named[other(at)]}`;
+    scans[at].entries.has(path) ? `what was written last since: ${shorter}` : `it since: it stays at ${named[other(at)]}`;
   return new Map([...lost].map(([path, at]) => [path, `${named[at]} could not sync it, and has lost ${textOf(path, at)}`]));
 }
 

@@ -35,6 +35,8 @@ export interface Intent {
   readonly beside?: true;
   /** What gets the name then; absent: nothing does. `from`: as the other side showed it. */
   readonly put?: { readonly staging: Staging; readonly digest: Digest; readonly from: Entry };
+  /** As `Entry.unsynced`, of what was found done. */
+  readonly unsynced?: Unsynced;
 }
 
 /** Written before the first byte: of what was staged and got no name something may be there. */
@@ -77,6 +79,7 @@ export interface Change {
   readonly agree?: readonly (readonly [string, Agreed | undefined])[];
   /** After that: what was agreed at `from` and below it is agreed at `to` and below; what was agreed there is forgotten. */
   readonly shift?: { readonly from: string; readonly to: string };
+  /** Instead of what there is of that id. */
   readonly intend?: Intent;
   /** The id of an intent that is over. */
   readonly settle?: string;

@@ -360,6 +360,7 @@ export class TreeReplica implements Replica {
   /** In two steps, as by a link: a cut may leave it under both names. */
   async publish({ id, path, size, modifiedMs }: Staging, digest: Digest): Promise<Entry | undefined> {
     const seen = this.tree.nodes.has(path);
+    let named: Node | undefined;
     if (this.broken.looksFirst === true) await this.gate("before", `look ${path}`);
     const published = await this.#call(`publish ${path}`, () => {
       const content = this.tree.staged.get(id);
@@ -380,6 +381,7 @@ export class TreeReplica implements Replica {
       for (const below of this.tree.below(path)) this.tree.nodes.delete(below);
       const time = modifiedMs ?? this.tree.stagedMs.get(id) ?? this.tree.tick();
       this.tree.putUnsynced(path, content, undefined, time);
+      named = this.tree.nodes.get(path);
       this.tree.stagedMs.set(id, time);
       this.published(path, content);
       return this.tree.entry(path);
@@ -387,7 +389,9 @@ export class TreeReplica implements Replica {
     if (published !== undefined)
       await this.#call(`unstage ${path}`, () => {
         this.tree.staged.delete(id);
-        this.tree.sync(path);
+        // Whatever people have renamed it to.
+        const now = [...this.tree.nodes].find(([, node]) => node === named);
+        this.tree.sync(now?.[0] ?? path);
       });
     return published;
   }

@@ -22,6 +22,18 @@ test(`three clients and a server, ${steps} calls, edits and kills between any tw
   assert.ok(kills > 0 && conflicts > 0);
 });
 
+test(`the same, ${steps} calls, with disks that fail; seeds from ${first}`, async (t) => {
+  let [made, kills] = [0, 0];
+  for (let seed = first; made < steps; seed++) {
+    const found = await model({ seed, steps: each, fails: true });
+    assert.equal(found.wrong, undefined, found.wrong);
+    made += found.steps;
+    kills += found.kills;
+  }
+  t.diagnostic(`${made} calls, ${kills} kills and lost links`);
+  assert.ok(kills > 0);
+});
+
 /** Where rare ones were found first: looked at first, to be quick. After a change of what is tried the chances are others (of "no rule 2" about one in 120 worlds), and all are tried. */
 const rare: Readonly<Record<string, number>> = { "no rule 2": 457, "no rule 3": 249 };
 for (const variant of variants)

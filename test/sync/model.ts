@@ -5,14 +5,14 @@
 import { createHash } from "node:crypto";
 import { Fault } from "../../core/errors.js";
 import { type Side, twoWay } from "../../core/reconcile.js";
-import type { Names, World } from "../../core/sync/carry.js";
+import { type Names, unsyncedOf, type World } from "../../core/sync/carry.js";
 import type { Entry } from "../../core/sync/replica.js";
 import { NoRoom } from "../../core/sync/no-room.js";
 import { round } from "../../core/sync/round.js";
 import type { Agreed, Change, Intent, Staged, Store } from "../../core/sync/store.js";
 import { Random } from "../faults/random.js";
 import { endOf, isEnd, Killed, Steps, turn } from "./steps.js";
-import { type Broken, digestOf, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
+import { type Broken, digestOf, type Gate, sizeOf, Tree, TreeReplica, trashDir } from "./model-tree.js";
 
 /** A rule that is broken on purpose: the model has to find each. */
 export const variants = [
@@ -99,6 +99,7 @@ class Client {
   readonly agreed = new Map<string, number>();
   /** Its round runs. */
   running = false;
+  #boots = 0;
 
   constructor(
     readonly name: string,
@@ -108,9 +109,10 @@ class Client {
       readonly random: Random;
       readonly counts: { steps: number; conflicts: number; serial: number };
       readonly variant: Variant | undefined;
+      readonly fails: () => boolean;
     },
   ) {
-    const { counts, variant } = tools;
+    const { counts, fails, random, variant } = tools;
     this.steps = new Steps(tools.random, counts);
     const { gate } = this.steps;
     const agreed = (path: string, content: number | undefined) => {
@@ -132,8 +134,19 @@ class Client {
       unsynced: variant === "what was read is not synced",
     };
     const published = (path: string, content: number) => void this.agreed.set(path, content);
+    let listed = 0;
+    const gateHere: Gate = async (when, call) => {
+      await gate();
+      if (when === "after") return;
+      if (call === "scan") listed = tree.turn;
+      if (!fails() || !call.startsWith("sync ") || random.below(8) > 0) return;
+      // What gets a name between a failure and the look at that is not known: of what was listed it is.
+      tree.fail(call.slice("sync ".length), listed);
+      throw new Fault("unreadable", "the disk fails");
+    };
+    const boot = () => String(this.#boots);
     this.sides = {
-      here: new TreeReplica(tree, gate, broken, published),
+      here: new TreeReplica(tree, gateHere, broken, published),
       there: new TreeReplica(server, gate, broken, published),
     };
     this.world = {
@@ -142,7 +155,9 @@ class Client {
       names,
       table: { actions: twoWay },
       untaken: new Map(),
-      boot: "this one",
+      get boot() {
+        return boot();
+      },
       unsynced: new Map(),
       learned: new Map(),
     };
@@ -185,6 +200,14 @@ class Client {
     }
     this.steps.kill(error);
   }
+
+  /** After a power cut. */
+  startAnew(): void {
+    const { unsynced } = this.world;
+    this.#boots += 1;
+    unsynced.clear();
+    for (const [key, entry] of unsyncedOf(this.store)) unsynced.set(key, entry);
+  }
 }
 
 const contentOf = (agreed: Agreed | undefined) =>
@@ -198,23 +221,33 @@ export interface Options {
   readonly variant?: Variant;
   /** One of so many calls is somebody's last. */
   readonly kills?: number;
+  /** Now and then a client's disk does not take what is synced, which it tells once. */
+  readonly fails?: boolean;
 }
 
 const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a"];
 
-export async function model({ seed, steps, variant, kills: rarity = 60 }: Options): Promise<Found> {
+export async function model({ seed, steps, variant, kills: rarity = 60, fails = false }: Options): Promise<Found> {
   const random = new Random(seed);
   let time = 1;
   const tick = () => (time += 1);
   const server = new Tree(tick, false);
   const counts = { steps: 0, conflicts: 0, serial: 0 };
-  const clients = [0, 1, 2].map((n) => new Client(`c${n}`, new Tree(tick, true), server, { random, counts, variant }));
+  const log: string[] = [];
+  const clients = [0, 1, 2].map(
+    (n) =>
+      new Client(`c${n}`, new Tree(tick, true, fails ? "born" : "none"), server, {
+        random,
+        counts,
+        variant,
+        fails: () => fails && log.at(-1) !== "quiet",
+      }),
+  );
   const trees = [server, ...clients.map(({ tree }) => tree)];
   /** Contents that somebody made, and nobody took away. */
   const kept = new Set<number>();
   /** By path, each content that somebody gave it. */
   const held = new Map<string, readonly number[]>();
-  const log: string[] = [];
   let wrong: string | undefined;
   let kills = 0;
   let content = 0;
@@ -307,6 +340,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60 }: Option
           if (!trees.some((one) => [...one.live()].some(([, node]) => node.kind === "file" && node.content === gone))) kept.delete(gone);
         }
       await turn();
+      if (end instanceof Killed) client.startAnew();
       // Somebody takes back the change that was on its way.
       for (const { path, on } of open) {
         const base = contentOf(client.store.base.get(path));

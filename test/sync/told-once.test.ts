@@ -195,8 +195,8 @@ for (const [mode, table] of modes) {
     await run();
     box.write("a", 3);
     await round();
-    const kept = mode === "a mirror" ? "the longer one goes to the trash there, where it is replaced" : "both are kept";
-    assert.equal(told.get("a"), `box could not sync it, and has lost its end since: ${kept}`);
+    const kept = mode === "a mirror" ? "that goes to the trash there, where it is replaced" : "both are kept";
+    assert.equal(told.get("a"), `box could not sync it, and has lost what was written last since: ${kept}`);
   });
 }
 
