@@ -1,6 +1,7 @@
 /**
  * Release: when every required delivery of a version has its receipt, the route's `afterDelivery` acts on the source. Only what the receipts cover, only
- * what was proved by content (unless the route says `trustSize`), and only after the source's file was looked at once more.
+ * what was proved by content (unless the route says `trustSize`), and only after the source's file was looked at once more. What a target that is not
+ * required may still get is whole here first.
  *
  * The record is written after the act: after a power cut between the two the file is already gone, which is success.
  */
@@ -13,7 +14,7 @@ import { isConsidered, unreadAt } from "./considered.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
-import { stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { type DeliveryRow, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
 import { workers } from "./workers.js";
 
@@ -30,11 +31,18 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
   };
   return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
     slots: () => (lane.attached && lane.media.some(isKnown) ? 1 : 0),
-    claim: () => {
-      const version = next(engine, lane, isKnown);
+    claim: async () => {
+      const toCopy: string[] = [];
+      const version = next(engine, lane, isKnown, toCopy);
       // In the same turn of the loop: nobody can send it again in between.
       if (version !== undefined) engine.queue.releasing.add(version.id);
-      return Promise.resolve(version);
+      else if (toCopy.length > 0) {
+        await engine.journal.commit(() => {
+          for (const id of toCopy) engine.queue.intoSpool(id);
+        });
+        engine.work$.next();
+      }
+      return version;
     },
     run: async (version, signal) => {
       try {
@@ -85,13 +93,31 @@ function failedAt({ queue }: Engine, lane: Lane): number {
   return count;
 }
 
-/** `isKnown`: whether all routes were asked about what is on a medium, as far as that could be read. */
-function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean): VersionRow | undefined {
+/** `isKnown`: whether all routes were asked about what is on a medium, as far as that could be read. `toCopy`: gets what is to be copied to the spool first. */
+function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean, toCopy: string[] = []): VersionRow | undefined {
   const isUnread = unreadAt(engine, lane.name);
-  return engine.queue.toRelease(
-    lane.name,
-    (version) => !lane.holds(version.medium) || !isKnown(version.medium) || isUnread(version) || mayGrow(lane, version),
-  );
+  const isHeld = (version: VersionRow) =>
+    !lane.holds(version.medium) || !isKnown(version.medium) || isUnread(version) || mayGrow(lane, version);
+  return engine.queue.toRelease(lane.name, (version) => {
+    if (isHeld(version)) return true;
+    const open = needing(engine, version);
+    if (open.length === 0) return false;
+    if (version.store === "place" && !open.some((delivery) => isSoonSent(engine, delivery))) toCopy.push(version.id);
+    return true;
+  });
+}
+
+/** Deliveries to targets that are not required, which wait for the bytes that only the source has whole. */
+export function needing({ queue }: Engine, { id, state, spooled }: VersionRow): DeliveryRow[] {
+  if (state === "sealed" && spooled > 0) return [];
+  return queue
+    .deliveriesOf(id)
+    .filter(({ required, state }) => required !== 1 && (state === "wanting" || state === "ready" || state === "active"));
+}
+
+/** It is read where it is. What was tried once may wait for long. */
+function isSoonSent({ lanes }: Engine, { state, tries, target }: DeliveryRow): boolean {
+  return state === "active" || (state === "ready" && tries === 0 && lanes.get(target)?.takes === true);
 }
 
 /** Whether something is left to do at a source that is there. */

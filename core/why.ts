@@ -12,7 +12,7 @@ import { heldNow } from "./limits.js";
 import { namedBy, placeIn, unknown } from "./named.js";
 import type { FileEntry } from "./plugin.js";
 import { goesBefore, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
-import { mayGrow } from "./release.js";
+import { mayGrow, needing } from "./release.js";
 import { reasonOf } from "./retry.js";
 import { dateText } from "./route.js";
 import { withSignals } from "./signals.js";
@@ -406,6 +406,12 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
       text: `at ${version.source}: it is ${what} once it is surely not written any more: it may be the log that is open`,
     };
   if (open.length === 0) {
+    const targets = needing(engine, version).map(({ target }) => target);
+    if (targets.length > 0)
+      return {
+        code: "release",
+        text: `at ${version.source}: it is ${what} once ${targets.join(", ")} ${targets.length === 1 ? "has" : "have"} it, or the spool has a copy of it for that`,
+      };
     const { failed, notBeforeMs = 0 } = engine.queue.releasable.get(version.id) ?? {};
     if (failed === undefined) return { code: "release", text: `at ${version.source}: it is ${what} next` };
     const inMs = Math.max(0, notBeforeMs - engine.clock.monotonicMs());

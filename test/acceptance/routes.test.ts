@@ -71,6 +71,62 @@ test("delete and archive wait for proof from every required target, and touch on
   assert.doesNotMatch((await once(config)).out, /arc: \d+ new file/);
 });
 
+for (const afterDelivery of ["delete", "archive"])
+  for (const requires of [[], ["out"]])
+    test(`what a target that is not required may still get outlives that (${afterDelivery}${requires.length > 0 ? ", once another has it" : ""})`, async (t) => {
+      const world = new World(t);
+      world.mkdir("out");
+      const names = Array.from({ length: 5 }, (_, n) => `log${n}`);
+      const write = () => {
+        for (const name of names) world.file(`in/${name}`, `in ${name}`);
+      };
+      const held = (dir: string) => [...treeOf(world.path(dir)).keys()].sort();
+      const config = (review: string) =>
+        world.config({
+          devices: { in: local("in", { archiveDir: "archive" }), out: local("out"), review: local(review) },
+          routes: [{ from: "in", to: ["out", { device: "review", required: false, requires }], into: "", afterDelivery }],
+        });
+      const left = () => held("in").filter((path) => !path.startsWith("archive/"));
+      // It is there: it is read in its place.
+      world.mkdir("there");
+      write();
+      const there = await once(config("there"));
+      assert.equal(there.code, 0, there.out);
+      assert.doesNotMatch(there.out, /whole here/);
+      assert.deepEqual([held("there"), left()], [names, []]);
+      // It is away: the spool has a copy for it.
+      for (const dir of ["in", "out"]) rmSync(world.path(dir), { recursive: true });
+      rmSync(world.path("state"), { recursive: true });
+      world.mkdir("out");
+      write();
+      const away = await once(config("away"));
+      assert.equal(away.code, 3, away.out);
+      assert.deepEqual([held("out"), left()], [names, []]);
+      world.mkdir("away");
+      const back = await once(config("away"));
+      assert.equal(back.code, 0, back.out);
+      assert.deepEqual(held("away"), names);
+    });
+
+test("what cannot be copied for a target that is not required stays at its source until that has it", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.file("in/large", Buffer.alloc(5_000_000, 1));
+  const config = world.config({
+    spool: { maxSize: "1MiB" },
+    devices: { in: local("in"), out: local("out"), review: local("away") },
+    routes: [{ from: "in", to: ["out", { device: "review", required: false }], into: "", afterDelivery: "delete" }],
+  });
+  await once(config);
+  assert.deepEqual([existsSync(world.path("in/large")), existsSync(world.path("out/large"))], [true, true]);
+  const why = await runProgram(["why", "in:large", "--config", config]);
+  assert.match(why.out, /at in: it is deleted once review has it, or the spool has a copy of it for that/);
+  world.mkdir("away");
+  const back = await once(config);
+  assert.equal(back.code, 0, back.out);
+  assert.deepEqual([existsSync(world.path("in/large")), existsSync(world.path("away/large"))], [false, true]);
+});
+
 test("a receipt by size alone does not delete, unless the route trusts it", async (t) => {
   const world = new World(t);
   const ground = await startGround(world.path("ground"));
