@@ -325,6 +325,7 @@ export class PullJob {
       engine.journal.run("UPDATE deliveries SET state = 'ready' WHERE version = ? AND state = 'wanting'", id);
       this.#joinBase();
     });
+    await engine.spool.dropAside(id);
   }
 
   /**

@@ -248,12 +248,12 @@ async function settle(
         );
       });
       if (isFault(error, "missing")) {
-        await engine.spool.drop(version.id);
+        const kept = await engine.spool.setAside(version.id);
         await journal.apply(() => journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id));
         events.say(
           "error",
           "lost",
-          `${nameOf(version)}: has gone from ${lane.name} before it was whole here (${version.durable} of ${version.size} bytes)`,
+          `${nameOf(version)}: has gone from ${lane.name} before it was whole here (${version.durable} of ${version.size} bytes)${kept === undefined ? "" : `; what came of it is kept as ${kept}`}`,
           facts,
         );
       } else events.say("warn", "changed", `${nameOf(version)}: ${reason}; it is looked at anew`, facts);

@@ -15,6 +15,7 @@ import { type Action, actionFor, countsAsTry, fullMs, reasonOf, refusedMsAfter, 
 import { joinSignals } from "./signals.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
+import { giveUp } from "./space.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
@@ -196,11 +197,9 @@ async function settle(
       await journal.commit(() => {
         journal.run("UPDATE deliveries SET restarts = restarts + 1 WHERE id = ?", delivery.id);
         queue.setMarks(delivery.id, { ...queue.marksOf(delivery.id), restart: true });
-        if (action.safest && version.store === "spool" && queue.version(version.id)?.generation === version.generation) {
-          journal.run("UPDATE versions SET state = 'found', durable = 0, generation = generation + 1, safest = 1 WHERE id = ?", version.id);
-          queue.bytesStop(version.id);
-        }
+        if (action.safest) journal.run("UPDATE versions SET safest = 1 WHERE id = ? AND store = 'spool'", version.id);
       });
+      if (action.safest && version.store === "spool") await giveUp(engine, version, "lost");
       await queue.release(delivery.id, 0, { kind: facts.fault, reason, tries });
       events.say("warn", "restarted", `${what}: ${reason}; it is sent again from the first byte`, facts);
       return;

@@ -14,6 +14,7 @@ import { hasForgotten, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import type { Marks, StoredReceipt, VersionRow } from "./rows.js";
+import { tellAside } from "./space.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
 
@@ -62,7 +63,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
       continue;
     }
     // The journal says more than the medium kept: whatever was sent of it is another generation's.
-    await spool.drop(version.id);
+    const aside = await spool.setAside(version.id);
     await journal.commit(() => {
       journal.run(
         "UPDATE versions SET state = CASE state WHEN 'gone' THEN 'gone' ELSE 'found' END, durable = 0, spooled = 0, generation = generation + 1 WHERE id = ?",
@@ -79,6 +80,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
         path: version.path,
       },
     );
+    tellAside(engine, version, aside);
   }
   await queue.recover();
   tellForeign(engine);

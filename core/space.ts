@@ -158,12 +158,22 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       queue.bytesStop(version.id);
       return true;
     });
-    if (given) await spool.drop(version.id);
+    if (given && why === "lost") tellAside(engine, version, await spool.setAside(version.id));
+    else if (given) await spool.drop(version.id);
     return given;
   } finally {
     queue.pulling.delete(version.id);
     if (why !== "delivered") engine.work$.next();
   }
+}
+
+/** Of what could not be used as it was here. */
+export function tellAside({ events }: Engine, version: Pick<VersionRow, "source" | "path">, at: string | undefined): void {
+  if (at === undefined) return;
+  events.say("warn", "spool-damaged", `${nameOf(version)}: what was here of it is kept as ${at}, until it is whole here again`, {
+    device: version.source,
+    path: version.path,
+  });
 }
 
 /** The source is attached, and still has this very version. */

@@ -4,8 +4,10 @@
  *
  * The journal, not the file, says how many bytes are durable: `writer` cuts the file to that offset, because what lies behind it may be
  * pages that a power cut tore. Space is reserved before a pull begins: `maxSize` bounds what the spool takes, `keepFree` what it leaves on the disk.
+ *
+ * What is damaged is kept beside it (`damaged/<version id>`) until that version is whole here again: it may be all that there is.
  */
-import { constants, promises as fs } from "node:fs";
+import { constants, existsSync, promises as fs } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { codeOf, Fault, faultOfErrno } from "./errors.js";
@@ -35,9 +37,13 @@ export class Spool {
   readonly #held = new Map<string, number>();
   #used = 0;
   readonly #bad = new BadPlaces();
+  readonly #asideDir: string;
+  /** Versions of which something is set aside, as far as this run knows: of most nobody has to look. */
+  readonly #aside = new Set<string>();
 
   constructor(stateDir: string, limits: SpoolLimits) {
     this.#dir = join(stateDir, "spool");
+    this.#asideDir = join(stateDir, "damaged");
     this.#limits = limits;
   }
 
@@ -64,6 +70,8 @@ export class Spool {
     const files = new Set(names);
     const alone = names.filter((name) => name.endsWith(".json") && !files.has(name.slice(0, -5)));
     for (const name of alone) await removeFile(join(this.#dir, name));
+    const aside = await fs.readdir(this.#asideDir).catch(() => []);
+    for (const name of aside) this.#aside.add(name);
     return names.filter((name) => /^[0-9a-f]{16}$/.test(name));
   }
 
@@ -195,12 +203,42 @@ export class Spool {
     this.forget(version);
   }
 
+  /** Forgets a version's bytes, which may be all that there is of it: where they are now; undefined: there were none. Of two the longer is kept. */
+  async setAside(version: string): Promise<string | undefined> {
+    const [from, to] = [this.pathOf(version), join(this.#asideDir, version)];
+    const size = await sizeOf(from);
+    const held = await sizeOf(to);
+    if (size > held) {
+      await makeDirDurable(this.#asideDir, 0o750);
+      await fs.rename(from, to);
+      await syncDir(this.#asideDir);
+      this.#aside.add(version);
+    }
+    await this.drop(version);
+    return this.asideOf(version);
+  }
+
+  /** Where something of a version is set aside. */
+  asideOf(version: string): string | undefined {
+    const at = join(this.#asideDir, version);
+    return existsSync(at) ? at : undefined;
+  }
+
+  /** It is whole here again. */
+  async dropAside(version: string): Promise<void> {
+    if (this.#aside.delete(version)) await removeFile(join(this.#asideDir, version));
+  }
+
   /** Takes back what was promised to a version that has no bytes. */
   forget(version: string): void {
     this.#bad.forget(version);
     this.#used -= this.#held.get(version) ?? 0;
     this.#held.delete(version);
   }
+}
+
+async function sizeOf(path: string): Promise<number> {
+  return (await fs.stat(path).catch(() => undefined))?.size ?? 0;
 }
 
 /** A push may still read the file of the generation before: it must not see the bytes of this one in it. */

@@ -394,7 +394,10 @@ function settlingReason(engine: Engine, source: string, path: string): Reason | 
 /** What becomes of the source's file. */
 function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
   if (version.state === "gone")
-    return { code: "gone", text: `at ${version.source}: this version is gone: removed, or another took its place` };
+    return {
+      code: "gone",
+      text: `at ${version.source}: this version is gone: removed, or another took its place${asideText(engine, version)}`,
+    };
   if (version.released !== null) return { code: "released", text: `at ${version.source}: ${version.released}` };
   if (version.after === "keep") return undefined;
   const what = version.after === "delete" ? "deleted" : "archived";
@@ -425,6 +428,11 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
     code: "release",
     text: `at ${version.source}: it is ${what} when ${open.map(({ target }) => target).join(", ")} ${open.length === 1 ? "has" : "have"} it`,
   };
+}
+
+function asideText({ spool }: Engine, { id }: VersionRow): string {
+  const at = spool.asideOf(id);
+  return at === undefined ? "" : `; what was here of it is kept as ${at}`;
 }
 
 /** ": 12 % of 3 MB, 1.2 MB/s, 5 s left" */
