@@ -117,9 +117,11 @@ async function begun(world: World, rules: Rules, held: Held, signal: AbortSignal
 }
 
 function lostText({ table }: World, { lost, scans }: Plan, { named }: Rules): Map<string, string> {
-  const shorter = table.alone === true ? "that goes to the trash there, where it is replaced" : "both are kept";
+  const replaced = { here: `what ${named.there} has of it goes to the trash there`, there: "it is sent again" };
   const textOf = (path: string, at: Side) =>
-    scans[at].entries.has(path) ? `what was written last since: ${shorter}` : `it since: it stays at ${named[other(at)]}`;
+    scans[at].entries.has(path)
+      ? `what was written last since: ${table.alone === true ? replaced[at] : "both are kept"}`
+      : `it since: it stays at ${named[other(at)]}`;
   return new Map([...lost].map(([path, at]) => [path, `${named[at]} could not sync it, and has lost ${textOf(path, at)}`]));
 }
 
@@ -152,7 +154,7 @@ async function syncedAnew(world: World, { shown, scans }: Plan, held: Held, toge
         if (
           one !== undefined &&
           scans[at].entries.has(path) &&
-          (one.recent === true || one.unsynced !== undefined || !looksAs(now[at], one))
+          (one.recent === true || one.unsynced !== undefined || one.identity !== now[at].identity || !looksAs(now[at], one))
         )
           next = { ...next, [at]: await synced(world, at, path, now[at], signal) };
       } catch (error) {

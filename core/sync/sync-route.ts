@@ -220,7 +220,7 @@ export class SyncRoute {
 
   /** What a person is told: path → reason. */
   get troubles(): ReadonlyMap<string, string> {
-    return new Map([...this.unsynced, ...this.left]);
+    return new Map([...this.left, ...this.unsynced]);
   }
 
   /** What a person was asked is done, once. */

@@ -9,6 +9,7 @@ export const Status = {
   noSuchFile: 2,
   permissionDenied: 3,
   failure: 4,
+  badMessage: 5,
   unsupported: 8,
   noSuchPath: 10,
   exists: 11,

@@ -98,6 +98,13 @@ test("a file that is not synced by who may only read it is opened for writing; w
   }
 });
 
+test("where a file system syncs no files that is no fault of the file", async () => {
+  for (const status of [Status.badMessage, Status.unsupported]) {
+    const { session, run } = await server({ syncs: [status, status, status] });
+    await run(session.syncs.found(name, 0));
+  }
+});
+
 test("a file that has been taken away meanwhile is left so; a server that cannot sync is asked nothing", async () => {
   const taken = await server({ opens: { "/srv/d/a": Status.noSuchFile } });
   await taken.run(taken.session.syncs.found(name, 0));

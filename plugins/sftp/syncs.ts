@@ -71,7 +71,11 @@ export class Syncs {
   /** false where it cannot be opened so. */
   async #syncFile(path: Buffer, flags: number, bytes: number): Promise<boolean> {
     const handle = await this.#session.open(path, flags).catch(ifRefused);
-    if (handle !== undefined) await this.#syncAndClose(handle, bytes);
+    if (handle !== undefined)
+      await this.#syncAndClose(handle, bytes).catch((error: unknown) => {
+        // OpenSSH's words for EINVAL and ENOSYS: a file system that syncs no files.
+        if (!isRefusal(error, Status.badMessage, Status.unsupported)) throw error;
+      });
     return handle !== undefined;
   }
 }

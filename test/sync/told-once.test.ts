@@ -195,10 +195,25 @@ for (const [mode, table] of modes) {
     await run();
     box.write("a", 3);
     await round();
-    const kept = mode === "a mirror" ? "that goes to the trash there, where it is replaced" : "both are kept";
+    const kept = mode === "a mirror" ? "what nas has of it goes to the trash there" : "both are kept";
     assert.equal(told.get("a"), `box could not sync it, and has lost what was written last since: ${kept}`);
   });
 }
+
+test("two-way: a directory that could not be synced, and takes another's name, is known as that", async () => {
+  const { box, server, between, run, store } = two(() => ({ actions: twoWay }));
+  files(box, "d/a", "e/b");
+  between.gate = once(/^sync e$/);
+  await run();
+  between.gate = well;
+  box.rename("d", "f");
+  box.rename("e", "d");
+  await run();
+  assert.equal(store.base.get("d")?.here.unsynced?.reason, "the disk fails");
+  box.remove("d");
+  await run();
+  assert.equal(server.content("d/b"), 2);
+});
 
 test("a mirror: a rename that is refused once, and taken back", async () => {
   const { box, server, between, run, ...it } = two(mirroring(true));
