@@ -72,6 +72,8 @@ export class Lane {
   #stopped: string | undefined;
   /** Files that failed there, each for the first time, since it took one. */
   #failed = 0;
+  /** How often it asked to wait since it took a file. */
+  #putOff = 0;
   readonly #growing = new Set<string>();
   #resuming: NodeJS.Timeout | undefined;
 
@@ -192,6 +194,17 @@ export class Lane {
   noteTaken(): void {
     this.#stopped = undefined;
     this.#failed = 0;
+    this.#putOff = 0;
+  }
+
+  /** It asked to wait; before `pauseTarget`. Of several that were on their way that counts once. */
+  notePutOff(): void {
+    if (this.pausedMs === 0) this.#putOff += 1;
+  }
+
+  /** How often in a row it asked to wait, since it took a file or attached. */
+  get putOff(): number {
+    return this.#putOff;
   }
 
   /** A file failed there for the first time. Returns how many in a row that are now. */
@@ -439,6 +452,7 @@ export class Lane {
       this.#pausedUntilMs = 0;
       this.#stopped = undefined;
       this.#failed = 0;
+      this.#putOff = 0;
       this.#growing.clear();
       this.edge$.next();
       this.wake$.next();

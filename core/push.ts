@@ -176,6 +176,7 @@ async function settle(
       const isNews = ofTarget
         ? lane.stopped === undefined || !(known || delivery.fault === null)
         : tries === 0 && inARow <= toldFailed && !(known && facts.fault === "indoubt");
+      if (ofTarget && facts.fault === "throttled") lane.notePutOff();
       if (ofTarget) lane.pauseTarget(wasted ? fullMs : action.afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",

@@ -31,6 +31,8 @@ const housekeepingMs = 60_000;
 const dailyMs = 86_400_000;
 /** `--once` waits no longer for what failed so often. */
 const triesOnce = 5;
+/** Nor for what is to be tried only after longer than this, which is about what so many tries wait in all. */
+const patienceMs = 15_000;
 /** What is in doubt is looked for soon; what waits longer waits for a day. */
 const soonMs = 5000;
 
@@ -370,9 +372,10 @@ export class Run {
       else if (isReleaseDue(engine, finder.lane)) return undefined;
     }
     for (const route of engine.syncs.values()) if (route.isBusy(upMs)) return undefined;
-    // What found no space, or was refused by itself, was tried, and is not waited for.
+    // What found no space, was refused by itself, or is to wait for long, was tried, and is not waited for.
     const rows = journal.all<{ source: string; medium: string; target: string; state: string; n: number; tries: number }>(
-      `SELECT source, medium, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held', 'denied') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs} THEN ${triesOnce} ELSE tries END) AS tries
+      `SELECT source, medium, target, state, COUNT(*) AS n, MIN(CASE WHEN fault IN ('full', 'held', 'denied') AND not_before > ?1 OR fault = 'indoubt' AND not_before > ?1 + ${soonMs}
+         OR not_before > ?1 + ${patienceMs} THEN ${triesOnce} ELSE tries END) AS tries
        FROM deliveries WHERE state IN ('wanting', 'ready', 'active', 'discard', 'parked') GROUP BY source, medium, target, state`,
       engine.clock.monotonicMs(),
     );
@@ -392,6 +395,8 @@ export class Run {
       if (gates.some((it) => it !== undefined && (it.resting || (!it.looked && upMs < 15_000)))) return undefined;
       const inReach = state !== "wanting" || lanes.get(source)?.holds(medium) === true;
       const possible = inReach && needed.every((name) => lanes.get(name)?.attached === true) && gate?.held === undefined;
+      // What is still to be pulled can be, whatever its target says.
+      if (possible && state !== "wanting" && isPutOff(lanes.get(target))) continue;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
       // A target may still be attaching.
       if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
@@ -437,6 +442,11 @@ export class Run {
 }
 
 const routeOf = ({ rules }: RouteLane) => rules.route;
+
+/** It asks its files to wait for long, or again and again. */
+function isPutOff(lane: Lane | undefined): boolean {
+  return lane !== undefined && (lane.pausedMs > patienceMs || lane.putOff >= triesOnce);
+}
 
 /** What another installation began is not ours to go on with. Asked of the journal, because power may go after the new id was written. */
 async function dropInherited({ journal, uploads }: OwnEngine, { id, clonedFrom }: Installation): Promise<void> {

@@ -170,6 +170,37 @@ for (const [what, tricks, words, logs, bytes] of [
     assert.equal(it.delivered().length, logs);
   });
 
+for (const [what, trick, words] of [
+  ["a portal", { status: 302, headers: { location: "http://portal.example/login" } }, /does not answer as the right server does/],
+  ["503 for a quarter of an hour", { status: 503, headers: { "retry-after": "900" } }, /answers 503; again in 900 s/],
+  ["503 for a second, each time", { status: 503, headers: { "retry-after": "1" } }, /answers 503; again in 1 s/],
+  ["413 for a quarter of an hour", { status: 413, headers: { "retry-after": "900" } }, /now \(413\); again in 900 s/],
+  ["500", { status: 500 }, /answers 500; again in 60 s/],
+] as const)
+  test(`--once does not wait for what its target wants later (${what}): it says what is left, with 3; other targets have it`, async (t) => {
+    const it = await scene(t);
+    it.server.tricks.push(...Array<Trick>(20).fill(trick));
+    const config = it.world.config({
+      devices: {
+        in: { type: "local", dir: "in", settle: "0s" },
+        review: { type: "post", preset: "flight-review", url: it.server.url },
+        out: { type: "local", dir: "out", create: true },
+      },
+      routes: [
+        { from: "in", to: ["out"], into: "" },
+        { from: "in", to: [{ device: "review", required: false }], since: "2001-01-01", into: "" },
+      ],
+    });
+    for (let n = 0; n < 3; n++) it.world.file(`in/${n}.ulg`, ulog(60, n));
+    const program = new Program(["run", "--once", "--json", "--config", config]);
+    const ending = await program.ending(60_000);
+    assert.match(ending, /^it ended with 3:/);
+    assert.match(ending, words);
+    assert.match(ending, /finished, but 3 deliveries could not be made now/);
+    assert.equal(program.events.filter(({ message }) => message.includes(" → out:")).length, 3, ending);
+    assert.deepEqual([it.server.logs, it.delivered().length], [[], 3]);
+  });
+
 test("over its cap the size is announced, and it is taken; over a proxy's it is refused before it is sent", async (t) => {
   const it = await scene(t);
   it.server.cap = 1_000_000;

@@ -477,6 +477,21 @@ test("--once ends when the target has no space: it says what is left", async (t)
   });
 });
 
+test("--once ends when the target wants to be asked later, once all that it waits for is here", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out");
+  for (const name of ["a.bin", "b.bin", "c.bin"]) card.put(name, name);
+  out.before = (call) => {
+    if (call.startsWith("write")) throw new Fault("throttled", "429", { retryAfterMs: 900_000 });
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const left = await bench.daemon.drained(AbortSignal.timeout(8000));
+  assert.deepEqual([left.waiting, left.parked], [3, 0]);
+  assert.equal(bench.events.filter(({ what }) => what === "pulled").length, 3);
+});
+
 test("--once does not end while a configuration is read anew, and gives what that brings the time to attach", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
