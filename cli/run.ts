@@ -11,7 +11,7 @@ import { codeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { Hooks } from "../core/hooks.js";
 import { StateDirHeld } from "../core/installation.js";
-import { reasonOf } from "../core/retry.js";
+import { reasonOf, toldFailed } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
 import { takeHangup } from "./hangup.js";
@@ -156,11 +156,18 @@ export async function serve(
       const drained = await Promise.race([daemon.drained(stop.signal).catch(() => undefined), asked.then(() => undefined)]);
       if (drained === undefined) code = 130;
       else {
-        const { waiting, parked, unreleased, unlisted, unread, uneven } = drained;
+        const { waiting, parked, lost, unreleased, kept, unlisted, unread, uneven } = drained;
         const left = [
           ...(waiting > 0 ? [`${waiting} ${waiting === 1 ? "delivery" : "deliveries"} could not be made now`] : []),
           ...(parked > 0 ? [`${parked} ${parked === 1 ? "is" : "are"} set aside`] : []),
-          ...(unreleased > 0 ? [`${counted(unreleased, "file")} could not be deleted or archived at the source`] : []),
+          ...(lost > 0
+            ? [
+                `${counted(lost, "file")} ${lost === 1 ? "was" : "were"} lost at the source ("filesync status" names ${lost === 1 ? "it" : "them"})`,
+              ]
+            : []),
+          ...(unreleased + kept.length > 0
+            ? [`${counted(unreleased + kept.length, "file")} could not be deleted or archived at the source${namedText(kept)}`]
+            : []),
           ...unlisted.map((name) => `${name} could not be listed`),
           ...(unread > 0 ? [`${counted(unread, "path")} at the source could not be read`] : []),
           ...uneven,
@@ -263,6 +270,12 @@ function reloadedText(done: Reloaded | undefined): string {
   return said.length === 0
     ? "the new configuration runs: devices and routes are the same"
     : `the new configuration runs: ${said.join("; ")}`;
+}
+
+/** The first of them: they are told when they are tried, which may have been runs ago. */
+function namedText(names: readonly string[]): string {
+  if (names.length === 0) return "";
+  return ` (${names.slice(0, toldFailed).join(", ")}${names.length > toldFailed ? ", …" : ""}: "filesync why" says why)`;
 }
 
 function counted(n: number, what: string): string {

@@ -255,6 +255,7 @@ export class Finder {
     }
     for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
     for (const [key, { path }] of this.#returned) if (!seen.has(path)) this.#returned.delete(key);
+    for (const [id, { source, path }] of engine.queue.kept) if (source === lane.name && !seen.has(path)) engine.queue.kept.delete(id);
     if (timed.length > 0)
       await engine.journal.apply(() => {
         for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
@@ -397,6 +398,7 @@ export class Finder {
     const trustSize = routes.every(({ rules }) => rules.route.trustSize);
     let version = before !== undefined && sameStamp(before, entry) ? engine.queue.version(before.id) : undefined;
     if (version === undefined) {
+      if (before !== undefined) engine.queue.kept.delete(before.id);
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
         engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
         engine.queue.drop(before.id, "superseded: the file changed before it was whole here");

@@ -62,6 +62,9 @@ export class Queue {
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number; readonly failed?: string }>();
 
+  /** Versions whose file stays at its source, as far as it was seen since, though it was to be deleted or archived there. */
+  readonly kept = new Map<string, { readonly source: string; readonly path: string }>();
+
   /** Versions whose source is acted on now. */
   readonly releasing = new Set<string>();
 
@@ -444,6 +447,11 @@ export class Queue {
       if (done !== undefined) this.#letFollow({ ...done, id }, receipt);
       if (done?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
     });
+  }
+
+  /** How many files that every required target has could not be deleted or archived at their sources, and are tried again. */
+  get unreleased(): number {
+    return [...this.releasable.values()].filter(({ failed }) => failed !== undefined).length;
   }
 
   /** The next version of a source of which every required delivery is done, and whose source was not acted on yet. */

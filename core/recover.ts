@@ -13,7 +13,7 @@ import { foreignText } from "./queue.js";
 import { hasForgotten, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
-import type { Marks, StoredReceipt, VersionRow } from "./rows.js";
+import { isKept, type Marks, type StoredReceipt, type VersionRow } from "./rows.js";
 import { tellAside } from "./space.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
@@ -52,6 +52,10 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     if (sidecar === undefined || !(await restore(engine, sidecar))) await spool.drop(id);
   }
   if (empty) await journal.commit(() => journal.setMeta("recovering", undefined));
+  // All versions are looked at: only where there may be such.
+  if (engine.config.routes.some(({ afterDelivery }) => afterDelivery !== "keep"))
+    for (const { id, source, path } of journal.all<VersionRow>(`SELECT id, source, path FROM versions v WHERE ${isKept}`))
+      queue.kept.set(id, { source, path });
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
     const size = files.has(version.id) ? (await fs.stat(spool.pathOf(version.id))).size : -1;
     if (size >= version.durable && size >= 0) {

@@ -46,9 +46,12 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
     },
     run: async (version, signal) => {
       try {
-        const what = await release(engine, lane, version, signal);
+        const outcome = await release(engine, lane, version, signal);
+        const what = outcome instanceof Kept ? outcome.why : outcome;
         await engine.journal.commit(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
         engine.queue.releasable.delete(version.id);
+        if (outcome instanceof Kept) engine.queue.kept.set(version.id, { source: version.source, path: version.path });
+        else engine.queue.kept.delete(version.id);
         engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
           device: lane.name,
           path: version.path,
@@ -160,19 +163,26 @@ export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
 /** Nothing is done before something more is delivered of it. */
 class Waiting extends Error {}
 
+/** A route asks for it, and it cannot be done; `isKept` knows it from the journal. */
+class Kept {
+  constructor(readonly why: string) {}
+}
+
 /** Does what the route says; one line on what was done, or why nothing ever will be. Throws the source's Fault, and Waiting. */
-async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal): Promise<string> {
+async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal): Promise<string | Kept> {
   const tree = lane.device.tree;
-  if (tree === undefined) return `kept: nothing can be changed on ${lane.name}`;
   const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
+  if (tree === undefined) return new Kept(`kept: nothing can be changed on ${lane.name}`);
   const receipts = engine.queue
     .deliveriesOf(version.id)
     .filter(({ required, receipt }) => required === 1 && receipt !== null)
     .map(({ receipt }) => JSON.parse(receipt ?? "{}") as StoredReceipt);
   const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
   if (weak !== undefined && !(version.trust_size === 1 && weak.size === version.size))
-    return `kept: ${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`;
+    return new Kept(
+      `kept: ${weak.to} could only ${weak.proof === "answer" ? "say that it took it" : "prove its size"} (another "verify" at ${weak.to}, such as "readback", proves what is sent from then on; "trustSize": true on the route would accept that)`,
+    );
   const expect = stampOf(version);
   try {
     // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
@@ -198,8 +208,8 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   } catch (error) {
     if (isFault(error, "changed")) return "kept: the source has another file under that name by now";
     if (isFault(error, "missing")) return "gone from its source already";
-    if (isFault(error, "rejected")) return `kept: ${reasonOf(error)}`;
-    if (isFault(error, "conflict")) return `kept: its archive has a file of that name already`;
+    if (isFault(error, "rejected")) return new Kept(`kept: ${reasonOf(error)}`);
+    if (isFault(error, "conflict")) return new Kept("kept: its archive has a file of that name already");
     throw error;
   }
 }

@@ -126,6 +126,11 @@ export const isReleasable = `v.released IS NULL AND v.after <> 'keep'
   AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`;
 
+/** Of a version `v`: its file was to be deleted or archived at its source, and never will be under these rules. Where another took its place, or no route asks for it, that is nothing that is left. */
+export const isKept = `v.released LIKE 'kept: %' AND v.released NOT LIKE 'kept: no route asks %' AND v.released NOT LIKE 'kept: the source has another %'
+  AND v.after <> 'keep' AND v.state <> 'gone'
+  AND NOT EXISTS (SELECT 1 FROM versions w WHERE w.source = v.source AND w.path = v.path AND w.medium = v.medium AND w.found_ms > v.found_ms)`;
+
 export const bestFirst = "ORDER BY weight DESC, rank DESC, path DESC";
 
 /**

@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from "node:util";
 import { auditTime, lastValueFrom, map, type Observable } from "./rxjs.js";
 import { buildLane, engineOf, routesBySource, type Given, type OwnEngine } from "./build.js";
 import type { Config, DeviceConfig } from "./config.js";
-import { type RouteLane, unlistedIn } from "./engine.js";
+import { nameOf as fileName, type RouteLane, unlistedIn } from "./engine.js";
 import { isFault } from "./errors.js";
 import { Finder } from "./find.js";
 import type { Installation } from "./installation.js";
@@ -24,6 +24,7 @@ import { watchNews } from "./news.js";
 import { watchRest } from "./rest.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { expire } from "./space.js";
+import { lostIn } from "./status.js";
 import { nameOf, type SyncConfig, titleOf } from "./sync/options.js";
 import { SyncRoute } from "./sync/sync-route.js";
 
@@ -40,8 +41,12 @@ const soonMs = 5000;
 export interface Drained {
   readonly waiting: number;
   readonly parked: number;
-  /** Of those that were delivered: what could not be deleted or archived at its source. */
+  /** Files that have gone from their sources before every target had them, and nobody has found or forgotten since. */
+  readonly lost: number;
+  /** Of those that were delivered: what could not be deleted or archived at its source, and is tried again. */
   readonly unreleased: number;
+  /** Others, which will never be under these rules: their names. */
+  readonly kept: readonly string[];
   /** Sources that could not be listed. */
   readonly unlisted: readonly string[];
   /** Paths at sources that could not be read. */
@@ -405,9 +410,18 @@ export class Run {
       const route = engine.syncs.get(nameOf(config));
       return route === undefined ? [`${titleOf(config)}: one of its devices cannot be started as configured`] : (route.leftText ?? []);
     });
-    const unreleased = [...queue.releasable.values()].filter(({ failed }) => failed !== undefined).length;
     const unread = finders.reduce((sum, { leftOut }) => sum + (leftOut?.unread ?? 0), 0);
-    return { waiting, parked, unreleased, unlisted: unlistedIn(engine), unread, uneven };
+    const lost = lostIn(journal).length;
+    return {
+      waiting,
+      parked,
+      lost,
+      unreleased: queue.unreleased,
+      kept: [...queue.kept.values()].map(fileName),
+      unlisted: unlistedIn(engine),
+      unread,
+      uneven,
+    };
   }
 
   stop(): Promise<void> {

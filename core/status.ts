@@ -96,6 +96,8 @@ export interface Status {
   readonly settling: number;
   /** Files that have gone from their sources before every target had them, until they are found again or forgotten. */
   readonly lost: readonly { readonly version: string; readonly from: string; readonly path: string; readonly size: number }[];
+  /** Files that every required target has, and that could not be deleted or archived at their sources, as the route asks; 0 while no daemon runs. */
+  readonly unreleased: number;
   /** Bytes moved since the start on each hop. */
   readonly moved: { readonly pulled: number; readonly pushed: number };
   /** While the configuration has mistakes: where, and what does not happen therefore. */
@@ -157,6 +159,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === kind ? transfer.bytesPerSecond : 0), 0);
   const settling = [...engine.finders.values()].reduce((sum, finder) => sum + finder.unsettled, 0);
   const lost = lostIn(journal);
+  const unreleased = ready ? engine.queue.unreleased + engine.queue.kept.size : 0;
   const [full] = engine.transfers.waitForSpace.values();
   const syncs = syncsOf(engine, ready);
   const { wrong } = engine.config;
@@ -180,6 +183,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
     settling,
     lost: lost.map(({ id, source, path, size }) => ({ version: id, from: source, path, size })),
+    unreleased,
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
     ...(wrong === undefined ? {} : { configuration: { mistakes: wrong.problems, therefore: wrong.therefore } }),
     ...(refused === undefined ? {} : { refused }),
@@ -191,6 +195,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       parked,
       settling,
       lost: lost.length,
+      unreleased,
       onSource,
       here,
       delivered: done,
@@ -292,7 +297,7 @@ function failingOf(engine: Engine, ready: boolean): Status["failing"] {
 }
 
 /** A later version of the path says that it was found again. */
-function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "path" | "size">[] {
+export function lostIn(journal: Journal): Pick<VersionRow, "id" | "source" | "path" | "size">[] {
   return journal.all(
     `SELECT id, source, path, size FROM versions v WHERE state = 'gone'
      AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND ${isLost})
@@ -328,6 +333,7 @@ interface Sums {
   readonly parked: number;
   readonly settling: number;
   readonly lost: number;
+  readonly unreleased: number;
   readonly onSource: number;
   readonly here: number;
   readonly delivered: number;
@@ -372,6 +378,7 @@ function summary({
   parked,
   settling,
   lost,
+  unreleased,
   onSource,
   here,
   delivered,
@@ -387,6 +394,7 @@ function summary({
     parked === 0 ? "" : `; ${parked} set aside`,
     settling === 0 ? "" : `; ${settling} ${settling === 1 ? "file is" : "files are"} not complete yet at the source`,
     lost === 0 ? "" : `; ${lost} ${lost === 1 ? "file was" : "files were"} lost at the source`,
+    unreleased === 0 ? "" : `; ${unreleased} ${unreleased === 1 ? "file" : "files"} could not be deleted or archived at the source`,
   ].join("");
   const ofSyncs = syncs.map((sync) => `${sync.route}: ${syncText(sync)}`);
   const calm = wrong === "" && open === 0 && parked === 0 && lost === 0;

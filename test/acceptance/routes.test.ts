@@ -153,6 +153,76 @@ test("a receipt by size alone does not delete, unless the route trusts it", asyn
   assert.equal(existsSync(world.path("in/a")), false);
 });
 
+test("--once ends with 3 each time while a file cannot be deleted or archived as its route asks; status says how many", async (t) => {
+  const world = new World(t);
+  const ground = await startGround(world.path("ground"));
+  t.after(() => ground.program.kill());
+  world.mkdir("out");
+  world.file("arc/a", "new");
+  world.file("arc/sent/a", "old");
+  world.file("arc/b", "b");
+  world.file("weak/c", "c");
+  const config = world.config({
+    devices: {
+      arc: local("arc", { archiveDir: "sent", settle: "0s", interval: "1s" }),
+      weak: local("weak"),
+      out: local("out"),
+      ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", verify: "size" },
+    },
+    routes: [
+      { from: "arc", to: ["out"], afterDelivery: "archive" },
+      { from: "weak", to: ["ftp"], afterDelivery: "delete" },
+    ],
+  });
+  for (let run = 0; run < 2; run++) {
+    const { code, out } = await once(config);
+    if (run === 0) assert.match(out, /arc:a: kept: its archive has a file of that name already/);
+    if (run === 0) assert.match(out, /weak:c: kept: ftp could only prove its size/);
+    assert.match(out, /finished, but 2 files could not be deleted or archived at the source \((arc:a, weak:c|weak:c, arc:a): /);
+    assert.equal(code, 3, out);
+  }
+  assert.equal(readFileSync(world.path("arc/sent/b"), "utf8"), "b");
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "ready");
+  const status = async () => JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Record<string, unknown>;
+  const { unreleased, summary } = await status();
+  assert.equal(unreleased, 2);
+  assert.match(String(summary), /; 2 files could not be deleted or archived at the source$/);
+  // A person sees to it.
+  rmSync(world.path("arc/a"));
+  world.file("arc/d", "d");
+  await program.until(({ message }) => message.startsWith("arc:d: moved to sent/d"), "the next listing");
+  assert.equal((await status()).unreleased, 1);
+  await program.kill();
+  rmSync(world.path("weak/c"));
+  assert.equal((await once(config)).code, 0);
+});
+
+test("--once ends with 3 while a file is lost that its target never got, until that is forgotten", async (t) => {
+  const world = new World(t);
+  world.file("in/a", "a");
+  world.file("in/b", "b");
+  const out = { type: "local", dir: "out" };
+  const config = world.config({ devices: { in: local("in"), out }, routes: [{ from: "in", to: ["out"], into: "" }] });
+  assert.equal((await once(config)).code, 3);
+  rmSync(world.path("in/a"));
+  const away = await once(config);
+  assert.match(away.out, /in:a: has gone from in before out had it/);
+  assert.match(away.out, /finished, but 1 delivery could not be made now, 1 file was lost at the source/);
+  assert.equal(away.code, 3);
+  world.mkdir("out");
+  for (let run = 0; run < 2; run++) {
+    const { code, out: said } = await once(config);
+    assert.match(said, /finished, but 1 file was lost at the source \(\\"filesync status\\" names it\)/);
+    assert.equal(code, 3, said);
+  }
+  assert.deepEqual(readdirSync(world.path("out")), ["b"]);
+  assert.equal((await runProgram(["forget", "in:a", "--config", config])).code, 0);
+  const { code, out: said } = await once(config);
+  assert.equal(code, 0, said);
+});
+
 test("a small urgent file passes a large one that is on its way, on both hops, and the large one loses nothing", async (t) => {
   const random = new Random(2);
   const world = new World(t);

@@ -470,7 +470,9 @@ test("--once ends when the target has no space: it says what is left", async (t)
   assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), {
     waiting: 1,
     parked: 0,
+    lost: 0,
     unreleased: 0,
+    kept: [],
     unlisted: [],
     unread: 0,
     uneven: [],
@@ -529,7 +531,7 @@ test("--once does not end while a configuration is read anew, and gives what tha
   await reloading;
   assert.equal(await looked(), "not ended", "it ended before the new source attached");
   later.attach(true);
-  assert.deepEqual(await drained, { waiting: 0, parked: 0, unreleased: 0, unlisted: [], unread: 0, uneven: [] });
+  assert.deepEqual(await drained, { waiting: 0, parked: 0, lost: 0, unreleased: 0, kept: [], unlisted: [], unread: 0, uneven: [] });
   assert.deepEqual([...out.files.keys()].sort(), ["a.bin", "b.bin"]);
 });
 
@@ -549,7 +551,9 @@ test("--once ends only when what is due at a source is done; what failed there i
     assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(8000)), {
       waiting: 0,
       parked: 0,
+      lost: 0,
       unreleased: fails ? 1 : 0,
+      kept: [],
       unlisted: [],
       unread: 0,
       uneven: [],
@@ -586,7 +590,9 @@ test("--once ends when the spool has no room, and nothing that it holds can leav
   assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(20_000)), {
     waiting: 3,
     parked: 0,
+    lost: 0,
     unreleased: 0,
+    kept: [],
     unlisted: [],
     unread: 0,
     uneven: [],

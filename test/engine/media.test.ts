@@ -176,7 +176,9 @@ test("what waits for a medium that is not in does not hold up a drain", async (t
   assert.deepEqual(await bench.daemon.drained(AbortSignal.timeout(30_000)), {
     waiting: 1,
     parked: 0,
+    lost: 0,
     unreleased: 0,
+    kept: [],
     unlisted: [],
     unread: 0,
     uneven: [],
