@@ -1,7 +1,7 @@
 /** `check`: what is wrong with a configuration; with `--probe` each device and service is tried, without changing anything. */
 import type { Config, Loaded } from "../core/config.js";
 import { reasonOf } from "../core/retry.js";
-import { load, problemLines, UsageError } from "./config.js";
+import { load, problemLines, stateDirProblem, UsageError } from "./config.js";
 import { barredFrom } from "./machine/rights.js";
 import { daemonUser, unitOf } from "./machine/unit.js";
 import { thisView } from "./machine/view.js";
@@ -19,11 +19,13 @@ export async function checkCommand(path: string, options: { probe: boolean; json
     if (!options.json || !(error instanceof UsageError)) throw error;
     return { problems: [{ line: 0, path: "", message: error.message }] };
   });
-  const { config, problems } = loaded;
+  const { config } = loaded;
+  const unusable = config === undefined ? undefined : stateDirProblem(path, config.stateDir);
+  const problems = unusable === undefined ? loaded.problems : [...loaded.problems, unusable];
   const probing = config !== undefined && options.probe ? probes(config) : undefined;
   const probed: Probed[] = [];
   const say = (line: string) => options.json || process.stdout.write(`${line}\n`);
-  problemLines(path, loaded).forEach(say);
+  problemLines(path, { problems }).forEach(say);
   for await (const one of probing ?? []) {
     probed.push(one);
     say(`${one.name}: ${one.said}`);
@@ -31,7 +33,9 @@ export async function checkCommand(path: string, options: { probe: boolean; json
   const wrong = problems.length > 0 || probed.some(({ works }) => !works);
   if (!wrong) say(`${path}: nothing is wrong`);
   if (options.json)
-    process.stdout.write(`${JSON.stringify({ usable: config !== undefined, problems, ...(probing === undefined ? {} : { probed }) })}\n`);
+    process.stdout.write(
+      `${JSON.stringify({ usable: config !== undefined && unusable === undefined, problems, ...(probing === undefined ? {} : { probed }) })}\n`,
+    );
   return wrong ? 2 : 0;
 }
 

@@ -1,12 +1,14 @@
 /** Finds and loads the configuration; says all that is wrong with it at once. */
+import { parseTree } from "jsonc-parser";
 import { readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
-import { loadConfig, type Loaded } from "../core/config.js";
-import { problemText } from "../core/config-problems.js";
+import { loadConfig, type Loaded, withoutMark } from "../core/config.js";
+import { lineOf, problemText, type ConfigProblem } from "../core/config-problems.js";
 import { codeOf } from "../core/errors.js";
 import { reasonOf } from "../core/retry.js";
 import { deadLink } from "../core/stat.js";
+import { strangeText } from "./machine/state-dir.js";
 import { plugins } from "./plugins.js";
 import { shellWord } from "../core/text.js";
 
@@ -88,6 +90,16 @@ export async function findConfig(given: string | undefined): Promise<Found | und
     if (error instanceof ClosedConfig) return { path: error.path, text: "", loaded: error.message };
     return path === undefined ? undefined : { path, text: "", loaded: error.message };
   }
+}
+
+/** Why a daemon could not begin with this state directory, as far as that can be seen without changing anything, and where it is set. */
+export function stateDirProblem(path: string, stateDir: string): ConfigProblem | undefined {
+  const message = strangeText(stateDir);
+  if (message === undefined) return undefined;
+  const text = withoutMark(readFileSync(path, "utf8"));
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  const line = tree === undefined ? 0 : lineOf(tree, ["stateDir"], (offset) => text.slice(0, offset).split("\n").length);
+  return { line, path: "stateDir", message };
 }
 
 export function problemLines(path: string, loaded: Pick<Loaded, "problems">): string[] {

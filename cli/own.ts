@@ -18,6 +18,7 @@ import type { PluginContext } from "../core/plugin.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
 import { UsageError } from "./config.js";
+import { strangeText } from "./machine/state-dir.js";
 import { plugins } from "./plugins.js";
 
 export interface OwnNames {
@@ -33,6 +34,8 @@ export interface Home {
 
 /** The state directory, where it is, or will be, this user's own: what another makes there the daemon could not change. */
 export async function homeIn(stateDir: string): Promise<Home | string> {
+  const strange = strangeText(stateDir);
+  if (strange !== undefined) return `it is noted in the state directory first: ${strange}`;
   const there = statSync(stateDir, { throwIfNoEntry: false });
   if (there !== undefined && there.uid !== process.getuid?.())
     return `it is noted in ${stateDir} first, which belongs to the user with id ${there.uid}: run this as that user`;

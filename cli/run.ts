@@ -1,6 +1,6 @@
 /** `run`: the daemon, until SIGTERM or SIGINT; `--once`: until all that can be done is done. */
 import { statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { answerWith } from "../core/commands.js";
 import { mistakesText, wrongText } from "../core/config-problems.js";
 import { ask, ControlError, ControlServer, type ControlRequest, type Exchange } from "../core/control.js";
@@ -317,5 +317,11 @@ async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
     );
   if (code === "ENOTDIR" || code === "EEXIST")
     return new UsageError(`the state directory ${stateDir} cannot be made: a part of that path is a file`);
+  // As /proc does.
+  const { syscall, path } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT" && syscall === "mkdir" && path !== undefined && `${stateDir}/`.startsWith(`${path}/`))
+    return new UsageError(
+      `the state directory ${stateDir} cannot be made: no directory can be made in ${dirname(path)}; set "stateDir" to a directory elsewhere`,
+    );
   return error;
 }

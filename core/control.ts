@@ -207,7 +207,7 @@ function connect(stateDir: string): Promise<Socket | undefined> {
         resolve(socket);
       });
       const failed = (error: NodeJS.ErrnoException) => {
-        if (error.code === "ENOENT" || error.code === "ECONNREFUSED" || error.code === "ENOTDIR") resolve(undefined);
+        if (["ENOENT", "ECONNREFUSED", "ENOTDIR", "ELOOP", "ENAMETOOLONG"].includes(codeOf(error))) resolve(undefined);
         else if (error.code === "EACCES")
           reject(new ControlError(`permission denied for ${join(stateDir, name)}: run this as the daemon's user`));
         else reject(error);

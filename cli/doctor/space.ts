@@ -27,7 +27,7 @@ export async function checkSpace(
   figures: Figures = (dir) => fs.statfs(dir),
 ): Promise<Finding[]> {
   const strange = strangeIn(at(view, stateDir));
-  if (strange !== undefined) return [finding("bad", join(stateDir, strange.path), strange.words, "# move it away")];
+  if (strange !== undefined) return [finding("bad", join(stateDir, strange.path), strange.words, `# ${strange.todo}`)];
   const found: Finding[] = [];
   const dir = nearest(view, stateDir);
   const mount = mountOf(view, dir);

@@ -1,6 +1,7 @@
 /** What lies in a state directory, and is not as the one who has that directory needs it. */
 import { closeSync, lstatSync, openSync, readSync, statSync, type Stats } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { codeOf } from "../../core/errors.js";
 import { newestFormat } from "../../core/tables.js";
 import { shellWord } from "../../core/text.js";
 
@@ -19,14 +20,25 @@ const kept: Readonly<Record<string, Kind>> = {
   "control.sock": "socket",
 };
 
+const elsewhere = 'set "stateDir" to another directory';
+
+interface Strange {
+  readonly path: string;
+  readonly words: string;
+  readonly todo: string;
+}
+
 /** The directory itself (path ""), or the first thing in it, that is something else than the daemon can work with; in words. */
-export function strangeIn(dir: string): { readonly path: string; readonly words: string } | undefined {
+export function strangeIn(dir: string): Strange | undefined {
+  const impossible = impossibleText(dir);
+  if (impossible !== undefined) return { path: "", words: impossible, todo: elsewhere };
   const own = kindOf(dir);
   if (own === undefined) return undefined;
-  if (own !== "directory") return { path: "", words: `it is a ${own}, and has to be a directory` };
+  if (own !== "directory") return { path: "", words: `it is a ${own}, and has to be a directory`, todo: `move it away, or ${elsewhere}` };
   for (const [path, kind] of Object.entries(kept)) {
     const found = kindOf(join(dir, path));
-    if (found !== undefined && found !== kind) return { path, words: `it is a ${found}, and FileSync keeps a ${kind} there` };
+    if (found !== undefined && found !== kind)
+      return { path, words: `it is a ${found}, and FileSync keeps a ${kind} there`, todo: "move it away" };
   }
   return undefined;
 }
@@ -34,7 +46,24 @@ export function strangeIn(dir: string): { readonly path: string; readonly words:
 /** The same in one sentence, with what to do. */
 export function strangeText(dir: string): string | undefined {
   const strange = strangeIn(dir);
-  return strange === undefined ? undefined : `${join(dir, strange.path)} cannot be used: ${strange.words}; move it away`;
+  return strange === undefined ? undefined : `${join(dir, strange.path)} cannot be used: ${strange.words}; ${strange.todo}`;
+}
+
+/** Why no directory can ever have that name, whatever is moved away there. */
+function impossibleText(dir: string): string | undefined {
+  try {
+    if (statSync(dir, { throwIfNoEntry: false }) !== undefined) return undefined;
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "ELOOP") return "its symbolic links lead in a circle (ELOOP)";
+    if (code === "ENAMETOOLONG") return "its path, or a name in it, is too long for this system (ENAMETOOLONG)";
+    if (code !== "ENOTDIR") return undefined;
+  }
+  for (let at = dirname(dir); ; at = dirname(at)) {
+    const kind = kindOf(at);
+    if (kind !== undefined || at === dirname(at))
+      return kind === undefined || kind === "directory" ? undefined : `${at} is a ${kind}, and has to be a directory`;
+  }
 }
 
 /** undefined: nothing has that name, or it cannot be seen. */

@@ -106,18 +106,56 @@ test("a state directory that is a file, a journal of a newer version, and one th
   assert.match(await bad(config, journal), /it is damaged/);
 });
 
+test("a state directory that can never be one: each command says why and what to do, and check where it is set", async (t) => {
+  const world = new World(t);
+  world.file("file", "");
+  symlinkSync("round", world.path("about"));
+  symlinkSync("about", world.path("round"));
+  const other = 'set "stateDir" to another directory';
+  for (const [stateDir, words, todo] of [
+    ["round", "its symbolic links lead in a circle (ELOOP)", other],
+    ["round/state", "its symbolic links lead in a circle (ELOOP)", other],
+    ["n".repeat(300), "its path, or a name in it, is too long for this system (ENAMETOOLONG)", other],
+    ["file", "it is a file, and has to be a directory", `move it away, or ${other}`],
+    ["file/state", `${world.path("file")} is a file, and has to be a directory`, other],
+  ] as const) {
+    const config = world.path("config.json");
+    writeFileSync(
+      config,
+      `{\n  "vehicle": "v",\n  "stateDir": "${stateDir}",\n  "devices": { "in": { "type": "local", "dir": "." } }\n}\n`,
+    );
+    const said = `${world.path(stateDir)} cannot be used: ${words}; ${todo}`;
+    for (const command of [["run", "--once"], ["run"], ["status"]]) {
+      const { code, err } = await runProgram([...command, "--config", config]);
+      assert.deepEqual([code, err], [2, `filesync: ${said}\n`]);
+    }
+    const check = await runProgram(["check", "--config", config]);
+    assert.deepEqual([check.code, check.out, check.err], [2, `${config}:3: stateDir: ${said}`, ""]);
+    const { usable } = JSON.parse((await runProgram(["check", "--json", "--config", config])).out) as { usable: boolean };
+    assert.equal(usable, false);
+    assert.equal((await runProgram(["ls", "in:", "--config", config])).code, 0);
+    assert.match(await bad(config, world.path(stateDir)), new RegExp(words.replace(/[()]/g, ".")));
+  }
+  const nowhere = await runProgram(["run", "--once", "--config", world.config({ stateDir: "/proc/x", devices: {} })]);
+  assert.equal(nowhere.code, 2, nowhere.err);
+  assert.match(
+    nowhere.err,
+    /^filesync: the state directory \/proc\/x cannot be made: .* \/proc; set "stateDir" to a directory elsewhere\n$/,
+  );
+});
+
 test("what has the name of a thing in the state directory and is another: every command says it at once", async (t) => {
   const { world, config } = worldOf(t);
   const state = world.path("state");
-  const says = async (path: string, words: string) => {
+  const says = async (path: string, words: string, todo = "move it away") => {
     for (const command of [["run", "--once"], ["run"], ["status"]]) {
       const { code, out, err } = await runProgram([...command, "--config", config]);
-      assert.deepEqual([code, err], [2, `filesync: ${path} cannot be used: ${words}; move it away\n`], out);
+      assert.deepEqual([code, err], [2, `filesync: ${path} cannot be used: ${words}; ${todo}\n`], out);
     }
     assert.match(await bad(config, path), new RegExp(words));
   };
   symlinkSync("nowhere", state);
-  await says(state, "it is a link to nowhere, and has to be a directory");
+  await says(state, "it is a link to nowhere, and has to be a directory", 'move it away, or set "stateDir" to another directory');
   rmSync(state);
   assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
   for (const name of ["journal.db", "journal.db-wal", "reserve", "control.sock", "spool"]) {
