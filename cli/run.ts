@@ -34,7 +34,7 @@ const againMs = 10_000;
 
 /**
  * `given`: the configuration's file, where one was named. Exit code: 0; 2 when something of the configuration was left out; 3 when `--once` left something
- * behind; 130 when it was stopped before. Throws UsageError for what a person has to mend.
+ * behind; 130 when Ctrl-C stopped it, or SIGTERM `--once` before its end. Throws UsageError for what a person has to mend.
  */
 export async function runCommand(given: string | undefined, options: RunOptions): Promise<number> {
   const { path, loaded, config } = await configOf(given).catch(async (error: unknown) => {
@@ -78,8 +78,10 @@ export async function serve(
   const hooks = new Hooks(events, config.onEvent);
   const stop = new AbortController();
   const asked = new Promise<void>((resolve) => stop.signal.addEventListener("abort", () => resolve(), { once: true }));
-  const onSignal = () => {
+  let interrupted = false;
+  const onSignal = (signal: NodeJS.Signals) => {
     if (stop.signal.aborted) process.exit(130);
+    interrupted = signal === "SIGINT";
     stop.abort();
     hooks.hurry();
     setTimeout(() => process.exit(1), stopMs).unref();
@@ -124,7 +126,7 @@ export async function serve(
     }))
   ) {
     await hooks.close();
-    return options.once ? 130 : 0;
+    return options.once || interrupted ? 130 : 0;
   }
   const control = new ControlServer(config.stateDir, (request, exchange) => answer(daemon, request, exchange));
   await control.start().catch(async (error: unknown) => {
@@ -177,7 +179,10 @@ export async function serve(
           events.say("warn", "left", `finished, but ${left.join(", ")}; the lines above say why`);
         }
       }
-    } else await asked;
+    } else {
+      await asked;
+      if (interrupted) code = 130;
+    }
     await reloading;
   } finally {
     clearInterval(drawing);

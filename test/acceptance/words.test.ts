@@ -72,6 +72,19 @@ test("with its words going to a full disk, what does something goes on, and what
   assert.equal(status.status, 2);
 });
 
+for (const [signal, code] of [
+  ["SIGINT", 130],
+  ["SIGTERM", 0],
+] as const)
+  test(`a daemon that is stopped by ${signal} says so by its exit code: ${code}`, async (t) => {
+    const config = new World(t).config({ devices: { a: { type: "local", dir: "a" } } });
+    const program = new Program(["run", "--json", "--config", config]);
+    await program.until(({ what }) => what === "ready", "ready");
+    program.signal(signal);
+    assert.equal(await program.exited, code);
+    assert.ok(program.events.some(({ what }) => what === "stopped"));
+  });
+
 test("run --once that is stopped by Ctrl-C did not do all, and says so by its exit code", async (t) => {
   const world = new World(t);
   world.file("a/1.bin", Buffer.alloc(1_000_000));
