@@ -14,6 +14,8 @@ interface Said {
   readonly waiting?: string;
   /** Where the bytes that are asked for begin at the device: they are counted as they are sent. */
   readonly offset?: number;
+  /** They do not go there: they are compared with what is there. */
+  readonly compares?: true;
   /** All of them are asked for, for a copy of the daemon's own. */
   readonly copy?: true;
   /** Where the device goes on with a copy, and how far it came since. */
@@ -36,31 +38,32 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
     if (now.size !== stat.size || now.mtimeMs !== stat.mtimeMs)
       throw new UsageError(`${local} was written while it was read; the same command begins anew`);
   };
-  const send = async function* (offset: number): AsyncGenerator<Buffer> {
+  const send = async function* (offset: number, counts: boolean): AsyncGenerator<Buffer> {
     let at = offset;
     for await (const chunk of createReadStream(local, { start: offset, highWaterMark: 256 * 1024 })) {
-      const { length } = chunk as Buffer;
-      at += length;
+      at += (chunk as Buffer).length;
       // Who has all bytes asks for no more.
       if (at >= stat.size) await unchanged();
       try {
         yield chunk as Buffer;
       } finally {
-        if (meter !== undefined) meter.at += length;
+        if (counts && meter !== undefined) meter.at = Math.max(meter.at, at);
       }
     }
     await unchanged();
   };
   const said = (fact: unknown) => {
-    const { waiting, offset, copy, begins, moved } = fact as Said;
+    const { waiting, offset, compares = false, copy, begins, moved } = fact as Said;
     if (waiting !== undefined && !options.json) process.stderr.write(`${waiting}\n`);
-    if (copy === true) return send(0);
+    if (copy === true) return send(0, false);
     if (moved !== undefined && meter !== undefined) meter.at += moved;
-    const from = offset ?? begins;
-    if (from === undefined) return undefined;
-    meter = new Meter(`${local} → ${name}`, stat.size, from, options.json);
-    if (from > 0 && !options.json) meter.note(`${local} → ${name}: goes on at byte ${from} of ${stat.size}`);
-    return offset === undefined ? undefined : send(offset);
+    const from = compares ? undefined : (offset ?? begins);
+    // A device may ask for some of it once more.
+    if (from !== undefined && meter === undefined) {
+      meter = new Meter(`${local} → ${name}`, stat.size, from, options.json);
+      if (from > 0 && !options.json) meter.note(`${local} → ${name}: goes on at byte ${from} of ${stat.size}`);
+    }
+    return offset === undefined ? undefined : send(offset, !compares);
   };
   const request = {
     command: "put",

@@ -103,6 +103,39 @@ test("who takes slowly is waited for many times, and nothing is left of it", asy
   assert.deepEqual(warnings, []);
 });
 
+test("what is asked for several times, and read to its end or not, comes each time from where it was asked for", async (t) => {
+  const places = [5, 0, 700, 3, 900];
+  const dir = await serverFor(t, async (_request, { say, take }) => {
+    const taken: number[] = [];
+    for (const [n, offset] of places.entries()) {
+      say({ offset });
+      let count = 0;
+      for await (const chunk of take()) {
+        assert.equal(chunk[0], (offset + Math.floor(count / 10_000)) % 256);
+        count += chunk.length;
+        // Of some no more than the first, while more waits than there is room for.
+        if (n % 2 === 0 && n < places.length - 1) break;
+        if (n === 1 && count > 2_000_000) break;
+      }
+      taken.push(count);
+    }
+    return taken;
+  });
+  let ended = 0;
+  const from = async function* (offset: number): AsyncGenerator<Buffer> {
+    try {
+      for (let n = offset; n < 1000; n++) yield await Promise.resolve(Buffer.alloc(10_000, n));
+    } finally {
+      ended += 1;
+    }
+  };
+  const answer = await ask(dir, { command: "put" }, { said: (fact) => from((fact as { offset: number }).offset) });
+  const [first, second, third, ...rest] = answer?.ok as number[];
+  assert.ok((first ?? 0) > 0 && (second ?? 0) > 2_000_000 && (third ?? 0) > 0);
+  assert.deepEqual(rest, [9_970_000, 1_000_000]);
+  assert.equal(ended, places.length);
+});
+
 test("who goes away ends the work; what it was sending ends with a fault", async (t) => {
   const ended: unknown[] = [];
   let begun: () => void = () => undefined;

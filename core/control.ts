@@ -2,8 +2,8 @@
  * How the command line asks a running daemon: a socket in the state directory, one conversation per connection. Whoever may write to the state
  * directory may ask. A socket that a killed daemon left behind is replaced at the next start (the state directory's lock is held first).
  *
- * Each side sends lines of JSON; `{"bytes":N}` is followed by N bytes. Who asks sends the request, later perhaps bytes and `{"end":true}`. The
- * answer is any number of `{"say":…}` and bytes, then `{"ok":…}` or `{"error":…,"fault":…}`; an empty line says that the work goes on.
+ * Each side sends lines of JSON; `{"bytes":N}` is followed by N bytes. Who asks sends the request, later perhaps bytes and `{"end":true}`, and behind
+ * `{"anew":true}` others in their place. The answer is any number of `{"say":…}` and bytes, then `{"ok":…}` or `{"error":…,"fault":…}`; an empty line says that the work goes on.
  * Who goes away before the answer ends the work.
  */
 import { promises as fs, closeSync, openSync } from "node:fs";
@@ -19,6 +19,8 @@ const longestPath = 100;
 const silentMs = 10_000;
 const aliveMs = 3000;
 const longestLine = 1024 * 1024;
+/** So much of what is sent waits for who takes it. */
+const sentAhead = 1024 * 1024;
 
 export interface ControlRequest {
   readonly command: string;
@@ -35,7 +37,7 @@ export interface Exchange {
   readonly say: (fact: unknown) => void;
   /** Resolves when there is room for more. */
   readonly give: (bytes: Buffer) => Promise<void>;
-  /** What the one who asked sends, to its end. */
+  /** What the one who asked sends, to its end. Again once a fact was said that asks for other bytes: they come in the place of those before. */
   readonly take: () => AsyncIterable<Buffer>;
   /** Where what is sent is on this machine, when the one who asked is this process: no path of another's is believed. */
   readonly localPath?: string;
@@ -46,7 +48,7 @@ export type Answer = (request: ControlRequest, exchange: Exchange) => unknown;
 /** The side that asked. */
 export interface Asking {
   readonly signal?: AbortSignal;
-  /** What it returns is sent, to its end. */
+  /** What it returns is sent, to its end, or until it returns other bytes. */
   said?(fact: unknown): AsyncIterable<Buffer> | undefined;
   given?(bytes: Buffer): Promise<void>;
   /** Where the file that is sent is on this machine. A daemon does not hear of it. */
@@ -104,14 +106,13 @@ export class ControlServer {
 /** Never rejects. */
 async function serve(socket: Socket, answer: Answer): Promise<void> {
   const gone = new AbortController();
-  const taken = new PassThrough({ highWaterMark: 1024 * 1024 });
-  taken.on("error", () => undefined);
+  const sent = new Sent();
   const line = (value: unknown) => socket.write(`${JSON.stringify(value)}\n`);
   const exchange: Exchange = {
     signal: gone.signal,
     say: (fact) => line({ say: fact }),
     give: (bytes) => send(socket, bytes),
-    take: () => taken as AsyncIterable<Buffer>,
+    take: () => sent.take(),
   };
   const work = async (request: ControlRequest) => {
     const alive = setInterval(() => socket.write("\n"), aliveMs);
@@ -131,12 +132,12 @@ async function serve(socket: Socket, answer: Answer): Promise<void> {
   let begun = false;
   try {
     for await (const frame of framesOf(socket, longestLine)) {
-      if (Buffer.isBuffer(frame)) {
-        if (!taken.write(frame)) await room(taken);
-      } else if (!begun) {
+      if (Buffer.isBuffer(frame)) await sent.came(frame);
+      else if (!begun) {
         begun = true;
         void work(frame as unknown as ControlRequest);
-      } else if ("end" in frame) taken.end();
+      } else if ("anew" in frame) sent.begins();
+      else if ("end" in frame) sent.ends();
     }
   } catch {
     // It broke off, or what it sent is none of ours.
@@ -144,7 +145,51 @@ async function serve(socket: Socket, answer: Answer): Promise<void> {
   }
   const fault = new Fault("aborted", "the one who asked has gone");
   gone.abort(fault);
-  taken.destroy(fault);
+  sent.over(fault);
+}
+
+/** What the one who asked sends, as often as it is taken: what still comes for a taking before is dropped. */
+class Sent {
+  #takings = 0;
+  /** For which of them comes what comes now; it may come before it is taken. */
+  #coming = 1;
+  #stream = roomForSent();
+
+  take(): AsyncIterable<Buffer> {
+    this.#takings += 1;
+    if (this.#takings > 1) {
+      this.over(new Fault("aborted", "other bytes were asked for"));
+      this.#stream = roomForSent();
+    }
+    return this.#stream as AsyncIterable<Buffer>;
+  }
+
+  begins(): void {
+    this.#coming += 1;
+  }
+
+  /** Resolves when there is room for more. */
+  async came(bytes: Buffer): Promise<void> {
+    const stream = this.#wanted();
+    if (stream?.write(bytes) === false) await room(stream);
+  }
+
+  ends(): void {
+    this.#wanted()?.end();
+  }
+
+  over(why: Fault): void {
+    this.#stream.destroy(why);
+  }
+
+  #wanted(): PassThrough | undefined {
+    // Who takes may have had enough.
+    return this.#coming < this.#takings || this.#stream.destroyed ? undefined : this.#stream;
+  }
+}
+
+function roomForSent(): PassThrough {
+  return new PassThrough({ highWaterMark: sentAhead }).on("error", () => undefined);
 }
 
 /** The answer of the daemon that has this state directory; undefined when none runs. Throws ControlError or Fault with its words. */
@@ -154,6 +199,7 @@ export async function ask(stateDir: string, request: ControlRequest, asking: Ask
   const stop = () => socket.destroy();
   asking.signal?.addEventListener("abort", stop, { once: true });
   let sending: Promise<unknown> = Promise.resolve();
+  let sent = 0;
   try {
     socket.setTimeout(silentMs, () => socket.destroy(new ControlError("the daemon does not answer")));
     socket.write(`${JSON.stringify(request)}\n`);
@@ -161,7 +207,10 @@ export async function ask(stateDir: string, request: ControlRequest, asking: Ask
       if (Buffer.isBuffer(frame)) await asking.given?.(frame);
       else if ("say" in frame) {
         const bytes = asking.said?.(frame.say);
-        if (bytes !== undefined) sending = sendAll(socket, bytes);
+        if (bytes !== undefined) {
+          const nth = ++sent;
+          sending = sending.then(() => sendAll(socket, bytes, nth > 1, () => nth === sent));
+        }
         // Our own trouble with reading ends the conversation; the daemon's word for it comes first.
         sending.catch((error: unknown) => socket.destroy(error instanceof Error ? error : undefined));
       } else if ("ok" in frame) return { ok: frame.ok };
@@ -217,8 +266,13 @@ function connect(stateDir: string): Promise<Socket | undefined> {
   });
 }
 
-async function sendAll(socket: Socket, bytes: AsyncIterable<Buffer>): Promise<void> {
-  for await (const chunk of bytes) await send(socket, chunk);
+/** To its end, or as long as they are wanted. */
+async function sendAll(socket: Socket, bytes: AsyncIterable<Buffer>, anew: boolean, wanted: () => boolean): Promise<void> {
+  if (anew) socket.write('{"anew":true}\n');
+  for await (const chunk of bytes) {
+    await send(socket, chunk);
+    if (!wanted()) return;
+  }
   socket.write('{"end":true}\n');
 }
 

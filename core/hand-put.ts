@@ -79,6 +79,7 @@ export class Putting {
   #path: string | undefined;
   #held: HeldCopy | undefined;
   #memo: HandMemo | undefined;
+  #writes = false;
   readonly #id: string;
 
   constructor(
@@ -94,10 +95,10 @@ export class Putting {
   /** After `begin`. */
   upload(more: Partial<Upload> = {}): Upload {
     const { at, size, digest, modifiedMs } = this.given;
-    const { lane, exchange } = this;
+    const { lane } = this;
     const id = this.#id;
     if (this.#memo === undefined) throw new Error("it has not begun");
-    const chunks = (offset: number): Reading => readingOf(throttled(lane, exchange, this.#bytes(offset)));
+    const chunks = (offset: number): Reading => readingOf(this.#paced(this.#bytes(offset), this.#writes));
     return {
       id,
       path: at,
@@ -121,7 +122,12 @@ export class Putting {
     const { target, exchange } = this;
     const here = this.#path !== undefined;
     if (here) exchange.say({ begins: offset });
-    await target.write(upload, offset, exchange.signal, (moved) => here && exchange.say({ moved }));
+    this.#writes = true;
+    try {
+      await target.write(upload, offset, exchange.signal, (moved) => here && exchange.say({ moved }));
+    } finally {
+      this.#writes = false;
+    }
   }
 
   /** Throws ControlError where the file that is put was changed since; a copy is as it was. */
@@ -160,8 +166,17 @@ export class Putting {
 
   #bytes(offset: number): AsyncIterable<Buffer> {
     if (this.#path !== undefined) return createReadStream(this.#path, { start: offset });
-    this.exchange.say({ offset });
+    this.exchange.say({ offset, ...(this.#writes ? {} : { compares: true }) });
     return this.exchange.take();
+  }
+
+  /** What is only compared with what is there does not go there. */
+  async *#paced(bytes: AsyncIterable<Buffer>, goes: boolean): AsyncGenerator<Buffer> {
+    const { lane, exchange } = this;
+    for await (const chunk of bytes) {
+      if (goes) await lane.throttle.take(chunk.length, exchange.signal);
+      yield chunk;
+    }
   }
 }
 
@@ -225,13 +240,6 @@ async function inPlaceOf(lane: Lane, work: Putting, tree: Tree | undefined, ther
   const old = await plainFile(treeOf(lane), lane, work.given.at, signal);
   await tree.remove(work.given.at, old, signal);
   return work.upload();
-}
-
-async function* throttled(lane: Lane, { signal }: Exchange, bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  for await (const chunk of bytes) {
-    await lane.throttle.take(chunk.length, signal);
-    yield chunk;
-  }
 }
 
 /** A place among the uploads; what gives it back. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
 import { rsyncOnly, rsyncShell } from "../conformance/rsync-servers.js";
-import type { SftpServerKind } from "../conformance/sftp-servers.js";
+import { chrooted, openssh, type SftpServerKind } from "../conformance/sftp-servers.js";
 import { FlightReviewDouble, ulog } from "../doubles/flight-review.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -27,7 +27,7 @@ function inWorld(world: World, config: string) {
 }
 
 /** A server, its directory for this test, and a configuration that has it as "depot". */
-async function depot(t: TestContext, kind: SftpServerKind) {
+async function depot(t: TestContext, kind: SftpServerKind, type = "rsync") {
   const server = await kind.start();
   t.after(() => server.stop());
   const world = new World(t);
@@ -36,7 +36,7 @@ async function depot(t: TestContext, kind: SftpServerKind) {
   mkdirSync(to);
   const { uid, gid } = statSync(server.dir);
   chownSync(to, uid, gid);
-  const device = { type: "rsync", host: "127.0.0.1", port: server.port, root: `${server.seen}/to`, ...server.options };
+  const device = { type, host: "127.0.0.1", port: server.port, root: `${server.seen}/to`, ...server.options };
   const configured = (options: object = {}, more: object = {}) => world.config({ devices: { depot: { ...device, ...options } }, ...more });
   return { world, to, configured };
 }
@@ -132,6 +132,38 @@ test("without a daemon a file that was written while it was sent does not get it
   });
   assert.equal(existsSync(join(to, "a.bin")), false);
 });
+
+for (const kind of [openssh, chrooted])
+  for (const running of [true, false])
+    test(
+      `put on ${kind.name} goes on after a kill ${running ? "of the daemon" : "without a daemon"}, where what is there is read back, and ends`,
+      { skip: kind.skip ?? false },
+      async (t) => {
+        const { world, to, configured } = await depot(t, kind, "sftp");
+        world.file("cwd/a.bin", new Random(8).bytes(12_000_000));
+        const config = configured({ maxRate: "4MiB/s" });
+        const begin = (...args: string[]) => {
+          const program = new Program([...args, "--config", config], { cwd: world.path("cwd") });
+          t.after(() => program.kill());
+          return program;
+        };
+        const daemon = running ? await begun(t, config) : undefined;
+        const first = begin("put", "a.bin", "depot:");
+        await until("a part to be there", () => readdirSync(to).some((name) => statSync(join(to, name)).size > 6_000_000));
+        if (daemon === undefined) await first.kill();
+        else {
+          await daemon.kill();
+          assert.equal(await first.exited, 3);
+          await begun(t, config);
+        }
+        assert.match(
+          await begin("put", "a.bin", "depot:").ending(60_000),
+          /^it ended with 0:\na\.bin → depot:a\.bin \(12000000 bytes in [^,]*, [^,]*, proved by (digest|size)\)\na\.bin → depot: goes on at byte [3-9]\d{6} of 12000000\n$/,
+        );
+        assert.deepEqual(readdirSync(to), ["a.bin"]);
+        assert.ok(readFileSync(join(to, "a.bin")).equals(readFileSync(world.path("cwd/a.bin"))));
+      },
+    );
 
 /** Each test of it runs twice: through a daemon, and without one. */
 function review(
