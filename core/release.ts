@@ -11,6 +11,7 @@ import { filter, merge, type Observable } from "./rxjs.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
 import { isConsidered, unreadAt } from "./considered.js";
+import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
@@ -105,7 +106,8 @@ function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean, 
     if (isHeld(version)) return true;
     const open = needing(engine, version);
     if (open.length === 0) return false;
-    if (version.store === "place" && !open.some((delivery) => isSoonSent(engine, delivery))) toCopy.push(version.id);
+    const isRead = open.some(({ state }) => state === "active");
+    if (version.store === "place" && !isRead && !open.every((delivery) => isSoonSent(engine, version, delivery))) toCopy.push(version.id);
     return true;
   });
 }
@@ -118,9 +120,10 @@ export function needing({ queue }: Engine, { id, state, spooled }: VersionRow): 
     .filter(({ required, state }) => required !== 1 && (state === "wanting" || state === "ready" || state === "active"));
 }
 
-/** It is read where it is. What was tried once may wait for long. */
-function isSoonSent({ lanes }: Engine, { state, tries, target }: DeliveryRow): boolean {
-  return state === "active" || (state === "ready" && tries === 0 && lanes.get(target)?.takes === true);
+/** Then it is read where it is. What was tried once may wait for long. */
+function isSoonSent(engine: Engine, version: VersionRow, delivery: DeliveryRow): boolean {
+  const { state, tries, target } = delivery;
+  return state === "ready" && tries === 0 && engine.lanes.get(target)?.takes === true && heldNow(engine, version, delivery) === undefined;
 }
 
 /** Whether something is left to do at a source that is there. */

@@ -108,6 +108,24 @@ for (const afterDelivery of ["delete", "archive"])
       assert.deepEqual(held("away"), names);
     });
 
+test("the spool has a copy for a target that is there, and waits for one that is away", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  world.mkdir("there");
+  world.file("in/log", "a log");
+  const optional = (device: string, requires: string[] = []) => ({ device, required: false, requires });
+  const config = world.config({
+    devices: { in: local("in"), out: local("out"), away: local("away"), there: local("there") },
+    routes: [{ from: "in", to: ["out", optional("away"), optional("there", ["away"])], into: "", afterDelivery: "delete" }],
+  });
+  await once(config);
+  assert.deepEqual([existsSync(world.path("in/log")), existsSync(world.path("out/log"))], [false, true]);
+  world.mkdir("away");
+  const back = await once(config);
+  assert.equal(back.code, 0, back.out);
+  for (const dir of ["away", "there"]) assert.equal(readFileSync(world.path(`${dir}/log`), "utf8"), "a log");
+});
+
 test("what cannot be copied for a target that is not required stays at its source until that has it", async (t) => {
   const world = new World(t);
   world.mkdir("out");
