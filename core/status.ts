@@ -199,6 +199,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       onSource,
       here,
       delivered: done,
+      sent: engine.transfers.running.reduce((sum, { facts, offset }) => sum + (facts.kind === "push" ? offset : 0), 0),
       pullRate: rate("pull"),
       pushRate: rate("push"),
       copies: engine.config.routes.length > 0 || delivered > 0,
@@ -337,6 +338,8 @@ interface Sums {
   readonly onSource: number;
   readonly here: number;
   readonly delivered: number;
+  /** Of what is on its way to its targets now. */
+  readonly sent: number;
   readonly pullRate: number;
   readonly pushRate: number;
   /** There are copy routes, or were. */
@@ -382,6 +385,7 @@ function summary({
   onSource,
   here,
   delivered,
+  sent,
   pullRate,
   pushRate,
   copies,
@@ -405,7 +409,7 @@ function summary({
   if (calm) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
   if (open === 0) return `${wrong}${sizeText(delivered)} delivered, nothing is on its way${aside}`;
   // The slower hop decides. While nothing is sent nobody can know.
-  const seconds = Math.max((onSource + here) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
+  const seconds = Math.max(0, (onSource + here - sent) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
   const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
   return `${wrong}${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
 }

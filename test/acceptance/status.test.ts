@@ -338,3 +338,26 @@ test("what failed and is tried again is told with its reason, how many wait, and
   const { out } = await runProgram(["status", "--config", config]);
   assert.match(out, /spool .*\n {2}in → cloud {2}3 wait after a failure: cannot write .*tired"\)$/m, "without a daemon nothing is tried");
 });
+
+test("how long it takes counts what has been sent of a file", async (t) => {
+  const world = new World(t);
+  world.mkdir("out");
+  const size = 16_000_000;
+  world.file("in/large", Buffer.alloc(size, 1));
+  const config = world.config({
+    devices: { in: local("in"), out: local("out", { maxRate: "1MiB/s" }) },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "it is ready");
+  for (;;) {
+    const { transfers, summary, queue } = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+    const [transfer] = transfers;
+    assert.equal(queue.delivered, 0, "it was delivered before that was seen");
+    if (transfer?.secondsLeft === undefined || transfer.offset < size / 4) continue;
+    const [, seconds] = /about (\d+) s left/.exec(summary) ?? [];
+    assert.ok(Math.abs(Number(seconds) - transfer.secondsLeft) <= 1, `${summary}; the transfer: ${transfer.secondsLeft} s`);
+    return;
+  }
+});
