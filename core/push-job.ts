@@ -41,6 +41,8 @@ export class PushJob {
   #digest: Digest | undefined;
   #sealed = false;
   #needsSource = true;
+  /** What is read is sent. */
+  #sends = false;
   /** What is sent is counted as it is read. */
   #counts = false;
   /** 1 + the generation of which something may be at the target. */
@@ -273,7 +275,8 @@ export class PushJob {
     const { budget } = lane;
     const begunMs = engine.clock.monotonicMs();
     let counted: Promise<unknown> = Promise.resolve();
-    await target.write(upload, offset, signal, (bytes) => {
+    this.#sends = true;
+    const moved = (bytes: number) => {
       // What goes twice is no more of the file.
       transfer.offset = Math.min(version.size, transfer.offset + bytes);
       // What does not come through `chunks` is counted as it is told.
@@ -282,7 +285,12 @@ export class PushJob {
       if (bytes > 0) sentFrom.set(work.delivery.id, held);
       this.progress ||= bytes > 0 && target.features.resume && !inVain;
       engine.transfers.pushedBytes += bytes;
-    });
+    };
+    try {
+      await target.write(upload, offset, signal, moved);
+    } finally {
+      this.#sends = false;
+    }
     await counted;
     if (!target.features.resume) await lane.uptime?.moved(transfer.offset - offset, engine.clock.monotonicMs() - begunMs);
     throwIfAborted(signal);
@@ -415,6 +423,8 @@ export class PushJob {
     const beforeLast = this.#beforeLast;
     const expect = () => this.#expect(path);
     const chunks = (offset: number, signal: AbortSignal): Reading => {
+      // It is compared with what is there.
+      if (!this.#sends) return content.chunks(offset, signal);
       // A target that had to find out whether it takes parts knows it now.
       const over = overBudget(this.lane, version.size - offset);
       if (over !== undefined) throw new Fault("aborted", over.reason);

@@ -23,7 +23,7 @@ export class SftpDevice implements Device {
   constructor(options: SftpOptions, context: PluginContext) {
     this.#pool = new Pool(options, context);
     this.source = new SftpSource(options, this.#pool);
-    this.target = new SftpTarget(options, this.#pool, context.memory);
+    this.target = new SftpTarget(options, this.#pool, context);
     this.tree = new SftpTree(this.#pool, this.source, this.target);
   }
 

@@ -11,13 +11,25 @@ const unsureBytes = 2 * 2 ** 20;
 const sampleBytes = 4096;
 const samples = 16;
 
-/** How many of the first `size` bytes are proved: the last 2 MiB are compared, and samples of what is before. 0 where a sample differs. */
-export async function provenPrefix(session: Session, handle: Buffer, upload: Upload, size: number, signal: AbortSignal): Promise<number> {
-  const from = Math.max(0, size - unsureBytes);
-  if (!(await sampled(session, handle, upload, from, signal))) return 0;
+/**
+ * How many of the first `size` bytes are proved: the last 2 MiB are compared, or what is behind the first `least`, which were acknowledged in order, and samples of what is before. 0 where a
+ * sample differs.
+ */
+export async function provenPrefix(
+  session: Session,
+  handle: Buffer,
+  upload: Upload,
+  size: number,
+  least: number,
+  signal: AbortSignal,
+): Promise<number> {
+  const from = Math.max(0, size - unsureBytes, least);
+  if (!(await sampled(session, handle, upload, from, signal)))
+    // A server that lost its power may have lost what it had acknowledged.
+    return least > 0 && from === least ? provenPrefix(session, handle, upload, size, 0, signal) : 0;
   const same = await sameBytes(session, handle, upload, from, size, signal);
-  // Not one byte of the window: then it is another file, whatever the samples say.
-  return same === 0 && from > 0 ? 0 : from + same;
+  // Not one byte of the window: then it is another file, whatever the samples say. Behind what was acknowledged there may be a gap.
+  return same === 0 && from > least ? 0 : from + same;
 }
 
 /** Whether samples of the first `size` bytes are those of the file, the first and the last of them among these. */

@@ -3,10 +3,23 @@
  * is known or proved to be ours, synced where the server can, verified, and given its name in one step.
  *
  * What was acknowledged in order is kept in memory, and in the upload's memo when a write breaks off; without either the end of the partial
- * is read back and compared. A server that loses what was there before a resume is remembered, and gets whole files only.
+ * is read back and compared, from where the memo says that it came while it was written. A server that loses what was there before a resume is remembered, and gets whole files only.
  */
 import { Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
-import type { Digest, Memo, Occupant, Part, Proof, Receipt, Stamp, Target, TargetFeatures, Upload } from "../../core/plugin.js";
+import type {
+  Clock,
+  Digest,
+  Memo,
+  Occupant,
+  Part,
+  PluginContext,
+  Proof,
+  Receipt,
+  Stamp,
+  Target,
+  TargetFeatures,
+  Upload,
+} from "../../core/plugin.js";
 import { isAbsent, isRefusal, Status } from "./faults.js";
 import { ifRefused, isSameFile, makeDirsDurable, opened, orFull, publish } from "./publishing.js";
 import type { Login } from "./login.js";
@@ -32,12 +45,16 @@ interface Written {
 
 /** In an upload's memo: how many bytes were acknowledged in order when its write broke off. */
 export const sureKey = "sure";
+/** In an upload's memo: so many were acknowledged in order while it was written; by now perhaps more. */
+const leastKey = "least";
 /** In an upload's memo: it was continued, so the server may have lost what was before. */
 const resumedKey = "resumed";
 /** In the device's memory: this server loses what was there. */
 export const wholeOnlyKey = "wholeOnly";
 /** So much is copied by the server in one request: until it is done the connection does nothing else. */
 const copyBytes = 8 * 2 ** 20;
+/** So often it is noted how far a write came: over a slow line what is read back after a kill takes no longer than that. */
+const noteMs = 5000;
 /** After a stop: so long what is under way may still be acknowledged. */
 const graceMs = 1000;
 
@@ -45,6 +62,7 @@ export class SftpTarget implements Target {
   readonly #options: SftpOptions;
   readonly #pool: Pool;
   readonly #memory: Memo;
+  readonly #clock: Clock;
   /** Of uploads that this process wrote or proved: bytes that are surely there. */
   readonly #sure = new Map<string, number>();
   /** Uploads whose bytes are on the server's medium, as far as it says so. */
@@ -54,10 +72,11 @@ export class SftpTarget implements Target {
   /** Uploads whose partial was proved as it is, before `commit`. */
   readonly #proved = new Map<string, Proved>();
 
-  constructor(options: SftpOptions, pool: Pool, memory: Memo) {
+  constructor(options: SftpOptions, pool: Pool, { memory, clock }: Pick<PluginContext, "memory" | "clock">) {
     this.#options = options;
     this.#pool = pool;
     this.#memory = memory;
+    this.#clock = clock;
   }
 
   get features(): TargetFeatures {
@@ -93,7 +112,9 @@ export class SftpTarget implements Target {
         this.#sure.set(upload.id, sure);
         return sure;
       }
-      const proven = await opened(session, partial, Open.read, (handle) => provenPrefix(session, handle, upload, size, signal));
+      const noted = numberOf(upload.memo.get(leastKey)) ?? 0;
+      const least = noted <= size ? noted : 0;
+      const proven = await opened(session, partial, Open.read, (handle) => provenPrefix(session, handle, upload, size, least, signal));
       this.#sure.set(upload.id, proven);
       return proven;
     });
@@ -117,9 +138,19 @@ export class SftpTarget implements Target {
     const handle = await this.#openAt(session, upload, partial, offset, signal);
     const progress = { sure: offset };
     const reading = upload.chunks(offset, signal);
-    const writing = this.#fill(session, handle, upload, partial, (end) => writeAll(session, handle, reading, progress, onBytes, end));
+    let [notedMs, noting] = [this.#clock.monotonicMs(), Promise.resolve()];
+    const moved = (n: number): void => {
+      onBytes(n);
+      const now = this.#clock.monotonicMs();
+      if (now - notedMs < noteMs || progress.sure === offset || signal.aborted) return;
+      notedMs = now;
+      const { sure } = progress;
+      // Without it more is read back.
+      noting = noting.then(() => upload.memo.set(leastKey, sure)).catch(() => undefined);
+    };
+    const writing = this.#fill(session, handle, upload, partial, (end) => writeAll(session, handle, reading, progress, moved, end));
     try {
-      await orStopped(writing, signal);
+      await orStopped(writing, signal).finally(() => noting);
       if (progress.sure < upload.size) throw new Fault("transient", `the bytes ended at ${progress.sure} of ${upload.size}`);
       this.#sure.set(upload.id, progress.sure);
       this.#synced.add(upload.id);
@@ -173,6 +204,7 @@ export class SftpTarget implements Target {
 
   /** Throws "conflict" where the partial is not so long as it should be. */
   async #openAt(session: Session, upload: Upload, partial: Buffer, offset: number, signal: AbortSignal): Promise<Buffer> {
+    await this.#noteBegins(upload, offset);
     if (offset === 0) return orAborted(this.#begin(session, partial), signal);
     const held = (await orAborted(session.lstat(partial), signal))?.size ?? 0;
     const known = this.#sure.get(upload.id);
@@ -183,6 +215,14 @@ export class SftpTarget implements Target {
     // What lies behind was not acknowledged in order. A server that cannot cut it off gets it written over.
     if (held > offset) await session.truncate(handle, offset).catch(() => undefined);
     return handle;
+  }
+
+  /** What was noted is true of what was written then: once more is written it is the least, and what is begun before it has nothing of it. */
+  async #noteBegins({ memo }: Upload, offset: number): Promise<void> {
+    const least = numberOf(memo.get(sureKey)) ?? numberOf(memo.get(leastKey)) ?? 0;
+    if (least > offset) await memo.set(leastKey, undefined);
+    else if (memo.get(sureKey) !== undefined) await memo.set(leastKey, least);
+    if (memo.get(sureKey) !== undefined) await memo.set(sureKey, undefined);
   }
 
   async #begin(session: Session, partial: Buffer): Promise<Buffer> {
@@ -325,7 +365,7 @@ export class SftpTarget implements Target {
     return this.#with(signal, `cannot discard ${upload.partialPath}`, async ({ session }) => {
       await session.removeDurable(partialOf(session, upload));
       // Nothing of what was noted is true of the next one.
-      for (const key of [sureKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
+      for (const key of [sureKey, leastKey, resumedKey]) if (upload.memo.get(key) !== undefined) await upload.memo.set(key, undefined);
     });
   }
 

@@ -1,15 +1,17 @@
 /** Servers that do not keep to what they say: sizes, reads, writes, listings; what of it is noticed, and as which fault. */
 import assert from "node:assert/strict";
+import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { test, type TestContext } from "node:test";
-import type { Device, FileEntry, Source, Target } from "../../core/plugin.js";
+import { Fault } from "../../core/errors.js";
+import type { Device, FileEntry, Memo, Source, Target } from "../../core/plugin.js";
 import { pieceBytes } from "../../plugins/sftp/transfer.js";
-import { calm, expectFault } from "./clause.js";
+import { calm, expectFault, until } from "./clause.js";
 import { cut } from "./readers.js";
 import { sftpDevice } from "./sftp-harness.js";
 import { scripted, STATUS_CODE, type Bent, type Scripted } from "./sftp-scripted.js";
 import { isReceipt } from "./target-under-test.js";
-import { bytes, context, upload } from "./upload.js";
+import { bytes, chunks, context, memo, realClock, upload } from "./upload.js";
 
 interface Under {
   readonly server: Scripted;
@@ -20,9 +22,9 @@ interface Under {
   readonly again: () => Device;
 }
 
-async function under(t: TestContext, bent: Bent, given: Readonly<Record<string, unknown>> = {}): Promise<Under> {
+async function under(t: TestContext, bent: Bent, given: Readonly<Record<string, unknown>> = {}, clock = realClock()): Promise<Under> {
   const server = await scripted(bent);
-  const ctx = context();
+  const ctx = context({ clock });
   const devices: Device[] = [];
   const again = () => {
     const device = sftpDevice(server.port, { user: "u", password: "p", root: "/", hostKey: server.hostKey, timeout: "2s", ...given }, ctx);
@@ -198,6 +200,80 @@ test("after a kill: another beginning is begun anew", async (t) => {
   server.files.set(`/${it.partialPath}`, partial);
   assert.equal(await target.offset(it, calm()), 0);
 });
+
+/** What is noted of an upload, as a kill leaves it: nothing more is noted then. */
+function killable() {
+  const kept = memo();
+  let killed = false;
+  const noted: Memo = { get: (key) => kept.get(key), set: (key, value) => (killed ? Promise.resolve() : kept.set(key, value)) };
+  return { memo: noted, kill: () => void (killed = true), left: kept };
+}
+
+test("a write that went on after a break is killed: what was noted at the break is not all that is there", async (t) => {
+  const { server, target, again } = await under(t, {});
+  const content = bytes(6_000_000);
+  const { memo, kill, left } = killable();
+  const first = { ...upload("a.bin", content, { read: cut(content, 1_000_000) }), memo };
+  await expectFault(target.write(first, 0, calm(), nothing), "changed");
+  assert.equal(await target.offset(first, calm()), 1_000_000);
+  const stopped = async function* () {
+    yield* chunks(content.subarray(1_000_000, 5_000_000));
+    kill();
+    throw new Fault("changed", "killed");
+  };
+  const second = { ...upload("a.bin", content, { id: first.id, read: () => Readable.from(stopped()) }), memo };
+  await expectFault(target.write(second, 1_000_000, calm(), nothing), "changed");
+  const third = { ...upload("a.bin", content, { id: first.id }), memo: left };
+  const held = server.files.get(`/${third.partialPath}`)?.length ?? 0;
+  assert.ok(held > 4_900_000, `${held}`);
+  const other = again().target ?? assert.fail();
+  assert.equal(await other.offset(third, calm()), held);
+});
+
+for (const [lacks, what] of [
+  [undefined, ""],
+  [0, ", and a gap right behind that is found"],
+  [-100_000, "; where the server has lost some of what was noted, that is found"],
+] as const)
+  test(`after a kill no more is read back than what came since it was noted${what}`, async (t) => {
+    let ahead = 0;
+    let read = 0;
+    const bent: Bent = {
+      read: (_sftp, _id, _at, length) => {
+        read += length;
+        return false;
+      },
+    };
+    const real = realClock();
+    const { server, target, again } = await under(t, bent, {}, { ...real, monotonicMs: () => real.monotonicMs() + ahead });
+    const content = bytes(6_000_000);
+    const { memo, kill, left } = killable();
+    const slow = async function* () {
+      yield* chunks(content.subarray(0, 4_000_000));
+      await until("most of it to be there", () => (server.files.get(`/${first.partialPath}`)?.length ?? 0) > 3_900_000);
+      ahead = 6000;
+      yield* chunks(content.subarray(4_000_000, 4_300_000));
+      await until("it to be noted", () => memo.get("least") !== undefined);
+      kill();
+      throw new Fault("changed", "killed");
+    };
+    const first = { ...upload("a.bin", content, { read: () => Readable.from(slow()) }), memo };
+    await expectFault(target.write(first, 0, calm(), nothing), "changed");
+    const partial = server.files.get(`/${first.partialPath}`) ?? assert.fail();
+    const least = left.get("least") as number;
+    assert.ok(least > 3_000_000 && least < partial.length, `${least}`);
+    const same = lacks === undefined ? partial.length : least + lacks;
+    if (lacks !== undefined) partial.fill(content.readUInt8(same) ^ 1, same, least + pieceBytes);
+    const second = { ...upload("a.bin", content, { id: first.id }), memo: left };
+    const other = again().target ?? assert.fail();
+    assert.equal(await other.offset(second, calm()), same);
+    // With samples of what is before.
+    if (same >= least)
+      assert.ok(read <= partial.length - least + 16 * 4096, `${read} bytes were read back of ${partial.length}, ${least} noted`);
+    await other.write(second, same, calm(), nothing);
+    assert.ok(isReceipt(await other.commit(second, calm())));
+    assert.ok(server.files.get("/a.bin")?.equals(content));
+  });
 
 test("a server that loses the beginning of a file that is continued is found out, and gets whole files", async (t) => {
   const lose = { on: true };

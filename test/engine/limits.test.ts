@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { forget } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
+import type { Device, Upload } from "../../core/plugin.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
@@ -396,6 +397,41 @@ test("what a budget allowed goes out, though another file has used up the rest o
   await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
   assert.equal(out.calls.filter((call) => call === "commit a.bin").length, 1);
   assert.equal([...out.partials.values()][0]?.length, 40_000);
+});
+
+/** A target that compares a file with what it holds before it says how much that is. */
+class Comparing extends FakeDevice {
+  compared = 0;
+
+  override device(role: "source" | "target"): Device {
+    const device = super.device(role);
+    const { target } = device;
+    if (target === undefined) return device;
+    const offset = async (upload: Upload, signal: AbortSignal) => {
+      for await (const chunk of upload.read(0, signal)) this.compared += (chunk as Buffer).length;
+      return target.offset(upload, signal);
+    };
+    return { ...device, target: { ...target, offset } };
+  }
+}
+
+test("what a target reads to compare it with what it holds is not sent: no budget counts it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new Comparing("out");
+  const bytes = randomBytes(150_000);
+  card.put("a.bin", bytes);
+  const start = today(12) - Date.now();
+  bench.clock.offsetMs = start;
+  const again = () =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { budget: { day: 100_000 } } });
+  await again();
+  await until(bench, "first day", () => bench.events.some(({ what }) => what === "held"));
+  await bench.kill();
+  bench.clock.offsetMs = start + 86_400_000;
+  await again();
+  await until(bench, "whole", () => out.files.get("a.bin")?.bytes.equals(bytes) === true);
+  assert.ok(out.compared >= bytes.length, `${out.compared}`);
 });
 
 test("what cannot be taken in parts is not begun where the budget does not hold it", async (t) => {
