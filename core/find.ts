@@ -255,7 +255,8 @@ export class Finder {
     }
     for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
     for (const [key, { path }] of this.#returned) if (!seen.has(path)) this.#returned.delete(key);
-    for (const [id, { source, path }] of engine.queue.kept) if (source === lane.name && !seen.has(path)) engine.queue.kept.delete(id);
+    for (const [id, { source, path, medium }] of engine.queue.kept)
+      if (source === lane.name && !(seen.has(path) && lane.holds(medium))) engine.queue.kept.delete(id);
     if (timed.length > 0)
       await engine.journal.apply(() => {
         for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);

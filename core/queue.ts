@@ -63,7 +63,7 @@ export class Queue {
   readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number; readonly failed?: string }>();
 
   /** Versions whose file stays at its source, as far as it was seen since, though it was to be deleted or archived there. */
-  readonly kept = new Map<string, { readonly source: string; readonly path: string }>();
+  readonly kept = new Map<string, Pick<VersionRow, "source" | "path" | "medium">>();
 
   /** Versions whose source is acted on now. */
   readonly releasing = new Set<string>();

@@ -51,8 +51,9 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const what = outcome instanceof Kept ? outcome.why : outcome;
         await engine.journal.commit(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
         engine.queue.releasable.delete(version.id);
-        if (outcome instanceof Kept) engine.queue.kept.set(version.id, { source: version.source, path: version.path });
-        else engine.queue.kept.delete(version.id);
+        const { id, source, path, medium } = version;
+        if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
+        else engine.queue.kept.delete(id);
         engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
           device: lane.name,
           path: version.path,
@@ -66,6 +67,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const failed = reasonOf(error);
         const notBeforeMs = waits ? Infinity : engine.clock.monotonicMs() + againMs;
         engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed });
+        engine.queue.kept.delete(version.id);
         const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
           inAll <= toldFailed ? "warn" : "debug",

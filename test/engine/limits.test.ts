@@ -510,6 +510,6 @@ test("--once ends when only conditions hold back what is left, and says so", asy
     { from: "card", to: ["other"] },
   ]);
   const left = await bench.daemon.drained(never);
-  assert.deepEqual({ ...left }, { waiting: 1, parked: 0, unreleased: 0, unlisted: [], unread: 0, uneven: [] });
+  assert.deepEqual({ ...left }, { waiting: 1, parked: 0, lost: 0, unreleased: 0, kept: [], unlisted: [], unread: 0, uneven: [] });
   assert.ok(other.files.has("a.bin"));
 });
