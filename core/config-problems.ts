@@ -203,6 +203,17 @@ export function duplicateKeys(node: Node, found: (node: Node, key: string) => vo
   }
 }
 
+/** Keys that JavaScript has a meaning for: what stands at one would be left out without a word. */
+const reserved: ReadonlySet<unknown> = new Set(["__proto__", "prototype", "constructor"]);
+
+export function reservedKeys(node: Node, found: (node: Node, key: string) => void): void {
+  for (const child of node.children ?? []) {
+    const key: unknown = child.type === "property" ? child.children?.[0]?.value : undefined;
+    if (reserved.has(key)) found(child, String(key));
+    reservedKeys(child, found);
+  }
+}
+
 export function asText(at: At): string {
   return at.reduce<string>((text, key) => (typeof key === "number" ? `${text}[${key}]` : text === "" ? key : `${text}.${key}`), "");
 }

@@ -163,6 +163,13 @@ test("what is no JSON is said with its line", async () => {
   ]);
 });
 
+test("what would be left out without a word, because JavaScript has a meaning for its name, is said", async () => {
+  for (const name of ["constructor", "prototype", "__proto__"])
+    assert.deepEqual(await problems(`{\n "devices": {\n  "${name}": { "type": "local", "dir": "x" }\n }\n}`), [
+      `c:3: ${name}: nothing can be called so; take another name`,
+    ]);
+});
+
 test("a value beyond its bounds is said as it was written, with the bound in its units", async () => {
   assert.deepEqual(
     await problems(`{

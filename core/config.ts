@@ -11,6 +11,7 @@ import type { HookRule } from "./hooks.js";
 import {
   asText,
   duplicateKeys,
+  reservedKeys,
   eachUnknown,
   entriesOf,
   isObject,
@@ -262,6 +263,9 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
       path: printable(key),
       message: printable(`"${key}" is there twice; only one of them can count`),
     }),
+  );
+  reservedKeys(tree, (node, key) =>
+    problems.push({ line: lineAt(node.offset), path: printable(key), message: "nothing can be called so; take another name" }),
   );
   // A list has no keys that could be wrong.
   if (Array.isArray(raw)) return { stateDir, problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };
