@@ -9,7 +9,7 @@ import { Fault } from "./errors.js";
 import { required } from "./limits.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
-import { isLost, type DeliveryRow, type VersionRow } from "./rows.js";
+import { isLost, marksIn, type DeliveryRow, type VersionRow } from "./rows.js";
 import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */
@@ -52,8 +52,13 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
       parked.map(({ id }) => id),
       decided,
     );
+    // What is in doubt may be due, and is not sent before that is said.
+    const isAsked = ({ marks }: DeliveryRow) => {
+      const { sending } = marksIn(marks);
+      return decided && sending !== undefined && sending.decided !== true;
+    };
     const waited = meant.filter(
-      ({ state, not_before }) => (state === "wanting" || state === "ready") && not_before > engine.clock.monotonicMs(),
+      (row) => (row.state === "wanting" || row.state === "ready") && (row.not_before > engine.clock.monotonicMs() || isAsked(row)),
     );
     queue.retry(
       waited.map(({ id }) => id),
