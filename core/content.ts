@@ -11,9 +11,10 @@ import type { Lane } from "./lane.js";
 import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
 import { sameOrGrown } from "./pull-job.js";
 import { stampOf, type VersionRow } from "./rows.js";
-import { passing, readingOf, StreamReading } from "./reading.js";
+import { readingOf, StreamReading } from "./reading.js";
 import { Samples } from "./samples.js";
 import { giveUp, sourceHolds } from "./space.js";
+import { paced, pacedBytes } from "./throttle.js";
 
 const readBytes = 512 * 1024;
 
@@ -163,8 +164,8 @@ class PlaceContent implements Content {
       const how = { digest, exact: isExact(this.version, lane), mayGrow: true, mayGo: true };
       const reading = source.readInPlace?.(this.#entry, offset, signal, how) ?? new StreamReading(source, this.#entry, offset, signal, how);
       this.#reading = reading;
-      const paced = lane.throttle.rate === undefined ? reading : passing(reading, ({ bytes }) => lane.throttle.take(bytes.length, signal));
-      return { next: () => paced.next().catch(broken), close: () => paced.close() };
+      const read = paced(reading, [lane.throttle], signal);
+      return { next: () => read.next().catch(broken), close: () => read.close() };
     } catch (error) {
       return broken(error);
     }
@@ -247,12 +248,11 @@ class ThroughContent implements Content {
       this.#digest = offset === 0 ? new Digester("sha256") : undefined;
       this.#samples = new Samples(offset);
       this.#at = offset;
-      for await (const chunk of await source.open(entry, offset, signal)) {
-        await lane.throttle.take((chunk as Buffer).length, signal);
-        this.#digest?.update(chunk as Buffer);
-        this.#samples.update(chunk as Buffer);
-        this.#at += (chunk as Buffer).length;
-        yield chunk as Buffer;
+      for await (const bytes of pacedBytes(await source.open(entry, offset, signal), lane.throttle, signal)) {
+        this.#digest?.update(bytes);
+        this.#samples.update(bytes);
+        this.#at += bytes.length;
+        yield bytes;
       }
     } catch (error) {
       this.broken = error;

@@ -19,6 +19,7 @@ import type { Digest, Occupant, Reading, Receipt, Target, Tree, Upload } from ".
 import { readableOf, readingOf } from "./reading.js";
 import { partialPath } from "./route.js";
 import type { HeldCopy } from "./space.js";
+import { pacedBytes } from "./throttle.js";
 
 /** What `put` needs of the program around it. */
 export interface PutHands {
@@ -173,10 +174,7 @@ export class Putting {
   /** What is only compared with what is there does not go there. */
   async *#paced(bytes: AsyncIterable<Buffer>, goes: boolean): AsyncGenerator<Buffer> {
     const { lane, exchange } = this;
-    for await (const chunk of bytes) {
-      if (goes) await lane.throttle.take(chunk.length, exchange.signal);
-      yield chunk;
-    }
+    yield* goes ? pacedBytes(bytes, lane.throttle, exchange.signal) : bytes;
   }
 }
 

@@ -11,6 +11,7 @@ import { destination, lastOf, notThere, NotThere, pathOf, plainFile, textOf, tre
 import { put, type PutHands } from "./hand-put.js";
 import type { Digest, DigestKind, FileEntry, Source } from "./plugin.js";
 import { plausible } from "./route.js";
+import { pacedBytes } from "./throttle.js";
 
 export const handCommands = ["ls", "stat", "get", "put", "rm", "mkdir", "mv"];
 
@@ -219,11 +220,10 @@ async function get(lane: Lane, entry: FileEntry, offset: number, exchange: Excha
     exchange.say({ way });
   };
   try {
-    for await (const chunk of await source.open(entry, offset, signal)) {
+    for await (const bytes of pacedBytes(await source.open(entry, offset, signal), lane.throttle, signal)) {
       throwIfAborted(signal);
       tellWay();
-      await lane.throttle.take((chunk as Buffer).length, signal);
-      await exchange.give(chunk as Buffer);
+      await exchange.give(bytes);
     }
     if (offset < entry.size) tellWay();
     const now = await source.stat(entry.path, signal);

@@ -18,6 +18,7 @@ import { sampleAt, samplesOf } from "./samples.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
 import { otherThan } from "./stat.js";
+import { pacedBytes } from "./throttle.js";
 import type { Transfer } from "./transfers.js";
 
 /** With what comes in while it is synced, and what sockets hold, at most 4 MiB are read again. */
@@ -200,10 +201,8 @@ export class PullJob {
     let checkpoint: Promise<void> | undefined;
     let failed: { error: unknown } | undefined;
     try {
-      for await (const chunk of stream) {
-        const bytes = chunk as Buffer;
+      for await (const bytes of pacedBytes(stream, this.lane.throttle, signal)) {
         if (writer.offset + bytes.length > entry.size) throw new Error("the source gave more bytes than it said");
-        await this.lane.throttle.take(bytes.length, signal);
         this.#update(bytes, writer.offset);
         await writer.append(bytes);
         transfer.offset = writer.offset;

@@ -17,9 +17,10 @@ import { otherName } from "./names.js";
 import type { Digest, Expect, Memo, Occupant, Reading, Receipt, Target, Upload } from "./plugin.js";
 import type { Push } from "./push.js";
 import { type Marks, marksIn, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
-import { passing, readableOf } from "./reading.js";
+import { readableOf } from "./reading.js";
 import { partialPath, uploadId } from "./route.js";
 import { doubt, heldBack, isUndated, recordOf, Shot } from "./single-shot.js";
+import { paced } from "./throttle.js";
 
 /** Names at targets that are being published now: two uploads to one name are published one after the other. */
 const publishing = new Map<string, Promise<unknown>>();
@@ -432,14 +433,10 @@ export class PushJob {
         beforeLast === undefined
           ? content.chunks(offset, signal)
           : heldBack(content.chunks(offset, signal), this.version.size - offset, beforeLast);
-      const paced = throttles.every((it) => it?.rate === undefined)
-        ? reading
-        : passing(reading, async ({ bytes }) => {
-            for (const throttle of throttles) await throttle?.take(bytes.length, signal);
-          });
+      const outgoing = paced(reading, throttles, signal);
       const { budget, gate } = this.lane;
       this.#counts = true;
-      return budget === undefined ? paced : within(budget, paced, (held) => gate?.set(held, false));
+      return budget === undefined ? outgoing : within(budget, outgoing, (held) => gate?.set(held, false));
     };
     return {
       id,

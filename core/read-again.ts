@@ -3,6 +3,7 @@ import type { Readable } from "node:stream";
 import { digestsOf } from "./digest.js";
 import type { Lane } from "./lane.js";
 import type { Digest, FileEntry } from "./plugin.js";
+import { pacedBytes } from "./throttle.js";
 
 /** Its SHA-256. Throws the source's Fault. */
 export async function digestAtSource(lane: Lane, entry: FileEntry, signal: AbortSignal): Promise<Digest | undefined> {
@@ -18,10 +19,7 @@ async function openSlowly(lane: Lane, entry: FileEntry, signal: AbortSignal): Pr
   });
   return (async function* () {
     try {
-      for await (const chunk of stream as Readable) {
-        await lane.throttle.take((chunk as Buffer).length, signal);
-        yield chunk as Buffer;
-      }
+      yield* pacedBytes(stream as Readable, lane.throttle, signal);
     } finally {
       leave();
     }

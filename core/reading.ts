@@ -40,6 +40,32 @@ export function passing(reading: Reading, each: (chunk: Chunk) => Promise<void>)
   };
 }
 
+/** What is left of a chunk that is given in parts; it is given back once all of them were. */
+export class Rest {
+  readonly #chunk: Chunk;
+  #from = 0;
+  #out: number;
+
+  constructor(chunk: Chunk) {
+    this.#chunk = chunk;
+    this.#out = chunk.bytes.length;
+  }
+
+  get empty(): boolean {
+    return this.#from === this.#chunk.bytes.length;
+  }
+
+  take(most: number): Chunk {
+    const bytes = this.#chunk.bytes.subarray(this.#from, this.#from + most);
+    this.#from += bytes.length;
+    const release = () => {
+      this.#out -= bytes.length;
+      if (this.#out === 0) this.#chunk.release();
+    };
+    return { bytes, release };
+  }
+}
+
 /** What `Source.readInPlace` promises, for a source that only opens streams. */
 export class StreamReading implements DigestedReading {
   digest: Digest | undefined;

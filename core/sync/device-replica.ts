@@ -22,11 +22,11 @@ import type {
   TreePromises,
   Upload,
 } from "../plugin.js";
-import { passing, readableOf, StreamReading } from "../reading.js";
+import { readableOf, StreamReading } from "../reading.js";
 import { reasonOf } from "../retry.js";
 import { isPartial, ownDir, partialPath, type Rules } from "../route.js";
 import { sizeText } from "../text.js";
-import type { Throttle } from "../throttle.js";
+import { paced, type Throttle } from "../throttle.js";
 import type { Turns } from "../turns.js";
 import { looksAs, type Names } from "./carry.js";
 import type { ChunkIndex } from "./chunk-index.js";
@@ -358,10 +358,8 @@ export class DeviceReplica implements Replica {
           promises(0);
           this.#expectBudget(toCome);
           promises(toCome);
-          const paced = passing(reading, async ({ bytes }) => {
-            await Promise.all([throttle.take(bytes.length, reader), lane.throttle.take(bytes.length, reader)]);
-          });
-          return lane.budget === undefined ? paced : within(lane.budget, paced, (spent) => lane.gate?.set(spent, false));
+          const outgoing = paced(reading, [throttle, lane.throttle], reader);
+          return lane.budget === undefined ? outgoing : within(lane.budget, outgoing, (spent) => lane.gate?.set(spent, false));
         },
         ...(earlier === undefined ? {} : { old: earlier }),
         begun,

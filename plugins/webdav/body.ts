@@ -1,6 +1,7 @@
 /** The bytes of an upload as the bodies of one or more requests. */
 import { Fault } from "../../core/errors.js";
 import type { Chunk, Reading, Upload } from "../../core/plugin.js";
+import { Rest } from "../../core/reading.js";
 
 /** Gives the bytes from an offset, cut into bodies of the lengths that are asked for. Each is read whole, or nothing follows. */
 export class Bodies {
@@ -53,31 +54,5 @@ export class Bodies {
     this.#at += part.bytes.length;
     this.#onBytes(part.bytes.length);
     return part;
-  }
-}
-
-/** What is left of a chunk that is given in parts; it is given back once all of them were. */
-class Rest {
-  readonly #chunk: Chunk;
-  #from = 0;
-  #out: number;
-
-  constructor(chunk: Chunk) {
-    this.#chunk = chunk;
-    this.#out = chunk.bytes.length;
-  }
-
-  get empty(): boolean {
-    return this.#from === this.#chunk.bytes.length;
-  }
-
-  take(most: number): Chunk {
-    const bytes = this.#chunk.bytes.subarray(this.#from, this.#from + most);
-    this.#from += bytes.length;
-    const release = () => {
-      this.#out -= bytes.length;
-      if (this.#out === 0) this.#chunk.release();
-    };
-    return { bytes, release };
   }
 }

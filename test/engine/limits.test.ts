@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { forget } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import type { Device, Upload } from "../../core/plugin.js";
+import { Throttle } from "../../core/throttle.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
@@ -266,6 +267,36 @@ test("the rate of a route is that of each of its targets, not of all together", 
   await bench.start({ sources: [card], targets }, [{ from: "card", to: targets.map(({ name }) => name), maxRate: 1_000_000 }]);
   await until(bench, "all have it", () => targets.every(({ files }) => files.has("a.bin")));
   assert.deepEqual([Math.max(...waits), waits.filter((ms) => ms === 1000).length], [1000, 4], waits.join(", "));
+});
+
+test("what goes slowly goes in small pieces: a stop keeps what came until then, of a pull, of a push, and of what is read in place", async (t) => {
+  const bytes = randomBytes(2 ** 20);
+  for (const way of ["pull", "push", "in place"] as const) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { chunk: 512 * 1024, inPlace: way === "in place" });
+    const out = new FakeDevice("out");
+    card.put("a.bin", bytes);
+    let [passed, held] = [0, false];
+    const mock = t.mock.method(Throttle.prototype, "take", async function (this: Throttle, count: number, signal: AbortSignal) {
+      if (this.rate === undefined) return;
+      passed += count;
+      if (passed <= 200_000) return;
+      held = true;
+      await bench.clock.sleep(86_400_000, signal);
+    });
+    const route = { from: "card", to: ["out"], ...(way === "push" ? { maxRate: 30_000 } : {}) };
+    await bench.start({ sources: [card], targets: [out] }, [route], way === "push" ? {} : { device: { maxRate: 30_000 } });
+    await until(bench, `${way} waits`, () => held);
+    const told = bench.daemon.status().transfers.find(({ to }) => way === "pull" || to === "out");
+    assert.ok((told?.offset ?? 0) > 90_000, `${way}: ${told?.offset}`);
+    await bench.stop();
+    mock.mock.restore();
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, `${way} goes on`, () => bench.states("out")[0] === "done");
+    assert.ok(out.files.get("a.bin")?.bytes.equals(bytes));
+    const begun = (way === "pull" ? card : out).calls.filter((call) => call.startsWith(way === "pull" ? "open" : "write"));
+    assert.ok(Number(begun.at(-1)?.split(" ")[2]) > 90_000, `${way}: ${begun.join(", ")}`);
+  }
 });
 
 test("what a flight controller said that a reload took out counts no more, armed or disarmed", async (t) => {
