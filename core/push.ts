@@ -15,7 +15,7 @@ import { type Action, actionFor, countsAsTry, fullMs, reasonOf, refusedMsAfter, 
 import { joinSignals } from "./signals.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
-import { giveUp } from "./space.js";
+import { giveUp, isWhole } from "./space.js";
 import { workers } from "./workers.js";
 
 const worthBytes = 4 * 2 ** 20;
@@ -193,17 +193,20 @@ async function settle(
         );
       return;
     }
-    case "restart":
-      // What is there is taken away when it begins again: the target may be gone now. The safest reading of the source is a new pull: a new generation, for which every upload begins anew.
+    case "restart": {
+      // What is there is taken away when it begins again: the target may be gone now. The safest reading of the source is a new pull: a new generation, for which every upload begins anew. Not where the
+      // copy here is what it was: another target may need it, and its source may have it no more.
+      const isRead = action.safest && version.store === "spool" && !(await isWhole(engine, version));
       await journal.commit(() => {
         journal.run("UPDATE deliveries SET restarts = restarts + 1 WHERE id = ?", delivery.id);
         queue.setMarks(delivery.id, { ...queue.marksOf(delivery.id), restart: true });
-        if (action.safest) journal.run("UPDATE versions SET safest = 1 WHERE id = ? AND store = 'spool'", version.id);
+        if (isRead) journal.run("UPDATE versions SET safest = 1 WHERE id = ?", version.id);
       });
-      if (action.safest && version.store === "spool") await giveUp(engine, version, "lost");
+      if (isRead) await giveUp(engine, version, "lost");
       await queue.release(delivery.id, 0, { kind: facts.fault, reason, tries });
       events.say("warn", "restarted", `${what}: ${reason}; it is sent again from the first byte`, facts);
       return;
+    }
     case "relist":
       // The finder sees what became of it.
       await again(1000, tries);

@@ -65,6 +65,9 @@ export class Queue {
   /** Versions whose file stays at its source, as far as it was seen since, though it was to be deleted or archived there. */
   readonly kept = new Map<string, Pick<VersionRow, "source" | "path" | "medium">>();
 
+  /** Versions that the spool could never hold when it was to have a copy of them. */
+  readonly uncopied = new Set<string>();
+
   /** Versions whose source is acted on now. */
   readonly releasing = new Set<string>();
 
@@ -455,15 +458,16 @@ export class Queue {
   }
 
   /** The next version of a source of which every required delivery is done, and whose source was not acted on yet. */
-  toRelease(source: string, held: (version: VersionRow) => boolean = () => false): VersionRow | undefined {
+  toRelease(source: string, held: (version: VersionRow, deliveries: readonly DeliveryRow[]) => boolean): VersionRow | undefined {
     const now = this.clock.monotonicMs();
     for (const [id, due] of this.releasable) {
       if (due.source !== source || due.notBeforeMs > now) continue;
       const version = this.version(id);
-      const required = this.deliveriesOf(id).filter((delivery) => delivery.required === 1);
+      const deliveries = this.deliveriesOf(id);
+      const required = deliveries.filter((delivery) => delivery.required === 1);
       const all = required.length > 0 && required.every(({ state }) => state === "done");
       if (version !== undefined && version.released === null && version.after !== "keep" && all) {
-        if (held(version)) continue;
+        if (held(version, deliveries)) continue;
         return version;
       }
       this.releasable.delete(id);

@@ -55,7 +55,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   // All versions are looked at: only where there may be such.
   if (engine.config.routes.some(({ afterDelivery }) => afterDelivery !== "keep"))
     for (const { id, source, path, medium } of journal.all<VersionRow>(`SELECT id, source, path, medium FROM versions v WHERE ${isKept}`))
-      queue.kept.set(id, { source, path, medium });
+      if (namesIn(engine.config).includes(source)) queue.kept.set(id, { source, path, medium });
   for (const version of journal.all<VersionRow>("SELECT * FROM versions WHERE spooled > 0")) {
     const size = files.has(version.id) ? (await fs.stat(spool.pathOf(version.id))).size : -1;
     if (size >= version.durable && size >= 0) {

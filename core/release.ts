@@ -8,6 +8,7 @@
 import { createReadStream } from "node:fs";
 import { digestsOf } from "./digest.js";
 import { filter, merge, type Observable } from "./rxjs.js";
+import { namesIn } from "./config.js";
 import { type Engine, nameOf } from "./engine.js";
 import { Fault, isFault } from "./errors.js";
 import { isConsidered, unreadAt } from "./considered.js";
@@ -33,16 +34,11 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
   return workers<VersionRow>(merge(lane.wake$, engine.work$.pipe(filter(() => lane.attached))), stop, {
     slots: () => (lane.attached && lane.media.some(isKnown) ? 1 : 0),
     claim: async () => {
-      const toCopy: string[] = [];
+      const toCopy: VersionRow[] = [];
       const version = next(engine, lane, isKnown, toCopy);
       // In the same turn of the loop: nobody can send it again in between.
       if (version !== undefined) engine.queue.releasing.add(version.id);
-      else if (toCopy.length > 0) {
-        await engine.journal.commit(() => {
-          for (const id of toCopy) engine.queue.intoSpool(id);
-        });
-        engine.work$.next();
-      }
+      else if (toCopy.length > 0) await copy(engine, toCopy);
       return version;
     },
     run: async (version, signal) => {
@@ -51,6 +47,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const what = outcome instanceof Kept ? outcome.why : outcome;
         await engine.journal.commit(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
         engine.queue.releasable.delete(version.id);
+        engine.queue.uncopied.delete(version.id);
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
         else engine.queue.kept.delete(id);
@@ -100,26 +97,49 @@ function failedAt({ queue }: Engine, lane: Lane): number {
 }
 
 /** `isKnown`: whether all routes were asked about what is on a medium, as far as that could be read. `toCopy`: gets what is to be copied to the spool first. */
-function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean, toCopy: string[] = []): VersionRow | undefined {
+function next(engine: Engine, lane: Lane, isKnown: (medium: string) => boolean, toCopy: VersionRow[] = []): VersionRow | undefined {
   const isUnread = unreadAt(engine, lane.name);
+  const { uncopied, pulling } = engine.queue;
   const isHeld = (version: VersionRow) =>
-    !lane.holds(version.medium) || !isKnown(version.medium) || isUnread(version) || mayGrow(lane, version);
-  return engine.queue.toRelease(lane.name, (version) => {
+    !lane.holds(version.medium) || !isKnown(version.medium) || isUnread(version) || mayGrow(lane, version) || pulling.has(version.id);
+  return engine.queue.toRelease(lane.name, (version, deliveries) => {
     if (isHeld(version)) return true;
-    const open = needing(engine, version);
+    const open = needing(engine, version, deliveries);
     if (open.length === 0) return false;
     const isRead = open.some(({ state }) => state === "active");
-    if (version.store === "place" && !isRead && !open.every((delivery) => isSoonSent(engine, version, delivery))) toCopy.push(version.id);
+    if (
+      version.store === "place" &&
+      !isRead &&
+      !uncopied.has(version.id) &&
+      !open.every((delivery) => isSoonSent(engine, version, delivery))
+    )
+      toCopy.push(version);
     return true;
   });
 }
 
-/** Deliveries to targets that are not required, which wait for the bytes that only the source has whole. */
-export function needing({ queue }: Engine, { id, state, spooled }: VersionRow): DeliveryRow[] {
+/** What the spool can never hold is sent from where it is, once that can be. */
+async function copy({ journal, queue, spool, work$ }: Engine, versions: readonly VersionRow[]): Promise<void> {
+  for (const { id, size } of versions) if (!(await spool.canEverHold(size))) queue.uncopied.add(id);
+  await journal.commit(() => {
+    for (const { id } of versions) if (!queue.uncopied.has(id)) queue.intoSpool(id);
+  });
+  work$.next();
+}
+
+/** Deliveries to targets that are not required, which wait for the bytes that only the source has whole. A target that has left the configuration gets them no more. */
+export function needing(
+  { config, queue }: Engine,
+  { id, state, spooled }: VersionRow,
+  deliveries: readonly DeliveryRow[] = queue.deliveriesOf(id),
+): DeliveryRow[] {
   if (state === "sealed" && spooled > 0) return [];
-  return queue
-    .deliveriesOf(id)
-    .filter(({ required, state }) => required !== 1 && (state === "wanting" || state === "ready" || state === "active"));
+  const open = deliveries.filter(
+    ({ required, state }) => required !== 1 && (state === "wanting" || state === "ready" || state === "active"),
+  );
+  if (open.length === 0) return open;
+  const names = new Set(namesIn(config));
+  return open.filter(({ target }) => names.has(target));
 }
 
 /** Then it is read where it is. What was tried once may wait for long. */
@@ -131,7 +151,8 @@ function isSoonSent(engine: Engine, version: VersionRow, delivery: DeliveryRow):
 /** Whether something is left to do at a source that is there. */
 export function isReleaseDue(engine: Engine, lane: Lane): boolean {
   const known = lane.media.filter((medium) => isConsidered(engine, lane.name, medium));
-  return lane.attached && next(engine, lane, (medium) => known.includes(medium)) !== undefined;
+  const toCopy: VersionRow[] = [];
+  return lane.attached && (next(engine, lane, (medium) => known.includes(medium), toCopy) !== undefined || toCopy.length > 0);
 }
 
 /** Whether what is at the source now is what was delivered. Where nobody knows what that was: whether its size is enough. */
@@ -192,7 +213,8 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   try {
     // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
     const isSure = version.medium === "" && (version.modified_ms !== null || version.trust_size === 1);
-    const delivered = version.digest ?? receipts.find(({ digest }) => digest !== undefined)?.digest;
+    // What was sent was perhaps read before what is here now.
+    const delivered = receipts.find(({ digest }) => digest?.startsWith("sha256:"))?.digest ?? version.digest ?? undefined;
     if (!isSure && !(await isContent(engine, lane, version, delivered, signal))) {
       const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
       // What has gone is sent no more.

@@ -3,6 +3,8 @@
  * away and that its source still holds, to be pulled again later. The only copy of a file is never given up, also when all its deliveries were
  * forgotten: it stays until its source is seen to hold it, or a person forgets it a second time.
  */
+import { createReadStream } from "node:fs";
+import { digestsOf } from "./digest.js";
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
@@ -142,7 +144,8 @@ async function isElsewhere(engine: Engine, version: VersionRow, stop: AbortSigna
  */
 export async function giveUp(engine: Engine, version: VersionRow, why: "delivered" | "waits" | "lost"): Promise<boolean> {
   const { journal, queue, spool } = engine;
-  if (queue.pulling.has(version.id)) return false;
+  // What is being taken from its source is there no more in a moment.
+  if (queue.pulling.has(version.id) || queue.releasing.has(version.id)) return false;
   // Nobody may begin to write that file until it is removed.
   queue.pulling.set(version.id, { weight: 0, rank: 0, path: version.path });
   try {
@@ -165,6 +168,13 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
     queue.pulling.delete(version.id);
     if (why !== "delivered") engine.work$.next();
   }
+}
+
+/** Whether the copy here is what was whole here, by reading it. */
+export async function isWhole({ spool }: Engine, { id, digest }: VersionRow): Promise<boolean> {
+  if (digest === null) return false;
+  const [found] = await digestsOf(createReadStream(spool.pathOf(id), { highWaterMark: 2 ** 20 }), ["sha256"]).catch(() => []);
+  return found === digest;
 }
 
 /** Of what could not be used as it was here. */

@@ -1,6 +1,18 @@
 /** What was damaged in the spool may be all that there is: it is kept until it is whole here again, and told. */
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { test, type TestContext } from "node:test";
 import { until } from "../conformance/clause.js";
 import { Program, runProgram } from "../faults/process.js";
@@ -80,4 +92,32 @@ test("what came of a file that goes from its source meanwhile is kept", async (t
   );
   assert.ok(kept.length > 0 && others.length === 0);
   assert.deepEqual(kept, content.subarray(0, kept.length));
+});
+
+test("a copy that is as it was stays, whatever one target got: another gets it, though its source has it no more", async (t) => {
+  const world = new World(t);
+  const content = new Random(1).bytes(4 * size);
+  world.file("in/log", content);
+  world.mkdir("slow");
+  const config = world.config({
+    devices: {
+      in: { type: "local", dir: "in", inPlace: false },
+      slow: { type: "local", dir: "slow", maxRate: "300kB/s" },
+      later: { type: "local", dir: "later" },
+    },
+    routes: [{ from: "in", to: ["slow", "later"], into: "" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "pulled", "it is here");
+  rmSync(world.path("in/log"));
+  const partial = () => readdirSync(world.path("slow")).find((name) => statSync(world.path(`slow/${name}`)).size > 2000);
+  await until("some of it is sent", () => partial() !== undefined, 60_000);
+  const handle = openSync(world.path(`slow/${partial() ?? ""}`), "r+");
+  writeSync(handle, Buffer.from([(content[1000] ?? 0) ^ 1]), 0, 1, 1000);
+  closeSync(handle);
+  await program.until(({ what }) => what === "restarted", "it is sent again");
+  world.mkdir("later");
+  await program.until(() => program.events.filter(({ what }) => what === "delivered").length === 2, "both have it");
+  for (const dir of ["slow", "later"]) assert.deepEqual(readFileSync(world.path(`${dir}/log`)), content);
 });

@@ -108,6 +108,20 @@ for (const afterDelivery of ["delete", "archive"])
       assert.deepEqual(held("away"), names);
     });
 
+test("a target that is not required, and has left the configuration, keeps nothing at its source", async (t) => {
+  const world = new World(t);
+  world.file("in/log", "a log");
+  const config = (review: boolean) =>
+    world.config({
+      devices: { in: local("in"), out: local("out"), ...(review ? { review: local("review") } : {}) },
+      routes: [{ from: "in", to: ["out", ...(review ? [{ device: "review", required: false }] : [])], into: "", afterDelivery: "delete" }],
+    });
+  await once(config(true));
+  world.mkdir("out");
+  const { out } = await once(config(false));
+  assert.deepEqual([existsSync(world.path("in/log")), existsSync(world.path("out/log"))], [false, true], out);
+});
+
 test("the spool has a copy for a target that is there, and waits for one that is away", async (t) => {
   const world = new World(t);
   world.mkdir("out");
