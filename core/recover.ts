@@ -49,7 +49,10 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     const version = queue.version(id);
     if (version !== undefined && version.spooled > 0) continue;
     const sidecar = version === undefined || empty ? await spool.readSidecar(id) : undefined;
-    if (sidecar === undefined || !(await restore(engine, sidecar))) await spool.drop(id);
+    if (sidecar !== undefined && (await restore(engine, sidecar))) continue;
+    // It was given up, and power went before that was done: what was whole here once may be all that there is.
+    if (version?.state === "found" && version.digest !== null) tellAside(engine, version, await spool.setAside(id));
+    else await spool.drop(id);
   }
   if (empty) await journal.commit(() => journal.setMeta("recovering", undefined));
   // All versions are looked at: only where there may be such.

@@ -14,6 +14,7 @@ import {
   writeSync,
 } from "node:fs";
 import { test, type TestContext } from "node:test";
+import { openDatabase } from "../../core/sqlite.js";
 import { until } from "../conformance/clause.js";
 import { Program, runProgram } from "../faults/process.js";
 import { Random } from "../faults/random.js";
@@ -67,6 +68,18 @@ for (const damage of ["its end is lost", "bytes are others"])
     const text = await why();
     assert.ok(text.includes(`what was here of it is kept as ${at}`), text);
   });
+
+test("power goes while a copy is given up: it is kept", async (t) => {
+  const { world, content, once, kept, at } = await spooled(t);
+  // As the journal says it then, before the file is moved.
+  const db = await openDatabase(world.path("state/journal.db"));
+  db.exec("UPDATE disk.versions SET state = 'found', spooled = 0, durable = 0, generation = generation + 1");
+  db.close();
+  renameSync(world.path("in"), world.path("pulled"));
+  const { out } = await once();
+  assert.ok(out.includes(`kept as ${at}`), out);
+  assert.deepEqual(kept(), [content]);
+});
 
 test("what came of a file that goes from its source meanwhile is kept", async (t) => {
   const world = new World(t);
