@@ -26,6 +26,13 @@ async function scratch(t: TestContext): Promise<string> {
   return dir;
 }
 
+/** A device that is closed when its test ends, however. */
+function opened(t: TestContext, port: number, given: Readonly<Record<string, unknown>>, stateDir: string) {
+  const device = rsyncDevice(port, given, context({ stateDir }));
+  t.after(() => device.close());
+  return device;
+}
+
 /** Probes with these options in place of the right ones; the message of the fault, or "" when it is well. */
 async function probed(t: TestContext, given: Readonly<Record<string, unknown>>, kind: FaultKind | undefined, at?: SftpServerUnderTest) {
   const { port, seen, options } = at ?? (await server());
@@ -58,10 +65,9 @@ test("the host key changed: denied, with both fingerprints; also where another w
   await fs.writeFile(join(dir, "believed"), `[127.0.0.1]:${port} ${await fs.readFile(join(dir, "other.pub"), "utf8")}`);
   await fs.writeFile(join(stateDir, "known_hosts"), `filesync ${await fs.readFile(join(dir, "other.pub"), "utf8")}`);
   const given = { root: seen, ...options, hostKey: undefined, knownHosts: join(dir, "believed") };
-  const device = rsyncDevice(port, given, context({ stateDir }));
+  const device = opened(t, port, given, stateDir);
   const changed = await expectFault(device.probe(calm()), "denied");
   assert.ok(changed.includes(other) && changed.includes("another server, or a new key"), changed);
-  await device.close();
 });
 
 test("known hosts: believed, hashed, none", { skip }, async (t) => {
@@ -121,9 +127,8 @@ test("an agent: it lets in with a key that has a passphrase, and goes away", { s
 
 test("nobody listens, an unknown name, a root that is a file", { skip }, async (t) => {
   const { options, dir, seen } = await server();
-  const device = rsyncDevice(await freePort(), { ...options, root: seen }, context({ stateDir: await scratch(t) }));
+  const device = opened(t, await freePort(), { ...options, root: seen }, await scratch(t));
   assert.match(await expectFault(device.probe(calm()), "offline"), /the server is not there .*refused/);
-  await device.close();
   await fs.writeFile(join(dir, "file"), "");
   await probed(t, { root: `${seen}/file` }, "config");
 });
@@ -166,11 +171,7 @@ for (const [program, says] of [
     const real = execFileSync("sh", ["-c", "command -v rsync"], { encoding: "utf8" }).trim();
     await fs.writeFile(join(bin, "rsync"), `#!/bin/sh\n${refuses}\nexec ${real} "$@"\n`, { mode: 0o755 });
     const local = await scratch(t);
-    const device = rsyncDevice(
-      older.port,
-      { root: `${older.seen}/new/logs`, ...older.options },
-      context({ stateDir: join(local, "state") }),
-    );
+    const device = opened(t, older.port, { root: `${older.seen}/new/logs`, ...older.options }, join(local, "state"));
     const target = device.target ?? assert.fail();
     const content = bytes(10_000, 1);
     const localPath = join(local, "source");
@@ -179,14 +180,13 @@ for (const [program, says] of [
     await target.write(it, 0, calm(), () => undefined);
     assert.ok(isReceipt(await target.commit(it, calm())));
     assert.deepEqual(await fs.readFile(join(older.dir, "new/logs/a/b.bin")), content);
-    await device.close();
   });
 
 test("rrsync alone, and a root that is not there yet: it is made by the first upload", { skip: rsyncOnly.skip ?? false }, async (t) => {
   const alone = await rsyncOnly.start();
   t.after(() => alone.stop());
   const local = await scratch(t);
-  const device = rsyncDevice(alone.port, { ...alone.options, root: "new/logs" }, context({ stateDir: join(local, "state") }));
+  const device = opened(t, alone.port, { ...alone.options, root: "new/logs" }, join(local, "state"));
   const target = device.target ?? assert.fail();
   await device.probe(calm());
   const content = bytes(10_000, 1);
@@ -197,7 +197,6 @@ test("rrsync alone, and a root that is not there yet: it is made by the first up
   await target.write(it, 0, calm(), () => undefined);
   assert.ok(isReceipt(await target.commit(it, calm())));
   assert.deepEqual(await fs.readFile(join(alone.dir, "new/logs/a/b.bin")), content);
-  await device.close();
 });
 
 test("a stop in the middle is heard within 2 s, leaves no program, and what arrived counts", { skip }, async (t) => {
@@ -206,7 +205,7 @@ test("a stop in the middle is heard within 2 s, leaves no program, and what arri
   const content = bytes(3_000_000);
   const localPath = join(stateDir, "source");
   await fs.writeFile(localPath, content);
-  const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: join(stateDir, "state") }));
+  const device = opened(t, port, { root: seen, ...options }, join(stateDir, "state"));
   const target = device.target ?? assert.fail();
   const slow = { ...upload("stopped.bin", content), localPath, maxRate: 600_000 };
   assert.equal(await target.offset(slow, calm()), 0);
@@ -227,7 +226,6 @@ test("a stop in the middle is heard within 2 s, leaves no program, and what arri
   assert.equal(rest, content.length - held);
   assert.ok(isReceipt(await target.commit(fast, calm())));
   assert.ok((await fs.readFile(join(dir, "stopped.bin"))).equals(content));
-  await device.close();
 });
 
 test(
@@ -242,8 +240,7 @@ test(
     const localPath = join(stateDir, "source");
     await fs.writeFile(localPath, content);
     const state = join(stateDir, "state");
-    const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: state }));
-    t.after(() => device.close());
+    const device = opened(t, port, { root: seen, ...options }, state);
     const target = device.target ?? assert.fail();
     await device.probe(calm());
     // ssh with its socket; nobody here hears of its end before the next question is on its way.
@@ -277,7 +274,7 @@ test(
 test("of many small files that go together one cannot be written: it alone is refused", { skip }, async (t) => {
   const { port, options, dir, seen } = await server();
   const local = await scratch(t);
-  const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: join(local, "state") }));
+  const device = opened(t, port, { root: seen, ...options }, join(local, "state"));
   const target = device.target ?? assert.fail();
   await fs.writeFile(join(dir, "a file"), "");
   const uploads = await Promise.all(
@@ -302,13 +299,12 @@ test("of many small files that go together one cannot be written: it alone is re
   for (const it of uploads.filter((_, i) => i !== 5)) assert.ok(isReceipt(await target.commit(it, calm())));
   assert.equal((await fs.readdir(join(dir, "together"))).length, 11);
   assert.ok((await fs.stat(join(dir, "a file"))).isFile(), "another's file made way for a directory");
-  await device.close();
 });
 
 test("a directory there that may not be written, and a link in place of one: named as that", { skip }, async (t) => {
   const { port, options, dir, seen } = await server();
   const local = await scratch(t);
-  const device = rsyncDevice(port, { root: seen, ...options }, context({ stateDir: join(local, "state") }));
+  const device = opened(t, port, { root: seen, ...options }, join(local, "state"));
   const target = device.target ?? assert.fail();
   await fs.mkdir(join(dir, "locked"), { mode: 0o555 });
   await fs.symlink(local, join(dir, "leads"));
@@ -319,5 +315,4 @@ test("a directory there that may not be written, and a link in place of one: nam
   assert.match(await expectFault(write("locked/a.bin"), "denied"), /its directory may not be written/);
   assert.match(await expectFault(write("leads/a.bin"), "rejected"), /a link is in the way there/);
   assert.deepEqual((await fs.readdir(local)).sort(), ["source", "state"]);
-  await device.close();
 });
