@@ -161,10 +161,13 @@ export class Link {
     };
   }
 
-  /** undefined: only rsync may run there. */
+  /** undefined: only rsync may, or can, run there. */
   async #farShell(open: () => Shell, root: string): Promise<FarShell | undefined> {
     const shell = open();
-    const answer = await shell.ask('command -v rsync >/dev/null && echo "rsync $S" || echo none', shellMs).catch(() => "");
+    // Where a user may not write to /dev/null (it happens), what the shell is asked cannot be answered.
+    const answer = await shell
+      .ask('if ! command -v rsync; then echo none; elif [ -w /dev/null ]; then echo "rsync $S"; fi', shellMs)
+      .catch(() => "");
     if (answer.trimEnd().endsWith("none"))
       throw new Fault("config", "rsync is not installed on the server, or not found by its shells: apt install rsync there");
     if (/rsync sha/.test(answer)) return new FarShell(shell, open, root, this.#options.timeout);
