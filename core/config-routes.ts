@@ -8,7 +8,7 @@ import { isObject, suggestion, type At, type ConfigProblem } from "./config-prob
 import { lineOrNothing, parseDuration, rate, size } from "./options.js";
 import { copiesGoRound, copyComesBack, copyHoldsState, overlap, placeIn, syncComesBack, syncHoldsState } from "./places.js";
 import type { Plugin, Role } from "./plugin.js";
-import { intoOf, misledInto, type Route, type RouteTarget } from "./route.js";
+import { halfBraced, intoOf, misledInto, type Route, type RouteTarget } from "./route.js";
 import {
   fight,
   inCircle,
@@ -40,10 +40,16 @@ const targetSchema = v.union(
   'a device name or { "device": NAME, "required": false }',
 );
 
+/** With a day that its month has: JavaScript takes the 31st of February for the 3rd of March, and "5" for a year. */
+function isDate(text: string): boolean {
+  const [day] = /^\d{4}-\d\d-\d\d(?!\d)/.exec(text) ?? [];
+  return day !== undefined && !Number.isNaN(Date.parse(text)) && new Date(`${day}T00:00Z`).toISOString().startsWith(day);
+}
+
 const sinceSchema = v.pipe(
   v.string('"install", a date such as "2026-05-01", or an age such as "30d"'),
   v.check(
-    (text) => text === "install" || !Number.isNaN(Date.parse(text)) || parseDuration(text) !== undefined,
+    (text) => text === "install" || isDate(text) || parseDuration(text) !== undefined,
     '"install", a date such as "2026-05-01", or an age such as "30d"',
   ),
 );
@@ -233,11 +239,13 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   });
   mayDisarm(parsed?.when, at);
   if (requiresInCircle(to)) add([...at, "to"], '"requires" leads in a circle: nothing would ever be sent');
-  const misled = misledInto(route.into);
+  const misled = misledInto(route.into) ?? halfBraced(route.into);
   if (misled !== undefined) add([...at, "into"], misled);
   for (const [key, word] of [...route.into.matchAll(/\{([^}]*)\}/g)])
     if (!["vehicle", "device", "installation", "date"].includes(word ?? ""))
       add([...at, "into"], `${key} is not known; there are {vehicle} {device} {installation} {date}`);
+  if (parsed?.maxSize !== undefined && parsed.maxSize < parsed.minSize)
+    add([...at, "maxSize"], `no file is as large as "minSize" (${parsed.minSize}) and no larger than this (${parsed.maxSize})`);
   checkPatterns(route, at, add);
   // Of a device that is wrong itself nothing more is known.
   const source = devices.find(({ name }) => name === route.from);

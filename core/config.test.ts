@@ -277,6 +277,30 @@ test("roles and kinds are checked", async () => {
   );
 });
 
+test("what can never be true of a file, a day that no month has, and a brace without its other", async () => {
+  const route = async (more: string) =>
+    (
+      await problems(`{
+  "vehicle": "v", "stateDir": "s", "devices": { "a": { "type": "local", "dir": "a" }, "b": { "type": "local", "dir": "b" } },
+  "routes": [ { "from": "a", "to": ["b"], ${more} } ]
+}`)
+    ).map((text) => text.replace(/^c:3: /, ""));
+  assert.deepEqual(await route('"minSize": "2KiB", "maxSize": "1KiB"'), [
+    'routes[0].maxSize: no file is as large as "minSize" (2048) and no larger than this (1024)',
+  ]);
+  assert.deepEqual(await route('"minSize": "1KiB", "maxSize": "1KiB"'), []);
+  const since = (given: string) => [
+    `routes[0].since: expected "install", a date such as "2026-05-01", or an age such as "30d", got ${JSON.stringify(given)}`,
+  ];
+  for (const wrong of ["2026-02-31", "2026-02-30T10:00:00Z", "5", "May", "2026-13-01", "2026-05-011"])
+    assert.deepEqual(await route(`"since": ${JSON.stringify(wrong)}`), since(wrong));
+  for (const right of ["2024-02-29", "2026-05-01T10:00:00+02:00", "2026-05-01 10:00", "install", "30d"])
+    assert.deepEqual(await route(`"since": ${JSON.stringify(right)}`), []);
+  assert.deepEqual(await route('"into": "{vehicle/x"'), ['routes[0].into: "{vehicle/x" has a "{" without its "}"']);
+  assert.deepEqual(await route('"into": "x}"'), ['routes[0].into: "x}" has a "}" without its "{"']);
+  assert.deepEqual(await route('"mode": "mirror", "into": "{vehicle"'), ['routes[0].into: "{vehicle" has a "{" without its "}"']);
+});
+
 test("sizes, durations and near words", () => {
   assert.equal(parseSize("4MiB"), 4_194_304);
   assert.equal(parseSize("300 kB"), 300_000);

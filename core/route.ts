@@ -222,6 +222,12 @@ export function misledInto(into: string): string | undefined {
   return undefined;
 }
 
+/** What is wrong with its braces, where that is more than a word in them; undefined where nothing is. */
+export function halfBraced(into: string): string | undefined {
+  const [half] = /[{}]/.exec(into.replace(/\{[^}]*\}/g, "")) ?? [];
+  return half === undefined ? undefined : `"${into}" has a "${half}" without its "${half === "{" ? "}" : "{"}"`;
+}
+
 /** A name of the configuration as one part of a path. */
 export function asPart(name: string): string {
   return name.replaceAll("/", "_");

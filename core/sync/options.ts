@@ -2,7 +2,7 @@
 import * as v from "valibot";
 import { duration, lineOrNothing, rate } from "../options.js";
 import { overlap, type Place } from "../places.js";
-import { intoOf, misledInto, type Route, shortHash } from "../route.js";
+import { halfBraced, intoOf, misledInto, type Route, shortHash } from "../route.js";
 import type { MaxDeletes } from "./guard.js";
 
 const patterns = (what: string) => v.optional(v.pipe(v.array(v.string("a pattern")), v.description(what)), []);
@@ -108,7 +108,7 @@ export const changes = ({ mode, from, to, deletes }: SyncConfig, device: string)
 /** Why a route cannot keep a directory of that name; undefined: it can. For a person. */
 export function intoProblem(into: string): string | undefined {
   const known = "there are {vehicle} {device}";
-  const misled = misledInto(into);
+  const misled = misledInto(into) ?? halfBraced(into);
   if (misled !== undefined) return misled;
   for (const [whole, word] of into.matchAll(/\{([^}]*)\}/g))
     if (word === "date") return `${whole} is not the same every day, and this route keeps one directory: ${known}`;
