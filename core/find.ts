@@ -5,7 +5,7 @@
  *
  * A hint that comes while listing stays queued: the listing is done once more after it.
  */
-import { EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } from "./rxjs.js";
+import { audit, EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } from "./rxjs.js";
 import { Survey } from "./compact.js";
 import { Considering } from "./considered.js";
 import { type Engine, type RouteLane } from "./engine.js";
@@ -22,6 +22,8 @@ import { dateText, dayOf, plausible, versionId, type AfterDelivery } from "./rou
 
 const defaultIntervalMs = 30_000;
 const batch = 200;
+/** After a look, what hints that something has changed waits for so many times as long as the look took. */
+const restsTimes = 4;
 /** A file that is listed, and is not that when it is asked for: after the second time it is left for so long, then twice as long, … */
 const firstLeftMs = 60_000;
 const longestLeftMs = 24 * 3600_000;
@@ -76,6 +78,7 @@ export class Finder {
   );
   /** A look has ended, which took so many ms. */
   readonly #looked$ = new Subject<number>();
+  #restsUntilMs = 0;
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
   readonly #missing: Missing;
@@ -121,11 +124,15 @@ export class Finder {
     const intervalMs = lane.config.intervalMs ?? this.#source.features.intervalMs ?? defaultIntervalMs;
     // A look that takes long is not begun again at once: at least half of the time the source is left alone.
     const later$ = this.#looked$.pipe(switchMap((tookMs) => timer(Math.max(intervalMs - tookMs, tookMs))));
+    // What is deleted here once it is delivered changes the source, too: of thousands each would begin a look at all that are left.
+    const changed$ = (this.#source.changes$ ?? EMPTY).pipe(
+      audit(() => timer(Math.max(0, this.#restsUntilMs - engine.clock.monotonicMs()))),
+    );
     const hints$: Observable<unknown> = merge(
       of(undefined),
       lane.edge$,
       Number.isFinite(intervalMs) ? later$ : EMPTY,
-      this.#source.changes$ ?? EMPTY,
+      changed$,
       engine.relist$.pipe(filter((name) => name === lane.name)),
     );
     return this.#looks.run(hints$, stop);
@@ -152,6 +159,7 @@ export class Finder {
       );
       this.#looks.hintIn(backoffMs(this.failures++, this.engine.upMs(), this.engine.random()));
     } finally {
+      this.#restsUntilMs = beganMs + (1 + restsTimes) * tookMs();
       this.#looked$.next(tookMs());
     }
   }

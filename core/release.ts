@@ -45,7 +45,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       try {
         const outcome = await release(engine, lane, version, signal);
         const what = outcome instanceof Kept ? outcome.why : outcome;
-        await engine.journal.commit(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
+        // Not waited for: what a power cut takes of it is found out anew.
+        await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
         engine.queue.releasable.delete(version.id);
         engine.queue.uncopied.delete(version.id);
         const { id, source, path, medium } = version;

@@ -20,6 +20,7 @@ export declare namespace rxjs {
 
 export const {
   EMPTY,
+  audit,
   auditTime,
   concat,
   defaultIfEmpty,

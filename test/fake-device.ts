@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import type { TestContext } from "node:test";
-import { BehaviorSubject } from "rxjs";
+import { BehaviorSubject, Subject } from "rxjs";
 import { RealClock } from "../core/clock.js";
 import type { Config, DeviceConfig } from "../core/config.js";
 import { Daemon } from "../core/daemon.js";
@@ -57,6 +57,8 @@ interface FakeFile {
 /** A source or target in memory. It outlives the daemons that use it. */
 export class FakeDevice {
   readonly presence$ = new BehaviorSubject<Presence>({ state: "attached", epoch: "1" });
+  /** Of it as a source. */
+  readonly changes$ = new Subject<void>();
   readonly files = new Map<string, FakeFile>();
   readonly partials = new Map<string, Buffer>();
   /** What was called, in order: "open a.bin 0", "write a.bin 0", "commit a.bin", "remove a.bin". */
@@ -168,6 +170,7 @@ export class FakeDevice {
         inPlace: features.inPlace === true,
         ...(features.doubtedBytes === undefined ? {} : { doubtedBytes: features.doubtedBytes }),
       },
+      changes$: this.changes$,
       list: (signal) => this.#list(signal),
       stat: async (path, signal) => {
         await this.call(`stat ${path}`, signal);

@@ -771,27 +771,6 @@ test("since install: what has no time and was there before stays left when the r
   assert.deepEqual([...out.files.keys()], ["new.bin"]);
 });
 
-test("a source is listed once when it attaches, and left alone afterwards for as long as that took", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card");
-  let aheadMs = 0;
-  bench.clock.monotonicMs = () => performance.now() + aheadMs;
-  card.before = async (call) => {
-    if (call !== "list") return;
-    // Timers of no time at all have ended by then.
-    await sleep(10);
-    aheadMs += 3600_000;
-  };
-  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"] }], { device: { intervalMs: 1 } });
-  const finder = bench.daemon.engine.finders.get("card");
-  const lists = () => card.calls.filter((call) => call === "list").length;
-  await until(bench, "the first listing", () => finder?.listings === 1);
-  await sleep(10);
-  assert.deepEqual([lists(), finder?.busy], [1, false]);
-  bench.daemon.engine.relist$.next("card");
-  await until(bench, "what asks for it is listed at once", () => finder?.listings === 2);
-});
-
 test("what status asks, and what looks for files that have gone, goes through no delivery that was made", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { inPlace: true });
