@@ -5,7 +5,7 @@ import { ask, exchangeFor, type Asking, type ControlRequest } from "../core/cont
 import { isFault } from "../core/errors.js";
 import { StateDirHeld } from "../core/installation.js";
 import { load, problemLines, UsageError } from "./config.js";
-import type { Patience } from "./offline.js";
+import type { Asks, Patience } from "./offline.js";
 
 /** Whom a command asks: the daemon of a state directory, whatever stands in its configuration by now; where none runs, itself. */
 export interface Asked {
@@ -53,15 +53,12 @@ function wordsOf(path: string, loaded: Pick<Loaded, "problems">): string {
   return problemLines(path, loaded).join("\n");
 }
 
-/**
- * The daemon's answer, or, where none runs, what `work` says with the journal. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal, it is
- * another user's, or somebody keeps it.
- */
+/** The daemon's answer, or, where none runs, what `work` says with the journal. Throws UsageError where there is no journal, it is another user's, or somebody keeps it. */
 export async function askOrDoWith<T>(
   { stateDir, usable }: Asked,
   request: ControlRequest,
   asking: Asking,
-  reads: boolean,
+  asks: Asks,
   work: (engine: OwnEngine) => T | Promise<T>,
 ): Promise<unknown> {
   let patience: Patience | undefined;
@@ -70,10 +67,10 @@ export async function askOrDoWith<T>(
       const answer = await ask(stateDir, request, asking);
       if (answer !== undefined) return answer.ok;
       const { withJournal } = await import("./offline.js");
-      return await withJournal(await usable(), reads, work);
+      return await withJournal(await usable(), asks, work);
     } catch (error) {
       // A daemon that stops may have done what it was asked.
-      if (!(error instanceof StateDirHeld) && !(reads && isFault(error, "offline"))) throw error;
+      if (!(error instanceof StateDirHeld) && !(asks === "reads" && isFault(error, "offline"))) throw error;
       patience ??= new (await import("./offline.js")).Patience();
       if (await patience.wait()) continue;
       throw isFault(error)
@@ -84,7 +81,8 @@ export async function askOrDoWith<T>(
 
 /** The daemon's answer, or our own from the journal; `own`: with devices, or services that are not started, of our own, where no daemon runs. */
 export function askOrDo(asked: Asked, request: ControlRequest, asking: Asking = {}, own?: DeviceConfig["kind"]): Promise<unknown> {
-  return askOrDoWith(asked, request, asking, request.command === "why", async (engine) => {
+  const asks = ({ why: "reads", plan: "foresees" } as const)[request.command] ?? "changes";
+  return askOrDoWith(asked, request, asking, asks, async (engine) => {
     const { answerWith } = await import("../core/commands.js");
     const closing = own === undefined ? [] : await ownLanes(engine, engine.config, own);
     try {

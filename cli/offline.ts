@@ -31,17 +31,22 @@ export class Patience {
 }
 
 /**
- * What `work` says with the journal, while nobody else has it. `reads`: it changes nothing, and can do without writing. Throws UsageError where there is no journal or it is another user's,
- * and StateDirHeld.
+ * What is asked of a journal. "reads": it changes nothing, and can do without writing. "foresees": where there is no journal it sees what a first run would, and nothing of that
+ * stays. "changes": all else.
  */
-export async function withJournal<T>(config: Config, reads: boolean, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
+export type Asks = "reads" | "foresees" | "changes";
+
+/** What `work` says with the journal, while nobody else has it. Throws UsageError where there is no journal or it is another user's, and StateDirHeld. */
+export async function withJournal<T>(config: Config, asks: Asks, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
   const { stateDir } = config;
+  const reads = asks === "reads";
   const strange = strangeText(stateDir);
   if (strange !== undefined) throw new UsageError(strange);
-  if (!existsSync(join(stateDir, "journal.db")))
-    throw new UsageError(
-      `no FileSync runs with ${stateDir}, and none ever did; start it with "filesync run", or, where "stateDir" was changed while one runs, restart that`,
-    );
+  if (!existsSync(join(stateDir, "journal.db"))) {
+    const none = `no FileSync runs with ${stateDir}, and none ever did`;
+    if (asks === "foresees") return foreseen(config, none, work);
+    throw new UsageError(`${none}; start it with "filesync run", or, where "stateDir" was changed while one runs, restart that`);
+  }
   let lock: Lock | undefined;
   let copy: string | undefined;
   try {
@@ -54,9 +59,7 @@ export async function withJournal<T>(config: Config, reads: boolean, work: (engi
       return Journal.open(copy, "none", false);
     });
     try {
-      const clock = new RealClock();
-      const given = { config, events: new Events(), clock, random: Math.random, startMs: clock.monotonicMs() };
-      const engine = engineOf(given, journal, (await installationIn(stateDir)) ?? "00000000");
+      const engine = engineWith(config, journal, await installationIn(stateDir));
       for (const { id, size } of journal.all<{ id: string; size: number }>("SELECT id, size FROM versions WHERE spooled > 0"))
         engine.spool.hold(id, size);
       return await work(engine);
@@ -76,6 +79,28 @@ export async function withJournal<T>(config: Config, reads: boolean, work: (engi
     lock?.release();
     if (copy !== undefined) await fs.rm(copy, { recursive: true });
   }
+}
+
+/** With a state directory that knows nothing, for this question alone. */
+async function foreseen<T>(config: Config, none: string, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
+  const stateDir = await fs.mkdtemp(join(tmpdir(), "filesync-first-"));
+  try {
+    const journal = await Journal.open(stateDir);
+    process.stderr.write(`${none}: this is what a first run would find\n`);
+    try {
+      return await work(engineWith({ ...config, stateDir }, journal, undefined));
+    } finally {
+      await journal.close();
+    }
+  } finally {
+    await fs.rm(stateDir, { recursive: true });
+  }
+}
+
+function engineWith(config: Config, journal: Journal, installation: string | undefined): OwnEngine {
+  const clock = new RealClock();
+  const given = { config, events: new Events(), clock, random: Math.random, startMs: clock.monotonicMs() };
+  return engineOf(given, journal, installation ?? "00000000");
 }
 
 /** Nobody else writes there either. */

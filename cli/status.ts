@@ -38,7 +38,7 @@ export async function statusCommand(path: string, options: { json: boolean; watc
 }
 
 export async function statusNow(asked: Asked): Promise<Status> {
-  return (await askOrDoWith(asked, { command: "status" }, {}, true, (engine) => statusOf(engine, programVersion, false))) as Status;
+  return (await askOrDoWith(asked, { command: "status" }, {}, "reads", (engine) => statusOf(engine, programVersion, false))) as Status;
 }
 
 /** A daemon that starts or stops meanwhile is waited for. */
