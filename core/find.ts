@@ -16,7 +16,7 @@ import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
-import type { Latest } from "./rows.js";
+import { hasLeft, type Latest } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { dateText, dayOf, plausible, versionId, type AfterDelivery } from "./route.js";
 
@@ -79,6 +79,8 @@ export class Finder {
   /** A look has ended, which took so many ms. */
   readonly #looked$ = new Subject<number>();
   #restsUntilMs = 0;
+  /** When the listing began that runs, or ran last. */
+  #beganMs = 0;
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
   readonly #missing: Missing;
@@ -189,6 +191,7 @@ export class Finder {
         if (back !== undefined) throw new Fault("config", back);
       }
     const considering = new Considering(engine, lane);
+    this.#beganMs = engine.clock.monotonicMs();
     const { epoch } = lane.state;
     const starts = await this.#routeStarts();
     const seen = new Set<string>();
@@ -225,9 +228,12 @@ export class Finder {
       if (routes.length === 0) continue;
       seen.add(entry.path);
       const known = engine.queue.latest(lane.name, entry);
-      const same = known !== undefined && sameStamp(known, entry);
+      const same = known !== undefined && this.#isSame(known, entry);
       if (!same && this.#isLeft(entry)) {
-        leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
+        leave(
+          entry,
+          "it is listed, but when it is asked for it is gone, or is not what was listed, or it is back each time it was taken away; it is tried again later",
+        );
         continue;
       }
       const place = entry.medium === undefined ? entry.path : `${entry.medium}\0${entry.path}`;
@@ -263,6 +269,7 @@ export class Finder {
     }
     for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
     for (const [key, { path }] of this.#returned) if (!seen.has(path)) this.#returned.delete(key);
+    for (const [id, { source, atMs }] of engine.queue.left) if (source === lane.name && atMs < this.#beganMs) engine.queue.left.delete(id);
     for (const [id, { source, path, medium }] of engine.queue.kept)
       if (source === lane.name && !(seen.has(path) && lane.holds(medium))) engine.queue.kept.delete(id);
     if (timed.length > 0)
@@ -405,9 +412,11 @@ export class Finder {
     const before = unknown ? undefined : engine.queue.latest(lane.name, entry);
     const after = furthest[Math.max(0, ...routes.map(({ rules }) => furthest.indexOf(rules.route.afterDelivery)))] ?? "keep";
     const trustSize = routes.every(({ rules }) => rules.route.trustSize);
-    let version = before !== undefined && sameStamp(before, entry) ? engine.queue.version(before.id) : undefined;
+    let version = before !== undefined && this.#isSame(before, entry) ? engine.queue.version(before.id) : undefined;
     if (version === undefined) {
       if (before !== undefined) engine.queue.kept.delete(before.id);
+      // Its place is used again, where it came back with another content; with the same, what takes it away there has no effect.
+      const isUsedAgain = before !== undefined && sameStamp(before, entry) && !engine.queue.isAsBefore(before.id);
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
         engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
         engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
@@ -423,7 +432,7 @@ export class Finder {
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
       // A source that lists a path twice.
       if (version === undefined && unknown) return this.#record(entry, routes, false);
-      if (version === undefined) this.#noteReturn(entry);
+      if (version === undefined && !isUsedAgain) this.#noteReturn(entry);
       // The same stamp came back after another content: only a count can tell them apart.
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
@@ -446,6 +455,11 @@ export class Finder {
     }
     this.#unsettled.delete(entry.path);
     return added;
+  }
+
+  /** Whether it is what was found there before. What we took away, and is there again, is another file, whatever it looks like. */
+  #isSame(known: Latest, entry: FileEntry): boolean {
+    return sameStamp(known, entry) && !(hasLeft(known) && (this.engine.queue.left.get(known.id)?.atMs ?? -Infinity) < this.#beganMs);
   }
 
   /** A source that attached anew, or with another medium in, may have it after all. */

@@ -65,6 +65,9 @@ export class Queue {
   /** Versions whose file stays at its source, as far as it was seen since, though it was to be deleted or archived there. */
   readonly kept = new Map<string, Pick<VersionRow, "source" | "path" | "medium">>();
 
+  /** When versions were acted on at their source: a listing that began before may show them still. */
+  readonly left = new Map<string, { readonly source: string; readonly atMs: number }>();
+
   /** Versions that the spool could never hold when it was to have a copy of them. */
   readonly uncopied = new Set<string>();
 
@@ -177,11 +180,23 @@ export class Queue {
   latest(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): Latest | undefined {
     // Asked for each name of each listing: all columns take twice as long.
     return this.journal.get<Latest>(
-      "SELECT id, size, modified_ms, state, store, found_ms FROM versions WHERE source = ? AND path = ? AND medium = ? AND state <> 'gone' ORDER BY found_ms DESC LIMIT 1",
+      "SELECT id, size, modified_ms, state, store, found_ms, released FROM versions WHERE source = ? AND path = ? AND medium = ? AND state <> 'gone' ORDER BY found_ms DESC LIMIT 1",
       source,
       path,
       medium,
     );
+  }
+
+  /** Whether this version and the one before it of its path had one content, as far as that is known. */
+  isAsBefore(id: string): boolean {
+    const [digest, before] = this.journal
+      .all<{ digest: Digest | null }>(
+        `SELECT w.digest FROM versions v JOIN versions w ON w.source = v.source AND w.path = v.path AND w.medium = v.medium
+         WHERE v.id = ? AND w.found_ms <= v.found_ms AND w.state <> 'gone' ORDER BY w.found_ms DESC LIMIT 2`,
+        id,
+      )
+      .map((row) => row.digest);
+    return before !== undefined && digest === before;
   }
 
   /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */

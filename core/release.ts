@@ -16,7 +16,7 @@ import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
-import { type DeliveryRow, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { type DeliveryRow, leftItsPlace, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
 import { workers } from "./workers.js";
 
@@ -52,6 +52,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
         else engine.queue.kept.delete(id);
+        engine.queue.left.set(id, { source, atMs: engine.clock.monotonicMs() });
         engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
           device: lane.name,
           path: version.path,
@@ -227,15 +228,15 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     }
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);
-      return "deleted at its source";
+      return leftItsPlace.deleted;
     }
     const slot = receipts.find(({ archive }) => archive !== undefined)?.archive;
     const archived = [lane.config.archiveDir ?? "archive", ...(slot === undefined ? [] : [slot]), version.path].join("/");
     await tree.move(version.path, archived, expect, signal);
-    return `moved to ${archived} at its source`;
+    return `${leftItsPlace.moved}${archived} at its source`;
   } catch (error) {
     if (isFault(error, "changed")) return "kept: the source has another file under that name by now";
-    if (isFault(error, "missing")) return "gone from its source already";
+    if (isFault(error, "missing")) return leftItsPlace.gone;
     if (isFault(error, "rejected")) return new Kept(`kept: ${reasonOf(error)}`);
     if (isFault(error, "conflict")) return new Kept("kept: its archive has a file of that name already");
     throw error;

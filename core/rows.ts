@@ -27,7 +27,7 @@ export interface VersionRow {
 }
 
 /** What a listing is compared with. */
-export type Latest = Pick<VersionRow, "id" | "size" | "modified_ms" | "state" | "store" | "found_ms">;
+export type Latest = Pick<VersionRow, "id" | "size" | "modified_ms" | "state" | "store" | "found_ms" | "released">;
 
 export interface DeliveryRow {
   readonly id: string;
@@ -125,6 +125,12 @@ export const isLost = "state IN ('dropped', 'discard') AND fault = 'missing'";
 export const isReleasable = `v.released IS NULL AND v.after <> 'keep'
   AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`;
+
+/** What release says of a file that is not at its place any more: what is seen there later came later. */
+export const leftItsPlace = { deleted: "deleted at its source", gone: "gone from its source already", moved: "moved to " } as const;
+
+export const hasLeft = ({ released }: Pick<VersionRow, "released">): boolean =>
+  Object.values(leftItsPlace).some((words) => released?.startsWith(words) === true);
 
 /** Of a version `v`: its file was to be deleted or archived at its source, and never will be under these rules. Where another took its place, or no route asks for it, that is nothing that is left. */
 export const isKept = `v.released LIKE 'kept: %' AND v.released NOT LIKE 'kept: no route asks %' AND v.released NOT LIKE 'kept: the source has another %'

@@ -50,3 +50,44 @@ test("what hints that a source has changed is listed at once, or, where that too
   }
   assert.deepEqual([finder?.listings, finder?.busy], [3, false]);
 });
+
+for (const timeless of [true, false])
+  for (const inPlace of [false, true])
+    test(`what was taken away at its source and is there again is another file (${timeless ? "no" : "the same"} time, ${inPlace ? "read in place" : "by the spool"})`, async (t) => {
+      const bench = new Bench(t);
+      const card = new FakeDevice("card", { tree: true, inPlace });
+      card.timeless = timeless;
+      const out = new FakeDevice("out");
+      card.put("00000001.BIN", "the first");
+      await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+      const contents = () => [...out.files.values()].map(({ bytes }) => bytes.toString()).sort();
+      const taken = (n: number) => until(bench, `taken away: ${n}`, () => card.files.size === 0 && contents().length === n);
+      await taken(1);
+      for (const [n, content] of ["the other", "one more."].entries()) {
+        card.put("00000001.BIN", content);
+        bench.daemon.engine.relist$.next("card");
+        await taken(n + 2);
+      }
+      assert.deepEqual(contents(), ["one more.", "the first", "the other"]);
+      assert.equal(out.files.get("00000001.BIN")?.bytes.toString(), "the first");
+    });
+
+test("what is back each time it was taken away is left for a while after the third time", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "a");
+  // It says yes, and does nothing.
+  Object.assign(card.files, { delete: () => true });
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const removed = () => card.calls.filter((call) => call === "remove a.bin").length;
+  const finder = bench.daemon.engine.finders.get("card");
+  for (let n = 1; n <= 3; n++) {
+    await until(bench, `taken away: ${n}`, () => removed() === n && bench.daemon.engine.queue.releasing.size === 0);
+    bench.daemon.engine.relist$.next("card");
+  }
+  await until(bench, "left", () => finder?.leftOut !== undefined);
+  assert.match(finder?.leftOut?.reason ?? "", /it is back each time it was taken away; it is tried again later/);
+  assert.equal(removed(), 3);
+  assert.deepEqual([...out.files.keys()], ["a.bin"]);
+});
