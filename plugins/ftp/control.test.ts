@@ -25,7 +25,7 @@ test(
     const asked = await served(t, (socket) => socket.write("220 here\r\n"));
     const files = await served(t, () => undefined);
     const made = t.mock.method(globalThis, "setTimeout");
-    const opening = Control.open("127.0.0.1", asked.port, timeoutMs);
+    const opening = Control.open("127.0.0.1", asked.port, timeoutMs, new AbortController().signal);
     /** What it does after each such time without an answer. */
     const silent = made.mock.calls.find(({ arguments: [, ms] }) => ms === timeoutMs)?.arguments[0];
     made.mock.restore();

@@ -94,11 +94,16 @@ export class Control {
     this.#listen(socket);
   }
 
-  /** Connects, and reads the greeting. Throws node's error, Silence, or Refusal. The caller bounds how long the name look-up takes. */
-  static async open(host: string, port: number, timeoutMs: number, tls?: ConnectionOptions): Promise<Control> {
+  /**
+   * Connects, and reads the greeting. Throws node's error, Silence, or Refusal. The caller bounds how long it takes, with the name look-up: a server that says a
+   * letter now and then is not silent. `over` ends the connection whenever it is given.
+   */
+  static async open(host: string, port: number, timeoutMs: number, over: AbortSignal, tls?: ConnectionOptions): Promise<Control> {
+    over.throwIfAborted();
     const socket = tls === undefined ? connectTcp({ host, port, noDelay: true }) : connectTls({ ...tls, host, port });
     socket.setNoDelay(true);
     const control = new Control(socket, timeoutMs);
+    over.addEventListener("abort", () => control.close(), { once: true });
     try {
       control.#timer.refresh();
       const greeting = await new Promise<Answer>((resolve, reject) =>
@@ -255,7 +260,6 @@ export class Control {
   }
 
   #read(text: string): void {
-    this.#timer.refresh();
     this.#text += text;
     if (this.#text.length > longestAnswer) {
       this.fail(new ProtocolError("the server's answer has no end"));
@@ -266,7 +270,11 @@ export class Control {
       this.#line(this.#text.slice(from, end).replace(/\r$/, ""));
       from = end + 1;
     }
-    if (from > 0) this.#text = this.#text.slice(from);
+    // A line that comes a letter at a time is no sign of life.
+    if (from > 0) {
+      this.#timer.refresh();
+      this.#text = this.#text.slice(from);
+    }
     this.#flushSoon();
   }
 

@@ -53,15 +53,9 @@ export class Login {
   static async open(options: FtpOptions, clock: Clock, server: ServerMemory, signal: AbortSignal): Promise<Login> {
     throwIfAborted(signal);
     const known = server.oneByOne;
-    const opening = Login.#open(options, clock, server);
     try {
-      return await bounded(opening, options, signal);
+      return await bounded(options, signal, (over) => Login.#open(options, clock, server, over));
     } catch (error) {
-      // It may still come, too late.
-      opening.then(
-        (login) => login.close(),
-        () => undefined,
-      );
       if (error instanceof ProtocolError && !known) {
         server.oneByOne = true;
         return await Login.open(options, clock, server, signal);
@@ -73,10 +67,10 @@ export class Login {
     }
   }
 
-  static async #open(options: FtpOptions, clock: Clock, server: ServerMemory): Promise<Login> {
+  static async #open(options: FtpOptions, clock: Clock, server: ServerMemory, over: AbortSignal): Promise<Login> {
     const { host, secure } = options;
     const tls = secure === false ? undefined : await tlsOptions(host, options.tls);
-    const control = await connected(options, tls);
+    const control = await connected(options, tls, over);
     const login = new Login(control, options, clock, server, tls);
     try {
       if (control.socket instanceof TLSSocket) expectPinned(control.socket, options.tls);
@@ -214,8 +208,9 @@ export class Login {
 async function connected(
   { host, secure, timeout, port = secure === "implicit" ? implicitPort : 21 }: FtpOptions,
   tls: ConnectionOptions | undefined,
+  over: AbortSignal,
 ): Promise<Control> {
-  const control = await Control.open(host, port, timeout, secure === "implicit" ? tls : undefined);
+  const control = await Control.open(host, port, timeout, over, secure === "implicit" ? tls : undefined);
   try {
     if (secure !== true || tls === undefined) return control;
     const answer = await control.ask("AUTH TLS", /^234/);
@@ -232,20 +227,19 @@ async function connected(
 export async function certificateOfServer(options: FtpOptions, clock: Clock, signal: AbortSignal): Promise<Certificate | undefined> {
   const { host, secure, password, port } = options;
   if (secure === false) return undefined;
-  const looking = tlsOptions(host, options.tls).then((tls) => connected(options, { ...tls, rejectUnauthorized: false }));
+  const looking = async (over: AbortSignal) =>
+    connected(options, { ...(await tlsOptions(host, options.tls)), rejectUnauthorized: false }, over);
+  let control: Control | undefined;
   try {
-    const { socket } = await bounded(looking, options, signal);
+    control = await bounded(options, signal, looking);
+    const { socket } = control;
     return socket instanceof TLSSocket ? certificateOf(socket, options.tls) : undefined;
   } catch (error) {
     if (signal.aborted) throw abortedFault(signal);
     const situation = { what: `cannot look at the certificate of ${host}`, connecting: true, clockTrusted: clock.trusted(), secure, port };
     throw ftpFault(error, { ...situation, password: password.reveal() });
   } finally {
-    // It may still come, too late.
-    looking.then(
-      (control) => control.close(),
-      () => undefined,
-    );
+    control?.close();
   }
 }
 
@@ -265,8 +259,9 @@ function featuresOf(answer: Answer | undefined): Map<string, string> {
   );
 }
 
-/** A bound for what nothing else bounds: name look-up and the TLS handshake. */
-async function bounded<T>(work: Promise<T>, options: FtpOptions, signal: AbortSignal): Promise<T> {
+/** A bound for what nothing else bounds: name look-up, the TLS handshake, answers that come a letter at a time. `over` is given to what is begun where it ends otherwise. */
+async function bounded<T>(options: FtpOptions, signal: AbortSignal, work: (over: AbortSignal) => Promise<T>): Promise<T> {
+  const over = new AbortController();
   let stop: () => void = () => undefined;
   let timer: NodeJS.Timeout | undefined;
   const ended = new Promise<never>((_resolve, reject) => {
@@ -275,7 +270,10 @@ async function bounded<T>(work: Promise<T>, options: FtpOptions, signal: AbortSi
     timer = setTimeout(() => reject(Object.assign(new Error("no answer came"), { code: "ETIMEDOUT" })), options.timeout);
   });
   try {
-    return await Promise.race([work, ended]);
+    return await Promise.race([work(over.signal), ended]);
+  } catch (error) {
+    over.abort();
+    throw error;
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", stop);

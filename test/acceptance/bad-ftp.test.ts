@@ -47,10 +47,18 @@ const usual = (line: string): string =>
   ({ USER: "331 password", PASS: "230 in", FEAT: "211 none", TYPE: "200 ok", CWD: "250 ok", QUIT: "221 bye" })[line.split(" ")[0] ?? ""] ??
   "502 unknown";
 
+function drips(socket: Socket, first: string, then: string): void {
+  socket.write(first);
+  const timer = setInterval(() => socket.write(then), 300);
+  socket.on("close", () => clearInterval(timer));
+}
+
 const servers: readonly (readonly [string, (socket: Socket) => void, RegExp])[] = [
   ["closes during the greeting", (socket) => void socket.end("220-Wel"), /ground: .*(closed|FIN|ended|reset)/],
   ["resets during the greeting", (socket) => void setTimeout(() => socket.resetAndDestroy(), 20), /ground: .*(reset|closed)/],
   ["says nothing", () => undefined, /ground: .*does not answer/],
+  ["says its greeting a letter at a time", (socket) => void drips(socket, "220-x", "x"), /ground: .*does not answer/],
+  ["says its greeting a line at a time", (socket) => void drips(socket, "220-x", "\r\nx"), /ground: .*does not answer/],
   ["speaks another protocol", (socket) => void socket.write("SSH-2.0-OpenSSH_9.2\r\n"), /ground: /],
   ["answers before it is asked", talks("220 hello\r\n230 in\r\n331 password\r\n226 done\r\n550 no", usual), /ground: /],
   [
