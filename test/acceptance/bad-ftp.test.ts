@@ -57,8 +57,20 @@ const servers: readonly (readonly [string, (socket: Socket) => void, RegExp])[] 
   ["closes during the greeting", (socket) => void socket.end("220-Wel"), /ground: .*(closed|FIN|ended|reset)/],
   ["resets during the greeting", (socket) => void setTimeout(() => socket.resetAndDestroy(), 20), /ground: .*(reset|closed)/],
   ["says nothing", () => undefined, /ground: .*does not answer/],
-  ["says its greeting a letter at a time", (socket) => void drips(socket, "220-x", "x"), /ground: .*does not answer/],
-  ["says its greeting a line at a time", (socket) => void drips(socket, "220-x", "\r\nx"), /ground: .*does not answer/],
+  [
+    "says its greeting a letter at a time",
+    (socket) => {
+      drips(socket, "220-x", "x");
+    },
+    /ground: .*does not answer/,
+  ],
+  [
+    "says its greeting a line at a time",
+    (socket) => {
+      drips(socket, "220-x", "\r\nx");
+    },
+    /ground: .*does not answer/,
+  ],
   ["speaks another protocol", (socket) => void socket.write("SSH-2.0-OpenSSH_9.2\r\n"), /ground: /],
   ["answers before it is asked", talks("220 hello\r\n230 in\r\n331 password\r\n226 done\r\n550 no", usual), /ground: /],
   [
