@@ -13,7 +13,7 @@ import { Journal } from "../core/journal.js";
 import { reasonOf } from "../core/retry.js";
 import { isMedium } from "../core/tables.js";
 import { UsageError } from "./config.js";
-import { othersText, strangeText } from "./machine/state-dir.js";
+import { barredText, othersText, strangeText } from "./machine/state-dir.js";
 
 const patienceMs = 3000;
 
@@ -71,8 +71,8 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
       throw new UsageError(`the journal in ${stateDir} cannot be ${reads ? "read" : "written"}: ${await whyNotWritten(stateDir, error)}`);
     if (isReadOnly(error)) throw new UsageError(`${stateDir} cannot be written: the file system is read-only; mount it for writing`);
     if (!isDenied(error)) throw error;
-    const others = othersText(stateDir);
-    if (others !== undefined) throw new UsageError(others);
+    const known = othersText(stateDir) ?? barredText(stateDir);
+    if (known !== undefined) throw new UsageError(known);
     const { uid } = statSync(stateDir);
     throw new UsageError(`permission denied for ${stateDir}: it belongs to the user with id ${uid}; run this as that user, or as root`);
   } finally {
@@ -134,7 +134,7 @@ async function copyOf(stateDir: string): Promise<string> {
 }
 
 /** node's word, or SQLite's: SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN. */
-function isDenied(error: unknown): boolean {
+export function isDenied(error: unknown): boolean {
   return [3, 8, 14].includes(sqliteCodeOf(error) ?? 0) || ["EACCES", "EPERM"].includes(codeOf(error));
 }
 

@@ -15,8 +15,8 @@ import { reasonOf, toldFailed } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
 import { takeHangup } from "./hangup.js";
-import { othersText, strangeText } from "./machine/state-dir.js";
-import { Patience } from "./offline.js";
+import { barredText, othersText, strangeText } from "./machine/state-dir.js";
+import { isDenied, Patience } from "./offline.js";
 import { outputTo, printEvents, progressText, type Output } from "./output.js";
 import { Supervisor, type Health } from "./supervisor.js";
 import { programVersion } from "./version.js";
@@ -311,9 +311,10 @@ async function asUsage(error: unknown, stateDir: string): Promise<unknown> {
     return new UsageError(
       `the state directory ${stateDir} cannot be written: the file system is read-only; mount it for writing, or set "stateDir" to a directory elsewhere`,
     );
-  if (code === "EACCES" || code === "EPERM")
+  if (isDenied(error))
     return new UsageError(
       othersText(stateDir) ??
+        barredText(stateDir) ??
         `the state directory ${stateDir} cannot be written (${code}): run as a user who may, or set "stateDir" to a directory of yours`,
     );
   if (code === "EIO" || code === "ENOSPC")

@@ -1,5 +1,5 @@
 /** What lies in a state directory, and is not as the one who has that directory needs it. */
-import { closeSync, lstatSync, openSync, readSync, statSync, type Stats } from "node:fs";
+import { accessSync, closeSync, constants, lstatSync, openSync, readSync, statSync, type Stats } from "node:fs";
 import { dirname, join } from "node:path";
 import { codeOf } from "../../core/errors.js";
 import { newestFormat } from "../../core/tables.js";
@@ -96,6 +96,24 @@ export function othersText(dir: string): string | undefined {
       : `permission denied: ${join(dir, other.path)} belongs to the user with id ${other.uid}, and its directory to ${other.owner}: sudo chown -R ${other.owner} ${shellWord(dir)}`;
   } catch {
     return undefined;
+  }
+}
+
+/** Why who has that directory may not use it, with what to type; undefined where that is not so, or cannot be seen. */
+export function barredText(dir: string): string | undefined {
+  if (statSync(dir, { throwIfNoEntry: false })?.uid !== process.getuid?.()) return undefined;
+  const barred = [dir, ...Object.keys(kept).map((name) => join(dir, name))].find(isBarred);
+  if (barred === undefined) return undefined;
+  return `permission denied: ${barred} is yours, and its mode does not let you write: chmod u+rw${kindOf(barred) === "directory" ? "x" : ""} ${shellWord(barred)}`;
+}
+
+/** It is there, and who runs this may not change it. */
+function isBarred(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK | (kindOf(path) === "directory" ? constants.X_OK : 0));
+    return false;
+  } catch (error) {
+    return codeOf(error) === "EACCES";
   }
 }
 

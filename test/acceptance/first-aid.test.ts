@@ -189,6 +189,29 @@ test("who may not write in an empty state directory is told so", { skip: needsRo
   }
 });
 
+test("who has the state directory and may not write there is told its mode, by each command", { skip: needsRoot }, async (t) => {
+  const { world, config } = worldOf(t);
+  const state = world.mkdir("state");
+  chmodSync(world.dir, 0o755);
+  for (const dir of ["out", "state"]) chownSync(world.path(dir), nobody, nobody);
+  const said = async (...args: string[]) => runProgram([...args, "--config", config], { uid: nobody, gid: nobody });
+  assert.equal((await said("run", "--once")).code, 0);
+  for (const [path, locked, usual, advice] of [
+    [state, 0o555, 0o755, "chmod u+rwx"],
+    [`${state}/journal.db`, 0o444, 0o644, "chmod u+rw"],
+  ] as const) {
+    chmodSync(path, locked);
+    for (const args of [["run", "--once"], ["status"], ["retry", "--all"]]) {
+      const { code, err } = await said(...args);
+      assert.deepEqual(
+        [args, code, err],
+        [args, 2, `filesync: permission denied: ${path} is yours, and its mode does not let you write: ${advice} ${path}\n`],
+      );
+    }
+    chmodSync(path, usual);
+  }
+});
+
 test("a full disk: run --once ends, report and init say it and leave nothing behind", { skip: needsRoot }, async (t) => {
   const { world } = worldOf(t);
   world.mkdir("small");
