@@ -18,6 +18,7 @@ import { joinSignals } from "../signals.js";
 import { Throttle } from "../throttle.js";
 import { Turns } from "../turns.js";
 import { Asked } from "./asked.js";
+import { Contested } from "./contested.js";
 import { unsyncedOf, type World } from "./carry.js";
 import { DeviceReplica, type ReplicaGiven } from "./device-replica.js";
 import { JournalStore } from "./journal-store.js";
@@ -85,6 +86,7 @@ export class SyncRoute {
   #failures = 0;
   /** What did not fit in so many rounds one after the other. */
   readonly #stuck = new Map<string, number>();
+  readonly #contested = new Contested();
   readonly #mirror: MirrorTable | undefined;
   #turns: Readonly<Record<Side, Turns>> = { here: new Turns(), there: new Turns() };
   readonly #known = new Known();
@@ -340,7 +342,10 @@ export class SyncRoute {
           `${this.title}: the directory of ${this.named[side]} is ${this.#neverMarked(side) ? "taken as it is" : "not the one of before"}: ${this.forgotten(side)}, and nothing is removed`,
           { route: this.name },
         ),
-      told: (plan: Plan) => this.#pends(plan),
+      told: (plan: Plan) => {
+        if (config.mode === "mirror") this.#warn(new Map(this.#contested.note(plan).map((path) => [path, this.#contestedText])));
+        this.#pends(plan);
+      },
       lost: (told: ReadonlyMap<string, string>) => {
         this.#warn(told);
         this.unsynced = new Map([...this.unsynced, ...told]);
@@ -418,6 +423,10 @@ export class SyncRoute {
     } catch (error) {
       this.engine.events.say("debug", "spliced", `${this.title}: what files were made of cannot be taken away: ${reasonOf(error)}`);
     }
+  }
+
+  get #contestedText(): string {
+    return `others changed it at ${this.named.there} again and again, and each time what they put there goes to the trash: where that is another mirror, give each a directory of its own ("into")`;
   }
 
   #pends(plan: Plan): void {
