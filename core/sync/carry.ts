@@ -33,6 +33,9 @@ export interface Names {
   intent(): string;
 }
 
+/** With which a side refuses a name, or what is to get it. */
+const refusals = ["mismatch", "rejected", "denied"] as const;
+
 /** Where it went wrong that something was to be done on a side. */
 export const sideOf = (on: Side, error: unknown): Side => (error instanceof NotRead ? other(on) : on);
 
@@ -373,7 +376,10 @@ async function copy(world: World, action: Action & { do: "copy" }, listed: Liste
   return "done";
 }
 
-/** What is another content than was sent gets no name: what was taken aside for it has its own again. */
+/**
+ * What is another content than was sent gets no name, nor does what the side refuses: what was taken aside for it has its own again. The intent is over, so that the next round decides anew: what is not
+ * wanted any more must not be tried for ever, and hold its directory.
+ */
 async function publish(
   world: World,
   intent: Intent,
@@ -387,11 +393,11 @@ async function publish(
   try {
     return await side.publish(staging, digest, world.sides[other(on)], from, signal);
   } catch (error) {
-    // The other: its directory has become a file.
-    if (!isFault(error, "mismatch", "rejected")) throw error;
+    if (!isFault(error, ...refusals)) throw error;
     const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
-    if (taken !== undefined) await putBack(world, intent, taken, signal);
-    await world.store.change({ settle: id });
+    const isBack = taken !== undefined && (await putBack(world, intent, taken, signal));
+    // What is refused last may have its name: then nothing is removed or replaced for what was agreed before.
+    await world.store.change({ settle: id, ...(isBack ? {} : { agree: [[intent.path, undefined]] as const }) });
     throw error;
   }
 }
@@ -535,10 +541,16 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     await aside(world, intent, taken, signal);
     return;
   }
-  const now = await side.stat(path, signal);
+  const now = await side.stat(path, signal).catch(async (error: unknown) => {
+    // Names that it refuses some servers do not even look for; whether it has the name shows when it is to get it.
+    if (put === undefined || old !== undefined || !isFault(error, ...refusals) || !(await isOfPath(error, side, signal))) throw error;
+    return undefined;
+  });
   const free = taken !== undefined || old === undefined;
   if (put !== undefined) {
-    const published = await publishAgain(sides, intent, now, free, signal);
+    // What nobody wants any more gets no name now. Of a mirror it may have another name here by now, and gets that there with it.
+    const isWanted = now !== undefined || world.table.alone === true || (await isStill(sides[other(on)], path, put.from, signal));
+    const published = isWanted ? await publishAgain(sides, intent, now, free, signal) : undefined;
     if (published !== undefined) {
       await store.change({ agree: [[path, agreedBy(on, found(published), put.from, put.digest)]], settle: id });
       return;
@@ -556,6 +568,17 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   await store.change({ settle: id, ...(over ? { agree: [[path, undefined]] as const } : {}) });
 }
 
+/** As far as can be seen. */
+async function isStill(side: Replica, path: string, entry: Entry, signal: AbortSignal): Promise<boolean> {
+  try {
+    const now = await side.stat(path, signal);
+    return now !== undefined && looksAs(now, entry);
+  } catch (error) {
+    if (!isFault(error, "denied", "rejected")) return notRead(error);
+    return error.kind === "denied";
+  }
+}
+
 /** What is found done was perhaps not synced any more. Why it cannot be. */
 async function foundUnsynced(world: World, intent: Intent, signal: AbortSignal): Promise<Unsynced | undefined> {
   const { sides, store, boot } = world;
@@ -567,7 +590,7 @@ async function foundUnsynced(world: World, intent: Intent, signal: AbortSignal):
   for (const at of [old?.trash, path, move?.from]) {
     if (at === undefined) continue;
     const entry = await side.stat(at, signal).catch((error: unknown) => {
-      if (!isFault(error, "rejected")) throw error;
+      if (!isFault(error, "rejected", "denied")) throw error;
     });
     unsynced ??= entry === undefined ? await goneUnsynced(world, on, at, signal) : (await synced(world, on, at, entry, signal)).unsynced;
   }
@@ -602,7 +625,7 @@ async function publishAgain(
     if (!free && old !== undefined && old.digest === undefined && looksAs(now, old.entry)) return undefined;
     return (await side.digest(path, now, signal)) === digest ? now : undefined;
   } catch (error) {
-    if (isFault(error, ...notAsListed, "mismatch", "rejected")) return undefined;
+    if (isFault(error, ...notAsListed, ...refusals)) return undefined;
     throw error;
   }
 }

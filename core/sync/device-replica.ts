@@ -338,8 +338,15 @@ export class DeviceReplica implements Replica {
         before !== undefined && isDeepStrictEqual(before.of, listed)
           ? before.digest
           : from.digest(path, { kind: "file", stamp }, signal).catch(notRead);
+      const noteWhole = (whole: Digest) => {
+        // What was written a moment ago may be written again without a difference that shows.
+        if (listed.recent !== true) this.#wholes.set(id, { of: listed, digest: whole });
+      };
       const ready = begun ? await this.#readyAs(staging, signal) : undefined;
-      if (ready !== undefined && ready === (await digest())) return ready;
+      if (ready !== undefined && ready === (await digest())) {
+        noteWhole(ready);
+        return ready;
+      }
       // What is sent only whole is known before.
       const known = needs === "stream" ? undefined : await digest();
       const earlier = known === undefined && old !== undefined ? await this.#earlier(path, old, signal) : undefined;
@@ -385,8 +392,7 @@ export class DeviceReplica implements Replica {
         signal,
       );
       const { whole } = sent;
-      // What was written a moment ago may be written again without a difference that shows.
-      if (listed.recent !== true) this.#wholes.set(id, { of: listed, digest: whole });
+      noteWhole(whole);
       if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
       return whole;

@@ -4,7 +4,7 @@ import { isAtOrBelow, parentOf } from "../paths.js";
 import { dateText } from "../route.js";
 import type { Reason, WhyFile } from "../why.js";
 import { nameOf, routeId, type SyncConfig, titleOf } from "./options.js";
-import type { Agreed } from "./store.js";
+import type { Agreed, Staged } from "./store.js";
 import type { SyncRoute } from "./sync-route.js";
 
 /** One for each route that knows the path; `device`: only at this one. */
@@ -35,11 +35,8 @@ function knownIn(engine: Engine, config: SyncConfig, device: string | undefined,
 function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: string): WhyFile {
   const { mode, from, to } = config;
   const route = syncs.get(nameOf(config));
-  const found = journal.get<{ agreed: string }>(
-    "SELECT agreed FROM agreed WHERE route = ? AND path = ?",
-    routeId(names.installation, config),
-    path,
-  );
+  const id = routeId(names.installation, config);
+  const found = journal.get<{ agreed: string }>("SELECT agreed FROM agreed WHERE route = ? AND path = ?", id, path);
   const agreed = found === undefined ? undefined : (JSON.parse(found.agreed) as Agreed);
   const title = titleOf(config);
   const reasons: Reason[] = [];
@@ -49,6 +46,8 @@ function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: stri
     reasons.push({ code: "settling", to, text: `${title} waits for it: it is being written, or was a moment ago ("settle")` });
   else if (route?.pending?.paths.has(path) === true)
     reasons.push({ code: "sync-waits", to, text: `${title} has something to do with it; ${stateText(route)}` });
+  else if (isBegun(journal, id, path))
+    reasons.push({ code: "sync-waits", to, text: `${title} has begun to bring it, and it has no name yet; ${stateText(route)}` });
   if (agreed !== undefined) {
     const what = mode === "two-way" ? "it was the same on both sides" : `it was brought to ${to}`;
     const how = reasons.length > 0 ? "before that " : "";
@@ -57,6 +56,12 @@ function whyIn({ journal, names, syncs }: Engine, config: SyncConfig, path: stri
   const stamp = agreed?.kind === "file" ? { size: agreed.size, ...timeOf(agreed) } : {};
   return { source: from, path, ...stamp, reasons };
 }
+
+/** Also where no daemon runs that would say why it is left. */
+const isBegun = (journal: Engine["journal"], route: string, path: string): boolean =>
+  journal
+    .all<{ staged: string }>("SELECT staged FROM staged WHERE route = ?", route)
+    .some(({ staged }) => (JSON.parse(staged) as Staged).staging.path === path);
 
 /** What could not be seen on a side stands for all that is in it. */
 function leftAs(route: SyncRoute | undefined, sides: readonly string[], path: string): string | undefined {

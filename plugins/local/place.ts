@@ -1,6 +1,6 @@
 /** Paths of core ↔ paths on this disk. A path that would leave the directory, by its parts or by a symbolic link, is refused. */
 import { promises as fs } from "node:fs";
-import { Fault, faultOfErrno } from "../../core/errors.js";
+import { codeOf, Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
@@ -33,6 +33,13 @@ export async function makeRoot(dir: string): Promise<void> {
 export async function statAt(root: string, path: string, within?: Within): Promise<FileEntry | undefined> {
   const stat = await ifThere(fs.lstat(placeOf(root, path), { bigint: true }), path);
   return stat === undefined ? undefined : entryOf(path, stat, within);
+}
+
+/** exFAT by FUSE says of a name that it cannot hold that there is no such file: that is no directory which went away. */
+export async function noName(root: string, path: string, error: unknown): Promise<Fault | undefined> {
+  const dir = parentOf(placeOf(root, path));
+  if (codeOf(error) !== "ENOENT" || (await fs.stat(dir).catch(() => undefined))?.isDirectory() !== true) return undefined;
+  return new Fault("rejected", `the file system of ${root} does not take the name ${path}`, { cause: error });
 }
 
 /** undefined where nothing is at `path`, or above it. */

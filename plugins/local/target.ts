@@ -10,7 +10,7 @@ import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } fr
 import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncFound, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { expectNoLink, ifThere, makeRoot, parentOf, placeOf, statAt } from "./place.js";
+import { expectNoLink, ifThere, makeRoot, noName, parentOf, placeOf, statAt } from "./place.js";
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -136,14 +136,8 @@ export class LocalTarget implements Target {
     try {
       return await fs.open(place, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
     } catch (error) {
-      throw (await this.#noName(place, path, error)) ?? error;
+      throw (await noName(this.root, path, error)) ?? error;
     }
-  }
-
-  /** exFAT by FUSE says of a name that it cannot hold that there is no such file: that is no directory which went away. */
-  async #noName(place: Buffer, path: string, error: unknown): Promise<Fault | undefined> {
-    if (codeOf(error) !== "ENOENT" || (await fs.stat(parentOf(place)).catch(() => undefined))?.isDirectory() !== true) return undefined;
-    return new Fault("rejected", `the file system of ${this.root} does not take the name ${path}`, { cause: error });
   }
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
@@ -183,7 +177,7 @@ export class LocalTarget implements Target {
       }
       if (isFault(error)) throw error;
       const kept = (await statAt(this.root, upload.partialPath).catch(() => undefined)) !== undefined;
-      const refused = kept ? await this.#noName(placeOf(this.root, upload.path), upload.path, error) : undefined;
+      const refused = kept ? await noName(this.root, upload.path, error) : undefined;
       throw refused ?? (await this.#mediumFault(upload, error, `cannot publish ${upload.path}`, signal));
     }
     this.#written.delete(upload.partialPath);

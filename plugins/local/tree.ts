@@ -12,7 +12,7 @@ import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/p
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
 import { Turns } from "../../core/turns.js";
-import { expectNoLink, isSame, lookAt, makeRoot, parentOf, placeOf } from "./place.js";
+import { expectNoLink, isSame, lookAt, makeRoot, noName, parentOf, placeOf } from "./place.js";
 import { listDir, type LocalSource } from "./source.js";
 import { makeDirs, type LocalTarget } from "./target.js";
 
@@ -64,7 +64,9 @@ export class LocalTree implements Tree {
       if (!parentOf(source).equals(parentOf(target))) await syncDir(parentOf(source));
     } catch (error) {
       if (codeOf(error) === "EEXIST") throw new Fault("conflict", `${to} is there already`);
-      throw faultOfErrno(error, `cannot move ${from} to ${to}`);
+      // What is moved is there still: it is the new name that is refused.
+      const refused = (await this.stat(from).catch(() => undefined)) === undefined ? undefined : await noName(this.root, to, error);
+      throw refused ?? faultOfErrno(error, `cannot move ${from} to ${to}`);
     }
   }
 

@@ -1,6 +1,7 @@
 /** Two-way routes with a real OpenSSH that allows nothing but SFTP: each row of the table, guards, and what a person is told. */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { PlannedRoute } from "../../core/sync/commands.js";
@@ -10,7 +11,7 @@ import { clockEnv, hasFakeClock } from "../faults/fake-clock.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { rows } from "../sync/rows.js";
-import { openssh, untimed } from "../sync/servers.js";
+import { openssh, refusing, untimed } from "../sync/servers.js";
 import { once, shared, statusOf, stopped } from "../sync/shared.js";
 
 const skipOf = ({ skip }: { readonly skip?: string }) => (skip === undefined ? {} : { skip });
@@ -247,5 +248,65 @@ test(
     await once(config);
     assert.deepEqual(both.tree("here"), { log: "two", ours: "ours" });
     assert.deepEqual(both.trash("here"), { log: "one" });
+  },
+);
+
+test(
+  "a name that the server does not take (Apache as of Debian: .ht*) is left alone, and is over with its file",
+  skipOf(refusing),
+  async (t) => {
+    const both = await shared(t, refusing);
+    chmodSync(both.nas, 0o777);
+    const config = both.config({ mode: "two-way" });
+    for (const path of ["site/.htaccess", "site/index.txt", "keep", "keep2", "keep3"]) both.put("here", path, path);
+    const why = async () => (await runProgram(["why", "site/.htaccess", "--config", config])).out;
+    for (let n = 0; n < 2; n++) assert.match(await once(config, 3), /site\/\.htaccess: nas: .*403/);
+    assert.match(await why(), /has begun to bring it, and it has no name yet; no daemon runs/);
+    // It was sent once, and waits.
+    assert.deepEqual(both.parts(), ["site/.htaccess".length]);
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(({ what }) => what === "sync-trouble", "it is told");
+    await until("status says it", async () => {
+      const [sync] = (await statusOf(config)).syncs;
+      return sync?.state === "even" && sync.troubles.length === 1 && sync.troubles[0]?.path === "site/.htaccess";
+    });
+    assert.match(await why(), /leaves it as it is: nas: .*403/);
+    both.put("here", "site", undefined);
+    await until("it is gone there", () => both.isEven());
+    await until("nothing is left", async () => {
+      const [sync] = (await statusOf(config)).syncs;
+      return sync?.state === "even" && sync.troubles.length === 0 && both.parts().length === 0;
+    });
+    await program.kill();
+    assert.doesNotMatch(await once(config), /htaccess/);
+    both.put("here", "site", "a file");
+    await once(config);
+    assert.equal(both.tree("there")["site"], "a file");
+  },
+);
+
+test(
+  "a directory here in which nothing may be made: what comes into it is left alone, and is over where it goes there",
+  skip,
+  async (t) => {
+    const both = await shared(t);
+    const config = both.config({ mode: "two-way" });
+    for (const path of ["dir/one", "keep", "keep2"]) both.put("here", path, path);
+    await once(config);
+    const lock = (flag: string) => spawnSync("chattr", [flag, join(both.box, "dir")]).status === 0;
+    if (!lock("+i")) {
+      t.skip("chattr: no directory can be made so here");
+      return;
+    }
+    t.after(() => lock("-i"));
+    both.put("there", "dir/two", "two");
+    assert.match(await once(config, 3), /dir\/two: box: /);
+    both.put("there", "dir/two", undefined);
+    assert.doesNotMatch(await once(config), /two/);
+    lock("-i");
+    both.put("there", "dir", undefined);
+    await once(config);
+    assert.deepEqual(both.tree("here"), { keep: "keep", keep2: "keep2" });
   },
 );

@@ -111,29 +111,37 @@ function program({ name, needs, command }: DavProgram): DavServerKind {
 
 const apacheModules = "/usr/lib/apache2/modules";
 
-export const apache = program({
-  name: "Apache mod_dav",
-  needs: ["/usr/sbin/apache2", `${apacheModules}/mod_dav_fs.so`],
-  command: async (base, dir, port) => {
-    const hash = execFileSync("openssl", ["passwd", "-apr1", password], { encoding: "utf8" }).trim();
-    await fs.writeFile(join(base, "users"), `${user}:${hash}\n`);
-    await fs.mkdir(join(base, "locks"), { mode: 0o777 });
-    await fs.chmod(join(base, "locks"), 0o777);
-    // mod_dir, as Debian has it on, leads who names a directory without "/" at its end to the address with it.
-    const modules = ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs", "dir"];
-    const lines = [
-      ...modules.map((module) => `LoadModule ${module}_module ${apacheModules}/mod_${module}.so`),
-      ...[`ServerRoot ${base}`, "ServerName 127.0.0.1", `Listen 127.0.0.1:${port}`, `PidFile ${base}/pid`, `ErrorLog ${base}/errors`],
-      ...["User www-data", "Group www-data", `DocumentRoot "${dir}"`, `DAVLockDB ${base}/locks/db`, `DefaultRuntimeDir ${base}`],
-      ...["AllowEncodedSlashes NoDecode", "LimitRequestBody 0", "KeepAliveTimeout 5"],
-      ...[`<Directory "${dir}">`, "Dav On", "Options None", "AllowOverride None", "AuthType Basic", 'AuthName "test"'],
-      ...[`AuthUserFile ${base}/users`, "Require valid-user", "</Directory>"],
-    ];
-    const file = join(base, "apache.conf");
-    await fs.writeFile(file, `${lines.join("\n")}\n`);
-    return ["/usr/sbin/apache2", "-f", file, "-DFOREGROUND"];
-  },
-});
+/** `more`: further lines of its configuration. */
+const apacheWith = (...more: string[]): DavServerKind =>
+  program({
+    name: "Apache mod_dav",
+    needs: ["/usr/sbin/apache2", `${apacheModules}/mod_dav_fs.so`],
+    command: async (base, dir, port) => {
+      const hash = execFileSync("openssl", ["passwd", "-apr1", password], { encoding: "utf8" }).trim();
+      await fs.writeFile(join(base, "users"), `${user}:${hash}\n`);
+      await fs.mkdir(join(base, "locks"), { mode: 0o777 });
+      await fs.chmod(join(base, "locks"), 0o777);
+      // mod_dir, as Debian has it on, leads who names a directory without "/" at its end to the address with it.
+      const modules = ["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs", "dir"];
+      const lines = [
+        ...modules.map((module) => `LoadModule ${module}_module ${apacheModules}/mod_${module}.so`),
+        ...[`ServerRoot ${base}`, "ServerName 127.0.0.1", `Listen 127.0.0.1:${port}`, `PidFile ${base}/pid`, `ErrorLog ${base}/errors`],
+        ...["User www-data", "Group www-data", `DocumentRoot "${dir}"`, `DAVLockDB ${base}/locks/db`, `DefaultRuntimeDir ${base}`],
+        ...["AllowEncodedSlashes NoDecode", "LimitRequestBody 0", "KeepAliveTimeout 5"],
+        ...[`<Directory "${dir}">`, "Dav On", "Options None", "AllowOverride None", "AuthType Basic", 'AuthName "test"'],
+        ...[`AuthUserFile ${base}/users`, "Require valid-user", "</Directory>"],
+        ...more,
+      ];
+      const file = join(base, "apache.conf");
+      await fs.writeFile(file, `${lines.join("\n")}\n`);
+      return ["/usr/sbin/apache2", "-f", file, "-DFOREGROUND"];
+    },
+  });
+
+export const apache = apacheWith();
+
+/** With a rule that Debian's has. */
+export const apacheOfDebian = apacheWith(`<FilesMatch "^\\.ht">`, "Require all denied", "</FilesMatch>");
 
 /** `as`: the user whose rights its workers have. `more`: further locations. */
 export const nginxWith = (as: string, more = ""): DavServerKind =>

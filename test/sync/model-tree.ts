@@ -41,6 +41,8 @@ export class Tree {
   marked = false;
   /** What cannot be read, with all that is in it: path → reason. */
   readonly unseen = new Map<string, string>();
+  /** Names that nothing gets by a route, and that are not even looked for. */
+  refuses: (path: string) => boolean = () => false;
   #inode = 1;
   #born = 1;
   /** Numbers that are given again. */
@@ -172,8 +174,9 @@ export class Tree {
     return { kind, stamp: { size: sizeOf(content), modifiedMs, ...(this.inodes ? { inode: String(inode) } : {}) }, ...named };
   }
 
-  text(): string {
+  text(but: (path: string) => boolean = () => false): string {
     return [...this.live()]
+      .filter(([path]) => !but(path))
       .map(([path, node]) => (node.kind === "directory" ? `${path}/` : `${path}=${node.content}`))
       .sort()
       .join(" ");
@@ -252,6 +255,7 @@ export class TreeReplica implements Replica {
 
   stat(path: string): Promise<Entry | undefined> {
     return this.#call(`stat ${path}`, () => {
+      this.#expectTaken(path);
       const now = this.tree.entry(path);
       return now === undefined || this.broken.blind !== true ? now : (this.#meant.get(path) ?? now);
     });
@@ -269,6 +273,7 @@ export class TreeReplica implements Replica {
 
   mkdir(path: string): Promise<void> {
     return this.#call(`mkdir ${path}`, () => {
+      this.#expectTaken(path);
       if (this.tree.nodes.get(path)?.kind === "file" || !this.tree.makeParents(`${path}/x`)) throw new Fault("conflict", "a file is there");
     });
   }
@@ -298,6 +303,7 @@ export class TreeReplica implements Replica {
     if (expect.kind === "directory") {
       let made: unknown;
       await this.#call(`make ${to}`, () => {
+        this.#expectTaken(to);
         this.#expect(from, expect);
         if (this.tree.nodes.has(to)) throw new Fault("conflict", "something is there");
         if (!this.tree.makeParents(`${to}/x`)) throw new Fault("rejected", "a file is above it");
@@ -311,6 +317,7 @@ export class TreeReplica implements Replica {
       return;
     }
     await this.#call(`link ${to}`, () => {
+      this.#expectTaken(to);
       const node = this.tree.nodes.get(from);
       if (node === undefined) throw new Fault("missing", "it has gone");
       if (this.broken.blind !== true) this.#expect(from, expect);
@@ -374,6 +381,7 @@ export class TreeReplica implements Replica {
         this.tree.staged.delete(id);
         throw new Fault("mismatch", "it is another content");
       }
+      this.#expectTaken(path);
       if (this.tree.nodes.has(path) && this.broken.replaces !== true && (this.broken.looksFirst !== true || seen)) {
         return there === undefined || digestOf(there) !== digest ? undefined : this.#synced(path);
       }
@@ -411,6 +419,10 @@ export class TreeReplica implements Replica {
 
   drop({ id }: Staging): Promise<void> {
     return this.#call("drop", () => void this.tree.staged.delete(id));
+  }
+
+  #expectTaken(path: string): void {
+    if (this.tree.refuses(path)) throw new Fault("denied", "it does not take that name");
   }
 
   #expect(path: string, { kind, stamp }: Entry): number {

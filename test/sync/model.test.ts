@@ -34,6 +34,15 @@ test(`the same, ${steps} calls, with disks that fail; seeds from ${first}`, asyn
   assert.ok(kills > 0);
 });
 
+test(`the same, ${steps} calls, at a server that refuses some names; seeds from ${first}`, async () => {
+  let made = 0;
+  for (let seed = first; made < steps; seed++) {
+    const found = await model({ seed, steps: each, refuses: true });
+    assert.equal(found.wrong, undefined, found.wrong);
+    made += found.steps;
+  }
+});
+
 /** Where rare ones were found first: looked at first, to be quick. After a change of what is tried the chances are others (of "no rule 2" about one in 120 worlds), and all are tried. */
 const rare: Readonly<Record<string, number>> = { "no rule 2": 457, "no rule 3": 249 };
 for (const variant of variants)

@@ -223,15 +223,18 @@ export interface Options {
   readonly kills?: number;
   /** Now and then a client's disk does not take what is synced, which it tells once. */
   readonly fails?: boolean;
+  /** The server takes no name that begins with "b". */
+  readonly refuses?: boolean;
 }
 
 const names = ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "f", "f/a"];
 
-export async function model({ seed, steps, variant, kills: rarity = 60, fails = false }: Options): Promise<Found> {
+export async function model({ seed, steps, variant, kills: rarity = 60, fails = false, refuses = false }: Options): Promise<Found> {
   const random = new Random(seed);
   let time = 1;
   const tick = () => (time += 1);
   const server = new Tree(tick, false);
+  if (refuses) server.refuses = (path) => !path.startsWith(trashDir) && path.split("/").some((name) => name.startsWith("b"));
   const counts = { steps: 0, conflicts: 0, serial: 0 };
   const log: string[] = [];
   const clients = [0, 1, 2].map(
@@ -284,7 +287,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
     // The server's own people edit less.
     const tree = trees[random.below(8) === 0 ? 0 : random.below(3) + 1];
     const path = names[random.below(names.length)];
-    if (tree === undefined || path === undefined) return;
+    if (tree === undefined || path === undefined || tree.refuses(path)) return;
     const node = tree.nodes.get(path);
     switch (random.below(5)) {
       case 0:
@@ -299,7 +302,14 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
         return;
       case 3: {
         const to = names[random.below(names.length)];
-        if (to === undefined || node === undefined || tree.nodes.has(to) || `${to}/`.startsWith(`${path}/`) || !tree.makeParents(to))
+        if (
+          to === undefined ||
+          tree.refuses(to) ||
+          node === undefined ||
+          tree.nodes.has(to) ||
+          `${to}/`.startsWith(`${path}/`) ||
+          !tree.makeParents(to)
+        )
           return;
         log.push(`${trees.indexOf(tree)} rename ${path} ${to}`);
         tree.rename(path, to);
@@ -379,12 +389,20 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
 }
 
 function judge(trees: readonly Tree[], clients: readonly Client[], kept: ReadonlySet<number>): string | undefined {
-  const [first, ...others] = trees.map((tree) => tree.text());
+  const [server] = trees;
+  const refuses = (path: string) => server?.refuses(path) === true;
+  const [first, ...others] = trees.map((tree) => tree.text(refuses));
   if (others.some((one) => one !== first)) return `the trees differ:\n${trees.map((tree) => tree.text()).join("\n")}`;
   const live = new Set(trees.flatMap((tree) => [...tree.live()].flatMap(([, node]) => (node.kind === "file" ? [node.content] : []))));
   const lost = [...kept].filter((content) => !live.has(content));
   if (lost.length > 0) return `lost: ${lost.join(", ")} (of size ${sizeOf(lost[0] ?? 0)}); left is ${first ?? ""}`;
   for (const { name, store } of clients) if (store.intents.size > 0) return `${name} is still in the middle of something`;
-  const litter = trees.findIndex(({ staged }) => staged.size > 0);
+  /** Until that is not wanted any more. */
+  const waits = (id: string) =>
+    clients.some(({ store, tree }) => {
+      const path = store.staged.get(id)?.staging.path;
+      return path !== undefined && refuses(path) && tree.content(path) === server?.staged.get(id);
+    });
+  const litter = trees.findIndex(({ staged }) => [...staged.keys()].some((id) => !waits(id)));
   return litter === -1 ? undefined : `staged contents are left in tree ${litter}`;
 }

@@ -1,7 +1,7 @@
 /** Servers that a mirror or two-way route is tried on. */
 import { chmodSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { apache, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
+import { apache, apacheOfDebian, type DavServerKind, password as davPassword, user as davUser } from "../conformance/dav-servers.js";
 import { type FtpServerKind, ownPlain, proftpd, vsftpd } from "../conformance/ftp-servers.js";
 import { chrooted } from "../conformance/sftp-servers.js";
 
@@ -40,6 +40,18 @@ const ftpKind = (kind: FtpServerKind): Kind => ({
   },
 });
 
+const davKind = (kind: DavServerKind): Kind => ({
+  ...kind,
+  start: async () => {
+    const server = await kind.start();
+    const device = { type: "webdav", url: server.url, user: davUser, password: davPassword, ...server.options };
+    return { device, dir: server.dir, server, stop: () => server.stop() };
+  },
+});
+
+/** It takes no names that begin with ".ht", and does not show them. */
+export const refusing = davKind(apacheOfDebian);
+
 /** It lists no times. */
 export const untimed = ftpKind(vsftpd);
 
@@ -54,16 +66,4 @@ export const openssh: Kind = {
   },
 };
 
-export const kinds: readonly Kind[] = [
-  openssh,
-  untimed,
-  ...[proftpd, ownPlain].map(ftpKind),
-  {
-    ...apache,
-    start: async () => {
-      const server = await apache.start();
-      const device = { type: "webdav", url: server.url, user: davUser, password: davPassword, ...server.options };
-      return { device, dir: server.dir, server, stop: () => server.stop() };
-    },
-  },
-];
+export const kinds: readonly Kind[] = [openssh, untimed, ...[proftpd, ownPlain].map(ftpKind), davKind(apache)];

@@ -136,3 +136,23 @@ for (const [what, name] of [
     await once(config);
     assert.equal(readFileSync(join(nas, "free"), "utf8"), "keep");
   });
+
+test("two-way to exFAT: a name that it cannot hold is told as that, and holds up nothing else", async (t) => {
+  const exfat = exfatWorld(t);
+  if (exfat === undefined) return;
+  const { world, box, nas } = exfat;
+  const own = { settle: "0s", interval: "1s" };
+  const config = world.config({
+    devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own } },
+    routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
+  });
+  mkdirSync(join(box, "cam"));
+  for (const path of ["cam/log 12:30.txt", "cam/ok", "keep", "keep2"]) writeFileSync(join(box, path), path);
+  const said = await once(config, left);
+  assert.match(said, /cam\/log 12:30\.txt: nas: the file system of .* does not take the name cam\/log 12:30\.txt/);
+  assert.doesNotMatch(said, /turn|waiting/);
+  assert.deepEqual(Object.fromEntries(treeOf(nas)), { "cam/": "", "cam/ok": "cam/ok", keep: "keep", keep2: "keep2" });
+  rmSync(join(box, "cam"), { recursive: true });
+  await once(config);
+  assert.deepEqual(Object.fromEntries(treeOf(nas)), { keep: "keep", keep2: "keep2" });
+});
