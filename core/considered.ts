@@ -69,6 +69,11 @@ export class Considering {
   }
 }
 
+/** Inside `apply`. The routes are asked once more about all that there is. */
+export function considerAnew({ journal }: Engine): void {
+  journal.run("DELETE FROM meta WHERE key >= 'routes:' AND key < 'routes;'");
+}
+
 const considered = (source: string, medium: string) => (medium === "" ? `routes:${source}` : `routes:${source}:${medium}`);
 
 const unreadFrom = ({ path, medium = "" }: Place): Unread => ({ path, medium });

@@ -25,6 +25,7 @@ export const eventNames = [
   "hook-dropped",
   "hook-failed",
   "journal-failed",
+  "journal-older",
   "journal-reopened",
   "journal-set-aside",
   "left",

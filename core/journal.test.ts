@@ -211,7 +211,7 @@ async function committedIn(dir: string): Promise<number> {
   await made(copy);
   for (const end of ["", "-wal"]) copyFileSync(join(dir, `journal.db${end}`), join(copy, `journal.db${end}`));
   const db = await openDatabase(join(copy, "journal.db"));
-  const { n } = db.prepare("SELECT COUNT(*) AS n FROM meta").get() as { n: number };
+  const { n } = db.prepare("SELECT COUNT(*) AS n FROM meta WHERE key LIKE 'n%'").get() as { n: number };
   db.close();
   return n;
 }

@@ -17,7 +17,7 @@ import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Subject } from "./rxjs.js";
 import { syncData, syncDir } from "./fs.js";
-import { trimReceipts } from "./receipts.js";
+import { behindMark, markKey, markOf, trimReceipts } from "./receipts.js";
 import { sqliteCodeOf } from "./errors.js";
 import { StateDirHeld } from "./installation.js";
 import type { Database, Statement, Value } from "./sqlite.js";
@@ -109,7 +109,7 @@ export class Journal {
       };
       const wal = await opened(`${path}-wal`, "a+");
       const main = await opened(path, "r+");
-      const receipts = await opened(receiptsPath, "a");
+      const receipts = await opened(receiptsPath, "a+");
       await endLine(receiptsPath, receipts);
       // It fits this version: the next that does not would be somebody's mistake.
       if (mend) await fs.rm(join(dir, "went-back"), { force: true });
@@ -158,6 +158,17 @@ export class Journal {
   /** A line for receipts.jsonl, written and synced before the transaction that it belongs to. Inside `apply` or `commit` only. */
   appendReceipt(line: string): void {
     this.#lines.push(line);
+  }
+
+  /** Where lines of receipts.jsonl begin that this journal does not know, as far as it can tell. */
+  get unknownFrom(): number | undefined {
+    return behindMark(this.receipts.fd, this.meta(markKey));
+  }
+
+  /** Inside `apply` or `commit` only. What it holds now says all that receipts.jsonl does. */
+  noteReceipts(): void {
+    const mark = markOf(this.receipts.fd);
+    if (this.meta(markKey) !== mark) this.setMeta(markKey, mark);
   }
 
   /** Does `fn` (synchronously, whole or not at all); resolves once its changes are seen, which is at once unless a checkpoint runs. */
@@ -226,6 +237,7 @@ export class Journal {
         this.#waiters = [];
         try {
           const full = fstatSync(this.wal.fd).size > checkpointBytes;
+          const hasLines = this.#lines.length > 0;
           let thaw: (() => void) | undefined;
           try {
             // What is applied while lines are synced is part of this commit, and its own lines must be there before it too. In the end none may be added.
@@ -241,6 +253,7 @@ export class Journal {
             // Frozen before the commit: whatever is applied after it would be in the WAL that a checkpoint is to empty.
             if (full) thaw ??= this.#freeze();
             if (this.#open) {
+              if (hasLines) this.noteReceipts();
               this.db.exec("COMMIT");
               this.#open = false;
               if (!full) thaw?.();

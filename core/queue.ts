@@ -454,17 +454,22 @@ export class Queue {
     return this.journal.commit(() => {
       const line = JSON.stringify(receipt);
       this.journal.appendReceipt(`${line}\n`);
-      // What the rules say now of its source: they may have changed while it was sent.
-      const done = this.journal.get<{ after: string | null; target: string; path: string }>(
-        `UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, marks = NULL, done_ms = ?
-         WHERE id = ? RETURNING target, path, (SELECT after FROM versions v WHERE v.id = version) AS after`,
-        line,
-        this.clock.wallMs(),
-        id,
-      );
-      if (done !== undefined) this.#letFollow({ ...done, id }, receipt);
-      if (done?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
+      this.done(id, receipt, line, this.clock.wallMs());
     });
+  }
+
+  /** Inside `apply`. The delivery is done, as a line of receipts.jsonl says. */
+  done(id: string, receipt: StoredReceipt, line: string, atMs: number): void {
+    // What the rules say now of its source: they may have changed while it was sent.
+    const done = this.journal.get<{ after: string | null; target: string; path: string }>(
+      `UPDATE deliveries SET state = 'done', receipt = ?, fault = NULL, reason = NULL, tries = 0, memo = NULL, marks = NULL, done_ms = ?
+       WHERE id = ? RETURNING target, path, (SELECT after FROM versions v WHERE v.id = version) AS after`,
+      line,
+      atMs,
+      id,
+    );
+    if (done !== undefined) this.#letFollow({ ...done, id }, receipt);
+    if (done?.after !== "keep") this.releasable.set(receipt.version, { source: receipt.from, notBeforeMs: 0 });
   }
 
   /** How many files that every required target has could not be deleted or archived at their sources, and are tried again. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -140,6 +140,27 @@ test("every line stays where the journal is being rebuilt, was damaged, or is on
   assert.equal(await opened("none", false), 0, "no daemon");
   assert.equal(statSync(path).size, size);
   assert.equal(await opened(), 3000);
+});
+
+test("no line is taken out while the journal does not know all of them; what is behind those that stay is known as unknown", async (t) => {
+  const { dir, path, journal, opened } = await world(t);
+  await journal.commit(() => journal.noteReceipts());
+  assert.equal(journal.unknownFrom, undefined);
+  await journal.close();
+  const size = statSync(path).size;
+  appendFileSync(path, `${receipt(9000)}\n`);
+  assert.equal(await opened(), 0);
+  const next = await Journal.open(dir);
+  assert.equal(next.unknownFrom, size);
+  await next.commit(() => next.noteReceipts());
+  await next.close();
+  assert.equal(await opened(), 3001);
+  appendFileSync(path, `${receipt(9001)}\n`);
+  const last = await Journal.open(dir);
+  assert.equal(last.unknownFrom, statSync(path).size - receipt(9001).length - 1);
+  await last.commit(() => last.appendReceipt(`${receipt(9002)}\n`));
+  assert.equal(last.unknownFrom, undefined);
+  await last.close();
 });
 
 test("a journal that was set aside asks for every line", async (t) => {

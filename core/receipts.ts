@@ -1,8 +1,12 @@
 /**
  * receipts.jsonl: a line for each delivery, and for each single shot that is on its way; a journal that was lost is begun anew from it. Lines are
  * appended by the journal. At a start those of versions that the journal forgot (`compact.ts`) are taken out, once they are more than half of them.
+ *
+ * Each transaction that has lines there notes where they end (`markOf`). So a journal that is older than its receipts, because its medium took back what was
+ * synced, or power went before the transaction, is known at the next start by what is behind its mark (`recover.ts`), without reading the rest.
  */
-import { promises as fs } from "node:fs";
+import { createHash } from "node:crypto";
+import { closeSync, fstatSync, openSync, promises as fs, readSync } from "node:fs";
 import { replaceDurable } from "./fs.js";
 import type { Journal } from "./journal.js";
 import type { StoredReceipt } from "./rows.js";
@@ -70,18 +74,36 @@ export function lineOf(text: string): Line | undefined {
   return whole ? { what: "receipt", receipt: line as StoredReceipt } : undefined;
 }
 
-/** The lines of a file that is there, as text, one after another. */
-export async function* linesIn(path: string): AsyncGenerator<string> {
+/** The lines of a file that is there, as text, one after another, from a byte on. */
+export async function* linesIn(path: string, start = 0): AsyncGenerator<string> {
   const file = await fs.open(path);
   // Closed by its reader, also when that is left early.
-  yield* file.readLines({ encoding: "utf8" });
+  yield* file.readLines({ encoding: "utf8", start });
+}
+
+/** In the journal's table "meta". */
+export const markKey = "receipts";
+const markedBytes = 1024;
+
+/** Where lines end, and what is before that, so that it is no mark of another file. */
+export function markOf(fd: number, end = fstatSync(fd).size): string {
+  const last = Buffer.alloc(Math.min(end, markedBytes));
+  readSync(fd, last, 0, last.length, end - last.length);
+  return `${end} ${createHash("sha256").update(last).digest("hex")}`;
+}
+
+/** Where the lines begin that come after a mark; undefined: there are none, or nobody can tell, as with no mark (of a version before) or that of another file. */
+export function behindMark(fd: number, mark: string | undefined): number | undefined {
+  const end = Number.parseInt(mark ?? "", 10);
+  return fstatSync(fd).size > end && markOf(fd, end) === mark ? end : undefined;
 }
 
 /**
  * Takes out the lines of versions that this journal forgot, where the file is over 1 MiB and they are more than half of its lines; how many. Nobody has
  * the file open. Every other line stays as it is; the first says from then on what was taken out. A cut leaves the old file or the new.
  *
- * A line is taken out only where the journal can say that it forgot: one that is new, or is still being rebuilt, or does not know more than that, is asked for nothing.
+ * A line is taken out only where the journal can say that it forgot: one that is new, or is still being rebuilt, or does not know more than that, is asked for nothing,
+ * nor one that does not know all lines yet.
  */
 export async function trimReceipts(path: string, db: Database): Promise<number> {
   const size = await fs.stat(path).then(
@@ -89,8 +111,11 @@ export async function trimReceipts(path: string, db: Database): Promise<number> 
     () => 0,
   );
   if (size <= atLeastBytes || db.prepare("SELECT 1 FROM meta WHERE key = 'recovering'").get() !== undefined) return 0;
+  const metaOf = (key: string) => (db.prepare("SELECT value FROM meta WHERE key = ?").get(key) as { value: string } | undefined)?.value;
+  const mark = metaOf(markKey);
+  if (withFile(path, (fd) => behindMark(fd, mark)) !== undefined) return 0;
   const before = await forgottenBefore(path);
-  const all = forgottenOf((db.prepare("SELECT value FROM meta WHERE key = ?").get(forgottenKey) as { value: string } | undefined)?.value);
+  const all = forgottenOf(metaOf(forgottenKey));
   const left = all.deliveries - before.deliveries;
   const { done } = db.prepare("SELECT COUNT(*) AS done FROM deliveries WHERE state = 'done'").get() as { done: number };
   // They are known to be less than half, without reading all.
@@ -129,7 +154,17 @@ export async function trimReceipts(path: string, db: Database): Promise<number> 
     }
     yield part;
   });
+  if (mark !== undefined) db.prepare("UPDATE meta SET value = ? WHERE key = ?").run(withFile(path, markOf), markKey);
   return out;
+}
+
+function withFile<T>(path: string, fn: (fd: number) => T): T {
+  const fd = openSync(path, "r");
+  try {
+    return fn(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 async function forgottenBefore(path: string): Promise<Forgotten> {

@@ -6,11 +6,12 @@ import { createHash } from "node:crypto";
 import { createReadStream, existsSync, promises as fs } from "node:fs";
 import { join } from "node:path";
 import { namesIn } from "./config.js";
+import { considerAnew } from "./considered.js";
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
 import { removeTemporaries } from "./fs.js";
 import { foreignText } from "./queue.js";
-import { hasForgotten, lineOf, linesIn, setForgotten } from "./receipts.js";
+import { hasForgotten, type Line, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
 import { isKept, type Marks, type StoredReceipt, type VersionRow } from "./rows.js";
@@ -44,17 +45,28 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     const dir = join(stateDir, "devices", name);
     if (existsSync(dir)) await removeTemporaries(dir);
   }
+  /** More than power alone takes of a journal. */
+  let lost = false;
   const files = new Set(await spool.open());
   for (const id of files) {
     const version = queue.version(id);
+    if (version !== undefined && version.spooled > 0 && version.state !== "found") continue;
+    const sidecar = await spool.readSidecar(id);
+    const known = empty ? undefined : version;
+    if (sidecar !== undefined && isNews(sidecar, known) && (await restore(engine, sidecar, known))) {
+      lost ||= !empty && sidecar.generation !== version?.generation;
+      continue;
+    }
     if (version !== undefined && version.spooled > 0) continue;
-    const sidecar = version === undefined || empty ? await spool.readSidecar(id) : undefined;
-    if (sidecar !== undefined && (await restore(engine, sidecar))) continue;
     // It was given up, and power went before that was done: what was whole here once may be all that there is.
     if (version?.state === "found" && version.digest !== null) tellAside(engine, version, await spool.setAside(id));
     else await spool.drop(id);
   }
-  if (empty) await journal.commit(() => journal.setMeta("recovering", undefined));
+  if (empty)
+    await journal.commit(() => {
+      journal.noteReceipts();
+      journal.setMeta("recovering", undefined);
+    });
   // All versions are looked at: only where there may be such.
   if (engine.config.routes.some(({ afterDelivery }) => afterDelivery !== "keep"))
     for (const { id, source, path, medium } of journal.all<VersionRow>(`SELECT id, source, path, medium FROM versions v WHERE ${isKept}`))
@@ -90,7 +102,70 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
     tellAside(engine, version, aside);
   }
   await queue.recover();
+  await catchUp(engine, join(stateDir, "receipts.jsonl"), lost);
   tellForeign(engine);
+}
+
+/**
+ * Lines that the journal does not know are believed. After a power cut they are the last ones, which were on the medium before their transaction was; or the
+ * medium took back what had been synced of the journal's log, of which SQLite says nothing.
+ */
+async function catchUp(engine: Engine, path: string, lost: boolean): Promise<void> {
+  const { journal, queue, events } = engine;
+  const from = journal.unknownFrom;
+  let taken = 0;
+  const take = (line: Line | undefined) => {
+    if (line?.what === "receipt") {
+      const { receipt } = line;
+      const text = JSON.stringify(receipt);
+      const known = queue.delivery(receipt.delivery);
+      if (known?.receipt === text) return;
+      if (known === undefined) importReceipt(engine, receipt, null);
+      queue.done(receipt.delivery, receipt, text, Date.parse(receipt.at) || 0);
+      journal.setMeta(`marks:${receipt.delivery}`, undefined);
+      taken += 1;
+      // That it was begun was durable before.
+      if (lost || (known?.begun ?? 0) > 0) return;
+      lost = true;
+      noteLost(engine);
+    } else if (line?.what === "sending") {
+      const { delivery, record } = line;
+      const known = queue.delivery(delivery);
+      // A person had it sent once more, and the journal lost that: it stays delivered.
+      if (known?.state === "done") return;
+      const marks: Marks = record === null ? {} : { sending: record };
+      if (known !== undefined) queue.setMarks(delivery, marks);
+      else journal.setMeta(`marks:${delivery}`, record === null ? undefined : JSON.stringify(marks));
+      taken += 1;
+    }
+  };
+  let group: string[] = [];
+  const store = async () => {
+    const texts = group;
+    group = [];
+    await journal.apply(() => texts.forEach((text) => take(lineOf(text))));
+  };
+  if (from !== undefined)
+    for await (const text of linesIn(path, from)) {
+      group.push(text);
+      if (group.length >= 1000) await store();
+    }
+  await store();
+  await journal.apply(() => journal.noteReceipts());
+  if (taken === 0) return;
+  await journal.durable();
+  events.say(
+    lost ? "warn" : "info",
+    "journal-older",
+    `the journal did not know the last ${taken === 1 ? "line" : `${taken} lines`} of receipts.jsonl: ${lost ? "what had been synced of it is gone from the medium, perhaps more than that; " : ""}what is delivered there counts as delivered`,
+    { lines: taken },
+  );
+}
+
+/** Inside `apply`. What was found or begun since is as unknown as to a journal that is begun anew, and of what is known by a receipt or a sidecar, who else gets it. */
+function noteLost(engine: Engine): void {
+  engine.journal.setMeta("rebuilt", "1");
+  considerAnew(engine);
 }
 
 /** Says what waits for a device that the configuration does not have. */
@@ -102,8 +177,15 @@ export function tellForeign({ queue, events, config }: Engine): void {
   }
 }
 
-/** A sealed spool file whose version the journal no longer knows. True when it is whole and was put back into the queue. */
-async function restore(engine: Engine, sidecar: Sidecar): Promise<boolean> {
+/** It was whole here before the journal could say so, or the journal lost that. What a file that grew inherits of the version before is learned by its pull. */
+function isNews({ generation, digest }: Sidecar, known: VersionRow | undefined): boolean {
+  if (known === undefined) return true;
+  if (generation !== known.generation) return generation > known.generation && known.state !== "gone";
+  return known.state === "found" && known.base === null && (known.digest ?? digest) === digest;
+}
+
+/** A sealed spool file of which the journal does not know that it is one, or nothing at all. True when it is whole and was put back into the queue. */
+async function restore(engine: Engine, sidecar: Sidecar, known: VersionRow | undefined): Promise<boolean> {
   const routes = engine.routes.get(sidecar.source);
   if (routes === undefined) return false;
   const hash = createHash("sha256");
@@ -123,20 +205,24 @@ async function restore(engine: Engine, sidecar: Sidecar): Promise<boolean> {
     ...(sidecar.medium === undefined ? {} : { medium: sidecar.medium }),
   };
   const { version: id, source, digest } = sidecar;
+  // What is at a target of another generation than the journal knows is unknown.
+  const generation = known?.generation === sidecar.generation ? known.generation : sidecar.generation + 1;
   await engine.journal.commit(() => {
     engine.queue.add(id, source, entry, { store: "spool", after: "keep", trustSize: false, foundMs: engine.clock.wallMs() });
     engine.journal.run(
-      "UPDATE versions SET state = 'sealed', durable = size, digest = ?, sealed_ms = ?, spooled = MAX(size, 1), generation = ? WHERE id = ?",
+      "UPDATE versions SET state = 'sealed', store = 'spool', durable = size, digest = ?, sealed_ms = ?, spooled = MAX(size, 1), generation = ? WHERE id = ?",
       digest,
       engine.clock.wallMs(),
-      sidecar.generation + 1,
+      generation,
       id,
     );
     const version = engine.queue.version(id);
     if (version === undefined) return;
     for (const { rules } of routes)
       if (rules.wants(entry)) engine.queue.addDeliveries(version, rules.plan(id, entry, dayOf(entry), engine.names));
-    engine.journal.run("UPDATE deliveries SET begun = ? WHERE version = ?", sidecar.generation + 1, id);
+    if (generation === known?.generation) return;
+    engine.journal.run("UPDATE deliveries SET begun = ? WHERE version = ?", generation, id);
+    noteLost(engine);
   });
   engine.spool.hold(id, sidecar.size);
   return true;
@@ -155,33 +241,7 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
     group = [];
     await journal.apply(() => {
       for (const receipt of receipts) {
-        const { delivery, version, from, source, size, to } = receipt;
-        const at = Date.parse(receipt.at) || 0;
-        journal.run(
-          `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, found_ms, medium, released)
-           VALUES (?, ?, ?, ?, ?, 'found', 'spool', 1, ?, ?, ?, 'before the journal was lost') ON CONFLICT (id) DO NOTHING`,
-          version,
-          from,
-          source,
-          size,
-          receipt.modifiedMs ?? null,
-          receipt.digest ?? null,
-          at,
-          receipt.medium ?? "",
-        );
-        journal.run(
-          `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms, medium)
-           VALUES (?, ?, ?, ?, ?, 1, 'done', ?, 0, 0, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET receipt = excluded.receipt`,
-          delivery,
-          version,
-          from,
-          to,
-          receipt.path,
-          size,
-          JSON.stringify(receipt),
-          at,
-          receipt.medium ?? "",
-        );
+        importReceipt(engine, receipt, "before the journal was lost");
         count += 1;
       }
     });
@@ -204,4 +264,38 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
     }
   });
   return count;
+}
+
+/** Inside `apply`. A version and a delivery of it that is done. `released`: null where the next listing, and the rules of then, say what becomes of its file. */
+function importReceipt({ journal }: Engine, receipt: StoredReceipt, released: string | null): void {
+  const { delivery, version, from, source, size, to } = receipt;
+  const at = Date.parse(receipt.at) || 0;
+  journal.run(
+    `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, medium, released, found_ms)
+     VALUES (?1, ?2, ?3, ?4, ?5, 'found', 'spool', 1, ?6, ?7, ?8,
+       MAX(?9, (SELECT COALESCE(MAX(found_ms) + 1, 0) FROM versions WHERE source = ?2 AND path = ?3 AND medium = ?7))) ON CONFLICT (id) DO NOTHING`,
+    version,
+    from,
+    source,
+    size,
+    receipt.modifiedMs ?? null,
+    receipt.digest ?? null,
+    receipt.medium ?? "",
+    released,
+    // Whatever the clock did, what came later is later.
+    at,
+  );
+  journal.run(
+    `INSERT INTO deliveries (id, version, source, target, path, required, state, size, weight, rank, receipt, done_ms, medium)
+     VALUES (?, ?, ?, ?, ?, 1, 'done', ?, 0, 0, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET receipt = excluded.receipt`,
+    delivery,
+    version,
+    from,
+    to,
+    receipt.path,
+    size,
+    JSON.stringify(receipt),
+    at,
+    receipt.medium ?? "",
+  );
 }
