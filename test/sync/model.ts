@@ -251,6 +251,8 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
   const kept = new Set<number>();
   /** By path, each content that somebody gave it. */
   const held = new Map<string, readonly number[]>();
+  /** What power took of a path of a tree: who writes there before anybody looked wrote over it. */
+  const takenBy = new Map<string, number>();
   let wrong: string | undefined;
   let kills = 0;
   let content = 0;
@@ -263,9 +265,12 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
   };
   const give = (tree: Tree, path: string, given?: number) => {
     const old = tree.content(path);
-    const wasTakenAway = old !== undefined && !kept.has(old);
+    const takenAway = new Set([old, server.content(path)].filter((one) => one !== undefined && !kept.has(one)));
     const before = tree.nodes.get(path);
     retire(tree, path);
+    const place = `${trees.indexOf(tree)} ${path}`;
+    kept.delete(takenBy.get(place) ?? -1);
+    takenBy.delete(place);
     // Now and then one that this name had before.
     const earlier = random.below(4) === 0 ? held.get(path) : undefined;
     const known = given ?? (earlier === undefined ? undefined : random.pick(earlier.slice(-3)));
@@ -280,7 +285,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
         [...store.intents.values()].some((intent) => intent.path === path && intent.put?.digest === digest) ||
         [...store.staged.values()].some(({ staging }) => staging.path === path && server.staged.get(staging.id) === chosen)) &&
       (own === tree || own.content(path) !== chosen);
-    if (!(chosen === old && wasTakenAway) && !clients.some(unseen)) kept.add(chosen);
+    if (!takenAway.has(chosen) && !clients.some(unseen)) kept.add(chosen);
     log.push(`${trees.indexOf(tree)} write ${path}=${chosen}`);
   };
   const edit = () => {
@@ -345,7 +350,8 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
       }
       // What is nowhere else is lost.
       for (const tree of cut)
-        for (const { content: gone } of tree.cut(random).values()) {
+        for (const [path, { content: gone }] of tree.cut(random)) {
+          takenBy.set(`${trees.indexOf(tree)} ${path}`, gone);
           log.push(`${trees.indexOf(tree)} loses ${gone}`);
           if (!trees.some((one) => [...one.live()].some(([, node]) => node.kind === "file" && node.content === gone))) kept.delete(gone);
         }
