@@ -251,8 +251,8 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
   const kept = new Set<number>();
   /** By path, each content that somebody gave it. */
   const held = new Map<string, readonly number[]>();
-  /** What power took of a path of a tree: who writes there before anybody looked wrote over it. */
-  const takenBy = new Map<string, number>();
+  /** What power took of a tree, by its path there: who writes there, or where it was agreed, before anybody looked wrote over it. */
+  const taken = new Map<Tree, Map<string, number>>();
   let wrong: string | undefined;
   let kills = 0;
   let content = 0;
@@ -268,9 +268,12 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
     const takenAway = new Set([old, server.content(path)].filter((one) => one !== undefined && !kept.has(one)));
     const before = tree.nodes.get(path);
     retire(tree, path);
-    const place = `${trees.indexOf(tree)} ${path}`;
-    kept.delete(takenBy.get(place) ?? -1);
-    takenBy.delete(place);
+    const agreed = clients.find((client) => client.tree === tree)?.agreed.get(path);
+    for (const [at, gone] of taken.get(tree) ?? [])
+      if (at === path || gone === agreed) {
+        kept.delete(gone);
+        taken.get(tree)?.delete(at);
+      }
     // Now and then one that this name had before.
     const earlier = random.below(4) === 0 ? held.get(path) : undefined;
     const known = given ?? (earlier === undefined ? undefined : random.pick(earlier.slice(-3)));
@@ -351,7 +354,7 @@ export async function model({ seed, steps, variant, kills: rarity = 60, fails = 
       // What is nowhere else is lost.
       for (const tree of cut)
         for (const [path, { content: gone }] of tree.cut(random)) {
-          takenBy.set(`${trees.indexOf(tree)} ${path}`, gone);
+          taken.set(tree, (taken.get(tree) ?? new Map<string, number>()).set(path, gone));
           log.push(`${trees.indexOf(tree)} loses ${gone}`);
           if (!trees.some((one) => [...one.live()].some(([, node]) => node.kind === "file" && node.content === gone))) kept.delete(gone);
         }
