@@ -83,9 +83,14 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
 
 /** With a state directory that knows nothing, for this question alone. */
 async function foreseen<T>(config: Config, none: string, work: (engine: OwnEngine) => T | Promise<T>): Promise<T> {
-  const stateDir = await fs.mkdtemp(join(tmpdir(), "filesync-first-"));
+  const cannot = (error: unknown): never => {
+    throw new UsageError(
+      `${none}, and what a first run would find needs room in ${tmpdir()}: ${reasonOf(error)}; set TMPDIR to a directory with room`,
+    );
+  };
+  const stateDir = await fs.mkdtemp(join(tmpdir(), "filesync-first-")).catch(cannot);
   try {
-    const journal = await Journal.open(stateDir);
+    const journal = await Journal.open(stateDir).catch(cannot);
     process.stderr.write(`${none}: this is what a first run would find\n`);
     try {
       return await work(engineWith({ ...config, stateDir }, journal, undefined));

@@ -5,7 +5,8 @@
  *
  * A hint that comes while listing stays queued: the listing is done once more after it.
  */
-import { audit, EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } from "./rxjs.js";
+import { audit, defer, EMPTY, filter, merge, type Observable, of, Subject, switchMap, timer } from "./rxjs.js";
+import { Back } from "./back.js";
 import { Survey } from "./compact.js";
 import { Considering } from "./considered.js";
 import { type Engine, type RouteLane } from "./engine.js";
@@ -79,11 +80,13 @@ export class Finder {
   /** A look has ended, which took so many ms. */
   readonly #looked$ = new Subject<number>();
   #restsUntilMs = 0;
+  #looking = false;
   /** When the listing began that runs, or ran last. */
   #beganMs = 0;
   readonly #source: Source;
   readonly #routes: readonly RouteLane[];
   readonly #missing: Missing;
+  readonly #back: Back;
 
   constructor(
     readonly engine: Engine,
@@ -94,6 +97,7 @@ export class Finder {
     if (source === undefined) throw new Error(`${lane.name} is no source`);
     this.#source = source;
     this.#missing = new Missing(engine, lane, source);
+    this.#back = new Back(engine, lane, stop, () => this.#looks.hint());
     this.#routes = engine.routes.get(lane.name) ?? [];
   }
 
@@ -117,7 +121,7 @@ export class Finder {
 
   /** Something is seen that the next listings will decide on. */
   get busy(): boolean {
-    return this.#looks.busy || this.#unsettled.size > 0;
+    return this.#looks.busy || this.#unsettled.size > 0 || this.#back.busy;
   }
 
   /** Lists until `stop`; completes when the last listing has ended. */
@@ -127,8 +131,9 @@ export class Finder {
     // A look that takes long is not begun again at once: at least half of the time the source is left alone.
     const later$ = this.#looked$.pipe(switchMap((tookMs) => timer(Math.max(intervalMs - tookMs, tookMs))));
     // What is deleted here once it is delivered changes the source, too: of thousands each would begin a look at all that are left.
+    const rested$ = defer(() => timer(Math.max(0, this.#restsUntilMs - engine.clock.monotonicMs())));
     const changed$ = (this.#source.changes$ ?? EMPTY).pipe(
-      audit(() => timer(Math.max(0, this.#restsUntilMs - engine.clock.monotonicMs()))),
+      audit(() => (this.#looking ? this.#looked$.pipe(switchMap(() => rested$)) : rested$)),
     );
     const hints$: Observable<unknown> = merge(
       of(undefined),
@@ -143,6 +148,7 @@ export class Finder {
   async #look(): Promise<void> {
     const beganMs = this.engine.clock.monotonicMs();
     const tookMs = () => this.engine.clock.monotonicMs() - beganMs;
+    this.#looking = true;
     try {
       await this.list(this.stop);
       this.failures = 0;
@@ -161,6 +167,7 @@ export class Finder {
       );
       this.#looks.hintIn(backoffMs(this.failures++, this.engine.upMs(), this.engine.random()));
     } finally {
+      this.#looking = false;
       this.#restsUntilMs = beganMs + (1 + restsTimes) * tookMs();
       this.#looked$.next(tookMs());
     }
@@ -230,10 +237,7 @@ export class Finder {
       const known = engine.queue.latest(lane.name, entry);
       const same = known !== undefined && this.#isSame(known, entry);
       if (!same && this.#isLeft(entry)) {
-        leave(
-          entry,
-          "it is listed, but when it is asked for it is gone, or is not what was listed, or it is back each time it was taken away; it is tried again later",
-        );
+        leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
         continue;
       }
       const place = entry.medium === undefined ? entry.path : `${entry.medium}\0${entry.path}`;
@@ -389,7 +393,7 @@ export class Finder {
   #wasPassedOver(entry: FileEntry, { rules: { route } }: RouteLane): boolean {
     const { queue } = this.engine;
     const known = queue.latest(this.lane.name, entry);
-    if (known === undefined || !sameStamp(known, entry)) return false;
+    if (known === undefined || !this.#isSame(known, entry)) return false;
     return !queue.deliveriesOf(known.id).some(({ target }) => route.to.some(({ device }) => device === target));
   }
 
@@ -415,8 +419,6 @@ export class Finder {
     let version = before !== undefined && this.#isSame(before, entry) ? engine.queue.version(before.id) : undefined;
     if (version === undefined) {
       if (before !== undefined) engine.queue.kept.delete(before.id);
-      // Its place is used again, where it came back with another content; with the same, what takes it away there has no effect.
-      const isUsedAgain = before !== undefined && sameStamp(before, entry) && !engine.queue.isAsBefore(before.id);
       if (before?.state === "found" && !engine.queue.pulling.has(before.id)) {
         engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", before.id);
         engine.queue.drop(before.id, "superseded: the file changed before it was whole here");
@@ -432,7 +434,7 @@ export class Finder {
       version = engine.queue.add(versionId(lane.name, entry), lane.name, entry, what);
       // A source that lists a path twice.
       if (version === undefined && unknown) return this.#record(entry, routes, false);
-      if (version === undefined && !isUsedAgain) this.#noteReturn(entry);
+      if (version === undefined && !(before !== undefined && sameStamp(before, entry))) this.#noteReturn(entry);
       // The same stamp came back after another content: only a count can tell them apart.
       for (let twin = 1; version === undefined; twin++)
         version = engine.queue.add(versionId(lane.name, entry, String(twin)), lane.name, entry, what);
@@ -457,9 +459,11 @@ export class Finder {
     return added;
   }
 
-  /** Whether it is what was found there before. What we took away, and is there again, is another file, whatever it looks like. */
+  /** Whether it is what was found there before, as far as that is known now. */
   #isSame(known: Latest, entry: FileEntry): boolean {
-    return sameStamp(known, entry) && !(hasLeft(known) && (this.engine.queue.left.get(known.id)?.atMs ?? -Infinity) < this.#beganMs);
+    if (!sameStamp(known, entry)) return false;
+    const isBack = hasLeft(known) && (this.engine.queue.left.get(known.id)?.atMs ?? -Infinity) < this.#beganMs;
+    return !(isBack && this.#back.isAnother(known.id, entry));
   }
 
   /** A source that attached anew, or with another medium in, may have it after all. */

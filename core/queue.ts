@@ -187,18 +187,6 @@ export class Queue {
     );
   }
 
-  /** Whether this version and the one before it of its path had one content, as far as that is known. */
-  isAsBefore(id: string): boolean {
-    const [digest, before] = this.journal
-      .all<{ digest: Digest | null }>(
-        `SELECT w.digest FROM versions v JOIN versions w ON w.source = v.source AND w.path = v.path AND w.medium = v.medium
-         WHERE v.id = ? AND w.found_ms <= v.found_ms AND w.state <> 'gone' ORDER BY w.found_ms DESC LIMIT 2`,
-        id,
-      )
-      .map((row) => row.digest);
-    return before !== undefined && digest === before;
-  }
-
   /** Whether there is a version that is not gone of what is at a path of one medium, or below it. */
   knowsBelow(source: string, { path, medium = "" }: Pick<FileEntry, "path" | "medium">): boolean {
     const known = `SELECT 1 FROM versions WHERE source = ?1 AND (path = ?2 OR (path > ?2 || '/' AND path < ?2 || '0')) AND medium = ?3 AND state <> 'gone' LIMIT 1`;

@@ -14,7 +14,7 @@ import { foreignText } from "./queue.js";
 import { hasForgotten, type Line, lineOf, linesIn, setForgotten } from "./receipts.js";
 import { reasonOf } from "./retry.js";
 import { dayOf } from "./route.js";
-import { isKept, type Marks, type StoredReceipt, type VersionRow } from "./rows.js";
+import { isKept, type Marks, olderKey, type StoredReceipt, type VersionRow } from "./rows.js";
 import { tellAside } from "./space.js";
 import type { Sending } from "./single-shot.js";
 import type { Sidecar } from "./spool.js";
@@ -151,7 +151,12 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
       if (group.length >= 1000) await store();
     }
   await store();
-  await journal.apply(() => journal.noteReceipts());
+  await journal.apply(() => {
+    journal.noteReceipts();
+    if (!lost) return;
+    const latest = journal.get<{ ms: number | null }>("SELECT MAX(found_ms) AS ms FROM versions")?.ms;
+    journal.setMeta(olderKey, String(latest ?? 0));
+  });
   if (taken === 0) return;
   await journal.durable();
   events.say(

@@ -16,7 +16,7 @@ import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
-import { type DeliveryRow, leftItsPlace, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import { deliveredDigest, type DeliveryRow, leftItsPlace, olderKey, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
 import { workers } from "./workers.js";
 
@@ -45,6 +45,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       try {
         const outcome = await release(engine, lane, version, signal);
         const what = outcome instanceof Kept ? outcome.why : outcome;
+        engine.queue.left.set(version.id, { source: lane.name, atMs: engine.clock.monotonicMs() });
         // Not waited for: what a power cut takes of it is found out anew.
         await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
         engine.queue.releasable.delete(version.id);
@@ -52,7 +53,6 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
         else engine.queue.kept.delete(id);
-        engine.queue.left.set(id, { source, atMs: engine.clock.monotonicMs() });
         engine.events.say(what.startsWith("kept") ? "warn" : "info", "released", `${nameOf(version)}: ${what}`, {
           device: lane.name,
           path: version.path,
@@ -202,10 +202,8 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
   if (tree === undefined) return new Kept(`kept: nothing can be changed on ${lane.name}`);
-  const receipts = engine.queue
-    .deliveriesOf(version.id)
-    .filter(({ required, receipt }) => required === 1 && receipt !== null)
-    .map(({ receipt }) => JSON.parse(receipt ?? "{}") as StoredReceipt);
+  const required = engine.queue.deliveriesOf(version.id).filter(({ required }) => required === 1);
+  const receipts = required.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
   const weak = receipts.find(({ proof, size }) => size !== version.size || (proof !== "digest" && proof !== "readback"));
   if (weak !== undefined && !(version.trust_size === 1 && weak.size === version.size))
     return new Kept(
@@ -214,9 +212,11 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
   const expect = stampOf(version);
   try {
     // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
-    const isSure = version.medium === "" && (version.modified_ms !== null || version.trust_size === 1);
+    const tells = version.medium === "" && (version.modified_ms !== null || version.trust_size === 1);
+    // What a journal that lost its end does not know of is that it was acted on, and that the place was used again.
+    const isSure = tells && version.found_ms > Number(engine.journal.meta(olderKey) ?? -Infinity);
     // What was sent was perhaps read before what is here now.
-    const delivered = receipts.find(({ digest }) => digest?.startsWith("sha256:"))?.digest ?? version.digest ?? undefined;
+    const delivered = deliveredDigest(version, required);
     if (!isSure && !(await isContent(engine, lane, version, delivered, signal))) {
       const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
       // What has gone is sent no more.

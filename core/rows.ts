@@ -126,11 +126,23 @@ export const isReleasable = `v.released IS NULL AND v.after <> 'keep'
   AND EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state = 'done')
   AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.required = 1 AND d.state <> 'done')`;
 
+/** In the journal's table "meta": what was found until then was known when the journal had lost its end. */
+export const olderKey = "older";
+
 /** What release says of a file that is not at its place any more: what is seen there later came later. */
 export const leftItsPlace = { deleted: "deleted at its source", gone: "gone from its source already", moved: "moved to " } as const;
 
 export const hasLeft = ({ released }: Pick<VersionRow, "released">): boolean =>
   Object.values(leftItsPlace).some((words) => released?.startsWith(words) === true);
+
+/** What was sent of a version, which was perhaps read before its digest was known otherwise; undefined: nobody knows. */
+export function deliveredDigest(
+  { digest }: Pick<VersionRow, "digest">,
+  deliveries: readonly Pick<DeliveryRow, "receipt">[],
+): Digest | undefined {
+  const receipts = deliveries.flatMap(({ receipt }) => (receipt === null ? [] : [JSON.parse(receipt) as StoredReceipt]));
+  return receipts.find((receipt) => receipt.digest?.startsWith("sha256:"))?.digest ?? digest ?? undefined;
+}
 
 /** Of a version `v`: its file was to be deleted or archived at its source, and never will be under these rules. Where another took its place, or no route asks for it, that is nothing that is left. */
 export const isKept = `v.released LIKE 'kept: %' AND v.released NOT LIKE 'kept: no route asks %' AND v.released NOT LIKE 'kept: the source has another %'

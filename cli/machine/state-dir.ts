@@ -101,7 +101,11 @@ export function othersText(dir: string): string | undefined {
 
 /** Why who has that directory may not use it, with what to type; undefined where that is not so, or cannot be seen. */
 export function barredText(dir: string): string | undefined {
-  if (statSync(dir, { throwIfNoEntry: false })?.uid !== process.getuid?.()) return undefined;
+  try {
+    if (statSync(dir).uid !== process.getuid?.()) return undefined;
+  } catch {
+    return undefined;
+  }
   const barred = [dir, ...Object.keys(kept).map((name) => join(dir, name))].find(isBarred);
   if (barred === undefined) return undefined;
   return `permission denied: ${barred} is yours, and its mode does not let you write: chmod u+rw${kindOf(barred) === "directory" ? "x" : ""} ${shellWord(barred)}`;

@@ -33,8 +33,9 @@ export interface Names {
   intent(): string;
 }
 
-/** With which a side refuses a name, or what is to get it. */
-const refusals = ["mismatch", "rejected", "denied"] as const;
+/** A side refuses a name, or what is to get it, and not everything. */
+const isRefusal = async (error: unknown, side: Replica, signal: AbortSignal): Promise<boolean> =>
+  isFault(error, "mismatch", "rejected") || (isFault(error, "denied") && (await isOfPath(error, side, signal)));
 
 /** Where it went wrong that something was to be done on a side. */
 export const sideOf = (on: Side, error: unknown): Side => (error instanceof NotRead ? other(on) : on);
@@ -393,7 +394,7 @@ async function publish(
   try {
     return await side.publish(staging, digest, world.sides[other(on)], from, signal);
   } catch (error) {
-    if (!isFault(error, ...refusals)) throw error;
+    if (!(await isRefusal(error, side, signal))) throw error;
     const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
     const isBack = taken !== undefined && (await putBack(world, intent, taken, signal));
     // What is refused last may have its name: then nothing is removed or replaced for what was agreed before.
@@ -543,13 +544,15 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
   }
   const now = await side.stat(path, signal).catch(async (error: unknown) => {
     // Names that it refuses some servers do not even look for; whether it has the name shows when it is to get it.
-    if (put === undefined || old !== undefined || !isFault(error, ...refusals) || !(await isOfPath(error, side, signal))) throw error;
+    if (put === undefined || old !== undefined || !(await isRefusal(error, side, signal))) throw error;
     return undefined;
   });
   const free = taken !== undefined || old === undefined;
   if (put !== undefined) {
     // What nobody wants any more gets no name now. Of a mirror it may have another name here by now, and gets that there with it.
-    const isWanted = now !== undefined || world.table.alone === true || (await isStill(sides[other(on)], path, put.from, signal));
+    const isThere = now !== undefined || world.table.alone === true;
+    // What could not be synced where it was read may be nowhere else by now.
+    const isWanted = isThere || put.from.unsynced !== undefined || (await isStill(sides[other(on)], path, put.from, signal));
     const published = isWanted ? await publishAgain(sides, intent, now, free, signal) : undefined;
     if (published !== undefined) {
       await store.change({ agree: [[path, agreedBy(on, found(published), put.from, put.digest)]], settle: id });
@@ -625,7 +628,9 @@ async function publishAgain(
     if (!free && old !== undefined && old.digest === undefined && looksAs(now, old.entry)) return undefined;
     return (await side.digest(path, now, signal)) === digest ? now : undefined;
   } catch (error) {
-    if (isFault(error, ...notAsListed, ...refusals)) return undefined;
+    if (isFault(error, ...notAsListed)) return undefined;
+    // What has the name already, and may not be read, is not known: it waits until it may.
+    if ((now === undefined || !isFault(error, "denied")) && (await isRefusal(error, side, signal))) return undefined;
     throw error;
   }
 }

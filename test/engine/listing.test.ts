@@ -72,22 +72,31 @@ for (const timeless of [true, false])
       assert.equal(out.files.get("00000001.BIN")?.bytes.toString(), "the first");
     });
 
-test("what is back each time it was taken away is left for a while after the third time", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true });
-  const out = new FakeDevice("out");
-  card.put("a.bin", "a");
-  // It says yes, and does nothing.
-  Object.assign(card.files, { delete: () => true });
-  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
-  const removed = () => card.calls.filter((call) => call === "remove a.bin").length;
-  const finder = bench.daemon.engine.finders.get("card");
-  for (let n = 1; n <= 3; n++) {
-    await until(bench, `taken away: ${n}`, () => removed() === n && bench.daemon.engine.queue.releasing.size === 0);
+for (const inPlace of [false, true])
+  test(`what is back as it was is sent to nobody again, and stays (${inPlace ? "read in place" : "by the spool"})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true, inPlace });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "a");
+    const devices = { sources: [card], targets: [out] };
+    const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" as const }];
+    await bench.start(devices, routes);
+    const released = () => bench.daemon.engine.journal.get<{ released: string }>("SELECT released FROM versions")?.released;
+    await until(bench, "taken away", () => released() === "deleted at its source");
+    const asked = out.calls.filter((call) => /^(write|commit)/.test(call)).length;
+    // Its medium forgot that, and nobody was there to see it.
+    await bench.stop();
+    card.put("a.bin", "a");
+    await bench.start(devices, routes);
+    await until(bench, "kept", () => released() === "kept: it was taken away there, and is there again as it was");
+    assert.equal(bench.daemon.status().unreleased, 1);
+    const reads = () => card.calls.filter((call) => call.startsWith("open a.bin")).length;
+    const before = reads();
     bench.daemon.engine.relist$.next("card");
-  }
-  await until(bench, "left", () => finder?.leftOut !== undefined);
-  assert.match(finder?.leftOut?.reason ?? "", /it is back each time it was taken away; it is tried again later/);
-  assert.equal(removed(), 3);
-  assert.deepEqual([...out.files.keys()], ["a.bin"]);
-});
+    const finder = bench.daemon.engine.finders.get("card");
+    const { listings = 0 } = finder ?? {};
+    await until(bench, "listed", () => (finder?.listings ?? 0) > listings && !finder?.busy);
+    assert.equal(reads(), before, "what is known is not read again");
+    assert.equal(out.calls.filter((call) => /^(write|commit)/.test(call)).length, asked);
+    assert.deepEqual([card.files.size, bench.daemon.engine.journal.all("SELECT id FROM versions").length], [1, 1]);
+  });

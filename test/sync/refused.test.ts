@@ -105,3 +105,48 @@ test("killed after something was taken aside for a content that nobody wants by 
   await run();
   assert.deepEqual([box.text(), server.text(), given, store.intents.size], ["a=6 keep=2", "a=6 keep=2", [6], 0]);
 });
+
+for (const isKilled of [true, false])
+  test(`what could not be synced where it was read, and is lost there before it has its name, gets that (${isKilled ? "a kill" : "a lost link"})`, async () => {
+    const it = both();
+    const { box, server, between, once, run } = it;
+    files(box, "a", "keep");
+    await run();
+    box.write("a", 5);
+    between.gate = (when, call) => {
+      if (when === "before" && call.startsWith("sync ")) return Promise.reject(new Fault("unreadable", "the disk fails"));
+      if (!call.startsWith("publish ")) return Promise.resolve();
+      return Promise.reject(isKilled ? new Error("no power") : new Fault("transient", "the link is lost"));
+    };
+    await once().catch(() => undefined);
+    if (isKilled) between.boot = "the next";
+    it.startAnew();
+    between.gate = () => Promise.resolve();
+    box.remove("a");
+    await run();
+    assert.deepEqual([box.text(), server.text(), server.staged.size], ["a=5 keep=2", "a=5 keep=2", 0]);
+    assert.match(it.told.get("a") ?? "", /has lost it since: it stays/);
+  });
+
+for (const edit of ["removed", "written"] as const)
+  test(`killed after the name was given, and then a refused login in the look at it: that is waited for, and what is ${edit} then follows`, async () => {
+    const it = both();
+    const { box, server, between, once, run, store } = it;
+    files(box, "a", "keep");
+    await run();
+    box.write("a", 5);
+    between.gate = (when, call) =>
+      when === "after" && call.startsWith("publish ") ? Promise.reject(new Error("no power")) : Promise.resolve();
+    await assert.rejects(once(), /no power/);
+    it.startAnew();
+    between.gate = (when, call) =>
+      when === "before" && call === "digest a" ? Promise.reject(new Fault("denied", "the login is refused")) : Promise.resolve();
+    await once();
+    assert.equal(store.intents.size, 1);
+    between.gate = () => Promise.resolve();
+    if (edit === "removed") box.remove("a");
+    else box.write("a", 6);
+    await run();
+    const now = edit === "removed" ? "keep=2" : "a=6 keep=2";
+    assert.deepEqual([box.text(), server.text()], [now, now]);
+  });

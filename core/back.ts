@@ -1,0 +1,83 @@
+/**
+ * Files that are at their source again after they were deleted or archived there, and look as before: a name that is used again, or a deletion that its medium
+ * forgot. What is in them tells, which is read once, one after another; what is as it was stays there, and that is told.
+ */
+import type { Engine } from "./engine.js";
+import { nameOf } from "./engine.js";
+import { isFault } from "./errors.js";
+import type { Lane } from "./lane.js";
+import type { FileEntry } from "./plugin.js";
+import { digestAtSource } from "./read-again.js";
+import { reasonOf } from "./retry.js";
+import { deliveredDigest, hasLeft } from "./rows.js";
+
+/** One that could not be read is left for so long. */
+const againMs = 600_000;
+
+export class Back {
+  /** Versions of which the place has another file now. */
+  readonly #others = new Set<string>();
+  readonly #asked = new Set<string>();
+  readonly #notBefore = new Map<string, number>();
+  #reading: Promise<void> = Promise.resolve();
+
+  /** `again`: is called once it is known of one that it is another. */
+  constructor(
+    readonly engine: Engine,
+    readonly lane: Lane,
+    readonly stop: AbortSignal,
+    readonly again: () => void,
+  ) {}
+
+  /** Some are to be read. */
+  get busy(): boolean {
+    return this.#asked.size > 0;
+  }
+
+  /** Whether what is listed is known to be another file than that version, which was taken away; where that is not known, it is read. */
+  isAnother(version: string, entry: FileEntry): boolean {
+    if (this.#others.has(version)) return true;
+    const isDue = (this.#notBefore.get(version) ?? 0) <= this.engine.clock.monotonicMs();
+    if (isDue && !this.#asked.has(version)) {
+      this.#asked.add(version);
+      this.#reading = this.#reading.then(() => this.#read(version, entry));
+    }
+    return false;
+  }
+
+  async #read(id: string, entry: FileEntry): Promise<void> {
+    const { engine, lane, stop } = this;
+    try {
+      if (stop.aborted || !lane.attached) return;
+      const known = engine.queue.version(id);
+      if (known === undefined) return;
+      const delivered = deliveredDigest(known, engine.queue.deliveriesOf(id));
+      const isSame = delivered !== undefined && (await lane.host(stop, (signal) => digestAtSource(lane, entry, signal))) === delivered;
+      if (isSame) await this.#keep(id);
+      else this.#others.add(id);
+      this.#notBefore.delete(id);
+      this.again();
+    } catch (error) {
+      if (stop.aborted) return;
+      if (!isFault(error, "missing", "changed")) lane.noteFault(error);
+      this.#notBefore.set(id, engine.clock.monotonicMs() + againMs);
+      engine.events.say("debug", "listed", `${lane.name}:${entry.path} is there again, and cannot be read: ${reasonOf(error)}`, {
+        device: lane.name,
+        path: entry.path,
+      });
+    } finally {
+      this.#asked.delete(id);
+    }
+  }
+
+  async #keep(id: string): Promise<void> {
+    const { engine, lane } = this;
+    const why = "kept: it was taken away there, and is there again as it was";
+    const version = engine.queue.version(id);
+    if (version === undefined || !hasLeft(version)) return;
+    await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", why, id));
+    const { source, path, medium } = version;
+    engine.queue.kept.set(id, { source, path, medium });
+    engine.events.say("warn", "released", `${nameOf(version)}: ${why}`, { device: lane.name, path });
+  }
+}
