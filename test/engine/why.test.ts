@@ -91,9 +91,10 @@ test("why: it failed and is tried again; a target that asked for a pause; set as
   card.put("a.bin", "a", t0 + 1000);
   card.put("b.bin", "b", t0);
   let fault = new Fault("transient", "the server broke off");
+  let endOfB: (fault: Fault) => void = () => undefined;
   out.before = (call) => {
     if (call.startsWith("write a.bin")) throw fault;
-    return call.startsWith("write b.bin") ? new Promise(() => undefined) : undefined;
+    return call.startsWith("write b.bin") ? new Promise((_, reject) => (endOfB = reject)) : undefined;
   };
   out.attach(false);
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
@@ -112,6 +113,8 @@ test("why: it failed and is tried again; a target that asked for a pause; set as
   };
   out.attach(false);
   out.attach(true);
+  // Where it has begun it keeps the one place.
+  endOfB(fault);
   await until(bench, "paused", () => (bench.daemon.engine.lanes.get("out")?.pausedMs ?? 0) > 60_000);
   const paused = [...(await reasonsOf(bench, "a.bin")), ...(await reasonsOf(bench, "b.bin"))];
   assert.ok(
