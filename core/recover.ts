@@ -143,7 +143,11 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
   const store = async () => {
     const texts = group;
     group = [];
-    await journal.apply(() => texts.forEach((text) => take(lineOf(text))));
+    await journal.apply(() => {
+      for (const text of texts) take(lineOf(text));
+      // With the lines: the next start knows them, and would not know that more was lost.
+      if (lost) noteOlder(engine);
+    });
   };
   if (from !== undefined)
     for await (const text of linesIn(path, from)) {
@@ -151,12 +155,7 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
       if (group.length >= 1000) await store();
     }
   await store();
-  await journal.apply(() => {
-    journal.noteReceipts();
-    if (!lost) return;
-    const latest = journal.get<{ ms: number | null }>("SELECT MAX(found_ms) AS ms FROM versions")?.ms;
-    journal.setMeta(olderKey, String(latest ?? 0));
-  });
+  await journal.apply(() => journal.noteReceipts());
   if (taken === 0) return;
   await journal.durable();
   events.say(
@@ -171,6 +170,13 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
 function noteLost(engine: Engine): void {
   engine.journal.setMeta("rebuilt", "1");
   considerAnew(engine);
+  noteOlder(engine);
+}
+
+/** Inside `apply`. Of no version that is known now it is known whether its place was used again. */
+function noteOlder({ journal }: Engine): void {
+  const latest = journal.get<{ ms: number | null }>("SELECT MAX(found_ms) AS ms FROM versions")?.ms;
+  journal.setMeta(olderKey, String(latest ?? 0));
 }
 
 /** Says what waits for a device that the configuration does not have. */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { appendFileSync, cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { test, type TestContext } from "node:test";
 import { retry } from "../../core/amend.js";
+import { Journal } from "../../core/journal.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
@@ -57,6 +58,14 @@ function world(
     sent: () => ground.calls.filter((call) => /^(write|took) /.test(call)),
     older: () => bench.events.filter(({ what }) => what === "journal-older").map(({ level, facts }) => `${level} ${String(facts?.lines)}`),
   };
+}
+
+/** The journal that is kept knows of one file, and that it is delivered. */
+async function begun(it: World): Promise<void> {
+  it.card.put("a", "before");
+  await it.start();
+  await it.done(1);
+  await it.keep();
 }
 
 /** A few listings of the source. */
@@ -119,6 +128,28 @@ test("what was delivered and not deleted yet is deleted, also where the journal 
   assert.deepEqual(it.sent(), []);
 });
 
+test("power goes while what was lost is taken from the receipts: another content in the place of what was deleted is sent before it is deleted", async (t) => {
+  const it = world(t, { after: "delete" });
+  await begun(it);
+  await until(it.bench, "a is deleted", () => it.card.files.size === 0);
+  await it.keep();
+  it.card.put("b", "the first");
+  await it.done(2);
+  await until(it.bench, "b is deleted", () => it.card.files.size === 0);
+  await it.goBack();
+  it.card.put("b", "the other");
+  // The lines are durable in the journal, and nothing that comes after them.
+  const power = t.mock.method(Journal.prototype, "noteReceipts", () => {
+    throw new Error("no power");
+  });
+  await assert.rejects(it.start(), /no power/);
+  power.mock.restore();
+  await it.start();
+  await until(it.bench, "b is deleted again", () => it.card.files.size === 0);
+  const contents = [...it.ground.files.values()].map(({ bytes }) => bytes.toString()).sort();
+  assert.deepEqual(contents, ["before", "the first", "the other"]);
+});
+
 test("what is known by a receipt of one target only still goes to the other", async (t) => {
   const it = world(t, { card: new FakeDevice("card", { inPlace: true }) });
   const other = new FakeDevice("other");
@@ -143,10 +174,7 @@ test("what is known by a receipt of one target only still goes to the other", as
 test("a single shot is posted once, and one that was on its way is in doubt", async (t) => {
   const box = new PostBox("box");
   const it = world(t, { ground: box });
-  it.card.put("a", "before");
-  await it.start();
-  await it.done(1);
-  await it.keep();
+  await begun(it);
   it.card.put("b", "posted");
   await it.done(2);
   box.before = (call) => (call === "took c" ? new Promise(() => undefined) : undefined);
@@ -166,10 +194,7 @@ test("a single shot is posted once, and one that was on its way is in doubt", as
 test("the last line of a single shot counts: what was refused goes again, without a question", async (t) => {
   const box = new PostBox("box");
   const it = world(t, { ground: box });
-  it.card.put("a", "before");
-  await it.start();
-  await it.done(1);
-  await it.keep();
+  await begun(it);
   const [id] = it.bench.daemon.engine.journal.all<{ id: string }>("SELECT id FROM deliveries");
   await it.goBack();
   const sending = (record: object | null) => `${JSON.stringify({ sending: "of b", record })}\n`;
