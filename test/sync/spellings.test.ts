@@ -12,8 +12,15 @@ import { once, statusOf } from "./shared.js";
 
 const left = 3;
 
+interface ExfatWorld {
+  readonly box: string;
+  readonly nas: string;
+  /** The path of one with a route from "box" to "nas". */
+  config(route: object): string;
+}
+
 /** `nas` is an exFAT; undefined: there is none, and the test is skipped. */
-function exfatWorld(t: TestContext): { readonly world: World; readonly box: string; readonly nas: string } | undefined {
+function exfatWorld(t: TestContext): ExfatWorld | undefined {
   const mounted: string[] = [];
   // Before the world is taken away.
   t.after(() => mounted.forEach(unmount));
@@ -25,25 +32,19 @@ function exfatWorld(t: TestContext): { readonly world: World; readonly box: stri
     return undefined;
   }
   mounted.push(nas);
-  return { world, box, nas };
+  const own = { type: "local", settle: "0s", interval: "1s" };
+  const devices = { box: { ...own, dir: "box" }, nas: { ...own, dir: "nas" } };
+  return { box, nas, config: (route) => world.config({ devices, routes: [{ from: "box", to: ["nas"], ...route }] }) };
 }
 
 for (const mode of ["mirror", "mirror with deletes", "two-way"] as const)
   test(`${mode} to exFAT`, async (t) => {
     const exfat = exfatWorld(t);
     if (exfat === undefined) return;
-    const { world, box, nas } = exfat;
-    const own = { settle: "0s", interval: "1s" };
-    const config = world.config({
-      devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own } },
-      routes: [
-        {
-          from: "box",
-          to: ["nas"],
-          mode: mode.startsWith("mirror") ? "mirror" : mode,
-          ...(mode === "mirror with deletes" ? { deletes: true } : {}),
-        },
-      ],
+    const { box, nas } = exfat;
+    const config = exfat.config({
+      mode: mode.startsWith("mirror") ? "mirror" : mode,
+      ...(mode === "mirror with deletes" ? { deletes: true } : {}),
     });
     const put = (path: string, text: string) => {
       mkdirSync(join(box, path, ".."), { recursive: true });
@@ -115,11 +116,8 @@ for (const [what, name] of [
   test(`a mirror renames a thing to a name that ${what} on exFAT: all else is brought, and that is told`, async (t) => {
     const exfat = exfatWorld(t);
     if (exfat === undefined) return;
-    const { world, box, nas } = exfat;
-    const config = world.config({
-      devices: { box: { type: "local", dir: "box", settle: "0s" }, nas: { type: "local", dir: "nas", settle: "0s" } },
-      routes: [{ from: "box", to: ["nas"], mode: "mirror" }],
-    });
+    const { box, nas } = exfat;
+    const config = exfat.config({ mode: "mirror" });
     for (const path of ["keep", "taken", "changed"]) writeFileSync(join(box, path), path);
     await once(config);
     renameSync(join(box, "keep"), join(box, name));
@@ -140,12 +138,8 @@ for (const [what, name] of [
 test("two-way to exFAT: a name that it cannot hold is told as that, and holds up nothing else", async (t) => {
   const exfat = exfatWorld(t);
   if (exfat === undefined) return;
-  const { world, box, nas } = exfat;
-  const own = { settle: "0s", interval: "1s" };
-  const config = world.config({
-    devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "local", dir: "nas", ...own } },
-    routes: [{ from: "box", to: ["nas"], mode: "two-way" }],
-  });
+  const { box, nas } = exfat;
+  const config = exfat.config({ mode: "two-way" });
   mkdirSync(join(box, "cam"));
   for (const path of ["cam/log 12:30.txt", "cam/ok", "keep", "keep2"]) writeFileSync(join(box, path), path);
   const said = await once(config, left);
