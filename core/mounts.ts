@@ -62,7 +62,8 @@ function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
   return mounts.findLast(({ dir }) => dir.length === length && isIn(path, dir));
 }
 
-const isIn = (path: string, dir: string) => dir === "/" || isAtOrBelow(path, dir);
+/** Of paths with no link in them. */
+export const isIn = (path: string, dir: string) => dir === "/" || isAtOrBelow(path, dir);
 
 function isReadOnly(options = ""): boolean {
   return options.split(",").includes("ro");

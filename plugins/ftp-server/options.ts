@@ -4,6 +4,7 @@
  * Figures come out as bytes and milliseconds. Nothing here opens a port or a file but what `{ "file": … }` of a password names.
  */
 import * as v from "valibot";
+import { mounted } from "../../core/on-mount.js";
 import { described, duration, listenAddress, oneLine, path, secret } from "../../core/options.js";
 import { isSafePath } from "../../core/names.js";
 import { isPasswordHash } from "../../core/password.js";
@@ -94,6 +95,7 @@ const table = v.strictObject({
     ),
   ),
   root: described(path(), "The directory that holds the users' directories; made when it is missing."),
+  mounted: mounted(),
   users: v.optional(
     described(
       v.pipe(

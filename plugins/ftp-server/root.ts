@@ -84,6 +84,9 @@ interface OpenDir {
 /** Hears of a directory that was removed and made anew. */
 export type OnAnew = (dir: string) => void;
 
+/** Throws ENODEV where the root's file system is not mounted. */
+export type ExpectHere = () => void;
+
 /** So many names are looked at at once: as many as libuv has threads. What is asked beyond that stands in its queue, ahead of each step of everybody else's upload. */
 const lookedAtAtOnce = 4;
 
@@ -92,13 +95,15 @@ export class Root {
   readonly #dir: string;
   /** The file system that holds it. */
   readonly #dev: number;
+  readonly #expectHere: ExpectHere;
   readonly #onAnew: OnAnew | undefined;
   readonly #above: Place;
 
   /** `above` are the names from the outer root to this one, for `outer()`. */
-  private constructor(dir: string, dev: number, onAnew: OnAnew | undefined, above: Place) {
+  private constructor(dir: string, dev: number, expectHere: ExpectHere, onAnew: OnAnew | undefined, above: Place) {
     this.#dir = dir;
     this.#dev = dev;
+    this.#expectHere = expectHere;
     this.#onAnew = onAnew;
     this.#above = above;
   }
@@ -107,20 +112,21 @@ export class Root {
    * Makes the directory where it is missing, and follows links that lead to it: those are the administrator's. With `onAnew` also where somebody removes
    * it later.
    */
-  static async open(dir: string, onAnew?: OnAnew): Promise<Root> {
-    return Root.#of(dir, onAnew, []);
+  static async open(dir: string, expectHere: ExpectHere = () => undefined, onAnew?: OnAnew): Promise<Root> {
+    return Root.#of(dir, expectHere, onAnew, []);
   }
 
-  static async #of(dir: string, onAnew: OnAnew | undefined, above: Place): Promise<Root> {
+  static async #of(dir: string, expectHere: ExpectHere, onAnew: OnAnew | undefined, above: Place): Promise<Root> {
+    expectHere();
     await makeDirDurable(dir);
     const real = await fs.realpath(dir);
-    return new Root(real, (await fs.stat(real)).dev, onAnew, above);
+    return new Root(real, (await fs.stat(real)).dev, expectHere, onAnew, above);
   }
 
   /** The tree below one of its directories. Links of the administrator may lead there. */
   async below(path: string, onAnew?: OnAnew): Promise<Root> {
     if (path === "") return this;
-    return Root.#of(`${this.#dir}/${path}`, onAnew, placeOfCorePath(path));
+    return Root.#of(`${this.#dir}/${path}`, this.#expectHere, onAnew, placeOfCorePath(path));
   }
 
   /** The same place as the outer root counts it. */
@@ -149,6 +155,7 @@ export class Root {
 
   /** Once more where the root itself was removed, and could be made anew. */
   async #there<T>(use: () => Promise<T>): Promise<T> {
+    this.#expectHere();
     try {
       return await use();
     } catch (error) {

@@ -12,7 +12,9 @@ import { CertificateFiles } from "../../core/certificate-files.js";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
+import { OnMount } from "../../core/on-mount.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
+import { reasonOf } from "../../core/retry.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
 import { transferVerbs } from "./commands-transfer.js";
@@ -21,7 +23,7 @@ import { Inbox } from "./inbox.js";
 import { InboxTree } from "./inbox-tree.js";
 import type { FtpServerOptions, User } from "./options.js";
 import { plainAddress, Ports } from "./passive.js";
-import { Root } from "./root.js";
+import { fileError, Root } from "./root.js";
 import { Session, type Login, type Verbs } from "./session.js";
 import { Writers, type Shared } from "./shared.js";
 import { UsersFile } from "./users-file.js";
@@ -64,6 +66,7 @@ export class FtpServer implements Service, Shared {
   readonly tree: Tree;
   readonly verbs: readonly (readonly [string, string | undefined])[];
   readonly #context: PluginContext;
+  readonly #mount: OnMount;
   /** Of users of the configuration. */
   readonly #roots = new Map<string, Root>();
   readonly #usersFile: UsersFile | undefined;
@@ -79,6 +82,7 @@ export class FtpServer implements Service, Shared {
   constructor(options: FtpServerOptions, context: PluginContext) {
     this.options = options;
     this.#context = context;
+    this.#mount = new OnMount(options.root, options.mounted, context.memory);
     this.ports = new Ports(options.passivePorts);
     this.doorkeeper = new Doorkeeper(context.clock);
     this.arrivals = new Inbox(context, this.writers);
@@ -109,6 +113,16 @@ export class FtpServer implements Service, Shared {
     throwIfAborted(signal);
     if (this.#closed) throw new Fault("aborted", "the FTP server was closed");
     if (this.#server !== undefined) return;
+    try {
+      await this.#start(signal);
+    } catch (error) {
+      this.presence$.next({ state: "detached", reason: `it is not served: ${reasonOf(error)}` });
+      throw error;
+    }
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    this.#mount.expectHere();
     const root = await this.#openRoots();
     this.#expectApart();
     const fingerprint = (await this.#certificate?.read())?.fingerprint;
@@ -131,6 +145,7 @@ export class FtpServer implements Service, Shared {
   }
 
   async probeStart(signal: AbortSignal): Promise<void> {
+    this.#mount.expectHere();
     const { root, users } = this.options;
     for (const [name, { root: dir = name, write }] of Object.entries(users)) {
       throwIfAborted(signal);
@@ -206,6 +221,7 @@ export class FtpServer implements Service, Shared {
   }
 
   async rootOf(name: string, { root = name }: User): Promise<Root> {
+    this.#expectHere();
     return this.#roots.get(name) ?? this.arrivals.root.below(root);
   }
 
@@ -312,10 +328,18 @@ export class FtpServer implements Service, Shared {
     if (/^10+$/.test(`${count}`)) this.say("warn", `${count} connections from ${address} have ended without a login`, { address, count });
   }
 
+  /** It may be unmounted while it is served. Throws ENODEV. */
+  #expectHere(): void {
+    const away = this.#mount.away();
+    if (away === undefined) return;
+    this.complain(away, {});
+    throw fileError("ENODEV", away);
+  }
+
   async #openRoots(): Promise<Root> {
     try {
       const onAnew = (dir: string) => this.say("warn", `${dir} was removed, and is made anew`, { dir });
-      const root = await Root.open(this.options.root, onAnew);
+      const root = await Root.open(this.options.root, () => this.#expectHere(), onAnew);
       for (const [name, user] of Object.entries(this.options.users)) this.#roots.set(name, await root.below(user.root ?? name, onAnew));
       return root;
     } catch (error) {

@@ -6,6 +6,15 @@ import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
 import { entryOf, type Within, withinAt } from "../../core/stat.js";
 
+/** A directory of this machine, as a device uses it. */
+export interface LocalPlace {
+  readonly dir: string;
+  /** It is made where it is missing. */
+  readonly create: boolean;
+  /** Throws Fault "offline" where its file system is not mounted. */
+  expectHere?(): void;
+}
+
 /** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */
 export function placeOf(root: string, path: string): Buffer {
   if (!isSafePath(path)) throw new Fault("rejected", `${JSON.stringify(path)} would lead out of the directory`);

@@ -5,6 +5,7 @@ import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
 import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
+import { mounted, OnMount } from "../../core/on-mount.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
 import { deadLink } from "../../core/stat.js";
@@ -28,6 +29,7 @@ const options = v.strictObject({
     ),
     false,
   ),
+  mounted: mounted(),
 });
 export type LocalOptions = v.InferOutput<typeof options>;
 
@@ -51,9 +53,13 @@ class LocalDevice implements Device {
   readonly #closed = new Subject<void>();
   readonly #options: LocalOptions;
   readonly #files = new FileThread();
+  readonly #mount: OnMount;
 
   constructor(given: LocalOptions, context: PluginContext) {
     this.#options = given;
+    this.#mount = new OnMount(given.dir, given.mounted, context.memory);
+    // It may be unmounted between two looks.
+    const place = { ...given, expectHere: () => this.#mount.expectHere() };
     const changes$ = new Observable<void>((subscriber) => {
       // A hint only: a directory that cannot be watched is still listed.
       try {
@@ -65,9 +71,9 @@ class LocalDevice implements Device {
         return undefined;
       }
     }).pipe(takeUntil(this.#closed));
-    this.source = new LocalSource(given, changes$, this.#files);
-    this.target = new LocalTarget(given);
-    this.tree = new LocalTree(given, this.#files, this.source, this.target);
+    this.source = new LocalSource(place, changes$, this.#files);
+    this.target = new LocalTarget(place);
+    this.tree = new LocalTree(place, this.#files, this.source, this.target);
     this.presence$ = defer(() => concat(of(this.#look()), timer(lookMs, lookMs).pipe(map(() => this.#look())))).pipe(
       distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
       takeUntil(this.#closed),
@@ -113,6 +119,8 @@ class LocalDevice implements Device {
   #look(): Presence {
     const { dir, create } = this.#options;
     try {
+      const away = this.#mount.away();
+      if (away !== undefined) return { state: "detached", reason: away };
       const stat = statSync(dir, { throwIfNoEntry: false });
       if (stat === undefined) {
         const dead = deadLink(dir);

@@ -10,7 +10,7 @@ import { nameIn } from "../../core/paths.js";
 import type { DigestedReading, FileEntry, HowToRead, ListOptions, Source, SourceFeatures } from "../../core/plugin.js";
 import { readableOf } from "../../core/reading.js";
 import { entryInstead, volumeAt, volumeOf, withinAt } from "../../core/stat.js";
-import { lookAt, makeRoot, placeOf, statAt } from "./place.js";
+import { type LocalPlace, lookAt, makeRoot, placeOf, statAt } from "./place.js";
 
 /** For so many in all a thread is not begun: that takes longer. */
 const fewNames = 200;
@@ -28,22 +28,23 @@ export class LocalSource implements Source {
   readonly features: SourceFeatures;
 
   readonly root: string;
-  readonly #create: boolean;
+  readonly #place: LocalPlace;
   readonly #files: FileThread;
 
   constructor(
-    { dir, inPlace, create }: { readonly dir: string; readonly inPlace: boolean; readonly create: boolean },
+    place: LocalPlace & { readonly inPlace: boolean },
     readonly changes$: Observable<void>,
     files: FileThread,
   ) {
-    this.root = dir;
-    this.#create = create;
+    this.root = place.dir;
+    this.#place = place;
     this.#files = files;
-    this.features = { ranges: true, digests: [], concurrency: 16, inPlace };
+    this.features = { ranges: true, digests: [], concurrency: 16, inPlace: place.inPlace };
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
-    if (this.#create) await makeRoot(this.root);
+    this.#place.expectHere?.();
+    if (this.#place.create) await makeRoot(this.root);
     const mounted = options.directories === true ? await this.#mounted() : undefined;
     const listing: Listing = { seen: 0 };
     const dirs: FileEntry[] = [{ path: "", kind: "directory", size: 0 }];
@@ -78,6 +79,7 @@ export class LocalSource implements Source {
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
+    this.#place.expectHere?.();
     return lookAt(this.root, path);
   }
 

@@ -10,7 +10,7 @@ import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } fr
 import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncFound, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { expectNoLink, ifThere, makeRoot, noName, parentOf, placeOf, statAt } from "./place.js";
+import { expectNoLink, ifThere, type LocalPlace, makeRoot, noName, parentOf, placeOf, statAt } from "./place.js";
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -24,14 +24,14 @@ export class LocalTarget implements Target {
   };
 
   readonly root: string;
-  readonly #create: boolean;
+  readonly #place: LocalPlace;
   /** Partials that this process wrote, and no sync of which has failed. */
   readonly #written = new Set<string>();
   readonly #bad = new BadPlaces();
 
-  constructor({ dir, create }: { readonly dir: string; readonly create: boolean }) {
-    this.root = dir;
-    this.#create = create;
+  constructor(place: LocalPlace) {
+    this.root = place.dir;
+    this.#place = place;
   }
 
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
@@ -53,10 +53,11 @@ export class LocalTarget implements Target {
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     throwIfAborted(signal);
+    this.#place.expectHere?.();
     // A final name that can never be must not cost a transfer first.
     placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
-    if (this.#create) await makeRoot(this.root);
+    if (this.#place.create) await makeRoot(this.root);
     await makeDirs(this.root, upload.partialPath);
     let handle: fs.FileHandle | undefined;
     let marks: Marks | undefined;
@@ -111,6 +112,7 @@ export class LocalTarget implements Target {
   /** As a clone, where the file system has those: that takes no time and no room. */
   async splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
+    this.#place.expectHere?.();
     placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
     if (at !== 0 || from.offset !== 0) throw new Fault("conflict", "only all of a file is copied, to begin with");
@@ -142,6 +144,7 @@ export class LocalTarget implements Target {
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     throwIfAborted(signal);
+    this.#place.expectHere?.();
     placeOf(this.root, upload.path);
     const partial = await statAt(this.root, upload.partialPath);
     if (partial === undefined) {
@@ -206,6 +209,7 @@ export class LocalTarget implements Target {
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
+    this.#place.expectHere?.();
     try {
       await removeDurable(placeOf(this.root, upload.partialPath));
     } catch (error) {

@@ -12,29 +12,29 @@ import type { FileEntry, MoveHow, Stamp, Tree, TreePromises } from "../../core/p
 import { expectBelow, expectMovable } from "../../core/remote.js";
 import { orRefused, publishTo, tryOut } from "../../core/try-out.js";
 import { Turns } from "../../core/turns.js";
-import { expectNoLink, isSame, lookAt, makeRoot, noName, parentOf, placeOf } from "./place.js";
+import { expectNoLink, isSame, type LocalPlace, lookAt, makeRoot, noName, parentOf, placeOf } from "./place.js";
 import { listDir, type LocalSource } from "./source.js";
 import { makeDirs, type LocalTarget } from "./target.js";
 
 export class LocalTree implements Tree {
   readonly root: string;
-  readonly #create: boolean;
+  readonly #place: LocalPlace;
   readonly #files: FileThread;
   readonly #source: LocalSource;
   readonly #target: LocalTarget;
   /** A medium that hangs leaves one of libuv's four threads to everybody else. */
   readonly #syncs = new Turns(3);
 
-  /** `create`: the root is made where it is missing. */
-  constructor(given: { readonly dir: string; readonly create: boolean }, files: FileThread, source: LocalSource, target: LocalTarget) {
-    this.root = given.dir;
-    this.#create = given.create;
+  constructor(place: LocalPlace, files: FileThread, source: LocalSource, target: LocalTarget) {
+    this.root = place.dir;
+    this.#place = place;
     this.#files = files;
     this.#source = source;
     this.#target = target;
   }
 
   async *list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
+    this.#place.expectHere?.();
     if (dir !== "") await expectNoLink(this.root, `${dir}/`);
     for await (const entries of listDir(this.#files, this.root, dir, signal))
       for (const entry of entries) {
@@ -43,7 +43,8 @@ export class LocalTree implements Tree {
       }
   }
 
-  stat(path: string): Promise<FileEntry | undefined> {
+  async stat(path: string): Promise<FileEntry | undefined> {
+    this.#place.expectHere?.();
     return lookAt(this.root, path);
   }
 
@@ -135,7 +136,8 @@ export class LocalTree implements Tree {
   }
 
   async #makeDirsOf(path: string): Promise<void> {
-    if (this.#create) await makeRoot(this.root);
+    this.#place.expectHere?.();
+    if (this.#place.create) await makeRoot(this.root);
     await makeDirs(this.root, path);
   }
 

@@ -1,5 +1,6 @@
 /** The options of the registry: validation, defaults and help text in one table. Figures come out as bytes and milliseconds; nothing here opens a port or a file but what a secret names. */
 import * as v from "valibot";
+import { mounted } from "../../core/on-mount.js";
 import { described, duration, host, listenAddress, oneLine, path, port, secret, size } from "../../core/options.js";
 import { email, httpUrl } from "./wire.js";
 
@@ -70,6 +71,7 @@ const table = v.strictObject({
     ),
   ),
   root: described(path(), "The directory that gets a directory per owner, vehicle and slot; made when it is missing."),
+  mounted: mounted(),
   tls: v.optional(
     described(
       v.strictObject({ cert: described(path(), "The certificate chain, PEM."), key: described(path(), "Its private key, PEM.") }),

@@ -13,10 +13,12 @@ import { BehaviorSubject } from "../../core/rxjs.js";
 import { newCertificate } from "../../core/certificate.js";
 import { CertificateFiles } from "../../core/certificate-files.js";
 import { codeOf, Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import { makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
+import { freeBytesAt, makeDirDurable, mayWriteIn, writeDurable } from "../../core/fs.js";
 import { fingerprintOf, listening } from "../../core/net.js";
+import { OnMount } from "../../core/on-mount.js";
 import type { PluginContext, Presence, Service } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
+import { reasonOf } from "../../core/retry.js";
 import { all } from "../../core/turns.js";
 import { forwardedFor, whose } from "./allowance.js";
 import { Api } from "./api.js";
@@ -27,6 +29,7 @@ import { FtpAccounts } from "./ftp-accounts.js";
 import { Mailer } from "./mail.js";
 import { orders } from "./orders.js";
 import type { RegistryOptions } from "./options.js";
+import { Refused } from "./refused.js";
 import { Registrations } from "./registrations.js";
 import { Slots } from "./slots.js";
 import { openCatalogue } from "./sqlite-catalogue.js";
@@ -56,15 +59,19 @@ export class Registry implements Service {
   readonly presence$ = new BehaviorSubject<Presence>({ state: "detached", reason: "the registry is not served yet" });
   readonly #options: RegistryOptions;
   readonly #context: PluginContext;
+  readonly #mount: OnMount;
   readonly #ftp: FtpAccounts | undefined;
   #catalogue: Promise<Catalogue> | undefined;
   #running: Running | undefined;
+  /** As it was told. */
+  #away: string | undefined;
   #closed = false;
   readonly #connected = new Map<string, number>();
 
   constructor(options: RegistryOptions, context: PluginContext) {
     this.#options = options;
     this.#context = context;
+    this.#mount = new OnMount(options.root, options.mounted, context.memory);
     const { ftp, quota } = options;
     if (ftp !== undefined)
       this.#ftp = new FtpAccounts(
@@ -89,6 +96,16 @@ export class Registry implements Service {
     throwIfAborted(signal);
     if (this.#closed) throw new Fault("aborted", "it was closed");
     if (this.#running !== undefined) return;
+    try {
+      await this.#start(signal);
+    } catch (error) {
+      this.presence$.next({ state: "detached", reason: `it is not served: ${reasonOf(error)}` });
+      throw error;
+    }
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    this.#mount.expectHere();
     const { root, mail, slotIdle, keepFree, quota, linkValid, legacy } = this.#options;
     const { clock, stateDir } = this.#context;
     const say: PluginContext["say"] = (level, message, facts) => this.#context.say(level, message, facts);
@@ -109,7 +126,15 @@ export class Registry implements Service {
       say,
     );
     const slots = new Slots(
-      { root, idleMs: slotIdle, keepFreeBytes: keepFree, vehicleBytes: quota.vehicle, ownerBytes: quota.owner, legacy },
+      {
+        root,
+        free: () => this.#free(),
+        idleMs: slotIdle,
+        keepFreeBytes: keepFree,
+        vehicleBytes: quota.vehicle,
+        ownerBytes: quota.owner,
+        legacy,
+      },
       catalogue,
       door,
       clock,
@@ -146,6 +171,7 @@ export class Registry implements Service {
   async probeStart(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     const { root, listen, tls, legacy, mail } = this.#options;
+    this.#mount.expectHere();
     await mayWriteIn(root).catch((error: unknown) => {
       throw faultOfErrno(error, `cannot write in ${root}`);
     });
@@ -211,6 +237,14 @@ export class Registry implements Service {
     await (await this.#catalogue?.catch(() => undefined))?.close();
     this.#catalogue = undefined;
     this.presence$.complete();
+  }
+
+  async #free(): Promise<number> {
+    const away = this.#mount.away();
+    if (away !== this.#away && away !== undefined) this.#context.say("warn", `nothing is taken: ${away}`);
+    this.#away = away;
+    if (away === undefined) return freeBytesAt(this.#options.root);
+    throw new Refused("full", "the disk of this station is not mounted");
   }
 
   #opened(): Promise<Catalogue> {

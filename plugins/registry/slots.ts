@@ -7,7 +7,6 @@
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { freeBytesAt } from "../../core/fs.js";
 import { otherName } from "../../core/names.js";
 import type { Clock } from "../../core/plugin.js";
 import { sizeText } from "../../core/text.js";
@@ -33,6 +32,8 @@ export interface DoorOfSlots {
 
 export interface SlotsOptions {
   readonly root: string;
+  /** Bytes that are free there. Throws Refused. */
+  readonly free: () => Promise<number>;
   readonly idleMs: number;
   readonly keepFreeBytes: number;
   readonly vehicleBytes: number | undefined;
@@ -372,7 +373,7 @@ export class Slots {
   /** What is used, and what others announced and did not send yet. Of `but` nothing is counted. */
   async #usage(vehicle: Vehicle, but?: Announced) {
     const used = await this.catalogue.used(vehicle.id);
-    const sum = { vehicleBytes: used.vehicle, ownerBytes: used.owner, free: await freeBytesAt(this.options.root) };
+    const sum = { vehicleBytes: used.vehicle, ownerBytes: used.owner, free: await this.options.free() };
     for (const other of this.#open.values()) {
       const mine = other === but?.open;
       // What one vehicle did to its slot keeps no other out.

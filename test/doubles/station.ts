@@ -12,6 +12,7 @@ import { createHash } from "node:crypto";
 import { getRequestListener } from "@hono/node-server";
 import { RealClock } from "../../core/clock.js";
 import { isFault } from "../../core/errors.js";
+import { freeBytesAt } from "../../core/fs.js";
 import { RegistryClient } from "../../plugins/apsync/client.js";
 import { newKey, readKey, type Signer } from "../../plugins/apsync/key.js";
 import { Api } from "../../plugins/registry/api.js";
@@ -103,6 +104,7 @@ export async function station(
   );
   const options = {
     root,
+    free: () => freeBytesAt(root),
     idleMs: 600_000,
     keepFreeBytes: 0,
     vehicleBytes: undefined,

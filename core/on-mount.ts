@@ -1,0 +1,105 @@
+/**
+ * Whether a directory is on the file system that it was on. A disk that is not mounted leaves its mount point: what is written there fills the file system
+ * of the machine, and is hidden once the disk is back.
+ */
+import { realpathSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import * as v from "valibot";
+import { codeOf, Fault } from "./errors.js";
+import { isIn } from "./mounts.js";
+import { described } from "./options.js";
+import type { Memo } from "./plugin.js";
+
+/** The option of a device that has a directory of this machine. */
+export const mounted = () =>
+  v.optional(
+    described(
+      v.boolean("true or false"),
+      "Whether its directory has to be on a file system that is mounted: `true` from the first start on, `false` never. Default: once it was seen to be.",
+    ),
+  );
+
+interface Known {
+  /** With no link in it. */
+  readonly dir: string;
+  /** Where its file system is mounted. */
+  readonly at: string;
+}
+
+const key = "mount";
+
+export class OnMount {
+  #known: Known | undefined;
+
+  /** `must`: the option. What was seen is kept in `memory`. */
+  constructor(
+    readonly dir: string,
+    readonly must: boolean | undefined,
+    readonly memory: Memo,
+  ) {
+    this.#known = memory.get(key) as Known | undefined;
+  }
+
+  /**
+   * Why it is not, for a person. Synchronous: some microseconds for each part of the path. A directory that cannot be looked at is no reason: that shows where
+   * it is used.
+   */
+  away(): string | undefined {
+    if (this.must === false) return undefined;
+    const found = lookedAt(this.dir);
+    if (found === undefined) return undefined;
+    const { dir, isThere, at } = found;
+    const was = this.#known?.dir === dir ? this.#known.at : undefined;
+    const without = `mount it, or say "mounted": false where ${this.dir} is to be used without`;
+    if (was !== undefined && was !== at && isIn(was, at)) return `${was} is not mounted: ${without}`;
+    if (was === undefined && this.must === true && at === "/") return `${this.dir} is on no file system that is mounted: ${without}`;
+    if (isThere && at !== "/" && at !== was) this.#learn({ dir, at });
+    return undefined;
+  }
+
+  /** Throws Fault "offline". */
+  expectHere(): void {
+    const away = this.away();
+    if (away !== undefined) throw new Fault("offline", away);
+  }
+
+  #learn(known: Known): void {
+    this.#known = known;
+    // Else it is learned at the next start.
+    this.memory.set(key, known).catch(() => undefined);
+  }
+}
+
+interface Found extends Known {
+  readonly isThere: boolean;
+}
+
+function lookedAt(dir: string): Found | undefined {
+  try {
+    const real = realOf(dir);
+    return { ...real, at: mountOf(real.dir) };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Also of a directory that is not there. */
+function realOf(dir: string): { readonly dir: string; readonly isThere: boolean } {
+  try {
+    return { dir: realpathSync(dir), isThere: true };
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT" || dirname(dir) === dir) throw error;
+    return { dir: join(realOf(dirname(dir)).dir, basename(dir)), isThere: false };
+  }
+}
+
+/** The uppermost directory of the same file system, from `dir` on or, where that is not there, from the nearest above it. */
+function mountOf(dir: string): string {
+  let found: { readonly at: string; readonly device: number } | undefined;
+  for (let at = dir; ; at = dirname(at)) {
+    const device = statSync(at, { throwIfNoEntry: false })?.dev;
+    if (found !== undefined && device !== found.device) return found.at;
+    if (device !== undefined) found = { at, device };
+    if (dirname(at) === at) return at;
+  }
+}
