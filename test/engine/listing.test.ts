@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { giveUp } from "../../core/space.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
+import { PostBox } from "../post-box.js";
 
 test("a source is listed once when it attaches, and left alone afterwards for as long as that took", async (t) => {
   const bench = new Bench(t);
@@ -71,6 +73,39 @@ for (const timeless of [true, false])
       assert.deepEqual(contents(), ["one more.", "the first", "the other"]);
       assert.equal(out.files.get("00000001.BIN")?.bytes.toString(), "the first");
     });
+
+for (const after of ["keep", "delete"] as const)
+  test(`another file that looks the same, of which a new target asks first, is no more of the one before: ${after}`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    card.timeless = true;
+    const [out, box] = [new FakeDevice("out"), new PostBox("box")];
+    card.put("00000001.BIN", "the first");
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: after }]);
+    await until(bench, "delivered", () => out.files.size === 1 && card.files.size === (after === "keep" ? 1 : 0));
+    const { engine } = bench.daemon;
+    for (const { id } of engine.journal.all<{ id: string }>("SELECT id FROM versions")) {
+      const version = engine.queue.version(id);
+      assert.ok(version !== undefined && (await giveUp(engine, version, "delivered")));
+    }
+    await bench.stop();
+    card.put("00000001.BIN", "the other");
+    // Whoever only compares is slower than the pull.
+    const compares = after === "delete";
+    const before = bench.events.length;
+    const pullEnds = () => bench.events.slice(before).some(({ what }) => what === "pulled" || what === "changed");
+    let opened = 0;
+    card.before = (call) => (compares && call.startsWith("open ") && opened++ === 0 ? until(bench, "the pull ends", pullEnds) : undefined);
+    await bench.start({ sources: [card], targets: [out, box] }, [{ from: "card", to: ["out", "box"], afterDelivery: after }]);
+    const contents = () => [...out.files.values()].map(({ bytes }) => bytes.toString()).sort();
+    await until(bench, "the other is there, too", () => contents().length === 2);
+    await until(bench, "posted", () => !/ready|wanting|active/.test(bench.states("box").join()));
+    assert.deepEqual(contents(), ["the first", "the other"]);
+    assert.deepEqual(
+      box.posts.map(({ bytes }) => bytes.toString()),
+      ["the other"],
+    );
+  });
 
 for (const inPlace of [false, true])
   test(`what is back as it was is sent to nobody again, and stays (${inPlace ? "read in place" : "by the spool"})`, async (t) => {
