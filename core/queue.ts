@@ -68,6 +68,9 @@ export class Queue {
   /** When versions were acted on at their source: a listing that began before may show them still. */
   readonly left = new Map<string, { readonly source: string; readonly atMs: number }>();
 
+  /** Receipts that are on their way to the medium. */
+  readonly #unsynced = new Set<StoredReceipt>();
+
   /** Versions that the spool could never hold when it was to have a copy of them. */
   readonly uncopied = new Set<string>();
 
@@ -438,12 +441,15 @@ export class Queue {
   }
 
   /** The delivery is done, and that is durable, here and in receipts.jsonl. */
-  acknowledge(id: string, receipt: StoredReceipt): Promise<void> {
-    return this.journal.commit(() => {
+  async acknowledge(id: string, receipt: StoredReceipt): Promise<void> {
+    this.#unsynced.add(receipt);
+    await this.journal.commit(() => {
       const line = JSON.stringify(receipt);
       this.journal.appendReceipt(`${line}\n`);
       this.done(id, receipt, line, this.clock.wallMs());
     });
+    // A journal that failed is opened anew, with a queue of its own: here nothing of it is acted on any more.
+    this.#unsynced.delete(receipt);
   }
 
   /** Inside `apply`. The delivery is done, as a line of receipts.jsonl says. */
@@ -470,6 +476,8 @@ export class Queue {
     const now = this.clock.monotonicMs();
     for (const [id, due] of this.releasable) {
       if (due.source !== source || due.notBeforeMs > now) continue;
+      // Power may take a receipt yet.
+      if ([...this.#unsynced].some((receipt) => receipt.version === id)) continue;
       const version = this.version(id);
       const deliveries = this.deliveriesOf(id);
       const required = deliveries.filter((delivery) => delivery.required === 1);

@@ -210,3 +210,29 @@ test("what a person sends again is not deleted at its source at the same moment"
   go();
   await until(bench, "deleted", () => !card.files.has("a.bin"));
 });
+
+test("nothing is deleted at its source before its receipt is on the medium", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  card.put("a", "content");
+  const out = new FakeDevice("out");
+  let go = (): void => undefined;
+  let synced = Promise.resolve();
+  out.before = (call) => {
+    if (call !== "commit a") return undefined;
+    synced = new Promise((resolve) => (go = resolve));
+    return undefined;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const { journal, finders, relist$, work$ } = bench.daemon.engine;
+  t.mock.method(journal.receipts, "datasync", () => synced);
+  await until(bench, "applied", () => bench.states("out").join() === "done");
+  const finder = finders.get("card");
+  const { listings = 0 } = finder ?? {};
+  work$.next();
+  relist$.next("card");
+  await until(bench, "listed", () => (finder?.listings ?? 0) > listings);
+  assert.equal(card.files.size, 1);
+  go();
+  await until(bench, "deleted", () => card.files.size === 0);
+});
