@@ -18,7 +18,7 @@ export class Back {
   /** Versions of which the place has another file now. */
   readonly #others = new Set<string>();
   readonly #asked = new Set<string>();
-  readonly #notBefore = new Map<string, number>();
+  readonly #failed = new Map<string, { readonly reason: string; readonly notBeforeMs: number }>();
   #reading: Promise<void> = Promise.resolve();
 
   /** `again`: is called once it is known of one that it is another. */
@@ -37,12 +37,26 @@ export class Back {
   /** Whether what is listed is known to be another file than that version, which was taken away; where that is not known, it is read. */
   isAnother(version: string, entry: FileEntry): boolean {
     if (this.#others.has(version)) return true;
-    const isDue = (this.#notBefore.get(version) ?? 0) <= this.engine.clock.monotonicMs();
+    const isDue = (this.#failed.get(version)?.notBeforeMs ?? 0) <= this.engine.clock.monotonicMs();
     if (isDue && !this.#asked.has(version)) {
       this.#asked.add(version);
       this.#reading = this.#reading.then(() => this.#read(version, entry));
     }
     return false;
+  }
+
+  /** Why it is not known of a version, which was taken away, what is there again. */
+  reasonFor(version: string): string | undefined {
+    const failed = this.#failed.get(version);
+    if (failed !== undefined) return `it is there again after it was taken away, and cannot be read: ${failed.reason}`;
+    return this.#asked.has(version)
+      ? "it is there again after it was taken away, and is read to see whether it is another file"
+      : undefined;
+  }
+
+  /** The same, of one that could not be read. */
+  failureOf(version: string): string | undefined {
+    return this.#failed.has(version) ? this.reasonFor(version) : undefined;
   }
 
   async #read(id: string, entry: FileEntry): Promise<void> {
@@ -55,16 +69,17 @@ export class Back {
       const isSame = delivered !== undefined && (await lane.host(stop, (signal) => digestAtSource(lane, entry, signal))) === delivered;
       if (isSame) await this.#keep(id);
       else this.#others.add(id);
-      this.#notBefore.delete(id);
+      this.#failed.delete(id);
       this.again();
     } catch (error) {
       if (stop.aborted) return;
-      if (!isFault(error, "missing", "changed")) lane.noteFault(error);
-      this.#notBefore.set(id, engine.clock.monotonicMs() + againMs);
-      engine.events.say("debug", "listed", `${lane.name}:${entry.path} is there again, and cannot be read: ${reasonOf(error)}`, {
-        device: lane.name,
-        path: entry.path,
-      });
+      // A file that may not be read, on a source that may.
+      const ofFile = isFault(error, "missing", "changed") || (isFault(error, "denied") && (await lane.usable(stop)));
+      if (!ofFile) lane.noteFault(error);
+      // The next listing sees it once the device is there.
+      if (isFault(error, "offline")) return;
+      this.#failed.set(id, { reason: reasonOf(error), notBeforeMs: engine.clock.monotonicMs() + againMs });
+      this.again();
     } finally {
       this.#asked.delete(id);
     }

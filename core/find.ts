@@ -113,6 +113,11 @@ export class Finder {
     return { size, written, inMs: Math.max(0, sinceMs + this.lane.config.settleMs - this.engine.clock.monotonicMs()) };
   }
 
+  /** Of a version that was taken away at its source: why it is not known what is there again; undefined where nothing is, or that is known. */
+  backReason(version: string): string | undefined {
+    return this.#back.reasonFor(version);
+  }
+
   /** When a route with `"since": "install"` ran first; undefined where it never did, or has no such rule. */
   startOf(route: RouteLane): number | undefined {
     const known = this.#startNoted(route);
@@ -240,6 +245,8 @@ export class Finder {
         leave(entry, "it is listed, but when it is asked for it is gone, or is not what was listed; it is tried again later");
         continue;
       }
+      const failure = same ? this.#back.failureOf(known.id) : undefined;
+      if (failure !== undefined) leave(entry, failure);
       const place = entry.medium === undefined ? entry.path : `${entry.medium}\0${entry.path}`;
       const stamp = stampText(entry);
       const listedAs = listed.get(place) ?? stamp;

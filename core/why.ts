@@ -398,7 +398,10 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
       code: "gone",
       text: `at ${version.source}: this version is gone: removed, or another took its place${asideText(engine, version)}`,
     };
-  if (version.released !== null) return { code: "released", text: `at ${version.source}: ${version.released}` };
+  if (version.released !== null) {
+    const back = engine.finders.get(version.source)?.backReason(version.id);
+    return { code: "released", text: `at ${version.source}: ${version.released}${back === undefined ? "" : `; ${back}`}` };
+  }
   if (version.after === "keep") return undefined;
   const what = version.after === "delete" ? "deleted" : "archived";
   const open = engine.queue.deliveriesOf(version.id).filter(({ required, state }) => required === 1 && state !== "done");

@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Fault } from "../../core/errors.js";
 import { giveUp } from "../../core/space.js";
+import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
@@ -134,4 +136,28 @@ for (const inPlace of [false, true])
     assert.equal(reads(), before, "what is known is not read again");
     assert.equal(out.calls.filter((call) => /^(write|commit)/.test(call)).length, asked);
     assert.deepEqual([card.files.size, bench.daemon.engine.journal.all("SELECT id FROM versions").length], [1, 1]);
+  });
+
+for (const kind of ["unreadable", "denied"] as const)
+  test(`what is back and cannot be read (${kind}) is told, and keeps nothing else waiting`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "the first");
+    const start = () =>
+      bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+        device: { intervalMs: 50 },
+      });
+    await start();
+    const isReleased = () => bench.events.some(({ what }) => what === "released");
+    await until(bench, "taken away", isReleased);
+    await bench.stop();
+    card.put("a.bin", "the other");
+    card.before = (call) => (call.startsWith("open a.bin") ? Promise.reject(new Fault(kind, "no way to read it")) : undefined);
+    await start();
+    await until(bench, "told", () => bench.daemon.status().summary.endsWith("; 1 path is left out at the source"));
+    const [file] = await why(bench.daemon.engine, "a.bin", true, AbortSignal.timeout(5000));
+    assert.match(file?.reasons.at(-1)?.text ?? "", /deleted at its source; it is there again .* cannot be read: no way to read it/);
+    card.put("b.bin", "more");
+    await until(bench, "what else is there arrives", () => out.files.has("b.bin"));
   });
