@@ -11,6 +11,7 @@
  */
 import type { Fault } from "./errors.js";
 import type { Journal } from "./journal.js";
+import { Leaving } from "./leaving.js";
 import type { Clock, Digest, FileEntry } from "./plugin.js";
 import type { PlannedDelivery } from "./route.js";
 import {
@@ -60,7 +61,12 @@ export class Queue {
   /** How much the target was found to have of a delivery before bytes of it were sent: where that is no more the next time, nothing of them was kept. */
   readonly sentFrom = new Map<string, number>();
   /** Versions of which something was delivered, and whose source may have to act on that: to be looked at by `release`. */
-  readonly releasable = new Map<string, { readonly source: string; readonly notBeforeMs: number; readonly failed?: string }>();
+  readonly releasable = new Map<
+    string,
+    { readonly source: string; readonly notBeforeMs: number; readonly failed?: string; readonly tries?: number }
+  >();
+
+  readonly leaving: Leaving;
 
   /** Versions whose file stays at its source, as far as it was seen since, though it was to be deleted or archived there. */
   readonly kept = new Map<string, Pick<VersionRow, "source" | "path" | "medium">>();
@@ -80,7 +86,9 @@ export class Queue {
   constructor(
     readonly journal: Journal,
     readonly clock: Clock,
-  ) {}
+  ) {
+    this.leaving = new Leaving(journal);
+  }
 
   /** After a start: every claim of the run before is void, and what was waiting is due at once. */
   async recover(): Promise<void> {
@@ -104,6 +112,7 @@ export class Queue {
     for (const { target } of this.journal.all<{ target: string }>(following)) this.following.add(target);
     for (const { id, source } of this.journal.all<VersionRow>(`SELECT id, source FROM versions v WHERE ${isReleasable}`))
       this.releasable.set(id, { source, notBeforeMs: 0 });
+    this.leaving.recover((id) => this.releasable.has(id));
   }
 
   /** What waits for devices that are not among these. It keeps waiting: a device may come back. */
@@ -489,6 +498,15 @@ export class Queue {
       this.releasable.delete(id);
     }
     return undefined;
+  }
+
+  /** Those of a source that are to be acted on now, in that order, and others that cannot be yet. */
+  *releasableOf(source: string): Generator<VersionRow> {
+    const now = this.clock.monotonicMs();
+    for (const [id, due] of this.releasable) {
+      const version = due.source === source && due.notBeforeMs <= now ? this.version(id) : undefined;
+      if (version !== undefined) yield version;
+    }
   }
 
   /** Inside `apply`. What is not sent yet of a version never will be; a partial that may be at a target is discarded there. */

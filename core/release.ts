@@ -18,10 +18,12 @@ import type { Digest } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
 import { deliveredDigest, type DeliveryRow, leftItsPlace, olderKey, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
+import { durationText } from "./text.js";
 import { workers } from "./workers.js";
 
 /** Housekeeping wakes every minute: not much later than this. */
 const againMs = 30_000;
+const longestMs = 86_400_000;
 
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
@@ -49,6 +51,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         // Not waited for: what a power cut takes of it is found out anew.
         await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
         engine.queue.releasable.delete(version.id);
+        engine.queue.leaving.ended(version.id);
         engine.queue.uncopied.delete(version.id);
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
@@ -62,16 +65,20 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         // That nothing may be changed there says nothing of reading.
         const waits = error instanceof Waiting;
         if (!waits && !isFault(error, "denied")) lane.noteFault(error);
-        const isNews = engine.queue.releasable.get(version.id)?.failed === undefined;
+        const { failed: before, tries = 0 } = engine.queue.releasable.get(version.id) ?? {};
+        const isNews = before === undefined;
         const failed = reasonOf(error);
-        const notBeforeMs = waits ? Infinity : engine.clock.monotonicMs() + againMs;
-        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed });
+        // What is read each time is left for longer and longer.
+        const delivered = deliveredDigest(version, engine.queue.deliveriesOf(version.id));
+        const afterMs = isSure(engine, version, delivered) ? againMs : Math.min(longestMs, againMs * 2 ** tries);
+        const notBeforeMs = waits ? Infinity : engine.clock.monotonicMs() + afterMs;
+        engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed, tries: tries + 1 });
         engine.queue.kept.delete(version.id);
         const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
           inAll <= toldFailed ? "warn" : "debug",
           "again",
-          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}${waits ? "" : "; again in 30 s"}`,
+          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}${waits ? "" : `; again in ${durationText(afterMs / 1000)}`}`,
           { device: lane.name, path: version.path },
         );
         if (inAll === toldFailed)
@@ -157,6 +164,20 @@ export function isReleaseDue(engine: Engine, lane: Lane): boolean {
   return lane.attached && (next(engine, lane, (medium) => known.includes(medium), toCopy) !== undefined || toCopy.length > 0);
 }
 
+/** Whether size and time tell that what is at the source now is what was delivered. */
+function isSure(
+  { queue, journal }: Engine,
+  { id, medium, modified_ms, trust_size, found_ms }: VersionRow,
+  delivered: Digest | undefined,
+): boolean {
+  // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
+  if (medium !== "" || (modified_ms === null && trust_size === 0)) return false;
+  // Power may have gone before it was noted that it was acted on, and the place been used again.
+  if (queue.leaving.isDoubted(id) && delivered?.startsWith("sha256:") === true) return false;
+  // The same of what a journal that lost its end does not know.
+  return found_ms > Number(journal.meta(olderKey) ?? -Infinity);
+}
+
 /** Whether what is at the source now is what was delivered. Where nobody knows what that was: whether its size is enough. */
 async function isContent(
   engine: Engine,
@@ -211,13 +232,10 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     );
   const expect = stampOf(version);
   try {
-    // Another card of the same name may have another file of the same size and time; where a source tells no times, the size alone tells nothing.
-    const tells = version.medium === "" && (version.modified_ms !== null || version.trust_size === 1);
-    // What a journal that lost its end does not know of is that it was acted on, and that the place was used again.
-    const isSure = tells && version.found_ms > Number(engine.journal.meta(olderKey) ?? -Infinity);
+    await engine.queue.leaving.begin(version, () => engine.queue.releasableOf(lane.name));
     // What was sent was perhaps read before what is here now.
     const delivered = deliveredDigest(version, required);
-    if (!isSure && !(await isContent(engine, lane, version, delivered, signal))) {
+    if (!isSure(engine, version, delivered) && !(await isContent(engine, lane, version, delivered, signal))) {
       const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
       // What has gone is sent no more.
       if (engine.queue.deliveriesOf(version.id).some(({ state }) => state === "wanting" || state === "ready" || state === "active"))

@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { Journal } from "./journal.js";
+import { Leaving } from "./leaving.js";
+import type { VersionRow } from "./rows.js";
+
+const version = (id: string, size: number, source = "card") => ({ id, source, size }) as VersionRow;
+
+test("one note is good for what follows and is small; what was noted and not ended is doubted after each start", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const journal = await Journal.open(dir);
+  t.after(() => journal.close());
+  const notes = t.mock.method(journal, "commit");
+  const start = (...left: string[]) => {
+    const leaving = new Leaving(journal);
+    leaving.recover((id) => left.includes(id));
+    return leaving;
+  };
+  const doubted = (leaving: Leaving) => ["a", "b", "big", "late", "other"].filter((id) => leaving.isDoubted(id));
+
+  const first = start();
+  const next = () => [version("a", 10), version("big", 5_000_000), version("b", 10)];
+  await first.begin(version("a", 10), next);
+  await first.begin(version("b", 10), next);
+  assert.equal(notes.mock.callCount(), 1);
+  await first.begin(version("other", 10, "cam:era"), () => []);
+  assert.deepEqual(doubted(first), [], "what this run does it knows");
+
+  const second = start("a", "b", "big", "other");
+  assert.deepEqual(doubted(second), ["a", "b", "other"], "the large one was not noted");
+  second.ended("b");
+  await second.begin(version("late", 10), () => []);
+  assert.deepEqual(
+    doubted(start("a", "b", "big", "late", "other")),
+    ["a", "late", "other"],
+    "a is doubted for as long as it was not compared",
+  );
+
+  await journal.commit(() => second.doubt("big", "card"));
+  assert.deepEqual(doubted(start("a", "b", "big", "other")), ["a", "big", "other"]);
+  assert.deepEqual(doubted(start("other")), ["other"], "what has gone since is no doubt");
+});

@@ -1,0 +1,70 @@
+/**
+ * What may be acted on at its source is noted on the medium before it is. Power may go between the act and its record: by the next start another file
+ * that looks the same may be in that place. So what was noted, and has no record, is compared before it is acted on.
+ *
+ * One sync notes many small files; what of them was not acted on yet is read in vain.
+ */
+import type { Journal } from "./journal.js";
+import type { VersionRow } from "./rows.js";
+
+/** As much as a file may have moved again after anything. */
+const mostBytes = 4 * 2 ** 20;
+const mostFiles = 64;
+
+const keyOf = (source: string) => `leaving:${source}`;
+
+export class Leaving {
+  /** By source. */
+  readonly #noted = new Map<string, ReadonlySet<string>>();
+  /** Of the run before: its source by version. */
+  readonly #doubted = new Map<string, string>();
+
+  constructor(readonly journal: Pick<Journal, "all" | "commit" | "setMeta">) {}
+
+  /** After a start. */
+  recover(isReleasable: (version: string) => boolean): void {
+    for (const { key, value } of this.journal.all<{ key: string; value: string }>(
+      "SELECT key, value FROM meta WHERE key >= ? AND key < ?",
+      keyOf(""),
+      `${keyOf("").slice(0, -1)};`,
+    ))
+      for (const id of (JSON.parse(value) as string[]).filter(isReleasable)) this.#doubted.set(id, key.slice(keyOf("").length));
+  }
+
+  /** Whether a version was perhaps acted on by a run before. */
+  isDoubted(version: string): boolean {
+    return this.#doubted.has(version);
+  }
+
+  /** Inside `apply` or `commit`. */
+  doubt(version: string, source: string): void {
+    this.#doubted.set(version, source);
+    this.#note(source, []);
+  }
+
+  /** What was done with it has its record. */
+  ended(version: string): void {
+    this.#doubted.delete(version);
+  }
+
+  /** Durable: a version may be acted on at its source, and as many of `next` as one note is good for. */
+  async begin(version: VersionRow, next: () => Iterable<VersionRow>): Promise<void> {
+    const { source } = version;
+    if (this.#noted.get(source)?.has(version.id) === true) return;
+    const ids = new Set([version.id]);
+    let [bytes, seen] = [version.size, 0];
+    for (const { id, size } of next()) {
+      if ((seen += 1) > mostFiles) break;
+      if (bytes + size > mostBytes) continue;
+      bytes += size;
+      ids.add(id);
+    }
+    await this.journal.commit(() => this.#note(source, [...ids]));
+    this.#noted.set(source, ids);
+  }
+
+  #note(source: string, ids: readonly string[]): void {
+    const doubted = [...this.#doubted].filter(([, of]) => of === source).map(([id]) => id);
+    this.journal.setMeta(keyOf(source), JSON.stringify([...new Set([...doubted, ...ids])]));
+  }
+}
