@@ -92,6 +92,8 @@ export class Back {
     if (version === undefined || !hasLeft(version)) return;
     await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", why, id));
     const { source, path, medium } = version;
+    // Under the rules of now it is to stay.
+    if (version.after === "keep") return;
     engine.queue.kept.set(id, { source, path, medium });
     engine.events.say("warn", "released", `${nameOf(version)}: ${why}`, { device: lane.name, path });
   }

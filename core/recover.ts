@@ -65,6 +65,7 @@ export async function recover(engine: Engine, stateDir: string, rebuilt: boolean
   if (empty)
     await journal.commit(() => {
       journal.noteReceipts();
+      noteOlder(engine);
       journal.setMeta("recovering", undefined);
     });
   // All versions are looked at: only where there may be such.
@@ -122,7 +123,7 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
       if (known?.receipt === text) return;
       // Of the journal's end more may have gone than this line.
       if (known !== undefined) queue.leaving.doubt(receipt.version, receipt.from);
-      else importReceipt(engine, receipt, null);
+      else importReceipt(engine, receipt);
       queue.done(receipt.delivery, receipt, text, Date.parse(receipt.at) || 0);
       journal.setMeta(`marks:${receipt.delivery}`, undefined);
       taken += 1;
@@ -254,7 +255,7 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
     group = [];
     await journal.apply(() => {
       for (const receipt of receipts) {
-        importReceipt(engine, receipt, "before the journal was lost");
+        importReceipt(engine, receipt);
         count += 1;
       }
     });
@@ -279,14 +280,14 @@ async function importReceipts(engine: Engine, path: string): Promise<number> {
   return count;
 }
 
-/** Inside `apply`. A version and a delivery of it that is done. `released`: null where the next listing, and the rules of then, say what becomes of its file. */
-function importReceipt({ journal }: Engine, receipt: StoredReceipt, released: string | null): void {
+/** Inside `apply`. A version and a delivery of it that is done. The next listing, and the rules of then, say what becomes of its file. */
+function importReceipt({ journal }: Engine, receipt: StoredReceipt): void {
   const { delivery, version, from, source, size, to } = receipt;
   const at = Date.parse(receipt.at) || 0;
   journal.run(
-    `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, medium, released, found_ms)
-     VALUES (?1, ?2, ?3, ?4, ?5, 'found', 'spool', 1, ?6, ?7, ?8,
-       MAX(?9, (SELECT COALESCE(MAX(found_ms) + 1, 0) FROM versions WHERE source = ?2 AND path = ?3 AND medium = ?7))) ON CONFLICT (id) DO NOTHING`,
+    `INSERT INTO versions (id, source, path, size, modified_ms, state, store, generation, digest, medium, found_ms)
+     VALUES (?1, ?2, ?3, ?4, ?5, 'found', 'spool', 1, ?6, ?7,
+       MAX(?8, (SELECT COALESCE(MAX(found_ms) + 1, 0) FROM versions WHERE source = ?2 AND path = ?3 AND medium = ?7))) ON CONFLICT (id) DO NOTHING`,
     version,
     from,
     source,
@@ -294,7 +295,6 @@ function importReceipt({ journal }: Engine, receipt: StoredReceipt, released: st
     receipt.modifiedMs ?? null,
     receipt.digest ?? null,
     receipt.medium ?? "",
-    released,
     // Whatever the clock did, what came later is later.
     at,
   );

@@ -297,3 +297,21 @@ test("the only copy, whole in the spool of which the journal knows nothing any m
   await it.done(2);
   assert.equal(it.ground.files.get("b")?.bytes.toString(), "the only copy");
 });
+
+test("a journal that is lost: what is at the source still is deleted, and another content in the place of what was deleted is sent first", async (t) => {
+  const it = world(t, { after: "delete" });
+  it.card.put("a", "the first");
+  await it.start();
+  await until(it.bench, "a is deleted", () => it.card.files.size === 0);
+  it.card.before = (call) => (call.startsWith("remove") ? new Promise(() => undefined) : undefined);
+  it.card.put("b", "not deleted yet");
+  await it.done(2);
+  await it.bench.kill();
+  for (const end of ["", "-wal"]) rmSync(`${it.bench.dir}/journal.db${end}`, { force: true });
+  it.card.before = () => undefined;
+  it.card.put("a", "the other");
+  await it.start();
+  await until(it.bench, "both are deleted", () => it.card.files.size === 0);
+  const contents = [...it.ground.files.values()].map(({ bytes }) => bytes.toString()).sort();
+  assert.deepEqual(contents, ["not deleted yet", "the first", "the other"]);
+});
