@@ -9,7 +9,7 @@ import type { Lane } from "./lane.js";
 import type { FileEntry } from "./plugin.js";
 import { digestAtSource } from "./read-again.js";
 import { reasonOf } from "./retry.js";
-import { deliveredDigest, hasLeft } from "./rows.js";
+import { backAsItWas, deliveredDigest, hasLeft } from "./rows.js";
 
 /** One that could not be read is left for so long. */
 const againMs = 600_000;
@@ -87,14 +87,13 @@ export class Back {
 
   async #keep(id: string): Promise<void> {
     const { engine, lane } = this;
-    const why = "kept: it was taken away there, and is there again as it was";
     const version = engine.queue.version(id);
     if (version === undefined || !hasLeft(version)) return;
-    await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", why, id));
+    await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", backAsItWas, id));
     const { source, path, medium } = version;
     // Under the rules of now it is to stay.
     if (version.after === "keep") return;
     engine.queue.kept.set(id, { source, path, medium });
-    engine.events.say("warn", "released", `${nameOf(version)}: ${why}`, { device: lane.name, path });
+    engine.events.say("warn", "released", `${nameOf(version)}: ${backAsItWas}`, { device: lane.name, path });
   }
 }

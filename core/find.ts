@@ -17,7 +17,7 @@ import { Looks } from "./looks.js";
 import { Missing } from "./missing.js";
 import { copyComesBack } from "./places.js";
 import type { FileEntry, Source } from "./plugin.js";
-import { hasLeft, type Latest } from "./rows.js";
+import { backAsItWas, hasLeft, type Latest, leftItsPlace } from "./rows.js";
 import { backoffMs, reasonOf } from "./retry.js";
 import { dateText, dayOf, plausible, versionId, type AfterDelivery } from "./route.js";
 
@@ -281,10 +281,15 @@ export class Finder {
     for (const path of this.#unsettled.keys()) if (!seen.has(path)) this.#unsettled.delete(path);
     for (const [key, { path }] of this.#returned) if (!seen.has(path)) this.#returned.delete(key);
     for (const [id, { source, atMs }] of engine.queue.left) if (source === lane.name && atMs < this.#beganMs) engine.queue.left.delete(id);
-    for (const [id, { source, path, medium }] of engine.queue.kept)
-      if (source === lane.name && !(seen.has(path) && lane.holds(medium))) engine.queue.kept.delete(id);
-    if (timed.length > 0)
+    const goneAgain: string[] = [];
+    for (const [id, { source, path, medium }] of engine.queue.kept) {
+      if (source !== lane.name || (seen.has(path) && lane.holds(medium))) continue;
+      engine.queue.kept.delete(id);
+      if (lane.holds(medium) && engine.queue.version(id)?.released === backAsItWas) goneAgain.push(id);
+    }
+    if (timed.length > 0 || goneAgain.length > 0)
       await engine.journal.apply(() => {
+        for (const id of goneAgain) engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", leftItsPlace.gone, id);
         for (const { id, modifiedMs } of timed) engine.journal.run("UPDATE versions SET modified_ms = ? WHERE id = ?", modifiedMs, id);
       });
 

@@ -132,6 +132,9 @@ export const olderKey = "older";
 /** What release says of a file that is not at its place any more: what is seen there later came later. */
 export const leftItsPlace = { deleted: "deleted at its source", gone: "gone from its source already", moved: "moved to " } as const;
 
+/** And what is said of one that is there again. */
+export const backAsItWas = "kept: it was taken away there, and is there again as it was";
+
 export const hasLeft = ({ released }: Pick<VersionRow, "released">): boolean =>
   Object.values(leftItsPlace).some((words) => released?.startsWith(words) === true);
 

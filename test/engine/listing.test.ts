@@ -129,13 +129,22 @@ for (const inPlace of [false, true])
     assert.equal(bench.daemon.status().unreleased, 1);
     const reads = () => card.calls.filter((call) => call.startsWith("open a.bin")).length;
     const before = reads();
-    bench.daemon.engine.relist$.next("card");
-    const finder = bench.daemon.engine.finders.get("card");
-    const { listings = 0 } = finder ?? {};
-    await until(bench, "listed", () => (finder?.listings ?? 0) > listings && !finder?.busy);
+    const list = async () => {
+      const finder = bench.daemon.engine.finders.get("card");
+      const { listings = 0 } = finder ?? {};
+      bench.daemon.engine.relist$.next("card");
+      await until(bench, "listed", () => (finder?.listings ?? 0) > listings && !finder?.busy);
+    };
+    await list();
     assert.equal(reads(), before, "what is known is not read again");
     assert.equal(out.calls.filter((call) => /^(write|commit)/.test(call)).length, asked);
     assert.deepEqual([card.files.size, bench.daemon.engine.journal.all("SELECT id FROM versions").length], [1, 1]);
+    // A person took it away, and its name is used again.
+    card.files.clear();
+    await list();
+    card.put("a.bin", "b");
+    await list();
+    await until(bench, "the other has been sent, and taken away", () => out.files.size === 2 && card.files.size === 0);
   });
 
 for (const kind of ["unreadable", "denied"] as const)
