@@ -5,6 +5,7 @@ import { lookInto } from "../core/entries.js";
 import { isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
+import { withinMs } from "../core/signals.js";
 import type { Status } from "../core/status.js";
 import { withContext, withLane } from "./own.js";
 
@@ -23,19 +24,20 @@ async function tryDevice(
   const isSource = [...routes, ...syncs].some(({ from }) => from === config.name);
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   const installation = (await installationIn(stateDir).catch(() => undefined)) ?? "00000000";
-  return withLane(config, { vehicle, installation }, async (lane) => {
-    const signal = AbortSignal.timeout(probeMs);
-    try {
-      await lane.lookNow(signal);
-    } finally {
-      if (lane.present) await also?.(lane);
-    }
-    if (isSource && lane.device.probeTarget === undefined) await expectListed(lane, signal);
-    if (!isTarget) return "works";
-    if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
-    await lane.device.probeTarget(signal);
-    return "works";
-  });
+  return withLane(config, { vehicle, installation }, (lane) =>
+    withinMs(probeMs, [], async (signal) => {
+      try {
+        await lane.lookNow(signal);
+      } finally {
+        if (lane.present) await also?.(lane);
+      }
+      if (isSource && lane.device.probeTarget === undefined) await expectListed(lane, signal);
+      if (!isTarget) return "works";
+      if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
+      await lane.device.probeTarget(signal);
+      return "works";
+    }),
+  );
 }
 
 /** Where only writing would tell, a root that is not there may be made by the first upload: what is sent from there has to be in it. Throws "missing" and "denied" alone: a slow link, or a long listing, is no mistake. */

@@ -1,7 +1,6 @@
 /** A question to a device for a person who waits: looked for first where it is away, and answered in bounded time. */
-import { Fault } from "./errors.js";
 import type { Lane } from "./lane.js";
-import { withSignals } from "./signals.js";
+import { withinMs } from "./signals.js";
 
 const answerMs = 20_000;
 
@@ -12,14 +11,8 @@ export async function asked<T>(
   ask: (signal: AbortSignal) => Promise<T>,
   needs: "attached" | "present" = "attached",
 ): Promise<T> {
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new Fault("offline", `it does not answer within ${answerMs / 1000} s`)), answerMs);
-  try {
-    return await withSignals([signal, late.signal], async (bounded) => {
-      if (!lane[needs]) await lane.lookNow(bounded);
-      return lane.host(bounded, ask);
-    });
-  } finally {
-    clearTimeout(timer);
-  }
+  return withinMs(answerMs, [signal], async (bounded) => {
+    if (!lane[needs]) await lane.lookNow(bounded);
+    return lane.host(bounded, ask);
+  });
 }

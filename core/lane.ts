@@ -13,7 +13,7 @@ import type { Events } from "./events.js";
 import type { Gate } from "./gate.js";
 import type { Clock, Device, Presence, Service, TargetFeatures } from "./plugin.js";
 import { backoffMs, reasonOf } from "./retry.js";
-import { withSignals } from "./signals.js";
+import { withinMs, withSignals } from "./signals.js";
 import { Throttle } from "./throttle.js";
 import type { Uptime } from "./uptime.js";
 import type { Held } from "./when.js";
@@ -305,7 +305,7 @@ export class Lane {
   async usable(signal: AbortSignal, toWrite = false): Promise<boolean> {
     const { device } = this;
     try {
-      await withSignals([signal, AbortSignal.timeout(usableMs)], (within) =>
+      await withinMs(usableMs, [signal], (within) =>
         toWrite && device.probeTarget !== undefined ? device.probeTarget(within) : device.probe(within),
       );
       return true;
@@ -369,7 +369,7 @@ export class Lane {
 
   /** A person says that it may work again: it is tried now. Throws the Fault that says why it does not. */
   async lookNow(signal: AbortSignal): Promise<void> {
-    await withSignals([signal, AbortSignal.timeout(usableMs)], (within) => this.device.probe(within));
+    await withinMs(usableMs, [signal], (within) => this.device.probe(within));
     if (this.#down === undefined || this.#closed) return;
     this.#up();
     this.#update(true);

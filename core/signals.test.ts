@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
-import { joinSignals, withSignals } from "./signals.js";
+import { abortedFault, isFault } from "./errors.js";
+import { joinSignals, withinMs, withSignals } from "./signals.js";
 
 test("given with the first of its sources, with that one's reason, also where it is given already", () => {
   const [one, two] = [new AbortController(), new AbortController()];
@@ -33,4 +34,18 @@ test("nothing of it stays at a source, whether the work went well or not, and a 
   await new Promise((resolve) => setImmediate(resolve));
   process.off("warning", warn);
   assert.deepEqual(warnings, []);
+});
+
+test("what is not done in time does not look as if somebody had stopped it", async () => {
+  const never = (signal: AbortSignal) =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(abortedFault(signal)), { once: true }));
+  await assert.rejects(
+    withinMs(20, [], never),
+    (error) => isFault(error, "offline") && error.message === "it does not answer within 0.02 s",
+  );
+  const stop = new AbortController();
+  const stopped = withinMs(60_000, [stop.signal], never);
+  stop.abort();
+  await assert.rejects(stopped, (error) => isFault(error, "aborted"));
+  assert.equal(await withinMs(60_000, [], () => Promise.resolve(1)), 1);
 });

@@ -3,6 +3,7 @@
  * daemon's live for a year.
  */
 import { setMaxListeners } from "node:events";
+import { Fault } from "./errors.js";
 
 export interface Joined {
   /** As many as like may listen to it. */
@@ -36,5 +37,16 @@ export async function withSignals<T>(sources: readonly AbortSignal[], work: (sig
     return await work(signal);
   } finally {
     release();
+  }
+}
+
+/** The same for at most so long; what is not done by then ends with a Fault that says so, where a bare timeout would look as if somebody had stopped it. */
+export async function withinMs<T>(ms: number, sources: readonly AbortSignal[], work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Fault("offline", `it does not answer within ${ms / 1000} s`)), ms);
+  try {
+    return await withSignals([...sources, late.signal], work);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -1,7 +1,9 @@
 /** What a person gets for bad input: one clear message, the rest goes on, nothing is lost. Run as a user runs it. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, chownSync, existsSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Journal } from "../../core/journal.js";
@@ -158,6 +160,17 @@ test("a wrong password: the device waits and says so, the other target gets its 
   assert.equal(readFileSync(world.path("out/a"), "utf8"), "a");
   assert.match(run.out, /"detached".*ftp: .*(password|login)/i);
   assert.doesNotMatch(run.out + run.err, /wrong-password/);
+});
+
+test("check --probe: of a server that lets one in and says nothing it is told that it does not answer, not that something stopped", async (t) => {
+  const world = new World(t);
+  const silent = createServer().listen(0, "127.0.0.1");
+  t.after(() => silent.close());
+  await once(silent, "listening");
+  const { port } = silent.address() as AddressInfo;
+  const config = world.config({ devices: { ftp: { type: "ftp", host: "127.0.0.1", port } } });
+  const { code, out } = await runProgram(["check", "--probe", "--config", config]);
+  assert.deepEqual([code, out], [2, "ftp: it does not answer within 15 s"]);
 });
 
 test(
