@@ -284,7 +284,11 @@ function readCopy(entry: unknown, at: At, around: Around, { routes, syncs, out, 
   const startsNow = ({ device: name }: RouteTarget) => known.get(name)?.plugin?.fromFirstRun === true;
   const isLate = (target: RouteTarget) =>
     parsed.since === undefined && parsed.newest === undefined && (isUnknown(target) || startsNow(target));
-  const targets = to.map((target) => (startsNow(target) ? { ...target, once: true as const } : target));
+  const targets = to.map((target) => ({
+    ...target,
+    ...(startsNow(target) ? { once: true as const } : {}),
+    ...(isUnknown(target) && isLate(target) ? { unknownType: true as const } : {}),
+  }));
   const startsLate = (target: RouteTarget) => whole.since === "install" || isLate(target);
   const rest = targets.filter((target) => !startsLate(target));
   if (rest.length > 0) routes.push({ ...whole, to: rest });

@@ -19,6 +19,8 @@ export interface RouteTarget {
   readonly requires: readonly string[];
   /** A file goes there once, whatever path it would have: there is no place in which it could be missing. */
   readonly once?: true;
+  /** Of a type that nobody knows: until that is mended it gets only what comes after this route ran first. */
+  readonly unknownType?: true;
 }
 
 export interface Route {

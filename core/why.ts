@@ -132,15 +132,24 @@ function rulingOf(
   route: RouteLane,
 ): { readonly to: string; readonly left?: Reason; readonly rest: string } {
   const to = route.rules.route.to.map(({ device }) => device).join(", ");
-  const refused = route.rules.refusal(entry, engine.clock.wallMs(), engine.finders.get(source)?.startOf(route));
+  const startMs = isOfUnknownType(route) ? undefined : engine.finders.get(source)?.startOf(route);
+  const refused = route.rules.refusal(entry, engine.clock.wallMs(), startMs);
   const left = { code: "left", to, text: `the route to ${to} leaves it: ${refused ?? ""}` };
   return { to, rest: restOf(route), ...(refused === undefined ? {} : { left }) };
 }
 
-function restOf({ rules: { route } }: RouteLane): string {
+function isOfUnknownType({ rules: { route } }: RouteLane): boolean {
+  return route.to.some(({ unknownType }) => unknownType === true);
+}
+
+function restOf(lane: RouteLane): string {
+  const { route } = lane.rules;
   const rest = [
     ...(route.newest === undefined ? [] : [`if it is among the newest ${route.newest} ("newest")`]),
-    ...(route.since === "install" ? ['if it came after this route ran first ("since": "install")'] : []),
+    ...(isOfUnknownType(lane)
+      ? ["once its type is known, which the configuration has wrong; until then what comes after this route ran first"]
+      : []),
+    ...(route.since === "install" && !isOfUnknownType(lane) ? ['if it came after this route ran first ("since": "install")'] : []),
   ];
   return rest.join(" and ");
 }

@@ -85,6 +85,9 @@ test("a target of a type that nobody knows: nothing is removed at the source bef
   await mended(t, { type: "locl", dir: "c" }, async (config) => {
     const { configuration } = await statusOf(config);
     assert.deepEqual(configuration?.therefore, ["c is not started, and files for it wait", "nothing is deleted or archived at a"]);
+    const why = await ask("why", config, "a.ulg");
+    assert.match(why, /the route to c takes it only once its type is known/);
+    assert.doesNotMatch(why, /"since"/, "the configuration has no such word");
   });
 });
 
