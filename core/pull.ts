@@ -97,8 +97,12 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       }
       // The slot, or the version, may have been taken while space was looked for, or the version been given up.
       const now = queue.version(version.id);
-      if (now?.generation !== version.generation || now.state !== version.state || queue.pulling.has(version.id)) continue;
-      if (!lane.free) return undefined;
+      if (queue.pulling.has(version.id)) continue;
+      if (now?.generation !== version.generation || now.state !== version.state || !lane.free) {
+        spool.comesNoMore(version.id);
+        if (!lane.free) return undefined;
+        continue;
+      }
       engine.transfers.waitForSpace.delete(lane.name);
       queue.pulling.set(version.id, rank);
       return { version: now, rank, leave: lane.occupy() };
@@ -152,6 +156,7 @@ async function run(engine: Engine, lane: Lane, work: Pull, signal: AbortSignal, 
     engine.transfers.end(work.transfer);
     engine.live.end(version.id);
     queue.pulling.delete(version.id);
+    engine.spool.comesNoMore(version.id);
     await journal.apply(() => {
       const now = queue.version(version.id);
       if (now?.state !== "sealed") queue.bytesStop(version.id);

@@ -80,6 +80,7 @@ export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterabl
       await writer.flush();
     } finally {
       await writer.close();
+      spool.comesNoMore(id);
     }
     throwIfAborted(stop);
     if (writer.offset !== size) throw new Fault("transient", `${writer.offset} bytes came, not ${size}`);

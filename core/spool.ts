@@ -38,6 +38,9 @@ export class Spool {
   #used = 0;
   readonly #bad = new BadPlaces();
   readonly #asideDir: string;
+  /** Bytes of the versions that are being written: what is missing of them will be taken from what is free now. */
+  readonly #coming = new Map<string, number>();
+  #asking: Promise<unknown> = Promise.resolve();
   /** Versions of which something is set aside, as far as this run knows: of most nobody has to look. */
   readonly #aside = new Set<string>();
 
@@ -86,7 +89,17 @@ export class Spool {
   async fits(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
     const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
     if (this.#used + more > this.#limits.maxSizeBytes) return false;
-    return (await this.freeBytes()) - (sizeBytes - durableBytes) >= this.#limits.keepFreeBytes;
+    const left = (await this.freeBytes()) - (sizeBytes - durableBytes) - this.#limits.keepFreeBytes;
+    return left >= 0 && left >= (await this.#stillComes(version, left));
+  }
+
+  /** What was promised to others than this version and is not on the disk yet; asked no closer than whether `enough` is. */
+  async #stillComes(version: string, enough: number): Promise<number> {
+    const others = [...this.#coming].filter(([id]) => id !== version);
+    const promised = others.reduce((sum, [, bytes]) => sum + bytes, 0);
+    if (promised <= enough) return promised;
+    const missing = await Promise.all(others.map(async ([id, bytes]) => Math.max(0, bytes - (await sizeOf(this.pathOf(id))))));
+    return missing.reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** Free bytes on its disk, with what is to stay free. */
@@ -97,16 +110,28 @@ export class Spool {
   /** How the space stands, for a person. */
   async spaceText(): Promise<string> {
     const mb = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`;
-    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(await this.freeBytes())} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free`;
+    const coming = await this.#stillComes("", 0);
+    const beside = coming > 0 ? `, beside ${mb(coming)} that still come of what is being fetched` : "";
+    return `${mb(this.#used)} of ${mb(this.#limits.maxSizeBytes)} ("maxSize") are taken; ${mb(await this.freeBytes())} are free on its disk, where ${mb(this.#limits.keepFreeBytes)} ("keepFree") stay free${beside}`;
   }
 
   /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */
   async reserve(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
-    // Looked at before the promise, because it waits; two pulls that ask at once may together use up to one file of `keepFree`.
-    if (!(await this.fits(version, sizeBytes, durableBytes))) return false;
-    if (this.#used + sizeBytes - (this.#held.get(version) ?? 0) > this.#limits.maxSizeBytes) return false;
-    this.hold(version, sizeBytes);
-    return true;
+    // One after another, because looking waits: two that ask at once would be promised the same space.
+    const asked = this.#asking.then(async () => {
+      if (!(await this.fits(version, sizeBytes, durableBytes))) return false;
+      if (this.#used + sizeBytes - (this.#held.get(version) ?? 0) > this.#limits.maxSizeBytes) return false;
+      this.hold(version, sizeBytes);
+      this.#coming.set(version, sizeBytes);
+      return true;
+    });
+    this.#asking = asked.catch(() => undefined);
+    return asked;
+  }
+
+  /** Nothing more is written of a version now: it is whole, or broke off, and space is promised to it again before it goes on. */
+  comesNoMore(version: string): void {
+    this.#coming.delete(version);
   }
 
   /** Counts what a version takes (at start-up, from the journal). */
@@ -232,6 +257,7 @@ export class Spool {
   /** Takes back what was promised to a version that has no bytes. */
   forget(version: string): void {
     this.#bad.forget(version);
+    this.comesNoMore(version);
     this.#used -= this.#held.get(version) ?? 0;
     this.#held.delete(version);
   }
