@@ -15,6 +15,7 @@ import { isConsidered, unreadAt } from "./considered.js";
 import { heldNow } from "./limits.js";
 import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
+import { otherName } from "./names.js";
 import { digestAtSource } from "./read-again.js";
 import { deliveredDigest, type DeliveryRow, leftItsPlace, olderKey, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
@@ -250,13 +251,20 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     }
     const slot = receipts.find(({ archive }) => archive !== undefined)?.archive;
     const archived = [lane.config.archiveDir ?? "archive", ...(slot === undefined ? [] : [slot]), version.path].join("/");
-    await tree.move(version.path, archived, expect, signal);
-    return `${leftItsPlace.moved}${archived} at its source`;
+    const other = delivered === undefined ? undefined : otherName(archived, delivered);
+    for (const to of [archived, ...(other === undefined ? [] : [other])])
+      try {
+        await tree.move(version.path, to, expect, signal);
+        return `${leftItsPlace.moved}${to} at its source`;
+      } catch (error) {
+        // A card that begins again at 00000001 makes the same names again.
+        if (!isFault(error, "conflict")) throw error;
+      }
+    return new Kept(`kept: its archive has ${archived} already${other === undefined ? "" : `, and ${other}`}`);
   } catch (error) {
     if (isFault(error, "changed")) return "kept: the source has another file under that name by now";
     if (isFault(error, "missing")) return leftItsPlace.gone;
     if (isFault(error, "rejected")) return new Kept(`kept: ${reasonOf(error)}`);
-    if (isFault(error, "conflict")) return new Kept("kept: its archive has a file of that name already");
     throw error;
   }
 }

@@ -193,6 +193,8 @@ test("--once ends with 3 each time while a file cannot be deleted or archived as
   world.file("arc/a", "new");
   world.file("arc/sent/a", "old");
   world.file("arc/b", "b");
+  world.file("arc/e.txt", "e");
+  for (const name of ["e.txt", "e~3f79bb7b.txt"]) world.file(`arc/sent/${name}`, "old");
   world.file("weak/c", "c");
   const config = world.config({
     devices: {
@@ -208,12 +210,18 @@ test("--once ends with 3 each time while a file cannot be deleted or archived as
   });
   for (let run = 0; run < 2; run++) {
     const { code, out } = await once(config);
-    if (run === 0) assert.match(out, /arc:a: kept: its archive has a file of that name already/);
+    if (run === 0) assert.match(out, /arc:e\.txt: kept: its archive has sent\/e\.txt already, and sent\/e~3f79bb7b\.txt/);
     if (run === 0) assert.match(out, /weak:c: kept: ftp could only prove its size/);
-    assert.match(out, /finished, but 2 files could not be deleted or archived at the source \((arc:a, weak:c|weak:c, arc:a): /);
+    assert.match(out, /finished, but 2 files could not be deleted or archived at the source \((arc:e\.txt, weak:c|weak:c, arc:e\.txt): /);
     assert.equal(code, 3, out);
   }
   assert.equal(readFileSync(world.path("arc/sent/b"), "utf8"), "b");
+  const same = ["a", "a~11507a0e"].map((name) => readFileSync(world.path("arc/sent", name), "utf8"));
+  assert.deepEqual(
+    [same, existsSync(world.path("arc/a"))],
+    [["old", "new"], false],
+    "a name that the archive has is given to nothing else",
+  );
   const program = new Program(["run", "--json", "--config", config]);
   t.after(() => program.kill());
   await program.until(({ what }) => what === "ready", "ready");
@@ -222,7 +230,7 @@ test("--once ends with 3 each time while a file cannot be deleted or archived as
   assert.equal(unreleased, 2);
   assert.match(String(summary), /; 2 files could not be deleted or archived at the source$/);
   // A person sees to it.
-  rmSync(world.path("arc/a"));
+  rmSync(world.path("arc/e.txt"));
   world.file("arc/d", "d");
   await program.until(({ message }) => message.startsWith("arc:d: moved to sent/d"), "the next listing");
   assert.equal((await status()).unreleased, 1);
