@@ -42,7 +42,8 @@ export async function retryCommand(config: string, what: string | undefined, jso
     write(
       `${toldText(told)}: was given up, and what was sent of it is still to be taken away at ${told.to}; it can be sent again after that: filesync retry ${told.id}`,
     );
-  const all = done.retried.length + done.again.length + done.due + done.leaving.length;
+  for (const file of done.releases) write(`${file}: to delete or archive it at its source, as its route asks, is tried again`);
+  const all = done.retried.length + done.again.length + done.due + done.leaving.length + done.releases.length;
   if (all + done.looks.length === 0) write(`nothing${what === undefined ? "" : ` of ${what}`} is set aside, or waits for its time`);
   if (all > 0 && !done.running) write('nothing moves while no daemon runs: start it with "filesync run"');
   for (const [name, said] of Object.entries(done.devices)) write(`${name}: ${said}`);

@@ -9,7 +9,7 @@ import { Fault } from "./errors.js";
 import { required } from "./limits.js";
 import { reasonOf } from "./retry.js";
 import { isDevice, namedBy, unknown } from "./named.js";
-import { isLost, marksIn, type DeliveryRow, type VersionRow } from "./rows.js";
+import { isKept, isLost, marksIn, type DeliveryRow, type VersionRow } from "./rows.js";
 import { giveUp, isAlone } from "./space.js";
 
 /** One delivery, for a person and a program. */
@@ -29,6 +29,8 @@ export interface Retried {
   readonly due: number;
   /** Were forgotten, and what was sent of them is still to be taken away at the target: only then can they be sent again. */
   readonly leaving: readonly Told[];
+  /** Files that stayed at their source, against what their route asks: that is tried once more. */
+  readonly releases: readonly string[];
   /** Whether a daemon runs: without one nothing moves. */
   readonly running: boolean;
   /** Devices that were away and were tried, and what they said. */
@@ -68,7 +70,13 @@ export async function retry(engine: Engine, what: string | undefined, signal: Ab
     for (const delivery of again) sendAgain(engine, delivery);
     const leaving = meant.filter(({ id, state }) => id === what && state === "discard");
     const tell = (rows: readonly DeliveryRow[]) => rows.map((row) => told(engine, row));
-    const said = { retried: tell(parked), again: tell(again), due: waited.length, leaving: tell(leaving), running };
+    const releases = keptBy(engine, what).map((version) => {
+      journal.run("UPDATE versions SET released = NULL WHERE id = ?", version.id);
+      queue.releasable.set(version.id, { source: version.source, notBeforeMs: 0 });
+      queue.kept.delete(version.id);
+      return nameOf(version);
+    });
+    const said = { retried: tell(parked), again: tell(again), due: waited.length, leaving: tell(leaving), releases, running };
     return { said, targets: [...parked, ...waited].map(({ target }) => target) };
   });
   if (what === undefined) for (const lane of engine.lanes.values()) lane.resumeTarget();
@@ -193,6 +201,14 @@ function meantBy(engine: Engine, what: string): DeliveryRow[] {
   if (named.length > 0) return named;
   if (!isDevice(engine, what)) throw unknown(engine, what);
   return deliveriesWhere(engine, "state IN ('wanting', 'ready', 'active', 'parked') AND (source = ?1 OR target = ?1)", what);
+}
+
+/** Those that were to be deleted or archived at their source, and stayed there. */
+function keptBy(engine: Engine, what: string | undefined): VersionRow[] {
+  const kept = engine.journal.all<VersionRow>(`SELECT v.* FROM versions v WHERE ${isKept}`);
+  if (what === undefined) return kept;
+  const named = new Set(namedBy(engine, what).map(({ version }) => version.id));
+  return kept.filter(({ id, source }) => named.has(id) || (named.size === 0 && source === what));
 }
 
 function deliveriesWhere(engine: Engine, where: string, ...values: string[]): DeliveryRow[] {

@@ -230,9 +230,10 @@ test("--once ends with 3 each time while a file cannot be deleted or archived as
   assert.equal(unreleased, 2);
   assert.match(String(summary), /; 2 files could not be deleted or archived at the source$/);
   // A person sees to it.
-  rmSync(world.path("arc/e.txt"));
-  world.file("arc/d", "d");
-  await program.until(({ message }) => message.startsWith("arc:d: moved to sent/d"), "the next listing");
+  rmSync(world.path("arc/sent/e.txt"));
+  const retried = await runProgram(["retry", "arc:e.txt", "--config", config]);
+  assert.match(retried.out, /^arc:e\.txt: to delete or archive it at its source, as its route asks, is tried again/);
+  await program.until(({ message }) => message.startsWith("arc:e.txt: moved to sent/e.txt"), "what was mended");
   assert.equal((await status()).unreleased, 1);
   await program.kill();
   rmSync(world.path("weak/c"));
