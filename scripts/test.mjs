@@ -11,7 +11,7 @@ makeReady();
 const patterns = process.argv.slice(2);
 const dist = join(root, "dist");
 const files = readdirSync(dist, { recursive: true })
-  .filter((name) => name.endsWith(".test.js") && patterns.every((pattern) => name.includes(pattern)))
+  .filter((name) => name.endsWith(".test.js") && (patterns.length === 0 || patterns.some((pattern) => name.includes(pattern))))
   .sort()
   .map((name) => relative(root, join(dist, name)));
 if (files.length === 0) {
