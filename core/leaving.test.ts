@@ -40,7 +40,25 @@ test("one note is good for what follows and is small; what was noted and not end
     "a is doubted for as long as it was not compared",
   );
 
-  await journal.commit(() => second.doubt("big", "card"));
+  second.doubt("big", "card");
+  await journal.commit(() => second.noteDoubts());
   assert.deepEqual(doubted(start("a", "b", "big", "other")), ["a", "big", "other"]);
   assert.deepEqual(doubted(start("other")), ["other"], "what has gone since is no doubt");
+});
+
+test("of tens of thousands that are doubted after a journal lost its end there is one note", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const journal = await Journal.open(dir);
+  t.after(() => journal.close());
+  const notes = t.mock.method(journal, "setMeta");
+  const leaving = new Leaving(journal);
+  await journal.commit(() => {
+    for (let n = 0; n < 1000; n++) leaving.doubt(`${n}`, "card");
+    leaving.noteDoubts();
+  });
+  assert.equal(notes.mock.callCount(), 1);
+  const next = new Leaving(journal);
+  next.recover(() => true);
+  assert.ok(next.isDoubted("999"));
 });

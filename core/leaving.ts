@@ -36,10 +36,14 @@ export class Leaving {
     return this.#doubted.has(version);
   }
 
-  /** Inside `apply` or `commit`. */
+  /** Until that is noted only this run knows it. */
   doubt(version: string, source: string): void {
     this.#doubted.set(version, source);
-    this.#note(source, []);
+  }
+
+  /** Inside `apply` or `commit`. What is doubted by now, once for many: there may be tens of thousands. */
+  noteDoubts(): void {
+    for (const source of new Set(this.#doubted.values())) this.#note(source, []);
   }
 
   /** What was done with it has its record. */

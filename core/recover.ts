@@ -148,6 +148,7 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
     group = [];
     await journal.apply(() => {
       for (const text of texts) take(lineOf(text));
+      queue.leaving.noteDoubts();
       // With the lines: the next start knows them, and would not know that more was lost.
       if (lost) noteOlder(engine);
     });
