@@ -61,7 +61,7 @@ export function pullWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
       if (!goesBefore(best, last.rank) || left <= worthBytes) return undefined;
       // What could not begin in its place must not stop it.
       if (version.base !== null && queue.pulling.has(version.base)) return undefined;
-      return version.store !== "spool" || (await spool.fits(version.id, version.size, version.durable)) ? last : undefined;
+      return version.store !== "spool" || (await spool.lacks(version.id, version.size)) === 0 ? last : undefined;
     },
   });
 }
@@ -81,7 +81,7 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
         engine.work$.next();
         continue;
       }
-      let fits = version.store !== "spool" || (await spool.reserve(version.id, version.size, version.durable));
+      let fits = version.store !== "spool" || (await spool.reserve(version.id, version.size));
       if (!fits && !(await spool.canEverHold(version.size))) {
         await engine.journal.apply(() => {
           engine.journal.run("UPDATE versions SET store = 'through' WHERE id = ?", version.id);
@@ -99,7 +99,8 @@ async function claim(engine: Engine, lane: Lane, stop: AbortSignal): Promise<Pul
       const now = queue.version(version.id);
       if (queue.pulling.has(version.id)) continue;
       if (now?.generation !== version.generation || now.state !== version.state || !lane.free) {
-        spool.comesNoMore(version.id);
+        if (now === undefined || now.spooled === 0) spool.forget(version.id);
+        else spool.comesNoMore(version.id);
         if (!lane.free) return undefined;
         continue;
       }

@@ -15,9 +15,12 @@ const stillWaits = "('wanting', 'ready', 'active', 'parked')";
 
 const holdsMs = 10_000;
 
+/** So many copies are looked at in one go. */
+const mostAtOnce = 1000;
+
 /** Gives up spool copies until `version` fits; true when its space is reserved. */
-export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | "size" | "durable">, stop: AbortSignal): Promise<boolean> {
-  const reserve = () => engine.spool.reserve(version.id, version.size, version.durable);
+export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | "size">, stop: AbortSignal): Promise<boolean> {
+  const reserve = () => engine.spool.reserve(version.id, version.size);
   for (const row of done(engine, Number.MAX_SAFE_INTEGER)) {
     if (stop.aborted) return false;
     if ((await isElsewhere(engine, row, stop)) && (await giveUp(engine, row, "delivered")) && (await reserve())) return true;
@@ -25,20 +28,31 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
   const away = targets(engine, false);
   const attached = targets(engine, true);
   const marks = attached.map(() => "?").join(", ");
+  const lacking = await engine.spool.lacks(version.id, version.size);
   const waiting = engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND id <> ?
      AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND (d.state = 'active' OR (d.state IN ('wanting', 'ready') AND d.target IN (${marks}))))
-     ORDER BY found_ms LIMIT 1000`,
+     ORDER BY found_ms LIMIT ${mostAtOnce}`,
     version.id,
     ...attached,
   );
+  const going: VersionRow[] = [];
+  let bytes = 0;
   for (const row of waiting) {
+    if (bytes >= lacking) break;
+    if (stop.aborted) return false;
+    if (row.released !== "superseded" && (engine.queue.pulling.has(row.id) || !(await sourceHolds(engine, row, stop)))) continue;
+    going.push(row);
+    bytes += row.size;
+  }
+  // What is given up in vain is pulled again at once, and again and again.
+  if (bytes < lacking && waiting.length < mostAtOnce) return false;
+  for (const row of going) {
     if (stop.aborted) return false;
     if (row.released === "superseded") {
       if ((await giveUpBegun(engine, row)) && (await reserve())) return true;
       continue;
     }
-    if (engine.queue.pulling.has(row.id) || !(await sourceHolds(engine, row, stop))) continue;
     if (!(await giveUp(engine, row, "waits"))) continue;
     engine.events.say(
       "info",
@@ -51,7 +65,7 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
     );
     if (await reserve()) return true;
   }
-  return false;
+  return reserve();
 }
 
 /** A file of no version. */
@@ -68,7 +82,7 @@ export async function holdCopy(engine: Engine, size: number, bytes: AsyncIterabl
   const { spool } = engine;
   const id = temporaryName();
   const ever = await spool.canEverHold(size);
-  if (!ever || !((await spool.reserve(id, size, 0)) || (await makeRoom(engine, { id, size, durable: 0 }, stop)))) {
+  if (!ever || !((await spool.reserve(id, size)) || (await makeRoom(engine, { id, size }, stop)))) {
     throwIfAborted(stop);
     throw new Fault("full", `it is copied to the spool first, where it has no room: ${await spool.spaceText()}`);
   }

@@ -59,12 +59,12 @@ test("a sidecar for which there is no room is a spool without space", async (t) 
 
 test("space is promised once, and given back when the version is dropped", async (t) => {
   const { spool } = await spoolIn(t);
-  assert.equal(await spool.reserve(id, 600, 0), true);
-  assert.equal(await spool.reserve(id, 600, 0), true, "the same promise again takes nothing more");
-  assert.equal(await spool.reserve("f".repeat(16), 600, 0), false);
+  assert.equal(await spool.reserve(id, 600), true);
+  assert.equal(await spool.reserve(id, 600), true, "the same promise again takes nothing more");
+  assert.equal(await spool.reserve("f".repeat(16), 600), false);
   assert.equal(spool.usedBytes, 600);
   await spool.drop(id);
-  assert.equal(await spool.reserve("f".repeat(16), 600, 0), true);
+  assert.equal(await spool.reserve("f".repeat(16), 600), true);
 });
 
 test("what is promised to files that are being written is not promised again, though the disk still has it free", async (t) => {
@@ -73,15 +73,15 @@ test("what is promised to files that are being written is not promised again, th
   Object.assign(spool, { freeBytes: () => Promise.resolve(free) });
   spool.limit({ maxSizeBytes: 1e6, keepFreeBytes: 100 });
   const [one, two] = ["1".repeat(16), "2".repeat(16)];
-  assert.deepEqual(await Promise.all([spool.reserve(one, 600, 0), spool.reserve(two, 600, 0)]), [true, false], "both at once");
-  assert.equal(await spool.reserve(two, 301, 0), false);
+  assert.deepEqual(await Promise.all([spool.reserve(one, 600), spool.reserve(two, 600)]), [true, false], "both at once");
+  assert.equal(await spool.reserve(two, 301), false);
   assert.match(await spool.spaceText(), /stay free, beside 0 MB that still come/);
   // 500 of them have come.
   writeFileSync(spool.pathOf(one), Buffer.alloc(500));
   free = 500;
-  assert.deepEqual([await spool.fits(two, 301, 0), await spool.fits(two, 300, 0)], [false, true]);
+  assert.deepEqual([await spool.lacks(two, 301), await spool.lacks(two, 300)], [1, 0]);
   spool.comesNoMore(one);
-  assert.equal(await spool.reserve(two, 400, 0), true, "it broke off: the rest of it is free");
+  assert.equal(await spool.reserve(two, 400), true, "it broke off: the rest of it is free");
 });
 
 test("what a killed write left behind is taken away; spool files are named", async (t) => {

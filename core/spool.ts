@@ -85,12 +85,12 @@ export class Spool {
     return sizeBytes <= blocks * bsize - this.#limits.keepFreeBytes;
   }
 
-  /** Whether a version has space, or there is some for it now. */
-  async fits(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
+  /** How many bytes are missing for a version to have space now; 0: it has, or there is some. What is here of it, also what will be written again, is in that space. */
+  async lacks(version: string, sizeBytes: number): Promise<number> {
     const more = Math.max(0, sizeBytes - (this.#held.get(version) ?? 0));
-    if (this.#used + more > this.#limits.maxSizeBytes) return false;
-    const left = (await this.freeBytes()) - (sizeBytes - durableBytes) - this.#limits.keepFreeBytes;
-    return left >= 0 && left >= (await this.#stillComes(version, left));
+    const allowed = this.#limits.maxSizeBytes - this.#used - more;
+    const left = (await this.freeBytes()) - (sizeBytes - (await sizeOf(this.pathOf(version)))) - this.#limits.keepFreeBytes;
+    return Math.max(0, -allowed, (await this.#stillComes(version, left)) - left);
   }
 
   /** What was promised to others than this version and is not on the disk yet; asked no closer than whether `enough` is. */
@@ -116,10 +116,10 @@ export class Spool {
   }
 
   /** Promises space to a version: true, or false when it does not fit now. A second promise to the same version is the larger of both. */
-  async reserve(version: string, sizeBytes: number, durableBytes: number): Promise<boolean> {
+  async reserve(version: string, sizeBytes: number): Promise<boolean> {
     // One after another, because looking waits: two that ask at once would be promised the same space.
     const asked = this.#asking.then(async () => {
-      if (!(await this.fits(version, sizeBytes, durableBytes))) return false;
+      if ((await this.lacks(version, sizeBytes)) > 0) return false;
       if (this.#used + sizeBytes - (this.#held.get(version) ?? 0) > this.#limits.maxSizeBytes) return false;
       this.hold(version, sizeBytes);
       this.#coming.set(version, sizeBytes);

@@ -1,0 +1,78 @@
+/** Room on the spool's disk, as it is promised, given up and taken back. The disk is simulated: it holds so much, and nothing else. */
+import assert from "node:assert/strict";
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Digester } from "../../core/digest.js";
+import { Bench, FakeDevice, until } from "../fake-device.js";
+
+const mb = 10 ** 6;
+const often = { device: { intervalMs: 50 } };
+
+function disk(t: TestContext, bench: Bench, bytes: number): void {
+  const dir = join(bench.dir, "spool");
+  const sizeOf = (name: string) => statSync(join(dir, name), { throwIfNoEntry: false })?.size ?? 0;
+  const free = () => bytes - readdirSync(dir).reduce((sum, name) => sum + sizeOf(name), 0);
+  t.mock.method(bench.daemon.engine.spool, "freeBytes", () => Promise.resolve(free()));
+}
+
+test("what waits for a target that is away is not given up where that makes too little room: it would be pulled again at once, and again", async (t) => {
+  const bench = new Bench(t);
+  const [card, cam] = [new FakeDevice("card"), new FakeDevice("cam", { chunk: mb })];
+  const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
+  away.attach(false);
+  let go = (): void => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  cam.before = (call) => (call.startsWith("read long ") && !call.endsWith(" 0") ? held : undefined);
+  const routes = [
+    { from: "card", to: ["away"], include: ["small"] },
+    { from: "card", to: ["out"], include: ["next"] },
+    { from: "cam", to: ["out"] },
+  ];
+  await bench.start({ sources: [card, cam], targets: [out, away] }, routes, often);
+  disk(t, bench, 10 * mb);
+  card.put("small", Buffer.alloc(mb));
+  await until(bench, "it is here", () => bench.events.some(({ what }) => what === "pulled"));
+  cam.put("long", Buffer.alloc(6 * mb));
+  await until(bench, "the long one is being fetched", () => cam.calls.includes("open long 0"));
+  card.put("next", Buffer.alloc(5 * mb));
+  await until(bench, "the next one waits", () => bench.events.some(({ what }) => what === "spool-full"));
+  await sleep(300);
+  go();
+  await until(bench, "both arrive", () => out.files.size === 2);
+  assert.equal(card.calls.filter((call) => call === "open small 0").length, 1);
+});
+
+test("what has to be read once more has the room of what was read of it", async (t) => {
+  const bench = new Bench(t);
+  const said: string[] = [];
+  const crc = (bytes: Buffer) => {
+    const digester = new Digester("crc32-mavlink");
+    digester.update(bytes);
+    said.push(digester.value());
+    return said.length === 1 ? ("crc32-mavlink:00000000" as const) : digester.value();
+  };
+  const [card, out] = [new FakeDevice("card", { crc }), new FakeDevice("out")];
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], often);
+  disk(t, bench, 10 * mb);
+  card.put("a", Buffer.alloc(6 * mb, "a"));
+  await until(bench, "it arrives", () => out.files.size === 1);
+});
+
+test("what is another file by the time that it has room gives that back", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], often);
+  const { spool, journal } = bench.daemon.engine;
+  let go = (): void => undefined;
+  const looked = new Promise<number>((resolve) => (go = () => resolve(2 ** 40)));
+  const asks = t.mock.method(spool, "freeBytes", () => looked);
+  card.put("a", "the first");
+  await until(bench, "it is asked for room", () => asks.mock.callCount() > 0);
+  card.put("a", "another", Date.UTC(2026, 4, 2));
+  await until(bench, "the other is found", () => journal.all("SELECT id FROM versions").length === 2);
+  go();
+  await until(bench, "the other arrives", () => out.files.size === 1);
+  assert.equal(spool.usedBytes, "another".length);
+});
