@@ -203,9 +203,15 @@ function meantBy(engine: Engine, what: string): DeliveryRow[] {
   return deliveriesWhere(engine, "state IN ('wanting', 'ready', 'active', 'parked') AND (source = ?1 OR target = ?1)", what);
 }
 
-/** Those that were to be deleted or archived at their source, and stayed there. */
+/** Those that were to be deleted or archived at their source, and stayed there, or wait for another try. */
 function keptBy(engine: Engine, what: string | undefined): VersionRow[] {
-  const kept = engine.journal.all<VersionRow>(`SELECT v.* FROM versions v WHERE ${isKept}`);
+  const { journal, queue } = engine;
+  const waiting = [...queue.releasable].filter(([id, { failed, notBeforeMs }]) => {
+    return failed !== undefined && notBeforeMs < Infinity && !queue.releasing.has(id);
+  });
+  const kept = journal
+    .all<VersionRow>(`SELECT v.* FROM versions v WHERE ${isKept}`)
+    .concat(waiting.flatMap(([id]) => queue.version(id) ?? []));
   if (what === undefined) return kept;
   const named = new Set(namedBy(engine, what).map(({ version }) => version.id));
   return kept.filter(({ id, source }) => named.has(id) || (named.size === 0 && source === what));

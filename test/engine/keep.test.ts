@@ -273,3 +273,16 @@ test("nothing is deleted at its source before its receipt is on the medium", asy
   go();
   await until(bench, "deleted", () => card.files.size === 0);
 });
+
+test("what could not be deleted at its source, and waits for its time, is tried at once where a person says retry", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  card.put("a", "content");
+  card.before = (call) => (call.startsWith("remove ") ? Promise.reject(new Fault("denied", "nothing may be deleted")) : undefined);
+  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const { engine } = bench.daemon;
+  await until(bench, "it failed", () => engine.queue.unreleased === 1);
+  card.before = () => undefined;
+  assert.deepEqual((await retry(engine, "card", AbortSignal.timeout(5000))).releases, ["card:a"]);
+  await until(bench, "deleted", () => card.files.size === 0);
+});
