@@ -9,6 +9,7 @@ import { dateText } from "../core/route.js";
 import { interruptible, usableConfig, whomToAsk } from "./ask.js";
 import { configPath, UsageError } from "./config.js";
 import { getFile } from "./get.js";
+import { learnedOf } from "./offline.js";
 import { deviceOfUrl, doByHand, homeIn, inWordsOfUrl, withLane, withTrace, type OwnNames } from "./own.js";
 import { putFile } from "./put.js";
 
@@ -169,7 +170,8 @@ async function withPlace(at: string, options: HandOptions, work: (place: Place) 
     const device = config.devices.find((known) => known.name === name);
     if (device === undefined) throw new UsageError(`there is no device "${name}" any more`);
     const installation = (await installationIn(config.stateDir).catch(() => undefined)) ?? "00000000";
-    const own: OwnNames = { vehicle: config.vehicle, installation, home: await homeIn(config.stateDir) };
+    const learned = await learnedOf(device, config);
+    const own: OwnNames = { vehicle: config.vehicle, installation, home: await homeIn(config.stateDir), learned };
     const onLane = (lane: Lane) =>
       work({
         name,

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { engineOf, type OwnEngine } from "../core/build.js";
 import { RealClock } from "../core/clock.js";
 import { whyNotWritten } from "../core/daemon.js";
-import type { Config } from "../core/config.js";
+import type { Config, DeviceConfig } from "../core/config.js";
 import { codeOf, sqliteCodeOf } from "../core/errors.js";
 import { Events } from "../core/events.js";
 import { installationIn, lockStateDir, type Lock } from "../core/installation.js";
@@ -78,6 +78,26 @@ export async function withJournal<T>(config: Config, asks: Asks, work: (engine: 
   } finally {
     lock?.release();
     if (copy !== undefined) await fs.rm(copy, { recursive: true });
+  }
+}
+
+/** Of what has a directory of this machine: what its daemon learned of that, as where it is mounted. Nothing where a daemon runs, which knows more than that, or where it cannot be read. */
+export async function learnedOf({ name, plugin }: DeviceConfig, config: Config): Promise<ReadonlyMap<string, unknown>> {
+  if (plugin.dirOf === undefined) return new Map();
+  try {
+    return await withJournal(
+      config,
+      "reads",
+      ({ journal }) =>
+        new Map(
+          journal
+            .all<{ key: string; value: string }>("SELECT key, value FROM memory WHERE device = ?", name)
+            .map(({ key, value }): [string, unknown] => [key, JSON.parse(value)]),
+        ),
+    );
+  } catch {
+    // What is wrong with it is no matter of this device.
+    return new Map();
   }
 }
 

@@ -26,6 +26,8 @@ export interface OwnNames {
   readonly installation: string;
   /** Where what lasts is kept; a text says why it cannot be. */
   readonly home?: Home | string;
+  /** What the device learned while a daemon had it. */
+  readonly learned?: ReadonlyMap<string, unknown>;
 }
 
 export interface Home {
@@ -56,7 +58,7 @@ export async function withContext<T>(
 ): Promise<T> {
   const scratch = mkdtempSync(join(tmpdir(), "filesync-"));
   const clock = new RealClock();
-  const memory = new Map<string, unknown>();
+  const memory = new Map(names.learned);
   const context: PluginContext = {
     name,
     vehicle: names.vehicle,

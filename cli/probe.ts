@@ -2,11 +2,12 @@
 import type { Config, DeviceConfig } from "../core/config.js";
 import { ask } from "../core/control.js";
 import { lookInto } from "../core/entries.js";
-import { isFault } from "../core/errors.js";
+import { Fault, isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
 import { withinMs } from "../core/signals.js";
 import type { Status } from "../core/status.js";
+import { learnedOf } from "./offline.js";
 import { withContext, withLane } from "./own.js";
 
 export const probeMs = 15_000;
@@ -16,15 +17,14 @@ export function tryOut(config: DeviceConfig, all: Config, also?: (lane: Lane) =>
   return config.kind === "service" ? tryService(config, all) : tryDevice(config, all, also);
 }
 
-async function tryDevice(
-  config: DeviceConfig,
-  { vehicle, routes, syncs, stateDir }: Config,
-  also?: (lane: Lane) => Promise<void>,
-): Promise<string> {
+async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) => Promise<void>): Promise<string> {
+  const { vehicle, routes, syncs, stateDir } = all;
   const isSource = [...routes, ...syncs].some(({ from }) => from === config.name);
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   const installation = (await installationIn(stateDir).catch(() => undefined)) ?? "00000000";
-  return withLane(config, { vehicle, installation }, (lane) =>
+  if (config.plugin.dirOf !== undefined) expectThere(config, await statusOf(stateDir));
+  const learned = await learnedOf(config, all);
+  return withLane(config, { vehicle, installation, learned }, (lane) =>
     withinMs(probeMs, [], async (signal) => {
       try {
         await lane.lookNow(signal);
@@ -40,6 +40,14 @@ async function tryDevice(
   );
 }
 
+/** Why a directory of this machine is away the daemon that runs knows best: where it was mounted. Throws Fault "offline". */
+function expectThere({ name }: DeviceConfig, status: Status | undefined): void {
+  const known = status?.devices.find((one) => one.name === name);
+  if (known?.presence === "detached" && known.reason !== undefined) throw new Fault("offline", known.reason);
+}
+
+const statusOf = async (stateDir: string) => (await ask(stateDir, { command: "status" }))?.ok as Status | undefined;
+
 /** Where only writing would tell, a root that is not there may be made by the first upload: what is sent from there has to be in it. Throws "missing" and "denied" alone: a slow link, or a long listing, is no mistake. */
 async function expectListed({ device }: Lane, signal: AbortSignal): Promise<void> {
   try {
@@ -49,12 +57,15 @@ async function expectListed({ device }: Lane, signal: AbortSignal): Promise<void
   }
 }
 
-async function tryService(config: DeviceConfig, { vehicle, stateDir }: Config): Promise<string> {
+async function tryService(config: DeviceConfig, all: Config): Promise<string> {
+  const { vehicle, stateDir } = all;
   // The port of one that runs is held, by the daemon itself.
-  const status = (await ask(stateDir, { command: "status" }))?.ok as Status | undefined;
+  const status = await statusOf(stateDir);
   const running = status?.devices.find(({ name }) => name === config.name);
   if (running?.presence === "attached") return "works: the daemon that runs serves it";
-  return withContext(config.name, { vehicle, installation: "00000000" }, async (context) => {
+  expectThere(config, status);
+  const learned = await learnedOf(config, all);
+  return withContext(config.name, { vehicle, installation: "00000000", learned }, async (context) => {
     const service = config.plugin.service?.(config.options, context);
     try {
       if (service?.probeStart === undefined) return `not tried: only a start tells whether a service of type "${config.type}" works`;

@@ -76,6 +76,30 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       assert.deepEqual(readdirSync(world.path("disk/logs")), ["c"]);
     });
 
+  test("what is done by hand, and check --probe, know where it was mounted: also while no daemon runs", async (t) => {
+    const disk = withDisk(t);
+    if (disk === undefined) return;
+    const { world } = disk;
+    world.file("in/a", "content of a");
+    const config = world.config({
+      devices: { in: local("in"), out: local("disk/logs", { create: true }) },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+      services: { ftp: { type: "ftp-server", listen: "127.0.0.1:0", root: "disk/ftp", users: { u: { password: "p" } } } },
+    });
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+    disk.unmount();
+    const put = await runProgram(["put", world.path("in/a"), "out:by-hand", "--config", config]);
+    assert.equal(put.code, 3);
+    assert.equal(masked(put.err, world.dir), `filesync: out: ${notMounted}`);
+    assert.deepEqual(readdirSync(world.path("disk")), []);
+    const probed = async () => masked((await runProgram(["check", "--probe", "--config", config])).out, world.dir).split("\n");
+    const ftp = notMounted.replace("/logs", "/ftp");
+    assert.deepEqual((await probed()).slice(0, 3), ["in: works", `out: ${notMounted}`, `ftp: ${ftp}`]);
+    const program = new Program(["run", "--json", "--config", config]);
+    await program.until(({ what }) => what === "service-failed", "that it cannot serve");
+    assert.deepEqual((await probed()).slice(0, 3), ["in: works", `out: ${notMounted}`, `ftp: it is not served: ${ftp}`]);
+  });
+
   test("a directory that has to be mounted is detached before it ever was", async (t) => {
     const disk = withDisk(t);
     if (disk === undefined) return;
