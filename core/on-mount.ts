@@ -28,6 +28,9 @@ interface Known {
 
 const key = "mount";
 
+/** How often a directory that is away is looked for, and one that is there looked at. */
+export const lookMs = 2000;
+
 export class OnMount {
   #known: Known | undefined;
 
@@ -55,6 +58,16 @@ export class OnMount {
     if (was === undefined && this.must === true && at === "/") return `${this.dir} is on no file system that is mounted: ${without}`;
     if (isThere && at !== "/" && at !== was) this.#learn({ dir, at });
     return undefined;
+  }
+
+  /** For what is served also while nobody asks: `told` gets why it is away, and undefined once it is back. Ended by what is returned. */
+  watch(told: (away: string | undefined) => void): () => void {
+    let was: string | undefined;
+    const timer = setInterval(() => {
+      const away = this.away();
+      if (away !== was) told((was = away));
+    }, lookMs);
+    return () => clearInterval(timer);
   }
 
   /** Throws Fault "offline". */

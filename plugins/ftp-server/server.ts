@@ -67,6 +67,7 @@ export class FtpServer implements Service, Shared {
   readonly verbs: readonly (readonly [string, string | undefined])[];
   readonly #context: PluginContext;
   readonly #mount: OnMount;
+  #unwatch: (() => void) | undefined;
   /** Of users of the configuration. */
   readonly #roots = new Map<string, Root>();
   readonly #usersFile: UsersFile | undefined;
@@ -141,7 +142,11 @@ export class FtpServer implements Service, Shared {
       port: this.port,
       ...(fingerprint === undefined ? {} : { fingerprint }),
     });
-    this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? port}` });
+    const attached: Presence = { state: "attached", epoch: `listening-${this.port ?? port}` };
+    this.presence$.next(attached);
+    this.#unwatch = this.#mount.watch((away) =>
+      this.presence$.next(away === undefined ? attached : { state: "detached", reason: `it is not served: ${away}` }),
+    );
   }
 
   async probeStart(signal: AbortSignal): Promise<void> {
@@ -165,6 +170,7 @@ export class FtpServer implements Service, Shared {
   async probe(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     if (this.#server === undefined) throw new Fault("offline", "the FTP server is not started");
+    this.#mount.expectHere();
     return Promise.resolve();
   }
 
@@ -175,6 +181,7 @@ export class FtpServer implements Service, Shared {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#unwatch?.();
     clearTimeout(this.#watching);
     const server = this.#server;
     this.#server = undefined;

@@ -5,7 +5,7 @@ import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
 import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
-import { mounted, OnMount } from "../../core/on-mount.js";
+import { lookMs, mounted, OnMount } from "../../core/on-mount.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
 import { deadLink } from "../../core/stat.js";
@@ -41,9 +41,6 @@ export const plugin: Plugin<LocalOptions> = {
   dirOf: ({ dir }) => dir,
   device: (given, context) => new LocalDevice(given, context),
 };
-
-/** How often a directory that is away is looked for. */
-const lookMs = 2000;
 
 class LocalDevice implements Device {
   readonly presence$: Observable<Presence>;

@@ -60,6 +60,7 @@ export class Registry implements Service {
   readonly #options: RegistryOptions;
   readonly #context: PluginContext;
   readonly #mount: OnMount;
+  #unwatch: (() => void) | undefined;
   readonly #ftp: FtpAccounts | undefined;
   #catalogue: Promise<Catalogue> | undefined;
   #running: Running | undefined;
@@ -165,7 +166,11 @@ export class Registry implements Service {
       doorPort: door.port,
     });
     if (secured !== undefined) say("info", `its certificate, for vehicles to pin: ${secured}`, { certificate: secured });
-    this.presence$.next({ state: "attached", epoch: `listening-${this.port ?? 0}` });
+    const attached: Presence = { state: "attached", epoch: `listening-${this.port ?? 0}` };
+    this.presence$.next(attached);
+    this.#unwatch = this.#mount.watch((away) =>
+      this.presence$.next(away === undefined ? attached : { state: "detached", reason: `it is not served: ${away}` }),
+    );
   }
 
   async probeStart(signal: AbortSignal): Promise<void> {
@@ -223,6 +228,7 @@ export class Registry implements Service {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#unwatch?.();
     const running = this.#running;
     this.#running = undefined;
     if (running !== undefined) {

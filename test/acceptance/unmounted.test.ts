@@ -135,6 +135,13 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     await client.access(access);
     await client.uploadFrom(world.path("config.json"), "one");
     disk.unmount();
+    await until(
+      "that status says so",
+      async () => (await presenceOf("ftp", config, world)) === `detached: it is not served: ${notMounted}`,
+    );
+    disk.mount();
+    await until("that status says that it is back", async () => (await presenceOf("ftp", config, world)) === "attached");
+    disk.unmount();
     await assert.rejects(client.send("MKD two"), /451 The disk of this server is not mounted/);
     client.close();
     await assert.rejects(client.access(access), /451 The disk of this server is not mounted/);
@@ -170,5 +177,11 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       'detached: it is not served: DIR/disk/logs is on no file system that is mounted: mount it, or say "mounted": false where DIR/disk/logs is to be used without',
     );
     assert.deepEqual(readdirSync(world.path("disk")), []);
+    disk.mount();
+    await until("that it serves", async () => (await presenceOf("registry", config, world)) === "attached");
+    disk.unmount();
+    await until("that it is missed", async () =>
+      (await presenceOf("registry", config, world)).startsWith("detached: it is not served: DIR/disk"),
+    );
   });
 });
