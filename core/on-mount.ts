@@ -2,11 +2,11 @@
  * Whether a directory is on the file system that it was on. A disk that is not mounted leaves its mount point: what is written there fills the file system
  * of the machine, and is hidden once the disk is back.
  */
-import { realpathSync, statSync } from "node:fs";
+import { readFileSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { codeOf, Fault } from "./errors.js";
-import { isIn } from "./mounts.js";
+import { isIn, mountsIn } from "./mounts.js";
 import { described } from "./options.js";
 import type { Memo } from "./plugin.js";
 
@@ -52,11 +52,13 @@ export class OnMount {
     const found = lookedAt(this.dir);
     if (found === undefined) return undefined;
     const { dir, isThere, at } = found;
-    const was = this.#known?.dir === dir ? this.#known.at : undefined;
+    // Below the same mount point, also by another way: a link that leads on is on the disk, and goes with it.
+    const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
     const without = `mount it, or say "mounted": false where ${this.dir} is to be used without`;
     if (was !== undefined && was !== at && isIn(was, at)) return `${was} is not mounted: ${without}`;
-    if (was === undefined && this.must === true && at === "/") return `${this.dir} is on no file system that is mounted: ${without}`;
-    if (isThere && at !== "/" && at !== was) this.#learn({ dir, at });
+    if (was === undefined && this.must === true && at === "/" && !isBound(dir))
+      return `${this.dir} is on no file system that is mounted: ${without}`;
+    if (isThere && at !== "/" && (at !== was || dir !== this.#known?.dir)) this.#learn({ dir, at });
     return undefined;
   }
 
@@ -114,5 +116,14 @@ function mountOf(dir: string): string {
     if (found !== undefined && device !== found.device) return found.at;
     if (device !== undefined) found = { at, device };
     if (dirname(at) === at) return at;
+  }
+}
+
+/** Whether a part of the machine's own file system is mounted there (`mount --bind`), which no number of a device tells. */
+function isBound(dir: string): boolean {
+  try {
+    return mountsIn(readFileSync("/proc/self/mountinfo", "utf8")).some((mount) => mount.dir !== "/" && isIn(dir, mount.dir));
+  } catch {
+    return false;
   }
 }

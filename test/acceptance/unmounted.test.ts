@@ -1,7 +1,7 @@
 /** A directory on a disk that is not mounted: nothing is written into its mount point, a person is told, and what waits goes there once it is mounted. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { readdirSync, symlinkSync } from "node:fs";
 import { suite, test, type TestContext } from "node:test";
 import { Client } from "basic-ftp";
 import { until } from "../conformance/clause.js";
@@ -117,6 +117,46 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     disk.mount();
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
     assert.deepEqual(readdirSync(world.path("disk")).sort(), ["a", "lost+found"]);
+  });
+
+  test("a directory to which a link of the disk leads is missed with the disk", async (t) => {
+    const disk = withDisk(t);
+    if (disk === undefined) return;
+    const { world } = disk;
+    world.mkdir("disk/first");
+    symlinkSync("first", world.path("disk/current"));
+    world.file("in/a", "content of a");
+    const config = world.config({
+      devices: { in: local("in"), out: local("disk/current/logs", { create: true }) },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+    });
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+    // Now that it is there it is seen where it is mounted.
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+    disk.unmount();
+    world.file("in/b", "content of b");
+    const { code, out, err } = await runProgram(["run", "--once", "--config", config]);
+    assert.equal(code, 3);
+    assert.ok(masked(out + err, world.dir).includes(notMounted.replace("disk/logs", "disk/current/logs")), out + err);
+    assert.deepEqual(readdirSync(world.path("disk")), []);
+  });
+
+  test("a directory that has to be mounted may be one that is bound there", async (t) => {
+    const disk = withDisk(t);
+    if (disk === undefined) return;
+    const { world } = disk;
+    for (const dir of ["kept/elsewhere", "bound"]) world.mkdir(dir);
+    world.file("in/a", "content of a");
+    const config = world.config({
+      devices: { in: local("in"), out: local("bound", { mounted: true }) },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+    });
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+    assert.equal(spawnSync("mount", ["--bind", world.path("kept/elsewhere"), world.path("bound")]).status, 0);
+    const { code } = await runProgram(["run", "--once", "--config", config]);
+    spawnSync("umount", [world.path("bound")]);
+    assert.equal(code, 0);
+    assert.deepEqual(readdirSync(world.path("kept/elsewhere")), ["a"]);
   });
 
   test("the FTP server takes nothing while its disk is not mounted, and does not start", async (t) => {
