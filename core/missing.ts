@@ -122,6 +122,8 @@ export class Missing {
       const isPushed = ({ state, begun }: DeliveryRow) =>
         state === "active" || (state === "ready" && known === "sealed" && begun - 1 === generation);
       if (queue.pulling.has(version.id) || queue.releasing.has(version.id) || open.some(isPushed)) return undefined;
+      // Who sent it while it was asked for has said what became of it.
+      if (open.length === 0) return undefined;
       journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
       queue.drop(version.id, reason);
       for (const { id } of open) journal.run("UPDATE deliveries SET fault = 'missing' WHERE id = ?", id);

@@ -55,6 +55,27 @@ test("what is missing from a whole listing is lost: told once, in status and why
   await until(bench, "both arrive", () => [...out.files.keys()].sort().join() === "d/a.bin,d/b.bin");
 });
 
+test("what was sent, or found missing by its push, while it was asked for is not told once more", async (t) => {
+  const { bench, card, out } = await waiting(t);
+  await listed(bench);
+  let asked = false;
+  let answer: (() => void) | undefined;
+  const held = new Promise<void>((resolve) => (answer = resolve));
+  card.before = (call) => {
+    if (call !== "stat d/a.bin" || asked) return undefined;
+    asked = true;
+    return held;
+  };
+  card.files.delete("d/a.bin");
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "a is asked for", () => asked);
+  out.attach(true);
+  await until(bench, "its push tells that it is not what it was", () => bench.events.some(({ what }) => what === "changed"));
+  answer?.();
+  await listed(bench, 2);
+  assert.deepEqual(told(bench), []);
+});
+
 test("a file system that is not there proves nothing: neither while it is away, nor where it comes back as another", async (t) => {
   const { bench, card } = await waiting(t);
   await listed(bench);
