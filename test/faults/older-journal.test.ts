@@ -3,7 +3,7 @@
  * transactions, and in the middle of a frame. Nothing that has a receipt is sent again, or told as lost.
  */
 import assert from "node:assert/strict";
-import { cpSync, readFileSync, rmSync, truncateSync } from "node:fs";
+import { cpSync, readFileSync, renameSync, rmSync, truncateSync } from "node:fs";
 import { test } from "node:test";
 import { FlightReviewDouble, ulog } from "../doubles/flight-review.js";
 import { Program, runProgram } from "./process.js";
@@ -49,7 +49,9 @@ for (const [after, inPlace, to] of [
     const kinds = names.filter((name) => name !== "later").length;
     // One after another: each has transactions of its own.
     for (let n = 1; n <= files; n++) {
-      for (const dir of ["expected", "in"]) world.file(`${dir}/${n}.ulg`, ulog(60, 50_000 + n, n), n);
+      for (const dir of ["expected", "made"]) world.file(`${dir}/${n}.ulg`, ulog(60, 50_000 + n, n), n);
+      // It is found whole.
+      renameSync(world.path(`made/${n}.ulg`), world.path(`in/${n}.ulg`));
       await program.until(() => seen("delivered") === n * kinds && seen("released") === (after === "keep" ? 0 : n), `all of ${n} files`);
     }
     const expected = treeOf(world.path("expected"));
