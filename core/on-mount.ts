@@ -119,10 +119,15 @@ function mountOf(dir: string): string {
   }
 }
 
-/** Whether a part of the machine's own file system is mounted there (`mount --bind`), which no number of a device tells. */
+/**
+ * Whether another part of the machine's own file system is mounted there (`mount --bind`), which no number of a device tells. One that is bound to its own
+ * place, as a sandbox of systemd does, is no other.
+ */
 function isBound(dir: string): boolean {
   try {
-    return mountsIn(readFileSync("/proc/self/mountinfo", "utf8")).some((mount) => mount.dir !== "/" && isIn(dir, mount.dir));
+    const mounts = mountsIn(readFileSync("/proc/self/mountinfo", "utf8"));
+    const top = mounts.findLast((mount) => mount.dir === "/");
+    return mounts.some((mount) => mount.dir !== "/" && isIn(dir, mount.dir) && mount.root !== join(top?.root ?? "/", mount.dir));
   } catch {
     return false;
   }
