@@ -2,7 +2,7 @@
  * Whether a directory is on the file system that it was on. A disk that is not mounted leaves its mount point: what is written there fills the file system
  * of the machine, and is hidden once the disk is back.
  */
-import { readFileSync, realpathSync, statSync } from "node:fs";
+import { readFileSync, realpathSync, statfsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { codeOf, Fault } from "./errors.js";
@@ -31,6 +31,9 @@ const key = "mount";
 /** How often a directory that is away is looked for, and one that is there looked at. */
 export const lookMs = 2000;
 
+/** What statfs says of tmpfs and ramfs. */
+const inMemory = [0x01021994, 0x858458f6];
+
 export class OnMount {
   #known: Known | undefined;
 
@@ -56,8 +59,7 @@ export class OnMount {
     const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
     const without = `mount it, or say "mounted": false where ${this.dir} is to be used without`;
     if (was !== undefined && was !== at && isIn(was, at)) return `${was} is not mounted: ${without}`;
-    if (was === undefined && this.must === true && at === "/" && !isBound(dir))
-      return `${this.dir} is on no file system that is mounted: ${without}`;
+    if (was === undefined && this.must === true && !isMounted(found)) return `${this.dir} is on no file system that is mounted: ${without}`;
     if (isThere && at !== "/" && (at !== was || dir !== this.#known?.dir)) this.#learn({ dir, at });
     return undefined;
   }
@@ -120,14 +122,17 @@ function mountOf(dir: string): string {
 }
 
 /**
- * Whether another part of the machine's own file system is mounted there (`mount --bind`), which no number of a device tells. One that is bound to its own
- * place, as a sandbox of systemd does, is no other.
+ * Before it was ever seen. A mount point may be in memory, as below /run/media. Another part of the machine's own file system that is bound there
+ * (`mount --bind`), which no number of a device tells, counts; one that is bound to its own place, as a sandbox of systemd does, does not.
  */
-function isBound(dir: string): boolean {
+function isMounted({ dir, at }: Found): boolean {
   try {
+    if (at !== "/" && !inMemory.includes(statfsSync(at).type)) return true;
     const mounts = mountsIn(readFileSync("/proc/self/mountinfo", "utf8"));
     const top = mounts.findLast((mount) => mount.dir === "/");
-    return mounts.some((mount) => mount.dir !== "/" && isIn(dir, mount.dir) && mount.root !== join(top?.root ?? "/", mount.dir));
+    return mounts.some(
+      (mount) => mount.dir !== "/" && mount.device === top?.device && isIn(dir, mount.dir) && mount.root !== join(top.root, mount.dir),
+    );
   } catch {
     return false;
   }

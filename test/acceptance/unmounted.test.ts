@@ -1,7 +1,7 @@
 /** A directory on a disk that is not mounted: nothing is written into its mount point, a person is told, and what waits goes there once it is mounted. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readdirSync, symlinkSync } from "node:fs";
+import { readdirSync, statfsSync, symlinkSync } from "node:fs";
 import { suite, test, type TestContext } from "node:test";
 import { Client } from "basic-ftp";
 import { until } from "../conformance/clause.js";
@@ -35,6 +35,8 @@ function withDisk(t: TestContext): { readonly world: World; mount(): void; unmou
     unmount: () => run("umount", world.path("disk")),
   };
 }
+
+const tmpfs = 0x01021994;
 
 const notMounted = `DIR/disk is not mounted: mount it, or say "mounted": false where DIR/disk/logs is to be used without`;
 
@@ -145,6 +147,10 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     const disk = withDisk(t);
     if (disk === undefined) return;
     const { world } = disk;
+    if (statfsSync(world.dir).type === tmpfs) {
+      t.skip("the directory of temporary files is in memory");
+      return;
+    }
     for (const dir of ["kept/elsewhere", "bound"]) world.mkdir(dir);
     world.file("in/a", "content of a");
     const config = world.config({
@@ -162,6 +168,26 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
     spawnSync("umount", [world.path("bound")]);
     assert.equal(code, 0);
     assert.deepEqual(readdirSync(world.path("kept/elsewhere")), ["a"]);
+  });
+
+  test("a directory that has to be mounted is detached where its mount point is in memory, as below /run/media", async (t) => {
+    let made: World | undefined;
+    // Before what the world does then: it would find the directory busy.
+    t.after(() => spawnSync("umount", [made?.path("run") ?? ""]));
+    const world = (made = new World(t));
+    world.mkdir("run");
+    if (spawnSync("mount", ["-t", "tmpfs", "tmpfs", world.path("run")]).status !== 0) {
+      t.skip("no file system can be mounted here");
+      return;
+    }
+    world.mkdir("run/media/disk");
+    world.file("in/a", "content of a");
+    const config = world.config({
+      devices: { in: local("in"), out: local("run/media/disk/logs", { mounted: true, create: true }) },
+      routes: [{ from: "in", to: ["out"], into: "", afterDelivery: "delete" }],
+    });
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 3);
+    assert.deepEqual([readdirSync(world.path("run/media/disk")), readdirSync(world.path("in"))], [[], ["a"]]);
   });
 
   test("the FTP server takes nothing while its disk is not mounted, and does not start", async (t) => {
