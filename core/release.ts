@@ -69,9 +69,10 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const { failed: before, tries = 0 } = engine.queue.releasable.get(version.id) ?? {};
         const isNews = before === undefined;
         const failed = reasonOf(error);
-        // What is read each time is left for longer and longer.
+        // Each try is noted on the medium, and what is read each time costs more: what is refused, too, is left for longer and longer.
         const delivered = deliveredDigest(version, engine.queue.deliveriesOf(version.id));
-        const afterMs = isSure(engine, version, delivered) ? againMs : Math.min(longestMs, againMs * 2 ** tries);
+        const isCheap = !isFault(error, "denied") && isSure(engine, version, delivered);
+        const afterMs = isCheap ? againMs : Math.min(longestMs, againMs * 2 ** tries);
         const notBeforeMs = waits ? Infinity : engine.clock.monotonicMs() + afterMs;
         engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed, tries: tries + 1 });
         engine.queue.kept.delete(version.id);

@@ -226,27 +226,28 @@ test("power goes after a file was deleted at its source, before that is noted: a
   assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
 });
 
-test("what may not be deleted, and is read before each try, is tried less and less", async (t) => {
-  const bench = new Bench(t);
-  let aheadMs = 0;
-  bench.clock.monotonicMs = () => performance.now() + aheadMs;
-  const card = new FakeDevice("card", { tree: true });
-  card.timeless = true;
-  card.put("a", "content");
-  card.before = (call) => (call.startsWith("remove ") ? Promise.reject(new Fault("denied", "nothing may be deleted")) : undefined);
-  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
-  const tries = () => card.calls.filter((call) => call.startsWith("remove ")).length;
-  const { queue, work$ } = bench.daemon.engine;
-  const waits: number[] = [];
-  for (let n = 1; n <= 4; n++) {
-    await until(bench, `tried: ${n}`, () => tries() === n && queue.releasing.size === 0);
-    const [due] = queue.releasable.values();
-    waits.push(Math.round(((due?.notBeforeMs ?? 0) - bench.clock.monotonicMs()) / 30_000));
-    aheadMs += 30_000 * 2 ** (n - 1) + 1000;
-    work$.next();
-  }
-  assert.deepEqual(waits, [1, 2, 4, 8]);
-});
+for (const timeless of [true, false])
+  test(`what may not be deleted, and is ${timeless ? "read" : "noted on the medium"} before each try, is tried less and less`, async (t) => {
+    const bench = new Bench(t);
+    let aheadMs = 0;
+    bench.clock.monotonicMs = () => performance.now() + aheadMs;
+    const card = new FakeDevice("card", { tree: true });
+    card.timeless = timeless;
+    card.put("a", "content");
+    card.before = (call) => (call.startsWith("remove ") ? Promise.reject(new Fault("denied", "nothing may be deleted")) : undefined);
+    await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+    const tries = () => card.calls.filter((call) => call.startsWith("remove ")).length;
+    const { queue, work$ } = bench.daemon.engine;
+    const waits: number[] = [];
+    for (let n = 1; n <= 4; n++) {
+      await until(bench, `tried: ${n}`, () => tries() === n && queue.releasing.size === 0);
+      const [due] = queue.releasable.values();
+      waits.push(Math.round(((due?.notBeforeMs ?? 0) - bench.clock.monotonicMs()) / 30_000));
+      aheadMs += 30_000 * 2 ** (n - 1) + 1000;
+      work$.next();
+    }
+    assert.deepEqual(waits, [1, 2, 4, 8]);
+  });
 
 test("nothing is deleted at its source before its receipt is on the medium", async (t) => {
   const bench = new Bench(t);
