@@ -24,7 +24,7 @@ import { workers } from "./workers.js";
 
 /** Housekeeping wakes every minute: not much later than this. */
 const againMs = 30_000;
-const longestMs = 86_400_000;
+const longestMs = 3_600_000;
 
 /** One at a time: a delete must not race with another. */
 export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Observable<VersionRow> {
