@@ -5,6 +5,7 @@ import { lookInto } from "../core/entries.js";
 import { Fault, isFault } from "../core/errors.js";
 import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
+import { isOfMount } from "../core/on-mount.js";
 import { withinMs } from "../core/signals.js";
 import type { Status } from "../core/status.js";
 import { learnedOf } from "./offline.js";
@@ -22,7 +23,8 @@ async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) 
   const isSource = [...routes, ...syncs].some(({ from }) => from === config.name);
   const isTarget = routes.some(({ to }) => to.some(({ device }) => device === config.name));
   const installation = (await installationIn(stateDir).catch(() => undefined)) ?? "00000000";
-  if (config.plugin.dirOf !== undefined) expectThere(config, await statusOf(stateDir));
+  // Who may not ask the daemon tries it without.
+  if (config.plugin.dirOf !== undefined) expectMounted(config, await statusOf(stateDir).catch(() => undefined));
   const learned = await learnedOf(config, all);
   return withLane(config, { vehicle, installation, learned }, (lane) =>
     withinMs(probeMs, [], async (signal) => {
@@ -40,10 +42,10 @@ async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) 
   );
 }
 
-/** Why a directory of this machine is away the daemon that runs knows best: where it was mounted. Throws Fault "offline". */
-function expectThere({ name }: DeviceConfig, status: Status | undefined): void {
+/** Where a directory of this machine was mounted the daemon that runs knows. Throws Fault "offline". */
+function expectMounted({ name }: DeviceConfig, status: Status | undefined): void {
   const known = status?.devices.find((one) => one.name === name);
-  if (known?.presence === "detached" && known.reason !== undefined) throw new Fault("offline", known.reason);
+  if (known?.presence === "detached" && isOfMount(known.reason ?? "")) throw new Fault("offline", known.reason ?? "");
 }
 
 const statusOf = async (stateDir: string) => (await ask(stateDir, { command: "status" }))?.ok as Status | undefined;
@@ -63,7 +65,7 @@ async function tryService(config: DeviceConfig, all: Config): Promise<string> {
   const status = await statusOf(stateDir);
   const running = status?.devices.find(({ name }) => name === config.name);
   if (running?.presence === "attached") return "works: the daemon that runs serves it";
-  expectThere(config, status);
+  expectMounted(config, status);
   const learned = await learnedOf(config, all);
   return withContext(config.name, { vehicle, installation: "00000000", learned }, async (context) => {
     const service = config.plugin.service?.(config.options, context);

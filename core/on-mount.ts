@@ -28,6 +28,11 @@ interface Known {
 
 const key = "mount";
 
+const wayOut = '"mounted": false';
+
+/** Whether a reason, as `status` tells it, is one of these. */
+export const isOfMount = (reason: string): boolean => reason.includes(wayOut);
+
 /** How often a directory that is away is looked for, and one that is there looked at. */
 export const lookMs = 2000;
 
@@ -57,7 +62,7 @@ export class OnMount {
     const { dir, isThere, at } = found;
     // Below the same mount point, also by another way: a link that leads on is on the disk, and goes with it.
     const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
-    const without = `mount it, or say "mounted": false where ${this.dir} is to be used without`;
+    const without = `mount it, or say ${wayOut} where ${this.dir} is to be used without`;
     if (was !== undefined && was !== at && isIn(was, at)) return `${was} is not mounted: ${without}`;
     if (was === undefined && this.must === true && !isMounted(found)) return `${this.dir} is on no file system that is mounted: ${without}`;
     if (isThere && at !== "/" && (at !== was || dir !== this.#known?.dir)) this.#learn({ dir, at });
