@@ -92,6 +92,8 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
           );
       } finally {
         engine.queue.releasing.delete(version.id);
+        // Its copy may be given up now.
+        if (engine.transfers.waitForSpace.size > 0) engine.work$.next();
       }
     },
   });
@@ -243,8 +245,19 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       // What has gone is sent no more.
       if (engine.queue.deliveriesOf(version.id).some(({ state }) => state === "wanting" || state === "ready" || state === "active"))
         throw new Waiting(`${other}, which is found once every target has this one`);
-      // What is there was never delivered: the next listing finds it.
-      await engine.journal.commit(() => engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id));
+      // What is there was never delivered: the next listing finds it. What was there before this one is not there either, though it may look the same.
+      await engine.journal.commit(() => {
+        const { journal } = engine;
+        journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
+        journal.run(
+          "UPDATE versions SET released = ? WHERE source = ? AND path = ? AND medium = ? AND found_ms < ? AND released IS NULL",
+          leftItsPlace.gone,
+          version.source,
+          version.path,
+          version.medium,
+          version.found_ms,
+        );
+      });
       return `kept: ${other}`;
     }
     if (version.after === "delete") {

@@ -315,3 +315,19 @@ test("a journal that is lost: what is at the source still is deleted, and anothe
   const contents = [...it.ground.files.values()].map(({ bytes }) => bytes.toString()).sort();
   assert.deepEqual(contents, ["not deleted yet", "the first", "the other"]);
 });
+
+test("a journal that is lost, and receipts of two files that look the same: a third in their place arrives", async (t) => {
+  const it = world(t, { after: "delete" });
+  for (const [n, content] of ["the first", "the next."].entries()) {
+    it.card.put("a", content);
+    await (n === 0 ? it.start() : it.done(2));
+    await until(it.bench, `${content} is deleted`, () => it.card.files.size === 0);
+  }
+  await it.bench.kill();
+  for (const end of ["", "-wal"]) rmSync(`${it.bench.dir}/journal.db${end}`, { force: true });
+  it.card.put("a", "the third");
+  await it.start();
+  await until(it.bench, "it is deleted", () => it.card.files.size === 0);
+  const contents = [...it.ground.files.values()].map(({ bytes }) => bytes.toString()).sort();
+  assert.deepEqual(contents, ["the first", "the next.", "the third"]);
+});

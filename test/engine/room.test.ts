@@ -76,3 +76,19 @@ test("what is another file by the time that it has room gives that back", async 
   await until(bench, "the other arrives", () => out.files.size === 1);
   assert.equal(spool.usedBytes, "another".length);
 });
+
+test("what waits for space has it as soon as another was deleted at its source, whose copy may be given up then", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card", { tree: true }), new FakeDevice("out")];
+  let go = (): void => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  card.before = (call) => (call.startsWith("remove a") ? held : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+  disk(t, bench, 10 * mb);
+  card.put("a", Buffer.alloc(6 * mb, "a"));
+  await until(bench, "a is about to be deleted", () => card.calls.includes("remove a"));
+  card.put("b", Buffer.alloc(6 * mb, "b"));
+  await until(bench, "b waits", () => bench.events.some(({ what }) => what === "spool-full"));
+  go();
+  await until(bench, "b arrives", () => out.files.size === 2);
+});
