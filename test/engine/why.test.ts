@@ -224,7 +224,7 @@ test("why: a source that lets nothing be deleted; of many files the first few ar
   await until(bench, "each was tried again", () => tried() === 14 && bench.daemon.engine.queue.releasing.size === 0);
   assert.equal(warned().length, 4);
   refuses = false;
-  aheadMs = 62_000;
+  aheadMs = 92_000;
   bench.daemon.engine.work$.next();
   await until(bench, "all are deleted", () => card.files.size === 0);
 });
