@@ -16,7 +16,7 @@ const keyOf = (source: string) => `leaving:${source}`;
 export class Leaving {
   /** By source. */
   readonly #noted = new Map<string, ReadonlySet<string>>();
-  /** Of the run before: its source by version. */
+  /** Of the run before, or of this one where it broke off: its source by version. */
   readonly #doubted = new Map<string, string>();
 
   constructor(readonly journal: Pick<Journal, "all" | "commit" | "setMeta">) {}
@@ -31,7 +31,7 @@ export class Leaving {
       for (const id of (JSON.parse(value) as string[]).filter(isReleasable)) this.#doubted.set(id, key.slice(keyOf("").length));
   }
 
-  /** Whether a version was perhaps acted on by a run before. */
+  /** Whether a version was perhaps acted on already. */
   isDoubted(version: string): boolean {
     return this.#doubted.has(version);
   }

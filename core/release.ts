@@ -65,7 +65,11 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
         const waits = error instanceof Waiting;
-        if (!waits && !isFault(error, "denied")) lane.noteFault(error);
+        if (!waits && !isFault(error, "denied")) {
+          lane.noteFault(error);
+          // Perhaps it was done, and only the answer was lost.
+          engine.queue.leaving.doubt(version.id, lane.name);
+        }
         const { failed: before, tries = 0 } = engine.queue.releasable.get(version.id) ?? {};
         const isNews = before === undefined;
         const failed = reasonOf(error);

@@ -249,6 +249,31 @@ for (const timeless of [true, false])
     assert.deepEqual(waits, [1, 2, 4, 8]);
   });
 
+test("the link breaks after a file was deleted at its source: another that took its place, and looks the same, is delivered before it is deleted", async (t) => {
+  const bench = new Bench(t);
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a", "the first");
+  let broken = false;
+  card.before = (call) => {
+    if (broken || call !== "remove a") return undefined;
+    broken = true;
+    card.put("a", "the other");
+    return Promise.reject(new Fault("transient", "the answer was lost"));
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+    device: { intervalMs: 50 },
+  });
+  const { queue, work$ } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  aheadMs = 31_000;
+  work$.next();
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+});
+
 test("nothing is deleted at its source before its receipt is on the medium", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
