@@ -134,20 +134,26 @@ export class Lane {
   }
 
   start(): void {
-    const see = (presence: Presence) => {
-      const before = this.#presence;
-      this.#presence = presence;
-      const edge = presence.state === "attached" && (before.state !== "attached" || before.epoch !== presence.epoch);
-      // The plugin sees it: what was learned from work is out of date.
-      if (edge && this.#down !== undefined) this.#up();
-      this.#update(edge);
-    };
     // That it errors is a defect of the plugin, and costs only its own device.
     this.#subscription = this.device.presence$.subscribe({
-      next: see,
+      next: (presence) => this.#see(presence),
       error: (error: unknown) =>
-        see({ state: "detached", reason: `its plugin cannot tell any more whether it is there: ${reasonOf(error)}` }),
+        this.#see({ state: "detached", reason: `its plugin cannot tell any more whether it is there: ${reasonOf(error)}` }),
     });
+  }
+
+  /** A service could not be started: why, until it tells of itself. */
+  notServed(reason: string): void {
+    this.#see({ state: "detached", reason: `it is not served: ${reason}` });
+  }
+
+  #see(presence: Presence): void {
+    const before = this.#presence;
+    this.#presence = presence;
+    const edge = presence.state === "attached" && (before.state !== "attached" || before.epoch !== presence.epoch);
+    // The plugin sees it: what was learned from work is out of date.
+    if (edge && this.#down !== undefined) this.#up();
+    this.#update(edge);
   }
 
   /** The media that are in now; [""] where they cannot be changed. */

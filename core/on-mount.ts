@@ -8,7 +8,7 @@ import * as v from "valibot";
 import { codeOf, Fault } from "./errors.js";
 import { isIn, mountsIn } from "./mounts.js";
 import { described } from "./options.js";
-import type { Memo } from "./plugin.js";
+import type { Memo, Presence } from "./plugin.js";
 
 /** The option of a device that has a directory of this machine. */
 export const mounted = () =>
@@ -41,6 +41,8 @@ const inMemory = [0x01021994, 0x858458f6];
 
 export class OnMount {
   #known: Known | undefined;
+  /** Of the file system where it was seen last, and that is not the machine's own: as long as it is there nothing else has to be looked at. */
+  #device: number | undefined;
 
   /** `must`: the option. What was seen is kept in `memory`. */
   constructor(
@@ -52,29 +54,35 @@ export class OnMount {
   }
 
   /**
-   * Why it is not, for a person. Synchronous: some microseconds for each part of the path. A directory that cannot be looked at is no reason: that shows where
-   * it is used.
+   * Why it is not, for a person. Synchronous: some microseconds, and as many for each part of the path where that is new. A directory that cannot be looked at is
+   * no reason: that shows where it is used.
    */
   away(): string | undefined {
-    if (this.must === false) return undefined;
+    if (this.must === false || (this.#device !== undefined && deviceOf(this.dir) === this.#device)) return undefined;
+    this.#device = undefined;
     const found = lookedAt(this.dir);
     if (found === undefined) return undefined;
-    const { dir, isThere, at } = found;
+    const { dir, isThere, at, device } = found;
     // Below the same mount point, also by another way: a link that leads on is on the disk, and goes with it.
     const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
     const without = `mount it, or say ${wayOut} where ${this.dir} is to be used without`;
     if (was !== undefined && was !== at && isIn(was, at)) return `${was} is not mounted: ${without}`;
     if (was === undefined && this.must === true && !isMounted(found)) return `${this.dir} is on no file system that is mounted: ${without}`;
-    if (isThere && at !== "/" && (at !== was || dir !== this.#known?.dir)) this.#learn({ dir, at });
+    if (!isThere || at === "/") return undefined;
+    if (at !== was || dir !== this.#known?.dir) this.#learn({ dir, at });
+    this.#device = device;
     return undefined;
   }
 
-  /** For what is served also while nobody asks: `told` gets why it is away, and undefined once it is back. Ended by what is returned. */
-  watch(told: (away: string | undefined) => void): () => void {
+  /** For what is served also while nobody asks: `told` gets its presence, at once and whenever that is another. Ended by what is returned. */
+  watch(epoch: string, told: (presence: Presence) => void): () => void {
     let was: string | undefined;
+    told({ state: "attached", epoch });
     const timer = setInterval(() => {
       const away = this.away();
-      if (away !== was) told((was = away));
+      if (away === was) return;
+      was = away;
+      told(away === undefined ? { state: "attached", epoch } : { state: "detached", reason: `it is not served: ${away}` });
     }, lookMs);
     return () => clearInterval(timer);
   }
@@ -92,14 +100,23 @@ export class OnMount {
   }
 }
 
+function deviceOf(path: string): number | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.dev;
+  } catch {
+    return undefined;
+  }
+}
+
 interface Found extends Known {
   readonly isThere: boolean;
+  readonly device: number | undefined;
 }
 
 function lookedAt(dir: string): Found | undefined {
   try {
     const real = realOf(dir);
-    return { ...real, at: mountOf(real.dir) };
+    return { ...real, ...mountOf(real.dir) };
   } catch {
     return undefined;
   }
@@ -116,13 +133,13 @@ function realOf(dir: string): { readonly dir: string; readonly isThere: boolean 
 }
 
 /** The uppermost directory of the same file system, from `dir` on or, where that is not there, from the nearest above it. */
-function mountOf(dir: string): string {
-  let found: { readonly at: string; readonly device: number } | undefined;
+function mountOf(dir: string): Pick<Found, "at" | "device"> {
+  let found: Pick<Found, "at" | "device"> | undefined;
   for (let at = dir; ; at = dirname(at)) {
     const device = statSync(at, { throwIfNoEntry: false })?.dev;
-    if (found !== undefined && device !== found.device) return found.at;
+    if (found !== undefined && device !== found.device) return found;
     if (device !== undefined) found = { at, device };
-    if (dirname(at) === at) return at;
+    if (dirname(at) === at) return { at, device };
   }
 }
 

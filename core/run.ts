@@ -343,6 +343,7 @@ export class Run {
         return;
       } catch (error) {
         if (signal.aborted) return;
+        lane.notServed(reasonOf(error));
         events.say(tries === 0 ? "error" : "debug", "service-failed", `${lane.name}: cannot serve: ${reasonOf(error)}`, {
           device: lane.name,
         });

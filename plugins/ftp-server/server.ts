@@ -14,7 +14,6 @@ import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
 import type { Level, PluginContext, Presence, Service, Tree } from "../../core/plugin.js";
-import { reasonOf } from "../../core/retry.js";
 import { accessVerbs } from "./commands-access.js";
 import { fileVerbs } from "./commands-files.js";
 import { transferVerbs } from "./commands-transfer.js";
@@ -114,15 +113,6 @@ export class FtpServer implements Service, Shared {
     throwIfAborted(signal);
     if (this.#closed) throw new Fault("aborted", "the FTP server was closed");
     if (this.#server !== undefined) return;
-    try {
-      await this.#start(signal);
-    } catch (error) {
-      this.presence$.next({ state: "detached", reason: `it is not served: ${reasonOf(error)}` });
-      throw error;
-    }
-  }
-
-  async #start(signal: AbortSignal): Promise<void> {
     this.#mount.expectHere();
     const root = await this.#openRoots();
     this.#expectApart();
@@ -142,11 +132,7 @@ export class FtpServer implements Service, Shared {
       port: this.port,
       ...(fingerprint === undefined ? {} : { fingerprint }),
     });
-    const attached: Presence = { state: "attached", epoch: `listening-${this.port ?? port}` };
-    this.presence$.next(attached);
-    this.#unwatch = this.#mount.watch((away) =>
-      this.presence$.next(away === undefined ? attached : { state: "detached", reason: `it is not served: ${away}` }),
-    );
+    this.#unwatch = this.#mount.watch(`listening-${this.port ?? port}`, (presence) => this.presence$.next(presence));
   }
 
   async probeStart(signal: AbortSignal): Promise<void> {

@@ -18,7 +18,6 @@ import { fingerprintOf, listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
 import type { PluginContext, Presence, Service } from "../../core/plugin.js";
 import { runCommand } from "../../core/program.js";
-import { reasonOf } from "../../core/retry.js";
 import { all } from "../../core/turns.js";
 import { forwardedFor, whose } from "./allowance.js";
 import { Api } from "./api.js";
@@ -97,15 +96,6 @@ export class Registry implements Service {
     throwIfAborted(signal);
     if (this.#closed) throw new Fault("aborted", "it was closed");
     if (this.#running !== undefined) return;
-    try {
-      await this.#start(signal);
-    } catch (error) {
-      this.presence$.next({ state: "detached", reason: `it is not served: ${reasonOf(error)}` });
-      throw error;
-    }
-  }
-
-  async #start(signal: AbortSignal): Promise<void> {
     this.#mount.expectHere();
     const { root, mail, slotIdle, keepFree, quota, linkValid, legacy } = this.#options;
     const { clock, stateDir } = this.#context;
@@ -166,11 +156,7 @@ export class Registry implements Service {
       doorPort: door.port,
     });
     if (secured !== undefined) say("info", `its certificate, for vehicles to pin: ${secured}`, { certificate: secured });
-    const attached: Presence = { state: "attached", epoch: `listening-${this.port ?? 0}` };
-    this.presence$.next(attached);
-    this.#unwatch = this.#mount.watch((away) =>
-      this.presence$.next(away === undefined ? attached : { state: "detached", reason: `it is not served: ${away}` }),
-    );
+    this.#unwatch = this.#mount.watch(`listening-${this.port ?? 0}`, (presence) => this.presence$.next(presence));
   }
 
   async probeStart(signal: AbortSignal): Promise<void> {
