@@ -28,11 +28,12 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
   const away = targets(engine, false);
   const attached = targets(engine, true);
   const marks = attached.map(() => "?").join(", ");
+  // What was delivered meanwhile goes first: it is not pulled again.
   const lacking = await engine.spool.lacks(version.id, version.size);
   const waiting = engine.journal.all<VersionRow>(
     `SELECT * FROM versions v WHERE spooled > 0 AND id <> ?
      AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND (d.state = 'active' OR (d.state IN ('wanting', 'ready') AND d.target IN (${marks}))))
-     ORDER BY found_ms LIMIT ${mostAtOnce}`,
+     ORDER BY EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}), found_ms LIMIT ${mostAtOnce}`,
     version.id,
     ...attached,
   );
