@@ -389,16 +389,12 @@ async function publish(
   from: Entry,
   signal: AbortSignal,
 ): Promise<Entry | undefined> {
-  const { on, id, old } = intent;
-  const side = world.sides[on];
+  const side = world.sides[intent.on];
   try {
-    return await side.publish(staging, digest, world.sides[other(on)], from, signal);
+    return await side.publish(staging, digest, world.sides[other(intent.on)], from, signal);
   } catch (error) {
     if (!(await isRefusal(error, side, signal))) throw error;
-    const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
-    const isBack = taken !== undefined && (await putBack(world, intent, taken, signal));
-    // What is refused last may have its name: then nothing is removed or replaced for what was agreed before.
-    await world.store.change({ settle: id, ...(isBack ? {} : { agree: [[intent.path, undefined]] as const }) });
+    await settle(world, intent, signal, true);
     throw error;
   }
 }
@@ -518,7 +514,8 @@ function begunOn({ base, intents, staged }: Store, side: Side): Begun {
   };
 }
 
-async function settle(world: World, intent: Intent, signal: AbortSignal): Promise<void> {
+/** `refused`: that the new content gets its name was refused a moment ago; it may have it all the same. */
+async function settle(world: World, intent: Intent, signal: AbortSignal, refused = false): Promise<void> {
   const { store, sides } = world;
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
@@ -542,17 +539,13 @@ async function settle(world: World, intent: Intent, signal: AbortSignal): Promis
     await aside(world, intent, taken, signal);
     return;
   }
-  const now = await side.stat(path, signal).catch(async (error: unknown) => {
-    // Names that it refuses some servers do not even look for; whether it has the name shows when it is to get it.
-    if (put === undefined || old !== undefined || !(await isRefusal(error, side, signal))) throw error;
-    return undefined;
-  });
+  // Whether it has a name that is refused shows when it is to get it.
+  const now = put === undefined || old !== undefined ? await side.stat(path, signal) : await statIfNamed(side, path, signal);
   const free = taken !== undefined || old === undefined;
   if (put !== undefined) {
-    // What nobody wants any more gets no name now. Of a mirror it may have another name here by now, and gets that there with it.
-    const isThere = now !== undefined || world.table.alone === true;
-    // What could not be synced where it was read may be nowhere else by now.
-    const isWanted = isThere || put.from.unsynced !== undefined || (await isStill(sides[other(on)], path, put.from, signal));
+    // What nobody wants any more gets no name now. Of a mirror it may have another name here by now, and gets that there with it; what could not be synced where it was read may be nowhere else by now.
+    const isAnyway = world.table.alone === true || put.from.unsynced !== undefined;
+    const isWanted = now !== undefined || (!refused && (isAnyway || (await isStill(sides[other(on)], path, put.from, signal))));
     const published = isWanted ? await publishAgain(sides, intent, now, free, signal) : undefined;
     if (published !== undefined) {
       await store.change({ agree: [[path, agreedBy(on, found(published), put.from, put.digest)]], settle: id });
@@ -613,11 +606,12 @@ async function goneUnsynced(world: World, on: Side, path: string, signal: AbortS
 /** As which the new content has its name, or gets it now; undefined where another has it, or the content is not whole. `free`: nothing is to be taken aside before. */
 async function publishAgain(
   sides: World["sides"],
-  { put, path, on, old }: Intent,
+  intent: Intent,
   now: Entry | undefined,
   free: boolean,
   signal: AbortSignal,
 ): Promise<Entry | undefined> {
+  const { put, path, on, old } = intent;
   if (put === undefined) return undefined;
   const { staging, digest, from } = put;
   const side = sides[on];
@@ -630,8 +624,22 @@ async function publishAgain(
   } catch (error) {
     if (isFault(error, ...notAsListed)) return undefined;
     // What has the name already, and may not be read, is not known: it waits until it may.
-    if ((now === undefined || !isFault(error, "denied")) && (await isRefusal(error, side, signal))) return undefined;
-    throw error;
+    if ((now !== undefined && isFault(error, "denied")) || !(await isRefusal(error, side, signal))) throw error;
+    const after = now === undefined ? await statIfNamed(side, path, signal) : undefined;
+    if (after === undefined) return undefined;
+    // It was refused, and has its name all the same.
+    await side.sync(path, after.stamp.size, signal);
+    return publishAgain(sides, intent, after, free, signal);
+  }
+}
+
+/** Names that it refuses some servers do not even look for. */
+async function statIfNamed(side: Replica, path: string, signal: AbortSignal): Promise<Entry | undefined> {
+  try {
+    return await side.stat(path, signal);
+  } catch (error) {
+    if (!(await isRefusal(error, side, signal))) throw error;
+    return undefined;
   }
 }
 

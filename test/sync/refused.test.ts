@@ -150,3 +150,30 @@ for (const edit of ["removed", "written"] as const)
     const now = edit === "removed" ? "keep=2" : "a=6 keep=2";
     assert.deepEqual([box.text(), server.text()], [now, now]);
   });
+
+for (const lost of [false, true])
+  for (const edit of ["removed", "written"] as const)
+    test(`what has its name though that was answered as denied${lost ? ", after the link was lost while it was made free" : ""}, and is ${edit} then, leaves nothing`, async () => {
+      const { box, server, between, once, run, store } = both();
+      files(box, "a", "keep");
+      await run();
+      box.write("a", 5);
+      let isLost = lost;
+      between.gate = (when, call) => {
+        if (when === "before") return Promise.resolve();
+        if (isLost && call === "take a") {
+          isLost = false;
+          return Promise.reject(new Fault("transient", "the link is lost"));
+        }
+        return call === "publish a" ? Promise.reject(new Fault("denied", "no")) : Promise.resolve();
+      };
+      await once().catch(() => undefined);
+      if (lost) await once();
+      assert.deepEqual([server.text(), store.intents.size], ["a=5 keep=2", 0]);
+      if (edit === "removed") box.remove("a");
+      else box.write("a", 6);
+      between.gate = () => Promise.resolve();
+      await run();
+      const now = edit === "removed" ? "keep=2" : "a=6 keep=2";
+      assert.deepEqual([box.text(), server.text(), server.staged.size], [now, now, 0]);
+    });
