@@ -20,6 +20,7 @@ const forPlugins = [
   "core/name-watch",
   "core/names",
   "core/net",
+  "core/on-mount",
   "core/options",
   "core/password",
   "core/paths",
