@@ -1,13 +1,13 @@
 /**
  * Files that are at their source again after they were deleted or archived there, and look as before: a name that is used again, or a deletion that its medium
- * forgot. What is in them tells, which is read once, one after another; what is as it was stays there, and that is told.
+ * forgot. What is in them tells, which is read once, one after another, while nothing else is to be fetched; what is as it was stays there, and that is told.
  */
 import type { Engine } from "./engine.js";
 import { nameOf } from "./engine.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
-import type { FileEntry } from "./plugin.js";
-import { digestAtSource } from "./read-again.js";
+import type { Digest, FileEntry } from "./plugin.js";
+import { digestBehind, ReadSoFar } from "./read-again.js";
 import { reasonOf } from "./retry.js";
 import { backAsItWas, deliveredDigest, hasLeft } from "./rows.js";
 
@@ -18,6 +18,8 @@ export class Back {
   /** Versions of which the place has another file now. */
   readonly #others = new Set<string>();
   readonly #asked = new Set<string>();
+  /** Of those that could not be read to their end. */
+  readonly #begun = new Map<string, ReadSoFar>();
   readonly #failed = new Map<string, { readonly reason: string; readonly notBeforeMs: number }>();
   #reading: Promise<void> = Promise.resolve();
 
@@ -29,9 +31,9 @@ export class Back {
     readonly again: () => void,
   ) {}
 
-  /** Some are to be read. */
-  get busy(): boolean {
-    return this.#asked.size > 0;
+  /** So many are to be read. */
+  get left(): number {
+    return this.#asked.size;
   }
 
   /** Whether what is listed is known to be another file than that version, which was taken away; where that is not known, it is read. */
@@ -61,13 +63,13 @@ export class Back {
 
   async #read(id: string, entry: FileEntry): Promise<void> {
     const { engine, lane, stop } = this;
+    const from = this.#begun.get(id)?.offset ?? 0;
     try {
       if (stop.aborted || !lane.attached) return;
       const known = engine.queue.version(id);
       if (known === undefined) return;
       const delivered = deliveredDigest(known, engine.queue.deliveriesOf(id));
-      const isSame = delivered !== undefined && (await lane.host(stop, (signal) => digestAtSource(lane, entry, signal))) === delivered;
-      if (isSame) await this.#keep(id);
+      if (delivered !== undefined && (await lane.host(stop, (signal) => this.#holds(id, entry, delivered, signal)))) await this.#keep(id);
       else this.#others.add(id);
       this.#failed.delete(id);
       this.again();
@@ -76,13 +78,25 @@ export class Back {
       // A file that may not be read, on a source that may.
       const ofFile = isFault(error, "missing", "changed") || (isFault(error, "denied") && (await lane.usable(stop)));
       if (!ofFile) lane.noteFault(error);
-      // The next listing sees it once the device is there.
-      if (isFault(error, "offline")) return;
+      if (isFault(error, "missing", "changed")) this.#begun.delete(id);
+      // The next listing sees it, once the device is there.
+      if (isFault(error, "offline") || (this.#begun.get(id)?.offset ?? 0) > from) return;
       this.#failed.set(id, { reason: reasonOf(error), notBeforeMs: engine.clock.monotonicMs() + againMs });
       this.again();
     } finally {
       this.#asked.delete(id);
     }
+  }
+
+  async #holds(id: string, entry: FileEntry, delivered: Digest, signal: AbortSignal): Promise<boolean> {
+    const { engine, lane } = this;
+    const sofar = this.#begun.get(id) ?? new ReadSoFar();
+    this.#begun.set(id, sofar);
+    const digest = await digestBehind(engine, lane, entry, sofar, signal);
+    this.#begun.delete(id);
+    if (digest === delivered) return true;
+    // Of another file in its place by then the parts are of two.
+    return sofar.parts > 1 && (await digestBehind(engine, lane, entry, new ReadSoFar(), signal)) === delivered;
   }
 
   async #keep(id: string): Promise<void> {

@@ -105,6 +105,11 @@ export class Finder {
     return this.#unsettled.size;
   }
 
+  /** Files that are there again after they were taken away, and are to be read to see whether they are others. */
+  get rereading(): number {
+    return this.#back.left;
+  }
+
   /** How a file stands that has not settled; `inMs`: when it will have, if it stays the same. */
   settling(path: string): (Seen & { readonly inMs: number }) | undefined {
     const seen = this.#unsettled.get(path);
@@ -126,7 +131,7 @@ export class Finder {
 
   /** Something is seen that the next listings will decide on. */
   get busy(): boolean {
-    return this.#looks.busy || this.#unsettled.size > 0 || this.#back.busy;
+    return this.#looks.busy || this.#unsettled.size > 0 || this.#back.left > 0;
   }
 
   /** Lists until `stop`; completes when the last listing has ended. */

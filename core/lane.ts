@@ -272,10 +272,15 @@ export class Lane {
   async borrow(signal: AbortSignal, hurry = false): Promise<() => void> {
     throwIfAborted(signal);
     if (this.free) return this.occupy();
-    if (!hurry) return this.#queue(signal);
-    this.#hurried += 1;
+    if (hurry) this.#hurried += 1;
+    const slot = this.#queue(signal);
     this.wake$.next();
-    return this.#queue(signal).finally(() => (this.#hurried -= 1));
+    return slot.finally(() => (this.#hurried -= hurry ? 1 : 0));
+  }
+
+  /** Somebody waits for a slot as source. */
+  get awaited(): boolean {
+    return this.#waiting.length > 0;
   }
 
   get hurried(): boolean {

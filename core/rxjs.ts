@@ -36,6 +36,7 @@ export const {
   of,
   race,
   scan,
+  skip,
   switchMap,
   take,
   takeUntil,

@@ -94,6 +94,8 @@ export interface Status {
   readonly spool: { readonly used: number; readonly maxSize: number; readonly waiting?: string };
   /** Files that are seen at their sources and do not count as complete yet; 0 while no daemon runs. */
   readonly settling: number;
+  /** Files that are there again after they were deleted or archived at their sources, and are to be read to see whether they are others; 0 while no daemon runs. */
+  readonly rereading: number;
   /** Files that have gone from their sources before every target had them, until they are found again or forgotten. */
   readonly lost: readonly { readonly version: string; readonly from: string; readonly path: string; readonly size: number }[];
   /** Files that every required target has, and that could not be deleted or archived at their sources, as the route asks; 0 while no daemon runs. */
@@ -158,6 +160,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
   const rate = (kind: "pull" | "push") =>
     engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === kind ? transfer.bytesPerSecond : 0), 0);
   const settling = [...engine.finders.values()].reduce((sum, finder) => sum + finder.unsettled, 0);
+  const rereading = [...engine.finders.values()].reduce((sum, finder) => sum + finder.rereading, 0);
   const lost = lostIn(journal);
   const unreleased = ready ? engine.queue.unreleased + engine.queue.kept.size : 0;
   const [full] = engine.transfers.waitForSpace.values();
@@ -182,6 +185,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
     bytes: { onSource, here, delivered: done },
     spool: { used: engine.spool.usedBytes, maxSize: engine.spool.maxSizeBytes, ...(full === undefined ? {} : { waiting: full }) },
     settling,
+    rereading,
     lost: lost.map(({ id, source, path, size }) => ({ version: id, from: source, path, size })),
     unreleased,
     moved: { pulled: engine.transfers.pulledBytes, pushed: engine.transfers.pushedBytes },
@@ -194,6 +198,7 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       open: waiting + active,
       parked,
       settling,
+      rereading,
       lost: lost.length,
       unreleased,
       onSource,
@@ -333,6 +338,7 @@ interface Sums {
   readonly open: number;
   readonly parked: number;
   readonly settling: number;
+  readonly rereading: number;
   readonly lost: number;
   readonly unreleased: number;
   readonly onSource: number;
@@ -380,6 +386,7 @@ function summary({
   open,
   parked,
   settling,
+  rereading,
   lost,
   unreleased,
   onSource,
@@ -397,6 +404,9 @@ function summary({
     leftOut === 0 ? "" : `; ${leftOut} ${leftOut === 1 ? "path is" : "paths are"} left out at the source`,
     parked === 0 ? "" : `; ${parked} set aside`,
     settling === 0 ? "" : `; ${settling} ${settling === 1 ? "file is" : "files are"} not complete yet at the source`,
+    rereading === 0
+      ? ""
+      : `; ${rereading} ${rereading === 1 ? "file is" : "files are"} there again at the source, and read to see whether ${rereading === 1 ? "it is another" : "they are others"}`,
     lost === 0 ? "" : `; ${lost} ${lost === 1 ? "file was" : "files were"} lost at the source`,
     unreleased === 0 ? "" : `; ${unreleased} ${unreleased === 1 ? "file" : "files"} could not be deleted or archived at the source`,
   ].join("");

@@ -170,3 +170,76 @@ for (const kind of ["unreadable", "denied"] as const)
     card.put("b.bin", "more");
     await until(bench, "what else is there arrives", () => out.files.has("b.bin"));
   });
+
+test("what is back at its source is read while nothing else is to be fetched there, and gone on with after that, and after a break", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, concurrency: 1, chunk: 10 });
+  const out = new FakeDevice("out");
+  const content = "0123456789".repeat(10);
+  card.put("a.bin", content);
+  const start = () =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+      device: { intervalMs: 50 },
+    });
+  await start();
+  await until(bench, "taken away", () => card.files.size === 0);
+  await bench.stop();
+  card.put("a.bin", content);
+  card.calls.length = 0;
+  let isBroken = false;
+  card.before = async (call) => {
+    if (call === "read a.bin 30") {
+      card.put("b.bin", "a crash log");
+      bench.daemon.engine.relist$.next("card");
+      await until(bench, "seen", () => bench.events.some(({ message }) => message.includes("1 new file")));
+    }
+    // Until it was looked whether something waits for the place.
+    if (/^read a.bin [3-6]0$/.test(call) && !out.files.has("b.bin")) await sleep(100);
+    if (call === "read a.bin 80" && !isBroken) {
+      isBroken = true;
+      throw new Fault("transient", "the link is lost");
+    }
+  };
+  bench.events.length = 0;
+  await start();
+  await until(bench, "it is read", () => card.calls.some((call) => call.startsWith("open a.bin")));
+  assert.equal(bench.daemon.status().rereading, 1);
+  assert.match(bench.daemon.status().summary, /; 1 file is there again at the source, and read to see whether it is another$/);
+  await until(bench, "kept", () => bench.daemon.status().unreleased === 1);
+  assert.equal(out.files.get("b.bin")?.bytes.toString(), "a crash log");
+  const opened = card.calls.filter((call) => call.startsWith("open ")).map((call) => call.split(" ").slice(1).join(" "));
+  const [first, other, again, last] = opened;
+  assert.deepEqual([first, other, last, opened.length], ["a.bin 0", "b.bin 0", "a.bin 80", 4], opened.join(", "));
+  assert.match(again ?? "", /^a.bin [4-7]0$/);
+  assert.equal(bench.daemon.status().rereading, 0);
+});
+
+test("another that takes the place of what is back while reading it has a break is found as another, and what is as it was is not", async (t) => {
+  for (const [before, after, contents] of [
+    ["0123456789", "abcdefghij", 2],
+    ["abcdefghij", "0123456789", 1],
+  ] as const) {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true, chunk: 10 });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "0123456789".repeat(10));
+    const start = () =>
+      bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+        device: { intervalMs: 50 },
+      });
+    await start();
+    await until(bench, "taken away", () => card.files.size === 0);
+    await bench.stop();
+    card.put("a.bin", before.repeat(10));
+    let isBroken = false;
+    card.before = (call) => {
+      if (call !== "read a.bin 50" || isBroken) return undefined;
+      isBroken = true;
+      card.put("a.bin", after.repeat(10));
+      return Promise.reject(new Fault("transient", "the link is lost"));
+    };
+    await start();
+    await until(bench, "known", () => (contents === 2 ? card.files.size === 0 : bench.daemon.status().unreleased === 1));
+    assert.equal(out.files.size, contents);
+  }
+});
