@@ -9,7 +9,7 @@ import { type Engine } from "./engine.js";
 import { codeOf, Fault, faultOfErrno, isFault, throwIfAborted } from "./errors.js";
 import type { Lane } from "./lane.js";
 import type { Digest, DigestedReading, FileEntry, Reading, Source } from "./plugin.js";
-import { sameOrGrown } from "./pull-job.js";
+import { anotherFile, sameOrGrown } from "./pull-job.js";
 import { stampOf, type VersionRow } from "./rows.js";
 import { readingOf, StreamReading } from "./reading.js";
 import { Samples } from "./samples.js";
@@ -30,6 +30,8 @@ export interface Content {
   sealed(signal: AbortSignal): Promise<Digest | undefined>;
   /** Reads all of it once more where `sealed` knew no digest. */
   digest(signal: AbortSignal): Promise<Digest | undefined>;
+  /** The target holds something else than was promised: throws "changed" where that is what its source has by now, and what reading it throws. */
+  reprove(signal: AbortSignal): Promise<void>;
   close(): void;
 }
 
@@ -118,6 +120,11 @@ class SpoolContent implements Content {
 
   digest(signal: AbortSignal): Promise<Digest | undefined> {
     return this.sealed(signal);
+  }
+
+  /** Before it is sent once more (`isWhole`). */
+  reprove(): Promise<void> {
+    return Promise.resolve();
   }
 
   close(): void {
@@ -211,6 +218,16 @@ class PlaceContent implements Content {
     return this.sealed(signal);
   }
 
+  async reprove(signal: AbortSignal): Promise<void> {
+    const known = this.engine.queue.digestOf(this.version.id);
+    try {
+      if (known?.startsWith("sha256:") === true && (await this.#digestAll(signal)) !== known) throw anotherFile();
+    } catch (error) {
+      this.broken = error;
+      throw error;
+    }
+  }
+
   close(): void {
     this.#reading?.close();
     this.#reading = undefined;
@@ -299,6 +316,11 @@ class ThroughContent implements Content {
       throw error;
     }
     return this.sealed(signal);
+  }
+
+  /** What it holds is known where it went through in one piece (`sealed`). */
+  reprove(): Promise<void> {
+    return Promise.resolve();
   }
 
   close(): void {

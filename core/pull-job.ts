@@ -472,7 +472,7 @@ export class PullJob {
   }
 }
 
-function anotherFile(): Fault {
+export function anotherFile(): Fault {
   return new Fault("changed", "another file is there now");
 }
 

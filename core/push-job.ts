@@ -84,6 +84,16 @@ export class PushJob {
   }
 
   async run(): Promise<StoredReceipt> {
+    try {
+      return await this.#push();
+    } catch (error) {
+      // Of what is read where it lies that may be its source's, which has another file by then that looks the same.
+      if (isFault(error, "mismatch") && this.#content.broken === undefined) await this.#content.reprove(this.signal);
+      throw error;
+    }
+  }
+
+  async #push(): Promise<StoredReceipt> {
     const { target, version, work, signal } = this;
     const { delivery } = work;
     if (target.features.singleShot) return this.#shoot();

@@ -287,6 +287,8 @@ export class FakeDevice {
             partial !== undefined && partial.length < upload.size ? "transient" : "conflict",
             `the partial has ${partial?.length ?? 0} bytes, not ${upload.size}`,
           );
+        if (digests.length > 0 && upload.digest !== undefined && upload.digest !== sha256(partial))
+          throw new Fault("mismatch", "it has another digest");
         this.files.set(upload.path, { bytes: partial, modifiedMs: upload.modifiedMs ?? 0 });
         this.partials.delete(upload.partialPath);
         return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };

@@ -243,3 +243,30 @@ test("another that takes the place of what is back while reading it has a break 
     assert.equal(out.files.size, contents);
   }
 });
+
+for (const [what, digests] of [
+  ["digests", ["sha256"]],
+  ["tells sizes", []],
+  ["is a post", undefined],
+] as const)
+  test(`read in place, another file that looks the same, of which a new target asks, is found as another: the target ${what}`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true, inPlace: true });
+    const out = new FakeDevice("out");
+    const [second, box] = [new FakeDevice("second", { target: { digests: [...(digests ?? [])] } }), new PostBox("box")];
+    card.put("00000001.BIN", "the first");
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await until(bench, "delivered", () => out.files.size === 1);
+    await bench.stop();
+    card.put("00000001.BIN", "the other");
+    const target = digests === undefined ? box : second;
+    await bench.start({ sources: [card], targets: [out, target] }, [{ from: "card", to: ["out", target.name] }]);
+    const contents = ({ files }: FakeDevice) => [...files.values()].map(({ bytes }) => bytes.toString()).sort();
+    await until(bench, "the other is there, too", () => out.files.size === 2);
+    await until(bench, "sent", () => !/ready|wanting|active/.test(bench.states(target.name).join()));
+    assert.deepEqual(contents(out), ["the first", "the other"]);
+    const sent = digests === undefined ? box.posts.map(({ bytes }) => bytes.toString()) : contents(second);
+    assert.deepEqual(sent, ["the other"]);
+    assert.equal(bench.daemon.status().queue.parked, 0);
+    assert.equal(second.partials.size, 0);
+  });
