@@ -30,19 +30,20 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
   const marks = attached.map(() => "?").join(", ");
   // What was delivered meanwhile goes first: it is not pulled again.
   const lacking = await engine.spool.lacks(version.id, version.size);
-  const waiting = engine.journal.all<VersionRow>(
-    `SELECT * FROM versions v WHERE spooled > 0 AND id <> ?
+  const waiting = engine.journal.all<VersionRow & { readonly waits: 0 | 1 }>(
+    `SELECT *, EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}) AS waits FROM versions v WHERE spooled > 0 AND id <> ?
      AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND (d.state = 'active' OR (d.state IN ('wanting', 'ready') AND d.target IN (${marks}))))
-     ORDER BY EXISTS (SELECT 1 FROM deliveries d WHERE d.version = v.id AND d.state IN ${stillWaits}), found_ms LIMIT ${mostAtOnce}`,
+     ORDER BY waits, found_ms LIMIT ${mostAtOnce}`,
     version.id,
     ...attached,
   );
-  const going: VersionRow[] = [];
+  const going: typeof waiting = [];
   let bytes = 0;
   for (const row of waiting) {
     if (bytes >= lacking) break;
     if (stop.aborted) return false;
-    if (row.released !== "superseded" && (engine.queue.pulling.has(row.id) || !(await sourceHolds(engine, row, stop)))) continue;
+    const mayGo = () => (row.waits === 0 ? isElsewhere(engine, row, stop) : sourceHolds(engine, row, stop));
+    if (row.released !== "superseded" && (engine.queue.pulling.has(row.id) || !(await mayGo()))) continue;
     going.push(row);
     bytes += row.size;
   }
@@ -54,16 +55,17 @@ export async function makeRoom(engine: Engine, version: Pick<VersionRow, "id" | 
       if ((await giveUpBegun(engine, row)) && (await reserve())) return true;
       continue;
     }
-    if (!(await giveUp(engine, row, "waits"))) continue;
-    engine.events.say(
-      "info",
-      "given-up",
-      `${nameOf(row)}: its copy here makes room; ${row.source} still has it, and it is pulled again when ${away.join(", ") || "its target"} can take it`,
-      {
-        device: row.source,
-        path: row.path,
-      },
-    );
+    if (!(await giveUp(engine, row, row.waits === 0 ? "delivered" : "waits"))) continue;
+    if (row.waits === 1)
+      engine.events.say(
+        "info",
+        "given-up",
+        `${nameOf(row)}: its copy here makes room; ${row.source} still has it, and it is pulled again when ${away.join(", ") || "its target"} can take it`,
+        {
+          device: row.source,
+          path: row.path,
+        },
+      );
     if (await reserve()) return true;
   }
   return reserve();
@@ -169,6 +171,8 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       const now = queue.version(version.id);
       const states = queue.deliveriesOf(version.id).map(({ state }) => state);
       if (now === undefined || now.spooled === 0 || now.generation !== version.generation) return false;
+      // Its source was looked at a moment ago, and was acted on since.
+      if (why === "waits" && now.released !== version.released) return false;
       if (why === "delivered" ? states.some((state) => stillWaits.includes(`'${state}'`)) : why === "waits" && states.includes("active"))
         return false;
       journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);

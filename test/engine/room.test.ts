@@ -92,3 +92,103 @@ test("what waits for space has it as soon as another was deleted at its source, 
   go();
   await until(bench, "b arrives", () => out.files.size === 2);
 });
+
+test("what is deleted at its source while room is looked for is not given up for a target that is away: its copy here is the only one", async (t) => {
+  const bench = new Bench(t);
+  const [card, ground, review] = [new FakeDevice("card", { tree: true }), new FakeDevice("ground"), new FakeDevice("review")];
+  review.attach(false);
+  let go = (): void => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  const released = () =>
+    bench.daemon.engine.journal.get<{ released: string | null }>("SELECT released FROM versions WHERE path = 'x1'")?.released;
+  card.before = async (call) => {
+    if (call.startsWith("remove x")) await held;
+    // Of the two that may go, the first was looked at.
+    if (call !== "stat x2" || !card.files.has("next")) return;
+    go();
+    await until(bench, "the first is deleted", () => released() === "deleted at its source");
+  };
+  await bench.start(
+    { sources: [card], targets: [ground, review] },
+    [{ from: "card", to: ["ground", { device: "review", required: false }], afterDelivery: "delete" }],
+    often,
+  );
+  disk(t, bench, 10 * mb);
+  card.put("x1", Buffer.alloc(3 * mb, "1"));
+  await until(bench, "it is to be deleted", () => card.calls.includes("remove x1"));
+  card.put("x2", Buffer.alloc(3 * mb, "2"));
+  await until(bench, "delivered", () => ground.files.size === 2);
+  card.put("next", Buffer.alloc(8 * mb, "n"));
+  await until(bench, "looked for", () => card.calls.includes("stat next") || bench.events.some(({ what }) => what === "spool-full"));
+  review.attach(true);
+  await until(bench, "all arrive", () => review.files.size === 3 && ground.files.size === 3 && card.files.size === 0);
+  assert.ok(!bench.events.some(({ what }) => what === "lost"));
+});
+
+test("what was delivered while room is looked for is given up as that: it is not to be pulled again", async (t) => {
+  const bench = new Bench(t);
+  const [card, out] = [new FakeDevice("card"), new FakeDevice("out")];
+  let go = (): void => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  out.before = (call) => (call === "commit a" ? held : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], often);
+  disk(t, bench, 10 * mb);
+  const { spool, journal } = bench.daemon.engine;
+  card.put("a", Buffer.alloc(6 * mb, "a"));
+  await until(bench, "it gets its name", () => out.calls.includes("commit a"));
+  const lacks = spool.lacks.bind(spool);
+  let asked = 0;
+  t.mock.method(spool, "lacks", async (id: string, size: number) => {
+    // First whether it has room at all.
+    if ((asked += 1) === 2) {
+      go();
+      await until(bench, "done", () => bench.states("out")[0] === "done");
+    }
+    return lacks(id, size);
+  });
+  card.put("b", Buffer.alloc(6 * mb, "b"));
+  await until(bench, "the next arrives", () => out.files.has("b"));
+  assert.ok(!bench.events.some(({ what }) => what === "given-up"));
+  assert.equal(journal.get<{ state: string }>("SELECT state FROM versions WHERE path = 'a'")?.state, "sealed");
+});
+
+test("a deletion wakes those that wait for space only where it leaves a copy that may go", async (t) => {
+  const bench = new Bench(t);
+  const [card, cam] = [new FakeDevice("card", { tree: true, inPlace: true }), new FakeDevice("cam")];
+  const [gone, out, away] = [new FakeDevice("gone"), new FakeDevice("out"), new FakeDevice("away")];
+  away.attach(false);
+  const routes = [
+    { from: "card", to: ["out"], afterDelivery: "delete" as const },
+    { from: "cam", to: ["away"], include: ["small"] },
+    { from: "cam", to: ["out"], include: ["huge"] },
+    { from: "gone", to: ["away"] },
+  ];
+  await bench.start({ sources: [card, cam, gone], targets: [out, away] }, routes, { device: { intervalMs: 600_000 } });
+  disk(t, bench, 10 * mb);
+  const relist = (name: string) => bench.daemon.engine.relist$.next(name);
+  const pulled = (n: number) => until(bench, `pulled: ${n}`, () => bench.events.filter(({ what }) => what === "pulled").length === n);
+  gone.put("only", Buffer.alloc(3 * mb));
+  relist("gone");
+  await pulled(1);
+  gone.attach(false);
+  cam.put("small", Buffer.alloc(mb));
+  relist("cam");
+  await pulled(2);
+  cam.put("huge", Buffer.alloc(9 * mb));
+  relist("cam");
+  await until(bench, "it waits", () => bench.events.some(({ what }) => what === "spool-full"));
+  const looks = () => cam.calls.filter((call) => call === "stat small").length;
+  for (let n = 0; n < 40; n++) card.put(`f${n}`, "x");
+  // What wakes within some ms is looked at once.
+  card.before = async (call) => {
+    if (!call.startsWith("remove ")) return;
+    await until(bench, "delivered", () => out.files.size === 40);
+    await sleep(20);
+  };
+  relist("card");
+  await until(bench, "delivered", () => out.files.size === 40);
+  await sleep(50);
+  const before = looks();
+  await until(bench, "all deleted", () => card.files.size === 0);
+  assert.ok(looks() - before < 10, `${looks() - before} looks`);
+});
