@@ -110,3 +110,19 @@ test("a target that asked to wait has no slots until then, or until it attaches 
   assert.equal(lane.slots("target"), 2);
   await lane.close();
 });
+
+test("a service that could not be started stands as detached until it is served, whatever it told before", () => {
+  const { lane, presence$ } = laneOf();
+  let edges = 0;
+  lane.edge$.subscribe(() => (edges += 1));
+  lane.notServed("the port is held");
+  lane.notServed("the port is held still");
+  assert.deepEqual([lane.attached, lane.state.reason, edges], [false, "it is not served: the port is held still", 0]);
+  // Its plugin tells nothing more: it stays attached.
+  lane.served();
+  assert.deepEqual([lane.attached, edges], [true, 1]);
+  lane.notServed("the port is held");
+  presence$.next({ state: "detached", reason: "its disk is away" });
+  lane.served();
+  assert.deepEqual([lane.attached, lane.state.reason], [false, "its disk is away"]);
+});

@@ -50,6 +50,8 @@ export class Lane {
   readonly edge$ = new Subject<void>();
   readonly throttle: Throttle;
   #presence: Presence = { state: "detached", reason: "not looked at yet" };
+  /** As its plugin told it last, while a service that could not be started stands as detached. */
+  #told: Presence | undefined;
   /** What was learned from work against it. */
   #down: Down | undefined;
   #failures = 0;
@@ -136,15 +138,25 @@ export class Lane {
   start(): void {
     // That it errors is a defect of the plugin, and costs only its own device.
     this.#subscription = this.device.presence$.subscribe({
-      next: (presence) => this.#see(presence),
+      next: (presence) => {
+        this.#told = undefined;
+        this.#see(presence);
+      },
       error: (error: unknown) =>
         this.#see({ state: "detached", reason: `its plugin cannot tell any more whether it is there: ${reasonOf(error)}` }),
     });
   }
 
-  /** A service could not be started: why, until it tells of itself. */
+  /** A service could not be started: why. Until it is served, or tells of itself. */
   notServed(reason: string): void {
+    this.#told ??= this.#presence;
     this.#see({ state: "detached", reason: `it is not served: ${reason}` });
+  }
+
+  served(): void {
+    const told = this.#told;
+    this.#told = undefined;
+    if (told !== undefined) this.#see(told);
   }
 
   #see(presence: Presence): void {

@@ -41,8 +41,8 @@ const inMemory = [0x01021994, 0x858458f6];
 
 export class OnMount {
   #known: Known | undefined;
-  /** Of the file system where it was seen last, and that is not the machine's own: as long as it is there nothing else has to be looked at. */
-  #device: number | undefined;
+  /** `placeOf` where it was seen last, on a file system that is not the machine's own: as long as it is there nothing else has to be looked at. */
+  #there: string | undefined;
 
   /** `must`: the option. What was seen is kept in `memory`. */
   constructor(
@@ -58,11 +58,11 @@ export class OnMount {
    * no reason: that shows where it is used.
    */
   away(): string | undefined {
-    if (this.must === false || (this.#device !== undefined && deviceOf(this.dir) === this.#device)) return undefined;
-    this.#device = undefined;
+    if (this.must === false || (this.#there !== undefined && placeOf(this.dir) === this.#there)) return undefined;
+    this.#there = undefined;
     const found = lookedAt(this.dir);
     if (found === undefined) return undefined;
-    const { dir, isThere, at, device } = found;
+    const { dir, isThere, at } = found;
     // Below the same mount point, also by another way: a link that leads on is on the disk, and goes with it.
     const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
     const without = `mount it, or say ${wayOut} where ${this.dir} is to be used without`;
@@ -70,7 +70,7 @@ export class OnMount {
     if (was === undefined && this.must === true && !isMounted(found)) return `${this.dir} is on no file system that is mounted: ${without}`;
     if (!isThere || at === "/") return undefined;
     if (at !== was || dir !== this.#known?.dir) this.#learn({ dir, at });
-    this.#device = device;
+    this.#there = placeOf(dir);
     return undefined;
   }
 
@@ -100,9 +100,11 @@ export class OnMount {
   }
 }
 
-function deviceOf(path: string): number | undefined {
+/** Names a directory that is there, on its file system: one that is mounted twice has two places for it. */
+function placeOf(path: string): string | undefined {
   try {
-    return statSync(path, { throwIfNoEntry: false })?.dev;
+    const dir = realpathSync(path);
+    return `${statSync(dir).dev} ${dir}`;
   } catch {
     return undefined;
   }
@@ -110,13 +112,12 @@ function deviceOf(path: string): number | undefined {
 
 interface Found extends Known {
   readonly isThere: boolean;
-  readonly device: number | undefined;
 }
 
 function lookedAt(dir: string): Found | undefined {
   try {
     const real = realOf(dir);
-    return { ...real, ...mountOf(real.dir) };
+    return { ...real, at: mountOf(real.dir) };
   } catch {
     return undefined;
   }
@@ -133,13 +134,13 @@ function realOf(dir: string): { readonly dir: string; readonly isThere: boolean 
 }
 
 /** The uppermost directory of the same file system, from `dir` on or, where that is not there, from the nearest above it. */
-function mountOf(dir: string): Pick<Found, "at" | "device"> {
-  let found: Pick<Found, "at" | "device"> | undefined;
+function mountOf(dir: string): string {
+  let found: { readonly at: string; readonly device: number } | undefined;
   for (let at = dir; ; at = dirname(at)) {
     const device = statSync(at, { throwIfNoEntry: false })?.dev;
-    if (found !== undefined && device !== found.device) return found;
+    if (found !== undefined && device !== found.device) return found.at;
     if (device !== undefined) found = { at, device };
-    if (dirname(at) === at) return { at, device };
+    if (dirname(at) === at) return at;
   }
 }
 
