@@ -198,7 +198,12 @@ async function deliver(lane: Lane, work: Putting, tree: Tree | undefined): Promi
     }
     if (there !== undefined && !force) throw taken(there);
     const offset = await goesOnAt(target, upload, signal);
-    if (offset < size || size === 0) await work.write(upload, offset);
+    if (offset < size || size === 0)
+      await work.write(upload, offset).catch(async (error: unknown) => {
+        // A program that is given its path may fail of that.
+        if (!signal.aborted) await work.unchanged();
+        throw error;
+      });
     throwIfAborted(signal);
     await work.unchanged();
     let done = await target.commit(upload, signal);
