@@ -394,8 +394,10 @@ async function publish(
     return await side.publish(staging, digest, world.sides[other(intent.on)], from, signal);
   } catch (error) {
     if (!(await isRefusal(error, side, signal))) throw error;
-    await settle(world, intent, signal, true);
-    throw error;
+    const named = await settle(world, intent, signal, true);
+    if (named === undefined) throw error;
+    await side.drop(staging, signal);
+    return named;
   }
 }
 
@@ -514,8 +516,8 @@ function begunOn({ base, intents, staged }: Store, side: Side): Begun {
   };
 }
 
-/** `refused`: that the new content gets its name was refused a moment ago; it may have it all the same. */
-async function settle(world: World, intent: Intent, signal: AbortSignal, refused = false): Promise<void> {
+/** As what a new content has its name, where it has; `refused`: that it gets that was refused a moment ago. */
+async function settle(world: World, intent: Intent, signal: AbortSignal, refused = false): Promise<Entry | undefined> {
   const { store, sides } = world;
   const { id, on, path, move, old, put } = intent;
   const side = sides[on];
@@ -526,18 +528,18 @@ async function settle(world: World, intent: Intent, signal: AbortSignal, refused
     if (unsynced !== undefined && was !== undefined) await store.change({ agree: [[move.from, { ...was, [on]: found(was[on]) }]] });
     await takeSecond(side, world, intent, move.from, signal);
     await moved(side, store, { id, path, from: move.from }, signal);
-    return;
+    return undefined;
   }
   const taken = old === undefined ? undefined : await side.stat(old.trash, signal);
   if (old !== undefined && taken === undefined) world.untaken.set(keyOf(on, path), id);
   if (old !== undefined && taken !== undefined && !(await isIt(side, old, taken, signal))) {
     await putBack(world, intent, taken, signal);
     await store.change({ settle: id });
-    return;
+    return undefined;
   }
   if (old !== undefined && taken !== undefined && intent.beside === true) {
     await aside(world, intent, taken, signal);
-    return;
+    return undefined;
   }
   // Whether it has a name that is refused shows when it is to get it.
   const now = put === undefined || old !== undefined ? await side.stat(path, signal) : await statIfNamed(side, path, signal);
@@ -548,20 +550,28 @@ async function settle(world: World, intent: Intent, signal: AbortSignal, refused
     const isWanted = now !== undefined || (!refused && (isAnyway || (await isStill(sides[other(on)], path, put.from, signal))));
     const published = isWanted ? await publishAgain(sides, intent, now, free, signal) : undefined;
     if (published !== undefined) {
-      await store.change({ agree: [[path, agreedBy(on, found(published), put.from, put.digest)]], settle: id });
-      return;
+      const named = found(published);
+      await store.change({ agree: [[path, agreedBy(on, named, put.from, put.digest)]], settle: id });
+      return named;
     }
     // The name is empty, and what was agreed is in the trash. Once it has its name again that is true still: not a conflict with what was to replace it.
-    if (now === undefined && taken !== undefined && (await putBack(world, intent, taken, signal))) return store.change({ settle: id });
+    if (now === undefined && taken !== undefined && (await putBack(world, intent, taken, signal))) {
+      await store.change({ settle: id });
+      return undefined;
+    }
     // It has its name back, perhaps by a try before this one. Where others write, they may have brought the same.
     if (world.table.alone === true && taken !== undefined) {
       const back = await side.stat(path, signal);
-      if (back !== undefined && isTold(back) && looksAs(back, taken)) return store.change({ settle: id });
+      if (back !== undefined && isTold(back) && looksAs(back, taken)) {
+        await store.change({ settle: id });
+        return undefined;
+      }
     }
   }
   // From the moment that the name was free nobody knows what both sides held last: nothing is removed for what was agreed before.
   const over = put === undefined ? taken !== undefined || now === undefined : free;
   await store.change({ settle: id, ...(over ? { agree: [[path, undefined]] as const } : {}) });
+  return undefined;
 }
 
 /** As far as can be seen. */
