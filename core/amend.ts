@@ -206,9 +206,7 @@ function meantBy(engine: Engine, what: string): DeliveryRow[] {
 /** Those that were to be deleted or archived at their source, and stayed there, or wait for another try. */
 function keptBy(engine: Engine, what: string | undefined): VersionRow[] {
   const { journal, queue } = engine;
-  const waiting = [...queue.releasable].filter(([id, { failed, notBeforeMs }]) => {
-    return failed !== undefined && notBeforeMs < Infinity && !queue.releasing.has(id);
-  });
+  const waiting = [...queue.releasable].filter(([id, { failed }]) => failed !== undefined && !queue.releasing.has(id));
   const kept = journal
     .all<VersionRow>(`SELECT v.* FROM versions v WHERE ${isKept}`)
     .concat(waiting.flatMap(([id]) => queue.version(id) ?? []));

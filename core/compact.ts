@@ -156,7 +156,7 @@ function forget({ journal, queue }: Engine, id: string, before: number): Forgott
   journal.run("DELETE FROM meta WHERE key IN (SELECT 'marks:' || id FROM deliveries WHERE version = ?)", id);
   journal.run("DELETE FROM deliveries WHERE version = ?", id);
   journal.run("DELETE FROM absent WHERE version = ?", id);
-  queue.releasable.delete(id);
+  queue.notToRelease(id);
   return { deliveries: done?.deliveries ?? 0, bytes: done?.bytes ?? 0 };
 }
 

@@ -42,7 +42,7 @@ export interface FaultOptions {
   readonly cause?: unknown;
   /** With `throttled`: how long the peer asked us to wait, in ms; with `transient`: with this file alone. With `indoubt`: when it is looked for again (core's own). */
   readonly retryAfterMs?: number;
-  /** Of a single shot: it broke off before the peer can have had all of it, though its last chunk was read. */
+  /** The peer answered that it did not do it. Of a single shot also: it broke off before the peer can have had all of it, though its last chunk was read. */
   readonly notTaken?: boolean;
 }
 

@@ -46,7 +46,7 @@ export class Leaving {
     for (const source of new Set(this.#doubted.values())) this.#note(source, []);
   }
 
-  /** What was done with it has its record. */
+  /** What was done with it has its record, or nothing is to be done. */
   ended(version: string): void {
     this.#doubted.delete(version);
   }

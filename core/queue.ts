@@ -495,9 +495,21 @@ export class Queue {
         if (held(version, deliveries)) continue;
         return version;
       }
-      this.releasable.delete(id);
+      this.notToRelease(id);
     }
     return undefined;
+  }
+
+  /** Nothing is to be done at its source any more. */
+  notToRelease(id: string): void {
+    this.releasable.delete(id);
+    this.leaving.ended(id);
+  }
+
+  /** A source attached: what failed there is due. */
+  releaseNow(source: string): void {
+    for (const [id, due] of this.releasable)
+      if (due.source === source) this.releasable.set(id, { ...due, notBeforeMs: 0, ...(due.tries === undefined ? {} : { tries: 0 }) });
   }
 
   /** Those of a source that are to be acted on now, in that order, and others that cannot be yet. */

@@ -45,14 +45,14 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       return version;
     },
     run: async (version, signal) => {
+      let acts = false;
       try {
-        const outcome = await release(engine, lane, version, signal);
+        const outcome = await release(engine, lane, version, signal, () => (acts = true));
         const what = outcome instanceof Kept ? outcome.why : outcome;
         engine.queue.left.set(version.id, { source: lane.name, atMs: engine.clock.monotonicMs() });
         // Not waited for: what a power cut takes of it is found out anew.
         await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
-        engine.queue.releasable.delete(version.id);
-        engine.queue.leaving.ended(version.id);
+        engine.queue.notToRelease(version.id);
         engine.queue.uncopied.delete(version.id);
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
@@ -62,14 +62,11 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
           path: version.path,
         });
       } catch (error) {
+        // Perhaps it was done, and only the answer was lost, or not waited for.
+        if (acts && !isFault(error, "denied") && !(isFault(error) && error.notTaken)) engine.queue.leaving.doubt(version.id, lane.name);
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
-        const waits = error instanceof Waiting;
-        if (!waits && !isFault(error, "denied")) {
-          lane.noteFault(error);
-          // Perhaps it was done, and only the answer was lost.
-          engine.queue.leaving.doubt(version.id, lane.name);
-        }
+        if (!isFault(error, "denied")) lane.noteFault(error);
         const { failed: before, tries = 0 } = engine.queue.releasable.get(version.id) ?? {};
         const isNews = before === undefined;
         const failed = reasonOf(error);
@@ -77,14 +74,14 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const delivered = deliveredDigest(version, engine.queue.deliveriesOf(version.id));
         const isCheap = !isFault(error, "denied") && isSure(engine, version, delivered);
         const afterMs = isCheap ? againMs : Math.min(longestMs, againMs * 2 ** tries);
-        const notBeforeMs = waits ? Infinity : engine.clock.monotonicMs() + afterMs;
+        const notBeforeMs = engine.clock.monotonicMs() + afterMs;
         engine.queue.releasable.set(version.id, { source: lane.name, notBeforeMs, failed, tries: tries + 1 });
         engine.queue.kept.delete(version.id);
         const inAll = isNews ? failedAt(engine, lane) : Infinity;
         engine.events.say(
           inAll <= toldFailed ? "warn" : "debug",
           "again",
-          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}${waits ? "" : `; again in ${durationText(afterMs / 1000)}`}`,
+          `${nameOf(version)}: cannot ${version.after} it at its source: ${failed}; again in ${durationText(afterMs / 1000)}`,
           { device: lane.name, path: version.path },
         );
         if (inAll === toldFailed)
@@ -97,7 +94,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       } finally {
         engine.queue.releasing.delete(version.id);
         // Its copy may be given up now.
-        if (engine.transfers.waitForSpace.size > 0) engine.work$.next();
+        if (engine.transfers.waitForSpace.size > 0 && (engine.queue.version(version.id)?.spooled ?? 0) > 0) engine.work$.next();
       }
     },
   });
@@ -218,16 +215,13 @@ export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
   return device.source?.mayGrow?.(path) === true;
 }
 
-/** Nothing is done before something more is delivered of it. */
-class Waiting extends Error {}
-
 /** A route asks for it, and it cannot be done; `isKept` knows it from the journal. */
 class Kept {
   constructor(readonly why: string) {}
 }
 
-/** Does what the route says; one line on what was done, or why nothing ever will be. Throws the source's Fault, and Waiting. */
-async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal): Promise<string | Kept> {
+/** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
+async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal, acts: () => void): Promise<string | Kept> {
   const tree = lane.device.tree;
   const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
@@ -246,13 +240,15 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     const delivered = deliveredDigest(version, required);
     if (!isSure(engine, version, delivered) && !(await isContent(engine, lane, version, delivered, signal))) {
       const other = `the source has another content under that name${version.modified_ms === null ? " and size" : ", size and time"}`;
-      // What has gone is sent no more.
-      if (engine.queue.deliveriesOf(version.id).some(({ state }) => state === "wanting" || state === "ready" || state === "active"))
-        throw new Waiting(`${other}, which is found once every target has this one`);
-      // What is there was never delivered: the next listing finds it. What was there before this one is not there either, though it may look the same.
+      // What is there was never delivered: the next listing finds it. Targets that have not got this one yet get it from its copy here.
+      const { queue } = engine;
+      const waits = queue.deliveriesOf(version.id).some(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
+      if (waits && version.state === "sealed" && version.spooled > 0) return `${leftItsPlace.gone}: ${other}`;
+      // What was there before this one is not there either, though it may look the same.
       await engine.journal.commit(() => {
         const { journal } = engine;
         journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
+        queue.drop(version.id, other);
         journal.run(
           "UPDATE versions SET released = ? WHERE source = ? AND path = ? AND medium = ? AND found_ms < ? AND released IS NULL",
           leftItsPlace.gone,
@@ -264,6 +260,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       });
       return `kept: ${other}`;
     }
+    acts();
     if (version.after === "delete") {
       await tree.remove(version.path, expect, signal);
       return leftItsPlace.deleted;

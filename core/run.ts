@@ -213,6 +213,7 @@ export class Run {
       // What it would say to a file its probe does not tell: what it refused lets others go first. As it is configured now it was asked nothing yet.
       const refused = met && lane.device.target?.features.singleShot === true ? "stays" : "due";
       met = true;
+      engine.queue.releaseNow(lane.name);
       this.#crew.keep(engine.journal.apply(() => engine.queue.dueNow(lane.name, { refused })).then(() => engine.work$.next()));
     });
     watchGate(engine, lane, (work) => this.#crew.keep(work));
@@ -340,6 +341,7 @@ export class Run {
     for (let tries = 0; !signal.aborted; tries++) {
       try {
         await service.start(signal);
+        lane.served();
         return;
       } catch (error) {
         if (signal.aborted) return;

@@ -431,7 +431,6 @@ function afterReason(engine: Engine, version: VersionRow): Reason | undefined {
     if (failed === undefined) return { code: "release", text: `at ${version.source}: it is ${what} next` };
     const inMs = Math.max(0, notBeforeMs - engine.clock.monotonicMs());
     const text = `at ${version.source}: it could not be ${what}: ${failed}`;
-    if (inMs === Infinity) return { code: "release", text };
     return { code: "release", text: `${text}; tried again ${inMs > 0 ? `in ${durationText(inMs / 1000)}` : "soon"}`, inMs };
   }
   const given = open.filter(({ state }) => state === "dropped" || state === "discard").map(({ target }) => target);

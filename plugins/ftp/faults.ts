@@ -62,6 +62,9 @@ const forbidden = /permission|denied|not allowed|no right|forbidden|not permitte
 /** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. */
 const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded/i;
 
+/** ftp-srv says 550 for whatever went wrong, in the words of its sockets and files. */
+const brokenOff = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/;
+
 /** ProFTPD of a directory with a `*` in its name. */
 const noName = /invalid directory name/i;
 
@@ -109,15 +112,15 @@ export function ftpFault(error: unknown, situation: Situation): Fault {
     if (situation.connecting === true && error.code === 530)
       return new Fault("denied", say(`the server said "${text}"; look at "user" and "password"`), cause);
     if (situation.connecting === true && error.code >= 500) return new Fault("denied", say(`the server said "${text}"`), cause);
-    // ftp-srv says 550 for whatever went wrong, in the words of its sockets and files.
-    const kind = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/.test(text)
+    const kind = brokenOff.test(text)
       ? "transient"
       : full.test(text)
         ? "full"
         : (error.code === 550 || error.code === 553) && forbidden.test(text)
           ? "denied"
           : (codes[error.code] ?? (error.code < 500 ? "transient" : "rejected"));
-    return new Fault(kind, say(`the server said "${text}"`), cause);
+    const isOfConnection = error.code === 421 || error.code === 426 || error.code === 551 || brokenOff.test(text);
+    return new Fault(kind, say(`the server said "${text}"`), { ...cause, notTaken: !isOfConnection });
   }
   const silence = error instanceof Silence ? Object.assign(new Error(error.message, { cause: error }), { code: "ETIMEDOUT" }) : undefined;
   return netFault(situation.connecting === true && silence !== undefined ? silence : error, {

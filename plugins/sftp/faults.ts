@@ -35,6 +35,9 @@ const kinds: Readonly<Record<number, FaultKind>> = {
   20: "rejected",
 };
 
+/** No connection, and a lost one: no answer of the server. */
+const ofConnection = [6, 7];
+
 const words: Readonly<Record<number, string>> = {
   2: "there is no such file or directory",
   3: "permission denied",
@@ -77,7 +80,10 @@ export function sftpFault(error: unknown, situation: NetSituation): Fault {
     const kind = fullWords.test(text) ? "full" : (kinds[code] ?? "transient");
     const plain = words[code];
     const said = text === "" || text.toLowerCase() === plain ? "" : ` (the server said "${text}")`;
-    return new Fault(kind, `${what}: ${plain ?? `refused with code ${code}`}${said}`, { cause: error });
+    return new Fault(kind, `${what}: ${plain ?? `refused with code ${code}`}${said}`, {
+      cause: error,
+      notTaken: !ofConnection.includes(code),
+    });
   }
   if (isFault(error)) return error;
   return netFault(error, situation);

@@ -21,7 +21,12 @@ interface Situation {
 
 /** What a refusal means. `statusOf` knows its status again. */
 export function refusal(refused: Refused, situation: Situation): Fault {
-  return Object.assign(meaningOf(refused, situation), { status: refused.status });
+  const fault = meaningOf(refused, situation);
+  const { kind, message, retryAfterMs } = fault;
+  const notTaken = refused.status >= 400 && refused.status < 500;
+  return Object.assign(new Fault(kind, message, { notTaken, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }), {
+    status: refused.status,
+  });
 }
 
 /** The status of the refusal that an error is; undefined of any other. */

@@ -210,7 +210,7 @@ export class DoorAtWork {
   /** ssh as a vehicle, with options of its own before the host. */
   ssh(vehicle: string, ...options: readonly string[]): string[] {
     const known = join(this.base, "known_hosts");
-    const own = ["IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=yes", `UserKnownHostsFile=${known}`, "ConnectTimeout=20"];
+    const own = ["IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=yes", `UserKnownHostsFile=${known}`, "ConnectTimeout=60"];
     const words = ["ssh", "-F", "none", "-i", join(this.base, `${vehicle}.key`), ...own.flatMap((it) => ["-o", it])];
     return [...words, "-p", String(this.port), ...options];
   }

@@ -312,3 +312,111 @@ test("what could not be deleted at its source, and waits for its time, is tried 
   assert.deepEqual((await retry(engine, "card", AbortSignal.timeout(5000))).releases, ["card:a"]);
   await until(bench, "deleted", () => card.files.size === 0);
 });
+
+test("a reload ends a deletion at its source whose answer has not come: another that took its place, and looks the same, is delivered before it is deleted", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a", "the first");
+  let met = false;
+  card.before = (call) => {
+    if (met || call !== "remove a") return undefined;
+    met = true;
+    card.put("a", "the other");
+    return new Promise(() => undefined);
+  };
+  const devices = { sources: [card], targets: [out] };
+  const route = { from: "card", to: ["out"], afterDelivery: "delete" as const };
+  await bench.start(devices, [route], { device: { intervalMs: 50 } });
+  await until(bench, "it is asked for", () => met);
+  await bench.reload(devices, [{ ...route, weight: 2 }], { device: { intervalMs: 50 } });
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+});
+
+test("another that took the place of what was deleted does not wait for a target that need not have the first, which gets it from its copy here", async (t) => {
+  const bench = new Bench(t);
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  const [card, ground, review] = [new FakeDevice("card", { tree: true }), new FakeDevice("ground"), new FakeDevice("review")];
+  review.attach(false);
+  card.put("a", "the first");
+  let broken = false;
+  card.before = (call) => {
+    if (broken || call !== "remove a") return undefined;
+    broken = true;
+    card.put("a", "the other");
+    return Promise.reject(new Fault("transient", "the answer was lost"));
+  };
+  await bench.start(
+    { sources: [card], targets: [ground, review] },
+    [{ from: "card", to: ["ground", { device: "review", required: false }], afterDelivery: "delete" }],
+    { device: { intervalMs: 50 } },
+  );
+  const { queue, work$ } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  aheadMs = 31_000;
+  work$.next();
+  const contents = ({ files }: FakeDevice) => [...files.values()].map(({ bytes }) => bytes.toString()).sort();
+  await until(bench, "both are there", () => ground.files.size === 2 && card.files.size === 0);
+  review.attach(true);
+  await until(bench, "there, too", () => review.files.size === 2);
+  assert.deepEqual([contents(ground), contents(review)], [contents(ground), contents(ground)]);
+  assert.deepEqual(contents(ground), ["the first", "the other"]);
+});
+
+for (const notTaken of [true, false])
+  test(`what ${notTaken ? "the source says that it did not delete is not read" : "was perhaps deleted is read"} before the next try`, async (t) => {
+    const bench = new Bench(t);
+    let aheadMs = 0;
+    bench.clock.monotonicMs = () => performance.now() + aheadMs;
+    const card = new FakeDevice("card", { tree: true });
+    card.put("a", "content");
+    card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("transient", "busy", { notTaken })) : undefined);
+    await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+    const count = (begin: string) => card.calls.filter((call) => call.startsWith(begin)).length;
+    const { queue, work$ } = bench.daemon.engine;
+    for (let n = 1; n <= 4; n++) {
+      await until(bench, `tried: ${n}`, () => count("remove ") === n && queue.releasing.size === 0);
+      aheadMs += 3_600_000;
+      work$.next();
+    }
+    await until(bench, "tried once more", () => count("remove ") === 5 && queue.releasing.size === 0);
+    assert.equal(count("open "), notTaken ? 1 : 5);
+  });
+
+test("what could not be deleted at its source is tried as soon as that attaches anew", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  card.put("a", "content");
+  let isLocked = true;
+  card.before = (call) => (isLocked && call === "remove a" ? Promise.reject(new Fault("denied", "write-protected")) : undefined);
+  await bench.start({ sources: [card], targets: [new FakeDevice("out")] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }]);
+  const { queue } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  isLocked = false;
+  card.attach(false);
+  card.attach(true);
+  await until(bench, "deleted", () => card.files.size === 0);
+});
+
+test("what is not to be deleted any more is not noted any more as perhaps deleted", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  card.put("a", "content");
+  card.before = (call) => (call.startsWith("remove ") ? Promise.reject(new Fault("transient", "the answer was lost")) : undefined);
+  const devices = { sources: [card], targets: [new FakeDevice("out")] };
+  const start = (afterDelivery: "delete" | "keep") => [{ from: "card", to: ["out"], afterDelivery }];
+  await bench.start(devices, start("delete"), { device: { intervalMs: 50 } });
+  const { queue } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  const [id = ""] = queue.releasable.keys();
+  assert.ok(queue.leaving.isDoubted(id));
+  await bench.reload(devices, start("keep"), { device: { intervalMs: 50 } });
+  await until(bench, "it is to stay", () => {
+    bench.clock.monotonicMs = () => performance.now() + 60_000;
+    bench.daemon.engine.work$.next();
+    return queue.releasable.size === 0;
+  });
+  assert.ok(!queue.leaving.isDoubted(id));
+});
