@@ -320,7 +320,9 @@ test("a source that tells no times: a target that is not required gets what was 
   await until(bench, "it is here", () => bench.events.some(({ what }) => what === "pulled"));
   card.put("LOG1", Buffer.alloc(1000, 2));
   out.attach(true);
-  await until(bench, "known", () => bench.events.some(({ message }) => message.includes("gone from its source already: the source has another")));
+  await until(bench, "known", () =>
+    bench.events.some(({ message }) => message.includes("gone from its source already: the source has another")),
+  );
   card.attach(true);
   await until(bench, "the other does not wait for the one that is away", () => out.files.size === 2);
   late.attach(true);
