@@ -10,6 +10,8 @@ import { cutTo, noWrap, wrap } from "./output.js";
 import { programVersion } from "./version.js";
 
 const watchMs = 1000;
+/** More are told by their number. */
+const mostLost = 10;
 
 export async function statusCommand(path: string, options: { json: boolean; watch: boolean }): Promise<number> {
   const asked = await whomToAsk(path);
@@ -162,8 +164,10 @@ function statusText(status: Status): string {
   if (status.parked.length > 0) lines.push("", "set aside:");
   for (const { path, to, reason, id } of status.parked) lines.push(`  ${path} → ${to}: ${reason}  [${id}]`);
   if (status.lost.length > 0)
-    lines.push("", "lost at their source, before every target had them (filesync forget ID, and it is told no more):");
-  for (const { from, path, size, version } of status.lost) lines.push(`  ${from}:${path}  ${sizeText(size)}  [${version}]`);
+    lines.push("", "lost at their source, before every target had them (filesync forget ID, or DEVICE, and it is told no more):");
+  for (const { from, path, size, version } of status.lost.slice(0, mostLost))
+    lines.push(`  ${from}:${path}  ${sizeText(size)}  [${version}]`);
+  if (status.lost.length > mostLost) lines.push(`  and ${status.lost.length - mostLost} more (filesync status --json)`);
   if (status.recent.length > 0) lines.push("", "delivered last:");
   for (const receipt of status.recent.slice(0, 10))
     lines.push(

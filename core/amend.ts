@@ -132,12 +132,19 @@ export interface Forgotten {
   readonly left: readonly (Told & { readonly state: string })[];
 }
 
-/** `what`: an id, a path, or a target that has left the configuration. What is being sent, and is to be given up, is stopped. Throws ControlError for a name that means nothing. */
+/** `what`: an id, a path, a target that has left the configuration, or a source, of which what was lost there is told no more. What is being sent, and is to be given up, is stopped. Throws ControlError for a name that means nothing. */
 export async function forget(engine: Engine, what: string): Promise<Forgotten> {
   const { journal, queue } = engine;
   const configured = new Set(namesIn(engine.config));
-  if (configured.has(what))
-    throw new ControlError(`"${what}" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)`);
+  if (configured.has(what)) {
+    const lost = deliveriesWhere(engine, `source = ?1 AND ${isLost}`, what);
+    if (lost.length === 0)
+      throw new ControlError(
+        `"${what}" is a device of the configuration, and nothing is told as lost there: name a path or an id ("filesync status" lists what was set aside)`,
+      );
+    await journal.commit(() => journal.run(`UPDATE deliveries SET fault = NULL WHERE source = ? AND ${isLost}`, what));
+    return { forgotten: [], kept: [], alone: [], lost: lost.map((row) => told(engine, row)), removed: [], left: [] };
+  }
   const touched = new Map<string, VersionRow>();
   const done = await journal.commit(() => {
     const meant = meantBy(engine, what);

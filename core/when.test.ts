@@ -31,6 +31,10 @@ test("in a night in which the clocks change a window begins an hour sooner, or l
   assert.equal(await begins("2026-10-24T05:00:00+02:00"), 24 * 3_600_000);
   assert.equal(await begins("2026-10-26T00:30:30+01:00"), 3.5 * 3_600_000 - 30_000);
   assert.equal(await begins("2026-10-25T02:10:00+01:00", "02:30-02:45"), 20 * 60_000);
+  assert.equal(await begins("2026-10-25T02:46:00+02:00", "02:30-02:45"), 44 * 60_000);
+  // That night has no such quarter of an hour; of a longer window it has the end.
+  assert.equal(await begins("2026-03-29T01:29:00+01:00", "02:30-02:45"), 24 * 3_600_000 + 60_000);
+  assert.equal(await begins("2026-03-29T01:29:00+01:00", "02:30-04:00"), 31 * 60_000);
 });
 
 test("a window of the day, also over midnight; how long it takes until it begins", async () => {

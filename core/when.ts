@@ -155,18 +155,29 @@ function timeHolds({ time, whenClockUnknown }: When, { wallMs, trusted }: Facts)
     return whenClockUnknown === "go"
       ? undefined
       : { reason: 'nobody knows the time since this machine started ("whenClockUnknown": "go" sends all the same)' };
+  if (isOpen(time, wallMs)) return undefined;
+  const inMs = beginsMs(time, wallMs) - wallMs;
+  return { reason: `only at ${time.map(({ text }) => text).join(", ")} ("time"), which begins in ${durationText(inMs / 1000)}`, inMs };
+}
+
+const minuteMs = 60_000;
+
+function isOpen(time: readonly Window[], atMs: number): boolean {
+  const at = new Date(atMs);
+  const minute = at.getHours() * 60 + at.getMinutes();
+  return time.some(({ from, to }) => (from < to ? minute >= from && minute < to : minute >= from || minute < to));
+}
+
+/** When the next window begins. Where the clocks change before that, an hour comes twice, or a window never, or only its end: then each minute is looked at. */
+function beginsMs(time: readonly Window[], wallMs: number): number {
   const now = new Date(wallMs);
   const minute = now.getHours() * 60 + now.getMinutes();
-  const isIn = ({ from, to }: Window) => (from < to ? minute >= from && minute < to : minute >= from || minute < to);
-  if (time.some(isIn)) return undefined;
-  // By the calendar: a night in which the clocks change is an hour shorter or longer.
-  const waits = time.map(({ from }) => {
-    const at = new Date(now.getFullYear(), now.getMonth(), now.getDate() + (from > minute ? 0 : 1), 0, from).getTime();
-    // In an hour that comes twice the calendar means the first.
-    return at > wallMs ? at - wallMs : (from - minute) * 60_000 - (now.getSeconds() * 1000 + now.getMilliseconds());
-  });
-  const inMs = Math.min(...waits);
-  return { reason: `only at ${time.map(({ text }) => text).join(", ")} ("time"), which begins in ${durationText(inMs / 1000)}`, inMs };
+  const days = (n: number, from: number) => new Date(now.getFullYear(), now.getMonth(), now.getDate() + n, 0, from);
+  const next = Math.min(...time.map(({ from }) => days(from > minute ? 0 : 1, from).getTime()));
+  if (new Date(next).getTimezoneOffset() === now.getTimezoneOffset()) return next;
+  let at = wallMs - (wallMs % minuteMs) + minuteMs;
+  while (!isOpen(time, at) && at < wallMs + 3 * 1440 * minuteMs) at += minuteMs;
+  return at;
 }
 
 function armedHolds({ disarmed }: When, { armed }: Facts): Held | undefined {

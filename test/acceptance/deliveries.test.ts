@@ -312,7 +312,7 @@ test("forget lets go of a target that left the configuration, and of the spool's
   assert.deepEqual(await filesync("forget", "a"), {
     code: 2,
     out: "",
-    err: 'filesync: "a" is a device of the configuration: name a path or an id ("filesync status" lists what was set aside)',
+    err: 'filesync: "a" is a device of the configuration, and nothing is told as lost there: name a path or an id ("filesync status" lists what was set aside)',
   });
   // It was to be begun: what an answer that was lost left behind nobody knows.
   assert.match(

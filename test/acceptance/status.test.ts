@@ -254,10 +254,17 @@ test("what has not settled yet, what was left out, and what was lost at its sour
     /^\d+ B delivered, nothing is on its way; 2 paths are left out at the source; 1 file is not complete yet at the source; 1 file was lost at the source$/,
   );
   assert.match(running.join("\n"), /^spool {2}attached; left out: (a|b)\.ulg \(a symbolic link\) and 1 more {2}\(local/m);
-  const lost = running.indexOf("lost at their source, before every target had them (filesync forget ID, and it is told no more):");
+  const lost = running.indexOf(
+    "lost at their source, before every target had them (filesync forget ID, or DEVICE, and it is told no more):",
+  );
   assert.equal(running[lost + 1], "  place:x  16 B  [ID]");
-  const forgotten = await runProgram(["forget", "place:x", "--config", config]);
-  assert.equal(masked(forgotten.out, world.dir), "place:x → out [ID]: was lost at its source; status tells it no more");
+  for (const what of ["place:x", "place"]) {
+    const { code, out } = await runProgram(["forget", what, "--config", config]);
+    assert.deepEqual(
+      [code, masked(out, world.dir)],
+      what === "place" ? [2, ""] : [0, "place:x → out [ID]: was lost at its source; status tells it no more"],
+    );
+  }
   assert.match(
     (await status())[0] ?? "",
     /^everything that was found is delivered \(\d+ B\); 2 paths are left out at the source; 1 file is not complete yet at the source$/,

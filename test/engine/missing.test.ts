@@ -1,6 +1,7 @@
 /** A file that is read in place and goes while its target is away: told after the next listing, and never of what only cannot be seen. */
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
+import { forget } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import { why } from "../../core/why.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
@@ -53,6 +54,22 @@ test("what is missing from a whole listing is lost: told once, in status and why
   assert.deepEqual(lost(bench), []);
   out.attach(true);
   await until(bench, "both arrive", () => [...out.files.keys()].sort().join() === "d/a.bin,d/b.bin");
+});
+
+test("what was lost at a source is told no more once a person forgets it, by the name of the device: nothing else is touched", async (t) => {
+  const { bench, card, out } = await waiting(t);
+  await listed(bench);
+  card.put("d/c.bin", "c");
+  await listed(bench);
+  for (const name of ["a", "c"]) card.files.delete(`d/${name}.bin`);
+  await listed(bench, 3);
+  assert.deepEqual(lost(bench).sort(), ["d/a.bin", "d/c.bin"]);
+  const done = await forget(bench.daemon.engine, "card");
+  assert.deepEqual(done.lost.map(({ file }) => file).sort(), ["card:d/a.bin", "card:d/c.bin"]);
+  assert.deepEqual([lost(bench), bench.states("out").sort()], [[], ["dropped", "dropped", "ready"]]);
+  await assert.rejects(forget(bench.daemon.engine, "card"), /nothing is told as lost there/);
+  out.attach(true);
+  await until(bench, "the third arrives", () => out.files.has("d/b.bin"));
 });
 
 test("what was sent, or found missing by its push, while it was asked for is not told once more", async (t) => {
