@@ -8,7 +8,7 @@ import { digestsOf } from "./digest.js";
 import { type Engine, nameOf, targets } from "./engine.js";
 import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
 import { temporaryName } from "./fs.js";
-import type { VersionRow } from "./rows.js";
+import { hasLeft, type VersionRow } from "./rows.js";
 
 /** Deliveries that may yet need the bytes. */
 const stillWaits = "('wanting', 'ready', 'active', 'parked')";
@@ -209,7 +209,9 @@ export function tellAside({ events }: Engine, version: Pick<VersionRow, "source"
 /** The source is attached, and still has this very version. */
 export async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const lane = engine.lanes.get(version.source);
-  if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone") return false;
+  // What is there after it left its place is another, or not known.
+  if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone" || hasLeft(version))
+    return false;
   const asking = new AbortController();
   const end = () => asking.abort(abortedFault(stop));
   const timer = setTimeout(end, holdsMs);

@@ -192,3 +192,26 @@ test("a deletion wakes those that wait for space only where it leaves a copy tha
   await until(bench, "all deleted", () => card.files.size === 0);
   assert.ok(looks() - before < 10, `${looks() - before} looks`);
 });
+
+test("of what was deleted at its source the copy here is the only one, whatever has its place and looks the same", async (t) => {
+  const bench = new Bench(t);
+  const [card, cam] = [new FakeDevice("card", { tree: true }), new FakeDevice("cam")];
+  const [ground, review] = [new FakeDevice("ground"), new FakeDevice("review")];
+  review.attach(false);
+  const routes = [
+    { from: "card", to: ["ground", { device: "review", required: false }], afterDelivery: "delete" as const },
+    { from: "cam", to: ["ground"] },
+  ];
+  await bench.start({ sources: [card, cam], targets: [ground, review] }, routes, { device: { intervalMs: 600_000 } });
+  disk(t, bench, 10 * mb);
+  card.put("x", Buffer.alloc(4 * mb, "1"));
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "deleted", () => bench.events.some(({ what }) => what === "released"));
+  card.put("x", Buffer.alloc(4 * mb, "2"));
+  cam.put("next", Buffer.alloc(8 * mb, "n"));
+  bench.daemon.engine.relist$.next("cam");
+  await until(bench, "room was looked for", () => bench.events.some(({ what }) => what === "spool-full" || what === "given-up"));
+  review.attach(true);
+  await until(bench, "it has the first, and there is room", () => review.files.has("x") && ground.files.has("next"));
+  assert.equal(review.files.get("x")?.bytes[0], "1".charCodeAt(0));
+});
