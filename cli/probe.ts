@@ -7,6 +7,7 @@ import { installationIn } from "../core/installation.js";
 import type { Lane } from "../core/lane.js";
 import { isOfMount } from "../core/on-mount.js";
 import { withinMs } from "../core/signals.js";
+import { reasonOf } from "../core/retry.js";
 import type { Status } from "../core/status.js";
 import { learnedOf } from "./offline.js";
 import { withContext, withLane } from "./own.js";
@@ -34,8 +35,11 @@ async function tryDevice(config: DeviceConfig, all: Config, also?: (lane: Lane) 
         if (lane.present) await also?.(lane);
       }
       if (isSource && lane.device.probeTarget === undefined) await expectListed(lane, signal);
-      if (!isTarget) return "works";
-      if (lane.device.probeTarget === undefined) return "answers; whether it can be written is not tried";
+      // What is only sent to, or by hand, makes its root where that is not there yet: it is told, and no mistake.
+      const unlisted = isSource || lane.device.probeTarget !== undefined ? undefined : await whyNotListed(lane, signal);
+      const answers = unlisted === undefined ? "answers" : `answers, and its root cannot be listed (${unlisted})`;
+      if (!isTarget) return unlisted === undefined ? "works" : answers;
+      if (lane.device.probeTarget === undefined) return `${answers}; whether it can be written is not tried`;
       await lane.device.probeTarget(signal);
       return "works";
     }),
@@ -57,6 +61,10 @@ async function expectListed({ device }: Lane, signal: AbortSignal): Promise<void
   } catch (error) {
     if (isFault(error, "missing", "denied")) throw error;
   }
+}
+
+async function whyNotListed(lane: Lane, signal: AbortSignal): Promise<string | undefined> {
+  return expectListed(lane, signal).then(() => undefined, reasonOf);
 }
 
 async function tryService(config: DeviceConfig, all: Config): Promise<string> {

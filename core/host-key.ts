@@ -5,6 +5,7 @@ import * as v from "valibot";
 import { Fault, faultOfErrno } from "./errors.js";
 import { fingerprint, fingerprintOf, fingerprintText } from "./net.js";
 import { described, path } from "./options.js";
+import type { Door } from "./stranger.js";
 
 const hostKey = fingerprint('the SHA-256 fingerprint of the server\'s host key, "SHA256:…", as "ssh-keygen -lf" prints it');
 
@@ -15,6 +16,18 @@ export const believing = {
   ),
   knownHosts: v.optional(described(path(), "A file of host keys that are believed, such as ~/.ssh/known_hosts.")),
 };
+
+/** For `unlessStranger`. OpenSSH says the last two where it takes no connection now. */
+export function sshDoor({ host, port, timeout }: { readonly host: string; readonly port: number; readonly timeout: number }): Door {
+  return {
+    host,
+    port,
+    hello: "SSH-2.0-FileSync\r\n",
+    isMeant: (said) => /^(SSH-|Exceeded MaxStartups|Not allowed at this time)/m.test(said),
+    meant: { kind: "SSH", options: '"host" and "port"' },
+    timeoutMs: timeout,
+  };
+}
 
 /** What is wrong where both are given; undefined where not. */
 export function bothBelieved(given: Pick<Place, "hostKey" | "knownHosts">): string | undefined {

@@ -162,7 +162,11 @@ test("refused, reset, silent, cut off: each is told as core needs it", async (t)
     /no answer came/,
   );
   const noHttp = createServer((socket) => socket.end("220 FTP ready\r\n"));
-  await fault(clientTo(t, `http://127.0.0.1:${await listening(t, noHttp)}`).request(get, calm()), "transient", /Parse Error/);
+  await fault(
+    clientTo(t, `http://127.0.0.1:${await listening(t, noHttp)}`).request(get, calm()),
+    "denied",
+    /no web server: "220 FTP ready"; look at "url"/,
+  );
 });
 
 test("what the body's stream ends with is what the request ends with; a signal ends it", async (t) => {
@@ -461,7 +465,11 @@ test(
       t,
       http.createServer((_, response) => void response.end("ok")),
     );
-    await fault(ask(`https://localhost:${plain}`, {}), "denied", /no TLS that both speak/);
+    await fault(
+      ask(`https://localhost:${plain}`, {}),
+      "denied",
+      /what answers there speaks no TLS \(wrong version number\); look at "url"/,
+    );
   },
 );
 
@@ -516,4 +524,14 @@ test("an answer that goes on and on, a little at a time, is none", async (t) => 
   while (written < 5) await new Promise((resolve) => setImmediate(resolve));
   t.mock.timers.tick(5000);
   await ended;
+});
+
+test("a request is stopped also while its connection begins", { timeout: 30_000 }, async (t) => {
+  const silent = createServer((socket) => t.after(() => socket.on("error", () => undefined).destroy()));
+  const client = clientTo(t, `https://127.0.0.1:${await listening(t, silent)}`, { timeoutMs: 60_000 });
+  const stop = new AbortController();
+  const asking = fault(client.request(get, stop.signal), "offline", /not within 15 s/);
+  await once(silent, "connection");
+  stop.abort(new Fault("offline", "not within 15 s"));
+  await asking;
 });

@@ -7,9 +7,10 @@ import https from "node:https";
 import { connect as connectTcp, type Socket } from "node:net";
 import { setImmediate as turn } from "node:timers/promises";
 import { connect as connectTls, type TLSSocket } from "node:tls";
-import { abortedFault, Fault, isFault, throwIfAborted } from "./errors.js";
+import { abortedFault, codeOf, Fault, isFault, throwIfAborted } from "./errors.js";
 import { certificateAt, expectPinned, hostOf, netFault, type Tls, tlsOptions, tlsPieceBytes } from "./net.js";
 import type { Certificate, Clock, Reading } from "./plugin.js";
+import { strangerFault } from "./stranger.js";
 
 export interface HttpOptions {
   /** http: or https: */
@@ -84,10 +85,13 @@ export class HttpClient {
         if (signal.aborted) throw abortedFault(signal);
         if (isFault(error)) throw error;
         if (tried.reused && !fresh && !isReading(asked.body) && isSafe(asked.method)) continue;
+        const what = `${asked.what} at ${origin.host}`;
+        const stranger = tried.reused ? undefined : strangerIn(error);
+        if (stranger !== undefined) throw new Fault("denied", `${what}: ${stranger.message}`, { cause: error, notTaken: true });
         const { kind, message, cause } = netFault(error, {
-          what: `${asked.what} at ${origin.host}`,
+          what,
           clockTrusted: clock.trusted(),
-          ...(tried.reached ? {} : { connecting: true }),
+          ...(tried.reached ? {} : { connecting: true, noTls }),
         });
         throw new Fault(kind, message, { cause, notTaken: !tried.sent });
       }
@@ -133,7 +137,8 @@ export class HttpClient {
         // Who is told nothing may compress (RFC 9110 §12.5.3).
         headers: { "Accept-Encoding": "identity", ...headers, ...asked.headers, ...(expects ? { Expect: "100-continue" } : {}) },
         agent,
-      });
+        ofWhom: signal,
+      } as http.RequestOptions);
       let answered = false;
       /** It wants no more of the body. */
       let refused = false;
@@ -244,17 +249,25 @@ export class HttpClient {
     const given = secure ? await tlsOptions(host, tls) : {};
     const agent = new (secure ? https : http).Agent({ keepAlive, maxFreeSockets: kept, keepAliveMsecs: 10_000 });
     const port = portOf(origin);
-    agent.createConnection = (_options, done) => {
+    agent.createConnection = (asked, done) => {
       const callback = done as ((error: Error | null, socket?: Socket) => void) | undefined;
       const socket = secure ? connectTls({ ...given, host, port, ALPNProtocols: ["http/1.1"] }) : connectTcp({ host, port, noDelay: true });
       const timer = setTimeout(() => socket.destroy(noAnswer()), timeoutMs);
-      const fail = (error: Error) => {
+      // A request that is stopped ends only once it has its socket.
+      const { ofWhom } = asked as { readonly ofWhom?: AbortSignal };
+      const stop = () => ofWhom !== undefined && socket.destroy(abortedFault(ofWhom));
+      ofWhom?.addEventListener("abort", stop, { once: true });
+      const settled = () => {
         clearTimeout(timer);
+        ofWhom?.removeEventListener("abort", stop);
+      };
+      const fail = (error: Error) => {
+        settled();
         callback?.(error);
       };
       socket.once("error", fail);
       socket.once(secure ? "secureConnect" : "connect", () => {
-        clearTimeout(timer);
+        settled();
         socket.off("error", fail);
         try {
           if (secure) expectPinned(socket as TLSSocket, tls);
@@ -299,6 +312,29 @@ function drained(request: http.ClientRequest): Promise<void> {
 function portOf({ port, protocol }: URL): number {
   return port === "" ? (protocol === "https:" ? 443 : 80) : Number(port);
 }
+
+/** What came on a new connection does not begin as an answer of HTTP does: `rawPacket` of node's parser. */
+function strangerIn(error: unknown): Fault | undefined {
+  if (!(error instanceof Error) || !("rawPacket" in error) || !Buffer.isBuffer(error.rawPacket)) return undefined;
+  const said = error.rawPacket.toString("latin1");
+  return codeOf(error) !== "HPE_INVALID_CONSTANT" || said.startsWith("HTTP/")
+    ? undefined
+    : strangerFault(said, { kind: "web", options: '"url"' });
+}
+
+/** Of what is no TLS at all, in OpenSSL's words. */
+function noTls(why: string): string {
+  return /wrong version number|packet length too long|http request|record layer/i.test(why)
+    ? `what answers there speaks no TLS (${why}); look at "url": its port, and whether it is "http://"`
+    : `the server and this program find no TLS that both speak (${why})`;
+}
+
+/** What Apache, nginx and servers in Go say, with 400, to HTTP without TLS on a port that has it. */
+export function wantsTls(status: number, text: string): boolean {
+  return status === 400 && /plain HTTP (to an SSL-enabled|request was sent to HTTPS)|HTTP request to an HTTPS server/i.test(text);
+}
+
+export const wantsTlsAdvice = 'this port is for TLS; look at "url": its port, and whether it is "https://"';
 
 function noAnswer(): Error {
   return Object.assign(new Error("no answer came"), { code: "ETIMEDOUT" });

@@ -32,6 +32,7 @@ const forPlugins = [
   "core/soon",
   "core/sqlite",
   "core/stat",
+  "core/stranger",
   "core/text",
   "core/try-out",
   "core/turns",

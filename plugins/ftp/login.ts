@@ -5,7 +5,8 @@ import { TLSSocket, type ConnectionOptions } from "node:tls";
 import { abortedFault, type Fault, isFault, orAborted, throwIfAborted } from "../../core/errors.js";
 import { certificateOf, expectPinned, tlsOptions } from "../../core/net.js";
 import type { Certificate, Clock } from "../../core/plugin.js";
-import { type Answer, Control, holdsFF, ProtocolError, Refusal } from "./control.js";
+import { type Door, isSilence, unlessStranger } from "../../core/stranger.js";
+import { type Answer, Control, holdsFF, ProtocolError, Refusal, Silence } from "./control.js";
 import { type Data, type DataMemory, openData } from "./data.js";
 import { ftpFault, implicitPort, TlsRefusal } from "./faults.js";
 import type { Listed } from "./listing.js";
@@ -53,8 +54,10 @@ export class Login {
   static async open(options: FtpOptions, clock: Clock, server: ServerMemory, signal: AbortSignal): Promise<Login> {
     throwIfAborted(signal);
     const known = server.oneByOne;
+    const opening = (within: AbortSignal) => bounded(options, within, (over) => Login.#open(options, clock, server, over));
     try {
-      return await bounded(options, signal, (over) => Login.#open(options, clock, server, over));
+      // With TLS from the first byte what is no TLS says who it is.
+      return options.secure === "implicit" ? await opening(signal) : await unlessStranger(doorOf(options), signal, opening, isNoAnswer);
     } catch (error) {
       if (error instanceof ProtocolError && !known) {
         server.oneByOne = true;
@@ -202,6 +205,22 @@ export class Login {
     const start = root.startsWith("/") ? "" : (/"((?:[^"]|"")*)"/.exec(home?.text ?? "")?.[1]?.replaceAll('""', '"') ?? "");
     this.#root = `${start}/${root === "." ? "" : bytesAsText(root)}`.replace(/\/+/g, "/").replace(/\/$/, "");
   }
+}
+
+/** A server of the web waits for what it is asked, as long as one of FTP is waited for. */
+function doorOf({ host, port = 21, timeout }: FtpOptions): Door {
+  return {
+    host,
+    port,
+    hello: "HEAD / HTTP/1.0\r\n\r\n",
+    isMeant: (said) => /^\s*\d{3}[ -]/.test(said),
+    meant: { kind: "FTP", options: '"host" and "port"' },
+    timeoutMs: timeout,
+  };
+}
+
+function isNoAnswer(error: unknown): boolean {
+  return error instanceof ProtocolError || error instanceof Silence || isSilence(error);
 }
 
 /** A control connection, with the TLS that the options ask for; nobody is logged in. */

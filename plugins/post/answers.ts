@@ -1,6 +1,6 @@
 /** What a server's answer to a posted file means: for Flight Review as PX4/flight_review and the proxies before it have it, else as the configuration says. */
 import { Fault } from "../../core/errors.js";
-import { busyMs, retryAfterMs, type HttpAnswer } from "../../core/http.js";
+import { busyMs, retryAfterMs, wantsTls, wantsTlsAdvice, type HttpAnswer } from "../../core/http.js";
 import type { Clock, Upload } from "../../core/plugin.js";
 import { sizeText } from "../../core/text.js";
 import type { PostOptions } from "./plugin.js";
@@ -64,6 +64,7 @@ export async function readAnswer(answer: HttpAnswer, { options, upload, clock }:
   const tooLarge = `it has ${sizeText(upload.size)}, more than ${host} takes`;
   switch (status) {
     case 400:
+      if (wantsTls(status, text ?? "")) throw new Fault("denied", `${said}: ${wantsTlsAdvice}`);
       // Tornado closes with an empty 400 when a body is over its cap; a file that it does not like has words.
       if (words === "") throw new Fault("rejected", `${tooLarge} (it answers an empty 400)`);
       throw new Fault("rejected", said);

@@ -1,7 +1,7 @@
 /** One server that takes files by a POST, as a device. It counts as attached until core, which sees the failures, says otherwise. */
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { Fault } from "../../core/errors.js";
-import { HttpClient } from "../../core/http.js";
+import { HttpClient, wantsTls, wantsTlsAdvice } from "../../core/http.js";
 import type { Certificate, Device, PluginContext, Presence } from "../../core/plugin.js";
 import { Board } from "./board.js";
 import type { PostOptions } from "./plugin.js";
@@ -41,8 +41,10 @@ export class PostDevice implements Device {
   async probe(signal: AbortSignal): Promise<void> {
     const { pathname, host } = new URL(this.#options.url);
     const answer = await this.#client.request({ method: "GET", path: pathname, what: "cannot ask" }, signal);
-    answer.stream.destroy();
     const { status, headers } = answer;
+    const text = status === 400 ? await answer.text().catch(() => "") : "";
+    answer.stream.destroy();
+    if (wantsTls(status, text)) throw new Fault("denied", `${host} answers 400: ${wantsTlsAdvice}`);
     if (status >= 500) throw new Fault("transient", `${host} answers ${status}`);
     const to = headers.location;
     if (status >= 300 && status < 400 && to !== undefined && URL.canParse(to, this.#options.url)) {

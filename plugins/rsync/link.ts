@@ -9,7 +9,9 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { codeOf, Fault, isFault, orAborted } from "../../core/errors.js";
+import { sshDoor } from "../../core/host-key.js";
 import type { PluginContext } from "../../core/plugin.js";
+import { unlessStranger } from "../../core/stranger.js";
 import { Children, endGroup, tailOf, type Child } from "./children.js";
 import type { FarEnd } from "./far.js";
 import { FarRsync } from "./far-rsync.js";
@@ -103,21 +105,7 @@ export class Link {
     const hostKeys = join(this.#context.stateDir, "known_hosts");
     const config = join(own, "ssh_config");
     await writeFile(config, this.#sshConfig(hostKeys, join(socket, "s")), { mode: 0o600 });
-    const { signal } = this.#stop;
-    const keys = await writeHostKeys(hostKeys, this.#options, this.#children, signal, false);
-    if (keys.objection !== undefined) throw new Fault("denied", keys.objection);
-    let master: Child;
-    try {
-      master = await this.#connect(config);
-    } catch (error) {
-      if (!isFault(error, "denied")) throw error;
-      const now = await writeHostKeys(hostKeys, this.#options, this.#children, signal, true);
-      if (now.objection !== undefined) throw new Fault("denied", now.objection, { cause: error });
-      if (!now.any) throw new Fault("offline", `${this.#options.host} shows no host key: it takes no connection now`, { cause: error });
-      // It has another key that is believed too.
-      if (/host key/.test(error.message)) master = await this.#connect(config);
-      else throw await notLetIn(this.#options, error, this.#children, signal);
-    }
+    const master = await unlessStranger(sshDoor(this.#options), this.#stop.signal, (signal) => this.#letIn(config, hostKeys, signal));
     try {
       return await this.#started(master, config, own);
     } catch (error) {
@@ -126,14 +114,34 @@ export class Link {
     }
   }
 
+  async #letIn(config: string, hostKeys: string, signal: AbortSignal): Promise<Child> {
+    const keys = await writeHostKeys(hostKeys, this.#options, this.#children, signal, false);
+    if (keys.objection !== undefined) throw new Fault("denied", keys.objection);
+    try {
+      return await this.#connect(config, signal);
+    } catch (error) {
+      if (!isFault(error, "denied") || signal.aborted) throw error;
+      const now = await writeHostKeys(hostKeys, this.#options, this.#children, signal, true);
+      if (now.objection !== undefined) throw new Fault("denied", now.objection, { cause: error });
+      if (!now.any) throw new Fault("offline", `${this.#options.host} shows no host key: it takes no connection now`, { cause: error });
+      // It has another key that is believed too.
+      if (/host key/.test(error.message)) return await this.#connect(config, signal);
+      throw await notLetIn(this.#options, error, this.#children, signal);
+    }
+  }
+
   /** Resolves when the user was let in. */
-  async #connect(config: string): Promise<Child> {
+  async #connect(config: string, signal: AbortSignal): Promise<Child> {
     const master = this.#children.start(["sh", "-c", leash, "leash", "ssh", "-F", config, "-MN", hostAlias]);
     const err = tailOf(master);
-    const code = await new Promise<number | undefined>((resolve) => {
+    const ended = new Promise<number | undefined>((resolve) => {
       master.stdout.once("data", () => resolve(undefined));
       master.once("close", (status: number | null) => resolve(status ?? 255));
       master.once("error", () => resolve(127));
+    });
+    const code = await orAborted(ended, signal).catch(async (error: unknown) => {
+      await endGroup(master);
+      throw error;
     });
     if (code === undefined) return master;
     throw rsyncFault("cannot log in", { code, err: err() }, true);

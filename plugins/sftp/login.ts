@@ -4,7 +4,8 @@ import ssh2, { type Client, type ClientChannel, type ConnectConfig } from "ssh2"
 import { Fault, isFault } from "../../core/errors.js";
 import type { Clock } from "../../core/plugin.js";
 import { sftpFault } from "./faults.js";
-import { believed, families, type Believed } from "../../core/host-key.js";
+import { believed, families, sshDoor, type Believed } from "../../core/host-key.js";
+import { unlessStranger } from "../../core/stranger.js";
 import { waysOf, type Way } from "./keys.js";
 import type { SftpOptions } from "./options.js";
 import { Session } from "./session.js";
@@ -29,7 +30,7 @@ export async function logIn(options: SftpOptions, clock: Clock, signal: AbortSig
   try {
     const ways = await waysOf(options);
     const keys = await believed(options);
-    const connection = await connected(options, keys, ways, signal);
+    const connection = await unlessStranger(sshDoor(options), signal, (within) => connected(options, keys, ways, within));
     try {
       return await started(connection, options);
     } catch (error) {
@@ -218,7 +219,7 @@ function connectFault(error: Error & { level?: string }): Error {
   if (/no matching/i.test(message))
     return new Fault("denied", `the server and this program find nothing that both speak (${message})`, cause);
   if (/identification|protocol version|bad packet length/i.test(message))
-    return new Fault("denied", `what answers there speaks no SSH (${message})`, cause);
+    return new Fault("denied", `what answers there speaks no SSH (${message}); look at "host" and "port"`, cause);
   return error;
 }
 

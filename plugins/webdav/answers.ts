@@ -1,6 +1,6 @@
 /** What a server's refusals mean for core. */
 import { Fault } from "../../core/errors.js";
-import { busyMs, retryAfterMs, type HttpAnswer } from "../../core/http.js";
+import { busyMs, retryAfterMs, wantsTls, wantsTlsAdvice, type HttpAnswer } from "../../core/http.js";
 import type { Clock } from "../../core/plugin.js";
 
 export interface Refused {
@@ -46,9 +46,10 @@ function meaningOf(refused: Refused, { what, url, clock, looks = false }: Situat
   const said = `${what}: ${url.host} answers ${status}${words === "" ? "" : ` ("${words}")`}`;
   if (status < 300) return new Fault("offline", `${said}, which is no answer of WebDAV: a portal before it, or another "url" is meant`);
   if (status < 400) return elsewhere(what, headers.location, url);
+  if (wantsTls(status, refused.text)) return new Fault("denied", `${said}: ${wantsTlsAdvice}`);
   switch (status) {
     case 401:
-      return new Fault("denied", `${said}: the login is refused${basicOnly(headers["www-authenticate"])}`);
+      return new Fault("denied", `${said}: the login is refused${basicOnly(headers["www-authenticate"])}; look at "user" and "password"`);
     case 402:
     case 407:
       return new Fault("denied", said);
