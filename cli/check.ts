@@ -41,7 +41,7 @@ export async function checkCommand(path: string, options: { probe: boolean; json
 
 async function* probes(config: Config): AsyncGenerator<Probed> {
   const view = thisView();
-  const user = daemonUser(view, await unitOf(view));
+  const user = daemonUser(view, await unitOf(view), { dir: config.stateDir, runs: false });
   for (const device of config.devices) {
     const barred = barredFrom(view, device, config, user);
     const { name } = device;

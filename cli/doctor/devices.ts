@@ -4,6 +4,7 @@ import type { Config, DeviceConfig } from "../../core/config.js";
 import { ask, ControlError } from "../../core/control.js";
 import { isFault } from "../../core/errors.js";
 import type { Lane } from "../../core/lane.js";
+import { isOfMount } from "../../core/on-mount.js";
 import { reasonOf } from "../../core/retry.js";
 import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
@@ -60,6 +61,11 @@ function adviceFindings({ device, advice, unseen }: Advised): Finding[] {
 /** What is across a network. */
 const servers: readonly string[] = ["ftp", "sftp", "rsync", "webdav", "post"];
 
+/** With a disk that is not mounted no other try helps. */
+function todoOf(name: string, reason: string | undefined): string {
+  return isOfMount(reason ?? "") ? "lsblk -f   # then mount it: what waits goes on by itself" : `filesync retry ${name}`;
+}
+
 /** Of what only one program can have open the daemon knows; a disk is mounted by its probe, which is the daemon's to do. */
 function isDaemons({ type, kind }: DeviceConfig): boolean {
   return type === "mavftp" || type === "disk" || kind === "service";
@@ -71,7 +77,12 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
   if (known !== undefined && isDaemons(device)) {
     if (known.presence === "attached") return [finding("ok", name, "attached: the daemon that runs uses it")];
     return [
-      finding(type === "disk" ? "warn" : "bad", name, `${known.presence}: ${known.reason ?? "nobody knows why"}`, `filesync retry ${name}`),
+      finding(
+        type === "disk" ? "warn" : "bad",
+        name,
+        `${known.presence}: ${known.reason ?? "nobody knows why"}`,
+        todoOf(name, known.reason),
+      ),
     ];
   }
   if (type === "disk" || broken.has(name)) return [];
@@ -93,7 +104,7 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
           servers.includes(type) ? "warn" : "bad",
           name,
           `it works for ${view.me.name}, and for the daemon it is ${known.presence}: ${known.reason ?? "nobody knows why"}`,
-          `filesync retry ${name}`,
+          todoOf(name, known.reason),
         ),
         ...advised,
       ];
@@ -105,7 +116,8 @@ async function checkDevice(device: DeviceConfig, { config, status, silent, broke
     }
     // In the field a server is often out of reach: what is for it waits.
     const away = isFault(error, "offline") && servers.includes(type);
-    return [finding(away ? "warn" : "bad", name, reasonOf(error), "# when that is mended: filesync check --probe"), ...advised];
+    const todo = isOfMount(reasonOf(error)) ? todoOf(name, reasonOf(error)) : "# when that is mended: filesync check --probe";
+    return [finding(away ? "warn" : "bad", name, reasonOf(error), todo), ...advised];
   }
 }
 

@@ -36,7 +36,7 @@ export async function examine(view: View, { file, ...versions }: Given): Promise
   const config = loaded?.config;
   const daemon = config === undefined ? undefined : await daemonOf(config.stateDir);
   const unit = await unitOf(view);
-  const user = daemonUser(view, unit);
+  const user = daemonUser(view, unit, config === undefined ? undefined : { dir: config.stateDir, runs: daemon?.runs === true });
   const devices = config?.devices ?? [];
   const serial = await guarded("serial", "serial ports", () => checkSerial(view, serialDevices(devices), user, config?.stateDir ?? ""));
   const broken = new Set(serial.flatMap(({ severity, about }) => (severity === "bad" ? [about] : [])));

@@ -2,8 +2,8 @@
 import { promises as fs } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Config } from "../../core/config.js";
+import { faultOfErrno } from "../../core/errors.js";
 import { mayWriteIn } from "../../core/fs.js";
-import { reasonOf } from "../../core/retry.js";
 import { shellWord, sizeText } from "../../core/text.js";
 import { type Mount, mountsIn } from "../../core/mounts.js";
 import { type Finding, findingsOf } from "./finding.js";
@@ -143,7 +143,7 @@ function contents(view: View, stateDir: string): Finding[] {
     const trouble = isThere(view, path) ? journalTrouble(at(view, path)) : undefined;
     return trouble === undefined ? [] : [finding("bad", path, trouble)];
   } catch (error) {
-    return [finding("unseen", stateDir, `what is in it: ${reasonOf(error)}`)];
+    return [finding("unseen", stateDir, faultOfErrno(error, "what is in it").message, "sudo filesync doctor")];
   }
 }
 

@@ -1,5 +1,7 @@
 /** The unit that runs the daemon, where systemd runs here; and as which user it does. */
-import { groupNumber, isThere, type User, userNamed, type View } from "./view.js";
+import { join } from "node:path";
+import { mayDo } from "./rights.js";
+import { groupNumber, isThere, statOf, type User, userNamed, type View } from "./view.js";
 
 /** The vehicle's and the ground's: one machine has one of them. */
 const names = ["filesync", "filesync-ground"] as const;
@@ -36,11 +38,24 @@ export async function unitOf(view: View): Promise<Unit> {
   return units.find(({ UnitFileState = "", ActiveState }) => UnitFileState.startsWith("enabled") || ActiveState === "active") ?? units[0];
 }
 
-/** Who the daemon is, or will be: the unit's user; else who asks. */
-export function daemonUser(view: View, unit: Unit): User {
-  if (unit === undefined || typeof unit === "string") return view.me;
+/**
+ * Who the daemon is, or will be: who has the socket of one that runs; the unit's user; else who has its socket or lock, or the state directory where who asks may not look
+ * into that; else who asks.
+ */
+export function daemonUser(view: View, unit: Unit, state?: { readonly dir: string; readonly runs: boolean }): User {
+  const owner = state === undefined ? undefined : ownerIn(view, state.dir);
+  if (owner !== undefined && state?.runs === true && statOf(view, join(state.dir, "control.sock")) !== undefined) return owner;
+  if (unit === undefined || typeof unit === "string") return owner ?? view.me;
   const user = userNamed(view, unit.User === undefined || unit.User === "" ? "root" : unit.User);
   if (user === undefined) return view.me;
   const more = (unit.SupplementaryGroups ?? "").split(" ").flatMap((group) => groupNumber(view, group) ?? []);
   return { ...user, groups: [...user.groups, ...more] };
+}
+
+function ownerIn(view: View, stateDir: string): User | undefined {
+  const seen = ["control.sock", "lock"].flatMap((name) => statOf(view, join(stateDir, name)) ?? []);
+  const closed = mayDo(view, stateDir, view.me, 0o1) === false ? statOf(view, stateDir) : undefined;
+  const stat = seen[0] ?? closed;
+  if (stat === undefined || stat.uid === view.me.uid) return undefined;
+  return userNamed(view, String(stat.uid)) ?? { name: String(stat.uid), uid: stat.uid, groups: [] };
 }

@@ -62,6 +62,8 @@ suite("a disk that is not mounted", { concurrency: true }, () => {
       world.file("in/b", "content of b");
       await until("that b is found", () => program.events.filter(({ what }) => what === "found").length > 1);
       assert.equal(await presenceOf("out", config, world), `detached: ${notMounted}`);
+      const doctor = await runProgram(["doctor", "--config", config]);
+      assert.match(doctor.out, /^BAD {5}out: .* is not mounted: mount it.*\n {10}lsblk -f {3}# then mount it/m);
       program.signal("SIGTERM");
       await program.exited;
       // After a restart of the machine, which came up without it.
