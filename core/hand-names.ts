@@ -3,7 +3,7 @@ import { suggestion } from "./config-problems.js";
 import { ControlError, type ControlRequest } from "./control.js";
 import { isFault } from "./errors.js";
 import type { Lane } from "./lane.js";
-import { isSafePath } from "./names.js";
+import { bytesFromName, isSafePath, nameFromBytes } from "./names.js";
 import { nameIn, parentOf } from "./paths.js";
 import type { Device, FileEntry, Occupant, Receipt, Tree } from "./plugin.js";
 import { reasonOf } from "./retry.js";
@@ -88,9 +88,15 @@ export function textOf(request: ControlRequest, key: string): string {
 export function pathOf(request: ControlRequest, key: string): string {
   const given = typeof request[key] === "string" ? request[key] : "";
   const parts = given.split("/").filter((part) => part !== "" && part !== ".");
-  const path = parts.join("/");
+  const path = parts.map(asListed).join("/");
   if (path !== "" && !isSafePath(path)) throw new ControlError(`"${given}" leads out of the device's root`);
   return path;
+}
+
+/** A person may type ‛ once where a listing has it twice. */
+function asListed(name: string): string {
+  const listed = nameFromBytes(bytesFromName(name));
+  return listed.includes("/") ? name : listed;
 }
 
 /** Where a file comes to be: below what is a directory, or written like one, under `name`. */
