@@ -6,10 +6,12 @@ import { codeOf, faultOfErrno, isFault } from "../core/errors.js";
 import { StateDirHeld } from "../core/installation.js";
 import { JournalDamaged } from "../core/journal.js";
 import { JournalFromNewerVersion } from "../core/tables.js";
+import { shellWord } from "../core/text.js";
 import { configPath, UsageError } from "./config.js";
 import type { HandOptions } from "./hand.js";
 import type { RegisterOptions } from "./register.js";
 import type { SimArguments } from "./sim.js";
+import { typedWords } from "./typed.js";
 import { programVersion } from "./version.js";
 
 interface Common {
@@ -327,6 +329,7 @@ async function main(argv: readonly string[]): Promise<number> {
   ]);
   cli.version(programVersion);
   try {
+    expectPlainOptions(argv.slice(2));
     cli.parse(argv.map(asWord), { run: false });
     // What follows "--" is no option, whatever it begins with.
     cli.args = [...cli.args, ...(cli.options["--"] as string[])].map(word);
@@ -354,6 +357,16 @@ async function main(argv: readonly string[]): Promise<number> {
 
 /** What may be given more than once. */
 const repeatable: Readonly<Record<string, readonly string[]>> = { sim: ["fault", "param"], init: ["vehicle"], register: ["from"] };
+
+/** The parser takes "-dash" for five options, of which "-h" is one. */
+function expectPlainOptions(words: readonly string[]): void {
+  const end = words.indexOf("--");
+  const given = (end === -1 ? words : words.slice(0, end)).find((word) => /^-[a-z]{2}/i.test(word));
+  if (given !== undefined)
+    throw new UsageError(
+      `${shellWord(given)} is no option; a name that begins with "-" goes behind "--": filesync ${words[0] ?? ""} -- ${shellWord(given)}`,
+    );
+}
 
 /** No word of a command line holds it. */
 const mark = "\0";
@@ -415,7 +428,7 @@ process.on("exit", (code) => {
   process.exitCode = 2;
 });
 
-main(process.argv).then(
+main(typedWords(process.argv)).then(
   (code) => {
     process.exitCode = code;
   },

@@ -2,7 +2,7 @@
  * `get`: a file of a device into this directory. What has come so far stands beside it under a partial name that says which file, in which state, it
  * is the beginning of; the same command goes on there. Nothing different is replaced without `--force`.
  */
-import { constants, createReadStream, promises as fs, type Stats } from "node:fs";
+import { constants, createReadStream, promises as fs, type PathLike, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "../core/control.js";
@@ -242,7 +242,7 @@ async function publish(partial: string, local: string, force: boolean): Promise<
   }
 }
 
-export async function digestsOf(path: string, kinds: readonly DigestKind[]): Promise<Digest[]> {
+export async function digestsOf(path: PathLike, kinds: readonly DigestKind[]): Promise<Digest[]> {
   const digesters = kinds.map((kind) => new Digester(kind));
   for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 }))
     for (const digester of digesters) digester.update(chunk as Buffer);

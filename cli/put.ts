@@ -3,6 +3,7 @@ import { createReadStream, promises as fs } from "node:fs";
 import { basename, resolve } from "node:path";
 import { Fault, faultOfErrno, isFault } from "../core/errors.js";
 import type { Put } from "../core/hand-put.js";
+import { bytesFromName } from "../core/names.js";
 import { dateText } from "../core/route.js";
 import { UsageError } from "./config.js";
 import { digestsOf, tell, type CopyOptions } from "./get.js";
@@ -23,24 +24,39 @@ interface Said {
   readonly moved?: number;
 }
 
+/** Where nothing has the name as it was typed, it may be written as paths are told: by bytes that are no UTF-8. */
+async function fileOf(local: string): Promise<string | Buffer> {
+  const bytes = bytesFromName(local);
+  if (bytes.equals(Buffer.from(local)) || (await isThere(local)) || !(await isThere(bytes))) return local;
+  return bytes;
+}
+
+function isThere(path: string | Buffer): Promise<boolean> {
+  return fs.lstat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
 export async function putFile(local: string, place: Place, options: CopyOptions): Promise<void> {
   const { name, path, signal } = place;
-  const stat = await fs.stat(local).catch((error: unknown) => {
+  const file = await fileOf(local);
+  const stat = await fs.stat(file).catch((error: unknown) => {
     throw new UsageError(faultOfErrno(error, `cannot read ${local}`).message);
   });
   if (!stat.isFile()) throw new UsageError(`${local} is ${stat.isDirectory() ? "a directory" : "no plain file"}`);
-  const [digest] = await digestsOf(local, ["sha256"]).catch((error: unknown) => {
+  const [digest] = await digestsOf(file, ["sha256"]).catch((error: unknown) => {
     throw new UsageError(faultOfErrno(error, `cannot read ${local}`).message);
   });
   let meter: Meter | undefined;
   const unchanged = async () => {
-    const now = await fs.stat(local);
+    const now = await fs.stat(file);
     if (now.size !== stat.size || now.mtimeMs !== stat.mtimeMs)
       throw new UsageError(`${local} was written while it was read; the same command begins anew`);
   };
   const send = async function* (offset: number, counts: boolean): AsyncGenerator<Buffer> {
     let at = offset;
-    for await (const chunk of createReadStream(local, { start: offset, highWaterMark: 256 * 1024 })) {
+    for await (const chunk of createReadStream(file, { start: offset, highWaterMark: 256 * 1024 })) {
       at += (chunk as Buffer).length;
       // Who has all bytes asks for no more.
       if (at >= stat.size) await unchanged();
@@ -76,7 +92,7 @@ export async function putFile(local: string, place: Place, options: CopyOptions)
   };
   let done: Put;
   try {
-    done = (await place.ask(request, { signal, said, localPath: resolve(local) })) as Put;
+    done = (await place.ask(request, { signal, said, ...(typeof file === "string" ? { localPath: resolve(file) } : {}) })) as Put;
   } catch (error) {
     if (!isFault(error, "aborted") || meter === undefined || meter.at === 0) throw error;
     const went = `${meter.at} of ${stat.size} bytes went to ${name}: where it can go on, the same command does`;

@@ -1,5 +1,6 @@
 /** Hand commands, as a person types them: with a daemon and without one, on each kind of device, cut in the middle and gone on. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, linkSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -439,4 +440,24 @@ test("on a terminal a bar shows how far, how fast and how long still", async (t)
   assert.equal(code, 0, seen);
   assert.match(seen, /\x1b\[\?7l\r\x1b\[Kdisk:a\.bin \[#+\.+\] \d+ % of 8\.0 MB, [\d.]+ MB\/s, \d+ s left\x1b\[\?7h/); // eslint-disable-line no-control-regex
   assert.match(seen, /\r\x1b\[Kdisk:a\.bin → a\.bin \(8000000 bytes in \d+ s, [\d.]+ MB\/s, proved by size\)\r\n$/); // eslint-disable-line no-control-regex
+});
+
+test("a name that is no UTF-8 is typed as it is, or as paths are told, of both sides; what begins with one - and is no option is told", (t) => {
+  const world = new World(t);
+  world.mkdir("disk");
+  const config = world.config({ devices: { disk: local("disk") } });
+  writeFileSync(Buffer.concat([Buffer.from(world.dir), Buffer.from("/bad\xff.txt", "latin1")]), "content");
+  const filesync = (words: string) => {
+    const script = `"${process.execPath}" "${mainJs}" ${words} --config "${config}"`;
+    const { status, stdout, stderr } = spawnSync("bash", ["-c", script], { cwd: world.dir, encoding: "utf8" });
+    return { status, said: `${stdout}${stderr}`.trimEnd() };
+  };
+  const put = filesync("put $'bad\\xff.txt' disk:");
+  assert.deepEqual([put.status, put.said.split(" (")[0]], [0, "bad‛FF.txt → disk:bad‛FF.txt"]);
+  assert.equal(filesync("put bad‛FF.txt $'disk:other\\xfe'").status, 0);
+  assert.deepEqual(readdirSync(world.path("disk"), { encoding: "latin1" }).sort(), ["bad\xff.txt", "other\xfe"]);
+  assert.deepEqual(filesync("rm $'disk:other\\xfe'"), { status: 0, said: "disk:other‛FE: removed (7 bytes)" });
+  const why = filesync("why -dash");
+  assert.equal(why.status, 2);
+  assert.match(why.said, /^filesync: -dash is no option; .*: filesync why -- -dash$/);
 });
