@@ -44,7 +44,7 @@ export interface Facts {
   readonly armed: ReadonlyMap<string, boolean | undefined>;
 }
 
-const windowText = 'a time such as "22:00-06:00"';
+const windowText = 'two times that differ, such as "22:00-06:00"';
 
 const window = v.pipe(
   v.string(windowText),

@@ -178,7 +178,7 @@ test("an ordinary user is told what is not for them, and what could not be seen"
   assert.match(of("unseen", "space").join(), /state: what is in it: permission denied \[sudo filesync doctor\]/);
   assert.match(of("unseen", "serial").join(), /the open files of other users are hidden from nobody \[sudo fuser -v/);
   assert.match(of("unseen", "daemon").join(), /permission denied for .*control\.sock.*\[sudo filesync doctor\]/);
-  assert.match(of("unseen", "devices").join(), /^ftp: whether it works: a daemon that may have it does not tell/);
+  assert.match(of("unseen", "devices").join(), /ftp: whether it works: a daemon that may have it does not tell/);
   assert.match(of("unseen", "devices").join(), /in: whether root may use it: cannot write in .*permission denied/);
   chmodSync(state, 0o755);
   assert.match(

@@ -236,7 +236,7 @@ test("what cannot work is said with its place", async (t) => {
   assert.equal(code, 2);
   for (const words of [
     /devices\.fc\.budget: nothing is sent to "fc": it cannot be a target/,
-    /devices\.out\.when\.time: expected a time such as "22:00-06:00", got "10-11"/,
+    /devices\.out\.when\.time: expected two times that differ, such as "22:00-06:00", got "10-11"/,
     /devices\.out\.when\.reach: expected with "contains": over http:/,
     /devices\.out\.budget: expected "day" or "month"/,
     /routes\[0\]\.to\[0\]: "requires" names "out", which is no other target of this route/,
