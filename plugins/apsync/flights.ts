@@ -14,6 +14,9 @@ const schema = v.object({ flights: v.array(flight) });
 /** Older ones are forgotten. */
 const most = 100;
 
+/** Whose slot it is, as its name says: a time stamp, the vehicle's id, and a number where that was given twice. */
+const vehicleIn = (name: string): string | undefined => /^\d{8}T\d{6}Z-(.+-[0-9a-f]{8})(?:-\d+)?$/.exec(name)?.[1];
+
 export class Flights {
   #flights: Flight[] | undefined;
   /** As it stands in the file. */
@@ -25,17 +28,21 @@ export class Flights {
     readonly gapMs: number,
   ) {}
 
+  /** Where several were that near to one another, the one that had a file last. */
   async at(foundMs: number): Promise<Flight | undefined> {
-    return (await this.#all()).find(({ fromMs, toMs }) => foundMs >= fromMs - this.gapMs && foundMs <= toMs + this.gapMs);
+    return (await this.#all()).findLast(({ fromMs, toMs }) => foundMs >= fromMs - this.gapMs && foundMs <= toMs + this.gapMs);
   }
 
-  /** A file that was found then is of the flight that has this slot. */
-  async add({ id, name }: Pick<Flight, "id" | "name">, foundMs: number): Promise<void> {
+  /** A file that was found then is of the flight that has this slot. `gone`: slots that the station has no more, whose flights go on in this one. */
+  async add({ id, name }: Pick<Flight, "id" | "name">, foundMs: number, gone: readonly string[] = []): Promise<void> {
     const all = await this.#all();
-    const before = all.find((it) => it.id === id);
-    const { fromMs = foundMs, toMs = foundMs } = before ?? {};
-    const now = { id, name, fromMs: Math.min(fromMs, foundMs), toMs: Math.max(toMs, foundMs) };
-    this.#flights = [...all.filter((it) => it.id !== id), now].slice(-most);
+    const before = all.filter((it) => it.id === id || gone.includes(it.id));
+    const fromMs = Math.min(foundMs, ...before.map((it) => it.fromMs));
+    const toMs = Math.max(foundMs, ...before.map((it) => it.toMs));
+    const now = { id, name, fromMs, toMs };
+    // Flights of another vehicle, as which this one was registered before, or from whose card this one was cloned, are none of its own.
+    const others = all.filter((it) => !before.includes(it) && vehicleIn(it.name) === vehicleIn(name));
+    this.#flights = [...others, now].slice(-most);
     const kept = this.#kept.get(id);
     // A camera's thousand files are no thousand writes: a part of the gap is well lost.
     const slackMs = this.gapMs / 4;

@@ -9,7 +9,7 @@ import type { Link } from "../rsync/link.js";
 import { mostBytesTogether, mostTogether } from "../rsync/rsync.js";
 import { wholeFile } from "../rsync/target.js";
 import { Turns } from "../../core/turns.js";
-import type { Slot } from "../registry/wire.js";
+import type { AskSlot, Slot } from "../registry/wire.js";
 import type { Flights } from "./flights.js";
 import { Problem, type RegistryClient } from "./client.js";
 
@@ -18,6 +18,8 @@ const againMs = 1000;
 /** An upload of which nothing was heard for so long keeps no other flight waiting. */
 const forgottenMs = 30_000;
 const lookMs = 100;
+/** So many slots that have gone are remembered; of one more the station is asked again. */
+const mostGone = 1000;
 
 interface Noted {
   readonly id: string;
@@ -38,6 +40,8 @@ export class ApsyncTarget implements Target {
   /** The one that is open, as far as is known. */
   #current: Slot | undefined;
   readonly #asking = new Turns();
+  /** Those that the station has no more. */
+  readonly #gone = new Set<string>();
   /** Uploads that have begun in it and not ended. */
   readonly #begun = new Set<string>();
   /** What runs in it now, and when that was last so. */
@@ -149,14 +153,35 @@ export class ApsyncTarget implements Target {
     return this.#asking.run(signal, async () => {
       if (this.#current?.id === closed) this.#current = undefined;
       const foundMs = upload.foundMs ?? this.clock.wallMs();
-      const wanted = notedIn(upload)?.id ?? (await this.flights.at(foundMs))?.id;
-      if (this.#current === undefined || this.#current.id !== wanted) {
-        if (this.#current !== undefined) await this.#quiet(signal);
-        this.#current = await this.client.slot({ ...(wanted === undefined ? {} : { slot: wanted }), fresh: true }, signal);
-      }
-      await this.flights.add(this.#current, foundMs);
+      // Where this upload was begun, else where its flight is.
+      const known = new Set([notedIn(upload)?.id, (await this.flights.at(foundMs))?.id].filter((id) => id !== undefined));
+      this.#current = await this.#firstOf([...known], signal);
+      // Before it is used: what is sent to it after a power cut is looked for there.
+      const gone = [...known].filter((id) => this.#gone.has(id));
+      await this.flights.add(this.#current, foundMs, gone);
       return this.#note(upload, this.#current);
     });
+  }
+
+  /** The first of these that the station has, else a new one. */
+  async #firstOf(known: readonly string[], signal: AbortSignal): Promise<Slot> {
+    const wanted = known.filter((id) => !this.#gone.has(id));
+    const last = wanted.at(-1);
+    for (const id of wanted) {
+      if (this.#current?.id === id) return this.#current;
+      // Where that is gone another flight's may be given, but for the last.
+      const given = await this.#ask({ slot: id, fresh: id === last }, signal);
+      if (given.id === id) return given;
+      this.#gone.add(id);
+      for (const oldest of this.#gone) if (this.#gone.size > mostGone) this.#gone.delete(oldest);
+      if (id === last) return given;
+    }
+    return this.#ask({ fresh: true }, signal);
+  }
+
+  async #ask(asked: AskSlot, signal: AbortSignal): Promise<Slot> {
+    if (this.#current !== undefined) await this.#quiet(signal);
+    return (this.#current = await this.client.slot(asked, signal));
   }
 
   /** Once no other upload is in the middle of the open slot: they would have to come back to it. */

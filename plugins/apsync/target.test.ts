@@ -1,0 +1,155 @@
+/** Into which slot a file goes, by a real registry with a made-up door; rsync is a copy. Whatever became of a slot, what was found together is in one. */
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { test, type TestContext } from "node:test";
+import type { Memo } from "../../core/plugin.js";
+import { memo, realClock, sha256, upload as uploadOf } from "../../test/conformance/upload.js";
+import { plane, type Plane, registered, type Station, station } from "../../test/doubles/station.js";
+import type { Link } from "../rsync/link.js";
+import { Flights } from "./flights.js";
+import { ApsyncTarget } from "./target.js";
+
+const signal = new AbortController().signal;
+const gapMs = 300_000;
+const idleMs = 601_000;
+const email = "pilot@example.org";
+
+type Vehicle = Plane & { readonly id: string };
+
+interface File {
+  readonly name: string;
+  readonly foundMs: number;
+  /** Outlives the process, as the journal does. */
+  readonly memo: Memo;
+}
+
+/** Found by one listing. */
+const found = (foundMs: number, ...names: string[]): File[] => names.map((name) => ({ name, foundMs, memo: memo() }));
+
+function dirFor(t: TestContext): string {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-flights-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** A process of the vehicle: what it knew is what is in `dir`, and in the memos of its uploads. */
+function started({ client, id, at }: Vehicle, dir: string) {
+  const send = ({ upload, localPath }: { upload: { partialPath: string }; localPath: string }) => {
+    writeFileSync(join(at.door.open_.get(id) ?? "", upload.partialPath), readFileSync(localPath));
+    return { sent: Promise.resolve() };
+  };
+  const link = { login: () => Promise.resolve({ rsync: { send } }) } as unknown as Link;
+  const target = new ApsyncTarget(client, link, new Flights(dir, gapMs), realClock());
+  const upload = ({ name, ...given }: File) => {
+    const content = Buffer.from(`what ${name} holds`);
+    const localPath = join(dir, name);
+    writeFileSync(localPath, content);
+    return { ...uploadOf(name, content), ...given, localPath, digest: sha256(content) };
+  };
+  return {
+    begin: (file: File) => target.offset(upload(file), signal),
+    /** → the slot. */
+    send: async (file: File): Promise<string> => {
+      const it = upload(file);
+      await target.write(it, await target.offset(it, signal), signal, () => undefined);
+      const receipt = await target.commit(it, signal);
+      assert.ok("path" in receipt);
+      return dirname(receipt.path);
+    },
+  };
+}
+
+const nowMs = 1_700_000_000_000;
+const names = ["1.bin", "2.bin", "3.bin", "4.bin", "5.bin", "6.bin"];
+
+/** They go at once: → how many slots have files, of how many directories there are. */
+async function slotsOf(at: Station, { send }: ReturnType<typeof started>, files: readonly File[]): Promise<[number, number]> {
+  const slots = new Set(await Promise.all(files.map(send)));
+  return [slots.size, directories(at).length];
+}
+
+const directories = ({ root }: Station): string[] =>
+  readdirSync(root, { recursive: true, encoding: "utf8" }).filter((path) => /^[^/]+\/[^/]+\/\d{8}T[^/]+$/.test(path));
+
+/** The station takes a slot away that nothing came to. */
+async function idle({ clock, slots }: Station): Promise<void> {
+  clock.advance(idleMs);
+  await slots.tick();
+}
+
+test("a slot that was given and never used is taken away while the vehicle is off: one other for all that was to go there", async (t) => {
+  const at = await station(t);
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const files = found(nowMs, ...names);
+  const before = started(it, dir);
+  for (const file of files.slice(0, 4)) await before.begin(file);
+  await idle(at);
+  assert.deepEqual(directories(at), []);
+  assert.deepEqual(await slotsOf(at, started(it, dir), files), [1, 1]);
+});
+
+test("a full station gives and takes away one slot after another: the files are in the last", async (t) => {
+  const at = await station(t, { slots: { vehicleBytes: 10 } });
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const files = found(nowMs, ...names);
+  const running = started(it, dir);
+  for (let n = 0; n < 3; n++) {
+    for (const file of files) await assert.rejects(running.begin(file), /do not fit/);
+    await idle(at);
+  }
+  await at.order("quota", "plane", "1MiB");
+  assert.deepEqual(await slotsOf(at, running, files), [1, 1]);
+  // What comes later of that flight.
+  assert.deepEqual(await slotsOf(at, started(it, dir), found(nowMs + gapMs, "7.bin")), [1, 1]);
+});
+
+test("a vehicle that is taken away and registers again, the key and what it noted the same: one slot for each of two flights that wait at once", async (t) => {
+  const at = await station(t);
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const flights = [found(nowMs, ...names), found(nowMs + 3 * gapMs, "7.bin", "8.bin", "9.bin")];
+  for (const files of flights) {
+    const before = started(it, dir);
+    for (const file of files.slice(0, 2)) await before.begin(file);
+  }
+  await at.order("delete", email);
+  const again = await plane(t, at, it.signer);
+  const { id } = await again.client.register({ email, vehicle: "plane" }, signal);
+  await at.order("confirm", id);
+  const vehicle = (await again.client.vehicle(signal)).vehicleId;
+  assert.deepEqual(await slotsOf(at, started({ ...again, id: vehicle }, dir), flights.flat()), [2, 2]);
+  const kept = JSON.parse(readFileSync(join(dir, "flights.json"), "utf8")) as { flights: { name: string }[] };
+  assert.deepEqual(
+    kept.flights.map(({ name }) => name.includes(vehicle)),
+    [true, true],
+    "nothing is remembered of who it was before",
+  );
+});
+
+test("a card that was cloned, and registers as another vehicle: the flights that it remembers are the other's", async (t) => {
+  const at = await station(t);
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const first = await started(it, dir).send(found(nowMs, "1.bin")[0] as File);
+  const other = await registered(t, at, "plane 2", email);
+  const after = started(other, dir);
+  const slots = new Set(await Promise.all(found(nowMs, "2.bin", "3.bin").map(after.send)));
+  assert.equal(slots.size, 1);
+  assert.ok(!slots.has(first));
+});
+
+test("what an earlier version noted, a slot for each file and the first of them gone, is one flight again", async (t) => {
+  const at = await station(t);
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const kept: object[] = [{ id: "0011223344556677", name: `20260101T000000Z-${it.id}`, fromMs: nowMs, toMs: nowMs }];
+  for (const name of ["a.bin", "b.bin", "c.bin"]) {
+    mkdirSync(join(dir, name), { recursive: true });
+    const [file] = found(nowMs, name);
+    const slot = await started(it, join(dir, name)).send(file as File);
+    kept.push({ ...(file?.memo.get("slot") as object), fromMs: nowMs, toMs: nowMs });
+    assert.ok(slot);
+  }
+  const made = directories(at).length;
+  writeFileSync(join(dir, "flights.json"), JSON.stringify({ flights: kept }));
+  assert.deepEqual(await slotsOf(at, started(it, dir), found(nowMs, ...names)), [1, made]);
+});
