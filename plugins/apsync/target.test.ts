@@ -1,6 +1,6 @@
 /** Into which slot a file goes, by a real registry with a made-up door; rsync is a copy. Whatever became of a slot, what was found together is in one. */
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -125,6 +125,20 @@ test("a vehicle that is taken away and registers again, the key and what it note
     [true, true],
     "nothing is remembered of who it was before",
   );
+});
+
+test("an operator moves the slot away while it is open: one other for what is to come, which goes on at once", async (t) => {
+  const at = await station(t);
+  const [it, dir] = [await registered(t, at, "plane", email), dirFor(t)];
+  const files = found(nowMs, ...names);
+  const running = started(it, dir);
+  const first = await running.send(files[0] as File);
+  for (const file of files.slice(1, 4)) await running.begin(file);
+  renameSync(join(at.root, directories(at)[0] ?? ""), join(dir, "moved"));
+  const slots = new Set(await Promise.all(files.slice(1).map(running.send)));
+  assert.equal(slots.size, 1);
+  assert.equal(directories(at).length, 1);
+  assert.ok(existsSync(join(dir, "moved", "1.bin")) && !existsSync(join(dir, "moved", "2.bin")), first);
 });
 
 test("a card that was cloned, and registers as another vehicle: the flights that it remembers are the other's", async (t) => {

@@ -125,7 +125,8 @@ export interface Catalogue {
     made: { readonly vehicle: string; readonly name: string; readonly owner: string; readonly atMs: number },
   ): Promise<Vehicle>;
 
-  addSlot(slot: SlotRow): Promise<void>;
+  /** False, and nothing is changed, where the vehicle has one of that name. */
+  addSlot(slot: SlotRow): Promise<boolean>;
   slot(id: string): Promise<SlotRow | undefined>;
   openSlots(): Promise<SlotRow[]>;
   /** The newest of the same vehicle but this one. */

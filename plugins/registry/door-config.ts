@@ -65,6 +65,7 @@ refuse() {
 slot=
 IFS= read -r slot 2>/dev/null <'${dir}/open/'"$1" || slot=
 [ -n "$slot" ] || refuse ${noSlotCode} 'no slot is open; ask for one'
+[ -d "$slot" ] || refuse ${noSlotCode} 'the slot has gone; ask for one'
 LC_ALL=C`;
 
 /**

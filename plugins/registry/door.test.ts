@@ -1,7 +1,7 @@
 /** The door, by the real sshd, ssh and rsync: what goes in, and what must not. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, test, type TestContext } from "node:test";
@@ -67,6 +67,10 @@ test("a file goes in, goes on where it was cut, and each session finds the slot 
   assert.equal((await run(door.rsync("plane-2", file, `${door.host}:own`))).code, 0);
   assert.deepEqual(readdirSync(door.slot("plane-2")), ["own"]);
   assert.deepEqual(readdirSync(door.slot("plane-1")), ["log.part"]);
+
+  // An operator moved it away: no vehicle is told of files that it has not.
+  renameSync(join(door.base, "second"), join(door.base, "moved"));
+  assert.match((await run(door.rsync("plane-1", file, `${door.host}:more`))).err, /^filesync: the slot has gone; ask for one$/m);
 
   await door.ask("shut", "plane-1");
   const refused = await run(door.rsync("plane-1", file, `${door.host}:more`));

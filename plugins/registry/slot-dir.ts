@@ -37,6 +37,26 @@ export class SlotDir {
     await makeDirDurable(this.incoming, 0o750);
   }
 
+  isThere(): Promise<boolean> {
+    return isDirectory(this.dir);
+  }
+
+  /** With what a vehicle writes in. */
+  isReady(): Promise<boolean> {
+    return isDirectory(this.incoming);
+  }
+
+  /** Where only `.incoming` is missing it is made. False: the directory itself has gone. */
+  async isWhole(): Promise<boolean> {
+    try {
+      await fs.mkdir(this.incoming, 0o750);
+    } catch (error) {
+      if (codeOf(error) === "ENOENT") return false;
+      if (codeOf(error) !== "EEXIST") throw error;
+    }
+    return true;
+  }
+
   /** Without all that holds nothing: true where the directory itself has gone. */
   async tidy(): Promise<boolean> {
     await emptyDirs(Buffer.from(this.incoming));
@@ -230,6 +250,15 @@ async function statOf(at: Buffer | string): Promise<BigIntStats | undefined> {
     return await fs.lstat(at, { bigint: true });
   } catch (error) {
     if (["ENOENT", "ENOTDIR"].includes(codeOf(error))) return undefined;
+    throw error;
+  }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await fs.stat(path)).isDirectory();
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error))) return false;
     throw error;
   }
 }

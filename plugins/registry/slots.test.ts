@@ -1,6 +1,18 @@
 /** Slots, by the API, with a made-up door: what arrives, what breaks, what is refused. */
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, linkSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { isFault } from "../../core/errors.js";
@@ -123,6 +135,63 @@ test("a vehicle's next flight gets a slot of its own, though one is open; what w
   // The second was never used: it went away.
   const third = await it.client.slot({ slot: second.id, fresh: true }, signal);
   assert.ok(![first.id, second.id].includes(third.id));
+});
+
+test("a slot whose directory is moved or removed here: that is told once, and another is given, open or closed, also after a restart", async (t) => {
+  let away = false;
+  const free = () => (away ? Promise.reject(new Error("not mounted")) : Promise.resolve(2 ** 40));
+  let at = await station(t, { slots: { free } });
+  const { signer, id } = await registered(t, at, "plane");
+  let it = { ...(await plane(t, at, signer)), id };
+  const dirOf = (name: string) => join(at.root, readdirSync(at.root)[0] ?? "", id, name);
+  const told = () => at.said.filter((line) => line.includes("moved or removed"));
+  const send = async (slot: { id: string }, n: number) => {
+    const one = file(n, `${n}.bin`, "hello");
+    await it.client.announce(slot.id, one, signal);
+    arrive(it, partial(n), "hello");
+    assert.equal((await it.client.commit(slot.id, [one], signal)).files[0]?.state, "published");
+  };
+  const first = await it.client.slot({}, signal);
+  await send(first, 1);
+  // A disk that is not mounted shows an empty mount point.
+  away = true;
+  renameSync(dirOf(first.name), join(at.root, "..", "kept"));
+  await at.slots.sync();
+  assert.deepEqual(told(), []);
+  away = false;
+  await assert.rejects(it.client.announce(first.id, file(2, "2.bin", "hello"), signal), refusedAs("slot-closed"));
+  await at.slots.sync();
+  assert.equal(told().length, 1, told().join());
+  assert.ok(told()[0]?.includes(first.name) && !at.door.open_.has(id));
+  const second = await it.client.slot({ slot: first.id, fresh: true }, signal);
+  assert.notEqual(second.id, first.id);
+  await send(second, 2);
+  // Only what it writes in: it goes on.
+  rmSync(join(dirOf(second.name), ".incoming"), { recursive: true });
+  await send(second, 3);
+
+  // Nobody asks.
+  rmSync(dirOf(second.name), { recursive: true });
+  await at.slots.sync();
+  assert.equal(told().length, 2);
+  assert.ok(!at.door.open_.has(id));
+
+  const third = await it.client.slot({ slot: second.id, fresh: true }, signal);
+  await send(third, 4);
+  rmSync(dirOf(third.name), { recursive: true });
+  at = await at.restarted();
+  it = { ...(await plane(t, at, signer)), id };
+  assert.equal(told().length, 1);
+  const fourth = await it.client.slot({ slot: third.id, fresh: true }, signal);
+  assert.notEqual(fourth.id, third.id);
+  await send(fourth, 5);
+
+  at.clock.advance(601_000);
+  await at.slots.tick();
+  renameSync(dirOf(fourth.name), join(at.root, "..", "kept too"));
+  const fifth = await it.client.slot({ slot: fourth.id, fresh: true }, signal);
+  assert.notEqual(fifth.id, fourth.id);
+  assert.ok(!existsSync(dirOf(fourth.name)), "it does not begin anew under that name");
 });
 
 test("a slot that is in use is not taken away from under it", async (t) => {

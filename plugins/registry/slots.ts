@@ -89,6 +89,12 @@ export class Slots {
   async start(): Promise<void> {
     for (const slot of await this.catalogue.openSlots()) {
       const vehicle = await this.catalogue.vehicle(slot.vehicle);
+      if (vehicle !== undefined && !(await this.#isKept(vehicle, slot))) {
+        // Or the power went before it was made.
+        this.#sayGone(slot);
+        await this.catalogue.dropSlot(slot.id);
+        continue;
+      }
       const mayGoOn = vehicle?.state === "active" && (!vehicle.legacy || this.options.legacy);
       if (vehicle !== undefined && (mayGoOn || vehicle.legacy)) {
         await this.#opened(slot, vehicle);
@@ -101,10 +107,12 @@ export class Slots {
   /** `wanted`: one that was given before. `fresh`: another than the open one. Throws Refused. */
   ask(vehicle: Vehicle, { slot: wanted, fresh = false }: AskSlot): Promise<SlotRow> {
     return this.#inTurn(vehicle.id, async () => {
-      const open = this.#open.get(vehicle.id);
+      const before = this.#open.get(vehicle.id);
+      const open = before !== undefined && (await this.#endIfGone(before)) ? undefined : before;
       const again = wanted === undefined ? undefined : await this.catalogue.slot(wanted);
-      // One that went away unused, or with its owner: whoever asks for it has lost nothing.
-      const known = again?.vehicle === vehicle.id ? again : undefined;
+      // One that went away unused, or with its owner: whoever asks for it has lost nothing. Nor shall one that the operator has moved away begin anew under its name.
+      const isKnown = again?.vehicle === vehicle.id && (again.id === open?.slot.id || (await this.#isKept(vehicle, again)));
+      const known = isKnown ? again : undefined;
       if (open !== undefined && (known === undefined ? !fresh : known.id === open.slot.id)) {
         open.usedAtMs = this.clock.monotonicMs();
         open.vehicle = vehicle;
@@ -116,6 +124,7 @@ export class Slots {
           throw new Refused("slot-busy", `the slot ${open.slot.name} of this vehicle is in use: it goes on when that one has ended`, 3000);
         await this.#close(open);
       }
+      await this.options.free();
       if (known !== undefined) {
         await this.catalogue.setSlot(known.id, "open");
         return this.#opened({ ...known, state: "open" }, vehicle);
@@ -134,7 +143,7 @@ export class Slots {
 
   /** Throws Refused where that is not the vehicle's open slot. */
   async announce(vehicle: Vehicle, id: string, { partial, path, size }: { partial: string; path: string; size: number }): Promise<Held> {
-    const open = this.#expectOpen(vehicle, id);
+    const open = await this.#expectOpen(vehicle, id);
     const at = open.dir.partialAt(partial);
     await open.dir.finish(at, open.dir.at(path));
     const there = await open.dir.look(at);
@@ -158,13 +167,13 @@ export class Slots {
   }
 
   async discard(vehicle: Vehicle, id: string, partial: string): Promise<void> {
-    const open = this.#expectOpen(vehicle, id);
+    const open = await this.#expectOpen(vehicle, id);
     await open.dir.remove(open.dir.partialAt(partial));
     open.announced.delete(partial);
   }
 
   async commit(vehicle: Vehicle, id: string, { files }: Commit): Promise<Committed> {
-    const open = this.#expectOpen(vehicle, id);
+    const open = await this.#expectOpen(vehicle, id);
     const answers: Answer[] = [];
     const endMs = this.clock.monotonicMs() + patienceMs;
     for (const file of files) {
@@ -197,7 +206,11 @@ export class Slots {
 
   /** Every moment: what came is brought to the medium. */
   async sync(): Promise<void> {
-    for (const open of [...this.#open.values()]) await this.#orSaid(open, open.dir.sync());
+    for (const open of [...this.#open.values()]) await this.#orSaid(open, this.#syncOf(open));
+  }
+
+  async #syncOf(open: Open): Promise<void> {
+    if (!(await this.#hasGone(open))) await open.dir.sync();
   }
 
   /** Now and then: closes what is idle, and stops who sends what was never announced. What goes wrong with one slot concerns no other. */
@@ -252,12 +265,46 @@ export class Slots {
     return join(this.options.root, vehicle.owner.id, vehicle.id);
   }
 
-  #expectOpen(vehicle: Vehicle, id: string): Open {
+  async #expectOpen(vehicle: Vehicle, id: string): Promise<Open> {
     const open = this.#open.get(vehicle.id);
-    if (open?.slot.id !== id) throw new Refused("slot-closed", "that slot is not open: ask for it again");
+    if (open?.slot.id !== id || (await this.#hasGone(open))) throw new Refused("slot-closed", "that slot is not open: ask for it again");
     open.usedAtMs = this.clock.monotonicMs();
     open.vehicle = vehicle;
     return open;
+  }
+
+  /** Its directory was moved or removed here: then it is closed, and the vehicle gets another. */
+  async #hasGone(open: Open): Promise<boolean> {
+    return !(await open.dir.isReady()) && this.#inTurn(open.slot.vehicle, () => this.#endIfGone(open));
+  }
+
+  /** In its vehicle's turn. */
+  async #endIfGone(open: Open): Promise<boolean> {
+    if (this.#open.get(open.slot.vehicle) !== open) return true;
+    if ((await open.dir.isWhole()) || (await this.#isAway())) return false;
+    this.#sayGone(open.slot);
+    await this.#close(open);
+    return true;
+  }
+
+  async #isKept(vehicle: Vehicle, slot: SlotRow): Promise<boolean> {
+    return (await this.#dirOfSlot(vehicle, slot).isThere()) || this.#isAway();
+  }
+
+  /** On a disk that is not mounted nothing has gone. */
+  #isAway(): Promise<boolean> {
+    return this.options.free().then(
+      () => false,
+      () => true,
+    );
+  }
+
+  #sayGone({ name, vehicle }: SlotRow): void {
+    this.say("warn", `the slot ${name} is not there any more, its directory was moved or removed: ${vehicle} gets another`);
+  }
+
+  #dirOfSlot(vehicle: Vehicle, { name }: SlotRow): SlotDir {
+    return new SlotDir(join(this.dirOf(vehicle), name));
   }
 
   async #make(vehicle: Vehicle): Promise<SlotRow> {
@@ -270,13 +317,14 @@ export class Slots {
       // A clock that went back gives a name twice.
       if ((await dir.look(Buffer.from(dir.dir))) !== undefined) continue;
       const slot: SlotRow = { id, vehicle: vehicle.id, name, state: "open", openedMs: atMs };
-      await this.catalogue.addSlot(slot);
+      // Its directory was moved away.
+      if (!(await this.catalogue.addSlot(slot))) continue;
       return this.#opened(slot, vehicle);
     }
   }
 
   async #opened(slot: SlotRow, vehicle: Vehicle): Promise<SlotRow> {
-    const dir = new SlotDir(join(this.dirOf(vehicle), slot.name));
+    const dir = this.#dirOfSlot(vehicle, slot);
     await dir.make();
     if (vehicle.legacy)
       await this.#takeOver(slot, vehicle, dir).catch((error: unknown) => this.#sayOf(slot, "what was cut before cannot go on", error));

@@ -225,8 +225,9 @@ class SqliteCatalogue implements Catalogue {
     });
   }
 
-  addSlot({ id, vehicle, name, state, openedMs }: SlotRow): Promise<void> {
-    return this.#do(() => this.#run("INSERT INTO slots VALUES (?, ?, ?, ?, ?)", id, vehicle, name, state, openedMs));
+  addSlot({ id, vehicle, name, state, openedMs }: SlotRow): Promise<boolean> {
+    const add = "INSERT INTO slots VALUES (?, ?, ?, ?, ?) ON CONFLICT (vehicle, name) DO NOTHING";
+    return this.#do(() => Number(this.#prepared(add).run(id, vehicle, name, state, openedMs).changes) > 0);
   }
 
   slot(id: string): Promise<SlotRow | undefined> {
