@@ -25,7 +25,7 @@ export function strangerFault(said: string, { kind, options }: Meant): Fault {
 /** The first line of it, that fits a terminal. */
 function shown(said: string): string {
   // The record of TLS in which an alert is (RFC 8446 §5.1).
-  if (/^\x15\x03[\x00-\x04]/.test(said)) return "it speaks TLS";
+  if (said.startsWith("\x15\x03")) return "it speaks TLS";
   const line = said.trimStart().split(/[\r\n]/, 1)[0] ?? "";
   return `"${line.slice(0, 60).replace(/[^\x20-\x7e]/g, "?")}${line.length > 60 ? "…" : ""}"`;
 }
