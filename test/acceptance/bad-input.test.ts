@@ -192,6 +192,7 @@ test(
         out: local("out"),
         made: local("out/new/dir", { create: true }),
         ftp: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret" },
+        byHand: { type: "ftp", host: "127.0.0.1", port: ground.port, user: "plane", password: "secret", root: "/no/such" },
       },
       routes: [{ from: "in", to: ["readonly", "out", "made", "ftp"] }],
       services: {
@@ -213,6 +214,7 @@ test(
         "out: works",
         "made: works",
         "ftp: answers; whether it can be written is not tried",
+        'byHand: answers, and its root cannot be listed (the root cannot be entered: the server said "No such file or directory.")',
         "free: can be started",
         'held: port HELD of 127.0.0.1 is held by another program; stop that, or set another port in "listen"',
         "closed: u could not write in DIR/readonly/srv/u: permission denied",
