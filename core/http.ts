@@ -77,13 +77,14 @@ export class HttpClient {
     throwIfAborted(signal);
     const { origin, clock } = this.#options;
     // A kept connection that the server closed meanwhile is no fault of anything: once more, over a new one.
-    for (let fresh = false; ; fresh = true) {
+    for (let [fresh, sent] = [false, false]; ; fresh = true) {
       const tried = { reached: false, reused: false, sent: false };
       try {
         return await this.#once(asked, signal, tried, fresh);
       } catch (error) {
         if (signal.aborted) throw abortedFault(signal);
         if (isFault(error)) throw error;
+        sent ||= tried.sent;
         if (tried.reused && !fresh && !isReading(asked.body) && isSafe(asked.method)) continue;
         const what = `${asked.what} at ${origin.host}`;
         const stranger = tried.reused ? undefined : strangerIn(error);
@@ -93,7 +94,7 @@ export class HttpClient {
           clockTrusted: clock.trusted(),
           ...(tried.reached ? {} : { connecting: true, noTls }),
         });
-        throw new Fault(kind, message, { cause, notTaken: !tried.sent });
+        throw new Fault(kind, message, { cause, notTaken: !sent });
       }
     }
   }

@@ -142,8 +142,10 @@ export class Lane {
         this.#told = undefined;
         this.#see(presence);
       },
-      error: (error: unknown) =>
-        this.#see({ state: "detached", reason: `its plugin cannot tell any more whether it is there: ${reasonOf(error)}` }),
+      error: (error: unknown) => {
+        this.#told = undefined;
+        this.#see({ state: "detached", reason: `its plugin cannot tell any more whether it is there: ${reasonOf(error)}` });
+      },
     });
   }
 

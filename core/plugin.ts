@@ -488,7 +488,7 @@ export interface Tree {
    * none. Never into itself ("rejected"). A cut in the middle may leave a file under both names, or an empty directory at `to`.
    */
   move(from: string, to: string, expect: Stamp | "directory", signal: AbortSignal, how?: MoveHow): Promise<void>;
-  /** Fault "changed" when it is not that file, or a directory; already gone is success. A Fault that is neither "denied" nor `notTaken` leaves open whether it was done. */
+  /** Fault "changed" when it is not that file, or a directory; already gone is success. "denied", and a Fault that is `notTaken`: it was not done; any other leaves that open. */
   remove(path: string, expect: Stamp, signal: AbortSignal): Promise<void>;
   /** Only an empty one: Fault "conflict" when something is in it, "changed" when it is no directory; already gone is success. Never the root ("rejected"). */
   rmdir(path: string, signal: AbortSignal): Promise<void>;

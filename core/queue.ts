@@ -112,7 +112,7 @@ export class Queue {
     for (const { target } of this.journal.all<{ target: string }>(following)) this.following.add(target);
     for (const { id, source } of this.journal.all<VersionRow>(`SELECT id, source FROM versions v WHERE ${isReleasable}`))
       this.releasable.set(id, { source, notBeforeMs: 0 });
-    this.leaving.recover((id) => this.releasable.has(id));
+    this.leaving.recover((id) => this.#mayLeave(this.version(id)));
   }
 
   /** What waits for devices that are not among these. It keeps waiting: a device may come back. */
@@ -495,9 +495,16 @@ export class Queue {
         if (held(version, deliveries)) continue;
         return version;
       }
-      this.notToRelease(id);
+      // Once every required target has it, it is here again; what is doubted of it is so still.
+      if (this.#mayLeave(version)) this.releasable.delete(id);
+      else this.notToRelease(id);
     }
     return undefined;
+  }
+
+  /** Nothing was done at its source yet, and its route asks for that. */
+  #mayLeave(version: VersionRow | undefined): boolean {
+    return version !== undefined && version.released === null && version.after !== "keep";
   }
 
   /** Nothing is to be done at its source any more. */

@@ -1,6 +1,6 @@
 /** What a source's file holds now, by reading it once more: at the pace that the device is allowed, and not beside more transfers than it takes. */
 import type { Readable } from "node:stream";
-import { auditTime, firstValueFrom, fromEvent, merge, type Observable, skip } from "./rxjs.js";
+import { auditTime, firstValueFrom, fromEvent, interval, merge, type Observable, skip } from "./rxjs.js";
 import { Digester, digestsOf } from "./digest.js";
 import type { Engine } from "./engine.js";
 import { Fault, throwIfAborted } from "./errors.js";
@@ -10,6 +10,8 @@ import { pacedBytes } from "./throttle.js";
 
 /** So often, at most, it is looked for what is more urgent. */
 const looksMs = 200;
+/** While something waits for space. */
+const spaceMs = 30_000;
 
 /** How far a file was read, so that it can be gone on with. */
 export class ReadSoFar {
@@ -36,10 +38,16 @@ export async function digestAtSource(lane: Lane, entry: FileEntry, signal: Abort
  */
 export async function digestBehind(engine: Engine, lane: Lane, entry: FileEntry, sofar: ReadSoFar, signal: AbortSignal): Promise<Digest> {
   sofar.parts += 1;
+  const { clock, transfers } = engine;
+  let madeWayMs = -Infinity;
   while (sofar.offset < entry.size) {
-    const leave = await placeBehind(engine, lane, signal);
+    const leave = await placeBehind(engine, lane, entry, signal);
     let makesWay = false;
-    const looks = hints(engine, lane, signal).subscribe(() => (makesWay ||= !lane.free && isWaitedFor(engine, lane)));
+    // Of several that wait for space, one that came later may have it: only a pull finds that out.
+    const isDue = () => !transfers.waitForSpace.has(lane.name) || clock.monotonicMs() - madeWayMs > spaceMs;
+    const looks = merge(hints(engine, lane, signal), interval(spaceMs)).subscribe(
+      () => (makesWay ||= !lane.free && (lane.awaited || (isDue() && isWanted(engine, lane)))),
+    );
     try {
       for await (const bytes of pacedBytes(await open(lane, entry, sofar.offset, signal), lane.throttle, signal)) {
         sofar.digester.update(bytes);
@@ -51,16 +59,20 @@ export async function digestBehind(engine: Engine, lane: Lane, entry: FileEntry,
       looks.unsubscribe();
       leave();
     }
+    if (makesWay) {
+      madeWayMs = clock.monotonicMs();
+      await clock.sleep(looksMs, signal);
+    }
   }
   return sofar.digester.value();
 }
 
 /** Waits for a place at the source that nothing else is to have; returns what gives it back. */
-async function placeBehind(engine: Engine, lane: Lane, signal: AbortSignal): Promise<() => void> {
+async function placeBehind(engine: Engine, lane: Lane, { medium = "" }: FileEntry, signal: AbortSignal): Promise<() => void> {
   for (;;) {
     throwIfAborted(signal);
-    if (!lane.attached) throw new Fault("offline", lane.state.reason ?? "it is not there any more");
-    if (lane.free && !isWaitedFor(engine, lane)) return lane.occupy();
+    if (!lane.holds(medium)) throw new Fault("offline", lane.state.reason ?? "it is not there any more");
+    if (lane.free && (engine.transfers.waitForSpace.has(lane.name) || !isWanted(engine, lane))) return lane.occupy();
     await firstValueFrom(hints(engine, lane, signal));
   }
 }
@@ -69,11 +81,9 @@ async function placeBehind(engine: Engine, lane: Lane, signal: AbortSignal): Pro
 const hints = (engine: Engine, lane: Lane, signal: AbortSignal): Observable<unknown> =>
   merge(lane.wake$, lane.state$.pipe(skip(1)), engine.work$, fromEvent(signal, "abort")).pipe(auditTime(looksMs));
 
-/** What waits for space in the spool does not wait for a place. */
-function isWaitedFor({ lanes, queue, transfers }: Engine, lane: Lane): boolean {
-  if (lane.awaited) return true;
+function isWanted({ lanes, queue }: Engine, lane: Lane): boolean {
   const targets = [...lanes.values()].flatMap(({ name, device }) => (device.target === undefined ? [] : [name]));
-  return !transfers.waitForSpace.has(lane.name) && queue.wanted(lane.name, lane.media, targets, 1).length > 0;
+  return queue.wanted(lane.name, lane.media, targets, 1).length > 0;
 }
 
 function open({ device, name }: Lane, entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {

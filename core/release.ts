@@ -63,7 +63,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         });
       } catch (error) {
         // Perhaps it was done, and only the answer was lost, or not waited for.
-        if (acts && !isFault(error, "denied") && !(isFault(error) && error.notTaken)) engine.queue.leaving.doubt(version.id, lane.name);
+        if (acts && !isRefused(error, version)) engine.queue.leaving.doubt(version.id, lane.name);
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
         if (!isFault(error, "denied")) lane.noteFault(error);
@@ -98,6 +98,11 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
       }
     },
   });
+}
+
+/** The source says that it did not do it. What was moved may be refused its sync. */
+function isRefused(error: unknown, { after }: VersionRow): boolean {
+  return isFault(error, "denied") || (after === "delete" && isFault(error) && error.notTaken);
 }
 
 /** How many files of a source wait because their deletion or archiving failed, as far as that counts: of thousands each would go through all. */

@@ -171,8 +171,8 @@ export async function giveUp(engine: Engine, version: VersionRow, why: "delivere
       const now = queue.version(version.id);
       const states = queue.deliveriesOf(version.id).map(({ state }) => state);
       if (now === undefined || now.spooled === 0 || now.generation !== version.generation) return false;
-      // Its source was looked at a moment ago, and was acted on since.
-      if (why === "waits" && now.released !== version.released) return false;
+      // Its source was looked at a moment ago, and was acted on since, perhaps.
+      if (why === "waits" && (now.released !== version.released || queue.leaving.isDoubted(version.id))) return false;
       if (why === "delivered" ? states.some((state) => stillWaits.includes(`'${state}'`)) : why === "waits" && states.includes("active"))
         return false;
       journal.run("UPDATE versions SET spooled = 0 WHERE id = ?", version.id);
@@ -209,9 +209,9 @@ export function tellAside({ events }: Engine, version: Pick<VersionRow, "source"
 /** The source is attached, and still has this very version. */
 export async function sourceHolds(engine: Engine, version: VersionRow, stop: AbortSignal): Promise<boolean> {
   const lane = engine.lanes.get(version.source);
-  // What is there after it left its place is another, or not known.
-  if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone" || hasLeft(version))
-    return false;
+  if (lane?.holds(version.medium) !== true || lane.device.source === undefined || version.state === "gone") return false;
+  // What is there after it left its place, or may have, is another, or not known.
+  if (hasLeft(version) || engine.queue.leaving.isDoubted(version.id)) return false;
   const asking = new AbortController();
   const end = () => asking.abort(abortedFault(stop));
   const timer = setTimeout(end, holdsMs);

@@ -23,7 +23,8 @@ interface Situation {
 export function refusal(refused: Refused, situation: Situation): Fault {
   const fault = meaningOf(refused, situation);
   const { kind, message, retryAfterMs } = fault;
-  const notTaken = refused.status >= 400 && refused.status < 500;
+  // With 429 one that was asked before, over a connection that was lost, may have been done.
+  const notTaken = refused.status >= 400 && refused.status < 500 && refused.status !== 429;
   return Object.assign(new Fault(kind, message, { notTaken, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }), {
     status: refused.status,
   });

@@ -1,7 +1,7 @@
 /**
  * A WebDAV server as a tree. Each change looks right before it acts: a DELETE takes a directory with all that is in it, also what came a moment before.
  */
-import { Fault } from "../../core/errors.js";
+import { Fault, isFault } from "../../core/errors.js";
 import { parentOf } from "../../core/paths.js";
 import type { MoveHow, Stamp, Tree, TreePromises } from "../../core/plugin.js";
 import { dirGone, expectBelow, expectMeant, expectMovable, expectSame, RemoteTree } from "../../core/remote.js";
@@ -74,8 +74,11 @@ export class WebdavTree extends RemoteTree implements Tree {
 
   async #delete(path: string, at: string, what: string, signal: AbortSignal): Promise<void> {
     await this.#server.delete(at, what, signal);
-    if ((await this.stat(path, signal)) !== undefined)
-      throw new Fault("transient", `${what}: the server says that it is done, and it is not`);
+    const there = await this.stat(path, signal).catch((error: unknown) => {
+      if (!isFault(error, "denied") && !(isFault(error) && error.notTaken)) throw error;
+      throw new Fault("transient", `${what}: whether it is done is not known: ${error.message}`, { cause: error });
+    });
+    if (there !== undefined) throw new Fault("transient", `${what}: the server says that it is done, and it is not`);
   }
 
   async mkdir(path: string, signal: AbortSignal): Promise<void> {

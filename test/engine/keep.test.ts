@@ -420,3 +420,39 @@ test("what is not to be deleted any more is not noted any more as perhaps delete
   });
   assert.ok(!queue.leaving.isDoubted(id));
 });
+
+for (const killed of [false, true])
+  test(`what was perhaps deleted is compared also where another target is to have it first${killed ? ", and power goes meanwhile" : ""}`, async (t) => {
+    const bench = new Bench(t);
+    let aheadMs = 0;
+    bench.clock.monotonicMs = () => performance.now() + aheadMs;
+    const card = new FakeDevice("card", { tree: true });
+    const [out, two] = [new FakeDevice("out"), new FakeDevice("two")];
+    two.attach(false);
+    card.put("a", "the first");
+    let broken = false;
+    card.before = (call) => {
+      if (broken || call !== "remove a") return undefined;
+      broken = true;
+      card.put("a", "the other");
+      return Promise.reject(new Fault("transient", "the answer was lost"));
+    };
+    const devices = { sources: [card], targets: [out, two] };
+    const route = (...to: string[]) => [{ from: "card", to, afterDelivery: "delete" as const }];
+    const often = { device: { intervalMs: 50 } };
+    await bench.start(devices, route("out"), often);
+    const { queue } = bench.daemon.engine;
+    await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+    await bench.reload(devices, route("out", "two"), often);
+    await until(bench, "the new target is to have it", () => bench.states("two").length === 1);
+    aheadMs = 31_000;
+    bench.daemon.engine.work$.next();
+    await until(bench, "it was looked at", () => bench.daemon.engine.queue.releasable.size === 0);
+    if (killed) {
+      await bench.kill();
+      await bench.start(devices, route("out", "two"), often);
+    }
+    two.attach(true);
+    await until(bench, "deleted", () => card.files.size === 0);
+    assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+  });

@@ -270,3 +270,60 @@ for (const [what, digests] of [
     assert.equal(bench.daemon.status().queue.parked, 0);
     assert.equal(second.partials.size, 0);
   });
+
+for (const kind of ["transient", "offline"] as const)
+  test(`a run that ends once nothing is left to do waits for what is back at its source also after a break (${kind})`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true, chunk: 10 });
+    const out = new FakeDevice("out");
+    card.put("a.bin", "0123456789".repeat(10));
+    const start = () =>
+      bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+        device: { intervalMs: 600_000 },
+      });
+    await start();
+    await until(bench, "taken away", () => card.files.size === 0);
+    await bench.stop();
+    card.put("a.bin", "abcdefghij".repeat(10));
+    let isBroken = false;
+    card.before = (call) => {
+      if (call !== "read a.bin 50" || isBroken) return undefined;
+      isBroken = true;
+      return Promise.reject(new Fault(kind, "the link is lost"));
+    };
+    await start();
+    await bench.daemon.drained(AbortSignal.timeout(20_000));
+    assert.deepEqual([out.files.size, card.files.size], [2, 0]);
+  });
+
+test("what comes while something waits for space, and has room, does not wait for what is read behind all", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, concurrency: 1, chunk: 10 });
+  const [out, away] = [new FakeDevice("out"), new FakeDevice("away")];
+  away.attach(false);
+  const content = "0123456789".repeat(60);
+  const routes = [
+    { from: "card", to: ["out"], include: ["a.bin", "crash.log"], afterDelivery: "delete" as const },
+    { from: "card", to: ["away"], include: ["b*"] },
+  ];
+  card.put("a.bin", content);
+  await bench.start({ sources: [card], targets: [out, away] }, routes, { maxSize: 10_000, device: { intervalMs: 50 } });
+  await until(bench, "taken away", () => card.files.size === 0);
+  card.put("b1", Buffer.alloc(8000, 1));
+  await until(bench, "it is here", () => bench.events.some(({ what, message }) => what === "pulled" && message.includes("b1")));
+  card.files.delete("b1");
+  card.put("b2", Buffer.alloc(8000, 2));
+  await until(bench, "it waits for space", () => bench.events.some(({ what }) => what === "spool-full"));
+  card.calls.length = 0;
+  card.before = async (call) => {
+    if (!call.startsWith("read a.bin")) return;
+    if (call === "read a.bin 50") {
+      card.put("crash.log", "a crash log", Date.UTC(2026, 4, 3));
+      bench.daemon.engine.relist$.next("card");
+    }
+    if (!out.files.has("crash.log")) await sleep(100);
+  };
+  card.put("a.bin", content);
+  await until(bench, "it arrives", () => out.files.has("crash.log"));
+  assert.ok(!card.calls.includes("read a.bin 590"));
+});

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Digester } from "../../core/digest.js";
+import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
 const mb = 10 ** 6;
@@ -193,25 +194,82 @@ test("a deletion wakes those that wait for space only where it leaves a copy tha
   assert.ok(looks() - before < 10, `${looks() - before} looks`);
 });
 
-test("of what was deleted at its source the copy here is the only one, whatever has its place and looks the same", async (t) => {
+for (const answered of [true, false])
+  test(`of what was ${answered ? "" : "perhaps "}deleted at its source the copy here is the only one, whatever has its place and looks the same`, async (t) => {
+    const bench = new Bench(t);
+    const [card, cam] = [new FakeDevice("card", { tree: true }), new FakeDevice("cam")];
+    const [ground, review] = [new FakeDevice("ground"), new FakeDevice("review")];
+    review.attach(false);
+    const routes = [
+      { from: "card", to: ["ground", { device: "review", required: false }], afterDelivery: "delete" as const },
+      { from: "cam", to: ["ground"] },
+    ];
+    const other = () => card.put("x", Buffer.alloc(4 * mb, "2"));
+    let asked = 0;
+    card.before = (call) => {
+      if (call !== "remove x" || answered || (asked += 1) > 1) return undefined;
+      other();
+      return Promise.reject(new Fault("transient", "the answer was lost"));
+    };
+    await bench.start({ sources: [card, cam], targets: [ground, review] }, routes, { device: { intervalMs: 600_000 } });
+    disk(t, bench, 10 * mb);
+    card.put("x", Buffer.alloc(4 * mb, "1"));
+    bench.daemon.engine.relist$.next("card");
+    const { queue } = bench.daemon.engine;
+    if (answered) {
+      await until(bench, "deleted", () => bench.events.some(({ what }) => what === "released"));
+      other();
+    } else await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+    cam.put("next", Buffer.alloc(8 * mb, "n"));
+    bench.daemon.engine.relist$.next("cam");
+    await until(bench, "room was looked for", () => bench.events.some(({ what }) => what === "spool-full" || what === "given-up"));
+    review.attach(true);
+    await until(bench, "it has the first, and there is room", () => review.files.has("x") && ground.files.has("next"));
+    assert.equal(review.files.get("x")?.bytes[0], "1".charCodeAt(0));
+  });
+
+test("what is perhaps deleted at its source between the look at that and the act is not given up", async (t) => {
   const bench = new Bench(t);
-  const [card, cam] = [new FakeDevice("card", { tree: true }), new FakeDevice("cam")];
+  const [card, cam, slow] = [new FakeDevice("card", { tree: true }), new FakeDevice("cam"), new FakeDevice("slow")];
   const [ground, review] = [new FakeDevice("ground"), new FakeDevice("review")];
   review.attach(false);
   const routes = [
     { from: "card", to: ["ground", { device: "review", required: false }], afterDelivery: "delete" as const },
+    { from: "slow", to: ["review"] },
     { from: "cam", to: ["ground"] },
   ];
-  await bench.start({ sources: [card, cam], targets: [ground, review] }, routes, { device: { intervalMs: 600_000 } });
+  await bench.start({ sources: [card, cam, slow], targets: [ground, review] }, routes, { device: { intervalMs: 600_000 } });
   disk(t, bench, 10 * mb);
-  card.put("x", Buffer.alloc(4 * mb, "1"));
+  const { queue } = bench.daemon.engine;
+  let tries = 0;
+  card.before = (call) => {
+    if (call !== "remove x" || (tries += 1) > 2) return undefined;
+    if (tries === 1) return Promise.reject(new Fault("denied", "busy"));
+    card.files.delete("x");
+    return Promise.reject(new Fault("transient", "the answer was lost"));
+  };
+  card.put("x", Buffer.alloc(3 * mb, "1"));
   bench.daemon.engine.relist$.next("card");
-  await until(bench, "deleted", () => bench.events.some(({ what }) => what === "released"));
-  card.put("x", Buffer.alloc(4 * mb, "2"));
-  cam.put("next", Buffer.alloc(8 * mb, "n"));
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  slow.put("s", Buffer.alloc(3 * mb, "s"));
+  bench.daemon.engine.relist$.next("slow");
+  await until(bench, "it is here", () => bench.events.filter(({ what }) => what === "pulled").length === 2);
+  let go = (): void => undefined;
+  const held = new Promise<void>((resolve) => (go = resolve));
+  let looked = false;
+  slow.before = (call) => {
+    looked ||= call === "stat s";
+    return call === "stat s" ? held : undefined;
+  };
+  cam.put("next", Buffer.alloc(9 * mb, "n"));
   bench.daemon.engine.relist$.next("cam");
+  await until(bench, "the second is looked at", () => looked);
+  card.attach(false);
+  card.attach(true);
+  await until(bench, "deleted, and the answer lost", () => tries === 2 && queue.releasing.size === 0);
+  go();
   await until(bench, "room was looked for", () => bench.events.some(({ what }) => what === "spool-full" || what === "given-up"));
   review.attach(true);
-  await until(bench, "it has the first, and there is room", () => review.files.has("x") && ground.files.has("next"));
-  assert.equal(review.files.get("x")?.bytes[0], "1".charCodeAt(0));
+  await until(bench, "all arrive", () => review.files.size === 2 && ground.files.size === 2);
+  assert.ok(!bench.events.some(({ what }) => what === "lost"));
 });
