@@ -72,6 +72,13 @@ export function withValue(text: string, path: readonly string[], value: unknown)
   return applyEdits(text, [{ offset: at.offset, length: at.length, content: oneLine(value) }]);
 }
 
+/** The text with this value of a member of the object at `path`, be it there or new. Throws as `withMember`. */
+export function withSetting(text: string, path: readonly string[], key: string, value: unknown): string {
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  const isThere = tree !== undefined && findNodeAtLocation(tree, [...path, key]) !== undefined;
+  return isThere ? withValue(text, [...path, key], value) : withMember(text, path, key, value);
+}
+
 /** The text with new last items of the list at `path`, which is made where it is missing. Throws as `withMember`. */
 export function withItems(text: string, path: readonly string[], values: readonly unknown[]): string {
   const tree = parseTree(text, [], { allowTrailingComma: true });

@@ -11,13 +11,14 @@ import { mayWriteIn } from "../core/fs.js";
 import { hostOf, parseFingerprint } from "../core/net.js";
 import { reasonOf } from "../core/retry.js";
 import { shellWord } from "../core/text.js";
-import { RegistryClient } from "../plugins/apsync/client.js";
-import { keyFileIn, newKey, readKey } from "../plugins/apsync/key.js";
+import { Problem, RegistryClient } from "../plugins/apsync/client.js";
+import { keyFileIn, madeForAnother, newKey, readKey } from "../plugins/apsync/key.js";
+import type { ApsyncOptions } from "../plugins/apsync/options.js";
 import { email as emailSchema, type Access, type FtpAccess, vehicleName } from "../plugins/registry/wire.js";
 import * as v from "valibot";
 import { interruptible } from "./ask.js";
 import { load, problemLines, UsageError } from "./config.js";
-import { changeConfig, type Owner, ownerIn, placeDir, placeFile, withMember, withItems } from "./edit-config.js";
+import { changeConfig, type Owner, ownerIn, placeDir, placeFile, withItems, withMember, withSetting } from "./edit-config.js";
 import { nextSteps, settingOf } from "./init/setting.js";
 import { confirmed } from "./confirmation.js";
 import { renewKey } from "./new-key.js";
@@ -48,14 +49,15 @@ export async function registerCommand(config: string, options: RegisterOptions):
   const before = options.ftp === true ? usable.devices.find((it) => it.name === name && it.plugin.type === "ftp") : undefined;
   if (options.renew === true && before === undefined)
     throw new UsageError(`--renew: the configuration has no device "${name}" that sends by FTP: "filesync register --ftp" without it`);
-  const sources = before === undefined ? sourcesOf(usable, from, name) : [];
+  const again = options.ftp === true ? undefined : stationCalled(usable, name, server);
+  const sources = before === undefined && again === undefined ? sourcesOf(usable, from, name) : [];
   const installation = await installationFor(usable.stateDir, ownerIn(dirname(config)));
-  const keyFile = await keyOf(usable, name, installation, options.renew !== true);
-  const fingerprint = await trusted(server, options);
-  const pinned = fingerprint === undefined ? undefined : parseFingerprint(fingerprint);
-  const client = new RegistryClient({ url: server, tls: { fingerprint: pinned }, timeout: timeoutMs }, new RealClock(), () =>
-    readKey(keyFile),
-  );
+  const isOwn = again !== undefined && madeForAnother(again.privateKey, installation) === undefined && existsSync(again.privateKey);
+  const keyFile = isOwn ? again.privateKey : await keyOf(usable, name, installation, options.renew !== true);
+  const believed = options.fingerprint === undefined ? again?.tls : undefined;
+  const fingerprint = believed === undefined ? await trusted(server, options) : undefined;
+  const tls = believed ?? { fingerprint: fingerprint === undefined ? undefined : parseFingerprint(fingerprint) };
+  const client = new RegistryClient({ url: server, tls, timeout: timeoutMs }, new RealClock(), () => readKey(keyFile));
   try {
     const { access, ftp } = await interruptible(async (signal) => {
       // Before anybody is asked to confirm what would lead nowhere.
@@ -65,8 +67,9 @@ export async function registerCommand(config: string, options: RegisterOptions):
         );
       if (options.renew === true) {
         const owner = { email, vehicle: vehicle ?? usable.vehicle };
-        await renewKey({ url: server, tls: { fingerprint: pinned }, timeout: timeoutMs }, keyFile, owner, signal);
+        await renewKey({ url: server, tls, timeout: timeoutMs }, keyFile, owner, signal);
       }
+      if (again !== undefined) await expectNew(client, name, isOwn ? again : undefined, signal);
       const key = await readKey(keyFile);
       say(`This vehicle's key has the fingerprint ${key.fingerprint}`);
       const first = await client.register({ email, ...called(vehicle ?? usable.vehicle) }, signal);
@@ -76,6 +79,14 @@ export async function registerCommand(config: string, options: RegisterOptions):
     if (before !== undefined && ftp !== undefined) {
       await newPassword(usable, before, ftp);
       for (const line of await nextSteps(await settingOf(config))) say(line);
+      return 0;
+    }
+    if (again !== undefined) {
+      const own = isOwn ? {} : { privateKey: besides(config, keyFile) };
+      await rewrite(config, name, { ...deviceFor(server, fingerprint, access), ...own });
+      say(`Registered as ${access.vehicleId} ("${access.vehicle}"): the device "${name}" and its routes stay.`);
+      for (const line of await nextSteps(await settingOf(config))) say(line);
+      say(`A daemon that runs: filesync retry ${shellWord(name)}`);
       return 0;
     }
     const device =
@@ -149,12 +160,40 @@ export async function wholeConfig(path: string): Promise<Config> {
   return config;
 }
 
+/** The device of that name, where it is for that station. Throws UsageError where it is for another. */
+function stationCalled({ devices }: Config, name: string, server: string): ApsyncOptions | undefined {
+  const found = devices.find((it) => it.name === name && it.plugin.type === "apsync");
+  if (found === undefined) return undefined;
+  const given = found.options as ApsyncOptions;
+  if (new URL(given.url).origin === new URL(server).origin) return given;
+  throw new UsageError(`the configuration has a device "${name}" already, for ${given.url}: name the new one with --device`);
+}
+
+/**
+ * A device that is there is registered again where the station does not know it (it was taken away there, or the registry was lost), and written again where what is written is not what the
+ * station says, as after a run that was ended between the two. Throws UsageError with what to do else.
+ */
+async function expectNew(client: RegistryClient, device: string, given: ApsyncOptions | undefined, signal: AbortSignal): Promise<void> {
+  const known = await client.vehicle(signal).catch((error: unknown) => {
+    if (error instanceof Problem && error.code === "unknown-key") return undefined;
+    throw error;
+  });
+  if (known === undefined) { say("The station does not know this vehicle's key: it is registered anew."); return; }
+  const isWritten =
+    given?.station === known.station &&
+    given.port === known.port &&
+    given.user === known.user &&
+    given.hostKey === parseFingerprint(known.hostKey);
+  if (isWritten)
+    throw new UsageError(
+      `this vehicle is registered already, as ${known.vehicleId} ("${known.vehicle}"), by the device "${device}": name a new one with --device`,
+    );
+}
+
 /** What shall send to it. Throws UsageError. */
 function sourcesOf({ devices }: Config, from: readonly string[], name: string): readonly DeviceConfig[] {
   if (devices.some((it) => it.name === name))
-    throw new UsageError(
-      `the configuration has a device "${name}" already: this vehicle may be registered; else name the new one with --device`,
-    );
+    throw new UsageError(`the configuration has a device "${name}" already, of another type: name the new one with --device`);
   const readable = devices.filter(({ plugin }) => plugin.roles.includes("source"));
   const unknown = from.find((it) => !readable.some((source) => source.name === it));
   const there = readable.length === 0 ? "it has none" : `there are: ${readable.map((it) => it.name).join(", ")}`;
@@ -283,6 +322,13 @@ async function newPassword(config: Config, device: DeviceConfig, ftp: FtpAccess)
 export function besides(config: string, file: string): string {
   const path = relative(dirname(config), file);
   return path.startsWith("..") ? file : path;
+}
+
+/** Of a device that is there: only what the station says of itself. */
+async function rewrite(config: string, name: string, device: Readonly<Record<string, unknown>>): Promise<void> {
+  await changeConfig(config, (text) =>
+    Object.entries(device).reduce((all, [key, value]) => withSetting(all, ["devices", name], key, value), text),
+  );
 }
 
 /** By one change of the file, its comments and order kept. */

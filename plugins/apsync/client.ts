@@ -48,6 +48,13 @@ const kinds: Readonly<Record<wire.ProblemCode, FaultKind>> = {
   internal: "transient",
 };
 
+/** What its owner does, beside what the station says. */
+const ways: Partial<Record<wire.ProblemCode, string>> = {
+  "unknown-key":
+    '. It was taken away there, or its registry was lost: "filesync register", as at the first time, registers it anew; its device and routes stay',
+  revoked: '. "filesync register --renew", with --email ADDRESS and --vehicle NAME as at the first time, asks its owner for a new key',
+};
+
 /** A challenge may be worthless at once: the registry was started anew. */
 const mostChallenges = 3;
 const mostAnswer = 1024 * 1024;
@@ -257,7 +264,13 @@ async function refuse(answer: HttpAnswer, what: string): Promise<never> {
 function problemOf({ error, message }: v.InferOutput<typeof wire.problem>, what: string, { headers }: HttpAnswer): Problem {
   const seconds = Number(headers["retry-after"]);
   const kind = Object.hasOwn(kinds, error) ? kinds[error as wire.ProblemCode] : "transient";
-  return new Problem(kind, error, `${what}: ${message}`, Number.isFinite(seconds) && kind === "throttled" ? seconds * 1000 : undefined);
+  const way = Object.hasOwn(ways, error) ? ways[error as wire.ProblemCode] : undefined;
+  return new Problem(
+    kind,
+    error,
+    `${what}: ${message}${way ?? ""}`,
+    Number.isFinite(seconds) && kind === "throttled" ? seconds * 1000 : undefined,
+  );
 }
 
 async function jsonOf(answer: HttpAnswer): Promise<unknown> {

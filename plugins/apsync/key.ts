@@ -62,7 +62,7 @@ export function expectOwnKey(file: string, installation: string): void {
   if (made === undefined) return;
   throw new Fault(
     "denied",
-    `the key ${file} was made for the installation ${made}, and this is ${installation}. The same vehicle with a new card or computer: "filesync register --renew --email ADDRESS" asks its owner; another vehicle (a card that was cloned): take this device out of the configuration, and register it under another name`,
+    `the key ${file} was made for the installation ${made}, and this is ${installation}. The same vehicle with a new card or computer: "filesync register --renew --email ADDRESS" asks its owner; another vehicle (a card that was cloned): "filesync register" as at the first time, with another --vehicle NAME`,
   );
 }
 

@@ -291,7 +291,7 @@ export class Api {
     if (vehicle === undefined || vehicle.legacy || key === undefined)
       throw new Refused("unknown-key", "no vehicle is registered with this key");
     this.#expectSigned(context, key);
-    if (vehicle.state === "revoked") throw new Refused("revoked", "this vehicle's key was revoked: register it again, with a new key");
+    if (vehicle.state === "revoked") throw new Refused("revoked", "this vehicle's key was revoked");
     return vehicle;
   }
 

@@ -52,7 +52,7 @@ export class Registrations {
     const { renew = false } = asked;
     const vehicle = await this.catalogue.vehicleOfKey(key.fingerprint);
     if (vehicle !== undefined) {
-      if (vehicle.state === "revoked") throw new Refused("revoked", "this key was revoked: register with a new one");
+      if (vehicle.state === "revoked") throw new Refused("revoked", "this key was revoked");
       if (vehicle.legacy !== legacy || vehicle.owner.email !== email || (asked.vehicle !== undefined && asked.vehicle !== vehicle.name))
         throw new Refused("key-taken", "this key belongs to a vehicle that is registered already: a new vehicle needs a key of its own");
       return { id: vehicle.id, state: "confirmed", access: this.options.access(vehicle) };
@@ -72,7 +72,7 @@ export class Registrations {
     if (renew && named === undefined)
       throw new Refused(
         "not-found",
-        `${email} has no ${asked.vehicle === undefined ? "vehicle without a name" : `vehicle "${asked.vehicle}"`} here: its owner's address and its name are those of the first time`,
+        `${email} has no ${asked.vehicle === undefined ? "vehicle without a name" : `vehicle "${asked.vehicle}"`} here: its owner's address and its name are those of the first time; one that was taken away here is registered anew, without --renew`,
       );
     // One whose key was revoked goes on with the new key, if its owner says so.
     if (named?.state === "active" && !renew)

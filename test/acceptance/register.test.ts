@@ -393,3 +393,48 @@ test("a new key: by the vehicle itself while its key is good, else by its owner;
   const { code, out, err } = await probe();
   assert.equal(code, 0, out + err);
 });
+
+test("a vehicle that was taken away at the station registers anew by the same command; its device and routes stay", { skip }, async (t) => {
+  const it = await world(t);
+  const ground = await it.ground();
+  t.after(() => ground.kill());
+  const { facts } = await ground.until((event) => event.facts?.certificate !== undefined, "its fingerprint");
+  const words = ["register", "--config", it.planeConfig, "--email", "pilot@example.org"];
+  const at = ["--server", `https://127.0.0.1:${it.apiPort}`, "--fingerprint", String(facts?.certificate)];
+  const confirmed = async (...more: string[]) => {
+    const running = runProgram([...words, ...more]);
+    const failed = running.then(({ out, err }) => assert.fail(`it ended: ${out}${err}`));
+    failed.catch(() => undefined);
+    assert.equal(await page(it.apiPort, linkIn(await Promise.race([it.post.next(), failed])), "POST"), 200);
+    const { code, out, err } = await running;
+    assert.equal(code, 0, err);
+    return /plane-[12]-[0-9a-f]{8}/.exec(out)?.[0];
+  };
+  const probe = () => runProgram(["check", "--probe", "--config", it.planeConfig]);
+  const first = await confirmed(...at, "--vehicle", "plane 1");
+  const config = readFileSync(it.planeConfig, "utf8");
+  const needless = await runProgram([...words, ...at, "--vehicle", "plane 1"]);
+  assert.match(needless.err, new RegExp(`registered already, as ${first}`));
+
+  assert.equal((await runProgram(["registry", "delete", "pilot@example.org", "--config", it.groundConfig])).code, 0);
+  assert.match((await probe()).out, /no vehicle is registered with this key.*"filesync register", as at the first time, registers it anew/);
+  assert.match((await runProgram([...words, "--renew", "--vehicle", "plane 1"])).err, /registered anew, without --renew/);
+  const second = await confirmed(...at.slice(0, 2), "--vehicle", "plane 1");
+  assert.ok(second !== undefined && second !== first);
+  assert.equal(readFileSync(it.planeConfig, "utf8"), config);
+  const { code, out, err } = await probe();
+  assert.equal(code, 0, out + err);
+
+  // Another registry answers there since, and the run ended before that was written: the same command writes it.
+  writeFileSync(it.planeConfig, config.replace(/"station": "[0-9a-f]{32}"/, '"station": "0011"'));
+  const written = await runProgram([...words, ...at, "--vehicle", "plane 1"]);
+  assert.equal(written.code, 0, written.err);
+  assert.equal(readFileSync(it.planeConfig, "utf8"), config);
+
+  // A card that was cloned is another vehicle: it has a key of its own.
+  rmSync(join(it.dir, "plane/state/installation.json"));
+  assert.match((await confirmed(...at, "--vehicle", "plane 2")) ?? "", /^plane-2-/);
+  const other = await probe();
+  assert.equal(other.code, 0, other.out + other.err);
+  assert.notEqual(readFileSync(it.planeConfig, "utf8"), config);
+});
