@@ -7,6 +7,7 @@ import { StateDirHeld } from "../core/installation.js";
 import { JournalDamaged } from "../core/journal.js";
 import { JournalFromNewerVersion } from "../core/tables.js";
 import { shellWord } from "../core/text.js";
+import { usages } from "../plugins/registry/order-words.js";
 import { configPath, UsageError } from "./config.js";
 import type { HandOptions } from "./hand.js";
 import type { RegisterOptions } from "./register.js";
@@ -276,7 +277,7 @@ async function main(argv: readonly string[]): Promise<number> {
           : (await import("./register.js")).registerCommand(config, options);
       }),
     );
-  cli
+  const registry = cli
     .command(
       "registry [...words]",
       "On a ground station: list, confirm, refuse, revoke, rotate, password, quota, delete; without a word it says what each takes",
@@ -288,6 +289,7 @@ async function main(argv: readonly string[]): Promise<number> {
         (await import("./registry.js")).registryCommand(configPath(options.config), words, options.json === true),
       ),
     );
+  for (const usage of usages) registry.example(`  $ filesync registry ${usage}`);
   cli
     .command("demo", "A simulated flight controller → spool → the bundled FTP server, without hardware")
     .option("--dir <dir>", "Files for the simulated flight controller, in place of made-up flights")

@@ -178,7 +178,10 @@ async function expectNew(client: RegistryClient, device: string, given: ApsyncOp
     if (error instanceof Problem && error.code === "unknown-key") return undefined;
     throw error;
   });
-  if (known === undefined) { say("The station does not know this vehicle's key: it is registered anew."); return; }
+  if (known === undefined) {
+    say("The station does not know this vehicle's key: it is registered anew.");
+    return;
+  }
   const isWritten =
     given?.station === known.station &&
     given.port === known.port &&

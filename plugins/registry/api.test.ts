@@ -304,7 +304,7 @@ test("a vehicle changes its key by itself: the old one ends, and proof of the ne
 });
 
 test("what the operator orders: list, confirm, quota, rotate, delete; words that are none say which there are", async (t) => {
-  const at = await station(t);
+  const at = await station(t, { slots: { vehicleBytes: 50e6, ownerBytes: 200e6 } });
   const it = await registered(t, at, "plane");
   const waits = await plane(t, at);
   const { id } = await waits.client.register({ email: "new@example.org" }, signal);
@@ -322,6 +322,8 @@ test("what the operator orders: list, confirm, quota, rotate, delete; words that
   assert.deepEqual([refused.state, refused.reason], ["refused", "the operator refused it"]);
   await assert.rejects(at.order("confirm", asked), new RegExp(`no registration ${asked} waits`));
   await assert.rejects(at.order("quota", it.id, "much"), /no size/);
+  // The limits that hold, also where nobody gave one by hand.
+  assert.match((await at.order("list")).join(), / 0 B of 50 MB, all of this owner's of 200 MB /);
   await at.order("quota", it.id, "20MB");
   await at.order("quota", "pilot@example.org", "30MB");
   assert.match(

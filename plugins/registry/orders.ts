@@ -7,6 +7,7 @@ import { durationText, sizeText } from "../../core/text.js";
 import { type Catalogue, type Pending, Taken, type Vehicle } from "./catalogue.js";
 import type { FtpAccounts } from "./ftp-accounts.js";
 import { legacyKeyOf } from "./legacy-key.js";
+import { needsWord, orderWords, usages } from "./order-words.js";
 import { Refused } from "./refused.js";
 import { removeTree } from "./slot-dir.js";
 import { publicKeyOf } from "./wire.js";
@@ -15,6 +16,8 @@ export interface OrderParts {
   readonly catalogue: Catalogue;
   readonly root: string;
   readonly ftp: FtpAccounts | undefined;
+  /** What the configuration says of all, in bytes. */
+  readonly quota: { readonly vehicle?: number | undefined; readonly owner?: number | undefined };
   readonly confirm: (pending: Pending) => Promise<Vehicle>;
   /** Whoever waits for it is told. */
   readonly refuse: (pending: Pending) => Promise<void>;
@@ -25,38 +28,26 @@ export interface OrderParts {
 
 type Order = (parts: OrderParts, words: readonly string[]) => Promise<Ordered>;
 
-interface Known {
-  readonly usage: string;
-  readonly words: readonly [number, number];
-  readonly order: Order;
-}
-
-const known: Readonly<Record<string, Known>> = {
-  list: { usage: "list", words: [0, 0], order: list },
-  confirm: { usage: "confirm REGISTRATION", words: [1, 1], order: confirm },
-  refuse: { usage: "refuse REGISTRATION", words: [1, 1], order: refuse },
-  revoke: { usage: "revoke VEHICLE", words: [1, 1], order: revoke },
-  // Of a legacy vehicle an RSA key too.
-  rotate: { usage: 'rotate VEHICLE "ssh-ed25519 AAAA…"', words: [2, 4], order: rotate },
-  password: { usage: "password VEHICLE", words: [1, 1], order: password },
-  quota: { usage: "quota VEHICLE|EMAIL SIZE|default", words: [2, 2], order: quota },
-  delete: { usage: "delete EMAIL", words: [1, 1], order: deleteOwner },
+const known: Readonly<Record<keyof typeof orderWords, Order>> = {
+  list,
+  confirm,
+  refuse,
+  revoke,
+  rotate,
+  password,
+  quota,
+  delete: deleteOwner,
 };
 
-const usage = () =>
-  Object.values(known)
-    .map((it) => it.usage)
-    .join(", ");
+const isKnown = (name: string): name is keyof typeof orderWords => Object.hasOwn(orderWords, name);
 
 export async function orders(words: readonly string[], parts: OrderParts): Promise<Ordered> {
   const [name = "", ...rest] = words;
-  const found = Object.hasOwn(known, name) ? known[name] : undefined;
-  if (found === undefined)
-    throw mistake(`${name === "" ? "filesync registry needs a word:" : `the registry does not know "${name}":`} ${usage()}`);
-  const [least, most] = found.words;
-  if (rest.length < least || rest.length > most) throw mistake(`usage: filesync registry ${found.usage}`);
+  if (!isKnown(name)) throw mistake(name === "" ? needsWord : `the registry does not know "${name}": ${usages.join(", ")}`);
+  const { usage, words: counts } = orderWords[name];
+  if (rest.length < counts[0] || rest.length > counts[1]) throw mistake(`usage: filesync registry ${usage}`);
   try {
-    return await found.order(parts, rest);
+    return await known[name](parts, rest);
   } catch (error) {
     throw error instanceof Refused || error instanceof Taken ? mistake(error.message) : error;
   }
@@ -64,7 +55,7 @@ export async function orders(words: readonly string[], parts: OrderParts): Promi
 
 const mistake = (message: string): Fault => new Fault("config", message);
 
-async function list({ catalogue }: OrderParts): Promise<Ordered> {
+async function list({ catalogue, quota: ofAll }: OrderParts): Promise<Ordered> {
   const used = await catalogue.usedOfAll();
   const vehicles = (await catalogue.vehicles()).map((it) => ({ ...it, used: used.get(it.id) ?? { vehicle: 0, owner: 0 } }));
   const waiting = await catalogue.allPending();
@@ -82,7 +73,7 @@ async function list({ catalogue }: OrderParts): Promise<Ordered> {
     ...(vehicles.length === 0 ? ["no vehicle is registered"] : []),
     ...vehicles.map(
       ({ id, name, owner, fingerprint, legacy, state, quotaBytes, ftpHash, used }) =>
-        `${id}  "${name}" of ${owner.email}  ${sizeText(used.vehicle)}${quotaText(quotaBytes, owner.quotaBytes)}  ${fingerprint}` +
+        `${id}  "${name}" of ${owner.email}  ${sizeText(used.vehicle)}${quotaText(quotaBytes ?? ofAll.vehicle, owner.quotaBytes ?? ofAll.owner)}  ${fingerprint}` +
         (legacy ? "  legacy" : "") +
         (state === "active" ? "" : "  revoked") +
         (ftpHash === undefined ? "" : "  FTP"),
@@ -96,7 +87,6 @@ async function list({ catalogue }: OrderParts): Promise<Ordered> {
   return { said, facts };
 }
 
-/** What was given by hand. */
 function quotaText(vehicle: number | undefined, owner: number | undefined): string {
   const given = [
     ...(vehicle === undefined ? [] : [`of ${sizeText(vehicle)}`]),

@@ -199,6 +199,7 @@ export class Registry implements Service {
     return orders(words, {
       catalogue,
       root: this.#options.root,
+      quota: this.#options.quota,
       ftp: this.#ftp,
       confirm: async (pending) => {
         const vehicle = await registrations.confirm(pending, "by the operator");

@@ -125,7 +125,7 @@ test(
     assert.match(config, /"station": \{\s+"type": "apsync"/);
     const again = await runProgram([...words, "--fingerprint", fingerprint]);
     assert.equal(again.code, 2);
-    assert.match(again.err, /has a device "station" already/);
+    assert.match(again.err, /registered already, as plane-1-[0-9a-f]{8} \("plane 1"\), by the device "station"/);
     // The next flight is found once the one before has arrived, which takes longer than that.
     const short = config.replace('"type": "apsync"', `"type": "apsync", "flightGap": "2s"`);
     writeFileSync(it.planeConfig, short.replace('"into": "{device}"', `"into": "{device}", "maxRate": "${rate}"`));
@@ -217,6 +217,10 @@ test(
 
 test("what is wrong with a registration is said at once, and nothing is written", { skip }, async (t) => {
   const it = await world(t);
+  // What the operator may say is told to whoever has no configuration.
+  const none = ["--config", join(it.dir, "none.json")];
+  assert.match((await runProgram(["registry", ...none])).err, /needs a word: list, confirm REGISTRATION, .*, delete EMAIL$/m);
+  assert.match((await runProgram(["registry", "--help"])).out, /filesync registry delete EMAIL$/m);
   const before = readFileSync(it.planeConfig, "utf8");
   const run = async (...words: string[]) => {
     const ran = await runProgram(["register", "--config", it.planeConfig, ...words]);

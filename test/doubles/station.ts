@@ -148,7 +148,7 @@ export async function station(
     ...{ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, root, door, clock, catalogue, registrations, slots, said, ftp },
     order: async (...words) => {
       const parts = {
-        ...{ catalogue, root, ftp },
+        ...{ catalogue, root, ftp, quota: { vehicle: options.vehicleBytes, owner: options.ownerBytes } },
         confirm: async (pending: Parameters<Registrations["confirm"]>[0]) => {
           const vehicle = await registrations.confirm(pending, "by the operator");
           registrations.announce(pending.id);
