@@ -312,11 +312,12 @@ test("what comes while something waits for space, and has room, does not wait fo
   card.put("b1", Buffer.alloc(8000, 1));
   await until(bench, "it is here", () => bench.events.some(({ what, message }) => what === "pulled" && message.includes("b1")));
   card.files.delete("b1");
-  card.put("b2", Buffer.alloc(8000, 2));
+  card.put("b2", Buffer.alloc(8000, 2), Date.UTC(2026, 4, 2));
   await until(bench, "it waits for space", () => bench.events.some(({ what }) => what === "spool-full"));
-  card.calls.length = 0;
+  let reads = 0;
   card.before = async (call) => {
     if (!call.startsWith("read a.bin")) return;
+    reads += 1;
     if (call === "read a.bin 50") {
       card.put("crash.log", "a crash log", Date.UTC(2026, 4, 3));
       bench.daemon.engine.relist$.next("card");
@@ -325,5 +326,5 @@ test("what comes while something waits for space, and has room, does not wait fo
   };
   card.put("a.bin", content);
   await until(bench, "it arrives", () => out.files.has("crash.log"));
-  assert.ok(!card.calls.includes("read a.bin 590"));
+  assert.ok(reads < 60, `${reads} of 60 chunks were read before`);
 });
