@@ -535,3 +535,22 @@ test("a request is stopped also while its connection begins", { timeout: 30_000 
   stop.abort(new Fault("offline", "not within 15 s"));
   await asking;
 });
+
+test("what was asked once more, and reached nobody then, may have been done the first time", async (t) => {
+  let deletes = 0;
+  const server = http.createServer((request, response) => {
+    if (request.method !== "DELETE") {
+      response.end("here");
+      return;
+    }
+    deletes += 1;
+    // Done, and the server is started anew before it answers.
+    server.close();
+    request.socket.destroy();
+  });
+  const client = clientTo(t, `http://127.0.0.1:${await listening(t, server)}`);
+  await (await client.request(get, calm())).text();
+  const asked = client.request({ method: "DELETE", path: "/a", what: "cannot remove" }, calm());
+  await assert.rejects(asked, (error: unknown) => isFault(error, "offline") && !error.notTaken);
+  assert.equal(deletes, 1);
+});
