@@ -75,8 +75,8 @@ export function namesIn(view: View, dir: string): string[] {
 function whyNot(error: unknown): { readonly denied: true } | undefined {
   const code = codeOf(error);
   if (code === "EACCES" || code === "EPERM") return { denied: true };
-  // A process, a device that went while it was looked at.
-  if (["ENOENT", "ENOTDIR", "ESRCH", "ENODEV", "ENXIO", "EIO", "EINVAL"].includes(code)) return undefined;
+  // A process, a device that went while it was looked at; a path that can lead nowhere.
+  if (["ENOENT", "ENOTDIR", "ESRCH", "ENODEV", "ENXIO", "EIO", "EINVAL", "ELOOP", "ENAMETOOLONG"].includes(code)) return undefined;
   throw error;
 }
 
