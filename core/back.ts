@@ -79,11 +79,11 @@ export class Back {
       const ofFile = isFault(error, "missing", "changed") || (isFault(error, "denied") && (await lane.usable(stop)));
       if (!ofFile) lane.noteFault(error);
       if (isFault(error, "missing", "changed")) this.#begun.delete(id);
-      // It goes on, or the next listing sees it, once the device is there.
-      if (isFault(error, "offline") || (this.#begun.get(id)?.offset ?? 0) > from) {
-        if (lane.attached) this.again();
-        return;
-      }
+      const isFurther = (this.#begun.get(id)?.offset ?? 0) > from;
+      // It goes on at once; what comes no further would be asked for without end.
+      if (isFurther && lane.attached) this.again();
+      // The next listing sees it, once the device is there.
+      if (isFurther || isFault(error, "offline")) return;
       this.#failed.set(id, { reason: reasonOf(error), notBeforeMs: engine.clock.monotonicMs() + againMs });
       this.again();
     } finally {

@@ -30,8 +30,11 @@ export interface Content {
   sealed(signal: AbortSignal): Promise<Digest | undefined>;
   /** Reads all of it once more where `sealed` knew no digest. */
   digest(signal: AbortSignal): Promise<Digest | undefined>;
-  /** The target holds something else than was promised: throws "changed" where that is what its source has by now, and what reading it throws. */
-  reprove(signal: AbortSignal): Promise<void>;
+  /**
+   * The target holds something else than was promised: throws "changed" where that is what its source has by now, and what reading it throws. Absent: what is sent is proved when it is
+   * sent, or before it is sent once more.
+   */
+  reprove?(signal: AbortSignal): Promise<void>;
   close(): void;
 }
 
@@ -120,11 +123,6 @@ class SpoolContent implements Content {
 
   digest(signal: AbortSignal): Promise<Digest | undefined> {
     return this.sealed(signal);
-  }
-
-  /** Before it is sent once more (`isWhole`). */
-  reprove(): Promise<void> {
-    return Promise.resolve();
   }
 
   close(): void {
@@ -316,11 +314,6 @@ class ThroughContent implements Content {
       throw error;
     }
     return this.sealed(signal);
-  }
-
-  /** What it holds is known where it went through in one piece (`sealed`). */
-  reprove(): Promise<void> {
-    return Promise.resolve();
   }
 
   close(): void {

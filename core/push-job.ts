@@ -88,7 +88,7 @@ export class PushJob {
       return await this.#push();
     } catch (error) {
       // Of what is read where it lies that may be its source's, which has another file by then that looks the same.
-      if (isFault(error, "mismatch") && this.#content.broken === undefined) await this.#content.reprove(this.signal);
+      if (isFault(error, "mismatch") && this.#content.broken === undefined) await this.#content.reprove?.(this.signal);
       throw error;
     }
   }

@@ -328,3 +328,28 @@ test("what comes while something waits for space, and has room, does not wait fo
   await until(bench, "it arrives", () => out.files.has("crash.log"));
   assert.ok(reads < 60, `${reads} of 60 chunks were read before`);
 });
+
+test("what is back at a source that lists, and is offline whenever it is read, is not asked for without end", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "content");
+  const start = () =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+      device: { intervalMs: 600_000 },
+    });
+  await start();
+  await until(bench, "taken away", () => card.files.size === 0);
+  await bench.stop();
+  card.put("a.bin", "content");
+  let opened = 0;
+  card.before = (call) => {
+    if (!call.startsWith("open a.bin")) return undefined;
+    opened += 1;
+    return Promise.reject(new Fault("offline", "no answer"));
+  };
+  await start();
+  await until(bench, "it is read", () => opened > 0);
+  await sleep(500);
+  assert.equal(opened, 1);
+});
