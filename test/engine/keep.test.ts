@@ -19,6 +19,17 @@ const spoolFiles = (bench: Bench) =>
     .filter(({ id }) => existsSync(bench.daemon.engine.spool.pathOf(id)))
     .map(({ path }) => path);
 
+/** The first deletion of "a" is done there, another that looks the same comes in its place, and the answer is lost. */
+function deletedUnanswered(card: FakeDevice): void {
+  let isDone = false;
+  card.before = (call) => {
+    if (isDone || call !== "remove a") return undefined;
+    isDone = true;
+    card.put("a", "the other");
+    return Promise.reject(new Fault("transient", "the answer was lost"));
+  };
+}
+
 /** a.bin is here, its delivery rejected and then forgotten. */
 async function forgotten(bench: Bench, card: FakeDevice, out: FakeDevice): Promise<void> {
   card.put("a.bin", Buffer.alloc(600, 1));
@@ -256,13 +267,7 @@ test("the link breaks after a file was deleted at its source: another that took 
   const card = new FakeDevice("card", { tree: true });
   const out = new FakeDevice("out");
   card.put("a", "the first");
-  let broken = false;
-  card.before = (call) => {
-    if (broken || call !== "remove a") return undefined;
-    broken = true;
-    card.put("a", "the other");
-    return Promise.reject(new Fault("transient", "the answer was lost"));
-  };
+  deletedUnanswered(card);
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
     device: { intervalMs: 50 },
   });
@@ -341,13 +346,7 @@ test("another that took the place of what was deleted does not wait for a target
   const [card, ground, review] = [new FakeDevice("card", { tree: true }), new FakeDevice("ground"), new FakeDevice("review")];
   review.attach(false);
   card.put("a", "the first");
-  let broken = false;
-  card.before = (call) => {
-    if (broken || call !== "remove a") return undefined;
-    broken = true;
-    card.put("a", "the other");
-    return Promise.reject(new Fault("transient", "the answer was lost"));
-  };
+  deletedUnanswered(card);
   await bench.start(
     { sources: [card], targets: [ground, review] },
     [{ from: "card", to: ["ground", { device: "review", required: false }], afterDelivery: "delete" }],
@@ -430,13 +429,7 @@ for (const killed of [false, true])
     const [out, two] = [new FakeDevice("out"), new FakeDevice("two")];
     two.attach(false);
     card.put("a", "the first");
-    let broken = false;
-    card.before = (call) => {
-      if (broken || call !== "remove a") return undefined;
-      broken = true;
-      card.put("a", "the other");
-      return Promise.reject(new Fault("transient", "the answer was lost"));
-    };
+    deletedUnanswered(card);
     const devices = { sources: [card], targets: [out, two] };
     const route = (...to: string[]) => [{ from: "card", to, afterDelivery: "delete" as const }];
     const often = { device: { intervalMs: 50 } };
