@@ -401,13 +401,14 @@ export class Run {
       const gates = [gate, ...sending.map((route) => route.gate)];
       // They are looked at within 2 s.
       if (gates.some((it) => it !== undefined && (it.resting || (!it.looked && upMs < 15_000)))) return undefined;
-      const inReach = state !== "wanting" || lanes.get(source)?.holds(medium) === true;
-      const possible = inReach && needed.every((name) => lanes.get(name)?.attached === true) && gate?.held === undefined;
+      // For a target that is away the spool gets a copy.
+      const possible =
+        state === "wanting" ? lanes.get(source)?.holds(medium) === true : lanes.get(target)?.attached === true && gate?.held === undefined;
       // What is still to be pulled can be, whatever its target says.
       if (possible && state !== "wanting" && isPutOff(lanes.get(target))) continue;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
       // A target may still be attaching.
-      if (!possible && upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
+      if (upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
     }
     const uneven = engine.config.syncs.flatMap((config) => {
       const route = engine.syncs.get(nameOf(config));

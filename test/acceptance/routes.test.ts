@@ -101,12 +101,28 @@ for (const afterDelivery of ["delete", "archive"])
       write();
       const away = await once(config("away"));
       assert.equal(away.code, 3, away.out);
-      assert.deepEqual([held("out"), left()], [names, []]);
+      assert.deepEqual([held("out"), left()], [names, []], away.out);
       world.mkdir("away");
       const back = await once(config("away"));
       assert.equal(back.code, 0, back.out);
       assert.deepEqual(held("away"), names);
     });
+
+test("--once copies all of a source into the spool for a target that is away, however long that takes", async (t) => {
+  const world = new World(t);
+  const names = Array.from({ length: 14 }, (_, n) => `log${n}`);
+  for (const name of names) world.file(`in/${name}`, Buffer.alloc(100_000, name));
+  const config = world.config({
+    devices: { in: local("in", { inPlace: false, concurrency: 1, maxRate: "200kB/s" }), out: local("out") },
+    routes: [{ from: "in", to: ["out"], into: "" }],
+  });
+  const first = await once(config);
+  assert.equal(first.code, 3, first.out);
+  rmSync(world.path("in"), { recursive: true });
+  world.mkdir("out");
+  const { out } = await once(config);
+  assert.deepEqual([...treeOf(world.path("out")).keys()].sort(), [...names].sort(), first.out + out);
+});
 
 test("a target that is not required, and has left the configuration, keeps nothing at its source", async (t) => {
   const world = new World(t);
