@@ -56,7 +56,7 @@ export async function load(path: string, secrets?: "unread"): Promise<Loaded> {
     const code = codeOf(error);
     throw new UsageError(
       code === "ENOENT"
-        ? (deadLink(path) ??
+        ? ((await deadLink(path)) ??
             `there is no ${path}: "${path === systemConfig ? "sudo " : ""}filesync init --config ${shellWord(path)}" makes one`)
         : code === "EACCES"
           ? new ClosedConfig(path).message

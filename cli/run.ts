@@ -84,7 +84,8 @@ export async function serve(
     interrupted = signal === "SIGINT";
     stop.abort();
     hooks.hurry();
-    setTimeout(() => process.exit(1), stopMs).unref();
+    // Not by `process.exit`: that waits for all threads, one of which a file system that hangs may hold.
+    setTimeout(() => process.kill(process.pid, "SIGKILL"), stopMs).unref();
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);

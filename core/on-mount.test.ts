@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { OnMount } from "./on-mount.js";
 
-test("a link that leads to another place where the same file system is mounted: that place is missed then", (t) => {
+test("a link that leads to another place where the same file system is mounted: that place is missed then", async (t) => {
   const base = mkdtempSync(join(tmpdir(), "filesync-mount-"));
   const at = (name: string) => join(base, name);
   const run = (...words: string[]) => spawnSync(words[0] ?? "", words.slice(1)).status === 0;
@@ -28,10 +28,10 @@ test("a link that leads to another place where the same file system is mounted: 
   };
   symlinkSync(at("one/logs"), at("dir"));
   const it = new OnMount(at("dir"), undefined, memory);
-  assert.equal(it.away(), undefined);
+  assert.equal(await it.away(), undefined);
   rmSync(at("dir"));
   symlinkSync(at("two/logs"), at("dir"));
-  assert.equal(it.away(), undefined);
+  assert.equal(await it.away(), undefined);
   assert.ok(run("umount", at("two")));
-  assert.match(it.away() ?? "", /\/two is not mounted: /);
+  assert.match((await it.away()) ?? "", /\/two is not mounted: /);
 });

@@ -2,13 +2,15 @@
  * Whether a directory is on the file system that it was on. A disk that is not mounted leaves its mount point: what is written there fills the file system
  * of the machine, and is hidden once the disk is back.
  */
-import { readFileSync, realpathSync, statfsSync, statSync } from "node:fs";
+import { promises as fs } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { codeOf, Fault } from "./errors.js";
-import { isIn, mountsIn } from "./mounts.js";
+import { isIn, readMounts } from "./mounts.js";
 import { described } from "./options.js";
 import type { Memo, Presence } from "./plugin.js";
+import { distinctUntilChanged, exhaustMap, startWith, timer } from "./rxjs.js";
+import { ifThere } from "./stat.js";
 
 /** The option of a device that has a directory of this machine. */
 export const mounted = () =>
@@ -30,8 +32,12 @@ const key = "mount";
 
 const wayOut = '"mounted": false';
 
+const hangs = "does not answer: its file system hangs";
+
 /** Whether a reason, as `status` tells it, is one of these. */
-export const isOfMount = (reason: string): boolean => reason.includes(wayOut);
+export const isOfMount = (reason: string): boolean => reason.includes(wayOut) || isHanging(reason);
+
+export const isHanging = (reason: string): boolean => reason.endsWith(hangs);
 
 /** How often a directory that is away is looked for, and one that is there looked at. */
 export const lookMs = 2000;
@@ -39,10 +45,50 @@ export const lookMs = 2000;
 /** What statfs says of tmpfs and ramfs. */
 const inMemory = [0x01021994, 0x858458f6];
 
+/** A look that takes longer is one at a file system that hangs: a driver that is a program answers once it has synced, a disk once it spins. */
+const hangsMs = 30_000;
+
+/** Who asks while an answer is awaited gets that one. */
+class Look<T> {
+  #running: Promise<{ readonly found: T } | undefined> | undefined;
+  #hangs = false;
+
+  constructor(readonly look: () => Promise<T>) {}
+
+  /** It is late. */
+  get hangs(): boolean {
+    return this.#hangs;
+  }
+
+  /** undefined where it is late: at once, as long as it is. */
+  async asked(): Promise<{ readonly found: T } | undefined> {
+    if (this.#hangs) return undefined;
+    return (this.#running ??= this.#begun());
+  }
+
+  #begun(): Promise<{ readonly found: T } | undefined> {
+    return new Promise((resolve, reject) => {
+      const late = setTimeout(() => {
+        this.#hangs = true;
+        resolve(undefined);
+      }, hangsMs);
+      void this.look()
+        .then((found) => resolve({ found }), reject)
+        .finally(() => {
+          this.#running = undefined;
+          this.#hangs = false;
+          clearTimeout(late);
+        });
+    });
+  }
+}
+
 export class OnMount {
+  readonly #whole: Look<string | undefined>;
+  readonly #quick: Look<boolean>;
   #known: Known | undefined;
-  /** `placeOf` where it was seen last, on a file system that is not the machine's own: as long as it is there nothing else has to be looked at. */
-  #there: string | undefined;
+  /** The device of what the last whole look found in order. As long as the directory is on that, nothing else has to be looked at. */
+  #device: number | undefined;
 
   /** `must`: the option. What was seen is kept in `memory`. */
   constructor(
@@ -51,46 +97,58 @@ export class OnMount {
     readonly memory: Memo,
   ) {
     this.#known = memory.get(key) as Known | undefined;
+    this.#whole = new Look(() => this.#looked());
+    this.#quick = new Look(async () => this.#device !== undefined && this.#device === (await deviceOf(dir)));
   }
 
-  /**
-   * Why it is not, for a person. Synchronous: some microseconds, and as many for each part of the path where that is new. A directory that cannot be looked at is
-   * no reason: that shows where it is used.
-   */
-  away(): string | undefined {
-    if (this.must === false || (this.#there !== undefined && placeOf(this.dir) === this.#there)) return undefined;
-    this.#there = undefined;
-    const found = lookedAt(this.dir);
+  /** Why it is not, for a person: within half a minute, also where it hangs. A directory that cannot be looked at is no reason: that shows where it is used. */
+  async away(): Promise<string | undefined> {
+    const answer = await this.#whole.asked();
+    return answer === undefined ? hanging(this.dir) : answer.found;
+  }
+
+  /** For what is served also while nobody asks: `told` gets its presence, at once and whenever that is another. Ended by what is returned. */
+  watch(epoch: string, told: (presence: Presence) => void): () => void {
+    const looking = timer(lookMs, lookMs)
+      .pipe(
+        exhaustMap(() => this.away()),
+        startWith(undefined),
+        distinctUntilChanged(),
+      )
+      .subscribe((away) =>
+        told(away === undefined ? { state: "attached", epoch } : { state: "detached", reason: `it is not served: ${away}` }),
+      );
+    return () => looking.unsubscribe();
+  }
+
+  /** Before each use: it may be unmounted between two looks. Throws Fault "offline". */
+  async expectHere(): Promise<void> {
+    if (this.must === false && !this.#whole.hangs) return;
+    // Of many small files each is preceded by several of these.
+    const quick = this.#whole.hangs ? undefined : await this.#quick.asked();
+    const away = quick === undefined ? hanging(this.dir) : quick.found ? undefined : await this.away();
+    if (away !== undefined) throw new Fault("offline", away);
+  }
+
+  async #looked(): Promise<string | undefined> {
+    // What the system knows of directories it may say from memory; this is asked of the file system itself.
+    await fs.statfs(this.dir).catch(() => undefined);
+    if (this.must === false) return undefined;
+    this.#device = undefined;
+    const found = await lookedAt(this.dir);
     if (found === undefined) return undefined;
     const { dir, isThere, at } = found;
     // Below the same mount point, also by another way: a link that leads on is on the disk, and goes with it.
     const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
     const without = `mount it, or say ${wayOut} where ${this.dir} is to be used without`;
     if (was !== undefined && was !== at && isIn(was, at)) return `${was} is not mounted: ${without}`;
-    if (was === undefined && this.must === true && !isMounted(found)) return `${this.dir} is on no file system that is mounted: ${without}`;
-    if (!isThere || at === "/") return undefined;
-    if (at !== was || dir !== this.#known?.dir) this.#learn({ dir, at });
-    this.#there = placeOf(dir);
+    if (was === undefined && this.must === true && !(await isMounted(found)))
+      return `${this.dir} is on no file system that is mounted: ${without}`;
+    if (!isThere) return undefined;
+    if (at !== "/" && (at !== was || dir !== this.#known?.dir)) this.#learn({ dir, at });
+    // What is bound there is on the same device before and after.
+    if (at !== "/" || this.must !== true) this.#device = found.device;
     return undefined;
-  }
-
-  /** For what is served also while nobody asks: `told` gets its presence, at once and whenever that is another. Ended by what is returned. */
-  watch(epoch: string, told: (presence: Presence) => void): () => void {
-    let was: string | undefined;
-    told({ state: "attached", epoch });
-    const timer = setInterval(() => {
-      const away = this.away();
-      if (away === was) return;
-      was = away;
-      told(away === undefined ? { state: "attached", epoch } : { state: "detached", reason: `it is not served: ${away}` });
-    }, lookMs);
-    return () => clearInterval(timer);
-  }
-
-  /** Throws Fault "offline". */
-  expectHere(): void {
-    const away = this.away();
-    if (away !== undefined) throw new Fault("offline", away);
   }
 
   #learn(known: Known): void {
@@ -100,47 +158,44 @@ export class OnMount {
   }
 }
 
-/** Names a directory that is there, on its file system: one that is mounted twice has two places for it. */
-function placeOf(path: string): string | undefined {
-  try {
-    const dir = realpathSync(path);
-    return `${statSync(dir).dev} ${dir}`;
-  } catch {
-    return undefined;
-  }
+const hanging = (dir: string) => `${dir} ${hangs}`;
+
+async function deviceOf(path: string): Promise<number | undefined> {
+  return (await fs.stat(path).catch(() => undefined))?.dev;
 }
 
 interface Found extends Known {
   readonly isThere: boolean;
+  readonly device: number | undefined;
 }
 
-function lookedAt(dir: string): Found | undefined {
+async function lookedAt(dir: string): Promise<Found | undefined> {
   try {
-    const real = realOf(dir);
-    return { ...real, at: mountOf(real.dir) };
+    const real = await realOf(dir);
+    return { ...real, ...(await mountOf(real.dir)) };
   } catch {
     return undefined;
   }
 }
 
 /** Also of a directory that is not there. */
-function realOf(dir: string): { readonly dir: string; readonly isThere: boolean } {
+async function realOf(dir: string): Promise<{ readonly dir: string; readonly isThere: boolean }> {
   try {
-    return { dir: realpathSync(dir), isThere: true };
+    return { dir: await fs.realpath(dir), isThere: true };
   } catch (error) {
     if (codeOf(error) !== "ENOENT" || dirname(dir) === dir) throw error;
-    return { dir: join(realOf(dirname(dir)).dir, basename(dir)), isThere: false };
+    return { dir: join((await realOf(dirname(dir))).dir, basename(dir)), isThere: false };
   }
 }
 
 /** The uppermost directory of the same file system, from `dir` on or, where that is not there, from the nearest above it. */
-function mountOf(dir: string): string {
+async function mountOf(dir: string): Promise<{ readonly at: string; readonly device: number | undefined }> {
   let found: { readonly at: string; readonly device: number } | undefined;
   for (let at = dir; ; at = dirname(at)) {
-    const device = statSync(at, { throwIfNoEntry: false })?.dev;
-    if (found !== undefined && device !== found.device) return found.at;
+    const device = (await ifThere(fs.stat(at)))?.dev;
+    if (found !== undefined && device !== found.device) return found;
     if (device !== undefined) found = { at, device };
-    if (dirname(at) === at) return at;
+    if (dirname(at) === at) return { at, device };
   }
 }
 
@@ -148,10 +203,10 @@ function mountOf(dir: string): string {
  * Before it was ever seen. A mount point may be in memory, as below /run/media. Another part of the machine's own file system that is bound there
  * (`mount --bind`), which no number of a device tells, counts; one that is bound to its own place, as a sandbox of systemd does, does not.
  */
-function isMounted({ dir, at }: Found): boolean {
+async function isMounted({ dir, at }: Found): Promise<boolean> {
   try {
-    if (at !== "/" && !inMemory.includes(statfsSync(at).type)) return true;
-    const mounts = mountsIn(readFileSync("/proc/self/mountinfo", "utf8"));
+    if (at !== "/" && !inMemory.includes((await fs.statfs(at)).type)) return true;
+    const mounts = await readMounts("/proc/self/mountinfo");
     const top = mounts.findLast((mount) => mount.dir === "/");
     return mounts.some(
       (mount) => mount.dir !== "/" && mount.device === top?.device && isIn(dir, mount.dir) && mount.root !== join(top.root, mount.dir),

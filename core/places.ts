@@ -1,5 +1,5 @@
 /** Where a route's files are, and where it brings them: as far as two directories may be one, or one may be in the other. */
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { realOf } from "./fs.js";
 import { mountsIn, unbound } from "./mounts.js";
@@ -170,9 +170,44 @@ function wayTo(dir: Place, place: Place): string | undefined {
 
 const trimmed = (path: string) => path.replace(/\/+$/, "");
 
-/** What is not there yet, or may not be looked at, is taken as it is named. */
+/** What is not there yet, or may not be looked at, is taken as it is named; so is what is on a file system that may hang: it would hold up all of the program. */
 function realPath(path: string): string {
-  return trimmed(unbound(mountsNow(), realOf(path)));
+  const mounts = mountsNow();
+  const hanging = new Set(mounts.flatMap(({ type, dir }) => (dir !== "/" && mayHang.test(type) ? [dir] : [])));
+  return trimmed(unbound(mounts, hanging.size === 0 ? realOf(path) : realUpTo(hanging, path)));
+}
+
+/** Of another machine, or of a driver that is a program. */
+const mayHang = /^(nfs|cifs|smb|fuse|9p|ceph|afs|autofs|lustre|ncp|ocfs|gfs)/;
+
+/** As `realOf` has it; behind these directories nothing is looked at. */
+function realUpTo(left: ReadonlySet<string>, path: string): string {
+  const parts = path.split("/");
+  let at = "/";
+  // As many as the system follows.
+  for (let links = 0; parts.length > 0 && links <= 40;) {
+    const part = parts.shift() ?? "";
+    const next = join(at, part);
+    if (left.has(next)) return join(next, ...parts);
+    const link = part === "" || part === "." || part === ".." ? undefined : linkAt(next);
+    if (link === undefined) {
+      at = next;
+      continue;
+    }
+    links += 1;
+    parts.unshift(...link.split("/"));
+    if (link.startsWith("/")) at = "/";
+  }
+  return join(at, ...parts);
+}
+
+/** undefined: there is none, or it may not be looked at. */
+function linkAt(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 /** None where the system has no such table. */

@@ -1,7 +1,7 @@
 /** What the file system says of a file, as core says it. */
-import { constants, lstatSync, promises as fs, readlinkSync, statfsSync, statSync, type BigIntStats, type StatsFs } from "node:fs";
+import { constants, lstatSync, promises as fs, statfsSync, type BigIntStats, type StatsFs } from "node:fs";
 import { dirname } from "node:path";
-import { faultOfErrno } from "./errors.js";
+import { codeOf, faultOfErrno } from "./errors.js";
 import { bytesFromName } from "./names.js";
 import { parentOf } from "./paths.js";
 import type { FileEntry, Stamp } from "./plugin.js";
@@ -113,15 +113,25 @@ export function otherThan(was: Stamp, now: Stamp, exact = false): string | undef
 }
 
 /** Why nothing is at a path where a link on the way leads nowhere, for a person: what it leads to may only not be mounted. undefined: it is there, or there is no such link. */
-export function deadLink(path: string): string | undefined {
+export async function deadLink(path: string): Promise<string | undefined> {
   try {
     for (let at = path; ; at = dirname(at)) {
-      const there = lstatSync(at, { throwIfNoEntry: false });
-      if (there?.isSymbolicLink() === true && statSync(at, { throwIfNoEntry: false }) === undefined)
-        return `${at} is a link to ${readlinkSync(at)}, which is not there: mount or make that, or remove the link`;
+      const there = await ifThere(fs.lstat(at));
+      if (there?.isSymbolicLink() === true && (await ifThere(fs.stat(at))) === undefined)
+        return `${at} is a link to ${await fs.readlink(at)}, which is not there: mount or make that, or remove the link`;
       if (there !== undefined || dirname(at) === at) return undefined;
     }
   } catch {
     return undefined;
+  }
+}
+
+/** undefined where nothing is at the path, or above it. */
+export async function ifThere<T>(looked: Promise<T>): Promise<T | undefined> {
+  try {
+    return await looked;
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error) ?? "")) return undefined;
+    throw error;
   }
 }

@@ -4,7 +4,7 @@ import type { Config, DeviceConfig } from "../../core/config.js";
 import { ask, ControlError } from "../../core/control.js";
 import { isFault } from "../../core/errors.js";
 import type { Lane } from "../../core/lane.js";
-import { isOfMount } from "../../core/on-mount.js";
+import { isHanging, isOfMount } from "../../core/on-mount.js";
 import { reasonOf } from "../../core/retry.js";
 import type { Certificate, Device } from "../../core/plugin.js";
 import type { Status } from "../../core/status.js";
@@ -62,8 +62,9 @@ function adviceFindings({ device, advice, unseen }: Advised): Finding[] {
 const servers: readonly string[] = ["ftp", "sftp", "rsync", "webdav", "post"];
 
 /** With a disk that is not mounted no other try helps. */
-function todoOf(name: string, reason: string | undefined): string {
-  return isOfMount(reason ?? "") ? "lsblk -f   # then mount it: what waits goes on by itself" : `filesync retry ${name}`;
+function todoOf(name: string, reason = ""): string {
+  if (isHanging(reason)) return "findmnt   # then see to that server or disk: what waits goes on by itself";
+  return isOfMount(reason) ? "lsblk -f   # then mount it: what waits goes on by itself" : `filesync retry ${name}`;
 }
 
 /** Of what only one program can have open the daemon knows; a disk is mounted by its probe, which is the daemon's to do. */

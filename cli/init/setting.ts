@@ -39,7 +39,7 @@ export async function settingOf(config: string | undefined, force = false): Prom
   } catch (error) {
     throw new UsageError(`nothing can be written in ${dir}: ${reasonOf(error)}; as root (sudo), or name another place with --config FILE`);
   }
-  const dead = deadLink(path);
+  const dead = await deadLink(path);
   if (dead !== undefined) throw new UsageError(dead);
   const system = root && dir === dirname(systemConfig);
   const group = system ? groupNumber(view, "filesync") : undefined;

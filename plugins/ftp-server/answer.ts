@@ -34,7 +34,7 @@ const table: Readonly<Record<string, readonly [number, string]>> = {
   EDQUOT: [552, "The quota is used up."],
   EMFILE: [450, "Too many open files; try again."],
   ENFILE: [450, "Too many open files; try again."],
-  ENODEV: [451, "The disk of this server is not mounted."],
+  ENODEV: [451, "The disk of this server is not mounted, or does not answer."],
   EIO: [451, "Input/output error."],
 };
 

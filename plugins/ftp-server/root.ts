@@ -84,8 +84,8 @@ interface OpenDir {
 /** Hears of a directory that was removed and made anew. */
 export type OnAnew = (dir: string) => void;
 
-/** Throws ENODEV where the root's file system is not mounted. */
-export type ExpectHere = () => void;
+/** Throws ENODEV where the root's file system is not mounted, or hangs. */
+export type ExpectHere = () => Promise<void>;
 
 /** So many names are looked at at once: as many as libuv has threads. What is asked beyond that stands in its queue, ahead of each step of everybody else's upload. */
 const lookedAtAtOnce = 4;
@@ -112,12 +112,12 @@ export class Root {
    * Makes the directory where it is missing, and follows links that lead to it: those are the administrator's. With `onAnew` also where somebody removes
    * it later.
    */
-  static async open(dir: string, expectHere: ExpectHere = () => undefined, onAnew?: OnAnew): Promise<Root> {
+  static async open(dir: string, expectHere: ExpectHere = () => Promise.resolve(), onAnew?: OnAnew): Promise<Root> {
     return Root.#of(dir, expectHere, onAnew, []);
   }
 
   static async #of(dir: string, expectHere: ExpectHere, onAnew: OnAnew | undefined, above: Place): Promise<Root> {
-    expectHere();
+    await expectHere();
     await makeDirDurable(dir);
     const real = await fs.realpath(dir);
     return new Root(real, (await fs.stat(real)).dev, expectHere, onAnew, above);
@@ -155,7 +155,7 @@ export class Root {
 
   /** Once more where the root itself was removed, and could be made anew. */
   async #there<T>(use: () => Promise<T>): Promise<T> {
-    this.#expectHere();
+    await this.#expectHere();
     try {
       return await use();
     } catch (error) {

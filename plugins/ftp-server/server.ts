@@ -10,6 +10,7 @@ import type { SecureContext } from "node:tls";
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { CertificateFiles } from "../../core/certificate-files.js";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
+import { reasonOf } from "../../core/retry.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
@@ -113,7 +114,7 @@ export class FtpServer implements Service, Shared {
     throwIfAborted(signal);
     if (this.#closed) throw new Fault("aborted", "the FTP server was closed");
     if (this.#server !== undefined) return;
-    this.#mount.expectHere();
+    await this.#mount.expectHere();
     const root = await this.#openRoots();
     this.#expectApart();
     const fingerprint = (await this.#certificate?.read())?.fingerprint;
@@ -136,7 +137,7 @@ export class FtpServer implements Service, Shared {
   }
 
   async probeStart(signal: AbortSignal): Promise<void> {
-    this.#mount.expectHere();
+    await this.#mount.expectHere();
     const { root, users } = this.options;
     for (const [name, { root: dir = name, write }] of Object.entries(users)) {
       throwIfAborted(signal);
@@ -156,8 +157,7 @@ export class FtpServer implements Service, Shared {
   async probe(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     if (this.#server === undefined) throw new Fault("offline", "the FTP server is not started");
-    this.#mount.expectHere();
-    return Promise.resolve();
+    await this.#mount.expectHere();
   }
 
   async room(signal: AbortSignal): Promise<number> {
@@ -214,7 +214,7 @@ export class FtpServer implements Service, Shared {
   }
 
   async rootOf(name: string, { root = name }: User): Promise<Root> {
-    this.#expectHere();
+    await this.#expectHere();
     return this.#roots.get(name) ?? this.arrivals.root.below(root);
   }
 
@@ -322,11 +322,12 @@ export class FtpServer implements Service, Shared {
   }
 
   /** It may be unmounted while it is served. Throws ENODEV. */
-  #expectHere(): void {
-    const away = this.#mount.away();
-    if (away === undefined) return;
-    this.complain(away, {});
-    throw fileError("ENODEV", away);
+  async #expectHere(): Promise<void> {
+    await this.#mount.expectHere().catch((error: unknown) => {
+      const away = reasonOf(error);
+      this.complain(away, {});
+      throw fileError("ENODEV", away);
+    });
   }
 
   async #openRoots(): Promise<Root> {

@@ -11,8 +11,8 @@ export interface LocalPlace {
   readonly dir: string;
   /** It is made where it is missing. */
   readonly create: boolean;
-  /** Throws Fault "offline" where its file system is not mounted. */
-  expectHere?(): void;
+  /** Throws Fault "offline" where its file system is not mounted, or hangs. */
+  expectHere?(): Promise<void>;
 }
 
 /** The path on disk, as bytes: a name may be no UTF-8. Throws Fault "rejected". */

@@ -1,6 +1,17 @@
 /** The plugin `local`: a directory of this machine, as source and target. */
-import { existsSync, promises as fs, statSync, watch } from "node:fs";
-import { concat, defer, distinctUntilChanged, map, Observable, of, Subject, takeUntil, timer } from "../../core/rxjs.js";
+import { promises as fs, watch } from "node:fs";
+import {
+  BehaviorSubject,
+  defer,
+  distinctUntilChanged,
+  EMPTY,
+  exhaustMap,
+  Observable,
+  Subject,
+  switchMap,
+  takeUntil,
+  timer,
+} from "../../core/rxjs.js";
 import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
@@ -8,7 +19,7 @@ import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { lookMs, mounted, OnMount } from "../../core/on-mount.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
-import { deadLink } from "../../core/stat.js";
+import { deadLink, ifThere } from "../../core/stat.js";
 import { LocalSource } from "./source.js";
 import { LocalTarget } from "./target.js";
 import { LocalTree } from "./tree.js";
@@ -47,7 +58,9 @@ class LocalDevice implements Device {
   readonly source: LocalSource;
   readonly target: LocalTarget;
   readonly tree: LocalTree;
+  readonly #state = new BehaviorSubject<Presence>({ state: "detached", reason: "not looked at yet" });
   readonly #closed = new Subject<void>();
+  #looking = false;
   readonly #options: LocalOptions;
   readonly #files = new FileThread();
   readonly #mount: OnMount;
@@ -57,7 +70,17 @@ class LocalDevice implements Device {
     this.#mount = new OnMount(given.dir, given.mounted, context.memory);
     // It may be unmounted between two looks.
     const place = { ...given, expectHere: () => this.#mount.expectHere() };
-    const changes$ = new Observable<void>((subscriber) => {
+    const looks$ = timer(0, lookMs).pipe(
+      exhaustMap(() => this.#look()),
+      distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
+      takeUntil(this.#closed),
+    );
+    this.presence$ = defer(() => {
+      if (!this.#looking) looks$.subscribe(this.#state);
+      this.#looking = true;
+      return this.#state;
+    });
+    const watched$ = new Observable<void>((subscriber) => {
       // A hint only: a directory that cannot be watched is still listed.
       try {
         const watcher = watch(given.dir, () => subscriber.next());
@@ -67,23 +90,24 @@ class LocalDevice implements Device {
         context.say("debug", `${given.dir} cannot be watched: ${String(error)}`);
         return undefined;
       }
-    }).pipe(takeUntil(this.#closed));
+    });
+    // That it is watched is asked of it synchronously: not before it has answered.
+    const changes$ = this.presence$.pipe(
+      switchMap(({ state }) => (state === "attached" ? watched$ : EMPTY)),
+      takeUntil(this.#closed),
+    );
     this.source = new LocalSource(place, changes$, this.#files);
     this.target = new LocalTarget(place);
     this.tree = new LocalTree(place, this.#files, this.source, this.target);
-    this.presence$ = defer(() => concat(of(this.#look()), timer(lookMs, lookMs).pipe(map(() => this.#look())))).pipe(
-      distinctUntilChanged((a, b) => a.state === b.state && a.reason === b.reason && a.epoch === b.epoch),
-      takeUntil(this.#closed),
-    );
   }
 
   async probe(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    const presence = this.#look();
+    const presence = await this.#look();
     if (presence.state === "detached") throw new Fault("offline", presence.reason ?? "away");
-    if (!existsSync(this.#options.dir)) return;
     try {
-      await fs.readdir(this.#options.dir);
+      // One that is not there yet is made when it is first needed.
+      await ifThere(fs.readdir(this.#options.dir));
     } catch (error) {
       throw faultOfErrno(error, `cannot read ${this.#options.dir}`);
     }
@@ -91,6 +115,7 @@ class LocalDevice implements Device {
 
   async probeTarget(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
+    await this.#mount.expectHere();
     try {
       await mayWriteIn(this.#options.dir);
     } catch (error) {
@@ -100,6 +125,7 @@ class LocalDevice implements Device {
 
   async room(signal: AbortSignal): Promise<number | undefined> {
     throwIfAborted(signal);
+    await this.#mount.expectHere();
     try {
       return await freeBytesAt(this.#options.dir);
     } catch (error) {
@@ -109,18 +135,18 @@ class LocalDevice implements Device {
 
   close(): Promise<void> {
     this.#closed.next();
+    this.#state.complete();
     return this.#files.close();
   }
 
-  /** Synchronous, so that the first subscriber has the present state at once; one look costs some microseconds. */
-  #look(): Presence {
+  async #look(): Promise<Presence> {
     const { dir, create } = this.#options;
+    const away = await this.#mount.away();
+    if (away !== undefined) return { state: "detached", reason: away };
     try {
-      const away = this.#mount.away();
-      if (away !== undefined) return { state: "detached", reason: away };
-      const stat = statSync(dir, { throwIfNoEntry: false });
+      const stat = await ifThere(fs.stat(dir));
       if (stat === undefined) {
-        const dead = deadLink(dir);
+        const dead = await deadLink(dir);
         // It is made when it is first needed: a look changes nothing.
         if (create && dead === undefined) return { state: "attached" };
         return { state: "detached", reason: dead ?? `${dir} does not exist` };

@@ -43,7 +43,7 @@ export class LocalSource implements Source {
   }
 
   async *list(signal: AbortSignal, options: ListOptions = {}): AsyncIterable<FileEntry> {
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     if (this.#place.create) await makeRoot(this.root);
     const mounted = options.directories === true ? await this.#mounted() : undefined;
     const listing: Listing = { seen: 0 };
@@ -79,7 +79,7 @@ export class LocalSource implements Source {
 
   async stat(path: string, signal: AbortSignal): Promise<FileEntry | undefined> {
     throwIfAborted(signal);
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     return lookAt(this.root, path);
   }
 

@@ -53,7 +53,7 @@ export class LocalTarget implements Target {
 
   async write(upload: Upload, offset: number, signal: AbortSignal, onBytes: (n: number) => void): Promise<void> {
     throwIfAborted(signal);
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     // A final name that can never be must not cost a transfer first.
     placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
@@ -112,7 +112,7 @@ export class LocalTarget implements Target {
   /** As a clone, where the file system has those: that takes no time and no room. */
   async splice(upload: Upload, from: Part, at: number, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     placeOf(this.root, upload.path);
     const place = placeOf(this.root, upload.partialPath);
     if (at !== 0 || from.offset !== 0) throw new Fault("conflict", "only all of a file is copied, to begin with");
@@ -144,7 +144,7 @@ export class LocalTarget implements Target {
 
   async commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant> {
     throwIfAborted(signal);
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     placeOf(this.root, upload.path);
     const partial = await statAt(this.root, upload.partialPath);
     if (partial === undefined) {
@@ -209,7 +209,7 @@ export class LocalTarget implements Target {
 
   async discard(upload: Upload, signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     try {
       await removeDurable(placeOf(this.root, upload.partialPath));
     } catch (error) {

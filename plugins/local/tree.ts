@@ -34,7 +34,7 @@ export class LocalTree implements Tree {
   }
 
   async *list(dir: string, signal: AbortSignal): AsyncIterable<FileEntry> {
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     if (dir !== "") await expectNoLink(this.root, `${dir}/`);
     for await (const entries of listDir(this.#files, this.root, dir, signal))
       for (const entry of entries) {
@@ -44,7 +44,7 @@ export class LocalTree implements Tree {
   }
 
   async stat(path: string): Promise<FileEntry | undefined> {
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     return lookAt(this.root, path);
   }
 
@@ -136,7 +136,7 @@ export class LocalTree implements Tree {
   }
 
   async #makeDirsOf(path: string): Promise<void> {
-    this.#place.expectHere?.();
+    await this.#place.expectHere?.();
     if (this.#place.create) await makeRoot(this.root);
     await makeDirs(this.root, path);
   }

@@ -96,7 +96,7 @@ export class Registry implements Service {
     throwIfAborted(signal);
     if (this.#closed) throw new Fault("aborted", "it was closed");
     if (this.#running !== undefined) return;
-    this.#mount.expectHere();
+    await this.#mount.expectHere();
     const { root, mail, slotIdle, keepFree, quota, linkValid, legacy } = this.#options;
     const { clock, stateDir } = this.#context;
     const say: PluginContext["say"] = (level, message, facts) => this.#context.say(level, message, facts);
@@ -162,7 +162,7 @@ export class Registry implements Service {
   async probeStart(signal: AbortSignal): Promise<void> {
     throwIfAborted(signal);
     const { root, listen, tls, legacy, mail } = this.#options;
-    this.#mount.expectHere();
+    await this.#mount.expectHere();
     await mayWriteIn(root).catch((error: unknown) => {
       throw faultOfErrno(error, `cannot write in ${root}`);
     });
@@ -233,7 +233,7 @@ export class Registry implements Service {
   }
 
   async #free(): Promise<number> {
-    const away = this.#mount.away();
+    const away = await this.#mount.away();
     if (away !== this.#away && away !== undefined) this.#context.say("warn", `nothing is taken: ${away}`);
     this.#away = away;
     if (away === undefined) return freeBytesAt(this.#options.root);

@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { Device } from "../../core/plugin.js";
+import { filter, firstValueFrom } from "../../core/rxjs.js";
 import { plugin } from "../../plugins/local/plugin.js";
-import { calm, expectFault } from "./clause.js";
+import { calm, expectFault, until } from "./clause.js";
 import { filesBelow, onMedium } from "./files.js";
 import { cut } from "./readers.js";
 import { sourceClauses } from "./source.js";
@@ -28,6 +29,7 @@ function below(parent: () => Promise<string>, exfat = false) {
     const dir = join(base, "root");
     await fs.mkdir(dir);
     const device = deviceAt(dir);
+    await firstValueFrom(device.presence$.pipe(filter(({ state }) => state === "attached")));
     return {
       device,
       ...onMedium(dir, exfat),
@@ -43,6 +45,24 @@ function below(parent: () => Promise<string>, exfat = false) {
 const make = below(() => Promise.resolve(tmpdir()));
 targetClauses({ name: "target: local", make });
 sourceClauses({ name: "source: local", make });
+
+test("local: a directory that comes after the start is watched from then on", async (t) => {
+  const base = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
+  const device = deviceAt(join(base, "root"));
+  t.after(async () => {
+    await device.close();
+    await fs.rm(base, { recursive: true });
+  });
+  let hints = 0;
+  const states: string[] = [];
+  device.presence$.subscribe(({ state }) => states.push(state));
+  device.source?.changes$?.subscribe(() => (hints += 1));
+  await until("that it is away", () => states.at(-1) === "detached");
+  await fs.mkdir(join(base, "root"));
+  await until("that it is there", () => states.at(-1) === "attached");
+  await fs.writeFile(join(base, "root", "a"), "content of a");
+  await until("a hint", () => hints > 0);
+});
 
 /** Directories that are mounted over themselves just now. */
 const bound = new Set<string>();
