@@ -13,7 +13,7 @@ import { bufferFor } from "./fs.js";
 import type { Lane } from "./lane.js";
 import type { LiveFile } from "./live.js";
 import type { Digest, FileEntry, Source } from "./plugin.js";
-import { marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
+import { hasLeft, marksIn, stampOf, type DeliveryRow, type StoredReceipt, type VersionRow } from "./rows.js";
 import { sampleAt, samplesOf } from "./samples.js";
 import { giveUp } from "./space.js";
 import type { Sidecar, SpoolWriter } from "./spool.js";
@@ -143,8 +143,10 @@ export class PullJob {
 
   /** A file that grew: what the spool has of the version before is taken over, if it is the beginning of this one. */
   async #adoptBase(entry: FileEntry): Promise<void> {
-    const base = this.#bases.find(({ spooled, durable }) => spooled > 0 && durable > 0);
-    if (base === undefined || base.durable > this.#version.size) return;
+    // One that has left its place did not grow, nor did one of the same size: whatever its first bytes and its last are, others may lie between.
+    if (this.#bases.some((base) => hasLeft(base) || this.engine.queue.leaving.isDoubted(base.id))) return;
+    const base = this.#bases.find(({ spooled, durable, size }) => spooled > 0 && durable > 0 && size < this.#version.size);
+    if (base === undefined) return;
     if (!(await this.#sameSamples(base.id, entry, base.durable))) return;
     await this.engine.spool.adopt(base.id, this.#version.id, base.durable);
     await this.#record({ durable: base.durable, generation: this.#version.generation });

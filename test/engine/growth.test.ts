@@ -6,6 +6,14 @@ import { Fault } from "../../core/errors.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 
 const t0 = Date.UTC(2026, 4, 1);
+const middle = 12_000;
+
+/** 24 KiB that differ in one byte. */
+function likeOthers(byte: number): Buffer {
+  const bytes = Buffer.alloc(24_576);
+  bytes[middle] = byte;
+  return bytes;
+}
 
 test("a file that grew twice before it was pulled still takes the place of the version that was delivered", async (t) => {
   const bench = new Bench(t);
@@ -340,4 +348,42 @@ test("a source that learns to tell times, or forgets them, makes no file new; on
   card.put("log.bin", "another", t0 + 5000);
   await listed();
   await until(bench, "second", () => bench.states("out").filter((state) => state === "done").length === 2);
+});
+
+for (const [what, after, longer, timeMs] of [
+  ["is of the same size", "keep", 0, 1000],
+  ["is of the same size and time, after that was deleted", "delete", 0, 0],
+  ["is longer, after that was deleted", "delete", 100, 1000],
+] as const)
+  test(`another that begins and ends as the version before, and ${what}, is read whole: its copy here is not taken for it`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    card.put("a", likeOthers(1), t0);
+    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: after }], {
+      device: { intervalMs: 50 },
+    });
+    await until(bench, "it is there", () => bench.states("out").join() === "done" && (after === "keep" || card.files.size === 0));
+    card.put("a", Buffer.concat([likeOthers(2), Buffer.alloc(longer)]), t0 + timeMs);
+    await until(bench, "both are done", () => bench.states("out").join() === "done,done");
+    assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes[middle]).sort(), [1, 2]);
+  });
+
+test("what was fetched of a file is not taken for the beginning of another of its size", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { chunk: 4096 });
+  const out = new FakeDevice("out");
+  card.put("a", likeOthers(1), t0);
+  card.before = (call) => (call === "read a 20480" ? Promise.reject(new Fault("offline", "pulled out")) : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }], { device: { intervalMs: 50 } });
+  await until(bench, "some of it is here", () => {
+    const version = bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions");
+    return version?.durable === 20480;
+  });
+  card.attach(false);
+  card.before = () => undefined;
+  card.put("a", likeOthers(2), t0 + 1000);
+  card.attach(true);
+  await until(bench, "the other is there", () => bench.states("out").includes("done"));
+  assert.deepEqual(out.files.get("a")?.bytes, likeOthers(2));
 });
