@@ -1,5 +1,5 @@
 /**
- * Files that are at their source again after they were deleted or archived there, and look as before: a name that is used again, or a deletion that its medium
+ * Files that are at their source again after they were deleted or archived there, perhaps, and look as before: a name that is used again, or a deletion that its medium
  * forgot. What is in them tells, which is read once, one after another, while nothing else is to be fetched; what is as it was stays there, and that is told.
  */
 import type { Engine } from "./engine.js";
@@ -69,6 +69,8 @@ export class Back {
       const known = engine.queue.version(id);
       if (known === undefined) return;
       const delivered = deliveredDigest(known, engine.queue.deliveriesOf(id));
+      // Nothing tells whether it is another, and perhaps it was there all the time.
+      if (!hasLeft(known) && delivered?.startsWith("sha256:") !== true) return;
       if (delivered !== undefined && (await lane.host(stop, (signal) => this.#holds(id, entry, delivered, signal)))) await this.#keep(id);
       else this.#others.add(id);
       this.#failed.delete(id);
@@ -105,7 +107,12 @@ export class Back {
   async #keep(id: string): Promise<void> {
     const { engine, lane } = this;
     const version = engine.queue.version(id);
-    if (version === undefined || !hasLeft(version)) return;
+    if (version === undefined) return;
+    if (!hasLeft(version)) {
+      // It was not, as far as it was tried until now.
+      if (!engine.queue.releasable.has(id)) engine.queue.leaving.ended(id);
+      return;
+    }
     await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", backAsItWas, id));
     const { source, path, medium } = version;
     // Under the rules of now it is to stay.

@@ -156,7 +156,8 @@ function forget({ journal, queue }: Engine, id: string, before: number): Forgott
   journal.run("DELETE FROM meta WHERE key IN (SELECT 'marks:' || id FROM deliveries WHERE version = ?)", id);
   journal.run("DELETE FROM deliveries WHERE version = ?", id);
   journal.run("DELETE FROM absent WHERE version = ?", id);
-  queue.notToRelease(id);
+  queue.releasable.delete(id);
+  queue.leaving.ended(id);
   return { deliveries: done?.deliveries ?? 0, bytes: done?.bytes ?? 0 };
 }
 

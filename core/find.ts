@@ -479,7 +479,10 @@ export class Finder {
   /** Whether it is what was found there before, as far as that is known now. */
   #isSame(known: Latest, entry: FileEntry): boolean {
     if (!sameStamp(known, entry)) return false;
-    const isBack = hasLeft(known) && (this.engine.queue.left.get(known.id)?.atMs ?? -Infinity) < this.#beganMs;
+    const { left, leaving, releasable } = this.engine.queue;
+    // What is doubted release compares, but for what is not to be acted on now.
+    const mayHaveLeft = hasLeft(known) || (leaving.isDoubted(known.id) && !releasable.has(known.id));
+    const isBack = mayHaveLeft && (left.get(known.id)?.atMs ?? -Infinity) < this.#beganMs;
     return !(isBack && this.#back.isAnother(known.id, entry));
   }
 

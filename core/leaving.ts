@@ -21,14 +21,14 @@ export class Leaving {
 
   constructor(readonly journal: Pick<Journal, "all" | "commit" | "setMeta">) {}
 
-  /** After a start. */
-  recover(isReleasable: (version: string) => boolean): void {
+  /** After a start. `mayLeave`: whether a version may be acted on, by these rules or others. */
+  recover(mayLeave: (version: string) => boolean): void {
     for (const { key, value } of this.journal.all<{ key: string; value: string }>(
       "SELECT key, value FROM meta WHERE key >= ? AND key < ?",
       keyOf(""),
       `${keyOf("").slice(0, -1)};`,
     ))
-      for (const id of (JSON.parse(value) as string[]).filter(isReleasable)) this.#doubted.set(id, key.slice(keyOf("").length));
+      for (const id of (JSON.parse(value) as string[]).filter(mayLeave)) this.#doubted.set(id, key.slice(keyOf("").length));
   }
 
   /** Whether a version was perhaps acted on already. */
@@ -46,7 +46,7 @@ export class Leaving {
     for (const source of new Set(this.#doubted.values())) this.#note(source, []);
   }
 
-  /** What was done with it has its record, or nothing is to be done. */
+  /** What was done with it has its record, or it is known no more. */
   ended(version: string): void {
     this.#doubted.delete(version);
   }

@@ -20,6 +20,7 @@ import {
   canSend,
   elsewhere,
   goesBefore,
+  hasLeft,
   isReleasable,
   marksIn,
   sendable,
@@ -112,7 +113,10 @@ export class Queue {
     for (const { target } of this.journal.all<{ target: string }>(following)) this.following.add(target);
     for (const { id, source } of this.journal.all<VersionRow>(`SELECT id, source FROM versions v WHERE ${isReleasable}`))
       this.releasable.set(id, { source, notBeforeMs: 0 });
-    this.leaving.recover((id) => this.#mayLeave(this.version(id)));
+    this.leaving.recover((id) => {
+      const version = this.version(id);
+      return version !== undefined && !hasLeft(version);
+    });
   }
 
   /** What waits for devices that are not among these. It keeps waiting: a device may come back. */
@@ -495,22 +499,10 @@ export class Queue {
         if (held(version, deliveries)) continue;
         return version;
       }
-      // Once every required target has it, it is here again; what is doubted of it is so still.
-      if (this.#mayLeave(version)) this.releasable.delete(id);
-      else this.notToRelease(id);
+      // Once every required target has it, or other rules ask for it, it is here again, and what was doubted of it is so still.
+      this.releasable.delete(id);
     }
     return undefined;
-  }
-
-  /** Nothing was done at its source yet, and its route asks for that. */
-  #mayLeave(version: VersionRow | undefined): boolean {
-    return version !== undefined && version.released === null && version.after !== "keep";
-  }
-
-  /** Nothing is to be done at its source any more. */
-  notToRelease(id: string): void {
-    this.releasable.delete(id);
-    this.leaving.ended(id);
   }
 
   /** A source attached: what failed there is due. */

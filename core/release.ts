@@ -17,7 +17,16 @@ import type { Lane } from "./lane.js";
 import type { Digest } from "./plugin.js";
 import { otherName } from "./names.js";
 import { digestAtSource } from "./read-again.js";
-import { deliveredDigest, type DeliveryRow, leftItsPlace, olderKey, stampOf, type StoredReceipt, type VersionRow } from "./rows.js";
+import {
+  deliveredDigest,
+  type DeliveryRow,
+  hasLeft,
+  leftItsPlace,
+  olderKey,
+  stampOf,
+  type StoredReceipt,
+  type VersionRow,
+} from "./rows.js";
 import { reasonOf, toldFailed } from "./retry.js";
 import { durationText } from "./text.js";
 import { workers } from "./workers.js";
@@ -52,7 +61,9 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         engine.queue.left.set(version.id, { source: lane.name, atMs: engine.clock.monotonicMs() });
         // Not waited for: what a power cut takes of it is found out anew.
         await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
-        engine.queue.notToRelease(version.id);
+        engine.queue.releasable.delete(version.id);
+        // Of what is kept, other rules may ask for it again.
+        if (hasLeft({ released: what })) engine.queue.leaving.ended(version.id);
         engine.queue.uncopied.delete(version.id);
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });

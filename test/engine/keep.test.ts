@@ -10,6 +10,7 @@ import { Bench, FakeDevice, until } from "../fake-device.js";
 
 const day = 86_400_000;
 const t0 = Date.UTC(2026, 4, 1);
+const often = { device: { intervalMs: 50 } };
 const never = () => new AbortController().signal;
 const codesOf = async (bench: Bench, what: string) =>
   (await why(bench.daemon.engine, what, true, never())).flatMap(({ reasons }) => reasons.map(({ code }) => code));
@@ -29,6 +30,8 @@ function deletedUnanswered(card: FakeDevice): void {
     return Promise.reject(new Fault("transient", "the answer was lost"));
   };
 }
+
+const contentsOf = ({ files }: FakeDevice) => [...files.values()].map(({ bytes }) => bytes.toString()).sort();
 
 /** a.bin is here, its delivery rejected and then forgotten. */
 async function forgotten(bench: Bench, card: FakeDevice, out: FakeDevice): Promise<void> {
@@ -234,7 +237,7 @@ test("power goes after a file was deleted at its source, before that is noted: a
   await bench.killedAt(card, "remove a", start, () => card.put("a", "the other"));
   await start();
   await until(bench, "deleted", () => card.files.size === 0);
-  assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+  assert.deepEqual(contentsOf(out), ["the first", "the other"]);
 });
 
 for (const timeless of [true, false])
@@ -276,7 +279,7 @@ test("the link breaks after a file was deleted at its source: another that took 
   aheadMs = 31_000;
   work$.next();
   await until(bench, "deleted", () => card.files.size === 0);
-  assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+  assert.deepEqual(contentsOf(out), ["the first", "the other"]);
 });
 
 test("nothing is deleted at its source before its receipt is on the medium", async (t) => {
@@ -336,7 +339,7 @@ test("a reload ends a deletion at its source whose answer has not come: another 
   await until(bench, "it is asked for", () => met);
   await bench.reload(devices, [{ ...route, weight: 2 }], { device: { intervalMs: 50 } });
   await until(bench, "deleted", () => card.files.size === 0);
-  assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+  assert.deepEqual(contentsOf(out), ["the first", "the other"]);
 });
 
 test("another that took the place of what was deleted does not wait for a target that need not have the first, which gets it from its copy here", async (t) => {
@@ -356,12 +359,11 @@ test("another that took the place of what was deleted does not wait for a target
   await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
   aheadMs = 31_000;
   work$.next();
-  const contents = ({ files }: FakeDevice) => [...files.values()].map(({ bytes }) => bytes.toString()).sort();
   await until(bench, "both are there", () => ground.files.size === 2 && card.files.size === 0);
   review.attach(true);
   await until(bench, "there, too", () => review.files.size === 2);
-  assert.deepEqual([contents(ground), contents(review)], [contents(ground), contents(ground)]);
-  assert.deepEqual(contents(ground), ["the first", "the other"]);
+  assert.deepEqual([contentsOf(ground), contentsOf(review)], [contentsOf(ground), contentsOf(ground)]);
+  assert.deepEqual(contentsOf(ground), ["the first", "the other"]);
 });
 
 for (const notTaken of [true, false])
@@ -399,26 +401,56 @@ test("what could not be deleted at its source is tried as soon as that attaches 
   await until(bench, "deleted", () => card.files.size === 0);
 });
 
-test("what is not to be deleted any more is not noted any more as perhaps deleted", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true });
-  card.put("a", "content");
-  card.before = (call) => (call.startsWith("remove ") ? Promise.reject(new Fault("transient", "the answer was lost")) : undefined);
-  const devices = { sources: [card], targets: [new FakeDevice("out")] };
-  const start = (afterDelivery: "delete" | "keep") => [{ from: "card", to: ["out"], afterDelivery }];
-  await bench.start(devices, start("delete"), { device: { intervalMs: 50 } });
-  const { queue } = bench.daemon.engine;
-  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
-  const [id = ""] = queue.releasable.keys();
-  assert.ok(queue.leaving.isDoubted(id));
-  await bench.reload(devices, start("keep"), { device: { intervalMs: 50 } });
-  await until(bench, "it is to stay", () => {
-    bench.clock.monotonicMs = () => performance.now() + 60_000;
-    bench.daemon.engine.work$.next();
-    return queue.releasable.size === 0;
+for (const killed of [false, true])
+  test(`what was perhaps deleted is compared also where no rule asked for it meanwhile${killed ? ", and power went" : ""}`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const out = new FakeDevice("out");
+    card.put("a", "the first");
+    deletedUnanswered(card);
+    const devices = { sources: [card], targets: [out] };
+    const route = (...include: string[]) => [{ from: "card", to: ["out"], include, afterDelivery: "delete" as const }];
+    await bench.start(devices, route("a"), often);
+    const { queue } = bench.daemon.engine;
+    await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+    await bench.reload(devices, route("b"), often);
+    card.attach(false);
+    card.attach(true);
+    await until(bench, "it is kept", () => bench.events.some(({ message }) => message.includes("no route asks for it")));
+    if (killed) {
+      await bench.daemon.engine.journal.durable();
+      await bench.kill();
+      await bench.start(devices, route("a"), often);
+    } else await bench.reload(devices, route("a"), often);
+    await until(bench, "deleted", () => card.files.size === 0);
+    assert.deepEqual(contentsOf(out), ["the first", "the other"]);
   });
-  assert.ok(!queue.leaving.isDoubted(id));
-});
+
+for (const [what, after, targets] of [
+  ["that is to stay there now", "keep", ["out"]],
+  ["a target that is new, and away, is to have that first", "delete", ["out", "two"]],
+] as const)
+  test(`another in the place of what was perhaps deleted arrives also where ${what}`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true });
+    const [out, two] = [new FakeDevice("out"), new FakeDevice("two")];
+    two.attach(false);
+    card.put("a", "the first");
+    deletedUnanswered(card);
+    const devices = { sources: [card], targets: [out, two] };
+    await bench.start(devices, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+    const { queue } = bench.daemon.engine;
+    await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+    await bench.reload(devices, [{ from: "card", to: targets, afterDelivery: after }], often);
+    card.attach(false);
+    card.attach(true);
+    await until(bench, "it arrives", () => out.files.size === 2);
+    assert.deepEqual(contentsOf(out), ["the first", "the other"]);
+    if (after === "keep") return;
+    two.attach(true);
+    await until(bench, "deleted", () => card.files.size === 0);
+    assert.deepEqual(contentsOf(two), ["the first", "the other"]);
+  });
 
 for (const killed of [false, true])
   test(`what was perhaps deleted is compared also where another target is to have it first${killed ? ", and power goes meanwhile" : ""}`, async (t) => {
@@ -432,7 +464,6 @@ for (const killed of [false, true])
     deletedUnanswered(card);
     const devices = { sources: [card], targets: [out, two] };
     const route = (...to: string[]) => [{ from: "card", to, afterDelivery: "delete" as const }];
-    const often = { device: { intervalMs: 50 } };
     await bench.start(devices, route("out"), often);
     const { queue } = bench.daemon.engine;
     await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
@@ -447,5 +478,5 @@ for (const killed of [false, true])
     }
     two.attach(true);
     await until(bench, "deleted", () => card.files.size === 0);
-    assert.deepEqual([...out.files.values()].map(({ bytes }) => bytes.toString()).sort(), ["the first", "the other"]);
+    assert.deepEqual(contentsOf(out), ["the first", "the other"]);
   });
