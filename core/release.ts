@@ -238,6 +238,8 @@ class Kept {
 
 /** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
 async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal, acts: () => void): Promise<string | Kept> {
+  // What is at its place is another, which is found by itself, whatever it looks like.
+  if (version.state === "gone") return leftItsPlace.gone;
   const tree = lane.device.tree;
   const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;

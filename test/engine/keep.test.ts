@@ -480,3 +480,45 @@ for (const killed of [false, true])
     await until(bench, "deleted", () => card.files.size === 0);
     assert.deepEqual(contentsOf(out), ["the first", "the other"]);
   });
+
+test("what an optional target finds to be another by now, read in place, is not deleted as what the required one has", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, inPlace: true });
+  const [out, two] = [new FakeDevice("out"), new FakeDevice("two")];
+  card.put("a", "the first");
+  two.before = async (call) => {
+    if (call !== "write a 0") return;
+    await until(bench, "the required one has it", () => bench.states("out")[0] === "done");
+    card.put("a", "the other");
+    two.before = () => undefined;
+  };
+  const to = ["out", { device: "two", required: false }];
+  await bench.start({ sources: [card], targets: [out, two] }, [{ from: "card", to, afterDelivery: "delete" }], often);
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual(contentsOf(out), ["the first", "the other"]);
+});
+
+test("what is another by now, as fetching it once more for an optional target tells, is not deleted as what the required one has", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const [out, two] = [new FakeDevice("out"), new FakeDevice("two")];
+  card.put("a", "the first");
+  card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("denied", "locked")) : undefined);
+  const devices = { sources: [card], targets: [out, two] };
+  const route = (...to: { device: string; required: boolean }[]) => [
+    { from: "card", to: ["out", ...to], afterDelivery: "delete" as const },
+  ];
+  await bench.start(devices, route(), often);
+  const { queue } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  bench.clock.offsetMs = 30 * day;
+  await expire(bench.daemon.engine, never());
+  card.put("a", "the other");
+  await bench.reload(devices, route({ device: "two", required: false }), often);
+  await until(bench, "it is seen", () => bench.events.some(({ what }) => what === "changed"));
+  card.before = () => undefined;
+  card.attach(false);
+  card.attach(true);
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual(contentsOf(out), ["the first", "the other"]);
+});
