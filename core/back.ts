@@ -13,6 +13,8 @@ import { backAsItWas, deliveredDigest, hasLeft } from "./rows.js";
 
 /** One that could not be read is left for so long. */
 const againMs = 600_000;
+/** The same, where the device did not answer. */
+const soonMs = 1000;
 
 export class Back {
   /** Versions of which the place has another file now. */
@@ -63,7 +65,8 @@ export class Back {
 
   async #read(id: string, entry: FileEntry): Promise<void> {
     const { engine, lane, stop } = this;
-    const from = this.#begun.get(id)?.offset ?? 0;
+    const before = this.#begun.get(id);
+    const from = before?.offset ?? 0;
     try {
       if (stop.aborted || !lane.attached) return;
       const known = engine.queue.version(id);
@@ -81,12 +84,12 @@ export class Back {
       const ofFile = isFault(error, "missing", "changed") || (isFault(error, "denied") && (await lane.usable(stop)));
       if (!ofFile) lane.noteFault(error);
       if (isFault(error, "missing", "changed")) this.#begun.delete(id);
-      const isFurther = (this.#begun.get(id)?.offset ?? 0) > from;
-      // It goes on at once; what comes no further would be asked for without end.
-      if (isFurther && lane.attached) this.again();
-      // The next listing sees it, once the device is there.
-      if (isFurther || isFault(error, "offline")) return;
-      this.#failed.set(id, { reason: reasonOf(error), notBeforeMs: engine.clock.monotonicMs() + againMs });
+      const now = this.#begun.get(id);
+      const isFurther = now !== undefined && now.offset > (now === before ? from : 0);
+      // What comes no further would be asked for without end. Where the device was away, the next listing sees it, or the first once it is there.
+      const isOffline = isFault(error, "offline");
+      if (!isFurther && (lane.attached || !isOffline))
+        this.#failed.set(id, { reason: reasonOf(error), notBeforeMs: engine.clock.monotonicMs() + (isOffline ? soonMs : againMs) });
       this.again();
     } finally {
       this.#asked.delete(id);
@@ -99,9 +102,10 @@ export class Back {
     this.#begun.set(id, sofar);
     const digest = await digestBehind(engine, lane, entry, sofar, signal);
     this.#begun.delete(id);
-    if (digest === delivered) return true;
-    // Of another file in its place by then the parts are of two.
-    return sofar.parts > 1 && (await digestBehind(engine, lane, entry, new ReadSoFar(), signal)) === delivered;
+    if (digest === delivered || sofar.parts === 1 || sofar.isSecond) return digest === delivered;
+    // Of another file in its place by then the parts are of two. The second reading counts, in parts or not: the link may break each time.
+    this.#begun.set(id, new ReadSoFar(true));
+    return this.#holds(id, entry, delivered, signal);
   }
 
   async #keep(id: string): Promise<void> {

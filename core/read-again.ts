@@ -19,6 +19,9 @@ export class ReadSoFar {
   offset = 0;
   /** By how many runs. */
   parts = 0;
+
+  /** `isSecond`: after another that was of several parts. */
+  constructor(readonly isSecond = false) {}
 }
 
 /** Its SHA-256. Throws the source's Fault. */

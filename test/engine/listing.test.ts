@@ -353,3 +353,61 @@ test("what is back at a source that lists, and is offline whenever it is read, i
   await sleep(500);
   assert.equal(opened, 1);
 });
+
+test("another file that is back at a source whose link breaks at each reading is found as another", async (t) => {
+  const bench = new Bench(t);
+  let aheadMs = 0;
+  bench.clock.monotonicMs = () => performance.now() + aheadMs;
+  const card = new FakeDevice("card", { tree: true, chunk: 10 });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "0123456789".repeat(10));
+  const start = () =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+      device: { intervalMs: 50 },
+    });
+  await start();
+  await until(bench, "taken away", () => card.files.size === 0);
+  await bench.stop();
+  card.put("a.bin", "abcdefghij".repeat(10));
+  bench.events.length = 0;
+  let read = 0;
+  card.before = (call) => {
+    if (call.startsWith("open a.bin")) read = 0;
+    if (!call.startsWith("read a.bin") || (read += 1) <= 6) return undefined;
+    return Promise.reject(new Fault("transient", "the link is lost"));
+  };
+  await start();
+  await until(bench, "it is found", () => {
+    aheadMs += 10_000;
+    return bench.events.some(({ what }) => what === "found");
+  });
+  card.before = () => undefined;
+  await until(bench, "both are there", () => {
+    aheadMs += 10_000;
+    return out.files.size === 2;
+  });
+});
+
+test("what is back at its source, where that does not answer once when it is read, is told as left by a run that ends", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a.bin", "the first");
+  const start = () =>
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+      device: { intervalMs: 1500 },
+    });
+  await start();
+  await until(bench, "taken away", () => card.files.size === 0);
+  await bench.stop();
+  card.put("a.bin", "the other");
+  let isBroken = false;
+  card.before = (call) => {
+    if (isBroken || !call.startsWith("open a.bin")) return undefined;
+    isBroken = true;
+    return Promise.reject(new Fault("offline", "no answer"));
+  };
+  await start();
+  assert.equal((await bench.daemon.drained(AbortSignal.timeout(20_000))).unread, 1);
+  await until(bench, "it is delivered after the next listing", () => out.files.size === 2);
+});
