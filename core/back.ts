@@ -51,11 +51,11 @@ export class Back {
 
   /** Why it is not known of a version, which was taken away, what is there again. */
   reasonFor(version: string): string | undefined {
+    const known = this.engine.queue.version(version);
+    const was = known === undefined || hasLeft(known) ? "it is there again after it was taken away" : "perhaps it was taken away";
     const failed = this.#failed.get(version);
-    if (failed !== undefined) return `it is there again after it was taken away, and cannot be read: ${failed.reason}`;
-    return this.#asked.has(version)
-      ? "it is there again after it was taken away, and is read to see whether it is another file"
-      : undefined;
+    if (failed !== undefined) return `${was}, and cannot be read: ${failed.reason}`;
+    return this.#asked.has(version) ? `${was}, and is read to see whether it is another file` : undefined;
   }
 
   /** The same, of one that could not be read. */
