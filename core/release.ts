@@ -231,6 +231,8 @@ export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
   return device.source?.mayGrow?.(path) === true;
 }
 
+const another = "kept: the source has another file under that name by now";
+
 /** A route asks for it, and it cannot be done; `isKept` knows it from the journal. */
 class Kept {
   constructor(readonly why: string) {}
@@ -238,8 +240,9 @@ class Kept {
 
 /** Does what the route says; one line on what was done, or why nothing ever will be. `acts` is called before that. Throws the source's Fault. */
 async function release(engine: Engine, lane: Lane, version: VersionRow, signal: AbortSignal, acts: () => void): Promise<string | Kept> {
-  // What is at its place is another, which is found by itself, whatever it looks like.
+  // What is at its place by now is found, and acted on, by itself, whatever it looks like.
   if (version.state === "gone") return leftItsPlace.gone;
+  if (engine.queue.latest(lane.name, version)?.id !== version.id) return another;
   const tree = lane.device.tree;
   const asked = (engine.routes.get(lane.name) ?? []).some(({ rules }) => rules.route.afterDelivery !== "keep" && rules.wants(version));
   if (!asked) return `kept: no route asks for it to be ${version.after === "delete" ? "deleted" : "archived"} any more`;
@@ -296,7 +299,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       }
     return new Kept(`kept: its archive has ${archived} already${other === undefined ? "" : `, and ${other}`}`);
   } catch (error) {
-    if (isFault(error, "changed")) return "kept: the source has another file under that name by now";
+    if (isFault(error, "changed")) return another;
     if (isFault(error, "missing")) return leftItsPlace.gone;
     if (isFault(error, "rejected")) return new Kept(`kept: ${reasonOf(error)}`);
     throw error;

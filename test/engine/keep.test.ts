@@ -522,3 +522,26 @@ test("what is another by now, as fetching it once more for an optional target te
   await until(bench, "deleted", () => card.files.size === 0);
   assert.deepEqual(contentsOf(out), ["the first", "the other"]);
 });
+
+test("only the newest of the files that had a name is deleted at its source: an older one may look as one that came later", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("denied", "locked")) : undefined);
+  card.put("a", "the first", t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+  const { queue } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  card.put("a", "the second", t0 + 1000);
+  await until(bench, "the second is there", () => out.files.size === 2);
+  out.attach(false);
+  card.put("a", "the third", t0);
+  await until(bench, "the third is found", () => bench.states("out").length === 3);
+  card.before = () => undefined;
+  card.attach(false);
+  card.attach(true);
+  await until(bench, "the others are looked at", () => bench.events.filter(({ what }) => what === "released").length === 2);
+  out.attach(true);
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual(contentsOf(out), ["the first", "the second", "the third"]);
+});
