@@ -2,13 +2,13 @@
  * What this machine's network is like now: interfaces, wireless networks, whether the way out is metered, whether the right server answers. What has to be
  * asked of a program or a server is asked at most every 10 s. Each question answers undefined when it is so, else why it is not, for a person.
  */
-import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import http from "node:http";
 import https from "node:https";
 import { networkInterfaces } from "node:os";
 import picomatch from "picomatch";
 import type { Clock } from "./plugin.js";
+import { runCommand } from "./program.js";
 import type { Reach } from "./when.js";
 
 const askMs = 10_000;
@@ -18,15 +18,15 @@ const mostChars = 65_536;
 /** What a program printed; undefined where it is not there or fails. */
 export type Runs = (command: string, args: readonly string[]) => Promise<string | undefined>;
 
-const runs: Runs = (command, args) =>
-  new Promise((resolve) => {
-    execFile(
-      command,
-      [...args],
-      { timeout: 5000, env: { PATH: "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" } },
-      (error, out) => resolve(error === null ? out : undefined),
-    );
-  });
+const path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** One that does not end by itself is killed with all that it began: all that is looked at waits for its answer. */
+export const runsWithin =
+  (ms: number): Runs =>
+  async (command, args) => {
+    const { code, out } = await runCommand(command, args, ms, new AbortController().signal, { env: { PATH: path, LC_ALL: "C" } });
+    return code === 0 ? out : undefined;
+  };
 
 export class Machine {
   readonly #known = new Map<string, { readonly value: Promise<unknown>; readonly untilMs: number }>();
@@ -35,7 +35,7 @@ export class Machine {
   constructor(
     readonly clock: Clock,
     public metered: readonly string[],
-    readonly ask: Runs = runs,
+    readonly ask: Runs = runsWithin(5000),
     readonly interfaces: () => readonly string[] = interfacesNow,
     readonly routes: () => Promise<Routes> = routesNow,
   ) {}

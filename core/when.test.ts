@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import * as v from "valibot";
 import { RealClock } from "./clock.js";
-import { Machine, waysOut, type Runs } from "./machine.js";
+import { Machine, runsWithin, waysOut, type Runs } from "./machine.js";
 import { heldBy, whenSchema, type Facts } from "./when.js";
 
 const clock = new RealClock(false);
@@ -35,6 +36,15 @@ test("in a night in which the clocks change a window begins an hour sooner, or l
   // That night has no such quarter of an hour; of a longer window it has the end.
   assert.equal(await begins("2026-03-29T01:29:00+01:00", "02:30-02:45"), 24 * 3_600_000 + 60_000);
   assert.equal(await begins("2026-03-29T01:29:00+01:00", "02:30-04:00"), 31 * 60_000);
+});
+
+test("a program that heeds no request to end is not waited for, nor what it began", async () => {
+  const within = async (ms: number, script: string) =>
+    Promise.race([runsWithin(ms)("sh", ["-c", script]), setTimeout(5000, "waited", { ref: false })]);
+  assert.equal(await within(300, "trap '' TERM; echo begun; sleep 10; sleep 10"), undefined);
+  assert.equal(await within(300, "sleep 10 & echo begun"), "begun\n");
+  assert.equal(await within(4000, "echo $LC_ALL"), "C\n");
+  assert.equal(await within(4000, "echo no; exit 8"), undefined);
 });
 
 test("a window of the day, also over midnight; how long it takes until it begins", async () => {
