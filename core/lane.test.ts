@@ -111,6 +111,17 @@ test("a target that asked to wait has no slots until then, or until it attaches 
   await lane.close();
 });
 
+test("why a target takes no more is told until it takes a file after its pause, not what was on its way before", async () => {
+  const { lane, clock } = laneOf(2);
+  lane.pauseTarget(60_000, "no space is left");
+  lane.noteTaken();
+  assert.equal(lane.idleReason, "no space is left");
+  clock.ms = 60_001;
+  lane.noteTaken();
+  assert.equal(lane.idleReason, undefined);
+  await lane.close();
+});
+
 test("a service that could not be started stands as detached until it is served, whatever it told before", () => {
   const { lane, presence$ } = laneOf();
   let edges = 0;

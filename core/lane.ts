@@ -202,7 +202,7 @@ export class Lane {
     return this.proven && this.slots("target") > 1 ? this.device.target?.features.pipeline : undefined;
   }
 
-  /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. `why`: said until it takes a file again. */
+  /** It asked to wait, or has no space: nothing is sent to it for so long, or until it attaches anew. `why`: said until it takes a file after that. */
   pauseTarget(ms: number, why?: string): void {
     this.#stopped = why;
     this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.clock.monotonicMs() + ms);
@@ -212,7 +212,8 @@ export class Lane {
 
   /** It took a file. */
   noteTaken(): void {
-    this.#stopped = undefined;
+    // What was on its way when it asked for a pause says nothing of that.
+    if (this.pausedMs === 0) this.#stopped = undefined;
     this.#failed = 0;
     this.#putOff = 0;
   }
