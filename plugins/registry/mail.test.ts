@@ -1,6 +1,8 @@
 /** The mail that asks for confirmation, by real SMTP: what is decided while it is under way, what a server refuses, and whom it believes. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -101,6 +103,37 @@ test("a mail server's own certificate is believed where the configuration has it
   const letter = { to: "pilot@example.org", subject: "x", text: "y" };
   assert.equal((await (await Mailer.of(at({ tls: { ca } }))).send(letter)).state, "sent");
   assert.equal((await (await Mailer.of(at({}))).send(letter)).state, "later");
+});
+
+test("a mail server that repeats what it was told to log in makes no password known", async (t) => {
+  const server = createServer((socket) => {
+    socket.write("220 here\r\n");
+    socket
+      .on("error", () => undefined)
+      .on("data", (data) => {
+        const line = data.toString().trim();
+        if (line.startsWith("EHLO")) socket.write(`250-here\r\n250 AUTH ${ways}\r\n`);
+        else if (line === "AUTH LOGIN") socket.write("334 VXNlcm5hbWU6\r\n");
+        else if (line === Buffer.from("u").toString("base64")) socket.write("334 UGFzc3dvcmQ6\r\n");
+        else socket.write(`535 not known: ${line}, ${password}\r\n`);
+      });
+  });
+  let ways = "PLAIN";
+  const password = "geheim-4711";
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const options = { host: "127.0.0.1", port, secure: false, user: "u", password: new Secret(password), from: "g@example.org", tls: {} };
+  const letter = { to: "pilot@example.org", subject: "x", text: "y" };
+  for (ways of ["PLAIN", "LOGIN"]) {
+    const mailer = await Mailer.of(options);
+    const sent = await mailer.send(letter);
+    mailer.close();
+    assert.ok(sent.state === "later");
+    assert.match(sent.why, /535 not known: .*\*\*\*, \*\*\*$/);
+  }
+  await assert.rejects(Mailer.probe(options), (error) => isFault(error, "offline") && error.message.endsWith("***, ***"));
 });
 
 test("the letter says how long its link is still good", async (t) => {

@@ -32,10 +32,15 @@ const probeMs = 5000;
 export class Mailer {
   readonly #transport: Transporter;
   readonly #from: string;
+  /** What a server may repeat of a login: the password, and the forms in which it goes out. */
+  readonly #secrets: readonly string[];
 
-  private constructor(from: string, transport: Transporter) {
+  private constructor({ from, user = "", password }: MailOptions, transport: Transporter) {
     this.#from = from;
     this.#transport = transport;
+    const plain = password?.reveal() ?? "";
+    const coded = [plain, `\0${user}\0${plain}`].map((text) => Buffer.from(text).toString("base64"));
+    this.#secrets = plain.length < 3 ? [] : [...coded, plain];
   }
 
   /** Throws "config" where the file of certificates cannot be read. */
@@ -56,7 +61,7 @@ export class Mailer {
       disableFileAccess: true,
       disableUrlAccess: true,
     });
-    return new Mailer(options.from, transport);
+    return new Mailer(options, transport);
   }
 
   /** Whether the server lets it in; nothing is sent. Throws "offline", with the server's word, and "config". */
@@ -66,7 +71,7 @@ export class Mailer {
     try {
       await mailer.#transport.verify();
     } catch (error) {
-      throw new Fault("offline", `no mail can be sent by ${host}:${port}: ${wordOf(error)}`, { cause: error });
+      throw new Fault("offline", `no mail can be sent by ${host}:${port}: ${mailer.#wordOf(error)}`, { cause: error });
     }
   }
 
@@ -75,16 +80,19 @@ export class Mailer {
       await this.#transport.sendMail({ from: this.#from, to: { name: "", address: to }, subject, text });
       return { state: "sent" };
     } catch (error) {
-      return { state: isNoAddress(error) ? "refused" : "later", why: wordOf(error) };
+      return { state: isNoAddress(error) ? "refused" : "later", why: this.#wordOf(error) };
     }
   }
 
   close(): void {
     this.#transport.close();
   }
-}
 
-const wordOf = (error: unknown): string => (error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error));
+  #wordOf(error: unknown): string {
+    const word = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
+    return this.#secrets.reduce((text, secret) => text.replaceAll(secret, "***"), word);
+  }
+}
 
 /** RFC 5321, section 4.2.3, and RFC 3463: 5.7 is about who sends, which is the operator's to mend, as is all that is refused before or after the address. */
 function isNoAddress(error: unknown): boolean {
