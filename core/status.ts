@@ -157,8 +157,6 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
   const [onSource, here] = [sums?.source ?? 0, sums?.here ?? 0];
   const known = journal.get<{ bytes: number | null }>("SELECT SUM(size) AS bytes FROM deliveries WHERE state = 'done'");
   const done = (known?.bytes ?? 0) + forgottenIn(journal).bytes;
-  const rate = (kind: "pull" | "push") =>
-    engine.transfers.running.reduce((sum, transfer) => sum + (transfer.facts.kind === kind ? transfer.bytesPerSecond : 0), 0);
   const settling = [...engine.finders.values()].reduce((sum, finder) => sum + finder.unsettled, 0);
   const rereading = [...engine.finders.values()].reduce((sum, finder) => sum + finder.rereading, 0);
   const lost = lostIn(journal);
@@ -204,13 +202,41 @@ export function statusOf(engine: Engine, version: string, ready: boolean, refuse
       onSource,
       here,
       delivered: done,
-      sent: engine.transfers.running.reduce((sum, { facts, offset }) => sum + (facts.kind === "push" ? offset : 0), 0),
-      pullRate: rate("pull"),
-      pushRate: rate("push"),
+      seconds: secondsLeft(engine, onSource),
       copies: engine.config.routes.length > 0 || delivered > 0,
       syncs,
     }),
   };
+}
+
+/** The slowest hop decides: each target gets all of its own. While nothing is sent nobody can know. */
+function secondsLeft({ journal, transfers }: Engine, onSource: number): number | undefined {
+  const hop = (kind: "pull" | "push", to?: string) => {
+    const running = transfers.running.filter(({ facts }) => facts.kind === kind && (to === undefined || facts.to === to));
+    return {
+      rate: running.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0),
+      moved: running.reduce((sum, { offset }) => sum + offset, 0),
+    };
+  };
+  const targets = new Set(transfers.running.flatMap(({ facts }) => (facts.kind === "push" ? [facts.to] : [])));
+  const pushes = [...targets].flatMap((to) => {
+    const { rate, moved } = hop("push", to);
+    return rate > 0 ? [Math.max(0, openBytes(journal, to) - moved) / rate] : [];
+  });
+  if (pushes.length === 0) return undefined;
+  const { rate } = hop("pull");
+  return Math.max(...pushes, rate > 0 ? onSource / rate : 0);
+}
+
+/** Of all files that are still to go to a target, from their first bytes on. */
+function openBytes(journal: Journal, target: string): number {
+  const states = ["state = 'wanting'", "state = 'ready'", `${elsewhere} AND state = 'active'`];
+  const open = states.map((where) => `SELECT version FROM deliveries WHERE ${where} AND target = ?`).join(" UNION ALL ");
+  const sum = journal.get<{ bytes: number | null }>(
+    `SELECT SUM(size) AS bytes FROM (${open}) JOIN versions ON id = version WHERE versions.state IN ('found', 'sealed')`,
+    ...states.map(() => target),
+  );
+  return sum?.bytes ?? 0;
 }
 
 /** Why nothing is known of a device or a route. */
@@ -344,10 +370,8 @@ interface Sums {
   readonly onSource: number;
   readonly here: number;
   readonly delivered: number;
-  /** Of what is on its way to its targets now. */
-  readonly sent: number;
-  readonly pullRate: number;
-  readonly pushRate: number;
+  /** How long it still takes, where anybody can know. */
+  readonly seconds: number | undefined;
   /** There are copy routes, or were. */
   readonly copies: boolean;
   readonly syncs: Status["syncs"];
@@ -392,9 +416,7 @@ function summary({
   onSource,
   here,
   delivered,
-  sent,
-  pullRate,
-  pushRate,
+  seconds,
   copies,
   syncs,
 }: Sums): string {
@@ -418,9 +440,7 @@ function summary({
   const aside = [unsynced, ...ofSyncs.map((text) => `; ${text}`)].join("");
   if (calm) return `everything that was found is delivered (${sizeText(delivered)})${aside}`;
   if (open === 0) return `${wrong}${sizeText(delivered)} delivered, nothing is on its way${aside}`;
-  // The slower hop decides. While nothing is sent nobody can know.
-  const seconds = Math.max(0, (onSource + here - sent) / pushRate, pullRate > 0 ? onSource / pullRate : 0);
-  const left = pushRate > 0 ? `; about ${durationText(seconds)} left` : "";
+  const left = seconds === undefined ? "" : `; about ${durationText(seconds)} left`;
   return `${wrong}${sizeText(onSource)} only on its source, ${sizeText(here)} here and not yet everywhere, ${sizeText(delivered)} delivered${left}${aside}`;
 }
 

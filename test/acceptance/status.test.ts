@@ -346,6 +346,29 @@ test("what failed and is tried again is told with its reason, how many wait, and
   assert.match(out, /spool .*\n {2}in → cloud {2}3 wait after a failure: cannot write .*tired"\)$/m, "without a daemon nothing is tried");
 });
 
+test("how long it takes is as long as the slowest target takes for all of its own", async (t) => {
+  const world = new World(t);
+  for (const dir of ["slow", "fast"]) world.mkdir(dir);
+  const size = 16_000_000;
+  world.file("in/large", Buffer.alloc(size, 1));
+  const config = world.config({
+    devices: { in: local("in"), slow: local("slow", { maxRate: "1MiB/s" }), fast: local("fast", { maxRate: "4MiB/s" }) },
+    routes: [{ from: "in", to: ["slow", "fast"], into: "" }],
+  });
+  const program = new Program(["run", "--json", "--config", config]);
+  t.after(() => program.kill());
+  await program.until(({ what }) => what === "ready", "it is ready");
+  for (;;) {
+    const { transfers, summary, queue } = JSON.parse((await runProgram(["status", "--json", "--config", config])).out) as Status;
+    const slow = transfers.find(({ to }) => to === "slow");
+    assert.equal(queue.delivered, 0, "it was delivered before that was seen");
+    if (transfers.length < 2 || slow?.secondsLeft === undefined || slow.offset < size / 20) continue;
+    const [, seconds] = /about (\d+) s left/.exec(summary) ?? [];
+    assert.ok(Math.abs(Number(seconds) - slow.secondsLeft) <= 1, `${summary}; the slow transfer: ${slow.secondsLeft} s`);
+    return;
+  }
+});
+
 test("how long it takes counts what has been sent of a file", async (t) => {
   const world = new World(t);
   world.mkdir("out");
