@@ -44,7 +44,7 @@ export async function checkDisks(view: View, disks: readonly DiskWanted[], user:
       (dir) => dir.startsWith(`${helperPaths.disks}/`) || disks.some(({ mountPoint }) => mountPoint === dir),
     );
   } catch (error) {
-    return [finding("unseen", "disks", reasonOf(error), "sudo apt install util-linux")];
+    return [finding("unseen", "disks", reasonOf(error), "sudo apt install util-linux udev")];
   }
   const ways = await waysOf(view, user);
   return disks.flatMap((disk) => one(view, disk, blocks, ways, user));

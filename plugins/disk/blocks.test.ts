@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { blocksIn, matches, refusalOf, stayOf, type Block } from "./blocks.js";
+import { blocksIn, matches, readBlocks, refusalOf, stayOf, type Block } from "./blocks.js";
 
 const row = (path: string, more: Record<string, unknown> = {}) => ({
   ...{ path, kname: path.slice(5), pkname: null, "maj:min": "8:0", type: "disk", fstype: null, uuid: null, partuuid: null, label: null },
@@ -29,6 +29,14 @@ const pi = listing(
 );
 
 const below = (own: string) => (dir: string) => dir.startsWith(`${own}/`);
+
+test("where udev does not run, lsblk names disks and nothing that is on them: that is said, and not that none is there", async () => {
+  const read = (out: string, udev: string) =>
+    readBlocks(() => Promise.resolve({ code: 0, out, complaint: "" }), below("/x"), udev).then(({ length }) => length);
+  const blind = listing(row("/dev/vda"), row("/dev/sda", { rm: true }));
+  await assert.rejects(read(blind, "/nowhere/udev"), /what is on the disks: udev, .* does not run here/);
+  assert.deepEqual([await read(blind, "/"), await read(pi, "/nowhere/udev"), await read(listing(), "/nowhere/udev")], [2, 10, 0]);
+});
 
 test("any: every file system that can be taken out, and none that the system runs from", () => {
   const any = blocksIn(pi, below("/var/lib/filesync/devices/cards/mnt")).filter((block) => matches(block, { any: true }));

@@ -2,7 +2,7 @@
  * The file systems that this machine has on its disks, as `lsblk` (util-linux) tells them from udev's database, and which of them a device of the
  * configuration means.
  */
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { codeOf } from "../../core/errors.js";
@@ -59,10 +59,14 @@ const listing = v.object({ blockdevices: v.array(row) });
 const columns = "PATH,KNAME,PKNAME,MAJ:MIN,TYPE,FSTYPE,UUID,PARTUUID,LABEL,SIZE,RO,RM,HOTPLUG,SERIAL,MOUNTPOINT";
 
 /** Everything that lsblk knows; `own`: where this program mounts disks. Throws an error whose message says why that cannot be had. */
-export async function readBlocks(run: RunCommand, own: (dir: string) => boolean): Promise<Block[]> {
+export async function readBlocks(run: RunCommand, own: (dir: string) => boolean, udev = "/run/udev/control"): Promise<Block[]> {
   const { code, out, complaint } = await run("lsblk", ["--json", "--bytes", "--list", "--output", columns], 10_000);
   if (code !== 0) throw new Error(`lsblk cannot list the disks: ${complaint}`);
-  return blocksIn(out, own);
+  const blocks = blocksIn(out, own);
+  // It lists all disks, and has not one file system on any: no disk would ever be found to be the one that is meant.
+  if (blocks.length > 0 && blocks.every(({ fsType }) => fsType === undefined) && !existsSync(udev))
+    throw new Error("lsblk cannot tell what is on the disks: udev, which tells it that, does not run here");
+  return blocks;
 }
 
 export function blocksIn(json: string, own: (dir: string) => boolean): Block[] {
