@@ -349,10 +349,10 @@ test("what failed and is tried again is told with its reason, how many wait, and
 test("how long it takes is as long as the slowest target takes for all of its own", async (t) => {
   const world = new World(t);
   for (const dir of ["slow", "fast"]) world.mkdir(dir);
-  const size = 16_000_000;
+  const size = 8_000_000;
   world.file("in/large", Buffer.alloc(size, 1));
   const config = world.config({
-    devices: { in: local("in"), slow: local("slow", { maxRate: "1MiB/s" }), fast: local("fast", { maxRate: "4MiB/s" }) },
+    devices: { in: local("in"), slow: local("slow", { maxRate: "200kB/s" }), fast: local("fast", { maxRate: "500kB/s" }) },
     routes: [{ from: "in", to: ["slow", "fast"], into: "" }],
   });
   const program = new Program(["run", "--json", "--config", config]);
@@ -372,7 +372,7 @@ test("how long it takes is as long as the slowest target takes for all of its ow
 test("how long it takes counts what has been sent of a file", async (t) => {
   const world = new World(t);
   world.mkdir("out");
-  const size = 16_000_000;
+  const size = 8_000_000;
   world.file("in/large", Buffer.alloc(size, 1));
   const config = world.config({
     devices: { in: local("in"), out: local("out", { maxRate: "1MiB/s" }) },
