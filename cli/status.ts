@@ -140,7 +140,7 @@ function statusText(status: Status): string {
     );
   for (const sync of status.syncs) {
     const { route, mode, changes, troubles } = sync;
-    lines.push(`${route}  ${syncText(sync)}  (${mode}, ${changes} changes)`);
+    lines.push(`${route}  ${syncText(sync)}  (${mode}, ${changes} ${changes === 1 ? "change" : "changes"})`);
     lines.push(...troubles.map(({ path, reason: why }) => `  ${path}: ${why}`));
   }
   if (status.configuration !== undefined) {

@@ -54,12 +54,12 @@ export class Machine {
     return `${now.length === 0 ? "not connected to a wireless network" : `connected to ${now.join(", ")}`}, not to ${names.join(" or ")} ("ssid")`;
   }
 
-  /** `over`: the interfaces that count; else the one of the default route. */
+  /** `over`: the interfaces that count, of which `interfaceHolds` says that none is up; else the one of the default route. */
   async meteredHolds(wanted: boolean, over?: readonly string[]): Promise<string | undefined> {
     const up = this.interfaces();
     const one = over?.find((name) => up.includes(name));
     const ways = over === undefined ? waysOut(await this.routes()) : one === undefined ? [] : [one];
-    if (ways.length === 0) return 'there is no way out of this machine ("metered")';
+    if (ways.length === 0 && over === undefined) return 'there is no way out of this machine ("metered")';
     for (const way of ways) {
       const is = await this.#isMetered(way);
       if (is === undefined)
@@ -95,9 +95,11 @@ export class Machine {
 
   async #ssids(): Promise<string[] | undefined> {
     const managed = await this.ask("nmcli", ["-t", "-e", "no", "-f", "ACTIVE,SSID", "device", "wifi", "list", "--rescan", "no"]);
-    if (managed !== undefined) return [...managed.matchAll(/^yes:(.+)$/gm)].map(([, name = ""]) => name);
+    const active = managed === undefined ? undefined : [...managed.matchAll(/^yes:(.+)$/gm)].map(([, name = ""]) => name);
+    if (active !== undefined && active.length > 0) return active;
+    // What NetworkManager leaves to another (wpa_supplicant) it does not name.
     const plain = await this.ask("iw", ["dev"]);
-    return plain === undefined ? undefined : [...plain.matchAll(/^\s*ssid (.+)$/gm)].map(([, name = ""]) => name);
+    return plain === undefined ? active : [...plain.matchAll(/^\s*ssid (.+)$/gm)].map(([, name = ""]) => name);
   }
 
   #lately<T>(key: string, find: () => Promise<T>): Promise<T> {

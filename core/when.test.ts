@@ -144,6 +144,7 @@ test("interfaces, and whether the way out is metered", async () => {
   assert.equal(await reason({ metered: false }, machine([], nmcli)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: true }, machine([], nmcli)), undefined);
   assert.equal(await reason({ metered: false, interface: "wlan0" }, machine([], nmcli)), undefined);
+  assert.equal(await reason({ metered: true, interface: "eth9" }, machine([], nmcli)), 'eth9 is not up ("interface")');
   assert.equal(await reason({ metered: false }, machine(["ww*"], undefined)), 'the way out, wwan0, is metered ("metered")');
   assert.equal(await reason({ metered: false }, machine(["ppp*"], undefined)), undefined, "who lists names lists all");
   assert.equal(
@@ -160,6 +161,7 @@ test("the wireless network, as nmcli or iw says it", async () => {
     (await held({ ssid: ["hangar", "home"] }, { machine: machine(out) }))?.reason;
   assert.equal(await reason((command) => (command === "nmcli" ? "no:other\nyes:home\n" : undefined)), undefined);
   assert.equal(await reason((command) => (command === "iw" ? "phy#0\n\tInterface wlan0\n\t\tssid hangar\n" : undefined)), undefined);
+  assert.equal(await reason((command) => (command === "iw" ? "\t\tssid hangar\n" : "no:hangar\n")), undefined, "not NetworkManager's");
   assert.equal(await reason(() => "yes:cafe\n"), 'connected to cafe, not to hangar or home ("ssid")');
   assert.equal(await reason(() => ""), 'not connected to a wireless network, not to hangar or home ("ssid")');
   assert.match((await held({ ssid: "home" }, { machine: new Machine(clock, [], none) }))?.reason ?? "", /neither nmcli nor iw answers/);
