@@ -9,6 +9,7 @@ import { JournalFromNewerVersion } from "../core/tables.js";
 import { shellWord } from "../core/text.js";
 import { usages } from "../plugins/registry/order-words.js";
 import { configPath, UsageError } from "./config.js";
+import { endWithin } from "./ending.js";
 import type { HandOptions } from "./hand.js";
 import type { RegisterOptions } from "./register.js";
 import type { SimArguments } from "./sim.js";
@@ -430,11 +431,16 @@ process.on("exit", (code) => {
   process.exitCode = 2;
 });
 
+/** Long enough for connections that others keep open. */
+const endMs = 10_000;
+
 main(typedWords(process.argv)).then(
   (code) => {
     process.exitCode = code;
+    endWithin(endMs);
   },
   (error: unknown) => {
+    endWithin(endMs);
     const refused = refusedText(error);
     const mistake =
       refused !== undefined ||

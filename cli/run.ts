@@ -14,6 +14,7 @@ import { StateDirHeld } from "../core/installation.js";
 import { reasonOf, toldFailed } from "../core/retry.js";
 import type { Reloaded } from "../core/run.js";
 import { configPath, load, problemLines, UsageError } from "./config.js";
+import { endWithin } from "./ending.js";
 import { takeHangup } from "./hangup.js";
 import { barredText, othersText, strangeText } from "./machine/state-dir.js";
 import { isDenied, Patience } from "./offline.js";
@@ -29,6 +30,8 @@ export interface RunOptions {
 
 /** After this a second signal, or the clock, ends the process whatever it does. */
 const stopMs = 5000;
+/** `--once` waits for the commands of `onEvent`, which have 30 s. */
+const onceMs = 60_000;
 /** So long after it could not begin, a supervised daemon tries again. */
 const againMs = 10_000;
 
@@ -84,8 +87,7 @@ export async function serve(
     interrupted = signal === "SIGINT";
     stop.abort();
     hooks.hurry();
-    // Not by `process.exit`: that waits for all threads, one of which a file system that hangs may hold.
-    setTimeout(() => process.kill(process.pid, "SIGKILL"), stopMs).unref();
+    endWithin(stopMs);
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
@@ -194,6 +196,7 @@ export async function serve(
     process.removeListener("SIGTERM", onSignal);
     process.removeListener("SIGHUP", onHangup);
     await control.close();
+    if (options.once) endWithin(onceMs);
     await daemon.stop();
     events.say("info", "stopped", "stopped; what was on its way goes on at the next start");
     await hooks.close();

@@ -4,6 +4,7 @@
  *
  * The thread begins with the first question and ends after a while without any. What it reads is lent: a chunk that is given back is read into again.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { abortedFault, Fault, throwIfAborted, type FaultKind } from "./errors.js";
 import { holdHeap } from "./heap.js";
@@ -50,6 +51,8 @@ export const ahead = 2;
 /** A buffer of less is not worth the way back. */
 const worthBytes = 512 * 1024;
 const idleMs = 10_000;
+/** So long its end is waited for. */
+const heldMs = 1000;
 
 interface Job {
   told(message: Told): void;
@@ -173,7 +176,8 @@ export class FileThread {
     const jobs = [...this.#jobs.values()];
     this.#jobs.clear();
     for (const job of jobs) job.broken(fault);
-    await worker?.terminate();
+    // One that a file system holds ends with that.
+    await Promise.race([worker?.terminate(), sleep(heldMs, undefined, { ref: false })]);
   }
 }
 

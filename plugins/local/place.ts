@@ -4,7 +4,7 @@ import { codeOf, Fault, faultOfErrno } from "../../core/errors.js";
 import { makeDirDurable } from "../../core/fs.js";
 import { bytesFromName, isSafePath } from "../../core/names.js";
 import type { FileEntry, Stamp } from "../../core/plugin.js";
-import { entryOf, type Within, withinAt } from "../../core/stat.js";
+import { entryOf, ifThere, type Within, withinAt } from "../../core/stat.js";
 
 /** A directory of this machine, as a device uses it. */
 export interface LocalPlace {
@@ -40,7 +40,7 @@ export async function makeRoot(dir: string): Promise<void> {
 
 /** undefined when nothing is there. A symbolic link or special file is `unreadable`. With an identity only where `within` is given (`entryOf`). */
 export async function statAt(root: string, path: string, within?: Within): Promise<FileEntry | undefined> {
-  const stat = await ifThere(fs.lstat(placeOf(root, path), { bigint: true }), path);
+  const stat = await lookedFor(fs.lstat(placeOf(root, path), { bigint: true }), path);
   return stat === undefined ? undefined : entryOf(path, stat, within);
 }
 
@@ -52,14 +52,10 @@ export async function noName(root: string, path: string, error: unknown): Promis
 }
 
 /** undefined where nothing is at `path`, or above it. */
-export async function ifThere<T>(looked: Promise<T>, path: string): Promise<T | undefined> {
-  try {
-    return await looked;
-  } catch (error) {
-    const fault = faultOfErrno(error, `cannot look at ${path}`);
-    if (fault.kind === "missing") return undefined;
-    throw fault;
-  }
+export async function lookedFor<T>(looked: Promise<T>, path: string): Promise<T | undefined> {
+  return ifThere(looked).catch((error: unknown) => {
+    throw faultOfErrno(error, `cannot look at ${path}`);
+  });
 }
 
 /** The same with an identity; the directories above are no links. Throws "rejected". */
@@ -76,7 +72,7 @@ export function parentOf(place: Buffer): Buffer {
 export async function expectNoLink(root: string, path: string): Promise<void> {
   for (let at = path.indexOf("/"); at !== -1; at = path.indexOf("/", at + 1)) {
     const dir = path.slice(0, at);
-    const stat = await ifThere(fs.lstat(placeOf(root, dir)), dir);
+    const stat = await lookedFor(fs.lstat(placeOf(root, dir)), dir);
     if (stat === undefined) return;
     if (stat.isSymbolicLink()) throw new Fault("rejected", `${root}/${dir} is a symbolic link: links are not followed, they may lead out`);
   }

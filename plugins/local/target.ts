@@ -10,7 +10,7 @@ import { Fault, abortedFault, codeOf, faultOfErrno, isFault, throwIfAborted } fr
 import { BadPlaces, copyNew, piecesOf, removeDurable, renameNew, removeFile, syncDir, syncFound, syncName } from "../../core/fs.js";
 import type { Digest, Occupant, Part, Receipt, Target, TargetFeatures, Upload } from "../../core/plugin.js";
 import { Marks, syncedKey, syncedOf } from "./marks.js";
-import { expectNoLink, ifThere, type LocalPlace, makeRoot, noName, parentOf, placeOf, statAt } from "./place.js";
+import { expectNoLink, lookedFor, type LocalPlace, makeRoot, noName, parentOf, placeOf, statAt } from "./place.js";
 
 export class LocalTarget implements Target {
   readonly features: TargetFeatures = {
@@ -36,7 +36,7 @@ export class LocalTarget implements Target {
 
   async offset(upload: Upload, signal: AbortSignal): Promise<number> {
     throwIfAborted(signal);
-    const partial = await ifThere(fs.lstat(placeOf(this.root, upload.partialPath)), upload.partialPath);
+    const partial = await lookedFor(fs.lstat(placeOf(this.root, upload.partialPath)), upload.partialPath);
     if (partial === undefined) return 0;
     // Killed before the link was all: what has its name is whole, and is never written to again.
     if (partial.nlink > 1) return partial.size === upload.size ? partial.size : 0;
@@ -256,7 +256,7 @@ export async function makeDirs(root: string, path: string): Promise<void> {
   try {
     for (; at !== -1; at = path.indexOf("/", at + 1)) {
       const dir = placeOf(root, path.slice(0, at));
-      const there = (await ifThere(fs.lstat(dir), path.slice(0, at))) ?? (await madeDir(dir));
+      const there = (await lookedFor(fs.lstat(dir), path.slice(0, at))) ?? (await madeDir(dir));
       // A link to a directory elsewhere would lead out of the root.
       if (!there.isDirectory()) throw new Fault("rejected", `${root}/${path.slice(0, at)} is there and is not a directory`);
     }

@@ -147,4 +147,29 @@ suite("a file system that hangs", { concurrency: true }, () => {
     assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
     assert.deepEqual(readdirSync(world.path("disk")).sort(), ["a", "b"]);
   });
+
+  test("without a daemon: what is asked of it is told, and each command ends", async (t) => {
+    const disk = withHanging(t);
+    if (disk === undefined) return;
+    const { world } = disk;
+    world.file("disk/a", "content of a");
+    world.mkdir("out");
+    const config = world.config({ devices: { hung: local("disk"), out: local("out") }, routes: [{ from: "hung", to: ["out"], into: "" }] });
+    disk.hang();
+    const [probed, once, listed] = await Promise.all(
+      [
+        ["check", "--probe"],
+        ["run", "--once"],
+        ["ls", "hung:"],
+      ].map((words) => runProgram([...words, "--config", config])),
+    );
+    const hangs = /disk does not answer: its file system hangs/;
+    assert.match(probed?.out ?? "", hangs);
+    assert.match(once?.out ?? "", /hung could not be listed/);
+    assert.match(listed?.err ?? "", hangs);
+    assert.deepEqual([probed?.code, once?.code, listed?.code], ["SIGKILL", "SIGKILL", "SIGKILL"]);
+    disk.goOn();
+    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+    assert.deepEqual(readdirSync(world.path("out")), ["a"]);
+  });
 });
