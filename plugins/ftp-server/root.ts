@@ -87,7 +87,7 @@ export type OnAnew = (dir: string) => void;
 /** Throws ENODEV where the root's file system is not mounted, or hangs. */
 export type ExpectHere = () => Promise<void>;
 
-/** So many names are looked at at once: as many as libuv has threads. What is asked beyond that stands in its queue, ahead of each step of everybody else's upload. */
+/** So many names are looked at at once: as many as libuv has threads by itself. What is asked beyond that stands in its queue, ahead of each step of everybody else's upload. */
 const lookedAtAtOnce = 4;
 
 export class Root {

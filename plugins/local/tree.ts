@@ -22,7 +22,7 @@ export class LocalTree implements Tree {
   readonly #files: FileThread;
   readonly #source: LocalSource;
   readonly #target: LocalTarget;
-  /** A medium that hangs leaves one of libuv's four threads to everybody else. */
+  /** A medium that hangs leaves one thread of libuv's, which by itself has four, to everybody else. */
   readonly #syncs = new Turns(3);
 
   constructor(place: LocalPlace, files: FileThread, source: LocalSource, target: LocalTarget) {
