@@ -170,9 +170,10 @@ function named(engine: Engine, what: string): SyncRoute {
   const found = whole.length > 0 ? whole : routes.filter(({ config: { from, to } }) => [from, to, `${from}:${to}`].includes(what));
   const [one] = found;
   if (one !== undefined && found.length === 1) return one;
-  const names = routes.map(({ name }) => name).join(", ");
+  const namesOf = (all: readonly SyncRoute[]) => all.map(({ name }) => name).join(", ");
+  if (one !== undefined) throw new ControlError(`"${what}" is of several routes, name one: ${namesOf(found)}`);
   throw new ControlError(
-    `${one === undefined ? `there is no such route "${what}"` : `"${what}" is of several routes`}; there ${routes.length === 0 ? 'is none with "mode": "mirror" or "two-way"' : `are: ${names}`}`,
+    `there is no such route "${what}"; there ${routes.length === 0 ? 'is none with "mode": "mirror" or "two-way"' : `are: ${namesOf(routes)}`}`,
   );
 }
 

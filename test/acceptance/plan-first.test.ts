@@ -34,3 +34,22 @@ for (const [mode, planned] of [
     assert.deepEqual([treeOf(world.path("box")), treeOf(world.path("nas")), scratch()], before);
     assert.equal(existsSync(world.path("state")), false);
   });
+
+test("a name that several routes have is answered with these, one that none has with all", async (t) => {
+  const world = new World(t);
+  const names = ["box", "nas", "other", "far"];
+  for (const dir of names) world.mkdir(dir);
+  const config = world.config({
+    devices: Object.fromEntries(names.map((dir) => [dir, { ...own, dir }])),
+    routes: ["nas:a", "nas:b", "other:c"].map((to) => {
+      const [device = "", into] = to.split(":");
+      return { mode: "mirror", from: device === "nas" ? "box" : "far", to: [device], into };
+    }),
+  });
+  const plan = async (what: string) => {
+    const { code, err } = await runProgram(["plan", what, "--config", config]);
+    return [code, err.trim().split("\n").at(-1)];
+  };
+  assert.deepEqual(await plan("box"), [2, 'filesync: "box" is of several routes, name one: box:nas/a, box:nas/b']);
+  assert.deepEqual(await plan("fox"), [2, 'filesync: there is no such route "fox"; there are: box:nas/a, box:nas/b, far:other/c']);
+});
