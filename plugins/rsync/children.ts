@@ -25,7 +25,7 @@ export interface RunOptions {
 }
 
 const graceMs = 700;
-const mostErr = 8192;
+const mostErr = 65_536;
 const mostOut = 2 ** 20;
 
 export class Children {

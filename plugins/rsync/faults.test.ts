@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { rsyncFault } from "./faults.js";
+import { upload } from "../../test/conformance/upload.js";
+import { faultsByFile, isOfOneFile, rsyncFault } from "./faults.js";
 
 const kind = (code: number, err: string, connecting = false) => rsyncFault("cannot write a", { code, err }, connecting).kind;
 
@@ -59,4 +60,34 @@ test("the message has the line that decided, in one line of plain signs", () => 
   const { message } = rsyncFault("cannot write a", { code: 11, err });
   assert.equal(message, 'cannot write a: no space is left at the server ("rsync: write failed: No space left on device (28)")');
   assert.equal(rsyncFault("x", { code: 5, err: "@@@\na\u0007b\n" }).message, 'x: rsync could not start its conversation ("a?b")');
+});
+
+test("of many files those that rsync names, and all below a directory that it could not make, fail with its word of them", () => {
+  const files = ["a/one", "a/two", "b/a/é", "b/a/\u{201b}FF", "c"].map((path) => ({
+    ...upload(path, Buffer.alloc(1)),
+    partialPath: `${path}.part`,
+  }));
+  const err = [
+    'rsync: [generator] recv_generator: mkdir "/srv/logs/a" failed: Permission denied (13)',
+    "*** Skipping any contents from this failed directory ***",
+    'rsync: [receiver] open "/srv/logs/b/a/\\#303\\#251.part" failed: Is a directory (21)',
+    'rsync: [receiver] open "/srv/logs/b/a/\\#377.part" failed: No such file or directory (2)',
+    "rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1394) [sender=3.5.0]",
+  ].join("\n");
+  const found = [...faultsByFile(rsyncFault("cannot write many", { code: 23, err }), files)];
+  assert.deepEqual(
+    found.map(([{ path }, { kind, message }]) => [
+      path,
+      kind,
+      message.startsWith(`cannot write ${path}: `),
+      isOfOneFile(found[0]?.[1] ?? assert.fail()),
+    ]),
+    [
+      ["a/one", "denied", true, true],
+      ["a/two", "denied", true, true],
+      ["b/a/é", "rejected", true, true],
+      ["b/a/\u{201b}FF", "denied", true, true],
+    ],
+  );
+  assert.equal(faultsByFile(rsyncFault("cannot write many", { code: 23, err: "rsync: something else" }), files).size, 0);
 });

@@ -1,5 +1,8 @@
 /** What an exit code of rsync(1) or ssh(1), with the words beside it, means for core. Codes do not leave this plugin. */
 import { Fault, type FaultKind } from "../../core/errors.js";
+import { bytesFromName } from "../../core/names.js";
+import { parentOf } from "../../core/paths.js";
+import type { Upload } from "../../core/plugin.js";
 
 /** So long a server that serves one at a time is left to the other. */
 const busyMs = 5000;
@@ -123,12 +126,15 @@ export function rsyncFault(what: string, ended: { readonly code: number; readonl
   const kind = said?.kind ?? (connecting && code === 255 ? "offline" : byCode);
   const line = tellingLine(err, said?.words);
   const message = `${what}: ${said?.means ?? means}${line === "" ? "" : ` ("${line}")`}`;
-  return new Fault(kind, message, { cause: new Ending(code), ...(kind === "throttled" ? { retryAfterMs: busyMs } : {}) });
+  return new Fault(kind, message, { cause: new Ending(code, err), ...(kind === "throttled" ? { retryAfterMs: busyMs } : {}) });
 }
 
 /** The cause of such a Fault. */
 class Ending extends Error {
-  constructor(readonly code: number) {
+  constructor(
+    readonly code: number,
+    readonly err: string,
+  ) {
     super(`exit code ${code}`);
   }
 }
@@ -136,6 +142,33 @@ class Ending extends Error {
 /** Whether one of the files that were sent was at fault, rather than the way there. A full disk is at fault for all. */
 export function isOfOneFile({ kind, cause }: Fault): boolean {
   return kind !== "full" && cause instanceof Ending && [3, 11, 23, 24].includes(cause.code);
+}
+
+/** Of these files those that a line of it names, or a directory above them that could not be made, each with the Fault of that line. */
+export function faultsByFile({ cause }: Fault, files: readonly Upload[]): Map<Upload, Fault> {
+  const found = new Map<Upload, Fault>();
+  if (!(cause instanceof Ending)) return found;
+  const named = new Map<string, Upload[]>();
+  for (const file of files)
+    for (let path = file.partialPath; path !== ""; path = parentOf(path))
+      named.set(asTold(path), [...(named.get(asTold(path)) ?? []), file]);
+  for (const err of cause.err.split("\n")) {
+    const [, name = ""] = /"(.*)"/.exec(err) ?? [];
+    // As much of it as there is below the root: of "a/b" and "b" the first.
+    for (let at = name.indexOf("/"); at !== -1; at = name.indexOf("/", at + 1)) {
+      const meant = named.get(name.slice(at + 1));
+      if (meant === undefined) continue;
+      for (const file of meant) if (!found.has(file)) found.set(file, rsyncFault(`cannot write ${file.path}`, { code: cause.code, err }));
+      break;
+    }
+  }
+  return found;
+}
+
+/** A path in what rsync says, in the locale C. */
+function asTold(path: string): string {
+  const text = bytesFromName(path).toString("latin1");
+  return text.replace(/[^\x20-\x7e]/g, (byte) => `\\#${byte.charCodeAt(0).toString(8).padStart(3, "0")}`);
 }
 
 /** One line of what was said: the one that decided, else the first that is no banner. */

@@ -12,7 +12,7 @@ import { abortedFault, Fault, isFault, orAborted, throwIfAborted } from "../../c
 import type { Upload } from "../../core/plugin.js";
 import { parentOf, wirePath } from "../../core/wire-path.js";
 import type { Children, Ended } from "./children.js";
-import { isOfOneFile, rsyncFault } from "./faults.js";
+import { faultsByFile, isOfOneFile, rsyncFault } from "./faults.js";
 import { Gathered } from "./gathered.js";
 import type { RsyncOptions } from "./options.js";
 import { progressOf } from "./progress.js";
@@ -97,13 +97,23 @@ export class Rsync {
     return { sent: orAborted(asked, sending.signal), ended: asked.catch(() => undefined) };
   }
 
-  /** One answer each: what one of many fails with is found by sending each alone. */
+  /** One answer each: what some of many fail with rsync says of each, and the others are sent again, together; where it does not say of whom, each alone. */
   async #sendAll(asked: readonly Sending[]): Promise<(Fault | undefined)[]> {
-    const wanted = asked.filter(({ signal }) => !signal.aborted);
-    const fault = wanted.length === 0 ? undefined : await this.#sendOnce(wanted);
-    const faults = new Map<Sending, Fault | undefined>(wanted.map((it) => [it, fault]));
-    if (fault !== undefined && wanted.length > 1 && isOfOneFile(fault))
-      for (const it of wanted) faults.set(it, it.signal.aborted ? abortedFault(it.signal) : await this.#sendOnce([it]));
+    const faults = new Map<Sending, Fault | undefined>();
+    for (let alone = false; ;) {
+      const left = asked.filter((it) => !faults.has(it) && !it.signal.aborted);
+      const sent = alone ? left.slice(0, 1) : left;
+      if (sent.length === 0) break;
+      const fault = await this.#sendOnce(sent);
+      if (fault === undefined || sent.length === 1 || !isOfOneFile(fault)) {
+        for (const it of sent) faults.set(it, fault);
+        continue;
+      }
+      const uploads = sent.map(({ upload }) => upload);
+      const named = faultsByFile(fault, uploads);
+      for (const it of sent) if (named.has(it.upload)) faults.set(it, named.get(it.upload));
+      alone = named.size === 0;
+    }
     return asked.map((it) => (faults.has(it) ? faults.get(it) : abortedFault(it.signal)));
   }
 

@@ -316,3 +316,40 @@ test("a directory there that may not be written, and a link in place of one: nam
   assert.match(await expectFault(write("leads/a.bin"), "rejected"), /a link is in the way there/);
   assert.deepEqual((await fs.readdir(local)).sort(), ["source", "state"]);
 });
+
+test(
+  "of many small files that go together as many cannot be written: each is refused with its reason, by a few runs in all",
+  { skip },
+  async (t) => {
+    const logged = await startRsync(
+      (dir) => dir,
+      (_dir, base) => `command="echo \\"$SSH_ORIGINAL_COMMAND\\" >>${base}/runs; exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"" `,
+    );
+    t.after(() => logged.stop());
+    const { port, options, dir, seen } = logged;
+    const log = join(dir, "../runs");
+    await fs.writeFile(log, "");
+    await fs.chmod(log, 0o666);
+    const local = await scratch(t);
+    const target = opened(t, port, { root: seen, concurrency: 1, ...options }, join(local, "state")).target ?? assert.fail();
+    for (const name of ["locked", "closed"]) await fs.mkdir(join(dir, name), { mode: 0o555 });
+    const content = bytes(1000, 1);
+    const localPath = join(local, "source");
+    await fs.writeFile(localPath, content);
+    const dirOf = ["open", "locked", "closed/below é", "a/locked"];
+    const uploads = Array.from({ length: 100 }, (_, n) => ({ ...upload(`${dirOf[n % 4] ?? ""}/${n}.bin`, content), localPath }));
+    const ended = await Promise.allSettled(uploads.map((it) => target.write(it, 0, calm(), () => undefined)));
+    for (const [n, { path }] of uploads.entries()) {
+      const end = ended[n];
+      if (n % 4 === 0 || n % 4 === 3) assert.equal(end?.status, "fulfilled", path);
+      else
+        assert.match(
+          end?.status === "rejected" ? String(end.reason) : "",
+          new RegExp(`cannot write ${path}: .*(not be written|permission denied)`),
+        );
+    }
+    for (const it of uploads.filter((_, n) => n % 4 === 0)) assert.ok(isReceipt(await target.commit(it, calm())));
+    const runs = (await fs.readFile(log, "utf8")).split("\n").filter((line) => /^rsync --server/.test(line));
+    assert.ok(runs.length >= 2 && runs.length <= 8, `${runs.length} runs:\n${runs.join("\n")}`);
+  },
+);
