@@ -387,3 +387,28 @@ test("what was fetched of a file is not taken for the beginning of another of it
   await until(bench, "the other is there", () => bench.states("out").includes("done"));
   assert.deepEqual(out.files.get("a")?.bytes, likeOthers(2));
 });
+
+test("what is here of a file that grows is gone on with also where an older one of its name was deleted", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, chunk: 4096 });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(40_960);
+  card.put("a", randomBytes(4096), t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
+    device: { intervalMs: 50 },
+  });
+  await until(bench, "deleted", () => card.files.size === 0 && bench.states("out").join() === "done");
+  card.before = (call) => (call === "read a 20480" ? Promise.reject(new Fault("offline", "pulled out")) : undefined);
+  card.put("a", bytes.subarray(0, 30_000), t0 + 1000);
+  await until(bench, "some of it is here", () => {
+    const version = bench.daemon.engine.journal.get<{ durable: number }>("SELECT durable FROM versions ORDER BY found_ms DESC LIMIT 1");
+    return version?.durable === 20480;
+  });
+  card.attach(false);
+  card.before = () => undefined;
+  card.calls.length = 0;
+  card.put("a", bytes, t0 + 2000);
+  card.attach(true);
+  await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
+  assert.ok(card.calls.includes("open a 20480"), card.calls.join());
+});
