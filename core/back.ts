@@ -113,8 +113,10 @@ export class Back {
     const version = engine.queue.version(id);
     if (version === undefined) return;
     if (!hasLeft(version)) {
-      // It was not, as far as it was tried until now.
-      if (!engine.queue.releasable.has(id)) engine.queue.leaving.ended(id);
+      await engine.journal.apply(() => {
+        // It was not, as far as it was tried until now.
+        if (!engine.queue.releasable.has(id)) engine.queue.leaving.stayed(version);
+      });
       return;
     }
     await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", backAsItWas, id));

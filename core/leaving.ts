@@ -51,6 +51,16 @@ export class Leaving {
     this.#doubted.delete(version);
   }
 
+  /** Inside `apply`. It is known that it was not acted on: the next start does not doubt it. */
+  stayed({ id, source }: Pick<VersionRow, "id" | "source">): void {
+    const noted = new Set(this.#noted.get(source));
+    const isNoted = noted.delete(id);
+    if (!this.#doubted.delete(id) && !isNoted) return;
+    this.#noted.set(source, noted);
+    // Of very many each note is long.
+    if (this.#doubted.size < mostFiles || this.#doubted.size % mostFiles === 0) this.#note(source, [...noted]);
+  }
+
   /** Durable: a version may be acted on at its source, and as many of `next` as one note is good for. */
   async begin(version: VersionRow, next: () => Iterable<VersionRow>): Promise<void> {
     const { source } = version;

@@ -60,10 +60,14 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         const what = outcome instanceof Kept ? outcome.why : outcome;
         engine.queue.left.set(version.id, { source: lane.name, atMs: engine.clock.monotonicMs() });
         // Not waited for: what a power cut takes of it is found out anew.
-        await engine.journal.apply(() => engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id));
+        const { leaving } = engine.queue;
+        await engine.journal.apply(() => {
+          engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id);
+          // Of what is kept, other rules may ask for it again: what was doubted is so still.
+          if (hasLeft({ released: what })) leaving.ended(version.id);
+          else if (!leaving.isDoubted(version.id)) leaving.stayed(version);
+        });
         engine.queue.releasable.delete(version.id);
-        // Of what is kept, other rules may ask for it again.
-        if (hasLeft({ released: what })) engine.queue.leaving.ended(version.id);
         engine.queue.uncopied.delete(version.id);
         const { id, source, path, medium } = version;
         if (outcome instanceof Kept) engine.queue.kept.set(id, { source, path, medium });
@@ -231,6 +235,11 @@ export function mayGrow({ device }: Lane, { path }: VersionRow): boolean {
   return device.source?.mayGrow?.(path) === true;
 }
 
+/** What waits to be acted on; a log that grows meanwhile would be doubted after a start, and fetched anew. */
+function* endedOf({ queue }: Engine, lane: Lane): Generator<VersionRow> {
+  for (const version of queue.releasableOf(lane.name)) if (!mayGrow(lane, version)) yield version;
+}
+
 const another = "kept: the source has another file under that name by now";
 
 /** A route asks for it, and it cannot be done; `isKept` knows it from the journal. */
@@ -256,7 +265,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
     );
   const expect = stampOf(version);
   try {
-    await engine.queue.leaving.begin(version, () => engine.queue.releasableOf(lane.name));
+    await engine.queue.leaving.begin(version, () => endedOf(engine, lane));
     // What was sent was perhaps read before what is here now.
     const delivered = deliveredDigest(version, required);
     if (!isSure(engine, version, delivered) && !(await isContent(engine, lane, version, delivered, signal))) {

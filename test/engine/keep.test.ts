@@ -1,5 +1,6 @@
 /** What is kept, and for how long: the source's file, and the copy in the spool. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { forget, retry } from "../../core/amend.js";
@@ -544,4 +545,100 @@ test("only the newest of the files that had a name is deleted at its source: an 
   out.attach(true);
   await until(bench, "deleted", () => card.files.size === 0);
   assert.deepEqual(contentsOf(out), ["the first", "the second", "the third"]);
+});
+
+test("a log that grew before it could be deleted goes on by its tail also after a restart", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(40_960);
+  card.put("a", bytes.subarray(0, 20_000), t0);
+  card.before = (call) => {
+    if (call === "remove a") {
+      card.put("a", bytes, t0 + 1000);
+      card.before = (then) => (then.startsWith("list") ? Promise.reject(new Fault("transient", "x")) : undefined);
+    }
+    return undefined;
+  };
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+  await start();
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.includes("another file under that name")));
+  await bench.stop();
+  card.before = () => undefined;
+  card.calls.length = 0;
+  await start();
+  await until(bench, "delivered", () => card.files.size === 0);
+  assert.deepEqual(out.files.get("a")?.bytes.equals(bytes), true);
+  assert.ok(card.calls.includes("open a 20000"), card.calls.join());
+});
+
+test("a log that is being written goes on by its tail after a restart, also where another file was deleted beside it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const device = card.device.bind(card);
+  card.device = (role) => {
+    const made = device(role);
+    if (made.source !== undefined) Object.assign(made.source, { mayGrow: (path: string) => path === "log" });
+    return made;
+  };
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(40_960);
+  card.put("log", bytes.subarray(0, 20_000), t0);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+  await start();
+  await until(bench, "the log is there", () => out.files.size === 1);
+  card.put("b", "another", t0 - 1000);
+  await until(bench, "it is deleted", () => out.files.size === 2 && card.files.size === 1);
+  await bench.stop();
+  card.calls.length = 0;
+  card.put("log", bytes, t0 + 1000);
+  await start();
+  await until(bench, "delivered", () => out.files.get("log")?.bytes.equals(bytes) === true);
+  assert.ok(card.calls.includes("open log 20000"), card.calls.join());
+});
+
+test("what is refused for good is not read at each start", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a", "content", t0);
+  card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("rejected", "no")) : undefined);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+  await start();
+  await until(bench, "kept", () => bench.events.some(({ message }) => message.includes("kept: no")));
+  for (let n = 0; n < 2; n++) {
+    await bench.stop();
+    card.calls.length = 0;
+    await start();
+    await until(bench, "listed", () => card.calls.filter((call) => call === "list").length > 4);
+    assert.deepEqual(
+      card.calls.filter((call) => call.startsWith("open")),
+      [],
+    );
+  }
+});
+
+test("what was perhaps deleted and turned out not to be, and is to stay, is not read at each start", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  card.put("a", "content", t0);
+  card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("transient", "the answer was lost")) : undefined);
+  const devices = { sources: [card], targets: [out] };
+  const route = (afterDelivery: "keep" | "delete") => [{ from: "card", to: ["out"], afterDelivery }];
+  await bench.start(devices, route("delete"), often);
+  const { queue } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  for (let n = 0; n < 3; n++) {
+    await bench.stop();
+    card.calls.length = 0;
+    await bench.start(devices, route("keep"), often);
+    await until(bench, "listed", () => card.calls.filter((call) => call === "list").length > 4);
+    if (n > 0)
+      assert.deepEqual(
+        card.calls.filter((call) => call.startsWith("open")),
+        [],
+        String(n),
+      );
+  }
 });
