@@ -243,7 +243,7 @@ async function settle(
       return;
     case "relist":
       await journal.commit(() => {
-        journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
+        queue.gone(version, !isFault(error, "missing"));
         queue.drop(version.id, reason);
         // What `status` tells of it; of the others the push has said it, or they have arrived.
         journal.run(

@@ -235,7 +235,7 @@ async function giveUpVersion(
   const now = engine.queue.version(version.id);
   if (now === undefined || (now.store === "spool" && now.state === "sealed")) return;
   await engine.journal.commit(() => {
-    engine.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
+    engine.queue.gone(version, facts.fault === "changed");
     engine.queue.drop(version.id, reason);
   });
   if (facts.fault === "changed") engine.events.say("warn", "changed", `${what}: ${reason}; it is looked at anew`, facts);

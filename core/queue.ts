@@ -532,6 +532,22 @@ export class Queue {
     if (this.following.size > 0) for (const row of this.deliveriesOf(version).filter(({ id }) => !but.includes(id))) this.#letFollow(row);
   }
 
+  /** Inside `apply`. A version will never be whole: its file has gone, or is `another`. With it, what was there before has, but for what it may have grown from: what looks like that later is perhaps another. */
+  gone({ id, source, path, medium, found_ms, size }: VersionRow, another: boolean): void {
+    this.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", id);
+    const before = this.journal.all<Pick<VersionRow, "id" | "released">>(
+      "SELECT id, released FROM versions WHERE source = ? AND path = ? AND medium = ? AND state <> 'gone' AND found_ms < ? AND size >= ?",
+      source,
+      path,
+      medium,
+      found_ms,
+      another ? size : 0,
+    );
+    const stayed = before.filter((version) => !hasLeft(version));
+    for (const version of stayed) this.leaving.doubt(version.id, source);
+    if (stayed.length > 0) this.leaving.noteDoubts();
+  }
+
   /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */
   goAfter(first: string, version: string, { target, path }: Pick<DeliveryRow, "target" | "path">): void {
     this.following.add(target);
