@@ -401,9 +401,11 @@ export class Run {
       const gates = [gate, ...sending.map((route) => route.gate)];
       // They are looked at within 2 s.
       if (gates.some((it) => it !== undefined && (it.resting || (!it.looked && upMs < 15_000)))) return undefined;
-      // For a target that is away the spool gets a copy.
+      const [giver, taker] = [lanes.get(source), lanes.get(target)];
+      // For a target that is away the spool gets a copy, but for one that has left the configuration.
       const possible =
-        state === "wanting" ? lanes.get(source)?.holds(medium) === true : lanes.get(target)?.attached === true && gate?.held === undefined;
+        taker?.device.target !== undefined &&
+        (state === "wanting" ? giver?.device.source !== undefined && giver.holds(medium) : taker.attached && gate?.held === undefined);
       // What is still to be pulled can be, whatever its target says.
       if (possible && state !== "wanting" && isPutOff(lanes.get(target))) continue;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;

@@ -803,3 +803,18 @@ test("what status asks, and what looks for files that have gone, goes through no
   );
   assert.deepEqual(scans, []);
 });
+
+test("a run that is to end does not wait for a pull that only a target would get which has left the configuration", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const [out, old] = [new FakeDevice("out"), new FakeDevice("old")];
+  old.attach(false);
+  card.put("a", "content");
+  card.before = (call) => (call.startsWith("open") ? new Promise(() => undefined) : undefined);
+  await bench.start({ sources: [card], targets: [out, old] }, [{ from: "card", to: ["old"] }]);
+  await until(bench, "found", () => bench.states("old").length === 1);
+  await bench.stop();
+  card.before = () => undefined;
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], include: ["b"] }]);
+  assert.equal((await bench.daemon.drained(AbortSignal.timeout(15_000))).waiting, 1);
+});
