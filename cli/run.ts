@@ -30,7 +30,7 @@ export interface RunOptions {
 
 /** After this a second signal, or the clock, ends the process whatever it does. */
 const stopMs = 5000;
-/** `--once` waits for the commands of `onEvent`, which have 30 s. */
+/** The same for the end of `--once`, but for the commands of `onEvent`: each of them is ended in time, and hundreds may wait. */
 const onceMs = 60_000;
 /** So long after it could not begin, a supervised daemon tries again. */
 const againMs = 10_000;
@@ -196,8 +196,9 @@ export async function serve(
     process.removeListener("SIGTERM", onSignal);
     process.removeListener("SIGHUP", onHangup);
     await control.close();
-    if (options.once) endWithin(onceMs);
+    const goOn = options.once ? endWithin(onceMs) : undefined;
     await daemon.stop();
+    goOn?.();
     events.say("info", "stopped", "stopped; what was on its way goes on at the next start");
     await hooks.close();
     output.close();
