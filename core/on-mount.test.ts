@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { promises as fs, mkdirSync, mkdtempSync, rmSync, type Stats, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -34,4 +34,32 @@ test("a link that leads to another place where the same file system is mounted: 
   assert.equal(await it.away(), undefined);
   assert.ok(run("umount", at("two")));
   assert.match((await it.away()) ?? "", /\/two is not mounted: /);
+});
+
+test("who asks while it is looked at is told what is so then, not what was before", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-mount-"));
+  const run = (...words: string[]) => spawnSync(words[0] ?? "", words.slice(1)).status === 0;
+  t.after(() => {
+    run("umount", dir);
+    rmSync(dir, { recursive: true });
+  });
+  if (!run("mount", "-t", "tmpfs", "none", dir)) {
+    t.skip("nothing can be mounted here");
+    return;
+  }
+  const it = new OnMount(dir, undefined, { get: () => undefined, set: () => Promise.resolve() });
+  assert.equal(await it.away(), undefined);
+  await it.expectHere();
+  const stat = fs.stat.bind(fs) as (path: string) => Promise<Stats>;
+  let asked: Promise<void> | undefined;
+  t.mock.method(fs, "stat", async (path: string) => {
+    const seen = await stat(path);
+    if (path !== dir || asked !== undefined) return seen;
+    assert.ok(run("umount", dir));
+    asked = it.expectHere();
+    asked.catch(() => undefined);
+    return seen;
+  });
+  await it.away();
+  await assert.rejects(asked ?? Promise.resolve(), /is not mounted: /);
 });

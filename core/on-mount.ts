@@ -51,9 +51,10 @@ const own: ReadonlySet<number> = new Set([...inMemory, 0xef53, 0x58465342, 0x912
 /** A look that takes longer is one at a file system that hangs: a driver that is a program answers once it has synced, a disk once it spins. */
 const hangsMs = 30_000;
 
-/** Who asks while an answer is awaited gets that one. */
+/** Of those who ask while an answer is awaited, which may tell what is no more, all get the next one. */
 class Look<T> {
   #running: Promise<{ readonly found: T } | undefined> | undefined;
+  #next: Promise<{ readonly found: T } | undefined> | undefined;
   #hangs = false;
 
   constructor(readonly look: () => Promise<T>) {}
@@ -66,23 +67,29 @@ class Look<T> {
   /** undefined where it is late: at once, as long as it is. */
   async asked(): Promise<{ readonly found: T } | undefined> {
     if (this.#hangs) return undefined;
-    return (this.#running ??= this.#begun());
+    if (this.#running === undefined) return this.#begun();
+    const next = () => {
+      this.#next = undefined;
+      return this.asked();
+    };
+    return (this.#next ??= this.#running.then(next, next));
   }
 
   #begun(): Promise<{ readonly found: T } | undefined> {
-    return new Promise((resolve, reject) => {
+    return (this.#running = new Promise((resolve, reject) => {
       const late = setTimeout(() => {
         this.#hangs = true;
         resolve(undefined);
       }, hangsMs);
+      const ended = () => {
+        this.#running = undefined;
+        this.#hangs = false;
+        clearTimeout(late);
+      };
       void this.look()
-        .then((found) => resolve({ found }), reject)
-        .finally(() => {
-          this.#running = undefined;
-          this.#hangs = false;
-          clearTimeout(late);
-        });
-    });
+        .finally(ended)
+        .then((found) => resolve({ found }), reject);
+    }));
   }
 }
 
@@ -141,9 +148,20 @@ export class OnMount {
     const type = (await fs.statfs(this.dir).catch(() => undefined))?.type;
     this.#isOwn = type !== undefined && own.has(type);
     if (this.must === false) return undefined;
-    this.#device = undefined;
-    const found = await lookedAt(this.dir);
-    if (found === undefined) return undefined;
+    // Until that is known, what is on the device from before is there.
+    let device: number | undefined;
+    try {
+      const found = await lookedAt(this.dir);
+      const away = found === undefined ? undefined : await this.#awayOf(found);
+      // What is bound there is on the same device before and after.
+      if (away === undefined && found?.isThere === true && (found.at !== "/" || this.must !== true)) device = found.device;
+      return away;
+    } finally {
+      this.#device = device;
+    }
+  }
+
+  async #awayOf(found: Found): Promise<string | undefined> {
     const { dir, isThere, at } = found;
     // Below the same mount point, also by another way: a link that leads on is on the disk, and goes with it.
     const was = this.#known !== undefined && isIn(dir, this.#known.at) ? this.#known.at : undefined;
@@ -153,8 +171,6 @@ export class OnMount {
       return `${this.dir} is on no file system that is mounted: ${without}`;
     if (!isThere) return undefined;
     if (at !== "/" && (at !== was || dir !== this.#known?.dir)) this.#learn({ dir, at });
-    // What is bound there is on the same device before and after.
-    if (at !== "/" || this.must !== true) this.#device = found.device;
     return undefined;
   }
 
