@@ -121,9 +121,9 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
       const text = JSON.stringify(receipt);
       const known = queue.delivery(receipt.delivery);
       if (known?.receipt === text) return;
+      if (known === undefined) importReceipt(engine, receipt);
       // Of the journal's end more may have gone than this line.
-      if (known !== undefined) queue.leaving.doubt(receipt.version, receipt.from);
-      else importReceipt(engine, receipt);
+      else if (queue.version(receipt.version)?.after !== "keep") queue.leaving.doubt(receipt.version, receipt.from);
       queue.done(receipt.delivery, receipt, text, Date.parse(receipt.at) || 0);
       journal.setMeta(`marks:${receipt.delivery}`, undefined);
       taken += 1;

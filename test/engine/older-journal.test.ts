@@ -274,6 +274,26 @@ test("power goes before the transaction: its line is believed, which is nothing 
   assert.deepEqual([it.older(), it.sent()], [["info 1"], []]);
 });
 
+test("power goes before the transaction: what its route keeps at its source is not read there once more", async (t) => {
+  const it = world(t);
+  it.card.put("a", "content");
+  it.ground.before = async (call) => {
+    if (call.startsWith("commit ")) await it.keep();
+  };
+  await it.start();
+  await it.done(1);
+  await it.goBack();
+  it.card.calls.length = 0;
+  await it.start();
+  await it.done(1);
+  await listed(it);
+  assert.deepEqual(it.older(), ["info 1"]);
+  assert.deepEqual(
+    it.card.calls.filter((call) => call.startsWith("open ")),
+    [],
+  );
+});
+
 test("the only copy, whole in the spool of which the journal knows nothing any more, still arrives", async (t) => {
   const it = world(t);
   it.card.put("a", "before");
