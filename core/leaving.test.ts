@@ -46,6 +46,27 @@ test("one note is good for what follows and is small; what was noted and not end
   assert.deepEqual(doubted(start("other")), ["other"], "what has gone since is no doubt");
 });
 
+test("what is noted stays so while others are doubted, or known to be there", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const journal = await Journal.open(dir);
+  t.after(() => journal.close());
+  const leaving = new Leaving(journal);
+  const doubted = () => {
+    const next = new Leaving(journal);
+    next.recover(() => true);
+    return ["a", "b", "c", "d"].filter((id) => next.isDoubted(id));
+  };
+  await leaving.begin(version("a", 10), () => [version("b", 10)]);
+  leaving.doubt("c", "card");
+  await journal.commit(() => leaving.noteDoubts());
+  assert.deepEqual(doubted(), ["a", "b", "c"]);
+  const begun = leaving.begin(version("d", 10), () => []);
+  await journal.apply(() => leaving.stayed(version("c", 10)));
+  await begun;
+  assert.deepEqual(doubted(), ["d"]);
+});
+
 test("of tens of thousands that are doubted after a journal lost its end there is one note", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
   t.after(() => rmSync(dir, { recursive: true, force: true }));

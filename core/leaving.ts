@@ -14,7 +14,7 @@ const mostFiles = 64;
 const keyOf = (source: string) => `leaving:${source}`;
 
 export class Leaving {
-  /** By source. */
+  /** By source: on the medium, or on its way there. */
   readonly #noted = new Map<string, ReadonlySet<string>>();
   /** Of the run before, or of this one where it broke off: its source by version. */
   readonly #doubted = new Map<string, string>();
@@ -43,7 +43,7 @@ export class Leaving {
 
   /** Inside `apply` or `commit`. What is doubted by now, once for many: there may be tens of thousands. */
   noteDoubts(): void {
-    for (const source of new Set(this.#doubted.values())) this.#note(source, []);
+    for (const source of new Set(this.#doubted.values())) this.#note(source);
   }
 
   /** What was done with it has its record, or it is known no more. */
@@ -58,7 +58,7 @@ export class Leaving {
     if (!this.#doubted.delete(id) && !isNoted) return;
     this.#noted.set(source, noted);
     // Of very many each note is long.
-    if (this.#doubted.size < mostFiles || this.#doubted.size % mostFiles === 0) this.#note(source, [...noted]);
+    if (this.#doubted.size < mostFiles || this.#doubted.size % mostFiles === 0) this.#note(source);
   }
 
   /** Durable: a version may be acted on at its source, and as many of `next` as one note is good for. */
@@ -73,12 +73,20 @@ export class Leaving {
       bytes += size;
       ids.add(id);
     }
-    await this.journal.commit(() => this.#note(source, [...ids]));
-    this.#noted.set(source, ids);
+    try {
+      await this.journal.commit(() => {
+        // At once: whoever notes something before this is durable notes it, too.
+        this.#noted.set(source, ids);
+        this.#note(source);
+      });
+    } catch (error) {
+      this.#noted.delete(source);
+      throw error;
+    }
   }
 
-  #note(source: string, ids: readonly string[]): void {
+  #note(source: string): void {
     const doubted = [...this.#doubted].filter(([, of]) => of === source).map(([id]) => id);
-    this.journal.setMeta(keyOf(source), JSON.stringify([...new Set([...doubted, ...ids])]));
+    this.journal.setMeta(keyOf(source), JSON.stringify([...new Set([...doubted, ...(this.#noted.get(source) ?? [])])]));
   }
 }
