@@ -9,8 +9,7 @@ import { join } from "node:path";
 import type { SecureContext } from "node:tls";
 import { BehaviorSubject } from "../../core/rxjs.js";
 import { CertificateFiles } from "../../core/certificate-files.js";
-import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
-import { reasonOf } from "../../core/retry.js";
+import { Fault, faultOfErrno, isFault, throwIfAborted } from "../../core/errors.js";
 import { expectOutside, freeBytesAt, mayWriteIn } from "../../core/fs.js";
 import { listening } from "../../core/net.js";
 import { OnMount } from "../../core/on-mount.js";
@@ -324,7 +323,8 @@ export class FtpServer implements Service, Shared {
   /** It may be unmounted while it is served. Throws ENODEV. */
   async #expectHere(): Promise<void> {
     await this.#mount.expectHere().catch((error: unknown) => {
-      const away = reasonOf(error);
+      if (!isFault(error)) throw error;
+      const away = error.message;
       this.complain(away, {});
       throw fileError("ENODEV", away);
     });
