@@ -154,14 +154,19 @@ suite("a file system that hangs", { concurrency: true }, () => {
     const { world } = disk;
     world.file("disk/a", "content of a");
     world.mkdir("out");
-    const config = world.config({ devices: { hung: local("disk"), out: local("out") }, routes: [{ from: "hung", to: ["out"], into: "" }] });
+    // Each with a state of its own: what runs would be asked by the others.
+    const config = (stateDir: string) =>
+      world.config(
+        { stateDir, devices: { hung: local("disk"), out: local("out") }, routes: [{ from: "hung", to: ["out"], into: "" }] },
+        `${stateDir}.json`,
+      );
     disk.hang();
     const [probed, once, listed] = await Promise.all(
       [
         ["check", "--probe"],
         ["run", "--once"],
         ["ls", "hung:"],
-      ].map((words) => runProgram([...words, "--config", config])),
+      ].map((words) => runProgram([...words, "--config", config(words[0] ?? "")])),
     );
     const hangs = /disk does not answer: its file system hangs/;
     assert.match(probed?.out ?? "", hangs);
@@ -169,7 +174,7 @@ suite("a file system that hangs", { concurrency: true }, () => {
     assert.match(listed?.err ?? "", hangs);
     assert.deepEqual([probed?.code, once?.code, listed?.code], ["SIGKILL", "SIGKILL", "SIGKILL"]);
     disk.goOn();
-    assert.equal((await runProgram(["run", "--once", "--config", config])).code, 0);
+    assert.equal((await runProgram(["run", "--once", "--config", config("run")])).code, 0);
     assert.deepEqual(readdirSync(world.path("out")), ["a"]);
   });
 });
