@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { forget, retry } from "../../core/amend.js";
 import { Fault } from "../../core/errors.js";
 import { expire } from "../../core/space.js";
@@ -524,7 +524,8 @@ test("what is another by now, as fetching it once more for an optional target te
   assert.deepEqual(contentsOf(out), ["the first", "the other"]);
 });
 
-test("only the newest of the files that had a name is deleted at its source: an older one may look as one that came later", async (t) => {
+/** A card whose file "a" was delivered and cannot be deleted there. */
+async function locked(t: TestContext) {
   const bench = new Bench(t);
   const card = new FakeDevice("card", { tree: true });
   const out = new FakeDevice("out");
@@ -533,6 +534,11 @@ test("only the newest of the files that had a name is deleted at its source: an 
   await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
   const { queue } = bench.daemon.engine;
   await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  return { bench, card, out };
+}
+
+test("only the newest of the files that had a name is deleted at its source: an older one may look as one that came later", async (t) => {
+  const { bench, card, out } = await locked(t);
   card.put("a", "the second", t0 + 1000);
   await until(bench, "the second is there", () => out.files.size === 2);
   out.attach(false);
@@ -645,14 +651,7 @@ test("what was perhaps deleted and turned out not to be, and is to stay, is not 
 
 for (const smaller of [false, true])
   test(`one that looks as an older one, after another that ${smaller ? "was replaced" : "has gone"} before it was fetched, is not deleted unread`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card", { tree: true });
-    const out = new FakeDevice("out");
-    card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("denied", "locked")) : undefined);
-    card.put("a", "the first", t0);
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
-    const { queue } = bench.daemon.engine;
-    await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+    const { bench, card, out } = await locked(t);
     card.before = (call) => {
       if (call === "remove a") return Promise.reject(new Fault("denied", "locked"));
       if (call === "stat a") {

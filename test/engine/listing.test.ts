@@ -1,6 +1,6 @@
 /** When a source is listed: what asks for it, and how long it is left alone. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Fault } from "../../core/errors.js";
 import { giveUp } from "../../core/space.js";
@@ -171,19 +171,23 @@ for (const kind of ["unreadable", "denied"] as const)
     await until(bench, "what else is there arrives", () => out.files.has("b.bin"));
   });
 
-test("what is back at its source is read while nothing else is to be fetched there, and gone on with after that, and after a break", async (t) => {
+/** A card whose a.bin was delivered, and deleted there, by a run that has ended; `start` begins another. */
+async function takenAway(t: TestContext, content: string, intervalMs: number, given: ConstructorParameters<typeof FakeDevice>[1] = {}) {
   const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true, concurrency: 1, chunk: 10 });
+  const card = new FakeDevice("card", { tree: true, ...given });
   const out = new FakeDevice("out");
-  const content = "0123456789".repeat(10);
   card.put("a.bin", content);
   const start = () =>
-    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
-      device: { intervalMs: 50 },
-    });
+    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], { device: { intervalMs } });
   await start();
   await until(bench, "taken away", () => card.files.size === 0);
   await bench.stop();
+  return { bench, card, out, start };
+}
+
+test("what is back at its source is read while nothing else is to be fetched there, and gone on with after that, and after a break", async (t) => {
+  const content = "0123456789".repeat(10);
+  const { bench, card, out, start } = await takenAway(t, content, 50, { concurrency: 1, chunk: 10 });
   card.put("a.bin", content);
   card.calls.length = 0;
   let isBroken = false;
@@ -219,17 +223,7 @@ test("another that takes the place of what is back while reading it has a break 
     ["0123456789", "abcdefghij", 2],
     ["abcdefghij", "0123456789", 1],
   ] as const) {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card", { tree: true, chunk: 10 });
-    const out = new FakeDevice("out");
-    card.put("a.bin", "0123456789".repeat(10));
-    const start = () =>
-      bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
-        device: { intervalMs: 50 },
-      });
-    await start();
-    await until(bench, "taken away", () => card.files.size === 0);
-    await bench.stop();
+    const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), 50, { chunk: 10 });
     card.put("a.bin", before.repeat(10));
     let isBroken = false;
     card.before = (call) => {
@@ -273,17 +267,7 @@ for (const [what, digests] of [
 
 for (const kind of ["transient", "offline"] as const)
   test(`a run that ends once nothing is left to do waits for what is back at its source also after a break (${kind})`, async (t) => {
-    const bench = new Bench(t);
-    const card = new FakeDevice("card", { tree: true, chunk: 10 });
-    const out = new FakeDevice("out");
-    card.put("a.bin", "0123456789".repeat(10));
-    const start = () =>
-      bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
-        device: { intervalMs: 600_000 },
-      });
-    await start();
-    await until(bench, "taken away", () => card.files.size === 0);
-    await bench.stop();
+    const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), 600_000, { chunk: 10 });
     card.put("a.bin", "abcdefghij".repeat(10));
     let isBroken = false;
     card.before = (call) => {
@@ -330,17 +314,7 @@ test("what comes while something waits for space, and has room, does not wait fo
 });
 
 test("what is back at a source that lists, and is offline whenever it is read, is not asked for without end", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true });
-  const out = new FakeDevice("out");
-  card.put("a.bin", "content");
-  const start = () =>
-    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
-      device: { intervalMs: 600_000 },
-    });
-  await start();
-  await until(bench, "taken away", () => card.files.size === 0);
-  await bench.stop();
+  const { bench, card, start } = await takenAway(t, "content", 600_000);
   card.put("a.bin", "content");
   let opened = 0;
   card.before = (call) => {
@@ -355,19 +329,9 @@ test("what is back at a source that lists, and is offline whenever it is read, i
 });
 
 test("another file that is back at a source whose link breaks at each reading is found as another", async (t) => {
-  const bench = new Bench(t);
+  const { bench, card, out, start } = await takenAway(t, "0123456789".repeat(10), 50, { chunk: 10 });
   let aheadMs = 0;
   bench.clock.monotonicMs = () => performance.now() + aheadMs;
-  const card = new FakeDevice("card", { tree: true, chunk: 10 });
-  const out = new FakeDevice("out");
-  card.put("a.bin", "0123456789".repeat(10));
-  const start = () =>
-    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
-      device: { intervalMs: 50 },
-    });
-  await start();
-  await until(bench, "taken away", () => card.files.size === 0);
-  await bench.stop();
   card.put("a.bin", "abcdefghij".repeat(10));
   bench.events.length = 0;
   let read = 0;
@@ -389,17 +353,7 @@ test("another file that is back at a source whose link breaks at each reading is
 });
 
 test("what is back at its source, where that does not answer once when it is read, is told as left by a run that ends", async (t) => {
-  const bench = new Bench(t);
-  const card = new FakeDevice("card", { tree: true });
-  const out = new FakeDevice("out");
-  card.put("a.bin", "the first");
-  const start = () =>
-    bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], {
-      device: { intervalMs: 1500 },
-    });
-  await start();
-  await until(bench, "taken away", () => card.files.size === 0);
-  await bench.stop();
+  const { bench, card, out, start } = await takenAway(t, "the first", 1500);
   card.put("a.bin", "the other");
   let isBroken = false;
   card.before = (call) => {
