@@ -39,7 +39,7 @@ function once(words: string, move: (session: Session, arg: Buffer) => Promise<vo
       try {
         await move(session, arg);
       } finally {
-        session.passive?.close();
+        await session.passive?.refuse();
         session.passive = undefined;
       }
     },
@@ -50,6 +50,7 @@ function once(words: string, move: (session: Session, arg: Buffer) => Promise<vo
 async function transferring(session: Session, verb: string, move: (socket: Socket, transfer: Transfer) => Promise<void>): Promise<void> {
   const { passive, shared } = session;
   if (passive === undefined) throw new Answer(425, "EPSV or PASV comes first.");
+  if (shared.options.tls?.required === true && !session.protectData) throw new Answer(522, "Data must be protected here: PROT P first.");
   session.passive = undefined;
   const end: { why?: Answer } = {};
   let socket: Socket | undefined;
@@ -66,7 +67,6 @@ async function transferring(session: Session, verb: string, move: (socket: Socke
   session.transfer = transfer;
   const { stall } = shared.options.limits;
   try {
-    if (shared.options.tls?.required === true && !session.protectData) throw new Answer(522, "Data must be protected here: PROT P first.");
     await session.reply(150, "Go on.");
     const taken = await passive.take(stall, session.protectData ? session.secureContext : undefined);
     socket = taken;

@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, promises as fs } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { buffer } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { FileEntry } from "../../core/plugin.js";
@@ -83,12 +85,26 @@ test("commands in one packet are answered in order", async () => {
   assert.match(await ftp.answer(), /^250/);
   const port = Number(/\|\|\|(\d+)\|/.exec(await ftp.answer())?.[1]);
   assert.match(await ftp.answer(), /^150/);
-  const data = (await import("node:net")).connect(port, "127.0.0.1");
+  const data = connect(port, "127.0.0.1");
   await once(data, "connect");
   data.end(bytes(4321));
   assert.match(await ftp.answer(), /^226/);
   assert.equal(await ftp.answer(), "213 4321");
   assert.match(await ftp.answer(), /^200/);
+  ftp.close();
+});
+
+test("a command that is refused before its data connection was seen ends that, and does not reset it", async () => {
+  const ftp = await login();
+  for (let n = 0; n < 5; n++) {
+    const port = Number(/\|\|\|(\d+)\|/.exec(await ftp.ask("EPSV"))?.[1]);
+    // The server hears of the command first, in the same round as of the connection.
+    ftp.send(`RETR ${"n".repeat(300)}\r\n`);
+    const data = connect({ port, host: "127.0.0.1" });
+    const [received, answer] = await Promise.all([buffer(data), ftp.answer()]);
+    assert.equal(received.length, 0);
+    assert.match(answer, /^553 The name is too long/);
+  }
   ftp.close();
 });
 

@@ -5,6 +5,7 @@
  * port is free again. The server never connects out (PORT and EPRT are refused), so it cannot be used against others.
  */
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { setImmediate } from "node:timers/promises";
 import { TLSSocket, type SecureContext } from "node:tls";
 import { codeOf } from "../../core/errors.js";
 import { Answer } from "./answer.js";
@@ -54,14 +55,14 @@ export class Passive {
   readonly port: number;
   readonly #server: Server;
   readonly #arrived: Promise<Socket>;
-  #refuse: (why: Error) => void = () => undefined;
+  #giveUp: (why: Error) => void = () => undefined;
   #socket: Socket | undefined;
 
   private constructor(server: Server, port: number, client: string, onStranger: (address: string) => void) {
     this.#server = server;
     this.port = port;
     this.#arrived = new Promise((resolve, reject) => {
-      this.#refuse = reject;
+      this.#giveUp = reject;
       server.on("connection", (socket) => {
         const from = plainAddress(socket.remoteAddress);
         if (from !== client || this.#socket !== undefined) {
@@ -91,7 +92,7 @@ export class Passive {
   /** The connection, with TLS on it where a context is given. Throws Answer 425 when none comes in time, 522 when TLS fails. */
   async take(timeoutMs: number, secure: SecureContext | undefined): Promise<Socket> {
     const timer = setTimeout(() => {
-      this.#refuse(new Answer(425, "No data connection came in time."));
+      this.#giveUp(new Answer(425, "No data connection came in time."));
       this.#socket?.destroy();
     }, timeoutMs);
     try {
@@ -105,9 +106,20 @@ export class Passive {
     }
   }
 
+  /**
+   * Ends the waiting and the connection of a command that is refused. A connection that the system has taken, and this process not yet, is taken first: closed unseen it would be reset, and clients tell
+   * that in place of the answer.
+   */
+  async refuse(): Promise<void> {
+    // The second comes behind a whole round of what the system has to tell.
+    await setImmediate();
+    await setImmediate();
+    this.close();
+  }
+
   /** Ends the waiting and the connection. */
   close(): void {
-    this.#refuse(new Answer(425, "The data connection was given up."));
+    this.#giveUp(new Answer(425, "The data connection was given up."));
     this.#server.close();
     this.#socket?.destroy();
   }
