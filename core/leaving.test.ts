@@ -67,6 +67,27 @@ test("what is noted stays so while others are doubted, or known to be there", as
   assert.deepEqual(doubted(), ["d"]);
 });
 
+test("what a file may have grown from is so after a start, too, until more is doubted of it", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const journal = await Journal.open(dir);
+  t.after(() => journal.close());
+  const leaving = new Leaving(journal);
+  const left = () => {
+    const next = new Leaving(journal);
+    next.recover(() => true);
+    assert.ok(next.isDoubted("a") && next.isDoubted("b"));
+    return ["a", "b"].filter((id) => next.hasPerhapsLeft(id));
+  };
+  leaving.doubt("a", "card", true);
+  leaving.doubt("b", "card");
+  leaving.doubt("b", "card", true);
+  await journal.commit(() => leaving.noteDoubts());
+  assert.deepEqual(left(), ["b"]);
+  await leaving.begin(version("a", 10), () => []);
+  assert.deepEqual(left(), ["a", "b"], "it was perhaps acted on since");
+});
+
 test("of tens of thousands that are doubted after a journal lost its end there is one note", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
   t.after(() => rmSync(dir, { recursive: true, force: true }));

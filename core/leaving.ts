@@ -11,6 +11,9 @@ import type { VersionRow } from "./rows.js";
 const mostBytes = 4 * 2 ** 20;
 const mostFiles = 64;
 
+/** In a note, behind a version of which that is so. */
+const grown = /\+$/;
+
 const keyOf = (source: string) => `leaving:${source}`;
 
 export class Leaving {
@@ -18,6 +21,8 @@ export class Leaving {
   readonly #noted = new Map<string, ReadonlySet<string>>();
   /** Of the run before, or of this one where it broke off: its source by version. */
   readonly #doubted = new Map<string, string>();
+  /** Of these only that another came later is known: that one may have grown from it. */
+  readonly #grown = new Set<string>();
 
   constructor(readonly journal: Pick<Journal, "all" | "commit" | "setMeta">) {}
 
@@ -28,7 +33,10 @@ export class Leaving {
       keyOf(""),
       `${keyOf("").slice(0, -1)};`,
     ))
-      for (const id of (JSON.parse(value) as string[]).filter(mayLeave)) this.#doubted.set(id, key.slice(keyOf("").length));
+      for (const noted of JSON.parse(value) as string[]) {
+        const id = noted.replace(grown, "");
+        if (mayLeave(id)) this.doubt(id, key.slice(keyOf("").length), id !== noted);
+      }
   }
 
   /** Whether a version was perhaps acted on already. */
@@ -36,8 +44,15 @@ export class Leaving {
     return this.#doubted.has(version);
   }
 
-  /** Until that is noted only this run knows it. */
-  doubt(version: string, source: string): void {
+  /** The same, and nothing can have grown from it. */
+  hasPerhapsLeft(version: string): boolean {
+    return this.#doubted.has(version) && !this.#grown.has(version);
+  }
+
+  /** Until that is noted only this run knows it. `mayHaveGrown`: what came later may be the same file continued. */
+  doubt(version: string, source: string, mayHaveGrown = false): void {
+    if (!mayHaveGrown) this.#grown.delete(version);
+    else if (!this.#doubted.has(version)) this.#grown.add(version);
     this.#doubted.set(version, source);
   }
 
@@ -49,6 +64,7 @@ export class Leaving {
   /** What was done with it has its record, or it is known no more. */
   ended(version: string): void {
     this.#doubted.delete(version);
+    this.#grown.delete(version);
   }
 
   /** Inside `apply`. It is known that it was not acted on: the next start does not doubt it. */
@@ -56,6 +72,7 @@ export class Leaving {
     const noted = new Set(this.#noted.get(source));
     const isNoted = noted.delete(id);
     if (!this.#doubted.delete(id) && !isNoted) return;
+    this.#grown.delete(id);
     this.#noted.set(source, noted);
     // Of very many each note is long.
     if (this.#doubted.size < mostFiles || this.#doubted.size % mostFiles === 0) this.#note(source);
@@ -86,7 +103,7 @@ export class Leaving {
   }
 
   #note(source: string): void {
-    const doubted = [...this.#doubted].filter(([, of]) => of === source).map(([id]) => id);
+    const doubted = [...this.#doubted].filter(([, of]) => of === source).map(([id]) => (this.#grown.has(id) ? `${id}+` : id));
     this.journal.setMeta(keyOf(source), JSON.stringify([...new Set([...doubted, ...(this.#noted.get(source) ?? [])])]));
   }
 }

@@ -144,7 +144,7 @@ export class PullJob {
   /** A file that grew: what the spool has of the version before is taken over, if it is the beginning of this one. */
   async #adoptBase(entry: FileEntry): Promise<void> {
     // One that has left its place did not grow, nor did one of the same size: whatever its first bytes and its last are, others may lie between. What came after it may have.
-    const left = this.#bases.findIndex((base) => hasLeft(base) || this.engine.queue.leaving.isDoubted(base.id));
+    const left = this.#bases.findIndex((base) => hasLeft(base) || this.engine.queue.leaving.hasPerhapsLeft(base.id));
     const later = left === -1 ? this.#bases : this.#bases.slice(0, left);
     const base = later.find(({ spooled, durable, size }) => spooled > 0 && durable > 0 && size < this.#version.size);
     if (base === undefined) return;

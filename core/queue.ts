@@ -532,19 +532,21 @@ export class Queue {
     if (this.following.size > 0) for (const row of this.deliveriesOf(version).filter(({ id }) => !but.includes(id))) this.#letFollow(row);
   }
 
-  /** Inside `apply`. A version will never be whole: its file has gone, or is `another`. With it, what was there before has, but for what it may have grown from: what looks like that later is perhaps another. */
+  /**
+   * Inside `apply`. A version will never be whole: its file has gone, or is `another`. With it, what was there before has, but for what that one may have grown
+   * from: what looks like it later is perhaps another.
+   */
   gone({ id, source, path, medium, found_ms, size }: VersionRow, another: boolean): void {
     this.journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", id);
-    const before = this.journal.all<Pick<VersionRow, "id" | "released">>(
-      "SELECT id, released FROM versions WHERE source = ? AND path = ? AND medium = ? AND state <> 'gone' AND found_ms < ? AND size >= ?",
+    const before = this.journal.all<Pick<VersionRow, "id" | "released" | "size">>(
+      "SELECT id, released, size FROM versions WHERE source = ? AND path = ? AND medium = ? AND state <> 'gone' AND found_ms < ?",
       source,
       path,
       medium,
       found_ms,
-      another ? size : 0,
     );
     const stayed = before.filter((version) => !hasLeft(version));
-    for (const version of stayed) this.leaving.doubt(version.id, source);
+    for (const version of stayed) this.leaving.doubt(version.id, source, another && version.size < size);
     if (stayed.length > 0) this.leaving.noteDoubts();
   }
 

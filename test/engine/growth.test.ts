@@ -412,3 +412,34 @@ test("what is here of a file that grows is gone on with also where an older one 
   await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
   assert.ok(card.calls.includes("open a 20480"), card.calls.join());
 });
+
+for (const restarted of [false, true])
+  test(`what is here of a file that grows is gone on with also where a longer one was given up in between${restarted ? ", and power went" : ""}`, async (t) => {
+    const bench = new Bench(t);
+    const card = new FakeDevice("card", { tree: true, chunk: 4096 });
+    const out = new FakeDevice("out");
+    const bytes = randomBytes(40_960);
+    const routes = [{ from: "card", to: ["out"] }];
+    const often = { device: { intervalMs: 50 } };
+    card.put("a", bytes.subarray(0, 20_480), t0);
+    await bench.start({ sources: [card], targets: [out] }, routes, often);
+    await until(bench, "delivered", () => bench.states("out").join() === "done");
+    card.before = (call) => {
+      if (call.startsWith("stat a")) {
+        card.put("a", bytes, t0 + 2000);
+        card.before = (next) =>
+          next.startsWith("stat a") || next.startsWith("list") ? Promise.reject(new Fault("offline", "out")) : undefined;
+      }
+      return undefined;
+    };
+    card.put("a", bytes, t0 + 1000);
+    await until(bench, "given up", () => bench.events.some(({ what }) => what === "changed"));
+    card.attach(false);
+    if (restarted) await bench.kill();
+    if (restarted) await bench.start({ sources: [card], targets: [out] }, routes, often);
+    card.before = () => undefined;
+    card.calls.length = 0;
+    card.attach(true);
+    await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
+    assert.ok(card.calls.includes("open a 20480"), card.calls.join());
+  });
