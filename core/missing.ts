@@ -117,14 +117,14 @@ export class Missing {
     const reason = "it has gone from its source before every target had it";
     const gone = await journal.commit(() => {
       const open = queue.deliveriesOf(version.id).filter(({ state }) => ["wanting", "ready", "active", "parked"].includes(state));
-      const { state: known, generation } = queue.version(version.id) ?? {};
+      const known = queue.version(version.id);
       // What a target may hold whole, and can prove, is its push's to decide.
       const isPushed = ({ state, begun }: DeliveryRow) =>
-        state === "active" || (state === "ready" && known === "sealed" && begun - 1 === generation);
+        state === "active" || (state === "ready" && known?.state === "sealed" && begun - 1 === known.generation);
       if (queue.pulling.has(version.id) || queue.releasing.has(version.id) || open.some(isPushed)) return undefined;
       // Who sent it while it was asked for has said what became of it.
-      if (open.length === 0) return undefined;
-      journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
+      if (known === undefined || open.length === 0) return undefined;
+      queue.gone(known, false);
       queue.drop(version.id, reason);
       for (const { id } of open) journal.run("UPDATE deliveries SET fault = 'missing' WHERE id = ?", id);
       return open.map(({ target }) => target);

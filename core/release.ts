@@ -277,7 +277,6 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
       // What was there before this one is not there either, though it may look the same.
       await engine.journal.commit(() => {
         const { journal } = engine;
-        journal.run("UPDATE versions SET state = 'gone' WHERE id = ?", version.id);
         queue.drop(version.id, other);
         journal.run(
           "UPDATE versions SET released = ? WHERE source = ? AND path = ? AND medium = ? AND found_ms < ? AND released IS NULL",
@@ -287,6 +286,7 @@ async function release(engine: Engine, lane: Lane, version: VersionRow, signal: 
           version.medium,
           version.found_ms,
         );
+        queue.gone(version, false);
       });
       return `kept: ${other}`;
     }

@@ -677,3 +677,55 @@ for (const second of ["the second", "second", "the second one"])
     await until(bench, "deleted", () => card.files.size === 0);
     assert.deepEqual(contentsOf(out), ["the first", "the third"]);
   });
+
+/** "the first" is there at `out`, and was never to be had away from the card. */
+async function keptFirst(bench: Bench, card: FakeDevice, out: FakeDevice): Promise<void> {
+  card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("rejected", "not this one")) : undefined);
+  card.put("a", "the first", t0);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
+  const { queue } = bench.daemon.engine;
+  await until(bench, "kept", () => queue.kept.size === 1 && queue.releasing.size === 0);
+  card.before = () => undefined;
+}
+
+test("one that looks as an older one that was kept, after another that had gone before it was sent in place, arrives", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, inPlace: true });
+  const out = new FakeDevice("out");
+  await keptFirst(bench, card, out);
+  out.attach(false);
+  card.put("a", "second", t0 + 1000);
+  card.put("b", "of the same disk", t0);
+  await until(bench, "found", () => bench.daemon.engine.queue.hasOpen("out"));
+  card.files.delete("a");
+  await until(bench, "lost", () => bench.events.some(({ what }) => what === "lost"));
+  card.put("a", "the third", t0);
+  out.attach(true);
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual(contentsOf(out), ["of the same disk", "the first", "the third"]);
+});
+
+test("one that looks as an older one that was kept, after another in whose place there was a further one, arrives", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true });
+  const out = new FakeDevice("out");
+  await keptFirst(bench, card, out);
+  const { queue, journal } = bench.daemon.engine;
+  deletedUnanswered(card);
+  const unanswered = card.before;
+  card.put("a", "2nd alike", t0 + 1000);
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  // "the other" was never listed when the next takes its place.
+  card.before = (call, signal) => {
+    if (call.startsWith("list") && journal.get("SELECT 1 FROM versions WHERE state = 'gone'") !== undefined) {
+      card.put("a", "the third", t0);
+      card.before = () => undefined;
+    }
+    return unanswered(call, signal);
+  };
+  card.put("a", "the other", t0 + 1000);
+  queue.releaseNow("card");
+  bench.daemon.engine.work$.next();
+  await until(bench, "deleted", () => card.files.size === 0);
+  assert.deepEqual(contentsOf(out), ["2nd alike", "the first", "the third"]);
+});
