@@ -52,7 +52,7 @@ const own: ReadonlySet<number> = new Set([...inMemory, 0xef53, 0x58465342, 0x912
 const hangsMs = 30_000;
 
 /** Of those who ask while an answer is awaited, which may tell what is no more, all get the next one. */
-class Look<T> {
+export class Look<T> {
   #running: Promise<{ readonly found: T } | undefined> | undefined;
   #next: Promise<{ readonly found: T } | undefined> | undefined;
   #hangs = false;
@@ -181,7 +181,7 @@ export class OnMount {
   }
 }
 
-const hanging = (dir: string) => `${dir} ${hangs}`;
+export const hanging = (dir: string) => `${dir} ${hangs}`;
 
 /** In some microseconds. */
 function deviceNow(path: string): number | undefined {

@@ -16,7 +16,7 @@ import * as v from "valibot";
 import { Fault, faultOfErrno, throwIfAborted } from "../../core/errors.js";
 import { FileThread } from "../../core/file-thread.js";
 import { freeBytesAt, mayWriteIn } from "../../core/fs.js";
-import { lookMs, mounted, OnMount } from "../../core/on-mount.js";
+import { hanging, Look, lookMs, mounted, OnMount } from "../../core/on-mount.js";
 import { path } from "../../core/options.js";
 import type { Device, Plugin, PluginContext, Presence } from "../../core/plugin.js";
 import { deadLink, ifThere } from "../../core/stat.js";
@@ -64,6 +64,7 @@ class LocalDevice implements Device {
   readonly #options: LocalOptions;
   readonly #files = new FileThread();
   readonly #mount: OnMount;
+  readonly #place = new Look(() => this.#looked());
 
   constructor(given: LocalOptions, context: PluginContext) {
     this.#options = given;
@@ -140,9 +141,14 @@ class LocalDevice implements Device {
   }
 
   async #look(): Promise<Presence> {
-    const { dir, create } = this.#options;
     const away = await this.#mount.away();
     if (away !== undefined) return { state: "detached", reason: away };
+    // What answered may hang now.
+    return (await this.#place.asked())?.found ?? { state: "detached", reason: hanging(this.#options.dir) };
+  }
+
+  async #looked(): Promise<Presence> {
+    const { dir, create } = this.#options;
     try {
       const stat = await ifThere(fs.stat(dir));
       if (stat === undefined) {

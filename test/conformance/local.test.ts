@@ -227,3 +227,28 @@ test(
     );
   },
 );
+
+test("a directory that hangs once its file system has answered is told to hang, and looked at again once it answers", async (t) => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
+  const device =
+    plugin.device?.({ dir, inPlace: true, create: false, mounted: false }, context()) ?? assert.fail("the plugin makes no device");
+  t.after(async () => {
+    await device.close();
+    await fs.rm(dir, { recursive: true });
+  });
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let goOn = (): void => undefined;
+  const held = new Promise<void>((resolve) => (goOn = resolve));
+  const { stat } = fs;
+  const asked = t.mock.method(fs, "stat", async (...given: Parameters<typeof stat>) => {
+    await held;
+    return stat(...given);
+  });
+  const seen: string[] = [];
+  device.presence$.subscribe(({ state, reason = "" }) => seen.push(`${state} ${reason}`));
+  await until("that it hangs", () => asked.mock.callCount() > 0);
+  t.mock.timers.tick(30_000);
+  await until("that this is told", () => seen.at(-1) === `detached ${dir} does not answer: its file system hangs`);
+  goOn();
+  await until("that it is there", () => seen.at(-1) === "attached ");
+});
