@@ -111,6 +111,11 @@ export class Lane {
     return this.#presence.state === "attached";
   }
 
+  /** The first look at it has no answer yet. */
+  get unseen(): boolean {
+    return this.#presence.unseen === true;
+  }
+
   /** Where what is sent to it has conditions or a budget. */
   get gate(): Gate | undefined {
     return this.limits.gate;

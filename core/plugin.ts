@@ -94,6 +94,8 @@ export interface Presence {
   readonly state: "attached" | "detached";
   /** Why it is detached, for a person: "no heartbeat on /dev/ttyACM0", "the vehicle is armed". */
   readonly reason?: string;
+  /** While the first look at it has no answer yet, which comes within half a minute or two: `run --once` waits for that. */
+  readonly unseen?: true;
   /** Names this attachment (boot, address, mount). Another epoch is a new edge: backoff is reset, the source is listed. */
   readonly epoch?: string;
   /** Where media can be changed: the ids of those that are in now. Files of another medium wait for it; none of them counts as missing. */

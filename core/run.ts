@@ -375,7 +375,7 @@ export class Run {
     const finders = [...engine.finders.values()];
     for (const finder of finders) {
       if (!finder.lane.attached) {
-        if (upMs < 15_000) return undefined;
+        if (upMs < 15_000 || finder.lane.unseen) return undefined;
       } else if (finder.failures < triesOnce && (finder.listings === 0 || finder.busy)) return undefined;
       else if (isReleaseDue(engine, finder.lane)) return undefined;
     }
@@ -409,8 +409,9 @@ export class Run {
       // What is still to be pulled can be, whatever its target says.
       if (possible && state !== "wanting" && isPutOff(lanes.get(target))) continue;
       if (possible && tries < triesOnce && !(state === "wanting" && engine.transfers.waitForSpace.has(source))) return undefined;
-      // A target may still be attaching.
-      if (upMs < 5000 && needed.some((name) => lanes.get(name)?.attached === false)) return undefined;
+      // A target may still be attaching, or take its time, as a disk that spins up does.
+      const away = needed.flatMap((name) => lanes.get(name) ?? []).filter(({ attached }) => !attached);
+      if (away.some(({ unseen }) => unseen || upMs < 5000)) return undefined;
     }
     const uneven = engine.config.syncs.flatMap((config) => {
       const route = engine.syncs.get(nameOf(config));

@@ -58,7 +58,7 @@ class LocalDevice implements Device {
   readonly source: LocalSource;
   readonly target: LocalTarget;
   readonly tree: LocalTree;
-  readonly #state = new BehaviorSubject<Presence>({ state: "detached", reason: "not looked at yet" });
+  readonly #state = new BehaviorSubject<Presence>({ state: "detached", reason: "not looked at yet", unseen: true });
   readonly #closed = new Subject<void>();
   #looking = false;
   readonly #options: LocalOptions;

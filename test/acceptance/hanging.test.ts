@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { suite, test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Client } from "basic-ftp";
 import { until } from "../conformance/clause.js";
@@ -177,4 +178,25 @@ suite("a file system that hangs", { concurrency: true }, () => {
     assert.equal((await runProgram(["run", "--once", "--config", config("run")])).code, 0);
     assert.deepEqual(readdirSync(world.path("out")), ["a"]);
   });
+
+  for (const role of ["target", "source"] as const)
+    test(`run --once waits for a ${role} that takes its time, as a disk that spins up does`, async (t) => {
+      const disk = withHanging(t);
+      if (disk === undefined) return;
+      const { world } = disk;
+      const [from, to] = role === "target" ? ["other", "disk"] : ["disk", "other"];
+      world.mkdir("other");
+      world.file(`${from}/a`, "content of a");
+      const config = world.config({ devices: { from: local(from), to: local(to) }, routes: [{ from: "from", to: ["to"], into: "" }] });
+      disk.hang();
+      const ended = runProgram(["run", "--once", "--config", config], { env });
+      // A look that hangs for longer is given up.
+      let isOver = false;
+      void ended.then(() => (isOver = true));
+      await sleep(18_000);
+      assert.ok(!isOver);
+      disk.goOn();
+      const { code, out } = await ended;
+      assert.deepEqual([code, readdirSync(world.path(to))], [0, ["a"]], out);
+    });
 });
