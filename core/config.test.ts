@@ -194,6 +194,29 @@ test("a value beyond its bounds is said as it was written, with the bound in its
   );
 });
 
+test("what a timer waits for is bounded: Node.js's fire at once where they are to wait longer, and nobody answers within nothing", async () => {
+  const ftp = { type: "ftp", host: "h" };
+  const devices = {
+    in: { type: "local", dir: "x", interval: "30d", settle: "25d" },
+    none: { ...ftp, timeout: "0s" },
+    long: { ...ftp, timeout: "600h" },
+    most: { ...ftp, timeout: "24d", interval: "24d", settle: 0 },
+  };
+  const web = { type: "webdav", url: "https://h/", answerTimeout: "5w" };
+  const limits = { login: "0s", idle: "30d", stall: "25d" };
+  const served = { type: "ftp-server", root: "r", users: { u: { password: "p" } }, limits };
+  assert.deepEqual(await problems(JSON.stringify({ devices: { ...devices, web }, routes: [], services: { ftp: served } })), [
+    'c:1: devices.in.interval: expected at most "24d", got "30d"',
+    'c:1: devices.in.settle: expected at most "24d", got "25d"',
+    'c:1: devices.none.timeout: expected more than "0s", got "0s"',
+    'c:1: devices.long.timeout: expected at most "24d", got "600h"',
+    'c:1: devices.web.answerTimeout: expected at most "24d", got "5w"',
+    'c:1: services.ftp.limits.login: expected more than "0s", got "0s"',
+    'c:1: services.ftp.limits.idle: expected at most "24d", got "30d"',
+    'c:1: services.ftp.limits.stall: expected at most "24d", got "25d"',
+  ]);
+});
+
 test("where nobody will use secrets, none is looked for, and none shows itself", async () => {
   const device = (password: object) => ({ type: "ftp", host: "h", user: "u", password });
   const text = JSON.stringify({ devices: { a: device({ env: "PW" }), b: device({ file: "x" }), c: device({ credential: "c" }) } });

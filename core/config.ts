@@ -25,7 +25,7 @@ import {
   type ConfigProblem,
 } from "./config-problems.js";
 import { readRoutes, type Add, type Known, type Parse } from "./config-routes.js";
-import { command, duration, lineOrNothing, oneLine, parseIn, path, rate, secretWords, size, type Surroundings } from "./options.js";
+import { command, duration, lineOrNothing, oneLine, parseIn, path, rate, secretWords, size, wait, type Surroundings } from "./options.js";
 import { printable } from "./names.js";
 import { plainPath } from "./paths.js";
 import type { Plugin, Role } from "./plugin.js";
@@ -44,9 +44,9 @@ export interface PluginList {
 
 export const deviceCommon = {
   interval: v.optional(
-    v.pipe(duration(), v.minValue(1000, "at least 1s"), v.description("How often a source is listed while it is attached.")),
+    v.pipe(wait(), v.minValue(1000, "at least 1s"), v.description("How often a source is listed while it is attached.")),
   ),
-  settle: v.optional(v.pipe(duration(), v.description("How long a file must stay the same before it counts as complete.")), "10s"),
+  settle: v.optional(v.pipe(wait(), v.description("How long a file must stay the same before it counts as complete.")), "10s"),
   concurrency: v.optional(
     v.pipe(
       v.number("a whole number"),

@@ -179,6 +179,12 @@ export const duration = () =>
     }),
   );
 
+/** "30s" → milliseconds that a timer waits: one of Node.js's that is to wait longer fires at once. */
+export const wait = () => v.pipe(duration(), v.maxValue(24 * 86_400_000, 'at most "24d"'));
+
+/** How long somebody else may take. */
+export const patience = () => v.pipe(wait(), v.minValue(1, 'more than "0s"'));
+
 /** A path on this machine → absolute; relative to the configuration file, `~/` is the home directory. */
 export const path = () => v.pipe(lineOrNothing("a path"), v.nonEmpty("a path, not an empty text"), v.transform(absolute));
 

@@ -1,6 +1,6 @@
 /** The options of a station as target: `filesync register` writes them. Figures come out as milliseconds; nothing here opens a connection or a file. */
 import * as v from "valibot";
-import { described, duration, host, oneLine, path, port } from "../../core/options.js";
+import { described, duration, host, oneLine, path, patience, port } from "../../core/options.js";
 import { fingerprint, tls } from "../../core/net.js";
 import { httpUrl } from "../registry/wire.js";
 
@@ -22,7 +22,7 @@ export const options = v.strictObject({
     described(duration(), "What is found within so long of another file is of the same flight, and goes into the same slot."),
     "5min",
   ),
-  timeout: v.optional(described(duration(), "How long the station may take for an answer, or move no byte."), "30s"),
+  timeout: v.optional(described(patience(), "How long the station may take for an answer, or move no byte."), "30s"),
   compress: v.optional(described(v.boolean(), "Compress what goes over the line, by the best way that both rsyncs know."), false),
 });
 export type ApsyncOptions = v.InferOutput<typeof options>;

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { mounted } from "../../core/on-mount.js";
-import { described, duration, listenAddress, oneLine, path, secret } from "../../core/options.js";
+import { described, listenAddress, oneLine, path, patience, secret } from "../../core/options.js";
 import { isSafePath } from "../../core/names.js";
 import { isPasswordHash } from "../../core/password.js";
 
@@ -77,10 +77,10 @@ const limits = v.strictObject({
   ),
   maxPerUser: v.optional(described(count(), "Control connections of one user."), 32),
   maxPerAddress: v.optional(described(count(), "Control connections from one address."), 32),
-  login: v.optional(described(duration(), "How long a client may take to log in."), "30s"),
-  idle: v.optional(described(duration(), "How long a logged-in client may send no command."), "5min"),
+  login: v.optional(described(patience(), "How long a client may take to log in."), "30s"),
+  idle: v.optional(described(patience(), "How long a logged-in client may send no command."), "5min"),
   stall: v.optional(
-    described(duration(), "How long a transfer may move no byte; also how long a data connection may take to come."),
+    described(patience(), "How long a transfer may move no byte; also how long a data connection may take to come."),
     "60s",
   ),
 });

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { tls } from "../../core/net.js";
-import { described, duration, host, oneLine, port, secret, serverRoot, upToSixteen } from "../../core/options.js";
+import { described, host, oneLine, patience, port, secret, serverRoot, upToSixteen } from "../../core/options.js";
 
 export const options = v.strictObject({
   host: described(host(), "The server's name or address."),
@@ -28,7 +28,7 @@ export const options = v.strictObject({
     ),
     "auto",
   ),
-  timeout: v.optional(described(duration(), "How long the server may take for an answer, or move no byte."), "30s"),
+  timeout: v.optional(described(patience(), "How long the server may take for an answer, or move no byte."), "30s"),
   concurrency: v.optional(described(upToSixteen(), "Connections for transfers at once; small files share them."), 4),
 });
 

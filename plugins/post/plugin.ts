@@ -1,7 +1,7 @@
 /** The plugin `post`: one multipart request per file. Its options, and what becomes of a preset. */
 import * as v from "valibot";
 import { tls } from "../../core/net.js";
-import { described, duration, path, secret, type Secret } from "../../core/options.js";
+import { described, duration, path, patience, secret, type Secret } from "../../core/options.js";
 import type { Plugin } from "../../core/plugin.js";
 import { PostDevice } from "./device.js";
 import { presets, type Preset, type PresetName } from "./presets.js";
@@ -104,9 +104,9 @@ const given = v.strictObject({
       "A web page that lists what was posted, with its URLs; default: index.html in the device's directory below stateDir.",
     ),
   ),
-  timeout: v.optional(described(duration(), "How long nothing may move."), "30s"),
+  timeout: v.optional(described(patience(), "How long nothing may move."), "30s"),
   answerTimeout: v.optional(
-    described(duration(), "How long the server may take for its answer: it may look through the log before."),
+    described(patience(), "How long the server may take for its answer: it may look through the log before."),
     "10min",
   ),
   tls: v.optional(described(tls(), "Whom to believe. Without it: the system's certificates and the host's name."), {}),

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { believing, bothBelieved } from "../../core/host-key.js";
-import { described, duration, host, oneLine, path, port, serverRoot, upToSixteen } from "../../core/options.js";
+import { described, host, oneLine, path, patience, port, serverRoot, upToSixteen } from "../../core/options.js";
 
 /** For what stands in a configuration of ssh between quotes. */
 const word = (what: string) => v.pipe(oneLine(what), v.regex(/^[^\s"]+$/, `${what}, without spaces and quotes`));
@@ -27,7 +27,7 @@ const given = v.strictObject({
     ),
     "auto",
   ),
-  timeout: v.optional(described(duration(), "How long the server may take for an answer, or move no byte."), "30s"),
+  timeout: v.optional(described(patience(), "How long the server may take for an answer, or move no byte."), "30s"),
   concurrency: v.optional(described(upToSeven, "Runs of rsync at once; they share one connection."), 2),
   compress: v.optional(described(v.boolean(), "Compress what goes over the line, by the best way that both rsyncs know."), false),
   password: v.optional(v.never('no password: ssh takes none from a program; use a key, by "privateKey" or "agent"')),

@@ -5,7 +5,7 @@
  */
 import * as v from "valibot";
 import { believing, bothBelieved } from "../../core/host-key.js";
-import { described, duration, host, oneLine, path, port, secret, serverRoot, upToSixteen } from "../../core/options.js";
+import { described, host, oneLine, path, patience, port, secret, serverRoot, upToSixteen } from "../../core/options.js";
 
 const given = v.strictObject({
   host: described(host(), "The server's name or address."),
@@ -26,7 +26,7 @@ const given = v.strictObject({
     ),
     "auto",
   ),
-  timeout: v.optional(described(duration(), "How long the server may take for an answer, or move no byte."), "30s"),
+  timeout: v.optional(described(patience(), "How long the server may take for an answer, or move no byte."), "30s"),
   concurrency: v.optional(described(upToSixteen(), "Files at once; they share at most two connections."), 4),
   compress: v.optional(described(v.boolean(), "Compress what goes over the line, where the server can."), false),
 });

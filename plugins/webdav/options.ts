@@ -1,7 +1,7 @@
 /** The options of a WebDAV server as a device: validation, defaults and help text in one table. Figures come out as milliseconds and bytes. */
 import * as v from "valibot";
 import { tls } from "../../core/net.js";
-import { described, duration, lineOrNothing, secret, size, upToSixteen } from "../../core/options.js";
+import { described, lineOrNothing, patience, secret, size, upToSixteen } from "../../core/options.js";
 
 function isUrl(text: string): boolean {
   if (!URL.canParse(text)) return false;
@@ -28,9 +28,9 @@ export const options = v.strictObject({
     ),
     "auto",
   ),
-  timeout: v.optional(described(duration(), "How long the server may take for an answer, or move no byte."), "30s"),
+  timeout: v.optional(described(patience(), "How long the server may take for an answer, or move no byte."), "30s"),
   answerTimeout: v.optional(
-    described(duration(), "How long it may take for its answer to a whole file: some digest or put it together before they answer."),
+    described(patience(), "How long it may take for its answer to a whole file: some digest or put it together before they answer."),
     "10min",
   ),
   chunkSize: v.optional(
