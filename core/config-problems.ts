@@ -124,6 +124,7 @@ function given({ input: seen, type, message }: v.BaseIssue<unknown>, written: un
   // A password without its quotes is one all the same.
   if (message === secretWords) return "";
   const input = type === "min_value" || type === "max_value" ? written : seen;
+  if (typeof input === "number") return `, got ${input}`;
   if (Array.isArray(input)) return type === "min_length" ? "" : ", got a list";
   if (typeof input === "object") return "";
   return `, got ${masked(JSON.stringify(input) ?? "")}`;
@@ -212,6 +213,12 @@ export function reservedKeys(node: Node, found: (node: Node, key: string) => voi
     if (reserved.has(key)) found(child, String(key));
     reservedKeys(child, found);
   }
+}
+
+/** Texts, keys too, that were not read as they were written: bytes that are no UTF-8. Comments may be as they are. */
+export function strangeTexts(node: Node, found: (node: Node) => void): void {
+  if (node.type === "string" && String(node.value).includes("\uFFFD")) found(node);
+  for (const child of node.children ?? []) strangeTexts(child, found);
 }
 
 export function asText(at: At): string {

@@ -163,6 +163,24 @@ test("what is no JSON is said with its line", async () => {
   ]);
 });
 
+test("a text in another encoding than UTF-8 is told by its place, and not said again; a comment may be as it is", async () => {
+  const text =
+    '{\n "vehicle": "Fl\u00fcgel", // Fl\u00fcgel\n "devices": { "g": { "type": "ftp", "host": "h", "user": "u", "password": "p\u00e4ss" } }\n}';
+  const latin = Buffer.from(text, "latin1").toString("utf8");
+  assert.deepEqual(await problems(latin), [
+    "c:2: vehicle: this is no text in UTF-8: save the file as UTF-8",
+    "c:3: devices.g.password: this is no text in UTF-8: save the file as UTF-8",
+  ]);
+  assert.deepEqual(await problems(text), []);
+  assert.deepEqual(await problems(latin.replaceAll(/"[^"]*\uFFFD[^"]*"/g, '"x"')), []);
+});
+
+test("a number that no JSON can hold is said as what it is", async () => {
+  assert.deepEqual(await problems('{ "spool": { "maxSize": 1e400 } }'), [
+    'c:1: spool.maxSize: expected a size such as "4MiB" or "300kB" (units: B kB MB GB KiB MiB GiB), got Infinity',
+  ]);
+});
+
 test("what would be left out without a word, because JavaScript has a meaning for its name, is said", async () => {
   for (const name of ["constructor", "prototype", "__proto__"])
     assert.deepEqual(await problems(`{\n "devices": {\n  "${name}": { "type": "local", "dir": "x" }\n }\n}`), [

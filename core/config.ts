@@ -4,7 +4,7 @@
  * have taken is not removed at its source. Here: the whole, and its devices and services; `config-routes.ts` reads the routes, `config-problems.ts`
  * has the words for what is wrong.
  */
-import { getNodeValue, parseTree, type ParseError } from "jsonc-parser";
+import { getNodePath, getNodeValue, parseTree, type ParseError } from "jsonc-parser";
 import * as v from "valibot";
 import { eventNames } from "./events.js";
 import type { HookRule } from "./hooks.js";
@@ -18,6 +18,7 @@ import {
   isUnseen,
   lineOf,
   messageOf,
+  strangeTexts,
   suggestion,
   syntaxProblem,
   tooDeep,
@@ -266,6 +267,14 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
   );
   reservedKeys(tree, (node, key) =>
     problems.push({ line: lineAt(node.offset), path: printable(key), message: "nothing can be called so; take another name" }),
+  );
+  // A text is not said again: it may be a password.
+  strangeTexts(tree, (node) =>
+    problems.push({
+      line: lineAt(node.offset),
+      path: printable(asText(getNodePath(node))),
+      message: "this is no text in UTF-8: save the file as UTF-8",
+    }),
   );
   // A list has no keys that could be wrong.
   if (Array.isArray(raw)) return { stateDir, problems: [{ line: 1, path: "", message: "expected an object, got a list" }] };
