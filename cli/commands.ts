@@ -287,7 +287,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .option("--json", "For programs")
     .action(
       does(async (words: string[], options: Common & { json?: boolean }) =>
-        (await import("./registry.js")).registryCommand(configPath(options.config), words, options.json === true),
+        (await import("./registry.js")).registryCommand(options.config, words, options.json === true),
       ),
     );
   for (const usage of usages) registry.example(`  $ filesync registry ${usage}`);

@@ -220,6 +220,7 @@ test("what is wrong with a registration is said at once, and nothing is written"
   // What the operator may say is told to whoever has no configuration.
   const none = ["--config", join(it.dir, "none.json")];
   assert.match((await runProgram(["registry", ...none])).err, /needs a word: list, confirm REGISTRATION, .*, delete EMAIL$/m);
+  assert.match((await runProgram(["registry"], { cwd: it.dir })).err, /needs a word: list, /);
   assert.match((await runProgram(["registry", "--help"])).out, /filesync registry delete EMAIL$/m);
   const before = readFileSync(it.planeConfig, "utf8");
   const run = async (...words: string[]) => {
