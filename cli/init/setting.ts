@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { codeOf, faultOfErrno } from "../../core/errors.js";
 import { mayWriteIn } from "../../core/fs.js";
-import { reasonOf } from "../../core/retry.js";
 import { deadLink } from "../../core/stat.js";
 import { systemConfig, UsageError } from "../config.js";
 import { unitOf } from "../machine/unit.js";
@@ -37,7 +37,10 @@ export async function settingOf(config: string | undefined, force = false): Prom
   try {
     await mayWriteIn(dir);
   } catch (error) {
-    throw new UsageError(`nothing can be written in ${dir}: ${reasonOf(error)}; as root (sudo), or name another place with --config FILE`);
+    const { message } = faultOfErrno(error, `nothing can be written in ${dir}`);
+    throw new UsageError(
+      `${message}; ${root || codeOf(error) === "EROFS" ? "" : "as root (sudo), or "}name another place with --config FILE`,
+    );
   }
   const dead = await deadLink(path);
   if (dead !== undefined) throw new UsageError(dead);

@@ -374,6 +374,21 @@ test("without a terminal it asks nobody; over another configuration only with --
   assert.equal(readFileSync(`${config}.old.2`, "utf8"), "{}", "the first one is still there");
 });
 
+test("on a read-only file system, where root can write no more than others, it says so in words", async (t) => {
+  const world = new World(t);
+  if (!world.mount("etc", 64)) {
+    t.skip("nothing can be mounted here");
+    return;
+  }
+  const etc = world.path("etc");
+  assert.equal(spawnSync("mount", ["-o", "remount,ro", etc]).status, 0);
+  const { code, err } = await runProgram(["init", "--yes", "--config", world.path("etc/config.json")]);
+  assert.deepEqual(
+    [code, err],
+    [2, `filesync: nothing can be written in ${etc}: the file system is read-only; name another place with --config FILE\n`],
+  );
+});
+
 test("what the installation wrote says nothing, and is replaced without --force", async (t) => {
   const world = new World(t);
   const config = world.path("config.json");
