@@ -361,10 +361,10 @@ async function main(argv: readonly string[]): Promise<number> {
 /** What may be given more than once. */
 const repeatable: Readonly<Record<string, readonly string[]>> = { sim: ["fault", "param"], init: ["vehicle"], register: ["from"] };
 
-/** The parser takes "-dash" for five options, of which "-h" is one. */
+/** The parser takes "-dash" for five options, of which "-h" is one, and "-" for nothing. */
 function expectPlainOptions(words: readonly string[]): void {
   const end = words.indexOf("--");
-  const given = (end === -1 ? words : words.slice(0, end)).find((word) => /^-[a-z]{2}/i.test(word));
+  const given = (end === -1 ? words : words.slice(0, end)).find((word) => /^-(?:[a-z]{2}|$)/i.test(word));
   if (given !== undefined)
     throw new UsageError(
       `${shellWord(given)} is no option; a name that begins with "-" goes behind "--": filesync ${words[0] ?? ""} -- ${shellWord(given)}`,

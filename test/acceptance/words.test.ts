@@ -28,6 +28,11 @@ test("a word that looks like a number or an option is taken as it was typed", as
   );
   assert.match((await run("ls", "--config", "007", "--json", "0123")).err, /expected DEVICE:PATH, got "0123"/);
   assert.match((await run("ls", "--config", "007", "--json", "false")).err, /expected DEVICE:PATH, got "false"/);
+  const dash = await run("get", "--config", "007", "box:true", "-");
+  assert.deepEqual(
+    [dash.code, dash.err],
+    [2, 'filesync: - is no option; a name that begins with "-" goes behind "--": filesync get -- -\n'],
+  );
   assert.match((await run("status", "--config", "")).err, /--config needs a value/);
 });
 
