@@ -5,7 +5,7 @@ import { dirname, join, relative } from "node:path";
 import { hostname } from "node:os";
 import { RealClock } from "../core/clock.js";
 import type { Config, DeviceConfig } from "../core/config.js";
-import { Fault, isFault } from "../core/errors.js";
+import { codeOf, Fault, faultOfErrno, isFault } from "../core/errors.js";
 import { installationIn, installationOf, lockStateDir, machineName, StateDirHeld } from "../core/installation.js";
 import { mayWriteIn } from "../core/fs.js";
 import { hostOf, parseFingerprint } from "../core/net.js";
@@ -149,7 +149,8 @@ export const called = (vehicle: string) => (v.safeParse(vehicleName, vehicle).su
 /** Before anybody is asked to confirm. Throws UsageError. */
 export async function expectChangeable(config: string): Promise<void> {
   await mayWriteIn(dirname(config)).catch((error: unknown) => {
-    throw new UsageError(`${config} cannot be changed: ${reasonOf(error)}; as root (sudo), or as who may write in ${dirname(config)}`);
+    const { message } = faultOfErrno(error, `${config} cannot be changed`);
+    throw new UsageError(`${message}${codeOf(error) === "EROFS" ? "" : `; as root (sudo), or as who may write in ${dirname(config)}`}`);
   });
 }
 

@@ -5,6 +5,7 @@ import { existsSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, s
 import { test, type TestContext } from "node:test";
 import { spawn } from "@lydell/node-pty";
 import { parse } from "jsonc-parser";
+import { expectChangeable } from "../../cli/register.js";
 import { freePort, hasOpenssl } from "../conformance/ftp-servers.js";
 import { mainJs, Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
@@ -387,6 +388,8 @@ test("on a read-only file system, where root can write no more than others, it s
     [code, err],
     [2, `filesync: nothing can be written in ${etc}: the file system is read-only; name another place with --config FILE\n`],
   );
+  const config = world.path("etc/config.json");
+  await assert.rejects(expectChangeable(config), { message: `${config} cannot be changed: the file system is read-only` });
 });
 
 test("what the installation wrote says nothing, and is replaced without --force", async (t) => {
