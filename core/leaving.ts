@@ -69,10 +69,15 @@ export class Leaving {
 
   /** Inside `apply`. It is known that it was not acted on: the next start does not doubt it. */
   stayed({ id, source }: Pick<VersionRow, "id" | "source">): void {
-    const noted = new Set(this.#noted.get(source));
-    const isNoted = noted.delete(id);
-    if (!this.#doubted.delete(id) && !isNoted) return;
+    const isDoubted = this.#doubted.delete(id);
     this.#grown.delete(id);
+    this.untouched({ id, source }, isDoubted);
+  }
+
+  /** Inside `apply`. This run did not act on it; what was doubted of it before is so still. */
+  untouched({ id, source }: Pick<VersionRow, "id" | "source">, isNews = false): void {
+    const noted = new Set(this.#noted.get(source));
+    if (!noted.delete(id) && !isNews) return;
     this.#noted.set(source, noted);
     // Of very many each note is long.
     if (this.#doubted.size < mostFiles || this.#doubted.size % mostFiles === 0) this.#note(source);

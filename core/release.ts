@@ -65,7 +65,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
           engine.journal.run("UPDATE versions SET released = ? WHERE id = ?", what, version.id);
           // Of what is kept, other rules may ask for it again: what was doubted is so still.
           if (hasLeft({ released: what })) leaving.ended(version.id);
-          else if (!leaving.isDoubted(version.id)) leaving.stayed(version);
+          else leaving.untouched(version);
         });
         engine.queue.releasable.delete(version.id);
         engine.queue.uncopied.delete(version.id);

@@ -443,3 +443,42 @@ for (const restarted of [false, true])
     await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
     assert.ok(card.calls.includes("open a 20480"), card.calls.join());
   });
+
+test("what is here of a file that grows is gone on with after a power cut, also where an older one was to be deleted once a longer one was given up", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { tree: true, chunk: 4096 });
+  const out = new FakeDevice("out");
+  const bytes = randomBytes(40_960);
+  const routes = [{ from: "card", to: ["out"], afterDelivery: "delete" as const }];
+  const often = { device: { intervalMs: 50 } };
+  let goOn = (): void => undefined;
+  const held = new Promise<void>((_, reject) => (goOn = () => reject(new Fault("offline", "out"))));
+  held.catch(() => undefined);
+  card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("denied", "locked")) : undefined);
+  card.put("a", bytes.subarray(0, 20_480), t0);
+  await bench.start({ sources: [card], targets: [out] }, routes, often);
+  const { queue, journal, work$ } = bench.daemon.engine;
+  await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+  card.before = (call) => {
+    if (call.startsWith("stat a")) {
+      card.put("a", bytes, t0 + 2000);
+      card.before = (next) => (next.startsWith("list") ? held : undefined);
+    }
+    return undefined;
+  };
+  card.put("a", bytes, t0 + 1000);
+  await until(bench, "given up", () => bench.events.some(({ what }) => what === "changed"));
+  queue.releaseNow("card");
+  work$.next();
+  await until(bench, "it is another", () => queue.unreleased === 0 && queue.releasing.size === 0);
+  card.attach(false);
+  await journal.commit(() => undefined);
+  goOn();
+  await bench.kill();
+  await bench.start({ sources: [card], targets: [out] }, routes, often);
+  card.before = () => undefined;
+  card.calls.length = 0;
+  card.attach(true);
+  await until(bench, "delivered", () => [...out.files.values()].some((file) => file.bytes.equals(bytes)));
+  assert.ok(card.calls.includes("open a 20480"), card.calls.join());
+});
