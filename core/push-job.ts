@@ -3,8 +3,8 @@
  * published, never over another file.
  *
  * The record `begun` is durable before the first byte is sent, so that a partial of an earlier generation is found and discarded; `publishing` is
- * durable before the name is given, so that a rename whose answer was lost is recognised where the target can prove no content. A single shot has
- * neither (`single-shot.ts`).
+ * durable before the name is given, `elsewhere` before the other one is, so that a rename whose answer was lost is recognised where the target can
+ * prove no content. A single shot has none of them (`single-shot.ts`).
  */
 import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
@@ -37,6 +37,7 @@ export class PushJob {
   /** The attachment that it began with. */
   readonly epoch: string | undefined;
   #spliced: boolean;
+  #isElsewhere: boolean;
   /** Before the last chunk of a single shot. */
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
@@ -65,7 +66,9 @@ export class PushJob {
     this.#sealed = version.state === "sealed";
     this.#begun = work.delivery.begun;
     this.#generation = version.generation;
-    this.#spliced = marksIn(work.delivery.marks).spliced === true;
+    const { spliced, elsewhere } = marksIn(work.delivery.marks);
+    this.#spliced = spliced === true;
+    this.#isElsewhere = elsewhere === true;
     this.#digest = version.digest ?? undefined;
   }
 
@@ -117,6 +120,7 @@ export class PushJob {
     if (!first && this.#sealed && publishing !== undefined) {
       const done = await this.#publishHeld(upload);
       if (done !== undefined) return done;
+      this.#isElsewhere = false;
     }
     await this.#prepare();
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
@@ -146,7 +150,11 @@ export class PushJob {
 
   async #isShort(upload: Upload): Promise<boolean> {
     const { target, version, signal } = this;
-    return isShort(version.size, await target.offset(upload, signal), async () => (await target.look?.(upload, signal))?.size);
+    return isShort(
+      version.size,
+      await target.offset(upload, signal),
+      async () => (await target.look?.(this.#upload(this.#name), signal))?.size,
+    );
   }
 
   /** What an earlier generation, or another hand, left under the partial's name is taken away. From here on something of ours may be there. */
@@ -155,6 +163,7 @@ export class PushJob {
     await this.discardBegun();
     this.#begun = version.generation + 1;
     this.#spliced = false;
+    this.#isElsewhere = false;
     const { sending } = marksIn(work.delivery.marks);
     const changed = await engine.journal.commit(() =>
       engine.journal.run(
@@ -337,30 +346,47 @@ export class PushJob {
 
   /** Under its own name, else under another that names its content. */
   async #publish(upload: Upload): Promise<StoredReceipt> {
-    const { target, signal, version, engine, work } = this;
-    // Superseded, or set aside, while it was sent.
-    const active =
-      target.features.digests.length > 0
-        ? engine.queue.isActive(work.delivery.id)
-        : (await engine.journal.commit(() =>
-            engine.queue.setMarks(work.delivery.id, { ...this.#marks, publishing: this.#digest ?? true }, "active"),
-          )) > 0;
-    if (!active) throw new Fault("aborted", "is not to be sent any more");
-    const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
-    if (!("occupied" in there)) return this.#receipt(there);
-    if (this.#isSame(there)) return this.#foundThere(upload, there);
-    if (this.#digest === undefined) {
-      // What is there may be this very content; else the other name needs the digest.
-      this.#digest = await this.#content.digest(signal);
-      if (this.#digest === undefined) throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
-      return this.#publish(this.#upload(work.delivery.path));
+    const { target, signal, version, work } = this;
+    if (!this.#isElsewhere || this.#digest === undefined) {
+      await this.#notePublishing({});
+      const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
+      if (!("occupied" in there)) return this.#receipt(there);
+      if (this.#isSame(there)) return this.#foundThere(upload, there);
+      if (this.#digest === undefined) {
+        // What is there may be this very content; else the other name needs the digest.
+        this.#digest = await this.#content.digest(signal);
+        if (this.#digest === undefined)
+          throw new Fault("transient", `${upload.path} is taken at ${this.lane.name}; its source ended early`);
+        return this.#publish(this.#upload(work.delivery.path));
+      }
     }
-    const other = this.#upload(otherName(upload.path, this.#digest));
+    await this.#notePublishing({ elsewhere: true });
+    const other = this.#upload(this.#name);
     const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
     if (!("occupied" in second)) return this.#receipt(second);
     // The name holds the digest: the same size under it is this content.
     if (this.#isSame(second) || (second.digest === undefined && second.size === version.size)) return this.#foundThere(other, second);
     throw new Fault("rejected", `${upload.path} and ${other.path} are both taken by other files at ${this.lane.name}`);
+  }
+
+  /** Where the target can prove no content. Throws Fault "aborted" where it was superseded, or set aside, while it was sent. */
+  async #notePublishing(where: Pick<Marks, "elsewhere">): Promise<void> {
+    const { target, engine, work } = this;
+    const { id } = work.delivery;
+    const active =
+      target.features.digests.length > 0
+        ? engine.queue.isActive(id)
+        : (await engine.journal.commit(() =>
+            engine.queue.setMarks(id, { ...this.#marks, publishing: this.#digest ?? true, ...where }, "active"),
+          )) > 0;
+    if (!active) throw new Fault("aborted", "is not to be sent any more");
+    this.#isElsewhere = where.elsewhere === true;
+  }
+
+  /** That it is given, or was about to be. */
+  get #name(): string {
+    const { path } = this.work.delivery;
+    return this.#isElsewhere && this.#digest !== undefined ? otherName(path, this.#digest) : path;
   }
 
   async #alreadyThere(upload: Upload, there: Occupant): Promise<StoredReceipt> {

@@ -476,7 +476,7 @@ async function dropInherited({ journal, uploads }: OwnEngine, { id, clonedFrom }
   await journal.commit(() => {
     if (known !== id && (known !== undefined || clonedFrom !== undefined))
       journal.run(
-        "UPDATE deliveries SET begun = 0, memo = NULL, marks = json_remove(marks, '$.publishing', '$.restart') WHERE state <> 'done'",
+        "UPDATE deliveries SET begun = 0, memo = NULL, marks = json_remove(marks, '$.publishing', '$.elsewhere', '$.restart') WHERE state <> 'done'",
       );
     journal.setMeta("installation", id);
     journal.setMeta("vehicle", uploads.vehicle);

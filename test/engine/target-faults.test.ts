@@ -1,6 +1,6 @@
 /** What a target does wrong costs that target's delivery, never the file, never the engine. */
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -185,11 +185,12 @@ function undigested(t: TestContext) {
   const out = new FakeDevice("out", { target: { digests: [] } });
   const content = randomBytes(300_000);
   card.put("a.bin", content);
+  const start = () => bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
   const delivered = async (): Promise<void> => {
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+    await start();
     await until(bench, "delivered", () => bench.states("out")[0] === "done");
   };
-  return { bench, card, out, content, delivered };
+  return { bench, card, out, content, start, delivered };
 }
 
 for (const left of [0, 1000])
@@ -518,4 +519,39 @@ for (const kind of ["denied", "transient"] as const)
     card.attach(false);
     card.attach(true);
     await until(bench, "told by itself", () => warned().some((message) => message.startsWith("card:newer.bin")));
+  });
+
+for (const killed of [false, true])
+  test(`what was given its other name ${killed ? "when power went" : "without an answer"}, at a target that digests nothing, is not taken for what has its own: a file as long`, async (t) => {
+    const { bench, out, content, start, delivered } = undigested(t);
+    const foreign = randomBytes(content.length);
+    out.files.set("a.bin", { bytes: foreign, modifiedMs: 0 });
+    let isNamed = false;
+    out.before = (call) => {
+      if (!call.startsWith("commit a~")) return undefined;
+      for (const [path, bytes] of out.partials) {
+        out.files.set(call.slice("commit ".length), { bytes, modifiedMs: 0 });
+        out.partials.delete(path);
+      }
+      out.before = () => undefined;
+      isNamed = true;
+      return killed ? new Promise(() => undefined) : Promise.reject(new Fault("transient", "the connection was reset"));
+    };
+    if (killed) {
+      await start();
+      await until(bench, "it has its name", () => isNamed);
+      await bench.kill();
+    }
+    await delivered();
+    await until(bench, "told", () => saidOf(bench, "delivered").length > 0);
+    const name = `a~${createHash("sha256").update(content).digest("hex").slice(0, 8)}.bin`;
+    assert.deepEqual(
+      [...out.files].map(([path, { bytes }]) => [path, bytes.equals(path === "a.bin" ? foreign : content)]),
+      [
+        ["a.bin", true],
+        [name, true],
+      ],
+    );
+    assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
+    assert.deepEqual(saidOf(bench, "delivered"), [`card:a.bin → out:${name} (300000 bytes, proved by size)`]);
   });
