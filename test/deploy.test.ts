@@ -268,7 +268,7 @@ class Apart {
       overlaid(["/etc", "/opt", "/usr/local", "/var/lib", "/srv"], upper),
       "mount -t tmpfs run /run",
       "mkdir -p /run/systemd/system /run/lock",
-      "rm -rf /opt/filesync /etc/filesync /srv/* /etc/systemd/system/*filesync*",
+      "rm -rf /opt/filesync /etc/filesync /var/lib/filesync* /srv/* /etc/systemd/system/*filesync*",
       "! getent passwd filesync >/dev/null || userdel filesync",
     ].join(" && ");
     const env = {
