@@ -32,7 +32,7 @@ test("one note is good for what follows and is small; what was noted and not end
 
   const second = start("a", "b", "big", "other");
   assert.deepEqual(doubted(second), ["a", "b", "other"], "the large one was not noted");
-  second.ended("b");
+  await journal.apply(() => second.ended("b"));
   await second.begin(version("late", 10), () => []);
   assert.deepEqual(
     doubted(start("a", "b", "big", "late", "other")),
@@ -40,7 +40,7 @@ test("one note is good for what follows and is small; what was noted and not end
     "a is doubted for as long as it was not compared",
   );
 
-  second.doubt("big", "card");
+  second.doubt("big");
   await journal.commit(() => second.noteDoubts());
   assert.deepEqual(doubted(start("a", "b", "big", "other")), ["a", "big", "other"]);
   assert.deepEqual(doubted(start("other")), ["other"], "what has gone since is no doubt");
@@ -58,7 +58,7 @@ test("what is noted stays so while others are doubted, or known to be there", as
     return ["a", "b", "c", "d"].filter((id) => next.isDoubted(id));
   };
   await leaving.begin(version("a", 10), () => [version("b", 10)]);
-  leaving.doubt("c", "card");
+  leaving.doubt("c");
   await journal.commit(() => leaving.noteDoubts());
   assert.deepEqual(doubted(), ["a", "b", "c"]);
   const begun = leaving.begin(version("d", 10), () => []);
@@ -79,28 +79,52 @@ test("what a file may have grown from is so after a start, too, until more is do
     assert.ok(next.isDoubted("a") && next.isDoubted("b"));
     return ["a", "b"].filter((id) => next.hasPerhapsLeft(id));
   };
-  leaving.doubt("a", "card", true);
-  leaving.doubt("b", "card");
-  leaving.doubt("b", "card", true);
+  leaving.doubt("a", true);
+  leaving.doubt("b");
+  leaving.doubt("b", true);
   await journal.commit(() => leaving.noteDoubts());
   assert.deepEqual(left(), ["b"]);
   await leaving.begin(version("a", 10), () => []);
   assert.deepEqual(left(), ["a", "b"], "it was perhaps acted on since");
 });
 
-test("of tens of thousands that are doubted after a journal lost its end there is one note", async (t) => {
+test("of thousands that are doubted one after the other, each is written once, and no more where its end is known", async (t) => {
   const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
   t.after(() => rmSync(dir, { recursive: true, force: true }));
   const journal = await Journal.open(dir);
   t.after(() => journal.close());
-  const notes = t.mock.method(journal, "setMeta");
   const leaving = new Leaving(journal);
-  await journal.commit(() => {
-    for (let n = 0; n < 1000; n++) leaving.doubt(`${n}`, "card");
-    leaving.noteDoubts();
-  });
-  assert.equal(notes.mock.callCount(), 1);
+  await leaving.begin(version("0", 10), () => []);
+  const writes = t.mock.method(journal, "run");
+  for (let n = 0; n < 1000; n++)
+    await journal.apply(() => {
+      leaving.doubt(`${n}`);
+      leaving.noteDoubts();
+      leaving.noteDoubts();
+    });
+  assert.equal(writes.mock.callCount(), 1000);
+  await journal.commit(() => leaving.ended("998"));
   const next = new Leaving(journal);
   next.recover(() => true);
-  assert.ok(next.isDoubted("999"));
+  assert.deepEqual(
+    ["0", "1", "998", "999"].filter((id) => next.isDoubted(id)),
+    ["0", "1", "999"],
+  );
+});
+
+test("what an older version doubts, in one note for all, is doubted", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const journal = await Journal.open(dir);
+  t.after(() => journal.close());
+  await journal.commit(() => journal.setMeta("leaving:card", '["a","b+"]'));
+  const leaving = new Leaving(journal);
+  leaving.recover(() => true);
+  await leaving.begin(version("c", 10), () => []);
+  const next = new Leaving(journal);
+  next.recover(() => true);
+  assert.deepEqual(
+    ["a", "b", "c", "d"].filter((id) => next.isDoubted(id)),
+    ["a", "b", "c"],
+  );
 });

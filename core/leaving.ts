@@ -11,32 +11,35 @@ import type { VersionRow } from "./rows.js";
 const mostBytes = 4 * 2 ** 20;
 const mostFiles = 64;
 
-/** In a note, behind a version of which that is so. */
-const grown = /\+$/;
+/** Perhaps it left its place; "grown": known is only that another came later, which may have grown from it. */
+type Doubt = "left" | "grown";
 
 const keyOf = (source: string) => `leaving:${source}`;
 
 export class Leaving {
   /** By source: on the medium, or on its way there. */
   readonly #noted = new Map<string, ReadonlySet<string>>();
-  /** Of the run before, or of this one where it broke off: its source by version. */
-  readonly #doubted = new Map<string, string>();
-  /** Of these only that another came later is known: that one may have grown from it. */
-  readonly #grown = new Set<string>();
+  /** Of the run before, or of this one where it broke off; what is known of each. */
+  readonly #doubted = new Map<string, Doubt>();
+  /** Of these, what the table does not say yet. */
+  readonly #unwritten = new Set<string>();
 
-  constructor(readonly journal: Pick<Journal, "all" | "commit" | "setMeta">) {}
+  constructor(readonly journal: Pick<Journal, "all" | "commit" | "run" | "setMeta">) {}
 
   /** After a start. `mayLeave`: whether a version may be acted on, by these rules or others. */
   recover(mayLeave: (version: string) => boolean): void {
+    for (const { version, grown } of this.journal.all<{ version: string; grown: number }>("SELECT version, grown FROM doubted"))
+      if (mayLeave(version)) this.#doubted.set(version, grown === 1 ? "grown" : "left");
     for (const { key, value } of this.journal.all<{ key: string; value: string }>(
       "SELECT key, value FROM meta WHERE key >= ? AND key < ?",
       keyOf(""),
       `${keyOf("").slice(0, -1)};`,
-    ))
-      for (const noted of JSON.parse(value) as string[]) {
-        const id = noted.replace(grown, "");
-        if (mayLeave(id)) this.doubt(id, key.slice(keyOf("").length), id !== noted);
-      }
+    )) {
+      // An older version noted all that was doubted so, with a + behind what may have grown.
+      const noted = (JSON.parse(value) as string[]).map((id) => id.replace(/\+$/, "")).filter(mayLeave);
+      for (const id of noted) this.doubt(id);
+      this.#noted.set(key.slice(keyOf("").length), new Set(noted));
+    }
   }
 
   /** Whether a version was perhaps acted on already. */
@@ -46,41 +49,43 @@ export class Leaving {
 
   /** The same, and nothing can have grown from it. */
   hasPerhapsLeft(version: string): boolean {
-    return this.#doubted.has(version) && !this.#grown.has(version);
+    return this.#doubted.get(version) === "left";
   }
 
   /** Until that is noted only this run knows it. `mayHaveGrown`: what came later may be the same file continued. */
-  doubt(version: string, source: string, mayHaveGrown = false): void {
-    if (!mayHaveGrown) this.#grown.delete(version);
-    else if (!this.#doubted.has(version)) this.#grown.add(version);
-    this.#doubted.set(version, source);
+  doubt(version: string, mayHaveGrown = false): void {
+    const doubt = mayHaveGrown ? (this.#doubted.get(version) ?? "grown") : "left";
+    if (this.#doubted.get(version) === doubt) return;
+    this.#doubted.set(version, doubt);
+    this.#unwritten.add(version);
   }
 
-  /** Inside `apply` or `commit`. What is doubted by now, once for many: there may be tens of thousands. */
+  /** Inside `apply` or `commit`. What is doubted by now is on the medium with that. */
   noteDoubts(): void {
-    for (const source of new Set(this.#doubted.values())) this.#note(source);
+    for (const version of this.#unwritten)
+      this.journal.run("INSERT OR REPLACE INTO doubted VALUES (?, ?)", version, this.#doubted.get(version) === "grown" ? 1 : 0);
+    this.#unwritten.clear();
   }
 
-  /** What was done with it has its record, or it is known no more. */
+  /** Inside `apply` or `commit`. What was done with it has its record, or it is known no more. */
   ended(version: string): void {
-    this.#doubted.delete(version);
-    this.#grown.delete(version);
+    if (!this.#doubted.delete(version)) return;
+    this.#unwritten.delete(version);
+    this.journal.run("DELETE FROM doubted WHERE version = ?", version);
   }
 
   /** Inside `apply`. It is known that it was not acted on: the next start does not doubt it. */
-  stayed({ id, source }: Pick<VersionRow, "id" | "source">): void {
-    const isDoubted = this.#doubted.delete(id);
-    this.#grown.delete(id);
-    this.untouched({ id, source }, isDoubted);
+  stayed(version: Pick<VersionRow, "id" | "source">): void {
+    this.ended(version.id);
+    this.untouched(version);
   }
 
   /** Inside `apply`. This run did not act on it; what was doubted of it before is so still. */
-  untouched({ id, source }: Pick<VersionRow, "id" | "source">, isNews = false): void {
+  untouched({ id, source }: Pick<VersionRow, "id" | "source">): void {
     const noted = new Set(this.#noted.get(source));
-    if (!noted.delete(id) && !isNews) return;
+    if (!noted.delete(id)) return;
     this.#noted.set(source, noted);
-    // Of very many each note is long.
-    if (this.#doubted.size < mostFiles || this.#doubted.size % mostFiles === 0) this.#note(source);
+    this.#note(source);
   }
 
   /** Durable: a version may be acted on at its source, and as many of `next` as one note is good for. */
@@ -108,7 +113,8 @@ export class Leaving {
   }
 
   #note(source: string): void {
-    const doubted = [...this.#doubted].filter(([, of]) => of === source).map(([id]) => (this.#grown.has(id) ? `${id}+` : id));
-    this.journal.setMeta(keyOf(source), JSON.stringify([...new Set([...doubted, ...(this.#noted.get(source) ?? [])])]));
+    // The note before may be all that says it.
+    this.noteDoubts();
+    this.journal.setMeta(keyOf(source), JSON.stringify([...(this.#noted.get(source) ?? [])]));
   }
 }

@@ -545,9 +545,8 @@ export class Queue {
       medium,
       found_ms,
     );
-    const stayed = before.filter((version) => !hasLeft(version));
-    for (const version of stayed) this.leaving.doubt(version.id, source, another && version.size < size);
-    if (stayed.length > 0) this.leaving.noteDoubts();
+    for (const version of before) if (!hasLeft(version)) this.leaving.doubt(version.id, another && version.size < size);
+    this.leaving.noteDoubts();
   }
 
   /** Inside `apply`. What of this version goes where that delivery goes waits until it has ended. */

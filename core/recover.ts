@@ -123,7 +123,7 @@ async function catchUp(engine: Engine, path: string, lost: boolean): Promise<voi
       if (known?.receipt === text) return;
       if (known === undefined) importReceipt(engine, receipt);
       // Of the journal's end more may have gone than this line.
-      else if (queue.version(receipt.version)?.after !== "keep") queue.leaving.doubt(receipt.version, receipt.from);
+      else if (queue.version(receipt.version)?.after !== "keep") queue.leaving.doubt(receipt.version);
       queue.done(receipt.delivery, receipt, text, Date.parse(receipt.at) || 0);
       journal.setMeta(`marks:${receipt.delivery}`, undefined);
       taken += 1;

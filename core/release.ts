@@ -78,7 +78,7 @@ export function releaseWorkers(engine: Engine, lane: Lane, stop: AbortSignal): O
         });
       } catch (error) {
         // Perhaps it was done, and only the answer was lost, or not waited for.
-        if (acts && !isRefused(error, version)) engine.queue.leaving.doubt(version.id, lane.name);
+        if (acts && !isRefused(error, version)) engine.queue.leaving.doubt(version.id);
         if (signal.aborted) return;
         // That nothing may be changed there says nothing of reading.
         if (!isFault(error, "denied")) lane.noteFault(error);

@@ -80,6 +80,8 @@ CREATE TABLE IF NOT EXISTS disk.staged (route TEXT, id TEXT, staged TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS disk.intents (route TEXT, id TEXT, intent TEXT NOT NULL, PRIMARY KEY (route, id)) WITHOUT ROWID;
 -- Versions that a listing did not show any more, and when that was first so, by trusted wall time.
 CREATE TABLE IF NOT EXISTS disk.absent (version TEXT PRIMARY KEY, since_ms REAL NOT NULL) WITHOUT ROWID;
+-- Versions that perhaps left their place at the source already (leaving.ts); 1: known is only that another came later, which may have grown from them.
+CREATE TABLE IF NOT EXISTS disk.doubted (version TEXT PRIMARY KEY, grown INTEGER NOT NULL) WITHOUT ROWID;
 `;
 
 export class JournalFromNewerVersion extends Error {}
