@@ -4,7 +4,7 @@
  * A file is moved by a hard link, a directory onto one that was made for it: exactly one of several gets a name. Where there are no hard links (FAT, exFAT) a file is
  * moved after a look, and what another program puts there in that moment is replaced.
  */
-import { promises as fs } from "node:fs";
+import { constants, promises as fs } from "node:fs";
 import { codeOf, Fault, faultOfErrno, faultOfRmdir, faultOfSync, isFault, throwIfAborted } from "../../core/errors.js";
 import type { FileThread } from "../../core/file-thread.js";
 import { removeDurable, renameByLink, renameDirNew, renameNew, syncDir, syncGone, syncName, syncThere } from "../../core/fs.js";
@@ -57,7 +57,9 @@ export class LocalTree implements Tree {
         throw error;
       });
       if (how.made !== true) await this.#makeDirsOf(to);
-      // Making them took its time.
+      // One that may be written and not read cannot be synced: that is said before anything is moved.
+      await (await fs.open(parentOf(target), constants.O_RDONLY | constants.O_DIRECTORY)).close();
+      // That took its time.
       await this.#expect(from, expect);
       if (expect === "directory") await renameDirNew(source, target);
       else await (how.ours === true ? fs.rename(source, target) : renameNew(source, target));

@@ -252,3 +252,27 @@ test("a directory that hangs once its file system has answered is told to hang, 
   goOn();
   await until("that it is there", () => seen.at(-1) === "attached ");
 });
+
+test(
+  "into a directory that may be written and not read, which could not be synced, nothing is moved",
+  { skip: process.getuid?.() === 0 ? false : "needs root to become somebody else" },
+  async (t) => {
+    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
+    const device = deviceAt(dir);
+    t.after(async () => {
+      process.seteuid?.(0);
+      await device.close();
+      await fs.rm(dir, { recursive: true });
+    });
+    const tree = device.tree ?? assert.fail("it has no tree");
+    await fs.writeFile(join(dir, "a"), "content");
+    await fs.mkdir(join(dir, "archive"));
+    await fs.chmod(join(dir, "archive"), 0o333);
+    await fs.chmod(dir, 0o777);
+    const { size, modifiedMs } = (await tree.stat("a", calm())) ?? assert.fail("it is not there");
+    process.seteuid?.(65534);
+    await expectFault(tree.move("a", "archive/a", { size, modifiedMs }, calm()), "denied");
+    process.seteuid?.(0);
+    assert.deepEqual(await filesBelow(dir), ["a"]);
+  },
+);
