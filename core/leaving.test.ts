@@ -2,18 +2,23 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { Journal } from "./journal.js";
 import { Leaving } from "./leaving.js";
 import type { VersionRow } from "./rows.js";
 
 const version = (id: string, size: number, source = "card") => ({ id, source, size }) as VersionRow;
 
-test("one note is good for what follows and is small; what was noted and not ended is doubted after each start", async (t) => {
+async function opened(t: TestContext): Promise<Journal> {
   const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
   t.after(() => rmSync(dir, { recursive: true, force: true }));
   const journal = await Journal.open(dir);
   t.after(() => journal.close());
+  return journal;
+}
+
+test("one note is good for what follows and is small; what was noted and not ended is doubted after each start", async (t) => {
+  const journal = await opened(t);
   const notes = t.mock.method(journal, "commit");
   const start = (...left: string[]) => {
     const leaving = new Leaving(journal);
@@ -47,10 +52,7 @@ test("one note is good for what follows and is small; what was noted and not end
 });
 
 test("what is noted stays so while others are doubted, or known to be there", async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
-  const journal = await Journal.open(dir);
-  t.after(() => journal.close());
+  const journal = await opened(t);
   const leaving = new Leaving(journal);
   const doubted = () => {
     const next = new Leaving(journal);
@@ -68,10 +70,7 @@ test("what is noted stays so while others are doubted, or known to be there", as
 });
 
 test("what a file may have grown from is so after a start, too, until more is doubted of it", async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
-  const journal = await Journal.open(dir);
-  t.after(() => journal.close());
+  const journal = await opened(t);
   const leaving = new Leaving(journal);
   const left = () => {
     const next = new Leaving(journal);
@@ -89,10 +88,7 @@ test("what a file may have grown from is so after a start, too, until more is do
 });
 
 test("of thousands that are doubted one after the other, each is written once, and no more where its end is known", async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
-  const journal = await Journal.open(dir);
-  t.after(() => journal.close());
+  const journal = await opened(t);
   const leaving = new Leaving(journal);
   await leaving.begin(version("0", 10), () => []);
   const writes = t.mock.method(journal, "run");
@@ -113,10 +109,7 @@ test("of thousands that are doubted one after the other, each is written once, a
 });
 
 test("what an older version doubts, in one note for all, is doubted", async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), "filesync-leaving-"));
-  t.after(() => rmSync(dir, { recursive: true, force: true }));
-  const journal = await Journal.open(dir);
-  t.after(() => journal.close());
+  const journal = await opened(t);
   await journal.commit(() => journal.setMeta("leaving:card", '["a","b+"]'));
   const leaving = new Leaving(journal);
   leaving.recover(() => true);

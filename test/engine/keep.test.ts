@@ -652,14 +652,7 @@ test("what was perhaps deleted and turned out not to be, and is to stay, is not 
 for (const second of ["the second", "second", "the second one"])
   test(`one that looks as an older one, after another ("${second}") that was given up before it was fetched, is not deleted unread`, async (t) => {
     const isReplaced = second !== "the second";
-    const bench = new Bench(t);
-    const card = new FakeDevice("card", { tree: true });
-    const out = new FakeDevice("out");
-    card.before = (call) => (call === "remove a" ? Promise.reject(new Fault("denied", "locked")) : undefined);
-    card.put("a", "the first", t0);
-    await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"], afterDelivery: "delete" }], often);
-    const { queue } = bench.daemon.engine;
-    await until(bench, "it failed", () => queue.unreleased === 1 && queue.releasing.size === 0);
+    const { bench, card, out } = await locked(t);
     card.before = (call) => {
       if (call === "remove a") return Promise.reject(new Fault("denied", "locked"));
       if (call === "stat a") {
