@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { join, relative } from "node:path";
-import { createInterface } from "node:readline";
+import { clearTimeout, setTimeout } from "node:timers";
 import { makeReady, root } from "./ready.mjs";
 
 makeReady();
@@ -18,36 +18,51 @@ if (files.length === 0) {
   console.error("no test file's path holds that");
   process.exit(2);
 }
-// Those that wait for a slow wire more than they compute go first.
+// Those that wait for a slow wire more than they compute go first, beside others.
 const waits = (name) => /^dist\/(sim|plugins\/mavftp)\//.test(name);
+const queue = [...files.filter(waits), ...files.filter((name) => !waits(name))];
 // Where nobody looks on, a file that hangs is named and the others go on; by hand its long form may take hours.
-const longest = process.env.CI ? ["--test-timeout=1200000"] : [];
-// A file takes about half of a core, as it waits for its processes.
-const atOnce = 4;
-const counts = { pass: 0, fail: 0, skipped: 0, cancelled: 0 };
+const longestMs = process.env.CI ? 1_200_000 : 2 ** 31 - 1;
+// Two cores are busy with these: a file takes less than half of one, as it waits for its processes.
+const atOnce = 5;
+const counts = { pass: 0, fail: 0, cancelled: 0, skipped: 0 };
 let failures = "";
-let ended = true;
-for (const some of [files.filter(waits), files.filter((name) => !waits(name))])
-  if (some.length > 0 && (await run(some)) !== 0) ended = false;
+// Node's own runner of many files sorts them.
+await Promise.all(
+  Array.from({ length: atOnce }, async () => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) await run(file);
+  }),
+);
 const failed = counts.fail + counts.cancelled;
 console.log(`${failures}\n${counts.pass} passed, ${failed} failed${counts.skipped ? `, ${counts.skipped} skipped` : ""}`);
-process.exitCode = ended && failed === 0 && counts.pass > 0 ? 0 : 1;
+process.exitCode = failed === 0 && counts.pass > 0 ? 0 : 1;
 
-/** The exit code of Node's runner. */
-async function run(files) {
-  const child = spawn(
-    process.execPath,
-    ["--enable-source-maps", "--test", "--test-reporter=spec", `--test-concurrency=${atOnce}`, ...longest, ...files],
-    { cwd: root, stdio: ["ignore", "pipe", "inherit"] },
-  );
-  const closed = once(child, "close");
-  let failing = false;
-  for await (const line of createInterface({ input: child.stdout })) {
-    const match = /^ℹ (pass|fail|skipped|cancelled) (\d+)$/.exec(line);
-    if (match) counts[match[1]] += Number(match[2]);
-    failing ||= line === "✖ failing tests:";
-    if (failing) failures += `${line}\n`;
-    else console.log(line);
+/** Prints what the file said once it has ended, its failures at the end of all. */
+async function run(file) {
+  const child = spawn(process.execPath, ["--enable-source-maps", "--test-reporter=spec", file], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let said = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => (said += text));
+  let hung = false;
+  const hanging = setTimeout(() => {
+    hung = true;
+    child.kill("SIGKILL");
+    // What it left running may have it open.
+    child.stdout.destroy();
+  }, longestMs);
+  const [code, signal] = await once(child, "close");
+  clearTimeout(hanging);
+  const [told, failing] = said.split("✖ failing tests:\n");
+  let failed = 0;
+  for (const [, what, count] of told.matchAll(/^ℹ (pass|fail|cancelled|skipped) (\d+)$/gm)) {
+    counts[what] += Number(count);
+    if (what === "fail" || what === "cancelled") failed += Number(count);
   }
-  return (await closed)[0];
+  process.stdout.write(told.replaceAll(/^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) .*\n+/gm, ""));
+  if (failing !== undefined) failures += `\n✖ ${file}\n${failing}`;
+  if (failed > 0 || (code === 0 && !hung)) return;
+  counts.fail += 1;
+  failures += `\n✖ ${file} ${hung ? `did not end within ${longestMs / 60_000} minutes` : `ended with ${signal ?? code}`}\n`;
 }
