@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { host, parseIn, serverRoot } from "./options.js";
+import { host, parseIn, path, serverRoot } from "./options.js";
 
 test('a directory of a server below "~" is one below the login directory', () => {
   const read = (root: string) => {
@@ -9,6 +9,23 @@ test('a directory of a server below "~" is one below the login directory', () =>
   };
   assert.deepEqual(["~/logs", "~", "~/", "logs", "/srv/~/x", "~old"].map(read), ["logs", ".", ".", "logs", "/srv/~/x", "~old"]);
   assert.equal(read(""), undefined);
+});
+
+test("a path on this machine: below the configuration file or the home directory; what only a shell would replace is told", () => {
+  const of = (text: string) => {
+    const { output, issues } = parseIn({ baseDir: "/etc/filesync", env: { HOME: "/home/pi" } }, path(), text);
+    return issues === undefined ? output : issues[0].message;
+  };
+  for (const [given, read] of [
+    ["/srv/$x", "/srv/$x"],
+    ["logs", "/etc/filesync/logs"],
+    ["./$HOME", "/etc/filesync/$HOME"],
+    ["~", "/home/pi"],
+    ["~/logs", "/home/pi/logs"],
+    ["$", "/etc/filesync/$"],
+  ] as const)
+    assert.equal(of(given), read);
+  for (const given of ["$HOME/logs", "${HOME}/logs", "$SSH_AUTH_SOCK", "~pi/logs"]) assert.match(of(given), /no shell reads it/);
 });
 
 test("the host of a server: a name or an address, of IPv6 also in brackets; a port in it is told as such", () => {

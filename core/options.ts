@@ -185,11 +185,21 @@ export const wait = () => v.pipe(duration(), v.maxValue(24 * 86_400_000, 'at mos
 /** How long somebody else may take. */
 export const patience = () => v.pipe(wait(), v.minValue(1, 'more than "0s"'));
 
-/** A path on this machine → absolute; relative to the configuration file, `~/` is the home directory. */
-export const path = () => v.pipe(lineOrNothing("a path"), v.nonEmpty("a path, not an empty text"), v.transform(absolute));
+/** A path on this machine → absolute; relative to the configuration file, `~` is the home directory. */
+export const path = () =>
+  v.pipe(
+    lineOrNothing("a path"),
+    v.nonEmpty("a path, not an empty text"),
+    // What a shell would replace: taken as it is, it would be made as a directory of that name.
+    v.check(
+      (text) => !/^(~[^/]|\$[\w{])/.test(text),
+      'a path that is written out: no shell reads it, only "~/" is the home directory ("./" before it makes it a name here)',
+    ),
+    v.transform(absolute),
+  );
 
 function absolute(text: string): string {
-  if (text.startsWith("~/")) return join(surroundings.env.HOME ?? homedir(), text.slice(2));
+  if (text === "~" || text.startsWith("~/")) return join(surroundings.env.HOME ?? homedir(), text.slice(1));
   return isAbsolute(text) ? text : resolve(surroundings.baseDir, text);
 }
 
