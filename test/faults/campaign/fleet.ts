@@ -237,14 +237,19 @@ class FleetCampaign {
     return `${next} after ${forMs} ms`;
   }
 
-  /** The faults have stopped, the weather is as it was: everything has to arrive within a bound. */
+  /** The faults have stopped, the weather is as it was: everything has to arrive, each file within a bound after the one before. */
   async #rest(where: string, config: string): Promise<void> {
     const startMs = performance.now();
     const life = new Life(config, this.dir, { lengthMs: 0, ending: "stop", seed: 0, clock: false, faults: [], files: [] }, new Random(1));
     this.#life = life;
     const missing = (): string[] => this.#expected().flatMap((target) => missingAt(target).map((path) => `${target.name}:${path}`));
-    while (missing().length > 0 && performance.now() - startMs < this.options.restMs && !life.ended) await life.lives(200);
-    const left = missing();
+    let [left, newsMs] = [missing(), startMs];
+    while (left.length > 0 && performance.now() - newsMs < this.options.restMs && !life.ended) {
+      await life.lives(200);
+      const now = missing();
+      if (now.length < left.length) newsMs = performance.now();
+      left = now;
+    }
     if (left.length > 0)
       this.#findings.push(
         `stuck: ${where}: after ${Math.round(performance.now() - startMs)} ms, ${left.length}: ${left.slice(0, 5).join(", ")}\n${tailOf(life.program)}`,
