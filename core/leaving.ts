@@ -69,7 +69,7 @@ export class Leaving {
 
   /** Inside `apply` or `commit`. What was done with it has its record, or it is known no more. */
   ended(version: string): void {
-    if (!this.#doubted.delete(version)) return;
+    this.#doubted.delete(version);
     this.#unwritten.delete(version);
     this.journal.run("DELETE FROM doubted WHERE version = ?", version);
   }
