@@ -10,6 +10,7 @@ import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
 import { type Engine, nameOf, routeOf, type RouteLane } from "./engine.js";
 import { Fault, isFault, throwIfAborted } from "./errors.js";
+import { folded } from "./folded.js";
 import { goesOnAt, isShort, leastSpliced, spliced } from "./go-on.js";
 import type { Lane } from "./lane.js";
 import { overBudget } from "./limits.js";
@@ -24,6 +25,9 @@ import { paced } from "./throttle.js";
 
 /** Names at targets that are being published now: two uploads to one name are published one after the other. */
 const publishing = new Map<string, Promise<unknown>>();
+
+/** The same for all names that a target may take for one, as FAT does "A", "a" and "a.": where it has no links, of two that look at once both find the name free. */
+const alike = (path: string): string => folded(path.toUpperCase(), "case and form").replace(/[. ]+(?=\/|$)/g, "");
 
 /** Less is no matter, though it be sent again and again. */
 const worthBytes = 2 ** 20;
@@ -406,7 +410,7 @@ export class PushJob {
   }
 
   async #oneAtATime<T>(path: string, publish: () => Promise<T>): Promise<T> {
-    const key = `${this.lane.name}:${path}`;
+    const key = `${this.lane.name}:${alike(path)}`;
     while (publishing.has(key)) await publishing.get(key)?.catch(() => undefined);
     const mine = publish();
     publishing.set(key, mine);

@@ -6,8 +6,9 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync, statfsSync } from "node:fs";
 import { test } from "node:test";
-import { unmount } from "../small-disk.js";
+import { mountExfat, unmount } from "../small-disk.js";
 import { Program } from "./process.js";
+import { treeOf } from "./trees.js";
 import { World } from "./world.js";
 
 const strace = spawnSync("strace", ["-qq", "-o", "/dev/null", "true"]).status === 0;
@@ -60,4 +61,30 @@ test("where a name is durable with its directory that is synced, before anybody 
     return;
   }
   await expectSynced(world, (path) => path.slice(0, path.lastIndexOf("/")));
+});
+
+test("names that differ only in case, delivered to an exFAT at once: none takes the other's place", async (t) => {
+  const mounted: string[] = [];
+  // Before the world is taken away.
+  t.after(() => mounted.forEach(unmount));
+  const world = new World(t);
+  const card = world.mkdir("card");
+  const why = mountExfat(world.path("image"), card);
+  if (why !== undefined) {
+    t.skip(why);
+    return;
+  }
+  mounted.push(card);
+  const names = ["F.TXT", "f.txt", "F.txt"];
+  for (let dir = 0; dir < 12; dir++) for (const name of names) world.file(`in/${dir}/${name}`, `${dir} ${name}`);
+  const contents = (dir: string) => [...treeOf(world.path(dir)).values()].sort();
+  const sent = contents("in");
+  const config = world.config({
+    devices: { in: { type: "local", dir: "in" }, card: { type: "local", dir: "card" } },
+    routes: [{ from: "in", to: ["card"], into: "", afterDelivery: "delete" }],
+  });
+  const program = new Program(["run", "--once", "--json", "--config", config]);
+  assert.equal(await program.exited, 0, program.stderr);
+  assert.deepEqual(contents("card"), sent);
+  assert.deepEqual(contents("in"), []);
 });
