@@ -99,7 +99,20 @@ export class LocalSource implements Source {
   }
 
   readInPlace(entry: FileEntry, offset: number, signal: AbortSignal, how: HowToRead): DigestedReading {
-    return this.#files.read(placeOf(this.root, entry.path), entry, offset, how, signal);
+    const reading = this.#files.read(placeOf(this.root, entry.path), entry, offset, how, signal);
+    return {
+      next: () => reading.next().catch((error: unknown) => this.#orAway(error)),
+      close: () => reading.close(),
+      get digest() {
+        return reading.digest;
+      },
+    };
+  }
+
+  /** In the mount point of a disk that was unmounted since, nothing is missing. */
+  async #orAway(error: unknown): Promise<never> {
+    if (isFault(error, "missing")) await this.#place.expectHere?.();
+    throw error;
   }
 
   open(entry: FileEntry, offset: number, signal: AbortSignal): Promise<Readable> {

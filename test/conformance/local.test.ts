@@ -228,6 +228,29 @@ test(
   },
 );
 
+test(
+  "a file whose disk was unmounted since it was listed is away, and not missing",
+  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
+  async (t) => {
+    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-mounted-"));
+    const device = deviceAt(dir);
+    t.after(async () => {
+      unmount(dir);
+      await device.close();
+      await fs.rm(dir, { recursive: true });
+    });
+    assert.equal(spawnSync("mount", ["-t", "tmpfs", "none", dir]).status, 0);
+    await fs.writeFile(join(dir, "a"), "content of a");
+    const source = device.source ?? assert.fail();
+    for await (const entry of source.list(calm())) {
+      const read = async () => (await source.open(entry, 0, calm())).toArray();
+      assert.equal((await read()).toString(), "content of a");
+      unmount(dir);
+      assert.match(await expectFault(read(), "offline"), /is not mounted/);
+    }
+  },
+);
+
 test("a directory that hangs once its file system has answered is told to hang, and looked at again once it answers", async (t) => {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
   const device =
