@@ -78,8 +78,14 @@ class Read implements Job {
   }
 
   close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd);
+    const fd = this.#fd;
     this.#fd = undefined;
+    if (fd === undefined) return;
+    try {
+      closeSync(fd);
+    } catch {
+      // It was only read; a file system by FUSE whose program has ended says so here once more, and it is closed all the same.
+    }
   }
 
   step(): void {

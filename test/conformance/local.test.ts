@@ -251,6 +251,34 @@ test(
   },
 );
 
+test("once the program that is a file system has ended, what is on it is away, and what was being read ends alone", async (t) => {
+  const { dir, skip } = await medium("ended", mountExfat);
+  if (skip !== false) {
+    t.skip(skip);
+    return;
+  }
+  const device = deviceAt(dir);
+  t.after(() => device.close());
+  for (const name of ["a", "b"]) await fs.writeFile(join(dir, name), bytes(4_000_000));
+  const source = device.source ?? assert.fail();
+  const reading = (path: string) =>
+    source.readInPlace?.({ path, kind: "file", size: 4_000_000 }, 0, calm(), { digest: false, exact: true, mayGo: true }) ?? assert.fail();
+  const a = reading("a");
+  await a.next();
+  for (const pid of await fs.readdir("/proc")) {
+    const words = await fs.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    if (words.startsWith("mount.exfat-fuse\0") && words.includes(`\0${dir}`)) process.kill(Number(pid), "SIGKILL");
+  }
+  await until("that it has ended", () =>
+    fs.stat(dir).then(
+      () => false,
+      () => true,
+    ),
+  );
+  a.close();
+  assert.match(await expectFault(reading("b").next(), "offline"), /^cannot open b: the program that is its file system has ended$/);
+});
+
 test("a directory that hangs once its file system has answered is told to hang, and looked at again once it answers", async (t) => {
   const dir = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
   const device =
