@@ -78,7 +78,7 @@ export class Registrations {
     if (named?.state === "active" && !renew)
       throw new Refused(
         "name-taken",
-        `${email} has a vehicle "${named.name}" already: choose another name; a new key for that one: filesync register --renew`,
+        `${email} has a vehicle "${named.name}" already: choose another name; a new key for that one: "filesync register --renew", or, where its configuration is lost, this command again once the operator has typed "filesync registry revoke VEHICLE"`,
       );
     const waitMs = this.#perEmail.take(email);
     if (waitMs !== undefined) throw new Refused("too-many", "too many registrations for this e-mail address", waitMs);
