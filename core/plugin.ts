@@ -340,6 +340,8 @@ export interface TargetFeatures {
   readonly splices?: "ranges" | "whole";
   /** Nothing is visible under the final name before `commit`. */
   readonly atomic: boolean;
+  /** `commit` calls `Upload.naming`. Without it nobody knows of a `commit` that broke off whether the name was asked for. */
+  readonly tellsNaming?: true;
   /**
    * One request, no partial, no second look: `write` makes the request and keeps the answer for `commit` (in `upload.memo`, where `lookup` finds it after a kill);
    * `offset` is 0, `discard` nothing. `read` gives the last chunk only after a durable record. From then on "throttled", "full", "denied", "rejected",
@@ -383,6 +385,11 @@ export interface Upload {
   readonly digest?: Digest;
   /** Bytes of its partial were not sent but spliced. Then `prove` and `commit` prove the content, by a digest or by reading back, unless the configuration says that the size will do. */
   readonly spliced?: true;
+  /**
+   * With `features.tellsNaming`, for as long as nobody has asked that what the partial holds gets this name: where the partial has gone, what has the name is another's file then, however long that is. `commit` calls
+   * it right before it asks for that.
+   */
+  naming?(): void;
   /** With `needs: sealedPath`, once sealed. At a source that is read in place it is the source's own file: never to be changed. */
   readonly localPath?: string;
   /** The lower of the device's and the route's `maxRate`, bytes per second: for who sends what is at `localPath`, as nothing else slows that. */
@@ -464,7 +471,7 @@ export interface Target {
   /**
    * Verifies the whole partial by the strongest means the target has, sets its time where it can, and publishes it under `upload.path` as
    * `upload.expect` says, never over anything else: then it answers the Occupant and keeps the partial. Twice gives the same receipt: a
-   * partial that is gone while the name holds this size and digest was published before. Throws "conflict" (the partial is
+   * partial that is gone while the name holds this size and digest was published before; with `upload.naming` the size alone does not say so. Throws "conflict" (the partial is
    * gone, or longer), "transient" (also where it is shorter: the rest is sent), "mismatch" (another digest), "offline", "denied", "full", "rejected".
    */
   commit(upload: Upload, signal: AbortSignal): Promise<Receipt | Occupant>;

@@ -4,7 +4,7 @@
  *
  * The record `begun` is durable before the first byte is sent, so that a partial of an earlier generation is found and discarded; `publishing` is
  * durable before the name is given, `elsewhere` before the other one is, so that a rename whose answer was lost is recognised where the target can
- * prove no content. A single shot has none of them (`single-shot.ts`).
+ * prove no content, and none is where no rename was ever asked for. A single shot has none of them (`single-shot.ts`).
  */
 import { within, type Budget } from "./budget.js";
 import { contentOf, type Content } from "./content.js";
@@ -42,6 +42,8 @@ export class PushJob {
   readonly epoch: string | undefined;
   #spliced: boolean;
   #isElsewhere: boolean;
+  /** The target was asked to give what it holds the file's own name; undefined: nobody noted that, nor that it was not. */
+  #asked: boolean | undefined;
   /** Before the last chunk of a single shot. */
   #beforeLast: (() => Promise<void>) | undefined;
   #digest: Digest | undefined;
@@ -70,9 +72,10 @@ export class PushJob {
     this.#sealed = version.state === "sealed";
     this.#begun = work.delivery.begun;
     this.#generation = version.generation;
-    const { spliced, elsewhere } = marksIn(work.delivery.marks);
+    const { spliced, publishing, elsewhere } = marksIn(work.delivery.marks);
     this.#spliced = spliced === true;
     this.#isElsewhere = elsewhere === true;
+    if (publishing !== undefined) this.#asked = true;
     this.#digest = version.digest ?? undefined;
   }
 
@@ -124,7 +127,7 @@ export class PushJob {
     if (!first && this.#sealed && publishing !== undefined) {
       const done = await this.#publishHeld(upload);
       if (done !== undefined) return done;
-      this.#isElsewhere = false;
+      await this.#noteUnnamed();
     }
     await this.#prepare();
     await this.#send(this.#upload(delivery.path), first ? 0 : undefined);
@@ -157,7 +160,7 @@ export class PushJob {
     return isShort(
       version.size,
       await target.offset(upload, signal),
-      async () => (await target.look?.(this.#upload(this.#name), signal))?.size,
+      async () => (await target.look?.(this.#upload(this.#given), signal))?.size,
     );
   }
 
@@ -168,6 +171,7 @@ export class PushJob {
     this.#begun = version.generation + 1;
     this.#spliced = false;
     this.#isElsewhere = false;
+    this.#asked = false;
     const { sending } = marksIn(work.delivery.marks);
     const changed = await engine.journal.commit(() =>
       engine.journal.run(
@@ -353,8 +357,10 @@ export class PushJob {
     const { target, signal, version, work } = this;
     if (!this.#isElsewhere || this.#digest === undefined) {
       await this.#notePublishing({});
-      const there = await this.#oneAtATime(upload.path, () => target.commit(upload, signal));
+      const there = await this.#name(upload);
       if (!("occupied" in there)) return this.#receipt(there);
+      // It kept the partial.
+      this.#asked = false;
       if (this.#isSame(there)) return this.#foundThere(upload, there);
       if (this.#digest === undefined) {
         // What is there may be this very content; else the other name needs the digest.
@@ -365,7 +371,7 @@ export class PushJob {
       }
     }
     await this.#notePublishing({ elsewhere: true });
-    const other = this.#upload(this.#name);
+    const other = this.#upload(this.#given);
     const second = await this.#oneAtATime(other.path, () => target.commit(other, signal));
     if (!("occupied" in second)) return this.#receipt(second);
     // The name holds the digest: the same size under it is this content.
@@ -387,8 +393,34 @@ export class PushJob {
     this.#isElsewhere = where.elsewhere === true;
   }
 
-  /** That it is given, or was about to be. */
-  get #name(): string {
+  /** Its own. Where it broke off before the target asked for that, this is known later, too. */
+  async #name(upload: Upload): Promise<Receipt | Occupant> {
+    if (upload.naming === undefined) this.#asked = true;
+    try {
+      return await this.#oneAtATime(upload.path, () => this.target.commit(upload, this.signal));
+    } catch (error) {
+      if (this.#asked !== true) await this.#noteUnnamed();
+      throw error;
+    }
+  }
+
+  /** What has the name is not ours: what is there, or is sent now, was never to get it. */
+  async #noteUnnamed(): Promise<void> {
+    const { journal, queue } = this.engine;
+    const { id } = this.work.delivery;
+    this.#isElsewhere = false;
+    this.#asked = false;
+    const { publishing, elsewhere, ...marks } = queue.marksOf(id);
+    if (publishing !== undefined || elsewhere !== undefined) await journal.commit(() => queue.setMarks(id, marks));
+  }
+
+  /** Nobody notes what a target was asked that proves content. */
+  get #isUnnamed(): boolean {
+    return this.#asked === undefined ? this.target.features.digests.length === 0 : !this.#asked;
+  }
+
+  /** The name that it is given, or was about to be. */
+  get #given(): string {
     const { path } = this.work.delivery;
     return this.#isElsewhere && this.#digest !== undefined ? otherName(path, this.#digest) : path;
   }
@@ -491,6 +523,10 @@ export class PushJob {
       sealed: this.#sealed,
       ...(digest === undefined ? {} : { digest }),
       ...this.#marks,
+      // The other name tells the content.
+      ...(this.target.features.tellsNaming === true && path === work.delivery.path && this.#isUnnamed
+        ? { naming: () => void (this.#asked = true) }
+        : {}),
       ...(localPath === undefined ? {} : { localPath }),
       ...(rates.length === 0 ? {} : { maxRate: Math.min(...rates) }),
       memo: this.#memo(),

@@ -67,6 +67,8 @@ export class FakeDevice {
   handsOn = 1;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
+  /** Its `commit` tells that it asks for the name once `before` has let it, not before. */
+  looksFirst = false;
   /** Its listings tell no times. */
   timeless = false;
   /** Its listings say of files that they are complete. */
@@ -254,6 +256,7 @@ export class FakeDevice {
         needs: "stream",
         resume: true,
         atomic: true,
+        tellsNaming: true,
         singleShot: false,
         concurrency: 2,
         ...this.features.target,
@@ -275,11 +278,14 @@ export class FakeDevice {
         if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));
       },
       commit: async (upload: Upload, signal): Promise<Receipt | Occupant> => {
+        const unnamed = upload.naming !== undefined;
+        if (!this.looksFirst) upload.naming?.();
         await this.call(`commit ${upload.path}`, signal);
         const there = occupant(upload.path);
         const partial = this.partials.get(upload.partialPath);
         // It was given its name before.
-        if (partial === undefined && there?.size === upload.size) return { path: upload.path, size: upload.size, proof: "size" };
+        if (partial === undefined && there?.size === upload.size && !unnamed)
+          return { path: upload.path, size: upload.size, proof: "size" };
         const replaced = upload.expect.kind === "replaces" && there !== undefined && there.size === upload.expect.size;
         if (there !== undefined && !replaced) return there;
         if (partial?.length !== upload.size)
@@ -289,6 +295,7 @@ export class FakeDevice {
           );
         if (digests.length > 0 && upload.digest !== undefined && upload.digest !== sha256(partial))
           throw new Fault("mismatch", "it has another digest");
+        upload.naming?.();
         this.files.set(upload.path, { bytes: partial, modifiedMs: upload.modifiedMs ?? 0 });
         this.partials.delete(upload.partialPath);
         return { path: upload.path, size: partial.length, digest: sha256(partial), proof: "digest" };

@@ -65,6 +65,7 @@ export class FtpTarget implements Target {
       resume: !this.#wholeOnly,
       ...(splices ? { splices: "whole" as const } : {}),
       atomic: true,
+      tellsNaming: true,
       singleShot: false,
       // Before it was ever asked it may digest: so the first files, too, are looked for before they are sent.
       digests: this.#options.verify === "size" ? [] : (this.#pool.digests ?? ["sha256"]),
@@ -198,7 +199,7 @@ export class FtpTarget implements Target {
       // The look at the name comes last, as near to the rename as it can: a proof takes as long as the server needs to read the file.
       const hashed = this.features.digests.length > 0;
       const [size, there] = await connection.sizes(...(hashed || read > 0 ? [partial] : [partial, name]));
-      if (size === undefined) return this.#published(connection, upload, name);
+      if (size === undefined) return this.#published(connection, upload, name, upload.naming !== undefined);
       if (size !== upload.size) throw otherSize(size, upload, `the partial at the server has ${size} bytes, not ${upload.size}`);
       // In one packet with the question for the digest, and answered after it.
       const [proved, now] = await Promise.all([
@@ -213,6 +214,7 @@ export class FtpTarget implements Target {
         { command: `RNFR ${partial}`, codes: /^350/ },
         { command: `RNTO ${name}`, codes: /^2/ },
       ];
+      upload.naming?.();
       // In the packet with the rename: what the server answers to that is believed only where the name shows it.
       const [answers, renamed] = await Promise.all([connection.askAll([...timed, ...rename]), connection.size(name)]);
       // A time that cannot be set, or is not taken, changes nothing else. RNTO without RNFR is refused too: the first refusal says why.
@@ -263,14 +265,14 @@ export class FtpTarget implements Target {
   }
 
   /** The partial has gone: then it was published before, or it was never whole. */
-  async #published(connection: Connection, upload: Upload, name: string): Promise<Receipt> {
+  async #published(connection: Connection, upload: Upload, name: string, unnamed = false): Promise<Receipt> {
     const size = await connection.size(name);
     if (size === upload.size) {
       const proved = await this.#prove(connection, upload, name).catch((error: unknown) => {
         if (isFault(error, "mismatch")) return undefined;
         throw error;
       });
-      if (proved !== undefined) return { path: upload.path, size, ...proved };
+      if (proved !== undefined && !(unnamed && proved.proof === "size")) return { path: upload.path, size, ...proved };
     }
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }

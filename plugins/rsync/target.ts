@@ -32,6 +32,7 @@ export class RsyncTarget implements Target {
       needs: "sealedPath",
       resume: true,
       atomic: true,
+      tellsNaming: true,
       singleShot: false,
       digests: verify === "size" ? [] : ["sha256"],
       // rrsync serves one at a time.
@@ -77,6 +78,7 @@ export class RsyncTarget implements Target {
     if (proof === undefined) return this.#published(far, upload, signal);
     const receipt = { path, size, ...proof };
     throwIfAborted(signal);
+    upload.naming?.();
     if ((await far.publish(upload, false, signal)) === "published") return this.#forget(upload, receipt);
     const there = await far.state(path, signal);
     if (there === undefined) throw new Fault("transient", `${path} was taken at the server, and is free again`);
@@ -138,7 +140,7 @@ export class RsyncTarget implements Target {
     if (there?.kind === "file" && there.size === upload.size) {
       const { path, size } = upload;
       const digest = this.#compares(upload) ? await far.digest(path, upload, signal) : undefined;
-      if (!this.#compares(upload) || (digest !== undefined && digest === upload.digest)) {
+      if (this.#compares(upload) ? digest !== undefined && digest === upload.digest : upload.naming === undefined) {
         await far.keep(path, signal);
         return digest === undefined ? { path, size, proof: "size" } : { path, size, proof: "digest", digest };
       }

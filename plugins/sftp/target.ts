@@ -85,6 +85,7 @@ export class SftpTarget implements Target {
       resume: this.#memory.get(wholeOnlyKey) !== true,
       ...(this.#pool.copies ? { splices: "ranges" as const } : {}),
       atomic: true,
+      tellsNaming: true,
       singleShot: false,
       // Before it was ever asked it may digest: so the first files, too, are looked for before they are sent.
       digests: this.#pool.digests ?? ["sha256"],
@@ -309,10 +310,12 @@ export class SftpTarget implements Target {
         // A time that cannot be set changes nothing else.
         upload.modifiedMs === undefined ? undefined : session.setTime(partial, upload.modifiedMs).catch(ifRefused),
       ]);
-      if (there === undefined) return this.#published(login, upload, name, links ? await session.lstat(name) : seen);
+      if (there === undefined)
+        return this.#published(login, upload, name, links ? await session.lstat(name) : seen, upload.naming !== undefined);
       const proved = await this.#provenWhole(login, upload, partial, there, signal);
       const receipt = { path: upload.path, size: upload.size, ...proved };
       throwIfAborted(signal);
+      upload.naming?.();
       if (links) {
         const shown = await session.link(partial, name).catch(ifRefused);
         if (shown !== undefined) return this.#named(session, upload, name, { ...receipt, ...shownBy(shown) });
@@ -352,6 +355,7 @@ export class SftpTarget implements Target {
     this.#written.delete(upload.id);
     const proved = await this.#provenWhole(login, upload, partial, written.shown, signal);
     throwIfAborted(signal);
+    upload.naming?.();
     const giving = session.give(partial, name).then(() => true, ifRefused);
     // Both go out together.
     const [given, synced] = await Promise.all([giving, session.syncs.dir(parentOf(name))]);
@@ -384,12 +388,12 @@ export class SftpTarget implements Target {
   }
 
   /** The partial has gone: then it was published before, or it was never whole. */
-  async #published(login: Login, upload: Upload, name: Buffer, there: Attributes | undefined): Promise<Receipt> {
+  async #published(login: Login, upload: Upload, name: Buffer, there: Attributes | undefined, unnamed = false): Promise<Receipt> {
     if (there?.kind === "file" && there.size === upload.size) {
       const { digest } = upload;
       const found = digest === undefined ? undefined : await this.#digestOf(login, name, upload.size);
       const receipt = { path: upload.path, size: upload.size, ...shownBy(there), ...(found ?? { proof: "size" as const }) };
-      if (found === undefined || found.digest === digest) {
+      if (found === undefined ? !unnamed : found.digest === digest) {
         await login.session.syncs.found(name, upload.size);
         return receipt;
       }

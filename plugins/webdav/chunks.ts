@@ -86,7 +86,7 @@ export class Chunks {
     const { size } = upload;
     const name = this.#server.at(upload.path);
     const held = await this.#held(upload, signal);
-    if (held === undefined) return publisher.published(upload, name, signal);
+    if (held === undefined) return publisher.published(upload, name, signal, upload.naming !== undefined);
     if (held !== size) throw new Fault("transient", `the server holds ${held} bytes of it, not ${size}`);
     const there = await publisher.occupant(upload, name, signal);
     const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
@@ -140,6 +140,7 @@ export class Chunks {
   async #empty(upload: Upload, name: string, over: boolean, signal: AbortSignal): Promise<Occupant | undefined> {
     const what = `cannot publish ${upload.path}`;
     const headers = { "Content-Length": 0, ...(over ? {} : { "If-None-Match": "*" }), ...timeHeader(upload) };
+    upload.naming?.();
     const said = await this.#server.said({ method: "PUT", at: name, what, headers, body: "" }, signal);
     if (said.status === 412) return this.#publisher.occupant(upload, name, signal);
     if (said.status !== 201 && said.status !== 204) throw this.#server.refusal(said, what);

@@ -201,10 +201,10 @@ export class Files {
       this.#server.look(partial, signal, `cannot publish ${upload.path}`),
       publisher.occupant(upload, name, signal),
     ]);
-    if (held === undefined) return publisher.published(upload, name, signal);
+    if (held === undefined) return publisher.published(upload, name, signal, upload.naming !== undefined);
     const proved = await this.#provenWhole(upload, held, signal);
     const over = there !== undefined && (await publisher.replaceable(upload, name, there, signal));
-    if (there !== undefined && !over) return this.#unlessOurs(upload, there, signal);
+    if (there !== undefined && !over) return upload.naming === undefined ? this.#unlessOurs(upload, there, signal) : there;
     await this.#server.ensureDirOf(upload.path, signal);
     const occupant = await publisher.move(upload, partial, over, signal).catch((error: unknown) => {
       if (!isFault(error, "transient") || !(error.cause !== undefined || isUnanswered(error))) throw error;

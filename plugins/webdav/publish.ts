@@ -45,14 +45,14 @@ export class Publisher {
   }
 
   /** What was to be published has gone: then it was published before, or it was never whole. */
-  async published(upload: Upload, name: string, signal: AbortSignal): Promise<Receipt> {
+  async published(upload: Upload, name: string, signal: AbortSignal, unnamed = false): Promise<Receipt> {
     const there = await this.server.look(name, signal, `cannot look at ${upload.path}`);
     if (there !== undefined && !there.collection && there.size === upload.size) {
       const proved = await this.prove(upload, name, signal).catch((error: unknown) => {
         if (isFault(error, "mismatch")) return undefined;
         throw error;
       });
-      if (proved !== undefined) return this.receipt(upload, proved);
+      if (proved !== undefined && !(unnamed && proved.proof === "size")) return this.receipt(upload, proved);
     }
     throw new Fault("conflict", "the partial at the server has gone, and the file is not under its name");
   }
@@ -72,6 +72,7 @@ export class Publisher {
       "OC-Total-Length": upload.size,
       ...timeHeader(upload),
     };
+    upload.naming?.();
     const said = await server.said({ method: "MOVE", at: from, what, headers, slow: true }, signal);
     if (said.status === 412) {
       const there = await this.occupant(upload, name, signal);

@@ -37,6 +37,7 @@ export class WebdavTarget implements Target {
       ...(way === "chunks" ? { granule: chunkSize } : {}),
       ...(way === "ranges" ? { splices: "whole" as const } : {}),
       atomic: true,
+      tellsNaming: true,
       singleShot: false,
       digests: [],
       concurrency,

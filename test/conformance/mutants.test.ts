@@ -200,6 +200,14 @@ const targetBugs: Readonly<Record<string, Bug<TargetUnderTest>>> = {
     prove: () => Promise.resolve(),
     commit: (upload, signal) => it.commit({ ...upload, digest: undefined }, signal),
   })),
+  "what was lost before its name was asked for is not another's file that has it": target((it) => ({
+    commit: (upload, signal) =>
+      it.commit(upload, signal).catch(async (error: unknown) => {
+        const there = await it.look?.(upload, signal);
+        if (!isFault(error, "conflict") || there?.size !== upload.size) throw error;
+        return { path: upload.path, size: there.size, proof: "size" };
+      }),
+  })),
   "what another put under the name stays, and is told": target((it, under) => ({
     commit: async (upload, signal) => {
       await under.remove(upload.path).catch((error: unknown) => assert.ok(error));

@@ -191,6 +191,29 @@ const clauses: readonly TargetClause[] = [
     },
   },
   {
+    name: "what was lost before its name was asked for is not another's file that has it",
+    run: async (under) => {
+      const target = targetOf(under);
+      if (target.features.tellsNaming !== true) return "it does not tell that it asks for a name";
+      let told = 0;
+      const telling = (path: string, content: Buffer) => ({ ...upload(path, content), naming: () => void (told += 1) });
+      const theirs = bytes(4000, 7);
+      const it = telling("lost.bin", bytes(4000, 8));
+      await target.write(it, 0, calm(), () => undefined);
+      // Some keep it otherwise.
+      if ((await under.list()).includes(it.partialPath)) await under.remove(it.partialPath);
+      else await target.discard(it, calm());
+      await under.put(it.path, theirs);
+      const result = await target.commit(it, calm()).catch((error: unknown) => error as Error);
+      assert.ok(result instanceof Error || !isReceipt(result), `it has a receipt: ${inspect(result)}`);
+      assert.ok((await under.read(it.path))?.equals(theirs), "the other's bytes were touched");
+      told = 0;
+      await send(target, telling("named.bin", bytes(4000, 9)));
+      assert.ok(told > 0, "it was not told");
+      return undefined;
+    },
+  },
+  {
     name: "what another put under the name stays, and is told",
     run: async (under) => {
       const target = targetOf(under);

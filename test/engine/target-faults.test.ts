@@ -555,3 +555,58 @@ for (const killed of [false, true])
     assert.equal(out.calls.filter((call) => call.startsWith("write")).length, 1);
     assert.deepEqual(saidOf(bench, "delivered"), [`card:a.bin → out:${name} (300000 bytes, proved by size)`]);
   });
+
+/** All that was sent is lost, and somebody else puts a file as long under the name. */
+function losesAll({ out, content }: ReturnType<typeof undigested>): Buffer {
+  const foreign = randomBytes(content.length);
+  out.partials.clear();
+  out.files.set("a.bin", { bytes: foreign, modifiedMs: 0 });
+  return foreign;
+}
+
+function assertBoth({ out, content }: ReturnType<typeof undigested>, foreign: Buffer | undefined): void {
+  const name = `a~${createHash("sha256").update(content).digest("hex").slice(0, 8)}.bin`;
+  assert.deepEqual(
+    [...out.files].map(([path, { bytes }]) => [path, bytes.equals(path === "a.bin" ? (foreign ?? content) : content)]),
+    [
+      ["a.bin", true],
+      [name, true],
+    ],
+  );
+}
+
+for (const [how, breaksFirst, lostAt] of [
+  ["at once", false, 1],
+  ["when the connection broke before that", true, 2],
+  ["when the connection broke before that, and power went", true, 2],
+  ["once it was sent anew", false, 3],
+] as const)
+  test(`what was lost before its name was ever asked for, at a target that digests nothing, is not what another put there, a file as long: ${how}`, async (t) => {
+    const it = undigested(t);
+    const { bench, out, start, delivered } = it;
+    out.looksFirst = breaksFirst;
+    let [foreign, commits]: [Buffer | undefined, number] = [undefined, 0];
+    const commit = (): undefined => {
+      if (++commits === lostAt) foreign = losesAll(it);
+      if (commits > 1 || lostAt === 1) return undefined;
+      if (!breaksFirst) for (const path of out.partials.keys()) out.partials.set(path, Buffer.alloc(0));
+      throw new Fault("transient", "the connection was reset");
+    };
+    out.before = (call) => (call.startsWith("commit") ? commit() : undefined);
+    if (how.endsWith("power went")) {
+      let again = (): void => undefined;
+      const asked = new Promise<void>((resolve) => (again = resolve));
+      out.before = (call) => {
+        if (call.startsWith("commit")) commit();
+        if (!call.startsWith("offset") || commits === 0) return undefined;
+        again();
+        return new Promise(() => undefined);
+      };
+      await start();
+      await asked;
+      await bench.kill();
+      out.before = (call) => (call.startsWith("commit") ? commit() : undefined);
+    }
+    await delivered();
+    assertBoth(it, foreign);
+  });
