@@ -125,7 +125,7 @@ export class PushJob {
         return first ? { ...this.#receipt(there), found: true } : this.#alreadyThere(upload, there);
     }
     if (!first && this.#sealed && publishing !== undefined) {
-      const done = await this.#publishHeld(upload);
+      const done = (await this.#givenElsewhere()) ?? (await this.#publishHeld(upload));
       if (done !== undefined) return done;
       await this.#noteUnnamed();
     }
@@ -141,6 +141,15 @@ export class PushJob {
       if (isFault(error, "conflict") || (isFault(error, "transient") && (await this.#isShort(upload)))) return undefined;
       throw error;
     });
+  }
+
+  /** An earlier program noted of both names the same. The other one tells the digest: what has it is this content, and as nothing is held, it got that. */
+  async #givenElsewhere(): Promise<StoredReceipt | undefined> {
+    const { target, version, work, signal } = this;
+    if (this.#isElsewhere || this.#digest === undefined || target.features.digests.length > 0) return undefined;
+    const other = this.#upload(otherName(work.delivery.path, this.#digest));
+    const there = (await target.offset(other, signal)) > 0 ? undefined : await target.look?.(other, signal);
+    return there?.size === version.size ? this.#alreadyThere(other, there) : undefined;
   }
 
   /** The copy here was given up while nobody knew whether what was sent of it had its name already: of the same content, it needs no second one. */

@@ -5,6 +5,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
+import { Journal } from "../../core/journal.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
@@ -610,3 +611,24 @@ for (const [how, breaksFirst, lostAt] of [
     await delivered();
     assertBoth(it, foreign);
   });
+
+test("what an earlier program gave its other name when power went, of which it noted no more than of its own, is not taken for what has that; nor is that replaced once it grows", async (t) => {
+  const it = undigested(t);
+  const { bench, card, out, content, start, delivered } = it;
+  const foreign = randomBytes(content.length);
+  out.files.set("a.bin", { bytes: foreign, modifiedMs: 0 });
+  await bench.killedAt(out, "commit a~", start, () => {
+    for (const bytes of out.partials.values()) out.files.set(out.calls.at(-1)?.slice("commit ".length) ?? "", { bytes, modifiedMs: 0 });
+    out.partials.clear();
+  });
+  const journal = await Journal.open(bench.dir);
+  await journal.commit(() => journal.run("UPDATE deliveries SET marks = json_remove(marks, '$.elsewhere')"));
+  await journal.close();
+  await delivered();
+  assertBoth(it, foreign);
+  card.put("a.bin", Buffer.concat([content, randomBytes(1000)]), t0 + 1000);
+  bench.daemon.engine.relist$.next("card");
+  await until(bench, "the longer one", () => bench.states("out").join() === "done,done");
+  assert.ok(out.files.get("a.bin")?.bytes.equals(foreign));
+  assert.equal(out.files.size, 3);
+});
