@@ -44,10 +44,11 @@ export async function statAt(root: string, path: string, within?: Within): Promi
   return stat === undefined ? undefined : entryOf(path, stat, within);
 }
 
-/** exFAT by FUSE says of a name that it cannot hold that there is no such file: that is no directory which went away. */
+/** A name that the file system cannot hold: FAT, exFAT and NTFS of the kernel say EINVAL. exFAT by FUSE says that there is no such file: that is no directory which went away. */
 export async function noName(root: string, path: string, error: unknown): Promise<Fault | undefined> {
   const dir = parentOf(placeOf(root, path));
-  if (codeOf(error) !== "ENOENT" || (await fs.stat(dir).catch(() => undefined))?.isDirectory() !== true) return undefined;
+  if (!["ENOENT", "EINVAL"].includes(codeOf(error)) || (await fs.stat(dir).catch(() => undefined))?.isDirectory() !== true)
+    return undefined;
   return new Fault("rejected", `the file system of ${root} does not take the name ${path}`, { cause: error });
 }
 

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import type { Device } from "../../core/plugin.js";
 import { filter, firstValueFrom } from "../../core/rxjs.js";
+import { noName } from "../../plugins/local/place.js";
 import { plugin } from "../../plugins/local/plugin.js";
 import { calm, expectFault, until } from "./clause.js";
 import { filesBelow, onMedium } from "./files.js";
@@ -302,6 +303,14 @@ test("a directory that hangs once its file system has answered is told to hang, 
   await until("that this is told", () => seen.at(-1) === `detached ${dir} does not answer: its file system hangs`);
   goOn();
   await until("that it is there", () => seen.at(-1) === "attached ");
+});
+
+test("a name that the file system cannot hold is told as such, whichever of its two answers it gives", async () => {
+  const refused = (code: string, path: string) => noName(tmpdir(), path, Object.assign(new Error(code), { code }));
+  for (const code of ["ENOENT", "EINVAL"])
+    assert.match(String(await refused(code, "12:30.bin")), /the file system of .* does not take the name 12:30\.bin/);
+  assert.equal(await refused("ENOENT", "no such directory/a"), undefined);
+  assert.equal(await refused("EACCES", "a"), undefined);
 });
 
 test(
