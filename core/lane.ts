@@ -37,6 +37,8 @@ export interface LaneState {
 const meetingMs = 2000;
 /** A longer timer of node fires at once. */
 const longestTimerMs = 3_600_000;
+/** After a target had no space. */
+const tightMs = 600_000;
 const usableMs = 15_000;
 /** A person has to act: probe slowly. */
 const deniedProbeMs = 60_000;
@@ -71,6 +73,7 @@ export class Lane {
   #closed = false;
   #probing: Promise<void> = Promise.resolve();
   #pausedUntilMs = 0;
+  #tightUntilMs = 0;
   #stopped: string | undefined;
   /** Files that failed there, each for the first time, since it took one. */
   #failed = 0;
@@ -171,6 +174,7 @@ export class Lane {
     this.#presence = presence;
     const edge = presence.state === "attached" && (before.state !== "attached" || before.epoch !== presence.epoch);
     // The plugin sees it: what was learned from work is out of date.
+    if (edge) this.#tightUntilMs = 0;
     if (edge && this.#down !== undefined) this.#up();
     this.#update(edge);
   }
@@ -213,6 +217,15 @@ export class Lane {
     this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.clock.monotonicMs() + ms);
     clearTimeout(this.#resuming);
     if (!this.#closed) this.#resuming = setTimeout(() => this.wake$.next(), Math.min(ms + 1, longestTimerMs));
+  }
+
+  /** It has no space: for a while files are sent to it one by one, as each that is begun takes the room of others. */
+  noteFull(): void {
+    this.#tightUntilMs = this.clock.monotonicMs() + tightMs;
+  }
+
+  get isTight(): boolean {
+    return this.clock.monotonicMs() < this.#tightUntilMs;
   }
 
   /** It took a file. */

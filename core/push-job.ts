@@ -261,6 +261,15 @@ export class PushJob {
     if (this.#begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, this.#begun - 1), this.signal);
   }
 
+  /** The same, for others to have its room. False where it is whole there, perhaps the last copy: it stays. */
+  async giveRoom(): Promise<boolean> {
+    const { target, version, work, signal } = this;
+    const upload = this.#upload(work.delivery.path, this.#begun - 1);
+    if ((await target.offset(upload, signal)) >= version.size) return false;
+    await target.discard(upload, signal);
+    return true;
+  }
+
   async #seal(): Promise<void> {
     this.#digest = await this.#content.sealed(this.signal);
     this.#sealed = true;

@@ -35,7 +35,8 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     return mayBegin({ count: running.size, bytes }, size, lane.slots("target"), lane.pipeline);
   };
   return workers<Push>(wake$, stop, {
-    slots: () => (lane.takes ? Math.max(lane.slots("target"), lane.pipeline?.uploads ?? 0) : 0),
+    slots: () =>
+      !lane.takes ? 0 : lane.isTight ? Math.min(lane.slots("target"), 1) : Math.max(lane.slots("target"), lane.pipeline?.uploads ?? 0),
     claim: async () => {
       if (!lane.takes) return undefined;
       await putOffHeld(engine, lane);
@@ -177,6 +178,11 @@ async function settle(
         ? lane.stopped === undefined || !(known || delivery.fault === null)
         : tries === 0 && inARow <= toldFailed && !(known && facts.fault === "indoubt");
       if (ofTarget && facts.fault === "throttled") lane.notePutOff();
+      if (ofTarget && facts.fault === "full") {
+        lane.noteFull();
+        // Nothing became free since the try before.
+        if (known && !job.progress && (await makeRoom(engine, lane, delivery, signal))) return;
+      }
       if (ofTarget) lane.pauseTarget(wasted ? fullMs : action.afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",
@@ -222,6 +228,47 @@ async function settle(
       await queue.park(delivery.id, action.fault, reason);
       events.say("error", "parked", `${what}: set aside: ${reason}`, facts);
   }
+}
+
+/**
+ * What was begun at once at a target that is full by now may take all room of each other, and none becomes whole. The last of them gives its room to the first, which is tried again.
+ * False where there is none: the room is somebody else's.
+ */
+async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
+  const { queue, journal, events } = engine;
+  const target = lane.device.target;
+  const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
+  if (target?.features.resume !== true || others) return false;
+  const [first, ...rest] = queue.heldByFull(lane.name);
+  const last = rest.at(-1);
+  const version = last === undefined ? undefined : queue.version(last.version);
+  if (first?.state !== "ready" || last === undefined || version === undefined) return false;
+  const set = (to: string, from: string, more = "") =>
+    journal.apply(() => journal.run(`UPDATE deliveries SET state = ?${more} WHERE id = ? AND state = ?`, to, last.id, from));
+  if ((await set("active", last.state)) === 0) return false;
+  const facts = {
+    device: lane.name,
+    path: last.path,
+    id: last.id,
+    fault: "full",
+    from: version.source,
+    source: version.path,
+    to: lane.name,
+  };
+  const what = `${nameOf(version)} → ${lane.name}: what was sent of it`;
+  let gone = false;
+  try {
+    gone = await new PushJob(engine, lane, target, version, { delivery: last }, signal).giveRoom();
+    if (gone) events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}`, facts);
+  } catch (error) {
+    events.say("warn", "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
+  }
+  await set(last.state, "active", gone ? ", begun = 0, memo = NULL" : "");
+  if (!gone) return false;
+  // That it begins anew says nothing of what its target keeps.
+  queue.sentFrom.delete(last.id);
+  await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
+  return true;
 }
 
 /** The source's file is gone or another, and there is no copy here: this version will never be whole. */

@@ -65,6 +65,8 @@ export class FakeDevice {
   readonly calls: string[] = [];
   /** How often it hands on what is written to it. */
   handsOn = 1;
+  /** So many bytes it takes as a target. */
+  room = Infinity;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its `commit` tells that it asks for the name once `before` has let it, not before. */
@@ -240,6 +242,10 @@ export class FakeDevice {
     };
   }
 
+  #used(): number {
+    return [...this.partials.values(), ...[...this.files.values()].map(({ bytes }) => bytes)].reduce((sum, { length }) => sum + length, 0);
+  }
+
   #target(): Target {
     const digests = this.features.target?.digests ?? ["sha256"];
     const occupant = (path: string): Occupant | undefined => {
@@ -272,8 +278,10 @@ export class FakeDevice {
         if (there !== offset) throw new Fault("conflict", `the partial has ${there} bytes, not ${offset}`);
         for await (const chunk of upload.read(offset, signal)) {
           const before = this.partials.get(upload.partialPath) ?? Buffer.alloc(0);
-          this.partials.set(upload.partialPath, Buffer.concat([before, chunk as Buffer]));
-          for (let n = 0; n < this.handsOn; n++) onBytes((chunk as Buffer).length);
+          const taken = (chunk as Buffer).subarray(0, this.room - this.#used());
+          this.partials.set(upload.partialPath, Buffer.concat([before, taken]));
+          for (let n = 0; n < this.handsOn; n++) onBytes(taken.length);
+          if (taken.length < (chunk as Buffer).length) throw new Fault("full", "no space is left");
         }
         if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));
       },

@@ -111,6 +111,48 @@ test("what a target takes away for want of room goes there ever later, as each t
   await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
 });
 
+test("a target that is full of what was begun at once: the last gives its room to the first, one after the other, and what fits is whole", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card");
+  const out = new FakeDevice("out", { target: { concurrency: 3 } });
+  out.room = 4_900_000;
+  for (const [n, name] of ["c", "b", "a"].entries()) card.put(`${name}.bin`, randomBytes(5_000_000), t0 + n * 1000);
+  let [begun, go] = [0, (): void => undefined];
+  const all = new Promise<void>((resolve) => (go = resolve));
+  out.before = (call) => {
+    if (!call.startsWith("write") || (begun += 1) > 3) return undefined;
+    if (begun === 3) go();
+    return all;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("out");
+  const isFull = () => (lane?.pausedMs ?? 0) > 0 && engine.queue.pushing.size === 0;
+  const held = () => [...out.partials.values()].map(({ length }) => length).filter((length) => length > 0);
+  const again = async (room: number) => {
+    out.room = room;
+    await engine.journal.apply(() => {
+      engine.queue.dueNow("out");
+    });
+    lane?.resumeTarget();
+  };
+  await until(bench, "it is full", () => begun === 3 && isFull());
+  await again(4_900_000);
+  await until(bench, "the last gave way", () => isFull() && held().length === 2);
+  await again(4_900_000);
+  await until(bench, "the first has all of it", () => isFull() && held().join() === "4900000");
+  await again(10_500_000);
+  await until(bench, "what fits is there", () => isFull() && out.files.size === 2);
+  assert.deepEqual([...out.files.keys()], ["a.bin", "b.bin"]);
+  assert.deepEqual(held(), [500_000], "alone, it keeps what it has");
+  const writes = begun;
+  await again(10_500_000);
+  await until(bench, "it was tried again", () => begun > writes && isFull());
+  assert.deepEqual(held(), [500_000]);
+  await again(15_000_000);
+  await until(bench, "all", () => out.files.size === 3);
+});
+
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
