@@ -96,6 +96,8 @@ export class LocalTarget implements Target {
       if (synced === false) this.#written.delete(upload.partialPath);
       if (synced === false ? syncedOf(upload) > before : at > offset) this.#bad.forget(upload.partialPath);
       if (signal.aborted) throw abortedFault(signal);
+      // It can never be whole there, and would only take room: 4 GiB on FAT.
+      if (codeOf(error) === "EFBIG") await this.discard(upload, signal);
       throw isFault(error) ? error : await this.#mediumFault(upload, error, `cannot write ${upload.partialPath}`, signal);
     } finally {
       await handle?.close();

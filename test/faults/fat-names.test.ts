@@ -1,5 +1,5 @@
 /**
- * On FAT a name that a rename made is that of an empty file until the file itself is synced (Linux, `vfat_rename`); found by `npm run vm -- disks`. So whoever gives
+ * What FAT and exFAT do otherwise: names that are one there, files that are too large. A name that a rename made is that of an empty file until the file itself is synced (Linux, `vfat_rename`); found by `npm run vm -- disks`. So whoever gives
  * a name syncs the file under it, but on file systems that are known not to need it. Seen by strace here, on one that nobody knows; what it does on FAT is seen there.
  */
 import assert from "node:assert/strict";
@@ -88,3 +88,25 @@ test("names that differ only in case, delivered to an exFAT at once: none takes 
   assert.deepEqual(contents("card"), sent);
   assert.deepEqual(contents("in"), []);
 });
+
+// More than the 16 MiB of the reserve.
+const limited = spawnSync("prlimit", ["--fsize=20000000", "true"]).status === 0;
+
+test(
+  "a file that is too large for its target's file system, as beyond 4 GiB for FAT, is set aside, leaves nothing there, and others go",
+  { skip: limited ? false : "prlimit is missing" },
+  async (t) => {
+    const world = new World(t);
+    world.file("in/large.bin", Buffer.alloc(24_000_000, 1));
+    world.file("in/small.bin", "small");
+    world.mkdir("out");
+    const config = world.config({
+      devices: { in: { type: "local", dir: "in" }, out: { type: "local", dir: "out" } },
+      routes: [{ from: "in", to: ["out"], into: "" }],
+    });
+    const program = new Program(["run", "--once", "--json", "--config", config], { wrap: ["prlimit", "--fsize=20000000"] });
+    assert.equal(await program.exited, 3, program.stderr);
+    assert.match(program.events.find(({ what }) => what === "parked")?.message ?? "", /too large for this file system/);
+    assert.deepEqual([...treeOf(world.path("out")).keys()], ["small.bin"]);
+  },
+);
