@@ -1,6 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { GenericSchema } from "valibot";
 import { host, parseIn, path, serverRoot } from "./options.js";
+
+/** What is read of a text, or what is told of it. */
+const reading =
+  (schema: GenericSchema<unknown, string>, baseDir = "/", env: Readonly<Record<string, string>> = {}) =>
+  (text: string): string => {
+    const { output, issues } = parseIn({ baseDir, env }, schema, text);
+    return issues === undefined ? output : issues[0].message;
+  };
 
 test('a directory of a server below "~" is one below the login directory', () => {
   const read = (root: string) => {
@@ -12,10 +21,7 @@ test('a directory of a server below "~" is one below the login directory', () =>
 });
 
 test("a path on this machine: below the configuration file or the home directory; what only a shell would replace is told", () => {
-  const of = (text: string) => {
-    const { output, issues } = parseIn({ baseDir: "/etc/filesync", env: { HOME: "/home/pi" } }, path(), text);
-    return issues === undefined ? output : issues[0].message;
-  };
+  const of = reading(path(), "/etc/filesync", { HOME: "/home/pi" });
   for (const [given, read] of [
     ["/srv/$x", "/srv/$x"],
     ["logs", "/etc/filesync/logs"],
@@ -29,10 +35,7 @@ test("a path on this machine: below the configuration file or the home directory
 });
 
 test("the host of a server: a name or an address, of IPv6 also in brackets; a port in it is told as such", () => {
-  const of = (text: string) => {
-    const { output, issues } = parseIn({ baseDir: "/", env: {} }, host(), text);
-    return issues === undefined ? output : issues[0].message;
-  };
+  const of = reading(host());
   for (const [given, read] of [
     ["nas.local", "nas.local"],
     ["10.10.10.1", "10.10.10.1"],
