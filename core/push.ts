@@ -243,9 +243,10 @@ async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal:
   const last = rest.at(-1);
   const version = last === undefined ? undefined : queue.version(last.version);
   if (first?.state !== "ready" || last === undefined || version === undefined) return false;
-  const set = (to: string, from: string, more = "") =>
-    journal.apply(() => journal.run(`UPDATE deliveries SET state = ?${more} WHERE id = ? AND state = ?`, to, last.id, from));
-  if ((await set("active", last.state)) === 0) return false;
+  const taken = await journal.apply(() =>
+    journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = ?", last.id, last.state),
+  );
+  if (taken === 0) return false;
   const facts = {
     device: lane.name,
     path: last.path,
@@ -261,14 +262,17 @@ async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal:
     gone = await new PushJob(engine, lane, target, version, { delivery: last }, signal).giveRoom();
     if (gone) events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}`, facts);
   } catch (error) {
-    events.say("warn", "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
+    if (!signal.aborted)
+      events.say("warn", "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
   }
-  await set(last.state, "active", gone ? ", begun = 0, memo = NULL" : "");
-  if (!gone) return false;
+  await journal.apply(() => {
+    const anew = gone ? ", begun = 0, memo = NULL" : "";
+    journal.run(`UPDATE deliveries SET state = ?${anew} WHERE id = ? AND state = 'active'`, last.state, last.id);
+    if (gone) journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id);
+  });
   // That it begins anew says nothing of what its target keeps.
-  queue.sentFrom.delete(last.id);
-  await journal.apply(() => journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
-  return true;
+  if (gone) queue.sentFrom.delete(last.id);
+  return gone;
 }
 
 /** The source's file is gone or another, and there is no copy here: this version will never be whole. */
