@@ -39,7 +39,9 @@ async function all(stream: Readable, signal: AbortSignal): Promise<Came> {
 /** The target, given paths of files below `dir`. */
 export function byPath(target: Target, dir: string): Target {
   const paths = new Map<string, string>();
-  const at = <T extends Upload>(upload: T): T => {
+  const late = new Map<string, Promise<void>>();
+  const at = async <T extends Upload>(upload: T): Promise<T> => {
+    await late.get(upload.id);
     const localPath = paths.get(upload.id);
     return localPath === undefined ? upload : { ...upload, localPath };
   };
@@ -54,24 +56,29 @@ export function byPath(target: Target, dir: string): Target {
     get features() {
       return target.features;
     },
-    offset: (upload, signal) => target.offset(at(upload), signal),
+    offset: async (upload, signal) => target.offset(await at(upload), signal),
     write: async (upload, offset, signal, onBytes) => {
       const { reading, open } = upload as TestUpload;
-      if (signal.aborted) return target.write(at(upload), offset, signal, onBytes);
+      if (signal.aborted) return target.write(await at(upload), offset, signal, onBytes);
       const { bytes, error } = await all(open(0, signal), signal);
       reading.offsets.push(offset);
       await put(upload, bytes);
-      const broken = bytes.length < upload.size;
-      if (broken) await target.write({ ...at(upload), size: bytes.length }, offset, calm(), () => undefined);
+      if (bytes.length < upload.size) {
+        const part = { ...(await at(upload)), size: bytes.length };
+        const broken = target.write(part, offset, calm(), () => undefined);
+        // Of one that was stopped it goes on behind: how soon rsync itself ends is asked in a test of its own.
+        if (signal.aborted) late.set(upload.id, broken);
+        else await broken;
+      }
       if (error !== undefined) throw error;
-      await target.write(at(upload), offset, signal, (n) => {
+      await target.write(await at(upload), offset, signal, (n) => {
         reading.given += n;
         onBytes(n);
       });
     },
-    commit: (upload, signal) => target.commit(at(upload), signal),
-    discard: (upload, signal) => target.discard(at(upload), signal),
-    ...(target.look === undefined ? {} : { look: (upload: Upload, signal: AbortSignal) => target.look!(at(upload), signal) }),
+    commit: async (upload, signal) => target.commit(await at(upload), signal),
+    discard: async (upload, signal) => target.discard(await at(upload), signal),
+    ...(target.look === undefined ? {} : { look: async (upload: Upload, signal: AbortSignal) => target.look!(await at(upload), signal) }),
   };
 }
 

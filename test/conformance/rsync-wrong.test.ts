@@ -199,34 +199,41 @@ test("rrsync alone, and a root that is not there yet: it is made by the first up
   assert.deepEqual(await fs.readFile(join(alone.dir, "new/logs/a/b.bin")), content);
 });
 
-test("a stop in the middle is heard within 2 s, leaves no program, and what arrived counts", { skip }, async (t) => {
-  const { port, options, dir, seen } = await server();
-  const stateDir = await scratch(t);
-  const content = bytes(3_000_000);
-  const localPath = join(stateDir, "source");
-  await fs.writeFile(localPath, content);
-  const device = opened(t, port, { root: seen, ...options }, join(stateDir, "state"));
-  const target = device.target ?? assert.fail();
-  const slow = { ...upload("stopped.bin", content), localPath, maxRate: 600_000 };
-  assert.equal(await target.offset(slow, calm()), 0);
-  const before = handles().ProcessWrap ?? 0;
-  const stop = new AbortController();
-  let told = 0;
-  const writing = target.write(slow, 0, stop.signal, (n) => (told += n));
-  await Promise.race([until("a part to be told", () => told > 300_000), writing]);
-  stop.abort();
-  await expectFault(writing, "aborted", 2000);
-  // What is asked next waits until the run has ended.
-  const held = await target.offset(slow, calm());
-  assert.ok((handles().ProcessWrap ?? 0) <= before, "a program is left");
-  assert.ok(held > 0 && held < content.length, `${held} bytes are there`);
-  const { maxRate: _, ...fast } = slow;
-  let rest = 0;
-  await target.write(fast, held, calm(), (n) => (rest += n));
-  assert.equal(rest, content.length - held);
-  assert.ok(isReceipt(await target.commit(fast, calm())));
-  assert.ok((await fs.readFile(join(dir, "stopped.bin"))).equals(content));
-});
+for (const kind of [rsyncShell, rsyncOnly])
+  test(
+    `${kind.name}: a stop in the middle is heard within 2 s, leaves no program, and what arrived counts`,
+    { skip: kind.skip ?? false },
+    async (t) => {
+      const running = await kind.start();
+      t.after(() => running.stop());
+      const { port, options, dir, seen } = running;
+      const stateDir = await scratch(t);
+      const content = bytes(3_000_000);
+      const localPath = join(stateDir, "source");
+      await fs.writeFile(localPath, content);
+      const device = opened(t, port, { root: seen, ...options }, join(stateDir, "state"));
+      const target = device.target ?? assert.fail();
+      const slow = { ...upload("stopped.bin", content), localPath, maxRate: 600_000 };
+      assert.equal(await target.offset(slow, calm()), 0);
+      const before = handles().ProcessWrap ?? 0;
+      const stop = new AbortController();
+      let told = 0;
+      const writing = target.write(slow, 0, stop.signal, (n) => (told += n));
+      await Promise.race([until("a part to be told", () => told > 300_000), writing]);
+      stop.abort();
+      await expectFault(writing, "aborted", 2000);
+      // What is asked next waits until the run has ended.
+      const held = await target.offset(slow, calm());
+      assert.ok((handles().ProcessWrap ?? 0) <= before, "a program is left");
+      assert.ok(held > 0 && held < content.length, `${held} bytes are there`);
+      const { maxRate: _, ...fast } = slow;
+      let rest = 0;
+      await target.write(fast, held, calm(), (n) => (rest += n));
+      assert.equal(rest, content.length - held);
+      assert.ok(isReceipt(await target.commit(fast, calm())));
+      assert.ok((await fs.readFile(join(dir, "stopped.bin"))).equals(content));
+    },
+  );
 
 test(
   "a connection that goes away between the login and what it is for is no mistake of the configuration",
