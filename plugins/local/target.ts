@@ -90,6 +90,11 @@ export class LocalTarget implements Target {
       }
       await marks.settled();
       if (at !== upload.size) throw new Fault("transient", `what was read ended after ${at} of ${upload.size} bytes`);
+      // NFS may say only here that the server had no room.
+      await handle.close().catch((error: unknown) => {
+        this.#written.delete(upload.partialPath);
+        throw error;
+      });
     } catch (error) {
       // What came is worth keeping over a power cut; a whole file is synced by `commit`.
       const synced = await marks?.last();
@@ -100,7 +105,8 @@ export class LocalTarget implements Target {
       if (codeOf(error) === "EFBIG") await this.discard(upload, signal);
       throw isFault(error) ? error : await this.#mediumFault(upload, error, `cannot write ${upload.partialPath}`, signal);
     } finally {
-      await handle?.close();
+      // What was told first counts.
+      await handle?.close().catch(() => undefined);
     }
   }
 

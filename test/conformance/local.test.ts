@@ -305,6 +305,39 @@ test("a directory that hangs once its file system has answered is told to hang, 
   await until("that it is there", () => seen.at(-1) === "attached ");
 });
 
+test("a file system that tells only at the close that there is no room (NFS): full, and what was not synced is not believed to be there", async (t) => {
+  const dir = await fs.mkdtemp(join(tmpdir(), "filesync-local-"));
+  const device = deviceAt(dir);
+  t.after(async () => {
+    await device.close();
+    await fs.rm(dir, { recursive: true });
+  });
+  const target = device.target ?? assert.fail("it is no target");
+  const content = bytes(100_000);
+  const it = upload("a.bin", content);
+  const { open } = fs;
+  const opening = t.mock.method(fs, "open", async (...given: Parameters<typeof open>) => {
+    const handle = await open(...given);
+    const close = handle.close.bind(handle);
+    handle.close = async () => {
+      await close();
+      throw Object.assign(new Error("EDQUOT: disk quota exceeded, close"), { code: "EDQUOT" });
+    };
+    return handle;
+  });
+  assert.match(
+    await expectFault(
+      target.write(it, 0, calm(), () => undefined),
+      "full",
+    ),
+    /^cannot write .*quota/,
+  );
+  opening.mock.restore();
+  assert.equal(await target.offset(it, calm()), 0);
+  await target.write(it, 0, calm(), () => undefined);
+  assert.ok(isReceipt(await target.commit(it, calm())));
+});
+
 test("a name that the file system cannot hold is told as such, whichever of its two answers it gives", async () => {
   const refused = (code: string, path: string) => noName(tmpdir(), path, Object.assign(new Error(code), { code }));
   for (const code of ["ENOENT", "EINVAL"])
