@@ -168,8 +168,8 @@ test("a text in another encoding than UTF-8 is told by its place, and not said a
     '{\n "vehicle": "Fl\u00fcgel", // Fl\u00fcgel\n "devices": { "g": { "type": "ftp", "host": "h", "user": "u", "password": "p\u00e4ss" } }\n}';
   const latin = Buffer.from(text, "latin1").toString("utf8");
   assert.deepEqual(await problems(latin), [
-    "c:2: vehicle: this is no text in UTF-8: save the file as UTF-8",
-    "c:3: devices.g.password: this is no text in UTF-8: save the file as UTF-8",
+    "c:2: vehicle: this has the sign \uFFFD, which stands where a text is no UTF-8: write it anew, and save the file as UTF-8",
+    "c:3: devices.g.password: this has the sign \uFFFD, which stands where a text is no UTF-8: write it anew, and save the file as UTF-8",
   ]);
   assert.deepEqual(await problems(text), []);
   assert.deepEqual(await problems(latin.replaceAll(/"[^"]*\uFFFD[^"]*"/g, '"x"')), []);

@@ -273,7 +273,7 @@ export async function loadConfig(given: string, plugins: PluginList, options: Lo
     problems.push({
       line: lineAt(node.offset),
       path: printable(asText(getNodePath(node))),
-      message: "this is no text in UTF-8: save the file as UTF-8",
+      message: "this has the sign \uFFFD, which stands where a text is no UTF-8: write it anew, and save the file as UTF-8",
     }),
   );
   // A list has no keys that could be wrong.

@@ -298,7 +298,7 @@ export class FtpServer implements Service, Shared {
       const now = users?.get(user.name);
       const why =
         now === undefined
-          ? "This account was taken away by the operator of this server."
+          ? "This account, or its password, was taken away by the operator of this server."
           : now.passwordHash !== user.rights.passwordHash
             ? "The password of this account was changed: log in with the new one."
             : now.root !== user.rights.root

@@ -104,15 +104,15 @@ test("who is taken out is logged out within a second and told why, also in the m
   await until(async () => (await sizeOf(it.real("gone/cut.bin"))) === 100_000);
   const beforeMs = performance.now();
   await it.write(others);
-  assert.match(await gone.answer(), /^421 This account was taken away/);
-  assert.match(await idle.answer(), /^421 This account was taken away/);
+  assert.match(await gone.answer(), /^421 This account, or its password, was taken away/);
+  assert.match(await idle.answer(), /^421 This account, or its password, was taken away/);
   t.diagnostic(`logged out in ${Math.round(performance.now() - beforeMs)} ms`);
   assert.equal(await gone.answer(), "", "the connection ends");
   await until(async () => data.destroyed || Promise.resolve(data.closed));
   assert.equal(await sizeOf(it.real("gone/cut.bin")), 100_000);
   assert.match(await it.tried("gone"), /^530/);
   for (const client of [stays, fixed]) assert.match(await client.store("STOR on.bin", bytes(10)), /^226/);
-  await it.heard.heard(/^gone from 127\.0\.0\.1 is logged out: This account was taken away/);
+  await it.heard.heard(/^gone from 127\.0\.0\.1 is logged out: This account, or its password, was taken away/);
   await it.heard.heard(/an upload of gone broke: gone\/cut\.bin has 100000 bytes/);
 });
 

@@ -128,11 +128,11 @@ test("revoked and deleted vehicles are logged out of the FTP server, also in the
   const ftpRoot = join(dirname(at.root), "ftp");
   await until(() => [one, two].every(({ id }) => statSync(join(ftpRoot, id, "a.bin")).size === 1000));
   await at.order("revoke", one.id);
-  assert.match(await first.answer(), /^421 This account was taken away/);
+  assert.match(await first.answer(), /^421 This account, or its password, was taken away/);
   assert.equal(statSync(join(ftpRoot, one.id, "a.bin")).size, 1000, "what it sent stays");
   assert.deepEqual(Object.keys(usersOf(at)), [two.id]);
   await at.order("delete", "other@example.org");
-  assert.match(await second.answer(), /^421 This account was taken away/);
+  assert.match(await second.answer(), /^421 This account, or its password, was taken away/);
   assert.deepEqual(readdirSync(ftpRoot), [one.id]);
 });
 
