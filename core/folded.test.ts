@@ -18,7 +18,8 @@ const move = (from: string, path: string): Action => ({ do: "move", from, path, 
 
 function taken(there: Contents, ...actions: Action[]): string[] {
   return [...takenOtherwise(actions, { there: { contents: there, folding: "case" } })].map(
-    ([action, { by, at, goes }]) => `${action.path}${at === action.path ? "" : ` (${at})`} by ${by}${goes ? ", which goes" : ""}`,
+    ([action, { by, at, goes }]) =>
+      `${action.path}${at === action.path ? "" : ` (${at})`} by ${by ?? "nothing"}${goes ? ", which goes" : ""}`,
   );
 }
 
@@ -42,6 +43,23 @@ test("what goes before leaves its name free; what goes after it leaves it soon",
   assert.deepEqual(taken(contents("D/", "D/x"), remove("D"), mkdir("d"), copy("d/x")), []);
   assert.deepEqual(taken(contents("D/"), { do: "rmdir", path: "D", on: "there" }, copy("d")), []);
   assert.deepEqual(taken(contents("D/", "D/x"), move("D", "away/1"), move("away/1", "d"), copy("d/y"), copy("D/z")), ["D/z (D) by d"]);
+});
+
+test("where dots at the end are taken away no name that has some is given, whether something has it without them or not", () => {
+  const actions = [copy("trail."), mkdir("sub.."), copy("sub../x"), copy("a.b"), copy("A"), copy("a.")];
+  assert.deepEqual(
+    [...takenOtherwise(actions, { there: { contents: contents("sub/"), folding: "case and end" } })].map(([{ path }, it]) => ({
+      path,
+      ...it,
+    })),
+    [
+      { path: "trail.", by: undefined, at: "trail.", goes: false },
+      { path: "sub..", by: "sub", at: "sub..", goes: false },
+      { path: "sub../x", by: "sub", at: "sub..", goes: false },
+      { path: "a.", by: "A", at: "a.", goes: false },
+    ],
+  );
+  assert.equal(folded("Sub../a.B.", "case and end"), "sub/a.b");
 });
 
 test("of the other side, and of a side that tells spellings apart, nothing is taken", () => {

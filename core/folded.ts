@@ -5,11 +5,18 @@
 import { type Action, bothSides, type Contents, isMove, type Side } from "./reconcile.js";
 import { isAtOrBelow, parentOf } from "./paths.js";
 
-/** What makes no difference there; macOS takes a letter with an accent for the letter and the accent, too. */
-export type Folding = "case" | "case and form";
+/**
+ * What makes no difference there. macOS takes a letter with an accent for the letter and the accent, too; FAT and exFAT of Linux, and Windows, take away what dots a name ends with ("case and
+ * end"): it never has them in a listing.
+ */
+export type Folding = "case" | "case and form" | "case and end";
+
+const dotted = /\.+(?=\/|$)/g;
 
 /** The same for all spellings. What is missed (an "ß") is found to be in the way when it is done. */
-export const folded = (path: string, folding: Folding): string => (folding === "case" ? path : path.normalize("NFC")).toLowerCase();
+export function folded(path: string, folding: Folding): string {
+  return (folding === "case" ? path : folding === "case and end" ? path.replace(dotted, "") : path.normalize("NFC")).toLowerCase();
+}
 
 /** What such a side holds: all that it listed, and what it only showed. */
 export interface Shown {
@@ -18,8 +25,8 @@ export interface Shown {
 }
 
 export interface Taken {
-  /** How the side spells what has the name: a path. */
-  readonly by: string;
+  /** How the side spells what has the name: a path. undefined: it would have the name, and list it without the dots that it ends with. */
+  readonly by: string | undefined;
   /** The name that is taken: of what is to be done, or of a directory above it. */
   readonly at: string;
   /** That goes in the same plan: the name is free soon. */
@@ -40,7 +47,7 @@ export function takenOtherwise(actions: readonly Action[], shown: Readonly<Parti
       else if (action.do === "rmdir") names.free(action.path);
       else {
         const other = names.otherThan(action.path);
-        if (other !== undefined) found.set(action, { ...other, goes: isAtOrBelowOneOf(other.by, goes) });
+        if (other !== undefined) found.set(action, { ...other, goes: other.by !== undefined && isAtOrBelowOneOf(other.by, goes) });
         else if (isMove(action)) names.move(action.from, action.path);
         else names.take(action.path);
       }
@@ -93,8 +100,10 @@ class Names {
     const above = parentOf(path);
     const other = above === "" ? undefined : this.otherThan(above);
     if (other !== undefined) return other;
-    const by = this.#held.has(path) ? undefined : this.#spelled.get(this.#folded(path));
-    return by === undefined ? undefined : { by, at: path };
+    if (this.#held.has(path)) return undefined;
+    const by = this.#spelled.get(this.#folded(path));
+    const isCut = this.shown.folding === "case and end" && path.endsWith(".");
+    return by === undefined && !isCut ? undefined : { by, at: path };
   }
 
   #folded(path: string): string {

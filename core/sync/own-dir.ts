@@ -95,6 +95,7 @@ export class OwnDir {
     const { tree, at } = this.given;
     const isDir = async (path: string) => (await tree().stat(path, signal))?.kind === "directory";
     if (!(await isDir(at(ownDir.toUpperCase())))) return undefined;
+    if (await isDir(at(`${ownDir}.`))) return "case and end";
     return (await isDir(this.at(accented.normalize("NFD")))) ? "case and form" : "case";
   }
 

@@ -382,6 +382,7 @@ const isBegun = ({ store }: World, path: string): boolean => [...store.intents.v
 
 /** For a person. */
 export function takenText({ by, goes }: Taken, side: string): string {
+  if (by === undefined) return `${side} takes away the dots that a name ends with: it waits until this has another name`;
   return `${side} has ${by}, and takes both names for one: it ${goes ? "comes when that has gone" : "waits until that has gone there, or one of them gets another name"}`;
 }
 

@@ -1,9 +1,11 @@
 /** A side for which names that differ only in case are one: a real exFAT, by FUSE. What has no place there is named and stays, and nothing is moved to the trash for the spelling of its name. */
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { until } from "../conformance/clause.js";
 import { Program, runProgram } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { mountExfat, unmount } from "../small-disk.js";
@@ -150,3 +152,74 @@ test("two-way to exFAT: a name that it cannot hold is told as that, and holds up
   await once(config);
   assert.deepEqual(Object.fromEntries(treeOf(nas)), { keep: "keep", keep2: "keep2" });
 });
+
+const dist = (path: string) => JSON.stringify(fileURLToPath(new URL(`../../${path}`, import.meta.url)));
+
+/** `local` over what Linux makes of names on FAT, of which no driver is here: dots at the end are taken away, and its own directory has both its spellings. */
+const cutting = `
+import { plugin as local } from ${dist("plugins/local/plugin.js")};
+const cut = (path) => path.replace(/\\.+(?=\\/|$)/g, "").replace(/(^|\\/)\\.FILESYNC/, "$1.filesync");
+const cutIn = (given) =>
+  typeof given === "string" ? cut(given)
+  : typeof given?.path !== "string" ? given
+  : { ...given, path: cut(given.path), ...(given.partialPath === undefined ? {} : { partialPath: cut(given.partialPath) }) };
+const over = (part) => new Proxy(part, {
+  get: (_, key) => {
+    const value = Reflect.get(part, key, part);
+    if (typeof value !== "function") return value;
+    return (...given) => {
+      const result = value.apply(part, given.map(cutIn));
+      const { path } = given[0] ?? {};
+      return key !== "commit" ? result : result.then((it) => (it.path === undefined ? it : { ...it, path }));
+    };
+  },
+});
+export const plugin = {
+  ...local,
+  type: "cutting",
+  device: (given, context) => {
+    const device = local.device(given, context);
+    return Object.assign(device, { tree: over(device.tree), source: over(device.source), target: over(device.target) });
+  },
+};
+export default plugin;
+`;
+
+for (const [mode, route] of [
+  ["mirror", { mode: "mirror" }],
+  ["mirror with deletes", { mode: "mirror", deletes: true }],
+  ["two-way", { mode: "two-way" }],
+] as const)
+  test(`${mode} to a side that takes dots at the end of a name away: such a name is told, and stays as it is; all else is brought once`, async (t) => {
+    const world = new World(t);
+    const [box, nas] = [world.mkdir("box"), world.mkdir("nas")];
+    writeFileSync(world.path("cutting.mjs"), cutting);
+    const own = { settle: "0s", interval: "1s" };
+    const config = world.config({
+      devices: { box: { type: "local", dir: "box", ...own }, nas: { type: "./cutting.mjs", dir: "nas", ...own } },
+      routes: [{ from: "box", to: ["nas"], ...route }],
+    });
+    mkdirSync(join(box, "sub"));
+    mkdirSync(join(box, "sub."));
+    for (const path of ["trail.", "sub/a", "sub./a", "plain"]) writeFileSync(join(box, path), path);
+    const before = treeOf(box);
+    const said = await once(config, left);
+    assert.match(said, /: trail\.: nas takes away the dots that a name ends with/);
+    assert.match(said, /: sub\.: nas has sub, and takes both names for one/);
+    assert.deepEqual(treeOf(box), before);
+    assert.deepEqual(Object.fromEntries(treeOf(nas)), { plain: "plain", "sub/": "", "sub/a": "sub/a" });
+    const program = new Program(["run", "--json", "--config", config]);
+    t.after(() => program.kill());
+    await program.until(({ what }) => what === "sync-trouble", "it is told");
+    writeFileSync(join(box, "more"), "more");
+    await program.until(({ what }) => what === "synced", "all else comes");
+    writeFileSync(join(box, "most"), "most");
+    await until("that comes too", () => existsSync(join(nas, "most")));
+    await program.kill();
+    const counts = program.events.flatMap(({ what, facts }) => (what === "synced" ? [Number(facts?.count)] : []));
+    assert.ok(counts.reduce((sum, n) => sum + n, 0) <= 2, `${counts.join(" + ")} changes for two files`);
+    renameSync(join(box, "trail."), join(box, "trail"));
+    rmSync(join(box, "sub."), { recursive: true });
+    await once(config);
+    assert.deepEqual(treeOf(nas), treeOf(box));
+  });
