@@ -34,6 +34,7 @@ import { valueAbove } from "./held.js";
 import { HeldMoves } from "./held-moves.js";
 import { Lock } from "./lock.js";
 import { OwnDir, type OwnDirGiven, trashDir } from "./own-dir.js";
+import { Refusals } from "./refusals.js";
 import { type Begun, type Earlier, type Entry, type Held, notRead, type Replica, type Scan, type Staging } from "./replica.js";
 import { discardWrong, type Old, Sending, withSplicing } from "./sending.js";
 import { SideClock, type Span } from "./side-clock.js";
@@ -89,6 +90,7 @@ export class DeviceReplica implements Replica {
   #volumes: ReadonlyMap<string, string> = new Map();
   /** By staging, what was read of the other side and got no name yet: however often that is refused, it is read once. */
   readonly #wholes = new Map<string, { readonly of: Entry; readonly digest: Digest }>();
+  readonly #refusals: Refusals;
   /** Without turns clients would take one another's files away there, as it was tried out. */
   takesTurns = false;
   readonly #named = (error: unknown): never => {
@@ -102,6 +104,7 @@ export class DeviceReplica implements Replica {
       throw new Fault("config", `${given.lane.name} cannot be kept the same as another: its files can not be listed, written and moved`);
     this.#source = source;
     this.#clock = new SideClock(source, given.engine.clock);
+    this.#refusals = new Refusals(given.engine.clock);
     this.own = new OwnDir({
       device: given.lane.name,
       tree: () => this.#tree,
@@ -317,6 +320,7 @@ export class DeviceReplica implements Replica {
     const entry: FileEntry = { path: from.#at(path), kind: "file", ...stamp };
     const target = this.#target;
     const { needs, splices } = target.features;
+    this.#refusals.expectNone(id);
     if (!begun) this.#expectBudget(size);
     const leave = await other.borrow(signal);
     reads();
@@ -327,6 +331,8 @@ export class DeviceReplica implements Replica {
       this.#underWay += count - toCome;
       toCome = count;
     };
+    /** Of the budget, not of the side. */
+    let over: unknown;
     let promised = 0;
     const promises = (count: number) => {
       this.#promised += count - promised;
@@ -363,7 +369,11 @@ export class DeviceReplica implements Replica {
         outgoing: (reading, reader) => {
           // A target that had to find out whether it takes parts knows it now.
           promises(0);
-          this.#expectBudget(toCome);
+          try {
+            this.#expectBudget(toCome);
+          } catch (error) {
+            throw (over = error);
+          }
           promises(toCome);
           const outgoing = paced(reading, [throttle, lane.throttle], reader);
           return lane.budget === undefined ? outgoing : within(lane.budget, outgoing, (spent) => lane.gate?.set(spent, false));
@@ -396,6 +406,8 @@ export class DeviceReplica implements Replica {
       if (bytes.spliced > 0) this.#tell("debug", path, `${bytes.sent} of ${size} bytes were sent; the rest was there`, bytes);
       if (sent.chunks !== undefined) await this.#keep(path, whole, () => index?.save(whole, sent.chunks ?? []));
       return whole;
+    } catch (error) {
+      throw isFault(error, "rejected") && error !== over && bytes.sent > 0 ? this.#refusals.note(id, error) : error;
     } finally {
       comes(0);
       promises(0);
@@ -571,6 +583,7 @@ export class DeviceReplica implements Replica {
 
   async drop(staging: Staging, signal: AbortSignal): Promise<void> {
     this.#wholes.delete(staging.id);
+    this.#refusals.forget(staging.id);
     await this.#target.discard(this.#unsent(staging), signal);
     const ready = this.#inTurn === undefined ? undefined : await this.#tree.stat(this.own.staged(staging.id), signal);
     if (ready !== undefined) await this.#tree.remove(ready.path, ready, signal);

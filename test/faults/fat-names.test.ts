@@ -4,9 +4,11 @@
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { readFileSync, statfsSync } from "node:fs";
+import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { test } from "node:test";
+import { until } from "../conformance/clause.js";
 import { mountExfat, unmount } from "../small-disk.js";
+import { statusOf } from "../sync/shared.js";
 import { Program } from "./process.js";
 import { treeOf } from "./trees.js";
 import { World } from "./world.js";
@@ -110,3 +112,35 @@ test(
     assert.deepEqual([...treeOf(world.path("out")).keys()], ["small.bin"]);
   },
 );
+
+for (const mode of ["mirror", "two-way"] as const)
+  test(
+    `${mode}: what is too large for the other side's file system is sent there once, told, and leaves nothing there; all else goes on`,
+    { skip: limited ? false : "prlimit is missing" },
+    async (t) => {
+      const world = new World(t);
+      world.file("in/large.bin", Buffer.alloc(24_000_000, 1));
+      world.mkdir("out");
+      const own = { type: "local", settle: "0s", interval: "1s" };
+      const config = world.config({
+        devices: { in: { ...own, dir: "in" }, out: { ...own, dir: "out" } },
+        routes: [{ from: "in", to: ["out"], mode }],
+      });
+      const program = new Program(["run", "--json", "--config", config], { wrap: ["prlimit", "--fsize=20000000"] });
+      t.after(() => program.kill());
+      const trouble = await program.until(({ what }) => what === "sync-trouble", "it is told");
+      assert.match(trouble.message, /too large for this file system; it is tried again in a day/);
+      for (const path of ["one.bin", "two.bin", "three.bin"]) {
+        world.file(`in/${path}`, path);
+        await until(`${path} to come`, () => existsSync(world.path(`out/${path}`)));
+      }
+      const { moved } = await statusOf(config);
+      assert.ok(moved.pushed < 24_000_000, `${moved.pushed} bytes were sent`);
+      // What is written anew is tried.
+      world.file("in/large.bin", "small by now");
+      await until("that it comes", () => existsSync(world.path("out/large.bin")));
+      program.signal("SIGTERM");
+      await program.exited;
+      assert.deepEqual(treeOf(world.path("out")), treeOf(world.path("in")));
+    },
+  );
