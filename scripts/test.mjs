@@ -18,9 +18,10 @@ if (files.length === 0) {
   console.error("no test file's path holds that");
   process.exit(2);
 }
-// Those that wait for a slow wire more than they compute go first, beside others.
-const waits = (name) => /^dist\/(sim|plugins\/mavftp)\//.test(name);
-const queue = [...files.filter(waits), ...files.filter((name) => !waits(name))];
+// Those that wait for a slow wire more than they compute go first, beside others; short ones go last, so that no core is idle while one of minutes ends.
+const turns = [/^dist\/(sim|plugins\/mavftp)\//, /^dist\/test\/(sync|faults|deploy|acceptance)/, /./];
+const turnOf = (name) => turns.findIndex((turn) => turn.test(name));
+const queue = files.sort((a, b) => turnOf(a) - turnOf(b));
 // Where nobody looks on, a file that hangs is named and the others go on; by hand its long form may take hours.
 const longestMs = process.env.CI ? 1_200_000 : 2 ** 31 - 1;
 // Two cores are busy with these: a file takes less than half of one, as it waits for its processes.

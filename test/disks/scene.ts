@@ -1,10 +1,7 @@
 /** What the tests of disks that are plugged and pulled have in common. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
 import type { TestContext } from "node:test";
-import { ask } from "../../core/control.js";
-import { Program, type SeenEvent } from "../faults/process.js";
+import { Program, type SeenEvent, statusNow } from "../faults/process.js";
 import { DiskLab } from "./lab.js";
 
 /** A laboratory for as long as the test lasts; undefined: it cannot be had here, and the test was skipped with the reason. */
@@ -31,11 +28,10 @@ export const isSafe = ({ facts }: SeenEvent): boolean => facts?.["safe"] === tru
 /** Waits until the first transfer has come so far. The daemon is asked itself: before a command has started, a transfer may be through. */
 export async function reached(program: Program, config: string, bytes: number): Promise<void> {
   await program.until(({ message }) => message.includes("is ready"), "that it is ready");
-  const { stateDir } = JSON.parse(readFileSync(config, "utf8")) as { stateDir: string };
   for (const until = performance.now() + 120_000; performance.now() < until;) {
-    const answer = await ask(resolve(dirname(config), stateDir), { command: "status" });
-    if (answer === undefined) assert.fail(`nobody answers; ${await program.ending(5000)}`);
-    const { transfers } = answer.ok as { transfers: { offset: number }[] };
+    const status = await statusNow(config);
+    if (status === undefined) assert.fail(`nobody answers; ${await program.ending(5000)}`);
+    const { transfers } = status;
     if ((transfers[0]?.offset ?? 0) >= bytes) return;
     await new Promise((go) => setTimeout(go, 20));
   }

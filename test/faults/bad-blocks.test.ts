@@ -9,7 +9,8 @@ import { Random } from "./random.js";
 import { assertReceiptsTrue, assertSameTree, treeOf } from "./trees.js";
 import { World } from "./world.js";
 
-const strace = spawnSync("strace", ["-qq", "-e", "inject=fsync:error=EIO:when=1", "-o", "/dev/null", "true"]).status === 0;
+const strace =
+  spawnSync("strace", ["-f", "--seccomp-bpf", "-qq", "-e", "inject=fsync:error=EIO:when=1", "-o", "/dev/null", "true"]).status === 0;
 const skip = strace ? false : "strace is missing, or may not trace here";
 const mib = 2 ** 20;
 
@@ -32,7 +33,20 @@ function worldOf(t: TestContext, source: object): { world: World; config: (limit
 
 /** A run with a medium that fails at such a call at that path; at the n-th, for one thread does them all. What it said. */
 async function failing(path: string, call: string, when: string, config: string): Promise<string> {
-  const wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", `trace=${call}`, "-e", `inject=${call}:error=EIO:when=${when}`];
+  const wrap = [
+    "strace",
+    "-f",
+    "--seccomp-bpf",
+    "-qq",
+    "-o",
+    "/dev/null",
+    "-P",
+    path,
+    "-e",
+    `trace=${call}`,
+    "-e",
+    `inject=${call}:error=EIO:when=${when}`,
+  ];
   const program = new Program(["run", "--once", "--json", "--verbose", "--config", config], {
     wrap,
     env: { ...process.env, UV_THREADPOOL_SIZE: "1" },

@@ -13,7 +13,7 @@ import { Program } from "./process.js";
 import { treeOf } from "./trees.js";
 import { World } from "./world.js";
 
-const strace = spawnSync("strace", ["-qq", "-o", "/dev/null", "true"]).status === 0;
+const strace = spawnSync("strace", ["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "true"]).status === 0;
 const skip = strace ? false : "strace is missing";
 const ext4 = 0xef53;
 
@@ -25,7 +25,7 @@ async function expectSynced(world: World, place: (path: string) => string): Prom
     devices: { in: { type: "local", dir: "disk/in", archiveDir: "done" }, out: { type: "local", dir: "disk/out" } },
     routes: [{ from: "in", to: ["out"], into: "", afterDelivery: "archive" }],
   });
-  const trace = ["strace", "-f", "-y", "-qq", "-o", world.path("trace"), "-e", "trace=link,rename,fsync,write"];
+  const trace = ["strace", "-f", "--seccomp-bpf", "-y", "-qq", "-o", world.path("trace"), "-e", "trace=link,rename,fsync,write"];
   const program = new Program(["run", "--once", "--json", "--config", config], { wrap: trace });
   assert.equal(await program.exited, 0, program.stderr);
   const lines = readFileSync(world.path("trace"), "utf8").split("\n");

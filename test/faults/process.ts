@@ -1,6 +1,10 @@
 /** The real program as a child process: started, watched by its events, killed. */
 import { spawn, type ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ask } from "../../core/control.js";
+import type { Status } from "../../core/status.js";
 
 export const mainJs = fileURLToPath(new URL("../../cli/main.js", import.meta.url));
 
@@ -119,4 +123,10 @@ export async function runProgram(
     out: program.events.map((event) => (event.what === "line" ? event.message : JSON.stringify(event))).join("\n"),
     err: program.stderr,
   };
+}
+
+/** The daemon is asked itself: a command takes long to start. undefined: none runs. */
+export async function statusNow(config: string): Promise<Status | undefined> {
+  const { stateDir } = JSON.parse(readFileSync(config, "utf8")) as { stateDir: string };
+  return (await ask(resolve(dirname(config), stateDir), { command: "status" }))?.ok as Status | undefined;
 }

@@ -103,7 +103,8 @@ test("a stop on a disk that became read-only; a start on it says so", { skip: ne
   });
 });
 
-const strace = spawnSync("strace", ["-qq", "-e", "inject=fsync:error=EIO:when=1", "-o", "/dev/null", "true"]).status === 0;
+const strace =
+  spawnSync("strace", ["-f", "--seccomp-bpf", "-qq", "-e", "inject=fsync:error=EIO:when=1", "-o", "/dev/null", "true"]).status === 0;
 for (const call of ["pwrite64", "fsync"])
   test(`a stop on a disk that fails at ${call}`, { skip: strace ? false : "strace is missing, or may not trace here" }, async (t) => {
     const { world, config } = worldOf(t);
@@ -133,7 +134,7 @@ test(
   { skip: strace ? false : "strace is missing, or may not trace here" },
   async (t) => {
     const { world, config } = worldOf(t);
-    const wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind", "-e", "inject=bind:error=EPERM"];
+    const wrap = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=bind", "-e", "inject=bind:error=EPERM"];
     const program = new Program(["run", "--json", "--config", config], { wrap });
     t.after(() => program.kill());
     assert.equal(await program.exited, 2, program.stderr);

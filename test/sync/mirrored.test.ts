@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { mirrored } from "./mirrored.js";
 import { kinds } from "./servers.js";
 
-const edits = Number(process.env["FILESYNC_TEST_SYNC_EDITS"] ?? 150);
+const edits = Number(process.env["FILESYNC_TEST_SYNC_EDITS"] ?? 100);
 const seed = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 
 for (const kind of kinds)

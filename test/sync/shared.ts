@@ -6,7 +6,7 @@ import type { TestContext } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import { codeOf } from "../../core/errors.js";
 import type { Status } from "../../core/status.js";
-import { Program, runProgram } from "../faults/process.js";
+import { Program, runProgram, statusNow } from "../faults/process.js";
 import { World } from "../faults/world.js";
 import { openssh, type Served } from "./servers.js";
 
@@ -137,22 +137,15 @@ export async function stopped(
 }
 
 export async function statusOf(config: string): Promise<Status> {
-  return statusIn(await askStatus(config));
-}
-
-const askStatus = (config: string) => runProgram(["status", "--json", "--config", config]);
-
-function statusIn({ out, err }: { readonly out: string; readonly err: string }): Status {
+  const { out, err } = await runProgram(["status", "--json", "--config", config]);
   assert.notEqual(out, "", err);
   return JSON.parse(out) as Status;
 }
 
 /** A person says yes where a route waits because all of it would be removed: what is edited at random may be two files, and both go. */
 export async function approveAllGone(config: string): Promise<void> {
-  const said = await askStatus(config);
-  // Where a daemon is being started on a busy machine, perhaps for the first time: who calls this asks again.
-  if (said.out === "" && /it is starting or stopping|none ever did/.test(said.err)) return;
-  const [sync] = statusIn(said).syncs;
+  // Where a daemon is being started on a busy machine nobody answers: who calls this asks again.
+  const [sync] = (await statusNow(config).catch(() => undefined))?.syncs ?? [];
   if (sync?.state !== "stopped" || sync.reason?.startsWith("everything (") !== true) return;
   const { code, out, err } = await runProgram(["approve", sync.route, "--config", config]);
   // It may have gone on by itself, or is another question by now.

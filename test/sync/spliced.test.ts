@@ -208,7 +208,7 @@ test("what it was made of is damaged or lost here: it is sent whole, and that is
   it.expect(next, [old]);
 });
 
-const edits = Number(process.env["FILESYNC_TEST_SYNC_EDITS"] ?? 25);
+const edits = Number(process.env["FILESYNC_TEST_SYNC_EDITS"] ?? 16);
 const seed = Number(process.env["FILESYNC_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 
 interface Served {

@@ -62,7 +62,7 @@ for (const mode of ["mirror", "two-way"])
 
 /** What happens to each sync of these files. `-D`: the program is the child that is killed. */
 const injecting = (what: string, paths: readonly string[]) => [
-  ...["strace", "-D", "-f", "-qq", "-o", "/dev/null", ...paths.flatMap((path) => ["-P", path])],
+  ...["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", ...paths.flatMap((path) => ["-P", path])],
   ...["-e", "trace=fsync", "-e", `inject=fsync:${what}`],
 ];
 const [strace = "", ...words] = injecting("error=EIO", ["/"]);
