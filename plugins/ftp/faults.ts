@@ -59,8 +59,8 @@ const codes: Readonly<Record<number, FaultKind>> = {
  * some file systems, no space.
  */
 const forbidden = /permission|denied|not allowed|no right|forbidden|not permitted|read-only|could not create file/i;
-/** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. */
-const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded/i;
+/** ProFTPD says it with 550 and Pure-FTPd with 553, in the system's words; ftp-srv with 550, as Node does. vsftpd and Pure-FTPd have one word for whatever their disk did not take, with 451: that, as a rule. */
+const full = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|failure writing to local file|error during write to file/i;
 
 /** ftp-srv says 550 for whatever went wrong, in the words of its sockets and files. */
 const brokenOff = /\b(ECONNRESET|EPIPE|ECONNABORTED)\b/;
