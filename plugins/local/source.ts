@@ -109,9 +109,9 @@ export class LocalSource implements Source {
     };
   }
 
-  /** In the mount point of a disk that was unmounted since, nothing is missing. */
+  /** In the mount point of a disk that was unmounted since, nothing is missing, and what is there is not what it was. */
   async #orAway(error: unknown): Promise<never> {
-    if (isFault(error, "missing")) await this.#place.expectHere?.();
+    if (isFault(error, "missing", "changed")) await this.#place.expectHere?.();
     throw error;
   }
 

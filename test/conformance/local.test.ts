@@ -229,28 +229,47 @@ test(
   },
 );
 
-test(
-  "a file whose disk was unmounted since it was listed is away, and not missing",
-  { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
-  async (t) => {
-    const dir = await fs.mkdtemp(join(tmpdir(), "filesync-mounted-"));
-    const device = deviceAt(dir);
-    t.after(async () => {
-      unmount(dir);
-      await device.close();
-      await fs.rm(dir, { recursive: true });
-    });
-    assert.equal(spawnSync("mount", ["-t", "tmpfs", "none", dir]).status, 0);
-    await fs.writeFile(join(dir, "a"), "content of a");
-    const source = device.source ?? assert.fail();
-    for await (const entry of source.list(calm())) {
-      const read = async () => (await source.open(entry, 0, calm())).toArray();
-      assert.equal((await read()).toString(), "content of a");
-      unmount(dir);
-      assert.match(await expectFault(read(), "offline"), /is not mounted/);
-    }
-  },
-);
+for (const [below, text] of [
+  [undefined, "missing"],
+  ["another", "changed, though the mount point has another file of that name"],
+] as const)
+  test(
+    `a file whose disk was unmounted since it was listed is away, and not ${text}`,
+    { skip: process.getuid?.() === 0 ? false : "needs root to mount" },
+    async (t) => {
+      const dir = await fs.mkdtemp(join(tmpdir(), "filesync-mounted-"));
+      const device = deviceAt(dir);
+      t.after(async () => {
+        unmount(dir);
+        await device.close();
+        await fs.rm(dir, { recursive: true });
+      });
+      if (below !== undefined) await fs.writeFile(join(dir, "a"), below);
+      assert.equal(spawnSync("mount", ["-t", "tmpfs", "none", dir]).status, 0);
+      await fs.writeFile(join(dir, "a"), "content of a");
+      const source = device.source ?? assert.fail();
+      for await (const entry of source.list(calm())) {
+        const read = async () => (await source.open(entry, 0, calm())).toArray();
+        assert.equal((await read()).toString(), "content of a");
+        unmount(dir);
+        assert.match(await expectFault(read(), "offline"), /is not mounted/);
+      }
+    },
+  );
+
+/** Ends the program that is the file system at `dir`. */
+async function endProgram(dir: string): Promise<void> {
+  for (const pid of await fs.readdir("/proc")) {
+    const words = await fs.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    if (words.startsWith("mount.exfat-fuse\0") && words.includes(`\0${dir}`)) process.kill(Number(pid), "SIGKILL");
+  }
+  await until("that it has ended", () =>
+    fs.stat(dir).then(
+      () => false,
+      () => true,
+    ),
+  );
+}
 
 test("once the program that is a file system has ended, what is on it is away, and what was being read ends alone", async (t) => {
   const { dir, skip } = await medium("ended", mountExfat);
