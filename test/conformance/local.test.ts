@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { promises as fs } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { after, test } from "node:test";
 import type { Device } from "../../core/plugin.js";
 import { filter, firstValueFrom } from "../../core/rxjs.js";
@@ -285,18 +286,28 @@ test("once the program that is a file system has ended, what is on it is away, a
     source.readInPlace?.({ path, kind: "file", size: 4_000_000 }, 0, calm(), { digest: false, exact: true, mayGo: true }) ?? assert.fail();
   const a = reading("a");
   await a.next();
-  for (const pid of await fs.readdir("/proc")) {
-    const words = await fs.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    if (words.startsWith("mount.exfat-fuse\0") && words.includes(`\0${dir}`)) process.kill(Number(pid), "SIGKILL");
-  }
-  await until("that it has ended", () =>
-    fs.stat(dir).then(
-      () => false,
-      () => true,
-    ),
-  );
+  await endProgram(dir);
   a.close();
   assert.match(await expectFault(reading("b").next(), "offline"), /^cannot open b: the program that is its file system has ended$/);
+});
+
+test("a target whose file system was a program that ended while it was written to is away", async (t) => {
+  const { dir, skip } = await medium("ended", mountExfat);
+  if (skip !== false) {
+    t.skip(skip);
+    return;
+  }
+  const device = deviceAt(dir);
+  t.after(() => device.close());
+  const content = bytes(200_000);
+  async function* cut() {
+    yield content.subarray(0, 100_000);
+    await endProgram(dir);
+    yield content.subarray(100_000);
+  }
+  const it = { ...upload("a", content), read: () => Readable.from(cut(), { objectMode: false }) };
+  const writing = device.target?.write(it, 0, calm(), () => undefined) ?? assert.fail();
+  assert.match(await expectFault(writing, "offline"), /the program that is its file system has ended$/);
 });
 
 test("a directory that hangs once its file system has answered is told to hang, and looked at again once it answers", async (t) => {
