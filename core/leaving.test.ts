@@ -121,3 +121,23 @@ test("what an older version doubts, in one note for all, is doubted", async (t) 
     ["a", "b", "c"],
   );
 });
+
+test("of thousands that an older version doubts in one note, those that stayed do not each write it anew", async (t) => {
+  const journal = await opened(t);
+  const ids = Array.from({ length: 2000 }, (_, n) => `${n}`);
+  await journal.commit(() => journal.setMeta("leaving:card", JSON.stringify(ids)));
+  const leaving = new Leaving(journal);
+  leaving.recover(() => true);
+  const notes = t.mock.method(journal, "setMeta");
+  await journal.commit(() => {
+    for (const id of ids.slice(1)) leaving.stayed(version(id, 10));
+  });
+  const written = notes.mock.calls.reduce((sum, call) => sum + (call.arguments[1]?.length ?? 0), 0);
+  assert.ok(written < JSON.stringify(ids).length, `${written} bytes`);
+  const next = new Leaving(journal);
+  next.recover(() => true);
+  assert.deepEqual(
+    ids.filter((id) => next.isDoubted(id)),
+    ["0"],
+  );
+});

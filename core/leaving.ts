@@ -84,7 +84,8 @@ export class Leaving {
   untouched({ id, source }: Pick<VersionRow, "id" | "source">): void {
     const noted = new Set(this.#noted.get(source));
     if (!noted.delete(id)) return;
-    this.#noted.set(source, noted);
+    // Only an older version noted so many: all of them are doubted, and each has its row now.
+    this.#noted.set(source, noted.size > mostFiles ? new Set() : noted);
     this.#note(source);
   }
 
