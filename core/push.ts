@@ -40,7 +40,10 @@ export function pushWorkers(engine: Engine, lane: Lane, stop: AbortSignal): Obse
     claim: async () => {
       if (!lane.takes) return undefined;
       await putOffHeld(engine, lane);
-      const delivery = await engine.queue.claim(lane.name, fits, { refusedLast: lane.device.target?.features.singleShot === true });
+      const delivery = await engine.queue.claim(lane.name, fits, {
+        refusedLast: lane.device.target?.features.singleShot === true,
+        discardsFirst: lane.isTight,
+      });
       if (delivery === undefined || delivery === "full") return delivery;
       const push: Push = { delivery };
       engine.queue.pushing.set(delivery.id, push);

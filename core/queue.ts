@@ -368,14 +368,16 @@ export class Queue {
 
   /**
    * Claims the best delivery for a target; else one whose partial there is to be discarded. "full": the best is not one of those that may begin now. `refusedLast`: what it denied
-   * before comes behind all others.
+   * before comes behind all others. `discardsFirst`: it needs the room.
    */
   async claim(
     target: string,
     may: (best: DeliveryRow) => boolean = () => true,
-    { refusedLast = false }: { readonly refusedLast?: boolean } = {},
+    { refusedLast = false, discardsFirst = false }: { readonly refusedLast?: boolean; readonly discardsFirst?: boolean } = {},
   ): Promise<DeliveryRow | "full" | undefined> {
     for (;;) {
+      const left = discardsFirst ? this.#toDiscard(target) : undefined;
+      if (left !== undefined) return left;
       const row = (refusedLast ? this.bestOf(target, 1, { refused: false })[0] : undefined) ?? this.best(target);
       if (row === undefined) return this.#toDiscard(target);
       if (!may(row)) return "full";

@@ -67,6 +67,8 @@ export class FakeDevice {
   handsOn = 1;
   /** So many bytes it takes as a target. */
   room = Infinity;
+  /** What it has no room for was handed on all the same, as over a wire. */
+  handsAll = false;
   /** Is awaited before each call is done; throws what the call shall throw. */
   before: (call: string, signal: AbortSignal) => Promise<void> | undefined = () => undefined;
   /** Its `commit` tells that it asks for the name once `before` has let it, not before. */
@@ -280,7 +282,7 @@ export class FakeDevice {
           const before = this.partials.get(upload.partialPath) ?? Buffer.alloc(0);
           const taken = (chunk as Buffer).subarray(0, this.room - this.#used());
           this.partials.set(upload.partialPath, Buffer.concat([before, taken]));
-          for (let n = 0; n < this.handsOn; n++) onBytes(taken.length);
+          for (let n = 0; n < this.handsOn; n++) onBytes((this.handsAll ? (chunk as Buffer) : taken).length);
           if (taken.length < (chunk as Buffer).length) throw new Fault("full", "no space is left");
         }
         if (!this.partials.has(upload.partialPath)) this.partials.set(upload.partialPath, Buffer.alloc(0));

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { Fault } from "../../core/errors.js";
 import { Journal } from "../../core/journal.js";
+import type { DeliveryRow, StoredReceipt } from "../../core/rows.js";
 import { Bench, FakeDevice, until } from "../fake-device.js";
 import { PostBox } from "../post-box.js";
 
@@ -151,6 +152,55 @@ test("a target that is full of what was begun at once: the last gives its room t
   assert.deepEqual(held(), [500_000]);
   await again(15_000_000);
   await until(bench, "all", () => out.files.size === 3);
+});
+
+/** A target that got full while files of these names were sent to it at once; the first of them goes first. */
+async function filled(t: TestContext, names: readonly string[], bytes: number, room: number, out: FakeDevice) {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  out.room = room;
+  for (const [n, name] of names.entries()) card.put(name, randomBytes(bytes), t0 - n * 1000);
+  let go = (): void => undefined;
+  const all = new Promise<void>((resolve) => (go = resolve));
+  const writes = () => out.calls.filter((call) => call.startsWith("write")).length;
+  out.before = (call) => {
+    if (!call.startsWith("write") || writes() > names.length) return undefined;
+    if (writes() === names.length) go();
+    return all;
+  };
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("out") ?? assert.fail();
+  const isFull = () => lane.pausedMs > 0 && engine.queue.pushing.size === 0;
+  await until(bench, "it is full", () => writes() >= names.length && isFull());
+  const rowOf = (path: string) =>
+    engine.journal.get<DeliveryRow>("SELECT * FROM deliveries WHERE path = ?", path) ?? assert.fail(`no ${path}`);
+  /** All is due, and its pause is over. */
+  const again = async () => {
+    await engine.journal.apply(() => {
+      engine.queue.dueNow("out");
+    });
+    lane.resumeTarget();
+  };
+  /** Once more, until what goes is there or the target is full. */
+  const tried = async () => {
+    const before = writes();
+    await again();
+    await until(bench, "tried", () => writes() > before && isFull());
+  };
+  /** Its partials, without what core adds to their names. */
+  const held = () => [...out.partials].map(([name, { length }]) => [name.slice(1, 6), length] as const).filter(([, length]) => length > 0);
+  return { bench, card, lane, engine, isFull, rowOf, again, tried, held };
+}
+
+test("what is given up at a target that is full is taken away there before anything is tried: it holds the room", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, again } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
+  card.files.delete("b.bin");
+  card.changes$.next();
+  await until(bench, "lost", () => bench.states("out").includes("discard"));
+  await again();
+  await until(bench, "the other", () => out.files.has("a.bin"));
 });
 
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
