@@ -11,7 +11,17 @@ import type { Lane } from "./lane.js";
 import { decided, putOffHeld } from "./limits.js";
 import { PushJob } from "./push-job.js";
 import { goesBefore, type DeliveryRow, type VersionRow } from "./rows.js";
-import { type Action, actionFor, countsAsTry, fullMs, reasonOf, refusedMsAfter, costlyRefusedMsAfter, toldFailed } from "./retry.js";
+import {
+  type Action,
+  actionFor,
+  countsAsTry,
+  fullMs,
+  fullMsAfter,
+  reasonOf,
+  refusedMsAfter,
+  costlyRefusedMsAfter,
+  toldFailed,
+} from "./retry.js";
 import { joinSignals } from "./signals.js";
 import type { Transfer } from "./transfers.js";
 import { mayBegin } from "./turns.js";
@@ -172,25 +182,26 @@ async function settle(
       events.say("debug", "waiting", `${what}: ${reason}; waits for ${ofSource ? version.source : lane.name}`, facts);
       return;
     case "again": {
-      await again(action.afterMs, refused || wasted || countsAsTry(cause) ? tries + 1 : tries);
       // It is the target that wants peace, or space, not this one file: of that the first file's word is enough.
       const ofTarget = !ofSource && isFault(cause, "throttled", "full");
       const known = delivery.fault === facts.fault;
+      const isFull = ofTarget && facts.fault === "full";
+      // Nothing became free since the try before.
+      const inVain = isFull && known && !job.progress;
+      const afterMs = inVain && !wasted ? fullMsAfter(tries, 1 + queue.readyFor(lane.name)) : action.afterMs;
+      await again(afterMs, refused || wasted || inVain || countsAsTry(cause) ? tries + 1 : tries);
       const inARow = tries === 0 && (refused || (!ofSource && isFault(cause, "transient"))) ? lane.noteFailed() : 0;
       const isNews = ofTarget
         ? lane.stopped === undefined || !(known || delivery.fault === null)
         : tries === 0 && inARow <= toldFailed && !(known && facts.fault === "indoubt");
       if (ofTarget && facts.fault === "throttled") lane.notePutOff();
-      if (ofTarget && facts.fault === "full") {
-        lane.noteFull();
-        // Nothing became free since the try before.
-        if (known && !job.progress && (await makeRoom(engine, lane, delivery, signal))) return;
-      }
-      if (ofTarget) lane.pauseTarget(wasted ? fullMs : action.afterMs, reason);
+      if (isFull) lane.noteFull();
+      if (inVain && (await makeRoom(engine, lane, delivery, signal))) return;
+      if (ofTarget) lane.pauseTarget(isFull ? fullMs : afterMs, reason);
       events.say(
         isNews ? "warn" : "debug",
         "again",
-        `${what}: ${reason}; ${facts.fault === "indoubt" ? "looked for" : "again"} in ${Math.ceil(action.afterMs / 1000)} s`,
+        `${what}: ${reason}; ${facts.fault === "indoubt" ? "looked for" : "again"} in ${Math.ceil(afterMs / 1000)} s`,
         facts,
       );
       if (inARow === toldFailed)

@@ -402,6 +402,12 @@ export class Queue {
       });
   }
 
+  /** How many wait for their turn at a target; more than 60 count as so many. */
+  readyFor(target: string): number {
+    const some = "SELECT 1 FROM deliveries WHERE target = ? AND state = 'ready' LIMIT 60";
+    return this.journal.get<{ n: number }>(`SELECT COUNT(*) AS n FROM (${some})`, target)?.n ?? 0;
+  }
+
   #toDiscard(target: string): DeliveryRow | undefined {
     return this.journal
       .all<DeliveryRow>(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, type FaultKind } from "./errors.js";
-import { actionFor, backoffMs, countsAsTry, refusedMsAfter, costlyRefusedMsAfter } from "./retry.js";
+import { actionFor, backoffMs, countsAsTry, fullMsAfter, refusedMsAfter, costlyRefusedMsAfter } from "./retry.js";
 
 const fresh = { tries: 0, restarts: 0, upMs: 0 };
 
@@ -69,4 +69,13 @@ test("what costs the whole file each time is tried again after more than the min
     [0, 1, 2, 3, 4, 5, 10_000].map((tries) => costlyRefusedMsAfter(tries) / 60_000),
     [2, 4, 8, 16, 32, 60, 60],
   );
+});
+
+test("a file for which a full target has no room again and again waits for the turns of others, up to ten minutes; alone it does not", () => {
+  const seconds = (waiting: number) => [0, 1, 2, 5, 10_000].map((tries) => fullMsAfter(tries, waiting) / 1000);
+  assert.deepEqual([1, 3, 61].map(seconds), [
+    [10, 10, 10, 10, 10],
+    [20, 30, 30, 30, 30],
+    [20, 40, 80, 600, 600],
+  ]);
 });

@@ -52,6 +52,11 @@ export function refusedMsAfter(tries: number): number {
   return Math.min(refusedCapMs, refusedMs * 2 ** Math.min(tries, 10));
 }
 
+/** Again, when a full target had no room for it a second time, `waiting`: as one of so many. It may be this one that is too large: in turn, each full time another is tried, the sooner again the less often it was in vain. */
+export function fullMsAfter(tries: number, waiting: number): number {
+  return Math.min(refusedCapMs, fullMs * Math.min(waiting, 2 ** Math.min(tries + 1, 10)));
+}
+
 /** The same of what costs the whole file each time, as a single shot does. It begins beyond the time for which a target that denied something is left alone: another file goes first. */
 export function costlyRefusedMsAfter(tries: number): number {
   return Math.min(costlyRefusedCapMs, 2 * refusedMs * 2 ** Math.min(tries, 10));

@@ -203,6 +203,22 @@ test("what is given up at a target that is full is taken away there before anyth
   await until(bench, "the other", () => out.files.has("a.bin"));
 });
 
+test("what a full target has no room for a second time waits longer than the target: others have a turn, and go; alone it does not", async (t) => {
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  const { bench, card, lane, engine, rowOf, tried } = await filled(t, ["a.bin"], 1_000_000, 0, out);
+  const waits = () => rowOf("a.bin").not_before - engine.clock.monotonicMs() - lane.pausedMs;
+  await tried();
+  assert.ok(waits() <= 0, "alone");
+  card.put("b.bin", "small", t0 - 5000);
+  card.changes$.next();
+  await until(bench, "found", () => bench.states("out").includes("ready") && bench.states("out").length === 2);
+  await tried();
+  assert.ok(waits() > 0, "with another");
+  out.room = 1000;
+  lane.resumeTarget();
+  await until(bench, "the other", () => out.files.has("b.bin"));
+});
+
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
