@@ -261,13 +261,14 @@ export class PushJob {
     if (this.#begun > 0) await this.target.discard(this.#upload(this.work.delivery.path, this.#begun - 1), this.signal);
   }
 
-  /** The same, for others to have its room. False where it is whole there, perhaps the last copy: it stays. */
+  /** The same, for others to have its room: it begins anew. False where it had none, or is whole there, perhaps the last copy: that stays. */
   async giveRoom(): Promise<boolean> {
     const { target, version, work, signal } = this;
     const upload = this.#upload(work.delivery.path, this.#begun - 1);
-    if ((await target.offset(upload, signal)) >= version.size) return false;
+    const held = await target.offset(upload, signal);
+    if (held >= version.size) return false;
     await target.discard(upload, signal);
-    return true;
+    return held > 0;
   }
 
   async #seal(): Promise<void> {

@@ -245,48 +245,64 @@ async function settle(
 }
 
 /**
- * What was begun at once at a target that is full by now may take all room of each other, and none becomes whole. The last of them gives its room to the first, which is tried again.
- * False where there is none: the room is somebody else's.
+ * What was begun at a target that is full by now may take all room of each other, and none becomes whole. The last of them that can gives its room to the first that found none, which is tried again.
+ * False where none can: the room is somebody else's.
  */
 async function makeRoom(engine: Engine, lane: Lane, failed: DeliveryRow, signal: AbortSignal): Promise<boolean> {
-  const { queue, journal, events } = engine;
-  const target = lane.device.target;
+  const { queue } = engine;
   const others = [...queue.pushing.values()].some(({ delivery }) => delivery.target === lane.name && delivery.id !== failed.id);
-  if (target?.features.resume !== true || others) return false;
-  const [first, ...rest] = queue.heldByFull(lane.name);
-  const last = rest.at(-1);
-  const version = last === undefined ? undefined : queue.version(last.version);
-  if (first?.state !== "ready" || last === undefined || version === undefined) return false;
+  if (lane.device.target?.features.resume !== true || others) return false;
+  const begun = queue.begunAt(lane.name);
+  const at = begun.findIndex(({ state, fault }) => state === "ready" && fault === "full");
+  const first = begun[at];
+  if (first === undefined) return false;
+  for (const last of begun.slice(at + 1).reverse()) {
+    const gave = await gaveRoom(engine, lane, last, first, failed.tries === 0, signal);
+    if (gave === undefined) return false;
+    if (!gave) continue;
+    // What became of earlier bytes of either says nothing of what the target keeps.
+    queue.sentFrom.delete(last.id);
+    queue.sentFrom.delete(first.id);
+    await engine.journal.apply(() => engine.journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id));
+    return true;
+  }
+  return false;
+}
+
+/** False where it has none there, or cannot give it; undefined where the target cannot be asked now. */
+async function gaveRoom(
+  engine: Engine,
+  lane: Lane,
+  last: DeliveryRow,
+  first: DeliveryRow,
+  isNews: boolean,
+  signal: AbortSignal,
+): Promise<boolean | undefined> {
+  const { queue, journal, events } = engine;
+  const { target } = lane.device;
+  const version = queue.version(last.version);
+  if (target === undefined || version === undefined) return false;
   const taken = await journal.apply(() =>
     journal.run("UPDATE deliveries SET state = 'active' WHERE id = ? AND state = ?", last.id, last.state),
   );
   if (taken === 0) return false;
   const facts = {
-    device: lane.name,
-    path: last.path,
-    id: last.id,
-    fault: "full",
-    from: version.source,
-    source: version.path,
-    to: lane.name,
+    ...{ device: lane.name, path: last.path, id: last.id, fault: "full" },
+    ...{ from: version.source, source: version.path, to: lane.name },
   };
   const what = `${nameOf(version)} → ${lane.name}: what was sent of it`;
-  let gone = false;
   try {
-    gone = await new PushJob(engine, lane, target, version, { delivery: last }, signal).giveRoom();
-    if (gone) events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}`, facts);
+    const gave = await new PushJob(engine, lane, target, version, { delivery: last }, signal).giveRoom();
+    if (gave) events.say("warn", "again", `${what} is taken away there: it took the room of ${first.path}`, facts);
+    return gave;
   } catch (error) {
-    if (!signal.aborted)
-      events.say("warn", "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
+    const refused = isFault(error, "denied", "rejected");
+    const level = isNews && refused ? "warn" : "debug";
+    events.say(level, "again", `${what} takes the room of ${first.path}, and cannot be taken away: ${reasonOf(error)}`, facts);
+    return refused ? false : undefined;
+  } finally {
+    await journal.apply(() => journal.run("UPDATE deliveries SET state = ? WHERE id = ? AND state = 'active'", last.state, last.id));
   }
-  await journal.apply(() => {
-    const anew = gone ? ", begun = 0, memo = NULL" : "";
-    journal.run(`UPDATE deliveries SET state = ?${anew} WHERE id = ? AND state = 'active'`, last.state, last.id);
-    if (gone) journal.run("UPDATE deliveries SET not_before = 0 WHERE id = ? AND state = 'ready'", first.id);
-  });
-  // That it begins anew says nothing of what its target keeps.
-  if (gone) queue.sentFrom.delete(last.id);
-  return gone;
 }
 
 /** The source's file is gone or another, and there is no copy here: this version will never be whole. */

@@ -389,12 +389,14 @@ export class Queue {
     }
   }
 
-  /** What was begun at a target and found no room there, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot. */
-  heldByFull(target: string): DeliveryRow[] {
-    return this.journal
-      .all<DeliveryRow>(
-        "SELECT * FROM deliveries WHERE target = ? AND state IN ('ready', 'wanting') AND begun > 0 AND fault = 'full' ORDER BY state, weight DESC, rank DESC, path DESC",
-        target,
+  /** What was begun at a target, best first; what cannot go on now comes last. Not what may have its name already, or is a single shot. */
+  begunAt(target: string): DeliveryRow[] {
+    return (["ready", "wanting"] as const)
+      .flatMap((state) =>
+        this.journal.all<DeliveryRow>(
+          `SELECT * FROM deliveries WHERE target = ? AND state = '${state}' AND begun > 0 ${bestFirst}`,
+          target,
+        ),
       )
       .filter(({ marks }) => {
         const { publishing, sending } = marksIn(marks);

@@ -219,6 +219,81 @@ test("what a full target has no room for a second time waits longer than the tar
   await until(bench, "the other", () => out.files.has("b.bin"));
 });
 
+test("what gave way to what is more urgent, and then holds the room that this needs, gives it", async (t) => {
+  const bench = new Bench(t);
+  const card = new FakeDevice("card", { inPlace: true });
+  const out = new FakeDevice("out", { target: { concurrency: 1 } });
+  out.room = 11_000_000;
+  card.put("b.bin", randomBytes(10_000_000), t0);
+  card.before = (call) => (call === "read b.bin 3932160" ? new Promise(() => undefined) : undefined);
+  await bench.start({ sources: [card], targets: [out] }, [{ from: "card", to: ["out"] }]);
+  await until(bench, "a part", () => [...out.partials.values()].some(({ length }) => length === 3_932_160));
+  card.before = () => undefined;
+  card.put("a.bin", randomBytes(10_000_000), t0 + 1000);
+  card.changes$.next();
+  const { engine } = bench.daemon;
+  const lane = engine.lanes.get("out");
+  await until(bench, "it is full", () => (lane?.pausedMs ?? 0) > 0 && engine.queue.pushing.size === 0);
+  await engine.journal.apply(() => {
+    engine.queue.dueNow("out");
+  });
+  lane?.resumeTarget();
+  await until(bench, "it is there", () => out.files.has("a.bin"));
+});
+
+test("what cannot be taken away at a full target: the one before it gives its room, and it is not told each time", async (t) => {
+  const out = new FakeDevice("out", { target: { concurrency: 3 } });
+  const { bench, tried, held, again } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 4_900_000, out);
+  out.before = (call) => {
+    if (call === "discard c.bin") throw new Fault("denied", "nothing may be removed");
+    return undefined;
+  };
+  const names = () => held().map(([name]) => name);
+  await again();
+  await until(bench, "the one before gave", () => names().join() === "a.bin,c.bin");
+  const told = (level: string) => bench.events.filter((it) => it.level === level && it.message.includes("cannot be taken away")).length;
+  await tried();
+  const before = told("warn");
+  while (told("debug") === 0) await tried();
+  assert.deepEqual([names(), told("warn")], [["a.bin", "c.bin"], before]);
+});
+
+test("a full target to which more is handed on than it takes: the first goes on with the room that the last gave, and the next keeps what it has", async (t) => {
+  const out = new FakeDevice("out", { target: { concurrency: 3 } });
+  out.handsAll = true;
+  const { bench, tried, held, isFull } = await filled(t, ["a.bin", "b.bin", "c.bin"], 5_000_000, 4_900_000, out);
+  const before = new Map(held());
+  // What was handed on seemed to be taken.
+  while (held().length === 3) await tried();
+  await until(bench, "the first has its room", () => isFull() && new Map(held()).get("a.bin") !== before.get("a.bin"));
+  assert.equal(new Map(held()).get("b.bin"), before.get("b.bin"));
+});
+
+test("what has its name at a full target already, without an answer, gives no room, and stays known as what was sent", async (t) => {
+  const out = new FakeDevice("out");
+  const { bench, card, tried, again, held } = await filled(t, ["a.bin", "b.bin"], 5_000_000, 6_000_000, out);
+  const { bytes, modifiedMs } = card.files.get("b.bin") ?? assert.fail();
+  out.partials.delete([...out.partials.keys()].find((name) => name.startsWith(".b.bin")) ?? "");
+  out.put("b.bin", bytes, modifiedMs);
+  await tried();
+  assert.deepEqual(
+    held().map(([name]) => name),
+    ["a.bin"],
+  );
+  assert.deepEqual(
+    saidOf(bench, "again").filter((message) => message.includes("taken away")),
+    [],
+  );
+  out.room = Infinity;
+  await again();
+  await until(bench, "delivered", () => bench.states("out").every((state) => state === "done"));
+  const receipts = bench.daemon.engine.journal.all<{ receipt: string }>("SELECT receipt FROM deliveries");
+  assert.deepEqual(
+    receipts.map(({ receipt }) => (JSON.parse(receipt) as StoredReceipt).found),
+    [undefined, undefined],
+  );
+});
+
 test("what cannot be resumed is not broken off for what is more urgent", async (t) => {
   const bench = new Bench(t);
   const card = new FakeDevice("card");
