@@ -29,7 +29,7 @@ class Hand implements Clock {
   }
 }
 
-function laneOf(concurrency = 1) {
+function laneOf(concurrency = 1, resume = true) {
   const presence$ = new BehaviorSubject<Presence>({ state: "attached", epoch: "1" });
   const probes: AbortSignal[] = [];
   const device: Device = {
@@ -40,7 +40,7 @@ function laneOf(concurrency = 1) {
     },
     close: () => Promise.resolve(),
     source: { features: { concurrency } } as unknown as Source,
-    target: { features: { concurrency } } as unknown as Target,
+    target: { features: { concurrency, resume } } as unknown as Target,
   };
   const clock = new Hand();
   const lane = new Lane({ name: "d", plugin: { roles: [] as readonly Role[] } } as DeviceConfig, device, clock, new Events(), () => 0.5);
@@ -136,4 +136,23 @@ test("a service that could not be started stands as detached until it is served,
   presence$.next({ state: "detached", reason: "its disk is away" });
   lane.served();
   assert.deepEqual([lane.attached, lane.state.reason], [false, "its disk is away"]);
+});
+
+test("a target that was full gets files one by one until it has taken as many as go at once, or ten minutes; what keeps no partial takes no room of others", () => {
+  const { lane, clock } = laneOf(2);
+  lane.noteTaken();
+  lane.noteFull();
+  lane.noteTaken();
+  assert.ok(lane.isTight);
+  lane.noteFull();
+  lane.noteTaken();
+  assert.ok(lane.isTight);
+  lane.noteTaken();
+  assert.ok(!lane.isTight);
+  lane.noteFull();
+  clock.ms += 600_000;
+  assert.ok(!lane.isTight);
+  const whole = laneOf(2, false).lane;
+  whole.noteFull();
+  assert.ok(!whole.isTight);
 });

@@ -74,6 +74,8 @@ export class Lane {
   #probing: Promise<void> = Promise.resolve();
   #pausedUntilMs = 0;
   #tightUntilMs = 0;
+  /** So many files more, and it is not short of room. */
+  #tightFor = 0;
   #stopped: string | undefined;
   /** Files that failed there, each for the first time, since it took one. */
   #failed = 0;
@@ -202,8 +204,12 @@ export class Lane {
   /** How many more files may be open. `role` asks for the device's own bound. */
   slots(role: "source" | "target"): number {
     if (role === "target" && this.clock.monotonicMs() < this.#pausedUntilMs) return 0;
+    return this.#own(role) - (role === "target" ? this.#guests : 0);
+  }
+
+  #own(role: "source" | "target"): number {
     const own = this.device[role]?.features.concurrency ?? 1;
-    return Math.min(own, this.config.concurrency ?? own) - (role === "target" ? this.#guests : 0);
+    return Math.min(own, this.config.concurrency ?? own);
   }
 
   /** What it takes beside so many, as `features.pipeline`, while it is known to be well. */
@@ -219,13 +225,15 @@ export class Lane {
     if (!this.#closed) this.#resuming = setTimeout(() => this.wake$.next(), Math.min(ms + 1, longestTimerMs));
   }
 
-  /** It has no space: for a while files are sent to it one by one, as each that is begun takes the room of others. */
+  /** It has no space: until it has taken as many as go at once, or for a while, files are sent to it one by one, as each that is begun takes the room of others. */
   noteFull(): void {
+    if (this.device.target?.features.resume !== true) return;
     this.#tightUntilMs = this.clock.monotonicMs() + tightMs;
+    this.#tightFor = this.#own("target");
   }
 
   get isTight(): boolean {
-    return this.clock.monotonicMs() < this.#tightUntilMs;
+    return this.#tightFor > 0 && this.clock.monotonicMs() < this.#tightUntilMs;
   }
 
   /** It took a file. */
@@ -234,6 +242,7 @@ export class Lane {
     if (this.pausedMs === 0) this.#stopped = undefined;
     this.#failed = 0;
     this.#putOff = 0;
+    this.#tightFor -= 1;
   }
 
   /** It asked to wait; before `pauseTarget`. Of several that were on their way that counts once. */
